@@ -1,0 +1,138 @@
+//! `accept`: asynchronous `POST /`, durably accepted before the answer, against the same rows put into
+//! the same kind of store by as many producers without HTTP.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::TcpListener;
+use wardgate::http::serve::{ServeLimits, serve};
+use wardgate::ids::TaskId;
+use wardgate::store::Store;
+use wardgate::tasks::{Input, NewTask, User};
+
+use crate::bed::{Bed, TELEGRAM, load_average, median, write};
+use crate::load::requests_per_second;
+
+/// Connections, and producers of the raw side.
+const CONNECTIONS: [usize; 4] = [1, 16, 64, 256];
+
+/// Turns of each side.
+const TURNS: usize = 5;
+
+pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
+    println!("\naccept: durably accepted/s, {TURNS} turns of {round:?}; medians");
+    println!(
+        "{:>12} {:>12} {:>12} {:>8} {:>18} {:>8}",
+        "connections", "HTTP", "raw store", "ratio", "HTTP, runs too", "ratio"
+    );
+    let mut rows = Vec::new();
+    for connections in CONNECTIONS {
+        let (mut http, mut raw, mut running) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..TURNS {
+            // Each turn has a fresh store: a file of a million rows is not what the others started on.
+            http.push(over_http(0, connections, round).await?);
+            raw.push(into_store(connections, round).await?);
+            running.push(over_http(64, connections, round).await?);
+        }
+        let ratio = |of: &[f64]| {
+            median(&of.iter().zip(&raw).map(|(http, raw)| http / raw).collect::<Vec<_>>())
+        };
+        println!(
+            "{connections:>12} {:>12.0} {:>12.0} {:>8.3} {:>18.0} {:>8.3}",
+            median(&http),
+            median(&raw),
+            ratio(&http),
+            median(&running),
+            ratio(&running),
+        );
+        rows.push(json!({
+            "connections": connections,
+            "http_per_second": http,
+            "raw_per_second": raw,
+            "ratio": ratio(&http),
+            "http_with_runs_per_second": running,
+            "ratio_with_runs": ratio(&running),
+        }));
+    }
+    write("accept", &json!({ "rows": rows, "load_average": load_average() }))
+}
+
+/// Through the gateway. With `runs_max` 0 the tasks are accepted and left; otherwise the same process
+/// runs them meanwhile, each of which takes two more commits.
+async fn over_http(
+    runs_max: usize,
+    connections: usize,
+    round: Duration,
+) -> anyhow::Result<f64> {
+    let bed = Bed::make(runs_max).await?;
+    let request = bed.request("&asynchronous=true", TELEGRAM).into();
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address: SocketAddr = listener.local_addr()?;
+    let limits = ServeLimits {
+        head_bytes_max: 64 << 10,
+        head_timeout: Duration::from_secs(10),
+        connections_max: 4096,
+        drain: Duration::from_secs(1),
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(serve(listener, bed.gateway.router(), limits, async move {
+        let _ = stopped.await;
+    }));
+    let accepted = requests_per_second(address, request, connections, round).await;
+    let _ = stop.send(());
+    server.await??;
+    accepted
+}
+
+/// Straight into the store: the same rows, the same group commit.
+async fn into_store(producers: usize, round: Duration) -> anyhow::Result<f64> {
+    let bed = Bed::make(0).await?;
+    let store = bed.gateway.handles.store.clone();
+    let (accepted, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..producers {
+        let task = new_task(&bed);
+        running.spawn(produce(store.clone(), task, Arc::clone(&accepted), Arc::clone(&stop)));
+    }
+    tokio::time::sleep(round / 10).await;
+    let (before, begun) = (accepted.load(Ordering::Relaxed), Instant::now());
+    tokio::time::sleep(round).await;
+    let done = accepted.load(Ordering::Relaxed) - before;
+    let seconds = begun.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    while let Some(producer) = running.join_next().await {
+        producer??;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "counts of seconds are far below 2^52")]
+    Ok(done as f64 / seconds)
+}
+
+async fn produce(
+    store: Store,
+    task: NewTask,
+    accepted: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> anyhow::Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        store.accept(NewTask { id: TaskId::random(), ..task.clone() }).await?;
+        accepted.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn new_task(bed: &Bed) -> NewTask {
+    NewTask {
+        id: TaskId::random(),
+        tenant: bed.tenant,
+        agent: bed.agent,
+        thread: None,
+        source: "webhook",
+        input: Input { prompt: None, payload: TELEGRAM.to_owned(), user: User::default() },
+        mapping: None,
+        idempotency: None,
+    }
+}

@@ -1,0 +1,80 @@
+//! What every part stands on: a gateway on a folder of its own, with one tenant, agent and key.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+use wardgate::clock::Clock;
+use wardgate::gateway::{DataFolder, Gateway};
+use wardgate::ids::{AgentId, TenantId};
+use wardgate::secrets::PlainSecret;
+use wardgate::settings::Settings;
+use wardgate::tenants::{AgentDefinition, KeyHolder, Tenant};
+
+/// The payload of both parts.
+pub(crate) const TELEGRAM: &str = include_str!("../../../tests/payloads/telegram.json");
+
+/// A gateway and what it takes to call it.
+pub(crate) struct Bed {
+    pub(crate) gateway: Gateway,
+    pub(crate) tenant: TenantId,
+    pub(crate) agent: AgentId,
+    pub(crate) key: PlainSecret,
+    _folder: TempDir,
+}
+
+impl Bed {
+    /// Makes the folder beside the build, on the disk that a user's data would be on: a store in memory
+    /// would sync for nothing.
+    pub(crate) async fn make(runs_max: usize) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir_in(target())?;
+        let data = DataFolder::open(folder.path(), Clock::system()).await?;
+        let mut settings = Settings::of_defaults()?;
+        settings.queue.runs_max = runs_max;
+        let (tenant, agent) = (TenantId::random(), AgentId::random());
+        data.store.create_tenant(&Tenant { id: tenant, name: "bench".to_owned() }).await?;
+        let definition: AgentDefinition = serde_json::from_str(r#"{"name":"bench"}"#)?;
+        data.put_agent(tenant, agent, &definition).await?;
+        let key = PlainSecret::random_api_key()?;
+        data.store.put_key(key.hash(), KeyHolder::Tenant(tenant), "bench").await?;
+        let gateway = Gateway::build(&data, settings).await?;
+        Ok(Self { gateway, tenant, agent, key, _folder: folder })
+    }
+
+    /// A request of `POST /` as raw bytes.
+    pub(crate) fn request(&self, query: &str, body: &str) -> Vec<u8> {
+        format!(
+            "POST /?agent_id={}{query} HTTP/1.1\r\nhost: bench\r\nx-api-key: {}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            self.agent,
+            self.key.reveal(),
+            body.len(),
+        )
+        .into_bytes()
+    }
+}
+
+/// The build folder.
+pub(crate) fn target() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
+}
+
+/// Writes a part's figures.
+pub(crate) fn write(part: &str, figures: &serde_json::Value) -> anyhow::Result<()> {
+    let folder = target().join("bench");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("{part}.json"));
+    std::fs::write(&path, serde_json::to_string_pretty(figures)?).context("target/bench")
+}
+
+/// The machine's load averages, as the kernel says them.
+pub(crate) fn load_average() -> String {
+    std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
+}
+
+/// The median; none of nothing.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}

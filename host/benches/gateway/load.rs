@@ -1,0 +1,95 @@
+//! A load generator that costs as little as it can: prepared bytes out, answers counted by their
+//! `content-length`, on one thread of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Sends the request over this many connections for a while, each waiting for its answer before the
+/// next. Answers per second; any answer but 200 is an error.
+pub(crate) async fn requests_per_second(
+    address: SocketAddr,
+    request: Arc<[u8]>,
+    connections: usize,
+    time: Duration,
+) -> anyhow::Result<f64> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+        let _ = sender.send(generate(address, &request, connections, time));
+    })?;
+    receiver.await.context("the load generator ended")?
+}
+
+fn generate(
+    address: SocketAddr,
+    request: &Arc<[u8]>,
+    connections: usize,
+    time: Duration,
+) -> anyhow::Result<f64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answered = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    runtime.block_on(async {
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..connections {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let (request, answered) = (Arc::clone(request), Arc::clone(&answered));
+            clients.spawn(client(stream, request, answered, Arc::clone(&stop)));
+        }
+        // The first tenth warms up what is cold.
+        tokio::time::sleep(time / 10).await;
+        let (before, begun) = (answered.load(Ordering::Relaxed), Instant::now());
+        tokio::time::sleep(time).await;
+        let done = answered.load(Ordering::Relaxed) - before;
+        let seconds = begun.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        while let Some(client) = clients.join_next().await {
+            client??;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "counts of seconds are far below 2^52")]
+        Ok(done as f64 / seconds)
+    })
+}
+
+async fn client(
+    mut stream: TcpStream,
+    request: Arc<[u8]>,
+    answered: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> anyhow::Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    while !stop.load(Ordering::Relaxed) {
+        stream.write_all(&request).await?;
+        let mut filled = 0;
+        loop {
+            let free = buffer.get_mut(filled..).context("the answer is too long")?;
+            let read = stream.read(free).await?;
+            anyhow::ensure!(read > 0, "the server hung up");
+            filled += read;
+            let so_far = buffer.get(..filled).unwrap_or_default();
+            if is_whole(so_far)? {
+                break;
+            }
+        }
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Whether a whole answer is there.
+fn is_whole(answer: &[u8]) -> anyhow::Result<bool> {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return Ok(false);
+    };
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "the server answered {text}");
+    let length = head.split("\r\n").find_map(|line| line.strip_prefix("content-length: "));
+    let length: usize = length.context("an answer without a length")?.parse()?;
+    Ok(body.len() >= length)
+}

@@ -1,0 +1,41 @@
+//! What the gateway costs, against the same work without it, in one run and in turns.
+//!
+//! `cargo xtask bench` runs it. It prints a table for each part and writes `target/bench/<part>.json`.
+//! Load generator and servers share this process's cores: compare ratios, not absolute numbers.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+mod accept;
+mod bed;
+mod load;
+mod mapping;
+
+use std::time::Duration;
+
+fn main() -> anyhow::Result<()> {
+    let (mut filter, mut seconds) = (None, 3);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--filter" => filter = arguments.next(),
+            "--seconds" => {
+                let value = arguments.next().and_then(|value| value.parse().ok());
+                seconds = value.ok_or_else(|| anyhow::anyhow!("--seconds takes a number"))?;
+            }
+            // What `cargo bench` passes to every benchmark.
+            "--bench" => {}
+            other => anyhow::bail!("unknown argument {other}; there are --filter and --seconds"),
+        }
+    }
+    let wanted = |part: &str| filter.as_deref().is_none_or(|filter| part.contains(filter));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let round = Duration::from_secs(seconds);
+    println!("load average before: {}", bed::load_average());
+    if wanted("mapping") {
+        runtime.block_on(mapping::run(round))?;
+    }
+    if wanted("accept") {
+        runtime.block_on(accept::run(round))?;
+    }
+    println!("load average after: {}", bed::load_average());
+    Ok(())
+}

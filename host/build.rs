@@ -1,0 +1,34 @@
+//! Builds the plugins that ship inside the gateway and writes `$OUT_DIR/bundled.rs`, with a constant
+//! `BUNDLED` of their names and components.
+
+mod build_guests;
+
+use std::error::Error;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// The plugins by the names under which the gateway knows them; those of the packages in plugins/.
+const PLUGINS: &[&str] = &["dot-mapper", "dot-getter", "calculator", "http-fetch"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let plugins = Path::new("../plugins");
+    build_guests::rerun_if_changed(plugins)?;
+    build_guests::rerun_if_changed(Path::new("../wit"))?;
+    let components = build_guests::build(plugins, "guests-of-host", &[])?;
+
+    let mut bundled = String::from(
+        "/// The plugins that ship inside the gateway: their names and components.\n\
+         pub(crate) const BUNDLED: &[(&str, &[u8])] = &[\n",
+    );
+    for name in PLUGINS {
+        let component = components
+            .join(name.replace('-', "_"))
+            .with_extension("wasm");
+        writeln!(bundled, "    ({name:?}, include_bytes!({component:?})),")?;
+    }
+    bundled.push_str("];\n");
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    fs::write(out.join("bundled.rs"), bundled)?;
+    Ok(())
+}

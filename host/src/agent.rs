@@ -1,0 +1,234 @@
+//! One run of an agent: what the model is told, its turns, the tools it calls, and where it ends.
+
+pub mod model;
+mod tools;
+
+use std::time::{Duration, Instant};
+
+use crate::clock::{Clock, Timestamp};
+use crate::ids::RequestId;
+use crate::plugins::Plugins;
+use crate::settings::AgentSettings;
+use crate::store::Store;
+use crate::tasks::{EndStatus, Outcome, Task};
+use crate::tenants::Agent;
+use crate::trace::{Event, Step, ToolCall};
+use model::{Message, Models, Turn, TurnRequest, UserMessage};
+use tools::Tools;
+
+/// What a run needs from outside.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    /// For the thread's earlier tasks.
+    pub store: Store,
+    /// For tools.
+    pub plugins: Plugins,
+    /// For turns.
+    pub models: Models,
+    /// For the trace's times.
+    pub clock: Clock,
+    /// What bounds a run.
+    pub limits: AgentSettings,
+}
+
+/// How a run ended, and everything that happened in it, redacted.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What happened, in order.
+    pub steps: Vec<Step>,
+}
+
+/// Why a run came to a bad end.
+#[derive(Debug)]
+pub(crate) struct RunError {
+    status: EndStatus,
+    reason: String,
+}
+
+impl RunError {
+    /// The agent, its model or its plugins are at fault.
+    fn failed(reason: impl Into<String>) -> Self {
+        Self { status: EndStatus::Failed, reason: reason.into() }
+    }
+
+    /// The gateway is at fault.
+    fn host(reason: impl Into<String>) -> Self {
+        Self { status: EndStatus::Error, reason: reason.into() }
+    }
+}
+
+impl Runner {
+    /// Runs an agent on a task. Whatever goes wrong is the outcome: an empty success does not happen.
+    /// A run that takes longer than `time_max` is ended here, so that what it did until then is known.
+    pub async fn run(&self, agent: &Agent, task: &Task, time_max: Duration) -> Finished {
+        let mut trace = Trace { clock: self.clock.clone(), steps: Vec::new() };
+        let conversation = self.converse(agent, task, &mut trace);
+        let conversed = tokio::time::timeout(time_max, conversation).await.unwrap_or_else(|_| {
+            let seconds = time_max.as_secs();
+            Err(RunError::failed(format!("the run did not end within {seconds} seconds")))
+        });
+        let outcome = match conversed {
+            Ok(result) => Outcome { status: EndStatus::Completed, result },
+            Err(error) => {
+                trace.push(trace.begin(), Event::Failure { reason: error.reason.clone() });
+                Outcome { status: error.status, result: error.reason }
+            }
+        };
+        let redactor = self.models.redactor();
+        Finished {
+            outcome: Outcome { result: redactor.text(outcome.result), ..outcome },
+            steps: trace.steps.into_iter().map(|step| redactor.step(step)).collect(),
+        }
+    }
+
+    async fn converse(
+        &self,
+        agent: &Agent,
+        task: &Task,
+        trace: &mut Trace,
+    ) -> Result<String, RunError> {
+        let definition = &agent.definition;
+        let model = self.models.get(&definition.model).ok_or_else(|| {
+            RunError::failed(format!(
+                "the agent's model {:?} is not in the gateway's settings",
+                definition.model
+            ))
+        })?;
+        let request_id = RequestId::next();
+        let tools = Tools::of(&self.plugins, agent, request_id).await?;
+        let mut messages = self.history(task).await?;
+        let asked = user_message(task);
+        trace.push(trace.begin(), Event::Prompt { text: asked.fenced() });
+        messages.push(Message::User(asked));
+
+        let turns_max = definition.turns_max.unwrap_or(u32::MAX).min(self.limits.turns_max).max(1);
+        let mut calls_left = self.limits.tool_calls_max;
+        for _ in 0..turns_max {
+            let begun = trace.begin();
+            let request = TurnRequest {
+                instructions: &definition.instructions,
+                messages: &messages,
+                tools: tools.descriptions(),
+            };
+            let turn = model.turn(request).await.map_err(|error| {
+                RunError::failed(format!("{} (fault: {})", error.message, error.fault.as_str()))
+            })?;
+            trace.push(begun, model_event(&definition.model, &turn));
+            if turn.tool_calls.is_empty() {
+                return match turn.text.trim() {
+                    "" => Err(RunError::failed("the model gave an empty answer (fault: upstream)")),
+                    _ => Ok(turn.text),
+                };
+            }
+            let calls = turn.tool_calls.clone();
+            messages.push(Message::Assistant { text: turn.text, tool_calls: turn.tool_calls });
+            for call in calls {
+                calls_left = calls_left.checked_sub(1).ok_or_else(|| {
+                    let max = self.limits.tool_calls_max;
+                    RunError::failed(format!("the run wanted more than {max} tool calls"))
+                })?;
+                messages.push(self.call_tool(&tools, task, call, trace).await);
+            }
+        }
+        Err(RunError::failed(format!("the model gave no answer within {turns_max} turns")))
+    }
+
+    async fn call_tool(
+        &self,
+        tools: &Tools,
+        task: &Task,
+        call: ToolCall,
+        trace: &mut Trace,
+    ) -> Message {
+        let begun = trace.begin();
+        let answer = tools.call(task, &call).await;
+        let event = Event::Tool {
+            call: call.clone(),
+            plugin: answer.plugin,
+            result: answer.result.clone(),
+            is_error: answer.is_error,
+            logs: answer.logs,
+        };
+        trace.push(begun, event);
+        Message::Tool { call, result: answer.result, is_error: answer.is_error }
+    }
+
+    /// The thread's earlier tasks as messages, oldest first, within the settings' bounds.
+    async fn history(&self, task: &Task) -> Result<Vec<Message>, RunError> {
+        let Some(thread) = &task.thread else {
+            return Ok(Vec::new());
+        };
+        let earlier = self
+            .store
+            .thread_tasks(
+                task.tenant,
+                task.agent,
+                thread,
+                task.sequence,
+                self.limits.history_tasks_max,
+            )
+            .await
+            .map_err(|error| RunError::host(format!("the thread cannot be read: {error}")))?;
+        let mut bytes_left = self.limits.history_bytes_max;
+        // The newest are the ones to keep where not all fit.
+        let mut kept: Vec<&Task> = Vec::new();
+        for task in earlier.iter().rev() {
+            let bytes = task.input.prompt.as_ref().map_or(0, String::len)
+                + task.input.payload.len()
+                + task.result.as_ref().map_or(0, String::len);
+            match bytes_left.checked_sub(bytes) {
+                Some(left) => bytes_left = left,
+                None => break,
+            }
+            kept.push(task);
+        }
+        let turns = kept.into_iter().rev().flat_map(|task| {
+            let text = task.result.clone().unwrap_or_default();
+            [
+                Message::User(user_message(task)),
+                Message::Assistant { text, tool_calls: Vec::new() },
+            ]
+        });
+        Ok(turns.collect())
+    }
+}
+
+/// What the agent is told (CONTRACT X6): the prompt, and the payload as data; without a prompt the
+/// payload alone.
+fn user_message(task: &Task) -> UserMessage {
+    let has_payload = task.input.prompt.is_none() || task.input.payload.trim() != "{}";
+    UserMessage {
+        prompt: task.input.prompt.clone(),
+        payload: has_payload.then(|| task.input.payload.clone()),
+        fence: task.id.to_string(),
+    }
+}
+
+fn model_event(model: &str, turn: &Turn) -> Event {
+    Event::Model {
+        model: model.to_owned(),
+        text: turn.text.clone(),
+        tool_calls: turn.tool_calls.clone(),
+        input_tokens: turn.input_tokens,
+        output_tokens: turn.output_tokens,
+    }
+}
+
+/// The steps of a run as they happen.
+struct Trace {
+    clock: Clock,
+    steps: Vec<Step>,
+}
+
+impl Trace {
+    fn begin(&self) -> (Timestamp, Instant) {
+        (self.clock.now(), Instant::now())
+    }
+
+    fn push(&mut self, (at, begun): (Timestamp, Instant), event: Event) {
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.steps.push(Step { at, micros, event });
+    }
+}

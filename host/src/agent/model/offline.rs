@@ -1,0 +1,202 @@
+//! The model that needs no key. It is no language model and says so: it reports what it received, calls
+//! the tools that the text names together with their arguments, and reports what they answered. The
+//! same input gives the same output, which is what a first run, a test and plain routing want.
+//!
+//! A tool is named like this, anywhere in the text: `calculate {"expression": "6*7"}`.
+
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+
+use super::{Message, Model, ModelError, Turn, TurnRequest, UserMessage};
+use crate::sandbox::Tool;
+use crate::trace::ToolCall;
+
+/// What every answer says.
+const NOTICE: &str = "This is the offline model: it is no language model. It reports what it received \
+    and calls the tools that the text names.";
+
+/// Most tool calls it makes of one text.
+const CALLS_MAX: usize = 8;
+
+/// How much of the text its summary repeats, in characters.
+const SUMMARY_CHARS_MAX: usize = 200;
+
+/// The offline model.
+#[derive(Debug)]
+pub struct Offline;
+
+impl Model for Offline {
+    fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>> {
+        Box::pin(std::future::ready(Ok(answer(&request))))
+    }
+}
+
+fn answer(request: &TurnRequest<'_>) -> Turn {
+    let asked_at = request.messages.iter().rposition(|m| matches!(m, Message::User(_)));
+    let (before, after) = request.messages.split_at(asked_at.unwrap_or_default());
+    let Some((Message::User(asked), since)) = after.split_first() else {
+        return Turn { text: NOTICE.to_owned(), ..Turn::default() };
+    };
+    if since.is_empty() {
+        let tool_calls = calls_named(asked, request.tools);
+        if !tool_calls.is_empty() {
+            return Turn { tool_calls, ..Turn::default() };
+        }
+    }
+    let earlier = before.iter().filter(|m| matches!(m, Message::User(_))).count();
+    Turn { text: report(asked, since, earlier).to_string(), ..Turn::default() }
+}
+
+/// The answer, as JSON, so that `json=true` and a `getter` have something to work on.
+fn report(asked: &UserMessage, since: &[Message], earlier: usize) -> Value {
+    let received = asked.prompt.as_deref().or(asked.payload.as_deref()).unwrap_or_default();
+    let tools: Vec<Value> = since
+        .iter()
+        .filter_map(|message| match message {
+            Message::Tool { call, result, is_error } => Some(json!({
+                "name": call.name,
+                "arguments": parsed(&call.arguments),
+                "result": parsed(result),
+                "is_error": is_error,
+            })),
+            _ => None,
+        })
+        .collect();
+    let mut report = json!({ "summary": summary(received, &tools), "received": received });
+    if let Some(object) = report.as_object_mut() {
+        if asked.prompt.is_some()
+            && let Some(payload) = &asked.payload
+        {
+            object.insert("payload".to_owned(), parsed(payload));
+        }
+        if earlier > 0 {
+            object.insert("earlier_messages".to_owned(), earlier.into());
+        }
+        object.insert("tools".to_owned(), tools.into());
+        object.insert("notice".to_owned(), NOTICE.into());
+    }
+    report
+}
+
+fn summary(received: &str, tools: &[Value]) -> String {
+    let mut shown: String = received.chars().take(SUMMARY_CHARS_MAX).collect();
+    if shown.len() < received.len() {
+        shown.push('…');
+    }
+    let called: Vec<_> = tools
+        .iter()
+        .filter_map(|tool| Some(format!("{} gave {}", tool.get("name")?.as_str()?, tool.get("result")?)))
+        .collect();
+    if called.is_empty() { shown } else { format!("{shown} ({})", called.join("; ")) }
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
+}
+
+/// The tools that the text names with a JSON object of arguments behind them, in the text's order.
+fn calls_named(asked: &UserMessage, tools: &[Tool]) -> Vec<ToolCall> {
+    let mut texts: Vec<String> = asked.prompt.iter().cloned().collect();
+    if let Some(payload) = &asked.payload {
+        strings_in(&parsed(payload), &mut texts);
+    }
+    let mut calls: Vec<ToolCall> = Vec::new();
+    for text in &texts {
+        let mut found: Vec<_> = tools.iter().flat_map(|tool| mentions(text, &tool.name)).collect();
+        found.sort_by_key(|(at, _, _)| *at);
+        for (_, name, arguments) in found {
+            if calls.len() == CALLS_MAX {
+                return calls;
+            }
+            let id = format!("call_{}", calls.len() + 1);
+            calls.push(ToolCall { id, name: name.to_owned(), arguments });
+        }
+    }
+    calls
+}
+
+/// Every place where the text has the name as a word with a JSON object behind it.
+fn mentions<'t>(text: &str, name: &'t str) -> Vec<(usize, &'t str, String)> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices(name) {
+        let (before, rest) = text.split_at(at);
+        let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+        if before.chars().next_back().is_some_and(is_word) {
+            continue;
+        }
+        let rest = rest.get(name.len()..).unwrap_or_default();
+        let rest = rest.trim_start_matches([' ', '\t', '\n', ':', '(', '`']);
+        if !rest.starts_with('{') {
+            continue;
+        }
+        if let Some(Ok(arguments)) =
+            serde_json::Deserializer::from_str(rest).into_iter::<Value>().next()
+        {
+            found.push((at, name, arguments.to_string()));
+        }
+    }
+    found
+}
+
+/// The strings of a payload: a question travels in one of them, its quotes escaped.
+fn strings_in(value: &Value, texts: &mut Vec<String>) {
+    match value {
+        Value::String(text) => texts.push(text.clone()),
+        Value::Array(items) => items.iter().for_each(|item| strings_in(item, texts)),
+        Value::Object(fields) => fields.values().for_each(|field| strings_in(field, texts)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool(name: &str) -> Tool {
+        Tool {
+            name: name.to_owned(),
+            description: String::new(),
+            input_schema: json!({}),
+            destructive: false,
+        }
+    }
+
+    fn user(prompt: Option<&str>, payload: Option<&str>) -> Message {
+        Message::User(UserMessage {
+            prompt: prompt.map(str::to_owned),
+            payload: payload.map(str::to_owned),
+            fence: "f".to_owned(),
+        })
+    }
+
+    fn turn(messages: &[Message]) -> Turn {
+        let tools = [tool("add"), tool("calculate")];
+        answer(&TurnRequest { instructions: "", messages, tools: &tools })
+    }
+
+    #[test]
+    fn it_calls_what_the_text_names_with_arguments() {
+        let asked = user(Some("first calculate: {\"e\": \"{\"} then add({\"a\":1}), not recalculate {}"), None);
+        let calls = turn(&[asked]).tool_calls;
+        let named: Vec<_> = calls.iter().map(|c| (c.name.as_str(), c.arguments.as_str())).collect();
+        assert_eq!(named, [("calculate", "{\"e\":\"{\"}"), ("add", "{\"a\":1}")]);
+        let in_payload = user(None, Some(r#"{"question":"calculate {\"e\":1}"}"#));
+        assert_eq!(turn(&[in_payload]).tool_calls.len(), 1);
+        for nothing in ["calculate 6*7", "calculate {broken", "add up"] {
+            assert!(turn(&[user(Some(nothing), None)]).tool_calls.is_empty(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn it_says_what_it_received_and_that_it_is_no_language_model() {
+        let call = ToolCall { id: "1".into(), name: "add".into(), arguments: "{}".into() };
+        let result = Message::Tool { call, result: "{\"value\":3}".into(), is_error: false };
+        let asked = user(Some("please add {}"), Some("{\"k\":\"v\"}"));
+        let report: Value = serde_json::from_str(&turn(&[asked, result]).text).unwrap();
+        assert_eq!(report["received"], "please add {}");
+        assert_eq!(report["payload"], json!({"k": "v"}));
+        assert_eq!(report["tools"][0]["result"]["value"], 3);
+        assert_eq!(report["summary"], "please add {} (add gave {\"value\":3})");
+        assert!(report["notice"].as_str().unwrap().contains("no language model"));
+    }
+}

@@ -1,0 +1,449 @@
+//! JSON from outside, checked once and then looked into without being built as a tree.
+//!
+//! A webhook's payload is mostly carried, not read: a mapper asks for three fields of a kilobyte. So
+//! the text is validated, and of the objects that somebody looks into, and of no others, the places of
+//! their fields are noted. That is cheaper than a tree, and numbers, key order and spelling stay
+//! exactly what the caller sent.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Deepest nesting of arrays and objects. The JSON library's own limit for trees, so that whatever is
+/// accepted here can be parsed by everybody behind us.
+const DEPTH_MAX: usize = 127;
+
+/// Most fields at the top level. Their places take 48 bytes each, so a body of many tiny fields would
+/// grow twentyfold in memory; no webhook has a hundredth of them.
+const FIELDS_MAX: usize = 100_000;
+
+/// Fields of a nested object whose places are noted. A larger object is walked at each look.
+const NESTED_FIELDS_MAX: usize = 1_000;
+
+/// Why bytes are not a payload.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadError {
+    /// Not UTF-8.
+    #[error("the body is not valid UTF-8 (byte {at})")]
+    NotUtf8 {
+        /// Offset of the first bad byte.
+        at: usize,
+    },
+    /// Not JSON.
+    #[error("the body is not valid JSON: {0}")]
+    NotJson(String),
+    /// Nested too deeply.
+    #[error("the body nests deeper than {DEPTH_MAX} levels")]
+    TooDeep,
+    /// Too long for places in it to be noted.
+    #[error("the body is longer than 4 GiB")]
+    TooLong,
+}
+
+/// A JSON document.
+#[derive(Clone)]
+pub struct Payload {
+    /// Valid UTF-8 and valid JSON.
+    text: Bytes,
+    root: Node,
+}
+
+/// A value's place in the text, and its fields' places once somebody has looked into it.
+#[derive(Clone)]
+struct Node {
+    start: u32,
+    end: u32,
+    fields: OnceLock<Option<Box<[Field]>>>,
+}
+
+#[derive(Clone)]
+struct Field {
+    name: Box<str>,
+    value: Node,
+}
+
+impl Node {
+    fn at(start: usize, text: &str) -> Option<Self> {
+        let end = u32::try_from(start + text.len()).ok()?;
+        Some(Self { start: u32::try_from(start).ok()?, end, fields: OnceLock::new() })
+    }
+
+    fn text<'t>(&self, document: &'t str) -> &'t str {
+        document.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+
+    /// The fields, where this is an object of no more than so many. Read at the first look.
+    fn fields(&self, document: &str, most: usize) -> Option<&[Field]> {
+        let noted = self.fields.get_or_init(|| {
+            let text = self.text(document);
+            text.trim_start_matches(JSON_SPACE).starts_with('{').then_some(())?;
+            let mut deserializer = serde_json::Deserializer::from_str(text);
+            let fields = Fields { most }.deserialize(&mut deserializer).ok()?;
+            self.note(text, fields)
+        });
+        noted.as_deref()
+    }
+
+    fn note(&self, text: &str, fields: Vec<(Box<str>, &RawValue)>) -> Option<Box<[Field]>> {
+        let base = text.as_ptr() as usize;
+        let places = fields.into_iter().map(|(name, value)| {
+            let offset = value.get().as_ptr() as usize - base;
+            let value = Self::at(self.start as usize + offset, value.get())?;
+            Some(Field { name, value })
+        });
+        places.collect()
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Payloads belong to tenants: their bytes do not go into logs by accident.
+        write!(f, "Payload({} bytes)", self.text.len())
+    }
+}
+
+impl Payload {
+    /// Checks that these bytes are JSON of bounded depth.
+    ///
+    /// # Errors
+    /// [`PayloadError`], whose text may be shown to the caller.
+    pub fn parse(text: Bytes) -> Result<Self, PayloadError> {
+        let as_str = std::str::from_utf8(&text)
+            .map_err(|error| PayloadError::NotUtf8 { at: error.valid_up_to() })?;
+        check_depth(as_str.as_bytes())?;
+        let not_json = |error: serde_json::Error| PayloadError::NotJson(error.to_string());
+        let root = Node::at(0, as_str).ok_or(PayloadError::TooLong)?;
+        let fields = if as_str.trim_start_matches(JSON_SPACE).starts_with('{') {
+            let mut deserializer = serde_json::Deserializer::from_str(as_str);
+            let fields = Fields { most: FIELDS_MAX }.deserialize(&mut deserializer);
+            let fields = fields.map_err(not_json)?;
+            deserializer.end().map_err(not_json)?;
+            Some(root.note(as_str, fields).ok_or(PayloadError::TooLong)?)
+        } else {
+            serde_json::from_str::<IgnoredAny>(as_str).map_err(not_json)?;
+            None
+        };
+        let root = Node { fields: OnceLock::from(fields), ..root };
+        Ok(Self { text, root })
+    }
+
+    /// An object of these fields, each a string. Of fields with one name the last one stays.
+    #[must_use]
+    pub fn of_fields(fields: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut object = serde_json::Map::new();
+        for (name, value) in fields {
+            object.insert(name, value.into());
+        }
+        let text = serde_json::Value::Object(object).to_string();
+        // What was just written is an object of strings.
+        Self::parse(text.into()).unwrap_or_else(|_| Self::empty())
+    }
+
+    /// The empty object.
+    #[must_use]
+    pub fn empty() -> Self {
+        let fields = OnceLock::from(Some(Box::default()));
+        Self { text: Bytes::from_static(b"{}"), root: Node { start: 0, end: 2, fields } }
+    }
+
+    /// The document, as it came.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        // It was checked when it came; checking costs less than it could go wrong.
+        std::str::from_utf8(&self.text).unwrap_or_default()
+    }
+
+    /// The top level's fields in their order, each with its value's text. None where it is no object.
+    pub fn fields(&self) -> Option<impl Iterator<Item = (&str, &str)>> {
+        let text = self.text();
+        let fields = self.root.fields(text, FIELDS_MAX)?;
+        Some(fields.iter().map(move |field| (&*field.name, field.value.text(text))))
+    }
+
+    /// The text of the value at an RFC 6901 pointer. Of equal keys the last one counts.
+    #[must_use]
+    pub fn find(&self, pointer: &str) -> Option<&str> {
+        let text = self.text();
+        if pointer.is_empty() {
+            return Some(text.trim_matches(JSON_SPACE));
+        }
+        let mut node = &self.root;
+        let mut tokens = pointer.strip_prefix('/')?.split('/').map(unescape);
+        while let Some(fields) = node.fields(text, NESTED_FIELDS_MAX) {
+            let Some(token) = tokens.next() else {
+                return Some(node.text(text));
+            };
+            node = &fields.iter().rev().find(|field| *field.name == *token)?.value;
+        }
+        // An array, a scalar or a large object: from here on the text itself is walked.
+        tokens.try_fold(node.text(text), |value, token| step_into(value, &token))
+    }
+
+    /// The scalar at a pointer as plain text; none for objects, arrays, null and nothing.
+    #[must_use]
+    pub fn scalar(&self, pointer: &str) -> Option<String> {
+        self.find(pointer).and_then(scalar_text)
+    }
+}
+
+/// What JSON counts as white space.
+const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// A scalar's JSON text as plain text: a string without quotes and escapes, a number or boolean as it
+/// is written.
+#[must_use]
+pub fn scalar_text(json: &str) -> Option<String> {
+    match json.as_bytes().first()? {
+        b'"' => serde_json::from_str(json).ok(),
+        b'-' | b'0'..=b'9' | b't' | b'f' => Some(json.to_owned()),
+        _ => None,
+    }
+}
+
+/// Nesting can only be too deep where there are enough brackets, which is quick to see; only then the
+/// text is walked.
+fn check_depth(text: &[u8]) -> Result<(), PayloadError> {
+    let opening = |&&byte: &&u8| byte == b'[' || byte == b'{';
+    if text.iter().filter(opening).count() <= DEPTH_MAX {
+        return Ok(());
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for &byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return Err(PayloadError::TooDeep);
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `~1` stands for `/` and `~0` for `~` (RFC 6901 section 4).
+fn unescape(token: &str) -> Cow<'_, str> {
+    if token.contains('~') {
+        token.replace("~1", "/").replace("~0", "~").into()
+    } else {
+        token.into()
+    }
+}
+
+/// The value under one key of an object or one index of an array.
+fn step_into<'a>(json: &'a str, token: &str) -> Option<&'a str> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    match json.trim_start_matches(JSON_SPACE).as_bytes().first()? {
+        b'{' => ValueOf(token).deserialize(&mut deserializer).ok()?.map(RawValue::get),
+        b'[' => {
+            // An index has no leading zeros and no sign (RFC 6901 section 4).
+            if token != "0" && (token.starts_with('0') || token.starts_with('+')) {
+                return None;
+            }
+            let index = token.parse().ok()?;
+            ItemAt(index).deserialize(&mut deserializer).ok()?.map(RawValue::get)
+        }
+        _ => None,
+    }
+}
+
+/// Reads an object as its fields; with more than so many it fails.
+struct Fields {
+    most: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Fields {
+    type Value = Vec<(Box<str>, &'de RawValue)>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Vec<(Box<str>, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            if fields.len() == self.most {
+                return Err(serde::de::Error::custom("an object has too many fields"));
+            }
+            fields.push(field);
+        }
+        Ok(fields)
+    }
+}
+
+/// Reads an object for the last value under one key; everything else is skipped, not built.
+struct ValueOf<'t>(&'t str);
+
+impl<'de> DeserializeSeed<'de> for ValueOf<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ValueOf<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(matches) = map.next_key_seed(KeyIs(self.0))? {
+            if matches {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a key is this one, without copying it.
+struct KeyIs<'t>(&'t str);
+
+impl<'de> DeserializeSeed<'de> for KeyIs<'_> {
+    type Value = bool;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<bool, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyIs<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<bool, E> {
+        Ok(key == self.0)
+    }
+}
+
+/// Reads an array for one item.
+struct ItemAt(usize);
+
+impl<'de> DeserializeSeed<'de> for ItemAt {
+    type Value = Option<&'de RawValue>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ItemAt {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        for _ in 0..self.0 {
+            if items.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(None);
+            }
+        }
+        let found = items.next_element()?;
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(text: &str) -> Payload {
+        Payload::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn values_are_found_as_they_were_written() {
+        let doc = payload(
+            r#" {"a": {"b": [1.0, {"c~/d": "x\n\u0041"}]}, "big": 123456789012345678901234567890,
+                "e": 1e999, "n": null, "t": true, "a\u0062": 5, "": {"": 7}} "#,
+        );
+        assert_eq!(doc.find("/a/b/0"), Some("1.0"));
+        assert_eq!(doc.scalar("/a/b/1/c~0~1d").as_deref(), Some("x\nA"));
+        assert_eq!(doc.scalar("/big").as_deref(), Some("123456789012345678901234567890"));
+        assert_eq!(doc.scalar("/e").as_deref(), Some("1e999"));
+        assert_eq!(doc.scalar("/t").as_deref(), Some("true"));
+        assert_eq!(doc.scalar("/ab").as_deref(), Some("5"));
+        assert_eq!(doc.scalar("//").as_deref(), Some("7"));
+        assert_eq!((doc.find("/n"), doc.scalar("/n")), (Some("null"), None));
+        assert_eq!(doc.scalar("/a"), None);
+        for nothing in ["a", "/x", "/a/b/2", "/a/b/01", "/a/b/+1", "/a/b/-", "/t/x", "/a/b/0/0"] {
+            assert_eq!(doc.find(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_large_object_is_walked_and_too_large_a_top_level_is_refused() {
+        let fields = |count: usize| -> String {
+            (0..count).map(|i| format!("\"k{i}\":{i},")).collect::<String>() + "\"last\":true"
+        };
+        let doc = payload(&format!("{{\"o\":{{{}}}}}", fields(NESTED_FIELDS_MAX + 1)));
+        assert_eq!((doc.find("/o/k7"), doc.find("/o/last")), (Some("7"), Some("true")));
+        let refused = Payload::parse(format!("{{{}}}", fields(FIELDS_MAX)).into());
+        assert!(matches!(refused, Err(PayloadError::NotJson(_))));
+        assert!(Payload::parse(format!("{{{}}}", fields(FIELDS_MAX - 1)).into()).is_ok());
+    }
+
+    #[test]
+    fn of_equal_keys_the_last_one_counts() {
+        let doc = payload(r#"{"a":1,"a":{"b":1,"b":2}}"#);
+        assert_eq!(doc.find("/a/b"), Some("2"));
+    }
+
+    #[test]
+    fn every_kind_of_document_is_a_payload() {
+        for text in ["[]", "5", "\"x\"", "false", "null", " [ {\"a\":1} ] "] {
+            let doc = payload(text);
+            assert!(doc.fields().is_none());
+            assert_eq!(doc.find(""), Some(text.trim()));
+        }
+        assert_eq!(payload(" [ {\"a\":1} ] ").find("/0/a"), Some("1"));
+    }
+
+    #[test]
+    fn what_is_not_json_of_bounded_depth_is_refused() {
+        for text in ["", "{", "{\"a\":}", "{} x", "[1,]", "nul", "\u{feff}{}", "{\"a\":\"\n\"}"] {
+            let refused = Payload::parse(Bytes::copy_from_slice(text.as_bytes()));
+            assert!(matches!(refused, Err(PayloadError::NotJson(_))), "{text:?}");
+        }
+        let bad = Payload::parse(Bytes::from_static(b"{\"a\":\"\xff\"}"));
+        assert_eq!(bad.unwrap_err(), PayloadError::NotUtf8 { at: 6 });
+        let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(Payload::parse(deep(DEPTH_MAX).into()).is_ok());
+        assert!(serde_json::from_str::<serde_json::Value>(&deep(DEPTH_MAX)).is_ok());
+        for levels in [DEPTH_MAX + 1, 100_000] {
+            let refused = Payload::parse(deep(levels).into());
+            assert_eq!(refused.unwrap_err(), PayloadError::TooDeep);
+        }
+        let brackets_in_strings = format!("{{\"a\":\"{}\\\"[\"}}", "[".repeat(1000));
+        assert!(Payload::parse(brackets_in_strings.into()).is_ok());
+    }
+}

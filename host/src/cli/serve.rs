@@ -1,0 +1,133 @@
+//! `wardgate serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::clock::Clock;
+use crate::gateway::{DataFolder, Gateway};
+use crate::ids::{AgentId, PluginName, TenantId};
+use crate::settings::Settings;
+use crate::tenants::{AgentDefinition, KeyHolder, Tenant};
+
+/// Arguments of `wardgate serve`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    /// The data folder; made where it is missing.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where to listen; port 0 takes a free one. Overrides http.listen.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Make a demo tenant with an agent and keys, and print them. For trying out, on this machine: the
+    /// keys are printed.
+    #[arg(long)]
+    demo: bool,
+    /// Log lines as JSON.
+    #[arg(long)]
+    log_json: bool,
+    /// What to log, as for tracing's EnvFilter.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+impl Serve {
+    /// Serves until it is told to stop.
+    pub(super) async fn run(self, mut settings: Settings) -> anyhow::Result<()> {
+        self.start_logging()?;
+        if let Some(listen) = self.listen {
+            settings.http.listen = listen;
+        }
+        let folder = DataFolder::open(&self.data, Clock::system()).await?;
+        let listen = settings.http.listen;
+        let listener =
+            TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let listening = listener.local_addr()?;
+        let gateway = Gateway::build(&folder, settings).await?;
+        let public_url = gateway.public_url(listening);
+        // The signals are caught before anybody learns that we serve.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let line = if self.demo {
+            demo(&folder, listening, &public_url).await?
+        } else {
+            json!({"listen": listening.to_string(), "url": public_url})
+        };
+        super::print(&line.to_string())?;
+        tracing::info!(%listening, "serving");
+        gateway
+            .run(listener, async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                tracing::info!("stopping: no new connections, what runs may end");
+            })
+            .await
+    }
+
+    fn start_logging(&self) -> anyhow::Result<()> {
+        let filter = EnvFilter::try_new(&self.log).context("--log")?;
+        // The models' library logs whole answers, which belong to tenants and may repeat a key.
+        let filter = filter.add_directive("genai=off".parse().context("--log")?);
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        if self.log_json { lines.json().try_init() } else { lines.try_init() }
+            .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))
+    }
+}
+
+/// Makes the demo tenant, its agent and its keys. All of it is derived from the folder's key, so that a
+/// second start prints the same.
+async fn demo(
+    folder: &DataFolder,
+    listening: SocketAddr,
+    public_url: &str,
+) -> anyhow::Result<serde_json::Value> {
+    let key = folder.demo_key();
+    let id = |what: &[u8]| {
+        let mut bytes = [0; 16];
+        for (byte, random) in bytes.iter_mut().zip(key.mac(&[what]).as_bytes()) {
+            *byte = *random;
+        }
+        bytes
+    };
+    let tenant = TenantId::from_bytes(id(b"tenant"));
+    let agent = AgentId::from_bytes(id(b"agent"));
+    folder.store.create_tenant(&Tenant { id: tenant, name: "demo".to_owned() }).await?;
+    // An agent that was changed since stays as it is.
+    let token = match folder.store.agent(tenant, agent).await? {
+        Some(_) => folder.webhook_token(tenant, agent),
+        None => folder.put_agent(tenant, agent, &demo_agent()).await?,
+    };
+    let api_key = key.api_key(&[b"api key"]);
+    let operator_key = key.operator_key(&[b"operator key"]);
+    folder.store.put_key(api_key.hash(), KeyHolder::Tenant(tenant), "demo").await?;
+    folder.store.put_key(operator_key.hash(), KeyHolder::Operator, "demo operator").await?;
+    Ok(json!({
+        "listen": listening.to_string(),
+        "organization_id": tenant,
+        "agent_id": agent,
+        "api_key": api_key.reveal(),
+        "operator_key": operator_key.reveal(),
+        "webhook_url": format!("{public_url}/api/webhooks/agents/{}", token.reveal()),
+        "task_status_url": format!("{public_url}/api/task_status"),
+    }))
+}
+
+fn demo_agent() -> AgentDefinition {
+    AgentDefinition {
+        name: "demo".to_owned(),
+        instructions: "You answer webhooks. Use your tools where they help.".to_owned(),
+        model: "offline".to_owned(),
+        tools: vec![PluginName::constant("calculator"), PluginName::constant("http-fetch")],
+        mapper: None,
+        getter: None,
+        allow_destructive_tools: false,
+        turns_max: None,
+    }
+}

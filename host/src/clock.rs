@@ -1,0 +1,106 @@
+//! The time of day: the real one, or one that a test moves by hand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+/// Microseconds since the Unix epoch, UTC. What stores and answers hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The moment this many microseconds after the Unix epoch.
+    #[must_use]
+    pub fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    #[must_use]
+    pub fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch.
+    #[must_use]
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// This moment and a while.
+    #[must_use]
+    pub fn plus(self, while_: Duration) -> Self {
+        let micros = i64::try_from(while_.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// ISO 8601 with microseconds and the offset `+00:00` (CONTRACT X20).
+    #[must_use]
+    pub fn iso(self) -> String {
+        chrono::DateTime::from_timestamp_micros(self.0)
+            .unwrap_or_default()
+            .format("%Y-%m-%dT%H:%M:%S%.6f+00:00")
+            .to_string()
+    }
+}
+
+/// Where the time comes from. Cloning gives another handle to the same clock.
+#[derive(Debug, Clone)]
+pub struct Clock(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    System,
+    ByHand(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still at `start` until [`Clock::advance`] moves it.
+    #[must_use]
+    pub fn by_hand(start: Timestamp) -> Self {
+        Self(Source::ByHand(Arc::new(AtomicI64::new(start.0))))
+    }
+
+    /// What time it is.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Source::System => Timestamp(chrono::Utc::now().timestamp_micros()),
+            Source::ByHand(micros) => Timestamp(micros.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Moves a clock that is moved by hand; the machine's clock stays as it is.
+    pub fn advance(&self, by: Duration) {
+        if let Source::ByHand(micros) = &self.0 {
+            let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+            micros.fetch_add(by, Ordering::SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_written_as_the_contract_has_them() {
+        let moment = Timestamp::from_micros(1_769_647_246_161_472);
+        assert_eq!(moment.iso(), "2026-01-29T00:40:46.161472+00:00");
+        assert_eq!(Timestamp::from_micros(0).iso(), "1970-01-01T00:00:00.000000+00:00");
+    }
+
+    #[test]
+    fn a_clock_moved_by_hand_stands_still_otherwise() {
+        let clock = Clock::by_hand(Timestamp::from_micros(5));
+        assert_eq!(clock.now(), clock.now());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(clock.now().micros(), 1_000_005);
+    }
+}

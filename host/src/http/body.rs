@@ -1,0 +1,52 @@
+//! Bodies, read whole within a limit of bytes and of time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http_body_util::{BodyExt as _, Limited};
+
+use super::error::ApiError;
+use crate::settings::HttpSettings;
+
+/// Reads a body. One that declares itself too long is refused before a byte of it is read; a chunked
+/// one as soon as it is too long.
+///
+/// # Errors
+/// 413 where it is too long, 408 where it takes too long, 400 where it breaks off.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    settings: &HttpSettings,
+) -> Result<Bytes, ApiError> {
+    let limit = settings.body_bytes_max;
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|declared: usize| declared > limit) {
+        return Err(too_long(limit));
+    }
+    let collecting = Limited::new(body, limit).collect();
+    match timed(settings.body_time_max, collecting).await {
+        None => Err(ApiError::caller(408, "the body did not arrive in time")),
+        Some(Ok(collected)) => Ok(collected.to_bytes()),
+        Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_long(limit)),
+        Some(Err(_)) => Err(ApiError::caller(400, "the body broke off")),
+    }
+}
+
+fn too_long(limit: usize) -> ApiError {
+    ApiError::caller(413, format!("the body is longer than {limit} bytes"))
+}
+
+/// A body that is there already, as most are, is taken without setting a timer.
+async fn timed<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let first = std::future::poll_fn(|context| {
+        std::task::Poll::Ready(work.as_mut().poll(context))
+    });
+    match first.await {
+        std::task::Poll::Ready(done) => Some(done),
+        std::task::Poll::Pending => tokio::time::timeout(limit, work).await.ok(),
+    }
+}

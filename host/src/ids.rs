@@ -1,0 +1,299 @@
+//! Identifiers as types: a tenant's id cannot be passed where an agent's is meant, and what a caller
+//! sends is parsed here or refused.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::clock::Clock;
+
+/// Why a text is not the identifier it should be. The text itself is not repeated: it may be long,
+/// binary, or a secret in the wrong place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {why}")]
+pub struct ParseIdError {
+    what: &'static str,
+    why: &'static str,
+}
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $new:path) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new random id, which cannot be guessed.
+            #[must_use]
+            pub fn random() -> Self {
+                Self($new())
+            }
+
+            /// The 16 bytes of it, for the store.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+
+            /// The id whose [`Self::as_bytes`] these are.
+            #[must_use]
+            pub fn from_stored(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+
+            /// The id that these bytes spell, for ids derived from a key.
+            #[must_use]
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                // Only the hyphenated form: one id has one spelling, in stores and in URLs.
+                if text.len() != 36 {
+                    return Err(ParseIdError { what: $what, why: "is not a UUID" });
+                }
+                Uuid::try_parse(text)
+                    .map(Self)
+                    .map_err(|_| ParseIdError { what: $what, why: "is not a UUID" })
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+uuid_id!(
+    /// One customer of the gateway. Called organization on the wire.
+    TenantId, "tenant id", Uuid::new_v4
+);
+uuid_id!(
+    /// One agent of one tenant; unique over all tenants.
+    AgentId, "agent id", Uuid::new_v4
+);
+uuid_id!(
+    /// One run of an agent. Whoever knows it may poll the run (CONTRACT D4), so it is random.
+    TaskId, "task id", random_in_order
+);
+
+/// A UUID of version 7: the time in milliseconds, then 74 random bits. Stores find tasks by their ids,
+/// and an index of ids in order of time grows at its end, where one of ids in no order is rewritten
+/// all over: measured, that halved the tasks accepted per second. Not the library's own version 7: it
+/// counts within a millisecond, so that one id tells most of the next one.
+fn random_in_order() -> Uuid {
+    let millis = Clock::system().now().micros().unsigned_abs() / 1000;
+    // The bytes of a random UUID without the two that hold its version and variant.
+    let [a, b, c, d, e, f, _, g, _, h, i, j, ..] = *Uuid::new_v4().as_bytes();
+    uuid::Builder::from_unix_timestamp_millis(millis, &[a, b, c, d, e, f, g, h, i, j]).into_uuid()
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The text of it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({:?})", stringify!($name), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let check: fn(&str) -> Result<(), &'static str> = $check;
+                check(text).map_err(|why| ParseIdError { what: $what, why })?;
+                Ok(Self(text.into()))
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+/// Longest thread id in bytes: room for any provider's chat or ticket id, small enough for an index.
+const THREAD_ID_BYTES_MAX: usize = 512;
+
+/// Longest plugin name: it becomes a file name and a metric label.
+const PLUGIN_NAME_BYTES_MAX: usize = 64;
+
+/// Longest idempotency key (CONTRACT D6).
+const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
+
+text_id!(
+    /// A conversation, named by the caller (`task_id` on the wire, CONTRACT X7). It means something
+    /// only together with a tenant and an agent.
+    ThreadId, "task_id", |text| {
+        if text.is_empty() {
+            Err("is empty")
+        } else if text.len() > THREAD_ID_BYTES_MAX {
+            Err("is longer than 512 bytes")
+        } else if text.contains('\0') {
+            Err("contains a NUL character")
+        } else {
+            Ok(())
+        }
+    }
+);
+
+text_id!(
+    /// A plugin's name within a tenant: lower-case letters, digits and hyphens.
+    PluginName, "plugin name", |text| {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if text.is_empty() || text.starts_with('-') {
+            Err("is empty or starts with a hyphen")
+        } else if text.len() > PLUGIN_NAME_BYTES_MAX {
+            Err("is longer than 64 characters")
+        } else if !text.bytes().all(allowed) {
+            Err("may hold lower-case letters, digits and hyphens only")
+        } else {
+            Ok(())
+        }
+    }
+);
+
+text_id!(
+    /// What a caller sends as `Idempotency-Key` (CONTRACT D6): 1 to 256 visible ASCII characters.
+    IdempotencyKey, "Idempotency-Key", |text| {
+        if text.is_empty() {
+            Err("is empty")
+        } else if text.len() > IDEMPOTENCY_KEY_CHARS_MAX {
+            Err("exceeds maximum length of 256 characters")
+        } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            Err("may hold visible ASCII characters only")
+        } else {
+            Ok(())
+        }
+    }
+);
+
+impl PluginName {
+    /// The name of a bundled plugin, written down in the code; a test parses each of them.
+    #[must_use]
+    pub(crate) fn constant(name: &'static str) -> Self {
+        Self(name.into())
+    }
+}
+
+/// SHA-256 of a component's source bytes, the name under which OCI registries keep it too.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PluginDigest([u8; 32]);
+
+impl PluginDigest {
+    /// The digest of these bytes.
+    #[must_use]
+    pub fn of(component: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self(sha2::Sha256::digest(component).into())
+    }
+
+    /// Lower-case hexadecimal, 64 characters.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        hex::encode(self.0)
+    }
+}
+
+impl fmt::Display for PluginDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for PluginDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for PluginDigest {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = ParseIdError { what: "plugin digest", why: "is not sha256: and 64 hex digits" };
+        let hex = text.strip_prefix("sha256:").ok_or_else(|| wrong.clone())?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hex, &mut bytes).map_err(|_| wrong)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// One HTTP request, for logs and plugins. Unique within a process; costs nothing until it is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// The next one.
+    #[must_use]
+    pub fn next() -> Self {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "req-{:x}-{:x}", std::process::id(), self.0)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,143 @@
+//! Parameters: where they travel and which of two counts (CONTRACT X1, X5).
+
+use super::IntakeError;
+use crate::call::Payload;
+use crate::call::payload::scalar_text;
+
+/// Names that are parameters; everything else is the agent's (CONTRACT X5, X6).
+const RESERVED: [&str; 14] = [
+    "agent_id",
+    "x-api-key",
+    "prompt",
+    "asynchronous",
+    "task_id",
+    "user_id",
+    "user_email",
+    "user_first_name",
+    "user_last_name",
+    "getter",
+    "json",
+    "user_tokens",
+    "disable_attachment_injection",
+    "params_mapping",
+];
+
+/// Reserved too, though nothing reads it: callers of workflow URLs send it.
+const AGENT_VERSION: &str = "agent_version";
+
+/// What a mapping may set (CONTRACT X9).
+pub(super) const MAPPABLE: [&str; 6] =
+    ["task_id", "user_id", "user_email", "user_first_name", "user_last_name", "prompt"];
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || name == AGENT_VERSION
+}
+
+/// Parameters as they arrived: query, body, and what a mapping found.
+#[derive(Debug)]
+pub(super) struct Sources<'a> {
+    pub(super) query: &'a [(String, String)],
+    pub(super) payload: &'a Payload,
+    pub(super) mapped: &'a [(String, String)],
+}
+
+impl Sources<'_> {
+    /// The effective value: mapping before query before body; an empty string counts as absent. Of a
+    /// name that is repeated in one place the last one counts.
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, IntakeError> {
+        if let Some(value) = self.mapped(name).or_else(|| self.query(name)) {
+            return Ok(Some(value.to_owned()));
+        }
+        let Some(json) = self.body(name) else {
+            return Ok(None);
+        };
+        match scalar_text(json) {
+            Some(text) if text.is_empty() => Ok(None),
+            Some(text) => Ok(Some(text)),
+            None => Err(IntakeError::bad(&format!("{name} is not a string, number or boolean"))),
+        }
+    }
+
+    /// true/1/yes/on and false/0/no/off in any case (CONTRACT X5); false where it is absent.
+    pub(super) fn boolean(&self, name: &str) -> Result<bool, IntakeError> {
+        match self.text(name)?.map(|text| text.to_ascii_lowercase()).as_deref() {
+            None | Some("false" | "0" | "no" | "off") => Ok(false),
+            Some("true" | "1" | "yes" | "on") => Ok(true),
+            Some(_) => Err(IntakeError::bad(&format!(
+                "{name} is not a boolean: use true or false (1/0, yes/no, on/off)"
+            ))),
+        }
+    }
+
+    /// An object, or a string that holds one (CONTRACT X8), as JSON text.
+    pub(super) fn object(&self, name: &str) -> Result<Option<Payload>, IntakeError> {
+        let text = match (self.query(name), self.body(name)) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(json)) => scalar_text(json).unwrap_or_else(|| json.to_owned()),
+            (None, None) => return Ok(None),
+        };
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let object = Payload::parse(text.into()).ok().filter(|object| object.fields().is_some());
+        // The text is not repeated: it is made of tokens.
+        object.map(Some).ok_or_else(|| IntakeError::bad(&format!("{name} is not a JSON object")))
+    }
+
+    fn mapped(&self, name: &str) -> Option<&str> {
+        last(self.mapped.iter(), name)
+    }
+
+    /// From the query alone: `params_mapping`, and what decides who calls.
+    pub(super) fn query(&self, name: &str) -> Option<&str> {
+        last(self.query.iter(), name)
+    }
+
+    fn body(&self, name: &str) -> Option<&str> {
+        let fields = self.payload.fields()?;
+        let value = fields.filter(|(field, _)| *field == name).last()?.1;
+        (value != "null").then_some(value)
+    }
+
+    /// The fields that are no parameters, as JSON text (CONTRACT X6): the body's, in their order and
+    /// spelling, then the query's. Where the body has no parameter and the query nothing else, that is
+    /// the body byte for byte.
+    pub(super) fn payload_text(&self) -> String {
+        let extras: Vec<_> = self.query.iter().filter(|(name, _)| !is_reserved(name)).collect();
+        let Some(fields) = self.payload.fields() else {
+            let body = self.payload.text();
+            if extras.is_empty() {
+                return body.to_owned();
+            }
+            let named = extras.iter().map(|(name, value)| (name.as_str(), quoted(value)));
+            return object(std::iter::once(("payload", body.to_owned())).chain(named));
+        };
+        let fields: Vec<_> = fields.collect();
+        if extras.is_empty() && !fields.iter().any(|(name, _)| is_reserved(name)) {
+            return self.payload.text().to_owned();
+        }
+        let overridden = |name: &str| extras.iter().any(|(extra, _)| extra == name);
+        let kept = fields
+            .into_iter()
+            .filter(|(name, _)| !is_reserved(name) && !overridden(name))
+            .map(|(name, value)| (name, value.to_owned()));
+        object(kept.chain(extras.iter().map(|(name, value)| (name.as_str(), quoted(value)))))
+    }
+}
+
+/// The last value of a name that is not empty.
+fn last<'a>(
+    mut pairs: impl DoubleEndedIterator<Item = &'a (String, String)>,
+    name: &str,
+) -> Option<&'a str> {
+    pairs.rfind(|(field, _)| field == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn object<'a>(fields: impl Iterator<Item = (&'a str, String)>) -> String {
+    let fields: Vec<_> = fields.map(|(name, json)| format!("{}:{json}", quoted(name))).collect();
+    format!("{{{}}}", fields.join(","))
+}

@@ -1,0 +1,85 @@
+//! The query string as names and values, strictly: what is not UTF-8, or holds a NUL byte, is refused
+//! and not repaired.
+
+use std::borrow::Cow;
+
+/// Why a query string or a form cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// A name or value is not UTF-8 once it is decoded.
+    #[error("a name or value is not valid UTF-8")]
+    NotUtf8,
+    /// A name or value holds a NUL byte. Nobody means one, and stores and programs disagree about what
+    /// stands behind it.
+    #[error("a name or value holds a NUL byte")]
+    Nul,
+}
+
+/// Decodes `a=b&c=d`, `+` as a space and `%XX` as bytes (WHATWG URL, application/x-www-form-urlencoded).
+///
+/// # Errors
+/// [`QueryError`].
+pub fn decode(text: &[u8]) -> Result<Vec<(String, String)>, QueryError> {
+    text.split(|&byte| byte == b'&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let mut halves = pair.splitn(2, |&byte| byte == b'=');
+            let name = half(halves.next().unwrap_or_default())?;
+            let value = half(halves.next().unwrap_or_default())?;
+            Ok((name, value))
+        })
+        .collect()
+}
+
+fn half(text: &[u8]) -> Result<String, QueryError> {
+    let spaced: Cow<'_, [u8]> = if text.contains(&b'+') {
+        text.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect::<Vec<_>>().into()
+    } else {
+        text.into()
+    };
+    let decoded = percent_encoding::percent_decode(&spaced);
+    let text = decoded.decode_utf8().map_err(|_| QueryError::NotUtf8)?;
+    if text.contains('\0') { Err(QueryError::Nul) } else { Ok(text.into_owned()) }
+}
+
+/// The query without one name, percent-encoded as it arrived. For what plugins may see.
+#[must_use]
+pub fn without(query: &str, name: &str) -> String {
+    let kept = query.split('&').filter(|pair| {
+        let raw = pair.split('=').next().unwrap_or_default();
+        half(raw.as_bytes()).is_ok_and(|decoded| decoded != name)
+    });
+    kept.collect::<Vec<_>>().join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_values_are_decoded_once() {
+        let decoded = decode(b"a=1&b=x+y%2Bz&c&=d&&e=%7B%22k%22%3A1%7D&a=2").unwrap();
+        let expected = [("a", "1"), ("b", "x y+z"), ("c", ""), ("", "d"), ("e", "{\"k\":1}"), ("a", "2")];
+        assert_eq!(decoded, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        assert_eq!(decode(b"a=%25%32"), Ok(vec![("a".to_owned(), "%2".to_owned())]));
+        assert_eq!(decode(b"a=%f"), Ok(vec![("a".to_owned(), "%f".to_owned())]));
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_refused() {
+        assert_eq!(decode(b"a=%FF"), Err(QueryError::NotUtf8));
+        assert_eq!(decode(b"%C0%80=1"), Err(QueryError::NotUtf8));
+    }
+
+    #[test]
+    fn a_nul_byte_is_refused() {
+        for text in [b"a=%00".as_slice(), b"a%00b=1", b"a=b\0c"] {
+            assert_eq!(decode(text), Err(QueryError::Nul));
+        }
+    }
+
+    #[test]
+    fn a_credential_is_taken_out_however_it_is_spelt() {
+        assert_eq!(without("a=1&x-api-key=s&b=2&x%2Dapi%2Dkey=t", "x-api-key"), "a=1&b=2");
+    }
+}

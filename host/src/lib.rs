@@ -1,0 +1,29 @@
+//! Wardgate: any HTTP caller triggers an AI agent, every integration is a sandboxed component.
+//!
+//! The modules from the top down; each imports only from those below it (docs/ARCHITECTURE.md).
+
+pub mod cli;
+pub mod gateway;
+
+pub mod http;
+pub mod queue;
+
+pub mod access;
+pub mod agent;
+pub mod answer;
+pub mod intake;
+pub mod plugins;
+
+pub mod sandbox;
+pub mod store;
+
+pub mod call;
+pub mod tasks;
+pub mod tenants;
+pub mod trace;
+
+pub mod clock;
+pub mod disk;
+pub mod ids;
+pub mod secrets;
+pub mod settings;

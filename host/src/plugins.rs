@@ -1,0 +1,214 @@
+//! A tenant's plugins: from a name to something that can be called.
+//!
+//! A tenant's own plugin comes before a bundled one of the same name. Components lie in
+//! `plugins/<digest>.wasm` of the data folder, what they are granted in
+//! `grants/<tenant>/<plugin>.toml`, where the operator reads and edits it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use crate::clock::Clock;
+use crate::disk::write_whole;
+use crate::ids::{PluginDigest, PluginName, TenantId};
+use crate::sandbox::{BUNDLED, Binding, Grants, GrantsError, LoadError, Loaded, Sandbox};
+use crate::store::{Store, StoreError};
+use crate::tenants::InstalledPlugin;
+
+/// How long a binding is used without looking whether another version or other grants are there.
+const BELIEVED_FOR: Duration = Duration::from_secs(5);
+
+/// Most bindings held ready; a tenant's plugin beyond that is bound again when it is needed.
+const READY_MAX: u64 = 10_000;
+
+/// The largest component that can be installed. Python's are the largest seen, 18 MB.
+const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Why a tenant's plugin cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginUnavailable {
+    /// The tenant has none of this name, and none is bundled.
+    #[error("no plugin {0} is installed")]
+    Unknown(PluginName),
+    /// The component is no good.
+    #[error("plugin {0} cannot be loaded: {1}")]
+    NotLoadable(PluginName, LoadError),
+    /// The operator's file is no good.
+    #[error("plugin {0}: {1}")]
+    Grants(PluginName, GrantsError),
+    /// A file cannot be read or written.
+    #[error("plugin {0}: {1} {2}")]
+    File(PluginName, &'static str, std::io::Error),
+    /// The component on disk is not the one that was installed.
+    #[error("plugin {0}: its file does not have the digest it was installed with")]
+    Tampered(PluginName),
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Key = (TenantId, PluginName);
+
+/// The plugins of all tenants.
+#[derive(Debug, Clone)]
+pub struct Plugins {
+    store: Store,
+    sandbox: Sandbox,
+    folder: PathBuf,
+    clock: Clock,
+    /// The hot path's answer, looked up again every few seconds.
+    ready: Cache<Key, Arc<Binding>>,
+    /// What is bound, with the grants it was bound under: as long as neither component nor grants
+    /// change, the same binding is kept, since it counts the calls in flight.
+    bound: Arc<Mutex<HashMap<Key, (String, Arc<Binding>)>>>,
+}
+
+impl Plugins {
+    /// The plugins that this store and data folder hold.
+    #[must_use]
+    pub fn new(store: Store, sandbox: Sandbox, folder: PathBuf, clock: Clock) -> Self {
+        let ready = Cache::builder().max_capacity(READY_MAX).time_to_live(BELIEVED_FOR).build();
+        Self { store, sandbox, folder, clock, ready, bound: Arc::default() }
+    }
+
+    /// Compiles the bundled plugins, or takes them from the code cache.
+    pub async fn load_bundled(self) {
+        for (name, component) in BUNDLED {
+            if let Err(error) = self.sandbox.load(Arc::from(*component)).await {
+                tracing::error!(plugin = name, %error, "a bundled plugin cannot be loaded");
+            }
+        }
+    }
+
+    /// The plugin of this name, ready to be called.
+    ///
+    /// # Errors
+    /// [`PluginUnavailable`].
+    pub async fn binding(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+    ) -> Result<Arc<Binding>, PluginUnavailable> {
+        let key = (tenant, name.clone());
+        if let Some(binding) = self.ready.get(&key) {
+            return Ok(binding);
+        }
+        let binding = self.bind(tenant, name).await?;
+        self.ready.insert(key, Arc::clone(&binding));
+        Ok(binding)
+    }
+
+    async fn bind(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+    ) -> Result<Arc<Binding>, PluginUnavailable> {
+        let loaded = self.loaded(tenant, name).await?;
+        let grants_text = self.grants_text(tenant, name)?;
+        let grants = Grants::parse(&grants_text)
+            .map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((text, binding)) = bound.get(&(tenant, name.clone()))
+            && *text == grants_text
+            && binding.digest() == loaded.digest()
+        {
+            return Ok(Arc::clone(binding));
+        }
+        let binding = self.sandbox.bind(tenant, name.clone(), loaded, grants);
+        bound.insert((tenant, name.clone()), (grants_text, Arc::clone(&binding)));
+        Ok(binding)
+    }
+
+    /// The component, compiled. Its file is read only where that has not been done yet.
+    async fn loaded(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+    ) -> Result<Arc<Loaded>, PluginUnavailable> {
+        let source: Arc<[u8]> = match self.store.plugin(tenant, name).await? {
+            Some(installed) => {
+                if let Some(loaded) = self.sandbox.loaded(installed.digest) {
+                    return Ok(loaded);
+                }
+                let component = tokio::fs::read(self.component_path(installed.digest))
+                    .await
+                    .map_err(|error| PluginUnavailable::File(name.clone(), "its component", error))?;
+                if PluginDigest::of(&component) != installed.digest {
+                    return Err(PluginUnavailable::Tampered(name.clone()));
+                }
+                component.into()
+            }
+            None => BUNDLED
+                .iter()
+                .find(|(bundled, _)| *bundled == name.as_str())
+                .map(|(_, component)| Arc::from(*component))
+                .ok_or_else(|| PluginUnavailable::Unknown(name.clone()))?,
+        };
+        let loaded = self.sandbox.load(source).await;
+        loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))
+    }
+
+    /// What the operator's file says; nothing where there is none, and nothing is granted then.
+    fn grants_text(&self, tenant: TenantId, name: &PluginName) -> Result<String, PluginUnavailable> {
+        match std::fs::read_to_string(self.grants_path(tenant, name)) {
+            Ok(text) => Ok(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(PluginUnavailable::File(name.clone(), "its grants file", error)),
+        }
+    }
+
+    /// Where a component lies.
+    fn component_path(&self, digest: PluginDigest) -> PathBuf {
+        self.folder.join("plugins").join(format!("{}.wasm", digest.hex()))
+    }
+
+    /// Where the operator says what a plugin of a tenant may do.
+    #[must_use]
+    pub fn grants_path(&self, tenant: TenantId, name: &PluginName) -> PathBuf {
+        self.folder.join("grants").join(tenant.to_string()).join(format!("{name}.toml"))
+    }
+
+    /// Installs a component for a tenant under a name, or replaces the one of that name. It is compiled
+    /// and checked first; a running gateway on the same folder uses it within five seconds.
+    ///
+    /// # Errors
+    /// [`PluginUnavailable`]; nothing is installed then.
+    pub async fn install(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        component: Vec<u8>,
+        grants: Option<&str>,
+    ) -> Result<(InstalledPlugin, Vec<&'static str>), PluginUnavailable> {
+        let file = |what| move |error| PluginUnavailable::File(name.clone(), what, error);
+        let too_large = std::io::Error::other("is larger than 64 MiB");
+        if component.len() as u64 > COMPONENT_BYTES_MAX {
+            return Err(PluginUnavailable::File(name.clone(), "its component", too_large));
+        }
+        if let Some(text) = grants {
+            Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
+        }
+        let loaded = self
+            .sandbox
+            .load(component.as_slice().into())
+            .await
+            .map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))?;
+        let path = self.component_path(loaded.digest());
+        write_whole(&path, &component).map_err(file("its component"))?;
+        if let Some(text) = grants {
+            let path = self.grants_path(tenant, name);
+            write_whole(&path, text.as_bytes()).map_err(file("its grants file"))?;
+        }
+        let installed = InstalledPlugin {
+            name: name.clone(),
+            digest: loaded.digest(),
+            installed_at: self.clock.now(),
+        };
+        self.store.put_plugin(tenant, &installed).await?;
+        self.ready.invalidate(&(tenant, name.clone()));
+        Ok((installed, loaded.role_names()))
+    }
+}

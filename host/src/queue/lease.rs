@@ -1,0 +1,121 @@
+//! The right to run a task for a while: kept up while the run goes on, given back when it is dropped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::ids::TaskId;
+use crate::store::{Store, StoreError};
+use crate::tasks::{Fence, Outcome};
+use crate::trace::Step;
+
+/// The leases that this process holds.
+#[derive(Debug, Clone)]
+pub(super) struct Leases {
+    store: Store,
+    length: Duration,
+    held: Arc<Mutex<HashMap<TaskId, (Fence, CancellationToken)>>>,
+}
+
+impl Leases {
+    pub(super) fn new(store: Store, length: Duration) -> Self {
+        Self { store, length, held: Arc::default() }
+    }
+
+    /// Extends every lease three times within its length, gives back to the queue what others have let
+    /// run out, and deletes what has expired. Ends with `stop` once no lease is left.
+    pub(super) async fn keep(self, stop: CancellationToken) {
+        let mut beat = tokio::time::interval(self.length / 3);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {}
+                () = stop.cancelled() => {
+                    if self.lock().is_empty() {
+                        return;
+                    }
+                    // A drain is shorter than a lease; leases that are still held are given back soon.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            }
+            let held: Vec<_> = self.lock().iter().map(|(id, (fence, _))| (*id, *fence)).collect();
+            match self.store.extend(&held, self.length).await {
+                Ok(lost) => {
+                    let held = self.lock();
+                    for id in lost {
+                        if let Some((_, lost)) = held.get(&id) {
+                            lost.cancel();
+                        }
+                    }
+                }
+                Err(error) => tracing::error!(%error, "leases cannot be extended"),
+            }
+            if let Err(error) = self.store.expire_leases().await {
+                tracing::error!(%error, "leases that ran out cannot be taken back");
+            }
+            if let Err(error) = self.store.forget_expired_keys().await {
+                tracing::error!(%error, "expired idempotency keys cannot be deleted");
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, (Fence, CancellationToken)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The lease of one task. Dropping it without a finish gives the task back.
+#[derive(Debug)]
+pub(super) struct Lease {
+    leases: Leases,
+    task: TaskId,
+    fence: Fence,
+    lost: CancellationToken,
+    finished: bool,
+}
+
+impl Lease {
+    pub(super) fn held(leases: &Leases, task: TaskId, fence: Fence) -> Self {
+        let lost = CancellationToken::new();
+        leases.lock().insert(task, (fence, lost.clone()));
+        Self { leases: leases.clone(), task, fence, lost, finished: false }
+    }
+
+    /// Comes when the store says that somebody else has the task.
+    pub(super) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// Stores the end of the run. False where the lease was lost: nothing is stored then.
+    pub(super) async fn finish(
+        mut self,
+        outcome: Outcome,
+        steps: Vec<Step>,
+    ) -> Result<bool, StoreError> {
+        let stored = self.leases.store.finish(self.task, self.fence, outcome, steps).await?;
+        self.finished = true;
+        Ok(stored)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.finished {
+            self.leases.lock().remove(&self.task);
+            return;
+        }
+        let (leases, task, fence) = (self.leases.clone(), self.task, self.fence);
+        // Where the runtime is gone already the lease runs out, or the next start takes the task back.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = leases.store.give_back(task, fence).await {
+                    tracing::error!(%task, %error, "a task cannot be given back; its lease will run out");
+                }
+                leases.lock().remove(&task);
+            });
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Calls plugins. The only module that knows wasmtime.
+//!
+//! A component is compiled once and linked once ([`Sandbox::load`]); bound to a tenant with what it is
+//! granted ([`Sandbox::bind`]); and every call gets a fresh instance that is dropped after it, so that
+//! nothing of one call can be seen by the next.
+
+pub mod bindings;
+mod cache;
+mod call;
+mod egress;
+mod engine;
+mod grants;
+mod host_calls;
+mod limits;
+mod measure;
+mod refusal;
+mod roles;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OnceCell, Semaphore};
+use wasmtime::component::{InstancePre, Linker};
+use wasmtime::Engine;
+
+pub use call::{Called, Mapped, ReplyNow, Tool};
+pub use engine::PoolSize;
+pub use grants::{Grants, GrantsError};
+pub use host_calls::Subject;
+pub use limits::Limits;
+pub use measure::Phases;
+pub use refusal::{Failure, Fault, PluginError, Refusal};
+
+use crate::ids::{PluginDigest, PluginName, TenantId};
+use crate::secrets::HostKey;
+use bindings::v0_1;
+use cache::CodeCache;
+use grants::Granted;
+use host_calls::CallState;
+use roles::Roles;
+
+include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
+
+/// How the sandbox is set up.
+#[derive(Debug, Clone)]
+pub struct SandboxSettings {
+    /// The pool of instances.
+    pub pool: PoolSize,
+    /// Where compiled plugins are kept.
+    pub cache: PathBuf,
+    /// Threads of the low-priority runtime for calls that take long.
+    pub slow_threads: usize,
+    /// Components compiled at once.
+    pub compilations: usize,
+}
+
+/// Why a component cannot be a plugin.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LoadError {
+    /// It does not compile.
+    #[error("it is no WebAssembly component that this gateway can compile: {0}")]
+    NotAComponent(String),
+    /// It imports what no grant can give.
+    #[error("it imports what this gateway does not offer: {0}")]
+    Unlinkable(String),
+    /// It exports none of the roles.
+    #[error("{0}")]
+    NoRole(String),
+    /// The gateway itself failed.
+    #[error("the gateway could not load it: {0}")]
+    Host(String),
+}
+
+/// A component, compiled and linked; it knows nothing of tenants.
+pub struct Loaded {
+    digest: PluginDigest,
+    /// The same as text, which every trace of a call has.
+    digest_text: String,
+    pre: InstancePre<CallState>,
+    roles: Roles,
+    asked: grants::Asked,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Loaded({})", self.digest)
+    }
+}
+
+impl Loaded {
+    /// Which component it is.
+    #[must_use]
+    pub fn digest(&self) -> PluginDigest {
+        self.digest
+    }
+
+    /// The roles it exports, as the interfaces are named.
+    #[must_use]
+    pub fn role_names(&self) -> Vec<&'static str> {
+        self.roles.names()
+    }
+}
+
+/// A plugin of one tenant: a component and what it is granted.
+#[derive(Debug)]
+pub struct Binding {
+    name: PluginName,
+    loaded: Arc<Loaded>,
+    granted: Granted,
+    /// Calls in flight of this binding.
+    calls: Arc<Semaphore>,
+    /// Calls in flight of all bindings of the tenant.
+    tenant_calls: Arc<Semaphore>,
+    shared: Arc<Shared>,
+}
+
+impl Binding {
+    /// Its name within the tenant.
+    #[must_use]
+    pub fn name(&self) -> &PluginName {
+        &self.name
+    }
+
+    /// Which component it is.
+    #[must_use]
+    pub fn digest(&self) -> PluginDigest {
+        self.loaded.digest
+    }
+
+    /// The digest as text.
+    #[must_use]
+    pub fn digest_text(&self) -> &str {
+        &self.loaded.digest_text
+    }
+}
+
+/// What every call needs.
+struct Shared {
+    engine: Engine,
+    /// Calls in flight of all tenants: as many as the pool has slots.
+    calls: Semaphore,
+    slow: SlowLane,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+/// The runtime for calls that take long: threads of its own at low priority, so that guests that
+/// compute cannot take the time of those that answer.
+struct SlowLane(Option<tokio::runtime::Runtime>);
+
+/// How much nicer than the rest of the gateway the slow lane's threads are (0 to 19).
+const SLOW_LANE_NICENESS: i32 = 10;
+
+impl SlowLane {
+    fn start(threads: usize) -> std::io::Result<Self> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
+            .thread_name("slow-plugin-call")
+            .on_thread_start(|| {
+                // On Linux niceness belongs to the thread. Where it is refused the lane is only less
+                // polite: deadlines hold all the same.
+                let thread = Some(rustix::thread::gettid());
+                let _ = rustix::process::setpriority_process(thread, SLOW_LANE_NICENESS);
+            })
+            .enable_all()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<tokio_util::task::AbortOnDropHandle<T>> {
+        let runtime = self.0.as_ref()?;
+        Some(tokio_util::task::AbortOnDropHandle::new(runtime.spawn(work)))
+    }
+}
+
+impl Drop for SlowLane {
+    fn drop(&mut self) {
+        // Dropping a runtime waits for its threads, which must not happen on an async thread.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The sandbox of one gateway. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Sandbox {
+    shared: Arc<Shared>,
+    linker: Arc<Linker<CallState>>,
+    cache: Arc<CodeCache>,
+    compilations: Arc<Semaphore>,
+    components: Arc<Mutex<HashMap<PluginDigest, Arc<OnceCell<Arc<Loaded>>>>>>,
+    tenant_calls: Arc<Mutex<HashMap<TenantId, Arc<Semaphore>>>>,
+    tenant_calls_max: usize,
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sandbox")
+    }
+}
+
+impl Sandbox {
+    /// Builds the engine, the linker and the slow lane.
+    ///
+    /// # Errors
+    /// When the engine cannot run here, or the cache folder cannot be made.
+    pub fn start(settings: &SandboxSettings, key: &HostKey) -> Result<Self, LoadError> {
+        let host = |error: &dyn std::fmt::Display| LoadError::Host(error.to_string());
+        let engine = engine::build(settings.pool).map_err(|error| host(&error))?;
+        let mut linker = Linker::new(&engine);
+        link(&mut linker).map_err(|error| host(&error))?;
+        let cache = CodeCache::open(&settings.cache, key, &engine).map_err(|error| host(&error))?;
+        let slow = SlowLane::start(settings.slow_threads).map_err(|error| host(&error))?;
+        let calls = usize::try_from(settings.pool.calls).unwrap_or(usize::MAX);
+        Ok(Self {
+            shared: Arc::new(Shared { engine, calls: Semaphore::new(calls), slow }),
+            linker: Arc::new(linker),
+            cache: Arc::new(cache),
+            compilations: Arc::new(Semaphore::new(settings.compilations.max(1))),
+            components: Arc::default(),
+            tenant_calls: Arc::default(),
+            // Half of the pool at most, so that no tenant can take all of it.
+            tenant_calls_max: (calls / 2).max(1),
+        })
+    }
+
+    /// Compiles and links a component, or takes it from where that was done before. However many ask
+    /// for one digest at once, it is compiled once; at most as many different ones as the settings say
+    /// compile at a time.
+    ///
+    /// # Errors
+    /// [`LoadError`], naming what the component lacks or asks in vain.
+    pub async fn load(&self, source: Arc<[u8]>) -> Result<Arc<Loaded>, LoadError> {
+        let digest = PluginDigest::of(&source);
+        let cell = {
+            let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(components.entry(digest).or_default())
+        };
+        cell.get_or_try_init(|| self.compile(digest, source)).await.cloned()
+    }
+
+    /// The component of this digest, where it has been loaded before.
+    #[must_use]
+    pub fn loaded(&self, digest: PluginDigest) -> Option<Arc<Loaded>> {
+        let components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
+        components.get(&digest)?.get().cloned()
+    }
+
+    async fn compile(
+        &self,
+        digest: PluginDigest,
+        source: Arc<[u8]>,
+    ) -> Result<Arc<Loaded>, LoadError> {
+        let host = |what: &str| LoadError::Host(what.to_owned());
+        let _turn = self.compilations.acquire().await.map_err(|_| host("it is shutting down"))?;
+        let (shared, cache) = (Arc::clone(&self.shared), Arc::clone(&self.cache));
+        let linker = Arc::clone(&self.linker);
+        let compiled = tokio::task::spawn_blocking(move || {
+            let component = cache
+                .load(&shared.engine, digest, &source)
+                .map_err(|error| LoadError::NotAComponent(format!("{error:#}")))?;
+            let asked = roles::asked(&component, &shared.engine);
+            let exported = roles::exported(&component, &shared.engine);
+            let pre = linker
+                .instantiate_pre(&component)
+                .map_err(|error| LoadError::Unlinkable(format!("{error:#}")))?;
+            let roles = Roles::of(&pre, &exported)?;
+            Ok(Arc::new(Loaded { digest, digest_text: digest.to_string(), pre, roles, asked }))
+        });
+        compiled.await.map_err(|_| host("the compilation was cut off"))?
+    }
+
+    /// Binds a component to a tenant with what the operator grants it there.
+    #[must_use]
+    pub fn bind(
+        &self,
+        tenant: TenantId,
+        name: PluginName,
+        loaded: Arc<Loaded>,
+        grants: Grants,
+    ) -> Arc<Binding> {
+        let granted = Granted::resolve(loaded.asked, grants);
+        let tenant_calls = {
+            let mut tenants = self.tenant_calls.lock().unwrap_or_else(PoisonError::into_inner);
+            let fresh = || Arc::new(Semaphore::new(self.tenant_calls_max));
+            Arc::clone(tenants.entry(tenant).or_insert_with(fresh))
+        };
+        Arc::new(Binding {
+            name,
+            loaded,
+            calls: Arc::new(Semaphore::new(granted.limits().concurrency)),
+            granted,
+            tenant_calls,
+            shared: Arc::clone(&self.shared),
+        })
+    }
+}
+
+/// Everything a guest can import. WASI is linked whole because the standard libraries of most languages
+/// import it without using it; the context behind it is empty.
+fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    v0_1::Plugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(linker, |state| state)
+}

@@ -1,0 +1,26 @@
+//! `wardgate:plugin@0.1.0`.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from wit/, where the documentation is"
+)]
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "wardgate:plugin/plugin",
+    imports: {
+        "wardgate:plugin/egress.send": async,
+        default: trappable,
+    },
+    exports: { default: async },
+    with: {
+        "wardgate:plugin/secrets.secret": crate::sandbox::host_calls::GrantedSecret,
+    },
+    require_store_data_send: true,
+});

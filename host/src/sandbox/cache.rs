@@ -1,0 +1,102 @@
+//! Compiled plugins on disk, sealed.
+//!
+//! Loading compiled code is as good as running it: whoever can write these files owns the gateway. So
+//! each is sealed with a key of the host's own, and one whose seal is missing or wrong is compiled
+//! anew. The folder belongs to the gateway's user alone; the seal is for what comes into it by copying,
+//! restoring and sharing.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use subtle::ConstantTimeEq as _;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::engine;
+use crate::disk::write_whole;
+use crate::ids::PluginDigest;
+use crate::secrets::{DerivedKey, HostKey};
+
+/// The folder of compiled plugins.
+#[derive(Debug)]
+pub(super) struct CodeCache {
+    folder: PathBuf,
+    seal: DerivedKey,
+    compatibility: u64,
+}
+
+impl CodeCache {
+    /// Opens the folder, making it for its owner only.
+    pub(super) fn open(folder: &Path, key: &HostKey, engine: &Engine) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            seal: key.derive("wardgate 2026 seal of compiled plugins"),
+            compatibility: engine::compatibility(engine),
+        })
+    }
+
+    /// The compiled component: from disk where it is there and its seal holds, else compiled now and
+    /// kept. Takes milliseconds in the first case and up to seconds in the second: not for an async
+    /// thread.
+    pub(super) fn load(
+        &self,
+        engine: &Engine,
+        digest: PluginDigest,
+        source: &[u8],
+    ) -> wasmtime::Result<Component> {
+        let path = self.path(digest);
+        if self.seal_holds(&path, digest) {
+            match deserialize(engine, &path) {
+                Ok(component) => return Ok(component),
+                Err(error) => tracing::warn!(%digest, %error, "compiled plugin does not load; compiling"),
+            }
+        }
+        let code = engine.precompile_component(source)?;
+        if let Err(error) = self.keep(&path, digest, &code) {
+            tracing::warn!(%digest, %error, "the compiled plugin cannot be kept");
+            return Component::from_binary(engine, source);
+        }
+        deserialize(engine, &path)
+    }
+
+    fn path(&self, digest: PluginDigest) -> PathBuf {
+        self.folder.join(format!("{}-{:016x}.cwasm", digest.hex(), self.compatibility))
+    }
+
+    fn seal_of(&self, digest: PluginDigest, code: &[u8]) -> blake3::Hash {
+        let mut hasher = self.seal.hasher();
+        hasher.update(digest.hex().as_bytes());
+        hasher.update(&self.compatibility.to_le_bytes());
+        hasher.update(code);
+        hasher.finalize()
+    }
+
+    fn seal_holds(&self, path: &Path, digest: PluginDigest) -> bool {
+        let (Ok(code), Ok(seal)) = (fs::read(path), fs::read(path.with_extension("seal"))) else {
+            return false;
+        };
+        let holds = bool::from(self.seal_of(digest, &code).as_bytes().ct_eq(seal.as_slice()));
+        if !holds {
+            tracing::warn!(%digest, "the seal of a compiled plugin does not hold; compiling anew");
+        }
+        holds
+    }
+
+    /// Code first, seal last, each renamed into place: a crash leaves no seal over half a file. Another
+    /// process that keeps the same plugin at the same moment writes the same bytes.
+    fn keep(&self, path: &Path, digest: PluginDigest, code: &[u8]) -> io::Result<()> {
+        write_whole(path, code)?;
+        write_whole(&path.with_extension("seal"), self.seal_of(digest, code).as_bytes())
+    }
+}
+
+#[expect(unsafe_code, reason = "loading compiled code has no safe form; the seal is what makes it sound")]
+fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: the file was written by this gateway (its seal has just been checked, or it has just been
+    // written), for an engine of the same configuration (part of its name), into a folder that only
+    // this user can write to.
+    unsafe { Component::deserialize_file(engine, path) }
+}

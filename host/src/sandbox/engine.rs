@@ -1,0 +1,125 @@
+//! The one wasmtime configuration. Everything that compiles or loads plugin code goes through here:
+//! compiled code made under another configuration would not load.
+
+use std::hash::{Hash as _, Hasher as _};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    Strategy, WasmBacktraceDetails, WasmFeatures,
+};
+
+/// How often the epoch moves. A deadline is met within one and a half of these.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// Memory of a slot that stays mapped between calls, for linear memory and tables. With the kernel's
+/// PAGEMAP_SCAN only dirty pages of it are reset, which is what makes a fresh instance cost
+/// microseconds; 2 MiB covers the shipped plugins whole.
+const KEEP_RESIDENT_BYTES: usize = 2 << 20;
+
+/// Stack of a guest, in bytes. A guest that recurses beyond it traps.
+const GUEST_STACK_BYTES: usize = 512 << 10;
+
+/// Stack of the fiber that a call runs on: the guest's, and room for host calls below it.
+const FIBER_STACK_BYTES: usize = 1 << 20;
+
+/// How large the pool is.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolSize {
+    /// Calls in flight at once; a further call waits.
+    pub calls: u32,
+    /// The largest linear memory that any plugin may be granted, in bytes.
+    pub memory_bytes_max: usize,
+}
+
+/// Builds the engine and starts its ticker.
+///
+/// # Errors
+/// When this machine can run no compiled code at all.
+pub(super) fn build(size: PoolSize) -> wasmtime::Result<Engine> {
+    let mut pooled = config();
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(size)));
+    let engine = Engine::new(&pooled).or_else(|error| {
+        // The pool reserves address space for all slots at once. Where that is not to be had (a
+        // container with a limit on it) calls allocate on demand: slower, and just as safe.
+        tracing::warn!(%error, "the instance pool cannot be reserved; allocating on demand");
+        Engine::new(&config())
+    })?;
+    start_ticker(&engine)?;
+    Ok(engine)
+}
+
+/// What compiled code depends on, as a number for file names.
+#[must_use]
+pub(super) fn compatibility(engine: &Engine) -> u64 {
+    // The hash only has to differ where the configuration does; the seal guards against tampering.
+    let mut hasher = std::hash::DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Shared by pool and fallback: the allocation strategy does not change compiled code.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that makes a Config")]
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        .wasm_component_model(true)
+        .epoch_interruption(true)
+        // One task per store at a time is all a plugin call needs: faster, and not exposed to what was
+        // found in the concurrent implementation.
+        .concurrency_support(false)
+        .wasm_features(WasmFeatures::THREADS, false)
+        .shared_memory(false)
+        .wasm_memory64(false)
+        .relaxed_simd_deterministic(true)
+        // Guests compiled by Go 1.26 and later use them.
+        .wasm_function_references(true)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(FIBER_STACK_BYTES)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(16))
+        .generate_address_map(false)
+        .memory_init_cow(true);
+    config
+}
+
+fn pool(size: PoolSize) -> PoolingAllocationConfig {
+    let calls = size.calls;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(calls)
+        // A component built by a JavaScript or Python tool chain is several core modules.
+        .total_core_instances(calls.saturating_mul(8))
+        .total_memories(calls.saturating_mul(2))
+        .total_tables(calls.saturating_mul(4))
+        .total_stacks(calls)
+        .max_core_instances_per_component(100)
+        .max_memories_per_component(8)
+        .max_tables_per_component(40)
+        .table_elements(20_000)
+        .max_memory_size(size.memory_bytes_max)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        .max_unused_warm_slots(calls)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// Moves the epoch from a thread of its own: a runtime whose threads are all busy would stop it just
+/// when it is needed. The thread ends when the engine is dropped.
+fn start_ticker(engine: &Engine) -> wasmtime::Result<()> {
+    let weak = engine.weak();
+    std::thread::Builder::new()
+        .name("epoch".to_owned())
+        .spawn(move || {
+            while let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(TICK);
+            }
+        })
+        .map(drop)
+        .map_err(Into::into)
+}

@@ -1,0 +1,147 @@
+//! What one call of a plugin may use. Every number is enforced; a refused growth is remembered, since
+//! to the guest's own code it looks like any other crash.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use wasmtime::ResourceLimiter;
+
+/// Largest table of a plugin, in elements. Python guests have the largest seen, 7,689.
+const TABLE_ELEMENTS_MAX: usize = 20_000;
+
+/// Limits of a binding. The operator's file may lower or raise each of them up to the engine's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory in bytes, of all memories together.
+    pub memory_bytes: usize,
+    /// Bytes that one call may hand over: its result, and each host call's arguments.
+    pub output_bytes: usize,
+    /// Bytes of log lines that are kept of one call.
+    pub log_bytes: usize,
+    /// Computing time of a mapper, getter or verifier.
+    pub cpu: Duration,
+    /// All of its time, waiting included.
+    pub wall: Duration,
+    /// Computing time of a tool or a reply.
+    pub tool_cpu: Duration,
+    /// All of its time, waiting included.
+    pub tool_wall: Duration,
+    /// Calls in flight.
+    pub concurrency: usize,
+    /// Egress requests of one call.
+    pub egress_requests: u32,
+    /// Bytes of one egress answer that the plugin gets to see.
+    pub egress_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A Python guest needs 13 MB; the shipped plugins stay under 2 MiB.
+            memory_bytes: 64 << 20,
+            // A mapper's answer is the parameters of one run.
+            output_bytes: 4 << 20,
+            log_bytes: 16 << 10,
+            // A mapping takes microseconds. The slack is for machines that stall, not for guests.
+            cpu: Duration::from_millis(200),
+            wall: Duration::from_secs(1),
+            tool_cpu: Duration::from_secs(2),
+            tool_wall: Duration::from_secs(30),
+            // A quarter of the default pool, so that one plugin cannot take all of it.
+            concurrency: 64,
+            egress_requests: 16,
+            egress_bytes: 1 << 20,
+        }
+    }
+}
+
+/// The `[limits]` table of a grants file: only what differs from the default.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitsFile {
+    memory_mib: Option<usize>,
+    output_bytes: Option<usize>,
+    log_bytes: Option<usize>,
+    cpu_ms: Option<u64>,
+    wall_ms: Option<u64>,
+    tool_cpu_ms: Option<u64>,
+    tool_wall_ms: Option<u64>,
+    concurrency: Option<usize>,
+    egress_requests: Option<u32>,
+    egress_bytes: Option<usize>,
+}
+
+impl LimitsFile {
+    /// These limits, the default where the file says nothing.
+    #[must_use]
+    pub(super) fn resolve(&self) -> Limits {
+        let default = Limits::default();
+        let ms = |ms: Option<u64>, or: Duration| ms.map_or(or, Duration::from_millis);
+        Limits {
+            memory_bytes: self.memory_mib.map_or(default.memory_bytes, |mib| mib.saturating_mul(1 << 20)),
+            output_bytes: self.output_bytes.unwrap_or(default.output_bytes),
+            log_bytes: self.log_bytes.unwrap_or(default.log_bytes),
+            cpu: ms(self.cpu_ms, default.cpu),
+            wall: ms(self.wall_ms, default.wall),
+            tool_cpu: ms(self.tool_cpu_ms, default.tool_cpu),
+            tool_wall: ms(self.tool_wall_ms, default.tool_wall),
+            concurrency: self.concurrency.unwrap_or(default.concurrency).max(1),
+            egress_requests: self.egress_requests.unwrap_or(default.egress_requests),
+            egress_bytes: self.egress_bytes.unwrap_or(default.egress_bytes),
+        }
+    }
+}
+
+/// Counts a store's memory against its limit.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    memory_bytes_max: usize,
+    memory_bytes: usize,
+    refused: bool,
+}
+
+impl Limiter {
+    pub(super) fn new(memory_bytes_max: usize) -> Self {
+        Self { memory_bytes_max, memory_bytes: 0, refused: false }
+    }
+
+    /// Whether a growth was refused during this call.
+    pub(super) fn refused(&self) -> bool {
+        self.refused
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // `current` is this memory's size, counted before; a component may have several.
+        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        let allowed = total <= self.memory_bytes_max && maximum.is_none_or(|max| desired <= max);
+        if allowed {
+            self.memory_bytes = total;
+        } else {
+            self.refused = true;
+        }
+        Ok(allowed)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused = true;
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let allowed = desired <= TABLE_ELEMENTS_MAX && maximum.is_none_or(|max| desired <= max);
+        self.refused |= !allowed;
+        Ok(allowed)
+    }
+}

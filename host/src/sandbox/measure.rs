@@ -1,0 +1,62 @@
+//! What one mapping costs, phase by phase. For the benchmark, which prints it; nothing else calls it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::Store;
+
+use super::call;
+use super::host_calls::{Budget, CallState, Subject};
+use super::{Binding, PluginError, Refusal};
+
+/// Nanoseconds of the phases of one call.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Phases {
+    /// Making the store and its limits.
+    pub store: u64,
+    /// Instantiating the component.
+    pub instantiate: u64,
+    /// The exported function, host calls included.
+    pub call: u64,
+    /// Dropping the store and everything in it.
+    pub drop: u64,
+}
+
+impl Binding {
+    /// Maps once, timing each phase, with every limit that a real call has.
+    ///
+    /// # Errors
+    /// When the mapping fails.
+    pub async fn measure_mapping(
+        self: &Arc<Self>,
+        subject: Subject,
+        spec: &String,
+    ) -> Result<Phases, PluginError> {
+        let host = |error: wasmtime::Error| Refusal::Host(error.to_string());
+        let mapper = self.loaded.roles.mapper.as_ref();
+        let mapper = mapper.ok_or(Refusal::NoSuchRole { role: "payload-mapper" })?;
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_secs(1);
+        let budget = Budget { deadline, ticks: 100, may_send: true };
+        let state = CallState::new(Arc::clone(self), subject, budget);
+        let mut store: Store<CallState> = call::limited_store(self, state);
+        let made = Instant::now();
+        let instance = self.loaded.pre.instantiate_async(&mut store).await.map_err(host)?;
+        let instantiated = Instant::now();
+        let guest = mapper.load(&mut store, &instance).map_err(host)?;
+        let mapped = guest.call_map_payload(&mut store, Some(spec)).await.map_err(host)?;
+        let called = Instant::now();
+        drop(store);
+        let dropped = Instant::now();
+        let nanos = |from: Instant, to: Instant| {
+            u64::try_from(to.duration_since(from).as_nanos()).unwrap_or(u64::MAX)
+        };
+        mapped.map_err(|failure| Refusal::Host(failure.message))?;
+        Ok(Phases {
+            store: nanos(begun, made),
+            instantiate: nanos(made, instantiated),
+            call: nanos(instantiated, called),
+            drop: nanos(called, dropped),
+        })
+    }
+}

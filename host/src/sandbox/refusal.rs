@@ -1,0 +1,187 @@
+//! All the ways in which the sandbox says no, as a type of the host's own, so that no guest can claim
+//! one of them.
+
+use std::fmt;
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The request is wrong.
+    Caller,
+    /// The plugin is wrong.
+    Guest,
+    /// The gateway is wrong, or has no room.
+    Host,
+    /// An operator's rule said no.
+    Policy,
+    /// A system behind us is wrong.
+    Upstream,
+}
+
+impl Fault {
+    /// The word for headers and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Guest => "guest",
+            Self::Host => "host",
+            Self::Policy => "policy",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+/// Why the host ended or did not begin a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The plugin ran into a trap: a panic, an access out of bounds, a stack overflow.
+    Trapped(String),
+    /// It wanted more memory than it was granted.
+    OutOfMemory {
+        /// What it was granted, in bytes.
+        granted_bytes: usize,
+    },
+    /// It computed longer than it was granted.
+    OutOfCpuTime {
+        /// What it was granted, in milliseconds.
+        granted_ms: u64,
+    },
+    /// It took longer than it was granted, waiting included.
+    Deadline {
+        /// What it was granted, in milliseconds.
+        granted_ms: u64,
+    },
+    /// What it handed over is larger than it was granted.
+    OutputTooLarge {
+        /// What it was granted, in bytes.
+        granted_bytes: usize,
+    },
+    /// What it handed over is not what the interface says.
+    Malformed(String),
+    /// It does not have the role that is asked of it.
+    NoSuchRole {
+        /// The role's interface.
+        role: &'static str,
+    },
+    /// Its calls in flight are as many as it was granted.
+    Busy,
+    /// The gateway itself failed.
+    Host(String),
+}
+
+impl Refusal {
+    /// A word for metrics and traces.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Trapped(_) => "trapped",
+            Self::OutOfMemory { .. } => "out-of-memory",
+            Self::OutOfCpuTime { .. } => "out-of-cpu-time",
+            Self::Deadline { .. } => "deadline",
+            Self::OutputTooLarge { .. } => "output-too-large",
+            Self::Malformed(_) => "malformed",
+            Self::NoSuchRole { .. } => "no-such-role",
+            Self::Busy => "busy",
+            Self::Host(_) => "host",
+        }
+    }
+
+    /// Whose fault it is.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Trapped(_)
+            | Self::OutOfMemory { .. }
+            | Self::OutOfCpuTime { .. }
+            | Self::Deadline { .. }
+            | Self::OutputTooLarge { .. }
+            | Self::Malformed(_)
+            | Self::NoSuchRole { .. } => Fault::Guest,
+            Self::Busy | Self::Host(_) => Fault::Host,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trapped(trap) => write!(f, "it crashed ({trap})"),
+            Self::OutOfMemory { granted_bytes } => {
+                write!(f, "it wanted more than the {} MiB of memory it is granted", granted_bytes >> 20)
+            }
+            Self::OutOfCpuTime { granted_ms } => {
+                write!(f, "it computed for longer than the {granted_ms} ms it is granted")
+            }
+            Self::Deadline { granted_ms } => {
+                write!(f, "it took longer than the {granted_ms} ms it is granted")
+            }
+            Self::OutputTooLarge { granted_bytes } => {
+                write!(f, "it handed over more than the {granted_bytes} bytes it is granted")
+            }
+            Self::Malformed(what) => write!(f, "it broke the interface: {what}"),
+            Self::NoSuchRole { role } => write!(f, "it does not export {role}"),
+            Self::Busy => f.write_str("it has as many calls in flight as it is granted"),
+            Self::Host(what) => write!(f, "the gateway could not run it: {what}"),
+        }
+    }
+}
+
+/// What a plugin itself says no with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// From the plugin's open set of words.
+    pub code: String,
+    /// One sentence for the caller.
+    pub message: String,
+    /// When trying again makes sense, in milliseconds from now.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Failure {
+    /// The HTTP status of its code (DESIGN section 4).
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self.code.as_str() {
+            "invalid-input" => 400,
+            "unauthorized" => 401,
+            "forbidden" => 403,
+            "not-found" => 404,
+            "conflict" => 409,
+            "rate-limited" => 429,
+            "upstream" => 502,
+            "timeout" => 504,
+            _ => 500,
+        }
+    }
+}
+
+/// Why a plugin call gave no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PluginError {
+    /// The plugin said no.
+    Failure(Failure),
+    /// The host said no.
+    Refusal(Refusal),
+}
+
+impl From<Refusal> for PluginError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refusal(refusal)
+    }
+}
+
+impl From<Failure> for PluginError {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl fmt::Display for PluginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failure(failure) => f.write_str(&failure.message),
+            Self::Refusal(refusal) => refusal.fmt(f),
+        }
+    }
+}

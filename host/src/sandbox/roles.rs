@@ -1,0 +1,87 @@
+//! Which roles a component has and what it asks for, read from its type without running it.
+
+use wasmtime::Engine;
+use wasmtime::component::{Component, InstancePre};
+
+use super::LoadError;
+use super::bindings::v0_1::exports::wardgate::plugin as exports;
+use super::grants::Asked;
+use super::host_calls::CallState;
+
+/// What the interfaces of our package begin with.
+const PACKAGE: &str = "wardgate:plugin/";
+
+/// The version of the package that this host serves.
+const VERSION: &str = "0.1.0";
+
+/// Where each role's functions are in a component; none where it does not have the role.
+pub(super) struct Roles {
+    pub(super) mapper: Option<exports::payload_mapper::GuestIndices>,
+    pub(super) getter: Option<exports::response_getter::GuestIndices>,
+    pub(super) toolbox: Option<exports::toolbox::GuestIndices>,
+    verifier: bool,
+    replier: bool,
+    about: bool,
+}
+
+impl Roles {
+    /// Looks the roles up.
+    ///
+    /// # Errors
+    /// [`LoadError::NoRole`] where there is none, naming what was looked for and what was found.
+    pub(super) fn of(pre: &InstancePre<CallState>, exported: &[String]) -> Result<Self, LoadError> {
+        let roles = Self {
+            mapper: exports::payload_mapper::GuestIndices::new(pre).ok(),
+            getter: exports::response_getter::GuestIndices::new(pre).ok(),
+            toolbox: exports::toolbox::GuestIndices::new(pre).ok(),
+            verifier: exports::verifier::GuestIndices::new(pre).is_ok(),
+            replier: exports::replier::GuestIndices::new(pre).is_ok(),
+            about: exports::about::GuestIndices::new(pre).is_ok(),
+        };
+        if roles.names().is_empty() {
+            return Err(LoadError::NoRole(describe_missing(exported)));
+        }
+        Ok(roles)
+    }
+
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        [
+            ("verifier", self.verifier),
+            ("payload-mapper", self.mapper.is_some()),
+            ("response-getter", self.getter.is_some()),
+            ("replier", self.replier),
+            ("toolbox", self.toolbox.is_some()),
+            ("about", self.about),
+        ]
+        .into_iter()
+        .filter_map(|(name, has)| has.then_some(name))
+        .collect()
+    }
+}
+
+fn describe_missing(exported: &[String]) -> String {
+    let looked_for = "verifier, payload-mapper, response-getter, replier, toolbox, about";
+    let ours: Vec<_> = exported.iter().filter(|name| name.starts_with(PACKAGE)).collect();
+    if ours.is_empty() {
+        format!("it exports none of the roles of {PACKAGE}*@{VERSION}: {looked_for}")
+    } else {
+        let found = ours.into_iter().cloned().collect::<Vec<_>>().join(", ");
+        format!("it exports {found}, but this gateway serves {PACKAGE}*@{VERSION}")
+    }
+}
+
+/// What the component asks for, from the names of its imports.
+pub(super) fn asked(component: &Component, engine: &Engine) -> Asked {
+    let ty = component.component_type();
+    let mut asked = Asked::default();
+    for (name, _) in ty.imports(engine) {
+        asked.egress |= name.starts_with("wardgate:plugin/egress@");
+        asked.settings |= name.starts_with("wasi:config/store@");
+    }
+    asked
+}
+
+/// The names of what the component exports.
+pub(super) fn exported(component: &Component, engine: &Engine) -> Vec<String> {
+    component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect()
+}

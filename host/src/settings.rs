@@ -1,0 +1,193 @@
+//! Settings: the only reader of settings files and of the environment.
+//!
+//! Defaults stand with unit and reason in `settings.default.toml`, which is embedded; a file and then
+//! the environment override them. An unknown key is an error: a misspelt limit would be no limit.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// The default settings, which are their own manual.
+pub const DEFAULTS: &str = include_str!("../settings.default.toml");
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the settings are not valid: {0}")]
+pub struct SettingsError(String);
+
+/// All settings. Units are in the names; `settings.default.toml` has the reasons.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The HTTP surface.
+    pub http: HttpSettings,
+    /// The plugin sandbox.
+    pub sandbox: SandboxLimits,
+    /// Runs and leases.
+    pub queue: QueueSettings,
+    /// Limits of one run.
+    pub agent: AgentSettings,
+    /// Models by name.
+    pub models: BTreeMap<String, ModelSettings>,
+}
+
+/// See `settings.default.toml`, `[http]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each field stands with unit and reason in settings.default.toml")]
+pub struct HttpSettings {
+    pub listen: SocketAddr,
+    pub public_url: String,
+    pub body_bytes_max: usize,
+    pub head_bytes_max: usize,
+    #[serde(rename = "head_seconds_max", deserialize_with = "seconds")]
+    pub head_time_max: Duration,
+    #[serde(rename = "body_seconds_max", deserialize_with = "seconds")]
+    pub body_time_max: Duration,
+    pub connections_max: usize,
+    #[serde(rename = "sync_wait_seconds_max", deserialize_with = "seconds")]
+    pub sync_wait_max: Duration,
+    #[serde(rename = "drain_seconds_max", deserialize_with = "seconds")]
+    pub drain_time_max: Duration,
+}
+
+/// See `settings.default.toml`, `[sandbox]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each field stands with unit and reason in settings.default.toml")]
+pub struct SandboxLimits {
+    pub calls_max: u32,
+    pub memory_mib_max: usize,
+    pub slow_threads: usize,
+    pub compilations_max: usize,
+}
+
+/// See `settings.default.toml`, `[queue]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each field stands with unit and reason in settings.default.toml")]
+pub struct QueueSettings {
+    pub runs_max: usize,
+    #[serde(rename = "lease_seconds", deserialize_with = "seconds")]
+    pub lease: Duration,
+    pub attempts_max: u32,
+    #[serde(rename = "run_seconds_max", deserialize_with = "seconds")]
+    pub run_time_max: Duration,
+}
+
+/// See `settings.default.toml`, `[agent]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each field stands with unit and reason in settings.default.toml")]
+pub struct AgentSettings {
+    pub turns_max: u32,
+    pub tool_calls_max: u32,
+    pub history_tasks_max: usize,
+    pub history_bytes_max: usize,
+}
+
+/// One model.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ModelSettings {
+    /// A server that speaks OpenAI's chat completions.
+    OpenaiCompatible {
+        /// Where it is, up to and with the version: `https://api.openai.com/v1/`.
+        base_url: url::Url,
+        /// The model's name there.
+        model: String,
+        /// Sent as a bearer token. Empty for servers that want none.
+        #[serde(default)]
+        api_key: SecretString,
+        /// How long one turn may take.
+        #[serde(default = "turn_time_max", rename = "seconds_max", deserialize_with = "seconds")]
+        turn_time_max: Duration,
+    },
+}
+
+fn turn_time_max() -> Duration {
+    Duration::from_secs(120)
+}
+
+fn seconds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    u64::deserialize(from).map(Duration::from_secs)
+}
+
+impl Settings {
+    /// Reads the defaults, then a file where one is named, then the environment (`WARDGATE_…`).
+    ///
+    /// # Errors
+    /// [`SettingsError`] naming the key that is wrong.
+    pub fn read(file: Option<&Path>) -> Result<Self, SettingsError> {
+        let mut sources = Self::defaults();
+        if let Some(path) = file {
+            sources = sources.add_source(config::File::from(path).format(config::FileFormat::Toml));
+        }
+        let environment = config::Environment::with_prefix("WARDGATE")
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true);
+        Self::build(sources.add_source(environment))
+    }
+
+    /// The defaults alone, whatever the environment says: for tests and benchmarks.
+    ///
+    /// # Errors
+    /// When the embedded file is not valid.
+    pub fn of_defaults() -> Result<Self, SettingsError> {
+        Self::build(Self::defaults())
+    }
+
+    fn defaults() -> config::ConfigBuilder<config::builder::DefaultState> {
+        config::Config::builder()
+            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
+    }
+
+    fn build(
+        sources: config::ConfigBuilder<config::builder::DefaultState>,
+    ) -> Result<Self, SettingsError> {
+        let wrong = |error: config::ConfigError| SettingsError(error.to_string());
+        let settings: Self = sources.build().map_err(wrong)?.try_deserialize().map_err(wrong)?;
+        if settings.models.contains_key("offline") {
+            return Err(SettingsError("models.offline is built in and cannot be set".to_owned()));
+        }
+        Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(toml: &str) -> Result<Settings, SettingsError> {
+        let file = config::File::from_str(toml, config::FileFormat::Toml);
+        Settings::build(Settings::defaults().add_source(file))
+    }
+
+    #[test]
+    fn the_embedded_file_is_valid_and_complete() {
+        let settings = Settings::of_defaults().unwrap();
+        assert_eq!(settings.queue.lease, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn what_is_misspelt_is_refused_by_name() {
+        let error = with("[http]\nbody_byte_max = 5").unwrap_err().to_string();
+        assert!(error.contains("body_byte_max"), "{error}");
+        assert!(with("[models.offline]\nkind = \"openai-compatible\"").is_err());
+    }
+
+    #[test]
+    fn a_models_key_is_not_printed() {
+        let settings = with(
+            "[models.m]\nkind = \"openai-compatible\"\nbase_url = \"http://localhost/v1/\"\n\
+             model = \"x\"\napi_key = \"very-secret\"",
+        );
+        let printed = format!("{:?}", settings.unwrap());
+        assert!(printed.contains("localhost") && !printed.contains("very-secret"));
+    }
+}

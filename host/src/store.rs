@@ -1,0 +1,155 @@
+//! Everything that outlives the process, as questions and changes in the words of the gateway. This
+//! module is the only place that knows SQL, or that there is a database at all.
+//!
+//! Changes go through one writer, which commits many callers' changes with one sync and answers them
+//! after it: an answer means that the change survives a power cut. Reads have connections of their
+//! own and see every change that was answered before they began.
+//!
+//! Every question about what a tenant owns takes the tenant. The exceptions are look-ups by something
+//! that is itself proof of access: a key's hash, a webhook token's hash, a task's id.
+
+mod accept;
+mod error;
+mod finish;
+mod housekeeping;
+mod lease;
+mod rows;
+mod sqlite;
+mod tasks;
+mod tenants;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::{fmt, io, thread};
+
+use sqlx::Sqlite;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::error::{Cause, StoreError};
+use self::writer::{Memory, Op, Waiting, Write, WriteAlone, Writer};
+use crate::clock::{Clock, Timestamp};
+
+/// Operations that may wait for the writer. When as many wait, the next caller waits for room: what
+/// is not in the queue costs the gateway nothing but a connection.
+const QUEUE_OPS_MAX: usize = 4096;
+
+/// The store. Cloning gives another handle to the same one.
+#[derive(Clone)]
+pub struct Store(Arc<Handles>);
+
+struct Handles {
+    clock: Clock,
+    reads: SqlitePool,
+    queue: mpsc::Sender<Op>,
+    /// Its other end is dropped when the writer has closed the database.
+    writer_ended: watch::Receiver<()>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    /// Opens the store in this file; makes it, for its owner only, if there is none; brings its schema
+    /// up to date. The caller sees to it that no other process has it open.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or made, or is no store.
+    pub async fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
+        const OPERATION: &str = "open the store";
+        let mut db = sqlite::open_writer(path)
+            .await
+            .map_err(|error| StoreError::database(OPERATION, error))?;
+        let last_sequence = sqlx::query_scalar("SELECT coalesce(max(sequence), 0) FROM tasks")
+            .fetch_one(&mut db)
+            .await
+            .map_err(|error| StoreError::database(OPERATION, error))?;
+        let writer =
+            Writer { db, clock: clock.clone(), memory: Memory { last_sequence, last_turn: None } };
+        let (queue, waiting) = mpsc::channel(QUEUE_OPS_MAX);
+        let (ended, writer_ended) = watch::channel(());
+        start(writer, waiting, ended)
+            .map_err(|error| StoreError::database(OPERATION, sqlx::Error::Io(error)))?;
+        Ok(Self(Arc::new(Handles { clock, reads: sqlite::readers(path), queue, writer_ended })))
+    }
+
+    /// Finishes what is in the writer's queue and closes the database. Whatever is asked of any handle
+    /// afterwards is [`StoreError::Unavailable`].
+    pub async fn close(&self) {
+        // Readers first: while one is open, the write-ahead log cannot be moved as a whole.
+        self.0.reads.close().await;
+        let _closed_already = self.0.queue.send(Op::Close).await;
+        let mut ended = self.0.writer_ended.clone();
+        // Nothing is ever sent: this ends when the writer drops its end.
+        while ended.changed().await.is_ok() {}
+    }
+
+    fn reads(&self) -> &SqlitePool {
+        &self.0.reads
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    async fn write<W: WriteAlone>(&self, write: W) -> Result<W::Answer, StoreError> {
+        let (waiting, answer) = Waiting::new(write);
+        self.queue::<W>(Op::Other(Box::new(waiting)), answer).await
+    }
+
+    async fn queue<W: Write>(
+        &self,
+        op: Op,
+        answer: oneshot::Receiver<Result<W::Answer, StoreError>>,
+    ) -> Result<W::Answer, StoreError> {
+        // An answer that never comes means that the writer is gone, as a closed queue does.
+        let queued = self.0.queue.send(op).await.ok();
+        let answer = match queued {
+            Some(()) => answer.await.ok(),
+            None => None,
+        };
+        answer.unwrap_or_else(|| Err(StoreError::database(W::OPERATION, sqlx::Error::PoolClosed)))
+    }
+
+    async fn one<T>(
+        &self,
+        operation: &'static str,
+        query: Query<'_, Sqlite, SqliteArguments>,
+        read: fn(&SqliteRow) -> sqlx::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let found = query.fetch_optional(self.reads()).await;
+        found
+            .and_then(|row| row.as_ref().map(read).transpose())
+            .map_err(|error| StoreError::database(operation, error))
+    }
+
+    async fn many<T>(
+        &self,
+        operation: &'static str,
+        query: Query<'_, Sqlite, SqliteArguments>,
+        read: fn(&SqliteRow) -> sqlx::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let found = query.fetch_all(self.reads()).await;
+        found
+            .and_then(|rows| rows.iter().map(read).collect())
+            .map_err(|error| StoreError::database(operation, error))
+    }
+}
+
+/// Starts the writer on a thread of its own: among the tasks of a busy runtime each of its statements
+/// would wait for its turn, and every caller of the batch with it.
+fn start(writer: Writer, waiting: mpsc::Receiver<Op>, ended: watch::Sender<()>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+        runtime.block_on(writer.serve(waiting));
+        drop(ended);
+    })?;
+    Ok(())
+}

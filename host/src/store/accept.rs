@@ -1,0 +1,193 @@
+//! Accepting tasks: the task, its payload and its claim on an idempotency key in one transaction.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rows;
+use super::sqlite::{ByRows, execute};
+use super::writer::{Session, Waiting, Write};
+use crate::ids::{AgentId, IdempotencyKey, TaskId, TenantId, ThreadId};
+use crate::tasks::{Accepted, IdempotencyClaim, NewTask};
+
+/// How long a key is taken, from the acceptance of its task (CONTRACT D6).
+const KEY_TAKEN_FOR: Duration = Duration::from_hours(24);
+
+/// A [`NewTask`] whose texts can be bound without being copied, and bound again if the transaction
+/// has to be repeated.
+pub(super) struct Accept {
+    id: TaskId,
+    tenant: TenantId,
+    agent: AgentId,
+    thread: Option<ThreadId>,
+    source: &'static str,
+    user: Option<Arc<str>>,
+    prompt: Option<Arc<str>>,
+    mapping: Option<Arc<str>>,
+    payload: Arc<str>,
+    idempotency: Option<IdempotencyClaim>,
+}
+
+impl Write for Accept {
+    type Answer = Accepted;
+    const OPERATION: &'static str = "accept a task";
+}
+
+impl Accept {
+    pub(super) fn new(task: NewTask) -> Result<Self, serde_json::Error> {
+        let user = &task.input.user;
+        let user = if user.is_unknown() { None } else { Some(serde_json::to_string(user)?) };
+        Ok(Self {
+            id: task.id,
+            tenant: task.tenant,
+            agent: task.agent,
+            thread: task.thread,
+            source: task.source,
+            user: user.map(Arc::from),
+            prompt: task.input.prompt.map(Arc::from),
+            mapping: task.mapping.map(Arc::from),
+            payload: task.input.payload.into(),
+            idempotency: task.idempotency,
+        })
+    }
+
+    /// The key it claims, with all that a key's meaning depends on.
+    fn scoped_key(&self) -> Option<ScopedKey> {
+        let claim = self.idempotency.as_ref()?;
+        Some((self.tenant, self.agent, claim.key.clone()))
+    }
+}
+
+type ScopedKey = (TenantId, AgentId, IdempotencyKey);
+
+/// The task that has a key, and the fingerprint of the request it came from.
+struct Owner {
+    task: TaskId,
+    fingerprint: [u8; 32],
+}
+
+/// Stores every task whose key is free, and says of each what became of it.
+pub(super) async fn run(
+    arrivals: &mut [Waiting<Accept>],
+    session: &mut Session<'_>,
+) -> sqlx::Result<()> {
+    let keys: Vec<ScopedKey> = arrivals.iter().filter_map(|one| one.write.scoped_key()).collect();
+    let mut owners = owners(&keys, session).await?;
+    let mut new = Vec::with_capacity(arrivals.len());
+    for arrival in arrivals {
+        let answer = claim_key(&arrival.write, &mut owners);
+        arrival.will_answer(answer);
+        if answer == Accepted::New {
+            session.memory.last_sequence += 1;
+            new.push((session.memory.last_sequence, &arrival.write));
+        }
+    }
+    insert_tasks(&new, session).await?;
+    insert_keys(&new, session).await
+}
+
+/// Whether the task's key is free; if so, it is the task's from now on, also for those that stand
+/// further down in the same batch.
+fn claim_key(task: &Accept, owners: &mut HashMap<ScopedKey, Owner>) -> Accepted {
+    let (Some(key), Some(claim)) = (task.scoped_key(), &task.idempotency) else {
+        return Accepted::New;
+    };
+    match owners.entry(key) {
+        Entry::Occupied(taken) => Accepted::Replayed {
+            original: taken.get().task,
+            same_request: taken.get().fingerprint == claim.fingerprint,
+        },
+        Entry::Vacant(free) => {
+            free.insert(Owner { task: task.id, fingerprint: claim.fingerprint });
+            Accepted::New
+        }
+    }
+}
+
+/// Who has these keys now. Keys that are free, or free again, are absent.
+async fn owners(
+    keys: &[ScopedKey],
+    session: &mut Session<'_>,
+) -> sqlx::Result<HashMap<ScopedKey, Owner>> {
+    static LOOK_UP: ByRows = ByRows::new(
+        "SELECT k.tenant_id, k.agent_id, k.key, t.id, k.fingerprint \
+             FROM idempotency k JOIN tasks t ON t.sequence = k.task_sequence \
+             WHERE k.expires_at > ? AND (k.tenant_id, k.agent_id, k.key) IN (VALUES",
+        "(?, ?, ?)",
+        ")",
+    );
+    let mut owners = HashMap::new();
+    for (sql, part) in LOOK_UP.parts(keys) {
+        let mut query = sqlx::query(sql).bind(session.now.micros());
+        for (tenant, agent, key) in part {
+            query = query
+                .bind(tenant.as_bytes().as_slice())
+                .bind(agent.as_bytes().as_slice())
+                .bind(key.as_str());
+        }
+        for row in query.fetch_all(&mut *session.db).await? {
+            let owner = Owner { task: rows::task_id(&row, 3)?, fingerprint: rows::bytes(&row, 4)? };
+            let key = (rows::tenant_id(&row, 0)?, rows::agent_id(&row, 1)?, rows::parsed(&row, 2)?);
+            owners.insert(key, owner);
+        }
+    }
+    Ok(owners)
+}
+
+async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx::Result<()> {
+    static INSERT: ByRows = ByRows::new(
+        "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, source, \
+             \"user\", prompt, mapping, payload) VALUES",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "",
+    );
+    for (sql, part) in INSERT.parts(new) {
+        let mut query = sqlx::query(sql);
+        for (sequence, task) in part {
+            query = query
+                .bind(sequence)
+                .bind(task.id.as_bytes().as_slice())
+                .bind(task.tenant.as_bytes().as_slice())
+                .bind(task.agent.as_bytes().as_slice())
+                .bind(session.now.micros())
+                .bind(task.thread.as_ref().map(ThreadId::as_str))
+                .bind(task.source)
+                .bind(task.user.clone())
+                .bind(task.prompt.clone())
+                .bind(task.mapping.clone())
+                .bind(Arc::clone(&task.payload));
+        }
+        execute(query, session.db).await?;
+    }
+    Ok(())
+}
+
+async fn insert_keys(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx::Result<()> {
+    // REPLACE, because an expired claim on the same key may still stand there.
+    static INSERT: ByRows = ByRows::new(
+        "REPLACE INTO idempotency \
+             (task_sequence, tenant_id, agent_id, key, fingerprint, expires_at) VALUES",
+        "(?, ?, ?, ?, ?, ?)",
+        "",
+    );
+    let expires_at = session.now.plus(KEY_TAKEN_FOR).micros();
+    let claims: Vec<_> = new
+        .iter()
+        .filter_map(|(sequence, task)| Some((sequence, task, task.idempotency.as_ref()?)))
+        .collect();
+    for (sql, part) in INSERT.parts(&claims) {
+        let mut query = sqlx::query(sql);
+        for (sequence, task, claim) in part {
+            query = query
+                .bind(*sequence)
+                .bind(task.tenant.as_bytes().as_slice())
+                .bind(task.agent.as_bytes().as_slice())
+                .bind(claim.key.as_str())
+                .bind(claim.fingerprint.as_slice())
+                .bind(expires_at);
+        }
+        execute(query, session.db).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Ending tasks: the outcome and the steps of the attempt that came to it, in one transaction.
+//!
+//! Only a finish writes steps and nothing follows one, so a task's steps are always those of the
+//! attempt that finished it: an earlier attempt, which lost its lease or gave it back, has left none.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use sqlx::Row as _;
+
+use super::rows;
+use super::sqlite::{ByRows, execute};
+use super::writer::{Session, Waiting, Write};
+use crate::clock::Timestamp;
+use crate::ids::TaskId;
+use crate::tasks::{Fence, Outcome, Status};
+use crate::trace::Step;
+
+/// The end of a task's run, with texts that can be bound without being copied.
+pub(super) struct Finish {
+    task: TaskId,
+    fence: Fence,
+    status: Status,
+    result: Arc<str>,
+    steps: Vec<StoredStep>,
+}
+
+struct StoredStep {
+    at: Timestamp,
+    micros: i64,
+    event: Arc<str>,
+}
+
+impl Write for Finish {
+    type Answer = bool;
+    const OPERATION: &'static str = "finish a task";
+}
+
+impl Finish {
+    pub(super) fn new(
+        task: TaskId,
+        fence: Fence,
+        outcome: Outcome,
+        steps: &[Step],
+    ) -> Result<Self, serde_json::Error> {
+        let steps = steps.iter().map(|step| {
+            Ok(StoredStep {
+                at: step.at,
+                micros: i64::try_from(step.micros).unwrap_or(i64::MAX),
+                event: serde_json::to_string(&step.event)?.into(),
+            })
+        });
+        Ok(Self {
+            task,
+            fence,
+            status: outcome.status.into(),
+            result: outcome.result.into(),
+            steps: steps.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Ends every task whose fence holds, and says of each whether it did.
+pub(super) async fn run(
+    finishes: &mut [Waiting<Finish>],
+    session: &mut Session<'_>,
+) -> sqlx::Result<()> {
+    // Of two that present the same fence only the first is tried: a statement that had both would
+    // choose between them by itself.
+    let mut seen = HashSet::with_capacity(finishes.len());
+    let firsts: Vec<&Finish> = finishes
+        .iter()
+        .map(|one| &one.write)
+        .filter(|finish| seen.insert((finish.task, finish.fence)))
+        .collect();
+    let mut ended = end(&firsts, session).await?;
+    let mut steps = Vec::new();
+    for finish in finishes {
+        let sequence = ended.remove(&(finish.write.task, finish.write.fence));
+        finish.will_answer(sequence.is_some());
+        if let Some(sequence) = sequence {
+            steps.extend((0_i64..).zip(&finish.write.steps).map(|(at, step)| (sequence, at, step)));
+        }
+    }
+    insert_steps(&steps, session).await
+}
+
+/// The sequences of those that are ended now.
+async fn end(
+    finishes: &[&Finish],
+    session: &mut Session<'_>,
+) -> sqlx::Result<HashMap<(TaskId, Fence), i64>> {
+    static END: ByRows = ByRows::new(
+        "UPDATE tasks SET status = ended.column3, result = ended.column4, finished_at = ?, \
+             lease_until = NULL FROM (VALUES",
+        "(?, ?, ?, ?)",
+        ") AS ended WHERE tasks.id = ended.column1 AND tasks.fence = ended.column2 \
+             AND tasks.status = 'executing' RETURNING id, fence, sequence",
+    );
+    let mut ended = HashMap::with_capacity(finishes.len());
+    for (sql, part) in END.parts(finishes) {
+        let mut query = sqlx::query(sql).bind(session.now.micros());
+        for finish in part {
+            query = query
+                .bind(finish.task.as_bytes().as_slice())
+                .bind(finish.fence.0)
+                .bind(finish.status.as_str())
+                .bind(Arc::clone(&finish.result));
+        }
+        for row in query.fetch_all(&mut *session.db).await? {
+            let fence = Fence(row.try_get(1)?);
+            ended.insert((rows::task_id(&row, 0)?, fence), row.try_get(2)?);
+        }
+    }
+    Ok(ended)
+}
+
+/// Each step with its task's sequence and its position among the task's steps.
+async fn insert_steps(
+    steps: &[(i64, i64, &StoredStep)],
+    session: &mut Session<'_>,
+) -> sqlx::Result<()> {
+    static INSERT: ByRows = ByRows::new(
+        "INSERT INTO steps (task_sequence, position, at, micros, event) VALUES",
+        "(?, ?, ?, ?, ?)",
+        "",
+    );
+    for (sql, part) in INSERT.parts(steps) {
+        let mut query = sqlx::query(sql);
+        for (sequence, position, step) in part {
+            query = query
+                .bind(*sequence)
+                .bind(*position)
+                .bind(step.at.micros())
+                .bind(step.micros)
+                .bind(Arc::clone(&step.event));
+        }
+        execute(query, session.db).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! Who runs a task, and until when. A claim is a lease with a fence: whatever a worker does later it
+//! does as the holder of that fence, so that one which has lost its lease changes nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use sqlx::Row as _;
+
+use super::rows::{self, task_columns};
+use super::sqlite::ByRows;
+use super::writer::{Refusal, Session, Write, WriteAlone};
+use crate::ids::{TaskId, TenantId};
+use crate::tasks::{Claimed, Fence};
+
+/// Makes pending tasks executing. Tenants take turns: the one after the tenant served last comes
+/// first, and nobody gets a second task in one claim while another one waits for a first.
+pub(super) struct Claim {
+    pub(super) limit: usize,
+    pub(super) lease: Duration,
+}
+
+impl Write for Claim {
+    type Answer = Vec<Claimed>;
+    const OPERATION: &'static str = "claim tasks";
+}
+
+impl WriteAlone for Claim {
+    async fn run(&self, session: &mut Session<'_>) -> Result<Vec<Claimed>, Refusal> {
+        static CLAIM: ByRows = ByRows::new(
+            "UPDATE tasks SET status = 'executing', attempts = attempts + 1, \
+                 fence = fence + 1, lease_until = ?, started_at = coalesce(started_at, ?) \
+                 WHERE sequence IN (",
+            "?",
+            concat!(") RETURNING ", task_columns!()),
+        );
+        let picked = pick(self.limit, session).await?;
+        let lease_until = session.now.plus(self.lease).micros();
+        let mut claimed = HashMap::with_capacity(picked.len());
+        for (sql, part) in CLAIM.parts(&picked) {
+            let mut query = sqlx::query(sql).bind(lease_until).bind(session.now.micros());
+            for sequence in part {
+                query = query.bind(*sequence);
+            }
+            for row in query.fetch_all(&mut *session.db).await? {
+                let task = rows::task(&row)?;
+                let fence = Fence(row.try_get(rows::FENCE)?);
+                claimed.insert(task.sequence, Claimed { task, fence });
+            }
+        }
+        // The database returns them in an order of its own; the turns are to be kept.
+        Ok(picked.iter().filter_map(|sequence| claimed.remove(sequence)).collect())
+    }
+}
+
+/// The pending tasks of one tenant, as far as they have been looked at.
+struct Line {
+    tenant: TenantId,
+    sequences: Vec<i64>,
+    /// Whether more of them may be waiting behind these.
+    goes_on: bool,
+}
+
+/// The sequences of up to `limit` pending tasks, in the order of the tenants' turns.
+async fn pick(limit: usize, session: &mut Session<'_>) -> sqlx::Result<Vec<i64>> {
+    let tenants = tenants_in_turn(limit, session).await?;
+    let mut lines: Vec<Line> = tenants
+        .into_iter()
+        .map(|tenant| Line { tenant, sequences: Vec::new(), goes_on: true })
+        .collect();
+    // Everybody's fair share is read first. Where lines turn out shorter than that, what is left over
+    // is shared among the others, and so on.
+    loop {
+        let found: usize = lines.iter().map(|line| line.sequences.len()).sum();
+        let open = lines.iter().filter(|line| line.goes_on).count();
+        if open == 0 || found >= limit {
+            break;
+        }
+        let share = (limit - found).div_ceil(open);
+        for line in lines.iter_mut().filter(|line| line.goes_on) {
+            let more =
+                pending_of(line.tenant, line.sequences.last().copied(), share, session).await?;
+            line.goes_on = more.len() == share;
+            line.sequences.extend(more);
+        }
+    }
+    let longest = lines.iter().map(|line| line.sequences.len()).max().unwrap_or(0);
+    let rounds = (0..longest).flat_map(|round| {
+        lines.iter().filter_map(move |line| Some((line.tenant, *line.sequences.get(round)?)))
+    });
+    let picked: Vec<(TenantId, i64)> = rounds.take(limit).collect();
+    if let Some((tenant, _)) = picked.last() {
+        session.memory.last_turn = Some(*tenant);
+    }
+    Ok(picked.into_iter().map(|(_, sequence)| sequence).collect())
+}
+
+/// Up to `limit` tenants that have pending tasks, beginning after the one served last. Each step of
+/// the recursion is one look into the index, so a long line costs no more than a short one.
+async fn tenants_in_turn(limit: usize, session: &mut Session<'_>) -> sqlx::Result<Vec<TenantId>> {
+    const TENANTS_AFTER: &str = "\
+        WITH RECURSIVE turn (tenant_id, number) AS ( \
+            SELECT (SELECT tenant_id FROM tasks WHERE status = 'pending' AND tenant_id > ?1 \
+                    ORDER BY tenant_id LIMIT 1), 1 \
+            UNION ALL \
+            SELECT (SELECT tenant_id FROM tasks \
+                    WHERE status = 'pending' AND tenant_id > turn.tenant_id \
+                    ORDER BY tenant_id LIMIT 1), number + 1 \
+            FROM turn WHERE turn.tenant_id IS NOT NULL AND number < ?2 \
+        ) SELECT tenant_id FROM turn WHERE tenant_id IS NOT NULL";
+    let last_turn = session.memory.last_turn;
+    let mut tenants = Vec::new();
+    // From the one served last to the end, then once more from the start: an empty id is before all.
+    let starts = last_turn.as_ref().map(|last| last.as_bytes().as_slice());
+    for after in starts.into_iter().chain([[].as_slice()]) {
+        let found = sqlx::query(TENANTS_AFTER)
+            .bind(after)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&mut *session.db)
+            .await?;
+        for row in &found {
+            tenants.push(rows::tenant_id(row, 0)?);
+        }
+    }
+    let mut seen = HashSet::new();
+    tenants.retain(|tenant| seen.insert(*tenant));
+    tenants.truncate(limit);
+    Ok(tenants)
+}
+
+/// The first `limit` pending tasks of a tenant behind the task `after`.
+async fn pending_of(
+    tenant: TenantId,
+    after: Option<i64>,
+    limit: usize,
+    session: &mut Session<'_>,
+) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar(
+        "SELECT sequence FROM tasks WHERE status = 'pending' AND tenant_id = ? AND sequence > ? \
+         ORDER BY sequence LIMIT ?",
+    )
+    .bind(tenant.as_bytes().as_slice())
+    .bind(after.unwrap_or(i64::MIN))
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(&mut *session.db)
+    .await
+}
+
+/// Lengthens leases, and says whose are lost.
+pub(super) struct Extend {
+    pub(super) held: Vec<(TaskId, Fence)>,
+    pub(super) lease: Duration,
+}
+
+impl Write for Extend {
+    type Answer = Vec<TaskId>;
+    const OPERATION: &'static str = "extend leases";
+}
+
+impl WriteAlone for Extend {
+    async fn run(&self, session: &mut Session<'_>) -> Result<Vec<TaskId>, Refusal> {
+        static EXTEND: ByRows = ByRows::new(
+            "UPDATE tasks SET lease_until = ? WHERE status = 'executing' \
+                 AND (id, fence) IN (VALUES",
+            "(?, ?)",
+            ") RETURNING id",
+        );
+        let lease_until = session.now.plus(self.lease).micros();
+        let mut kept = HashSet::with_capacity(self.held.len());
+        for (sql, part) in EXTEND.parts(&self.held) {
+            let mut query = sqlx::query(sql).bind(lease_until);
+            for (task, fence) in part {
+                query = query.bind(task.as_bytes().as_slice()).bind(fence.0);
+            }
+            for row in query.fetch_all(&mut *session.db).await? {
+                kept.insert(rows::task_id(&row, 0)?);
+            }
+        }
+        Ok(self.held.iter().map(|(task, _)| *task).filter(|task| !kept.contains(task)).collect())
+    }
+}
+
+/// Makes one executing task pending again, if the fence is that of its lease.
+pub(super) struct GiveBack {
+    pub(super) task: TaskId,
+    pub(super) fence: Fence,
+}
+
+impl Write for GiveBack {
+    type Answer = ();
+    const OPERATION: &'static str = "give a task back";
+}
+
+impl WriteAlone for GiveBack {
+    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+        sqlx::query(
+            "UPDATE tasks SET status = 'pending', lease_until = NULL \
+             WHERE id = ? AND fence = ? AND status = 'executing'",
+        )
+        .bind(self.task.as_bytes().as_slice())
+        .bind(self.fence.0)
+        .execute(&mut *session.db)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Makes executing tasks pending again without asking their workers.
+pub(super) enum TakeBack {
+    /// All of them: their workers are gone with the process that they were part of.
+    All,
+    /// Those whose lease has run out.
+    Expired,
+}
+
+impl Write for TakeBack {
+    type Answer = u64;
+    const OPERATION: &'static str = "take tasks back";
+}
+
+impl WriteAlone for TakeBack {
+    async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
+        let until = match self {
+            Self::All => i64::MAX,
+            Self::Expired => session.now.micros(),
+        };
+        let taken = sqlx::query(
+            "UPDATE tasks SET status = 'pending', lease_until = NULL \
+             WHERE status = 'executing' AND lease_until <= ?",
+        )
+        .bind(until)
+        .execute(&mut *session.db)
+        .await?;
+        Ok(taken.rows_affected())
+    }
+}

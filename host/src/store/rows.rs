@@ -1,0 +1,130 @@
+//! From rows to facts. A row that holds what this program cannot have written is an error, never a
+//! default.
+
+use std::str::FromStr;
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use crate::clock::Timestamp;
+use crate::ids::{AgentId, TaskId, TenantId};
+use crate::tasks::{Input, Task};
+use crate::tenants::{Agent, InstalledPlugin, KeyHolder, Tenant};
+use crate::trace::Step;
+
+/// The columns of a task in the order in which [`task`] reads them.
+macro_rules! task_columns {
+    () => {
+        "sequence, id, tenant_id, agent_id, status, attempts, created_at, started_at, finished_at, \
+         thread, source, \"user\", prompt, mapping, payload, result, fence"
+    };
+}
+pub(super) use task_columns;
+
+/// Where [`task_columns!`] has the fence, which is not part of a [`Task`].
+pub(super) const FENCE: usize = 16;
+
+pub(super) fn task(row: &SqliteRow) -> sqlx::Result<Task> {
+    let user = row.try_get::<Option<&str>, _>(11)?.map(serde_json::from_str).transpose();
+    Ok(Task {
+        sequence: row.try_get(0)?,
+        id: task_id(row, 1)?,
+        tenant: tenant_id(row, 2)?,
+        agent: agent_id(row, 3)?,
+        status: parsed(row, 4)?,
+        attempts: row.try_get(5)?,
+        created_at: moment(row, 6)?,
+        started_at: row.try_get::<Option<i64>, _>(7)?.map(Timestamp::from_micros),
+        finished_at: row.try_get::<Option<i64>, _>(8)?.map(Timestamp::from_micros),
+        thread: row.try_get::<Option<&str>, _>(9)?.map(parse).transpose()?,
+        source: row.try_get(10)?,
+        input: Input {
+            user: user.map_err(unreadable)?.unwrap_or_default(),
+            prompt: row.try_get(12)?,
+            payload: row.try_get(14)?,
+        },
+        mapping: row.try_get(13)?,
+        result: row.try_get(15)?,
+    })
+}
+
+/// Columns: at, micros, event.
+pub(super) fn step(row: &SqliteRow) -> sqlx::Result<Step> {
+    Ok(Step {
+        at: moment(row, 0)?,
+        micros: row.try_get(1)?,
+        event: serde_json::from_str(row.try_get(2)?).map_err(unreadable)?,
+    })
+}
+
+/// Columns: id, name.
+pub(super) fn tenant(row: &SqliteRow) -> sqlx::Result<Tenant> {
+    Ok(Tenant { id: tenant_id(row, 0)?, name: row.try_get(1)? })
+}
+
+/// Columns: id, tenant_id, definition, created_at.
+pub(super) fn agent(row: &SqliteRow) -> sqlx::Result<Agent> {
+    Ok(Agent {
+        id: agent_id(row, 0)?,
+        tenant: tenant_id(row, 1)?,
+        definition: serde_json::from_str(row.try_get(2)?).map_err(unreadable)?,
+        created_at: moment(row, 3)?,
+    })
+}
+
+/// Columns: name, digest, installed_at.
+pub(super) fn plugin(row: &SqliteRow) -> sqlx::Result<InstalledPlugin> {
+    Ok(InstalledPlugin {
+        name: parsed(row, 0)?,
+        digest: parsed(row, 1)?,
+        installed_at: moment(row, 2)?,
+    })
+}
+
+/// Columns: holder, tenant_id.
+pub(super) fn key_holder(row: &SqliteRow) -> sqlx::Result<KeyHolder> {
+    match row.try_get(0)? {
+        "tenant" => tenant_id(row, 1).map(KeyHolder::Tenant),
+        "operator" => Ok(KeyHolder::Operator),
+        _ => Err(unreadable("a key of nobody")),
+    }
+}
+
+pub(super) fn tenant_id(row: &SqliteRow, column: usize) -> sqlx::Result<TenantId> {
+    bytes(row, column).map(TenantId::from_stored)
+}
+
+pub(super) fn agent_id(row: &SqliteRow, column: usize) -> sqlx::Result<AgentId> {
+    bytes(row, column).map(AgentId::from_stored)
+}
+
+pub(super) fn task_id(row: &SqliteRow, column: usize) -> sqlx::Result<TaskId> {
+    bytes(row, column).map(TaskId::from_stored)
+}
+
+/// A column that holds exactly so many bytes.
+pub(super) fn bytes<const N: usize>(row: &SqliteRow, column: usize) -> sqlx::Result<[u8; N]> {
+    row.try_get::<&[u8], _>(column)?.try_into().map_err(unreadable)
+}
+
+fn moment(row: &SqliteRow, column: usize) -> sqlx::Result<Timestamp> {
+    row.try_get(column).map(Timestamp::from_micros)
+}
+
+pub(super) fn parsed<T>(row: &SqliteRow, column: usize) -> sqlx::Result<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    parse(row.try_get(column)?)
+}
+
+fn parse<T>(text: &str) -> sqlx::Result<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    text.parse().map_err(unreadable)
+}
+
+fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
+    sqlx::Error::Decode(error.into())
+}

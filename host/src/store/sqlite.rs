@@ -1,0 +1,148 @@
+//! How the embedded database is opened, and what all statements share: the settings that make a
+//! commit durable, and `INSERT`s and look-ups of many rows at once.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
+use sqlx::migrate::Migrator;
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteQueryResult, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Connection as _, Either, Executor as _, Sqlite};
+
+/// Every change of the schema so far, compiled in.
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// How long a statement waits for another process's lock. The gateway holds its data folder alone, so
+/// only a backup or a curious `sqlite3` can be in the way.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections for reading. A read takes tens of microseconds from the cache, so a few suffice; each
+/// one is a thread with a page cache of its own.
+const READERS_MAX: u32 = 4;
+
+/// How long a read waits for one of them.
+const READER_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Pages in the write-ahead log before the writer copies them into the database file. The default of
+/// 1,000 copies the hot pages of the indices again and again.
+const CHECKPOINT_PAGES: &str = "4000";
+
+/// Prepared statements that the writer keeps: those of [`ByRows`] in all their lengths, and the rest.
+const STATEMENTS_MAX: usize = 512;
+
+/// Opens the one connection that writes: makes the file if there is none, readable by its owner only,
+/// and brings the schema up to date.
+pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    create_privately(path)?;
+    let options = settings(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        // NORMAL would sync at checkpoints only: an acknowledged task could be lost with the power.
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+        .statement_cache_capacity(STATEMENTS_MAX);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    MIGRATIONS.run(&mut connection).await?;
+    Ok(connection)
+}
+
+/// The connections that read. They are opened as they are needed, after [`open_writer`].
+pub(super) fn readers(path: &Path) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .acquire_timeout(READER_WAIT_MAX)
+        // A local file does not hang up: neither is it asked before each read, nor are connections
+        // renewed.
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(settings(path).read_only(true))
+}
+
+fn settings(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        // Each statement at debug level would be thousands of lines a second. Slow ones are still
+        // warned of, without what is bound to them.
+        .log_statements(tracing::log::LevelFilter::Off)
+}
+
+/// SQLite gives the write-ahead log the permissions of the database file, so these cover both.
+fn create_privately(path: &Path) -> io::Result<()> {
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => {
+            // The file's name has to survive a power cut as well, not only what is in it.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Rows of one statement at most. Up to here each further row makes a statement cheaper per row.
+const ROWS_MAX: usize = 64;
+
+/// One statement in as many lengths as there can be rows, so that any number of rows takes as few
+/// statements as can be: each is a change of threads, which costs more than the row it is for. Every
+/// length is written out and prepared once, when it is first needed.
+pub(super) struct ByRows {
+    before: &'static str,
+    row: &'static str,
+    after: &'static str,
+    texts: [OnceLock<String>; ROWS_MAX],
+}
+
+impl ByRows {
+    /// A statement that consists of `before`, then `row` as often as there are rows, separated by
+    /// commas, then `after`.
+    pub(super) const fn new(before: &'static str, row: &'static str, after: &'static str) -> Self {
+        Self { before, row, after, texts: [const { OnceLock::new() }; ROWS_MAX] }
+    }
+
+    /// The rows in parts, each with the statement of just its length.
+    pub(super) fn parts<'r, T: Sync>(
+        &'static self,
+        rows: &'r [T],
+    ) -> impl Iterator<Item = (&'static str, &'r [T])> + Send {
+        rows.chunks(ROWS_MAX).filter_map(|part| {
+            let text = self.texts.get(part.len().checked_sub(1)?)?;
+            Some((text.get_or_init(|| self.text(part.len())).as_str(), part))
+        })
+    }
+
+    fn text(&self, rows: usize) -> String {
+        format!("{} {} {}", self.before, vec![self.row; rows].join(", "), self.after)
+    }
+}
+
+/// Runs a statement that returns no rows. The library's own way waits twice, for the result and then
+/// for the end of results, and each wait is a change of threads: with few callers that is most of
+/// what a commit costs.
+pub(super) async fn execute(
+    query: Query<'_, Sqlite, SqliteArguments>,
+    db: &mut SqliteConnection,
+) -> sqlx::Result<SqliteQueryResult> {
+    let mut results = db.fetch_many(query);
+    while let Some(result) = results.try_next().await? {
+        if let Either::Left(done) = result {
+            return Ok(done);
+        }
+    }
+    Err(sqlx::Error::WorkerCrashed)
+}
+
+/// SQLite's primary result code, where the error is one of SQLite's.
+pub(super) fn sqlite_code(error: &sqlx::Error) -> Option<u32> {
+    let extended: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(extended & 0xff)
+}

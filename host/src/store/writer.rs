@@ -1,0 +1,284 @@
+//! The one task that writes. Callers put operations into its queue; it takes what is there, runs it
+//! all in one transaction, syncs once, and only then answers each caller (group commit).
+//!
+//! The operations of a batch come from callers none of whom has been answered yet, so no order among
+//! them was promised to anybody. What comes in numbers (accepted and finished tasks) therefore runs
+//! first, many rows to a statement.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::StoreError;
+use super::accept::{self, Accept};
+use super::finish::{self, Finish};
+use super::sqlite::{execute, sqlite_code};
+use crate::clock::{Clock, Timestamp};
+use crate::ids::TenantId;
+
+/// Operations in one transaction at most. More would not make the sync cheaper per operation by an
+/// amount that can be measured, and would make the first of them wait for the last.
+const BATCH_OPS_MAX: usize = 256;
+
+/// Something that changes the store.
+pub(super) trait Write: Send + Sync + 'static {
+    /// What the caller is told once it is synced.
+    type Answer: Send + 'static;
+
+    /// What it does, as the words after "could not".
+    const OPERATION: &'static str;
+}
+
+/// A [`Write`] with statements of its own.
+pub(super) trait WriteAlone: Write {
+    /// Runs in the open transaction. It runs a second time when a neighbour has spoilt the first one.
+    fn run(
+        &self,
+        session: &mut Session<'_>,
+    ) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
+}
+
+/// Why a write did not happen.
+pub(super) enum Refusal {
+    /// By the store's own rules. It has changed nothing; its neighbours are committed all the same.
+    Rules(StoreError),
+    /// By the database: the whole transaction is rolled back.
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Refusal {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// What a write works with: the open transaction, one time for the whole of it, and what the writer
+/// knows from one transaction to the next.
+pub(super) struct Session<'w> {
+    pub(super) db: &'w mut SqliteConnection,
+    pub(super) now: Timestamp,
+    pub(super) memory: &'w mut Memory,
+}
+
+/// What the writer need not ask the database, being the only one who writes.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// The sequence of the task accepted last.
+    pub(super) last_sequence: i64,
+    /// Whose task was claimed last.
+    pub(super) last_turn: Option<TenantId>,
+}
+
+/// A write and the caller who waits for its answer.
+pub(super) struct Waiting<W: Write> {
+    pub(super) write: W,
+    answer: Option<Result<W::Answer, StoreError>>,
+    caller: oneshot::Sender<Result<W::Answer, StoreError>>,
+}
+
+impl<W: Write> Waiting<W> {
+    /// The write, and where its answer will arrive.
+    pub(super) fn new(write: W) -> (Self, oneshot::Receiver<Result<W::Answer, StoreError>>) {
+        let (caller, answer) = oneshot::channel();
+        (Self { write, answer: None, caller }, answer)
+    }
+
+    /// Keeps the answer until the transaction is synced.
+    pub(super) fn will_answer(&mut self, answer: W::Answer) {
+        self.answer = Some(Ok(answer));
+    }
+
+    /// Sends what was kept. A caller who has gone away does not want to know.
+    fn settle(self) {
+        if let Some(answer) = self.answer {
+            let _gone = self.caller.send(answer);
+        }
+    }
+
+    fn refuse(self, error: &Arc<sqlx::Error>) {
+        let _gone = self.caller.send(Err(StoreError::database(W::OPERATION, Arc::clone(error))));
+    }
+}
+
+/// A [`Waiting`] whose write is of whichever kind.
+pub(super) trait AnyWaiting: Send {
+    fn run<'a>(
+        &'a mut self,
+        session: &'a mut Session<'_>,
+    ) -> BoxFuture<'a, Result<(), sqlx::Error>>;
+    fn settle(self: Box<Self>);
+    fn refuse(self: Box<Self>, error: &Arc<sqlx::Error>);
+}
+
+impl<W: WriteAlone> AnyWaiting for Waiting<W> {
+    fn run<'a>(
+        &'a mut self,
+        session: &'a mut Session<'_>,
+    ) -> BoxFuture<'a, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            self.answer = match self.write.run(session).await {
+                Ok(answer) => Some(Ok(answer)),
+                Err(Refusal::Rules(error)) => Some(Err(error)),
+                Err(Refusal::Database(error)) => return Err(error),
+            };
+            Ok(())
+        })
+    }
+
+    fn settle(self: Box<Self>) {
+        Waiting::settle(*self);
+    }
+
+    fn refuse(self: Box<Self>, error: &Arc<sqlx::Error>) {
+        Waiting::refuse(*self, error);
+    }
+}
+
+/// What the queue holds.
+pub(super) enum Op {
+    Accept(Waiting<Accept>),
+    Finish(Waiting<Finish>),
+    Other(Box<dyn AnyWaiting>),
+    /// Nothing more after what is in the queue by now.
+    Close,
+}
+
+/// The operations of one transaction.
+#[derive(Default)]
+pub(super) struct Batch {
+    accepts: Vec<Waiting<Accept>>,
+    finishes: Vec<Waiting<Finish>>,
+    others: Vec<Box<dyn AnyWaiting>>,
+}
+
+impl Batch {
+    pub(super) fn add(&mut self, op: Op) {
+        match op {
+            Op::Accept(accept) => self.accepts.push(accept),
+            Op::Finish(finish) => self.finishes.push(finish),
+            Op::Other(other) => self.others.push(other),
+            Op::Close => {}
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.accepts.len() + self.finishes.len() + self.others.len()
+    }
+
+    async fn run(&mut self, session: &mut Session<'_>) -> Result<(), sqlx::Error> {
+        accept::run(&mut self.accepts, session).await?;
+        finish::run(&mut self.finishes, session).await?;
+        for other in &mut self.others {
+            other.run(session).await?;
+        }
+        Ok(())
+    }
+
+    fn settle(self) {
+        self.accepts.into_iter().for_each(Waiting::settle);
+        self.finishes.into_iter().for_each(Waiting::settle);
+        self.others.into_iter().for_each(AnyWaiting::settle);
+    }
+
+    fn refuse(self, error: sqlx::Error) {
+        let error = Arc::new(error);
+        self.accepts.into_iter().for_each(|one| one.refuse(&error));
+        self.finishes.into_iter().for_each(|one| one.refuse(&error));
+        self.others.into_iter().for_each(|one| one.refuse(&error));
+    }
+
+    /// The same operations, each in a batch of its own.
+    fn one_by_one(self) -> impl Iterator<Item = Self> {
+        let accepts = self.accepts.into_iter().map(Op::Accept);
+        let finishes = self.finishes.into_iter().map(Op::Finish);
+        let others = self.others.into_iter().map(Op::Other);
+        accepts.chain(finishes).chain(others).map(|op| {
+            let mut alone = Self::default();
+            alone.add(op);
+            alone
+        })
+    }
+}
+
+/// The connection that writes, and what goes with it.
+pub(super) struct Writer {
+    pub(super) db: SqliteConnection,
+    pub(super) clock: Clock,
+    pub(super) memory: Memory,
+}
+
+impl Writer {
+    /// Serves the queue until it is closed, or until nobody is left who could put something in; then
+    /// moves the log into the database file and closes that.
+    pub(super) async fn serve(mut self, mut queue: mpsc::Receiver<Op>) {
+        let mut taken = Vec::with_capacity(BATCH_OPS_MAX);
+        while queue.recv_many(&mut taken, BATCH_OPS_MAX).await > 0 {
+            if taken.iter().any(|op| matches!(op, Op::Close)) {
+                // From here on nobody can add anything; what is in the queue is still done.
+                queue.close();
+            }
+            let mut batch = Batch::default();
+            taken.drain(..).for_each(|op| batch.add(op));
+            self.commit(batch).await;
+        }
+        let moved = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.db).await;
+        let closed = self.db.close().await;
+        if let Err(error) = moved.map(drop).and(closed) {
+            // Nothing is lost: the next start finds the log beside the file and reads it.
+            tracing::warn!(error = &error as &dyn std::error::Error, "the store closed uncleanly");
+        }
+    }
+
+    /// Runs a batch and answers every one of its callers. If it fails as a whole and one of its
+    /// operations may be the reason, they run one by one, so that it does not take its neighbours with
+    /// it.
+    pub(super) async fn commit(&mut self, mut batch: Batch) {
+        match self.attempt(&mut batch).await {
+            Ok(()) => batch.settle(),
+            Err(error) if batch.len() > 1 && may_be_the_fault_of_one(&error) => {
+                for mut alone in batch.one_by_one() {
+                    match self.attempt(&mut alone).await {
+                        Ok(()) => alone.settle(),
+                        Err(error) => alone.refuse(error),
+                    }
+                }
+            }
+            Err(error) => batch.refuse(error),
+        }
+    }
+
+    async fn attempt(&mut self, batch: &mut Batch) -> sqlx::Result<()> {
+        let tried = self.transaction(batch).await;
+        if tried.is_err() {
+            // After some errors (a full disk is one) SQLite has rolled back already and refuses this,
+            // which is as well. The library's own transactions lose count in that case and can never
+            // begin another one; hence plain statements.
+            let _rolled_back = execute(sqlx::query("ROLLBACK"), &mut self.db).await;
+        }
+        tried
+    }
+
+    async fn transaction(&mut self, batch: &mut Batch) -> sqlx::Result<()> {
+        // IMMEDIATE takes the lock at once: a transaction that finds out later that it cannot write
+        // would have done its work for nothing.
+        execute(sqlx::query("BEGIN IMMEDIATE"), &mut self.db).await?;
+        let mut session =
+            Session { db: &mut self.db, now: self.clock.now(), memory: &mut self.memory };
+        batch.run(&mut session).await?;
+        execute(sqlx::query("COMMIT"), &mut self.db).await?;
+        Ok(())
+    }
+}
+
+/// Whether a batch that failed with this may do without one of its operations. A disk that cannot be
+/// read or a lock that is not given fails them all: trying each would only make everybody wait.
+fn may_be_the_fault_of_one(error: &sqlx::Error) -> bool {
+    match sqlite_code(error) {
+        // ERROR, NOMEM, FULL, TOOBIG, CONSTRAINT, MISMATCH: a smaller or a valid one may pass.
+        Some(code) => matches!(code, 1 | 7 | 13 | 18 | 19 | 20),
+        None => matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }),
+    }
+}

@@ -1,0 +1,72 @@
+//! What happened in a run, step by step: prompts, model turns, tool calls, timing, tokens. Redacted
+//! before it reaches a store.
+
+pub mod redact;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// One step of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took, in microseconds.
+    pub micros: u64,
+    /// What it was.
+    pub event: Event,
+}
+
+/// What a step was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// What the agent was given: its text, as the model saw it.
+    Prompt {
+        /// The user message, payload fenced.
+        text: String,
+    },
+    /// One turn of the model.
+    Model {
+        /// Which model, as the settings name it.
+        model: String,
+        /// What it said; empty where it only called tools.
+        text: String,
+        /// The tools it asked for.
+        tool_calls: Vec<ToolCall>,
+        /// Tokens it read, where the provider says so.
+        input_tokens: Option<u64>,
+        /// Tokens it wrote, where the provider says so.
+        output_tokens: Option<u64>,
+    },
+    /// One call of a tool.
+    Tool {
+        /// What was called.
+        call: ToolCall,
+        /// The plugin that has the tool. None where no plugin of the agent has it.
+        plugin: Option<String>,
+        /// What it answered: JSON text, or the error as a sentence.
+        result: String,
+        /// Whether the answer is an error.
+        is_error: bool,
+        /// Log lines of the plugin.
+        logs: Vec<String>,
+    },
+    /// The end of a run that failed.
+    Failure {
+        /// One sentence: what happened and whose fault it was.
+        reason: String,
+    },
+}
+
+/// A tool call as the model asked for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// The model's id of this call.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// JSON text of the arguments.
+    pub arguments: String,
+}

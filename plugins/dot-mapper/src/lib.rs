@@ -1,0 +1,32 @@
+//! The default payload mapper: `params_mapping`, a JSON object that says which parameter of the run is
+//! taken from where in the payload, such as `{"task_id":"message.chat.id","prompt":"message.text"}`. A
+//! path that leads nowhere, or to an object, an array or null, maps nothing. Being called on every
+//! request, it reads the mapping in one pass and leaves the payload with the host.
+
+#![cfg_attr(target_arch = "wasm32", no_std)]
+
+extern crate alloc;
+
+mod spec;
+
+use spec::Spec;
+use wardgate_sdk::mapper::{Guest, Mapped};
+use wardgate_sdk::{Failure, Json, request};
+
+struct DotMapper;
+
+impl Guest for DotMapper {
+    fn map_payload(spec: Option<Json>) -> Result<Mapped, Failure> {
+        let mut mapped = Mapped::run();
+        let Some(spec) = spec else { return Ok(mapped) };
+        for (target, path) in Spec::parse(&spec)?.paths() {
+            if let Some(value) = request::scalar(path.pointer()) {
+                mapped = mapped.with_param(target, value);
+            }
+        }
+        Ok(mapped)
+    }
+}
+
+wardgate_sdk::without_std!();
+wardgate_sdk::export_mapper!(DotMapper);

@@ -1,0 +1,109 @@
+//! What a Wardgate plugin is written with.
+//!
+//! A plugin is a WebAssembly component that exports one or more **roles**. Each role has a module here
+//! with the trait to implement and a macro that exports it:
+//!
+//! | role | trait | macro | called |
+//! |---|---|---|---|
+//! | [`verifier`] | [`verifier::Guest`] | [`export_verifier!`] | once for each request, first |
+//! | [`mapper`] | [`mapper::Guest`] | [`export_mapper!`] | once for each request, after verifying |
+//! | [`getter`] | [`getter::Guest`] | [`export_getter!`] | once for each answer that asks for a value |
+//! | [`replier`] | [`replier::Guest`] | [`export_replier!`] | once for each answer |
+//! | [`toolbox`] | [`toolbox::Guest`] | [`export_toolbox!`] | for the list of tools, then for each tool call |
+//!
+//! **Every call gets an instance of its own**, which is dropped afterwards: a `static` is fresh in each
+//! call, nothing is left over from another tenant, and memory need not be freed. What a call is about
+//! is therefore not passed but asked for: [`request`], [`task`], [`context`], [`config`]. Further doors
+//! are [`secrets`], [`egress`] and [`logging`]. A plugin that names none of a module's functions does
+//! not import it, and what it does not import the operator need not grant.
+//!
+//! # A complete plugin
+//!
+//! ```
+//! use wardgate_sdk::mapper::{Guest, Mapped};
+//! use wardgate_sdk::{Failure, Json, request};
+//!
+//! /// Starts a run for each message of a chat; one chat is one thread.
+//! struct ChatMapper;
+//!
+//! impl Guest for ChatMapper {
+//!     fn map_payload(_spec: Option<Json>) -> Result<Mapped, Failure> {
+//!         let Some(text) = request::scalar("/message/text") else {
+//!             return Ok(Mapped::ignore()); // a sticker, a member who left: nothing to answer
+//!         };
+//!         let chat = request::scalar("/message/chat/id")
+//!             .ok_or_else(|| Failure::invalid_input("the message has no chat"))?;
+//!         Ok(Mapped::run().with_param("prompt", text).with_param("task_id", chat))
+//!     }
+//! }
+//!
+//! wardgate_sdk::export_mapper!(ChatMapper);
+//! ```
+//!
+//! Its `Cargo.toml` says `crate-type = ["cdylib"]`; `cargo build --release --target wasm32-wasip2` makes
+//! the component. The standard library may be used; [`without_std!`] is for plugins that do without.
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod allocator;
+mod failure;
+mod path;
+mod roles;
+
+/// The imports, generated once; the roles refer to these types.
+#[expect(
+    missing_docs,
+    reason = "generated from wit/, which documents what needs documenting"
+)]
+mod bindings {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "imports",
+        generate_all,
+        // `http-reply` is used by roles only.
+        generate_unused_types: true,
+    });
+}
+
+pub use bindings::wardgate::plugin::types::{Failure, Field, HttpReply, Json};
+pub use bindings::wardgate::plugin::{context, egress, request, secrets, task};
+pub use bindings::wasi::config::store as config;
+pub use bindings::wasi::logging::logging;
+pub use path::{DotPath, InvalidPath};
+pub use roles::{getter, mapper, replier, toolbox, verifier};
+
+/// Makes a plugin that is `#![no_std]` complete: a panic handler, and the function through which the
+/// host allocates what it hands over. Such a plugin imports nothing but what it uses itself.
+///
+/// Not for plugins that use the standard library, which brings both. Natively it expands to nothing;
+/// say `#![cfg_attr(target_arch = "wasm32", no_std)]`, so that `cargo test` works.
+#[macro_export]
+macro_rules! without_std {
+    () => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            // `memcmp` and its like come from libc on this target; nothing else is taken from it.
+            #[link(name = "c")]
+            unsafe extern "C" {}
+
+            // Formatting the panic would cost more code than many plugins have. The host reports a
+            // trap, with the names of the functions where the plugin was not stripped.
+            #[panic_handler]
+            fn panic(_: &::core::panic::PanicInfo<'_>) -> ! {
+                ::core::arch::wasm32::unreachable()
+            }
+
+            #[unsafe(export_name = "cabi_realloc")]
+            unsafe extern "C" fn cabi_realloc(
+                old: *mut u8,
+                old_size: usize,
+                align: usize,
+                new_size: usize,
+            ) -> *mut u8 {
+                unsafe { $crate::allocator::host_realloc(old, old_size, align, new_size) }
+            }
+        };
+    };
+}

@@ -1,0 +1,11 @@
+//! A mapper that opens the secret named in the payload at `/secret`, and tells what came of it.
+
+use guests::{prompt, request, secrets};
+
+guests::mapper!(|_| {
+    let name = request::scalar("/secret").unwrap_or_else(|| "missing".into());
+    match secrets::open(&name) {
+        Ok(_) => prompt("opened"),
+        Err(failure) => prompt(failure.code),
+    }
+});

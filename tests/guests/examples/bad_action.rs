@@ -1,0 +1,8 @@
+//! A mapper that answers with an action that does not exist.
+
+use guests::Mapped;
+
+guests::mapper!(|_| Ok(Mapped {
+    action: "explode".into(),
+    ..Mapped::run()
+}));

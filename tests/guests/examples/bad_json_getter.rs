@@ -1,0 +1,3 @@
+//! A getter whose value is not JSON.
+
+guests::getter!(|_| Ok(Some("{ not json".into())));

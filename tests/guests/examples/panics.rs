@@ -1,0 +1,3 @@
+//! A mapper that panics.
+
+guests::mapper!(|_| panic!("this guest panics on purpose"));

@@ -1,0 +1,5 @@
+//! A tool that never returns.
+
+guests::tool!("spin", |_| loop {
+    std::hint::spin_loop();
+});

@@ -1,0 +1,4 @@
+//! One plugin with two roles: a mapper, and a tool `echo` that answers its arguments.
+
+guests::mapper!(|_| guests::prompt("mapped"));
+guests::tool!("echo", |arguments| Ok(arguments.to_string()));

@@ -1,0 +1,271 @@
+//! What is wrong is refused: with a 4xx and one sentence in `{"detail"}`, before a task exists, and
+//! never with a 5xx (row X16).
+
+use reqwest::multipart::{Form, Part};
+use serde_json::json;
+
+use crate::support::{Answer, Gateway, Setup};
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const MULTIPART: &str = "multipart/form-data; boundary=b";
+
+/// One multipart part with this value.
+fn part(value: &[u8]) -> Vec<u8> {
+    let head = b"--b\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\n";
+    [head.as_slice(), value, b"\r\n--b--\r\n"].concat()
+}
+
+fn check(answer: &Answer, what: &str) {
+    assert!((400..500).contains(&answer.status), "{what}: {} {}", answer.status, answer.text);
+    let json = answer.json();
+    let sentence = json["detail"].as_str().or(json["message"].as_str()).unwrap_or_default();
+    assert!(!sentence.is_empty(), "{what}: {json}");
+    assert_eq!(answer.header("x-wardgate-fault"), Some("caller"), "{what}");
+}
+
+/// Sends bodies to `POST /` and to the agent's own webhook, and nothing may come of any.
+async fn refused(gateway: &Gateway, bodies: &[(&str, &[u8])]) {
+    for (declared, body) in bodies {
+        let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
+        let what = format!("{declared} {shown:?}");
+        check(&gateway.webhook("").text(declared, body.to_vec()).send().await, &what);
+        check(&gateway.trigger().text(declared, body.to_vec()).send().await, &what);
+    }
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x16_broken_json_is_refused() {
+    let gateway = Gateway::start().await;
+    let broken: [&[u8]; 10] = [
+        b"{",
+        b"{\"prompt\":}",
+        b"{\"a\":1}}",
+        b"[1,]",
+        b"nul",
+        b"{'a':1}",
+        b"{\"a\":NaN}",
+        b"\xef\xbb\xbf{}",
+        b"{\"a\":\"\\ud800\"",
+        b"{\"a\":01}",
+    ];
+    let bodies: Vec<_> = broken.iter().map(|body| ("application/json", *body)).collect();
+    refused(&gateway, &bodies).await;
+    refused(&gateway, &[("text/plain", b"hello"), ("application/octet-stream", b"\x89PNG")]).await;
+}
+
+#[tokio::test]
+async fn x16_absurd_nesting_is_refused() {
+    let gateway = Gateway::start().await;
+    let arrays = "[".repeat(100_000) + &"]".repeat(100_000);
+    let objects = "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000);
+    let open = "[".repeat(1_000_000);
+    for deep in [&arrays, &objects, &open] {
+        refused(
+            &gateway,
+            &[("application/json", deep.as_bytes()), ("text/plain", deep.as_bytes())],
+        )
+        .await;
+    }
+    // Also where JSON travels inside of something else.
+    for name in ["params_mapping", "user_tokens"] {
+        let call = gateway.webhook(&format!("&{name}={}", "[".repeat(20_000)));
+        check(&call.json(&json!({})).send().await, name);
+    }
+    let tokens = json!({"prompt": "x", "user_tokens": arrays});
+    check(&gateway.webhook("").json(&tokens).send().await, "user_tokens");
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x16_nul_bytes_are_refused() {
+    let gateway = Gateway::start().await;
+    let bodies: [(&str, &[u8]); 4] = [
+        ("application/json", b"{\"prompt\":\"a\0b\"}"),
+        ("application/json", b"\0"),
+        (FORM, b"prompt=a\0b"),
+        (FORM, b"prompt=a%00b"),
+    ];
+    refused(&gateway, &bodies).await;
+    refused(&gateway, &[(MULTIPART, &part(b"a\0b"))]).await;
+    for query in ["&prompt=a%00b", "&task_id=%00", "&user_id=%00", "&getter=%00", "&a%00b=1"] {
+        check(&gateway.webhook(query).body("").send().await, query);
+    }
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x16_invalid_utf8_is_refused() {
+    let gateway = Gateway::start().await;
+    let bodies: [(&str, &[u8]); 4] = [
+        ("application/json", b"{\"prompt\":\"\xff\"}"),
+        ("application/json", b"\xff\xfe{\0}\0"),
+        (FORM, b"prompt=%FF"),
+        (FORM, b"prompt=\xff"),
+    ];
+    refused(&gateway, &bodies).await;
+    refused(&gateway, &[(MULTIPART, &part(b"\xff\xfe"))]).await;
+    for query in ["&prompt=%FF", "&%C0%80=1", "&prompt=%ED%A0%80"] {
+        check(&gateway.webhook(query).body("").send().await, query);
+    }
+    let (status, _) =
+        gateway.raw(b"POST /?agent_id=\xff HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert_eq!(status, 400);
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x16_a_percent_zero_in_a_path_is_nobodys() {
+    let gateway = Gateway::start().await;
+    for path in
+        ["/%00", "/v1/tasks/%00", "/v1/tasks/%FF", "/v1/tasks/%00/thread", "/..%2f%00", "/api/%00"]
+    {
+        let answer = gateway.get(path).key(&gateway.key).expect(404).await;
+        check(&answer, path);
+    }
+}
+
+#[tokio::test]
+async fn x16_headers_that_come_twice_are_refused() {
+    let gateway = Gateway::start().await;
+    let body = "{\"prompt\":\"x\"}";
+    let length = format!("content-length: {}", body.len());
+    let key = format!("x-api-key: {}", gateway.key);
+    for twice in [
+        [key.as_str(), key.as_str()],
+        [key.as_str(), "x-api-key: other"],
+        ["idempotency-key: a", "idempotency-key: a"],
+        ["content-type: application/json", "content-type: text/plain"],
+        ["content-length: 3", "content-length: 4"],
+        ["transfer-encoding: chunked", "content-length: 3"],
+    ] {
+        let mut heads = vec![twice[0], twice[1]];
+        heads.extend((!twice.contains(&key.as_str())).then_some(key.as_str()));
+        heads.extend((!twice[1].starts_with("content-length")).then_some(length.as_str()));
+        let target = format!("/?agent_id={}", gateway.agent);
+        let request = format!(
+            "POST {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{}\r\n\r\n{body}",
+            heads.join("\r\n"),
+        );
+        let (status, text) = gateway.raw(request.as_bytes()).await;
+        assert_eq!(status, 400, "{twice:?}: {text}");
+    }
+    let twice = format!("&x-api-key={0}&x-api-key={0}", gateway.key);
+    let target = format!("/?agent_id={}{twice}", gateway.agent);
+    check(&gateway.post(&target).body("{}").expect(400).await, "two keys in the query");
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x16_a_long_body_is_refused_when_it_says_so_and_when_it_does_not() {
+    let gateway = Setup::new().settings(|s| s.http.body_bytes_max = 1_000).start().await;
+    let long = json!({"prompt": "x".repeat(2_000)});
+    check(&gateway.webhook("").json(&long).expect(413).await, "declared");
+    check(&gateway.trigger().json(&long).expect(413).await, "declared, own webhook");
+
+    // Chunked: what has come so far is valid JSON, and must not be taken for the whole.
+    let chunk = format!("{{\"prompt\":\"x\"}}{}", " ".repeat(500));
+    let chunks = format!("{:x}\r\n{chunk}\r\n", chunk.len()).repeat(1)
+        + &format!("1f4\r\n{}\r\n", " ".repeat(500)).repeat(3);
+    for target in
+        [format!("/?agent_id={}", gateway.agent), format!("/api/webhooks/agents/{}", gateway.token)]
+    {
+        let request = format!(
+            "POST {target} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-type: application/json\r\n\
+             transfer-encoding: chunked\r\nconnection: close\r\n\r\n{chunks}0\r\n\r\n",
+            gateway.key,
+        );
+        let (status, text) = gateway.raw(request.as_bytes()).await;
+        assert_eq!(status, 413, "{text}");
+        assert!(text.contains("1000"), "{text}");
+    }
+    assert_eq!(gateway.tasks_stored().await, 0);
+    // At the limit it is not too long.
+    let fits = format!("{:<1000}", r#"{"prompt":"x"}"#);
+    gateway.webhook("").text("application/json", fits).expect(200).await;
+}
+
+#[tokio::test]
+async fn x16_a_body_that_breaks_off_or_never_comes_is_refused() {
+    let gateway = Setup::new()
+        .settings(|s| s.http.body_time_max = std::time::Duration::from_millis(200))
+        .start()
+        .await;
+    let head = format!(
+        "POST /?agent_id={} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\nconnection: close\r\n",
+        gateway.agent, gateway.key,
+    );
+    let (status, _) = gateway.raw(format!("{head}content-length: 9\r\n\r\n{{").as_bytes()).await;
+    assert_eq!(status, 408);
+    let broken = format!("{head}transfer-encoding: chunked\r\n\r\nzz\r\n");
+    let (status, _) = gateway.raw(broken.as_bytes()).await;
+    assert_eq!(status, 400);
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x16_compressed_bodies_and_unknown_types_are_415() {
+    let gateway = Gateway::start().await;
+    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\xae\x05\0C\xbf\xa6\xa3\x02\0\0\0".to_vec();
+    let call = || gateway.webhook("").header("content-encoding", "gzip");
+    check(&call().text("application/json", gzip).expect(415).await, "gzip");
+    check(&call().text("application/json", "{}").expect(415).await, "not even gzip");
+    for declared in
+        ["image/png", "application/xml", "text/html", "nonsense", "multipart/mixed; boundary=b"]
+    {
+        check(&gateway.webhook("").text(declared, "{}").expect(415).await, declared);
+    }
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x16_broken_forms_and_multipart_are_refused() {
+    let gateway = Gateway::start().await;
+    let many = "a=1&".repeat(2_000);
+    let parts = "--b\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\n1\r\n".repeat(2_000)
+        + "--b--\r\n";
+    let unnamed = b"--b\r\ncontent-disposition: form-data\r\n\r\nx\r\n--b--\r\n";
+    for (declared, body) in [
+        (FORM, many.as_bytes()),
+        (MULTIPART, parts.as_bytes()),
+        (MULTIPART, unnamed.as_slice()),
+        (MULTIPART, b"--b\r\n"),
+        (MULTIPART, b"no boundary in it"),
+        (MULTIPART, b""),
+        ("multipart/form-data", b"--b--"),
+    ] {
+        check(&gateway.webhook("").text(declared, body.to_vec()).expect(400).await, declared);
+    }
+    let latin = Part::bytes(b"caf\xe9".to_vec());
+    let call = gateway.webhook("").multipart(Form::new().part("prompt", latin));
+    assert!(call.expect(400).await.detail().contains("prompt"));
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x16_parameters_of_the_wrong_kind_are_refused_by_name() {
+    let gateway = Gateway::start().await;
+    for name in ["prompt", "task_id", "user_id", "user_email", "getter", "agent_id"] {
+        for wrong in [json!({}), json!(["x"])] {
+            let body = json!({"prompt": "x", "agent_id": gateway.agent, name: wrong});
+            let answer = gateway.post("/").key(&gateway.key).json(&body).expect(400).await;
+            assert!(answer.detail().contains(name), "{}", answer.text);
+        }
+    }
+    let long = json!({"prompt": "x", "task_id": "t".repeat(513)});
+    assert!(gateway.webhook("").json(&long).expect(400).await.detail().contains("task_id"));
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x16_methods_and_paths_that_are_not_there() {
+    let gateway = Gateway::start().await;
+    check(&gateway.get("/").expect(405).await, "GET /");
+    check(&gateway.post("/api/task_status").expect(405).await, "POST /api/task_status");
+    for path in ["/nowhere", "/v1", "/api/webhooks/agents/", "//"] {
+        check(&gateway.get(path).expect(404).await, path);
+    }
+    let huge =
+        format!("GET /?a={} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "a".repeat(100_000));
+    assert_eq!(gateway.raw(huge.as_bytes()).await.0, 431);
+}

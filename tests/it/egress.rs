@@ -1,0 +1,177 @@
+//! A component reaches what the operator granted it, and nothing else. The tool `http_fetch` stands for
+//! every component; the server it goes to is on this machine, which no rule allows by itself.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::Gateway;
+use crate::support::web::Web;
+
+/// A gateway whose agent may fetch what these grants allow, and the server's places.
+async fn granted(rule: &str) -> (Gateway, Web) {
+    let (gateway, web) = (Gateway::start().await, Web::places().await);
+    gateway.grant("http-fetch", &rule.replace("PORT", &web.port.to_string()));
+    (gateway, web)
+}
+
+/// Allows `/open` of the server, and says that it is on this machine.
+const OPEN: &str = "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\n\
+                    path = \"/open\"\nnetworks = [\"127.0.0.0/8\"]\n";
+
+/// Lets the agent fetch, and gives what the tool answered.
+async fn fetch(gateway: &Gateway, arguments: Value) -> Value {
+    let answer = gateway.ask(json!({"prompt": format!("http_fetch {arguments}")})).await;
+    assert_eq!(answer.json()["status"], "completed");
+    answer.report()["tools"][0].clone()
+}
+
+/// Lets the agent fetch what it may not, and gives the reason.
+async fn refused(gateway: &Gateway, arguments: Value) -> String {
+    let tool = fetch(gateway, arguments).await;
+    assert_eq!(tool["is_error"], true, "{tool}");
+    tool["result"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn without_a_grant_nothing_is_sent_and_the_grant_is_named() {
+    let (gateway, web) = granted("").await;
+    let url = format!("http://127.0.0.1:{}/open/hello", web.port);
+    let reason = refused(&gateway, json!({"url": url})).await;
+    for part in ["no grant", "GET", "[[egress]]", "host = \"127.0.0.1\"", "http-fetch.toml"] {
+        assert!(reason.contains(part), "{reason}");
+    }
+    assert!(reason.contains(&gateway.tenant.to_string()), "whose grants: {reason}");
+}
+
+#[tokio::test]
+async fn a_granted_name_at_a_private_address_is_refused() {
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[::1]"] {
+        let rule = format!("[[egress]]\nhost = \"{host}\"\nscheme = \"http\"\nport = PORT\n");
+        let (gateway, web) = granted(&rule).await;
+        let url = format!("http://{host}:{}/open/hello", web.port);
+        let reason = refused(&gateway, json!({"url": url})).await;
+        assert!(reason.contains("not a public address") && reason.contains("networks"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn addresses_in_odd_spellings_are_the_same_addresses() {
+    let rule = "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\n";
+    let (gateway, web) = granted(rule).await;
+    for host in ["2130706433", "0x7f.1", "0177.0.0.1", "127.1"] {
+        let url = format!("http://{host}:{}/open/hello", web.port);
+        let reason = refused(&gateway, json!({"url": url})).await;
+        assert!(reason.contains("not a public address"), "{host}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_granted_is_fetched() {
+    let (gateway, web) = granted(OPEN).await;
+    let url = format!("http://127.0.0.1:{}/open/hello?x=1", web.port);
+    let tool = fetch(&gateway, json!({"url": url})).await;
+    let (result, is_error) = (&tool["result"], &tool["is_error"]);
+    assert_eq!((&result["status"], &result["body"]), (&json!(200), &json!("hello")));
+    assert_eq!((&result["truncated"], is_error), (&json!(false), &json!(false)));
+}
+
+#[tokio::test]
+async fn another_port_method_path_or_scheme_is_not_granted() {
+    let (gateway, web) = granted(OPEN).await;
+    let (port, other) = (web.port, Web::places().await);
+    for arguments in [
+        json!({"url": format!("http://127.0.0.1:{}/open/hello", other.port)}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/hello"), "method": "HEAD"}),
+        json!({"url": format!("http://127.0.0.1:{port}/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/opening")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/../closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/%2e%2e/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/..%2fclosed")}),
+        json!({"url": format!("https://127.0.0.1:{port}/open/hello")}),
+        json!({"url": format!("http://localhost:{port}/open/hello")}),
+    ] {
+        let reason = refused(&gateway, arguments.clone()).await;
+        assert!(reason.contains("no grant allows"), "{arguments}: {reason}");
+    }
+    for wrong in ["file:///etc/passwd", "http://user:pass@127.0.0.1/open", "nonsense"] {
+        let reason = refused(&gateway, json!({"url": wrong})).await;
+        assert!(!reason.contains("you should not"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_to_granted_places_only() {
+    let (gateway, web) = granted(OPEN).await;
+    let url = |place: &str| json!({"url": format!("http://127.0.0.1:{}/open/{place}", web.port)});
+    assert_eq!(fetch(&gateway, url("near")).await["result"]["body"], "hello");
+    let reason = refused(&gateway, url("far")).await;
+    assert!(reason.contains("no grant allows") && reason.contains("/closed"), "{reason}");
+    let reason = refused(&gateway, url("round")).await;
+    assert!(reason.contains("redirects more than three times"), "{reason}");
+}
+
+#[tokio::test]
+async fn headers_of_the_connection_are_not_the_guests_to_set() {
+    let (gateway, web) = granted(OPEN).await;
+    let url = format!("http://127.0.0.1:{}/open/headers", web.port);
+    for name in ["host", "Transfer-Encoding", "connection", "proxy-authorization"] {
+        let reason = refused(&gateway, json!({"url": url, "headers": {name: "x"}})).await;
+        assert!(reason.contains("the gateway's to set"), "{reason}");
+    }
+    let tool = fetch(&gateway, json!({"url": url, "headers": {"x-mine": "yes"}})).await;
+    let seen = tool["result"]["body"].as_str().unwrap();
+    assert!(seen.contains("x-mine") && seen.contains("wardgate/"), "{seen}");
+    assert!(!seen.contains(&gateway.key), "{seen}");
+}
+
+#[tokio::test]
+async fn a_long_answer_is_cut_and_says_so() {
+    let (gateway, web) = granted(&format!("{OPEN}[limits]\negress_bytes = 5000\n")).await;
+    let url = format!("http://127.0.0.1:{}/open/large", web.port);
+    let result = fetch(&gateway, json!({"url": url})).await["result"].clone();
+    assert_eq!(
+        (result["body"].as_str().unwrap().len(), &result["truncated"]),
+        (5000, &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_takes_the_calls_time_and_no_more() {
+    let (gateway, web) = granted(&format!("{OPEN}[limits]\ntool_wall_ms = 500\n")).await;
+    let begun = Instant::now();
+    let url = format!("http://127.0.0.1:{}/open/slow", web.port);
+    let reason = refused(&gateway, json!({"url": url})).await;
+    let told = ["did not answer in time", "did not end in the time", "took longer than the 500 ms"];
+    assert!(told.iter().any(|part| reason.contains(part)), "{reason}");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_said_to_be() {
+    let (gateway, web) = granted(OPEN).await;
+    let url = format!("http://127.0.0.1:{}/open/hello", web.port);
+    drop(web);
+    // The port may take a moment to close.
+    tokio::task::yield_now().await;
+    let reason = refused(&gateway, json!({"url": url})).await;
+    assert!(reason.contains("cannot be connected to"), "{reason}");
+}
+
+#[tokio::test]
+async fn any_guest_is_held_to_its_own_grants() {
+    let (gateway, web) = granted(OPEN).await;
+    let url = format!("http://127.0.0.1:{}/open/hello", web.port);
+    // What http-fetch was granted is nothing to another plugin.
+    let agent = gateway.with_tool("calls_egress", "").await;
+    let told = async |arguments: Value| {
+        let prompt = json!({"prompt": format!("fetch {arguments}")});
+        agent.ask(prompt).await.report()["tools"][0]["result"].clone()
+    };
+    let denied = told(json!({"url": url})).await;
+    assert_eq!(denied["code"], "forbidden");
+    assert!(denied["message"].as_str().unwrap().contains("calls-egress.toml"), "{denied}");
+    let credential = told(json!({"url": url, "credential": "github"})).await;
+    assert_eq!(credential["code"], "forbidden");
+    assert!(credential["message"].as_str().unwrap().contains("credential"), "{credential}");
+}

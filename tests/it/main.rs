@@ -1,0 +1,43 @@
+//! What Wardgate promises, from outside. One module is one promise; a test's name begins with the row
+//! of the wire contract that it holds, where it holds one.
+//!
+//! | module | promise |
+//! |---|---|
+//! | `xpander_webhook` | `POST /` takes what the documented callers send, in every shape |
+//! | `xpander_answers` | and answers it as documented: at once, later, one value, as JSON |
+//! | `precedence` | mapping before query before body, for every parameter |
+//! | `threads` | a conversation goes on, and nobody else's can be joined |
+//! | `user_tokens` | tokens of users are checked and kept nowhere |
+//! | `docsgpt_webhook` | the agent's own webhook and its polling |
+//! | `idempotency` | one key, one run, whatever happens |
+//! | `bad_input` | what is wrong is refused with a reason, and leaves nothing behind |
+//! | `seed_curls` | every documented curl works as it is written |
+//! | `durability` | what was acknowledged survives `kill -9` |
+//! | `tenants_apart` | what belongs to another tenant does not exist |
+//! | `plugins_installed` | integrations are components that an operator installs |
+//! | `plugin_misbehaves` | a bad component harms nobody else |
+//! | `egress` | a component reaches what it was granted, and nothing else |
+//! | `agent_runs` | an agent with a model, tools and limits |
+//! | `trace` | every step of a run can be read |
+//! | `no_secrets_in_logs` | no key and no token is written down in clear |
+//! | `house_rules` | the layout that the rest stands on |
+
+mod agent_runs;
+mod bad_input;
+mod docsgpt_webhook;
+mod durability;
+mod egress;
+mod house_rules;
+mod idempotency;
+mod no_secrets_in_logs;
+mod plugin_misbehaves;
+mod plugins_installed;
+mod precedence;
+mod seed_curls;
+mod support;
+mod tenants_apart;
+mod threads;
+mod trace;
+mod user_tokens;
+mod xpander_answers;
+mod xpander_webhook;

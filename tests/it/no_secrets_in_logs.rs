@@ -1,0 +1,108 @@
+//! No key and no token is written down in clear: not in a log at its most talkative, not in the
+//! database, not in a trace.
+
+use serde_json::json;
+
+use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
+use crate::support::{Caller, Child, Home, wardgate};
+
+const USER_TOKEN: &str = "user-access-token-abc123";
+const WRONG_KEY: &str = "wgk_wrong-key-wrong-key-wrong-key-wrong-key-012";
+
+/// Every kind of request, good and bad, with credentials wherever they may travel.
+async fn use_everything(gateway: &Caller, agent: &Caller) {
+    let body =
+        json!({"prompt": "calculate {\"expression\":\"1+1\"}", "user_tokens": {"m": USER_TOKEN}});
+    let by_header = gateway.webhook("").json(&body).expect(200).await;
+    gateway
+        .webhook(r#"&params_mapping={"prompt":"prompt"}&getter=status"#)
+        .json(&body)
+        .expect(200)
+        .await;
+    let in_query = |key: &str| format!("/?agent_id={}&x-api-key={key}", gateway.agent);
+    gateway.post(&in_query(&gateway.key)).json(&body).expect(200).await;
+    gateway.post(&in_query(&gateway.key)).json(&json!({"asynchronous": "maybe"})).expect(400).await;
+    gateway.post(&in_query(WRONG_KEY)).json(&body).expect(403).await;
+    gateway.post("/nowhere").key(&gateway.key).expect(404).await;
+    gateway.get(&format!("/nowhere?x-api-key={}", gateway.key)).expect(404).await;
+    gateway.get(&format!("/?x-api-key={}", gateway.key)).expect(405).await;
+    gateway.thread(&by_header.task_id()).await;
+
+    // Here everything is payload and the agent's to see, so the user's token stays out of it.
+    let body = json!({"question": "calculate {\"expression\":\"1+1\"}"});
+    let id = gateway.trigger().json(&body).idempotent("once").expect(200).await.task_id();
+    gateway.polled(&id).await;
+    gateway.trigger().text("application/json", "{").expect(400).await;
+    let hook = format!("/api/webhooks/agents/{}", gateway.token);
+    gateway.get(&format!("{hook}?question=x")).expect(200).await;
+    gateway.get(&format!("{hook}x")).expect(404).await;
+    gateway.raw(format!("GET {hook} HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n").as_bytes()).await;
+    let long =
+        format!("POST {} HTTP/1.1\r\nx: {}\r\n\r\n", in_query(&gateway.key), "x".repeat(100_000));
+    gateway.raw(long.as_bytes()).await;
+
+    agent.ask(json!({"prompt": "hello"})).await;
+}
+
+#[tokio::test]
+async fn a_full_run_at_log_level_trace_writes_none_of_them() {
+    let (home, model) = (Home::new(), ModelServer::start([Reply::Error(401, MODEL_KEY)]).await);
+    let settings = home.write("settings.toml", &model.as_toml());
+    let settings = settings.to_str().unwrap();
+    let gateway = Child::serve(&home, &["--settings", settings, "--log", "trace"]);
+    let file = home.write("agent.toml", "name = \"modelled\"\nmodel = \"scripted\"\n");
+    let data = home.path().to_str().unwrap();
+    let applied = wardgate(&[
+        "agent",
+        "apply",
+        file.to_str().unwrap(),
+        "--data",
+        data,
+        "--settings",
+        settings,
+    ]);
+    let applied: serde_json::Value = serde_json::from_slice(&applied.stdout).unwrap();
+    let key = wardgate(&["key", "create", "--name", "second", "--data", data]);
+    let key = String::from_utf8(key.stdout).unwrap().trim().to_owned();
+    let (_, token) = applied["webhook_path"].as_str().unwrap().rsplit_once('/').unwrap();
+    let agent = Caller::new(&gateway.listen, applied["agent_id"].as_str().unwrap(), &key, token);
+    use_everything(&gateway, &agent).await;
+
+    let operator = gateway.line["operator_key"].as_str().unwrap().to_owned();
+    // As an operator's key it opens no tenant's agents.
+    gateway
+        .post(&format!("/?agent_id={}", gateway.agent))
+        .key(&operator)
+        .json(&json!({}))
+        .expect(403)
+        .await;
+
+    let secrets = [
+        ("the api key", gateway.key.clone()),
+        ("a second api key", key),
+        ("the operator key", operator),
+        ("a webhook token", gateway.token.clone()),
+        ("another webhook token", agent.token.clone()),
+        ("a wrong key", WRONG_KEY.to_owned()),
+        ("a user's token", USER_TOKEN.to_owned()),
+        ("the model's key", MODEL_KEY.to_owned()),
+    ];
+    let serving = home.database();
+    let (status, logs) = tokio::task::spawn_blocking(move || gateway.terminate()).await.unwrap();
+    assert!(status.success());
+    assert!(logs.contains("TRACE") && logs.contains("DEBUG"), "the log was not talkative");
+    let places = [
+        ("the log", logs.into_bytes()),
+        ("the database", serving),
+        ("the database, closed", home.database()),
+    ];
+    for (secret, text) in &secrets {
+        assert!(text.len() > 12, "{secret}");
+        for (place, bytes) in &places {
+            let at = bytes.windows(text.len()).position(|part| part == text.as_bytes());
+            let shown = at
+                .map(|at| String::from_utf8_lossy(&bytes[at.saturating_sub(200)..at]).into_owned());
+            assert_eq!(shown, None, "{secret} is in {place}, behind this");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! A component that misbehaves is stopped within its limits: its caller learns which plugin it was and
+//! what it did, nothing is left behind, and a neighbour's request at the same time is answered as ever.
+//! One test for each guest of `tests/guests`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Caller, Gateway, guest_path, until};
+
+/// Far more than any limit below and far less than a hanging request.
+const SOON: Duration = Duration::from_secs(15);
+
+/// A refusal names the plugin and says what it did.
+fn check(answer: &Answer, status: u16, plugin: &str, what: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert_eq!(answer.header("x-wardgate-fault"), Some("guest"));
+    let detail = answer.detail();
+    assert!(detail.contains(&format!("plugin {plugin} ")) && detail.contains(what), "{detail}");
+}
+
+/// The same gateway's good agent, mapping as documented.
+async fn neighbour(gateway: &Gateway) -> Duration {
+    let begun = Instant::now();
+    let call = gateway.webhook(r#"&params_mapping={"prompt":"a"}"#).json(&json!({"a": "fine"}));
+    assert_eq!(call.expect(200).await.report()["received"], "fine");
+    begun.elapsed()
+}
+
+/// Calls an agent whose mapper misbehaves, on both surfaces and together with a neighbour.
+async fn mapper(guest: &str, grants: &str, status: u16, what: &str) {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_mapper(guest, grants).await;
+    // Not the first one: bundled plugins may still have to be compiled.
+    neighbour(&gateway).await;
+    let begun = Instant::now();
+    let (answer, quick) =
+        tokio::join!(agent.webhook("").json(&json!({})).send(), neighbour(&gateway));
+    let plugin = guest.replace('_', "-");
+    check(&answer, status, &plugin, what);
+    assert!(begun.elapsed() < SOON && quick < SOON, "{:?} {quick:?}", begun.elapsed());
+    let answer = agent.trigger().json(&json!({})).expect(status).await;
+    assert!(answer.json()["message"].as_str().unwrap().contains(what), "{}", answer.text);
+    assert_eq!(gateway.tasks_stored().await, 2, "the neighbour's and nothing else");
+    neighbour(&gateway).await;
+}
+
+const MULTI: &str = "the neighbour must not wait for a thread";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spin_forever() {
+    mapper("spin_forever", "", 504, "computed for longer than the 200 ms").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_spin_do_not_starve_a_neighbour() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_mapper("spin_forever", "").await;
+    neighbour(&gateway).await;
+    let spin =
+        |agent: Caller| async move { agent.webhook("").json(&json!({})).send().await.status };
+    let spinning: Vec<_> = (0..20).map(|_| tokio::spawn(spin(agent.clone()))).collect();
+    for _ in 0..10 {
+        let took = neighbour(&gateway).await;
+        assert!(took < Duration::from_secs(5), "{MULTI}: {took:?}");
+    }
+    for one in spinning {
+        let status = one.await.unwrap();
+        assert!(status == 504 || status == 503, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sleeps() {
+    mapper("sleeps", "", 504, "took longer than the 1000 ms").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eat_memory() {
+    mapper("eat_memory", "[limits]\nmemory_mib = 16\n", 502, "more than the 16 MiB").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flood_output() {
+    mapper("flood_output", "", 502, "handed over more than the 4194304 bytes").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flood_params() {
+    mapper("flood_params", "", 502, "handed over more than").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deep_recursion() {
+    // Which of its two stacks ends first is up to the guest's compiler.
+    mapper("deep_recursion", "", 502, "crashed (").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn panics() {
+    mapper("panics", "", 502, "crashed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_action() {
+    mapper("bad_action", "", 502, "explode").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_param() {
+    mapper("bad_param", "", 502, "x-api-key").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_json() {
+    mapper("bad_json", "", 502, "its context").await;
+}
+
+#[tokio::test]
+async fn no_role() {
+    let gateway = Gateway::start().await;
+    let refused = gateway.try_install(&guest_path("no_role"), "").await.unwrap_err().to_string();
+    assert!(refused.contains("no-role") && refused.contains("payload-mapper"), "{refused}");
+}
+
+#[tokio::test]
+async fn wrong_version() {
+    let gateway = Gateway::start().await;
+    let refused = gateway.try_install(&guest_path("wrong_version"), "").await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("0.9.0") && refused.contains("0.1.0"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_plugin_without_the_role_it_is_named_for() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_mapper("getter_upper", "").await;
+    let answer = agent.webhook("").json(&json!({})).send().await;
+    check(&answer, 502, "getter-upper", "payload-mapper");
+}
+
+#[tokio::test]
+async fn flood_reply() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_getter("flood_reply", "").await;
+    let small = agent.webhook("&getter=1").json(&json!({"prompt": "x"})).expect(200).await;
+    assert_eq!(small.json().as_str().unwrap().len(), 1 << 20);
+    let answer = agent.webhook("&getter=8").json(&json!({"prompt": "x"})).send().await;
+    check(&answer, 502, "flood-reply", "handed over more than the 4194304 bytes");
+}
+
+#[tokio::test]
+async fn bad_json_getter() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_getter("bad_json_getter", "").await;
+    let answer = agent.webhook("&getter=x").json(&json!({"prompt": "x"})).send().await;
+    check(&answer, 502, "bad-json-getter", "not JSON");
+}
+
+/// A tool's failure is told to the model, and the run goes on.
+async fn tool(guest: &str, call: &str, grants: &str, what: &str) {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool(guest, grants).await;
+    neighbour(&gateway).await;
+    let begun = Instant::now();
+    let (answer, quick) =
+        tokio::join!(agent.ask(json!({"prompt": format!("{call} {{}}")})), neighbour(&gateway));
+    assert!(begun.elapsed() < SOON && quick < SOON);
+    let tool = answer.report()["tools"][0].clone();
+    assert_eq!((&tool["name"], &tool["is_error"]), (&json!(call), &json!(true)));
+    assert!(tool["result"].as_str().unwrap().contains(what), "{tool}");
+    let step = &agent.thread(&answer.task_id()).await[2];
+    assert_eq!(step["plugin"], guest.replace('_', "-"));
+    assert_eq!(answer.json()["status"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spin_in_tool() {
+    let grants = "[limits]\ntool_cpu_ms = 100\n";
+    tool("spin_in_tool", "spin", grants, "computed for longer than the 100 ms").await;
+}
+
+#[tokio::test]
+async fn bad_json_tool() {
+    tool("bad_json_tool", "broken", "", "not JSON").await;
+}
+
+/// What a mapper found out, as it told in its prompt.
+async fn told(guest: &str, body: Value) -> String {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_mapper(guest, "").await;
+    agent.ask(body).await.report()["received"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn logs_flood() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_mapper("logs_flood", "").await;
+    let answer = agent.ask(json!({})).await;
+    assert_eq!(answer.report()["received"], "logged", "logging too much is no failure");
+    let thread = agent.thread(&answer.task_id()).await;
+    let logged = thread[0]["mapping"]["logs"].to_string().len();
+    assert!((1_000..32_000).contains(&logged), "{logged}");
+}
+
+#[tokio::test]
+async fn asks_secret() {
+    assert_eq!(told("asks_secret", json!({"secret": "host.key"})).await, "forbidden");
+}
+
+#[tokio::test]
+async fn reads_environment() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let found = told("reads_environment", json!({"address": address})).await;
+    let nothing = json!({
+        "environment": [], "arguments": [], "root": false, "passwd": false, "network": false,
+    });
+    assert_eq!(serde_json::from_str::<Value>(&found).unwrap(), nothing);
+}
+
+#[tokio::test]
+async fn counts_calls() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_mapper("counts_calls", "").await;
+    for _ in 0..3 {
+        // Each call is an instance of its own: nothing of one is seen by the next.
+        assert_eq!(agent.ask(json!({})).await.report()["received"], "1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_with_all_its_calls_in_flight_is_busy() {
+    let gateway = Gateway::start().await;
+    let grants = "[limits]\nconcurrency = 1\nwall_ms = 300\ntool_cpu_ms = 3000\n";
+    let agent = gateway.with_tool("spin_in_tool", grants).await;
+    let call = agent.webhook("&asynchronous=true").json(&json!({"prompt": "spin {}"}));
+    let spinning = call.expect(200).await.task_id();
+    // The only call that is granted spins; a second run cannot even ask for the tools.
+    let busy = until("a run that finds the plugin busy", async || {
+        let task = agent.ask(json!({"prompt": "no tool"})).await.json();
+        (task["status"] == "failed").then_some(task)
+    });
+    let reason = busy.await["result"].as_str().unwrap().to_owned();
+    assert!(reason.contains("spin-in-tool") && reason.contains("calls in flight"), "{reason}");
+    assert_eq!(agent.ended(&spinning).await["status"], "completed");
+}
+
+/// A guest that no test names shows nothing.
+#[test]
+fn every_guest_has_its_test() {
+    let tests = [
+        include_str!("plugin_misbehaves.rs"),
+        include_str!("plugins_installed.rs"),
+        include_str!("egress.rs"),
+        include_str!("agent_runs.rs"),
+    ];
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/examples");
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let named = tests.iter().any(|text| text.contains(&format!("\"{name}\"")));
+        assert!(named, "write a test for tests/guests/examples/{name}.rs");
+    }
+}

@@ -1,0 +1,47 @@
+//! What every test stands on: a gateway in this process or as a process of its own, somebody who calls
+//! it, and local servers that stand for the world outside. No test reaches further than this machine.
+
+pub(crate) mod answer;
+pub(crate) mod caller;
+pub(crate) mod child;
+pub(crate) mod gateway;
+pub(crate) mod home;
+pub(crate) mod model_server;
+pub(crate) mod web;
+
+pub(crate) use answer::{Answer, Call};
+pub(crate) use caller::Caller;
+pub(crate) use child::{Child, wardgate};
+pub(crate) use gateway::{Gateway, Setup, agent};
+pub(crate) use home::Home;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a test waits for what has to happen: far longer than it takes, since machines stall.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A payload of `tests/payloads`.
+pub(crate) fn payload(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("payloads").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The component of `tests/guests/examples/<name>.rs`.
+pub(crate) fn guest_path(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("GUESTS_DIR")).join(format!("{name}.wasm"));
+    assert!(path.exists(), "no guest {name}: tests/guests/examples/{name}.rs makes one");
+    path
+}
+
+/// Waits until `look` sees something, looking often and for a long time.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

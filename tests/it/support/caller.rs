@@ -1,0 +1,105 @@
+//! Somebody who calls a gateway over HTTP and knows nothing else of it.
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::{Answer, Call, PATIENCE, until};
+
+/// Where a gateway is, and what the caller was given to call one agent of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) http: reqwest::Client,
+    /// `host:port`.
+    pub(crate) listen: String,
+    pub(crate) agent: String,
+    pub(crate) key: String,
+    /// The token of the agent's own webhook.
+    pub(crate) token: String,
+}
+
+impl Caller {
+    pub(crate) fn new(listen: &str, agent: &str, key: &str, token: &str) -> Self {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .build();
+        let [listen, agent, key, token] = [listen, agent, key, token].map(str::to_owned);
+        Self { http: http.unwrap(), listen, agent, key, token }
+    }
+
+    pub(crate) fn url(&self, target: &str) -> String {
+        format!("http://{}{target}", self.listen)
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Call {
+        Call(self.http.get(self.url(target)))
+    }
+
+    pub(crate) fn post(&self, target: &str) -> Call {
+        Call(self.http.post(self.url(target)))
+    }
+
+    /// `POST /` for the agent, with the key, and with more in the query (`&json=true`).
+    pub(crate) fn webhook(&self, more: &str) -> Call {
+        self.post(&format!("/?agent_id={}{more}", self.agent)).key(&self.key)
+    }
+
+    /// `POST` to the agent's own webhook.
+    pub(crate) fn trigger(&self) -> Call {
+        self.post(&format!("/api/webhooks/agents/{}", self.token))
+    }
+
+    /// Asks the agent and waits for its answer.
+    pub(crate) async fn ask(&self, body: Value) -> Answer {
+        self.webhook("").json(&body).expect(200).await
+    }
+
+    /// The task as its owner sees it.
+    pub(crate) async fn task(&self, id: &str) -> Value {
+        self.get(&format!("/v1/tasks/{id}")).key(&self.key).expect(200).await.json()
+    }
+
+    /// Everything that happened in a run.
+    pub(crate) async fn thread(&self, id: &str) -> Vec<Value> {
+        let answer = self.get(&format!("/v1/tasks/{id}/thread")).key(&self.key).expect(200).await;
+        answer.json().as_array().unwrap().clone()
+    }
+
+    /// The task once it has ended.
+    pub(crate) async fn ended(&self, id: &str) -> Value {
+        until("the end of a task", async || {
+            let task = self.task(id).await;
+            let open = ["pending", "executing", "paused"];
+            (!open.contains(&task["status"].as_str().unwrap())).then_some(task)
+        })
+        .await
+    }
+
+    /// What the poller of an agent's own webhook sees in the end.
+    pub(crate) async fn polled(&self, id: &str) -> Value {
+        until("a status that does not change any more", async || {
+            let target = format!("/api/task_status?task_id={id}");
+            let status = self.get(&target).expect(200).await.json();
+            let open = ["PENDING", "STARTED"];
+            (!open.contains(&status["status"].as_str().unwrap())).then_some(status)
+        })
+        .await
+    }
+
+    /// Sends these bytes as they are, and reads until the other side closes: what a well-behaved
+    /// client cannot send. The request has to say `connection: close`.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.listen).await.unwrap();
+        // A server that refuses what it has not read whole may close before all of it is written.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        let _ = read.expect("the gateway neither answered nor closed");
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        (status.unwrap_or_else(|| panic!("no answer: {text:?}")), body.unwrap_or_default())
+    }
+}

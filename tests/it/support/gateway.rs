@@ -1,0 +1,219 @@
+//! A gateway in this process: built as the program builds it, on a port of its own, with a tenant, a key
+//! and an agent.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use wardgate::clock::Clock;
+use wardgate::gateway::DataFolder;
+use wardgate::http::Handles;
+use wardgate::ids::{AgentId, PluginName, TenantId};
+use wardgate::plugins::PluginUnavailable;
+use wardgate::secrets::PlainSecret;
+use wardgate::settings::Settings;
+use wardgate::tenants::{AgentDefinition, KeyHolder, Tenant};
+
+use super::{Caller, Home, guest_path};
+
+/// An agent with the offline model and no tools.
+pub(crate) fn agent(name: &str) -> AgentDefinition {
+    AgentDefinition {
+        name: name.to_owned(),
+        instructions: "You answer tests.".to_owned(),
+        model: "offline".to_owned(),
+        tools: Vec::new(),
+        mapper: None,
+        getter: None,
+        allow_destructive_tools: false,
+        turns_max: None,
+    }
+}
+
+/// How a gateway is to be.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    settings: Settings,
+    clock: Clock,
+    home: Home,
+    agent: AgentDefinition,
+}
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        let mut agent = agent("tested");
+        agent.tools = vec!["calculator".parse().unwrap(), "http-fetch".parse().unwrap()];
+        let settings = Settings::of_defaults().unwrap();
+        Self { settings, clock: Clock::system(), home: Home::new(), agent }
+    }
+
+    pub(crate) fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    pub(crate) fn agent(mut self, change: impl FnOnce(&mut AgentDefinition)) -> Self {
+        change(&mut self.agent);
+        self
+    }
+
+    pub(crate) fn clock(self, clock: &Clock) -> Self {
+        Self { clock: clock.clone(), ..self }
+    }
+
+    pub(crate) fn home(self, home: Home) -> Self {
+        Self { home, ..self }
+    }
+
+    pub(crate) async fn start(self) -> Gateway {
+        let folder = DataFolder::open(self.home.path(), self.clock).await.unwrap();
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let listen = listener.local_addr().unwrap().to_string();
+        let gateway = wardgate::gateway::Gateway::build(&folder, self.settings).await.unwrap();
+        let handles = Arc::clone(&gateway.handles);
+        let (stop, stopped) = oneshot::channel::<()>();
+        // A dropped sender stops it too: no test leaves a gateway behind.
+        let served = tokio::spawn(gateway.run(listener, async { drop(stopped.await) }));
+        // A home that was served from before has its tenant already.
+        let known = folder.store.tenants().await.unwrap();
+        let tenant = match known.iter().find(|tenant| tenant.name == "tests") {
+            Some(tenant) => tenant.id,
+            None => create_tenant(&folder, "tests").await,
+        };
+        let known = folder.store.agents(tenant).await.unwrap();
+        let known = known.iter().find(|agent| agent.definition.name == self.agent.name);
+        let id = known.map_or_else(AgentId::random, |agent| agent.id);
+        let caller = caller(&folder, &listen, tenant, id, &self.agent).await;
+        Gateway { caller, tenant, folder, handles, home: self.home, stop, served }
+    }
+}
+
+/// A running gateway; as a [`Caller`] it is called for its first agent.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) caller: Caller,
+    pub(crate) tenant: TenantId,
+    pub(crate) folder: DataFolder,
+    pub(crate) handles: Arc<Handles>,
+    pub(crate) home: Home,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Deref for Gateway {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl Gateway {
+    pub(crate) async fn start() -> Self {
+        Setup::new().start().await
+    }
+
+    /// Ends it in good order and gives its folder back, to be served from again.
+    pub(crate) async fn stop(self) -> Home {
+        drop(self.stop);
+        self.served.await.unwrap().unwrap();
+        self.home
+    }
+
+    /// Another tenant of the same gateway.
+    pub(crate) async fn new_tenant(&self, name: &str) -> TenantId {
+        create_tenant(&self.folder, name).await
+    }
+
+    /// Another agent, with a key of its tenant.
+    pub(crate) async fn new_agent(&self, tenant: TenantId, definition: AgentDefinition) -> Caller {
+        caller(&self.folder, &self.listen, tenant, AgentId::random(), &definition).await
+    }
+
+    /// Another agent of the first tenant, changed from one that has nothing.
+    pub(crate) async fn with_agent(&self, change: impl FnOnce(&mut AgentDefinition)) -> Caller {
+        let mut definition = agent("another");
+        change(&mut definition);
+        self.new_agent(self.tenant, definition).await
+    }
+
+    /// Installs a guest of `tests/guests` under its own name, and says what that is.
+    pub(crate) async fn install(&self, guest: &str, grants: &str) -> PluginName {
+        self.try_install(&guest_path(guest), grants).await.unwrap()
+    }
+
+    pub(crate) async fn try_install(
+        &self,
+        component: &Path,
+        grants: &str,
+    ) -> Result<PluginName, PluginUnavailable> {
+        let stem = component.file_stem().unwrap().to_str().unwrap().replace('_', "-");
+        let (name, bytes) = (stem.parse().unwrap(), std::fs::read(component).unwrap());
+        let plugins = &self.handles.plugins;
+        plugins.install(self.tenant, &name, bytes, Some(grants)).await.map(|_| name)
+    }
+
+    /// An agent whose mapper is a guest.
+    pub(crate) async fn with_mapper(&self, guest: &str, grants: &str) -> Caller {
+        let mapper = self.install(guest, grants).await;
+        self.with_agent(|agent| agent.mapper = Some(mapper)).await
+    }
+
+    /// An agent whose getter is a guest.
+    pub(crate) async fn with_getter(&self, guest: &str, grants: &str) -> Caller {
+        let getter = self.install(guest, grants).await;
+        self.with_agent(|agent| agent.getter = Some(getter)).await
+    }
+
+    /// An agent with a guest's tools, which it may call though they are not said to be harmless.
+    pub(crate) async fn with_tool(&self, guest: &str, grants: &str) -> Caller {
+        let tool = self.install(guest, grants).await;
+        let change = |agent: &mut AgentDefinition| {
+            agent.tools = vec![tool];
+            agent.allow_destructive_tools = true;
+        };
+        self.with_agent(change).await
+    }
+
+    /// What the operator grants a plugin of the first tenant, before it is first used.
+    pub(crate) fn grant(&self, plugin: &str, grants: &str) {
+        let path = self.handles.plugins.grants_path(self.tenant, &plugin.parse().unwrap());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, grants).unwrap();
+    }
+
+    /// How many tasks there are, whoever they belong to.
+    pub(crate) async fn tasks_stored(&self) -> i64 {
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.home.path().join("wardgate.db"))
+            .read_only(true);
+        let mut database = options.connect().await.unwrap();
+        let count = sqlx::query_scalar("SELECT count(*) FROM tasks").fetch_one(&mut database).await;
+        database.close().await.unwrap();
+        count.unwrap()
+    }
+}
+
+async fn create_tenant(folder: &DataFolder, name: &str) -> TenantId {
+    let tenant = Tenant { id: TenantId::random(), name: name.to_owned() };
+    folder.store.create_tenant(&tenant).await.unwrap();
+    tenant.id
+}
+
+async fn caller(
+    folder: &DataFolder,
+    listen: &str,
+    tenant: TenantId,
+    id: AgentId,
+    definition: &AgentDefinition,
+) -> Caller {
+    let token = folder.put_agent(tenant, id, definition).await.unwrap();
+    let key = PlainSecret::random_api_key().unwrap();
+    folder.store.put_key(key.hash(), KeyHolder::Tenant(tenant), "tests").await.unwrap();
+    Caller::new(listen, &id.to_string(), key.reveal(), token.reveal())
+}

@@ -1,0 +1,53 @@
+//! A web server on this machine, for tools that fetch.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// A server that is gone when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Web {
+    pub(crate) port: u16,
+    served: JoinHandle<()>,
+}
+
+impl Web {
+    /// Serves these routes.
+    pub(crate) async fn serve(router: Router) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let served = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { port, served }
+    }
+
+    /// The places that the tests of egress go to.
+    pub(crate) async fn places() -> Self {
+        let found = |to: &'static str| async move { (StatusCode::FOUND, [(LOCATION, to)]) };
+        Self::serve(
+            Router::new()
+                .route("/open/hello", get(async || "hello"))
+                .route("/open/large", get(async || "x".repeat(100_000)))
+                .route(
+                    "/open/slow",
+                    get(async || tokio::time::sleep(Duration::from_secs(600)).await),
+                )
+                .route("/open/near", get(move || found("/open/hello")))
+                .route("/open/far", get(move || found("/closed")))
+                .route("/open/round", get(move || found("/open/round")))
+                .route("/open/headers", get(async |headers: HeaderMap| format!("{headers:?}")))
+                .route("/closed", get(async || "you should not see this")),
+        )
+        .await
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        self.served.abort();
+    }
+}

@@ -1,0 +1,91 @@
+//! The project's own commands: `cargo xtask --help`.
+
+mod demo;
+mod stages;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Wardgate's own commands. None needs more than a Rust toolchain; the wasm32-wasip2 target is
+/// installed when it is missing.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build plugins and gateway, start it with a demo tenant, print three curl lines to try
+    ///
+    /// Its data is in target/demo: keys, agent and tasks are the same at the next start, and deleting
+    /// the folder begins anew. Logs go to stderr. Ctrl-C lets requests in flight end and stops it.
+    #[command(after_help = "Example: cargo xtask run --listen 0.0.0.0:9000 -- --log debug")]
+    Run {
+        /// Where to listen [default: 127.0.0.1:8080, or a free port when that one is taken]
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: Option<String>,
+        /// Further arguments of `wardgate serve`
+        #[arg(last = true, value_name = "ARGS")]
+        arguments: Vec<String>,
+    },
+    /// Run everything that CI runs, stage by stage: formatting, lints, build, tests, documentation
+    ///
+    /// Stops at the first stage that fails, and says how to run it alone.
+    #[command(after_help = stages::list(&[stages::CHECK, stages::TEST]))]
+    Test,
+    /// Run the quick part of `test`: formatting and lints
+    #[command(after_help = stages::list(&[stages::CHECK]))]
+    Check,
+    /// Measure the gateway in the release profile
+    ///
+    /// Prints a table and writes target/bench/*.json. Ratios within one run mean more than absolute
+    /// numbers, and both mean little on a busy machine, so its load is printed first.
+    Bench {
+        /// Only this benchmark [default: both]
+        #[arg(long, value_parser = ["mapping", "accept"])]
+        filter: Option<String>,
+        /// How long to measure each of its rows, in seconds
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: Option<u32>,
+    },
+    /// Print what to try with the demo whose first line of output is on stdin
+    #[command(name = demo::SHOW, hide = true)]
+    ShowDemo,
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().task.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without the backtrace that some environments ask for: it would bury what to do.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Task {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Task::Run { listen, arguments } => demo::run(listen, &arguments),
+            Task::Test => stages::run(&[stages::CHECK, stages::TEST]),
+            Task::Check => stages::run(&[stages::CHECK]),
+            Task::Bench { filter, seconds } => stages::bench(filter.as_deref(), seconds),
+            Task::ShowDemo => demo::show(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,143 @@
+//! `cargo xtask test`, `check` and `bench`: cargo, called as CI calls it.
+
+use std::fmt;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+
+use crate::tools::{self, say};
+
+/// One call of cargo.
+#[derive(Clone, Copy)]
+pub(crate) struct Stage {
+    name: &'static str,
+    /// Where it runs, seen from the repository's root.
+    folder: &'static str,
+    /// A variable of its environment.
+    variable: Option<(&'static str, &'static str)>,
+    /// Separated by single spaces.
+    arguments: &'static str,
+}
+
+const fn stage(name: &'static str, folder: &'static str, arguments: &'static str) -> Stage {
+    Stage { name, folder, variable: None, arguments }
+}
+
+const FORMAT: &str = "fmt --all --check";
+/// Warnings are errors here and nowhere else: who is in the middle of a change may have some.
+const LINTS: &str = "clippy --workspace --all-targets -- -D warnings";
+/// For the target of components, where plugins have no tests. Target folder and profile are those of
+/// the host's build script: what that has built is not built again.
+const PLUGIN_LINTS: &str = "clippy --workspace --release --target wasm32-wasip2 \
+                            --target-dir ../target/guests-of-host -- -D warnings";
+/// Likewise, with those of the tests' build script.
+const GUEST_LINTS: &str = "clippy --examples --release --target wasm32-wasip2 \
+                           --target-dir ../../target/guests-of-tests -- -D warnings";
+
+/// The quick part.
+pub(crate) const CHECK: &[Stage] = &[
+    stage("format", ".", FORMAT),
+    stage("format of plugins", "plugins", FORMAT),
+    stage("format of guests", "tests/guests", FORMAT),
+    stage("lints", ".", LINTS),
+    stage("lints of plugins", "plugins", PLUGIN_LINTS),
+    stage("lints of plugins' tests", "plugins", LINTS),
+    stage("lints of guests", "tests/guests", GUEST_LINTS),
+];
+
+/// The rest. The programs are built before the tests run: these start `wardgate` as its users do.
+/// Everywhere the whole workspace is meant, for with parts of it cargo would choose other features of
+/// the same dependencies and build those twice.
+pub(crate) const TEST: &[Stage] = &[
+    stage("build", ".", "build --workspace --bins --tests"),
+    stage("tests", ".", "test --workspace"),
+    stage("tests of plugins", "plugins", "test --workspace"),
+    Stage {
+        variable: Some(("RUSTDOCFLAGS", "-D warnings")),
+        ..stage("documentation", ".", "doc --workspace --no-deps")
+    },
+];
+
+impl Stage {
+    fn command(&self) -> Command {
+        let mut cargo = tools::cargo(self.folder);
+        cargo.args(self.arguments.split(' ')).envs(self.variable);
+        cargo
+    }
+}
+
+/// The line to paste into a shell at the repository's root.
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let elsewhere = self.folder != ".";
+        if elsewhere {
+            write!(f, "(cd {} && ", self.folder)?;
+        }
+        if let Some((name, value)) = self.variable {
+            write!(f, "{name}='{value}' ")?;
+        }
+        write!(f, "cargo {}", self.arguments)?;
+        if elsewhere { f.write_str(")") } else { Ok(()) }
+    }
+}
+
+/// What runs, for the help.
+pub(crate) fn list(parts: &[&[Stage]]) -> String {
+    let lines = parts.iter().copied().flatten().map(|stage| format!("\n  {stage}"));
+    format!("Stages:{}", lines.collect::<String>())
+}
+
+/// Runs stage after stage, up to the first that fails.
+pub(crate) fn run(parts: &[&[Stage]]) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    tools::ensure_wasm_target()?;
+    let stages = || parts.iter().copied().flatten();
+    for (number, stage) in (1..).zip(stages()) {
+        say(format_args!("[{number}/{}] {}: {stage}", stages().count(), stage.name))?;
+        let stage_begin = Instant::now();
+        let status = stage.command().status().context("cargo cannot be run")?;
+        let seconds = stage_begin.elapsed().as_secs_f32();
+        if !status.success() {
+            let name = stage.name;
+            bail!("stage `{name}` failed after {seconds:.1} s; to run it alone:\n\n  {stage}\n");
+        }
+        say(format_args!("[{number}/{}] {}: {seconds:.1} s", stages().count(), stage.name))?;
+    }
+    say(format_args!("all {} stages in {:.1} s", stages().count(), begin.elapsed().as_secs_f32()))
+}
+
+/// Runs the benchmark.
+pub(crate) fn bench(filter: Option<&str>, seconds: Option<u32>) -> anyhow::Result<()> {
+    tools::ensure_wasm_target()?;
+    let mut cargo = tools::cargo(".");
+    cargo.args(["bench", "--package", "wardgate", "--bench", "gateway", "--"]);
+    if let Some(filter) = filter {
+        cargo.args(["--filter", filter]);
+    }
+    if let Some(seconds) = seconds {
+        cargo.args(["--seconds", &seconds.to_string()]);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = load.split(' ').take(3).collect();
+    let load = if load.len() == 3 { load.join(", ") } else { "unknown".to_owned() };
+    say(format_args!("{cores} cores; load over the last 1, 5 and 15 minutes: {load}"))?;
+    if !cargo.status().context("cargo cannot be run")?.success() {
+        bail!("the benchmark failed");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_reads_as_it_is_pasted() {
+        let lines = list(&[CHECK, TEST]);
+        assert!(lines.contains("\n  cargo test --workspace\n"), "{lines}");
+        assert!(lines.contains("\n  (cd plugins && cargo test --workspace)\n"), "{lines}");
+        assert!(lines.contains("\n  RUSTDOCFLAGS='-D warnings' cargo doc "), "{lines}");
+    }
+}

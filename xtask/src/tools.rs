@@ -1,0 +1,66 @@
+//! What every command needs: the repository, cargo, the wasm target, and a way to say something.
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+/// What plugins are compiled for.
+const WASM_TARGET: &str = "wasm32-wasip2";
+
+/// The folder that holds the workspace.
+pub(crate) fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// Where cargo puts what it builds with the profile of this program, which lies there itself.
+pub(crate) fn built() -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe().context("this program cannot tell where it lies")?;
+    Ok(this.parent().unwrap_or(root()).to_owned())
+}
+
+/// The cargo that runs this, to be run in a folder of the repository.
+pub(crate) fn cargo(folder: &str) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.current_dir(root().join(folder));
+    cargo
+}
+
+/// One line on stdout.
+pub(crate) fn say(line: impl Display) -> anyhow::Result<()> {
+    writeln!(io::stdout().lock(), "{line}").context("stdout cannot be written to")
+}
+
+/// Installs the wasm target where it is missing.
+pub(crate) fn ensure_wasm_target() -> anyhow::Result<()> {
+    // The compiler is asked and not rustup: it need not come from rustup.
+    let asked = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", WASM_TARGET])
+        .current_dir(root())
+        .output()
+        .context("rustc cannot be run: is a Rust toolchain installed?")?;
+    let libraries = String::from_utf8_lossy(&asked.stdout);
+    if asked.status.success() && Path::new(libraries.trim()).is_dir() {
+        return Ok(());
+    }
+    say(format_args!("installing the Rust target {WASM_TARGET}"))?;
+    let added = Command::new("rustup")
+        .args(["target", "add", WASM_TARGET])
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .status();
+    match added {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => bail!(
+            "`rustup target add {WASM_TARGET}` failed; it needs the network this once: run it when \
+             there is one, then run this again"
+        ),
+        Err(_) => bail!(
+            "the Rust target {WASM_TARGET} is missing and there is no rustup to install it: install \
+             a toolchain with https://rustup.rs, or the target with what this rustc came from"
+        ),
+    }
+}
