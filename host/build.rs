@@ -22,9 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
          pub(crate) const BUNDLED: &[(&str, &[u8])] = &[\n",
     );
     for name in PLUGINS {
-        let component = components
-            .join(name.replace('-', "_"))
-            .with_extension("wasm");
+        let component = components.join(name.replace('-', "_")).with_extension("wasm");
         writeln!(bundled, "    ({name:?}, include_bytes!({component:?})),")?;
     }
     bundled.push_str("];\n");

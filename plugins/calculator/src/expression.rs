@@ -37,18 +37,13 @@ impl fmt::Display for Problem {
 
 /// The value of an expression: a finite number.
 pub(crate) fn evaluate(expression: &str) -> Result<f64, Problem> {
-    let mut parser = Parser {
-        text: expression,
-        rest: expression,
-        depth: 0,
-    };
+    let mut parser = Parser { text: expression, rest: expression, depth: 0 };
     let value = parser.sum()?;
     match parser.peek() {
         None => Ok(value),
-        Some(character) => Err(parser.problem(
-            parser.place(),
-            format!("`{character}` is not expected here"),
-        )),
+        Some(character) => {
+            Err(parser.problem(parser.place(), format!("`{character}` is not expected here")))
+        }
     }
 }
 
@@ -68,11 +63,7 @@ impl<'a> Parser<'a> {
         let mut value = self.product()?;
         while let Some((operator, place)) = self.accept(&['+', '-']) {
             let right = self.product()?;
-            let result = if operator == '+' {
-                value + right
-            } else {
-                value - right
-            };
+            let result = if operator == '+' { value + right } else { value - right };
             value = self.finite(place, result)?;
         }
         Ok(value)
@@ -131,9 +122,8 @@ impl<'a> Parser<'a> {
     fn number(&mut self) -> Result<f64, Problem> {
         let is_digit = |character: char| character.is_ascii_digit();
         let place = self.place();
-        let mut behind = self
-            .rest
-            .trim_start_matches(|character| is_digit(character) || character == '.');
+        let mut behind =
+            self.rest.trim_start_matches(|character| is_digit(character) || character == '.');
         if let Some(exponent) = behind.strip_prefix(['e', 'E']) {
             let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
             if digits.starts_with(is_digit) {
@@ -150,8 +140,7 @@ impl<'a> Parser<'a> {
     fn function(&mut self) -> Result<f64, Problem> {
         let place = self.place();
         let name = self.read_up_to(
-            self.rest
-                .trim_start_matches(|character: char| character.is_ascii_alphanumeric()),
+            self.rest.trim_start_matches(|character: char| character.is_ascii_alphanumeric()),
         );
         if !["sqrt", "abs", "round", "min", "max"].contains(&name) {
             let message = format!("`{name}` is none of sqrt, abs, round, min, max");
@@ -242,16 +231,9 @@ impl<'a> Parser<'a> {
 
     fn problem(&self, place: Place, message: impl Into<String>) -> Problem {
         let before = self.text.len().saturating_sub(place.0);
-        let position = self
-            .text
-            .char_indices()
-            .take_while(|(index, _)| *index < before)
-            .count()
-            + 1;
-        Problem {
-            position,
-            message: message.into(),
-        }
+        let position =
+            self.text.char_indices().take_while(|(index, _)| *index < before).count() + 1;
+        Problem { position, message: message.into() }
     }
 }
 
@@ -293,14 +275,8 @@ mod tests {
     #[test]
     fn problems_say_where() {
         for (expression, problem) in [
-            (
-                "",
-                "at position 1: expected a number, but here the expression ends",
-            ),
-            (
-                "1 +",
-                "at position 4: expected a number, but here the expression ends",
-            ),
+            ("", "at position 1: expected a number, but here the expression ends"),
+            ("1 +", "at position 4: expected a number, but here the expression ends"),
             ("1 + * 2", "at position 5: expected a number, not `*`"),
             ("2 × 3", "at position 3: `×` is not expected here"),
             ("× + €", "at position 1: expected a number, not `×`"),
@@ -308,15 +284,9 @@ mod tests {
             ("1.2.3", "at position 1: `1.2.3` is not a number"),
             (".", "at position 1: `.` is not a number"),
             ("2e", "at position 2: `e` is not expected here"),
-            (
-                "(1 + 2",
-                "at position 7: expected `)`, but here the expression ends",
-            ),
+            ("(1 + 2", "at position 7: expected `)`, but here the expression ends"),
             ("1)", "at position 2: `)` is not expected here"),
-            (
-                "1 + sin(2)",
-                "at position 5: `sin` is none of sqrt, abs, round, min, max",
-            ),
+            ("1 + sin(2)", "at position 5: `sin` is none of sqrt, abs, round, min, max"),
             ("sqrt 2", "at position 6: expected `(`, not `2`"),
             ("sqrt(1, 2)", "at position 1: `sqrt` takes one argument"),
             ("min()", "at position 5: expected a number, not `)`"),
@@ -324,10 +294,7 @@ mod tests {
             ("1 % (2 - 2)", "at position 3: division by zero"),
             ("0 ^ -1", "at position 3: division by zero"),
             ("sqrt(-1)", "at position 1: the result is not a real number"),
-            (
-                "(-8) ^ .5",
-                "at position 6: the result is not a real number",
-            ),
+            ("(-8) ^ .5", "at position 6: the result is not a real number"),
             ("1e999", "at position 1: the result is too large"),
             ("1e308 * 10", "at position 7: the result is too large"),
             ("10 ^ 400", "at position 4: the result is too large"),

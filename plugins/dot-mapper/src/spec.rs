@@ -8,14 +8,8 @@ use wardgate_sdk::{DotPath, Failure};
 
 /// The parameters of a run that a payload can set. Agent, key and the other reserved names are for the
 /// caller to choose, and not for whoever wrote the payload.
-const TARGETS: [&str; 6] = [
-    "task_id",
-    "user_id",
-    "user_email",
-    "user_first_name",
-    "user_last_name",
-    "prompt",
-];
+const TARGETS: [&str; 6] =
+    ["task_id", "user_id", "user_email", "user_first_name", "user_last_name", "prompt"];
 
 /// A checked `params_mapping`: for each target the path that was named last.
 #[derive(Default)]
@@ -63,10 +57,7 @@ impl<'de> Visitor<'de> for Entries {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Spec, A::Error> {
         let mut spec = Spec::default();
         while let Some((target, path)) = map.next_entry::<String, String>()? {
-            let known = TARGETS
-                .into_iter()
-                .zip(&mut spec.paths)
-                .find(|(name, _)| *name == target);
+            let known = TARGETS.into_iter().zip(&mut spec.paths).find(|(name, _)| *name == target);
             let Some((_, slot)) = known else {
                 let expected = TARGETS.join(", ");
                 return Err(A::Error::custom(format!(
@@ -93,14 +84,8 @@ mod tests {
     fn paths_come_with_their_targets() {
         let spec =
             Spec::parse(r#" {"prompt":"message.text", "task_id" : "chat\u002eid"} "#).unwrap();
-        let found: Vec<_> = spec
-            .paths()
-            .map(|(target, path)| (target, path.pointer()))
-            .collect();
-        assert_eq!(
-            found,
-            [("task_id", "/chat/id"), ("prompt", "/message/text")]
-        );
+        let found: Vec<_> = spec.paths().map(|(target, path)| (target, path.pointer())).collect();
+        assert_eq!(found, [("task_id", "/chat/id"), ("prompt", "/message/text")]);
     }
 
     #[test]
@@ -116,19 +101,11 @@ mod tests {
 
     #[test]
     fn broken_json_is_refused() {
-        for json in [
-            "",
-            "{",
-            "prompt",
-            r#"{"prompt":"a",}"#,
-            r#"{"prompt":"a"} x"#,
-            r#"{"prompt" "a"}"#,
-        ] {
+        for json in
+            ["", "{", "prompt", r#"{"prompt":"a",}"#, r#"{"prompt":"a"} x"#, r#"{"prompt" "a"}"#]
+        {
             let message = refusal(json);
-            assert!(
-                message.starts_with("params_mapping is not valid JSON: "),
-                "{json}: {message}"
-            );
+            assert!(message.starts_with("params_mapping is not valid JSON: "), "{json}: {message}");
         }
     }
 
@@ -144,10 +121,7 @@ mod tests {
             r#"{"prompt":["a"]}"#,
         ] {
             let message = refusal(json);
-            assert!(
-                message.starts_with("params_mapping: invalid type: "),
-                "{json}: {message}"
-            );
+            assert!(message.starts_with("params_mapping: invalid type: "), "{json}: {message}");
         }
     }
 

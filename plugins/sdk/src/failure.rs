@@ -14,12 +14,7 @@ use alloc::string::String;
 impl Failure {
     /// A failure with a code of the plugin's own: HTTP 500.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-            retry_after_ms: None,
-            extra: None,
-        }
+        Self { code: code.into(), message: message.into(), retry_after_ms: None, extra: None }
     }
 
     /// The caller sent something that makes no sense: HTTP 400.

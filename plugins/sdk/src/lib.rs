@@ -42,21 +42,27 @@
 //!
 //! Its `Cargo.toml` says `crate-type = ["cdylib"]`; `cargo build --release --target wasm32-wasip2` makes
 //! the component. The standard library may be used; [`without_std!`] is for plugins that do without.
+//!
+//! # Memory
+//!
+//! With the feature `bump-allocator` (on by default) memory is handed out and never taken back, since it
+//! is gone when the call ends. A plugin that allocates and frees in a long loop, in sum more than its
+//! memory limit, should turn the feature off; one without the standard library then brings an allocator.
 
 #![no_std]
 
 extern crate alloc;
 
-pub mod allocator;
+#[cfg(any(test, all(feature = "bump-allocator", target_arch = "wasm32")))]
+mod allocator;
 mod failure;
 mod path;
 mod roles;
+#[doc(hidden)]
+pub mod without_std;
 
 /// The imports, generated once; the roles refer to these types.
-#[expect(
-    missing_docs,
-    reason = "generated from wit/, which documents what needs documenting"
-)]
+#[expect(missing_docs, reason = "generated from wit/, which documents what needs documenting")]
 mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
@@ -73,37 +79,3 @@ pub use bindings::wasi::config::store as config;
 pub use bindings::wasi::logging::logging;
 pub use path::{DotPath, InvalidPath};
 pub use roles::{getter, mapper, replier, toolbox, verifier};
-
-/// Makes a plugin that is `#![no_std]` complete: a panic handler, and the function through which the
-/// host allocates what it hands over. Such a plugin imports nothing but what it uses itself.
-///
-/// Not for plugins that use the standard library, which brings both. Natively it expands to nothing;
-/// say `#![cfg_attr(target_arch = "wasm32", no_std)]`, so that `cargo test` works.
-#[macro_export]
-macro_rules! without_std {
-    () => {
-        #[cfg(target_arch = "wasm32")]
-        const _: () = {
-            // `memcmp` and its like come from libc on this target; nothing else is taken from it.
-            #[link(name = "c")]
-            unsafe extern "C" {}
-
-            // Formatting the panic would cost more code than many plugins have. The host reports a
-            // trap, with the names of the functions where the plugin was not stripped.
-            #[panic_handler]
-            fn panic(_: &::core::panic::PanicInfo<'_>) -> ! {
-                ::core::arch::wasm32::unreachable()
-            }
-
-            #[unsafe(export_name = "cabi_realloc")]
-            unsafe extern "C" fn cabi_realloc(
-                old: *mut u8,
-                old_size: usize,
-                align: usize,
-                new_size: usize,
-            ) -> *mut u8 {
-                unsafe { $crate::allocator::host_realloc(old, old_size, align, new_size) }
-            }
-        };
-    };
-}

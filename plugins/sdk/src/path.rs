@@ -194,10 +194,7 @@ impl fmt::Display for InvalidPath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EmptySegment(path) => {
-                write!(
-                    formatter,
-                    "`{path}` has an empty segment; a path looks like `items.0.name`"
-                )
+                write!(formatter, "`{path}` has an empty segment; a path looks like `items.0.name`")
             }
             Self::TooManySegments(path) => {
                 write!(formatter, "`{path}` has more than {SEGMENTS_MAX} segments")
@@ -253,10 +250,7 @@ mod tests {
     #[test]
     fn empty_segments_are_refused() {
         for text in ["", ".", "a.", ".a", "a..b"] {
-            assert_eq!(
-                DotPath::parse(text),
-                Err(InvalidPath::EmptySegment(text.to_owned()))
-            );
+            assert_eq!(DotPath::parse(text), Err(InvalidPath::EmptySegment(text.to_owned())));
         }
     }
 
@@ -295,10 +289,7 @@ mod tests {
 
     #[test]
     fn escaped_segments_find_the_name_that_was_meant() {
-        check(
-            r#"{"a/b":{"~1":1},"~":2}"#,
-            &[("a/b.~1", Some("1")), ("~", Some("2")), ("a", None)],
-        );
+        check(r#"{"a/b":{"~1":1},"~":2}"#, &[("a/b.~1", Some("1")), ("~", Some("2")), ("a", None)]);
     }
 
     #[test]
@@ -320,13 +311,7 @@ mod tests {
     #[test]
     fn what_is_not_json_holds_nothing() {
         for json in [
-            "",
-            "a",
-            "{",
-            r#"{"a":1"#,
-            r#"{"a":1} x"#,
-            r#"{"a":1,}"#,
-            r#""{\"a\":1} x""#,
+            "", "a", "{", r#"{"a":1"#, r#"{"a":1} x"#, r#"{"a":1,}"#, r#""{\"a\":1} x""#,
             r#""\ud800""#,
         ] {
             check(json, &[("a", None)]);
@@ -348,13 +333,9 @@ mod tests {
             "/a" => Some(r#""{\"b\":2,\"c\":3}""#.to_owned()),
             _ => None,
         };
-        for (text, found) in [
-            ("a.b", Some("1")),
-            ("a.c", Some("3")),
-            ("a.d", None),
-            ("d.a", None),
-            ("d", None),
-        ] {
+        for (text, found) in
+            [("a.b", Some("1")), ("a.c", Some("3")), ("a.d", None), ("d.a", None), ("d", None)]
+        {
             assert_eq!(path(text).find_with(host).as_deref(), found, "{text}");
         }
     }

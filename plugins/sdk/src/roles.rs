@@ -125,10 +125,7 @@ impl mapper::Mapped {
 
     /// Answers at once and starts nothing: a handshake.
     pub fn reply(reply: HttpReply) -> Self {
-        Self {
-            reply: Some(reply),
-            ..Self::with_action("reply")
-        }
+        Self { reply: Some(reply), ..Self::with_action("reply") }
     }
 
     /// Sets a parameter: `task_id`, `user_id`, `user_email`, `user_first_name`, `user_last_name` or
@@ -168,12 +165,7 @@ impl mapper::Mapped {
 impl HttpReply {
     /// An answer with this status and body, and no headers yet.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: body.into(),
-            extra: None,
-        }
+        Self { status, headers: Vec::new(), body: body.into(), extra: None }
     }
 
     /// Adds a header; its name is given in lower case.

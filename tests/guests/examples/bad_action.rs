@@ -2,7 +2,4 @@
 
 use guests::Mapped;
 
-guests::mapper!(|_| Ok(Mapped {
-    action: "explode".into(),
-    ..Mapped::run()
-}));
+guests::mapper!(|_| Ok(Mapped { action: "explode".into(), ..Mapped::run() }));

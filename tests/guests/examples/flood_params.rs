@@ -4,8 +4,5 @@ use guests::Mapped;
 
 guests::mapper!(|_| {
     let params = vec![(String::new(), String::new()); 1_000_000];
-    Ok(Mapped {
-        params,
-        ..Mapped::run()
-    })
+    Ok(Mapped { params, ..Mapped::run() })
 });

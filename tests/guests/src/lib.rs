@@ -44,11 +44,7 @@ macro_rules! tool {
         impl $crate::sdk::toolbox::Guest for Toolbox {
             fn list_tools() -> Result<Vec<$crate::sdk::toolbox::Tool>, $crate::Failure> {
                 let schema = r#"{"type":"object"}"#;
-                Ok(vec![$crate::sdk::toolbox::Tool::new(
-                    $name,
-                    "A tool of a test.",
-                    schema,
-                )])
+                Ok(vec![$crate::sdk::toolbox::Tool::new($name, "A tool of a test.", schema)])
             }
 
             fn call_tool(
