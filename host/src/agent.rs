@@ -186,10 +186,7 @@ impl Runner {
         }
         let turns = kept.into_iter().rev().flat_map(|task| {
             let text = task.result.clone().unwrap_or_default();
-            [
-                Message::User(user_message(task)),
-                Message::Assistant { text, tool_calls: Vec::new() },
-            ]
+            [Message::User(user_message(task)), Message::Assistant { text, tool_calls: Vec::new() }]
         });
         Ok(turns.collect())
     }

@@ -23,9 +23,14 @@ const EXIT_USAGE: u8 = 64;
 
 /// Any HTTP caller triggers an AI agent; every integration is a sandboxed WebAssembly component.
 #[derive(Debug, Parser)]
-#[command(name = "wardgate", version, about, after_help = "\
+#[command(
+    name = "wardgate",
+    version,
+    about,
+    after_help = "\
 First run: `wardgate serve --data ./data --demo` starts a gateway with a demo tenant and prints one line \
-of JSON with its keys and URLs.")]
+of JSON with its keys and URLs."
+)]
 struct Arguments {
     /// A settings file; `wardgate settings` prints all settings with their defaults.
     #[arg(long, global = true, value_name = "FILE")]
@@ -126,7 +131,9 @@ impl ForTenant {
         let Some(wanted) = &self.tenant else {
             return match tenants.as_slice() {
                 [only] => Ok(only.id),
-                [] => anyhow::bail!("there is no tenant yet; `wardgate tenant create NAME` makes one"),
+                [] => {
+                    anyhow::bail!("there is no tenant yet; `wardgate tenant create NAME` makes one")
+                }
                 _ => anyhow::bail!("there are several tenants; say which with --tenant"),
             };
         };

@@ -148,7 +148,6 @@ impl Gateway {
     }
 
     /// Every route, for tests and benchmarks that need no socket.
-    #[must_use]
     pub fn router(&self) -> Router {
         router(Arc::clone(&self.handles))
     }

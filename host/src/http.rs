@@ -55,9 +55,7 @@ pub fn router(handles: Arc<Handles>) -> Router {
         .route(
             "/api/webhooks/agents/{token}",
             // A GET starts a run here, and a HEAD must not: it would be answered like a GET.
-            get(agent_webhook::receive_query)
-                .post(agent_webhook::receive)
-                .head(method_not_allowed),
+            get(agent_webhook::receive_query).post(agent_webhook::receive).head(method_not_allowed),
         )
         .route("/api/task_status", get(task_status::read))
         .route("/v1/tasks/{id}", get(rest::task))

@@ -84,9 +84,9 @@ impl Arrival {
     ///
     /// # Errors
     /// [`IntakeError::Request`].
-    pub async fn read(parts: RequestParts) -> Result<Self, IntakeError> {
+    pub async fn read(mut parts: RequestParts) -> Result<Self, IntakeError> {
         let payload = body::payload(&parts.headers, parts.body.clone()).await?;
-        Ok(Self::with(parts, payload))
+        take_tokens_out(&mut parts, payload).map(|payload| Self::with(parts, payload))
     }
 
     /// Reads a body that has to be JSON (CONTRACT D3).
@@ -139,6 +139,26 @@ impl Arrival {
     pub fn agent_id(&self) -> Result<Option<String>, IntakeError> {
         self.sources(&[]).text("agent_id")
     }
+}
+
+/// Checks `user_tokens` and takes them out of all that plugins and stores get to see (CONTRACT X8). They
+/// are for MCP servers, of which this version has none, so they are not kept.
+fn take_tokens_out(parts: &mut RequestParts, payload: Payload) -> Result<Payload, IntakeError> {
+    const TOKENS: &str = "user_tokens";
+    let in_body = payload.fields().is_some_and(|mut fields| fields.any(|(name, _)| name == TOKENS));
+    let in_query = parts.pairs.iter().any(|(name, _)| name == TOKENS);
+    if !in_body && !in_query {
+        return Ok(payload);
+    }
+    Sources { query: &parts.pairs, payload: &payload, mapped: &[] }.object(TOKENS)?;
+    parts.pairs.retain(|(name, _)| name != TOKENS);
+    parts.query = query::without(&parts.query, TOKENS);
+    if !in_body {
+        return Ok(payload);
+    }
+    let rest = payload.without(TOKENS);
+    parts.body = Bytes::copy_from_slice(rest.text().as_bytes());
+    Ok(rest)
 }
 
 /// Decodes a query.
@@ -223,9 +243,7 @@ pub async fn resolve(
         getter: sources.text("getter")?,
         json: sources.boolean("json")?,
     };
-    // Checked so that a mistake shows at once; the tokens are for MCP servers and the switch for
-    // uploads, neither of which this version has, so neither is kept.
-    sources.object("user_tokens")?;
+    // Checked so that a mistake shows at once; it is for uploads, which this version does not take.
     sources.boolean("disable_attachment_injection")?;
     let prompt = sources.text("prompt")?;
     Ok(Resolved::Run(Box::new(AgentCall {
@@ -373,8 +391,9 @@ fn idempotency(arrival: &Arrival) -> Result<Option<IdempotencyClaim>, IntakeErro
     if text.is_empty() {
         return Ok(None);
     }
-    let key: IdempotencyKey =
-        text.parse().map_err(|error: crate::ids::ParseIdError| IntakeError::bad(&error.to_string()))?;
+    let key: IdempotencyKey = text
+        .parse()
+        .map_err(|error: crate::ids::ParseIdError| IntakeError::bad(&error.to_string()))?;
     let mut hasher = blake3::Hasher::new();
     for part in [incoming.method.as_str().as_bytes(), incoming.query.as_bytes(), &incoming.body] {
         hasher.update(&(part.len() as u64).to_le_bytes());

@@ -52,6 +52,9 @@ pub enum PluginUnavailable {
 
 type Key = (TenantId, PluginName);
 
+/// A binding, and the text of the grants it was bound under.
+type Bound = (String, Arc<Binding>);
+
 /// The plugins of all tenants.
 #[derive(Debug, Clone)]
 pub struct Plugins {
@@ -63,7 +66,7 @@ pub struct Plugins {
     ready: Cache<Key, Arc<Binding>>,
     /// What is bound, with the grants it was bound under: as long as neither component nor grants
     /// change, the same binding is kept, since it counts the calls in flight.
-    bound: Arc<Mutex<HashMap<Key, (String, Arc<Binding>)>>>,
+    bound: Arc<Mutex<HashMap<Key, Bound>>>,
 }
 
 impl Plugins {
@@ -133,9 +136,10 @@ impl Plugins {
                 if let Some(loaded) = self.sandbox.loaded(installed.digest) {
                     return Ok(loaded);
                 }
-                let component = tokio::fs::read(self.component_path(installed.digest))
-                    .await
-                    .map_err(|error| PluginUnavailable::File(name.clone(), "its component", error))?;
+                let component =
+                    tokio::fs::read(self.component_path(installed.digest)).await.map_err(
+                        |error| PluginUnavailable::File(name.clone(), "its component", error),
+                    )?;
                 if PluginDigest::of(&component) != installed.digest {
                     return Err(PluginUnavailable::Tampered(name.clone()));
                 }
@@ -152,7 +156,11 @@ impl Plugins {
     }
 
     /// What the operator's file says; nothing where there is none, and nothing is granted then.
-    fn grants_text(&self, tenant: TenantId, name: &PluginName) -> Result<String, PluginUnavailable> {
+    fn grants_text(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+    ) -> Result<String, PluginUnavailable> {
         match std::fs::read_to_string(self.grants_path(tenant, name)) {
             Ok(text) => Ok(text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),

@@ -86,11 +86,8 @@ struct Shop {
 /// Starts the workers.
 #[must_use]
 pub fn start(store: Store, runner: Runner, settings: QueueSettings) -> (Queue, Workers) {
-    let queue = Queue {
-        store: store.clone(),
-        wake: Arc::new(Notify::new()),
-        waiters: Waiters::default(),
-    };
+    let queue =
+        Queue { store: store.clone(), wake: Arc::new(Notify::new()), waiters: Waiters::default() };
     let leases = Leases::new(store.clone(), settings.lease);
     let stop_running = CancellationToken::new();
     let shop = Shop {

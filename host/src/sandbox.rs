@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OnceCell, Semaphore};
-use wasmtime::component::{InstancePre, Linker};
 use wasmtime::Engine;
+use wasmtime::component::{InstancePre, Linker};
 
 pub use call::{Called, Mapped, ReplyNow, Tool};
 pub use engine::PoolSize;
@@ -190,6 +190,9 @@ impl Drop for SlowLane {
     }
 }
 
+/// A component that is loaded, or is being loaded by the first who asked for it.
+type Loading = Arc<OnceCell<Arc<Loaded>>>;
+
 /// The sandbox of one gateway. Cloning gives another handle.
 #[derive(Clone)]
 pub struct Sandbox {
@@ -197,7 +200,7 @@ pub struct Sandbox {
     linker: Arc<Linker<CallState>>,
     cache: Arc<CodeCache>,
     compilations: Arc<Semaphore>,
-    components: Arc<Mutex<HashMap<PluginDigest, Arc<OnceCell<Arc<Loaded>>>>>>,
+    components: Arc<Mutex<HashMap<PluginDigest, Loading>>>,
     tenant_calls: Arc<Mutex<HashMap<TenantId, Arc<Semaphore>>>>,
     tenant_calls_max: usize,
 }

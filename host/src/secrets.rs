@@ -121,8 +121,12 @@ impl HostKey {
         // Written beside and linked into place: a crash leaves no half a key, and of two processes
         // that start at once both end with the first one's.
         let beside = path.with_extension(format!("new-{}", std::process::id()));
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
         file.write_all(bytes.as_ref())?;
         file.sync_all()?;
         let linked = fs::hard_link(&beside, path);

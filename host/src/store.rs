@@ -58,7 +58,8 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Opens the store in this file; makes it, for its owner only, if there is none; brings its schema
-    /// up to date. The caller sees to it that no other process has it open.
+    /// up to date. One process at a time may accept and run tasks; the caller sees to that. Another one
+    /// may change what tenants own meanwhile: commands do.
     ///
     /// # Errors
     /// When the file cannot be opened or made, or is no store.

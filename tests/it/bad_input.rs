@@ -51,6 +51,9 @@ async fn x16_broken_json_is_refused() {
     ];
     let bodies: Vec<_> = broken.iter().map(|body| ("application/json", *body)).collect();
     refused(&gateway, &bodies).await;
+    // `curl -d` declares what it sends as a form.
+    let cut: [&[u8]; 5] = [b"{", b"{\"prompt\": \"a=b", b"[1,]", b"{'prompt':'x'}", b" {\"a\":1}}"];
+    refused(&gateway, &cut.map(|body| (FORM, body))).await;
     refused(&gateway, &[("text/plain", b"hello"), ("application/octet-stream", b"\x89PNG")]).await;
 }
 
@@ -61,11 +64,9 @@ async fn x16_absurd_nesting_is_refused() {
     let objects = "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000);
     let open = "[".repeat(1_000_000);
     for deep in [&arrays, &objects, &open] {
-        refused(
-            &gateway,
-            &[("application/json", deep.as_bytes()), ("text/plain", deep.as_bytes())],
-        )
-        .await;
+        for declared in ["application/json", "text/plain", FORM] {
+            refused(&gateway, &[(declared, deep.as_bytes())]).await;
+        }
     }
     // Also where JSON travels inside of something else.
     for name in ["params_mapping", "user_tokens"] {

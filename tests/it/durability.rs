@@ -1,6 +1,8 @@
 //! What was acknowledged is done, whatever happens to the process (contract section 4). The real program
 //! on a real folder, killed and told to stop.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -92,9 +94,9 @@ async fn what_was_acknowledged_survives_a_kill() {
 async fn a_kill_in_the_middle_of_a_burst_loses_nothing_that_was_acknowledged() {
     let home = Home::new();
     let gateway = Child::serve(&home, &[]);
-    let mut burst = JoinSet::new();
+    let (mut burst, count) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
     for n in 0..8 {
-        let agent = (*gateway).clone();
+        let (agent, count) = ((*gateway).clone(), Arc::clone(&count));
         burst.spawn(async move {
             let mut acknowledged = Vec::new();
             for m in 0.. {
@@ -107,14 +109,15 @@ async fn a_kill_in_the_middle_of_a_burst_loses_nothing_that_was_acknowledged() {
                 }
                 let id = response.headers()["x-task-id"].to_str().unwrap().to_owned();
                 acknowledged.push((key, id));
+                count.fetch_add(1, Relaxed);
             }
             acknowledged
         });
     }
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    until("a burst under way", async || (count.load(Relaxed) > 40).then_some(())).await;
     gateway.kill();
     let acknowledged: Vec<_> = burst.join_all().await.into_iter().flatten().collect();
-    assert!(acknowledged.len() > 8, "the burst was too short to show anything");
+    assert!(acknowledged.len() > 40);
 
     let gateway = Child::serve(&home, &[]);
     for (key, id) in &acknowledged {

@@ -81,7 +81,8 @@ async fn x24_where_the_key_is_sent_with_the_api_key_in_the_query_that_makes_no_d
 
 #[tokio::test]
 async fn x24_a_synchronous_original_that_still_runs_is_409() {
-    let server = ModelServer::start([Reply::Silence]).await;
+    let mut server = ModelServer::start([Reply::Silence]).await;
+    server.turn_time_max = Duration::from_secs(4);
     let gateway = Setup::new()
         .settings(|settings| server.put_into(settings))
         .agent(|agent| agent.model = "scripted".to_owned())

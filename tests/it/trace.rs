@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Gateway, Setup};
+use crate::support::{Gateway, PATIENCE, Setup};
 
 fn roles(thread: &[Value]) -> Vec<&str> {
     thread.iter().map(|step| step["role"].as_str().unwrap()).collect()
@@ -65,11 +65,12 @@ async fn a_failure_is_a_step_with_its_reason() {
 #[tokio::test]
 async fn a_run_that_takes_too_long_shows_how_far_it_came() {
     let script = [Reply::Tool("calculate", r#"{"expression":"6*7"}"#), Reply::Silence];
-    let server = ModelServer::start(script).await;
+    let mut server = ModelServer::start(script).await;
+    server.turn_time_max = PATIENCE;
     let gateway = Setup::new()
         .settings(|settings| {
             server.put_into(settings);
-            settings.queue.run_time_max = Duration::from_millis(700);
+            settings.queue.run_time_max = Duration::from_secs(3);
         })
         .agent(|agent| agent.model = "scripted".to_owned())
         .start()
@@ -77,7 +78,7 @@ async fn a_run_that_takes_too_long_shows_how_far_it_came() {
     let answer = gateway.ask(json!({"prompt": "hello"})).await;
     assert_eq!(answer.json()["status"], "failed");
     let reason = answer.json()["result"].clone();
-    assert!(reason.as_str().unwrap().contains("did not end within"), "{reason}");
+    assert!(reason.as_str().unwrap().contains("did not end within 3 seconds"), "{reason}");
     let thread = gateway.thread(&answer.task_id()).await;
     assert_eq!(roles(&thread), ["user", "assistant", "tool", "system"]);
     assert_eq!(thread[3]["content"], reason);

@@ -63,11 +63,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
 
 /// Through the gateway. With `runs_max` 0 the tasks are accepted and left; otherwise the same process
 /// runs them meanwhile, each of which takes two more commits.
-async fn over_http(
-    runs_max: usize,
-    connections: usize,
-    round: Duration,
-) -> anyhow::Result<f64> {
+async fn over_http(runs_max: usize, connections: usize, round: Duration) -> anyhow::Result<f64> {
     let bed = Bed::make(runs_max).await?;
     let request = bed.request("&asynchronous=true", TELEGRAM).into();
     let listener = TcpListener::bind("127.0.0.1:0").await?;

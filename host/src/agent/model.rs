@@ -131,7 +131,8 @@ impl Models {
         for (name, model) in settings {
             let ModelSettings::OpenaiCompatible { api_key, .. } = model;
             redactor.add(api_key.expose_secret());
-            by_name.insert(name.clone(), Arc::new(openai_compatible::OpenaiCompatible::new(model)?));
+            by_name
+                .insert(name.clone(), Arc::new(openai_compatible::OpenaiCompatible::new(model)?));
         }
         Ok(Self { by_name: Arc::new(by_name), redactor })
     }

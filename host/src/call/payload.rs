@@ -164,6 +164,21 @@ impl Payload {
         Some(fields.iter().map(move |field| (&*field.name, field.value.text(text))))
     }
 
+    /// The same object without one of its fields.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Self {
+        let Some(fields) = self.fields() else {
+            return self.clone();
+        };
+        let kept = fields.filter(|(field, _)| *field != name).map(|(field, value)| {
+            let field = serde_json::Value::from(field);
+            format!("{field}:{value}")
+        });
+        let text = format!("{{{}}}", kept.collect::<Vec<_>>().join(","));
+        // Fields of an object make an object.
+        Self::parse(text.into()).unwrap_or_else(|_| Self::empty())
+    }
+
     /// The text of the value at an RFC 6901 pointer. Of equal keys the last one counts.
     #[must_use]
     pub fn find(&self, pointer: &str) -> Option<&str> {

@@ -53,7 +53,8 @@ impl Agent {
                     .with_context(|| format!("cannot read {}", definition.display()))?;
                 let definition: AgentDefinition = toml::from_str(&text)
                     .with_context(|| format!("{} is no agent file", definition.display()))?;
-                if definition.model != "offline" && !settings.models.contains_key(&definition.model) {
+                if definition.model != "offline" && !settings.models.contains_key(&definition.model)
+                {
                     anyhow::bail!("the settings have no model {:?}", definition.model);
                 }
                 let agents = folder.store.agents(tenant).await?;

@@ -86,5 +86,6 @@ impl Plugin {
 fn name_of(component: &std::path::Path) -> anyhow::Result<PluginName> {
     let stem = component.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let name = stem.replace('_', "-").to_ascii_lowercase();
-    name.parse().with_context(|| format!("{stem:?} does not make a plugin name; give one with --name"))
+    name.parse()
+        .with_context(|| format!("{stem:?} does not make a plugin name; give one with --name"))
 }

@@ -45,8 +45,9 @@ impl Serve {
         }
         let folder = DataFolder::open(&self.data, Clock::system()).await?;
         let listen = settings.http.listen;
-        let listener =
-            TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen}"))?;
         let listening = listener.local_addr()?;
         let gateway = Gateway::build(&folder, settings).await?;
         let public_url = gateway.public_url(listening);

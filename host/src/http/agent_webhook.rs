@@ -25,7 +25,8 @@ pub(super) async fn receive(
     let (head, body) = request.into_parts();
     let body = body::read(&head.headers, body, &handles.settings).await;
     let parts = parts(head, body.map_err(ApiError::shaped_as_docsgpt)?)?;
-    let arrival = Arrival::read_json(parts).map_err(|error| ApiError::from(error).as_docsgpt())?;
+    let arrival =
+        Arrival::read_json(parts).map_err(|error| ApiError::from(error).worded_as_docsgpt())?;
     trigger(&handles, caller, arrival).await
 }
 

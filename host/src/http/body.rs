@@ -22,7 +22,8 @@ pub(super) async fn read(
     settings: &HttpSettings,
 ) -> Result<Bytes, ApiError> {
     let limit = settings.body_bytes_max;
-    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let declared =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if declared.is_some_and(|declared: usize| declared > limit) {
         return Err(too_long(limit));
     }
@@ -42,9 +43,7 @@ fn too_long(limit: usize) -> ApiError {
 /// A body that is there already, as most are, is taken without setting a timer.
 async fn timed<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let mut work = std::pin::pin!(work);
-    let first = std::future::poll_fn(|context| {
-        std::task::Poll::Ready(work.as_mut().poll(context))
-    });
+    let first = std::future::poll_fn(|context| std::task::Poll::Ready(work.as_mut().poll(context)));
     match first.await {
         std::task::Poll::Ready(done) => Some(done),
         std::task::Poll::Pending => tokio::time::timeout(limit, work).await.ok(),

@@ -64,7 +64,7 @@ impl ApiError {
     }
 
     /// The same error in DocsGPT's words.
-    pub(super) fn as_docsgpt(self) -> Self {
+    pub(super) fn worded_as_docsgpt(self) -> Self {
         let detail = if self.status == 400 && matches!(self.fault, Fault::Caller) {
             "Invalid or missing JSON data in request body".to_owned()
         } else {

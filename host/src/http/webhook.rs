@@ -18,9 +18,18 @@ use crate::intake::{self, AgentCall, Arrival, RequestParts, Resolved};
 use crate::sandbox::ReplyNow;
 use crate::tasks::{Accepted, NewTask, Status};
 
-/// Headers that a mapper's immediate reply may not set: they are the connection's.
-const REPLY_HEADERS_FORBIDDEN: [&str; 6] =
-    ["connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"];
+/// Headers that a mapper's immediate reply may not set: they are the connection's, or say what only the
+/// gateway can know.
+const REPLY_HEADERS_FORBIDDEN: [&str; 8] = [
+    "connection",
+    "content-length",
+    "idempotent-replayed",
+    "keep-alive",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "x-task-id",
+];
 
 /// `POST /`.
 pub(super) async fn receive(
@@ -28,7 +37,9 @@ pub(super) async fn receive(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     match resolve(&handles, request).await? {
-        Resolved::Ignore => Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string())),
+        Resolved::Ignore => {
+            Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
+        }
         Resolved::Reply(reply) => reply_now(reply),
         Resolved::Run(call) => run(&handles, *call).await,
     }
@@ -86,14 +97,8 @@ pub(super) async fn resolve(
     Ok(intake::resolve(&handles.plugins, caller, &arrival).await?)
 }
 
-async fn late(
-    handles: &Handles,
-    key: Option<&str>,
-    arrival: &Arrival,
-) -> Result<Caller, ApiError> {
-    let agent = arrival
-        .agent_id()?
-        .ok_or_else(|| ApiError::caller(400, "agent_id is required"))?;
+async fn late(handles: &Handles, key: Option<&str>, arrival: &Arrival) -> Result<Caller, ApiError> {
+    let agent = arrival.agent_id()?.ok_or_else(|| ApiError::caller(400, "agent_id is required"))?;
     Ok(handles.access.caller(key, &agent).await?)
 }
 
@@ -156,8 +161,13 @@ async fn answer_with(
         .await?
         .ok_or_else(|| ApiError::host("the task is gone"))?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let body = answer::shape(&handles.plugins, agent, &task, &call.wanted, call.request_id).await?;
-    Ok(with_task_headers(json_answer(status, body), id))
+    let body = answer::shape(&handles.plugins, agent, &task, &call.wanted, call.request_id).await;
+    // Without an answer the caller still learns which task it was.
+    let response = match body {
+        Ok(body) => json_answer(status, body),
+        Err(error) => ApiError::from(error).into_response(),
+    };
+    Ok(with_task_headers(response, id))
 }
 
 /// The answer under an idempotency key that was used before (CONTRACT D6).
@@ -214,8 +224,10 @@ pub(super) fn reply_now(reply: ReplyNow) -> Result<Response, ApiError> {
     response.headers_mut().remove(CONTENT_TYPE);
     for (name, value) in &reply.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("a header's name"))?;
-        if REPLY_HEADERS_FORBIDDEN.contains(&name.as_str()) {
-            return Err(wrong("a header of the connection"));
+        if REPLY_HEADERS_FORBIDDEN.contains(&name.as_str())
+            || name.as_str().starts_with("x-wardgate-")
+        {
+            return Err(wrong("a header that is the gateway's"));
         }
         let value = HeaderValue::from_str(value).map_err(|_| wrong("a header's value"))?;
         response.headers_mut().append(name, value);

@@ -45,8 +45,8 @@ pub(super) async fn payload(headers: &HeaderMap, body: Bytes) -> Result<Payload,
     match declared {
         Declared::Json => parse(body),
         Declared::Form if looks_like_json(&body) => match Payload::parse(body.clone()) {
-            Ok(payload) => Ok(payload),
-            Err(not_json) => form(&body).map_err(|_| IntakeError::bad(&not_json.to_string())),
+            Err(_) if has_a_name_without_quotes(&body) => form(&body),
+            parsed => parsed.map_err(|error| IntakeError::bad(&error.to_string())),
         },
         Declared::Form => form(&body),
         Declared::Multipart => multipart(headers, body).await,
@@ -77,6 +77,12 @@ fn parse(body: Bytes) -> Result<Payload, IntakeError> {
 
 fn looks_like_json(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+/// Whether what looks like JSON and is none may be a form that begins with a brace. Broken or absurdly
+/// deep JSON, which `curl -d` declares as a form too, has a quote before its first `=` or no `=` at all.
+fn has_a_name_without_quotes(body: &[u8]) -> bool {
+    body.iter().find(|byte| matches!(byte, b'=' | b'"')) == Some(&b'=')
 }
 
 fn declared(headers: &HeaderMap) -> Result<Declared, IntakeError> {
@@ -112,9 +118,8 @@ fn unknown(declared: &str) -> IntakeError {
 }
 
 fn form(body: &[u8]) -> Result<Payload, IntakeError> {
-    let fields = super::query::decode(body).map_err(|error| {
-        IntakeError::bad(&format!("the body is not a valid form: {error}"))
-    })?;
+    let fields = super::query::decode(body)
+        .map_err(|error| IntakeError::bad(&format!("the body is not a valid form: {error}")))?;
     if fields.len() > FIELDS_MAX {
         return Err(IntakeError::bad("the form has more than 1,000 fields"));
     }

@@ -59,7 +59,8 @@ mod tests {
     #[test]
     fn names_and_values_are_decoded_once() {
         let decoded = decode(b"a=1&b=x+y%2Bz&c&=d&&e=%7B%22k%22%3A1%7D&a=2").unwrap();
-        let expected = [("a", "1"), ("b", "x y+z"), ("c", ""), ("", "d"), ("e", "{\"k\":1}"), ("a", "2")];
+        let expected =
+            [("a", "1"), ("b", "x y+z"), ("c", ""), ("", "d"), ("e", "{\"k\":1}"), ("a", "2")];
         assert_eq!(decoded, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
         assert_eq!(decode(b"a=%25%32"), Ok(vec![("a".to_owned(), "%2".to_owned())]));
         assert_eq!(decode(b"a=%f"), Ok(vec![("a".to_owned(), "%f".to_owned())]));

@@ -51,7 +51,9 @@ impl CodeCache {
         if self.seal_holds(&path, digest) {
             match deserialize(engine, &path) {
                 Ok(component) => return Ok(component),
-                Err(error) => tracing::warn!(%digest, %error, "compiled plugin does not load; compiling"),
+                Err(error) => {
+                    tracing::warn!(%digest, %error, "compiled plugin does not load; compiling")
+                }
             }
         }
         let code = engine.precompile_component(source)?;
@@ -93,7 +95,10 @@ impl CodeCache {
     }
 }
 
-#[expect(unsafe_code, reason = "loading compiled code has no safe form; the seal is what makes it sound")]
+#[expect(
+    unsafe_code,
+    reason = "loading compiled code has no safe form; the seal is what makes it sound"
+)]
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // SAFETY: the file was written by this gateway (its seal has just been checked, or it has just been
     // written), for an engine of the same configuration (part of its name), into a folder that only

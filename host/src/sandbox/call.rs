@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
+use super::Binding;
 use super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::bindings::v0_1::wardgate::plugin::types;
 use super::engine::TICK;
 use super::host_calls::{Budget, CallState, Subject};
 use super::refusal::{Failure, PluginError, Refusal};
-use super::Binding;
 use crate::call::Payload;
 
 /// Most tools of one plugin, and the longest name of one.
@@ -157,16 +157,16 @@ impl Binding {
         }
         let limits = self.granted.limits();
         let (cpu, wall) = (limits.tool_cpu, limits.tool_wall);
-        let begun = Instant::now();
         let ask = Ask::CallTool { name, arguments };
-        let called = match self.permits(begun + wall).await {
+        let called = match self.permits(wall).await {
             Ok(_permits) => {
+                let begun = Instant::now();
                 let budget = Budget { deadline: begun + wall, ticks: ticks(cpu), may_send: true };
                 let state = CallState::new(Arc::clone(self), subject, budget);
                 let work = Box::pin(perform(Arc::clone(self), state, ask));
                 self.finish_slowly(work, begun, cpu, wall).await
             }
-            Err(refusal) => refused(refusal, begun),
+            Err(refusal) => refused(refusal, Instant::now()),
         };
         called.and_then(|told| match told {
             Told::Json(json) => match check_json(&json) {
@@ -181,11 +181,11 @@ impl Binding {
     async fn ask_shortly(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Told> {
         let limits = self.granted.limits();
         let (cpu, wall) = (limits.cpu, limits.wall);
-        let begun = Instant::now();
-        let _permits = match self.permits(begun + wall).await {
+        let _permits = match self.permits(wall).await {
             Ok(permits) => permits,
-            Err(refusal) => return refused(refusal, begun),
+            Err(refusal) => return refused(refusal, Instant::now()),
         };
+        let begun = Instant::now();
         let budget = Budget { deadline: begun + wall, ticks: ticks(cpu), may_send: true };
         let state = CallState::new(Arc::clone(self), subject, budget);
         // Boxed because it may have to move to the other runtime while it runs.
@@ -198,8 +198,10 @@ impl Binding {
     }
 
     /// The permits that bound calls in flight: of the binding, of its tenant, of the pool. They are
-    /// taken in this order by everybody, so nobody waits in a circle.
-    async fn permits(&self, until: Instant) -> Result<[SemaphorePermit<'_>; 3], Refusal> {
+    /// taken in this order by everybody, so nobody waits in a circle. The waiting is not taken from the
+    /// time of the call: that others are many is no fault of this one.
+    async fn permits(&self, patience: Duration) -> Result<[SemaphorePermit<'_>; 3], Refusal> {
+        let until = Instant::now() + patience;
         Ok([
             permit(&self.calls, until).await?,
             permit(&self.tenant_calls, until).await?,

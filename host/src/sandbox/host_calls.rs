@@ -257,9 +257,7 @@ impl config_store::Host for CallState {
         Ok(Ok(self.binding.granted.settings().get(&key).cloned()))
     }
 
-    fn get_all(
-        &mut self,
-    ) -> wasmtime::Result<Result<Vec<(String, String)>, config_store::Error>> {
+    fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config_store::Error>> {
         let settings = self.binding.granted.settings().iter();
         Ok(Ok(settings.map(|(key, value)| (key.clone(), value.clone())).collect()))
     }

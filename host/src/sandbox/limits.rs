@@ -78,7 +78,9 @@ impl LimitsFile {
         let default = Limits::default();
         let ms = |ms: Option<u64>, or: Duration| ms.map_or(or, Duration::from_millis);
         Limits {
-            memory_bytes: self.memory_mib.map_or(default.memory_bytes, |mib| mib.saturating_mul(1 << 20)),
+            memory_bytes: self
+                .memory_mib
+                .map_or(default.memory_bytes, |mib| mib.saturating_mul(1 << 20)),
             output_bytes: self.output_bytes.unwrap_or(default.output_bytes),
             log_bytes: self.log_bytes.unwrap_or(default.log_bytes),
             cpu: ms(self.cpu_ms, default.cpu),

@@ -108,7 +108,11 @@ impl fmt::Display for Refusal {
         match self {
             Self::Trapped(trap) => write!(f, "it crashed ({trap})"),
             Self::OutOfMemory { granted_bytes } => {
-                write!(f, "it wanted more than the {} MiB of memory it is granted", granted_bytes >> 20)
+                write!(
+                    f,
+                    "it wanted more than the {} MiB of memory it is granted",
+                    granted_bytes >> 20
+                )
             }
             Self::OutOfCpuTime { granted_ms } => {
                 write!(f, "it computed for longer than the {granted_ms} ms it is granted")

@@ -6,13 +6,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rows;
-use super::sqlite::{ByRows, execute};
+use super::sqlite::{ByRows, execute, fetch};
 use super::writer::{Session, Waiting, Write};
 use crate::ids::{AgentId, IdempotencyKey, TaskId, TenantId, ThreadId};
 use crate::tasks::{Accepted, IdempotencyClaim, NewTask};
 
 /// How long a key is taken, from the acceptance of its task (CONTRACT D6).
 const KEY_TAKEN_FOR: Duration = Duration::from_hours(24);
+
+// CROSS JOIN keeps the order: first a claim, then the look into the index for it.
+pub(super) static KEY_OWNERS: ByRows = ByRows::new(
+    "SELECT k.tenant_id, k.agent_id, k.key, t.id, k.fingerprint FROM (VALUES",
+    "(?, ?, ?)",
+    ") AS claimed CROSS JOIN idempotency k ON k.tenant_id = claimed.column1 \
+     AND k.agent_id = claimed.column2 AND k.key = claimed.column3 \
+     CROSS JOIN tasks t ON t.sequence = k.task_sequence WHERE k.expires_at > ?",
+);
+
+static INSERT_TASKS: ByRows = ByRows::new(
+    "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, source, \
+     \"user\", prompt, mapping, payload) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "",
+);
+
+// REPLACE, because an expired claim on the same key may still stand there.
+static INSERT_KEYS: ByRows = ByRows::new(
+    "REPLACE INTO idempotency \
+     (task_sequence, tenant_id, agent_id, key, fingerprint, expires_at) VALUES",
+    "(?, ?, ?, ?, ?, ?)",
+    "",
+);
 
 /// A [`NewTask`] whose texts can be bound without being copied, and bound again if the transaction
 /// has to be repeated.
@@ -110,23 +134,17 @@ async fn owners(
     keys: &[ScopedKey],
     session: &mut Session<'_>,
 ) -> sqlx::Result<HashMap<ScopedKey, Owner>> {
-    static LOOK_UP: ByRows = ByRows::new(
-        "SELECT k.tenant_id, k.agent_id, k.key, t.id, k.fingerprint \
-             FROM idempotency k JOIN tasks t ON t.sequence = k.task_sequence \
-             WHERE k.expires_at > ? AND (k.tenant_id, k.agent_id, k.key) IN (VALUES",
-        "(?, ?, ?)",
-        ")",
-    );
     let mut owners = HashMap::new();
-    for (sql, part) in LOOK_UP.parts(keys) {
-        let mut query = sqlx::query(sql).bind(session.now.micros());
+    for (sql, part) in KEY_OWNERS.parts(keys) {
+        let mut query = sqlx::query(sql);
         for (tenant, agent, key) in part {
             query = query
                 .bind(tenant.as_bytes().as_slice())
                 .bind(agent.as_bytes().as_slice())
                 .bind(key.as_str());
         }
-        for row in query.fetch_all(&mut *session.db).await? {
+        query = query.bind(session.now.micros());
+        for row in fetch(query, session.db).await? {
             let owner = Owner { task: rows::task_id(&row, 3)?, fingerprint: rows::bytes(&row, 4)? };
             let key = (rows::tenant_id(&row, 0)?, rows::agent_id(&row, 1)?, rows::parsed(&row, 2)?);
             owners.insert(key, owner);
@@ -136,13 +154,7 @@ async fn owners(
 }
 
 async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx::Result<()> {
-    static INSERT: ByRows = ByRows::new(
-        "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, source, \
-             \"user\", prompt, mapping, payload) VALUES",
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        "",
-    );
-    for (sql, part) in INSERT.parts(new) {
+    for (sql, part) in INSERT_TASKS.parts(new) {
         let mut query = sqlx::query(sql);
         for (sequence, task) in part {
             query = query
@@ -164,19 +176,12 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
 }
 
 async fn insert_keys(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx::Result<()> {
-    // REPLACE, because an expired claim on the same key may still stand there.
-    static INSERT: ByRows = ByRows::new(
-        "REPLACE INTO idempotency \
-             (task_sequence, tenant_id, agent_id, key, fingerprint, expires_at) VALUES",
-        "(?, ?, ?, ?, ?, ?)",
-        "",
-    );
     let expires_at = session.now.plus(KEY_TAKEN_FOR).micros();
     let claims: Vec<_> = new
         .iter()
         .filter_map(|(sequence, task)| Some((sequence, task, task.idempotency.as_ref()?)))
         .collect();
-    for (sql, part) in INSERT.parts(&claims) {
+    for (sql, part) in INSERT_KEYS.parts(&claims) {
         let mut query = sqlx::query(sql);
         for (sequence, task, claim) in part {
             query = query

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use sqlx::error::ErrorKind;
+use sqlx::migrate::MigrateError;
 
 use super::sqlite::sqlite_code;
 
@@ -85,10 +86,19 @@ impl StoreError {
         match (&*error, sqlite_code(&error)) {
             // CORRUPT and NOTADB.
             (_, Some(11 | 26)) => Self::Corrupt { operation, cause },
-            (
-                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Migrate(_),
-                _,
-            ) => Self::Corrupt { operation, cause },
+            (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => {
+                Self::Corrupt { operation, cause }
+            }
+            // A migration that this program does not have, or has otherwise; one that could not run
+            // is as any other statement that could not.
+            (sqlx::Error::Migrate(error), _)
+                if !matches!(
+                    **error,
+                    MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)
+                ) =>
+            {
+                Self::Corrupt { operation, cause }
+            }
             _ => Self::Unavailable { operation, cause },
         }
     }

@@ -9,12 +9,27 @@ use std::sync::Arc;
 use sqlx::Row as _;
 
 use super::rows;
-use super::sqlite::{ByRows, execute};
+use super::sqlite::{ByRows, execute, fetch};
 use super::writer::{Session, Waiting, Write};
 use crate::clock::Timestamp;
 use crate::ids::TaskId;
 use crate::tasks::{Fence, Outcome, Status};
 use crate::trace::Step;
+
+// INDEXED BY, because the planner would rather read all tasks than look up a few.
+pub(super) static END: ByRows = ByRows::new(
+    "UPDATE tasks INDEXED BY tasks_by_id SET status = ended.column3, result = ended.column4, \
+     finished_at = ?, lease_until = NULL FROM (VALUES",
+    "(?, ?, ?, ?)",
+    ") AS ended WHERE tasks.id = ended.column1 AND tasks.fence = ended.column2 \
+     AND tasks.status = 'executing' RETURNING id, fence, sequence",
+);
+
+static INSERT_STEPS: ByRows = ByRows::new(
+    "INSERT INTO steps (task_sequence, position, at, micros, event) VALUES",
+    "(?, ?, ?, ?, ?)",
+    "",
+);
 
 /// The end of a task's run, with texts that can be bound without being copied.
 pub(super) struct Finish {
@@ -90,13 +105,6 @@ async fn end(
     finishes: &[&Finish],
     session: &mut Session<'_>,
 ) -> sqlx::Result<HashMap<(TaskId, Fence), i64>> {
-    static END: ByRows = ByRows::new(
-        "UPDATE tasks SET status = ended.column3, result = ended.column4, finished_at = ?, \
-             lease_until = NULL FROM (VALUES",
-        "(?, ?, ?, ?)",
-        ") AS ended WHERE tasks.id = ended.column1 AND tasks.fence = ended.column2 \
-             AND tasks.status = 'executing' RETURNING id, fence, sequence",
-    );
     let mut ended = HashMap::with_capacity(finishes.len());
     for (sql, part) in END.parts(finishes) {
         let mut query = sqlx::query(sql).bind(session.now.micros());
@@ -107,7 +115,7 @@ async fn end(
                 .bind(finish.status.as_str())
                 .bind(Arc::clone(&finish.result));
         }
-        for row in query.fetch_all(&mut *session.db).await? {
+        for row in fetch(query, session.db).await? {
             let fence = Fence(row.try_get(1)?);
             ended.insert((rows::task_id(&row, 0)?, fence), row.try_get(2)?);
         }
@@ -120,12 +128,7 @@ async fn insert_steps(
     steps: &[(i64, i64, &StoredStep)],
     session: &mut Session<'_>,
 ) -> sqlx::Result<()> {
-    static INSERT: ByRows = ByRows::new(
-        "INSERT INTO steps (task_sequence, position, at, micros, event) VALUES",
-        "(?, ?, ?, ?, ?)",
-        "",
-    );
-    for (sql, part) in INSERT.parts(steps) {
+    for (sql, part) in INSERT_STEPS.parts(steps) {
         let mut query = sqlx::query(sql);
         for (sequence, position, step) in part {
             query = query

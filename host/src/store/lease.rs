@@ -7,10 +7,46 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use super::rows::{self, task_columns};
-use super::sqlite::ByRows;
+use super::sqlite::{ByRows, execute, fetch};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use crate::ids::{TaskId, TenantId};
 use crate::tasks::{Claimed, Fence};
+
+static CLAIM: ByRows = ByRows::new(
+    "UPDATE tasks SET status = 'executing', attempts = attempts + 1, fence = fence + 1, \
+     lease_until = ?, started_at = coalesce(started_at, ?) WHERE sequence IN (",
+    "?",
+    concat!(") RETURNING ", task_columns!()),
+);
+
+// INDEXED BY, because the planner would rather read all tasks than look up a few.
+pub(super) static EXTEND: ByRows = ByRows::new(
+    "UPDATE tasks INDEXED BY tasks_by_id SET lease_until = ? FROM (VALUES",
+    "(?, ?)",
+    ") AS held WHERE tasks.id = held.column1 AND tasks.fence = held.column2 \
+     AND tasks.status = 'executing' RETURNING id, fence",
+);
+
+/// Tenants with pending tasks, behind one of them in the order of their ids. Each step of the
+/// recursion is one look into the index: it costs the same behind a short line and a long one.
+pub(super) const TENANTS_BEHIND: &str = "\
+    WITH RECURSIVE turn (tenant_id, number) AS ( \
+        SELECT (SELECT tenant_id FROM tasks WHERE status = 'pending' AND tenant_id > ?1 \
+                ORDER BY tenant_id LIMIT 1), 1 \
+        UNION ALL \
+        SELECT (SELECT tenant_id FROM tasks \
+                WHERE status = 'pending' AND tenant_id > turn.tenant_id \
+                ORDER BY tenant_id LIMIT 1), number + 1 \
+        FROM turn WHERE turn.tenant_id IS NOT NULL AND number < ?2 \
+    ) SELECT tenant_id FROM turn WHERE tenant_id IS NOT NULL";
+
+pub(super) const PENDING_OF_TENANT: &str = "\
+    SELECT sequence FROM tasks WHERE status = 'pending' AND tenant_id = ? AND sequence > ? \
+    ORDER BY sequence LIMIT ?";
+
+pub(super) const TAKE_BACK: &str = "\
+    UPDATE tasks SET status = 'pending', lease_until = NULL \
+    WHERE status = 'executing' AND lease_until <= ?";
 
 /// Makes pending tasks executing. Tenants take turns: the one after the tenant served last comes
 /// first, and nobody gets a second task in one claim while another one waits for a first.
@@ -26,13 +62,6 @@ impl Write for Claim {
 
 impl WriteAlone for Claim {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<Claimed>, Refusal> {
-        static CLAIM: ByRows = ByRows::new(
-            "UPDATE tasks SET status = 'executing', attempts = attempts + 1, \
-                 fence = fence + 1, lease_until = ?, started_at = coalesce(started_at, ?) \
-                 WHERE sequence IN (",
-            "?",
-            concat!(") RETURNING ", task_columns!()),
-        );
         let picked = pick(self.limit, session).await?;
         let lease_until = session.now.plus(self.lease).micros();
         let mut claimed = HashMap::with_capacity(picked.len());
@@ -41,7 +70,7 @@ impl WriteAlone for Claim {
             for sequence in part {
                 query = query.bind(*sequence);
             }
-            for row in query.fetch_all(&mut *session.db).await? {
+            for row in fetch(query, session.db).await? {
                 let task = rows::task(&row)?;
                 let fence = Fence(row.try_get(rows::FENCE)?);
                 claimed.insert(task.sequence, Claimed { task, fence });
@@ -94,31 +123,17 @@ async fn pick(limit: usize, session: &mut Session<'_>) -> sqlx::Result<Vec<i64>>
     Ok(picked.into_iter().map(|(_, sequence)| sequence).collect())
 }
 
-/// Up to `limit` tenants that have pending tasks, beginning after the one served last. Each step of
-/// the recursion is one look into the index, so a long line costs no more than a short one.
+/// Up to `limit` tenants that have pending tasks, beginning behind the one served last.
 async fn tenants_in_turn(limit: usize, session: &mut Session<'_>) -> sqlx::Result<Vec<TenantId>> {
-    const TENANTS_AFTER: &str = "\
-        WITH RECURSIVE turn (tenant_id, number) AS ( \
-            SELECT (SELECT tenant_id FROM tasks WHERE status = 'pending' AND tenant_id > ?1 \
-                    ORDER BY tenant_id LIMIT 1), 1 \
-            UNION ALL \
-            SELECT (SELECT tenant_id FROM tasks \
-                    WHERE status = 'pending' AND tenant_id > turn.tenant_id \
-                    ORDER BY tenant_id LIMIT 1), number + 1 \
-            FROM turn WHERE turn.tenant_id IS NOT NULL AND number < ?2 \
-        ) SELECT tenant_id FROM turn WHERE tenant_id IS NOT NULL";
     let last_turn = session.memory.last_turn;
     let mut tenants = Vec::new();
-    // From the one served last to the end, then once more from the start: an empty id is before all.
+    // Behind the one served last, then once more from the start: an empty id stands before all.
     let starts = last_turn.as_ref().map(|last| last.as_bytes().as_slice());
-    for after in starts.into_iter().chain([[].as_slice()]) {
-        let found = sqlx::query(TENANTS_AFTER)
-            .bind(after)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&mut *session.db)
-            .await?;
-        for row in &found {
-            tenants.push(rows::tenant_id(row, 0)?);
+    for start in starts.into_iter().chain([[].as_slice()]) {
+        let query =
+            sqlx::query(TENANTS_BEHIND).bind(start).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        for row in fetch(query, session.db).await? {
+            tenants.push(rows::tenant_id(&row, 0)?);
         }
     }
     let mut seen = HashSet::new();
@@ -134,15 +149,11 @@ async fn pending_of(
     limit: usize,
     session: &mut Session<'_>,
 ) -> sqlx::Result<Vec<i64>> {
-    sqlx::query_scalar(
-        "SELECT sequence FROM tasks WHERE status = 'pending' AND tenant_id = ? AND sequence > ? \
-         ORDER BY sequence LIMIT ?",
-    )
-    .bind(tenant.as_bytes().as_slice())
-    .bind(after.unwrap_or(i64::MIN))
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(&mut *session.db)
-    .await
+    let query = sqlx::query(PENDING_OF_TENANT)
+        .bind(tenant.as_bytes().as_slice())
+        .bind(after.unwrap_or(i64::MIN))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    fetch(query, session.db).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Lengthens leases, and says whose are lost.
@@ -158,12 +169,6 @@ impl Write for Extend {
 
 impl WriteAlone for Extend {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<TaskId>, Refusal> {
-        static EXTEND: ByRows = ByRows::new(
-            "UPDATE tasks SET lease_until = ? WHERE status = 'executing' \
-                 AND (id, fence) IN (VALUES",
-            "(?, ?)",
-            ") RETURNING id",
-        );
         let lease_until = session.now.plus(self.lease).micros();
         let mut kept = HashSet::with_capacity(self.held.len());
         for (sql, part) in EXTEND.parts(&self.held) {
@@ -171,11 +176,12 @@ impl WriteAlone for Extend {
             for (task, fence) in part {
                 query = query.bind(task.as_bytes().as_slice()).bind(fence.0);
             }
-            for row in query.fetch_all(&mut *session.db).await? {
-                kept.insert(rows::task_id(&row, 0)?);
+            for row in fetch(query, session.db).await? {
+                kept.insert((rows::task_id(&row, 0)?, Fence(row.try_get(1)?)));
             }
         }
-        Ok(self.held.iter().map(|(task, _)| *task).filter(|task| !kept.contains(task)).collect())
+        let lost = self.held.iter().filter(|held| !kept.contains(held));
+        Ok(lost.map(|(task, _)| *task).collect())
     }
 }
 
@@ -192,14 +198,13 @@ impl Write for GiveBack {
 
 impl WriteAlone for GiveBack {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
-        sqlx::query(
+        let query = sqlx::query(
             "UPDATE tasks SET status = 'pending', lease_until = NULL \
              WHERE id = ? AND fence = ? AND status = 'executing'",
         )
         .bind(self.task.as_bytes().as_slice())
-        .bind(self.fence.0)
-        .execute(&mut *session.db)
-        .await?;
+        .bind(self.fence.0);
+        execute(query, session.db).await?;
         Ok(())
     }
 }
@@ -223,13 +228,7 @@ impl WriteAlone for TakeBack {
             Self::All => i64::MAX,
             Self::Expired => session.now.micros(),
         };
-        let taken = sqlx::query(
-            "UPDATE tasks SET status = 'pending', lease_until = NULL \
-             WHERE status = 'executing' AND lease_until <= ?",
-        )
-        .bind(until)
-        .execute(&mut *session.db)
-        .await?;
+        let taken = execute(sqlx::query(TAKE_BACK).bind(until), session.db).await?;
         Ok(taken.rows_affected())
     }
 }

@@ -13,7 +13,7 @@ use sqlx::migrate::Migrator;
 use sqlx::query::Query;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteQueryResult, SqliteSynchronous,
+    SqlitePoolOptions, SqliteQueryResult, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Either, Executor as _, Sqlite};
 
@@ -125,17 +125,34 @@ impl ByRows {
     }
 }
 
-/// Runs a statement that returns no rows. The library's own way waits twice, for the result and then
-/// for the end of results, and each wait is a change of threads: with few callers that is most of
-/// what a commit costs.
+/// Runs one statement of the writer.
 pub(super) async fn execute(
     query: Query<'_, Sqlite, SqliteArguments>,
     db: &mut SqliteConnection,
 ) -> sqlx::Result<SqliteQueryResult> {
+    run(query, db).await.map(|(_, done)| done)
+}
+
+/// Runs one statement of the writer that returns rows.
+pub(super) async fn fetch(
+    query: Query<'_, Sqlite, SqliteArguments>,
+    db: &mut SqliteConnection,
+) -> sqlx::Result<Vec<SqliteRow>> {
+    run(query, db).await.map(|(rows, _)| rows)
+}
+
+/// The library's own functions wait for the result and then once more, for the end of results. Each
+/// wait is a change of threads; with few callers those are most of what a commit costs.
+async fn run(
+    query: Query<'_, Sqlite, SqliteArguments>,
+    db: &mut SqliteConnection,
+) -> sqlx::Result<(Vec<SqliteRow>, SqliteQueryResult)> {
     let mut results = db.fetch_many(query);
+    let mut rows = Vec::new();
     while let Some(result) = results.try_next().await? {
-        if let Either::Left(done) = result {
-            return Ok(done);
+        match result {
+            Either::Right(row) => rows.push(row),
+            Either::Left(done) => return Ok((rows, done)),
         }
     }
     Err(sqlx::Error::WorkerCrashed)

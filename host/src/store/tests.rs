@@ -1,1 +1,124 @@
+//! What the store promises, on a real file in a folder that goes away with the test.
 
+mod accepting;
+mod leasing;
+mod owning;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tempfile::TempDir;
+
+use super::{Store, StoreError};
+use crate::clock::{Clock, Timestamp};
+use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
+use crate::tasks::{
+    Accepted, Claimed, EndStatus, Fence, IdempotencyClaim, Input, NewTask, Outcome, Task, User,
+};
+use crate::tenants::{AgentDefinition, Tenant};
+
+const LEASE: Duration = Duration::from_secs(90);
+const NOON: i64 = 1_800_000_000_000_000;
+
+/// A store with a clock that stands still, and somebody whose tasks it keeps.
+struct Fixture {
+    folder: TempDir,
+    clock: Clock,
+    store: Store,
+    owner: Owner,
+}
+
+/// A tenant with one agent.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    tenant: TenantId,
+    agent: AgentId,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let clock = Clock::by_hand(Timestamp::from_micros(NOON));
+        let store = Store::open(&folder.path().join("store.db"), clock.clone()).await.unwrap();
+        let owner = new_owner(&store).await;
+        Self { folder, clock, store, owner }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("store.db")
+    }
+
+    /// As after a restart.
+    async fn reopen(&mut self) {
+        self.store.close().await;
+        self.store = Store::open(&self.path(), self.clock.clone()).await.unwrap();
+    }
+
+    /// Accepts as many tasks and gives their ids, in order.
+    async fn accept(&self, owner: Owner, count: usize) -> Vec<TaskId> {
+        let mut ids = Vec::new();
+        for _ in 0..count {
+            let task = new_task(owner);
+            ids.push(task.id);
+            assert_eq!(self.store.accept(task).await.unwrap(), Accepted::New);
+        }
+        ids
+    }
+
+    async fn claim_one(&self) -> Claimed {
+        let mut claimed = self.store.claim(1, LEASE).await.unwrap();
+        assert_eq!(claimed.len(), 1);
+        claimed.remove(0)
+    }
+
+    async fn task(&self, id: TaskId) -> Task {
+        self.store.task_by_id(id).await.unwrap().unwrap()
+    }
+
+    async fn count_tasks(&self) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM tasks")
+            .fetch_one(self.store.reads())
+            .await
+            .unwrap()
+    }
+}
+
+async fn new_owner(store: &Store) -> Owner {
+    let owner = Owner { tenant: TenantId::random(), agent: AgentId::random() };
+    let tenant = Tenant { id: owner.tenant, name: owner.tenant.to_string() };
+    store.create_tenant(&tenant).await.unwrap();
+    store.put_agent(owner.tenant, owner.agent, &definition("clerk")).await.unwrap();
+    owner
+}
+
+fn definition(name: &str) -> AgentDefinition {
+    serde_json::from_value(serde_json::json!({"name": name})).unwrap()
+}
+
+fn new_task(owner: Owner) -> NewTask {
+    NewTask {
+        id: TaskId::random(),
+        tenant: owner.tenant,
+        agent: owner.agent,
+        thread: None,
+        source: "webhook",
+        input: Input {
+            prompt: None,
+            payload: r#"{"text":"hello"}"#.to_owned(),
+            user: User::default(),
+        },
+        mapping: None,
+        idempotency: None,
+    }
+}
+
+/// A task that claims a key, from a request with this fingerprint.
+fn keyed_task(owner: Owner, key: &str, fingerprint: u8) -> NewTask {
+    let claim = IdempotencyClaim { key: key.parse().unwrap(), fingerprint: [fingerprint; 32] };
+    NewTask { idempotency: Some(claim), ..new_task(owner) }
+}
+
+fn completed(result: &str) -> Outcome {
+    Outcome { status: EndStatus::Completed, result: result.to_owned() }
+}

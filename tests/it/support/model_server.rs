@@ -39,6 +39,8 @@ type Script = Arc<Mutex<(VecDeque<Reply>, Vec<Asked>)>>;
 pub(crate) struct ModelServer {
     web: Web,
     script: Script,
+    /// How long the gateway waits for one turn.
+    pub(crate) turn_time_max: Duration,
 }
 
 /// The key that the gateway has for it.
@@ -50,7 +52,7 @@ impl ModelServer {
         let router = Router::new()
             .route("/v1/chat/completions", post(complete))
             .with_state(Arc::clone(&script));
-        Self { web: Web::serve(router).await, script }
+        Self { web: Web::serve(router).await, script, turn_time_max: Duration::from_secs(2) }
     }
 
     /// Puts it into a gateway's settings as the model `scripted`.
@@ -59,7 +61,7 @@ impl ModelServer {
             base_url: format!("http://127.0.0.1:{}/v1", self.web.port).parse().unwrap(),
             model: "scripted-1".to_owned(),
             api_key: MODEL_KEY.into(),
-            turn_time_max: Duration::from_secs(1),
+            turn_time_max: self.turn_time_max,
         };
         settings.models.insert("scripted".to_owned(), model);
     }

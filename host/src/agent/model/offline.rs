@@ -85,7 +85,9 @@ fn summary(received: &str, tools: &[Value]) -> String {
     }
     let called: Vec<_> = tools
         .iter()
-        .filter_map(|tool| Some(format!("{} gave {}", tool.get("name")?.as_str()?, tool.get("result")?)))
+        .filter_map(|tool| {
+            Some(format!("{} gave {}", tool.get("name")?.as_str()?, tool.get("result")?))
+        })
         .collect();
     if called.is_empty() { shown } else { format!("{shown} ({})", called.join("; ")) }
 }
@@ -176,7 +178,10 @@ mod tests {
 
     #[test]
     fn it_calls_what_the_text_names_with_arguments() {
-        let asked = user(Some("first calculate: {\"e\": \"{\"} then add({\"a\":1}), not recalculate {}"), None);
+        let asked = user(
+            Some("first calculate: {\"e\": \"{\"} then add({\"a\":1}), not recalculate {}"),
+            None,
+        );
         let calls = turn(&[asked]).tool_calls;
         let named: Vec<_> = calls.iter().map(|c| (c.name.as_str(), c.arguments.as_str())).collect();
         assert_eq!(named, [("calculate", "{\"e\":\"{\"}"), ("add", "{\"a\":1}")]);

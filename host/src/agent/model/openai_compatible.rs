@@ -83,11 +83,8 @@ impl Model for OpenaiCompatible {
                 .map(|call| ToolCall {
                     id: call.call_id,
                     name: call.fn_name,
-                    arguments: match call.fn_arguments {
-                        // Arguments that are no JSON stay the text that the model wrote.
-                        serde_json::Value::String(text) => text,
-                        json => json.to_string(),
-                    },
+                    // Arguments that are no JSON are refused by the library: the run fails then.
+                    arguments: call.fn_arguments.to_string(),
                 })
                 .collect();
             let count = |tokens: Option<i32>| tokens.and_then(|tokens| u64::try_from(tokens).ok());

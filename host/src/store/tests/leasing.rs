@@ -1,0 +1,207 @@
+//! Leases: tenants take turns, and only the holder of the newest lease decides.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::tasks::Status;
+use crate::trace::{Event, Step};
+
+fn prompt_step(text: &str) -> Step {
+    Step {
+        at: Timestamp::from_micros(NOON),
+        micros: 1_500,
+        event: Event::Prompt { text: text.to_owned() },
+    }
+}
+
+/// The tenants whose tasks are claimed, with so many in each claim.
+async fn turns(fixture: &Fixture, limit: usize, claims: usize) -> Vec<TenantId> {
+    let mut turns = Vec::new();
+    for _ in 0..claims {
+        let claimed = fixture.store.claim(limit, LEASE).await.unwrap();
+        turns.extend(claimed.into_iter().map(|claimed| claimed.task.tenant));
+    }
+    turns
+}
+
+#[tokio::test]
+async fn a_claim_makes_the_oldest_task_executing_and_counts() {
+    let fixture = Fixture::new().await;
+    let ids = fixture.accept(fixture.owner, 3).await;
+    fixture.clock.advance(Duration::from_secs(1));
+    let first = fixture.claim_one().await;
+    assert_eq!((first.task.id, first.fence), (ids[0], Fence(1)));
+    assert_eq!((first.task.status, first.task.attempts), (Status::Executing, 1));
+    assert_eq!(first.task.started_at.unwrap().micros(), NOON + 1_000_000);
+    assert_eq!(fixture.task(ids[0]).await.status, Status::Executing);
+
+    let rest = fixture.store.claim(10, LEASE).await.unwrap();
+    assert_eq!(rest.iter().map(|one| one.task.id).collect::<Vec<_>>(), ids[1..]);
+    assert!(fixture.store.claim(10, LEASE).await.unwrap().is_empty());
+    assert!(fixture.store.claim(0, LEASE).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_backlog_of_10_000_does_not_delay_another_tenant() {
+    let fixture = Fixture::new().await;
+    let backlog = (0..10_000).map(|_| fixture.store.accept(new_task(fixture.owner)));
+    join_all(backlog).await;
+    let small = new_owner(&fixture.store).await;
+    fixture.accept(small, 2).await;
+    let turns = turns(&fixture, 1, 4).await;
+    // Whoever is first: after one task of each tenant it is the other one's turn.
+    assert_eq!(turns[..2].iter().filter(|tenant| **tenant == small.tenant).count(), 1);
+    assert_eq!(turns[2..].iter().filter(|tenant| **tenant == small.tenant).count(), 1);
+}
+
+#[tokio::test]
+async fn tenants_take_turns_from_one_claim_to_the_next() {
+    let fixture = Fixture::new().await;
+    let owners = [fixture.owner, new_owner(&fixture.store).await, new_owner(&fixture.store).await];
+    for owner in owners {
+        fixture.accept(owner, 6).await;
+    }
+    for (limit, claims) in [(1, 6), (2, 3), (3, 2)] {
+        let turns = turns(&fixture, limit, claims).await;
+        let (first, second) = turns.split_at(3);
+        assert_eq!(first.iter().collect::<HashSet<_>>().len(), 3, "limit {limit}");
+        assert_eq!(first, second, "limit {limit}");
+    }
+}
+
+#[tokio::test]
+async fn what_short_lines_leave_over_goes_to_long_ones_and_only_then() {
+    let fixture = Fixture::new().await;
+    let [long, middle, short] =
+        [fixture.owner, new_owner(&fixture.store).await, new_owner(&fixture.store).await];
+    for (owner, count) in [(long, 100), (middle, 3), (short, 1)] {
+        fixture.accept(owner, count).await;
+    }
+    let turns = turns(&fixture, 10, 1).await;
+    for (owner, expected) in [(long, 6), (middle, 3), (short, 1)] {
+        let got = turns.iter().filter(|tenant| **tenant == owner.tenant).count();
+        assert_eq!(got, expected);
+    }
+    assert_eq!(
+        turns[..3].iter().collect::<HashSet<_>>().len(),
+        3,
+        "the first round is everybody's"
+    );
+}
+
+#[tokio::test]
+async fn a_finished_task_has_its_result_and_its_steps() {
+    let fixture = Fixture::new().await;
+    let id = fixture.accept(fixture.owner, 1).await.remove(0);
+    let claimed = fixture.claim_one().await;
+    fixture.clock.advance(Duration::from_secs(2));
+    let failure = Event::Failure { reason: "the model refused".to_owned() };
+    let steps = vec![prompt_step("hello \0"), Step { event: failure, ..prompt_step("") }];
+    let outcome = Outcome { status: EndStatus::Failed, result: "refused".to_owned() };
+    assert!(fixture.store.finish(id, claimed.fence, outcome, steps.clone()).await.unwrap());
+
+    let (task, stored) = fixture.store.task_with_steps_by_id(id).await.unwrap().unwrap();
+    assert_eq!((task.status, task.result.unwrap()), (Status::Failed, "refused".to_owned()));
+    assert_eq!(task.finished_at.unwrap().micros(), NOON + 2_000_000);
+    assert_eq!(stored, steps);
+    assert_eq!(fixture.store.steps(fixture.owner.tenant, id).await.unwrap(), steps);
+    assert!(fixture.store.task_with_steps_by_id(TaskId::random()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_stale_fence_finishes_nothing() {
+    let fixture = Fixture::new().await;
+    let id = fixture.accept(fixture.owner, 1).await.remove(0);
+    let finish = |fence, result: &str| {
+        fixture.store.finish(id, fence, completed(result), vec![prompt_step(result)])
+    };
+    assert!(!finish(Fence(0), "never claimed").await.unwrap());
+    let slow = fixture.claim_one().await;
+    fixture.clock.advance(LEASE);
+    assert_eq!(fixture.store.expire_leases().await.unwrap(), 1);
+    assert!(!finish(slow.fence, "pending again").await.unwrap());
+    let quick = fixture.claim_one().await;
+    assert!(!finish(slow.fence, "somebody else's").await.unwrap());
+    assert_eq!(fixture.task(id).await.status, Status::Executing);
+    assert!(fixture.store.steps(fixture.owner.tenant, id).await.unwrap().is_empty());
+
+    assert!(finish(quick.fence, "right").await.unwrap());
+    assert!(!finish(quick.fence, "twice").await.unwrap());
+    let (task, steps) = fixture.store.task_with_steps_by_id(id).await.unwrap().unwrap();
+    assert_eq!((task.result.as_deref(), task.attempts), (Some("right"), 2));
+    assert_eq!(steps, [prompt_step("right")], "only of the attempt that finished");
+}
+
+#[tokio::test]
+async fn of_many_who_finish_with_one_fence_one_does() {
+    let fixture = Fixture::new().await;
+    let ids = fixture.accept(fixture.owner, 2).await;
+    let claimed = fixture.store.claim(2, LEASE).await.unwrap();
+    let finishes = (0..100).map(|n| {
+        let one = &claimed[n % 2];
+        fixture.store.finish(one.task.id, one.fence, completed("done"), vec![prompt_step("x")])
+    });
+    let ended = join_all(finishes).await.into_iter().filter(|ended| *ended.as_ref().unwrap());
+    assert_eq!(ended.count(), 2);
+    for id in ids {
+        assert_eq!(fixture.store.steps(fixture.owner.tenant, id).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_task_given_back_is_claimed_again_with_its_attempts_counted() {
+    let fixture = Fixture::new().await;
+    let id = fixture.accept(fixture.owner, 1).await.remove(0);
+    let first = fixture.claim_one().await;
+    fixture.store.give_back(id, Fence(first.fence.0 + 1)).await.unwrap();
+    assert_eq!(fixture.task(id).await.status, Status::Executing, "not the holder's fence");
+    fixture.store.give_back(id, first.fence).await.unwrap();
+    assert_eq!(fixture.task(id).await.status, Status::Pending);
+
+    fixture.clock.advance(Duration::from_secs(1));
+    let second = fixture.claim_one().await;
+    assert_eq!((second.task.attempts, second.fence), (2, Fence(2)));
+    assert_eq!(second.task.started_at.unwrap().micros(), NOON, "when it was first begun");
+    fixture.store.give_back(id, first.fence).await.unwrap();
+    assert_eq!(fixture.task(id).await.status, Status::Executing, "a stale fence");
+    assert!(fixture.store.finish(id, second.fence, completed(""), Vec::new()).await.unwrap());
+    fixture.store.give_back(id, second.fence).await.unwrap();
+    assert_eq!(fixture.task(id).await.status, Status::Completed, "nothing follows an end");
+}
+
+#[tokio::test]
+async fn an_extended_lease_holds_and_a_lost_one_is_named() {
+    let fixture = Fixture::new().await;
+    fixture.accept(fixture.owner, 3).await;
+    let claimed = fixture.store.claim(3, LEASE).await.unwrap();
+    let held: Vec<(TaskId, Fence)> = claimed.iter().map(|one| (one.task.id, one.fence)).collect();
+    fixture.clock.advance(LEASE - Duration::from_secs(1));
+    assert!(fixture.store.extend(&held[..1], LEASE).await.unwrap().is_empty());
+    fixture.clock.advance(Duration::from_secs(1));
+    assert_eq!(fixture.store.expire_leases().await.unwrap(), 2);
+
+    let again = fixture.claim_one().await;
+    let newer = (again.task.id, again.fence);
+    let asked = [held[0], held[1], held[2], newer];
+    assert_eq!(fixture.store.extend(&asked, LEASE).await.unwrap(), [held[1].0, held[2].0]);
+    assert!(fixture.store.extend(&[], LEASE).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn after_a_restart_every_executing_task_is_pending_again() {
+    let mut fixture = Fixture::new().await;
+    let ids = fixture.accept(fixture.owner, 4).await;
+    let claimed = fixture.store.claim(3, LEASE).await.unwrap();
+    let done = &claimed[0];
+    let finish = fixture.store.finish(ids[0], done.fence, completed("done"), Vec::new());
+    assert!(finish.await.unwrap());
+    fixture.reopen().await;
+    assert_eq!(fixture.store.take_back_all().await.unwrap(), 2);
+    let stale = &claimed[1];
+    let finish = fixture.store.finish(ids[1], stale.fence, completed("late"), Vec::new());
+    assert!(!finish.await.unwrap());
+    let again = fixture.store.claim(10, LEASE).await.unwrap();
+    let attempts: Vec<u32> = again.iter().map(|one| one.task.attempts).collect();
+    assert_eq!(attempts, [2, 2, 1]);
+    assert_eq!(fixture.task(ids[0]).await.result.as_deref(), Some("done"));
+}
