@@ -37,7 +37,9 @@ async fn x8_a_token_is_in_no_answer_trace_log_or_file() {
     let home = Home::new();
     let gateway = Child::serve(&home, &["--log", "trace"]);
     let spelt = format!(r#"{{"user\u005ftokens":{{"mcp-1":"{TOKEN}"}},"event":"x"}}"#);
+    let mapped = r#"&params_mapping={"prompt":"user_tokens.mcp-1","user_id":"event"}"#;
     for call in [
+        gateway.webhook(mapped).json(&json!({"event": "x", "user_tokens": {"mcp-1": TOKEN}})),
         gateway.webhook("").json(&json!({"prompt": "hi", "user_tokens": {"mcp-1": TOKEN}})),
         gateway.webhook("").json(&json!({"event": "no prompt", "user_tokens": {"mcp-1": TOKEN}})),
         gateway.webhook("").text("application/json", spelt),

@@ -12,18 +12,18 @@ use super::writer::{Refusal, Session, Write, WriteAlone};
 use crate::ids::{TaskId, TenantId};
 use crate::tasks::{Claimed, Fence};
 
-static CLAIM: ByRows = ByRows::new(
+pub(super) static CLAIM: ByRows = ByRows::new(
     "UPDATE tasks SET status = 'executing', attempts = attempts + 1, fence = fence + 1, \
      lease_until = ?, started_at = coalesce(started_at, ?) WHERE sequence IN (",
     "?",
     concat!(") RETURNING ", task_columns!()),
 );
 
-// INDEXED BY, because the planner would rather read all tasks than look up a few.
+// The plus signs keep the planner from making an index over the held ones and reading all tasks.
 pub(super) static EXTEND: ByRows = ByRows::new(
-    "UPDATE tasks INDEXED BY tasks_by_id SET lease_until = ? FROM (VALUES",
+    "UPDATE tasks SET lease_until = ? FROM (VALUES",
     "(?, ?)",
-    ") AS held WHERE tasks.id = held.column1 AND tasks.fence = held.column2 \
+    ") AS held WHERE tasks.id = +held.column1 AND tasks.fence = +held.column2 \
      AND tasks.status = 'executing' RETURNING id, fence",
 );
 
@@ -43,6 +43,10 @@ pub(super) const TENANTS_BEHIND: &str = "\
 pub(super) const PENDING_OF_TENANT: &str = "\
     SELECT sequence FROM tasks WHERE status = 'pending' AND tenant_id = ? AND sequence > ? \
     ORDER BY sequence LIMIT ?";
+
+pub(super) const GIVE_BACK: &str = "\
+    UPDATE tasks SET status = 'pending', lease_until = NULL \
+    WHERE id = ? AND fence = ? AND status = 'executing'";
 
 pub(super) const TAKE_BACK: &str = "\
     UPDATE tasks SET status = 'pending', lease_until = NULL \
@@ -198,12 +202,7 @@ impl Write for GiveBack {
 
 impl WriteAlone for GiveBack {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
-        let query = sqlx::query(
-            "UPDATE tasks SET status = 'pending', lease_until = NULL \
-             WHERE id = ? AND fence = ? AND status = 'executing'",
-        )
-        .bind(self.task.as_bytes().as_slice())
-        .bind(self.fence.0);
+        let query = sqlx::query(GIVE_BACK).bind(self.task.as_bytes().as_slice()).bind(self.fence.0);
         execute(query, session.db).await?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod accepting;
 mod leasing;
 mod owning;
+mod planning;
 
 use std::path::PathBuf;
 use std::time::Duration;

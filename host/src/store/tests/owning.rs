@@ -2,10 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use sqlx::{Connection as _, Row as _};
+use sqlx::Connection as _;
 
 use super::super::sqlite::open_writer;
-use super::super::{accept, finish, lease};
 use super::*;
 use crate::ids::{PluginDigest, PluginName};
 use crate::secrets::SecretHash;
@@ -195,30 +194,4 @@ async fn a_conversation_holds_its_completed_tasks_oldest_first() {
     assert_eq!(read(tenant, agent, 2).await, [ids[2], ids[3]]);
     assert_eq!(read(other.tenant, agent, 10).await, []);
     assert_eq!(read(tenant, other.agent, 10).await, []);
-}
-
-/// With a large backlog one of these would hold up every caller of the writer.
-#[tokio::test]
-async fn no_statement_of_the_writer_reads_a_whole_table() {
-    let fixture = Fixture::new().await;
-    let mut db = open_writer(&fixture.path()).await.unwrap();
-    let three = |statement: &'static super::super::sqlite::ByRows| {
-        statement.parts(&[(); 3]).next().unwrap().0
-    };
-    let statements = [
-        three(&accept::KEY_OWNERS),
-        three(&lease::EXTEND),
-        three(&finish::END),
-        lease::TENANTS_BEHIND,
-        lease::PENDING_OF_TENANT,
-        lease::TAKE_BACK,
-    ];
-    for statement in statements {
-        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
-        for row in sqlx::query(explain).fetch_all(&mut db).await.unwrap() {
-            let step: String = row.get("detail");
-            let whole = ["SCAN tasks", "SCAN t", "SCAN k", "SCAN idempotency"];
-            assert!(!whole.contains(&step.as_str()), "{step} in {statement}");
-        }
-    }
 }

@@ -1,0 +1,38 @@
+//! How SQLite goes about the writer's statements. One that read a whole table would hold up every
+//! caller as soon as there is a backlog, and no other test would notice.
+
+use sqlx::Row as _;
+
+use super::super::sqlite::{ByRows, open_writer};
+use super::super::{accept, finish, lease};
+use super::*;
+
+fn lengths(statement: &'static ByRows) -> impl Iterator<Item = &'static str> {
+    [1, 2, 64].into_iter().map(|rows| statement.parts(&vec![(); rows]).next().unwrap().0)
+}
+
+#[tokio::test]
+async fn no_statement_of_the_writer_reads_a_whole_table() {
+    let fixture = Fixture::new().await;
+    let mut db = open_writer(&fixture.path()).await.unwrap();
+    let statements = lengths(&accept::KEY_OWNERS)
+        .chain(lengths(&lease::CLAIM))
+        .chain(lengths(&lease::EXTEND))
+        .chain(lengths(&finish::END))
+        .chain([
+            lease::TENANTS_BEHIND,
+            lease::PENDING_OF_TENANT,
+            lease::GIVE_BACK,
+            lease::TAKE_BACK,
+        ]);
+    for statement in statements {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+        let plan = sqlx::query(explain).fetch_all(&mut db).await.unwrap();
+        let steps: Vec<String> = plan.iter().map(|step| step.get("detail")).collect();
+        let table = |step: &&String| {
+            let scanned = step.strip_prefix("SCAN ").map(|what| what.split(' ').next().unwrap());
+            matches!(scanned, Some("tasks" | "t" | "idempotency" | "k"))
+        };
+        assert_eq!(steps.iter().find(table), None, "{statement}: {steps:#?}");
+    }
+}
