@@ -66,8 +66,6 @@ CREATE TABLE files (
     PRIMARY KEY (tenant_id, hash)
 ) STRICT, WITHOUT ROWID;
 
--- The columns that change stand before the ones that may be long, so that reading or changing them
--- does not walk through a payload's overflow pages.
 CREATE TABLE tasks (
     sequence    INTEGER NOT NULL PRIMARY KEY,
     id          BLOB NOT NULL,
@@ -83,10 +81,6 @@ CREATE TABLE tasks (
     finished_at INTEGER,
     thread      TEXT,
     source      TEXT NOT NULL,
-    "user"      TEXT,
-    prompt      TEXT,
-    mapping     TEXT,
-    payload     TEXT NOT NULL,
     result      TEXT,
     FOREIGN KEY (tenant_id, agent_id) REFERENCES agents (tenant_id, id)
 ) STRICT;
@@ -96,6 +90,16 @@ CREATE UNIQUE INDEX tasks_by_id ON tasks (id);
 CREATE INDEX tasks_by_thread ON tasks (tenant_id, agent_id, thread) WHERE thread IS NOT NULL;
 CREATE INDEX tasks_pending ON tasks (tenant_id) WHERE status = 'pending';
 CREATE INDEX tasks_leased ON tasks (lease_until) WHERE lease_until IS NOT NULL;
+
+-- What a task was given: written with it and never changed. Apart from it, because a change of a row
+-- writes the whole of it again, and a task changes three times at least while a payload may be large.
+CREATE TABLE inputs (
+    task_sequence INTEGER NOT NULL PRIMARY KEY REFERENCES tasks (sequence),
+    "user"        TEXT,
+    prompt        TEXT,
+    mapping       TEXT,
+    payload       TEXT NOT NULL
+) STRICT;
 
 -- Claims on idempotency keys. The primary key is the task that has the key: rows are in order of
 -- acceptance, which is the order in which they expire.

@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -47,8 +48,8 @@ pub enum PayloadError {
 /// A JSON document.
 #[derive(Clone)]
 pub struct Payload {
-    /// Valid UTF-8 and valid JSON.
-    text: Bytes,
+    /// Valid JSON.
+    text: ByteString,
     root: Node,
 }
 
@@ -112,8 +113,9 @@ impl Payload {
     /// # Errors
     /// [`PayloadError`], whose text may be shown to the caller.
     pub fn parse(text: Bytes) -> Result<Self, PayloadError> {
-        let as_str = std::str::from_utf8(&text)
+        let text = ByteString::try_from(text)
             .map_err(|error| PayloadError::NotUtf8 { at: error.valid_up_to() })?;
+        let as_str: &str = &text;
         check_depth(as_str.as_bytes())?;
         let not_json = |error: serde_json::Error| PayloadError::NotJson(error.to_string());
         let root = Node::at(0, as_str).ok_or(PayloadError::TooLong)?;
@@ -147,14 +149,13 @@ impl Payload {
     #[must_use]
     pub fn empty() -> Self {
         let fields = OnceLock::from(Some(Box::default()));
-        Self { text: Bytes::from_static(b"{}"), root: Node { start: 0, end: 2, fields } }
+        Self { text: ByteString::from_static("{}"), root: Node { start: 0, end: 2, fields } }
     }
 
     /// The document, as it came.
     #[must_use]
     pub fn text(&self) -> &str {
-        // It was checked when it came; checking costs less than it could go wrong.
-        std::str::from_utf8(&self.text).unwrap_or_default()
+        &self.text
     }
 
     /// The top level's fields in their order, each with its value's text. None where it is no object.

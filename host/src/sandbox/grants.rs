@@ -169,12 +169,13 @@ impl EgressRule {
             Some(parent) if parent.contains('.') && !parent.contains('*') => {
                 HostRule::OneLabelUnder(parent.to_ascii_lowercase())
             }
-            Some(_) => {
-                return Err(wrong(format!("egress host {:?} allows too much", file.host)));
+            None if !file.host.contains('*') => {
+                HostRule::Exact(Host::parse(&file.host).map_err(|error| {
+                    let host = &file.host;
+                    wrong(format!("egress host {host:?} is no host name or address: {error}"))
+                })?)
             }
-            None => HostRule::Exact(Host::parse(&file.host).map_err(|error| {
-                wrong(format!("egress host {:?} is no host name or address: {error}", file.host))
-            })?),
+            _ => return Err(wrong(format!("egress host {:?} allows too much", file.host))),
         };
         if !file.path.starts_with('/') {
             return Err(wrong(format!("egress path {:?} does not begin with /", file.path)));

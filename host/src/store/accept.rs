@@ -24,9 +24,14 @@ pub(super) static KEY_OWNERS: ByRows = ByRows::new(
 );
 
 static INSERT_TASKS: ByRows = ByRows::new(
-    "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, source, \
-     \"user\", prompt, mapping, payload) VALUES",
-    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, source) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?)",
+    "",
+);
+
+static INSERT_INPUTS: ByRows = ByRows::new(
+    "INSERT INTO inputs (task_sequence, \"user\", prompt, mapping, payload) VALUES",
+    "(?, ?, ?, ?, ?)",
     "",
 );
 
@@ -164,7 +169,15 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
                 .bind(task.agent.as_bytes().as_slice())
                 .bind(session.now.micros())
                 .bind(task.thread.as_ref().map(ThreadId::as_str))
-                .bind(task.source)
+                .bind(task.source);
+        }
+        execute(query, session.db).await?;
+    }
+    for (sql, part) in INSERT_INPUTS.parts(new) {
+        let mut query = sqlx::query(sql);
+        for (sequence, task) in part {
+            query = query
+                .bind(sequence)
                 .bind(task.user.clone())
                 .bind(task.prompt.clone())
                 .bind(task.mapping.clone())

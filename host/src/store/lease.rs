@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sqlx::Row as _;
 
-use super::rows::{self, task_columns};
+use super::rows::{self, select_tasks};
 use super::sqlite::{ByRows, execute, fetch};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use crate::ids::{TaskId, TenantId};
@@ -16,8 +16,10 @@ pub(super) static CLAIM: ByRows = ByRows::new(
     "UPDATE tasks SET status = 'executing', attempts = attempts + 1, fence = fence + 1, \
      lease_until = ?, started_at = coalesce(started_at, ?) WHERE sequence IN (",
     "?",
-    concat!(") RETURNING ", task_columns!()),
+    ")",
 );
+
+pub(super) static CLAIMED: ByRows = ByRows::new(select_tasks!("t.sequence IN ("), "?", ")");
 
 // The plus signs keep the planner from making an index over the held ones and reading all tasks.
 pub(super) static EXTEND: ByRows = ByRows::new(
@@ -71,6 +73,13 @@ impl WriteAlone for Claim {
         let mut claimed = HashMap::with_capacity(picked.len());
         for (sql, part) in CLAIM.parts(&picked) {
             let mut query = sqlx::query(sql).bind(lease_until).bind(session.now.micros());
+            for sequence in part {
+                query = query.bind(*sequence);
+            }
+            execute(query, session.db).await?;
+        }
+        for (sql, part) in CLAIMED.parts(&picked) {
+            let mut query = sqlx::query(sql);
             for sequence in part {
                 query = query.bind(*sequence);
             }

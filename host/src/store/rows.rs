@@ -12,16 +12,21 @@ use crate::tasks::{Input, Task};
 use crate::tenants::{Agent, InstalledPlugin, KeyHolder, Tenant};
 use crate::trace::Step;
 
-/// The columns of a task in the order in which [`task`] reads them.
-macro_rules! task_columns {
-    () => {
-        "sequence, id, tenant_id, agent_id, status, attempts, created_at, started_at, finished_at, \
-         thread, source, \"user\", prompt, mapping, payload, result, fence"
+/// Asks for tasks with their inputs, in the columns that [`task`] reads.
+macro_rules! select_tasks {
+    ($where:literal) => {
+        concat!(
+            "SELECT t.sequence, t.id, t.tenant_id, t.agent_id, t.status, t.attempts, t.created_at, \
+             t.started_at, t.finished_at, t.thread, t.source, i.user, i.prompt, i.mapping, \
+             i.payload, t.result, t.fence \
+             FROM tasks t CROSS JOIN inputs i ON i.task_sequence = t.sequence WHERE ",
+            $where
+        )
     };
 }
-pub(super) use task_columns;
+pub(super) use select_tasks;
 
-/// Where [`task_columns!`] has the fence, which is not part of a [`Task`].
+/// Where [`select_tasks!`] has the fence, which is not part of a [`Task`].
 pub(super) const FENCE: usize = 16;
 
 pub(super) fn task(row: &SqliteRow) -> sqlx::Result<Task> {

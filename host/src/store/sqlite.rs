@@ -35,8 +35,8 @@ const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 /// 1,000 copies the hot pages of the indices again and again.
 const CHECKPOINT_PAGES: &str = "4000";
 
-/// Prepared statements that the writer keeps: those of [`ByRows`] in all their lengths, and the rest.
-const STATEMENTS_MAX: usize = 512;
+/// Prepared statements that the writer keeps: nine of [`ByRows`] in 64 lengths each, and the others.
+const STATEMENTS_MAX: usize = 640;
 
 /// Opens the one connection that writes: makes the file if there is none, readable by its owner only,
 /// and brings the schema up to date.
@@ -46,6 +46,8 @@ pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, sqlx::E
         .journal_mode(SqliteJournalMode::Wal)
         // NORMAL would sync at checkpoints only: an acknowledged task could be lost with the power.
         .synchronous(SqliteSynchronous::Full)
+        // What SQLite sets aside to undo a statement holds payloads: not into a file in /tmp.
+        .pragma("temp_store", "MEMORY")
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .statement_cache_capacity(STATEMENTS_MAX);
     let mut connection = SqliteConnection::connect_with(&options).await?;

@@ -8,7 +8,7 @@ use super::accept::Accept;
 use super::finish::Finish;
 use super::housekeeping::ForgetExpiredKeys;
 use super::lease::{Claim, Extend, GiveBack, TakeBack};
-use super::rows::{self, task_columns};
+use super::rows::{self, select_tasks};
 use super::writer::{Op, Waiting, Write as _};
 use super::{Store, StoreError};
 use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
@@ -115,13 +115,9 @@ impl Store {
     /// # Errors
     /// When the store cannot be read.
     pub async fn task(&self, tenant: TenantId, id: TaskId) -> Result<Option<Task>, StoreError> {
-        let query = sqlx::query(concat!(
-            "SELECT ",
-            task_columns!(),
-            " FROM tasks WHERE id = ? AND tenant_id = ?"
-        ))
-        .bind(id.as_bytes().as_slice())
-        .bind(tenant.as_bytes().as_slice());
+        let query = sqlx::query(select_tasks!("t.id = ? AND t.tenant_id = ?"))
+            .bind(id.as_bytes().as_slice())
+            .bind(tenant.as_bytes().as_slice());
         self.one("read a task", query, rows::task).await
     }
 
@@ -195,11 +191,9 @@ impl Store {
         before_sequence: i64,
         limit: usize,
     ) -> Result<Vec<Task>, StoreError> {
-        let query = sqlx::query(concat!(
-            "SELECT ",
-            task_columns!(),
-            " FROM tasks WHERE tenant_id = ? AND agent_id = ? AND thread = ? AND sequence < ? \
-             AND status = 'completed' ORDER BY sequence DESC LIMIT ?"
+        let query = sqlx::query(select_tasks!(
+            "t.tenant_id = ? AND t.agent_id = ? AND t.thread = ? AND t.sequence < ? \
+             AND t.status = 'completed' ORDER BY t.sequence DESC LIMIT ?"
         ))
         .bind(tenant.as_bytes().as_slice())
         .bind(agent.as_bytes().as_slice())
@@ -212,4 +206,4 @@ impl Store {
     }
 }
 
-const TASK_BY_ID: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE id = ?");
+const TASK_BY_ID: &str = select_tasks!("t.id = ?");
