@@ -168,6 +168,7 @@ impl Runner {
                 thread,
                 task.sequence,
                 self.limits.history_tasks_max,
+                self.limits.history_bytes_max,
             )
             .await
             .map_err(|error| RunError::host(format!("the thread cannot be read: {error}")))?;

@@ -16,6 +16,9 @@ use crate::trace::{Event, Step};
 /// The bundled plugin that knows the documented `getter`.
 const DOT_GETTER: &str = "dot-getter";
 
+/// How much of a path an error repeats, in characters.
+const SHOWN_PATH_CHARS_MAX: usize = 80;
+
 /// Why there is no answer though there is a task.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
@@ -93,7 +96,9 @@ pub async fn shape(
     };
     match binding.get_value(subject, path.clone()).await.value {
         Ok(Some(value)) => Ok(value),
-        Ok(None) => Err(AnswerError::NothingThere(path.clone())),
+        Ok(None) => {
+            Err(AnswerError::NothingThere(path.chars().take(SHOWN_PATH_CHARS_MAX).collect()))
+        }
         Err(error) => Err(AnswerError::Plugin(name, error)),
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -168,9 +169,16 @@ impl Gateway {
             connections_max: http.connections_max,
             drain: http.drain_time_max,
         };
+        let stopping = std::sync::OnceLock::new();
+        let shutdown = async {
+            shutdown.await;
+            let _ = stopping.set(Instant::now());
+        };
         let served = serve(listener, self.router(), limits, shutdown).await;
-        // Connections first: a synchronous caller gets its answer while workers still run.
-        self.workers.stop(http.drain_time_max).await;
+        // Connections first: a synchronous caller gets its answer while workers still run. What they
+        // took of the drain time is gone.
+        let since = stopping.get().map(Instant::elapsed).unwrap_or_default();
+        self.workers.stop(http.drain_time_max.saturating_sub(since)).await;
         self.store.close().await;
         served.context("serving")
     }

@@ -66,8 +66,8 @@ macro_rules! uuid_id {
             type Err = ParseIdError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                // Only the hyphenated form: one id has one spelling, in stores and in URLs.
-                if text.len() != 36 {
+                // Only the hyphenated form in lower case: one id has one spelling, in stores and in URLs.
+                if text.len() != 36 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
                     return Err(ParseIdError { what: $what, why: "is not a UUID" });
                 }
                 Uuid::try_parse(text)

@@ -5,6 +5,7 @@ mod body;
 mod params;
 pub mod query;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -102,12 +103,10 @@ impl Arrival {
     #[must_use]
     pub fn read_query(parts: RequestParts) -> Self {
         // An object keeps the last of equal names, so only the first of them goes in.
-        let mut firsts: Vec<(String, String)> = Vec::new();
-        for (name, value) in &parts.pairs {
-            if !firsts.iter().any(|(known, _)| known == name) {
-                firsts.push((name.clone(), value.clone()));
-            }
-        }
+        // A key does not belong here (the token is the credential), so it is not kept either.
+        let mut seen = HashSet::from(["x-api-key"]);
+        let firsts: Vec<_> =
+            parts.pairs.iter().filter(|(name, _)| seen.insert(name.as_str())).cloned().collect();
         Self::with(parts, Payload::of_fields(firsts))
     }
 

@@ -146,7 +146,11 @@ async fn claim(shop: Shop, wake: Arc<Notify>, runs: TaskTracker, stop: Cancellat
         {
             permits.push(permit);
         }
-        match shop.store.claim(permits.len(), shop.settings.lease).await {
+        match shop
+            .store
+            .claim(permits.len(), shop.settings.runs_per_tenant_max, shop.settings.lease)
+            .await
+        {
             Ok(claimed) if !claimed.is_empty() => {
                 for (claimed, permit) in claimed.into_iter().zip(permits) {
                     runs.spawn(run(shop.clone(), claimed, permit));

@@ -49,7 +49,7 @@ pub struct SandboxSettings {
     pub pool: PoolSize,
     /// Where compiled plugins are kept.
     pub cache: PathBuf,
-    /// Threads of the low-priority runtime for calls that take long.
+    /// Threads of each of the two low-priority runtimes for calls that take long.
     pub slow_threads: usize,
     /// Components compiled at once.
     pub compilations: usize,
@@ -140,7 +140,11 @@ struct Shared {
     engine: Engine,
     /// Calls in flight of all tenants: as many as the pool has slots.
     calls: Semaphore,
-    slow: SlowLane,
+    /// Where short calls go on that turn out to be long.
+    overtime: SlowLane,
+    /// Where tools run. Apart from the others, so that tools which compute for seconds do not use up the
+    /// time of somebody's mapping.
+    tools: SlowLane,
 }
 
 impl std::fmt::Debug for Shared {
@@ -149,18 +153,18 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// The runtime for calls that take long: threads of its own at low priority, so that guests that
-/// compute cannot take the time of those that answer.
+/// A runtime for calls that take long: threads of its own at low priority, so that guests that compute
+/// cannot take the time of those that answer.
 struct SlowLane(Option<tokio::runtime::Runtime>);
 
 /// How much nicer than the rest of the gateway the slow lane's threads are (0 to 19).
 const SLOW_LANE_NICENESS: i32 = 10;
 
 impl SlowLane {
-    fn start(threads: usize) -> std::io::Result<Self> {
+    fn start(name: &str, threads: usize) -> std::io::Result<Self> {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads.max(1))
-            .thread_name("slow-plugin-call")
+            .thread_name(name)
             .on_thread_start(|| {
                 // On Linux niceness belongs to the thread. Where it is refused the lane is only less
                 // polite: deadlines hold all the same.
@@ -222,10 +226,12 @@ impl Sandbox {
         let mut linker = Linker::new(&engine);
         link(&mut linker).map_err(|error| host(&error))?;
         let cache = CodeCache::open(&settings.cache, key, &engine).map_err(|error| host(&error))?;
-        let slow = SlowLane::start(settings.slow_threads).map_err(|error| host(&error))?;
+        let lane = |name| SlowLane::start(name, settings.slow_threads);
+        let overtime = lane("plugin-overtime").map_err(|error| host(&error))?;
+        let tools = lane("plugin-tools").map_err(|error| host(&error))?;
         let calls = usize::try_from(settings.pool.calls).unwrap_or(usize::MAX);
         Ok(Self {
-            shared: Arc::new(Shared { engine, calls: Semaphore::new(calls), slow }),
+            shared: Arc::new(Shared { engine, calls: Semaphore::new(calls), overtime, tools }),
             linker: Arc::new(linker),
             cache: Arc::new(cache),
             compilations: Arc::new(Semaphore::new(settings.compilations.max(1))),

@@ -72,6 +72,7 @@ pub struct SandboxLimits {
 #[expect(missing_docs, reason = "each field stands with unit and reason in settings.default.toml")]
 pub struct QueueSettings {
     pub runs_max: usize,
+    pub runs_per_tenant_max: usize,
     #[serde(rename = "lease_seconds", deserialize_with = "seconds")]
     pub lease: Duration,
     pub attempts_max: u32,
@@ -155,7 +156,26 @@ impl Settings {
         if settings.models.contains_key("offline") {
             return Err(SettingsError("models.offline is built in and cannot be set".to_owned()));
         }
+        settings.check()?;
         Ok(settings)
+    }
+
+    /// Numbers with which nothing would work, or something would break later than here.
+    fn check(&self) -> Result<(), SettingsError> {
+        let within = |name: &str, value: u128, least: u128, most: u128| {
+            if (least..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(SettingsError(format!("{name} is {value}; it can be {least} to {most}")))
+        };
+        within("queue.lease_seconds", self.queue.lease.as_secs().into(), 3, 86_400)?;
+        within("queue.runs_max", self.queue.runs_max as u128, 0, 100_000)?;
+        within("queue.runs_per_tenant_max", self.queue.runs_per_tenant_max as u128, 1, 100_000)?;
+        within("queue.attempts_max", self.queue.attempts_max.into(), 1, 1_000)?;
+        within("sandbox.calls_max", self.sandbox.calls_max.into(), 1, 4_096)?;
+        within("sandbox.slow_threads", self.sandbox.slow_threads as u128, 1, 1_024)?;
+        within("sandbox.memory_mib_max", self.sandbox.memory_mib_max as u128, 1, 4_096)?;
+        within("http.body_bytes_max", self.http.body_bytes_max as u128, 1, 1 << 31)
     }
 }
 
@@ -179,6 +199,18 @@ mod tests {
         let error = with("[http]\nbody_byte_max = 5").unwrap_err().to_string();
         assert!(error.contains("body_byte_max"), "{error}");
         assert!(with("[models.offline]\nkind = \"openai-compatible\"").is_err());
+    }
+
+    #[test]
+    fn numbers_with_which_nothing_would_work_are_refused() {
+        for wrong in [
+            "[queue]\nlease_seconds = 0",
+            "[queue]\nruns_max = 9223372036854775807",
+            "[sandbox]\ncalls_max = 0",
+            "[http]\nbody_bytes_max = 0",
+        ] {
+            assert!(with(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

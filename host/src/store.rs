@@ -21,9 +21,9 @@ mod tenants;
 mod tests;
 mod writer;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::{fmt, io, thread};
 
 use sqlx::Sqlite;
 use sqlx::query::Query;
@@ -76,8 +76,10 @@ impl Store {
             Writer { db, clock: clock.clone(), memory: Memory { last_sequence, last_turn: None } };
         let (queue, waiting) = mpsc::channel(QUEUE_OPS_MAX);
         let (ended, writer_ended) = watch::channel(());
-        start(writer, waiting, ended)
-            .map_err(|error| StoreError::database(OPERATION, sqlx::Error::Io(error)))?;
+        tokio::spawn(async move {
+            writer.serve(waiting).await;
+            drop(ended);
+        });
         Ok(Self(Arc::new(Handles { clock, reads: sqlite::readers(path), queue, writer_ended })))
     }
 
@@ -90,6 +92,14 @@ impl Store {
         let mut ended = self.0.writer_ended.clone();
         // Nothing is ever sent: this ends when the writer drops its end.
         while ended.changed().await.is_ok() {}
+    }
+
+    /// Whether the store can be read.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where it cannot.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        self.one("answer", sqlx::query("SELECT 1"), |_| Ok(())).await.map(drop)
     }
 
     fn reads(&self) -> &SqlitePool {
@@ -142,15 +152,4 @@ impl Store {
             .and_then(|rows| rows.iter().map(read).collect())
             .map_err(|error| StoreError::database(operation, error))
     }
-}
-
-/// Starts the writer on a thread of its own: among the tasks of a busy runtime each of its statements
-/// would wait for its turn, and every caller of the batch with it.
-fn start(writer: Writer, waiting: mpsc::Receiver<Op>, ended: watch::Sender<()>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-        runtime.block_on(writer.serve(waiting));
-        drop(ended);
-    })?;
-    Ok(())
 }

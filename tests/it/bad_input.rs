@@ -270,3 +270,39 @@ async fn x16_methods_and_paths_that_are_not_there() {
         format!("GET /?a={} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "a".repeat(100_000));
     assert_eq!(gateway.raw(huge.as_bytes()).await.0, 431);
 }
+
+#[tokio::test]
+async fn a_stranger_cannot_have_a_large_body_read() {
+    let gateway = Gateway::start().await;
+    let large = || "x".repeat(1 << 20);
+    let url = gateway.url("/");
+    let strange = gateway.http.post(&url).header("x-api-key", "wrong").body(large());
+    let answer = crate::support::Call(strange).expect(403).await;
+    assert_eq!(answer.detail(), "Invalid API key");
+    let answer = crate::support::Call(gateway.http.post(&url).body(large())).expect(401).await;
+    assert_eq!(answer.detail(), "API key not specified");
+}
+
+#[tokio::test]
+async fn a_form_or_query_of_too_many_names_is_refused_before_it_is_decoded() {
+    let gateway = Gateway::start().await;
+    let many = "a&".repeat(1_000_000);
+    let form = gateway.webhook("").text("application/x-www-form-urlencoded", many);
+    assert!(form.expect(400).await.detail().contains("1000 names"));
+    let query = format!("&{}", "a&".repeat(1_001));
+    let answer = gateway.webhook(&query).json(&serde_json::json!({})).expect(400).await;
+    assert!(answer.detail().contains("1000 names"), "{}", answer.text);
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn a_payload_built_to_be_walked_is_walked_once_a_look_up() {
+    let gateway = Gateway::start().await;
+    let zeros = vec!["0"; 500_000].join(",");
+    let body = format!("{}{zeros}{}", "[".repeat(100), "]".repeat(100));
+    let path = format!("{}1", "0.".repeat(99));
+    let spec = format!(r#"&asynchronous=true&params_mapping={{"prompt":"{path}"}}"#);
+    let answer = gateway.webhook(&spec).text("application/json", body).expect(200).await;
+    let task = gateway.ended(&answer.task_id()).await;
+    assert!(task["input"]["text"] == "0", "the walk led elsewhere");
+}

@@ -157,3 +157,12 @@ async fn d4_unknown_ids_read_as_pending_and_a_missing_one_is_400() {
         assert_eq!(answer.json()["success"], false, "{query}");
     }
 }
+
+#[tokio::test]
+async fn d2_a_key_in_the_query_is_not_part_of_the_payload() {
+    let gateway = Gateway::start().await;
+    let target = format!("/api/webhooks/agents/{}?q=1&x-api-key=wgk_secret", gateway.token);
+    let answer = gateway.get(&target).expect(200).await;
+    let task = gateway.ended(&answer.task_id()).await;
+    assert_eq!(task["input"]["text"], r#"{"q":"1"}"#);
+}

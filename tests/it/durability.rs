@@ -264,3 +264,13 @@ fn a_wrong_settings_file_is_refused_by_the_key_and_exits_with_a_code_of_its_own(
     assert_eq!(output.status.code(), Some(64));
     assert!(String::from_utf8(output.stderr).unwrap().contains("body_byte_max"));
 }
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_costs_log_lines_only() {
+    let home = Home::new();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let gateway = Child::serve_logging_to(&home, full.into());
+    gateway.ask(json!({"prompt": "hello"})).await;
+    let (status, _) = gateway.terminate();
+    assert_eq!(status.code(), Some(0));
+}

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize as _, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Deepest nesting of arrays and objects. The JSON library's own limit for trees, so that whatever is
@@ -196,7 +196,7 @@ impl Payload {
             node = &fields.iter().rev().find(|field| *field.name == *token)?.value;
         }
         // An array, a scalar or a large object: from here on the text itself is walked.
-        tokens.try_fold(node.text(text), |value, token| step_into(value, &token))
+        walk(node.text(text), &tokens.collect::<Vec<_>>())
     }
 
     /// The scalar at a pointer as plain text; none for objects, arrays, null and nothing.
@@ -255,20 +255,87 @@ fn unescape(token: &str) -> Cow<'_, str> {
     }
 }
 
-/// The value under one key of an object or one index of an array.
-fn step_into<'a>(json: &'a str, token: &str) -> Option<&'a str> {
+/// The value at the end of these tokens, found in one pass over the text.
+fn walk<'t>(json: &'t str, tokens: &[Cow<'_, str>]) -> Option<&'t str> {
+    let mut found = None;
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    match json.trim_start_matches(JSON_SPACE).as_bytes().first()? {
-        b'{' => ValueOf(token).deserialize(&mut deserializer).ok()?.map(RawValue::get),
-        b'[' => {
-            // An index has no leading zeros and no sign (RFC 6901 section 4).
-            if token != "0" && (token.starts_with('0') || token.starts_with('+')) {
-                return None;
-            }
-            let index = token.parse().ok()?;
-            ItemAt(index).deserialize(&mut deserializer).ok()?.map(RawValue::get)
+    // An error is how the walk ends early; whether the text is JSON was checked when it came.
+    let _ = Walk { tokens, found: &mut found }.deserialize(&mut deserializer);
+    found.map(RawValue::get)
+}
+
+/// Follows tokens into a value; everything beside the way is skipped, not built.
+struct Walk<'a, 't, 'de> {
+    tokens: &'a [Cow<'t, str>],
+    found: &'a mut Option<&'de RawValue>,
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_, '_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        if self.tokens.is_empty() {
+            *self.found = Some(<&RawValue>::deserialize(from)?);
+            return Ok(());
         }
-        _ => None,
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((token, rest)) = self.tokens.split_first() else { return Ok(()) };
+        while let Some(matches) = map.next_key_seed(KeyIs(token))? {
+            if matches {
+                // Of equal keys the last one counts, also where it leads nowhere.
+                *self.found = None;
+                map.next_value_seed(Walk { tokens: rest, found: &mut *self.found })?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let Some((token, rest)) = self.tokens.split_first() else { return Ok(()) };
+        // An index has no leading zeros and no sign (RFC 6901 section 4).
+        let is_index = &**token == "0" || !token.starts_with(['0', '+']);
+        let index = token.parse::<usize>().ok().filter(|_| is_index).unwrap_or(usize::MAX);
+        for _ in 0..index {
+            if items.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(());
+            }
+        }
+        items.next_element_seed(Walk { tokens: rest, found: self.found })?;
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    // A scalar has nothing inside.
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 }
 
@@ -304,37 +371,6 @@ impl<'de> Visitor<'de> for Fields {
     }
 }
 
-/// Reads an object for the last value under one key; everything else is skipped, not built.
-struct ValueOf<'t>(&'t str);
-
-impl<'de> DeserializeSeed<'de> for ValueOf<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ValueOf<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(matches) = map.next_key_seed(KeyIs(self.0))? {
-            if matches {
-                found = Some(map.next_value()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-}
-
 /// Whether a key is this one, without copying it.
 struct KeyIs<'t>(&'t str);
 
@@ -355,36 +391,6 @@ impl Visitor<'_> for KeyIs<'_> {
 
     fn visit_str<E>(self, key: &str) -> Result<bool, E> {
         Ok(key == self.0)
-    }
-}
-
-/// Reads an array for one item.
-struct ItemAt(usize);
-
-impl<'de> DeserializeSeed<'de> for ItemAt {
-    type Value = Option<&'de RawValue>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ItemAt {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        for _ in 0..self.0 {
-            if items.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(None);
-            }
-        }
-        let found = items.next_element()?;
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(found)
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Folder, ForTenant, print};
 use crate::ids::AgentId;
+use crate::sandbox::BUNDLED;
 use crate::settings::Settings;
 use crate::tenants::AgentDefinition;
 
@@ -56,6 +57,16 @@ impl Agent {
                 if definition.model != "offline" && !settings.models.contains_key(&definition.model)
                 {
                     anyhow::bail!("the settings have no model {:?}", definition.model);
+                }
+                let plugins = definition.tools.iter().chain(&definition.mapper);
+                for plugin in plugins.chain(&definition.getter) {
+                    let bundled = BUNDLED.iter().any(|(name, _)| *name == plugin.as_str());
+                    if !bundled && folder.store.plugin(tenant, plugin).await?.is_none() {
+                        anyhow::bail!(
+                            "no plugin {plugin} is installed for this tenant; `wardgate plugin install` \
+                             does it"
+                        );
+                    }
                 }
                 let agents = folder.store.agents(tenant).await?;
                 let same_name = agents.iter().find(|a| a.definition.name == definition.name);

@@ -21,8 +21,9 @@ pub(super) enum Plugin {
         /// Its name for agents. The file's name without its ending, `_` as `-`, where left out.
         #[arg(long)]
         name: Option<PluginName>,
-        /// What it may do: a TOML file with [[egress]], [settings] and [limits]. Nothing but to
-        /// compute, where left out.
+        /// What it may do: a TOML file with `[[egress]]`, `[settings]` and `[limits]`. Where left out,
+        /// what the tenant's file of that plugin says stays in force; where there is none, it may
+        /// compute and nothing else.
         #[arg(long, value_name = "FILE")]
         grants: Option<PathBuf>,
         #[command(flatten)]

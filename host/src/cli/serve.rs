@@ -40,6 +40,7 @@ impl Serve {
     /// Serves until it is told to stop.
     pub(super) async fn run(self, mut settings: Settings) -> anyhow::Result<()> {
         self.start_logging()?;
+        raise_file_limit();
         if let Some(listen) = self.listen {
             settings.http.listen = listen;
         }
@@ -76,9 +77,25 @@ impl Serve {
         let filter = EnvFilter::try_new(&self.log).context("--log")?;
         // The models' library logs whole answers, which belong to tenants and may repeat a key.
         let filter = filter.add_directive("genai=off".parse().context("--log")?);
-        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        // A log that cannot be written (a full disk, a reader that has gone) costs log lines, nothing else:
+        // by itself the library would report that to the same place, and panic there.
+        let lines = tracing_subscriber::fmt()
+            .log_internal_errors(false)
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
         if self.log_json { lines.json().try_init() } else { lines.try_init() }
             .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))
+    }
+}
+
+/// Each connection is a file; the usual soft limit of 1,024 is below what the settings allow. The store
+/// and plugins need some as well, so that running out of them is worse than refusing a connection.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
     }
 }
 

@@ -8,9 +8,10 @@ use axum::response::Response;
 use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
 
+use super::body::{self, BodyLimits};
 use super::error::ApiError;
 use super::webhook::{json_answer, new_task, reply_now, with_task_headers};
-use super::{Handle, Handles, body};
+use super::{Handle, Handles};
 use crate::access::Caller;
 use crate::intake::{self, Arrival, IntakeError, RequestParts, Resolved};
 use crate::tasks::Accepted;
@@ -23,7 +24,7 @@ pub(super) async fn receive(
 ) -> Result<Response, ApiError> {
     let caller = caller(&handles, token).await?;
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, &handles.settings).await;
+    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await;
     let parts = parts(head, body.map_err(ApiError::shaped_as_docsgpt)?)?;
     let arrival =
         Arrival::read_json(parts).map_err(|error| ApiError::from(error).worded_as_docsgpt())?;

@@ -11,6 +11,26 @@ use http_body_util::{BodyExt as _, Limited};
 use super::error::ApiError;
 use crate::settings::HttpSettings;
 
+/// What reading a body may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimits {
+    /// Bytes.
+    bytes_max: usize,
+    /// Until it is whole.
+    time_max: Duration,
+}
+
+impl BodyLimits {
+    /// Without a key nobody makes us hold megabytes, or a connection for a minute.
+    pub(super) const OF_STRANGERS: Self =
+        Self { bytes_max: 64 << 10, time_max: Duration::from_secs(5) };
+
+    /// The settings'.
+    pub(super) fn of(settings: &HttpSettings) -> Self {
+        Self { bytes_max: settings.body_bytes_max, time_max: settings.body_time_max }
+    }
+}
+
 /// Reads a body. One that declares itself too long is refused before a byte of it is read; a chunked
 /// one as soon as it is too long.
 ///
@@ -19,16 +39,16 @@ use crate::settings::HttpSettings;
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
-    settings: &HttpSettings,
+    limits: BodyLimits,
 ) -> Result<Bytes, ApiError> {
-    let limit = settings.body_bytes_max;
+    let limit = limits.bytes_max;
     let declared =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if declared.is_some_and(|declared: usize| declared > limit) {
         return Err(too_long(limit));
     }
     let collecting = Limited::new(body, limit).collect();
-    match timed(settings.body_time_max, collecting).await {
+    match timed(limits.time_max, collecting).await {
         None => Err(ApiError::caller(408, "the body did not arrive in time")),
         Some(Ok(collected)) => Ok(collected.to_bytes()),
         Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_long(limit)),

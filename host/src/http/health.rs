@@ -11,7 +11,7 @@ use super::webhook::json_answer;
 
 /// 200 where the store answers, 503 where it does not.
 pub(super) async fn read(State(handles): Handle) -> Result<Response, ApiError> {
-    handles.store.tenants().await?;
+    handles.store.answers().await?;
     let health = json!({
         "status": "ok",
         "version": env!("CARGO_PKG_VERSION"),

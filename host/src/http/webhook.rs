@@ -9,8 +9,9 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use serde_json::json;
 
+use super::body::{self, BodyLimits};
 use super::error::ApiError;
-use super::{Handle, Handles, body};
+use super::{Handle, Handles};
 use crate::access::Caller;
 use crate::answer;
 use crate::ids::TaskId;
@@ -30,6 +31,9 @@ const REPLY_HEADERS_FORBIDDEN: [&str; 8] = [
     "upgrade",
     "x-task-id",
 ];
+
+/// Most headers of a mapper's immediate reply.
+const REPLY_HEADERS_MAX: usize = 64;
 
 /// `POST /`.
 pub(super) async fn receive(
@@ -75,12 +79,20 @@ pub(super) async fn resolve(
     let key = presented_key(&head.headers, &pairs)?;
     // Where the query names the agent, access is settled before the body is read: somebody without a
     // key cannot make us hold ten megabytes.
-    let named = pairs.iter().rfind(|(name, id)| name == "agent_id" && !id.is_empty());
-    let early = match named {
-        Some((_, agent)) => Some(handles.access.caller(key.as_deref(), agent).await?),
+    let named = pairs.iter().rfind(|(name, _)| name == "agent_id").map(|(_, agent)| agent);
+    let early = match named.filter(|agent| !agent.is_empty()) {
+        Some(agent) => Some(handles.access.caller(key.as_deref(), agent).await?),
         None => None,
     };
-    let bytes = body::read(&head.headers, body, &handles.settings).await?;
+    let bytes = match (&early, handles.access.tenant(key.as_deref()).await) {
+        (Some(_), _) | (None, Ok(_)) => {
+            body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?
+        }
+        // Only to learn whether an agent is named, which decides which error it is (CONTRACT X4).
+        (None, Err(denied)) => {
+            body::read(&head.headers, body, BodyLimits::OF_STRANGERS).await.map_err(|_| denied)?
+        }
+    };
     let arrival = Arrival::read(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),
@@ -222,6 +234,9 @@ pub(super) fn reply_now(reply: ReplyNow) -> Result<Response, ApiError> {
     }
     let mut response = (status, reply.body).into_response();
     response.headers_mut().remove(CONTENT_TYPE);
+    if reply.headers.len() > REPLY_HEADERS_MAX {
+        return Err(wrong("more than 64 headers"));
+    }
     for (name, value) in &reply.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("a header's name"))?;
         if REPLY_HEADERS_FORBIDDEN.contains(&name.as_str())

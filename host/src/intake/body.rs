@@ -10,10 +10,8 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use super::IntakeError;
+use super::query::FIELDS_MAX;
 use crate::call::Payload;
-
-/// Most parts of a multipart body, and most fields of a form.
-const FIELDS_MAX: usize = 1_000;
 
 /// What a body is declared as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,9 +118,6 @@ fn unknown(declared: &str) -> IntakeError {
 fn form(body: &[u8]) -> Result<Payload, IntakeError> {
     let fields = super::query::decode(body)
         .map_err(|error| IntakeError::bad(&format!("the body is not a valid form: {error}")))?;
-    if fields.len() > FIELDS_MAX {
-        return Err(IntakeError::bad("the form has more than 1,000 fields"));
-    }
     Ok(Payload::of_fields(fields))
 }
 

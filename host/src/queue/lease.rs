@@ -11,6 +11,9 @@ use crate::store::{Store, StoreError};
 use crate::tasks::{Fence, Outcome};
 use crate::trace::Step;
 
+/// Shortest and longest pause between two tries to store the end of a run: half a minute in all.
+const FINISH_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(16));
+
 /// The leases that this process holds.
 #[derive(Debug, Clone)]
 pub(super) struct Leases {
@@ -56,8 +59,16 @@ impl Leases {
             if let Err(error) = self.store.expire_leases().await {
                 tracing::error!(%error, "leases that ran out cannot be taken back");
             }
-            if let Err(error) = self.store.forget_expired_keys().await {
-                tracing::error!(%error, "expired idempotency keys cannot be deleted");
+            loop {
+                match self.store.forget_expired_keys().await {
+                    // There may be more.
+                    Ok(1_000..) => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "expired idempotency keys cannot be deleted");
+                        break;
+                    }
+                }
             }
         }
     }
@@ -90,14 +101,28 @@ impl Lease {
     }
 
     /// Stores the end of the run. False where the lease was lost: nothing is stored then.
+    /// A store that cannot take it (a full disk) is tried again for as long as the lease lasts.
     pub(super) async fn finish(
         mut self,
         outcome: Outcome,
         steps: Vec<Step>,
     ) -> Result<bool, StoreError> {
-        let stored = self.leases.store.finish(self.task, self.fence, outcome, steps).await?;
-        self.finished = true;
-        Ok(stored)
+        let mut pause = FINISH_PAUSES.0;
+        loop {
+            let (outcome, steps) = (outcome.clone(), steps.clone());
+            match self.leases.store.finish(self.task, self.fence, outcome, steps).await {
+                Ok(stored) => {
+                    self.finished = true;
+                    return Ok(stored);
+                }
+                Err(error) if pause > FINISH_PAUSES.1 => return Err(error),
+                Err(error) => {
+                    tracing::warn!(task = %self.task, %error, "trying again to finish a task")
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
     }
 }
 

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
-use super::Binding;
 use super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::bindings::v0_1::wardgate::plugin::types;
 use super::engine::TICK;
 use super::host_calls::{Budget, CallState, Subject};
 use super::refusal::{Failure, PluginError, Refusal};
+use super::{Binding, SlowLane};
 use crate::call::Payload;
 
 /// Most tools of one plugin, and the longest name of one.
@@ -26,6 +26,9 @@ const TOOL_NAME_BYTES_MAX: usize = 64;
 
 /// The resource tables and component handles of one instance.
 const HANDLES_MAX: usize = 1_024;
+
+/// The largest document that a short call may look into on the caller's thread, in bytes.
+const SHORT_DOCUMENT_BYTES_MAX: usize = 256 << 10;
 
 /// What a call gave, and what it cost.
 #[derive(Debug)]
@@ -164,7 +167,7 @@ impl Binding {
                 let budget = Budget { deadline: begun + wall, ticks: ticks(cpu), may_send: true };
                 let state = CallState::new(Arc::clone(self), subject, budget);
                 let work = Box::pin(perform(Arc::clone(self), state, ask));
-                self.finish_slowly(work, begun, cpu, wall).await
+                self.finish_in(&self.shared.tools, work, begun, cpu, wall).await
             }
             Err(refusal) => refused(refusal, Instant::now()),
         };
@@ -189,11 +192,17 @@ impl Binding {
         let budget = Budget { deadline: begun + wall, ticks: ticks(cpu), may_send: true };
         let state = CallState::new(Arc::clone(self), subject, budget);
         // Boxed because it may have to move to the other runtime while it runs.
+        let looks_into_much = state.document_bytes() > SHORT_DOCUMENT_BYTES_MAX;
         let mut work = Box::pin(perform(Arc::clone(self), state, ask));
+        let overtime = &self.shared.overtime;
+        if looks_into_much {
+            // Every look-up walks the document, and a host call does not yield.
+            return self.finish_in(overtime, work, begun, cpu, wall).await;
+        }
         let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
         match first {
             Poll::Ready(performance) => self.judge(performance, begun, cpu),
-            Poll::Pending => self.finish_slowly(work, begun, cpu, wall).await,
+            Poll::Pending => self.finish_in(overtime, work, begun, cpu, wall).await,
         }
     }
 
@@ -209,8 +218,9 @@ impl Binding {
         ])
     }
 
-    async fn finish_slowly(
+    async fn finish_in(
         &self,
+        lane: &SlowLane,
         work: Pin<Box<impl Future<Output = Performance> + Send + 'static>>,
         begun: Instant,
         cpu: Duration,
@@ -218,7 +228,7 @@ impl Binding {
     ) -> Called<Told> {
         // Epochs do not stop a guest that waits in a host call, so the whole is timed as well.
         let timed = tokio::time::timeout_at((begun + wall).into(), work);
-        let Some(handle) = self.shared.slow.spawn(timed) else {
+        let Some(handle) = lane.spawn(timed) else {
             return refused(Refusal::Host("it is shutting down".to_owned()), begun);
         };
         match handle.await {

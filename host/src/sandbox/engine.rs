@@ -24,6 +24,12 @@ const GUEST_STACK_BYTES: usize = 512 << 10;
 /// Stack of the fiber that a call runs on: the guest's, and room for host calls below it.
 const FIBER_STACK_BYTES: usize = 1 << 20;
 
+/// Core instances, memories and tables of one component. Tool chains for JavaScript and Python make
+/// components of several core modules; JavaScript guests have two memories.
+const CORE_INSTANCES_MAX: u32 = 100;
+const MEMORIES_MAX: u32 = 4;
+const TABLES_MAX: u32 = 40;
+
 /// How large the pool is.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSize {
@@ -89,15 +95,16 @@ fn config() -> Config {
 fn pool(size: PoolSize) -> PoolingAllocationConfig {
     let calls = size.calls;
     let mut pool = PoolingAllocationConfig::new();
+    // Each call finds room for the largest component there may be: with less, a few calls of one tenant
+    // could take what the calls of all others need. What is not used costs addresses only.
     pool.total_component_instances(calls)
-        // A component built by a JavaScript or Python tool chain is several core modules.
-        .total_core_instances(calls.saturating_mul(8))
-        .total_memories(calls.saturating_mul(2))
-        .total_tables(calls.saturating_mul(4))
+        .total_core_instances(calls.saturating_mul(CORE_INSTANCES_MAX))
+        .total_memories(calls.saturating_mul(MEMORIES_MAX))
+        .total_tables(calls.saturating_mul(TABLES_MAX))
         .total_stacks(calls)
-        .max_core_instances_per_component(100)
-        .max_memories_per_component(8)
-        .max_tables_per_component(40)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_tables_per_component(TABLES_MAX)
         .table_elements(20_000)
         .max_memory_size(size.memory_bytes_max)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)

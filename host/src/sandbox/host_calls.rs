@@ -24,6 +24,10 @@ const RESOURCES_MAX: usize = 256;
 /// Largest random buffer a guest may ask for at once, in bytes.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
+/// Bytes of documents that the host walks or copies for one call. A look-up walks the document at about
+/// a gigabyte a second; this is two dozen looks into the largest payload, and a quarter of a second.
+const LOOK_UP_BYTES_MAX: usize = 256 << 20;
+
 /// Longest single log line, in bytes.
 const LOG_LINE_BYTES_MAX: usize = 2 << 10;
 
@@ -53,6 +57,7 @@ pub(super) struct CallState {
     /// Whether its role may use egress at all.
     may_send: bool,
     egress_requests_left: u32,
+    look_up_bytes_left: usize,
     logs: Vec<String>,
     log_bytes_left: usize,
     /// Made when the guest first asks for WASI: most calls never do.
@@ -72,12 +77,29 @@ impl CallState {
             ticks_left: budget.ticks,
             may_send: budget.may_send,
             egress_requests_left: limits.egress_requests,
+            look_up_bytes_left: LOOK_UP_BYTES_MAX,
             logs: Vec::new(),
             log_bytes_left: limits.log_bytes,
             wasi: None,
             table,
             binding,
         }
+    }
+
+    /// The length of what the guest can look into.
+    pub(super) fn document_bytes(&self) -> usize {
+        let request = self.subject.request.as_ref().map_or(0, |request| request.body.len());
+        request + self.subject.task.as_ref().map_or(0, |task| task.text().len())
+    }
+
+    /// Charges one look into a document, or one copy of it. A host call is not interrupted by epochs, so
+    /// without this a guest could have the host work for it in a loop.
+    fn charge(&mut self, document_bytes: usize) -> wasmtime::Result<()> {
+        match self.look_up_bytes_left.checked_sub(document_bytes) {
+            Some(left) => self.look_up_bytes_left = left,
+            None => wasmtime::bail!("it looked into the payload too often"),
+        }
+        Ok(())
     }
 
     /// The log lines of the call.
@@ -138,16 +160,19 @@ impl request::Host for CallState {
     }
 
     fn body(&mut self) -> wasmtime::Result<Vec<u8>> {
+        self.charge(self.document_bytes())?;
         let request = self.subject.request.as_ref();
         Ok(request.map(|request| request.body.to_vec()).unwrap_or_default())
     }
 
     fn json(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
+        self.charge(self.document_bytes())?;
         let request = self.subject.request.as_ref();
         Ok(request.and_then(|request| request.payload.find(&pointer)).map(str::to_owned))
     }
 
     fn scalar(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
+        self.charge(self.document_bytes())?;
         let request = self.subject.request.as_ref();
         Ok(request.and_then(|request| request.payload.scalar(&pointer)))
     }
@@ -155,6 +180,7 @@ impl request::Host for CallState {
 
 impl task::Host for CallState {
     fn json(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
+        self.charge(self.document_bytes())?;
         let task = self.subject.task.as_ref();
         Ok(task.and_then(|task| task.find(&pointer)).map(str::to_owned))
     }

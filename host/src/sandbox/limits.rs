@@ -9,6 +9,9 @@ use wasmtime::ResourceLimiter;
 /// Largest table of a plugin, in elements. Python guests have the largest seen, 7,689.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 
+/// More calls in flight than any pool has slots.
+const CONCURRENCY_MAX: usize = 100_000;
+
 /// Limits of a binding. The operator's file may lower or raise each of them up to the engine's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -87,7 +90,7 @@ impl LimitsFile {
             wall: ms(self.wall_ms, default.wall),
             tool_cpu: ms(self.tool_cpu_ms, default.tool_cpu),
             tool_wall: ms(self.tool_wall_ms, default.tool_wall),
-            concurrency: self.concurrency.unwrap_or(default.concurrency).max(1),
+            concurrency: self.concurrency.unwrap_or(default.concurrency).clamp(1, CONCURRENCY_MAX),
             egress_requests: self.egress_requests.unwrap_or(default.egress_requests),
             egress_bytes: self.egress_bytes.unwrap_or(default.egress_bytes),
         }

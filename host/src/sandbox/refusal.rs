@@ -64,7 +64,7 @@ pub enum Refusal {
         /// The role's interface.
         role: &'static str,
     },
-    /// Its calls in flight are as many as it was granted.
+    /// As many calls are in flight as it, its tenant or the gateway may have.
     Busy,
     /// The gateway itself failed.
     Host(String),
@@ -125,7 +125,7 @@ impl fmt::Display for Refusal {
             }
             Self::Malformed(what) => write!(f, "it broke the interface: {what}"),
             Self::NoSuchRole { role } => write!(f, "it does not export {role}"),
-            Self::Busy => f.write_str("it has as many calls in flight as it is granted"),
+            Self::Busy => f.write_str("it has as many calls in flight as there may be"),
             Self::Host(what) => write!(f, "the gateway could not run it: {what}"),
         }
     }

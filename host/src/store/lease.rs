@@ -55,9 +55,11 @@ pub(super) const TAKE_BACK: &str = "\
     WHERE status = 'executing' AND lease_until <= ?";
 
 /// Makes pending tasks executing. Tenants take turns: the one after the tenant served last comes
-/// first, and nobody gets a second task in one claim while another one waits for a first.
+/// first, and nobody gets a second task in one claim while another one waits for a first. A tenant that
+/// has as many executing as it may waits for one of them to end.
 pub(super) struct Claim {
     pub(super) limit: usize,
+    pub(super) limit_per_tenant: usize,
     pub(super) lease: Duration,
 }
 
@@ -68,7 +70,7 @@ impl Write for Claim {
 
 impl WriteAlone for Claim {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<Claimed>, Refusal> {
-        let picked = pick(self.limit, session).await?;
+        let picked = pick(self.limit, self.limit_per_tenant, session).await?;
         let lease_until = session.now.plus(self.lease).micros();
         let mut claimed = HashMap::with_capacity(picked.len());
         for (sql, part) in CLAIM.parts(&picked) {
@@ -98,16 +100,31 @@ impl WriteAlone for Claim {
 struct Line {
     tenant: TenantId,
     sequences: Vec<i64>,
+    /// How many more the tenant may have executing.
+    room: usize,
     /// Whether more of them may be waiting behind these.
     goes_on: bool,
 }
 
 /// The sequences of up to `limit` pending tasks, in the order of the tenants' turns.
-async fn pick(limit: usize, session: &mut Session<'_>) -> sqlx::Result<Vec<i64>> {
-    let tenants = tenants_in_turn(limit, session).await?;
+async fn pick(
+    limit: usize,
+    limit_per_tenant: usize,
+    session: &mut Session<'_>,
+) -> sqlx::Result<Vec<i64>> {
+    let executing = executing_by_tenant(session).await?;
+    let room = |tenant: &TenantId| {
+        limit_per_tenant.saturating_sub(executing.get(tenant).copied().unwrap_or_default())
+    };
+    // Those without room are in the way of nobody: as many more tenants are asked for.
+    let full = executing.keys().filter(|tenant| room(tenant) == 0).count();
+    let tenants = tenants_in_turn(limit.saturating_add(full), session).await?;
     let mut lines: Vec<Line> = tenants
         .into_iter()
-        .map(|tenant| Line { tenant, sequences: Vec::new(), goes_on: true })
+        .map(|tenant| (tenant, room(&tenant)))
+        .filter(|(_, room)| *room > 0)
+        .take(limit)
+        .map(|(tenant, room)| Line { tenant, sequences: Vec::new(), room, goes_on: true })
         .collect();
     // Everybody's fair share is read first. Where lines turn out shorter than that, what is left over
     // is shared among the others, and so on.
@@ -119,9 +136,11 @@ async fn pick(limit: usize, session: &mut Session<'_>) -> sqlx::Result<Vec<i64>>
         }
         let share = (limit - found).div_ceil(open);
         for line in lines.iter_mut().filter(|line| line.goes_on) {
+            let share = share.min(line.room);
             let more =
                 pending_of(line.tenant, line.sequences.last().copied(), share, session).await?;
-            line.goes_on = more.len() == share;
+            line.room -= more.len();
+            line.goes_on = more.len() == share && line.room > 0;
             line.sequences.extend(more);
         }
     }
@@ -134,6 +153,23 @@ async fn pick(limit: usize, session: &mut Session<'_>) -> sqlx::Result<Vec<i64>>
         session.memory.last_turn = Some(*tenant);
     }
     Ok(picked.into_iter().map(|(_, sequence)| sequence).collect())
+}
+
+/// How many tasks of each tenant are executing: as many rows as there are leases.
+async fn executing_by_tenant(session: &mut Session<'_>) -> sqlx::Result<HashMap<TenantId, usize>> {
+    let found = sqlx::query(
+        "SELECT tenant_id, count(*) FROM tasks \
+         WHERE lease_until IS NOT NULL AND status = 'executing' GROUP BY tenant_id",
+    )
+    .fetch_all(&mut *session.db)
+    .await?;
+    found
+        .iter()
+        .map(|row| {
+            let count: i64 = row.try_get(1)?;
+            Ok((rows::tenant_id(row, 0)?, usize::try_from(count).unwrap_or(usize::MAX)))
+        })
+        .collect()
 }
 
 /// Up to `limit` tenants that have pending tasks, beginning behind the one served last.

@@ -31,10 +31,6 @@ const READERS_MAX: u32 = 4;
 /// How long a read waits for one of them.
 const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Pages in the write-ahead log before the writer copies them into the database file. The default of
-/// 1,000 copies the hot pages of the indices again and again.
-const CHECKPOINT_PAGES: &str = "4000";
-
 /// Prepared statements that the writer keeps: nine of [`ByRows`] in 64 lengths each, and the others.
 const STATEMENTS_MAX: usize = 640;
 
@@ -48,7 +44,6 @@ pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, sqlx::E
         .synchronous(SqliteSynchronous::Full)
         // What SQLite sets aside to undo a statement holds payloads: not into a file in /tmp.
         .pragma("temp_store", "MEMORY")
-        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .statement_cache_capacity(STATEMENTS_MAX);
     let mut connection = SqliteConnection::connect_with(&options).await?;
     MIGRATIONS.run(&mut connection).await?;

@@ -35,12 +35,18 @@ impl Store {
 
     /// Makes up to `limit` pending tasks executing, for as long as the lease lasts, and counts the
     /// attempt. Tenants take turns, from one claim to the next too: a tenant's next task waits for at
-    /// most one task of each other tenant, however many those have in line.
+    /// most one task of each other tenant, however many those have in line. No tenant gets more than
+    /// `limit_per_tenant` executing at a time, claimed before or now.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; nothing is claimed then.
-    pub async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
-        self.write(Claim { limit, lease }).await
+    pub async fn claim(
+        &self,
+        limit: usize,
+        limit_per_tenant: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        self.write(Claim { limit, limit_per_tenant, lease }).await
     }
 
     /// Lets the leases of these tasks end `lease` from now, and returns the tasks whose lease is lost:
@@ -179,7 +185,8 @@ impl Store {
     }
 
     /// The completed tasks of a conversation that were accepted before the task with this sequence:
-    /// the newest `limit` of them, oldest first.
+    /// the newest `limit` of those that are no longer than `bytes_max` (what was given and the result
+    /// together), oldest first.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -190,15 +197,19 @@ impl Store {
         thread: &ThreadId,
         before_sequence: i64,
         limit: usize,
+        bytes_max: usize,
     ) -> Result<Vec<Task>, StoreError> {
         let query = sqlx::query(select_tasks!(
             "t.tenant_id = ? AND t.agent_id = ? AND t.thread = ? AND t.sequence < ? \
-             AND t.status = 'completed' ORDER BY t.sequence DESC LIMIT ?"
+             AND t.status = 'completed' \
+             AND octet_length(i.payload) + coalesce(octet_length(i.prompt), 0) \
+               + coalesce(octet_length(t.result), 0) <= ? ORDER BY t.sequence DESC LIMIT ?"
         ))
         .bind(tenant.as_bytes().as_slice())
         .bind(agent.as_bytes().as_slice())
         .bind(thread.as_str())
         .bind(before_sequence)
+        .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let mut newest_first = self.many("read a conversation", query, rows::task).await?;
         newest_first.reverse();

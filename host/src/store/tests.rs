@@ -20,6 +20,9 @@ use crate::tasks::{
 use crate::tenants::{AgentDefinition, Tenant};
 
 const LEASE: Duration = Duration::from_secs(90);
+
+/// Room for as many executing tasks of one tenant as these tests have.
+const ROOM: usize = 100_000;
 const NOON: i64 = 1_800_000_000_000_000;
 
 /// A store with a clock that stands still, and somebody whose tasks it keeps.
@@ -68,7 +71,7 @@ impl Fixture {
     }
 
     async fn claim_one(&self) -> Claimed {
-        let mut claimed = self.store.claim(1, LEASE).await.unwrap();
+        let mut claimed = self.store.claim(1, ROOM, LEASE).await.unwrap();
         assert_eq!(claimed.len(), 1);
         claimed.remove(0)
     }

@@ -212,7 +212,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Serves the queue until it is closed, or until nobody is left who could put something in; then
-    /// moves the log into the database file and closes that.
+    /// closes the file.
     pub(super) async fn serve(mut self, mut queue: mpsc::Receiver<Op>) {
         let mut taken = Vec::with_capacity(BATCH_OPS_MAX);
         while queue.recv_many(&mut taken, BATCH_OPS_MAX).await > 0 {
@@ -224,9 +224,8 @@ impl Writer {
             taken.drain(..).for_each(|op| batch.add(op));
             self.commit(batch).await;
         }
-        let moved = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.db).await;
-        let closed = self.db.close().await;
-        if let Err(error) = moved.map(drop).and(closed) {
+        // Whoever closes the file last moves the log into it; SQLite does that by itself.
+        if let Err(error) = self.db.close().await {
             // Nothing is lost: the next start finds the log beside the file and reads it.
             tracing::warn!(error = &error as &dyn std::error::Error, "the store closed uncleanly");
         }

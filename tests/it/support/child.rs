@@ -35,19 +35,28 @@ impl Deref for Child {
 
 impl Child {
     pub(crate) fn serve(home: &Home, more: &[&str]) -> Self {
+        Self::start(home, more, Stdio::piped())
+    }
+
+    /// With its log going elsewhere, every line of it.
+    pub(crate) fn serve_logging_to(home: &Home, log: Stdio) -> Self {
+        Self::start(home, &["--log", "debug"], log)
+    }
+
+    fn start(home: &Home, more: &[&str], log: Stdio) -> Self {
         let mut process = Command::new(program())
             .args(["serve", "--demo", "--listen", "127.0.0.1:0", "--data"])
             .arg(home.path())
             .args(more)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
-        let mut stderr = process.stderr.take().unwrap();
+        let stderr = process.stderr.take();
         // Read all along: a full pipe would stop the gateway.
         let logs = std::thread::spawn(move || {
             let mut text = Vec::new();
-            let _ = stderr.read_to_end(&mut text);
+            let _ = stderr.map(|mut stderr| stderr.read_to_end(&mut text));
             String::from_utf8_lossy(&text).into_owned()
         });
         let mut line = String::new();

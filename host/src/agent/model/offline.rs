@@ -18,6 +18,9 @@ const NOTICE: &str = "This is the offline model: it is no language model. It rep
 /// Most tool calls it makes of one text.
 const CALLS_MAX: usize = 8;
 
+/// The largest payload or result that is looked into, in bytes; larger ones are repeated as text.
+const TREE_BYTES_MAX: usize = 256 << 10;
+
 /// How much of the text its summary repeats, in characters.
 const SUMMARY_CHARS_MAX: usize = 200;
 
@@ -92,8 +95,11 @@ fn summary(received: &str, tools: &[Value]) -> String {
     if called.is_empty() { shown } else { format!("{shown} ({})", called.join("; ")) }
 }
 
+/// JSON as a tree where it is JSON and small enough: a tree takes dozens of times its text.
 fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| text.into())
+    let small = text.len() <= TREE_BYTES_MAX;
+    let tree = small.then(|| serde_json::from_str(text).ok()).flatten();
+    tree.unwrap_or_else(|| text.into())
 }
 
 /// The tools that the text names with a JSON object of arguments behind them, in the text's order.

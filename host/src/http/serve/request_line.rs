@@ -40,6 +40,9 @@ const HEADERS_MAX: usize = 100;
 /// over the limit would meet a broken connection instead of a 413.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a caller may take none of an answer that is ready.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
 /// A connection whose request targets are encoded while they are read. A read that holds complete
 /// heads with nothing to encode is neither copied nor does it allocate.
 pub(super) struct TargetEncoder<S> {
@@ -52,6 +55,8 @@ pub(super) struct TargetEncoder<S> {
     /// What may go to the reader before anything else is read, from `given` on.
     settled: Vec<u8>,
     given: usize,
+    /// When to give up on a caller who takes none of the answer, while that is so.
+    stall_end: Option<Pin<Box<Sleep>>>,
     /// The end of lingering, once our side is closed.
     linger_end: Option<Pin<Box<Sleep>>>,
 }
@@ -65,8 +70,25 @@ impl<S> TargetEncoder<S> {
             held: Vec::new(),
             settled: Vec::new(),
             given: 0,
+            stall_end: None,
             linger_end: None,
         }
+    }
+
+    /// Ends the connection of a caller who reads nothing for too long: the answer is held in memory as
+    /// long as they do not.
+    fn watch<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall_end = None;
+            return written;
+        }
+        let stall_end = self.stall_end.get_or_insert_with(|| Box::pin(sleep(STALL_MAX)));
+        ready!(stall_end.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// How many of these bytes may go to the reader as they are. What is left begins with a head that
@@ -189,7 +211,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TargetEncoder<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.watch(written, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -224,7 +248,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TargetEncoder<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.watch(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

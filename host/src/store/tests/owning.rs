@@ -177,7 +177,7 @@ async fn a_conversation_holds_its_completed_tasks_oldest_first() {
         }
     }
     fixture.accept(fixture.owner, 1).await;
-    let claimed = fixture.store.claim(11, LEASE).await.unwrap();
+    let claimed = fixture.store.claim(11, ROOM, LEASE).await.unwrap();
     for one in claimed {
         let failed = one.task.id == ids[1];
         let status = if failed { EndStatus::Failed } else { EndStatus::Completed };
@@ -187,7 +187,7 @@ async fn a_conversation_holds_its_completed_tasks_oldest_first() {
     let Owner { tenant, agent } = fixture.owner;
     let before = fixture.task(ids[4]).await.sequence;
     let read = async |tenant, agent, limit| {
-        let found = fixture.store.thread_tasks(tenant, agent, &thread, before, limit).await;
+        let found = fixture.store.thread_tasks(tenant, agent, &thread, before, limit, 1_000).await;
         found.unwrap().into_iter().map(|task| task.id).collect::<Vec<_>>()
     };
     assert_eq!(read(tenant, agent, 10).await, [ids[0], ids[2], ids[3]]);
