@@ -46,6 +46,10 @@ pub(super) const PENDING_OF_TENANT: &str = "\
     SELECT sequence FROM tasks WHERE status = 'pending' AND tenant_id = ? AND sequence > ? \
     ORDER BY sequence LIMIT ?";
 
+pub(super) const EXECUTING_BY_TENANT: &str = "\
+    SELECT tenant_id, count(*) FROM tasks \
+    WHERE lease_until IS NOT NULL AND status = 'executing' GROUP BY tenant_id";
+
 pub(super) const GIVE_BACK: &str = "\
     UPDATE tasks SET status = 'pending', lease_until = NULL \
     WHERE id = ? AND fence = ? AND status = 'executing'";
@@ -157,13 +161,8 @@ async fn pick(
 
 /// How many tasks of each tenant are executing: as many rows as there are leases.
 async fn executing_by_tenant(session: &mut Session<'_>) -> sqlx::Result<HashMap<TenantId, usize>> {
-    let found = sqlx::query(
-        "SELECT tenant_id, count(*) FROM tasks \
-         WHERE lease_until IS NOT NULL AND status = 'executing' GROUP BY tenant_id",
-    )
-    .fetch_all(&mut *session.db)
-    .await?;
-    found
+    fetch(sqlx::query(EXECUTING_BY_TENANT), session.db)
+        .await?
         .iter()
         .map(|row| {
             let count: i64 = row.try_get(1)?;

@@ -20,8 +20,8 @@ use sqlx::{ConnectOptions as _, Connection as _, Either, Executor as _, Sqlite};
 /// Every change of the schema so far, compiled in.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// How long a statement waits for another process's lock. The gateway holds its data folder alone, so
-/// only a backup or a curious `sqlite3` can be in the way.
+/// How long a statement waits for another process's lock: a command's, a backup's, or that of a
+/// curious `sqlite3`.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections for reading. A read takes tens of microseconds from the cache, so a few suffice; each

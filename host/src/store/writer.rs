@@ -63,7 +63,7 @@ pub(super) struct Session<'w> {
     pub(super) memory: &'w mut Memory,
 }
 
-/// What the writer need not ask the database, being the only one who writes.
+/// What the writer need not ask the database: nobody else accepts or claims tasks.
 #[derive(Debug)]
 pub(super) struct Memory {
     /// The sequence of the task accepted last.

@@ -23,6 +23,7 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
         .chain([
             lease::TENANTS_BEHIND,
             lease::PENDING_OF_TENANT,
+            lease::EXECUTING_BY_TENANT,
             lease::GIVE_BACK,
             lease::TAKE_BACK,
         ]);
