@@ -153,7 +153,13 @@ async fn claim(shop: Shop, wake: Arc<Notify>, runs: TaskTracker, stop: Cancellat
         {
             Ok(claimed) if !claimed.is_empty() => {
                 for (claimed, permit) in claimed.into_iter().zip(permits) {
-                    runs.spawn(run(shop.clone(), claimed, permit));
+                    let run = run(shop.clone(), claimed, permit);
+                    let wake = Arc::clone(&wake);
+                    runs.spawn(async move {
+                        run.await;
+                        // Its tenant may have had no room for another one until now.
+                        wake.notify_one();
+                    });
                 }
                 continue;
             }

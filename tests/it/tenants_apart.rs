@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use wardgate::ids::TenantId;
+use wardgate::settings::Settings;
 
-use crate::support::{Caller, Gateway, agent, guest_path};
+use crate::support::{Caller, Gateway, PATIENCE, Setup, agent, guest_path};
 
 /// A second tenant whose agent is called like the first one's.
 async fn two() -> (Gateway, TenantId, Caller) {
@@ -92,4 +93,22 @@ async fn an_agents_id_cannot_be_taken_over() {
         gateway.ask(json!({"prompt": "still mine"})).await.report()["received"],
         "still mine"
     );
+}
+
+#[tokio::test]
+async fn a_tenant_with_room_for_one_run_gets_through_its_backlog() {
+    let settings = |settings: &mut Settings| settings.queue.runs_per_tenant_max = 1;
+    let gateway = Setup::new().settings(settings).start().await;
+    let mut accepted = Vec::new();
+    for number in 0..100 {
+        let call = gateway.webhook("&asynchronous=true").json(&json!({"prompt": number}));
+        accepted.push(call.expect(200).await.task_id());
+    }
+    // One look for tasks a second, which is what there is without a wake-up, would take longer.
+    let all = async {
+        for id in accepted {
+            assert_eq!(gateway.ended(&id).await["status"], "completed");
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("a run that ends makes room for the next one");
 }
