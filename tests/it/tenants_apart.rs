@@ -99,7 +99,10 @@ async fn an_agents_id_cannot_be_taken_over() {
 async fn a_tenant_with_room_for_one_run_gets_through_its_backlog() {
     let settings = |settings: &mut Settings| settings.queue.runs_per_tenant_max = 1;
     let gateway = Setup::new().settings(settings).start().await;
-    let mut accepted = Vec::new();
+    // The first run takes a while, so that the others are all there when it ends.
+    let slow = gateway.with_tool("spin_in_tool", "[limits]\ntool_cpu_ms = 1000\n").await;
+    let spin = slow.webhook("&asynchronous=true").json(&json!({"prompt": "spin {}"}));
+    let mut accepted = vec![spin.expect(200).await.task_id()];
     for number in 0..100 {
         let call = gateway.webhook("&asynchronous=true").json(&json!({"prompt": number}));
         accepted.push(call.expect(200).await.task_id());
