@@ -105,3 +105,39 @@ fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // this user can write to.
     unsafe { Component::deserialize_file(engine, path) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::{BUNDLED, PoolSize};
+
+    #[test]
+    fn code_whose_seal_does_not_hold_is_compiled_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = HostKey::load_or_create(&folder.path().join("host.key")).unwrap();
+        let engine = engine::build(PoolSize { calls: 1, memory_bytes_max: 1 << 20 }).unwrap();
+        let cache = CodeCache::open(&folder.path().join("cache"), &key, &engine).unwrap();
+        let (_, source) = BUNDLED[0];
+        let digest = PluginDigest::of(source);
+        cache.load(&engine, digest, source).unwrap();
+        let path = cache.path(digest);
+        let compiled = fs::read(&path).unwrap();
+        assert!(cache.seal_holds(&path, digest));
+
+        // A byte of the code changed, a seal of somebody else's, another plugin's code under the name.
+        let mut changed = compiled.clone();
+        changed[compiled.len() / 2] ^= 1;
+        fs::write(&path, &changed).unwrap();
+        assert!(!cache.seal_holds(&path, digest));
+        cache.load(&engine, digest, source).unwrap();
+        assert!(cache.seal_holds(&path, digest));
+
+        fs::write(path.with_extension("seal"), blake3::hash(&compiled).as_bytes()).unwrap();
+        assert!(!cache.seal_holds(&path, digest));
+        cache.load(&engine, digest, source).unwrap();
+        let other = PluginDigest::of(b"another plugin");
+        fs::copy(&path, cache.path(other)).unwrap();
+        fs::copy(path.with_extension("seal"), cache.path(other).with_extension("seal")).unwrap();
+        assert!(!cache.seal_holds(&cache.path(other), other));
+    }
+}
