@@ -80,16 +80,14 @@ pub(super) async fn resolve(
     // Where the query names the agent, access is settled before the body is read: somebody without a
     // key cannot make us hold ten megabytes.
     let named = pairs.iter().rfind(|(name, _)| name == "agent_id").map(|(_, agent)| agent);
-    let early = match named.filter(|agent| !agent.is_empty()) {
-        Some(agent) => Some(handles.access.caller(key.as_deref(), agent).await?),
-        None => None,
+    let (early, denied) = match named.filter(|agent| !agent.is_empty()) {
+        Some(agent) => (Some(handles.access.caller(key.as_deref(), agent).await?), None),
+        None => (None, handles.access.tenant(key.as_deref()).await.err()),
     };
-    let bytes = match (&early, handles.access.tenant(key.as_deref()).await) {
-        (Some(_), _) | (None, Ok(_)) => {
-            body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?
-        }
+    let bytes = match denied {
+        None => body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?,
         // Only to learn whether an agent is named, which decides which error it is (CONTRACT X4).
-        (None, Err(denied)) => {
+        Some(denied) => {
             body::read(&head.headers, body, BodyLimits::OF_STRANGERS).await.map_err(|_| denied)?
         }
     };
