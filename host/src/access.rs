@@ -1,5 +1,7 @@
 //! Who calls. A [`Caller`] is proof of access: only this module makes one.
 
+pub mod webhooks;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +40,31 @@ impl Caller {
     }
 }
 
+/// Somebody who may manage what a tenant has.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminCaller {
+    tenant: TenantId,
+    is_operator: bool,
+}
+
+impl AdminCaller {
+    /// The tenant. Where an operator asks it may be none that exists.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Whether it is an operator, who alone says what plugins may do.
+    #[must_use]
+    pub fn is_operator(&self) -> bool {
+        self.is_operator
+    }
+}
+
+/// Somebody who operates the gateway.
+#[derive(Debug, Clone, Copy)]
+pub struct OperatorCaller(());
+
 /// Somebody who may read what a tenant has.
 #[derive(Debug, Clone, Copy)]
 pub struct TenantCaller {
@@ -62,6 +89,9 @@ pub enum Denied {
     /// told (CONTRACT X4).
     #[error("Invalid API key")]
     Invalid,
+    /// The agent takes no new tasks; its owner has disabled it.
+    #[error("Agent is disabled")]
+    Disabled,
     /// The store could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,17 +101,28 @@ pub enum Denied {
 #[derive(Debug, Clone)]
 pub struct Access {
     store: Store,
+    /// The operator key that is derived from the data folder's own: whoever can read that one needs no
+    /// other.
+    folder_operator: SecretHash,
     keys: Cache<SecretHash, KeyHolder>,
     /// Key and agent together, since that is what each request asks for.
     callers: Cache<(SecretHash, AgentId), Caller>,
-    tokens: Cache<SecretHash, Arc<Agent>>,
+    tokens: Cache<SecretHash, Caller>,
 }
 
 impl Access {
     /// Access to what this store holds.
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self { store, keys: remembered(), callers: remembered(), tokens: remembered() }
+    pub fn new(store: Store, folder_operator: SecretHash) -> Self {
+        let (keys, callers, tokens) = (remembered(), remembered(), remembered());
+        Self { store, folder_operator, keys, callers, tokens }
+    }
+
+    /// Forgets what is believed: for whoever has changed something that must hold at once.
+    pub fn forget(&self) {
+        self.keys.invalidate_all();
+        self.callers.invalidate_all();
+        self.tokens.invalidate_all();
     }
 
     /// A tenant by its API key.
@@ -92,19 +133,82 @@ impl Access {
         self.tenant_of(SecretHash::of(key.ok_or(Denied::NoKey)?)).await
     }
 
-    async fn tenant_of(&self, hash: SecretHash) -> Result<TenantCaller, Denied> {
-        let holder = match self.keys.get(&hash) {
-            Some(holder) => holder,
-            None => {
-                let holder = self.store.key_holder(hash).await?.ok_or(Denied::Invalid)?;
-                self.keys.insert(hash, holder);
-                holder
+    /// Somebody who manages this tenant: one of its own admins, or an operator.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn admin(&self, key: Option<&str>, tenant: TenantId) -> Result<AdminCaller, Denied> {
+        match self.holder(SecretHash::of(key.ok_or(Denied::NoKey)?)).await? {
+            KeyHolder::Operator => Ok(AdminCaller { tenant, is_operator: true }),
+            KeyHolder::Admin(own) if own == tenant => {
+                Ok(AdminCaller { tenant, is_operator: false })
             }
+            KeyHolder::Admin(_) | KeyHolder::Tenant(_) => Err(Denied::Invalid),
+        }
+    }
+
+    /// Somebody who operates the gateway.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn operator(&self, key: Option<&str>) -> Result<OperatorCaller, Denied> {
+        match self.holder(SecretHash::of(key.ok_or(Denied::NoKey)?)).await? {
+            KeyHolder::Operator => Ok(OperatorCaller(())),
+            KeyHolder::Admin(_) | KeyHolder::Tenant(_) => Err(Denied::Invalid),
+        }
+    }
+
+    /// Somebody who may see and change the webhook of an agent: its tenant, or an operator. None where
+    /// the agent does not exist for him.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn webhook_owner(
+        &self,
+        key: Option<&str>,
+        agent: AgentId,
+    ) -> Result<Option<AdminCaller>, Denied> {
+        let holder = self.holder(SecretHash::of(key.ok_or(Denied::NoKey)?)).await?;
+        let owner = match holder {
+            KeyHolder::Tenant(tenant) | KeyHolder::Admin(tenant) => {
+                self.store.agent(tenant, agent).await?.map(|agent| agent.tenant)
+            }
+            KeyHolder::Operator => self.store.owner_of_agent(agent).await?,
         };
-        match holder {
-            KeyHolder::Tenant(tenant) => Ok(TenantCaller { tenant }),
+        let is_operator = holder == KeyHolder::Operator;
+        Ok(owner.map(|tenant| AdminCaller { tenant, is_operator }))
+    }
+
+    async fn holder(&self, hash: SecretHash) -> Result<KeyHolder, Denied> {
+        if hash == self.folder_operator {
+            return Ok(KeyHolder::Operator);
+        }
+        if let Some(holder) = self.keys.get(&hash) {
+            return Ok(holder);
+        }
+        let holder = self.store.key_holder(hash).await?.ok_or(Denied::Invalid)?;
+        self.keys.insert(hash, holder);
+        Ok(holder)
+    }
+
+    async fn tenant_of(&self, hash: SecretHash) -> Result<TenantCaller, Denied> {
+        match self.holder(hash).await? {
+            KeyHolder::Tenant(tenant) | KeyHolder::Admin(tenant) => Ok(TenantCaller { tenant }),
             KeyHolder::Operator => Err(Denied::Invalid),
         }
+    }
+
+    /// A tenant who names one of its agents. None where it has no such agent.
+    ///
+    /// # Errors
+    /// [`Denied::Disabled`], or when the store could not be asked.
+    pub async fn caller_of(
+        &self,
+        tenant: TenantCaller,
+        agent: AgentId,
+    ) -> Result<Option<Caller>, Denied> {
+        let agent = self.store.agent(tenant.tenant, agent).await?;
+        agent.map(enabled).transpose()
     }
 
     /// Somebody who sent an API key and named an agent.
@@ -120,7 +224,7 @@ impl Access {
         let tenant = self.tenant_of(hash).await?.tenant;
         let id = id.ok_or(Denied::Invalid)?;
         let agent = self.store.agent(tenant, id).await?.ok_or(Denied::Invalid)?;
-        let caller = Caller { agent: Arc::new(agent) };
+        let caller = enabled(agent)?;
         self.callers.insert((hash, id), caller.clone());
         Ok(caller)
     }
@@ -128,19 +232,24 @@ impl Access {
     /// Somebody who knows a webhook's token. None where no agent has it (CONTRACT D3).
     ///
     /// # Errors
-    /// When the store could not be asked.
-    pub async fn webhook(&self, token: &str) -> Result<Option<Caller>, StoreError> {
+    /// [`Denied::Disabled`], or when the store could not be asked.
+    pub async fn webhook(&self, token: &str) -> Result<Option<Caller>, Denied> {
         let hash = SecretHash::of(token);
-        if let Some(agent) = self.tokens.get(&hash) {
-            return Ok(Some(Caller { agent }));
+        if let Some(caller) = self.tokens.get(&hash) {
+            return Ok(Some(caller));
         }
         let Some(agent) = self.store.agent_by_webhook_token(hash).await? else {
             return Ok(None);
         };
-        let agent = Arc::new(agent);
-        self.tokens.insert(hash, Arc::clone(&agent));
-        Ok(Some(Caller { agent }))
+        let caller = enabled(agent)?;
+        self.tokens.insert(hash, caller.clone());
+        Ok(Some(caller))
     }
+}
+
+/// Proof of access to an agent, if it takes tasks.
+fn enabled(agent: Agent) -> Result<Caller, Denied> {
+    if agent.enabled { Ok(Caller { agent: Arc::new(agent) }) } else { Err(Denied::Disabled) }
 }
 
 fn remembered<K, V>() -> Cache<K, V>

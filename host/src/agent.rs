@@ -3,18 +3,22 @@
 pub mod model;
 mod tools;
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Timestamp};
 use crate::ids::RequestId;
 use crate::plugins::Plugins;
+use crate::secrets::UserTokens;
 use crate::settings::AgentSettings;
 use crate::store::Store;
 use crate::tasks::{EndStatus, Outcome, Task};
 use crate::tenants::Agent;
+use crate::trace::log::{Log, Moment};
+use crate::trace::redact::Redactor;
 use crate::trace::{Event, Step, ToolCall};
 use model::{Message, Models, Turn, TurnRequest, UserMessage};
-use tools::Tools;
+pub use tools::{Tools, Unavailable};
 
 /// What a run needs from outside.
 #[derive(Debug, Clone)]
@@ -31,18 +35,21 @@ pub struct Runner {
     pub limits: AgentSettings,
 }
 
-/// How a run ended, and everything that happened in it, redacted.
+/// What a run is given beside its task.
 #[derive(Debug)]
-pub struct Finished {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What happened, in order.
-    pub steps: Vec<Step>,
+pub struct Frame<'a> {
+    /// Tokens of the user whom it is for.
+    pub tokens: UserTokens,
+    /// Where its steps go as they happen, redacted.
+    pub log: &'a Log,
+    /// How long it may take.
+    pub time_max: Duration,
 }
 
 /// Why a run came to a bad end.
-#[derive(Debug)]
-pub(crate) struct RunError {
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct RunError {
     status: EndStatus,
     reason: String,
 }
@@ -61,10 +68,20 @@ impl RunError {
 
 impl Runner {
     /// Runs an agent on a task. Whatever goes wrong is the outcome: an empty success does not happen.
-    /// A run that takes longer than `time_max` is ended here, so that what it did until then is known.
-    pub async fn run(&self, agent: &Agent, task: &Task, time_max: Duration) -> Finished {
-        let mut trace = Trace { clock: self.clock.clone(), steps: Vec::new() };
-        let conversation = self.converse(agent, task, &mut trace);
+    /// A run that takes longer than it may is ended here, so that what it did until then is known.
+    pub async fn run(&self, agent: &Agent, task: &Task, frame: Frame<'_>) -> Outcome {
+        let mut redactor = Cow::Borrowed(self.models.redactor());
+        if !frame.tokens.is_empty() {
+            let redactor = redactor.to_mut();
+            frame.tokens.secrets().for_each(|secret| redactor.add(secret));
+        }
+        let trace = Trace { clock: self.clock.clone(), log: frame.log, redactor: &redactor };
+        if !frame.tokens.is_empty() {
+            let items = frame.tokens.items().map(str::to_owned).collect();
+            trace.push(trace.begin(), Event::UserTokens { items });
+        }
+        let conversation = self.converse(agent, task, &trace);
+        let time_max = frame.time_max;
         let conversed = tokio::time::timeout(time_max, conversation).await.unwrap_or_else(|_| {
             let seconds = time_max.as_secs();
             Err(RunError::failed(format!("the run did not end within {seconds} seconds")))
@@ -76,18 +93,14 @@ impl Runner {
                 Outcome { status: error.status, result: error.reason }
             }
         };
-        let redactor = self.models.redactor();
-        Finished {
-            outcome: Outcome { result: redactor.text(outcome.result), ..outcome },
-            steps: trace.steps.into_iter().map(|step| redactor.step(step)).collect(),
-        }
+        Outcome { result: redactor.text(outcome.result), ..outcome }
     }
 
     async fn converse(
         &self,
         agent: &Agent,
         task: &Task,
-        trace: &mut Trace,
+        trace: &Trace<'_>,
     ) -> Result<String, RunError> {
         let definition = &agent.definition;
         let model = self.models.get(&definition.model).ok_or_else(|| {
@@ -140,9 +153,10 @@ impl Runner {
         tools: &Tools,
         task: &Task,
         call: ToolCall,
-        trace: &mut Trace,
+        trace: &Trace<'_>,
     ) -> Message {
         let begun = trace.begin();
+        trace.called(begun.0, &call);
         let answer = tools.call(task, &call).await;
         let event = Event::Tool {
             call: call.clone(),
@@ -214,19 +228,24 @@ fn model_event(model: &str, turn: &Turn) -> Event {
     }
 }
 
-/// The steps of a run as they happen.
-struct Trace {
+/// The steps of a run as they happen, redacted on their way into the log.
+struct Trace<'a> {
     clock: Clock,
-    steps: Vec<Step>,
+    log: &'a Log,
+    redactor: &'a Redactor,
 }
 
-impl Trace {
+impl Trace<'_> {
     fn begin(&self) -> (Timestamp, Instant) {
         (self.clock.now(), Instant::now())
     }
 
-    fn push(&mut self, (at, begun): (Timestamp, Instant), event: Event) {
+    fn called(&self, at: Timestamp, call: &ToolCall) {
+        self.log.push(Moment::Called { at, call: self.redactor.call(call.clone()) });
+    }
+
+    fn push(&self, (at, begun): (Timestamp, Instant), event: Event) {
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.steps.push(Step { at, micros, event });
+        self.log.push(Moment::Did(self.redactor.step(Step { at, micros, event })));
     }
 }

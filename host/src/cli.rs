@@ -1,10 +1,13 @@
 //! The command line.
 
 mod agent;
+mod api;
 mod key;
 mod plugin;
 mod serve;
+mod task;
 mod tenant;
+mod webhook;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -13,9 +16,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::clock::Clock;
-use crate::gateway::DataFolder;
-use crate::ids::TenantId;
 use crate::settings::{DEFAULTS, Settings};
 
 /// Exit code for a command line or settings that are wrong (sysexits.h: EX_USAGE).
@@ -29,7 +29,10 @@ const EXIT_USAGE: u8 = 64;
     about,
     after_help = "\
 First run: `wardgate serve --data ./data --demo` starts a gateway with a demo tenant and prints one line \
-of JSON with its keys and URLs."
+of JSON with its keys and URLs.
+
+Commands manage a data folder on this machine (--data DIR), whether a gateway serves from it or not, or a \
+gateway elsewhere (--url URL --key-file FILE). Both go through the same admin API."
 )]
 struct Arguments {
     /// A settings file; `wardgate settings` prints all settings with their defaults.
@@ -43,18 +46,26 @@ struct Arguments {
 enum Command {
     /// Serve HTTP from a data folder until SIGTERM or Ctrl-C.
     Serve(serve::Serve),
-    /// Install plugins and list them.
-    #[command(subcommand)]
-    Plugin(plugin::Plugin),
     /// Create tenants and list them.
     #[command(subcommand)]
     Tenant(tenant::Tenant),
-    /// Create agents from files and list them.
-    #[command(subcommand)]
-    Agent(agent::Agent),
-    /// Create API keys.
+    /// Create API keys, list and revoke them.
     #[command(subcommand)]
     Key(key::Key),
+    /// Apply agents from files, list, show, disable and enable them.
+    #[command(subcommand)]
+    Agent(agent::Agent),
+    /// Show, rotate and revoke the URLs of agents' own webhooks.
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
+    /// Install plugins, list and remove them.
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
+    /// List tasks, show, stop and delete them.
+    #[command(subcommand)]
+    Task(task::Task),
+    /// Print the OpenAPI document of every route.
+    Openapi,
     /// Print every setting with its default, unit and reason.
     Settings,
 }
@@ -80,10 +91,13 @@ pub fn main() -> ExitCode {
 async fn run(command: Command, settings: Settings) -> anyhow::Result<()> {
     match command {
         Command::Serve(serve) => serve.run(settings).await,
-        Command::Plugin(plugin) => plugin.run(&settings).await,
-        Command::Tenant(tenant) => tenant.run().await,
+        Command::Tenant(tenant) => tenant.run(&settings).await,
+        Command::Key(key) => key.run(&settings).await,
         Command::Agent(agent) => agent.run(&settings).await,
-        Command::Key(key) => key.run().await,
+        Command::Webhook(webhook) => webhook.run(&settings).await,
+        Command::Plugin(plugin) => plugin.run(&settings).await,
+        Command::Task(task) => task.run(&settings).await,
+        Command::Openapi => print(&crate::http::openapi::text(&crate::http::document())),
         Command::Settings => print(DEFAULTS),
     }
 }
@@ -101,43 +115,4 @@ fn print(text: &str) -> anyhow::Result<()> {
         out.write_all(b"\n")?;
     }
     out.flush().context("standard output")
-}
-
-/// The folder that a command works on.
-#[derive(Debug, clap::Args)]
-struct Folder {
-    /// The data folder.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-}
-
-impl Folder {
-    async fn open(&self) -> anyhow::Result<DataFolder> {
-        DataFolder::open(&self.data, Clock::system()).await
-    }
-}
-
-/// The tenant that a command works for.
-#[derive(Debug, clap::Args)]
-struct ForTenant {
-    /// The tenant, by id or name. Can be left out where there is only one.
-    #[arg(long, value_name = "TENANT")]
-    tenant: Option<String>,
-}
-
-impl ForTenant {
-    async fn resolve(&self, folder: &DataFolder) -> anyhow::Result<TenantId> {
-        let tenants = folder.store.tenants().await?;
-        let Some(wanted) = &self.tenant else {
-            return match tenants.as_slice() {
-                [only] => Ok(only.id),
-                [] => {
-                    anyhow::bail!("there is no tenant yet; `wardgate tenant create NAME` makes one")
-                }
-                _ => anyhow::bail!("there are several tenants; say which with --tenant"),
-            };
-        };
-        let found = tenants.iter().find(|t| t.name == *wanted || t.id.to_string() == *wanted);
-        found.map(|tenant| tenant.id).with_context(|| format!("there is no tenant {wanted:?}"))
-    }
 }

@@ -34,6 +34,13 @@ impl Timestamp {
         Self(self.0.saturating_add(micros))
     }
 
+    /// The moment that an RFC 3339 text names. None where it names none.
+    #[must_use]
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let moment = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self(moment.timestamp_micros()))
+    }
+
     /// ISO 8601 with microseconds and the offset `+00:00` (CONTRACT X20).
     #[must_use]
     pub fn iso(self) -> String {

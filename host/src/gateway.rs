@@ -9,22 +9,24 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use axum::Router;
+use bytes::Bytes;
+use http::Request;
 use tokio::net::TcpListener;
 
 use crate::access::Access;
+use crate::access::webhooks::Webhooks;
 use crate::agent::Runner;
 use crate::agent::model::Models;
 use crate::clock::Clock;
 use crate::http::serve::{ServeLimits, serve};
 use crate::http::{Handles, router};
-use crate::ids::{AgentId, TenantId};
-use crate::plugins::Plugins;
-use crate::queue::{self, Workers};
+use crate::ids::{PluginName, TenantId};
+use crate::plugins::{self, Plugins};
+use crate::queue::{self, Queue, Workers};
 use crate::sandbox::{PoolSize, Sandbox, SandboxSettings};
 use crate::secrets::{DerivedKey, HostKey, PlainSecret};
 use crate::settings::Settings;
 use crate::store::Store;
-use crate::tenants::AgentDefinition;
 
 /// The data folder: what a gateway keeps. Commands may open it while a gateway serves from it.
 #[derive(Debug, Clone)]
@@ -70,34 +72,75 @@ impl DataFolder {
         Ok(Plugins::new(self.store.clone(), sandbox, self.path.clone(), self.clock.clone()))
     }
 
-    /// Stores an agent and the token of its webhook.
+    /// Everything that handlers reach, over this folder. Its queue accepts and runs nothing.
     ///
     /// # Errors
-    /// When the store cannot take it, or the id belongs to another tenant.
-    pub async fn put_agent(
-        &self,
-        tenant: TenantId,
-        id: AgentId,
-        definition: &AgentDefinition,
-    ) -> anyhow::Result<PlainSecret> {
-        self.store.put_agent(tenant, id, definition).await?;
-        let token = self.webhook_token(tenant, id);
-        self.store.put_webhook_token(tenant, id, token.hash()).await?;
-        Ok(token)
+    /// When the sandbox cannot run on this machine.
+    pub fn handles(&self, settings: &Settings, public_url: String) -> anyhow::Result<Handles> {
+        Ok(Handles {
+            access: Access::new(self.store.clone(), self.operator_key().hash()),
+            plugins: self.plugins(settings)?,
+            queue: Queue::new(self.store.clone()),
+            store: self.store.clone(),
+            webhooks: self.webhooks(),
+            models: settings.models.keys().cloned().collect(),
+            public_url,
+            clock: self.clock.clone(),
+            settings: settings.http.clone(),
+        })
     }
 
-    /// The token of an agent's webhook: the same each time it is asked for, stored as a hash only.
+    /// Where the operator says what a plugin of a tenant may do.
     #[must_use]
-    pub fn webhook_token(&self, tenant: TenantId, agent: AgentId) -> PlainSecret {
-        let (tenant, agent) = (tenant.to_string(), agent.to_string());
-        let parts: [&[u8]; 2] = [tenant.as_bytes(), agent.as_bytes()];
-        self.key.derive("wardgate 2026 webhook tokens").webhook_token(&parts)
+    pub fn grants_path(&self, tenant: TenantId, plugin: &PluginName) -> PathBuf {
+        plugins::grants_path(&self.path, tenant, plugin)
+    }
+
+    /// The tokens of agents' own webhooks.
+    #[must_use]
+    pub fn webhooks(&self) -> Webhooks {
+        Webhooks::new(self.store.clone(), self.key.derive("wardgate 2026 webhook tokens"))
+    }
+
+    /// The operator key that comes with the folder: whoever can read the folder's own key is its
+    /// operator.
+    #[must_use]
+    pub fn operator_key(&self) -> PlainSecret {
+        self.key.derive("wardgate 2026 operator of the folder").operator_key(&[])
     }
 
     /// A key for what the demo derives.
     #[must_use]
     pub fn demo_key(&self) -> DerivedKey {
         self.key.derive("wardgate 2026 demo tenant")
+    }
+}
+
+/// The routes of a folder without a socket, for commands on the machine that has the folder. What is
+/// accepted through them runs where a gateway serves from the folder.
+#[derive(Debug)]
+pub struct Local(Router);
+
+impl Local {
+    /// Serves these handles.
+    #[must_use]
+    pub fn new(handles: Handles) -> Self {
+        Self(router(Arc::new(handles)))
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// When its answer cannot be read whole.
+    pub async fn send(&self, request: Request<Bytes>) -> anyhow::Result<http::Response<Bytes>> {
+        use tower::ServiceExt as _;
+        let answered = self.0.clone().oneshot(request.map(axum::body::Body::from)).await;
+        let (head, body) = match answered {
+            Ok(response) => response.into_parts(),
+            Err(never) => match never {},
+        };
+        let body = axum::body::to_bytes(body, usize::MAX).await.context("the answer")?;
+        Ok(http::Response::from_parts(head, body))
     }
 }
 
@@ -114,11 +157,19 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Makes every part, takes back the tasks that an earlier process left, and starts the workers.
+    /// Makes every part for a gateway that listens there, takes back the tasks that an earlier process left, and starts the workers.
     ///
     /// # Errors
     /// When a part cannot be made, or another process serves from the folder.
-    pub async fn build(folder: &DataFolder, settings: Settings) -> anyhow::Result<Self> {
+    pub async fn build(
+        folder: &DataFolder,
+        settings: Settings,
+        listening: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let public_url = match settings.http.public_url.trim_end_matches('/') {
+            "" => format!("http://{listening}"),
+            url => url.to_owned(),
+        };
         let lock = lock(&folder.path).with_context(|| {
             format!("another gateway serves from {}; stop it first", folder.path.display())
         })?;
@@ -127,24 +178,18 @@ impl Gateway {
         if taken_back > 0 {
             tracing::info!(tasks = taken_back, "tasks that an earlier process left will run again");
         }
-        let plugins = folder.plugins(&settings)?;
+        let handles = folder.handles(&settings, public_url)?;
         // Compiled before the first request needs them, and not waited for.
-        tokio::spawn(plugins.clone().load_bundled());
+        tokio::spawn(handles.plugins.clone().load_bundled());
         let runner = Runner {
             store: store.clone(),
-            plugins: plugins.clone(),
+            plugins: handles.plugins.clone(),
             models: Models::of(&settings.models)?,
             clock: folder.clock.clone(),
             limits: settings.agent.clone(),
         };
-        let (queue, workers) = queue::start(store.clone(), runner, settings.queue.clone());
-        let handles = Arc::new(Handles {
-            access: Access::new(store.clone()),
-            plugins,
-            queue,
-            store: store.clone(),
-            settings: settings.http.clone(),
-        });
+        let workers = queue::start(&handles.queue, runner, settings.queue.clone());
+        let handles = Arc::new(handles);
         Ok(Self { handles, settings, store, workers, _lock: lock })
     }
 
@@ -181,15 +226,6 @@ impl Gateway {
         self.workers.stop(http.drain_time_max.saturating_sub(since)).await;
         self.store.close().await;
         served.context("serving")
-    }
-
-    /// The base of URLs that are handed out.
-    #[must_use]
-    pub fn public_url(&self, listening: SocketAddr) -> String {
-        match self.settings.http.public_url.trim_end_matches('/') {
-            "" => format!("http://{listening}"),
-            url => url.to_owned(),
-        }
     }
 }
 

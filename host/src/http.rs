@@ -4,29 +4,47 @@
 //! |---|---|
 //! | `webhook` | `POST /` (xpander) |
 //! | `agent_webhook` | `/api/webhooks/agents/{token}` (DocsGPT) |
+//! | `webhook_url` | `/api/agent_webhook` (DocsGPT) |
 //! | `task_status` | `GET /api/task_status` (DocsGPT) |
-//! | `rest` | `GET /v1/tasks/…` (xpander) |
+//! | `rest` | `/v1/…`, the same without a prefix, and the names of xpander's SDK |
+//! | `admin` | `/admin/…` |
+//! | `openapi` | `/openapi.json` and `/docs` |
 //! | `health` | `GET /healthz` |
 
+mod admin;
 mod agent_webhook;
+mod aliases;
 mod body;
 mod error;
+mod extract;
 mod health;
+mod launch;
+mod layers;
+pub mod openapi;
+mod responses;
 mod rest;
 pub mod serve;
 mod task_status;
 mod webhook;
+mod webhook_url;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
+use axum::middleware::from_fn;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::post;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::access::Access;
+use crate::access::webhooks::Webhooks;
+use crate::clock::Clock;
 use crate::plugins::Plugins;
 use crate::queue::Queue;
+use crate::secrets::PlainSecret;
 use crate::settings::HttpSettings;
 use crate::store::Store;
 use error::ApiError;
@@ -42,29 +60,66 @@ pub struct Handles {
     pub queue: Queue,
     /// Where tasks are read.
     pub store: Store,
+    /// Tokens of agents' own webhooks.
+    pub webhooks: Webhooks,
+    /// Names of the models that agents may have, besides `offline`.
+    pub models: Vec<String>,
+    /// The base of URLs that are handed out, without a slash at its end.
+    pub public_url: String,
+    /// What time it is.
+    pub clock: Clock,
     /// Limits of the surface.
     pub settings: HttpSettings,
+}
+
+impl Handles {
+    /// The URL of the webhook that has this token.
+    fn webhook_url(&self, token: &PlainSecret) -> String {
+        format!("{}/api/webhooks/agents/{}", self.public_url, token.reveal())
+    }
 }
 
 type Handle = State<Arc<Handles>>;
 
 /// Every route.
 pub fn router(handles: Arc<Handles>) -> Router {
-    Router::new()
-        .route("/", post(webhook::receive))
-        .route(
-            "/api/webhooks/agents/{token}",
-            // A GET starts a run here, and a HEAD must not: it would be answered like a GET.
-            get(agent_webhook::receive_query).post(agent_webhook::receive).head(method_not_allowed),
-        )
-        .route("/api/task_status", get(task_status::read))
-        .route("/v1/tasks/{id}", get(rest::task))
-        .route("/v1/tasks/{id}/thread", get(rest::thread))
-        .route("/healthz", get(health::read))
+    let (callers, managers, document) = routes();
+    callers
+        .merge(openapi::routes(&document))
+        .layer(layers::cors())
+        .layer(from_fn(layers::allow_events))
+        // A console is served from here itself: no other page has business with this.
+        .merge(managers)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
+        .layer(from_fn(layers::identify))
         .with_state(handles)
+}
+
+/// The OpenAPI document of every route.
+#[must_use]
+pub fn document() -> OpenApi {
+    routes().2
+}
+
+/// The routes of callers, those of managers, and the document of both.
+fn routes() -> (Router<Arc<Handles>>, Router<Arc<Handles>>, OpenApi) {
+    let (callers, document) = OpenApiRouter::with_openapi(openapi::beginning())
+        .routes(routes!(webhook::receive))
+        .routes(routes!(
+            agent_webhook::receive,
+            agent_webhook::receive_query,
+            agent_webhook::refuse_head
+        ))
+        .routes(routes!(webhook_url::read, webhook_url::revoke))
+        .routes(routes!(webhook_url::rotate))
+        .routes(routes!(task_status::read))
+        .merge(rest::router())
+        .routes(routes!(health::read))
+        .split_for_parts();
+    let (managers, managing) = admin::router().split_for_parts();
+    (callers, managers, document.merge_from(managing))
 }
 
 /// The intake of `POST /` alone: answers the resolved parameters and starts nothing. For the benchmark,

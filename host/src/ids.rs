@@ -21,7 +21,8 @@ pub struct ParseIdError {
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $new:path) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
+        #[schema(value_type = String, format = "uuid")]
         pub struct $name(Uuid);
 
         impl $name {
@@ -100,6 +101,10 @@ uuid_id!(
     AgentId, "agent id", Uuid::new_v4
 );
 uuid_id!(
+    /// One API key, as its owner lists and revokes it; says nothing of the key itself.
+    KeyId, "key id", Uuid::new_v4
+);
+uuid_id!(
     /// One run of an agent. Whoever knows it may poll the run (CONTRACT D4), so it is random.
     TaskId, "task id", random_in_order
 );
@@ -118,7 +123,8 @@ fn random_in_order() -> Uuid {
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
+        #[schema(value_type = String)]
         pub struct $name(Arc<str>);
 
         impl $name {
@@ -172,6 +178,9 @@ const THREAD_ID_BYTES_MAX: usize = 512;
 /// Longest plugin name: it becomes a file name and a metric label.
 const PLUGIN_NAME_BYTES_MAX: usize = 64;
 
+/// Longest name of an agent or a tenant: it stands in lists and log lines.
+const NAME_BYTES_MAX: usize = 128;
+
 /// Longest idempotency key (CONTRACT D6).
 const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
 
@@ -185,6 +194,21 @@ text_id!(
             Err("is longer than 512 bytes")
         } else if text.contains('\0') {
             Err("contains a NUL character")
+        } else {
+            Ok(())
+        }
+    }
+);
+
+text_id!(
+    /// What people call an agent or a tenant; unique among those of one owner.
+    Name, "name", |text| {
+        if text.trim().is_empty() {
+            Err("is empty")
+        } else if text.len() > NAME_BYTES_MAX {
+            Err("is longer than 128 bytes")
+        } else if text.chars().any(char::is_control) {
+            Err("holds a control character")
         } else {
             Ok(())
         }
@@ -221,6 +245,14 @@ text_id!(
         }
     }
 );
+
+impl Name {
+    /// A name that is written down in the code.
+    #[must_use]
+    pub(crate) fn constant(name: &'static str) -> Self {
+        Self(name.into())
+    }
+}
 
 impl PluginName {
     /// The name of a bundled plugin, written down in the code; a test parses each of them.

@@ -2,7 +2,10 @@
 //! a query or a body again.
 
 mod body;
+mod cloud_event;
+pub mod invocation;
 mod params;
+mod prefer;
 pub mod query;
 
 use std::collections::HashSet;
@@ -17,8 +20,10 @@ use crate::call::{IncomingCall, Payload};
 use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Mapped, PluginError, ReplyNow, Subject};
+use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, User};
 use params::{MAPPABLE, Sources};
+pub use prefer::Prefer;
 
 /// The bundled plugin that knows the documented `params_mapping`.
 const DOT_MAPPER: &str = "dot-mapper";
@@ -59,6 +64,8 @@ pub struct Arrival {
     pub incoming: Arc<IncomingCall>,
     /// Names and values of the query, credentials included.
     pub query: Vec<(String, String)>,
+    /// Tokens of the user, taken out of everything else.
+    pub user_tokens: UserTokens,
     /// For logs and plugins.
     pub request_id: RequestId,
 }
@@ -78,6 +85,8 @@ pub struct RequestParts {
     pub headers: HeaderMap,
     /// The body, bounded.
     pub body: Bytes,
+    /// For logs and plugins.
+    pub request_id: RequestId,
 }
 
 impl Arrival {
@@ -86,8 +95,26 @@ impl Arrival {
     /// # Errors
     /// [`IntakeError::Request`].
     pub async fn read(mut parts: RequestParts) -> Result<Self, IntakeError> {
-        let payload = body::payload(&parts.headers, parts.body.clone()).await?;
-        take_tokens_out(&mut parts, payload).map(|payload| Self::with(parts, payload))
+        let payload = match cloud_event::binary(&parts.headers, &parts.body)? {
+            Some(event) => event,
+            None => {
+                let payload = body::payload(&parts.headers, parts.body.clone()).await?;
+                cloud_event::check_structured(&parts.headers, &payload)?;
+                payload
+            }
+        };
+        let (payload, user_tokens) = take_tokens_out(&mut parts, payload)?;
+        Ok(Self { user_tokens, ..Self::with(parts, payload) })
+    }
+
+    /// Reads a body that has to be JSON and may hold tokens of the user (CONTRACT section 2).
+    ///
+    /// # Errors
+    /// [`IntakeError::Request`].
+    pub fn read_invocation(mut parts: RequestParts) -> Result<Self, IntakeError> {
+        let payload = body::json_only(&parts.headers, parts.body.clone())?;
+        let (payload, user_tokens) = take_tokens_out(&mut parts, payload)?;
+        Ok(Self { user_tokens, ..Self::with(parts, payload) })
     }
 
     /// Reads a body that has to be JSON (CONTRACT D3).
@@ -95,7 +122,14 @@ impl Arrival {
     /// # Errors
     /// [`IntakeError::Request`].
     pub fn read_json(parts: RequestParts) -> Result<Self, IntakeError> {
-        let payload = body::json_only(&parts.headers, parts.body.clone())?;
+        let payload = match cloud_event::binary(&parts.headers, &parts.body)? {
+            Some(event) => event,
+            None => {
+                let payload = body::json_only(&parts.headers, parts.body.clone())?;
+                cloud_event::check_structured(&parts.headers, &payload)?;
+                payload
+            }
+        };
         Ok(Self::with(parts, payload))
     }
 
@@ -124,7 +158,12 @@ impl Arrival {
             body: parts.body,
             payload,
         };
-        Self { incoming: Arc::new(incoming), query: parts.pairs, request_id: RequestId::next() }
+        Self {
+            incoming: Arc::new(incoming),
+            query: parts.pairs,
+            user_tokens: UserTokens::default(),
+            request_id: parts.request_id,
+        }
     }
 
     fn sources<'a>(&'a self, mapped: &'a [(String, String)]) -> Sources<'a> {
@@ -140,24 +179,31 @@ impl Arrival {
     }
 }
 
-/// Checks `user_tokens` and takes them out of all that plugins and stores get to see (CONTRACT X8). They
-/// are for MCP servers, of which this version has none, so they are not kept.
-fn take_tokens_out(parts: &mut RequestParts, payload: Payload) -> Result<Payload, IntakeError> {
+/// Takes `user_tokens` out of all that plugins and stores get to see (CONTRACT X8).
+fn take_tokens_out(
+    parts: &mut RequestParts,
+    payload: Payload,
+) -> Result<(Payload, UserTokens), IntakeError> {
     const TOKENS: &str = "user_tokens";
     let in_body = payload.fields().is_some_and(|mut fields| fields.any(|(name, _)| name == TOKENS));
     let in_query = parts.pairs.iter().any(|(name, _)| name == TOKENS);
     if !in_body && !in_query {
-        return Ok(payload);
+        return Ok((payload, UserTokens::default()));
     }
-    Sources { query: &parts.pairs, payload: &payload, mapped: &[] }.object(TOKENS)?;
+    let sources = Sources { query: &parts.pairs, payload: &payload, mapped: &[] };
+    let tokens = match sources.object(TOKENS)? {
+        Some(object) => UserTokens::parse(object.text())
+            .map_err(|why| IntakeError::bad(&format!("{TOKENS} {why}")))?,
+        None => UserTokens::default(),
+    };
     parts.pairs.retain(|(name, _)| name != TOKENS);
     parts.query = query::without(&parts.query, TOKENS);
     if !in_body {
-        return Ok(payload);
+        return Ok((payload, tokens));
     }
     let rest = payload.without(TOKENS);
     parts.body = Bytes::copy_from_slice(rest.text().as_bytes());
-    Ok(rest)
+    Ok((rest, tokens))
 }
 
 /// Decodes a query.
@@ -178,6 +224,8 @@ pub struct AnswerWanted {
     pub getter: Option<String>,
     /// `result` as JSON where it is JSON (CONTRACT X12).
     pub json: bool,
+    /// What the caller prefers of the waiting.
+    pub prefer: Prefer,
 }
 
 /// A request for a run, resolved.
@@ -195,6 +243,10 @@ pub struct AgentCall {
     pub mapping: Option<String>,
     /// The caller's claim on an idempotency key.
     pub idempotency: Option<IdempotencyClaim>,
+    /// Tokens of the user, for the run alone.
+    pub user_tokens: UserTokens,
+    /// Which surface it came in by.
+    pub source: &'static str,
     /// For logs and plugins.
     pub request_id: RequestId,
 }
@@ -241,6 +293,7 @@ pub async fn resolve(
         asynchronous: sources.boolean("asynchronous")?,
         getter: sources.text("getter")?,
         json: sources.boolean("json")?,
+        prefer: Prefer::of(&arrival.incoming.headers),
     };
     // Checked so that a mistake shows at once; it is for uploads, which this version does not take.
     sources.boolean("disable_attachment_injection")?;
@@ -252,6 +305,8 @@ pub async fn resolve(
         thread,
         wanted,
         mapping: mapping.trace,
+        user_tokens: arrival.user_tokens.clone(),
+        source: "webhook",
         request_id: arrival.request_id,
     })))
 }
@@ -290,6 +345,8 @@ pub async fn resolve_agent_webhook(
         thread: thread.map_err(|error| IntakeError::bad(&error.to_string()))?,
         wanted: AnswerWanted { asynchronous: true, ..AnswerWanted::default() },
         mapping: mapping.trace,
+        user_tokens: arrival.user_tokens.clone(),
+        source: "webhook",
         request_id: arrival.request_id,
     })))
 }
@@ -394,7 +451,11 @@ fn idempotency(arrival: &Arrival) -> Result<Option<IdempotencyClaim>, IntakeErro
         .parse()
         .map_err(|error: crate::ids::ParseIdError| IntakeError::bad(&error.to_string()))?;
     let mut hasher = blake3::Hasher::new();
-    for part in [incoming.method.as_str().as_bytes(), incoming.query.as_bytes(), &incoming.body] {
+    // A binary CloudEvent says in headers which event it is; its payload has them.
+    let event = incoming.headers.contains_key(cloud_event::MARK).then(|| incoming.payload.text());
+    let event = event.unwrap_or_default().as_bytes();
+    let (method, query) = (incoming.method.as_str().as_bytes(), incoming.query.as_bytes());
+    for part in [method, query, &incoming.body, event] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
     }

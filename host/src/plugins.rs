@@ -5,7 +5,7 @@
 //! `grants/<tenant>/<plugin>.toml`, where the operator reads and edits it.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const BELIEVED_FOR: Duration = Duration::from_secs(5);
 const READY_MAX: u64 = 10_000;
 
 /// The largest component that can be installed. Python's are the largest seen, 18 MB.
-const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a tenant's plugin cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,9 @@ pub enum PluginUnavailable {
     /// The operator's file is no good.
     #[error("plugin {0}: {1}")]
     Grants(PluginName, GrantsError),
+    /// The component is larger than any.
+    #[error("plugin {0}: its component is larger than 64 MiB")]
+    TooLarge(PluginName),
     /// A file cannot be read or written.
     #[error("plugin {0}: {1} {2}")]
     File(PluginName, &'static str, std::io::Error),
@@ -48,6 +51,29 @@ pub enum PluginUnavailable {
     /// The store could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl PluginUnavailable {
+    /// Whether what was handed in is wrong, and not what this gateway has.
+    #[must_use]
+    pub fn is_the_callers(&self) -> bool {
+        match self {
+            Self::NotLoadable(_, error) => !matches!(error, LoadError::Host(_)),
+            Self::Grants(..) | Self::TooLarge(_) => true,
+            Self::Unknown(_) | Self::File(..) | Self::Tampered(_) | Self::Store(_) => false,
+        }
+    }
+}
+
+/// Where the operator says what a plugin of a tenant may do, in this data folder.
+#[must_use]
+pub fn grants_path(folder: &Path, tenant: TenantId, name: &PluginName) -> PathBuf {
+    folder.join("grants").join(tenant.to_string()).join(format!("{name}.toml"))
+}
+
+/// The names of the plugins that ship with the gateway.
+pub fn bundled() -> impl Iterator<Item = PluginName> {
+    BUNDLED.iter().map(|(name, _)| PluginName::constant(name))
 }
 
 type Key = (TenantId, PluginName);
@@ -155,8 +181,53 @@ impl Plugins {
         loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))
     }
 
+    /// Whether a tenant can use a plugin of this name: its own, or a bundled one.
+    ///
+    /// # Errors
+    /// When the store could not be asked.
+    pub async fn is_installed(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+    ) -> Result<bool, StoreError> {
+        Ok(bundled().any(|bundled| bundled == *name)
+            || self.store.plugin(tenant, name).await?.is_some())
+    }
+
+    /// Forgets a plugin of a tenant. False where it has none of this name.
+    ///
+    /// # Errors
+    /// When the store could not be used.
+    pub async fn remove(&self, tenant: TenantId, name: &PluginName) -> Result<bool, StoreError> {
+        let removed = self.store.delete_plugin(tenant, name).await?;
+        let key = (tenant, name.clone());
+        self.ready.invalidate(&key);
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        Ok(removed)
+    }
+
+    /// Says what a plugin of a tenant may do.
+    ///
+    /// # Errors
+    /// [`PluginUnavailable`]; what was granted before stays then.
+    pub fn put_grants(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        text: &str,
+    ) -> Result<(), PluginUnavailable> {
+        Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
+        write_whole(&self.grants_path(tenant, name), text.as_bytes())
+            .map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))?;
+        self.ready.invalidate(&(tenant, name.clone()));
+        Ok(())
+    }
+
     /// What the operator's file says; nothing where there is none, and nothing is granted then.
-    fn grants_text(
+    ///
+    /// # Errors
+    /// [`PluginUnavailable::File`] where it is there and cannot be read.
+    pub fn grants_text(
         &self,
         tenant: TenantId,
         name: &PluginName,
@@ -176,7 +247,7 @@ impl Plugins {
     /// Where the operator says what a plugin of a tenant may do.
     #[must_use]
     pub fn grants_path(&self, tenant: TenantId, name: &PluginName) -> PathBuf {
-        self.folder.join("grants").join(tenant.to_string()).join(format!("{name}.toml"))
+        grants_path(&self.folder, tenant, name)
     }
 
     /// Installs a component for a tenant under a name, or replaces the one of that name. It is compiled
@@ -192,9 +263,8 @@ impl Plugins {
         grants: Option<&str>,
     ) -> Result<(InstalledPlugin, Vec<&'static str>), PluginUnavailable> {
         let file = |what| move |error| PluginUnavailable::File(name.clone(), what, error);
-        let too_large = std::io::Error::other("is larger than 64 MiB");
         if component.len() as u64 > COMPONENT_BYTES_MAX {
-            return Err(PluginUnavailable::File(name.clone(), "its component", too_large));
+            return Err(PluginUnavailable::TooLarge(name.clone()));
         }
         if let Some(text) = grants {
             Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;

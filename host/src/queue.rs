@@ -2,24 +2,27 @@
 //! asynchronous one would poll.
 
 mod lease;
-mod waiters;
+mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::sync::Cache;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::agent::{Finished, Runner};
-use crate::ids::TaskId;
+use crate::agent::{Frame, Runner};
+use crate::ids::{TaskId, TenantId};
+use crate::secrets::UserTokens;
 use crate::settings::QueueSettings;
 use crate::store::{Store, StoreError};
-use crate::tasks::{Accepted, Claimed, EndStatus, NewTask, Outcome};
+use crate::tasks::{Accepted, Claimed, EndStatus, NewTask, Outcome, Task};
+use crate::trace::log::{Log, Moment};
 use crate::trace::{Event, Step};
 use lease::{Lease, Leases};
-pub use waiters::Waiter;
-use waiters::Waiters;
+pub use watching::Follower;
+use watching::Watching;
 
 /// How often is looked for tasks that nobody woke us for: given back by another process, or left by one
 /// that died.
@@ -28,31 +31,111 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most tasks taken by one claim; more would sit leased while others run.
 const CLAIM_MAX: usize = 64;
 
+/// How long whoever asks a run to stop waits until it has. It drops what it is in the middle of, so this
+/// is for a machine that stalls.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long tokens of users wait for their run, and how many bytes of them. A run that begins later goes
+/// on without.
+const TOKENS_WAIT_MAX: Duration = Duration::from_hours(1);
+const TOKENS_BYTES_MAX: u64 = 64 << 20;
+
+/// What a stopped task says of itself.
+pub const STOPPED: &str = "stopped on request";
+
 /// The queue of one gateway process. Cloning gives another handle.
 #[derive(Debug, Clone)]
 pub struct Queue {
     store: Store,
     wake: Arc<Notify>,
-    waiters: Waiters,
+    watching: Watching,
+    /// In memory only: they must be in no store (CONTRACT X8).
+    tokens: Cache<TaskId, UserTokens>,
 }
 
 impl Queue {
-    /// Stores a task, synced, and wakes a worker for it.
+    /// A queue that accepts and runs nothing by itself; [`start`] gives it workers.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        let tokens = Cache::builder()
+            .weigher(|_, tokens: &UserTokens| {
+                u32::try_from(tokens.secrets().map(|secret| secret.len() + 256).sum::<usize>())
+                    .unwrap_or(u32::MAX)
+            })
+            .max_capacity(TOKENS_BYTES_MAX)
+            .time_to_live(TOKENS_WAIT_MAX)
+            .build();
+        Self { store, wake: Arc::new(Notify::new()), watching: Watching::default(), tokens }
+    }
+
+    /// Stores a task, synced, and wakes a worker for it. The user's tokens wait in memory for its run.
     ///
     /// # Errors
     /// When the store cannot take it; nothing is stored then.
-    pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
-        let accepted = self.store.accept(task).await?;
-        if accepted == Accepted::New {
-            self.wake.notify_one();
+    pub async fn accept(&self, task: NewTask, tokens: UserTokens) -> Result<Accepted, StoreError> {
+        let id = task.id;
+        let has_tokens = !tokens.is_empty();
+        if has_tokens {
+            // Before it is stored: a worker may have it right after.
+            self.tokens.insert(id, tokens);
         }
-        Ok(accepted)
+        let accepted = self.store.accept(task).await;
+        match &accepted {
+            Ok(Accepted::New) => self.wake.notify_one(),
+            _ if has_tokens => self.tokens.invalidate(&id),
+            _ => {}
+        }
+        accepted
     }
 
-    /// Registers for the end of a task. To miss nothing, register before the task is accepted.
+    /// Follows a task. To miss nothing, follow it before it is accepted, or before it is read.
     #[must_use]
-    pub fn waiter(&self, task: TaskId) -> Waiter {
-        self.waiters.register(task)
+    pub fn follow(&self, task: TaskId) -> Follower {
+        self.watching.follow(task)
+    }
+
+    /// Ends a task of this tenant with this outcome, unless it has ended already, and gives the task as
+    /// it is then. Its run, the tool call that it waits for included, is dropped where it stands. None
+    /// where the tenant has no such task.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn end(
+        &self,
+        tenant: TenantId,
+        id: TaskId,
+        outcome: Outcome,
+    ) -> Result<Option<Task>, StoreError> {
+        let Some(task) = self.store.task(tenant, id).await? else { return Ok(None) };
+        if task.status.is_final() {
+            return Ok(Some(task));
+        }
+        if outcome.status == EndStatus::Stopped {
+            // A run of this process ends itself, so that what it did until now is kept.
+            let mut follower = self.follow(id);
+            if self.watching.stop(id) {
+                let _ = tokio::time::timeout(STOP_WAIT_MAX, follower.ended()).await;
+            }
+        }
+        if self.store.end(tenant, id, outcome).await? {
+            // Whoever runs it has lost it.
+            self.watching.stop(id);
+            self.watching.ended(id);
+        }
+        self.store.task(tenant, id).await
+    }
+
+    /// Ends a task of this tenant, if it has not ended, and deletes it with everything that belongs to
+    /// it. False where the tenant has no such task.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn delete(&self, tenant: TenantId, id: TaskId) -> Result<bool, StoreError> {
+        let stopped = Outcome { status: EndStatus::Stopped, result: STOPPED.to_owned() };
+        match self.end(tenant, id, stopped).await? {
+            Some(_) => self.store.delete_task(tenant, id).await,
+            None => Ok(false),
+        }
     }
 }
 
@@ -78,26 +161,19 @@ struct Shop {
     store: Store,
     runner: Runner,
     leases: Leases,
-    waiters: Waiters,
+    queue: Queue,
     stop: CancellationToken,
     settings: QueueSettings,
 }
 
-/// Starts the workers.
+/// Starts workers for a queue.
 #[must_use]
-pub fn start(store: Store, runner: Runner, settings: QueueSettings) -> (Queue, Workers) {
-    let queue =
-        Queue { store: store.clone(), wake: Arc::new(Notify::new()), waiters: Waiters::default() };
+pub fn start(queue: &Queue, runner: Runner, settings: QueueSettings) -> Workers {
+    let store = queue.store.clone();
     let leases = Leases::new(store.clone(), settings.lease);
     let stop_running = CancellationToken::new();
-    let shop = Shop {
-        store,
-        runner,
-        leases,
-        waiters: queue.waiters.clone(),
-        stop: stop_running.clone(),
-        settings,
-    };
+    let shop =
+        Shop { store, runner, leases, queue: queue.clone(), stop: stop_running.clone(), settings };
     let workers = Workers {
         stop_claiming: CancellationToken::new(),
         stop_running,
@@ -108,7 +184,7 @@ pub fn start(store: Store, runner: Runner, settings: QueueSettings) -> (Queue, W
     let claiming = claim(shop.clone(), Arc::clone(&queue.wake), workers.runs.clone(), stop.clone());
     workers.loops.spawn(claiming);
     workers.loops.spawn(shop.leases.clone().keep(stop));
-    (queue, workers)
+    workers
 }
 
 impl Workers {
@@ -179,46 +255,56 @@ async fn claim(shop: Shop, wake: Arc<Notify>, runs: TaskTracker, stop: Cancellat
 async fn run(shop: Shop, claimed: Claimed, _room: OwnedSemaphorePermit) {
     let Claimed { task, fence } = claimed;
     let lease = Lease::held(&shop.leases, task.id, fence);
-    let finished = if task.attempts > shop.settings.attempts_max {
+    let running = shop.queue.watching.begin(task.id);
+    let outcome = tokio::select! {
+        outcome = outcome(&shop, &task, &running.log) => outcome,
+        () = running.stopped() => Some(ended_unrun(&shop, &running.log, EndStatus::Stopped, STOPPED.to_owned())),
+        // Another worker has it: whatever this one would still do counts for nothing.
+        () = lease.lost() => None,
+        () = shop.stop.cancelled() => None,
+    };
+    let Some(outcome) = outcome else { return };
+    let status = outcome.status;
+    match lease.finish(outcome, running.log.steps()).await {
+        Ok(true) => {
+            tracing::debug!(task = %task.id, attempts = task.attempts, ?status, "task finished");
+        }
+        Ok(false) => tracing::info!(task = %task.id, "a task was ended by somebody else, or lost"),
+        Err(error) => tracing::error!(task = %task.id, %error, "a finished task cannot be stored"),
+    }
+    shop.queue.tokens.invalidate(&task.id);
+    shop.queue.watching.ended(task.id);
+}
+
+/// What a run comes to. None where that is not the task's fault: it goes back and is tried again.
+async fn outcome(shop: &Shop, task: &Task, log: &Log) -> Option<Outcome> {
+    if task.attempts > shop.settings.attempts_max {
         let reason = format!(
             "given up after {} attempts, each of which ended with the worker (fault: host)",
             task.attempts - 1
         );
-        ended(&shop, EndStatus::Error, reason)
-    } else {
-        match shop.store.agent(task.tenant, task.agent).await {
-            Ok(Some(agent)) => {
-                tokio::select! {
-                    finished = shop.runner.run(&agent, &task, shop.settings.run_time_max) => finished,
-                    // Another worker has it: whatever this one would still do counts for nothing.
-                    () = lease.lost() => return,
-                    () = shop.stop.cancelled() => return,
-                }
-            }
-            Ok(None) => {
-                ended(&shop, EndStatus::Failed, "the agent does not exist any more".to_owned())
-            }
-            Err(error) => {
-                // Not the task's fault: it goes back and is tried again.
-                tracing::error!(task = %task.id, %error, "the agent of a task cannot be read");
-                return;
-            }
-        }
-    };
-    let status = finished.outcome.status;
-    match lease.finish(finished.outcome, finished.steps).await {
-        Ok(true) => {
-            tracing::debug!(task = %task.id, attempts = task.attempts, ?status, "task finished");
-        }
-        Ok(false) => tracing::warn!(task = %task.id, "the lease of a finished task was lost"),
-        Err(error) => tracing::error!(task = %task.id, %error, "a finished task cannot be stored"),
+        return Some(ended_unrun(shop, log, EndStatus::Error, reason));
     }
-    shop.waiters.wake(task.id);
+    match shop.store.agent(task.tenant, task.agent).await {
+        Ok(Some(agent)) => {
+            let tokens = shop.queue.tokens.get(&task.id).unwrap_or_default();
+            let frame = Frame { tokens, log, time_max: shop.settings.run_time_max };
+            Some(shop.runner.run(&agent, task, frame).await)
+        }
+        Ok(None) => {
+            let reason = "the agent does not exist any more".to_owned();
+            Some(ended_unrun(shop, log, EndStatus::Failed, reason))
+        }
+        Err(error) => {
+            tracing::error!(task = %task.id, %error, "the agent of a task cannot be read");
+            None
+        }
+    }
 }
 
-/// The end of a task that was not run.
-fn ended(shop: &Shop, status: EndStatus, reason: String) -> Finished {
+/// The end of a run that did not come to one by itself.
+fn ended_unrun(shop: &Shop, log: &Log, status: EndStatus, reason: String) -> Outcome {
     let event = Event::Failure { reason: reason.clone() };
-    let step = Step { at: shop.runner.clock.now(), micros: 0, event };
-    Finished { outcome: Outcome { status, result: reason }, steps: vec![step] }
+    log.push(Moment::Did(Step { at: shop.runner.clock.now(), micros: 0, event }));
+    Outcome { status, result: reason }
 }

@@ -3,6 +3,7 @@
 //! Keys and tokens hold 256 bits. A store keeps their hashes; because they are random and long, a
 //! fast hash is right (a slow one would let anybody spend our CPU by sending wrong keys).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
@@ -17,6 +18,9 @@ use zeroize::Zeroizing;
 const API_KEY_PREFIX: &str = "wgk_";
 /// What an operator key begins with.
 const OPERATOR_KEY_PREFIX: &str = "wgo_";
+
+/// Longest `user_tokens`: a few tokens, each a few kilobytes.
+const USER_TOKENS_BYTES_MAX: usize = 64 << 10;
 
 macro_rules! silent_debug {
     ($name:ident) => {
@@ -75,15 +79,104 @@ impl PlainSecret {
     /// # Errors
     /// When the operating system has no randomness to give.
     pub fn random_api_key() -> io::Result<Self> {
+        Self::random(API_KEY_PREFIX)
+    }
+
+    /// A new random key of an operator.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn random_operator_key() -> io::Result<Self> {
+        Self::random(OPERATOR_KEY_PREFIX)
+    }
+
+    fn random(prefix: &str) -> io::Result<Self> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
-        Ok(Self::spell(API_KEY_PREFIX, &bytes))
+        Ok(Self::spell(prefix, &bytes))
     }
 
     fn spell(prefix: &str, bytes: &[u8; 32]) -> Self {
         let mut text = Zeroizing::new(prefix.to_owned());
         URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
         Self(text)
+    }
+}
+
+/// Tokens of the user whom a run is for, each by the id of the graph item of type `mcp` that it is for
+/// (CONTRACT X8). They travel from the request to the run in memory and are kept nowhere.
+#[derive(Clone, Default)]
+pub struct UserTokens(BTreeMap<String, UserToken>);
+
+silent_debug!(UserTokens);
+
+/// What one graph item is called with.
+#[derive(Clone)]
+pub enum UserToken {
+    /// Sent as `Authorization: Bearer`.
+    Bearer(Zeroizing<String>),
+    /// Take the place of the connection's own headers.
+    Headers(Vec<(String, Zeroizing<String>)>),
+}
+
+silent_debug!(UserToken);
+
+impl UserTokens {
+    /// Reads an object whose values are tokens or objects of headers. The error repeats nothing of it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(json: &str) -> Result<Self, &'static str> {
+        const WRONG: &str = "has a value that is neither a string nor an object of strings";
+        if json.len() > USER_TOKENS_BYTES_MAX {
+            return Err("is longer than 64 KiB");
+        }
+        let values: BTreeMap<String, serde_json::Value> =
+            serde_json::from_str(json).map_err(|_| "is not a JSON object")?;
+        let mut tokens = BTreeMap::new();
+        for (item, value) in values {
+            let token = match value {
+                serde_json::Value::Null => continue,
+                serde_json::Value::String(token) => UserToken::Bearer(token.into()),
+                serde_json::Value::Object(headers) => {
+                    let headers = headers.into_iter().map(|(name, value)| match value {
+                        serde_json::Value::String(value) => Ok((name, value.into())),
+                        _ => Err(WRONG),
+                    });
+                    UserToken::Headers(headers.collect::<Result<_, _>>()?)
+                }
+                _ => return Err(WRONG),
+            };
+            tokens.insert(item, token);
+        }
+        Ok(Self(tokens))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The ids of the graph items that there are tokens for.
+    pub fn items(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// What this graph item is called with.
+    #[must_use]
+    pub fn of(&self, item: &str) -> Option<&UserToken> {
+        self.0.get(item)
+    }
+
+    /// Every secret text in it, for whoever takes them out of a trace.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.0.values().flat_map(|token| match token {
+            UserToken::Bearer(token) => vec![token.as_str()],
+            UserToken::Headers(headers) => {
+                headers.iter().map(|(_, value)| value.as_str()).collect()
+            }
+        })
     }
 }
 
@@ -201,6 +294,18 @@ mod tests {
         let key = PlainSecret::random_api_key().unwrap();
         assert!(key.reveal().starts_with("wgk_") && key.reveal().len() == 47);
         assert_eq!(format!("{key:?} {:?}", key.hash()), "PlainSecret(…) SecretHash(…)");
+    }
+
+    #[test]
+    fn user_tokens_are_read_and_not_printed() {
+        let tokens = UserTokens::parse(r#"{"a":"tok-1","b":{"x-h":"tok-2"},"c":null}"#).unwrap();
+        assert_eq!(tokens.items().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(tokens.secrets().collect::<Vec<_>>(), ["tok-1", "tok-2"]);
+        assert!(matches!(tokens.of("a"), Some(UserToken::Bearer(_))));
+        assert_eq!(format!("{tokens:?} {:?}", tokens.of("b")), "UserTokens(…) Some(UserToken(…))");
+        for wrong in [r#"{"a":7}"#, r#"{"a":{"x":1}}"#, "[]", "7", "{"] {
+            assert!(UserTokens::parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -9,16 +9,20 @@
 //! that is itself proof of access: a key's hash, a webhook token's hash, a task's id.
 
 mod accept;
+mod ending;
 mod error;
 mod finish;
 mod housekeeping;
+mod keys;
 mod lease;
+mod listing;
 mod rows;
 mod sqlite;
 mod tasks;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod writer;
 
 use std::fmt;
@@ -45,6 +49,8 @@ pub struct Store(Arc<Handles>);
 struct Handles {
     clock: Clock,
     reads: SqlitePool,
+    /// Lists walk many rows: on a connection of their own they hold up nobody but each other.
+    lists: SqlitePool,
     queue: mpsc::Sender<Op>,
     /// Its other end is dropped when the writer has closed the database.
     writer_ended: watch::Receiver<()>,
@@ -80,7 +86,8 @@ impl Store {
             writer.serve(waiting).await;
             drop(ended);
         });
-        Ok(Self(Arc::new(Handles { clock, reads: sqlite::readers(path), queue, writer_ended })))
+        let (reads, lists) = (sqlite::readers(path), sqlite::lister(path));
+        Ok(Self(Arc::new(Handles { clock, reads, lists, queue, writer_ended })))
     }
 
     /// Finishes what is in the writer's queue and closes the database. Whatever is asked of any handle
@@ -88,6 +95,7 @@ impl Store {
     pub async fn close(&self) {
         // Readers first: while one is open, the write-ahead log cannot be moved as a whole.
         self.0.reads.close().await;
+        self.0.lists.close().await;
         let _closed_already = self.0.queue.send(Op::Close).await;
         let mut ended = self.0.writer_ended.clone();
         // Nothing is ever sent: this ends when the writer drops its end.

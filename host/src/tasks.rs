@@ -10,7 +10,8 @@ use crate::clock::Timestamp;
 use crate::ids::{AgentId, IdempotencyKey, TaskId, TenantId, ThreadId};
 
 /// How far a task is (CONTRACT X23).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Accepted and synced; no worker has it yet.
     Pending,
@@ -149,7 +150,7 @@ pub struct NewTask {
     pub agent: AgentId,
     /// Which conversation it continues. None: one of its own.
     pub thread: Option<ThreadId>,
-    /// Which surface it came in by; `webhook` for all of today's.
+    /// Which surface it came in by: `webhook`, `api` or `sdk`.
     pub source: &'static str,
     /// What the agent is given.
     pub input: Input,
@@ -205,6 +206,52 @@ pub struct Task {
     /// When it became final.
     pub finished_at: Option<Timestamp>,
 }
+
+/// Which of a tenant's tasks are listed. What is None does not matter.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    /// Tasks of this agent.
+    pub agent: Option<AgentId>,
+    /// Tasks for this user, by the caller's own id of him.
+    pub user: Option<String>,
+    /// Tasks of this status.
+    pub status: Option<Status>,
+}
+
+/// A part of a list: entries from `offset` on, `limit` of them at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice {
+    /// Entries before it.
+    pub offset: u32,
+    /// Most entries in it.
+    pub limit: u32,
+}
+
+/// A task as a list shows it.
+#[derive(Debug, Clone)]
+pub struct TaskSummary {
+    /// See [`NewTask`].
+    pub id: TaskId,
+    /// See [`NewTask`].
+    pub agent: AgentId,
+    /// See [`NewTask`].
+    pub thread: Option<ThreadId>,
+    /// The caller's own id of the user.
+    pub user_id: Option<String>,
+    /// See [`Task`].
+    pub status: Status,
+    /// See [`NewTask`].
+    pub source: String,
+    /// The beginning of its result, [`SHOWN_RESULT_CHARS_MAX`] characters of it at most.
+    pub result: Option<String>,
+    /// See [`Task`].
+    pub created_at: Timestamp,
+    /// When it last went from one status to another.
+    pub updated_at: Timestamp,
+}
+
+/// How much of a result a list shows.
+pub const SHOWN_RESULT_CHARS_MAX: u32 = 10_000;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, PluginDigest, PluginName, TenantId};
+use crate::ids::{AgentId, KeyId, Name, PluginDigest, PluginName, TenantId};
+use crate::secrets::SecretHash;
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +12,9 @@ pub struct Tenant {
     /// Its id; `organization_id` on the wire.
     pub id: TenantId,
     /// What people call it; unique.
-    pub name: String,
+    pub name: Name,
+    /// When it was first stored.
+    pub created_at: Timestamp,
 }
 
 /// What a key lets its holder do.
@@ -19,16 +22,62 @@ pub struct Tenant {
 pub enum KeyHolder {
     /// Call the agents of one tenant and read its tasks.
     Tenant(TenantId),
+    /// The same, and manage what the tenant owns: agents, keys, webhooks, plugins.
+    Admin(TenantId),
     /// Operate the gateway.
     Operator,
 }
 
+/// A key about to be stored.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// What it is listed and revoked by.
+    pub id: KeyId,
+    /// What is stored of the key itself.
+    pub hash: SecretHash,
+    /// What it lets its holder do.
+    pub holder: KeyHolder,
+    /// What it is for.
+    pub name: String,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// See [`NewKey`].
+    pub id: KeyId,
+    /// See [`NewKey`].
+    pub holder: KeyHolder,
+    /// See [`NewKey`].
+    pub name: String,
+    /// When it was stored.
+    pub created_at: Timestamp,
+    /// See [`NewKey`].
+    pub expires_at: Option<Timestamp>,
+    /// When it was ended by hand.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// An agent's own webhook. Its token is derived from the generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Webhook {
+    /// Grows with each new token.
+    pub generation: u32,
+    /// Whether its token is no longer found.
+    pub revoked: bool,
+}
+
 /// An agent as its owner describes it: what an agent file holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentDefinition {
-    /// What people call it.
-    pub name: String,
+    /// What people call it; unique within its tenant.
+    pub name: Name,
+    /// What it is for, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// The system prompt.
     #[serde(default)]
     pub instructions: String,
@@ -66,8 +115,25 @@ pub struct Agent {
     pub tenant: TenantId,
     /// How it is described.
     pub definition: AgentDefinition,
+    /// Grows with each change of the description; 1 at first.
+    pub version: u32,
+    /// Whether it takes new tasks.
+    pub enabled: bool,
     /// When it was first stored.
     pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What has to be so for an agent to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing: the description of now is replaced, whatever it is.
+    None,
+    /// There is no agent of this id yet.
+    Absent,
+    /// The agent of now has this version: nobody else has changed it since.
+    Version(u32),
 }
 
 /// A plugin that a tenant has installed.

@@ -1,6 +1,7 @@
 //! What happened in a run, step by step: prompts, model turns, tool calls, timing, tokens. Redacted
 //! before it reaches a store.
 
+pub mod log;
 pub mod redact;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,11 @@ pub enum Event {
     Prompt {
         /// The user message, payload fenced.
         text: String,
+    },
+    /// Tokens of the user came with the request, for these graph items.
+    UserTokens {
+        /// Ids of the items; the tokens themselves are nowhere.
+        items: Vec<String>,
     },
     /// One turn of the model.
     Model {

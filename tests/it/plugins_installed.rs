@@ -20,6 +20,9 @@ fn install(home: &Home, guest: &str) -> String {
     command(home, &["plugin", "install", guest_path(guest).to_str().unwrap()])
 }
 
+/// What the guest `fails` says.
+const FAILURE: &str = "this guest fails on purpose";
+
 #[tokio::test]
 async fn an_operator_installs_plugins_and_agents_while_the_gateway_serves() {
     let home = Home::new();
@@ -71,7 +74,11 @@ async fn an_agent_that_is_applied_again_keeps_its_id_and_its_webhook() {
     let ask =
         async || gateway.post(&target).key(&gateway.key).json(&body).expect(200).await.report();
     assert_eq!(ask().await["tools"], json!([]));
-    assert_eq!(apply("name = \"again\"\ntools = [\"calculator\"]\n"), first);
+    let second = apply("name = \"again\"\ntools = [\"calculator\"]\n");
+    for same in ["organization_id", "agent_id", "webhook_path"] {
+        assert_eq!(second[same], first[same]);
+    }
+    assert_eq!((&first["version"], &second["version"]), (&json!(1), &json!(2)));
     // A running gateway uses it within five seconds.
     let tools = until("the agent's new tool", async || {
         let tools = ask().await["tools"].clone();
@@ -166,12 +173,16 @@ async fn a_mappers_failure_becomes_an_http_status() {
     ] {
         let body = json!({"code": code, "retry_after_ms": 1500});
         let answer = agent.webhook("").json(&body).expect(status).await;
-        assert_eq!(answer.detail(), "this guest fails on purpose");
+        assert_eq!(answer.detail(), FAILURE);
         assert_eq!(answer.header("x-wardgate-fault"), Some(fault), "{code}");
         assert_eq!(answer.header("retry-after"), Some("2"), "{code}");
         let answer = agent.trigger().json(&body).expect(status).await;
-        let said = json!({"success": false, "message": "this guest fails on purpose"});
-        assert_eq!(answer.json(), said, "{code}");
+        let said = answer.json();
+        assert_eq!(
+            (&said["success"], &said["message"]),
+            (&json!(false), &json!(FAILURE)),
+            "{code}"
+        );
     }
     assert_eq!(gateway.tasks_stored().await, 0);
 }

@@ -59,7 +59,9 @@ fn x1_mapping_then_query_then_body() {
         let got = runtime.block_on(async {
             let answer = gateway.webhook(&encoded(&query)).json(&body.into()).expect(200).await;
             let (task, report) = (gateway.task(&answer.task_id()).await, answer.report());
-            let user = |name: &str| task["input"]["user"][name].clone();
+            // An address that nobody gave is an empty text: the product's SDK reads no user without one.
+            let given = |value: &Value| if value == "" { Value::Null } else { value.clone() };
+            let user = |name: &str| given(&task["input"]["user"][name]);
             // Without a prompt the payload is the text, and there is no other payload.
             let prompt = report.get("payload").and(report.get("received")).cloned();
             vec![

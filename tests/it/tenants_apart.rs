@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use wardgate::ids::TenantId;
 use wardgate::settings::Settings;
+use wardgate::tenants::Precondition;
 
 use crate::support::{Caller, Gateway, PATIENCE, Setup, agent, guest_path};
 
@@ -87,7 +88,8 @@ async fn plugins_of_one_name_are_each_tenants_own() {
 async fn an_agents_id_cannot_be_taken_over() {
     let (gateway, other_id, _) = two().await;
     let id = gateway.agent.parse().unwrap();
-    let taken = gateway.folder.put_agent(other_id, id, &agent("taken")).await;
+    let taken =
+        gateway.folder.store.put_agent(other_id, id, &agent("taken"), Precondition::None).await;
     assert!(taken.is_err());
     assert_eq!(
         gateway.ask(json!({"prompt": "still mine"})).await.report()["received"],

@@ -54,5 +54,6 @@ async fn x7_the_id_of_a_foreign_task_opens_nothing() {
     assert_eq!(answer.report().get("earlier_messages"), None);
     // It is a name like any other, and the stranger's run is a task of its own.
     assert_ne!(answer.task_id(), secret);
-    stranger.get(&format!("/v1/tasks/{secret}")).key(&stranger.key).expect(404).await;
+    // Under that name the stranger finds its own conversation and nothing else.
+    assert_eq!(stranger.task(&secret).await["id"], answer.task_id());
 }

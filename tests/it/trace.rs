@@ -92,7 +92,10 @@ async fn a_task_shows_what_it_was_given() {
     let task = gateway.task(&id).await;
     assert_eq!(task["organization_id"], gateway.tenant.to_string());
     assert_eq!((&task["thread_id"], &task["input"]["text"]), (&json!("t-1"), &json!("hello")));
-    assert_eq!(task["input"]["user"], json!({"email": "a@b.c"}));
+    assert_eq!(
+        task["input"]["user"],
+        json!({"id": null, "email": "a@b.c", "first_name": null, "last_name": null})
+    );
     let times =
         ["created_at", "started_at", "finished_at"].map(|name| task[name].as_str().unwrap());
     assert!(times[0] <= times[1] && times[1] <= times[2], "{times:?}");

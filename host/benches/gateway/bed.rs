@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use wardgate::clock::Clock;
 use wardgate::gateway::{DataFolder, Gateway};
-use wardgate::ids::{AgentId, TenantId};
+use wardgate::ids::{AgentId, KeyId, TenantId};
 use wardgate::secrets::PlainSecret;
 use wardgate::settings::Settings;
-use wardgate::tenants::{AgentDefinition, KeyHolder, Tenant};
+use wardgate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition};
 
 /// The payload of both parts.
 pub(crate) const TELEGRAM: &str = include_str!("../../../tests/payloads/telegram.json");
@@ -32,12 +32,14 @@ impl Bed {
         let mut settings = Settings::of_defaults()?;
         settings.queue.runs_max = runs_max;
         let (tenant, agent) = (TenantId::random(), AgentId::random());
-        data.store.create_tenant(&Tenant { id: tenant, name: "bench".to_owned() }).await?;
+        data.store.create_tenant(tenant, &"bench".parse()?).await?;
         let definition: AgentDefinition = serde_json::from_str(r#"{"name":"bench"}"#)?;
-        data.put_agent(tenant, agent, &definition).await?;
+        data.store.put_agent(tenant, agent, &definition, Precondition::Absent).await?;
         let key = PlainSecret::random_api_key()?;
-        data.store.put_key(key.hash(), KeyHolder::Tenant(tenant), "bench").await?;
-        let gateway = Gateway::build(&data, settings).await?;
+        let (id, holder, name) = (KeyId::random(), KeyHolder::Tenant(tenant), "bench".to_owned());
+        data.store.put_key(NewKey { id, hash: key.hash(), holder, name, expires_at: None }).await?;
+        let listening = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let gateway = Gateway::build(&data, settings, listening).await?;
         Ok(Self { gateway, tenant, agent, key, _folder: folder })
     }
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::RunError;
-use crate::ids::RequestId;
+use crate::ids::{AgentId, RequestId, TenantId};
 use crate::plugins::Plugins;
-use crate::sandbox::{Binding, Subject, Tool};
+use crate::sandbox::{Binding, PluginError, Subject, Tool};
 use crate::tasks::Task;
 use crate::tenants::Agent;
 use crate::trace::ToolCall;
@@ -19,8 +19,17 @@ pub(super) struct Answer {
     pub(super) logs: Vec<String>,
 }
 
+/// Why a tool is not called.
+#[derive(Debug)]
+pub enum Unavailable {
+    /// The agent has no such tool.
+    Unknown,
+    /// It may change things, and the agent does not let such tools be called.
+    Destructive(String),
+}
+
 /// The tools of an agent's plugins.
-pub(super) struct Tools {
+pub struct Tools {
     request_id: RequestId,
     allow_destructive: bool,
     descriptions: Vec<Tool>,
@@ -29,7 +38,10 @@ pub(super) struct Tools {
 
 impl Tools {
     /// Asks each of the agent's plugins what it has.
-    pub(super) async fn of(
+    ///
+    /// # Errors
+    /// When a plugin cannot be had or cannot say.
+    pub async fn of(
         plugins: &Plugins,
         agent: &Agent,
         request_id: RequestId,
@@ -45,13 +57,7 @@ impl Tools {
                 .binding(agent.tenant, name)
                 .await
                 .map_err(|error| RunError::failed(error.to_string()))?;
-            let subject = Subject {
-                request_id,
-                tenant: agent.tenant,
-                agent: agent.id,
-                request: None,
-                task: None,
-            };
+            let subject = tools.subject(agent.tenant, agent.id);
             let listed = binding.list_tools(subject).await.value.map_err(|error| {
                 RunError::failed(format!("plugin {name} cannot say which tools it has: {error}"))
             })?;
@@ -71,43 +77,64 @@ impl Tools {
     }
 
     /// What the model is told of them.
-    pub(super) fn descriptions(&self) -> &[Tool] {
+    #[must_use]
+    pub fn descriptions(&self) -> &[Tool] {
         &self.descriptions
     }
 
-    /// Calls one. Whatever goes wrong is told to the model, and the run goes on.
+    /// Calls one for a run. Whatever goes wrong is told to the model, and the run goes on.
     pub(super) async fn call(&self, task: &Task, call: &ToolCall) -> Answer {
+        let plugin = self.by_name.get(&call.name).map(|(_, binding)| binding.name().to_string());
         let refuse = |plugin: Option<String>, result: String| Answer {
             plugin,
             result,
             is_error: true,
             logs: Vec::new(),
         };
-        let Some((place, binding)) = self.by_name.get(&call.name) else {
-            return refuse(None, format!("the agent has no tool {:?}", call.name));
+        let binding = match self.find(&call.name) {
+            Ok(binding) => binding,
+            Err(Unavailable::Unknown) => {
+                return refuse(plugin, format!("the agent has no tool {:?}", call.name));
+            }
+            Err(Unavailable::Destructive(why)) => return refuse(plugin, why),
         };
-        let plugin = Some(binding.name().to_string());
-        let destructive = self.descriptions.get(*place).is_none_or(|tool| tool.destructive);
-        if destructive && !self.allow_destructive {
-            let result = format!(
-                "the tool {} may change things, and this agent does not let webhook runs call such \
-                 tools (allow_destructive_tools)",
-                call.name
-            );
-            return refuse(plugin, result);
-        }
-        let subject = Subject {
-            request_id: self.request_id,
-            tenant: task.tenant,
-            agent: task.agent,
-            request: None,
-            task: None,
-        };
+        let subject = self.subject(task.tenant, task.agent);
         let called = binding.call_tool(subject, call.name.clone(), call.arguments.clone()).await;
         let (result, is_error) = match called.value {
             Ok(json) => (json, false),
             Err(error) => (format!("{}: {error}", call.name), true),
         };
         Answer { plugin, result, is_error, logs: called.logs }
+    }
+
+    /// Calls one directly. Arguments and answer are JSON text.
+    ///
+    /// # Errors
+    /// [`Unavailable`], and inside what the plugin or the sandbox said.
+    pub async fn operate(
+        &self,
+        agent: &Agent,
+        name: &str,
+        arguments: String,
+    ) -> Result<Result<String, PluginError>, Unavailable> {
+        let binding = self.find(name)?;
+        let subject = self.subject(agent.tenant, agent.id);
+        Ok(binding.call_tool(subject, name.to_owned(), arguments).await.value)
+    }
+
+    fn find(&self, name: &str) -> Result<&Arc<Binding>, Unavailable> {
+        let (place, binding) = self.by_name.get(name).ok_or(Unavailable::Unknown)?;
+        let destructive = self.descriptions.get(*place).is_none_or(|tool| tool.destructive);
+        if destructive && !self.allow_destructive {
+            return Err(Unavailable::Destructive(format!(
+                "the tool {name} may change things, and this agent does not let webhook runs call \
+                 such tools (allow_destructive_tools)"
+            )));
+        }
+        Ok(binding)
+    }
+
+    fn subject(&self, tenant: TenantId, agent: AgentId) -> Subject {
+        Subject { request_id: self.request_id, tenant, agent, request: None, task: None }
     }
 }

@@ -1,24 +1,30 @@
 //! `wardgate agent`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use serde_json::json;
+use anyhow::{Context as _, bail};
+use http::Method;
+use serde_json::{Value, json};
 
-use super::{Folder, ForTenant, print};
-use crate::ids::AgentId;
-use crate::sandbox::BUNDLED;
+use super::api::{Api, Body, ForTenant, Target, agent_by_name, agent_id, complaint, text};
+use super::print;
+use crate::ids::TenantId;
 use crate::settings::Settings;
 use crate::tenants::AgentDefinition;
+
+/// How often an agent is tried to be applied while somebody else changes it.
+const TRIES_MAX: usize = 5;
 
 /// `wardgate agent …`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Agent {
-    /// Create an agent from a TOML file, or replace the tenant's agent of the same name, and print its
-    /// id and webhook path. A gateway that serves from the folder uses it within five seconds.
+    /// Create an agent from a TOML or JSON file, or describe the tenant's agent of the same name anew,
+    /// and print its id and webhook. Applied twice it changes nothing the second time. A gateway that
+    /// serves from a --data folder uses it within five seconds.
     #[command(after_help = "\
 An agent file:
   name = \"support\"
+  description = \"Answers support requests\"
   instructions = \"You answer support requests.\"
   model = \"offline\"                   # or one of the settings' [models]
   tools = [\"calculator\", \"http-fetch\"]
@@ -27,65 +33,132 @@ An agent file:
   allow_destructive_tools = false
   turns_max = 8")]
     Apply {
-        /// The file.
+        /// The file; JSON where its name ends in .json.
         #[arg(value_name = "FILE")]
         definition: PathBuf,
         #[command(flatten)]
         tenant: ForTenant,
         #[command(flatten)]
-        folder: Folder,
+        target: Target,
     },
     /// List the agents of a tenant.
     List {
         #[command(flatten)]
         tenant: ForTenant,
         #[command(flatten)]
-        folder: Folder,
+        target: Target,
     },
+    /// Print an agent as JSON.
+    Show(One),
+    /// Let an agent take no new tasks: whoever calls it is answered 403.
+    Disable(One),
+    /// Let an agent take new tasks again.
+    Enable(One),
+}
+
+/// One agent.
+#[derive(Debug, clap::Args)]
+pub(super) struct One {
+    /// The agent, by id or name.
+    agent: String,
+    #[command(flatten)]
+    tenant: ForTenant,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl One {
+    /// The API, and the agent's path in it.
+    pub(super) async fn path(&self, settings: &Settings) -> anyhow::Result<(Api, String)> {
+        let api = self.target.open(settings).await?;
+        let tenant = self.tenant.resolve(&api).await?;
+        let agent = agent_id(&api, tenant, &self.agent).await?;
+        Ok((api, format!("/admin/tenants/{tenant}/agents/{agent}")))
+    }
 }
 
 impl Agent {
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
-            Self::Apply { definition, tenant, folder } => {
-                let folder = folder.open().await?;
-                let tenant = tenant.resolve(&folder).await?;
-                let text = std::fs::read_to_string(&definition)
-                    .with_context(|| format!("cannot read {}", definition.display()))?;
-                let definition: AgentDefinition = toml::from_str(&text)
-                    .with_context(|| format!("{} is no agent file", definition.display()))?;
-                if definition.model != "offline" && !settings.models.contains_key(&definition.model)
-                {
-                    anyhow::bail!("the settings have no model {:?}", definition.model);
-                }
-                let plugins = definition.tools.iter().chain(&definition.mapper);
-                for plugin in plugins.chain(&definition.getter) {
-                    let bundled = BUNDLED.iter().any(|(name, _)| *name == plugin.as_str());
-                    if !bundled && folder.store.plugin(tenant, plugin).await?.is_none() {
-                        anyhow::bail!(
-                            "no plugin {plugin} is installed for this tenant; `wardgate plugin install` \
-                             does it"
-                        );
-                    }
-                }
-                let agents = folder.store.agents(tenant).await?;
-                let same_name = agents.iter().find(|a| a.definition.name == definition.name);
-                let id = same_name.map_or_else(AgentId::random, |agent| agent.id);
-                let token = folder.put_agent(tenant, id, &definition).await?;
+            Self::Apply { definition, tenant, target } => {
+                let definition = read(&definition)?;
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                let agent = apply(&api, tenant, &definition).await?;
+                let id = text(&agent, "id");
+                let webhook =
+                    api.get(&format!("/admin/tenants/{tenant}/agents/{id}/webhook")).await?;
+                let url = webhook.get("url").and_then(Value::as_str);
+                let path = url.and_then(|url| Some(&url[url.find("/api/webhooks/")?..]));
                 let line = json!({
                     "organization_id": tenant,
                     "agent_id": id,
-                    "webhook_path": format!("/api/webhooks/agents/{}", token.reveal()),
+                    "version": agent.get("version"),
+                    "webhook_path": path,
                 });
                 print(&line.to_string())
             }
-            Self::List { tenant, folder } => {
-                let folder = folder.open().await?;
-                let tenant = tenant.resolve(&folder).await?;
-                let agents = folder.store.agents(tenant).await?;
-                let lines = agents.iter().map(|a| format!("{}\t{}", a.id, a.definition.name));
+            Self::List { tenant, target } => {
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                let agents = api.get(&format!("/admin/tenants/{tenant}/agents")).await?;
+                let lines = agents.as_array().into_iter().flatten().map(|agent| {
+                    let name = agent.pointer("/definition/name").and_then(Value::as_str);
+                    let enabled = agent.get("enabled") == Some(&Value::Bool(true));
+                    let note = if enabled { "" } else { "\tdisabled" };
+                    format!("{}\t{}{note}", text(agent, "id"), name.unwrap_or_default())
+                });
                 print(&lines.collect::<Vec<_>>().join("\n"))
+            }
+            Self::Show(one) => {
+                let (api, path) = one.path(settings).await?;
+                print(&format!("{:#}", api.get(&path).await?))
+            }
+            Self::Disable(one) => {
+                let (api, path) = one.path(settings).await?;
+                api.post(&format!("{path}/disable")).await?;
+                print("it takes no new tasks")
+            }
+            Self::Enable(one) => {
+                let (api, path) = one.path(settings).await?;
+                api.post(&format!("{path}/enable")).await?;
+                print("it takes new tasks")
             }
         }
     }
+}
+
+/// Reads an agent file. What is wrong with it is said with the file's name, before anybody is asked.
+fn read(path: &Path) -> anyhow::Result<AgentDefinition> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let wrong = || format!("{} is no agent file", path.display());
+    if path.extension().is_some_and(|ending| ending == "json") {
+        serde_json::from_str(&text).with_context(wrong)
+    } else {
+        toml::from_str(&text).with_context(wrong)
+    }
+}
+
+/// Makes an agent of this name be described like this, whatever others do meanwhile.
+async fn apply(api: &Api, tenant: TenantId, definition: &AgentDefinition) -> anyhow::Result<Value> {
+    let body = || -> anyhow::Result<Body> {
+        Ok(("application/json", serde_json::to_vec(definition)?.into()))
+    };
+    let agents = format!("/admin/tenants/{tenant}/agents");
+    for _ in 0..TRIES_MAX {
+        let known = agent_by_name(api, tenant, definition.name.as_str()).await?;
+        let (method, path) = match &known {
+            None => (Method::POST, agents.clone()),
+            Some(agent) => (Method::PUT, format!("{agents}/{}", text(agent, "id"))),
+        };
+        let version = known.as_ref().and_then(|agent| agent.get("version")?.as_u64());
+        match api.try_call(method, &path, Some(body()?), version).await? {
+            (200..=299, agent) => return Ok(agent),
+            // Somebody else has made or changed it since it was read.
+            (409 | 412, _) => {}
+            (status, answer) => bail!("{}", complaint(status, &answer)),
+        }
+    }
+    bail!("somebody else keeps changing this agent; nothing was applied")
 }

@@ -1,12 +1,14 @@
 //! `wardgate plugin`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use http::Method;
+use serde_json::Value;
 
-use super::{Folder, ForTenant, print};
+use super::api::{Body, ForTenant, Target, text};
+use super::print;
 use crate::ids::PluginName;
-use crate::sandbox::BUNDLED;
 use crate::settings::Settings;
 
 /// `wardgate plugin …`.
@@ -29,62 +31,93 @@ pub(super) enum Plugin {
         #[command(flatten)]
         tenant: ForTenant,
         #[command(flatten)]
-        folder: Folder,
+        target: Target,
+    },
+    /// Forget a plugin of a tenant. What it was granted stays in its file.
+    Remove {
+        /// Its name.
+        name: PluginName,
+        #[command(flatten)]
+        tenant: ForTenant,
+        #[command(flatten)]
+        target: Target,
     },
     /// List the plugins of a tenant.
     List {
         #[command(flatten)]
         tenant: ForTenant,
         #[command(flatten)]
-        folder: Folder,
+        target: Target,
     },
 }
 
 impl Plugin {
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
-            Self::Install { component, name, grants, tenant, folder } => {
-                let folder = folder.open().await?;
-                let tenant = tenant.resolve(&folder).await?;
+            Self::Install { component, name, grants, tenant, target } => {
                 let name = name.map_or_else(|| name_of(&component), Ok)?;
-                let bytes = std::fs::read(&component)
-                    .with_context(|| format!("cannot read {}", component.display()))?;
-                let grants = grants
-                    .map(|path| {
-                        std::fs::read_to_string(&path)
-                            .with_context(|| format!("cannot read {}", path.display()))
-                    })
-                    .transpose()?;
-                let plugins = folder.plugins(settings)?;
-                let (installed, roles) =
-                    plugins.install(tenant, &name, bytes, grants.as_deref()).await?;
-                print(&format!(
-                    "installed {name} ({}) with the roles {}\nwhat it may do is in {}",
-                    installed.digest,
-                    roles.join(", "),
-                    plugins.grants_path(tenant, &name).display(),
-                ))
+                let body = installation(&component, grants.as_deref())?;
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                let path = format!("/admin/tenants/{tenant}/plugins/{name}");
+                let installed = api.call(Method::PUT, &path, Some(body)).await?;
+                let roles = installed.get("roles").and_then(Value::as_array);
+                let roles = roles.into_iter().flatten().filter_map(Value::as_str);
+                let roles = roles.collect::<Vec<_>>().join(", ");
+                let digest = text(&installed, "digest");
+                let granted = api.folder().map(|folder| folder.grants_path(tenant, &name));
+                let granted =
+                    granted.map(|path| format!("\nwhat it may do is in {}", path.display()));
+                let granted = granted.unwrap_or_default();
+                print(&format!("installed {name} ({digest}) with the roles {roles}{granted}"))
             }
-            Self::List { tenant, folder } => {
-                let folder = folder.open().await?;
-                let tenant = tenant.resolve(&folder).await?;
-                let installed = folder.store.plugins(tenant).await?;
-                let mut lines: Vec<String> = installed
-                    .iter()
-                    .map(|plugin| {
-                        format!("{}\t{}\t{}", plugin.name, plugin.digest, plugin.installed_at.iso())
-                    })
-                    .collect();
-                let own = |name: &str| installed.iter().any(|plugin| plugin.name.as_str() == name);
-                let bundled = BUNDLED.iter().filter(|(name, _)| !own(name));
-                lines.extend(bundled.map(|(name, _)| format!("{name}\tbundled")));
-                print(&lines.join("\n"))
+            Self::Remove { name, tenant, target } => {
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                api.delete(&format!("/admin/tenants/{tenant}/plugins/{name}")).await?;
+                print(&format!("removed {name}"))
+            }
+            Self::List { tenant, target } => {
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                let plugins = api.get(&format!("/admin/tenants/{tenant}/plugins")).await?;
+                let lines = plugins.as_array().into_iter().flatten().map(|plugin| {
+                    let name = text(plugin, "name");
+                    match text(plugin, "digest") {
+                        "" => format!("{name}\tbundled"),
+                        digest => format!("{name}\t{digest}\t{}", text(plugin, "installed_at")),
+                    }
+                });
+                print(&lines.collect::<Vec<_>>().join("\n"))
             }
         }
     }
 }
 
-fn name_of(component: &std::path::Path) -> anyhow::Result<PluginName> {
+/// The parts of an installation as multipart/form-data (RFC 7578).
+fn installation(component: &Path, grants: Option<&Path>) -> anyhow::Result<Body> {
+    const TYPE: &str = "multipart/form-data; boundary=wardgate-plugin-0b7d2f6c1e94485aa3d1";
+    let (_, boundary) = TYPE.split_once("boundary=").unwrap_or_default();
+    let mut body = Vec::new();
+    let mut part = |name: &str, path: &Path| -> anyhow::Result<()> {
+        let bytes =
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let head =
+            format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(&bytes);
+        body.extend_from_slice(b"\r\n");
+        Ok(())
+    };
+    part("component", component)?;
+    if let Some(grants) = grants {
+        part("grants", grants)?;
+    }
+    body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+    Ok((TYPE, body.into()))
+}
+
+fn name_of(component: &Path) -> anyhow::Result<PluginName> {
     let stem = component.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let name = stem.replace('_', "-").to_ascii_lowercase();
     name.parse()

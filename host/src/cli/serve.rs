@@ -11,9 +11,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::clock::Clock;
 use crate::gateway::{DataFolder, Gateway};
-use crate::ids::{AgentId, PluginName, TenantId};
+use crate::http::Handles;
+use crate::ids::{AgentId, KeyId, Name, PluginName, TenantId};
 use crate::settings::Settings;
-use crate::tenants::{AgentDefinition, KeyHolder, Tenant};
+use crate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition};
 
 /// Arguments of `wardgate serve`.
 #[derive(Debug, clap::Args)]
@@ -50,15 +51,14 @@ impl Serve {
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;
         let listening = listener.local_addr()?;
-        let gateway = Gateway::build(&folder, settings).await?;
-        let public_url = gateway.public_url(listening);
+        let gateway = Gateway::build(&folder, settings, listening).await?;
         // The signals are caught before anybody learns that we serve.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let line = if self.demo {
-            demo(&folder, listening, &public_url).await?
+            demo(&folder, listening, &gateway.handles).await?
         } else {
-            json!({"listen": listening.to_string(), "url": public_url})
+            json!({"listen": listening.to_string(), "url": gateway.handles.public_url})
         };
         super::print(&line.to_string())?;
         tracing::info!(%listening, "serving");
@@ -104,7 +104,7 @@ fn raise_file_limit() {
 async fn demo(
     folder: &DataFolder,
     listening: SocketAddr,
-    public_url: &str,
+    handles: &Handles,
 ) -> anyhow::Result<serde_json::Value> {
     let key = folder.demo_key();
     let id = |what: &[u8]| {
@@ -116,30 +116,39 @@ async fn demo(
     };
     let tenant = TenantId::from_bytes(id(b"tenant"));
     let agent = AgentId::from_bytes(id(b"agent"));
-    folder.store.create_tenant(&Tenant { id: tenant, name: "demo".to_owned() }).await?;
+    let store = &folder.store;
+    store.create_tenant(tenant, &Name::constant("demo")).await?;
     // An agent that was changed since stays as it is.
-    let token = match folder.store.agent(tenant, agent).await? {
-        Some(_) => folder.webhook_token(tenant, agent),
-        None => folder.put_agent(tenant, agent, &demo_agent()).await?,
-    };
+    if store.agent(tenant, agent).await?.is_none() {
+        store.put_agent(tenant, agent, &demo_agent(), Precondition::Absent).await?;
+    }
+    let token = handles.webhooks.token(tenant, agent).await?;
     let api_key = key.api_key(&[b"api key"]);
     let operator_key = key.operator_key(&[b"operator key"]);
-    folder.store.put_key(api_key.hash(), KeyHolder::Tenant(tenant), "demo").await?;
-    folder.store.put_key(operator_key.hash(), KeyHolder::Operator, "demo operator").await?;
+    for (key, holder, name) in [
+        (&api_key, KeyHolder::Tenant(tenant), "demo"),
+        (&operator_key, KeyHolder::Operator, "demo operator"),
+    ] {
+        let (id, name) = (KeyId::random(), name.to_owned());
+        store.put_key(NewKey { id, hash: key.hash(), holder, name, expires_at: None }).await?;
+    }
+    let public_url = &handles.public_url;
+    let webhook = token.map(|token| format!("{public_url}/api/webhooks/agents/{}", token.reveal()));
     Ok(json!({
         "listen": listening.to_string(),
         "organization_id": tenant,
         "agent_id": agent,
         "api_key": api_key.reveal(),
         "operator_key": operator_key.reveal(),
-        "webhook_url": format!("{public_url}/api/webhooks/agents/{}", token.reveal()),
+        "webhook_url": webhook,
         "task_status_url": format!("{public_url}/api/task_status"),
     }))
 }
 
 fn demo_agent() -> AgentDefinition {
     AgentDefinition {
-        name: "demo".to_owned(),
+        name: Name::constant("demo"),
+        description: Some("Tries things out".to_owned()),
         instructions: "You answer webhooks. Use your tools where they help.".to_owned(),
         model: "offline".to_owned(),
         tools: vec![PluginName::constant("calculator"), PluginName::constant("http-fetch")],

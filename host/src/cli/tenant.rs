@@ -1,8 +1,10 @@
 //! `wardgate tenant`.
 
-use super::{Folder, print};
-use crate::ids::TenantId;
-use crate::tenants;
+use serde_json::json;
+
+use super::api::{Target, text};
+use super::print;
+use crate::settings::Settings;
 
 /// `wardgate tenant …`.
 #[derive(Debug, clap::Subcommand)]
@@ -12,28 +14,28 @@ pub(super) enum Tenant {
         /// What people call it; unique.
         name: String,
         #[command(flatten)]
-        folder: Folder,
+        target: Target,
     },
     /// List the tenants.
     List {
         #[command(flatten)]
-        folder: Folder,
+        target: Target,
     },
 }
 
 impl Tenant {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
-            Self::Create { name, folder } => {
-                let folder = folder.open().await?;
-                let tenant = tenants::Tenant { id: TenantId::random(), name };
-                folder.store.create_tenant(&tenant).await?;
-                print(&tenant.id.to_string())
+            Self::Create { name, target } => {
+                let api = target.open(settings).await?;
+                let tenant = api.post_json("/admin/tenants", &json!({"name": name})).await?;
+                print(text(&tenant, "id"))
             }
-            Self::List { folder } => {
-                let folder = folder.open().await?;
-                let tenants = folder.store.tenants().await?;
-                let lines = tenants.iter().map(|tenant| format!("{}\t{}", tenant.id, tenant.name));
+            Self::List { target } => {
+                let tenants = target.open(settings).await?.get("/admin/tenants").await?;
+                let lines = tenants.as_array().into_iter().flatten();
+                let lines =
+                    lines.map(|tenant| format!("{}\t{}", text(tenant, "id"), text(tenant, "name")));
                 print(&lines.collect::<Vec<_>>().join("\n"))
             }
         }

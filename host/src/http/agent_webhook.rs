@@ -3,26 +3,45 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderValue, Request, StatusCode};
+use http::{Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
 use super::error::ApiError;
-use super::webhook::{json_answer, new_task, reply_now, with_task_headers};
+use super::extract::{Named, request_id};
+use super::launch::launch;
+use super::responses::HookErrors;
+use super::webhook::{json_answer, reply_now};
 use super::{Handle, Handles};
 use crate::access::Caller;
 use crate::intake::{self, Arrival, IntakeError, RequestParts, Resolved};
-use crate::tasks::Accepted;
 
-/// `POST`: the body is the payload.
+/// An accepted trigger.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "documentation: the answer is written as JSON")]
+pub(super) struct Triggered {
+    /// Always true.
+    success: bool,
+    /// What to poll `/api/task_status` for. Left out where a mapping plugin had it ignored.
+    task_id: Option<String>,
+    /// `Ignored`, where a mapping plugin had it ignored.
+    status: Option<String>,
+}
+
+/// Triggers an agent by its own webhook: the body is the payload.
+#[utoipa::path(post, path = "/api/webhooks/agents/{token}", tag = "DocsGPT",
+    params(("token" = String, Path, description = "The webhook's token"),
+           ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
+    request_body = serde_json::Value,
+    responses((status = 200, body = Triggered), HookErrors), security(()))]
 pub(super) async fn receive(
     State(handles): Handle,
-    token: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let caller = caller(&handles, token).await?;
+    let caller = caller(&handles, &named).await?;
     let (head, body) = request.into_parts();
     let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await;
     let parts = parts(head, body.map_err(ApiError::shaped_as_docsgpt)?)?;
@@ -31,30 +50,40 @@ pub(super) async fn receive(
     trigger(&handles, caller, arrival).await
 }
 
-/// `GET`: the query is the payload.
+/// Triggers an agent by its own webhook: the query is the payload.
+#[utoipa::path(get, path = "/api/webhooks/agents/{token}", tag = "DocsGPT",
+    params(("token" = String, Path, description = "The webhook's token"),
+           ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
+    responses((status = 200, body = Triggered), HookErrors), security(()))]
 pub(super) async fn receive_query(
     State(handles): Handle,
-    token: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let caller = caller(&handles, token).await?;
+    let caller = caller(&handles, &named).await?;
     let (head, _) = request.into_parts();
     let arrival = Arrival::read_query(parts(head, bytes::Bytes::new())?);
     trigger(&handles, caller, arrival).await
 }
 
-async fn caller(
-    handles: &Handles,
-    token: Result<Path<String>, axum::extract::rejection::PathRejection>,
-) -> Result<Caller, ApiError> {
+/// Refused: a GET starts a run here, and a HEAD, which would be answered like one, must not.
+#[utoipa::path(head, path = "/api/webhooks/agents/{token}", tag = "DocsGPT",
+    params(("token" = String, Path, description = "The webhook's token")),
+    responses((status = 405, description = "Nothing was started")), security(()))]
+pub(super) async fn refuse_head() -> ApiError {
+    super::method_not_allowed().await
+}
+
+async fn caller(handles: &Handles, named: &Named) -> Result<Caller, ApiError> {
     let unknown = || ApiError::caller(404, "Agent not found").shaped_as_docsgpt();
     // A token that cannot be decoded is nobody's.
-    let Ok(Path(token)) = token else { return Err(unknown()) };
-    let caller = handles.access.webhook(&token).await;
+    let token = named.text("token").ok_or_else(unknown)?;
+    let caller = handles.access.webhook(token).await;
     caller.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?.ok_or_else(unknown)
 }
 
 fn parts(head: http::request::Parts, body: bytes::Bytes) -> Result<RequestParts, ApiError> {
+    let request_id = request_id(&head);
     let query = head.uri.query().unwrap_or_default();
     Ok(RequestParts {
         method: head.method,
@@ -64,6 +93,7 @@ fn parts(head: http::request::Parts, body: bytes::Bytes) -> Result<RequestParts,
         pairs: intake::decode_query(query).map_err(shaped)?,
         headers: head.headers,
         body,
+        request_id,
     })
 }
 
@@ -85,22 +115,7 @@ async fn trigger(
         }
         Resolved::Reply(reply) => return reply_now(reply),
     };
-    let task = new_task(&call);
-    let id = task.id;
-    let accepted = handles.queue.accept(task).await;
-    let accepted = accepted.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?;
-    let answer = |id| {
-        let body = json!({"success": true, "task_id": id});
-        with_task_headers(json_answer(StatusCode::OK, body.to_string()), id)
-    };
-    let Accepted::Replayed { original, same_request } = accepted else {
-        return Ok(answer(id));
-    };
-    let mut response = answer(original);
-    let yes = HeaderValue::from_static("true");
-    if !same_request {
-        response.headers_mut().insert("idempotency-mismatch", yes.clone());
-    }
-    response.headers_mut().insert("idempotent-replayed", yes);
-    Ok(response)
+    let launched = launch(handles, *call, false).await.map_err(ApiError::shaped_as_docsgpt)?;
+    let body = json!({"success": true, "task_id": launched.task});
+    Ok(launched.mark(json_answer(StatusCode::OK, body.to_string())))
 }

@@ -9,6 +9,7 @@ use http::header::CONTENT_LENGTH;
 use http_body_util::{BodyExt as _, Limited};
 
 use super::error::ApiError;
+use crate::call::Payload;
 use crate::settings::HttpSettings;
 
 /// What reading a body may take.
@@ -24,6 +25,11 @@ impl BodyLimits {
     /// Without a key nobody makes us hold megabytes, or a connection for a minute.
     pub(super) const OF_STRANGERS: Self =
         Self { bytes_max: 64 << 10, time_max: Duration::from_secs(5) };
+
+    /// So many bytes, within this time.
+    pub(super) fn new(bytes_max: usize, time_max: Duration) -> Self {
+        Self { bytes_max, time_max }
+    }
 
     /// The settings'.
     pub(super) fn of(settings: &HttpSettings) -> Self {
@@ -49,11 +55,18 @@ pub(super) async fn read(
     }
     let collecting = Limited::new(body, limit).collect();
     match timed(limits.time_max, collecting).await {
-        None => Err(ApiError::caller(408, "the body did not arrive in time")),
+        None => Err(ApiError::caller(408, "the body did not arrive in time").retry_after(1)),
         Some(Ok(collected)) => Ok(collected.to_bytes()),
         Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_long(limit)),
         Some(Err(_)) => Err(ApiError::caller(400, "the body broke off")),
     }
+}
+
+/// A JSON body of a type of ours: 400 where it is no JSON, 422 where it is of another shape.
+pub(super) fn typed<T: serde::de::DeserializeOwned>(body: Bytes) -> Result<T, ApiError> {
+    let payload = Payload::parse(body).map_err(|error| ApiError::caller(400, error.to_string()))?;
+    serde_json::from_str(payload.text())
+        .map_err(|error| ApiError::caller(422, format!("the body is not as documented: {error}")))
 }
 
 fn too_long(limit: usize) -> ApiError {

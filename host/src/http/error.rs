@@ -1,5 +1,7 @@
 //! Errors as callers see them: `{"detail": …}` (CONTRACT X16), whose fault it was in the header
-//! `x-wardgate-fault`, and `retry-after` where trying again makes sense.
+//! `x-wardgate-fault`, whether trying again is safe in `x-wardgate-retry`, and `retry-after` where it
+//! makes sense. Where trying again may help, the body says so too; all other bodies are the contract's
+//! to the byte.
 
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -19,8 +21,53 @@ pub(super) struct ApiError {
     status: u16,
     detail: String,
     fault: Fault,
+    retry: Retry,
     retry_after_seconds: Option<u64>,
     shape: Shape,
+}
+
+/// Whether the same request may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Retry {
+    /// Nothing was started: it cannot run twice.
+    Safe,
+    /// It may have been accepted: with an `Idempotency-Key` it cannot run twice.
+    WithIdempotencyKey,
+    /// It would be refused again, or run again.
+    Never,
+}
+
+impl Retry {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Safe => "safe",
+            Self::WithIdempotencyKey => "with-idempotency-key",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// The body of an error.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub(super) struct ErrorBody {
+    /// What happened, in a sentence.
+    detail: String,
+    /// Whether the same request may be sent again; left out where it would be refused again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<Retry>,
+}
+
+/// The body of an error of the DocsGPT-compatible routes.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub(super) struct RefusalBody {
+    /// Always false.
+    success: bool,
+    /// What happened, in a sentence.
+    message: String,
+    /// Whether the same request may be sent again; left out where it would be refused again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<Retry>,
 }
 
 /// The two products write errors differently.
@@ -39,6 +86,7 @@ impl ApiError {
             status,
             detail: detail.into(),
             fault: Fault::Caller,
+            retry: Retry::Never,
             retry_after_seconds: None,
             shape: Shape::Detail,
         }
@@ -46,21 +94,36 @@ impl ApiError {
 
     /// The gateway is wrong.
     pub(super) fn host(detail: impl Into<String>) -> Self {
-        Self { status: 500, fault: Fault::Host, ..Self::caller(500, detail) }
+        Self { fault: Fault::Host, retry: Retry::Safe, ..Self::caller(500, detail) }
+    }
+
+    /// What somebody asked for does not exist, as far as he may know.
+    pub(super) fn not_found(what: &str) -> Self {
+        Self::caller(404, format!("{what} not found"))
     }
 
     /// Something behind the surface is not there now.
     fn unavailable(detail: impl Into<String>) -> Self {
         Self {
-            status: 503,
             fault: Fault::Host,
+            retry: Retry::Safe,
             retry_after_seconds: Some(1),
             ..Self::caller(503, detail)
         }
     }
 
     pub(super) fn retry_after(self, seconds: u64) -> Self {
-        Self { retry_after_seconds: Some(seconds), ..self }
+        Self { retry: Retry::Safe, retry_after_seconds: Some(seconds), ..self }
+    }
+
+    /// The task exists by now: sending the request again would start another one.
+    pub(super) fn after_the_run(self) -> Self {
+        Self { retry: Retry::Never, retry_after_seconds: None, ..self }
+    }
+
+    /// Whether the task exists is not known.
+    pub(super) fn while_accepting(self) -> Self {
+        Self { retry: Retry::WithIdempotencyKey, ..self }
     }
 
     /// The same error in DocsGPT's words.
@@ -78,7 +141,13 @@ impl ApiError {
         Self { shape: Shape::Success, ..self }
     }
 
-    fn of_plugin(name: &str, error: &PluginError) -> Self {
+    /// An agent's plugins are not as they should be.
+    pub(super) fn plugins_unusable(detail: String) -> Self {
+        tracing::warn!(detail, "an agent's plugins cannot be used");
+        Self { fault: Fault::Guest, retry: Retry::Safe, ..Self::caller(502, detail) }
+    }
+
+    pub(super) fn of_plugin(name: &str, error: &PluginError) -> Self {
         match error {
             PluginError::Failure(failure) => {
                 let status = failure.status();
@@ -87,13 +156,13 @@ impl ApiError {
                     502 | 504 => Fault::Upstream,
                     _ => Fault::Guest,
                 };
-                let retry = failure.retry_after_ms.map(|ms| ms.div_ceil(1_000));
+                let after = failure.retry_after_ms.map(|ms| ms.div_ceil(1_000));
+                let passing = matches!(status, 429 | 500..) || after.is_some();
                 Self {
-                    status,
-                    detail: failure.message.clone(),
                     fault,
-                    retry_after_seconds: retry,
-                    shape: Shape::Detail,
+                    retry: if passing { Retry::Safe } else { Retry::Never },
+                    retry_after_seconds: after.or((status == 429).then_some(1)),
+                    ..Self::caller(status, failure.message.clone())
                 }
             }
             PluginError::Refusal(refusal) => {
@@ -106,11 +175,10 @@ impl ApiError {
                     _ => (502, None),
                 };
                 Self {
-                    status,
-                    detail,
                     fault: refusal.fault(),
+                    retry: Retry::Safe,
                     retry_after_seconds,
-                    shape: Shape::Detail,
+                    ..Self::caller(status, detail)
                 }
             }
         }
@@ -119,8 +187,17 @@ impl ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the store failed");
-        Self::unavailable("the gateway's store cannot be used at the moment; try again")
+        match error {
+            StoreError::Conflict { why, .. } => Self::caller(409, why),
+            StoreError::Missing { .. } => Self::not_found("Tenant or agent"),
+            StoreError::Stale { .. } => {
+                Self::caller(412, "it was changed by somebody else meanwhile; read it again")
+            }
+            StoreError::Unavailable { .. } | StoreError::Corrupt { .. } => {
+                tracing::error!(%error, "the store failed");
+                Self::unavailable("the gateway's store cannot be used at the moment; try again")
+            }
+        }
     }
 }
 
@@ -128,7 +205,7 @@ impl From<Denied> for ApiError {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::NoKey => Self::caller(401, "API key not specified"),
-            Denied::Invalid => Self::caller(403, "Invalid API key"),
+            Denied::Invalid | Denied::Disabled => Self::caller(403, denied.to_string()),
             Denied::Store(error) => error.into(),
         }
     }
@@ -166,15 +243,18 @@ impl From<AnswerError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let may_help = matches!(self.status, 408 | 409 | 429 | 500..);
+        let retry = may_help.then_some(self.retry);
         let body = match self.shape {
-            Shape::Detail => json!({"detail": self.detail}),
-            Shape::Success => json!({"success": false, "message": self.detail}),
+            Shape::Detail => json!(ErrorBody { detail: self.detail, retry }),
+            Shape::Success => json!(RefusalBody { success: false, message: self.detail, retry }),
         };
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("x-wardgate-fault", HeaderValue::from_static(self.fault.as_str()));
+        headers.insert("x-wardgate-retry", HeaderValue::from_static(self.retry.as_str()));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(RETRY_AFTER, seconds.into());
         }

@@ -6,10 +6,26 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::Handle;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::webhook::json_answer;
 
+/// The state of the gateway.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "documentation: the answer is written as JSON")]
+pub(super) struct Health {
+    /// Always `ok`.
+    status: String,
+    /// The gateway's version.
+    version: String,
+    /// The newest plugin interface that it serves.
+    plugin_interface: String,
+}
+
 /// 200 where the store answers, 503 where it does not.
+#[utoipa::path(get, path = "/healthz", tag = "gateway",
+    responses((status = 200, body = Health),
+              (status = 503, body = ErrorBody, description = "The store does not answer")),
+    security(()))]
 pub(super) async fn read(State(handles): Handle) -> Result<Response, ApiError> {
     handles.store.answers().await?;
     let health = json!({

@@ -1,46 +1,100 @@
-//! `/v1`: the xpander-compatible REST surface (CONTRACT section 2), as far as tasks are read.
+//! The xpander-compatible REST surface (CONTRACT section 2): each route at `/v1`, again without a prefix,
+//! and under the names that the product's SDK uses. One implementation behind all of them.
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+mod agents;
+mod follow;
+mod invoke;
+pub(super) mod tasks;
 
+use std::sync::Arc;
+
+use axum::routing::{get, post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Handles;
+use super::aliases::Aliases;
 use super::error::ApiError;
-use super::webhook::{header_key, json_answer};
-use super::{Handle, Handles};
-use crate::answer;
+use crate::ids::{TaskId, TenantId, ThreadId};
 use crate::tasks::Task;
 
-/// `GET /v1/tasks/{id}`.
-pub(super) async fn task(
-    State(handles): Handle,
-    headers: HeaderMap,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Response, ApiError> {
-    let task = find(&handles, &headers, id).await?;
-    Ok(json_answer(StatusCode::OK, answer::task_details(&task).to_string()))
+/// Most items of a page, and how many there are where nobody says.
+const PER_PAGE_MAX: u32 = 100;
+const PER_PAGE: u32 = 20;
+
+/// Every route of the surface.
+pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
+    let documented = OpenApiRouter::new()
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::read))
+        .routes(routes!(invoke::and_wait))
+        .routes(routes!(invoke::and_go))
+        .routes(routes!(invoke::and_stream))
+        .routes(routes!(tasks::list))
+        .routes(routes!(tasks::read, tasks::remove))
+        .routes(routes!(tasks::stop))
+        .routes(routes!(tasks::thread))
+        .routes(routes!(tasks::whole_thread))
+        .routes(routes!(agents::list_plain))
+        .routes(routes!(agents::operate))
+        .routes(routes!(tasks::history))
+        .routes(routes!(tasks::update))
+        .routes(routes!(tasks::activity))
+        .routes(routes!(follow::events));
+    Aliases::new(documented)
+        .without_prefix("/v1/agents", get(agents::list))
+        .without_prefix("/v1/agents/{id}", get(agents::read))
+        .without_prefix("/v1/agents/{id}/invoke", post(invoke::and_wait))
+        .without_prefix("/v1/agents/{id}/invoke/async", post(invoke::and_go))
+        .without_prefix("/v1/agents/{id}/invoke/stream", post(invoke::and_stream))
+        .without_prefix("/v1/tasks", get(tasks::list))
+        .without_prefix("/v1/tasks/{id}", get(tasks::read).delete(tasks::remove))
+        .without_prefix("/v1/tasks/{id}/stop", post(tasks::stop))
+        .without_prefix("/v1/tasks/{id}/thread", get(tasks::thread))
+        .without_prefix("/v1/tasks/{id}/thread/full", get(tasks::whole_thread))
+        .alias("/v1/agents/{id}/invoke-async", "/v1/agents/{id}/invoke/async", post(invoke::and_go))
+        .alias(
+            "/v1/agents/{id}/invoke-stream",
+            "/v1/agents/{id}/invoke/stream",
+            post(invoke::and_stream),
+        )
+        .without_prefix("/v1/agents/{id}/invoke-async", post(invoke::and_go))
+        .without_prefix("/v1/agents/{id}/invoke-stream", post(invoke::and_stream))
+        .method_alias("/agent-execution/{id}", "post", ("/v1/agents/{id}/invoke/async", "post"))
+        .method_alias("/agent-execution/{id}", "delete", ("/v1/tasks/{id}/stop", "post"))
+        .route("/agent-execution/{id}", post(invoke::and_go).delete(tasks::stop))
+        .method_alias("/agent-execution/{id}/status", "get", ("/v1/tasks/{id}", "get"))
+        .route("/agent-execution/{id}/status", get(tasks::read))
+        .into_router()
 }
 
-/// `GET /v1/tasks/{id}/thread`.
-pub(super) async fn thread(
-    State(handles): Handle,
-    headers: HeaderMap,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Response, ApiError> {
-    let task = find(&handles, &headers, id).await?;
-    let steps = handles.store.steps(task.tenant, task.id).await?;
-    Ok(json_answer(StatusCode::OK, answer::thread(&task, &steps).to_string()))
-}
-
-/// A task of the caller's tenant. What belongs to another tenant does not exist.
-async fn find(
+/// A task of a tenant by what a caller calls it: its id, or the thread that it is the newest task of,
+/// since a thread's name is what the product calls a task.
+pub(super) async fn find(
     handles: &Handles,
-    headers: &HeaderMap,
-    id: Result<Path<String>, PathRejection>,
+    tenant: TenantId,
+    name: Option<&str>,
 ) -> Result<Task, ApiError> {
-    let tenant = handles.access.tenant(header_key(headers)?.as_deref()).await?.tenant();
-    let not_found = || ApiError::caller(404, "Task not found");
-    let Ok(Path(id)) = id else { return Err(not_found()) };
-    let id = id.parse().map_err(|_| not_found())?;
+    let not_found = || ApiError::not_found("Task");
+    let name = name.ok_or_else(not_found)?;
+    if let Ok(id) = name.parse::<TaskId>()
+        && let Some(task) = handles.store.task(tenant, id).await?
+    {
+        return Ok(task);
+    }
+    let thread: ThreadId = name.parse().map_err(|_| not_found())?;
+    let id = handles.store.newest_in_thread(tenant, &thread).await?.ok_or_else(not_found)?;
     handles.store.task(tenant, id).await?.ok_or_else(not_found)
+}
+
+/// A page's number and length, checked.
+fn page(page: Option<u32>, per_page: Option<u32>) -> Result<(u32, u32), ApiError> {
+    let (page, per_page) = (page.unwrap_or(1), per_page.unwrap_or(PER_PAGE));
+    if page == 0 {
+        return Err(ApiError::caller(422, "page begins at 1"));
+    }
+    if !(1..=PER_PAGE_MAX).contains(&per_page) {
+        return Err(ApiError::caller(422, format!("per_page can be 1 to {PER_PAGE_MAX}")));
+    }
+    Ok((page, per_page))
 }

@@ -5,11 +5,49 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::Handle;
-use super::error::ApiError;
+use super::error::{ApiError, RefusalBody};
 use super::webhook::json_answer;
 use crate::{answer, intake};
 
-/// `GET /api/task_status`.
+/// What became of a trigger.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "documentation: the answer is written as JSON")]
+pub(super) struct TaskStatus {
+    status: Progress,
+    /// On SUCCESS the answer, nested as DocsGPT nests it; on FAILURE a sentence.
+    #[schema(value_type = serde_json::Value)]
+    result: Option<serde_json::Value>,
+}
+
+/// How far it is.
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "UPPERCASE")]
+#[expect(dead_code, reason = "documentation: the answer is written as JSON")]
+enum Progress {
+    Pending,
+    Started,
+    Success,
+    Failure,
+}
+
+/// Which task.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(
+    dead_code,
+    reason = "documentation: the query is read by hand, for errors in DocsGPT's shape"
+)]
+pub(super) struct StatusAsked {
+    /// The id that the trigger was answered with.
+    task_id: String,
+}
+
+/// How far a triggered task is. An id that is not known reads as pending.
+#[utoipa::path(get, path = "/api/task_status", tag = "DocsGPT", params(StatusAsked),
+    responses((status = 200, body = TaskStatus),
+              (status = 400, body = RefusalBody, description = "No `task_id`"),
+              (status = 503, body = RefusalBody, description = "The store cannot be used at the moment")),
+    security(()))]
 pub(super) async fn read(
     State(handles): Handle,
     RawQuery(query): RawQuery,
@@ -26,5 +64,5 @@ pub(super) async fn read(
         Err(_) => Ok(None),
     };
     let found = found.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?;
-    Ok(json_answer(StatusCode::OK, answer::task_status(found.as_ref()).to_string()))
+    Ok(json_answer(StatusCode::OK, answer::docsgpt::task_status(found.as_ref()).to_string()))
 }

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{CONTENT_TYPE, LOCATION};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
 use super::error::ApiError;
+use super::extract::{header_key, request_id};
+use super::launch::{launch, mark_task};
+use super::responses::{PluginErrors, WriteErrors};
 use super::{Handle, Handles};
 use crate::access::Caller;
 use crate::answer;
-use crate::ids::TaskId;
+use crate::answer::task::TaskAnswer;
 use crate::intake::{self, AgentCall, Arrival, RequestParts, Resolved};
 use crate::sandbox::ReplyNow;
-use crate::tasks::{Accepted, NewTask, Status};
 
 /// Headers that a mapper's immediate reply may not set: they are the connection's, or say what only the
 /// gateway can know.
@@ -35,7 +37,53 @@ const REPLY_HEADERS_FORBIDDEN: [&str; 8] = [
 /// Most headers of a mapper's immediate reply.
 const REPLY_HEADERS_MAX: usize = 64;
 
-/// `POST /`.
+/// The parameters that may stand in the query; in the body they have the same names (CONTRACT X5).
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documentation: intake reads them, wherever they travel")]
+pub(super) struct WebhookParams {
+    /// Which agent. In the query or in the body.
+    agent_id: Option<String>,
+    /// What is asked. Left out: the payload itself is the text.
+    prompt: Option<String>,
+    /// To be answered at once with `{"status":"Started"}`: true/1/yes/on, false/0/no/off.
+    asynchronous: Option<String>,
+    /// The conversation: a name of the caller's own, or an earlier task's id.
+    task_id: Option<String>,
+    /// The caller's own id of the user.
+    user_id: Option<String>,
+    /// The user's address.
+    user_email: Option<String>,
+    /// The user's first name.
+    user_first_name: Option<String>,
+    /// The user's last name.
+    user_last_name: Option<String>,
+    /// A dot path into the task: its value is answered instead of the task.
+    getter: Option<String>,
+    /// Whether `result` is answered as JSON where it is JSON.
+    json: Option<String>,
+    /// A JSON object of tokens for MCP servers, by graph item.
+    user_tokens: Option<String>,
+    /// Read for the sake of files, which this version does not take.
+    disable_attachment_injection: Option<String>,
+    /// A JSON object: parameters to dot paths into the payload. In the query alone.
+    params_mapping: Option<String>,
+}
+
+/// Triggers an agent. Parameters come from the mapping, the query, the body, in this order; every other
+/// field reaches the agent as data. A synchronous caller waits for the task, up to the gateway's limit or
+/// `Prefer: wait=N`, and gets 202 when it takes longer. CloudEvents are taken in both modes.
+#[utoipa::path(post, path = "/", tag = "webhook",
+    params(WebhookParams,
+           ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours"),
+           ("prefer" = Option<String>, Header, description = "`wait=N` seconds, or `respond-async`")),
+    request_body(content((Object = "application/json"), (Object = "application/x-www-form-urlencoded"),
+                         (Object = "multipart/form-data"), (String = "text/plain"))),
+    responses((status = 200, body = serde_json::Value,
+               description = "The task (TaskAnswer), `{\"status\":\"Started\"}`, or the getter's value"),
+              (status = 202, body = TaskAnswer, description = "The task, still running"),
+              WriteErrors, PluginErrors),
+    security(("api_key" = []), ("api_key_in_query" = [])))]
 pub(super) async fn receive(
     State(handles): Handle,
     request: Request<Body>,
@@ -74,6 +122,7 @@ pub(super) async fn resolve(
     request: Request<Body>,
 ) -> Result<Resolved, ApiError> {
     let (head, body) = request.into_parts();
+    let request_id = request_id(&head);
     let query = head.uri.query().unwrap_or_default();
     let pairs = intake::decode_query(query)?;
     let key = presented_key(&head.headers, &pairs)?;
@@ -98,6 +147,7 @@ pub(super) async fn resolve(
         pairs,
         headers: head.headers,
         body: bytes,
+        request_id,
     })
     .await?;
     let caller = match early {
@@ -128,96 +178,35 @@ fn presented_key(
     }
 }
 
-/// The key of the header `x-api-key`.
-pub(super) fn header_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let mut keys = headers.get_all("x-api-key").iter();
-    let key = keys.next();
-    if keys.next().is_some() {
-        return Err(ApiError::caller(400, "x-api-key was sent more than once"));
-    }
-    // A key that is no text is a wrong key, not a missing one.
-    let text = key.map(|key| key.to_str().unwrap_or("not a key").trim().to_owned());
-    Ok(text.filter(|key| !key.is_empty()))
-}
-
 /// Accepts a resolved call and answers it.
 async fn run(handles: &Arc<Handles>, call: AgentCall) -> Result<Response, ApiError> {
-    let task = new_task(&call);
-    let id = task.id;
-    let mut waiter = (!call.wanted.asynchronous).then(|| handles.queue.waiter(id));
-    if let Accepted::Replayed { original, same_request } = handles.queue.accept(task).await? {
-        return replayed(handles, &call, original, same_request).await;
+    let waits = !call.wanted.asynchronous;
+    let mut launched = launch(handles, call, waits).await?;
+    if let Err(error) = launched.refuse_conflicts(handles, waits).await {
+        let mut response = error.into_response();
+        if launched.replayed == Some(true) {
+            // Where to look for the answer of the one that is still running.
+            mark_task(response.headers_mut(), launched.task);
+        }
+        return Ok(response);
     }
-    let Some(waiter) = waiter.as_mut() else {
+    if !waits {
         let started = json_answer(StatusCode::OK, json!({"status": "Started"}).to_string());
-        return Ok(with_task_headers(started, id));
+        return Ok(launched.mark(started));
+    }
+    let task = match launched.wait(handles).await {
+        Ok(task) => task,
+        // Without an answer the caller still learns which task it was.
+        Err(error) => return Ok(launched.mark(error.into_response())),
     };
-    let limit = handles.settings.sync_wait_max;
-    // Whether it has ended is read from the store either way.
-    let _ = tokio::time::timeout(limit, waiter.ended()).await;
-    answer_with(handles, &call, id).await
-}
-
-/// The task as it is now: 200 where it has ended, else 202 with what there is (CONTRACT X22).
-async fn answer_with(
-    handles: &Handles,
-    call: &AgentCall,
-    id: TaskId,
-) -> Result<Response, ApiError> {
-    let agent = call.caller.agent();
-    let task = handles
-        .store
-        .task(agent.tenant, id)
-        .await?
-        .ok_or_else(|| ApiError::host("the task is gone"))?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let body = answer::shape(&handles.plugins, agent, &task, &call.wanted, call.request_id).await;
-    // Without an answer the caller still learns which task it was.
+    let (agent, wanted) = (&launched.agent, &launched.wanted);
+    let body = answer::shape(&handles.plugins, agent, &task, wanted, launched.request_id).await;
     let response = match body {
         Ok(body) => json_answer(status, body),
-        Err(error) => ApiError::from(error).into_response(),
+        Err(error) => ApiError::from(error).after_the_run().into_response(),
     };
-    Ok(with_task_headers(response, id))
-}
-
-/// The answer under an idempotency key that was used before (CONTRACT D6).
-async fn replayed(
-    handles: &Handles,
-    call: &AgentCall,
-    original: TaskId,
-    same_request: bool,
-) -> Result<Response, ApiError> {
-    if !same_request {
-        let detail = "this Idempotency-Key was used before with a different request";
-        return Err(ApiError::caller(422, detail));
-    }
-    let mut response = if call.wanted.asynchronous {
-        let started = json_answer(StatusCode::OK, json!({"status": "Started"}).to_string());
-        with_task_headers(started, original)
-    } else {
-        let task = handles.store.task(call.caller.tenant(), original).await?;
-        if task.is_some_and(|task| matches!(task.status, Status::Pending | Status::Executing)) {
-            let error = ApiError::caller(409, "the original request is still running");
-            return Ok(with_task_headers(error.retry_after(1).into_response(), original));
-        }
-        answer_with(handles, call, original).await?
-    };
-    response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
-    Ok(response)
-}
-
-/// The task that a call becomes.
-pub(super) fn new_task(call: &AgentCall) -> NewTask {
-    NewTask {
-        id: TaskId::random(),
-        tenant: call.caller.tenant(),
-        agent: call.caller.agent().id,
-        thread: call.thread.clone(),
-        source: "webhook",
-        input: call.input.clone(),
-        mapping: call.mapping.clone(),
-        idempotency: call.idempotency.clone(),
-    }
+    Ok(launched.mark_preference(handles, launched.mark(response)))
 }
 
 /// A mapper's immediate reply. What it sets is checked here: a plugin cannot break the connection.
@@ -251,16 +240,4 @@ pub(super) fn reply_now(reply: ReplyNow) -> Result<Response, ApiError> {
 pub(super) fn json_answer(status: StatusCode, body: String) -> Response {
     let json = HeaderValue::from_static("application/json");
     (status, [(CONTENT_TYPE, json)], body).into_response()
-}
-
-/// Where the task can be found (CONTRACT X21).
-pub(super) fn with_task_headers(mut response: Response, id: TaskId) -> Response {
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::try_from(id.to_string()) {
-        headers.insert("x-task-id", value);
-    }
-    if let Ok(value) = HeaderValue::try_from(format!("/v1/tasks/{id}")) {
-        headers.insert(LOCATION, value);
-    }
-    response
 }

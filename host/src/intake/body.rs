@@ -15,7 +15,7 @@ use crate::call::Payload;
 
 /// What a body is declared as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Declared {
+pub(super) enum Declared {
     Json,
     Form,
     Multipart,
@@ -83,7 +83,7 @@ fn has_a_name_without_quotes(body: &[u8]) -> bool {
     body.iter().find(|byte| matches!(byte, b'=' | b'"')) == Some(&b'=')
 }
 
-fn declared(headers: &HeaderMap) -> Result<Declared, IntakeError> {
+pub(super) fn declared(headers: &HeaderMap) -> Result<Declared, IntakeError> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(IntakeError::unsupported("compressed bodies are not accepted"));

@@ -24,8 +24,8 @@ pub(super) static KEY_OWNERS: ByRows = ByRows::new(
 );
 
 static INSERT_TASKS: ByRows = ByRows::new(
-    "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, source) VALUES",
-    "(?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, source, user_id) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 
@@ -52,6 +52,7 @@ pub(super) struct Accept {
     thread: Option<ThreadId>,
     source: &'static str,
     user: Option<Arc<str>>,
+    user_id: Option<Arc<str>>,
     prompt: Option<Arc<str>>,
     mapping: Option<Arc<str>>,
     payload: Arc<str>,
@@ -74,6 +75,7 @@ impl Accept {
             thread: task.thread,
             source: task.source,
             user: user.map(Arc::from),
+            user_id: task.input.user.id.as_deref().map(Arc::from),
             prompt: task.input.prompt.map(Arc::from),
             mapping: task.mapping.map(Arc::from),
             payload: task.input.payload.into(),
@@ -169,7 +171,8 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
                 .bind(task.agent.as_bytes().as_slice())
                 .bind(session.now.micros())
                 .bind(task.thread.as_ref().map(ThreadId::as_str))
-                .bind(task.source);
+                .bind(task.source)
+                .bind(task.user_id.clone());
         }
         execute(query, session.db).await?;
     }

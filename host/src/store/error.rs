@@ -37,6 +37,12 @@ pub enum StoreError {
         /// What it was asked for.
         operation: &'static str,
     },
+    /// Somebody else has changed it since it was read. Nothing has changed by this.
+    #[error("the store could not {operation}: it was changed by somebody else meanwhile")]
+    Stale {
+        /// What it was asked for.
+        operation: &'static str,
+    },
     /// What the file holds is not what this program writes.
     #[error("the store could not {operation}: its file is damaged, or written by another program")]
     Corrupt {

@@ -48,7 +48,7 @@ pub(super) const PENDING_OF_TENANT: &str = "\
 
 pub(super) const EXECUTING_BY_TENANT: &str = "\
     SELECT tenant_id, count(*) FROM tasks \
-    WHERE lease_until IS NOT NULL AND status = 'executing' GROUP BY tenant_id";
+    WHERE lease_until IS NOT NULL AND status = 'executing' GROUP BY +tenant_id";
 
 pub(super) const GIVE_BACK: &str = "\
     UPDATE tasks SET status = 'pending', lease_until = NULL \

@@ -7,9 +7,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, TaskId, TenantId};
-use crate::tasks::{Input, Task};
-use crate::tenants::{Agent, InstalledPlugin, KeyHolder, Tenant};
+use crate::ids::{AgentId, KeyId, TaskId, TenantId};
+use crate::tasks::{Input, Task, TaskSummary};
+use crate::tenants::{Agent, InstalledPlugin, Key, KeyHolder, Tenant, Webhook};
 use crate::trace::Step;
 
 /// Asks for tasks with their inputs, in the columns that [`task`] reads.
@@ -39,8 +39,8 @@ pub(super) fn task(row: &SqliteRow) -> sqlx::Result<Task> {
         status: parsed(row, 4)?,
         attempts: row.try_get(5)?,
         created_at: moment(row, 6)?,
-        started_at: row.try_get::<Option<i64>, _>(7)?.map(Timestamp::from_micros),
-        finished_at: row.try_get::<Option<i64>, _>(8)?.map(Timestamp::from_micros),
+        started_at: moment_or_none(row, 7)?,
+        finished_at: moment_or_none(row, 8)?,
         thread: row.try_get::<Option<&str>, _>(9)?.map(parse).transpose()?,
         source: row.try_get(10)?,
         input: Input {
@@ -62,18 +62,65 @@ pub(super) fn step(row: &SqliteRow) -> sqlx::Result<Step> {
     })
 }
 
-/// Columns: id, name.
+/// Columns: id, name, created_at.
 pub(super) fn tenant(row: &SqliteRow) -> sqlx::Result<Tenant> {
-    Ok(Tenant { id: tenant_id(row, 0)?, name: row.try_get(1)? })
+    Ok(Tenant { id: tenant_id(row, 0)?, name: parsed(row, 1)?, created_at: moment(row, 2)? })
 }
 
-/// Columns: id, tenant_id, definition, created_at.
+/// Asks for agents, in the columns that [`agent`] reads.
+macro_rules! select_agents {
+    ($rest:literal) => {
+        concat!(
+            "SELECT a.id, a.tenant_id, a.definition, a.version, a.disabled, a.created_at, \
+             a.updated_at FROM agents a ",
+            $rest
+        )
+    };
+}
+pub(super) use select_agents;
+
 pub(super) fn agent(row: &SqliteRow) -> sqlx::Result<Agent> {
     Ok(Agent {
         id: agent_id(row, 0)?,
         tenant: tenant_id(row, 1)?,
         definition: serde_json::from_str(row.try_get(2)?).map_err(unreadable)?,
-        created_at: moment(row, 3)?,
+        version: row.try_get(3)?,
+        enabled: !row.try_get::<bool, _>(4)?,
+        created_at: moment(row, 5)?,
+        updated_at: moment(row, 6)?,
+    })
+}
+
+/// Columns: generation, revoked_at.
+pub(super) fn webhook(row: &SqliteRow) -> sqlx::Result<Webhook> {
+    let revoked = row.try_get::<Option<i64>, _>(1)?.is_some();
+    Ok(Webhook { generation: row.try_get(0)?, revoked })
+}
+
+/// Columns: holder, tenant_id, admin, id, name, created_at, expires_at, revoked_at.
+pub(super) fn key(row: &SqliteRow) -> sqlx::Result<Key> {
+    Ok(Key {
+        holder: key_holder(row)?,
+        id: bytes(row, 3).map(KeyId::from_stored)?,
+        name: row.try_get(4)?,
+        created_at: moment(row, 5)?,
+        expires_at: moment_or_none(row, 6)?,
+        revoked_at: moment_or_none(row, 7)?,
+    })
+}
+
+/// Columns: id, agent_id, thread, user_id, status, source, result, created_at, updated_at.
+pub(super) fn task_summary(row: &SqliteRow) -> sqlx::Result<TaskSummary> {
+    Ok(TaskSummary {
+        id: task_id(row, 0)?,
+        agent: agent_id(row, 1)?,
+        thread: row.try_get::<Option<&str>, _>(2)?.map(parse).transpose()?,
+        user_id: row.try_get(3)?,
+        status: parsed(row, 4)?,
+        source: row.try_get(5)?,
+        result: row.try_get(6)?,
+        created_at: moment(row, 7)?,
+        updated_at: moment(row, 8)?,
     })
 }
 
@@ -86,9 +133,10 @@ pub(super) fn plugin(row: &SqliteRow) -> sqlx::Result<InstalledPlugin> {
     })
 }
 
-/// Columns: holder, tenant_id.
+/// Columns: holder, tenant_id, admin.
 pub(super) fn key_holder(row: &SqliteRow) -> sqlx::Result<KeyHolder> {
     match row.try_get(0)? {
+        "tenant" if row.try_get(2)? => tenant_id(row, 1).map(KeyHolder::Admin),
         "tenant" => tenant_id(row, 1).map(KeyHolder::Tenant),
         "operator" => Ok(KeyHolder::Operator),
         _ => Err(unreadable("a key of nobody")),
@@ -114,6 +162,10 @@ pub(super) fn bytes<const N: usize>(row: &SqliteRow, column: usize) -> sqlx::Res
 
 fn moment(row: &SqliteRow, column: usize) -> sqlx::Result<Timestamp> {
     row.try_get(column).map(Timestamp::from_micros)
+}
+
+fn moment_or_none(row: &SqliteRow, column: usize) -> sqlx::Result<Option<Timestamp>> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros))
 }
 
 pub(super) fn parsed<T>(row: &SqliteRow, column: usize) -> sqlx::Result<T>

@@ -52,8 +52,17 @@ pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, sqlx::E
 
 /// The connections that read. They are opened as they are needed, after [`open_writer`].
 pub(super) fn readers(path: &Path) -> SqlitePool {
+    pool(path, READERS_MAX)
+}
+
+/// The connection that walks lists.
+pub(super) fn lister(path: &Path) -> SqlitePool {
+    pool(path, 1)
+}
+
+fn pool(path: &Path, connections: u32) -> SqlitePool {
     SqlitePoolOptions::new()
-        .max_connections(READERS_MAX)
+        .max_connections(connections)
         .acquire_timeout(READER_WAIT_MAX)
         // A local file does not hang up: neither is it asked before each read, nor are connections
         // renewed.

@@ -12,7 +12,7 @@ use super::rows::{self, select_tasks};
 use super::writer::{Op, Waiting, Write as _};
 use super::{Store, StoreError};
 use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
-use crate::tasks::{Accepted, Claimed, Fence, NewTask, Outcome, Task};
+use crate::tasks::{Accepted, Claimed, Fence, NewTask, Outcome, Status, Task};
 use crate::trace::Step;
 
 impl Store {
@@ -212,6 +212,16 @@ impl Store {
         .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let mut newest_first = self.many("read a conversation", query, rows::task).await?;
+        // A conversation that is named by a task's id began with that task.
+        if newest_first.len() < limit
+            && let Ok(first) = thread.as_str().parse::<TaskId>()
+            && let Some(first) = self.task(tenant, first).await?
+            && first.agent == agent
+            && first.status == Status::Completed
+            && first.sequence < before_sequence
+        {
+            newest_first.push(first);
+        }
         newest_first.reverse();
         Ok(newest_first)
     }

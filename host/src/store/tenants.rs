@@ -1,21 +1,21 @@
-//! What tenants own, apart from tasks: keys, agents, webhooks, plugins.
+//! Tenants, their agents and their plugins.
 
+use sqlx::Row as _;
 use sqlx::sqlite::SqliteQueryResult;
 
-use super::rows;
+use super::rows::{self, select_agents};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
-use crate::ids::{AgentId, PluginName, TenantId};
-use crate::secrets::SecretHash;
-use crate::tenants::{Agent, AgentDefinition, InstalledPlugin, KeyHolder, Tenant};
+use crate::ids::{AgentId, Name, PluginName, TenantId};
+use crate::tenants::{Agent, AgentDefinition, InstalledPlugin, Precondition, Tenant};
 
 impl Store {
     /// Stores a tenant. Nothing changes where one with this id is stored already.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] where another tenant has the name.
-    pub async fn create_tenant(&self, tenant: &Tenant) -> Result<(), StoreError> {
-        self.write(CreateTenant(tenant.clone())).await
+    pub async fn create_tenant(&self, id: TenantId, name: &Name) -> Result<(), StoreError> {
+        self.write(CreateTenant { id, name: name.clone() }).await
     }
 
     /// All tenants, by name.
@@ -23,53 +23,51 @@ impl Store {
     /// # Errors
     /// When the store cannot be read.
     pub async fn tenants(&self) -> Result<Vec<Tenant>, StoreError> {
-        let query = sqlx::query("SELECT id, name FROM tenants ORDER BY name");
+        let query = sqlx::query("SELECT id, name, created_at FROM tenants ORDER BY name");
         self.many("list the tenants", query, rows::tenant).await
     }
 
-    /// Stores a key by its hash. Nothing changes where this holder has it already: a revoked key stays
-    /// revoked.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] where somebody else has the key, [`StoreError::Missing`] where the
-    /// tenant does not exist.
-    pub async fn put_key(
-        &self,
-        hash: SecretHash,
-        holder: KeyHolder,
-        name: &str,
-    ) -> Result<(), StoreError> {
-        self.write(PutKey { hash, holder, name: name.to_owned() }).await
-    }
-
-    /// Who has this key. None where nobody has, or where it is expired or revoked.
+    /// A tenant.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn key_holder(&self, hash: SecretHash) -> Result<Option<KeyHolder>, StoreError> {
-        let query = sqlx::query(
-            "SELECT holder, tenant_id FROM keys WHERE hash = ? AND revoked_at IS NULL \
-             AND (expires_at IS NULL OR expires_at > ?)",
-        )
-        .bind(hash.as_bytes().as_slice())
-        .bind(self.now().micros());
-        self.one("look up a key", query, rows::key_holder).await
+    pub async fn tenant(&self, id: TenantId) -> Result<Option<Tenant>, StoreError> {
+        let query = sqlx::query("SELECT id, name, created_at FROM tenants WHERE id = ?")
+            .bind(id.as_bytes().as_slice());
+        self.one("read a tenant", query, rows::tenant).await
     }
 
-    /// Stores an agent, or describes it anew.
+    /// Stores an agent, or describes it anew, and gives its version. A description that is the one of now
+    /// changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where the id is an agent of another tenant; that one stays as it is.
-    /// [`StoreError::Missing`] where the tenant does not exist.
+    /// [`StoreError::Conflict`] where the id is an agent of another tenant, or there is one though none
+    /// should be, or another agent of the tenant has the name; [`StoreError::Stale`] where its version
+    /// is another one; [`StoreError::Missing`] where the tenant does not exist, or the agent does not
+    /// though it should. Nothing changes then.
     pub async fn put_agent(
         &self,
         tenant: TenantId,
         id: AgentId,
         definition: &AgentDefinition,
-    ) -> Result<(), StoreError> {
+        precondition: Precondition,
+    ) -> Result<u32, StoreError> {
         let definition = serde_json::to_string(definition)
             .map_err(|error| StoreError::unwritable(PutAgent::OPERATION, error))?;
-        self.write(PutAgent { tenant, id, definition }).await
+        self.write(PutAgent { tenant, id, definition, precondition }).await
+    }
+
+    /// Lets an agent take new tasks, or not. False where the tenant has no such agent.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn enable_agent(
+        &self,
+        tenant: TenantId,
+        id: AgentId,
+        enabled: bool,
+    ) -> Result<bool, StoreError> {
+        self.write(EnableAgent { tenant, id, enabled }).await
     }
 
     /// An agent of this tenant.
@@ -77,13 +75,36 @@ impl Store {
     /// # Errors
     /// When the store cannot be read.
     pub async fn agent(&self, tenant: TenantId, id: AgentId) -> Result<Option<Agent>, StoreError> {
-        let query = sqlx::query(
-            "SELECT id, tenant_id, definition, created_at FROM agents \
-             WHERE tenant_id = ? AND id = ?",
-        )
-        .bind(tenant.as_bytes().as_slice())
-        .bind(id.as_bytes().as_slice());
+        let query = sqlx::query(select_agents!("WHERE a.tenant_id = ? AND a.id = ?"))
+            .bind(tenant.as_bytes().as_slice())
+            .bind(id.as_bytes().as_slice());
         self.one("read an agent", query, rows::agent).await
+    }
+
+    /// The agent of this tenant that has this name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn agent_by_name(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+    ) -> Result<Option<Agent>, StoreError> {
+        let query =
+            sqlx::query(select_agents!("WHERE a.tenant_id = ? AND a.definition ->> '$.name' = ?"))
+                .bind(tenant.as_bytes().as_slice())
+                .bind(name.as_str());
+        self.one("find an agent", query, rows::agent).await
+    }
+
+    /// Whose agent this is. For operators, who may ask about any.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn owner_of_agent(&self, id: AgentId) -> Result<Option<TenantId>, StoreError> {
+        let query =
+            sqlx::query("SELECT tenant_id FROM agents WHERE id = ?").bind(id.as_bytes().as_slice());
+        self.one("find an agent's owner", query, |row| rows::tenant_id(row, 0)).await
     }
 
     /// The tenant's agents, oldest first.
@@ -91,44 +112,10 @@ impl Store {
     /// # Errors
     /// When the store cannot be read.
     pub async fn agents(&self, tenant: TenantId) -> Result<Vec<Agent>, StoreError> {
-        let query = sqlx::query(
-            "SELECT id, tenant_id, definition, created_at FROM agents \
-             WHERE tenant_id = ? ORDER BY created_at, id",
-        )
-        .bind(tenant.as_bytes().as_slice());
+        let query =
+            sqlx::query(select_agents!("WHERE a.tenant_id = ? ORDER BY a.created_at, a.id"))
+                .bind(tenant.as_bytes().as_slice());
         self.many("list the agents", query, rows::agent).await
-    }
-
-    /// Makes this the agent's webhook token; the one before, if any, is no longer found.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] where another agent has the token, [`StoreError::Missing`] where the
-    /// tenant has no such agent.
-    pub async fn put_webhook_token(
-        &self,
-        tenant: TenantId,
-        agent: AgentId,
-        token: SecretHash,
-    ) -> Result<(), StoreError> {
-        self.write(PutWebhookToken { tenant, agent, token }).await
-    }
-
-    /// The agent whose webhook has this token. The token is all that its caller knows, so this takes
-    /// no tenant: it finds out whose agent it is.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn agent_by_webhook_token(
-        &self,
-        token: SecretHash,
-    ) -> Result<Option<Agent>, StoreError> {
-        let query = sqlx::query(
-            "SELECT a.id, a.tenant_id, a.definition, a.created_at \
-             FROM webhooks w JOIN agents a ON a.tenant_id = w.tenant_id AND a.id = w.agent_id \
-             WHERE w.token_hash = ?",
-        )
-        .bind(token.as_bytes().as_slice());
-        self.one("look up a webhook", query, rows::agent).await
     }
 
     /// Stores a plugin of a tenant, in place of the one of that name.
@@ -141,6 +128,18 @@ impl Store {
         plugin: &InstalledPlugin,
     ) -> Result<(), StoreError> {
         self.write(PutPlugin { tenant, plugin: plugin.clone() }).await
+    }
+
+    /// Forgets a plugin of a tenant. False where there is none of this name.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn delete_plugin(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+    ) -> Result<bool, StoreError> {
+        self.write(DeletePlugin { tenant, name: name.clone() }).await
     }
 
     /// A plugin of this tenant.
@@ -173,7 +172,10 @@ impl Store {
     }
 }
 
-struct CreateTenant(Tenant);
+struct CreateTenant {
+    id: TenantId,
+    name: Name,
+}
 
 impl Write for CreateTenant {
     type Answer = ();
@@ -185,8 +187,8 @@ impl WriteAlone for CreateTenant {
         let stored = sqlx::query(
             "INSERT INTO tenants (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         )
-        .bind(self.0.id.as_bytes().as_slice())
-        .bind(&self.0.name)
+        .bind(self.id.as_bytes().as_slice())
+        .bind(self.name.as_str())
         .bind(session.now.micros())
         .execute(&mut *session.db)
         .await?;
@@ -194,7 +196,7 @@ impl WriteAlone for CreateTenant {
             return Ok(());
         }
         let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM tenants WHERE id = ?")
-            .bind(self.0.id.as_bytes().as_slice())
+            .bind(self.id.as_bytes().as_slice())
             .fetch_optional(&mut *session.db)
             .await?;
         match known {
@@ -204,58 +206,56 @@ impl WriteAlone for CreateTenant {
     }
 }
 
-struct PutKey {
-    hash: SecretHash,
-    holder: KeyHolder,
-    name: String,
-}
-
-impl Write for PutKey {
-    type Answer = ();
-    const OPERATION: &'static str = "store a key";
-}
-
-impl WriteAlone for PutKey {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
-        let (holder, tenant) = match &self.holder {
-            KeyHolder::Tenant(tenant) => ("tenant", Some(tenant.as_bytes().as_slice())),
-            KeyHolder::Operator => ("operator", None),
-        };
-        // The update changes nothing: it is there to count the key as found if it is this holder's.
-        let stored = sqlx::query(
-            "INSERT INTO keys (hash, holder, tenant_id, name, created_at) VALUES (?, ?, ?, ?, ?) \
-             ON CONFLICT (hash) DO UPDATE SET holder = holder \
-             WHERE holder = excluded.holder AND tenant_id IS excluded.tenant_id",
-        )
-        .bind(self.hash.as_bytes().as_slice())
-        .bind(holder)
-        .bind(tenant)
-        .bind(&self.name)
-        .bind(session.now.micros())
-        .execute(&mut *session.db)
-        .await?;
-        changed::<Self>(&stored, "somebody else has the key")
-    }
-}
-
 struct PutAgent {
     tenant: TenantId,
     id: AgentId,
     definition: String,
+    precondition: Precondition,
 }
 
 impl Write for PutAgent {
-    type Answer = ();
+    type Answer = u32;
     const OPERATION: &'static str = "store an agent";
 }
 
 impl WriteAlone for PutAgent {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
-        let stored = sqlx::query(
+    async fn run(&self, session: &mut Session<'_>) -> Result<u32, Refusal> {
+        let found = sqlx::query("SELECT tenant_id, version, definition FROM agents WHERE id = ?")
+            .bind(self.id.as_bytes().as_slice())
+            .fetch_optional(&mut *session.db)
+            .await?;
+        let Some(found) = found else {
+            return self.insert(session).await;
+        };
+        let version: u32 = found.try_get(1)?;
+        if rows::tenant_id(&found, 0)? != self.tenant || self.precondition == Precondition::Absent {
+            return Err(refused::<Self>("the id is taken"));
+        }
+        if matches!(self.precondition, Precondition::Version(seen) if seen != version) {
+            return Err(Refusal::Rules(StoreError::Stale { operation: Self::OPERATION }));
+        }
+        if found.try_get::<&str, _>(2)? == self.definition {
+            return Ok(version);
+        }
+        sqlx::query("UPDATE agents SET definition = ?, version = ?, updated_at = ? WHERE id = ?")
+            .bind(&self.definition)
+            .bind(version + 1)
+            .bind(session.now.micros())
+            .bind(self.id.as_bytes().as_slice())
+            .execute(&mut *session.db)
+            .await?;
+        Ok(version + 1)
+    }
+}
+
+impl PutAgent {
+    async fn insert(&self, session: &mut Session<'_>) -> Result<u32, Refusal> {
+        if matches!(self.precondition, Precondition::Version(_)) {
+            return Err(Refusal::Rules(StoreError::Missing { operation: Self::OPERATION }));
+        }
+        sqlx::query(
             "INSERT INTO agents (id, tenant_id, definition, created_at, updated_at) \
-             VALUES (?1, ?2, ?3, ?4, ?4) ON CONFLICT (id) DO UPDATE \
-             SET definition = excluded.definition, updated_at = excluded.updated_at \
-             WHERE tenant_id = excluded.tenant_id",
+             VALUES (?1, ?2, ?3, ?4, ?4)",
         )
         .bind(self.id.as_bytes().as_slice())
         .bind(self.tenant.as_bytes().as_slice())
@@ -263,36 +263,33 @@ impl WriteAlone for PutAgent {
         .bind(session.now.micros())
         .execute(&mut *session.db)
         .await?;
-        changed::<Self>(&stored, "the id is taken")
+        Ok(1)
     }
 }
 
-struct PutWebhookToken {
+struct EnableAgent {
     tenant: TenantId,
-    agent: AgentId,
-    token: SecretHash,
+    id: AgentId,
+    enabled: bool,
 }
 
-impl Write for PutWebhookToken {
-    type Answer = ();
-    const OPERATION: &'static str = "store a webhook token";
+impl Write for EnableAgent {
+    type Answer = bool;
+    const OPERATION: &'static str = "enable or disable an agent";
 }
 
-impl WriteAlone for PutWebhookToken {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
-        sqlx::query(
-            "INSERT INTO webhooks (tenant_id, agent_id, token_hash, created_at) \
-             VALUES (?, ?, ?, ?) ON CONFLICT (tenant_id, agent_id) DO UPDATE \
-             SET token_hash = excluded.token_hash, created_at = excluded.created_at \
-             WHERE token_hash <> excluded.token_hash",
+impl WriteAlone for EnableAgent {
+    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+        let changed = sqlx::query(
+            "UPDATE agents SET disabled = ?, updated_at = ? WHERE id = ? AND tenant_id = ?",
         )
-        .bind(self.tenant.as_bytes().as_slice())
-        .bind(self.agent.as_bytes().as_slice())
-        .bind(self.token.as_bytes().as_slice())
+        .bind(!self.enabled)
         .bind(session.now.micros())
+        .bind(self.id.as_bytes().as_slice())
+        .bind(self.tenant.as_bytes().as_slice())
         .execute(&mut *session.db)
         .await?;
-        Ok(())
+        Ok(changed.rows_affected() > 0)
     }
 }
 
@@ -323,8 +320,32 @@ impl WriteAlone for PutPlugin {
     }
 }
 
+struct DeletePlugin {
+    tenant: TenantId,
+    name: PluginName,
+}
+
+impl Write for DeletePlugin {
+    type Answer = bool;
+    const OPERATION: &'static str = "delete a plugin";
+}
+
+impl WriteAlone for DeletePlugin {
+    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+        let deleted = sqlx::query("DELETE FROM plugins WHERE tenant_id = ? AND name = ?")
+            .bind(self.tenant.as_bytes().as_slice())
+            .bind(self.name.as_str())
+            .execute(&mut *session.db)
+            .await?;
+        Ok(deleted.rows_affected() > 0)
+    }
+}
+
 /// A statement that changed no row has met what belongs to somebody else.
-fn changed<W: Write>(stored: &SqliteQueryResult, otherwise: &'static str) -> Result<(), Refusal> {
+pub(super) fn changed<W: Write>(
+    stored: &SqliteQueryResult,
+    otherwise: &'static str,
+) -> Result<(), Refusal> {
     if stored.rows_affected() > 0 { Ok(()) } else { Err(refused::<W>(otherwise)) }
 }
 

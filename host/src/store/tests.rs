@@ -15,9 +15,10 @@ use super::{Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
 use crate::tasks::{
-    Accepted, Claimed, EndStatus, Fence, IdempotencyClaim, Input, NewTask, Outcome, Task, User,
+    Accepted, Claimed, EndStatus, Fence, IdempotencyClaim, Input, NewTask, Outcome, Slice, Task,
+    TaskFilter, User,
 };
-use crate::tenants::{AgentDefinition, Tenant};
+use crate::tenants::{AgentDefinition, Precondition};
 
 const LEASE: Duration = Duration::from_secs(90);
 
@@ -90,9 +91,10 @@ impl Fixture {
 
 async fn new_owner(store: &Store) -> Owner {
     let owner = Owner { tenant: TenantId::random(), agent: AgentId::random() };
-    let tenant = Tenant { id: owner.tenant, name: owner.tenant.to_string() };
-    store.create_tenant(&tenant).await.unwrap();
-    store.put_agent(owner.tenant, owner.agent, &definition("clerk")).await.unwrap();
+    let name = owner.tenant.to_string().parse().unwrap();
+    store.create_tenant(owner.tenant, &name).await.unwrap();
+    let clerk = definition("clerk");
+    store.put_agent(owner.tenant, owner.agent, &clerk, Precondition::Absent).await.unwrap();
     owner
 }
 

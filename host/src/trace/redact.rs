@@ -69,12 +69,15 @@ impl Redactor {
                 is_error,
                 logs: logs.into_iter().map(|line| self.text(line)).collect(),
             },
+            Event::UserTokens { items } => Event::UserTokens { items },
             Event::Failure { reason } => Event::Failure { reason: self.text(reason) },
         };
         Step { event, ..step }
     }
 
-    fn call(&self, call: ToolCall) -> ToolCall {
+    /// The call without any of the secrets.
+    #[must_use]
+    pub fn call(&self, call: ToolCall) -> ToolCall {
         ToolCall { arguments: self.text(call.arguments), ..call }
     }
 }

@@ -68,11 +68,18 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// The sentence of an error, which stands alone in the object.
+    /// The sentence of an error. It stands alone in the object, or beside whether to try again where that
+    /// may help.
     pub(crate) fn detail(&self) -> String {
         let json = self.json();
         let detail = json["detail"].as_str().unwrap_or_else(|| panic!("no detail: {json}"));
-        assert_eq!(json.as_object().unwrap().len(), 1, "{json}");
+        let may_help = matches!(self.status, 408 | 409 | 429 | 500..);
+        let retry = json["retry"].as_str();
+        assert_eq!(json.as_object().unwrap().len(), 1 + usize::from(retry.is_some()), "{json}");
+        assert!(
+            retry.is_none() || (may_help && retry == self.header("x-wardgate-retry")),
+            "{json}"
+        );
         detail.to_owned()
     }
 

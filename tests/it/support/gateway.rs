@@ -13,18 +13,19 @@ use tokio::task::JoinHandle;
 use wardgate::clock::Clock;
 use wardgate::gateway::DataFolder;
 use wardgate::http::Handles;
-use wardgate::ids::{AgentId, PluginName, TenantId};
+use wardgate::ids::{AgentId, KeyId, PluginName, TenantId};
 use wardgate::plugins::PluginUnavailable;
 use wardgate::secrets::PlainSecret;
 use wardgate::settings::Settings;
-use wardgate::tenants::{AgentDefinition, KeyHolder, Tenant};
+use wardgate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition};
 
 use super::{Caller, Home, guest_path};
 
 /// An agent with the offline model and no tools.
 pub(crate) fn agent(name: &str) -> AgentDefinition {
     AgentDefinition {
-        name: name.to_owned(),
+        name: name.parse().unwrap(),
+        description: None,
         instructions: "You answer tests.".to_owned(),
         model: "offline".to_owned(),
         tools: Vec::new(),
@@ -73,15 +74,17 @@ impl Setup {
     pub(crate) async fn start(self) -> Gateway {
         let folder = DataFolder::open(self.home.path(), self.clock).await.unwrap();
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-        let listen = listener.local_addr().unwrap().to_string();
-        let gateway = wardgate::gateway::Gateway::build(&folder, self.settings).await.unwrap();
+        let listening = listener.local_addr().unwrap();
+        let listen = listening.to_string();
+        let built = wardgate::gateway::Gateway::build(&folder, self.settings, listening).await;
+        let gateway = built.unwrap();
         let handles = Arc::clone(&gateway.handles);
         let (stop, stopped) = oneshot::channel::<()>();
         // A dropped sender stops it too: no test leaves a gateway behind.
         let served = tokio::spawn(gateway.run(listener, async { drop(stopped.await) }));
         // A home that was served from before has its tenant already.
         let known = folder.store.tenants().await.unwrap();
-        let tenant = match known.iter().find(|tenant| tenant.name == "tests") {
+        let tenant = match known.iter().find(|tenant| tenant.name.as_str() == "tests") {
             Some(tenant) => tenant.id,
             None => create_tenant(&folder, "tests").await,
         };
@@ -130,6 +133,12 @@ impl Gateway {
         create_tenant(&self.folder, name).await
     }
 
+    /// A key that lets its holder do this.
+    #[expect(dead_code, reason = "the tests of the admin surface come next")]
+    pub(crate) async fn new_key(&self, holder: KeyHolder) -> String {
+        new_key(&self.folder, holder).await
+    }
+
     /// Another agent, with a key of its tenant.
     pub(crate) async fn new_agent(&self, tenant: TenantId, definition: AgentDefinition) -> Caller {
         caller(&self.folder, &self.listen, tenant, AgentId::random(), &definition).await
@@ -137,7 +146,8 @@ impl Gateway {
 
     /// Another agent of the first tenant, changed from one that has nothing.
     pub(crate) async fn with_agent(&self, change: impl FnOnce(&mut AgentDefinition)) -> Caller {
-        let mut definition = agent("another");
+        // Names are unique within a tenant, and nobody asks for this one.
+        let mut definition = agent(&format!("another {}", AgentId::random()));
         change(&mut definition);
         self.new_agent(self.tenant, definition).await
     }
@@ -200,9 +210,9 @@ impl Gateway {
 }
 
 async fn create_tenant(folder: &DataFolder, name: &str) -> TenantId {
-    let tenant = Tenant { id: TenantId::random(), name: name.to_owned() };
-    folder.store.create_tenant(&tenant).await.unwrap();
-    tenant.id
+    let id = TenantId::random();
+    folder.store.create_tenant(id, &name.parse().unwrap()).await.unwrap();
+    id
 }
 
 async fn caller(
@@ -212,8 +222,16 @@ async fn caller(
     id: AgentId,
     definition: &AgentDefinition,
 ) -> Caller {
-    let token = folder.put_agent(tenant, id, definition).await.unwrap();
+    folder.store.put_agent(tenant, id, definition, Precondition::None).await.unwrap();
+    let token = folder.webhooks().token(tenant, id).await.unwrap().unwrap();
+    let key = new_key(folder, KeyHolder::Tenant(tenant)).await;
+    Caller::new(listen, &id.to_string(), &key, token.reveal())
+}
+
+async fn new_key(folder: &DataFolder, holder: KeyHolder) -> String {
     let key = PlainSecret::random_api_key().unwrap();
-    folder.store.put_key(key.hash(), KeyHolder::Tenant(tenant), "tests").await.unwrap();
-    Caller::new(listen, &id.to_string(), key.reveal(), token.reveal())
+    let (id, name) = (KeyId::random(), "tests".to_owned());
+    let new = NewKey { id, hash: key.hash(), holder, name, expires_at: None };
+    folder.store.put_key(new).await.unwrap();
+    key.reveal().to_owned()
 }

@@ -135,7 +135,10 @@ async fn a_key_means_nothing_to_other_agents_and_other_tenants() {
     let fixture = Fixture::new().await;
     let other = new_owner(&fixture.store).await;
     let sibling = Owner { agent: AgentId::random(), ..fixture.owner };
-    fixture.store.put_agent(sibling.tenant, sibling.agent, &definition("b")).await.unwrap();
+    let described = definition("b");
+    let put =
+        fixture.store.put_agent(sibling.tenant, sibling.agent, &described, Precondition::None);
+    assert_eq!(put.await.unwrap(), 1);
     for owner in [fixture.owner, sibling, other] {
         let accepted = fixture.store.accept(keyed_task(owner, "order-1", 1)).await.unwrap();
         assert_eq!(accepted, Accepted::New);

@@ -2,20 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use sqlx::Connection as _;
-
-use super::super::sqlite::open_writer;
 use super::*;
-use crate::ids::{PluginDigest, PluginName};
+use crate::ids::{KeyId, PluginDigest, PluginName};
 use crate::secrets::SecretHash;
-use crate::tenants::{InstalledPlugin, KeyHolder};
-
-/// Runs SQL that the store has no words for yet.
-async fn by_hand(fixture: &Fixture, sql: &'static str) {
-    let mut db = open_writer(&fixture.path()).await.unwrap();
-    sqlx::query(sql).execute(&mut db).await.unwrap();
-    db.close().await.unwrap();
-}
+use crate::tenants::{InstalledPlugin, KeyHolder, NewKey, Webhook};
 
 #[tokio::test]
 async fn the_file_is_its_owners_only() {
@@ -42,45 +32,63 @@ async fn a_file_that_is_no_store_is_refused() {
 #[tokio::test]
 async fn a_tenant_is_created_once_and_its_name_is_its_own() {
     let mut fixture = Fixture::new().await;
-    let acme = Tenant { id: TenantId::random(), name: "acme".to_owned() };
-    fixture.store.create_tenant(&acme).await.unwrap();
-    fixture.store.create_tenant(&acme).await.unwrap();
-    let other = Tenant { id: TenantId::random(), ..acme.clone() };
-    let refused = fixture.store.create_tenant(&other).await.unwrap_err();
+    let (acme, name) = (TenantId::random(), "acme".parse().unwrap());
+    fixture.store.create_tenant(acme, &name).await.unwrap();
+    fixture.store.create_tenant(acme, &name).await.unwrap();
+    let refused = fixture.store.create_tenant(TenantId::random(), &name).await.unwrap_err();
     assert!(matches!(refused, StoreError::Conflict { .. }), "{refused:?}");
     fixture.reopen().await;
     let tenants = fixture.store.tenants().await.unwrap();
-    assert_eq!(tenants.iter().filter(|tenant| **tenant == acme).count(), 1);
+    assert_eq!(tenants.iter().filter(|tenant| tenant.id == acme).count(), 1);
     assert_eq!(tenants.len(), 2);
+    let found = fixture.store.tenant(acme).await.unwrap().unwrap();
+    assert_eq!((found.name, found.created_at.micros()), (name, NOON));
+}
+
+/// A key that is this text, and the hash of it.
+fn key(text: &str, holder: KeyHolder) -> NewKey {
+    let hash = SecretHash::of(text);
+    NewKey { id: KeyId::random(), hash, holder, name: text.to_owned(), expires_at: None }
 }
 
 #[tokio::test]
 async fn a_key_opens_for_its_holder_until_it_expires_or_is_revoked() {
     let fixture = Fixture::new().await;
-    let (key, operators) = (SecretHash::of("wgk_1"), SecretHash::of("wgo_1"));
-    let holder = KeyHolder::Tenant(fixture.owner.tenant);
-    assert_eq!(fixture.store.key_holder(key).await.unwrap(), None);
-    for _ in 0..2 {
-        fixture.store.put_key(key, holder, "first").await.unwrap();
-        fixture.store.put_key(operators, KeyHolder::Operator, "operator").await.unwrap();
+    let store = &fixture.store;
+    let tenant = fixture.owner.tenant;
+    let soon = fixture.clock.now().plus(Duration::from_micros(1));
+    let callers = NewKey { expires_at: Some(soon), ..key("wgk_1", KeyHolder::Tenant(tenant)) };
+    let admins = key("wgk_2", KeyHolder::Admin(tenant));
+    let operators = key("wgo_1", KeyHolder::Operator);
+    let holder = async |key: &NewKey| store.key_holder(key.hash).await.unwrap();
+    for one in [&callers, &admins, &operators] {
+        assert_eq!(holder(one).await, None);
+        store.put_key(one.clone()).await.unwrap();
+        store.put_key(one.clone()).await.unwrap();
+        assert_eq!(holder(one).await, Some(one.holder));
     }
-    assert_eq!(fixture.store.key_holder(key).await.unwrap(), Some(holder));
-    assert_eq!(fixture.store.key_holder(operators).await.unwrap(), Some(KeyHolder::Operator));
-
-    let refused = fixture.store.put_key(key, KeyHolder::Operator, "mine").await.unwrap_err();
-    assert!(matches!(refused, StoreError::Conflict { .. }), "{refused:?}");
+    for other in [KeyHolder::Operator, KeyHolder::Admin(tenant)] {
+        let refused = store.put_key(key("wgk_1", other)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Conflict { .. }), "{refused:?}");
+    }
     let nobody = KeyHolder::Tenant(TenantId::random());
-    let refused = fixture.store.put_key(SecretHash::of("x"), nobody, "").await.unwrap_err();
+    let refused = store.put_key(key("x", nobody)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Missing { .. }), "{refused:?}");
 
-    by_hand(&fixture, "UPDATE keys SET expires_at = created_at + 1 WHERE holder = 'tenant'").await;
-    assert_eq!(fixture.store.key_holder(key).await.unwrap(), Some(holder));
     fixture.clock.advance(Duration::from_micros(1));
-    assert_eq!(fixture.store.key_holder(key).await.unwrap(), None, "expired");
-    by_hand(&fixture, "UPDATE keys SET revoked_at = 1 WHERE holder = 'operator'").await;
-    assert_eq!(fixture.store.key_holder(operators).await.unwrap(), None, "revoked");
-    fixture.store.put_key(operators, KeyHolder::Operator, "operator").await.unwrap();
-    assert_eq!(fixture.store.key_holder(operators).await.unwrap(), None, "stays revoked");
+    assert_eq!(holder(&callers).await, None, "expired");
+    assert!(!store.revoke_key(Some(tenant), operators.id).await.unwrap(), "not the tenant's");
+    assert!(store.revoke_key(None, operators.id).await.unwrap());
+    assert_eq!(holder(&operators).await, None, "revoked");
+    store.put_key(operators.clone()).await.unwrap();
+    assert_eq!(holder(&operators).await, None, "stays revoked");
+    let other = new_owner(store).await;
+    assert!(!store.revoke_key(Some(other.tenant), admins.id).await.unwrap());
+    assert_eq!(holder(&admins).await, Some(admins.holder));
+    let listed = store.keys(Some(tenant)).await.unwrap();
+    assert_eq!(listed.iter().map(|key| key.name.as_str()).collect::<Vec<_>>().len(), 2);
+    assert_eq!(store.keys(None).await.unwrap().len(), 1);
+    assert!(store.keys(Some(other.tenant)).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -88,18 +96,39 @@ async fn an_agent_is_its_tenants_to_read_and_to_change() {
     let fixture = Fixture::new().await;
     let other = new_owner(&fixture.store).await;
     let Owner { tenant, agent } = fixture.owner;
+    let put = async |tenant, agent, name: &str, precondition| {
+        fixture.store.put_agent(tenant, agent, &definition(name), precondition).await
+    };
     fixture.clock.advance(Duration::from_secs(1));
-    fixture.store.put_agent(tenant, agent, &definition("clerk 2")).await.unwrap();
-    let stolen = fixture.store.put_agent(other.tenant, agent, &definition("thief")).await;
-    assert!(matches!(stolen, Err(StoreError::Conflict { .. })));
-    let (nobody, stray) = (TenantId::random(), AgentId::random());
-    let nobodys = fixture.store.put_agent(nobody, stray, &definition("stray")).await;
-    assert!(matches!(nobodys, Err(StoreError::Missing { .. })));
+    assert_eq!(put(tenant, agent, "clerk 2", Precondition::Version(1)).await.unwrap(), 2);
+    assert_eq!(put(tenant, agent, "clerk 2", Precondition::None).await.unwrap(), 2, "no change");
+    let stale = put(tenant, agent, "clerk 3", Precondition::Version(1)).await;
+    assert!(matches!(stale, Err(StoreError::Stale { .. })));
+    for (tenant, agent, name, precondition) in [
+        (other.tenant, agent, "thief", Precondition::None),
+        (tenant, agent, "again", Precondition::Absent),
+        (tenant, AgentId::random(), "clerk 2", Precondition::None),
+    ] {
+        let refused = put(tenant, agent, name, precondition).await;
+        assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{name}: {refused:?}");
+    }
+    for (tenant, precondition) in
+        [(TenantId::random(), Precondition::None), (tenant, Precondition::Version(1))]
+    {
+        let refused = put(tenant, AgentId::random(), "stray", precondition).await;
+        assert!(matches!(refused, Err(StoreError::Missing { .. })), "{refused:?}");
+    }
+    assert!(!fixture.store.enable_agent(other.tenant, agent, false).await.unwrap());
+    assert!(fixture.store.enable_agent(tenant, agent, false).await.unwrap());
 
     let stored = fixture.store.agent(tenant, agent).await.unwrap().unwrap();
-    assert_eq!((stored.tenant, stored.id), (tenant, agent));
+    assert_eq!((stored.tenant, stored.id, stored.enabled), (tenant, agent, false));
     assert_eq!((stored.definition, stored.created_at.micros()), (definition("clerk 2"), NOON));
     assert!(fixture.store.agent(other.tenant, agent).await.unwrap().is_none());
+    let named = "clerk".parse().unwrap();
+    assert!(fixture.store.agent_by_name(tenant, &named).await.unwrap().is_none());
+    let found = fixture.store.agent_by_name(other.tenant, &named).await.unwrap();
+    assert_eq!(found.map(|agent| agent.id), Some(other.agent));
     let agents = fixture.store.agents(other.tenant).await.unwrap();
     assert_eq!(agents.iter().map(|agent| agent.id).collect::<Vec<_>>(), [other.agent]);
 }
@@ -110,19 +139,26 @@ async fn a_webhook_token_finds_its_agent_until_another_takes_its_place() {
     let other = new_owner(&fixture.store).await;
     let Owner { tenant, agent } = fixture.owner;
     let (first, second) = (SecretHash::of("first"), SecretHash::of("second"));
-    let found = async |token| fixture.store.agent_by_webhook_token(token).await.unwrap();
+    let store = &fixture.store;
+    let found = async |token| store.agent_by_webhook_token(token).await.unwrap();
     assert!(found(first).await.is_none());
     for _ in 0..2 {
-        fixture.store.put_webhook_token(tenant, agent, first).await.unwrap();
+        store.put_webhook(tenant, agent, 0, first).await.unwrap();
     }
-    assert_eq!(found(first).await.unwrap().id, agent);
-    let taken = fixture.store.put_webhook_token(other.tenant, other.agent, first).await;
+    store.put_webhook(tenant, agent, 0, second).await.unwrap();
+    assert_eq!(found(first).await.unwrap().id, agent, "a generation has one token");
+    let taken = store.put_webhook(other.tenant, other.agent, 0, first).await;
     assert!(matches!(taken, Err(StoreError::Conflict { .. })));
-    let foreign = fixture.store.put_webhook_token(other.tenant, agent, second).await;
+    let foreign = store.put_webhook(other.tenant, agent, 1, second).await;
     assert!(matches!(foreign, Err(StoreError::Missing { .. })));
-    fixture.store.put_webhook_token(tenant, agent, second).await.unwrap();
+    store.put_webhook(tenant, agent, 1, second).await.unwrap();
     assert!(found(first).await.is_none());
     assert_eq!(found(second).await.unwrap().id, agent);
+    assert!(!store.revoke_webhook(other.tenant, agent).await.unwrap());
+    assert!(store.revoke_webhook(tenant, agent).await.unwrap());
+    assert!(found(second).await.is_none());
+    let webhook = store.webhook(tenant, agent).await.unwrap();
+    assert_eq!(webhook, Some(Webhook { generation: 1, revoked: true }));
 }
 
 #[tokio::test]
@@ -194,4 +230,87 @@ async fn a_conversation_holds_its_completed_tasks_oldest_first() {
     assert_eq!(read(tenant, agent, 2).await, [ids[2], ids[3]]);
     assert_eq!(read(other.tenant, agent, 10).await, []);
     assert_eq!(read(tenant, other.agent, 10).await, []);
+}
+
+#[tokio::test]
+async fn a_conversation_named_by_a_task_begins_with_it() {
+    let fixture = Fixture::new().await;
+    let Owner { tenant, agent } = fixture.owner;
+    let first = fixture.accept(fixture.owner, 1).await.remove(0);
+    let thread: ThreadId = first.to_string().parse().unwrap();
+    let second = NewTask { thread: Some(thread.clone()), ..new_task(fixture.owner) };
+    fixture.store.accept(second.clone()).await.unwrap();
+    for one in fixture.store.claim(2, ROOM, LEASE).await.unwrap() {
+        fixture.store.finish(one.task.id, one.fence, completed("x"), Vec::new()).await.unwrap();
+    }
+    let read = async |limit| {
+        let found = fixture.store.thread_tasks(tenant, agent, &thread, 9, limit, 1_000).await;
+        found.unwrap().into_iter().map(|task| task.id).collect::<Vec<_>>()
+    };
+    assert_eq!(read(5).await, [first, second.id]);
+    assert_eq!(read(1).await, [second.id]);
+    let found = fixture.store.thread_of(tenant, agent, second.id).await.unwrap();
+    assert_eq!(found, Some(Some(first.to_string())));
+    assert_eq!(fixture.store.thread_of(tenant, agent, first).await.unwrap(), Some(None));
+    assert_eq!(fixture.store.thread_of(tenant, AgentId::random(), first).await.unwrap(), None);
+    let newest = fixture.store.newest_in_thread(tenant, &thread).await.unwrap();
+    assert_eq!(newest, Some(second.id));
+    assert_eq!(fixture.store.newest_in_thread(TenantId::random(), &thread).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_task_that_is_deleted_takes_everything_with_it() {
+    let fixture = Fixture::new().await;
+    let tenant = fixture.owner.tenant;
+    let task = keyed_task(fixture.owner, "order-1", 1);
+    fixture.store.accept(task.clone()).await.unwrap();
+    assert!(!fixture.store.delete_task(tenant, task.id).await.unwrap(), "it has not ended");
+    let stopped = Outcome { status: EndStatus::Stopped, result: "stopped".to_owned() };
+    assert!(!fixture.store.end(TenantId::random(), task.id, stopped.clone()).await.unwrap());
+    assert!(fixture.store.end(tenant, task.id, stopped.clone()).await.unwrap());
+    assert!(!fixture.store.end(tenant, task.id, stopped).await.unwrap(), "nothing follows an end");
+    assert!(!fixture.store.delete_task(TenantId::random(), task.id).await.unwrap());
+    assert!(fixture.store.delete_task(tenant, task.id).await.unwrap());
+    assert_eq!(fixture.count_tasks().await, 0);
+    let again = keyed_task(fixture.owner, "order-1", 2);
+    assert_eq!(fixture.store.accept(again).await.unwrap(), Accepted::New, "the key is free");
+}
+
+#[tokio::test]
+async fn a_run_whose_task_was_ended_from_outside_finishes_nothing() {
+    let fixture = Fixture::new().await;
+    let tenant = fixture.owner.tenant;
+    let id = fixture.accept(fixture.owner, 1).await.remove(0);
+    let fence = fixture.claim_one().await.fence;
+    let stopped = Outcome { status: EndStatus::Stopped, result: "stopped".to_owned() };
+    assert!(fixture.store.end(tenant, id, stopped).await.unwrap());
+    assert!(!fixture.store.finish(id, fence, completed("late"), Vec::new()).await.unwrap());
+    assert_eq!(fixture.store.extend(&[(id, fence)], LEASE).await.unwrap(), [id]);
+    assert_eq!(fixture.task(id).await.result.as_deref(), Some("stopped"));
+}
+
+#[tokio::test]
+async fn tasks_are_listed_newest_first_and_filtered() {
+    let fixture = Fixture::new().await;
+    let other = new_owner(&fixture.store).await;
+    let tenant = fixture.owner.tenant;
+    let mut for_user = new_task(fixture.owner);
+    for_user.input.user.id = Some("u1".to_owned());
+    fixture.store.accept(for_user.clone()).await.unwrap();
+    let ids = fixture.accept(fixture.owner, 3).await;
+    fixture.accept(other, 1).await;
+    let list = async |filter: TaskFilter, offset, limit| {
+        let slice = Slice { offset, limit };
+        let (tasks, total) = fixture.store.list_tasks(tenant, &filter, slice).await.unwrap();
+        (tasks.into_iter().map(|task| task.id).collect::<Vec<_>>(), total)
+    };
+    let all = TaskFilter::default();
+    assert_eq!(list(all.clone(), 0, 2).await, (vec![ids[2], ids[1]], 4));
+    assert_eq!(list(all.clone(), 2, 9).await, (vec![ids[0], for_user.id], 4));
+    let user = TaskFilter { user: Some("u1".to_owned()), ..all.clone() };
+    assert_eq!(list(user, 0, 9).await, (vec![for_user.id], 1));
+    let foreign = TaskFilter { agent: Some(other.agent), ..all.clone() };
+    assert_eq!(list(foreign, 0, 9).await, (vec![], 0));
+    let ended = TaskFilter { status: Some(crate::tasks::Status::Completed), ..all };
+    assert_eq!(list(ended, 0, 9).await, (vec![], 0));
 }

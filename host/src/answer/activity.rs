@@ -1,0 +1,115 @@
+//! A task's activity log: what was said and which tools were called (CONTRACT section 2).
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::parsed;
+use super::task::UserAnswer;
+use crate::clock::Timestamp;
+use crate::tasks::{Status, Task};
+use crate::trace::{Event, Step};
+
+/// The log.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Activity<'t> {
+    /// The task, or the thread it belongs to.
+    id: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+    messages: Vec<Entry<'t>>,
+    user: Option<UserAnswer<'t>>,
+}
+
+/// One entry: a message, or a call of a tool.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Entry<'t> {
+    /// Somebody said something.
+    Message {
+        /// Unique within the log.
+        id: String,
+        /// When.
+        #[schema(format = DateTime)]
+        created_at: String,
+        /// Who: the caller or the agent.
+        role: Role,
+        /// What.
+        content: Content<'t>,
+    },
+    /// A tool was called.
+    ToolCall {
+        /// Unique within the log.
+        id: String,
+        /// When.
+        #[schema(format = DateTime)]
+        created_at: String,
+        /// Which.
+        tool_name: &'t str,
+        /// With what.
+        #[schema(value_type = Value)]
+        payload: Value,
+        /// Whether what it answered is an error.
+        is_error: bool,
+        /// What it answered.
+        #[schema(value_type = Value)]
+        result: Value,
+    },
+}
+
+/// Who said something.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The caller.
+    User,
+    /// The agent.
+    Agent,
+}
+
+/// What was said.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MessageContent)]
+pub struct Content<'t> {
+    text: &'t str,
+    #[schema(value_type = Vec<String>)]
+    files: [&'t str; 0],
+}
+
+impl<'t> Activity<'t> {
+    /// The log of one task. An answer stands in it once the task has ended.
+    #[must_use]
+    pub fn of(task: &'t Task, steps: &'t [Step]) -> Self {
+        let id = task.thread.as_ref().map_or_else(|| task.id.to_string(), ToString::to_string);
+        let said = |role, name: &str, at: Timestamp, text| Entry::Message {
+            id: format!("{id}_{name}_{}", task.id),
+            created_at: at.iso(),
+            role,
+            content: Content { text, files: [] },
+        };
+        let asked = task.input.prompt.as_deref().unwrap_or(&task.input.payload);
+        let mut messages = vec![said(Role::User, "user", task.created_at, asked)];
+        messages.extend(steps.iter().enumerate().filter_map(|(place, step)| match &step.event {
+            Event::Tool { call, result, is_error, .. } => Some(Entry::ToolCall {
+                id: format!("{}_{place}", task.id),
+                created_at: step.at.iso(),
+                tool_name: &call.name,
+                payload: parsed(&call.arguments),
+                is_error: *is_error,
+                result: parsed(result),
+            }),
+            _ => None,
+        }));
+        if let (Status::Completed, Some(result), Some(at)) =
+            (task.status, task.result.as_deref(), task.finished_at)
+        {
+            messages.push(said(Role::Agent, "agent", at, result));
+        }
+        Self {
+            created_at: task.created_at.iso(),
+            messages,
+            user: UserAnswer::of(&task.input.user),
+            id,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Agents as xpander writes them: `graph` is an array, and no secret is in it (CONTRACT section 2).
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::ids::{AgentId, Name, TenantId};
+use crate::sandbox::Tool;
+use crate::tenants::Agent;
+
+/// What stands for an agent in lists; the product's SDK wants some.
+const ICON: &str = "🚀";
+
+/// The SDK reads no agent whose framework it does not know. It only matters to code that the SDK would
+/// run itself, which nobody does with an agent of this gateway.
+const FRAMEWORK: &str = "agno";
+
+/// An agent.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Agent)]
+pub struct AgentAnswer<'a> {
+    id: AgentId,
+    organization_id: TenantId,
+    name: &'a Name,
+    /// The same: names are unique within an organization.
+    unique_name: &'a Name,
+    description: Option<&'a str>,
+    icon: &'static str,
+    instructions: Instructions<'a>,
+    status: AgentStatus,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+    /// Grows with each change.
+    version: u32,
+    framework: &'static str,
+    /// `offline`, or `openai` for any server that speaks its protocol.
+    model_provider: &'static str,
+    /// The model, as the gateway's settings name it.
+    model_name: &'a str,
+    /// Where callers trigger it; they add their key.
+    webhook_url: String,
+    access_scope: &'static str,
+    graph: Vec<GraphItem>,
+    tools: Vec<ToolAnswer>,
+    source_nodes: Vec<SourceNode>,
+}
+
+/// What an agent is told to be.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AgentInstructions)]
+pub struct Instructions<'a> {
+    #[schema(value_type = Vec<String>)]
+    role: [&'a str; 0],
+    #[schema(value_type = Vec<String>)]
+    goal: [&'a str; 0],
+    /// The system prompt.
+    general: &'a str,
+}
+
+/// Whether an agent takes new tasks.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AgentStatus {
+    /// It does.
+    Active,
+    /// It was disabled.
+    Inactive,
+}
+
+/// A channel through which an agent is reached.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SourceNode {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[schema(value_type = Vec<String>)]
+    targets: [&'static str; 0],
+}
+
+/// Something that an agent works with.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GraphItem {
+    id: String,
+    item_id: String,
+    name: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[schema(value_type = Vec<String>)]
+    targets: [&'static str; 0],
+    /// Settings without any secret.
+    #[schema(value_type = Option<Object>)]
+    settings: Option<Value>,
+}
+
+/// A tool that an agent may call.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AgentTool)]
+pub struct ToolAnswer {
+    id: String,
+    name: String,
+    method: &'static str,
+    path: String,
+    description: String,
+    /// JSON Schema of its arguments.
+    #[schema(value_type = Object)]
+    parameters: Value,
+    /// Whether it may change things.
+    destructive: bool,
+}
+
+impl<'a> AgentAnswer<'a> {
+    /// An agent with the tools that its plugins have.
+    #[must_use]
+    pub fn of(agent: &'a Agent, tools: &[Tool], public_url: &str) -> Self {
+        let definition = &agent.definition;
+        let item = |plugin: &crate::ids::PluginName| GraphItem {
+            id: format!("{}-{plugin}", agent.id),
+            item_id: plugin.to_string(),
+            name: plugin.to_string(),
+            kind: "tool",
+            targets: [],
+            settings: None,
+        };
+        Self {
+            id: agent.id,
+            organization_id: agent.tenant,
+            name: &definition.name,
+            unique_name: &definition.name,
+            description: definition.description.as_deref(),
+            icon: ICON,
+            instructions: instructions(agent),
+            status: status(agent),
+            created_at: agent.created_at.iso(),
+            updated_at: agent.updated_at.iso(),
+            version: agent.version,
+            framework: FRAMEWORK,
+            model_provider: if definition.model == "offline" { "offline" } else { "openai" },
+            model_name: &definition.model,
+            webhook_url: format!("{public_url}/?agent_id={}&asynchronous=false", agent.id),
+            access_scope: "organizational",
+            graph: definition.tools.iter().map(item).collect(),
+            tools: tools.iter().map(|tool| ToolAnswer::of(agent, tool)).collect(),
+            source_nodes: vec![SourceNode {
+                id: format!("{}-webhook", agent.id),
+                kind: "webhook",
+                targets: [],
+            }],
+        }
+    }
+}
+
+impl ToolAnswer {
+    fn of(agent: &Agent, tool: &Tool) -> Self {
+        Self {
+            id: tool.name.clone(),
+            name: tool.name.clone(),
+            method: "POST",
+            path: format!("/agents/{}/operations/{}", agent.id, tool.name),
+            description: tool.description.clone(),
+            parameters: tool.input_schema.clone(),
+            destructive: tool.destructive,
+        }
+    }
+}
+
+/// An agent in a list.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AgentListItem)]
+pub struct AgentItem<'a> {
+    id: AgentId,
+    organization_id: TenantId,
+    name: &'a Name,
+    description: Option<&'a str>,
+    icon: &'static str,
+    instructions: Instructions<'a>,
+    status: AgentStatus,
+    #[schema(format = DateTime)]
+    created_at: String,
+    framework: &'static str,
+    model_name: &'a str,
+    access_scope: &'static str,
+}
+
+impl<'a> AgentItem<'a> {
+    /// The item of an agent.
+    #[must_use]
+    pub fn of(agent: &'a Agent) -> Self {
+        Self {
+            id: agent.id,
+            organization_id: agent.tenant,
+            name: &agent.definition.name,
+            description: agent.definition.description.as_deref(),
+            icon: ICON,
+            instructions: instructions(agent),
+            status: status(agent),
+            created_at: agent.created_at.iso(),
+            framework: FRAMEWORK,
+            model_name: &agent.definition.model,
+            access_scope: "organizational",
+        }
+    }
+}
+
+/// A page of agents.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AgentPage<'a> {
+    /// Oldest first.
+    pub items: Vec<AgentItem<'a>>,
+    /// How many there are in all.
+    pub total: u64,
+    /// Which page this is, from 1.
+    pub page: u32,
+    /// Most items of a page.
+    pub per_page: u32,
+    /// How many pages `total` makes.
+    pub total_pages: u64,
+}
+
+fn instructions(agent: &Agent) -> Instructions<'_> {
+    Instructions { role: [], goal: [], general: &agent.definition.instructions }
+}
+
+fn status(agent: &Agent) -> AgentStatus {
+    if agent.enabled { AgentStatus::Active } else { AgentStatus::Inactive }
+}

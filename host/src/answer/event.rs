@@ -1,0 +1,118 @@
+//! What happens in a task, as server-sent events tell it (CONTRACT section 2).
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::parsed;
+use super::task::TaskDetails;
+use crate::clock::Timestamp;
+use crate::ids::{TaskId, TenantId};
+use crate::tasks::Task;
+use crate::trace::log::Moment;
+use crate::trace::{Event, Step, ToolCall};
+
+/// Which kind an event is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The task was accepted; data is the task.
+    TaskCreated,
+    /// A worker began it; data is the task.
+    TaskUpdated,
+    /// A tool is called; data says which, with what.
+    ToolCallRequest,
+    /// It answered; data is the request and its result.
+    ToolCallResult,
+    /// A part of the answer; data is text. All parts together are the answer.
+    Chunk,
+    /// The task has ended; data is the task. Nothing follows.
+    TaskFinished,
+}
+
+/// One event: the JSON of one `data:` line.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TaskEvent {
+    #[serde(rename = "type")]
+    kind: Kind,
+    task_id: TaskId,
+    organization_id: TenantId,
+    #[schema(format = DateTime)]
+    time: String,
+    #[schema(value_type = Value)]
+    data: Value,
+}
+
+impl TaskEvent {
+    fn new(task: &Task, kind: Kind, at: Timestamp, data: Value) -> Self {
+        Self { kind, task_id: task.id, organization_id: task.tenant, time: at.iso(), data }
+    }
+
+    /// The first of all.
+    #[must_use]
+    pub fn created(task: &Task) -> Self {
+        let data = json!(TaskDetails::as_created(task));
+        Self::new(task, Kind::TaskCreated, task.created_at, data)
+    }
+
+    /// A worker has begun the task.
+    #[must_use]
+    pub fn begun(task: &Task) -> Self {
+        let at = task.started_at.unwrap_or(task.created_at);
+        Self::new(task, Kind::TaskUpdated, at, json!(TaskDetails::as_begun(task)))
+    }
+
+    /// The last of all.
+    #[must_use]
+    pub fn finished(task: &Task) -> Self {
+        let at = task.finished_at.unwrap_or(task.created_at);
+        Self::new(task, Kind::TaskFinished, at, json!(TaskDetails::of(task)))
+    }
+
+    /// What a moment of the run is told as. None: it is for the trace alone.
+    #[must_use]
+    pub fn of(task: &Task, moment: &Moment) -> Option<Self> {
+        match moment {
+            Moment::Began => None,
+            Moment::Called { at, call } => {
+                Some(Self::new(task, Kind::ToolCallRequest, *at, request(call)))
+            }
+            Moment::Did(step) => Self::of_step(task, step),
+        }
+    }
+
+    fn of_step(task: &Task, step: &Step) -> Option<Self> {
+        let after = step.at.plus(std::time::Duration::from_micros(step.micros));
+        match &step.event {
+            Event::Tool { call, result, is_error, .. } => {
+                let mut data = request(call);
+                if let Some(fields) = data.as_object_mut() {
+                    fields.insert("result".to_owned(), parsed(result));
+                    fields.insert("is_error".to_owned(), (*is_error).into());
+                }
+                Some(Self::new(task, Kind::ToolCallResult, after, data))
+            }
+            // What a model says while it calls tools is no part of the answer.
+            Event::Model { text, tool_calls, .. } if tool_calls.is_empty() && !text.is_empty() => {
+                Some(Self::new(task, Kind::Chunk, after, text.clone().into()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether nothing follows.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.kind == Kind::TaskFinished
+    }
+}
+
+fn request(call: &ToolCall) -> Value {
+    json!({
+        "request_id": call.id,
+        "operation_id": call.name,
+        "tool_call_id": call.id,
+        "tool_name": call.name,
+        "payload": parsed(&call.arguments),
+    })
+}

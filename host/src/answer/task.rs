@@ -1,0 +1,243 @@
+//! Tasks as xpander writes them: short for `POST /`, whole for the REST surface, in lists.
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
+use crate::tasks::{Status, Task, TaskSummary, User};
+
+/// The task as `POST /` answers it (CONTRACT X20).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TaskAnswer<'t> {
+    id: TaskId,
+    agent_id: AgentId,
+    status: Status,
+    /// The agent's answer, or what went wrong; with `json=true` it is any JSON.
+    #[schema(value_type = Value)]
+    result: Value,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    finished_at: Option<String>,
+    /// Which surface it came in by: `webhook`, `api` or `sdk`.
+    source: &'t str,
+    /// How often a worker began it.
+    execution_attempts: u32,
+}
+
+impl<'t> TaskAnswer<'t> {
+    /// The answer; with `json` its result as JSON where it is JSON (CONTRACT X12).
+    #[must_use]
+    pub fn of(task: &'t Task, json: bool) -> Self {
+        let result = match &task.result {
+            Some(text) if json => {
+                serde_json::from_str(text).unwrap_or_else(|_| text.clone().into())
+            }
+            Some(text) => text.clone().into(),
+            None => Value::Null,
+        };
+        Self {
+            id: task.id,
+            agent_id: task.agent,
+            status: task.status,
+            result,
+            created_at: task.created_at.iso(),
+            finished_at: task.finished_at.map(|at| at.iso()),
+            source: &task.source,
+            execution_attempts: task.attempts,
+        }
+    }
+}
+
+/// The task as the REST surface answers it (CONTRACT section 2).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Task)]
+pub struct TaskDetails<'t> {
+    id: TaskId,
+    agent_id: AgentId,
+    organization_id: TenantId,
+    /// The conversation, where it was named.
+    thread_id: Option<&'t ThreadId>,
+    input: InputAnswer<'t>,
+    status: Status,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    started_at: Option<String>,
+    #[schema(format = DateTime)]
+    finished_at: Option<String>,
+    /// The agent's answer, or what went wrong.
+    result: Option<&'t str>,
+    /// Which surface it came in by: `webhook`, `api` or `sdk`.
+    source: &'t str,
+    /// How often a worker began it.
+    execution_attempts: u32,
+    /// Whether somebody stopped it.
+    is_manually_stopped: bool,
+    /// What came with the prompt, as data.
+    #[schema(value_type = Option<Object>)]
+    payload_extension: Option<&'t RawValue>,
+    /// Always true: the events of every task can be followed.
+    events_streaming: bool,
+    /// Always null: tasks have no titles.
+    title: Option<&'t str>,
+    /// Always empty: agents call no agents.
+    #[schema(value_type = Vec<String>)]
+    sub_executions: [&'t str; 0],
+}
+
+/// What an agent was given.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TaskInput)]
+pub struct InputAnswer<'t> {
+    /// The prompt; the payload where there was none.
+    text: &'t str,
+    /// Always empty: this version takes no files.
+    #[schema(value_type = Vec<String>)]
+    files: [&'t str; 0],
+    user: Option<UserAnswer<'t>>,
+}
+
+/// Who a task is for.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = User)]
+pub struct UserAnswer<'t> {
+    id: Option<&'t str>,
+    /// Empty where the caller said none: the product's SDK reads no user without one.
+    email: &'t str,
+    first_name: Option<&'t str>,
+    last_name: Option<&'t str>,
+}
+
+impl<'t> UserAnswer<'t> {
+    /// The user, where the caller said anything of him.
+    #[must_use]
+    pub fn of(user: &'t User) -> Option<Self> {
+        (!user.is_unknown()).then(|| Self {
+            id: user.id.as_deref(),
+            email: user.email.as_deref().unwrap_or_default(),
+            first_name: user.first_name.as_deref(),
+            last_name: user.last_name.as_deref(),
+        })
+    }
+}
+
+impl<'t> TaskDetails<'t> {
+    /// The whole task.
+    #[must_use]
+    pub fn of(task: &'t Task) -> Self {
+        let input = &task.input;
+        let extension = input.prompt.as_ref().map(|_| input.payload.trim());
+        let extension = extension.filter(|json| json.starts_with('{') && *json != "{}");
+        Self {
+            id: task.id,
+            agent_id: task.agent,
+            organization_id: task.tenant,
+            thread_id: task.thread.as_ref(),
+            input: InputAnswer {
+                text: input.prompt.as_deref().unwrap_or(&input.payload),
+                files: [],
+                user: UserAnswer::of(&input.user),
+            },
+            status: task.status,
+            created_at: task.created_at.iso(),
+            started_at: task.started_at.map(|at| at.iso()),
+            finished_at: task.finished_at.map(|at| at.iso()),
+            result: task.result.as_deref(),
+            source: &task.source,
+            execution_attempts: task.attempts,
+            is_manually_stopped: task.status == Status::Stopped,
+            payload_extension: extension.and_then(|json| serde_json::from_str(json).ok()),
+            events_streaming: true,
+            title: None,
+            sub_executions: [],
+        }
+    }
+
+    /// The task as it was when it was accepted.
+    #[must_use]
+    pub fn as_created(task: &'t Task) -> Self {
+        Self {
+            status: Status::Pending,
+            started_at: None,
+            finished_at: None,
+            result: None,
+            execution_attempts: 0,
+            is_manually_stopped: false,
+            ..Self::of(task)
+        }
+    }
+
+    /// The task as it was when its run began.
+    #[must_use]
+    pub fn as_begun(task: &'t Task) -> Self {
+        Self {
+            status: Status::Executing,
+            finished_at: None,
+            result: None,
+            is_manually_stopped: false,
+            ..Self::of(task)
+        }
+    }
+}
+
+/// A task in a list.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TaskListItem)]
+pub struct TaskItem {
+    id: TaskId,
+    agent_id: AgentId,
+    organization_id: TenantId,
+    /// The conversation, where it was named.
+    thread_id: Option<ThreadId>,
+    /// The caller's own id of the user.
+    user_id: Option<String>,
+    status: Status,
+    /// The beginning of the result: 10,000 characters at most.
+    result: Option<String>,
+    /// Which surface it came in by: `webhook`, `api` or `sdk`.
+    source_node_type: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+    /// Always null: tasks have no titles.
+    title: Option<String>,
+}
+
+impl TaskItem {
+    /// The item of a tenant's task.
+    #[must_use]
+    pub fn of(tenant: TenantId, task: TaskSummary) -> Self {
+        Self {
+            id: task.id,
+            agent_id: task.agent,
+            organization_id: tenant,
+            thread_id: task.thread,
+            user_id: task.user_id,
+            status: task.status,
+            result: task.result,
+            source_node_type: task.source,
+            created_at: task.created_at.iso(),
+            updated_at: task.updated_at.iso(),
+            title: None,
+        }
+    }
+}
+
+/// A page of tasks.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TaskPage {
+    /// Newest first.
+    pub items: Vec<TaskItem>,
+    /// How many there are in all, counted up to 100,000.
+    pub total: u64,
+    /// Which page this is, from 1.
+    pub page: u32,
+    /// Most items of a page.
+    pub per_page: u32,
+    /// How many pages `total` makes.
+    pub total_pages: u64,
+}

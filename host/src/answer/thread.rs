@@ -1,0 +1,66 @@
+//! A run as messages, every step of the trace among them.
+
+use serde_json::{Value, json};
+
+use super::parsed;
+use crate::tasks::Task;
+use crate::trace::{Event, Step};
+
+/// What `GET /v1/tasks/{id}/thread` answers: the run as messages, every step of the trace among them.
+#[must_use]
+pub fn thread(task: &Task, steps: &[Step]) -> Value {
+    let mapping = task.mapping.iter().map(|mapping| {
+        json!({
+            "id": format!("{}_mapping", task.id),
+            "role": "system",
+            "content": "the payload was mapped",
+            "created_at": task.created_at.seconds(),
+            "mapping": parsed(mapping),
+        })
+    });
+    let messages = steps.iter().enumerate().map(|(place, step)| {
+        let mut message = message(&step.event);
+        if let Some(fields) = message.as_object_mut() {
+            fields.insert("id".to_owned(), format!("{}_{place}", task.id).into());
+            fields.insert("created_at".to_owned(), step.at.seconds().into());
+            let metrics = fields.entry("metrics").or_insert_with(|| json!({}));
+            if let Some(metrics) = metrics.as_object_mut() {
+                metrics.insert("duration_us".to_owned(), step.micros.into());
+            }
+        }
+        message
+    });
+    mapping.chain(messages).collect()
+}
+
+fn message(event: &Event) -> Value {
+    match event {
+        Event::Prompt { text } => json!({"role": "user", "content": text}),
+        Event::Model { model, text, tool_calls, input_tokens, output_tokens } => json!({
+            "role": "assistant",
+            "content": text,
+            "model": model,
+            "tool_calls": tool_calls
+                .iter()
+                .map(|call| json!({"id": call.id, "name": call.name, "arguments": parsed(&call.arguments)}))
+                .collect::<Vec<_>>(),
+            "metrics": {"input_tokens": input_tokens, "output_tokens": output_tokens},
+        }),
+        Event::Tool { call, plugin, result, is_error, logs } => json!({
+            "role": "tool",
+            "tool_call_id": call.id,
+            "tool_name": call.name,
+            "plugin": plugin,
+            "arguments": parsed(&call.arguments),
+            "content": parsed(result),
+            "is_error": is_error,
+            "logs": logs,
+        }),
+        Event::UserTokens { items } => json!({
+            "role": "system",
+            "content": "tokens of the user came with the request",
+            "graph_items": items,
+        }),
+        Event::Failure { reason } => json!({"role": "system", "content": reason, "is_error": true}),
+    }
+}

@@ -1,0 +1,223 @@
+//! Where commands send their requests: the admin API of a gateway, or that of a data folder, served inside
+//! the command itself. There is no other way from a command to what a gateway keeps.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, IF_MATCH};
+use http::{Method, Request, Response};
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::gateway::{DataFolder, Local};
+use crate::ids::{AgentId, TenantId};
+use crate::settings::Settings;
+
+/// How long a gateway elsewhere may take to answer. Compiling a large component takes most of it.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// What a command works on.
+#[derive(Debug, clap::Args)]
+pub(super) struct Target {
+    /// A data folder on this machine; made where it is missing.
+    #[arg(long, value_name = "DIR", required_unless_present = "url", conflicts_with = "url")]
+    data: Option<PathBuf>,
+    /// A gateway: http://host:port.
+    #[arg(long, value_name = "URL", requires = "key_file")]
+    url: Option<url::Url>,
+    /// A file with an operator's key, or an admin key of the tenant; `-` reads it from standard input.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl Target {
+    pub(super) async fn open(&self, settings: &Settings) -> anyhow::Result<Api> {
+        match (&self.data, &self.url) {
+            (Some(folder), _) => Api::of_folder(folder, settings).await,
+            (None, Some(url)) => Api::of_gateway(url, self.key_file.as_deref()),
+            (None, None) => bail!("say which data folder (--data) or gateway (--url) is meant"),
+        }
+    }
+}
+
+/// The tenant that a command works for.
+#[derive(Debug, clap::Args)]
+pub(super) struct ForTenant {
+    /// The tenant, by id or name. Can be left out where there is only one.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+}
+
+impl ForTenant {
+    /// The tenant's id.
+    pub(super) async fn resolve(&self, api: &Api) -> anyhow::Result<TenantId> {
+        if let Some(id) = self.tenant.as_ref().and_then(|tenant| tenant.parse().ok()) {
+            return Ok(id);
+        }
+        let tenants = api.get("/admin/tenants").await?;
+        let tenants = tenants.as_array().map(Vec::as_slice).unwrap_or_default();
+        let id = |tenant: &Value| text(tenant, "id").parse().context("the gateway's answer");
+        let Some(wanted) = &self.tenant else {
+            return match tenants {
+                [only] => id(only),
+                [] => bail!("there is no tenant yet; `wardgate tenant create NAME` makes one"),
+                _ => bail!("there are several tenants; say which with --tenant"),
+            };
+        };
+        let found = tenants.iter().find(|tenant| text(tenant, "name") == wanted);
+        found.map(id).with_context(|| format!("there is no tenant {wanted:?}"))?
+    }
+}
+
+/// An agent's id, from its id or name.
+pub(super) async fn agent_id(api: &Api, tenant: TenantId, agent: &str) -> anyhow::Result<AgentId> {
+    if let Ok(id) = agent.parse() {
+        return Ok(id);
+    }
+    let found = agent_by_name(api, tenant, agent).await?;
+    let found = found.with_context(|| format!("the tenant has no agent {agent:?}"))?;
+    text(&found, "id").parse().context("the gateway's answer")
+}
+
+/// An agent as the admin API writes it.
+pub(super) async fn agent_by_name(
+    api: &Api,
+    tenant: TenantId,
+    name: &str,
+) -> anyhow::Result<Option<Value>> {
+    let name: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
+    let found = api.get(&format!("/admin/tenants/{tenant}/agents?name={name}")).await?;
+    Ok(found.get(0).cloned())
+}
+
+/// The text of a field of an answer.
+pub(super) fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The admin API.
+pub(super) struct Api {
+    way: Way,
+    key: String,
+}
+
+enum Way {
+    Folder { local: Local, folder: DataFolder },
+    Gateway { http: reqwest::Client, base: String },
+}
+
+/// A body and its type.
+pub(super) type Body = (&'static str, Bytes);
+
+impl Api {
+    async fn of_folder(path: &Path, settings: &Settings) -> anyhow::Result<Self> {
+        let folder = DataFolder::open(path, Clock::system()).await?;
+        // A command does not know where the gateway listens: without a setting, URLs are paths.
+        let base = settings.http.public_url.trim_end_matches('/').to_owned();
+        let key = folder.operator_key().reveal().to_owned();
+        let local = Local::new(folder.handles(settings, base)?);
+        Ok(Self { way: Way::Folder { local, folder }, key })
+    }
+
+    fn of_gateway(url: &url::Url, key_file: Option<&Path>) -> anyhow::Result<Self> {
+        let key = match key_file {
+            Some(path) if path == Path::new("-") => {
+                std::io::read_to_string(std::io::stdin()).context("standard input")?
+            }
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?,
+            None => bail!("a gateway elsewhere wants a key: --key-file FILE"),
+        };
+        // Proxies of the environment would be given the key.
+        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_TIME_MAX).build()?;
+        let base = url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { way: Way::Gateway { http, base }, key: key.trim().to_owned() })
+    }
+
+    /// The folder, where the command works on one.
+    pub(super) fn folder(&self) -> Option<&DataFolder> {
+        match &self.way {
+            Way::Folder { folder, .. } => Some(folder),
+            Way::Gateway { .. } => None,
+        }
+    }
+
+    /// Reads something.
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// Does something that needs no body.
+    pub(super) async fn post(&self, path: &str) -> anyhow::Result<Value> {
+        self.call(Method::POST, path, None).await
+    }
+
+    /// Sends JSON.
+    pub(super) async fn post_json(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let body = ("application/json", body.to_string().into());
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// Deletes something.
+    pub(super) async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.call(Method::DELETE, path, None).await.map(drop)
+    }
+
+    /// Sends a request; an error answer is an error with the gateway's own sentence.
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Body>,
+    ) -> anyhow::Result<Value> {
+        let (status, answer) = self.try_call(method, path, body, None).await?;
+        match status {
+            200..=299 => Ok(answer),
+            _ => bail!("{}", complaint(status, &answer)),
+        }
+    }
+
+    /// Sends a request and leaves it to the caller what a status means. `version` is what `if-match` asks
+    /// for.
+    pub(super) async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Body>,
+        version: Option<u64>,
+    ) -> anyhow::Result<(u16, Value)> {
+        let mut request = Request::builder().method(method).header("x-api-key", &self.key);
+        if let Some(version) = version {
+            request = request.header(IF_MATCH, format!("\"{version}\""));
+        }
+        let (declared, body) = body.unwrap_or_default();
+        if !declared.is_empty() {
+            request = request.header(CONTENT_TYPE, declared);
+        }
+        let response = match &self.way {
+            Way::Folder { local, .. } => local.send(request.uri(path).body(body)?).await?,
+            Way::Gateway { http, base } => {
+                let request = request.uri(format!("{base}{path}")).body(body)?;
+                let failed = || format!("the gateway at {base} cannot be reached");
+                let response = http.execute(request.try_into()?).await.with_context(failed)?;
+                let status = response.status();
+                let body = response.bytes().await.with_context(failed)?;
+                let mut whole = Response::new(body);
+                *whole.status_mut() = status;
+                whole
+            }
+        };
+        let status = response.status().as_u16();
+        Ok((status, serde_json::from_slice(response.body()).unwrap_or(Value::Null)))
+    }
+}
+
+/// What an error answer says.
+pub(super) fn complaint(status: u16, answer: &Value) -> String {
+    match answer.get("detail").and_then(Value::as_str) {
+        Some(detail) => detail.to_owned(),
+        None => format!("the gateway answered {status}"),
+    }
+}

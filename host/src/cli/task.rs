@@ -1,0 +1,84 @@
+//! `wardgate task`.
+
+use super::api::{Api, ForTenant, Target, text};
+use super::print;
+use crate::settings::Settings;
+use crate::tasks::Status;
+
+/// `wardgate task …`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Task {
+    /// List the newest tasks of a tenant: id, status, agent, when it was accepted.
+    List {
+        /// Tasks of this status alone.
+        #[arg(long)]
+        status: Option<Status>,
+        /// Which page, from 1.
+        #[arg(long, default_value_t = 1)]
+        page: u32,
+        #[command(flatten)]
+        tenant: ForTenant,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Print a task as JSON.
+    Show(One),
+    /// Stop a task. (Where another process runs it from a --data folder: within a third of a lease.)
+    Stop(One),
+    /// Delete a task with everything that belongs to it.
+    Delete(One),
+}
+
+/// One task.
+#[derive(Debug, clap::Args)]
+pub(super) struct One {
+    /// The task's id.
+    task: String,
+    #[command(flatten)]
+    tenant: ForTenant,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl One {
+    async fn path(&self, settings: &Settings) -> anyhow::Result<(Api, String)> {
+        let api = self.target.open(settings).await?;
+        let tenant = self.tenant.resolve(&api).await?;
+        let task: String = url::form_urlencoded::byte_serialize(self.task.as_bytes()).collect();
+        Ok((api, format!("/admin/tenants/{tenant}/tasks/{}", task.replace('+', "%20"))))
+    }
+}
+
+impl Task {
+    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        match self {
+            Self::List { status, page, tenant, target } => {
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                let status = status.map(|status| format!("&status={status}")).unwrap_or_default();
+                let path = format!("/admin/tenants/{tenant}/tasks?page={page}{status}");
+                let listed = api.get(&path).await?;
+                let tasks = listed.get("items").and_then(|items| items.as_array());
+                let lines = tasks.into_iter().flatten().map(|task| {
+                    let [id, status, agent, at] =
+                        ["id", "status", "agent_id", "created_at"].map(|field| text(task, field));
+                    format!("{id}\t{status}\t{agent}\t{at}")
+                });
+                print(&lines.collect::<Vec<_>>().join("\n"))
+            }
+            Self::Show(one) => {
+                let (api, path) = one.path(settings).await?;
+                print(&format!("{:#}", api.get(&path).await?))
+            }
+            Self::Stop(one) => {
+                let (api, path) = one.path(settings).await?;
+                print(text(&api.post(&format!("{path}/stop")).await?, "status"))
+            }
+            Self::Delete(one) => {
+                let (api, path) = one.path(settings).await?;
+                api.delete(&path).await?;
+                print("deleted")
+            }
+        }
+    }
+}

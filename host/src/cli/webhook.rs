@@ -1,0 +1,44 @@
+//! `wardgate webhook`.
+
+use super::agent::One;
+use super::api::text;
+use super::print;
+use crate::settings::Settings;
+
+/// `wardgate webhook …`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Webhook {
+    /// Print the URL of an agent's own webhook. Whoever knows it can trigger the agent.
+    Show(One),
+    /// Replace the URL and print the new one. The one before ends at once. (Where a gateway serves from
+    /// a --data folder: within five seconds.)
+    Rotate(One),
+    /// End the URL without a new one.
+    Revoke(One),
+}
+
+impl Webhook {
+    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        match self {
+            Self::Show(one) => {
+                let (api, path) = one.path(settings).await?;
+                let webhook = api.get(&format!("{path}/webhook")).await?;
+                match text(&webhook, "url") {
+                    "" => anyhow::bail!(
+                        "the webhook was revoked; `wardgate webhook rotate` makes a new one"
+                    ),
+                    url => print(url),
+                }
+            }
+            Self::Rotate(one) => {
+                let (api, path) = one.path(settings).await?;
+                print(text(&api.post(&format!("{path}/webhook/rotate")).await?, "url"))
+            }
+            Self::Revoke(one) => {
+                let (api, path) = one.path(settings).await?;
+                api.delete(&format!("{path}/webhook")).await?;
+                print("revoked")
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Managing what tenants own: an operator all of it, a tenant's admin what is the tenant's. `wardgate`'s
+//! commands are callers of these routes like any other.
+
+mod agents;
+mod keys;
+mod plugins;
+mod tasks;
+mod tenants;
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Handles;
+use super::error::ApiError;
+use super::extract::{Named, header_key};
+use crate::access::{AdminCaller, OperatorCaller};
+use crate::clock::Timestamp;
+
+/// Every route of the surface.
+pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
+    OpenApiRouter::new()
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::read))
+        .routes(routes!(keys::list_operators, keys::create_operators))
+        .routes(routes!(keys::revoke_operators))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(agents::list, agents::create))
+        .routes(routes!(agents::read, agents::replace))
+        .routes(routes!(agents::enable))
+        .routes(routes!(agents::disable))
+        .routes(routes!(agents::webhook, agents::revoke_webhook))
+        .routes(routes!(agents::rotate_webhook))
+        .routes(routes!(plugins::list))
+        .routes(routes!(plugins::install, plugins::remove))
+        .routes(routes!(plugins::grants, plugins::replace_grants))
+        .routes(routes!(tasks::list))
+        .routes(routes!(tasks::read, tasks::remove))
+        .routes(routes!(tasks::stop))
+}
+
+/// Whoever manages the tenant that the path names.
+struct ByAdmin(AdminCaller);
+
+impl FromRequestParts<Arc<Handles>> for ByAdmin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        handles: &Arc<Handles>,
+    ) -> Result<Self, ApiError> {
+        let key = header_key(&parts.headers)?;
+        let Ok(named) = Named::from_request_parts(parts, handles).await;
+        let Ok(tenant) = named.id("tenant", "Tenant") else {
+            // Only an operator may learn that it is no tenant.
+            handles.access.operator(key.as_deref()).await?;
+            return Err(ApiError::not_found("Tenant"));
+        };
+        let admin = handles.access.admin(key.as_deref(), tenant).await?;
+        if admin.is_operator() && handles.store.tenant(tenant).await?.is_none() {
+            return Err(ApiError::not_found("Tenant"));
+        }
+        Ok(Self(admin))
+    }
+}
+
+/// Whoever operates the gateway.
+struct ByOperator;
+
+impl FromRequestParts<Arc<Handles>> for ByOperator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        handles: &Arc<Handles>,
+    ) -> Result<Self, ApiError> {
+        let key = header_key(&parts.headers)?;
+        // The proof itself is of no further use.
+        let _: OperatorCaller = handles.access.operator(key.as_deref()).await?;
+        Ok(Self)
+    }
+}
+
+fn iso(at: Option<Timestamp>) -> Option<String> {
+    at.map(Timestamp::iso)
+}

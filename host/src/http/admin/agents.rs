@@ -1,0 +1,305 @@
+//! Agents: described by their owners, changed one after the other, switched off, and their webhooks.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::super::body::{self, BodyLimits};
+use super::super::error::ApiError;
+use super::super::extract::{Asked, Named, json};
+use super::super::responses::{ReadErrors, WriteErrors};
+use super::super::{Handle, Handles};
+use super::ByAdmin;
+use crate::ids::{AgentId, Name, TenantId};
+use crate::secrets::PlainSecret;
+use crate::tenants::{Agent, AgentDefinition, Precondition};
+
+/// An agent as its owner manages it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ManagedAgent)]
+struct AgentAnswer {
+    id: AgentId,
+    /// Whose it is.
+    tenant: TenantId,
+    /// Grows with each change of the definition; the same number is in the header `etag`.
+    version: u32,
+    /// Whether it takes new tasks.
+    enabled: bool,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+    definition: AgentDefinition,
+}
+
+/// Which agents.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AgentsAsked {
+    /// The agent of this name alone.
+    name: Option<String>,
+}
+
+/// The agents of a tenant, oldest first.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/agents", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"), AgentsAsked),
+    responses((status = 200, body = Vec<AgentAnswer>), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn list(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    Asked(asked): Asked<AgentsAsked>,
+) -> Result<Response, ApiError> {
+    let agents = match asked.name {
+        None => handles.store.agents(admin.tenant()).await?,
+        Some(name) => match name.parse::<Name>() {
+            Ok(name) => {
+                handles.store.agent_by_name(admin.tenant(), &name).await?.into_iter().collect()
+            }
+            // Nobody is called what nobody can be called.
+            Err(_) => Vec::new(),
+        },
+    };
+    let answer: Vec<_> = agents.into_iter().map(AgentAnswer::of).collect();
+    Ok(json(StatusCode::OK, &answer))
+}
+
+/// Makes an agent, from JSON or (`content-type: application/toml`) from TOML. A name that another agent
+/// of the tenant has is 409.
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id")),
+    request_body(content((AgentDefinition = "application/json"), (String = "application/toml"))),
+    responses((status = 201, body = AgentAnswer), WriteErrors), security(("admin_key" = [])))]
+pub(super) async fn create(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let (_, definition) = definition(&handles, admin.tenant(), request).await?;
+    let (tenant, id) = (admin.tenant(), AgentId::random());
+    handles.store.put_agent(tenant, id, &definition, Precondition::Absent).await?;
+    // Minted with the agent, so that its webhook works before anybody has asked for the URL.
+    handles.webhooks.token(tenant, id).await?;
+    answer(&handles, tenant, id, StatusCode::CREATED).await
+}
+
+/// An agent.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/agents/{agent}", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("agent" = String, Path, description = "The agent's id")),
+    responses((status = 200, body = AgentAnswer), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn read(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    answer(&handles, admin.tenant(), named.id("agent", "Agent")?, StatusCode::OK).await
+}
+
+/// Describes an agent anew. `if-match` with the version that was read refuses (412) what somebody else
+/// has changed since. A definition that is the one of now changes nothing.
+#[utoipa::path(put, path = "/admin/tenants/{tenant}/agents/{agent}", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("agent" = String, Path, description = "The agent's id"),
+           ("if-match" = Option<String>, Header, description = "The version that was read, quoted")),
+    request_body(content((AgentDefinition = "application/json"), (String = "application/toml"))),
+    responses((status = 200, body = AgentAnswer), WriteErrors), security(("admin_key" = [])))]
+pub(super) async fn replace(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let (tenant, id) = (admin.tenant(), named.id("agent", "Agent")?);
+    let known = handles.store.agent(tenant, id).await?;
+    known.ok_or_else(|| ApiError::not_found("Agent"))?;
+    let (headers, definition) = definition(&handles, tenant, request).await?;
+    handles.store.put_agent(tenant, id, &definition, precondition(&headers)?).await?;
+    handles.access.forget();
+    answer(&handles, tenant, id, StatusCode::OK).await
+}
+
+/// Lets an agent take new tasks again.
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/enable", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("agent" = String, Path, description = "The agent's id")),
+    responses((status = 200, body = AgentAnswer), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn enable(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    switch(&handles, admin.tenant(), &named, true).await
+}
+
+/// Lets an agent take no new tasks: whoever calls it is answered 403. What was accepted runs to its end.
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/disable", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("agent" = String, Path, description = "The agent's id")),
+    responses((status = 200, body = AgentAnswer), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn disable(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    switch(&handles, admin.tenant(), &named, false).await
+}
+
+/// Where an agent's own webhook is.
+#[derive(Serialize, ToSchema)]
+struct WebhookAnswer {
+    /// Whoever knows it can trigger the agent. Null: it was revoked.
+    url: Option<String>,
+}
+
+/// The URL of an agent's webhook.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/agents/{agent}/webhook", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("agent" = String, Path, description = "The agent's id")),
+    responses((status = 200, body = WebhookAnswer), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn webhook(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let id = named.id("agent", "Agent")?;
+    let token = handles.webhooks.token(admin.tenant(), id).await?;
+    Ok(webhook_answer(&handles, token.as_ref()))
+}
+
+/// A new URL for an agent's webhook; the one before ends at once.
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/webhook/rotate", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("agent" = String, Path, description = "The agent's id")),
+    responses((status = 200, body = WebhookAnswer), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn rotate_webhook(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let token = handles.webhooks.rotate(admin.tenant(), named.id("agent", "Agent")?).await?;
+    handles.access.forget();
+    Ok(webhook_answer(&handles, Some(&token)))
+}
+
+/// Ends the URL of an agent's webhook at once.
+#[utoipa::path(delete, path = "/admin/tenants/{tenant}/agents/{agent}/webhook", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("agent" = String, Path, description = "The agent's id")),
+    responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn revoke_webhook(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let id: AgentId = named.id("agent", "Agent")?;
+    let known = handles.store.agent(admin.tenant(), id).await?;
+    known.ok_or_else(|| ApiError::not_found("Agent"))?;
+    handles.store.revoke_webhook(admin.tenant(), id).await?;
+    handles.access.forget();
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+impl AgentAnswer {
+    fn of(agent: Agent) -> Self {
+        Self {
+            id: agent.id,
+            tenant: agent.tenant,
+            version: agent.version,
+            enabled: agent.enabled,
+            created_at: agent.created_at.iso(),
+            updated_at: agent.updated_at.iso(),
+            definition: agent.definition,
+        }
+    }
+}
+
+async fn answer(
+    handles: &Handles,
+    tenant: TenantId,
+    id: AgentId,
+    status: StatusCode,
+) -> Result<Response, ApiError> {
+    let agent = handles.store.agent(tenant, id).await?;
+    let agent = agent.ok_or_else(|| ApiError::not_found("Agent"))?;
+    let tag = HeaderValue::try_from(format!("\"{}\"", agent.version));
+    let mut response = json(status, &AgentAnswer::of(agent));
+    if let Ok(tag) = tag {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+fn webhook_answer(handles: &Handles, token: Option<&PlainSecret>) -> Response {
+    let url = token.map(|token| handles.webhook_url(token));
+    json(StatusCode::OK, &WebhookAnswer { url })
+}
+
+async fn switch(
+    handles: &Handles,
+    tenant: TenantId,
+    named: &Named,
+    enabled: bool,
+) -> Result<Response, ApiError> {
+    let id: AgentId = named.id("agent", "Agent")?;
+    if !handles.store.enable_agent(tenant, id, enabled).await? {
+        return Err(ApiError::not_found("Agent"));
+    }
+    handles.access.forget();
+    answer(handles, tenant, id, StatusCode::OK).await
+}
+
+/// Reads a definition and checks that what it names is there.
+async fn definition(
+    handles: &Handles,
+    tenant: TenantId,
+    request: Request<Body>,
+) -> Result<(HeaderMap, AgentDefinition), ApiError> {
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let definition = parse(&head.headers, body)?;
+    if definition.model != "offline" && !handles.models.contains(&definition.model) {
+        let detail = format!("the gateway's settings have no model {:?}", definition.model);
+        return Err(ApiError::caller(422, detail));
+    }
+    let plugins = definition.tools.iter().chain(&definition.mapper).chain(&definition.getter);
+    for plugin in plugins {
+        if !handles.plugins.is_installed(tenant, plugin).await? {
+            let detail = format!("no plugin {plugin} is installed for this tenant");
+            return Err(ApiError::caller(422, detail));
+        }
+    }
+    Ok((head.headers, definition))
+}
+
+fn parse(headers: &HeaderMap, body: Bytes) -> Result<AgentDefinition, ApiError> {
+    let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/toml") {
+        return body::typed(body);
+    }
+    let text = std::str::from_utf8(&body)
+        .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
+    toml::from_str(text).map_err(|error| {
+        ApiError::caller(422, format!("the body is no agent file: {}", error.message()))
+    })
+}
+
+/// What `if-match` asks for (RFC 9110 section 13.1.1).
+fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
+    let Some(value) = headers.get(IF_MATCH) else {
+        return Ok(Precondition::None);
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(Precondition::None);
+    }
+    let version = text.trim_start_matches("W/").trim_matches('"').parse();
+    version
+        .map(Precondition::Version)
+        .map_err(|_| ApiError::caller(412, "if-match names no version of this agent"))
+}

@@ -1,0 +1,227 @@
+//! API keys: shown once, stored as hashes, ended by time or by hand.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::body::{self, BodyLimits};
+use super::super::error::ApiError;
+use super::super::extract::{Named, json};
+use super::super::responses::{ReadErrors, WriteErrors};
+use super::super::{Handle, Handles};
+use super::{ByAdmin, ByOperator, iso};
+use crate::clock::Timestamp;
+use crate::ids::{KeyId, TenantId};
+use crate::secrets::PlainSecret;
+use crate::tenants::{Key, KeyHolder, NewKey};
+
+/// Longest note of what a key is for.
+const NAME_CHARS_MAX: usize = 200;
+
+/// A key, without the key.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Key)]
+struct KeyAnswer {
+    /// What it is revoked by; it says nothing of the key.
+    id: KeyId,
+    /// What it is for.
+    name: String,
+    role: KeyRole,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+    #[schema(format = DateTime)]
+    revoked_at: Option<String>,
+    /// The key itself: in the answer to its creation, and never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+}
+
+/// What a key lets its holder do.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum KeyRole {
+    /// Call agents and read tasks.
+    #[default]
+    Caller,
+    /// That, and manage what the tenant owns.
+    Admin,
+    /// Operate the gateway.
+    Operator,
+}
+
+/// A key to be made.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct KeyAsked {
+    /// What it is for, in at most 200 characters.
+    #[serde(default)]
+    #[schema(max_length = 200)]
+    name: String,
+    /// `caller` or `admin`; of an operator's key it is left out.
+    #[serde(default)]
+    role: Option<KeyRole>,
+    /// When it ends by itself: RFC 3339, to come. Left out: never.
+    #[serde(default)]
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+}
+
+impl KeyAnswer {
+    fn of(key: Key) -> Self {
+        let role = match key.holder {
+            KeyHolder::Tenant(_) => KeyRole::Caller,
+            KeyHolder::Admin(_) => KeyRole::Admin,
+            KeyHolder::Operator => KeyRole::Operator,
+        };
+        Self {
+            id: key.id,
+            name: key.name,
+            role,
+            created_at: key.created_at.iso(),
+            expires_at: iso(key.expires_at),
+            revoked_at: iso(key.revoked_at),
+            key: None,
+        }
+    }
+}
+
+/// The keys of a tenant, oldest first.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/keys", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id")),
+    responses((status = 200, body = Vec<KeyAnswer>), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn list(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+) -> Result<Response, ApiError> {
+    listed(&handles, Some(admin.tenant())).await
+}
+
+/// Makes a key of a tenant. The key is shown in this answer and never again.
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/keys", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id")), request_body = KeyAsked,
+    responses((status = 201, body = KeyAnswer), WriteErrors), security(("admin_key" = [])))]
+pub(super) async fn create(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let asked = asked(body)?;
+    let holder = match asked.role.unwrap_or_default() {
+        KeyRole::Caller => KeyHolder::Tenant(admin.tenant()),
+        KeyRole::Admin => KeyHolder::Admin(admin.tenant()),
+        KeyRole::Operator => {
+            return Err(ApiError::caller(422, "a tenant's key is of the role caller or admin"));
+        }
+    };
+    let secret = PlainSecret::random_api_key().map_err(|_| ApiError::host("no randomness"))?;
+    created(&handles, holder, asked, &secret).await
+}
+
+/// Ends a key of a tenant at once.
+#[utoipa::path(delete, path = "/admin/tenants/{tenant}/keys/{key}", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("key" = String, Path, description = "The key's id")),
+    responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn revoke(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    revoked(&handles, Some(admin.tenant()), &named).await
+}
+
+/// The operators' keys, oldest first. That of the data folder itself is not among them.
+#[utoipa::path(get, path = "/admin/operator-keys", tag = "admin",
+    responses((status = 200, body = Vec<KeyAnswer>), ReadErrors), security(("operator_key" = [])))]
+pub(super) async fn list_operators(
+    State(handles): Handle,
+    _operator: ByOperator,
+) -> Result<Response, ApiError> {
+    listed(&handles, None).await
+}
+
+/// Makes an operator's key. The key is shown in this answer and never again.
+#[utoipa::path(post, path = "/admin/operator-keys", tag = "admin", request_body = KeyAsked,
+    responses((status = 201, body = KeyAnswer), WriteErrors), security(("operator_key" = [])))]
+pub(super) async fn create_operators(
+    State(handles): Handle,
+    _operator: ByOperator,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let asked = asked(body)?;
+    if !matches!(asked.role, None | Some(KeyRole::Operator)) {
+        return Err(ApiError::caller(422, "an operator's key is of the role operator"));
+    }
+    let secret = PlainSecret::random_operator_key().map_err(|_| ApiError::host("no randomness"))?;
+    created(&handles, KeyHolder::Operator, asked, &secret).await
+}
+
+/// Ends an operator's key at once.
+#[utoipa::path(delete, path = "/admin/operator-keys/{key}", tag = "admin",
+    params(("key" = String, Path, description = "The key's id")),
+    responses((status = 204, description = "It ends here"), ReadErrors), security(("operator_key" = [])))]
+pub(super) async fn revoke_operators(
+    State(handles): Handle,
+    _operator: ByOperator,
+    named: Named,
+) -> Result<Response, ApiError> {
+    revoked(&handles, None, &named).await
+}
+
+async fn listed(handles: &Handles, tenant: Option<TenantId>) -> Result<Response, ApiError> {
+    let keys = handles.store.keys(tenant).await?;
+    let answer: Vec<_> = keys.into_iter().map(KeyAnswer::of).collect();
+    Ok(json(StatusCode::OK, &answer))
+}
+
+fn asked(body: Bytes) -> Result<KeyAsked, ApiError> {
+    let asked: KeyAsked = body::typed(body)?;
+    if asked.name.chars().count() > NAME_CHARS_MAX {
+        return Err(ApiError::caller(422, "name is longer than 200 characters"));
+    }
+    Ok(asked)
+}
+
+async fn created(
+    handles: &Handles,
+    holder: KeyHolder,
+    asked: KeyAsked,
+    secret: &PlainSecret,
+) -> Result<Response, ApiError> {
+    let now = handles.clock.now();
+    let expires_at = asked.expires_at.as_deref().map(|text| {
+        let at = Timestamp::parse_rfc3339(text).filter(|at| *at > now);
+        at.ok_or_else(|| ApiError::caller(422, "expires_at is no RFC 3339 time to come"))
+    });
+    let expires_at = expires_at.transpose()?;
+    let id = KeyId::random();
+    let (hash, name) = (secret.hash(), asked.name);
+    let key = NewKey { id, hash, holder, name: name.clone(), expires_at };
+    handles.store.put_key(key).await?;
+    let key = Key { id, holder, name, created_at: now, expires_at, revoked_at: None };
+    let answer = KeyAnswer { key: Some(secret.reveal().to_owned()), ..KeyAnswer::of(key) };
+    Ok(json(StatusCode::CREATED, &answer))
+}
+
+async fn revoked(
+    handles: &Handles,
+    tenant: Option<TenantId>,
+    named: &Named,
+) -> Result<Response, ApiError> {
+    let key: KeyId = named.id("key", "Key")?;
+    if !handles.store.revoke_key(tenant, key).await? {
+        return Err(ApiError::not_found("Key"));
+    }
+    handles.access.forget();
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

@@ -1,0 +1,77 @@
+//! Tasks of a tenant as whoever manages it sees them.
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+
+use super::super::Handle;
+use super::super::error::ApiError;
+use super::super::extract::{Asked, Named, json};
+use super::super::responses::ReadErrors;
+use super::super::rest::find;
+use super::super::rest::tasks::{self, TasksAsked};
+use super::ByAdmin;
+use crate::answer::task::{TaskDetails, TaskPage};
+use crate::queue::STOPPED;
+use crate::tasks::{EndStatus, Outcome};
+
+/// The tasks of a tenant, newest first.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"), TasksAsked),
+    responses((status = 200, body = TaskPage), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn list(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    Asked(asked): Asked<TasksAsked>,
+) -> Result<Response, ApiError> {
+    let page = tasks::list_page(&handles, admin.tenant(), asked).await?;
+    Ok(json(StatusCode::OK, &page))
+}
+
+/// A task of a tenant.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks/{task}", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("task" = String, Path, description = "The task's id, or its thread's name")),
+    responses((status = 200, body = TaskDetails), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn read(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let task = find(&handles, admin.tenant(), named.text("task")).await?;
+    Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
+}
+
+/// Stops a task of a tenant. One that has ended stays as it is.
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/tasks/{task}/stop", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("task" = String, Path, description = "The task's id, or its thread's name")),
+    responses((status = 200, body = TaskDetails, description = "The task as it is now"), ReadErrors),
+    security(("admin_key" = [])))]
+pub(super) async fn stop(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let task = find(&handles, admin.tenant(), named.text("task")).await?;
+    let stopped = Outcome { status: EndStatus::Stopped, result: STOPPED.to_owned() };
+    let task = tasks::end(&handles, &task, stopped).await?;
+    Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
+}
+
+/// Deletes a task of a tenant with everything that belongs to it. A run is stopped first.
+#[utoipa::path(delete, path = "/admin/tenants/{tenant}/tasks/{task}", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("task" = String, Path, description = "The task's id, or its thread's name")),
+    responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn remove(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let task = find(&handles, admin.tenant(), named.text("task")).await?;
+    match handles.queue.delete(task.tenant, task.id).await? {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(ApiError::not_found("Task")),
+    }
+}

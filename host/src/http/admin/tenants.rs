@@ -1,0 +1,91 @@
+//! Tenants: an operator makes them and lists them.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::{Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::Handle;
+use super::super::body::{self, BodyLimits};
+use super::super::error::ApiError;
+use super::super::extract::json;
+use super::super::responses::{ReadErrors, WriteErrors};
+use super::{ByAdmin, ByOperator};
+use crate::ids::{Name, TenantId};
+use crate::tenants::Tenant;
+
+/// A tenant.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tenant)]
+struct TenantAnswer {
+    /// Called `organization_id` on the surfaces that callers use.
+    id: TenantId,
+    name: Name,
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+impl TenantAnswer {
+    fn of(tenant: Tenant) -> Self {
+        Self { id: tenant.id, name: tenant.name, created_at: tenant.created_at.iso() }
+    }
+}
+
+/// All tenants, by name.
+#[utoipa::path(get, path = "/admin/tenants", tag = "admin",
+    responses((status = 200, body = Vec<TenantAnswer>), ReadErrors), security(("operator_key" = [])))]
+pub(super) async fn list(
+    State(handles): Handle,
+    _operator: ByOperator,
+) -> Result<Response, ApiError> {
+    let tenants = handles.store.tenants().await?;
+    let answer: Vec<_> = tenants.into_iter().map(TenantAnswer::of).collect();
+    Ok(json(StatusCode::OK, &answer))
+}
+
+/// A tenant to be made.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewTenant {
+    /// 1 to 128 bytes; no other tenant has it.
+    name: Name,
+}
+
+/// Makes a tenant. A name that is taken is 409.
+#[utoipa::path(post, path = "/admin/tenants", tag = "admin", request_body = NewTenant,
+    responses((status = 201, body = TenantAnswer), WriteErrors), security(("operator_key" = [])))]
+pub(super) async fn create(
+    State(handles): Handle,
+    _operator: ByOperator,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let new: NewTenant = body::typed(body)?;
+    let id = TenantId::random();
+    handles.store.create_tenant(id, &new.name).await?;
+    answer(&handles, id, StatusCode::CREATED).await
+}
+
+/// A tenant.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id")),
+    responses((status = 200, body = TenantAnswer), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn read(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+) -> Result<Response, ApiError> {
+    answer(&handles, admin.tenant(), StatusCode::OK).await
+}
+
+async fn answer(
+    handles: &super::Handles,
+    id: TenantId,
+    status: StatusCode,
+) -> Result<Response, ApiError> {
+    let tenant = handles.store.tenant(id).await?;
+    let tenant = tenant.ok_or_else(|| ApiError::not_found("Tenant"))?;
+    Ok(json(status, &TenantAnswer::of(tenant)))
+}

@@ -1,0 +1,111 @@
+//! What handlers are given besides the body: who calls, which thing the path names, what the query asks.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Query, RawPathParams};
+use axum::response::{IntoResponse as _, Response};
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Handles;
+use super::error::ApiError;
+use crate::access::TenantCaller;
+use crate::ids::RequestId;
+
+/// The names in a path. What cannot be one of its kind names nothing, so all that is wrong is 404.
+pub(super) struct Named(Option<RawPathParams>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        // A segment that is not UTF-8 once decoded is nobody's name.
+        Ok(Self(RawPathParams::from_request_parts(parts, state).await.ok()))
+    }
+}
+
+impl Named {
+    /// The text of one of them.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().flat_map(|params| params.iter()).find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+
+    /// One of them, of this kind; `what` is said where it is none.
+    pub(super) fn id<T: FromStr>(&self, name: &str, what: &str) -> Result<T, ApiError> {
+        let text = self.text(name).ok_or_else(|| ApiError::not_found(what))?;
+        text.parse().map_err(|_| ApiError::not_found(what))
+    }
+}
+
+/// A tenant, by the header `x-api-key`.
+pub(super) struct ByKey(pub(super) TenantCaller);
+
+impl FromRequestParts<Arc<Handles>> for ByKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        handles: &Arc<Handles>,
+    ) -> Result<Self, ApiError> {
+        let key = header_key(&parts.headers)?;
+        Ok(Self(handles.access.tenant(key.as_deref()).await?))
+    }
+}
+
+/// What the query asks, typed. 422 where it is something else.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let asked = Query::<T>::try_from_uri(&parts.uri);
+        let asked = asked.map_err(|rejection| {
+            ApiError::caller(422, format!("the query: {}", rejection.body_text()))
+        })?;
+        Ok(Self(asked.0))
+    }
+}
+
+/// The key of the header `x-api-key`.
+pub(super) fn header_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut keys = headers.get_all("x-api-key").iter();
+    let key = keys.next();
+    if keys.next().is_some() {
+        return Err(ApiError::caller(400, "x-api-key was sent more than once"));
+    }
+    // A key that is no text is a wrong key, not a missing one.
+    let text = key.map(|key| key.to_str().unwrap_or("not a key").trim().to_owned());
+    Ok(text.filter(|key| !key.is_empty()))
+}
+
+/// The key of the header `x-api-key`, else of `Authorization: Bearer`, as DocsGPT's clients send it.
+pub(super) fn header_key_or_bearer(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    if let Some(key) = header_key(headers)? {
+        return Ok(Some(key));
+    }
+    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, key) = value.and_then(|value| value.trim().split_once(' ')).unwrap_or_default();
+    let key = key.trim();
+    Ok((scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then(|| key.to_owned()))
+}
+
+/// The id that the surface gave this request.
+pub(super) fn request_id(parts: &Parts) -> RequestId {
+    parts.extensions.get().copied().unwrap_or_else(RequestId::next)
+}
+
+/// An answer of this type.
+pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    match serde_json::to_string(body) {
+        Ok(text) => super::webhook::json_answer(status, text),
+        Err(error) => {
+            tracing::error!(%error, "an answer cannot be written");
+            ApiError::host("the gateway failed to write its answer").into_response()
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The OpenAPI document of all routes, from their code, and a page to read it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::Response;
+use axum::routing::get;
+use http::StatusCode;
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::Handles;
+use super::webhook::json_answer;
+use crate::answer::event::TaskEvent;
+
+/// Where the document is.
+const PATH: &str = "/openapi.json";
+
+/// What the document begins with.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Wardgate",
+        description = "Any system that can make an HTTP request triggers an AI agent.\n\n\
+            Errors are `{\"detail\": …}`, those of the DocsGPT-compatible routes \
+            `{\"success\": false, \"message\": …}`. The header `x-wardgate-fault` says whose fault one \
+            was, `x-wardgate-retry` whether the same request may be sent again, `x-request-id` which \
+            request it was. A method that a path does not have is 405, a path that does not exist 404. \
+            Requests that are no HTTP, or whose headers are too long, are refused before any route is \
+            chosen.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    components(schemas(TaskEvent)),
+    tags(
+        (name = "webhook", description = "The xpander-compatible webhook"),
+        (name = "DocsGPT", description = "The DocsGPT-compatible webhook and its polling"),
+        (name = "agents", description = "Agents and their runs, as xpander's API has them"),
+        (name = "tasks", description = "What became of runs"),
+        (name = "aliases", description = "The same routes under the names that other clients use"),
+        (name = "admin", description = "Managing tenants, keys, agents, plugins and webhooks"),
+        (name = "gateway", description = "The gateway itself")
+    )
+)]
+struct Beginning;
+
+/// The document before any route is in it.
+pub(super) fn beginning() -> OpenApi {
+    let mut document = <Beginning as utoipa::OpenApi>::openapi();
+    let components = document.components.get_or_insert_default();
+    let key = |what: &str| {
+        SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description("x-api-key", what)))
+    };
+    let in_query =
+        ApiKeyValue::with_description("x-api-key", "The same in the query of `POST /` alone");
+    components.add_security_schemes_from_iter([
+        ("api_key", key("A key of a tenant")),
+        ("api_key_in_query", SecurityScheme::ApiKey(ApiKey::Query(in_query))),
+        ("admin_key", key("A tenant's admin key, or an operator's key")),
+        ("operator_key", key("An operator's key")),
+        ("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer))),
+    ]);
+    document
+}
+
+/// The document as the text that is served and checked in.
+#[must_use]
+pub fn text(document: &OpenApi) -> String {
+    let mut text = document.to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Serves the document, and a page that shows it.
+pub(super) fn routes(document: &OpenApi) -> Router<Arc<Handles>> {
+    let text = bytes::Bytes::from(text(document));
+    let serve = move || {
+        let text = text.clone();
+        async move { serve(&text) }
+    };
+    let page = SwaggerUi::new("/docs").config(Config::from(PATH).try_it_out_enabled(true));
+    Router::new().route(PATH, get(serve)).merge(page)
+}
+
+fn serve(text: &bytes::Bytes) -> Response {
+    json_answer(StatusCode::OK, String::from_utf8_lossy(text).into_owned())
+}

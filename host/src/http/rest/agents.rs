@@ -1,0 +1,146 @@
+//! Agents as callers see them, and their tools called directly.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::{Request, StatusCode};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::super::body::{self, BodyLimits};
+use super::super::error::ApiError;
+use super::super::extract::{Asked, ByKey, Named, json, request_id};
+use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
+use super::super::webhook::json_answer;
+use super::super::{Handle, Handles};
+use super::page;
+use crate::agent::{Tools, Unavailable};
+use crate::answer::agent::{AgentAnswer, AgentItem, AgentPage};
+use crate::call::Payload;
+use crate::ids::{AgentId, RequestId, TenantId};
+use crate::tenants::Agent;
+
+/// Which page of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageAsked {
+    /// From 1.
+    #[param(minimum = 1)]
+    page: Option<u32>,
+    /// Most items of a page.
+    #[param(minimum = 1, maximum = 100)]
+    per_page: Option<u32>,
+}
+
+/// The agents of the key's organization, oldest first.
+#[utoipa::path(get, path = "/v1/agents", tag = "agents", params(PageAsked),
+    responses((status = 200, body = AgentPage), ReadErrors), security(("api_key" = [])))]
+pub(super) async fn list(
+    State(handles): Handle,
+    ByKey(tenant): ByKey,
+    Asked(asked): Asked<PageAsked>,
+) -> Result<Response, ApiError> {
+    let (page, per_page) = page(asked.page, asked.per_page)?;
+    let agents = handles.store.agents(tenant.tenant()).await?;
+    let skipped = usize::try_from(u64::from(page - 1) * u64::from(per_page)).unwrap_or(usize::MAX);
+    let items = agents.iter().skip(skipped).take(per_page as usize).map(AgentItem::of);
+    let total = agents.len() as u64;
+    let total_pages = total.div_ceil(per_page.into());
+    let answer = AgentPage { items: items.collect(), total, page, per_page, total_pages };
+    Ok(json(StatusCode::OK, &answer))
+}
+
+/// The same agents as an array, as the product's SDK lists them.
+#[utoipa::path(get, path = "/agents/list", tag = "aliases",
+    responses((status = 200, body = Vec<AgentItem>), ReadErrors), security(("api_key" = [])))]
+pub(super) async fn list_plain(
+    State(handles): Handle,
+    ByKey(tenant): ByKey,
+) -> Result<Response, ApiError> {
+    let agents = handles.store.agents(tenant.tenant()).await?;
+    let items: Vec<AgentItem<'_>> = agents.iter().map(AgentItem::of).collect();
+    Ok(json(StatusCode::OK, &items))
+}
+
+/// An agent with its graph and its tools. No secret is in it.
+#[utoipa::path(get, path = "/v1/agents/{id}", tag = "agents",
+    params(("id" = String, Path, description = "The agent's id")),
+    responses((status = 200, body = AgentAnswer), ReadErrors), security(("api_key" = [])))]
+pub(super) async fn read(
+    State(handles): Handle,
+    ByKey(tenant): ByKey,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let agent = find(&handles, tenant.tenant(), &named).await?;
+    let tools = Tools::of(&handles.plugins, &agent, RequestId::next()).await;
+    let tools = tools.inspect_err(|error| {
+        // The agent is shown all the same; its runs say what is wrong.
+        tracing::warn!(agent = %agent.id, %error, "an agent's tools cannot be listed");
+    });
+    let tools = tools.as_ref().map(Tools::descriptions).unwrap_or_default();
+    Ok(json(StatusCode::OK, &AgentAnswer::of(&agent, tools, &handles.public_url)))
+}
+
+/// What a tool is called with. Fields other than these are the arguments themselves.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "documentation: whatever JSON object is sent is handed on")]
+pub(super) struct Operation {
+    /// The arguments, as the product's SDK sends them.
+    #[schema(value_type = Option<Object>)]
+    body_params: Option<serde_json::Value>,
+    /// The same, as its REST pages have it.
+    #[schema(value_type = Option<Object>)]
+    parameters: Option<serde_json::Value>,
+}
+
+/// Calls one of an agent's tools directly and answers what it answers. A tool that may change things is
+/// refused unless the agent lets such tools be called.
+#[utoipa::path(post, path = "/agents/{id}/operations/{tool}", tag = "agents",
+    params(("id" = String, Path, description = "The agent's id"),
+           ("tool" = String, Path, description = "The tool's name")),
+    request_body = Operation,
+    responses((status = 200, body = serde_json::Value, description = "What the tool answered"),
+              WriteErrors, PluginErrors),
+    security(("api_key" = [])))]
+pub(super) async fn operate(
+    State(handles): Handle,
+    ByKey(tenant): ByKey,
+    named: Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let agent = find(&handles, tenant.tenant(), &named).await?;
+    if !agent.enabled {
+        return Err(crate::access::Denied::Disabled.into());
+    }
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let arguments = arguments(body)?;
+    let tools = Tools::of(&handles.plugins, &agent, request_id(&head)).await;
+    let tools = tools.map_err(|error| ApiError::plugins_unusable(error.to_string()))?;
+    let tool = named.text("tool").unwrap_or_default();
+    let answer = tools.operate(&agent, tool, arguments).await.map_err(|refused| match refused {
+        Unavailable::Unknown => ApiError::not_found("Tool"),
+        Unavailable::Destructive(why) => ApiError::caller(403, why),
+    })?;
+    tracing::info!(agent = %agent.id, tool, ok = answer.is_ok(), "a tool was called directly");
+    let answer = answer.map_err(|error| ApiError::of_plugin(tool, &error))?;
+    Ok(json_answer(StatusCode::OK, answer))
+}
+
+fn arguments(body: bytes::Bytes) -> Result<String, ApiError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok("{}".to_owned());
+    }
+    let payload = Payload::parse(body).map_err(|error| ApiError::caller(400, error.to_string()))?;
+    if payload.fields().is_none() {
+        return Err(ApiError::caller(422, "the body is no JSON object"));
+    }
+    let object = |json: &&str| json.starts_with('{');
+    let inner = payload.find("/body_params").or_else(|| payload.find("/parameters"));
+    Ok(inner.filter(object).unwrap_or(payload.text()).to_owned())
+}
+
+async fn find(handles: &Handles, tenant: TenantId, named: &Named) -> Result<Agent, ApiError> {
+    let id: AgentId = named.id("id", "Agent")?;
+    handles.store.agent(tenant, id).await?.ok_or_else(|| ApiError::not_found("Agent"))
+}

@@ -1,0 +1,154 @@
+//! What happens in a task as server-sent events: live while it runs here, and the same from the trace for
+//! whoever comes later.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use tokio::sync::mpsc;
+
+use super::super::error::ApiError;
+use super::super::extract::{ByKey, Named};
+use super::super::responses::ReadErrors;
+use super::super::{Handle, Handles};
+use super::find;
+use crate::answer::event::TaskEvent;
+use crate::ids::{TaskId, TenantId};
+use crate::queue::Follower;
+use crate::store::StoreError;
+use crate::tasks::{Status, Task};
+use crate::trace::log::{Moment, replay};
+
+/// How often the store is asked about a task of which nothing is heard: it may run in another process.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Events that wait for a client who reads slowly. The run does not wait for him.
+const EVENTS_WAITING_MAX: usize = 16;
+
+/// What happens in a task, from its beginning on whenever this is asked, up to its end.
+#[utoipa::path(get, path = "/{organization}/agent-execution/{id}/events", tag = "tasks",
+    params(("organization" = String, Path, description = "The key's organization"),
+           ("id" = String, Path, description = "The task's id")),
+    responses((status = 200, content_type = "text/event-stream", body = String,
+               description = "`data:` lines, each a TaskEvent; the last one is `task_finished`"), ReadErrors),
+    security(("api_key" = [])))]
+pub(super) async fn events(
+    State(handles): Handle,
+    ByKey(tenant): ByKey,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let organization: TenantId = named.id("organization", "Task")?;
+    if organization != tenant.tenant() {
+        return Err(ApiError::not_found("Task"));
+    }
+    let task = find(&handles, tenant.tenant(), named.text("id")).await?;
+    Ok(stream(handles, tenant.tenant(), task.id))
+}
+
+/// The events of a task as an answer.
+pub(super) fn stream(handles: Arc<Handles>, tenant: TenantId, task: TaskId) -> Response {
+    let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
+    tokio::spawn(async move {
+        let follower = handles.queue.follow(task);
+        let telling = Telling { handles, tenant, task, follower, events, told: 0, begun: false };
+        if let Err(error) = telling.tell().await {
+            tracing::warn!(%task, %error, "an event stream broke off");
+        }
+    });
+    let stream = futures::stream::unfold(receiver, |mut receiver| async {
+        let event = receiver.recv().await?;
+        Some((Ok::<_, Infallible>(event), receiver))
+    });
+    Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// A stream that is being told.
+struct Telling {
+    handles: Arc<Handles>,
+    tenant: TenantId,
+    task: TaskId,
+    follower: Follower,
+    events: mpsc::Sender<sse::Event>,
+    /// Moments of the attempt of now that were told.
+    told: usize,
+    begun: bool,
+}
+
+/// The client has hung up.
+struct Gone;
+
+impl Telling {
+    async fn tell(mut self) -> Result<(), StoreError> {
+        let Some(mut task) = self.handles.store.task(self.tenant, self.task).await? else {
+            return Ok(());
+        };
+        if self.send(TaskEvent::created(&task)).await.is_err() {
+            return Ok(());
+        }
+        loop {
+            if task.status.is_final() {
+                let _gone = self.tell_end(&task).await?;
+                return Ok(());
+            }
+            if task.status == Status::Executing && self.tell_begun(&task).await.is_err() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = self.follower.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.events.closed() => return Ok(()),
+            }
+            let moments = self.follower.take();
+            let Some(now) = self.handles.store.task(self.tenant, self.task).await? else {
+                return Ok(());
+            };
+            task = now;
+            if self.tell_moments(&task, moments).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn tell_begun(&mut self, task: &Task) -> Result<(), Gone> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        self.send(TaskEvent::begun(task)).await
+    }
+
+    async fn tell_moments(&mut self, task: &Task, moments: Vec<Moment>) -> Result<(), Gone> {
+        for moment in moments {
+            if moment == Moment::Began {
+                self.told = 0;
+            } else {
+                self.told += 1;
+            }
+            self.tell_begun(task).await?;
+            if let Some(event) = TaskEvent::of(task, &moment) {
+                self.send(event).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the trace has and was not told yet, and the end.
+    async fn tell_end(&mut self, task: &Task) -> Result<Result<(), Gone>, StoreError> {
+        let steps = self.handles.store.steps(self.tenant, self.task).await?;
+        let rest: Vec<Moment> = replay(steps).into_iter().skip(self.told).collect();
+        if task.started_at.is_some() && self.tell_begun(task).await.is_err() {
+            return Ok(Err(Gone));
+        }
+        if self.tell_moments(task, rest).await.is_err() {
+            return Ok(Err(Gone));
+        }
+        Ok(self.send(TaskEvent::finished(task)).await)
+    }
+
+    async fn send(&self, event: TaskEvent) -> Result<(), Gone> {
+        let data = serde_json::to_string(&event).unwrap_or_default();
+        self.events.send(sse::Event::default().data(data)).await.map_err(|_| Gone)
+    }
+}

@@ -1,0 +1,151 @@
+//! Starting a run over REST: waiting for it, not waiting, or following it.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{Request, StatusCode};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::super::body::{self, BodyLimits};
+use super::super::error::ApiError;
+use super::super::extract::{Asked, ByKey, Named, json, request_id};
+use super::super::launch::{Launched, launch, mark_task};
+use super::super::responses::WriteErrors;
+use super::super::{Handle, Handles};
+use super::follow;
+use crate::access::TenantCaller;
+use crate::answer::task::TaskDetails;
+use crate::ids::AgentId;
+use crate::intake::invocation::{self, Invocation};
+use crate::intake::{AgentCall, Arrival, RequestParts};
+
+/// How a run is wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct InvokeAsked {
+    /// To be answered at once, with the task as it was accepted.
+    asynchronous: Option<bool>,
+}
+
+/// Runs an agent and waits for it. `Prefer: wait=N` (RFC 7240) bounds the waiting; who has waited long
+/// enough gets 202 and the task, which goes on and can be read.
+#[utoipa::path(post, path = "/v1/agents/{id}/invoke", tag = "agents",
+    params(("id" = String, Path, description = "The agent's id"), InvokeAsked,
+           ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours"),
+           ("prefer" = Option<String>, Header, description = "`wait=N` seconds, or `respond-async`")),
+    request_body = Invocation,
+    responses((status = 200, body = TaskDetails, description = "The task, ended"),
+              (status = 202, body = TaskDetails, description = "The task, still running"), WriteErrors),
+    security(("api_key" = [])))]
+pub(super) async fn and_wait(
+    State(handles): Handle,
+    ByKey(tenant): ByKey,
+    Asked(asked): Asked<InvokeAsked>,
+    named: Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let call = resolve(&handles, tenant, &named, request).await?;
+    if asked.asynchronous == Some(true) {
+        return start(&handles, call).await;
+    }
+    let mut launched = launch(&handles, call, true).await?;
+    if let Some(refused) = conflicts(&handles, &launched, true).await {
+        return Ok(refused);
+    }
+    let task = match launched.wait(&handles).await {
+        Ok(task) => task,
+        Err(error) => return Ok(launched.mark(error.into_response())),
+    };
+    let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let answer = launched.mark(json(status, &TaskDetails::of(&task)));
+    Ok(launched.mark_preference(&handles, answer))
+}
+
+/// Runs an agent and answers at once, with the task as it was accepted.
+#[utoipa::path(post, path = "/v1/agents/{id}/invoke/async", tag = "agents",
+    params(("id" = String, Path, description = "The agent's id"),
+           ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
+    request_body = Invocation,
+    responses((status = 200, body = TaskDetails, description = "The task as it was accepted"), WriteErrors),
+    security(("api_key" = [])))]
+pub(super) async fn and_go(
+    State(handles): Handle,
+    ByKey(tenant): ByKey,
+    named: Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let call = resolve(&handles, tenant, &named, request).await?;
+    start(&handles, call).await
+}
+
+/// Runs an agent and tells what happens as server-sent events, the last of which is `task_finished`.
+/// Whoever hangs up stops nothing.
+#[utoipa::path(post, path = "/v1/agents/{id}/invoke/stream", tag = "agents",
+    params(("id" = String, Path, description = "The agent's id"),
+           ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
+    request_body = Invocation,
+    responses((status = 200, content_type = "text/event-stream", body = String,
+               description = "`data:` lines, each a TaskEvent"), WriteErrors),
+    security(("api_key" = [])))]
+pub(super) async fn and_stream(
+    State(handles): Handle,
+    ByKey(tenant): ByKey,
+    named: Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let call = resolve(&handles, tenant, &named, request).await?;
+    let launched = launch(&handles, call, false).await?;
+    if let Some(refused) = conflicts(&handles, &launched, false).await {
+        return Ok(refused);
+    }
+    let stream = follow::stream(Arc::clone(&handles), launched.agent.tenant, launched.task);
+    Ok(launched.mark(stream))
+}
+
+async fn start(handles: &Handles, call: AgentCall) -> Result<Response, ApiError> {
+    let mut launched = launch(handles, call, false).await?;
+    if let Some(refused) = conflicts(handles, &launched, false).await {
+        return Ok(refused);
+    }
+    // It may be running by now; what is answered is what was accepted.
+    Ok(match launched.wait(handles).await {
+        Ok(task) => launched.mark(json(StatusCode::OK, &TaskDetails::as_created(&task))),
+        Err(error) => launched.mark(error.into_response()),
+    })
+}
+
+async fn conflicts(handles: &Handles, launched: &Launched, waits: bool) -> Option<Response> {
+    let mut response = launched.refuse_conflicts(handles, waits).await.err()?.into_response();
+    if launched.replayed == Some(true) {
+        mark_task(response.headers_mut(), launched.task);
+    }
+    Some(response)
+}
+
+async fn resolve(
+    handles: &Handles,
+    tenant: TenantCaller,
+    named: &Named,
+    request: Request<Body>,
+) -> Result<AgentCall, ApiError> {
+    let agent: AgentId = named.id("id", "Agent")?;
+    let caller = handles.access.caller_of(tenant, agent).await?;
+    let caller = caller.ok_or_else(|| ApiError::not_found("Agent"))?;
+    let (head, body) = request.into_parts();
+    let request_id = request_id(&head);
+    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let arrival = Arrival::read_invocation(RequestParts {
+        method: head.method,
+        path: head.uri.path().to_owned(),
+        // Nothing of an invocation travels in the query.
+        query: String::new(),
+        pairs: Vec::new(),
+        headers: head.headers,
+        body,
+        request_id,
+    })?;
+    Ok(invocation::resolve(caller, &arrival)?)
+}

@@ -1,0 +1,114 @@
+//! `/api/agent_webhook`: an agent's own webhook URL, as DocsGPT hands it out (CONTRACT D5). With a key of
+//! the agent's tenant or of an operator, in `x-api-key` or as a bearer token.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, StatusCode, Uri};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::ApiError;
+use super::extract::{header_key_or_bearer, json};
+use super::responses::HookUrlErrors;
+use super::{Handle, Handles};
+use crate::access::AdminCaller;
+use crate::ids::AgentId;
+use crate::intake;
+use crate::secrets::PlainSecret;
+
+/// Which agent.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(
+    dead_code,
+    reason = "documentation: the query is read by hand, for errors in DocsGPT's shape"
+)]
+pub(super) struct WebhookAsked {
+    /// The agent's id.
+    id: String,
+}
+
+/// Where an agent's webhook is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WebhookUrl {
+    success: bool,
+    /// Whoever knows it can trigger the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_url: Option<String>,
+}
+
+/// The URL of an agent's webhook. It is minted once and stays the same until it is rotated.
+#[utoipa::path(get, path = "/api/agent_webhook", tag = "DocsGPT", params(WebhookAsked),
+    responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
+pub(super) async fn read(
+    State(handles): Handle,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let (owner, agent) = owner(&handles, &headers, &uri).await?;
+    let token = handles.webhooks.token(owner.tenant(), agent).await.map_err(shaped)?;
+    let token = token.ok_or_else(|| {
+        let detail = "the webhook was revoked; rotate it to get a new one";
+        ApiError::caller(404, detail).shaped_as_docsgpt()
+    })?;
+    Ok(answer(&handles, Some(&token)))
+}
+
+/// A new URL; the one before ends at once.
+#[utoipa::path(post, path = "/api/agent_webhook/rotate", tag = "DocsGPT", params(WebhookAsked),
+    responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
+pub(super) async fn rotate(
+    State(handles): Handle,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let (owner, agent) = owner(&handles, &headers, &uri).await?;
+    let token = handles.webhooks.rotate(owner.tenant(), agent).await.map_err(shaped)?;
+    handles.access.forget();
+    Ok(answer(&handles, Some(&token)))
+}
+
+/// Ends the URL at once, without a new one.
+#[utoipa::path(delete, path = "/api/agent_webhook", tag = "DocsGPT", params(WebhookAsked),
+    responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
+pub(super) async fn revoke(
+    State(handles): Handle,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let (owner, agent) = owner(&handles, &headers, &uri).await?;
+    handles.store.revoke_webhook(owner.tenant(), agent).await.map_err(shaped)?;
+    handles.access.forget();
+    Ok(answer(&handles, None))
+}
+
+async fn owner(
+    handles: &Handles,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<(AdminCaller, AgentId), ApiError> {
+    let key = header_key_or_bearer(headers).map_err(ApiError::shaped_as_docsgpt)?;
+    if key.is_none() {
+        return Err(ApiError::from(crate::access::Denied::NoKey).shaped_as_docsgpt());
+    }
+    let pairs = intake::decode_query(uri.query().unwrap_or_default());
+    let pairs = pairs.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?;
+    let id = pairs.into_iter().find(|(name, id)| name == "id" && !id.is_empty());
+    let (_, id) = id.ok_or_else(|| ApiError::caller(400, "ID is required").shaped_as_docsgpt())?;
+    let unknown = || ApiError::not_found("Agent").shaped_as_docsgpt();
+    // What cannot be an id is asked for all the same, so that a wrong key is told first.
+    let agent: Option<AgentId> = id.parse().ok();
+    let asked = agent.unwrap_or_else(AgentId::random);
+    let owner = handles.access.webhook_owner(key.as_deref(), asked).await;
+    let owner = owner.map_err(|denied| ApiError::from(denied).shaped_as_docsgpt())?;
+    Ok((owner.ok_or_else(unknown)?, agent.ok_or_else(unknown)?))
+}
+
+fn answer(handles: &Handles, token: Option<&PlainSecret>) -> Response {
+    let webhook_url = token.map(|token| handles.webhook_url(token));
+    json(StatusCode::OK, &WebhookUrl { success: true, webhook_url })
+}
+
+fn shaped(error: crate::store::StoreError) -> ApiError {
+    ApiError::from(error).shaped_as_docsgpt()
+}

@@ -1,0 +1,128 @@
+//! CloudEvents over HTTP, version 1.0 (HTTP protocol binding, section 3): an event whose attributes
+//! travel in headers (binary mode) is put together as the JSON event that the structured mode would have
+//! sent, so that mappings and agents see one shape.
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName};
+use serde_json::Value;
+
+use super::IntakeError;
+use super::body::{Declared, declared};
+use crate::call::Payload;
+
+/// The header that marks an event in binary mode.
+pub(super) const MARK: &str = "ce-specversion";
+
+/// What every event has.
+const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
+
+/// Versions of the specification that are read.
+const VERSIONS: [&str; 2] = ["1.0", "0.3"];
+
+/// The event of a request in binary mode. None where it is not one.
+///
+/// # Errors
+/// 400 where it says that it is an event and lacks what each has, or where its data is not what it is
+/// declared as.
+pub(super) fn binary(headers: &HeaderMap, body: &Bytes) -> Result<Option<Payload>, IntakeError> {
+    if !headers.contains_key(MARK) {
+        return Ok(None);
+    }
+    let mut event: Vec<(&str, String)> = Vec::new();
+    for name in headers.keys().filter_map(|name| name.as_str().strip_prefix("ce-")) {
+        event.push((name, attribute(headers, name)?));
+    }
+    for required in REQUIRED {
+        if !event.iter().any(|(name, value)| *name == required && !value.is_empty()) {
+            return Err(IntakeError::bad(&format!("the CloudEvent has no ce-{required}")));
+        }
+    }
+    check_version(event.iter().find(|(name, _)| *name == "specversion").map(|(_, v)| v.as_str()))?;
+    let mut fields: Vec<String> = event
+        .iter()
+        .map(|(name, value)| field(name, &Value::from(value.as_str()).to_string()))
+        .collect();
+    if let Some(declared) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) {
+        fields.push(field("datacontenttype", &Value::from(declared).to_string()));
+    }
+    fields.extend(data(headers, body)?);
+    let text = format!("{{{}}}", fields.join(","));
+    let event = Payload::parse(text.into());
+    event.map(Some).map_err(|error| IntakeError::bad(&error.to_string()))
+}
+
+/// Checks an event in structured mode: what is declared as one has to be one.
+///
+/// # Errors
+/// 400 naming what is missing.
+pub(super) fn check_structured(headers: &HeaderMap, event: &Payload) -> Result<(), IntakeError> {
+    let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/cloudevents+json") {
+        return Ok(());
+    }
+    let text = |name: &str| serde_json::from_str::<String>(event.find(&format!("/{name}"))?).ok();
+    for required in REQUIRED {
+        if text(required).is_none_or(|value| value.is_empty()) {
+            return Err(IntakeError::bad(&format!("the CloudEvent has no {required}")));
+        }
+    }
+    check_version(text("specversion").as_deref())
+}
+
+fn check_version(version: Option<&str>) -> Result<(), IntakeError> {
+    if version.is_some_and(|version| VERSIONS.contains(&version)) {
+        return Ok(());
+    }
+    Err(IntakeError::bad("the CloudEvent's specversion is neither 1.0 nor 0.3"))
+}
+
+/// One attribute's header, its percent-encoding undone (section 3.1.3.2).
+fn attribute(headers: &HeaderMap, name: &str) -> Result<String, IntakeError> {
+    let wrong = |why: &str| IntakeError::bad(&format!("the header ce-{name} {why}"));
+    if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        || name == "data"
+    {
+        return Err(wrong("is no attribute of a CloudEvent"));
+    }
+    let header = HeaderName::from_bytes(format!("ce-{name}").as_bytes());
+    let mut values = header.iter().flat_map(|header| headers.get_all(header));
+    let value = values.next().ok_or_else(|| wrong("is missing"))?;
+    if values.next().is_some() {
+        return Err(wrong("was sent more than once"));
+    }
+    let decoded = percent_encoding::percent_decode(value.as_bytes()).decode_utf8();
+    decoded.map(|text| text.trim().to_owned()).map_err(|_| wrong("is not UTF-8"))
+}
+
+/// The event's data: JSON as it came, any other text as a string, other bytes in base64 (JSON event
+/// format, section 3.1.1).
+fn data(headers: &HeaderMap, body: &Bytes) -> Result<Option<String>, IntakeError> {
+    let declared = declared(headers)?;
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let json = match Payload::parse(body.clone()) {
+        Ok(json) if matches!(declared, Declared::Json | Declared::Nothing) => Some(json),
+        Err(error) if declared == Declared::Json => {
+            return Err(IntakeError::bad(&error.to_string()));
+        }
+        _ => None,
+    };
+    if let Some(json) = json {
+        return Ok(Some(field("data", json.text())));
+    }
+    Ok(Some(match std::str::from_utf8(body) {
+        Ok(text) => field("data", &Value::from(text).to_string()),
+        Err(_) => {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(body);
+            field("data_base64", &Value::from(encoded).to_string())
+        }
+    }))
+}
+
+fn field(name: &str, json: &str) -> String {
+    format!("{}:{json}", Value::from(name))
+}

@@ -1,0 +1,149 @@
+//! `POST …/invoke` of the REST surface and its aliases (CONTRACT section 2): a typed body instead of
+//! parameters, and no mapping.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{AnswerWanted, Arrival, IntakeError, Prefer, idempotency};
+use crate::access::Caller;
+use crate::ids::ThreadId;
+use crate::intake::AgentCall;
+use crate::tasks::{Input, User};
+
+/// What is asked of an agent. Fields that are not listed are ignored, as the product does.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct Invocation {
+    /// Which conversation it continues: a name of the caller's own, or the id of an earlier task.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    id: Option<TextOrNumber>,
+    input: InvocationInput,
+    /// Further data for the agent; it is fenced as data.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    payload_extension: Option<Box<RawValue>>,
+    /// Further text for the agent; it is fenced as data.
+    #[serde(default)]
+    additional_context: Option<String>,
+    /// What the answer should look like; it is fenced as data.
+    #[serde(default)]
+    expected_output: Option<String>,
+    /// `sdk` where the product's SDK calls.
+    #[serde(default)]
+    source: Option<String>,
+    /// Tokens for MCP servers by graph item: a bearer token, or an object of headers.
+    #[serde(default, rename = "user_tokens")]
+    #[schema(value_type = Option<Object>)]
+    _user_tokens: Option<serde::de::IgnoredAny>,
+    /// Must be empty: this version calls no MCP servers of a request.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<Object>>, max_items = 0)]
+    mcp_servers: Option<Vec<serde::de::IgnoredAny>>,
+}
+
+/// The question itself.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct InvocationInput {
+    /// What is asked.
+    #[serde(default)]
+    text: Option<String>,
+    /// Must be empty: this version takes no files.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 0)]
+    files: Option<Vec<serde::de::IgnoredAny>>,
+    /// Who it is for.
+    #[serde(default)]
+    user: Option<InvocationUser>,
+}
+
+/// Who a task is for, as far as the caller says.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct InvocationUser {
+    /// The caller's own id of the user.
+    #[serde(default)]
+    id: Option<String>,
+    /// Address, not verified.
+    #[serde(default)]
+    email: Option<String>,
+    /// First name.
+    #[serde(default)]
+    first_name: Option<String>,
+    /// Last name.
+    #[serde(default)]
+    last_name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum TextOrNumber {
+    Text(String),
+    Number(serde_json::Number),
+}
+
+/// Resolves a request of the REST surface.
+///
+/// # Errors
+/// [`IntakeError::Request`] with 422 where the body is JSON of another shape; no task exists then.
+pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeError> {
+    let unprocessable = |detail: String| IntakeError::Request { status: 422, detail };
+    let body: Invocation = serde_json::from_str(arrival.incoming.payload.text())
+        .map_err(|error| unprocessable(format!("the body is not as documented: {error}")))?;
+    for (name, is_empty) in [
+        ("input.files", body.input.files.as_ref().is_none_or(Vec::is_empty)),
+        ("mcp_servers", body.mcp_servers.as_ref().is_none_or(Vec::is_empty)),
+    ] {
+        if !is_empty {
+            return Err(unprocessable(format!(
+                "{name} cannot be accepted: this version takes none"
+            )));
+        }
+    }
+    let thread = match &body.id {
+        None => None,
+        Some(TextOrNumber::Text(text)) if text.is_empty() => None,
+        Some(TextOrNumber::Text(text)) => Some(text.parse::<ThreadId>()),
+        Some(TextOrNumber::Number(number)) => Some(number.to_string().parse()),
+    };
+    let thread = thread.transpose().map_err(|error| unprocessable(format!("id: {error}")))?;
+    let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let user = body.input.user.map_or_else(User::default, |user| User {
+        id: filled(user.id),
+        email: filled(user.email),
+        first_name: filled(user.first_name),
+        last_name: filled(user.last_name),
+    });
+    let payload = context(
+        body.payload_extension.as_deref(),
+        [
+            ("additional_context", body.additional_context.as_deref()),
+            ("expected_output", body.expected_output.as_deref()),
+        ],
+    );
+    let source = if body.source.as_deref() == Some("sdk") { "sdk" } else { "api" };
+    Ok(AgentCall {
+        idempotency: idempotency(arrival)?,
+        caller,
+        input: Input { prompt: filled(body.input.text), payload, user },
+        thread,
+        wanted: AnswerWanted {
+            prefer: Prefer::of(&arrival.incoming.headers),
+            ..AnswerWanted::default()
+        },
+        mapping: None,
+        user_tokens: arrival.user_tokens.clone(),
+        source,
+        request_id: arrival.request_id,
+    })
+}
+
+/// What comes with the question, as one JSON object.
+fn context(extension: Option<&RawValue>, texts: [(&str, Option<&str>); 2]) -> String {
+    let extension = extension.map(RawValue::get).filter(|json| !matches!(*json, "null" | "{}"));
+    let extension = extension.map(|json| format!("\"payload_extension\":{json}"));
+    let texts = texts.into_iter().filter_map(|(name, text)| {
+        let text = text.filter(|text| !text.is_empty())?;
+        Some(format!("\"{name}\":{}", serde_json::Value::from(text)))
+    });
+    let fields: Vec<String> = extension.into_iter().chain(texts).collect();
+    format!("{{{}}}", fields.join(","))
+}

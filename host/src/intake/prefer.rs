@@ -1,0 +1,95 @@
+//! What a caller prefers of the waiting: the header `Prefer` (RFC 7240).
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+/// Preferences that this gateway knows. Whatever else is preferred, or is not understood, is ignored, as
+/// RFC 7240 section 2 wants it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Prefer {
+    /// To be answered after so long at the latest (section 4.3). Never longer than the settings let
+    /// anybody wait.
+    pub wait: Option<Duration>,
+    /// To be answered at once (section 4.1).
+    pub respond_async: bool,
+}
+
+impl Prefer {
+    /// Reads every `Prefer` header. Of a preference that is repeated the first one counts.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut prefer = Self::default();
+        let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        for preference in values.flat_map(|value| value.split(',')) {
+            // Parameters of a preference stand behind semicolons; none of ours has any.
+            let preference = preference.split(';').next().unwrap_or_default().trim();
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            if name.trim().eq_ignore_ascii_case("respond-async") {
+                prefer.respond_async = true;
+            }
+            if name.trim().eq_ignore_ascii_case("wait") && prefer.wait.is_none() {
+                let seconds = value.trim().trim_matches('"').parse::<u32>();
+                prefer.wait = seconds.ok().map(|seconds| Duration::from_secs(seconds.into()));
+            }
+        }
+        prefer
+    }
+
+    /// How long to wait where the settings allow `most`.
+    #[must_use]
+    pub fn wait_of(self, most: Duration) -> Duration {
+        if self.respond_async { Duration::ZERO } else { self.wait.unwrap_or(most).min(most) }
+    }
+
+    /// What the header `Preference-Applied` says (section 3).
+    #[must_use]
+    pub fn applied(self, most: Duration) -> Option<String> {
+        if self.respond_async {
+            return Some("respond-async".to_owned());
+        }
+        // A longer wait than anybody's is not applied.
+        let wait = self.wait.filter(|wait| *wait <= most)?;
+        Some(format!("wait={}", wait.as_secs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: &[&'static str]) -> Prefer {
+        let values = values.iter().map(|value| http::HeaderValue::from_static(value));
+        Prefer::of(
+            &values.map(|value| (http::header::HeaderName::from_static("prefer"), value)).collect(),
+        )
+    }
+
+    #[test]
+    fn preferences_are_read_and_the_rest_is_ignored() {
+        let wait = |seconds| Some(Duration::from_secs(seconds));
+        for (values, expected) in [
+            (&["wait=5"][..], Prefer { wait: wait(5), respond_async: false }),
+            (&["respond-async, wait=10"], Prefer { wait: wait(10), respond_async: true }),
+            (
+                &["return=minimal; x=1", "Wait = \"7\""],
+                Prefer { wait: wait(7), respond_async: false },
+            ),
+            (&["wait=1, wait=9"], Prefer { wait: wait(1), respond_async: false }),
+            (&["wait", "wait=-1", "wait=x", "", ",;="], Prefer::default()),
+        ] {
+            assert_eq!(of(values), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_the_settings_allow() {
+        let most = Duration::from_secs(60);
+        assert_eq!(of(&["wait=5"]).wait_of(most), Duration::from_secs(5));
+        assert_eq!(of(&["wait=500"]).wait_of(most), most);
+        assert_eq!(of(&[]).wait_of(most), most);
+        assert_eq!(of(&["wait=5, respond-async"]).wait_of(most), Duration::ZERO);
+        assert_eq!(of(&["wait=5"]).applied(most).as_deref(), Some("wait=5"));
+        assert_eq!(of(&["wait=500"]).applied(most), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! Who follows which task in this process: synchronous callers until its end, event streams moment by
+//! moment, and whoever wants to stop it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::ids::TaskId;
+use crate::trace::log::{Log, Moment, Progress};
+
+/// The tasks that run here or that somebody follows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Watching(Arc<Mutex<HashMap<TaskId, Entry>>>);
+
+#[derive(Debug, Default)]
+struct Entry {
+    log: Arc<Log>,
+    /// How to stop its run. None: it does not run in this process.
+    stop: Option<CancellationToken>,
+    followers: usize,
+}
+
+impl Watching {
+    /// Follows a task, whether it runs already, is yet to run, or is unknown here.
+    pub(super) fn follow(&self, task: TaskId) -> Follower {
+        let mut entries = self.lock();
+        let entry = entries.entry(task).or_default();
+        entry.followers += 1;
+        let log = Arc::clone(&entry.log);
+        let progress = log.progress();
+        Follower { task, watching: self.clone(), log, progress, seen: 0 }
+    }
+
+    /// Says that a task runs here from now on, until what this gives is dropped.
+    pub(super) fn begin(&self, task: TaskId) -> Running {
+        let stop = CancellationToken::new();
+        let mut entries = self.lock();
+        let entry = entries.entry(task).or_default();
+        entry.stop = Some(stop.clone());
+        entry.log.push(Moment::Began);
+        Running { task, watching: self.clone(), log: Arc::clone(&entry.log), stop }
+    }
+
+    /// Asks the run of a task to stop. False where it does not run here.
+    pub(super) fn stop(&self, task: TaskId) -> bool {
+        let entries = self.lock();
+        let stop = entries.get(&task).and_then(|entry| entry.stop.as_ref());
+        stop.map(CancellationToken::cancel).is_some()
+    }
+
+    /// Tells whoever follows that the task's end is stored.
+    pub(super) fn ended(&self, task: TaskId) {
+        if let Some(entry) = self.lock().get(&task) {
+            entry.log.end();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a task that neither runs here nor is followed.
+    fn forget_idle(entries: &mut HashMap<TaskId, Entry>, task: TaskId) {
+        if entries.get(&task).is_some_and(|entry| entry.followers == 0 && entry.stop.is_none()) {
+            entries.remove(&task);
+        }
+    }
+}
+
+/// A run in this process.
+#[derive(Debug)]
+pub(super) struct Running {
+    task: TaskId,
+    watching: Watching,
+    /// Where its steps go.
+    pub(super) log: Arc<Log>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Comes when somebody asks it to stop.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut entries = self.watching.lock();
+        if let Some(entry) = entries.get_mut(&self.task) {
+            entry.stop = None;
+        }
+        Watching::forget_idle(&mut entries, self.task);
+    }
+}
+
+/// A place among those who follow a task; dropping it changes nothing for the task.
+#[derive(Debug)]
+pub struct Follower {
+    task: TaskId,
+    watching: Watching,
+    log: Arc<Log>,
+    progress: watch::Receiver<Progress>,
+    seen: usize,
+}
+
+impl Follower {
+    /// Comes when the task's end is stored by this process; never where another one does.
+    pub async fn ended(&mut self) {
+        // The sender lives in the log that this holds.
+        let _ = self.progress.wait_for(|progress| progress.ended).await;
+    }
+
+    /// Comes when there is a moment that was not taken yet, or the end.
+    pub async fn changed(&mut self) {
+        let seen = self.seen;
+        let news = |progress: &Progress| progress.ended || progress.moments > seen;
+        let _ = self.progress.wait_for(news).await;
+    }
+
+    /// The moments since they were last taken.
+    pub fn take(&mut self) -> Vec<Moment> {
+        let moments = self.log.since(self.seen);
+        self.seen += moments.len();
+        moments
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut entries = self.watching.lock();
+        if let Some(entry) = entries.get_mut(&self.task) {
+            entry.followers = entry.followers.saturating_sub(1);
+        }
+        Watching::forget_idle(&mut entries, self.task);
+    }
+}

@@ -1,0 +1,122 @@
+//! API keys and operator keys: stored by their hashes, listed and revoked by ids of their own.
+
+use super::rows;
+use super::tenants::changed;
+use super::writer::{Refusal, Session, Write, WriteAlone};
+use super::{Store, StoreError};
+use crate::ids::{KeyId, TenantId};
+use crate::secrets::SecretHash;
+use crate::tenants::{Key, KeyHolder, NewKey};
+
+impl Store {
+    /// Stores a key by its hash. Nothing changes where this holder has it already: a revoked key stays
+    /// revoked.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where somebody else has the key, [`StoreError::Missing`] where the
+    /// tenant does not exist.
+    pub async fn put_key(&self, key: NewKey) -> Result<(), StoreError> {
+        self.write(PutKey(key)).await
+    }
+
+    /// Who has this key. None where nobody has, or where it is expired or revoked.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn key_holder(&self, hash: SecretHash) -> Result<Option<KeyHolder>, StoreError> {
+        let query = sqlx::query(
+            "SELECT holder, tenant_id, admin FROM keys WHERE hash = ? AND revoked_at IS NULL \
+             AND (expires_at IS NULL OR expires_at > ?)",
+        )
+        .bind(hash.as_bytes().as_slice())
+        .bind(self.now().micros());
+        self.one("look up a key", query, rows::key_holder).await
+    }
+
+    /// The keys of a tenant, or the operators' where none is named; oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn keys(&self, tenant: Option<TenantId>) -> Result<Vec<Key>, StoreError> {
+        let query = sqlx::query(
+            "SELECT holder, tenant_id, admin, id, name, created_at, expires_at, revoked_at \
+             FROM keys WHERE tenant_id IS ? ORDER BY created_at, id",
+        )
+        .bind(tenant.as_ref().map(|tenant| tenant.as_bytes().as_slice()));
+        self.many("list the keys", query, rows::key).await
+    }
+
+    /// Ends a key of a tenant, or of the operators where none is named. A key that was revoked before
+    /// stays as it is. False where there is no such key.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn revoke_key(
+        &self,
+        tenant: Option<TenantId>,
+        key: KeyId,
+    ) -> Result<bool, StoreError> {
+        self.write(RevokeKey { tenant, key }).await
+    }
+}
+
+struct PutKey(NewKey);
+
+impl Write for PutKey {
+    type Answer = ();
+    const OPERATION: &'static str = "store a key";
+}
+
+impl WriteAlone for PutKey {
+    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+        let key = &self.0;
+        let (holder, tenant, admin) = match &key.holder {
+            KeyHolder::Tenant(tenant) => ("tenant", Some(tenant), false),
+            KeyHolder::Admin(tenant) => ("tenant", Some(tenant), true),
+            KeyHolder::Operator => ("operator", None, false),
+        };
+        // The update changes nothing: it is there to count the key as found if it is this holder's.
+        let stored = sqlx::query(
+            "INSERT INTO keys (hash, holder, tenant_id, admin, id, name, created_at, expires_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (hash) DO UPDATE SET holder = holder \
+             WHERE holder = excluded.holder AND tenant_id IS excluded.tenant_id \
+             AND admin = excluded.admin",
+        )
+        .bind(key.hash.as_bytes().as_slice())
+        .bind(holder)
+        .bind(tenant.map(|tenant| tenant.as_bytes().as_slice()))
+        .bind(admin)
+        .bind(key.id.as_bytes().as_slice())
+        .bind(&key.name)
+        .bind(session.now.micros())
+        .bind(key.expires_at.map(crate::clock::Timestamp::micros))
+        .execute(&mut *session.db)
+        .await?;
+        changed::<Self>(&stored, "somebody else has the key")
+    }
+}
+
+struct RevokeKey {
+    tenant: Option<TenantId>,
+    key: KeyId,
+}
+
+impl Write for RevokeKey {
+    type Answer = bool;
+    const OPERATION: &'static str = "revoke a key";
+}
+
+impl WriteAlone for RevokeKey {
+    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+        let revoked = sqlx::query(
+            "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ? AND tenant_id IS ?",
+        )
+        .bind(session.now.micros())
+        .bind(self.key.as_bytes().as_slice())
+        .bind(self.tenant.as_ref().map(|tenant| tenant.as_bytes().as_slice()))
+        .execute(&mut *session.db)
+        .await?;
+        Ok(revoked.rows_affected() > 0)
+    }
+}

@@ -1,0 +1,127 @@
+//! Lists of a tenant's tasks, and the look-ups by which a conversation is found.
+
+use sqlx::Row as _;
+
+use super::rows;
+use super::{Store, StoreError};
+use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
+use crate::tasks::{SHOWN_RESULT_CHARS_MAX, Slice, TaskFilter, TaskSummary};
+
+/// The largest total that a list counts to. Counting further would walk a tenant's whole past for a
+/// number that nobody pages through.
+const COUNT_MAX: i64 = 100_000;
+
+/// The conditions of a filter, with or without a user: the planner takes the index of whichever it is.
+macro_rules! filtered {
+    ($before:literal, $user:literal, $after:literal) => {
+        concat!(
+            $before,
+            " FROM tasks t WHERE t.tenant_id = ?1 AND ",
+            $user,
+            " AND (?3 IS NULL OR t.agent_id = ?3) AND (?4 IS NULL OR t.status = ?4) ",
+            $after
+        )
+    };
+}
+
+macro_rules! list {
+    ($user:literal) => {
+        filtered!(
+            "SELECT t.id, t.agent_id, t.thread, t.user_id, t.status, t.source, \
+             substr(t.result, 1, ?7), t.created_at, \
+             coalesce(t.finished_at, t.started_at, t.created_at)",
+            $user,
+            "ORDER BY t.sequence DESC LIMIT ?5 OFFSET ?6"
+        )
+    };
+}
+
+macro_rules! count {
+    ($user:literal) => {
+        concat!("SELECT count(*) FROM (", filtered!("SELECT 1", $user, "LIMIT ?5"), ")")
+    };
+}
+
+const LIST: &str = list!("?2 IS NULL");
+const LIST_OF_USER: &str = list!("t.user_id = ?2");
+const COUNT: &str = count!("?2 IS NULL");
+const COUNT_OF_USER: &str = count!("t.user_id = ?2");
+
+impl Store {
+    /// The tenant's tasks that a filter lets through, newest first, and how many there are in all,
+    /// counted up to 100,000.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn list_tasks(
+        &self,
+        tenant: TenantId,
+        filter: &TaskFilter,
+        slice: Slice,
+    ) -> Result<(Vec<TaskSummary>, u64), StoreError> {
+        self.read_list(tenant, filter, slice)
+            .await
+            .map_err(|error| StoreError::database("list tasks", error))
+    }
+
+    async fn read_list(
+        &self,
+        tenant: TenantId,
+        filter: &TaskFilter,
+        slice: Slice,
+    ) -> sqlx::Result<(Vec<TaskSummary>, u64)> {
+        let (list, count) = match filter.user {
+            Some(_) => (LIST_OF_USER, COUNT_OF_USER),
+            None => (LIST, COUNT),
+        };
+        let bound = |text: &'static str| {
+            sqlx::query(text)
+                .bind(tenant.as_bytes().as_slice())
+                .bind(filter.user.as_deref())
+                .bind(filter.agent.as_ref().map(|agent| agent.as_bytes().as_slice()))
+                .bind(filter.status.map(|status| status.as_str()))
+        };
+        let counting = bound(count).bind(COUNT_MAX);
+        let total: i64 = counting.fetch_one(&self.0.lists).await?.try_get(0)?;
+        let listing = bound(list).bind(slice.limit).bind(slice.offset).bind(SHOWN_RESULT_CHARS_MAX);
+        let rows = listing.fetch_all(&self.0.lists).await?;
+        let tasks = rows.iter().map(rows::task_summary).collect::<Result<_, _>>()?;
+        Ok((tasks, u64::try_from(total).unwrap_or_default()))
+    }
+
+    /// The newest task of a thread of this tenant, whichever agent it is with.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn newest_in_thread(
+        &self,
+        tenant: TenantId,
+        thread: &ThreadId,
+    ) -> Result<Option<TaskId>, StoreError> {
+        let query = sqlx::query(
+            "SELECT id FROM tasks WHERE tenant_id = ? AND thread = ? ORDER BY sequence DESC LIMIT 1",
+        )
+        .bind(tenant.as_bytes().as_slice())
+        .bind(thread.as_str());
+        self.one("find a conversation", query, |row| rows::task_id(row, 0)).await
+    }
+
+    /// The thread that an agent's task belongs to; a task that began one of its own names it by its id.
+    /// None where the agent has no such task.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn thread_of(
+        &self,
+        tenant: TenantId,
+        agent: AgentId,
+        task: TaskId,
+    ) -> Result<Option<Option<String>>, StoreError> {
+        let query =
+            sqlx::query("SELECT thread FROM tasks WHERE id = ? AND tenant_id = ? AND agent_id = ?")
+                .bind(task.as_bytes().as_slice())
+                .bind(tenant.as_bytes().as_slice())
+                .bind(agent.as_bytes().as_slice());
+        self.one("find a conversation", query, |row| row.try_get(0)).await
+    }
+}

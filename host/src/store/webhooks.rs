@@ -1,0 +1,129 @@
+//! Agents' own webhooks: which generation of the token is in force, and the look-up by its hash.
+
+use super::rows::{self, select_agents};
+use super::writer::{Refusal, Session, Write, WriteAlone};
+use super::{Store, StoreError};
+use crate::ids::{AgentId, TenantId};
+use crate::secrets::SecretHash;
+use crate::tenants::{Agent, Webhook};
+
+impl Store {
+    /// The webhook of an agent of this tenant. None where it was never given one.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn webhook(
+        &self,
+        tenant: TenantId,
+        agent: AgentId,
+    ) -> Result<Option<Webhook>, StoreError> {
+        let query = sqlx::query(
+            "SELECT generation, revoked_at FROM webhooks WHERE tenant_id = ? AND agent_id = ?",
+        )
+        .bind(tenant.as_bytes().as_slice())
+        .bind(agent.as_bytes().as_slice());
+        self.one("read a webhook", query, rows::webhook).await
+    }
+
+    /// Makes this the agent's webhook token, if its generation is above the one in force; the one before
+    /// is no longer found. Nothing changes otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where another agent has the token, [`StoreError::Missing`] where the
+    /// tenant has no such agent.
+    pub async fn put_webhook(
+        &self,
+        tenant: TenantId,
+        agent: AgentId,
+        generation: u32,
+        token: SecretHash,
+    ) -> Result<(), StoreError> {
+        self.write(PutWebhook { tenant, agent, generation, token }).await
+    }
+
+    /// Ends the webhook of an agent: its token is no longer found. False where it has none.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn revoke_webhook(
+        &self,
+        tenant: TenantId,
+        agent: AgentId,
+    ) -> Result<bool, StoreError> {
+        self.write(RevokeWebhook { tenant, agent }).await
+    }
+
+    /// The agent whose webhook has this token. The token is all that its caller knows, so this takes
+    /// no tenant: it finds out whose agent it is.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn agent_by_webhook_token(
+        &self,
+        token: SecretHash,
+    ) -> Result<Option<Agent>, StoreError> {
+        let query = sqlx::query(select_agents!(
+            "JOIN webhooks w ON a.tenant_id = w.tenant_id AND a.id = w.agent_id \
+             WHERE w.token_hash = ? AND w.revoked_at IS NULL"
+        ))
+        .bind(token.as_bytes().as_slice());
+        self.one("look up a webhook", query, rows::agent).await
+    }
+}
+
+struct PutWebhook {
+    tenant: TenantId,
+    agent: AgentId,
+    generation: u32,
+    token: SecretHash,
+}
+
+impl Write for PutWebhook {
+    type Answer = ();
+    const OPERATION: &'static str = "store a webhook token";
+}
+
+impl WriteAlone for PutWebhook {
+    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+        sqlx::query(
+            "INSERT INTO webhooks (tenant_id, agent_id, generation, token_hash, created_at) \
+             VALUES (?, ?, ?, ?, ?) ON CONFLICT (tenant_id, agent_id) DO UPDATE \
+             SET generation = excluded.generation, token_hash = excluded.token_hash, \
+                 created_at = excluded.created_at, revoked_at = NULL \
+             WHERE generation < excluded.generation",
+        )
+        .bind(self.tenant.as_bytes().as_slice())
+        .bind(self.agent.as_bytes().as_slice())
+        .bind(self.generation)
+        .bind(self.token.as_bytes().as_slice())
+        .bind(session.now.micros())
+        .execute(&mut *session.db)
+        .await?;
+        Ok(())
+    }
+}
+
+struct RevokeWebhook {
+    tenant: TenantId,
+    agent: AgentId,
+}
+
+impl Write for RevokeWebhook {
+    type Answer = bool;
+    const OPERATION: &'static str = "revoke a webhook";
+}
+
+impl WriteAlone for RevokeWebhook {
+    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+        let revoked = sqlx::query(
+            "UPDATE webhooks SET revoked_at = coalesce(revoked_at, ?) \
+             WHERE tenant_id = ? AND agent_id = ?",
+        )
+        .bind(session.now.micros())
+        .bind(self.tenant.as_bytes().as_slice())
+        .bind(self.agent.as_bytes().as_slice())
+        .execute(&mut *session.db)
+        .await?;
+        Ok(revoked.rows_affected() > 0)
+    }
+}

@@ -1,0 +1,130 @@
+//! What a run writes its steps into while it goes on, and what others follow it in.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::{Step, ToolCall};
+use crate::clock::Timestamp;
+
+/// Something that happened in a run, as whoever follows it learns of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Moment {
+    /// An attempt at the run began.
+    Began,
+    /// A tool was called and has not answered yet.
+    Called {
+        /// When.
+        at: Timestamp,
+        /// What.
+        call: ToolCall,
+    },
+    /// A step is over; it stands in the trace like this.
+    Did(Step),
+}
+
+/// How far a log is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Moments so far.
+    pub moments: usize,
+    /// Whether nothing follows, because the task's end is stored.
+    pub ended: bool,
+}
+
+/// The moments of one task in this process, in order. Its steps are redacted before they get in here, so
+/// that nobody who follows sees more than the trace will hold.
+#[derive(Debug, Default)]
+pub struct Log {
+    moments: Mutex<Vec<Moment>>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Log {
+    /// Adds a moment and wakes whoever follows.
+    pub fn push(&self, moment: Moment) {
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        moments.push(moment);
+        let moments = moments.len();
+        self.progress.send_modify(|progress| progress.moments = moments);
+    }
+
+    /// Says that the task's end is stored.
+    pub fn end(&self) {
+        self.progress.send_modify(|progress| progress.ended = true);
+    }
+
+    /// Tells of every change from now on; the state of now counts as seen.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// The moments from this one on.
+    pub fn since(&self, first: usize) -> Vec<Moment> {
+        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        moments.get(first..).unwrap_or_default().to_vec()
+    }
+
+    /// The steps of the attempt that began last.
+    pub fn steps(&self) -> Vec<Step> {
+        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = moments.iter().rposition(|moment| *moment == Moment::Began);
+        let attempt = moments.get(begun.unwrap_or_default()..).unwrap_or_default();
+        let steps = attempt.iter().filter_map(|moment| match moment {
+            Moment::Did(step) => Some(step.clone()),
+            Moment::Began | Moment::Called { .. } => None,
+        });
+        steps.collect()
+    }
+}
+
+/// The moments that these steps were, for whoever comes after the run.
+#[must_use]
+pub fn replay(steps: Vec<Step>) -> Vec<Moment> {
+    let mut moments = Vec::with_capacity(steps.len());
+    for step in steps {
+        if let super::Event::Tool { call, .. } = &step.event {
+            moments.push(Moment::Called { at: step.at, call: call.clone() });
+        }
+        moments.push(Moment::Did(step));
+    }
+    moments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Event;
+
+    fn step(event: Event) -> Step {
+        Step { at: Timestamp::from_micros(1), micros: 2, event }
+    }
+
+    #[test]
+    fn what_is_replayed_is_what_was_followed() {
+        let call = ToolCall { id: "1".into(), name: "t".into(), arguments: "{}".into() };
+        let prompt = step(Event::Prompt { text: "hi".into() });
+        let tool = step(Event::Tool {
+            call: call.clone(),
+            plugin: None,
+            result: "1".into(),
+            is_error: false,
+            logs: Vec::new(),
+        });
+        let log = Log::default();
+        log.push(Moment::Began);
+        log.push(Moment::Did(prompt.clone()));
+        log.push(Moment::Began);
+        for moment in [
+            Moment::Did(prompt.clone()),
+            Moment::Called { at: tool.at, call },
+            Moment::Did(tool.clone()),
+        ] {
+            log.push(moment);
+        }
+        assert_eq!(log.steps(), [prompt, tool], "of the last attempt only");
+        assert_eq!(replay(log.steps()), log.since(3));
+        log.end();
+        assert_eq!(*log.progress().borrow(), Progress { moments: 6, ended: true });
+    }
+}
