@@ -84,14 +84,15 @@ type Handle = State<Arc<Handles>>;
 /// Every route.
 pub fn router(handles: Arc<Handles>) -> Router {
     let (callers, managers, document) = routes();
-    callers
-        .merge(openapi::routes(&document))
+    // Before the layers: what is set after them does not pass through them.
+    let refused =
+        |router: Router<Arc<Handles>>| router.method_not_allowed_fallback(method_not_allowed);
+    refused(callers.merge(openapi::routes(&document)))
         .layer(layers::cors())
         .layer(from_fn(layers::allow_events))
         // A console is served from here itself: no other page has business with this.
-        .merge(managers)
+        .merge(refused(managers))
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
         .layer(from_fn(layers::identify))
         .with_state(handles)

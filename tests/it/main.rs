@@ -3,6 +3,9 @@
 //!
 //! | module | promise |
 //! |---|---|
+//! | `contract` | every row of the wire contract, one case each |
+//! | `traps` | what others get wrong, one case each |
+//! | `conveniences` | CloudEvents, waiting, request ids, browsers, errors that say what to do |
 //! | `xpander_webhook` | `POST /` takes what the documented callers send, in every shape |
 //! | `xpander_answers` | and answers it as documented: at once, later, one value, as JSON |
 //! | `precedence` | mapping before query before body, for every parameter |
@@ -24,6 +27,8 @@
 
 mod agent_runs;
 mod bad_input;
+mod contract;
+mod conveniences;
 mod docsgpt_webhook;
 mod durability;
 mod egress;
@@ -38,6 +43,7 @@ mod support;
 mod tenants_apart;
 mod threads;
 mod trace;
+mod traps;
 mod user_tokens;
 mod xpander_answers;
 mod xpander_webhook;

@@ -1,9 +1,8 @@
-//! Tokens of users travel with a request to MCP servers, and are kept nowhere (row X8). There are no
-//! MCP servers yet: until then the tokens are checked and forgotten.
+//! Tokens of users travel with a request to its run, and are kept nowhere (row X8).
 
 use serde_json::{Value, json};
 
-use crate::support::{Child, Gateway, Home};
+use crate::support::{Child, Gateway, Home, Setup};
 
 const TOKEN: &str = "user-access-token-abc123";
 
@@ -30,6 +29,40 @@ async fn x8_what_is_no_object_is_refused_without_being_repeated() {
         assert!(detail.contains("user_tokens") && !detail.contains(TOKEN), "{detail}");
     }
     assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x8_the_run_has_them_and_says_for_which_items() {
+    let gateway = Gateway::start().await;
+    let tokens = json!({"mcp-1": TOKEN, "mcp-2": {"x-session": TOKEN}});
+    let invoke = format!("/v1/agents/{}/invoke", gateway.agent);
+    let prompt = format!("repeat {TOKEN}");
+    for call in [
+        gateway.webhook("").json(&json!({"prompt": prompt, "user_tokens": tokens})),
+        gateway
+            .post(&invoke)
+            .key(&gateway.key)
+            .json(&json!({"input": {"text": prompt}, "user_tokens": tokens})),
+    ] {
+        let answer = call.expect(200).await;
+        // The offline model repeats what it got: had the run no tokens, it could not know this one.
+        assert_eq!(answer.report()["received"], "repeat [redacted]");
+        let thread = gateway.thread(&answer.task_id()).await;
+        assert_eq!(thread[0]["graph_items"], json!(["mcp-1", "mcp-2"]));
+        assert!(!json!(thread).to_string().contains(TOKEN));
+    }
+    let without = gateway.ask(json!({"prompt": prompt})).await;
+    assert_eq!(without.report()["received"], prompt);
+}
+
+#[tokio::test]
+async fn x8_after_a_restart_a_run_goes_on_without() {
+    let waiting = Setup::new().settings(|settings| settings.queue.runs_max = 0).start().await;
+    let body = json!({"prompt": "hi", "user_tokens": {"mcp-1": TOKEN}});
+    let id = waiting.webhook("&asynchronous=true").json(&body).expect(200).await.task_id();
+    let gateway = Setup::new().home(waiting.stop().await).start().await;
+    assert_eq!(gateway.ended(&id).await["status"], "completed");
+    assert_eq!(gateway.thread(&id).await[0].get("graph_items"), None);
 }
 
 #[tokio::test]
