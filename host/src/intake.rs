@@ -1,6 +1,7 @@
 //! From an HTTP request to an [`AgentCall`]: what is asked, fully resolved. Nobody after this looks at
 //! a query or a body again.
 
+mod arrival;
 mod body;
 mod cloud_event;
 pub mod invocation;
@@ -8,20 +9,18 @@ mod params;
 mod prefer;
 pub mod query;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, Method};
 use serde::{Serialize, Serializer};
 
 use crate::access::Caller;
-use crate::call::{IncomingCall, Payload};
+use crate::call::Payload;
 use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Mapped, PluginError, ReplyNow, Subject};
 use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, User};
+pub use arrival::{Arrival, RequestParts};
 use params::{MAPPABLE, Sources};
 pub use prefer::Prefer;
 
@@ -55,155 +54,6 @@ impl IntakeError {
     fn unsupported(detail: &str) -> Self {
         Self::Request { status: 415, detail: detail.to_owned() }
     }
-}
-
-/// A request read whole, its body bounded, its query decoded.
-#[derive(Debug)]
-pub struct Arrival {
-    /// See [`IncomingCall`].
-    pub incoming: Arc<IncomingCall>,
-    /// Names and values of the query, credentials included.
-    pub query: Vec<(String, String)>,
-    /// Tokens of the user, taken out of everything else.
-    pub user_tokens: UserTokens,
-    /// For logs and plugins.
-    pub request_id: RequestId,
-}
-
-/// The parts of a request that intake reads.
-#[derive(Debug)]
-pub struct RequestParts {
-    /// The method.
-    pub method: Method,
-    /// The path, percent-encoded; empty where it holds a credential.
-    pub path: String,
-    /// The query as it arrived, without `?`.
-    pub query: String,
-    /// The same as names and values.
-    pub pairs: Vec<(String, String)>,
-    /// All headers.
-    pub headers: HeaderMap,
-    /// The body, bounded.
-    pub body: Bytes,
-    /// For logs and plugins.
-    pub request_id: RequestId,
-}
-
-impl Arrival {
-    /// Reads a body of any shape that `POST /` takes (CONTRACT X2).
-    ///
-    /// # Errors
-    /// [`IntakeError::Request`].
-    pub async fn read(mut parts: RequestParts) -> Result<Self, IntakeError> {
-        let payload = match cloud_event::binary(&parts.headers, &parts.body)? {
-            Some(event) => event,
-            None => {
-                let payload = body::payload(&parts.headers, parts.body.clone()).await?;
-                cloud_event::check_structured(&parts.headers, &payload)?;
-                payload
-            }
-        };
-        let (payload, user_tokens) = take_tokens_out(&mut parts, payload)?;
-        Ok(Self { user_tokens, ..Self::with(parts, payload) })
-    }
-
-    /// Reads a body that has to be JSON and may hold tokens of the user (CONTRACT section 2).
-    ///
-    /// # Errors
-    /// [`IntakeError::Request`].
-    pub fn read_invocation(mut parts: RequestParts) -> Result<Self, IntakeError> {
-        let payload = body::json_only(&parts.headers, parts.body.clone())?;
-        let (payload, user_tokens) = take_tokens_out(&mut parts, payload)?;
-        Ok(Self { user_tokens, ..Self::with(parts, payload) })
-    }
-
-    /// Reads a body that has to be JSON (CONTRACT D3).
-    ///
-    /// # Errors
-    /// [`IntakeError::Request`].
-    pub fn read_json(parts: RequestParts) -> Result<Self, IntakeError> {
-        let payload = match cloud_event::binary(&parts.headers, &parts.body)? {
-            Some(event) => event,
-            None => {
-                let payload = body::json_only(&parts.headers, parts.body.clone())?;
-                cloud_event::check_structured(&parts.headers, &payload)?;
-                payload
-            }
-        };
-        Ok(Self::with(parts, payload))
-    }
-
-    /// Takes the query as the payload (CONTRACT D2): strings all, of a repeated name the first.
-    #[must_use]
-    pub fn read_query(parts: RequestParts) -> Self {
-        // An object keeps the last of equal names, so only the first of them goes in.
-        // A key does not belong here (the token is the credential), so it is not kept either.
-        let mut seen = HashSet::from(["x-api-key"]);
-        let firsts: Vec<_> =
-            parts.pairs.iter().filter(|(name, _)| seen.insert(name.as_str())).cloned().collect();
-        Self::with(parts, Payload::of_fields(firsts))
-    }
-
-    fn with(parts: RequestParts, payload: Payload) -> Self {
-        let mut headers = parts.headers;
-        for credential in ["x-api-key", "authorization", "cookie"] {
-            headers.remove(credential);
-        }
-        let holds_key = parts.pairs.iter().any(|(name, _)| name == "x-api-key");
-        let incoming = IncomingCall {
-            method: parts.method,
-            path: parts.path,
-            query: if holds_key { query::without(&parts.query, "x-api-key") } else { parts.query },
-            headers,
-            body: parts.body,
-            payload,
-        };
-        Self {
-            incoming: Arc::new(incoming),
-            query: parts.pairs,
-            user_tokens: UserTokens::default(),
-            request_id: parts.request_id,
-        }
-    }
-
-    fn sources<'a>(&'a self, mapped: &'a [(String, String)]) -> Sources<'a> {
-        Sources { query: &self.query, payload: &self.incoming.payload, mapped }
-    }
-
-    /// Which agent is asked for: from the query, else from the body (CONTRACT X3).
-    ///
-    /// # Errors
-    /// [`IntakeError::Request`] where it is no text.
-    pub fn agent_id(&self) -> Result<Option<String>, IntakeError> {
-        self.sources(&[]).text("agent_id")
-    }
-}
-
-/// Takes `user_tokens` out of all that plugins and stores get to see (CONTRACT X8).
-fn take_tokens_out(
-    parts: &mut RequestParts,
-    payload: Payload,
-) -> Result<(Payload, UserTokens), IntakeError> {
-    const TOKENS: &str = "user_tokens";
-    let in_body = payload.fields().is_some_and(|mut fields| fields.any(|(name, _)| name == TOKENS));
-    let in_query = parts.pairs.iter().any(|(name, _)| name == TOKENS);
-    if !in_body && !in_query {
-        return Ok((payload, UserTokens::default()));
-    }
-    let sources = Sources { query: &parts.pairs, payload: &payload, mapped: &[] };
-    let tokens = match sources.object(TOKENS)? {
-        Some(object) => UserTokens::parse(object.text())
-            .map_err(|why| IntakeError::bad(&format!("{TOKENS} {why}")))?,
-        None => UserTokens::default(),
-    };
-    parts.pairs.retain(|(name, _)| name != TOKENS);
-    parts.query = query::without(&parts.query, TOKENS);
-    if !in_body {
-        return Ok((payload, tokens));
-    }
-    let rest = payload.without(TOKENS);
-    parts.body = Bytes::copy_from_slice(rest.text().as_bytes());
-    Ok((rest, tokens))
 }
 
 /// Decodes a query.

@@ -270,7 +270,11 @@ async fn run(shop: Shop, claimed: Claimed, _room: OwnedSemaphorePermit) {
             tracing::debug!(task = %task.id, attempts = task.attempts, ?status, "task finished");
         }
         Ok(false) => tracing::info!(task = %task.id, "a task was ended by somebody else, or lost"),
-        Err(error) => tracing::error!(task = %task.id, %error, "a finished task cannot be stored"),
+        Err(error) => {
+            // Nobody is told of an end that is not stored; the lease is given back with this.
+            tracing::error!(task = %task.id, %error, "a finished task cannot be stored");
+            return;
+        }
     }
     shop.queue.tokens.invalidate(&task.id);
     shop.queue.watching.ended(task.id);

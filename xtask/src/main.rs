@@ -45,8 +45,8 @@ enum Task {
     /// Prints a table and writes target/bench/*.json. Ratios within one run mean more than absolute
     /// numbers, and both mean little on a busy machine, so its load is printed first.
     Bench {
-        /// Only this benchmark [default: both]
-        #[arg(long, value_parser = ["mapping", "accept"])]
+        /// Only this benchmark [default: all]
+        #[arg(long, value_parser = ["mapping", "accept", "polls"])]
         filter: Option<String>,
         /// How long to measure each of its rows, in seconds
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]

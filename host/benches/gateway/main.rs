@@ -8,6 +8,7 @@ mod accept;
 mod bed;
 mod load;
 mod mapping;
+mod polls;
 
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("accept") {
         runtime.block_on(accept::run(round))?;
+    }
+    if wanted("polls") {
+        runtime.block_on(polls::run(round))?;
     }
     println!("load average after: {}", bed::load_average());
     Ok(())

@@ -30,7 +30,7 @@ impl Watching {
         entry.followers += 1;
         let log = Arc::clone(&entry.log);
         let progress = log.progress();
-        Follower { task, watching: self.clone(), log, progress, seen: 0 }
+        Follower { task, watching: self.clone(), log, progress, seen: 0, saw_end: false }
     }
 
     /// Says that a task runs here from now on, until what this gives is dropped.
@@ -39,7 +39,7 @@ impl Watching {
         let mut entries = self.lock();
         let entry = entries.entry(task).or_default();
         entry.stop = Some(stop.clone());
-        entry.log.push(Moment::Began);
+        entry.log.begin();
         Running { task, watching: self.clone(), log: Arc::clone(&entry.log), stop }
     }
 
@@ -104,6 +104,7 @@ pub struct Follower {
     log: Arc<Log>,
     progress: watch::Receiver<Progress>,
     seen: usize,
+    saw_end: bool,
 }
 
 impl Follower {
@@ -113,11 +114,13 @@ impl Follower {
         let _ = self.progress.wait_for(|progress| progress.ended).await;
     }
 
-    /// Comes when there is a moment that was not taken yet, or the end.
+    /// Comes when there is a moment that was not taken yet, or once when the end is stored.
     pub async fn changed(&mut self) {
-        let seen = self.seen;
-        let news = |progress: &Progress| progress.ended || progress.moments > seen;
-        let _ = self.progress.wait_for(news).await;
+        let (seen, saw_end) = (self.seen, self.saw_end);
+        let news = |progress: &Progress| (progress.ended && !saw_end) || progress.moments > seen;
+        if let Ok(progress) = self.progress.wait_for(news).await {
+            self.saw_end = progress.ended;
+        }
     }
 
     /// The moments since they were last taken.

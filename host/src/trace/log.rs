@@ -41,6 +41,13 @@ pub struct Log {
 }
 
 impl Log {
+    /// Begins an attempt. One that came before and ended without the task's end being stored counts for
+    /// nothing.
+    pub fn begin(&self) {
+        self.progress.send_modify(|progress| progress.ended = false);
+        self.push(Moment::Began);
+    }
+
     /// Adds a moment and wakes whoever follows.
     pub fn push(&self, moment: Moment) {
         let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,9 +119,11 @@ mod tests {
             logs: Vec::new(),
         });
         let log = Log::default();
-        log.push(Moment::Began);
+        log.begin();
         log.push(Moment::Did(prompt.clone()));
-        log.push(Moment::Began);
+        log.end();
+        log.begin();
+        assert!(!log.progress().borrow().ended);
         for moment in [
             Moment::Did(prompt.clone()),
             Moment::Called { at: tool.at, call },

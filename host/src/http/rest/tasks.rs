@@ -239,7 +239,15 @@ pub(super) async fn update(
     let Some(end_status) = end_status else {
         return Ok(json(StatusCode::OK, &TaskDetails::of(&task)));
     };
-    let result = update.result.or(task.result.clone()).unwrap_or_else(|| STOPPED.to_owned());
+    let result = match (update.result, end_status) {
+        (Some(result), _) => result,
+        (None, _) if task.status.is_final() => task.result.clone().unwrap_or_default(),
+        (None, EndStatus::Completed) => {
+            return Err(ApiError::caller(422, "what is completed has a result"));
+        }
+        (None, EndStatus::Stopped) => STOPPED.to_owned(),
+        (None, EndStatus::Failed | EndStatus::Error) => "ended from outside".to_owned(),
+    };
     let outcome = Outcome { status: end_status, result };
     let now = end(&handles, &task, outcome.clone()).await?;
     if now.status != Status::from(outcome.status) || now.result != Some(outcome.result) {
