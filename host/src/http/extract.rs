@@ -3,15 +3,17 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Query, RawPathParams};
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams};
 use axum::response::{IntoResponse as _, Response};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Handles;
+use super::body::BodyLimits;
 use super::error::ApiError;
 use crate::access::TenantCaller;
 use crate::ids::RequestId;
@@ -53,6 +55,24 @@ impl FromRequestParts<Arc<Handles>> for ByKey {
     ) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
         Ok(Self(handles.access.tenant(key.as_deref()).await?))
+    }
+}
+
+/// The body, read whole and of this type: 400 where it is no JSON, 422 where it is of another shape. It
+/// comes last among what a handler is given, after whoever may send it.
+pub(super) struct Sent<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Handles>> for Sent<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(
+        request: Request<Body>,
+        handles: &Arc<Handles>,
+    ) -> Result<Self, ApiError> {
+        let (head, body) = request.into_parts();
+        let limits = BodyLimits::of(&handles.settings);
+        let body = super::body::read(&head.headers, body, limits).await?;
+        Ok(Self(super::body::typed(body)?))
     }
 }
 

@@ -78,7 +78,9 @@ pub(super) fn routes(document: &OpenApi) -> Router<Arc<Handles>> {
         let text = text.clone();
         async move { serve(&text) }
     };
-    let page = SwaggerUi::new("/docs").config(Config::from(PATH).try_it_out_enabled(true));
+    // Without the validator, which is a service elsewhere that would be told where this document is.
+    let config = Config::from(PATH).try_it_out_enabled(true).validator_url("none");
+    let page = SwaggerUi::new("/docs").config(config);
     Router::new().route(PATH, get(serve)).merge(page)
 }
 

@@ -1,16 +1,13 @@
 //! API keys: shown once, stored as hashes, ended by time or by hand.
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::body::{self, BodyLimits};
 use super::super::error::ApiError;
-use super::super::extract::{Named, json};
+use super::super::extract::{Named, Sent, json};
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::super::{Handle, Handles};
 use super::{ByAdmin, ByOperator, iso};
@@ -45,7 +42,7 @@ struct KeyAnswer {
 /// What a key lets its holder do.
 #[derive(Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum KeyRole {
+pub(super) enum KeyRole {
     /// Call agents and read tasks.
     #[default]
     Caller,
@@ -58,7 +55,7 @@ enum KeyRole {
 /// A key to be made.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct KeyAsked {
+pub(super) struct KeyAsked {
     /// What it is for, in at most 200 characters.
     #[serde(default)]
     #[schema(max_length = 200)]
@@ -109,11 +106,8 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(handles): Handle,
     ByAdmin(admin): ByAdmin,
-    request: Request<Body>,
+    Sent(asked): Sent<KeyAsked>,
 ) -> Result<Response, ApiError> {
-    let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
-    let asked = asked(body)?;
     let holder = match asked.role.unwrap_or_default() {
         KeyRole::Caller => KeyHolder::Tenant(admin.tenant()),
         KeyRole::Admin => KeyHolder::Admin(admin.tenant()),
@@ -154,11 +148,8 @@ pub(super) async fn list_operators(
 pub(super) async fn create_operators(
     State(handles): Handle,
     _operator: ByOperator,
-    request: Request<Body>,
+    Sent(asked): Sent<KeyAsked>,
 ) -> Result<Response, ApiError> {
-    let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
-    let asked = asked(body)?;
     if !matches!(asked.role, None | Some(KeyRole::Operator)) {
         return Err(ApiError::caller(422, "an operator's key is of the role operator"));
     }
@@ -184,20 +175,15 @@ async fn listed(handles: &Handles, tenant: Option<TenantId>) -> Result<Response,
     Ok(json(StatusCode::OK, &answer))
 }
 
-fn asked(body: Bytes) -> Result<KeyAsked, ApiError> {
-    let asked: KeyAsked = body::typed(body)?;
-    if asked.name.chars().count() > NAME_CHARS_MAX {
-        return Err(ApiError::caller(422, "name is longer than 200 characters"));
-    }
-    Ok(asked)
-}
-
 async fn created(
     handles: &Handles,
     holder: KeyHolder,
     asked: KeyAsked,
     secret: &PlainSecret,
 ) -> Result<Response, ApiError> {
+    if asked.name.chars().count() > NAME_CHARS_MAX {
+        return Err(ApiError::caller(422, "name is longer than 200 characters"));
+    }
     let now = handles.clock.now();
     let expires_at = asked.expires_at.as_deref().map(|text| {
         let at = Timestamp::parse_rfc3339(text).filter(|at| *at > now);

@@ -1,7 +1,7 @@
 //! Tasks of a tenant as whoever manages it sees them.
 
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::StatusCode;
 
 use super::super::Handle;
@@ -12,8 +12,6 @@ use super::super::rest::find;
 use super::super::rest::tasks::{self, TasksAsked};
 use super::ByAdmin;
 use crate::answer::task::{TaskDetails, TaskPage};
-use crate::queue::STOPPED;
-use crate::tasks::{EndStatus, Outcome};
 
 /// The tasks of a tenant, newest first.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks", tag = "admin",
@@ -53,10 +51,7 @@ pub(super) async fn stop(
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let task = find(&handles, admin.tenant(), named.text("task")).await?;
-    let stopped = Outcome { status: EndStatus::Stopped, result: STOPPED.to_owned() };
-    let task = tasks::end(&handles, &task, stopped).await?;
-    Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
+    tasks::stop_named(&handles, admin.tenant(), named.text("task")).await
 }
 
 /// Deletes a task of a tenant with everything that belongs to it. A run is stopped first.
@@ -69,9 +64,5 @@ pub(super) async fn remove(
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let task = find(&handles, admin.tenant(), named.text("task")).await?;
-    match handles.queue.delete(task.tenant, task.id).await? {
-        true => Ok(StatusCode::NO_CONTENT.into_response()),
-        false => Err(ApiError::not_found("Task")),
-    }
+    tasks::remove_named(&handles, admin.tenant(), named.text("task")).await
 }

@@ -1,16 +1,14 @@
 //! Tenants: an operator makes them and lists them.
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::{Request, StatusCode};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::Handle;
-use super::super::body::{self, BodyLimits};
 use super::super::error::ApiError;
-use super::super::extract::json;
+use super::super::extract::{Sent, json};
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::{ByAdmin, ByOperator};
 use crate::ids::{Name, TenantId};
@@ -48,7 +46,7 @@ pub(super) async fn list(
 /// A tenant to be made.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewTenant {
+pub(super) struct NewTenant {
     /// 1 to 128 bytes; no other tenant has it.
     name: Name,
 }
@@ -59,11 +57,8 @@ struct NewTenant {
 pub(super) async fn create(
     State(handles): Handle,
     _operator: ByOperator,
-    request: Request<Body>,
+    Sent(new): Sent<NewTenant>,
 ) -> Result<Response, ApiError> {
-    let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
-    let new: NewTenant = body::typed(body)?;
     let id = TenantId::random();
     handles.store.create_tenant(id, &new.name).await?;
     answer(&handles, id, StatusCode::CREATED).await

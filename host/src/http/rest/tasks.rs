@@ -1,16 +1,14 @@
 //! Tasks: listing, reading, stopping, deleting, and what happened in them.
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::{Request, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::body::{self, BodyLimits};
 use super::super::error::ApiError;
-use super::super::extract::{Asked, ByKey, Named, json};
+use super::super::extract::{Asked, ByKey, Named, Sent, json};
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::super::webhook::json_answer;
 use super::super::{Handle, Handles};
@@ -121,9 +119,18 @@ pub(super) async fn stop(
     ByKey(tenant): ByKey,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let task = find(&handles, tenant.tenant(), named.text("id")).await?;
+    stop_named(&handles, tenant.tenant(), named.text("id")).await
+}
+
+/// Stops a task of a tenant.
+pub(in super::super) async fn stop_named(
+    handles: &Handles,
+    tenant: TenantId,
+    name: Option<&str>,
+) -> Result<Response, ApiError> {
+    let task = find(handles, tenant, name).await?;
     let stopped = Outcome { status: EndStatus::Stopped, result: STOPPED.to_owned() };
-    let task = end(&handles, &task, stopped).await?;
+    let task = end(handles, &task, stopped).await?;
     Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
 }
 
@@ -137,7 +144,16 @@ pub(super) async fn remove(
     ByKey(tenant): ByKey,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let task = find(&handles, tenant.tenant(), named.text("id")).await?;
+    remove_named(&handles, tenant.tenant(), named.text("id")).await
+}
+
+/// Deletes a task of a tenant.
+pub(in super::super) async fn remove_named(
+    handles: &Handles,
+    tenant: TenantId,
+    name: Option<&str>,
+) -> Result<Response, ApiError> {
+    let task = find(handles, tenant, name).await?;
     match handles.queue.delete(task.tenant, task.id).await? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(ApiError::not_found("Task")),
@@ -219,12 +235,9 @@ pub(super) async fn update(
     State(handles): Handle,
     ByKey(tenant): ByKey,
     named: Named,
-    request: Request<Body>,
+    Sent(update): Sent<Update>,
 ) -> Result<Response, ApiError> {
     let task = find(&handles, tenant.tenant(), named.text("id")).await?;
-    let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
-    let update: Update = body::typed(body)?;
     let end_status = match update.status {
         None => None,
         Some(Status::Completed) => Some(EndStatus::Completed),
@@ -257,11 +270,7 @@ pub(super) async fn update(
 }
 
 /// Ends a task, unless it has ended, and gives it as it is then.
-pub(in super::super) async fn end(
-    handles: &Handles,
-    task: &Task,
-    outcome: Outcome,
-) -> Result<Task, ApiError> {
+async fn end(handles: &Handles, task: &Task, outcome: Outcome) -> Result<Task, ApiError> {
     let ended = handles.queue.end(task.tenant, task.id, outcome).await?;
     ended.ok_or_else(|| ApiError::not_found("Task"))
 }
