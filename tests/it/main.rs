@@ -9,6 +9,7 @@
 //! | `xpander_webhook` | `POST /` takes what the documented callers send, in every shape |
 //! | `xpander_answers` | and answers it as documented: at once, later, one value, as JSON |
 //! | `precedence` | mapping before query before body, for every parameter |
+//! | `real_payloads` | nothing of a real payload is out of reach, and nothing of it changes on the way |
 //! | `threads` | a conversation goes on, and nobody else's can be joined |
 //! | `user_tokens` | tokens of users are checked and kept nowhere |
 //! | `docsgpt_webhook` | the agent's own webhook and its polling |
@@ -38,6 +39,7 @@ mod no_secrets_in_logs;
 mod plugin_misbehaves;
 mod plugins_installed;
 mod precedence;
+mod real_payloads;
 mod seed_curls;
 mod support;
 mod tenants_apart;

@@ -6,6 +6,7 @@ pub(crate) mod caller;
 pub(crate) mod child;
 pub(crate) mod gateway;
 pub(crate) mod home;
+pub(crate) mod in_process;
 pub(crate) mod model_server;
 pub(crate) mod web;
 
@@ -14,6 +15,7 @@ pub(crate) use caller::Caller;
 pub(crate) use child::{Child, wardgate};
 pub(crate) use gateway::{Gateway, Setup, agent};
 pub(crate) use home::Home;
+pub(crate) use in_process::InProcess;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,0 +1,222 @@
+//! What providers really send: each of GitHub's webhooks that its community collected goes through whole.
+//! Every value of it can be mapped and got (rows X9 and X11), and its bytes reach the agent as they came
+//! (rows X6 and D1).
+
+use std::collections::HashSet;
+use std::io::Read as _;
+
+use flate2::read::GzDecoder;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::task::JoinSet;
+
+use crate::support::{Caller, Gateway, InProcess, Setup};
+
+/// `tests/payloads/README.md` says where it comes from.
+const COLLECTION: &[u8] = include_bytes!("../payloads/octokit-webhooks-examples.json.gz");
+
+/// What it holds. A collection of nothing would prove everything.
+const KINDS: usize = 58;
+const EXAMPLES: usize = 329;
+const LEAVES: usize = 63_411;
+/// Objects and arrays, the payloads themselves excepted.
+const INNER_NODES: usize = 4_636;
+/// Labels of container images, such as `org.opencontainers.image.title`. A dot separates always, so a key
+/// that holds one cannot be named by a path.
+const BEHIND_A_KEY_WITH_A_DOT: usize = 8;
+
+/// Workers at once; more than these a machine of two cores cannot use.
+const WORKERS: usize = 4;
+
+/// One payload, spelt as the collection spells it.
+struct Example {
+    /// What it is, for the message of a failure.
+    name: String,
+    text: String,
+    value: Value,
+}
+
+/// A value of a payload, and its dot path.
+struct Place<'v> {
+    path: String,
+    value: &'v Value,
+}
+
+fn examples() -> Vec<Example> {
+    #[derive(Deserialize)]
+    struct Kind {
+        name: String,
+        examples: Vec<Box<RawValue>>,
+    }
+    let mut text = String::new();
+    GzDecoder::new(COLLECTION).read_to_string(&mut text).unwrap();
+    let kinds: Vec<Kind> = serde_json::from_str(&text).unwrap();
+    assert_eq!(kinds.len(), KINDS);
+    let mut examples = Vec::new();
+    for kind in &kinds {
+        for (number, example) in kind.examples.iter().enumerate() {
+            let (name, text) = (format!("{} {number}", kind.name), example.get().to_owned());
+            let value = serde_json::from_str(&text).unwrap();
+            examples.push(Example { name, text, value });
+        }
+    }
+    assert_eq!(examples.len(), EXAMPLES);
+    examples
+}
+
+fn is_leaf(value: &Value) -> bool {
+    !value.is_object() && !value.is_array()
+}
+
+impl Example {
+    /// Every value in it that has a dot path, and how many have none.
+    fn places(&self) -> (Vec<Place<'_>>, usize) {
+        let (mut found, mut without_path) = (Vec::new(), 0);
+        let mut open = vec![(Vec::new(), &self.value)];
+        while let Some((steps, value)) = open.pop() {
+            let mut inside =
+                |step: String, value| open.push(([steps.clone(), vec![step]].concat(), value));
+            match value {
+                Value::Object(fields) => fields.iter().for_each(|(key, v)| inside(key.clone(), v)),
+                Value::Array(items) => {
+                    items.iter().enumerate().for_each(|(at, item)| inside(at.to_string(), item));
+                }
+                _ => {}
+            }
+            match steps.join(".") {
+                _ if steps.iter().any(|step| step.contains('.')) => without_path += 1,
+                path if !path.is_empty() => found.push(Place { path, value }),
+                _ => {}
+            }
+        }
+        (found, without_path)
+    }
+}
+
+/// Has each item done by one of a few workers.
+async fn each<T, W>(items: impl IntoIterator<Item = T>, work: impl Fn(T) -> W)
+where
+    W: Future<Output = ()> + Send + 'static,
+{
+    let mut workers = JoinSet::new();
+    for item in items {
+        if workers.len() == WORKERS {
+            workers.join_next().await.unwrap().unwrap();
+        }
+        workers.spawn(work(item));
+    }
+    workers.join_all().await;
+}
+
+/// What a parameter is set to from a leaf.
+fn stringified(leaf: &Value) -> Option<String> {
+    match leaf {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        scalar => Some(scalar.to_string()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x9_every_scalar_of_every_example_can_be_mapped() {
+    let gateway = Gateway::start().await;
+    let plugins = InProcess::of(&gateway).await;
+    let (mut work, mut leaves, mut without_path) = (Vec::new(), 0, 0);
+    for example in examples() {
+        let (places, unnamed) = example.places();
+        let wanted = places.iter().filter(|place| is_leaf(place.value));
+        let (paths, expected): (Vec<_>, Vec<_>) =
+            wanted.map(|leaf| (leaf.path.clone(), stringified(leaf.value))).unzip();
+        leaves += paths.len();
+        without_path += unnamed;
+        work.push((example, paths, expected));
+    }
+    assert_eq!((leaves, without_path), (LEAVES, BEHIND_A_KEY_WITH_A_DOT));
+    each(work, |(example, paths, expected)| {
+        let plugins = plugins.clone();
+        async move {
+            let mapped = plugins.mapped(&example.text, &paths).await;
+            for ((path, mapped), expected) in paths.iter().zip(mapped).zip(expected) {
+                assert_eq!(mapped, expected, "{}: {path}", example.name);
+            }
+        }
+    })
+    .await;
+}
+
+/// Asks for values of every example where it is an agent's answer: a string that holds JSON.
+async fn get_values(wanted: impl Fn(&Example, &Place<'_>, &mut HashSet<(String, String)>) -> bool) {
+    let gateway = Gateway::start().await;
+    let plugins = InProcess::of(&gateway).await;
+    let (mut work, mut seen, mut counts) = (Vec::new(), HashSet::new(), [0; 3]);
+    for example in examples() {
+        let (places, unnamed) = example.places();
+        let leaves = places.iter().filter(|place| is_leaf(place.value)).count();
+        counts = [counts[0] + leaves, counts[1] + places.len() - leaves, counts[2] + unnamed];
+        let places = places.iter().filter(|place| wanted(&example, place, &mut seen));
+        let places: Vec<_> = places.map(|p| (p.path.clone(), p.value.clone())).collect();
+        work.push((example, places));
+    }
+    assert_eq!(counts, [LEAVES, INNER_NODES, BEHIND_A_KEY_WITH_A_DOT]);
+    each(work, |(example, places)| {
+        let plugins = plugins.clone();
+        async move {
+            let task = InProcess::task(&example.text);
+            for (path, value) in places {
+                let got = plugins.got(&task, format!("result.{path}")).await;
+                let got = got.unwrap_or_else(|| panic!("{}: nothing at {path}", example.name));
+                let got: Value = serde_json::from_str(&got).unwrap();
+                assert_eq!(got, value, "{}: {path}", example.name);
+            }
+        }
+    })
+    .await;
+}
+
+/// Of leaves that are equal and have the same path, as most of a repository's are, one is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x11_every_value_of_every_example_can_be_got() {
+    get_values(|_, place, seen| {
+        !is_leaf(place.value) || seen.insert((place.path.clone(), place.value.to_string()))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "68,047 calls: most of a minute"]
+async fn x11_every_value_of_every_example_can_be_got_equal_ones_too() {
+    get_values(|_, _, _| true).await;
+}
+
+/// Sends the payload in each way, and looks at what the agent and the store have of it.
+async fn send_and_compare(caller: Caller, example: Example) {
+    let Example { name, text, value } = example;
+    let send = |more: &str| caller.webhook(more).text("application/json", text.clone());
+
+    // Alone, it is the agent's text.
+    let alone = send("").expect(200).await;
+    assert_eq!(alone.report()["received"], text, "{name}");
+    assert_eq!(caller.task(&alone.task_id()).await["input"]["text"], text, "{name}");
+
+    // With a prompt it is data between two marks, and the offline model reports it.
+    let beside = send("&prompt=Summarise").expect(200).await;
+    let (id, payload) = (beside.task_id(), beside.report()["payload"].clone());
+    // As texts, for two objects are equal whatever the order of their keys.
+    assert_eq!(payload.to_string(), value.to_string(), "{name}");
+    let steps = caller.thread(&id).await;
+    let told = steps[0]["content"].as_str().unwrap();
+    let fenced = format!("\n[payload {id}]\n{text}\n[end of payload {id}]");
+    assert!(told.ends_with(&fenced), "{name}: {told}");
+
+    // The agent's own webhook takes it as it is, too.
+    let id = caller.trigger().text("application/json", text.clone()).expect(200).await.task_id();
+    assert_eq!(caller.task(&id).await["input"]["text"], text, "{name}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x6_every_example_reaches_the_agent_byte_for_byte() {
+    let gateway = Setup::new().agent(|agent| agent.tools.clear()).start().await;
+    each(examples(), |example| send_and_compare(gateway.caller.clone(), example)).await;
+    assert_eq!(gateway.tasks_stored().await, 3 * EXAMPLES as i64);
+}
