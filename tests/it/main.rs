@@ -9,6 +9,7 @@
 //! | `xpander_webhook` | `POST /` takes what the documented callers send, in every shape |
 //! | `xpander_answers` | and answers it as documented: at once, later, one value, as JSON |
 //! | `precedence` | mapping before query before body, for every parameter |
+//! | `dot_paths` | a path leads to every value of any JSON |
 //! | `real_payloads` | nothing of a real payload is out of reach, and nothing of it changes on the way |
 //! | `threads` | a conversation goes on, and nobody else's can be joined |
 //! | `user_tokens` | tokens of users are checked and kept nowhere |
@@ -31,6 +32,7 @@ mod bad_input;
 mod contract;
 mod conveniences;
 mod docsgpt_webhook;
+mod dot_paths;
 mod durability;
 mod egress;
 mod house_rules;

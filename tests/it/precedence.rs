@@ -1,27 +1,20 @@
-//! Which of several values counts, as a model: mapping before query before body before nothing (row X1),
-//! for every parameter that a mapping can set. And dot paths against a lookup written down plainly.
+//! Which of several values counts, as a model: mapping before query before body before nothing (rows X1
+//! and X5), for every parameter and for every kind of body. And dot paths against a lookup written down
+//! plainly (row X9).
 
+use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
+use reqwest::multipart::Form;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
-use crate::support::Gateway;
+use crate::support::in_process::MAPPABLE;
+use crate::support::{Answer, Call, Gateway};
 
-const MAPPABLE: [&str; 6] =
-    ["task_id", "user_id", "user_email", "user_first_name", "user_last_name", "prompt"];
-
-/// What stands in each of the three places; an empty text counts as nothing.
-type Places = [Option<String>; 3];
-
-fn places() -> impl Strategy<Value = Places> {
-    let text = || {
-        proptest::option::weighted(
-            0.6,
-            prop_oneof![4 => "[a-z \"\\\\&=+%é😀]{1,8}", 1 => Just(String::new())],
-        )
-    };
-    [text(), text(), text()]
+fn runner(cases: u32) -> TestRunner {
+    TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) })
 }
 
 /// `&name=value` for each, every byte of a value percent-encoded.
@@ -33,47 +26,230 @@ fn encoded(pairs: &[(String, String)]) -> String {
     pairs.iter().map(pair).collect()
 }
 
+/// What a body is sent as.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    Json,
+    Form,
+    Multipart,
+}
+
+impl Shape {
+    /// The fields as they can be sent in this shape: forms know texts only.
+    fn takes(self, value: &Value) -> Option<Value> {
+        match (self, value) {
+            (Self::Json, _) => Some(value.clone()),
+            (_, Value::String(_)) => Some(value.clone()),
+            (_, Value::Bool(_) | Value::Number(_)) => Some(value.to_string().into()),
+            _ => None,
+        }
+    }
+
+    fn put(self, call: Call, body: Map<String, Value>) -> Call {
+        let texts = body.iter().map(|(name, value)| {
+            (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        });
+        match self {
+            Self::Json => call.json(&body.into()),
+            Self::Form => {
+                let form = encoded(&texts.collect::<Vec<_>>());
+                call.text("application/x-www-form-urlencoded", form[1..].to_owned())
+            }
+            Self::Multipart => {
+                call.multipart(texts.fold(Form::new(), |form, (name, text)| form.text(name, text)))
+            }
+        }
+    }
+}
+
+/// What stands in each of the three places. In a payload anything may stand, in a query text.
+#[derive(Debug, Clone)]
+struct Places {
+    mapped: Option<Value>,
+    query: Option<String>,
+    body: Option<Value>,
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![4 => "[a-z \"\\\\&=+%é😀]{1,8}", 1 => Just(String::new())]
+}
+
+fn places() -> impl Strategy<Value = Places> {
+    let in_payload = || {
+        prop_oneof![
+            8 => text().prop_map(Value::from),
+            2 => any::<i32>().prop_map(Value::from),
+            1 => any::<bool>().prop_map(Value::from),
+            1 => Just(Value::Null),
+        ]
+    };
+    let nested = select(vec![json!({}), json!({"a": 1}), json!([]), json!(["a"])]);
+    // Nothing but a mapping may come upon an object: as a parameter it is a mistake.
+    let mapped = prop_oneof![9 => in_payload(), 1 => nested.clone()];
+    let body = prop_oneof![30 => in_payload(), 1 => nested];
+    let often = |one| proptest::option::weighted(0.6, one);
+    (often(mapped.boxed()), proptest::option::weighted(0.6, text()), often(body.boxed()))
+        .prop_map(|(mapped, query, body)| Places { mapped, query, body })
+}
+
+/// The text of a scalar that is not null and not empty.
+fn scalar(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        _ => return None,
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+impl Places {
+    /// The value that counts; an error where that is none that a parameter can have.
+    fn effective(&self) -> Result<Option<String>, ()> {
+        let mapped = self.mapped.as_ref().and_then(scalar);
+        let query = self.query.clone().filter(|text| !text.is_empty());
+        match (mapped.or(query), &self.body) {
+            (None, Some(Value::Object(_) | Value::Array(_))) => Err(()),
+            (None, Some(body)) => Ok(scalar(body)),
+            (first, _) => Ok(first),
+        }
+    }
+}
+
+/// Whether an answer is a 400 that names a parameter whose value is none.
+fn refuses_one_of<'a, T: 'a>(
+    answer: &Answer,
+    mut parameters: impl Iterator<Item = (&'a &'a str, &'a Result<T, ()>)>,
+) -> bool {
+    let named = |name: &str| answer.detail().starts_with(&format!("{name} "));
+    answer.status == 400 && parameters.any(|(name, value)| value.is_err() && named(name))
+}
+
+/// What became of each parameter of [`MAPPABLE`].
+async fn parameters_of(gateway: &Gateway, answer: &Answer) -> Vec<Value> {
+    let (task, report) = (gateway.task(&answer.task_id()).await, answer.report());
+    // An address that nobody gave is an empty text: the product's SDK reads no user without one.
+    let given = |value: &Value| if value == "" { Value::Null } else { value.clone() };
+    let user = |name: &str| given(&task["input"]["user"][name]);
+    // Without a prompt the payload is the text, and there is no other payload.
+    let prompt = report.get("payload").and(report.get("received")).cloned();
+    vec![
+        task["thread_id"].clone(),
+        user("id"),
+        user("email"),
+        user("first_name"),
+        user("last_name"),
+        prompt.unwrap_or_default(),
+    ]
+}
+
 #[test]
 fn x1_mapping_then_query_then_body() {
     let runtime = Runtime::new().unwrap();
     let gateway = runtime.block_on(Gateway::start());
-    let mut runner =
-        TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(40) });
-    let every_parameter = proptest::collection::vec(places(), MAPPABLE.len());
-    let result = runner.run(&every_parameter, |parameters| {
-        let (mut query, mut body) = (Vec::new(), Map::new());
-        let (mut paths, mut source) = (Map::new(), Map::new());
-        let mut expected = Vec::new();
-        for (name, [mapped, in_query, in_body]) in MAPPABLE.into_iter().zip(&parameters) {
-            if let Some(value) = mapped {
-                paths.insert(name.to_owned(), format!("source.{name}").into());
-                source.insert(name.to_owned(), value.as_str().into());
-            }
-            query.extend(in_query.as_ref().map(|value| (name.to_owned(), value.clone())));
-            body.extend(in_body.as_ref().map(|value| (name.to_owned(), value.as_str().into())));
-            let first = [mapped, in_query, in_body].into_iter().flatten().find(|v| !v.is_empty());
-            expected.push(json!(first));
+    let shape = select(vec![Shape::Json, Shape::Form, Shape::Multipart]);
+    let cases = (vec(places(), MAPPABLE.len()), shape);
+    let result = runner(80).run(&cases, |(mut parameters, shape)| {
+        let (mut query, mut paths) = (Vec::new(), Map::new());
+        let mut body = Map::from_iter([("extra".to_owned(), "e".into())]);
+        for (name, places) in MAPPABLE.into_iter().zip(&mut parameters) {
+            places.mapped = places.mapped.take().and_then(|value| shape.takes(&value));
+            places.body = places.body.take().and_then(|value| shape.takes(&value));
+            paths.insert(name.to_owned(), format!("source_{name}").into());
+            body.extend(places.mapped.clone().map(|value| (format!("source_{name}"), value)));
+            body.extend(places.body.clone().map(|value| (name.to_owned(), value)));
+            query.extend(places.query.clone().map(|value| (name.to_owned(), value)));
         }
         query.push(("params_mapping".to_owned(), Value::Object(paths).to_string()));
-        body.insert("source".to_owned(), source.into());
-        let got = runtime.block_on(async {
-            let answer = gateway.webhook(&encoded(&query)).json(&body.into()).expect(200).await;
-            let (task, report) = (gateway.task(&answer.task_id()).await, answer.report());
-            // An address that nobody gave is an empty text: the product's SDK reads no user without one.
-            let given = |value: &Value| if value == "" { Value::Null } else { value.clone() };
-            let user = |name: &str| given(&task["input"]["user"][name]);
-            // Without a prompt the payload is the text, and there is no other payload.
-            let prompt = report.get("payload").and(report.get("received")).cloned();
-            vec![
-                task["thread_id"].clone(),
-                user("id"),
-                user("email"),
-                user("first_name"),
-                user("last_name"),
-                prompt.unwrap_or_default(),
-            ]
-        });
+        let call = shape.put(gateway.webhook(&encoded(&query)), body);
+        let answer = runtime.block_on(call.send());
+        let effective: Vec<_> = parameters.iter().map(Places::effective).collect();
+        if effective.iter().any(Result::is_err) {
+            let refused = refuses_one_of(&answer, MAPPABLE.iter().zip(&effective));
+            prop_assert!(refused, "{}", answer.text);
+            return Ok(());
+        }
+        prop_assert_eq!(answer.status, 200, "{}", answer.text);
+        let got = runtime.block_on(parameters_of(&gateway, &answer));
+        let expected: Vec<_> = effective.iter().flatten().map(|value| json!(value)).collect();
         prop_assert_eq!(got, expected);
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[tokio::test]
+async fn x1_the_agent_of_the_query_comes_before_that_of_the_body() {
+    let gateway = Gateway::start().await;
+    let sibling = gateway.with_agent(|_| {}).await;
+    let body = json!({"agent_id": sibling.agent, "prompt": "hi"});
+    for (query, asked) in [(gateway.agent.as_str(), &gateway.agent), ("", &sibling.agent)] {
+        let call = gateway.post(&format!("/?agent_id={query}")).key(&gateway.key).json(&body);
+        assert_eq!(call.expect(200).await.json()["agent_id"], **asked);
+    }
+}
+
+/// What stands in query and body for one of the parameters that a mapping cannot set.
+fn two_places(values: &[Value]) -> impl Strategy<Value = Places> + use<> {
+    let texts: Vec<_> = values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    (proptest::option::of(select(texts)), proptest::option::of(select(values.to_vec())))
+        .prop_map(|(query, body)| Places { mapped: None, query, body })
+}
+
+fn boolean(places: &Places) -> Result<bool, ()> {
+    match places.effective()?.unwrap_or_default().to_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "" | "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err(()),
+    }
+}
+
+/// The parameters that a mapping cannot set and that are not about who calls.
+const WANTED: [&str; 4] = ["asynchronous", "json", "disable_attachment_injection", "getter"];
+
+fn wanted() -> impl Strategy<Value = [Places; 4]> {
+    let spelt = ["true", "TRUE", "1", "yes", "On", "false", "False", "0", "no", "OFF", ""];
+    let mut spelt: Vec<_> = spelt.map(Value::from).to_vec();
+    spelt.extend([json!(true), json!(false), json!(1), json!(0), json!(null)]);
+    let wrong = [json!("maybe"), json!("2"), json!(2), json!([]), json!({})];
+    let boolean = || prop_oneof![15 => two_places(&spelt), 1 => two_places(&wrong)];
+    let paths = ["result.received", "status", "nowhere", ""].map(Value::from);
+    [boolean().boxed(), boolean().boxed(), boolean().boxed(), two_places(&paths).boxed()]
+}
+
+#[test]
+fn x1_query_then_body_for_how_the_answer_is_wanted() {
+    let runtime = Runtime::new().unwrap();
+    let gateway = runtime.block_on(Gateway::start());
+    let result = runner(120).run(&wanted(), |places| {
+        let (mut query, mut body) = (Vec::new(), Map::new());
+        body.insert("prompt".to_owned(), "hello".into());
+        for (name, places) in WANTED.into_iter().zip(&places) {
+            query.extend(places.query.clone().map(|value| (name.to_owned(), value)));
+            body.extend(places.body.clone().map(|value| (name.to_owned(), value)));
+        }
+        let call = gateway.webhook(&encoded(&query)).json(&body.into());
+        let answer = runtime.block_on(call.send());
+        let booleans: Vec<_> = places[..3].iter().map(boolean).collect();
+        let getter = places[3].effective().unwrap();
+        if booleans.iter().any(Result::is_err) {
+            prop_assert!(refuses_one_of(&answer, WANTED.iter().zip(&booleans)), "{}", answer.text);
+        } else if booleans[0] == Ok(true) {
+            prop_assert_eq!(answer.text, r#"{"status":"Started"}"#);
+        } else {
+            let found = match getter.as_deref() {
+                Some("nowhere") => {
+                    (404, json!({"detail": "there is nothing at nowhere in the answer"}))
+                }
+                Some("status") => (200, json!("completed")),
+                Some(_) => (200, json!("hello")),
+                None => (200, json!(booleans[1] == Ok(true))),
+            };
+            let mut got = answer.json();
+            if getter.is_none() {
+                got = got["result"].is_object().into();
+            }
+            prop_assert_eq!((answer.status, got), found);
+        }
         Ok(())
     });
     result.unwrap();
@@ -89,7 +265,7 @@ fn payload() -> impl Strategy<Value = Value> {
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            vec(inner.clone(), 0..4).prop_map(Value::from),
             proptest::collection::btree_map("[a-c0-2~/]", inner, 0..4)
                 .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
@@ -109,10 +285,8 @@ fn lookup<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
 fn x9_a_dot_path_leads_where_it_says() {
     let runtime = Runtime::new().unwrap();
     let gateway = runtime.block_on(Gateway::start());
-    let mut runner =
-        TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(60) });
-    let path = proptest::collection::vec("[a-c0-2~/]", 0..4);
-    let result = runner.run(&(payload(), path), |(payload, path)| {
+    let path = vec("[a-c0-2~/]", 0..4);
+    let result = runner(60).run(&(payload(), path), |(payload, path)| {
         let expected = match lookup(&payload, &path) {
             Some(Value::String(text)) => Some(text.clone()),
             Some(scalar @ (Value::Bool(_) | Value::Number(_))) => Some(scalar.to_string()),
