@@ -15,6 +15,7 @@
 //! | `user_tokens` | tokens of users are checked and kept nowhere |
 //! | `docsgpt_webhook` | the agent's own webhook and its polling |
 //! | `idempotency` | one key, one run, whatever happens |
+//! | `idempotency_model` | and that as a model, for whatever arrives at once |
 //! | `bad_input` | what is wrong is refused with a reason, and leaves nothing behind |
 //! | `seed_curls` | every documented curl works as it is written |
 //! | `durability` | what was acknowledged survives `kill -9` |
@@ -37,6 +38,7 @@ mod durability;
 mod egress;
 mod house_rules;
 mod idempotency;
+mod idempotency_model;
 mod no_secrets_in_logs;
 mod plugin_misbehaves;
 mod plugins_installed;

@@ -1,0 +1,272 @@
+//! Rows D6 and X24 against a small model: whatever arrives at once, whenever, before and after a restart,
+//! there is one task for a key of an agent in 24 hours, and everybody is told whose it is.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use wardgate::clock::{Clock, Timestamp};
+
+use crate::support::{Answer, Caller, Gateway, Setup};
+
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const AGENTS: usize = 2;
+
+/// Which door a request comes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Synchronous,
+    Asynchronous,
+    /// The agent's own webhook.
+    Trigger,
+}
+
+/// What a request holds. What is rejected is so with the same key, and may not take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Payload(u8),
+    BrokenJson,
+    WrongParameter,
+    WrongKey,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    agent: usize,
+    /// Its `Idempotency-Key`; without one every request is a task of its own.
+    key: Option<u8>,
+    door: Door,
+    content: Content,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// All at once.
+    Arrive(Vec<Request>),
+    Pass(Duration),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let door = select(vec![Door::Synchronous, Door::Asynchronous, Door::Trigger]);
+    let content = prop_oneof![
+        6 => (0..2_u8).prop_map(Content::Payload),
+        1 => select(vec![Content::BrokenJson, Content::WrongParameter, Content::WrongKey]),
+    ];
+    let key = prop_oneof![8 => (0..2_u8).prop_map(Some), 1 => Just(None)];
+    let request = (0..AGENTS, key, door, content).prop_map(|(agent, key, door, content)| Request {
+        agent,
+        key,
+        door,
+        content,
+    });
+    let instant = Duration::from_micros(1);
+    let whiles = vec![instant, HOUR, 12 * HOUR, DAY - HOUR, DAY - instant, DAY, DAY + instant];
+    prop_oneof![
+        6 => vec(request, 1..9).prop_map(Step::Arrive),
+        3 => select(whiles).prop_map(Step::Pass),
+        1 => Just(Step::Restart),
+    ]
+}
+
+impl Request {
+    /// Whether the gateway would take both for the same request. Who asks for another kind of answer asks
+    /// for something else.
+    fn equals(&self, other: &Self) -> bool {
+        self.door == other.door && self.content == other.content
+    }
+
+    /// The status of what is rejected before anybody looks at its key.
+    fn rejected_with(&self) -> Option<u16> {
+        match (self.content, self.door) {
+            (Content::Payload(_), _) => None,
+            (Content::WrongKey, Door::Trigger) => Some(404),
+            (Content::WrongKey, _) => Some(403),
+            // The agent's own webhook has no parameters that could be wrong: not JSON, then.
+            (Content::BrokenJson | Content::WrongParameter, _) => Some(400),
+        }
+    }
+
+    async fn send(self, callers: [Caller; AGENTS]) -> Answer {
+        let mut caller = callers[self.agent].clone();
+        if self.content == Content::WrongKey {
+            caller.key.push('x');
+            caller.token.push('x');
+        }
+        let (body, more) = match self.content {
+            Content::Payload(number) => (json!({"n": number}).to_string(), ""),
+            Content::WrongParameter if self.door != Door::Trigger => {
+                ("{}".to_owned(), "&json=maybe")
+            }
+            _ => ("{\"n\":".to_owned(), ""),
+        };
+        let call = match self.door {
+            Door::Synchronous => caller.webhook(more),
+            Door::Asynchronous => caller.webhook(&format!("&asynchronous=true{more}")),
+            Door::Trigger => caller.trigger(),
+        };
+        let call = call.text("application/json", body);
+        match self.key {
+            Some(key) => call.idempotent(&format!("key-{key}")).send().await,
+            None => call.send().await,
+        }
+    }
+}
+
+/// The task that has a key, and the request that it came from.
+#[derive(Debug, Clone)]
+struct Owner {
+    task: String,
+    request: Request,
+    since: Duration,
+}
+
+/// What there is by the contract.
+#[derive(Debug, Default)]
+struct Model {
+    now: Duration,
+    owners: HashMap<(usize, u8), Owner>,
+    tasks: Vec<(usize, String)>,
+}
+
+impl Model {
+    /// Whether these answers are possible for requests that arrived at once, in whatever order they were
+    /// taken.
+    fn check(&mut self, answered: &[(Request, Answer)]) -> Result<(), TestCaseError> {
+        let is_first = |answer: &Answer| {
+            answer.status == 200 && answer.header("idempotent-replayed").is_none()
+        };
+        // First who begins a task: the others may have been taken after it.
+        let (first, rest): (Vec<_>, Vec<_>) =
+            answered.iter().partition(|(_, answer)| is_first(answer));
+        for (request, answer) in first {
+            prop_assert_eq!(request.rejected_with(), None, "{:?} was taken", request);
+            let task = answer.task_id();
+            let known = self.tasks.iter().any(|(_, known)| *known == task);
+            prop_assert!(!known, "{:?} was told a task that is not new", request);
+            if let Some(key) = request.key {
+                let owner = self.owner(request.agent, key);
+                prop_assert!(owner.is_none(), "{:?} is a second task beside {:?}", request, owner);
+                let owner = Owner { task: task.clone(), request: *request, since: self.now };
+                self.owners.insert((request.agent, key), owner);
+            }
+            self.tasks.push((request.agent, task));
+        }
+        rest.into_iter().try_for_each(|(request, answer)| self.check_later(request, answer))
+    }
+
+    /// Who has the key now.
+    fn owner(&self, agent: usize, key: u8) -> Option<&Owner> {
+        let owner = self.owners.get(&(agent, key))?;
+        (self.now - owner.since < DAY).then_some(owner)
+    }
+
+    /// An answer that began no task.
+    fn check_later(&self, request: &Request, answer: &Answer) -> Result<(), TestCaseError> {
+        let said = format!("{request:?}: {} {}", answer.status, answer.text);
+        if let Some(status) = request.rejected_with() {
+            prop_assert_eq!(answer.status, status, "{}", said);
+            return Ok(());
+        }
+        let owner = request.key.and_then(|key| self.owner(request.agent, key));
+        let owner =
+            owner.ok_or_else(|| TestCaseError::fail(format!("nobody was first: {said}")))?;
+        let same = request.equals(&owner.request);
+        match (request.door, same, answer.status) {
+            (Door::Trigger, ..) => {
+                let body = json!({"success": true, "task_id": owner.task});
+                prop_assert_eq!((answer.status, answer.json()), (200, body), "{}", said);
+                let mismatch = (!same).then_some("true");
+                prop_assert_eq!(answer.header("idempotency-mismatch"), mismatch, "{}", said);
+            }
+            (_, false, status) => {
+                prop_assert_eq!(status, 422, "{}", said);
+                return Ok(());
+            }
+            (Door::Synchronous, true, 409) => {
+                prop_assert!(answer.header("retry-after").is_some(), "{}", said);
+                let location = format!("/v1/tasks/{}", owner.task);
+                prop_assert_eq!(answer.header("location"), Some(&*location), "{}", said);
+                return Ok(());
+            }
+            (Door::Synchronous, true, status) => {
+                prop_assert_eq!((status, &answer.json()["id"]), (200, &json!(owner.task)));
+            }
+            (Door::Asynchronous, true, status) => {
+                prop_assert_eq!((status, answer.json()), (200, json!({"status": "Started"})));
+            }
+        }
+        prop_assert_eq!(answer.task_id(), owner.task.clone(), "{}", said);
+        prop_assert_eq!(answer.header("idempotent-replayed"), Some("true"), "{}", said);
+        Ok(())
+    }
+}
+
+/// A gateway with two agents, which may be restarted.
+struct Site {
+    clock: Clock,
+    gateway: Gateway,
+    callers: [Caller; AGENTS],
+}
+
+impl Site {
+    async fn start() -> Self {
+        let clock = Clock::by_hand(Timestamp::from_micros(1_769_647_246_000_000));
+        let gateway = Setup::new().clock(&clock).start().await;
+        let callers = [gateway.caller.clone(), gateway.with_agent(|_| {}).await];
+        Self { clock, gateway, callers }
+    }
+
+    async fn restart(mut self) -> Self {
+        let home = self.gateway.stop().await;
+        self.gateway = Setup::new().clock(&self.clock).home(home).start().await;
+        for caller in &mut self.callers {
+            *caller = Caller::new(&self.gateway.listen, &caller.agent, &caller.key, &caller.token);
+        }
+        self
+    }
+
+    async fn send(&self, requests: &[Request]) -> Vec<(Request, Answer)> {
+        let mut calls = JoinSet::new();
+        for request in requests.iter().copied() {
+            let callers = self.callers.clone();
+            calls.spawn(async move { (request, request.send(callers).await) });
+        }
+        calls.join_all().await
+    }
+}
+
+async fn follow(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let (mut site, mut model) = (Site::start().await, Model::default());
+    for step in steps {
+        match step {
+            Step::Arrive(requests) => model.check(&site.send(&requests).await)?,
+            Step::Pass(while_) => {
+                site.clock.advance(while_);
+                model.now += while_;
+            }
+            Step::Restart => site = site.restart().await,
+        }
+        prop_assert_eq!(site.gateway.tasks_stored().await, model.tasks.len() as i64);
+    }
+    for (agent, task) in &model.tasks {
+        let task = site.callers[*agent].ended(task).await;
+        prop_assert_eq!(&task["status"], &Value::from("completed"), "{}", task);
+    }
+    Ok(())
+}
+
+#[test]
+fn d6_x24_one_task_for_a_key_whatever_arrives_and_when() {
+    let runtime = Runtime::new().unwrap();
+    let config = Config { failure_persistence: None, ..Config::with_cases(24) };
+    let steps = vec(step(), 4..16);
+    TestRunner::new(config).run(&steps, |steps| runtime.block_on(follow(steps))).unwrap();
+}
