@@ -20,6 +20,7 @@
 //! | `seed_curls` | every documented curl works as it is written |
 //! | `durability` | what was acknowledged survives `kill -9` |
 //! | `tenants_apart` | what belongs to another tenant does not exist |
+//! | `every_route_apart` | and no route of the document makes an exception |
 //! | `plugins_installed` | integrations are components that an operator installs |
 //! | `plugin_misbehaves` | a bad component harms nobody else |
 //! | `egress` | a component reaches what it was granted, and nothing else |
@@ -36,6 +37,7 @@ mod docsgpt_webhook;
 mod dot_paths;
 mod durability;
 mod egress;
+mod every_route_apart;
 mod house_rules;
 mod idempotency;
 mod idempotency_model;

@@ -41,6 +41,11 @@ impl Caller {
         Call(self.http.post(self.url(target)))
     }
 
+    /// With any method.
+    pub(crate) fn request(&self, method: &str, target: &str) -> Call {
+        Call(self.http.request(method.parse().unwrap(), self.url(target)))
+    }
+
     /// `POST /` for the agent, with the key, and with more in the query (`&json=true`).
     pub(crate) fn webhook(&self, more: &str) -> Call {
         self.post(&format!("/?agent_id={}{more}", self.agent)).key(&self.key)

@@ -134,7 +134,6 @@ impl Gateway {
     }
 
     /// A key that lets its holder do this.
-    #[expect(dead_code, reason = "the tests of the admin surface come next")]
     pub(crate) async fn new_key(&self, holder: KeyHolder) -> String {
         new_key(&self.folder, holder).await
     }

@@ -1,0 +1,300 @@
+//! No route lets anybody at what belongs to another tenant: all routes of the document are tried, with
+//! every id of another tenant in every place that takes one.
+
+use std::collections::BTreeSet;
+
+use reqwest::multipart::{Form, Part};
+use serde_json::{Value, json};
+use wardgate::ids::TenantId;
+use wardgate::tenants::KeyHolder;
+
+use crate::support::document::{Document, Operation};
+use crate::support::{Answer, Call, Caller, Gateway, agent, guest_path};
+
+/// Routes that ask for no key, and why nobody needs one. (`/openapi.json` and `/docs`, which are not in the
+/// document, hold what is in this repository.)
+const WITHOUT_A_KEY: [(&str, &str); 5] = [
+    ("GET /api/webhooks/agents/{token}", "the token is the permission"),
+    ("POST /api/webhooks/agents/{token}", "the token is the permission"),
+    ("HEAD /api/webhooks/agents/{token}", "it does nothing"),
+    ("GET /api/task_status", "the task's id is the permission (D4)"),
+    ("GET /healthz", "it says nothing of any tenant"),
+];
+
+/// The thread, user and plugin that each tenant has.
+const THREAD: &str = "chat";
+const USER: &str = "u-1";
+const PLUGIN: &str = "hook";
+
+/// What a tenant has. Both have the same names.
+struct Side {
+    tenant: TenantId,
+    /// Its agent, and a key that calls it.
+    caller: Caller,
+    admin: String,
+    task: String,
+    /// The id of one of its keys.
+    key_id: String,
+}
+
+impl Side {
+    async fn of(gateway: &Gateway, tenant: TenantId, caller: Caller) -> Self {
+        let admin = gateway.new_key(KeyHolder::Admin(tenant)).await;
+        let component = std::fs::read(guest_path("ignores")).unwrap();
+        let plugins = &gateway.handles.plugins;
+        plugins.install(tenant, &PLUGIN.parse().unwrap(), component, Some("")).await.unwrap();
+        let body = json!({"task_id": THREAD, "user_id": USER, "prompt": "hi"});
+        let task = caller.ask(body).await.task_id();
+        // One that nobody uses, since its own tenant may revoke it.
+        let key = gateway.post(&format!("/admin/tenants/{tenant}/keys")).key(&admin);
+        let key = key.json(&json!({"name": "unused"})).expect(201).await.json();
+        let key_id = key["id"].as_str().unwrap().to_owned();
+        Self { tenant, caller, admin, task, key_id }
+    }
+
+    /// What a parameter of this name means here. A new route may bring a new one: it is to be added.
+    fn value(&self, operation: &Operation<'_>, name: &str) -> String {
+        let of_agent = operation.path.contains("agents/{id}")
+            || operation.path == "/api/agent_webhook"
+            || operation.path == "/api/agent_webhook/rotate"
+            || (operation.method == "POST" && operation.path == "/agent-execution/{id}");
+        match name {
+            "tenant" | "organization" => self.tenant.to_string(),
+            "agent" | "agent_id" => self.caller.agent.clone(),
+            "id" if of_agent => self.caller.agent.clone(),
+            "id" | "task" => self.task.clone(),
+            "key" => self.key_id.clone(),
+            _ => panic!("say which id {name:?} of {} {} is", operation.method, operation.path),
+        }
+    }
+
+    /// Everything that nobody else may see.
+    fn secrets(&self) -> Vec<String> {
+        let tenant = self.tenant.to_string();
+        let own = [&self.caller.agent, &self.caller.key, &self.caller.token, &self.admin];
+        let rest = [&tenant, &self.task, &self.key_id];
+        own.into_iter().chain(rest).cloned().collect()
+    }
+}
+
+/// Parameters that name nothing of a tenant, and what they are filled with.
+fn harmless(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "tool" => "calculate",
+        "name" => PLUGIN,
+        "user_id" => USER,
+        "page" | "per_page" => "1",
+        "status" => "completed",
+        "task_id" => THREAD,
+        "asynchronous" | "json" | "disable_attachment_injection" => "false",
+        "getter" => "status",
+        "prompt" | "user_email" | "user_first_name" | "user_last_name" => "x",
+        "params_mapping" | "user_tokens" => "{}",
+        _ => return None,
+    })
+}
+
+/// A body that the operation takes.
+fn with_body(call: Call, operation: &Operation<'_>) -> Call {
+    let Some((declared, schema)) = operation.body() else { return call };
+    let schema = schema["$ref"].as_str().and_then(|name| name.rsplit('/').next());
+    let json = match (declared, schema) {
+        ("application/json", None) => json!({"prompt": "hi"}),
+        (_, Some("AgentDefinition")) => json!({"name": "tested"}),
+        (_, Some("Invocation")) => json!({"id": THREAD, "input": {"text": "hi"}}),
+        (_, Some("KeyAsked")) => json!({}),
+        (_, Some("NewTenant")) => json!({"name": "made by a stranger"}),
+        (_, Some("Operation")) => json!({"expression": "1+1"}),
+        (_, Some("Update")) => json!({"status": "failed"}),
+        ("application/toml", None) => return call.text(declared, "[limits]\n"),
+        (_, Some("Installation")) => {
+            let component = std::fs::read(guest_path("replies_now")).unwrap();
+            return call.multipart(Form::new().part("component", Part::bytes(component)));
+        }
+        _ => panic!("say which body {} {} takes", operation.method, operation.path),
+    };
+    call.json(&json)
+}
+
+/// One way to fill in an operation's ids.
+struct Filled {
+    target: String,
+    /// Whether it names something that is another tenant's, or nobody's.
+    foreign: bool,
+}
+
+/// Fills in the operation's parameters: the ids whose bit is set are `theirs`, the others `own`. Filters of
+/// lists are always `theirs`, for a list of nothing is no refusal.
+fn fill(operation: &Operation<'_>, bits: usize, own: &Side, theirs: &Names<'_>) -> Filled {
+    let (mut target, mut query) = (operation.path.to_owned(), Vec::new());
+    let (mut foreign, mut ids) = (false, 0);
+    for parameter in operation.parameters().filter(|parameter| parameter.place != "header") {
+        let name = parameter.name;
+        let of_webhook = operation.path == "/" && name == "agent_id";
+        let value = match harmless(name) {
+            Some(value) => value.to_owned(),
+            None if parameter.required || of_webhook => {
+                let is_theirs = bits & (1 << ids) != 0;
+                (foreign, ids) = (foreign || is_theirs, ids + 1);
+                if is_theirs { theirs(operation, name) } else { own.value(operation, name) }
+            }
+            None => theirs(operation, name),
+        };
+        match parameter.place {
+            "path" => target = target.replace(&format!("{{{name}}}"), &value),
+            _ => query.push(format!("{name}={value}")),
+        }
+    }
+    Filled { target: format!("{target}?{}", query.join("&")), foreign }
+}
+
+type Names<'n> = dyn Fn(&Operation<'_>, &str) -> String + 'n;
+
+/// How many ids an operation cannot do without.
+fn ids(operation: &Operation<'_>) -> usize {
+    let named = operation.parameters().filter(|parameter| harmless(parameter.name).is_none());
+    named.filter(|p| p.required || (operation.path == "/" && p.name == "agent_id")).count()
+}
+
+async fn send(
+    gateway: &Gateway,
+    operation: &Operation<'_>,
+    target: &str,
+    key: Option<&str>,
+) -> Answer {
+    let call = with_body(gateway.request(&operation.method, target), operation);
+    match key {
+        Some(key) => call.key(key).send().await,
+        None => call.send().await,
+    }
+}
+
+/// All that a tenant has, as it sees it itself.
+async fn everything(gateway: &Gateway, side: &Side) -> Vec<Value> {
+    let (agent, task) = (&side.caller.agent, &side.task);
+    let admin = format!("/admin/tenants/{}", side.tenant);
+    let mut seen = Vec::new();
+    for target in [
+        admin.clone(),
+        format!("{admin}/agents"),
+        format!("{admin}/agents/{agent}/webhook"),
+        format!("{admin}/keys"),
+        format!("{admin}/plugins"),
+        format!("{admin}/tasks"),
+        format!("{admin}/tasks/{task}"),
+        format!("/v1/tasks/{task}/thread"),
+    ] {
+        seen.push(gateway.get(&target).key(&side.admin).expect(200).await.json());
+    }
+    seen
+}
+
+async fn two_sides(gateway: &Gateway) -> (Side, Side) {
+    let other = gateway.new_tenant("other").await;
+    let mut definition = agent("tested");
+    definition.tools = vec!["calculator".parse().unwrap()];
+    let caller = gateway.new_agent(other, definition).await;
+    let own = Side::of(gateway, gateway.tenant, gateway.caller.clone()).await;
+    (own, Side::of(gateway, other, caller).await)
+}
+
+/// What an operation answers a stranger: always a refusal where another tenant's things are named, the
+/// same one as for things that do not exist; and never anything of the other tenant.
+async fn try_out(gateway: &Gateway, operation: &Operation<'_>, stranger: &Side, owner: &Side) {
+    let nobodys = "00000000-0000-4000-8000-000000000000";
+    for bits in 0..1 << ids(operation) {
+        let theirs = fill(operation, bits, stranger, &|o, name| owner.value(o, name));
+        let absent = fill(operation, bits, stranger, &|_, _| nobodys.to_owned());
+        for (who, key, refusals) in [
+            ("a caller", Some(stranger.caller.key.as_str()), &[403, 404][..]),
+            ("an admin", Some(&stranger.admin), &[403, 404]),
+            ("nobody", None, &[401]),
+            ("a wrong key", Some("wgk_wrong"), &[403]),
+        ] {
+            let what = format!("{} {} by {who}", operation.method, theirs.target);
+            let answer = send(gateway, operation, &theirs.target, key).await;
+            let shown = format!("{:?} {}", answer.headers, answer.text);
+            let seen = owner.secrets().into_iter().find(|secret| shown.contains(secret));
+            assert_eq!(seen, None, "{what} sees this: {shown}");
+            let refused = refusals.contains(&answer.status);
+            let own_things = !theirs.foreign && refusals.contains(&404);
+            assert!(refused || (own_things && answer.status < 500), "{what}: {shown}");
+            if theirs.foreign {
+                let absent = send(gateway, operation, &absent.target, key).await;
+                assert_eq!((answer.status, answer.text), (absent.status, absent.text), "{what}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_route_gives_or_changes_anything_of_another_tenant() {
+    let gateway = Gateway::start().await;
+    let (owner, stranger) = two_sides(&gateway).await;
+    let document = Document::of(&gateway.get("/openapi.json").expect(200).await.text);
+    let before = everything(&gateway, &owner).await;
+    for operation in document.operations().filter(Operation::wants_a_key) {
+        try_out(&gateway, &operation, &stranger, &owner).await;
+        let after = everything(&gateway, &owner).await;
+        assert_eq!(after, before, "{} {} changed it", operation.method, operation.path);
+    }
+    owner.caller.ask(json!({"prompt": "still mine"})).await;
+    owner.caller.trigger().json(&json!({"x": 1})).expect(200).await;
+    // What the stranger was refused for was no key that had ended.
+    gateway.get("/v1/agents").key(&stranger.caller.key).expect(200).await;
+    let tenant = format!("/admin/tenants/{}", stranger.tenant);
+    gateway.get(&tenant).key(&stranger.admin).expect(200).await;
+}
+
+#[tokio::test]
+async fn an_operator_too_finds_things_under_their_own_tenant_only() {
+    let gateway = Gateway::start().await;
+    let (owner, stranger) = two_sides(&gateway).await;
+    let operator = gateway.new_key(KeyHolder::Operator).await;
+    let before = everything(&gateway, &owner).await;
+    let mut tried = 0;
+    for operation in Document::checked_in().operations() {
+        if ids(&operation) < 2 || !operation.path.starts_with("/admin/tenants/{tenant}/") {
+            continue;
+        }
+        // The tenant is the first of them.
+        let crossed = fill(&operation, 0b10, &stranger, &|o, name| owner.value(o, name));
+        let answer = send(&gateway, &operation, &crossed.target, Some(&operator)).await;
+        assert_eq!(answer.status, 404, "{} {}", operation.method, crossed.target);
+        tried += 1;
+    }
+    assert!(tried >= 11, "only {tried} routes of the document were tried");
+    assert_eq!(everything(&gateway, &owner).await, before);
+}
+
+#[tokio::test]
+async fn exactly_these_routes_ask_for_no_key() {
+    let document = Document::checked_in();
+    let open = document.operations().filter(|operation| !operation.wants_a_key());
+    let open: BTreeSet<_> = open.map(|o| format!("{} {}", o.method, o.path)).collect();
+    let listed: BTreeSet<_> = WITHOUT_A_KEY.iter().map(|(route, _)| (*route).to_owned()).collect();
+    assert_eq!(open, listed);
+}
+
+#[tokio::test]
+async fn a_threads_name_in_place_of_a_tasks_id_means_the_tenants_own_task() {
+    let gateway = Gateway::start().await;
+    let (first, second) = two_sides(&gateway).await;
+    let mut tried = 0;
+    let keyed = Document::checked_in().operations().filter(Operation::wants_a_key);
+    for operation in keyed.filter(|operation| operation.method == "GET") {
+        for (own, other) in [(&first, &second), (&second, &first)] {
+            let filled = fill(&operation, 0, own, &|_, _| String::new()).target;
+            let named = filled.replace(&own.task, THREAD);
+            if named == filled {
+                continue;
+            }
+            let answer = send(&gateway, &operation, &named, Some(&own.admin)).await;
+            let by_id = send(&gateway, &operation, &filled, Some(&own.admin)).await;
+            assert_eq!((answer.status, &answer.text), (200, &by_id.text), "{named}");
+            assert!(!answer.text.contains(&other.task), "{named}: {}", answer.text);
+            tried += 1;
+        }
+    }
+    assert!(tried >= 18, "only {tried} requests of the document were tried");
+}
