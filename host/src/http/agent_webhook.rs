@@ -31,7 +31,8 @@ pub(super) struct Triggered {
 }
 
 /// Triggers an agent by its own webhook: the body is the payload.
-#[utoipa::path(post, path = "/api/webhooks/agents/{token}", tag = "DocsGPT",
+#[utoipa::path(post, path = "/api/webhooks/agents/{token}",
+    operation_id = "trigger_by_token", tag = "DocsGPT",
     params(("token" = String, Path, description = "The webhook's token"),
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
     request_body = serde_json::Value,
@@ -51,7 +52,8 @@ pub(super) async fn receive(
 }
 
 /// Triggers an agent by its own webhook: the query is the payload.
-#[utoipa::path(get, path = "/api/webhooks/agents/{token}", tag = "DocsGPT",
+#[utoipa::path(get, path = "/api/webhooks/agents/{token}",
+    operation_id = "trigger_by_token_and_query", tag = "DocsGPT",
     params(("token" = String, Path, description = "The webhook's token"),
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
     responses((status = 200, body = Triggered), HookErrors), security(()))]
@@ -67,7 +69,8 @@ pub(super) async fn receive_query(
 }
 
 /// Refused: a GET starts a run here, and a HEAD, which would be answered like one, must not.
-#[utoipa::path(head, path = "/api/webhooks/agents/{token}", tag = "DocsGPT",
+#[utoipa::path(head, path = "/api/webhooks/agents/{token}",
+    operation_id = "trigger_nothing", tag = "DocsGPT",
     params(("token" = String, Path, description = "The webhook's token")),
     responses((status = 405, description = "Nothing was started")), security(()))]
 pub(super) async fn refuse_head() -> ApiError {

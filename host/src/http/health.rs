@@ -22,7 +22,8 @@ pub(super) struct Health {
 }
 
 /// 200 where the store answers, 503 where it does not.
-#[utoipa::path(get, path = "/healthz", tag = "gateway",
+#[utoipa::path(get, path = "/healthz",
+    operation_id = "read_health", tag = "gateway",
     responses((status = 200, body = Health),
               (status = 503, body = ErrorBody, description = "The store does not answer")),
     security(()))]

@@ -93,15 +93,21 @@ pub(super) enum HookErrors {
     /// The body, the query or a header is not as documented.
     #[response(status = 400)]
     BadRequest(RefusalBody),
-    /// The agent is disabled.
+    /// The agent's mapping plugin does not know the sender.
+    #[response(status = 401)]
+    Unknown(RefusalBody),
+    /// The agent is disabled, or its mapping plugin refuses the sender.
     #[response(status = 403)]
     Disabled(RefusalBody),
-    /// No agent has this token.
+    /// No agent has this token, or the agent's mapping plugin does not find what the payload names.
     #[response(status = 404)]
     NotFound(RefusalBody),
     /// The body did not arrive in time.
     #[response(status = 408)]
     TooSlow(RefusalBody),
+    /// The agent's mapping plugin refuses the payload for what is there already.
+    #[response(status = 409)]
+    Conflict(RefusalBody),
     /// The body is too long.
     #[response(status = 413)]
     TooLong(RefusalBody),

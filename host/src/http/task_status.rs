@@ -43,7 +43,8 @@ pub(super) struct StatusAsked {
 }
 
 /// How far a triggered task is. An id that is not known reads as pending.
-#[utoipa::path(get, path = "/api/task_status", tag = "DocsGPT", params(StatusAsked),
+#[utoipa::path(get, path = "/api/task_status",
+    operation_id = "read_task_status", tag = "DocsGPT", params(StatusAsked),
     responses((status = 200, body = TaskStatus),
               (status = 400, body = RefusalBody, description = "No `task_id`"),
               (status = 503, body = RefusalBody, description = "The store cannot be used at the moment")),

@@ -73,7 +73,8 @@ pub(super) struct WebhookParams {
 /// Triggers an agent. Parameters come from the mapping, the query, the body, in this order; every other
 /// field reaches the agent as data. A synchronous caller waits for the task, up to the gateway's limit or
 /// `Prefer: wait=N`, and gets 202 when it takes longer. CloudEvents are taken in both modes.
-#[utoipa::path(post, path = "/", tag = "webhook",
+#[utoipa::path(post, path = "/",
+    operation_id = "trigger_agent", tag = "webhook",
     params(WebhookParams,
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours"),
            ("prefer" = Option<String>, Header, description = "`wait=N` seconds, or `respond-async`")),

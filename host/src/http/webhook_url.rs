@@ -38,7 +38,8 @@ pub(super) struct WebhookUrl {
 }
 
 /// The URL of an agent's webhook. It is minted once and stays the same until it is rotated.
-#[utoipa::path(get, path = "/api/agent_webhook", tag = "DocsGPT", params(WebhookAsked),
+#[utoipa::path(get, path = "/api/agent_webhook",
+    operation_id = "read_webhook_url", tag = "DocsGPT", params(WebhookAsked),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn read(
     State(handles): Handle,
@@ -55,7 +56,8 @@ pub(super) async fn read(
 }
 
 /// A new URL; the one before ends at once.
-#[utoipa::path(post, path = "/api/agent_webhook/rotate", tag = "DocsGPT", params(WebhookAsked),
+#[utoipa::path(post, path = "/api/agent_webhook/rotate",
+    operation_id = "rotate_webhook_url", tag = "DocsGPT", params(WebhookAsked),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn rotate(
     State(handles): Handle,
@@ -69,7 +71,8 @@ pub(super) async fn rotate(
 }
 
 /// Ends the URL at once, without a new one.
-#[utoipa::path(delete, path = "/api/agent_webhook", tag = "DocsGPT", params(WebhookAsked),
+#[utoipa::path(delete, path = "/api/agent_webhook",
+    operation_id = "revoke_webhook_url", tag = "DocsGPT", params(WebhookAsked),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn revoke(
     State(handles): Handle,

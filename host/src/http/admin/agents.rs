@@ -46,7 +46,8 @@ pub(super) struct AgentsAsked {
 }
 
 /// The agents of a tenant, oldest first.
-#[utoipa::path(get, path = "/admin/tenants/{tenant}/agents", tag = "admin",
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/agents",
+    operation_id = "admin_list_agents", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"), AgentsAsked),
     responses((status = 200, body = Vec<AgentAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
@@ -70,7 +71,8 @@ pub(super) async fn list(
 
 /// Makes an agent, from JSON or (`content-type: application/toml`) from TOML. A name that another agent
 /// of the tenant has is 409.
-#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents", tag = "admin",
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents",
+    operation_id = "admin_create_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),
     request_body(content((AgentDefinition = "application/json"), (String = "application/toml"))),
     responses((status = 201, body = AgentAnswer), WriteErrors), security(("admin_key" = [])))]
@@ -88,7 +90,8 @@ pub(super) async fn create(
 }
 
 /// An agent.
-#[utoipa::path(get, path = "/admin/tenants/{tenant}/agents/{agent}", tag = "admin",
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/agents/{agent}",
+    operation_id = "admin_read_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 200, body = AgentAnswer), ReadErrors), security(("admin_key" = [])))]
@@ -102,7 +105,8 @@ pub(super) async fn read(
 
 /// Describes an agent anew. `if-match` with the version that was read refuses (412) what somebody else
 /// has changed since. A definition that is the one of now changes nothing.
-#[utoipa::path(put, path = "/admin/tenants/{tenant}/agents/{agent}", tag = "admin",
+#[utoipa::path(put, path = "/admin/tenants/{tenant}/agents/{agent}",
+    operation_id = "admin_replace_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id"),
            ("if-match" = Option<String>, Header, description = "The version that was read, quoted")),
@@ -124,7 +128,8 @@ pub(super) async fn replace(
 }
 
 /// Lets an agent take new tasks again.
-#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/enable", tag = "admin",
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/enable",
+    operation_id = "admin_enable_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 200, body = AgentAnswer), ReadErrors), security(("admin_key" = [])))]
@@ -137,7 +142,8 @@ pub(super) async fn enable(
 }
 
 /// Lets an agent take no new tasks: whoever calls it is answered 403. What was accepted runs to its end.
-#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/disable", tag = "admin",
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/disable",
+    operation_id = "admin_disable_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 200, body = AgentAnswer), ReadErrors), security(("admin_key" = [])))]
@@ -157,7 +163,8 @@ struct WebhookAnswer {
 }
 
 /// The URL of an agent's webhook.
-#[utoipa::path(get, path = "/admin/tenants/{tenant}/agents/{agent}/webhook", tag = "admin",
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/agents/{agent}/webhook",
+    operation_id = "admin_read_webhook", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 200, body = WebhookAnswer), ReadErrors), security(("admin_key" = [])))]
@@ -172,7 +179,8 @@ pub(super) async fn webhook(
 }
 
 /// A new URL for an agent's webhook; the one before ends at once.
-#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/webhook/rotate", tag = "admin",
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/webhook/rotate",
+    operation_id = "admin_rotate_webhook", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 200, body = WebhookAnswer), ReadErrors), security(("admin_key" = [])))]
@@ -187,7 +195,8 @@ pub(super) async fn rotate_webhook(
 }
 
 /// Ends the URL of an agent's webhook at once.
-#[utoipa::path(delete, path = "/admin/tenants/{tenant}/agents/{agent}/webhook", tag = "admin",
+#[utoipa::path(delete, path = "/admin/tenants/{tenant}/agents/{agent}/webhook",
+    operation_id = "admin_revoke_webhook", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]

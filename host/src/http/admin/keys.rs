@@ -89,7 +89,8 @@ impl KeyAnswer {
 }
 
 /// The keys of a tenant, oldest first.
-#[utoipa::path(get, path = "/admin/tenants/{tenant}/keys", tag = "admin",
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/keys",
+    operation_id = "admin_list_keys", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),
     responses((status = 200, body = Vec<KeyAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
@@ -100,7 +101,8 @@ pub(super) async fn list(
 }
 
 /// Makes a key of a tenant. The key is shown in this answer and never again.
-#[utoipa::path(post, path = "/admin/tenants/{tenant}/keys", tag = "admin",
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/keys",
+    operation_id = "admin_create_key", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")), request_body = KeyAsked,
     responses((status = 201, body = KeyAnswer), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn create(
@@ -120,7 +122,8 @@ pub(super) async fn create(
 }
 
 /// Ends a key of a tenant at once.
-#[utoipa::path(delete, path = "/admin/tenants/{tenant}/keys/{key}", tag = "admin",
+#[utoipa::path(delete, path = "/admin/tenants/{tenant}/keys/{key}",
+    operation_id = "admin_revoke_key", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("key" = String, Path, description = "The key's id")),
     responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]
@@ -133,7 +136,8 @@ pub(super) async fn revoke(
 }
 
 /// The operators' keys, oldest first. That of the data folder itself is not among them.
-#[utoipa::path(get, path = "/admin/operator-keys", tag = "admin",
+#[utoipa::path(get, path = "/admin/operator-keys",
+    operation_id = "admin_list_operator_keys", tag = "admin",
     responses((status = 200, body = Vec<KeyAnswer>), ReadErrors), security(("operator_key" = [])))]
 pub(super) async fn list_operators(
     State(handles): Handle,
@@ -143,7 +147,8 @@ pub(super) async fn list_operators(
 }
 
 /// Makes an operator's key. The key is shown in this answer and never again.
-#[utoipa::path(post, path = "/admin/operator-keys", tag = "admin", request_body = KeyAsked,
+#[utoipa::path(post, path = "/admin/operator-keys",
+    operation_id = "admin_create_operator_key", tag = "admin", request_body = KeyAsked,
     responses((status = 201, body = KeyAnswer), WriteErrors), security(("operator_key" = [])))]
 pub(super) async fn create_operators(
     State(handles): Handle,
@@ -158,7 +163,8 @@ pub(super) async fn create_operators(
 }
 
 /// Ends an operator's key at once.
-#[utoipa::path(delete, path = "/admin/operator-keys/{key}", tag = "admin",
+#[utoipa::path(delete, path = "/admin/operator-keys/{key}",
+    operation_id = "admin_revoke_operator_key", tag = "admin",
     params(("key" = String, Path, description = "The key's id")),
     responses((status = 204, description = "It ends here"), ReadErrors), security(("operator_key" = [])))]
 pub(super) async fn revoke_operators(

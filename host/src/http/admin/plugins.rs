@@ -46,7 +46,8 @@ struct PluginAnswer {
 }
 
 /// The plugins of a tenant: its own, and those that ship with the gateway.
-#[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins", tag = "admin",
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins",
+    operation_id = "admin_list_plugins", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),
     responses((status = 200, body = Vec<PluginAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
@@ -79,7 +80,8 @@ pub(super) struct Installation {
 }
 
 /// Installs a component under a name, or replaces the one of that name. It is compiled and checked first.
-#[utoipa::path(put, path = "/admin/tenants/{tenant}/plugins/{name}", tag = "admin",
+#[utoipa::path(put, path = "/admin/tenants/{tenant}/plugins/{name}",
+    operation_id = "admin_install_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
     request_body(content = Installation, content_type = "multipart/form-data"),
@@ -116,7 +118,8 @@ pub(super) async fn install(
 }
 
 /// Forgets a plugin of a tenant. What it was granted stays in its file, for whoever installs it again.
-#[utoipa::path(delete, path = "/admin/tenants/{tenant}/plugins/{name}", tag = "admin",
+#[utoipa::path(delete, path = "/admin/tenants/{tenant}/plugins/{name}",
+    operation_id = "admin_remove_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
@@ -132,7 +135,8 @@ pub(super) async fn remove(
 }
 
 /// What a plugin of a tenant may do, as the operator wrote it.
-#[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins/{name}/grants", tag = "admin",
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins/{name}/grants",
+    operation_id = "admin_read_grants", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
     responses((status = 200, body = String, content_type = "application/toml"), ReadErrors),
@@ -149,7 +153,8 @@ pub(super) async fn grants(
 }
 
 /// Says what a plugin of a tenant may do. It holds within five seconds.
-#[utoipa::path(put, path = "/admin/tenants/{tenant}/plugins/{name}/grants", tag = "admin",
+#[utoipa::path(put, path = "/admin/tenants/{tenant}/plugins/{name}/grants",
+    operation_id = "admin_replace_grants", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
     request_body(content = String, content_type = "application/toml"),

@@ -14,7 +14,8 @@ use super::ByAdmin;
 use crate::answer::task::{TaskDetails, TaskPage};
 
 /// The tasks of a tenant, newest first.
-#[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks", tag = "admin",
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks",
+    operation_id = "admin_list_tasks", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"), TasksAsked),
     responses((status = 200, body = TaskPage), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
@@ -27,7 +28,8 @@ pub(super) async fn list(
 }
 
 /// A task of a tenant.
-#[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks/{task}", tag = "admin",
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks/{task}",
+    operation_id = "admin_read_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("task" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = TaskDetails), ReadErrors), security(("admin_key" = [])))]
@@ -41,7 +43,8 @@ pub(super) async fn read(
 }
 
 /// Stops a task of a tenant. One that has ended stays as it is.
-#[utoipa::path(post, path = "/admin/tenants/{tenant}/tasks/{task}/stop", tag = "admin",
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/tasks/{task}/stop",
+    operation_id = "admin_stop_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("task" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = TaskDetails, description = "The task as it is now"), ReadErrors),
@@ -55,7 +58,8 @@ pub(super) async fn stop(
 }
 
 /// Deletes a task of a tenant with everything that belongs to it. A run is stopped first.
-#[utoipa::path(delete, path = "/admin/tenants/{tenant}/tasks/{task}", tag = "admin",
+#[utoipa::path(delete, path = "/admin/tenants/{tenant}/tasks/{task}",
+    operation_id = "admin_delete_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("task" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]

@@ -32,7 +32,8 @@ impl TenantAnswer {
 }
 
 /// All tenants, by name.
-#[utoipa::path(get, path = "/admin/tenants", tag = "admin",
+#[utoipa::path(get, path = "/admin/tenants",
+    operation_id = "admin_list_tenants", tag = "admin",
     responses((status = 200, body = Vec<TenantAnswer>), ReadErrors), security(("operator_key" = [])))]
 pub(super) async fn list(
     State(handles): Handle,
@@ -52,7 +53,8 @@ pub(super) struct NewTenant {
 }
 
 /// Makes a tenant. A name that is taken is 409.
-#[utoipa::path(post, path = "/admin/tenants", tag = "admin", request_body = NewTenant,
+#[utoipa::path(post, path = "/admin/tenants",
+    operation_id = "admin_create_tenant", tag = "admin", request_body = NewTenant,
     responses((status = 201, body = TenantAnswer), WriteErrors), security(("operator_key" = [])))]
 pub(super) async fn create(
     State(handles): Handle,
@@ -65,7 +67,8 @@ pub(super) async fn create(
 }
 
 /// A tenant.
-#[utoipa::path(get, path = "/admin/tenants/{tenant}", tag = "admin",
+#[utoipa::path(get, path = "/admin/tenants/{tenant}",
+    operation_id = "admin_read_tenant", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),
     responses((status = 200, body = TenantAnswer), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(

@@ -33,7 +33,8 @@ pub(super) struct PageAsked {
 }
 
 /// The agents of the key's organization, oldest first.
-#[utoipa::path(get, path = "/v1/agents", tag = "agents", params(PageAsked),
+#[utoipa::path(get, path = "/v1/agents",
+    operation_id = "list_agents", tag = "agents", params(PageAsked),
     responses((status = 200, body = AgentPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
     State(handles): Handle,
@@ -51,7 +52,8 @@ pub(super) async fn list(
 }
 
 /// The same agents as an array, as the product's SDK lists them.
-#[utoipa::path(get, path = "/agents/list", tag = "aliases",
+#[utoipa::path(get, path = "/agents/list",
+    operation_id = "list_all_agents", tag = "aliases",
     responses((status = 200, body = Vec<AgentItem>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list_plain(
     State(handles): Handle,
@@ -63,7 +65,8 @@ pub(super) async fn list_plain(
 }
 
 /// An agent with its graph and its tools. No secret is in it.
-#[utoipa::path(get, path = "/v1/agents/{id}", tag = "agents",
+#[utoipa::path(get, path = "/v1/agents/{id}",
+    operation_id = "read_agent", tag = "agents",
     params(("id" = String, Path, description = "The agent's id")),
     responses((status = 200, body = AgentAnswer), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn read(
@@ -95,7 +98,8 @@ pub(super) struct Operation {
 
 /// Calls one of an agent's tools directly and answers what it answers. A tool that may change things is
 /// refused unless the agent lets such tools be called.
-#[utoipa::path(post, path = "/agents/{id}/operations/{tool}", tag = "agents",
+#[utoipa::path(post, path = "/agents/{id}/operations/{tool}",
+    operation_id = "call_tool", tag = "agents",
     params(("id" = String, Path, description = "The agent's id"),
            ("tool" = String, Path, description = "The tool's name")),
     request_body = Operation,

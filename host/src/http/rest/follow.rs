@@ -29,7 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const EVENTS_WAITING_MAX: usize = 16;
 
 /// What happens in a task, from its beginning on whenever this is asked, up to its end.
-#[utoipa::path(get, path = "/{organization}/agent-execution/{id}/events", tag = "tasks",
+#[utoipa::path(get, path = "/{organization}/agent-execution/{id}/events",
+    operation_id = "follow_task", tag = "tasks",
     params(("organization" = String, Path, description = "The key's organization"),
            ("id" = String, Path, description = "The task's id")),
     responses((status = 200, content_type = "text/event-stream", body = String,

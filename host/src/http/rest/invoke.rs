@@ -32,7 +32,8 @@ pub(super) struct InvokeAsked {
 
 /// Runs an agent and waits for it. `Prefer: wait=N` (RFC 7240) bounds the waiting; who has waited long
 /// enough gets 202 and the task, which goes on and can be read.
-#[utoipa::path(post, path = "/v1/agents/{id}/invoke", tag = "agents",
+#[utoipa::path(post, path = "/v1/agents/{id}/invoke",
+    operation_id = "invoke_agent", tag = "agents",
     params(("id" = String, Path, description = "The agent's id"), InvokeAsked,
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours"),
            ("prefer" = Option<String>, Header, description = "`wait=N` seconds, or `respond-async`")),
@@ -65,7 +66,8 @@ pub(super) async fn and_wait(
 }
 
 /// Runs an agent and answers at once, with the task as it was accepted.
-#[utoipa::path(post, path = "/v1/agents/{id}/invoke/async", tag = "agents",
+#[utoipa::path(post, path = "/v1/agents/{id}/invoke/async",
+    operation_id = "invoke_agent_async", tag = "agents",
     params(("id" = String, Path, description = "The agent's id"),
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
     request_body = Invocation,
@@ -83,7 +85,8 @@ pub(super) async fn and_go(
 
 /// Runs an agent and tells what happens as server-sent events, the last of which is `task_finished`.
 /// Whoever hangs up stops nothing.
-#[utoipa::path(post, path = "/v1/agents/{id}/invoke/stream", tag = "agents",
+#[utoipa::path(post, path = "/v1/agents/{id}/invoke/stream",
+    operation_id = "invoke_agent_stream", tag = "agents",
     params(("id" = String, Path, description = "The agent's id"),
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
     request_body = Invocation,

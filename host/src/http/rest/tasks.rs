@@ -40,7 +40,8 @@ pub(in super::super) struct TasksAsked {
 }
 
 /// The tasks of the key's organization, newest first.
-#[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(TasksAsked),
+#[utoipa::path(get, path = "/v1/tasks",
+    operation_id = "list_tasks", tag = "tasks", params(TasksAsked),
     responses((status = 200, body = TaskPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
     State(handles): Handle,
@@ -79,7 +80,8 @@ pub(in super::super) async fn list_page(
 }
 
 /// The newest tasks of an agent as an array, as the product's SDK lists them.
-#[utoipa::path(get, path = "/agent-execution/executions/history/{agent}", tag = "aliases",
+#[utoipa::path(get, path = "/agent-execution/executions/history/{agent}",
+    operation_id = "list_tasks_of_agent", tag = "aliases",
     params(("agent" = String, Path, description = "The agent's id"), TasksAsked),
     responses((status = 200, body = Vec<TaskItem>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn history(
@@ -97,7 +99,8 @@ pub(super) async fn history(
 }
 
 /// A task. In place of its id the name of a thread will do: its newest task is meant then.
-#[utoipa::path(get, path = "/v1/tasks/{id}", tag = "tasks",
+#[utoipa::path(get, path = "/v1/tasks/{id}",
+    operation_id = "read_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = TaskDetails), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn read(
@@ -110,7 +113,8 @@ pub(super) async fn read(
 }
 
 /// Stops a task: its run ends where it stands, a tool call included. One that has ended stays as it is.
-#[utoipa::path(post, path = "/v1/tasks/{id}/stop", tag = "tasks",
+#[utoipa::path(post, path = "/v1/tasks/{id}/stop",
+    operation_id = "stop_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = TaskDetails, description = "The task as it is now"), ReadErrors),
     security(("api_key" = [])))]
@@ -136,7 +140,8 @@ pub(in super::super) async fn stop_named(
 
 /// Deletes a task with everything that belongs to it, its idempotency key included. A run is stopped
 /// first.
-#[utoipa::path(delete, path = "/v1/tasks/{id}", tag = "tasks",
+#[utoipa::path(delete, path = "/v1/tasks/{id}",
+    operation_id = "delete_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 204, description = "It is gone"), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn remove(
@@ -161,7 +166,8 @@ pub(in super::super) async fn remove_named(
 }
 
 /// What happened in a task, as messages; every step of its trace is among them.
-#[utoipa::path(get, path = "/v1/tasks/{id}/thread", tag = "tasks",
+#[utoipa::path(get, path = "/v1/tasks/{id}/thread",
+    operation_id = "read_thread", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = Vec<Object>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn thread(
@@ -183,7 +189,8 @@ pub(super) struct WholeThread {
 }
 
 /// The same, in the shape that has room for tasks below it.
-#[utoipa::path(get, path = "/v1/tasks/{id}/thread/full", tag = "tasks",
+#[utoipa::path(get, path = "/v1/tasks/{id}/thread/full",
+    operation_id = "read_whole_thread", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = WholeThread), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn whole_thread(
@@ -196,7 +203,8 @@ pub(super) async fn whole_thread(
 }
 
 /// The activity log of a task of an agent, as the product's SDK reads it.
-#[utoipa::path(get, path = "/activity/{agent}/{task}", tag = "tasks",
+#[utoipa::path(get, path = "/activity/{agent}/{task}",
+    operation_id = "read_activity", tag = "tasks",
     params(("agent" = String, Path, description = "The agent's id"),
            ("task" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = Activity), ReadErrors), security(("api_key" = [])))]
@@ -226,7 +234,8 @@ pub(super) struct Update {
 }
 
 /// Ends a task from outside. One that has ended takes no other end (409).
-#[utoipa::path(patch, path = "/agent-execution/{id}/update", tag = "tasks",
+#[utoipa::path(patch, path = "/agent-execution/{id}/update",
+    operation_id = "update_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     request_body = Update,
     responses((status = 200, body = TaskDetails, description = "The task as it is now"), WriteErrors),
