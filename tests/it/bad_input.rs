@@ -277,9 +277,9 @@ async fn a_stranger_cannot_have_a_large_body_read() {
     let large = || "x".repeat(1 << 20);
     let url = gateway.url("/");
     let strange = gateway.http.post(&url).header("x-api-key", "wrong").body(large());
-    let answer = crate::support::Call(strange).expect(403).await;
+    let answer = crate::support::Call::new(strange).expect(403).await;
     assert_eq!(answer.detail(), "Invalid API key");
-    let answer = crate::support::Call(gateway.http.post(&url).body(large())).expect(401).await;
+    let answer = crate::support::Call::new(gateway.http.post(&url).body(large())).expect(401).await;
     assert_eq!(answer.detail(), "API key not specified");
 }
 

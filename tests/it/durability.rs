@@ -103,7 +103,7 @@ async fn a_kill_in_the_middle_of_a_burst_loses_nothing_that_was_acknowledged() {
                 let call = agent.webhook("&asynchronous=true").json(&json!({"n": n, "m": m}));
                 let key = format!("{n}-{m}");
                 // The kill shows as a connection that breaks.
-                let Ok(response) = call.idempotent(&key).0.send().await else { break };
+                let Ok(response) = call.idempotent(&key).request.send().await else { break };
                 if response.status().as_u16() != 200 {
                     break;
                 }

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use wardgate::clock::{Clock, Timestamp};
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Gateway, Setup, agent, until};
+use crate::support::{Call, Gateway, Setup, agent, until};
 
 #[tokio::test]
 async fn d6_the_same_key_answers_the_original_task() {
@@ -220,8 +220,8 @@ async fn d6_which_keys_are_keys() {
         assert!(call.expect(400).await.detail().contains("Idempotency-Key"));
     }
     let umlaut = reqwest::header::HeaderValue::from_bytes(b"\xfcber").unwrap();
-    let request = gateway.trigger().json(&json!({})).0.header("idempotency-key", umlaut);
-    assert_eq!(request.send().await.unwrap().status().as_u16(), 400);
+    let request = gateway.trigger().json(&json!({})).request.header("idempotency-key", umlaut);
+    Call::new(request).expect(400).await;
     assert_eq!(gateway.tasks_stored().await, stored);
 }
 

@@ -26,6 +26,7 @@
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `trace` | every step of a run can be read |
+//! | `openapi` | the document says what the gateway does, and the page that shows it stands alone |
 //! | `no_secrets_in_logs` | no key and no token is written down in clear |
 //! | `house_rules` | the layout that the rest stands on |
 
@@ -42,6 +43,7 @@ mod house_rules;
 mod idempotency;
 mod idempotency_model;
 mod no_secrets_in_logs;
+mod openapi;
 mod plugin_misbehaves;
 mod plugins_installed;
 mod precedence;

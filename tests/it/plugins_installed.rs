@@ -135,7 +135,8 @@ async fn a_mapper_may_answer_a_handshake_at_once() {
     let gateway = Gateway::start().await;
     let agent = gateway.with_mapper("replies_now", "").await;
     for call in [agent.webhook(""), agent.trigger()] {
-        let answer = call.json(&json!({"challenge": 1})).expect(202).await;
+        let call = call.json(&json!({"challenge": 1})).answered_by_a_plugin();
+        let answer = call.expect(202).await;
         assert_eq!(answer.text, "challenge accepted");
         assert_eq!(answer.header("content-type"), Some("text/plain"));
         assert_eq!(answer.header("x-handshake"), Some("yes"));

@@ -80,7 +80,7 @@ async fn plugins_of_one_name_are_each_tenants_own() {
     let absent = second.webhook("").json(&json!({})).expect(500).await;
     assert!(absent.detail().contains("no plugin hook is installed"), "{}", absent.text);
     install(other_id, "replies_now").await;
-    second.webhook("").json(&json!({})).expect(202).await;
+    second.webhook("").json(&json!({})).answered_by_a_plugin().expect(202).await;
     assert_eq!(first.webhook("").json(&json!({})).expect(200).await.json(), ignored);
 }
 

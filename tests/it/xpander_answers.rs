@@ -157,7 +157,7 @@ async fn x22_who_hangs_up_does_not_stop_the_run() {
         .start()
         .await;
     let call = || gateway.webhook("").json(&json!({"prompt": "hello"})).idempotent("k");
-    let impatient = call().0.timeout(Duration::from_millis(200)).send().await;
+    let impatient = call().request.timeout(Duration::from_millis(200)).send().await;
     assert!(impatient.unwrap_err().is_timeout());
     let id = call().send().await.task_id();
     let task = gateway.ended(&id).await;

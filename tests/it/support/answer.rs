@@ -1,15 +1,37 @@
-//! One HTTP request and its answer. Whoever sends one says which status has to come back.
+//! One HTTP request and its answer. Whoever sends one says which status has to come back; that the answer
+//! is one that `docs/openapi.json` has for that route is checked for all of them.
 
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
+
+use super::document::{Document, Found};
+
+/// What is served and is no route of the document.
+const NOT_IN_THE_DOCUMENT: [&str; 2] = ["/openapi.json", "/docs"];
 
 /// A request in the making.
 #[derive(Debug)]
-pub(crate) struct Call(pub(crate) RequestBuilder);
+pub(crate) struct Call {
+    pub(crate) request: RequestBuilder,
+    is_documented: bool,
+}
 
 impl Call {
+    pub(crate) fn new(request: RequestBuilder) -> Self {
+        Self { request, is_documented: true }
+    }
+
+    /// Its answer is not the gateway's own but a plugin's, of any status and type.
+    pub(crate) fn answered_by_a_plugin(self) -> Self {
+        Self { is_documented: false, ..self }
+    }
+
+    fn with(self, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Self {
+        Self { request: change(self.request), ..self }
+    }
+
     pub(crate) fn header(self, name: &str, value: &str) -> Self {
-        Self(self.0.header(name, value))
+        self.with(|request| request.header(name, value))
     }
 
     pub(crate) fn key(self, key: &str) -> Self {
@@ -26,22 +48,29 @@ impl Call {
     }
 
     pub(crate) fn text(self, content_type: &str, body: impl Into<reqwest::Body>) -> Self {
-        Self(self.0.header("content-type", content_type).body(body))
+        self.with(|request| request.header("content-type", content_type).body(body))
     }
 
     /// A body whose type is not declared.
     pub(crate) fn body(self, body: impl Into<reqwest::Body>) -> Self {
-        Self(self.0.body(body))
+        self.with(|request| request.body(body))
     }
 
     pub(crate) fn multipart(self, form: reqwest::multipart::Form) -> Self {
-        Self(self.0.multipart(form))
+        self.with(|request| request.multipart(form))
     }
 
     pub(crate) async fn send(self) -> Answer {
-        let response = self.0.send().await.unwrap();
+        let (client, request) = self.request.build_split();
+        let request = request.unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = client.execute(request).await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Answer { status, headers, text: response.text().await.unwrap() }
+        let answer = Answer { status, headers, text: response.text().await.unwrap() };
+        if self.is_documented {
+            answer.assert_documented(&method, &path);
+        }
+        answer
     }
 
     pub(crate) async fn expect(self, status: u16) -> Answer {
@@ -66,6 +95,31 @@ impl Answer {
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Whether the document has this answer: its status for that route, and its type for that status.
+    fn assert_documented(&self, method: &Method, path: &str) {
+        let besides = NOT_IN_THE_DOCUMENT.iter().any(|besides| path.starts_with(besides));
+        if besides || method == Method::OPTIONS {
+            return;
+        }
+        let operation = match Document::checked_in().find(method.as_str(), path) {
+            Found::Operation(operation) => operation,
+            Found::NoMethod => return assert_eq!(self.status, 405, "{method} is not documented"),
+            Found::NoPath => return assert_eq!(self.status, 404, "{path} is not documented"),
+        };
+        let route = format!("{method} {}", operation.path);
+        let Some(contents) = operation.contents(self.status) else {
+            panic!("{route} is not documented to answer {}: {}", self.status, self.text);
+        };
+        let declared = self.header("content-type").map(|declared| {
+            declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+        });
+        let fits = match &declared {
+            Some(declared) => contents.contains(&declared.as_str()),
+            None => contents.is_empty() || method == Method::HEAD,
+        };
+        assert!(fits, "{route} answered {} as {declared:?}, not as {contents:?}", self.status);
     }
 
     /// The sentence of an error. It stands alone in the object, or beside whether to try again where that

@@ -34,16 +34,16 @@ impl Caller {
     }
 
     pub(crate) fn get(&self, target: &str) -> Call {
-        Call(self.http.get(self.url(target)))
+        Call::new(self.http.get(self.url(target)))
     }
 
     pub(crate) fn post(&self, target: &str) -> Call {
-        Call(self.http.post(self.url(target)))
+        Call::new(self.http.post(self.url(target)))
     }
 
     /// With any method.
     pub(crate) fn request(&self, method: &str, target: &str) -> Call {
-        Call(self.http.request(method.parse().unwrap(), self.url(target)))
+        Call::new(self.http.request(method.parse().unwrap(), self.url(target)))
     }
 
     /// `POST /` for the agent, with the key, and with more in the query (`&json=true`).

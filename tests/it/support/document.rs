@@ -1,4 +1,4 @@
-//! An OpenAPI document as tests read it: operations and their parameters.
+//! An OpenAPI document as tests read it: operations, and which of them a request meets.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -28,6 +28,14 @@ pub(crate) struct Parameter<'d> {
     pub(crate) required: bool,
 }
 
+/// What a document has to say about a request.
+#[derive(Debug)]
+pub(crate) enum Found<'d> {
+    Operation(Operation<'d>),
+    NoMethod,
+    NoPath,
+}
+
 impl Document {
     pub(crate) fn of(text: &str) -> Self {
         Self(serde_json::from_str(text).expect("the document is JSON"))
@@ -37,6 +45,10 @@ impl Document {
     pub(crate) fn checked_in() -> &'static Self {
         static DOCUMENT: OnceLock<Document> = OnceLock::new();
         DOCUMENT.get_or_init(|| Self::of(&checked_in_text()))
+    }
+
+    pub(crate) fn value(&self) -> &Value {
+        &self.0
     }
 
     pub(crate) fn operations(&self) -> impl Iterator<Item = Operation<'_>> {
@@ -50,6 +62,23 @@ impl Document {
             })
         })
     }
+
+    /// What a request with this path meets. A HEAD that the document does not have is answered like a GET.
+    pub(crate) fn find(&self, method: &str, path: &str) -> Found<'_> {
+        let paths = self.0["paths"].as_object().unwrap();
+        let matching = paths.keys().filter_map(|template| Some((rank(template, path)?, template)));
+        let Some((_, template)) = matching.max() else {
+            return Found::NoPath;
+        };
+        let item = &paths[template];
+        let get = (method == "HEAD").then(|| item.get("get")).flatten();
+        match item.get(method.to_ascii_lowercase()).or(get) {
+            Some(value) => {
+                Found::Operation(Operation { method: method.to_owned(), path: template, value })
+            }
+            None => Found::NoMethod,
+        }
+    }
 }
 
 /// The text of the document that is checked in.
@@ -58,7 +87,36 @@ pub(crate) fn checked_in_text() -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// For each segment whether it is written out, which counts for more than a name in braces, earlier
+/// segments first. None where the path is another one.
+fn rank(template: &str, path: &str) -> Option<Vec<bool>> {
+    let (names, segments) = (template.split('/'), path.split('/'));
+    if names.clone().count() != segments.clone().count() {
+        return None;
+    }
+    let ranks = names.zip(segments).map(|(name, segment)| {
+        if name.starts_with('{') {
+            (!segment.is_empty()).then_some(false)
+        } else {
+            (name == segment).then_some(true)
+        }
+    });
+    ranks.collect()
+}
+
 impl<'d> Operation<'d> {
+    pub(crate) fn id(&self) -> Option<&'d str> {
+        self.value["operationId"].as_str()
+    }
+
+    pub(crate) fn summary(&self) -> Option<&'d str> {
+        self.value["summary"].as_str()
+    }
+
+    pub(crate) fn tags(&self) -> Vec<&'d str> {
+        self.value["tags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
     pub(crate) fn parameters(&self) -> impl Iterator<Item = Parameter<'d>> + use<'d> {
         self.value["parameters"].as_array().into_iter().flatten().map(|parameter| Parameter {
             place: parameter["in"].as_str().unwrap(),
@@ -77,5 +135,16 @@ impl<'d> Operation<'d> {
     pub(crate) fn wants_a_key(&self) -> bool {
         let ways = self.value["security"].as_array().expect("it says who may call it");
         ways.iter().all(|way| !way.as_object().unwrap().is_empty())
+    }
+
+    pub(crate) fn statuses(&self) -> impl Iterator<Item = &'d str> + use<'d> {
+        self.value["responses"].as_object().unwrap().keys().map(String::as_str)
+    }
+
+    /// The content types of a status, none for an empty answer. None where it is not documented.
+    pub(crate) fn contents(&self, status: u16) -> Option<Vec<&'d str>> {
+        let response = self.value["responses"].get(status.to_string())?;
+        let contents = response["content"].as_object();
+        Some(contents.into_iter().flatten().map(|(content, _)| content.as_str()).collect())
     }
 }

@@ -1,0 +1,114 @@
+//! The OpenAPI document is complete, right and checked in, and the page that shows it needs no other host.
+//!
+//! That answers are as documented is checked wherever the tests send a request: see `support/answer.rs`.
+
+use std::collections::BTreeSet;
+
+use crate::support::document::{Document, checked_in_text};
+use crate::support::{Gateway, wardgate};
+
+/// What brings the document up to date.
+const UPDATE: &str = "cargo run -p wardgate -- openapi > docs/openapi.json";
+
+#[tokio::test]
+async fn the_document_that_is_checked_in_is_the_one_that_is_served_and_printed() {
+    let gateway = Gateway::start().await;
+    let served = gateway.get("/openapi.json").expect(200).await;
+    assert_eq!(served.header("content-type"), Some("application/json"));
+    let printed = String::from_utf8(wardgate(&["openapi"]).stdout).unwrap();
+    assert!(served.text == printed, "`wardgate openapi` prints another one than is served");
+    assert!(served.text == checked_in_text(), "docs/openapi.json is out of date; run: {UPDATE}");
+}
+
+#[tokio::test]
+async fn the_document_is_openapi_3_1_and_says_what_it_is_of() {
+    let document = Document::checked_in().value();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
+    assert_eq!(document["info"]["title"], "Wardgate");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn every_operation_has_a_name_of_its_own_a_group_and_a_summary() {
+    let document = Document::checked_in();
+    let groups = document.value()["tags"].as_array().unwrap().iter();
+    let groups: BTreeSet<_> = groups.map(|group| group["name"].as_str().unwrap()).collect();
+    let mut names = BTreeSet::new();
+    for operation in document.operations() {
+        let route = format!("{} {}", operation.method, operation.path);
+        let name = operation.id().unwrap_or_else(|| panic!("{route} has no operationId"));
+        assert!(names.insert(name), "the operationId {name} of {route} is another one's too");
+        let tags = operation.tags();
+        assert!(tags.len() == 1 && groups.contains(tags[0]), "{route}: {tags:?}");
+        assert!(operation.summary().is_some(), "{route} has no summary");
+    }
+}
+
+#[tokio::test]
+async fn every_operation_says_how_it_refuses() {
+    for operation in Document::checked_in().operations() {
+        let route = format!("{} {}", operation.method, operation.path);
+        let documented: BTreeSet<&str> = operation.statuses().collect();
+        let of_key = operation.wants_a_key().then_some(["401", "403", "503"]);
+        let of_body = operation.body().map(|_| ["400", "408", "413"]);
+        let names = operation.parameters().any(|parameter| parameter.place == "path");
+        let of_name = (names && operation.method != "HEAD").then_some("404");
+        let wanted = of_key.into_iter().chain(of_body).flatten().chain(of_name);
+        let missing: Vec<_> = wanted.filter(|status| !documented.contains(status)).collect();
+        assert!(missing.is_empty(), "{route} does not document {missing:?}");
+        for status in documented.iter().filter(|status| **status >= "400") {
+            let json = operation.contents(status.parse().unwrap()).unwrap();
+            let bare = operation.method == "HEAD";
+            assert!(bare || json == ["application/json"], "{route} refuses {status} as {json:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_document_has_is_there_and_what_it_does_not_have_is_405() {
+    let gateway = Gateway::start().await;
+    let document = Document::checked_in();
+    let has = |method: &str, path: &str| {
+        document.operations().any(|operation| operation.method == method && operation.path == path)
+    };
+    let paths: BTreeSet<_> = document.operations().map(|operation| operation.path).collect();
+    for path in paths {
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            // Without a key and with names that are nobody's: all that is asked is whether it is there.
+            let answer = gateway.request(method, &path.replace(['{', '}'], "_")).send().await;
+            assert_eq!(answer.status != 405, has(method, path), "{method} {path}: {}", answer.text);
+            assert!(answer.text != r#"{"detail":"Not Found"}"#, "{method} {path}");
+        }
+    }
+}
+
+/// The texts between `before` and the quote or bracket that ends them.
+fn named<'t>(text: &'t str, before: &'t str) -> impl Iterator<Item = &'t str> {
+    text.split(before).skip(1).map(|rest| rest.split(['"', '\'', ')']).next().unwrap())
+}
+
+#[tokio::test]
+async fn the_page_names_nothing_that_is_not_served_here() {
+    let gateway = Gateway::start().await;
+    let way = gateway.get("/docs").expect(303).await;
+    let page = gateway.get(way.header("location").unwrap()).expect(200).await;
+    assert_eq!(page.header("content-type"), Some("text/html"));
+    let names: Vec<_> = named(&page.text, "src=\"").chain(named(&page.text, "href=\"")).collect();
+    assert!(names.len() >= 5, "{}", page.text);
+    for name in names {
+        let relative = name.strip_prefix("./").unwrap_or(name);
+        assert!(!relative.contains(':') && !relative.starts_with('/'), "{name} is elsewhere");
+        let asset = gateway.get(&format!("/docs/{relative}")).expect(200).await;
+        if relative.ends_with(".css") {
+            for url in named(&asset.text, "url(") {
+                assert!(url.starts_with("data:") || url.is_empty(), "{name} names {url}");
+            }
+            assert!(!asset.text.contains("@import"), "{name}");
+        }
+    }
+    // What the page is set to: our document, and nobody who would be shown it to judge it.
+    let settings = gateway.get("/docs/swagger-initializer.js").expect(200).await.text;
+    assert!(settings.contains(r#""url": "/openapi.json""#), "{settings}");
+    assert!(settings.contains(r#""validatorUrl": "none""#), "{settings}");
+    assert!(!settings.contains("://"), "{settings}");
+}
