@@ -89,6 +89,7 @@ impl Runner {
         let outcome = match conversed {
             Ok(result) => Outcome { status: EndStatus::Completed, result },
             Err(error) => {
+                frame.log.give_up_call(self.clock.now());
                 trace.push(trace.begin(), Event::Failure { reason: error.reason.clone() });
                 Outcome { status: error.status, result: error.reason }
             }
@@ -156,7 +157,7 @@ impl Runner {
         trace: &Trace<'_>,
     ) -> Message {
         let begun = trace.begin();
-        trace.called(begun.0, &call);
+        trace.called(begun.0, &call, tools.plugin_of(&call.name));
         let answer = tools.call(task, &call).await;
         let event = Event::Tool {
             call: call.clone(),
@@ -240,8 +241,8 @@ impl Trace<'_> {
         (self.clock.now(), Instant::now())
     }
 
-    fn called(&self, at: Timestamp, call: &ToolCall) {
-        self.log.push(Moment::Called { at, call: self.redactor.call(call.clone()) });
+    fn called(&self, at: Timestamp, call: &ToolCall, plugin: Option<String>) {
+        self.log.push(Moment::Called { at, call: self.redactor.call(call.clone()), plugin });
     }
 
     fn push(&self, (at, begun): (Timestamp, Instant), event: Event) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +22,7 @@ use crate::trace::log::{Log, Moment};
 use crate::trace::{Event, Step};
 use lease::{Lease, Leases};
 pub use watching::Follower;
-use watching::Watching;
+use watching::{Running, Watching};
 
 /// How often is looked for tasks that nobody woke us for: given back by another process, or left by one
 /// that died.
@@ -49,6 +49,9 @@ pub struct Queue {
     store: Store,
     wake: Arc<Notify>,
     watching: Watching,
+    /// Held while tasks are claimed, until their runs have begun: whoever has it knows that every task
+    /// that this process has claimed is among those that it watches.
+    claiming: Arc<Mutex<()>>,
     /// In memory only: they must be in no store (CONTRACT X8).
     tokens: Cache<TaskId, UserTokens>,
 }
@@ -65,7 +68,13 @@ impl Queue {
             .max_capacity(TOKENS_BYTES_MAX)
             .time_to_live(TOKENS_WAIT_MAX)
             .build();
-        Self { store, wake: Arc::new(Notify::new()), watching: Watching::default(), tokens }
+        Self {
+            store,
+            wake: Arc::default(),
+            watching: Watching::default(),
+            claiming: Arc::default(),
+            tokens,
+        }
     }
 
     /// Stores a task, synced, and wakes a worker for it. The user's tokens wait in memory for its run.
@@ -110,17 +119,17 @@ impl Queue {
         if task.status.is_final() {
             return Ok(Some(task));
         }
-        if outcome.status == EndStatus::Stopped {
-            // A run of this process ends itself, so that what it did until now is kept.
-            let mut follower = self.follow(id);
-            if self.watching.stop(id) {
-                let _ = tokio::time::timeout(STOP_WAIT_MAX, follower.ended()).await;
-            }
+        // A run of this process ends itself, so that what it did until now is kept.
+        let mut follower = self.follow(id);
+        if self.watching.stop(id, &outcome) {
+            let _ = tokio::time::timeout(STOP_WAIT_MAX, follower.ended()).await;
         }
-        if self.store.end(tenant, id, outcome).await? {
-            // Whoever runs it has lost it.
-            self.watching.stop(id);
+        if self.store.end(tenant, id, outcome.clone()).await? {
+            // Whoever runs it has lost it. It may have been claimed just before, and not have begun.
+            drop(self.claiming.lock().await);
+            self.watching.stop(id, &outcome);
             self.watching.ended(id);
+            self.tokens.invalidate(&id);
         }
         self.store.task(tenant, id).await
     }
@@ -222,6 +231,7 @@ async fn claim(shop: Shop, wake: Arc<Notify>, runs: TaskTracker, stop: Cancellat
         {
             permits.push(permit);
         }
+        let claiming = shop.queue.claiming.lock().await;
         match shop
             .store
             .claim(permits.len(), shop.settings.runs_per_tenant_max, shop.settings.lease)
@@ -229,7 +239,8 @@ async fn claim(shop: Shop, wake: Arc<Notify>, runs: TaskTracker, stop: Cancellat
         {
             Ok(claimed) if !claimed.is_empty() => {
                 for (claimed, permit) in claimed.into_iter().zip(permits) {
-                    let run = run(shop.clone(), claimed, permit);
+                    let running = shop.queue.watching.begin(claimed.task.id);
+                    let run = run(shop.clone(), claimed, running, permit);
                     let wake = Arc::clone(&wake);
                     runs.spawn(async move {
                         run.await;
@@ -242,6 +253,7 @@ async fn claim(shop: Shop, wake: Arc<Notify>, runs: TaskTracker, stop: Cancellat
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "no tasks can be claimed"),
         }
+        drop(claiming);
         drop(permits);
         tokio::select! {
             () = stop.cancelled() => return,
@@ -252,13 +264,12 @@ async fn claim(shop: Shop, wake: Arc<Notify>, runs: TaskTracker, stop: Cancellat
 }
 
 /// Runs one claimed task to its end.
-async fn run(shop: Shop, claimed: Claimed, _room: OwnedSemaphorePermit) {
+async fn run(shop: Shop, claimed: Claimed, running: Running, _room: OwnedSemaphorePermit) {
     let Claimed { task, fence } = claimed;
     let lease = Lease::held(&shop.leases, task.id, fence);
-    let running = shop.queue.watching.begin(task.id);
     let outcome = tokio::select! {
         outcome = outcome(&shop, &task, &running.log) => outcome,
-        () = running.stopped() => Some(ended_unrun(&shop, &running.log, EndStatus::Stopped, STOPPED.to_owned())),
+        outcome = running.stopped() => outcome.map(|outcome| ended_from_outside(&shop, &running.log, outcome)),
         // Another worker has it: whatever this one would still do counts for nothing.
         () = lease.lost() => None,
         () = shop.stop.cancelled() => None,
@@ -303,6 +314,15 @@ async fn outcome(shop: &Shop, task: &Task, log: &Log) -> Option<Outcome> {
             tracing::error!(task = %task.id, %error, "the agent of a task cannot be read");
             None
         }
+    }
+}
+
+/// The end of a run that was under way.
+fn ended_from_outside(shop: &Shop, log: &Log, outcome: Outcome) -> Outcome {
+    log.give_up_call(shop.runner.clock.now());
+    match outcome.status {
+        EndStatus::Completed => outcome,
+        status => ended_unrun(shop, log, status, outcome.result),
     }
 }
 

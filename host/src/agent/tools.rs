@@ -82,9 +82,14 @@ impl Tools {
         &self.descriptions
     }
 
+    /// The plugin that has a tool of this name.
+    pub(super) fn plugin_of(&self, tool: &str) -> Option<String> {
+        self.by_name.get(tool).map(|(_, binding)| binding.name().to_string())
+    }
+
     /// Calls one for a run. Whatever goes wrong is told to the model, and the run goes on.
     pub(super) async fn call(&self, task: &Task, call: &ToolCall) -> Answer {
-        let plugin = self.by_name.get(&call.name).map(|(_, binding)| binding.name().to_string());
+        let plugin = self.plugin_of(&call.name);
         let refuse = |plugin: Option<String>, result: String| Answer {
             plugin,
             result,

@@ -74,7 +74,7 @@ impl TaskEvent {
     pub fn of(task: &Task, moment: &Moment) -> Option<Self> {
         match moment {
             Moment::Began => None,
-            Moment::Called { at, call } => {
+            Moment::Called { at, call, .. } => {
                 Some(Self::new(task, Kind::ToolCallRequest, *at, request(call)))
             }
             Moment::Did(step) => Self::of_step(task, step),

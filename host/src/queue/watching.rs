@@ -2,12 +2,13 @@
 //! moment, and whoever wants to stop it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::TaskId;
+use crate::tasks::Outcome;
 use crate::trace::log::{Log, Moment, Progress};
 
 /// The tasks that run here or that somebody follows.
@@ -17,9 +18,16 @@ pub(super) struct Watching(Arc<Mutex<HashMap<TaskId, Entry>>>);
 #[derive(Debug, Default)]
 struct Entry {
     log: Arc<Log>,
-    /// How to stop its run. None: it does not run in this process.
-    stop: Option<CancellationToken>,
+    /// How to end its run. None: it does not run in this process.
+    stop: Option<Arc<Stop>>,
     followers: usize,
+}
+
+/// Ends a run from outside. Of several ends the first one counts.
+#[derive(Debug, Default)]
+struct Stop {
+    asked: CancellationToken,
+    outcome: OnceLock<Outcome>,
 }
 
 impl Watching {
@@ -35,19 +43,23 @@ impl Watching {
 
     /// Says that a task runs here from now on, until what this gives is dropped.
     pub(super) fn begin(&self, task: TaskId) -> Running {
-        let stop = CancellationToken::new();
+        let stop = Arc::new(Stop::default());
         let mut entries = self.lock();
         let entry = entries.entry(task).or_default();
-        entry.stop = Some(stop.clone());
+        entry.stop = Some(Arc::clone(&stop));
         entry.log.begin();
         Running { task, watching: self.clone(), log: Arc::clone(&entry.log), stop }
     }
 
-    /// Asks the run of a task to stop. False where it does not run here.
-    pub(super) fn stop(&self, task: TaskId) -> bool {
+    /// Asks the run of a task to end like this where it stands. False where it does not run here.
+    pub(super) fn stop(&self, task: TaskId, outcome: &Outcome) -> bool {
         let entries = self.lock();
-        let stop = entries.get(&task).and_then(|entry| entry.stop.as_ref());
-        stop.map(CancellationToken::cancel).is_some()
+        let Some(stop) = entries.get(&task).and_then(|entry| entry.stop.as_ref()) else {
+            return false;
+        };
+        stop.outcome.get_or_init(|| outcome.clone());
+        stop.asked.cancel();
+        true
     }
 
     /// Tells whoever follows that the task's end is stored.
@@ -76,13 +88,14 @@ pub(super) struct Running {
     watching: Watching,
     /// Where its steps go.
     pub(super) log: Arc<Log>,
-    stop: CancellationToken,
+    stop: Arc<Stop>,
 }
 
 impl Running {
-    /// Comes when somebody asks it to stop.
-    pub(super) async fn stopped(&self) {
-        self.stop.cancelled().await;
+    /// Comes when somebody ends it from outside, with what it comes to.
+    pub(super) async fn stopped(&self) -> Option<Outcome> {
+        self.stop.asked.cancelled().await;
+        self.stop.outcome.get().cloned()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{Step, ToolCall};
+use super::{Event, Step, ToolCall};
 use crate::clock::Timestamp;
 
 /// Something that happened in a run, as whoever follows it learns of it.
@@ -18,6 +18,8 @@ pub enum Moment {
         at: Timestamp,
         /// What.
         call: ToolCall,
+        /// The plugin that has the tool, where one of the agent's has.
+        plugin: Option<String>,
     },
     /// A step is over; it stands in the trace like this.
     Did(Step),
@@ -56,6 +58,19 @@ impl Log {
         self.progress.send_modify(|progress| progress.moments = moments);
     }
 
+    /// Says of a tool call that is still under way that nobody waits for its answer any more.
+    pub fn give_up_call(&self, now: Timestamp) {
+        let last = {
+            let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+            moments.last().cloned()
+        };
+        let Some(Moment::Called { at, call, plugin }) = last else { return };
+        let micros = u64::try_from(now.micros() - at.micros()).unwrap_or_default();
+        let result = format!("{}: it did not answer before the run ended", call.name);
+        let event = Event::Tool { call, plugin, result, is_error: true, logs: Vec::new() };
+        self.push(Moment::Did(Step { at, micros, event }));
+    }
+
     /// Says that the task's end is stored.
     pub fn end(&self) {
         self.progress.send_modify(|progress| progress.ended = true);
@@ -90,8 +105,9 @@ impl Log {
 pub fn replay(steps: Vec<Step>) -> Vec<Moment> {
     let mut moments = Vec::with_capacity(steps.len());
     for step in steps {
-        if let super::Event::Tool { call, .. } = &step.event {
-            moments.push(Moment::Called { at: step.at, call: call.clone() });
+        if let Event::Tool { call, plugin, .. } = &step.event {
+            let (call, plugin) = (call.clone(), plugin.clone());
+            moments.push(Moment::Called { at: step.at, call, plugin });
         }
         moments.push(Moment::Did(step));
     }
@@ -101,7 +117,6 @@ pub fn replay(steps: Vec<Step>) -> Vec<Moment> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::Event;
 
     fn step(event: Event) -> Step {
         Step { at: Timestamp::from_micros(1), micros: 2, event }
@@ -126,7 +141,7 @@ mod tests {
         assert!(!log.progress().borrow().ended);
         for moment in [
             Moment::Did(prompt.clone()),
-            Moment::Called { at: tool.at, call },
+            Moment::Called { at: tool.at, call, plugin: None },
             Moment::Did(tool.clone()),
         ] {
             log.push(moment);
