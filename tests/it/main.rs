@@ -25,6 +25,7 @@
 //! | `plugin_misbehaves` | a bad component harms nobody else |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
+//! | `stop` | a task is stopped, ended or deleted from outside, wherever its run stands |
 //! | `trace` | every step of a run can be read |
 //! | `openapi` | the document says what the gateway does, and the page that shows it stands alone |
 //! | `no_secrets_in_logs` | no key and no token is written down in clear |
@@ -49,6 +50,7 @@ mod plugins_installed;
 mod precedence;
 mod real_payloads;
 mod seed_curls;
+mod stop;
 mod support;
 mod tenants_apart;
 mod threads;

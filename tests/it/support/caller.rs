@@ -1,6 +1,6 @@
 //! Somebody who calls a gateway over HTTP and knows nothing else of it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -46,6 +46,14 @@ impl Caller {
         Call::new(self.http.request(method.parse().unwrap(), self.url(target)))
     }
 
+    pub(crate) fn patch(&self, target: &str) -> Call {
+        Call(self.http.patch(self.url(target)))
+    }
+
+    pub(crate) fn delete(&self, target: &str) -> Call {
+        Call(self.http.delete(self.url(target)))
+    }
+
     /// `POST /` for the agent, with the key, and with more in the query (`&json=true`).
     pub(crate) fn webhook(&self, more: &str) -> Call {
         self.post(&format!("/?agent_id={}{more}", self.agent)).key(&self.key)
@@ -59,6 +67,29 @@ impl Caller {
     /// Asks the agent and waits for its answer.
     pub(crate) async fn ask(&self, body: Value) -> Answer {
         self.webhook("").json(&body).expect(200).await
+    }
+
+    /// `POST /v1/agents/{id}/invoke`, or what stands in its place (`invoke/async`), with this text.
+    pub(crate) fn invoke(&self, route: &str, text: &str) -> Call {
+        self.post(&format!("/v1/agents/{}/{route}", self.agent))
+            .key(&self.key)
+            .json(&json!({"input": {"text": text}}))
+    }
+
+    /// Starts a run and does not wait for it.
+    pub(crate) async fn begin(&self, text: &str) -> String {
+        self.invoke("invoke/async", text).expect(200).await.task_id()
+    }
+
+    /// Stops a task and gives it as it is then.
+    pub(crate) async fn stop_task(&self, id: &str) -> Value {
+        self.post(&format!("/v1/tasks/{id}/stop")).key(&self.key).expect(200).await.json()
+    }
+
+    /// The newest tasks of the agent's tenant.
+    pub(crate) async fn listed(&self) -> Vec<Value> {
+        let page = self.get("/v1/tasks").key(&self.key).expect(200).await.json();
+        page["items"].as_array().unwrap().clone()
     }
 
     /// The task as its owner sees it.

@@ -19,6 +19,7 @@ use wardgate::secrets::PlainSecret;
 use wardgate::settings::Settings;
 use wardgate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition};
 
+use super::model_server::ModelServer;
 use super::{Caller, Home, guest_path};
 
 /// An agent with the offline model and no tools.
@@ -61,6 +62,12 @@ impl Setup {
     pub(crate) fn agent(mut self, change: impl FnOnce(&mut AgentDefinition)) -> Self {
         change(&mut self.agent);
         self
+    }
+
+    /// The agent uses this server's model.
+    pub(crate) fn model(self, server: &ModelServer) -> Self {
+        self.settings(|settings| server.put_into(settings))
+            .agent(|agent| agent.model = "scripted".to_owned())
     }
 
     pub(crate) fn clock(self, clock: &Clock) -> Self {
