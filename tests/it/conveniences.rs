@@ -174,7 +174,7 @@ async fn asking_starts_nothing() {
     let root = format!("/?agent_id={}&x-api-key={}&prompt=hi", gateway.agent, gateway.key);
     let send = async |method: &str, target: &str| {
         let request = gateway.http.request(method.parse().unwrap(), gateway.url(target));
-        Call(request.header("origin", "https://page.example")).send().await
+        Call::new(request.header("origin", "https://page.example")).send().await
     };
     for target in [&hook, &root] {
         assert_eq!(send("HEAD", target).await.status, 405, "{target}");
@@ -193,7 +193,7 @@ async fn asking_starts_nothing() {
 async fn a_page_of_any_origin_may_call_and_read_what_it_is_answered() {
     let gateway = Gateway::start().await;
     let preflight = gateway.http.request("OPTIONS".parse().unwrap(), gateway.url("/"));
-    let preflight = Call(preflight)
+    let preflight = Call::new(preflight)
         .header("origin", "https://page.example")
         .header("access-control-request-method", "POST")
         .header("access-control-request-headers", "x-api-key,idempotency-key")

@@ -193,7 +193,7 @@ async fn a_task_is_stopped_under_all_its_names() {
         let id = gateway.invoke("invoke/async", "").json(&body).expect(200).await.task_id();
         asked(&server, times).await;
         let url = gateway.url(&target.replace("{id}", &id));
-        let call = crate::support::Call(gateway.http.request(method, url)).key(&gateway.key);
+        let call = crate::support::Call::new(gateway.http.request(method, url)).key(&gateway.key);
         let task = call.expect(200).await.json();
         assert!(is_stopped(&task) && task["id"] == id, "{target}: {task}");
     }

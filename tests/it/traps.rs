@@ -30,7 +30,7 @@ async fn a_key_never_points_at_a_task_that_does_not_exist() {
     assert_eq!(gateway.ended(&first).await["status"], "completed");
     // A task that is deleted takes its key along.
     let delete = gateway.http.delete(gateway.url(&format!("/v1/tasks/{first}")));
-    Call(delete).key(&gateway.key).expect(204).await;
+    Call::new(delete).key(&gateway.key).expect(204).await;
     assert_ne!(trigger(&gateway).expect(200).await.task_id(), first);
 }
 
@@ -78,7 +78,7 @@ async fn a_chunked_body_is_refused_at_the_limit_and_not_cut() {
 async fn head_starts_no_run() {
     let gateway = Gateway::start().await;
     let hook = format!("/api/webhooks/agents/{}?q=1", gateway.token);
-    Call(gateway.http.head(gateway.url(&hook))).expect(405).await;
+    Call::new(gateway.http.head(gateway.url(&hook))).expect(405).await;
     assert_eq!(gateway.tasks_stored().await, 0);
 }
 

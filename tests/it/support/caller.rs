@@ -47,11 +47,11 @@ impl Caller {
     }
 
     pub(crate) fn patch(&self, target: &str) -> Call {
-        Call(self.http.patch(self.url(target)))
+        Call::new(self.http.patch(self.url(target)))
     }
 
     pub(crate) fn delete(&self, target: &str) -> Call {
-        Call(self.http.delete(self.url(target)))
+        Call::new(self.http.delete(self.url(target)))
     }
 
     /// `POST /` for the agent, with the key, and with more in the query (`&json=true`).
