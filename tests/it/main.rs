@@ -18,6 +18,7 @@
 //! | `idempotency_model` | and that as a model, for whatever arrives at once |
 //! | `bad_input` | what is wrong is refused with a reason, and leaves nothing behind |
 //! | `seed_curls` | every documented curl works as it is written |
+//! | `store_down` | without a store nothing is acknowledged |
 //! | `durability` | what was acknowledged survives `kill -9` |
 //! | `tenants_apart` | what belongs to another tenant does not exist |
 //! | `every_route_apart` | and no route of the document makes an exception |
@@ -51,6 +52,7 @@ mod precedence;
 mod real_payloads;
 mod seed_curls;
 mod stop;
+mod store_down;
 mod support;
 mod tenants_apart;
 mod threads;
