@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::tools::{self, say};
 
@@ -20,12 +20,7 @@ const LISTEN_ANYWHERE: &str = "127.0.0.1:0";
 
 /// Builds the gateway and becomes it.
 pub(crate) fn run(listen: Option<String>, arguments: &[String]) -> anyhow::Result<()> {
-    tools::ensure_wasm_target()?;
-    say("building plugins and gateway (the first time takes some minutes)")?;
-    let build = tools::cargo(".").args(["build", "--bin", "wardgate"]).status();
-    if !build.context("cargo cannot be run")?.success() {
-        bail!("the gateway does not build");
-    }
+    tools::build_gateway()?;
     let listen = match listen {
         Some(listen) => listen,
         None if TcpListener::bind(LISTEN).is_ok() => LISTEN.to_owned(),
@@ -88,7 +83,7 @@ id=$(curl -sS '{webhook}' -H 'content-type: application/json' -d '{{"event": "de
 
 /// A field of an object of plain strings. None of them needs an escape in JSON or in a shell: they are
 /// addresses, ids and URLs.
-fn text_field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn text_field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (_, after) = line.split_once(&format!("\"{name}\""))?;
     let value = after.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
     let (value, _) = value.split_once('"')?;

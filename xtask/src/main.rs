@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask --help`.
 
 mod demo;
+mod fuzz;
 mod stages;
 mod tools;
 
@@ -52,6 +53,18 @@ enum Task {
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
         seconds: Option<u32>,
     },
+    /// Send the gateway requests made from its OpenAPI document, right and wrong ones
+    ///
+    /// Starts a gateway of its own with a demo tenant. Every answer is held against the document: its
+    /// status, type, headers and body; none may be 5xx. Installs schemathesis from PyPI, once.
+    FuzzApi {
+        /// How many requests to send at least
+        #[arg(long, default_value_t = 10_000)]
+        requests: u32,
+        /// Where the generator begins: the same seed makes the same requests
+        #[arg(long, default_value_t = 1)]
+        seed: u32,
+    },
     /// Print what to try with the demo whose first line of output is on stdin
     #[command(name = demo::SHOW, hide = true)]
     ShowDemo,
@@ -75,6 +88,7 @@ impl Task {
             Task::Test => stages::run(&[stages::CHECK, stages::TEST]),
             Task::Check => stages::run(&[stages::CHECK]),
             Task::Bench { filter, seconds } => stages::bench(filter.as_deref(), seconds),
+            Task::FuzzApi { requests, seed } => fuzz::run(requests, seed),
             Task::ShowDemo => demo::show(),
         }
     }

@@ -34,6 +34,17 @@ pub(crate) fn say(line: impl Display) -> anyhow::Result<()> {
     writeln!(io::stdout().lock(), "{line}").context("stdout cannot be written to")
 }
 
+/// Builds the gateway, with the plugins that it ships.
+pub(crate) fn build_gateway() -> anyhow::Result<()> {
+    ensure_wasm_target()?;
+    say("building plugins and gateway (the first time takes some minutes)")?;
+    let build = cargo(".").args(["build", "--bin", "wardgate"]).status();
+    if !build.context("cargo cannot be run")?.success() {
+        bail!("the gateway does not build");
+    }
+    Ok(())
+}
+
 /// Installs the wasm target where it is missing.
 pub(crate) fn ensure_wasm_target() -> anyhow::Result<()> {
     // The compiler is asked and not rustup: it need not come from rustup.

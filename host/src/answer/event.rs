@@ -43,6 +43,15 @@ pub struct TaskEvent {
     data: Value,
 }
 
+/// One server-sent event, as a client's reader gives it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "documentation: events are written by the HTTP library")]
+pub struct SentEvent {
+    /// The JSON of a TaskEvent.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
 impl TaskEvent {
     fn new(task: &Task, kind: Kind, at: Timestamp, data: Value) -> Self {
         Self { kind, task_id: task.id, organization_id: task.tenant, time: at.iso(), data }

@@ -157,7 +157,7 @@ pub(super) async fn grants(
     operation_id = "admin_replace_grants", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
-    request_body(content = String, content_type = "application/toml"),
+    request_body(content((String = "application/toml"), (String = "text/plain"))),
     responses((status = 200, body = String, content_type = "application/toml"), WriteErrors),
     security(("operator_key" = [])))]
 pub(super) async fn replace_grants(

@@ -15,7 +15,7 @@ use super::super::extract::{ByKey, Named};
 use super::super::responses::ReadErrors;
 use super::super::{Handle, Handles};
 use super::find;
-use crate::answer::event::TaskEvent;
+use crate::answer::event::{SentEvent, TaskEvent};
 use crate::ids::{TaskId, TenantId};
 use crate::queue::Follower;
 use crate::store::StoreError;
@@ -33,7 +33,7 @@ const EVENTS_WAITING_MAX: usize = 16;
     operation_id = "follow_task", tag = "tasks",
     params(("organization" = String, Path, description = "The key's organization"),
            ("id" = String, Path, description = "The task's id")),
-    responses((status = 200, content_type = "text/event-stream", body = String,
+    responses((status = 200, content_type = "text/event-stream", body = SentEvent,
                description = "`data:` lines, each a TaskEvent; the last one is `task_finished`"), ReadErrors),
     security(("api_key" = [])))]
 pub(super) async fn events(

@@ -17,6 +17,7 @@ use super::super::responses::WriteErrors;
 use super::super::{Handle, Handles};
 use super::follow;
 use crate::access::TenantCaller;
+use crate::answer::event::SentEvent;
 use crate::answer::task::TaskDetails;
 use crate::ids::AgentId;
 use crate::intake::invocation::{self, Invocation};
@@ -90,7 +91,7 @@ pub(super) async fn and_go(
     params(("id" = String, Path, description = "The agent's id"),
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
     request_body = Invocation,
-    responses((status = 200, content_type = "text/event-stream", body = String,
+    responses((status = 200, content_type = "text/event-stream", body = SentEvent,
                description = "`data:` lines, each a TaskEvent"), WriteErrors),
     security(("api_key" = [])))]
 pub(super) async fn and_stream(
