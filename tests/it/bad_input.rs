@@ -306,3 +306,12 @@ async fn a_payload_built_to_be_walked_is_walked_once_a_look_up() {
     let task = gateway.ended(&answer.task_id()).await;
     assert!(task["input"]["text"] == "0", "the walk led elsewhere");
 }
+
+#[tokio::test]
+async fn an_array_is_no_object_though_its_values_would_fit_the_fields() {
+    let gateway = Gateway::start().await;
+    let target = format!("/v1/agents/{}/invoke", gateway.agent);
+    let call = gateway.post(&target).key(&gateway.key).json(&json!(["chat", {"text": "hi"}]));
+    assert!(call.expect(422).await.detail().contains("no JSON object"));
+    assert_eq!(gateway.tasks_stored().await, 0);
+}

@@ -22,6 +22,10 @@
 //! | `durability` | what was acknowledged survives `kill -9` |
 //! | `tenants_apart` | what belongs to another tenant does not exist |
 //! | `every_route_apart` | and no route of the document makes an exception |
+//! | `admin` | an operator manages tenants and keys, a tenant's admin what is the tenant's |
+//! | `admin_agents` | agents are checked, changed one after the other, and switched off at once |
+//! | `admin_plugins` | plugins are installed by admins, and granted something by operators |
+//! | `webhook_urls` | an agent's own URL stays the same, and ends at once |
 //! | `plugins_installed` | integrations are components that an operator installs |
 //! | `plugin_misbehaves` | a bad component harms nobody else |
 //! | `egress` | a component reaches what it was granted, and nothing else |
@@ -32,6 +36,9 @@
 //! | `no_secrets_in_logs` | no key and no token is written down in clear |
 //! | `house_rules` | the layout that the rest stands on |
 
+mod admin;
+mod admin_agents;
+mod admin_plugins;
 mod agent_runs;
 mod bad_input;
 mod contract;
@@ -59,5 +66,6 @@ mod threads;
 mod trace;
 mod traps;
 mod user_tokens;
+mod webhook_urls;
 mod xpander_answers;
 mod xpander_webhook;

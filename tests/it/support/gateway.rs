@@ -20,7 +20,7 @@ use wardgate::settings::Settings;
 use wardgate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition};
 
 use super::model_server::ModelServer;
-use super::{Caller, Home, guest_path};
+use super::{Call, Caller, Home, guest_path};
 
 /// An agent with the offline model and no tools.
 pub(crate) fn agent(name: &str) -> AgentDefinition {
@@ -143,6 +143,17 @@ impl Gateway {
     /// A key that lets its holder do this.
     pub(crate) async fn new_key(&self, holder: KeyHolder) -> String {
         new_key(&self.folder, holder).await
+    }
+
+    /// The operator key of the data folder.
+    pub(crate) fn operator(&self) -> String {
+        self.folder.operator_key().reveal().to_owned()
+    }
+
+    /// A request of the operator about the first tenant, below its own path.
+    pub(crate) fn manage(&self, method: &str, below: &str) -> Call {
+        let target = format!("/admin/tenants/{}{below}", self.tenant);
+        self.request(method, &target).key(&self.operator())
     }
 
     /// Another agent, with a key of its tenant.

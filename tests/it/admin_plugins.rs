@@ -1,0 +1,127 @@
+//! Plugins of a tenant are installed and removed by its admin; what they may do is for an operator to say.
+
+use reqwest::multipart::{Form, Part};
+use serde_json::{Value, json};
+use wardgate::tenants::KeyHolder;
+
+use crate::support::{Answer, Call, Gateway, guest_path};
+
+const GRANTS: &str = "[limits]\nmemory_mib = 32\n";
+
+/// The parts of an installation: a guest, and what it may do where that is said.
+fn parts(guest: &str, grants: Option<&str>) -> Form {
+    let component = std::fs::read(guest_path(guest)).unwrap();
+    let form = Form::new().part("component", Part::bytes(component).file_name("component.wasm"));
+    match grants {
+        Some(grants) => form.text("grants", grants.to_owned()),
+        None => form,
+    }
+}
+
+/// A request of the tenant's own admin about its plugins.
+async fn by_admin(gateway: &Gateway, method: &str, below: &str) -> Call {
+    let key = gateway.new_key(KeyHolder::Admin(gateway.tenant)).await;
+    let target = format!("/admin/tenants/{}/plugins{below}", gateway.tenant);
+    gateway.request(method, &target).key(&key)
+}
+
+/// The names of the plugins that are the tenant's own.
+async fn own(gateway: &Gateway) -> Vec<String> {
+    let listed = gateway.manage("GET", "/plugins").expect(200).await.json();
+    let own = listed.as_array().unwrap().iter().filter(|plugin| !plugin["digest"].is_null());
+    own.map(|plugin| plugin["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn an_admin_installs_lists_replaces_and_removes_a_plugin() {
+    let gateway = Gateway::start().await;
+    let install = async |guest: &str| -> Answer {
+        let call = by_admin(&gateway, "PUT", "/hook").await;
+        call.multipart(parts(guest, None)).expect(200).await
+    };
+    let first = install("ignores").await.json();
+    assert_eq!((&first["name"], &first["roles"]), (&json!("hook"), &json!(["payload-mapper"])));
+    let listed = by_admin(&gateway, "GET", "").await.expect(200).await.json();
+    let hook = listed.as_array().unwrap().iter().find(|plugin| plugin["name"] == "hook").unwrap();
+    assert_eq!(hook["digest"], first["digest"]);
+    let bundled = listed.as_array().unwrap().iter().find(|p| p["name"] == "calculator").unwrap();
+    assert_eq!(bundled["digest"], Value::Null);
+
+    assert_ne!(install("replies_now").await.json()["digest"], first["digest"]);
+    assert_eq!(own(&gateway).await, ["hook"]);
+    by_admin(&gateway, "DELETE", "/hook").await.expect(204).await;
+    by_admin(&gateway, "DELETE", "/hook").await.expect(404).await;
+    assert!(own(&gateway).await.is_empty());
+    // What ships with the gateway is nobody's to remove.
+    by_admin(&gateway, "DELETE", "/calculator").await.expect(404).await;
+}
+
+#[tokio::test]
+async fn what_is_no_plugin_is_refused_with_a_reason() {
+    let gateway = Gateway::start().await;
+    let no_wasm = || Form::new().part("component", Part::bytes(b"not wasm at all".to_vec()));
+    for (what, form, reason) in [
+        ("a text", no_wasm(), "no WebAssembly component"),
+        ("a component without a role", parts("no_role", None), "payload-mapper"),
+        ("one of another version", parts("wrong_version", None), "0.9.0"),
+        ("no component", Form::new().text("grants", GRANTS), "component is missing"),
+        ("another part", parts("ignores", None).text("limits", "x"), "component and grants"),
+        ("grants that are none", parts("ignores", Some("[limit]\n")), "limit"),
+    ] {
+        let answer = gateway.manage("PUT", "/plugins/hook").multipart(form).expect(422).await;
+        assert!(answer.detail().contains(reason), "{what}: {}", answer.text);
+    }
+    let no_form = gateway.manage("PUT", "/plugins/hook").text("application/wasm", "x");
+    assert!(no_form.expect(400).await.detail().contains("multipart/form-data"));
+    gateway
+        .manage("PUT", "/plugins/Not-A-Name")
+        .multipart(parts("ignores", None))
+        .expect(404)
+        .await;
+    assert!(own(&gateway).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_plugin_may_do_is_for_an_operator_to_say() {
+    let gateway = Gateway::start().await;
+    let install = by_admin(&gateway, "PUT", "/hook").await;
+    let refused = install.multipart(parts("ignores", Some(GRANTS))).expect(403).await;
+    assert!(refused.detail().contains("operator"), "{}", refused.text);
+    assert!(own(&gateway).await.is_empty());
+
+    let install = gateway.manage("PUT", "/plugins/hook");
+    install.multipart(parts("ignores", Some(GRANTS))).expect(200).await;
+    by_admin(&gateway, "GET", "/hook/grants").await.expect(403).await;
+    let grab = by_admin(&gateway, "PUT", "/hook/grants").await.text("application/toml", "");
+    grab.expect(403).await;
+    // Another component under the same name gets no more than was granted.
+    let replace = by_admin(&gateway, "PUT", "/hook").await;
+    replace.multipart(parts("replies_now", None)).expect(200).await;
+    let granted = gateway.manage("GET", "/plugins/hook/grants").expect(200).await;
+    assert_eq!(
+        (granted.text.as_str(), granted.header("content-type")),
+        (GRANTS, Some("application/toml"))
+    );
+}
+
+#[tokio::test]
+async fn grants_are_replaced_as_a_whole_or_not_at_all() {
+    let gateway = Gateway::start().await;
+    gateway.install("ignores", GRANTS).await;
+    let put = |text: &str| {
+        gateway.manage("PUT", "/plugins/ignores/grants").text("application/toml", text.to_owned())
+    };
+    for (wrong, status, reason) in [
+        ("[limits]\nmemory_mb = 5\n", 422, "memory_mb"),
+        ("[[egress]]\n", 422, "egress"),
+        ("limits", 422, "TOML"),
+    ] {
+        let answer = put(wrong).expect(status).await;
+        assert!(answer.detail().contains(reason), "{wrong:?}: {}", answer.text);
+        assert_eq!(gateway.manage("GET", "/plugins/ignores/grants").expect(200).await.text, GRANTS);
+    }
+    let larger = "# Agreed on in March.\n[limits]\nmemory_mib = 64\n";
+    assert_eq!(put(larger).expect(200).await.text, larger);
+    assert_eq!(gateway.manage("GET", "/plugins/ignores/grants").expect(200).await.text, larger);
+    gateway.manage("GET", "/plugins/absent/grants").expect(404).await;
+}
