@@ -17,7 +17,7 @@ use super::super::{Handle, Handles};
 use super::find;
 use crate::answer::event::{SentEvent, TaskEvent};
 use crate::ids::{TaskId, TenantId};
-use crate::queue::Follower;
+use crate::queue::{Follower, STOPPED};
 use crate::store::StoreError;
 use crate::tasks::{Status, Task};
 use crate::trace::log::{Moment, replay};
@@ -104,6 +104,7 @@ impl Telling {
             }
             let moments = self.follower.take();
             let Some(now) = self.handles.store.task(self.tenant, self.task).await? else {
+                let _gone = self.tell_deleted(task, moments).await;
                 return Ok(());
             };
             task = now;
@@ -146,6 +147,15 @@ impl Telling {
             return Ok(Err(Gone));
         }
         Ok(self.send(TaskEvent::finished(task)).await)
+    }
+
+    /// The end of a task that is not there any more: it was stopped before it was deleted.
+    async fn tell_deleted(&mut self, mut task: Task, moments: Vec<Moment>) -> Result<(), Gone> {
+        self.tell_moments(&task, moments).await?;
+        task.status = Status::Stopped;
+        task.result = Some(STOPPED.to_owned());
+        task.finished_at = Some(self.handles.clock.now());
+        self.send(TaskEvent::finished(&task)).await
     }
 
     async fn send(&self, event: TaskEvent) -> Result<(), Gone> {
