@@ -86,13 +86,14 @@ enum TextOrNumber {
 /// [`IntakeError::Request`] with 422 where the body is JSON of another shape; no task exists then.
 pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeError> {
     let unprocessable = |detail: String| IntakeError::Request { status: 422, detail };
-    let text = arrival.incoming.payload.text();
-    // Derived readers take an array for an object, field by field in the order of the code.
-    if !text.trim_start().starts_with('{') {
-        let detail = "the body is not as documented: it is no JSON object";
-        return Err(unprocessable(detail.to_owned()));
+    // To serde an array is a struct too, its fields in their order.
+    for (place, name) in [("", "the body"), ("/input", "input"), ("/input/user", "input.user")] {
+        let found = arrival.incoming.payload.find(place).filter(|json| json.starts_with('['));
+        if found.is_some() {
+            return Err(unprocessable(format!("{name} is no JSON object")));
+        }
     }
-    let body: Invocation = serde_json::from_str(text)
+    let body: Invocation = serde_json::from_str(arrival.incoming.payload.text())
         .map_err(|error| unprocessable(format!("the body is not as documented: {error}")))?;
     for (name, is_empty) in [
         ("input.files", body.input.files.as_ref().is_none_or(Vec::is_empty)),
