@@ -30,6 +30,7 @@
 //! | `plugin_misbehaves` | a bad component harms nobody else |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
+//! | `streams` | what happens in a task is told live, and the same to whoever comes later |
 //! | `stop` | a task is stopped, ended or deleted from outside, wherever its run stands |
 //! | `trace` | every step of a run can be read |
 //! | `openapi` | the document says what the gateway does, and the page that shows it stands alone |
@@ -60,6 +61,7 @@ mod real_payloads;
 mod seed_curls;
 mod stop;
 mod store_down;
+mod streams;
 mod support;
 mod tenants_apart;
 mod threads;

@@ -5,6 +5,7 @@ pub(crate) mod answer;
 pub(crate) mod caller;
 pub(crate) mod child;
 pub(crate) mod document;
+pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod home;
 pub(crate) mod in_process;

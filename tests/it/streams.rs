@@ -1,0 +1,270 @@
+//! What happens in a task is told as server-sent events: live to whoever listens, from the beginning to
+//! whoever comes later, and the same to all of them.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::events::{Events, kinds};
+use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
+use crate::support::{Caller, Gateway, Setup, agent, until};
+
+/// Far longer than a test takes: what runs so long has not ended by itself.
+const FOREVER: Duration = Duration::from_secs(600);
+
+const ENDLESS_TOOL: &str = "[limits]\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
+
+const CALCULATE: Reply = Reply::Tool("calculate", r#"{"expression":"6*7"}"#);
+
+/// The types of events of a run that calls one tool.
+const WHOLE: [&str; 6] = [
+    "task_created", "task_updated", "tool_call_request", "tool_call_result", "chunk",
+    "task_finished",
+];
+
+async fn with_model(replies: impl IntoIterator<Item = Reply>) -> (Gateway, ModelServer) {
+    let mut server = ModelServer::start(replies).await;
+    server.turn_time_max = FOREVER;
+    (Setup::new().model(&server).start().await, server)
+}
+
+async fn asked(server: &ModelServer, times: usize) {
+    until("the model's turn", async || (server.asked().len() >= times).then_some(())).await;
+}
+
+async fn follow(gateway: &Gateway, caller: &Caller, id: &str) -> Events {
+    Events::follow(caller, gateway.tenant, id).await
+}
+
+#[tokio::test]
+async fn a_run_is_told_in_order_and_each_event_has_its_data() {
+    let (gateway, _server) = with_model([CALCULATE, Reply::Text("It is\n42\r\n é")]).await;
+    let events = Events::of(gateway.invoke("invoke/stream", "six times seven?")).await;
+    let id = events.response.headers()["x-task-id"].to_str().unwrap().to_owned();
+    assert_eq!(events.response.headers()["location"], format!("/v1/tasks/{id}"));
+    let events = events.rest().await;
+    assert_eq!(kinds(&events), WHOLE);
+    for event in &events {
+        assert_eq!(event["task_id"], id);
+        assert_eq!(event["organization_id"], gateway.tenant.to_string());
+    }
+    let data = |place: usize| &events[place]["data"];
+    assert_eq!((&data(0)["status"], &data(0)["started_at"]), (&json!("pending"), &Value::Null));
+    assert_eq!((&data(1)["status"], &data(1)["result"]), (&json!("executing"), &Value::Null));
+    assert_eq!(data(2)["tool_name"], "calculate");
+    assert_eq!(data(2)["payload"], json!({"expression": "6*7"}));
+    assert_eq!((&data(3)["result"]["value"], &data(3)["is_error"]), (&json!(42), &json!(false)));
+    assert_eq!(data(3)["tool_call_id"], data(2)["tool_call_id"]);
+    assert_eq!(*data(4), json!("It is\n42\r\n é"), "text, and still one line");
+    assert_eq!(*data(5), gateway.task(&id).await, "the task as it can be read");
+    let times: Vec<_> = events.iter().map(|event| event["time"].as_str().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[tokio::test]
+async fn a_run_is_streamed_under_all_its_names() {
+    let gateway = Gateway::start().await;
+    let prefixes = ["/v1/agents", "/agents"];
+    for (prefix, route) in
+        prefixes.iter().flat_map(|prefix| ["invoke/stream", "invoke-stream"].map(|r| (prefix, r)))
+    {
+        let target = format!("{prefix}/{}/{route}", gateway.agent);
+        let call = gateway.post(&target).key(&gateway.key).json(&json!({"input": {"text": "x"}}));
+        let events = Events::of(call).await.rest().await;
+        assert_eq!(kinds(&events), ["task_created", "task_updated", "chunk", "task_finished"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tool_call_is_told_while_the_tool_runs_and_a_stop_ends_the_stream() {
+    let gateway = Gateway::start().await;
+    let spinning = gateway.with_tool("spin_in_tool", ENDLESS_TOOL).await;
+    let mut events = Events::of(spinning.invoke("invoke/stream", "spin {\"n\": 1}")).await;
+    events.expect("task_created").await;
+    events.expect("task_updated").await;
+    let request = events.expect("tool_call_request").await;
+    assert_eq!(
+        (&request["data"]["tool_name"], &request["data"]["payload"]["n"]),
+        (&json!("spin"), &json!(1))
+    );
+    let id = request["task_id"].as_str().unwrap();
+    assert_eq!(spinning.task(id).await["status"], "executing");
+
+    spinning.stop_task(id).await;
+    let result = events.expect("tool_call_result").await;
+    assert_eq!(result["data"]["tool_call_id"], request["data"]["tool_call_id"]);
+    assert_eq!(result["data"]["is_error"], true);
+    let finished = events.expect("task_finished").await;
+    assert_eq!(finished["data"]["status"], "stopped");
+    assert_eq!(events.next().await, None, "nothing follows");
+}
+
+#[tokio::test]
+async fn who_comes_in_the_middle_gets_everything_from_the_beginning() {
+    let (gateway, server) = with_model([CALCULATE, Reply::Silence]).await;
+    let mut live = Events::of(gateway.invoke("invoke/stream", "six times seven?")).await;
+    asked(&server, 2).await;
+    let first = live.expect("task_created").await;
+    let id = first["task_id"].as_str().unwrap();
+    let mut later = follow(&gateway, &gateway, id).await;
+    assert_eq!(later.next().await.unwrap(), first);
+    for kind in &WHOLE[1..4] {
+        let event = later.expect(kind).await;
+        assert_eq!(event, live.expect(kind).await);
+    }
+    assert_eq!(gateway.task(id).await["status"], "executing", "all of it came while it runs");
+    gateway.stop_task(id).await;
+    let ends = (live.rest().await, later.rest().await);
+    assert_eq!((kinds(&ends.0), &ends.0), (vec!["task_finished"], &ends.1));
+}
+
+#[tokio::test]
+async fn who_comes_after_the_end_gets_what_was_told_live() {
+    let (gateway, server) = with_model([CALCULATE, Reply::Text("It is 42")]).await;
+    let mut told = Vec::new();
+    told.push(Events::of(gateway.invoke("invoke/stream", "completes")).await.rest().await);
+    server.reply(Reply::Error(500, "out of order"));
+    told.push(Events::of(gateway.invoke("invoke/stream", "fails")).await.rest().await);
+    server.reply(Reply::Silence);
+    let live = Events::of(gateway.invoke("invoke/stream", "is stopped")).await;
+    asked(&server, 4).await;
+    gateway.stop_task(live.response.headers()["x-task-id"].to_str().unwrap()).await;
+    told.push(live.rest().await);
+    let spinning = gateway.with_tool("spin_in_tool", ENDLESS_TOOL).await;
+    let mut live = Events::of(spinning.invoke("invoke/stream", "spin {}")).await;
+    let mut events = Vec::new();
+    while events.len() < 3 {
+        events.push(live.next().await.unwrap());
+    }
+    gateway.stop_task(events[0]["task_id"].as_str().unwrap()).await;
+    events.extend(live.rest().await);
+    told.push(events);
+
+    let ends: Vec<_> =
+        told.iter().map(|events| &events[events.len() - 1]["data"]["status"]).collect();
+    assert_eq!(ends, ["completed", "failed", "stopped", "stopped"]);
+    assert_eq!((told[0].len(), told[3].len()), (6, 5), "with the call that was under way");
+    for events in &told {
+        let later = follow(&gateway, &gateway, events[0]["task_id"].as_str().unwrap()).await;
+        assert_eq!(later.rest().await, *events);
+    }
+    let restarted = Setup::new().model(&server).home(gateway.stop().await).start().await;
+    for events in &told {
+        let later = follow(&restarted, &restarted, events[0]["task_id"].as_str().unwrap()).await;
+        assert_eq!(later.rest().await, *events, "after a restart");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_fails_ends_its_stream() {
+    let (gateway, _server) = with_model([Reply::Error(429, "slow down")]).await;
+    let events = Events::of(gateway.invoke("invoke/stream", "hello")).await.rest().await;
+    assert_eq!(kinds(&events), ["task_created", "task_updated", "task_finished"]);
+    assert_eq!(events[2]["data"]["status"], "failed");
+    assert!(events[2]["data"]["result"].as_str().unwrap().contains("slow down"), "{}", events[2]);
+}
+
+#[tokio::test]
+async fn who_hangs_up_stops_nothing() {
+    let (gateway, server) = with_model([Reply::Late(Duration::from_millis(500), "done")]).await;
+    let mut events = Events::of(gateway.invoke("invoke/stream", "hello")).await;
+    let id = events.expect("task_created").await["task_id"].as_str().unwrap().to_owned();
+    asked(&server, 1).await;
+    drop(events);
+    let task = gateway.ended(&id).await;
+    assert_eq!((&task["status"], &task["result"]), (&json!("completed"), &json!("done")));
+    assert_eq!((&task["execution_attempts"], server.asked().len()), (&json!(1), 1));
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_a_worker_can_be_followed() {
+    let setup = Setup::new().settings(|settings| settings.queue.runs_max = 0);
+    let gateway = setup.start().await;
+    let mut events = Events::of(gateway.invoke("invoke/stream", "hello")).await;
+    let created = events.expect("task_created").await;
+    gateway.stop_task(created["task_id"].as_str().unwrap()).await;
+    let rest = events.rest().await;
+    assert_eq!(kinds(&rest), ["task_finished"], "it was never begun");
+    assert_eq!(rest[0]["data"]["status"], "stopped");
+}
+
+#[tokio::test]
+async fn a_task_that_is_deleted_ends_its_stream() {
+    let (gateway, server) = with_model([CALCULATE, Reply::Silence]).await;
+    let live = Events::of(gateway.invoke("invoke/stream", "hello")).await;
+    let id = live.response.headers()["x-task-id"].to_str().unwrap().to_owned();
+    asked(&server, 2).await;
+    gateway.delete(&format!("/v1/tasks/{id}")).key(&gateway.key).expect(204).await;
+    let events = live.rest().await;
+    assert_eq!(events.last().unwrap()["type"], "task_finished", "{:?}", kinds(&events));
+    assert_eq!(events.last().unwrap()["data"]["status"], "stopped");
+    let target = format!("/{}/agent-execution/{id}/events", gateway.tenant);
+    gateway.get(&target).key(&gateway.key).expect(404).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_who_follow_one_task_get_the_same() {
+    let (gateway, server) =
+        with_model([CALCULATE, Reply::Late(Duration::from_secs(1), "42")]).await;
+    let id = gateway.begin("six times seven?").await;
+    let following = (0..50).map(|number| {
+        let (gateway, server, id) = (&gateway, &server, &id);
+        async move {
+            // Some before the run's first step, the others in its middle.
+            asked(server, if number % 2 == 0 { 1 } else { 2 }).await;
+            follow(gateway, gateway, id).await.rest().await
+        }
+    });
+    let told = join_all(following).await;
+    assert_eq!(kinds(&told[0]), WHOLE);
+    assert!(told.iter().all(|events| *events == told[0]));
+}
+
+#[tokio::test]
+async fn nobody_follows_what_is_not_his() {
+    let gateway = Gateway::start().await;
+    let id = gateway.invoke("invoke", "hello").expect(200).await.task_id();
+    let tenant = gateway.new_tenant("stranger").await;
+    let stranger = gateway.new_agent(tenant, agent("theirs")).await;
+    let target = |organization: &dyn ToString, id: &str| {
+        format!("/{}/agent-execution/{id}/events", organization.to_string())
+    };
+    let mine = target(&gateway.tenant, &id);
+    gateway.get(&mine).expect(401).await;
+    gateway.get(&mine).key("wgk_wrong").expect(403).await;
+    let absent = stranger.get(&target(&tenant, "nothing")).key(&stranger.key).expect(404).await;
+    for (target, key) in [
+        (mine, &stranger.key),
+        (target(&tenant, &id), &stranger.key),
+        (target(&tenant, &id), &gateway.key),
+        (target(&"no-organization", &id), &gateway.key),
+    ] {
+        let foreign = gateway.get(&target).key(key).expect(404).await;
+        assert_eq!(foreign.text, absent.text, "they cannot be told apart");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_under_a_key_that_was_used_is_the_first_one_again() {
+    let gateway = Gateway::start().await;
+    let call = |text| gateway.invoke("invoke/stream", text).idempotent("k");
+    let first = Events::of(call("hello")).await.rest().await;
+    let again = Events::of(call("hello")).await;
+    assert_eq!(again.response.headers()["idempotent-replayed"], "true");
+    assert_eq!(again.rest().await, first);
+    call("something else").expect(422).await;
+    assert_eq!(gateway.tasks_stored().await, 1);
+}
+
+#[tokio::test]
+async fn no_secret_is_streamed() {
+    let arguments = r#"{"expression":"sk-test-model-key-0123456789"}"#;
+    let replies =
+        [Reply::Tool("calculate", arguments), Reply::Text("sk-test-model-key-0123456789")];
+    let (gateway, _server) = with_model(replies).await;
+    let events = Events::of(gateway.invoke("invoke/stream", "hello")).await.rest().await;
+    assert_eq!(kinds(&events), WHOLE);
+    assert!(events[2]["data"]["payload"]["expression"] == "[redacted]", "{}", events[2]);
+    assert!(events.iter().all(|event| !event.to_string().contains(MODEL_KEY)));
+}

@@ -1,0 +1,85 @@
+//! Server-sent events as a client reads them, one after the other while they come.
+
+use reqwest::Response;
+use serde_json::Value;
+
+use super::{Call, Caller, PATIENCE};
+
+/// The fields of every event, and no others.
+const FIELDS: [&str; 5] = ["type", "task_id", "organization_id", "time", "data"];
+
+/// An event stream that is being read. Dropping it hangs up.
+#[derive(Debug)]
+pub(crate) struct Events {
+    pub(crate) response: Response,
+    unread: String,
+}
+
+impl Events {
+    /// Sends a request whose answer has to be an event stream.
+    pub(crate) async fn of(call: Call) -> Self {
+        let response = call.0.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, unread: String::new() }
+    }
+
+    /// Follows a task by its id, or by its thread's name.
+    pub(crate) async fn follow(caller: &Caller, organization: impl ToString, task: &str) -> Self {
+        let target = format!("/{}/agent-execution/{task}/events", organization.to_string());
+        Self::of(caller.get(&target).key(&caller.key)).await
+    }
+
+    /// The next event, as soon as it is there; None at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some((event, rest)) = self.unread.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.unread = rest;
+                // A comment keeps the connection open and says nothing.
+                if event.starts_with(':') {
+                    continue;
+                }
+                return Some(parsed(&event));
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await;
+            let Some(chunk) = chunk.expect("no event comes").unwrap() else {
+                assert_eq!(self.unread, "", "the stream broke off within an event");
+                return None;
+            };
+            self.unread.push_str(std::str::from_utf8(&chunk).expect("cut within a character"));
+        }
+    }
+
+    /// The next event, which has to be of this type.
+    pub(crate) async fn expect(&mut self, kind: &str) -> Value {
+        let event = self.next().await.unwrap_or_else(|| panic!("no {kind}: the stream has ended"));
+        assert_eq!(event["type"], kind, "{event}");
+        event
+    }
+
+    /// All events that are still to come, up to the stream's end.
+    pub(crate) async fn rest(mut self) -> Vec<Value> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        events
+    }
+}
+
+/// One event is one `data:` line: neither a name nor an id, and no second line.
+fn parsed(event: &str) -> Value {
+    let data = event.strip_prefix("data:").unwrap_or_else(|| panic!("not only data: {event:?}"));
+    let event: Value = serde_json::from_str(data).unwrap_or_else(|_| panic!("not JSON: {data:?}"));
+    let fields: Vec<_> = event.as_object().unwrap().keys().collect();
+    assert_eq!(fields, FIELDS, "{event}");
+    let time = event["time"].as_str().unwrap();
+    assert!(time.ends_with("+00:00") && time.len() == 32, "{time}");
+    event
+}
+
+/// The types of events, in order.
+pub(crate) fn kinds(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["type"].as_str().unwrap()).collect()
+}
