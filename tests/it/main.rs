@@ -30,6 +30,7 @@
 //! | `plugin_misbehaves` | a bad component harms nobody else |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
+//! | `rest` | agents, runs and tasks under each of their names, and who may see them |
 //! | `streams` | what happens in a task is told live, and the same to whoever comes later |
 //! | `stop` | a task is stopped, ended or deleted from outside, wherever its run stands |
 //! | `trace` | every step of a run can be read |
@@ -58,6 +59,7 @@ mod plugin_misbehaves;
 mod plugins_installed;
 mod precedence;
 mod real_payloads;
+mod rest;
 mod seed_curls;
 mod stop;
 mod store_down;

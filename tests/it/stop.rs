@@ -142,7 +142,7 @@ async fn x20_who_waits_for_a_task_that_is_stopped_gets_it_stopped() {
     let of_rest = json!({"id": "rest's", "input": {"text": "hello"}});
     let calls = [
         (1, "webhook's", gateway.webhook("").json(&body)),
-        (2, "rest's", gateway.invoke("invoke", "").json(&of_rest)),
+        (2, "rest's", gateway.at_agent("invoke").json(&of_rest)),
     ];
     for (times, thread, call) in calls {
         let (answer, stopped) = tokio::join!(call.send(), async {
@@ -190,7 +190,7 @@ async fn a_task_is_stopped_under_all_its_names() {
         (reqwest::Method::POST, "/v1/tasks/the%20thread/stop"),
     ]) {
         let body = json!({"id": "the thread", "input": {"text": "hello"}});
-        let id = gateway.invoke("invoke/async", "").json(&body).expect(200).await.task_id();
+        let id = gateway.at_agent("invoke/async").json(&body).expect(200).await.task_id();
         asked(&server, times).await;
         let url = gateway.url(&target.replace("{id}", &id));
         let call = crate::support::Call::new(gateway.http.request(method, url)).key(&gateway.key);
@@ -296,7 +296,7 @@ async fn a_stop_that_meets_the_end_of_a_run_has_one_outcome() {
         let thread = format!("round {round}");
         let body = json!({"id": thread, "input": {"text": "hello"}});
         let (answer, stopped) =
-            tokio::join!(gateway.invoke("invoke", "").json(&body).send(), async {
+            tokio::join!(gateway.at_agent("invoke").json(&body).send(), async {
                 asked(&server, usize::try_from(round).unwrap() + 1).await;
                 tokio::time::sleep(Duration::from_millis(round)).await;
                 gateway.stop_task(&thread).await

@@ -71,9 +71,12 @@ impl Caller {
 
     /// `POST /v1/agents/{id}/invoke`, or what stands in its place (`invoke/async`), with this text.
     pub(crate) fn invoke(&self, route: &str, text: &str) -> Call {
-        self.post(&format!("/v1/agents/{}/{route}", self.agent))
-            .key(&self.key)
-            .json(&json!({"input": {"text": text}}))
+        self.at_agent(route).json(&json!({"input": {"text": text}}))
+    }
+
+    /// `POST` below the agent's own path, with the key.
+    pub(crate) fn at_agent(&self, route: &str) -> Call {
+        self.post(&format!("/v1/agents/{}/{route}", self.agent)).key(&self.key)
     }
 
     /// Starts a run and does not wait for it.
