@@ -20,6 +20,7 @@
 //! | `seed_curls` | every documented curl works as it is written |
 //! | `store_down` | without a store nothing is acknowledged |
 //! | `durability` | what was acknowledged survives `kill -9` |
+//! | `load` | ten thousand requests at once, good and bad, add up |
 //! | `tenants_apart` | what belongs to another tenant does not exist |
 //! | `every_route_apart` | and no route of the document makes an exception |
 //! | `admin` | an operator manages tenants and keys, a tenant's admin what is the tenant's |
@@ -53,6 +54,7 @@ mod every_route_apart;
 mod house_rules;
 mod idempotency;
 mod idempotency_model;
+mod load;
 mod no_secrets_in_logs;
 mod openapi;
 mod plugin_misbehaves;
