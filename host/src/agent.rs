@@ -11,7 +11,7 @@ use crate::ids::RequestId;
 use crate::plugins::Plugins;
 use crate::secrets::UserTokens;
 use crate::settings::AgentSettings;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::tasks::{EndStatus, Outcome, Task};
 use crate::tenants::Agent;
 use crate::trace::log::{Log, Moment};
@@ -46,30 +46,35 @@ pub struct Frame<'a> {
     pub time_max: Duration,
 }
 
-/// Why a run came to a bad end.
+/// Why a run did not come to a good end.
 #[derive(Debug, thiserror::Error)]
-#[error("{reason}")]
-pub struct RunError {
-    status: EndStatus,
-    reason: String,
+pub enum RunError {
+    /// The agent, its model or its plugins are at fault: the run has failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The gateway is: the run can be begun again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl RunError {
-    /// The agent, its model or its plugins are at fault.
     fn failed(reason: impl Into<String>) -> Self {
-        Self { status: EndStatus::Failed, reason: reason.into() }
-    }
-
-    /// The gateway is at fault.
-    fn host(reason: impl Into<String>) -> Self {
-        Self { status: EndStatus::Error, reason: reason.into() }
+        Self::Failed(reason.into())
     }
 }
 
 impl Runner {
     /// Runs an agent on a task. Whatever goes wrong is the outcome: an empty success does not happen.
     /// A run that takes longer than it may is ended here, so that what it did until then is known.
-    pub async fn run(&self, agent: &Agent, task: &Task, frame: Frame<'_>) -> Outcome {
+    ///
+    /// # Errors
+    /// When the store could not be asked, which is no fault of the task.
+    pub async fn run(
+        &self,
+        agent: &Agent,
+        task: &Task,
+        frame: Frame<'_>,
+    ) -> Result<Outcome, StoreError> {
         let mut redactor = Cow::Borrowed(self.models.redactor());
         if !frame.tokens.is_empty() {
             let redactor = redactor.to_mut();
@@ -88,13 +93,14 @@ impl Runner {
         });
         let outcome = match conversed {
             Ok(result) => Outcome { status: EndStatus::Completed, result },
-            Err(error) => {
+            Err(RunError::Store(error)) => return Err(error),
+            Err(RunError::Failed(reason)) => {
                 frame.log.give_up_call(self.clock.now());
-                trace.push(trace.begin(), Event::Failure { reason: error.reason.clone() });
-                Outcome { status: error.status, result: error.reason }
+                trace.push(trace.begin(), Event::Failure { reason: reason.clone() });
+                Outcome { status: EndStatus::Failed, result: reason }
             }
         };
-        Outcome { result: redactor.text(outcome.result), ..outcome }
+        Ok(Outcome { result: redactor.text(outcome.result), ..outcome })
     }
 
     async fn converse(
@@ -185,8 +191,7 @@ impl Runner {
                 self.limits.history_tasks_max,
                 self.limits.history_bytes_max,
             )
-            .await
-            .map_err(|error| RunError::host(format!("the thread cannot be read: {error}")))?;
+            .await?;
         let mut bytes_left = self.limits.history_bytes_max;
         // The newest are the ones to keep where not all fit.
         let mut kept: Vec<&Task> = Vec::new();

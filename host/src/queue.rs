@@ -40,6 +40,9 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 const TOKENS_WAIT_MAX: Duration = Duration::from_hours(1);
 const TOKENS_BYTES_MAX: u64 = 64 << 20;
 
+/// How long a task that met a store that fails waits before it goes back.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
 /// What a stopped task says of itself.
 pub const STOPPED: &str = "stopped on request";
 
@@ -154,6 +157,7 @@ pub struct Workers {
     stop_claiming: CancellationToken,
     stop_running: CancellationToken,
     runs: TaskTracker,
+    claims: TaskTracker,
     loops: TaskTracker,
 }
 
@@ -187,11 +191,12 @@ pub fn start(queue: &Queue, runner: Runner, settings: QueueSettings) -> Workers 
         stop_claiming: CancellationToken::new(),
         stop_running,
         runs: TaskTracker::new(),
+        claims: TaskTracker::new(),
         loops: TaskTracker::new(),
     };
     let stop = workers.stop_claiming.clone();
     let claiming = claim(shop.clone(), Arc::clone(&queue.wake), workers.runs.clone(), stop.clone());
-    workers.loops.spawn(claiming);
+    workers.claims.spawn(claiming);
     workers.loops.spawn(shop.leases.clone().keep(stop));
     workers
 }
@@ -201,6 +206,9 @@ impl Workers {
     /// back, so that they run again at the next start.
     pub async fn stop(self, drain: Duration) {
         self.stop_claiming.cancel();
+        // A claim that is under way still makes runs: they are among those that are waited for.
+        self.claims.close();
+        self.claims.wait().await;
         self.runs.close();
         if tokio::time::timeout(drain, self.runs.wait()).await.is_err() {
             tracing::warn!(
@@ -304,17 +312,24 @@ async fn outcome(shop: &Shop, task: &Task, log: &Log) -> Option<Outcome> {
         Ok(Some(agent)) => {
             let tokens = shop.queue.tokens.get(&task.id).unwrap_or_default();
             let frame = Frame { tokens, log, time_max: shop.settings.run_time_max };
-            Some(shop.runner.run(&agent, task, frame).await)
+            match shop.runner.run(&agent, task, frame).await {
+                Ok(outcome) => Some(outcome),
+                Err(error) => not_the_tasks_fault(task, &error).await,
+            }
         }
         Ok(None) => {
             let reason = "the agent does not exist any more".to_owned();
             Some(ended_unrun(shop, log, EndStatus::Failed, reason))
         }
-        Err(error) => {
-            tracing::error!(task = %task.id, %error, "the agent of a task cannot be read");
-            None
-        }
+        Err(error) => not_the_tasks_fault(task, &error).await,
     }
+}
+
+/// A store that fails ends no task. The pause keeps a failure of seconds from using up every attempt.
+async fn not_the_tasks_fault(task: &Task, error: &StoreError) -> Option<Outcome> {
+    tracing::error!(task = %task.id, %error, "a run cannot go on and goes back");
+    tokio::time::sleep(STORE_PAUSE).await;
+    None
 }
 
 /// The end of a run that was under way.

@@ -42,7 +42,7 @@ const UNKNOWN: &str = "00000000-0000-4000-8000-000000000000";
 
 /// A call of a route, whose body would be refused if it were read.
 fn call(gateway: &Gateway, method: &Method, target: &str) -> Call {
-    Call(gateway.http.request(method.clone(), gateway.url(target))).body("no JSON")
+    Call::new(gateway.http.request(method.clone(), gateway.url(target))).body("no JSON")
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::RunError;
 use crate::ids::{AgentId, RequestId, TenantId};
-use crate::plugins::Plugins;
+use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Binding, PluginError, Subject, Tool};
 use crate::tasks::Task;
 use crate::tenants::Agent;
@@ -53,10 +53,11 @@ impl Tools {
             by_name: HashMap::new(),
         };
         for name in &agent.definition.tools {
-            let binding = plugins
-                .binding(agent.tenant, name)
-                .await
-                .map_err(|error| RunError::failed(error.to_string()))?;
+            let binding =
+                plugins.binding(agent.tenant, name).await.map_err(|error| match error {
+                    PluginUnavailable::Store(error) => RunError::Store(error),
+                    error => RunError::failed(error.to_string()),
+                })?;
             let subject = tools.subject(agent.tenant, agent.id);
             let listed = binding.list_tools(subject).await.value.map_err(|error| {
                 RunError::failed(format!("plugin {name} cannot say which tools it has: {error}"))

@@ -18,7 +18,7 @@ pub(crate) struct Events {
 impl Events {
     /// Sends a request whose answer has to be an event stream.
     pub(crate) async fn of(call: Call) -> Self {
-        let response = call.0.send().await.unwrap();
+        let response = call.request.send().await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self { response, unread: String::new() }

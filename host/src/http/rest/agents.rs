@@ -14,7 +14,7 @@ use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
 use super::super::webhook::json_answer;
 use super::super::{Handle, Handles};
 use super::page;
-use crate::agent::{Tools, Unavailable};
+use crate::agent::{RunError, Tools, Unavailable};
 use crate::answer::agent::{AgentAnswer, AgentItem, AgentPage};
 use crate::call::Payload;
 use crate::ids::{AgentId, RequestId, TenantId};
@@ -120,7 +120,10 @@ pub(super) async fn operate(
     let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
     let arguments = arguments(body)?;
     let tools = Tools::of(&handles.plugins, &agent, request_id(&head)).await;
-    let tools = tools.map_err(|error| ApiError::plugins_unusable(error.to_string()))?;
+    let tools = tools.map_err(|error| match error {
+        RunError::Store(error) => error.into(),
+        RunError::Failed(reason) => ApiError::plugins_unusable(reason),
+    })?;
     let tool = named.text("tool").unwrap_or_default();
     let answer = tools.operate(&agent, tool, arguments).await.map_err(|refused| match refused {
         Unavailable::Unknown => ApiError::not_found("Tool"),

@@ -1,8 +1,9 @@
 //! Tasks: listing, reading, stopping, deleting, and what happened in them.
 
-use axum::extract::State;
+use axum::body::Body;
+use axum::extract::{FromRequest as _, State};
 use axum::response::{IntoResponse as _, Response};
-use http::StatusCode;
+use http::{Request, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -244,9 +245,10 @@ pub(super) async fn update(
     State(handles): Handle,
     ByKey(tenant): ByKey,
     named: Named,
-    Sent(update): Sent<Update>,
+    request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let task = find(&handles, tenant.tenant(), named.text("id")).await?;
+    let Sent(update): Sent<Update> = Sent::from_request(request, &handles).await?;
     let end_status = match update.status {
         None => None,
         Some(Status::Completed) => Some(EndStatus::Completed),
