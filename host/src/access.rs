@@ -147,6 +147,18 @@ impl Access {
         }
     }
 
+    /// What somebody manages: one tenant, or (None) all of them.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn managed(&self, key: Option<&str>) -> Result<Option<AdminCaller>, Denied> {
+        match self.holder(SecretHash::of(key.ok_or(Denied::NoKey)?)).await? {
+            KeyHolder::Operator => Ok(None),
+            KeyHolder::Admin(tenant) => Ok(Some(AdminCaller { tenant, is_operator: false })),
+            KeyHolder::Tenant(_) => Err(Denied::Invalid),
+        }
+    }
+
     /// Somebody who operates the gateway.
     ///
     /// # Errors

@@ -103,14 +103,23 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<()> {
 }
 
 fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "wardgate: {error:#}");
+    let _ = writeln!(io::stderr(), "wardgate: {}", printable(&format!("{error:#}")));
     ExitCode::from(code)
+}
+
+/// A text in which nothing steers a terminal: names and answers may be somebody else's.
+fn printable(text: &str) -> String {
+    let steers = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\t'))
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// Prints to standard output, where the answer of a command goes; logs go to standard error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(printable(text).as_bytes())?;
     if !text.ends_with('\n') {
         out.write_all(b"\n")?;
     }

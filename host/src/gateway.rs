@@ -12,6 +12,7 @@ use axum::Router;
 use bytes::Bytes;
 use http::Request;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::access::webhooks::Webhooks;
@@ -19,6 +20,7 @@ use crate::agent::Runner;
 use crate::agent::model::Models;
 use crate::clock::Clock;
 use crate::http::serve::{ServeLimits, serve};
+use crate::http::streams::Streams;
 use crate::http::{Handles, router};
 use crate::ids::{PluginName, TenantId};
 use crate::plugins::{self, Plugins};
@@ -87,6 +89,8 @@ impl DataFolder {
             public_url,
             clock: self.clock.clone(),
             settings: settings.http.clone(),
+            hurry: CancellationToken::new(),
+            streams: Streams::default(),
         })
     }
 
@@ -215,9 +219,16 @@ impl Gateway {
             drain: http.drain_time_max,
         };
         let stopping = std::sync::OnceLock::new();
+        let hurry = self.handles.hurry.clone();
         let shutdown = async {
             shutdown.await;
             let _ = stopping.set(Instant::now());
+            // Before the drain time is over, so that whoever still waits is answered and not cut off.
+            let patience = http.drain_time_max.mul_f32(0.8);
+            tokio::spawn(async move {
+                tokio::time::sleep(patience).await;
+                hurry.cancel();
+            });
         };
         let served = serve(listener, self.router(), limits, shutdown).await;
         // Connections first: a synchronous caller gets its answer while workers still run. What they

@@ -24,6 +24,7 @@ pub mod openapi;
 mod responses;
 mod rest;
 pub mod serve;
+pub mod streams;
 mod task_status;
 mod webhook;
 mod webhook_url;
@@ -35,6 +36,7 @@ use axum::extract::State;
 use axum::middleware::from_fn;
 use axum::response::Response;
 use axum::routing::post;
+use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -48,6 +50,7 @@ use crate::secrets::PlainSecret;
 use crate::settings::HttpSettings;
 use crate::store::Store;
 use error::ApiError;
+use streams::Streams;
 
 /// What handlers reach: one struct, every handle by its name.
 #[derive(Debug)]
@@ -70,6 +73,10 @@ pub struct Handles {
     pub clock: Clock,
     /// Limits of the surface.
     pub settings: HttpSettings,
+    /// Comes when the gateway is about to stop: whoever waits is answered with what there is.
+    pub hurry: CancellationToken,
+    /// Event streams that are open.
+    pub streams: Streams,
 }
 
 impl Handles {

@@ -209,6 +209,9 @@ text_id!(
             Err("is longer than 128 bytes")
         } else if text.chars().any(char::is_control) {
             Err("holds a control character")
+        } else if Uuid::try_parse(text).is_ok() {
+            // Commands take a name or an id.
+            Err("looks like an id")
         } else {
             Ok(())
         }

@@ -128,6 +128,12 @@ impl Binding {
         self.loaded.digest
     }
 
+    /// See [`Loaded::role_names`].
+    #[must_use]
+    pub fn role_names(&self) -> Vec<&'static str> {
+        self.loaded.role_names()
+    }
+
     /// The digest as text.
     #[must_use]
     pub fn digest_text(&self) -> &str {
@@ -279,10 +285,12 @@ impl Sandbox {
                 .map_err(|error| LoadError::NotAComponent(format!("{error:#}")))?;
             let asked = roles::asked(&component, &shared.engine);
             let exported = roles::exported(&component, &shared.engine);
-            let pre = linker
+            let linked = linker
                 .instantiate_pre(&component)
-                .map_err(|error| LoadError::Unlinkable(format!("{error:#}")))?;
-            let roles = Roles::of(&pre, &exported)?;
+                .map_err(|error| LoadError::Unlinkable(format!("{error:#}")))
+                .and_then(|pre| Ok((Roles::of(&pre, &exported)?, pre)));
+            // Nobody will load it again: it must not fill the disk.
+            let (roles, pre) = linked.inspect_err(|_| cache.forget(digest))?;
             Ok(Arc::new(Loaded { digest, digest_text: digest.to_string(), pre, roles, asked }))
         });
         compiled.await.map_err(|_| host("the compilation was cut off"))?

@@ -49,6 +49,7 @@ pub struct HttpSettings {
     #[serde(rename = "body_seconds_max", deserialize_with = "seconds")]
     pub body_time_max: Duration,
     pub connections_max: usize,
+    pub streams_per_tenant_max: usize,
     #[serde(rename = "sync_wait_seconds_max", deserialize_with = "seconds")]
     pub sync_wait_max: Duration,
     #[serde(rename = "drain_seconds_max", deserialize_with = "seconds")]

@@ -117,7 +117,7 @@ async fn a_key_with_a_time_or_role_that_cannot_be_is_not_made() {
     let gateway = Setup::new().clock(&clock).start().await;
     let before = gateway.manage("GET", "/keys").expect(200).await.text;
     for (asked, reason) in [
-        (json!({"expires_at": "2026-01-01T00:00:00Z"}), "to come"),
+        (json!({"expires_at": "2026-01-01T00:00:00Z"}), "in the future"),
         (json!({"expires_at": "2025-12-31"}), "RFC 3339"),
         (json!({"expires_at": "tomorrow"}), "RFC 3339"),
         (json!({"role": "operator"}), "caller or admin"),
@@ -206,7 +206,7 @@ async fn each_role_may_do_what_is_its_own_and_nothing_else() {
         ("GET", format!("{tenant}/plugins"), &none, [403, 200, 200]),
         ("GET", format!("{tenant}/plugins/{plugin}/grants"), &none, [403, 403, 200]),
         ("GET", format!("{tenant}/tasks"), &none, [403, 200, 200]),
-        ("GET", "/admin/tenants".to_owned(), &none, [403, 403, 200]),
+        ("GET", "/admin/tenants".to_owned(), &none, [403, 200, 200]),
         ("POST", "/admin/tenants".to_owned(), &json!({"name": "new"}), [403, 403, 201]),
         ("GET", "/admin/operator-keys".to_owned(), &none, [403, 403, 200]),
         ("POST", "/admin/operator-keys".to_owned(), &json!({}), [403, 403, 201]),

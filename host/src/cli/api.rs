@@ -21,19 +21,37 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
 /// What a command works on.
 #[derive(Debug, clap::Args)]
 pub(super) struct Target {
-    /// A data folder on this machine; made where it is missing.
+    /// A data folder on this machine.
     #[arg(long, value_name = "DIR", required_unless_present = "url", conflicts_with = "url")]
     data: Option<PathBuf>,
     /// A gateway: http://host:port.
     #[arg(long, value_name = "URL", requires = "key_file")]
     url: Option<url::Url>,
     /// A file with an operator's key, or an admin key of the tenant; `-` reads it from standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
     key_file: Option<PathBuf>,
 }
 
 impl Target {
+    /// The API of what is there already.
     pub(super) async fn open(&self, settings: &Settings) -> anyhow::Result<Api> {
+        if let Some(folder) = &self.data
+            && !folder.join("host.key").exists()
+        {
+            bail!(
+                "{} is no data folder; `wardgate tenant create` or `wardgate serve` makes one",
+                folder.display()
+            );
+        }
+        self.open_or_make(settings).await
+    }
+
+    /// The API; a data folder that is not there is made.
+    pub(super) async fn open_or_make(&self, settings: &Settings) -> anyhow::Result<Api> {
+        if let Some(url) = self.url.as_ref().filter(|url| !matches!(url.scheme(), "http" | "https"))
+        {
+            bail!("{url} is no http:// or https:// address");
+        }
         match (&self.data, &self.url) {
             (Some(folder), _) => Api::of_folder(folder, settings).await,
             (None, Some(url)) => Api::of_gateway(url, self.key_file.as_deref()),
@@ -108,6 +126,12 @@ enum Way {
     Gateway { http: reqwest::Client, base: String },
 }
 
+/// How long it may take to be connected to it.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The longest answer: a page of tasks with long results is a megabyte.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// A body and its type.
 pub(super) type Body = (&'static str, Bytes);
 
@@ -130,8 +154,16 @@ impl Api {
                 .with_context(|| format!("cannot read {}", path.display()))?,
             None => bail!("a gateway elsewhere wants a key: --key-file FILE"),
         };
-        // Proxies of the environment would be given the key.
-        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_TIME_MAX).build()?;
+        if key.trim().is_empty() {
+            bail!("the key file is empty");
+        }
+        // Proxies of the environment, and wherever a redirect leads, would be given the key.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIME_MAX)
+            .timeout(ANSWER_TIME_MAX)
+            .build()?;
         let base = url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { way: Way::Gateway { http, base }, key: key.trim().to_owned() })
     }
@@ -201,16 +233,25 @@ impl Api {
             Way::Gateway { http, base } => {
                 let request = request.uri(format!("{base}{path}")).body(body)?;
                 let failed = || format!("the gateway at {base} cannot be reached");
-                let response = http.execute(request.try_into()?).await.with_context(failed)?;
-                let status = response.status();
-                let body = response.bytes().await.with_context(failed)?;
-                let mut whole = Response::new(body);
-                *whole.status_mut() = status;
+                let mut response = http.execute(request.try_into()?).await.with_context(failed)?;
+                let mut body = Vec::new();
+                while let Some(part) = response.chunk().await.with_context(failed)? {
+                    body.extend_from_slice(&part);
+                    if body.len() > ANSWER_BYTES_MAX {
+                        bail!("the answer of {base} is longer than any of a gateway");
+                    }
+                }
+                let mut whole = Response::new(body.into());
+                *whole.status_mut() = response.status();
                 whole
             }
         };
         let status = response.status().as_u16();
-        Ok((status, serde_json::from_slice(response.body()).unwrap_or(Value::Null)))
+        match serde_json::from_slice(response.body()) {
+            Ok(answer) => Ok((status, answer)),
+            Err(_) if response.body().is_empty() => Ok((status, Value::Null)),
+            Err(_) => bail!("the answer ({status}) is no JSON: is this the address of a gateway?"),
+        }
     }
 }
 

@@ -18,8 +18,8 @@ pub(super) enum Key {
         /// Let it also manage what the tenant owns.
         #[arg(long, conflicts_with = "operator")]
         admin: bool,
-        /// Make an operator's key instead of a tenant's.
-        #[arg(long)]
+        /// Make an operator's key, of all tenants, instead of a tenant's.
+        #[arg(long, conflicts_with = "tenant")]
         operator: bool,
         /// When it ends by itself: RFC 3339, such as 2027-01-31T12:00:00Z.
         #[arg(long, value_name = "TIME")]
@@ -32,7 +32,7 @@ pub(super) enum Key {
     /// List keys: id, role, name, when it was made, when it ends. The keys themselves are nowhere.
     List {
         /// The operators' keys instead of a tenant's.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "tenant")]
         operator: bool,
         #[command(flatten)]
         tenant: ForTenant,
@@ -44,7 +44,7 @@ pub(super) enum Key {
         /// Its id, as `wardgate key list` prints it.
         id: String,
         /// It is an operator's key.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "tenant")]
         operator: bool,
         #[command(flatten)]
         tenant: ForTenant,

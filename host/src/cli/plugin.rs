@@ -1,5 +1,6 @@
 //! `wardgate plugin`.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use super::api::{Body, ForTenant, Target, text};
 use super::print;
 use crate::ids::PluginName;
+use crate::plugins::COMPONENT_BYTES_MAX;
 use crate::settings::Settings;
 
 /// `wardgate plugin …`.
@@ -100,8 +102,13 @@ fn installation(component: &Path, grants: Option<&Path>) -> anyhow::Result<Body>
     let (_, boundary) = TYPE.split_once("boundary=").unwrap_or_default();
     let mut body = Vec::new();
     let mut part = |name: &str, path: &Path| -> anyhow::Result<()> {
-        let bytes =
-            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let failed = || format!("cannot read {}", path.display());
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).with_context(failed)?;
+        file.take(COMPONENT_BYTES_MAX + 1).read_to_end(&mut bytes).with_context(failed)?;
+        if bytes.len() as u64 > COMPONENT_BYTES_MAX {
+            anyhow::bail!("{} is larger than 64 MiB", path.display());
+        }
         let head =
             format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
         body.extend_from_slice(head.as_bytes());

@@ -1,5 +1,6 @@
 //! `wardgate serve`.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -77,10 +78,18 @@ impl Serve {
         let filter = EnvFilter::try_new(&self.log).context("--log")?;
         // The models' library logs whole answers, which belong to tenants and may repeat a key.
         let filter = filter.add_directive("genai=off".parse().context("--log")?);
+        // What the compiler of plugins does is megabytes a second; whoever wants that names it.
+        let mut filter = filter;
+        for noisy in ["cranelift_codegen", "cranelift_frontend", "regalloc2", "wasmtime"] {
+            if !self.log.contains(noisy) {
+                filter = filter.add_directive(format!("{noisy}=info").parse().context("--log")?);
+            }
+        }
         // A log that cannot be written (a full disk, a reader that has gone) costs log lines, nothing else:
         // by itself the library would report that to the same place, and panic there.
         let lines = tracing_subscriber::fmt()
             .log_internal_errors(false)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_env_filter(filter)
             .with_writer(std::io::stderr);
         if self.log_json { lines.json().try_init() } else { lines.try_init() }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::Response;
-use http::{Request, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use http::header::ALLOW;
+use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
@@ -73,8 +74,10 @@ pub(super) async fn receive_query(
     operation_id = "trigger_nothing", tag = "DocsGPT",
     params(("token" = String, Path, description = "The webhook's token")),
     responses((status = 405, description = "Nothing was started")), security(()))]
-pub(super) async fn refuse_head() -> ApiError {
-    super::method_not_allowed().await
+pub(super) async fn refuse_head() -> Response {
+    let mut refused = super::method_not_allowed().await.into_response();
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,POST"));
+    refused
 }
 
 async fn caller(handles: &Handles, named: &Named) -> Result<Caller, ApiError> {

@@ -144,7 +144,7 @@ impl ApiError {
     /// An agent's plugins are not as they should be.
     pub(super) fn plugins_unusable(detail: String) -> Self {
         tracing::warn!(detail, "an agent's plugins cannot be used");
-        Self { fault: Fault::Guest, retry: Retry::Safe, ..Self::caller(502, detail) }
+        Self { fault: Fault::Guest, ..Self::caller(502, detail) }
     }
 
     pub(super) fn of_plugin(name: &str, error: &PluginError) -> Self {
@@ -168,6 +168,10 @@ impl ApiError {
             PluginError::Refusal(refusal) => {
                 let detail = format!("The plugin {name} was stopped: {refusal}.");
                 tracing::warn!(plugin = name, code = refusal.code(), %refusal, "a plugin call was refused");
+                let retry = match refusal {
+                    Refusal::NoSuchRole { .. } | Refusal::Malformed(_) => Retry::Never,
+                    _ => Retry::Safe,
+                };
                 let (status, retry_after_seconds) = match refusal {
                     Refusal::Busy => (503, Some(1)),
                     Refusal::Deadline { .. } | Refusal::OutOfCpuTime { .. } => (504, None),
@@ -176,7 +180,7 @@ impl ApiError {
                 };
                 Self {
                     fault: refusal.fault(),
-                    retry: Retry::Safe,
+                    retry,
                     retry_after_seconds,
                     ..Self::caller(status, detail)
                 }
@@ -194,7 +198,8 @@ impl From<StoreError> for ApiError {
                 Self::caller(412, "it was changed by somebody else meanwhile; read it again")
             }
             StoreError::Unavailable { .. } | StoreError::Corrupt { .. } => {
-                tracing::error!(%error, "the store failed");
+                // With its cause: a full disk looks like any other failure otherwise.
+                tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
                 Self::unavailable("the gateway's store cannot be used at the moment; try again")
             }
         }

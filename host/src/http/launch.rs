@@ -108,7 +108,11 @@ impl Launched {
         if let (None, Some(follower)) = (self.replayed, &mut self.follower) {
             let limit = self.wanted.prefer.wait_of(handles.settings.sync_wait_max);
             // Whether it has ended is read from the store either way.
-            let _ = tokio::time::timeout(limit, follower.ended()).await;
+            tokio::select! {
+                _ = tokio::time::timeout(limit, follower.ended()) => {}
+                // The run goes on after the next start; its caller learns where to look for it.
+                () = handles.hurry.cancelled() => {}
+            }
         }
         let task = handles.store.task(self.agent.tenant, self.task).await;
         let task = task.map_err(|error| ApiError::from(error).after_the_run())?;

@@ -60,6 +60,9 @@ pub(super) fn binary(headers: &HeaderMap, body: &Bytes) -> Result<Option<Payload
 pub(super) fn check_structured(headers: &HeaderMap, event: &Payload) -> Result<(), IntakeError> {
     let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/cloudevents-batch+json") {
+        return Err(IntakeError::unsupported("batches of CloudEvents are not accepted: send each"));
+    }
     if !essence.eq_ignore_ascii_case("application/cloudevents+json") {
         return Ok(());
     }
@@ -83,7 +86,7 @@ fn check_version(version: Option<&str>) -> Result<(), IntakeError> {
 fn attribute(headers: &HeaderMap, name: &str) -> Result<String, IntakeError> {
     let wrong = |why: &str| IntakeError::bad(&format!("the header ce-{name} {why}"));
     if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        || name == "data"
+        || matches!(name, "data" | "datacontenttype")
     {
         return Err(wrong("is no attribute of a CloudEvent"));
     }

@@ -74,7 +74,7 @@ pub struct InvocationUser {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "id is neither a text nor a number")]
 enum TextOrNumber {
     Text(String),
     Number(serde_json::Number),
@@ -87,7 +87,12 @@ enum TextOrNumber {
 pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeError> {
     let unprocessable = |detail: String| IntakeError::Request { status: 422, detail };
     // To serde an array is a struct too, its fields in their order.
-    for (place, name) in [("", "the body"), ("/input", "input"), ("/input/user", "input.user")] {
+    for (place, name) in [
+        ("", "the body"),
+        ("/input", "input"),
+        ("/input/user", "input.user"),
+        ("/payload_extension", "payload_extension"),
+    ] {
         let found = arrival.incoming.payload.find(place).filter(|json| json.starts_with('['));
         if found.is_some() {
             return Err(unprocessable(format!("{name} is no JSON object")));
@@ -111,7 +116,9 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         Some(TextOrNumber::Text(text)) => Some(text.parse::<ThreadId>()),
         Some(TextOrNumber::Number(number)) => Some(number.to_string().parse()),
     };
-    let thread = thread.transpose().map_err(|error| unprocessable(format!("id: {error}")))?;
+    let thread = thread
+        .transpose()
+        .map_err(|error| unprocessable(error.to_string().replacen("task_id", "id", 1)))?;
     let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
     let user = body.input.user.map_or_else(User::default, |user| User {
         id: filled(user.id),

@@ -25,7 +25,7 @@ impl Prefer {
             // Parameters of a preference stand behind semicolons; none of ours has any.
             let preference = preference.split(';').next().unwrap_or_default().trim();
             let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
-            if name.trim().eq_ignore_ascii_case("respond-async") {
+            if value.is_empty() && name.trim().eq_ignore_ascii_case("respond-async") {
                 prefer.respond_async = true;
             }
             if name.trim().eq_ignore_ascii_case("wait") && prefer.wait.is_none() {
@@ -39,18 +39,22 @@ impl Prefer {
     /// How long to wait where the settings allow `most`.
     #[must_use]
     pub fn wait_of(self, most: Duration) -> Duration {
-        if self.respond_async { Duration::ZERO } else { self.wait.unwrap_or(most).min(most) }
+        // Together they mean: asynchronous, unless it takes no longer than that (section 4.3).
+        let otherwise = if self.respond_async { Duration::ZERO } else { most };
+        self.wait.unwrap_or(otherwise).min(most)
     }
 
     /// What the header `Preference-Applied` says (section 3).
     #[must_use]
     pub fn applied(self, most: Duration) -> Option<String> {
-        if self.respond_async {
-            return Some("respond-async".to_owned());
-        }
         // A longer wait than anybody's is not applied.
-        let wait = self.wait.filter(|wait| *wait <= most)?;
-        Some(format!("wait={}", wait.as_secs()))
+        let wait = self.wait.filter(|wait| *wait <= most);
+        let wait = wait.map(|wait| format!("wait={}", wait.as_secs()));
+        match (self.respond_async, wait) {
+            (true, Some(wait)) => Some(format!("respond-async, {wait}")),
+            (true, None) => Some("respond-async".to_owned()),
+            (false, wait) => wait,
+        }
     }
 }
 
@@ -88,7 +92,9 @@ mod tests {
         assert_eq!(of(&["wait=5"]).wait_of(most), Duration::from_secs(5));
         assert_eq!(of(&["wait=500"]).wait_of(most), most);
         assert_eq!(of(&[]).wait_of(most), most);
-        assert_eq!(of(&["wait=5, respond-async"]).wait_of(most), Duration::ZERO);
+        assert_eq!(of(&["respond-async"]).wait_of(most), Duration::ZERO);
+        assert_eq!(of(&["wait=5, respond-async"]).wait_of(most), Duration::from_secs(5));
+        assert_eq!(of(&["respond-async=no"]), Prefer::default());
         assert_eq!(of(&["wait=5"]).applied(most).as_deref(), Some("wait=5"));
         assert_eq!(of(&["wait=500"]).applied(most), None);
     }

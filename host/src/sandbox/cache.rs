@@ -64,6 +64,19 @@ impl CodeCache {
         deserialize(engine, &path)
     }
 
+    /// Forgets what was kept of a component that turned out to be no plugin.
+    pub(super) fn forget(&self, digest: PluginDigest) {
+        let path = self.path(digest);
+        // The seal first: code without one is not loaded.
+        for file in [path.with_extension("seal"), path] {
+            if let Err(error) = fs::remove_file(&file)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%digest, %error, "a refused component stays in the code cache");
+            }
+        }
+    }
+
     fn path(&self, digest: PluginDigest) -> PathBuf {
         self.folder.join(format!("{}-{:016x}.cwasm", digest.hex(), self.compatibility))
     }

@@ -91,7 +91,7 @@ impl Fixture {
 
 async fn new_owner(store: &Store) -> Owner {
     let owner = Owner { tenant: TenantId::random(), agent: AgentId::random() };
-    let name = owner.tenant.to_string().parse().unwrap();
+    let name = format!("tenant {}", owner.tenant).parse().unwrap();
     store.create_tenant(owner.tenant, &name).await.unwrap();
     let clerk = definition("clerk");
     store.put_agent(owner.tenant, owner.agent, &clerk, Precondition::Absent).await.unwrap();

@@ -1,5 +1,7 @@
 //! Agents: described by their owners, changed one after the other, switched off, and their webhooks.
 
+use std::collections::HashSet;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -18,6 +20,10 @@ use super::ByAdmin;
 use crate::ids::{AgentId, Name, TenantId};
 use crate::secrets::PlainSecret;
 use crate::tenants::{Agent, AgentDefinition, Precondition};
+
+/// Longest system prompt, and longest note of what an agent is for.
+const INSTRUCTIONS_BYTES_MAX: usize = 256 << 10;
+const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
 
 /// An agent as its owner manages it.
 #[derive(Serialize, ToSchema)]
@@ -122,9 +128,14 @@ pub(super) async fn replace(
     let known = handles.store.agent(tenant, id).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
     let (headers, definition) = definition(&handles, tenant, request).await?;
-    handles.store.put_agent(tenant, id, &definition, precondition(&headers)?).await?;
+    let precondition = precondition(&headers)?;
+    let version = handles.store.put_agent(tenant, id, &definition, precondition).await?;
     handles.access.forget();
-    answer(&handles, tenant, id, StatusCode::OK).await
+    let agent = handles.store.agent(tenant, id).await?;
+    let agent = agent.ok_or_else(|| ApiError::not_found("Agent"))?;
+    // What was written here, though somebody else may have written since: whoever took the other's version
+    // for his own would overwrite it unseen.
+    Ok(answer_of(StatusCode::OK, Agent { version, definition, ..agent }))
 }
 
 /// Lets an agent take new tasks again.
@@ -235,12 +246,16 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let agent = handles.store.agent(tenant, id).await?;
     let agent = agent.ok_or_else(|| ApiError::not_found("Agent"))?;
+    Ok(answer_of(status, agent))
+}
+
+fn answer_of(status: StatusCode, agent: Agent) -> Response {
     let tag = HeaderValue::try_from(format!("\"{}\"", agent.version));
     let mut response = json(status, &AgentAnswer::of(agent));
     if let Ok(tag) = tag {
         response.headers_mut().insert(ETAG, tag);
     }
-    Ok(response)
+    response
 }
 
 fn webhook_answer(handles: &Handles, token: Option<&PlainSecret>) -> Response {
@@ -275,14 +290,42 @@ async fn definition(
         let detail = format!("the gateway's settings have no model {:?}", definition.model);
         return Err(ApiError::caller(422, detail));
     }
-    let plugins = definition.tools.iter().chain(&definition.mapper).chain(&definition.getter);
-    for plugin in plugins {
+    check(&definition)?;
+    let tools = definition.tools.iter().map(|plugin| (plugin, "toolbox"));
+    let mapper = definition.mapper.iter().map(|plugin| (plugin, "payload-mapper"));
+    let getter = definition.getter.iter().map(|plugin| (plugin, "response-getter"));
+    for (plugin, role) in tools.chain(mapper).chain(getter) {
         if !handles.plugins.is_installed(tenant, plugin).await? {
             let detail = format!("no plugin {plugin} is installed for this tenant");
             return Err(ApiError::caller(422, detail));
         }
+        let binding = handles.plugins.binding(tenant, plugin).await?;
+        if !binding.role_names().contains(&role) {
+            let has = binding.role_names().join(", ");
+            let detail = format!("the plugin {plugin} has no role {role}; it has {has}");
+            return Err(ApiError::caller(422, detail));
+        }
     }
     Ok((head.headers, definition))
+}
+
+/// What can be said of a definition without asking anybody.
+fn check(definition: &AgentDefinition) -> Result<(), ApiError> {
+    let refuse = |detail: &str| Err(ApiError::caller(422, detail));
+    if definition.instructions.len() > INSTRUCTIONS_BYTES_MAX {
+        return refuse("instructions is longer than 256 KiB");
+    }
+    if definition.description.as_ref().is_some_and(|text| text.len() > DESCRIPTION_BYTES_MAX) {
+        return refuse("description is longer than 4 KiB");
+    }
+    if definition.turns_max == Some(0) {
+        return refuse("turns_max is 0: an agent without a turn says nothing");
+    }
+    let mut seen = HashSet::new();
+    match definition.tools.iter().find(|plugin| !seen.insert(*plugin)) {
+        Some(twice) => refuse(&format!("tools names {twice} twice")),
+        None => Ok(()),
+    }
 }
 
 fn parse(headers: &HeaderMap, body: Bytes) -> Result<AgentDefinition, ApiError> {

@@ -190,10 +190,13 @@ async fn created(
     if asked.name.chars().count() > NAME_CHARS_MAX {
         return Err(ApiError::caller(422, "name is longer than 200 characters"));
     }
+    if asked.name.chars().any(char::is_control) {
+        return Err(ApiError::caller(422, "name holds a control character"));
+    }
     let now = handles.clock.now();
     let expires_at = asked.expires_at.as_deref().map(|text| {
         let at = Timestamp::parse_rfc3339(text).filter(|at| *at > now);
-        at.ok_or_else(|| ApiError::caller(422, "expires_at is no RFC 3339 time to come"))
+        at.ok_or_else(|| ApiError::caller(422, "expires_at is not an RFC 3339 time in the future"))
     });
     let expires_at = expires_at.transpose()?;
     let id = KeyId::random();

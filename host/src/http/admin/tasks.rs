@@ -61,7 +61,7 @@ pub(super) async fn stop(
 #[utoipa::path(delete, path = "/admin/tenants/{tenant}/tasks/{task}",
     operation_id = "admin_delete_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
-           ("task" = String, Path, description = "The task's id, or its thread's name")),
+           ("task" = String, Path, description = "The task's id; the name of a thread will not do")),
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
     State(handles): Handle,

@@ -2,13 +2,13 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::Handle;
 use super::super::error::ApiError;
-use super::super::extract::{Sent, json};
+use super::super::extract::{Sent, header_key, json};
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::{ByAdmin, ByOperator};
 use crate::ids::{Name, TenantId};
@@ -31,15 +31,15 @@ impl TenantAnswer {
     }
 }
 
-/// All tenants, by name.
-#[utoipa::path(get, path = "/admin/tenants",
-    operation_id = "admin_list_tenants", tag = "admin",
-    responses((status = 200, body = Vec<TenantAnswer>), ReadErrors), security(("operator_key" = [])))]
-pub(super) async fn list(
-    State(handles): Handle,
-    _operator: ByOperator,
-) -> Result<Response, ApiError> {
-    let tenants = handles.store.tenants().await?;
+/// The tenants that the key manages, by name: all of them, or the admin's own.
+#[utoipa::path(get, path = "/admin/tenants", operation_id = "admin_list_tenants", tag = "admin",
+    responses((status = 200, body = Vec<TenantAnswer>), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn list(State(handles): Handle, headers: HeaderMap) -> Result<Response, ApiError> {
+    let key = header_key(&headers)?;
+    let tenants = match handles.access.managed(key.as_deref()).await? {
+        None => handles.store.tenants().await?,
+        Some(own) => handles.store.tenant(own.tenant()).await?.into_iter().collect(),
+    };
     let answer: Vec<_> = tenants.into_iter().map(TenantAnswer::of).collect();
     Ok(json(StatusCode::OK, &answer))
 }

@@ -10,7 +10,7 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::mpsc;
 
-use super::super::error::ApiError;
+use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{ByKey, Named};
 use super::super::responses::ReadErrors;
 use super::super::{Handle, Handles};
@@ -34,7 +34,9 @@ const EVENTS_WAITING_MAX: usize = 16;
     params(("organization" = String, Path, description = "The key's organization"),
            ("id" = String, Path, description = "The task's id")),
     responses((status = 200, content_type = "text/event-stream", body = SentEvent,
-               description = "`data:` lines, each a TaskEvent; the last one is `task_finished`"), ReadErrors),
+               description = "`data:` lines, each a TaskEvent; the last one is `task_finished`"),
+              (status = 429, body = ErrorBody, description = "The organization has too many streams open"),
+              ReadErrors),
     security(("api_key" = [])))]
 pub(super) async fn events(
     State(handles): Handle,
@@ -46,13 +48,27 @@ pub(super) async fn events(
         return Err(ApiError::not_found("Task"));
     }
     let task = find(&handles, tenant.tenant(), named.text("id")).await?;
-    Ok(stream(handles, tenant.tenant(), task.id))
+    stream(handles, tenant.tenant(), task.id)
 }
 
 /// The events of a task as an answer.
-pub(super) fn stream(handles: Arc<Handles>, tenant: TenantId, task: TaskId) -> Response {
+///
+/// # Errors
+/// 429 where the tenant has as many streams open as it may.
+pub(super) fn stream(
+    handles: Arc<Handles>,
+    tenant: TenantId,
+    task: TaskId,
+) -> Result<Response, ApiError> {
+    let most = handles.settings.streams_per_tenant_max;
+    let place = handles.streams.enter(tenant, most).ok_or_else(|| {
+        let detail =
+            format!("{most} event streams are open; the task can be read, or followed later");
+        ApiError::caller(429, detail).retry_after(1)
+    })?;
     let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
     tokio::spawn(async move {
+        let _place = place;
         let follower = handles.queue.follow(task);
         let telling = Telling { handles, tenant, task, follower, events, told: 0, begun: false };
         if let Err(error) = telling.tell().await {
@@ -63,7 +79,7 @@ pub(super) fn stream(handles: Arc<Handles>, tenant: TenantId, task: TaskId) -> R
         let event = receiver.recv().await?;
         Some((Ok::<_, Infallible>(event), receiver))
     });
-    Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
 }
 
 /// A stream that is being told.
@@ -101,6 +117,8 @@ impl Telling {
                 () = self.follower.changed() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = self.events.closed() => return Ok(()),
+                // Whoever asks again is told everything by the next start.
+                () = self.handles.hurry.cancelled() => return Ok(()),
             }
             let moments = self.follower.take();
             let Some(now) = self.handles.store.task(self.tenant, self.task).await? else {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::body::{self, BodyLimits};
-use super::super::error::ApiError;
+use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{Asked, ByKey, Named, json, request_id};
 use super::super::launch::{Launched, launch, mark_task};
 use super::super::responses::WriteErrors;
@@ -92,7 +92,9 @@ pub(super) async fn and_go(
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
     request_body = Invocation,
     responses((status = 200, content_type = "text/event-stream", body = SentEvent,
-               description = "`data:` lines, each a TaskEvent"), WriteErrors),
+               description = "`data:` lines, each a TaskEvent"),
+              (status = 429, body = ErrorBody, description = "Accepted, but the organization has too many \
+               streams open; `x-task-id` says which task it is"), WriteErrors),
     security(("api_key" = [])))]
 pub(super) async fn and_stream(
     State(handles): Handle,
@@ -105,8 +107,10 @@ pub(super) async fn and_stream(
     if let Some(refused) = conflicts(&handles, &launched, false).await {
         return Ok(refused);
     }
+    // The task is accepted: whoever cannot have a stream of it now is told which one it is.
     let stream = follow::stream(Arc::clone(&handles), launched.agent.tenant, launched.task);
-    Ok(launched.mark(stream))
+    let answer = stream.unwrap_or_else(|error| error.after_the_run().into_response());
+    Ok(launched.mark(answer))
 }
 
 async fn start(handles: &Handles, call: AgentCall) -> Result<Response, ApiError> {

@@ -143,7 +143,7 @@ pub(in super::super) async fn stop_named(
 /// first.
 #[utoipa::path(delete, path = "/v1/tasks/{id}",
     operation_id = "delete_task", tag = "tasks",
-    params(("id" = String, Path, description = "The task's id, or its thread's name")),
+    params(("id" = String, Path, description = "The task's id; the name of a thread will not do")),
     responses((status = 204, description = "It is gone"), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn remove(
     State(handles): Handle,
@@ -159,8 +159,9 @@ pub(in super::super) async fn remove_named(
     tenant: TenantId,
     name: Option<&str>,
 ) -> Result<Response, ApiError> {
-    let task = find(handles, tenant, name).await?;
-    match handles.queue.delete(task.tenant, task.id).await? {
+    // By its id alone: the same request again must not delete the turn before.
+    let id = name.and_then(|name| name.parse().ok()).ok_or_else(|| ApiError::not_found("Task"))?;
+    match handles.queue.delete(tenant, id).await? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(ApiError::not_found("Task")),
     }
