@@ -27,6 +27,7 @@
 //! | `admin_agents` | agents are checked, changed one after the other, and switched off at once |
 //! | `admin_plugins` | plugins are installed by admins, and granted something by operators |
 //! | `webhook_urls` | an agent's own URL stays the same, and ends at once |
+//! | `commands` | the command line does what the admin surface does, on a folder or elsewhere |
 //! | `plugins_installed` | integrations are components that an operator installs |
 //! | `plugin_misbehaves` | a bad component harms nobody else |
 //! | `egress` | a component reaches what it was granted, and nothing else |
@@ -44,6 +45,7 @@ mod admin_agents;
 mod admin_plugins;
 mod agent_runs;
 mod bad_input;
+mod commands;
 mod contract;
 mod conveniences;
 mod docsgpt_webhook;

@@ -1,0 +1,286 @@
+//! The commands do through the admin API what its other callers can: on a data folder, whether a gateway
+//! serves from it or not, and at a gateway elsewhere with a key.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::support::{Child, Home, guest_path, wardgate};
+
+/// Where commands are sent, as arguments.
+struct Way(Vec<String>);
+
+impl Way {
+    fn folder(home: &Home) -> Self {
+        Self(vec!["--data".to_owned(), home.path().to_str().unwrap().to_owned()])
+    }
+
+    fn gateway(gateway: &Child, key_file: &Path) -> Self {
+        let url = format!("http://{}", gateway.listen);
+        Self(["--url", &url, "--key-file", key_file.to_str().unwrap()].map(str::to_owned).into())
+    }
+
+    fn try_run(&self, arguments: &[&str]) -> Output {
+        let way = self.0.iter().map(String::as_str);
+        wardgate(&arguments.iter().copied().chain(way).collect::<Vec<_>>())
+    }
+
+    /// What it prints; it has to succeed.
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = self.try_run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// What it complains of; it has to fail, in a sentence.
+    fn fail(&self, arguments: &[&str]) -> String {
+        let output = self.try_run(arguments);
+        let said = stderr(&output);
+        assert!(output.status.code().is_some_and(|code| code != 0), "{arguments:?} succeeded");
+        assert!(output.stdout.is_empty(), "{arguments:?}: a complaint is for stderr");
+        assert!(said.starts_with("wardgate: ") && !said.contains("panicked"), "{said}");
+        said
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.run(arguments)).unwrap()
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn key_file(home: &Home, name: &str, key: &str) -> PathBuf {
+    home.write(name, &format!("{key}\n"))
+}
+
+/// The ways of an operator: the folder itself, and a gateway that serves from it.
+fn operators_ways(home: &Home, gateway: &Child) -> [Way; 2] {
+    let key = gateway.line["operator_key"].as_str().unwrap();
+    [Way::folder(home), Way::gateway(gateway, &key_file(home, "operator.key", key))]
+}
+
+/// All that a tenant has is made, shown, changed and ended.
+fn live_through(way: &Way, home: &Home, name: &str) {
+    let tenant = way.run(&["tenant", "create", name]);
+    assert!(way.run(&["tenant", "list"]).contains(&format!("{tenant}\t{name}")));
+    let of = |arguments: &[&str]| way.run(&[arguments, &["--tenant", name]].concat());
+
+    let key = of(&["key", "create", "--name", "zap", "--admin"]);
+    let listed = of(&["key", "list"]);
+    let (id, _) = listed.split_once('\t').unwrap();
+    assert!(listed.contains("\tadmin\tzap\t") && !listed.contains(&key), "{listed}");
+    assert_eq!(of(&["key", "revoke", id]), format!("revoked {id}"));
+    assert!(of(&["key", "list"]).contains("\trevoked 2"));
+
+    let installed = of(&["plugin", "install", guest_path("ignores").to_str().unwrap()]);
+    assert!(installed.starts_with("installed ignores (sha256:"), "{installed}");
+    let file = home.write("agent.toml", "name = \"a b\"\nmapper = \"ignores\"\n");
+    let applied = of(&["agent", "apply", file.to_str().unwrap()]);
+    let agent: Value = serde_json::from_str(&applied).unwrap();
+    let agent = agent["agent_id"].as_str().unwrap();
+    assert_eq!(of(&["agent", "list"]), format!("{agent}\ta b"));
+    of(&["agent", "disable", "a b"]);
+    assert_eq!(of(&["agent", "list"]), format!("{agent}\ta b\tdisabled"));
+    of(&["agent", "enable", agent]);
+    let shown: Value = serde_json::from_str(&of(&["agent", "show", "a b"])).unwrap();
+    assert_eq!((&shown["id"], &shown["enabled"]), (&json!(agent), &json!(true)));
+
+    let url = of(&["webhook", "show", "a b"]);
+    let rotated = of(&["webhook", "rotate", "a b"]);
+    assert!(rotated != url && rotated.contains("/api/webhooks/agents/"), "{url}, {rotated}");
+    assert_eq!(of(&["webhook", "show", agent]), rotated);
+    of(&["webhook", "revoke", "a b"]);
+    let revoked = way.fail(&["webhook", "show", "a b", "--tenant", name]);
+    assert!(revoked.contains("webhook rotate"), "{revoked}");
+
+    assert_eq!(of(&["plugin", "remove", "ignores"]), "removed ignores");
+    assert!(of(&["plugin", "list"]).contains("calculator\tbundled"));
+    assert_eq!(of(&["task", "list"]), "");
+}
+
+#[tokio::test]
+async fn every_command_works_on_a_folder_that_nobody_serves() {
+    let home = Home::new();
+    live_through(&Way::folder(&home), &home, "offline tenant");
+}
+
+#[tokio::test]
+async fn every_command_works_beside_a_gateway_and_through_one() {
+    let home = Home::new();
+    let gateway = Child::serve(&home, &[]);
+    for (number, way) in operators_ways(&home, &gateway).iter().enumerate() {
+        live_through(way, &home, &format!("tenant {number}"));
+    }
+}
+
+#[tokio::test]
+async fn tasks_are_listed_shown_stopped_and_deleted() {
+    let home = Home::new();
+    let gateway = Child::serve(&home, &[]);
+    for way in operators_ways(&home, &gateway) {
+        let id = gateway.ask(json!({"task_id": "chat 1", "prompt": "hi"})).await.task_id();
+        let listed = way.run(&["task", "list", "--status", "completed"]);
+        assert!(listed.starts_with(&format!("{id}\tcompleted\t{}\t", gateway.agent)), "{listed}");
+        assert!(way.run(&["task", "list", "--status", "failed"]).is_empty());
+        // By its id, and by the name of its thread.
+        for task in [id.as_str(), "chat 1"] {
+            assert_eq!(way.json(&["task", "show", task])["id"], id);
+        }
+        assert_eq!(way.run(&["task", "stop", &id]), "completed");
+        assert_eq!(way.run(&["task", "delete", &id]), "deleted");
+        assert!(way.fail(&["task", "show", &id]).contains("Task not found"));
+    }
+}
+
+#[tokio::test]
+async fn an_admins_key_manages_its_own_tenant_and_no_other() {
+    let home = Home::new();
+    let gateway = Child::serve(&home, &[]);
+    let folder = Way::folder(&home);
+    let own = gateway.line["organization_id"].as_str().unwrap();
+    let other = folder.run(&["tenant", "create", "other"]);
+    let key = folder.run(&["key", "create", "--admin", "--tenant", "demo"]);
+    let admin = Way::gateway(&gateway, &key_file(&home, "admin.key", &key));
+    let file = home.write("agent.json", r#"{"name": "of the admin"}"#);
+    let file = file.to_str().unwrap();
+    let applied = admin.json(&["agent", "apply", file, "--tenant", own]);
+    assert_eq!(applied["organization_id"], own);
+    assert!(admin.run(&["webhook", "show", "of the admin", "--tenant", own]).contains("http://"));
+    for refused in [
+        &["agent", "apply", file, "--tenant", &other][..],
+        &["agent", "list", "--tenant", &other],
+        &["key", "create", "--operator"],
+        &["tenant", "list"],
+        &["tenant", "create", "mine"],
+    ] {
+        assert!(admin.fail(refused).contains("Invalid API key"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_applied_twice_is_the_same_agent() {
+    let home = Home::new();
+    let gateway = Child::serve(&home, &[]);
+    let toml = home.write("sums.toml", "name = \"sums\"\ntools = [\"calculator\"]\n");
+    let json = home.write("sums.json", r#"{"name": "sums", "tools": ["calculator"]}"#);
+    let mut lines = Vec::new();
+    for way in operators_ways(&home, &gateway) {
+        for file in [&toml, &json, &toml] {
+            let file = file.to_str().unwrap();
+            lines.push(way.json(&["agent", "apply", file, "--tenant", "demo"]));
+        }
+    }
+    assert_eq!(lines[0]["version"], 1);
+    assert!(lines.iter().all(|line| *line == lines[0]), "{lines:?}");
+    gateway.post(lines[0]["webhook_path"].as_str().unwrap()).json(&json!({})).expect(200).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_many_apply_at_once_is_one_agent() {
+    let home = Home::new();
+    let gateway = Child::serve(&home, &[]);
+    let file = home.write("new.toml", "name = \"new\"\n");
+    let ways = operators_ways(&home, &gateway);
+    let file = file.to_str().unwrap();
+    let lines: Vec<Value> = std::thread::scope(|scope| {
+        let apply = |way: &'_ Way| way.json(&["agent", "apply", file]);
+        let applying: Vec<_> =
+            ways.iter().cycle().take(10).map(|way| scope.spawn(move || apply(way))).collect();
+        applying.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert!(lines.iter().all(|line| *line == lines[0]), "{lines:?}");
+    let listed = ways[0].run(&["agent", "list"]);
+    assert_eq!(listed.lines().filter(|line| line.ends_with("\tnew")).count(), 1, "{listed}");
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_said_in_a_sentence_without_the_key() {
+    const WRONG: &str = "wgo_a-key-that-nobody-has-0123456789";
+    let home = Home::new();
+    let gateway = Child::serve(&home, &[]);
+    let [folder, through] = operators_ways(&home, &gateway);
+    let wrong = key_file(&home, "wrong.key", WRONG);
+    let nowhere = ["--url", "http://127.0.0.1:1", "--key-file", wrong.to_str().unwrap()];
+    let [wrong, nowhere] = [Way::gateway(&gateway, &wrong), Way(nowhere.map(str::to_owned).into())];
+    let no_file = Way::gateway(&gateway, &home.path().join("absent.key"));
+    let misspelt = home.write("misspelt.toml", "name = \"a\"\nmodell = \"x\"\n");
+    let misspelt = misspelt.to_str().unwrap();
+    for (way, arguments, reason) in [
+        (&wrong, &["tenant", "list"][..], "Invalid API key"),
+        (&nowhere, &["tenant", "list"], "cannot be reached"),
+        (&no_file, &["tenant", "list"], "absent.key"),
+        (&folder, &["agent", "list", "--tenant", "nobody"], "no tenant \"nobody\""),
+        (&through, &["agent", "list", "--tenant", "nobody"], "no tenant \"nobody\""),
+        (&through, &["agent", "show", "nobody"], "no agent \"nobody\""),
+        (&folder, &["webhook", "show", "nobody"], "no agent \"nobody\""),
+        (&through, &["tenant", "create", "demo"], "name"),
+        (&folder, &["tenant", "create", ""], "is empty"),
+        (&through, &["agent", "apply", misspelt], "misspelt.toml is no agent file"),
+        (&through, &["agent", "apply", "absent.toml"], "cannot read absent.toml"),
+        (&through, &["plugin", "install", misspelt], "no WebAssembly component"),
+        (&through, &["plugin", "remove", "absent"], "Plugin not found"),
+        (&through, &["key", "create", "--expires", "2020-01-01T00:00:00Z"], "to come"),
+        (&through, &["key", "revoke", "nonsense"], "Key not found"),
+        (&through, &["key", "folder"], "--data only"),
+        (&folder, &["task", "stop", "absent"], "Task not found"),
+    ] {
+        let said = way.fail(arguments);
+        assert!(said.contains(reason), "{arguments:?}: {said}");
+        let keys = [WRONG, gateway.line["operator_key"].as_str().unwrap()];
+        assert!(keys.iter().all(|key| !said.contains(key)), "{arguments:?} shows a key");
+    }
+}
+
+#[tokio::test]
+async fn which_folder_or_gateway_has_to_be_said() {
+    let home = Home::new();
+    let folder = home.path().to_str().unwrap();
+    for arguments in [
+        &["tenant", "list"][..],
+        &["tenant", "list", "--url", "http://127.0.0.1:1"],
+        &["tenant", "list", "--data", folder, "--url", "http://127.0.0.1:1"],
+        &["key", "create", "--admin", "--operator", "--data", folder],
+    ] {
+        let output = wardgate(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains("Usage: wardgate"), "{}", stderr(&output));
+    }
+    let several = Way::folder(&home);
+    assert!(several.fail(&["agent", "list"]).contains("wardgate tenant create"));
+    several.run(&["tenant", "create", "one"]);
+    several.run(&["tenant", "create", "two"]);
+    assert!(several.fail(&["agent", "list"]).contains("--tenant"));
+}
+
+/// The commands that a help text lists.
+fn listed(help: &str) -> Vec<String> {
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = commands.take_while(|line| line.starts_with("  "));
+    let names = names.filter(|line| !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn every_command_says_what_it_does() {
+    let mut paths = vec![Vec::<String>::new()];
+    let mut seen = 0;
+    while let Some(path) = paths.pop() {
+        let arguments: Vec<_> = path.iter().map(String::as_str).chain(["--help"]).collect();
+        let output = wardgate(&arguments);
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && help.contains("Usage: wardgate"), "{path:?}: {help}");
+        let first = help.lines().next().unwrap();
+        assert!(
+            first.contains(' ') && !first.starts_with("Usage"),
+            "{path:?} says nothing: {help}"
+        );
+        let below = listed(&help).into_iter().filter(|name| name != "help");
+        paths.extend(below.map(|name| [path.clone(), vec![name]].concat()));
+        seen += 1;
+    }
+    // Itself, nine commands, and those below six of them.
+    assert!(seen >= 30, "only {seen} help texts were found");
+}
