@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask --help`.
 
+mod clients;
 mod demo;
 mod fuzz;
 mod stages;
@@ -9,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Wardgate's own commands. None needs more than a Rust toolchain; the wasm32-wasip2 target is
-/// installed when it is missing.
+/// Wardgate's own commands. None but `clients` needs more than a Rust toolchain; the wasm32-wasip2
+/// target is installed when it is missing.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", arg_required_else_help = true)]
 struct Arguments {
@@ -41,6 +42,11 @@ enum Task {
     /// Run the quick part of `test`: formatting and lints
     #[command(after_help = stages::list(&[stages::CHECK]))]
     Check,
+    /// Run clients that others wrote against the gateway: xpander's Python SDK
+    ///
+    /// Needs python3, and the network the first time: their packages go into target/clients, which may
+    /// be deleted. Not a part of `test`.
+    Clients,
     /// Measure the gateway in the release profile
     ///
     /// Prints a table and writes target/bench/*.json. Ratios within one run mean more than absolute
@@ -87,6 +93,7 @@ impl Task {
             Task::Run { listen, arguments } => demo::run(listen, &arguments),
             Task::Test => stages::run(&[stages::CHECK, stages::TEST]),
             Task::Check => stages::run(&[stages::CHECK]),
+            Task::Clients => clients::run(),
             Task::Bench { filter, seconds } => stages::bench(filter.as_deref(), seconds),
             Task::FuzzApi { requests, seed } => fuzz::run(requests, seed),
             Task::ShowDemo => demo::show(),
