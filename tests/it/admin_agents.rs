@@ -220,3 +220,20 @@ async fn what_was_accepted_before_an_agent_was_disabled_runs_to_its_end() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_agent_that_could_never_work_is_refused_with_the_reason() {
+    let gateway = Gateway::start().await;
+    for (asked, reason) in [
+        (json!({"name": "a", "mapper": "calculator"}), "no role payload-mapper"),
+        (json!({"name": "a", "getter": "dot-mapper"}), "no role response-getter"),
+        (json!({"name": "a", "tools": ["dot-mapper"]}), "no role toolbox"),
+        (json!({"name": "a", "tools": ["calculator", "calculator"]}), "calculator twice"),
+        (json!({"name": "a", "turns_max": 0}), "turns_max"),
+        (json!({"name": "a", "instructions": "x".repeat(300_000)}), "256 KiB"),
+        (json!({"name": gateway.agent}), "looks like an id"),
+    ] {
+        let answer = gateway.manage("POST", "/agents").json(&asked).expect(422).await;
+        assert!(answer.detail().contains(reason), "{}", answer.text);
+    }
+}

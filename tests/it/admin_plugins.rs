@@ -2,6 +2,7 @@
 
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
+use wardgate::ids::PluginDigest;
 use wardgate::tenants::KeyHolder;
 
 use crate::support::{Answer, Call, Gateway, guest_path};
@@ -54,6 +55,28 @@ async fn an_admin_installs_lists_replaces_and_removes_a_plugin() {
     assert!(own(&gateway).await.is_empty());
     // What ships with the gateway is nobody's to remove.
     by_admin(&gateway, "DELETE", "/calculator").await.expect(404).await;
+}
+
+#[tokio::test]
+async fn a_component_that_is_refused_leaves_nothing_behind() {
+    let gateway = Gateway::start().await;
+    let kept = |folder: &str| {
+        let files = std::fs::read_dir(gateway.home.path().join(folder));
+        files.map(|files| files.count()).unwrap_or_default()
+    };
+    let install = async |guest: &str, status: u16| {
+        let call = by_admin(&gateway, "PUT", "/hook").await;
+        call.multipart(parts(guest, None)).expect(status).await;
+    };
+    install("ignores", 200).await;
+    // The bundled plugins are compiled meanwhile; what matters is compiled on demand.
+    let before = kept("plugins");
+    install("no_role", 422).await;
+    assert_eq!(kept("plugins"), before);
+    let digest = PluginDigest::of(&std::fs::read(guest_path("no_role")).unwrap()).hex();
+    let cache = std::fs::read_dir(gateway.home.path().join("cache")).unwrap();
+    let names = cache.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert!(!names.into_iter().any(|name| name.starts_with(&digest)));
 }
 
 #[tokio::test]

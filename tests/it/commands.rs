@@ -6,6 +6,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
+use crate::support::web::Web;
 use crate::support::{Child, Home, guest_path, wardgate};
 
 /// Where commands are sent, as arguments.
@@ -153,11 +154,46 @@ async fn an_admins_key_manages_its_own_tenant_and_no_other() {
         &["agent", "apply", file, "--tenant", &other][..],
         &["agent", "list", "--tenant", &other],
         &["key", "create", "--operator"],
-        &["tenant", "list"],
         &["tenant", "create", "mine"],
     ] {
         assert!(admin.fail(refused).contains("Invalid API key"), "{refused:?}");
     }
+    // The only tenant that it sees is its own, so that need not be named, or can be by its name.
+    assert_eq!(admin.run(&["tenant", "list"]), format!("{own}\tdemo"));
+    assert!(admin.run(&["agent", "list"]).contains("of the admin"));
+    assert!(admin.run(&["agent", "list", "--tenant", "demo"]).contains("of the admin"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_sent_to_the_gateway_that_was_named_and_nowhere_else() {
+    use axum::response::{IntoResponse as _, Redirect};
+    use axum::routing::any;
+    let stolen = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = std::sync::Arc::clone(&stolen);
+    let thief = axum::Router::new().fallback(any(move || async move {
+        seen.store(true, std::sync::atomic::Ordering::SeqCst);
+        "[]"
+    }));
+    let thief = Web::serve(thief).await;
+    let to = format!("http://127.0.0.1:{}/stolen", thief.port);
+    let redirecting = axum::Router::new()
+        .route("/page/admin/tenants", any(|| async { "hello, this is some other page" }))
+        .fallback(any(move || async move { Redirect::temporary(&to).into_response() }));
+    let redirecting = Web::serve(redirecting).await;
+    let home = Home::new();
+    let key = key_file(&home, "a.key", "wgo_a-key-that-is-worth-something");
+    for (base, reason) in [("", "307"), ("/page", "no JSON")] {
+        let url = format!("http://127.0.0.1:{}{base}", redirecting.port);
+        let way = Way(vec![
+            "--url".to_owned(),
+            url,
+            "--key-file".to_owned(),
+            key.to_str().unwrap().to_owned(),
+        ]);
+        let said = way.fail(&["tenant", "list"]);
+        assert!(said.contains(reason), "{said}");
+    }
+    assert!(!stolen.load(std::sync::atomic::Ordering::SeqCst));
 }
 
 #[tokio::test]
@@ -222,7 +258,7 @@ async fn what_goes_wrong_is_said_in_a_sentence_without_the_key() {
         (&through, &["agent", "apply", "absent.toml"], "cannot read absent.toml"),
         (&through, &["plugin", "install", misspelt], "no WebAssembly component"),
         (&through, &["plugin", "remove", "absent"], "Plugin not found"),
-        (&through, &["key", "create", "--expires", "2020-01-01T00:00:00Z"], "to come"),
+        (&through, &["key", "create", "--expires", "2020-01-01T00:00:00Z"], "in the future"),
         (&through, &["key", "revoke", "nonsense"], "Key not found"),
         (&through, &["key", "folder"], "--data only"),
         (&folder, &["task", "stop", "absent"], "Task not found"),

@@ -268,3 +268,56 @@ async fn no_secret_is_streamed() {
     assert!(events[2]["data"]["payload"]["expression"] == "[redacted]", "{}", events[2]);
     assert!(events.iter().all(|event| !event.to_string().contains(MODEL_KEY)));
 }
+
+#[tokio::test]
+async fn a_tenant_has_as_many_streams_open_as_it_may_and_others_have_theirs() {
+    let mut server = ModelServer::start([Reply::Silence]).await;
+    server.turn_time_max = FOREVER;
+    let setup = Setup::new().settings(|settings| settings.http.streams_per_tenant_max = 1);
+    let gateway = setup.model(&server).start().await;
+    let id = gateway.trigger().json(&json!({"q": 1})).expect(200).await.task_id();
+    let first = follow(&gateway, &gateway, &id).await;
+    let target = format!("/{}/agent-execution/{id}/events", gateway.tenant);
+    let refused = gateway.get(&target).key(&gateway.key).expect(429).await;
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // A run that cannot be followed has begun all the same, and says which it is.
+    let invoke = format!("/v1/agents/{}/invoke/stream", gateway.agent);
+    let accepted = gateway.post(&invoke).key(&gateway.key).json(&json!({"input": {"text": "hi"}}));
+    let accepted = accepted.expect(429).await;
+    assert_eq!(accepted.header("x-wardgate-retry"), Some("never"));
+    gateway.task(&accepted.task_id()).await;
+    let other = gateway.new_tenant("other").await;
+    let stranger = gateway.new_agent(other, agent("another")).await;
+    let done = stranger.ask(json!({"prompt": "hi"})).await.task_id();
+    let theirs = format!("/{other}/agent-execution/{done}/events");
+    stranger.get(&theirs).key(&stranger.key).expect(200).await;
+    drop(first);
+    let stop = format!("/v1/tasks/{id}/stop");
+    gateway.post(&stop).key(&gateway.key).expect(200).await;
+    until("room for a stream", async || {
+        (gateway.get(&target).key(&gateway.key).send().await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_waits_when_the_gateway_stops_is_answered_and_not_cut_off() {
+    let mut server = ModelServer::start([Reply::Silence]).await;
+    server.turn_time_max = FOREVER;
+    let setup =
+        Setup::new().settings(|settings| settings.http.drain_time_max = Duration::from_secs(3));
+    let gateway = setup.model(&server).start().await;
+    let caller = gateway.caller.clone();
+    let waiting =
+        tokio::spawn(
+            async move { caller.webhook("").json(&json!({"prompt": "hi"})).expect(202).await },
+        );
+    asked(&server, 1).await;
+    let home = gateway.stop().await;
+    let answer = waiting.await.unwrap();
+    assert_eq!(answer.json()["id"], answer.task_id());
+    // The run goes on after the next start.
+    server.reply(Reply::Text("at last"));
+    let again = Setup::new().home(home).model(&server).start().await;
+    assert_eq!(again.ended(&answer.task_id()).await["result"], "at last");
+}
