@@ -22,12 +22,7 @@ const SCRIPTS: [&str; 1] = ["tests/clients/xpander_sdk_client.py"];
 
 /// Builds the gateway, installs the clients and runs each of them.
 pub(crate) fn run() -> anyhow::Result<()> {
-    tools::ensure_wasm_target()?;
-    say("building plugins and gateway (the first time takes some minutes)")?;
-    let build = tools::cargo(".").args(["build", "--bin", "wardgate"]).status();
-    if !build.context("cargo cannot be run")?.success() {
-        bail!("the gateway does not build");
-    }
+    tools::build_gateway()?;
     let built = tools::built()?;
     let folder = built.parent().unwrap_or(&built).join("clients");
     let python = python(&folder)?;
