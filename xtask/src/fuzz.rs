@@ -31,23 +31,31 @@ pub(crate) fn run(requests: u32, seed: u32) -> anyhow::Result<()> {
     let folder = tools::root().join("target/fuzz-api");
     let schemathesis = install(&folder)?;
     let mut gateway = Gateway::start(&folder)?;
-    let (random, known, admin) =
-        (folder.join("random.toml"), folder.join("known.toml"), folder.join("admin.toml"));
-    fs::write(&random, "")?;
-    fs::write(&known, gateway.known_ids()?)?;
-    fs::write(&admin, gateway.managed_ids()?)?;
     let (caller, operator) = (gateway.field("api_key")?, gateway.field("operator_key")?);
     let each = requests.div_ceil(ROUTES * 2).max(10);
     let mut sent = 0;
     let mut failed = Vec::new();
-    for (what, config, key, routes) in [
-        ("callers' routes", &random, &caller, ["--exclude-path-regex", "^/admin"]),
-        ("callers' routes, ids that exist", &known, &caller, ["--exclude-path-regex", "^/admin"]),
-        ("management", &admin, &operator, ["--include-path-regex", "^/admin"]),
+    for (what, ids, key, routes) in [
+        ("callers' routes", Ids::MadeUp, &caller, ["--exclude-path-regex", "^/admin"]),
+        (
+            "callers' routes, ids that exist",
+            Ids::Known,
+            &caller,
+            ["--exclude-path-regex", "^/admin"],
+        ),
+        ("management", Ids::Managed, &operator, ["--include-path-regex", "^/admin"]),
     ] {
+        // Not before it is their turn: what was made for one could be deleted by another.
+        let (name, text) = match ids {
+            Ids::MadeUp => ("random", String::new()),
+            Ids::Known => ("known", gateway.known_ids()?),
+            Ids::Managed => ("admin", gateway.managed_ids()?),
+        };
+        let config = folder.join(name).with_extension("toml");
+        fs::write(&config, text)?;
         say(format_args!("\n== {what}: about {each} requests a route, seed {seed}"))?;
         let mut command = Command::new(&schemathesis);
-        command.arg("--config-file").arg(config).arg("run");
+        command.arg("--config-file").arg(&config).arg("run");
         command.arg(format!("http://{}/openapi.json", gateway.field("listen")?));
         command.args(["--header", &format!("x-api-key: {key}"), "--checks", CHECKS]);
         command.args(["--max-examples", &each.to_string(), "--seed", &seed.to_string()]);
@@ -55,7 +63,10 @@ pub(crate) fn run(requests: u32, seed: u32) -> anyhow::Result<()> {
         let output = command.current_dir(&folder).output().context("schemathesis cannot be run")?;
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
         fs::write(config.with_extension("txt"), &report)?;
-        sent += cases(&report).with_context(|| format!("no count in its report:\n{report}"))?;
+        sent += cases(&report).with_context(|| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            format!("schemathesis ended with {} and no count:\n{report}\n{said}", output.status)
+        })?;
         if !output.status.success() {
             failed.push(what);
             say(&report)?;
@@ -69,9 +80,20 @@ pub(crate) fn run(requests: u32, seed: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What stands where a route has an id.
+#[derive(Clone, Copy)]
+enum Ids {
+    MadeUp,
+    /// Of the demo's agent and its tasks.
+    Known,
+    /// Of things that were made to be managed.
+    Managed,
+}
+
 /// Installs schemathesis into a folder of its own, once.
 fn install(folder: &Path) -> anyhow::Result<PathBuf> {
-    let venv = folder.join("venv");
+    // Named for the version, so that another one is not taken for it.
+    let venv = folder.join(SCHEMATHESIS);
     let program = venv.join("bin/schemathesis");
     if program.exists() {
         return Ok(program);
@@ -143,36 +165,68 @@ impl Gateway {
         answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
 
+    /// Makes something by a request and says which id it has.
+    fn make(&self, path: &str, key: &str, body: &str) -> anyhow::Result<String> {
+        let answer = self.send("POST", path, key, body)?;
+        let id = text_field(&answer, "id");
+        Ok(id.with_context(|| format!("nothing was made by {path}: {answer}"))?.to_owned())
+    }
+
+    /// An agent that may lose its webhook: the demo's is called by it.
+    fn spare_agent(&self, name: &str) -> anyhow::Result<String> {
+        let path = format!("/admin/tenants/{}/agents", self.field("organization_id")?);
+        self.make(&path, &self.field("operator_key")?, &format!(r#"{{"name":"{name}"}}"#))
+    }
+
+    /// A task of the demo's agent, done.
+    fn task(&self, thread: &str) -> anyhow::Result<String> {
+        let ask = format!("/?agent_id={}&task_id={thread}", self.field("agent_id")?);
+        self.make(&ask, &self.field("api_key")?, r#"{"prompt":"hi"}"#)
+    }
+
     /// Which ids the callers' routes are sent, so that what lies behind a look-up is reached.
     fn known_ids(&self) -> anyhow::Result<String> {
-        let (agent, key) = (self.field("agent_id")?, self.field("api_key")?);
-        let organization = self.field("organization_id")?;
+        let (agent, organization) = (self.field("agent_id")?, self.field("organization_id")?);
         let (_, token) = self.line.split_once("/api/webhooks/agents/").context("no token")?;
         let token = token.split('"').next().unwrap_or_default();
+        let spare = self.spare_agent("spare of callers")?;
         // Tasks go by the name of their thread here: one that is deleted has a successor.
-        let ask = format!("/?agent_id={agent}&task_id=fuzz&asynchronous=true");
-        self.send("POST", &ask, &key, r#"{"prompt":"hi"}"#)?;
+        self.task("fuzz")?;
         Ok([
-            ids(r"^(/v1)?/agents/\\{id\\}", &[("path.id", &agent), ("path.tool", "calculate")]),
-            ids(r"^(/v1)?/tasks/", &[("path.id", "fuzz")]),
-            ids(r"^/agent-execution/\\{id\\}", &[("path.id", "fuzz")]),
-            ids(r"^/agent-execution/executions", &[("path.agent", &agent)]),
-            ids("^/activity/", &[("path.agent", &agent), ("path.task", "fuzz")]),
+            ids(r" (/v1)?/agents/\{id\}", &[("path.id", &agent), ("path.tool", "calculate")]),
+            ids(" (/v1)?/tasks/", &[("path.id", "fuzz")]),
+            // The same place in the path is an agent's id for one method and a task's for the others.
+            ids(r"^POST /agent-execution/\{id\}$", &[("path.id", &agent)]),
+            ids(r"^(DELETE|GET|PATCH) /agent-execution/\{id\}", &[("path.id", "fuzz")]),
+            ids(" /agent-execution/executions", &[("path.agent", &agent)]),
+            ids(" /activity/", &[("path.agent", &agent), ("path.task", "fuzz")]),
             ids("/events$", &[("path.organization", &organization), ("path.id", "fuzz")]),
-            ids("^/api/webhooks", &[("path.token", token)]),
-            ids("^/$", &[("query.agent_id", &agent)]),
+            ids(" /api/webhooks", &[("path.token", token)]),
+            ids("^GET /api/agent_webhook", &[("query.id", &agent)]),
+            ids("^(DELETE|POST) /api/agent_webhook", &[("query.id", &spare)]),
+            ids(" /$", &[("query.agent_id", &agent)]),
         ]
         .concat())
     }
 
-    /// The same for management. Names of plugins and keys that are made up meanwhile come and go.
+    /// The same for management. What can be deleted is there once for each method that looks for it.
     fn managed_ids(&self) -> anyhow::Result<String> {
-        let (tenant, agent) = (self.field("organization_id")?, self.field("agent_id")?);
+        let (tenant, operator) = (self.field("organization_id")?, self.field("operator_key")?);
+        let agent = self.spare_agent("spare of operators")?;
+        let [read, deleted, stopped] =
+            [self.task("read")?, self.task("deleted")?, self.task("stopped")?];
+        let key = self.make(&format!("/admin/tenants/{tenant}/keys"), &operator, "{}")?;
+        let operator_key = self.make("/admin/operator-keys", &operator, "{}")?;
+        let tenant = ("path.tenant", tenant.as_str());
         Ok([
-            ids("/agents/", &[("path.tenant", &tenant), ("path.agent", &agent)]),
-            ids("/plugins/", &[("path.tenant", &tenant), ("path.name", "calculator")]),
-            ids("/tasks/", &[("path.tenant", &tenant), ("path.task", "fuzz")]),
-            ids("/(keys|agents|plugins|tasks)$", &[("path.tenant", &tenant)]),
+            ids("/agents/", &[tenant, ("path.agent", &agent)]),
+            ids("/plugins/", &[tenant, ("path.name", "calculator")]),
+            ids("^GET .*/tasks/", &[tenant, ("path.task", &read)]),
+            ids("^DELETE .*/tasks/", &[tenant, ("path.task", &deleted)]),
+            ids("^POST .*/tasks/", &[tenant, ("path.task", &stopped)]),
+            ids("/keys/", &[tenant, ("path.key", &key)]),
+            ids("/operator-keys/", &[("path.key", &operator_key)]),
+            ids(r"/tenants/\{tenant\}(/(keys|agents|plugins|tasks))?$", &[tenant]),
         ]
         .concat())
     }
@@ -197,12 +251,13 @@ impl Drop for Gateway {
     }
 }
 
-/// A part of schemathesis' configuration: fixed values of parameters of the routes that a pattern finds.
+/// A part of schemathesis' configuration: fixed values of parameters of the routes that a pattern finds. A
+/// route is written as its method and its path: of two patterns, one for each, either would do to find it.
 fn ids(pattern: &str, values: &[(&str, &str)]) -> String {
     let values: Vec<String> =
         values.iter().map(|(name, value)| format!("\"{name}\" = \"{value}\"")).collect();
     format!(
-        "[[operations]]\ninclude-path-regex = \"{pattern}\"\nparameters = {{ {} }}\n\n",
+        "[[operations]]\ninclude-name-regex = '{pattern}'\nparameters = {{ {} }}\n\n",
         values.join(", ")
     )
 }
@@ -221,8 +276,8 @@ mod tests {
 
     #[test]
     fn fixed_values_are_configuration() {
-        let text = ids("^/activity/", &[("path.agent", "a"), ("path.task", "t")]);
-        assert!(text.contains("include-path-regex = \"^/activity/\""), "{text}");
+        let text = ids("^GET /activity/", &[("path.agent", "a"), ("path.task", "t")]);
+        assert!(text.contains("include-name-regex = '^GET /activity/'"), "{text}");
         assert!(text.contains(r#"{ "path.agent" = "a", "path.task" = "t" }"#), "{text}");
     }
 }
