@@ -195,7 +195,11 @@ impl Payload {
             };
             node = &fields.iter().rev().find(|field| *field.name == *token)?.value;
         }
-        // An array, a scalar or a large object: from here on the text itself is walked.
+        if !node.text(text).trim_start_matches(JSON_SPACE).starts_with(['{', '[']) {
+            // Nothing lies within a scalar, so it need not be walked.
+            return tokens.next().is_none().then(|| node.text(text));
+        }
+        // An array or a large object: from here on the text itself is walked.
         walk(node.text(text), &tokens.collect::<Vec<_>>())
     }
 
