@@ -116,7 +116,8 @@ impl Launched {
         }
         let task = handles.store.task(self.agent.tenant, self.task).await;
         let task = task.map_err(|error| ApiError::from(error).after_the_run())?;
-        task.ok_or_else(|| ApiError::host("the task is gone").after_the_run())
+        // Somebody has deleted it meanwhile.
+        task.ok_or_else(|| ApiError::not_found("Task"))
     }
 
     /// Says where the task is, and whether it is an earlier one (CONTRACT X21, D6).
