@@ -135,7 +135,9 @@ async fn calls_of_a_plugin_share_nothing() {
 #[tokio::test]
 async fn a_limit_that_is_granted_is_enforced() {
     let gateway = Gateway::start().await;
-    let greedy = gateway.with_mapper("eat_memory", "[limits]\nmemory_mib = 8\n").await;
+    let greedy = gateway
+        .with_mapper("eat_memory", "[limits]\nmemory_mib = 8\ncpu_ms = 5000\nwall_ms = 10000\n")
+        .await;
     let refused = greedy.webhook("").json(&json!({})).expect(502).await;
     assert!(refused.detail().contains("8 MiB"), "{}", refused.text);
 }
