@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Wardgate's own commands. None but `clients` needs more than a Rust toolchain; the wasm32-wasip2
+/// Wardgate's own commands. Only `clients` and `fuzz-api` need more than a Rust toolchain; the wasm32-wasip2
 /// target is installed when it is missing.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", arg_required_else_help = true)]
