@@ -59,12 +59,9 @@ pub async fn shape(
     let name = agent.definition.getter.clone().unwrap_or_else(|| PluginName::constant(DOT_GETTER));
     let binding = plugins.binding(agent.tenant, &name).await?;
     let subject = Subject {
-        request_id,
-        tenant: agent.tenant,
-        agent: agent.id,
-        request: None,
         // What was just written is JSON.
         task: Payload::parse(whole.into()).ok().map(Arc::new),
+        ..Subject::of(agent.tenant, agent.id, request_id)
     };
     match binding.get_value(subject, path.clone()).await.value {
         Ok(Some(value)) => Ok(value),

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -23,12 +23,13 @@ use crate::http::serve::{ServeLimits, serve};
 use crate::http::streams::Streams;
 use crate::http::{Handles, router};
 use crate::ids::{PluginName, TenantId};
-use crate::plugins::{self, Plugins};
+use crate::plugins::{self, KeptValues, Plugins};
 use crate::queue::{self, Queue, Workers};
-use crate::sandbox::{PoolSize, Sandbox, SandboxSettings};
+use crate::sandbox::{PoolSize, QuarantineSettings, Sandbox, SandboxSettings, Surroundings};
 use crate::secrets::{DerivedKey, HostKey, PlainSecret};
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::vault::Vault;
 
 /// The data folder: what a gateway keeps. Commands may open it while a gateway serves from it.
 #[derive(Debug, Clone)]
@@ -69,9 +70,19 @@ impl DataFolder {
             cache: self.path.join("cache"),
             slow_threads: limits.slow_threads,
             compilations: limits.compilations_max,
+            quarantine: QuarantineSettings {
+                after: limits.quarantine_after,
+                pause: Duration::from_secs(limits.quarantine_seconds),
+            },
         };
-        let sandbox = Sandbox::start(&sandbox, &self.key).context("the plugin sandbox")?;
-        Ok(Plugins::new(self.store.clone(), sandbox, self.path.clone(), self.clock.clone()))
+        let surroundings = Surroundings {
+            clock: self.clock.clone(),
+            values: Arc::new(KeptValues::new(self.store.clone())),
+        };
+        let sandbox = Sandbox::start(&sandbox, &self.key, surroundings);
+        let sandbox = sandbox.context("the plugin sandbox")?;
+        let (store, folder) = (self.store.clone(), self.path.clone());
+        Ok(Plugins::new(store, sandbox, self.vault(), folder, self.clock.clone()))
     }
 
     /// Everything that handlers reach, over this folder. Its queue accepts and runs nothing.
@@ -98,6 +109,12 @@ impl DataFolder {
     #[must_use]
     pub fn grants_path(&self, tenant: TenantId, plugin: &PluginName) -> PathBuf {
         plugins::grants_path(&self.path, tenant, plugin)
+    }
+
+    /// The secrets of its tenants.
+    #[must_use]
+    pub fn vault(&self) -> Vault {
+        Vault::new(self.store.clone(), self.key.derive("wardgate 2026 tenant secrets"))
     }
 
     /// The tokens of agents' own webhooks.

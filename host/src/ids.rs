@@ -105,6 +105,10 @@ uuid_id!(
     KeyId, "key id", Uuid::new_v4
 );
 uuid_id!(
+    /// One channel: what a provider's webhook is sent to.
+    ChannelId, "channel id", Uuid::new_v4
+);
+uuid_id!(
     /// One run of an agent. Whoever knows it may poll the run (CONTRACT D4), so it is random.
     TaskId, "task id", random_in_order
 );
@@ -224,6 +228,22 @@ text_id!(
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if text.is_empty() || text.starts_with('-') {
             Err("is empty or starts with a hyphen")
+        } else if text.len() > PLUGIN_NAME_BYTES_MAX {
+            Err("is longer than 64 characters")
+        } else if !text.bytes().all(allowed) {
+            Err("may hold lower-case letters, digits and hyphens only")
+        } else {
+            Ok(())
+        }
+    }
+);
+
+text_id!(
+    /// A tenant's secret by name: lower-case letters, digits and hyphens.
+    SecretName, "secret name", |text| {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if text.is_empty() {
+            Err("is empty")
         } else if text.len() > PLUGIN_NAME_BYTES_MAX {
             Err("is longer than 64 characters")
         } else if !text.bytes().all(allowed) {

@@ -17,7 +17,7 @@ use crate::access::Caller;
 use crate::call::Payload;
 use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
-use crate::sandbox::{Mapped, PluginError, ReplyNow, Subject};
+use crate::sandbox::{Cost, Mapped, PluginError, ReplyNow, Subject};
 use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, User};
 pub use arrival::{Arrival, RequestParts};
@@ -228,18 +228,15 @@ async fn map(
     };
     let binding = plugins.binding(caller.tenant(), &name).await?;
     let subject = Subject {
-        request_id: arrival.request_id,
-        tenant: caller.tenant(),
-        agent: caller.agent().id,
         request: Some(Arc::clone(&arrival.incoming)),
-        task: None,
+        ..Subject::of(caller.tenant(), caller.agent().id, arrival.request_id)
     };
     let called = binding.map_payload(subject, spec).await;
     let plugin_error = |error| IntakeError::Plugin(name.clone(), error);
     let (params, context) = match called.value.map_err(plugin_error)? {
         Mapped::Ignore => return Ok(MappingResult::Answered(Resolved::Ignore)),
         Mapped::Reply(reply) => return Ok(MappingResult::Answered(Resolved::Reply(reply))),
-        Mapped::Run { params, context } => (params, context),
+        Mapped::Run { params, context, delivery_id: _ } => (params, context),
     };
     if let Some((target, _)) = params.iter().find(|(name, _)| !MAPPABLE.contains(&name.as_str())) {
         let shown: String = target.chars().take(40).collect();
@@ -250,7 +247,7 @@ async fn map(
     let trace = MappingTrace {
         plugin: &name,
         digest: binding.digest_text(),
-        micros: called.micros,
+        cost: called.cost,
         params: &params,
         logs: &called.logs,
     };
@@ -263,7 +260,8 @@ async fn map(
 struct MappingTrace<'a> {
     plugin: &'a PluginName,
     digest: &'a str,
-    micros: u64,
+    #[serde(flatten)]
+    cost: Cost,
     #[serde(serialize_with = "as_object")]
     params: &'a [(String, String)],
     logs: &'a [String],

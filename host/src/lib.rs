@@ -13,6 +13,7 @@ pub mod agent;
 pub mod answer;
 pub mod intake;
 pub mod plugins;
+pub mod vault;
 
 pub mod sandbox;
 pub mod store;

@@ -4,6 +4,8 @@
 //! `plugins/<digest>.wasm` of the data folder, what they are granted in
 //! `grants/<tenant>/<plugin>.toml`, where the operator reads and edits it.
 
+mod kept;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +13,14 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::disk::write_whole;
-use crate::ids::{PluginDigest, PluginName, TenantId};
-use crate::sandbox::{BUNDLED, Binding, Grants, GrantsError, LoadError, Loaded, Sandbox};
+use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
+use crate::sandbox::{Account, BUNDLED, Binding, Grants, GrantsError, LoadError, Loaded, Sandbox};
 use crate::store::{Store, StoreError};
 use crate::tenants::InstalledPlugin;
+use crate::vault::{Vault, VaultError};
+pub use kept::KeptValues;
 
 /// How long a binding is used without looking whether another version or other grants are there.
 const BELIEVED_FOR: Duration = Duration::from_secs(5);
@@ -48,6 +52,9 @@ pub enum PluginUnavailable {
     /// The component on disk is not the one that was installed.
     #[error("plugin {0}: its file does not have the digest it was installed with")]
     Tampered(PluginName),
+    /// A secret that it is granted cannot be opened.
+    #[error("plugin {0}: {1}")]
+    Secret(PluginName, VaultError),
     /// The store could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -60,7 +67,11 @@ impl PluginUnavailable {
         match self {
             Self::NotLoadable(_, error) => !matches!(error, LoadError::Host(_)),
             Self::Grants(..) | Self::TooLarge(_) => true,
-            Self::Unknown(_) | Self::File(..) | Self::Tampered(_) | Self::Store(_) => false,
+            Self::Unknown(_)
+            | Self::File(..)
+            | Self::Tampered(_)
+            | Self::Secret(..)
+            | Self::Store(_) => false,
         }
     }
 }
@@ -78,14 +89,20 @@ pub fn bundled() -> impl Iterator<Item = PluginName> {
 
 type Key = (TenantId, PluginName);
 
-/// A binding, and the text of the grants it was bound under.
-type Bound = (String, Arc<Binding>);
+/// A binding, and what it was bound under.
+#[derive(Debug)]
+struct Bound {
+    grants: String,
+    secrets: Vec<(SecretName, Timestamp)>,
+    binding: Arc<Binding>,
+}
 
 /// The plugins of all tenants.
 #[derive(Debug, Clone)]
 pub struct Plugins {
     store: Store,
     sandbox: Sandbox,
+    vault: Vault,
     folder: PathBuf,
     clock: Clock,
     /// The hot path's answer, looked up again every few seconds.
@@ -98,9 +115,15 @@ pub struct Plugins {
 impl Plugins {
     /// The plugins that this store and data folder hold.
     #[must_use]
-    pub fn new(store: Store, sandbox: Sandbox, folder: PathBuf, clock: Clock) -> Self {
+    pub fn new(
+        store: Store,
+        sandbox: Sandbox,
+        vault: Vault,
+        folder: PathBuf,
+        clock: Clock,
+    ) -> Self {
         let ready = Cache::builder().max_capacity(READY_MAX).time_to_live(BELIEVED_FOR).build();
-        Self { store, sandbox, folder, clock, ready, bound: Arc::default() }
+        Self { store, sandbox, vault, folder, clock, ready, bound: Arc::default() }
     }
 
     /// Compiles the bundled plugins, or takes them from the code cache.
@@ -139,15 +162,31 @@ impl Plugins {
         let grants_text = self.grants_text(tenant, name)?;
         let grants = Grants::parse(&grants_text)
             .map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
+        let opened = self.vault.open(tenant, grants.secret_names()).await;
+        let opened = opened.map_err(|error| match error {
+            VaultError::Store(error) => PluginUnavailable::Store(error),
+            error => PluginUnavailable::Secret(name.clone(), error),
+        })?;
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((text, binding)) = bound.get(&(tenant, name.clone()))
-            && *text == grants_text
-            && binding.digest() == loaded.digest()
+        let before = bound.get(&(tenant, name.clone()));
+        if let Some(before) = before
+            && before.grants == grants_text
+            && before.secrets == opened.stamp
+            && before.binding.digest() == loaded.digest()
         {
-            return Ok(Arc::clone(binding));
+            return Ok(Arc::clone(&before.binding));
         }
-        let binding = self.sandbox.bind(tenant, name.clone(), loaded, grants);
-        bound.insert((tenant, name.clone()), (grants_text, Arc::clone(&binding)));
+        // Another version or other grants deserve another chance; what was counted stays.
+        let account = before.map_or_else(
+            || Arc::new(Account::default()),
+            |before| Arc::clone(before.binding.account()),
+        );
+        account.release();
+        let secrets = &opened.secrets;
+        let binding = self.sandbox.bind(tenant, name.clone(), loaded, grants, secrets, account);
+        let now =
+            Bound { grants: grants_text, secrets: opened.stamp, binding: Arc::clone(&binding) };
+        bound.insert((tenant, name.clone()), now);
         Ok(binding)
     }
 

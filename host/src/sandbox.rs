@@ -4,6 +4,7 @@
 //! granted ([`Sandbox::bind`]); and every call gets a fresh instance that is dropped after it, so that
 //! nothing of one call can be seen by the next.
 
+mod account;
 pub mod bindings;
 mod cache;
 mod call;
@@ -11,12 +12,16 @@ mod egress;
 mod engine;
 mod grants;
 mod host_calls;
+mod journal;
 mod limits;
 mod measure;
 mod refusal;
 mod roles;
+mod secrets;
+mod values;
+mod wasi;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,16 +29,24 @@ use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::Engine;
 use wasmtime::component::{InstancePre, Linker};
 
-pub use call::{Called, Mapped, ReplyNow, Tool};
+pub use account::{Account, Cost, Quarantine, QuarantineSettings, Statement};
+pub use call::{Called, Diagnostic, Mapped, Principal, ReplyNow, Tool};
 pub use engine::PoolSize;
 pub use grants::{Grants, GrantsError};
-pub use host_calls::Subject;
+pub use host_calls::{ChannelFacts, Subject};
+pub use journal::{
+    Answered, Exchange, NotReceived, Received, Recording, Script, Sent, SharedScript,
+};
 pub use limits::Limits;
 pub use measure::Phases;
 pub use refusal::{Failure, Fault, PluginError, Refusal};
+pub use values::{
+    LISTED_KEYS_MAX, NoValues, Pending, SharedValues, Values, ValuesError, ValuesOwner, counted_up,
+};
 
-use crate::ids::{PluginDigest, PluginName, TenantId};
-use crate::secrets::HostKey;
+use crate::clock::Clock;
+use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
+use crate::secrets::{HostKey, SecretVersions};
 use bindings::v0_1;
 use cache::CodeCache;
 use grants::Granted;
@@ -53,6 +66,17 @@ pub struct SandboxSettings {
     pub slow_threads: usize,
     /// Components compiled at once.
     pub compilations: usize,
+    /// When a plugin that keeps failing is cut off.
+    pub quarantine: QuarantineSettings,
+}
+
+/// What the sandbox reaches of the rest of the gateway.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The time that plugins see.
+    pub clock: Clock,
+    /// Where their values are kept.
+    pub values: SharedValues,
 }
 
 /// Why a component cannot be a plugin.
@@ -108,6 +132,7 @@ pub struct Binding {
     name: PluginName,
     loaded: Arc<Loaded>,
     granted: Granted,
+    account: Arc<Account>,
     /// Calls in flight of this binding.
     calls: Arc<Semaphore>,
     /// Calls in flight of all bindings of the tenant.
@@ -134,6 +159,12 @@ impl Binding {
         self.loaded.role_names()
     }
 
+    /// What is known of it over its calls.
+    #[must_use]
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
     /// The digest as text.
     #[must_use]
     pub fn digest_text(&self) -> &str {
@@ -151,6 +182,9 @@ struct Shared {
     /// Where tools run. Apart from the others, so that tools which compute for seconds do not use up the
     /// time of somebody's mapping.
     tools: SlowLane,
+    clock: Clock,
+    values: SharedValues,
+    quarantine: QuarantineSettings,
 }
 
 impl std::fmt::Debug for Shared {
@@ -226,7 +260,11 @@ impl Sandbox {
     ///
     /// # Errors
     /// When the engine cannot run here, or the cache folder cannot be made.
-    pub fn start(settings: &SandboxSettings, key: &HostKey) -> Result<Self, LoadError> {
+    pub fn start(
+        settings: &SandboxSettings,
+        key: &HostKey,
+        surroundings: Surroundings,
+    ) -> Result<Self, LoadError> {
         let host = |error: &dyn std::fmt::Display| LoadError::Host(error.to_string());
         let engine = engine::build(settings.pool).map_err(|error| host(&error))?;
         let mut linker = Linker::new(&engine);
@@ -237,7 +275,15 @@ impl Sandbox {
         let tools = lane("plugin-tools").map_err(|error| host(&error))?;
         let calls = usize::try_from(settings.pool.calls).unwrap_or(usize::MAX);
         Ok(Self {
-            shared: Arc::new(Shared { engine, calls: Semaphore::new(calls), overtime, tools }),
+            shared: Arc::new(Shared {
+                engine,
+                calls: Semaphore::new(calls),
+                overtime,
+                tools,
+                clock: surroundings.clock,
+                values: surroundings.values,
+                quarantine: settings.quarantine,
+            }),
             linker: Arc::new(linker),
             cache: Arc::new(cache),
             compilations: Arc::new(Semaphore::new(settings.compilations.max(1))),
@@ -296,7 +342,8 @@ impl Sandbox {
         compiled.await.map_err(|_| host("the compilation was cut off"))?
     }
 
-    /// Binds a component to a tenant with what the operator grants it there.
+    /// Binds a component to a tenant with what the operator grants it there. `secrets` are those of the
+    /// tenant that the grants name, as far as it has them; `account` is the plugin's from before.
     #[must_use]
     pub fn bind(
         &self,
@@ -304,8 +351,10 @@ impl Sandbox {
         name: PluginName,
         loaded: Arc<Loaded>,
         grants: Grants,
+        secrets: &BTreeMap<SecretName, SecretVersions>,
+        account: Arc<Account>,
     ) -> Arc<Binding> {
-        let granted = Granted::resolve(loaded.asked, grants);
+        let granted = Granted::resolve(loaded.asked, grants, secrets);
         let tenant_calls = {
             let mut tenants = self.tenant_calls.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = || Arc::new(Semaphore::new(self.tenant_calls_max));
@@ -316,6 +365,7 @@ impl Sandbox {
             loaded,
             calls: Arc::new(Semaphore::new(granted.limits().concurrency)),
             granted,
+            account,
             tenant_calls,
             shared: Arc::clone(&self.shared),
         })

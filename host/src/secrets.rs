@@ -3,6 +3,8 @@
 //! Keys and tokens hold 256 bits. A store keeps their hashes; because they are random and long, a
 //! fast hash is right (a slow one would let anybody spend our CPU by sending wrong keys).
 
+mod versions;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -13,6 +15,8 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
+
+pub use versions::{SECRET_BYTES_MAX, SealBroken, SecretVersions};
 
 /// What an API key begins with, so that people and secret scanners recognise one.
 const API_KEY_PREFIX: &str = "wgk_";

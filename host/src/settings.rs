@@ -65,6 +65,8 @@ pub struct SandboxLimits {
     pub memory_mib_max: usize,
     pub slow_threads: usize,
     pub compilations_max: usize,
+    pub quarantine_after: u64,
+    pub quarantine_seconds: u64,
 }
 
 /// See `settings.default.toml`, `[queue]`.

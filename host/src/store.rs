@@ -17,11 +17,13 @@ mod keys;
 mod lease;
 mod listing;
 mod rows;
+mod secrets;
 mod sqlite;
 mod tasks;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod values;
 mod webhooks;
 mod writer;
 
@@ -35,6 +37,8 @@ use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::error::{Cause, StoreError};
+pub use self::secrets::SealedSecret;
+pub use self::values::ValueChange;
 use self::writer::{Memory, Op, Waiting, Write, WriteAlone, Writer};
 use crate::clock::{Clock, Timestamp};
 

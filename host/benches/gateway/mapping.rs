@@ -157,11 +157,8 @@ async fn phases(bed: &Bed) -> anyhow::Result<Phases> {
     let mut all = Vec::new();
     for _ in 0..20_000 {
         let subject = Subject {
-            request_id: RequestId::next(),
-            tenant: bed.tenant,
-            agent: bed.agent,
             request: Some(Arc::clone(&request)),
-            task: None,
+            ..Subject::of(bed.tenant, bed.agent, RequestId::next())
         };
         let measured = binding.measure_mapping(subject, &spec).await;
         all.push(measured.map_err(|error| anyhow::anyhow!("{error}"))?);

@@ -141,6 +141,6 @@ impl Tools {
     }
 
     fn subject(&self, tenant: TenantId, agent: AgentId) -> Subject {
-        Subject { request_id: self.request_id, tenant, agent, request: None, task: None }
+        Subject::of(tenant, agent, self.request_id)
     }
 }

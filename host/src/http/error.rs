@@ -174,6 +174,9 @@ impl ApiError {
                 };
                 let (status, retry_after_seconds) = match refusal {
                     Refusal::Busy => (503, Some(1)),
+                    Refusal::Quarantined { retry_after_ms, .. } => {
+                        (503, Some(retry_after_ms.div_ceil(1_000)))
+                    }
                     Refusal::Deadline { .. } | Refusal::OutOfCpuTime { .. } => (504, None),
                     Refusal::Host(_) => (500, None),
                     _ => (502, None),

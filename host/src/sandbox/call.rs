@@ -1,8 +1,12 @@
 //! One call of a plugin, from the permits it needs to the value it gives.
 //!
-//! Short calls (mapping, getting) begin on the caller's thread. Most end there, within microseconds. One
-//! that outlives its first epoch tick, or waits for something, is moved to the slow lane, where it is
-//! stopped when its computing time or its whole time is used up. Tool calls go there at once.
+//! Short calls (verifying, mapping, getting, replying) begin on the caller's thread. Most end there,
+//! within microseconds. One that outlives its first epoch tick, or waits for something, is moved to the
+//! slow lane, where it is stopped when its computing time or its whole time is used up. Tool calls and
+//! deliveries go there at once.
+
+mod answers;
+mod perform;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,22 +14,16 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use wasmtime::{Store, Trap, UpdateDeadline};
 
-use super::bindings::v0_1::exports::wardgate::plugin as exports;
-use super::bindings::v0_1::wardgate::plugin::types;
+pub(super) use self::perform::limited_store;
+use self::perform::{Ask, Ended, Performance, Told, perform, refusal_of};
+use super::account::Cost;
 use super::engine::TICK;
 use super::host_calls::{Budget, CallState, Subject};
+use super::journal::Recording;
 use super::refusal::{Failure, PluginError, Refusal};
 use super::{Binding, SlowLane};
 use crate::call::Payload;
-
-/// Most tools of one plugin, and the longest name of one.
-const TOOLS_MAX: usize = 128;
-const TOOL_NAME_BYTES_MAX: usize = 64;
-
-/// The resource tables and component handles of one instance.
-const HANDLES_MAX: usize = 1_024;
 
 /// The largest document that a short call may look into on the caller's thread, in bytes.
 const SHORT_DOCUMENT_BYTES_MAX: usize = 256 << 10;
@@ -35,10 +33,21 @@ const SHORT_DOCUMENT_BYTES_MAX: usize = 256 << 10;
 pub struct Called<T> {
     /// The value, or why there is none.
     pub value: Result<T, PluginError>,
-    /// Log lines of the plugin. Lost where the call was ended by its deadline.
+    /// Log lines of the plugin.
     pub logs: Vec<String>,
-    /// Instantiating and running, in microseconds.
-    pub micros: u64,
+    /// What it cost.
+    pub cost: Cost,
+    /// What the host answered that could not be had again, where it was asked for such.
+    pub recording: Option<Recording>,
+}
+
+/// Who called, as a verifier says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Principal {
+    /// The provider's own id of it.
+    pub id: Option<String>,
+    /// Anything else, as JSON.
+    pub attributes: Option<serde_json::Value>,
 }
 
 /// What a mapper decided.
@@ -50,6 +59,8 @@ pub enum Mapped {
         params: Vec<(String, String)>,
         /// What takes the place of the payload in the agent's context.
         context: Option<Payload>,
+        /// The provider's own id of this delivery.
+        delivery_id: Option<String>,
     },
     /// Acknowledge, run nothing.
     Ignore,
@@ -57,7 +68,7 @@ pub enum Mapped {
     Reply(ReplyNow),
 }
 
-/// A plugin's immediate answer.
+/// A plugin's own answer to a request.
 #[derive(Debug)]
 pub struct ReplyNow {
     /// HTTP status.
@@ -81,23 +92,27 @@ pub struct Tool {
     pub destructive: bool,
 }
 
-enum Ask {
-    Map { spec: Option<String> },
-    Get { path: String },
-    ListTools,
-    CallTool { name: String, arguments: String },
+/// Something that a plugin finds wrong with its settings.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Diagnostic {
+    /// RFC 6901 pointer into the settings.
+    pub pointer: String,
+    /// One sentence.
+    pub message: String,
 }
-
-enum Told {
-    Mapped(exports::payload_mapper::Mapped),
-    Value(Option<String>),
-    Tools(Vec<exports::toolbox::Tool>),
-    Json(String),
-}
-
-type Performance = (wasmtime::Result<Result<Told, types::Failure>>, CallState);
 
 impl Binding {
+    /// Asks the verifier who called. It has no egress.
+    pub async fn verify(self: &Arc<Self>, subject: Subject) -> Called<Principal> {
+        if self.loaded.roles.verifier.is_none() {
+            return no_role("verifier");
+        }
+        self.ask_shortly(subject, Ask::Verify, false).await.and_then(|told| match told {
+            Told::Principal(principal) => answers::principal(principal),
+            _ => Err(mismatch()),
+        })
+    }
+
     /// Asks the mapper what to make of a request. `spec` is `params_mapping`, verbatim.
     pub async fn map_payload(
         self: &Arc<Self>,
@@ -107,9 +122,8 @@ impl Binding {
         if self.loaded.roles.mapper.is_none() {
             return no_role("payload-mapper");
         }
-        let called = self.ask_shortly(subject, Ask::Map { spec }).await;
-        called.and_then(|told| match told {
-            Told::Mapped(mapped) => check_mapped(mapped),
+        self.ask_shortly(subject, Ask::Map { spec }, true).await.and_then(|told| match told {
+            Told::Mapped(mapped) => answers::mapped(mapped),
             _ => Err(mismatch()),
         })
     }
@@ -123,12 +137,33 @@ impl Binding {
         if self.loaded.roles.getter.is_none() {
             return no_role("response-getter");
         }
-        let called = self.ask_shortly(subject, Ask::Get { path }).await;
-        called.and_then(|told| match told {
-            Told::Value(value) => match value.as_deref().map(check_json).transpose() {
+        self.ask_shortly(subject, Ask::Get { path }, true).await.and_then(|told| match told {
+            Told::Value(value) => match value.as_deref().map(answers::json).transpose() {
                 Ok(_) => Ok(value),
-                Err(error) => Err(malformed(&format!("its value is not JSON: {error}"))),
+                Err(error) => Err(answers::malformed(&format!("its value is not JSON: {error}"))),
             },
+            _ => Err(mismatch()),
+        })
+    }
+
+    /// Asks the replier for the answer to the request.
+    pub async fn reply(self: &Arc<Self>, subject: Subject) -> Called<ReplyNow> {
+        if self.loaded.roles.replier.is_none() {
+            return no_role("replier");
+        }
+        self.ask_shortly(subject, Ask::Reply, true).await.and_then(|told| match told {
+            Told::Reply(reply) => Ok(reply.into()),
+            _ => Err(mismatch()),
+        })
+    }
+
+    /// Has the replier deliver the answer of a finished task.
+    pub async fn deliver(self: &Arc<Self>, subject: Subject) -> Called<()> {
+        if self.loaded.roles.replier.is_none() {
+            return no_role("replier");
+        }
+        self.ask_at_length(subject, Ask::Deliver).await.and_then(|told| match told {
+            Told::Delivered => Ok(()),
             _ => Err(mismatch()),
         })
     }
@@ -138,12 +173,8 @@ impl Binding {
         if self.loaded.roles.toolbox.is_none() {
             return no_role("toolbox");
         }
-        let called = self.ask_shortly(subject, Ask::ListTools).await;
-        called.and_then(|told| match told {
-            Told::Tools(tools) if tools.len() > TOOLS_MAX => {
-                Err(malformed("it has more than 128 tools"))
-            }
-            Told::Tools(tools) => tools.into_iter().map(check_tool).collect(),
+        self.ask_shortly(subject, Ask::ListTools, true).await.and_then(|told| match told {
+            Told::Tools(tools) => answers::tools(tools),
             _ => Err(mismatch()),
         })
     }
@@ -158,9 +189,93 @@ impl Binding {
         if self.loaded.roles.toolbox.is_none() {
             return no_role("toolbox");
         }
+        let ask = Ask::CallTool { name, arguments };
+        self.ask_at_length(subject, ask).await.and_then(|told| match told {
+            Told::Json(json) => match answers::json(&json) {
+                Ok(()) => Ok(json),
+                Err(error) => Err(answers::malformed(&format!("its answer is not JSON: {error}"))),
+            },
+            _ => Err(mismatch()),
+        })
+    }
+
+    /// Asks for the JSON Schema of the plugin's settings, as JSON text.
+    pub async fn config_schema(self: &Arc<Self>, subject: Subject) -> Called<String> {
+        if self.loaded.roles.about.is_none() {
+            return no_role("about");
+        }
+        self.ask_shortly(subject, Ask::Schema, false).await.and_then(|told| match told {
+            Told::Json(json) => match answers::json(&json) {
+                Ok(()) => Ok(json),
+                Err(error) => Err(answers::malformed(&format!("its schema is not JSON: {error}"))),
+            },
+            _ => Err(mismatch()),
+        })
+    }
+
+    /// Asks what is wrong with these settings, a JSON object as text.
+    pub async fn check_config(
+        self: &Arc<Self>,
+        subject: Subject,
+        settings: String,
+    ) -> Called<Vec<Diagnostic>> {
+        if self.loaded.roles.about.is_none() {
+            return no_role("about");
+        }
+        let ask = Ask::Check { settings };
+        self.ask_shortly(subject, ask, false).await.and_then(|told| match told {
+            Told::Diagnostics(found) => answers::diagnostics(found),
+            _ => Err(mismatch()),
+        })
+    }
+
+    /// A call that ought to take microseconds.
+    async fn ask_shortly(
+        self: &Arc<Self>,
+        subject: Subject,
+        ask: Ask,
+        may_send: bool,
+    ) -> Called<Told> {
+        let limits = self.granted.limits();
+        let (cpu, wall) = (limits.cpu, limits.wall);
+        let admission = match self.account.admit(&self.shared.clock) {
+            Ok(admission) => admission,
+            Err(refusal) => return refused(refusal),
+        };
+        let _permits = match self.permits(wall).await {
+            Ok(permits) => permits,
+            Err(refusal) => return self.settle(refused(refusal)),
+        };
+        let begun = Instant::now();
+        let budget = Budget { deadline: begun + wall, ticks: ticks(cpu), may_send };
+        let state = CallState::new(Arc::clone(self), subject, budget);
+        // Boxed because it may have to move to the other runtime while it runs.
+        let looks_into_much = state.document_bytes() > SHORT_DOCUMENT_BYTES_MAX;
+        let mut work = Box::pin(perform(Arc::clone(self), state, ask));
+        let overtime = &self.shared.overtime;
+        let called = if looks_into_much {
+            // Every look-up walks the document, and a host call does not yield.
+            self.finish_in(overtime, work, begun, cpu, wall).await
+        } else {
+            let first =
+                std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+            match first {
+                Poll::Ready(performance) => self.judge(performance, begun, cpu, wall),
+                Poll::Pending => self.finish_in(overtime, work, begun, cpu, wall).await,
+            }
+        };
+        drop(admission);
+        self.settle(called)
+    }
+
+    /// A call that may take seconds.
+    async fn ask_at_length(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Told> {
         let limits = self.granted.limits();
         let (cpu, wall) = (limits.tool_cpu, limits.tool_wall);
-        let ask = Ask::CallTool { name, arguments };
+        let admission = match self.account.admit(&self.shared.clock) {
+            Ok(admission) => admission,
+            Err(refusal) => return refused(refusal),
+        };
         let called = match self.permits(wall).await {
             Ok(_permits) => {
                 let begun = Instant::now();
@@ -169,41 +284,17 @@ impl Binding {
                 let work = Box::pin(perform(Arc::clone(self), state, ask));
                 self.finish_in(&self.shared.tools, work, begun, cpu, wall).await
             }
-            Err(refusal) => refused(refusal, Instant::now()),
+            Err(refusal) => refused(refusal),
         };
-        called.and_then(|told| match told {
-            Told::Json(json) => match check_json(&json) {
-                Ok(()) => Ok(json),
-                Err(error) => Err(malformed(&format!("its answer is not JSON: {error}"))),
-            },
-            _ => Err(mismatch()),
-        })
+        drop(admission);
+        self.settle(called)
     }
 
-    /// A call that ought to take microseconds.
-    async fn ask_shortly(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Told> {
-        let limits = self.granted.limits();
-        let (cpu, wall) = (limits.cpu, limits.wall);
-        let _permits = match self.permits(wall).await {
-            Ok(permits) => permits,
-            Err(refusal) => return refused(refusal, Instant::now()),
-        };
-        let begun = Instant::now();
-        let budget = Budget { deadline: begun + wall, ticks: ticks(cpu), may_send: true };
-        let state = CallState::new(Arc::clone(self), subject, budget);
-        // Boxed because it may have to move to the other runtime while it runs.
-        let looks_into_much = state.document_bytes() > SHORT_DOCUMENT_BYTES_MAX;
-        let mut work = Box::pin(perform(Arc::clone(self), state, ask));
-        let overtime = &self.shared.overtime;
-        if looks_into_much {
-            // Every look-up walks the document, and a host call does not yield.
-            return self.finish_in(overtime, work, begun, cpu, wall).await;
-        }
-        let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
-        match first {
-            Poll::Ready(performance) => self.judge(performance, begun, cpu),
-            Poll::Pending => self.finish_in(overtime, work, begun, cpu, wall).await,
-        }
+    /// Enters a call into the plugin's account.
+    fn settle(&self, called: Called<Told>) -> Called<Told> {
+        let shared = &self.shared;
+        self.account.settle(&called.value, called.cost, shared.quarantine, &shared.clock);
+        called
     }
 
     /// The permits that bound calls in flight: of the binding, of its tenant, of the pool. They are
@@ -226,96 +317,46 @@ impl Binding {
         cpu: Duration,
         wall: Duration,
     ) -> Called<Told> {
-        // Epochs do not stop a guest that waits in a host call, so the whole is timed as well.
-        let timed = tokio::time::timeout_at((begun + wall).into(), work);
-        let Some(handle) = lane.spawn(timed) else {
-            return refused(Refusal::Host("it is shutting down".to_owned()), begun);
+        let Some(handle) = lane.spawn(work) else {
+            return refused(Refusal::Host("it is shutting down".to_owned()));
         };
         match handle.await {
-            Ok(Ok(performance)) => self.judge(performance, begun, cpu),
-            Ok(Err(_elapsed)) => refused(Refusal::Deadline { granted_ms: millis(wall) }, begun),
-            Err(_) => refused(Refusal::Host("the call was cut off".to_owned()), begun),
+            Ok(performance) => self.judge(performance, begun, cpu, wall),
+            Err(_) => refused(Refusal::Host("the call was cut off".to_owned())),
         }
     }
 
     /// Tells what the host did from what the guest did.
-    fn judge(&self, performance: Performance, begun: Instant, cpu: Duration) -> Called<Told> {
-        let (outcome, state) = performance;
+    fn judge(
+        &self,
+        performance: Performance,
+        begun: Instant,
+        cpu: Duration,
+        wall: Duration,
+    ) -> Called<Told> {
+        let (ended, state) = performance;
         let limits = self.granted.limits();
-        let value = match outcome {
-            Ok(Ok(told)) => Ok(told),
-            Ok(Err(failure)) => Err(PluginError::Failure(Failure {
+        let value = match ended {
+            Ended::Ran(Ok(Ok(told))) => Ok(told),
+            Ended::Ran(Ok(Err(failure))) => Err(PluginError::Failure(Failure {
                 code: failure.code,
                 message: failure.message,
                 retry_after_ms: failure.retry_after_ms,
             })),
-            Err(error) => Err(PluginError::Refusal(if state.limiter.refused() {
+            Ended::Ran(Err(error)) => Err(PluginError::Refusal(if state.limiter.refused() {
                 Refusal::OutOfMemory { granted_bytes: limits.memory_bytes }
             } else {
                 refusal_of(&error, limits.output_bytes, cpu)
             })),
+            Ended::Elapsed => Err(Refusal::Deadline { granted_ms: millis(wall) }.into()),
         };
-        Called { value, logs: state.into_logs(), micros: micros_since(begun) }
-    }
-}
-
-/// Instantiates and runs. The store is dropped in here, with everything the guest had.
-async fn perform(binding: Arc<Binding>, state: CallState, ask: Ask) -> Performance {
-    let mut store = limited_store(&binding, state);
-    let outcome = invoke(&binding, &mut store, ask).await;
-    (outcome, store.into_data())
-}
-
-/// A store with every limit of the binding in force.
-pub(super) fn limited_store(binding: &Binding, state: CallState) -> Store<CallState> {
-    let mut store = Store::new(&binding.shared.engine, state);
-    store.limiter(|state| &mut state.limiter);
-    store.set_hostcall_fuel(binding.granted.limits().output_bytes);
-    store.set_max_component_handles(HANDLES_MAX);
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|mut store| {
-        let state = store.data_mut();
-        match state.ticks_left.checked_sub(1) {
-            Some(left) => {
-                state.ticks_left = left;
-                Ok(UpdateDeadline::Yield(1))
-            }
-            None => Ok(UpdateDeadline::Interrupt),
-        }
-    });
-    store
-}
-
-async fn invoke(
-    binding: &Binding,
-    store: &mut Store<CallState>,
-    ask: Ask,
-) -> wasmtime::Result<Result<Told, types::Failure>> {
-    let instance = binding.loaded.pre.instantiate_async(&mut *store).await?;
-    let roles = &binding.loaded.roles;
-    // Whoever asks has looked that the role is there.
-    let missing = || wasmtime::Error::msg("the role is missing");
-    match ask {
-        Ask::Map { spec } => {
-            let guest = roles.mapper.as_ref().ok_or_else(missing)?.load(&mut *store, &instance)?;
-            let mapped = guest.call_map_payload(store, spec.as_ref()).await?;
-            Ok(mapped.map(Told::Mapped))
-        }
-        Ask::Get { path } => {
-            let guest = roles.getter.as_ref().ok_or_else(missing)?.load(&mut *store, &instance)?;
-            let value = guest.call_get_value(store, &path).await?;
-            Ok(value.map(Told::Value))
-        }
-        Ask::ListTools => {
-            let guest = roles.toolbox.as_ref().ok_or_else(missing)?.load(&mut *store, &instance)?;
-            let tools = guest.call_list_tools(store).await?;
-            Ok(tools.map(Told::Tools))
-        }
-        Ask::CallTool { name, arguments } => {
-            let guest = roles.toolbox.as_ref().ok_or_else(missing)?.load(&mut *store, &instance)?;
-            let answer = guest.call_call_tool(store, &name, &arguments).await?;
-            Ok(answer.map(Told::Json))
-        }
+        let cost = Cost {
+            micros: micros(begun.elapsed()),
+            cpu_micros: micros(state.cpu),
+            memory_bytes: state.limiter.memory_bytes() as u64,
+        };
+        let (logs, recording) = state.into_parts();
+        Called { value, logs, cost, recording }
     }
 }
 
@@ -329,94 +370,17 @@ async fn permit(semaphore: &Semaphore, until: Instant) -> Result<SemaphorePermit
     }
 }
 
-fn refusal_of(error: &wasmtime::Error, output_bytes: usize, cpu: Duration) -> Refusal {
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => return Refusal::OutOfCpuTime { granted_ms: millis(cpu) },
-        Some(trap) => {
-            let text = trap.to_string();
-            return Refusal::Trapped(text.trim_start_matches("wasm trap: ").to_owned());
-        }
-        None => {}
-    }
-    if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() {
-        return Refusal::Trapped("it exited".to_owned());
-    }
-    if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
-        return Refusal::Busy;
-    }
-    let text = format!("{error:#}");
-    // wasmtime gives this error no public type; a test holds its text.
-    if text.contains("fuel allocated for hostcalls has been exhausted") {
-        return Refusal::OutputTooLarge { granted_bytes: output_bytes };
-    }
-    Refusal::Malformed(text.chars().take(200).collect())
-}
-
-fn check_mapped(mapped: exports::payload_mapper::Mapped) -> Result<Mapped, PluginError> {
-    match mapped.action.as_str() {
-        "run" => {
-            let context = mapped.context.map(|text| Payload::parse(text.into())).transpose();
-            let context = context.map_err(|error| malformed(&format!("its context: {error}")))?;
-            if context.as_ref().is_some_and(|context| context.fields().is_none()) {
-                return Err(malformed("its context is no JSON object"));
-            }
-            Ok(Mapped::Run { params: mapped.params, context })
-        }
-        "ignore" => Ok(Mapped::Ignore),
-        "reply" => match mapped.reply {
-            Some(reply) => Ok(Mapped::Reply(ReplyNow {
-                status: reply.status,
-                headers: reply.headers,
-                body: reply.body,
-            })),
-            None => Err(malformed("it wants to reply and gave no reply")),
-        },
-        other => {
-            let shown: String = other.chars().take(40).collect();
-            Err(malformed(&format!("its action {shown:?} is none of run, ignore, reply")))
-        }
-    }
-}
-
-fn check_tool(tool: exports::toolbox::Tool) -> Result<Tool, PluginError> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    let name_is_good = !tool.name.is_empty()
-        && tool.name.len() <= TOOL_NAME_BYTES_MAX
-        && tool.name.bytes().all(allowed);
-    if !name_is_good {
-        return Err(malformed("a tool's name is not 1 to 64 letters, digits, _ and -"));
-    }
-    let input_schema = serde_json::from_str::<serde_json::Value>(&tool.input_schema)
-        .ok()
-        .filter(serde_json::Value::is_object)
-        .ok_or_else(|| malformed(&format!("the input schema of {} is no object", tool.name)))?;
-    // MCP: destructiveHint is true by default and means nothing where readOnlyHint is true.
-    let annotations = tool.annotations.as_deref().map(serde_json::from_str::<serde_json::Value>);
-    let annotations = annotations.and_then(Result::ok).unwrap_or_default();
-    let hint = |name: &str| annotations.get(name).and_then(serde_json::Value::as_bool);
-    let destructive = hint("readOnlyHint") != Some(true) && hint("destructiveHint") != Some(false);
-    Ok(Tool { name: tool.name, description: tool.description, input_schema, destructive })
-}
-
-/// Whether a text is JSON of bounded depth, so that everybody behind us can parse it.
-fn check_json(text: &str) -> Result<(), crate::call::PayloadError> {
-    Payload::parse(bytes::Bytes::copy_from_slice(text.as_bytes())).map(drop)
-}
-
-fn malformed(what: &str) -> PluginError {
-    PluginError::Refusal(Refusal::Malformed(what.to_owned()))
-}
-
 fn mismatch() -> PluginError {
     PluginError::Refusal(Refusal::Host("the call gave another kind of value".to_owned()))
 }
 
 fn no_role<T>(role: &'static str) -> Called<T> {
-    Called { value: Err(Refusal::NoSuchRole { role }.into()), logs: Vec::new(), micros: 0 }
+    refused(Refusal::NoSuchRole { role })
 }
 
-fn refused<T>(refusal: Refusal, begun: Instant) -> Called<T> {
-    Called { value: Err(refusal.into()), logs: Vec::new(), micros: micros_since(begun) }
+fn refused<T>(refusal: Refusal) -> Called<T> {
+    let cost = Cost::default();
+    Called { value: Err(refusal.into()), logs: Vec::new(), cost, recording: None }
 }
 
 fn ticks(cpu: Duration) -> u64 {
@@ -427,12 +391,13 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn micros_since(begun: Instant) -> u64 {
-    u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl<T> Called<T> {
     fn and_then<U>(self, check: impl FnOnce(T) -> Result<U, PluginError>) -> Called<U> {
-        Called { value: self.value.and_then(check), logs: self.logs, micros: self.micros }
+        let Self { value, logs, cost, recording } = self;
+        Called { value: value.and_then(check), logs, cost, recording }
     }
 }

@@ -4,20 +4,24 @@
 //! once; every address must be public or in a network that the rule names; the connection goes to the
 //! vetted addresses and to no others. There is no proxy from the environment, no shared connection
 //! pool (a connection vetted for one tenant must not serve another), no cookie, and one deadline over
-//! all of it.
+//! all of it. A credential is attached on the first hop only, where the operator says it goes, and taken
+//! out of an answer that repeats it.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::LazyLock;
+mod credential;
+mod vetting;
+
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode};
-use url::{Host, Url};
+use url::Url;
 
-use super::bindings::v0_1::wardgate::plugin::egress::{Answer, Outgoing};
+use super::bindings::v0_1::wardgate::plugin::egress::{self, Answer, Outgoing};
 use super::bindings::v0_1::wardgate::plugin::types::Failure;
-use super::grants::{EgressRule, Granted};
+use super::grants::{EgressMode, EgressRule, Granted};
+use super::host_calls::CallState;
+use super::journal::{Answered, Exchange, NotReceived, Outside, Received, Sent, lock};
 
 /// How many redirects are followed; each is a request of its own and needs its own grant.
 const REDIRECTS_MAX: usize = 3;
@@ -40,22 +44,6 @@ const FORBIDDEN_HEADERS: [&str; 11] = [
     "upgrade",
 ];
 
-/// Everything that is not the public internet (IANA special-purpose registries), and the ranges that
-/// carry an IPv4 address inside an IPv6 one.
-static NOT_PUBLIC: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
-    [
-        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
-        "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16",
-        "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-        "::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23",
-        "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10",
-        "fec0::/10", "ff00::/8",
-    ]
-    .iter()
-    .filter_map(|network| network.parse().ok())
-    .collect()
-});
-
 /// What bounds one call of `egress.send`.
 pub(super) struct Bounds {
     /// When the plugin's call ends.
@@ -66,52 +54,98 @@ pub(super) struct Bounds {
     pub(super) grants_hint: String,
 }
 
-/// Sends one request of a plugin.
+/// What became of a request.
+pub(super) struct Went {
+    pub(super) answer: Result<Answer, Failure>,
+    /// What would have been refused if no rule allowing it were more than counted.
+    pub(super) counted: Vec<String>,
+}
+
+/// Sends one request of a plugin, with the credential that it names.
 pub(super) async fn send(
     granted: &Granted,
     outgoing: Outgoing,
+    credential: Option<&str>,
     bounds: &Bounds,
-) -> Result<Answer, Failure> {
+) -> Went {
     let asked = outgoing.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms.into()));
     let deadline = asked.map_or(bounds.deadline, |asked| asked.min(bounds.deadline));
     let left = deadline.saturating_duration_since(Instant::now());
-    match tokio::time::timeout(left, follow(granted, outgoing, deadline, bounds)).await {
+    let mut counted = Vec::new();
+    let journey = Journey { granted, bounds, deadline, counted: &mut counted };
+    let answer = match tokio::time::timeout(left, journey.follow(outgoing, credential)).await {
         Ok(answer) => answer,
         Err(_) => Err(failure("timeout", "the request did not end in the time it had")),
-    }
+    };
+    Went { answer, counted }
 }
 
-async fn follow(
-    granted: &Granted,
-    outgoing: Outgoing,
+/// One request and the redirects it is answered with.
+struct Journey<'a> {
+    granted: &'a Granted,
+    bounds: &'a Bounds,
     deadline: Instant,
-    bounds: &Bounds,
-) -> Result<Answer, Failure> {
-    let mut method = Method::from_bytes(outgoing.method.as_bytes())
-        .map_err(|_| failure("invalid-input", "the method is not a method"))?;
-    let mut url = parse(&outgoing.url)?;
-    let mut headers = parse_headers(&outgoing.headers)?;
-    let mut body = outgoing.body;
-    for _ in 0..=REDIRECTS_MAX {
-        let rule = granted
-            .egress_rule(method.as_str(), &url)
-            .ok_or_else(|| not_granted(&method, &url, &bounds.grants_hint))?;
-        let addresses = resolve(&url, rule).await?;
-        let request = Hop { method: &method, url: &url, headers, body: body.as_deref() };
-        let response = request.send(&addresses, deadline).await?;
-        let Some(next) = redirect(&response, &url) else {
-            return read(response, bounds.body_bytes_max).await;
-        };
-        // A redirect may lead anywhere, so it is vetted like a new request and takes nothing along: a
-        // list of headers to drop always misses one.
-        headers = HeaderMap::new();
-        if matches!(response.status().as_u16(), 301..=303) && method != Method::HEAD {
-            method = Method::GET;
-            body = None;
+    counted: &'a mut Vec<String>,
+}
+
+impl<'a> Journey<'a> {
+    async fn follow(
+        mut self,
+        outgoing: Outgoing,
+        credential: Option<&str>,
+    ) -> Result<Answer, Failure> {
+        let mut method = Method::from_bytes(outgoing.method.as_bytes())
+            .map_err(|_| failure("invalid-input", "the method is not a method"))?;
+        let mut url = parse(&outgoing.url)?;
+        let mut headers = parse_headers(&outgoing.headers)?;
+        let mut body = outgoing.body;
+        let hint = &self.bounds.grants_hint;
+        let found = credential.map(|name| credential::find(self.granted, name, hint));
+        let attached = found.transpose()?;
+        let mut credential = credential.zip(attached);
+        for _ in 0..=REDIRECTS_MAX {
+            let rule = self.rule(&method, &url)?;
+            // The URL as it is sent may hold a secret; the one that the plugin wrote does not.
+            let mut sent_url = url.clone();
+            if let Some(named) = credential.take() {
+                credential::attach(named, rule, &mut sent_url, &mut headers, hint)?;
+            }
+            let addresses = vetting::resolve(&url, rule).await?;
+            let hop = Hop { method: &method, url: &sent_url, headers, body: body.as_deref() };
+            let response = hop.send(&addresses, self.deadline).await?;
+            let Some(next) = redirect(&response, &url) else {
+                let mut answer = read(response, self.bounds.body_bytes_max).await?;
+                if let Some(credential) = attached {
+                    credential::take_out(&mut answer, credential);
+                }
+                return Ok(answer);
+            };
+            // A redirect may lead anywhere, so it is vetted like a new request and takes nothing along:
+            // a list of headers to drop always misses one.
+            headers = HeaderMap::new();
+            if matches!(response.status().as_u16(), 301..=303) && method != Method::HEAD {
+                method = Method::GET;
+                body = None;
+            }
+            url = parse(&next)?;
         }
-        url = parse(&next)?;
+        Err(failure("upstream", "the answer redirects more than three times"))
     }
-    Err(failure("upstream", "the answer redirects more than three times"))
+
+    /// The rule that allows a request. None: nothing does, and the operator wants that counted only.
+    fn rule(&mut self, method: &Method, url: &Url) -> Result<Option<&'a EgressRule>, Failure> {
+        if let Some(rule) = self.granted.egress_rule(method.as_str(), url) {
+            return Ok(Some(rule));
+        }
+        let refused = not_granted(method, url, &self.bounds.grants_hint);
+        match self.granted.egress_mode() {
+            EgressMode::Enforce => Err(refused),
+            EgressMode::Count => {
+                self.counted.push(refused.message);
+                Ok(None)
+            }
+        }
+    }
 }
 
 fn parse(url: &str) -> Result<Url, Failure> {
@@ -143,47 +177,6 @@ fn parse_headers(headers: &[(String, String)]) -> Result<HeaderMap, Failure> {
         parsed.append(name, value);
     }
     Ok(parsed)
-}
-
-/// Resolves the host once and vets every address: one bad address refuses the whole name, since which
-/// of them a connection would use is not ours to predict.
-async fn resolve(url: &Url, rule: &EgressRule) -> Result<Vec<SocketAddr>, Failure> {
-    let port = url.port_or_known_default().unwrap_or(443);
-    let addresses: Vec<SocketAddr> = match url.host() {
-        Some(Host::Ipv4(address)) => vec![(address, port).into()],
-        Some(Host::Ipv6(address)) => vec![(address, port).into()],
-        Some(Host::Domain(name)) => tokio::net::lookup_host((name, port))
-            .await
-            .map_err(|_| failure("upstream", &format!("the name {name} does not resolve")))?
-            .collect(),
-        None => Vec::new(),
-    };
-    if addresses.is_empty() {
-        return Err(failure("upstream", "the host has no address"));
-    }
-    match addresses.iter().find(|address| !is_allowed(address.ip(), rule)) {
-        Some(refused) => {
-            let message = format!(
-                "{} is at {}, which is not a public address; the grant would have to name its \
-                 network (networks = [\"{}\"])",
-                url.host_str().unwrap_or_default(),
-                refused.ip(),
-                IpNet::from(refused.ip().to_canonical()),
-            );
-            Err(failure("forbidden", &message))
-        }
-        None => Ok(addresses),
-    }
-}
-
-fn is_allowed(address: IpAddr, rule: &EgressRule) -> bool {
-    // `::ffff:127.0.0.1` connects to 127.0.0.1, so it is judged as that.
-    let address = address.to_canonical();
-    is_public(address) || rule.names_network_of(address)
-}
-
-fn is_public(address: IpAddr) -> bool {
-    !NOT_PUBLIC.iter().any(|network| network.contains(&address))
 }
 
 struct Hop<'a> {
@@ -279,38 +272,89 @@ fn not_granted(method: &Method, url: &Url, grants_hint: &str) -> Failure {
     failure("forbidden", &message)
 }
 
+impl egress::Host for CallState {
+    async fn send(
+        &mut self,
+        outgoing: Outgoing,
+        credential: Option<String>,
+    ) -> Result<Answer, Failure> {
+        if !self.may_send {
+            return Err(failure("forbidden", "this role of a plugin has no egress"));
+        }
+        self.egress_requests_left = self.egress_requests_left.checked_sub(1).ok_or_else(|| {
+            failure("rate-limited", "the plugin has sent as many requests as one call may")
+        })?;
+        let (method, url) = (outgoing.method.clone(), outgoing.url.clone());
+        let outside = self.outside();
+        let answer = match &outside {
+            Outside::Scripted(script) => lock(script)
+                .exchange(Sent {
+                    method: outgoing.method,
+                    url: outgoing.url,
+                    headers: outgoing.headers,
+                    body: outgoing.body.unwrap_or_default(),
+                    credential: credential.clone(),
+                })
+                .map(Answer::from)
+                .map_err(Failure::from),
+            Outside::Live(_) => {
+                let bounds = Bounds {
+                    deadline: self.deadline,
+                    body_bytes_max: self.binding.granted.limits().egress_bytes,
+                    grants_hint: self.grants_hint(),
+                };
+                let granted = &self.binding.granted;
+                let went = send(granted, outgoing, credential.as_deref(), &bounds).await;
+                for refusal in went.counted {
+                    self.binding.account.count_egress();
+                    self.note(format!("Count egress: {refusal}"));
+                }
+                went.answer
+            }
+        };
+        outside.record(|| {
+            let outcome = answer.as_ref().map(Received::from).map_err(NotReceived::from);
+            Answered::Egress(Exchange { method, url, credential, outcome })
+        });
+        answer
+    }
+}
+
+impl From<&Answer> for Received {
+    fn from(answer: &Answer) -> Self {
+        Self {
+            status: answer.status,
+            headers: answer.headers.clone(),
+            body: answer.body.clone(),
+            truncated: answer.truncated,
+        }
+    }
+}
+
+impl From<Received> for Answer {
+    fn from(received: Received) -> Self {
+        let Received { status, headers, body, truncated } = received;
+        Self { status, headers, body, truncated, extra: None }
+    }
+}
+
+impl From<&Failure> for NotReceived {
+    fn from(failure: &Failure) -> Self {
+        Self { code: failure.code.clone(), message: failure.message.clone() }
+    }
+}
+
+impl From<NotReceived> for Failure {
+    fn from(missing: NotReceived) -> Self {
+        failure(&missing.code, &missing.message)
+    }
+}
+
 pub(super) fn failure(code: &str, message: &str) -> Failure {
     Failure {
         code: code.to_owned(),
         message: message.to_owned(),
         retry_after_ms: None,
         extra: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_special_network_is_read() {
-        assert_eq!(NOT_PUBLIC.len(), 29);
-    }
-
-    #[test]
-    fn only_the_public_internet_is_public() {
-        for address in ["1.1.1.1", "8.8.8.8", "2606:4700:4700::1111", "172.32.0.1", "100.128.0.1"] {
-            assert!(is_public(address.parse().unwrap()), "{address}");
-        }
-        for address in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.9.9.9", "169.254.169.254",
-            "172.16.0.1", "172.31.255.255", "192.168.1.1", "198.18.0.1", "224.0.0.1",
-            "255.255.255.255", "::", "::1", "::7f00:1", "64:ff9b::7f00:1", "fe80::1", "fc00::1",
-            "fd00:ec2::254", "2002:7f00:1::", "ff02::1", "fec0::1",
-        ] {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
-        }
-        let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
-        assert!(!is_public(mapped) && !is_public(mapped.to_canonical()));
     }
 }

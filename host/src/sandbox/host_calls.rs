@@ -1,28 +1,27 @@
 //! What a plugin can ask the host during a call, and the state of that call.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use wasmtime::component::{Resource, ResourceTable};
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Binding;
-use super::bindings::v0_1::wardgate::plugin::{
-    context, egress as egress_interface, request, secrets, task, types,
-};
+use super::bindings::v0_1::wardgate::plugin::{context, request, task, types};
 use super::bindings::v0_1::wasi::config::store as config_store;
 use super::bindings::v0_1::wasi::logging::logging;
-use super::egress;
+use super::journal::{Outside, Recording, SharedScript, lock};
 use super::limits::Limiter;
+use super::values::{SharedValues, ValuesOwner};
+use super::wasi;
 use crate::call::IncomingCall;
 use crate::call::payload::Payload;
-use crate::ids::{AgentId, RequestId, TenantId};
+use crate::ids::{AgentId, ChannelId, Name, RequestId, SecretName, TenantId};
+use crate::secrets::SecretVersions;
 
 /// Most resources that a guest may hold through WASI.
 const RESOURCES_MAX: usize = 256;
-
-/// Largest random buffer a guest may ask for at once, in bytes.
-const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// Bytes of documents that the host walks or copies for one call. A look-up walks the document at about
 /// a gigabyte a second; this is two dozen looks into the largest payload, and a quarter of a second.
@@ -44,23 +43,67 @@ pub struct Subject {
     pub request: Option<Arc<IncomingCall>>,
     /// The task as the caller would see it, where there is one.
     pub task: Option<Arc<Payload>>,
+    /// The channel that the request came in by, where it did by one.
+    pub channel: Option<Arc<ChannelFacts>>,
+    /// What the channel's verifier said of the caller, as JSON.
+    pub principal: Option<Arc<str>>,
+    /// What the host answers in place of the world, where the call is a test or a replay.
+    pub script: Option<SharedScript>,
+}
+
+impl Subject {
+    /// A call for this agent, about nothing yet.
+    #[must_use]
+    pub fn of(tenant: TenantId, agent: AgentId, request_id: RequestId) -> Self {
+        Self {
+            request_id,
+            tenant,
+            agent,
+            request: None,
+            task: None,
+            channel: None,
+            principal: None,
+            script: None,
+        }
+    }
+}
+
+/// What a channel gives to the plugins that it binds. Its settings and secrets come before those of a
+/// plugin's grants.
+#[derive(Debug, Clone)]
+pub struct ChannelFacts {
+    /// Its id.
+    pub id: ChannelId,
+    /// Its name within the tenant.
+    pub name: Name,
+    /// Its URL as callers know it, without a query.
+    pub url: String,
+    /// Settings of its plugins.
+    pub settings: BTreeMap<String, String>,
+    /// What its plugins call a secret, which secret of the tenant it is, and its values where the tenant
+    /// has it.
+    pub secrets: BTreeMap<String, (SecretName, Option<SecretVersions>)>,
 }
 
 /// The state of one call: the `T` of its `Store<T>`.
 pub(super) struct CallState {
-    subject: Subject,
-    binding: Arc<Binding>,
+    pub(super) subject: Subject,
+    pub(super) binding: Arc<Binding>,
     pub(super) limiter: Limiter,
     pub(super) deadline: Instant,
     /// Epoch ticks that it may still compute.
     pub(super) ticks_left: u64,
+    /// Computing time that it has used, host calls included.
+    pub(super) cpu: Duration,
     /// Whether its role may use egress at all.
-    may_send: bool,
-    egress_requests_left: u32,
+    pub(super) may_send: bool,
+    pub(super) egress_requests_left: u32,
+    pub(super) values_operations: u32,
     look_up_bytes_left: usize,
     logs: Vec<String>,
     log_bytes_left: usize,
-    /// Made when the guest first asks for WASI: most calls never do.
+    /// Made when the guest first asks for something of the world: most calls never do.
+    outside: Option<Outside>,
     wasi: Option<Box<WasiCtx>>,
     table: ResourceTable,
 }
@@ -71,17 +114,20 @@ impl CallState {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         Self {
-            subject,
             limiter: Limiter::new(limits.memory_bytes),
             deadline: budget.deadline,
             ticks_left: budget.ticks,
+            cpu: Duration::ZERO,
             may_send: budget.may_send,
             egress_requests_left: limits.egress_requests,
+            values_operations: 0,
             look_up_bytes_left: LOOK_UP_BYTES_MAX,
             logs: Vec::new(),
             log_bytes_left: limits.log_bytes,
+            outside: None,
             wasi: None,
             table,
+            subject,
             binding,
         }
     }
@@ -94,7 +140,7 @@ impl CallState {
 
     /// Charges one look into a document, or one copy of it. A host call is not interrupted by epochs, so
     /// without this a guest could have the host work for it in a loop.
-    fn charge(&mut self, document_bytes: usize) -> wasmtime::Result<()> {
+    pub(super) fn charge(&mut self, document_bytes: usize) -> wasmtime::Result<()> {
         match self.look_up_bytes_left.checked_sub(document_bytes) {
             Some(left) => self.look_up_bytes_left = left,
             None => wasmtime::bail!("it looked into the payload too often"),
@@ -102,9 +148,70 @@ impl CallState {
         Ok(())
     }
 
-    /// The log lines of the call.
-    pub(super) fn into_logs(self) -> Vec<String> {
-        self.logs
+    /// Where answers come from: the world, which is written down, or the script of a test or replay.
+    pub(super) fn outside(&mut self) -> Outside {
+        let script = &self.subject.script;
+        let outside = self.outside.get_or_insert_with(|| match script {
+            Some(script) => Outside::Scripted(Arc::clone(script)),
+            None => Outside::Live(Arc::default()),
+        });
+        outside.clone()
+    }
+
+    pub(super) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+
+    /// The tenant's secret that the plugin calls this: of the channel, else of its grants.
+    pub(super) fn secret(&self, name: &str) -> Option<&(SecretName, Option<SecretVersions>)> {
+        let channel = self.subject.channel.as_ref();
+        let of_channel = channel.and_then(|channel| channel.secrets.get(name));
+        of_channel.or_else(|| self.binding.granted.secret(name))
+    }
+
+    /// Bytes of values that the plugin may keep. A test's are bounded by its own script.
+    pub(super) fn values_bytes(&self) -> Option<u64> {
+        let scripted = self.subject.script.is_some().then_some(u64::MAX);
+        self.binding.granted.values_bytes().or(scripted)
+    }
+
+    /// Where the plugin's values are, and whose they are.
+    pub(super) fn values(&self) -> (SharedValues, ValuesOwner) {
+        let owner = ValuesOwner { tenant: self.subject.tenant, plugin: self.binding.name.clone() };
+        (Arc::clone(&self.binding.shared.values), owner)
+    }
+
+    /// Where the operator would grant something, for the message of a denial.
+    pub(super) fn grants_hint(&self) -> String {
+        format!("grants/{}/{}.toml", self.subject.tenant, self.binding.name)
+    }
+
+    /// Writes a line of the host's own among those of the plugin.
+    pub(super) fn note(&mut self, line: String) {
+        self.keep_line(line);
+    }
+
+    fn keep_line(&mut self, mut line: String) {
+        // Past the limit lines are dropped, not refused: logging too much is no reason to fail a call.
+        if self.log_bytes_left == 0 {
+            return;
+        }
+        let limit = self.log_bytes_left.min(LOG_LINE_BYTES_MAX);
+        if line.len() > limit {
+            line.truncate(line.floor_char_boundary(limit));
+            line.push('…');
+        }
+        self.log_bytes_left = self.log_bytes_left.saturating_sub(line.len());
+        self.logs.push(line);
+    }
+
+    /// What is left of the call: its log lines, and what the host answered.
+    pub(super) fn into_parts(self) -> (Vec<String>, Option<Recording>) {
+        let recording = match self.outside {
+            Some(Outside::Live(recording)) => Some(std::mem::take(&mut *lock(&recording))),
+            Some(Outside::Scripted(_)) | None => None,
+        };
+        (self.logs, recording.filter(|recording| !recording.is_empty()))
     }
 }
 
@@ -118,13 +225,13 @@ pub(super) struct Budget {
 
 impl WasiView for CallState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        // No files, no environment, no arguments, no network, closed standard streams: what WASI gives
-        // without a grant is clocks and random numbers.
-        let wasi = self.wasi.get_or_insert_with(|| {
-            let mut builder = WasiCtx::builder();
-            builder.max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
-            Box::new(builder.build())
-        });
+        if self.wasi.is_none() {
+            let outside = self.outside();
+            let (granted, clock) = (&self.binding.granted, &self.binding.shared.clock);
+            self.wasi = Some(Box::new(wasi::context(granted, &outside, clock)));
+        }
+        // Made just now where there was none.
+        let wasi = self.wasi.get_or_insert_with(|| Box::new(WasiCtx::builder().build()));
         WasiCtxView { ctx: wasi, table: &mut self.table }
     }
 }
@@ -205,73 +312,14 @@ impl context::Host for CallState {
         Ok(match name.as_str() {
             "agent-id" => Some(quoted(self.subject.agent.to_string())),
             "plugin-name" => Some(quoted(self.binding.name.to_string())),
-            _ => None,
+            "principal" => self.subject.principal.as_deref().map(str::to_owned),
+            name => self.subject.channel.as_ref().and_then(|channel| match name {
+                "channel-id" => Some(quoted(channel.id.to_string())),
+                "channel-name" => Some(quoted(channel.name.to_string())),
+                "channel-url" => Some(quoted(channel.url.clone())),
+                _ => None,
+            }),
         })
-    }
-}
-
-/// A granted secret. There is no value of this type: a grants file cannot name secrets yet, so `open`
-/// always says no, and what would use a secret cannot be reached.
-pub enum GrantedSecret {}
-
-impl secrets::Host for CallState {
-    fn open(
-        &mut self,
-        _name: String,
-    ) -> wasmtime::Result<Result<Resource<GrantedSecret>, types::Failure>> {
-        Ok(Err(egress::failure("forbidden", "no secret of this name is granted to the plugin")))
-    }
-
-    fn hmac_verify(
-        &mut self,
-        key: Resource<GrantedSecret>,
-        _algorithm: String,
-        _message: Vec<u8>,
-        _signature: Vec<u8>,
-    ) -> wasmtime::Result<Result<bool, types::Failure>> {
-        match *self.table.get(&key)? {}
-    }
-
-    fn hmac_sign(
-        &mut self,
-        key: Resource<GrantedSecret>,
-        _algorithm: String,
-        _message: Vec<u8>,
-    ) -> wasmtime::Result<Result<Vec<u8>, types::Failure>> {
-        match *self.table.get(&key)? {}
-    }
-}
-
-impl secrets::HostSecret for CallState {
-    fn drop(&mut self, key: Resource<GrantedSecret>) -> wasmtime::Result<()> {
-        self.table.delete(key)?;
-        Ok(())
-    }
-}
-
-impl egress_interface::Host for CallState {
-    async fn send(
-        &mut self,
-        outgoing: egress_interface::Outgoing,
-        credential: Option<String>,
-    ) -> Result<egress_interface::Answer, types::Failure> {
-        if !self.may_send {
-            return Err(egress::failure("forbidden", "this role of a plugin has no egress"));
-        }
-        if credential.is_some() {
-            let message = "no credential of this name is granted to the plugin";
-            return Err(egress::failure("forbidden", message));
-        }
-        self.egress_requests_left = self.egress_requests_left.checked_sub(1).ok_or_else(|| {
-            egress::failure("rate-limited", "the plugin has sent as many requests as one call may")
-        })?;
-        let granted = &self.binding.granted;
-        let bounds = egress::Bounds {
-            deadline: self.deadline,
-            body_bytes_max: granted.limits().egress_bytes,
-            grants_hint: format!("grants/{}/{}.toml", self.subject.tenant, self.binding.name),
-        };
-        egress::send(granted, outgoing, &bounds).await
     }
 }
 
@@ -280,12 +328,17 @@ impl config_store::Host for CallState {
         &mut self,
         key: String,
     ) -> wasmtime::Result<Result<Option<String>, config_store::Error>> {
-        Ok(Ok(self.binding.granted.settings().get(&key).cloned()))
+        let channel = self.subject.channel.as_ref();
+        let of_channel = channel.and_then(|channel| channel.settings.get(&key));
+        Ok(Ok(of_channel.or_else(|| self.binding.granted.settings().get(&key)).cloned()))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config_store::Error>> {
-        let settings = self.binding.granted.settings().iter();
-        Ok(Ok(settings.map(|(key, value)| (key.clone(), value.clone())).collect()))
+        let mut settings = self.binding.granted.settings().clone();
+        if let Some(channel) = &self.subject.channel {
+            settings.extend(channel.settings.clone());
+        }
+        Ok(Ok(settings.into_iter().collect()))
     }
 }
 
@@ -296,18 +349,7 @@ impl logging::Host for CallState {
         context: String,
         message: String,
     ) -> wasmtime::Result<()> {
-        // Past the limit lines are dropped, not refused: logging too much is no reason to fail a call.
-        if self.log_bytes_left == 0 {
-            return Ok(());
-        }
-        let mut line = format!("{level:?} {context}: {message}");
-        let limit = self.log_bytes_left.min(LOG_LINE_BYTES_MAX);
-        if line.len() > limit {
-            line.truncate(line.floor_char_boundary(limit));
-            line.push('…');
-        }
-        self.log_bytes_left = self.log_bytes_left.saturating_sub(line.len());
-        self.logs.push(line);
+        self.keep_line(format!("{level:?} {context}: {message}"));
         Ok(())
     }
 }

@@ -110,6 +110,11 @@ impl Limiter {
         Self { memory_bytes_max, memory_bytes: 0, refused: false }
     }
 
+    /// Linear memory of the call at its largest, in bytes: memories do not shrink.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// Whether a growth was refused during this call.
     pub(super) fn refused(&self) -> bool {
         self.refused

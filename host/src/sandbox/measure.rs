@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::Store;
 
-use super::call;
+use super::call::limited_store;
 use super::host_calls::{Budget, CallState, Subject};
 use super::{Binding, PluginError, Refusal};
 
@@ -39,7 +39,7 @@ impl Binding {
         let deadline = begun + Duration::from_secs(1);
         let budget = Budget { deadline, ticks: 100, may_send: true };
         let state = CallState::new(Arc::clone(self), subject, budget);
-        let mut store: Store<CallState> = call::limited_store(self, state);
+        let mut store: Store<CallState> = limited_store(self, state);
         let made = Instant::now();
         let instance = self.loaded.pre.instantiate_async(&mut store).await.map_err(host)?;
         let instantiated = Instant::now();

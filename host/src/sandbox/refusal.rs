@@ -64,6 +64,13 @@ pub enum Refusal {
         /// The role's interface.
         role: &'static str,
     },
+    /// It failed too often and is cut off for a while.
+    Quarantined {
+        /// What its last failure was.
+        reason: String,
+        /// When it is tried again, in milliseconds from now.
+        retry_after_ms: u64,
+    },
     /// As many calls are in flight as it, its tenant or the gateway may have.
     Busy,
     /// The gateway itself failed.
@@ -71,6 +78,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every word that [`Refusal::code`] gives.
+    pub const CODES: [&'static str; 10] = [
+        "trapped", "out-of-memory", "out-of-cpu-time", "deadline", "output-too-large", "malformed",
+        "no-such-role", "quarantined", "busy", "host",
+    ];
+
     /// A word for metrics and traces.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -82,6 +95,7 @@ impl Refusal {
             Self::OutputTooLarge { .. } => "output-too-large",
             Self::Malformed(_) => "malformed",
             Self::NoSuchRole { .. } => "no-such-role",
+            Self::Quarantined { .. } => "quarantined",
             Self::Busy => "busy",
             Self::Host(_) => "host",
         }
@@ -97,7 +111,8 @@ impl Refusal {
             | Self::Deadline { .. }
             | Self::OutputTooLarge { .. }
             | Self::Malformed(_)
-            | Self::NoSuchRole { .. } => Fault::Guest,
+            | Self::NoSuchRole { .. }
+            | Self::Quarantined { .. } => Fault::Guest,
             Self::Busy | Self::Host(_) => Fault::Host,
         }
     }
@@ -125,6 +140,12 @@ impl fmt::Display for Refusal {
             }
             Self::Malformed(what) => write!(f, "it broke the interface: {what}"),
             Self::NoSuchRole { role } => write!(f, "it does not export {role}"),
+            Self::Quarantined { reason, .. } => {
+                write!(
+                    f,
+                    "it is cut off for a while because it kept failing; the last time, {reason}"
+                )
+            }
             Self::Busy => f.write_str("it has as many calls in flight as there may be"),
             Self::Host(what) => write!(f, "the gateway could not run it: {what}"),
         }

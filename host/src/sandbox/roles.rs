@@ -19,9 +19,9 @@ pub(super) struct Roles {
     pub(super) mapper: Option<exports::payload_mapper::GuestIndices>,
     pub(super) getter: Option<exports::response_getter::GuestIndices>,
     pub(super) toolbox: Option<exports::toolbox::GuestIndices>,
-    verifier: bool,
-    replier: bool,
-    about: bool,
+    pub(super) verifier: Option<exports::verifier::GuestIndices>,
+    pub(super) replier: Option<exports::replier::GuestIndices>,
+    pub(super) about: Option<exports::about::GuestIndices>,
 }
 
 impl Roles {
@@ -34,9 +34,9 @@ impl Roles {
             mapper: exports::payload_mapper::GuestIndices::new(pre).ok(),
             getter: exports::response_getter::GuestIndices::new(pre).ok(),
             toolbox: exports::toolbox::GuestIndices::new(pre).ok(),
-            verifier: exports::verifier::GuestIndices::new(pre).is_ok(),
-            replier: exports::replier::GuestIndices::new(pre).is_ok(),
-            about: exports::about::GuestIndices::new(pre).is_ok(),
+            verifier: exports::verifier::GuestIndices::new(pre).ok(),
+            replier: exports::replier::GuestIndices::new(pre).ok(),
+            about: exports::about::GuestIndices::new(pre).ok(),
         };
         if roles.names().is_empty() {
             return Err(LoadError::NoRole(describe_missing(exported)));
@@ -46,12 +46,12 @@ impl Roles {
 
     pub(super) fn names(&self) -> Vec<&'static str> {
         [
-            ("verifier", self.verifier),
+            ("verifier", self.verifier.is_some()),
             ("payload-mapper", self.mapper.is_some()),
             ("response-getter", self.getter.is_some()),
-            ("replier", self.replier),
+            ("replier", self.replier.is_some()),
             ("toolbox", self.toolbox.is_some()),
-            ("about", self.about),
+            ("about", self.about.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, has)| has.then_some(name))
@@ -76,7 +76,10 @@ pub(super) fn asked(component: &Component, engine: &Engine) -> Asked {
     let mut asked = Asked::default();
     for (name, _) in ty.imports(engine) {
         asked.egress |= name.starts_with("wardgate:plugin/egress@");
+        asked.secrets |= name.starts_with("wardgate:plugin/secrets@");
         asked.settings |= name.starts_with("wasi:config/store@");
+        asked.values |= name.starts_with("wasi:keyvalue/");
+        asked.folder |= name.starts_with("wasi:filesystem/");
     }
     asked
 }

@@ -10,11 +10,12 @@
 //! | [`getter`] | [`getter::Guest`] | [`export_getter!`] | once for each answer that asks for a value |
 //! | [`replier`] | [`replier::Guest`] | [`export_replier!`] | once for each answer |
 //! | [`toolbox`] | [`toolbox::Guest`] | [`export_toolbox!`] | for the list of tools, then for each tool call |
+//! | [`about`] | [`about::Guest`] | [`export_about!`] | when settings are about to take effect |
 //!
 //! **Every call gets an instance of its own**, which is dropped afterwards: a `static` is fresh in each
 //! call, nothing is left over from another tenant, and memory need not be freed. What a call is about
 //! is therefore not passed but asked for: [`request`], [`task`], [`context`], [`config`]. Further doors
-//! are [`secrets`], [`egress`] and [`logging`]. A plugin that names none of a module's functions does
+//! are [`secrets`], [`egress`], [`keyvalue`] and [`logging`]. A plugin that names none of a module's functions does
 //! not import it, and what it does not import the operator need not grant.
 //!
 //! # A complete plugin
@@ -76,6 +77,7 @@ mod bindings {
 pub use bindings::wardgate::plugin::types::{Failure, Field, HttpReply, Json};
 pub use bindings::wardgate::plugin::{context, egress, request, secrets, task};
 pub use bindings::wasi::config::store as config;
+pub use bindings::wasi::keyvalue;
 pub use bindings::wasi::logging::logging;
 pub use path::{DotPath, InvalidPath};
-pub use roles::{getter, mapper, replier, toolbox, verifier};
+pub use roles::{about, getter, mapper, replier, toolbox, verifier};

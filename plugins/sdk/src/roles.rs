@@ -25,6 +25,8 @@ macro_rules! role {
                         "wardgate:plugin/egress@0.1.0": crate::bindings::wardgate::plugin::egress,
                         "wasi:config/store@0.2.0-rc.1": crate::bindings::wasi::config::store,
                         "wasi:logging/logging@0.1.0-draft": crate::bindings::wasi::logging::logging,
+                        "wasi:keyvalue/store@0.2.0-draft": crate::bindings::wasi::keyvalue::store,
+                        "wasi:keyvalue/atomics@0.2.0-draft": crate::bindings::wasi::keyvalue::atomics,
                     },
                     pub_export_macro: true,
                 });
@@ -54,6 +56,11 @@ role! {
 role! {
     /// Tools that an agent may call. Exported by [`export_toolbox!`](crate::export_toolbox).
     toolbox, "tools", toolbox
+}
+
+role! {
+    /// Says what settings the plugin takes. Exported by [`export_about!`](crate::export_about).
+    about, "describes", about
 }
 
 /// Exports a type that implements [`verifier::Guest`] as the plugin's verifier.
@@ -93,6 +100,14 @@ macro_rules! export_replier {
 macro_rules! export_toolbox {
     ($plugin:ident) => {
         $crate::export_role!($plugin as toolbox);
+    };
+}
+
+/// Exports a type that implements [`about::Guest`] as what the plugin says of itself.
+#[macro_export]
+macro_rules! export_about {
+    ($plugin:ident) => {
+        $crate::export_role!($plugin as about);
     };
 }
 
@@ -207,5 +222,24 @@ impl toolbox::Tool {
     pub fn with_annotations(mut self, annotations: impl Into<Json>) -> Self {
         self.annotations = Some(annotations.into());
         self
+    }
+}
+
+impl verifier::Principal {
+    /// Somebody whom the sender did not name.
+    pub fn anonymous() -> Self {
+        Self { id: None, attributes: None, extra: None }
+    }
+
+    /// Somebody of whom the sender gave an id.
+    pub fn named(id: impl Into<String>) -> Self {
+        Self { id: Some(id.into()), ..Self::anonymous() }
+    }
+}
+
+impl about::Diagnostic {
+    /// Something wrong with the setting at this RFC 6901 pointer.
+    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into(), extra: None }
     }
 }

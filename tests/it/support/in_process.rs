@@ -55,7 +55,7 @@ impl InProcess {
             let subject = Subject { request: Some(Arc::clone(&request)), ..self.subject() };
             let called =
                 self.mapper.map_payload(subject, Some(Value::from(spec).to_string())).await;
-            let Mapped::Run { mut params, context: None } = called.value.unwrap() else {
+            let Mapped::Run { mut params, context: None, .. } = called.value.unwrap() else {
                 panic!("the bundled mapper maps, and does nothing else");
             };
             for target in &MAPPABLE[..paths.len()] {
@@ -85,8 +85,7 @@ impl InProcess {
     }
 
     fn subject(&self) -> Subject {
-        let request_id = RequestId::next();
-        Subject { request_id, tenant: self.tenant, agent: self.agent, request: None, task: None }
+        Subject::of(self.tenant, self.agent, RequestId::next())
     }
 }
 

@@ -16,11 +16,18 @@ wasmtime::component::bindgen!({
     world: "wardgate:plugin/plugin",
     imports: {
         "wardgate:plugin/egress.send": async,
+        "wasi:keyvalue/store.[method]bucket.get": async | trappable,
+        "wasi:keyvalue/store.[method]bucket.set": async | trappable,
+        "wasi:keyvalue/store.[method]bucket.delete": async | trappable,
+        "wasi:keyvalue/store.[method]bucket.exists": async | trappable,
+        "wasi:keyvalue/store.[method]bucket.list-keys": async | trappable,
+        "wasi:keyvalue/atomics.increment": async | trappable,
         default: trappable,
     },
     exports: { default: async },
     with: {
-        "wardgate:plugin/secrets.secret": crate::sandbox::host_calls::GrantedSecret,
+        "wardgate:plugin/secrets.secret": crate::sandbox::secrets::GrantedSecret,
+        "wasi:keyvalue/store.bucket": crate::sandbox::values::Bucket,
     },
     require_store_data_send: true,
 });

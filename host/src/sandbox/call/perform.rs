@@ -1,0 +1,187 @@
+//! One call on its way through the guest: instantiated, run, measured, and cut off when its time is up.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use wasmtime::{Store, Trap, UpdateDeadline};
+
+use super::super::Binding;
+use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
+use super::super::bindings::v0_1::wardgate::plugin::types;
+use super::super::host_calls::CallState;
+use super::super::refusal::Refusal;
+
+/// The resource tables and component handles of one instance.
+const HANDLES_MAX: usize = 1_024;
+
+/// What a guest is asked.
+pub(super) enum Ask {
+    Verify,
+    Map { spec: Option<String> },
+    Get { path: String },
+    Reply,
+    Deliver,
+    ListTools,
+    CallTool { name: String, arguments: String },
+    Schema,
+    Check { settings: String },
+}
+
+/// What it tells.
+pub(super) enum Told {
+    Principal(exports::verifier::Principal),
+    Mapped(exports::payload_mapper::Mapped),
+    Value(Option<String>),
+    Reply(types::HttpReply),
+    Delivered,
+    Tools(Vec<exports::toolbox::Tool>),
+    Json(String),
+    Diagnostics(Vec<exports::about::Diagnostic>),
+}
+
+/// How a guest ended.
+pub(super) enum Ended {
+    /// By itself, or because the host stopped it.
+    Ran(wasmtime::Result<Result<Told, types::Failure>>),
+    /// It still ran when its time was up.
+    Elapsed,
+}
+
+pub(super) type Performance = (Ended, CallState);
+
+/// Instantiates and runs, until it ends or its time is up. The store is dropped in here, with everything
+/// the guest had.
+pub(super) async fn perform(binding: Arc<Binding>, state: CallState, ask: Ask) -> Performance {
+    let deadline = state.deadline;
+    let mut store = limited_store(&binding, state);
+    let mut cpu = Duration::ZERO;
+    let ended = {
+        let work = Measured { work: pin!(invoke(&binding, &mut store, ask)), cpu: &mut cpu };
+        within(deadline, work).await
+    };
+    let mut state = store.into_data();
+    state.cpu = cpu;
+    (ended.map_or(Ended::Elapsed, Ended::Ran), state)
+}
+
+/// Runs until the deadline. Epochs do not stop a guest that waits in a host call, so this does. Most
+/// calls end at the first poll; a timer is made for the others only, and where they go on.
+async fn within<T>(deadline: std::time::Instant, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+    if let Poll::Ready(done) = first {
+        return Some(done);
+    }
+    let mut moved = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut moved, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    tokio::time::timeout_at(deadline.into(), work).await.ok()
+}
+
+/// Adds up the computing time of the thread while the work is polled.
+struct Measured<'a, F> {
+    work: Pin<&'a mut F>,
+    cpu: &'a mut Duration,
+}
+
+impl<F: Future> Future for Measured<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let begun = thread_time();
+        let polled = self.work.as_mut().poll(context);
+        *self.cpu += thread_time().saturating_sub(begun);
+        polled
+    }
+}
+
+/// The computing time of this thread so far.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
+/// A store with every limit of the binding in force.
+pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> Store<CallState> {
+    let mut store = Store::new(&binding.shared.engine, state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(binding.granted.limits().output_bytes);
+    store.set_max_component_handles(HANDLES_MAX);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut store| {
+        let state = store.data_mut();
+        match state.ticks_left.checked_sub(1) {
+            Some(left) => {
+                state.ticks_left = left;
+                Ok(UpdateDeadline::Yield(1))
+            }
+            None => Ok(UpdateDeadline::Interrupt),
+        }
+    });
+    store
+}
+
+async fn invoke(
+    binding: &Binding,
+    store: &mut Store<CallState>,
+    ask: Ask,
+) -> wasmtime::Result<Result<Told, types::Failure>> {
+    let instance = binding.loaded.pre.instantiate_async(&mut *store).await?;
+    let roles = &binding.loaded.roles;
+    // Whoever asks has looked that the role is there.
+    let missing = || wasmtime::Error::msg("the role is missing");
+    macro_rules! role {
+        ($role:ident) => {
+            roles.$role.as_ref().ok_or_else(missing)?.load(&mut *store, &instance)?
+        };
+    }
+    Ok(match ask {
+        Ask::Verify => role!(verifier).call_verify(store).await?.map(Told::Principal),
+        Ask::Map { spec } => {
+            role!(mapper).call_map_payload(store, spec.as_ref()).await?.map(Told::Mapped)
+        }
+        Ask::Get { path } => role!(getter).call_get_value(store, &path).await?.map(Told::Value),
+        Ask::Reply => role!(replier).call_reply(store).await?.map(Told::Reply),
+        Ask::Deliver => role!(replier).call_deliver(store).await?.map(|()| Told::Delivered),
+        Ask::ListTools => role!(toolbox).call_list_tools(store).await?.map(Told::Tools),
+        Ask::CallTool { name, arguments } => {
+            role!(toolbox).call_call_tool(store, &name, &arguments).await?.map(Told::Json)
+        }
+        Ask::Schema => Ok(Told::Json(role!(about).call_config_schema(store).await?)),
+        Ask::Check { settings } => {
+            Ok(Told::Diagnostics(role!(about).call_check_config(store, &settings).await?))
+        }
+    })
+}
+
+pub(super) fn refusal_of(error: &wasmtime::Error, output_bytes: usize, cpu: Duration) -> Refusal {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => return Refusal::OutOfCpuTime { granted_ms: super::millis(cpu) },
+        Some(trap) => {
+            let text = trap.to_string();
+            return Refusal::Trapped(text.trim_start_matches("wasm trap: ").to_owned());
+        }
+        None => {}
+    }
+    if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() {
+        return Refusal::Trapped("it exited".to_owned());
+    }
+    if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+        return Refusal::Busy;
+    }
+    let text = format!("{error:#}");
+    // wasmtime gives this error no public type; a test holds its text.
+    if text.contains("fuel allocated for hostcalls has been exhausted") {
+        return Refusal::OutputTooLarge { granted_bytes: output_bytes };
+    }
+    Refusal::Malformed(text.chars().take(200).collect())
+}

@@ -1,0 +1,148 @@
+//! One allowed direction of egress: scheme, host, port, method and path, and what may go along.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use url::{Host, Url};
+
+use super::GrantsError;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EgressRuleFile {
+    host: String,
+    #[serde(default = "https")]
+    scheme: String,
+    port: Option<u16>,
+    #[serde(default = "get")]
+    methods: BTreeSet<String>,
+    #[serde(default = "slash")]
+    path: String,
+    #[serde(default)]
+    networks: Vec<IpNet>,
+    #[serde(default)]
+    credentials: BTreeSet<String>,
+}
+
+fn https() -> String {
+    "https".to_owned()
+}
+
+fn get() -> BTreeSet<String> {
+    BTreeSet::from(["GET".to_owned()])
+}
+
+fn slash() -> String {
+    "/".to_owned()
+}
+
+/// One allowed direction of egress.
+#[derive(Debug, Clone)]
+pub(in crate::sandbox) struct EgressRule {
+    scheme: String,
+    host: HostRule,
+    port: u16,
+    methods: BTreeSet<String>,
+    path: String,
+    networks: Vec<IpNet>,
+    credentials: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone)]
+enum HostRule {
+    Exact(Host<String>),
+    /// Exactly one more label in front of this.
+    OneLabelUnder(String),
+}
+
+impl EgressRule {
+    pub(super) fn parse(file: EgressRuleFile) -> Result<Self, GrantsError> {
+        let wrong = |what: String| GrantsError(what);
+        let default_port = match file.scheme.as_str() {
+            "https" => 443,
+            "http" => 80,
+            other => return Err(wrong(format!("egress scheme {other:?} is not http or https"))),
+        };
+        let host = match file.host.strip_prefix("*.") {
+            // A bare `*` or `*.com` would allow everybody; the parent needs a dot of its own.
+            Some(parent) if parent.contains('.') && !parent.contains('*') => {
+                HostRule::OneLabelUnder(parent.to_ascii_lowercase())
+            }
+            None if !file.host.contains('*') => {
+                HostRule::Exact(Host::parse(&file.host).map_err(|error| {
+                    let host = &file.host;
+                    wrong(format!("egress host {host:?} is no host name or address: {error}"))
+                })?)
+            }
+            _ => return Err(wrong(format!("egress host {:?} allows too much", file.host))),
+        };
+        if !file.path.starts_with('/') {
+            return Err(wrong(format!("egress path {:?} does not begin with /", file.path)));
+        }
+        if let Some(method) = file.methods.iter().find(|m| m.to_ascii_uppercase() != **m) {
+            return Err(wrong(format!("egress method {method:?} is not in upper case")));
+        }
+        Ok(Self {
+            scheme: file.scheme,
+            host,
+            port: file.port.unwrap_or(default_port),
+            methods: file.methods,
+            path: file.path,
+            networks: file.networks,
+            credentials: file.credentials,
+        })
+    }
+
+    pub(super) fn allows(&self, method: &str, url: &Url) -> bool {
+        url.scheme() == self.scheme
+            && url.port_or_known_default() == Some(self.port)
+            && self.methods.contains(method)
+            && self.allows_host(url)
+            && self.allows_path(url.path())
+    }
+
+    fn allows_host(&self, url: &Url) -> bool {
+        match (&self.host, url.host()) {
+            (HostRule::Exact(allowed), Some(host)) => *allowed == host.to_owned(),
+            (HostRule::OneLabelUnder(parent), Some(Host::Domain(host))) => host
+                .strip_suffix(parent.as_str())
+                .and_then(|front| front.strip_suffix('.'))
+                .is_some_and(|label| !label.is_empty() && !label.contains('.')),
+            _ => false,
+        }
+    }
+
+    fn allows_path(&self, path: &str) -> bool {
+        if self.path == "/" {
+            return true;
+        }
+        // The URL parser has resolved plain dot segments. Encoded slashes, backslashes and dots are
+        // resolved by some servers only after our check, so below a path they are refused.
+        let lower = path.to_ascii_lowercase();
+        if ["%2f", "%5c", "%2e", "\\"].iter().any(|trick| lower.contains(trick)) {
+            return false;
+        }
+        match path.strip_prefix(self.path.as_str()) {
+            Some(rest) => rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/'),
+            None => false,
+        }
+    }
+
+    /// Whether this credential may go along with what the rule allows.
+    #[must_use]
+    pub(in crate::sandbox) fn lets_along(&self, credential: &str) -> bool {
+        self.credentials.contains(credential)
+    }
+
+    /// The credentials that may go along.
+    pub(super) fn credentials(&self) -> impl Iterator<Item = &str> {
+        self.credentials.iter().map(String::as_str)
+    }
+
+    /// Whether the operator named a network that holds this address.
+    #[must_use]
+    pub(in crate::sandbox) fn names_network_of(&self, address: std::net::IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&address))
+    }
+}

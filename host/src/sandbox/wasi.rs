@@ -1,0 +1,115 @@
+//! What WASI shows a plugin: clocks, random numbers, and a folder where one is granted. No environment,
+//! no arguments, no network, closed standard streams.
+
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, HostWallClock, WasiCtx};
+
+use super::grants::{Clocks, FolderAccess, Granted, Random};
+use super::journal::{Answered, Outside, lock};
+use crate::clock::Clock;
+
+/// Largest random buffer a guest may ask for at once, in bytes.
+const RANDOM_BYTES_MAX: u64 = 64 << 10;
+
+/// Where a granted folder is, for the guest.
+const FOLDER: &str = "/data";
+
+/// What WASI shows the plugin of this call.
+pub(super) fn context(granted: &Granted, outside: &Outside, clock: &Clock) -> WasiCtx {
+    let mut builder = WasiCtx::builder();
+    builder.max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
+    let frozen = granted.clocks() == Clocks::Frozen;
+    let wall = WallClock {
+        outside: outside.clone(),
+        clock: clock.clone(),
+        frozen: frozen.then(|| nanos_of(clock)),
+    };
+    let monotonic = Monotonic { outside: outside.clone(), begun: Instant::now(), frozen };
+    builder.wall_clock(wall).monotonic_clock(monotonic);
+    let seed = seed(granted, outside);
+    builder
+        .secure_random(StdRng::from_seed(seed))
+        .insecure_random(StdRng::from_seed(seed))
+        .insecure_random_seed(u128::from_le_bytes(*seed.first_chunk().unwrap_or(&[0; 16])));
+    // A scripted call is about what the plugin makes of its answers; files are not in the script.
+    if let (Some(folder), Outside::Live(_)) = (granted.folder(), outside) {
+        let access = match folder.access {
+            FolderAccess::Read => FsPerms::ReadOnly,
+            FolderAccess::ReadWrite => FsPerms::ReadWrite,
+        };
+        if let Err(error) = builder.preopened_dir(&folder.path, FOLDER, access) {
+            let path = folder.path.display();
+            tracing::warn!(%path, %error, "the folder that a plugin is granted cannot be opened");
+        }
+    }
+    builder.build()
+}
+
+fn seed(granted: &Granted, outside: &Outside) -> [u8; 32] {
+    if let Outside::Scripted(script) = outside {
+        return lock(script).seed;
+    }
+    let mut seed = [0; 32];
+    if granted.random() == Random::Live
+        && let Err(error) = getrandom::fill(&mut seed)
+    {
+        tracing::error!(%error, "the operating system has no randomness to give");
+    }
+    outside.record(|| Answered::Random { seed: hex::encode(seed) });
+    seed
+}
+
+fn nanos_of(clock: &Clock) -> u64 {
+    u64::try_from(clock.now().micros()).unwrap_or_default().saturating_mul(1_000)
+}
+
+struct WallClock {
+    outside: Outside,
+    clock: Clock,
+    frozen: Option<u64>,
+}
+
+impl HostWallClock for WallClock {
+    fn resolution(&self) -> Duration {
+        Duration::from_micros(1)
+    }
+
+    fn now(&self) -> Duration {
+        let nanos = match &self.outside {
+            Outside::Scripted(script) => lock(script).wall_nanos(),
+            Outside::Live(_) => {
+                let nanos = self.frozen.unwrap_or_else(|| nanos_of(&self.clock));
+                self.outside.record(|| Answered::WallClock { nanos });
+                nanos
+            }
+        };
+        Duration::from_nanos(nanos)
+    }
+}
+
+struct Monotonic {
+    outside: Outside,
+    begun: Instant,
+    frozen: bool,
+}
+
+impl HostMonotonicClock for Monotonic {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        match &self.outside {
+            Outside::Scripted(script) => lock(script).monotonic_nanos(),
+            Outside::Live(_) => {
+                let passed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let nanos = if self.frozen { 0 } else { passed };
+                self.outside.record(|| Answered::Monotonic { nanos });
+                nanos
+            }
+        }
+    }
+}
