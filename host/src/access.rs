@@ -1,5 +1,6 @@
 //! Who calls. A [`Caller`] is proof of access: only this module makes one.
 
+pub mod channels;
 pub mod webhooks;
 
 use std::sync::Arc;

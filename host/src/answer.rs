@@ -72,6 +72,16 @@ pub async fn shape(
     }
 }
 
+/// What a plugin is called about where it is called about a task: the task as its caller would see it.
+#[must_use]
+pub fn about_task(agent: &Agent, task: &Task, request_id: RequestId) -> Subject {
+    let whole = serde_json::to_string(&TaskAnswer::of(task, false)).unwrap_or_default();
+    Subject {
+        task: Payload::parse(whole.into()).ok().map(Arc::new),
+        ..Subject::of(agent.tenant, agent.id, request_id)
+    }
+}
+
 /// JSON text as JSON; a text that is none as a string.
 fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())

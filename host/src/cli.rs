@@ -2,6 +2,7 @@
 
 mod agent;
 mod api;
+mod channel;
 mod key;
 mod plugin;
 mod serve;
@@ -58,6 +59,9 @@ enum Command {
     /// Show, rotate and revoke the URLs of agents' own webhooks.
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    /// Apply channels from files: URLs that providers send their webhooks to.
+    #[command(subcommand)]
+    Channel(channel::Channel),
     /// Install plugins, list and remove them.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
@@ -95,6 +99,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<()> {
         Command::Key(key) => key.run(&settings).await,
         Command::Agent(agent) => agent.run(&settings).await,
         Command::Webhook(webhook) => webhook.run(&settings).await,
+        Command::Channel(channel) => channel.run(&settings).await,
         Command::Plugin(plugin) => plugin.run(&settings).await,
         Command::Task(task) => task.run(&settings).await,
         Command::Openapi => print(&crate::http::openapi::text(&crate::http::document())),

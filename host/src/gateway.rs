@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::access::channels::Channels;
 use crate::access::webhooks::Webhooks;
 use crate::agent::Runner;
 use crate::agent::model::Models;
@@ -24,7 +25,7 @@ use crate::http::streams::Streams;
 use crate::http::{Handles, router};
 use crate::ids::{PluginName, TenantId};
 use crate::plugins::{self, KeptValues, Plugins};
-use crate::queue::{self, Queue, Workers};
+use crate::queue::{self, Deliveries, Queue, Workers};
 use crate::sandbox::{PoolSize, QuarantineSettings, Sandbox, SandboxSettings, Surroundings};
 use crate::secrets::{DerivedKey, HostKey, PlainSecret};
 use crate::settings::Settings;
@@ -96,6 +97,7 @@ impl DataFolder {
             queue: Queue::new(self.store.clone()),
             store: self.store.clone(),
             webhooks: self.webhooks(),
+            channels: Channels::new(self.store.clone(), self.vault(), &public_url),
             models: settings.models.keys().cloned().collect(),
             public_url,
             clock: self.clock.clone(),
@@ -209,7 +211,12 @@ impl Gateway {
             clock: folder.clock.clone(),
             limits: settings.agent.clone(),
         };
-        let workers = queue::start(&handles.queue, runner, settings.queue.clone());
+        let deliveries = Deliveries {
+            store: store.clone(),
+            plugins: handles.plugins.clone(),
+            channels: handles.channels.clone(),
+        };
+        let workers = queue::start(&handles.queue, runner, deliveries, settings.queue.clone());
         let handles = Arc::new(handles);
         Ok(Self { handles, settings, store, workers, _lock: lock })
     }

@@ -6,6 +6,7 @@
 //! | `agent_webhook` | `/api/webhooks/agents/{token}` (DocsGPT) |
 //! | `webhook_url` | `/api/agent_webhook` (DocsGPT) |
 //! | `task_status` | `GET /api/task_status` (DocsGPT) |
+//! | `hooks` | `/hooks/{channel}` |
 //! | `rest` | `/v1/…`, the same without a prefix, and the names of xpander's SDK |
 //! | `admin` | `/admin/…` |
 //! | `openapi` | `/openapi.json` and `/docs` |
@@ -18,6 +19,7 @@ mod body;
 mod error;
 mod extract;
 mod health;
+mod hooks;
 mod launch;
 mod layers;
 pub mod openapi;
@@ -42,6 +44,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::Access;
+use crate::access::channels::Channels;
 use crate::access::webhooks::Webhooks;
 use crate::clock::Clock;
 use crate::plugins::Plugins;
@@ -65,6 +68,8 @@ pub struct Handles {
     pub store: Store,
     /// Tokens of agents' own webhooks.
     pub webhooks: Webhooks,
+    /// Where providers' webhooks come in.
+    pub channels: Channels,
     /// Names of the models that agents may have, besides `offline`.
     pub models: Vec<String>,
     /// The base of URLs that are handed out, without a slash at its end.
@@ -120,6 +125,7 @@ fn routes() -> (Router<Arc<Handles>>, Router<Arc<Handles>>, OpenApi) {
             agent_webhook::receive_query,
             agent_webhook::refuse_head
         ))
+        .routes(routes!(hooks::receive, hooks::receive_query, hooks::refuse_head))
         .routes(routes!(webhook_url::read, webhook_url::revoke))
         .routes(routes!(webhook_url::rotate))
         .routes(routes!(task_status::read))

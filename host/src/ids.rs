@@ -269,6 +269,28 @@ text_id!(
     }
 );
 
+impl IdempotencyKey {
+    /// The key of a provider's delivery by a channel. No caller can send one like it: it holds a space.
+    #[must_use]
+    pub fn of_delivery(channel: ChannelId, delivery: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(channel.as_bytes()).update(delivery.as_bytes());
+        Self(format!("delivery {}", hasher.finalize().to_hex()).into())
+    }
+
+    /// The key that was stored as this.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether it was made by [`Self::of_delivery`].
+    #[must_use]
+    pub fn is_of_delivery(&self) -> bool {
+        self.0.starts_with("delivery ")
+    }
+}
+
 impl Name {
     /// A name that is written down in the code.
     #[must_use]

@@ -3,6 +3,7 @@
 
 mod arrival;
 mod body;
+mod channel;
 mod cloud_event;
 pub mod invocation;
 mod params;
@@ -14,13 +15,13 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::access::Caller;
-use crate::call::Payload;
+use crate::call::{IncomingCall, Payload};
 use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
-use crate::sandbox::{Cost, Mapped, PluginError, ReplyNow, Subject};
+use crate::sandbox::{ChannelFacts, Cost, Mapped, PluginError, ReplyNow, Subject};
 use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, User};
-pub use arrival::{Arrival, RequestParts};
+pub use arrival::{Arrival, RequestParts, again};
 use params::{MAPPABLE, Sources};
 pub use prefer::Prefer;
 
@@ -99,6 +100,21 @@ pub struct AgentCall {
     pub source: &'static str,
     /// For logs and plugins.
     pub request_id: RequestId,
+    /// The request itself, without credentials; kept with the task.
+    pub request: Arc<IncomingCall>,
+    /// How it came in, where that was by a channel.
+    pub channel: Option<ByChannel>,
+}
+
+/// What is known of a request that came in by a channel.
+#[derive(Debug, Clone)]
+pub struct ByChannel {
+    /// The channel.
+    pub facts: Arc<ChannelFacts>,
+    /// What its verifier said of the caller, as JSON.
+    pub principal: Option<Arc<str>>,
+    /// Whether its replier is to deliver the answer.
+    pub deliver: bool,
 }
 
 /// What a request comes to.
@@ -158,6 +174,8 @@ pub async fn resolve(
         user_tokens: arrival.user_tokens.clone(),
         source: "webhook",
         request_id: arrival.request_id,
+        request: Arc::clone(&arrival.incoming),
+        channel: None,
     })))
 }
 
@@ -198,13 +216,18 @@ pub async fn resolve_agent_webhook(
         user_tokens: arrival.user_tokens.clone(),
         source: "webhook",
         request_id: arrival.request_id,
+        request: Arc::clone(&arrival.incoming),
+        channel: None,
     })))
 }
+
+pub use channel::resolve_channel;
 
 #[derive(Debug, Default)]
 struct Mapping {
     params: Vec<(String, String)>,
     context: Option<Payload>,
+    delivery_id: Option<String>,
     trace: Option<String>,
 }
 
@@ -226,17 +249,27 @@ async fn map(
         None if spec.is_some() => default_mapper(),
         None => return Ok(MappingResult::Mapped(Mapping::default())),
     };
-    let binding = plugins.binding(caller.tenant(), &name).await?;
     let subject = Subject {
         request: Some(Arc::clone(&arrival.incoming)),
         ..Subject::of(caller.tenant(), caller.agent().id, arrival.request_id)
     };
+    map_with(plugins, &name, subject, spec).await
+}
+
+/// Asks this mapper.
+async fn map_with(
+    plugins: &Plugins,
+    name: &PluginName,
+    subject: Subject,
+    spec: Option<String>,
+) -> Result<MappingResult, IntakeError> {
+    let binding = plugins.binding(subject.tenant, name).await?;
     let called = binding.map_payload(subject, spec).await;
     let plugin_error = |error| IntakeError::Plugin(name.clone(), error);
-    let (params, context) = match called.value.map_err(plugin_error)? {
+    let (params, context, delivery_id) = match called.value.map_err(plugin_error)? {
         Mapped::Ignore => return Ok(MappingResult::Answered(Resolved::Ignore)),
         Mapped::Reply(reply) => return Ok(MappingResult::Answered(Resolved::Reply(reply))),
-        Mapped::Run { params, context, delivery_id: _ } => (params, context),
+        Mapped::Run { params, context, delivery_id } => (params, context, delivery_id),
     };
     if let Some((target, _)) = params.iter().find(|(name, _)| !MAPPABLE.contains(&name.as_str())) {
         let shown: String = target.chars().take(40).collect();
@@ -245,14 +278,14 @@ async fn map(
         return Err(plugin_error(PluginError::Refusal(refusal)));
     }
     let trace = MappingTrace {
-        plugin: &name,
+        plugin: name,
         digest: binding.digest_text(),
         cost: called.cost,
         params: &params,
         logs: &called.logs,
     };
     let trace = serde_json::to_string(&trace).ok();
-    Ok(MappingResult::Mapped(Mapping { params, context, trace }))
+    Ok(MappingResult::Mapped(Mapping { params, context, delivery_id, trace }))
 }
 
 /// What the trace keeps of a mapping.

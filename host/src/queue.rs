@@ -1,6 +1,7 @@
 //! From a stored task to a finished one. One path: a synchronous caller waits for the same task that an
 //! asynchronous one would poll.
 
+mod delivery;
 mod lease;
 mod watching;
 
@@ -20,6 +21,7 @@ use crate::store::{Store, StoreError};
 use crate::tasks::{Accepted, Claimed, EndStatus, NewTask, Outcome, Task};
 use crate::trace::log::{Log, Moment};
 use crate::trace::{Event, Step};
+pub use delivery::Deliveries;
 use lease::{Lease, Leases};
 pub use watching::Follower;
 use watching::{Running, Watching};
@@ -55,6 +57,8 @@ pub struct Queue {
     /// Held while tasks are claimed, until their runs have begun: whoever has it knows that every task
     /// that this process has claimed is among those that it watches.
     claiming: Arc<Mutex<()>>,
+    /// Somebody's answer may have to be delivered.
+    ended: Arc<Notify>,
     /// In memory only: they must be in no store (CONTRACT X8).
     tokens: Cache<TaskId, UserTokens>,
 }
@@ -76,6 +80,7 @@ impl Queue {
             wake: Arc::default(),
             watching: Watching::default(),
             claiming: Arc::default(),
+            ended: Arc::default(),
             tokens,
         }
     }
@@ -132,6 +137,7 @@ impl Queue {
             drop(self.claiming.lock().await);
             self.watching.stop(id, &outcome);
             self.watching.ended(id);
+            self.ended.notify_one();
             self.tokens.invalidate(&id);
         }
         self.store.task(tenant, id).await
@@ -179,9 +185,14 @@ struct Shop {
     settings: QueueSettings,
 }
 
-/// Starts workers for a queue.
+/// Starts workers for a queue, and what delivers its answers.
 #[must_use]
-pub fn start(queue: &Queue, runner: Runner, settings: QueueSettings) -> Workers {
+pub fn start(
+    queue: &Queue,
+    runner: Runner,
+    deliveries: Deliveries,
+    settings: QueueSettings,
+) -> Workers {
     let store = queue.store.clone();
     let leases = Leases::new(store.clone(), settings.lease);
     let stop_running = CancellationToken::new();
@@ -197,7 +208,10 @@ pub fn start(queue: &Queue, runner: Runner, settings: QueueSettings) -> Workers 
     let stop = workers.stop_claiming.clone();
     let claiming = claim(shop.clone(), Arc::clone(&queue.wake), workers.runs.clone(), stop.clone());
     workers.claims.spawn(claiming);
-    workers.loops.spawn(shop.leases.clone().keep(stop));
+    workers.loops.spawn(shop.leases.clone().keep(stop.clone()));
+    let (wake, tries, cut) =
+        (Arc::clone(&queue.ended), workers.runs.clone(), workers.stop_running.clone());
+    workers.claims.spawn(deliveries.serve(wake, tries, stop, cut));
     workers
 }
 
@@ -297,6 +311,7 @@ async fn run(shop: Shop, claimed: Claimed, running: Running, _room: OwnedSemapho
     }
     shop.queue.tokens.invalidate(&task.id);
     shop.queue.watching.ended(task.id);
+    shop.queue.ended.notify_one();
 }
 
 /// What a run comes to. None where that is not the task's fault: it goes back and is tried again.

@@ -159,6 +159,12 @@ impl Binding {
         self.loaded.role_names()
     }
 
+    /// Its settings, as the operator wrote them.
+    #[must_use]
+    pub fn settings(&self) -> &BTreeMap<String, String> {
+        self.granted.settings()
+    }
+
     /// What is known of it over its calls.
     #[must_use]
     pub fn account(&self) -> &Arc<Account> {

@@ -9,6 +9,8 @@
 //! that is itself proof of access: a key's hash, a webhook token's hash, a task's id.
 
 mod accept;
+mod channels;
+mod deliveries;
 mod ending;
 mod error;
 mod finish;
@@ -36,6 +38,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::deliveries::DueDelivery;
 pub use self::error::{Cause, StoreError};
 pub use self::secrets::SealedSecret;
 pub use self::values::ValueChange;

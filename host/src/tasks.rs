@@ -1,6 +1,8 @@
 //! A task is one run of an agent, from the moment it is accepted. Facts and their allowed changes;
 //! nothing here reads or writes anything.
 
+mod delivery;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, IdempotencyKey, TaskId, TenantId, ThreadId};
+pub use delivery::{Delivery, DeliveryEnd, DeliveryStatus, KeptRequest};
 
 /// How far a task is (CONTRACT X23).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -158,6 +161,10 @@ pub struct NewTask {
     pub mapping: Option<String>,
     /// The caller's claim on an idempotency key.
     pub idempotency: Option<IdempotencyClaim>,
+    /// The request that it came from.
+    pub request: KeptRequest,
+    /// Whether its answer is to be delivered through the channel that the request came in by.
+    pub deliver: bool,
 }
 
 /// What became of a [`NewTask`].

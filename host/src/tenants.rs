@@ -1,6 +1,10 @@
 //! What a tenant owns: keys, agents, webhooks, plugins. Facts only.
 
+mod channel;
+
 use serde::{Deserialize, Serialize};
+
+pub use channel::{Channel, ChannelAnswer, ChannelDefinition, Verification};
 
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, KeyId, Name, PluginDigest, PluginName, TenantId};

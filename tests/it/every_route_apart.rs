@@ -13,7 +13,10 @@ use crate::support::{Answer, Call, Caller, Gateway, agent, guest_path};
 
 /// Routes that ask for no key, and why nobody needs one. (`/openapi.json` and `/docs`, which are not in the
 /// document, hold what is in this repository.)
-const WITHOUT_A_KEY: [(&str, &str); 5] = [
+const WITHOUT_A_KEY: [(&str, &str); 8] = [
+    ("GET /hooks/{channel}", "the channel's verifier decides"),
+    ("POST /hooks/{channel}", "the channel's verifier decides"),
+    ("HEAD /hooks/{channel}", "it does nothing"),
     ("GET /api/webhooks/agents/{token}", "the token is the permission"),
     ("POST /api/webhooks/agents/{token}", "the token is the permission"),
     ("HEAD /api/webhooks/agents/{token}", "it does nothing"),
@@ -35,6 +38,8 @@ struct Side {
     task: String,
     /// The id of one of its keys.
     key_id: String,
+    /// The id of its channel.
+    channel: String,
 }
 
 impl Side {
@@ -43,13 +48,18 @@ impl Side {
         let component = std::fs::read(guest_path("ignores")).unwrap();
         let plugins = &gateway.handles.plugins;
         plugins.install(tenant, &PLUGIN.parse().unwrap(), component, Some("")).await.unwrap();
+        let channel = json!({"name": PLUGIN, "agent": "tested", "verifier": "none"});
+        let below = format!("/admin/tenants/{tenant}/channels/{PLUGIN}");
+        gateway.request("PUT", &below).key(&admin).json(&channel).expect(200).await;
+        let channel = gateway.get(&below).key(&admin).expect(200).await.json();
+        let channel = channel["id"].as_str().unwrap().to_owned();
         let body = json!({"task_id": THREAD, "user_id": USER, "prompt": "hi"});
         let task = caller.ask(body).await.task_id();
         // One that nobody uses, since its own tenant may revoke it.
         let key = gateway.post(&format!("/admin/tenants/{tenant}/keys")).key(&admin);
         let key = key.json(&json!({"name": "unused"})).expect(201).await.json();
         let key_id = key["id"].as_str().unwrap().to_owned();
-        Self { tenant, caller, admin, task, key_id }
+        Self { tenant, caller, admin, task, key_id, channel }
     }
 
     /// What a parameter of this name means here. A new route may bring a new one: it is to be added.
@@ -64,6 +74,7 @@ impl Side {
             "id" if of_agent => self.caller.agent.clone(),
             "id" | "task" => self.task.clone(),
             "key" => self.key_id.clone(),
+            "channel" => self.channel.clone(),
             _ => panic!("say which id {name:?} of {} {} is", operation.method, operation.path),
         }
     }
@@ -100,6 +111,9 @@ fn with_body(call: Call, operation: &Operation<'_>) -> Call {
     let schema = schema["$ref"].as_str().and_then(|name| name.rsplit('/').next());
     let json = match (declared, schema) {
         ("application/json", None) => json!({"prompt": "hi"}),
+        (_, Some("ChannelDefinition")) => {
+            json!({"name": PLUGIN, "agent": "tested", "verifier": "none"})
+        }
         (_, Some("AgentDefinition")) => json!({"name": "tested"}),
         (_, Some("Invocation")) => json!({"id": THREAD, "input": {"text": "hi"}}),
         (_, Some("KeyAsked")) => json!({}),

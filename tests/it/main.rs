@@ -30,6 +30,7 @@
 //! | `commands` | the command line does what the admin surface does, on a folder or elsewhere |
 //! | `plugins_installed` | integrations are components that an operator installs |
 //! | `plugin_misbehaves` | a bad component harms nobody else |
+//! | `channels` | a provider's webhook is verified, mapped, answered and its answer delivered |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `rest` | agents, runs and tasks under each of their names, and who may see them |
@@ -45,6 +46,7 @@ mod admin_agents;
 mod admin_plugins;
 mod agent_runs;
 mod bad_input;
+mod channels;
 mod commands;
 mod contract;
 mod conveniences;

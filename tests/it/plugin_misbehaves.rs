@@ -261,6 +261,7 @@ fn every_guest_has_its_test() {
         include_str!("plugins_installed.rs"),
         include_str!("egress.rs"),
         include_str!("agent_runs.rs"),
+        include_str!("channels.rs"),
     ];
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/examples");
     for file in std::fs::read_dir(folder).unwrap() {

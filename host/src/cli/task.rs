@@ -25,6 +25,8 @@ pub(super) enum Task {
     Show(One),
     /// Stop a task. (Where another process runs it from a --data folder: within a third of a lease.)
     Stop(One),
+    /// Deliver the answer of a task once more, though it was delivered or given up.
+    Redeliver(One),
     /// Delete a task with everything that belongs to it.
     Delete(One),
 }
@@ -73,6 +75,11 @@ impl Task {
             Self::Stop(one) => {
                 let (api, path) = one.path(settings).await?;
                 print(text(&api.post(&format!("{path}/stop")).await?, "status"))
+            }
+            Self::Redeliver(one) => {
+                let (api, path) = one.path(settings).await?;
+                api.post(&format!("{path}/redeliver")).await?;
+                print("it is tried again")
             }
             Self::Delete(one) => {
                 let (api, path) = one.path(settings).await?;

@@ -2,6 +2,7 @@
 //! commands are callers of these routes like any other.
 
 mod agents;
+mod channels;
 mod keys;
 mod plugins;
 mod tasks;
@@ -38,6 +39,10 @@ pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::install, plugins::remove))
         .routes(routes!(plugins::grants, plugins::replace_grants))
+        .routes(routes!(channels::list))
+        .routes(routes!(channels::read, channels::replace, channels::remove))
+        .routes(routes!(channels::deliveries))
+        .routes(routes!(channels::redeliver))
         .routes(routes!(tasks::list))
         .routes(routes!(tasks::read, tasks::remove))
         .routes(routes!(tasks::stop))

@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use crate::access::Denied;
+use crate::access::channels::Unverified;
 use crate::answer::AnswerError;
 use crate::intake::IntakeError;
 use crate::plugins::PluginUnavailable;
@@ -235,6 +236,15 @@ impl From<IntakeError> for ApiError {
             IntakeError::Request { status, detail } => Self::caller(status, detail),
             IntakeError::Plugin(name, error) => Self::of_plugin(name.as_str(), &error),
             IntakeError::Unavailable(error) => error.into(),
+        }
+    }
+}
+
+impl From<Unverified> for ApiError {
+    fn from(error: Unverified) -> Self {
+        match error {
+            Unverified::Plugin(name, error) => Self::of_plugin(name.as_str(), &error),
+            Unverified::Unavailable(error) => error.into(),
         }
     }
 }

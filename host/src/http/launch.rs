@@ -9,10 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Handles;
 use super::error::ApiError;
+use crate::call::kept::Head;
 use crate::ids::TaskId;
 use crate::intake::{AgentCall, AnswerWanted, Prefer};
 use crate::queue::Follower;
-use crate::tasks::{Accepted, NewTask, Status, Task};
+use crate::tasks::{Accepted, KeptRequest, NewTask, Status, Task};
 use crate::tenants::Agent;
 
 /// An accepted call.
@@ -57,6 +58,16 @@ pub(super) async fn launch(
         input: call.input,
         mapping: call.mapping,
         idempotency: call.idempotency,
+        request: KeptRequest {
+            channel: call.channel.as_ref().map(|channel| channel.facts.id),
+            head: Head::of(
+                &call.request,
+                call.channel.as_ref().and_then(|channel| channel.principal.as_deref()),
+            )
+            .to_json(),
+            body: call.request.body.clone(),
+        },
+        deliver: call.channel.as_ref().is_some_and(|channel| channel.deliver),
     };
     let id = task.id;
     let follower = waits.then(|| handles.queue.follow(id));

@@ -35,10 +35,11 @@ const PATH: &str = "/openapi.json";
     tags(
         (name = "webhook", description = "The xpander-compatible webhook"),
         (name = "DocsGPT", description = "The DocsGPT-compatible webhook and its polling"),
+        (name = "channels", description = "Webhooks of providers, spoken to by plugins"),
         (name = "agents", description = "Agents and their runs, as xpander's API has them"),
         (name = "tasks", description = "What became of runs"),
         (name = "aliases", description = "The same routes under the names that other clients use"),
-        (name = "admin", description = "Managing tenants, keys, agents, plugins and webhooks"),
+        (name = "admin", description = "Managing tenants, keys, agents, channels, plugins and webhooks"),
         (name = "gateway", description = "The gateway itself")
     )
 )]

@@ -8,6 +8,7 @@ use http::{HeaderMap, Method};
 
 use super::params::Sources;
 use super::{IntakeError, body, cloud_event, query};
+use crate::call::kept::Head;
 use crate::call::{IncomingCall, Payload};
 use crate::ids::RequestId;
 use crate::secrets::UserTokens;
@@ -99,6 +100,33 @@ impl Arrival {
         Self::with(parts, Payload::of_fields(firsts))
     }
 
+    /// Reads a body of any shape for a channel, whose plugins read it: what is neither JSON nor a form is
+    /// no payload, and its bytes are there all the same. The query is the payload of a request without
+    /// a body. Every header is kept: a verifier may need it.
+    pub async fn read_for_channel(parts: RequestParts) -> Self {
+        let payload = if parts.body.is_empty() && parts.method == Method::GET {
+            let mut seen = HashSet::new();
+            let firsts = parts.pairs.iter().filter(|(name, _)| seen.insert(name.as_str()));
+            Payload::of_fields(firsts.cloned().collect::<Vec<_>>())
+        } else {
+            payload_or_nothing(&parts.headers, parts.body.clone()).await
+        };
+        let incoming = IncomingCall {
+            method: parts.method,
+            path: parts.path,
+            query: parts.query,
+            headers: parts.headers,
+            body: parts.body,
+            payload,
+        };
+        Self {
+            incoming: Arc::new(incoming),
+            query: parts.pairs,
+            user_tokens: UserTokens::default(),
+            request_id: parts.request_id,
+        }
+    }
+
     fn with(parts: RequestParts, payload: Payload) -> Self {
         let mut headers = parts.headers;
         for credential in ["x-api-key", "authorization", "cookie"] {
@@ -132,6 +160,22 @@ impl Arrival {
     pub fn agent_id(&self) -> Result<Option<String>, IntakeError> {
         self.sources(&[]).text("agent_id")
     }
+}
+
+/// The payload that this body holds, or none.
+async fn payload_or_nothing(headers: &HeaderMap, body: Bytes) -> Payload {
+    match cloud_event::binary(headers, &body) {
+        Ok(Some(event)) => event,
+        Ok(None) | Err(_) => {
+            body::payload(headers, body).await.unwrap_or_else(|_| Payload::empty())
+        }
+    }
+}
+
+/// A request that was kept with its task, as it was.
+pub async fn again(head: &Head, body: Bytes) -> IncomingCall {
+    let payload = payload_or_nothing(&head.headers(), body.clone()).await;
+    head.request(body, payload)
 }
 
 /// Takes `user_tokens` out of all that plugins and stores get to see (CONTRACT X8).

@@ -147,6 +147,8 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         user_tokens: arrival.user_tokens.clone(),
         source,
         request_id: arrival.request_id,
+        request: std::sync::Arc::clone(&arrival.incoming),
+        channel: None,
     })
 }
 

@@ -5,10 +5,12 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Row as _;
+
 use super::rows;
 use super::sqlite::{ByRows, execute, fetch};
 use super::writer::{Session, Waiting, Write};
-use crate::ids::{AgentId, IdempotencyKey, TaskId, TenantId, ThreadId};
+use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId};
 use crate::tasks::{Accepted, IdempotencyClaim, NewTask};
 
 /// How long a key is taken, from the acceptance of its task (CONTRACT D6).
@@ -35,6 +37,18 @@ static INSERT_INPUTS: ByRows = ByRows::new(
     "",
 );
 
+static INSERT_REQUESTS: ByRows = ByRows::new(
+    "INSERT INTO requests (task_sequence, channel_id, head, body) VALUES",
+    "(?, ?, ?, ?)",
+    "",
+);
+
+static INSERT_DELIVERIES: ByRows = ByRows::new(
+    "INSERT INTO deliveries (task_sequence, tenant_id, channel_id) VALUES",
+    "(?, ?, ?)",
+    "",
+);
+
 // REPLACE, because an expired claim on the same key may still stand there.
 static INSERT_KEYS: ByRows = ByRows::new(
     "REPLACE INTO idempotency \
@@ -57,6 +71,10 @@ pub(super) struct Accept {
     mapping: Option<Arc<str>>,
     payload: Arc<str>,
     idempotency: Option<IdempotencyClaim>,
+    channel: Option<ChannelId>,
+    head: Arc<str>,
+    body: Arc<Vec<u8>>,
+    deliver: bool,
 }
 
 impl Write for Accept {
@@ -80,6 +98,10 @@ impl Accept {
             mapping: task.mapping.map(Arc::from),
             payload: task.input.payload.into(),
             idempotency: task.idempotency,
+            channel: task.request.channel,
+            head: task.request.head.into(),
+            body: Arc::new(task.request.body.into()),
+            deliver: task.deliver,
         })
     }
 
@@ -153,7 +175,8 @@ async fn owners(
         query = query.bind(session.now.micros());
         for row in fetch(query, session.db).await? {
             let owner = Owner { task: rows::task_id(&row, 3)?, fingerprint: rows::bytes(&row, 4)? };
-            let key = (rows::tenant_id(&row, 0)?, rows::agent_id(&row, 1)?, rows::parsed(&row, 2)?);
+            let key = IdempotencyKey::from_stored(row.try_get(2)?);
+            let key = (rows::tenant_id(&row, 0)?, rows::agent_id(&row, 1)?, key);
             owners.insert(key, owner);
         }
     }
@@ -185,6 +208,36 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
                 .bind(task.prompt.clone())
                 .bind(task.mapping.clone())
                 .bind(Arc::clone(&task.payload));
+        }
+        execute(query, session.db).await?;
+    }
+    insert_requests(new, session).await
+}
+
+async fn insert_requests(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx::Result<()> {
+    for (sql, part) in INSERT_REQUESTS.parts(new) {
+        let mut query = sqlx::query(sql);
+        for (sequence, task) in part {
+            query = query
+                .bind(sequence)
+                .bind(task.channel.as_ref().map(|channel| channel.as_bytes().as_slice()))
+                .bind(Arc::clone(&task.head))
+                .bind(Arc::clone(&task.body));
+        }
+        execute(query, session.db).await?;
+    }
+    let delivered: Vec<_> = new
+        .iter()
+        .filter(|(_, task)| task.deliver)
+        .filter_map(|(sequence, task)| Some((*sequence, task, task.channel.as_ref()?)))
+        .collect();
+    for (sql, part) in INSERT_DELIVERIES.parts(&delivered) {
+        let mut query = sqlx::query(sql);
+        for (sequence, task, channel) in part {
+            query = query
+                .bind(*sequence)
+                .bind(task.tenant.as_bytes().as_slice())
+                .bind(channel.as_bytes().as_slice());
         }
         execute(query, session.db).await?;
     }

@@ -1,5 +1,8 @@
 //! What a task's owner does to it from outside: ending it, whoever runs it, and deleting it.
 
+use sqlx::Row as _;
+
+use super::deliveries::make_due;
 use super::sqlite::{execute, fetch};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
@@ -8,7 +11,8 @@ use crate::tasks::{Outcome, Status};
 
 pub(super) const END_BY_OWNER: &str = "\
     UPDATE tasks SET status = ?, result = ?, finished_at = ?, lease_until = NULL, fence = fence + 1 \
-    WHERE id = ? AND tenant_id = ? AND status IN ('pending', 'executing', 'paused')";
+    WHERE id = ? AND tenant_id = ? AND status IN ('pending', 'executing', 'paused') \
+    RETURNING sequence";
 
 pub(super) const FINAL_BY_OWNER: &str = "\
     SELECT sequence FROM tasks WHERE id = ? AND tenant_id = ? \
@@ -16,7 +20,9 @@ pub(super) const FINAL_BY_OWNER: &str = "\
 
 /// Everything that belongs to a task, in an order that no reference forbids. The key goes with it: none
 /// points at a task that does not exist (CONTRACT section 4).
-pub(super) const DELETE: [&str; 4] = [
+pub(super) const DELETE: [&str; 6] = [
+    "DELETE FROM deliveries WHERE task_sequence = ?",
+    "DELETE FROM requests WHERE task_sequence = ?",
     "DELETE FROM steps WHERE task_sequence = ?",
     "DELETE FROM idempotency WHERE task_sequence = ?",
     "DELETE FROM inputs WHERE task_sequence = ?",
@@ -67,7 +73,11 @@ impl WriteAlone for End {
             .bind(session.now.micros())
             .bind(self.id.as_bytes().as_slice())
             .bind(self.tenant.as_bytes().as_slice());
-        Ok(execute(query, session.db).await?.rows_affected() > 0)
+        let Some(ended) = fetch(query, session.db).await?.into_iter().next() else {
+            return Ok(false);
+        };
+        make_due(&[ended.try_get(0)?], session).await?;
+        Ok(true)
     }
 }
 
@@ -83,7 +93,6 @@ impl Write for Delete {
 
 impl WriteAlone for Delete {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
-        use sqlx::Row as _;
         let query = sqlx::query(FINAL_BY_OWNER)
             .bind(self.id.as_bytes().as_slice())
             .bind(self.tenant.as_bytes().as_slice());

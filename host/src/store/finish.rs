@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use sqlx::Row as _;
 
+use super::deliveries::make_due;
 use super::rows;
 use super::sqlite::{ByRows, execute, fetch};
 use super::writer::{Session, Waiting, Write};
@@ -89,6 +90,7 @@ pub(super) async fn run(
         .filter(|finish| seen.insert((finish.task, finish.fence)))
         .collect();
     let mut ended = end(&firsts, session).await?;
+    make_due(&ended.values().copied().collect::<Vec<_>>(), session).await?;
     let mut steps = Vec::new();
     for finish in finishes {
         let sequence = ended.remove(&(finish.write.task, finish.write.fence));

@@ -15,8 +15,8 @@ use super::{Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
 use crate::tasks::{
-    Accepted, Claimed, EndStatus, Fence, IdempotencyClaim, Input, NewTask, Outcome, Slice, Task,
-    TaskFilter, User,
+    Accepted, Claimed, EndStatus, Fence, IdempotencyClaim, Input, KeptRequest, NewTask, Outcome,
+    Slice, Task, TaskFilter, User,
 };
 use crate::tenants::{AgentDefinition, Precondition};
 
@@ -116,6 +116,12 @@ fn new_task(owner: Owner) -> NewTask {
         },
         mapping: None,
         idempotency: None,
+        request: KeptRequest {
+            channel: None,
+            head: r#"{"method":"POST","path":"/","query":"","headers":[]}"#.to_owned(),
+            body: br#"{"text":"hello"}"#.as_slice().into(),
+        },
+        deliver: false,
     }
 }
 

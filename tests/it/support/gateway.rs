@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::Value;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -205,6 +206,20 @@ impl Gateway {
             agent.allow_destructive_tools = true;
         };
         self.with_agent(change).await
+    }
+
+    /// Keeps a secret of the first tenant.
+    pub(crate) async fn keep_secret(&self, name: &str, value: &str, rotate: bool) {
+        let (name, value) = (name.parse().unwrap(), value.as_bytes().to_vec().into());
+        self.folder.vault().put(self.tenant, &name, value, rotate).await.unwrap();
+    }
+
+    /// Applies a channel of the first tenant, and gives the path that a provider sends to.
+    pub(crate) async fn channel(&self, definition: Value) -> String {
+        let below = format!("/channels/{}", definition["name"].as_str().unwrap());
+        let channel = self.manage("PUT", &below).json(&definition).expect(200).await.json();
+        let url = channel["url"].as_str().unwrap().to_owned();
+        url.strip_prefix(&format!("http://{}", self.listen)).unwrap().to_owned()
     }
 
     /// What the operator grants a plugin of the first tenant, before it is first used.

@@ -17,7 +17,7 @@ use super::super::extract::{Asked, Named, json};
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::super::{Handle, Handles};
 use super::ByAdmin;
-use crate::ids::{AgentId, Name, TenantId};
+use crate::ids::{AgentId, Name, PluginName, TenantId};
 use crate::secrets::PlainSecret;
 use crate::tenants::{Agent, AgentDefinition, Precondition};
 
@@ -285,7 +285,7 @@ async fn definition(
 ) -> Result<(HeaderMap, AgentDefinition), ApiError> {
     let (head, body) = request.into_parts();
     let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
-    let definition = parse(&head.headers, body)?;
+    let definition: AgentDefinition = parse(&head.headers, body, "an agent file")?;
     if definition.model != "offline" && !handles.models.contains(&definition.model) {
         let detail = format!("the gateway's settings have no model {:?}", definition.model);
         return Err(ApiError::caller(422, detail));
@@ -295,18 +295,29 @@ async fn definition(
     let mapper = definition.mapper.iter().map(|plugin| (plugin, "payload-mapper"));
     let getter = definition.getter.iter().map(|plugin| (plugin, "response-getter"));
     for (plugin, role) in tools.chain(mapper).chain(getter) {
-        if !handles.plugins.is_installed(tenant, plugin).await? {
-            let detail = format!("no plugin {plugin} is installed for this tenant");
-            return Err(ApiError::caller(422, detail));
-        }
-        let binding = handles.plugins.binding(tenant, plugin).await?;
-        if !binding.role_names().contains(&role) {
-            let has = binding.role_names().join(", ");
-            let detail = format!("the plugin {plugin} has no role {role}; it has {has}");
-            return Err(ApiError::caller(422, detail));
-        }
+        check_role(handles, tenant, plugin, role).await?;
     }
     Ok((head.headers, definition))
+}
+
+/// Checks that a plugin is there and can be used as this.
+pub(super) async fn check_role(
+    handles: &Handles,
+    tenant: TenantId,
+    plugin: &PluginName,
+    role: &str,
+) -> Result<(), ApiError> {
+    if !handles.plugins.is_installed(tenant, plugin).await? {
+        let detail = format!("no plugin {plugin} is installed for this tenant");
+        return Err(ApiError::caller(422, detail));
+    }
+    let binding = handles.plugins.binding(tenant, plugin).await?;
+    if !binding.role_names().contains(&role) {
+        let has = binding.role_names().join(", ");
+        let detail = format!("the plugin {plugin} has no role {role}; it has {has}");
+        return Err(ApiError::caller(422, detail));
+    }
+    Ok(())
 }
 
 /// What can be said of a definition without asking anybody.
@@ -328,7 +339,12 @@ fn check(definition: &AgentDefinition) -> Result<(), ApiError> {
     }
 }
 
-fn parse(headers: &HeaderMap, body: Bytes) -> Result<AgentDefinition, ApiError> {
+/// A definition from JSON or TOML; `what` is said where it is none.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Bytes,
+    what: &str,
+) -> Result<T, ApiError> {
     let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/toml") {
@@ -337,7 +353,7 @@ fn parse(headers: &HeaderMap, body: Bytes) -> Result<AgentDefinition, ApiError> 
     let text = std::str::from_utf8(&body)
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
     toml::from_str(text).map_err(|error| {
-        ApiError::caller(422, format!("the body is no agent file: {}", error.message()))
+        ApiError::caller(422, format!("the body is not {what}: {}", error.message()))
     })
 }
 

@@ -1,0 +1,232 @@
+//! Callers who come by a channel: proved by the plugin that verifies the provider's signature.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderMap;
+use moka::sync::Cache;
+
+use super::{Caller, Denied, enabled, remembered};
+use crate::call::IncomingCall;
+use crate::ids::{ChannelId, PluginName, RequestId};
+use crate::plugins::{PluginUnavailable, Plugins};
+use crate::sandbox::{ChannelFacts, PluginError, Subject};
+use crate::secrets::SecretVersions;
+use crate::store::{Store, StoreError};
+use crate::tenants::{Channel, ChannelDefinition, Verification};
+use crate::vault::{Vault, VaultError};
+
+/// Headers that are credentials, whoever they are for. A verifier sees them, nobody else does.
+const CREDENTIAL_HEADERS: [&str; 4] =
+    ["authorization", "proxy-authorization", "cookie", "x-api-key"];
+
+/// A secret shorter than this is not looked for in a request.
+const SECRET_BYTES_MIN: usize = 6;
+
+/// Why a request by a channel is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum Unverified {
+    /// The plugin said no, or was stopped.
+    #[error("plugin {0}: {1}")]
+    Plugin(PluginName, PluginError),
+    /// The plugin cannot be had.
+    #[error(transparent)]
+    Unavailable(#[from] PluginUnavailable),
+}
+
+/// The channels of all tenants.
+#[derive(Debug, Clone)]
+pub struct Channels {
+    store: Store,
+    vault: Vault,
+    /// The base of their URLs, without a slash at its end.
+    public_url: Arc<str>,
+    open: Cache<ChannelId, Arc<OpenChannel>>,
+    /// Channels without verification that the log has been told of, by id and version.
+    told: Arc<Mutex<HashSet<(ChannelId, u32)>>>,
+}
+
+/// A channel that takes requests.
+#[derive(Debug)]
+pub struct OpenChannel {
+    channel: Channel,
+    facts: Arc<ChannelFacts>,
+    /// Handed out to whom the verifier lets in.
+    caller: Caller,
+}
+
+/// A request that was let in.
+#[derive(Debug)]
+pub struct LetIn {
+    /// Proof of access to the channel's agent.
+    pub caller: Caller,
+    /// What the verifier said of the sender, as JSON. None where nobody verified.
+    pub principal: Option<Arc<str>>,
+    /// Whether a plugin has verified it: only then is a delivery's id what it says.
+    pub verified: bool,
+}
+
+impl Channels {
+    /// The channels in this store.
+    #[must_use]
+    pub fn new(store: Store, vault: Vault, public_url: &str) -> Self {
+        let told = Arc::default();
+        Self { store, vault, public_url: public_url.into(), open: remembered(), told }
+    }
+
+    /// The URL of a channel.
+    #[must_use]
+    pub fn url(&self, id: ChannelId) -> String {
+        format!("{}/hooks/{id}", self.public_url)
+    }
+
+    /// Forgets what is believed: for whoever has changed something that must hold at once.
+    pub fn forget(&self) {
+        self.open.invalidate_all();
+    }
+
+    /// A channel that takes requests. None where there is none, or it is switched off.
+    ///
+    /// # Errors
+    /// [`Denied::Disabled`] where its agent takes no tasks, [`Denied::Store`].
+    pub async fn open(&self, id: ChannelId) -> Result<Option<Arc<OpenChannel>>, Denied> {
+        if let Some(channel) = self.open.get(&id) {
+            return Ok(Some(channel));
+        }
+        let channel = self.store.channel(id).await?.filter(|channel| channel.definition.enabled);
+        let Some(channel) = channel else { return Ok(None) };
+        let Some(agent) = self.store.agent(channel.tenant, channel.agent).await? else {
+            return Ok(None);
+        };
+        let caller = enabled(agent)?;
+        let facts = self.facts(&channel).await?;
+        if channel.definition.verifier == Verification::Off {
+            self.tell(&channel);
+        }
+        let channel = Arc::new(OpenChannel { channel, facts, caller });
+        self.open.insert(id, Arc::clone(&channel));
+        Ok(Some(channel))
+    }
+
+    /// What a channel gives to its plugins. A secret that cannot be opened is one that the tenant does
+    /// not have: what needs it fails closed.
+    ///
+    /// # Errors
+    /// When the store could not be asked.
+    pub async fn facts(&self, channel: &Channel) -> Result<Arc<ChannelFacts>, StoreError> {
+        let definition = &channel.definition;
+        let opened = self.vault.open(channel.tenant, definition.secrets.values()).await;
+        let opened = match opened {
+            Ok(opened) => opened.secrets,
+            Err(VaultError::Store(error)) => return Err(error),
+            Err(error) => {
+                tracing::error!(channel = %channel.id, %error, "a channel's secret cannot be opened");
+                BTreeMap::new()
+            }
+        };
+        let secrets = definition.secrets.iter().map(|(name, secret)| {
+            let versions = opened.get(secret).cloned();
+            (name.clone(), (secret.clone(), versions))
+        });
+        Ok(Arc::new(ChannelFacts {
+            id: channel.id,
+            name: definition.name.clone(),
+            url: self.url(channel.id),
+            settings: definition.settings.clone(),
+            secrets: secrets.collect(),
+        }))
+    }
+
+    /// Tells the log once that a channel lets everybody in.
+    fn tell(&self, channel: &Channel) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.insert((channel.id, channel.version)) {
+            let (channel, tenant, name) = (channel.id, channel.tenant, &channel.definition.name);
+            tracing::warn!(
+                %channel, %tenant, %name,
+                "verification is switched off: whoever knows the URL can trigger the agent"
+            );
+        }
+    }
+}
+
+impl OpenChannel {
+    /// How it is described.
+    #[must_use]
+    pub fn definition(&self) -> &ChannelDefinition {
+        &self.channel.definition
+    }
+
+    /// What it gives to its plugins.
+    #[must_use]
+    pub fn facts(&self) -> &Arc<ChannelFacts> {
+        &self.facts
+    }
+
+    /// Has the channel's verifier look at a request, with every header that it came with.
+    ///
+    /// # Errors
+    /// [`Unverified`]; the request is to be refused then.
+    pub async fn verify(
+        &self,
+        plugins: &Plugins,
+        incoming: Arc<IncomingCall>,
+        request_id: RequestId,
+    ) -> Result<LetIn, Unverified> {
+        let caller = self.caller.clone();
+        let Verification::By(name) = &self.channel.definition.verifier else {
+            return Ok(LetIn { caller, principal: None, verified: false });
+        };
+        let binding = plugins.binding(self.channel.tenant, name).await?;
+        let subject = Subject {
+            request: Some(incoming),
+            channel: Some(Arc::clone(&self.facts)),
+            ..Subject::of(self.channel.tenant, self.channel.agent, request_id)
+        };
+        let called = binding.verify(subject).await;
+        let principal = called.value.map_err(|error| Unverified::Plugin(name.clone(), error))?;
+        let principal = serde_json::json!({
+            "id": principal.id,
+            "attributes": principal.attributes,
+        });
+        Ok(LetIn { caller, principal: Some(principal.to_string().into()), verified: true })
+    }
+
+    /// The request without credentials: neither the usual headers, nor any header or query parameter
+    /// that holds one of the channel's secrets. It is what mappers see, and what is kept.
+    #[must_use]
+    pub fn without_credentials(&self, incoming: Arc<IncomingCall>) -> Arc<IncomingCall> {
+        let versions = self.facts.secrets.values().filter_map(|(_, versions)| versions.as_ref());
+        let secrets: Vec<&[u8]> = versions
+            .flat_map(SecretVersions::all)
+            .map(<[u8]>::trim_ascii)
+            .filter(|secret| secret.len() >= SECRET_BYTES_MIN)
+            .collect();
+        let tells =
+            |text: &[u8]| secrets.iter().any(|secret| memchr::memmem::find(text, secret).is_some());
+        let mut headers = HeaderMap::with_capacity(incoming.headers.len());
+        for (name, value) in &incoming.headers {
+            if !CREDENTIAL_HEADERS.contains(&name.as_str()) && !tells(value.as_bytes()) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        let query_tells = incoming.query.split('&').any(|pair| tells(&decoded(pair)));
+        if headers.len() == incoming.headers.len() && !query_tells {
+            return incoming;
+        }
+        let kept = incoming.query.split('&').filter(|pair| !tells(&decoded(pair)));
+        Arc::new(IncomingCall {
+            method: incoming.method.clone(),
+            path: incoming.path.clone(),
+            query: kept.collect::<Vec<_>>().join("&"),
+            headers,
+            body: incoming.body.clone(),
+            payload: incoming.payload.clone(),
+        })
+    }
+}
+
+/// A pair of the query, decoded.
+fn decoded(pair: &str) -> Vec<u8> {
+    percent_encoding::percent_decode_str(&pair.replace('+', " ")).collect()
+}

@@ -1,0 +1,67 @@
+//! A request as it is kept with its task, and made again from that.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::{Deserialize, Serialize};
+
+use super::{IncomingCall, Payload};
+
+/// What is kept of a request besides its body.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Head {
+    method: String,
+    path: String,
+    query: String,
+    headers: Vec<(String, String)>,
+    /// What the channel's verifier said of the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<serde_json::Value>,
+}
+
+impl Head {
+    /// What is kept of this request. Header values that are no UTF-8 are kept as plugins see them.
+    #[must_use]
+    pub fn of(call: &IncomingCall, principal: Option<&str>) -> Self {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = call.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
+        Self {
+            method: call.method.to_string(),
+            path: call.path.clone(),
+            query: call.query.clone(),
+            headers: headers.collect(),
+            principal: principal.and_then(|json| serde_json::from_str(json).ok()),
+        }
+    }
+
+    /// The headers as they were.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        let parsed = self.headers.iter().filter_map(|(name, value)| {
+            Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_str(value).ok()?))
+        });
+        let mut headers = HeaderMap::new();
+        for (name, value) in parsed {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    /// The request again, with this body and what it holds.
+    #[must_use]
+    pub fn request(&self, body: Bytes, payload: Payload) -> IncomingCall {
+        IncomingCall {
+            method: self.method.parse().unwrap_or(Method::POST),
+            path: self.path.clone(),
+            query: self.query.clone(),
+            headers: self.headers(),
+            body,
+            payload,
+        }
+    }
+
+    /// As JSON text, for the store.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}

@@ -1,0 +1,135 @@
+//! `wardgate channel`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use http::Method;
+use serde_json::Value;
+
+use super::api::{Api, ForTenant, Target, text};
+use super::print;
+use crate::ids::Name;
+use crate::settings::Settings;
+use crate::tenants::ChannelDefinition;
+
+/// `wardgate channel …`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Channel {
+    /// Create a channel from a TOML or JSON file, or describe the one of the same name anew, and print the
+    /// URL that the provider sends its webhooks to. The URL stays the same however often it is applied. A
+    /// gateway that serves from a --data folder uses it within five seconds.
+    #[command(after_help = "\
+A channel file:
+  name = \"support-slack\"
+  agent = \"support\"                 # by name or id
+  verifier = \"slack\"                # the plugin that checks signatures; \"none\" switches that off
+  mapper = \"slack\"                  # left out: the agent's own
+  replier = \"slack\"                 # left out: answers are JSON
+  answer = \"deliver\"                # at once, then through the replier; \"acknowledge\": at once;
+                                    # \"wait\": when the run has ended
+  [settings]
+  tolerance-seconds = \"300\"
+  [secrets]                         # what the plugin calls it = the tenant's secret (`wardgate secret set`)
+  secret = \"slack-signing\"")]
+    Apply {
+        /// The file; JSON where its name ends in .json.
+        #[arg(value_name = "FILE")]
+        definition: PathBuf,
+        #[command(flatten)]
+        tenant: ForTenant,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// List the channels of a tenant: name, URL, agent.
+    List {
+        #[command(flatten)]
+        tenant: ForTenant,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Print a channel as JSON.
+    Show(One),
+    /// Forget a channel: its URL ends at once. Its tasks stay.
+    Remove(One),
+}
+
+/// One channel.
+#[derive(Debug, clap::Args)]
+pub(super) struct One {
+    /// Its name.
+    name: Name,
+    #[command(flatten)]
+    tenant: ForTenant,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl One {
+    async fn path(&self, settings: &Settings) -> anyhow::Result<(Api, String)> {
+        let api = self.target.open(settings).await?;
+        let tenant = self.tenant.resolve(&api).await?;
+        let path = format!("/admin/tenants/{tenant}/channels/{}", escaped(&self.name));
+        Ok((api, path))
+    }
+}
+
+impl Channel {
+    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        match self {
+            Self::Apply { definition, tenant, target } => {
+                let definition = read(&definition)?;
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                let name = escaped(&definition.name);
+                let path = format!("/admin/tenants/{tenant}/channels/{name}");
+                let body = ("application/json", serde_json::to_vec(&definition)?.into());
+                let channel = api.call(Method::PUT, &path, Some(body)).await?;
+                let notes = channel.get("notes").and_then(Value::as_array);
+                let notes = notes.into_iter().flatten().filter_map(Value::as_str);
+                let notes = notes.map(|note| format!("\nnote: {note}")).collect::<String>();
+                let url = text(&channel, "url");
+                print(&format!("channel {}: {url}{notes}", definition.name))
+            }
+            Self::List { tenant, target } => {
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                let channels = api.get(&format!("/admin/tenants/{tenant}/channels")).await?;
+                let lines = channels.as_array().into_iter().flatten().map(|channel| {
+                    let named = |pointer: &str| {
+                        channel.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+                    };
+                    let (name, agent) = (named("/definition/name"), named("/definition/agent"));
+                    format!("{name}\t{}\t{agent}", named("/url"))
+                });
+                print(&lines.collect::<Vec<_>>().join("\n"))
+            }
+            Self::Show(one) => {
+                let (api, path) = one.path(settings).await?;
+                print(&format!("{:#}", api.get(&path).await?))
+            }
+            Self::Remove(one) => {
+                let (api, path) = one.path(settings).await?;
+                api.delete(&path).await?;
+                print(&format!("removed {}", one.name))
+            }
+        }
+    }
+}
+
+/// A name as a part of a path.
+fn escaped(name: &Name) -> String {
+    percent_encoding::utf8_percent_encode(name.as_str(), percent_encoding::NON_ALPHANUMERIC)
+        .to_string()
+}
+
+/// Reads a channel file. What is wrong with it is said with the file's name, before anybody is asked.
+fn read(path: &Path) -> anyhow::Result<ChannelDefinition> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let wrong = || format!("{} is no channel file", path.display());
+    if path.extension().is_some_and(|ending| ending == "json") {
+        serde_json::from_str(&text).with_context(wrong)
+    } else {
+        toml::from_str(&text).with_context(wrong)
+    }
+}

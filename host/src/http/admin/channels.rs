@@ -1,0 +1,303 @@
+//! Channels of a tenant: where providers send their webhooks, and the plugins that speak with them.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::super::body::{self, BodyLimits};
+use super::super::error::ApiError;
+use super::super::extract::{Asked, Named, json};
+use super::super::responses::{ReadErrors, WriteErrors};
+use super::super::{Handle, Handles};
+use super::{ByAdmin, agents, iso};
+use crate::ids::{AgentId, ChannelId, Name, PluginName, RequestId, TaskId, TenantId};
+use crate::sandbox::Subject;
+use crate::tasks::{Delivery, DeliveryStatus};
+use crate::tenants::{Channel, ChannelAnswer, ChannelDefinition, Verification};
+
+/// Most settings, and most secrets, of one channel; longest name and value of a setting.
+const SETTINGS_MAX: usize = 100;
+const SETTING_NAME_BYTES_MAX: usize = 128;
+const SETTING_BYTES_MAX: usize = 64 << 10;
+
+/// Deliveries in one answer.
+const DELIVERIES_MAX: u32 = 100;
+
+/// A channel as its owner manages it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ManagedChannel)]
+struct ChannelAnswerBody {
+    id: ChannelId,
+    /// Whose it is.
+    tenant: TenantId,
+    /// Where the provider is to send its webhooks.
+    url: String,
+    /// The agent that runs.
+    agent_id: AgentId,
+    /// Grows with each change of the definition.
+    version: u32,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+    definition: ChannelDefinition,
+    /// What its owner ought to know: secrets that are not there yet, verification that is off.
+    notes: Vec<String>,
+}
+
+/// The channels of a tenant, by name.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/channels",
+    operation_id = "admin_list_channels", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id")),
+    responses((status = 200, body = Vec<ChannelAnswerBody>), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn list(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+) -> Result<Response, ApiError> {
+    let mut answers = Vec::new();
+    for channel in handles.store.channels(admin.tenant()).await? {
+        answers.push(described(&handles, channel).await?);
+    }
+    Ok(json(StatusCode::OK, &answers))
+}
+
+/// A channel.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/channels/{name}",
+    operation_id = "admin_read_channel", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("name" = String, Path, description = "The channel's name")),
+    responses((status = 200, body = ChannelAnswerBody), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn read(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let name: Name = named.id("name", "Channel")?;
+    let channel = handles.store.channel_by_name(admin.tenant(), &name).await?;
+    let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
+    Ok(json(StatusCode::OK, &described(&handles, channel).await?))
+}
+
+/// Makes a channel, or describes the one of this name anew; its URL stays. From JSON or
+/// (`content-type: application/toml`) from TOML. A description that is the one of now changes nothing.
+#[utoipa::path(put, path = "/admin/tenants/{tenant}/channels/{name}",
+    operation_id = "admin_replace_channel", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("name" = String, Path, description = "The channel's name, as in the definition")),
+    request_body(content((ChannelDefinition = "application/json"), (String = "application/toml"))),
+    responses((status = 200, body = ChannelAnswerBody), WriteErrors), security(("admin_key" = [])))]
+pub(super) async fn replace(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let name: Name = named.id("name", "Channel")?;
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let definition: ChannelDefinition = agents::parse(&head.headers, body, "a channel file")?;
+    if definition.name != name {
+        let detail = "the definition has another name than the path";
+        return Err(ApiError::caller(422, detail));
+    }
+    let tenant = admin.tenant();
+    check(&definition)?;
+    let agent = agent(&handles, tenant, &definition.agent).await?;
+    check_plugins(&handles, tenant, agent, &definition).await?;
+    let channel = handles.store.put_channel(tenant, agent, &definition).await?;
+    handles.channels.forget();
+    Ok(json(StatusCode::OK, &described(&handles, channel).await?))
+}
+
+/// Forgets a channel: its URL ends at once. Its tasks stay.
+#[utoipa::path(delete, path = "/admin/tenants/{tenant}/channels/{name}",
+    operation_id = "admin_remove_channel", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("name" = String, Path, description = "The channel's name")),
+    responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn remove(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let name: Name = named.id("name", "Channel")?;
+    if !handles.store.delete_channel(admin.tenant(), &name).await? {
+        return Err(ApiError::not_found("Channel"));
+    }
+    handles.channels.forget();
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Which deliveries.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeliveriesAsked {
+    /// Those of this status alone.
+    status: Option<DeliveryStatus>,
+}
+
+/// A delivery of a task's answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Delivery)]
+struct DeliveryAnswer {
+    task: TaskId,
+    channel: ChannelId,
+    status: DeliveryStatus,
+    /// How often it was tried.
+    attempts: u32,
+    /// When it is tried next.
+    #[schema(format = DateTime)]
+    due_at: Option<String>,
+    /// When it went well, or was given up.
+    #[schema(format = DateTime)]
+    ended_at: Option<String>,
+    /// What went wrong the last time.
+    reason: Option<String>,
+}
+
+/// The newest 100 deliveries of a tenant. Those that were given up are `dead`.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/deliveries",
+    operation_id = "admin_list_deliveries", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"), DeliveriesAsked),
+    responses((status = 200, body = Vec<DeliveryAnswer>), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn deliveries(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    Asked(asked): Asked<DeliveriesAsked>,
+) -> Result<Response, ApiError> {
+    let found = handles.store.deliveries(admin.tenant(), asked.status, DELIVERIES_MAX).await?;
+    let answers: Vec<_> = found.into_iter().map(DeliveryAnswer::of).collect();
+    Ok(json(StatusCode::OK, &answers))
+}
+
+/// Delivers the answer of a task once more, though it was delivered or given up.
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/tasks/{task}/redeliver",
+    operation_id = "admin_redeliver_task", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("task" = String, Path, description = "The task's id")),
+    responses((status = 202, description = "It is tried again at once"), ReadErrors),
+    security(("admin_key" = [])))]
+pub(super) async fn redeliver(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    if !handles.store.redeliver(admin.tenant(), named.id("task", "Task")?).await? {
+        return Err(ApiError::not_found("Delivery that has ended"));
+    }
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+impl DeliveryAnswer {
+    fn of(delivery: Delivery) -> Self {
+        Self {
+            task: delivery.task,
+            channel: delivery.channel,
+            status: delivery.status,
+            attempts: delivery.attempts,
+            due_at: iso(delivery.due_at),
+            ended_at: iso(delivery.ended_at),
+            reason: delivery.reason,
+        }
+    }
+}
+
+async fn described(handles: &Handles, channel: Channel) -> Result<ChannelAnswerBody, ApiError> {
+    let facts = handles.channels.facts(&channel).await?;
+    let missing = facts.secrets.values().filter(|(_, versions)| versions.is_none());
+    let mut notes: Vec<_> = missing
+        .map(|(secret, _)| {
+            format!("the tenant has no secret {secret} yet: `wardgate secret set {secret}`")
+        })
+        .collect();
+    if channel.definition.verifier == Verification::Off {
+        notes.push("verification is off: whoever knows the URL can trigger the agent".to_owned());
+    }
+    if !channel.definition.enabled {
+        notes.push("it is switched off".to_owned());
+    }
+    Ok(ChannelAnswerBody {
+        id: channel.id,
+        tenant: channel.tenant,
+        url: facts.url.clone(),
+        agent_id: channel.agent,
+        version: channel.version,
+        created_at: channel.created_at.iso(),
+        updated_at: channel.updated_at.iso(),
+        definition: channel.definition,
+        notes,
+    })
+}
+
+/// What can be said of a definition without asking anybody.
+fn check(definition: &ChannelDefinition) -> Result<(), ApiError> {
+    let refuse = |detail: &str| Err(ApiError::caller(422, detail));
+    if definition.settings.len() > SETTINGS_MAX || definition.secrets.len() > SETTINGS_MAX {
+        return refuse("a channel has 100 settings and 100 secrets at most");
+    }
+    let too_long = definition.settings.iter().any(|(name, value)| {
+        name.len() > SETTING_NAME_BYTES_MAX || value.len() > SETTING_BYTES_MAX
+    });
+    if too_long || definition.secrets.keys().any(|name| name.len() > SETTING_NAME_BYTES_MAX) {
+        return refuse("a setting's name has 128 bytes at most, its value 64 KiB");
+    }
+    if definition.answer == ChannelAnswer::Deliver && definition.replier.is_none() {
+        return refuse("answer = \"deliver\" needs a replier, which delivers");
+    }
+    Ok(())
+}
+
+async fn agent(handles: &Handles, tenant: TenantId, agent: &str) -> Result<AgentId, ApiError> {
+    let found = match (agent.parse::<AgentId>(), agent.parse::<Name>()) {
+        (Ok(id), _) => handles.store.agent(tenant, id).await?,
+        (Err(_), Ok(name)) => handles.store.agent_by_name(tenant, &name).await?,
+        (Err(_), Err(_)) => None,
+    };
+    let shown: String = agent.chars().take(128).collect();
+    let missing = || ApiError::caller(422, format!("the tenant has no agent {shown:?}"));
+    found.map(|agent| agent.id).ok_or_else(missing)
+}
+
+/// Checks that every plugin is there, has the role that it is named for, and finds nothing wrong with the
+/// channel's settings.
+async fn check_plugins(
+    handles: &Handles,
+    tenant: TenantId,
+    agent: AgentId,
+    definition: &ChannelDefinition,
+) -> Result<(), ApiError> {
+    let verifier = match &definition.verifier {
+        Verification::By(plugin) => Some((plugin, "verifier")),
+        Verification::Off => None,
+    };
+    let mapper = definition.mapper.as_ref().map(|plugin| (plugin, "payload-mapper"));
+    let replier = definition.replier.as_ref().map(|plugin| (plugin, "replier"));
+    let mut checked: Vec<&PluginName> = Vec::new();
+    for (plugin, role) in [verifier, mapper, replier].into_iter().flatten() {
+        agents::check_role(handles, tenant, plugin, role).await?;
+        if checked.contains(&plugin) {
+            continue;
+        }
+        checked.push(plugin);
+        let binding = handles.plugins.binding(tenant, plugin).await?;
+        if !binding.role_names().contains(&"about") {
+            continue;
+        }
+        let mut settings = binding.settings().clone();
+        settings.extend(definition.settings.clone());
+        let settings = serde_json::to_string(&settings).unwrap_or_default();
+        let subject = Subject::of(tenant, agent, RequestId::next());
+        let found = binding.check_config(subject, settings).await.value;
+        let found = found.map_err(|error| ApiError::of_plugin(plugin.as_str(), &error))?;
+        if !found.is_empty() {
+            let found = found.iter().map(|one| format!("{}: {}", one.pointer, one.message));
+            let found = found.collect::<Vec<_>>().join("; ");
+            let detail = format!("the plugin {plugin} does not accept the settings: {found}");
+            return Err(ApiError::caller(422, detail));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! `/hooks/{channel}`: where providers send their webhooks. The channel's verifier lets a request in, its
+//! mapper says what it comes to, its replier writes the answer.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::header::ALLOW;
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use serde_json::json;
+
+use super::body::{self, BodyLimits};
+use super::error::ApiError;
+use super::extract::{Named, request_id};
+use super::launch::{Launched, launch, mark_task};
+use super::responses::{PluginErrors, WriteErrors};
+use super::webhook::{json_answer, reply_now};
+use super::{Handle, Handles};
+use crate::access::channels::OpenChannel;
+use crate::answer;
+use crate::answer::task::TaskAnswer;
+use crate::call::IncomingCall;
+use crate::ids::{ChannelId, PluginName, RequestId};
+use crate::intake::{self, AgentCall, Arrival, ByChannel, RequestParts, Resolved};
+use crate::tasks::Task;
+use crate::tenants::ChannelAnswer;
+
+/// A provider's webhook, whatever its body is. What is answered is up to the channel's plugins: a
+/// handshake, an acknowledgement, the answer of the run; without a replier it is JSON.
+#[utoipa::path(post, path = "/hooks/{channel}",
+    operation_id = "receive_hook", tag = "channels",
+    params(("channel" = String, Path, description = "The channel's id")),
+    request_body = Vec<u8>,
+    responses((status = 200, body = serde_json::Value,
+               description = "`{\"status\":\"Started\"}`, `{\"status\":\"Ignored\"}`, the task, or what the plugins answer"),
+              (status = 202, body = TaskAnswer, description = "The task, still running"),
+              WriteErrors, PluginErrors),
+    security(()))]
+pub(super) async fn receive(
+    State(handles): Handle,
+    named: Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    handle(&handles, &named, request).await
+}
+
+/// The same for providers that ask by `GET`, as handshakes do.
+#[utoipa::path(get, path = "/hooks/{channel}",
+    operation_id = "receive_hook_query", tag = "channels",
+    params(("channel" = String, Path, description = "The channel's id")),
+    responses((status = 200, body = serde_json::Value,
+               description = "What the channel's plugins answer"),
+              (status = 202, body = TaskAnswer, description = "The task, still running"),
+              WriteErrors, PluginErrors),
+    security(()))]
+pub(super) async fn receive_query(
+    State(handles): Handle,
+    named: Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    handle(&handles, &named, request).await
+}
+
+/// Refused: a `HEAD` would be answered like a `GET`, which may start a run.
+#[utoipa::path(head, path = "/hooks/{channel}",
+    operation_id = "receive_no_hook", tag = "channels",
+    params(("channel" = String, Path, description = "The channel's id")),
+    responses((status = 405, description = "Nothing was started")), security(()))]
+pub(super) async fn refuse_head() -> Response {
+    let mut refused = super::method_not_allowed().await.into_response();
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,POST"));
+    refused
+}
+
+async fn handle(
+    handles: &Arc<Handles>,
+    named: &Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let id: ChannelId = named.id("channel", "Channel")?;
+    let channel = handles.channels.open(id).await?;
+    let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
+    let (head, body) = request.into_parts();
+    let request_id = request_id(&head);
+    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let query = head.uri.query().unwrap_or_default();
+    let arrival = Arrival::read_for_channel(RequestParts {
+        method: head.method,
+        path: head.uri.path().to_owned(),
+        query: query.to_owned(),
+        pairs: intake::decode_query(query)?,
+        headers: head.headers,
+        body,
+        request_id,
+    })
+    .await;
+    let incoming = Arc::clone(&arrival.incoming);
+    let let_in = channel.verify(&handles.plugins, incoming, request_id).await?;
+    let incoming = channel.without_credentials(Arc::clone(&arrival.incoming));
+    let arrival = Arrival { incoming, ..arrival };
+    match intake::resolve_channel(&handles.plugins, &channel, let_in, &arrival).await? {
+        Resolved::Ignore => {
+            Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
+        }
+        Resolved::Reply(reply) => reply_now(reply),
+        Resolved::Run(call) => run(handles, &channel, *call).await,
+    }
+}
+
+async fn run(
+    handles: &Arc<Handles>,
+    channel: &OpenChannel,
+    call: AgentCall,
+) -> Result<Response, ApiError> {
+    let waits = channel.definition().answer == ChannelAnswer::Wait;
+    let request = Arc::clone(&call.request);
+    let by_channel = call.channel.clone();
+    let claim = call.idempotency.as_ref();
+    let by_provider = claim.is_some_and(|claim| claim.key.is_of_delivery());
+    let mut launched = launch(handles, call, waits).await?;
+    if let Err(error) = launched.refuse_conflicts(handles, waits).await {
+        let mut response = error.into_response();
+        mark_task(response.headers_mut(), launched.task);
+        return Ok(response);
+    }
+    let task = if waits {
+        match launched.wait(handles).await {
+            Ok(task) => task,
+            Err(error) => return Ok(launched.mark(error.into_response())),
+        }
+    } else if channel.definition().replier.is_some() {
+        let task = handles.store.task(launched.agent.tenant, launched.task).await?;
+        task.ok_or_else(|| ApiError::not_found("Task"))?
+    } else {
+        let started = json!({"status": "Started", "task_id": launched.task});
+        let started = json_answer(StatusCode::OK, started.to_string());
+        return Ok(mark(&launched, by_provider, started));
+    };
+    let response = match &channel.definition().replier {
+        Some(replier) => {
+            let about = About { request, by_channel, request_id: launched.request_id };
+            reply(handles, replier, &launched, &task, about).await
+        }
+        None => Ok(as_json(&task)),
+    };
+    // Without an answer the caller still learns which task it was.
+    let response = response.unwrap_or_else(|error| error.after_the_run().into_response());
+    Ok(mark(&launched, by_provider, response))
+}
+
+/// What a replier is told besides the task.
+struct About {
+    request: Arc<IncomingCall>,
+    by_channel: Option<ByChannel>,
+    request_id: RequestId,
+}
+
+async fn reply(
+    handles: &Handles,
+    replier: &PluginName,
+    launched: &Launched,
+    task: &Task,
+    about: About,
+) -> Result<Response, ApiError> {
+    let (facts, principal) = match about.by_channel {
+        Some(by) => (Some(by.facts), by.principal),
+        None => (None, None),
+    };
+    let subject = answer::about_task(&launched.agent, task, about.request_id);
+    let subject = crate::sandbox::Subject {
+        request: Some(about.request),
+        channel: facts,
+        principal,
+        ..subject
+    };
+    let binding = handles.plugins.binding(launched.agent.tenant, replier).await?;
+    let replied = binding.reply(subject).await.value;
+    reply_now(replied.map_err(|error| ApiError::of_plugin(replier.as_str(), &error))?)
+}
+
+fn as_json(task: &Task) -> Response {
+    let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let body = serde_json::to_string(&TaskAnswer::of(task, false)).unwrap_or_default();
+    json_answer(status, body)
+}
+
+/// Says where the task is, and whether an earlier delivery started it.
+fn mark(launched: &Launched, by_provider: bool, response: Response) -> Response {
+    let mut response = launched.mark(response);
+    if launched.replayed.is_some() && by_provider {
+        let name = HeaderName::from_static("x-dedupe-source");
+        response.headers_mut().insert(name, HeaderValue::from_static("provider"));
+    }
+    response
+}

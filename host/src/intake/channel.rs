@@ -1,0 +1,91 @@
+//! Requests by a channel, let in already: what its mapper makes of them.
+
+use std::sync::Arc;
+
+use super::params::Sources;
+use super::{
+    AgentCall, AnswerWanted, Arrival, ByChannel, IntakeError, Mapping, MappingResult, Prefer,
+    Resolved, idempotency, map_with,
+};
+use crate::access::channels::{LetIn, OpenChannel};
+use crate::call::Payload;
+use crate::ids::{IdempotencyKey, ThreadId};
+use crate::plugins::Plugins;
+use crate::sandbox::Subject;
+use crate::tasks::{IdempotencyClaim, Input, User};
+use crate::tenants::ChannelAnswer;
+
+/// Resolves a request that the channel's verifier has let in. `arrival` holds no credentials any more.
+///
+/// # Errors
+/// [`IntakeError`]; no task exists then.
+pub async fn resolve_channel(
+    plugins: &Plugins,
+    channel: &OpenChannel,
+    let_in: LetIn,
+    arrival: &Arrival,
+) -> Result<Resolved, IntakeError> {
+    let caller = let_in.caller;
+    let definition = channel.definition();
+    let mapper = definition.mapper.as_ref().or(caller.agent().definition.mapper.as_ref());
+    let mapping = match mapper {
+        None => Mapping::default(),
+        Some(name) => {
+            let subject = Subject {
+                request: Some(Arc::clone(&arrival.incoming)),
+                channel: Some(Arc::clone(channel.facts())),
+                principal: let_in.principal.clone(),
+                ..Subject::of(caller.tenant(), caller.agent().id, arrival.request_id)
+            };
+            match map_with(plugins, name, subject, None).await? {
+                MappingResult::Answered(resolved) => return Ok(resolved),
+                MappingResult::Mapped(mapping) => mapping,
+            }
+        }
+    };
+    // A delivery's id is believed where somebody has verified who says so: else a stranger could use up
+    // the ids of deliveries to come.
+    let delivery = mapping.delivery_id.filter(|_| let_in.verified);
+    let claim = match delivery {
+        Some(id) => {
+            let key = IdempotencyKey::of_delivery(channel.facts().id, &id);
+            // The provider says that it is the same delivery; its bytes may differ (a retry counter).
+            Some(IdempotencyClaim { key, fingerprint: [0; 32] })
+        }
+        None => idempotency(arrival)?,
+    };
+    let nothing = Payload::empty();
+    let sources = Sources { query: &[], payload: &nothing, mapped: &mapping.params };
+    let thread = sources.text("task_id")?.map(|text| text.parse::<ThreadId>()).transpose();
+    let payload = mapping.context.as_ref().unwrap_or(&arrival.incoming.payload);
+    Ok(Resolved::Run(Box::new(AgentCall {
+        idempotency: claim,
+        caller,
+        input: Input {
+            prompt: sources.text("prompt")?,
+            payload: payload.text().to_owned(),
+            user: User {
+                id: sources.text("user_id")?,
+                email: sources.text("user_email")?,
+                first_name: sources.text("user_first_name")?,
+                last_name: sources.text("user_last_name")?,
+            },
+        },
+        thread: thread.map_err(|error| IntakeError::bad(&error.to_string()))?,
+        wanted: AnswerWanted {
+            asynchronous: definition.answer != ChannelAnswer::Wait,
+            prefer: Prefer::of(&arrival.incoming.headers),
+            ..AnswerWanted::default()
+        },
+        mapping: mapping.trace,
+        user_tokens: arrival.user_tokens.clone(),
+        source: "webhook",
+        request_id: arrival.request_id,
+        request: Arc::clone(&arrival.incoming),
+        channel: Some(ByChannel {
+            facts: Arc::clone(channel.facts()),
+            principal: let_in.principal,
+            deliver: definition.answer == ChannelAnswer::Deliver,
+        }),
+    })))
+}

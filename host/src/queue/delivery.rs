@@ -1,0 +1,257 @@
+//! Delivering answers: when a task has ended whose channel says so, its replier sends the answer to the
+//! provider. A delivery is stored with its task and tried until it went well or is given up, whoever dies
+//! meanwhile; so it may happen twice, and never not at all.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::channels::Channels;
+use crate::answer::about_task;
+use crate::call::kept::Head;
+use crate::ids::{RequestId, TenantId};
+use crate::intake;
+use crate::plugins::{PluginUnavailable, Plugins};
+use crate::sandbox::{Fault, PluginError, Refusal, Subject};
+use crate::store::{DueDelivery, Store, StoreError};
+use crate::tasks::DeliveryEnd;
+
+/// Deliveries under way at once, and of one tenant.
+const UNDER_WAY_MAX: usize = 32;
+const OF_TENANT_MAX: usize = 8;
+
+/// How long one try may take, and when one whose worker died is tried again.
+const TRY_TIME_MAX: Duration = Duration::from_secs(120);
+const LEASE: Duration = Duration::from_secs(150);
+
+/// How often a delivery is tried: over about six hours.
+const TRIES_MAX: u32 = 8;
+
+/// Pauses between two tries grow from the first to the last of these.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(4));
+
+/// How often is looked for deliveries that are due again, and the least time between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// What delivers.
+#[derive(Debug, Clone)]
+pub struct Deliveries {
+    /// Where deliveries are.
+    pub store: Store,
+    /// Whose repliers deliver.
+    pub plugins: Plugins,
+    /// Which replier it is.
+    pub channels: Channels,
+}
+
+impl Deliveries {
+    /// Delivers what is due until it is to stop. `wake` says that a task has ended.
+    pub(super) async fn serve(
+        self,
+        wake: Arc<Notify>,
+        tries: TaskTracker,
+        stop: CancellationToken,
+        cut: CancellationToken,
+    ) {
+        let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        let tenants = Arc::new(Tenants::default());
+        loop {
+            let free = u32::try_from(room.available_permits()).unwrap_or(u32::MAX);
+            match self.store.take_deliveries(free, LEASE).await {
+                Ok(due) => {
+                    for due in due {
+                        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { break };
+                        let Some(turn) = Tenants::take(&tenants, due.tenant) else {
+                            // Its tenant has as many under way as it may; this one comes a little later.
+                            let after = LOOK_EVERY * 2;
+                            let reason = "waiting for others of the tenant".to_owned();
+                            self.note(due, DeliveryEnd::Again { after, reason }).await;
+                            continue;
+                        };
+                        let (deliveries, cut) = (self.clone(), cut.clone());
+                        tries.spawn(async move {
+                            tokio::select! {
+                                () = deliveries.attempt(due) => {}
+                                // Due again when its lease is over.
+                                () = cut.cancelled() => {}
+                            }
+                            drop((permit, turn));
+                        });
+                    }
+                }
+                Err(error) => tracing::error!(%error, "no deliveries can be taken"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = wake.notified() => tokio::time::sleep(LOOK_PAUSE).await,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    /// Tries one delivery and notes what became of it.
+    async fn attempt(&self, due: DueDelivery) {
+        let tried = tokio::time::timeout(TRY_TIME_MAX, self.deliver(due)).await;
+        let end = match tried.unwrap_or_else(|_| Err(Undelivered::passing("it took too long"))) {
+            Ok(()) => DeliveryEnd::Delivered,
+            Err(Undelivered { reason, again: Some(after) }) if due.attempts < TRIES_MAX => {
+                DeliveryEnd::Again { after: after.max(pause(due.attempts)), reason }
+            }
+            Err(Undelivered { reason, .. }) => {
+                tracing::warn!(task = %due.task, attempts = due.attempts, %reason, "a delivery is given up");
+                DeliveryEnd::Dead { reason }
+            }
+        };
+        self.note(due, end).await;
+    }
+
+    async fn note(&self, due: DueDelivery, end: DeliveryEnd) {
+        if let Err(error) = self.store.end_delivery(due.task, end).await {
+            tracing::error!(task = %due.task, %error, "a delivery's end cannot be noted; it will be made again");
+        }
+    }
+
+    async fn deliver(&self, due: DueDelivery) -> Result<(), Undelivered> {
+        let gone = |what: &str| Undelivered { reason: what.to_owned(), again: None };
+        let channel = self.store.channel(due.channel).await?;
+        let channel = channel.ok_or_else(|| gone("its channel does not exist any more"))?;
+        let replier = channel.definition.replier.clone();
+        let replier = replier.ok_or_else(|| gone("its channel has no replier any more"))?;
+        let task = self.store.task(due.tenant, due.task).await?;
+        let task = task.ok_or_else(|| gone("its task does not exist any more"))?;
+        let agent = self.store.agent(due.tenant, task.agent).await?;
+        let agent = agent.ok_or_else(|| gone("its agent does not exist any more"))?;
+        let kept = self.store.request(due.tenant, due.task).await?;
+        let kept = kept.ok_or_else(|| gone("its request was not kept"))?;
+        let head: Head = serde_json::from_str(&kept.head)
+            .map_err(|_| gone("its request cannot be read any more"))?;
+        let principal = head.principal.as_ref().map(|principal| principal.to_string().into());
+        let subject = Subject {
+            request: Some(Arc::new(intake::again(&head, kept.body).await)),
+            channel: Some(self.channels.facts(&channel).await?),
+            principal,
+            ..about_task(&agent, &task, RequestId::next())
+        };
+        let binding = self.plugins.binding(due.tenant, &replier).await?;
+        let delivered = binding.deliver(subject).await;
+        for line in delivered.logs {
+            tracing::info!(task = %due.task, plugin = %replier, line, "while delivering");
+        }
+        delivered.value.map_err(|error| Undelivered::of_plugin(&replier.to_string(), &error))
+    }
+}
+
+/// Why a delivery did not go well, and from when on it may be tried again, where it may.
+struct Undelivered {
+    reason: String,
+    again: Option<Duration>,
+}
+
+impl Undelivered {
+    fn passing(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), again: Some(Duration::ZERO) }
+    }
+
+    fn of_plugin(plugin: &str, error: &PluginError) -> Self {
+        let again = match error {
+            PluginError::Failure(failure) => {
+                let passing =
+                    matches!(failure.code.as_str(), "upstream" | "timeout" | "rate-limited");
+                let after = failure.retry_after_ms.map(Duration::from_millis);
+                after.or_else(|| passing.then_some(Duration::ZERO))
+            }
+            PluginError::Refusal(Refusal::Quarantined { retry_after_ms, .. }) => {
+                Some(Duration::from_millis(*retry_after_ms))
+            }
+            PluginError::Refusal(refusal) => {
+                let passing =
+                    refusal.fault() == Fault::Host || matches!(refusal, Refusal::Deadline { .. });
+                passing.then_some(Duration::ZERO)
+            }
+        };
+        let again = again.map(|after| after.min(PAUSES.1));
+        Self { reason: format!("plugin {plugin}: {error}"), again }
+    }
+}
+
+impl From<StoreError> for Undelivered {
+    fn from(error: StoreError) -> Self {
+        Self::passing(&error.to_string())
+    }
+}
+
+impl From<PluginUnavailable> for Undelivered {
+    fn from(error: PluginUnavailable) -> Self {
+        Self::passing(&error.to_string())
+    }
+}
+
+/// How long to wait after this many tries: each pause four times the one before, and up to a tenth more,
+/// so that what failed together is not tried together.
+fn pause(tries: u32) -> Duration {
+    let factor = 4_u32.saturating_pow(tries.saturating_sub(1).min(12));
+    let pause = PAUSES.0.saturating_mul(factor).min(PAUSES.1);
+    pause + pause.mul_f64(rand::random::<f64>() / 10.0)
+}
+
+/// How many deliveries each tenant has under way.
+#[derive(Debug, Default)]
+struct Tenants(Mutex<HashMap<TenantId, usize>>);
+
+struct Turn {
+    tenants: Arc<Tenants>,
+    tenant: TenantId,
+}
+
+impl Tenants {
+    fn take(tenants: &Arc<Self>, tenant: TenantId) -> Option<Turn> {
+        let mut under_way = tenants.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = under_way.entry(tenant).or_default();
+        if *count >= OF_TENANT_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Turn { tenants: Arc::clone(tenants), tenant })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut under_way = self.tenants.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = under_way.get_mut(&self.tenant) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                under_way.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_have_an_end() {
+        let seconds: Vec<_> = (1..=8).map(|tries| pause(tries).as_secs()).collect();
+        for (pause, least) in seconds.iter().zip([5, 20, 80, 320, 1_280, 5_120, 14_400, 14_400]) {
+            assert!((least..=least + least / 10 + 1).contains(pause), "{seconds:?}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_has_so_many_under_way_and_no_more() {
+        let (tenants, tenant) = (Arc::new(Tenants::default()), TenantId::random());
+        let turns: Vec<_> =
+            (0..OF_TENANT_MAX).map(|_| Tenants::take(&tenants, tenant).unwrap()).collect();
+        assert!(Tenants::take(&tenants, tenant).is_none());
+        assert!(Tenants::take(&tenants, TenantId::random()).is_some());
+        drop(turns);
+        assert!(Tenants::take(&tenants, tenant).is_some());
+    }
+}

@@ -1,0 +1,202 @@
+//! Channels of tenants.
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::rows;
+use super::writer::{Refusal, Session, Write, WriteAlone};
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+use crate::ids::{AgentId, ChannelId, Name, TenantId};
+use crate::tenants::{Channel, ChannelDefinition};
+
+/// Most channels of one tenant.
+const CHANNELS_MAX: i64 = 10_000;
+
+macro_rules! select_channels {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, tenant_id, agent_id, definition, version, created_at, updated_at \
+             FROM channels ",
+            $rest
+        )
+    };
+}
+
+impl Store {
+    /// Any tenant's channel: what its URL names.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn channel(&self, id: ChannelId) -> Result<Option<Channel>, StoreError> {
+        let query = sqlx::query(select_channels!("WHERE id = ?")).bind(id.as_bytes().as_slice());
+        self.one("read a channel", query, channel).await
+    }
+
+    /// The channels of a tenant, by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn channels(&self, tenant: TenantId) -> Result<Vec<Channel>, StoreError> {
+        let query =
+            sqlx::query(select_channels!("WHERE tenant_id = ? ORDER BY definition ->> '$.name'"))
+                .bind(tenant.as_bytes().as_slice());
+        self.many("list the channels", query, channel).await
+    }
+
+    /// A tenant's channel of this name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn channel_by_name(
+        &self,
+        tenant: TenantId,
+        name: &Name,
+    ) -> Result<Option<Channel>, StoreError> {
+        let query =
+            sqlx::query(select_channels!("WHERE tenant_id = ? AND definition ->> '$.name' = ?"))
+                .bind(tenant.as_bytes().as_slice())
+                .bind(name.as_str());
+        self.one("read a channel", query, channel).await
+    }
+
+    /// Stores a channel, or describes the tenant's channel of the same name anew, and gives it as it is
+    /// then. A description that is the one of now changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] where the tenant has no such agent, [`StoreError::Conflict`] where it has
+    /// as many channels as it may.
+    pub async fn put_channel(
+        &self,
+        tenant: TenantId,
+        agent: AgentId,
+        definition: &ChannelDefinition,
+    ) -> Result<Channel, StoreError> {
+        let text = serde_json::to_string(definition)
+            .map_err(|error| StoreError::unwritable(PutChannel::OPERATION, error))?;
+        let name = definition.name.clone();
+        let id = ChannelId::random();
+        self.write(PutChannel { id, tenant, agent, name, definition: text }).await
+    }
+
+    /// Forgets a channel; its URL ends. False where the tenant has none of this name.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn delete_channel(&self, tenant: TenantId, name: &Name) -> Result<bool, StoreError> {
+        self.write(DeleteChannel { tenant, name: name.clone() }).await
+    }
+}
+
+fn channel(row: &SqliteRow) -> sqlx::Result<Channel> {
+    let definition: &str = row.try_get(3)?;
+    let definition =
+        serde_json::from_str(definition).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Channel {
+        id: ChannelId::from_stored(rows::bytes(row, 0)?),
+        tenant: rows::tenant_id(row, 1)?,
+        agent: rows::agent_id(row, 2)?,
+        definition,
+        version: row.try_get(4)?,
+        created_at: Timestamp::from_micros(row.try_get(5)?),
+        updated_at: Timestamp::from_micros(row.try_get(6)?),
+    })
+}
+
+struct PutChannel {
+    id: ChannelId,
+    tenant: TenantId,
+    agent: AgentId,
+    name: Name,
+    definition: String,
+}
+
+impl Write for PutChannel {
+    type Answer = Channel;
+    const OPERATION: &'static str = "store a channel";
+}
+
+impl WriteAlone for PutChannel {
+    async fn run(&self, session: &mut Session<'_>) -> Result<Channel, Refusal> {
+        let known =
+            sqlx::query(select_channels!("WHERE tenant_id = ? AND definition ->> '$.name' = ?"))
+                .bind(self.tenant.as_bytes().as_slice())
+                .bind(self.name.as_str())
+                .fetch_optional(&mut *session.db)
+                .await?;
+        let id = match known.as_ref().map(channel).transpose()? {
+            Some(known) => {
+                self.describe_anew(&known, session).await?;
+                known.id
+            }
+            None => {
+                self.insert(session).await?;
+                self.id
+            }
+        };
+        let stored = sqlx::query(select_channels!("WHERE id = ?"))
+            .bind(id.as_bytes().as_slice())
+            .fetch_one(&mut *session.db)
+            .await?;
+        Ok(channel(&stored)?)
+    }
+}
+
+impl PutChannel {
+    async fn describe_anew(
+        &self,
+        known: &Channel,
+        session: &mut Session<'_>,
+    ) -> Result<(), Refusal> {
+        sqlx::query(
+            "UPDATE channels SET agent_id = ?1, definition = ?2, version = version + 1, \
+             updated_at = ?3 WHERE id = ?4 AND (definition <> ?2 OR agent_id <> ?1)",
+        )
+        .bind(self.agent.as_bytes().as_slice())
+        .bind(&self.definition)
+        .bind(session.now.micros())
+        .bind(known.id.as_bytes().as_slice())
+        .execute(&mut *session.db)
+        .await?;
+        Ok(())
+    }
+
+    async fn insert(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+        let stored = sqlx::query(
+            "INSERT INTO channels (id, tenant_id, agent_id, definition, created_at, updated_at) \
+             SELECT ?1, ?2, ?3, ?4, ?5, ?5 \
+             WHERE (SELECT count(*) FROM channels WHERE tenant_id = ?2) < ?6",
+        )
+        .bind(self.id.as_bytes().as_slice())
+        .bind(self.tenant.as_bytes().as_slice())
+        .bind(self.agent.as_bytes().as_slice())
+        .bind(&self.definition)
+        .bind(session.now.micros())
+        .bind(CHANNELS_MAX)
+        .execute(&mut *session.db)
+        .await?;
+        super::tenants::changed::<Self>(&stored, "the tenant has as many channels as it may")
+    }
+}
+
+struct DeleteChannel {
+    tenant: TenantId,
+    name: Name,
+}
+
+impl Write for DeleteChannel {
+    type Answer = bool;
+    const OPERATION: &'static str = "forget a channel";
+}
+
+impl WriteAlone for DeleteChannel {
+    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+        let deleted =
+            sqlx::query("DELETE FROM channels WHERE tenant_id = ? AND definition ->> '$.name' = ?")
+                .bind(self.tenant.as_bytes().as_slice())
+                .bind(self.name.as_str())
+                .execute(&mut *session.db)
+                .await?;
+        Ok(deleted.rows_affected() > 0)
+    }
+}

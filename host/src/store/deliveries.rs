@@ -1,0 +1,261 @@
+//! Requests that tasks came from, and answers that are to be delivered: written with a task, due when it
+//! has ended, tried until they went well or are given up.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::rows;
+use super::sqlite::{ByRows, execute};
+use super::writer::{Refusal, Session, Write, WriteAlone};
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+use crate::ids::{ChannelId, TaskId, TenantId};
+use crate::tasks::{Delivery, DeliveryEnd, DeliveryStatus, KeptRequest};
+
+/// Makes deliveries due whose tasks have just ended, as [`super::finish`] and [`super::ending`] do.
+pub(super) static MAKE_DUE: ByRows = ByRows::new(
+    "UPDATE deliveries SET status = 'due', due_at = ? \
+     WHERE status = 'waiting' AND task_sequence IN (",
+    "?",
+    ")",
+);
+
+pub(super) const DUE: &str = "\
+    SELECT t.id, d.tenant_id, d.channel_id, d.attempts FROM deliveries d \
+    CROSS JOIN tasks t ON t.sequence = d.task_sequence \
+    WHERE d.due_at IS NOT NULL AND d.due_at <= ? ORDER BY d.due_at LIMIT ?";
+
+/// Makes the deliveries of these tasks' answers due, as far as one waits for its task's end.
+pub(super) async fn make_due(sequences: &[i64], session: &mut Session<'_>) -> sqlx::Result<()> {
+    for (sql, part) in MAKE_DUE.parts(sequences) {
+        let mut query = sqlx::query(sql).bind(session.now.micros());
+        for sequence in part {
+            query = query.bind(*sequence);
+        }
+        execute(query, session.db).await?;
+    }
+    Ok(())
+}
+
+/// A delivery that is to be tried now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueDelivery {
+    /// Whose answer.
+    pub task: TaskId,
+    /// Whose task.
+    pub tenant: TenantId,
+    /// Through which channel.
+    pub channel: ChannelId,
+    /// How often it was tried, this time included.
+    pub attempts: u32,
+}
+
+impl Store {
+    /// The request that a task of this tenant came from. None where there is no such task, or it is of a
+    /// time when requests were not kept.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn request(
+        &self,
+        tenant: TenantId,
+        task: TaskId,
+    ) -> Result<Option<KeptRequest>, StoreError> {
+        let query = sqlx::query(
+            "SELECT r.channel_id, r.head, r.body FROM tasks t \
+             JOIN requests r ON r.task_sequence = t.sequence WHERE t.id = ? AND t.tenant_id = ?",
+        )
+        .bind(task.as_bytes().as_slice())
+        .bind(tenant.as_bytes().as_slice());
+        self.one("read a task's request", query, request).await
+    }
+
+    /// Takes deliveries that are due, `limit` of them at most. Each is due again after `lease`, unless its
+    /// end is noted before: whoever took it may die.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn take_deliveries(
+        &self,
+        limit: u32,
+        lease: Duration,
+    ) -> Result<Vec<DueDelivery>, StoreError> {
+        // Nothing is written where nothing is due, which is most of the time.
+        let query = sqlx::query(DUE).bind(self.now().micros()).bind(1);
+        if self.many("look for deliveries", query, due).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(TakeDeliveries { limit, lease }).await
+    }
+
+    /// Notes what became of a delivery that was taken.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn end_delivery(&self, task: TaskId, end: DeliveryEnd) -> Result<(), StoreError> {
+        self.write(EndDelivery { task, end }).await
+    }
+
+    /// The newest deliveries of a tenant, of this status where one is named.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn deliveries(
+        &self,
+        tenant: TenantId,
+        status: Option<DeliveryStatus>,
+        limit: u32,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let query = sqlx::query(
+            "SELECT t.id, d.channel_id, d.status, d.attempts, d.due_at, d.ended_at, d.reason \
+             FROM deliveries d JOIN tasks t ON t.sequence = d.task_sequence \
+             WHERE d.tenant_id = ?1 AND (?2 IS NULL OR d.status = ?2) \
+             ORDER BY d.task_sequence DESC LIMIT ?3",
+        )
+        .bind(tenant.as_bytes().as_slice())
+        .bind(status.map(DeliveryStatus::as_str))
+        .bind(limit);
+        self.many("list deliveries", query, delivery).await
+    }
+
+    /// Has a delivery of this tenant that was given up tried again, from the beginning. False where there
+    /// is none.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn redeliver(&self, tenant: TenantId, task: TaskId) -> Result<bool, StoreError> {
+        self.write(Redeliver { tenant, task }).await
+    }
+}
+
+fn request(row: &SqliteRow) -> sqlx::Result<KeptRequest> {
+    let channel: Option<Vec<u8>> = row.try_get(0)?;
+    let channel = channel.map(<[u8; 16]>::try_from).transpose();
+    let channel = channel.map_err(|_| sqlx::Error::Decode("a channel's id".into()))?;
+    let body: Vec<u8> = row.try_get(2)?;
+    Ok(KeptRequest {
+        channel: channel.map(ChannelId::from_stored),
+        head: row.try_get(1)?,
+        body: body.into(),
+    })
+}
+
+fn due(row: &SqliteRow) -> sqlx::Result<DueDelivery> {
+    Ok(DueDelivery {
+        task: rows::task_id(row, 0)?,
+        tenant: rows::tenant_id(row, 1)?,
+        channel: ChannelId::from_stored(rows::bytes(row, 2)?),
+        attempts: row.try_get::<u32, _>(3)?.saturating_add(1),
+    })
+}
+
+fn delivery(row: &SqliteRow) -> sqlx::Result<Delivery> {
+    let moment = |place: usize| -> sqlx::Result<Option<Timestamp>> {
+        Ok(row.try_get::<Option<i64>, _>(place)?.map(Timestamp::from_micros))
+    };
+    Ok(Delivery {
+        task: rows::task_id(row, 0)?,
+        channel: ChannelId::from_stored(rows::bytes(row, 1)?),
+        status: rows::parsed(row, 2)?,
+        attempts: row.try_get(3)?,
+        due_at: moment(4)?,
+        ended_at: moment(5)?,
+        reason: row.try_get(6)?,
+    })
+}
+
+struct TakeDeliveries {
+    limit: u32,
+    lease: Duration,
+}
+
+impl Write for TakeDeliveries {
+    type Answer = Vec<DueDelivery>;
+    const OPERATION: &'static str = "take deliveries";
+}
+
+impl WriteAlone for TakeDeliveries {
+    async fn run(&self, session: &mut Session<'_>) -> Result<Vec<DueDelivery>, Refusal> {
+        let rows = sqlx::query(DUE)
+            .bind(session.now.micros())
+            .bind(self.limit)
+            .fetch_all(&mut *session.db)
+            .await?;
+        let taken = rows.iter().map(due).collect::<sqlx::Result<Vec<_>>>()?;
+        for delivery in &taken {
+            sqlx::query(
+                "UPDATE deliveries SET attempts = ?, due_at = ?, reason = NULL WHERE task_sequence = \
+                 (SELECT sequence FROM tasks WHERE id = ?)",
+            )
+            .bind(delivery.attempts)
+            .bind(session.now.plus(self.lease).micros())
+            .bind(delivery.task.as_bytes().as_slice())
+            .execute(&mut *session.db)
+            .await?;
+        }
+        Ok(taken)
+    }
+}
+
+struct EndDelivery {
+    task: TaskId,
+    end: DeliveryEnd,
+}
+
+impl Write for EndDelivery {
+    type Answer = ();
+    const OPERATION: &'static str = "note a delivery's end";
+}
+
+impl WriteAlone for EndDelivery {
+    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+        let now = session.now;
+        let (status, due_at, ended_at, reason) = match &self.end {
+            DeliveryEnd::Delivered => ("delivered", None, Some(now), None),
+            DeliveryEnd::Again { after, reason } => {
+                ("due", Some(now.plus(*after)), None, Some(reason))
+            }
+            DeliveryEnd::Dead { reason } => ("dead", None, Some(now), Some(reason)),
+        };
+        sqlx::query(
+            "UPDATE deliveries SET status = ?, due_at = ?, ended_at = ?, reason = ? \
+             WHERE status = 'due' AND task_sequence = (SELECT sequence FROM tasks WHERE id = ?)",
+        )
+        .bind(status)
+        .bind(due_at.map(Timestamp::micros))
+        .bind(ended_at.map(Timestamp::micros))
+        .bind(reason)
+        .bind(self.task.as_bytes().as_slice())
+        .execute(&mut *session.db)
+        .await?;
+        Ok(())
+    }
+}
+
+struct Redeliver {
+    tenant: TenantId,
+    task: TaskId,
+}
+
+impl Write for Redeliver {
+    type Answer = bool;
+    const OPERATION: &'static str = "deliver again";
+}
+
+impl WriteAlone for Redeliver {
+    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+        let again = sqlx::query(
+            "UPDATE deliveries SET status = 'due', due_at = ?, ended_at = NULL, attempts = 0 \
+             WHERE status IN ('dead', 'delivered') AND tenant_id = ? AND task_sequence = \
+             (SELECT sequence FROM tasks WHERE id = ?)",
+        )
+        .bind(session.now.micros())
+        .bind(self.tenant.as_bytes().as_slice())
+        .bind(self.task.as_bytes().as_slice())
+        .execute(&mut *session.db)
+        .await?;
+        Ok(again.rows_affected() > 0)
+    }
+}
