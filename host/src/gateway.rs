@@ -20,6 +20,7 @@ use crate::access::webhooks::Webhooks;
 use crate::agent::Runner;
 use crate::agent::model::Models;
 use crate::clock::Clock;
+use crate::disk::make_private;
 use crate::http::serve::{ServeLimits, serve};
 use crate::http::streams::Streams;
 use crate::http::{Handles, router};
@@ -262,11 +263,6 @@ impl Gateway {
         self.store.close().await;
         served.context("serving")
     }
-}
-
-fn make_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Takes the folder for this process. The lock goes with the process, however it ends.

@@ -11,6 +11,7 @@ pub mod queue;
 pub mod access;
 pub mod agent;
 pub mod answer;
+pub mod fixture;
 pub mod intake;
 pub mod plugins;
 pub mod vault;

@@ -87,6 +87,13 @@ pub fn bundled() -> impl Iterator<Item = PluginName> {
     BUNDLED.iter().map(|(name, _)| PluginName::constant(name))
 }
 
+/// The component of a plugin that ships with the gateway.
+#[must_use]
+pub fn bundled_component(name: &PluginName) -> Option<&'static [u8]> {
+    let found = BUNDLED.iter().find(|(bundled, _)| *bundled == name.as_str());
+    found.map(|(_, component)| *component)
+}
+
 type Key = (TenantId, PluginName);
 
 /// A binding, and what it was bound under.

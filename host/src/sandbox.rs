@@ -41,7 +41,8 @@ pub use limits::Limits;
 pub use measure::Phases;
 pub use refusal::{Failure, Fault, PluginError, Refusal};
 pub use values::{
-    LISTED_KEYS_MAX, NoValues, Pending, SharedValues, Values, ValuesError, ValuesOwner, counted_up,
+    LISTED_KEYS_MAX, MemoryValues, Pending, SharedValues, Values, ValuesError, ValuesOwner,
+    counted_up,
 };
 
 use crate::clock::Clock;

@@ -121,6 +121,15 @@ fn seconds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Err
     u64::deserialize(from).map(Duration::from_secs)
 }
 
+/// Where the commands for authors of plugins keep what they have compiled: the user's cache folder.
+#[must_use]
+pub fn author_folder() -> std::path::PathBuf {
+    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let cache = of("XDG_CACHE_HOME").map(std::path::PathBuf::from);
+    let cache = cache.or_else(|| Some(std::path::Path::new(&of("HOME")?).join(".cache")));
+    cache.unwrap_or_else(std::env::temp_dir).join("wardgate")
+}
+
 impl Settings {
     /// Reads the defaults, then a file where one is named, then the environment (`WARDGATE_…`).
     ///

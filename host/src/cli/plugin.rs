@@ -1,5 +1,9 @@
 //! `wardgate plugin`.
 
+mod attempt;
+mod stage;
+mod test;
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +39,25 @@ pub(super) enum Plugin {
         #[command(flatten)]
         target: Target,
     },
+    /// Run golden cases against a component: no server, no data folder, no network. Exits with 1 where
+    /// one of them fails.
+    #[command(after_help = "\
+A case is a JSON file; of objects only the fields that are named are compared:
+  {
+    \"about\": \"a message starts a run in the chat's thread\",
+    \"call\": \"map-payload\",
+    \"request\": {\"headers\": {\"x-token\": \"t\"}, \"body\": {\"message\": {\"text\": \"hi\"}}},
+    \"settings\": {\"language\": \"en\"},
+    \"secrets\": {\"secret\": \"t\"},
+    \"now\": \"2026-01-01T00:00:00Z\",
+    \"egress\": [{\"method\": \"GET\", \"url\": \"https://api.example/\", \"answer\": {\"status\": 200, \"body\": {}}}],
+    \"expect\": {\"ok\": {\"action\": \"run\", \"params\": {\"prompt\": \"hi\"}}}
+  }
+docs/PLUGINS.md has all of it.")]
+    Test(test::Test),
+    /// Make one call and print what came of it, the plugin's log lines, computing time and memory.
+    #[command(name = "try")]
+    Try(attempt::Try),
     /// Forget a plugin of a tenant. What it was granted stays in its file.
     Remove {
         /// Its name.
@@ -56,6 +79,8 @@ pub(super) enum Plugin {
 impl Plugin {
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
+            Self::Test(test) => test.run(settings).await,
+            Self::Try(one) => one.run(settings).await,
             Self::Install { component, name, grants, tenant, target } => {
                 let name = name.map_or_else(|| name_of(&component), Ok)?;
                 let body = installation(&component, grants.as_deref())?;

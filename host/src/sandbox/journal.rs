@@ -162,7 +162,8 @@ pub struct Script {
     pub verdicts: Option<VecDeque<bool>>,
     /// What the plugin sent.
     pub sent: Vec<Sent>,
-    monotonic_last: u64,
+    /// The last reading of the monotonic clock.
+    pub monotonic_last: u64,
 }
 
 impl Script {

@@ -1,6 +1,8 @@
 //! Values that outlive a call (`wasi:keyvalue`): each plugin of each tenant has a bucket of its own, as
 //! large as the operator says.
 
+mod memory;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,6 +17,8 @@ use super::bindings::v0_1::wasi::keyvalue::{atomics, store};
 use super::host_calls::CallState;
 use super::journal::{Answered, Outside, lock};
 use crate::ids::{PluginName, TenantId};
+pub use memory::MemoryValues;
+use memory::in_memory;
 
 /// Longest key, in bytes.
 const KEY_BYTES_MAX: usize = 512;
@@ -159,7 +163,8 @@ impl CallState {
                 let mut script = lock(script);
                 match script.value(operation.name(), &operation.key()) {
                     Some(recorded) => recorded,
-                    None => in_memory(&mut script.values, &operation, bytes_max),
+                    None => in_memory(&mut script.values, &operation, bytes_max)
+                        .map_err(|error| error.to_string()),
                 }
             }
             Outside::Live(_) => {
@@ -199,49 +204,6 @@ async fn in_store(
             json!(values.increment(owner, key, *delta, bytes_max).await?)
         }
         Operation::Keys(skip) => json!(values.keys(owner, *skip).await?),
-    })
-}
-
-fn in_memory(
-    values: &mut std::collections::BTreeMap<String, Vec<u8>>,
-    operation: &Operation,
-    bytes_max: u64,
-) -> Result<Value, String> {
-    let taken = |values: &std::collections::BTreeMap<String, Vec<u8>>, but: &str| -> usize {
-        let others = values.iter().filter(|(key, _)| *key != but);
-        others.map(|(key, value)| key.len() + value.len()).sum()
-    };
-    let full = || ValuesError::Full { granted_bytes: bytes_max }.to_string();
-    let mut set = |key: &String, value: Vec<u8>| {
-        let bytes = taken(values, key) + key.len() + value.len();
-        if bytes as u64 > bytes_max {
-            return Err(full());
-        }
-        values.insert(key.clone(), value);
-        Ok(())
-    };
-    Ok(match operation {
-        Operation::Get(key) => encoded(values.get(key).map(Vec::as_slice)),
-        Operation::Exists(key) => json!(values.contains_key(key)),
-        Operation::Set(key, value) => {
-            set(key, value.clone())?;
-            Value::Null
-        }
-        Operation::Delete(key) => {
-            values.remove(key);
-            Value::Null
-        }
-        Operation::Increment(key, delta) => {
-            let sum = counted_up(values.get(key).map(Vec::as_slice), *delta);
-            let sum = sum.ok_or_else(|| ValuesError::NotANumber.to_string())?;
-            let mut set = |key: &String, value: Vec<u8>| values.insert(key.clone(), value);
-            set(key, sum.to_string().into_bytes());
-            json!(sum)
-        }
-        Operation::Keys(skip) => {
-            let skip = usize::try_from(*skip).unwrap_or(usize::MAX);
-            json!(values.keys().skip(skip).take(LISTED_KEYS_MAX as usize).collect::<Vec<_>>())
-        }
     })
 }
 
@@ -352,32 +314,6 @@ impl atomics::Host for CallState {
     ) -> wasmtime::Result<Result<u64, store::Error>> {
         let outcome = self.operate(Operation::Increment(key, delta)).await?;
         Ok(outcome.and_then(|value| value.as_u64().ok_or_else(unreadable)))
-    }
-}
-
-/// No place to keep anything: for calls that are made outside of a gateway.
-#[derive(Debug, Clone, Copy)]
-pub struct NoValues;
-
-impl Values for NoValues {
-    fn get<'a>(&'a self, _: &'a ValuesOwner, _: &'a str) -> Pending<'a, Option<Vec<u8>>> {
-        Box::pin(async { Err(ValuesError::Unavailable) })
-    }
-
-    fn set<'a>(&'a self, _: &'a ValuesOwner, _: &'a str, _: Vec<u8>, _: u64) -> Pending<'a, ()> {
-        Box::pin(async { Err(ValuesError::Unavailable) })
-    }
-
-    fn delete<'a>(&'a self, _: &'a ValuesOwner, _: &'a str) -> Pending<'a, ()> {
-        Box::pin(async { Err(ValuesError::Unavailable) })
-    }
-
-    fn increment<'a>(&'a self, _: &'a ValuesOwner, _: &'a str, _: u64, _: u64) -> Pending<'a, u64> {
-        Box::pin(async { Err(ValuesError::Unavailable) })
-    }
-
-    fn keys<'a>(&'a self, _: &'a ValuesOwner, _: u64) -> Pending<'a, Vec<String>> {
-        Box::pin(async { Err(ValuesError::Unavailable) })
     }
 }
 

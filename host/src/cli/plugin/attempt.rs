@@ -1,0 +1,210 @@
+//! `wardgate plugin try`: one call, and what came of it.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use super::super::print;
+use super::stage::{cost, open};
+use crate::fixture::Case;
+use crate::settings::Settings;
+
+/// The largest body and file that is read.
+const INPUT_BYTES_MAX: u64 = 16 << 20;
+
+/// See [`super::Plugin::Try`].
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Try {
+    /// The component; or the name of a bundled plugin.
+    #[arg(value_name = "PLUGIN")]
+    plugin: String,
+    /// The function: verify, map-payload, get-value, reply, deliver, list-tools, call-tool,
+    /// config-schema or check-config. Left out where a --case says it.
+    #[arg(value_name = "CALL", required_unless_present = "case")]
+    call: Option<String>,
+    /// A golden case to begin with; what stands on the command line comes before it.
+    #[arg(long, value_name = "FILE")]
+    case: Option<PathBuf>,
+    /// The request's body: a file, or - for standard input.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// A header of the request: `name: value`. May be repeated.
+    #[arg(long = "header", short = 'H', value_name = "HEADER")]
+    headers: Vec<String>,
+    /// The request's method.
+    #[arg(long)]
+    method: Option<String>,
+    /// The request's query, without `?`.
+    #[arg(long)]
+    query: Option<String>,
+    /// `params_mapping`, for map-payload.
+    #[arg(long, value_name = "JSON")]
+    spec: Option<String>,
+    /// `getter`, for get-value.
+    #[arg(long)]
+    path: Option<String>,
+    /// The task, a JSON file: for get-value, reply and deliver.
+    #[arg(long, value_name = "FILE")]
+    task: Option<PathBuf>,
+    /// The tool, for call-tool.
+    #[arg(long)]
+    tool: Option<String>,
+    /// Its arguments, or the settings for check-config.
+    #[arg(long, value_name = "JSON")]
+    arguments: Option<String>,
+    /// A setting: `name=value`. May be repeated.
+    #[arg(long = "setting", value_name = "SETTING")]
+    settings: Vec<String>,
+    /// A secret: `name=FILE`, so that it stands in no history. May be repeated.
+    #[arg(long = "secret", value_name = "SECRET")]
+    secrets: Vec<String>,
+    /// What the plugin is granted: a TOML file. Its egress rules are for the real network; without any
+    /// nothing is sent.
+    #[arg(long, value_name = "FILE")]
+    grants: Option<PathBuf>,
+}
+
+impl Try {
+    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let case = self.case()?;
+        let (stage, binding) = open(&self.plugin, self.grants.as_deref(), settings).await?;
+        // With scripted answers the case says what the world is; else it is the real one.
+        let scripted = !case.egress.is_empty() || case.now.is_some() || !case.values.is_empty();
+        let ran = if scripted {
+            stage.rehearse(&binding, &case).await?
+        } else {
+            stage.run(&binding, &case, None).await?
+        };
+        let logs = ran.logs.iter().map(|line| format!("log: {line}\n")).collect::<String>();
+        let differences = ran.differences(&case);
+        let differs = differences.iter().map(|one| format!("\nnot as expected: {one}"));
+        let differs = differs.collect::<String>();
+        print(&format!("{logs}{:#}\n{}{differs}", ran.outcome, cost(ran.cost)))?;
+        if ran.outcome.get("ok").is_none() && case.expect.is_none() {
+            bail!("the call gave no value");
+        }
+        if !differences.is_empty() {
+            bail!("what came is not what the case expects");
+        }
+        Ok(())
+    }
+
+    /// The case that the command line describes.
+    fn case(&self) -> anyhow::Result<Case> {
+        let mut case = match &self.case {
+            Some(path) => {
+                let text = read(path)?;
+                serde_json::from_slice(&text).with_context(|| path.display().to_string())?
+            }
+            None => json!({}),
+        };
+        let fields = case.as_object_mut().context("the case is no JSON object")?;
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                fields.insert(name.to_owned(), value);
+            }
+        };
+        set("call", self.call.clone().map(Value::from));
+        set("path", self.path.clone().map(Value::from));
+        set("tool", self.tool.clone().map(Value::from));
+        set("spec", self.spec.as_deref().map(|spec| parsed("--spec", spec)).transpose()?);
+        let arguments = self.arguments.as_deref();
+        let arguments = arguments.map(|text| parsed("--arguments", text)).transpose()?;
+        let checks = self.call.as_deref() == Some("check-config");
+        set(if checks { "config" } else { "arguments" }, arguments);
+        if let Some(path) = &self.task {
+            let task = serde_json::from_slice(&read(path)?);
+            set("task", Some(task.with_context(|| path.display().to_string())?));
+        }
+        let request = self.request(fields.get("request"))?;
+        if let Some(request) = request {
+            fields.insert("request".to_owned(), request);
+        }
+        extend(fields, "settings", pairs(&self.settings)?.into_iter())?;
+        let secrets = pairs(&self.secrets)?.into_iter().map(|(name, file)| {
+            let text = String::from_utf8(read(&PathBuf::from(file))?);
+            let text = text.with_context(|| format!("the secret {name} is not UTF-8"))?;
+            Ok((name, text.trim_end_matches(['\r', '\n']).to_owned()))
+        });
+        let secrets = secrets.collect::<anyhow::Result<Vec<_>>>()?;
+        extend(fields, "secrets", secrets.into_iter())?;
+        Ok(Case::parse(&case.to_string())?)
+    }
+
+    fn request(&self, before: Option<&Value>) -> anyhow::Result<Option<Value>> {
+        let nothing_said = self.body.is_none()
+            && self.headers.is_empty()
+            && self.method.is_none()
+            && self.query.is_none();
+        if nothing_said {
+            return Ok(None);
+        }
+        let mut request = before.cloned().unwrap_or_else(|| json!({}));
+        let fields = request.as_object_mut().context("the case's request is no JSON object")?;
+        if let Some(path) = &self.body {
+            let bytes = read(path)?;
+            fields.remove("body");
+            fields.insert("body_base64".to_owned(), STANDARD.encode(bytes).into());
+        }
+        if let Some(method) = &self.method {
+            fields.insert("method".to_owned(), method.clone().into());
+        }
+        if let Some(query) = &self.query {
+            fields.insert("query".to_owned(), query.clone().into());
+        }
+        let headers = self.headers.iter().map(|header| {
+            let (name, value) = header
+                .split_once(':')
+                .with_context(|| format!("{header:?} is no header: write `name: value`"))?;
+            Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        });
+        let headers = headers.collect::<anyhow::Result<Vec<_>>>()?;
+        extend(fields, "headers", headers.into_iter())?;
+        Ok(Some(request))
+    }
+}
+
+fn extend(
+    fields: &mut Map<String, Value>,
+    name: &str,
+    pairs: impl ExactSizeIterator<Item = (String, String)>,
+) -> anyhow::Result<()> {
+    if pairs.len() == 0 {
+        return Ok(());
+    }
+    let object = fields.entry(name).or_insert_with(|| json!({}));
+    let object = object.as_object_mut().with_context(|| format!("{name} is no JSON object"))?;
+    object.extend(pairs.map(|(name, value)| (name, value.into())));
+    Ok(())
+}
+
+fn parsed(option: &str, text: &str) -> anyhow::Result<Value> {
+    serde_json::from_str(text).with_context(|| format!("{option} is no JSON"))
+}
+
+fn pairs(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    let pairs = texts.iter().map(|text| {
+        let pair = text.split_once('=').with_context(|| format!("{text:?} lacks a ="))?;
+        Ok((pair.0.to_owned(), pair.1.to_owned()))
+    });
+    pairs.collect()
+}
+
+fn read(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
+    let failed = || format!("cannot read {}", path.display());
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin().take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    } else {
+        let file = std::fs::File::open(path).with_context(failed)?;
+        file.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes).with_context(failed)?;
+    }
+    if bytes.len() as u64 > INPUT_BYTES_MAX {
+        bail!("{} is larger than 16 MiB", path.display());
+    }
+    Ok(bytes)
+}

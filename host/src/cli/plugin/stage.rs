@@ -1,0 +1,63 @@
+//! A plugin on a stage: what `plugin test` and `plugin try` call.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+
+use crate::fixture::Stage;
+use crate::ids::PluginName;
+use crate::plugins::{COMPONENT_BYTES_MAX, bundled_component};
+use crate::sandbox::{Binding, Cost, Grants};
+use crate::settings::{Settings, author_folder};
+
+/// Loads a component, from a file or among the bundled ones, with what it is granted.
+pub(super) async fn open(
+    plugin: &str,
+    grants: Option<&Path>,
+    settings: &Settings,
+) -> anyhow::Result<(Stage, Arc<Binding>)> {
+    let (name, component) = component(plugin)?;
+    let grants = match grants {
+        None => Grants::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            Grants::parse(&text).with_context(|| path.display().to_string())?
+        }
+    };
+    let stage = Stage::open(&author_folder(), &settings.sandbox)?;
+    let loaded = stage.load(component.into()).await.with_context(|| plugin.to_owned())?;
+    let binding = stage.bind(name, loaded, grants);
+    Ok((stage, binding))
+}
+
+/// A component and the name that it goes by.
+pub(super) fn component(plugin: &str) -> anyhow::Result<(PluginName, Vec<u8>)> {
+    if let Ok(name) = plugin.parse::<PluginName>()
+        && let Some(component) = bundled_component(&name)
+        && !Path::new(plugin).exists()
+    {
+        return Ok((name, component.to_vec()));
+    }
+    let path = Path::new(plugin);
+    let failed = || format!("cannot read {plugin}");
+    if std::fs::metadata(path).with_context(failed)?.len() > COMPONENT_BYTES_MAX {
+        bail!("{plugin} is larger than 64 MiB");
+    }
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let name = stem.to_ascii_lowercase().replace(['_', '.'], "-");
+    let name = name.parse().or_else(|_| "plugin".parse())?;
+    Ok((name, std::fs::read(path).with_context(failed)?))
+}
+
+/// What a call cost, for people.
+pub(super) fn cost(cost: Cost) -> String {
+    let millis = |micros: u64| micros as f64 / 1_000.0;
+    format!(
+        "{:.2} ms, cpu {:.2} ms, memory {:.1} MiB",
+        millis(cost.micros),
+        millis(cost.cpu_micros),
+        cost.memory_bytes as f64 / f64::from(1 << 20)
+    )
+}
