@@ -1,6 +1,8 @@
 //! Builds the plugins that ship inside the gateway and writes `$OUT_DIR/bundled.rs`, with a constant
-//! `BUNDLED` of their names and components.
+//! `BUNDLED` of their names and components; and `$OUT_DIR/authors_files.rs`, with what an author of plugins
+//! is given: an author has nothing but the program.
 
+mod build_files;
 mod build_guests;
 
 use std::error::Error;
@@ -28,5 +30,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     bundled.push_str("];\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("bundled.rs"), bundled)?;
+
+    let templates = Path::new("templates/plugin");
+    println!("cargo:rerun-if-changed={}", templates.display());
+    let files = [
+        ("TEMPLATES", "What new projects are made from.", templates),
+        ("WIT", "The plugin interface.", Path::new("../wit")),
+        ("SDK", "The source of the SDK.", &plugins.join("sdk")),
+    ];
+    let mut embedded = String::new();
+    for (name, doc, folder) in files {
+        embedded.push_str(&build_files::constant(name, doc, folder)?);
+    }
+    fs::write(out.join("authors_files.rs"), embedded)?;
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! `wardgate plugin`.
 
 mod attempt;
+mod new;
+mod project;
 mod stage;
+mod standalone;
 mod test;
 
 use std::io::Read as _;
@@ -20,6 +23,8 @@ use crate::settings::Settings;
 /// `wardgate plugin …`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Plugin {
+    /// Make a project to write a plugin in, with an example and a golden case for each of its roles.
+    New(new::New),
     /// Install a component for a tenant, or replace the one of the same name. It is compiled and
     /// checked first; a gateway that serves from the folder uses it within five seconds.
     Install {
@@ -81,6 +86,7 @@ impl Plugin {
         match self {
             Self::Test(test) => test.run(settings).await,
             Self::Try(one) => one.run(settings).await,
+            Self::New(new) => new.run(),
             Self::Install { component, name, grants, tenant, target } => {
                 let name = name.map_or_else(|| name_of(&component), Ok)?;
                 let body = installation(&component, grants.as_deref())?;
