@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Wardgate's own commands. Only `clients` and `fuzz-api` need more than a Rust toolchain; the wasm32-wasip2
-/// target is installed when it is missing.
+/// Wardgate's own commands. `test` needs npm and python3 beside a Rust toolchain, `clients` and `fuzz-api`
+/// need python3; the wasm32-wasip2 target is installed when it is missing.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", arg_required_else_help = true)]
 struct Arguments {

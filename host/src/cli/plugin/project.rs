@@ -15,6 +15,10 @@ include!(concat!(env!("OUT_DIR"), "/authors_files.rs"));
 /// What the workspace of the SDK says for all of its packages.
 const SDK_WORKSPACE: &str = include_str!("../../../../plugins/Cargo.toml");
 
+/// The versions of its dependencies with which the plugins in this program were built. Cargo drops from it
+/// what a project does not use.
+const SDK_LOCK: &str = include_str!("../../../../plugins/Cargo.lock");
+
 /// Where the SDK lies in a project: from there it finds the interface at `../../wit`, as it does in its own
 /// repository.
 const SDK_FOLDER: &str = "vendor/wardgate-sdk";
@@ -192,6 +196,7 @@ impl Project<'_> {
             let manifest = files.get_mut(&format!("{SDK_FOLDER}/Cargo.toml"));
             let manifest = manifest.context("the SDK has no manifest")?;
             *manifest = standalone::manifest(manifest, SDK_WORKSPACE)?;
+            files.insert("Cargo.lock".to_owned(), SDK_LOCK.to_owned());
         } else {
             files.insert("wit/world.wit".to_owned(), self.world());
         }
