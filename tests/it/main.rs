@@ -31,6 +31,7 @@
 //! | `plugins_installed` | integrations are components that an operator installs |
 //! | `plugin_misbehaves` | a bad component harms nobody else |
 //! | `channels` | a provider's webhook is verified, mapped, answered and its answer delivered |
+//! | `plugin_new` | an author gets from nothing to an installed plugin in each language |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `rest` | agents, runs and tasks under each of their names, and who may see them |
@@ -62,6 +63,7 @@ mod load;
 mod no_secrets_in_logs;
 mod openapi;
 mod plugin_misbehaves;
+mod plugin_new;
 mod plugins_installed;
 mod precedence;
 mod real_payloads;

@@ -1,0 +1,144 @@
+//! An author who has this program and the package client of a language gets from nothing to an installed
+//! plugin by the commands in the README.md of the project that the program made.
+//!
+//! These need what such an author has: npm for JavaScript, python3 with pip for Python, and the network
+//! where the clients have not yet got their packages.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::wardgate;
+
+const ROLES: &str = "verifier,payload-mapper,response-getter,replier,toolbox,about";
+
+/// A project with every role, in a folder that stays the same: `kept`, where the package client installs,
+/// outlives the test run, so that only the first one downloads.
+fn project(language: &str, kept: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-new").join(language);
+    let fresh = folder.with_extension("fresh");
+    let _ = fs::remove_dir_all(&fresh);
+    let place = fresh.to_str().unwrap();
+    let arguments = ["plugin", "new", "order-desk", "--lang", language, "--role", ROLES];
+    let output = wardgate(&[arguments.as_slice(), &["--folder", place]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("wardgate plugin test"), "it says what to do next: {said}");
+    if folder.exists() {
+        let _ = fs::rename(folder.join(kept), fresh.join(kept));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+    fs::rename(&fresh, &folder).unwrap();
+    folder
+}
+
+/// What the project's README.md has in the first block of this section.
+fn commands(project: &Path, section: &str) -> String {
+    let readme = fs::read_to_string(project.join("README.md")).unwrap();
+    let (_, section) = readme.split_once(&format!("## {section}\n\n```sh\n")).unwrap();
+    section.split_once("```").unwrap().0.to_owned()
+}
+
+/// Runs the commands of a section as an author does, with `wardgate` in the path.
+fn run(project: &Path, section: &str) -> String {
+    let test = std::env::current_exe().unwrap();
+    let mut path = test.parent().and_then(Path::parent).unwrap().as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
+    let commands = commands(project, section);
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", &commands]).current_dir(project).env("PATH", path);
+    // What was set for building the gateway is not for building a plugin.
+    for outer in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTFLAGS", "RUSTC_WRAPPER"] {
+        shell.env_remove(outer);
+    }
+    let output = shell.output().unwrap();
+    let [said, complained] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success(), "{section}:\n{commands}\n{said}\n{complained}");
+    said
+}
+
+/// Builds and installs, and finds every role in the component.
+fn goes_from_nothing_to_installed(project: &Path) {
+    run(project, "Build");
+    // Not a data folder with the code cache that tests share: no two builds in JavaScript or Python are
+    // the same, byte by byte, so that each run would leave its 35 MB there.
+    let data = project.join("data");
+    let tenant = wardgate(&["tenant", "create", "one", "--data", data.to_str().unwrap()]);
+    assert!(tenant.status.success());
+    let installed = run(project, "Install");
+    assert!(installed.starts_with("installed order-desk (sha256:"), "{installed}");
+    assert!(installed.contains(&ROLES.replace(',', ", ")), "{installed}");
+}
+
+#[test]
+fn a_project_in_rust_goes_from_nothing_to_installed() {
+    let project = project("rust", "target");
+    if !project.join("target").exists() {
+        // The guests of these tests have the same dependencies, built already: half a minute saved.
+        let guests = Path::new(env!("GUESTS_DIR")).ancestors().nth(3).unwrap();
+        symlink(guests, project.join("target")).unwrap();
+    }
+    goes_from_nothing_to_installed(&project);
+}
+
+#[test]
+fn a_project_in_javascript_goes_from_nothing_to_installed() {
+    goes_from_nothing_to_installed(&project("js", "node_modules"));
+}
+
+#[test]
+fn a_project_in_python_goes_from_nothing_to_installed() {
+    goes_from_nothing_to_installed(&project("python", ".venv"));
+}
+
+#[test]
+fn a_project_has_what_its_roles_need_and_no_more() {
+    let home = tempfile::tempdir().unwrap();
+    for (language, ending) in [("rust", "rs"), ("js", "js"), ("python", "py")] {
+        let place = home.path().join(language);
+        let arguments = ["plugin", "new", "a", "--lang", language, "--role", "toolbox", "--role"];
+        let rest = ["verifier", "--folder", place.to_str().unwrap()];
+        assert!(wardgate(&[arguments.as_slice(), &rest].concat()).status.success());
+        let names = |folder: &str| {
+            let entries = fs::read_dir(place.join(folder)).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        };
+        let sources: Vec<_> = names("src").collect();
+        for (role, wanted) in [("toolbox", true), ("verifier", true), ("replier", false)] {
+            let file = format!("{role}.{ending}");
+            assert_eq!(sources.contains(&file), wanted, "{file}: {sources:?}");
+        }
+        let mut fixtures: Vec<_> = names("fixtures").collect();
+        fixtures.sort();
+        let wanted = ["call-tool.json", "list-tools.json", "verify-forged.json", "verify.json"];
+        assert_eq!(fixtures, wanted);
+    }
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_and_nothing_is_overwritten() {
+    let home = tempfile::tempdir().unwrap();
+    let place = home.path().join("project");
+    let refusal = |name: &str, language: &str, role: &str| {
+        let place = place.to_str().unwrap();
+        let arguments = ["plugin", "new", name, "--lang", language, "--role", role];
+        let output = wardgate(&[arguments.as_slice(), &["--folder", place]].concat());
+        assert!(!output.status.success() && output.stdout.is_empty(), "{name} {language} {role}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(refusal("Not A Name", "rust", "toolbox").contains("lower-case letters"));
+    assert!(refusal("7up", "rust", "toolbox").contains("digit"));
+    assert!(refusal("wardgate-sdk", "rust", "toolbox").contains("SDK"));
+    assert!(refusal("a", "cobol", "toolbox").contains("python"));
+    assert!(refusal("a", "rust", "gatekeeper").contains("payload-mapper"));
+    assert!(!place.exists(), "nothing was made");
+
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("README.md"), "mine").unwrap();
+    assert!(refusal("a", "rust", "toolbox").contains("not empty"));
+    assert_eq!(fs::read_to_string(place.join("README.md")).unwrap(), "mine");
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+}
