@@ -49,6 +49,8 @@ fn run(project: &Path, section: &str) -> String {
     let commands = commands(project, section);
     let mut shell = Command::new("sh");
     shell.args(["-e", "-c", &commands]).current_dir(project).env("PATH", path);
+    // Where what `plugin test` compiles is kept.
+    shell.env("XDG_CACHE_HOME", project.join("cache"));
     // What was set for building the gateway is not for building a plugin.
     for outer in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTFLAGS", "RUSTC_WRAPPER"] {
         shell.env_remove(outer);
@@ -60,9 +62,11 @@ fn run(project: &Path, section: &str) -> String {
     said
 }
 
-/// Builds and installs, and finds every role in the component.
+/// Builds, passes its golden cases and installs, and finds every role in the component.
 fn goes_from_nothing_to_installed(project: &Path) {
     run(project, "Build");
+    let tested = run(project, "Test");
+    assert!(tested.ends_with("9 cases passed\n"), "{tested}");
     // Not a data folder with the code cache that tests share: no two builds in JavaScript or Python are
     // the same, byte by byte, so that each run would leave its 35 MB there.
     let data = project.join("data");
