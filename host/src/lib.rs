@@ -7,6 +7,7 @@ pub mod gateway;
 
 pub mod http;
 pub mod queue;
+pub mod watch;
 
 pub mod access;
 pub mod agent;

@@ -30,6 +30,7 @@
 //! | `commands` | the command line does what the admin surface does, on a folder or elsewhere |
 //! | `plugins_installed` | integrations are components that an operator installs |
 //! | `plugin_misbehaves` | a bad component harms nobody else |
+//! | `author_loop` | an author tests a plugin without a server, and sees each new build in a running one |
 //! | `channels` | a provider's webhook is verified, mapped, answered and its answer delivered |
 //! | `plugin_new` | an author gets from nothing to an installed plugin in each language |
 //! | `egress` | a component reaches what it was granted, and nothing else |
@@ -46,6 +47,7 @@ mod admin;
 mod admin_agents;
 mod admin_plugins;
 mod agent_runs;
+mod author_loop;
 mod bad_input;
 mod channels;
 mod commands;

@@ -15,7 +15,8 @@ use crate::gateway::{DataFolder, Gateway};
 use crate::http::Handles;
 use crate::ids::{AgentId, KeyId, Name, PluginName, TenantId};
 use crate::settings::Settings;
-use crate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition};
+use crate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition, Tenant};
+use crate::watch::Watch;
 
 /// Arguments of `wardgate serve`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,14 @@ pub(super) struct Serve {
     /// keys are printed.
     #[arg(long)]
     demo: bool,
+    /// Install this component, or every component in this folder, and again whenever it is built anew.
+    /// Calls under way finish with the old build, the next one gets the new; a broken build leaves the old
+    /// one in place. `NAME.grants.toml` beside `NAME.wasm` says what it may do. May be repeated.
+    #[arg(long, value_name = "PATH")]
+    watch: Vec<PathBuf>,
+    /// The tenant that --watch installs for, by id or name. Can be left out where there is only one.
+    #[arg(long, value_name = "TENANT", requires = "watch")]
+    watch_tenant: Option<String>,
     /// Log lines as JSON.
     #[arg(long)]
     log_json: bool,
@@ -61,8 +70,17 @@ impl Serve {
         } else {
             json!({"listen": listening.to_string(), "url": gateway.handles.public_url})
         };
+        let watching = self.watching(&folder, &gateway.handles).await?;
         super::print(&line.to_string())?;
         tracing::info!(%listening, "serving");
+        let _watching = watching.map(|watch| {
+            let watching = tokio::spawn(async move {
+                if let Err(error) = watch.serve().await {
+                    tracing::error!(error = format!("{error:#}"), "plugins are not watched");
+                }
+            });
+            tokio_util::task::AbortOnDropHandle::new(watching)
+        });
         gateway
             .run(listener, async move {
                 tokio::select! {
@@ -72,6 +90,31 @@ impl Serve {
                 tracing::info!("stopping: no new connections, what runs may end");
             })
             .await
+    }
+
+    /// What is to be watched, if anything is.
+    async fn watching(
+        &self,
+        folder: &DataFolder,
+        handles: &Handles,
+    ) -> anyhow::Result<Option<Watch>> {
+        if self.watch.is_empty() {
+            return Ok(None);
+        }
+        let tenants = folder.store.tenants().await?;
+        let wanted = |tenant: &&Tenant| match &self.watch_tenant {
+            None => tenants.len() == 1,
+            Some(text) => tenant.name.as_str() == text || tenant.id.to_string() == *text,
+        };
+        let tenant = tenants.iter().find(wanted).with_context(|| match &self.watch_tenant {
+            Some(text) => format!("there is no tenant {text:?} to watch for"),
+            None if tenants.is_empty() => {
+                "there is no tenant to watch for; `wardgate tenant create` or --demo makes one"
+                    .to_owned()
+            }
+            None => "there are several tenants; say which with --watch-tenant".to_owned(),
+        })?;
+        Ok(Some(Watch::new(handles.plugins.clone(), tenant.id, &self.watch)))
     }
 
     fn start_logging(&self) -> anyhow::Result<()> {

@@ -1,0 +1,218 @@
+//! An author of a plugin finds out what it does without a server, and sees a new build in a running one.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Child, Home, guest_path, until, wardgate};
+
+/// A folder for cases and what is compiled for them.
+struct Desk(Home);
+
+impl Desk {
+    fn new() -> Self {
+        Self(Home::new())
+    }
+
+    fn case(&self, name: &str, case: &Value) -> &Self {
+        fs::create_dir_all(self.0.path().join("fixtures")).unwrap();
+        self.0.write(&format!("fixtures/{name}.json"), &case.to_string());
+        self
+    }
+
+    fn fixtures(&self) -> String {
+        self.0.path().join("fixtures").display().to_string()
+    }
+}
+
+fn guest(name: &str) -> String {
+    guest_path(name).display().to_string()
+}
+
+/// What a command said, and whether it was content.
+fn said(arguments: &[&str]) -> (bool, String) {
+    let output = wardgate(arguments);
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+/// A case of the guest that speaks for a provider, with this besides.
+fn case(call: &str, more: Value) -> Value {
+    let mut case = json!({
+        "call": call,
+        "request": {"headers": {"x-token": "the token", "x-delivery": "d-1"}, "body": {"text": "hi"}},
+        "secrets": {"secret": ["the newer token", "the token"]},
+        "settings": {"deliver-url": "https://provider.example/messages"},
+        "task": {"id": "t", "status": "completed", "result": "42"},
+    });
+    for (name, value) in more.as_object().unwrap() {
+        case[name] = value.clone();
+    }
+    case
+}
+
+#[test]
+fn golden_cases_of_every_role_pass_and_say_what_they_cost() {
+    let desk = Desk::new();
+    let mapped = json!({"action": "run", "delivery_id": "d-1"});
+    let sent = json!([{"body": "hi: \"42\"", "credential": "bot"}]);
+    let answer = |status: u16| {
+        let url = "https://provider.example/messages";
+        json!([{"method": "POST", "url": url, "answer": {"status": status}}])
+    };
+    let wrong = json!({"headers": {"x-token": "wrong"}});
+    desk.case("verify", &case("verify", json!({"expect": {"ok": {"id": "provider"}}})))
+        .case("forged", &case("verify", json!({"request": wrong, "expect": {"failure": {"code": "unauthorized"}}})))
+        .case("map", &case("map-payload", json!({"expect": {"ok": mapped}})))
+        .case("reply", &case("reply", json!({"expect": {"ok": {"status": 200, "headers": {"content-type": "application/xml"}}}})))
+        .case("deliver", &case("deliver", json!({"egress": answer(200), "expect": {"ok": null, "egress_sent": sent}})))
+        .case("refused", &case("deliver", json!({"egress": answer(400), "expect": {"failure": {"code": "refused"}}})))
+        .case("unscripted", &case("deliver", json!({"expect": {"failure": {"code": "not-scripted"}}})))
+        .case("settings", &case("check-config", json!({"config": {"x": "1"}, "expect": {"ok": [{"pointer": "/x"}]}})))
+        .case("none", &case("call-tool", json!({"tool": "t", "expect": {"refusal": "no-such-role"}})));
+    let (passed, text) =
+        said(&["plugin", "test", &guest("speaks_for_a_provider"), &desk.fixtures()]);
+    assert!(passed, "{text}");
+    assert!(text.ends_with("9 cases passed\n") && text.contains(" ms, cpu "), "{text}");
+}
+
+#[test]
+fn a_case_that_fails_says_where_and_how_and_can_be_taken_over() {
+    let desk = Desk::new();
+    let expect = json!({"ok": {"status": 201, "headers": {"content-type": "text/plain"}}});
+    desk.case("reply", &case("reply", json!({"about": "Answers are plain.", "expect": expect})));
+    let arguments = ["plugin", "test", &guest("speaks_for_a_provider"), &desk.fixtures()];
+    let (passed, text) = said(&arguments);
+    assert!(!passed);
+    for part in [
+        "FAILED reply.json  Answers are plain.",
+        "ok/status: expected 201, got 200",
+        "ok/headers/content-type: expected \"text/plain\", got \"application/xml\"",
+        "1 of 1 cases failed",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (taken, text) = said(&[arguments.as_slice(), &["--accept"]].concat());
+    assert!(taken && text.contains("taken  reply.json"), "{text}");
+    assert!(said(&arguments).0, "what was taken over is expected from now on");
+}
+
+#[test]
+fn what_a_plugin_is_stopped_for_can_be_expected() {
+    let desk = Desk::new();
+    let grants =
+        desk.0.write("grants.toml", "[limits]\ncpu_ms = 100\nwall_ms = 5000\nmemory_mib = 8\n");
+    for (guest_name, refusal) in
+        [("spin_forever", "out-of-cpu-time"), ("eat_memory", "out-of-memory")]
+    {
+        desk.case("limit", &json!({"call": "map-payload", "expect": {"refusal": refusal}}));
+        let grants = grants.display().to_string();
+        let arguments =
+            ["plugin", "test", &guest(guest_name), &desk.fixtures(), "--grants", &grants];
+        let (passed, text) = said(&arguments);
+        assert!(passed, "{guest_name}: {text}");
+    }
+}
+
+#[test]
+fn cases_that_cannot_be_run_are_refused_with_a_reason() {
+    let desk = Desk::new();
+    let test = |desk: &Desk| said(&["plugin", "test", "dot-mapper", &desk.fixtures()]);
+    fs::create_dir_all(desk.0.path().join("fixtures")).unwrap();
+    assert!(test(&desk).1.contains("holds no case"));
+    for (wrong, reason) in [
+        (json!({"call": "map"}), "none of verify, map-payload"),
+        (json!({"call": "map-payload", "expct": {}}), "expct"),
+        (json!({"call": "map-payload", "now": "yesterday"}), "RFC 3339"),
+        (json!({"call": "call-tool"}), "needs a tool"),
+        (json!({"call": "map-payload"}), "it expects nothing"),
+        (
+            json!({"call": "map-payload", "egress": [{"method": "GET", "url": "u"}]}),
+            "needs an answer",
+        ),
+    ] {
+        desk.case("wrong", &wrong);
+        let (passed, text) = test(&desk);
+        assert!(!passed && text.contains(reason), "{wrong}: {text}");
+    }
+    let (found, text) = said(&["plugin", "test", "absent.wasm", &desk.fixtures()]);
+    assert!(!found && text.contains("absent.wasm"), "{text}");
+}
+
+#[test]
+fn one_call_is_tried_from_the_command_line() {
+    let home = Home::new();
+    let body = home.write("body.json", r#"{"message": {"text": "hi"}}"#).display().to_string();
+    let spec = r#"{"prompt": "message.text"}"#;
+    let (went, text) =
+        said(&["plugin", "try", "dot-mapper", "map-payload", "--body", &body, "--spec", spec]);
+    assert!(went && text.contains(r#""prompt": "hi""#) && text.contains("memory"), "{text}");
+
+    let sum = r#"{"expression": "6*7"}"#;
+    let tool = ["plugin", "try", "calculator", "call-tool", "--tool", "calculate"];
+    let (went, text) = said(&[tool.as_slice(), &["--arguments", sum]].concat());
+    assert!(went && text.contains("\"value\": 42"), "{text}");
+
+    let secret = home.write("secret", "the token\n").display().to_string();
+    let secret = format!("secret={secret}");
+    let verify = |token: &str| {
+        let guest = guest("speaks_for_a_provider");
+        said(&["plugin", "try", &guest, "verify", "-H", token, "--secret", &secret])
+    };
+    assert!(verify("x-token: the token").1.contains("\"id\": \"provider\""));
+    let (went, text) = verify("x-token: another");
+    assert!(!went && text.contains("unauthorized"), "{text}");
+
+    // Without a grant nothing is sent.
+    let url = r#"{"url": "https://example.com/"}"#;
+    let fetch = ["plugin", "try", "http-fetch", "call-tool", "--tool", "http_fetch"];
+    let (went, text) = said(&[fetch.as_slice(), &["--arguments", url]].concat());
+    assert!(!went && text.contains("no grant allows GET"), "{text}");
+    let (_, text) = said(&["plugin", "try", &guest("logs_flood"), "map-payload"]);
+    assert!(text.contains("log: "), "{text}");
+}
+
+/// Puts a guest where the gateway watches.
+fn build(folder: &Path, guest: &str) {
+    fs::copy(guest_path(guest), folder.join("hook.wasm")).unwrap();
+}
+
+#[tokio::test]
+async fn a_running_gateway_takes_a_new_build_and_leaves_a_broken_one() {
+    let (home, desk) = (Home::new(), tempfile::tempdir().unwrap());
+    build(desk.path(), "counts_calls");
+    let watched = desk.path().display().to_string();
+    let gateway = Child::serve(&home, &["--watch", &watched]);
+    let operator = gateway.line["operator_key"].as_str().unwrap().to_owned();
+    let tenant = gateway.line["organization_id"].as_str().unwrap().to_owned();
+    let digest = async || {
+        let plugins = gateway.get(&format!("/admin/tenants/{tenant}/plugins")).key(&operator);
+        let plugins = plugins.expect(200).await.json();
+        let hook = plugins.as_array().unwrap().iter().find(|plugin| plugin["name"] == "hook");
+        hook.map(|hook| hook["digest"].clone())
+    };
+    let first = until("the first build", async || digest().await).await;
+    let path = format!("/admin/tenants/{tenant}/agents/{}", gateway.agent);
+    let agent = json!({"name": "demo", "mapper": "hook", "tools": ["calculator"]});
+    gateway.request("PUT", &path).key(&operator).json(&agent).expect(200).await;
+    assert_eq!(gateway.ask(json!({})).await.report()["received"], "1");
+
+    build(desk.path(), "ignores");
+    until("the second build", async || (digest().await? != first).then_some(())).await;
+    let ignored = gateway.webhook("").json(&json!({})).expect(200).await;
+    assert_eq!(ignored.json()["status"], "Ignored", "the next call gets the new build");
+
+    let second = digest().await;
+    fs::write(desk.path().join("hook.wasm"), b"not a component").unwrap();
+    // Nothing can be waited for, since nothing is to happen; a build that comes after it is seen.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(digest().await, second);
+    assert_eq!(gateway.webhook("").json(&json!({})).expect(200).await.json()["status"], "Ignored");
+    build(desk.path(), "counts_calls");
+    until("the build after the broken one", async || (digest().await? == first).then_some(()))
+        .await;
+    let (_, log) = gateway.terminate();
+    assert!(log.contains("this build is broken") && log.contains("hook.wasm"), "{log}");
+}
