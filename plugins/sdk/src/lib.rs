@@ -15,7 +15,7 @@
 //! **Every call gets an instance of its own**, which is dropped afterwards: a `static` is fresh in each
 //! call, nothing is left over from another tenant, and memory need not be freed. What a call is about
 //! is therefore not passed but asked for: [`request`], [`task`], [`context`], [`config`]. Further doors
-//! are [`secrets`], [`egress`], [`keyvalue`] and [`logging`]. A plugin that names none of a module's functions does
+//! are [`secrets`], [`egress`], [`keyvalue`], [`clock`] and [`logging`]. A plugin that names none of a module's functions does
 //! not import it, and what it does not import the operator need not grant.
 //!
 //! # A complete plugin
@@ -44,6 +44,12 @@
 //! Its `Cargo.toml` says `crate-type = ["cdylib"]`; `cargo build --release --target wasm32-wasip2` makes
 //! the component. The standard library may be used; [`without_std!`] is for plugins that do without.
 //!
+//! # A provider's integration
+//!
+//! Verifier, mapper, settings and replier of one provider go well together in one plugin: see
+//! [`integration`], with [`signature`], [`settings`], [`mapping`] and [`answer`] for what they have in
+//! common, and [`host`] for how they are tested without a server.
+//!
 //! # Memory
 //!
 //! With the feature `bump-allocator` (on by default) memory is handed out and never taken back, since it
@@ -56,9 +62,19 @@ extern crate alloc;
 
 #[cfg(any(test, all(feature = "bump-allocator", target_arch = "wasm32")))]
 mod allocator;
+pub mod answer;
+pub mod clock;
 mod failure;
+pub mod host;
+pub mod integration;
+pub mod json;
+pub mod mapping;
 mod path;
 mod roles;
+pub mod settings;
+pub mod signature;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[doc(hidden)]
 pub mod without_std;
 

@@ -1,0 +1,69 @@
+//! What was signed, as a text with placeholders in braces.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use wardgate_sdk::Failure;
+
+/// A piece of what was signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Text that stands as it is.
+    Text(String),
+    Body,
+    Timestamp,
+    Id,
+    Method,
+    Path,
+    Query,
+    Url,
+}
+
+/// The pieces in their order.
+pub(crate) struct Template(Vec<Part>);
+
+impl Template {
+    /// A sentence says what is wrong with the text.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, behind)) = rest.split_once('{') {
+            if !before.is_empty() {
+                parts.push(Part::Text(before.into()));
+            }
+            let (name, behind) =
+                behind.split_once('}').ok_or("`signed` has a brace that is not closed")?;
+            parts.push(match name {
+                "body" => Part::Body,
+                "timestamp" => Part::Timestamp,
+                "id" => Part::Id,
+                "method" => Part::Method,
+                "path" => Part::Path,
+                "query" => Part::Query,
+                "url" => Part::Url,
+                _ => return Err(format!("`signed` has {{{name}}}, which is not known")),
+            });
+            rest = behind;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(rest.into()));
+        }
+        Ok(Self(parts))
+    }
+
+    pub(crate) fn has(&self, part: Part) -> bool {
+        self.0.contains(&part)
+    }
+
+    /// The bytes of all pieces, one after the other.
+    pub(crate) fn fill(
+        &self,
+        bytes: impl Fn(&Part) -> Result<Vec<u8>, Failure>,
+    ) -> Result<Vec<u8>, Failure> {
+        if let [part] = self.0.as_slice() {
+            return bytes(part);
+        }
+        let pieces = self.0.iter().map(bytes).collect::<Result<Vec<_>, _>>()?;
+        Ok(pieces.concat())
+    }
+}

@@ -1,0 +1,46 @@
+use super::HmacRecipe;
+use wardgate_sdk::testing::{assert_misconfigured, assert_settings, run_vectors};
+
+#[test]
+fn vectors() {
+    run_vectors::<HmacRecipe>(include_str!("../../../tests/vectors/hmac.json"));
+}
+
+#[test]
+fn good_recipes_are_good() {
+    for config in [
+        r#"{"header":"x-signature"}"#,
+        r#"{"header":"x","signed":"v0:{timestamp}:{body}","timestamp-header":"t"}"#,
+        r#"{"header":"x","signed":"{timestamp}.{body}","timestamp-part":"t","signature-part":"v1"}"#,
+        r#"{"header":"x","signed":"{method}{path}{query}{url}{body}"}"#,
+        r#"{"header":"x","secret-prefix":"whsec_","secret-encoding":"base64"}"#,
+        r#"{"header":"x","prompt-path":"data.0.text"}"#,
+    ] {
+        assert_settings::<HmacRecipe>(config, &[]);
+    }
+}
+
+#[test]
+fn a_recipe_that_proves_too_little_is_refused_before_and_during_a_call() {
+    for (config, pointer) in [
+        (r#"{"header":"","signed":"{body}"}"#, "/header"),
+        (r#"{"header":"x","signed":""}"#, "/signed"),
+        (r#"{"header":"x","signed":"body"}"#, "/signed"),
+        (r#"{"header":"x","signed":"{Body}{body}"}"#, "/signed"),
+        (r#"{"header":"x","signed":"{body"}"#, "/signed"),
+        (r#"{"header":"x","signed":"{timestamp}{body}"}"#, "/signed"),
+        (r#"{"header":"x","timestamp-header":"t"}"#, "/signed"),
+        (r#"{"header":"x","signed":"{id}{body}"}"#, "/signed"),
+        (r#"{"header":"x","signed":"{timestamp}{body}","timestamp-part":"t"}"#, "/signature-part"),
+        (r#"{"header":"x","secret-prefix":"whsec_"}"#, "/secret-prefix"),
+        (r#"{"header":"x","algorithm":"md5"}"#, "/algorithm"),
+        (r#"{"header":"x","secret-encoding":"base32"}"#, "/secret-encoding"),
+        (r#"{"header":"x","separator":"|"}"#, "/separator"),
+        ("{}", "/header"),
+    ] {
+        assert_settings::<HmacRecipe>(config, &[pointer]);
+        assert_misconfigured::<HmacRecipe>(config);
+    }
+    assert_settings::<HmacRecipe>(r#"{"header":"x","prompt-path":"a..b"}"#, &["/prompt-path"]);
+    assert_settings::<HmacRecipe>("[]", &[""]);
+}

@@ -1,0 +1,153 @@
+//! The host as a value, so that a plugin's logic can be tested without one.
+//!
+//! Logic that takes `&impl Host` runs against [`Gateway`] in the gateway and against a scripted host
+//! natively. Both are known when it is compiled: what a plugin does not call, it does not import.
+
+use crate::{Failure, Field, Json, clock, config, context, egress, request, secrets, task};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// What a plugin may ask of the host during a call.
+pub trait Host {
+    /// An opened secret.
+    type Key;
+
+    /// See [`request::method`].
+    fn method(&self) -> String;
+    /// See [`request::path`].
+    fn path(&self) -> String;
+    /// See [`request::query`].
+    fn query(&self) -> String;
+    /// See [`request::header`]. An empty header counts as missing.
+    fn header(&self, name: &str) -> Option<String>;
+    /// See [`request::body`].
+    fn body(&self) -> Vec<u8>;
+    /// See [`request::json`].
+    fn json(&self, pointer: &str) -> Option<Json>;
+    /// See [`request::scalar`].
+    fn scalar(&self, pointer: &str) -> Option<String>;
+    /// See [`task::json`].
+    fn task(&self, pointer: &str) -> Option<Json>;
+    /// See [`context::attribute`].
+    fn attribute(&self, name: &str) -> Option<Json>;
+    /// A setting of this binding, or none where the operator wrote none.
+    fn setting(&self, name: &str) -> Result<Option<String>, Failure>;
+    /// See [`clock::seconds`].
+    fn now(&self) -> u64;
+    /// See [`secrets::open`].
+    fn open(&self, name: &str) -> Result<Self::Key, Failure>;
+    /// See [`secrets::open_encoded`].
+    fn open_encoded(&self, name: &str, prefix: &str, encoding: &str) -> Result<Self::Key, Failure>;
+    /// See [`secrets::hmac_verify`].
+    fn hmac_verify(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<bool, Failure>;
+    /// See [`secrets::matches`].
+    fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool;
+    /// See [`egress::send`].
+    fn send(
+        &self,
+        outgoing: &egress::Outgoing,
+        credential: Option<&str>,
+    ) -> Result<egress::Answer, Failure>;
+}
+
+/// The gateway that this plugin runs in.
+pub struct Gateway;
+
+impl Host for Gateway {
+    type Key = secrets::Secret;
+
+    fn method(&self) -> String {
+        request::method()
+    }
+
+    fn path(&self) -> String {
+        request::path()
+    }
+
+    fn query(&self) -> String {
+        request::query()
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        request::header(name).filter(|value| !value.is_empty())
+    }
+
+    fn body(&self) -> Vec<u8> {
+        request::body()
+    }
+
+    fn json(&self, pointer: &str) -> Option<Json> {
+        request::json(pointer)
+    }
+
+    fn scalar(&self, pointer: &str) -> Option<String> {
+        request::scalar(pointer)
+    }
+
+    fn task(&self, pointer: &str) -> Option<Json> {
+        task::json(pointer)
+    }
+
+    fn attribute(&self, name: &str) -> Option<Json> {
+        context::attribute(name)
+    }
+
+    fn setting(&self, name: &str) -> Result<Option<String>, Failure> {
+        config::get(name).map_err(|_| Failure::new("settings", "the settings cannot be read"))
+    }
+
+    fn now(&self) -> u64 {
+        clock::seconds()
+    }
+
+    fn open(&self, name: &str) -> Result<Self::Key, Failure> {
+        secrets::open(name)
+    }
+
+    fn open_encoded(&self, name: &str, prefix: &str, encoding: &str) -> Result<Self::Key, Failure> {
+        secrets::open_encoded(name, prefix, encoding)
+    }
+
+    fn hmac_verify(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<bool, Failure> {
+        secrets::hmac_verify(key, algorithm, message, signature)
+    }
+
+    fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool {
+        secrets::matches(key, presented)
+    }
+
+    fn send(
+        &self,
+        outgoing: &egress::Outgoing,
+        credential: Option<&str>,
+    ) -> Result<egress::Answer, Failure> {
+        egress::send(outgoing, credential)
+    }
+}
+
+impl egress::Outgoing {
+    /// A POST of this body, with one header: its content type.
+    pub fn post(url: String, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        let content_type: Field = ("content-type".into(), content_type.into());
+        Self {
+            method: "POST".into(),
+            url,
+            headers: Vec::from([content_type]),
+            body: Some(body.into()),
+            timeout_ms: None,
+            extra: None,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Writing and reading JSON text without building trees of values, which would be most of a small
+//! plugin's code.
+
+use crate::Json;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// An object that is written member by member.
+///
+/// ```
+/// # use wardgate_sdk::json::Object;
+/// let text = Object::new().string("text", "a\"b").raw("n", "[1]").finish();
+/// assert_eq!(text, r#"{"text":"a\"b","n":[1]}"#);
+/// ```
+#[derive(Default)]
+pub struct Object {
+    text: String,
+}
+
+impl Object {
+    /// An object without members.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a string.
+    pub fn string(&mut self, name: &str, value: &str) -> &mut Self {
+        let value = string(value);
+        self.raw(name, &value)
+    }
+
+    /// Adds a string where there is one.
+    pub fn maybe_string(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+        match value {
+            Some(value) => self.string(name, value),
+            None => self,
+        }
+    }
+
+    /// Adds a value that is JSON text already.
+    pub fn raw(&mut self, name: &str, value: &str) -> &mut Self {
+        self.text.push(if self.text.is_empty() { '{' } else { ',' });
+        self.text.push_str(&string(name));
+        self.text.push(':');
+        self.text.push_str(value);
+        self
+    }
+
+    /// Adds a value that is JSON text already, where there is one.
+    pub fn maybe_raw(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+        match value {
+            Some(value) => self.raw(name, value),
+            None => self,
+        }
+    }
+
+    /// The object's text.
+    pub fn finish(&mut self) -> Json {
+        let mut text = core::mem::take(&mut self.text);
+        if text.is_empty() {
+            text.push('{');
+        }
+        text.push('}');
+        text
+    }
+}
+
+/// A string as JSON text.
+pub fn string(value: &str) -> Json {
+    // Writing a string to memory cannot fail; an empty string is what would come of it.
+    serde_json::to_string(value).unwrap_or_else(|_| "\"\"".to_string())
+}
+
+/// An array of strings as JSON text.
+pub fn strings(values: &[&str]) -> Json {
+    let values: Vec<_> = values.iter().map(|value| string(value)).collect();
+    let mut text = String::from("[");
+    text.push_str(&values.join(","));
+    text.push(']');
+    text
+}
+
+/// What a JSON string says, or none where the text is no JSON string.
+pub fn text(json: &str) -> Option<String> {
+    serde_json::from_str(json).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        for value in ["", "a\"b\\c\n\u{1}\u{2028}ü😀", "</script>"] {
+            assert_eq!(text(&string(value)).as_deref(), Some(value));
+        }
+        assert_eq!(text("7"), None);
+        assert_eq!(text("\"a"), None);
+        assert_eq!(Object::new().finish(), "{}");
+        let object = Object::new().maybe_string("a", None).maybe_raw("b", Some("1")).finish();
+        assert_eq!(object, "{\"b\":1}");
+        assert_eq!(strings(&["a", "b\""]), r#"["a","b\""]"#);
+        assert_eq!(strings(&[]), "[]");
+    }
+}

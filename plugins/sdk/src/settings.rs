@@ -1,0 +1,308 @@
+//! Settings, declared once: the declaration gives the JSON Schema that `about` answers, the check
+//! before a binding goes live, and the value during a call.
+//!
+//! All settings are texts, since that is what `wasi:config` knows. One table of settings serves all
+//! plugins of a channel, so a plugin does not complain of names that it does not know: they may be meant
+//! for another one.
+
+use crate::about::Diagnostic;
+use crate::host::Host;
+use crate::{DotPath, Failure, Json, json};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// One setting of a plugin.
+pub struct Setting {
+    /// In kebab-case, such as `tolerance-seconds`.
+    pub name: &'static str,
+    /// What counts where the operator wrote nothing. None makes the setting a required one.
+    pub default: Option<&'static str>,
+    /// What its values look like.
+    pub form: Form,
+    /// One sentence for the operator.
+    pub description: &'static str,
+}
+
+/// What the values of a setting look like.
+pub enum Form {
+    /// Any text.
+    Text,
+    /// A whole number, with the least and the greatest.
+    Number(u64, u64),
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// The name of an HTTP header, or nothing.
+    Header,
+    /// An absolute http or https URL without a slash at its end.
+    Url,
+    /// A dot path into the payload, or nothing.
+    Path,
+}
+
+/// What seconds a signed timestamp may be off, in either direction. Five minutes is what Stripe, Slack
+/// and Standard Webhooks use; more than a day is no protection any more.
+pub const TOLERANCE: Setting = Setting {
+    name: "tolerance-seconds",
+    default: Some("300"),
+    form: Form::Number(1, 86_400),
+    description: "How many seconds the signed timestamp may be off, in either direction.",
+};
+
+impl Setting {
+    /// What the operator wrote, or the default. A value that is not of the setting's form is a failure
+    /// of the gateway's side (500): the request is not to blame, and nothing is guessed.
+    pub fn read(&self, host: &impl Host) -> Result<String, Failure> {
+        let Some(value) = host.setting(self.name)? else {
+            return self.default.map(String::from).ok_or_else(|| misconfigured(&self.missing()));
+        };
+        match self.form.problem(&value) {
+            None => Ok(value),
+            Some(problem) => Err(misconfigured(&format!("`{}` {problem}", self.name))),
+        }
+    }
+
+    /// The same for a [`Form::Number`].
+    pub fn number(&self, host: &impl Host) -> Result<u64, Failure> {
+        self.read(host)?.parse().map_err(|_| misconfigured(self.name))
+    }
+
+    fn missing(&self) -> String {
+        format!("`{}` is required", self.name)
+    }
+
+    fn schema(&self) -> Json {
+        let mut schema = json::Object::new();
+        schema.string("type", "string").string("description", self.description);
+        if let Some(default) = self.default {
+            schema.string("default", default);
+        }
+        match self.form {
+            Form::Text | Form::Path => &mut schema,
+            Form::Number(..) => schema.string("pattern", "^[0-9]+$"),
+            Form::OneOf(values) => schema.raw("enum", &json::strings(values)),
+            Form::Header => schema.string("pattern", "^[!#$%&'*+.^_`|~0-9A-Za-z-]*$"),
+            Form::Url => schema.string("pattern", "^https?://[^/]"),
+        };
+        schema.finish()
+    }
+}
+
+impl Form {
+    /// What is wrong with a value, as the end of a sentence.
+    fn problem(&self, value: &str) -> Option<String> {
+        match *self {
+            Self::Text => None,
+            Self::Number(least, greatest) => {
+                let plain = value.bytes().all(|byte| byte.is_ascii_digit());
+                let fits = value.parse().is_ok_and(|number| (least..=greatest).contains(&number));
+                (!plain || !fits)
+                    .then(|| format!("is to be a whole number from {least} to {greatest}"))
+            }
+            Self::OneOf(values) => {
+                (!values.contains(&value)).then(|| format!("is to be one of {}", values.join(", ")))
+            }
+            Self::Header => (!value.bytes().all(is_token))
+                .then(|| String::from("is to be the name of a header")),
+            Self::Url => (!is_base_url(value))
+                .then(|| String::from("is to be an http or https URL without a slash at its end")),
+            Self::Path if value.is_empty() => None,
+            Self::Path => {
+                DotPath::parse(value).err().map(|problem| format!("is no dot path: {problem}"))
+            }
+        }
+    }
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_base_url(value: &str) -> bool {
+    let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
+    let plain = value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#');
+    plain
+        && rest.is_some_and(|rest| !rest.starts_with('/') && !rest.is_empty())
+        && !value.ends_with('/')
+}
+
+/// A failure that the operator can mend, and the caller cannot: HTTP 500.
+pub fn misconfigured(problem: &str) -> Failure {
+    Failure::new("settings", format!("this channel's settings are wrong: {problem}"))
+}
+
+/// The JSON Schema of these settings.
+pub fn schema(settings: &[Setting]) -> Json {
+    let mut properties = json::Object::new();
+    let mut required = Vec::new();
+    for setting in settings {
+        properties.raw(setting.name, &setting.schema());
+        if setting.default.is_none() {
+            required.push(setting.name);
+        }
+    }
+    json::Object::new()
+        .string("$schema", "https://json-schema.org/draft/2020-12/schema")
+        .string("type", "object")
+        .raw("properties", &properties.finish())
+        .raw("required", &json::strings(&required))
+        .finish()
+}
+
+/// Settings as they were written, with the defaults of those that were not.
+pub struct Texts(Vec<(&'static str, String)>);
+
+impl Texts {
+    /// The text of one setting; empty where there is none of this name.
+    pub fn text(&self, setting: &Setting) -> &str {
+        let found = self.0.iter().find(|(name, _)| *name == setting.name);
+        found.map_or("", |(_, text)| text)
+    }
+}
+
+/// Checks settings one by one. For those that depend on each other, the texts are handed back too.
+pub fn check(settings: &[Setting], config: &str) -> (Texts, Vec<Diagnostic>) {
+    let mut texts = Vec::new();
+    let mut problems = Vec::new();
+    let Ok(Given(given)) = serde_json::from_str(config) else {
+        problems.push(Diagnostic::new("", "the settings are to be a JSON object"));
+        return (Texts(texts), problems);
+    };
+    for setting in settings {
+        let written = given.iter().rev().find(|(name, _)| name == setting.name);
+        let problem = match (written, setting.default) {
+            (None, None) => Some(setting.missing()),
+            (None, Some(default)) => {
+                texts.push((setting.name, default.into()));
+                None
+            }
+            (Some((_, value)), _) => match json::text(value.get()) {
+                None => Some(format!("`{}` is to be a text: put it in quotes", setting.name)),
+                Some(text) => {
+                    let problem = setting.form.problem(&text);
+                    texts.push((setting.name, text));
+                    problem.map(|problem| format!("`{}` {problem}", setting.name))
+                }
+            },
+        };
+        if let Some(problem) = problem {
+            // A kebab-case name needs no escaping in a pointer.
+            problems.push(Diagnostic::new(format!("/{}", setting.name), problem));
+        }
+    }
+    (Texts(texts), problems)
+}
+
+/// The members of an object as they were written. A map of the standard library would be a tenth of a
+/// small plugin.
+struct Given<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Given<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Given<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Given(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    const SETTINGS: &[Setting] = &[
+        TOLERANCE,
+        Setting { name: "header", default: None, form: Form::Header, description: "Where." },
+        Setting {
+            name: "encoding",
+            default: Some("hex"),
+            form: Form::OneOf(&["hex", "base64"]),
+            description: "How.",
+        },
+        Setting {
+            name: "api-url",
+            default: Some("https://example.com"),
+            form: Form::Url,
+            description: "Whither.",
+        },
+    ];
+
+    fn problems(config: &str) -> Vec<(String, String)> {
+        let (_, found) = check(SETTINGS, config);
+        found.into_iter().map(|problem| (problem.pointer, problem.message)).collect()
+    }
+
+    #[test]
+    fn good_settings_are_good() {
+        for config in [
+            r#"{"header":"x-signature"}"#,
+            r#"{"header":"x","tolerance-seconds":"86400","encoding":"base64"}"#,
+            r#"{"header":"x","api-url":"http://127.0.0.1:9/base","meant-for-another":7}"#,
+        ] {
+            assert_eq!(problems(config), [], "{config}");
+        }
+    }
+
+    #[test]
+    fn each_wrong_setting_is_pointed_at() {
+        for (config, pointer, message) in [
+            ("[]", "", "the settings are to be a JSON object"),
+            ("{}", "/header", "`header` is required"),
+            (r#"{"header":7}"#, "/header", "`header` is to be a text: put it in quotes"),
+            (r#"{"header":"a b"}"#, "/header", "`header` is to be the name of a header"),
+            (
+                r#"{"header":"x","encoding":"HEX"}"#,
+                "/encoding",
+                "`encoding` is to be one of hex, base64",
+            ),
+            (
+                r#"{"header":"x","api-url":"https://a.b/"}"#,
+                "/api-url",
+                "`api-url` is to be an http or https URL without a slash at its end",
+            ),
+        ] {
+            assert_eq!(problems(config), [(pointer.to_string(), message.to_string())], "{config}");
+        }
+        for number in ["0", "86401", "", "5m", "+5", "-1", "99999999999999999999"] {
+            let config = format!(r#"{{"header":"x","tolerance-seconds":"{number}"}}"#);
+            let expected = "`tolerance-seconds` is to be a whole number from 1 to 86400";
+            assert_eq!(
+                problems(&config),
+                [("/tolerance-seconds".to_string(), expected.to_string())],
+                "{number}"
+            );
+        }
+        for url in ["ftp://a", "https://", "https:///a", "https://a b", "https://a?b", "a.b"] {
+            let config = format!(r#"{{"header":"x","api-url":"{url}"}}"#);
+            assert_eq!(problems(&config).len(), 1, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_schema_is_json_and_names_what_is_required() {
+        let schema: serde_json::Value = serde_json::from_str(&schema(SETTINGS)).unwrap();
+        assert_eq!(schema["required"], serde_json::json!(["header"]));
+        assert_eq!(schema["properties"]["tolerance-seconds"]["default"], "300");
+        assert_eq!(schema["properties"]["encoding"]["enum"], serde_json::json!(["hex", "base64"]));
+    }
+}

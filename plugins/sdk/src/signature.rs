@@ -1,0 +1,191 @@
+//! What verifiers have in common: reading signature headers, the window in which a timestamp is fresh,
+//! and trying the signatures that came.
+//!
+//! Every refusal here is `unauthorized` and says what is wrong, but never what would have been right.
+//! Cheap checks (is the header there, is the timestamp fresh) belong before those that ask for the body,
+//! so that a stranger's request costs little.
+
+use crate::Failure;
+use crate::host::Host;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use base64ct::Encoding as _;
+
+/// How many signatures of one request are tried. Each costs an HMAC over the body, so there has to be an
+/// end; providers send as many as there are secrets in use, which is one, or two during a rotation.
+pub const SIGNATURES_MAX: usize = 8;
+
+/// The form in which bytes are written in a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// RFC 4648, section 8; in either case.
+    Hex,
+    /// RFC 4648, section 4; with or without padding.
+    Base64,
+    /// RFC 4648, section 5; with or without padding.
+    Base64Url,
+}
+
+impl Encoding {
+    /// The names that settings use.
+    pub const NAMES: &'static [&'static str] = &["hex", "base64", "base64url"];
+
+    /// The encoding of one of [`Self::NAMES`].
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "hex" => Some(Self::Hex),
+            "base64" => Some(Self::Base64),
+            "base64url" => Some(Self::Base64Url),
+            _ => None,
+        }
+    }
+
+    /// The bytes that the text stands for, or none where it stands for no bytes at all.
+    pub fn decode(self, text: &str) -> Option<Vec<u8>> {
+        let bytes = match self {
+            Self::Hex => base16ct::mixed::decode_vec(text).ok()?,
+            Self::Base64 => base64ct::Base64Unpadded::decode_vec(unpadded(text)?).ok()?,
+            Self::Base64Url => base64ct::Base64UrlUnpadded::decode_vec(unpadded(text)?).ok()?,
+        };
+        (!bytes.is_empty()).then_some(bytes)
+    }
+}
+
+/// Padding fills up to a multiple of four characters; where there is some, it has to be right.
+fn unpadded(text: &str) -> Option<&str> {
+    let bare = text.trim_end_matches('=');
+    let padded = bare.len() != text.len();
+    (!padded || (text.len().is_multiple_of(4) && text.len() - bare.len() <= 2)).then_some(bare)
+}
+
+/// A header that a signed request has.
+pub fn header(host: &impl Host, name: &str) -> Result<String, Failure> {
+    host.header(name)
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| Failure::unauthorized(format!("the header `{name}` is missing")))
+}
+
+/// Whether this is a time, written as seconds since 1970, at most so far from now in either direction.
+/// A request from the future is as suspect as an old one: it could be kept until it is fresh.
+pub fn fresh(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
+    let time = seconds(timestamp)
+        .ok_or_else(|| Failure::unauthorized("the timestamp is not a number of seconds"))?;
+    within(time, now, tolerance_seconds)
+}
+
+/// The same for milliseconds since 1970.
+pub fn fresh_ms(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
+    let time = seconds(timestamp)
+        .ok_or_else(|| Failure::unauthorized("the timestamp is not a number of milliseconds"))?;
+    within(time / 1000, now, tolerance_seconds)
+}
+
+fn within(time: u64, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
+    if time.abs_diff(now) <= tolerance_seconds {
+        return Ok(());
+    }
+    let which = if time < now { "old" } else { "far in the future" };
+    Err(Failure::unauthorized(format!("the timestamp is too {which}")))
+}
+
+/// Digits and nothing else: no sign, no space, no fraction.
+fn seconds(timestamp: &str) -> Option<u64> {
+    timestamp.bytes().all(|byte| byte.is_ascii_digit()).then(|| timestamp.parse().ok()).flatten()
+}
+
+/// The values of one name in a header such as `t=1533204620,v1=2220…,v1=77ab…`, in their order: a name
+/// may come several times, as `v1` does while a secret is rotated.
+pub fn parts<'a>(header: &'a str, separator: char, name: &'a str) -> impl Iterator<Item = &'a str> {
+    header.split(separator).filter_map(move |part| {
+        let (found, value) = part.trim().split_once('=')?;
+        (found == name).then_some(value)
+    })
+}
+
+/// Whether one of these signatures is that of the message. Texts that are no signatures at all do not
+/// count, so that a scheme which is not known yet does no harm beside one that is.
+pub fn verify_any<'a, H: Host>(
+    host: &H,
+    key: &H::Key,
+    algorithm: &str,
+    message: &[u8],
+    encoding: Encoding,
+    signatures: impl Iterator<Item = &'a str>,
+) -> Result<(), Failure> {
+    let signatures = signatures.filter_map(|text| encoding.decode(text)).take(SIGNATURES_MAX);
+    for signature in signatures {
+        if host.hmac_verify(key, algorithm, message, &signature)? {
+            return Ok(());
+        }
+    }
+    Err(Failure::unauthorized("the signature does not match"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn bytes_are_read_in_each_encoding() {
+        for (encoding, text, bytes) in [
+            (Encoding::Hex, "00fFA9", Some(vec![0, 255, 169])),
+            (Encoding::Hex, "00f", None),
+            (Encoding::Hex, "0g", None),
+            (Encoding::Hex, " 00", None),
+            (Encoding::Hex, "", None),
+            (Encoding::Base64, "+/8=", Some(vec![251, 255])),
+            (Encoding::Base64, "+/8", Some(vec![251, 255])),
+            (Encoding::Base64, "+/8==", None),
+            (Encoding::Base64, "====", None),
+            (Encoding::Base64, "-_8=", None),
+            (Encoding::Base64, "AAAA=", None),
+            (Encoding::Base64, "", None),
+            (Encoding::Base64Url, "-_8=", Some(vec![251, 255])),
+            (Encoding::Base64Url, "+/8=", None),
+        ] {
+            assert_eq!(encoding.decode(text), bytes, "{encoding:?} {text}");
+        }
+        for name in Encoding::NAMES {
+            assert!(Encoding::named(name).is_some(), "{name}");
+        }
+        assert_eq!(Encoding::named("base32"), None);
+    }
+
+    #[test]
+    fn a_timestamp_is_fresh_for_so_long_in_both_directions() {
+        for (timestamp, found) in [
+            ("1000", true),
+            ("700", true),
+            ("1300", true),
+            ("699", false),
+            ("1301", false),
+            ("0", false),
+            ("", false),
+            ("-1000", false),
+            ("+1000", false),
+            (" 1000", false),
+            ("1000.5", false),
+            ("1e3", false),
+            ("99999999999999999999999999", false),
+        ] {
+            let answer = fresh(timestamp, 1000, 300);
+            assert_eq!(answer.is_ok(), found, "{timestamp}");
+            if let Err(failure) = answer {
+                assert_eq!(failure.code, "unauthorized");
+            }
+        }
+        assert!(fresh_ms("1300999", 1000, 300).is_ok());
+        assert!(fresh_ms("1301000", 1000, 300).is_err());
+    }
+
+    #[test]
+    fn parts_of_one_name_come_in_their_order() {
+        let header = "t=1, v1=a=,v0=x,v1=b,v11=c,v1";
+        assert_eq!(parts(header, ',', "v1").collect::<Vec<_>>(), ["a=", "b"]);
+        assert_eq!(parts(header, ',', "t").collect::<Vec<_>>(), ["1"]);
+        assert_eq!(parts("ts=1;h1=a", ';', "h1").collect::<Vec<_>>(), ["a"]);
+        assert_eq!(parts(header, ',', "v2").count(), 0);
+    }
+}

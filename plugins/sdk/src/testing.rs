@@ -1,0 +1,203 @@
+//! Drives an [`Integration`] with vectors, natively: a scripted host stands in for the gateway. For
+//! tests only, behind the feature `testing`.
+//!
+//! A vector is a JSON object; what `expect` does not name is not looked at, and so every vector has to
+//! name something. The same files can drive a running gateway over HTTP.
+//!
+//! | member | holds |
+//! |---|---|
+//! | `name`, `source` | what is shown, and where it was published |
+//! | `secrets` | `{"secret": ["newest", "the one before"]}` |
+//! | `settings`, `attributes` | texts by name; attributes are JSON values |
+//! | `now` | seconds since 1970 |
+//! | `method`, `target`, `headers` | the request; the target is path and query |
+//! | `body` | text, or `{"base64": "…"}` |
+//! | `task` | the task, for replies |
+//! | `answers` | what egress answers, in turn: `{"status", "headers", "body"}` or `{"failure": code}` |
+//! | `expect.verify` | `ok` or the failure's code |
+//! | `expect.map` | `{"action", "params", "delivery_id", "context", "reply"}` or `{"failure": code}` |
+//! | `expect.reply` | `{"status", "headers", "body"}` |
+//! | `expect.deliver` | `ok` or the failure's code |
+//! | `expect.sent` | `[{"method", "url", "credential", "headers", "body"}]` |
+//!
+//! Of headers and contexts only the named members are compared. A body that is expected as an object or
+//! array is compared as JSON.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "this is test code, although for other crates' tests"
+)]
+
+extern crate std;
+
+mod scripted;
+
+use crate::integration::Integration;
+use crate::mapper::Mapped;
+use crate::{Failure, Field, HttpReply};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use alloc::{borrow::ToOwned, format};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+pub use scripted::Scripted;
+use serde_json::{Map, Value, json};
+
+/// Runs every vector of a file, a JSON array.
+///
+/// # Panics
+///
+/// Naming each vector that went otherwise than expected; or if there are none.
+pub fn run_vectors<I: Integration>(file: &str) {
+    let vectors: Vec<Value> = serde_json::from_str(file).expect("a JSON array of vectors");
+    assert!(!vectors.is_empty(), "there are no vectors");
+    let problems: Vec<_> = vectors.iter().flat_map(problems::<I>).collect();
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+/// What went otherwise than one vector expects.
+fn problems<I: Integration>(vector: &Value) -> Vec<String> {
+    let name = vector["name"].as_str().expect("a vector has a name");
+    assert!(vector["source"].is_string(), "{name}: say where it comes from");
+    let expect = vector["expect"].as_object().expect("a vector expects something");
+    let mut host = Scripted::new(vector);
+    let mut problems = Vec::new();
+    let mut compare = |what: &str, found: Value| {
+        if let Some(expected) = expect.get(what)
+            && !covers(expected, &found)
+        {
+            problems.push(format!("{name}: {what}\n  expected {expected}\n  found    {found}"));
+        }
+    };
+    for known in expect.keys() {
+        assert!(
+            ["verify", "map", "reply", "deliver", "sent"].contains(&known.as_str()),
+            "{name}: `{known}` is not looked at"
+        );
+    }
+    let verified = I::verify(&host);
+    let accepted = verified.is_ok();
+    compare("verify", outcome(verified.map(|_| ())));
+    host.hide_credentials();
+    // The gateway maps only what was verified.
+    compare("map", if accepted { mapped(I::map(&host)) } else { Value::Null });
+    if expect.contains_key("reply") {
+        compare("reply", I::reply(&host).map_or_else(failure, reply));
+    }
+    if expect.contains_key("deliver") {
+        compare("deliver", outcome(I::deliver(&host)));
+    }
+    compare("sent", Value::Array(host.sent()));
+    problems
+}
+
+/// Whether everything that is expected was found. Objects may have more members, except for `params`.
+fn covers(expected: &Value, found: &Value) -> bool {
+    match (expected, found) {
+        (Value::Object(expected), Value::Object(found)) => expected.iter().all(|(name, value)| {
+            let other = found.get(name).unwrap_or(&Value::Null);
+            if name == "params" { value == other } else { covers(value, other) }
+        }),
+        (Value::Array(expected), Value::Array(found)) => {
+            expected.len() == found.len()
+                && expected.iter().zip(found).all(|(value, other)| covers(value, other))
+        }
+        (Value::Object(_) | Value::Array(_), Value::String(text)) => {
+            serde_json::from_str(text).is_ok_and(|parsed| covers(expected, &parsed))
+        }
+        _ => expected == found,
+    }
+}
+
+fn outcome(result: Result<(), Failure>) -> Value {
+    Value::from(result.err().map_or("ok".to_owned(), |failure| failure.code))
+}
+
+fn failure(failure: Failure) -> Value {
+    json!({
+        "failure": failure.code,
+        "message": failure.message,
+        "retry_after_ms": failure.retry_after_ms,
+    })
+}
+
+fn mapped(result: Result<Mapped, Failure>) -> Value {
+    let mapped = match result {
+        Ok(mapped) => mapped,
+        Err(refused) => return failure(refused),
+    };
+    let context = mapped.context.map(|text| {
+        let context: Value = serde_json::from_str(&text).expect("the context is JSON");
+        assert!(context.is_object(), "the context is an object");
+        context
+    });
+    let count = mapped.params.len();
+    let params: Map<_, _> =
+        mapped.params.into_iter().map(|(name, value)| (name, value.into())).collect();
+    assert_eq!(params.len(), count, "a parameter is set twice");
+    json!({
+        "action": mapped.action,
+        "params": params,
+        "context": context,
+        "delivery_id": mapped.delivery_id,
+        "reply": mapped.reply.map(reply),
+    })
+}
+
+fn reply(reply: HttpReply) -> Value {
+    json!({
+        "status": reply.status,
+        "headers": headers(&reply.headers),
+        "body": body_text(&reply.body),
+    })
+}
+
+fn headers(fields: &[Field]) -> Value {
+    fields.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
+}
+
+fn body_text(body: &[u8]) -> Value {
+    match core::str::from_utf8(body) {
+        Ok(text) => Value::from(text),
+        Err(_) => json!({"base64": BASE64_STANDARD.encode(body)}),
+    }
+}
+
+/// Bytes as a vector writes them.
+fn bytes(value: &Value) -> Vec<u8> {
+    match value {
+        Value::String(text) => text.as_bytes().to_vec(),
+        Value::Null => Vec::new(),
+        _ => match value["base64"].as_str() {
+            Some(text) => BASE64_STANDARD.decode(text).expect("base64"),
+            None => value.to_string().into_bytes(),
+        },
+    }
+}
+
+/// Asserts that settings are as good as said: the pointers of what is wrong with them.
+///
+/// # Panics
+///
+/// If they are not.
+pub fn assert_settings<I: Integration>(config: &str, pointers: &[&str]) {
+    let found = crate::integration::check_config::<I>(config);
+    let found: Vec<_> = found.iter().map(|problem| problem.pointer.as_str()).collect();
+    assert_eq!(found, pointers, "{config}");
+}
+
+/// Asserts that the integration refuses to verify with these settings in the way that is meant for wrong
+/// settings, whatever the request is.
+///
+/// # Panics
+///
+/// If it does not.
+pub fn assert_misconfigured<I: Integration>(settings: &str) {
+    let settings: Value = serde_json::from_str(settings).expect("settings are JSON");
+    let host = Scripted::new(&json!({"settings": settings, "secrets": {"secret": ["a"]}}));
+    let code = I::verify(&host).err().map(|failure| failure.code);
+    assert_eq!(code.as_deref(), Some("settings"), "{settings}");
+}

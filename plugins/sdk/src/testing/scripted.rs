@@ -1,0 +1,203 @@
+//! A host that answers from a vector.
+
+use super::{body_text, bytes, headers};
+use crate::egress::{Answer, Outgoing};
+use crate::host::Host;
+use crate::{Failure, Field, Json};
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Map, Value, json};
+
+/// What the gateway keeps from everybody but verifiers.
+const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
+
+/// A host that answers from a vector; see [the module](super) for its form.
+pub struct Scripted {
+    vector: Value,
+    headers: Vec<Field>,
+    payload: Value,
+    sent: RefCell<Vec<Value>>,
+}
+
+impl Scripted {
+    /// A host for one vector.
+    pub fn new(vector: &Value) -> Self {
+        let headers = match &vector["headers"] {
+            Value::Object(headers) => headers
+                .iter()
+                .map(|(name, value)| {
+                    (name.to_ascii_lowercase(), value.as_str().unwrap_or_default().to_owned())
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
+        let mut host = Self {
+            vector: vector.clone(),
+            headers,
+            payload: Value::Null,
+            sent: RefCell::default(),
+        };
+        host.payload = host.parsed();
+        host
+    }
+
+    /// From now on headers with credentials are not seen: so it is for mappers and repliers.
+    pub(super) fn hide_credentials(&mut self) {
+        self.headers.retain(|(name, _)| !CREDENTIALS.contains(&name.as_str()));
+    }
+
+    /// What went out so far.
+    pub fn sent(&self) -> Vec<Value> {
+        self.sent.borrow().clone()
+    }
+
+    /// The payload as the gateway parses it: JSON, or the fields of a form or, without a body, of the
+    /// query.
+    fn parsed(&self) -> Value {
+        let body = self.body();
+        if let Ok(parsed) = serde_json::from_slice(&body) {
+            return parsed;
+        }
+        let fields = if body.is_empty() { self.query().into_bytes() } else { body };
+        let fields: Map<_, _> = form_urlencoded::parse(&fields)
+            .map(|(name, value)| (name.into_owned(), Value::from(value.into_owned())))
+            .collect();
+        Value::from(fields)
+    }
+
+    fn target(&self) -> (&str, &str) {
+        let target = self.vector["target"].as_str().unwrap_or("/hooks/channel");
+        target.split_once('?').unwrap_or((target, ""))
+    }
+
+    fn values(&self, name: &str) -> Result<Vec<String>, Failure> {
+        let values = self.vector["secrets"][name].as_array();
+        values
+            .map(|values| values.iter().map(|value| value.as_str().unwrap().to_owned()).collect())
+            .ok_or_else(|| Failure::forbidden("no secret of this name is granted"))
+    }
+}
+
+impl Host for Scripted {
+    type Key = Vec<Vec<u8>>;
+
+    fn method(&self) -> String {
+        self.vector["method"].as_str().unwrap_or("POST").to_owned()
+    }
+
+    fn path(&self) -> String {
+        self.target().0.to_owned()
+    }
+
+    fn query(&self) -> String {
+        self.target().1.to_owned()
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        let found = self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+    }
+
+    fn body(&self) -> Vec<u8> {
+        bytes(&self.vector["body"])
+    }
+
+    fn json(&self, pointer: &str) -> Option<Json> {
+        self.payload.pointer(pointer).map(ToString::to_string)
+    }
+
+    fn scalar(&self, pointer: &str) -> Option<String> {
+        match self.payload.pointer(pointer)? {
+            Value::String(text) => Some(text.clone()),
+            value @ (Value::Number(_) | Value::Bool(_)) => Some(value.to_string()),
+            _ => None,
+        }
+    }
+
+    fn task(&self, pointer: &str) -> Option<Json> {
+        self.vector.get("task")?.pointer(pointer).map(ToString::to_string)
+    }
+
+    fn attribute(&self, name: &str) -> Option<Json> {
+        self.vector["attributes"].get(name).map(ToString::to_string)
+    }
+
+    fn setting(&self, name: &str) -> Result<Option<String>, Failure> {
+        let value = self.vector["settings"].get(name);
+        Ok(value.map(|value| value.as_str().unwrap().to_owned()))
+    }
+
+    fn now(&self) -> u64 {
+        self.vector["now"].as_u64().unwrap_or_default()
+    }
+
+    fn open(&self, name: &str) -> Result<Self::Key, Failure> {
+        Ok(self.values(name)?.into_iter().map(String::into_bytes).collect())
+    }
+
+    fn open_encoded(&self, name: &str, prefix: &str, encoding: &str) -> Result<Self::Key, Failure> {
+        let encoding = crate::signature::Encoding::named(encoding)
+            .ok_or_else(|| Failure::invalid_input("the encoding is not known"))?;
+        self.values(name)?
+            .iter()
+            .map(|text| encoding.decode(text.strip_prefix(prefix).unwrap_or(text)))
+            .collect::<Option<_>>()
+            .ok_or_else(|| Failure::invalid_input("the secret does not decode"))
+    }
+
+    fn hmac_verify(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<bool, Failure> {
+        let any = |verify: &dyn Fn(&[u8]) -> bool| key.iter().any(|value| verify(value));
+        match algorithm {
+            "sha256" => Ok(any(&|key| verified::<Hmac<sha2::Sha256>>(key, message, signature))),
+            "sha512" => Ok(any(&|key| verified::<Hmac<sha2::Sha512>>(key, message, signature))),
+            "sha1" => Ok(any(&|key| verified::<Hmac<sha1::Sha1>>(key, message, signature))),
+            _ => Err(Failure::invalid_input("the algorithm is not known")),
+        }
+    }
+
+    fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool {
+        key.iter().any(|value| value == presented)
+    }
+
+    fn send(&self, outgoing: &Outgoing, credential: Option<&str>) -> Result<Answer, Failure> {
+        let mut sent = self.sent.borrow_mut();
+        let answer = &self.vector["answers"][sent.len()];
+        sent.push(json!({
+            "method": outgoing.method,
+            "url": outgoing.url,
+            "credential": credential,
+            "headers": headers(&outgoing.headers),
+            "body": body_text(outgoing.body.as_deref().unwrap_or_default()),
+        }));
+        if let Some(code) = answer["failure"].as_str() {
+            return Err(Failure::new(code, "as the vector says"));
+        }
+        let status = answer["status"].as_u64().expect("the vector has an answer for this");
+        let headers = answer["headers"].as_object().cloned().unwrap_or_default();
+        Ok(Answer {
+            status: u16::try_from(status).unwrap(),
+            headers: headers
+                .into_iter()
+                .map(|(name, value)| (name, value.as_str().unwrap().to_owned()))
+                .collect(),
+            body: bytes(&answer["body"]),
+            truncated: false,
+            extra: None,
+        })
+    }
+}
+
+fn verified<M: Mac + KeyInit>(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(message);
+    mac.verify_slice(signature).is_ok()
+}
