@@ -1,0 +1,85 @@
+//! GitHub's webhooks: `X-Hub-Signature-256` (docs.github.com, "Validating webhook deliveries"), and for
+//! each event a prompt that says what happened. An issue or pull request is a thread, a branch is one.
+
+#![cfg_attr(target_arch = "wasm32", no_std)]
+
+extern crate alloc;
+
+mod events;
+#[cfg(test)]
+mod tests;
+
+use alloc::format;
+use wardgate_sdk::host::Host;
+use wardgate_sdk::integration::Integration;
+use wardgate_sdk::mapper::Mapped;
+use wardgate_sdk::mapping::{EVENTS, listed};
+use wardgate_sdk::settings::{Form, Setting};
+use wardgate_sdk::signature::Encoding;
+use wardgate_sdk::verifier::Principal;
+use wardgate_sdk::{Failure, HttpReply, signature};
+
+const BOTS: Setting = Setting {
+    name: "bots",
+    default: Some("ignore"),
+    form: Form::OneOf(&["ignore", "run"]),
+    description: "What to do with events that a bot caused. An agent that writes to GitHub as one would \
+                  answer itself for ever.",
+};
+
+struct GitHub;
+
+impl Integration for GitHub {
+    const SETTINGS: &'static [Setting] = &[EVENTS, BOTS];
+
+    fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
+        let header = signature::header(host, "x-hub-signature-256")?;
+        let key = host.open("secret")?;
+        let found = header.strip_prefix("sha256=").into_iter();
+        let message = host.body();
+        signature::verify_any(host, &key, "sha256", &message, Encoding::Hex, found)?;
+        Ok(Principal::anonymous())
+    }
+
+    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
+        let event = host
+            .header("x-github-event")
+            .ok_or_else(|| Failure::invalid_input("the header `x-github-event` is missing"))?;
+        if event == "ping" {
+            let pong = HttpReply::new(200, "pong").with_header("content-type", "text/plain");
+            return Ok(Mapped::reply(pong));
+        }
+        if host.json("/repository").is_none()
+            && host.json("/sender").is_none()
+            && host.scalar("/payload").is_some()
+        {
+            return Err(Failure::invalid_input(
+                "set the webhook's content type to application/json at GitHub",
+            ));
+        }
+        let action = host.scalar("/action");
+        let full = match &action {
+            Some(action) => format!("{event}.{action}"),
+            None => event.clone(),
+        };
+        let patterns = EVENTS.read(host)?;
+        let wanted = listed(&patterns, &full) || listed(&patterns, &event);
+        let by_bot = host.scalar("/sender/type").as_deref() == Some("Bot");
+        if !wanted || (by_bot && BOTS.read(host)? == "ignore") {
+            return Ok(Mapped::ignore());
+        }
+        let mut mapped =
+            Mapped::run().with_param("prompt", events::prompt(host, &event, action.as_deref()));
+        if let Some(thread) = events::thread(host) {
+            mapped = mapped.with_param("task_id", thread);
+        }
+        if let Some(login) = host.scalar("/sender/login") {
+            mapped = mapped.with_param("user_id", login);
+        }
+        mapped.delivery_id = host.header("x-github-delivery");
+        Ok(mapped)
+    }
+}
+
+wardgate_sdk::without_std!();
+wardgate_sdk::export_integration!(GitHub);

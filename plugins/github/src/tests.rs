@@ -1,0 +1,55 @@
+use super::GitHub;
+use flate2::read::GzDecoder;
+use std::string::ToString;
+use wardgate_sdk::integration::Integration;
+use wardgate_sdk::testing::{Scripted, assert_settings, run_vectors};
+
+#[test]
+fn vectors() {
+    run_vectors::<GitHub>(include_str!("../../../tests/vectors/github.json"));
+}
+
+#[test]
+fn wrong_settings_are_pointed_at() {
+    assert_settings::<GitHub>(r#"{"events":"issues.* push","bots":"run"}"#, &[]);
+    assert_settings::<GitHub>(r#"{"bots":"yes"}"#, &["/bots"]);
+    assert_settings::<GitHub>(r#"{"events":["push"]}"#, &["/events"]);
+}
+
+/// Every event that GitHub sends has a prompt without gaps, and a thread where there is something that
+/// it could belong to.
+#[test]
+fn whatever_github_sends_is_mapped() {
+    let packed = include_bytes!("../../../tests/payloads/octokit-webhooks-examples.json.gz");
+    let events: serde_json::Value =
+        serde_json::from_reader(GzDecoder::new(packed.as_slice())).unwrap();
+    let mut seen = 0;
+    for event in events.as_array().unwrap() {
+        let name = event["name"].as_str().unwrap();
+        for payload in event["examples"].as_array().unwrap() {
+            let host = Scripted::new(&serde_json::json!({
+                "headers": {"x-github-event": name, "x-github-delivery": "d"},
+                "settings": {"bots": "run"},
+                "body": payload.to_string(),
+            }));
+            let mapped = GitHub::map(&host).unwrap();
+            let param = |target: &str| {
+                let found = mapped.params.iter().find(|(name, _)| name == target);
+                found.map(|(_, value)| value.to_string())
+            };
+            seen += 1;
+            if name == "ping" {
+                assert_eq!(mapped.action, "reply");
+                continue;
+            }
+            let prompt = param("prompt").unwrap();
+            let sentence = prompt.lines().next().unwrap();
+            assert!(!sentence.contains("  ") && !sentence.starts_with(' '), "{name}: {sentence}");
+            assert!(!sentence.contains("“”") && !sentence.contains("# "), "{name}: {sentence}");
+            assert_eq!(mapped.delivery_id.as_deref(), Some("d"));
+            let placed = payload["repository"].is_object() || payload["organization"].is_object();
+            assert_eq!(param("task_id").is_some(), placed, "{name}: {sentence}");
+        }
+    }
+    assert_eq!(seen, 329);
+}

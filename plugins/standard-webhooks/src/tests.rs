@@ -1,0 +1,25 @@
+use super::StandardWebhooks;
+use wardgate_sdk::testing::{assert_misconfigured, assert_settings, run_vectors};
+
+#[test]
+fn vectors() {
+    run_vectors::<StandardWebhooks>(include_str!("../../../tests/vectors/standard-webhooks.json"));
+}
+
+#[test]
+fn wrong_settings_are_pointed_at() {
+    assert_settings::<StandardWebhooks>("{}", &[]);
+    assert_settings::<StandardWebhooks>(r#"{"events":"a.* b","thread-path":"data.id"}"#, &[]);
+    assert_settings::<StandardWebhooks>(r#"{"tolerance-seconds":"5m"}"#, &["/tolerance-seconds"]);
+    assert_settings::<StandardWebhooks>(r#"{"tolerance-seconds":300}"#, &["/tolerance-seconds"]);
+    assert_settings::<StandardWebhooks>(
+        r#"{"user-path":"a.","prompt-path":".a"}"#,
+        &["/prompt-path", "/user-path"],
+    );
+}
+
+#[test]
+fn nothing_is_verified_with_wrong_settings() {
+    assert_settings::<StandardWebhooks>(r#"{"headers":"Webhook"}"#, &["/headers"]);
+    assert_misconfigured::<StandardWebhooks>(r#"{"headers":"Webhook"}"#);
+}

@@ -1,0 +1,70 @@
+//! Stripe's events: `Stripe-Signature` (docs.stripe.com/webhooks, "Verify webhook signatures
+//! manually"), with one `v1=` for each secret that is in use.
+
+#![cfg_attr(target_arch = "wasm32", no_std)]
+
+extern crate alloc;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::format;
+use wardgate_sdk::host::Host;
+use wardgate_sdk::integration::Integration;
+use wardgate_sdk::mapper::Mapped;
+use wardgate_sdk::mapping::{EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, listed, with_paths};
+use wardgate_sdk::settings::{Setting, TOLERANCE};
+use wardgate_sdk::signature::Encoding;
+use wardgate_sdk::verifier::Principal;
+use wardgate_sdk::{Failure, signature};
+
+struct Stripe;
+
+impl Integration for Stripe {
+    const SETTINGS: &'static [Setting] = &[TOLERANCE, EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH];
+
+    fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
+        let header = signature::header(host, "stripe-signature")?;
+        let timestamp = signature::parts(&header, ',', "t")
+            .next()
+            .ok_or_else(|| Failure::unauthorized("`stripe-signature` has no timestamp"))?;
+        signature::fresh(timestamp, host.now(), TOLERANCE.number(host)?)?;
+        // The `whsec_` of a Stripe secret is part of the key.
+        let key = host.open("secret")?;
+        let mut message = format!("{timestamp}.").into_bytes();
+        message.extend(host.body());
+        let found = signature::parts(&header, ',', "v1");
+        signature::verify_any(host, &key, "sha256", &message, Encoding::Hex, found)?;
+        Ok(Principal::anonymous())
+    }
+
+    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
+        let Some(event) = host.scalar("/type") else {
+            return Err(Failure::invalid_input("this is no event of Stripe: it has no type"));
+        };
+        if !listed(&EVENTS.read(host)?, &event) {
+            return Ok(Mapped::ignore());
+        }
+        // Events of the newer kind (v2) hold no object, but say which one they are about.
+        let object = host
+            .scalar("/data/object/id")
+            .or_else(|| host.scalar("/related_object/id"))
+            .filter(|id| !id.is_empty());
+        let mode = match host.scalar("/livemode").as_deref() {
+            Some("false") => " (test mode)",
+            _ => "",
+        };
+        let about = object.as_deref().map_or_else(Default::default, |id| format!(" about {id}"));
+        let mut mapped =
+            Mapped::run().with_param("prompt", format!("Stripe event {event}{about}{mode}."));
+        // What happens to one customer belongs together.
+        if let Some(thread) = host.scalar("/data/object/customer").or(object) {
+            mapped = mapped.with_param("task_id", format!("stripe:{thread}"));
+        }
+        mapped.delivery_id = host.scalar("/id");
+        with_paths(host, mapped)
+    }
+}
+
+wardgate_sdk::without_std!();
+wardgate_sdk::export_integration!(Stripe);

@@ -1,0 +1,19 @@
+use super::Stripe;
+use wardgate_sdk::testing::{assert_settings, run_vectors};
+
+#[test]
+fn vectors() {
+    run_vectors::<Stripe>(include_str!("../../../tests/vectors/stripe.json"));
+}
+
+#[test]
+fn wrong_settings_are_pointed_at() {
+    assert_settings::<Stripe>("{}", &[]);
+    assert_settings::<Stripe>(r#"{"events":"a.* b","thread-path":"data.id"}"#, &[]);
+    assert_settings::<Stripe>(r#"{"tolerance-seconds":"5m"}"#, &["/tolerance-seconds"]);
+    assert_settings::<Stripe>(r#"{"tolerance-seconds":300}"#, &["/tolerance-seconds"]);
+    assert_settings::<Stripe>(
+        r#"{"user-path":"a.","prompt-path":".a"}"#,
+        &["/prompt-path", "/user-path"],
+    );
+}
