@@ -64,6 +64,7 @@ extern crate alloc;
 mod allocator;
 pub mod answer;
 pub mod clock;
+pub mod delivery;
 mod failure;
 pub mod host;
 pub mod integration;

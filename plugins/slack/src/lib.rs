@@ -1,0 +1,95 @@
+//! Slack: events, slash commands, and buttons and menus.
+//!
+//! Requests are verified after "Verifying requests from Slack" (docs.slack.dev), the handshake of a new
+//! URL (`url_verification`) too. Slack wants an answer within three seconds, so a channel acknowledges,
+//! and the agent's answer is delivered into the thread; Slack's repetitions of an event are known by its
+//! id.
+
+#![cfg_attr(target_arch = "wasm32", no_std)]
+
+extern crate alloc;
+
+mod inbound;
+mod outbound;
+#[cfg(test)]
+mod tests;
+
+use alloc::format;
+use wardgate_sdk::host::Host;
+use wardgate_sdk::integration::Integration;
+use wardgate_sdk::mapper::Mapped;
+use wardgate_sdk::settings::{Form, Setting, TOLERANCE};
+use wardgate_sdk::signature::Encoding;
+use wardgate_sdk::verifier::Principal;
+use wardgate_sdk::{Failure, HttpReply, signature};
+
+const EVENTS: Setting = Setting {
+    name: "events",
+    default: Some("app_mention message.im command interaction"),
+    form: Form::Text,
+    description: "What starts a run, separated by spaces or commas: event types, `message.` with the \
+                  kind of the channel (im, channel, group, mpim), `command` and `interaction`. \
+                  `message.channel` beside `app_mention` answers mentions twice.",
+};
+
+const API_URL: Setting = Setting {
+    name: "api-url",
+    default: Some("https://slack.com/api"),
+    form: Form::Url,
+    description: "Where Slack's Web API is.",
+};
+
+const ACKNOWLEDGEMENT: Setting = Setting {
+    name: "acknowledgement",
+    default: Some(""),
+    form: Form::Text,
+    description: "What whoever gives a slash command sees at once, such as `One moment.`",
+};
+
+const RESPONSE_TYPE: Setting = Setting {
+    name: "response-type",
+    default: Some("ephemeral"),
+    form: Form::OneOf(&["ephemeral", "in_channel"]),
+    description: "Who sees the answer to a slash command: whoever gave it, or the whole channel.",
+};
+
+const FAILURE_TEXT: Setting = Setting {
+    name: "failure-text",
+    default: Some("Sorry, I could not answer that."),
+    form: Form::Text,
+    description: "What is answered where the run failed.",
+};
+
+struct Slack;
+
+impl Integration for Slack {
+    const SETTINGS: &'static [Setting] =
+        &[TOLERANCE, EVENTS, API_URL, ACKNOWLEDGEMENT, RESPONSE_TYPE, FAILURE_TEXT];
+
+    fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
+        let header = signature::header(host, "x-slack-signature")?;
+        let timestamp = signature::header(host, "x-slack-request-timestamp")?;
+        signature::fresh(&timestamp, host.now(), TOLERANCE.number(host)?)?;
+        let key = host.open("secret")?;
+        let mut message = format!("v0:{timestamp}:").into_bytes();
+        message.extend(host.body());
+        let found = header.strip_prefix("v0=").into_iter();
+        signature::verify_any(host, &key, "sha256", &message, Encoding::Hex, found)?;
+        Ok(Principal::anonymous())
+    }
+
+    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
+        inbound::map(host)
+    }
+
+    fn reply<H: Host>(host: &H) -> Result<HttpReply, Failure> {
+        outbound::reply(host)
+    }
+
+    fn deliver<H: Host>(host: &H) -> Result<(), Failure> {
+        outbound::deliver(host)
+    }
+}
+
+wardgate_sdk::without_std!();
+wardgate_sdk::export_integration!(Slack, replier);

@@ -1,0 +1,96 @@
+//! What Slack is answered: at once, and when the run is over.
+
+use crate::inbound::{Inbound, Place};
+use crate::{ACKNOWLEDGEMENT, API_URL, FAILURE_TEXT, RESPONSE_TYPE};
+use alloc::format;
+use alloc::string::String;
+use wardgate_sdk::answer::{self, Answer};
+use wardgate_sdk::egress::Outgoing;
+use wardgate_sdk::host::Host;
+use wardgate_sdk::json::Object;
+use wardgate_sdk::{DotPath, Failure, HttpReply, delivery, json};
+
+/// Slack cuts messages beyond 40,000 characters (`chat.postMessage`, "Truncating content"); escaping
+/// makes them longer.
+const TEXT_MAX: usize = 30_000;
+
+/// Only slash commands are answered in the response itself. To an event, an empty answer says that it
+/// has come.
+pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
+    if !matches!(Inbound::read(host), Some(Inbound::Command)) {
+        return Ok(HttpReply::new(200, ""));
+    }
+    let (text, visible) = match answer::read(host) {
+        Answer::Pending => (ACKNOWLEDGEMENT.read(host)?, String::from("ephemeral")),
+        Answer::Done(text) => (text, RESPONSE_TYPE.read(host)?),
+        Answer::Failed(_) => (FAILURE_TEXT.read(host)?, String::from("ephemeral")),
+    };
+    if text.is_empty() {
+        return Ok(HttpReply::new(200, ""));
+    }
+    let body = message(&text).string("response_type", &visible).finish();
+    Ok(HttpReply::new(200, body).with_header("content-type", "application/json"))
+}
+
+pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
+    let (text, visible) = match answer::read(host) {
+        Answer::Pending => return Err(Failure::conflict("the run is not over yet")),
+        Answer::Done(text) => (text, RESPONSE_TYPE.read(host)?),
+        Answer::Failed(_) => (FAILURE_TEXT.read(host)?, String::from("ephemeral")),
+    };
+    if text.is_empty() {
+        return Ok(()); // An agent with nothing to say; Slack refuses messages without text.
+    }
+    let place = match Inbound::read(host) {
+        Some(Inbound::Command) => {
+            let url = host
+                .scalar("/response_url")
+                .ok_or_else(|| Failure::invalid_input("the command has no `response_url`"))?;
+            let body = message(&text).string("response_type", &visible).finish();
+            let answer = host.send(&Outgoing::post(url, "application/json", body), None)?;
+            return delivery::accepted(&answer);
+        }
+        Some(Inbound::Interaction(payload)) => Place::of_interaction(&payload),
+        _ => Place::of_event(host),
+    };
+    let place =
+        place.ok_or_else(|| delivery::refused("the request came from no channel of Slack"))?;
+    let body = message(&text)
+        .string("channel", &place.channel)
+        .maybe_string("thread_ts", place.thread.as_deref())
+        .finish();
+    let url = format!("{}/chat.postMessage", API_URL.read(host)?);
+    let outgoing = Outgoing::post(url, "application/json; charset=utf-8", body);
+    let answer = host.send(&outgoing, Some("bot"))?;
+    delivery::accepted(&answer)?;
+    posted(&String::from_utf8_lossy(&answer.body))
+}
+
+/// Slack says no with status 200, too.
+fn posted(body: &str) -> Result<(), Failure> {
+    let at = |path: &str| DotPath::parse(path).ok()?.find_in(body);
+    if at("ok").as_deref() == Some("true") {
+        return Ok(());
+    }
+    let error = at("error").and_then(|error| json::text(&error)).unwrap_or_default();
+    match error.as_str() {
+        "ratelimited" | "rate_limited" => Err(delivery::rate_limited(None)),
+        ""
+        | "internal_error"
+        | "fatal_error"
+        | "request_timeout"
+        | "service_unavailable"
+        | "team_added_to_org" => Err(Failure::upstream(format!("Slack answered `{error}`"))),
+        _ => Err(delivery::refused(&error)),
+    }
+}
+
+/// What the agent wrote may come from anybody. Escaped, it mentions nobody; without previews, Slack
+/// fetches no URL in it.
+fn message(text: &str) -> Object {
+    let text = answer::clip(text, TEXT_MAX);
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let mut message = Object::new();
+    message.string("text", &text).raw("unfurl_links", "false").raw("unfurl_media", "false");
+    message
+}

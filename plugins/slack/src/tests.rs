@@ -1,0 +1,15 @@
+use super::Slack;
+use wardgate_sdk::testing::{assert_settings, run_vectors};
+
+#[test]
+fn vectors() {
+    run_vectors::<Slack>(include_str!("../../../tests/vectors/slack.json"));
+}
+
+#[test]
+fn wrong_settings_are_pointed_at() {
+    assert_settings::<Slack>(r#"{"api-url":"http://127.0.0.1:8080/api"}"#, &[]);
+    assert_settings::<Slack>(r#"{"api-url":"https://slack.com/api/"}"#, &["/api-url"]);
+    assert_settings::<Slack>(r#"{"response-type":"public"}"#, &["/response-type"]);
+    assert_settings::<Slack>(r#"{"tolerance-seconds":"0"}"#, &["/tolerance-seconds"]);
+}
