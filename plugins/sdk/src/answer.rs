@@ -1,8 +1,17 @@
 //! What became of the run, for repliers.
 
 use crate::host::Host;
-use crate::json;
+use crate::settings::{Form, Setting};
+use crate::{Failure, json};
 use alloc::string::String;
+
+/// What is answered where the run failed. Why it did is for the operator: the reason may hold anything.
+pub const FAILURE_TEXT: Setting = Setting {
+    name: "failure-text",
+    default: Some("Sorry, I could not answer that."),
+    form: Form::Text,
+    description: "What is answered where the run failed.",
+};
 
 /// What there is to tell whoever asked.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +37,16 @@ pub fn read(host: &impl Host) -> Answer {
         }
         "failed" | "error" | "stopped" => Answer::Failed(status),
         _ => Answer::Pending,
+    }
+}
+
+/// The text to deliver now that the run is over: its result, or [`FAILURE_TEXT`]. Empty where the agent
+/// had nothing to say.
+pub fn to_deliver(host: &impl Host) -> Result<String, Failure> {
+    match read(host) {
+        Answer::Pending => Err(Failure::conflict("the run is not over yet")),
+        Answer::Done(text) => Ok(text),
+        Answer::Failed(_) => FAILURE_TEXT.read(host),
     }
 }
 

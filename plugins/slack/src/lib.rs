@@ -15,6 +15,7 @@ mod outbound;
 mod tests;
 
 use alloc::format;
+use wardgate_sdk::answer::FAILURE_TEXT;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
@@ -51,13 +52,6 @@ const RESPONSE_TYPE: Setting = Setting {
     default: Some("ephemeral"),
     form: Form::OneOf(&["ephemeral", "in_channel"]),
     description: "Who sees the answer to a slash command: whoever gave it, or the whole channel.",
-};
-
-const FAILURE_TEXT: Setting = Setting {
-    name: "failure-text",
-    default: Some("Sorry, I could not answer that."),
-    form: Form::Text,
-    description: "What is answered where the run failed.",
 };
 
 struct Slack;

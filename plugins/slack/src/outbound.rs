@@ -1,10 +1,10 @@
 //! What Slack is answered: at once, and when the run is over.
 
 use crate::inbound::{Inbound, Place};
-use crate::{ACKNOWLEDGEMENT, API_URL, FAILURE_TEXT, RESPONSE_TYPE};
+use crate::{ACKNOWLEDGEMENT, API_URL, RESPONSE_TYPE};
 use alloc::format;
 use alloc::string::String;
-use wardgate_sdk::answer::{self, Answer};
+use wardgate_sdk::answer::{self, Answer, FAILURE_TEXT};
 use wardgate_sdk::egress::Outgoing;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::json::Object;
@@ -33,11 +33,7 @@ pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
 }
 
 pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
-    let (text, visible) = match answer::read(host) {
-        Answer::Pending => return Err(Failure::conflict("the run is not over yet")),
-        Answer::Done(text) => (text, RESPONSE_TYPE.read(host)?),
-        Answer::Failed(_) => (FAILURE_TEXT.read(host)?, String::from("ephemeral")),
-    };
+    let text = answer::to_deliver(host)?;
     if text.is_empty() {
         return Ok(()); // An agent with nothing to say; Slack refuses messages without text.
     }
@@ -46,6 +42,10 @@ pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
             let url = host
                 .scalar("/response_url")
                 .ok_or_else(|| Failure::invalid_input("the command has no `response_url`"))?;
+            let visible = match answer::read(host) {
+                Answer::Done(_) => RESPONSE_TYPE.read(host)?,
+                _ => String::from("ephemeral"),
+            };
             let body = message(&text).string("response_type", &visible).finish();
             let answer = host.send(&Outgoing::post(url, "application/json", body), None)?;
             return delivery::accepted(&answer);

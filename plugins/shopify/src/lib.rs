@@ -1,0 +1,82 @@
+//! Shopify's webhooks: `X-Shopify-Hmac-Sha256`, an HMAC-SHA256 over the body in base64
+//! (shopify.dev/docs/apps/build/webhooks, "Verify webhook deliveries"), and the same without `X-`, as
+//! Shopify's newer "Events" send it.
+//!
+//! Nothing but the body is signed, so there is no freshness to check; a repeated event is known by its
+//! id ("Ignore duplicate webhooks").
+
+#![cfg_attr(target_arch = "wasm32", no_std)]
+
+extern crate alloc;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::format;
+use alloc::string::String;
+use wardgate_sdk::host::Host;
+use wardgate_sdk::integration::Integration;
+use wardgate_sdk::mapper::Mapped;
+use wardgate_sdk::mapping::{EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, listed, with_paths};
+use wardgate_sdk::settings::{Form, Setting};
+use wardgate_sdk::signature::Encoding;
+use wardgate_sdk::verifier::Principal;
+use wardgate_sdk::{Failure, signature};
+
+const SHOPS: Setting = Setting {
+    name: "shops",
+    default: Some("*"),
+    form: Form::Text,
+    description: "The shops whose events start a run, such as `a.myshopify.com b.myshopify.com`. The \
+                  name of the shop is not signed.",
+};
+
+struct Shopify;
+
+impl Integration for Shopify {
+    const SETTINGS: &'static [Setting] = &[EVENTS, SHOPS, PROMPT_PATH, THREAD_PATH, USER_PATH];
+
+    fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
+        let signature = header(host, "hmac-sha256").ok_or_else(|| {
+            Failure::unauthorized("the header `x-shopify-hmac-sha256` is missing")
+        })?;
+        let key = host.open("secret")?;
+        let found = core::iter::once(signature.as_str());
+        signature::verify_any(host, &key, "sha256", &host.body(), Encoding::Base64, found)?;
+        Ok(Principal::anonymous())
+    }
+
+    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
+        let topic = header(host, "topic")
+            .ok_or_else(|| Failure::invalid_input("the header `x-shopify-topic` is missing"))?;
+        let shop = header(host, "shop-domain").unwrap_or_default();
+        if !listed(&EVENTS.read(host)?, &topic) || !listed(&SHOPS.read(host)?, &shop) {
+            return Ok(Mapped::ignore());
+        }
+        let name = host.scalar("/name").or_else(|| host.scalar("/title"));
+        let about = name.map_or_else(Default::default, |name| format!(" about “{name}”"));
+        let mut mapped = Mapped::run()
+            .with_param("prompt", format!("Shopify event {topic}{about} from {shop}."));
+        // An order and what becomes of it belong together.
+        let (kind, _) = topic.split_once('/').unwrap_or((&topic, ""));
+        let thread = match host.scalar("/order_id") {
+            Some(order) => Some(format!("shopify:{shop}:orders:{order}")),
+            None => host.scalar("/id").map(|id| format!("shopify:{shop}:{kind}:{id}")),
+        };
+        if let Some(thread) = thread {
+            mapped = mapped.with_param("task_id", thread);
+        }
+        // One event can be reported under several topics, and each of them is news.
+        mapped.delivery_id = header(host, "event-id")
+            .or_else(|| header(host, "webhook-id"))
+            .map(|id| format!("{topic} {id}"));
+        with_paths(host, mapped)
+    }
+}
+
+fn header(host: &impl Host, name: &str) -> Option<String> {
+    host.header(&format!("x-shopify-{name}")).or_else(|| host.header(&format!("shopify-{name}")))
+}
+
+wardgate_sdk::without_std!();
+wardgate_sdk::export_integration!(Shopify);

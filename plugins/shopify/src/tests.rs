@@ -1,0 +1,14 @@
+use super::Shopify;
+use wardgate_sdk::testing::{assert_settings, run_vectors};
+
+#[test]
+fn vectors() {
+    run_vectors::<Shopify>(include_str!("../../../tests/vectors/shopify.json"));
+}
+
+#[test]
+fn wrong_settings_are_pointed_at() {
+    assert_settings::<Shopify>("{}", &[]);
+    assert_settings::<Shopify>(r#"{"events":"orders/*","shops":"a.myshopify.com"}"#, &[]);
+    assert_settings::<Shopify>(r#"{"thread-path":"a..b"}"#, &["/thread-path"]);
+}

@@ -1,0 +1,106 @@
+//! What Twilio signs: the URL with its query, and behind it each field of a form, sorted by name and
+//! joined without anything between. A body that is no form is covered by its SHA-256 in the query.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use sha2::{Digest, Sha256};
+use wardgate_sdk::host::Host;
+use wardgate_sdk::settings::misconfigured;
+use wardgate_sdk::signature::{self, Encoding};
+use wardgate_sdk::{Failure, json};
+
+/// What a form says it is.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+pub(crate) fn verify<H: Host>(host: &H) -> Result<(), Failure> {
+    let header = signature::header(host, "x-twilio-signature")?;
+    let key = host.open("secret")?;
+    let url = host
+        .attribute("channel-url")
+        .and_then(|url| json::text(&url))
+        .ok_or_else(|| misconfigured("the gateway does not know the channel's URL"))?;
+    let query = host.query();
+    let body = host.body();
+    let digest = body_digest(&query);
+    if let Some(expected) = &digest
+        && !Encoding::Hex
+            .decode(expected)
+            .is_some_and(|expected| expected.as_slice() == Sha256::digest(&body).as_slice())
+    {
+        return Err(Failure::unauthorized("the body is not the one that `bodySHA256` says"));
+    }
+    let is_form = host.header("content-type").is_some_and(|kind| {
+        kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
+    });
+    if !is_form && !body.is_empty() && digest.is_none() {
+        return Err(Failure::unauthorized("nothing in the URL covers this body"));
+    }
+    let fields = if is_form { sorted_fields(&body) } else { String::new() };
+    let mut result = Err(Failure::unauthorized("the signature does not match"));
+    for url in [Some(url.clone()), with_other_port(&url)].into_iter().flatten() {
+        let separator = if query.is_empty() { "" } else { "?" };
+        let message = format!("{url}{separator}{query}{fields}");
+        let found = core::iter::once(header.as_str());
+        result =
+            signature::verify_any(host, &key, "sha1", message.as_bytes(), Encoding::Base64, found);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+/// The SHA-256 of the body as the query has it.
+fn body_digest(query: &str) -> Option<String> {
+    form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name == "bodySHA256")
+        .map(|(_, value)| value.into_owned())
+}
+
+/// The fields by name, and those of one name by value, as Twilio's libraries sort them. One that comes
+/// twice counts once.
+fn sorted_fields(body: &[u8]) -> String {
+    let mut fields: Vec<_> = form_urlencoded::parse(body).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    fields.into_iter().flat_map(|(name, value)| [name, value]).collect()
+}
+
+/// The same URL with the standard port where it has none, and without where it has one. For calls,
+/// Twilio does not always sign the URL as it was set.
+fn with_other_port(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (authority, path) = match rest.find('/') {
+        Some(index) => rest.split_at_checked(index)?,
+        None => (rest, ""),
+    };
+    // The colons of an IPv6 address are in brackets.
+    let port_at = authority.rfind(':').filter(|index| authority.rfind(']') < Some(*index));
+    Some(match port_at {
+        Some(index) => format!("{scheme}://{}{path}", authority.get(..index)?),
+        None => {
+            let port = if scheme == "https" { "443" } else { "80" };
+            format!("{scheme}://{authority}:{port}{path}")
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_put_in_or_left_out() {
+        for (url, other) in [
+            ("https://a.b/c", "https://a.b:443/c"),
+            ("http://a.b", "http://a.b:80"),
+            ("https://a.b:8443/c:d", "https://a.b/c:d"),
+            ("https://[::1]/c", "https://[::1]:443/c"),
+            ("https://[::1]:1/c", "https://[::1]/c"),
+        ] {
+            assert_eq!(with_other_port(url).as_deref(), Some(other), "{url}");
+        }
+        assert_eq!(with_other_port("a.b"), None);
+    }
+}

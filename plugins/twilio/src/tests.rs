@@ -1,0 +1,13 @@
+use super::Twilio;
+use wardgate_sdk::testing::{assert_settings, run_vectors};
+
+#[test]
+fn vectors() {
+    run_vectors::<Twilio>(include_str!("../../../tests/vectors/twilio.json"));
+}
+
+#[test]
+fn wrong_settings_are_pointed_at() {
+    assert_settings::<Twilio>("{}", &[]);
+    assert_settings::<Twilio>(r#"{"api-url":"https://api.twilio.com/"}"#, &["/api-url"]);
+}
