@@ -1,0 +1,104 @@
+//! One event, from its headers or from its body.
+
+use alloc::format;
+use alloc::string::String;
+use wardgate_sdk::Failure;
+use wardgate_sdk::host::Host;
+use wardgate_sdk::json::Object;
+use wardgate_sdk::mapper::Mapped;
+
+/// The attributes of an event. `id`, `source` and `kind` are required, and are not empty.
+pub(crate) struct Event {
+    id: String,
+    source: String,
+    pub(crate) kind: String,
+    subject: Option<String>,
+    time: Option<String>,
+    structured: bool,
+}
+
+impl Event {
+    /// None where this is a batch, or in a format that is not JSON.
+    pub(crate) fn read(host: &impl Host) -> Result<Option<Self>, Failure> {
+        let content_type = host.header("content-type").unwrap_or_default().to_ascii_lowercase();
+        let media = content_type.split(';').next().unwrap_or_default().trim();
+        let structured = media == "application/cloudevents+json";
+        if media.starts_with("application/cloudevents") && !structured {
+            return Ok(None);
+        }
+        let attribute = |name: &str| -> Result<Option<String>, Failure> {
+            let found = match structured {
+                true => host.scalar(&format!("/{name}")),
+                false => match host.header(&format!("ce-{name}")) {
+                    Some(value) => Some(decoded(&value)?),
+                    None => None,
+                },
+            };
+            Ok(found.filter(|value| !value.is_empty()))
+        };
+        let required = |name: &str| {
+            attribute(name)?.ok_or_else(|| {
+                Failure::invalid_input(format!("this is no CloudEvent: it has no `{name}`"))
+            })
+        };
+        let version = required("specversion")?;
+        if version != "1.0" {
+            return Err(Failure::invalid_input("of CloudEvents, only version 1.0 is known"));
+        }
+        Ok(Some(Self {
+            id: required("id")?,
+            source: required("source")?,
+            kind: required("type")?,
+            subject: attribute("subject")?,
+            time: attribute("time")?,
+            structured,
+        }))
+    }
+
+    pub(crate) fn into_mapped(self, host: &impl Host) -> Mapped {
+        let Self { id, source, kind, subject, time, structured } = self;
+        let about =
+            subject.as_ref().map_or_else(String::new, |subject| format!(" about {subject}"));
+        // Of events without a subject, there may be no end of one source's: each is its own thread.
+        let thread = subject.as_ref().map(|subject| format!("{source} {subject}"));
+        let data = match structured {
+            true => host.json("/data").or_else(|| host.json("/data_base64")),
+            false => host.json(""),
+        };
+        let context = Object::new()
+            .string("id", &id)
+            .string("source", &source)
+            .string("type", &kind)
+            .maybe_string("subject", subject.as_deref())
+            .maybe_string("time", time.as_deref())
+            .maybe_raw("data", data.as_deref())
+            .finish();
+        let mut mapped = Mapped::run()
+            .with_param("prompt", format!("CloudEvent {kind} from {source}{about}."))
+            // "Producers MUST ensure that source + id is unique for each distinct event."
+            .with_delivery_id(format!("{source} {id}"))
+            .with_context(context);
+        if let Some(thread) = thread {
+            mapped = mapped.with_param("task_id", thread);
+        }
+        mapped
+    }
+}
+
+/// Section 3.1.3.2 of the binding: quotes and what is escaped within them first, then one round of
+/// percent-decoding, where "encoded byte sequences which are invalid in UTF-8 MUST be rejected".
+fn decoded(value: &str) -> Result<String, Failure> {
+    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    let mut bare = String::with_capacity(value.len());
+    let mut characters = quoted.unwrap_or(value).chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' if quoted.is_some() => bare.extend(characters.next()),
+            _ => bare.push(character),
+        }
+    }
+    match percent_encoding::percent_decode_str(&bare).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err(Failure::invalid_input("an attribute of the event is not UTF-8")),
+    }
+}

@@ -1,0 +1,110 @@
+//! CloudEvents 1.0 over HTTP (cloudevents/spec, `http-protocol-binding.md` and `http-webhook.md`):
+//! structured and binary events, a shared token in `Authorization` or `access_token`, and the handshake
+//! against abuse by OPTIONS.
+
+#![cfg_attr(target_arch = "wasm32", no_std)]
+
+extern crate alloc;
+
+mod event;
+#[cfg(test)]
+mod tests;
+
+use alloc::format;
+use alloc::string::String;
+use event::Event;
+use wardgate_sdk::host::Host;
+use wardgate_sdk::integration::Integration;
+use wardgate_sdk::mapper::Mapped;
+use wardgate_sdk::mapping::{EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, listed, with_paths};
+use wardgate_sdk::settings::{Form, Setting};
+use wardgate_sdk::verifier::Principal;
+use wardgate_sdk::{Failure, HttpReply};
+
+const ORIGINS: Setting = Setting {
+    name: "allowed-origins",
+    default: Some(""),
+    form: Form::Text,
+    description: "The senders that may register this channel by OPTIONS, such as \
+                  `eventemitter.example.com`; `*` stands for all.",
+};
+
+const RATE: Setting = Setting {
+    name: "allowed-rate",
+    default: Some("120"),
+    form: Form::Number(1, 1_000_000),
+    description: "How many requests a minute such a sender is told that it may send.",
+};
+
+struct CloudEvents;
+
+impl Integration for CloudEvents {
+    const SETTINGS: &'static [Setting] =
+        &[EVENTS, ORIGINS, RATE, PROMPT_PATH, THREAD_PATH, USER_PATH];
+
+    fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
+        // The handshake has no token yet. Where the operator named senders, it is let through to be
+        // answered; it starts nothing.
+        if host.method() == "OPTIONS" {
+            allowed_origin(host)?;
+            return Ok(Principal::anonymous());
+        }
+        let token = match host.header("authorization") {
+            Some(header) => bearer(&header).map(String::from),
+            None => form_urlencoded::parse(host.query().as_bytes())
+                .find(|(name, _)| name == "access_token")
+                .map(|(_, value)| value.into_owned()),
+        };
+        let token = token
+            .filter(|token| !token.is_empty())
+            .ok_or_else(|| Failure::unauthorized("there is no bearer token"))?;
+        let secret = host.open("secret")?;
+        if host.matches(&secret, token.as_bytes()) {
+            Ok(Principal::anonymous())
+        } else {
+            Err(Failure::unauthorized("the bearer token does not match"))
+        }
+    }
+
+    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
+        if host.method() == "OPTIONS" {
+            return handshake(host);
+        }
+        let Some(event) = Event::read(host)? else {
+            // "If the notification format has not been understood, the service MUST respond with 415."
+            let text = "Only single events are taken, in JSON or in binary mode.";
+            let reply = HttpReply::new(415, text).with_header("content-type", "text/plain");
+            return Ok(Mapped::reply(reply));
+        };
+        if !listed(&EVENTS.read(host)?, &event.kind) {
+            return Ok(Mapped::ignore());
+        }
+        with_paths(host, event.into_mapped(host))
+    }
+}
+
+/// RFC 6750, section 2.1; the scheme in any case, after RFC 9110, section 11.1.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// `http-webhook.md`, section 4.2: permission is given to senders that the operator named.
+fn handshake(host: &impl Host) -> Result<Mapped, Failure> {
+    let origin = allowed_origin(host)?;
+    Ok(Mapped::reply(
+        HttpReply::new(200, "")
+            .with_header("allow", "POST")
+            .with_header("webhook-allowed-origin", origin)
+            .with_header("webhook-allowed-rate", format!("{}", RATE.number(host)?)),
+    ))
+}
+
+fn allowed_origin(host: &impl Host) -> Result<String, Failure> {
+    host.header("webhook-request-origin")
+        .filter(|origin| ORIGINS.read(host).is_ok_and(|origins| listed(&origins, origin)))
+        .ok_or_else(|| Failure::forbidden("this sender is not among the allowed origins"))
+}
+
+wardgate_sdk::without_std!();
+wardgate_sdk::export_integration!(CloudEvents);

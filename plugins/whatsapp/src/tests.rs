@@ -1,0 +1,14 @@
+use super::WhatsApp;
+use wardgate_sdk::testing::{assert_settings, run_vectors};
+
+#[test]
+fn vectors() {
+    run_vectors::<WhatsApp>(include_str!("../../../tests/vectors/whatsapp.json"));
+}
+
+#[test]
+fn wrong_settings_are_pointed_at() {
+    assert_settings::<WhatsApp>("{}", &[]);
+    assert_settings::<WhatsApp>(r#"{"api-url":"http://127.0.0.1:8081/v1"}"#, &[]);
+    assert_settings::<WhatsApp>(r#"{"api-url":"graph.facebook.com"}"#, &["/api-url"]);
+}
