@@ -27,10 +27,19 @@ const BOTS: Setting = Setting {
                   answer itself for ever.",
 };
 
+const TEXTS: Setting = Setting {
+    name: "texts",
+    default: Some("context"),
+    form: Form::OneOf(&["context", "prompt"]),
+    description: "Where titles and texts that people wrote go: `context`, where they are data, or also \
+                  `prompt`, where they tell the agent what to do. Anybody can write to a public \
+                  repository.",
+};
+
 struct GitHub;
 
 impl Integration for GitHub {
-    const SETTINGS: &'static [Setting] = &[EVENTS, BOTS];
+    const SETTINGS: &'static [Setting] = &[EVENTS, BOTS, TEXTS];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
         let header = signature::header(host, "x-hub-signature-256")?;
@@ -68,8 +77,9 @@ impl Integration for GitHub {
         if !wanted || (by_bot && BOTS.read(host)? == "ignore") {
             return Ok(Mapped::ignore());
         }
-        let mut mapped =
-            Mapped::run().with_param("prompt", events::prompt(host, &event, action.as_deref()));
+        let texts = TEXTS.read(host)? == "prompt";
+        let prompt = events::prompt(host, &event, action.as_deref(), texts);
+        let mut mapped = Mapped::run().with_param("prompt", prompt);
         if let Some(thread) = events::thread(host) {
             mapped = mapped.with_param("task_id", thread);
         }

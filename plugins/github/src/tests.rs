@@ -26,10 +26,15 @@ fn whatever_github_sends_is_mapped() {
     let mut seen = 0;
     for event in events.as_array().unwrap() {
         let name = event["name"].as_str().unwrap();
-        for payload in event["examples"].as_array().unwrap() {
+        for (payload, texts) in event["examples"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|payload| [(payload, "context"), (payload, "prompt")])
+        {
             let host = Scripted::new(&serde_json::json!({
                 "headers": {"x-github-event": name, "x-github-delivery": "d"},
-                "settings": {"bots": "run"},
+                "settings": {"bots": "run", "texts": texts},
                 "body": payload.to_string(),
             }));
             let mapped = GitHub::map(&host).unwrap();
@@ -46,10 +51,12 @@ fn whatever_github_sends_is_mapped() {
             let sentence = prompt.lines().next().unwrap();
             assert!(!sentence.contains("  ") && !sentence.starts_with(' '), "{name}: {sentence}");
             assert!(!sentence.contains("“”") && !sentence.contains("# "), "{name}: {sentence}");
+            assert!(sentence.ends_with('.') && !sentence.contains(" ."), "{name}: {sentence}");
+            assert!(texts == "prompt" || prompt == sentence, "{name}: {prompt}");
             assert_eq!(mapped.delivery_id.as_deref(), Some("d"));
             let placed = payload["repository"].is_object() || payload["organization"].is_object();
             assert_eq!(param("task_id").is_some(), placed, "{name}: {sentence}");
         }
     }
-    assert_eq!(seen, 329);
+    assert_eq!(seen, 2 * 329);
 }
