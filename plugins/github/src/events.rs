@@ -24,13 +24,11 @@ pub(crate) fn prompt(host: &impl Host, event: &str, action: Option<&str>, texts:
     }
 }
 
+/// The beginning of a sentence, and what somebody wrote.
+type Said = (String, Option<String>);
+
 /// The beginning of the sentence, and what somebody wrote; none for events without words of their own.
-fn sentence(
-    host: &impl Host,
-    event: &str,
-    action: Option<&str>,
-    texts: bool,
-) -> Option<(String, Option<String>)> {
+fn sentence(host: &impl Host, event: &str, action: Option<&str>, texts: bool) -> Option<Said> {
     let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
     let who = at("/sender/login").unwrap_or_default();
     let did = action.map_or_else(|| String::from("touched"), |action| action.replace('_', " "));
