@@ -2,11 +2,16 @@ use super::GitHub;
 use flate2::read::GzDecoder;
 use std::string::ToString;
 use wardgate_sdk::integration::Integration;
-use wardgate_sdk::testing::{Scripted, assert_settings, run_vectors};
+use wardgate_sdk::testing::{Scripted, assert_every_byte_is_signed, assert_settings, run_vectors};
 
 #[test]
 fn vectors() {
     run_vectors::<GitHub>(include_str!("../../../tests/vectors/github.json"));
+}
+
+#[test]
+fn every_byte_of_a_body_is_signed() {
+    assert_every_byte_is_signed::<GitHub>(include_str!("../../../tests/vectors/github.json"));
 }
 
 #[test]

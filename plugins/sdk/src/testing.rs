@@ -58,6 +58,30 @@ pub fn run_vectors<I: Integration>(file: &str) {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
+/// Changes each byte of each body that a file's vectors have accepted, one at a time: none of these
+/// requests may be accepted. For integrations whose signature is over the body as it is.
+///
+/// # Panics
+///
+/// If one is, or if there was none to change.
+pub fn assert_every_byte_is_signed<I: Integration>(file: &str) {
+    let vectors: Vec<Value> = serde_json::from_str(file).expect("a JSON array of vectors");
+    let mut changed = 0;
+    for vector in vectors.iter().filter(|vector| vector["expect"]["verify"] == "ok") {
+        let body = bytes(&vector["body"]);
+        for index in 0..body.len() {
+            let mut other = body.clone();
+            other[index] ^= 1;
+            let mut vector = vector.clone();
+            vector["body"] = json!({"base64": BASE64_STANDARD.encode(other)});
+            let accepted = I::verify(&Scripted::new(&vector)).is_ok();
+            assert!(!accepted, "{}: byte {index} is not signed", vector["name"]);
+            changed += 1;
+        }
+    }
+    assert!(changed > 0, "there is no body that was accepted");
+}
+
 /// What went otherwise than one vector expects.
 fn problems<I: Integration>(vector: &Value) -> Vec<String> {
     let name = vector["name"].as_str().expect("a vector has a name");

@@ -1,9 +1,14 @@
 use super::Shopify;
-use wardgate_sdk::testing::{assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_every_byte_is_signed, assert_settings, run_vectors};
 
 #[test]
 fn vectors() {
     run_vectors::<Shopify>(include_str!("../../../tests/vectors/shopify.json"));
+}
+
+#[test]
+fn every_byte_of_a_body_is_signed() {
+    assert_every_byte_is_signed::<Shopify>(include_str!("../../../tests/vectors/shopify.json"));
 }
 
 #[test]

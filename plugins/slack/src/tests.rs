@@ -1,9 +1,14 @@
 use super::Slack;
-use wardgate_sdk::testing::{assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_every_byte_is_signed, assert_settings, run_vectors};
 
 #[test]
 fn vectors() {
     run_vectors::<Slack>(include_str!("../../../tests/vectors/slack.json"));
+}
+
+#[test]
+fn every_byte_of_a_body_is_signed() {
+    assert_every_byte_is_signed::<Slack>(include_str!("../../../tests/vectors/slack.json"));
 }
 
 #[test]

@@ -1,9 +1,18 @@
 use super::StandardWebhooks;
-use wardgate_sdk::testing::{assert_misconfigured, assert_settings, run_vectors};
+use wardgate_sdk::testing::{
+    assert_every_byte_is_signed, assert_misconfigured, assert_settings, run_vectors,
+};
 
 #[test]
 fn vectors() {
     run_vectors::<StandardWebhooks>(include_str!("../../../tests/vectors/standard-webhooks.json"));
+}
+
+#[test]
+fn every_byte_of_a_body_is_signed() {
+    assert_every_byte_is_signed::<StandardWebhooks>(include_str!(
+        "../../../tests/vectors/standard-webhooks.json"
+    ));
 }
 
 #[test]

@@ -1,9 +1,14 @@
 use super::Stripe;
-use wardgate_sdk::testing::{assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_every_byte_is_signed, assert_settings, run_vectors};
 
 #[test]
 fn vectors() {
     run_vectors::<Stripe>(include_str!("../../../tests/vectors/stripe.json"));
+}
+
+#[test]
+fn every_byte_of_a_body_is_signed() {
+    assert_every_byte_is_signed::<Stripe>(include_str!("../../../tests/vectors/stripe.json"));
 }
 
 #[test]

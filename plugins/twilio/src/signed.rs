@@ -35,7 +35,7 @@ pub(crate) fn verify<H: Host>(host: &H) -> Result<(), Failure> {
     if !is_form && !body.is_empty() && digest.is_none() {
         return Err(Failure::unauthorized("nothing in the URL covers this body"));
     }
-    let fields = if is_form { sorted_fields(&body) } else { String::new() };
+    let fields = if is_form { sorted_fields(&body)? } else { String::new() };
     let mut result = Err(Failure::unauthorized("the signature does not match"));
     for url in [Some(url.clone()), with_other_port(&url)].into_iter().flatten() {
         let separator = if query.is_empty() { "" } else { "?" };
@@ -59,11 +59,15 @@ fn body_digest(query: &str) -> Option<String> {
 
 /// The fields by name, and those of one name by value, as Twilio's libraries sort them. One that comes
 /// twice counts once.
-fn sorted_fields(body: &[u8]) -> String {
+fn sorted_fields(body: &[u8]) -> Result<String, Failure> {
+    // Read as text all the same, bodies that differ would have the same signature.
+    if percent_encoding::percent_decode(body).decode_utf8().is_err() {
+        return Err(Failure::unauthorized("the form is not UTF-8"));
+    }
     let mut fields: Vec<_> = form_urlencoded::parse(body).collect();
     fields.sort_unstable();
     fields.dedup();
-    fields.into_iter().flat_map(|(name, value)| [name, value]).collect()
+    Ok(fields.into_iter().flat_map(|(name, value)| [name, value]).collect())
 }
 
 /// The same URL with the standard port where it has none, and without where it has one. For calls,

@@ -1,9 +1,14 @@
 use super::WhatsApp;
-use wardgate_sdk::testing::{assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_every_byte_is_signed, assert_settings, run_vectors};
 
 #[test]
 fn vectors() {
     run_vectors::<WhatsApp>(include_str!("../../../tests/vectors/whatsapp.json"));
+}
+
+#[test]
+fn every_byte_of_a_body_is_signed() {
+    assert_every_byte_is_signed::<WhatsApp>(include_str!("../../../tests/vectors/whatsapp.json"));
 }
 
 #[test]
