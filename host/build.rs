@@ -12,21 +12,8 @@ use std::{env, fs};
 
 /// The plugins by the names under which the gateway knows them; those of the packages in plugins/.
 const PLUGINS: &[&str] = &[
-    "dot-mapper",
-    "dot-getter",
-    "calculator",
-    "http-fetch",
-    "hmac",
-    "standard-webhooks",
-    "github",
-    "stripe",
-    "slack",
-    "telegram",
-    "twilio",
-    "shopify",
-    "whatsapp",
-    "cloudevents",
-    "zapier-form",
+    "dot-mapper", "dot-getter", "calculator", "http-fetch", "hmac", "standard-webhooks", "github",
+    "stripe", "slack", "telegram", "twilio", "shopify", "whatsapp", "cloudevents", "zapier-form",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

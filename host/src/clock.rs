@@ -90,6 +90,13 @@ impl Clock {
             micros.fetch_add(by, Ordering::SeqCst);
         }
     }
+
+    /// Puts a clock that is moved by hand to a moment, earlier or later.
+    pub fn set(&self, moment: Timestamp) {
+        if let Source::ByHand(micros) = &self.0 {
+            micros.store(moment.0, Ordering::SeqCst);
+        }
+    }
 }
 
 #[cfg(test)]

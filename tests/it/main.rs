@@ -30,6 +30,7 @@
 //! | `commands` | the command line does what the admin surface does, on a folder or elsewhere |
 //! | `plugins_installed` | integrations are components that an operator installs |
 //! | `plugin_misbehaves` | a bad component harms nobody else |
+//! | `integrations` | the shipped integrations hold to what their providers publish |
 //! | `author_loop` | an author tests a plugin without a server, and sees each new build in a running one |
 //! | `channels` | a provider's webhook is verified, mapped, answered and its answer delivered |
 //! | `plugin_new` | an author gets from nothing to an installed plugin in each language |
@@ -61,6 +62,7 @@ mod every_route_apart;
 mod house_rules;
 mod idempotency;
 mod idempotency_model;
+mod integrations;
 mod load;
 mod no_secrets_in_logs;
 mod openapi;

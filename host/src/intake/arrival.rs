@@ -164,17 +164,18 @@ impl Arrival {
 
 /// The payload that this body holds, or none.
 async fn payload_or_nothing(headers: &HeaderMap, body: Bytes) -> Payload {
-    match cloud_event::binary(headers, &body) {
-        Ok(Some(event)) => event,
-        Ok(None) | Err(_) => {
-            body::payload(headers, body).await.unwrap_or_else(|_| Payload::empty())
-        }
-    }
+    body::payload(headers, body).await.unwrap_or_else(|_| Payload::empty())
 }
 
-/// A request that was kept with its task, as it was.
-pub async fn again(head: &Head, body: Bytes) -> IncomingCall {
-    let payload = payload_or_nothing(&head.headers(), body.clone()).await;
+/// A request that was kept with its task, as it was: by a channel plugins read the body as it came, while
+/// other surfaces read a CloudEvent in binary mode for them.
+pub async fn again(head: &Head, body: Bytes, by_channel: bool) -> IncomingCall {
+    let headers = head.headers();
+    let event = if by_channel { None } else { cloud_event::binary(&headers, &body).ok().flatten() };
+    let payload = match event {
+        Some(event) => event,
+        None => payload_or_nothing(&headers, body.clone()).await,
+    };
     head.request(body, payload)
 }
 

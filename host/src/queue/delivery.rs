@@ -132,7 +132,7 @@ impl Deliveries {
             .map_err(|_| gone("its request cannot be read any more"))?;
         let principal = head.principal.as_ref().map(|principal| principal.to_string().into());
         let subject = Subject {
-            request: Some(Arc::new(intake::again(&head, kept.body).await)),
+            request: Some(Arc::new(intake::again(&head, kept.body, true).await)),
             channel: Some(self.channels.facts(&channel).await?),
             principal,
             ..about_task(&agent, &task, RequestId::next())
