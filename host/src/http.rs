@@ -125,14 +125,21 @@ fn routes() -> (Router<Arc<Handles>>, Router<Arc<Handles>>, OpenApi) {
             agent_webhook::receive_query,
             agent_webhook::refuse_head
         ))
-        .routes(routes!(hooks::receive, hooks::receive_query, hooks::refuse_head))
         .routes(routes!(webhook_url::read, webhook_url::revoke))
         .routes(routes!(webhook_url::rotate))
         .routes(routes!(task_status::read))
         .merge(rest::router())
         .routes(routes!(health::read))
         .split_for_parts();
-    let (managers, managing) = admin::router().split_for_parts();
+    // Providers are no pages either, and an OPTIONS of theirs is for the channel's plugins.
+    let (managers, managing) = admin::router()
+        .routes(routes!(
+            hooks::receive,
+            hooks::receive_query,
+            hooks::receive_options,
+            hooks::refuse_head
+        ))
+        .split_for_parts();
     (callers, managers, document.merge_from(managing))
 }
 

@@ -149,6 +149,19 @@ async fn a_mapper_ignores_and_shakes_hands() {
 }
 
 #[tokio::test]
+async fn an_options_is_for_the_plugins_and_starts_nothing() {
+    let gateway = Gateway::start().await;
+    let hook = channel(&gateway, json!({})).await;
+    let options =
+        |body: Value| gateway.request("OPTIONS", &hook).header("x-token", TOKEN).json(&body);
+    let body = json!({"kind": "handshake", "challenge": "yes"});
+    assert_eq!(options(body).answered_by_a_plugin().expect(200).await.text, "yes");
+    options(json!({"text": "run"})).expect(405).await;
+    gateway.request("OPTIONS", &hook).json(&json!({})).expect(401).await;
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_payload_reach_the_plugins_all_the_same() {
     let gateway = Gateway::start().await;
     let hook = channel(&gateway, json!({})).await;
@@ -318,6 +331,10 @@ async fn a_channel_file_that_cannot_work_is_refused_with_a_reason() {
         (json!({"answer": "deliver"}), "needs a replier"),
         (json!({"answer": "later"}), "later"),
         (json!({"settings": {"colour": "red"}}), "/colour: there is no such setting"),
+        (
+            json!({"verifier": "slack", "mapper": "slack", "settings": {"tolerance": "5"}}),
+            "tolerance-seconds",
+        ),
         (json!({"verify": false}), "verify"),
     ] {
         let call = gateway.manage("PUT", "/channels/hook").json(&definition(more.clone()));

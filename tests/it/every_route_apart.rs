@@ -13,7 +13,8 @@ use crate::support::{Answer, Call, Caller, Gateway, agent, guest_path};
 
 /// Routes that ask for no key, and why nobody needs one. (`/openapi.json` and `/docs`, which are not in the
 /// document, hold what is in this repository.)
-const WITHOUT_A_KEY: [(&str, &str); 8] = [
+const WITHOUT_A_KEY: [(&str, &str); 9] = [
+    ("OPTIONS /hooks/{channel}", "the channel's verifier decides"),
     ("GET /hooks/{channel}", "the channel's verifier decides"),
     ("POST /hooks/{channel}", "the channel's verifier decides"),
     ("HEAD /hooks/{channel}", "it does nothing"),

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::header::ALLOW;
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
@@ -62,6 +62,25 @@ pub(super) async fn receive_query(
     handle(&handles, &named, request).await
 }
 
+/// The handshake of providers that ask first whether they may send (CloudEvents' abuse protection). It
+/// starts no run, whatever the channel's mapper says.
+#[utoipa::path(options, path = "/hooks/{channel}",
+    operation_id = "receive_hook_handshake", tag = "channels",
+    params(("channel" = String, Path, description = "The channel's id")),
+    responses((status = 200, body = serde_json::Value,
+               description = "What the channel's plugins answer"),
+              (status = 405, body = super::error::ErrorBody,
+               description = "The channel's plugins know no such handshake"),
+              WriteErrors, PluginErrors),
+    security(()))]
+pub(super) async fn receive_options(
+    State(handles): Handle,
+    named: Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    handle(&handles, &named, request).await
+}
+
 /// Refused: a `HEAD` would be answered like a `GET`, which may start a run.
 #[utoipa::path(head, path = "/hooks/{channel}",
     operation_id = "receive_no_hook", tag = "channels",
@@ -69,7 +88,7 @@ pub(super) async fn receive_query(
     responses((status = 405, description = "Nothing was started")), security(()))]
 pub(super) async fn refuse_head() -> Response {
     let mut refused = super::method_not_allowed().await.into_response();
-    refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,POST"));
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,POST,OPTIONS"));
     refused
 }
 
@@ -79,6 +98,7 @@ async fn handle(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let id: ChannelId = named.id("channel", "Channel")?;
+    let may_run = request.method() != Method::OPTIONS;
     let channel = handles.channels.open(id).await?;
     let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
     let (head, body) = request.into_parts();
@@ -104,7 +124,8 @@ async fn handle(
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
         Resolved::Reply(reply) => reply_now(reply),
-        Resolved::Run(call) => run(handles, &channel, *call).await,
+        Resolved::Run(call) if may_run => run(handles, &channel, *call).await,
+        Resolved::Run(_) => Err(super::method_not_allowed().await),
     }
 }
 

@@ -1,10 +1,13 @@
 //! Channels of a tenant: where providers send their webhooks, and the plugins that speak with them.
 
+use std::collections::BTreeSet;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::body::{self, BodyLimits};
@@ -276,6 +279,8 @@ async fn check_plugins(
     let mapper = definition.mapper.as_ref().map(|plugin| (plugin, "payload-mapper"));
     let replier = definition.replier.as_ref().map(|plugin| (plugin, "replier"));
     let mut checked: Vec<&PluginName> = Vec::new();
+    // The settings that somebody reads. None: somebody does not say what he reads.
+    let mut read = Some(BTreeSet::new());
     for (plugin, role) in [verifier, mapper, replier].into_iter().flatten() {
         agents::check_role(handles, tenant, plugin, role).await?;
         if checked.contains(&plugin) {
@@ -284,7 +289,15 @@ async fn check_plugins(
         checked.push(plugin);
         let binding = handles.plugins.binding(tenant, plugin).await?;
         if !binding.role_names().contains(&"about") {
+            read = None;
             continue;
+        }
+        let schema = binding.config_schema(Subject::of(tenant, agent, RequestId::next())).await;
+        let schema = schema.value.map_err(|error| ApiError::of_plugin(plugin.as_str(), &error))?;
+        let schema: Value = serde_json::from_str(&schema).unwrap_or_default();
+        match (schema.get("properties").and_then(Value::as_object), &mut read) {
+            (Some(properties), Some(read)) => read.extend(properties.keys().cloned()),
+            _ => read = None,
         }
         let mut settings = binding.settings().clone();
         settings.extend(definition.settings.clone());
@@ -298,6 +311,16 @@ async fn check_plugins(
             let detail = format!("the plugin {plugin} does not accept the settings: {found}");
             return Err(ApiError::caller(422, detail));
         }
+    }
+    // A name that nobody reads is a slip, and its setting would silently be the default.
+    let unread = read.filter(|_| !checked.is_empty()).and_then(|read| {
+        definition.settings.keys().find(|name| !read.contains(*name)).map(|name| (name, read))
+    });
+    if let Some((name, read)) = unread {
+        let known = read.into_iter().collect::<Vec<_>>().join(", ");
+        let detail =
+            format!("none of the channel's plugins has a setting {name:?}; they have {known}");
+        return Err(ApiError::caller(422, detail));
     }
     Ok(())
 }
