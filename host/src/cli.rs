@@ -5,6 +5,7 @@ mod api;
 mod channel;
 mod key;
 mod plugin;
+mod secret;
 mod serve;
 mod task;
 mod tenant;
@@ -62,6 +63,9 @@ enum Command {
     /// Apply channels from files: URLs that providers send their webhooks to.
     #[command(subcommand)]
     Channel(channel::Channel),
+    /// Keep secrets for plugins and channels, list and remove them.
+    #[command(subcommand)]
+    Secret(secret::Secret),
     /// Install plugins, list and remove them.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
@@ -100,6 +104,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<()> {
         Command::Agent(agent) => agent.run(&settings).await,
         Command::Webhook(webhook) => webhook.run(&settings).await,
         Command::Channel(channel) => channel.run(&settings).await,
+        Command::Secret(secret) => secret.run(&settings).await,
         Command::Plugin(plugin) => plugin.run(&settings).await,
         Command::Task(task) => task.run(&settings).await,
         Command::Openapi => print(&crate::http::openapi::text(&crate::http::document())),

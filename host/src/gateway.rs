@@ -98,6 +98,7 @@ impl DataFolder {
             queue: Queue::new(self.store.clone()),
             store: self.store.clone(),
             webhooks: self.webhooks(),
+            vault: self.vault(),
             channels: Channels::new(self.store.clone(), self.vault(), &public_url),
             models: settings.models.keys().cloned().collect(),
             public_url,

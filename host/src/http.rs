@@ -52,6 +52,7 @@ use crate::queue::Queue;
 use crate::secrets::PlainSecret;
 use crate::settings::HttpSettings;
 use crate::store::Store;
+use crate::vault::Vault;
 use error::ApiError;
 use streams::Streams;
 
@@ -68,6 +69,8 @@ pub struct Handles {
     pub store: Store,
     /// Tokens of agents' own webhooks.
     pub webhooks: Webhooks,
+    /// Tenants' secrets.
+    pub vault: Vault,
     /// Where providers' webhooks come in.
     pub channels: Channels,
     /// Names of the models that agents may have, besides `offline`.

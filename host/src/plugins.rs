@@ -133,6 +133,12 @@ impl Plugins {
         Self { store, sandbox, vault, folder, clock, ready, bound: Arc::default() }
     }
 
+    /// Looks everything up again before the next call: for whoever has changed something that must hold
+    /// at once.
+    pub fn forget(&self) {
+        self.ready.invalidate_all();
+    }
+
     /// Compiles the bundled plugins, or takes them from the code cache.
     pub async fn load_bundled(self) {
         for (name, component) in BUNDLED {

@@ -49,6 +49,9 @@ impl Side {
         let component = std::fs::read(guest_path("ignores")).unwrap();
         let plugins = &gateway.handles.plugins;
         plugins.install(tenant, &PLUGIN.parse().unwrap(), component, Some("")).await.unwrap();
+        let secret = json!({"value": value_of_secret(tenant)});
+        let below = format!("/admin/tenants/{tenant}/secrets/{PLUGIN}");
+        gateway.request("PUT", &below).key(&admin).json(&secret).expect(200).await;
         let channel = json!({"name": PLUGIN, "agent": "tested", "verifier": "none"});
         let below = format!("/admin/tenants/{tenant}/channels/{PLUGIN}");
         gateway.request("PUT", &below).key(&admin).json(&channel).expect(200).await;
@@ -84,9 +87,14 @@ impl Side {
     fn secrets(&self) -> Vec<String> {
         let tenant = self.tenant.to_string();
         let own = [&self.caller.agent, &self.caller.key, &self.caller.token, &self.admin];
-        let rest = [&tenant, &self.task, &self.key_id];
+        let rest = [&tenant, &self.task, &self.key_id, &value_of_secret(self.tenant)];
         own.into_iter().chain(rest).cloned().collect()
     }
+}
+
+/// What the secret of a tenant is.
+fn value_of_secret(tenant: TenantId) -> String {
+    format!("the secret of {tenant}")
 }
 
 /// Parameters that name nothing of a tenant, and what they are filled with.
@@ -118,6 +126,7 @@ fn with_body(call: Call, operation: &Operation<'_>) -> Call {
         (_, Some("AgentDefinition")) => json!({"name": "tested"}),
         (_, Some("Invocation")) => json!({"id": THREAD, "input": {"text": "hi"}}),
         (_, Some("KeyAsked")) => json!({}),
+        (_, Some("NewSecret")) => json!({"value": "a stranger's"}),
         (_, Some("NewTenant")) => json!({"name": "made by a stranger"}),
         (_, Some("Operation")) => json!({"expression": "1+1"}),
         (_, Some("Update")) => json!({"status": "failed"}),
@@ -195,6 +204,7 @@ async fn everything(gateway: &Gateway, side: &Side) -> Vec<Value> {
         format!("{admin}/agents/{agent}/webhook"),
         format!("{admin}/keys"),
         format!("{admin}/plugins"),
+        format!("{admin}/secrets"),
         format!("{admin}/tasks"),
         format!("{admin}/tasks/{task}"),
         format!("/v1/tasks/{task}/thread"),

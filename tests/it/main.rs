@@ -33,6 +33,7 @@
 //! | `integrations` | the shipped integrations hold to what their providers publish |
 //! | `author_loop` | an author tests a plugin without a server, and sees each new build in a running one |
 //! | `channels` | a provider's webhook is verified, mapped, answered and its answer delivered |
+//! | `secrets` | a secret is used by whom it was granted to, and shown to nobody |
 //! | `plugin_new` | an author gets from nothing to an installed plugin in each language |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
@@ -72,6 +73,7 @@ mod plugins_installed;
 mod precedence;
 mod real_payloads;
 mod rest;
+mod secrets;
 mod seed_curls;
 mod stop;
 mod store_down;

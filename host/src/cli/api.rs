@@ -33,6 +33,11 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// Whether the key is what standard input holds.
+    pub(super) fn takes_standard_input(&self) -> bool {
+        self.key_file.as_deref() == Some(Path::new("-"))
+    }
+
     /// The API of what is there already.
     pub(super) async fn open(&self, settings: &Settings) -> anyhow::Result<Api> {
         if let Some(folder) = &self.data

@@ -5,6 +5,7 @@ mod agents;
 mod channels;
 mod keys;
 mod plugins;
+mod secrets;
 mod tasks;
 mod tenants;
 
@@ -43,6 +44,8 @@ pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
         .routes(routes!(channels::read, channels::replace, channels::remove))
         .routes(routes!(channels::deliveries))
         .routes(routes!(channels::redeliver))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::replace, secrets::remove))
         .routes(routes!(tasks::list))
         .routes(routes!(tasks::read, tasks::remove))
         .routes(routes!(tasks::stop))

@@ -12,7 +12,14 @@ use super::{Caller, Home};
 
 /// `wardgate` with these arguments, to its end.
 pub(crate) fn wardgate(arguments: &[&str]) -> Output {
-    Command::new(program()).args(arguments).output().unwrap()
+    command(arguments).output().unwrap()
+}
+
+/// The same, for whoever has something to say to it.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(arguments);
+    command
 }
 
 /// `wardgate serve --demo`; as a [`Caller`] it is called for the demo's agent.

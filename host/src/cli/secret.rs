@@ -1,0 +1,128 @@
+//! `wardgate secret`.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use http::Method;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::api::{ForTenant, Target, text};
+use super::print;
+use crate::ids::SecretName;
+use crate::secrets::SECRET_BYTES_MAX;
+use crate::settings::Settings;
+
+/// `wardgate secret …`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Secret {
+    /// Keep a secret, or replace the value of the one of this name. The value is read from standard input,
+    /// or from a file, and is never shown again; arguments would be seen by whoever lists processes. A line
+    /// break at its end is left out. A gateway that serves from a --data folder uses it within five
+    /// seconds.
+    #[command(after_help = "\
+Example: openssl rand -hex 32 | wardgate secret set github-webhook --data ./data")]
+    Set {
+        /// Its name, which channels and grants files refer to.
+        name: SecretName,
+        /// Go on accepting the value of now until the next change, beside the new one.
+        #[arg(long)]
+        rotate: bool,
+        /// Read the value from this file.
+        #[arg(long, value_name = "FILE")]
+        from_file: Option<PathBuf>,
+        #[command(flatten)]
+        tenant: ForTenant,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// List the secrets of a tenant: name, when it was last changed. The values are shown to nobody.
+    List {
+        #[command(flatten)]
+        tenant: ForTenant,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Forget a secret. What needs it fails from then on.
+    Remove {
+        /// Its name.
+        name: SecretName,
+        #[command(flatten)]
+        tenant: ForTenant,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+impl Secret {
+    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        match self {
+            Self::Set { name, rotate, from_file, tenant, target } => {
+                if from_file.is_none() && target.takes_standard_input() {
+                    bail!("standard input holds the key already: name a file with --from-file");
+                }
+                let value = value(&name, from_file.as_deref())?;
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                let body = serde_json::json!({"value": value.as_str(), "rotate": rotate});
+                let body = ("application/json", body.to_string().into());
+                let path = format!("/admin/tenants/{tenant}/secrets/{name}");
+                let kept = api.call(Method::PUT, &path, Some(body)).await?;
+                let also = match kept.get("rotating").and_then(Value::as_bool) {
+                    Some(true) => "; the value before is accepted until the next change",
+                    _ => "",
+                };
+                print(&format!("keeps {name}{also}"))
+            }
+            Self::List { tenant, target } => {
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                let secrets = api.get(&format!("/admin/tenants/{tenant}/secrets")).await?;
+                let lines = secrets.as_array().into_iter().flatten().map(|secret| {
+                    let rotating = secret.get("rotating").and_then(Value::as_bool) == Some(true);
+                    let rotating = if rotating { "\trotating" } else { "" };
+                    format!("{}\t{}{rotating}", text(secret, "name"), text(secret, "updated_at"))
+                });
+                print(&lines.collect::<Vec<_>>().join("\n"))
+            }
+            Self::Remove { name, tenant, target } => {
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                api.delete(&format!("/admin/tenants/{tenant}/secrets/{name}")).await?;
+                print(&format!("removed {name}"))
+            }
+        }
+    }
+}
+
+/// The value: from the file, or else from standard input, where a person is asked for it.
+fn value(name: &SecretName, file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
+    let read = match file {
+        Some(path) => {
+            let failed = || format!("cannot read {}", path.display());
+            let file = std::fs::File::open(path).with_context(failed)?;
+            whole(file).with_context(failed)?
+        }
+        None if std::io::stdin().is_terminal() => {
+            let asked = rpassword::prompt_password(format!("value of {name}: "));
+            Zeroizing::new(asked.context("the terminal")?.into_bytes())
+        }
+        None => whole(std::io::stdin().lock()).context("standard input")?,
+    };
+    let value = read.strip_suffix(b"\n").unwrap_or(&read);
+    let value = value.strip_suffix(b"\r").unwrap_or(value);
+    if !(1..=SECRET_BYTES_MAX).contains(&value.len()) {
+        bail!("a secret has 1 to {SECRET_BYTES_MAX} bytes");
+    }
+    let text = std::str::from_utf8(value).context("a secret is a text in UTF-8")?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Everything that is to be read there, as far as a secret and its line break can go.
+fn whole(from: impl std::io::Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let most = u64::try_from(SECRET_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(3);
+    let mut bytes = Zeroizing::new(Vec::new());
+    from.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,151 @@
+//! Secrets of a tenant: kept for its plugins and channels, and never shown again.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{Request, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+use super::super::body::{self, BodyLimits};
+use super::super::error::ApiError;
+use super::super::extract::{Named, json};
+use super::super::responses::{ReadErrors, WriteErrors};
+use super::super::{Handle, Handles};
+use super::ByAdmin;
+use crate::ids::SecretName;
+use crate::secrets::SECRET_BYTES_MAX;
+use crate::vault::{SecretFacts, VaultError};
+
+/// The longest body: JSON may write each byte of a value as six (`\u0041`).
+const BODY_BYTES_MAX: usize = 6 * SECRET_BYTES_MAX + 1_024;
+
+/// A secret, without its value.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Secret)]
+struct SecretAnswer {
+    name: SecretName,
+    /// Whether the value before is still accepted.
+    rotating: bool,
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+impl SecretAnswer {
+    fn of(secret: SecretFacts) -> Self {
+        Self { name: secret.name, rotating: secret.rotating, updated_at: secret.updated_at.iso() }
+    }
+}
+
+/// A secret to be kept.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewSecret {
+    /// Its value: a text of 1 to 16,384 bytes.
+    #[schema(value_type = String, min_length = 1, max_length = 16384, write_only)]
+    value: SecretString,
+    /// Whether the value before stays accepted until the next change.
+    #[serde(default)]
+    rotate: bool,
+}
+
+/// The secrets of a tenant, by name. Their values are shown to nobody.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/secrets",
+    operation_id = "admin_list_secrets", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id")),
+    responses((status = 200, body = Vec<SecretAnswer>), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn list(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+) -> Result<Response, ApiError> {
+    let secrets = handles.vault.list(admin.tenant()).await?;
+    let secrets: Vec<_> = secrets.into_iter().map(SecretAnswer::of).collect();
+    Ok(json(StatusCode::OK, &secrets))
+}
+
+/// Keeps a secret, or replaces the value of the one of this name. Channels and plugins use it from their
+/// next call on.
+#[utoipa::path(put, path = "/admin/tenants/{tenant}/secrets/{name}",
+    operation_id = "admin_replace_secret", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("name" = String, Path, description = "The secret's name")),
+    request_body = NewSecret,
+    responses((status = 200, body = SecretAnswer), WriteErrors), security(("admin_key" = [])))]
+pub(super) async fn replace(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let name: SecretName = named.id("name", "Secret")?;
+    let secret = read(request).await?;
+    let value = Zeroizing::new(secret.value.expose_secret().as_bytes().to_vec());
+    handles.vault.put(admin.tenant(), &name, value, secret.rotate).await?;
+    forget(&handles);
+    let secrets = handles.vault.list(admin.tenant()).await?;
+    let kept = secrets.into_iter().find(|secret| secret.name == name);
+    let kept = kept.ok_or_else(|| ApiError::not_found("Secret"))?;
+    Ok(json(StatusCode::OK, &SecretAnswer::of(kept)))
+}
+
+/// Forgets a secret. What needs it fails from its next call on.
+#[utoipa::path(delete, path = "/admin/tenants/{tenant}/secrets/{name}",
+    operation_id = "admin_remove_secret", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("name" = String, Path, description = "The secret's name")),
+    responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn remove(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let name: SecretName = named.id("name", "Secret")?;
+    if !handles.vault.delete(admin.tenant(), &name).await? {
+        return Err(ApiError::not_found("Secret"));
+    }
+    forget(&handles);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Whoever holds opened secrets opens them anew.
+fn forget(handles: &Handles) {
+    handles.channels.forget();
+    handles.plugins.forget();
+}
+
+/// The body. What is wrong with it is said without repeating any of it, since the value may stand in the
+/// wrong place.
+async fn read(request: Request<Body>) -> Result<NewSecret, ApiError> {
+    let (head, body) = request.into_parts();
+    let limits = BodyLimits::new(BODY_BYTES_MAX, Duration::from_secs(30));
+    let body = Zeroizing::new(Vec::from(body::read(&head.headers, body, limits).await?));
+    // To serde an array is a struct too, its fields in their order.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(ApiError::caller(422, WANTED));
+    }
+    serde_json::from_slice(&body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => ApiError::caller(422, WANTED),
+        _ => ApiError::caller(400, "the body is not valid JSON"),
+    })
+}
+
+/// What a body has to be.
+const WANTED: &str =
+    r#"the body is not as documented: {"value": a text, "rotate": true or false or left out}"#;
+
+impl From<VaultError> for ApiError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Size => Self::caller(422, error.to_string()),
+            VaultError::Store(error) => error.into(),
+            VaultError::Broken(..) | VaultError::Sealing(_) => {
+                tracing::error!(%error, "a secret cannot be used");
+                Self::host(error.to_string())
+            }
+        }
+    }
+}
