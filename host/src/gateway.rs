@@ -61,7 +61,7 @@ impl DataFolder {
     /// The plugins of the folder, in a sandbox of these settings.
     ///
     /// # Errors
-    /// When the sandbox cannot run on this machine.
+    /// When the sandbox cannot run on this machine, or a signer's key is none.
     pub fn plugins(&self, settings: &Settings) -> anyhow::Result<Plugins> {
         let limits = &settings.sandbox;
         let sandbox = SandboxSettings {
@@ -84,7 +84,8 @@ impl DataFolder {
         let sandbox = Sandbox::start(&sandbox, &self.key, surroundings);
         let sandbox = sandbox.context("the plugin sandbox")?;
         let (store, folder) = (self.store.clone(), self.path.clone());
-        Ok(Plugins::new(store, sandbox, self.vault(), folder, self.clock.clone()))
+        let clock = self.clock.clone();
+        Ok(Plugins::new(&settings.plugins, store, sandbox, self.vault(), folder, clock)?)
     }
 
     /// Everything that handlers reach, over this folder. Its queue accepts and runs nothing.
@@ -206,6 +207,7 @@ impl Gateway {
         let handles = folder.handles(&settings, public_url)?;
         // Compiled before the first request needs them, and not waited for.
         tokio::spawn(handles.plugins.clone().load_bundled());
+        tokio::spawn(handles.plugins.clone().sweep());
         let runner = Runner {
             store: store.clone(),
             plugins: handles.plugins.clone(),

@@ -28,5 +28,6 @@ pub mod trace;
 pub mod clock;
 pub mod disk;
 pub mod ids;
+pub mod oci_reference;
 pub mod secrets;
 pub mod settings;

@@ -4,7 +4,11 @@
 //! `plugins/<digest>.wasm` of the data folder, what they are granted in
 //! `grants/<tenant>/<plugin>.toml`, where the operator reads and edits it.
 
+mod components;
 mod kept;
+mod metadata;
+mod signatures;
+mod versions;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,12 +19,17 @@ use moka::sync::Cache;
 
 use crate::clock::{Clock, Timestamp};
 use crate::disk::write_whole;
-use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
+use crate::ids::{PluginName, SecretName, TenantId};
 use crate::sandbox::{Account, BUNDLED, Binding, Grants, GrantsError, LoadError, Loaded, Sandbox};
+use crate::settings::PluginSettings;
 use crate::store::{Store, StoreError};
-use crate::tenants::InstalledPlugin;
 use crate::vault::{Vault, VaultError};
+use components::Components;
 pub use kept::KeptValues;
+pub use metadata::{Metadata, version};
+use signatures::Signers;
+pub use signatures::{SIGNATURE_BYTES_MAX, SignatureError, key_id};
+pub use versions::{Offered, RollBackError};
 
 /// How long a binding is used without looking whether another version or other grants are there.
 const BELIEVED_FOR: Duration = Duration::from_secs(5);
@@ -52,6 +61,9 @@ pub enum PluginUnavailable {
     /// The component on disk is not the one that was installed.
     #[error("plugin {0}: its file does not have the digest it was installed with")]
     Tampered(PluginName),
+    /// It is not signed as the settings ask for.
+    #[error("plugin {0}: {1}")]
+    Signature(PluginName, SignatureError),
     /// A secret that it is granted cannot be opened.
     #[error("plugin {0}: {1}")]
     Secret(PluginName, VaultError),
@@ -66,7 +78,7 @@ impl PluginUnavailable {
     pub fn is_the_callers(&self) -> bool {
         match self {
             Self::NotLoadable(_, error) => !matches!(error, LoadError::Host(_)),
-            Self::Grants(..) | Self::TooLarge(_) => true,
+            Self::Grants(..) | Self::TooLarge(_) | Self::Signature(..) => true,
             Self::Unknown(_)
             | Self::File(..)
             | Self::Tampered(_)
@@ -110,6 +122,9 @@ pub struct Plugins {
     store: Store,
     sandbox: Sandbox,
     vault: Vault,
+    components: Components,
+    signers: Arc<Signers>,
+    versions_max: u32,
     folder: PathBuf,
     clock: Clock,
     /// The hot path's answer, looked up again every few seconds.
@@ -121,16 +136,34 @@ pub struct Plugins {
 
 impl Plugins {
     /// The plugins that this store and data folder hold.
-    #[must_use]
+    ///
+    /// # Errors
+    /// Where a signer's key of the settings is none.
     pub fn new(
+        settings: &PluginSettings,
         store: Store,
         sandbox: Sandbox,
         vault: Vault,
         folder: PathBuf,
         clock: Clock,
-    ) -> Self {
+    ) -> Result<Self, SignatureError> {
         let ready = Cache::builder().max_capacity(READY_MAX).time_to_live(BELIEVED_FOR).build();
-        Self { store, sandbox, vault, folder, clock, ready, bound: Arc::default() }
+        let components = Components::new(&folder, store.clone());
+        let signers = Arc::new(Signers::of(settings)?);
+        let versions_max = settings.versions_max;
+        let bound = Arc::default();
+        Ok(Self {
+            store,
+            sandbox,
+            vault,
+            components,
+            signers,
+            versions_max,
+            folder,
+            clock,
+            ready,
+            bound,
+        })
     }
 
     /// Looks everything up again before the next call: for whoever has changed something that must hold
@@ -209,27 +242,12 @@ impl Plugins {
         tenant: TenantId,
         name: &PluginName,
     ) -> Result<Arc<Loaded>, PluginUnavailable> {
-        let source: Arc<[u8]> = match self.store.plugin(tenant, name).await? {
-            Some(installed) => {
-                if let Some(loaded) = self.sandbox.loaded(installed.digest) {
-                    return Ok(loaded);
-                }
-                let component =
-                    tokio::fs::read(self.component_path(installed.digest)).await.map_err(
-                        |error| PluginUnavailable::File(name.clone(), "its component", error),
-                    )?;
-                if PluginDigest::of(&component) != installed.digest {
-                    return Err(PluginUnavailable::Tampered(name.clone()));
-                }
-                component.into()
-            }
-            None => BUNDLED
-                .iter()
-                .find(|(bundled, _)| *bundled == name.as_str())
-                .map(|(_, component)| Arc::from(*component))
-                .ok_or_else(|| PluginUnavailable::Unknown(name.clone()))?,
-        };
-        let loaded = self.sandbox.load(source).await;
+        if let Some(installed) = self.store.plugin(tenant, name).await? {
+            return self.load_version(&installed).await;
+        }
+        let bundled = BUNDLED.iter().find(|(bundled, _)| *bundled == name.as_str());
+        let (_, component) = bundled.ok_or_else(|| PluginUnavailable::Unknown(name.clone()))?;
+        let loaded = self.sandbox.load(Arc::from(*component)).await;
         loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))
     }
 
@@ -244,18 +262,6 @@ impl Plugins {
     ) -> Result<bool, StoreError> {
         Ok(bundled().any(|bundled| bundled == *name)
             || self.store.plugin(tenant, name).await?.is_some())
-    }
-
-    /// Forgets a plugin of a tenant. False where it has none of this name.
-    ///
-    /// # Errors
-    /// When the store could not be used.
-    pub async fn remove(&self, tenant: TenantId, name: &PluginName) -> Result<bool, StoreError> {
-        let removed = self.store.delete_plugin(tenant, name).await?;
-        let key = (tenant, name.clone());
-        self.ready.invalidate(&key);
-        self.bound.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        Ok(removed)
     }
 
     /// Says what a plugin of a tenant may do.
@@ -291,54 +297,9 @@ impl Plugins {
         }
     }
 
-    /// Where a component lies.
-    fn component_path(&self, digest: PluginDigest) -> PathBuf {
-        self.folder.join("plugins").join(format!("{}.wasm", digest.hex()))
-    }
-
     /// Where the operator says what a plugin of a tenant may do.
     #[must_use]
     pub fn grants_path(&self, tenant: TenantId, name: &PluginName) -> PathBuf {
         grants_path(&self.folder, tenant, name)
-    }
-
-    /// Installs a component for a tenant under a name, or replaces the one of that name. It is compiled
-    /// and checked first; a running gateway on the same folder uses it within five seconds.
-    ///
-    /// # Errors
-    /// [`PluginUnavailable`]; nothing is installed then.
-    pub async fn install(
-        &self,
-        tenant: TenantId,
-        name: &PluginName,
-        component: Vec<u8>,
-        grants: Option<&str>,
-    ) -> Result<(InstalledPlugin, Vec<&'static str>), PluginUnavailable> {
-        let file = |what| move |error| PluginUnavailable::File(name.clone(), what, error);
-        if component.len() as u64 > COMPONENT_BYTES_MAX {
-            return Err(PluginUnavailable::TooLarge(name.clone()));
-        }
-        if let Some(text) = grants {
-            Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
-        }
-        let loaded = self
-            .sandbox
-            .load(component.as_slice().into())
-            .await
-            .map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))?;
-        let path = self.component_path(loaded.digest());
-        write_whole(&path, &component).map_err(file("its component"))?;
-        if let Some(text) = grants {
-            let path = self.grants_path(tenant, name);
-            write_whole(&path, text.as_bytes()).map_err(file("its grants file"))?;
-        }
-        let installed = InstalledPlugin {
-            name: name.clone(),
-            digest: loaded.digest(),
-            installed_at: self.clock.now(),
-        };
-        self.store.put_plugin(tenant, &installed).await?;
-        self.ready.invalidate(&(tenant, name.clone()));
-        Ok((installed, loaded.role_names()))
     }
 }

@@ -27,6 +27,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// The plugin sandbox.
     pub sandbox: SandboxLimits,
+    /// Which plugins are taken, and what is kept of them.
+    pub plugins: PluginSettings,
     /// Runs and leases.
     pub queue: QueueSettings,
     /// Limits of one run.
@@ -67,6 +69,16 @@ pub struct SandboxLimits {
     pub compilations_max: usize,
     pub quarantine_after: u64,
     pub quarantine_seconds: u64,
+}
+
+/// See `settings.default.toml`, `[plugins]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each field stands with unit and reason in settings.default.toml")]
+pub struct PluginSettings {
+    pub versions_max: u32,
+    pub require_signed: bool,
+    pub signers: BTreeMap<String, String>,
 }
 
 /// See `settings.default.toml`, `[queue]`.
@@ -187,7 +199,28 @@ impl Settings {
         within("sandbox.calls_max", self.sandbox.calls_max.into(), 1, 4_096)?;
         within("sandbox.slow_threads", self.sandbox.slow_threads as u128, 1, 1_024)?;
         within("sandbox.memory_mib_max", self.sandbox.memory_mib_max as u128, 1, 4_096)?;
-        within("http.body_bytes_max", self.http.body_bytes_max as u128, 1, 1 << 31)
+        within("plugins.versions_max", self.plugins.versions_max.into(), 1, 1_000)?;
+        within("http.body_bytes_max", self.http.body_bytes_max as u128, 1, 1 << 31)?;
+        self.plugins.check()
+    }
+}
+
+impl PluginSettings {
+    /// Keys that are none would refuse everything, or be found out at the first installation.
+    fn check(&self) -> Result<(), SettingsError> {
+        for (name, key) in &self.signers {
+            minisign_verify::PublicKey::from_base64(key).map_err(|_| {
+                SettingsError(format!(
+                    "plugins.signers.{name} is no minisign public key: it is the second line of a \
+                     minisign.pub file, 56 characters that begin with RW"
+                ))
+            })?;
+        }
+        if self.require_signed && self.signers.is_empty() {
+            let why = "plugins.require_signed is on and plugins.signers names no key";
+            return Err(SettingsError(why.to_owned()));
+        }
+        Ok(())
     }
 }
 
@@ -220,6 +253,9 @@ mod tests {
             "[queue]\nruns_max = 9223372036854775807",
             "[sandbox]\ncalls_max = 0",
             "[http]\nbody_bytes_max = 0",
+            "[plugins]\nversions_max = 0",
+            "[plugins]\nrequire_signed = true",
+            "[plugins.signers]\nus = \"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO\"",
         ] {
             assert!(with(wrong).is_err(), "{wrong}");
         }

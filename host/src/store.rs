@@ -18,6 +18,7 @@ mod housekeeping;
 mod keys;
 mod lease;
 mod listing;
+mod plugins;
 mod rows;
 mod secrets;
 mod sqlite;

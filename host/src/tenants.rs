@@ -1,6 +1,8 @@
 //! What a tenant owns: keys, agents, webhooks, plugins. Facts only.
 
 mod channel;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +10,7 @@ pub use channel::{Channel, ChannelAnswer, ChannelDefinition, Verification};
 
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, KeyId, Name, PluginDigest, PluginName, TenantId};
+use crate::oci_reference::{OciReference, ParseReferenceError};
 use crate::secrets::SecretHash;
 
 /// A tenant.
@@ -140,13 +143,107 @@ pub enum Precondition {
     Version(u32),
 }
 
-/// A plugin that a tenant has installed.
+/// Where a component came from, as whoever installed it said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provenance {
+    /// A file of his.
+    File,
+    /// A registry; the reference names the manifest's digest.
+    Registry(OciReference),
+}
+
+/// Why a text is no [`Provenance`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ParseProvenanceError {
+    /// It is neither `file` nor a reference.
+    #[error(transparent)]
+    Reference(#[from] ParseReferenceError),
+    /// A tag alone may mean something else tomorrow.
+    #[error("a reference without @sha256:… says not what was installed")]
+    NotPinned,
+}
+
+impl fmt::Display for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File => f.write_str("file"),
+            Self::Registry(reference) => reference.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Provenance {
+    type Err = ParseProvenanceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "file" {
+            return Ok(Self::File);
+        }
+        let reference: OciReference = text.parse()?;
+        match reference.digest() {
+            Some(_) => Ok(Self::Registry(reference)),
+            None => Err(ParseProvenanceError::NotPinned),
+        }
+    }
+}
+
+/// The kind of key with which something was installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installer {
+    /// An operator's.
+    Operator,
+    /// A tenant's admin's.
+    Admin,
+}
+
+impl Installer {
+    /// As it is stored and shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// A signature that was found good when the component was installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// What the settings called the key.
+    pub signer: String,
+    /// The public key, as the settings had it.
+    pub key: String,
+    /// What was signed together with the component.
+    pub trusted_comment: String,
+}
+
+/// A version of a plugin that a tenant has installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledPlugin {
     /// Its name within the tenant.
     pub name: PluginName,
     /// Which component it is.
     pub digest: PluginDigest,
-    /// When it was installed, or last replaced.
+    /// When it was installed last.
     pub installed_at: Timestamp,
+    /// By whom. None: by a gateway that did not write it down yet.
+    pub installed_by: Option<Installer>,
+    /// Where it came from.
+    pub provenance: Provenance,
+    /// What its maker calls this version.
+    pub version: Option<String>,
+    /// Who signed it.
+    pub signed: Option<Signed>,
+}
+
+/// A version among the others of its plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginVersion {
+    /// The version itself.
+    pub plugin: InstalledPlugin,
+    /// Whether it is the one that is called.
+    pub is_current: bool,
+    /// Whether rolling back passes over it: it was rolled back from, and another one installed since.
+    pub is_skipped: bool,
 }

@@ -88,7 +88,7 @@ async fn what_is_no_plugin_is_refused_with_a_reason() {
         ("a component without a role", parts("no_role", None), "payload-mapper"),
         ("one of another version", parts("wrong_version", None), "0.9.0"),
         ("no component", Form::new().text("grants", GRANTS), "component is missing"),
-        ("another part", parts("ignores", None).text("limits", "x"), "component and grants"),
+        ("another part", parts("ignores", None).text("limits", "x"), "the parts are component"),
         ("grants that are none", parts("ignores", Some("[limit]\n")), "limit"),
     ] {
         let answer = gateway.manage("PUT", "/plugins/hook").multipart(form).expect(422).await;

@@ -128,6 +128,7 @@ fn with_body(call: Call, operation: &Operation<'_>) -> Call {
         (_, Some("KeyAsked")) => json!({}),
         (_, Some("NewSecret")) => json!({"value": "a stranger's"}),
         (_, Some("NewTenant")) => json!({"name": "made by a stranger"}),
+        (_, Some("Rollback")) => json!({}),
         (_, Some("Operation")) => json!({"expression": "1+1"}),
         (_, Some("Update")) => json!({"status": "failed"}),
         ("application/toml", None) => return call.text(declared, "[limits]\n"),

@@ -46,6 +46,8 @@ pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
         .routes(routes!(channels::redeliver))
         .routes(routes!(secrets::list))
         .routes(routes!(secrets::replace, secrets::remove))
+        .routes(routes!(plugins::versions::list))
+        .routes(routes!(plugins::versions::roll_back))
         .routes(routes!(tasks::list))
         .routes(routes!(tasks::read, tasks::remove))
         .routes(routes!(tasks::stop))

@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, KeyId, TaskId, TenantId};
 use crate::tasks::{Input, Task, TaskSummary};
-use crate::tenants::{Agent, InstalledPlugin, Key, KeyHolder, Tenant, Webhook};
+use crate::tenants::{Agent, Key, KeyHolder, Tenant, Webhook};
 use crate::trace::Step;
 
 /// Asks for tasks with their inputs, in the columns that [`task`] reads.
@@ -124,15 +124,6 @@ pub(super) fn task_summary(row: &SqliteRow) -> sqlx::Result<TaskSummary> {
     })
 }
 
-/// Columns: name, digest, installed_at.
-pub(super) fn plugin(row: &SqliteRow) -> sqlx::Result<InstalledPlugin> {
-    Ok(InstalledPlugin {
-        name: parsed(row, 0)?,
-        digest: parsed(row, 1)?,
-        installed_at: moment(row, 2)?,
-    })
-}
-
 /// Columns: holder, tenant_id, admin.
 pub(super) fn key_holder(row: &SqliteRow) -> sqlx::Result<KeyHolder> {
     match row.try_get(0)? {
@@ -160,7 +151,7 @@ pub(super) fn bytes<const N: usize>(row: &SqliteRow, column: usize) -> sqlx::Res
     row.try_get::<&[u8], _>(column)?.try_into().map_err(unreadable)
 }
 
-fn moment(row: &SqliteRow, column: usize) -> sqlx::Result<Timestamp> {
+pub(super) fn moment(row: &SqliteRow, column: usize) -> sqlx::Result<Timestamp> {
     row.try_get(column).map(Timestamp::from_micros)
 }
 
@@ -175,13 +166,15 @@ where
     parse(row.try_get(column)?)
 }
 
-fn parse<T>(text: &str) -> sqlx::Result<T>
+pub(super) fn parse<T>(text: &str) -> sqlx::Result<T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
     text.parse().map_err(unreadable)
 }
 
-fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
+pub(super) fn unreadable(
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> sqlx::Error {
     sqlx::Error::Decode(error.into())
 }

@@ -1,4 +1,4 @@
-//! Tenants, their agents and their plugins.
+//! Tenants and their agents.
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteQueryResult;
@@ -6,8 +6,8 @@ use sqlx::sqlite::SqliteQueryResult;
 use super::rows::{self, select_agents};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
-use crate::ids::{AgentId, Name, PluginName, TenantId};
-use crate::tenants::{Agent, AgentDefinition, InstalledPlugin, Precondition, Tenant};
+use crate::ids::{AgentId, Name, TenantId};
+use crate::tenants::{Agent, AgentDefinition, Precondition, Tenant};
 
 impl Store {
     /// Stores a tenant. Nothing changes where one with this id is stored already.
@@ -116,59 +116,6 @@ impl Store {
             sqlx::query(select_agents!("WHERE a.tenant_id = ? ORDER BY a.created_at, a.id"))
                 .bind(tenant.as_bytes().as_slice());
         self.many("list the agents", query, rows::agent).await
-    }
-
-    /// Stores a plugin of a tenant, in place of the one of that name.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`] where the tenant does not exist.
-    pub async fn put_plugin(
-        &self,
-        tenant: TenantId,
-        plugin: &InstalledPlugin,
-    ) -> Result<(), StoreError> {
-        self.write(PutPlugin { tenant, plugin: plugin.clone() }).await
-    }
-
-    /// Forgets a plugin of a tenant. False where there is none of this name.
-    ///
-    /// # Errors
-    /// When the store cannot be used.
-    pub async fn delete_plugin(
-        &self,
-        tenant: TenantId,
-        name: &PluginName,
-    ) -> Result<bool, StoreError> {
-        self.write(DeletePlugin { tenant, name: name.clone() }).await
-    }
-
-    /// A plugin of this tenant.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn plugin(
-        &self,
-        tenant: TenantId,
-        name: &PluginName,
-    ) -> Result<Option<InstalledPlugin>, StoreError> {
-        let query = sqlx::query(
-            "SELECT name, digest, installed_at FROM plugins WHERE tenant_id = ? AND name = ?",
-        )
-        .bind(tenant.as_bytes().as_slice())
-        .bind(name.as_str());
-        self.one("read a plugin", query, rows::plugin).await
-    }
-
-    /// The tenant's plugins, by name.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn plugins(&self, tenant: TenantId) -> Result<Vec<InstalledPlugin>, StoreError> {
-        let query = sqlx::query(
-            "SELECT name, digest, installed_at FROM plugins WHERE tenant_id = ? ORDER BY name",
-        )
-        .bind(tenant.as_bytes().as_slice());
-        self.many("list the plugins", query, rows::plugin).await
     }
 }
 
@@ -290,54 +237,6 @@ impl WriteAlone for EnableAgent {
         .execute(&mut *session.db)
         .await?;
         Ok(changed.rows_affected() > 0)
-    }
-}
-
-struct PutPlugin {
-    tenant: TenantId,
-    plugin: InstalledPlugin,
-}
-
-impl Write for PutPlugin {
-    type Answer = ();
-    const OPERATION: &'static str = "store a plugin";
-}
-
-impl WriteAlone for PutPlugin {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
-        sqlx::query(
-            "INSERT INTO plugins (tenant_id, name, digest, installed_at) VALUES (?, ?, ?, ?) \
-             ON CONFLICT (tenant_id, name) DO UPDATE \
-             SET digest = excluded.digest, installed_at = excluded.installed_at",
-        )
-        .bind(self.tenant.as_bytes().as_slice())
-        .bind(self.plugin.name.as_str())
-        .bind(self.plugin.digest.to_string())
-        .bind(self.plugin.installed_at.micros())
-        .execute(&mut *session.db)
-        .await?;
-        Ok(())
-    }
-}
-
-struct DeletePlugin {
-    tenant: TenantId,
-    name: PluginName,
-}
-
-impl Write for DeletePlugin {
-    type Answer = bool;
-    const OPERATION: &'static str = "delete a plugin";
-}
-
-impl WriteAlone for DeletePlugin {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
-        let deleted = sqlx::query("DELETE FROM plugins WHERE tenant_id = ? AND name = ?")
-            .bind(self.tenant.as_bytes().as_slice())
-            .bind(self.name.as_str())
-            .execute(&mut *session.db)
-            .await?;
-        Ok(deleted.rows_affected() > 0)
     }
 }
 

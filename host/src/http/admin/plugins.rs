@@ -1,14 +1,15 @@
 //! Plugins of a tenant: components, and the files that say what they may do.
 
-use std::convert::Infallible;
+mod installation;
+pub(super) mod versions;
+
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -20,7 +21,10 @@ use super::super::{Handle, Handles};
 use super::{ByAdmin, iso};
 use crate::access::AdminCaller;
 use crate::ids::PluginName;
-use crate::plugins::COMPONENT_BYTES_MAX;
+use crate::plugins::{COMPONENT_BYTES_MAX, PluginUnavailable};
+use crate::tenants::{InstalledPlugin, Installer};
+use installation::Installation;
+use versions::SignerAnswer;
 
 /// How long a component may take to arrive.
 const COMPONENT_TIME_MAX: Duration = Duration::from_secs(300);
@@ -40,9 +44,42 @@ struct PluginAnswer {
     digest: Option<String>,
     #[schema(format = DateTime)]
     installed_at: Option<String>,
+    /// What its maker calls this version. Null: nobody said.
+    version: Option<String>,
+    /// Where it came from, as whoever installed it said: `file`, or a reference with the manifest's digest.
+    /// Null: it ships with the gateway.
+    provenance: Option<String>,
+    /// Null: it is not signed, or ships with the gateway.
+    signed_by: Option<SignerAnswer>,
     /// What it can be used as; in the answer to its installation.
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<&'static str>>,
+}
+
+impl PluginAnswer {
+    fn of(plugin: InstalledPlugin, roles: Option<Vec<&'static str>>) -> Self {
+        Self {
+            name: plugin.name,
+            digest: Some(plugin.digest.to_string()),
+            installed_at: iso(Some(plugin.installed_at)),
+            version: plugin.version,
+            provenance: Some(plugin.provenance.to_string()),
+            signed_by: plugin.signed.map(SignerAnswer::of),
+            roles,
+        }
+    }
+
+    fn bundled(name: PluginName) -> Self {
+        Self {
+            name,
+            digest: None,
+            installed_at: None,
+            version: None,
+            provenance: None,
+            signed_by: None,
+            roles: None,
+        }
+    }
 }
 
 /// The plugins of a tenant: its own, and those that ship with the gateway.
@@ -56,30 +93,13 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let own = handles.store.plugins(admin.tenant()).await?;
     let bundled = crate::plugins::bundled().filter(|name| !own.iter().any(|p| p.name == *name));
-    let bundled: Vec<_> = bundled
-        .map(|name| PluginAnswer { name, digest: None, installed_at: None, roles: None })
-        .collect();
-    let own = own.into_iter().map(|plugin| PluginAnswer {
-        name: plugin.name,
-        digest: Some(plugin.digest.to_string()),
-        installed_at: iso(Some(plugin.installed_at)),
-        roles: None,
-    });
+    let bundled: Vec<_> = bundled.map(PluginAnswer::bundled).collect();
+    let own = own.into_iter().map(|plugin| PluginAnswer::of(plugin, None));
     Ok(json(StatusCode::OK, &own.chain(bundled).collect::<Vec<_>>()))
 }
 
-/// The parts of an installation.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "documentation: the parts are read one by one")]
-pub(super) struct Installation {
-    /// The component.
-    #[schema(value_type = String, format = Binary)]
-    component: Vec<u8>,
-    /// What it may do: a TOML file. An operator's to say; left out, what is granted already stays.
-    grants: Option<String>,
-}
-
-/// Installs a component under a name, or replaces the one of that name. It is compiled and checked first.
+/// Installs a component under a name, as the current version of the plugin of that name. It is compiled and
+/// checked first.
 #[utoipa::path(put, path = "/admin/tenants/{tenant}/plugins/{name}",
     operation_id = "admin_install_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -97,27 +117,18 @@ pub(super) async fn install(
     let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
     let limits = BodyLimits::new(most.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
     let body = body::read(&head.headers, body, limits).await?;
-    let (component, grants) = parts(&head.headers, body).await?;
+    let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
+    let (offered, grants) = installation::read(&head.headers, body, by).await?;
     if grants.is_some() {
         may_grant(&admin)?;
     }
     let installed =
-        handles.plugins.install(admin.tenant(), &name, component, grants.as_deref()).await;
-    let (plugin, roles) = installed.map_err(|error| match error {
-        crate::plugins::PluginUnavailable::Store(error) => ApiError::from(error),
-        wrong if wrong.is_the_callers() => ApiError::caller(422, wrong.to_string()),
-        ours => ApiError::from(ours),
-    })?;
-    let answer = PluginAnswer {
-        name: plugin.name,
-        digest: Some(plugin.digest.to_string()),
-        installed_at: iso(Some(plugin.installed_at)),
-        roles: Some(roles),
-    };
-    Ok(json(StatusCode::OK, &answer))
+        handles.plugins.install(admin.tenant(), &name, offered, grants.as_deref()).await;
+    let (plugin, roles) = installed.map_err(refused)?;
+    Ok(json(StatusCode::OK, &PluginAnswer::of(plugin, Some(roles))))
 }
 
-/// Forgets a plugin of a tenant. What it was granted stays in its file, for whoever installs it again.
+/// Forgets a plugin of a tenant with all its versions. What it was granted stays in its file, for whoever installs it again.
 #[utoipa::path(delete, path = "/admin/tenants/{tenant}/plugins/{name}",
     operation_id = "admin_remove_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -173,18 +184,20 @@ pub(super) async fn replace_grants(
     let body = body::read(&head.headers, body, limits).await?;
     let text = String::from_utf8(body.into())
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
-    handles.plugins.put_grants(admin.tenant(), &name, &text).map_err(|error| {
-        if error.is_the_callers() {
-            ApiError::caller(422, error.to_string())
-        } else {
-            ApiError::from(error)
-        }
-    })?;
+    handles.plugins.put_grants(admin.tenant(), &name, &text).map_err(refused)?;
     Ok(toml_answer(text))
 }
 
 fn name(named: &Named) -> Result<PluginName, ApiError> {
     named.id("name", "Plugin")
+}
+
+/// What was handed in is wrong, or the gateway is.
+fn refused(error: PluginUnavailable) -> ApiError {
+    if error.is_the_callers() {
+        return ApiError::caller(422, error.to_string());
+    }
+    ApiError::from(error)
 }
 
 fn may_grant(admin: &AdminCaller) -> Result<(), ApiError> {
@@ -209,26 +222,4 @@ async fn installed(
 fn toml_answer(text: String) -> Response {
     let toml = HeaderValue::from_static("application/toml");
     (StatusCode::OK, [(CONTENT_TYPE, toml)], text).into_response()
-}
-
-/// The component, and the grants where there are any.
-async fn parts(headers: &HeaderMap, body: Bytes) -> Result<(Vec<u8>, Option<String>), ApiError> {
-    let bad = |error: multer::Error| {
-        ApiError::caller(400, format!("the body is not valid multipart/form-data: {error}"))
-    };
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let boundary = multer::parse_boundary(content_type.unwrap_or_default()).map_err(bad)?;
-    let whole = futures::stream::once(async move { Ok::<_, Infallible>(body) });
-    let mut multipart = multer::Multipart::new(whole, boundary);
-    let (mut component, mut grants) = (None, None);
-    while let Some(part) = multipart.next_field().await.map_err(bad)? {
-        match part.name() {
-            Some("component") => component = Some(part.bytes().await.map_err(bad)?.to_vec()),
-            Some("grants") => grants = Some(part.text().await.map_err(bad)?),
-            _ => return Err(ApiError::caller(422, "the parts are component and grants")),
-        }
-    }
-    let component =
-        component.ok_or_else(|| ApiError::caller(422, "the part component is missing"))?;
-    Ok((component, grants))
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 use crate::ids::{KeyId, PluginDigest, PluginName};
 use crate::secrets::SecretHash;
-use crate::tenants::{InstalledPlugin, KeyHolder, NewKey, Webhook};
+use crate::tenants::{InstalledPlugin, KeyHolder, NewKey, Provenance, Webhook};
 
 #[tokio::test]
 async fn the_file_is_its_owners_only() {
@@ -170,15 +170,24 @@ async fn a_plugin_is_its_tenants_and_can_be_replaced() {
         name: name.clone(),
         digest: PluginDigest::of(component.as_bytes()),
         installed_at: fixture.clock.now(),
+        installed_by: None,
+        provenance: Provenance::File,
+        version: None,
+        signed: None,
     };
     let tenant = fixture.owner.tenant;
-    fixture.store.put_plugin(tenant, &plugin("one")).await.unwrap();
-    fixture.store.put_plugin(tenant, &plugin("two")).await.unwrap();
+    fixture.store.put_plugin(tenant, &plugin("one"), 10).await.unwrap();
+    fixture.store.put_plugin(tenant, &plugin("two"), 10).await.unwrap();
     assert_eq!(fixture.store.plugin(tenant, &name).await.unwrap(), Some(plugin("two")));
     assert_eq!(fixture.store.plugins(tenant).await.unwrap(), [plugin("two")]);
     assert_eq!(fixture.store.plugin(other.tenant, &name).await.unwrap(), None);
     assert!(fixture.store.plugins(other.tenant).await.unwrap().is_empty());
-    let nobodys = fixture.store.put_plugin(TenantId::random(), &plugin("one")).await;
+    assert!(fixture.store.plugin_versions(other.tenant, &name).await.unwrap().is_empty());
+    let (one, two) = (plugin("one").digest, plugin("two").digest);
+    let foreign = fixture.store.switch_plugin(other.tenant, &name, two, one).await;
+    assert!(matches!(foreign, Err(StoreError::Stale { .. })));
+    assert!(fixture.store.delete_plugin(other.tenant, &name).await.unwrap().is_empty());
+    let nobodys = fixture.store.put_plugin(TenantId::random(), &plugin("one"), 10).await;
     assert!(matches!(nobodys, Err(StoreError::Missing { .. })));
 }
 

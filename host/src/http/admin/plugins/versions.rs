@@ -1,0 +1,132 @@
+//! The versions of a tenant's plugin, and going back to one.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::super::Handle;
+use super::super::super::error::ApiError;
+use super::super::super::extract::{Named, Sent, json};
+use super::super::super::responses::{ReadErrors, WriteErrors};
+use super::super::{ByAdmin, iso};
+use super::{PluginAnswer, name, refused};
+use crate::ids::PluginDigest;
+use crate::plugins::{RollBackError, key_id};
+use crate::tenants::{Installer, PluginVersion, Signed};
+
+/// Who signed a component.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Signer)]
+pub(super) struct SignerAnswer {
+    /// What the settings called the key when it was installed.
+    name: String,
+    /// The id of the key, as minisign prints it.
+    key_id: String,
+    /// What was signed with the component.
+    trusted_comment: String,
+}
+
+impl SignerAnswer {
+    pub(super) fn of(signed: Signed) -> Self {
+        Self {
+            name: signed.signer,
+            key_id: key_id(&signed.key).unwrap_or_default(),
+            trusted_comment: signed.trusted_comment,
+        }
+    }
+}
+
+/// A version of a plugin.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PluginVersion)]
+struct VersionAnswer {
+    /// SHA-256 of the component.
+    digest: String,
+    /// What its maker calls it. Null: nobody said.
+    version: Option<String>,
+    #[schema(format = DateTime)]
+    installed_at: Option<String>,
+    /// With what kind of key: `operator` or `admin`. Null: it was not written down yet.
+    installed_by: Option<&'static str>,
+    /// Where it came from, as whoever installed it said: `file`, or a reference with the manifest's digest.
+    provenance: String,
+    /// Null: it is not signed.
+    signed_by: Option<SignerAnswer>,
+    /// Whether it is the one that is called.
+    current: bool,
+    /// Whether rolling back passes over it: it was rolled back from, and another one installed since.
+    skipped: bool,
+}
+
+impl From<PluginVersion> for VersionAnswer {
+    fn from(version: PluginVersion) -> Self {
+        let plugin = version.plugin;
+        Self {
+            digest: plugin.digest.to_string(),
+            version: plugin.version,
+            installed_at: iso(Some(plugin.installed_at)),
+            installed_by: plugin.installed_by.map(Installer::as_str),
+            provenance: plugin.provenance.to_string(),
+            signed_by: plugin.signed.map(SignerAnswer::of),
+            current: version.is_current,
+            skipped: version.is_skipped,
+        }
+    }
+}
+
+/// The versions of a tenant's plugin that are kept, the one installed last first.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins/{name}/versions",
+    operation_id = "admin_list_plugin_versions", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, body = Vec<VersionAnswer>), ReadErrors), security(("admin_key" = [])))]
+pub(in super::super) async fn list(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let versions = handles.plugins.versions(admin.tenant(), &name(&named)?).await?;
+    if versions.is_empty() {
+        return Err(ApiError::not_found("Plugin"));
+    }
+    let versions: Vec<_> = versions.into_iter().map(VersionAnswer::from).collect();
+    Ok(json(StatusCode::OK, &versions))
+}
+
+/// Where to roll back to.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct Rollback {
+    /// The digest of a version that is kept, earlier or later. Left out: the version that was installed
+    /// before the current one, those passed over that were rolled back from themselves.
+    #[serde(default)]
+    to: Option<String>,
+}
+
+/// Makes an earlier version of a plugin current. What it is granted stays.
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/plugins/{name}/rollback",
+    operation_id = "admin_roll_back_plugin", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("name" = String, Path, description = "The plugin's name")),
+    request_body = Rollback,
+    responses((status = 200, body = PluginAnswer), WriteErrors), security(("admin_key" = [])))]
+pub(in super::super) async fn roll_back(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+    Sent(rollback): Sent<Rollback>,
+) -> Result<Response, ApiError> {
+    let name = name(&named)?;
+    let to = rollback.to.as_deref().map(str::parse::<PluginDigest>).transpose();
+    let to = to.map_err(|error| ApiError::caller(422, error.to_string()))?;
+    let rolled_back = handles.plugins.roll_back(admin.tenant(), &name, to).await;
+    let (plugin, roles) = rolled_back.map_err(|error| match error {
+        RollBackError::NotInstalled => ApiError::not_found("Plugin"),
+        RollBackError::UnknownVersion => ApiError::not_found("Plugin version"),
+        RollBackError::NoEarlier => ApiError::caller(409, error.to_string()),
+        RollBackError::Unavailable(error) => refused(error),
+    })?;
+    Ok(json(StatusCode::OK, &PluginAnswer::of(plugin, Some(roles))))
+}

@@ -1,0 +1,205 @@
+//! Installing a version of a plugin, and going back to an earlier one.
+
+use std::sync::{Arc, PoisonError};
+
+use super::metadata::Metadata;
+use super::{COMPONENT_BYTES_MAX, PluginUnavailable, Plugins};
+use crate::disk::write_whole;
+use crate::ids::{PluginDigest, PluginName, TenantId};
+use crate::sandbox::{Grants, Loaded};
+use crate::store::StoreError;
+use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Provenance};
+
+/// A component that somebody brings, with what he says of it.
+#[derive(Debug)]
+pub struct Offered {
+    /// The component.
+    pub component: Vec<u8>,
+    /// Where he has it from.
+    pub provenance: Provenance,
+    /// What its maker calls this version. What the component itself says comes first.
+    pub version: Option<String>,
+    /// A minisign signature of it: the text of a `.minisig` file.
+    pub signature: Option<String>,
+    /// Who he is.
+    pub by: Option<Installer>,
+}
+
+impl From<Vec<u8>> for Offered {
+    /// A component of which nothing is known.
+    fn from(component: Vec<u8>) -> Self {
+        Self { component, provenance: Provenance::File, version: None, signature: None, by: None }
+    }
+}
+
+/// Why a plugin cannot be rolled back. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum RollBackError {
+    /// The tenant has installed none of this name.
+    #[error("no plugin of this name is installed")]
+    NotInstalled,
+    /// The version is none that is kept.
+    #[error("no such version is kept")]
+    UnknownVersion,
+    /// The current version is the first that is kept.
+    #[error("there is no earlier version to roll back to")]
+    NoEarlier,
+    /// It cannot be used any more.
+    #[error(transparent)]
+    Unavailable(#[from] PluginUnavailable),
+}
+
+impl From<StoreError> for RollBackError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+impl Plugins {
+    /// Installs a component for a tenant under a name, as the current version of the plugin of that name.
+    /// Its signature is checked, it is compiled and checked first; a running gateway on the same folder
+    /// uses it within five seconds. What the plugin is granted stays, unless `grants` say otherwise.
+    ///
+    /// # Errors
+    /// [`PluginUnavailable`]; nothing is installed then.
+    pub async fn install(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        offered: impl Into<Offered>,
+        grants: Option<&str>,
+    ) -> Result<(InstalledPlugin, Vec<&'static str>), PluginUnavailable> {
+        let offered = offered.into();
+        let file = |what| move |error| PluginUnavailable::File(name.clone(), what, error);
+        if offered.component.len() as u64 > COMPONENT_BYTES_MAX {
+            return Err(PluginUnavailable::TooLarge(name.clone()));
+        }
+        if let Some(text) = grants {
+            Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
+        }
+        let component: Arc<[u8]> = offered.component.into();
+        let signed = self
+            .signers
+            .check(&component, offered.signature.as_deref())
+            .map_err(|error| PluginUnavailable::Signature(name.clone(), error))?;
+        let loaded = self
+            .sandbox
+            .load(Arc::clone(&component))
+            .await
+            .map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))?;
+        let digest = loaded.digest();
+        let kept = self.components.put(digest, &component).await.map_err(file("its component"))?;
+        if let Some(text) = grants {
+            let path = self.grants_path(tenant, name);
+            write_whole(&path, text.as_bytes()).map_err(file("its grants file"))?;
+        }
+        let installed = InstalledPlugin {
+            name: name.clone(),
+            digest,
+            installed_at: self.clock.now(),
+            installed_by: offered.by,
+            provenance: offered.provenance,
+            version: Metadata::of(&component).version.or(offered.version),
+            signed,
+        };
+        let stored = self.store.put_plugin(tenant, &installed, self.versions_max).await;
+        drop(kept);
+        // Where the row could not be stored, nobody may need the file; a later start finds out.
+        let forgotten = stored.as_deref().unwrap_or(std::slice::from_ref(&digest));
+        self.components.take_away(forgotten).await;
+        stored?;
+        self.ready.invalidate(&(tenant, name.clone()));
+        tracing::info!(%tenant, plugin = %name, %digest, from = %installed.provenance, "a plugin was installed");
+        Ok((installed, loaded.role_names()))
+    }
+
+    /// The versions of a tenant's plugin that are kept, the one installed last first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn versions(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+    ) -> Result<Vec<PluginVersion>, StoreError> {
+        self.store.plugin_versions(tenant, name).await
+    }
+
+    /// Makes an earlier version of a plugin current: the one that was installed before the current one,
+    /// those passed over that were rolled back from themselves; or the one that is named, whether earlier
+    /// or later. It is loaded first. What the plugin is granted stays.
+    ///
+    /// # Errors
+    /// [`RollBackError`]; nothing has changed then.
+    pub async fn roll_back(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        to: Option<PluginDigest>,
+    ) -> Result<(InstalledPlugin, Vec<&'static str>), RollBackError> {
+        let versions = self.store.plugin_versions(tenant, name).await?;
+        let current = versions.iter().enumerate().find(|(_, version)| version.is_current);
+        let (place, current) = current.ok_or(RollBackError::NotInstalled)?;
+        let target = match to {
+            Some(digest) => versions
+                .iter()
+                .find(|version| version.plugin.digest == digest)
+                .ok_or(RollBackError::UnknownVersion)?,
+            None => versions
+                .iter()
+                .skip(place + 1)
+                .find(|version| !version.is_skipped)
+                .ok_or(RollBackError::NoEarlier)?,
+        };
+        let loaded = self.load_version(&target.plugin).await?;
+        if !target.is_current {
+            let (from, to) = (current.plugin.digest, target.plugin.digest);
+            self.store.switch_plugin(tenant, name, from, to).await?;
+            self.ready.invalidate(&(tenant, name.clone()));
+            tracing::info!(%tenant, plugin = %name, %from, %to, "a plugin was rolled back");
+        }
+        Ok((target.plugin.clone(), loaded.role_names()))
+    }
+
+    /// An installed version, compiled. Its file is read only where that has not been done yet.
+    pub(super) async fn load_version(
+        &self,
+        installed: &InstalledPlugin,
+    ) -> Result<Arc<Loaded>, PluginUnavailable> {
+        let name = &installed.name;
+        self.signers
+            .admit(installed.signed.as_ref())
+            .map_err(|error| PluginUnavailable::Signature(name.clone(), error))?;
+        if let Some(loaded) = self.sandbox.loaded(installed.digest) {
+            return Ok(loaded);
+        }
+        let component = self
+            .components
+            .read(installed.digest)
+            .await
+            .map_err(|error| PluginUnavailable::File(name.clone(), "its component", error))?;
+        if PluginDigest::of(&component) != installed.digest {
+            return Err(PluginUnavailable::Tampered(name.clone()));
+        }
+        let loaded = self.sandbox.load(component.into()).await;
+        loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))
+    }
+
+    /// Forgets a plugin of a tenant with all its versions. False where it has none of this name.
+    ///
+    /// # Errors
+    /// When the store could not be used.
+    pub async fn remove(&self, tenant: TenantId, name: &PluginName) -> Result<bool, StoreError> {
+        let forgotten = self.store.delete_plugin(tenant, name).await?;
+        let key = (tenant, name.clone());
+        self.ready.invalidate(&key);
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.components.take_away(&forgotten).await;
+        Ok(!forgotten.is_empty())
+    }
+
+    /// Takes away the files that earlier processes left and nobody needs.
+    pub async fn sweep(self) {
+        self.components.sweep().await;
+    }
+}
