@@ -31,6 +31,7 @@ use wasmtime::component::{InstancePre, Linker};
 
 pub use account::{Account, Cost, Quarantine, QuarantineSettings, Statement};
 pub use call::{Called, Diagnostic, Mapped, Principal, ReplyNow, Tool};
+pub(crate) use egress::is_public;
 pub use engine::PoolSize;
 pub use grants::{Grants, GrantsError};
 pub use host_calls::{ChannelFacts, Subject};

@@ -10,6 +10,8 @@
 mod credential;
 mod vetting;
 
+pub(crate) use vetting::is_public;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

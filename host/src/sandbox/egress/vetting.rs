@@ -67,7 +67,8 @@ fn is_allowed(address: IpAddr, rule: Option<&EgressRule>) -> bool {
     is_public(address) || rule.is_some_and(|rule| rule.names_network_of(address))
 }
 
-fn is_public(address: IpAddr) -> bool {
+/// Whether an address is of the public internet.
+pub(crate) fn is_public(address: IpAddr) -> bool {
     !NOT_PUBLIC.iter().any(|network| network.contains(&address))
 }
 

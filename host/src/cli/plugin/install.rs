@@ -1,0 +1,232 @@
+//! `wardgate plugin install`. What lies in a registry is fetched here, by the command, and never by the
+//! gateway: whoever may install plugins could otherwise have the gateway send requests for him.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::Method;
+use serde_json::Value;
+
+use super::super::api::{Body, ForTenant, Target, text};
+use super::super::print;
+use super::registry::{Access, Registry};
+use crate::ids::PluginName;
+use crate::oci_reference::OciReference;
+use crate::plugins::{COMPONENT_BYTES_MAX, SIGNATURE_BYTES_MAX};
+use crate::settings::Settings;
+
+/// Longest grants file.
+const GRANTS_BYTES_MAX: u64 = 256 << 10;
+
+/// `wardgate plugin install …`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Install {
+    /// The component: a file, or oci://registry/repository[:tag][@sha256:digest]. What a reference without
+    /// a digest means at the moment is looked up, and its digest kept with the version.
+    #[arg(value_name = "FILE|oci://REFERENCE")]
+    component: Source,
+    /// Its name for agents. Left out: the file's name without its ending, or the last word of the
+    /// reference, `_` and `.` as `-`.
+    #[arg(long)]
+    name: Option<PluginName>,
+    /// What it may do: a TOML file with `[[egress]]`, `[settings]` and `[limits]`. Where left out,
+    /// what the tenant's file of that plugin says stays in force; where there is none, it may
+    /// compute and nothing else.
+    #[arg(long, value_name = "FILE")]
+    grants: Option<PathBuf>,
+    /// A minisign signature of the component. Left out: the file's name with `.minisig` behind it, where
+    /// that is there; of a reference, the signature that was pushed with it.
+    #[arg(long, value_name = "FILE", conflicts_with = "unsigned")]
+    signature: Option<PathBuf>,
+    /// Install it as unsigned, whatever signature is there.
+    #[arg(long)]
+    unsigned: bool,
+    #[command(flatten)]
+    access: Access,
+    #[command(flatten)]
+    tenant: ForTenant,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Where a component comes from.
+#[derive(Debug, Clone)]
+enum Source {
+    File(PathBuf),
+    Registry(OciReference),
+}
+
+impl FromStr for Source {
+    type Err = crate::oci_reference::ParseReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("oci://") {
+            Some(reference) => reference.parse().map(Self::Registry),
+            None => Ok(Self::File(text.into())),
+        }
+    }
+}
+
+/// A component and what is said of it.
+struct Brought {
+    component: Bytes,
+    provenance: String,
+    signature: Option<String>,
+    version: Option<String>,
+}
+
+impl Install {
+    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let name = self.name.clone().map_or_else(|| self.component.name(), Ok)?;
+        let api = self.target.open(settings).await?;
+        let tenant = self.tenant.resolve(&api).await?;
+        let brought = self.bring().await?;
+        let mut form = Form::new();
+        form.part("component", &brought.component);
+        form.part("provenance", brought.provenance.as_bytes());
+        for (part, text) in [("signature", &brought.signature), ("version", &brought.version)] {
+            if let Some(text) = text {
+                form.part(part, text.as_bytes());
+            }
+        }
+        if let Some(grants) = &self.grants {
+            form.part("grants", &read(grants, GRANTS_BYTES_MAX)?);
+        }
+        let path = format!("/admin/tenants/{tenant}/plugins/{name}");
+        let installed = api.call(Method::PUT, &path, Some(form.finish())).await?;
+        let mut said = format!(
+            "installed {name} ({}) with the roles {}",
+            text(&installed, "digest"),
+            roles(&installed)
+        );
+        if matches!(self.component, Source::Registry(_)) {
+            said.push_str(&format!("\nfrom {}", brought.provenance));
+        }
+        if let Some(signer) = signer(&installed) {
+            said.push_str(&format!("\nsigned by {signer}"));
+        }
+        if let Some(folder) = api.folder() {
+            let path = folder.grants_path(tenant, &name);
+            said.push_str(&format!("\nwhat it may do is in {}", path.display()));
+        }
+        print(&said)
+    }
+
+    /// The component, from wherever it is.
+    async fn bring(&self) -> anyhow::Result<Brought> {
+        let mut brought = match &self.component {
+            Source::File(path) => Brought {
+                component: read(path, COMPONENT_BYTES_MAX)?.into(),
+                provenance: "file".to_owned(),
+                signature: beside(path)
+                    .filter(|_| self.signature.is_none())
+                    .map_or(Ok(None), |path| signature(&path).map(Some))?,
+                version: None,
+            },
+            Source::Registry(reference) => {
+                let registry = Registry::open(reference, &self.access)?;
+                let pulled = registry.pull(reference).await.with_context(|| {
+                    format!("cannot fetch {reference} from {}", reference.host())
+                })?;
+                Brought {
+                    component: pulled.component,
+                    provenance: reference.pinned(pulled.digest).to_string(),
+                    signature: pulled.signature,
+                    version: pulled.version,
+                }
+            }
+        };
+        if let Some(path) = &self.signature {
+            brought.signature = Some(signature(path)?);
+        }
+        if self.unsigned {
+            brought.signature = None;
+        }
+        Ok(brought)
+    }
+}
+
+impl Source {
+    fn name(&self) -> anyhow::Result<PluginName> {
+        let stem = match self {
+            Self::File(path) => path.file_stem().and_then(|stem| stem.to_str()),
+            Self::Registry(reference) => reference.repository().rsplit('/').next(),
+        };
+        let stem = stem.unwrap_or_default();
+        let name = stem.replace(['_', '.'], "-").to_ascii_lowercase();
+        name.parse()
+            .with_context(|| format!("{stem:?} does not make a plugin name; give one with --name"))
+    }
+}
+
+/// The roles of a plugin, from the gateway's answer.
+pub(super) fn roles(installed: &Value) -> String {
+    let roles = installed.get("roles").and_then(Value::as_array);
+    let roles = roles.into_iter().flatten().filter_map(Value::as_str);
+    roles.collect::<Vec<_>>().join(", ")
+}
+
+/// Who signed a version, from the gateway's answer.
+pub(super) fn signer(version: &Value) -> Option<String> {
+    let signer = version.get("signed_by").filter(|signer| signer.is_object())?;
+    let (name, key) = (text(signer, "name"), text(signer, "key_id"));
+    Some(format!("{name} ({key}): {}", text(signer, "trusted_comment")))
+}
+
+/// The signature that lies beside a component, as minisign names it.
+pub(super) fn beside(component: &Path) -> Option<PathBuf> {
+    let mut name = component.as_os_str().to_owned();
+    name.push(".minisig");
+    Some(PathBuf::from(name)).filter(|path| path.exists())
+}
+
+/// The text of a signature file.
+pub(super) fn signature(path: &Path) -> anyhow::Result<String> {
+    let bytes = read(path, SIGNATURE_BYTES_MAX as u64)?;
+    String::from_utf8(bytes).with_context(|| format!("{} is no signature", path.display()))
+}
+
+/// A file of at most so many bytes.
+pub(super) fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
+    let failed = || format!("cannot read {}", path.display());
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).with_context(failed)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).with_context(failed)?;
+    if bytes.len() as u64 > bytes_max {
+        match bytes_max >> 20 {
+            0 => bail!("{} is larger than {} KiB", path.display(), bytes_max >> 10),
+            mib => bail!("{} is larger than {mib} MiB", path.display()),
+        }
+    }
+    Ok(bytes)
+}
+
+/// The parts of an installation as multipart/form-data (RFC 7578).
+struct Form(Vec<u8>);
+
+impl Form {
+    const TYPE: &str = "multipart/form-data; boundary=wardgate-plugin-0b7d2f6c1e94485aa3d1";
+    const BOUNDARY: &str = "wardgate-plugin-0b7d2f6c1e94485aa3d1";
+
+    fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    fn part(&mut self, name: &str, bytes: &[u8]) {
+        let head = format!(
+            "--{}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n",
+            Self::BOUNDARY
+        );
+        self.0.extend_from_slice(head.as_bytes());
+        self.0.extend_from_slice(bytes);
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    fn finish(mut self) -> Body {
+        self.0.extend_from_slice(format!("--{}--\r\n", Self::BOUNDARY).as_bytes());
+        (Self::TYPE, self.0.into())
+    }
+}

@@ -1,0 +1,60 @@
+//! `wardgate plugin push`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail};
+
+use super::super::print;
+use super::install::{beside, read, signature};
+use super::registry::{Access, Registry};
+use crate::oci_reference::OciReference;
+use crate::plugins::COMPONENT_BYTES_MAX;
+
+/// `wardgate plugin push …`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Push {
+    /// The component.
+    file: PathBuf,
+    /// Where to: oci://registry/repository[:tag].
+    #[arg(value_name = "oci://REFERENCE")]
+    to: To,
+    /// A minisign signature of the component, which goes with it. Left out: the file's name with
+    /// `.minisig` behind it, where that is there.
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// A place in a registry.
+#[derive(Debug, Clone)]
+struct To(OciReference);
+
+impl FromStr for To {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some(reference) = text.strip_prefix("oci://") else {
+            bail!("a place in a registry begins with oci://");
+        };
+        let reference: OciReference = reference.parse()?;
+        if reference.digest().is_some() {
+            bail!("the digest is what pushing gives");
+        }
+        Ok(Self(reference))
+    }
+}
+
+impl Push {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let To(to) = &self.to;
+        let component = read(&self.file, COMPONENT_BYTES_MAX)?;
+        let signed = self.signature.clone().or_else(|| beside(&self.file));
+        let signed = signed.map(|path| signature(&path)).transpose()?;
+        let registry = Registry::open(to, &self.access)?;
+        let pushed = registry.push(to, component.into(), signed).await;
+        let digest = pushed.with_context(|| format!("cannot push to {}", to.host()))?;
+        print(&to.pinned(digest).to_string())
+    }
+}

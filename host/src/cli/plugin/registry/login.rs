@@ -1,0 +1,177 @@
+//! Logging in to a registry: `Basic`, or a token that somebody else makes for it ("Token Authentication
+//! Specification" of the distribution project). The user is who the command line names, or whom Docker has
+//! for the registry in its config.json; credential helpers, which are programs, are not run.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method};
+use http_auth::{ChallengeRef, parser::ChallengeParser};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+use super::transfer::{Transfer, is_ok, read};
+use crate::oci_reference::OciReference;
+
+/// Longest answer with a token. Those of clouds have several kilobytes.
+const TOKEN_BYTES_MAX: usize = 64 << 10;
+
+/// Longest config.json.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Longest password.
+const PASSWORD_BYTES_MAX: u64 = 64 << 10;
+
+/// Who asks, and with what he was let in.
+pub(super) struct Login {
+    repository: String,
+    actions: &'static str,
+    /// `name:password` in base64.
+    user: Option<SecretString>,
+    authorization: Option<HeaderValue>,
+    has_tried: bool,
+}
+
+impl Login {
+    pub(super) fn new(
+        reference: &OciReference,
+        user: Option<(&str, &Path)>,
+    ) -> anyhow::Result<Self> {
+        let user = match user {
+            Some((name, password)) => {
+                let password = password_of(password)?;
+                let password = password.expose_secret().trim_end();
+                Some(STANDARD.encode(format!("{name}:{password}")).into())
+            }
+            None => docker_config().and_then(|path| in_docker_config(&path, reference.host())),
+        };
+        let repository = reference.repository().to_owned();
+        Ok(Self { repository, actions: "pull", user, authorization: None, has_tried: false })
+    }
+
+    /// Asks for more than reading.
+    pub(super) fn also_for_pushing(&mut self) {
+        self.actions = "pull,push";
+    }
+
+    /// What is sent to the registry.
+    pub(super) fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
+    }
+
+    /// Whether there is no use in trying again.
+    pub(super) fn has_tried(&self) -> bool {
+        self.has_tried
+    }
+
+    /// Does what the registry's refusal asks for.
+    pub(super) async fn log_in(
+        &mut self,
+        transfer: &Transfer,
+        refusal: &HeaderMap,
+    ) -> anyhow::Result<()> {
+        self.has_tried = true;
+        let asked = refusal.get_all(WWW_AUTHENTICATE).iter().filter_map(|asks| asks.to_str().ok());
+        for challenge in asked.flat_map(|asks| ChallengeParser::new(asks).flatten()) {
+            let value = match challenge.scheme.to_ascii_lowercase().as_str() {
+                "bearer" => {
+                    let token = self.token(transfer, &challenge).await;
+                    authorization("Bearer", &token.context("the registry's token")?)
+                }
+                "basic" => match &self.user {
+                    Some(user) => authorization("Basic", user),
+                    None => continue,
+                },
+                _ => continue,
+            };
+            self.authorization = Some(value?);
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    async fn token(
+        &self,
+        transfer: &Transfer,
+        challenge: &ChallengeRef<'_>,
+    ) -> anyhow::Result<SecretString> {
+        let parameter = |name: &str| {
+            let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.to_unescaped())
+        };
+        let mut realm = Url::parse(&parameter("realm").context("nobody is said to make it")?)?;
+        if let Some(service) = parameter("service") {
+            realm.query_pairs_mut().append_pair("service", &service);
+        }
+        let scope = format!("repository:{}:{}", self.repository, self.actions);
+        realm.query_pairs_mut().append_pair("scope", &scope);
+        let mut headers = HeaderMap::new();
+        if let Some(user) = &self.user {
+            headers.insert(AUTHORIZATION, authorization("Basic", user)?);
+        }
+        let answer = transfer.send_once(&Method::GET, &realm, headers, Bytes::new()).await?;
+        if !is_ok(&answer) {
+            bail!("it was refused ({})", answer.status());
+        }
+        let answer = read(answer, TOKEN_BYTES_MAX, "it").await?;
+        #[derive(Deserialize)]
+        struct Answer {
+            token: Option<SecretString>,
+            access_token: Option<SecretString>,
+        }
+        let answer: Answer = serde_json::from_slice(&answer).context("the answer is none")?;
+        answer.token.or(answer.access_token).context("the answer has none")
+    }
+}
+
+fn authorization(scheme: &str, secret: &SecretString) -> anyhow::Result<HeaderValue> {
+    let value = HeaderValue::from_str(&format!("{scheme} {}", secret.expose_secret()));
+    // Not with its cause, which has the value.
+    let mut value =
+        value.map_err(|_| anyhow::anyhow!("what the registry is to be sent is no header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn password_of(path: &Path) -> anyhow::Result<SecretString> {
+    if path == Path::new("-") {
+        return Ok(std::io::read_to_string(std::io::stdin()).context("standard input")?.into());
+    }
+    let bytes = super::super::install::read(path, PASSWORD_BYTES_MAX)?;
+    let text = String::from_utf8(bytes);
+    Ok(text.map_err(|_| anyhow::anyhow!("{} is not UTF-8", path.display()))?.into())
+}
+
+/// Where Docker and its like keep what `docker login` was told.
+fn docker_config() -> Option<PathBuf> {
+    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
+    folder.map(|folder| folder.join("config.json")).filter(|path| path.exists())
+}
+
+fn in_docker_config(path: &Path, host: &str) -> Option<SecretString> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        auths: std::collections::BTreeMap<String, Auth>,
+    }
+    #[derive(Deserialize)]
+    struct Auth {
+        auth: Option<SecretString>,
+    }
+    let bytes = super::super::install::read(path, CONFIG_BYTES_MAX).ok()?;
+    let mut config: Config = serde_json::from_slice(&bytes).ok()?;
+    // The name under which Docker itself keeps its own registry.
+    let names = match host {
+        "docker.io" => ["https://index.docker.io/v1/", host],
+        _ => [host, host],
+    };
+    let auth = names.iter().find_map(|name| config.auths.remove(*name))?.auth?;
+    // What Docker says there in place of a password is none that can be sent.
+    STANDARD.decode(auth.expose_secret()).is_ok_and(|auth| !auth.is_empty()).then_some(auth)
+}

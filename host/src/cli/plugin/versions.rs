@@ -1,0 +1,45 @@
+//! `wardgate plugin versions`.
+
+use serde_json::Value;
+
+use super::super::api::{ForTenant, Target, text};
+use super::super::print;
+use super::install::signer;
+use crate::ids::PluginName;
+use crate::settings::Settings;
+
+/// `wardgate plugin versions …`. A line is: place, digest, when it was installed, its version, where it
+/// came from, with what kind of key, and who signed it.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Versions {
+    /// The plugin's name.
+    name: PluginName,
+    #[command(flatten)]
+    tenant: ForTenant,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Versions {
+    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let api = self.target.open(settings).await?;
+        let tenant = self.tenant.resolve(&api).await?;
+        let path = format!("/admin/tenants/{tenant}/plugins/{}/versions", self.name);
+        let versions = api.get(&path).await?;
+        let lines = versions.as_array().into_iter().flatten().map(line);
+        print(&lines.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+fn line(version: &Value) -> String {
+    let is = |what: &str| version.get(what).and_then(Value::as_bool).unwrap_or_default();
+    let place = match (is("current"), is("skipped")) {
+        (true, _) => "current",
+        (_, true) => "skipped",
+        _ => "-",
+    };
+    let said = |field| Some(text(version, field)).filter(|text| !text.is_empty()).unwrap_or("-");
+    let signed = signer(version).unwrap_or_else(|| "unsigned".to_owned());
+    let fields = ["digest", "installed_at", "version", "provenance", "installed_by"].map(said);
+    format!("{place}\t{}\t{}", fields.join("\t"), signed.replace('\t', " "))
+}
