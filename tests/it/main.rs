@@ -35,6 +35,7 @@
 //! | `channels` | a provider's webhook is verified, mapped, answered and its answer delivered |
 //! | `secrets` | a secret is used by whom it was granted to, and shown to nobody |
 //! | `plugin_new` | an author gets from nothing to an installed plugin in each language |
+//! | `frozen_interface` | a plugin of an older interface works as it did |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `rest` | agents, runs and tasks under each of their names, and who may see them |
@@ -60,6 +61,7 @@ mod dot_paths;
 mod durability;
 mod egress;
 mod every_route_apart;
+mod frozen_interface;
 mod house_rules;
 mod idempotency;
 mod idempotency_model;
