@@ -36,6 +36,7 @@
 //! | `secrets` | a secret is used by whom it was granted to, and shown to nobody |
 //! | `plugin_new` | an author gets from nothing to an installed plugin in each language |
 //! | `frozen_interface` | a plugin of an older interface works as it did |
+//! | `plugin_supply` | a plugin comes from a file or a registry, signed where that is asked for, and goes back |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `rest` | agents, runs and tasks under each of their names, and who may see them |
@@ -71,6 +72,7 @@ mod no_secrets_in_logs;
 mod openapi;
 mod plugin_misbehaves;
 mod plugin_new;
+mod plugin_supply;
 mod plugins_installed;
 mod precedence;
 mod real_payloads;

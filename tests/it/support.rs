@@ -10,11 +10,12 @@ pub(crate) mod gateway;
 pub(crate) mod home;
 pub(crate) mod in_process;
 pub(crate) mod model_server;
+pub(crate) mod oci_registry;
 pub(crate) mod web;
 
 pub(crate) use answer::{Answer, Call};
 pub(crate) use caller::Caller;
-pub(crate) use child::{Child, wardgate};
+pub(crate) use child::{Child, command_of, wardgate};
 pub(crate) use gateway::{Gateway, Setup, agent};
 pub(crate) use home::Home;
 pub(crate) use in_process::InProcess;

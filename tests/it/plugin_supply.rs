@@ -1,0 +1,124 @@
+//! Where plugins come from: a file or an OCI registry, always known by digest, signed where that is asked
+//! for, with the versions before kept to go back to.
+
+mod hostile_registry;
+mod left_behind;
+mod registry;
+mod signatures;
+mod versions;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use reqwest::multipart::{Form, Part};
+use serde_json::Value;
+use wardgate::ids::PluginDigest;
+
+use crate::support::{Gateway, Home, guest_path, wardgate};
+
+/// A guest's component.
+fn guest(name: &str) -> Vec<u8> {
+    std::fs::read(guest_path(name)).unwrap()
+}
+
+/// The component that is never built again, so that there are signatures of it.
+fn frozen() -> Vec<u8> {
+    std::fs::read(frozen_path()).unwrap()
+}
+
+fn frozen_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/frozen/0.1.0/plugin.wasm")
+}
+
+/// A file of `tests/supply`.
+fn supply(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("supply").join(name);
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The same component as another version: with a custom section behind it that says so.
+fn versioned(component: &[u8], version: &str) -> Vec<u8> {
+    let mut bytes = component.to_vec();
+    let section = [&[7], b"version".as_slice(), version.as_bytes()].concat();
+    bytes.extend([0, u8::try_from(section.len()).unwrap()]);
+    bytes.extend(section);
+    bytes
+}
+
+fn digest(component: &[u8]) -> String {
+    PluginDigest::of(component).to_string()
+}
+
+/// The parts of an installation.
+fn parts(component: Vec<u8>, more: &[(&'static str, &str)]) -> Form {
+    let form = Form::new().part("component", Part::bytes(component));
+    more.iter().fold(form, |form, (name, text)| form.text(*name, (*text).to_owned()))
+}
+
+/// Installs a component as `hook`, by the operator.
+async fn install(gateway: &Gateway, component: Vec<u8>) -> Value {
+    let call = gateway.manage("PUT", "/plugins/hook");
+    call.multipart(parts(component, &[])).expect(200).await.json()
+}
+
+/// The versions of `hook`, newest first: their digests, the current one marked with `*` and a skipped one
+/// with `-`.
+async fn versions(gateway: &Gateway) -> Vec<String> {
+    let versions = gateway.manage("GET", "/plugins/hook/versions").expect(200).await.json();
+    let mark = |version: &Value| match (&version["current"], &version["skipped"]) {
+        (Value::Bool(true), Value::Bool(false)) => "*",
+        (Value::Bool(false), Value::Bool(true)) => "-",
+        (Value::Bool(false), Value::Bool(false)) => "",
+        _ => panic!("current and skipped: {version}"),
+    };
+    let versions = versions.as_array().unwrap().iter();
+    versions
+        .map(|version| format!("{}{}", mark(version), version["digest"].as_str().unwrap()))
+        .collect()
+}
+
+/// The components in a data folder, by digest.
+fn files(home: &Home) -> Vec<String> {
+    let Ok(files) = std::fs::read_dir(home.path().join("plugins")) else { return Vec::new() };
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut digests: Vec<_> = names.map(|n| n.replace(".wasm", "")).collect();
+    digests.sort();
+    digests.into_iter().map(|digest| format!("sha256:{digest}")).collect()
+}
+
+/// A data folder with one tenant.
+fn home() -> Home {
+    let home = Home::new();
+    command(&home, &["tenant", "create", "one"]);
+    home
+}
+
+/// What a command prints; it has to succeed.
+fn command(home: &Home, arguments: &[&str]) -> String {
+    let output = run(home, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What it complains of; it has to fail.
+fn complaint(home: &Home, arguments: &[&str]) -> String {
+    let output = run(home, arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "it succeeded: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(said.starts_with("wardgate: ") && !said.contains("panicked"), "{said}");
+    said
+}
+
+/// A command on a data folder; pushing needs none.
+fn run(home: &Home, arguments: &[&str]) -> Output {
+    let data = ["--data", home.path().to_str().unwrap()];
+    let data = if arguments.contains(&"push") { &[][..] } else { &data };
+    wardgate(&[arguments, data].concat())
+}
+
+/// A file beside the data.
+fn write(home: &Home, name: &str, bytes: &[u8]) -> String {
+    let path = home.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}

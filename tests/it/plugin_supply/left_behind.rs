@@ -1,0 +1,135 @@
+//! Whatever happens at once, and whenever a process is killed: one version is current, its file is there, and
+//! what nobody needs goes.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{command, digest, files, guest, home, install, parts, versioned, versions, write};
+use crate::support::{Gateway, Setup, command_of, guest_path, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn installations_that_race_with_rollbacks_leave_one_current_version_that_works() {
+    let setup = Setup::new().settings(|settings| settings.plugins.versions_max = 3);
+    let gateway = setup.start().await;
+    let components = ["1", "2", "3", "4"].map(|version| versioned(&guest("ignores"), version));
+    for component in &components {
+        install(&gateway, component.clone()).await;
+    }
+    let mut racing = JoinSet::new();
+    for round in 0..40 {
+        let call = gateway.manage("PUT", "/plugins/hook");
+        let component = components[round % components.len()].clone();
+        racing.spawn(async move {
+            call.multipart(parts(component, &[])).expect(200).await;
+        });
+        let call = gateway.manage("POST", "/plugins/hook/rollback").json(&json!({}));
+        racing.spawn(async move {
+            let status = call.send().await.status;
+            // Back by one; there is none before; or somebody else was first.
+            assert!(matches!(status, 200 | 409 | 412), "{status}");
+        });
+    }
+    racing.join_all().await;
+    let after = versions(&gateway).await;
+    assert_eq!(after.iter().filter(|version| version.starts_with('*')).count(), 1, "{after:?}");
+    assert_eq!(after.len(), 3, "{after:?}");
+    let kept: BTreeSet<_> =
+        after.iter().map(|version| version.trim_start_matches(['*', '-']).to_owned()).collect();
+    assert_eq!(files(&gateway.home).into_iter().collect::<BTreeSet<_>>(), kept);
+    let agent = gateway.with_agent(|agent| agent.mapper = Some("hook".parse().unwrap())).await;
+    agent.webhook("").json(&json!({})).expect(200).await;
+}
+
+#[tokio::test]
+async fn a_component_that_is_being_installed_is_not_taken_away() {
+    let gateway = Gateway::start().await;
+    let lock = File::create(gateway.home.path().join("plugins.lock")).unwrap();
+    // As another process holds it that has written the file and not yet the row.
+    lock.lock_shared().unwrap();
+    install(&gateway, guest("ignores")).await;
+    gateway.manage("DELETE", "/plugins/hook").expect(204).await;
+    assert_eq!(files(&gateway.home), [digest(&guest("ignores"))], "it may be what is installed");
+    lock.unlock().unwrap();
+    install(&gateway, guest("ignores")).await;
+    gateway.manage("DELETE", "/plugins/hook").expect(204).await;
+    assert!(files(&gateway.home).is_empty());
+
+    // And who installs waits for who takes away.
+    lock.lock().unwrap();
+    let installing = gateway.manage("PUT", "/plugins/hook");
+    let installing = tokio::spawn(installing.multipart(parts(guest("ignores"), &[])).expect(200));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!installing.is_finished() && files(&gateway.home).is_empty());
+    lock.unlock().unwrap();
+    installing.await.unwrap();
+    assert_eq!(files(&gateway.home), [digest(&guest("ignores"))]);
+}
+
+#[tokio::test]
+async fn what_nobody_needs_is_gone_after_the_next_start() {
+    let gateway = Gateway::start().await;
+    install(&gateway, guest("ignores")).await;
+    let home = gateway.stop().await;
+    let folder = home.path().join("plugins");
+    let (needed, orphan) = (digest(&guest("ignores")), digest(b"never stored"));
+    let [needed, orphan] = [needed, orphan].map(|digest| digest.replace("sha256:", ""));
+    std::fs::write(folder.join(format!("{orphan}.wasm")), b"never stored").unwrap();
+    std::fs::write(folder.join(format!("{needed}.new-0f3c")), b"hal").unwrap();
+    // What the gateway did not write is none of its business.
+    std::fs::write(folder.join("notes.txt"), b"ours").unwrap();
+    let gateway = Setup::new().home(home).start().await;
+    let left = until("what nobody needs to go", async || {
+        let names = std::fs::read_dir(&folder).unwrap();
+        let names: BTreeSet<_> =
+            names.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        (names.len() == 2).then_some(names)
+    });
+    assert_eq!(left.await, [format!("{needed}.wasm"), "notes.txt".to_owned()].into());
+    assert_eq!(versions(&gateway).await.len(), 1);
+}
+
+#[tokio::test]
+async fn whenever_an_installation_is_killed_what_is_found_is_whole() {
+    let home = home();
+    let first = guest_path("ignores");
+    command(&home, &["plugin", "install", first.to_str().unwrap(), "--name", "hook"]);
+    for round in 0..24_u64 {
+        let component = versioned(&guest("ignores"), &format!("killed {}", round % 3));
+        let file = write(&home, "next.wasm", &component);
+        let data = home.path().to_str().unwrap();
+        let mut process =
+            command_of(&["plugin", "install", &file, "--name", "hook", "--data", data])
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+        // From before anything is written to after all of it is.
+        tokio::time::sleep(Duration::from_millis(20 + round * 8)).await;
+        let _ = process.kill();
+        process.wait().unwrap();
+        let listed = command(&home, &["plugin", "versions", "hook"]);
+        let places: Vec<_> = listed.lines().map(|line| line.split_once('\t').unwrap().0).collect();
+        assert_eq!(places.iter().filter(|place| **place == "current").count(), 1, "{listed}");
+        for line in listed.lines() {
+            let stored = line.split('\t').nth(1).unwrap();
+            let path = home.path().join("plugins").join(stored.replace("sha256:", "") + ".wasm");
+            assert_eq!(digest(&std::fs::read(path).unwrap()), stored, "round {round}");
+        }
+    }
+    // The next start finds what works, and tidies up what is left over.
+    let gateway = Setup::new().home(home).start().await;
+    let tenants = gateway.folder.store.tenants().await.unwrap();
+    let tenant = tenants.iter().find(|tenant| tenant.name.as_str() == "one").unwrap().id;
+    let plugins = &gateway.handles.plugins;
+    plugins.binding(tenant, &"hook".parse().unwrap()).await.unwrap();
+    let needed = plugins.versions(tenant, &"hook".parse().unwrap()).await.unwrap();
+    let needed: BTreeSet<_> = needed.iter().map(|v| v.plugin.digest.to_string()).collect();
+    until("what is left over to go", async || {
+        (files(&gateway.home).into_iter().collect::<BTreeSet<_>>() == needed).then_some(())
+    })
+    .await;
+}

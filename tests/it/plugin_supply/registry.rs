@@ -1,0 +1,154 @@
+//! Components in OCI registries: fetched by the command, always pinned to a digest, as `wkg` has them.
+
+use serde_json::{Value, json};
+
+use super::{
+    command, complaint, digest, frozen, frozen_path, guest, home, supply, versioned, write,
+};
+use crate::support::Home;
+use crate::support::oci_registry::{BASIC, MANIFEST, OciRegistry, Open, USER};
+
+/// The reference of a name in a registry.
+fn at(registry: &OciRegistry, name: &str) -> String {
+    format!("oci://{}/{name}", registry.host())
+}
+
+/// The fields of a plugin's versions, as `plugin versions` prints them.
+fn listed(home: &Home, name: &str) -> Vec<Vec<String>> {
+    let lines = command(home, &["plugin", "versions", name]);
+    lines.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pushed_is_installed_and_known_by_its_digest() {
+    let (home, registry) = (home(), OciRegistry::start(Open::ToAnybody).await);
+    let first = write(&home, "first.wasm", &versioned(&guest("ignores"), "1.0.0"));
+    let to = at(&registry, "acme/tools/my_hook:stable");
+    let pinned = command(&home, &["plugin", "push", &first, &to]).trim().to_owned();
+    let (name, manifest) = pinned.split_once('@').unwrap();
+    assert_eq!(name, to.strip_prefix("oci://").unwrap());
+
+    let said = command(&home, &["plugin", "install", &to]);
+    let component = digest(&versioned(&guest("ignores"), "1.0.0"));
+    assert!(said.starts_with(&format!("installed my-hook ({component})")), "{said}");
+    assert!(said.contains(&format!("from {pinned}")), "{said}");
+
+    // The tag moves on; what was installed stays what it was, and can be had again.
+    let second = write(&home, "second.wasm", &versioned(&guest("ignores"), "2.0.0"));
+    let next = command(&home, &["plugin", "push", &second, &to]).trim().to_owned();
+    assert_ne!(next, pinned);
+    command(&home, &["plugin", "install", &to]);
+    let old = format!("{}@{manifest}", at(&registry, "acme/tools/my_hook"));
+    command(&home, &["plugin", "install", &old, "--name", "old"]);
+    assert_eq!(listed(&home, "old")[0][1], component);
+    let versions = listed(&home, "my-hook");
+    let facts: Vec<_> =
+        versions.iter().map(|line| (&*line[0], &*line[3], &*line[4], &*line[5])).collect();
+    let expected = [("current", "2.0.0", &*next, "operator"), ("-", "1.0.0", &*pinned, "operator")];
+    assert_eq!(facts, expected);
+    let said = command(&home, &["plugin", "rollback", "my-hook"]);
+    assert!(said.contains(&component) && said.contains(&pinned), "{said}");
+    assert_eq!(listed(&home, "my-hook")[1][0], "current");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pushed_is_what_other_tools_read() {
+    let (home, registry) = (home(), OciRegistry::start(Open::ToAnybody).await);
+    let plugin = frozen_path();
+    command(&home, &["plugin", "push", plugin.to_str().unwrap(), &at(&registry, "a/frozen:1")]);
+    let manifest = registry.manifest("a/frozen:1");
+    // The artefact layout of the CNCF's working group, which `wkg` was seen to read.
+    assert_eq!((&manifest["schemaVersion"], &manifest["mediaType"]), (&json!(2), &json!(MANIFEST)));
+    let config = &manifest["config"];
+    assert_eq!(config["mediaType"], "application/vnd.wasm.config.v0+json");
+    let layer = json!({
+        "mediaType": "application/wasm",
+        "digest": digest(&frozen()),
+        "size": frozen().len(),
+    });
+    assert_eq!(manifest["layers"], json!([layer]));
+    let config: Value = serde_json::from_slice(&registry.blob(&config["digest"])).unwrap();
+    assert_eq!((&config["architecture"], &config["os"]), (&json!("wasm"), &json!("wasip2")));
+    assert_eq!(config["layerDigests"], json!([digest(&frozen())]));
+    assert!(config["created"].as_str().unwrap().contains('T'), "{config}");
+    let has = |list: &str, name: &str| {
+        config["component"][list].as_array().unwrap().contains(&json!(name))
+    };
+    assert!(has("exports", "wardgate:plugin/payload-mapper@0.1.0"), "{config}");
+    assert!(has("imports", "wasi:keyvalue/store@0.2.0-draft"), "{config}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_wkg_has_pushed_is_installed() {
+    let (home, registry) = (home(), OciRegistry::start(Open::ToAnybody).await);
+    registry.put_blob(&frozen());
+    let manifest = supply("wkg-0.16.1.manifest.json");
+    let digest = registry.put_manifest("acme/frozen:1.0.0", manifest.into());
+    command(&home, &["plugin", "install", &at(&registry, "acme/frozen:1.0.0")]);
+    let version = &listed(&home, "frozen")[0];
+    let expected = format!("{}/acme/frozen:1.0.0@{digest}", registry.host());
+    assert_eq!((version[3].as_str(), &version[4]), ("1.0.0", &expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_goes_with_the_artefact() {
+    let (home, registry) = (home(), OciRegistry::start(Open::ToAnybody).await);
+    let key = supply("vendor.pub").lines().nth(1).unwrap().to_owned();
+    let settings =
+        format!("[plugins]\nrequire_signed = true\nsigners = {{ vendor = \"{key}\" }}\n");
+    let settings = write(&home, "settings.toml", settings.as_bytes());
+    let plugin = write(&home, "hook.wasm", &frozen());
+    write(&home, "hook.wasm.minisig", supply("plugin.wasm.minisig").as_bytes());
+    let to = at(&registry, "acme/hook:1");
+    command(&home, &["plugin", "push", &plugin, &to]);
+    let install = ["--settings", &settings, "plugin", "install", &to];
+    assert!(complaint(&home, &[&install[..], &["--unsigned"]].concat()).contains("not signed"));
+    let said = command(&home, &install);
+    assert!(said.contains("signed by vendor (5225658B963831A8): plugin 1.0.0"), "{said}");
+
+    // A file of the same text, where the artefact brings none.
+    std::fs::remove_file(home.path().join("hook.wasm.minisig")).unwrap();
+    command(&home, &["plugin", "push", &plugin, &to]);
+    assert!(complaint(&home, &install).contains("not signed"));
+    let beside = write(&home, "a.minisig", supply("plugin.wasm.minisig").as_bytes());
+    command(&home, &[&install[..], &["--signature", &beside]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_registry_is_used_by_its_user_alone() {
+    for open in [Open::ToTheUser, Open::ToTokens] {
+        let (home, registry) = (home(), OciRegistry::start(open).await);
+        let (plugin, to) =
+            (write(&home, "hook.wasm", &guest("ignores")), at(&registry, "a/hook:1"));
+        let password = write(&home, "password", format!("{}\n", USER.1).as_bytes());
+        let as_user = ["--registry-user", USER.0, "--registry-password-file", &password];
+        let wrong = write(&home, "wrong", b"no such horse");
+        let as_other = ["--registry-user", USER.0, "--registry-password-file", &wrong];
+        for who in [&[][..], &as_other] {
+            for what in [&["plugin", "push", &plugin, &to][..], &["plugin", "install", &to]] {
+                let said = complaint(&home, &[what, who].concat());
+                assert!(said.contains("401"), "{said}");
+                assert!(!said.contains("horse"), "{said}");
+            }
+        }
+        command(&home, &[&["plugin", "push", &plugin, &to][..], &as_user].concat());
+        command(&home, &[&["plugin", "install", &to][..], &as_user].concat());
+        assert_eq!(listed(&home, "hook").len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_found_where_docker_has_him() {
+    let (home, registry) = (home(), OciRegistry::start(Open::ToTheUser).await);
+    registry.put("a/hook:1", &guest("ignores"), |_| {});
+    let auth = BASIC.strip_prefix("Basic ").unwrap();
+    let config = json!({"auths": {registry.host(): {"auth": auth}, "ghcr.io": {}}});
+    write(&home, "config.json", config.to_string().as_bytes());
+    let install = ["plugin", "install", &at(&registry, "a/hook:1"), "--data"];
+    let output =
+        crate::support::command_of(&[&install[..], &[home.path().to_str().unwrap()]].concat())
+            .env("DOCKER_CONFIG", home.path())
+            .output()
+            .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,192 @@
+//! Signatures are minisign's, by keys that the operator pins. One that is sent has to be good; with
+//! `require_signed` nothing else is taken or run.
+
+use serde_json::{Value, json};
+use wardgate::settings::Settings;
+use wardgate::tenants::KeyHolder;
+
+use super::{command, complaint, versions, write};
+use super::{digest, files, frozen, frozen_path, guest, home, install, parts, supply, versioned};
+use crate::support::{Gateway, Setup};
+
+/// The second line of a public key's file.
+fn key(name: &str) -> String {
+    supply(name).lines().nth(1).unwrap().to_owned()
+}
+
+/// Pins the vendor's key.
+fn pinned(settings: &mut Settings) {
+    settings.plugins.signers.insert("vendor".to_owned(), key("vendor.pub"));
+}
+
+fn required(settings: &mut Settings) {
+    pinned(settings);
+    settings.plugins.require_signed = true;
+}
+
+#[tokio::test]
+async fn who_signed_a_version_is_kept_and_shown() {
+    let gateway = Setup::new().settings(pinned).start().await;
+    let signed = [("signature", &*supply("plugin.wasm.minisig"))];
+    let put = gateway.manage("PUT", "/plugins/hook").multipart(parts(frozen(), &signed));
+    let expected = json!({
+        "name": "vendor", "key_id": "5225658B963831A8", "trusted_comment": "plugin 1.0.0",
+    });
+    assert_eq!(put.expect(200).await.json()["signed_by"], expected);
+    // The same bytes again, without it: they are signed all the same.
+    install(&gateway, frozen()).await;
+    install(&gateway, guest("ignores")).await;
+    let versions = gateway.manage("GET", "/plugins/hook/versions").expect(200).await.json();
+    assert_eq!(versions[0]["signed_by"], Value::Null);
+    assert_eq!(versions[1]["signed_by"], expected);
+}
+
+/// What is signed otherwise than it should be: component, signature, and what the refusal says.
+fn badly_signed() -> Vec<(&'static str, Vec<u8>, String, &'static str)> {
+    let (plugin, good) = (frozen(), supply("plugin.wasm.minisig"));
+    let tampered = [&plugin[..plugin.len() - 1], &[plugin[plugin.len() - 1] ^ 1]].concat();
+    let comment = good.replace("plugin 1.0.0", "plugin 9.0.0");
+    let of_other = supply("plugin-2.0.0.wasm.minisig");
+    vec![
+        ("tampered", tampered, good.clone(), "vendor is not for this component"),
+        ("another component", guest("ignores"), good.clone(), "is not for this component"),
+        ("another's signature", plugin.clone(), of_other, "is not for this component"),
+        ("another comment", plugin.clone(), comment, "is not for this component"),
+        ("another key", plugin.clone(), supply("plugin.wasm.by-other.minisig"), "D7BA95460DFDF213"),
+        ("the legacy kind", plugin.clone(), supply("plugin.wasm.legacy.minisig"), "legacy"),
+        ("a public key", plugin.clone(), supply("vendor.pub"), "no minisign signature"),
+        ("nothing", plugin.clone(), String::new(), "no minisign signature"),
+        ("garbage", plugin.clone(), "\u{0}\u{7f}\n".repeat(900), "no minisign signature"),
+        ("cut off", plugin.clone(), good[..150].to_owned(), "no minisign signature"),
+        ("a book", plugin, format!("{good}{}", "x".repeat(5_000)), "longer"),
+    ]
+}
+
+#[tokio::test]
+async fn a_signature_that_is_sent_has_to_be_good() {
+    for settings in [pinned, required] {
+        let gateway = Setup::new().settings(settings).start().await;
+        let admin = gateway.new_key(KeyHolder::Admin(gateway.tenant)).await;
+        let target = format!("/admin/tenants/{}/plugins/hook", gateway.tenant);
+        for (what, component, signature, reason) in badly_signed() {
+            for key in [&gateway.operator(), &admin] {
+                let put = gateway.request("PUT", &target).key(key);
+                let form = parts(component.clone(), &[("signature", &signature)]);
+                let answer = put.multipart(form).expect(422).await;
+                assert!(answer.detail().contains(reason), "{what}: {}", answer.text);
+            }
+        }
+        assert!(files(&gateway.home).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_signature_that_nobody_could_check_is_refused() {
+    let gateway = Gateway::start().await;
+    let signed = [("signature", &*supply("plugin.wasm.minisig"))];
+    let put = gateway.manage("PUT", "/plugins/hook").multipart(parts(frozen(), &signed));
+    let said = put.expect(422).await.detail();
+    assert!(said.contains("5225658B963831A8") && said.contains("no keys at all"), "{said}");
+}
+
+#[tokio::test]
+async fn where_signatures_are_required_nothing_else_is_taken() {
+    let gateway = Setup::new().settings(required).start().await;
+    let admin = gateway.new_key(KeyHolder::Admin(gateway.tenant)).await;
+    let target = format!("/admin/tenants/{}/plugins/hook", gateway.tenant);
+    for key in [&gateway.operator(), &admin] {
+        let put = gateway.request("PUT", &target).key(key).multipart(parts(frozen(), &[]));
+        let said = put.expect(422).await.detail();
+        assert!(
+            said.contains("not signed") && said.contains("vendor (5225658B963831A8)"),
+            "{said}"
+        );
+    }
+    let signed = [("signature", &*supply("plugin.wasm.minisig"))];
+    let put = gateway.request("PUT", &target).key(&admin).multipart(parts(frozen(), &signed));
+    put.expect(200).await;
+    // What ships with the gateway is the gateway's own word.
+    let mapping = gateway.webhook(r#"&params_mapping={"prompt":"a"}"#);
+    let answer = mapping.json(&json!({"a": "mapped"})).expect(200).await;
+    assert_eq!(answer.report()["received"], "mapped");
+}
+
+#[tokio::test]
+async fn what_was_installed_unsigned_is_neither_run_nor_rolled_back_to_once_signatures_are_required()
+ {
+    let gateway = Setup::new().settings(pinned).start().await;
+    let agent = gateway.with_agent(|agent| agent.mapper = Some("hook".parse().unwrap())).await;
+    install(&gateway, guest("ignores")).await;
+    let second = versioned(&frozen(), "2.0.0");
+    let signed = [("signature", &*supply("plugin-2.0.0.wasm.minisig"))];
+    let put = gateway.manage("PUT", "/plugins/hook").multipart(parts(second.clone(), &signed));
+    put.expect(200).await;
+    gateway.install("replies_now", "").await;
+    let unsigned = gateway.with_agent(|agent| agent.mapper = Some("replies-now".parse().unwrap()));
+    let unsigned = unsigned.await;
+    unsigned.webhook("").json(&json!({})).answered_by_a_plugin().expect(202).await;
+
+    let home = gateway.stop().await;
+    let gateway = Setup::new().settings(required).home(home).start().await;
+    let ask = |agent: &str, key: &str| {
+        gateway.post(&format!("/?agent_id={agent}")).key(key).json(&json!({"text": "hi"}))
+    };
+    let answer = ask(&agent.agent, &agent.key).expect(200).await;
+    assert_eq!(answer.report()["received"], "hi", "the signed version works");
+    let call = gateway.manage("POST", "/plugins/hook/rollback").json(&json!({}));
+    let said = call.expect(422).await.detail();
+    assert!(said.contains("not signed"), "{said}");
+    let current = format!("*{}", digest(&second));
+    assert_eq!(versions(&gateway).await[0], current);
+    let said = ask(&unsigned.agent, &unsigned.key).expect(500).await.detail();
+    assert!(said.contains("replies-now") && said.contains("not signed"), "{said}");
+
+    // A key that is pinned no longer signs nothing.
+    let home = gateway.stop().await;
+    let change = |settings: &mut Settings| {
+        settings.plugins.require_signed = true;
+        settings.plugins.signers.insert("vendor".to_owned(), key("other.pub"));
+    };
+    let gateway = Setup::new().settings(change).home(home).start().await;
+    let call = gateway.post(&format!("/?agent_id={}", agent.agent)).key(&agent.key);
+    let said = call.json(&json!({"text": "hi"})).expect(500).await.detail();
+    assert!(said.contains("not signed"), "{said}");
+}
+
+#[tokio::test]
+async fn the_command_takes_the_signature_that_lies_beside_the_component() {
+    let home = home();
+    let settings = format!(
+        "[plugins]\nrequire_signed = true\n[plugins.signers]\nvendor = \"{}\"\n",
+        key("vendor.pub")
+    );
+    let settings = write(&home, "settings.toml", settings.as_bytes());
+    let plugin = write(&home, "hook.wasm", &std::fs::read(frozen_path()).unwrap());
+    let install = ["--settings", &settings, "plugin", "install", &plugin];
+    assert!(complaint(&home, &install).contains("not signed"));
+    let elsewhere = write(&home, "a.minisig", supply("plugin.wasm.minisig").as_bytes());
+    let said = command(&home, &[&install[..], &["--signature", &elsewhere]].concat());
+    assert!(said.contains("signed by vendor (5225658B963831A8): plugin 1.0.0"), "{said}");
+
+    write(&home, "hook.wasm.minisig", supply("plugin.wasm.minisig").as_bytes());
+    let said = command(&home, &install);
+    assert!(said.contains("signed by vendor"), "{said}");
+    let unsigned = [&install[..], &["--unsigned"]].concat();
+    assert!(complaint(&home, &unsigned).contains("not signed"));
+    write(&home, "hook.wasm.minisig", supply("plugin-2.0.0.wasm.minisig").as_bytes());
+    assert!(complaint(&home, &install).contains("not for this component"));
+    let listed = command(&home, &["plugin", "versions", "hook"]);
+    assert!(listed.starts_with("current\tsha256:") && listed.contains("\tvendor ("), "{listed}");
+}
+
+#[test]
+fn a_key_that_is_none_is_refused_when_the_settings_are_read() {
+    let home = home();
+    for wrong in ["RWshort", "", &key("vendor.pub")[1..], "untrusted comment: minisign public key"]
+    {
+        let settings = format!("[plugins.signers]\nvendor = \"{wrong}\"\n");
+        let settings = write(&home, "settings.toml", settings.as_bytes());
+        let said = complaint(&home, &["--settings", &settings, "plugin", "list"]);
+        assert!(said.contains("plugins.signers.vendor"), "{said}");
+    }
+}

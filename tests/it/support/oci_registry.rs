@@ -1,0 +1,216 @@
+//! A small OCI registry on this machine: blobs and manifests, pushed and pulled, for anybody or for one
+//! user. Any of its answers can be replaced by another, for tests of registries that lie.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Value, json};
+use wardgate::ids::PluginDigest;
+
+use super::web::Web;
+
+/// The type of a manifest.
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// The only user, and the password.
+pub(crate) const USER: (&str, &str) = ("somebody", "correct horse");
+
+/// The same as `Basic` has it.
+pub(crate) const BASIC: &str = "Basic c29tZWJvZHk6Y29ycmVjdCBob3JzZQ==";
+
+const TOKEN: &str = "a-token-of-this-test";
+
+/// Who may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Open {
+    ToAnybody,
+    /// The user says who he is in each request.
+    ToTheUser,
+    /// The user gets a token, and that is what is sent.
+    ToTokens,
+}
+
+type Answer = Box<dyn Fn() -> Response + Send + Sync>;
+
+struct Kept {
+    open: Open,
+    blobs: Mutex<HashMap<String, Bytes>>,
+    /// By repository and tag or digest.
+    manifests: Mutex<HashMap<String, Bytes>>,
+    /// By path: what is answered instead.
+    lies: Mutex<HashMap<String, Answer>>,
+    /// Method, path, and the header `authorization`.
+    asked: Mutex<Vec<(Method, String, String)>>,
+}
+
+/// A registry that is gone when it is dropped.
+pub(crate) struct OciRegistry {
+    web: Web,
+    kept: Arc<Kept>,
+}
+
+impl OciRegistry {
+    pub(crate) async fn start(open: Open) -> Self {
+        let kept = Arc::new(Kept {
+            open,
+            blobs: Mutex::default(),
+            manifests: Mutex::default(),
+            lies: Mutex::default(),
+            asked: Mutex::default(),
+        });
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&kept));
+        Self { web: Web::serve(router).await, kept }
+    }
+
+    /// `host:port`.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.web.port)
+    }
+
+    /// Puts an artefact of this component there, its manifest changed. Gives the manifest's digest.
+    pub(crate) fn put(
+        &self,
+        name: &str,
+        component: &[u8],
+        change: impl FnOnce(&mut Value),
+    ) -> String {
+        let digest = PluginDigest::of(component).to_string();
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {
+                "mediaType": "application/vnd.wasm.config.v0+json",
+                "digest": PluginDigest::of(b"{}").to_string(),
+                "size": 2,
+            },
+            "layers": [{"mediaType": "application/wasm", "digest": digest, "size": component.len()}],
+        });
+        change(&mut manifest);
+        self.put_blob(component);
+        self.put_manifest(name, manifest.to_string().into())
+    }
+
+    pub(crate) fn put_blob(&self, blob: &[u8]) {
+        let digest = PluginDigest::of(blob).to_string();
+        self.kept.blobs.lock().unwrap().insert(digest, Bytes::copy_from_slice(blob));
+    }
+
+    /// Puts a manifest there under `repository:tag`, and gives its digest.
+    pub(crate) fn put_manifest(&self, name: &str, manifest: Bytes) -> String {
+        let digest = PluginDigest::of(&manifest).to_string();
+        let (repository, tag) = name.split_once(':').unwrap();
+        let mut manifests = self.kept.manifests.lock().unwrap();
+        for reference in [tag, &digest] {
+            manifests.insert(format!("{repository}/{reference}"), manifest.clone());
+        }
+        digest
+    }
+
+    /// The manifest of `repository:tag`.
+    pub(crate) fn manifest(&self, name: &str) -> Value {
+        let manifests = self.kept.manifests.lock().unwrap();
+        serde_json::from_slice(&manifests[&name.replace(':', "/")]).unwrap()
+    }
+
+    /// The blob of this digest.
+    pub(crate) fn blob(&self, digest: &Value) -> Bytes {
+        self.kept.blobs.lock().unwrap()[digest.as_str().unwrap()].clone()
+    }
+
+    /// Answers this instead, wherever the path is asked for.
+    pub(crate) fn lie(&self, path: &str, answer: impl Fn() -> Response + Send + Sync + 'static) {
+        self.kept.lies.lock().unwrap().insert(path.to_owned(), Box::new(answer));
+    }
+
+    /// Everything that was asked: method, path and authorization.
+    pub(crate) fn asked(&self) -> Vec<(Method, String, String)> {
+        self.kept.asked.lock().unwrap().clone()
+    }
+}
+
+async fn answer(
+    State(kept): State<Arc<Kept>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+    let sent = headers.get(AUTHORIZATION).map(|sent| sent.to_str().unwrap()).unwrap_or_default();
+    kept.asked.lock().unwrap().push((method.clone(), path.to_owned(), sent.to_owned()));
+    if let Some(lie) = kept.lies.lock().unwrap().get(path) {
+        return lie();
+    }
+    if path == "/token" {
+        let scope = query.contains("scope=repository%3A") && query.contains("service=tests");
+        return match sent == BASIC && scope {
+            true => json!({"token": TOKEN}).to_string().into_response(),
+            false => StatusCode::UNAUTHORIZED.into_response(),
+        };
+    }
+    let host = headers[HOST].to_str().unwrap();
+    let (wanted, challenge) = match kept.open {
+        Open::ToAnybody => (String::new(), String::new()),
+        Open::ToTheUser => (BASIC.to_owned(), "Basic realm=\"tests\"".to_owned()),
+        Open::ToTokens => (
+            format!("Bearer {TOKEN}"),
+            format!("Bearer realm=\"http://{host}/token\",service=\"tests\",scope=\"x\""),
+        ),
+    };
+    if sent != wanted {
+        return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response();
+    }
+    kept.serve(&method, path, query, body)
+}
+
+impl Kept {
+    fn serve(&self, method: &Method, path: &str, query: &str, body: Bytes) -> Response {
+        let path = path.strip_prefix("/v2/").unwrap_or_default();
+        let (blobs, manifests) = (self.blobs.lock(), self.manifests.lock());
+        let (mut blobs, mut manifests) = (blobs.unwrap(), manifests.unwrap());
+        if let Some((repository, reference)) = path.split_once("/manifests/") {
+            let name = format!("{repository}/{reference}");
+            if method == Method::PUT {
+                let digest = PluginDigest::of(&body).to_string();
+                manifests.insert(format!("{repository}/{digest}"), body.clone());
+                manifests.insert(name, body);
+                return StatusCode::CREATED.into_response();
+            }
+            let Some(manifest) = manifests.get(&name) else {
+                return StatusCode::NOT_FOUND.into_response();
+            };
+            let digest = PluginDigest::of(manifest).to_string();
+            let head = [(CONTENT_TYPE.as_str(), MANIFEST), ("docker-content-digest", &digest)];
+            return (head, manifest.clone()).into_response();
+        }
+        let Some((_, blob)) = path.split_once("/blobs/") else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
+        match (method, blob.strip_prefix("uploads/")) {
+            (&Method::POST, Some("")) => {
+                let head = [(LOCATION, format!("/v2/{path}one?state=kept"))];
+                (StatusCode::ACCEPTED, head).into_response()
+            }
+            (&Method::PUT, Some("one")) => {
+                let digest = PluginDigest::of(&body).to_string();
+                // As the library writes it: a colon in a query is escaped.
+                if query != format!("state=kept&digest={}", digest.replace(':', "%3A")) {
+                    return (StatusCode::BAD_REQUEST, Body::from(query.to_owned())).into_response();
+                }
+                blobs.insert(digest, body);
+                StatusCode::CREATED.into_response()
+            }
+            (_, None) => match blobs.get(blob) {
+                Some(blob) => blob.clone().into_response(),
+                None => StatusCode::NOT_FOUND.into_response(),
+            },
+            _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+        }
+    }
+}
