@@ -18,7 +18,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _, Either, Executor as _, Sqlite};
 
 /// Every change of the schema so far, compiled in.
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// How long a statement waits for another process's lock: a command's, a backup's, or that of a
 /// curious `sqlite3`.

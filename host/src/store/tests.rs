@@ -2,6 +2,7 @@
 
 mod accepting;
 mod leasing;
+mod migrating;
 mod owning;
 mod planning;
 

@@ -16,10 +16,13 @@ use crate::support::oci_registry::{BASIC, OciRegistry, Open, USER};
 
 /// A registry with the guest `ignores` as `a/hook:1`, and a data folder.
 async fn set_up() -> (Home, OciRegistry) {
-    let registry = OciRegistry::start(Open::ToAnybody).await;
+    let registry = OciRegistry::start(Open::Anybody).await;
     registry.put("a/hook:1", &guest("ignores"), |_| {});
     (home(), registry)
 }
+
+/// What is done to a manifest.
+type Change<'c> = &'c dyn Fn(&mut serde_json::Value);
 
 const MANIFEST: &str = "/v2/a/hook/manifests/1";
 
@@ -115,7 +118,7 @@ async fn a_manifest_that_is_none_of_a_component_is_refused() {
     let layers = |manifest: &mut serde_json::Value, count: usize| {
         manifest["layers"] = vec![manifest["layers"][0].clone(); count].into();
     };
-    let cases: [(&str, &dyn Fn(&mut serde_json::Value)); 9] = [
+    let cases: [(&str, Change<'_>); 9] = [
         ("1000 layers", &|manifest| layers(manifest, 1_000)),
         ("0 layers", &|manifest| layers(manifest, 0)),
         ("larger than 64 MiB", &|manifest| manifest["layers"][0]["size"] = json!(1_u64 << 40)),
@@ -140,7 +143,7 @@ async fn a_manifest_that_is_none_of_a_component_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_sends_nobody_to_an_address_that_is_not_public() {
     let (home, registry) = set_up().await;
-    let inner = OciRegistry::start(Open::ToAnybody).await;
+    let inner = OciRegistry::start(Open::Anybody).await;
     inner.put_blob(&guest("ignores"));
     let port = inner.host().replace("127.0.0.1:", "");
     for (to, reason) in [
@@ -153,7 +156,7 @@ async fn a_registry_sends_nobody_to_an_address_that_is_not_public() {
         ("file:///etc/passwd".to_owned(), "without a host"),
     ] {
         for place in [MANIFEST.to_owned(), blob()] {
-            let (home, registry) = (&home, OciRegistry::start(Open::ToAnybody).await);
+            let (home, registry) = (&home, OciRegistry::start(Open::Anybody).await);
             registry.put("a/hook:1", &guest("ignores"), |_| {});
             let location = to.clone();
             registry.lie(&place, move || redirect(&location));
@@ -173,9 +176,9 @@ async fn a_registry_sends_nobody_to_an_address_that_is_not_public() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_stays_with_the_registry_it_is_for() {
-    let (home, registry) = (home(), OciRegistry::start(Open::ToTheUser).await);
+    let (home, registry) = (home(), OciRegistry::start(Open::OneUser).await);
     registry.put("a/hook:1", &guest("ignores"), |_| {});
-    let storage = OciRegistry::start(Open::ToAnybody).await;
+    let storage = OciRegistry::start(Open::Anybody).await;
     storage.put_blob(&guest("ignores"));
     let to = format!("http://{}{}", storage.host(), blob());
     registry.lie(&blob(), move || redirect(&to));
@@ -208,7 +211,7 @@ async fn a_registry_that_sends_in_circles_or_refuses_is_left() {
         assert!(said.contains(reason), "{status}: {said}");
     }
     // Nobody there at all.
-    let gone = OciRegistry::start(Open::ToAnybody).await;
+    let gone = OciRegistry::start(Open::Anybody).await;
     let reference = format!("oci://{}/a/hook:1", gone.host());
     drop(gone);
     let said = complaint(&home, &["plugin", "install", &reference]);

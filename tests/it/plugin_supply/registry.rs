@@ -21,7 +21,7 @@ fn listed(home: &Home, name: &str) -> Vec<Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_pushed_is_installed_and_known_by_its_digest() {
-    let (home, registry) = (home(), OciRegistry::start(Open::ToAnybody).await);
+    let (home, registry) = (home(), OciRegistry::start(Open::Anybody).await);
     let first = write(&home, "first.wasm", &versioned(&guest("ignores"), "1.0.0"));
     let to = at(&registry, "acme/tools/my_hook:stable");
     let pinned = command(&home, &["plugin", "push", &first, &to]).trim().to_owned();
@@ -53,7 +53,7 @@ async fn what_is_pushed_is_installed_and_known_by_its_digest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_pushed_is_what_other_tools_read() {
-    let (home, registry) = (home(), OciRegistry::start(Open::ToAnybody).await);
+    let (home, registry) = (home(), OciRegistry::start(Open::Anybody).await);
     let plugin = frozen_path();
     command(&home, &["plugin", "push", plugin.to_str().unwrap(), &at(&registry, "a/frozen:1")]);
     let manifest = registry.manifest("a/frozen:1");
@@ -80,7 +80,7 @@ async fn what_is_pushed_is_what_other_tools_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_wkg_has_pushed_is_installed() {
-    let (home, registry) = (home(), OciRegistry::start(Open::ToAnybody).await);
+    let (home, registry) = (home(), OciRegistry::start(Open::Anybody).await);
     registry.put_blob(&frozen());
     let manifest = supply("wkg-0.16.1.manifest.json");
     let digest = registry.put_manifest("acme/frozen:1.0.0", manifest.into());
@@ -92,7 +92,7 @@ async fn what_wkg_has_pushed_is_installed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signature_goes_with_the_artefact() {
-    let (home, registry) = (home(), OciRegistry::start(Open::ToAnybody).await);
+    let (home, registry) = (home(), OciRegistry::start(Open::Anybody).await);
     let key = supply("vendor.pub").lines().nth(1).unwrap().to_owned();
     let settings =
         format!("[plugins]\nrequire_signed = true\nsigners = {{ vendor = \"{key}\" }}\n");
@@ -116,7 +116,7 @@ async fn a_signature_goes_with_the_artefact() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_registry_is_used_by_its_user_alone() {
-    for open in [Open::ToTheUser, Open::ToTokens] {
+    for open in [Open::OneUser, Open::Tokens] {
         let (home, registry) = (home(), OciRegistry::start(open).await);
         let (plugin, to) =
             (write(&home, "hook.wasm", &guest("ignores")), at(&registry, "a/hook:1"));
@@ -139,7 +139,7 @@ async fn a_private_registry_is_used_by_its_user_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_is_found_where_docker_has_him() {
-    let (home, registry) = (home(), OciRegistry::start(Open::ToTheUser).await);
+    let (home, registry) = (home(), OciRegistry::start(Open::OneUser).await);
     registry.put("a/hook:1", &guest("ignores"), |_| {});
     let auth = BASIC.strip_prefix("Basic ").unwrap();
     let config = json!({"auths": {registry.host(): {"auth": auth}, "ghcr.io": {}}});

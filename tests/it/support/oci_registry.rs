@@ -29,11 +29,11 @@ const TOKEN: &str = "a-token-of-this-test";
 /// Who may use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Open {
-    ToAnybody,
+    Anybody,
     /// The user says who he is in each request.
-    ToTheUser,
+    OneUser,
     /// The user gets a token, and that is what is sent.
-    ToTokens,
+    Tokens,
 }
 
 type Answer = Box<dyn Fn() -> Response + Send + Sync>;
@@ -156,9 +156,9 @@ async fn answer(
     }
     let host = headers[HOST].to_str().unwrap();
     let (wanted, challenge) = match kept.open {
-        Open::ToAnybody => (String::new(), String::new()),
-        Open::ToTheUser => (BASIC.to_owned(), "Basic realm=\"tests\"".to_owned()),
-        Open::ToTokens => (
+        Open::Anybody => (String::new(), String::new()),
+        Open::OneUser => (BASIC.to_owned(), "Basic realm=\"tests\"".to_owned()),
+        Open::Tokens => (
             format!("Bearer {TOKEN}"),
             format!("Bearer realm=\"http://{host}/token\",service=\"tests\",scope=\"x\""),
         ),

@@ -187,6 +187,15 @@ async fn a_plugin_is_its_tenants_and_can_be_replaced() {
     let foreign = fixture.store.switch_plugin(other.tenant, &name, two, one).await;
     assert!(matches!(foreign, Err(StoreError::Stale { .. })));
     assert!(fixture.store.delete_plugin(other.tenant, &name).await.unwrap().is_empty());
+    // Somebody else was first, or the version is gone: nothing changes, not by half either.
+    let gone = PluginDigest::of(b"forgotten");
+    for (from, to) in [(one, two), (two, gone), (two, two), (gone, one)] {
+        let stale = fixture.store.switch_plugin(tenant, &name, from, to).await;
+        assert!(matches!(stale, Err(StoreError::Stale { .. })));
+        assert_eq!(fixture.store.plugin(tenant, &name).await.unwrap(), Some(plugin("two")));
+    }
+    fixture.store.switch_plugin(tenant, &name, two, one).await.unwrap();
+    assert_eq!(fixture.store.plugin(tenant, &name).await.unwrap(), Some(plugin("one")));
     let nobodys = fixture.store.put_plugin(TenantId::random(), &plugin("one"), 10).await;
     assert!(matches!(nobodys, Err(StoreError::Missing { .. })));
 }
