@@ -1,6 +1,7 @@
 //! What a tenant owns: keys, agents, webhooks, plugins. Facts only.
 
 mod channel;
+
 use std::fmt;
 use std::str::FromStr;
 

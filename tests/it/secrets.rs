@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _};
 use wardgate::tenants::KeyHolder;
 
-use crate::support::child::command;
+use crate::support::command_of;
 use crate::support::{Answer, Caller, Child, Gateway, Home, guest_path, wardgate};
 
 /// What the guest calls it, and which secret of the tenant that is.
@@ -210,7 +210,7 @@ async fn a_sealed_value_that_is_moved_to_another_name_or_tenant_does_not_open() 
 
 /// `wardgate` with this on its standard input: what it prints, after it succeeded.
 fn told(input: &str, arguments: &[&str]) -> String {
-    let mut command = command(arguments);
+    let mut command = command_of(arguments);
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn().unwrap();
     running.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();

@@ -12,19 +12,11 @@ use super::{Caller, Home};
 
 /// `wardgate` with these arguments, to its end.
 pub(crate) fn wardgate(arguments: &[&str]) -> Output {
-<<<<<<< HEAD
-    command(arguments).output().unwrap()
-}
-
-/// The same, for whoever has something to say to it.
-pub(crate) fn command(arguments: &[&str]) -> Command {
-=======
     command_of(arguments).output().unwrap()
 }
 
 /// `wardgate` with these arguments, not yet begun.
 pub(crate) fn command_of(arguments: &[&str]) -> Command {
->>>>>>> caa3798 (Tests: versions and rollback, signatures, registries good and hostile, killed and racing installations)
     let mut command = Command::new(program());
     command.args(arguments);
     command
