@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -65,7 +66,7 @@ pub(super) async fn launch(
                 call.channel.as_ref().and_then(|channel| channel.principal.as_deref()),
             )
             .to_json(),
-            body: call.request.body.clone(),
+            body: kept_body(&call),
         },
         deliver: call.channel.as_ref().is_some_and(|channel| channel.deliver),
     };
@@ -85,6 +86,19 @@ pub(super) async fn launch(
         wanted: call.wanted,
         request_id: call.request_id,
     })
+}
+
+/// The body as it is kept: without a key that somebody sent in it (CONTRACT X5). By a channel the gateway
+/// has no keys, and the field is the provider's own.
+fn kept_body(call: &AgentCall) -> Bytes {
+    const KEY: &str = "x-api-key";
+    let payload = &call.request.payload;
+    let holds_key = payload.fields().is_some_and(|mut fields| fields.any(|(name, _)| name == KEY));
+    if holds_key && call.channel.is_none() {
+        Bytes::copy_from_slice(payload.without(KEY).text().as_bytes())
+    } else {
+        call.request.body.clone()
+    }
 }
 
 impl Launched {
