@@ -10,6 +10,7 @@ mod cache;
 mod call;
 mod egress;
 mod engine;
+mod foreign;
 mod grants;
 mod host_calls;
 mod journal;
@@ -51,6 +52,7 @@ use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
 use crate::secrets::{HostKey, SecretVersions};
 use bindings::v0_1;
 use cache::CodeCache;
+use foreign::Foreign;
 use grants::Granted;
 use host_calls::CallState;
 use roles::Roles;
@@ -125,6 +127,12 @@ impl Loaded {
     #[must_use]
     pub fn role_names(&self) -> Vec<&'static str> {
         self.roles.names()
+    }
+
+    /// Which functions of a component from elsewhere are no tools, and why: one sentence each.
+    #[must_use]
+    pub fn left_out(&self) -> &[String] {
+        self.roles.foreign.as_ref().map_or(&[], Foreign::left_out)
     }
 }
 
@@ -338,13 +346,15 @@ impl Sandbox {
                 .load(&shared.engine, digest, &source)
                 .map_err(|error| LoadError::NotAComponent(format!("{error:#}")))?;
             let asked = roles::asked(&component, &shared.engine);
-            let exported = roles::exported(&component, &shared.engine);
             let linked = linker
                 .instantiate_pre(&component)
                 .map_err(|error| LoadError::Unlinkable(format!("{error:#}")))
-                .and_then(|pre| Ok((Roles::of(&pre, &exported)?, pre)));
+                .and_then(|pre| Ok((Roles::of(&pre, &shared.engine)?, pre)));
             // Nobody will load it again: it must not fill the disk.
             let (roles, pre) = linked.inspect_err(|_| cache.forget(digest))?;
+            for reason in roles.foreign.iter().flat_map(Foreign::left_out) {
+                tracing::warn!(%digest, reason, "a function of a component is no tool");
+            }
             Ok(Arc::new(Loaded { digest, digest_text: digest.to_string(), pre, roles, asked }))
         });
         compiled.await.map_err(|_| host("the compilation was cut off"))?

@@ -37,6 +37,7 @@
 //! | `plugin_new` | an author gets from nothing to an installed plugin in each language |
 //! | `frozen_interface` | a plugin of an older interface works as it did |
 //! | `plugin_supply` | a plugin comes from a file or a registry, signed where that is asked for, and goes back |
+//! | `foreign_components` | components that were made for other hosts are tools as they are |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `rest` | agents, runs and tasks under each of their names, and who may see them |
@@ -63,6 +64,7 @@ mod durability;
 mod egress;
 mod every_route_apart;
 mod frozen_interface;
+mod foreign_components;
 mod house_rules;
 mod idempotency;
 mod idempotency_model;

@@ -7,6 +7,7 @@
 
 mod answers;
 mod perform;
+mod tools;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -88,6 +89,8 @@ pub struct Tool {
     pub description: String,
     /// JSON Schema of its arguments.
     pub input_schema: serde_json::Value,
+    /// JSON Schema of its answer, where it says.
+    pub output_schema: Option<serde_json::Value>,
     /// Whether it may change things. True unless its annotations say otherwise.
     pub destructive: bool,
 }
@@ -164,37 +167,6 @@ impl Binding {
         }
         self.ask_at_length(subject, Ask::Deliver).await.and_then(|told| match told {
             Told::Delivered => Ok(()),
-            _ => Err(mismatch()),
-        })
-    }
-
-    /// Asks the toolbox what it has.
-    pub async fn list_tools(self: &Arc<Self>, subject: Subject) -> Called<Vec<Tool>> {
-        if self.loaded.roles.toolbox.is_none() {
-            return no_role("toolbox");
-        }
-        self.ask_shortly(subject, Ask::ListTools, true).await.and_then(|told| match told {
-            Told::Tools(tools) => answers::tools(tools),
-            _ => Err(mismatch()),
-        })
-    }
-
-    /// Calls a tool. Arguments and answer are JSON text.
-    pub async fn call_tool(
-        self: &Arc<Self>,
-        subject: Subject,
-        name: String,
-        arguments: String,
-    ) -> Called<String> {
-        if self.loaded.roles.toolbox.is_none() {
-            return no_role("toolbox");
-        }
-        let ask = Ask::CallTool { name, arguments };
-        self.ask_at_length(subject, ask).await.and_then(|told| match told {
-            Told::Json(json) => match answers::json(&json) {
-                Ok(()) => Ok(json),
-                Err(error) => Err(answers::malformed(&format!("its answer is not JSON: {error}"))),
-            },
             _ => Err(mismatch()),
         })
     }

@@ -5,6 +5,7 @@ use wasmtime::component::{Component, InstancePre};
 
 use super::LoadError;
 use super::bindings::v0_1::exports::wardgate::plugin as exports;
+use super::foreign::Foreign;
 use super::grants::Asked;
 use super::host_calls::CallState;
 
@@ -22,26 +23,38 @@ pub(super) struct Roles {
     pub(super) verifier: Option<exports::verifier::GuestIndices>,
     pub(super) replier: Option<exports::replier::GuestIndices>,
     pub(super) about: Option<exports::about::GuestIndices>,
+    /// The functions of a component that has none of the roles.
+    pub(super) foreign: Option<Foreign>,
 }
 
 impl Roles {
-    /// Looks the roles up.
+    /// Looks the roles up. A component that exports anything of our package is one of ours; any other is
+    /// a toolbox of the functions that it exports.
     ///
     /// # Errors
-    /// [`LoadError::NoRole`] where there is none, naming what was looked for and what was found.
-    pub(super) fn of(pre: &InstancePre<CallState>, exported: &[String]) -> Result<Self, LoadError> {
-        let roles = Self {
+    /// [`LoadError::NoRole`] where there is neither, naming what was looked for and what was found.
+    pub(super) fn of(pre: &InstancePre<CallState>, engine: &Engine) -> Result<Self, LoadError> {
+        let component = pre.component();
+        let mut roles = Self {
             mapper: exports::payload_mapper::GuestIndices::new(pre).ok(),
             getter: exports::response_getter::GuestIndices::new(pre).ok(),
             toolbox: exports::toolbox::GuestIndices::new(pre).ok(),
             verifier: exports::verifier::GuestIndices::new(pre).ok(),
             replier: exports::replier::GuestIndices::new(pre).ok(),
             about: exports::about::GuestIndices::new(pre).ok(),
+            foreign: None,
         };
-        if roles.names().is_empty() {
-            return Err(LoadError::NoRole(describe_missing(exported)));
+        if !roles.names().is_empty() {
+            return Ok(roles);
         }
-        Ok(roles)
+        let ours = exported(component, engine);
+        let missing = describe_missing(&ours);
+        if ours.is_empty() {
+            let foreign = Foreign::of(component, engine);
+            roles.foreign =
+                foreign.map_err(|why| LoadError::NoRole(format!("{missing}; and {why}")))?;
+        }
+        if roles.foreign.is_some() { Ok(roles) } else { Err(LoadError::NoRole(missing)) }
     }
 
     pub(super) fn names(&self) -> Vec<&'static str> {
@@ -50,7 +63,7 @@ impl Roles {
             ("payload-mapper", self.mapper.is_some()),
             ("response-getter", self.getter.is_some()),
             ("replier", self.replier.is_some()),
-            ("toolbox", self.toolbox.is_some()),
+            ("toolbox", self.toolbox.is_some() || self.foreign.is_some()),
             ("about", self.about.is_some()),
         ]
         .into_iter()
@@ -59,13 +72,12 @@ impl Roles {
     }
 }
 
-fn describe_missing(exported: &[String]) -> String {
+fn describe_missing(ours: &[String]) -> String {
     let looked_for = "verifier, payload-mapper, response-getter, replier, toolbox, about";
-    let ours: Vec<_> = exported.iter().filter(|name| name.starts_with(PACKAGE)).collect();
     if ours.is_empty() {
         format!("it exports none of the roles of {PACKAGE}*@{VERSION}: {looked_for}")
     } else {
-        let found = ours.into_iter().cloned().collect::<Vec<_>>().join(", ");
+        let found = ours.join(", ");
         format!("it exports {found}, but this gateway serves {PACKAGE}*@{VERSION}")
     }
 }
@@ -84,7 +96,9 @@ pub(super) fn asked(component: &Component, engine: &Engine) -> Asked {
     asked
 }
 
-/// The names of what the component exports.
-pub(super) fn exported(component: &Component, engine: &Engine) -> Vec<String> {
-    component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect()
+/// The names of what the component exports of our package, in whatever version.
+fn exported(component: &Component, engine: &Engine) -> Vec<String> {
+    let ty = component.component_type();
+    let names = ty.exports(engine).map(|(name, _)| name);
+    names.filter(|name| name.starts_with(PACKAGE)).map(str::to_owned).collect()
 }

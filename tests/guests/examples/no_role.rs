@@ -1,18 +1,19 @@
-//! A good component that is not a plugin: it exports none of the roles.
+//! A good component that is not a plugin: what it exports is an interface of WASI, which is for hosts.
 
 wit_bindgen::generate!({
     inline: "
-        package guests:other;
-        world other { export greet: func() -> string; }
+        package wasi:cli@0.2.0;
+        interface run { run: func() -> result; }
+        world command { export run; }
     ",
 });
 
-struct Other;
+struct Command;
 
-impl Guest for Other {
-    fn greet() -> String {
-        "hello".into()
+impl exports::wasi::cli::run::Guest for Command {
+    fn run() -> Result<(), ()> {
+        Ok(())
     }
 }
 
-export!(Other);
+export!(Command);

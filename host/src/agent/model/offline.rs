@@ -165,6 +165,7 @@ mod tests {
             name: name.to_owned(),
             description: String::new(),
             input_schema: json!({}),
+            output_schema: None,
             destructive: false,
         }
     }

@@ -64,7 +64,11 @@ fn tool(tool: exports::toolbox::Tool) -> Result<Tool, PluginError> {
     let annotations = annotations.and_then(Result::ok).unwrap_or_default();
     let hint = |name: &str| annotations.get(name).and_then(serde_json::Value::as_bool);
     let destructive = hint("readOnlyHint") != Some(true) && hint("destructiveHint") != Some(false);
-    Ok(Tool { name: tool.name, description: tool.description, input_schema, destructive })
+    let output_schema = tool.output_schema.as_deref().map(serde_json::from_str).transpose();
+    let output_schema: Option<serde_json::Value> = output_schema
+        .map_err(|_| malformed(&format!("the output schema of {} is no JSON", tool.name)))?;
+    let (name, description) = (tool.name, tool.description);
+    Ok(Tool { name, description, input_schema, output_schema, destructive })
 }
 
 /// Whether a text is JSON of bounded depth, so that everybody behind us can parse it.

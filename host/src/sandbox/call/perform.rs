@@ -10,6 +10,7 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use super::super::Binding;
 use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
+use super::super::foreign::TooLarge;
 use super::super::host_calls::CallState;
 use super::super::refusal::Refusal;
 
@@ -135,8 +136,14 @@ async fn invoke(
     store: &mut Store<CallState>,
     ask: Ask,
 ) -> wasmtime::Result<Result<Told, types::Failure>> {
-    let instance = binding.loaded.pre.instantiate_async(&mut *store).await?;
     let roles = &binding.loaded.roles;
+    if let (Some(foreign), Ask::CallTool { name, arguments }) = (&roles.foreign, &ask) {
+        let output_bytes = binding.granted.limits().output_bytes;
+        let asked = (name.as_str(), arguments.as_str());
+        let called = foreign.call(&binding.loaded.pre, store, asked, output_bytes).await?;
+        return Ok(called.map(Told::Json));
+    }
+    let instance = binding.loaded.pre.instantiate_async(&mut *store).await?;
     // Whoever asks has looked that the role is there.
     let missing = || wasmtime::Error::msg("the role is missing");
     macro_rules! role {
@@ -177,6 +184,9 @@ pub(super) fn refusal_of(error: &wasmtime::Error, output_bytes: usize, cpu: Dura
     }
     if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
         return Refusal::Busy;
+    }
+    if error.downcast_ref::<TooLarge>().is_some() {
+        return Refusal::OutputTooLarge { granted_bytes: output_bytes };
     }
     let text = format!("{error:#}");
     // wasmtime gives this error no public type; a test holds its text.

@@ -1,0 +1,47 @@
+//! The tools of a plugin: those of its toolbox, or the functions of a component from elsewhere.
+
+use std::sync::Arc;
+
+use super::super::host_calls::Subject;
+use super::super::{Binding, account::Cost};
+use super::perform::{Ask, Told};
+use super::{Called, Tool, answers, mismatch, no_role};
+
+impl Binding {
+    /// Asks the toolbox what it has. The functions of a component from elsewhere are known already, so
+    /// that asking costs no call.
+    pub async fn list_tools(self: &Arc<Self>, subject: Subject) -> Called<Vec<Tool>> {
+        if let Some(foreign) = &self.loaded.roles.foreign {
+            let (value, cost) = (Ok(foreign.tools()), Cost::default());
+            return Called { value, logs: Vec::new(), cost, recording: None };
+        }
+        if self.loaded.roles.toolbox.is_none() {
+            return no_role("toolbox");
+        }
+        self.ask_shortly(subject, Ask::ListTools, true).await.and_then(|told| match told {
+            Told::Tools(tools) => answers::tools(tools),
+            _ => Err(mismatch()),
+        })
+    }
+
+    /// Calls a tool. Arguments and answer are JSON text.
+    pub async fn call_tool(
+        self: &Arc<Self>,
+        subject: Subject,
+        name: String,
+        arguments: String,
+    ) -> Called<String> {
+        let roles = &self.loaded.roles;
+        if roles.toolbox.is_none() && roles.foreign.is_none() {
+            return no_role("toolbox");
+        }
+        let ask = Ask::CallTool { name, arguments };
+        self.ask_at_length(subject, ask).await.and_then(|told| match told {
+            Told::Json(json) => match answers::json(&json) {
+                Ok(()) => Ok(json),
+                Err(error) => Err(answers::malformed(&format!("its answer is not JSON: {error}"))),
+            },
+            _ => Err(mismatch()),
+        })
+    }
+}

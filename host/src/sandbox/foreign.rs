@@ -1,0 +1,313 @@
+//! Components that were not made for this gateway: whatever ordinary typed functions one exports are its
+//! tools. What they take and give is read from the component's type when it is loaded; a call goes
+//! through dynamic values, in the same store and under the same limits as every other.
+//!
+//! A function of the component itself is called by its own name, one of an interface `pkg:name/ops` by
+//! `ops-` and its name. Interfaces of WASI are no tools: they are for hosts. A function that takes or
+//! gives what JSON cannot hold (a resource, a stream, a future) is left out, with a reason.
+
+mod from_json;
+mod names;
+mod schema;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod to_json;
+
+use wasmtime::component::types::{ComponentFunc, ComponentItem};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, ResourceType, Val};
+use wasmtime::{Engine, Store};
+
+use super::bindings::v0_1::wardgate::plugin::types::Failure;
+use super::call::Tool;
+use super::egress::failure;
+use super::host_calls::CallState;
+use names::Names;
+use shape::{Outcome, Shape, TypeReader};
+pub(super) use to_json::TooLarge;
+
+/// Most tools of one component.
+const TOOLS_MAX: usize = 128;
+
+/// Bytes of types and names of one function: about a fifth of what its schema may take.
+const FUNCTION_BYTES_MAX: usize = 32 << 10;
+
+/// The same for all functions of a component together. Models are sent all of it.
+const COMPONENT_BYTES_MAX: usize = 256 << 10;
+
+/// Most functions that are named in a reason.
+const REASONS_MAX: usize = 20;
+
+/// Longest signature in a description, in characters.
+const SIGNATURE_CHARS_MAX: usize = 1_000;
+
+/// What tools that build components leave in them: the function that set up the interpreter, by its
+/// interface, its name and its first parameters. Whoever may call it may run any script as the plugin, so
+/// it is no tool. (componentize-qjs 0.4, componentize-py 0.25.)
+const LEFT_OVER: [(Option<&str>, &str, [&str; 2]); 2] =
+    [(None, "init", ["shim", "script"]), (Some("exports"), "init", ["app-name", "symbols"])];
+
+/// What WASI's interfaces begin with.
+const WASI: &str = "wasi:";
+
+/// The functions of a component from elsewhere.
+pub(super) struct Foreign {
+    functions: Vec<Function>,
+    left_out: Vec<String>,
+}
+
+struct Function {
+    tool: Tool,
+    place: ComponentExportIndex,
+    params: Vec<(String, Shape)>,
+    answer: Answer,
+}
+
+/// What a function gives.
+enum Answer {
+    Nothing,
+    Value(Shape),
+    /// A `result`: its error is the tool's.
+    Fallible(Outcome),
+}
+
+impl Foreign {
+    /// Reads what a component exports. None where it exports no function of its own.
+    ///
+    /// # Errors
+    /// When it does, and none of them can be a tool: a sentence that says why not.
+    pub(super) fn of(component: &Component, engine: &Engine) -> Result<Option<Self>, String> {
+        let resources = resources(component, engine);
+        let mut foreign = Self { functions: Vec::new(), left_out: Vec::new() };
+        let (mut names, mut bytes_left) = (Names::default(), COMPONENT_BYTES_MAX);
+        let found = functions(component, engine);
+        for found in &found {
+            let budget = bytes_left.min(FUNCTION_BYTES_MAX);
+            let mut reader = TypeReader { resources: &resources, bytes_left: budget };
+            let read = if foreign.functions.len() < TOOLS_MAX {
+                found.read(component, &mut reader, &mut names)
+            } else {
+                Err(format!("the component has more than {TOOLS_MAX} functions"))
+            };
+            match read {
+                Ok(function) => foreign.functions.push(function),
+                Err(reason) => foreign.left_out.push(format!("{found}: {reason}")),
+            }
+            bytes_left -= budget - reader.bytes_left.min(budget);
+        }
+        if found.is_empty() {
+            return Ok(None);
+        }
+        if foreign.functions.is_empty() {
+            return Err(foreign.reasons());
+        }
+        Ok(Some(foreign))
+    }
+
+    /// The tools, those of the component itself first.
+    pub(super) fn tools(&self) -> Vec<Tool> {
+        self.functions.iter().map(|function| function.tool.clone()).collect()
+    }
+
+    /// Which functions are no tools, and why.
+    pub(super) fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    fn reasons(&self) -> String {
+        let mut reasons: Vec<_> =
+            self.left_out.iter().take(REASONS_MAX).map(String::as_str).collect();
+        if self.left_out.len() > REASONS_MAX {
+            reasons.push("and more");
+        }
+        format!("none of the functions that it exports can be a tool: {}", reasons.join("; "))
+    }
+
+    /// Calls a function: the answer as JSON text, or the error that the model is shown. Arguments that do
+    /// not fit are refused before there is an instance.
+    pub(super) async fn call(
+        &self,
+        pre: &InstancePre<CallState>,
+        store: &mut Store<CallState>,
+        (name, arguments): (&str, &str),
+        bytes_max: usize,
+    ) -> wasmtime::Result<Result<String, Failure>> {
+        let function = self.functions.iter().find(|function| function.tool.name == name);
+        let Some(function) = function else {
+            return Ok(Err(failure("not-found", "the component has no such function")));
+        };
+        let params = match from_json::arguments(&function.params, arguments) {
+            Ok(params) => params,
+            Err(wrong) => return Ok(Err(failure("invalid-input", &wrong))),
+        };
+        let instance = pre.instantiate_async(&mut *store).await?;
+        let missing = || wasmtime::Error::msg("the function is missing");
+        let callee = instance.get_func(&mut *store, function.place).ok_or_else(missing)?;
+        // Overwritten by the call.
+        let mut results = vec![Val::Bool(false); function.answer.count()];
+        callee.call_async(store, &params, &mut results).await?;
+        function.answer.told(results.first(), bytes_max)
+    }
+}
+
+impl Answer {
+    /// How many values the function gives.
+    fn count(&self) -> usize {
+        usize::from(!matches!(self, Self::Nothing))
+    }
+
+    fn schema(&self) -> Option<serde_json::Value> {
+        match self {
+            Self::Nothing => None,
+            Self::Value(shape) => Some(schema::of(shape)),
+            Self::Fallible(outcome) => outcome.ok.as_deref().map(schema::of),
+        }
+    }
+
+    fn told(
+        &self,
+        value: Option<&Val>,
+        bytes_max: usize,
+    ) -> wasmtime::Result<Result<String, Failure>> {
+        let text = |shape: Option<&Shape>, value: Option<&Val>| match (shape, value) {
+            (Some(shape), Some(value)) => to_json::text(shape, value, bytes_max).map(Some),
+            _ => Ok(None),
+        };
+        let null = || "null".to_owned();
+        Ok(match (self, value) {
+            (Self::Value(shape), value) => Ok(text(Some(shape), value)?.unwrap_or_else(null)),
+            (Self::Fallible(outcome), Some(Val::Result(Ok(value)))) => {
+                Ok(text(outcome.ok.as_deref(), value.as_deref())?.unwrap_or_else(null))
+            }
+            (Self::Fallible(outcome), Some(Val::Result(Err(value)))) => {
+                let told = text(outcome.err.as_deref(), value.as_deref())?;
+                Err(failure("tool-error", told.as_deref().unwrap_or("it failed and says no more")))
+            }
+            (Self::Fallible(_) | Self::Nothing, _) => Ok(null()),
+        })
+    }
+}
+
+/// An exported function, and the interface that it is in.
+struct Found {
+    interface: Option<String>,
+    name: String,
+    ty: ComponentFunc,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.interface {
+            Some(interface) => write!(f, "{} of {interface}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+impl Found {
+    fn read(
+        &self,
+        component: &Component,
+        reader: &mut TypeReader<'_>,
+        names: &mut Names,
+    ) -> Result<Function, String> {
+        if self.ty.async_() {
+            return Err("it is asynchronous".to_owned());
+        }
+        if self.is_left_over() {
+            return Err("it was for the tool that built the component".to_owned());
+        }
+        let params = self.ty.params().map(|(name, ty)| {
+            let read = reader.named(name, &ty, 1);
+            read.map_err(|what| format!("its parameter {name} holds {what}"))
+        });
+        let params: Vec<_> = params.collect::<Result<_, _>>()?;
+        let answers = self.ty.results().map(|ty| reader.read(&ty));
+        let answers: Result<Vec<_>, _> = answers.collect();
+        let answer = match answers.map_err(|what| format!("its answer holds {what}"))?.pop() {
+            None => Answer::Nothing,
+            Some(Shape::Result(outcome)) => Answer::Fallible(outcome),
+            Some(shape) => Answer::Value(shape),
+        };
+        let interface = self.interface.as_deref();
+        let within = interface.and_then(|name| component.get_export_index(None, name));
+        let place = component.get_export_index(within.as_ref(), &self.name);
+        let tool = Tool {
+            name: names.name(interface, &self.name),
+            description: self.description(&params, &answer),
+            input_schema: schema::object(&params),
+            output_schema: answer.schema(),
+            // A component's type says nothing of what a function does.
+            destructive: true,
+        };
+        Ok(Function { tool, place: place.ok_or("it is not there")?, params, answer })
+    }
+
+    fn is_left_over(&self) -> bool {
+        let interface = self.interface.as_deref();
+        LEFT_OVER.iter().any(|(within, name, first)| {
+            let params = self.ty.params().map(|(name, _)| name);
+            *within == interface && *name == self.name && params.take(2).eq(first.iter().copied())
+        })
+    }
+
+    fn description(&self, params: &[(String, Shape)], answer: &Answer) -> String {
+        let params: Vec<_> =
+            params.iter().map(|(name, shape)| format!("{name}: {shape}")).collect();
+        let answer = match answer {
+            Answer::Nothing => String::new(),
+            Answer::Value(shape) => format!(" -> {shape}"),
+            Answer::Fallible(outcome) => format!(" -> {outcome}"),
+        };
+        let signature = format!("{}: func({}){answer}", self.name, params.join(", "));
+        let signature: String = signature.chars().take(SIGNATURE_CHARS_MAX).collect();
+        match &self.interface {
+            Some(interface) => format!("The function {signature} of {interface}"),
+            None => format!("The function {signature}"),
+        }
+    }
+}
+
+/// The functions that a component exports, those of WASI's interfaces left out.
+fn functions(component: &Component, engine: &Engine) -> Vec<Found> {
+    let mut found = Vec::new();
+    for (name, item) in component.component_type().exports(engine) {
+        match item.ty {
+            ComponentItem::ComponentFunc(ty) => {
+                found.push(Found { interface: None, name: name.to_owned(), ty });
+            }
+            ComponentItem::ComponentInstance(instance) if !name.starts_with(WASI) => {
+                for (function, item) in instance.exports(engine) {
+                    if let ComponentItem::ComponentFunc(ty) = item.ty {
+                        let (interface, name) = (Some(name.to_owned()), function.to_owned());
+                        found.push(Found { interface, name, ty });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    // Names that are made unique must not depend on the order that the engine keeps exports in.
+    found.sort_by(|one, other| (&one.interface, &one.name).cmp(&(&other.interface, &other.name)));
+    found
+}
+
+/// The resources that a component imports or exports, by name.
+fn resources(component: &Component, engine: &Engine) -> Vec<(String, ResourceType)> {
+    let ty = component.component_type();
+    let mut resources = Vec::new();
+    for (name, item) in ty.imports(engine).chain(ty.exports(engine)) {
+        match item.ty {
+            ComponentItem::Resource(ty) => resources.push((name.to_owned(), ty)),
+            ComponentItem::ComponentInstance(instance) => {
+                for (name, item) in instance.exports(engine) {
+                    if let ComponentItem::Resource(ty) = item.ty {
+                        resources.push((name.to_owned(), ty));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    resources
+}

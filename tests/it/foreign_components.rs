@@ -1,0 +1,234 @@
+//! A component that was not made for this gateway is a toolbox as it is: its functions are tools, its
+//! types their schemas, and it is held to the limits of every plugin.
+
+use std::time::{Duration, Instant};
+
+use reqwest::multipart::{Form, Part};
+use serde_json::{Value, json};
+
+use crate::support::model_server::{ModelServer, Reply};
+use crate::support::{Caller, Gateway, Setup, guest_path};
+
+/// What a tool answered to a run whose prompt names it: the result, and whether it is an error.
+async fn called(agent: &Caller, tool: &str, arguments: Value) -> (Value, bool) {
+    let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
+    assert_eq!(answer.json()["status"], "completed", "{}", answer.text);
+    let tools = answer.report()["tools"].clone();
+    let called = tools.as_array().unwrap().iter().find(|called| called["name"] == tool);
+    let called = called.unwrap_or_else(|| panic!("{tool} was not called: {}", answer.text));
+    (called["result"].clone(), called["is_error"].as_bool().unwrap())
+}
+
+async fn error(agent: &Caller, tool: &str, arguments: Value) -> String {
+    let (result, is_error) = called(agent, tool, arguments).await;
+    assert!(is_error, "{tool} answered {result}");
+    result.as_str().map_or_else(|| result.to_string(), str::to_owned)
+}
+
+fn everything() -> Value {
+    json!({
+        "truth": true, "small": -128, "large": u64::MAX, "ratio": 0.1, "letter": "ß",
+        "text": "a \"quoted\" text", "raw": "AAH/", "sides": [{"left": i64::MIN, "right": 7}],
+        "pair": ["sunday", {"box": {"left": 1, "right": null}}], "ways": ["quick", "cheap"],
+        "deep": {"some": null}, "outcome": {"err": "no"},
+    })
+}
+
+#[tokio::test]
+async fn it_is_installed_over_the_admin_api_as_a_toolbox() {
+    let gateway = Gateway::start().await;
+    let component = std::fs::read(guest_path("foreign_kinds")).unwrap();
+    let form = Form::new().part("component", Part::bytes(component));
+    let installed = gateway.manage("PUT", "/plugins/kinds").multipart(form).expect(200).await;
+    assert_eq!(installed.json()["roles"], json!(["toolbox"]));
+}
+
+#[tokio::test]
+async fn the_model_is_told_its_functions_with_schemas() {
+    let model = ModelServer::start([Reply::Text("done")]).await;
+    let gateway = Setup::new().model(&model).start().await;
+    let tool = gateway.install("foreign_kinds", "").await;
+    let agent = gateway.with_agent(|agent| {
+        agent.tools = vec![tool];
+        agent.model = "scripted".to_owned();
+    });
+    agent.await.ask(json!({"prompt": "x"})).await;
+    let tools = model.asked()[0].0["tools"].clone();
+    let function = |name: &str| {
+        let tools = tools.as_array().unwrap().iter();
+        tools.map(|tool| tool["function"].clone()).find(|tool| tool["name"] == name).unwrap()
+    };
+    let text = json!({"type": "string"});
+    let shout = json!({
+        "type": "object", "properties": {"text": text}, "required": ["text"],
+        "additionalProperties": false,
+    });
+    assert_eq!(function("shout")["parameters"], shout);
+    let divide = function("values-divide");
+    assert_eq!(
+        divide["description"],
+        "The function divide: func(dividend: s32, divisor: s32) -> result<s32, string> of \
+         elsewhere:kinds/values@1.0.0"
+    );
+    let number = json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX});
+    assert_eq!(divide["parameters"]["properties"]["divisor"], number);
+    assert_eq!(function("values-echo")["parameters"]["required"], json!(["it"]));
+    assert_eq!(tools.as_array().unwrap().len(), 6);
+}
+
+#[tokio::test]
+async fn every_kind_of_value_comes_back_as_it_went() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("foreign_kinds", "").await;
+    let more = json!(["dot", {"line": 0.5}, {"held": null}, {"held": "x"}]);
+    let given = json!({"it": everything(), "more": more});
+    assert_eq!(called(&agent, "values-echo", given).await, (everything(), false));
+    let shout = called(&agent, "shout", json!({"text": "straße"})).await;
+    assert_eq!(shout, (json!("STRASSE"), false));
+    assert_eq!(called(&agent, "values-not-a-number", json!({})).await, (json!("NaN"), false));
+    assert_eq!(called(&agent, "values-nothing", json!({})).await, (Value::Null, false));
+}
+
+#[tokio::test]
+async fn an_error_of_its_own_is_the_tools_error() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("foreign_kinds", "").await;
+    let divide = |divisor: i32| json!({"dividend": 7, "divisor": divisor});
+    assert_eq!(called(&agent, "values-divide", divide(2)).await, (json!(3), false));
+    let zero = error(&agent, "values-divide", divide(0)).await;
+    assert_eq!(zero, "values-divide: \"nothing is divided by zero\"");
+    assert_eq!(
+        called(&agent, "values-check", json!({"day": "monday"})).await,
+        (Value::Null, false)
+    );
+    let sunday = error(&agent, "values-check", json!({"day": "sunday"})).await;
+    assert_eq!(sunday, r#"values-check: {"held":"closed"}"#);
+}
+
+#[tokio::test]
+async fn arguments_that_do_not_fit_are_told_to_the_model_with_their_place() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("foreign_kinds", "").await;
+    let changed = |field: &str, value: Value| {
+        let mut it = everything();
+        it[field] = value;
+        json!({"it": it})
+    };
+    for (arguments, told) in [
+        (json!({}), "the field \"it\" is missing"),
+        (json!({"it": everything(), "extra": 1}), "there is no field \"extra\", but it, more"),
+        (changed("small", json!(128)), "at /it/small: wanted a whole number from -128 to 127"),
+        (
+            changed("sides", json!([{"left": 1}, {}])),
+            "at /it/sides/1: the field \"left\" is missing",
+        ),
+        (changed("pair", json!(["monday"])), "at /it/pair: wanted an array of 2"),
+        (changed("ways", json!(["slow"])), "at /it/ways/0: wanted quick, quiet, cheap"),
+    ] {
+        let error = error(&agent, "values-echo", arguments).await;
+        assert!(error.contains(told), "{error}");
+    }
+    // The same of whoever calls the tool directly.
+    let operation = format!("/agents/{}/operations/shout", agent.agent);
+    let refused =
+        agent.post(&operation).key(&agent.key).json(&json!({"text": 1})).expect(400).await;
+    assert!(refused.detail().contains("at /text: wanted a text"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn its_tools_count_as_destructive() {
+    let gateway = Gateway::start().await;
+    let tool = gateway.install("foreign_kinds", "").await;
+    let agent = gateway.with_agent(|agent| agent.tools = vec![tool]).await;
+    let refused = error(&agent, "shout", json!({"text": "x"})).await;
+    assert!(refused.contains("allow_destructive_tools"), "{refused}");
+}
+
+#[tokio::test]
+async fn resources_are_refused_by_name() {
+    let gateway = Gateway::start().await;
+    let component = std::fs::read(guest_path("foreign_resources")).unwrap();
+    let form = Form::new().part("component", Part::bytes(component));
+    let refused = gateway.manage("PUT", "/plugins/things").multipart(form).expect(422).await;
+    for reason in [
+        "first of elsewhere:resources/things: its parameter among holds the resource counter",
+        "[constructor]counter of elsewhere:resources/things: its answer holds the resource counter",
+    ] {
+        assert!(refused.detail().contains(reason), "{}", refused.text);
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_of_ours_has_its_roles_and_nothing_else() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("foreign_and_ours", "").await;
+    assert_eq!(called(&agent, "echo", json!({"a": 1})).await, (json!({"a": 1}), false));
+    let report = agent.ask(json!({"prompt": "shout {\"text\": \"x\"}"})).await.report();
+    assert_eq!(report["tools"], json!([]), "the function beside the role is no tool");
+}
+
+const TIGHT: &str = "[limits]\nmemory_mib = 8\noutput_bytes = 65536\ntool_cpu_ms = 100\n\
+    tool_wall_ms = 700\n";
+
+/// A call that the host ends, soon enough, and what it says of it.
+async fn ended(tool: &str, arguments: Value, told: &str) {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("foreign_hostile", TIGHT).await;
+    let begun = Instant::now();
+    let error = error(&agent, tool, arguments).await;
+    assert!(error.contains(told), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_that_loops_is_stopped() {
+    ended("spin", json!({}), "computed for longer than the 100 ms").await;
+}
+
+#[tokio::test]
+async fn a_function_that_waits_is_stopped() {
+    ended("sleep", json!({}), "took longer than the 700 ms").await;
+}
+
+#[tokio::test]
+async fn a_function_that_allocates_is_stopped() {
+    ended("eat", json!({}), "wanted more than the 8 MiB").await;
+}
+
+#[tokio::test]
+async fn a_function_that_crashes_fails_its_call_only() {
+    ended("crash", json!({}), "it crashed").await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_refused() {
+    let too_large = "handed over more than the 65536 bytes";
+    ended("text", json!({"bytes": 100_000}), too_large).await;
+    ended("numbers", json!({"count": 10_000}), too_large).await;
+    // As bytes it is small enough, as JSON each of its characters takes six.
+    ended("controls", json!({"count": 20_000}), too_large).await;
+}
+
+#[tokio::test]
+async fn what_is_within_the_limits_is_answered() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("foreign_hostile", TIGHT).await;
+    let (text, _) = called(&agent, "text", json!({"bytes": 1_000})).await;
+    assert_eq!(text.as_str().map(str::len), Some(1_000));
+    let (numbers, _) = called(&agent, "numbers", json!({"count": 2})).await;
+    assert_eq!(numbers, json!([u64::MAX, u64::MAX]));
+    assert_eq!(called(&agent, "letter", json!({"text": "ab"})).await, (json!(2), false));
+}
+
+#[tokio::test]
+async fn one_that_keeps_crashing_is_cut_off() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("foreign_hostile", TIGHT).await;
+    for _ in 0..50 {
+        let told = error(&agent, "crash", json!({})).await;
+        if told.contains("cut off for a while") {
+            return;
+        }
+    }
+    panic!("it was never cut off");
+}
