@@ -394,5 +394,6 @@ impl Sandbox {
 /// import it without using it; the context behind it is empty.
 fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     v0_1::Plugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(linker, |state| state)
 }

@@ -38,6 +38,7 @@
 //! | `frozen_interface` | a plugin of an older interface works as it did |
 //! | `plugin_supply` | a plugin comes from a file or a registry, signed where that is asked for, and goes back |
 //! | `foreign_components` | components that were made for other hosts are tools as they are |
+//! | `foreign_egress` | and what they send by `wasi:http` is held to the same grants |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `rest` | agents, runs and tasks under each of their names, and who may see them |
@@ -65,6 +66,7 @@ mod egress;
 mod every_route_apart;
 mod frozen_interface;
 mod foreign_components;
+mod foreign_egress;
 mod house_rules;
 mod idempotency;
 mod idempotency_model;

@@ -261,6 +261,7 @@ fn every_guest_has_its_test() {
         include_str!("plugins_installed.rs"),
         include_str!("egress.rs"),
         include_str!("foreign_components.rs"),
+        include_str!("foreign_egress.rs"),
         include_str!("agent_runs.rs"),
         include_str!("channels.rs"),
     ];

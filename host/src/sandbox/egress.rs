@@ -8,7 +8,9 @@
 //! out of an answer that repeats it.
 
 mod credential;
+mod sending;
 mod vetting;
+mod wasi_http;
 
 pub(crate) use vetting::is_public;
 
@@ -19,11 +21,10 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode};
 use url::Url;
 
-use super::bindings::v0_1::wardgate::plugin::egress::{self, Answer, Outgoing};
+use super::bindings::v0_1::wardgate::plugin::egress::{Answer, Outgoing};
 use super::bindings::v0_1::wardgate::plugin::types::Failure;
 use super::grants::{EgressMode, EgressRule, Granted};
-use super::host_calls::CallState;
-use super::journal::{Answered, Exchange, NotReceived, Outside, Received, Sent, lock};
+pub(super) use sending::Sending;
 
 /// How many redirects are followed; each is a request of its own and needs its own grant.
 const REDIRECTS_MAX: usize = 3;
@@ -272,84 +273,6 @@ fn not_granted(method: &Method, url: &Url, grants_hint: &str) -> Failure {
         url.path().chars().take(80).collect::<String>(),
     );
     failure("forbidden", &message)
-}
-
-impl egress::Host for CallState {
-    async fn send(
-        &mut self,
-        outgoing: Outgoing,
-        credential: Option<String>,
-    ) -> Result<Answer, Failure> {
-        if !self.may_send {
-            return Err(failure("forbidden", "this role of a plugin has no egress"));
-        }
-        self.egress_requests_left = self.egress_requests_left.checked_sub(1).ok_or_else(|| {
-            failure("rate-limited", "the plugin has sent as many requests as one call may")
-        })?;
-        let (method, url) = (outgoing.method.clone(), outgoing.url.clone());
-        let outside = self.outside();
-        let answer = match &outside {
-            Outside::Scripted(script) => lock(script)
-                .exchange(Sent {
-                    method: outgoing.method,
-                    url: outgoing.url,
-                    headers: outgoing.headers,
-                    body: outgoing.body.unwrap_or_default(),
-                    credential: credential.clone(),
-                })
-                .map(Answer::from)
-                .map_err(Failure::from),
-            Outside::Live(_) => {
-                let bounds = Bounds {
-                    deadline: self.deadline,
-                    body_bytes_max: self.binding.granted.limits().egress_bytes,
-                    grants_hint: self.grants_hint(),
-                };
-                let granted = &self.binding.granted;
-                let went = send(granted, outgoing, credential.as_deref(), &bounds).await;
-                for refusal in went.counted {
-                    self.binding.account.count_egress();
-                    self.note(format!("Count egress: {refusal}"));
-                }
-                went.answer
-            }
-        };
-        outside.record(|| {
-            let outcome = answer.as_ref().map(Received::from).map_err(NotReceived::from);
-            Answered::Egress(Exchange { method, url, credential, outcome })
-        });
-        answer
-    }
-}
-
-impl From<&Answer> for Received {
-    fn from(answer: &Answer) -> Self {
-        Self {
-            status: answer.status,
-            headers: answer.headers.clone(),
-            body: answer.body.clone(),
-            truncated: answer.truncated,
-        }
-    }
-}
-
-impl From<Received> for Answer {
-    fn from(received: Received) -> Self {
-        let Received { status, headers, body, truncated } = received;
-        Self { status, headers, body, truncated, extra: None }
-    }
-}
-
-impl From<&Failure> for NotReceived {
-    fn from(failure: &Failure) -> Self {
-        Self { code: failure.code.clone(), message: failure.message.clone() }
-    }
-}
-
-impl From<NotReceived> for Failure {
-    fn from(missing: NotReceived) -> Self {
-        failure(&missing.code, &missing.message)
-    }
 }
 
 pub(super) fn failure(code: &str, message: &str) -> Failure {

@@ -260,7 +260,7 @@ impl CredentialRule {
 /// What a component asks for, read from its imports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Asked {
-    /// It imports `wardgate:plugin/egress`.
+    /// It imports `wardgate:plugin/egress` or `wasi:http/outgoing-handler`.
     pub egress: bool,
     /// It imports `wardgate:plugin/secrets`.
     pub secrets: bool,

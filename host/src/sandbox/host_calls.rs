@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::Binding;
 use super::bindings::v0_1::wardgate::plugin::{context, request, task, types};
 use super::bindings::v0_1::wasi::config::store as config_store;
 use super::bindings::v0_1::wasi::logging::logging;
+use super::egress::Sending;
 use super::journal::{Outside, Recording, SharedScript, lock};
 use super::limits::Limiter;
 use super::values::{SharedValues, ValuesOwner};
@@ -95,9 +97,7 @@ pub(super) struct CallState {
     pub(super) ticks_left: u64,
     /// Computing time that it has used, host calls included.
     pub(super) cpu: Duration,
-    /// Whether its role may use egress at all.
-    pub(super) may_send: bool,
-    pub(super) egress_requests_left: u32,
+    pub(super) sending: Sending,
     pub(super) values_operations: u32,
     look_up_bytes_left: usize,
     logs: Vec<String>,
@@ -105,6 +105,7 @@ pub(super) struct CallState {
     /// Made when the guest first asks for something of the world: most calls never do.
     outside: Option<Outside>,
     wasi: Option<Box<WasiCtx>>,
+    http: WasiHttpCtx,
     table: ResourceTable,
 }
 
@@ -118,14 +119,14 @@ impl CallState {
             deadline: budget.deadline,
             ticks_left: budget.ticks,
             cpu: Duration::ZERO,
-            may_send: budget.may_send,
-            egress_requests_left: limits.egress_requests,
+            sending: Sending::new(budget.may_send, limits.egress_requests),
             values_operations: 0,
             look_up_bytes_left: LOOK_UP_BYTES_MAX,
             logs: Vec::new(),
             log_bytes_left: limits.log_bytes,
             outside: None,
             wasi: None,
+            http: WasiHttpCtx::new(),
             table,
             subject,
             binding,
@@ -206,7 +207,10 @@ impl CallState {
     }
 
     /// What is left of the call: its log lines, and what the host answered.
-    pub(super) fn into_parts(self) -> (Vec<String>, Option<Recording>) {
+    pub(super) fn into_parts(mut self) -> (Vec<String>, Option<Recording>) {
+        for note in self.sending.take_notes() {
+            self.keep_line(note);
+        }
         let recording = match self.outside {
             Some(Outside::Live(recording)) => Some(std::mem::take(&mut *lock(&recording))),
             Some(Outside::Scripted(_)) | None => None,
@@ -233,6 +237,16 @@ impl WasiView for CallState {
         // Made just now where there was none.
         let wasi = self.wasi.get_or_insert_with(|| Box::new(WasiCtx::builder().build()));
         WasiCtxView { ctx: wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for CallState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        if !self.sending.is_open() {
+            let way = self.way();
+            self.sending.open(way);
+        }
+        WasiHttpCtxView { hooks: &mut self.sending, table: &mut self.table, ctx: &mut self.http }
     }
 }
 

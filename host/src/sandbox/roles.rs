@@ -87,7 +87,8 @@ pub(super) fn asked(component: &Component, engine: &Engine) -> Asked {
     let ty = component.component_type();
     let mut asked = Asked::default();
     for (name, _) in ty.imports(engine) {
-        asked.egress |= name.starts_with("wardgate:plugin/egress@");
+        asked.egress |= name.starts_with("wardgate:plugin/egress@")
+            || name.starts_with("wasi:http/outgoing-handler@");
         asked.secrets |= name.starts_with("wardgate:plugin/secrets@");
         asked.settings |= name.starts_with("wasi:config/store@");
         asked.values |= name.starts_with("wasi:keyvalue/");

@@ -1,5 +1,5 @@
 //! What WASI shows a plugin: clocks, random numbers, and a folder where one is granted. No environment,
-//! no arguments, no network, closed standard streams.
+//! no arguments, no network but HTTP by way of egress, closed standard streams.
 
 use std::time::{Duration, Instant};
 

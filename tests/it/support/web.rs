@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -39,6 +39,7 @@ impl Web {
                 .route("/open/near", get(move || found("/open/hello")))
                 .route("/open/far", get(move || found("/closed")))
                 .route("/open/round", get(move || found("/open/round")))
+                .route("/open/echo", post(async |body: String| body))
                 .route("/open/headers", get(async |headers: HeaderMap| format!("{headers:?}")))
                 .route("/closed", get(async || "you should not see this")),
         )

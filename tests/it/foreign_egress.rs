@@ -1,0 +1,149 @@
+//! What a component sends by `wasi:http` goes the way of every plugin's egress: what the operator granted,
+//! to vetted addresses, within the same bounds, and nothing else.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use wardgate::ids::RequestId;
+use wardgate::sandbox::{Answered, Script, SharedScript, Subject};
+
+use crate::support::web::Web;
+use crate::support::{Caller, Gateway};
+
+/// Allows everything below `/open` of the server, and says that it is on this machine.
+const OPEN: &str = "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\n\
+    methods = [\"GET\", \"POST\"]\npath = \"/open\"\nnetworks = [\"127.0.0.0/8\"]\n";
+
+/// An agent whose tools fetch within these grants, and the server's places.
+async fn granted(grants: &str) -> (Gateway, Caller, Web) {
+    let (gateway, web) = (Gateway::start().await, Web::places().await);
+    let grants = grants.replace("PORT", &web.port.to_string());
+    let agent = gateway.with_tool("foreign_fetches", &grants).await;
+    (gateway, agent, web)
+}
+
+/// What the tool answered or said, and the log lines of its call.
+async fn fetch(agent: &Caller, tool: &str, arguments: Value) -> (Value, String) {
+    let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
+    let called = answer.report()["tools"][0].clone();
+    let step = agent.thread(&answer.task_id()).await[2].clone();
+    (called["result"].clone(), step["logs"].to_string())
+}
+
+async fn get(agent: &Caller, web: &Web, path: &str) -> (Value, String) {
+    let url = format!("http://127.0.0.1:{}{path}", web.port);
+    fetch(agent, "fetch", json!({"url": url})).await
+}
+
+#[tokio::test]
+async fn what_is_granted_is_fetched() {
+    let (_gateway, agent, web) = granted(OPEN).await;
+    let (hello, _) = get(&agent, &web, "/open/hello?x=1").await;
+    let kind = "text/plain; charset=utf-8";
+    assert_eq!(hello, json!({"status": 200, "kind": kind, "body": "hello"}));
+    let (headers, _) = get(&agent, &web, "/open/headers").await;
+    let headers = headers["body"].as_str().unwrap();
+    assert!(headers.contains("\"x-from\": \"elsewhere\""), "{headers}");
+    assert!(headers.contains(&format!("\"host\": \"127.0.0.1:{}\"", web.port)), "{headers}");
+    assert_eq!(get(&agent, &web, "/open/none").await.0["status"], 404);
+}
+
+#[tokio::test]
+async fn an_answer_is_written_down_and_can_be_played_back() {
+    let (gateway, _agent, web) = granted(OPEN).await;
+    let name = "foreign-fetches".parse().unwrap();
+    let binding = gateway.handles.plugins.binding(gateway.tenant, &name).await.unwrap();
+    let url = format!("http://127.0.0.1:{}/open/hello", web.port);
+    let call = async |script: Option<SharedScript>| {
+        let agent = gateway.agent.parse().unwrap();
+        let subject = Subject { script, ..Subject::of(gateway.tenant, agent, RequestId::next()) };
+        let arguments = json!({"url": url}).to_string();
+        binding.call_tool(subject, "fetch".to_owned(), arguments).await
+    };
+    let live = call(None).await;
+    let recording = live.recording.unwrap();
+    let egress = |answer: &Answered| matches!(answer, Answered::Egress(sent) if sent.url == url);
+    assert_eq!(recording.answers.iter().filter(|answer| egress(answer)).count(), 1);
+    drop(web);
+    let script = Arc::new(Mutex::new(Script::of(&recording)));
+    let replayed = call(Some(Arc::clone(&script))).await;
+    assert_eq!(replayed.value.unwrap(), live.value.unwrap());
+    assert_eq!(script.lock().unwrap().sent[0].headers, [("x-from".into(), "elsewhere".into())]);
+}
+
+#[tokio::test]
+async fn a_body_arrives_whole() {
+    let (_gateway, agent, web) = granted(OPEN).await;
+    let url = format!("http://127.0.0.1:{}/open/echo", web.port);
+    let body = "0123456789".repeat(5_000);
+    let (answer, _) = fetch(&agent, "fetch", json!({"url": url, "body": body})).await;
+    assert_eq!((&answer["status"], &answer["body"]), (&json!(200), &json!(body)));
+}
+
+#[tokio::test]
+async fn without_a_grant_nothing_is_sent_and_the_log_names_the_grant() {
+    for (grants, path) in [("", "/open/hello"), (OPEN, "/closed"), (OPEN, "/open/far")] {
+        let (gateway, agent, web) = granted(grants).await;
+        let (refused, logs) = get(&agent, &web, path).await;
+        assert!(refused.to_string().contains("HttpRequestDenied"), "{path}: {refused}");
+        for part in ["wasi:http: no grant allows GET", "[[egress]]", "foreign-fetches.toml"] {
+            assert!(logs.contains(part), "{path}: {logs}");
+        }
+        assert!(logs.contains(&gateway.tenant.to_string()), "whose grants: {logs}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_public_needs_its_network_named() {
+    let (_gateway, agent, web) = granted(&OPEN.replace("networks", "# networks")).await;
+    let (refused, logs) = get(&agent, &web, "/open/hello").await;
+    assert!(refused.to_string().contains("HttpRequestDenied"), "{refused}");
+    assert!(logs.contains("not a public address"), "{logs}");
+}
+
+#[tokio::test]
+async fn redirects_are_followed_to_granted_places() {
+    let (_gateway, agent, web) = granted(OPEN).await;
+    assert_eq!(get(&agent, &web, "/open/near").await.0["body"], "hello");
+    let (round, _) = get(&agent, &web, "/open/round").await;
+    assert!(round.to_string().contains("redirects more than three times"), "{round}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_an_error_and_never_cut_silently() {
+    let (_gateway, agent, web) = granted(&format!("{OPEN}[limits]\negress_bytes = 1000\n")).await;
+    let (large, _) = get(&agent, &web, "/open/large").await;
+    assert!(large.to_string().contains("HttpResponseBodySize"), "{large}");
+}
+
+#[tokio::test]
+async fn requests_are_counted_over_the_call() {
+    let (_gateway, agent, web) = granted(&format!("{OPEN}[limits]\negress_requests = 3\n")).await;
+    let url = format!("http://127.0.0.1:{}/open/hello", web.port);
+    let often = |times: u32| json!({"url": url, "times": times});
+    assert_eq!(fetch(&agent, "fetch-often", often(3)).await.0, json!(3));
+    let (refused, _) = fetch(&agent, "fetch-often", often(4)).await;
+    assert!(
+        refused.to_string().contains("after 3: ErrorCode::ConnectionLimitReached"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_takes_the_calls_time_and_no_more() {
+    let grants = format!("{OPEN}[limits]\ntool_wall_ms = 700\n");
+    let (_gateway, agent, web) = granted(&grants).await;
+    let begun = Instant::now();
+    let (slow, _) = get(&agent, &web, "/open/slow").await;
+    assert!(slow.to_string().contains("took longer than the 700 ms"), "{slow}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn what_is_only_counted_is_sent_to_public_addresses_and_noted() {
+    let (_gateway, agent, web) = granted("egress-mode = \"count\"\n").await;
+    let (refused, _) = get(&agent, &web, "/open/hello").await;
+    // This machine is no public address, so that much can be seen here.
+    assert!(refused.to_string().contains("HttpRequestDenied"), "{refused}");
+}
