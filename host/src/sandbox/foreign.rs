@@ -35,11 +35,13 @@ const FUNCTION_BYTES_MAX: usize = 32 << 10;
 /// The same for all functions of a component together. Models are sent all of it.
 const COMPONENT_BYTES_MAX: usize = 256 << 10;
 
-/// Most functions that are named in a reason.
-const REASONS_MAX: usize = 20;
+/// Most functions that are named as left out, and the longest reason, in characters: a component may
+/// export a hundred thousand, under names of a hundred thousand letters.
+const REASONS_MAX: usize = 50;
+const REASON_CHARS_MAX: usize = 400;
 
-/// Longest signature in a description, in characters.
-const SIGNATURE_CHARS_MAX: usize = 1_000;
+/// Longest description, in characters.
+const DESCRIPTION_CHARS_MAX: usize = 1_200;
 
 /// What tools that build components leave in them: the function that set up the interpreter, by its
 /// interface, its name and its first parameters. Whoever may call it may run any script as the plugin, so
@@ -81,6 +83,7 @@ impl Foreign {
         let mut foreign = Self { functions: Vec::new(), left_out: Vec::new() };
         let (mut names, mut bytes_left) = (Names::default(), COMPONENT_BYTES_MAX);
         let found = functions(component, engine);
+        let mut more = 0_usize;
         for found in &found {
             let budget = bytes_left.min(FUNCTION_BYTES_MAX);
             let mut reader = TypeReader { resources: &resources, bytes_left: budget };
@@ -91,15 +94,23 @@ impl Foreign {
             };
             match read {
                 Ok(function) => foreign.functions.push(function),
-                Err(reason) => foreign.left_out.push(format!("{found}: {reason}")),
+                Err(reason) if foreign.left_out.len() < REASONS_MAX => {
+                    let reason = format!("{found}: {reason}");
+                    foreign.left_out.push(reason.chars().take(REASON_CHARS_MAX).collect());
+                }
+                Err(_) => more += 1,
             }
             bytes_left -= budget - reader.bytes_left.min(budget);
+        }
+        if more > 0 {
+            foreign.left_out.push(format!("{more} more functions"));
         }
         if found.is_empty() {
             return Ok(None);
         }
         if foreign.functions.is_empty() {
-            return Err(foreign.reasons());
+            let reasons = foreign.left_out.join("; ");
+            return Err(format!("none of the functions that it exports can be a tool: {reasons}"));
         }
         Ok(Some(foreign))
     }
@@ -112,15 +123,6 @@ impl Foreign {
     /// Which functions are no tools, and why.
     pub(super) fn left_out(&self) -> &[String] {
         &self.left_out
-    }
-
-    fn reasons(&self) -> String {
-        let mut reasons: Vec<_> =
-            self.left_out.iter().take(REASONS_MAX).map(String::as_str).collect();
-        if self.left_out.len() > REASONS_MAX {
-            reasons.push("and more");
-        }
-        format!("none of the functions that it exports can be a tool: {}", reasons.join("; "))
     }
 
     /// Calls a function: the answer as JSON text, or the error that the model is shown. Arguments that do
@@ -259,12 +261,9 @@ impl Found {
             Answer::Value(shape) => format!(" -> {shape}"),
             Answer::Fallible(outcome) => format!(" -> {outcome}"),
         };
-        let signature = format!("{}: func({}){answer}", self.name, params.join(", "));
-        let signature: String = signature.chars().take(SIGNATURE_CHARS_MAX).collect();
-        match &self.interface {
-            Some(interface) => format!("The function {signature} of {interface}"),
-            None => format!("The function {signature}"),
-        }
+        let of = self.interface.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
+        let text = format!("The function {}: func({}){answer}{of}", self.name, params.join(", "));
+        text.chars().take(DESCRIPTION_CHARS_MAX).collect()
     }
 }
 

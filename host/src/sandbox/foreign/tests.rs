@@ -143,7 +143,8 @@ fn of_component(wat: &str) -> Result<Option<Foreign>, String> {
     );
     let engine = engine::build(PoolSize { calls: 1, memory_bytes_max: 1 << 20 }).unwrap();
     let component = wat::parse_str(component).unwrap();
-    Foreign::of(&Component::new(&engine, component).unwrap(), &engine)
+    let component = Component::new(&engine, component).map_err(|error| format!("{error:#}"))?;
+    Foreign::of(&component, &engine)
 }
 
 /// Lifts a function of the core instance.
@@ -264,4 +265,24 @@ fn types_that_unfold_into_millions_are_refused() {
         (0..130).map(|n| format!("(func (export \"f{n}\") {})", lift("unit"))).collect();
     let foreign = of_component(&many).unwrap().unwrap();
     assert_eq!((foreign.tools().len(), foreign.left_out().len()), (128, 2));
+    let name = "n".repeat(2_000);
+    let long: String =
+        (0..300).map(|n| format!("(func (export \"{name}{n}\") {})", lift("unit"))).collect();
+    let foreign = of_component(&long).unwrap().unwrap();
+    let reasons = foreign.left_out();
+    assert_eq!((reasons.len(), reasons[50].as_str()), (51, "122 more functions"));
+    assert!(reasons.iter().all(|reason| reason.len() <= 400));
+    assert!(foreign.tools().iter().all(|tool| tool.description.len() <= 1_200));
+}
+
+#[test]
+fn streams_and_futures_are_not_compiled() {
+    for kind in ["stream", "future"] {
+        let make = format!(
+            "(type $it ({kind} u8)) (func (export \"make\") (result $it) {})",
+            lift("give")
+        );
+        let error = of_component(&make).map(|_| ()).unwrap_err();
+        assert!(error.contains("async"), "{error}");
+    }
 }
