@@ -50,6 +50,7 @@ pub(super) async fn launch(
         }
     }
     let agent = Arc::clone(call.caller.agent());
+    let body = kept_body(&call);
     let task = NewTask {
         id: TaskId::random(),
         tenant: agent.tenant,
@@ -66,7 +67,7 @@ pub(super) async fn launch(
                 call.channel.as_ref().and_then(|channel| channel.principal.as_deref()),
             )
             .to_json(),
-            body: kept_body(&call),
+            body,
         },
         deliver: call.channel.as_ref().is_some_and(|channel| channel.deliver),
     };
