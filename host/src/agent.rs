@@ -171,6 +171,7 @@ impl Runner {
             result: answer.result.clone(),
             is_error: answer.is_error,
             logs: answer.logs,
+            ran: answer.ran,
         };
         trace.push(begun, event);
         Message::Tool { call, result: answer.result, is_error: answer.is_error }

@@ -18,9 +18,11 @@ use crate::access::Caller;
 use crate::call::{IncomingCall, Payload};
 use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
-use crate::sandbox::{ChannelFacts, Cost, Mapped, PluginError, ReplyNow, Subject};
+use crate::sandbox::{ChannelFacts, Mapped, PluginError, ReplyNow, Subject};
 use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, User};
+use crate::trace::PluginRun;
+use crate::trace::redact::Redactor;
 pub use arrival::{Arrival, RequestParts, again};
 use params::{MAPPABLE, Sources};
 pub use prefer::Prefer;
@@ -253,18 +255,21 @@ async fn map(
         request: Some(Arc::clone(&arrival.incoming)),
         ..Subject::of(caller.tenant(), caller.agent().id, arrival.request_id)
     };
-    map_with(plugins, &name, subject, spec).await
+    map_with(plugins, &name, subject, spec, &arrival.user_tokens).await
 }
 
-/// Asks this mapper.
+/// Asks this mapper. What is kept of the call holds none of the user's tokens.
 async fn map_with(
     plugins: &Plugins,
     name: &PluginName,
     subject: Subject,
     spec: Option<String>,
+    tokens: &UserTokens,
 ) -> Result<MappingResult, IntakeError> {
     let binding = plugins.binding(subject.tenant, name).await?;
-    let called = binding.map_payload(subject, spec).await;
+    let channel = subject.channel.clone();
+    let mut called = binding.map_payload(subject, spec).await;
+    let ran = called.ran(&binding, channel.as_deref());
     let plugin_error = |error| IntakeError::Plugin(name.clone(), error);
     let (params, context, delivery_id) = match called.value.map_err(plugin_error)? {
         Mapped::Ignore => return Ok(MappingResult::Answered(Resolved::Ignore)),
@@ -277,12 +282,13 @@ async fn map_with(
         let refusal = crate::sandbox::Refusal::Malformed(what);
         return Err(plugin_error(PluginError::Refusal(refusal)));
     }
+    let mut redactor = Redactor::default();
+    tokens.secrets().for_each(|secret| redactor.add(secret));
     let trace = MappingTrace {
         plugin: name,
-        digest: binding.digest_text(),
-        cost: called.cost,
+        ran: redactor.run(ran),
         params: &params,
-        logs: &called.logs,
+        logs: called.logs.into_iter().map(|line| redactor.text(line)).collect(),
     };
     let trace = serde_json::to_string(&trace).ok();
     Ok(MappingResult::Mapped(Mapping { params, context, delivery_id, trace }))
@@ -292,12 +298,11 @@ async fn map_with(
 #[derive(Serialize)]
 struct MappingTrace<'a> {
     plugin: &'a PluginName,
-    digest: &'a str,
     #[serde(flatten)]
-    cost: Cost,
+    ran: PluginRun,
     #[serde(serialize_with = "as_object")]
     params: &'a [(String, String)],
-    logs: &'a [String],
+    logs: Vec<String>,
 }
 
 fn as_object<S: Serializer>(pairs: &&[(String, String)], to: S) -> Result<S::Ok, S::Error> {

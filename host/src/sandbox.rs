@@ -16,6 +16,7 @@ mod host_calls;
 mod journal;
 mod limits;
 mod measure;
+mod ran;
 mod refusal;
 mod roles;
 mod secrets;
@@ -142,6 +143,8 @@ pub struct Binding {
     name: PluginName,
     loaded: Arc<Loaded>,
     granted: Granted,
+    /// Of what the operator's file says.
+    settings_digest: String,
     account: Arc<Account>,
     /// Calls in flight of this binding.
     calls: Arc<Semaphore>,
@@ -372,6 +375,7 @@ impl Sandbox {
         secrets: &BTreeMap<SecretName, SecretVersions>,
         account: Arc<Account>,
     ) -> Arc<Binding> {
+        let settings_digest = grants.digest();
         let granted = Granted::resolve(loaded.asked, grants, secrets);
         let tenant_calls = {
             let mut tenants = self.tenant_calls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -383,6 +387,7 @@ impl Sandbox {
             loaded,
             calls: Arc::new(Semaphore::new(granted.limits().concurrency)),
             granted,
+            settings_digest,
             account,
             tenant_calls,
             shared: Arc::clone(&self.shared),

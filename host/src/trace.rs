@@ -58,12 +58,42 @@ pub enum Event {
         is_error: bool,
         /// Log lines of the plugin.
         logs: Vec<String>,
+        /// How the plugin ran. None where it was not called.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ran: Option<Box<PluginRun>>,
     },
     /// The end of a run that failed.
     Failure {
         /// One sentence: what happened and whose fault it was.
         reason: String,
     },
+}
+
+/// How a plugin ran in one call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PluginRun {
+    /// Which component it was: `sha256:…`.
+    pub digest: String,
+    /// A digest of the settings and grants that it had.
+    pub settings: String,
+    /// What it cost.
+    #[serde(flatten)]
+    pub cost: Cost,
+    /// What the host answered it that could not be had again: a `sandbox::Recording`, for a replay. Not for
+    /// callers, since what an integration's provider answered may be none of their business.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<serde_json::Value>,
+}
+
+/// What one call of a plugin cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// From its start to its end, waiting included, in microseconds.
+    pub micros: u64,
+    /// Of these computing, in the guest and in the host for it.
+    pub cpu_micros: u64,
+    /// Its linear memory at its largest, in bytes.
+    pub memory_bytes: u64,
 }
 
 /// A tool call as the model asked for it.

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use wardgate::sandbox::{Answered, Exchange, Recording};
+use wardgate::trace::{Event, PluginRun};
+
 use crate::support::model_server::{ModelServer, Reply};
+use crate::support::web::Web;
 use crate::support::{Gateway, PATIENCE, Setup};
 
 fn roles(thread: &[Value]) -> Vec<&str> {
@@ -49,6 +53,103 @@ async fn what_a_mapper_did_comes_first() {
     assert_eq!(mapped["plugin"], "dot-mapper");
     assert_eq!(mapped["params"], json!({"prompt": "hello", "user_id": "7"}));
     assert!(mapped["digest"].as_str().unwrap().starts_with("sha256:"), "{mapped}");
+}
+
+#[tokio::test]
+async fn a_mapping_and_a_tool_show_what_they_cost() {
+    let gateway = Gateway::start().await;
+    let mapping = r#"&params_mapping={"prompt":"text"}"#;
+    let body = json!({"text": "calculate {\"expression\":\"6*7\"}"});
+    let answer = gateway.webhook(mapping).json(&body).expect(200).await;
+    let thread = gateway.thread(&answer.task_id()).await;
+    let tool = thread.iter().find(|step| step["role"] == "tool").unwrap();
+    for ran in [&thread[0]["mapping"], &tool["metrics"]] {
+        let [all, computing, memory] =
+            ["micros", "cpu_micros", "memory_bytes"].map(|name| ran[name].as_u64().unwrap());
+        assert!(computing > 0 && computing <= all, "{ran}");
+        assert!((64 << 10..16 << 20).contains(&memory), "{ran}");
+    }
+    let metrics = &tool["metrics"];
+    assert!(metrics["micros"].as_u64() <= metrics["duration_us"].as_u64(), "{tool}");
+    assert!(tool["digest"].as_str().unwrap().starts_with("sha256:"), "{tool}");
+}
+
+/// How the plugin ran in the tool steps of a task, as they are stored.
+async fn runs(gateway: &Gateway, task: &str) -> Vec<PluginRun> {
+    let store = &gateway.handles.store;
+    let steps = store.steps(gateway.tenant, task.parse().unwrap()).await.unwrap();
+    let runs = steps.into_iter().filter_map(|step| match step.event {
+        Event::Tool { ran, .. } => ran.map(|ran| *ran),
+        _ => None,
+    });
+    runs.collect()
+}
+
+#[tokio::test]
+async fn what_a_plugin_was_answered_is_kept_for_a_replay_without_secrets_and_is_not_shown() {
+    const TOKEN: &str = "user-access-token-abc123";
+    let echo = axum::Router::new().fallback(async |uri: axum::http::Uri| format!("you: {uri}"));
+    let (gateway, web) = (Gateway::start().await, Web::serve(echo).await);
+    let grants = format!(
+        "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\n\
+         networks = [\"127.0.0.0/8\"]\n",
+        web.port
+    );
+    gateway.grant("http-fetch", &grants);
+    let url = format!("http://127.0.0.1:{}/{TOKEN}/kept", web.port);
+    let prompt = format!("http_fetch {}", json!({"url": url}));
+    let answer = gateway.ask(json!({"prompt": prompt, "user_tokens": {"m": TOKEN}})).await;
+    let ran = &runs(&gateway, &answer.task_id()).await[0];
+    assert!(ran.digest.starts_with("sha256:") && ran.settings.starts_with("sha256:"), "{ran:?}");
+    let recording: Recording = serde_json::from_value(ran.recording.clone().unwrap()).unwrap();
+    let exchange = recording.answers.iter().find_map(|answered| match answered {
+        Answered::Egress(exchange) => Some(exchange.clone()),
+        _ => None,
+    });
+    let Exchange { url, outcome, .. } = exchange.unwrap();
+    assert_eq!(url, format!("http://127.0.0.1:{}/[redacted]/kept", web.port));
+    let body = String::from_utf8(outcome.unwrap().body).unwrap();
+    assert_eq!(body, "you: /[redacted]/kept");
+    // The tool's own result, which has the body too, is what callers see.
+    let shown = json!(gateway.thread(&answer.task_id()).await).to_string();
+    assert!(shown.contains("you: /[redacted]/kept"), "{shown}");
+    for hidden in ["recording", "answers", &ran.settings] {
+        assert!(!shown.contains(hidden), "{hidden}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_mapping_keeps_what_it_was_answered_and_does_not_show_it() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_mapper("asks_time", "").await;
+    let id = agent.trigger().json(&json!({})).expect(200).await.task_id();
+    gateway.polled(&id).await;
+    let shown = json!(gateway.thread(&id).await).to_string();
+    assert!(shown.contains("\"mapping\":{") && !shown.contains("recording"), "{shown}");
+    let stored = gateway.handles.store.task(gateway.tenant, id.parse().unwrap()).await.unwrap();
+    let stored = stored.unwrap();
+    let mapping: Value = serde_json::from_str(&stored.mapping.unwrap()).unwrap();
+    let ran: PluginRun = serde_json::from_value(mapping).unwrap();
+    let recording: Recording = serde_json::from_value(ran.recording.unwrap()).unwrap();
+    let [.., Answered::WallClock { nanos }] = recording.answers[..] else {
+        panic!("{recording:?}")
+    };
+    assert_eq!(stored.input.prompt, Some(nanos.to_string()), "the answer that the plugin got");
+}
+
+#[tokio::test]
+async fn the_digest_of_the_settings_changes_with_the_grants() {
+    let gateway = Gateway::start().await;
+    let calculate = json!({"prompt": "calculate {\"expression\":\"6*7\"}"});
+    let settings = async || {
+        let task = gateway.ask(calculate.clone()).await.task_id();
+        runs(&gateway, &task).await[0].settings.clone()
+    };
+    let before = settings().await;
+    assert_eq!(settings().await, before);
+    gateway.grant("calculator", "[limits]\nmemory_mib = 32\n");
+    gateway.handles.plugins.forget();
+    assert_ne!(settings().await, before);
 }
 
 #[tokio::test]

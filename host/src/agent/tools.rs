@@ -9,7 +9,7 @@ use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Binding, PluginError, Subject, Tool};
 use crate::tasks::Task;
 use crate::tenants::Agent;
-use crate::trace::ToolCall;
+use crate::trace::{PluginRun, ToolCall};
 
 /// What a tool answered, as the model and the trace see it.
 pub(super) struct Answer {
@@ -17,6 +17,7 @@ pub(super) struct Answer {
     pub(super) result: String,
     pub(super) is_error: bool,
     pub(super) logs: Vec<String>,
+    pub(super) ran: Option<Box<PluginRun>>,
 }
 
 /// Why a tool is not called.
@@ -96,6 +97,7 @@ impl Tools {
             result,
             is_error: true,
             logs: Vec::new(),
+            ran: None,
         };
         let binding = match self.find(&call.name) {
             Ok(binding) => binding,
@@ -105,12 +107,14 @@ impl Tools {
             Err(Unavailable::Destructive(why)) => return refuse(plugin, why),
         };
         let subject = self.subject(task.tenant, task.agent);
-        let called = binding.call_tool(subject, call.name.clone(), call.arguments.clone()).await;
+        let mut called =
+            binding.call_tool(subject, call.name.clone(), call.arguments.clone()).await;
+        let ran = Some(Box::new(called.ran(binding, None)));
         let (result, is_error) = match called.value {
             Ok(json) => (json, false),
             Err(error) => (format!("{}: {error}", call.name), true),
         };
-        Answer { plugin, result, is_error, logs: called.logs }
+        Answer { plugin, result, is_error, logs: called.logs, ran }
     }
 
     /// Calls one directly. Arguments and answer are JSON text.

@@ -15,7 +15,7 @@ pub fn thread(task: &Task, steps: &[Step]) -> Value {
             "role": "system",
             "content": "the payload was mapped",
             "created_at": task.created_at.seconds(),
-            "mapping": parsed(mapping),
+            "mapping": shown(mapping),
         })
     });
     let messages = steps.iter().enumerate().map(|(place, step)| {
@@ -33,6 +33,16 @@ pub fn thread(task: &Task, steps: &[Step]) -> Value {
     mapping.chain(messages).collect()
 }
 
+/// What is shown of a mapping: all but what is kept for a replay.
+fn shown(mapping: &str) -> Value {
+    let mut mapping = parsed(mapping);
+    if let Some(fields) = mapping.as_object_mut() {
+        fields.shift_remove("recording");
+        fields.shift_remove("settings");
+    }
+    mapping
+}
+
 fn message(event: &Event) -> Value {
     match event {
         Event::Prompt { text } => json!({"role": "user", "content": text}),
@@ -46,7 +56,7 @@ fn message(event: &Event) -> Value {
                 .collect::<Vec<_>>(),
             "metrics": {"input_tokens": input_tokens, "output_tokens": output_tokens},
         }),
-        Event::Tool { call, plugin, result, is_error, logs } => json!({
+        Event::Tool { call, plugin, result, is_error, logs, ran } => json!({
             "role": "tool",
             "tool_call_id": call.id,
             "tool_name": call.name,
@@ -55,6 +65,8 @@ fn message(event: &Event) -> Value {
             "content": parsed(result),
             "is_error": is_error,
             "logs": logs,
+            "digest": ran.as_ref().map(|ran| &ran.digest),
+            "metrics": ran.as_ref().map_or_else(|| json!({}), |ran| json!(ran.cost)),
         }),
         Event::UserTokens { items } => json!({
             "role": "system",

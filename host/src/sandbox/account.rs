@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::refusal::{Fault, PluginError, Refusal};
 use crate::clock::{Clock, Timestamp};
+pub use crate::trace::Cost;
 
 /// The longest pause of a plugin that does not get better.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
@@ -22,17 +23,6 @@ pub struct QuarantineSettings {
     pub after: u64,
     /// For this long at first.
     pub pause: Duration,
-}
-
-/// What one call cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Cost {
-    /// From its start to its end, waiting included, in microseconds.
-    pub micros: u64,
-    /// Of these computing, in the guest and in the host for it.
-    pub cpu_micros: u64,
-    /// Its linear memory at its largest, in bytes.
-    pub memory_bytes: u64,
 }
 
 /// The account of one plugin of one tenant.

@@ -46,6 +46,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::limits::{Limits, LimitsFile};
+use super::ran::digest_of;
 use crate::ids::SecretName;
 use crate::secrets::SecretVersions;
 pub(super) use egress_rule::EgressRule;
@@ -69,6 +70,8 @@ pub struct Grants {
     clocks: Clocks,
     random: Random,
     limits: Limits,
+    /// Of the file as it is written. None: there is no file.
+    pub(super) digest: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -218,6 +221,7 @@ impl Grants {
             clocks: file.clocks,
             random: file.random,
             limits: file.limits.resolve(),
+            digest: Some(digest_of(toml)),
         })
     }
 

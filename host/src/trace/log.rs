@@ -67,7 +67,8 @@ impl Log {
         let Some(Moment::Called { at, call, plugin }) = last else { return };
         let micros = u64::try_from(now.micros() - at.micros()).unwrap_or_default();
         let result = format!("{}: it did not answer before the run ended", call.name);
-        let event = Event::Tool { call, plugin, result, is_error: true, logs: Vec::new() };
+        let logs = Vec::new();
+        let event = Event::Tool { call, plugin, result, is_error: true, logs, ran: None };
         self.push(Moment::Did(Step { at, micros, event }));
     }
 
@@ -132,6 +133,7 @@ mod tests {
             result: "1".into(),
             is_error: false,
             logs: Vec::new(),
+            ran: None,
         });
         let log = Log::default();
         log.begin();

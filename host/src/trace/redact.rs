@@ -1,6 +1,10 @@
 //! Takes known secrets out of steps by exact value, before anything is stored.
 
-use super::{Event, Step, ToolCall};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::{Event, PluginRun, Step, ToolCall};
 
 /// What stands in place of a secret.
 const REDACTED: &str = "[redacted]";
@@ -47,6 +51,42 @@ impl Redactor {
         })
     }
 
+    /// The value without any of the secrets, wherever in it they stand. Bytes stand in a recording as
+    /// base64, where a secret does not look like itself: what can be decoded is looked into.
+    #[must_use]
+    pub fn value(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => self.text_or_bytes(text).into(),
+            Value::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
+            Value::Object(fields) => {
+                let fields = fields.into_iter();
+                fields.map(|(name, value)| (self.text(name), self.value(value))).collect()
+            }
+            other => other,
+        }
+    }
+
+    fn text_or_bytes(&self, text: String) -> String {
+        let Ok(mut bytes) = STANDARD.decode(&text) else { return self.text(text) };
+        let mut found = false;
+        for secret in &self.secrets {
+            let places = memchr::memmem::find_iter(&bytes, secret.as_bytes());
+            let places: Vec<_> = places.collect();
+            found |= !places.is_empty();
+            // From the end, so that the places before stay where they are.
+            for place in places.into_iter().rev() {
+                bytes.splice(place..place + secret.len(), REDACTED.bytes());
+            }
+        }
+        self.text(if found { STANDARD.encode(bytes) } else { text })
+    }
+
+    /// What the trace keeps of a call, without any of the secrets.
+    #[must_use]
+    pub fn run(&self, run: PluginRun) -> PluginRun {
+        PluginRun { recording: run.recording.map(|recording| self.value(recording)), ..run }
+    }
+
     /// The step without any of the secrets.
     #[must_use]
     pub fn step(&self, step: Step) -> Step {
@@ -62,12 +102,13 @@ impl Redactor {
                 input_tokens,
                 output_tokens,
             },
-            Event::Tool { call, plugin, result, is_error, logs } => Event::Tool {
+            Event::Tool { call, plugin, result, is_error, logs, ran } => Event::Tool {
                 call: self.call(call),
                 plugin,
                 result: self.text(result),
                 is_error,
                 logs: logs.into_iter().map(|line| self.text(line)).collect(),
+                ran: ran.map(|ran| Box::new(self.run(*ran))),
             },
             Event::UserTokens { items } => Event::UserTokens { items },
             Event::Failure { reason } => Event::Failure { reason: self.text(reason) },
@@ -84,6 +125,8 @@ impl Redactor {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -93,5 +136,19 @@ mod tests {
         redactor.add("abc");
         let text = redactor.text(r#"{"a":"pa\"ss word","b":"abc"} pa"ss word"#.into());
         assert_eq!(text, r#"{"a":"[redacted]","b":"abc"} [redacted]"#);
+    }
+
+    #[test]
+    fn secrets_go_from_bytes_too_wherever_in_them_they_begin() {
+        let mut redactor = Redactor::default();
+        redactor.add("password");
+        for before in ["", "a", "ab", "password, "] {
+            let body = STANDARD.encode(format!("{before}password\u{e9}"));
+            let told = redactor.value(json!({"url": "/password", "answers": [{"body": body}]}));
+            assert_eq!(told["url"], "/[redacted]");
+            let body = STANDARD.decode(told["answers"][0]["body"].as_str().unwrap()).unwrap();
+            let before = before.replace("password", "[redacted]");
+            assert_eq!(String::from_utf8(body).unwrap(), format!("{before}[redacted]\u{e9}"));
+        }
     }
 }
