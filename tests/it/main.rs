@@ -40,6 +40,7 @@
 //! | `foreign_components` | components that were made for other hosts are tools as they are |
 //! | `foreign_egress` | and what they send by `wasi:http` is held to the same grants |
 //! | `egress` | a component reaches what it was granted, and nothing else |
+//! | `capabilities` | what a component is granted works, and nothing else does |
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `rest` | agents, runs and tasks under each of their names, and who may see them |
 //! | `streams` | what happens in a task is told live, and the same to whoever comes later |
@@ -55,6 +56,7 @@ mod admin_plugins;
 mod agent_runs;
 mod author_loop;
 mod bad_input;
+mod capabilities;
 mod channels;
 mod commands;
 mod contract;

@@ -264,6 +264,10 @@ fn every_guest_has_its_test() {
         include_str!("foreign_egress.rs"),
         include_str!("agent_runs.rs"),
         include_str!("channels.rs"),
+        include_str!("capabilities.rs"),
+        include_str!("capabilities/credentials.rs"),
+        include_str!("capabilities/folder.rs"),
+        include_str!("capabilities/values.rs"),
     ];
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/examples");
     for file in std::fs::read_dir(folder).unwrap() {

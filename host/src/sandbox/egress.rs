@@ -5,7 +5,7 @@
 //! vetted addresses and to no others. There is no proxy from the environment, no shared connection
 //! pool (a connection vetted for one tenant must not serve another), no cookie, and one deadline over
 //! all of it. A credential is attached on the first hop only, where the operator says it goes, and taken
-//! out of an answer that repeats it.
+//! out of whatever repeats it.
 
 mod credential;
 mod sending;
@@ -17,13 +17,14 @@ pub(crate) use vetting::is_public;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode};
 use url::Url;
 
 use super::bindings::v0_1::wardgate::plugin::egress::{Answer, Outgoing};
 use super::bindings::v0_1::wardgate::plugin::types::Failure;
 use super::grants::{EgressMode, EgressRule, Granted};
+use credential::Veil;
 pub(super) use sending::Sending;
 
 /// How many redirects are followed; each is a request of its own and needs its own grant.
@@ -75,11 +76,16 @@ pub(super) async fn send(
     let deadline = asked.map_or(bounds.deadline, |asked| asked.min(bounds.deadline));
     let left = deadline.saturating_duration_since(Instant::now());
     let mut counted = Vec::new();
-    let journey = Journey { granted, bounds, deadline, counted: &mut counted };
+    let attached = credential.and_then(|name| granted.credential(name));
+    let veil = attached.map(Veil::over).unwrap_or_default();
+    let journey = Journey { granted, bounds, deadline, veil: &veil, counted: &mut counted };
     let answer = match tokio::time::timeout(left, journey.follow(outgoing, credential)).await {
         Ok(answer) => answer,
         Err(_) => Err(failure("timeout", "the request did not end in the time it had")),
     };
+    let answer =
+        answer.map_err(|failure| Failure { message: veil.over_text(failure.message), ..failure });
+    let counted = counted.into_iter().map(|refused| veil.over_text(refused)).collect();
     Went { answer, counted }
 }
 
@@ -88,6 +94,7 @@ struct Journey<'a> {
     granted: &'a Granted,
     bounds: &'a Bounds,
     deadline: Instant,
+    veil: &'a Veil,
     counted: &'a mut Vec<String>,
 }
 
@@ -103,25 +110,22 @@ impl<'a> Journey<'a> {
         let mut headers = parse_headers(&outgoing.headers)?;
         let mut body = outgoing.body;
         let hint = &self.bounds.grants_hint;
-        let found = credential.map(|name| credential::find(self.granted, name, hint));
-        let attached = found.transpose()?;
-        let mut credential = credential.zip(attached);
+        let found =
+            credential.map(|name| credential::find(self.granted, name, hint)).transpose()?;
+        let mut credential = credential.zip(found);
         for _ in 0..=REDIRECTS_MAX {
             let rule = self.rule(&method, &url)?;
             // The URL as it is sent may hold a secret; the one that the plugin wrote does not.
             let mut sent_url = url.clone();
             if let Some(named) = credential.take() {
+                self.veil.undisguise(&mut headers);
                 credential::attach(named, rule, &mut sent_url, &mut headers, hint)?;
             }
             let addresses = vetting::resolve(&url, rule).await?;
             let hop = Hop { method: &method, url: &sent_url, headers, body: body.as_deref() };
             let response = hop.send(&addresses, self.deadline).await?;
             let Some(next) = redirect(&response, &url) else {
-                let mut answer = read(response, self.bounds.body_bytes_max).await?;
-                if let Some(credential) = attached {
-                    credential::take_out(&mut answer, credential);
-                }
-                return Ok(answer);
+                return read(response, self.bounds.body_bytes_max, self.veil).await;
             };
             // A redirect may lead anywhere, so it is vetted like a new request and takes nothing along:
             // a list of headers to drop always misses one.
@@ -140,7 +144,8 @@ impl<'a> Journey<'a> {
         if let Some(rule) = self.granted.egress_rule(method.as_str(), url) {
             return Ok(Some(rule));
         }
-        let refused = not_granted(method, url, &self.bounds.grants_hint);
+        let path = self.veil.over_text(url.path().to_owned());
+        let refused = not_granted(method, url, &path, &self.bounds.grants_hint);
         match self.granted.egress_mode() {
             EgressMode::Enforce => Err(refused),
             EgressMode::Count => {
@@ -239,30 +244,39 @@ fn redirect(response: &reqwest::Response, from: &Url) -> Option<String> {
     from.join(location).ok().map(String::from)
 }
 
-async fn read(mut response: reqwest::Response, bytes_max: usize) -> Result<Answer, Failure> {
+async fn read(
+    mut response: reqwest::Response,
+    bytes_max: usize,
+    veil: &Veil,
+) -> Result<Answer, Failure> {
     let status = response.status().as_u16();
+    if !veil.is_empty() && response.headers().contains_key(CONTENT_ENCODING) {
+        // What cannot be read cannot be looked through either.
+        let message = "the answer to a request with a credential is compressed, unasked for";
+        return Err(failure("upstream", message));
+    }
     let headers = response
         .headers()
         .iter()
         .map(|(name, value)| {
-            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            let value = veil.over_bytes(value.as_bytes(), usize::MAX);
+            (name.as_str().to_owned(), String::from_utf8_lossy(&value).into_owned())
         })
         .collect();
-    let (mut body, mut truncated) = (Vec::new(), false);
-    loop {
+    let read_max = bytes_max.saturating_add(veil.longest()).saturating_add(1);
+    let mut body = Vec::new();
+    while body.len() < read_max {
         let chunk = response.chunk().await.map_err(|error| describe(&error, "the host"))?;
         let Some(chunk) = chunk else { break };
-        let room = bytes_max.saturating_sub(body.len());
+        let room = read_max.saturating_sub(body.len());
         body.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
-        if chunk.len() > room {
-            truncated = true;
-            break;
-        }
     }
+    let truncated = body.len() > bytes_max;
+    let body = veil.over_bytes(&body, bytes_max);
     Ok(Answer { status, headers, body, truncated, extra: None })
 }
 
-fn not_granted(method: &Method, url: &Url, grants_hint: &str) -> Failure {
+fn not_granted(method: &Method, url: &Url, path: &str, grants_hint: &str) -> Failure {
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or_default();
     let message = format!(
@@ -270,7 +284,7 @@ fn not_granted(method: &Method, url: &Url, grants_hint: &str) -> Failure {
          rule (host = \"{host}\") in {grants_hint}",
         url.scheme(),
         // The path may be long and is the plugin's own.
-        url.path().chars().take(80).collect::<String>(),
+        path.chars().take(80).collect::<String>(),
     );
     failure("forbidden", &message)
 }

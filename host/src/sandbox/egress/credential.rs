@@ -5,7 +5,6 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::failure;
-use crate::sandbox::bindings::v0_1::wardgate::plugin::egress::Answer;
 use crate::sandbox::bindings::v0_1::wardgate::plugin::types::Failure;
 use crate::sandbox::grants::{Credential, CredentialPlace, EgressRule, Granted};
 use crate::secrets::SecretVersions;
@@ -72,31 +71,108 @@ pub(super) fn attach(
     Ok(())
 }
 
-/// Takes a credential out of an answer that repeats it: the plugin is never to see it.
-pub(super) fn take_out(answer: &mut Answer, credential: &Credential) {
-    const INSTEAD: &[u8] = b"[redacted]";
-    let versions = credential.value.iter().flat_map(SecretVersions::all);
-    for secret in versions.map(<[u8]>::trim_ascii).filter(|secret| secret.len() >= 6) {
-        let finder = memchr::memmem::Finder::new(secret);
-        let clean = |bytes: &[u8]| -> Option<Vec<u8>> {
-            finder.find(bytes)?;
-            let (mut cleaned, mut rest) = (Vec::with_capacity(bytes.len()), bytes);
-            while let Some(place) = finder.find(rest) {
-                let (before, from) = rest.split_at(place);
-                cleaned.extend_from_slice(before);
-                cleaned.extend_from_slice(INSTEAD);
-                rest = from.get(secret.len()..).unwrap_or_default();
-            }
-            cleaned.extend_from_slice(rest);
-            Some(cleaned)
-        };
-        if let Some(body) = clean(&answer.body) {
-            answer.body = body;
-        }
-        for (_, value) in &mut answer.headers {
-            if let Some(cleaned) = clean(value.as_bytes()) {
-                *value = String::from_utf8_lossy(&cleaned).into_owned();
-            }
+/// What a plugin sees in the place of a credential.
+const INSTEAD: &[u8] = b"[redacted]";
+
+/// Shorter secrets are not looked for: they would be found in everything.
+const LOOKED_FOR_BYTES_MIN: usize = 6;
+
+/// Headers with which a plugin could have an answer come back in a form, or in pieces, in which a
+/// credential is not recognised.
+const DISGUISING_HEADERS: [&str; 3] = ["accept-encoding", "range", "if-range"];
+
+/// Keeps a credential out of what a plugin gets to see: answers that repeat it, and refusals that name
+/// where a server wanted to redirect to. It is looked for in the forms that servers write things in. A
+/// server that is bent on telling a plugin a credential in a form of its own cannot be stopped, which is
+/// why a rule has to name the credentials that may go there.
+#[derive(Default)]
+pub(super) struct Veil {
+    forms: Vec<Zeroizing<Vec<u8>>>,
+}
+
+impl Veil {
+    pub(super) fn over(credential: &Credential) -> Self {
+        let versions = credential.value.iter().flat_map(SecretVersions::all);
+        let secrets = versions.map(<[u8]>::trim_ascii);
+        let secrets = secrets.filter(|secret| secret.len() >= LOOKED_FOR_BYTES_MIN);
+        let mut forms: Vec<_> = secrets.flat_map(written).collect();
+        forms.sort_unstable_by(|one, other| one.as_slice().cmp(other.as_slice()));
+        forms.dedup();
+        Self { forms }
+    }
+
+    /// Whether there is nothing to keep out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.forms.is_empty()
+    }
+
+    /// The length of the longest form, in bytes. So much has to be read beyond what is shown.
+    pub(super) fn longest(&self) -> usize {
+        self.forms.iter().map(|form| form.len()).max().unwrap_or_default()
+    }
+
+    /// Takes away the headers of a request that would disguise its answer.
+    pub(super) fn undisguise(&self, headers: &mut HeaderMap) {
+        for name in DISGUISING_HEADERS {
+            headers.remove(name);
         }
     }
+
+    /// What of the first bytes may be shown. `bytes` go on for [`Veil::longest`] beyond those where there
+    /// are more, so that a form that lies across the edge is found as well.
+    pub(super) fn over_bytes(&self, bytes: &[u8], shown_max: usize) -> Vec<u8> {
+        let places = self.forms.iter().flat_map(|form| {
+            let length = form.len();
+            memchr::memmem::find_iter(bytes, form.as_slice()).map(move |from| (from, from + length))
+        });
+        let mut places: Vec<_> = places.filter(|(from, _)| *from < shown_max).collect();
+        places.sort_unstable();
+        let (mut shown, mut done) = (Vec::with_capacity(bytes.len().min(shown_max)), 0);
+        for (from, to) in places {
+            if from >= done {
+                shown.extend_from_slice(bytes.get(done..from).unwrap_or_default());
+                shown.extend_from_slice(INSTEAD);
+            }
+            done = done.max(to);
+        }
+        shown.extend_from_slice(bytes.get(done..bytes.len().min(shown_max)).unwrap_or_default());
+        shown.truncate(shown_max);
+        shown
+    }
+
+    pub(super) fn over_text(&self, text: String) -> String {
+        if self.is_empty() {
+            return text;
+        }
+        String::from_utf8_lossy(&self.over_bytes(text.as_bytes(), usize::MAX)).into_owned()
+    }
+}
+
+/// A secret as it is, in a query, in a path and in JSON.
+fn written(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let percent = |upper: bool| {
+        let mut text = Zeroizing::new(Vec::with_capacity(secret.len() * 3));
+        for byte in secret {
+            match byte {
+                byte if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) => text.push(*byte),
+                byte if upper => text.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+                byte => text.extend_from_slice(format!("%{byte:02x}").as_bytes()),
+            }
+        }
+        text
+    };
+    let form: String = url::form_urlencoded::byte_serialize(secret).collect();
+    let mut forms = vec![
+        Zeroizing::new(secret.to_vec()),
+        Zeroizing::new(form.into_bytes()),
+        percent(true),
+        percent(false),
+    ];
+    if let Ok(text) = std::str::from_utf8(secret) {
+        let json = Zeroizing::new(serde_json::Value::from(text).to_string());
+        let json = Zeroizing::new(json.trim_matches('"').to_owned());
+        forms.push(Zeroizing::new(json.replace('/', "\\/").into_bytes()));
+        forms.push(Zeroizing::new(json.as_bytes().to_vec()));
+    }
+    forms
 }

@@ -1,0 +1,203 @@
+//! A credential goes along where the operator says, and the plugin never sees it. And how often and where
+//! a plugin sends at all.
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::{agent, told};
+use crate::support::web::Web;
+use crate::support::{Caller, Gateway};
+
+/// The log lines of the tool that was called, as the trace has them.
+async fn logs(agent: &Caller, arguments: Value) -> Vec<Value> {
+    let answer = agent.ask(json!({"prompt": format!("fetch {arguments}")})).await;
+    let thread = agent.thread(&answer.task_id()).await;
+    let step = thread.iter().find(|step| step["plugin"].is_string()).unwrap();
+    step["logs"].as_array().unwrap().clone()
+}
+
+/// What a server repeats, in each way in which one could.
+async fn repeats(uri: Uri, headers: HeaderMap) -> (StatusCode, HeaderMap, String) {
+    let mut back = HeaderMap::new();
+    let sent = headers.get("authorization").cloned();
+    sent.map(|sent| back.insert("x-seen", sent));
+    let status = if uri.path().starts_with("/moved") {
+        back.insert("location", format!("/closed{}", uri.path()).parse().unwrap());
+        StatusCode::FOUND
+    } else {
+        StatusCode::OK
+    };
+    // Written as JSON too, where some characters get a backslash.
+    let quoted = Value::from(format!("{headers:?}"));
+    (status, back, format!("{uri} {headers:?} {quoted}"))
+}
+
+/// Everywhere of the server, with a credential that goes where this says.
+fn everywhere(web: &Web, place: &str) -> String {
+    format!(
+        "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\nnetworks = [\"127.0.0.0/8\"]\n\
+         credentials = [\"api\"]\npath = \"/open/\"\n\
+         [[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\nnetworks = [\"127.0.0.0/8\"]\n\
+         credentials = [\"api\"]\npath = \"/moved/\"\n\
+         [credentials.api]\nsecret = \"example-api-key\"\n{place}\n",
+        web.port, web.port
+    )
+}
+
+#[tokio::test]
+async fn a_credential_goes_along_where_the_grant_says_and_the_plugin_never_sees_it() {
+    for (secret, place, url, sent) in [
+        (
+            "s3cret/with+more=",
+            "header = \"authorization\"\nprefix = \"Bearer \"",
+            "/open/x",
+            "Bearer s3cret/with+more=",
+        ),
+        (
+            "s3cret/with+more=",
+            "query = \"key\"",
+            "/open/x?a=1",
+            "/open/x?a=1&key=s3cret%2Fwith%2Bmore%3D",
+        ),
+        (
+            "123:ABC-def_ghi",
+            "path = \"CREDENTIAL\"",
+            "/open/botCREDENTIAL/x",
+            "/open/bot123:ABC-def_ghi/x",
+        ),
+        (
+            "123:ABC-def_ghi",
+            "path = \"CREDENTIAL\"",
+            "/moved/botCREDENTIAL/x",
+            "/moved/bot123:ABC-def_ghi/x",
+        ),
+    ] {
+        let gateway = Gateway::start().await;
+        gateway.keep_secret("example-api-key", secret, false).await;
+        let (seen_by, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let server = Router::new().fallback(get(async move |uri: Uri, headers: HeaderMap| {
+            seen_by.send(format!("{uri} {:?}", headers.get("authorization"))).unwrap();
+            repeats(uri, headers).await
+        }));
+        let web = Web::serve(server).await;
+        let agent = agent(&gateway, "hunts_secret", &everywhere(&web, place)).await;
+        let url = format!("http://127.0.0.1:{}{url}", web.port);
+        let found = told(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
+        let arrived = seen.recv().await.unwrap();
+        assert!(arrived.contains(sent), "the server gets it: {arrived}");
+        // In no form: as it is, as a query has it, as JSON has it.
+        let text = found.to_string();
+        for form in [secret, "s3cret", "with%2Bmore", "ABC-def_ghi"] {
+            assert!(!text.contains(form), "{form} in {text}");
+        }
+        // Nor is it in what is kept of the run.
+        let kept = gateway.home.database();
+        assert!(!kept.windows(secret.len()).any(|part| part == secret.as_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn a_credential_at_the_edge_of_an_answer_that_is_cut_is_taken_out_too() {
+    let gateway = Gateway::start().await;
+    gateway.keep_secret("example-api-key", "abcdefghijklmnop", false).await;
+    let server = Router::new().fallback(get(async |headers: HeaderMap| {
+        let key = headers["authorization"].to_str().unwrap().to_owned();
+        // Twice whole, and once over the edge of the 100 bytes that the plugin sees.
+        format!("{key}{key}{}{key}", "x".repeat(58))
+    }));
+    let web = Web::serve(server).await;
+    let grants = everywhere(&web, "header = \"authorization\"");
+    let limits = "[limits]\negress_bytes = 100\ntool_cpu_ms = 10000\n";
+    let agent = gateway.with_tool("hunts_secret", &format!("{grants}{limits}")).await;
+    let url = format!("http://127.0.0.1:{}/open/x", web.port);
+    let found = told(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
+    let text = found["echoes"][0]["text"].as_str().unwrap();
+    assert!(text.len() <= 100 && text.contains("xxxx"), "{text}");
+    assert!(!text.contains("abc"), "{text}");
+}
+
+#[tokio::test]
+async fn a_credential_goes_only_where_a_rule_names_it_and_along_no_redirect() {
+    let gateway = Gateway::start().await;
+    gateway.keep_secret("example-api-key", "s3cret-s3cret", false).await;
+    let (seen_by, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let server = Router::new().fallback(get(async move |uri: Uri, headers: HeaderMap| {
+        seen_by.send((uri.path().to_owned(), headers.contains_key("authorization"))).unwrap();
+        let to = if uri.path() == "/open/first" { "/open/second" } else { "/" };
+        let found = uri.path() == "/open/first";
+        (if found { StatusCode::FOUND } else { StatusCode::OK }, [("location", to)])
+    }));
+    let web = Web::serve(server).await;
+    let grants = everywhere(&web, "header = \"authorization\"");
+    let agent = agent(&gateway, "calls_egress", &grants).await;
+    let url = |path: &str| format!("http://127.0.0.1:{}{path}", web.port);
+    let call = json!({"url": url("/open/first"), "credential": "api"});
+    assert_eq!(told(&agent, "fetch", call).await["status"], 200);
+    assert_eq!(seen.recv().await.unwrap(), ("/open/first".to_owned(), true));
+    assert_eq!(seen.recv().await.unwrap(), ("/open/second".to_owned(), false));
+
+    let unnamed = grants.replace("credentials = [\"api\"]\n", "");
+    gateway.manage("PUT", "/plugins/calls-egress/grants").body(unnamed).expect(200).await;
+    let call = json!({"url": url("/open/first"), "credential": "api"});
+    let refused = told(&agent, "fetch", call).await;
+    assert_eq!(refused["code"], "forbidden");
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.contains("may not go to 127.0.0.1") && message.contains("[[egress]]"),
+        "{message}"
+    );
+    assert!(seen.try_recv().is_err(), "nothing is sent without the credential either");
+}
+
+#[tokio::test]
+async fn what_is_only_counted_is_sent_and_noted_but_to_no_private_address() {
+    let gateway = Gateway::start().await;
+    gateway.keep_secret("example-api-key", "s3cret-s3cret", false).await;
+    let web = Web::places().await;
+    let rule = everywhere(&web, "header = \"authorization\"");
+    let agent = agent(&gateway, "calls_egress", &format!("egress-mode = \"count\"\n{rule}")).await;
+    let url = |path: &str| format!("http://127.0.0.1:{}{path}", web.port);
+    // What a rule allows is not counted.
+    assert_eq!(logs(&agent, json!({"url": url("/open/hello")})).await, Vec::<Value>::new());
+    // What none allows is: it would have been sent, were it not for the address.
+    let call = json!({"url": url("/closed")});
+    let counted = logs(&agent, call.clone()).await;
+    assert_eq!(counted.len(), 1);
+    let line = counted[0].as_str().unwrap();
+    for part in ["Count egress", "GET", "/closed", "[[egress]]"] {
+        assert!(line.contains(part), "{line}");
+    }
+    let refused = told(&agent, "fetch", call).await;
+    assert!(refused["message"].as_str().unwrap().contains("not a public address"), "{refused}");
+    let with_credential = json!({"url": url("/closed"), "credential": "api"});
+    let refused = told(&agent, "fetch", with_credential).await;
+    assert!(refused["message"].as_str().unwrap().contains("may not go to"), "{refused}");
+    // A redirect out of what a rule allows is counted as well.
+    assert_eq!(logs(&agent, json!({"url": url("/open/far")})).await.len(), 1);
+    let plugins = &gateway.handles.plugins;
+    let binding = plugins.binding(gateway.tenant, &"calls-egress".parse().unwrap()).await.unwrap();
+    assert_eq!(binding.account().statement().egress_counted, 4);
+}
+
+#[tokio::test]
+async fn a_call_sends_as_many_requests_as_it_may_and_no_more() {
+    let gateway = Gateway::start().await;
+    let (arrived, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let server = Router::new().fallback(get(async move || arrived.send(()).unwrap()));
+    let web = Web::serve(server).await;
+    let grants = everywhere(&web, "header = \"authorization\"");
+    let grants = format!("{grants}[limits]\negress_requests = 5\ntool_cpu_ms = 10000\n");
+    let agent = gateway.with_tool("sends_many", &grants).await;
+    let url = format!("http://127.0.0.1:{}/open/x", web.port);
+    for calls in 1..3 {
+        let came = told(&agent, "send", json!({"url": url, "times": 1_000})).await;
+        assert_eq!(came, json!({"200": 5, "rate-limited": 995}), "call {calls}");
+    }
+    let mut count = 0;
+    while seen.try_recv().is_ok() {
+        count += 1;
+    }
+    assert_eq!(count, 10, "each call has its own five");
+}
