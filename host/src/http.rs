@@ -11,6 +11,7 @@
 //! | `admin` | `/admin/…` |
 //! | `openapi` | `/openapi.json` and `/docs` |
 //! | `health` | `GET /healthz` |
+//! | `metrics` | `GET /metrics` |
 
 mod admin;
 mod agent_webhook;
@@ -22,6 +23,7 @@ mod health;
 mod hooks;
 mod launch;
 mod layers;
+mod metrics;
 pub mod openapi;
 mod responses;
 mod rest;
@@ -136,6 +138,7 @@ fn routes() -> (Router<Arc<Handles>>, Router<Arc<Handles>>, OpenApi) {
         .split_for_parts();
     // Providers are no pages either, and an OPTIONS of theirs is for the channel's plugins.
     let (managers, managing) = admin::router()
+        .routes(routes!(metrics::read))
         .routes(routes!(
             hooks::receive,
             hooks::receive_query,

@@ -4,6 +4,7 @@
 //! `plugins/<digest>.wasm` of the data folder, what they are granted in
 //! `grants/<tenant>/<plugin>.toml`, where the operator reads and edits it.
 
+mod accounts;
 mod components;
 mod kept;
 mod metadata;

@@ -31,6 +31,8 @@
 //! | `plugins_installed` | integrations are components that an operator installs |
 //! | `plugin_misbehaves` | a bad component harms nobody else |
 //! | `integrations` | the shipped integrations hold to what their providers publish |
+//! | `quarantine` | a plugin that keeps failing is cut off, tried again, and comes back |
+//! | `metrics` | an operator can watch what each plugin does and costs |
 //! | `author_loop` | an author tests a plugin without a server, and sees each new build in a running one |
 //! | `channels` | a provider's webhook is verified, mapped, answered and its answer delivered |
 //! | `secrets` | a secret is used by whom it was granted to, and shown to nobody |
@@ -39,6 +41,7 @@
 //! | `plugin_supply` | a plugin comes from a file or a registry, signed where that is asked for, and goes back |
 //! | `foreign_components` | components that were made for other hosts are tools as they are |
 //! | `foreign_egress` | and what they send by `wasi:http` is held to the same grants |
+//! | `plugins_guide` | docs/PLUGINS.md does what it says, command by command |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `capabilities` | what a component is granted works, and nothing else does |
 //! | `agent_runs` | an agent with a model, tools and limits |
@@ -66,21 +69,24 @@ mod dot_paths;
 mod durability;
 mod egress;
 mod every_route_apart;
-mod frozen_interface;
 mod foreign_components;
 mod foreign_egress;
+mod frozen_interface;
 mod house_rules;
 mod idempotency;
 mod idempotency_model;
 mod integrations;
 mod load;
+mod metrics;
 mod no_secrets_in_logs;
 mod openapi;
 mod plugin_misbehaves;
 mod plugin_new;
 mod plugin_supply;
+mod plugins_guide;
 mod plugins_installed;
 mod precedence;
+mod quarantine;
 mod real_payloads;
 mod rest;
 mod secrets;

@@ -2,6 +2,10 @@
 //! what it did, nothing is left behind, and a neighbour's request at the same time is answered as ever.
 //! One test for each guest of `tests/guests`.
 
+mod neighbours;
+mod of_host_calls;
+mod raw;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -37,7 +41,9 @@ async fn mapper(guest: &str, limits: &str, status: u16, what: &str) {
         504 => "wall_ms = 10000\n",
         _ => "wall_ms = 10000\ncpu_ms = 5000\n",
     };
-    let agent = gateway.with_mapper(guest, &format!("[limits]\n{patient}{limits}")).await;
+    // One call at a time: a call whose place is not given back would be the last one.
+    let limits = format!("[limits]\nconcurrency = 1\n{patient}{limits}");
+    let agent = gateway.with_mapper(guest, &limits).await;
     // Not the first one: bundled plugins may still have to be compiled.
     neighbour(&gateway).await;
     let begun = Instant::now();
@@ -49,7 +55,15 @@ async fn mapper(guest: &str, limits: &str, status: u16, what: &str) {
     let answer = agent.trigger().json(&json!({})).expect(status).await;
     assert!(answer.json()["message"].as_str().unwrap().contains(what), "{}", answer.text);
     assert_eq!(gateway.tasks_stored().await, 2, "the neighbour's and nothing else");
-    neighbour(&gateway).await;
+    as_before(&gateway, &plugin).await;
+}
+
+/// Nothing of the calls of a plugin is left, and the gateway works.
+async fn as_before(gateway: &Gateway, plugin: &str) {
+    let plugins = &gateway.handles.plugins;
+    let binding = plugins.binding(gateway.tenant, &plugin.parse().unwrap()).await.unwrap();
+    assert_eq!(binding.account().statement().in_flight, 0);
+    neighbour(gateway).await;
 }
 
 const MULTI: &str = "the neighbour must not wait for a thread";
@@ -258,6 +272,9 @@ async fn a_plugin_with_all_its_calls_in_flight_is_busy() {
 fn every_guest_has_its_test() {
     let tests = [
         include_str!("plugin_misbehaves.rs"),
+        include_str!("plugin_misbehaves/neighbours.rs"),
+        include_str!("plugin_misbehaves/of_host_calls.rs"),
+        include_str!("plugin_misbehaves/raw.rs"),
         include_str!("plugins_installed.rs"),
         include_str!("egress.rs"),
         include_str!("foreign_components.rs"),
@@ -268,12 +285,15 @@ fn every_guest_has_its_test() {
         include_str!("capabilities/credentials.rs"),
         include_str!("capabilities/folder.rs"),
         include_str!("capabilities/values.rs"),
+        include_str!("quarantine.rs"),
+        include_str!("metrics.rs"),
     ];
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/examples");
-    for file in std::fs::read_dir(folder).unwrap() {
+    let guests = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("guests");
+    let files = ["examples", "raw"].map(|folder| std::fs::read_dir(guests.join(folder)).unwrap());
+    for file in files.into_iter().flatten() {
         let path = file.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
         let named = tests.iter().any(|text| text.contains(&format!("\"{name}\"")));
-        assert!(named, "write a test for tests/guests/examples/{name}.rs");
+        assert!(named, "write a test for {}", path.display());
     }
 }

@@ -9,6 +9,7 @@ mod registry;
 mod rollback;
 mod stage;
 mod standalone;
+mod state;
 mod test;
 mod versions;
 
@@ -45,6 +46,11 @@ docs/PLUGINS.md has all of it.")]
     /// checked, it is compiled and checked first; a gateway that serves from the folder uses it within
     /// five seconds.
     Install(Box<install::Install>),
+    /// Print a plugin as JSON: its roles, its calls and what they cost, and whether it is cut off because
+    /// it kept failing. Calls are those of the gateway that is asked: with --data there are none.
+    Show(state::One),
+    /// End the quarantine of a plugin: its next calls are let through.
+    Release(state::One),
     /// Forget a plugin of a tenant with all its versions. What it was granted stays in its file.
     Remove {
         /// Its name.
@@ -77,6 +83,8 @@ impl Plugin {
             Self::Test(test) => test.run(settings).await,
             Self::Try(one) => one.run(settings).await,
             Self::Install(install) => Box::pin(install.run(settings)).await,
+            Self::Show(one) => one.show(settings).await,
+            Self::Release(one) => one.release(settings).await,
             Self::Remove { name, tenant, target } => {
                 let api = target.open(settings).await?;
                 let tenant = tenant.resolve(&api).await?;

@@ -1,9 +1,11 @@
 //! `wardgate task`.
 
+use serde_json::Value;
+
 use super::api::{Api, ForTenant, Target, text};
 use super::print;
 use crate::settings::Settings;
-use crate::tasks::Status;
+use crate::tasks::{DeliveryStatus, Status};
 
 /// `wardgate task …`.
 #[derive(Debug, clap::Subcommand)]
@@ -25,6 +27,16 @@ pub(super) enum Task {
     Show(One),
     /// Stop a task. (Where another process runs it from a --data folder: within a third of a lease.)
     Stop(One),
+    /// List the newest deliveries of answers: task, status, tries, and what went wrong the last time.
+    Deliveries {
+        /// Those of this status alone: waiting (their tasks have not ended), due, delivered or dead (given up).
+        #[arg(long)]
+        status: Option<DeliveryStatus>,
+        #[command(flatten)]
+        tenant: ForTenant,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Deliver the answer of a task once more, though it was delivered or given up.
     Redeliver(One),
     /// Delete a task with everything that belongs to it.
@@ -75,6 +87,19 @@ impl Task {
             Self::Stop(one) => {
                 let (api, path) = one.path(settings).await?;
                 print(text(&api.post(&format!("{path}/stop")).await?, "status"))
+            }
+            Self::Deliveries { status, tenant, target } => {
+                let api = target.open(settings).await?;
+                let tenant = tenant.resolve(&api).await?;
+                let status = status.map(|status| format!("?status={status}")).unwrap_or_default();
+                let found = api.get(&format!("/admin/tenants/{tenant}/deliveries{status}")).await?;
+                let lines = found.as_array().into_iter().flatten().map(|delivery| {
+                    let [task, status, reason] =
+                        ["task", "status", "reason"].map(|field| text(delivery, field));
+                    let tries = delivery.get("attempts").unwrap_or(&Value::Null);
+                    format!("{task}\t{status}\t{tries}\t{reason}")
+                });
+                print(&lines.collect::<Vec<_>>().join("\n"))
             }
             Self::Redeliver(one) => {
                 let (api, path) = one.path(settings).await?;

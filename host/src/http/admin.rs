@@ -4,6 +4,7 @@
 mod agents;
 mod channels;
 mod keys;
+mod plugin_state;
 mod plugins;
 mod secrets;
 mod tasks;
@@ -38,7 +39,8 @@ pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
         .routes(routes!(agents::webhook, agents::revoke_webhook))
         .routes(routes!(agents::rotate_webhook))
         .routes(routes!(plugins::list))
-        .routes(routes!(plugins::install, plugins::remove))
+        .routes(routes!(plugins::install, plugins::remove, plugin_state::read))
+        .routes(routes!(plugin_state::release))
         .routes(routes!(plugins::grants, plugins::replace_grants))
         .routes(routes!(channels::list))
         .routes(routes!(channels::read, channels::replace, channels::remove))

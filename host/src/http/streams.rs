@@ -18,6 +18,11 @@ pub(super) struct Place {
 }
 
 impl Streams {
+    /// How many are open, of all tenants.
+    pub(super) fn open(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
     /// A place, where the tenant has fewer than `most` streams open.
     pub(super) fn enter(&self, tenant: TenantId, most: usize) -> Option<Place> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);

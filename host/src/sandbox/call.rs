@@ -19,7 +19,6 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub(super) use self::perform::limited_store;
 use self::perform::{Ask, Ended, Performance, Told, perform, refusal_of};
 use super::account::Cost;
-use super::engine::TICK;
 use super::host_calls::{Budget, CallState, Subject};
 use super::journal::Recording;
 use super::refusal::{Failure, PluginError, Refusal};
@@ -219,7 +218,7 @@ impl Binding {
             Err(refusal) => return self.settle(refused(refusal)),
         };
         let begun = Instant::now();
-        let budget = Budget { deadline: begun + wall, ticks: ticks(cpu), may_send };
+        let budget = Budget { deadline: begun + wall, cpu, may_send };
         let state = CallState::new(Arc::clone(self), subject, budget);
         // Boxed because it may have to move to the other runtime while it runs.
         let looks_into_much = state.document_bytes() > SHORT_DOCUMENT_BYTES_MAX;
@@ -251,7 +250,7 @@ impl Binding {
         let called = match self.permits(wall).await {
             Ok(_permits) => {
                 let begun = Instant::now();
-                let budget = Budget { deadline: begun + wall, ticks: ticks(cpu), may_send: true };
+                let budget = Budget { deadline: begun + wall, cpu, may_send: true };
                 let state = CallState::new(Arc::clone(self), subject, budget);
                 let work = Box::pin(perform(Arc::clone(self), state, ask));
                 self.finish_in(&self.shared.tools, work, begun, cpu, wall).await
@@ -315,11 +314,11 @@ impl Binding {
                 message: failure.message,
                 retry_after_ms: failure.retry_after_ms,
             })),
-            Ended::Ran(Err(error)) => Err(PluginError::Refusal(if state.limiter.refused() {
-                Refusal::OutOfMemory { granted_bytes: limits.memory_bytes }
-            } else {
-                refusal_of(&error, limits.output_bytes, cpu)
-            })),
+            Ended::Ran(Err(error)) => {
+                let refused = state.limiter.refused();
+                let told = || refusal_of(&error, limits.output_bytes, cpu);
+                Err(PluginError::Refusal(refused.unwrap_or_else(told)))
+            }
             Ended::Elapsed => Err(Refusal::Deadline { granted_ms: millis(wall) }.into()),
         };
         let cost = Cost {
@@ -353,10 +352,6 @@ fn no_role<T>(role: &'static str) -> Called<T> {
 fn refused<T>(refusal: Refusal) -> Called<T> {
     let cost = Cost::default();
     Called { value: Err(refusal.into()), logs: Vec::new(), cost, recording: None }
-}
-
-fn ticks(cpu: Duration) -> u64 {
-    u64::try_from(cpu.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn millis(time: Duration) -> u64 {

@@ -10,7 +10,7 @@ use wasmtime::{
     Strategy, WasmBacktraceDetails, WasmFeatures,
 };
 
-/// How often the epoch moves. A deadline is met within one and a half of these.
+/// How often the epoch moves: so often a guest that computes is looked at, and lets others go on.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// Memory of a slot that stays mapped between calls, for linear memory and tables. With the kernel's

@@ -23,7 +23,7 @@ use crate::ids::{AgentId, ChannelId, Name, RequestId, SecretName, TenantId};
 use crate::secrets::SecretVersions;
 
 /// Most resources that a guest may hold through WASI.
-const RESOURCES_MAX: usize = 256;
+pub(super) const RESOURCES_MAX: usize = 256;
 
 /// Bytes of documents that the host walks or copies for one call. A look-up walks the document at about
 /// a gigabyte a second; this is two dozen looks into the largest payload, and a quarter of a second.
@@ -93,8 +93,8 @@ pub(super) struct CallState {
     pub(super) binding: Arc<Binding>,
     pub(super) limiter: Limiter,
     pub(super) deadline: Instant,
-    /// Epoch ticks that it may still compute.
-    pub(super) ticks_left: u64,
+    /// Computing time that it may use.
+    pub(super) cpu_max: Duration,
     /// Computing time that it has used, host calls included.
     pub(super) cpu: Duration,
     pub(super) sending: Sending,
@@ -117,7 +117,7 @@ impl CallState {
         Self {
             limiter: Limiter::new(limits.memory_bytes),
             deadline: budget.deadline,
-            ticks_left: budget.ticks,
+            cpu_max: budget.cpu,
             cpu: Duration::ZERO,
             sending: Sending::new(budget.may_send, limits.egress_requests),
             values_operations: 0,
@@ -202,6 +202,10 @@ impl CallState {
             line.truncate(line.floor_char_boundary(limit));
             line.push('…');
         }
+        // One call is one line, wherever it is printed: a plugin cannot forge a line of somebody else.
+        if line.chars().any(char::is_control) {
+            line = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        }
         self.log_bytes_left = self.log_bytes_left.saturating_sub(line.len());
         self.logs.push(line);
     }
@@ -223,7 +227,7 @@ impl CallState {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
     pub(super) deadline: Instant,
-    pub(super) ticks: u64,
+    pub(super) cpu: Duration,
     pub(super) may_send: bool,
 }
 

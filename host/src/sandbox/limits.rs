@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use wasmtime::ResourceLimiter;
 
+use super::refusal::Refusal;
+
 /// Largest table of a plugin, in elements. Python guests have the largest seen, 7,689.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 
@@ -102,12 +104,12 @@ impl LimitsFile {
 pub(super) struct Limiter {
     memory_bytes_max: usize,
     memory_bytes: usize,
-    refused: bool,
+    refused: Option<Refusal>,
 }
 
 impl Limiter {
     pub(super) fn new(memory_bytes_max: usize) -> Self {
-        Self { memory_bytes_max, memory_bytes: 0, refused: false }
+        Self { memory_bytes_max, memory_bytes: 0, refused: None }
     }
 
     /// Linear memory of the call at its largest, in bytes: memories do not shrink.
@@ -115,9 +117,13 @@ impl Limiter {
         self.memory_bytes
     }
 
-    /// Whether a growth was refused during this call.
-    pub(super) fn refused(&self) -> bool {
-        self.refused
+    /// The growth that was refused during this call, where one was.
+    pub(super) fn refused(&self) -> Option<Refusal> {
+        self.refused.clone()
+    }
+
+    fn out_of_memory(&self) -> Option<Refusal> {
+        Some(Refusal::OutOfMemory { granted_bytes: self.memory_bytes_max })
     }
 }
 
@@ -134,13 +140,13 @@ impl ResourceLimiter for Limiter {
         if allowed {
             self.memory_bytes = total;
         } else {
-            self.refused = true;
+            self.refused = self.out_of_memory();
         }
         Ok(allowed)
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.refused = true;
+        self.refused = self.out_of_memory();
         Ok(())
     }
 
@@ -151,7 +157,10 @@ impl ResourceLimiter for Limiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let allowed = desired <= TABLE_ELEMENTS_MAX && maximum.is_none_or(|max| desired <= max);
-        self.refused |= !allowed;
+        if !allowed {
+            let granted = TABLE_ELEMENTS_MAX;
+            self.refused = Some(Refusal::TooMany { what: "table elements", granted });
+        }
         Ok(allowed)
     }
 }

@@ -37,7 +37,7 @@ impl Binding {
         let mapper = mapper.ok_or(Refusal::NoSuchRole { role: "payload-mapper" })?;
         let begun = Instant::now();
         let deadline = begun + Duration::from_secs(1);
-        let budget = Budget { deadline, ticks: 100, may_send: true };
+        let budget = Budget { deadline, cpu: Duration::from_secs(1), may_send: true };
         let state = CallState::new(Arc::clone(self), subject, budget);
         let mut store: Store<CallState> = limited_store(self, state);
         let made = Instant::now();

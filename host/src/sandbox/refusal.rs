@@ -57,6 +57,13 @@ pub enum Refusal {
         /// What it was granted, in bytes.
         granted_bytes: usize,
     },
+    /// It wanted more of something than anybody is granted.
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// As many there may be.
+        granted: usize,
+    },
     /// What it handed over is not what the interface says.
     Malformed(String),
     /// It does not have the role that is asked of it.
@@ -79,9 +86,9 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every word that [`Refusal::code`] gives.
-    pub const CODES: [&'static str; 10] = [
-        "trapped", "out-of-memory", "out-of-cpu-time", "deadline", "output-too-large", "malformed",
-        "no-such-role", "quarantined", "busy", "host",
+    pub const CODES: [&'static str; 11] = [
+        "trapped", "out-of-memory", "out-of-cpu-time", "deadline", "output-too-large", "too-many",
+        "malformed", "no-such-role", "quarantined", "busy", "host",
     ];
 
     /// A word for metrics and traces.
@@ -93,6 +100,7 @@ impl Refusal {
             Self::OutOfCpuTime { .. } => "out-of-cpu-time",
             Self::Deadline { .. } => "deadline",
             Self::OutputTooLarge { .. } => "output-too-large",
+            Self::TooMany { .. } => "too-many",
             Self::Malformed(_) => "malformed",
             Self::NoSuchRole { .. } => "no-such-role",
             Self::Quarantined { .. } => "quarantined",
@@ -110,6 +118,7 @@ impl Refusal {
             | Self::OutOfCpuTime { .. }
             | Self::Deadline { .. }
             | Self::OutputTooLarge { .. }
+            | Self::TooMany { .. }
             | Self::Malformed(_)
             | Self::NoSuchRole { .. }
             | Self::Quarantined { .. } => Fault::Guest,
@@ -137,6 +146,9 @@ impl fmt::Display for Refusal {
             }
             Self::OutputTooLarge { granted_bytes } => {
                 write!(f, "it handed over more than the {granted_bytes} bytes it is granted")
+            }
+            Self::TooMany { what, granted } => {
+                write!(f, "it holds more than the {granted} {what} it is granted")
             }
             Self::Malformed(what) => write!(f, "it broke the interface: {what}"),
             Self::NoSuchRole { role } => write!(f, "it does not export {role}"),

@@ -127,6 +127,7 @@ impl secrets::Host for CallState {
         key: Resource<GrantedSecret>,
         presented: Vec<u8>,
     ) -> wasmtime::Result<bool> {
+        self.charge(presented.len())?;
         let versions = self.table().get(&key)?.0.clone();
         Ok(self.verdict("matches", || {
             versions.all().fold(false, |holds, value| {

@@ -7,7 +7,10 @@ use crate::mapper::Mapped;
 use crate::settings::{Setting, Texts};
 use crate::verifier::Principal;
 use crate::{Failure, HttpReply};
-use alloc::vec::Vec;
+/// For [`export_integration!`](crate::export_integration), which a plugin with the standard library uses
+/// without naming `alloc`.
+#[doc(hidden)]
+pub use alloc::vec::Vec;
 
 /// What an integration implements. [`export_integration!`](crate::export_integration) makes a plugin
 /// of it.
@@ -64,7 +67,7 @@ macro_rules! export_integration {
             fn config_schema() -> $crate::Json {
                 $crate::settings::schema(<$plugin as $crate::integration::Integration>::SETTINGS)
             }
-            fn check_config(config: $crate::Json) -> ::alloc::vec::Vec<$crate::about::Diagnostic> {
+            fn check_config(config: $crate::Json) -> $crate::integration::Vec<$crate::about::Diagnostic> {
                 $crate::integration::check_config::<$plugin>(&config)
             }
         }

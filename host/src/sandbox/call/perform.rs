@@ -1,17 +1,19 @@
 //! One call on its way through the guest: instantiated, run, measured, and cut off when its time is up.
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::super::Binding;
 use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::foreign::TooLarge;
-use super::super::host_calls::CallState;
+use super::super::host_calls::{CallState, RESOURCES_MAX};
 use super::super::refusal::Refusal;
 
 /// The resource tables and component handles of one instance.
@@ -87,6 +89,27 @@ async fn within<T>(deadline: std::time::Instant, work: impl Future<Output = T>) 
     tokio::time::timeout_at(deadline.into(), work).await.ok()
 }
 
+/// The computing time of the work that this thread polls at the moment.
+#[derive(Clone, Copy)]
+struct Spending {
+    /// In earlier polls.
+    before: Duration,
+    /// The thread's time when this poll began.
+    since: Duration,
+}
+
+impl Spending {
+    fn spent(self) -> Duration {
+        self.before.saturating_add(thread_time().saturating_sub(self.since))
+    }
+}
+
+thread_local! {
+    /// For the epoch's callback, which runs within a poll and cannot be told otherwise.
+    static SPENDING: Cell<Spending> =
+        const { Cell::new(Spending { before: Duration::ZERO, since: Duration::ZERO }) };
+}
+
 /// Adds up the computing time of the thread while the work is polled.
 struct Measured<'a, F> {
     work: Pin<&'a mut F>,
@@ -97,9 +120,10 @@ impl<F: Future> Future for Measured<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let begun = thread_time();
+        let spending = Spending { before: *self.cpu, since: thread_time() };
+        SPENDING.set(spending);
         let polled = self.work.as_mut().poll(context);
-        *self.cpu += thread_time().saturating_sub(begun);
+        *self.cpu = spending.spent();
         polled
     }
 }
@@ -118,15 +142,12 @@ pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> St
     store.set_hostcall_fuel(binding.granted.limits().output_bytes);
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|mut store| {
-        let state = store.data_mut();
-        match state.ticks_left.checked_sub(1) {
-            Some(left) => {
-                state.ticks_left = left;
-                Ok(UpdateDeadline::Yield(1))
-            }
-            None => Ok(UpdateDeadline::Interrupt),
+    store.epoch_deadline_callback(|store| {
+        // Not the ticks are counted: a busy machine uses them up for others, and a host call takes many.
+        if SPENDING.get().spent() >= store.data().cpu_max {
+            return Ok(UpdateDeadline::Interrupt);
         }
+        Ok(UpdateDeadline::Yield(1))
     });
     store
 }
@@ -188,7 +209,11 @@ pub(super) fn refusal_of(error: &wasmtime::Error, output_bytes: usize, cpu: Dura
     if error.downcast_ref::<TooLarge>().is_some() {
         return Refusal::OutputTooLarge { granted_bytes: output_bytes };
     }
-    let text = format!("{error:#}");
+    if let Some(ResourceTableError::Full) = error.downcast_ref() {
+        return Refusal::TooMany { what: "handles", granted: RESOURCES_MAX };
+    }
+    // The root alone: what is around it are addresses within the plugin.
+    let text = error.root_cause().to_string();
     // wasmtime gives this error no public type; a test holds its text.
     if text.contains("fuel allocated for hostcalls has been exhausted") {
         return Refusal::OutputTooLarge { granted_bytes: output_bytes };

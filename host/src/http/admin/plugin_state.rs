@@ -1,0 +1,146 @@
+//! How a plugin of a tenant is doing: its calls, what they cost, and whether it is cut off.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::error::{ApiError, ErrorBody};
+use super::super::extract::{Named, json};
+use super::super::responses::ReadErrors;
+use super::super::{Handle, Handles};
+use super::ByAdmin;
+use crate::access::AdminCaller;
+use crate::ids::PluginName;
+use crate::plugins::PluginUnavailable;
+use crate::sandbox::{Binding, Statement};
+
+/// A plugin of a tenant, and how it is doing in this gateway.
+#[derive(Serialize, ToSchema)]
+struct PluginState {
+    name: PluginName,
+    /// SHA-256 of the component.
+    digest: String,
+    /// What it can be used as.
+    roles: Vec<&'static str>,
+    /// Its calls since the gateway began.
+    calls: Calls,
+    /// What they cost, together.
+    cost: Costs,
+    /// Outgoing requests that no rule allows, sent because the grants only count them.
+    egress_counted: u64,
+    /// Why it is cut off. Null: it is not.
+    quarantine: Option<Quarantined>,
+}
+
+/// Calls by how they ended.
+#[derive(Serialize, ToSchema)]
+struct Calls {
+    /// Under way.
+    in_flight: u64,
+    /// Those that gave a value.
+    answered: u64,
+    /// Those in which the plugin said no.
+    failed: u64,
+    /// Those that the gateway ended or did not begin, by reason.
+    refused: BTreeMap<&'static str, u64>,
+}
+
+/// What calls cost.
+#[derive(Serialize, ToSchema)]
+struct Costs {
+    /// Their time, waiting included, in microseconds.
+    micros: u64,
+    /// Their computing time, in microseconds.
+    cpu_micros: u64,
+    /// The largest memory of one, in bytes.
+    memory_bytes_peak: u64,
+}
+
+/// A plugin that is cut off because it kept failing.
+#[derive(Serialize, ToSchema)]
+struct Quarantined {
+    /// What its last failure was.
+    reason: String,
+    /// When one call is let through to try it.
+    #[schema(format = DateTime)]
+    until: String,
+}
+
+impl PluginState {
+    fn of(binding: &Binding) -> Self {
+        let told: Statement = binding.account().statement();
+        Self {
+            name: binding.name().clone(),
+            digest: binding.digest_text().to_owned(),
+            roles: binding.role_names(),
+            calls: Calls {
+                in_flight: told.in_flight,
+                answered: told.answered,
+                failed: told.failed,
+                refused: told.refused.into_iter().filter(|(_, count)| *count > 0).collect(),
+            },
+            cost: Costs {
+                micros: told.micros,
+                cpu_micros: told.cpu_micros,
+                memory_bytes_peak: told.memory_bytes_peak,
+            },
+            egress_counted: told.egress_counted,
+            quarantine: told.quarantine.map(|quarantine| Quarantined {
+                reason: quarantine.reason,
+                until: quarantine.until.iso(),
+            }),
+        }
+    }
+}
+
+/// A plugin of a tenant, its own or one that ships with the gateway: its roles, its calls and what they cost
+/// since the gateway began, and whether it is cut off.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins/{name}",
+    operation_id = "admin_read_plugin", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, body = PluginState), ReadErrors,
+              (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
+    security(("admin_key" = [])))]
+pub(super) async fn read(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let binding = binding(&handles, admin, &named).await?;
+    Ok(json(StatusCode::OK, &PluginState::of(&binding)))
+}
+
+/// Ends the quarantine of a plugin: its next calls are let through. One that is not cut off stays as it is.
+#[utoipa::path(post, path = "/admin/tenants/{tenant}/plugins/{name}/release",
+    operation_id = "admin_release_plugin", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, body = PluginState), ReadErrors,
+              (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
+    security(("admin_key" = [])))]
+pub(super) async fn release(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let binding = binding(&handles, admin, &named).await?;
+    binding.account().release();
+    Ok(json(StatusCode::OK, &PluginState::of(&binding)))
+}
+
+async fn binding(
+    handles: &Handles,
+    admin: AdminCaller,
+    named: &Named,
+) -> Result<std::sync::Arc<Binding>, ApiError> {
+    let name: PluginName = named.id("name", "Plugin")?;
+    handles.plugins.binding(admin.tenant(), &name).await.map_err(|error| match error {
+        PluginUnavailable::Unknown(_) => ApiError::not_found("Plugin"),
+        error => error.into(),
+    })
+}

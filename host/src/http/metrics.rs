@@ -1,0 +1,171 @@
+//! `GET /metrics`: what plugins did and cost, for a Prometheus server.
+//!
+//! Nothing is counted here. The accounts that the sandbox keeps are read when somebody asks, so that
+//! calls pay nothing for being watched.
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Handle;
+use super::error::{ApiError, ErrorBody};
+use super::extract::header_key_or_bearer;
+use super::responses::ReadErrors;
+use crate::ids::{PluginName, TenantId};
+use crate::sandbox::Statement;
+
+/// Most plugins that are told of one by one: each is up to eighteen series, and a Prometheus server keeps
+/// every series in memory.
+const PLUGINS_MAX: usize = 1_000;
+
+/// What the answer is declared as: OpenMetrics, which Prometheus reads.
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// Calls of plugins by outcome, what they cost, and which plugins are cut off; all since the gateway began.
+/// A bearer token (`authorization: Bearer …`) will do in place of `x-api-key`.
+#[utoipa::path(get, path = "/metrics",
+    operation_id = "read_metrics", tag = "gateway",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"), ReadErrors,
+              (status = 500, body = ErrorBody, description = "They cannot be written")),
+    security(("operator_key" = [])))]
+pub(super) async fn read(State(handles): Handle, headers: HeaderMap) -> Result<Response, ApiError> {
+    let key = header_key_or_bearer(&headers)?;
+    handles.access.operator(key.as_deref()).await?;
+    let (plugins, left_out) = handles.plugins.statements(PLUGINS_MAX);
+    let figures = Figures { plugins, left_out, streams: handles.streams.open() };
+    let mut registry = Registry::with_prefix("wardgate");
+    registry.register_collector(Box::new(figures));
+    let mut text = String::new();
+    if prometheus_client::encoding::text::encode(&mut text, &registry).is_err() {
+        return Err(ApiError::host("the gateway failed to write its metrics"));
+    }
+    Ok((StatusCode::OK, [(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+}
+
+/// What is told at one moment.
+#[derive(Debug)]
+struct Figures {
+    plugins: Vec<(TenantId, PluginName, Statement)>,
+    left_out: usize,
+    streams: usize,
+}
+
+/// A figure of a plugin.
+struct OfPlugin {
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
+    kind: MetricType,
+    value: fn(&Statement) -> f64,
+}
+
+const OF_PLUGINS: [OfPlugin; 6] = [
+    OfPlugin {
+        name: "plugin_cpu",
+        help: "Time that calls of a plugin computed",
+        unit: Some(Unit::Seconds),
+        kind: MetricType::Counter,
+        value: |told| told.cpu_micros as f64 / 1e6,
+    },
+    OfPlugin {
+        name: "plugin_wall",
+        help: "Time that calls of a plugin took, waiting included",
+        unit: Some(Unit::Seconds),
+        kind: MetricType::Counter,
+        value: |told| told.micros as f64 / 1e6,
+    },
+    OfPlugin {
+        name: "plugin_memory_peak",
+        help: "The largest memory of a call of a plugin",
+        unit: Some(Unit::Bytes),
+        kind: MetricType::Gauge,
+        value: |told| told.memory_bytes_peak as f64,
+    },
+    OfPlugin {
+        name: "plugin_calls_in_flight",
+        help: "Calls of a plugin under way",
+        unit: None,
+        kind: MetricType::Gauge,
+        value: |told| told.in_flight as f64,
+    },
+    OfPlugin {
+        name: "plugin_egress_counted",
+        help: "Outgoing requests that no rule allows, sent because the grants only count them",
+        unit: None,
+        kind: MetricType::Counter,
+        value: |told| told.egress_counted as f64,
+    },
+    OfPlugin {
+        name: "plugin_quarantined",
+        help: "Whether a plugin is cut off because it kept failing",
+        unit: None,
+        kind: MetricType::Gauge,
+        value: |told| f64::from(u8::from(told.quarantine.is_some())),
+    },
+];
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let build = ("build", "What runs", None, MetricType::Gauge);
+        let mut builds = encoder.encode_descriptor(build.0, build.1, build.2, build.3)?;
+        builds.encode_family(&version)?.encode_gauge(&1_u32)?;
+        for (name, help, value) in [
+            ("event_streams_open", "Callers who follow a task", self.streams),
+            ("plugins_told_of", "Plugins that have series of their own", self.plugins.len()),
+            ("plugins_left_out", "Plugins that have none, being too many", self.left_out),
+        ] {
+            let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            gauge.encode_gauge(&value)?;
+        }
+        self.encode_calls(&mut encoder)?;
+        for figure in &OF_PLUGINS {
+            let OfPlugin { name, help, unit, kind, value } = figure;
+            let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), *kind)?;
+            for (tenant, plugin, told) in &self.plugins {
+                let labels = [("tenant", tenant.to_string()), ("plugin", plugin.to_string())];
+                number(family.encode_family(&labels)?, *kind, value(told))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Figures {
+    fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "Calls of a plugin that have ended, or were refused";
+        let mut calls =
+            encoder.encode_descriptor("plugin_calls", help, None, MetricType::Counter)?;
+        for (tenant, plugin, told) in &self.plugins {
+            let ended = [("answered", told.answered), ("failed", told.failed)];
+            // What never happened to a plugin is no series of its own.
+            let refused = told.refused.iter().copied().filter(|(_, count)| *count > 0);
+            for (outcome, count) in ended.into_iter().chain(refused) {
+                let labels = [
+                    ("tenant", tenant.to_string()),
+                    ("plugin", plugin.to_string()),
+                    ("outcome", outcome.to_owned()),
+                ];
+                calls.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn number(
+    mut encoder: MetricEncoder<'_>,
+    kind: MetricType,
+    value: f64,
+) -> Result<(), std::fmt::Error> {
+    match kind {
+        MetricType::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        _ => encoder.encode_gauge(&value),
+    }
+}

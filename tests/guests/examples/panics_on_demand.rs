@@ -1,0 +1,8 @@
+//! A mapper that crashes where the payload says so at `/crash`.
+
+use guests::{prompt, request};
+
+guests::mapper!(|_| {
+    assert!(request::scalar("/crash").as_deref() != Some("true"), "as it was told to");
+    prompt("well")
+});

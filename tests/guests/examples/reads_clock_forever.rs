@@ -1,0 +1,12 @@
+//! A mapper that reads the clock a hundred thousand times: what the host answers is written down for
+//! replays, and that has to have an end.
+
+use std::hint::black_box;
+use std::time::SystemTime;
+
+guests::mapper!(|_| {
+    for _ in 0..100_000 {
+        black_box(SystemTime::now());
+    }
+    guests::prompt("read")
+});

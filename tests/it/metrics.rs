@@ -1,0 +1,77 @@
+//! A Prometheus server learns what each plugin of each tenant did and cost; nobody but an operator does.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use wardgate::tenants::KeyHolder;
+
+use crate::support::{Gateway, Setup};
+
+/// The series of a plugin of the first tenant, by the rest of their name.
+async fn series(gateway: &Gateway, plugin: &str) -> BTreeMap<String, f64> {
+    let text = gateway.get("/metrics").key(&gateway.operator()).expect(200).await.text;
+    let labels = format!("{{tenant=\"{}\",plugin=\"{plugin}\"", gateway.tenant);
+    let lines = text.lines().filter_map(|line| {
+        let (name, rest) = line.split_once(&labels)?;
+        let (more, value) = rest.split_once("} ")?;
+        Some((format!("{name}{more}"), value.parse().unwrap()))
+    });
+    lines.collect()
+}
+
+#[tokio::test]
+async fn calls_time_and_memory_of_a_plugin_are_told() {
+    let gateway = Gateway::start().await;
+    assert_eq!(series(&gateway, "calculator").await, BTreeMap::new(), "nobody has called it");
+    for expression in ["6*7", "1+1", "not a sum"] {
+        gateway
+            .ask(json!({"prompt": format!("calculate {{\"expression\":\"{expression}\"}}")}))
+            .await;
+    }
+    let told = series(&gateway, "calculator").await;
+    // Each run asks the plugin for its tools first.
+    assert_eq!(told["wardgate_plugin_calls_total,outcome=\"answered\""], 5.0);
+    assert_eq!(told["wardgate_plugin_calls_total,outcome=\"failed\""], 1.0);
+    assert!(!told.keys().any(|name| name.contains("trapped")), "{told:?}");
+    let (computed, took) =
+        (told["wardgate_plugin_cpu_seconds_total"], told["wardgate_plugin_wall_seconds_total"]);
+    assert!(0.0 < computed && computed <= took && took < 60.0, "{told:?}");
+    let memory = told["wardgate_plugin_memory_peak_bytes"];
+    assert!((65_536.0..16_777_216.0).contains(&memory), "{told:?}");
+    for zero in ["calls_in_flight", "egress_counted_total", "quarantined"] {
+        assert_eq!(told[&format!("wardgate_plugin_{zero}")], 0.0, "{zero}");
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_cut_off_shows_as_such() {
+    let change =
+        |settings: &mut wardgate::settings::Settings| settings.sandbox.quarantine_after = 2;
+    let gateway = Setup::new().settings(change).start().await;
+    let agent = gateway.with_mapper("panics", "").await;
+    for status in [502, 502, 503] {
+        agent.trigger().json(&json!({})).expect(status).await;
+    }
+    let told = series(&gateway, "panics").await;
+    assert_eq!(told["wardgate_plugin_quarantined"], 1.0);
+    assert_eq!(told["wardgate_plugin_calls_total,outcome=\"trapped\""], 2.0);
+    assert_eq!(told["wardgate_plugin_calls_total,outcome=\"quarantined\""], 1.0);
+}
+
+#[tokio::test]
+async fn they_are_for_operators_and_in_the_form_that_prometheus_reads() {
+    let gateway = Gateway::start().await;
+    gateway.get("/metrics").expect(401).await;
+    for holder in [KeyHolder::Admin(gateway.tenant), KeyHolder::Tenant(gateway.tenant)] {
+        gateway.get("/metrics").key(&gateway.new_key(holder).await).expect(403).await;
+    }
+    // Prometheus sends its credentials as a bearer token.
+    let bearer = format!("Bearer {}", gateway.operator());
+    let answer = gateway.get("/metrics").header("authorization", &bearer).expect(200).await;
+    let declared = answer.header("content-type").unwrap();
+    assert_eq!(declared, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(answer.text.ends_with("# EOF\n"), "{}", answer.text);
+    let version = format!("wardgate_build{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"));
+    assert!(answer.text.contains(&version), "{}", answer.text);
+    assert!(answer.text.contains("wardgate_plugins_left_out 0\n"), "{}", answer.text);
+}

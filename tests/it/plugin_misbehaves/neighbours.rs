@@ -1,0 +1,104 @@
+//! However many calls a plugin or a tenant has in flight, those of others are answered. Counted, not timed:
+//! the calls of the one are still under way when those of the other are over.
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::support::{Caller, Gateway, Setup, agent, until};
+
+/// A gateway that has room for eight calls of plugins.
+async fn small() -> Gateway {
+    Setup::new().settings(|settings| settings.sandbox.calls_max = 8).start().await
+}
+
+/// Sleeps longer than any test waits.
+const SLEEPS: &str = "[limits]\nwall_ms = 600000\n";
+
+async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
+    let plugins = &gateway.handles.plugins;
+    let binding = plugins.binding(gateway.tenant, &plugin.parse().unwrap()).await.unwrap();
+    binding.account().statement().in_flight
+}
+
+/// So many calls of this agent, until the set is dropped.
+fn flood(calls: &mut JoinSet<()>, agent: &Caller, number: usize) {
+    for _ in 0..number {
+        let agent = agent.clone();
+        calls.spawn(async move {
+            let request = agent.webhook("").json(&json!({"prompt": "spin {}"})).request;
+            drop(request.send().await);
+        });
+    }
+}
+
+/// Another tenant's agent, with the tools that ship with the gateway.
+async fn other_tenant(gateway: &Gateway) -> Caller {
+    let tenant = gateway.new_tenant("other").await;
+    let mut definition = agent("theirs");
+    definition.tools = vec!["calculator".parse().unwrap()];
+    gateway.new_agent(tenant, definition).await
+}
+
+async fn calculates(agent: &Caller) {
+    let call = agent.webhook(r#"&params_mapping={"prompt":"a.b"}"#);
+    let body = json!({"a": {"b": "calculate {\"expression\":\"6*7\"}"}});
+    let answer = call.json(&body).expect(200).await;
+    assert_eq!(answer.report()["tools"][0]["result"]["value"], 42);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_plugins_of_a_tenant_leave_room_for_another_tenants() {
+    let gateway = small().await;
+    let other = other_tenant(&gateway).await;
+    calculates(&other).await;
+    let sleeping = gateway.with_mapper("sleeps", SLEEPS).await;
+    let spinning =
+        gateway.with_mapper("spin_forever", "[limits]\ncpu_ms = 600000\nwall_ms = 600000\n");
+    let spinning = spinning.await;
+    let mut calls = JoinSet::new();
+    flood(&mut calls, &sleeping, 12);
+    flood(&mut calls, &spinning, 12);
+    let both =
+        async || (in_flight(&gateway, "sleeps").await, in_flight(&gateway, "spin-forever").await);
+    until("calls of both plugins", async || (both().await == (12, 12)).then_some(())).await;
+    for _ in 0..10 {
+        calculates(&other).await;
+    }
+    assert_eq!(both().await, (12, 12), "they were under way all the time");
+    // Callers that go away leave nothing behind.
+    drop(calls);
+    until("the end of calls without callers", async || (both().await == (0, 0)).then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_calls_of_a_plugin_leave_room_for_the_tenants_other_plugins() {
+    let gateway = small().await;
+    let sleeping = gateway.with_mapper("sleeps", &format!("{SLEEPS}concurrency = 2\n")).await;
+    let mut calls = JoinSet::new();
+    flood(&mut calls, &sleeping, 20);
+    until("all the calls", async || (in_flight(&gateway, "sleeps").await == 20).then_some(()))
+        .await;
+    for _ in 0..10 {
+        calculates(&gateway).await;
+    }
+    assert_eq!(in_flight(&gateway, "sleeps").await, 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tools_that_compute_leave_time_for_another_tenants() {
+    let gateway = small().await;
+    let other = other_tenant(&gateway).await;
+    calculates(&other).await;
+    let limits = "[limits]\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
+    let spinning = gateway.with_tool("spin_in_tool", limits).await;
+    let mut calls = JoinSet::new();
+    // A call in flight of the tenant's four would be needed for each list of tools.
+    flood(&mut calls, &spinning, 3);
+    let three = async || in_flight(&gateway, "spin-in-tool").await == 3;
+    until("three spinning tools", async || three().await.then_some(())).await;
+    for _ in 0..5 {
+        calculates(&other).await;
+    }
+    assert!(three().await, "they were under way all the time");
+}
