@@ -67,7 +67,9 @@ macro_rules! export_integration {
             fn config_schema() -> $crate::Json {
                 $crate::settings::schema(<$plugin as $crate::integration::Integration>::SETTINGS)
             }
-            fn check_config(config: $crate::Json) -> $crate::integration::Vec<$crate::about::Diagnostic> {
+            fn check_config(
+                config: $crate::Json,
+            ) -> $crate::integration::Vec<$crate::about::Diagnostic> {
                 $crate::integration::check_config::<$plugin>(&config)
             }
         }

@@ -87,7 +87,8 @@ impl about::Guest for Provider {
 
     fn check_config(config: Json) -> Vec<about::Diagnostic> {
         let config: serde_json::Value = serde_json::from_str(&config).unwrap_or_default();
-        let unknown = config.as_object().into_iter().flatten().find(|(name, _)| *name != "deliver-url");
+        let unknown =
+            config.as_object().into_iter().flatten().find(|(name, _)| *name != "deliver-url");
         let unknown = unknown.map(|(name, _)| {
             about::Diagnostic::new(format!("/{name}"), "there is no such setting")
         });
