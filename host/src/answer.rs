@@ -56,7 +56,7 @@ pub async fn shape(
     let Some(path) = wanted.getter.as_ref().filter(|_| task.status == Status::Completed) else {
         return Ok(whole);
     };
-    let name = agent.definition.getter.clone().unwrap_or_else(|| PluginName::constant(DOT_GETTER));
+    let name = getter_of(agent);
     let binding = plugins.binding(agent.tenant, &name).await?;
     let subject = Subject {
         // What was just written is JSON.
@@ -70,6 +70,12 @@ pub async fn shape(
         }
         Err(error) => Err(AnswerError::Plugin(name, error)),
     }
+}
+
+/// The plugin that answers `getter` for this agent.
+#[must_use]
+pub fn getter_of(agent: &Agent) -> PluginName {
+    agent.definition.getter.clone().unwrap_or_else(|| PluginName::constant(DOT_GETTER))
 }
 
 /// What a plugin is called about where it is called about a task: the task as its caller would see it.

@@ -5,6 +5,7 @@ mod api;
 mod channel;
 mod key;
 mod plugin;
+mod replay;
 mod secret;
 mod serve;
 mod task;
@@ -72,6 +73,14 @@ enum Command {
     /// List tasks, show, stop and delete them.
     #[command(subcommand)]
     Task(task::Task),
+    /// Play again what plugins did for a task, offline, and show what differs: the mapping, each call of a
+    /// tool, and the getter, told what the host answered them then. Exits with 1 where something differs.
+    #[command(after_help = "\
+Nothing is sent, nothing of the task changes, and secrets are not needed: what was found out with them \
+then is kept. Without --plugin the versions that are installed now are played, with the settings of now; \
+with it, a component that you are writing, on what really happened:
+  wardgate replay 01a20ad1-2d82-7d96-8c49-130babbf7e73 --plugin target/wasm32-wasip2/release/slack.wasm --data ./data")]
+    Replay(replay::Replay),
     /// Print the OpenAPI document of every route.
     Openapi,
     /// Print every setting with its default, unit and reason.
@@ -107,6 +116,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<()> {
         Command::Secret(secret) => secret.run(&settings).await,
         Command::Plugin(plugin) => plugin.run(&settings).await,
         Command::Task(task) => task.run(&settings).await,
+        Command::Replay(replay) => Box::pin(replay.run(&settings)).await,
         Command::Openapi => print(&crate::http::openapi::text(&crate::http::document())),
         Command::Settings => print(DEFAULTS),
     }

@@ -7,5 +7,6 @@ mod compare;
 mod run;
 
 pub use case::{Case, CaseError, Expected};
-pub use compare::{Difference, differences};
+pub use compare::{Difference, changes, differences};
 pub use run::{Ran, Stage, StageError, outcome_of_tool, outcome_of_value};
+pub(crate) use run::{mapped, placeholder};

@@ -72,6 +72,7 @@ impl DataFolder {
             cache: self.path.join("cache"),
             slow_threads: limits.slow_threads,
             compilations: limits.compilations_max,
+            loaded_max: limits.loaded_max,
             quarantine: QuarantineSettings {
                 after: limits.quarantine_after,
                 pause: Duration::from_secs(limits.quarantine_seconds),
@@ -205,8 +206,8 @@ impl Gateway {
             tracing::info!(tasks = taken_back, "tasks that an earlier process left will run again");
         }
         let handles = folder.handles(&settings, public_url)?;
-        // Compiled before the first request needs them, and not waited for.
-        tokio::spawn(handles.plugins.clone().load_bundled());
+        // Loaded before the first request needs them, and not waited for.
+        tokio::spawn(handles.plugins.clone().preload());
         tokio::spawn(handles.plugins.clone().sweep());
         let runner = Runner {
             store: store.clone(),

@@ -23,7 +23,7 @@ use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, User};
 use crate::trace::PluginRun;
 use crate::trace::redact::Redactor;
-pub use arrival::{Arrival, RequestParts, again};
+pub use arrival::{AroundTheRun, Arrival, RequestParts, again, around_the_run};
 use params::{MAPPABLE, Sources};
 pub use prefer::Prefer;
 
@@ -288,6 +288,8 @@ async fn map_with(
         plugin: name,
         ran: redactor.run(ran),
         params: &params,
+        context: context.is_some(),
+        delivery_id: delivery_id.as_deref(),
         logs: called.logs.into_iter().map(|line| redactor.text(line)).collect(),
     };
     let trace = serde_json::to_string(&trace).ok();
@@ -302,6 +304,9 @@ struct MappingTrace<'a> {
     ran: PluginRun,
     #[serde(serialize_with = "as_object")]
     params: &'a [(String, String)],
+    /// Whether the mapper gave the agent something in the place of the payload.
+    context: bool,
+    delivery_id: Option<&'a str>,
     logs: Vec<String>,
 }
 

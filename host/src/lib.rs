@@ -15,6 +15,7 @@ pub mod answer;
 pub mod fixture;
 pub mod intake;
 pub mod plugins;
+pub mod replay;
 pub mod vault;
 
 pub mod sandbox;

@@ -6,31 +6,33 @@
 
 mod accounts;
 mod components;
+mod fitness;
 mod kept;
 mod metadata;
+mod readiness;
 mod signatures;
 mod versions;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use moka::sync::Cache;
 
 use crate::clock::{Clock, Timestamp};
 use crate::disk::write_whole;
-use crate::ids::{PluginName, SecretName, TenantId};
+use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
 use crate::sandbox::{Account, BUNDLED, Binding, Grants, GrantsError, LoadError, Loaded, Sandbox};
 use crate::settings::PluginSettings;
 use crate::store::{Store, StoreError};
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Opened, Vault, VaultError};
 use components::Components;
 pub use kept::KeptValues;
 pub use metadata::{Metadata, version};
 use signatures::Signers;
 pub use signatures::{SIGNATURE_BYTES_MAX, SignatureError, key_id};
-pub use versions::{Offered, RollBackError};
+pub use versions::{Installed, Offered, RollBackError};
 
 /// How long a binding is used without looking whether another version or other grants are there.
 const BELIEVED_FOR: Duration = Duration::from_secs(5);
@@ -53,6 +55,9 @@ pub enum PluginUnavailable {
     /// The operator's file is no good.
     #[error("plugin {0}: {1}")]
     Grants(PluginName, GrantsError),
+    /// The plugin does not accept a setting of its grants.
+    #[error("plugin {0} does not accept the settings that it is granted: {1}")]
+    Settings(PluginName, String),
     /// The component is larger than any.
     #[error("plugin {0}: its component is larger than 64 MiB")]
     TooLarge(PluginName),
@@ -79,7 +84,7 @@ impl PluginUnavailable {
     pub fn is_the_callers(&self) -> bool {
         match self {
             Self::NotLoadable(_, error) => !matches!(error, LoadError::Host(_)),
-            Self::Grants(..) | Self::TooLarge(_) | Self::Signature(..) => true,
+            Self::Grants(..) | Self::Settings(..) | Self::TooLarge(_) | Self::Signature(..) => true,
             Self::Unknown(_)
             | Self::File(..)
             | Self::Tampered(_)
@@ -103,9 +108,14 @@ pub fn bundled() -> impl Iterator<Item = PluginName> {
 /// The component of a plugin that ships with the gateway.
 #[must_use]
 pub fn bundled_component(name: &PluginName) -> Option<&'static [u8]> {
-    let found = BUNDLED.iter().find(|(bundled, _)| *bundled == name.as_str());
-    found.map(|(_, component)| *component)
+    BUNDLED_DIGESTS.get(name.as_str()).map(|(_, component)| *component)
 }
+
+/// The bundled components with their digests, by name: worked out once, since whoever binds one asks.
+static BUNDLED_DIGESTS: LazyLock<HashMap<&str, (PluginDigest, &[u8])>> = LazyLock::new(|| {
+    let all = BUNDLED.iter();
+    all.map(|(name, component)| (*name, (PluginDigest::of(component), *component))).collect()
+});
 
 type Key = (TenantId, PluginName);
 
@@ -114,7 +124,17 @@ type Key = (TenantId, PluginName);
 struct Bound {
     grants: String,
     secrets: Vec<(SecretName, Timestamp)>,
-    binding: Arc<Binding>,
+    digest: PluginDigest,
+    account: Arc<Account>,
+    /// Whoever calls it holds it; one that nobody has called for a while is made again.
+    binding: Weak<Binding>,
+}
+
+impl Bound {
+    /// Whether what is bound now would be the same.
+    fn is_of(&self, digest: PluginDigest, grants: &str, opened: &Opened) -> bool {
+        self.digest == digest && self.grants == grants && self.secrets == opened.stamp
+    }
 }
 
 /// The plugins of all tenants.
@@ -126,6 +146,7 @@ pub struct Plugins {
     components: Components,
     signers: Arc<Signers>,
     versions_max: u32,
+    preload_max: u32,
     folder: PathBuf,
     clock: Clock,
     /// The hot path's answer, looked up again every few seconds.
@@ -160,6 +181,7 @@ impl Plugins {
             components,
             signers,
             versions_max,
+            preload_max: settings.preload_max,
             folder,
             clock,
             ready,
@@ -171,15 +193,6 @@ impl Plugins {
     /// at once.
     pub fn forget(&self) {
         self.ready.invalidate_all();
-    }
-
-    /// Compiles the bundled plugins, or takes them from the code cache.
-    pub async fn load_bundled(self) {
-        for (name, component) in BUNDLED {
-            if let Err(error) = self.sandbox.load(Arc::from(*component)).await {
-                tracing::error!(plugin = name, %error, "a bundled plugin cannot be loaded");
-            }
-        }
     }
 
     /// The plugin of this name, ready to be called.
@@ -215,24 +228,32 @@ impl Plugins {
             error => PluginUnavailable::Secret(name.clone(), error),
         })?;
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let digest = loaded.digest();
         let before = bound.get(&(tenant, name.clone()));
-        if let Some(before) = before
-            && before.grants == grants_text
-            && before.secrets == opened.stamp
-            && before.binding.digest() == loaded.digest()
-        {
-            return Ok(Arc::clone(&before.binding));
+        let account = before.map(|before| Arc::clone(&before.account)).unwrap_or_default();
+        if let Some(before) = before {
+            if !before.is_of(digest, &grants_text, &opened) {
+                // Another version or other grants deserve another chance; what was counted stays.
+                account.release();
+            } else if let Some(binding) = before.binding.upgrade() {
+                return Ok(binding);
+            }
         }
-        // Another version or other grants deserve another chance; what was counted stays.
-        let account = before.map_or_else(
-            || Arc::new(Account::default()),
-            |before| Arc::clone(before.binding.account()),
+        let binding = self.sandbox.bind(
+            tenant,
+            name.clone(),
+            loaded,
+            grants,
+            &opened.secrets,
+            Arc::clone(&account),
         );
-        account.release();
-        let secrets = &opened.secrets;
-        let binding = self.sandbox.bind(tenant, name.clone(), loaded, grants, secrets, account);
-        let now =
-            Bound { grants: grants_text, secrets: opened.stamp, binding: Arc::clone(&binding) };
+        let now = Bound {
+            grants: grants_text,
+            secrets: opened.stamp,
+            digest,
+            account,
+            binding: Arc::downgrade(&binding),
+        };
         bound.insert((tenant, name.clone()), now);
         Ok(binding)
     }
@@ -246,8 +267,12 @@ impl Plugins {
         if let Some(installed) = self.store.plugin(tenant, name).await? {
             return self.load_version(&installed).await;
         }
-        let bundled = BUNDLED.iter().find(|(bundled, _)| *bundled == name.as_str());
-        let (_, component) = bundled.ok_or_else(|| PluginUnavailable::Unknown(name.clone()))?;
+        let bundled = BUNDLED_DIGESTS.get(name.as_str());
+        let (digest, component) =
+            bundled.ok_or_else(|| PluginUnavailable::Unknown(name.clone()))?;
+        if let Some(loaded) = self.sandbox.kept(*digest).await {
+            return Ok(loaded);
+        }
         let loaded = self.sandbox.load(Arc::from(*component)).await;
         loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))
     }
@@ -265,21 +290,24 @@ impl Plugins {
             || self.store.plugin(tenant, name).await?.is_some())
     }
 
-    /// Says what a plugin of a tenant may do.
+    /// Says what a plugin of a tenant may do. What is to be known of it: see [`Self::fitness`].
     ///
     /// # Errors
     /// [`PluginUnavailable`]; what was granted before stays then.
-    pub fn put_grants(
+    pub async fn put_grants(
         &self,
         tenant: TenantId,
         name: &PluginName,
         text: &str,
-    ) -> Result<(), PluginUnavailable> {
-        Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
+    ) -> Result<Vec<String>, PluginUnavailable> {
+        let grants =
+            Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
+        let loaded = self.loaded(tenant, name).await?;
+        let notes = self.fitness(tenant, name, &loaded, &grants).await?;
         write_whole(&self.grants_path(tenant, name), text.as_bytes())
             .map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))?;
         self.ready.invalidate(&(tenant, name.clone()));
-        Ok(())
+        Ok(notes)
     }
 
     /// What the operator's file says; nothing where there is none, and nothing is granted then.

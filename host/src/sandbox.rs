@@ -15,7 +15,9 @@ mod grants;
 mod host_calls;
 mod journal;
 mod limits;
+mod loader;
 mod measure;
+mod needs;
 mod ran;
 mod refusal;
 mod roles;
@@ -23,11 +25,11 @@ mod secrets;
 mod values;
 mod wasi;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{InstancePre, Linker};
 
@@ -42,6 +44,7 @@ pub use journal::{
 };
 pub use limits::Limits;
 pub use measure::Phases;
+pub use needs::{Grant, Need};
 pub use refusal::{Failure, Fault, PluginError, Refusal};
 pub use values::{
     LISTED_KEYS_MAX, MemoryValues, Pending, SharedValues, Values, ValuesError, ValuesOwner,
@@ -56,6 +59,7 @@ use cache::CodeCache;
 use foreign::Foreign;
 use grants::Granted;
 use host_calls::CallState;
+use loader::Loader;
 use roles::Roles;
 
 include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
@@ -71,6 +75,8 @@ pub struct SandboxSettings {
     pub slow_threads: usize,
     /// Components compiled at once.
     pub compilations: usize,
+    /// Components held loaded.
+    pub loaded_max: u64,
     /// When a plugin that keeps failing is cut off.
     pub quarantine: QuarantineSettings,
 }
@@ -253,17 +259,11 @@ impl Drop for SlowLane {
     }
 }
 
-/// A component that is loaded, or is being loaded by the first who asked for it.
-type Loading = Arc<OnceCell<Arc<Loaded>>>;
-
 /// The sandbox of one gateway. Cloning gives another handle.
 #[derive(Clone)]
 pub struct Sandbox {
     shared: Arc<Shared>,
-    linker: Arc<Linker<CallState>>,
-    cache: Arc<CodeCache>,
-    compilations: Arc<Semaphore>,
-    components: Arc<Mutex<HashMap<PluginDigest, Loading>>>,
+    loader: Arc<Loader>,
     tenant_calls: Arc<Mutex<HashMap<TenantId, Arc<Semaphore>>>>,
     tenant_calls_max: usize,
 }
@@ -288,7 +288,9 @@ impl Sandbox {
         let engine = engine::build(settings.pool).map_err(|error| host(&error))?;
         let mut linker = Linker::new(&engine);
         link(&mut linker).map_err(|error| host(&error))?;
-        let cache = CodeCache::open(&settings.cache, key, &engine).map_err(|error| host(&error))?;
+        let code = CodeCache::open(&settings.cache, key, &engine).map_err(|error| host(&error))?;
+        let (compilations, loaded_max) = (settings.compilations, settings.loaded_max);
+        let loader = Loader::new(engine.clone(), linker, code, compilations, loaded_max);
         let lane = |name| SlowLane::start(name, settings.slow_threads);
         let overtime = lane("plugin-overtime").map_err(|error| host(&error))?;
         let tools = lane("plugin-tools").map_err(|error| host(&error))?;
@@ -303,10 +305,7 @@ impl Sandbox {
                 values: surroundings.values,
                 quarantine: settings.quarantine,
             }),
-            linker: Arc::new(linker),
-            cache: Arc::new(cache),
-            compilations: Arc::new(Semaphore::new(settings.compilations.max(1))),
-            components: Arc::default(),
+            loader: Arc::new(loader),
             tenant_calls: Arc::default(),
             // Half of the pool at most, so that no tenant can take all of it.
             tenant_calls_max: (calls / 2).max(1),
@@ -320,47 +319,31 @@ impl Sandbox {
     /// # Errors
     /// [`LoadError`], naming what the component lacks or asks in vain.
     pub async fn load(&self, source: Arc<[u8]>) -> Result<Arc<Loaded>, LoadError> {
-        let digest = PluginDigest::of(&source);
-        let cell = {
-            let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(components.entry(digest).or_default())
-        };
-        cell.get_or_try_init(|| self.compile(digest, source)).await.cloned()
+        self.loader.load(PluginDigest::of(&source), source).await
     }
 
-    /// The component of this digest, where it has been loaded before.
-    #[must_use]
-    pub fn loaded(&self, digest: PluginDigest) -> Option<Arc<Loaded>> {
-        let components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
-        components.get(&digest)?.get().cloned()
+    /// The component of this digest without its source, where it is loaded or has been compiled before:
+    /// a matter of less than a millisecond.
+    pub async fn kept(&self, digest: PluginDigest) -> Option<Arc<Loaded>> {
+        self.loader.kept(digest).await
     }
 
-    async fn compile(
-        &self,
-        digest: PluginDigest,
-        source: Arc<[u8]>,
-    ) -> Result<Arc<Loaded>, LoadError> {
-        let host = |what: &str| LoadError::Host(what.to_owned());
-        let _turn = self.compilations.acquire().await.map_err(|_| host("it is shutting down"))?;
-        let (shared, cache) = (Arc::clone(&self.shared), Arc::clone(&self.cache));
-        let linker = Arc::clone(&self.linker);
-        let compiled = tokio::task::spawn_blocking(move || {
-            let component = cache
-                .load(&shared.engine, digest, &source)
-                .map_err(|error| LoadError::NotAComponent(format!("{error:#}")))?;
-            let asked = roles::asked(&component, &shared.engine);
-            let linked = linker
-                .instantiate_pre(&component)
-                .map_err(|error| LoadError::Unlinkable(format!("{error:#}")))
-                .and_then(|pre| Ok((Roles::of(&pre, &shared.engine)?, pre)));
-            // Nobody will load it again: it must not fill the disk.
-            let (roles, pre) = linked.inspect_err(|_| cache.forget(digest))?;
-            for reason in roles.foreign.iter().flat_map(Foreign::left_out) {
-                tracing::warn!(%digest, reason, "a function of a component is no tool");
-            }
-            Ok(Arc::new(Loaded { digest, digest_text: digest.to_string(), pre, roles, asked }))
-        });
-        compiled.await.map_err(|_| host("the compilation was cut off"))?
+    /// Forgets a component that nobody has installed any more. Calls in flight end on it.
+    pub async fn forget(&self, digest: PluginDigest) {
+        self.loader.forget(digest).await;
+    }
+
+    /// Takes away compiled code that is of none of these components. How many files went.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn sweep(&self, needed: &HashSet<PluginDigest>) -> std::io::Result<usize> {
+        self.loader.sweep(needed)
+    }
+
+    /// How many components are loaded.
+    pub async fn loaded_count(&self) -> u64 {
+        self.loader.count().await
     }
 
     /// Binds a component to a tenant with what the operator grants it there. `secrets` are those of the

@@ -67,6 +67,7 @@ pub struct SandboxLimits {
     pub memory_mib_max: usize,
     pub slow_threads: usize,
     pub compilations_max: usize,
+    pub loaded_max: u64,
     pub quarantine_after: u64,
     pub quarantine_seconds: u64,
 }
@@ -77,6 +78,7 @@ pub struct SandboxLimits {
 #[expect(missing_docs, reason = "each field stands with unit and reason in settings.default.toml")]
 pub struct PluginSettings {
     pub versions_max: u32,
+    pub preload_max: u32,
     pub require_signed: bool,
     pub signers: BTreeMap<String, String>,
 }
@@ -199,6 +201,8 @@ impl Settings {
         within("sandbox.calls_max", self.sandbox.calls_max.into(), 1, 4_096)?;
         within("sandbox.slow_threads", self.sandbox.slow_threads as u128, 1, 1_024)?;
         within("sandbox.memory_mib_max", self.sandbox.memory_mib_max as u128, 1, 4_096)?;
+        within("sandbox.loaded_max", self.sandbox.loaded_max.into(), 1, 20_000)?;
+        within("plugins.preload_max", self.plugins.preload_max.into(), 0, 20_000)?;
         within("plugins.versions_max", self.plugins.versions_max.into(), 1, 1_000)?;
         within("http.body_bytes_max", self.http.body_bytes_max as u128, 1, 1 << 31)?;
         self.plugins.check()

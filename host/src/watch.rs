@@ -11,7 +11,7 @@ use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use crate::ids::{PluginDigest, PluginName, TenantId};
-use crate::plugins::Plugins;
+use crate::plugins::{Installed, Plugins};
 
 /// How long a file has to be left alone before it is read: builds write in several steps.
 const SETTLED_AFTER: Duration = Duration::from_millis(200);
@@ -115,9 +115,12 @@ impl Watch {
         let name = name(path)?;
         let installed =
             self.plugins.install(self.tenant, &name, component, grants.as_deref()).await;
-        let (installed, roles) = installed?;
-        let digest = installed.digest;
+        let Installed { plugin, roles, notes } = installed?;
+        let digest = plugin.digest;
         tracing::info!(plugin = %name, %digest, ?roles, "reloaded: the next call gets this build");
+        for note in notes {
+            tracing::warn!(plugin = %name, "{note}");
+        }
         Ok(())
     }
 }

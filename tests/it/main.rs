@@ -49,6 +49,7 @@
 //! | `streams` | what happens in a task is told live, and the same to whoever comes later |
 //! | `stop` | a task is stopped, ended or deleted from outside, wherever its run stands |
 //! | `trace` | every step of a run can be read |
+//! | `replay` | what plugins did is played again without the world, and what differs is shown |
 //! | `openapi` | the document says what the gateway does, and the page that shows it stands alone |
 //! | `no_secrets_in_logs` | no key and no token is written down in clear |
 //! | `house_rules` | the layout that the rest stands on |
@@ -88,6 +89,7 @@ mod plugins_installed;
 mod precedence;
 mod quarantine;
 mod real_payloads;
+mod replay;
 mod rest;
 mod secrets;
 mod seed_curls;

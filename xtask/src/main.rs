@@ -52,8 +52,9 @@ enum Task {
     /// Prints a table and writes target/bench/*.json. Ratios within one run mean more than absolute
     /// numbers, and both mean little on a busy machine, so its load is printed first.
     Bench {
-        /// Only this benchmark [default: all]
-        #[arg(long, value_parser = ["mapping", "accept", "polls"])]
+        /// Only this benchmark [default: all]. `many` and `ten-thousand` install so many plugins into
+        /// target/bench first: five minutes and an hour, once
+        #[arg(long, value_parser = ["mapping", "accept", "polls", "neighbours", "many", "ten-thousand"])]
         filter: Option<String>,
         /// How long to measure each of its rows, in seconds
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]

@@ -27,10 +27,19 @@ impl Bed {
     /// Makes the folder beside the build, on the disk that a user's data would be on: a store in memory
     /// would sync for nothing.
     pub(crate) async fn make(runs_max: usize) -> anyhow::Result<Self> {
+        Self::make_with(runs_max, |_| {}).await
+    }
+
+    /// The same, with other settings.
+    pub(crate) async fn make_with(
+        runs_max: usize,
+        change: impl FnOnce(&mut Settings),
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir_in(target())?;
         let data = DataFolder::open(folder.path(), Clock::system()).await?;
         let mut settings = Settings::of_defaults()?;
         settings.queue.runs_max = runs_max;
+        change(&mut settings);
         let (tenant, agent) = (TenantId::random(), AgentId::random());
         data.store.create_tenant(tenant, &"bench".parse()?).await?;
         let definition: AgentDefinition = serde_json::from_str(r#"{"name":"bench"}"#)?;

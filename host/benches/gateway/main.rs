@@ -7,7 +7,9 @@
 mod accept;
 mod bed;
 mod load;
+mod many;
 mod mapping;
+mod neighbours;
 mod polls;
 
 use std::time::Duration;
@@ -39,6 +41,15 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("polls") {
         runtime.block_on(polls::run(round))?;
+    }
+    if wanted("neighbours") {
+        runtime.block_on(neighbours::run(round))?;
+    }
+    if wanted("many") {
+        runtime.block_on(many::run(round))?;
+    }
+    if wanted("ten-thousand") {
+        runtime.block_on(many::ten_thousand())?;
     }
     println!("load average after: {}", bed::load_average());
     Ok(())

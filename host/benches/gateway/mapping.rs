@@ -35,8 +35,8 @@ const TURNS: usize = 7;
 
 pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     let bed = Bed::make(0).await?;
-    let encoded: String = SPEC.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let request: Arc<[u8]> = bed.request(&format!("&params_mapping={encoded}"), TELEGRAM).into();
+    let request: Arc<[u8]> =
+        bed.request(&format!("&params_mapping={}", encoded_spec()), TELEGRAM).into();
     let ours = serve_ours(&bed).await?;
     let native = serve_native(&bed).await?;
     let one = Duration::from_millis(300);
@@ -81,8 +81,13 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     )
 }
 
+/// The mapping, as it stands in a URL.
+pub(crate) fn encoded_spec() -> String {
+    SPEC.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
 /// The gateway's own serving and intake.
-async fn serve_ours(bed: &Bed) -> anyhow::Result<SocketAddr> {
+pub(crate) async fn serve_ours(bed: &Bed) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let router = wardgate::http::intake_router(Arc::clone(&bed.gateway.handles));

@@ -3,25 +3,35 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{IncomingCall, Payload};
 
 /// What is kept of a request besides its body.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = RequestHead)]
 pub struct Head {
     method: String,
+    /// Percent-encoded; empty where it held a credential.
     path: String,
+    /// Percent-encoded.
     query: String,
+    /// Names and values.
+    #[schema(value_type = Vec<Vec<String>>)]
     headers: Vec<(String, String)>,
     /// What the channel's verifier said of the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub principal: Option<serde_json::Value>,
+    #[schema(value_type = Option<Value>)]
+    pub principal: Option<Value>,
+    /// The channel's URL as its caller knew it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel_url: Option<String>,
 }
 
 impl Head {
     /// What is kept of this request. Header values that are no UTF-8 are kept as plugins see them.
     #[must_use]
-    pub fn of(call: &IncomingCall, principal: Option<&str>) -> Self {
+    pub fn of(call: &IncomingCall) -> Self {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = call.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
         Self {
@@ -29,8 +39,34 @@ impl Head {
             path: call.path.clone(),
             query: call.query.clone(),
             headers: headers.collect(),
-            principal: principal.and_then(|json| serde_json::from_str(json).ok()),
+            principal: None,
+            channel_url: None,
         }
+    }
+
+    /// What is kept of it besides where it came in by a channel.
+    #[must_use]
+    pub fn by_channel(self, url: &str, principal: Option<&str>) -> Self {
+        let principal = principal.and_then(|json| serde_json::from_str(json).ok());
+        Self { principal, channel_url: Some(url.to_owned()), ..self }
+    }
+
+    /// Whether the method is GET.
+    #[must_use]
+    pub fn is_get(&self) -> bool {
+        self.method == Method::GET.as_str()
+    }
+
+    /// The path, percent-encoded. Empty where it held a credential.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The query, percent-encoded.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        &self.query
     }
 
     /// The headers as they were.

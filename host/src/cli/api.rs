@@ -216,6 +216,18 @@ impl Api {
         }
     }
 
+    /// Reads something that is no JSON.
+    pub(super) async fn get_bytes(&self, path: &str) -> anyhow::Result<Bytes> {
+        let response = self.send(Method::GET, path, None, None).await?;
+        match response.status().as_u16() {
+            200..=299 => Ok(response.into_body()),
+            status => {
+                let answer = serde_json::from_slice(response.body()).unwrap_or_default();
+                bail!("{}", complaint(status, &answer))
+            }
+        }
+    }
+
     /// Sends a request and leaves it to the caller what a status means. `version` is what `if-match` asks
     /// for.
     pub(super) async fn try_call(
@@ -225,6 +237,22 @@ impl Api {
         body: Option<Body>,
         version: Option<u64>,
     ) -> anyhow::Result<(u16, Value)> {
+        let response = self.send(method, path, body, version).await?;
+        let status = response.status().as_u16();
+        match serde_json::from_slice(response.body()) {
+            Ok(answer) => Ok((status, answer)),
+            Err(_) if response.body().is_empty() => Ok((status, Value::Null)),
+            Err(_) => bail!("the answer ({status}) is no JSON: is this the address of a gateway?"),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Body>,
+        version: Option<u64>,
+    ) -> anyhow::Result<Response<Bytes>> {
         let mut request = Request::builder().method(method).header("x-api-key", &self.key);
         if let Some(version) = version {
             request = request.header(IF_MATCH, format!("\"{version}\""));
@@ -233,8 +261,8 @@ impl Api {
         if !declared.is_empty() {
             request = request.header(CONTENT_TYPE, declared);
         }
-        let response = match &self.way {
-            Way::Folder { local, .. } => local.send(request.uri(path).body(body)?).await?,
+        match &self.way {
+            Way::Folder { local, .. } => Ok(local.send(request.uri(path).body(body)?).await?),
             Way::Gateway { http, base } => {
                 let request = request.uri(format!("{base}{path}")).body(body)?;
                 let failed = || format!("the gateway at {base} cannot be reached");
@@ -248,14 +276,8 @@ impl Api {
                 }
                 let mut whole = Response::new(body.into());
                 *whole.status_mut() = response.status();
-                whole
+                Ok(whole)
             }
-        };
-        let status = response.status().as_u16();
-        match serde_json::from_slice(response.body()) {
-            Ok(answer) => Ok((status, answer)),
-            Err(_) if response.body().is_empty() => Ok((status, Value::Null)),
-            Err(_) => bail!("the answer ({status}) is no JSON: is this the address of a gateway?"),
         }
     }
 }

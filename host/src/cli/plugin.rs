@@ -1,13 +1,14 @@
 //! `wardgate plugin`.
 
 mod attempt;
+mod inspect;
 mod install;
 mod new;
 mod project;
 mod push;
 mod registry;
 mod rollback;
-mod stage;
+pub(super) mod stage;
 mod standalone;
 mod state;
 mod test;
@@ -42,6 +43,9 @@ docs/PLUGINS.md has all of it.")]
     /// Make one call and print what came of it, the plugin's log lines, computing time and memory.
     #[command(name = "try")]
     Try(attempt::Try),
+    /// Print what a component is before anybody installs it: roles, tools, settings, imports, the grants that
+    /// it needs, size and digest. It gets nothing of this machine to see.
+    Inspect(inspect::Inspect),
     /// Install a component for a tenant, or a new version of the plugin of that name. Its signature is
     /// checked, it is compiled and checked first; a gateway that serves from the folder uses it within
     /// five seconds.
@@ -82,6 +86,7 @@ impl Plugin {
             Self::New(new) => new.run(),
             Self::Test(test) => test.run(settings).await,
             Self::Try(one) => one.run(settings).await,
+            Self::Inspect(inspect) => inspect.run(settings).await,
             Self::Install(install) => Box::pin(install.run(settings)).await,
             Self::Show(one) => one.show(settings).await,
             Self::Release(one) => one.release(settings).await,

@@ -42,6 +42,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
         .routes(routes!(plugins::install, plugins::remove, plugin_state::read))
         .routes(routes!(plugin_state::release))
         .routes(routes!(plugins::grants, plugins::replace_grants))
+        .routes(routes!(plugins::component))
         .routes(routes!(channels::list))
         .routes(routes!(channels::read, channels::replace, channels::remove))
         .routes(routes!(channels::deliveries))
@@ -53,6 +54,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
         .routes(routes!(tasks::list))
         .routes(routes!(tasks::read, tasks::remove))
         .routes(routes!(tasks::stop))
+        .routes(routes!(tasks::recording))
 }
 
 /// Whoever manages the tenant that the path names.

@@ -51,6 +51,11 @@ pub(super) async fn launch(
     }
     let agent = Arc::clone(call.caller.agent());
     let body = kept_body(&call);
+    let head = Head::of(&call.request);
+    let head = match &call.channel {
+        Some(by) => head.by_channel(&by.facts.url, by.principal.as_deref()),
+        None => head,
+    };
     let task = NewTask {
         id: TaskId::random(),
         tenant: agent.tenant,
@@ -62,11 +67,7 @@ pub(super) async fn launch(
         idempotency: call.idempotency,
         request: KeptRequest {
             channel: call.channel.as_ref().map(|channel| channel.facts.id),
-            head: Head::of(
-                &call.request,
-                call.channel.as_ref().and_then(|channel| channel.principal.as_deref()),
-            )
-            .to_json(),
+            head: head.to_json(),
             body,
         },
         deliver: call.channel.as_ref().is_some_and(|channel| channel.deliver),

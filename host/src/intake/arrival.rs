@@ -92,12 +92,9 @@ impl Arrival {
     /// Takes the query as the payload (CONTRACT D2): strings all, of a repeated name the first.
     #[must_use]
     pub fn read_query(parts: RequestParts) -> Self {
-        // An object keeps the last of equal names, so only the first of them goes in.
         // A key does not belong here (the token is the credential), so it is not kept either.
-        let mut seen = HashSet::from(["x-api-key"]);
-        let firsts: Vec<_> =
-            parts.pairs.iter().filter(|(name, _)| seen.insert(name.as_str())).cloned().collect();
-        Self::with(parts, Payload::of_fields(firsts))
+        let payload = payload_of_query(&parts.pairs, &["x-api-key"]);
+        Self::with(parts, payload)
     }
 
     /// Reads a body of any shape for a channel, whose plugins read it: what is neither JSON nor a form is
@@ -105,9 +102,7 @@ impl Arrival {
     /// a body. Every header is kept: a verifier may need it.
     pub async fn read_for_channel(parts: RequestParts) -> Self {
         let payload = if parts.body.is_empty() && parts.method == Method::GET {
-            let mut seen = HashSet::new();
-            let firsts = parts.pairs.iter().filter(|(name, _)| seen.insert(name.as_str()));
-            Payload::of_fields(firsts.cloned().collect::<Vec<_>>())
+            payload_of_query(&parts.pairs, &[])
         } else {
             payload_or_nothing(&parts.headers, parts.body.clone()).await
         };
@@ -167,6 +162,14 @@ async fn payload_or_nothing(headers: &HeaderMap, body: Bytes) -> Payload {
     body::payload(headers, body).await.unwrap_or_else(|_| Payload::empty())
 }
 
+/// The query as a payload, without these names. An object keeps the last of equal names, so only the first
+/// of them goes in.
+fn payload_of_query(pairs: &[(String, String)], without: &[&str]) -> Payload {
+    let mut seen: HashSet<&str> = without.iter().copied().collect();
+    let firsts = pairs.iter().filter(|(name, _)| seen.insert(name.as_str()));
+    Payload::of_fields(firsts.cloned().collect::<Vec<_>>())
+}
+
 /// A request that was kept with its task, as it was: by a channel plugins read the body as it came, while
 /// other surfaces read a CloudEvent in binary mode for them.
 pub async fn again(head: &Head, body: Bytes, by_channel: bool) -> IncomingCall {
@@ -174,9 +177,40 @@ pub async fn again(head: &Head, body: Bytes, by_channel: bool) -> IncomingCall {
     let event = if by_channel { None } else { cloud_event::binary(&headers, &body).ok().flatten() };
     let payload = match event {
         Some(event) => event,
+        None if body.is_empty() && head.is_get() => {
+            payload_of_query(&query::decode(head.query().as_bytes()).unwrap_or_default(), &[])
+        }
         None => payload_or_nothing(&headers, body.clone()).await,
     };
     head.request(body, payload)
+}
+
+/// What a request asks of the plugins before and after the run.
+#[derive(Debug, Default)]
+pub struct AroundTheRun {
+    /// `params_mapping`, verbatim.
+    pub spec: Option<String>,
+    /// `getter`.
+    pub getter: Option<String>,
+    /// `json`.
+    pub json: bool,
+}
+
+/// What a request that was kept with its task asked of plugins around the run. Nothing is a parameter in
+/// one that came in by a channel or by an agent's own webhook, whose path is not kept.
+pub async fn around_the_run(head: &Head, body: Bytes, by_channel: bool) -> AroundTheRun {
+    if by_channel || head.path().is_empty() {
+        return AroundTheRun::default();
+    }
+    let pairs = query::decode(head.query().as_bytes()).unwrap_or_default();
+    let call = again(head, body, by_channel).await;
+    let sources = Sources { query: &pairs, payload: &call.payload, mapped: &[] };
+    AroundTheRun {
+        spec: sources.query("params_mapping").map(str::to_owned),
+        // The request was accepted, so these can be read.
+        getter: sources.text("getter").ok().flatten(),
+        json: sources.boolean("json").unwrap_or_default(),
+    }
 }
 
 /// Takes `user_tokens` out of all that plugins and stores get to see (CONTRACT X8).

@@ -16,9 +16,7 @@ impl Plugins {
         let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         let accounts = bound.iter();
         let mut accounts: Vec<_> = accounts
-            .map(|((tenant, name), bound)| {
-                (*tenant, name.clone(), Arc::clone(bound.binding.account()))
-            })
+            .map(|((tenant, name), bound)| (*tenant, name.clone(), Arc::clone(&bound.account)))
             .collect();
         drop(bound);
         accounts.sort_unstable_by(|(a, a_name, _), (b, b_name, _)| (a, a_name).cmp(&(b, b_name)));

@@ -58,16 +58,18 @@ impl Components {
         Ok(Kept(lock))
     }
 
-    /// Takes away those of these components that are no version of any plugin any more.
-    pub(super) async fn take_away(&self, digests: &[PluginDigest]) {
+    /// Takes away those of these components that are no version of any plugin any more. Which went.
+    pub(super) async fn take_away(&self, digests: &[PluginDigest]) -> Vec<PluginDigest> {
+        let mut gone = Vec::new();
         if digests.is_empty() {
-            return;
+            return gone;
         }
         let taken: Result<(), anyhow::Error> = async {
             let _lock = self.locked(File::try_lock, TAKE_WAIT_MAX).await?;
             for digest in digests {
                 if !self.store.is_component_needed(*digest).await? {
                     remove_if_there(&self.path(*digest))?;
+                    gone.push(*digest);
                 }
             }
             Ok(())
@@ -76,6 +78,7 @@ impl Components {
         if let Err(error) = taken {
             tracing::warn!(%error, "a component that nobody needs stays until the next start");
         }
+        gone
     }
 
     /// Takes away all that no plugin needs, and what was half written by processes that are gone.

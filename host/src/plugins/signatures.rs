@@ -151,7 +151,13 @@ mod tests {
 
     fn signers(required: bool) -> Signers {
         let signers = [("us".to_owned(), KEY.to_owned())].into();
-        Signers::of(&PluginSettings { versions_max: 1, require_signed: required, signers }).unwrap()
+        Signers::of(&PluginSettings {
+            versions_max: 1,
+            preload_max: 0,
+            require_signed: required,
+            signers,
+        })
+        .unwrap()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::metadata::Metadata;
-use super::{COMPONENT_BYTES_MAX, PluginUnavailable, Plugins};
+use super::{COMPONENT_BYTES_MAX, PluginUnavailable, Plugins, bundled_component};
 use crate::disk::write_whole;
 use crate::ids::{PluginDigest, PluginName, TenantId};
 use crate::sandbox::{Grants, Loaded};
@@ -55,6 +55,18 @@ impl From<StoreError> for RollBackError {
     }
 }
 
+/// What became of an installation, or of going back to a version.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    /// What is current now.
+    pub plugin: InstalledPlugin,
+    /// What it can be used as.
+    pub roles: Vec<&'static str>,
+    /// What an operator ought to know: which grants it lacks, which settings it misses, which functions of
+    /// a component from elsewhere are no tools.
+    pub notes: Vec<String>,
+}
+
 impl Plugins {
     /// Installs a component for a tenant under a name, as the current version of the plugin of that name.
     /// Its signature is checked, it is compiled and checked first; a running gateway on the same folder
@@ -68,15 +80,17 @@ impl Plugins {
         name: &PluginName,
         offered: impl Into<Offered>,
         grants: Option<&str>,
-    ) -> Result<(InstalledPlugin, Vec<&'static str>), PluginUnavailable> {
+    ) -> Result<Installed, PluginUnavailable> {
         let offered = offered.into();
         let file = |what| move |error| PluginUnavailable::File(name.clone(), what, error);
         if offered.component.len() as u64 > COMPONENT_BYTES_MAX {
             return Err(PluginUnavailable::TooLarge(name.clone()));
         }
-        if let Some(text) = grants {
-            Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
-        }
+        let granted = match grants {
+            Some(text) => Grants::parse(text),
+            None => Grants::parse(&self.grants_text(tenant, name)?),
+        };
+        let granted = granted.map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
         let component: Arc<[u8]> = offered.component.into();
         let signed = self
             .signers
@@ -87,6 +101,7 @@ impl Plugins {
             .load(Arc::clone(&component))
             .await
             .map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))?;
+        let notes = self.fitness(tenant, name, &loaded, &granted).await?;
         let digest = loaded.digest();
         let kept = self.components.put(digest, &component).await.map_err(file("its component"))?;
         if let Some(text) = grants {
@@ -106,11 +121,11 @@ impl Plugins {
         drop(kept);
         // Where the row could not be stored, nobody may need the file; a later start finds out.
         let forgotten = stored.as_deref().unwrap_or(std::slice::from_ref(&digest));
-        self.components.take_away(forgotten).await;
+        self.take_away(forgotten).await;
         stored?;
         self.ready.invalidate(&(tenant, name.clone()));
         tracing::info!(%tenant, plugin = %name, %digest, from = %installed.provenance, "a plugin was installed");
-        Ok((installed, loaded.role_names()))
+        Ok(Installed { plugin: installed, roles: loaded.role_names(), notes })
     }
 
     /// The versions of a tenant's plugin that are kept, the one installed last first.
@@ -136,7 +151,7 @@ impl Plugins {
         tenant: TenantId,
         name: &PluginName,
         to: Option<PluginDigest>,
-    ) -> Result<(InstalledPlugin, Vec<&'static str>), RollBackError> {
+    ) -> Result<Installed, RollBackError> {
         let versions = self.store.plugin_versions(tenant, name).await?;
         let current = versions.iter().enumerate().find(|(_, version)| version.is_current);
         let (place, current) = current.ok_or(RollBackError::NotInstalled)?;
@@ -151,6 +166,8 @@ impl Plugins {
                 .find(|version| !version.is_skipped)
                 .ok_or(RollBackError::NoEarlier)?,
         };
+        // Compiled code of it may be there, but a version whose file is not what it was is none to go back to.
+        self.component_of(&target.plugin).await?;
         let loaded = self.load_version(&target.plugin).await?;
         if !target.is_current {
             let (from, to) = (current.plugin.digest, target.plugin.digest);
@@ -158,10 +175,17 @@ impl Plugins {
             self.ready.invalidate(&(tenant, name.clone()));
             tracing::info!(%tenant, plugin = %name, %from, %to, "a plugin was rolled back");
         }
-        Ok((target.plugin.clone(), loaded.role_names()))
+        // Whatever is said of its grants, it was the one to go back to.
+        let grants = self.grants_text(tenant, name)?;
+        let notes = match Grants::parse(&grants) {
+            Ok(grants) => self.fitness(tenant, name, &loaded, &grants).await,
+            Err(error) => Err(PluginUnavailable::Grants(name.clone(), error)),
+        };
+        let notes = notes.unwrap_or_else(|error| vec![error.to_string()]);
+        Ok(Installed { plugin: target.plugin.clone(), roles: loaded.role_names(), notes })
     }
 
-    /// An installed version, compiled. Its file is read only where that has not been done yet.
+    /// An installed version, compiled. Its file is read only where compiled code of it is not kept.
     pub(super) async fn load_version(
         &self,
         installed: &InstalledPlugin,
@@ -170,19 +194,43 @@ impl Plugins {
         self.signers
             .admit(installed.signed.as_ref())
             .map_err(|error| PluginUnavailable::Signature(name.clone(), error))?;
-        if let Some(loaded) = self.sandbox.loaded(installed.digest) {
+        if let Some(loaded) = self.sandbox.kept(installed.digest).await {
             return Ok(loaded);
         }
-        let component = self
-            .components
-            .read(installed.digest)
-            .await
+        let component = self.component_of(installed).await?;
+        let loaded = self.sandbox.load(component.into()).await;
+        loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))
+    }
+
+    /// The bytes of a plugin's component: the tenant's own as it is installed now, or a bundled one.
+    ///
+    /// # Errors
+    /// [`PluginUnavailable`].
+    pub async fn component(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+    ) -> Result<Vec<u8>, PluginUnavailable> {
+        if let Some(installed) = self.store.plugin(tenant, name).await? {
+            return self.component_of(&installed).await;
+        }
+        let bundled = bundled_component(name).map(<[u8]>::to_vec);
+        bundled.ok_or_else(|| PluginUnavailable::Unknown(name.clone()))
+    }
+
+    /// The file of an installed version, where it is the one that was installed.
+    async fn component_of(
+        &self,
+        installed: &InstalledPlugin,
+    ) -> Result<Vec<u8>, PluginUnavailable> {
+        let name = &installed.name;
+        let component = self.components.read(installed.digest).await;
+        let component = component
             .map_err(|error| PluginUnavailable::File(name.clone(), "its component", error))?;
         if PluginDigest::of(&component) != installed.digest {
             return Err(PluginUnavailable::Tampered(name.clone()));
         }
-        let loaded = self.sandbox.load(component.into()).await;
-        loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))
+        Ok(component)
     }
 
     /// Forgets a plugin of a tenant with all its versions. False where it has none of this name.
@@ -194,12 +242,7 @@ impl Plugins {
         let key = (tenant, name.clone());
         self.ready.invalidate(&key);
         self.bound.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        self.components.take_away(&forgotten).await;
+        self.take_away(&forgotten).await;
         Ok(!forgotten.is_empty())
-    }
-
-    /// Takes away the files that earlier processes left and nobody needs.
-    pub async fn sweep(self) {
-        self.components.sweep().await;
     }
 }

@@ -5,10 +5,12 @@
 //! anew. The folder belongs to the gateway's user alone; the seal is for what comes into it by copying,
 //! restoring and sharing.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use subtle::ConstantTimeEq as _;
 use wasmtime::Engine;
@@ -18,6 +20,9 @@ use super::engine;
 use crate::disk::write_whole;
 use crate::ids::PluginDigest;
 use crate::secrets::{DerivedKey, HostKey};
+
+/// How old compiled code that nobody needs has to be before a start takes it away.
+const SWEPT_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The folder of compiled plugins.
 #[derive(Debug)]
@@ -38,24 +43,28 @@ impl CodeCache {
         })
     }
 
-    /// The compiled component: from disk where it is there and its seal holds, else compiled now and
-    /// kept. Takes milliseconds in the first case and up to seconds in the second: not for an async
-    /// thread.
-    pub(super) fn load(
+    /// The compiled component from disk, where it is there and its seal holds. Reads it whole: not for an
+    /// async thread.
+    pub(super) fn load(&self, engine: &Engine, digest: PluginDigest) -> Option<Component> {
+        let path = self.path(digest);
+        if !self.seal_holds(&path, digest) {
+            return None;
+        }
+        deserialize(engine, &path)
+            .inspect_err(|error| {
+                tracing::warn!(%digest, %error, "compiled plugin does not load; compiling");
+            })
+            .ok()
+    }
+
+    /// Compiles a component and keeps what comes out. Takes from 0.1 to 20 seconds of a core.
+    pub(super) fn compile(
         &self,
         engine: &Engine,
         digest: PluginDigest,
         source: &[u8],
     ) -> wasmtime::Result<Component> {
         let path = self.path(digest);
-        if self.seal_holds(&path, digest) {
-            match deserialize(engine, &path) {
-                Ok(component) => return Ok(component),
-                Err(error) => {
-                    tracing::warn!(%digest, %error, "compiled plugin does not load; compiling")
-                }
-            }
-        }
         let code = engine.precompile_component(source)?;
         if let Err(error) = self.keep(&path, digest, &code) {
             tracing::warn!(%digest, %error, "the compiled plugin cannot be kept");
@@ -64,7 +73,34 @@ impl CodeCache {
         deserialize(engine, &path)
     }
 
-    /// Forgets what was kept of a component that turned out to be no plugin.
+    /// Takes away files of components that are none of these, of another configuration, or half written.
+    /// Losing one costs a compilation; so that others may be writing meanwhile, what is younger than an
+    /// hour stays.
+    pub(super) fn sweep(&self, needed: &HashSet<PluginDigest>) -> io::Result<usize> {
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_needed = name.to_str().is_some_and(|name| self.is_of(name, needed));
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if !is_needed && age > SWEPT_AFTER {
+                fs::remove_file(entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whether a file of this name is the code or the seal of one of these.
+    fn is_of(&self, name: &str, needed: &HashSet<PluginDigest>) -> bool {
+        let Some((stem, "cwasm" | "seal")) = name.split_once('.') else { return false };
+        let Some((hex, compatibility)) = stem.split_once('-') else { return false };
+        let digest = format!("sha256:{hex}").parse::<PluginDigest>();
+        compatibility == format!("{:016x}", self.compatibility)
+            && digest.is_ok_and(|digest| needed.contains(&digest))
+    }
+
+    /// Forgets what was kept of a component that turned out to be no plugin, or is installed nowhere.
     pub(super) fn forget(&self, digest: PluginDigest) {
         let path = self.path(digest);
         // The seal first: code without one is not loaded.
@@ -132,7 +168,7 @@ mod tests {
         let cache = CodeCache::open(&folder.path().join("cache"), &key, &engine).unwrap();
         let (_, source) = BUNDLED[0];
         let digest = PluginDigest::of(source);
-        cache.load(&engine, digest, source).unwrap();
+        cache.compile(&engine, digest, source).unwrap();
         let path = cache.path(digest);
         let compiled = fs::read(&path).unwrap();
         assert!(cache.seal_holds(&path, digest));
@@ -141,13 +177,13 @@ mod tests {
         let mut changed = compiled.clone();
         changed[compiled.len() / 2] ^= 1;
         fs::write(&path, &changed).unwrap();
-        assert!(!cache.seal_holds(&path, digest));
-        cache.load(&engine, digest, source).unwrap();
+        assert!(cache.load(&engine, digest).is_none());
+        cache.compile(&engine, digest, source).unwrap();
         assert!(cache.seal_holds(&path, digest));
 
         fs::write(path.with_extension("seal"), blake3::hash(&compiled).as_bytes()).unwrap();
-        assert!(!cache.seal_holds(&path, digest));
-        cache.load(&engine, digest, source).unwrap();
+        assert!(cache.load(&engine, digest).is_none());
+        cache.compile(&engine, digest, source).unwrap();
         let other = PluginDigest::of(b"another plugin");
         fs::copy(&path, cache.path(other)).unwrap();
         fs::copy(path.with_extension("seal"), cache.path(other).with_extension("seal")).unwrap();

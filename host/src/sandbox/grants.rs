@@ -344,6 +344,18 @@ impl Granted {
         self.egress.iter().find(|rule| rule.allows(method, url))
     }
 
+    /// Whether there is a request that it may send.
+    #[must_use]
+    pub(super) fn may_send(&self) -> bool {
+        !self.egress.is_empty() || self.egress_mode == EgressMode::Count
+    }
+
+    /// Whether there is a secret that it may open.
+    #[must_use]
+    pub(super) fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
     /// What becomes of a request that no rule allows.
     #[must_use]
     pub(super) fn egress_mode(&self) -> EgressMode {

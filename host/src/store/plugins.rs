@@ -122,6 +122,20 @@ impl Store {
         Ok(self.one("look for a component", query, |_| Ok(())).await?.is_some())
     }
 
+    /// The components that are the current version of some tenant's plugin, those installed last first; at
+    /// most this many.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn current_components(&self, most: u32) -> Result<Vec<PluginDigest>, StoreError> {
+        let query = sqlx::query(
+            "SELECT digest FROM plugin_versions WHERE is_current = 1 GROUP BY digest \
+             ORDER BY max(installed_at) DESC LIMIT ?",
+        )
+        .bind(most);
+        self.many("list the current components", query, |row| parsed(row, 0)).await
+    }
+
     /// Every component that is a version of some tenant's plugin.
     ///
     /// # Errors

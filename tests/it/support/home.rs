@@ -20,6 +20,13 @@ impl Home {
         Self(folder)
     }
 
+    /// Gives it a code cache of its own, with nothing in it.
+    pub(crate) fn forget_compiled_code(&self) {
+        let cache = self.path().join("cache");
+        let _ = fs::remove_file(&cache);
+        let _ = fs::remove_dir_all(&cache);
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }

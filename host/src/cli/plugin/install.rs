@@ -112,6 +112,7 @@ impl Install {
             let path = folder.grants_path(tenant, &name);
             said.push_str(&format!("\nwhat it may do is in {}", path.display()));
         }
+        said.push_str(&notes(&installed));
         print(&said)
     }
 
@@ -167,6 +168,13 @@ pub(super) fn roles(installed: &Value) -> String {
     let roles = installed.get("roles").and_then(Value::as_array);
     let roles = roles.into_iter().flatten().filter_map(Value::as_str);
     roles.collect::<Vec<_>>().join(", ")
+}
+
+/// What is to be known of a version, from the gateway's answer: a line each, with a line's end before it.
+pub(super) fn notes(installed: &Value) -> String {
+    let notes = installed.get("notes").and_then(Value::as_array);
+    let notes = notes.into_iter().flatten().filter_map(Value::as_str);
+    notes.map(|note| format!("\nnote: {note}")).collect()
 }
 
 /// Who signed a version, from the gateway's answer.

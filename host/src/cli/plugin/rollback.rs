@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::super::api::{ForTenant, Target, text};
 use super::super::print;
-use super::install::roles;
+use super::install::{notes, roles};
 use crate::ids::{PluginDigest, PluginName};
 use crate::settings::Settings;
 
@@ -33,12 +33,13 @@ impl Rollback {
         let body = ("application/json", body.into());
         let current = api.call(Method::POST, &path, Some(body)).await?;
         print(&format!(
-            "rolled {} back to {} of {}, from {}, with the roles {}",
+            "rolled {} back to {} of {}, from {}, with the roles {}{}",
             self.name,
             text(&current, "digest"),
             text(&current, "installed_at"),
             text(&current, "provenance"),
-            roles(&current)
+            roles(&current),
+            notes(&current)
         ))
     }
 }

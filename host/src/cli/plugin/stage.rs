@@ -1,15 +1,58 @@
-//! A plugin on a stage: what `plugin test` and `plugin try` call.
+//! A plugin on a stage: what `plugin test`, `try`, `inspect` and `replay` call.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 
-use crate::fixture::Stage;
+use crate::fixture::{Case, Stage};
 use crate::ids::PluginName;
 use crate::plugins::{COMPONENT_BYTES_MAX, bundled_component};
-use crate::sandbox::{Binding, Cost, Grants};
+use crate::sandbox::{Binding, Cost, Grants, Loaded};
 use crate::settings::{Settings, author_folder};
+
+/// A component on a stage of its own.
+pub(super) struct Opened {
+    pub(super) stage: Stage,
+    pub(super) loaded: Arc<Loaded>,
+    pub(super) binding: Arc<Binding>,
+}
+
+impl Opened {
+    /// Loads a component with what it is granted.
+    pub(super) async fn of(
+        name: PluginName,
+        component: Arc<[u8]>,
+        grants: Option<&Path>,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
+        let grants = match grants {
+            None => Grants::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                Grants::parse(&text).with_context(|| path.display().to_string())?
+            }
+        };
+        let stage = Stage::open(&author_folder(), &settings.sandbox)?;
+        let loaded = stage.load(component).await.with_context(|| name.to_string())?;
+        let binding = stage.bind(name, Arc::clone(&loaded), grants);
+        Ok(Self { stage, loaded, binding })
+    }
+
+    /// What it says of itself, where it has the role that says so.
+    pub(super) async fn ask(&self, case: Case, role: &str) -> anyhow::Result<Option<Value>> {
+        if !self.binding.role_names().contains(&role) {
+            return Ok(None);
+        }
+        let ran = self.stage.run(&self.binding, &case, None).await?;
+        match ran.outcome.get("ok") {
+            Some(value) => Ok(Some(value.clone())),
+            None => bail!("{} failed: {}", case.call, ran.outcome),
+        }
+    }
+}
 
 /// Loads a component, from a file or among the bundled ones, with what it is granted.
 pub(super) async fn open(
@@ -18,22 +61,13 @@ pub(super) async fn open(
     settings: &Settings,
 ) -> anyhow::Result<(Stage, Arc<Binding>)> {
     let (name, component) = component(plugin)?;
-    let grants = match grants {
-        None => Grants::default(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            Grants::parse(&text).with_context(|| path.display().to_string())?
-        }
-    };
-    let stage = Stage::open(&author_folder(), &settings.sandbox)?;
-    let loaded = stage.load(component.into()).await.with_context(|| plugin.to_owned())?;
-    let binding = stage.bind(name, loaded, grants);
+    let opened = Opened::of(name, component.into(), grants, settings);
+    let Opened { stage, binding, .. } = opened.await.with_context(|| plugin.to_owned())?;
     Ok((stage, binding))
 }
 
 /// A component and the name that it goes by.
-pub(super) fn component(plugin: &str) -> anyhow::Result<(PluginName, Vec<u8>)> {
+pub(in crate::cli) fn component(plugin: &str) -> anyhow::Result<(PluginName, Vec<u8>)> {
     if let Ok(name) = plugin.parse::<PluginName>()
         && let Some(component) = bundled_component(&name)
         && !Path::new(plugin).exists()
@@ -52,7 +86,7 @@ pub(super) fn component(plugin: &str) -> anyhow::Result<(PluginName, Vec<u8>)> {
 }
 
 /// What a call cost, for people.
-pub(super) fn cost(cost: Cost) -> String {
+pub(in crate::cli) fn cost(cost: Cost) -> String {
     let millis = |micros: u64| micros as f64 / 1_000.0;
     format!(
         "{:.2} ms, cpu {:.2} ms, memory {:.1} MiB",

@@ -26,6 +26,11 @@ struct PluginState {
     digest: String,
     /// What it can be used as.
     roles: Vec<&'static str>,
+    /// The interfaces that it imports.
+    imports: Vec<String>,
+    /// Which grants it needs and does not have, and which functions of a component from elsewhere are no tools:
+    /// a sentence each.
+    notes: Vec<String>,
     /// Its calls since the gateway began.
     calls: Calls,
     /// What they cost, together.
@@ -77,6 +82,8 @@ impl PluginState {
             name: binding.name().clone(),
             digest: binding.digest_text().to_owned(),
             roles: binding.role_names(),
+            imports: binding.imports(),
+            notes: binding.notes(),
             calls: Calls {
                 in_flight: told.in_flight,
                 answered: told.answered,

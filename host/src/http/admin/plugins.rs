@@ -14,14 +14,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::body::{self, BodyLimits};
-use super::super::error::ApiError;
+use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{Named, json};
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::super::{Handle, Handles};
 use super::{ByAdmin, iso};
 use crate::access::AdminCaller;
 use crate::ids::PluginName;
-use crate::plugins::{COMPONENT_BYTES_MAX, PluginUnavailable};
+use crate::plugins::{COMPONENT_BYTES_MAX, Installed, PluginUnavailable};
 use crate::tenants::{InstalledPlugin, Installer};
 use installation::Installation;
 use versions::SignerAnswer;
@@ -54,10 +54,14 @@ struct PluginAnswer {
     /// What it can be used as; in the answer to its installation.
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<&'static str>>,
+    /// What an operator ought to know of it, in that answer: which grants it lacks, which settings it misses,
+    /// which functions of a component from elsewhere are no tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notes: Option<Vec<String>>,
 }
 
 impl PluginAnswer {
-    fn of(plugin: InstalledPlugin, roles: Option<Vec<&'static str>>) -> Self {
+    fn of(plugin: InstalledPlugin) -> Self {
         Self {
             name: plugin.name,
             digest: Some(plugin.digest.to_string()),
@@ -65,8 +69,14 @@ impl PluginAnswer {
             version: plugin.version,
             provenance: Some(plugin.provenance.to_string()),
             signed_by: plugin.signed.map(SignerAnswer::of),
-            roles,
+            roles: None,
+            notes: None,
         }
+    }
+
+    fn installed(installed: Installed) -> Self {
+        let Installed { plugin, roles, notes } = installed;
+        Self { roles: Some(roles), notes: Some(notes), ..Self::of(plugin) }
     }
 
     fn bundled(name: PluginName) -> Self {
@@ -78,6 +88,7 @@ impl PluginAnswer {
             provenance: None,
             signed_by: None,
             roles: None,
+            notes: None,
         }
     }
 }
@@ -94,7 +105,7 @@ pub(super) async fn list(
     let own = handles.store.plugins(admin.tenant()).await?;
     let bundled = crate::plugins::bundled().filter(|name| !own.iter().any(|p| p.name == *name));
     let bundled: Vec<_> = bundled.map(PluginAnswer::bundled).collect();
-    let own = own.into_iter().map(|plugin| PluginAnswer::of(plugin, None));
+    let own = own.into_iter().map(PluginAnswer::of);
     Ok(json(StatusCode::OK, &own.chain(bundled).collect::<Vec<_>>()))
 }
 
@@ -124,8 +135,7 @@ pub(super) async fn install(
     }
     let installed =
         handles.plugins.install(admin.tenant(), &name, offered, grants.as_deref()).await;
-    let (plugin, roles) = installed.map_err(refused)?;
-    Ok(json(StatusCode::OK, &PluginAnswer::of(plugin, Some(roles))))
+    Ok(json(StatusCode::OK, &PluginAnswer::installed(installed.map_err(refused)?)))
 }
 
 /// Forgets a plugin of a tenant with all its versions. What it was granted stays in its file, for whoever installs it again.
@@ -143,6 +153,29 @@ pub(super) async fn remove(
         return Err(ApiError::not_found("Plugin"));
     }
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The component of a plugin of a tenant, its own or one that ships with the gateway: the bytes that are
+/// installed now.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins/{name}/component",
+    operation_id = "admin_read_component", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, body = Vec<u8>, content_type = "application/wasm"), ReadErrors,
+              (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
+    security(("admin_key" = [])))]
+pub(super) async fn component(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let component = handles.plugins.component(admin.tenant(), &name(&named)?).await;
+    let component = component.map_err(|error| match error {
+        PluginUnavailable::Unknown(_) => ApiError::not_found("Plugin"),
+        error => error.into(),
+    })?;
+    let wasm = HeaderValue::from_static("application/wasm");
+    Ok((StatusCode::OK, [(CONTENT_TYPE, wasm)], component).into_response())
 }
 
 /// What a plugin of a tenant may do, as the operator wrote it.
@@ -184,7 +217,7 @@ pub(super) async fn replace_grants(
     let body = body::read(&head.headers, body, limits).await?;
     let text = String::from_utf8(body.into())
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
-    handles.plugins.put_grants(admin.tenant(), &name, &text).map_err(refused)?;
+    handles.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;
     Ok(toml_answer(text))
 }
 

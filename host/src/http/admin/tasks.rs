@@ -12,6 +12,7 @@ use super::super::rest::find;
 use super::super::rest::tasks::{self, TasksAsked};
 use super::ByAdmin;
 use crate::answer::task::{TaskDetails, TaskPage};
+use crate::replay::{self, Recorded};
 
 /// The tasks of a tenant, newest first.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks",
@@ -40,6 +41,25 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let task = find(&handles, admin.tenant(), named.text("task")).await?;
     Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
+}
+
+/// What plugins did for a task, and what they were told, so that it can be played again: `wardgate replay`.
+/// No secrets are in it. What plugins are granted is in it for operators.
+#[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks/{task}/recording",
+    operation_id = "admin_read_task_recording", tag = "admin",
+    params(("tenant" = String, Path, description = "The tenant's id"),
+           ("task" = String, Path, description = "The task's id, or its thread's name")),
+    responses((status = 200, body = Recorded), ReadErrors), security(("admin_key" = [])))]
+pub(super) async fn recording(
+    State(handles): Handle,
+    ByAdmin(admin): ByAdmin,
+    named: Named,
+) -> Result<Response, ApiError> {
+    let task = find(&handles, admin.tenant(), named.text("task")).await?;
+    let with_grants = admin.is_operator();
+    let (store, channels, plugins) = (&handles.store, &handles.channels, &handles.plugins);
+    let recorded = replay::gather(store, channels, plugins, &task, with_grants).await?;
+    Ok(json(StatusCode::OK, &recorded))
 }
 
 /// Stops a task of a tenant. One that has ended stays as it is.

@@ -122,11 +122,11 @@ pub(in super::super) async fn roll_back(
     let to = rollback.to.as_deref().map(str::parse::<PluginDigest>).transpose();
     let to = to.map_err(|error| ApiError::caller(422, error.to_string()))?;
     let rolled_back = handles.plugins.roll_back(admin.tenant(), &name, to).await;
-    let (plugin, roles) = rolled_back.map_err(|error| match error {
+    let installed = rolled_back.map_err(|error| match error {
         RollBackError::NotInstalled => ApiError::not_found("Plugin"),
         RollBackError::UnknownVersion => ApiError::not_found("Plugin version"),
         RollBackError::NoEarlier => ApiError::caller(409, error.to_string()),
         RollBackError::Unavailable(error) => refused(error),
     })?;
-    Ok(json(StatusCode::OK, &PluginAnswer::of(plugin, Some(roles))))
+    Ok(json(StatusCode::OK, &PluginAnswer::installed(installed)))
 }

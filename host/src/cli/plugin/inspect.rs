@@ -1,0 +1,171 @@
+//! `wardgate plugin inspect`: what a component is and asks for, before anybody installs it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::super::api::text;
+use super::super::print;
+use super::stage::{Opened, component};
+use crate::fixture::Case;
+use crate::ids::PluginName;
+use crate::plugins::Metadata;
+use crate::sandbox::Need;
+use crate::settings::Settings;
+
+/// See [`super::Plugin::Inspect`].
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Inspect {
+    /// The component; or the name of a bundled plugin.
+    #[arg(value_name = "PLUGIN")]
+    plugin: String,
+    /// What it would be granted: a TOML file. What it lacks then is said.
+    #[arg(long, value_name = "FILE")]
+    grants: Option<PathBuf>,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is told of a component.
+#[derive(Serialize)]
+struct Report {
+    name: PluginName,
+    /// In bytes.
+    size: usize,
+    digest: String,
+    version: Option<String>,
+    roles: Vec<&'static str>,
+    /// What a toolbox says that it has.
+    tools: Vec<Value>,
+    /// JSON Schema of the settings, of a plugin that says what it is about.
+    settings: Option<Value>,
+    imports: Vec<String>,
+    needs: Vec<NeedReport>,
+    /// Which functions of a component from elsewhere are no tools, and why.
+    left_out: Vec<String>,
+    /// Which grants it lacks. Null: nobody said what it would be granted.
+    missing: Option<Vec<String>>,
+    /// What it finds wrong with the settings that it would be granted.
+    settings_refused: Vec<Value>,
+}
+
+/// A grant that a component needs.
+#[derive(Serialize)]
+struct NeedReport {
+    grant: &'static str,
+    import: String,
+    what: &'static str,
+    certain: bool,
+}
+
+impl From<Need> for NeedReport {
+    fn from(need: Need) -> Self {
+        let Need { import, grant, what, is_certain } = need;
+        Self { grant: grant.as_str(), import, what, certain: is_certain }
+    }
+}
+
+impl Inspect {
+    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let (name, bytes) = component(&self.plugin)?;
+        let bytes: Arc<[u8]> = bytes.into();
+        let opened = Opened::of(name, Arc::clone(&bytes), self.grants.as_deref(), settings).await?;
+        let (loaded, binding) = (&opened.loaded, &opened.binding);
+        let checked = match &self.grants {
+            Some(_) => {
+                let config = serde_json::to_value(binding.settings())?;
+                opened.ask(Case::of_call("check-config", Some(config)), "about").await?
+            }
+            None => None,
+        };
+        let tools = opened.ask(Case::of_call("list-tools", None), "toolbox").await?;
+        let list = |value: Option<Value>| match value {
+            Some(Value::Array(items)) => items,
+            _ => Vec::new(),
+        };
+        let report = Report {
+            name: binding.name().clone(),
+            size: bytes.len(),
+            digest: binding.digest_text().to_owned(),
+            version: Metadata::of(&bytes).version,
+            roles: binding.role_names(),
+            tools: list(tools),
+            settings: opened.ask(Case::of_call("config-schema", None), "about").await?,
+            imports: binding.imports(),
+            needs: loaded.needs().into_iter().map(NeedReport::from).collect(),
+            left_out: loaded.left_out().to_vec(),
+            missing: self.grants.is_some().then(|| binding.missing()),
+            settings_refused: list(checked),
+        };
+        print(&if self.json { serde_json::to_string_pretty(&report)? } else { report.to_string() })
+    }
+}
+
+/// For people.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "name     {}", self.name)?;
+        writeln!(f, "size     {} bytes", self.size)?;
+        writeln!(f, "digest   {}", self.digest)?;
+        if let Some(version) = &self.version {
+            writeln!(f, "version  {version}")?;
+        }
+        writeln!(f, "roles    {}", self.roles.join(", "))?;
+        part(f, "tools", self.tools.iter().map(tool))?;
+        part(f, "functions that are no tools", self.left_out.iter().cloned())?;
+        part(f, "settings", settings(self.settings.as_ref().unwrap_or(&Value::Null)))?;
+        part(f, "imports", self.imports.iter().cloned())?;
+        if self.needs.is_empty() {
+            writeln!(f, "needs no grants: it computes, and nothing else")?;
+        }
+        let needs = self
+            .needs
+            .iter()
+            .map(|NeedReport { grant, import, what, .. }| format!("{grant}: {what} ({import})"));
+        part(f, "needs", needs)?;
+        part(f, "missing", self.missing.iter().flatten().cloned())?;
+        let refused = self.settings_refused.iter().map(|one| text(one, "message").to_owned());
+        part(f, "does not accept the settings", refused)
+    }
+}
+
+/// A headline and its lines, where there are any.
+fn part(
+    f: &mut fmt::Formatter<'_>,
+    headline: &str,
+    lines: impl IntoIterator<Item = String>,
+) -> fmt::Result {
+    let mut lines = lines.into_iter().peekable();
+    if lines.peek().is_some() {
+        writeln!(f, "{headline}:")?;
+    }
+    lines.try_for_each(|line| writeln!(f, "  {line}"))
+}
+
+fn tool(tool: &Value) -> String {
+    let destructive = tool.get("destructive").and_then(Value::as_bool).unwrap_or(true);
+    let kind = if destructive { "may change things" } else { "changes nothing" };
+    format!("{} ({kind}): {}", text(tool, "name"), text(tool, "description"))
+}
+
+/// The settings that a schema has: name, default, and what each is for.
+fn settings(schema: &Value) -> Vec<String> {
+    let required = schema.get("required").and_then(Value::as_array);
+    let is_required =
+        |name: &str| required.into_iter().flatten().any(|required| required.as_str() == Some(name));
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let lines = properties.into_iter().flatten().map(|(name, schema)| {
+        let default = match schema.get("default") {
+            Some(Value::String(default)) => format!(" [default: {default}]"),
+            Some(default) => format!(" [default: {default}]"),
+            None if is_required(name) => " [required]".to_owned(),
+            None => String::new(),
+        };
+        format!("{name}{default}: {}", text(schema, "description"))
+    });
+    lines.collect()
+}

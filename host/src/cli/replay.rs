@@ -1,0 +1,224 @@
+//! `wardgate replay`: what plugins did for a task, played again on this machine.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use super::api::{Api, ForTenant, Target};
+use super::plugin::stage::{component, cost};
+use super::print;
+use crate::fixture::{Difference, Stage};
+use crate::ids::PluginName;
+use crate::replay::{CalledWith, Played, Recorded, RecordedCall, play};
+use crate::sandbox::{Binding, Grants};
+use crate::settings::{Settings, author_folder};
+
+/// How much of a value is shown, in characters.
+const SHOWN_CHARS_MAX: usize = 2_000;
+
+/// `wardgate replay …`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Replay {
+    /// The task's id, or the name of the thread that it is the newest of.
+    #[arg(value_name = "TASK")]
+    task: String,
+    /// Another component, in the place of the plugin of its name: only what that plugin did is played.
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// The plugin that --plugin takes the place of. Left out: the one of the file's name, or the only one
+    /// that did anything for the task.
+    #[arg(long = "as", value_name = "NAME", requires = "plugin")]
+    stands_for: Option<PluginName>,
+    #[command(flatten)]
+    tenant: ForTenant,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// The component that takes a plugin's place.
+struct Substitute {
+    name: PluginName,
+    component: Arc<[u8]>,
+}
+
+/// Who plays.
+struct Company<'a> {
+    api: &'a Api,
+    recorded: &'a Recorded,
+    stage: Stage,
+    substitute: Option<Substitute>,
+    /// The plugins that are installed now, as far as they were needed; or why there is none.
+    installed: HashMap<PluginName, Result<Arc<Binding>, String>>,
+}
+
+impl Replay {
+    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let api = self.target.open(settings).await?;
+        let tenant = self.tenant.resolve(&api).await?;
+        let task: String = url::form_urlencoded::byte_serialize(self.task.as_bytes()).collect();
+        let task = task.replace('+', "%20");
+        let recording = api.get(&format!("/admin/tenants/{tenant}/tasks/{task}/recording")).await?;
+        let recorded: Recorded =
+            serde_json::from_value(recording).context("the gateway's answer is no recording")?;
+        let substitute = self.substitute(&recorded)?;
+        let stage = Stage::open(&author_folder(), &settings.sandbox)?;
+        let installed = HashMap::new();
+        let mut company = Company { api: &api, recorded: &recorded, stage, substitute, installed };
+        let (mut played, mut differ, mut failed) = (0, 0, 0);
+        for call in &recorded.calls {
+            if company.substitute.as_ref().is_some_and(|other| other.name != call.plugin) {
+                continue;
+            }
+            match company.play(call).await {
+                Ok(differs) => {
+                    played += 1;
+                    differ += usize::from(differs);
+                }
+                Err(error) => {
+                    failed += 1;
+                    print(&format!("{}: not played: {error:#}", title(call)))?;
+                }
+            }
+        }
+        if recorded.calls.is_empty() {
+            return print("no plugin did anything for this task that was kept");
+        }
+        if failed > 0 {
+            bail!("{failed} of {} calls could not be played", failed + played);
+        }
+        if differ > 0 {
+            bail!("{differ} of {played} calls came out differently");
+        }
+        let calls = if played == 1 { "1 call" } else { &format!("{played} calls") };
+        print(&format!("{calls} played, nothing differs"))
+    }
+
+    /// The component of the command line, and whose place it takes.
+    fn substitute(&self, recorded: &Recorded) -> anyhow::Result<Option<Substitute>> {
+        let Some(path) = &self.plugin else { return Ok(None) };
+        let path = path.to_str().context("the file's name is no UTF-8")?;
+        let (of_file, bytes) = component(path)?;
+        let took_part: BTreeSet<_> = recorded.calls.iter().map(|call| &call.plugin).collect();
+        let name = self.stands_for.clone().unwrap_or(of_file);
+        let name = match took_part.first() {
+            Some(only) if took_part.len() == 1 && self.stands_for.is_none() => (*only).clone(),
+            _ if took_part.contains(&name) => name,
+            None => return Ok(None),
+            _ => {
+                let names: Vec<_> = took_part.iter().map(|name| name.as_str()).collect();
+                bail!(
+                    "no plugin {name} did anything for this task; say with --as which one it is: {}",
+                    names.join(", ")
+                )
+            }
+        };
+        Ok(Some(Substitute { name, component: bytes.into() }))
+    }
+}
+
+impl Company<'_> {
+    /// Plays one call and prints what came of it. Whether it differs.
+    async fn play(&mut self, call: &RecordedCall) -> anyhow::Result<bool> {
+        let recorded = self.recorded;
+        if call.came.is_some() && call.digest.is_none() {
+            print(&format!(
+                "{}: the plugin was not called, or by an earlier version",
+                title(call)
+            ))?;
+            return Ok(false);
+        }
+        let actor = match &self.substitute {
+            Some(other) => self.bind(&other.name, Arc::clone(&other.component)).await?,
+            None => self.installed(&call.plugin).await?,
+        };
+        let played = play(&actor, recorded, call).await?;
+        // What a getter gave was not kept: the one that is installed says what it gives.
+        let differences = match (&call.came, &self.substitute) {
+            (None, Some(_)) => {
+                let before = self.installed(&call.plugin).await?;
+                Some(played.changes_since(&play(&before, recorded, call).await?))
+            }
+            (None, None) => None,
+            (Some(_), _) => Some(played.changes(call)),
+        };
+        let differs = differences.as_ref().is_some_and(|found| !found.is_empty());
+        print(&told(call, &actor, &played, differences.as_deref()))?;
+        Ok(differs)
+    }
+
+    /// The plugin as it is installed now.
+    async fn installed(&mut self, name: &PluginName) -> anyhow::Result<Arc<Binding>> {
+        if !self.installed.contains_key(name) {
+            let tenant = self.recorded.tenant;
+            let path = format!("/admin/tenants/{tenant}/plugins/{name}/component");
+            let bound = match self.api.get_bytes(&path).await {
+                Ok(bytes) => self.bind(name, Arc::from(bytes.as_ref())).await,
+                Err(error) => Err(error.context(format!("the plugin {name} cannot be had"))),
+            };
+            let bound = bound.map_err(|error| format!("{error:#}"));
+            self.installed.insert(name.clone(), bound);
+        }
+        match self.installed.get(name) {
+            Some(Ok(binding)) => Ok(Arc::clone(binding)),
+            Some(Err(error)) => bail!("{error}"),
+            None => bail!("the plugin {name} cannot be had"),
+        }
+    }
+
+    async fn bind(&self, name: &PluginName, component: Arc<[u8]>) -> anyhow::Result<Arc<Binding>> {
+        let grants = match self.recorded.grants.get(name) {
+            Some(text) => Grants::parse(text)?,
+            None => Grants::default(),
+        };
+        let loaded = self.stage.load(component).await?;
+        Ok(self.stage.bind_for_replay(name.clone(), loaded, grants))
+    }
+}
+
+/// What a call is, in a line.
+fn title(call: &RecordedCall) -> String {
+    let plugin = &call.plugin;
+    match &call.with {
+        CalledWith::MapPayload { .. } => format!("mapping by {plugin}"),
+        CalledWith::CallTool { tool, .. } => format!("tool {tool} of {plugin}"),
+        CalledWith::GetValue { path, .. } => format!("getter {path} by {plugin}"),
+    }
+}
+
+fn told(
+    call: &RecordedCall,
+    actor: &Binding,
+    played: &Played,
+    differences: Option<&[Difference]>,
+) -> String {
+    let verdict = match differences {
+        None => shown(&played.came),
+        Some([]) => "the same".to_owned(),
+        Some(_) => "differs".to_owned(),
+    };
+    let mut lines = vec![format!("{}: {verdict}", title(call))];
+    for difference in differences.unwrap_or_default() {
+        let [was, is] = [&difference.expected, &difference.came]
+            .map(|value| value.as_deref().unwrap_or("nothing"));
+        let place = difference.place.trim_start_matches('/');
+        lines.push(format!("  {place}: was {was}, is {is}"));
+    }
+    if let Some(then) = call.digest.as_ref().filter(|then| *then != actor.digest_text()) {
+        lines.push(format!("  component: was {then}, is {}", actor.digest_text()));
+    }
+    lines.extend(played.notes.iter().map(|note| format!("  note: {note}")));
+    lines.extend(played.logs.iter().map(|line| format!("  log: {line}")));
+    lines.push(format!("  {}", cost(played.cost)));
+    lines.join("\n")
+}
+
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}

@@ -1,0 +1,55 @@
+//! Whether a plugin can do with what it is granted: found out when it is installed and when its grants
+//! change, not when somebody calls it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{PluginUnavailable, Plugins};
+use crate::ids::{AgentId, PluginName, RequestId, TenantId};
+use crate::sandbox::{Account, Diagnostic, Grants, Loaded, Subject};
+
+impl Plugins {
+    /// What an operator ought to know of a plugin with these grants: which it lacks, which settings it misses,
+    /// which of a component's functions are no tools. One sentence each.
+    ///
+    /// # Errors
+    /// [`PluginUnavailable::Settings`] where the plugin does not accept a setting of the grants. One that is
+    /// only missing may yet come from a channel.
+    pub(super) async fn fitness(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        loaded: &Arc<Loaded>,
+        grants: &Grants,
+    ) -> Result<Vec<String>, PluginUnavailable> {
+        // A binding of its own: what this call does is not in the plugin's account.
+        let account = Arc::new(Account::default());
+        let (loaded, bound) = (Arc::clone(loaded), grants.clone());
+        let binding =
+            self.sandbox.bind(tenant, name.clone(), loaded, bound, &BTreeMap::new(), account);
+        let mut notes = binding.notes();
+        if !binding.role_names().contains(&"about") {
+            return Ok(notes);
+        }
+        let settings = serde_json::to_string(grants.settings()).unwrap_or_default();
+        // For no agent in particular.
+        let subject = Subject::of(tenant, AgentId::random(), RequestId::next());
+        match binding.check_config(subject, settings).await.value {
+            Err(error) => notes.push(format!("it could not check its settings: {error}")),
+            Ok(found) => {
+                let is_set = |one: &Diagnostic| {
+                    let name = one.pointer.trim_start_matches('/').replace("~1", "/");
+                    grants.settings().contains_key(&name.replace("~0", "~"))
+                };
+                let (wrong, missing): (Vec<_>, Vec<_>) = found.into_iter().partition(is_set);
+                let say = |one: Diagnostic| one.message;
+                if !wrong.is_empty() {
+                    let wrong: Vec<_> = wrong.into_iter().map(say).collect();
+                    return Err(PluginUnavailable::Settings(name.clone(), wrong.join("; ")));
+                }
+                notes.extend(missing.into_iter().map(say));
+            }
+        }
+        Ok(notes)
+    }
+}

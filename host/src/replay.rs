@@ -1,0 +1,112 @@
+//! Playing again what plugins did for a task: the mapping, each call of a tool, and the getter, with what
+//! the host answered them then. Nothing is sent, no secret is needed, and nothing of the task changes.
+//!
+//! What was kept is gathered where the store is ([`gather`]); it is played wherever a component is
+//! ([`play`]), with the one that is installed or with one that somebody is writing.
+
+mod gather;
+mod play;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::call::kept::Head;
+use crate::ids::{AgentId, ChannelId, Name, PluginName, SecretName, TaskId, TenantId};
+pub use gather::gather;
+pub use play::{Played, Unplayable, play};
+
+/// What plugins did for a task, and all that they were told, without secrets.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = TaskRecording)]
+pub struct Recorded {
+    /// The task.
+    pub task: TaskId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Which agent ran it.
+    pub agent: AgentId,
+    /// When it was accepted.
+    #[schema(format = DateTime)]
+    pub accepted_at: String,
+    /// The request that it came from. Null: it was not kept.
+    pub request: Option<RecordedRequest>,
+    /// The channel that the request came in by, as it is now. Null: none, or it is gone.
+    pub channel: Option<RecordedChannel>,
+    /// The calls, in their order. The getter's is the last, and is there where the request has a `getter`.
+    pub calls: Vec<RecordedCall>,
+    /// What each of the plugins is granted now: the grants files, for an operator. For anybody else they are
+    /// not there, and a replay goes without their settings and limits.
+    pub grants: BTreeMap<PluginName, String>,
+}
+
+/// A request as plugins saw it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecordedRequest {
+    /// All but the body.
+    pub head: Head,
+    /// Whether it came in by a channel, where plugins see bodies as they came.
+    pub by_channel: bool,
+    /// The body's bytes.
+    pub body_base64: String,
+}
+
+/// A channel as its plugins see it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecordedChannel {
+    /// Its id.
+    pub id: ChannelId,
+    /// Its name.
+    pub name: Name,
+    /// Its URL.
+    pub url: String,
+    /// Its settings.
+    pub settings: BTreeMap<String, String>,
+    /// What its plugins call a secret, and which secret of the tenant it is.
+    pub secrets: BTreeMap<String, SecretName>,
+}
+
+/// One call of a plugin.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecordedCall {
+    /// Which.
+    pub plugin: PluginName,
+    /// What it was called with.
+    pub with: CalledWith,
+    /// What came of it: `{"ok": …}` or `{"error": "…"}`. Null: that was not kept, as of a getter.
+    pub came: Option<Value>,
+    /// The component that ran: `sha256:…`. Null: it was not called, or that was not kept.
+    pub digest: Option<String>,
+    /// A digest of the settings and grants that it had.
+    pub settings_digest: Option<String>,
+    /// What the host answered it that could not be had again. Null: it asked for nothing of that kind.
+    #[schema(value_type = Option<Object>)]
+    pub recording: Option<Value>,
+}
+
+/// Which function of a plugin was called, with what.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "call", rename_all = "kebab-case")]
+pub enum CalledWith {
+    /// The mapping of the request.
+    MapPayload {
+        /// `params_mapping`, verbatim.
+        spec: Option<String>,
+    },
+    /// A tool.
+    CallTool {
+        /// Its name.
+        tool: String,
+        /// JSON text.
+        arguments: String,
+    },
+    /// One value of the task's answer.
+    GetValue {
+        /// Where it is.
+        path: String,
+        /// The task as its caller saw it, as JSON text.
+        task: String,
+    },
+}

@@ -1,0 +1,180 @@
+//! Plays one call again: the same component or another one, told what the host said then.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::{CalledWith, Recorded, RecordedCall, RecordedChannel, RecordedRequest};
+use crate::call::{IncomingCall, Payload};
+use crate::clock::Timestamp;
+use crate::fixture::{Difference, changes, mapped, outcome_of_tool, outcome_of_value, placeholder};
+use crate::ids::RequestId;
+use crate::intake;
+use crate::sandbox::{
+    Answered, Binding, Called, ChannelFacts, Cost, PluginError, Recording, Script, Subject,
+};
+
+/// Why a call cannot be played.
+#[derive(Debug, thiserror::Error)]
+pub enum Unplayable {
+    /// The request was not kept.
+    #[error("the task's request was not kept")]
+    NoRequest,
+    /// What was kept cannot be read.
+    #[error("what was kept cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// What came of a call that was played again.
+#[derive(Debug)]
+pub struct Played {
+    /// `{"ok": …}` or `{"error": "…"}`.
+    pub came: Value,
+    /// Its log lines.
+    pub logs: Vec<String>,
+    /// What it cost now.
+    pub cost: Cost,
+    /// The requests that it sent, as `METHOD URL`; nobody got them.
+    sent: Value,
+    /// The requests that were sent then.
+    sent_then: Value,
+    /// What is to be known of the comparison.
+    pub notes: Vec<&'static str>,
+}
+
+impl Played {
+    /// What is not as it was, where that was kept.
+    #[must_use]
+    pub fn changes(&self, call: &RecordedCall) -> Vec<Difference> {
+        let Some(then) = &call.came else { return Vec::new() };
+        let mut found = changes("", &comparable(then, &self.came), &self.came);
+        found.extend(changes("sent", &self.sent_then, &self.sent));
+        found
+    }
+
+    /// What differs between what two actors made of the same call.
+    #[must_use]
+    pub fn changes_since(&self, before: &Self) -> Vec<Difference> {
+        changes("", &before.came, &self.came)
+    }
+}
+
+/// Tasks of earlier versions do not tell all of a mapping: what they do not tell is not compared.
+fn comparable(then: &Value, now: &Value) -> Value {
+    let mut then = then.clone();
+    let told = |then: &Value| then.get("context").is_some() || then.get("action").is_none();
+    if let Some(then) = then.get_mut("ok").filter(|then| !told(then))
+        && let Some(then) = then.as_object_mut()
+    {
+        for field in ["context", "delivery_id"] {
+            let now = now.get("ok").and_then(|now| now.get(field));
+            then.insert(field.to_owned(), now.cloned().unwrap_or_default());
+        }
+    }
+    then
+}
+
+/// Has an actor play a call of a task.
+///
+/// # Errors
+/// [`Unplayable`] where what it needs was not kept.
+pub async fn play(
+    actor: &Arc<Binding>,
+    recorded: &Recorded,
+    call: &RecordedCall,
+) -> Result<Played, Unplayable> {
+    let recording: Recording = match &call.recording {
+        Some(recording) => serde_json::from_value(recording.clone()).map_err(unreadable)?,
+        None => Recording::default(),
+    };
+    let mut script = Script::of(&recording);
+    if script.wall_clock.is_empty() {
+        // It did not ask then. Should it ask now, it is the time of the task.
+        let accepted = Timestamp::parse_rfc3339(&recorded.accepted_at).map(Timestamp::micros);
+        let nanos = u64::try_from(accepted.unwrap_or_default()).unwrap_or_default();
+        script.wall_clock.push_back(nanos.saturating_mul(1_000));
+    }
+    let script = Arc::new(Mutex::new(script));
+    let mut subject = Subject {
+        script: Some(Arc::clone(&script)),
+        ..Subject::of(recorded.tenant, recorded.agent, RequestId::next())
+    };
+    let mut channel = None;
+    let (came, logs, cost) = match &call.with {
+        CalledWith::MapPayload { spec } => {
+            let request = recorded.request.as_ref().ok_or(Unplayable::NoRequest)?;
+            subject.principal = request.head.principal.as_ref().map(|json| json.to_string().into());
+            subject.request = Some(Arc::new(incoming(request).await?));
+            let url = request.head.channel_url.as_ref();
+            subject.channel = recorded.channel.as_ref().map(|channel| facts(channel, url));
+            channel = subject.channel.clone();
+            shown(actor.map_payload(subject, spec.clone()).await, mapped, None)
+        }
+        CalledWith::CallTool { tool, arguments } => {
+            let called = actor.call_tool(subject, tool.clone(), arguments.clone()).await;
+            shown(called, outcome_of_tool, Some(tool))
+        }
+        CalledWith::GetValue { path, task } => {
+            let task = Payload::parse(task.clone().into()).map_err(unreadable)?;
+            subject.task = Some(Arc::new(task));
+            shown(actor.get_value(subject, path.clone()).await, outcome_of_value, None)
+        }
+    };
+    let sent = &script.lock().unwrap_or_else(PoisonError::into_inner).sent;
+    let sent = sent.iter().map(|sent| format!("{} {}", sent.method, sent.url)).collect();
+    let sent_then = recording.answers.iter().filter_map(|answer| match answer {
+        Answered::Egress(exchange) => Some(format!("{} {}", exchange.method, exchange.url)),
+        _ => None,
+    });
+    let mut notes = Vec::new();
+    if recording.truncated {
+        notes.push("it was answered more than was kept: differences may come of that");
+    }
+    let settings = actor.settings_digest(channel.as_deref());
+    if call.settings_digest.as_ref().is_some_and(|then| *then != settings) {
+        notes.push("its settings or grants are not those that it had");
+    }
+    Ok(Played { came, logs, cost, sent, sent_then: sent_then.collect(), notes })
+}
+
+/// A call's outcome as it is kept: an error is a sentence, as the model was told it of a tool.
+fn shown<T>(
+    called: Called<T>,
+    show: impl FnOnce(T) -> Value,
+    tool: Option<&str>,
+) -> (Value, Vec<String>, Cost) {
+    let error = |error: PluginError| match tool {
+        Some(tool) => format!("{tool}: {error}"),
+        None => error.to_string(),
+    };
+    let came = match called.value {
+        Ok(value) => json!({ "ok": show(value) }),
+        Err(failed) => json!({ "error": error(failed) }),
+    };
+    (came, called.logs, called.cost)
+}
+
+async fn incoming(request: &RecordedRequest) -> Result<IncomingCall, Unplayable> {
+    let body = STANDARD.decode(&request.body_base64).map_err(unreadable)?;
+    Ok(intake::again(&request.head, body.into(), request.by_channel).await)
+}
+
+/// The channel as it is now, under the URL that it had then.
+fn facts(channel: &RecordedChannel, url: Option<&String>) -> Arc<ChannelFacts> {
+    let secrets = channel.secrets.iter();
+    Arc::new(ChannelFacts {
+        id: channel.id,
+        name: channel.name.clone(),
+        url: url.unwrap_or(&channel.url).clone(),
+        settings: channel.settings.clone(),
+        secrets: secrets
+            .map(|(name, secret)| (name.clone(), (secret.clone(), Some(placeholder()))))
+            .collect(),
+    })
+}
+
+fn unreadable(error: impl std::fmt::Display) -> Unplayable {
+    Unplayable::Unreadable(error.to_string())
+}

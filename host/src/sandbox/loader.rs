@@ -1,0 +1,134 @@
+//! From the bytes of a component to something that can be bound: compiled, linked, held ready.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use super::cache::CodeCache;
+use super::host_calls::CallState;
+use super::roles::{self, Roles};
+use super::{LoadError, Loaded};
+use crate::ids::PluginDigest;
+
+/// Loads components, each once however many ask for it at the same time.
+pub(super) struct Loader {
+    engine: Engine,
+    linker: Linker<CallState>,
+    code: CodeCache,
+    compilations: Semaphore,
+    /// Those used last. One that falls out lives on as long as a binding needs it.
+    held: Cache<PluginDigest, Arc<Loaded>>,
+}
+
+impl Loader {
+    pub(super) fn new(
+        engine: Engine,
+        linker: Linker<CallState>,
+        code: CodeCache,
+        compilations: usize,
+        loaded_max: u64,
+    ) -> Self {
+        // The least recently used one goes. What has just been asked for always stays: a policy that
+        // would rather keep old favourites makes a new plugin load at each of its calls.
+        let held = Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru());
+        Self {
+            engine,
+            linker,
+            code,
+            compilations: Semaphore::new(compilations.max(1)),
+            held: held.build(),
+        }
+    }
+
+    /// The component of these bytes: held already, or from the code cache, or compiled now; at most as
+    /// many compile at a time as the settings say.
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        digest: PluginDigest,
+        source: Arc<[u8]>,
+    ) -> Result<Arc<Loaded>, LoadError> {
+        let loading = async {
+            // What is compiled already does not wait for what is being compiled.
+            if let Some(loaded) = self.from_code(digest).await {
+                return Ok(loaded);
+            }
+            let turn = self.compilations.acquire().await;
+            let _turn = turn.map_err(|_| LoadError::Host("it is shutting down".to_owned()))?;
+            let this = Arc::clone(self);
+            let compiled = tokio::task::spawn_blocking(move || this.compile(digest, &source)).await;
+            compiled.map_err(|_| LoadError::Host("the compilation was cut off".to_owned()))?
+        };
+        let loaded = self.held.try_get_with(digest, loading).await;
+        loaded.map_err(|error: Arc<LoadError>| LoadError::clone(&error))
+    }
+
+    /// The component of this digest where it is held, or compiled code of it is kept.
+    pub(super) async fn kept(self: &Arc<Self>, digest: PluginDigest) -> Option<Arc<Loaded>> {
+        if let Some(loaded) = self.held.get(&digest).await {
+            return Some(loaded);
+        }
+        self.held.optionally_get_with(digest, self.from_code(digest)).await
+    }
+
+    /// Forgets a component, on disk too. Whoever has it keeps it.
+    pub(super) async fn forget(&self, digest: PluginDigest) {
+        self.held.invalidate(&digest).await;
+        self.code.forget(digest);
+    }
+
+    /// Takes compiled code away that is of none of these components, or of another version of the
+    /// gateway. How many files went.
+    pub(super) fn sweep(&self, needed: &HashSet<PluginDigest>) -> std::io::Result<usize> {
+        self.code.sweep(needed)
+    }
+
+    /// How many components are held.
+    pub(super) async fn count(&self) -> u64 {
+        self.held.run_pending_tasks().await;
+        self.held.entry_count()
+    }
+
+    async fn from_code(self: &Arc<Self>, digest: PluginDigest) -> Option<Arc<Loaded>> {
+        let this = Arc::clone(self);
+        let loaded = tokio::task::spawn_blocking(move || {
+            let component = this.code.load(&this.engine, digest)?;
+            match this.link(digest, &component) {
+                Ok(loaded) => Some(loaded),
+                Err(error) => {
+                    // It was linked before its code was kept, so this gateway is another one.
+                    tracing::warn!(%digest, %error, "compiled plugin does not link; compiling anew");
+                    None
+                }
+            }
+        });
+        loaded.await.ok().flatten()
+    }
+
+    fn compile(&self, digest: PluginDigest, source: &[u8]) -> Result<Arc<Loaded>, LoadError> {
+        let component = self
+            .code
+            .compile(&self.engine, digest, source)
+            .map_err(|error| LoadError::NotAComponent(format!("{error:#}")))?;
+        // Where it does not link nobody will load it again: it must not fill the disk.
+        let loaded = self.link(digest, &component).inspect_err(|_| self.code.forget(digest))?;
+        for reason in loaded.left_out() {
+            tracing::warn!(%digest, reason, "a function of a component is no tool");
+        }
+        Ok(loaded)
+    }
+
+    fn link(&self, digest: PluginDigest, component: &Component) -> Result<Arc<Loaded>, LoadError> {
+        let asked = roles::asked(component, &self.engine);
+        let pre = self
+            .linker
+            .instantiate_pre(component)
+            .map_err(|error| LoadError::Unlinkable(format!("{error:#}")))?;
+        let roles = Roles::of(&pre, &self.engine)?;
+        Ok(Arc::new(Loaded { digest, digest_text: digest.to_string(), pre, roles, asked }))
+    }
+}

@@ -1,0 +1,280 @@
+//! What plugins did for a task can be played again without the world: the same, or with another component,
+//! and what differs is shown.
+
+use axum::http::Uri;
+use serde_json::{Value, json};
+use wardgate::tenants::KeyHolder;
+
+use crate::support::web::Web;
+use crate::support::{Gateway, guest_path, wardgate};
+
+/// What `wardgate replay TASK …` says on the gateway's own folder, and whether nothing differs.
+fn replay(gateway: &Gateway, task: &str, more: &[&str]) -> (bool, String) {
+    let data = gateway.home.path().to_str().unwrap();
+    let output = wardgate(&[&["replay", task, "--data", data], more].concat());
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+fn same(gateway: &Gateway, task: &str, calls: &[&str]) {
+    let (same, said) = replay(gateway, task, &[]);
+    assert!(same, "{said}");
+    for call in calls {
+        assert!(said.contains(&format!("{call}: the same")), "{call}: {said}");
+    }
+    assert!(said.contains("played, nothing differs"), "{said}");
+}
+
+fn guest(name: &str) -> String {
+    guest_path(name).display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mapping_tool_and_getter_are_played_again_and_nothing_changes() {
+    let gateway = Gateway::start().await;
+    let query = r#"&params_mapping={"prompt":"m.text"}&getter=result.summary&json=true"#;
+    let body = json!({"m": {"text": "calculate {\"expression\":\"6*7\"}"}});
+    let answer = gateway.webhook(query).json(&body).expect(200).await;
+    let task = answer.header("x-task-id").unwrap().to_owned();
+    let before = gateway.task(&task).await;
+    let (ok, said) = replay(&gateway, &task, &[]);
+    assert!(ok, "{said}");
+    for part in [
+        "mapping by dot-mapper: the same",
+        "tool calculate of calculator: the same",
+        &format!("getter result.summary by dot-getter: {{\"ok\":{}}}", answer.text),
+        " ms, cpu ",
+        "4 calls played, nothing differs",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(gateway.task(&task).await, before);
+    assert_eq!(gateway.tasks_stored().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_world_is_what_it_was_then() {
+    let echo = axum::Router::new().fallback(async |uri: Uri| format!("you: {uri}"));
+    let (gateway, web) = (Gateway::start().await, Web::serve(echo).await);
+    let grants = format!(
+        "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\n\
+         networks = [\"127.0.0.0/8\"]\n",
+        web.port
+    );
+    gateway.grant("http-fetch", &grants);
+    let url = format!("http://127.0.0.1:{}/then", web.port);
+    let fetched = gateway.ask(json!({"prompt": format!("http_fetch {}", json!({"url": url}))}));
+    let fetched = fetched.await.task_id();
+    let timed = gateway.with_tool("tells_time", "").await;
+    let timed = timed.ask(json!({"prompt": "time {}"})).await.task_id();
+    let keeps = gateway.with_tool("keeps_values", "[key-value]\nbytes = 10000\n").await;
+    let count = json!({"bucket": "", "do": [["increment", "n", 1], ["get", "n"], ["keys"]]});
+    let count = json!({"prompt": format!("values {count}")});
+    let counted = keeps.ask(count.clone()).await.task_id();
+    keeps.ask(count).await;
+    let asked = gateway.with_mapper("asks_time", "").await;
+    let mapped = asked.webhook("").json(&json!({})).expect(200).await.task_id();
+    // The server is gone, the counter has gone on, time has passed.
+    drop(web);
+    same(&gateway, &fetched, &["tool http_fetch of http-fetch"]);
+    same(&gateway, &timed, &["tool time of tells-time"]);
+    same(&gateway, &counted, &["tool values of keeps-values"]);
+    same(&gateway, &mapped, &["mapping by asks-time"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verdicts_about_secrets_are_played_and_no_secret_is_told() {
+    const SECRET: &str = "a secret of the provider";
+    let gateway = Gateway::start().await;
+    gateway.keep_secret("key", SECRET, false).await;
+    let grants = "[secrets]\nmine = \"key\"\n";
+    let agent = gateway.with_tool("hunts_secret", grants).await;
+    drop(agent);
+    let agent = gateway.with_tool("uses_secrets", grants).await;
+    let asks = json!({"name": "mine", "algorithm": "sha256", "message": "m", "presented": SECRET});
+    let task = agent.ask(json!({"prompt": format!("secret {asks}")})).await.task_id();
+    let recording = gateway.manage("GET", &format!("/tasks/{task}/recording")).expect(200).await;
+    let calls = recording.json()["calls"].clone();
+    let told = calls[0]["recording"].to_string();
+    assert!(told.contains("\"holds\":true") && !told.contains(SECRET), "{told}");
+    let (same, said) = replay(&gateway, &task, &[]);
+    // What was signed is as good as a secret, so it is not kept, and the replay says so by its difference.
+    assert!(!same && said.contains("ok/signature: was"), "{said}");
+    for kept in ["ok/verifies", "ok/matches", "ok/verifies_another"] {
+        assert!(!said.contains(kept), "{kept}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_component_plays_in_the_place_of_the_one_that_ran() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_mapper("mapper_custom", "").await;
+    let body = json!({"text": "good morning", "chat": "c-1"});
+    let task = agent.webhook("").json(&body).expect(200).await.task_id();
+    same(&gateway, &task, &["mapping by mapper-custom"]);
+    let (same, said) = replay(&gateway, &task, &["--plugin", &guest("counts_calls")]);
+    assert!(!same, "{said}");
+    for part in [
+        "mapping by mapper-custom: differs",
+        "ok/params/prompt: was \"good morning\", is \"1\"",
+        "ok/params/task_id: was \"c-1\", is nothing",
+        "ok/context: was {\"channel\":\"made-up\",\"characters\":12}, is null",
+        "component: was sha256:",
+        "wardgate: 1 of 1 calls came out differently",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let broken = replay(&gateway, &task, &["--plugin", &guest("panics")]).1;
+    assert!(broken.contains("ok: was {") && broken.contains("error: was nothing, is"), "{broken}");
+    let other_role = replay(&gateway, &task, &["--plugin", &guest("getter_upper")]).1;
+    assert!(other_role.contains("payload-mapper"), "{other_role}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_installed_since_shows_what_it_would_have_done() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_mapper("mapper_custom", "").await;
+    let body = json!({"text": "good morning"});
+    let task = agent.webhook("").json(&body).expect(200).await.task_id();
+    let newer = std::fs::read(guest_path("counts_calls")).unwrap();
+    let (plugins, name) = (&gateway.handles.plugins, "mapper-custom".parse().unwrap());
+    plugins.install(gateway.tenant, &name, newer, None).await.unwrap();
+    let (same_now, said) = replay(&gateway, &task, &[]);
+    assert!(!same_now && said.contains("is \"1\"") && said.contains("component: was"), "{said}");
+    plugins.roll_back(gateway.tenant, &name, None).await.unwrap();
+    same(&gateway, &task, &["mapping by mapper-custom"]);
+    gateway.grant("mapper-custom", "[limits]\nmemory_mib = 32\n");
+    let said = replay(&gateway, &task, &[]).1;
+    assert!(said.contains("note: its settings or grants are not those that it had"), "{said}");
+    plugins.remove(gateway.tenant, &name).await.unwrap();
+    let (same_now, said) = replay(&gateway, &task, &[]);
+    assert!(!same_now && said.contains("the plugin mapper-custom cannot be had: Plugin not found"));
+    let (_, with_file) = replay(&gateway, &task, &["--plugin", &guest("mapper_custom")]);
+    assert!(with_file.contains("mapping by mapper-custom: the same"), "{with_file}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_getter_is_compared_with_the_one_that_is_installed() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_getter("getter_upper", "").await;
+    let asked = agent.webhook("&getter=/source").json(&json!({"prompt": "hi"})).expect(200).await;
+    assert_eq!(asked.text, "\"WEBHOOK\"");
+    let task = asked.header("x-task-id").unwrap().to_owned();
+    let said = replay(&gateway, &task, &[]).1;
+    assert!(said.contains("getter /source by getter-upper: {\"ok\":\"WEBHOOK\"}"), "{said}");
+    let (_, unchanged) = replay(&gateway, &task, &["--plugin", &guest("getter_upper")]);
+    assert!(unchanged.contains("getter /source by getter-upper: the same"), "{unchanged}");
+    let (same, said) = replay(&gateway, &task, &["--plugin", &guest("bad_json_getter")]);
+    assert!(!same && said.contains("ok: was \"WEBHOOK\", is nothing"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_however_much_the_component_wants_to() {
+    let hits = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = std::sync::Arc::clone(&hits);
+    let web = Web::serve(axum::Router::new().fallback(async move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }))
+    .await;
+    let gateway = Gateway::start().await;
+    let url = format!("http://127.0.0.1:{}/", web.port);
+    let grants = format!(
+        "[[egress]]\nscheme = \"http\"\nhost = \"127.0.0.1\"\nport = {}\n\
+         networks = [\"127.0.0.0/8\"]\n",
+        web.port
+    );
+    // The tool `fetch` of one guest fetches; that of the other, which takes its place, does too.
+    let agent = gateway.with_tool("calls_egress", &grants).await;
+    let prompt = json!({"prompt": format!("fetch {}", json!({"url": url}))});
+    let task = agent.ask(prompt).await.task_id();
+    assert_eq!(hits.load(std::sync::atomic::Ordering::Relaxed), 1);
+    same(&gateway, &task, &["tool fetch of calls-egress"]);
+    let (same, said) = replay(&gateway, &task, &["--plugin", &guest("sends_many")]);
+    assert!(!same, "{said}");
+    assert_eq!(hits.load(std::sync::atomic::Ordering::Relaxed), 1, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_by_a_channel_is_what_it_was() {
+    let gateway = Gateway::start().await;
+    gateway.keep_secret("hook-token", "a token of the provider", false).await;
+    gateway.install("speaks_for_a_provider", "").await;
+    let hook = gateway
+        .channel(json!({
+            "name": "hook", "agent": "tested", "secrets": {"secret": "hook-token"},
+            "verifier": "speaks-for-a-provider", "mapper": "speaks-for-a-provider",
+        }))
+        .await;
+    let sent = gateway.post(&hook).header("x-token", "a token of the provider");
+    let sent = sent.header("x-delivery", "d-7").json(&json!({"text": "hi"})).send().await;
+    let task = sent.header("x-task-id").unwrap().to_owned();
+    same(&gateway, &task, &["mapping by speaks-for-a-provider"]);
+    let below = format!("/tasks/{task}/recording");
+    let recorded = gateway.manage("GET", &below).expect(200).await;
+    assert!(!recorded.text.contains("a token of the provider"), "{}", recorded.text);
+    assert_eq!(recorded.json()["calls"][0]["came"]["ok"]["delivery_id"], "d-7");
+    // A GET's payload is its query, by an agent's own webhook.
+    let queried = gateway.with_mapper("mapper_custom", "").await;
+    let got = queried.get(&format!("/api/webhooks/agents/{}?text=hello", queried.token));
+    let got = got.expect(200).await.task_id();
+    gateway.polled(&got).await;
+    same(&gateway, &got, &["mapping by mapper-custom"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_admin_may_replay_and_is_not_told_the_grants() {
+    let gateway = Gateway::start().await;
+    let grants = "[settings]\nspoken = \"for the operator alone\"\n";
+    let agent = gateway.with_mapper("mapper_custom", grants).await;
+    let task = agent.webhook("").json(&json!({"text": "hi"})).expect(200).await.task_id();
+    let key = gateway.new_key(KeyHolder::Admin(gateway.tenant)).await;
+    let target = format!("/admin/tenants/{}/tasks/{task}/recording", gateway.tenant);
+    let recorded = gateway.get(&target).key(&key).expect(200).await;
+    assert_eq!(recorded.json()["grants"], json!({}));
+    assert!(!recorded.text.contains("for the operator alone"));
+    let for_operator = gateway.manage("GET", &format!("/tasks/{task}/recording")).expect(200);
+    assert_eq!(for_operator.await.json()["grants"]["mapper-custom"], grants);
+    // And by the command, from elsewhere.
+    let key_file = gateway.home.write("admin.key", &key);
+    let arguments = [
+        "replay",
+        &task,
+        "--url",
+        &gateway.url(""),
+        "--key-file",
+        key_file.to_str().unwrap(),
+        "--tenant",
+        &gateway.tenant.to_string(),
+    ];
+    let output = wardgate(&arguments);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("mapping by mapper-custom: the same"), "{said}");
+    assert!(said.contains("note: its settings or grants are not those"), "{said}");
+    // A caller's key is no admin's.
+    gateway.get(&target).key(&gateway.key).expect(403).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_replayed_is_refused_with_a_reason() {
+    let gateway = Gateway::start().await;
+    let plain = gateway.ask(json!({"prompt": "hello"})).await.task_id();
+    let (fine, said) = replay(&gateway, &plain, &[]);
+    assert!(fine && said.contains("no plugin did anything for this task"), "{said}");
+    let (fine, said) = replay(&gateway, "01a20ad1-2d82-7d96-8c49-130babbf7e73", &[]);
+    assert!(!fine && said.contains("Task not found"), "{said}");
+    let query = r#"&params_mapping={"prompt":"m.text"}"#;
+    let body = json!({"m": {"text": "calculate {\"expression\":\"6*7\"}"}});
+    let two = gateway.webhook(query).json(&body).expect(200).await.task_id();
+    let (fine, said) = replay(&gateway, &two, &["--plugin", &guest("mapper_custom")]);
+    assert!(!fine, "{said}");
+    let which = "no plugin mapper-custom did anything for this task; say with --as which one it is: \
+                 calculator, dot-mapper";
+    assert!(said.contains(which), "{said}");
+    let other = ["--plugin", &guest("mapper_custom"), "--as", "dot-mapper"];
+    let said = replay(&gateway, &two, &other).1;
+    assert!(said.contains("error: was nothing") && !said.contains("calculator"), "{said}");
+    // A tool that no plugin has was not called.
+    let unknown: Value = gateway.task(&plain).await;
+    assert_eq!(unknown["status"], "completed");
+}
