@@ -136,6 +136,19 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
+/// Most characters of a text of somebody else's within a line.
+const LINE_CHARS_MAX: usize = 2_000;
+
+/// A text of somebody else's as a part of a line: it cannot look like another line of ours, nor hide one by its
+/// length.
+fn one_line(text: &str) -> String {
+    let mut line: String = text.chars().take(LINE_CHARS_MAX).collect();
+    if line.len() < text.len() {
+        line.push('…');
+    }
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Prints to standard output, where the answer of a command goes; logs go to standard error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();

@@ -71,6 +71,7 @@ impl DataFolder {
             },
             cache: self.path.join("cache"),
             slow_threads: limits.slow_threads,
+            tenant_memory_bytes_max: limits.tenant_memory_mib_max.saturating_mul(1 << 20),
             compilations: limits.compilations_max,
             loaded_max: limits.loaded_max,
             quarantine: QuarantineSettings {

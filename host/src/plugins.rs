@@ -52,9 +52,12 @@ pub enum PluginUnavailable {
     /// The component is no good.
     #[error("plugin {0} cannot be loaded: {1}")]
     NotLoadable(PluginName, LoadError),
-    /// The operator's file is no good.
+    /// The operator's file, as it was handed in, is no good.
     #[error("plugin {0}: {1}")]
     Grants(PluginName, GrantsError),
+    /// The file in force is no good. What is wrong with it stands in the log: it is the operator's alone.
+    #[error("plugin {0}: its grants file is not valid; the gateway's log says where")]
+    GrantsInForce(PluginName),
     /// The plugin does not accept a setting of its grants.
     #[error("plugin {0} does not accept the settings that it is granted: {1}")]
     Settings(PluginName, String),
@@ -86,6 +89,7 @@ impl PluginUnavailable {
             Self::NotLoadable(_, error) => !matches!(error, LoadError::Host(_)),
             Self::Grants(..) | Self::Settings(..) | Self::TooLarge(_) | Self::Signature(..) => true,
             Self::Unknown(_)
+            | Self::GrantsInForce(_)
             | Self::File(..)
             | Self::Tampered(_)
             | Self::Secret(..)
@@ -116,6 +120,14 @@ static BUNDLED_DIGESTS: LazyLock<HashMap<&str, (PluginDigest, &[u8])>> = LazyLoc
     let all = BUNDLED.iter();
     all.map(|(name, component)| (*name, (PluginDigest::of(component), *component))).collect()
 });
+
+/// The grants of a file that is in force.
+fn in_force(name: &PluginName, text: &str) -> Result<Grants, PluginUnavailable> {
+    Grants::parse(text).map_err(|error| {
+        tracing::error!(plugin = %name, %error, "a grants file cannot be read");
+        PluginUnavailable::GrantsInForce(name.clone())
+    })
+}
 
 type Key = (TenantId, PluginName);
 
@@ -220,8 +232,7 @@ impl Plugins {
     ) -> Result<Arc<Binding>, PluginUnavailable> {
         let loaded = self.loaded(tenant, name).await?;
         let grants_text = self.grants_text(tenant, name)?;
-        let grants = Grants::parse(&grants_text)
-            .map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
+        let grants = in_force(name, &grants_text)?;
         let opened = self.vault.open(tenant, grants.secret_names()).await;
         let opened = opened.map_err(|error| match error {
             VaultError::Store(error) => PluginUnavailable::Store(error),
@@ -302,12 +313,27 @@ impl Plugins {
     ) -> Result<Vec<String>, PluginUnavailable> {
         let grants =
             Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
-        let loaded = self.loaded(tenant, name).await?;
-        let notes = self.fitness(tenant, name, &loaded, &grants).await?;
+        // A plugin has a say in its settings where they change, and in nothing else: no grant that is taken
+        // away may hang on it.
+        let before = self.granted(tenant, name).ok();
+        let same = before.is_some_and(|before| before.settings() == grants.settings());
+        let notes = match self.loaded(tenant, name).await {
+            Ok(loaded) => match self.fitness(tenant, name, &loaded, &grants).await {
+                Err(error @ PluginUnavailable::Settings(..)) if !same => return Err(error),
+                notes => notes.unwrap_or_else(|error| vec![error.to_string()]),
+            },
+            Err(error @ PluginUnavailable::Unknown(_)) => return Err(error),
+            Err(error) => vec![error.to_string()],
+        };
         write_whole(&self.grants_path(tenant, name), text.as_bytes())
             .map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))?;
         self.ready.invalidate(&(tenant, name.clone()));
         Ok(notes)
+    }
+
+    /// What is granted now.
+    fn granted(&self, tenant: TenantId, name: &PluginName) -> Result<Grants, PluginUnavailable> {
+        in_force(name, &self.grants_text(tenant, name)?)
     }
 
     /// What the operator's file says; nothing where there is none, and nothing is granted then.

@@ -40,6 +40,8 @@ pub struct Recorded {
     /// What each of the plugins is granted now: the grants files, for an operator. For anybody else they are
     /// not there, and a replay goes without their settings and limits.
     pub grants: BTreeMap<PluginName, String>,
+    /// Whether there were more calls, which are left out since all of them together are too long.
+    pub truncated: bool,
 }
 
 /// A request as plugins saw it.
@@ -75,8 +77,8 @@ pub struct RecordedCall {
     pub plugin: PluginName,
     /// What it was called with.
     pub with: CalledWith,
-    /// What came of it: `{"ok": …}` or `{"error": "…"}`. Null: that was not kept, as of a getter.
-    pub came: Option<Value>,
+    /// What came of it. Null: that was not kept, as of a getter.
+    pub came: Option<Came>,
     /// The component that ran: `sha256:…`. Null: it was not called, or that was not kept.
     pub digest: Option<String>,
     /// A digest of the settings and grants that it had.
@@ -84,6 +86,18 @@ pub struct RecordedCall {
     /// What the host answered it that could not be had again. Null: it asked for nothing of that kind.
     #[schema(value_type = Option<Object>)]
     pub recording: Option<Value>,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Came {
+    /// A value, as JSON text: it may be as deep as JSON may be at all.
+    Ok(String),
+    /// A getter found nothing.
+    Nothing,
+    /// One sentence.
+    Error(String),
 }
 
 /// Which function of a plugin was called, with what.

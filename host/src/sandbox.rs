@@ -22,6 +22,7 @@ mod ran;
 mod refusal;
 mod roles;
 mod secrets;
+mod share;
 mod values;
 mod wasi;
 
@@ -61,6 +62,7 @@ use grants::Granted;
 use host_calls::CallState;
 use loader::Loader;
 use roles::Roles;
+use share::{Share, ShareSize};
 
 include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 
@@ -73,6 +75,8 @@ pub struct SandboxSettings {
     pub cache: PathBuf,
     /// Threads of each of the two low-priority runtimes for calls that take long.
     pub slow_threads: usize,
+    /// Memory that the calls in flight of one tenant hold together, in bytes.
+    pub tenant_memory_bytes_max: usize,
     /// Components compiled at once.
     pub compilations: usize,
     /// Components held loaded.
@@ -154,8 +158,8 @@ pub struct Binding {
     account: Arc<Account>,
     /// Calls in flight of this binding.
     calls: Arc<Semaphore>,
-    /// Calls in flight of all bindings of the tenant.
-    tenant_calls: Arc<Semaphore>,
+    /// What all bindings of the tenant use.
+    share: Arc<Share>,
     shared: Arc<Shared>,
 }
 
@@ -264,8 +268,10 @@ impl Drop for SlowLane {
 pub struct Sandbox {
     shared: Arc<Shared>,
     loader: Arc<Loader>,
-    tenant_calls: Arc<Mutex<HashMap<TenantId, Arc<Semaphore>>>>,
-    tenant_calls_max: usize,
+    shares: Arc<Mutex<HashMap<TenantId, Arc<Share>>>>,
+    share_size: ShareSize,
+    /// Most memory of one call, in bytes, whatever is granted.
+    memory_bytes_max: usize,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -306,9 +312,13 @@ impl Sandbox {
                 quarantine: settings.quarantine,
             }),
             loader: Arc::new(loader),
-            tenant_calls: Arc::default(),
-            // Half of the pool at most, so that no tenant can take all of it.
-            tenant_calls_max: (calls / 2).max(1),
+            shares: Arc::default(),
+            memory_bytes_max: settings.pool.memory_bytes_max,
+            share_size: ShareSize {
+                // Half of the pool at most, so that no tenant can take all of it.
+                calls: (calls / 2).max(1),
+                memory_bytes: settings.tenant_memory_bytes_max,
+            },
         })
     }
 
@@ -341,6 +351,12 @@ impl Sandbox {
         self.loader.sweep(needed)
     }
 
+    /// How many components are held loaded at most.
+    #[must_use]
+    pub fn loaded_max(&self) -> u64 {
+        self.loader.max()
+    }
+
     /// How many components are loaded.
     pub async fn loaded_count(&self) -> u64 {
         self.loader.count().await
@@ -359,11 +375,11 @@ impl Sandbox {
         account: Arc<Account>,
     ) -> Arc<Binding> {
         let settings_digest = grants.digest();
-        let granted = Granted::resolve(loaded.asked, grants, secrets);
-        let tenant_calls = {
-            let mut tenants = self.tenant_calls.lock().unwrap_or_else(PoisonError::into_inner);
-            let fresh = || Arc::new(Semaphore::new(self.tenant_calls_max));
-            Arc::clone(tenants.entry(tenant).or_insert_with(fresh))
+        let granted = Granted::resolve(loaded.asked, grants, secrets, self.memory_bytes_max);
+        let share = {
+            let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+            let fresh = || Arc::new(Share::new(self.share_size));
+            Arc::clone(shares.entry(tenant).or_insert_with(fresh))
         };
         Arc::new(Binding {
             name,
@@ -372,7 +388,7 @@ impl Sandbox {
             granted,
             settings_digest,
             account,
-            tenant_calls,
+            share,
             shared: Arc::clone(&self.shared),
         })
     }

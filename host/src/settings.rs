@@ -65,6 +65,7 @@ pub struct HttpSettings {
 pub struct SandboxLimits {
     pub calls_max: u32,
     pub memory_mib_max: usize,
+    pub tenant_memory_mib_max: usize,
     pub slow_threads: usize,
     pub compilations_max: usize,
     pub loaded_max: u64,
@@ -201,6 +202,8 @@ impl Settings {
         within("sandbox.calls_max", self.sandbox.calls_max.into(), 1, 4_096)?;
         within("sandbox.slow_threads", self.sandbox.slow_threads as u128, 1, 1_024)?;
         within("sandbox.memory_mib_max", self.sandbox.memory_mib_max as u128, 1, 4_096)?;
+        let tenant_memory = self.sandbox.tenant_memory_mib_max as u128;
+        within("sandbox.tenant_memory_mib_max", tenant_memory, 1, 1 << 20)?;
         within("sandbox.loaded_max", self.sandbox.loaded_max.into(), 1, 20_000)?;
         within("plugins.preload_max", self.plugins.preload_max.into(), 0, 20_000)?;
         within("plugins.versions_max", self.plugins.versions_max.into(), 1, 1_000)?;

@@ -29,8 +29,14 @@
 //! | `webhook_urls` | an agent's own URL stays the same, and ends at once |
 //! | `commands` | the command line does what the admin surface does, on a folder or elsewhere |
 //! | `plugins_installed` | integrations are components that an operator installs |
+//! | `inspect` | what a component asks for is seen before it is installed, and what it lacks is said |
+//! | `readiness` | plugins are ready when they are called, however many there are |
 //! | `plugin_misbehaves` | a bad component harms nobody else |
 //! | `integrations` | the shipped integrations hold to what their providers publish |
+//! | `integrations_live` | and answer through their providers' own APIs |
+//! | `tenant_share` | what a tenant's plugins hold together is bounded, and no other tenant notices |
+//! | `hostile_roles` | and in no role, at no moment, does it hold up anybody else |
+//! | `reload` | a call ends on the build that it began with |
 //! | `quarantine` | a plugin that keeps failing is cut off, tried again, and comes back |
 //! | `metrics` | an operator can watch what each plugin does and costs |
 //! | `author_loop` | an author tests a plugin without a server, and sees each new build in a running one |
@@ -73,10 +79,13 @@ mod every_route_apart;
 mod foreign_components;
 mod foreign_egress;
 mod frozen_interface;
+mod hostile_roles;
 mod house_rules;
 mod idempotency;
 mod idempotency_model;
+mod inspect;
 mod integrations;
+mod integrations_live;
 mod load;
 mod metrics;
 mod no_secrets_in_logs;
@@ -88,7 +97,9 @@ mod plugins_guide;
 mod plugins_installed;
 mod precedence;
 mod quarantine;
+mod readiness;
 mod real_payloads;
+mod reload;
 mod replay;
 mod rest;
 mod secrets;
@@ -97,6 +108,7 @@ mod stop;
 mod store_down;
 mod streams;
 mod support;
+mod tenant_share;
 mod tenants_apart;
 mod threads;
 mod trace;

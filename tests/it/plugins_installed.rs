@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Child, Gateway, Home, guest_path, until, wardgate};
+use crate::support::{Child, Gateway, Home, guest_of_its_own, guest_path, until, wardgate};
 
 /// The command line on a data folder; it has to succeed.
 fn command(home: &Home, arguments: &[&str]) -> String {
@@ -250,7 +250,9 @@ async fn a_plugin_that_is_not_there_is_named() {
 #[tokio::test]
 async fn a_component_whose_file_was_changed_is_not_run() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("ignores", "").await;
+    let (name, component) = ("ignores".parse().unwrap(), guest_of_its_own("ignores"));
+    gateway.handles.plugins.install(gateway.tenant, &name, component, None).await.unwrap();
+    let agent = gateway.with_agent(|agent| agent.mapper = Some(name)).await;
     agent.webhook("").json(&json!({})).expect(200).await;
     let home = gateway.stop().await;
     let file = std::fs::read_dir(home.path().join("plugins")).unwrap().next().unwrap().unwrap();

@@ -42,9 +42,9 @@ async fn mapping_tool_and_getter_are_played_again_and_nothing_changes() {
     for part in [
         "mapping by dot-mapper: the same",
         "tool calculate of calculator: the same",
-        &format!("getter result.summary by dot-getter: {{\"ok\":{}}}", answer.text),
+        &format!("getter result.summary by dot-getter: {}", answer.text),
         " ms, cpu ",
-        "4 calls played, nothing differs",
+        "3 calls played, nothing differs; with 1 there was nothing to compare",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -161,7 +161,8 @@ async fn a_getter_is_compared_with_the_one_that_is_installed() {
     assert_eq!(asked.text, "\"WEBHOOK\"");
     let task = asked.header("x-task-id").unwrap().to_owned();
     let said = replay(&gateway, &task, &[]).1;
-    assert!(said.contains("getter /source by getter-upper: {\"ok\":\"WEBHOOK\"}"), "{said}");
+    assert!(said.contains("getter /source by getter-upper: \"WEBHOOK\""), "{said}");
+    assert!(said.ends_with("nothing was kept to compare it with\n"), "{said}");
     let (_, unchanged) = replay(&gateway, &task, &["--plugin", &guest("getter_upper")]);
     assert!(unchanged.contains("getter /source by getter-upper: the same"), "{unchanged}");
     let (same, said) = replay(&gateway, &task, &["--plugin", &guest("bad_json_getter")]);
@@ -212,7 +213,9 @@ async fn a_request_by_a_channel_is_what_it_was() {
     let below = format!("/tasks/{task}/recording");
     let recorded = gateway.manage("GET", &below).expect(200).await;
     assert!(!recorded.text.contains("a token of the provider"), "{}", recorded.text);
-    assert_eq!(recorded.json()["calls"][0]["came"]["ok"]["delivery_id"], "d-7");
+    let came = recorded.json()["calls"][0]["came"]["ok"].as_str().unwrap().to_owned();
+    let came: Value = serde_json::from_str(&came).unwrap();
+    assert_eq!(came["delivery_id"], "d-7");
     // A GET's payload is its query, by an agent's own webhook.
     let queried = gateway.with_mapper("mapper_custom", "").await;
     let got = queried.get(&format!("/api/webhooks/agents/{}?text=hello", queried.token));

@@ -23,6 +23,8 @@ pub(crate) use in_process::InProcess;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use wardgate::ids::AgentId;
+
 /// How long a test waits for what has to happen: far longer than it takes, since machines stall.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -37,6 +39,16 @@ pub(crate) fn guest_path(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("GUESTS_DIR")).join(format!("{name}.wasm"));
     assert!(path.exists(), "no guest {name}: tests/guests/examples/{name}.rs makes one");
     path
+}
+
+/// A guest that is nobody else's, so that no other test takes away what is compiled of it: with a custom
+/// section behind it that no other has.
+pub(crate) fn guest_of_its_own(name: &str) -> Vec<u8> {
+    let mut component = std::fs::read(guest_path(name)).unwrap();
+    let section = [b"\x03own".as_slice(), AgentId::random().to_string().as_bytes()].concat();
+    component.extend([0, u8::try_from(section.len()).unwrap()]);
+    component.extend(section);
+    component
 }
 
 /// Waits until `look` sees something, looking often and for a long time.

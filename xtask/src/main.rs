@@ -53,8 +53,8 @@ enum Task {
     /// numbers, and both mean little on a busy machine, so its load is printed first.
     Bench {
         /// Only this benchmark [default: all]. `many` and `ten-thousand` install so many plugins into
-        /// target/bench first: five minutes and an hour, once
-        #[arg(long, value_parser = ["mapping", "accept", "polls", "neighbours", "many", "ten-thousand"])]
+        /// target/bench first: some five and fifteen minutes, once
+        #[arg(long, value_parser = ["mapping", "accept", "polls", "languages", "neighbours", "many", "ten-thousand"])]
         filter: Option<String>,
         /// How long to measure each of its rows, in seconds
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]

@@ -6,6 +6,7 @@
 
 mod accept;
 mod bed;
+mod languages;
 mod load;
 mod many;
 mod mapping;
@@ -41,6 +42,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("polls") {
         runtime.block_on(polls::run(round))?;
+    }
+    if wanted("languages") {
+        runtime.block_on(languages::run(round))?;
     }
     if wanted("neighbours") {
         runtime.block_on(neighbours::run(round))?;

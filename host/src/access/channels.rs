@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use moka::sync::Cache;
 
 use super::{Caller, Denied, enabled, remembered};
-use crate::call::IncomingCall;
+use crate::call::{IncomingCall, Payload};
 use crate::ids::{ChannelId, PluginName, RequestId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{ChannelFacts, PluginError, Subject};
@@ -215,13 +215,29 @@ impl OpenChannel {
             return incoming;
         }
         let kept = incoming.query.split('&').filter(|pair| !tells(&decoded(pair)));
+        let query = kept.collect::<Vec<_>>().join("&");
+        // Of a request without a body the query is the payload, too.
+        let is_payload = query_tells && incoming.body.is_empty() && incoming.method == Method::GET;
+        let payload = match incoming.payload.fields() {
+            Some(fields) if is_payload => {
+                let kept: Vec<_> = fields
+                    .filter(|(name, _)| !tells(name.as_bytes()))
+                    .filter_map(|(name, value)| {
+                        Some((name.to_owned(), serde_json::from_str::<String>(value).ok()?))
+                    })
+                    .filter(|(_, value)| !tells(value.as_bytes()))
+                    .collect();
+                Payload::of_fields(kept)
+            }
+            _ => incoming.payload.clone(),
+        };
         Arc::new(IncomingCall {
             method: incoming.method.clone(),
             path: incoming.path.clone(),
-            query: kept.collect::<Vec<_>>().join("&"),
+            query,
             headers,
             body: incoming.body.clone(),
-            payload: incoming.payload.clone(),
+            payload,
         })
     }
 }

@@ -5,19 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use serde_json::Value;
 
 use super::api::{Api, ForTenant, Target};
 use super::plugin::stage::{component, cost};
-use super::print;
+use super::{one_line, print};
 use crate::fixture::{Difference, Stage};
 use crate::ids::PluginName;
-use crate::replay::{CalledWith, Played, Recorded, RecordedCall, play};
+use crate::replay::{CalledWith, Came, Played, Recorded, RecordedCall, play};
 use crate::sandbox::{Binding, Grants};
 use crate::settings::{Settings, author_folder};
-
-/// How much of a value is shown, in characters.
-const SHOWN_CHARS_MAX: usize = 2_000;
 
 /// `wardgate replay …`.
 #[derive(Debug, clap::Args)]
@@ -54,6 +50,55 @@ struct Company<'a> {
     installed: HashMap<PluginName, Result<Arc<Binding>, String>>,
 }
 
+/// What a call came to, beside what it was.
+enum Verdict {
+    Same,
+    Differs,
+    /// Nothing to compare it with was kept.
+    Shown,
+    /// It was not called then, so there is nothing to play.
+    Skipped,
+}
+
+/// What the calls came to.
+#[derive(Default)]
+struct Count {
+    same: usize,
+    differ: usize,
+    shown: usize,
+    failed: usize,
+}
+
+impl Count {
+    fn add(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Same => self.same += 1,
+            Verdict::Differs => self.differ += 1,
+            Verdict::Shown => self.shown += 1,
+            Verdict::Skipped => {}
+        }
+    }
+
+    fn say(&self) -> anyhow::Result<()> {
+        let Self { same, differ, shown, failed } = self;
+        let played = same + differ + shown;
+        match (failed, differ, same) {
+            (1.., _, _) => bail!("{failed} of {} calls could not be played", failed + played),
+            (_, 1.., _) => bail!("{differ} of {played} calls came out differently"),
+            (_, _, 1..) => {
+                let calls = if *same == 1 { "call" } else { "calls" };
+                let besides = match shown {
+                    0 => String::new(),
+                    shown => format!("; with {shown} there was nothing to compare"),
+                };
+                print(&format!("{same} {calls} played, nothing differs{besides}"))
+            }
+            _ if *shown > 0 => print("nothing was kept to compare it with"),
+            _ => print("no plugin did anything for this task that was kept"),
+        }
+    }
+}
+
 impl Replay {
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let api = self.target.open(settings).await?;
@@ -67,33 +112,23 @@ impl Replay {
         let stage = Stage::open(&author_folder(), &settings.sandbox)?;
         let installed = HashMap::new();
         let mut company = Company { api: &api, recorded: &recorded, stage, substitute, installed };
-        let (mut played, mut differ, mut failed) = (0, 0, 0);
+        let mut count = Count::default();
         for call in &recorded.calls {
             if company.substitute.as_ref().is_some_and(|other| other.name != call.plugin) {
                 continue;
             }
             match company.play(call).await {
-                Ok(differs) => {
-                    played += 1;
-                    differ += usize::from(differs);
-                }
+                Ok(verdict) => count.add(verdict),
                 Err(error) => {
-                    failed += 1;
+                    count.failed += 1;
                     print(&format!("{}: not played: {error:#}", title(call)))?;
                 }
             }
         }
-        if recorded.calls.is_empty() {
-            return print("no plugin did anything for this task that was kept");
+        if recorded.truncated {
+            print("the task's later calls are left out: all of them together are too long")?;
         }
-        if failed > 0 {
-            bail!("{failed} of {} calls could not be played", failed + played);
-        }
-        if differ > 0 {
-            bail!("{differ} of {played} calls came out differently");
-        }
-        let calls = if played == 1 { "1 call" } else { &format!("{played} calls") };
-        print(&format!("{calls} played, nothing differs"))
+        count.say()
     }
 
     /// The component of the command line, and whose place it takes.
@@ -120,15 +155,12 @@ impl Replay {
 }
 
 impl Company<'_> {
-    /// Plays one call and prints what came of it. Whether it differs.
-    async fn play(&mut self, call: &RecordedCall) -> anyhow::Result<bool> {
+    /// Plays one call and prints what came of it.
+    async fn play(&mut self, call: &RecordedCall) -> anyhow::Result<Verdict> {
         let recorded = self.recorded;
         if call.came.is_some() && call.digest.is_none() {
-            print(&format!(
-                "{}: the plugin was not called, or by an earlier version",
-                title(call)
-            ))?;
-            return Ok(false);
+            print(&format!("{}: the plugin was not called", title(call)))?;
+            return Ok(Verdict::Skipped);
         }
         let actor = match &self.substitute {
             Some(other) => self.bind(&other.name, Arc::clone(&other.component)).await?,
@@ -144,9 +176,12 @@ impl Company<'_> {
             (None, None) => None,
             (Some(_), _) => Some(played.changes(call)),
         };
-        let differs = differences.as_ref().is_some_and(|found| !found.is_empty());
         print(&told(call, &actor, &played, differences.as_deref()))?;
-        Ok(differs)
+        Ok(match differences.as_deref() {
+            None => Verdict::Shown,
+            Some([]) => Verdict::Same,
+            Some(_) => Verdict::Differs,
+        })
     }
 
     /// The plugin as it is installed now.
@@ -183,8 +218,8 @@ fn title(call: &RecordedCall) -> String {
     let plugin = &call.plugin;
     match &call.with {
         CalledWith::MapPayload { .. } => format!("mapping by {plugin}"),
-        CalledWith::CallTool { tool, .. } => format!("tool {tool} of {plugin}"),
-        CalledWith::GetValue { path, .. } => format!("getter {path} by {plugin}"),
+        CalledWith::CallTool { tool, .. } => format!("tool {} of {plugin}", one_line(tool)),
+        CalledWith::GetValue { path, .. } => format!("getter {} by {plugin}", one_line(path)),
     }
 }
 
@@ -195,7 +230,11 @@ fn told(
     differences: Option<&[Difference]>,
 ) -> String {
     let verdict = match differences {
-        None => shown(&played.came),
+        None => match &played.came {
+            Came::Ok(json) => one_line(json),
+            Came::Nothing => "nothing there".to_owned(),
+            Came::Error(why) => format!("error: {}", one_line(why)),
+        },
         Some([]) => "the same".to_owned(),
         Some(_) => "differs".to_owned(),
     };
@@ -203,8 +242,8 @@ fn told(
     for difference in differences.unwrap_or_default() {
         let [was, is] = [&difference.expected, &difference.came]
             .map(|value| value.as_deref().unwrap_or("nothing"));
-        let place = difference.place.trim_start_matches('/');
-        lines.push(format!("  {place}: was {was}, is {is}"));
+        let place = one_line(difference.place.trim_start_matches('/'));
+        lines.push(format!("  {place}: was {}, is {}", one_line(was), one_line(is)));
     }
     if let Some(then) = call.digest.as_ref().filter(|then| *then != actor.digest_text()) {
         lines.push(format!("  component: was {then}, is {}", actor.digest_text()));
@@ -213,12 +252,4 @@ fn told(
     lines.extend(played.logs.iter().map(|line| format!("  log: {line}")));
     lines.push(format!("  {}", cost(played.cost)));
     lines.join("\n")
-}
-
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(SHOWN_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
 }

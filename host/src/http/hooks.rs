@@ -23,7 +23,7 @@ use crate::answer::task::TaskAnswer;
 use crate::call::IncomingCall;
 use crate::ids::{ChannelId, PluginName, RequestId};
 use crate::intake::{self, AgentCall, Arrival, ByChannel, RequestParts, Resolved};
-use crate::tasks::Task;
+use crate::tasks::{Status, Task};
 use crate::tenants::ChannelAnswer;
 
 /// A provider's webhook, whatever its body is. What is answered is up to the channel's plugins: a
@@ -152,7 +152,14 @@ async fn run(
         }
     } else if channel.definition().replier.is_some() {
         let task = handles.store.task(launched.agent.tenant, launched.task).await?;
-        task.ok_or_else(|| ApiError::not_found("Task"))?
+        // The acknowledgement, however far the run is by now: its answer is delivered, or asked for.
+        Task {
+            status: Status::Pending,
+            result: None,
+            started_at: None,
+            finished_at: None,
+            ..task.ok_or_else(|| ApiError::not_found("Task"))?
+        }
     } else {
         let started = json!({"status": "Started", "task_id": launched.task});
         let started = json_answer(StatusCode::OK, started.to_string());

@@ -180,7 +180,15 @@ pub async fn again(head: &Head, body: Bytes, by_channel: bool) -> IncomingCall {
         None if body.is_empty() && head.is_get() => {
             payload_of_query(&query::decode(head.query().as_bytes()).unwrap_or_default(), &[])
         }
-        None => payload_or_nothing(&headers, body.clone()).await,
+        None => match body::payload(&headers, body.clone()).await {
+            Ok(payload) => payload,
+            // Taken in as JSON whatever its header says: an agent's own webhook does so, and so is a form
+            // kept that a credential was taken out of.
+            Err(_) if !by_channel => {
+                Payload::parse(body.clone()).unwrap_or_else(|_| Payload::empty())
+            }
+            Err(_) => Payload::empty(),
+        },
     };
     head.request(body, payload)
 }
@@ -196,10 +204,10 @@ pub struct AroundTheRun {
     pub json: bool,
 }
 
-/// What a request that was kept with its task asked of plugins around the run. Nothing is a parameter in
-/// one that came in by a channel or by an agent's own webhook, whose path is not kept.
+/// What a request that was kept with its task asked of plugins around the run. Parameters are those of
+/// `POST /` alone, and nobody waited for the answer of an asynchronous one.
 pub async fn around_the_run(head: &Head, body: Bytes, by_channel: bool) -> AroundTheRun {
-    if by_channel || head.path().is_empty() {
+    if by_channel || head.path() != "/" {
         return AroundTheRun::default();
     }
     let pairs = query::decode(head.query().as_bytes()).unwrap_or_default();
@@ -208,7 +216,10 @@ pub async fn around_the_run(head: &Head, body: Bytes, by_channel: bool) -> Aroun
     AroundTheRun {
         spec: sources.query("params_mapping").map(str::to_owned),
         // The request was accepted, so these can be read.
-        getter: sources.text("getter").ok().flatten(),
+        getter: match sources.boolean("asynchronous") {
+            Ok(false) => sources.text("getter").ok().flatten(),
+            _ => None,
+        },
         json: sources.boolean("json").unwrap_or_default(),
     }
 }

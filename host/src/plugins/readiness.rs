@@ -17,7 +17,9 @@ impl Plugins {
     pub async fn preload(self) {
         let begun = Instant::now();
         self.load_bundled().await;
-        let installed = match self.store.current_components(self.preload_max).await {
+        let room = self.sandbox.loaded_max().saturating_sub(BUNDLED_DIGESTS.len() as u64);
+        let most = u32::try_from(room).unwrap_or(u32::MAX).min(self.preload_max);
+        let installed = match self.store.current_components(most).await {
             Ok(digests) => digests,
             Err(error) => {
                 tracing::warn!(%error, "plugins are loaded when they are first called");
@@ -68,7 +70,8 @@ impl Plugins {
         let swept = async {
             let mut needed = self.store.needed_components().await?;
             needed.extend(BUNDLED_DIGESTS.values().map(|(digest, _)| *digest));
-            anyhow::Ok(self.sandbox.sweep(&needed)?)
+            let sandbox = self.sandbox.clone();
+            anyhow::Ok(tokio::task::spawn_blocking(move || sandbox.sweep(&needed)).await??)
         };
         match swept.await {
             Ok(0) => {}

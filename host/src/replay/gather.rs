@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
-use super::{CalledWith, Recorded, RecordedCall, RecordedChannel, RecordedRequest};
+use super::{CalledWith, Came, Recorded, RecordedCall, RecordedChannel, RecordedRequest};
 use crate::access::channels::Channels;
 use crate::answer::{getter_of, task::TaskAnswer};
 use crate::call::kept::Head;
@@ -16,7 +17,11 @@ use crate::intake::{self, AroundTheRun};
 use crate::plugins::Plugins;
 use crate::store::{Store, StoreError};
 use crate::tasks::{Status, Task};
-use crate::trace::{Event, PluginRun};
+use crate::trace::{Cost, Event, PluginRun, Step};
+
+/// Most bytes of the calls of one task that are told, and what a recording counts as.
+const CALLS_BYTES_MAX: usize = 16 << 20;
+const RECORDING_BYTES: usize = 1 << 20;
 
 /// What plugins did for this task. `with_grants` for whoever may read what plugins are granted.
 ///
@@ -65,6 +70,7 @@ pub async fn gather(
             recording: None,
         }));
     }
+    let truncated = bound(&mut calls);
     let names: BTreeSet<_> =
         calls.iter().map(|call| &call.plugin).filter(|_| with_grants).cloned().collect();
     let grants = names.into_iter().filter_map(|name| {
@@ -91,7 +97,31 @@ pub async fn gather(
         }),
         grants: grants.collect::<BTreeMap<_, _>>(),
         calls,
+        truncated,
     })
+}
+
+/// Leaves out the calls beyond what one answer may hold. Whether there were any.
+fn bound(calls: &mut Vec<RecordedCall>) -> bool {
+    let mut bytes = 0_usize;
+    let fit = calls.iter().take_while(|call| {
+        let with = match &call.with {
+            CalledWith::MapPayload { spec } => spec.as_ref().map_or(0, String::len),
+            CalledWith::CallTool { arguments, .. } => arguments.len(),
+            CalledWith::GetValue { task, .. } => task.len(),
+        };
+        let came = match &call.came {
+            Some(Came::Ok(text) | Came::Error(text)) => text.len(),
+            Some(Came::Nothing) | None => 0,
+        };
+        let recording = if call.recording.is_some() { RECORDING_BYTES } else { 0 };
+        bytes = bytes.saturating_add(with).saturating_add(came).saturating_add(recording);
+        bytes <= CALLS_BYTES_MAX
+    });
+    let fit = fit.count();
+    let truncated = fit < calls.len();
+    calls.truncate(fit);
+    truncated
 }
 
 /// What the trace keeps of a mapping, as `intake` writes it.
@@ -104,35 +134,40 @@ struct MappingTrace {
     /// Whether the mapper gave the agent something in the place of the payload. Tasks of earlier versions
     /// do not say.
     context: Option<bool>,
-    delivery_id: Option<Value>,
+    delivery_id: Option<String>,
 }
 
 fn mapping(task: &Task, spec: Option<String>) -> Option<RecordedCall> {
     let trace: MappingTrace = serde_json::from_str(task.mapping.as_deref()?).ok()?;
-    let came = match trace.context {
-        None => json!({ "action": "run", "params": trace.params }),
-        Some(has_context) => json!({
-            "action": "run",
-            "params": trace.params,
-            "context": has_context
-                .then(|| serde_json::from_str(&task.input.payload).unwrap_or(Value::Null)),
-            "delivery_id": trace.delivery_id,
-        }),
+    let payload = RawValue::from_string(task.input.payload.clone()).ok();
+    let came = MappedThen {
+        action: "run",
+        params: trace.params,
+        context: trace.context.map(|has_context| payload.filter(|_| has_context)),
+        delivery_id: trace.context.map(|_| trace.delivery_id),
     };
+    let came = Came::Ok(serde_json::to_string(&came).ok()?);
     let with = CalledWith::MapPayload { spec };
-    Some(recorded(trace.plugin, with, json!({ "ok": came }), Some(trace.ran)))
+    Some(recorded(trace.plugin, with, came, Some(trace.ran)))
 }
 
-fn tool_calls(steps: Vec<crate::trace::Step>) -> impl Iterator<Item = RecordedCall> {
+/// What a mapper decided, as a replay writes it. Tasks of earlier versions do not tell all of it.
+#[derive(Serialize)]
+struct MappedThen {
+    action: &'static str,
+    params: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<Option<Box<RawValue>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivery_id: Option<Option<String>>,
+}
+
+fn tool_calls(steps: Vec<Step>) -> impl Iterator<Item = RecordedCall> {
     steps.into_iter().filter_map(|step| {
         let Event::Tool { call, plugin, result, is_error, ran, .. } = step.event else {
             return None;
         };
-        let came = if is_error {
-            json!({ "error": result })
-        } else {
-            json!({ "ok": serde_json::from_str(&result).unwrap_or(Value::String(result)) })
-        };
+        let came = if is_error { Came::Error(result) } else { Came::Ok(result) };
         // A tool of no plugin has nothing to be played.
         let plugin = plugin?.parse().ok()?;
         let with = CalledWith::CallTool { tool: call.name, arguments: call.arguments };
@@ -143,9 +178,11 @@ fn tool_calls(steps: Vec<crate::trace::Step>) -> impl Iterator<Item = RecordedCa
 fn recorded(
     plugin: PluginName,
     with: CalledWith,
-    came: Value,
+    came: Came,
     ran: Option<PluginRun>,
 ) -> RecordedCall {
+    // One that was refused before it began took no time, and nothing of it can be played.
+    let ran = ran.filter(|ran| ran.cost != Cost::default());
     let (digest, settings_digest, recording) = match ran {
         Some(ran) => (Some(ran.digest), Some(ran.settings), ran.recording),
         None => (None, None, None),

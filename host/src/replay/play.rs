@@ -6,10 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{CalledWith, Recorded, RecordedCall, RecordedChannel, RecordedRequest};
+use super::{CalledWith, Came, Recorded, RecordedCall, RecordedChannel, RecordedRequest};
 use crate::call::{IncomingCall, Payload};
 use crate::clock::Timestamp;
-use crate::fixture::{Difference, changes, mapped, outcome_of_tool, outcome_of_value, placeholder};
+use crate::fixture::{Difference, changes, mapped, outcome_of_tool, placeholder};
 use crate::ids::RequestId;
 use crate::intake;
 use crate::sandbox::{
@@ -30,16 +30,19 @@ pub enum Unplayable {
 /// What came of a call that was played again.
 #[derive(Debug)]
 pub struct Played {
-    /// `{"ok": …}` or `{"error": "…"}`.
-    pub came: Value,
+    /// The outcome.
+    pub came: Came,
     /// Its log lines.
     pub logs: Vec<String>,
     /// What it cost now.
     pub cost: Cost,
-    /// The requests that it sent, as `METHOD URL`; nobody got them.
+    /// The requests that it sent, as `METHOD URL` and the credential's name; nobody got them. In the order of
+    /// the texts: which of two at the same time is recorded first is nobody's decision.
     sent: Value,
     /// The requests that were sent then.
     sent_then: Value,
+    /// What was asked of its values then and not now.
+    values_left: Value,
     /// What is to be known of the comparison.
     pub notes: Vec<&'static str>,
 }
@@ -49,34 +52,39 @@ impl Played {
     #[must_use]
     pub fn changes(&self, call: &RecordedCall) -> Vec<Difference> {
         let Some(then) = &call.came else { return Vec::new() };
-        let mut found = changes("", &comparable(then, &self.came), &self.came);
+        let (mut then, now) = (outcome(then), outcome(&self.came));
+        // Tasks of earlier versions do not tell all of a mapping: what they do not tell is not compared.
+        for field in ["context", "delivery_id"] {
+            if let CalledWith::MapPayload { .. } = call.with
+                && let Some(then) = then.get_mut("ok").and_then(Value::as_object_mut)
+                && let Some(now) = now.get("ok").and_then(|now| now.get(field))
+            {
+                then.entry(field).or_insert_with(|| now.clone());
+            }
+        }
+        let mut found = changes("", &then, &now);
         found.extend(changes("sent", &self.sent_then, &self.sent));
+        found.extend(changes("values", &self.values_left, &Value::Array(Vec::new())));
         found
     }
 
-    /// What differs between what two actors made of the same call.
+    /// What differs between what two plugins made of the same call.
     #[must_use]
     pub fn changes_since(&self, before: &Self) -> Vec<Difference> {
-        changes("", &before.came, &self.came)
+        changes("", &outcome(&before.came), &outcome(&self.came))
     }
 }
 
-/// Tasks of earlier versions do not tell all of a mapping: what they do not tell is not compared.
-fn comparable(then: &Value, now: &Value) -> Value {
-    let mut then = then.clone();
-    let told = |then: &Value| then.get("context").is_some() || then.get("action").is_none();
-    if let Some(then) = then.get_mut("ok").filter(|then| !told(then))
-        && let Some(then) = then.as_object_mut()
-    {
-        for field in ["context", "delivery_id"] {
-            let now = now.get("ok").and_then(|now| now.get(field));
-            then.insert(field.to_owned(), now.cloned().unwrap_or_default());
-        }
+/// An outcome as a value that can be compared.
+fn outcome(came: &Came) -> Value {
+    match came {
+        Came::Ok(text) => json!({ "ok": outcome_of_tool(text.clone()) }),
+        Came::Nothing => json!({ "nothing": true }),
+        Came::Error(why) => json!({ "error": why }),
     }
-    then
 }
 
-/// Has an actor play a call of a task.
+/// Has a plugin play a call of a task.
 ///
 /// # Errors
 /// [`Unplayable`] where what it needs was not kept.
@@ -110,48 +118,71 @@ pub async fn play(
             let url = request.head.channel_url.as_ref();
             subject.channel = recorded.channel.as_ref().map(|channel| facts(channel, url));
             channel = subject.channel.clone();
-            shown(actor.map_payload(subject, spec.clone()).await, mapped, None)
+            let show = |decided| Came::Ok(mapped(decided).to_string());
+            shown(actor.map_payload(subject, spec.clone()).await, show, None)
         }
         CalledWith::CallTool { tool, arguments } => {
             let called = actor.call_tool(subject, tool.clone(), arguments.clone()).await;
-            shown(called, outcome_of_tool, Some(tool))
+            shown(called, Came::Ok, Some(tool))
         }
         CalledWith::GetValue { path, task } => {
             let task = Payload::parse(task.clone().into()).map_err(unreadable)?;
             subject.task = Some(Arc::new(task));
-            shown(actor.get_value(subject, path.clone()).await, outcome_of_value, None)
+            let show = |value: Option<String>| value.map_or(Came::Nothing, Came::Ok);
+            shown(actor.get_value(subject, path.clone()).await, show, None)
         }
     };
-    let sent = &script.lock().unwrap_or_else(PoisonError::into_inner).sent;
-    let sent = sent.iter().map(|sent| format!("{} {}", sent.method, sent.url)).collect();
+    let script = script.lock().unwrap_or_else(PoisonError::into_inner);
+    let sent = script.sent.iter().map(|sent| told(&sent.method, &sent.url, &sent.credential));
     let sent_then = recording.answers.iter().filter_map(|answer| match answer {
-        Answered::Egress(exchange) => Some(format!("{} {}", exchange.method, exchange.url)),
+        Answered::Egress(sent) => Some(told(&sent.method, &sent.url, &sent.credential)),
         _ => None,
     });
+    let left = script.value_answers.iter().flatten().filter_map(|answer| match answer {
+        Answered::Value { operation, key, .. } => Some(Value::from(format!("{operation} {key}"))),
+        _ => None,
+    });
+    let (sent, sent_then, values_left) = (sorted(sent), sorted(sent_then), left.collect());
     let mut notes = Vec::new();
     if recording.truncated {
         notes.push("it was answered more than was kept: differences may come of that");
+    }
+    if recording.answers.iter().any(|answer| matches!(answer, Answered::Signed)) {
+        notes.push("it signed with a secret; what came of that is not kept, so it differs");
     }
     let settings = actor.settings_digest(channel.as_deref());
     if call.settings_digest.as_ref().is_some_and(|then| *then != settings) {
         notes.push("its settings or grants are not those that it had");
     }
-    Ok(Played { came, logs, cost, sent, sent_then: sent_then.collect(), notes })
+    Ok(Played { came, logs, cost, sent, sent_then, values_left, notes })
+}
+
+fn told(method: &str, url: &str, credential: &Option<String>) -> String {
+    match credential {
+        Some(name) => format!("{method} {url} with {name}"),
+        None => format!("{method} {url}"),
+    }
+}
+
+fn sorted(texts: impl Iterator<Item = String>) -> Value {
+    let mut texts: Vec<_> = texts.collect();
+    texts.sort_unstable();
+    texts.into()
 }
 
 /// A call's outcome as it is kept: an error is a sentence, as the model was told it of a tool.
 fn shown<T>(
     called: Called<T>,
-    show: impl FnOnce(T) -> Value,
+    show: impl FnOnce(T) -> Came,
     tool: Option<&str>,
-) -> (Value, Vec<String>, Cost) {
+) -> (Came, Vec<String>, Cost) {
     let error = |error: PluginError| match tool {
         Some(tool) => format!("{tool}: {error}"),
         None => error.to_string(),
     };
     let came = match called.value {
-        Ok(value) => json!({ "ok": show(value) }),
-        Err(failed) => json!({ "error": error(failed) }),
+        Ok(value) => show(value),
+        Err(failed) => Came::Error(error(failed)),
     };
     (came, called.logs, called.cost)
 }

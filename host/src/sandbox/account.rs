@@ -5,7 +5,7 @@
 //! using up its limits. After a pause one call is let through; if it goes well the plugin is back, and if
 //! not the pause doubles.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Account {
     egress_counted: AtomicU64,
     in_flight: AtomicU64,
     failures_in_a_row: AtomicU64,
+    /// Calls that have to be brief before the plugin is taken for a brief one again. 0: it is one.
+    brief_calls_owed: AtomicU32,
     /// When a call may be tried again, in microseconds since the epoch. 0: it is not in quarantine.
     until: AtomicI64,
     probing: AtomicBool,
@@ -48,6 +50,10 @@ struct Standing {
     pause: Duration,
     reason: String,
 }
+
+/// How many brief calls make up for one that was long. A plugin that is long whenever it is trusted again
+/// takes a tick of the caller's thread for each of these, and no more.
+const BRIEF_CALLS_OWED: u32 = 32;
 
 /// What an account holds, for metrics and for the admin API.
 #[derive(Debug, Clone, Default)]
@@ -146,6 +152,23 @@ impl Account {
         }
     }
 
+    /// Whether its short calls are short: they may begin on the caller's own thread then.
+    pub(super) fn is_brief(&self) -> bool {
+        self.brief_calls_owed.load(Ordering::Relaxed) == 0
+    }
+
+    /// Notes that a short call has used up its first tick.
+    pub(super) fn was_long(&self) {
+        self.brief_calls_owed.store(BRIEF_CALLS_OWED, Ordering::Relaxed);
+    }
+
+    /// Notes that a call did not, of a plugin that was not brief before.
+    pub(super) fn was_brief(&self) {
+        let less = |owed: u32| owed.checked_sub(1);
+        // None owed is as good.
+        let _ = self.brief_calls_owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
     /// Counts an outgoing request that was sent though no rule allows it.
     pub(super) fn count_egress(&self) {
         self.egress_counted.fetch_add(1, Ordering::Relaxed);
@@ -154,6 +177,7 @@ impl Account {
     /// Ends a quarantine: its version or grants have changed, or an operator says so.
     pub fn release(&self) {
         self.failures_in_a_row.store(0, Ordering::Relaxed);
+        self.brief_calls_owed.store(0, Ordering::Relaxed);
         self.standing().pause = Duration::ZERO;
         self.until.store(0, Ordering::Release);
     }

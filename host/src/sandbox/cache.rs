@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq as _;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::LoadError;
 use super::engine;
 use crate::disk::write_whole;
 use crate::ids::PluginDigest;
@@ -63,14 +64,20 @@ impl CodeCache {
         engine: &Engine,
         digest: PluginDigest,
         source: &[u8],
-    ) -> wasmtime::Result<Component> {
+    ) -> Result<Component, LoadError> {
         let path = self.path(digest);
-        let code = engine.precompile_component(source)?;
-        if let Err(error) = self.keep(&path, digest, &code) {
-            tracing::warn!(%digest, %error, "the compiled plugin cannot be kept");
-            return Component::from_binary(engine, source);
-        }
-        deserialize(engine, &path)
+        let code = engine
+            .precompile_component(source)
+            .map_err(|error| LoadError::NotAComponent(format!("{error:#}")))?;
+        let kept = self.keep(&path, digest, &code);
+        let kept = kept.map_err(wasmtime::Error::from).and_then(|()| deserialize(engine, &path));
+        kept.or_else(|error| {
+            // A full disk, or somebody who took it away at once: it works without, but dearly. Or it asks for
+            // more than the pool has in one slot, which comes to light here.
+            tracing::warn!(%digest, %error, "the compiled plugin cannot be used from the cache");
+            let component = Component::from_binary(engine, source);
+            component.map_err(|error| LoadError::NotAComponent(format!("{error:#}")))
+        })
     }
 
     /// Takes away files of components that are none of these, of another configuration, or half written.

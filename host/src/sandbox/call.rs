@@ -3,7 +3,7 @@
 //! Short calls (verifying, mapping, getting, replying) begin on the caller's thread. Most end there,
 //! within microseconds. One that outlives its first epoch tick, or waits for something, is moved to the
 //! slow lane, where it is stopped when its computing time or its whole time is used up. Tool calls and
-//! deliveries go there at once.
+//! deliveries go there at once, and so do the calls of a plugin that has just outlived its first tick.
 
 mod answers;
 mod perform;
@@ -27,6 +27,9 @@ use crate::call::Payload;
 
 /// The largest document that a short call may look into on the caller's thread, in bytes.
 const SHORT_DOCUMENT_BYTES_MAX: usize = 256 << 10;
+
+/// How long a brief call computes at most. One that meets a tick of the epoch by chance is brief all the same.
+pub(super) const BRIEF_MAX: Duration = Duration::from_millis(5);
 
 /// What a call gave, and what it cost.
 #[derive(Debug)]
@@ -220,12 +223,13 @@ impl Binding {
         let begun = Instant::now();
         let budget = Budget { deadline: begun + wall, cpu, may_send };
         let state = CallState::new(Arc::clone(self), subject, budget);
-        // Boxed because it may have to move to the other runtime while it runs.
+        // Every look-up walks the document, and a host call does not yield.
         let looks_into_much = state.document_bytes() > SHORT_DOCUMENT_BYTES_MAX;
+        let is_brief = self.account.is_brief();
+        // Boxed because it may have to move to the other runtime while it runs.
         let mut work = Box::pin(perform(Arc::clone(self), state, ask));
         let overtime = &self.shared.overtime;
-        let called = if looks_into_much {
-            // Every look-up walks the document, and a host call does not yield.
+        let called = if looks_into_much || !is_brief {
             self.finish_in(overtime, work, begun, cpu, wall).await
         } else {
             let first =
@@ -235,6 +239,9 @@ impl Binding {
                 Poll::Pending => self.finish_in(overtime, work, begun, cpu, wall).await,
             }
         };
+        if !is_brief && called.cost.cpu_micros < micros(BRIEF_MAX) {
+            self.account.was_brief();
+        }
         drop(admission);
         self.settle(called)
     }
@@ -275,7 +282,7 @@ impl Binding {
         let until = Instant::now() + patience;
         Ok([
             permit(&self.calls, until).await?,
-            permit(&self.tenant_calls, until).await?,
+            permit(&self.share.calls, until).await?,
             permit(&self.shared.calls, until).await?,
         ])
     }

@@ -309,6 +309,7 @@ impl Granted {
         asked: Asked,
         allowed: Grants,
         secrets: &BTreeMap<SecretName, SecretVersions>,
+        memory_bytes_max: usize,
     ) -> Self {
         fn only<T: Default>(asked: bool, allowed: T) -> T {
             if asked { allowed } else { T::default() }
@@ -334,7 +335,11 @@ impl Granted {
             folder: only(asked.folder, allowed.folder),
             clocks: allowed.clocks,
             random: allowed.random,
-            limits: allowed.limits,
+            limits: Limits {
+                // The pool has no larger slots, and what it refuses would be told as another number.
+                memory_bytes: allowed.limits.memory_bytes.min(memory_bytes_max),
+                ..allowed.limits
+            },
         }
     }
 

@@ -15,6 +15,7 @@ use super::bindings::v0_1::wasi::logging::logging;
 use super::egress::Sending;
 use super::journal::{Outside, Recording, SharedScript, lock};
 use super::limits::Limiter;
+use super::share::HeldMemory;
 use super::values::{SharedValues, ValuesOwner};
 use super::wasi;
 use crate::call::IncomingCall;
@@ -115,7 +116,7 @@ impl CallState {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         Self {
-            limiter: Limiter::new(limits.memory_bytes),
+            limiter: Limiter::new(limits.memory_bytes, HeldMemory::of(&binding.share)),
             deadline: budget.deadline,
             cpu_max: budget.cpu,
             cpu: Duration::ZERO,
@@ -170,10 +171,13 @@ impl CallState {
         of_channel.or_else(|| self.binding.granted.secret(name))
     }
 
-    /// Bytes of values that the plugin may keep. A test's are bounded by its own script.
+    /// Bytes of values that the plugin may keep. A test's are bounded by its own script; in a replay it may
+    /// where it might then.
     pub(super) fn values_bytes(&self) -> Option<u64> {
-        let scripted = self.subject.script.is_some().then_some(u64::MAX);
-        self.binding.granted.values_bytes().or(scripted)
+        let scripted = self.subject.script.as_ref().is_some_and(|script| {
+            lock(script).value_answers.as_ref().is_none_or(|answers| !answers.is_empty())
+        });
+        self.binding.granted.values_bytes().or(scripted.then_some(u64::MAX))
     }
 
     /// Where the plugin's values are, and whose they are.

@@ -49,6 +49,8 @@ pub enum Answered {
         /// The verdict.
         holds: bool,
     },
+    /// Something was signed. What came of it is as good as a secret, so it is nowhere.
+    Signed,
 }
 
 /// An outgoing request and what came back.
@@ -190,6 +192,7 @@ impl Script {
                 Answered::Secret { holds, .. } => {
                     script.verdicts.get_or_insert_default().push_back(*holds);
                 }
+                Answered::Signed => {}
             }
         }
         script

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use wasmtime::ResourceLimiter;
 
 use super::refusal::Refusal;
+use super::share::HeldMemory;
 
 /// Largest table of a plugin, in elements. Python guests have the largest seen, 7,689.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
@@ -99,22 +100,22 @@ impl LimitsFile {
     }
 }
 
-/// Counts a store's memory against its limit.
+/// Counts a store's memory against its limit, and against its tenant's.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory_bytes_max: usize,
-    memory_bytes: usize,
+    held: HeldMemory,
     refused: Option<Refusal>,
 }
 
 impl Limiter {
-    pub(super) fn new(memory_bytes_max: usize) -> Self {
-        Self { memory_bytes_max, memory_bytes: 0, refused: None }
+    pub(super) fn new(memory_bytes_max: usize, held: HeldMemory) -> Self {
+        Self { memory_bytes_max, held, refused: None }
     }
 
     /// Linear memory of the call at its largest, in bytes: memories do not shrink.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.memory_bytes
+        self.held.bytes()
     }
 
     /// The growth that was refused during this call, where one was.
@@ -135,14 +136,18 @@ impl ResourceLimiter for Limiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         // `current` is this memory's size, counted before; a component may have several.
-        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
-        let allowed = total <= self.memory_bytes_max && maximum.is_none_or(|max| desired <= max);
-        if allowed {
-            self.memory_bytes = total;
-        } else {
+        let growth = desired.saturating_sub(current);
+        let total = self.held.bytes().saturating_add(growth);
+        if total > self.memory_bytes_max || maximum.is_some_and(|max| desired > max) {
             self.refused = self.out_of_memory();
+            return Ok(false);
         }
-        Ok(allowed)
+        let has_room = self.held.take(growth);
+        if !has_room {
+            // Not this call's fault: others of its tenant hold what it wants, and will give it back.
+            self.refused = Some(Refusal::Busy);
+        }
+        Ok(has_room)
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {

@@ -15,12 +15,17 @@ use super::roles::{self, Roles};
 use super::{LoadError, Loaded};
 use crate::ids::PluginDigest;
 
+/// See [`Loader::readings`].
+const READINGS_MAX: usize = 4;
+
 /// Loads components, each once however many ask for it at the same time.
 pub(super) struct Loader {
     engine: Engine,
     linker: Linker<CallState>,
     code: CodeCache,
-    compilations: Semaphore,
+    compilations: Arc<Semaphore>,
+    /// Components that are taken from the code cache at a time: each is read whole to check its seal.
+    readings: Arc<Semaphore>,
     /// Those used last. One that falls out lives on as long as a binding needs it.
     held: Cache<PluginDigest, Arc<Loaded>>,
 }
@@ -40,7 +45,8 @@ impl Loader {
             engine,
             linker,
             code,
-            compilations: Semaphore::new(compilations.max(1)),
+            compilations: Arc::new(Semaphore::new(compilations.max(1))),
+            readings: Arc::new(Semaphore::new(READINGS_MAX)),
             held: held.build(),
         }
     }
@@ -57,10 +63,15 @@ impl Loader {
             if let Some(loaded) = self.from_code(digest).await {
                 return Ok(loaded);
             }
-            let turn = self.compilations.acquire().await;
-            let _turn = turn.map_err(|_| LoadError::Host("it is shutting down".to_owned()))?;
+            let turn = Arc::clone(&self.compilations).acquire_owned().await;
+            let turn = turn.map_err(|_| LoadError::Host("it is shutting down".to_owned()))?;
             let this = Arc::clone(self);
-            let compiled = tokio::task::spawn_blocking(move || this.compile(digest, &source)).await;
+            // The turn goes with the work: who asked may be gone long before it is done.
+            let compiled = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                this.compile(digest, &source)
+            });
+            let compiled = compiled.await;
             compiled.map_err(|_| LoadError::Host("the compilation was cut off".to_owned()))?
         };
         let loaded = self.held.try_get_with(digest, loading).await;
@@ -76,15 +87,22 @@ impl Loader {
     }
 
     /// Forgets a component, on disk too. Whoever has it keeps it.
-    pub(super) async fn forget(&self, digest: PluginDigest) {
+    pub(super) async fn forget(self: &Arc<Self>, digest: PluginDigest) {
         self.held.invalidate(&digest).await;
-        self.code.forget(digest);
+        let this = Arc::clone(self);
+        // Where it is cut off, the next start tidies up.
+        let _ = tokio::task::spawn_blocking(move || this.code.forget(digest)).await;
     }
 
     /// Takes compiled code away that is of none of these components, or of another version of the
     /// gateway. How many files went.
     pub(super) fn sweep(&self, needed: &HashSet<PluginDigest>) -> std::io::Result<usize> {
         self.code.sweep(needed)
+    }
+
+    /// How many components are held at most.
+    pub(super) fn max(&self) -> u64 {
+        self.held.policy().max_capacity().unwrap_or(u64::MAX)
     }
 
     /// How many components are held.
@@ -94,8 +112,10 @@ impl Loader {
     }
 
     async fn from_code(self: &Arc<Self>, digest: PluginDigest) -> Option<Arc<Loaded>> {
+        let turn = Arc::clone(&self.readings).acquire_owned().await.ok()?;
         let this = Arc::clone(self);
         let loaded = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let component = this.code.load(&this.engine, digest)?;
             match this.link(digest, &component) {
                 Ok(loaded) => Some(loaded),
@@ -110,10 +130,7 @@ impl Loader {
     }
 
     fn compile(&self, digest: PluginDigest, source: &[u8]) -> Result<Arc<Loaded>, LoadError> {
-        let component = self
-            .code
-            .compile(&self.engine, digest, source)
-            .map_err(|error| LoadError::NotAComponent(format!("{error:#}")))?;
+        let component = self.code.compile(&self.engine, digest, source)?;
         // Where it does not link nobody will load it again: it must not fill the disk.
         let loaded = self.link(digest, &component).inspect_err(|_| self.code.forget(digest))?;
         for reason in loaded.left_out() {

@@ -78,7 +78,8 @@ pub enum Refusal {
         /// When it is tried again, in milliseconds from now.
         retry_after_ms: u64,
     },
-    /// As many calls are in flight as it, its tenant or the gateway may have.
+    /// As many calls are in flight as it, its tenant or the gateway may have, or those of its tenant hold as
+    /// much memory as they may.
     Busy,
     /// The gateway itself failed.
     Host(String),
@@ -158,7 +159,7 @@ impl fmt::Display for Refusal {
                     "it is cut off for a while because it kept failing; the last time, {reason}"
                 )
             }
-            Self::Busy => f.write_str("it has as many calls in flight as there may be"),
+            Self::Busy => f.write_str("its tenant's plugins have as many calls in flight, or hold as much memory, as they may"),
             Self::Host(what) => write!(f, "the gateway could not run it: {what}"),
         }
     }

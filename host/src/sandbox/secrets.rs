@@ -117,7 +117,9 @@ impl secrets::Host for CallState {
         let Some(algorithm) = Algorithm::named(&algorithm) else {
             return Ok(Err(unknown_algorithm(&algorithm)));
         };
-        // A signature is as good as a secret to whoever reads it later, so it is not written down.
+        // A signature is as good as a secret to whoever reads it later, so only that there was one is
+        // written down.
+        self.outside().record(|| Answered::Signed);
         let key = versions.newest().unwrap_or_default();
         Ok(Ok(algorithm.mac(key, &message)))
     }

@@ -1,10 +1,16 @@
 //! What a guest has the host do for it is bounded like what it does itself.
 
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::{as_before, check, mapper, neighbour};
+use super::{SOON, as_before, check, mapper, neighbour};
 use crate::support::web::Web;
-use crate::support::{Answer, Caller, Gateway};
+use crate::support::{Answer, Caller, Gateway, Setup};
 
 /// A secret and values, for guests that use them up.
 const GRANTED: &str = "[secrets]\nsigning = \"webhook\"\n[key-value]\nbytes = 1000\n\
@@ -175,4 +181,122 @@ async fn a_host_call_at_the_end_of_the_guests_stack_has_the_stack_that_it_needs(
     }
     assert!(fits > 100, "{fits}");
     neighbour(&gateway).await;
+}
+
+#[tokio::test]
+async fn of_what_a_call_logs_as_many_bytes_are_kept_as_are_granted() {
+    let gateway = Gateway::start().await;
+    for (granted, lines) in [(2_000, 2), (0, 0)] {
+        let limits = format!("[limits]\nlog_bytes = {granted}\ncpu_ms = 5000\nwall_ms = 10000\n");
+        let agent = gateway.with_mapper("logs_flood", &limits).await;
+        let answer = agent.ask(json!({})).await;
+        assert_eq!(answer.report()["received"], "logged", "logging too much is no failure");
+        let thread = agent.thread(&answer.task_id()).await;
+        let logs = thread[0]["mapping"]["logs"].as_array().unwrap();
+        assert_eq!(logs.len(), lines, "{granted}: {logs:?}");
+        let bytes: usize = logs.iter().map(|line| line.as_str().unwrap().len()).sum();
+        // The line that is cut off ends with a mark of that.
+        assert!((granted..=granted + '…'.len_utf8()).contains(&bytes), "{granted}: {bytes}");
+    }
+}
+
+#[tokio::test]
+async fn memory_beyond_what_the_settings_allow_is_not_had_by_a_grant_of_it() {
+    let setup = Setup::new().settings(|settings| settings.sandbox.memory_mib_max = 32);
+    let gateway = setup.start().await;
+    let limits = "[limits]\nconcurrency = 1\nmemory_mib = 128\ncpu_ms = 5000\nwall_ms = 10000\n";
+    let agent = gateway.with_mapper("eat_memory", limits).await;
+    neighbour(&gateway).await;
+    for _ in 0..2 {
+        let call = agent.webhook("").json(&json!({}));
+        let (answer, _) = tokio::join!(call.send(), neighbour(&gateway));
+        check(&answer, 502, "eat-memory", "MiB of memory it is granted");
+    }
+    let plugins = &gateway.handles.plugins;
+    let binding = plugins.binding(gateway.tenant, &"eat-memory".parse().unwrap()).await.unwrap();
+    let peak = binding.account().statement().memory_bytes_peak;
+    // A growth that is refused at the last may be counted.
+    assert!((24 << 20..48 << 20).contains(&peak), "{peak}");
+    as_before(&gateway, "eat-memory").await;
+}
+
+/// An answer without an end, one byte at a time.
+async fn trickle() -> Body {
+    let bytes = futures::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        Some((Ok::<_, Infallible>("x"), ()))
+    });
+    Body::from_stream(bytes)
+}
+
+/// Has a mapper fetch such an answer with so much time for its call, and for the request where it
+/// says so.
+async fn trickled(wall_ms: u32, timeout_ms: Option<u32>) -> Answer {
+    let web = Web::serve(Router::new().fallback(get(trickle))).await;
+    let gateway = Gateway::start().await;
+    let grants = format!(
+        "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\n\
+         networks = [\"127.0.0.0/8\"]\n\
+         [limits]\nconcurrency = 1\ncpu_ms = 5000\nwall_ms = {wall_ms}\n",
+        web.port
+    );
+    let agent = gateway.with_mapper("fetches_first", &grants).await;
+    neighbour(&gateway).await;
+    let url = format!("http://127.0.0.1:{}/", web.port);
+    let call = agent.webhook("").json(&json!({"url": url, "timeout_ms": timeout_ms}));
+    let begun = Instant::now();
+    let (answer, _) = tokio::join!(call.send(), neighbour(&gateway));
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert_eq!(gateway.tasks_stored().await, 2, "the neighbour's and nothing else");
+    as_before(&gateway, "fetches-first").await;
+    answer
+}
+
+#[tokio::test]
+async fn an_answer_that_trickles_in_takes_the_calls_time_and_no_more() {
+    let answer = trickled(1_000, None).await;
+    assert_eq!(answer.status, 504, "{}", answer.text);
+    let (fault, detail) = (answer.header("x-wardgate-fault").unwrap(), answer.detail());
+    // The plugin's time and that of what it waits for are over at the same moment.
+    let ends = [
+        ("guest", "took longer than the 1000 ms"),
+        ("upstream", "did not answer in time"),
+        ("upstream", "did not end in the time it had"),
+    ];
+    let is_said = ends.iter().any(|(whose, what)| fault == *whose && detail.contains(what));
+    assert!(is_said, "{fault}: {detail}");
+}
+
+#[tokio::test]
+async fn an_answer_that_trickles_in_is_given_up_when_the_plugin_says() {
+    let answer = trickled(60_000, Some(300)).await;
+    assert_eq!(answer.status, 504, "{}", answer.text);
+    assert_eq!(answer.header("x-wardgate-fault"), Some("upstream"));
+    let detail = answer.detail();
+    let ends = ["did not answer in time", "did not end in the time it had"];
+    assert!(ends.iter().any(|what| detail.contains(what)), "{detail}");
+}
+
+#[tokio::test]
+async fn a_setting_that_is_granted_is_read_and_any_other_is_none() {
+    let limits = "[limits]\ncpu_ms = 5000\nwall_ms = 10000\ntool_cpu_ms = 10000\n";
+    let grants = format!("[settings]\ngreeting = \"hello\"\nnothing = \"\"\n{limits}");
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("reads_settings", &grants).await;
+    let read = async || {
+        let names = json!({"names": ["greeting", "nothing", "Greeting", "farewell", ""]});
+        let answer = agent.ask(json!({"prompt": format!("settings {names}")})).await;
+        let called = answer.report()["tools"][0].clone();
+        assert_eq!(called["is_error"], false, "{called}");
+        called["result"].clone()
+    };
+    let told = read().await;
+    assert_eq!(told["named"], json!(["hello", "", null, null, null]));
+    assert_eq!(told["all"], json!([["greeting", "hello"], ["nothing", ""]]));
+    // Taken away, they are gone for the next call.
+    let grants = gateway.manage("PUT", "/plugins/reads-settings/grants");
+    grants.text("application/toml", limits).expect(200).await;
+    let told = read().await;
+    assert_eq!(told["named"], json!([null, null, null, null, null]));
+    assert_eq!(told["all"], json!([]));
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::api::text;
-use super::super::print;
+use super::super::{one_line, print};
 use super::stage::{Opened, component};
 use crate::fixture::Case;
 use crate::ids::PluginName;
@@ -47,6 +47,8 @@ struct Report {
     needs: Vec<NeedReport>,
     /// Which functions of a component from elsewhere are no tools, and why.
     left_out: Vec<String>,
+    /// What it was asked and could not say.
+    failed: Vec<String>,
     /// Which grants it lacks. Null: nobody said what it would be granted.
     missing: Option<Vec<String>>,
     /// What it finds wrong with the settings that it would be granted.
@@ -75,16 +77,28 @@ impl Inspect {
         let bytes: Arc<[u8]> = bytes.into();
         let opened = Opened::of(name, Arc::clone(&bytes), self.grants.as_deref(), settings).await?;
         let (loaded, binding) = (&opened.loaded, &opened.binding);
-        let checked = match &self.grants {
-            Some(_) => {
-                let config = serde_json::to_value(binding.settings())?;
-                opened.ask(Case::of_call("check-config", Some(config)), "about").await?
+        let config = self.grants.is_some().then(|| serde_json::to_value(binding.settings()));
+        let mut failed = Vec::new();
+        let mut asked = Vec::new();
+        for (call, role, config) in [
+            ("list-tools", "toolbox", None),
+            ("config-schema", "about", None),
+            ("check-config", "about", config.transpose()?),
+        ] {
+            if call == "check-config" && config.is_none() {
+                continue;
             }
-            None => None,
-        };
-        let tools = opened.ask(Case::of_call("list-tools", None), "toolbox").await?;
-        let list = |value: Option<Value>| match value {
-            Some(Value::Array(items)) => items,
+            let said = opened.ask(Case::of_call(call, config), role).await?;
+            asked.push(said.unwrap_or_else(|why| {
+                failed.push(why);
+                Value::Null
+            }));
+        }
+        let mut asked = asked.into_iter();
+        let mut next = || asked.next().unwrap_or_default();
+        let (tools, schema, checked) = (next(), next(), next());
+        let list = |value: Value| match value {
+            Value::Array(items) => items,
             _ => Vec::new(),
         };
         let report = Report {
@@ -94,10 +108,11 @@ impl Inspect {
             version: Metadata::of(&bytes).version,
             roles: binding.role_names(),
             tools: list(tools),
-            settings: opened.ask(Case::of_call("config-schema", None), "about").await?,
+            settings: Some(schema).filter(|schema| !schema.is_null()),
             imports: binding.imports(),
             needs: loaded.needs().into_iter().map(NeedReport::from).collect(),
             left_out: loaded.left_out().to_vec(),
+            failed,
             missing: self.grants.is_some().then(|| binding.missing()),
             settings_refused: list(checked),
         };
@@ -112,11 +127,12 @@ impl fmt::Display for Report {
         writeln!(f, "size     {} bytes", self.size)?;
         writeln!(f, "digest   {}", self.digest)?;
         if let Some(version) = &self.version {
-            writeln!(f, "version  {version}")?;
+            writeln!(f, "version  {}", one_line(version))?;
         }
         writeln!(f, "roles    {}", self.roles.join(", "))?;
         part(f, "tools", self.tools.iter().map(tool))?;
         part(f, "functions that are no tools", self.left_out.iter().cloned())?;
+        part(f, "could not say", self.failed.iter().cloned())?;
         part(f, "settings", settings(self.settings.as_ref().unwrap_or(&Value::Null)))?;
         part(f, "imports", self.imports.iter().cloned())?;
         if self.needs.is_empty() {
@@ -143,7 +159,7 @@ fn part(
     if lines.peek().is_some() {
         writeln!(f, "{headline}:")?;
     }
-    lines.try_for_each(|line| writeln!(f, "  {line}"))
+    lines.try_for_each(|line| writeln!(f, "  {}", one_line(&line)))
 }
 
 fn tool(tool: &Value) -> String {

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::body::{self, BodyLimits};
 use super::super::error::ApiError;
 use super::super::extract::{Asked, Named, json};
-use super::super::responses::{ReadErrors, WriteErrors};
+use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
 use super::super::{Handle, Handles};
 use super::{ByAdmin, agents, iso};
 use crate::ids::{AgentId, ChannelId, Name, PluginName, RequestId, TaskId, TenantId};
@@ -91,7 +91,7 @@ pub(super) async fn read(
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The channel's name, as in the definition")),
     request_body(content((ChannelDefinition = "application/json"), (String = "application/toml"))),
-    responses((status = 200, body = ChannelAnswerBody), WriteErrors), security(("admin_key" = [])))]
+    responses((status = 200, body = ChannelAnswerBody), WriteErrors, PluginErrors), security(("admin_key" = [])))]
 pub(super) async fn replace(
     State(handles): Handle,
     ByAdmin(admin): ByAdmin,

@@ -133,8 +133,13 @@ pub(super) async fn install(
     if grants.is_some() {
         may_grant(&admin)?;
     }
-    let installed =
-        handles.plugins.install(admin.tenant(), &name, offered, grants.as_deref()).await;
+    let (plugins, tenant) = (handles.plugins.clone(), admin.tenant());
+    // A task of its own: a caller who hangs up leaves no installation half done.
+    let installing =
+        tokio::spawn(
+            async move { plugins.install(tenant, &name, offered, grants.as_deref()).await },
+        );
+    let installed = installing.await.map_err(|_| ApiError::host("the installation was cut off"))?;
     Ok(json(StatusCode::OK, &PluginAnswer::installed(installed.map_err(refused)?)))
 }
 

@@ -15,6 +15,7 @@ use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::foreign::TooLarge;
 use super::super::host_calls::{CallState, RESOURCES_MAX};
 use super::super::refusal::Refusal;
+use super::BRIEF_MAX;
 
 /// The resource tables and component handles of one instance.
 const HANDLES_MAX: usize = 1_024;
@@ -144,8 +145,13 @@ pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> St
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
         // Not the ticks are counted: a busy machine uses them up for others, and a host call takes many.
-        if SPENDING.get().spent() >= store.data().cpu_max {
+        let spent = SPENDING.get().spent();
+        if spent >= store.data().cpu_max {
             return Ok(UpdateDeadline::Interrupt);
+        }
+        if spent > BRIEF_MAX {
+            // Those of its plugin that follow are not even begun on their callers' threads.
+            store.data().binding.account.was_long();
         }
         Ok(UpdateDeadline::Yield(1))
     });

@@ -6,7 +6,9 @@ fn allows(rule: &str, method: &str, url: &str) -> bool {
     let grants = Grants::parse(&format!("[[egress]]\n{rule}")).unwrap();
     let asked = Asked { egress: true, ..Asked::default() };
     let url = Url::parse(url).unwrap();
-    Granted::resolve(asked, grants, &BTreeMap::new()).egress_rule(method, &url).is_some()
+    Granted::resolve(asked, grants, &BTreeMap::new(), usize::MAX)
+        .egress_rule(method, &url)
+        .is_some()
 }
 
 #[test]
@@ -69,7 +71,7 @@ fn a_file_that_allows_too_much_or_says_nonsense_is_refused() {
 fn what_was_not_asked_for_is_not_granted() {
     let file = "[[egress]]\nhost = \"a.com\"\n[settings]\nk = \"v\"";
     let granted =
-        Granted::resolve(Asked::default(), Grants::parse(file).unwrap(), &BTreeMap::new());
+        Granted::resolve(Asked::default(), Grants::parse(file).unwrap(), &BTreeMap::new(), 1 << 20);
     assert!(granted.settings().is_empty());
     assert!(granted.egress_rule("GET", &Url::parse("https://a.com/").unwrap()).is_none());
 }

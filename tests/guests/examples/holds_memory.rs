@@ -1,0 +1,13 @@
+//! A mapper that holds as many MiB as `/mib` says, and sleeps with them for as many milliseconds as `/ms` says.
+
+use guests::request;
+use std::{hint::black_box, thread, time::Duration};
+
+guests::mapper!(|_| {
+    let number = |pointer: &str| -> u64 {
+        request::scalar(pointer).and_then(|text| text.parse().ok()).unwrap_or_default()
+    };
+    let held = vec![1_u8; (number("/mib") as usize) << 20];
+    thread::sleep(Duration::from_millis(number("/ms")));
+    guests::prompt(format!("{} bytes", black_box(held).len()))
+});

@@ -1,0 +1,21 @@
+//! A replier that acknowledges at once, and never comes to an end with its delivery.
+
+use guests::Failure;
+use guests::sdk::HttpReply;
+use guests::sdk::replier::Guest;
+
+struct Replier;
+
+impl Guest for Replier {
+    fn reply() -> Result<HttpReply, Failure> {
+        Ok(HttpReply::new(200, "taken"))
+    }
+
+    fn deliver() -> Result<(), Failure> {
+        loop {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+guests::sdk::export_replier!(Replier);

@@ -1,0 +1,210 @@
+//! A plugin that misbehaves as a verifier, as a replier or over what it says of itself is stopped
+//! within its limits like any other: whoever called learns which plugin it was, what was started
+//! stands, and whoever calls another plugin meanwhile is answered as ever.
+
+use std::time::{Duration, Instant};
+
+use reqwest::multipart::{Form, Part};
+use serde_json::{Value, json};
+use wardgate::clock::{Clock, Timestamp};
+
+use crate::support::{Answer, Call, Gateway, Home, Setup, guest_path, until, wardgate};
+
+/// Far more than any limit below and far less than a hanging request.
+const SOON: Duration = Duration::from_secs(25);
+
+/// Little to compute and to hand over, and time enough to be stopped for that. One call at a time:
+/// a call whose place is not given back would be the last one.
+const LIMITS: &str = "[limits]\nconcurrency = 1\noutput_bytes = 100000\ncpu_ms = 100\n\
+                      wall_ms = 10000\ntool_cpu_ms = 100\ntool_wall_ms = 30000\n";
+
+/// What is said of a plugin that never comes to an end.
+const SPUN: &str = "computed for longer than the 100 ms";
+
+/// A channel that lets everybody in, with this besides, and where its provider sends to.
+async fn hook(gateway: &Gateway, more: Value) -> String {
+    let mut definition = json!({"name": "hook", "agent": "tested", "verifier": "none"});
+    for (name, value) in more.as_object().unwrap() {
+        definition[name] = value.clone();
+    }
+    gateway.channel(definition).await
+}
+
+/// The same gateway's good agent, mapping as documented.
+async fn neighbour(gateway: &Gateway) {
+    let call = gateway.webhook(r#"&params_mapping={"prompt":"a"}"#).json(&json!({"a": "fine"}));
+    assert_eq!(call.expect(200).await.report()["received"], "fine");
+}
+
+/// Sends what a bad plugin has a say in, while a neighbour is answered.
+async fn beside_a_neighbour(gateway: &Gateway, call: Call) -> Answer {
+    // Not the first one: bundled plugins may still have to be compiled.
+    neighbour(gateway).await;
+    let begun = Instant::now();
+    let (answer, ()) = tokio::join!(call.send(), neighbour(gateway));
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    answer
+}
+
+/// A refusal names the plugin and says what it did.
+fn check(answer: &Answer, status: u16, plugin: &str, what: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert_eq!(answer.header("x-wardgate-fault"), Some("guest"));
+    let detail = answer.detail();
+    assert!(detail.contains(&format!("plugin {plugin} ")) && detail.contains(what), "{detail}");
+}
+
+/// How many calls of a plugin were ended, by reason. None is left.
+async fn refused(gateway: &Gateway, plugin: &str) -> Value {
+    let state = gateway.manage("GET", &format!("/plugins/{plugin}")).expect(200).await.json();
+    assert_eq!(state["calls"]["in_flight"], 0, "{state}");
+    state["calls"]["refused"].clone()
+}
+
+/// The deliveries that were given up, the newest first, once there are so many.
+async fn given_up(gateway: &Gateway, number: usize) -> Vec<Value> {
+    until("deliveries that were given up", async || {
+        let dead = gateway.manage("GET", "/deliveries?status=dead").expect(200).await.json();
+        let dead = dead.as_array().unwrap().clone();
+        (dead.len() == number).then_some(dead)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verifier_that_spins_lets_nobody_in() {
+    let gateway = Gateway::start().await;
+    gateway.install("spins_in_verify", LIMITS).await;
+    let hook = hook(&gateway, json!({"verifier": "spins-in-verify"})).await;
+    for _ in 0..2 {
+        let call = gateway.post(&hook).json(&json!({"text": "hi"}));
+        let answer = beside_a_neighbour(&gateway, call).await;
+        check(&answer, 504, "spins-in-verify", SPUN);
+        assert_eq!(answer.header("x-wardgate-retry"), Some("safe"));
+        assert_eq!(answer.header("x-task-id"), None);
+    }
+    assert_eq!(gateway.tasks_stored().await, 4, "the neighbour's and nothing else");
+    assert_eq!(refused(&gateway, "spins-in-verify").await, json!({"out-of-cpu-time": 2}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replier_that_spins_in_its_reply_leaves_the_run_alone() {
+    let gateway = Gateway::start().await;
+    gateway.install("spins_in_reply", LIMITS).await;
+    for answer in ["acknowledge", "wait"] {
+        let more = json!({"name": answer, "replier": "spins-in-reply", "answer": answer});
+        let hook = hook(&gateway, more).await;
+        let call = gateway.post(&hook).json(&json!({"text": "hi"}));
+        let refused = beside_a_neighbour(&gateway, call).await;
+        check(&refused, 504, "spins-in-reply", SPUN);
+        // The run is there: sent again, the request would start another one.
+        assert_eq!(refused.header("x-wardgate-retry"), Some("never"), "{answer}");
+        let task = gateway.ended(&refused.task_id()).await;
+        assert_eq!(task["status"], "completed", "{answer}: {task}");
+    }
+    assert_eq!(gateway.tasks_stored().await, 6, "one of each channel, and the neighbour's");
+    assert_eq!(refused(&gateway, "spins-in-reply").await, json!({"out-of-cpu-time": 2}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replier_that_spins_in_its_delivery_is_given_up() {
+    let gateway = Gateway::start().await;
+    gateway.install("spins_in_deliver", LIMITS).await;
+    let more = json!({"replier": "spins-in-deliver", "answer": "deliver"});
+    let hook = hook(&gateway, more).await;
+    let call = gateway.post(&hook).json(&json!({"text": "hi"})).answered_by_a_plugin();
+    let taken = beside_a_neighbour(&gateway, call).await;
+    assert_eq!((taken.status, taken.text.as_str()), (200, "taken"));
+    let (dead, ()) = tokio::join!(given_up(&gateway, 1), neighbour(&gateway));
+    let task = taken.task_id();
+    assert_eq!((&dead[0]["task"], &dead[0]["attempts"]), (&json!(task), &json!(1)));
+    let reason = dead[0]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("plugin spins-in-deliver: it ") && reason.contains(SPUN),
+        "{reason}"
+    );
+    assert_eq!(gateway.task(&task).await["status"], "completed", "the run is none the worse");
+    assert_eq!(refused(&gateway, "spins-in-deliver").await, json!({"out-of-cpu-time": 1}));
+}
+
+#[tokio::test]
+async fn a_replier_that_panics_in_its_delivery_is_given_up_and_never_tried_again() {
+    let clock = Clock::by_hand(Timestamp::from_micros(1_800_000_000_000_000));
+    let gateway = Setup::new().clock(&clock).start().await;
+    gateway.install("panics_in_deliver", LIMITS).await;
+    let more = json!({"replier": "panics-in-deliver", "answer": "deliver"});
+    let hook = hook(&gateway, more).await;
+    let send = async || {
+        let call = gateway.post(&hook).json(&json!({"text": "hi"})).answered_by_a_plugin();
+        call.expect(200).await.task_id()
+    };
+    let first = send().await;
+    let (dead, ()) = tokio::join!(given_up(&gateway, 1), neighbour(&gateway));
+    let reason = dead[0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("plugin panics-in-deliver: it crashed ("), "{reason}");
+    // Far longer than any pause between two tries. Once another one was looked at, so was this.
+    clock.advance(Duration::from_secs(24 * 60 * 60));
+    let second = send().await;
+    let dead = given_up(&gateway, 2).await;
+    for (delivery, task) in dead.iter().zip([&second, &first]) {
+        assert_eq!((&delivery["task"], &delivery["attempts"]), (&json!(task), &json!(1)));
+        assert_eq!(gateway.task(task).await["status"], "completed");
+    }
+    assert_eq!(refused(&gateway, "panics-in-deliver").await, json!({"trapped": 2}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_spins_over_its_settings_is_installed_with_a_note_and_works() {
+    let gateway = Gateway::start().await;
+    let component = Part::bytes(std::fs::read(guest_path("spins_in_check")).unwrap());
+    let form = Form::new().part("component", component).text("grants", LIMITS);
+    let call = gateway.manage("PUT", "/plugins/spins-in-check").multipart(form);
+    let installed = beside_a_neighbour(&gateway, call).await;
+    assert_eq!(installed.status, 200, "{}", installed.text);
+    let note = format!("it could not check its settings: it {SPUN} it is granted");
+    assert_eq!(installed.json()["notes"], json!([note]));
+    let grants = gateway.manage("PUT", "/plugins/spins-in-check/grants");
+    let granted = beside_a_neighbour(&gateway, grants.text("application/toml", LIMITS)).await;
+    assert_eq!((granted.status, granted.text.as_str()), (200, LIMITS));
+
+    let mapper = "spins-in-check".parse().unwrap();
+    let agent = gateway.with_agent(|agent| agent.mapper = Some(mapper)).await;
+    assert_eq!(agent.ask(json!({})).await.report()["received"], "mapped");
+    let refused = refused(&gateway, "spins-in-check").await;
+    assert_eq!(refused, json!({}), "what an installation asks is none of its calls");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_whose_plugin_cannot_say_what_its_settings_are_is_not_made() {
+    for (guest, status, what) in [
+        ("spins_in_check", 504, SPUN),
+        ("floods_schema", 502, "handed over more than the 100000 bytes"),
+    ] {
+        let gateway = Gateway::start().await;
+        // Nobody asks for the schema before somebody needs it.
+        let plugin = gateway.install(guest, LIMITS).await.to_string();
+        let definition =
+            json!({"name": "hook", "agent": "tested", "verifier": "none", "mapper": plugin});
+        let call = gateway.manage("PUT", "/channels/hook").json(&definition);
+        let refused = beside_a_neighbour(&gateway, call).await;
+        check(&refused, status, &plugin, what);
+        gateway.manage("GET", "/channels/hook").expect(404).await;
+    }
+}
+
+#[test]
+fn whoever_inspects_a_plugin_is_told_what_it_could_not_say() {
+    let home = Home::new();
+    let grants = home.write("grants.toml", LIMITS).display().to_string();
+    for (guest, call, refusal) in [
+        ("spins_in_check", "check-config", "out-of-cpu-time"),
+        ("floods_schema", "config-schema", "output-too-large"),
+    ] {
+        let component = guest_path(guest).display().to_string();
+        let output = wardgate(&["plugin", "inspect", &component, "--grants", &grants]);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains(&format!("{call} failed: ")) && said.contains(refusal), "{said}");
+        assert!(said.contains("payload-mapper, about"), "the rest is told: {said}");
+    }
+}

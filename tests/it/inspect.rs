@@ -1,0 +1,138 @@
+//! Before anybody installs a component it can be seen what it is and what it asks for; whoever installs it or
+//! grants it something is told what it lacks.
+
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, Home, guest_path, wardgate};
+
+/// What `wardgate plugin inspect` says of a component, and whether it could.
+fn inspect(plugin: &str, more: &[&str]) -> (bool, String) {
+    let output = wardgate(&[&["plugin", "inspect", plugin], more].concat());
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+fn guest(name: &str) -> String {
+    guest_path(name).display().to_string()
+}
+
+#[test]
+fn roles_tools_settings_imports_needs_size_and_digest_are_told() {
+    let (ok, said) = inspect("slack", &[]);
+    assert!(ok, "{said}");
+    for part in [
+        "name     slack\n",
+        " bytes\ndigest   sha256:",
+        "roles    verifier, payload-mapper, replier, about\n",
+        "settings:\n",
+        "tolerance-seconds [default: 300]: ",
+        "imports:\n  ",
+        "  wardgate:plugin/egress@0.1.0\n",
+        "needs:\n",
+        "  [[egress]]: it sends HTTP requests; without a rule that allows one, nothing is sent \
+         (wardgate:plugin/egress@0.1.0)\n",
+        "  [secrets]: ",
+    ] {
+        assert!(said.contains(part), "{part:?}: {said}");
+    }
+    assert!(!said.contains("missing:"), "nobody said what it would be granted: {said}");
+    let (_, calculator) = inspect("calculator", &[]);
+    assert!(calculator.contains("\n  calculate (changes nothing): "), "{calculator}");
+    let (_, told) = inspect("slack", &["--json"]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["roles"], json!(["verifier", "payload-mapper", "replier", "about"]));
+    assert!(told["size"].as_u64().unwrap() > 50_000, "{told}");
+    assert_eq!(told["settings"]["properties"]["tolerance-seconds"]["default"], "300");
+}
+
+#[test]
+fn what_a_grants_file_lacks_is_a_sentence_that_names_it() {
+    let home = Home::new();
+    let grants = |text: &str| home.write("grants.toml", text).display().to_string();
+    let (ok, said) = inspect("slack", &["--grants", &grants("")]);
+    assert!(ok, "{said}");
+    for part in [
+        "missing:\n",
+        "  no [[egress]] is granted: it sends HTTP requests; without a rule that allows one, \
+         nothing is sent (wardgate:plugin/egress@0.1.0)\n",
+        "  no [secrets] is granted: ",
+    ] {
+        assert!(said.contains(part), "{part:?}: {said}");
+    }
+    let whole = "[[egress]]\nhost = \"slack.com\"\n[secrets]\nsecret = \"slack\"\n";
+    let (_, said) = inspect("slack", &["--grants", &grants(whole)]);
+    assert!(!said.contains("missing:") && !said.contains("does not accept"), "{said}");
+    let wrong = format!("{whole}[settings]\ntolerance-seconds = \"soon\"\n");
+    let (_, said) = inspect("slack", &["--grants", &grants(&wrong)]);
+    assert!(said.contains("does not accept the settings:\n  `tolerance-seconds` "), "{said}");
+    let counted = inspect("slack", &["--grants", &grants("egress-mode = \"count\"")]).1;
+    assert!(!counted.contains("no [[egress]]"), "{counted}");
+    let (_, said) = inspect(&guest("keeps_values"), &["--grants", &grants("")]);
+    assert!(said.contains("no [key-value] is granted: it keeps values"), "{said}");
+    // Most languages' standard libraries import files, so that this is no lack.
+    let (_, said) = inspect(&guest("opens_files"), &["--grants", &grants("")]);
+    assert!(
+        said.contains("  [folder]: it can use files") && !said.contains("no [folder]"),
+        "{said}"
+    );
+    let (ok, said) = inspect("slack", &["--grants", &grants("[limit]\ncpu_ms = 1\n")]);
+    assert!(!ok && said.contains("unknown field `limit`"), "{said}");
+}
+
+#[test]
+fn components_from_elsewhere_and_files_that_are_none_are_told_apart() {
+    let (ok, said) = inspect(&guest("foreign_kinds"), &[]);
+    assert!(ok && said.contains("roles    toolbox\n") && said.contains("tools:\n"), "{said}");
+    let (ok, said) = inspect(&guest("foreign_resources"), &[]);
+    assert!(!ok && said.contains("its answer holds the resource counter"), "{said}");
+    let (ok, said) = inspect(&guest("no_role"), &[]);
+    assert!(!ok && said.contains("none of the roles"), "{said}");
+    let home = Home::new();
+    let text = home.write("text.wasm", "no component");
+    let (ok, said) = inspect(text.to_str().unwrap(), &[]);
+    assert!(!ok && said.contains("no WebAssembly component"), "{said}");
+    let (ok, said) = inspect("/nowhere/at/all.wasm", &[]);
+    assert!(!ok && said.contains("cannot read /nowhere/at/all.wasm"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_installs_is_told_what_it_lacks() {
+    let gateway = Gateway::start().await;
+    let data = gateway.home.path().to_str().unwrap();
+    let arguments =
+        ["plugin", "install", &guest("keeps_values"), "--data", data, "--tenant", "tests"];
+    let output = wardgate(&arguments);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("note: no [key-value] is granted: it keeps values"), "{said}");
+    let granted = gateway.home.write("kv.toml", "[key-value]\nbytes = 1000\n");
+    let granted = [arguments.as_slice(), &["--grants", granted.to_str().unwrap()]].concat();
+    let said = String::from_utf8(wardgate(&granted).stdout).unwrap();
+    assert!(said.starts_with("installed keeps-values") && !said.contains("note:"), "{said}");
+    let shown = gateway.manage("GET", "/plugins/slack").expect(200).await.json();
+    let notes = shown["notes"].as_array().unwrap();
+    let says = |what: &str| notes.iter().any(|note| note.as_str().unwrap().starts_with(what));
+    assert!(says("no [[egress]] is granted: ") && says("no [secrets] is granted: "), "{shown}");
+    let imports = shown["imports"].as_array().unwrap();
+    assert!(imports.contains(&json!("wardgate:plugin/egress@0.1.0")), "{shown}");
+}
+
+#[tokio::test]
+async fn settings_that_the_plugin_does_not_accept_are_not_granted() {
+    let gateway = Gateway::start().await;
+    let put = |text: &'static str| {
+        gateway.manage("PUT", "/plugins/slack/grants").text("application/toml", text)
+    };
+    put("[settings]\ntolerance-seconds = \"120\"\n").expect(200).await;
+    let refused = put("[settings]\ntolerance-seconds = \"soon\"\n").expect(422).await;
+    let detail = refused.detail();
+    let sentence = "plugin slack does not accept the settings that it is granted: \
+                    `tolerance-seconds` ";
+    assert!(detail.starts_with(sentence), "{detail}");
+    let stays = gateway.manage("GET", "/plugins/slack/grants").expect(200).await;
+    assert_eq!(stays.text, "[settings]\ntolerance-seconds = \"120\"\n");
+    // At an installation, too.
+    let component = guest_path("speaks_for_a_provider");
+    let wrong = gateway.try_install(&component, "[settings]\nx = \"1\"\n").await.unwrap_err();
+    assert!(wrong.to_string().contains("does not accept the settings"), "{wrong}");
+    gateway.try_install(&component, "").await.unwrap();
+}

@@ -1,0 +1,116 @@
+//! A plugin is replaced or removed under the calls that are in flight: they end on the build that
+//! they began with, and the next call gets what is installed now.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+use wardgate::ids::PluginDigest;
+
+use crate::support::web::Web;
+use crate::support::{Answer, Caller, Gateway, Home, Setup, guest_path, until};
+
+/// What the guest that asks the server first is installed as.
+const NAME: &str = "fetches-first";
+
+/// A server that says when it is asked, and answers nobody before it is let go.
+struct Held {
+    web: Web,
+    asked: UnboundedReceiver<()>,
+    gate: Arc<Semaphore>,
+}
+
+impl Held {
+    async fn start() -> Self {
+        let (asked_by, asked) = unbounded_channel();
+        let gate = Arc::new(Semaphore::new(0));
+        let closed = Arc::clone(&gate);
+        let server = Router::new().fallback(get(async move || {
+            asked_by.send(()).unwrap();
+            drop(closed.acquire().await.unwrap());
+            "hello"
+        }));
+        Self { web: Web::serve(server).await, asked, gate }
+    }
+
+    /// Allows a plugin to ask it, and to wait for as long as any test does.
+    fn grants(&self) -> String {
+        format!(
+            "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\n\
+             networks = [\"127.0.0.0/8\"]\n[limits]\ncpu_ms = 5000\nwall_ms = 60000\n",
+            self.web.port
+        )
+    }
+
+    /// Begins a call whose mapper asks the server, and gives it once the server has been asked.
+    async fn begin(&mut self, agent: &Caller) -> JoinHandle<Answer> {
+        let agent = agent.clone();
+        let body = json!({"url": format!("http://127.0.0.1:{}/", self.web.port)});
+        let call = tokio::spawn(async move { agent.ask(body).await });
+        until("the mapper's request", async || self.asked.try_recv().ok()).await;
+        call
+    }
+
+    fn let_go(&self) {
+        self.gate.add_permits(1);
+    }
+}
+
+fn build(guest: &str) -> Vec<u8> {
+    std::fs::read(guest_path(guest)).unwrap()
+}
+
+async fn in_flight(gateway: &Gateway) -> u64 {
+    let plugins = &gateway.handles.plugins;
+    let binding = plugins.binding(gateway.tenant, &NAME.parse().unwrap()).await.unwrap();
+    binding.account().statement().in_flight
+}
+
+#[tokio::test]
+async fn a_call_in_flight_ends_on_its_build_and_the_next_gets_the_new_one() {
+    let (gateway, mut held) = (Gateway::start().await, Held::start().await);
+    let agent = gateway.with_mapper("fetches_first", &held.grants()).await;
+    let first = held.begin(&agent).await;
+    assert_eq!(in_flight(&gateway).await, 1);
+
+    let (plugins, name) = (&gateway.handles.plugins, NAME.parse().unwrap());
+    plugins.install(gateway.tenant, &name, build("panics_on_demand"), None).await.unwrap();
+    let second = agent.ask(json!({})).await;
+    assert_eq!(second.report()["received"], "well", "the next call gets the new build");
+    assert_eq!(in_flight(&gateway).await, 1, "the first is still under way");
+
+    held.let_go();
+    let first = first.await.unwrap();
+    assert_eq!(first.report()["received"], "hello", "the first ends on the old one");
+    assert_eq!(in_flight(&gateway).await, 0);
+    // And the trace says of each which build it was.
+    for (answer, guest) in [(first, "fetches_first"), (second, "panics_on_demand")] {
+        let thread = agent.thread(&answer.task_id()).await;
+        let digest = PluginDigest::of(&build(guest)).to_string();
+        assert_eq!(thread[0]["mapping"]["digest"], digest, "{guest}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_in_flight_outlives_its_plugin_and_the_next_is_refused() {
+    // A cache of its own: others would miss what this takes away.
+    let home = Home::new();
+    home.forget_compiled_code();
+    let (gateway, mut held) = (Setup::new().home(home).start().await, Held::start().await);
+    let agent = gateway.with_mapper("fetches_first", &held.grants()).await;
+    let first = held.begin(&agent).await;
+
+    let (plugins, name) = (&gateway.handles.plugins, NAME.parse().unwrap());
+    assert!(plugins.remove(gateway.tenant, &name).await.unwrap());
+    let refused = agent.webhook("").json(&json!({})).expect(500).await;
+    assert_eq!(refused.header("x-wardgate-fault"), Some("host"));
+    assert_eq!(refused.detail(), "no plugin fetches-first is installed");
+
+    held.let_go();
+    assert_eq!(first.await.unwrap().report()["received"], "hello");
+    assert_eq!(gateway.tasks_stored().await, 1, "of the first, and of nothing else");
+}
