@@ -1,6 +1,7 @@
 //! From a task to what a caller sees: xpander's objects, a getter's value, DocsGPT's envelope, events.
 
 pub mod activity;
+mod afterwards;
 pub mod agent;
 pub mod docsgpt;
 pub mod event;
@@ -18,6 +19,8 @@ use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{PluginError, Subject};
 use crate::tasks::{Status, Task};
 use crate::tenants::Agent;
+use crate::trace::Event;
+pub use afterwards::{Afterwards, called_about};
 use task::TaskAnswer;
 
 /// The bundled plugin that knows the documented `getter`.
@@ -46,6 +49,7 @@ pub enum AnswerError {
 /// [`AnswerError`]; the task itself is done and stays so.
 pub async fn shape(
     plugins: &Plugins,
+    afterwards: &Afterwards,
     agent: &Agent,
     task: &Task,
     wanted: &AnswerWanted,
@@ -63,7 +67,14 @@ pub async fn shape(
         task: Payload::parse(whole.into()).ok().map(Arc::new),
         ..Subject::of(agent.tenant, agent.id, request_id)
     };
-    match binding.get_value(subject, path.clone()).await.value {
+    let mut called = binding.get_value(subject, path.clone()).await;
+    let mut step = called_about("get-value", &binding, None, &mut called);
+    if let Event::Afterwards { path: asked, value, .. } = &mut step {
+        *asked = Some(path.clone());
+        value.clone_from(called.value.as_ref().ok().unwrap_or(&None));
+    }
+    afterwards.note(task.id, step);
+    match called.value {
         Ok(Some(value)) => Ok(value),
         Ok(None) => {
             Err(AnswerError::NothingThere(path.chars().take(SHOWN_PATH_CHARS_MAX).collect()))

@@ -152,9 +152,11 @@ fn one_line(text: &str) -> String {
 /// Prints to standard output, where the answer of a command goes; logs go to standard error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(printable(text).as_bytes())?;
-    if !text.ends_with('\n') {
-        out.write_all(b"\n")?;
+    let ended = if text.ends_with('\n') { "" } else { "\n" };
+    let written = write!(out, "{}{ended}", printable(text)).and_then(|()| out.flush());
+    match written {
+        // Whoever read it, `head` for one, has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output"),
     }
-    out.flush().context("standard output")
 }

@@ -34,6 +34,13 @@ impl Timestamp {
         Self(self.0.saturating_add(micros))
     }
 
+    /// The moment this long before.
+    #[must_use]
+    pub fn minus(self, while_: Duration) -> Self {
+        let micros = i64::try_from(while_.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// The moment that an RFC 3339 text names. None where it names none.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {

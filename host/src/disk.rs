@@ -1,7 +1,7 @@
 //! Files that are there whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 /// Writes beside, syncs and renames into place, making the folder where it is missing: a reader never
@@ -20,6 +20,27 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
+/// Reads a regular file of at most so many bytes. A pipe would hold its reader up, and a device has no end.
+///
+/// # Errors
+/// When it cannot be read, is something else, or is larger.
+pub fn read_at_most(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        let largest = match bytes_max >> 20 {
+            0 => format!("{} KiB", bytes_max >> 10),
+            mib => format!("{mib} MiB"),
+        };
+        let what = format!("it is larger than {largest}");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(bytes)
+}
+
 /// Makes a folder, and those above it, for its owner only.
 ///
 /// # Errors
@@ -27,4 +48,22 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn make_private(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_of_a_bounded_size_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read_at_most(&path, 5).unwrap(), b"12345");
+        let refused = |path: &Path, most: u64| read_at_most(path, most).unwrap_err().to_string();
+        assert_eq!(refused(&path, 4), "it is larger than 0 KiB");
+        assert_eq!(refused(folder.path(), 5), "it is no regular file");
+        // It has no end.
+        assert_eq!(refused(Path::new("/dev/zero"), 5), "it is no regular file");
+    }
 }

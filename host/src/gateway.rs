@@ -19,6 +19,7 @@ use crate::access::channels::Channels;
 use crate::access::webhooks::Webhooks;
 use crate::agent::Runner;
 use crate::agent::model::Models;
+use crate::answer::Afterwards;
 use crate::clock::Clock;
 use crate::disk::make_private;
 use crate::http::serve::{ServeLimits, serve};
@@ -103,6 +104,7 @@ impl DataFolder {
             webhooks: self.webhooks(),
             vault: self.vault(),
             channels: Channels::new(self.store.clone(), self.vault(), &public_url),
+            afterwards: Afterwards::new(self.store.clone(), self.clock.clone()),
             models: settings.models.keys().cloned().collect(),
             public_url,
             clock: self.clock.clone(),
@@ -221,6 +223,7 @@ impl Gateway {
             store: store.clone(),
             plugins: handles.plugins.clone(),
             channels: handles.channels.clone(),
+            afterwards: handles.afterwards.clone(),
         };
         let workers = queue::start(&handles.queue, runner, deliveries, settings.queue.clone());
         let handles = Arc::new(handles);

@@ -48,6 +48,7 @@ use utoipa_axum::routes;
 use crate::access::Access;
 use crate::access::channels::Channels;
 use crate::access::webhooks::Webhooks;
+use crate::answer::Afterwards;
 use crate::clock::Clock;
 use crate::plugins::Plugins;
 use crate::queue::Queue;
@@ -75,6 +76,8 @@ pub struct Handles {
     pub vault: Vault,
     /// Where providers' webhooks come in.
     pub channels: Channels,
+    /// Where calls of plugins about ended tasks are noted.
+    pub afterwards: Afterwards,
     /// Names of the models that agents may have, besides `offline`.
     pub models: Vec<String>,
     /// The base of URLs that are handed out, without a slash at its end.

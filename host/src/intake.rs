@@ -284,10 +284,15 @@ async fn map_with(
     }
     let mut redactor = Redactor::default();
     tokens.secrets().for_each(|secret| redactor.add(secret));
+    // Without tokens there is nothing to look for, and most requests have none.
+    let shown: Option<Vec<_>> = (!tokens.is_empty()).then(|| {
+        let shown = params.iter().map(|(name, value)| (name.clone(), redactor.text(value.clone())));
+        shown.collect()
+    });
     let trace = MappingTrace {
         plugin: name,
         ran: redactor.run(ran),
-        params: &params,
+        params: shown.as_deref().unwrap_or(&params),
         context: context.is_some(),
         delivery_id: delivery_id.as_deref(),
         logs: called.logs.into_iter().map(|line| redactor.text(line)).collect(),

@@ -5,6 +5,7 @@
 //! `grants/<tenant>/<plugin>.toml`, where the operator reads and edits it.
 
 mod accounts;
+mod changes;
 mod components;
 mod fitness;
 mod kept;
@@ -14,7 +15,9 @@ mod signatures;
 mod versions;
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -27,6 +30,7 @@ use crate::sandbox::{Account, BUNDLED, Binding, Grants, GrantsError, LoadError, 
 use crate::settings::PluginSettings;
 use crate::store::{Store, StoreError};
 use crate::vault::{Opened, Vault, VaultError};
+use changes::OfTenant;
 use components::Components;
 pub use kept::KeptValues;
 pub use metadata::{Metadata, version};
@@ -159,6 +163,7 @@ pub struct Plugins {
     signers: Arc<Signers>,
     versions_max: u32,
     preload_max: u32,
+    install_wait_max: Duration,
     folder: PathBuf,
     clock: Clock,
     /// The hot path's answer, looked up again every few seconds.
@@ -166,6 +171,9 @@ pub struct Plugins {
     /// What is bound, with the grants it was bound under: as long as neither component nor grants
     /// change, the same binding is kept, since it counts the calls in flight.
     bound: Arc<Mutex<HashMap<Key, Bound>>>,
+    /// How often something was installed, granted or removed in this process.
+    changes: Arc<AtomicU64>,
+    tenants: Arc<Mutex<HashMap<TenantId, Arc<OfTenant>>>>,
 }
 
 impl Plugins {
@@ -194,16 +202,20 @@ impl Plugins {
             signers,
             versions_max,
             preload_max: settings.preload_max,
+            install_wait_max: Duration::from_secs(settings.install_wait_seconds_max),
             folder,
             clock,
             ready,
             bound,
+            changes: Arc::default(),
+            tenants: Arc::default(),
         })
     }
 
     /// Looks everything up again before the next call: for whoever has changed something that must hold
     /// at once.
     pub fn forget(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
         self.ready.invalidate_all();
     }
 
@@ -220,8 +232,19 @@ impl Plugins {
         if let Some(binding) = self.ready.get(&key) {
             return Ok(binding);
         }
-        let binding = self.bind(tenant, name).await?;
-        self.ready.insert(key, Arc::clone(&binding));
+        let changes = self.changes.load(Ordering::SeqCst);
+        let binding = match self.bind(tenant, name).await {
+            // Its file went between the row and the reading: somebody has just replaced or removed it.
+            Err(PluginUnavailable::File(_, _, error)) if error.kind() == ErrorKind::NotFound => {
+                self.bind(tenant, name).await?
+            }
+            bound => bound?,
+        };
+        self.ready.insert(key.clone(), Arc::clone(&binding));
+        if self.changes.load(Ordering::SeqCst) != changes {
+            // It may be what was there before a change that nobody may overlook.
+            self.ready.invalidate(&key);
+        }
         Ok(binding)
     }
 
@@ -325,9 +348,11 @@ impl Plugins {
             Err(error @ PluginUnavailable::Unknown(_)) => return Err(error),
             Err(error) => vec![error.to_string()],
         };
+        let changes = self.of_tenant(tenant);
+        let _alone = changes.change.lock().await;
         write_whole(&self.grants_path(tenant, name), text.as_bytes())
             .map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))?;
-        self.ready.invalidate(&(tenant, name.clone()));
+        self.changed(&(tenant, name.clone()));
         Ok(notes)
     }
 

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use crate::call::kept::Head;
 use crate::ids::{AgentId, ChannelId, Name, PluginName, SecretName, TaskId, TenantId};
+use crate::tasks::Status;
 pub use gather::gather;
 pub use play::{Played, Unplayable, play};
 
@@ -28,6 +29,8 @@ pub struct Recorded {
     pub tenant: TenantId,
     /// Which agent ran it.
     pub agent: AgentId,
+    /// How far it is.
+    pub status: Status,
     /// When it was accepted.
     #[schema(format = DateTime)]
     pub accepted_at: String,
@@ -35,7 +38,7 @@ pub struct Recorded {
     pub request: Option<RecordedRequest>,
     /// The channel that the request came in by, as it is now. Null: none, or it is gone.
     pub channel: Option<RecordedChannel>,
-    /// The calls, in their order. The getter's is the last, and is there where the request has a `getter`.
+    /// The calls, in their order. The getter's come last.
     pub calls: Vec<RecordedCall>,
     /// What each of the plugins is granted now: the grants files, for an operator. For anybody else they are
     /// not there, and a replay goes without their settings and limits.
@@ -77,7 +80,7 @@ pub struct RecordedCall {
     pub plugin: PluginName,
     /// What it was called with.
     pub with: CalledWith,
-    /// What came of it. Null: that was not kept, as of a getter.
+    /// What came of it. Null: that was not kept, as of a getter of an earlier version.
     pub came: Option<Came>,
     /// The component that ran: `sha256:…`. Null: it was not called, or that was not kept.
     pub digest: Option<String>,

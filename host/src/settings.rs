@@ -80,6 +80,7 @@ pub struct SandboxLimits {
 pub struct PluginSettings {
     pub versions_max: u32,
     pub preload_max: u32,
+    pub install_wait_seconds_max: u64,
     pub require_signed: bool,
     pub signers: BTreeMap<String, String>,
 }
@@ -206,6 +207,8 @@ impl Settings {
         within("sandbox.tenant_memory_mib_max", tenant_memory, 1, 1 << 20)?;
         within("sandbox.loaded_max", self.sandbox.loaded_max.into(), 1, 20_000)?;
         within("plugins.preload_max", self.plugins.preload_max.into(), 0, 20_000)?;
+        let install_wait = self.plugins.install_wait_seconds_max.into();
+        within("plugins.install_wait_seconds_max", install_wait, 0, 3_600)?;
         within("plugins.versions_max", self.plugins.versions_max.into(), 1, 1_000)?;
         within("http.body_bytes_max", self.http.body_bytes_max as u128, 1, 1 << 31)?;
         self.plugins.check()

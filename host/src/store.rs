@@ -9,6 +9,7 @@
 //! that is itself proof of access: a key's hash, a webhook token's hash, a task's id.
 
 mod accept;
+mod afterwards;
 mod channels;
 mod deliveries;
 mod ending;

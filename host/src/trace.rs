@@ -62,6 +62,26 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ran: Option<Box<PluginRun>>,
     },
+    /// A plugin was called about the task once it had ended: its getter, or its replier.
+    Afterwards {
+        /// Which function: `get-value`, `reply` or `deliver`.
+        call: String,
+        /// Which plugin.
+        plugin: String,
+        /// What it was asked for: a getter's path.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
+        /// A getter's value, as JSON text. None where there was nothing, and of other calls.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<String>,
+        /// What went wrong, in a sentence.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// Log lines of the plugin.
+        logs: Vec<String>,
+        /// How it ran.
+        ran: Box<PluginRun>,
+    },
     /// The end of a run that failed.
     Failure {
         /// One sentence: what happened and whose fault it was.

@@ -10,8 +10,9 @@ use anyhow::Context as _;
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
+use crate::disk::read_at_most;
 use crate::ids::{PluginDigest, PluginName, TenantId};
-use crate::plugins::{Installed, Plugins};
+use crate::plugins::{COMPONENT_BYTES_MAX, Installed, Plugins};
 
 /// How long a file has to be left alone before it is read: builds write in several steps.
 const SETTLED_AFTER: Duration = Duration::from_millis(200);
@@ -100,13 +101,25 @@ impl Watch {
 
     async fn reload(&mut self, path: &Path) -> anyhow::Result<()> {
         // A build takes its file away before it writes the new one.
-        if !path.exists() {
+        if !path.exists() || path.is_dir() {
             return Ok(());
         }
-        let length = std::fs::metadata(path)?.len();
-        anyhow::ensure!(length <= crate::plugins::COMPONENT_BYTES_MAX, "it is larger than 64 MiB");
-        let component = std::fs::read(path)?;
-        let grants = grants(path)?;
+        let file = path.to_owned();
+        let read = tokio::task::spawn_blocking(move || {
+            let component = read_at_most(&file, COMPONENT_BYTES_MAX)?;
+            let own = file.with_extension("grants.toml");
+            let grants = match own.exists() {
+                true => Some(
+                    read_at_most(&own, GRANTS_BYTES_MAX)
+                        .with_context(|| own.display().to_string())?,
+                ),
+                false => None,
+            };
+            anyhow::Ok((component, grants))
+        });
+        let (component, grants) = read.await??;
+        let grants =
+            grants.map(String::from_utf8).transpose().context("its grants are no UTF-8")?;
         let seen = (PluginDigest::of(&component), grants.clone());
         if self.seen.get(path) == Some(&seen) {
             return Ok(());
@@ -125,23 +138,9 @@ impl Watch {
     }
 }
 
-/// The grants in the file beside a component: `order_desk.grants.toml`.
-fn grants(component: &Path) -> anyhow::Result<Option<String>> {
-    let own = component.with_extension("grants.toml");
-    if !own.exists() {
-        return Ok(None);
-    }
-    anyhow::ensure!(
-        std::fs::metadata(&own)?.len() <= GRANTS_BYTES_MAX,
-        "{} is larger than 256 KiB",
-        own.display()
-    );
-    Ok(Some(std::fs::read_to_string(own)?))
-}
-
 /// The plugin's name, from the file's: `order_desk.wasm` is `order-desk`.
 fn name(component: &Path) -> anyhow::Result<PluginName> {
     let stem = component.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    let name = stem.to_ascii_lowercase().replace('_', "-");
+    let name = stem.to_ascii_lowercase().replace(['_', '.'], "-");
     name.parse().with_context(|| format!("{stem:?} cannot be a plugin's name"))
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, Home, guest_path, wardgate};
+use crate::support::{Gateway, Home, Setup, guest_path, wardgate};
 
 /// What `wardgate plugin inspect` says of a component, and whether it could.
 fn inspect(plugin: &str, more: &[&str]) -> (bool, String) {
@@ -91,6 +91,12 @@ fn components_from_elsewhere_and_files_that_are_none_are_told_apart() {
     let text = home.write("text.wasm", "no component");
     let (ok, said) = inspect(text.to_str().unwrap(), &[]);
     assert!(!ok && said.contains("no WebAssembly component"), "{said}");
+    let core = home.path().join("core.wasm");
+    std::fs::write(&core, b"\0asm\x01\0\0\0").unwrap();
+    let (ok, said) = inspect(core.to_str().unwrap(), &[]);
+    assert!(!ok && said.contains("it is a core module"), "{said}");
+    let (ok, said) = inspect("/dev/zero", &[]);
+    assert!(!ok && said.contains("it is no regular file"), "{said}");
     let (ok, said) = inspect("/nowhere/at/all.wasm", &[]);
     assert!(!ok && said.contains("cannot read /nowhere/at/all.wasm"), "{said}");
 }
@@ -135,4 +141,34 @@ async fn settings_that_the_plugin_does_not_accept_are_not_granted() {
     let wrong = gateway.try_install(&component, "[settings]\nx = \"1\"\n").await.unwrap_err();
     assert!(wrong.to_string().contains("does not accept the settings"), "{wrong}");
     gateway.try_install(&component, "").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_installs_two_things_at_once_and_others_wait_or_are_refused() {
+    for (patience, status) in [(0, 429), (600, 200)] {
+        let setup = Setup::new();
+        let gateway = setup
+            .settings(|settings| settings.plugins.install_wait_seconds_max = patience)
+            .start()
+            .await;
+        let plugins = &gateway.handles.plugins;
+        let one = plugins.turn_to_install(gateway.tenant).await.unwrap();
+        let two = plugins.turn_to_install(gateway.tenant).await.unwrap();
+        let other = gateway.new_tenant("other").await;
+        assert!(plugins.turn_to_install(other).await.is_some(), "others have turns of their own");
+        let component = std::fs::read(guest_path("ignores")).unwrap();
+        let part = reqwest::multipart::Part::bytes(component);
+        let form = reqwest::multipart::Form::new().part("component", part);
+        let third = gateway.manage("PUT", "/plugins/ignores").multipart(form);
+        let third = tokio::spawn(third.expect(status));
+        if status == 200 {
+            drop(one);
+        }
+        let answer = third.await.unwrap();
+        if status == 429 {
+            assert_eq!(answer.header("retry-after"), Some("1"));
+            assert!(answer.detail().contains("two installations"), "{}", answer.text);
+        }
+        drop(two);
+    }
 }

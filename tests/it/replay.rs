@@ -2,11 +2,13 @@
 //! and what differs is shown.
 
 use axum::http::Uri;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use wardgate::tenants::KeyHolder;
 
 use crate::support::web::Web;
-use crate::support::{Gateway, guest_path, wardgate};
+use crate::support::{Gateway, guest_path, until, wardgate};
 
 /// What `wardgate replay TASK …` says on the gateway's own folder, and whether nothing differs.
 fn replay(gateway: &Gateway, task: &str, more: &[&str]) -> (bool, String) {
@@ -25,6 +27,18 @@ fn same(gateway: &Gateway, task: &str, calls: &[&str]) {
     assert!(said.contains("played, nothing differs"), "{said}");
 }
 
+/// Waits until what the getter gave is kept: that happens after its caller was answered.
+async fn getter_kept(gateway: &Gateway, task: &str) {
+    let target = format!("/tasks/{task}/recording");
+    until("the getter's step", async || {
+        let recorded = gateway.manage("GET", &target).expect(200).await.json();
+        let calls = recorded["calls"].as_array().unwrap().clone();
+        let last = calls.last().unwrap();
+        (last["with"]["call"] == "get-value" && !last["came"].is_null()).then_some(())
+    })
+    .await;
+}
+
 fn guest(name: &str) -> String {
     guest_path(name).display().to_string()
 }
@@ -36,15 +50,16 @@ async fn mapping_tool_and_getter_are_played_again_and_nothing_changes() {
     let body = json!({"m": {"text": "calculate {\"expression\":\"6*7\"}"}});
     let answer = gateway.webhook(query).json(&body).expect(200).await;
     let task = answer.header("x-task-id").unwrap().to_owned();
+    getter_kept(&gateway, &task).await;
     let before = gateway.task(&task).await;
     let (ok, said) = replay(&gateway, &task, &[]);
     assert!(ok, "{said}");
     for part in [
         "mapping by dot-mapper: the same",
         "tool calculate of calculator: the same",
-        &format!("getter result.summary by dot-getter: {}", answer.text),
+        "getter result.summary by dot-getter: the same",
         " ms, cpu ",
-        "3 calls played, nothing differs; with 1 there was nothing to compare",
+        "4 calls played, nothing differs",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -154,19 +169,24 @@ async fn a_version_installed_since_shows_what_it_would_have_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_getter_is_compared_with_the_one_that_is_installed() {
+async fn a_getter_is_compared_with_what_it_gave() {
     let gateway = Gateway::start().await;
     let agent = gateway.with_getter("getter_upper", "").await;
     let asked = agent.webhook("&getter=/source").json(&json!({"prompt": "hi"})).expect(200).await;
     assert_eq!(asked.text, "\"WEBHOOK\"");
     let task = asked.header("x-task-id").unwrap().to_owned();
-    let said = replay(&gateway, &task, &[]).1;
-    assert!(said.contains("getter /source by getter-upper: \"WEBHOOK\""), "{said}");
-    assert!(said.ends_with("nothing was kept to compare it with\n"), "{said}");
+    getter_kept(&gateway, &task).await;
+    same(&gateway, &task, &["getter /source by getter-upper"]);
     let (_, unchanged) = replay(&gateway, &task, &["--plugin", &guest("getter_upper")]);
     assert!(unchanged.contains("getter /source by getter-upper: the same"), "{unchanged}");
     let (same, said) = replay(&gateway, &task, &["--plugin", &guest("bad_json_getter")]);
     assert!(!same && said.contains("ok: was \"WEBHOOK\", is nothing"), "{said}");
+    // Nothing there is not null.
+    let asked = agent.webhook("&getter=/nowhere").json(&json!({"prompt": "hi"})).expect(404).await;
+    let task = asked.header("x-task-id").unwrap().to_owned();
+    getter_kept(&gateway, &task).await;
+    let (_, said) = replay(&gateway, &task, &[]);
+    assert!(said.contains("getter /nowhere by getter-upper: the same"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,6 +236,14 @@ async fn a_request_by_a_channel_is_what_it_was() {
     let came = recorded.json()["calls"][0]["came"]["ok"].as_str().unwrap().to_owned();
     let came: Value = serde_json::from_str(&came).unwrap();
     assert_eq!(came["delivery_id"], "d-7");
+    // A key of the gateway has no business in a channel's URL, and is not kept.
+    let keyed = format!("{hook}?x-api-key={}&z=1", gateway.key);
+    let sent = gateway.post(&keyed).header("x-token", "a token of the provider");
+    let sent = sent.header("x-delivery", "d-8").json(&json!({"text": "hi"})).send().await;
+    let below = format!("/tasks/{}/recording", sent.header("x-task-id").unwrap());
+    let recorded = gateway.manage("GET", &below).expect(200).await;
+    assert_eq!(recorded.json()["request"]["head"]["query"], "z=1");
+    assert!(!recorded.text.contains(&gateway.key), "{}", recorded.text);
     // A GET's payload is its query, by an agent's own webhook.
     let queried = gateway.with_mapper("mapper_custom", "").await;
     let got = queried.get(&format!("/api/webhooks/agents/{}?text=hello", queried.token));
@@ -280,4 +308,39 @@ async fn what_cannot_be_replayed_is_refused_with_a_reason() {
     // A tool that no plugin has was not called.
     let unknown: Value = gateway.task(&plain).await;
     assert_eq!(unknown["status"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_tokens_in_a_body_reach_no_plugin_and_are_not_kept() {
+    const TOKEN: &str = "user-access-token-abc123";
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_mapper("mapper_custom", "").await;
+    let keyed = json!({"text": "hi", "x-api-key": agent.key});
+    let by_agent = agent.trigger().json(&keyed).expect(200).await.task_id();
+    gateway.polled(&by_agent).await;
+    let by_key = agent.webhook("").json(&keyed).expect(200).await.task_id();
+    let repeated = json!({"text": format!("use {TOKEN}"), "user_tokens": {"m": TOKEN}});
+    let with_token = agent.webhook("").json(&repeated).expect(200).await.task_id();
+    for (task, secret) in [(by_agent, &*agent.key), (by_key, &*agent.key), (with_token, TOKEN)] {
+        let recorded = gateway.manage("GET", &format!("/tasks/{task}/recording")).expect(200).await;
+        assert!(!recorded.text.contains(secret), "{}", recorded.text);
+        let body = recorded.json()["request"]["body_base64"].as_str().unwrap().to_owned();
+        let body = String::from_utf8(STANDARD.decode(body).unwrap()).unwrap();
+        assert!(body.contains("text") && !body.contains(secret), "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_not_ended_says_so() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("spin_in_tool", "[limits]\ntool_cpu_ms = 600000\n").await;
+    let started = agent.webhook("&asynchronous=true").json(&json!({"prompt": "spin {}"}));
+    let task = started.expect(200).await.header("x-task-id").unwrap().to_owned();
+    until("the run", async || (gateway.task(&task).await["status"] == "executing").then_some(()))
+        .await;
+    let said = replay(&gateway, &task, &[]).1;
+    assert!(said.contains("the task is executing"), "{said}");
+    gateway.post(&format!("/v1/tasks/{task}/stop")).key(&gateway.key).expect(200).await;
+    let said = replay(&gateway, &task, &[]).1;
+    assert!(!said.contains("nothing differs"), "{said}");
 }

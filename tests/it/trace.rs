@@ -10,7 +10,7 @@ use wardgate::trace::{Event, PluginRun};
 
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::web::Web;
-use crate::support::{Gateway, PATIENCE, Setup};
+use crate::support::{Gateway, PATIENCE, Setup, until};
 
 fn roles(thread: &[Value]) -> Vec<&str> {
     thread.iter().map(|step| step["role"].as_str().unwrap()).collect()
@@ -200,4 +200,60 @@ async fn a_task_shows_what_it_was_given() {
     let times =
         ["created_at", "started_at", "finished_at"].map(|name| task[name].as_str().unwrap());
     assert!(times[0] <= times[1] && times[1] <= times[2], "{times:?}");
+}
+
+#[tokio::test]
+async fn a_getter_and_a_replier_are_in_the_trace_once_the_task_has_ended() {
+    let gateway = Gateway::start().await;
+    let asked = gateway.webhook("&getter=result.summary&json=true");
+    let asked = asked.json(&json!({"prompt": "hello"})).expect(200).await;
+    let task = asked.header("x-task-id").unwrap().to_owned();
+    let step = until("the getter's step", async || {
+        gateway.thread(&task).await.into_iter().find(|step| step["call"] == "get-value")
+    })
+    .await;
+    assert_eq!((&step["plugin"], &step["path"]), (&json!("dot-getter"), &json!("result.summary")));
+    assert_eq!((&step["value"], &step["is_error"]), (&json!("hello"), &json!(false)));
+    assert!(step["metrics"]["cpu_micros"].as_u64().unwrap() > 0, "{step}");
+    assert!(step["digest"].as_str().unwrap().starts_with("sha256:"), "{step}");
+    gateway.keep_secret("hook-token", "a token of the provider", false).await;
+    gateway.install("speaks_for_a_provider", "").await;
+    let hook = gateway
+        .channel(json!({
+            "name": "hook", "agent": "tested", "secrets": {"secret": "hook-token"}, "answer": "wait",
+            "verifier": "speaks-for-a-provider", "mapper": "speaks-for-a-provider",
+            "replier": "speaks-for-a-provider",
+        }))
+        .await;
+    let sent = gateway.post(&hook).header("x-token", "a token of the provider");
+    let sent = sent.json(&json!({"text": "hi"})).answered_by_a_plugin().expect(200).await;
+    let task = sent.header("x-task-id").unwrap().to_owned();
+    let step = until("the replier's step", async || {
+        gateway.thread(&task).await.into_iter().find(|step| step["call"] == "reply")
+    })
+    .await;
+    assert_eq!(step["plugin"], "speaks-for-a-provider");
+    // What was said of the run itself stays what it was, for whoever follows it.
+    let roles: Vec<_> = gateway.thread(&task).await;
+    assert_eq!(roles.last().unwrap()["call"], "reply");
+}
+
+#[tokio::test]
+async fn asking_for_a_value_again_and_again_does_not_fill_the_trace() {
+    let gateway = Gateway::start().await;
+    let ask = async || {
+        let call = gateway.webhook("&getter=result").idempotent("the-same");
+        call.json(&json!({"prompt": "hello"})).expect(200).await
+    };
+    let task = ask().await.header("x-task-id").unwrap().to_owned();
+    for _ in 0..30 {
+        ask().await;
+    }
+    let getters = async || {
+        let thread = gateway.thread(&task).await;
+        thread.iter().filter(|step| step["call"] == "get-value").count()
+    };
+    until("twenty of them", async || (getters().await == 20).then_some(())).await;
+    ask().await;
+    assert_eq!(getters().await, 20);
 }

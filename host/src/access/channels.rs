@@ -210,18 +210,23 @@ impl OpenChannel {
                 headers.append(name.clone(), value.clone());
             }
         }
-        let query_tells = incoming.query.split('&').any(|pair| tells(&decoded(pair)));
+        // A key of the gateway has no business here, and is not kept either.
+        let tells_pair = |pair: &str| {
+            let pair = decoded(pair);
+            pair.starts_with(b"x-api-key=") || tells(&pair)
+        };
+        let query_tells = incoming.query.split('&').any(tells_pair);
         if headers.len() == incoming.headers.len() && !query_tells {
             return incoming;
         }
-        let kept = incoming.query.split('&').filter(|pair| !tells(&decoded(pair)));
+        let kept = incoming.query.split('&').filter(|pair| !tells_pair(pair));
         let query = kept.collect::<Vec<_>>().join("&");
         // Of a request without a body the query is the payload, too.
         let is_payload = query_tells && incoming.body.is_empty() && incoming.method == Method::GET;
         let payload = match incoming.payload.fields() {
             Some(fields) if is_payload => {
                 let kept: Vec<_> = fields
-                    .filter(|(name, _)| !tells(name.as_bytes()))
+                    .filter(|(name, _)| *name != "x-api-key" && !tells(name.as_bytes()))
                     .filter_map(|(name, value)| {
                         Some((name.to_owned(), serde_json::from_str::<String>(value).ok()?))
                     })

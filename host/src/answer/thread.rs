@@ -73,6 +73,19 @@ fn message(event: &Event) -> Value {
             "content": "tokens of the user came with the request",
             "graph_items": items,
         }),
+        Event::Afterwards { call, plugin, path, value, error, logs, ran } => json!({
+            "role": "system",
+            "content": format!("the plugin {plugin} was called about the task: {call}"),
+            "plugin": plugin,
+            "call": call,
+            "path": path,
+            "value": value.as_deref().map(parsed),
+            "error": error,
+            "is_error": error.is_some(),
+            "logs": logs,
+            "digest": ran.digest,
+            "metrics": ran.cost,
+        }),
         Event::Failure { reason } => json!({"role": "system", "content": reason, "is_error": true}),
     }
 }

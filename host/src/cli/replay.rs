@@ -67,6 +67,7 @@ struct Count {
     differ: usize,
     shown: usize,
     failed: usize,
+    skipped: usize,
 }
 
 impl Count {
@@ -75,12 +76,12 @@ impl Count {
             Verdict::Same => self.same += 1,
             Verdict::Differs => self.differ += 1,
             Verdict::Shown => self.shown += 1,
-            Verdict::Skipped => {}
+            Verdict::Skipped => self.skipped += 1,
         }
     }
 
     fn say(&self) -> anyhow::Result<()> {
-        let Self { same, differ, shown, failed } = self;
+        let Self { same, differ, shown, failed, skipped } = self;
         let played = same + differ + shown;
         match (failed, differ, same) {
             (1.., _, _) => bail!("{failed} of {} calls could not be played", failed + played),
@@ -94,6 +95,7 @@ impl Count {
                 print(&format!("{same} {calls} played, nothing differs{besides}"))
             }
             _ if *shown > 0 => print("nothing was kept to compare it with"),
+            _ if *skipped > 0 => print("no call of a plugin can be played"),
             _ => print("no plugin did anything for this task that was kept"),
         }
     }
@@ -124,6 +126,10 @@ impl Replay {
                     print(&format!("{}: not played: {error:#}", title(call)))?;
                 }
             }
+        }
+        if !recorded.status.is_final() {
+            let status = recorded.status;
+            print(&format!("the task is {status}: what its run does is kept when it ends"))?;
         }
         if recorded.truncated {
             print("the task's later calls are left out: all of them together are too long")?;
@@ -159,7 +165,7 @@ impl Company<'_> {
     async fn play(&mut self, call: &RecordedCall) -> anyhow::Result<Verdict> {
         let recorded = self.recorded;
         if call.came.is_some() && call.digest.is_none() {
-            print(&format!("{}: the plugin was not called", title(call)))?;
+            print(&format!("{}: not called, or ended before it answered", title(call)))?;
             return Ok(Verdict::Skipped);
         }
         let actor = match &self.substitute {

@@ -203,7 +203,14 @@ async fn reply(
         ..subject
     };
     let binding = handles.plugins.binding(launched.agent.tenant, replier).await?;
-    let replied = binding.reply(subject).await.value;
+    let facts = subject.channel.clone();
+    let mut replied = binding.reply(subject).await;
+    // An acknowledgement is not about the task's end.
+    if task.status.is_final() {
+        let step = answer::called_about("reply", &binding, facts.as_deref(), &mut replied);
+        handles.afterwards.note(task.id, step);
+    }
+    let replied = replied.value;
     reply_now(replied.map_err(|error| ApiError::of_plugin(replier.as_str(), &error))?)
 }
 

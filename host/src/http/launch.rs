@@ -16,6 +16,7 @@ use crate::intake::{AgentCall, AnswerWanted, Prefer};
 use crate::queue::Follower;
 use crate::tasks::{Accepted, KeptRequest, NewTask, Status, Task};
 use crate::tenants::Agent;
+use crate::trace::redact::Redactor;
 
 /// An accepted call.
 pub(super) struct Launched {
@@ -90,16 +91,17 @@ pub(super) async fn launch(
     })
 }
 
-/// The body as it is kept: without a key that somebody sent in it (CONTRACT X5). By a channel the gateway
-/// has no keys, and the field is the provider's own.
+/// The body as it is kept: without tokens of the user, wherever in it he repeated them (CONTRACT X8).
 fn kept_body(call: &AgentCall) -> Bytes {
-    const KEY: &str = "x-api-key";
-    let payload = &call.request.payload;
-    let holds_key = payload.fields().is_some_and(|mut fields| fields.any(|(name, _)| name == KEY));
-    if holds_key && call.channel.is_none() {
-        Bytes::copy_from_slice(payload.without(KEY).text().as_bytes())
-    } else {
-        call.request.body.clone()
+    let body = &call.request.body;
+    if call.user_tokens.is_empty() {
+        return body.clone();
+    }
+    let mut redactor = Redactor::default();
+    call.user_tokens.secrets().for_each(|secret| redactor.add(secret));
+    match std::str::from_utf8(body) {
+        Ok(text) => redactor.text(text.to_owned()).into(),
+        Err(_) => body.clone(),
     }
 }
 

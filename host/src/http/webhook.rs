@@ -202,7 +202,8 @@ async fn run(handles: &Arc<Handles>, call: AgentCall) -> Result<Response, ApiErr
     };
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let (agent, wanted) = (&launched.agent, &launched.wanted);
-    let body = answer::shape(&handles.plugins, agent, &task, wanted, launched.request_id).await;
+    let (plugins, afterwards) = (&handles.plugins, &handles.afterwards);
+    let body = answer::shape(plugins, afterwards, agent, &task, wanted, launched.request_id).await;
     let response = match body {
         Ok(body) => json_answer(status, body),
         Err(error) => ApiError::from(error).after_the_run().into_response(),

@@ -154,6 +154,7 @@ mod tests {
         Signers::of(&PluginSettings {
             versions_max: 1,
             preload_max: 0,
+            install_wait_seconds_max: 0,
             require_signed: required,
             signers,
         })

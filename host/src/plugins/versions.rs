@@ -110,6 +110,8 @@ impl Plugins {
                 return Err(error);
             }
         };
+        let changes = self.of_tenant(tenant);
+        let _alone = changes.change.lock().await;
         let kept = self.components.put(digest, &component).await.map_err(file("its component"))?;
         if let Some(text) = grants {
             let path = self.grants_path(tenant, name);
@@ -130,7 +132,7 @@ impl Plugins {
         let forgotten = stored.as_deref().unwrap_or(std::slice::from_ref(&digest));
         self.take_away(forgotten).await;
         stored?;
-        self.ready.invalidate(&(tenant, name.clone()));
+        self.changed(&(tenant, name.clone()));
         tracing::info!(%tenant, plugin = %name, %digest, from = %installed.provenance, "a plugin was installed");
         Ok(Installed { plugin: installed, roles: loaded.role_names(), notes })
     }
@@ -179,7 +181,7 @@ impl Plugins {
         if !target.is_current {
             let (from, to) = (current.plugin.digest, target.plugin.digest);
             self.store.switch_plugin(tenant, name, from, to).await?;
-            self.ready.invalidate(&(tenant, name.clone()));
+            self.changed(&(tenant, name.clone()));
             tracing::info!(%tenant, plugin = %name, %from, %to, "a plugin was rolled back");
         }
         // Whatever is said of its grants, it was the one to go back to.
@@ -249,7 +251,7 @@ impl Plugins {
     pub async fn remove(&self, tenant: TenantId, name: &PluginName) -> Result<bool, StoreError> {
         let forgotten = self.store.delete_plugin(tenant, name).await?;
         let key = (tenant, name.clone());
-        self.ready.invalidate(&key);
+        self.changed(&key);
         self.bound.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.take_away(&forgotten).await;
         Ok(!forgotten.is_empty())

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::channels::Channels;
-use crate::answer::about_task;
+use crate::answer::{Afterwards, about_task, called_about};
 use crate::call::kept::Head;
 use crate::ids::{RequestId, TenantId};
 use crate::intake;
@@ -47,6 +47,8 @@ pub struct Deliveries {
     pub plugins: Plugins,
     /// Which replier it is.
     pub channels: Channels,
+    /// Where tries are noted.
+    pub afterwards: Afterwards,
 }
 
 impl Deliveries {
@@ -138,10 +140,10 @@ impl Deliveries {
             ..about_task(&agent, &task, RequestId::next())
         };
         let binding = self.plugins.binding(due.tenant, &replier).await?;
-        let delivered = binding.deliver(subject).await;
-        for line in delivered.logs {
-            tracing::info!(task = %due.task, plugin = %replier, line, "while delivering");
-        }
+        let facts = subject.channel.clone();
+        let mut delivered = binding.deliver(subject).await;
+        let step = called_about("deliver", &binding, facts.as_deref(), &mut delivered);
+        self.afterwards.keep(due.task, step).await;
         delivered.value.map_err(|error| Undelivered::of_plugin(&replier.to_string(), &error))
     }
 }

@@ -54,16 +54,34 @@ pub async fn gather(
         request = Some(RecordedRequest { head, by_channel, body_base64 });
     }
     let mut calls: Vec<_> = mapping(task, around.spec).into_iter().collect();
-    calls.extend(tool_calls(store.steps(task.tenant, task.id).await?));
-    if let (Some(path), Status::Completed) = (around.getter, task.status) {
+    let steps = store.steps(task.tenant, task.id).await?;
+    let (tools, got): (Vec<_>, Vec<_>) = steps
+        .into_iter()
+        .filter_map(played)
+        .partition(|call| matches!(call.with, CalledWith::CallTool { .. }));
+    calls.extend(tools);
+    let answer = serde_json::to_string(&TaskAnswer::of(task, around.json)).unwrap_or_default();
+    // A caller may have asked for the same again: the last time counts.
+    let mut paths = BTreeSet::new();
+    let mut got: Vec<_> = got
+        .into_iter()
+        .rev()
+        .filter_map(|mut call| match &mut call.with {
+            CalledWith::GetValue { path, task } if paths.insert(path.clone()) => {
+                task.clone_from(&answer);
+                Some(call)
+            }
+            _ => None,
+        })
+        .collect();
+    got.reverse();
+    let was_kept = !got.is_empty();
+    calls.extend(got);
+    if let (Some(path), Status::Completed, false) = (around.getter, task.status, was_kept) {
         let agent = store.agent(task.tenant, task.agent).await?;
-        let answer = TaskAnswer::of(task, around.json);
         calls.extend(agent.map(|agent| RecordedCall {
             plugin: getter_of(&agent),
-            with: CalledWith::GetValue {
-                path,
-                task: serde_json::to_string(&answer).unwrap_or_default(),
-            },
+            with: CalledWith::GetValue { path, task: answer },
             came: None,
             digest: None,
             settings_digest: None,
@@ -82,6 +100,7 @@ pub async fn gather(
         task: task.id,
         tenant: task.tenant,
         agent: task.agent,
+        status: task.status,
         accepted_at: task.created_at.iso(),
         request,
         channel: channel.map(|facts| RecordedChannel {
@@ -162,17 +181,27 @@ struct MappedThen {
     delivery_id: Option<Option<String>>,
 }
 
-fn tool_calls(steps: Vec<Step>) -> impl Iterator<Item = RecordedCall> {
-    steps.into_iter().filter_map(|step| {
-        let Event::Tool { call, plugin, result, is_error, ran, .. } = step.event else {
-            return None;
-        };
-        let came = if is_error { Came::Error(result) } else { Came::Ok(result) };
-        // A tool of no plugin has nothing to be played.
-        let plugin = plugin?.parse().ok()?;
-        let with = CalledWith::CallTool { tool: call.name, arguments: call.arguments };
-        Some(recorded(plugin, with, came, ran.map(|ran| *ran)))
-    })
+/// What of a step can be played: a call of a tool or of a getter. A getter's task is not in it.
+fn played(step: Step) -> Option<RecordedCall> {
+    match step.event {
+        Event::Tool { call, plugin, result, is_error, ran, .. } => {
+            let came = if is_error { Came::Error(result) } else { Came::Ok(result) };
+            // A tool of no plugin has nothing to be played.
+            let plugin = plugin?.parse().ok()?;
+            let with = CalledWith::CallTool { tool: call.name, arguments: call.arguments };
+            Some(recorded(plugin, with, came, ran.map(|ran| *ran)))
+        }
+        Event::Afterwards { plugin, path: Some(path), value, error, ran, .. } => {
+            let came = match (error, value) {
+                (Some(why), _) => Came::Error(why),
+                (None, Some(value)) => Came::Ok(value),
+                (None, None) => Came::Nothing,
+            };
+            let with = CalledWith::GetValue { path, task: String::new() };
+            Some(recorded(plugin.parse().ok()?, with, came, Some(*ran)))
+        }
+        _ => None,
+    }
 }
 
 fn recorded(

@@ -150,6 +150,13 @@ pub async fn play(
     if recording.answers.iter().any(|answer| matches!(answer, Answered::Signed)) {
         notes.push("it signed with a secret; what came of that is not kept, so it differs");
     }
+    if !script.sent.is_empty() {
+        notes.push("of the requests that it sent only method, URL and credential are compared");
+    }
+    let asked = |answer: &Answered| matches!(answer, Answered::Value { .. });
+    if recording.answers.iter().any(asked) {
+        notes.push("what it wrote to its values is not compared, only where");
+    }
     let settings = actor.settings_digest(channel.as_deref());
     if call.settings_digest.as_ref().is_some_and(|then| *then != settings) {
         notes.push("its settings or grants are not those that it had");

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) use self::perform::limited_store;
-use self::perform::{Ask, Ended, Performance, Told, perform, refusal_of};
+use self::perform::{Ask, Begins, Ended, Performance, Told, perform, refusal_of};
 use super::account::Cost;
 use super::host_calls::{Budget, CallState, Subject};
 use super::journal::Recording;
@@ -227,9 +227,11 @@ impl Binding {
         let looks_into_much = state.document_bytes() > SHORT_DOCUMENT_BYTES_MAX;
         let is_brief = self.account.is_brief();
         // Boxed because it may have to move to the other runtime while it runs.
-        let mut work = Box::pin(perform(Arc::clone(self), state, ask));
+        let apart = looks_into_much || !is_brief;
+        let begins = if apart { Begins::Apart } else { Begins::WithItsCaller };
+        let mut work = Box::pin(perform(Arc::clone(self), state, ask, begins));
         let overtime = &self.shared.overtime;
-        let called = if looks_into_much || !is_brief {
+        let called = if apart {
             self.finish_in(overtime, work, begun, cpu, wall).await
         } else {
             let first =
@@ -239,7 +241,9 @@ impl Binding {
                 Poll::Pending => self.finish_in(overtime, work, begun, cpu, wall).await,
             }
         };
-        if !is_brief && called.cost.cpu_micros < micros(BRIEF_MAX) {
+        // One that was stopped had no chance to be long, where many of its kind shared the lane.
+        let ended_itself = !matches!(called.value, Err(PluginError::Refusal(_)));
+        if !is_brief && ended_itself && called.cost.cpu_micros < micros(BRIEF_MAX) {
             self.account.was_brief();
         }
         drop(admission);
@@ -259,7 +263,7 @@ impl Binding {
                 let begun = Instant::now();
                 let budget = Budget { deadline: begun + wall, cpu, may_send: true };
                 let state = CallState::new(Arc::clone(self), subject, budget);
-                let work = Box::pin(perform(Arc::clone(self), state, ask));
+                let work = Box::pin(perform(Arc::clone(self), state, ask, Begins::Apart));
                 self.finish_in(&self.shared.tools, work, begun, cpu, wall).await
             }
             Err(refusal) => refused(refusal),

@@ -15,6 +15,19 @@ use super::roles::{self, Roles};
 use super::{LoadError, Loaded};
 use crate::ids::PluginDigest;
 
+/// Tells what is no component at all from what only does not compile.
+fn recognise(source: &[u8]) -> Result<(), LoadError> {
+    let not = |what: &str| Err(LoadError::NotAComponent(what.to_owned()));
+    match source.get(..8) {
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => not(
+            "it is a core module; a component is made of it by its tool chain (in Rust the target \
+             wasm32-wasip2) or by `wasm-tools component new`",
+        ),
+        Some([0, b'a', b's', b'm', ..]) => Ok(()),
+        _ => not("its first bytes are not those of WebAssembly"),
+    }
+}
+
 /// See [`Loader::readings`].
 const READINGS_MAX: usize = 4;
 
@@ -58,6 +71,7 @@ impl Loader {
         digest: PluginDigest,
         source: Arc<[u8]>,
     ) -> Result<Arc<Loaded>, LoadError> {
+        recognise(&source)?;
         let loading = async {
             // What is compiled already does not wait for what is being compiled.
             if let Some(loaded) = self.from_code(digest).await {

@@ -111,6 +111,8 @@ impl Redactor {
                 ran: ran.map(|ran| Box::new(self.run(*ran))),
             },
             Event::UserTokens { items } => Event::UserTokens { items },
+            // The run and its secrets are long over; the task that it was about was redacted then.
+            after @ Event::Afterwards { .. } => after,
             Event::Failure { reason } => Event::Failure { reason: self.text(reason) },
         };
         Step { event, ..step }

@@ -1,11 +1,10 @@
 //! `wardgate plugin install`. What lies in a registry is fetched here, by the command, and never by the
 //! gateway: whoever may install plugins could otherwise have the gateway send requests for him.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
@@ -199,17 +198,8 @@ pub(super) fn signature(path: &Path) -> anyhow::Result<String> {
 
 /// A file of at most so many bytes.
 pub(super) fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
-    let failed = || format!("cannot read {}", path.display());
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).with_context(failed)?;
-    file.take(bytes_max + 1).read_to_end(&mut bytes).with_context(failed)?;
-    if bytes.len() as u64 > bytes_max {
-        match bytes_max >> 20 {
-            0 => bail!("{} is larger than {} KiB", path.display(), bytes_max >> 10),
-            mib => bail!("{} is larger than {mib} MiB", path.display()),
-        }
-    }
-    Ok(bytes)
+    crate::disk::read_at_most(path, bytes_max)
+        .with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The parts of an installation as multipart/form-data (RFC 7578).

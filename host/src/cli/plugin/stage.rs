@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::fixture::{Case, Stage};
@@ -80,14 +80,12 @@ pub(in crate::cli) fn component(plugin: &str) -> anyhow::Result<(PluginName, Vec
         return Ok((name, component.to_vec()));
     }
     let path = Path::new(plugin);
-    let failed = || format!("cannot read {plugin}");
-    if std::fs::metadata(path).with_context(failed)?.len() > COMPONENT_BYTES_MAX {
-        bail!("{plugin} is larger than 64 MiB");
-    }
+    let bytes = crate::disk::read_at_most(path, COMPONENT_BYTES_MAX)
+        .with_context(|| format!("cannot read {plugin}"))?;
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let name = stem.to_ascii_lowercase().replace(['_', '.'], "-");
     let name = name.parse().or_else(|_| "plugin".parse())?;
-    Ok((name, std::fs::read(path).with_context(failed)?))
+    Ok((name, bytes))
 }
 
 /// What a call cost, for people.

@@ -116,7 +116,9 @@ pub(super) async fn list(
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
     request_body(content = Installation, content_type = "multipart/form-data"),
-    responses((status = 200, body = PluginAnswer), WriteErrors), security(("admin_key" = [])))]
+    responses((status = 200, body = PluginAnswer), WriteErrors,
+              (status = 429, body = ErrorBody, description = "Others of the tenant are under way")),
+    security(("admin_key" = [])))]
 pub(super) async fn install(
     State(handles): Handle,
     ByAdmin(admin): ByAdmin,
@@ -124,6 +126,12 @@ pub(super) async fn install(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let name = name(&named)?;
+    let busy = || {
+        let detail = "two installations of the tenant are under way and take long; try again later";
+        ApiError::caller(429, detail).retry_after(1)
+    };
+    // Before the component is read: it may be large.
+    let turn = handles.plugins.turn_to_install(admin.tenant()).await.ok_or_else(busy)?;
     let (head, body) = request.into_parts();
     let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
     let limits = BodyLimits::new(most.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
@@ -135,10 +143,10 @@ pub(super) async fn install(
     }
     let (plugins, tenant) = (handles.plugins.clone(), admin.tenant());
     // A task of its own: a caller who hangs up leaves no installation half done.
-    let installing =
-        tokio::spawn(
-            async move { plugins.install(tenant, &name, offered, grants.as_deref()).await },
-        );
+    let installing = tokio::spawn(async move {
+        let _turn = turn;
+        plugins.install(tenant, &name, offered, grants.as_deref()).await
+    });
     let installed = installing.await.map_err(|_| ApiError::host("the installation was cut off"))?;
     Ok(json(StatusCode::OK, &PluginAnswer::installed(installed.map_err(refused)?)))
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, UpdateDeadline};
@@ -12,6 +12,7 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use super::super::Binding;
 use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
+use super::super::engine::TICK;
 use super::super::foreign::TooLarge;
 use super::super::host_calls::{CallState, RESOURCES_MAX};
 use super::super::refusal::Refusal;
@@ -57,12 +58,18 @@ pub(super) type Performance = (Ended, CallState);
 
 /// Instantiates and runs, until it ends or its time is up. The store is dropped in here, with everything
 /// the guest had.
-pub(super) async fn perform(binding: Arc<Binding>, state: CallState, ask: Ask) -> Performance {
+pub(super) async fn perform(
+    binding: Arc<Binding>,
+    state: CallState,
+    ask: Ask,
+    begins: Begins,
+) -> Performance {
     let deadline = state.deadline;
     let mut store = limited_store(&binding, state);
     let mut cpu = Duration::ZERO;
     let ended = {
-        let work = Measured { work: pin!(invoke(&binding, &mut store, ask)), cpu: &mut cpu };
+        let work = pin!(invoke(&binding, &mut store, ask));
+        let work = Measured { work, cpu: &mut cpu, next: begins };
         within(deadline, work).await
     };
     let mut state = store.into_data();
@@ -90,38 +97,67 @@ async fn within<T>(deadline: std::time::Instant, work: impl Future<Output = T>) 
     tokio::time::timeout_at(deadline.into(), work).await.ok()
 }
 
+/// Where a call begins, which says how the computing time of its first poll is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    /// On its caller's thread, where a tick of the epoch ends the poll: most calls are over long before, and
+    /// the passing time is as good as the thread's and ten times cheaper to ask for.
+    WithItsCaller,
+    /// On a slow lane, where others take turns with it.
+    Apart,
+}
+
 /// The computing time of the work that this thread polls at the moment.
 #[derive(Clone, Copy)]
 struct Spending {
     /// In earlier polls.
     before: Duration,
-    /// The thread's time when this poll began.
-    since: Duration,
+    since: Since,
+}
+
+/// When a poll began.
+#[derive(Clone, Copy)]
+enum Since {
+    /// By the thread's computing time.
+    Computing(Duration),
+    /// By the clock.
+    Passing(Instant),
 }
 
 impl Spending {
     fn spent(self) -> Duration {
-        self.before.saturating_add(thread_time().saturating_sub(self.since))
+        let now = match self.since {
+            Since::Computing(since) => thread_time().saturating_sub(since),
+            // Longer than a tick it did not compute, whatever a stalled machine makes of it.
+            Since::Passing(since) => since.elapsed().min(TICK),
+        };
+        self.before.saturating_add(now)
     }
 }
 
 thread_local! {
     /// For the epoch's callback, which runs within a poll and cannot be told otherwise.
-    static SPENDING: Cell<Spending> =
-        const { Cell::new(Spending { before: Duration::ZERO, since: Duration::ZERO }) };
+    static SPENDING: Cell<Spending> = const {
+        Cell::new(Spending { before: Duration::ZERO, since: Since::Computing(Duration::ZERO) })
+    };
 }
 
 /// Adds up the computing time of the thread while the work is polled.
 struct Measured<'a, F> {
     work: Pin<&'a mut F>,
     cpu: &'a mut Duration,
+    next: Begins,
 }
 
 impl<F: Future> Future for Measured<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let spending = Spending { before: *self.cpu, since: thread_time() };
+        let since = match std::mem::replace(&mut self.next, Begins::Apart) {
+            Begins::WithItsCaller => Since::Passing(Instant::now()),
+            Begins::Apart => Since::Computing(thread_time()),
+        };
+        let spending = Spending { before: *self.cpu, since };
         SPENDING.set(spending);
         let polled = self.work.as_mut().poll(context);
         *self.cpu = spending.spent();

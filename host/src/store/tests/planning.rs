@@ -4,7 +4,7 @@
 use sqlx::Row as _;
 
 use super::super::sqlite::{ByRows, open_writer};
-use super::super::{accept, deliveries, ending, finish, lease};
+use super::super::{accept, afterwards, deliveries, ending, finish, lease};
 use super::*;
 
 fn lengths(statement: &'static ByRows) -> impl Iterator<Item = &'static str> {
@@ -28,6 +28,7 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
             lease::GIVE_BACK,
             lease::TAKE_BACK,
             ending::END_BY_OWNER,
+            afterwards::ADD,
             ending::FINAL_BY_OWNER,
             deliveries::DUE,
         ])
