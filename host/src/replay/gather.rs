@@ -15,6 +15,7 @@ use crate::call::kept::Head;
 use crate::ids::PluginName;
 use crate::intake::{self, AroundTheRun};
 use crate::plugins::Plugins;
+use crate::sandbox::ChannelFacts;
 use crate::store::{Store, StoreError};
 use crate::tasks::{Status, Task};
 use crate::trace::{Cost, Event, PluginRun, Step};
@@ -53,41 +54,13 @@ pub async fn gather(
         around = intake::around_the_run(&head, kept.body, by_channel).await;
         request = Some(RecordedRequest { head, by_channel, body_base64 });
     }
-    let mut calls: Vec<_> = mapping(task, around.spec).into_iter().collect();
     let steps = store.steps(task.tenant, task.id).await?;
     let (tools, got): (Vec<_>, Vec<_>) = steps
         .into_iter()
         .filter_map(played)
         .partition(|call| matches!(call.with, CalledWith::CallTool { .. }));
-    calls.extend(tools);
-    let answer = serde_json::to_string(&TaskAnswer::of(task, around.json)).unwrap_or_default();
-    // A caller may have asked for the same again: the last time counts.
-    let mut paths = BTreeSet::new();
-    let mut got: Vec<_> = got
-        .into_iter()
-        .rev()
-        .filter_map(|mut call| match &mut call.with {
-            CalledWith::GetValue { path, task } if paths.insert(path.clone()) => {
-                task.clone_from(&answer);
-                Some(call)
-            }
-            _ => None,
-        })
-        .collect();
-    got.reverse();
-    let was_kept = !got.is_empty();
-    calls.extend(got);
-    if let (Some(path), Status::Completed, false) = (around.getter, task.status, was_kept) {
-        let agent = store.agent(task.tenant, task.agent).await?;
-        calls.extend(agent.map(|agent| RecordedCall {
-            plugin: getter_of(&agent),
-            with: CalledWith::GetValue { path, task: answer },
-            came: None,
-            digest: None,
-            settings_digest: None,
-            recording: None,
-        }));
-    }
+    let mut calls: Vec<_> = mapping(task, around.spec.take()).into_iter().chain(tools).collect();
+    calls.extend(getters(store, task, around, got).await?);
     let truncated = bound(&mut calls);
     let names: BTreeSet<_> =
         calls.iter().map(|call| &call.plugin).filter(|_| with_grants).cloned().collect();
@@ -103,21 +76,60 @@ pub async fn gather(
         status: task.status,
         accepted_at: task.created_at.iso(),
         request,
-        channel: channel.map(|facts| RecordedChannel {
-            id: facts.id,
-            name: facts.name.clone(),
-            url: facts.url.clone(),
-            settings: facts.settings.clone(),
-            secrets: facts
-                .secrets
-                .iter()
-                .map(|(name, (secret, _))| (name.clone(), secret.clone()))
-                .collect(),
-        }),
+        channel: channel.map(|facts| told(&facts)),
         grants: grants.collect::<BTreeMap<_, _>>(),
         calls,
         truncated,
     })
+}
+
+/// The getter's calls, each with the task that it is about: as they were kept, and where none was, as the
+/// request asks for one.
+async fn getters(
+    store: &Store,
+    task: &Task,
+    around: AroundTheRun,
+    kept: Vec<RecordedCall>,
+) -> Result<Vec<RecordedCall>, StoreError> {
+    let answer = serde_json::to_string(&TaskAnswer::of(task, around.json)).unwrap_or_default();
+    // A caller may have asked for the same again: the last time counts.
+    let mut paths = BTreeSet::new();
+    let mut calls: Vec<_> = kept
+        .into_iter()
+        .rev()
+        .filter_map(|mut call| match &mut call.with {
+            CalledWith::GetValue { path, task } if paths.insert(path.clone()) => {
+                task.clone_from(&answer);
+                Some(call)
+            }
+            _ => None,
+        })
+        .collect();
+    calls.reverse();
+    if let (Some(path), Status::Completed, true) = (around.getter, task.status, calls.is_empty()) {
+        let agent = store.agent(task.tenant, task.agent).await?;
+        calls.extend(agent.map(|agent| RecordedCall {
+            plugin: getter_of(&agent),
+            with: CalledWith::GetValue { path, task: answer },
+            came: None,
+            digest: None,
+            settings_digest: None,
+            recording: None,
+        }));
+    }
+    Ok(calls)
+}
+
+/// A channel as it is told: its secrets by their names.
+fn told(facts: &ChannelFacts) -> RecordedChannel {
+    let secrets = facts.secrets.iter();
+    RecordedChannel {
+        id: facts.id,
+        name: facts.name.clone(),
+        url: facts.url.clone(),
+        settings: facts.settings.clone(),
+        secrets: secrets.map(|(name, (secret, _))| (name.clone(), secret.clone())).collect(),
+    }
 }
 
 /// Leaves out the calls beyond what one answer may hold. Whether there were any.

@@ -133,6 +133,15 @@ impl Spending {
         };
         self.before.saturating_add(now)
     }
+
+    /// Whether this poll has computed for longer than a brief call does. By the clock nobody can tell: on a
+    /// busy machine the thread may have been anything but computing.
+    fn is_long(self) -> bool {
+        match self.since {
+            Since::Computing(since) => thread_time().saturating_sub(since) > BRIEF_MAX,
+            Since::Passing(_) => false,
+        }
+    }
 }
 
 thread_local! {
@@ -181,11 +190,11 @@ pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> St
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
         // Not the ticks are counted: a busy machine uses them up for others, and a host call takes many.
-        let spent = SPENDING.get().spent();
-        if spent >= store.data().cpu_max {
+        let spending = SPENDING.get();
+        if spending.spent() >= store.data().cpu_max {
             return Ok(UpdateDeadline::Interrupt);
         }
-        if spent > BRIEF_MAX {
+        if spending.is_long() {
             // Those of its plugin that follow are not even begun on their callers' threads.
             store.data().binding.account.was_long();
         }
