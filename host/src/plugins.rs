@@ -324,7 +324,8 @@ impl Plugins {
             || self.store.plugin(tenant, name).await?.is_some())
     }
 
-    /// Says what a plugin of a tenant may do. What is to be known of it: see [`Self::fitness`].
+    /// Says what a plugin of a tenant may do. What comes back is what an operator ought to know of it: which
+    /// grants it lacks, and which settings it misses. One sentence each.
     ///
     /// # Errors
     /// [`PluginUnavailable`]; what was granted before stays then.
