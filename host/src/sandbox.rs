@@ -332,8 +332,8 @@ impl Sandbox {
         self.loader.load(PluginDigest::of(&source), source).await
     }
 
-    /// The component of this digest without its source, where it is loaded or has been compiled before:
-    /// a matter of less than a millisecond.
+    /// The component of this digest without its source, where it is loaded or has been compiled before.
+    /// Its code is read whole then, to check the seal: one to two milliseconds for 120 KB of Rust.
     pub async fn kept(&self, digest: PluginDigest) -> Option<Arc<Loaded>> {
         self.loader.kept(digest).await
     }

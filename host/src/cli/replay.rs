@@ -173,7 +173,7 @@ impl Company<'_> {
             None => self.installed(&call.plugin).await?,
         };
         let played = play(&actor, recorded, call).await?;
-        // What a getter gave was not kept: the one that is installed says what it gives.
+        // What a getter of an earlier version gave was not kept: the one that is installed says what it gives.
         let differences = match (&call.came, &self.substitute) {
             (None, Some(_)) => {
                 let before = self.installed(&call.plugin).await?;

@@ -1,7 +1,8 @@
 //! Ending tasks: the outcome and the steps of the attempt that came to it, in one transaction.
 //!
-//! Only a finish writes steps and nothing follows one, so a task's steps are always those of the
-//! attempt that finished it: an earlier attempt, which lost its lease or gave it back, has left none.
+//! Only a finish writes the steps of a run, so they are always those of the attempt that finished it: an
+//! earlier attempt, which lost its lease or gave it back, has left none. What comes after them is of
+//! `afterwards`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
