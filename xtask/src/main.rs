@@ -53,7 +53,7 @@ enum Task {
     /// numbers, and both mean little on a busy machine, so its load is printed first.
     Bench {
         /// Only this benchmark [default: all]. `many` and `ten-thousand` install so many plugins into
-        /// target/bench first: some five and fifteen minutes, once
+        /// target/bench first: some five minutes, and far longer, once
         #[arg(long, value_parser = ["mapping", "accept", "polls", "languages", "neighbours", "many", "ten-thousand"])]
         filter: Option<String>,
         /// How long to measure each of its rows, in seconds
