@@ -6,7 +6,7 @@
 //! restoring and sharing.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -124,19 +124,19 @@ impl CodeCache {
         self.folder.join(format!("{}-{:016x}.cwasm", digest.hex(), self.compatibility))
     }
 
-    fn seal_of(&self, digest: PluginDigest, code: &[u8]) -> blake3::Hash {
+    fn seal_of(&self, digest: PluginDigest, code: impl io::Read) -> io::Result<blake3::Hash> {
         let mut hasher = self.seal.hasher();
         hasher.update(digest.hex().as_bytes());
         hasher.update(&self.compatibility.to_le_bytes());
-        hasher.update(code);
-        hasher.finalize()
+        Ok(hasher.update_reader(code)?.finalize())
     }
 
     fn seal_holds(&self, path: &Path, digest: PluginDigest) -> bool {
-        let (Ok(code), Ok(seal)) = (fs::read(path), fs::read(path.with_extension("seal"))) else {
+        let sealed = File::open(path).and_then(|code| self.seal_of(digest, code));
+        let (Ok(sealed), Ok(seal)) = (sealed, fs::read(path.with_extension("seal"))) else {
             return false;
         };
-        let holds = bool::from(self.seal_of(digest, &code).as_bytes().ct_eq(seal.as_slice()));
+        let holds = bool::from(sealed.as_bytes().ct_eq(seal.as_slice()));
         if !holds {
             tracing::warn!(%digest, "the seal of a compiled plugin does not hold; compiling anew");
         }
@@ -147,7 +147,7 @@ impl CodeCache {
     /// process that keeps the same plugin at the same moment writes the same bytes.
     fn keep(&self, path: &Path, digest: PluginDigest, code: &[u8]) -> io::Result<()> {
         write_whole(path, code)?;
-        write_whole(&path.with_extension("seal"), self.seal_of(digest, code).as_bytes())
+        write_whole(&path.with_extension("seal"), self.seal_of(digest, code)?.as_bytes())
     }
 }
 

@@ -36,12 +36,12 @@ impl Roles {
     pub(super) fn of(pre: &InstancePre<CallState>, engine: &Engine) -> Result<Self, LoadError> {
         let component = pre.component();
         let mut roles = Self {
-            mapper: exports::payload_mapper::GuestIndices::new(pre).ok(),
-            getter: exports::response_getter::GuestIndices::new(pre).ok(),
-            toolbox: exports::toolbox::GuestIndices::new(pre).ok(),
-            verifier: exports::verifier::GuestIndices::new(pre).ok(),
-            replier: exports::replier::GuestIndices::new(pre).ok(),
-            about: exports::about::GuestIndices::new(pre).ok(),
+            mapper: found(pre, "payload-mapper", exports::payload_mapper::GuestIndices::new),
+            getter: found(pre, "response-getter", exports::response_getter::GuestIndices::new),
+            toolbox: found(pre, "toolbox", exports::toolbox::GuestIndices::new),
+            verifier: found(pre, "verifier", exports::verifier::GuestIndices::new),
+            replier: found(pre, "replier", exports::replier::GuestIndices::new),
+            about: found(pre, "about", exports::about::GuestIndices::new),
             foreign: None,
         };
         if !roles.names().is_empty() {
@@ -70,6 +70,18 @@ impl Roles {
         .filter_map(|(name, has)| has.then_some(name))
         .collect()
     }
+}
+
+/// Where a role's functions are. Most components have one or two roles: what is not there is no error, for
+/// which a backtrace may be captured.
+fn found<I>(
+    pre: &InstancePre<CallState>,
+    interface: &str,
+    indices: fn(&InstancePre<CallState>) -> wasmtime::Result<I>,
+) -> Option<I> {
+    let name = format!("{PACKAGE}{interface}@{VERSION}");
+    pre.component().get_export_index(None, &name)?;
+    indices(pre).ok()
 }
 
 fn describe_missing(ours: &[String]) -> String {
