@@ -23,6 +23,7 @@ mod refusal;
 mod roles;
 mod secrets;
 mod share;
+mod slow_lane;
 mod values;
 mod wasi;
 
@@ -63,6 +64,7 @@ use host_calls::CallState;
 use loader::Loader;
 use roles::Roles;
 use share::{Share, ShareSize};
+use slow_lane::SlowLanes;
 
 include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 
@@ -206,11 +208,7 @@ struct Shared {
     engine: Engine,
     /// Calls in flight of all tenants: as many as the pool has slots.
     calls: Semaphore,
-    /// Where short calls go on that turn out to be long.
-    overtime: SlowLane,
-    /// Where tools run. Apart from the others, so that tools which compute for seconds do not use up the
-    /// time of somebody's mapping.
-    tools: SlowLane,
+    lanes: SlowLanes,
     clock: Clock,
     values: SharedValues,
     quarantine: QuarantineSettings,
@@ -219,47 +217,6 @@ struct Shared {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Shared")
-    }
-}
-
-/// A runtime for calls that take long: threads of its own at low priority, so that guests that compute
-/// cannot take the time of those that answer.
-struct SlowLane(Option<tokio::runtime::Runtime>);
-
-/// How much nicer than the rest of the gateway the slow lane's threads are (0 to 19).
-const SLOW_LANE_NICENESS: i32 = 10;
-
-impl SlowLane {
-    fn start(name: &str, threads: usize) -> std::io::Result<Self> {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads.max(1))
-            .thread_name(name)
-            .on_thread_start(|| {
-                // On Linux niceness belongs to the thread. Where it is refused the lane is only less
-                // polite: deadlines hold all the same.
-                let thread = Some(rustix::thread::gettid());
-                let _ = rustix::process::setpriority_process(thread, SLOW_LANE_NICENESS);
-            })
-            .enable_all()
-            .build()
-            .map(|runtime| Self(Some(runtime)))
-    }
-
-    fn spawn<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Option<tokio_util::task::AbortOnDropHandle<T>> {
-        let runtime = self.0.as_ref()?;
-        Some(tokio_util::task::AbortOnDropHandle::new(runtime.spawn(work)))
-    }
-}
-
-impl Drop for SlowLane {
-    fn drop(&mut self) {
-        // Dropping a runtime waits for its threads, which must not happen on an async thread.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -297,16 +254,13 @@ impl Sandbox {
         let code = CodeCache::open(&settings.cache, key, &engine).map_err(|error| host(&error))?;
         let (compilations, loaded_max) = (settings.compilations, settings.loaded_max);
         let loader = Loader::new(engine.clone(), linker, code, compilations, loaded_max);
-        let lane = |name| SlowLane::start(name, settings.slow_threads);
-        let overtime = lane("plugin-overtime").map_err(|error| host(&error))?;
-        let tools = lane("plugin-tools").map_err(|error| host(&error))?;
+        let lanes = SlowLanes::start(settings.slow_threads).map_err(|error| host(&error))?;
         let calls = usize::try_from(settings.pool.calls).unwrap_or(usize::MAX);
         Ok(Self {
             shared: Arc::new(Shared {
                 engine,
                 calls: Semaphore::new(calls),
-                overtime,
-                tools,
+                lanes,
                 clock: surroundings.clock,
                 values: surroundings.values,
                 quarantine: settings.quarantine,
@@ -318,6 +272,7 @@ impl Sandbox {
                 // Half of the pool at most, so that no tenant can take all of it.
                 calls: (calls / 2).max(1),
                 memory_bytes: settings.tenant_memory_bytes_max,
+                slow_threads: settings.slow_threads,
             },
         })
     }
@@ -333,7 +288,7 @@ impl Sandbox {
     }
 
     /// The component of this digest without its source, where it is loaded or has been compiled before.
-    /// Its code is read whole then, to check the seal: one to two milliseconds for 120 KB of Rust.
+    /// Its code is read whole then, to check the seal: most of a millisecond for 120 KB of Rust.
     pub async fn kept(&self, digest: PluginDigest) -> Option<Arc<Loaded>> {
         self.loader.kept(digest).await
     }

@@ -1,8 +1,11 @@
-//! `neighbours`: how long a tenant waits for its mapping while plugins of another tenant loop without end.
+//! `neighbours`: how long a tenant waits for its mapping, and for its tool, while plugins of another tenant
+//! loop without end.
 //!
 //! A hundred calls of a plugin that computes for as long as it is let are under way all the time, first as
-//! tools and then as getters (short calls, as mappings are), with quarantine switched off, which would end it at once. The neighbour sends
-//! a request every two milliseconds and waits for each answer; quiet and noisy come in turns.
+//! tools and then as getters (short calls, as mappings are), with quarantine switched off, which would end
+//! it at once. The neighbour sends a request every two milliseconds and waits for each answer, and after
+//! that calls a tool as often, a brief one and then one that computes for tens of milliseconds; quiet and
+//! noisy come in turns.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::net::SocketAddr;
@@ -13,6 +16,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use wardgate::ids::{AgentId, RequestId, TenantId};
 use wardgate::sandbox::{Binding, Subject};
@@ -36,12 +40,27 @@ const LOOPS: [(&str, &str); 2] = [
     ("loops-in-getter", include_str!("loops_in_getter.wat")),
 ];
 
+/// A tool of the neighbour's that takes some ticks.
+const COMPUTES: &str = include_str!("computes_in_tool.wat");
+
 /// What a turn is like.
 #[derive(Clone, Copy, PartialEq)]
 enum Noise {
     Quiet,
     Tools,
     ShortCalls,
+}
+
+impl Noise {
+    const ALL: [Self; 3] = [Self::Quiet, Self::Tools, Self::ShortCalls];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quiet => "nothing",
+            Self::Tools => "tools",
+            Self::ShortCalls => "short calls",
+        }
+    }
 }
 
 pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
@@ -59,20 +78,25 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     let [tool, getter] = LOOPS.map(|(name, _)| name);
     let tool = handles.plugins.binding(other, &tool.parse()?).await?;
     let getter = handles.plugins.binding(other, &getter.parse()?).await?;
-    latencies(address, &request, Duration::from_millis(300)).await?;
+    let brief = handles.plugins.binding(bed.tenant, &"calculator".parse()?).await?;
+    let (name, component) = ("computes-in-tool".parse()?, wat::parse_str(COMPUTES)?);
+    handles.plugins.install(bed.tenant, &name, component, None).await?;
+    let long = handles.plugins.binding(bed.tenant, &name).await?;
+    let neighbour = Neighbour { address, request, tenant: bed.tenant, brief, long };
+    neighbour.wait(Duration::from_millis(300)).await?;
 
     println!(
-        "\nneighbours: a mapping over HTTP beside {LOOPING} looping calls; load average {}",
+        "\nneighbours: p99 of a mapping over HTTP and of a brief tool, p50 of a tool that computes, us, \
+         beside {LOOPING} looping calls; load average {}",
         load_average()
     );
     println!(
-        "{:>6} {:>10} {:>10} {:>10} {:>8} {:>10} {:>8}",
-        "turn", "quiet p50", "p99 us", "tools p99", "ratio", "short p99", "ratio"
+        "{:>6} {:>12} {:>9} {:>7} {:>9} {:>7} {:>9} {:>7}",
+        "turn", "beside", "mapping", "ratio", "brief", "ratio", "long", "ratio"
     );
-    let (mut quiet, mut tools, mut shorts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut all: [Vec<Waited>; 3] = Default::default();
     for turn in 1..=TURNS {
-        let mut of_turn = Vec::new();
-        for noise in [Noise::Quiet, Noise::Tools, Noise::ShortCalls] {
+        for (noise, of_noise) in Noise::ALL.into_iter().zip(&mut all) {
             let loops = match noise {
                 Noise::Quiet => JoinSet::new(),
                 Noise::Tools => looping_calls(&tool, other, noise),
@@ -89,37 +113,70 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
                 anyhow::ensure!(patience.elapsed() < Duration::from_secs(30), "they do not begin");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            of_turn.push(latencies(address, &request, round).await?);
+            of_noise.push(neighbour.wait(round).await?);
             drop(loops);
         }
-        let [q, t, m] = of_turn.as_slice() else { anyhow::bail!("three kinds of turns") };
-        println!(
-            "{turn:>6} {:>10.0} {:>10.0} {:>10.0} {:>8.2} {:>10.0} {:>8.2}",
-            q.p50,
-            q.p99,
-            t.p99,
-            t.p99 / q.p99,
-            m.p99,
-            m.p99 / q.p99
-        );
-        quiet.push(q.p99);
-        tools.push(t.p99);
-        shorts.push(m.p99);
+        for (noise, of_noise) in Noise::ALL.into_iter().zip(&all) {
+            let [quiet, ..] = &all;
+            if let (Some(waited), Some(quiet)) = (of_noise.last(), quiet.last()) {
+                println!("{turn:>6} {}", waited.row(noise, *quiet));
+            }
+        }
     }
-    let ratio = |noisy: &[f64]| median(noisy) / median(&quiet);
-    let (of_tools, of_shorts) = (ratio(&tools), ratio(&shorts));
-    println!(
-        "medians of p99: quiet {:.0} us, tools {:.0} us (ratio {of_tools:.2}), short calls {:.0} us (ratio {of_shorts:.2})",
-        median(&quiet),
-        median(&tools),
-        median(&shorts)
-    );
+    let medians = all.each_ref().map(|of_noise| Waited::median_of(of_noise));
+    let [quiet, ..] = medians;
+    for (noise, waited) in Noise::ALL.into_iter().zip(medians) {
+        println!("{:>6} {}", "median", waited.row(noise, quiet));
+    }
     let figures = json!({
-        "looping": LOOPING, "seconds_per_turn": round.as_secs(), "load_average": load_average(),
-        "quiet_p99_us": quiet, "beside_tools_p99_us": tools, "beside_short_calls_p99_us": shorts,
-        "ratio_tools": of_tools, "ratio_short_calls": of_shorts,
+        "looping": LOOPING, "seconds_of_each_kind_per_turn": round.as_secs(), "load_average": load_average(),
+        "us_by_turn": { "quiet": all[0], "beside_tools": all[1], "beside_short_calls": all[2] },
+        "ratios": {
+            "beside_tools": medians[1].over(quiet), "beside_short_calls": medians[2].over(quiet),
+        },
     });
     write("neighbours", &figures)
+}
+
+/// What the neighbour waited, in microseconds.
+#[derive(Clone, Copy, serde::Serialize)]
+struct Waited {
+    mapping_p99: f64,
+    brief_tool_p99: f64,
+    long_tool_p50: f64,
+}
+
+impl Waited {
+    fn median_of(turns: &[Self]) -> Self {
+        let of = |part: fn(&Self) -> f64| median(&turns.iter().map(part).collect::<Vec<_>>());
+        Self {
+            mapping_p99: of(|turn| turn.mapping_p99),
+            brief_tool_p99: of(|turn| turn.brief_tool_p99),
+            long_tool_p50: of(|turn| turn.long_tool_p50),
+        }
+    }
+
+    fn over(self, quiet: Self) -> Self {
+        Self {
+            mapping_p99: self.mapping_p99 / quiet.mapping_p99,
+            brief_tool_p99: self.brief_tool_p99 / quiet.brief_tool_p99,
+            long_tool_p50: self.long_tool_p50 / quiet.long_tool_p50,
+        }
+    }
+
+    fn row(self, noise: Noise, quiet: Self) -> String {
+        let ratio = self.over(quiet);
+        format!(
+            "{:>12} {:>9.0} {:>7.2} {:>9.0} {:>7.2} {:>9.0} {:>7.2}",
+            noise.name(),
+            self.mapping_p99,
+            ratio.mapping_p99,
+            self.brief_tool_p99,
+            ratio.brief_tool_p99,
+            self.long_tool_p50,
+            ratio.long_tool_p50,
+        )
+    }
 }
 
 /// Calls that loop, each begun again when it was stopped, until the set is dropped.
@@ -142,42 +199,83 @@ fn looping_calls(plugin: &Arc<Binding>, tenant: TenantId, noise: Noise) -> JoinS
     calls
 }
 
-/// What one connection waited, in microseconds.
-struct Waited {
-    p50: f64,
-    p99: f64,
+/// Another tenant, with nothing that loops.
+struct Neighbour {
+    address: SocketAddr,
+    request: Arc<[u8]>,
+    tenant: TenantId,
+    brief: Arc<Binding>,
+    long: Arc<Binding>,
 }
 
-async fn latencies(
-    address: SocketAddr,
-    request: &Arc<[u8]>,
-    time: Duration,
-) -> anyhow::Result<Waited> {
+impl Neighbour {
+    /// What it waits for each of its kinds of calls, so long for each.
+    async fn wait(&self, time: Duration) -> anyhow::Result<Waited> {
+        let tool = |plugin: &Arc<Binding>, name, arguments| {
+            let plugin = Arc::clone(plugin);
+            call_tool(plugin, self.tenant, name, arguments, time, Handle::current())
+        };
+        let mapping = ask(self.address, Arc::clone(&self.request), time);
+        let brief = tool(&self.brief, "calculate", r#"{"expression":"6 * 7"}"#);
+        let long = tool(&self.long, "count", "{}");
+        Ok(Waited {
+            mapping_p99: percentile(99, mapping).await?,
+            brief_tool_p99: percentile(99, brief).await?,
+            long_tool_p50: percentile(50, long).await?,
+        })
+    }
+}
+
+/// Measures on a thread of its own: what measures must not wait for what it measures.
+async fn percentile(
+    part: usize,
+    waits: impl Future<Output = anyhow::Result<Vec<f64>>> + Send + 'static,
+) -> anyhow::Result<f64> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    let request = Arc::clone(request);
-    // A thread of its own: what it measures must not wait for what it measures.
     std::thread::Builder::new().name("neighbour".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let waited = runtime.map_err(anyhow::Error::from);
-        let _ =
-            sender.send(waited.and_then(|runtime| runtime.block_on(ask(address, &request, time))));
+        let _ = sender.send(waited.and_then(|runtime| runtime.block_on(waits)));
     })?;
     let mut waited = receiver.await.context("the neighbour ended")??;
     waited.sort_by(f64::total_cmp);
-    let at = |part: usize| waited.get(waited.len() * part / 100).copied().unwrap_or_default();
-    Ok(Waited { p50: at(50), p99: at(99) })
+    waited.get(waited.len() * part / 100).copied().context("it has waited for nothing")
 }
 
-async fn ask(address: SocketAddr, request: &[u8], time: Duration) -> anyhow::Result<Vec<f64>> {
+async fn ask(address: SocketAddr, request: Arc<[u8]>, time: Duration) -> anyhow::Result<Vec<f64>> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (begun, mut waited, mut buffer) = (Instant::now(), Vec::new(), vec![0; 16 << 10]);
     while begun.elapsed() < time {
         let sent = Instant::now();
-        stream.write_all(request).await?;
+        stream.write_all(&request).await?;
         let read = stream.read(&mut buffer).await?;
         let answer = buffer.get(..read).unwrap_or_default();
         anyhow::ensure!(answer.starts_with(b"HTTP/1.1 200"), "the server refused");
+        waited.push(sent.elapsed().as_secs_f64() * 1e6);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(waited)
+}
+
+async fn call_tool(
+    plugin: Arc<Binding>,
+    tenant: TenantId,
+    name: &'static str,
+    arguments: &'static str,
+    time: Duration,
+    gateway: Handle,
+) -> anyhow::Result<Vec<f64>> {
+    let (begun, mut waited) = (Instant::now(), Vec::new());
+    while begun.elapsed() < time {
+        let sent = Instant::now();
+        let subject = Subject::of(tenant, AgentId::random(), RequestId::next());
+        // Where the gateway calls it.
+        let plugin = Arc::clone(&plugin);
+        let called = gateway.spawn(async move {
+            plugin.call_tool(subject, name.to_owned(), arguments.to_owned()).await
+        });
+        called.await?.value.map_err(|error| anyhow::anyhow!("{error:?}"))?;
         waited.push(sent.elapsed().as_secs_f64() * 1e6);
         tokio::time::sleep(PAUSE).await;
     }

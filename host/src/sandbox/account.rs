@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::refusal::{Fault, PluginError, Refusal};
+use super::slow_lane::Lane;
 use crate::clock::{Clock, Timestamp};
 pub use crate::trace::Cost;
 
@@ -37,8 +38,9 @@ pub struct Account {
     egress_counted: AtomicU64,
     in_flight: AtomicU64,
     failures_in_a_row: AtomicU64,
-    /// Calls that have to be brief before the plugin is taken for a brief one again. 0: it is one.
-    brief_calls_owed: AtomicU32,
+    /// Calls that have to be brief before the plugin is taken for a brief one again, of those that take long
+    /// on either lane. 0: it is one.
+    brief_calls_owed: [AtomicU32; 2],
     /// When a call may be tried again, in microseconds since the epoch. 0: it is not in quarantine.
     until: AtomicI64,
     probing: AtomicBool,
@@ -52,7 +54,8 @@ struct Standing {
 }
 
 /// How many brief calls make up for one that was long. A plugin that is long whenever it is trusted again
-/// takes a tick of the caller's thread for each of these, and no more.
+/// takes a tick of callers' threads for each of these; and one for each call that was begun before the first
+/// of them was found to be long.
 const BRIEF_CALLS_OWED: u32 = 32;
 
 /// What an account holds, for metrics and for the admin API.
@@ -148,25 +151,34 @@ impl Account {
         };
         // Read before written: most plugins are well, and all their calls share this word.
         if self.failures_in_a_row.load(Ordering::Relaxed) != 0 {
-            self.release();
+            self.end_quarantine();
         }
     }
 
-    /// Whether its short calls are short: they may begin on the caller's own thread then.
-    pub(super) fn is_brief(&self) -> bool {
-        self.brief_calls_owed.load(Ordering::Relaxed) == 0
+    /// Whether its calls of this kind are brief: they may begin on the caller's own thread then.
+    pub(super) fn is_brief(&self, lane: Lane) -> bool {
+        self.brief_calls_owed(lane).load(Ordering::Relaxed) == 0
     }
 
-    /// Notes that a short call has used up its first tick.
-    pub(super) fn was_long(&self) {
-        self.brief_calls_owed.store(BRIEF_CALLS_OWED, Ordering::Relaxed);
+    /// Notes that a call has computed for longer at a stretch than a brief one does.
+    pub(super) fn was_long(&self, lane: Lane) {
+        self.brief_calls_owed(lane).store(BRIEF_CALLS_OWED, Ordering::Relaxed);
     }
 
     /// Notes that a call did not, of a plugin that was not brief before.
-    pub(super) fn was_brief(&self) {
+    pub(super) fn was_brief(&self, lane: Lane) {
         let less = |owed: u32| owed.checked_sub(1);
         // None owed is as good.
-        let _ = self.brief_calls_owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let owed = self.brief_calls_owed(lane);
+        let _ = owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    fn brief_calls_owed(&self, lane: Lane) -> &AtomicU32 {
+        let [overtime, tools] = &self.brief_calls_owed;
+        match lane {
+            Lane::Overtime => overtime,
+            Lane::Tools => tools,
+        }
     }
 
     /// Counts an outgoing request that was sent though no rule allows it.
@@ -174,10 +186,16 @@ impl Account {
         self.egress_counted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Ends a quarantine: its version or grants have changed, or an operator says so.
+    /// Trusts it again: its version or grants have changed, or an operator says so.
     pub fn release(&self) {
+        for owed in &self.brief_calls_owed {
+            owed.store(0, Ordering::Relaxed);
+        }
+        self.end_quarantine();
+    }
+
+    fn end_quarantine(&self) {
         self.failures_in_a_row.store(0, Ordering::Relaxed);
-        self.brief_calls_owed.store(0, Ordering::Relaxed);
         self.standing().pause = Duration::ZERO;
         self.until.store(0, Ordering::Release);
     }

@@ -1,9 +1,9 @@
 //! One call of a plugin, from the permits it needs to the value it gives.
 //!
-//! Short calls (verifying, mapping, getting, replying) begin on the caller's thread. Most end there,
-//! within microseconds. One that outlives its first epoch tick, or waits for something, is moved to the
-//! slow lane, where it is stopped when its computing time or its whole time is used up. Tool calls and
-//! deliveries go there at once, and so do the calls of a plugin that has just outlived its first tick.
+//! Calls begin on the caller's thread. Most end there, within microseconds. One that outlives its first
+//! epoch tick, or waits for something, is moved to a slow lane, where it is stopped when its computing time
+//! or its whole time is used up. The calls of a plugin that has just outlived its first tick go there at
+//! once, as do those that look into large documents.
 
 mod answers;
 mod perform;
@@ -18,17 +18,19 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) use self::perform::limited_store;
 use self::perform::{Ask, Begins, Ended, Performance, Told, perform, refusal_of};
+use super::Binding;
 use super::account::Cost;
 use super::host_calls::{Budget, CallState, Subject};
 use super::journal::Recording;
 use super::refusal::{Failure, PluginError, Refusal};
-use super::{Binding, SlowLane};
+use super::slow_lane::Lane;
 use crate::call::Payload;
 
-/// The largest document that a short call may look into on the caller's thread, in bytes.
+/// The largest document that a call may look into or be handed on the caller's thread, in bytes.
 const SHORT_DOCUMENT_BYTES_MAX: usize = 256 << 10;
 
-/// How long a brief call computes at most. One that meets a tick of the epoch by chance is brief all the same.
+/// How long a brief call computes at a stretch. One that meets a tick of the epoch by chance is brief all the
+/// same.
 pub(super) const BRIEF_MAX: Duration = Duration::from_millis(5);
 
 /// What a call gave, and what it cost.
@@ -112,7 +114,7 @@ impl Binding {
         if self.loaded.roles.verifier.is_none() {
             return no_role("verifier");
         }
-        self.ask_shortly(subject, Ask::Verify, false).await.and_then(|told| match told {
+        self.ask(subject, Ask::Verify).await.and_then(|told| match told {
             Told::Principal(principal) => answers::principal(principal),
             _ => Err(mismatch()),
         })
@@ -127,7 +129,7 @@ impl Binding {
         if self.loaded.roles.mapper.is_none() {
             return no_role("payload-mapper");
         }
-        self.ask_shortly(subject, Ask::Map { spec }, true).await.and_then(|told| match told {
+        self.ask(subject, Ask::Map { spec }).await.and_then(|told| match told {
             Told::Mapped(mapped) => answers::mapped(mapped),
             _ => Err(mismatch()),
         })
@@ -142,7 +144,7 @@ impl Binding {
         if self.loaded.roles.getter.is_none() {
             return no_role("response-getter");
         }
-        self.ask_shortly(subject, Ask::Get { path }, true).await.and_then(|told| match told {
+        self.ask(subject, Ask::Get { path }).await.and_then(|told| match told {
             Told::Value(value) => match value.as_deref().map(answers::json).transpose() {
                 Ok(_) => Ok(value),
                 Err(error) => Err(answers::malformed(&format!("its value is not JSON: {error}"))),
@@ -156,7 +158,7 @@ impl Binding {
         if self.loaded.roles.replier.is_none() {
             return no_role("replier");
         }
-        self.ask_shortly(subject, Ask::Reply, true).await.and_then(|told| match told {
+        self.ask(subject, Ask::Reply).await.and_then(|told| match told {
             Told::Reply(reply) => Ok(reply.into()),
             _ => Err(mismatch()),
         })
@@ -167,7 +169,7 @@ impl Binding {
         if self.loaded.roles.replier.is_none() {
             return no_role("replier");
         }
-        self.ask_at_length(subject, Ask::Deliver).await.and_then(|told| match told {
+        self.ask(subject, Ask::Deliver).await.and_then(|told| match told {
             Told::Delivered => Ok(()),
             _ => Err(mismatch()),
         })
@@ -178,7 +180,7 @@ impl Binding {
         if self.loaded.roles.about.is_none() {
             return no_role("about");
         }
-        self.ask_shortly(subject, Ask::Schema, false).await.and_then(|told| match told {
+        self.ask(subject, Ask::Schema).await.and_then(|told| match told {
             Told::Json(json) => match answers::json(&json) {
                 Ok(()) => Ok(json),
                 Err(error) => Err(answers::malformed(&format!("its schema is not JSON: {error}"))),
@@ -196,22 +198,16 @@ impl Binding {
         if self.loaded.roles.about.is_none() {
             return no_role("about");
         }
-        let ask = Ask::Check { settings };
-        self.ask_shortly(subject, ask, false).await.and_then(|told| match told {
+        self.ask(subject, Ask::Check { settings }).await.and_then(|told| match told {
             Told::Diagnostics(found) => answers::diagnostics(found),
             _ => Err(mismatch()),
         })
     }
 
-    /// A call that ought to take microseconds.
-    async fn ask_shortly(
-        self: &Arc<Self>,
-        subject: Subject,
-        ask: Ask,
-        may_send: bool,
-    ) -> Called<Told> {
-        let limits = self.granted.limits();
-        let (cpu, wall) = (limits.cpu, limits.wall);
+    /// One call, begun where it ends soonest.
+    async fn ask(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Told> {
+        let lane = ask.lane();
+        let (cpu, wall) = self.granted.limits().times(lane);
         let admission = match self.account.admit(&self.shared.clock) {
             Ok(admission) => admission,
             Err(refusal) => return refused(refusal),
@@ -221,53 +217,31 @@ impl Binding {
             Err(refusal) => return self.settle(refused(refusal)),
         };
         let begun = Instant::now();
-        let budget = Budget { deadline: begun + wall, cpu, may_send };
+        let budget = Budget { deadline: begun + wall, cpu, may_send: ask.may_send(), lane };
         let state = CallState::new(Arc::clone(self), subject, budget);
         // Every look-up walks the document, and a host call does not yield.
-        let looks_into_much = state.document_bytes() > SHORT_DOCUMENT_BYTES_MAX;
-        let is_brief = self.account.is_brief();
+        let looks_into_much =
+            state.document_bytes().saturating_add(ask.bytes()) > SHORT_DOCUMENT_BYTES_MAX;
+        let is_brief = self.account.is_brief(lane);
         // Boxed because it may have to move to the other runtime while it runs.
         let apart = looks_into_much || !is_brief;
         let begins = if apart { Begins::Apart } else { Begins::WithItsCaller };
         let mut work = Box::pin(perform(Arc::clone(self), state, ask, begins));
-        let overtime = &self.shared.overtime;
         let called = if apart {
-            self.finish_in(overtime, work, begun, cpu, wall).await
+            self.finish_in(lane, work, begun, cpu, wall).await
         } else {
             let first =
                 std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
             match first {
                 Poll::Ready(performance) => self.judge(performance, begun, cpu, wall),
-                Poll::Pending => self.finish_in(overtime, work, begun, cpu, wall).await,
+                Poll::Pending => self.finish_in(lane, work, begun, cpu, wall).await,
             }
         };
         // One that was stopped had no chance to be long, where many of its kind shared the lane.
         let ended_itself = !matches!(called.value, Err(PluginError::Refusal(_)));
         if !is_brief && ended_itself && called.cost.cpu_micros < micros(BRIEF_MAX) {
-            self.account.was_brief();
+            self.account.was_brief(lane);
         }
-        drop(admission);
-        self.settle(called)
-    }
-
-    /// A call that may take seconds.
-    async fn ask_at_length(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Told> {
-        let limits = self.granted.limits();
-        let (cpu, wall) = (limits.tool_cpu, limits.tool_wall);
-        let admission = match self.account.admit(&self.shared.clock) {
-            Ok(admission) => admission,
-            Err(refusal) => return refused(refusal),
-        };
-        let called = match self.permits(wall).await {
-            Ok(_permits) => {
-                let begun = Instant::now();
-                let budget = Budget { deadline: begun + wall, cpu, may_send: true };
-                let state = CallState::new(Arc::clone(self), subject, budget);
-                let work = Box::pin(perform(Arc::clone(self), state, ask, Begins::Apart));
-                self.finish_in(&self.shared.tools, work, begun, cpu, wall).await
-            }
-            Err(refusal) => refused(refusal),
-        };
         drop(admission);
         self.settle(called)
     }
@@ -293,13 +267,13 @@ impl Binding {
 
     async fn finish_in(
         &self,
-        lane: &SlowLane,
+        lane: Lane,
         work: Pin<Box<impl Future<Output = Performance> + Send + 'static>>,
         begun: Instant,
         cpu: Duration,
         wall: Duration,
     ) -> Called<Told> {
-        let Some(handle) = lane.spawn(work) else {
+        let Some(handle) = self.shared.lanes.spawn(lane, work) else {
             return refused(Refusal::Host("it is shutting down".to_owned()));
         };
         match handle.await {
@@ -379,3 +353,6 @@ impl<T> Called<T> {
         Called { value: value.and_then(check), logs, cost, recording }
     }
 }
+
+#[cfg(test)]
+mod tests;

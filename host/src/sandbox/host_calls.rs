@@ -16,6 +16,7 @@ use super::egress::Sending;
 use super::journal::{Outside, Recording, SharedScript, lock};
 use super::limits::Limiter;
 use super::share::HeldMemory;
+use super::slow_lane::Lane;
 use super::values::{SharedValues, ValuesOwner};
 use super::wasi;
 use crate::call::IncomingCall;
@@ -98,6 +99,8 @@ pub(super) struct CallState {
     pub(super) cpu_max: Duration,
     /// Computing time that it has used, host calls included.
     pub(super) cpu: Duration,
+    /// Where it goes on when it takes long.
+    pub(super) lane: Lane,
     pub(super) sending: Sending,
     pub(super) values_operations: u32,
     look_up_bytes_left: usize,
@@ -119,6 +122,7 @@ impl CallState {
             limiter: Limiter::new(limits.memory_bytes, HeldMemory::of(&binding.share)),
             deadline: budget.deadline,
             cpu_max: budget.cpu,
+            lane: budget.lane,
             cpu: Duration::ZERO,
             sending: Sending::new(budget.may_send, limits.egress_requests),
             values_operations: 0,
@@ -227,12 +231,13 @@ impl CallState {
     }
 }
 
-/// What one call may use of time.
+/// What one call may use.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
     pub(super) deadline: Instant,
     pub(super) cpu: Duration,
     pub(super) may_send: bool,
+    pub(super) lane: Lane,
 }
 
 impl WasiView for CallState {

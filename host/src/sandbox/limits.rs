@@ -8,6 +8,7 @@ use wasmtime::ResourceLimiter;
 
 use super::refusal::Refusal;
 use super::share::HeldMemory;
+use super::slow_lane::Lane;
 
 /// Largest table of a plugin, in elements. Python guests have the largest seen, 7,689.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
@@ -57,6 +58,16 @@ impl Default for Limits {
             concurrency: 64,
             egress_requests: 16,
             egress_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// Computing time, and all of the time, of calls that take long on this lane.
+    pub(super) fn times(&self, lane: Lane) -> (Duration, Duration) {
+        match lane {
+            Lane::Overtime => (self.cpu, self.wall),
+            Lane::Tools => (self.tool_cpu, self.tool_wall),
         }
     }
 }

@@ -7,6 +7,7 @@ use wasmtime::Store;
 
 use super::call::limited_store;
 use super::host_calls::{Budget, CallState, Subject};
+use super::slow_lane::Lane;
 use super::{Binding, PluginError, Refusal};
 
 /// Nanoseconds of the phases of one call.
@@ -37,7 +38,8 @@ impl Binding {
         let mapper = mapper.ok_or(Refusal::NoSuchRole { role: "payload-mapper" })?;
         let begun = Instant::now();
         let deadline = begun + Duration::from_secs(1);
-        let budget = Budget { deadline, cpu: Duration::from_secs(1), may_send: true };
+        let (cpu, lane) = (Duration::from_secs(1), Lane::Overtime);
+        let budget = Budget { deadline, cpu, may_send: true, lane };
         let state = CallState::new(Arc::clone(self), subject, budget);
         let mut store: Store<CallState> = limited_store(self, state);
         let made = Instant::now();

@@ -5,11 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 
+use super::slow_lane::Turns;
+
 /// How much a tenant's plugins may use at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ShareSize {
     pub(super) calls: usize,
     pub(super) memory_bytes: usize,
+    /// Threads of each slow lane.
+    pub(super) slow_threads: usize,
 }
 
 /// What a tenant's plugins use.
@@ -17,6 +21,8 @@ pub(super) struct ShareSize {
 pub(super) struct Share {
     /// Calls in flight.
     pub(super) calls: Semaphore,
+    /// Turns of calls that take long.
+    pub(super) turns: Turns,
     memory_bytes: AtomicUsize,
     memory_bytes_max: usize,
 }
@@ -25,6 +31,7 @@ impl Share {
     pub(super) fn new(size: ShareSize) -> Self {
         Self {
             calls: Semaphore::new(size.calls),
+            turns: Turns::of(size.slow_threads),
             memory_bytes: AtomicUsize::new(0),
             memory_bytes_max: size.memory_bytes,
         }
@@ -75,7 +82,8 @@ mod tests {
 
     #[test]
     fn calls_of_a_tenant_share_its_memory_and_give_it_back() {
-        let share = Arc::new(Share::new(ShareSize { calls: 1, memory_bytes: 100 }));
+        let share =
+            Arc::new(Share::new(ShareSize { calls: 1, memory_bytes: 100, slow_threads: 1 }));
         let (mut first, mut second) = (HeldMemory::of(&share), HeldMemory::of(&share));
         assert!(first.take(60) && !second.take(41) && second.take(40) && !first.take(1));
         assert!(!first.take(usize::MAX));

@@ -84,3 +84,23 @@ fn our_own_failures_and_releases_by_hand() {
     let refused: Vec<_> = statement.refused.into_iter().filter(|(_, n)| *n > 0).collect();
     assert_eq!(refused, [("trapped", 3), ("busy", 9)]);
 }
+
+#[test]
+fn long_calls_are_remembered_for_their_kind_and_one_good_call_makes_up_for_none() {
+    let clock = Clock::by_hand(Timestamp::from_micros(1));
+    let account = Account::default();
+    account.was_long(Lane::Tools);
+    assert!(account.is_brief(Lane::Overtime) && !account.is_brief(Lane::Tools));
+    for value in [crash(), Ok(())] {
+        call(&account, &clock, value).unwrap();
+    }
+    assert!(!account.is_brief(Lane::Tools), "it may be another kind that went well");
+    for _ in 0..BRIEF_CALLS_OWED {
+        assert!(!account.is_brief(Lane::Tools));
+        account.was_brief(Lane::Tools);
+    }
+    assert!(account.is_brief(Lane::Tools));
+    account.was_long(Lane::Overtime);
+    account.release();
+    assert!(account.is_brief(Lane::Overtime));
+}

@@ -3,19 +3,21 @@
 use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::super::Binding;
+use super::super::account::Account;
 use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::engine::TICK;
 use super::super::foreign::TooLarge;
 use super::super::host_calls::{CallState, RESOURCES_MAX};
 use super::super::refusal::Refusal;
+use super::super::slow_lane::{Lane, Place, Turns};
 use super::BRIEF_MAX;
 
 /// The resource tables and component handles of one instance.
@@ -32,6 +34,44 @@ pub(super) enum Ask {
     CallTool { name: String, arguments: String },
     Schema,
     Check { settings: String },
+}
+
+impl Ask {
+    /// Where it goes on when it takes long, which says how long it may.
+    pub(super) fn lane(&self) -> Lane {
+        match self {
+            Self::CallTool { .. } | Self::Deliver => Lane::Tools,
+            Self::Verify
+            | Self::Map { .. }
+            | Self::Get { .. }
+            | Self::Reply
+            | Self::ListTools
+            | Self::Schema
+            | Self::Check { .. } => Lane::Overtime,
+        }
+    }
+
+    /// How long what it hands to the guest is, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::CallTool { arguments: text, .. }
+            | Self::Map { spec: Some(text) }
+            | Self::Get { path: text }
+            | Self::Check { settings: text } => text.len(),
+            Self::Verify
+            | Self::Map { spec: None }
+            | Self::Reply
+            | Self::Deliver
+            | Self::ListTools
+            | Self::Schema => 0,
+        }
+    }
+
+    /// Whether it may use egress. Who is not verified yet sends nothing, and neither does who only looks at
+    /// settings.
+    pub(super) fn may_send(&self) -> bool {
+        !matches!(self, Self::Verify | Self::Schema | Self::Check { .. })
+    }
 }
 
 /// What it tells.
@@ -64,13 +104,13 @@ pub(super) async fn perform(
     ask: Ask,
     begins: Begins,
 ) -> Performance {
-    let deadline = state.deadline;
+    let (deadline, lane) = (state.deadline, state.lane);
     let mut store = limited_store(&binding, state);
     let mut cpu = Duration::ZERO;
     let ended = {
         let work = pin!(invoke(&binding, &mut store, ask));
-        let work = Measured { work, cpu: &mut cpu, next: begins };
-        within(deadline, work).await
+        let of = Of { lane, turns: &binding.share.turns, account: &binding.account };
+        within(deadline, Measured { work, cpu: &mut cpu, next: begins, of, place: None }).await
     };
     let mut state = store.into_data();
     state.cpu = cpu;
@@ -97,11 +137,10 @@ async fn within<T>(deadline: std::time::Instant, work: impl Future<Output = T>) 
     tokio::time::timeout_at(deadline.into(), work).await.ok()
 }
 
-/// Where a call begins, which says how the computing time of its first poll is taken.
+/// Where a call begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begins {
-    /// On its caller's thread, where a tick of the epoch ends the poll: most calls are over long before, and
-    /// the passing time is as good as the thread's and ten times cheaper to ask for.
+    /// On its caller's thread.
     WithItsCaller,
     /// On a slow lane, where others take turns with it.
     Apart,
@@ -113,6 +152,8 @@ struct Spending {
     /// In earlier polls.
     before: Duration,
     since: Since,
+    /// Whether the guest was made to yield: it has more to compute, and waits for nothing.
+    yielded: bool,
 }
 
 /// When a poll began.
@@ -124,52 +165,91 @@ enum Since {
     Passing(Instant),
 }
 
-impl Spending {
-    fn spent(self) -> Duration {
-        let now = match self.since {
-            Since::Computing(since) => thread_time().saturating_sub(since),
-            // Longer than a tick it did not compute, whatever a stalled machine makes of it.
-            Since::Passing(since) => since.elapsed().min(TICK),
-        };
-        self.before.saturating_add(now)
+impl Since {
+    /// Short calls that are with their callers are timed by the clock: a tick of the epoch ends the poll, most
+    /// are over long before, and it is ten times cheaper to ask for than the thread's time.
+    fn now(begins: Begins, lane: Lane) -> Self {
+        match (begins, lane) {
+            (Begins::WithItsCaller, Lane::Overtime) => Self::Passing(Instant::now()),
+            (Begins::WithItsCaller, Lane::Tools) | (Begins::Apart, _) => {
+                Self::Computing(thread_time())
+            }
+        }
     }
 
-    /// Whether this poll has computed for longer than a brief call does. By the clock nobody can tell: on a
-    /// busy machine the thread may have been anything but computing.
-    fn is_long(self) -> bool {
-        match self.since {
-            Since::Computing(since) => thread_time().saturating_sub(since) > BRIEF_MAX,
-            Since::Passing(_) => false,
+    fn spent(self) -> Duration {
+        match self {
+            Self::Computing(since) => thread_time().saturating_sub(since),
+            // What is beyond a tick is a machine that stalled, or a host call.
+            Self::Passing(since) => since.elapsed().min(TICK),
         }
+    }
+}
+
+impl Spending {
+    fn spent(self) -> Duration {
+        self.before.saturating_add(self.since.spent())
     }
 }
 
 thread_local! {
     /// For the epoch's callback, which runs within a poll and cannot be told otherwise.
     static SPENDING: Cell<Spending> = const {
-        Cell::new(Spending { before: Duration::ZERO, since: Since::Computing(Duration::ZERO) })
+        Cell::new(Spending {
+            before: Duration::ZERO,
+            since: Since::Computing(Duration::ZERO),
+            yielded: false,
+        })
     };
 }
 
-/// Adds up the computing time of the thread while the work is polled.
+/// Whose call it is.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    lane: Lane,
+    turns: &'a Turns,
+    account: &'a Account,
+}
+
+/// Adds up the computing time of the thread while the work is polled, which it is on a slow lane only while
+/// it has a turn.
 struct Measured<'a, F> {
     work: Pin<&'a mut F>,
     cpu: &'a mut Duration,
     next: Begins,
+    of: Of<'a>,
+    /// None as long as the call is with its caller: most never leave him.
+    place: Option<Place>,
 }
 
 impl<F: Future> Future for Measured<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let since = match std::mem::replace(&mut self.next, Begins::Apart) {
-            Begins::WithItsCaller => Since::Passing(Instant::now()),
-            Begins::Apart => Since::Computing(thread_time()),
-        };
-        let spending = Spending { before: *self.cpu, since };
-        SPENDING.set(spending);
-        let polled = self.work.as_mut().poll(context);
-        *self.cpu = spending.spent();
+        let this = &mut *self;
+        let Of { lane, turns, account } = this.of;
+        let begins = std::mem::replace(&mut this.next, Begins::Apart);
+        if begins == Begins::Apart {
+            let place = this.place.get_or_insert_with(|| turns.place(lane));
+            ready!(place.poll_turn(context));
+        }
+        let since = Since::now(begins, lane);
+        SPENDING.set(Spending { before: *this.cpu, since, yielded: false });
+        let polled = this.work.as_mut().poll(context);
+        let spent = since.spent();
+        *this.cpu = this.cpu.saturating_add(spent);
+        // By the clock nobody can tell: on a busy machine the thread may have been anything but computing.
+        if matches!(since, Since::Computing(_)) && spent > BRIEF_MAX {
+            // Those of its plugin that follow are not even begun on their callers' threads.
+            account.was_long(lane);
+        }
+        // A guest that yielded keeps its turn until it is polled again, or it would have one at every poll,
+        // however many others of its tenant are about to be polled.
+        if (polled.is_ready() || !SPENDING.get().yielded)
+            && let Some(place) = &mut this.place
+        {
+            place.pass();
+        }
         polled
     }
 }
@@ -194,10 +274,7 @@ pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> St
         if spending.spent() >= store.data().cpu_max {
             return Ok(UpdateDeadline::Interrupt);
         }
-        if spending.is_long() {
-            // Those of its plugin that follow are not even begun on their callers' threads.
-            store.data().binding.account.was_long();
-        }
+        SPENDING.set(Spending { yielded: true, ..spending });
         Ok(UpdateDeadline::Yield(1))
     });
     store
@@ -270,4 +347,76 @@ pub(super) fn refusal_of(error: &wasmtime::Error, output_bytes: usize, cpu: Dura
         return Refusal::OutputTooLarge { granted_bytes: output_bytes };
     }
     Refusal::Malformed(text.chars().take(200).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::*;
+
+    /// Computes for so many ticks, counting each, and yields after each as a guest is made to.
+    async fn compute(ticks: usize, counted: Arc<AtomicUsize>) {
+        for _ in 0..ticks {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let mut yielded = false;
+            let once = std::future::poll_fn(|context| {
+                SPENDING.set(Spending { yielded: true, ..SPENDING.get() });
+                context.waker().wake_by_ref();
+                if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }
+            });
+            once.await;
+        }
+    }
+
+    /// On a slow lane.
+    async fn apart<T>(turns: Arc<Turns>, work: impl Future<Output = T>) -> T {
+        let (mut cpu, work, account) = (Duration::ZERO, pin!(work), Account::default());
+        let of = Of { lane: Lane::Tools, turns: &turns, account: &account };
+        Measured { work, cpu: &mut cpu, next: Begins::Apart, of, place: None }.await
+    }
+
+    /// How much a hundred calls of one tenant compute until ten ticks of a call of another's are done.
+    async fn computed_meanwhile(many: Arc<Turns>, one: Arc<Turns>) -> usize {
+        let counted = Arc::new(AtomicUsize::new(0));
+        let looping: Vec<_> = (0..100)
+            .map(|_| apart(Arc::clone(&many), compute(usize::MAX, Arc::clone(&counted))))
+            .map(|call| AbortOnDropHandle::new(tokio::spawn(call)))
+            .collect();
+        let own = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(apart(one, compute(10, Arc::clone(&own)))).await.unwrap();
+        assert_eq!(own.load(Ordering::Relaxed), 10);
+        drop(looping);
+        counted.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn a_tenant_with_a_hundred_looping_calls_has_no_more_time_than_one_with_one() {
+        // One thread. As one tenant they wait for each other, and one is a hundredth of them.
+        let same = Arc::new(Turns::of(1));
+        let shared = computed_meanwhile(Arc::clone(&same), same).await;
+        assert!(shared >= 900, "{shared}");
+        let [many, one] = [1, 1].map(Turns::of).map(Arc::new);
+        let apart = computed_meanwhile(many, one).await;
+        assert!(apart <= 30, "{apart}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_for_something_holds_no_turn_and_one_that_is_given_up_none_either() {
+        let turns = Arc::new(Turns::of(1));
+        let own = Arc::new(AtomicUsize::new(0));
+        let waiting = tokio::spawn(apart(Arc::clone(&turns), std::future::pending::<()>()));
+        let looping = apart(Arc::clone(&turns), compute(usize::MAX, Arc::default()));
+        let looping = tokio::spawn(looping);
+        tokio::task::yield_now().await;
+        tokio::spawn(apart(Arc::clone(&turns), compute(3, Arc::clone(&own)))).await.unwrap();
+        for call in [waiting, looping] {
+            call.abort();
+            assert!(call.await.unwrap_err().is_cancelled());
+        }
+        apart(turns, compute(3, Arc::clone(&own))).await;
+        assert_eq!(own.load(Ordering::Relaxed), 6);
+    }
 }

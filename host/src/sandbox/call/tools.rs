@@ -18,7 +18,7 @@ impl Binding {
         if self.loaded.roles.toolbox.is_none() {
             return no_role("toolbox");
         }
-        self.ask_shortly(subject, Ask::ListTools, true).await.and_then(|told| match told {
+        self.ask(subject, Ask::ListTools).await.and_then(|told| match told {
             Told::Tools(tools) => answers::tools(tools),
             _ => Err(mismatch()),
         })
@@ -35,8 +35,7 @@ impl Binding {
         if roles.toolbox.is_none() && roles.foreign.is_none() {
             return no_role("toolbox");
         }
-        let ask = Ask::CallTool { name, arguments };
-        self.ask_at_length(subject, ask).await.and_then(|told| match told {
+        self.ask(subject, Ask::CallTool { name, arguments }).await.and_then(|told| match told {
             Told::Json(json) => match answers::json(&json) {
                 Ok(()) => Ok(json),
                 Err(error) => Err(answers::malformed(&format!("its answer is not JSON: {error}"))),

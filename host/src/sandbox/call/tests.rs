@@ -1,0 +1,119 @@
+//! Where calls are computed, and whose turn it is.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::clock::Clock;
+use crate::ids::{AgentId, PluginName, RequestId, TenantId};
+use crate::sandbox::{
+    Account, Grants, MemoryValues, PoolSize, QuarantineSettings, Sandbox, SandboxSettings,
+    Surroundings,
+};
+use crate::secrets::HostKey;
+
+/// A component from elsewhere. Its tools do nothing, loop without end, and count to three hundred million.
+const TOOLS: &str = r#"(component
+  (core module $guest
+    (func (export "nothing"))
+    (func (export "loop") (loop $again (br $again)))
+    (func (export "count") (local $left i64)
+      (local.set $left (i64.const 300_000_000))
+      (loop $again
+        (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+        (br_if $again (i64.ne (local.get $left) (i64.const 0))))))
+  (core instance $guest (instantiate $guest))
+  (func $nothing (canon lift (core func $guest "nothing")))
+  (func $loop (canon lift (core func $guest "loop")))
+  (func $count (canon lift (core func $guest "count")))
+  (export "nothing" (func $nothing))
+  (export "loop" (func $loop))
+  (export "count" (func $count)))"#;
+
+/// A sandbox with one thread for each slow lane.
+struct Bed {
+    sandbox: Sandbox,
+    _folder: tempfile::TempDir,
+}
+
+impl Bed {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = HostKey::load_or_create(&folder.path().join("host.key")).unwrap();
+        let settings = SandboxSettings {
+            pool: PoolSize { calls: 128, memory_bytes_max: 1 << 20 },
+            cache: folder.path().join("cache"),
+            slow_threads: 1,
+            tenant_memory_bytes_max: 1 << 30,
+            compilations: 1,
+            loaded_max: 10,
+            quarantine: QuarantineSettings { after: u64::MAX, pause: Duration::ZERO },
+        };
+        let values = Arc::new(MemoryValues::default());
+        let surroundings = Surroundings { clock: Clock::system(), values };
+        let sandbox = Sandbox::start(&settings, &key, surroundings).unwrap();
+        Self { sandbox, _folder: folder }
+    }
+
+    /// The tools of another tenant each time.
+    async fn tools(&self, grants: &str) -> Arc<Binding> {
+        let component = wat::parse_str(TOOLS).unwrap();
+        let loaded = self.sandbox.load(component.into()).await.unwrap();
+        let (name, secrets) = (PluginName::constant("tools"), std::collections::BTreeMap::new());
+        let grants = Grants::parse(grants).unwrap();
+        let account = Arc::<Account>::default();
+        self.sandbox.bind(TenantId::random(), name, loaded, grants, &secrets, account)
+    }
+}
+
+async fn call(plugin: &Arc<Binding>, tool: &str) -> Called<String> {
+    let subject = Subject::of(TenantId::random(), AgentId::random(), RequestId::next());
+    plugin.call_tool(subject, tool.to_owned(), "{}".to_owned()).await
+}
+
+#[tokio::test]
+async fn a_hundred_looping_tools_of_a_tenant_take_no_more_than_one_from_another_tenants() {
+    let bed = Bed::start();
+    // Each of them would end after a quarter of what the other tenant's tool computes, if they all had turns.
+    let looping = bed.tools("[limits]\ntool_cpu_ms = 30\nconcurrency = 64\n").await;
+    let other = bed.tools("[limits]\ntool_cpu_ms = 60000\ntool_wall_ms = 600000\n").await;
+    call(&looping, "loop").await.value.unwrap_err();
+    let alone = call(&other, "count").await;
+    alone.value.unwrap();
+
+    let ended = Arc::new(AtomicUsize::new(0));
+    let loops: Vec<_> = (0..60)
+        .map(|_| {
+            let (looping, ended) = (Arc::clone(&looping), Arc::clone(&ended));
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                call(&looping, "loop").await.value.unwrap_err();
+                ended.fetch_add(1, Ordering::Relaxed);
+            }))
+        })
+        .collect();
+    while looping.account().statement().in_flight < 60 {
+        tokio::task::yield_now().await;
+    }
+    let before = ended.load(Ordering::Relaxed);
+    call(&other, "count").await.value.unwrap();
+    // They share the one thread with it: each has had a sixtieth of what it had.
+    let ended = ended.load(Ordering::Relaxed) - before;
+    assert!(ended <= 10, "{ended} of 60 have ended");
+    drop(loops);
+}
+
+#[tokio::test]
+async fn a_plugin_whose_tool_was_long_begins_its_tools_apart_until_they_are_brief_again() {
+    let plugin = Bed::start().tools("[limits]\ntool_cpu_ms = 30\n").await;
+    let account = Arc::clone(plugin.account());
+    call(&plugin, "nothing").await.value.unwrap();
+    assert!(account.is_brief(Lane::Tools));
+    let stopped = call(&plugin, "loop").await.value.unwrap_err();
+    assert!(matches!(stopped, PluginError::Refusal(Refusal::OutOfCpuTime { .. })), "{stopped:?}");
+    for _ in 0..32 {
+        assert!(!account.is_brief(Lane::Tools));
+        call(&plugin, "nothing").await.value.unwrap();
+    }
+    assert!(account.is_brief(Lane::Tools));
+}
