@@ -1,0 +1,81 @@
+//! Twilio: a message to a number, answered by the API or in the response, and signed for one URL.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::{CREDENTIAL, FORM, Live, clock, escaped, form, hmac};
+use crate::support::{Call, Setup};
+
+/// What Twilio sends of a message, sorted by name.
+const MESSAGE: [(&str, &str); 5] = [
+    ("AccountSid", "AC0123456789abcdef0123456789abcdef"),
+    ("Body", "is 1 < 2 & \"why\"?"),
+    ("From", "+14017122661"),
+    ("MessageSid", "SM11"),
+    ("To", "+15558675310"),
+];
+
+/// A message that Twilio signs for this URL.
+fn by_twilio(call: Call, url: &str) -> Call {
+    let fields: String = MESSAGE.iter().flat_map(|(name, value)| [*name, *value]).collect();
+    let signature = STANDARD.encode(hmac("sha1", &format!("{url}{fields}")));
+    call.header("x-twilio-signature", &signature)
+        .header("i-twilio-idempotency-token", "a4-token")
+        .text(FORM, form(&MESSAGE))
+}
+
+/// Somebody writes to a number of Twilio.
+pub(super) fn message(live: &Live) -> Call {
+    by_twilio(live.post(), &live.gateway.url(&live.hook))
+}
+
+#[tokio::test]
+async fn a_message_to_twilio_is_answered_from_the_number_that_it_came_to() {
+    let live = Live::start(Setup::new().clock(&clock()), "twilio", "deliver").await;
+    let task = message(&live).expect(200).await.task_id();
+    let result = live.result(&task).await;
+    assert!(result.contains("is 1 < 2 & "), "{result}");
+
+    let sent = live.delivered(&task).await;
+    let account = "AC0123456789abcdef0123456789abcdef";
+    assert_eq!(sent.line, format!("POST /2010-04-01/Accounts/{account}/Messages.json"));
+    assert_eq!(sent.header("authorization"), format!("Basic {CREDENTIAL}"));
+    assert_eq!(sent.header("content-type"), FORM);
+    let expected = [("To", "+14017122661"), ("From", "+15558675310"), ("Body", result.as_str())];
+    assert_eq!(sent.body, form(&expected));
+}
+
+#[tokio::test]
+async fn a_message_to_twilio_is_answered_in_the_response_where_the_channel_waits() {
+    let live = Live::start(Setup::new().clock(&clock()), "twilio", "wait").await;
+    let answered = message(&live).expect(200).await;
+    assert_eq!(answered.header("content-type"), Some("text/xml; charset=utf-8"));
+    let result = live.result(&answered.task_id()).await;
+    assert!(result.contains("is 1 < 2 & "), "{result}");
+    let text = escaped(&result).replace('"', "&quot;").replace('\'', "&apos;");
+    let twiml = format!("<Response><Message>{text}</Message></Response>");
+    assert_eq!(answered.text, format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{twiml}"));
+    let deliveries = live.gateway.manage("GET", "/deliveries").expect(200).await.json();
+    assert_eq!((deliveries, live.api.sent().len()), (json!([]), 0));
+}
+
+#[tokio::test]
+async fn what_twilio_signs_for_one_url_opens_no_other() {
+    let live = Live::start(Setup::new().clock(&clock()), "twilio", "wait").await;
+    let mut other = live.definition.clone();
+    other["name"] = "other".into();
+    let other = live.gateway.channel(other).await;
+    let send = |to: &str, signed_for: &str| {
+        let call = live.gateway.post(to).answered_by_a_plugin();
+        by_twilio(call, &live.gateway.url(signed_for))
+    };
+    for (to, signed_for) in [(&live.hook, &other), (&other, &live.hook)] {
+        let refused = send(to, signed_for).expect(401).await;
+        assert_eq!(refused.detail(), "the signature does not match");
+    }
+    assert_eq!(live.gateway.tasks_stored().await, 0);
+    send(&live.hook, &live.hook).expect(200).await;
+    send(&other, &other).expect(200).await;
+    assert_eq!(live.gateway.tasks_stored().await, 2);
+}
