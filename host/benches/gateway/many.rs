@@ -198,6 +198,8 @@ impl Gateway {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wardgate"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data"]).arg(folder);
         command.env("WARDGATE_PLUGINS__PRELOAD_MAX", preload.to_string());
+        // All of them, beside those that ship.
+        command.env("WARDGATE_SANDBOX__LOADED_MAX", (2 * MANY.max(preload)).to_string());
         Ok(Self(command.stdout(Stdio::piped()).spawn().context("wardgate serve")?))
     }
 

@@ -113,6 +113,12 @@ impl ApiError {
         }
     }
 
+    /// It is stopping, and what the request has begun has not ended: whether that had an effect is not known.
+    pub(super) fn stopping(what: &str) -> Self {
+        let detail = format!("the gateway is stopping, and {what} has not ended yet");
+        Self { retry: Retry::Never, retry_after_seconds: None, ..Self::unavailable(detail) }
+    }
+
     pub(super) fn retry_after(self, seconds: u64) -> Self {
         Self { retry: Retry::Safe, retry_after_seconds: Some(seconds), ..self }
     }

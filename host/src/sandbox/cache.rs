@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -144,9 +144,12 @@ impl CodeCache {
     }
 
     /// Code first, seal last, each renamed into place: a crash leaves no seal over half a file. Another
-    /// process that keeps the same plugin at the same moment writes the same bytes.
+    /// process that keeps the same plugin at the same moment writes the same bytes. Code is mapped into this
+    /// process while it runs, so nobody may write into the file, as a restore by `cp` would: what comes in its
+    /// place is another file, which those who have this one never see.
     fn keep(&self, path: &Path, digest: PluginDigest, code: &[u8]) -> io::Result<()> {
         write_whole(path, code)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o400))?;
         write_whole(&path.with_extension("seal"), self.seal_of(digest, code)?.as_bytes())
     }
 }
@@ -180,9 +183,12 @@ mod tests {
         let compiled = fs::read(&path).unwrap();
         assert!(cache.seal_holds(&path, digest));
 
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o400);
+
         // A byte of the code changed, a seal of somebody else's, another plugin's code under the name.
         let mut changed = compiled.clone();
         changed[compiled.len() / 2] ^= 1;
+        fs::remove_file(&path).unwrap();
         fs::write(&path, &changed).unwrap();
         assert!(cache.load(&engine, digest).is_none());
         cache.compile(&engine, digest, source).unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gateway, agent};
+use crate::support::{Answer, Gateway, agent, until};
 
 async fn get(gateway: &Gateway, target: &str) -> Answer {
     gateway.get(target).key(&gateway.key).expect(200).await
@@ -149,6 +149,26 @@ async fn a_tool_call_that_cannot_be_is_refused_with_its_reason() {
         assert_eq!(answer.header("x-wardgate-fault"), Some("caller"));
         assert!(answer.detail().contains(what), "{}", answer.text);
     }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_tool_while_the_gateway_stops_is_told_so() {
+    let gateway = Gateway::start().await;
+    let grants = "[limits]\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
+    let agent = gateway.with_tool("spin_in_tool", grants).await;
+    let target = format!("/agents/{}/operations/spin", agent.agent);
+    let call = gateway.post(&target).key(&gateway.key).json(&json!({}));
+    let waiting = tokio::spawn(async move { call.expect(503).await });
+    let plugins = &gateway.handles.plugins;
+    let plugin = plugins.binding(gateway.tenant, &"spin-in-tool".parse().unwrap()).await.unwrap();
+    let in_flight = || plugin.account().statement().in_flight;
+    until("the tool", async || (in_flight() == 1).then_some(())).await;
+    // What SIGTERM does when most of the time to drain is over.
+    gateway.handles.hurry.cancel();
+    let answer = waiting.await.unwrap();
+    assert!(answer.detail().contains("the tool has not ended yet"), "{}", answer.text);
+    assert_eq!(answer.header("x-wardgate-retry"), Some("never"), "it may have had effects");
+    until("it to be stopped", async || (in_flight() == 0).then_some(())).await;
 }
 
 #[tokio::test]

@@ -125,7 +125,12 @@ pub(super) async fn operate(
         RunError::Failed(reason) => ApiError::plugins_unusable(reason),
     })?;
     let tool = named.text("tool").unwrap_or_default();
-    let answer = tools.operate(&agent, tool, arguments).await.map_err(|refused| match refused {
+    let answered = tokio::select! {
+        answered = tools.operate(&agent, tool, arguments) => answered,
+        // It would be cut off without a word otherwise.
+        () = handles.hurry.cancelled() => return Err(ApiError::stopping("the tool")),
+    };
+    let answer = answered.map_err(|refused| match refused {
         Unavailable::Unknown => ApiError::not_found("Tool"),
         Unavailable::Destructive(why) => ApiError::caller(403, why),
     })?;
