@@ -29,7 +29,7 @@ const DECODED: &str = "f3826eb638b1b4d74dd6039f1f16e58e7733d8b28174e0ad01908b1d5
 const GRANTS: &str = "[settings]\ndeliver-to = \"http://127.0.0.1:PORT/sink\"\n\
     [secrets]\nsigning = \"frozen-key\"\n[key-value]\nbytes = 4096\n\
     [[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\nmethods = [\"POST\"]\n\
-    path = \"/sink\"\nnetworks = [\"127.0.0.0/8\"]\n";
+    path = \"/sink\"\nnetworks = [\"127.0.0.0/8\"]\n[limits]\nwall_ms = 40000\n";
 
 /// The component, installed and granted what it asks for.
 async fn frozen(gateway: &Gateway, port: u16) -> Arc<Binding> {

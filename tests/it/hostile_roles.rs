@@ -10,13 +10,13 @@ use wardgate::clock::{Clock, Timestamp};
 
 use crate::support::{Answer, Call, Gateway, Home, Setup, guest_path, until, wardgate};
 
-/// Far more than any limit below and far less than a hanging request.
-const SOON: Duration = Duration::from_secs(25);
+/// More than the limits below and less than a hanging request.
+const SOON: Duration = Duration::from_secs(50);
 
 /// Little to compute and to hand over, and time enough to be stopped for that. One call at a time:
 /// a call whose place is not given back would be the last one.
 const LIMITS: &str = "[limits]\nconcurrency = 1\noutput_bytes = 100000\ncpu_ms = 100\n\
-                      wall_ms = 10000\ntool_cpu_ms = 100\ntool_wall_ms = 30000\n";
+                      wall_ms = 40000\ntool_cpu_ms = 100\ntool_wall_ms = 40000\n";
 
 /// What is said of a plugin that never comes to an end.
 const SPUN: &str = "computed for longer than the 100 ms";

@@ -229,6 +229,7 @@ async fn a_request_by_a_channel_is_what_it_was() {
     let sent = gateway.post(&hook).header("x-token", "a token of the provider");
     let sent = sent.header("x-delivery", "d-7").json(&json!({"text": "hi"})).send().await;
     let task = sent.header("x-task-id").unwrap().to_owned();
+    gateway.ended(&task).await;
     same(&gateway, &task, &["mapping by speaks-for-a-provider"]);
     let below = format!("/tasks/{task}/recording");
     let recorded = gateway.manage("GET", &below).expect(200).await;

@@ -10,7 +10,7 @@ use wardgate::trace::{Event, PluginRun};
 
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::web::Web;
-use crate::support::{Gateway, PATIENCE, Setup, until};
+use crate::support::{Gateway, Setup, until};
 
 fn roles(thread: &[Value]) -> Vec<&str> {
     thread.iter().map(|step| step["role"].as_str().unwrap()).collect()
@@ -166,20 +166,15 @@ async fn a_failure_is_a_step_with_its_reason() {
 #[tokio::test]
 async fn a_run_that_takes_too_long_shows_how_far_it_came() {
     let script = [Reply::Tool("calculate", r#"{"expression":"6*7"}"#), Reply::Silence];
-    let mut server = ModelServer::start(script).await;
-    server.turn_time_max = PATIENCE;
-    let gateway = Setup::new()
-        .settings(|settings| {
-            server.put_into(settings);
-            settings.queue.run_time_max = Duration::from_secs(3);
-        })
-        .agent(|agent| agent.model = "scripted".to_owned())
-        .start()
-        .await;
+    let server = ModelServer::start(script).await;
+    // Time enough to come as far as that.
+    let setup = Setup::new().model(&server);
+    let setup = setup.settings(|settings| settings.queue.run_time_max = Duration::from_secs(10));
+    let gateway = setup.start().await;
     let answer = gateway.ask(json!({"prompt": "hello"})).await;
     assert_eq!(answer.json()["status"], "failed");
     let reason = answer.json()["result"].clone();
-    assert!(reason.as_str().unwrap().contains("did not end within 3 seconds"), "{reason}");
+    assert!(reason.as_str().unwrap().contains("did not end within 10 seconds"), "{reason}");
     let thread = gateway.thread(&answer.task_id()).await;
     assert_eq!(roles(&thread), ["user", "assistant", "tool", "system"]);
     assert_eq!(thread[3]["content"], reason);

@@ -60,7 +60,7 @@ async fn matches_forever() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn looks_forever() {
     let gateway = Gateway::start().await;
-    let limits = "[limits]\ncpu_ms = 20000\nwall_ms = 30000\n";
+    let limits = "[limits]\ncpu_ms = 20000\nwall_ms = 50000\n";
     let agent = gateway.with_mapper("looks_forever", limits).await;
     neighbour(&gateway).await;
     let payload = json!({"text": "x".repeat(1 << 20)});
@@ -88,7 +88,7 @@ async fn wants_random() {
 #[tokio::test]
 async fn reads_clock_forever() {
     let gateway = Gateway::start().await;
-    let limits = "[limits]\ncpu_ms = 20000\nwall_ms = 30000\n";
+    let limits = "[limits]\ncpu_ms = 20000\nwall_ms = 50000\n";
     let agent = gateway.with_mapper("reads_clock_forever", limits).await;
     let before = gateway.home.database().len();
     assert_eq!(agent.ask(json!({})).await.report()["received"], "read", "reading it is no failure");
@@ -112,7 +112,7 @@ async fn logs_lines() {
 /// A getter that hands over what the interface forbids.
 async fn getter(guest: &str, path: &str, what: &str) {
     let gateway = Gateway::start().await;
-    let limits = "[limits]\nconcurrency = 1\ncpu_ms = 5000\nwall_ms = 10000\n";
+    let limits = "[limits]\nconcurrency = 1\ncpu_ms = 5000\nwall_ms = 40000\n";
     let agent = gateway.with_getter(guest, limits).await;
     let plugin = guest.replace('_', "-");
     for _ in 0..2 {
@@ -137,7 +137,7 @@ async fn beyond_memory() {
 #[tokio::test]
 async fn floods_tools() {
     let gateway = Gateway::start().await;
-    let limits = "[limits]\nconcurrency = 1\ncpu_ms = 5000\nwall_ms = 10000\n";
+    let limits = "[limits]\nconcurrency = 1\ncpu_ms = 5000\nwall_ms = 40000\n";
     let agent = gateway.with_tool("floods_tools", limits).await;
     for _ in 0..2 {
         let (answer, _) = tokio::join!(agent.ask(json!({"prompt": "hello"})), neighbour(&gateway));
@@ -187,7 +187,7 @@ async fn a_host_call_at_the_end_of_the_guests_stack_has_the_stack_that_it_needs(
 async fn of_what_a_call_logs_as_many_bytes_are_kept_as_are_granted() {
     let gateway = Gateway::start().await;
     for (granted, lines) in [(2_000, 2), (0, 0)] {
-        let limits = format!("[limits]\nlog_bytes = {granted}\ncpu_ms = 5000\nwall_ms = 10000\n");
+        let limits = format!("[limits]\nlog_bytes = {granted}\ncpu_ms = 5000\nwall_ms = 40000\n");
         let agent = gateway.with_mapper("logs_flood", &limits).await;
         let answer = agent.ask(json!({})).await;
         assert_eq!(answer.report()["received"], "logged", "logging too much is no failure");
@@ -204,7 +204,7 @@ async fn of_what_a_call_logs_as_many_bytes_are_kept_as_are_granted() {
 async fn memory_beyond_what_the_settings_allow_is_not_had_by_a_grant_of_it() {
     let setup = Setup::new().settings(|settings| settings.sandbox.memory_mib_max = 32);
     let gateway = setup.start().await;
-    let limits = "[limits]\nconcurrency = 1\nmemory_mib = 128\ncpu_ms = 5000\nwall_ms = 10000\n";
+    let limits = "[limits]\nconcurrency = 1\nmemory_mib = 128\ncpu_ms = 5000\nwall_ms = 40000\n";
     let agent = gateway.with_mapper("eat_memory", limits).await;
     neighbour(&gateway).await;
     for _ in 0..2 {
@@ -279,7 +279,7 @@ async fn an_answer_that_trickles_in_is_given_up_when_the_plugin_says() {
 
 #[tokio::test]
 async fn a_setting_that_is_granted_is_read_and_any_other_is_none() {
-    let limits = "[limits]\ncpu_ms = 5000\nwall_ms = 10000\ntool_cpu_ms = 10000\n";
+    let limits = "[limits]\ncpu_ms = 5000\nwall_ms = 40000\ntool_cpu_ms = 10000\n";
     let grants = format!("[settings]\ngreeting = \"hello\"\nnothing = \"\"\n{limits}");
     let gateway = Gateway::start().await;
     let agent = gateway.with_tool("reads_settings", &grants).await;

@@ -76,7 +76,8 @@ async fn call(plugin: &Arc<Binding>, tool: &str) -> Called<String> {
 async fn a_hundred_looping_tools_of_a_tenant_take_no_more_than_one_from_another_tenants() {
     let bed = Bed::start();
     // Each of them would end after a quarter of what the other tenant's tool computes, if they all had turns.
-    let looping = bed.tools("[limits]\ntool_cpu_ms = 30\nconcurrency = 64\n").await;
+    let limits = "[limits]\ntool_cpu_ms = 30\ntool_wall_ms = 600000\nconcurrency = 64\n";
+    let looping = bed.tools(limits).await;
     let other = bed.tools("[limits]\ntool_cpu_ms = 60000\ntool_wall_ms = 600000\n").await;
     call(&looping, "loop").await.value.unwrap_err();
     let alone = call(&other, "count").await;
@@ -105,7 +106,7 @@ async fn a_hundred_looping_tools_of_a_tenant_take_no_more_than_one_from_another_
 
 #[tokio::test]
 async fn a_plugin_whose_tool_was_long_begins_its_tools_apart_until_they_are_brief_again() {
-    let plugin = Bed::start().tools("[limits]\ntool_cpu_ms = 30\n").await;
+    let plugin = Bed::start().tools("[limits]\ntool_cpu_ms = 30\ntool_wall_ms = 600000\n").await;
     let account = Arc::clone(plugin.account());
     call(&plugin, "nothing").await.value.unwrap();
     assert!(account.is_brief(Lane::Tools));
