@@ -12,6 +12,7 @@ mod many;
 mod mapping;
 mod neighbours;
 mod polls;
+mod shares;
 
 use std::time::Duration;
 
@@ -48,6 +49,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("neighbours") {
         runtime.block_on(neighbours::run(round))?;
+    }
+    if wanted("shares") {
+        runtime.block_on(shares::run(round))?;
     }
     if wanted("many") {
         runtime.block_on(many::run(round))?;

@@ -1,5 +1,7 @@
 //! Somebody who calls a gateway over HTTP and knows nothing else of it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -23,6 +25,8 @@ impl Caller {
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(PATIENCE)
+            // The gateway hangs up on connections that are idle for longer, and would do so just when one is used.
+            .pool_idle_timeout(Duration::from_secs(20))
             .redirect(reqwest::redirect::Policy::none())
             .build();
         let [listen, agent, key, token] = [listen, agent, key, token].map(str::to_owned);
