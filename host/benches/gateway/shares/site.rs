@@ -253,7 +253,7 @@ async fn equip(
     place: usize,
     text: &str,
 ) -> anyhow::Result<Result<(), String>> {
-    let (name, component) = (format!("hostile-{place}"), wat::parse_str(text)?);
+    let (name, component) = (format!("tool-{place}"), wat::parse_str(text)?);
     let plugins = &handles.plugins;
     if let Err(refused) = plugins.install(party.tenant, &name.parse()?, component, None).await {
         return Ok(Err(refused.to_string()));
