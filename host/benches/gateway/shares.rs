@@ -73,7 +73,8 @@ struct Turn {
     did: Did,
 }
 
-pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
+/// All attacks, or those alone whose name has this in it.
+pub(crate) async fn run(round: Duration, filter: Option<&str>) -> anyhow::Result<()> {
     let time = round * 2 / 3;
     println!(
         "\nshares: ms that an honest tenant waits, {TURNS} turns of {time:?} quiet and as long beside the \
@@ -93,8 +94,9 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
         "refused"
     );
     let mut figures = Vec::new();
-    for attack in Attack::ALL {
-        let site = match Site::make(attack).await? {
+    let wanted = |attack: &Attack| filter.is_none_or(|filter| attack.name().contains(filter));
+    for attack in Attack::ALL.into_iter().filter(wanted) {
+        let mut site = match Site::make(attack).await? {
             Ok(site) => site,
             Err(refused) => {
                 println!("{:>15}: cannot be made: {refused}", attack.name());
@@ -106,6 +108,16 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
         for _ in 0..TURNS {
             for (tenants, turns) in TENANTS.into_iter().zip(&mut turns) {
                 turns.push(turn(&site, attack, tenants, time).await?);
+                if !site.settle().await? {
+                    // What is left of an attack would be in the next quiet turn.
+                    println!(
+                        "{:>15} {tenants:>3}   is not worked off: a new gateway",
+                        attack.name()
+                    );
+                    site.stop().await?;
+                    let again = Site::make(attack).await?;
+                    site = again.map_err(|refused| anyhow::anyhow!("{refused}"))?;
+                }
             }
         }
         site.stop().await?;
@@ -125,7 +137,6 @@ async fn turn(site: &Site, attack: Attack, tenants: usize, time: Duration) -> an
     tokio::time::sleep(LEAD).await;
     let beside = honest::wait(site.doors(), time).await?;
     let did = hostile.end().await?;
-    site.settle().await?;
     Ok(Turn { quiet, beside, did })
 }
 
