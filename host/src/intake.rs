@@ -20,7 +20,7 @@ use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{ChannelFacts, Mapped, PluginError, ReplyNow, Subject};
 use crate::secrets::UserTokens;
-use crate::tasks::{IdempotencyClaim, Input, User};
+use crate::tasks::{IdempotencyClaim, Input, Surface, User};
 use crate::trace::PluginRun;
 use crate::trace::redact::Redactor;
 pub use arrival::{AroundTheRun, Arrival, RequestParts, again, around_the_run};
@@ -90,6 +90,8 @@ pub struct AgentCall {
     pub input: Input,
     /// Which conversation it continues.
     pub thread: Option<ThreadId>,
+    /// The surface whose conversations it continues.
+    pub thread_surface: Surface,
     /// How the answer is wanted.
     pub wanted: AnswerWanted,
     /// What the mapping plugin did, as JSON, for the trace.
@@ -147,12 +149,7 @@ pub async fn resolve(
     let sources = arrival.sources(&mapping.params);
     let thread = sources.text("task_id")?.map(|text| text.parse::<ThreadId>()).transpose();
     let thread = thread.map_err(|error| IntakeError::bad(&error.to_string()))?;
-    let user = User {
-        id: sources.text("user_id")?,
-        email: sources.text("user_email")?,
-        first_name: sources.text("user_first_name")?,
-        last_name: sources.text("user_last_name")?,
-    };
+    let user = user(&sources)?;
     let payload = match mapping.context {
         Some(context) => context.text().to_owned(),
         None => sources.payload_text(),
@@ -167,7 +164,8 @@ pub async fn resolve(
     sources.boolean("disable_attachment_injection")?;
     let prompt = sources.text("prompt")?;
     Ok(Resolved::Run(Box::new(AgentCall {
-        idempotency: idempotency(arrival)?,
+        idempotency: idempotency(arrival, caller.surface())?,
+        thread_surface: caller.surface(),
         caller,
         input: Input { prompt, payload, user },
         thread,
@@ -200,17 +198,13 @@ pub async fn resolve_agent_webhook(
     let thread = sources.text("task_id")?.map(|text| text.parse::<ThreadId>()).transpose();
     let payload = mapping.context.as_ref().unwrap_or(&arrival.incoming.payload);
     Ok(Resolved::Run(Box::new(AgentCall {
-        idempotency: idempotency(arrival)?,
+        idempotency: idempotency(arrival, caller.surface())?,
+        thread_surface: caller.surface(),
         caller,
         input: Input {
             prompt: sources.text("prompt")?,
             payload: payload.text().to_owned(),
-            user: User {
-                id: sources.text("user_id")?,
-                email: sources.text("user_email")?,
-                first_name: sources.text("user_first_name")?,
-                last_name: sources.text("user_last_name")?,
-            },
+            user: user(&sources)?,
         },
         thread: thread.map_err(|error| IntakeError::bad(&error.to_string()))?,
         wanted: AnswerWanted { asynchronous: true, ..AnswerWanted::default() },
@@ -324,8 +318,22 @@ fn default_mapper() -> PluginName {
     NAME.get_or_init(|| PluginName::constant(DOT_MAPPER)).clone()
 }
 
+/// Who it is for (CONTRACT X5).
+fn user(sources: &Sources<'_>) -> Result<User, IntakeError> {
+    let user = User {
+        id: sources.text("user_id")?,
+        email: sources.text("user_email")?,
+        first_name: sources.text("user_first_name")?,
+        last_name: sources.text("user_last_name")?,
+    };
+    user.check().map_err(|wrong| IntakeError::bad(&wrong))
+}
+
 /// The claim of an `Idempotency-Key` header (CONTRACT D6).
-fn idempotency(arrival: &Arrival) -> Result<Option<IdempotencyClaim>, IntakeError> {
+fn idempotency(
+    arrival: &Arrival,
+    surface: Surface,
+) -> Result<Option<IdempotencyClaim>, IntakeError> {
     let incoming = &arrival.incoming;
     let mut values = incoming.headers.get_all("idempotency-key").iter();
     let Some(first) = values.next() else {
@@ -355,5 +363,5 @@ fn idempotency(arrival: &Arrival) -> Result<Option<IdempotencyClaim>, IntakeErro
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    Ok(Some(IdempotencyClaim { key, fingerprint: *hasher.finalize().as_bytes() }))
+    Ok(Some(IdempotencyClaim { surface, key, fingerprint: *hasher.finalize().as_bytes() }))
 }

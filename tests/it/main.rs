@@ -12,6 +12,7 @@
 //! | `dot_paths` | a path leads to every value of any JSON |
 //! | `real_payloads` | nothing of a real payload is out of reach, and nothing of it changes on the way |
 //! | `threads` | a conversation goes on, and nobody else's can be joined |
+//! | `surfaces` | a key, a conversation or a task's id means nothing on another surface |
 //! | `user_tokens` | tokens of users are checked and kept nowhere |
 //! | `docsgpt_webhook` | the agent's own webhook and its polling |
 //! | `idempotency` | one key, one run, whatever happens |
@@ -108,6 +109,7 @@ mod stop;
 mod store_down;
 mod streams;
 mod support;
+mod surfaces;
 mod tenant_share;
 mod tenants_apart;
 mod threads;

@@ -77,7 +77,8 @@ async fn a_mapping_and_a_tool_show_what_they_cost() {
 /// How the plugin ran in the tool steps of a task, as they are stored.
 async fn runs(gateway: &Gateway, task: &str) -> Vec<PluginRun> {
     let store = &gateway.handles.store;
-    let steps = store.steps(gateway.tenant, task.parse().unwrap()).await.unwrap();
+    let found = store.task_with_steps_by_id(task.parse().unwrap()).await.unwrap();
+    let (_, steps) = found.unwrap();
     let runs = steps.into_iter().filter_map(|step| match step.event {
         Event::Tool { ran, .. } => ran.map(|ran| *ran),
         _ => None,

@@ -13,7 +13,8 @@ use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{ChannelFacts, PluginError, Subject};
 use crate::secrets::SecretVersions;
 use crate::store::{Store, StoreError};
-use crate::tenants::{Channel, ChannelDefinition, Verification};
+use crate::tasks::Surface;
+use crate::tenants::{Channel, ChannelDefinition, ChannelThreads, Verification};
 use crate::vault::{Vault, VaultError};
 
 /// Headers that are credentials, whoever they are for. A verifier sees them, nobody else does.
@@ -62,7 +63,8 @@ pub struct LetIn {
     pub caller: Caller,
     /// What the verifier said of the sender, as JSON. None where nobody verified.
     pub principal: Option<Arc<str>>,
-    /// Whether a plugin has verified it: only then is a delivery's id what it says.
+    /// Whether a plugin has verified it: only then does a delivery's id, or an idempotency key, say which
+    /// sender's request it is.
     pub verified: bool,
 }
 
@@ -98,7 +100,7 @@ impl Channels {
         let Some(agent) = self.store.agent(channel.tenant, channel.agent).await? else {
             return Ok(None);
         };
-        let caller = enabled(agent)?;
+        let caller = enabled(agent, Surface::Channel(id))?;
         let facts = self.facts(&channel).await?;
         if channel.definition.verifier == Verification::Off {
             self.tell(&channel);
@@ -155,6 +157,15 @@ impl OpenChannel {
     #[must_use]
     pub fn definition(&self) -> &ChannelDefinition {
         &self.channel.definition
+    }
+
+    /// The surface whose conversations its requests continue.
+    #[must_use]
+    pub fn thread_surface(&self) -> Surface {
+        match self.channel.definition.threads {
+            ChannelThreads::Own => self.caller.surface(),
+            ChannelThreads::Shared => Surface::Api,
+        }
     }
 
     /// What it gives to its plugins.

@@ -27,6 +27,8 @@ A channel file:
   replier = \"slack\"                 # left out: answers are JSON
   answer = \"deliver\"                # at once, then through the replier; \"acknowledge\": at once;
                                     # \"wait\": when the run has ended
+  threads = \"own\"                   # its conversations are its own; \"shared\": those of the tenant's API,
+                                    # for whoever may send through the channel
   [settings]
   tolerance-seconds = \"300\"
   [secrets]                         # what the plugin calls it = the tenant's secret (`wardgate secret set`)

@@ -142,7 +142,9 @@ async fn run(
     let mut launched = launch(handles, call, waits).await?;
     if let Err(error) = launched.refuse_conflicts(handles, waits).await {
         let mut response = error.into_response();
-        mark_task(response.headers_mut(), launched.task);
+        if launched.replayed == Some(true) {
+            mark_task(response.headers_mut(), launched.task);
+        }
         return Ok(response);
     }
     let task = if waits {
@@ -208,7 +210,7 @@ async fn reply(
     // An acknowledgement is not about the task's end.
     if task.status.is_final() {
         let step = answer::called_about("reply", &binding, facts.as_deref(), &mut replied);
-        handles.afterwards.note(task.id, step);
+        handles.afterwards.note(task.tenant, task.id, step);
     }
     let replied = replied.value;
     reply_now(replied.map_err(|error| ApiError::of_plugin(replier.as_str(), &error))?)

@@ -41,12 +41,13 @@ pub(super) async fn launch(
     mut call: AgentCall,
     waits: bool,
 ) -> Result<Launched, ApiError> {
-    // An earlier task's id names the conversation that this task belongs to.
+    // The id of an earlier task of the same surface names the conversation that this task belongs to.
     if let Some(thread) = &call.thread
         && let Ok(earlier) = thread.as_str().parse::<TaskId>()
     {
         let (tenant, agent) = (call.caller.tenant(), call.caller.agent().id);
-        if let Some(Some(named)) = handles.store.thread_of(tenant, agent, earlier).await? {
+        let named = handles.store.thread_of(tenant, agent, call.thread_surface, earlier).await?;
+        if let Some(Some(named)) = named {
             call.thread = named.parse().ok().or(call.thread);
         }
     }
@@ -62,6 +63,7 @@ pub(super) async fn launch(
         tenant: agent.tenant,
         agent: agent.id,
         thread: call.thread,
+        thread_surface: call.thread_surface,
         source: call.source,
         input: call.input,
         mapping: call.mapping,

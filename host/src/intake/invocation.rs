@@ -126,6 +126,9 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         first_name: filled(user.first_name),
         last_name: filled(user.last_name),
     });
+    let user = user
+        .check()
+        .map_err(|wrong| unprocessable(wrong.replacen("user_id", "input.user.id", 1)))?;
     let payload = context(
         body.payload_extension.as_deref(),
         [
@@ -135,7 +138,8 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
     );
     let source = if body.source.as_deref() == Some("sdk") { "sdk" } else { "api" };
     Ok(AgentCall {
-        idempotency: idempotency(arrival)?,
+        idempotency: idempotency(arrival, caller.surface())?,
+        thread_surface: caller.surface(),
         caller,
         input: Input { prompt: filled(body.input.text), payload, user },
         thread,

@@ -54,7 +54,7 @@ pub async fn gather(
         around = intake::around_the_run(&head, kept.body, by_channel).await;
         request = Some(RecordedRequest { head, by_channel, body_base64 });
     }
-    let steps = store.steps(task.tenant, task.id).await?;
+    let steps = store.steps(task).await?;
     let (tools, got): (Vec<_>, Vec<_>) = steps
         .into_iter()
         .filter_map(played)

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::lines::Line;
 use super::rows::{moment, parse, parsed, unreadable};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
@@ -181,6 +182,10 @@ struct PutPlugin {
 impl Write for PutPlugin {
     type Answer = Vec<PluginDigest>;
     const OPERATION: &'static str = "store a plugin";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for PutPlugin {
@@ -281,6 +286,10 @@ struct SwitchPlugin {
 impl Write for SwitchPlugin {
     type Answer = ();
     const OPERATION: &'static str = "roll a plugin back";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for SwitchPlugin {
@@ -324,6 +333,10 @@ struct DeletePlugin {
 impl Write for DeletePlugin {
     type Answer = Vec<PluginDigest>;
     const OPERATION: &'static str = "delete a plugin";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for DeletePlugin {

@@ -35,6 +35,9 @@ pub struct ChannelDefinition {
     /// When and how the caller is answered.
     #[serde(default)]
     pub answer: ChannelAnswer,
+    /// Whose conversations its requests continue.
+    #[serde(default, skip_serializing_if = "ChannelThreads::is_default")]
+    pub threads: ChannelThreads,
     /// Whether it takes requests.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -104,6 +107,24 @@ pub enum ChannelAnswer {
     Deliver,
 }
 
+/// Whose conversations the requests of a channel continue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelThreads {
+    /// The channel's own. The same name elsewhere is another conversation.
+    #[default]
+    Own,
+    /// Those of the tenant's API with this agent, by name: whoever sends through the channel can join them,
+    /// and has the agent tell what was said there.
+    Shared,
+}
+
+impl ChannelThreads {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A channel as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
@@ -139,5 +160,19 @@ mod tests {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         assert!(read("verifier = \"none\"\nverify = true").is_err(), "unknown fields are mistakes");
+    }
+
+    #[test]
+    fn a_channel_shares_conversations_only_where_its_file_says_so() {
+        let read = |line: &str| {
+            let file = format!("name = \"a\"\nagent = \"b\"\nverifier = \"none\"\n{line}\n");
+            toml::from_str::<ChannelDefinition>(&file).map(|channel| channel.threads)
+        };
+        assert_eq!(read("").unwrap(), ChannelThreads::Own);
+        assert_eq!(read("threads = \"own\"").unwrap(), ChannelThreads::Own);
+        assert_eq!(read("threads = \"shared\"").unwrap(), ChannelThreads::Shared);
+        for wrong in ["threads = \"all\"", "threads = true", "threads = \"\""] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 }

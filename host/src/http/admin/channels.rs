@@ -19,7 +19,7 @@ use super::{ByAdmin, agents, iso};
 use crate::ids::{AgentId, ChannelId, Name, PluginName, RequestId, TaskId, TenantId};
 use crate::sandbox::Subject;
 use crate::tasks::{Delivery, DeliveryStatus};
-use crate::tenants::{Channel, ChannelAnswer, ChannelDefinition, Verification};
+use crate::tenants::{Channel, ChannelAnswer, ChannelDefinition, ChannelThreads, Verification};
 
 /// Most settings, and most secrets, of one channel; longest name and value of a setting.
 const SETTINGS_MAX: usize = 100;
@@ -218,6 +218,11 @@ async fn described(handles: &Handles, channel: Channel) -> Result<ChannelAnswerB
         .collect();
     if channel.definition.verifier == Verification::Off {
         notes.push("verification is off: whoever knows the URL can trigger the agent".to_owned());
+        if channel.definition.threads == ChannelThreads::Shared {
+            let note =
+                "it shares the conversations of the API: whoever knows the URL can join them";
+            notes.push(note.to_owned());
+        }
     }
     if !channel.definition.enabled {
         notes.push("it is switched off".to_owned());
