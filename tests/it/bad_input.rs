@@ -315,3 +315,21 @@ async fn an_array_is_no_object_though_its_values_would_fit_the_fields() {
     assert!(call.expect(422).await.detail().contains("no JSON object"));
     assert_eq!(gateway.tasks_stored().await, 0);
 }
+
+#[tokio::test]
+async fn x16_a_users_id_that_no_list_could_show_is_refused() {
+    let gateway = Gateway::start().await;
+    let invoke = |id: &str| {
+        let user = json!({"id": id, "email": "ada@example.com"});
+        gateway.at_agent("invoke/async").json(&json!({"input": {"text": "hi", "user": user}}))
+    };
+    let (longest, too_long) = ("u".repeat(512), "u".repeat(513));
+    let refused = gateway.webhook("").json(&json!({"user_id": too_long})).expect(400).await;
+    assert!(refused.detail().contains("user_id"), "{}", refused.text);
+    let mapped = r#"&params_mapping={"user_id":"from"}"#;
+    gateway.webhook(mapped).json(&json!({"from": too_long})).expect(400).await;
+    assert!(invoke(&too_long).expect(422).await.detail().contains("input.user.id"));
+    assert_eq!(gateway.tasks_stored().await, 0);
+    gateway.webhook("").json(&json!({"user_id": longest})).expect(200).await;
+    invoke(&longest).expect(200).await;
+}

@@ -116,10 +116,8 @@ impl Deliveries {
     }
 
     async fn note(&self, due: DueDelivery, mut end: DeliveryEnd) {
-        if let DeliveryEnd::Again { reason, .. } | DeliveryEnd::Dead { reason } = &mut end
-            && let Some((cut, _)) = reason.char_indices().nth(REASON_CHARS_MAX)
-        {
-            reason.truncate(cut);
+        if let DeliveryEnd::Again { reason, .. } | DeliveryEnd::Dead { reason } = &mut end {
+            shorten(reason);
         }
         if let Err(error) = self.store.end_delivery(due.task, end).await {
             tracing::error!(task = %due.task, %error, "a delivery's end cannot be noted; it will be made again");
@@ -201,6 +199,12 @@ impl From<PluginUnavailable> for Undelivered {
     }
 }
 
+fn shorten(reason: &mut String) {
+    if let Some((end, _)) = reason.char_indices().nth(REASON_CHARS_MAX) {
+        reason.truncate(end);
+    }
+}
+
 /// How long to wait after this many tries: each pause four times the one before, and up to a tenth more,
 /// so that what failed together is not tried together.
 fn pause(tries: u32) -> Duration {
@@ -251,6 +255,15 @@ mod tests {
         let seconds: Vec<_> = (1..=8).map(|tries| pause(tries).as_secs()).collect();
         for (pause, least) in seconds.iter().zip([5, 20, 80, 320, 1_280, 5_120, 14_400, 14_400]) {
             assert!((least..=least + least / 10 + 1).contains(pause), "{seconds:?}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_kept_no_longer_than_a_list_can_show() {
+        for (given, kept) in [(0, 0), (1_000, 1_000), (1_001, 1_000), (1 << 20, 1_000)] {
+            let mut reason = "ü".repeat(given);
+            shorten(&mut reason);
+            assert_eq!(reason.chars().count(), kept);
         }
     }
 
