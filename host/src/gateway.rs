@@ -22,8 +22,9 @@ use crate::agent::model::Models;
 use crate::answer::Afterwards;
 use crate::clock::Clock;
 use crate::disk::make_private;
+use crate::http::budget::BodyBudget;
+use crate::http::places::Streams;
 use crate::http::serve::{ServeLimits, serve};
-use crate::http::streams::Streams;
 use crate::http::{Handles, router};
 use crate::ids::{PluginName, TenantId};
 use crate::plugins::{self, KeptValues, Plugins};
@@ -111,6 +112,7 @@ impl DataFolder {
             settings: settings.http.clone(),
             hurry: CancellationToken::new(),
             streams: Streams::default(),
+            bodies: BodyBudget::new(&settings.http),
         })
     }
 
@@ -249,6 +251,7 @@ impl Gateway {
             head_bytes_max: http.head_bytes_max,
             head_timeout: http.head_time_max,
             connections_max: http.connections_max,
+            connections_per_address_max: http.connections_per_address_max,
             drain: http.drain_time_max,
         };
         let stopping = std::sync::OnceLock::new();

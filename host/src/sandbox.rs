@@ -196,6 +196,15 @@ impl Binding {
         &self.account
     }
 
+    /// Whether a call would be let in now, as far as the plugin is not cut off. For whoever prepares one at
+    /// some cost: it begins no call.
+    ///
+    /// # Errors
+    /// [`Refusal::Quarantined`].
+    pub fn check_admission(&self) -> Result<(), Refusal> {
+        self.account.check_admission(&self.shared.clock)
+    }
+
     /// The digest as text.
     #[must_use]
     pub fn digest_text(&self) -> &str {

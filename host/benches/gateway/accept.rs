@@ -72,6 +72,7 @@ async fn over_http(runs_max: usize, connections: usize, round: Duration) -> anyh
         head_bytes_max: 64 << 10,
         head_timeout: Duration::from_secs(10),
         connections_max: 4096,
+        connections_per_address_max: 4096,
         drain: Duration::from_secs(1),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -8,7 +8,7 @@ use moka::sync::Cache;
 
 use super::{Caller, Denied, enabled, remembered};
 use crate::call::{IncomingCall, Payload};
-use crate::ids::{ChannelId, PluginName, RequestId};
+use crate::ids::{ChannelId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{ChannelFacts, PluginError, Subject};
 use crate::secrets::SecretVersions;
@@ -161,6 +161,23 @@ impl OpenChannel {
     #[must_use]
     pub fn facts(&self) -> &Arc<ChannelFacts> {
         &self.facts
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.channel.tenant
+    }
+
+    /// Whether the channel's verifier can be asked at all: for whoever would read a body for it first.
+    ///
+    /// # Errors
+    /// [`Unverified`], as [`OpenChannel::verify`] would give it.
+    pub async fn check_verifier(&self, plugins: &Plugins) -> Result<(), Unverified> {
+        let Verification::By(name) = &self.channel.definition.verifier else { return Ok(()) };
+        let binding = plugins.binding(self.channel.tenant, name).await?;
+        let admitted = binding.check_admission();
+        admitted.map_err(|refusal| Unverified::Plugin(name.clone(), PluginError::Refusal(refusal)))
     }
 
     /// Has the channel's verifier look at a request, with every header that it came with.

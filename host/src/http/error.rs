@@ -8,6 +8,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
+use super::budget::OverBudget;
 use crate::access::Denied;
 use crate::access::channels::Unverified;
 use crate::answer::AnswerError;
@@ -213,6 +214,19 @@ impl From<StoreError> for ApiError {
                 Self::unavailable("the gateway's store cannot be used at the moment; try again")
             }
         }
+    }
+}
+
+impl From<OverBudget> for ApiError {
+    fn from(over: OverBudget) -> Self {
+        let (whose, fault) = match over {
+            OverBudget::Gateway => ("the requests that the gateway has in hand", Fault::Host),
+            OverBudget::Channel => ("requests by this channel", Fault::Policy),
+            OverBudget::Tenant => ("requests of this tenant", Fault::Policy),
+            OverBudget::Client => ("requests from this address", Fault::Policy),
+        };
+        let detail = format!("the bodies of {whose} are as many bytes as they may be; try again");
+        Self { fault, ..Self::unavailable(detail) }
     }
 }
 

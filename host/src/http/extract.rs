@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::Handles;
 use super::body::BodyLimits;
+use super::budget::{ProvenTenant, Sender};
 use super::error::ApiError;
 use crate::access::TenantCaller;
 use crate::ids::RequestId;
@@ -54,7 +55,9 @@ impl FromRequestParts<Arc<Handles>> for ByKey {
         handles: &Arc<Handles>,
     ) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
-        Ok(Self(handles.access.tenant(key.as_deref()).await?))
+        let caller = handles.access.tenant(key.as_deref()).await?;
+        parts.extensions.insert(ProvenTenant(caller.tenant()));
+        Ok(Self(caller))
     }
 }
 
@@ -71,7 +74,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Handles>> for Sent<T> {
     ) -> Result<Self, ApiError> {
         let (head, body) = request.into_parts();
         let limits = BodyLimits::of(&handles.settings);
-        let body = super::body::read(&head.headers, body, limits).await?;
+        let body =
+            super::body::read(handles, Sender::of(&head), &head.headers, body, limits).await?;
         Ok(Self(super::body::typed(body)?))
     }
 }

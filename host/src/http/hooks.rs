@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
+use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, request_id};
 use super::launch::{Launched, launch, mark_task};
@@ -103,13 +104,18 @@ async fn handle(
     let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
     let (head, body) = request.into_parts();
     let request_id = request_id(&head);
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
     let query = head.uri.query().unwrap_or_default();
+    let pairs = intake::decode_query(query)?;
+    // Whoever knows the URL may send a body, so it is not read where nothing could come of it.
+    channel.check_verifier(&handles.plugins).await?;
+    let sender = Sender::of(&head).channel(id).tenant(channel.tenant());
+    let limits = BodyLimits::unverified(&handles.settings);
+    let body = body::read(handles, sender, &head.headers, body, limits).await?;
     let arrival = Arrival::read_for_channel(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),
         query: query.to_owned(),
-        pairs: intake::decode_query(query)?,
+        pairs,
         headers: head.headers,
         body,
         request_id,

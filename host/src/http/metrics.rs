@@ -39,7 +39,7 @@ pub(super) async fn read(State(handles): Handle, headers: HeaderMap) -> Result<R
     handles.access.operator(key.as_deref()).await?;
     let (plugins, left_out) = handles.plugins.statements(PLUGINS_MAX);
     let loaded = usize::try_from(handles.plugins.loaded_count().await).unwrap_or(usize::MAX);
-    let figures = Figures { plugins, left_out, streams: handles.streams.open(), loaded };
+    let figures = Figures { plugins, left_out, streams: handles.streams.taken(), loaded };
     let mut registry = Registry::with_prefix("wardgate");
     registry.register_collector(Box::new(figures));
     let mut text = String::new();

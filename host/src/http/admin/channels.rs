@@ -11,6 +11,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::body::{self, BodyLimits};
+use super::super::budget::Sender;
 use super::super::error::ApiError;
 use super::super::extract::{Asked, Named, json};
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
@@ -100,7 +101,8 @@ pub(super) async fn replace(
 ) -> Result<Response, ApiError> {
     let name: Name = named.id("name", "Channel")?;
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
+    let body = body::read(&handles, sender, &head.headers, body, limits).await?;
     let definition: ChannelDefinition = agents::parse(&head.headers, body, "a channel file")?;
     if definition.name != name {
         let detail = "the definition has another name than the path";

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::body::{self, BodyLimits};
+use super::super::budget::Sender;
 use super::super::error::ApiError;
 use super::super::extract::{Asked, ByKey, Named, json, request_id};
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
@@ -117,7 +118,8 @@ pub(super) async fn operate(
         return Err(crate::access::Denied::Disabled.into());
     }
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
+    let body = body::read(&handles, sender, &head.headers, body, limits).await?;
     let arguments = arguments(body)?;
     let tools = Tools::of(&handles.plugins, &agent, request_id(&head)).await;
     let tools = tools.map_err(|error| match error {

@@ -13,8 +13,13 @@ use super::*;
 
 /// Longer than anything takes that should happen at once, even on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
-const LIMITS: ServeLimits =
-    ServeLimits { head_bytes_max: 8192, head_timeout: SOON, connections_max: 100, drain: SOON };
+const LIMITS: ServeLimits = ServeLimits {
+    head_bytes_max: 8192,
+    head_timeout: SOON,
+    connections_max: 100,
+    connections_per_address_max: 0,
+    drain: SOON,
+};
 
 struct Server {
     address: SocketAddr,
