@@ -9,6 +9,7 @@ pub mod invocation;
 mod params;
 mod prefer;
 pub mod query;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -22,7 +23,6 @@ use crate::sandbox::{ChannelFacts, Mapped, PluginError, ReplyNow, Subject};
 use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, User};
 use crate::trace::PluginRun;
-use crate::trace::redact::Redactor;
 pub use arrival::{AroundTheRun, Arrival, RequestParts, again, around_the_run};
 use params::{MAPPABLE, Sources};
 pub use prefer::Prefer;
@@ -166,7 +166,7 @@ pub async fn resolve(
     // Checked so that a mistake shows at once; it is for uploads, which this version does not take.
     sources.boolean("disable_attachment_injection")?;
     let prompt = sources.text("prompt")?;
-    Ok(Resolved::Run(Box::new(AgentCall {
+    let call = AgentCall {
         idempotency: idempotency(arrival)?,
         caller,
         input: Input { prompt, payload, user },
@@ -178,7 +178,8 @@ pub async fn resolve(
         request_id: arrival.request_id,
         request: Arc::clone(&arrival.incoming),
         channel: None,
-    })))
+    };
+    Ok(Resolved::Run(Box::new(tokens::check_names(call)?)))
 }
 
 /// Resolves a request of an agent's own webhook (CONTRACT D1, D2): the payload is the text, nothing in
@@ -255,16 +256,15 @@ async fn map(
         request: Some(Arc::clone(&arrival.incoming)),
         ..Subject::of(caller.tenant(), caller.agent().id, arrival.request_id)
     };
-    map_with(plugins, &name, subject, spec, &arrival.user_tokens).await
+    map_with(plugins, &name, subject, spec).await
 }
 
-/// Asks this mapper. What is kept of the call holds none of the user's tokens.
+/// Asks this mapper.
 async fn map_with(
     plugins: &Plugins,
     name: &PluginName,
     subject: Subject,
     spec: Option<String>,
-    tokens: &UserTokens,
 ) -> Result<MappingResult, IntakeError> {
     let binding = plugins.binding(subject.tenant, name).await?;
     let channel = subject.channel.clone();
@@ -282,20 +282,13 @@ async fn map_with(
         let refusal = crate::sandbox::Refusal::Malformed(what);
         return Err(plugin_error(PluginError::Refusal(refusal)));
     }
-    let mut redactor = Redactor::default();
-    tokens.secrets().for_each(|secret| redactor.add(secret));
-    // Without tokens there is nothing to look for, and most requests have none.
-    let shown: Option<Vec<_>> = (!tokens.is_empty()).then(|| {
-        let shown = params.iter().map(|(name, value)| (name.clone(), redactor.text(value.clone())));
-        shown.collect()
-    });
     let trace = MappingTrace {
         plugin: name,
-        ran: redactor.run(ran),
-        params: shown.as_deref().unwrap_or(&params),
+        ran,
+        params: &params,
         context: context.is_some(),
         delivery_id: delivery_id.as_deref(),
-        logs: called.logs.into_iter().map(|line| redactor.text(line)).collect(),
+        logs: called.logs,
     };
     let trace = serde_json::to_string(&trace).ok();
     Ok(MappingResult::Mapped(Mapping { params, context, delivery_id, trace }))

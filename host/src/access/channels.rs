@@ -7,6 +7,7 @@ use http::{HeaderMap, Method};
 use moka::sync::Cache;
 
 use super::{Caller, Denied, enabled, remembered};
+use crate::call::credentials::{self, is_api_key};
 use crate::call::{IncomingCall, Payload};
 use crate::ids::{ChannelId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
@@ -15,10 +16,6 @@ use crate::secrets::SecretVersions;
 use crate::store::{Store, StoreError};
 use crate::tenants::{Channel, ChannelDefinition, Verification};
 use crate::vault::{Vault, VaultError};
-
-/// Headers that are credentials, whoever they are for. A verifier sees them, nobody else does.
-const CREDENTIAL_HEADERS: [&str; 4] =
-    ["authorization", "proxy-authorization", "cookie", "x-api-key"];
 
 /// A secret shorter than this is not looked for in a request.
 const SECRET_BYTES_MIN: usize = 6;
@@ -209,7 +206,7 @@ impl OpenChannel {
         Ok(LetIn { caller, principal: Some(principal.to_string().into()), verified: true })
     }
 
-    /// The request without credentials: neither the usual headers, nor any header or query parameter
+    /// The request without credentials, which a verifier alone gets to see: neither the usual headers, nor any header or query parameter
     /// that holds one of the channel's secrets. It is what mappers see, and what is kept.
     #[must_use]
     pub fn without_credentials(&self, incoming: Arc<IncomingCall>) -> Arc<IncomingCall> {
@@ -223,14 +220,14 @@ impl OpenChannel {
             |text: &[u8]| secrets.iter().any(|secret| memchr::memmem::find(text, secret).is_some());
         let mut headers = HeaderMap::with_capacity(incoming.headers.len());
         for (name, value) in &incoming.headers {
-            if !CREDENTIAL_HEADERS.contains(&name.as_str()) && !tells(value.as_bytes()) {
+            if !credentials::HEADERS.contains(&name.as_str()) && !tells(value.as_bytes()) {
                 headers.append(name.clone(), value.clone());
             }
         }
         // A key of the gateway has no business here, and is not kept either.
         let tells_pair = |pair: &str| {
-            let pair = decoded(pair);
-            pair.starts_with(b"x-api-key=") || tells(&pair)
+            let name = decoded(pair.split('=').next().unwrap_or_default());
+            is_api_key(&String::from_utf8_lossy(&name)) || tells(&decoded(pair))
         };
         let query_tells = incoming.query.split('&').any(tells_pair);
         if headers.len() == incoming.headers.len() && !query_tells {
@@ -243,7 +240,7 @@ impl OpenChannel {
         let payload = match incoming.payload.fields() {
             Some(fields) if is_payload => {
                 let kept: Vec<_> = fields
-                    .filter(|(name, _)| *name != "x-api-key" && !tells(name.as_bytes()))
+                    .filter(|(name, _)| !is_api_key(name) && !tells(name.as_bytes()))
                     .filter_map(|(name, value)| {
                         Some((name.to_owned(), serde_json::from_str::<String>(value).ok()?))
                     })

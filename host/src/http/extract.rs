@@ -17,6 +17,7 @@ use super::body::BodyLimits;
 use super::budget::{ProvenTenant, Sender};
 use super::error::ApiError;
 use crate::access::TenantCaller;
+use crate::call::credentials::API_KEY;
 use crate::ids::RequestId;
 
 /// The names in a path. What cannot be one of its kind names nothing, so all that is wrong is 404.
@@ -97,7 +98,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 
 /// The key of the header `x-api-key`.
 pub(super) fn header_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let mut keys = headers.get_all("x-api-key").iter();
+    let mut keys = headers.get_all(API_KEY).iter();
     let key = keys.next();
     if keys.next().is_some() {
         return Err(ApiError::caller(400, "x-api-key was sent more than once"));

@@ -19,6 +19,7 @@ use super::{Handle, Handles};
 use crate::access::Caller;
 use crate::answer;
 use crate::answer::task::TaskAnswer;
+use crate::call::credentials::is_api_key;
 use crate::intake::{self, AgentCall, Arrival, RequestParts, Resolved};
 use crate::sandbox::ReplyNow;
 
@@ -182,7 +183,7 @@ fn presented_key(
     if let Some(key) = header_key(headers)? {
         return Ok(Some(key));
     }
-    let mut keys = query.iter().filter(|(name, _)| name == "x-api-key").map(|(_, key)| key);
+    let mut keys = query.iter().filter(|(name, _)| is_api_key(name)).map(|(_, key)| key);
     let key = keys.next().filter(|key| !key.is_empty()).cloned();
     match keys.next() {
         Some(_) => Err(ApiError::caller(400, "x-api-key was sent more than once")),

@@ -37,7 +37,7 @@ pub async fn resolve_channel(
                 principal: let_in.principal.clone(),
                 ..Subject::of(caller.tenant(), caller.agent().id, arrival.request_id)
             };
-            match map_with(plugins, name, subject, None, &arrival.user_tokens).await? {
+            match map_with(plugins, name, subject, None).await? {
                 MappingResult::Answered(resolved) => return Ok(resolved),
                 MappingResult::Mapped(mapping) => mapping,
             }

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{AnswerWanted, Arrival, IntakeError, Prefer, idempotency};
+use super::{AnswerWanted, Arrival, IntakeError, Prefer, idempotency, tokens};
 use crate::access::Caller;
 use crate::ids::ThreadId;
 use crate::intake::AgentCall;
@@ -134,7 +134,7 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         ],
     );
     let source = if body.source.as_deref() == Some("sdk") { "sdk" } else { "api" };
-    Ok(AgentCall {
+    tokens::check_names(AgentCall {
         idempotency: idempotency(arrival)?,
         caller,
         input: Input { prompt: filled(body.input.text), payload, user },
