@@ -158,6 +158,43 @@ async fn x16_headers_that_come_twice_are_refused() {
 }
 
 #[tokio::test]
+async fn x16_a_request_without_one_good_host_is_refused() {
+    let gateway = Gateway::start().await;
+    let target = format!("/?agent_id={}", gateway.agent);
+    let rest =
+        format!("x-api-key: {}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}", gateway.key);
+    let ask = async |version: &str, hosts: &str| {
+        gateway.raw(format!("POST {target} HTTP/{version}\r\n{hosts}{rest}").as_bytes()).await
+    };
+    for hosts in [
+        "",
+        "host: x\r\nhost: x\r\n",
+        "host: x\r\nHost: y\r\n",
+        "host: x, y\r\n",
+        "host: x/y\r\n",
+        "host: somebody@x\r\n",
+        "host: [::1\r\n",
+        "host: x:http\r\n",
+    ] {
+        let (status, text) = ask("1.1", hosts).await;
+        assert_eq!(status, 400, "{hosts:?}: {text}");
+        assert!(text.contains("the header host "), "{hosts:?}: {text}");
+    }
+    assert_eq!(ask("1.0", "host: x\r\nhost: y\r\n").await.0, 400);
+    assert_eq!(gateway.tasks_stored().await, 0);
+    for (version, hosts) in [
+        ("1.0", ""),
+        ("1.0", "host: x\r\n"),
+        ("1.1", "host: x\r\n"),
+        ("1.1", "Host: hooks.example.com:8443\r\n"),
+        ("1.1", "host: [2001:db8::1]:80\r\n"),
+    ] {
+        let (status, text) = ask(version, hosts).await;
+        assert_eq!(status, 200, "{version} {hosts:?}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn x16_a_long_body_is_refused_when_it_says_so_and_when_it_does_not() {
     let gateway = Setup::new().settings(|s| s.http.body_bytes_max = 1_000).start().await;
     let long = json!({"prompt": "x".repeat(2_000)});

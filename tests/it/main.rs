@@ -17,6 +17,8 @@
 //! | `idempotency` | one key, one run, whatever happens |
 //! | `idempotency_model` | and that as a model, for whatever arrives at once |
 //! | `bad_input` | what is wrong is refused with a reason, and leaves nothing behind |
+//! | `bodies_in_flight` | what bodies hold together is bounded, and whoever holds much of it harms nobody else |
+//! | `connections` | no client takes all connections |
 //! | `seed_curls` | every documented curl works as it is written |
 //! | `store_down` | without a store nothing is acknowledged |
 //! | `durability` | what was acknowledged survives `kill -9` |
@@ -66,9 +68,11 @@ mod admin_plugins;
 mod agent_runs;
 mod author_loop;
 mod bad_input;
+mod bodies_in_flight;
 mod capabilities;
 mod channels;
 mod commands;
+mod connections;
 mod contract;
 mod conveniences;
 mod docsgpt_webhook;

@@ -118,6 +118,11 @@ impl BodyBudget {
         Self(Arc::new(Shared { limits, held: Mutex::default() }))
     }
 
+    /// How many bytes are held now, of all.
+    pub(super) fn held(&self) -> usize {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).all
+    }
+
     /// Nothing yet, for this sender.
     pub(super) fn charge(&self, sender: Sender) -> Charge {
         Charge { budget: self.clone(), sender, bytes: 0 }

@@ -67,7 +67,10 @@ fn redact(parts: &mut RequestParts, payload: Payload, redactor: &Redactor) -> Pa
         }
     }
     for value in parts.headers.values_mut() {
-        if let Some(redacted) = redactor.find_bytes(value.as_bytes()) {
+        // The attributes of an event are percent-encoded there.
+        let decoded: Vec<u8> = percent_encoding::percent_decode(value.as_bytes()).collect();
+        let found = redactor.find_bytes(value.as_bytes()).or_else(|| redactor.find_bytes(&decoded));
+        if let Some(redacted) = found {
             let redacted = HeaderValue::from_bytes(&redacted);
             *value = redacted.unwrap_or(HeaderValue::from_static(REDACTED));
         }

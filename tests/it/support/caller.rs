@@ -29,6 +29,20 @@ impl Caller {
         Self { http: http.unwrap(), listen, agent, key, token }
     }
 
+    /// The same caller from another address of this machine.
+    pub(crate) fn from_address(&self, address: std::net::IpAddr) -> Self {
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).local_address(address);
+        Self { http: http.build().unwrap(), ..self.clone() }
+    }
+
+    /// Sends these bytes and keeps the connection open.
+    pub(crate) async fn send_raw(&self, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.listen).await.unwrap();
+        // Whoever is refused meanwhile may not be let write all of it.
+        let _ = stream.write_all(bytes).await;
+        stream
+    }
+
     pub(crate) fn url(&self, target: &str) -> String {
         format!("http://{}{target}", self.listen)
     }

@@ -91,6 +91,15 @@ impl Child {
         (status, self.logs.take().unwrap().join().unwrap())
     }
 
+    /// How much memory it has, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kilobytes << 10
+    }
+
     /// Sends `SIGTERM` and does not wait.
     pub(crate) fn signal(&self) {
         let id = self.process.id().to_string();
