@@ -226,7 +226,7 @@ async fn a_stranger_who_sends_slowly_is_cut_off_and_a_caller_with_a_key_is_not()
     dripping.abort();
 
     let key = format!("x-api-key: {}\r\n{close}", gateway.key);
-    let request = head(&format!("/?agent_id={}", gateway.agent), &key, 17) + r#"{"prompt": "#;
+    let request = head(&format!("/?agent_id={}", gateway.agent), &key, 16) + r#"{"prompt": "#;
     let mut proven = gateway.send_raw(request.as_bytes()).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     proven.write_all(b"\"hi\"}").await.unwrap();

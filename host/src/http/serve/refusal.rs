@@ -8,8 +8,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// How long a refused client may take to read why. A socket that is closed on unread bytes is reset, and
-/// many a system throws the answer away then.
+/// How long a refused client may take to ask; many take an answer that comes before for a broken connection.
+const ASKING_MAX: Duration = Duration::from_secs(1);
+
+/// How long he may take to read why. A socket that is closed on unread bytes is reset, and many a system
+/// throws the answer away then.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Clients that are given that time at once. Further ones are closed at once, answered all the same.
@@ -46,6 +49,7 @@ impl Refusals {
         };
         Some(async move {
             let _turn = turn;
+            let _ = timeout(ASKING_MAX, stream.readable()).await;
             let lingering = async {
                 stream.write_all(ANSWER.as_bytes()).await?;
                 stream.shutdown().await?;
