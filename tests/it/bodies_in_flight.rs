@@ -146,7 +146,7 @@ async fn a_tenants_share_is_its_own() {
 #[tokio::test]
 async fn an_addresss_share_is_its_own() {
     let gateway = gateway(|http| http.held_body_bytes_per_address_max = 100_000).await;
-    let elsewhere = gateway.from_address(IpAddr::from([127, 0, 0, 2]));
+    let elsewhere = gateway.at_address(IpAddr::from([127, 0, 0, 2]));
     let hook = hook(&gateway, "hook").await;
     let holder = holds(&gateway, &hook, "", 100_000).await;
     until_held(&gateway, &gateway.operator(), |held| held == 100_000).await;

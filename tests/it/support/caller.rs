@@ -30,7 +30,7 @@ impl Caller {
     }
 
     /// The same caller from another address of this machine.
-    pub(crate) fn from_address(&self, address: std::net::IpAddr) -> Self {
+    pub(crate) fn at_address(&self, address: std::net::IpAddr) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).local_address(address);
         Self { http: http.build().unwrap(), ..self.clone() }
     }
