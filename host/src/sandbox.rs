@@ -10,6 +10,7 @@ mod cache;
 mod call;
 mod egress;
 mod engine;
+mod folder;
 mod foreign;
 mod grants;
 mod host_calls;
@@ -33,13 +34,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
-use wasmtime::component::{InstancePre, Linker};
+use wasmtime::component::{HasSelf, InstancePre, Linker};
 
 pub use account::{Account, Cost, Quarantine, QuarantineSettings, Statement};
 pub use call::{Called, Diagnostic, Mapped, Principal, ReplyNow, Tool};
 pub(crate) use egress::is_public;
 pub use engine::PoolSize;
-pub use grants::{Grants, GrantsError};
+pub use grants::{Components, Grants, GrantsError, Pin};
 pub use host_calls::{ChannelFacts, Subject};
 pub use journal::{
     Answered, Exchange, NotReceived, Received, Recording, Script, Sent, SharedScript,
@@ -58,6 +59,7 @@ use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
 use crate::secrets::{HostKey, SecretVersions};
 use bindings::v0_1;
 use cache::CodeCache;
+use folder::{Folders, WritableFolder};
 use foreign::Foreign;
 use grants::Granted;
 use host_calls::CallState;
@@ -158,6 +160,8 @@ pub struct Binding {
     /// Of what the operator's file says.
     settings_digest: String,
     account: Arc<Account>,
+    /// The folder that it may write to.
+    folder: Option<Arc<WritableFolder>>,
     /// Calls in flight of this binding.
     calls: Arc<Semaphore>,
     /// What all bindings of the tenant use.
@@ -211,6 +215,7 @@ struct Shared {
     lanes: SlowLanes,
     clock: Clock,
     values: SharedValues,
+    folders: Folders,
     quarantine: QuarantineSettings,
 }
 
@@ -263,6 +268,7 @@ impl Sandbox {
                 lanes,
                 clock: surroundings.clock,
                 values: surroundings.values,
+                folders: Folders::default(),
                 quarantine: settings.quarantine,
             }),
             loader: Arc::new(loader),
@@ -340,6 +346,7 @@ impl Sandbox {
             name,
             loaded,
             calls: Arc::new(Semaphore::new(granted.limits().concurrency)),
+            folder: self.shared.folders.of(granted.folder()),
             granted,
             settings_digest,
             account,
@@ -353,6 +360,13 @@ impl Sandbox {
 /// import it without using it; the context behind it is empty.
 fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    // In the place of wasmtime-wasi's own, which it uses.
+    linker.allow_shadowing(true);
+    wasmtime_wasi::p2::bindings::filesystem::types::add_to_linker::<_, HasSelf<_>>(
+        linker,
+        |state: &mut CallState| state,
+    )?;
+    linker.allow_shadowing(false);
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
-    v0_1::Plugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(linker, |state| state)
+    v0_1::Plugin::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
 }

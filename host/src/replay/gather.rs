@@ -64,11 +64,15 @@ pub async fn gather(
     let truncated = bound(&mut calls);
     let names: BTreeSet<_> =
         calls.iter().map(|call| &call.plugin).filter(|_| with_grants).cloned().collect();
-    let grants = names.into_iter().filter_map(|name| {
-        // A file that cannot be read is none here: the replay says that other grants were in force.
-        let text = plugins.grants_text(task.tenant, &name).ok()?;
-        (!text.is_empty()).then_some((name, text))
-    });
+    let mut grants = BTreeMap::new();
+    for name in names {
+        // A file that cannot be read, or is not in force for the component of now, is none here: the replay
+        // says that other grants were in force.
+        let text = plugins.grants_text_in_force(task.tenant, &name).await;
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            grants.insert(name, text);
+        }
+    }
     Ok(Recorded {
         task: task.id,
         tenant: task.tenant,
@@ -77,7 +81,7 @@ pub async fn gather(
         accepted_at: task.created_at.iso(),
         request,
         channel: channel.map(|facts| told(&facts)),
-        grants: grants.collect::<BTreeMap<_, _>>(),
+        grants,
         calls,
         truncated,
     })

@@ -28,16 +28,22 @@
 //! [folder]                    # one folder of this machine, which the plugin sees as /data
 //! path = "/srv/reports"
 //! access = "read"             # the default; or "read-write"
+//! bytes = 268435456           # of all that is in a folder that may be written to; the default
 //!
 //! [limits]                    # only what differs from the default
 //! memory_mib = 16
 //! ```
 //!
-//! Before the first table may stand `egress-mode = "count"` (what no rule allows is sent all the same, to
-//! public addresses and without credentials, and counted), `clocks = "frozen"` (time stands still during
-//! a call) and `random = "fixed"` (no randomness: the same numbers in each call).
+//! Before the first table may stand `component = "sha256:…"` (or a list of them, or `"any"`) and
+//! `signer = "vendor"` (a name of the settings): the component that the file is for. Without either it is for
+//! those that ship with the gateway and those that an operator installed. There too may stand
+//! `egress-mode = "count"` (what no rule allows is sent all the same, to public addresses and without
+//! credentials, and counted), `clocks = "frozen"` (time stands still during a call) and `random = "fixed"`
+//! (no randomness: the same numbers in each call).
 
+mod component;
 mod egress_rule;
+mod plain_path;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -49,6 +55,8 @@ use super::limits::{Limits, LimitsFile};
 use super::ran::digest_of;
 use crate::ids::SecretName;
 use crate::secrets::SecretVersions;
+use component::ComponentLine;
+pub use component::{Components, Pin};
 pub(super) use egress_rule::EgressRule;
 use egress_rule::EgressRuleFile;
 
@@ -70,13 +78,18 @@ pub struct Grants {
     clocks: Clocks,
     random: Random,
     limits: Limits,
-    /// Of the file as it is written. None: there is no file.
+    pin: Pin,
+    /// Why what the file gives is not in force.
+    withheld: Option<String>,
+    /// Of the file as it is written. None: there is no file, or what it gives is not in force.
     pub(super) digest: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct GrantsFile {
+    component: Option<ComponentLine>,
+    signer: Option<String>,
     #[serde(default)]
     egress_mode: EgressMode,
     #[serde(default)]
@@ -154,6 +167,14 @@ pub(super) struct FolderRule {
     pub(super) path: PathBuf,
     #[serde(default)]
     pub(super) access: FolderAccess,
+    /// What all files below it may come to, in bytes, before the plugin can write no more.
+    #[serde(default = "folder_bytes")]
+    pub(super) bytes: u64,
+}
+
+/// Room for what an agent works on; few disks are filled by it.
+fn folder_bytes() -> u64 {
+    256 << 20
 }
 
 /// What it may do there.
@@ -221,6 +242,8 @@ impl Grants {
             clocks: file.clocks,
             random: file.random,
             limits: file.limits.resolve(),
+            pin: Pin::parse(file.component, file.signer)?,
+            withheld: None,
             digest: Some(digest_of(toml)),
         })
     }
@@ -300,6 +323,8 @@ pub(super) struct Granted {
     clocks: Clocks,
     random: Random,
     limits: Limits,
+    /// Why what the operator's file gives is not in force.
+    withheld: Option<String>,
 }
 
 impl Granted {
@@ -340,13 +365,20 @@ impl Granted {
                 memory_bytes: allowed.limits.memory_bytes.min(memory_bytes_max),
                 ..allowed.limits
             },
+            withheld: allowed.withheld,
         }
     }
 
-    /// The rule that allows this request, if one does.
+    /// Why what the operator's file gives is not in force. None: it is.
     #[must_use]
-    pub(super) fn egress_rule(&self, method: &str, url: &Url) -> Option<&EgressRule> {
-        self.egress.iter().find(|rule| rule.allows(method, url))
+    pub(super) fn withheld_because(&self) -> Option<&str> {
+        self.withheld.as_deref()
+    }
+
+    /// The rule that allows a request which servers may take for one of any of these methods, if one does.
+    #[must_use]
+    pub(super) fn egress_rule(&self, methods: &[&str], url: &Url) -> Option<&EgressRule> {
+        self.egress.iter().find(|rule| rule.allows(methods, url))
     }
 
     /// Whether there is a request that it may send.

@@ -13,6 +13,7 @@ use super::bindings::v0_1::wardgate::plugin::{context, request, task, types};
 use super::bindings::v0_1::wasi::config::store as config_store;
 use super::bindings::v0_1::wasi::logging::logging;
 use super::egress::Sending;
+use super::folder::FolderQuota;
 use super::journal::{Outside, Recording, SharedScript, lock};
 use super::limits::Limiter;
 use super::share::HeldMemory;
@@ -103,6 +104,8 @@ pub(super) struct CallState {
     pub(super) lane: Lane,
     pub(super) sending: Sending,
     pub(super) values_operations: u32,
+    /// Made when the guest first changes something in its folder.
+    pub(super) folder_quota: Option<FolderQuota>,
     look_up_bytes_left: usize,
     logs: Vec<String>,
     log_bytes_left: usize,
@@ -126,6 +129,7 @@ impl CallState {
             cpu: Duration::ZERO,
             sending: Sending::new(budget.may_send, limits.egress_requests),
             values_operations: 0,
+            folder_quota: None,
             look_up_bytes_left: LOOK_UP_BYTES_MAX,
             logs: Vec::new(),
             log_bytes_left: limits.log_bytes,
@@ -192,7 +196,12 @@ impl CallState {
 
     /// Where the operator would grant something, for the message of a denial.
     pub(super) fn grants_hint(&self) -> String {
-        format!("grants/{}/{}.toml", self.subject.tenant, self.binding.name)
+        let file = format!("grants/{}/{}.toml", self.subject.tenant, self.binding.name);
+        match self.binding.granted.withheld_because() {
+            // Why is for whoever looks after the plugin, and not for the plugin.
+            Some(_) => format!("{file}, which is not in force for this component"),
+            None => file,
+        }
     }
 
     /// Writes a line of the host's own among those of the plugin.
@@ -220,7 +229,8 @@ impl CallState {
 
     /// What is left of the call: its log lines, and what the host answered.
     pub(super) fn into_parts(mut self) -> (Vec<String>, Option<Recording>) {
-        for note in self.sending.take_notes() {
+        let of_folder = self.folder_quota.as_ref().and_then(FolderQuota::note);
+        for note in self.sending.take_notes().into_iter().chain(of_folder) {
             self.keep_line(note);
         }
         let recording = match self.outside {

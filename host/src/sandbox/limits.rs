@@ -70,6 +70,23 @@ impl Limits {
             Lane::Tools => (self.tool_cpu, self.tool_wall),
         }
     }
+
+    /// Of each limit the lower one.
+    #[must_use]
+    pub(super) fn at_most(&self, other: &Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes.min(other.memory_bytes),
+            output_bytes: self.output_bytes.min(other.output_bytes),
+            log_bytes: self.log_bytes.min(other.log_bytes),
+            cpu: self.cpu.min(other.cpu),
+            wall: self.wall.min(other.wall),
+            tool_cpu: self.tool_cpu.min(other.tool_cpu),
+            tool_wall: self.tool_wall.min(other.tool_wall),
+            concurrency: self.concurrency.min(other.concurrency),
+            egress_requests: self.egress_requests.min(other.egress_requests),
+            egress_bytes: self.egress_bytes.min(other.egress_bytes),
+        }
+    }
 }
 
 /// The `[limits]` table of a grants file: only what differs from the default.
