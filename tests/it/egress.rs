@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::http::Uri;
 use serde_json::{Value, json};
 
 use crate::support::Gateway;
@@ -88,6 +90,15 @@ async fn another_port_method_path_or_scheme_is_not_granted() {
         json!({"url": format!("http://127.0.0.1:{port}/open/../closed")}),
         json!({"url": format!("http://127.0.0.1:{port}/open/%2e%2e/closed")}),
         json!({"url": format!("http://127.0.0.1:{port}/open/..%2fclosed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/..;/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/.;a=b/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/..%3b/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/%252e%252e/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/..%c0%afclosed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/.%00./closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/..%20/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/%u002e%u002e/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/\u{ff0e}\u{ff0e}/closed")}),
         json!({"url": format!("https://127.0.0.1:{port}/open/hello")}),
         json!({"url": format!("http://localhost:{port}/open/hello")}),
     ] {
@@ -123,6 +134,40 @@ async fn headers_of_the_connection_are_not_the_guests_to_set() {
     let seen = tool["result"]["body"].as_str().unwrap();
     assert!(seen.contains("x-mine") && seen.contains("wardgate/"), "{seen}");
     assert!(!seen.contains(&gateway.key), "{seen}");
+}
+
+#[tokio::test]
+async fn a_path_that_only_looks_odd_is_sent_as_it_is() {
+    let server = Router::new().fallback(async |uri: Uri| uri.to_string());
+    let web = Web::serve(server).await;
+    let gateway = Gateway::start().await;
+    gateway.grant("http-fetch", &OPEN.replace("PORT", &web.port.to_string()));
+    for path in
+        ["/open/a..b", "/open/a%20b;v=1", "/open//x", "/open/%C3%BC", "/open/a%3Fb?c=%2e%2e/"]
+    {
+        let url = format!("http://127.0.0.1:{}{path}", web.port);
+        assert_eq!(fetch(&gateway, json!({"url": url})).await["result"]["body"], path);
+    }
+}
+
+#[tokio::test]
+async fn no_header_makes_a_request_one_of_another_method_or_url() {
+    let (gateway, web) = granted(OPEN).await;
+    let url = format!("http://127.0.0.1:{}/open/headers", web.port);
+    for name in
+        ["X-HTTP-Method-Override", "x_http_method_override", "x-http-method", "x-method-override"]
+    {
+        let reason = refused(&gateway, json!({"url": url, "headers": {name: "delete"}})).await;
+        assert!(reason.contains("no grant allows GET meant as DELETE"), "{name}: {reason}");
+        let same = fetch(&gateway, json!({"url": url, "headers": {name: "GET"}})).await;
+        assert_eq!(same["result"]["status"], 200, "{name}: {same}");
+    }
+    for name in
+        ["x-original-url", "X-Rewrite-URL", "x_original_url", "x-forwarded-host", "forwarded"]
+    {
+        let reason = refused(&gateway, json!({"url": url, "headers": {name: "/closed"}})).await;
+        assert!(reason.contains("the gateway's to set"), "{name}: {reason}");
+    }
 }
 
 #[tokio::test]
