@@ -31,6 +31,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(bundled, "    ({name:?}, include_bytes!({component:?})),")?;
     }
     bundled.push_str("];\n");
+    bundled.push_str(
+        "/// The file `secrets.toml` of those of them that have one, by their names.\n\
+         const BUNDLED_SECRETS: &[(&str, &str)] = &[\n",
+    );
+    for name in PLUGINS {
+        let file = plugins.join(name).join("secrets.toml");
+        if file.is_file() {
+            writeln!(bundled, "    ({name:?}, include_str!({:?})),", file.canonicalize()?)?;
+        }
+    }
+    bundled.push_str("];\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("bundled.rs"), bundled)?;
 

@@ -11,6 +11,7 @@ use moka::sync::Cache;
 use crate::ids::{AgentId, TenantId};
 use crate::secrets::SecretHash;
 use crate::store::{Store, StoreError};
+use crate::tasks::Surface;
 use crate::tenants::{Agent, KeyHolder};
 
 /// How long a key, token or agent that was found is believed without asking the store again. What
@@ -21,10 +22,11 @@ const BELIEVED_FOR: Duration = Duration::from_secs(5);
 /// push out right ones.
 const REMEMBERED_MAX: u64 = 10_000;
 
-/// Somebody who may run this agent.
+/// Somebody who may run this agent, by the surface that he came in by.
 #[derive(Debug, Clone)]
 pub struct Caller {
     agent: Arc<Agent>,
+    surface: Surface,
 }
 
 impl Caller {
@@ -38,6 +40,12 @@ impl Caller {
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         self.agent.tenant
+    }
+
+    /// The surface that access was proved on.
+    #[must_use]
+    pub fn surface(&self) -> Surface {
+        self.surface
     }
 }
 
@@ -221,7 +229,7 @@ impl Access {
         agent: AgentId,
     ) -> Result<Option<Caller>, Denied> {
         let agent = self.store.agent(tenant.tenant, agent).await?;
-        agent.map(enabled).transpose()
+        agent.map(|agent| enabled(agent, Surface::Api)).transpose()
     }
 
     /// Somebody who sent an API key and named an agent.
@@ -237,7 +245,7 @@ impl Access {
         let tenant = self.tenant_of(hash).await?.tenant;
         let id = id.ok_or(Denied::Invalid)?;
         let agent = self.store.agent(tenant, id).await?.ok_or(Denied::Invalid)?;
-        let caller = enabled(agent)?;
+        let caller = enabled(agent, Surface::Api)?;
         self.callers.insert((hash, id), caller.clone());
         Ok(caller)
     }
@@ -251,18 +259,21 @@ impl Access {
         if let Some(caller) = self.tokens.get(&hash) {
             return Ok(Some(caller));
         }
-        let Some(agent) = self.store.agent_by_webhook_token(hash).await? else {
+        let Some((agent, generation)) = self.store.agent_by_webhook_token(hash).await? else {
             return Ok(None);
         };
-        let caller = enabled(agent)?;
+        let caller = enabled(agent, Surface::Webhook { generation })?;
         self.tokens.insert(hash, caller.clone());
         Ok(Some(caller))
     }
 }
 
 /// Proof of access to an agent, if it takes tasks.
-fn enabled(agent: Agent) -> Result<Caller, Denied> {
-    if agent.enabled { Ok(Caller { agent: Arc::new(agent) }) } else { Err(Denied::Disabled) }
+fn enabled(agent: Agent, surface: Surface) -> Result<Caller, Denied> {
+    if !agent.enabled {
+        return Err(Denied::Disabled);
+    }
+    Ok(Caller { agent: Arc::new(agent), surface })
 }
 
 fn remembered<K, V>() -> Cache<K, V>

@@ -179,21 +179,9 @@ impl Runner {
 
     /// The thread's earlier tasks as messages, oldest first, within the settings' bounds.
     async fn history(&self, task: &Task) -> Result<Vec<Message>, RunError> {
-        let Some(thread) = &task.thread else {
-            return Ok(Vec::new());
-        };
-        let earlier = self
-            .store
-            .thread_tasks(
-                task.tenant,
-                task.agent,
-                thread,
-                task.sequence,
-                self.limits.history_tasks_max,
-                self.limits.history_bytes_max,
-            )
-            .await?;
-        let mut bytes_left = self.limits.history_bytes_max;
+        let (tasks_max, bytes_max) = (self.limits.history_tasks_max, self.limits.history_bytes_max);
+        let earlier = self.store.thread_tasks(task, tasks_max, bytes_max).await?;
+        let mut bytes_left = bytes_max;
         // The newest are the ones to keep where not all fit.
         let mut kept: Vec<&Task> = Vec::new();
         for task in earlier.iter().rev() {

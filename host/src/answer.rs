@@ -73,7 +73,7 @@ pub async fn shape(
         *asked = Some(path.clone());
         value.clone_from(called.value.as_ref().ok().unwrap_or(&None));
     }
-    afterwards.note(task.id, step);
+    afterwards.note(task.tenant, task.id, step);
     match called.value {
         Ok(Some(value)) => Ok(value),
         Ok(None) => {

@@ -1,6 +1,7 @@
 //! A request as it arrived, before anybody has decided what it means. Plain data; the sandbox shows it
 //! to plugins, intake resolves it.
 
+pub mod credentials;
 pub mod kept;
 pub mod payload;
 

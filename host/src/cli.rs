@@ -90,6 +90,8 @@ with it, a component that you are writing, on what really happened:
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Before there is a second thread.
+    crate::memory::give_back_freed();
     let arguments = Arguments::parse();
     let settings = match Settings::read(arguments.settings.as_deref()) {
         Ok(settings) => settings,

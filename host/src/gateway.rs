@@ -22,8 +22,9 @@ use crate::agent::model::Models;
 use crate::answer::Afterwards;
 use crate::clock::Clock;
 use crate::disk::make_private;
+use crate::http::budget::BodyBudget;
+use crate::http::places::{Operations, Streams};
 use crate::http::serve::{ServeLimits, serve};
-use crate::http::streams::Streams;
 use crate::http::{Handles, router};
 use crate::ids::{PluginName, TenantId};
 use crate::plugins::{self, KeptValues, Plugins};
@@ -72,6 +73,7 @@ impl DataFolder {
             },
             cache: self.path.join("cache"),
             slow_threads: limits.slow_threads,
+            all_memory_bytes_max: limits.all_memory_mib_max.saturating_mul(1 << 20),
             tenant_memory_bytes_max: limits.tenant_memory_mib_max.saturating_mul(1 << 20),
             compilations: limits.compilations_max,
             loaded_max: limits.loaded_max,
@@ -111,6 +113,9 @@ impl DataFolder {
             settings: settings.http.clone(),
             hurry: CancellationToken::new(),
             streams: Streams::default(),
+            operations: Operations::default(),
+            operations_per_tenant_max: settings.queue.runs_per_tenant_max,
+            bodies: BodyBudget::new(&settings.http),
         })
     }
 
@@ -249,6 +254,7 @@ impl Gateway {
             head_bytes_max: http.head_bytes_max,
             head_timeout: http.head_time_max,
             connections_max: http.connections_max,
+            connections_per_address_max: http.connections_per_address_max,
             drain: http.drain_time_max,
         };
         let stopping = std::sync::OnceLock::new();

@@ -17,6 +17,8 @@ mod admin;
 mod agent_webhook;
 mod aliases;
 mod body;
+pub mod budget;
+mod client;
 mod error;
 mod extract;
 mod health;
@@ -25,10 +27,10 @@ mod launch;
 mod layers;
 mod metrics;
 pub mod openapi;
+pub mod places;
 mod responses;
 mod rest;
 pub mod serve;
-pub mod streams;
 mod task_status;
 mod webhook;
 mod webhook_url;
@@ -56,8 +58,9 @@ use crate::secrets::PlainSecret;
 use crate::settings::HttpSettings;
 use crate::store::Store;
 use crate::vault::Vault;
+use budget::BodyBudget;
 use error::ApiError;
-use streams::Streams;
+use places::{Operations, Streams};
 
 /// What handlers reach: one struct, every handle by its name.
 #[derive(Debug)]
@@ -90,6 +93,12 @@ pub struct Handles {
     pub hurry: CancellationToken,
     /// Event streams that are open.
     pub streams: Streams,
+    /// Tools that are called directly.
+    pub operations: Operations,
+    /// As many of those one tenant may have: as many as runs, which call tools too.
+    pub operations_per_tenant_max: usize,
+    /// What request bodies may hold together.
+    pub bodies: BodyBudget,
 }
 
 impl Handles {

@@ -270,7 +270,8 @@ text_id!(
 );
 
 impl IdempotencyKey {
-    /// The key of a provider's delivery by a channel. No caller can send one like it: it holds a space.
+    /// The key of a provider's delivery by a channel. No caller can send one like it: it holds a space. The
+    /// channel is in the hash though keys are scoped by it: so it was stored before they were.
     #[must_use]
     pub fn of_delivery(channel: ChannelId, delivery: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
@@ -292,6 +293,14 @@ impl IdempotencyKey {
 }
 
 impl Name {
+    /// A name that is written down in the code.
+    #[must_use]
+    pub(crate) fn constant(name: &'static str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl SecretName {
     /// A name that is written down in the code.
     #[must_use]
     pub(crate) fn constant(name: &'static str) -> Self {

@@ -9,6 +9,7 @@ pub mod invocation;
 mod params;
 mod prefer;
 pub mod query;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -20,9 +21,8 @@ use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{ChannelFacts, Mapped, PluginError, ReplyNow, Subject};
 use crate::secrets::UserTokens;
-use crate::tasks::{IdempotencyClaim, Input, User};
+use crate::tasks::{IdempotencyClaim, Input, Surface, User};
 use crate::trace::PluginRun;
-use crate::trace::redact::Redactor;
 pub use arrival::{AroundTheRun, Arrival, RequestParts, again, around_the_run};
 use params::{MAPPABLE, Sources};
 pub use prefer::Prefer;
@@ -90,6 +90,8 @@ pub struct AgentCall {
     pub input: Input,
     /// Which conversation it continues.
     pub thread: Option<ThreadId>,
+    /// The surface whose conversations it continues.
+    pub thread_surface: Surface,
     /// How the answer is wanted.
     pub wanted: AnswerWanted,
     /// What the mapping plugin did, as JSON, for the trace.
@@ -147,12 +149,7 @@ pub async fn resolve(
     let sources = arrival.sources(&mapping.params);
     let thread = sources.text("task_id")?.map(|text| text.parse::<ThreadId>()).transpose();
     let thread = thread.map_err(|error| IntakeError::bad(&error.to_string()))?;
-    let user = User {
-        id: sources.text("user_id")?,
-        email: sources.text("user_email")?,
-        first_name: sources.text("user_first_name")?,
-        last_name: sources.text("user_last_name")?,
-    };
+    let user = user(&sources)?;
     let payload = match mapping.context {
         Some(context) => context.text().to_owned(),
         None => sources.payload_text(),
@@ -166,8 +163,9 @@ pub async fn resolve(
     // Checked so that a mistake shows at once; it is for uploads, which this version does not take.
     sources.boolean("disable_attachment_injection")?;
     let prompt = sources.text("prompt")?;
-    Ok(Resolved::Run(Box::new(AgentCall {
-        idempotency: idempotency(arrival)?,
+    let call = AgentCall {
+        idempotency: idempotency(arrival, caller.surface())?,
+        thread_surface: caller.surface(),
         caller,
         input: Input { prompt, payload, user },
         thread,
@@ -178,7 +176,8 @@ pub async fn resolve(
         request_id: arrival.request_id,
         request: Arc::clone(&arrival.incoming),
         channel: None,
-    })))
+    };
+    Ok(Resolved::Run(Box::new(tokens::check_names(call)?)))
 }
 
 /// Resolves a request of an agent's own webhook (CONTRACT D1, D2): the payload is the text, nothing in
@@ -200,17 +199,13 @@ pub async fn resolve_agent_webhook(
     let thread = sources.text("task_id")?.map(|text| text.parse::<ThreadId>()).transpose();
     let payload = mapping.context.as_ref().unwrap_or(&arrival.incoming.payload);
     Ok(Resolved::Run(Box::new(AgentCall {
-        idempotency: idempotency(arrival)?,
+        idempotency: idempotency(arrival, caller.surface())?,
+        thread_surface: caller.surface(),
         caller,
         input: Input {
             prompt: sources.text("prompt")?,
             payload: payload.text().to_owned(),
-            user: User {
-                id: sources.text("user_id")?,
-                email: sources.text("user_email")?,
-                first_name: sources.text("user_first_name")?,
-                last_name: sources.text("user_last_name")?,
-            },
+            user: user(&sources)?,
         },
         thread: thread.map_err(|error| IntakeError::bad(&error.to_string()))?,
         wanted: AnswerWanted { asynchronous: true, ..AnswerWanted::default() },
@@ -255,16 +250,15 @@ async fn map(
         request: Some(Arc::clone(&arrival.incoming)),
         ..Subject::of(caller.tenant(), caller.agent().id, arrival.request_id)
     };
-    map_with(plugins, &name, subject, spec, &arrival.user_tokens).await
+    map_with(plugins, &name, subject, spec).await
 }
 
-/// Asks this mapper. What is kept of the call holds none of the user's tokens.
+/// Asks this mapper.
 async fn map_with(
     plugins: &Plugins,
     name: &PluginName,
     subject: Subject,
     spec: Option<String>,
-    tokens: &UserTokens,
 ) -> Result<MappingResult, IntakeError> {
     let binding = plugins.binding(subject.tenant, name).await?;
     let channel = subject.channel.clone();
@@ -282,20 +276,13 @@ async fn map_with(
         let refusal = crate::sandbox::Refusal::Malformed(what);
         return Err(plugin_error(PluginError::Refusal(refusal)));
     }
-    let mut redactor = Redactor::default();
-    tokens.secrets().for_each(|secret| redactor.add(secret));
-    // Without tokens there is nothing to look for, and most requests have none.
-    let shown: Option<Vec<_>> = (!tokens.is_empty()).then(|| {
-        let shown = params.iter().map(|(name, value)| (name.clone(), redactor.text(value.clone())));
-        shown.collect()
-    });
     let trace = MappingTrace {
         plugin: name,
-        ran: redactor.run(ran),
-        params: shown.as_deref().unwrap_or(&params),
+        ran,
+        params: &params,
         context: context.is_some(),
         delivery_id: delivery_id.as_deref(),
-        logs: called.logs.into_iter().map(|line| redactor.text(line)).collect(),
+        logs: called.logs,
     };
     let trace = serde_json::to_string(&trace).ok();
     Ok(MappingResult::Mapped(Mapping { params, context, delivery_id, trace }))
@@ -324,8 +311,22 @@ fn default_mapper() -> PluginName {
     NAME.get_or_init(|| PluginName::constant(DOT_MAPPER)).clone()
 }
 
+/// Who it is for (CONTRACT X5).
+fn user(sources: &Sources<'_>) -> Result<User, IntakeError> {
+    let user = User {
+        id: sources.text("user_id")?,
+        email: sources.text("user_email")?,
+        first_name: sources.text("user_first_name")?,
+        last_name: sources.text("user_last_name")?,
+    };
+    user.check().map_err(|wrong| IntakeError::bad(&wrong))
+}
+
 /// The claim of an `Idempotency-Key` header (CONTRACT D6).
-fn idempotency(arrival: &Arrival) -> Result<Option<IdempotencyClaim>, IntakeError> {
+fn idempotency(
+    arrival: &Arrival,
+    surface: Surface,
+) -> Result<Option<IdempotencyClaim>, IntakeError> {
     let incoming = &arrival.incoming;
     let mut values = incoming.headers.get_all("idempotency-key").iter();
     let Some(first) = values.next() else {
@@ -355,5 +356,5 @@ fn idempotency(arrival: &Arrival) -> Result<Option<IdempotencyClaim>, IntakeErro
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    Ok(Some(IdempotencyClaim { key, fingerprint: *hasher.finalize().as_bytes() }))
+    Ok(Some(IdempotencyClaim { surface, key, fingerprint: *hasher.finalize().as_bytes() }))
 }

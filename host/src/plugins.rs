@@ -8,6 +8,7 @@ mod accounts;
 mod changes;
 mod components;
 mod fitness;
+mod granting;
 mod kept;
 mod metadata;
 mod readiness;
@@ -24,7 +25,6 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use crate::clock::{Clock, Timestamp};
-use crate::disk::write_whole;
 use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
 use crate::sandbox::{Account, BUNDLED, Binding, Grants, GrantsError, LoadError, Loaded, Sandbox};
 use crate::settings::PluginSettings;
@@ -32,6 +32,8 @@ use crate::store::{Store, StoreError};
 use crate::vault::{Opened, Vault, VaultError};
 use changes::OfTenant;
 use components::Components;
+pub use granting::GrantsPut;
+use granting::{Current, parsed};
 pub use kept::KeptValues;
 pub use metadata::{Metadata, version};
 use signatures::Signers;
@@ -62,6 +64,12 @@ pub enum PluginUnavailable {
     /// The file in force is no good. What is wrong with it stands in the log: it is the operator's alone.
     #[error("plugin {0}: its grants file is not valid; the gateway's log says where")]
     GrantsInForce(PluginName),
+    /// The operator's file, as it was handed in, names a signer that nobody has pinned.
+    #[error(
+        "plugin {0}: its grants are for what the signer {1:?} has signed, and the settings have no such \
+         signer (plugins.signers)"
+    )]
+    UnknownSigner(PluginName, String),
     /// The plugin does not accept a setting of its grants.
     #[error("plugin {0} does not accept the settings that it is granted: {1}")]
     Settings(PluginName, String),
@@ -91,7 +99,11 @@ impl PluginUnavailable {
     pub fn is_the_callers(&self) -> bool {
         match self {
             Self::NotLoadable(_, error) => !matches!(error, LoadError::Host(_)),
-            Self::Grants(..) | Self::Settings(..) | Self::TooLarge(_) | Self::Signature(..) => true,
+            Self::Grants(..)
+            | Self::UnknownSigner(..)
+            | Self::Settings(..)
+            | Self::TooLarge(_)
+            | Self::Signature(..) => true,
             Self::Unknown(_)
             | Self::GrantsInForce(_)
             | Self::File(..)
@@ -125,20 +137,14 @@ static BUNDLED_DIGESTS: LazyLock<HashMap<&str, (PluginDigest, &[u8])>> = LazyLoc
     all.map(|(name, component)| (*name, (PluginDigest::of(component), *component))).collect()
 });
 
-/// The grants of a file that is in force.
-fn in_force(name: &PluginName, text: &str) -> Result<Grants, PluginUnavailable> {
-    Grants::parse(text).map_err(|error| {
-        tracing::error!(plugin = %name, %error, "a grants file cannot be read");
-        PluginUnavailable::GrantsInForce(name.clone())
-    })
-}
-
 type Key = (TenantId, PluginName);
 
 /// A binding, and what it was bound under.
 #[derive(Debug)]
 struct Bound {
     grants: String,
+    /// Why they are not in force, where they are not.
+    withheld: Option<String>,
     secrets: Vec<(SecretName, Timestamp)>,
     digest: PluginDigest,
     account: Arc<Account>,
@@ -148,8 +154,11 @@ struct Bound {
 
 impl Bound {
     /// Whether what is bound now would be the same.
-    fn is_of(&self, digest: PluginDigest, grants: &str, opened: &Opened) -> bool {
-        self.digest == digest && self.grants == grants && self.secrets == opened.stamp
+    fn is_of(&self, digest: PluginDigest, text: &str, grants: &Grants, opened: &Opened) -> bool {
+        self.digest == digest
+            && self.grants == text
+            && self.withheld.as_deref() == grants.withheld_because()
+            && self.secrets == opened.stamp
     }
 }
 
@@ -253,9 +262,10 @@ impl Plugins {
         tenant: TenantId,
         name: &PluginName,
     ) -> Result<Arc<Binding>, PluginUnavailable> {
-        let loaded = self.loaded(tenant, name).await?;
+        let current = self.current(tenant, name).await?;
+        let loaded = self.load(name, &current).await?;
         let grants_text = self.grants_text(tenant, name)?;
-        let grants = in_force(name, &grants_text)?;
+        let grants = self.in_force(tenant, parsed(name, &grants_text)?, &current);
         let opened = self.vault.open(tenant, grants.secret_names()).await;
         let opened = opened.map_err(|error| match error {
             VaultError::Store(error) => PluginUnavailable::Store(error),
@@ -266,12 +276,16 @@ impl Plugins {
         let before = bound.get(&(tenant, name.clone()));
         let account = before.map(|before| Arc::clone(&before.account)).unwrap_or_default();
         if let Some(before) = before {
-            if !before.is_of(digest, &grants_text, &opened) {
+            if !before.is_of(digest, &grants_text, &grants, &opened) {
                 // Another version or other grants deserve another chance; what was counted stays.
                 account.release();
             } else if let Some(binding) = before.binding.upgrade() {
                 return Ok(binding);
             }
+        }
+        let withheld = grants.withheld_because().map(str::to_owned);
+        if let Some(why) = &withheld {
+            tracing::warn!(%tenant, plugin = %name, "{why}");
         }
         let binding = self.sandbox.bind(
             tenant,
@@ -283,6 +297,7 @@ impl Plugins {
         );
         let now = Bound {
             grants: grants_text,
+            withheld,
             secrets: opened.stamp,
             digest,
             account,
@@ -292,22 +307,35 @@ impl Plugins {
         Ok(binding)
     }
 
-    /// The component, compiled. Its file is read only where that has not been done yet.
-    async fn loaded(
+    /// The component that a plugin's name stands for.
+    async fn current(
         &self,
         tenant: TenantId,
         name: &PluginName,
-    ) -> Result<Arc<Loaded>, PluginUnavailable> {
+    ) -> Result<Current, PluginUnavailable> {
         if let Some(installed) = self.store.plugin(tenant, name).await? {
-            return self.load_version(&installed).await;
+            return Ok(Current::Installed(Box::new(installed)));
         }
         let bundled = BUNDLED_DIGESTS.get(name.as_str());
         let (digest, component) =
             bundled.ok_or_else(|| PluginUnavailable::Unknown(name.clone()))?;
-        if let Some(loaded) = self.sandbox.kept(*digest).await {
+        Ok(Current::Bundled { name: name.clone(), digest: *digest, component })
+    }
+
+    /// The component, compiled. Its file is read only where that has not been done yet.
+    async fn load(
+        &self,
+        name: &PluginName,
+        current: &Current,
+    ) -> Result<Arc<Loaded>, PluginUnavailable> {
+        let (digest, component) = match current {
+            Current::Installed(installed) => return self.load_version(installed).await,
+            Current::Bundled { digest, component, .. } => (*digest, *component),
+        };
+        if let Some(loaded) = self.sandbox.kept(digest).await {
             return Ok(loaded);
         }
-        let loaded = self.sandbox.load(Arc::from(*component)).await;
+        let loaded = self.sandbox.load(Arc::from(component)).await;
         loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))
     }
 
@@ -322,65 +350,5 @@ impl Plugins {
     ) -> Result<bool, StoreError> {
         Ok(bundled().any(|bundled| bundled == *name)
             || self.store.plugin(tenant, name).await?.is_some())
-    }
-
-    /// Says what a plugin of a tenant may do. What comes back is what an operator ought to know of it: which
-    /// grants it lacks, and which settings it misses. One sentence each.
-    ///
-    /// # Errors
-    /// [`PluginUnavailable`]; what was granted before stays then.
-    pub async fn put_grants(
-        &self,
-        tenant: TenantId,
-        name: &PluginName,
-        text: &str,
-    ) -> Result<Vec<String>, PluginUnavailable> {
-        let grants =
-            Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
-        // A plugin has a say in its settings where they change, and in nothing else: no grant that is taken
-        // away may hang on it.
-        let before = self.granted(tenant, name).ok();
-        let same = before.is_some_and(|before| before.settings() == grants.settings());
-        let notes = match self.loaded(tenant, name).await {
-            Ok(loaded) => match self.fitness(tenant, name, &loaded, &grants).await {
-                Err(error @ PluginUnavailable::Settings(..)) if !same => return Err(error),
-                notes => notes.unwrap_or_else(|error| vec![error.to_string()]),
-            },
-            Err(error @ PluginUnavailable::Unknown(_)) => return Err(error),
-            Err(error) => vec![error.to_string()],
-        };
-        let changes = self.of_tenant(tenant);
-        let _alone = changes.change.lock().await;
-        write_whole(&self.grants_path(tenant, name), text.as_bytes())
-            .map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))?;
-        self.changed(&(tenant, name.clone()));
-        Ok(notes)
-    }
-
-    /// What is granted now.
-    fn granted(&self, tenant: TenantId, name: &PluginName) -> Result<Grants, PluginUnavailable> {
-        in_force(name, &self.grants_text(tenant, name)?)
-    }
-
-    /// What the operator's file says; nothing where there is none, and nothing is granted then.
-    ///
-    /// # Errors
-    /// [`PluginUnavailable::File`] where it is there and cannot be read.
-    pub fn grants_text(
-        &self,
-        tenant: TenantId,
-        name: &PluginName,
-    ) -> Result<String, PluginUnavailable> {
-        match std::fs::read_to_string(self.grants_path(tenant, name)) {
-            Ok(text) => Ok(text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-            Err(error) => Err(PluginUnavailable::File(name.clone(), "its grants file", error)),
-        }
-    }
-
-    /// Where the operator says what a plugin of a tenant may do.
-    #[must_use]
-    pub fn grants_path(&self, tenant: TenantId, name: &PluginName) -> PathBuf {
-        grants_path(&self.folder, tenant, name)
     }
 }

@@ -298,7 +298,7 @@ async fn run(shop: Shop, claimed: Claimed, running: Running, _room: OwnedSemapho
     };
     let Some(outcome) = outcome else { return };
     let status = outcome.status;
-    match lease.finish(outcome, running.log.steps()).await {
+    match lease.finish(&task, outcome, running.log.steps()).await {
         Ok(true) => {
             tracing::debug!(task = %task.id, attempts = task.attempts, ?status, "task finished");
         }

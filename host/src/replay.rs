@@ -14,7 +14,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::call::kept::Head;
-use crate::ids::{AgentId, ChannelId, Name, PluginName, SecretName, TaskId, TenantId};
+use crate::ids::{AgentId, ChannelId, Name, PluginName, TaskId, TenantId};
+use crate::secrets::SecretBinding;
 use crate::tasks::Status;
 pub use gather::gather;
 pub use play::{Played, Unplayable, play};
@@ -69,8 +70,9 @@ pub struct RecordedChannel {
     pub url: String,
     /// Its settings.
     pub settings: BTreeMap<String, String>,
-    /// What its plugins call a secret, and which secret of the tenant it is.
-    pub secrets: BTreeMap<String, SecretName>,
+    /// What its plugins call a secret, and how it is bound.
+    #[schema(value_type = BTreeMap<String, crate::secrets::WrittenBinding>)]
+    pub secrets: BTreeMap<String, SecretBinding>,
 }
 
 /// One call of a plugin.

@@ -10,6 +10,7 @@ mod cache;
 mod call;
 mod egress;
 mod engine;
+mod folder;
 mod foreign;
 mod grants;
 mod host_calls;
@@ -23,23 +24,24 @@ mod refusal;
 mod roles;
 mod secrets;
 mod share;
+mod slots;
 mod slow_lane;
 mod values;
 mod wasi;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
-use wasmtime::component::{InstancePre, Linker};
+use wasmtime::component::{HasSelf, InstancePre, Linker};
 
 pub use account::{Account, Cost, Quarantine, QuarantineSettings, Statement};
 pub use call::{Called, Diagnostic, Mapped, Principal, ReplyNow, Tool};
 pub(crate) use egress::is_public;
 pub use engine::PoolSize;
-pub use grants::{Grants, GrantsError};
+pub use grants::{Components, Grants, GrantsError, Pin};
 pub use host_calls::{ChannelFacts, Subject};
 pub use journal::{
     Answered, Exchange, NotReceived, Received, Recording, Script, Sent, SharedScript,
@@ -47,7 +49,8 @@ pub use journal::{
 pub use limits::Limits;
 pub use measure::Phases;
 pub use needs::{Grant, Need};
-pub use refusal::{Failure, Fault, PluginError, Refusal};
+pub use refusal::{Failure, Fault, PluginError, Refusal, Shortage};
+pub use secrets::BoundSecret;
 pub use values::{
     LISTED_KEYS_MAX, MemoryValues, Pending, SharedValues, Values, ValuesError, ValuesOwner,
     counted_up,
@@ -55,18 +58,30 @@ pub use values::{
 
 use crate::clock::Clock;
 use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
-use crate::secrets::{HostKey, SecretVersions};
+use crate::secrets::{HostKey, KnownForms, SecretVersions};
 use bindings::v0_1;
 use cache::CodeCache;
+use folder::{Folders, WritableFolder};
 use foreign::Foreign;
 use grants::Granted;
 use host_calls::CallState;
 use loader::Loader;
 use roles::Roles;
-use share::{Share, ShareSize};
-use slow_lane::SlowLanes;
+use share::{CallSlots, Memory, Share};
+use slow_lane::{SlowLanes, Turns};
 
 include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
+
+/// What the shipped plugins need of their secrets, by the digests of their components: another component under
+/// the name of one has to be told by its binding.
+static KNOWN_FORMS: LazyLock<HashMap<PluginDigest, KnownForms>> = LazyLock::new(|| {
+    let all = BUNDLED_SECRETS.iter().filter_map(|(name, file)| {
+        let (_, component) = BUNDLED.iter().find(|(bundled, _)| bundled == name)?;
+        // A test holds that each of them can be read.
+        Some((PluginDigest::of(component), toml::from_str(file).ok()?))
+    });
+    all.collect()
+});
 
 /// How the sandbox is set up.
 #[derive(Debug, Clone)]
@@ -77,6 +92,8 @@ pub struct SandboxSettings {
     pub cache: PathBuf,
     /// Threads of each of the two low-priority runtimes for calls that take long.
     pub slow_threads: usize,
+    /// Memory that the calls in flight of all tenants hold together, in bytes.
+    pub all_memory_bytes_max: usize,
     /// Memory that the calls in flight of one tenant hold together, in bytes.
     pub tenant_memory_bytes_max: usize,
     /// Components compiled at once.
@@ -152,15 +169,18 @@ impl Loaded {
 /// A plugin of one tenant: a component and what it is granted.
 #[derive(Debug)]
 pub struct Binding {
+    tenant: TenantId,
     name: PluginName,
     loaded: Arc<Loaded>,
     granted: Granted,
     /// Of what the operator's file says.
     settings_digest: String,
     account: Arc<Account>,
+    /// The folder that it may write to.
+    folder: Option<Arc<WritableFolder>>,
     /// Calls in flight of this binding.
     calls: Arc<Semaphore>,
-    /// What all bindings of the tenant use.
+    /// The memory that the calls of all bindings of the tenant hold.
     share: Arc<Share>,
     shared: Arc<Shared>,
 }
@@ -196,6 +216,20 @@ impl Binding {
         &self.account
     }
 
+    /// What the component needs of its secrets, where it is shipped with the gateway.
+    fn known_forms(&self) -> Option<&'static KnownForms> {
+        KNOWN_FORMS.get(&self.loaded.digest)
+    }
+
+    /// Whether a call would be let in now, as far as the plugin is not cut off. For whoever prepares one at
+    /// some cost: it begins no call.
+    ///
+    /// # Errors
+    /// [`Refusal::Quarantined`].
+    pub fn check_admission(&self) -> Result<(), Refusal> {
+        self.account.check_admission(&self.shared.clock)
+    }
+
     /// The digest as text.
     #[must_use]
     pub fn digest_text(&self) -> &str {
@@ -207,10 +241,14 @@ impl Binding {
 struct Shared {
     engine: Engine,
     /// Calls in flight of all tenants: as many as the pool has slots.
-    calls: Semaphore,
+    slots: CallSlots,
     lanes: SlowLanes,
+    /// Turns of all tenants' calls on the lanes.
+    turns: Turns,
+    memory: Arc<Memory>,
     clock: Clock,
     values: SharedValues,
+    folders: Folders,
     quarantine: QuarantineSettings,
 }
 
@@ -226,7 +264,6 @@ pub struct Sandbox {
     shared: Arc<Shared>,
     loader: Arc<Loader>,
     shares: Arc<Mutex<HashMap<TenantId, Arc<Share>>>>,
-    share_size: ShareSize,
     /// Most memory of one call, in bytes, whatever is granted.
     memory_bytes_max: usize,
 }
@@ -259,21 +296,21 @@ impl Sandbox {
         Ok(Self {
             shared: Arc::new(Shared {
                 engine,
-                calls: Semaphore::new(calls),
+                slots: CallSlots::of(calls),
                 lanes,
+                turns: Turns::of(settings.slow_threads),
+                memory: Arc::new(Memory::new(
+                    settings.all_memory_bytes_max,
+                    settings.tenant_memory_bytes_max,
+                )),
                 clock: surroundings.clock,
                 values: surroundings.values,
+                folders: Folders::default(),
                 quarantine: settings.quarantine,
             }),
             loader: Arc::new(loader),
             shares: Arc::default(),
             memory_bytes_max: settings.pool.memory_bytes_max,
-            share_size: ShareSize {
-                // Half of the pool at most, so that no tenant can take all of it.
-                calls: (calls / 2).max(1),
-                memory_bytes: settings.tenant_memory_bytes_max,
-                slow_threads: settings.slow_threads,
-            },
         })
     }
 
@@ -333,13 +370,15 @@ impl Sandbox {
         let granted = Granted::resolve(loaded.asked, grants, secrets, self.memory_bytes_max);
         let share = {
             let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-            let fresh = || Arc::new(Share::new(self.share_size));
+            let fresh = || Arc::new(Share::new(&self.shared.memory));
             Arc::clone(shares.entry(tenant).or_insert_with(fresh))
         };
         Arc::new(Binding {
+            tenant,
             name,
             loaded,
             calls: Arc::new(Semaphore::new(granted.limits().concurrency)),
+            folder: self.shared.folders.of(granted.folder()),
             granted,
             settings_digest,
             account,
@@ -353,6 +392,24 @@ impl Sandbox {
 /// import it without using it; the context behind it is empty.
 fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    // In the place of wasmtime-wasi's own, which it uses.
+    linker.allow_shadowing(true);
+    wasmtime_wasi::p2::bindings::filesystem::types::add_to_linker::<_, HasSelf<_>>(
+        linker,
+        |state: &mut CallState| state,
+    )?;
+    linker.allow_shadowing(false);
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
-    v0_1::Plugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(linker, |state| state)
+    v0_1::Plugin::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shipped_plugins_need_of_their_secrets_is_read() {
+        assert_eq!(KNOWN_FORMS.len(), BUNDLED_SECRETS.len());
+        assert!(!KNOWN_FORMS.is_empty());
+    }
 }

@@ -3,6 +3,7 @@
 //! Keys and tokens hold 256 bits. A store keeps their hashes; because they are random and long, a
 //! fast hash is right (a slow one would let anybody spend our CPU by sending wrong keys).
 
+mod binding;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
+pub use binding::{
+    KeyEncoding, KeyForm, KeyPrefix, KeyUse, KnownForms, SecretBinding, UnknownForm, WrittenBinding,
+};
 pub use versions::{SECRET_BYTES_MAX, SealBroken, SecretVersions};
 
 /// What an API key begins with, so that people and secret scanners recognise one.
@@ -173,13 +177,18 @@ impl UserTokens {
         self.0.get(item)
     }
 
-    /// Every secret text in it, for whoever takes them out of a trace.
+    /// Every secret text in it, for whoever takes them out of something else. Of a header like
+    /// `Bearer abc` that is the whole and the credential alone.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
-        self.0.values().flat_map(|token| match token {
+        let texts = self.0.values().flat_map(|token| match token {
             UserToken::Bearer(token) => vec![token.as_str()],
             UserToken::Headers(headers) => {
                 headers.iter().map(|(_, value)| value.as_str()).collect()
             }
+        });
+        texts.flat_map(|text| {
+            let credential = text.split_once(' ').map(|(_scheme, credential)| credential.trim());
+            std::iter::once(text).chain(credential)
         })
     }
 }
@@ -302,9 +311,10 @@ mod tests {
 
     #[test]
     fn user_tokens_are_read_and_not_printed() {
-        let tokens = UserTokens::parse(r#"{"a":"tok-1","b":{"x-h":"tok-2"},"c":null}"#).unwrap();
+        let tokens =
+            UserTokens::parse(r#"{"a":"tok-1","b":{"x-h":"Bearer tok-2"},"c":null}"#).unwrap();
         assert_eq!(tokens.items().collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(tokens.secrets().collect::<Vec<_>>(), ["tok-1", "tok-2"]);
+        assert_eq!(tokens.secrets().collect::<Vec<_>>(), ["tok-1", "Bearer tok-2", "tok-2"]);
         assert!(matches!(tokens.of("a"), Some(UserToken::Bearer(_))));
         assert_eq!(format!("{tokens:?} {:?}", tokens.of("b")), "UserTokens(…) Some(UserToken(…))");
         for wrong in [r#"{"a":7}"#, r#"{"a":{"x":1}}"#, "[]", "7", "{"] {

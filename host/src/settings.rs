@@ -50,7 +50,15 @@ pub struct HttpSettings {
     pub head_time_max: Duration,
     #[serde(rename = "body_seconds_max", deserialize_with = "seconds")]
     pub body_time_max: Duration,
+    #[serde(rename = "stranger_body_grace_seconds", deserialize_with = "seconds")]
+    pub stranger_body_grace: Duration,
+    pub stranger_body_bytes_per_second_min: u64,
+    pub held_body_bytes_max: usize,
+    pub held_body_bytes_per_tenant_max: usize,
+    pub held_body_bytes_per_channel_max: usize,
+    pub held_body_bytes_per_address_max: usize,
     pub connections_max: usize,
+    pub connections_per_address_max: usize,
     pub streams_per_tenant_max: usize,
     #[serde(rename = "sync_wait_seconds_max", deserialize_with = "seconds")]
     pub sync_wait_max: Duration,
@@ -65,6 +73,7 @@ pub struct HttpSettings {
 pub struct SandboxLimits {
     pub calls_max: u32,
     pub memory_mib_max: usize,
+    pub all_memory_mib_max: usize,
     pub tenant_memory_mib_max: usize,
     pub slow_threads: usize,
     pub compilations_max: usize,
@@ -203,6 +212,8 @@ impl Settings {
         within("sandbox.calls_max", self.sandbox.calls_max.into(), 1, 4_096)?;
         within("sandbox.slow_threads", self.sandbox.slow_threads as u128, 1, 1_024)?;
         within("sandbox.memory_mib_max", self.sandbox.memory_mib_max as u128, 1, 4_096)?;
+        let all_memory = self.sandbox.all_memory_mib_max as u128;
+        within("sandbox.all_memory_mib_max", all_memory, 1, 1 << 20)?;
         let tenant_memory = self.sandbox.tenant_memory_mib_max as u128;
         within("sandbox.tenant_memory_mib_max", tenant_memory, 1, 1 << 20)?;
         within("sandbox.loaded_max", self.sandbox.loaded_max.into(), 1, 20_000)?;
@@ -210,8 +221,37 @@ impl Settings {
         let install_wait = self.plugins.install_wait_seconds_max.into();
         within("plugins.install_wait_seconds_max", install_wait, 0, 3_600)?;
         within("plugins.versions_max", self.plugins.versions_max.into(), 1, 1_000)?;
-        within("http.body_bytes_max", self.http.body_bytes_max as u128, 1, 1 << 31)?;
+        self.http.check(within)?;
         self.plugins.check()
+    }
+}
+
+impl HttpSettings {
+    /// A share that is smaller than a body would refuse that body for ever, and the answer would say to try
+    /// again.
+    fn check(
+        &self,
+        within: impl Fn(&str, u128, u128, u128) -> Result<(), SettingsError>,
+    ) -> Result<(), SettingsError> {
+        let body = self.body_bytes_max as u128;
+        within("http.body_bytes_max", body, 1, 1 << 31)?;
+        let most = 1 << 40;
+        // A body gets no more than half of what it leaves free.
+        within("http.held_body_bytes_max", self.held_body_bytes_max as u128, 3 * body, most)?;
+        for (name, bytes) in [
+            ("http.held_body_bytes_per_tenant_max", self.held_body_bytes_per_tenant_max),
+            ("http.held_body_bytes_per_channel_max", self.held_body_bytes_per_channel_max),
+            ("http.held_body_bytes_per_address_max", self.held_body_bytes_per_address_max),
+        ] {
+            if bytes != 0 || name != "http.held_body_bytes_per_address_max" {
+                within(name, bytes as u128, body, most)?;
+            }
+        }
+        let pace = self.stranger_body_bytes_per_second_min.into();
+        within("http.stranger_body_bytes_per_second_min", pace, 1, 1 << 31)?;
+        let grace = self.stranger_body_grace.as_secs().into();
+        within("http.stranger_body_grace_seconds", grace, 1, 3_600)?;
+        within("http.connections_max", self.connections_max as u128, 1, 1 << 20)
     }
 }
 
@@ -263,6 +303,14 @@ mod tests {
             "[queue]\nruns_max = 9223372036854775807",
             "[sandbox]\ncalls_max = 0",
             "[http]\nbody_bytes_max = 0",
+            "[http]\nbody_bytes_max = 100000000",
+            "[http]\nheld_body_bytes_max = 10485760",
+            "[http]\nheld_body_bytes_per_tenant_max = 0",
+            "[http]\nheld_body_bytes_per_channel_max = 10485759",
+            "[http]\nheld_body_bytes_per_address_max = 1",
+            "[http]\nstranger_body_bytes_per_second_min = 0",
+            "[http]\nstranger_body_grace_seconds = 0",
+            "[http]\nconnections_max = 0",
             "[plugins]\nversions_max = 0",
             "[plugins]\nrequire_signed = true",
             "[plugins.signers]\nus = \"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO\"",

@@ -1,8 +1,8 @@
 //! Everything that outlives the process, as questions and changes in the words of the gateway. This
 //! module is the only place that knows SQL, or that there is a database at all.
 //!
-//! Changes go through one writer, which commits many callers' changes with one sync and answers them
-//! after it: an answer means that the change survives a power cut. Reads have connections of their
+//! Changes go through one writer, which takes from all tenants in turns, commits many callers' changes with
+//! one sync and answers them after it: an answer means that the change survives a power cut. Reads have connections of their
 //! own and see every change that was answered before they began.
 //!
 //! Every question about what a tenant owns takes the tenant. The exceptions are look-ups by something
@@ -18,11 +18,14 @@ mod finish;
 mod housekeeping;
 mod keys;
 mod lease;
+mod lines;
 mod listing;
+mod lists;
 mod plugins;
 mod rows;
 mod secrets;
 mod sqlite;
+mod steps;
 mod tasks;
 mod tenants;
 #[cfg(test)]
@@ -38,18 +41,16 @@ use std::sync::Arc;
 use sqlx::Sqlite;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
 pub use self::deliveries::DueDelivery;
 pub use self::error::{Cause, StoreError};
+use self::lists::Lists;
 pub use self::secrets::SealedSecret;
 pub use self::values::ValueChange;
 use self::writer::{Memory, Op, Waiting, Write, WriteAlone, Writer};
 use crate::clock::{Clock, Timestamp};
-
-/// Operations that may wait for the writer. When as many wait, the next caller waits for room: what
-/// is not in the queue costs the gateway nothing but a connection.
-const QUEUE_OPS_MAX: usize = 4096;
+use crate::ids::TenantId;
 
 /// The store. Cloning gives another handle to the same one.
 #[derive(Clone)]
@@ -58,9 +59,9 @@ pub struct Store(Arc<Handles>);
 struct Handles {
     clock: Clock,
     reads: SqlitePool,
-    /// Lists walk many rows: on a connection of their own they hold up nobody but each other.
-    lists: SqlitePool,
-    queue: mpsc::Sender<Op>,
+    /// Lists walk many rows: on connections of their own they hold up nobody but each other.
+    lists: Lists,
+    writes: lines::Sender<Op>,
     /// Its other end is dropped when the writer has closed the database.
     writer_ended: watch::Receiver<()>,
 }
@@ -89,14 +90,14 @@ impl Store {
             .map_err(|error| StoreError::database(OPERATION, error))?;
         let writer =
             Writer { db, clock: clock.clone(), memory: Memory { last_sequence, last_turn: None } };
-        let (queue, waiting) = mpsc::channel(QUEUE_OPS_MAX);
+        let (writes, waiting) = lines::queue();
         let (ended, writer_ended) = watch::channel(());
         tokio::spawn(async move {
             writer.serve(waiting).await;
             drop(ended);
         });
-        let (reads, lists) = (sqlite::readers(path), sqlite::lister(path));
-        Ok(Self(Arc::new(Handles { clock, reads, lists, queue, writer_ended })))
+        let (reads, lists) = (sqlite::readers(path), Lists::new(sqlite::listers(path)));
+        Ok(Self(Arc::new(Handles { clock, reads, lists, writes, writer_ended })))
     }
 
     /// Finishes what is in the writer's queue and closes the database. Whatever is asked of any handle
@@ -105,7 +106,7 @@ impl Store {
         // Readers first: while one is open, the write-ahead log cannot be moved as a whole.
         self.0.reads.close().await;
         self.0.lists.close().await;
-        let _closed_already = self.0.queue.send(Op::Close).await;
+        self.0.writes.close();
         let mut ended = self.0.writer_ended.clone();
         // Nothing is ever sent: this ends when the writer drops its end.
         while ended.changed().await.is_ok() {}
@@ -128,20 +129,21 @@ impl Store {
     }
 
     async fn write<W: WriteAlone>(&self, write: W) -> Result<W::Answer, StoreError> {
-        let (waiting, answer) = Waiting::new(write);
-        self.queue::<W>(Op::Other(Box::new(waiting)), answer).await
+        self.queue(write, |waiting| Op::Other(Box::new(waiting))).await
     }
 
     async fn queue<W: Write>(
         &self,
-        op: Op,
-        answer: oneshot::Receiver<Result<W::Answer, StoreError>>,
+        write: W,
+        op: fn(Waiting<W>) -> Op,
     ) -> Result<W::Answer, StoreError> {
+        let (line, bytes) = (write.line(), write.bytes());
+        let (waiting, answer) = Waiting::new(write);
         // An answer that never comes means that the writer is gone, as a closed queue does.
-        let queued = self.0.queue.send(op).await.ok();
+        let queued = self.0.writes.send(op(waiting), line, bytes).await;
         let answer = match queued {
-            Some(()) => answer.await.ok(),
-            None => None,
+            Ok(()) => answer.await.ok(),
+            Err(lines::Closed) => None,
         };
         answer.unwrap_or_else(|| Err(StoreError::database(W::OPERATION, sqlx::Error::PoolClosed)))
     }
@@ -155,6 +157,24 @@ impl Store {
         let found = query.fetch_optional(self.reads()).await;
         found
             .and_then(|row| row.as_ref().map(read).transpose())
+            .map_err(|error| StoreError::database(operation, error))
+    }
+
+    /// As [`Self::many`], when it is the tenant's turn for a list.
+    async fn list<T>(
+        &self,
+        tenant: TenantId,
+        operation: &'static str,
+        query: Query<'_, Sqlite, SqliteArguments>,
+        read: impl Fn(&SqliteRow) -> sqlx::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let found = async {
+            let mut turn = self.0.lists.turn(tenant).await?;
+            query.fetch_all(&mut *turn.connection).await
+        };
+        found
+            .await
+            .and_then(|rows| rows.iter().map(read).collect())
             .map_err(|error| StoreError::database(operation, error))
     }
 

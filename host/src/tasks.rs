@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, IdempotencyKey, TaskId, TenantId, ThreadId};
+use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId};
 pub use delivery::{Delivery, DeliveryEnd, DeliveryStatus, KeptRequest};
 
 /// How far a task is (CONTRACT X23).
@@ -96,6 +96,9 @@ impl FromStr for Status {
     }
 }
 
+/// Longest id of a user: each task that a list shows has one, and so has an index.
+const USER_ID_BYTES_MAX: usize = 512;
+
 /// Who a run is for, as far as the caller said (CONTRACT X5).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
@@ -114,6 +117,19 @@ pub struct User {
 }
 
 impl User {
+    /// Whether the id is short enough for lists, which show and look for it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a sentence.
+    pub fn check(self) -> Result<Self, String> {
+        match &self.id {
+            Some(id) if id.len() > USER_ID_BYTES_MAX => {
+                Err(format!("user_id is longer than {USER_ID_BYTES_MAX} bytes"))
+            }
+            _ => Ok(self),
+        }
+    }
+
     /// Whether the caller said nothing of the user.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
@@ -133,9 +149,28 @@ pub struct Input {
     pub user: User,
 }
 
+/// Where a request comes in. What one surface knows by a name (an idempotency key, a conversation, the id of
+/// an earlier task) means nothing on another one, so that guessing a name gives nobody what is somebody
+/// else's (CONTRACT D6, X7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Surface {
+    /// The tenant's API, with whichever of its keys.
+    Api,
+    /// One token of the agent's own webhook. The token that replaces it is another surface: it may be for
+    /// somebody else.
+    Webhook {
+        /// See [`crate::tenants::Webhook`].
+        generation: u32,
+    },
+    /// One channel.
+    Channel(ChannelId),
+}
+
 /// A claim on an idempotency key (CONTRACT D6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyClaim {
+    /// Where it was sent.
+    pub surface: Surface,
     /// What the caller sent.
     pub key: IdempotencyKey,
     /// A hash of the whole request, to tell a retry from another request under the same key.
@@ -153,6 +188,8 @@ pub struct NewTask {
     pub agent: AgentId,
     /// Which conversation it continues. None: one of its own.
     pub thread: Option<ThreadId>,
+    /// The surface whose conversations it may continue, and whose later tasks may continue it.
+    pub thread_surface: Surface,
     /// Which surface it came in by: `webhook`, `api` or `sdk`.
     pub source: &'static str,
     /// What the agent is given.
@@ -194,6 +231,8 @@ pub struct Task {
     pub agent: AgentId,
     /// See [`NewTask`].
     pub thread: Option<ThreadId>,
+    /// See [`NewTask`].
+    pub thread_surface: Surface,
     /// See [`NewTask`].
     pub source: String,
     /// See [`NewTask`].

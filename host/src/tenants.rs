@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use channel::{Channel, ChannelAnswer, ChannelDefinition, Verification};
+pub use channel::{Channel, ChannelAnswer, ChannelDefinition, ChannelThreads, Verification};
 
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, KeyId, Name, PluginDigest, PluginName, TenantId};

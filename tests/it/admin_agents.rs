@@ -1,8 +1,6 @@
 //! Agents are described by their owners: checked as a whole, changed one after the other, and switched off
 //! at once.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use wardgate::settings::Settings;
@@ -197,8 +195,7 @@ async fn a_disabled_agent_starts_nothing_until_it_is_enabled_again() {
 
 #[tokio::test]
 async fn what_was_accepted_before_an_agent_was_disabled_runs_to_its_end() {
-    let late = Reply::Late(Duration::from_millis(300), "said in the end");
-    let model = ModelServer::start([late]).await;
+    let model = ModelServer::start([Reply::Held(&Reply::Text("said in the end"))]).await;
     // One run at a time: the second one has not begun when the agent is disabled.
     let settings = |settings: &mut Settings| {
         model.put_into(settings);
@@ -211,7 +208,9 @@ async fn what_was_accepted_before_an_agent_was_disabled_runs_to_its_end() {
         let call = gateway.webhook("&asynchronous=true").json(&json!({"x": 1}));
         accepted.push(call.expect(200).await.task_id());
     }
+    model.until_asked(1).await;
     gateway.manage("POST", &format!("/agents/{}/disable", gateway.agent)).expect(200).await;
+    model.let_go(2);
     for id in accepted {
         let task = gateway.ended(&id).await;
         assert_eq!(

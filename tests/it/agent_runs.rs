@@ -1,9 +1,13 @@
 //! An agent's run: a model, the tools of plugins, and limits. Whatever goes wrong is the task's failure
 //! with a reason, and never an empty success.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use wardgate::settings::ModelSettings;
 
 use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
+use crate::support::web::ClosedPort;
 use crate::support::{Gateway, Setup};
 
 /// A gateway whose agent has this model and the calculator.
@@ -122,17 +126,24 @@ async fn an_error_that_repeats_the_key_is_redacted() {
 
 #[tokio::test]
 async fn a_model_that_does_not_answer_in_time_fails_the_run() {
-    let server = ModelServer::start([Reply::Silence]).await;
+    let mut server = ModelServer::start([Reply::Silence]).await;
+    server.turn_time_max = Duration::from_millis(300);
     let reason = failure(&with_model(&server).await).await;
     assert!(reason.contains("did not answer in time"), "{reason}");
 }
 
 #[tokio::test]
 async fn a_model_that_is_not_there_fails_the_run() {
-    let server = ModelServer::start([Reply::Silence]).await;
-    let gateway = with_model(&server).await;
-    drop(server);
-    tokio::task::yield_now().await;
+    let (server, closed) = (ModelServer::start([Reply::Silence]).await, ClosedPort::new());
+    let gateway = Setup::new()
+        .model(&server)
+        .settings(|settings| {
+            let ModelSettings::OpenaiCompatible { base_url, .. } =
+                settings.models.get_mut("scripted").unwrap();
+            *base_url = format!("http://127.0.0.1:{}/v1", closed.port).parse().unwrap();
+        })
+        .start()
+        .await;
     let reason = failure(&gateway).await;
     assert!(reason.contains("cannot be connected to"), "{reason}");
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -102,12 +101,12 @@ fn a_case_that_fails_says_where_and_how_and_can_be_taken_over() {
 #[test]
 fn what_a_plugin_is_stopped_for_can_be_expected() {
     let desk = Desk::new();
-    let grants =
-        desk.0.write("grants.toml", "[limits]\ncpu_ms = 100\nwall_ms = 5000\nmemory_mib = 8\n");
-    for (guest_name, refusal) in
-        [("spin_forever", "out-of-cpu-time"), ("eat_memory", "out-of-memory")]
-    {
+    for (guest_name, limit, refusal) in [
+        ("spin_forever", "cpu_ms = 100", "out-of-cpu-time"),
+        ("eat_memory", "cpu_ms = 5000\nmemory_mib = 8", "out-of-memory"),
+    ] {
         desk.case("limit", &json!({"call": "map-payload", "expect": {"refusal": refusal}}));
+        let grants = desk.0.write("grants.toml", &format!("[limits]\nwall_ms = 40000\n{limit}\n"));
         let grants = grants.display().to_string();
         let arguments =
             ["plugin", "test", &guest(guest_name), &desk.fixtures(), "--grants", &grants];
@@ -174,9 +173,13 @@ fn one_call_is_tried_from_the_command_line() {
     assert!(text.contains("log: "), "{text}");
 }
 
-/// Puts a guest where the gateway watches.
+/// What is logged of a build that cannot be installed.
+const BROKEN: &str = "this build is broken";
+
+/// Puts a guest where the gateway watches: whole, so that it is never seen half written.
 fn build(folder: &Path, guest: &str) {
-    fs::copy(guest_path(guest), folder.join("hook.wasm")).unwrap();
+    fs::copy(guest_path(guest), folder.join("hook.new")).unwrap();
+    fs::rename(folder.join("hook.new"), folder.join("hook.wasm")).unwrap();
 }
 
 #[tokio::test]
@@ -206,13 +209,15 @@ async fn a_running_gateway_takes_a_new_build_and_leaves_a_broken_one() {
 
     let second = digest().await;
     fs::write(desk.path().join("hook.wasm"), b"not a component").unwrap();
-    // Nothing can be waited for, since nothing is to happen; a build that comes after it is seen.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    until("the broken build to be looked at", async || {
+        gateway.log().contains(BROKEN).then_some(())
+    })
+    .await;
     assert_eq!(digest().await, second);
     assert_eq!(gateway.webhook("").json(&json!({})).expect(200).await.json()["status"], "Ignored");
     build(desk.path(), "counts_calls");
     until("the build after the broken one", async || (digest().await? == first).then_some(()))
         .await;
     let (_, log) = gateway.terminate();
-    assert!(log.contains("this build is broken") && log.contains("hook.wasm"), "{log}");
+    assert!(log.lines().any(|line| line.contains(BROKEN) && line.contains("hook.wasm")), "{log}");
 }

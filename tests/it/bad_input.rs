@@ -158,6 +158,43 @@ async fn x16_headers_that_come_twice_are_refused() {
 }
 
 #[tokio::test]
+async fn x16_a_request_without_one_good_host_is_refused() {
+    let gateway = Gateway::start().await;
+    let target = format!("/?agent_id={}", gateway.agent);
+    let rest =
+        format!("x-api-key: {}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}", gateway.key);
+    let ask = async |version: &str, hosts: &str| {
+        gateway.raw(format!("POST {target} HTTP/{version}\r\n{hosts}{rest}").as_bytes()).await
+    };
+    for hosts in [
+        "",
+        "host: x\r\nhost: x\r\n",
+        "host: x\r\nHost: y\r\n",
+        "host: x, y\r\n",
+        "host: x/y\r\n",
+        "host: somebody@x\r\n",
+        "host: [::1\r\n",
+        "host: x:http\r\n",
+    ] {
+        let (status, text) = ask("1.1", hosts).await;
+        assert_eq!(status, 400, "{hosts:?}: {text}");
+        assert!(text.contains("the header host "), "{hosts:?}: {text}");
+    }
+    assert_eq!(ask("1.0", "host: x\r\nhost: y\r\n").await.0, 400);
+    assert_eq!(gateway.tasks_stored().await, 0);
+    for (version, hosts) in [
+        ("1.0", ""),
+        ("1.0", "host: x\r\n"),
+        ("1.1", "host: x\r\n"),
+        ("1.1", "Host: hooks.example.com:8443\r\n"),
+        ("1.1", "host: [2001:db8::1]:80\r\n"),
+    ] {
+        let (status, text) = ask(version, hosts).await;
+        assert_eq!(status, 200, "{version} {hosts:?}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn x16_a_long_body_is_refused_when_it_says_so_and_when_it_does_not() {
     let gateway = Setup::new().settings(|s| s.http.body_bytes_max = 1_000).start().await;
     let long = json!({"prompt": "x".repeat(2_000)});
@@ -298,6 +335,8 @@ async fn a_form_or_query_of_too_many_names_is_refused_before_it_is_decoded() {
 #[tokio::test]
 async fn a_payload_built_to_be_walked_is_walked_once_a_look_up() {
     let gateway = Gateway::start().await;
+    // Ten times what it takes, and a tenth of what it takes where each step begins anew.
+    gateway.grant("dot-mapper", "[limits]\ncpu_ms = 1000\nwall_ms = 40000\n");
     let zeros = vec!["0"; 500_000].join(",");
     let body = format!("{}{zeros}{}", "[".repeat(100), "]".repeat(100));
     let path = format!("{}1", "0.".repeat(99));
@@ -314,4 +353,22 @@ async fn an_array_is_no_object_though_its_values_would_fit_the_fields() {
     let call = gateway.post(&target).key(&gateway.key).json(&json!(["chat", {"text": "hi"}]));
     assert!(call.expect(422).await.detail().contains("no JSON object"));
     assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn x16_a_users_id_that_no_list_could_show_is_refused() {
+    let gateway = Gateway::start().await;
+    let invoke = |id: &str| {
+        let user = json!({"id": id, "email": "ada@example.com"});
+        gateway.at_agent("invoke/async").json(&json!({"input": {"text": "hi", "user": user}}))
+    };
+    let (longest, too_long) = ("u".repeat(512), "u".repeat(513));
+    let refused = gateway.webhook("").json(&json!({"user_id": too_long})).expect(400).await;
+    assert!(refused.detail().contains("user_id"), "{}", refused.text);
+    let mapped = r#"&params_mapping={"user_id":"from"}"#;
+    gateway.webhook(mapped).json(&json!({"from": too_long})).expect(400).await;
+    assert!(invoke(&too_long).expect(422).await.detail().contains("input.user.id"));
+    assert_eq!(gateway.tasks_stored().await, 0);
+    gateway.webhook("").json(&json!({"user_id": longest})).expect(200).await;
+    invoke(&longest).expect(200).await;
 }

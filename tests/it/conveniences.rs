@@ -107,11 +107,8 @@ async fn under_an_idempotency_key_another_event_is_another_request() {
 
 /// A gateway whose agent waits for a model that says nothing for a long time.
 async fn silent() -> (Gateway, ModelServer) {
-    let mut server = ModelServer::start([Reply::Silence]).await;
-    server.turn_time_max = Duration::from_secs(600);
-    let setup = Setup::new().settings(|settings| server.put_into(settings));
-    let gateway = setup.agent(|agent| agent.model = "scripted".to_owned()).start().await;
-    (gateway, server)
+    let server = ModelServer::start([Reply::Silence]).await;
+    (Setup::new().model(&server).start().await, server)
 }
 
 #[tokio::test]
@@ -140,15 +137,13 @@ async fn x22_a_caller_waits_no_longer_than_he_prefers_and_the_run_goes_on() {
 
 #[tokio::test]
 async fn x22_the_settings_bound_the_waiting_and_the_answer_can_be_polled() {
-    let mut server = ModelServer::start([Reply::Late(Duration::from_secs(3), "later")]).await;
-    server.turn_time_max = Duration::from_secs(600);
-    let setup = Setup::new().settings(|settings| {
-        server.put_into(settings);
-        settings.http.sync_wait_max = Duration::from_millis(200);
-    });
-    let gateway = setup.agent(|agent| agent.model = "scripted".to_owned()).start().await;
+    let server = ModelServer::start([Reply::Held(&Reply::Text("later"))]).await;
+    let setup = Setup::new().model(&server);
+    let setup = setup.settings(|settings| settings.http.sync_wait_max = Duration::from_millis(200));
+    let gateway = setup.start().await;
     let answer = gateway.webhook("").json(&json!({"prompt": "hi"})).expect(202).await;
     assert!(["pending", "executing"].contains(&answer.json()["status"].as_str().unwrap()));
+    server.let_go(1);
     assert_eq!(gateway.ended(&answer.task_id()).await["result"], "later");
 }
 

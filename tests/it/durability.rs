@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::model_server::{ModelServer, Reply};
@@ -160,7 +160,7 @@ async fn a_task_that_always_takes_its_worker_along_is_given_up() {
 
 #[tokio::test]
 async fn sigterm_lets_runs_and_their_callers_end_and_exits_with_0() {
-    let site = Site::new(Reply::Late(Duration::from_secs(1), "in time"), "").await;
+    let site = Site::new(Reply::Held(&Reply::Text("in time")), "").await;
     let gateway = site.serve();
     let agent = site.agent(&gateway);
     let waiting = tokio::spawn({
@@ -169,7 +169,11 @@ async fn sigterm_lets_runs_and_their_callers_end_and_exits_with_0() {
     });
     let polled = accepted(&agent, 1).await.remove(0);
     until("two runs", async || (site.model.asked().len() == 2).then_some(())).await;
-    let (status, logs) = tokio::task::spawn_blocking(move || gateway.terminate()).await.unwrap();
+    gateway.signal();
+    // Both runs are under way when it stops to take requests, and end after that.
+    until("the end of listening", async || TcpStream::connect(&gateway.listen).await.err()).await;
+    site.model.let_go(2);
+    let (status, logs) = tokio::task::spawn_blocking(move || gateway.end()).await.unwrap();
     assert!(status.success(), "{status} {logs}");
     assert_eq!(waiting.await.unwrap().json()["result"], "in time");
 

@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::http::Uri;
 use serde_json::{Value, json};
 
 use crate::support::Gateway;
-use crate::support::web::Web;
+use crate::support::web::{ClosedPort, FAR_LESS_THAN_SLOW, Web};
 
 /// A gateway whose agent may fetch what these grants allow, and the server's places.
 async fn granted(rule: &str) -> (Gateway, Web) {
@@ -38,10 +40,11 @@ async fn without_a_grant_nothing_is_sent_and_the_grant_is_named() {
     let (gateway, web) = granted("").await;
     let url = format!("http://127.0.0.1:{}/open/hello", web.port);
     let reason = refused(&gateway, json!({"url": url})).await;
-    for part in ["no grant", "GET", "[[egress]]", "host = \"127.0.0.1\"", "http-fetch.toml"] {
+    for part in ["no grant", "GET", "[[egress]]", "host = \"127.0.0.1\"", "the plugin http-fetch"] {
         assert!(reason.contains(part), "{reason}");
     }
-    assert!(reason.contains(&gateway.tenant.to_string()), "whose grants: {reason}");
+    // A plugin may hand the reason on to anybody.
+    assert!(!reason.contains(&gateway.tenant.to_string()), "{reason}");
 }
 
 #[tokio::test]
@@ -88,6 +91,15 @@ async fn another_port_method_path_or_scheme_is_not_granted() {
         json!({"url": format!("http://127.0.0.1:{port}/open/../closed")}),
         json!({"url": format!("http://127.0.0.1:{port}/open/%2e%2e/closed")}),
         json!({"url": format!("http://127.0.0.1:{port}/open/..%2fclosed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/..;/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/.;a=b/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/..%3b/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/%252e%252e/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/..%c0%afclosed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/.%00./closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/..%20/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/%u002e%u002e/closed")}),
+        json!({"url": format!("http://127.0.0.1:{port}/open/\u{ff0e}\u{ff0e}/closed")}),
         json!({"url": format!("https://127.0.0.1:{port}/open/hello")}),
         json!({"url": format!("http://localhost:{port}/open/hello")}),
     ] {
@@ -126,6 +138,40 @@ async fn headers_of_the_connection_are_not_the_guests_to_set() {
 }
 
 #[tokio::test]
+async fn a_path_that_only_looks_odd_is_sent_as_it_is() {
+    let server = Router::new().fallback(async |uri: Uri| uri.to_string());
+    let web = Web::serve(server).await;
+    let gateway = Gateway::start().await;
+    gateway.grant("http-fetch", &OPEN.replace("PORT", &web.port.to_string()));
+    for path in
+        ["/open/a..b", "/open/a%20b;v=1", "/open//x", "/open/%C3%BC", "/open/a%3Fb?c=%2e%2e/"]
+    {
+        let url = format!("http://127.0.0.1:{}{path}", web.port);
+        assert_eq!(fetch(&gateway, json!({"url": url})).await["result"]["body"], path);
+    }
+}
+
+#[tokio::test]
+async fn no_header_makes_a_request_one_of_another_method_or_url() {
+    let (gateway, web) = granted(OPEN).await;
+    let url = format!("http://127.0.0.1:{}/open/headers", web.port);
+    for name in
+        ["X-HTTP-Method-Override", "x_http_method_override", "x-http-method", "x-method-override"]
+    {
+        let reason = refused(&gateway, json!({"url": url, "headers": {name: "delete"}})).await;
+        assert!(reason.contains("no grant allows GET meant as DELETE"), "{name}: {reason}");
+        let same = fetch(&gateway, json!({"url": url, "headers": {name: "GET"}})).await;
+        assert_eq!(same["result"]["status"], 200, "{name}: {same}");
+    }
+    for name in
+        ["x-original-url", "X-Rewrite-URL", "x_original_url", "x-forwarded-host", "forwarded"]
+    {
+        let reason = refused(&gateway, json!({"url": url, "headers": {name: "/closed"}})).await;
+        assert!(reason.contains("the gateway's to set"), "{name}: {reason}");
+    }
+}
+
+#[tokio::test]
 async fn a_long_answer_is_cut_and_says_so() {
     let (gateway, web) = granted(&format!("{OPEN}[limits]\negress_bytes = 5000\n")).await;
     let url = format!("http://127.0.0.1:{}/open/large", web.port);
@@ -144,16 +190,15 @@ async fn a_server_that_does_not_answer_takes_the_calls_time_and_no_more() {
     let reason = refused(&gateway, json!({"url": url})).await;
     let told = ["did not answer in time", "did not end in the time", "took longer than the 500 ms"];
     assert!(told.iter().any(|part| reason.contains(part)), "{reason}");
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    let took = begun.elapsed();
+    assert!(Duration::from_millis(500) <= took && took < FAR_LESS_THAN_SLOW, "{took:?}");
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_said_to_be() {
-    let (gateway, web) = granted(OPEN).await;
-    let url = format!("http://127.0.0.1:{}/open/hello", web.port);
-    drop(web);
-    // The port may take a moment to close.
-    tokio::task::yield_now().await;
+    let (gateway, closed) = (Gateway::start().await, ClosedPort::new());
+    gateway.grant("http-fetch", &OPEN.replace("PORT", &closed.port.to_string()));
+    let url = format!("http://127.0.0.1:{}/open/hello", closed.port);
     let reason = refused(&gateway, json!({"url": url})).await;
     assert!(reason.contains("cannot be connected to"), "{reason}");
 }
@@ -170,7 +215,7 @@ async fn any_guest_is_held_to_its_own_grants() {
     };
     let denied = told(json!({"url": url})).await;
     assert_eq!(denied["code"], "forbidden");
-    assert!(denied["message"].as_str().unwrap().contains("calls-egress.toml"), "{denied}");
+    assert!(denied["message"].as_str().unwrap().contains("the plugin calls-egress"), "{denied}");
     let credential = told(json!({"url": url, "credential": "github"})).await;
     assert_eq!(credential["code"], "forbidden");
     assert!(credential["message"].as_str().unwrap().contains("credential"), "{credential}");

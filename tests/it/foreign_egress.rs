@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wardgate::ids::RequestId;
 use wardgate::sandbox::{Answered, Script, SharedScript, Subject};
 
-use crate::support::web::Web;
+use crate::support::web::{FAR_LESS_THAN_SLOW, Web};
 use crate::support::{Caller, Gateway};
 
 /// Allows everything below `/open` of the server, and says that it is on this machine.
@@ -84,13 +84,12 @@ async fn a_body_arrives_whole() {
 #[tokio::test]
 async fn without_a_grant_nothing_is_sent_and_the_log_names_the_grant() {
     for (grants, path) in [("", "/open/hello"), (OPEN, "/closed"), (OPEN, "/open/far")] {
-        let (gateway, agent, web) = granted(grants).await;
+        let (_gateway, agent, web) = granted(grants).await;
         let (refused, logs) = get(&agent, &web, path).await;
         assert!(refused.to_string().contains("HttpRequestDenied"), "{path}: {refused}");
-        for part in ["wasi:http: no grant allows GET", "[[egress]]", "foreign-fetches.toml"] {
+        for part in ["wasi:http: no grant allows GET", "[[egress]]", "the plugin foreign-fetches"] {
             assert!(logs.contains(part), "{path}: {logs}");
         }
-        assert!(logs.contains(&gateway.tenant.to_string()), "whose grants: {logs}");
     }
 }
 
@@ -136,8 +135,11 @@ async fn a_server_that_does_not_answer_takes_the_calls_time_and_no_more() {
     let (_gateway, agent, web) = granted(&grants).await;
     let begun = Instant::now();
     let (slow, _) = get(&agent, &web, "/open/slow").await;
-    assert!(slow.to_string().contains("took longer than the 700 ms"), "{slow}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // The request's time and that of the call are over at the same moment: either may say so.
+    let ends = ["took longer than the 700 ms", "HttpResponseTimeout"];
+    assert!(ends.iter().any(|end| slow.to_string().contains(end)), "{slow}");
+    let took = begun.elapsed();
+    assert!(Duration::from_millis(700) <= took && took < FAR_LESS_THAN_SLOW, "{took:?}");
 }
 
 #[tokio::test]

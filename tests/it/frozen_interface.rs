@@ -27,12 +27,18 @@ const SIGNATURE: &str = "e3419307dcdd3562a5cf1e7e44555447cf931a733f167957632363e
 const DECODED: &str = "f3826eb638b1b4d74dd6039f1f16e58e7733d8b28174e0ad01908b1d50801ba6";
 
 const GRANTS: &str = "[settings]\ndeliver-to = \"http://127.0.0.1:PORT/sink\"\n\
-    [secrets]\nsigning = \"frozen-key\"\n[key-value]\nbytes = 4096\n\
+    [secrets]\nsigning = { secret = \"frozen-key\", encoding = \"ENCODING\", \
+    use = [\"verify\", \"sign\", \"compare\"] }\n[key-value]\nbytes = 4096\n\
     [[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\nmethods = [\"POST\"]\n\
-    path = \"/sink\"\nnetworks = [\"127.0.0.0/8\"]\n";
+    path = \"/sink\"\nnetworks = [\"127.0.0.0/8\"]\n[limits]\nwall_ms = 40000\n";
 
 /// The component, installed and granted what it asks for.
 async fn frozen(gateway: &Gateway, port: u16) -> Arc<Binding> {
+    frozen_with(gateway, port, "text").await
+}
+
+/// The same, with its secret bound as encoded in this way.
+async fn frozen_with(gateway: &Gateway, port: u16, encoding: &str) -> Arc<Binding> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/frozen/0.1.0/plugin.wasm");
     let component = std::fs::read(path).unwrap();
     assert_eq!(PluginDigest::of(&component).to_string(), DIGEST, "it is never built again");
@@ -40,7 +46,7 @@ async fn frozen(gateway: &Gateway, port: u16) -> Arc<Binding> {
     let vault = gateway.folder.vault();
     vault.put(gateway.tenant, &"frozen-key".parse().unwrap(), secret, false).await.unwrap();
     let (name, plugins) = ("frozen".parse().unwrap(), &gateway.handles.plugins);
-    let grants = GRANTS.replace("PORT", &port.to_string());
+    let grants = GRANTS.replace("PORT", &port.to_string()).replace("ENCODING", encoding);
     plugins.install(gateway.tenant, &name, component, Some(&grants)).await.unwrap();
     plugins.binding(gateway.tenant, &name).await.unwrap()
 }
@@ -137,13 +143,23 @@ async fn a_plugin_of_0_1_0_gives_tools() {
         let called = plugin.call_tool(subject, name.to_owned(), BODY.to_owned()).await;
         serde_json::from_str(&called.value.unwrap()).unwrap()
     };
+    // How the secret is encoded is its binding's to say, whatever the plugin asks for.
     let signed = call("sign").await;
-    assert_eq!(signed, json!({"signature": SIGNATURE, "decoded": DECODED, "matches": true}));
+    assert_eq!(signed, json!({"signature": SIGNATURE, "decoded": SIGNATURE, "matches": true}));
     for calls in 1..3 {
         let expected = json!({"calls": calls, "last": "kept", "gone": false, "keys": "calls last"});
         assert_eq!(call("keep").await, expected);
     }
     assert_eq!(call("settings").await, json!({"deliver-to": "http://127.0.0.1:1/sink"}));
+}
+
+#[tokio::test]
+async fn a_plugin_of_0_1_0_has_the_key_that_its_binding_decodes() {
+    let gateway = Gateway::start().await;
+    let plugin = frozen_with(&gateway, 1, "hex").await;
+    let called = plugin.call_tool(about(&gateway, &[]), "sign".to_owned(), BODY.to_owned()).await;
+    let signed: Value = serde_json::from_str(&called.value.unwrap()).unwrap();
+    assert_eq!(signed, json!({"signature": DECODED, "decoded": DECODED, "matches": false}));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! Rows D6 and X24 against a small model: whatever arrives at once, whenever, before and after a restart,
-//! there is one task for a key of an agent in 24 hours, and everybody is told whose it is.
+//! there is one task for a key of an agent's surface in 24 hours, and everybody there is told whose it is.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,7 +26,30 @@ enum Door {
     Asynchronous,
     /// The agent's own webhook.
     Trigger,
+    /// A channel of the agent.
+    Hook,
 }
+
+/// Where keys mean the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Surface {
+    Api,
+    Webhook,
+    Channel,
+}
+
+impl Door {
+    fn surface(self) -> Surface {
+        match self {
+            Self::Synchronous | Self::Asynchronous => Surface::Api,
+            Self::Trigger => Surface::Webhook,
+            Self::Hook => Surface::Channel,
+        }
+    }
+}
+
+/// What the senders of the channels present.
+const TOKEN: &str = "a token of the form";
 
 /// What a request holds. What is rejected is so with the same key, and may not take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +78,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let door = select(vec![Door::Synchronous, Door::Asynchronous, Door::Trigger]);
+    let door = select(vec![Door::Synchronous, Door::Asynchronous, Door::Trigger, Door::Hook]);
     let content = prop_oneof![
         6 => (0..2_u8).prop_map(Content::Payload),
         1 => select(vec![Content::BrokenJson, Content::WrongParameter, Content::WrongKey]),
@@ -88,17 +111,22 @@ impl Request {
         match (self.content, self.door) {
             (Content::Payload(_), _) => None,
             (Content::WrongKey, Door::Trigger) => Some(404),
+            (Content::WrongKey, Door::Hook) => Some(401),
+            // A channel's plugins read whatever comes.
+            (Content::BrokenJson | Content::WrongParameter, Door::Hook) => None,
             (Content::WrongKey, _) => Some(403),
             // The agent's own webhook has no parameters that could be wrong: not JSON, then.
             (Content::BrokenJson | Content::WrongParameter, _) => Some(400),
         }
     }
 
-    async fn send(self, callers: [Caller; AGENTS]) -> Answer {
-        let mut caller = callers[self.agent].clone();
+    async fn send(self, callers: [(Caller, String); AGENTS]) -> Answer {
+        let (mut caller, hook) = callers[self.agent].clone();
+        let mut token = TOKEN.to_owned();
         if self.content == Content::WrongKey {
-            caller.key.push('x');
-            caller.token.push('x');
+            for credential in [&mut caller.key, &mut caller.token, &mut token] {
+                credential.push('x');
+            }
         }
         let (body, more) = match self.content {
             Content::Payload(number) => (json!({"n": number}).to_string(), ""),
@@ -111,6 +139,7 @@ impl Request {
             Door::Synchronous => caller.webhook(more),
             Door::Asynchronous => caller.webhook(&format!("&asynchronous=true{more}")),
             Door::Trigger => caller.trigger(),
+            Door::Hook => caller.post(&hook).header("x-webhook-token", &token),
         };
         let call = call.text("application/json", body);
         match self.key {
@@ -132,7 +161,7 @@ struct Owner {
 #[derive(Debug, Default)]
 struct Model {
     now: Duration,
-    owners: HashMap<(usize, u8), Owner>,
+    owners: HashMap<(usize, Surface, u8), Owner>,
     tasks: Vec<(usize, String)>,
 }
 
@@ -152,10 +181,10 @@ impl Model {
             let known = self.tasks.iter().any(|(_, known)| *known == task);
             prop_assert!(!known, "{:?} was told a task that is not new", request);
             if let Some(key) = request.key {
-                let owner = self.owner(request.agent, key);
+                let owner = self.owner(request, key);
                 prop_assert!(owner.is_none(), "{:?} is a second task beside {:?}", request, owner);
                 let owner = Owner { task: task.clone(), request: *request, since: self.now };
-                self.owners.insert((request.agent, key), owner);
+                self.owners.insert((request.agent, request.door.surface(), key), owner);
             }
             self.tasks.push((request.agent, task));
         }
@@ -163,8 +192,8 @@ impl Model {
     }
 
     /// Who has the key now.
-    fn owner(&self, agent: usize, key: u8) -> Option<&Owner> {
-        let owner = self.owners.get(&(agent, key))?;
+    fn owner(&self, request: &Request, key: u8) -> Option<&Owner> {
+        let owner = self.owners.get(&(request.agent, request.door.surface(), key))?;
         (self.now - owner.since < DAY).then_some(owner)
     }
 
@@ -175,7 +204,7 @@ impl Model {
             prop_assert_eq!(answer.status, status, "{}", said);
             return Ok(());
         }
-        let owner = request.key.and_then(|key| self.owner(request.agent, key));
+        let owner = request.key.and_then(|key| self.owner(request, key));
         let owner =
             owner.ok_or_else(|| TestCaseError::fail(format!("nobody was first: {said}")))?;
         let same = request.equals(&owner.request);
@@ -199,6 +228,10 @@ impl Model {
             (Door::Synchronous, true, status) => {
                 prop_assert_eq!((status, &answer.json()["id"]), (200, &json!(owner.task)));
             }
+            (Door::Hook, true, status) => {
+                let body = json!({"status": "Started", "task_id": owner.task});
+                prop_assert_eq!((status, answer.json()), (200, body), "{}", said);
+            }
             (Door::Asynchronous, true, status) => {
                 prop_assert_eq!((status, answer.json()), (200, json!({"status": "Started"})));
             }
@@ -213,21 +246,34 @@ impl Model {
 struct Site {
     clock: Clock,
     gateway: Gateway,
-    callers: [Caller; AGENTS],
+    /// Each with the path of the agent's channel.
+    callers: [(Caller, String); AGENTS],
+}
+
+async fn channel(gateway: &Gateway, name: &str, caller: &Caller) -> String {
+    let definition = json!({
+        "name": name, "agent": caller.agent, "verifier": "zapier-form", "mapper": "zapier-form",
+        "secrets": {"secret": "form"},
+    });
+    gateway.channel(definition).await
 }
 
 impl Site {
     async fn start() -> Self {
         let clock = Clock::by_hand(Timestamp::from_micros(1_769_647_246_000_000));
         let gateway = Setup::new().clock(&clock).start().await;
-        let callers = [gateway.caller.clone(), gateway.with_agent(|_| {}).await];
+        gateway.keep_secret("form", TOKEN, false).await;
+        let (first, second) = (gateway.caller.clone(), gateway.with_agent(|_| {}).await);
+        let one = channel(&gateway, "one", &first).await;
+        let two = channel(&gateway, "two", &second).await;
+        let callers = [(first, one), (second, two)];
         Self { clock, gateway, callers }
     }
 
     async fn restart(mut self) -> Self {
         let home = self.gateway.stop().await;
         self.gateway = Setup::new().clock(&self.clock).home(home).start().await;
-        for caller in &mut self.callers {
+        for (caller, _) in &mut self.callers {
             *caller = Caller::new(&self.gateway.listen, &caller.agent, &caller.key, &caller.token);
         }
         self
@@ -257,7 +303,7 @@ async fn follow(steps: Vec<Step>) -> Result<(), TestCaseError> {
         prop_assert_eq!(site.gateway.tasks_stored().await, model.tasks.len() as i64);
     }
     for (agent, task) in &model.tasks {
-        let task = site.callers[*agent].ended(task).await;
+        let task = site.callers[*agent].0.ended(task).await;
         prop_assert_eq!(&task["status"], &Value::from("completed"), "{}", task);
     }
     Ok(())

@@ -12,11 +12,14 @@
 //! | `dot_paths` | a path leads to every value of any JSON |
 //! | `real_payloads` | nothing of a real payload is out of reach, and nothing of it changes on the way |
 //! | `threads` | a conversation goes on, and nobody else's can be joined |
+//! | `surfaces` | a key, a conversation or a task's id means nothing on another surface |
 //! | `user_tokens` | tokens of users are checked and kept nowhere |
 //! | `docsgpt_webhook` | the agent's own webhook and its polling |
 //! | `idempotency` | one key, one run, whatever happens |
 //! | `idempotency_model` | and that as a model, for whatever arrives at once |
 //! | `bad_input` | what is wrong is refused with a reason, and leaves nothing behind |
+//! | `bodies_in_flight` | what bodies hold together is bounded, and whoever holds much of it harms nobody else |
+//! | `connections` | no client takes all connections |
 //! | `seed_curls` | every documented curl works as it is written |
 //! | `store_down` | without a store nothing is acknowledged |
 //! | `durability` | what was acknowledged survives `kill -9` |
@@ -66,9 +69,11 @@ mod admin_plugins;
 mod agent_runs;
 mod author_loop;
 mod bad_input;
+mod bodies_in_flight;
 mod capabilities;
 mod channels;
 mod commands;
+mod connections;
 mod contract;
 mod conveniences;
 mod docsgpt_webhook;
@@ -103,11 +108,14 @@ mod reload;
 mod replay;
 mod rest;
 mod secrets;
+mod secrets_unread;
 mod seed_curls;
 mod stop;
 mod store_down;
+mod strangers;
 mod streams;
 mod support;
+mod surfaces;
 mod tenant_share;
 mod tenants_apart;
 mod threads;

@@ -27,6 +27,7 @@ async fn use_everything(gateway: &Caller, agent: &Caller) {
     gateway.get(&format!("/nowhere?x-api-key={}", gateway.key)).expect(404).await;
     gateway.get(&format!("/?x-api-key={}", gateway.key)).expect(405).await;
     gateway.thread(&by_header.task_id()).await;
+    slips(gateway).await;
 
     // Here everything is payload and the agent's to see, so the user's token stays out of it.
     let body = json!({"question": "calculate {\"expression\":\"1+1\"}"});
@@ -42,6 +43,35 @@ async fn use_everything(gateway: &Caller, agent: &Caller) {
     gateway.raw(long.as_bytes()).await;
 
     agent.ask(json!({"prompt": "hello"})).await;
+}
+
+/// A key where it does not belong, its name in every case, beside what lets the request in.
+async fn slips(gateway: &Caller) {
+    let hook = format!("/api/webhooks/agents/{}", gateway.token);
+    for name in ["x-api-key", "X-API-KEY", "X-Api-Key"] {
+        let body = json!({name: WRONG_KEY, "note": "kept"});
+        let form = format!("note=kept&{}={WRONG_KEY}", name.replace('-', "%2D"));
+        let parts = reqwest::multipart::Form::new().text("note", "kept").text(name, WRONG_KEY);
+        let invocation = json!({"input": {"text": "hi"}, name: WRONG_KEY});
+        for call in [
+            gateway.webhook(&format!("&note=kept&{name}={WRONG_KEY}")).json(&json!({})),
+            gateway.webhook(&format!("&{}={WRONG_KEY}", name.replace('-', "%2d"))).json(&body),
+            gateway.webhook(r#"&params_mapping={"prompt":"note"}"#).json(&body),
+            gateway.webhook("").text("application/x-www-form-urlencoded", form),
+            gateway.webhook("").multipart(parts),
+            gateway.at_agent(&format!("invoke?{name}={WRONG_KEY}")).json(&invocation),
+            gateway.post(&format!("{hook}?{name}={WRONG_KEY}")).json(&body),
+            gateway.get(&format!("{hook}?note=kept&{name}={WRONG_KEY}")),
+        ] {
+            let answer = call.expect(200).await;
+            let task = gateway.ended(&answer.task_id()).await.to_string();
+            let thread = json!(gateway.thread(&answer.task_id()).await).to_string();
+            for shown in [&answer.text, &task, &thread] {
+                assert!(!shown.contains(WRONG_KEY), "{name}: {shown}");
+            }
+            assert!(thread.contains("kept") || thread.contains("hi"), "{name}: {thread}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Where plugins come from: a file or an OCI registry, always known by digest, signed where that is asked
 //! for, with the versions before kept to go back to.
 
+mod granted_to;
 mod hostile_registry;
 mod left_behind;
 mod registry;

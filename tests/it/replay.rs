@@ -102,7 +102,8 @@ async fn verdicts_about_secrets_are_played_and_no_secret_is_told() {
     const SECRET: &str = "a secret of the provider";
     let gateway = Gateway::start().await;
     gateway.keep_secret("key", SECRET, false).await;
-    let grants = "[secrets]\nmine = \"key\"\n";
+    let grants = "[secrets]\n\
+                  mine = { secret = \"key\", use = [\"sign\", \"verify\", \"compare\"] }\n";
     let agent = gateway.with_tool("hunts_secret", grants).await;
     drop(agent);
     let agent = gateway.with_tool("uses_secrets", grants).await;
@@ -229,6 +230,7 @@ async fn a_request_by_a_channel_is_what_it_was() {
     let sent = gateway.post(&hook).header("x-token", "a token of the provider");
     let sent = sent.header("x-delivery", "d-7").json(&json!({"text": "hi"})).send().await;
     let task = sent.header("x-task-id").unwrap().to_owned();
+    gateway.ended(&task).await;
     same(&gateway, &task, &["mapping by speaks-for-a-provider"]);
     let below = format!("/tasks/{task}/recording");
     let recorded = gateway.manage("GET", &below).expect(200).await;

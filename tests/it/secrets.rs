@@ -72,8 +72,9 @@ async fn a_plugin_and_a_channel_use_what_was_set_from_their_next_call_on() {
     let gateway = Gateway::start().await;
     let agent = gateway.with_mapper("asks_secret", GRANTS).await;
     let hook = channel(&gateway).await;
+    // A secret that is not there yet is the operator's fault, and the sender may try again.
     assert!(opening(&gateway, &agent).await.contains("forbidden"));
-    assert_eq!(status(&gateway, &hook, OLD).await, 403);
+    assert_eq!(status(&gateway, &hook, OLD).await, 503);
 
     assert_eq!(set(&gateway, "partner", json!({"value": OLD})).await.status, 200);
     assert!(opening(&gateway, &agent).await.contains("opened"));
@@ -81,7 +82,7 @@ async fn a_plugin_and_a_channel_use_what_was_set_from_their_next_call_on() {
 
     gateway.manage("DELETE", "/secrets/partner").expect(204).await;
     assert!(opening(&gateway, &agent).await.contains("forbidden"));
-    assert_eq!(status(&gateway, &hook, OLD).await, 403);
+    assert_eq!(status(&gateway, &hook, OLD).await, 503);
 }
 
 #[tokio::test]
@@ -200,7 +201,7 @@ async fn a_sealed_value_that_is_moved_to_another_name_or_tenant_does_not_open() 
         gateway.handles.plugins.forget();
         // Neither the moved value is let in, nor the one that was there, and no plugin opens anything.
         for token in [OLD, NEW] {
-            assert_eq!(status(&gateway, &hook, token).await, 403, "{from}");
+            assert_eq!(status(&gateway, &hook, token).await, 503, "{from}");
         }
         let refused = agent.trigger().json(&json!({"secret": "signing"})).expect(500).await;
         assert!(!refused.text.contains(OLD) && !refused.text.contains(NEW), "{}", refused.text);

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::support::events::Events;
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::{Caller, Gateway, PATIENCE, Setup, agent, until};
 
 /// A stop is answered within milliseconds. Without one, what is stopped here goes on for [`FOREVER`].
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(50);
 const FOREVER: Duration = Duration::from_secs(600);
 
 /// The calculator first, then a model that never answers.
@@ -18,8 +19,7 @@ const HALFWAY: [Reply; 2] = [Reply::Tool("calculate", r#"{"expression":"6*7"}"#)
 
 /// A gateway with room for one run, whose agent's model gives these replies and takes its time.
 async fn one_at_a_time(replies: impl IntoIterator<Item = Reply>) -> (Gateway, ModelServer) {
-    let mut server = ModelServer::start(replies).await;
-    server.turn_time_max = FOREVER;
+    let server = ModelServer::start(replies).await;
     let setup = Setup::new().model(&server).settings(|settings| {
         settings.queue.runs_max = 1;
         // A run that lost its task without being told so would only learn it by its lease.
@@ -83,7 +83,7 @@ async fn a_tool_that_computes_is_stopped_and_its_computing_ends() {
     let gateway = Setup::new().settings(|settings| settings.sandbox.calls_max = 1).start().await;
     let limits = "[limits]\nconcurrency = 1\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
     let spinning = gateway.with_tool("spin_in_tool", limits).await;
-    let id = spinning.begin("spin {}").await;
+    let id = Events::until_a_tool_is_called(&spinning, "spin {}").await;
     until("a run that finds the sandbox busy", async || {
         let task = spinning.invoke("invoke", "no tool").expect(200).await.json();
         (task["status"] == "failed").then_some(())
@@ -120,12 +120,7 @@ async fn a_call_that_was_under_way_is_in_the_trace_of_a_stopped_run() {
     let gateway = Gateway::start().await;
     let limits = "[limits]\nconcurrency = 1\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
     let spinning = gateway.with_tool("spin_in_tool", limits).await;
-    let id = spinning.begin("spin {\"n\": 1}").await;
-    until("the tool's turn", async || {
-        let task = spinning.invoke("invoke", "no tool").expect(200).await.json();
-        (task["status"] == "failed").then_some(())
-    })
-    .await;
+    let id = Events::until_a_tool_is_called(&spinning, "spin {\"n\": 1}").await;
     spinning.stop_task(&id).await;
     let thread = spinning.thread(&id).await;
     let [.., call, end] = thread.as_slice() else { panic!("{thread:?}") };
@@ -291,13 +286,21 @@ async fn however_many_stop_at_once_it_is_one_stop() {
 async fn a_stop_that_meets_the_end_of_a_run_has_one_outcome() {
     let (gateway, server) = one_at_a_time([Reply::Text("done")]).await;
     let mut outcomes = std::collections::BTreeMap::<String, u32>::new();
-    for round in 0..60_u64 {
-        server.reply(Reply::Late(Duration::from_millis(30), "done"));
+    const LAST: u64 = 59;
+    for round in 0..=LAST {
+        // The first is stopped for sure, and the last has ended; between them either may be first.
+        server.reply(match round {
+            0 => Reply::Silence,
+            _ => Reply::Late(Duration::from_millis(30), "done"),
+        });
         let thread = format!("round {round}");
         let body = json!({"id": thread, "input": {"text": "hello"}});
         let (answer, stopped) =
             tokio::join!(gateway.at_agent("invoke").json(&body).send(), async {
                 asked(&server, usize::try_from(round).unwrap() + 1).await;
+                if round == LAST {
+                    gateway.ended(&thread).await;
+                }
                 tokio::time::sleep(Duration::from_millis(round)).await;
                 gateway.stop_task(&thread).await
             });

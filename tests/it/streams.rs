@@ -10,9 +10,6 @@ use crate::support::events::{Events, kinds};
 use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
 use crate::support::{Caller, Gateway, Setup, agent, until};
 
-/// Far longer than a test takes: what runs so long has not ended by itself.
-const FOREVER: Duration = Duration::from_secs(600);
-
 const ENDLESS_TOOL: &str = "[limits]\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
 
 const CALCULATE: Reply = Reply::Tool("calculate", r#"{"expression":"6*7"}"#);
@@ -24,13 +21,8 @@ const WHOLE: [&str; 6] = [
 ];
 
 async fn with_model(replies: impl IntoIterator<Item = Reply>) -> (Gateway, ModelServer) {
-    let mut server = ModelServer::start(replies).await;
-    server.turn_time_max = FOREVER;
+    let server = ModelServer::start(replies).await;
     (Setup::new().model(&server).start().await, server)
-}
-
-async fn asked(server: &ModelServer, times: usize) {
-    until("the model's turn", async || (server.asked().len() >= times).then_some(())).await;
 }
 
 async fn follow(gateway: &Gateway, caller: &Caller, id: &str) -> Events {
@@ -104,7 +96,7 @@ async fn a_tool_call_is_told_while_the_tool_runs_and_a_stop_ends_the_stream() {
 async fn who_comes_in_the_middle_gets_everything_from_the_beginning() {
     let (gateway, server) = with_model([CALCULATE, Reply::Silence]).await;
     let mut live = Events::of(gateway.invoke("invoke/stream", "six times seven?")).await;
-    asked(&server, 2).await;
+    server.until_asked(2).await;
     let first = live.expect("task_created").await;
     let id = first["task_id"].as_str().unwrap();
     let mut later = follow(&gateway, &gateway, id).await;
@@ -128,7 +120,7 @@ async fn who_comes_after_the_end_gets_what_was_told_live() {
     told.push(Events::of(gateway.invoke("invoke/stream", "fails")).await.rest().await);
     server.reply(Reply::Silence);
     let live = Events::of(gateway.invoke("invoke/stream", "is stopped")).await;
-    asked(&server, 4).await;
+    server.until_asked(4).await;
     gateway.stop_task(live.response.headers()["x-task-id"].to_str().unwrap()).await;
     told.push(live.rest().await);
     let spinning = gateway.with_tool("spin_in_tool", ENDLESS_TOOL).await;
@@ -167,11 +159,12 @@ async fn a_task_that_fails_ends_its_stream() {
 
 #[tokio::test]
 async fn who_hangs_up_stops_nothing() {
-    let (gateway, server) = with_model([Reply::Late(Duration::from_millis(500), "done")]).await;
+    let (gateway, server) = with_model([Reply::Held(&Reply::Text("done"))]).await;
     let mut events = Events::of(gateway.invoke("invoke/stream", "hello")).await;
     let id = events.expect("task_created").await["task_id"].as_str().unwrap().to_owned();
-    asked(&server, 1).await;
+    server.until_asked(1).await;
     drop(events);
+    server.let_go(1);
     let task = gateway.ended(&id).await;
     assert_eq!((&task["status"], &task["result"]), (&json!("completed"), &json!("done")));
     assert_eq!((&task["execution_attempts"], server.asked().len()), (&json!(1), 1));
@@ -194,7 +187,7 @@ async fn a_task_that_is_deleted_ends_its_stream() {
     let (gateway, server) = with_model([CALCULATE, Reply::Silence]).await;
     let live = Events::of(gateway.invoke("invoke/stream", "hello")).await;
     let id = live.response.headers()["x-task-id"].to_str().unwrap().to_owned();
-    asked(&server, 2).await;
+    server.until_asked(2).await;
     gateway.delete(&format!("/v1/tasks/{id}")).key(&gateway.key).expect(204).await;
     let events = live.rest().await;
     assert_eq!(events.last().unwrap()["type"], "task_finished", "{:?}", kinds(&events));
@@ -206,17 +199,16 @@ async fn a_task_that_is_deleted_ends_its_stream() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_who_follow_one_task_get_the_same() {
     let (gateway, server) =
-        with_model([CALCULATE, Reply::Late(Duration::from_secs(1), "42")]).await;
+        with_model([Reply::Held(&CALCULATE), Reply::Held(&Reply::Text("42"))]).await;
     let id = gateway.begin("six times seven?").await;
-    let following = (0..50).map(|number| {
-        let (gateway, server, id) = (&gateway, &server, &id);
-        async move {
-            // Some before the run's first step, the others in its middle.
-            asked(server, if number % 2 == 0 { 1 } else { 2 }).await;
-            follow(gateway, gateway, id).await.rest().await
-        }
-    });
-    let told = join_all(following).await;
+    let mut following = Vec::new();
+    // Some before the run's first step, the others in its middle.
+    for turn in 1..=2 {
+        server.until_asked(turn).await;
+        following.extend(join_all((0..25).map(|_| follow(&gateway, &gateway, &id))).await);
+        server.let_go(1);
+    }
+    let told = join_all(following.into_iter().map(Events::rest)).await;
     assert_eq!(kinds(&told[0]), WHOLE);
     assert!(told.iter().all(|events| *events == told[0]));
 }
@@ -271,8 +263,7 @@ async fn no_secret_is_streamed() {
 
 #[tokio::test]
 async fn a_tenant_has_as_many_streams_open_as_it_may_and_others_have_theirs() {
-    let mut server = ModelServer::start([Reply::Silence]).await;
-    server.turn_time_max = FOREVER;
+    let server = ModelServer::start([Reply::Silence]).await;
     let setup = Setup::new().settings(|settings| settings.http.streams_per_tenant_max = 1);
     let gateway = setup.model(&server).start().await;
     let id = gateway.trigger().json(&json!({"q": 1})).expect(200).await.task_id();
@@ -302,17 +293,17 @@ async fn a_tenant_has_as_many_streams_open_as_it_may_and_others_have_theirs() {
 
 #[tokio::test]
 async fn whoever_waits_when_the_gateway_stops_is_answered_and_not_cut_off() {
-    let mut server = ModelServer::start([Reply::Silence]).await;
-    server.turn_time_max = FOREVER;
+    let server = ModelServer::start([Reply::Silence]).await;
+    // Whoever waits is answered in the last fifth of it.
     let setup =
-        Setup::new().settings(|settings| settings.http.drain_time_max = Duration::from_secs(3));
+        Setup::new().settings(|settings| settings.http.drain_time_max = Duration::from_secs(10));
     let gateway = setup.model(&server).start().await;
     let caller = gateway.caller.clone();
     let waiting =
         tokio::spawn(
             async move { caller.webhook("").json(&json!({"prompt": "hi"})).expect(202).await },
         );
-    asked(&server, 1).await;
+    server.until_asked(1).await;
     let home = gateway.stop().await;
     let answer = waiting.await.unwrap();
     assert_eq!(answer.json()["id"], answer.task_id());

@@ -1,9 +1,12 @@
-//! What all plugins of a tenant hold together is bounded: a tenant that has used up its share is told so, and
-//! no other tenant notices.
+//! What all plugins of a tenant hold together is bounded, the more tightly the more tenants want some: a tenant
+//! that has used up its share is told so, and no other tenant notices.
 
 use serde_json::json;
 
-use crate::support::{Gateway, Setup, agent, until};
+use wardgate::ids::{PluginName, TenantId};
+use wardgate::tenants::AgentDefinition;
+
+use crate::support::{Answer, Caller, Gateway, Setup, agent, guest_path, until};
 
 /// So much memory for each plugin as all of its tenant have together, and time enough.
 const GRANTS: &str = "[limits]\nmemory_mib = 100\ncpu_ms = 10000\nwall_ms = 600000\n";
@@ -24,17 +27,22 @@ async fn memory_is_shared_by_a_tenants_calls_and_given_back() {
     calculates.tools = vec!["calculator".parse().unwrap()];
     let other = gateway.new_agent(other, calculates).await;
     // One call holds most of the share, for longer than this test.
-    let first = holds.clone();
-    let holding = tokio::spawn(async move {
-        let request = first.webhook("").json(&json!({"mib": 60, "ms": 600_000})).request;
-        drop(request.send().await);
-    });
-    until("the first call", async || {
-        (in_flight(&gateway, "holds-memory").await == 1).then_some(())
-    })
-    .await;
-    // Whether it holds it already is seen by the next one that wants as much.
+    let hold = || {
+        let request = holds.webhook("").json(&json!({"mib": 60, "ms": 600_000})).request;
+        tokio::spawn(async move { drop(request.send().await) })
+    };
+    let mut holding = hold();
+    // Whether it holds it already is seen by the next one that wants as much; where that one was first, it is
+    // the one that holds which is refused, and has to try again.
     let refused = until("the share to be used up", async || {
+        if holding.is_finished() {
+            holding = hold();
+        }
+        until("the first call", async || {
+            let under_way = in_flight(&gateway, "holds-memory").await == 1;
+            (under_way || holding.is_finished()).then_some(())
+        })
+        .await;
         let answer = holds.webhook("").json(&json!({"mib": 60, "ms": 0})).send().await;
         (answer.status != 200).then_some(answer)
     })
@@ -57,4 +65,145 @@ async fn memory_is_shared_by_a_tenants_calls_and_given_back() {
         (answer.status == 200).then_some(())
     })
     .await;
+}
+
+/// A tenant with the guest's tool, and an agent that may call it.
+async fn tenant_with(
+    gateway: &Gateway,
+    name: &str,
+    guest: &str,
+    grants: &str,
+) -> (TenantId, Caller) {
+    let tenant = gateway.new_tenant(name).await;
+    let plugin: PluginName = guest.replace('_', "-").parse().unwrap();
+    let component = std::fs::read(guest_path(guest)).unwrap();
+    gateway.handles.plugins.install(tenant, &plugin, component, Some(grants)).await.unwrap();
+    let mut definition = agent(name);
+    definition.tools = vec![plugin];
+    definition.allow_destructive_tools = true;
+    (tenant, gateway.new_agent(tenant, definition).await)
+}
+
+/// Calls an agent's tool directly, and goes on while it is called.
+fn operate(
+    agent: &Caller,
+    tool: &str,
+    arguments: serde_json::Value,
+) -> tokio::task::JoinHandle<Answer> {
+    let call = agent.post(&format!("/agents/{}/operations/{tool}", agent.agent));
+    let call = call.key(&agent.key).json(&arguments);
+    tokio::spawn(async move { call.send().await })
+}
+
+async fn in_flight_of(gateway: &Gateway, tenant: TenantId, plugin: &str) -> u64 {
+    let plugins = &gateway.handles.plugins;
+    let binding = plugins.binding(tenant, &plugin.parse().unwrap()).await.unwrap();
+    binding.account().statement().in_flight
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tools_that_sleep_take_no_place_from_what_callers_wait_for_and_leave_some_for_other_tenants()
+ {
+    const LIMITS: &str = "[limits]\ntool_wall_ms = 600000\nconcurrency = 64\n";
+    let setup = Setup::new().settings(|settings| {
+        settings.sandbox.calls_max = 16;
+        settings.queue.runs_per_tenant_max = 8;
+    });
+    let gateway = setup.start().await;
+    let nap = json!({"ms": 600_000});
+    let mut napping = Vec::new();
+    // Eight places for tools. As many as each of them may, and more.
+    for name in ["first", "second", "third"] {
+        let (tenant, agent) = tenant_with(&gateway, name, "sleeps_in_tool", LIMITS).await;
+        napping.extend((0..8).map(|_| operate(&agent, "nap", nap.clone())));
+        until("its tools to be called", async || {
+            (in_flight_of(&gateway, tenant, "sleeps-in-tool").await == 8).then_some(())
+        })
+        .await;
+        let beyond = operate(&agent, "nap", nap.clone()).await.unwrap();
+        assert_eq!(beyond.status, 429, "as many as runs: {}", beyond.text);
+        assert_eq!(beyond.header("retry-after"), Some("1"));
+    }
+    let (_, honest) = tenant_with(&gateway, "honest", "sleeps_in_tool", LIMITS).await;
+    // What callers wait for has places of its own, all of them.
+    let mappings = (0..8).map(|_| {
+        let call = honest.webhook(r#"&params_mapping={"prompt":"a"}"#).json(&json!({"a": "fine"}));
+        call.expect(200)
+    });
+    futures::future::join_all(mappings).await;
+    // And there is a place left for its tool.
+    let answer = operate(&honest, "nap", json!({"ms": 0})).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    napping.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_for_want_of_room_says_whose_room_it_is() {
+    const LIMITS: &str = "[limits]\ntool_wall_ms = 1000\nconcurrency = 2\n";
+    let setup = Setup::new().settings(|settings| settings.sandbox.calls_max = 4);
+    let gateway = setup.start().await;
+    let (tenant, agent) = tenant_with(&gateway, "greedy", "sleeps_in_tool", LIMITS).await;
+    let long = format!("{LIMITS}wall_ms = 600000\n")
+        .replace("tool_wall_ms = 1000", "tool_wall_ms = 600000");
+    let other: PluginName = "sleeps-long".parse().unwrap();
+    let component = std::fs::read(guest_path("sleeps_in_tool")).unwrap();
+    let long = long.replace("concurrency = 2", "concurrency = 1");
+    gateway.handles.plugins.install(tenant, &other, component, Some(&long)).await.unwrap();
+    let definition = AgentDefinition {
+        tools: vec![other],
+        allow_destructive_tools: true,
+        ..self::agent("naps")
+    };
+    let naps = gateway.new_agent(tenant, definition).await;
+    // Two places for tools, of which a tenant that is alone gets one.
+    let held = operate(&naps, "nap", json!({"ms": 600_000}));
+    until("the place to be taken", async || {
+        (in_flight_of(&gateway, tenant, "sleeps-long").await == 1).then_some(())
+    })
+    .await;
+    let refused = operate(&agent, "nap", json!({"ms": 0})).await.unwrap();
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert!(
+        refused.detail().contains("its tenant's plugins have as many calls in flight"),
+        "{}",
+        refused.text
+    );
+    let (_, other) = tenant_with(&gateway, "other", "sleeps_in_tool", LIMITS).await;
+    let second = operate(&other, "nap", json!({"ms": 0})).await.unwrap();
+    assert_eq!(second.status, 200, "{}", second.text);
+    held.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_that_a_plugin_holds_on_the_hosts_side_are_charged_to_its_tenant() {
+    const LIMITS: &str = "[limits]\nmemory_mib = 8\ntool_wall_ms = 600000\ntool_cpu_ms = 60000\n";
+    let setup = Setup::new().settings(|settings| settings.sandbox.tenant_memory_mib_max = 24);
+    let gateway = setup.start().await;
+    let agent = gateway.with_tool("holds_fields", LIMITS).await;
+    let hold = |sets: u64, entries: u64, bytes: u64, ms: u64| {
+        let ask = json!({"sets": sets, "entries": entries, "bytes": bytes, "ms": ms});
+        operate(&agent, "hold", ask)
+    };
+    for (entries, bytes) in [(1, 16_000), (3, 4_000), (200, 0)] {
+        let held = hold(240, entries, bytes, 0).await.unwrap();
+        assert_eq!(held.status, 200, "{}", held.text);
+    }
+    for (entries, bytes) in [(1, 120_000), (5, 4_000), (1_900, 0)] {
+        let refused = hold(1, entries, bytes, 0).await.unwrap();
+        assert_eq!(refused.status, 502, "{}", refused.text);
+        assert!(refused.detail().contains("bytes of headers"), "{}", refused.text);
+    }
+    // The account has it.
+    let state = gateway.manage("GET", "/plugins/holds-fields").expect(200).await.json();
+    assert!(state["cost"]["memory_bytes_peak"].as_u64() > Some(8 << 20), "{state}");
+    // Two calls that hold some are what the tenant may hold.
+    let holding = [hold(1, 1, 10, 600_000), hold(1, 1, 10, 600_000)];
+    let refused = until("both to hold theirs", async || {
+        let third = hold(1, 1, 10, 0).await.unwrap();
+        (third.status != 200).then_some(third)
+    })
+    .await;
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert!(refused.detail().contains("hold as much memory"), "{}", refused.text);
+    holding.iter().for_each(tokio::task::JoinHandle::abort);
 }

@@ -5,6 +5,7 @@ use wardgate::ids::TenantId;
 use wardgate::settings::Settings;
 use wardgate::tenants::Precondition;
 
+use crate::support::model_server::{ModelServer, Reply};
 use crate::support::{Caller, Gateway, PATIENCE, Setup, agent, guest_path};
 
 /// A second tenant whose agent is called like the first one's.
@@ -99,16 +100,21 @@ async fn an_agents_id_cannot_be_taken_over() {
 
 #[tokio::test]
 async fn a_tenant_with_room_for_one_run_gets_through_its_backlog() {
-    let settings = |settings: &mut Settings| settings.queue.runs_per_tenant_max = 1;
+    let model = ModelServer::start([Reply::Held(&Reply::Text("done"))]).await;
+    let settings = |settings: &mut Settings| {
+        model.put_into(settings);
+        settings.queue.runs_per_tenant_max = 1;
+    };
     let gateway = Setup::new().settings(settings).start().await;
-    // The first run takes a while, so that the others are all there when it ends.
-    let slow = gateway.with_tool("spin_in_tool", "[limits]\ntool_cpu_ms = 1000\n").await;
-    let spin = slow.webhook("&asynchronous=true").json(&json!({"prompt": "spin {}"}));
-    let mut accepted = vec![spin.expect(200).await.task_id()];
+    // The first run is held, so that the others are all there when it ends.
+    let held = gateway.with_agent(|agent| agent.model = "scripted".to_owned()).await;
+    let mut accepted = vec![held.begin("first").await];
+    model.until_asked(1).await;
     for number in 0..100 {
         let call = gateway.webhook("&asynchronous=true").json(&json!({"prompt": number}));
         accepted.push(call.expect(200).await.task_id());
     }
+    model.let_go(1);
     // One look for tasks a second, which is what there is without a wake-up, would take longer.
     let all = async {
         for id in accepted {

@@ -1,8 +1,6 @@
 //! What other gateways get wrong, one case each. The modules that these lean on go into depth; two traps
 //! are of signature checks (two `v1=` in one header, stale timestamps) and come with those.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -12,11 +10,8 @@ use crate::support::{Call, Gateway, Setup, agent};
 
 /// A gateway whose agent's model replies like this.
 async fn replying(reply: Reply) -> (Gateway, ModelServer) {
-    let mut server = ModelServer::start([reply]).await;
-    server.turn_time_max = Duration::from_secs(600);
-    let setup = Setup::new().settings(|settings| server.put_into(settings));
-    let gateway = setup.agent(|agent| agent.model = "scripted".to_owned()).start().await;
-    (gateway, server)
+    let server = ModelServer::start([reply]).await;
+    (Setup::new().model(&server).start().await, server)
 }
 
 #[tokio::test]
@@ -36,12 +31,13 @@ async fn a_key_never_points_at_a_task_that_does_not_exist() {
 
 #[tokio::test]
 async fn a_key_that_is_used_while_its_task_runs_does_not_run_it_twice() {
-    let (gateway, server) = replying(Reply::Late(Duration::from_millis(300), "done")).await;
+    let (gateway, server) = replying(Reply::Held(&Reply::Text("done"))).await;
     let trigger = || gateway.trigger().json(&json!({"q": 1})).idempotent("k");
     let first = trigger().expect(200).await.task_id();
     for _ in 0..5 {
         assert_eq!(trigger().expect(200).await.task_id(), first);
     }
+    server.let_go(1);
     assert_eq!(gateway.ended(&first).await["execution_attempts"], 1);
     assert_eq!(server.asked().len(), 1);
 }
@@ -155,9 +151,10 @@ async fn an_allow_list_matches_more_than_the_hosts_name() {
 
 #[tokio::test]
 async fn the_answer_of_a_caller_who_waited_too_long_is_not_lost() {
-    let (gateway, _server) = replying(Reply::Late(Duration::from_millis(1_500), "found")).await;
+    let (gateway, server) = replying(Reply::Held(&Reply::Text("found"))).await;
     let call = gateway.webhook("").header("prefer", "wait=0").json(&json!({"prompt": "hi"}));
     let id = call.expect(202).await.task_id();
+    server.let_go(1);
     assert_eq!(gateway.ended(&id).await["result"], "found");
 }
 

@@ -1,8 +1,10 @@
 //! Tokens of users travel with a request to its run, and are kept nowhere (row X8).
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::support::{Child, Gateway, Home, Setup};
+use crate::support::{Call, Child, Gateway, Home, Setup};
 
 const TOKEN: &str = "user-access-token-abc123";
 
@@ -45,7 +47,7 @@ async fn x8_the_run_has_them_and_says_for_which_items() {
             .json(&json!({"input": {"text": prompt}, "user_tokens": tokens})),
     ] {
         let answer = call.expect(200).await;
-        // The offline model repeats what it got: had the run no tokens, it could not know this one.
+        // The offline model repeats what it got.
         assert_eq!(answer.report()["received"], "repeat [redacted]");
         let thread = gateway.thread(&answer.task_id()).await;
         assert_eq!(thread[0]["graph_items"], json!(["mcp-1", "mcp-2"]));
@@ -53,6 +55,150 @@ async fn x8_the_run_has_them_and_says_for_which_items() {
     }
     let without = gateway.ask(json!({"prompt": prompt})).await;
     assert_eq!(without.report()["received"], prompt);
+}
+
+/// A token of which every way to write it keeps this, so that it can be looked for.
+const MARK: &str = "abc123mark456";
+const AWKWARD: &str = "sé/cret+abc123mark456\"=";
+
+#[tokio::test]
+async fn x8_their_name_counts_in_any_case_and_twice_is_refused() {
+    let gateway = Gateway::start().await;
+    let tokens = json!({"mcp-1": AWKWARD});
+    for name in ["user_tokens", "USER_TOKENS", "User_Tokens"] {
+        let in_query = name.replace('_', "%5F");
+        for call in [
+            gateway.webhook("").json(&json!({"prompt": "hi", name: tokens})),
+            gateway
+                .webhook(&format!("&{in_query}={{\"mcp-1\":\"{TOKEN}\"}}"))
+                .json(&json!({"prompt": "hi"})),
+            gateway.at_agent("invoke").json(&json!({"input": {"text": "hi"}, name: tokens})),
+        ] {
+            let answer = call.expect(200).await;
+            let thread = gateway.thread(&answer.task_id()).await;
+            assert_eq!(thread[0]["graph_items"], json!(["mcp-1"]), "{name}");
+            assert!(!json!(thread).to_string().contains("mark"), "{thread:?}");
+        }
+        for call in [
+            gateway.webhook("").json(&json!({"user_tokens": tokens, "USER_tokens": tokens})),
+            gateway.webhook(&format!("&user_tokens={{}}&{in_query}={{}}")).json(&json!({})),
+        ] {
+            assert_eq!(call.expect(400).await.detail(), "user_tokens was sent more than once");
+        }
+    }
+}
+
+/// The same request with a token in this place and that, and what is left of it.
+fn repeating(gateway: &Gateway) -> Vec<(&'static str, Call)> {
+    let tokens = json!({"mcp-1": {"authorization": format!("Bearer {AWKWARD}")}, "mcp-2": TOKEN});
+    let query = format!("&user_tokens={}", percent(&tokens.to_string()));
+    let encoded = percent(AWKWARD);
+    let json = |body: Value| gateway.webhook("").json(&body);
+    let text = |body: String| gateway.webhook("").text("application/json", body);
+    let spelt = |token: &str| format!(r#"{{"user_tokens":{tokens},"note":"{token}","n":1.50}}"#);
+    let parts = reqwest::multipart::Form::new().text("note", AWKWARD);
+    let event = |call: Call| {
+        let call = call.header("ce-specversion", "1.0").header("ce-id", "1");
+        call.header("ce-source", "/s").header("ce-type", "t").header("ce-note", &encoded)
+    };
+    let mapping = r#"&params_mapping={"prompt":"deep.0.note","user_id":"note"}"#;
+    let deep =
+        json!({"user_tokens": tokens, "note": AWKWARD, "deep": [{"note": AWKWARD}, AWKWARD]});
+    vec![
+        ("a prompt", json(json!({"prompt": format!("say {AWKWARD}"), "user_tokens": tokens}))),
+        ("a name", json(json!({"user_tokens": tokens, AWKWARD: 1}))),
+        ("escapes of slashes", text(spelt("s\u{e9}\\/cret+abc123mark456\\\"="))),
+        ("escapes of all", text(spelt("\\u0073\\u00e9/cret\\u002babc123mark456\\u0022="))),
+        (
+            "JSON in a text",
+            json(json!({"user_tokens": tokens, "raw": json!([AWKWARD]).to_string()})),
+        ),
+        ("what is mapped", gateway.webhook(mapping).json(&deep)),
+        (
+            "the user",
+            json(json!({"user_tokens": tokens, "user_id": AWKWARD, "user_email": AWKWARD})),
+        ),
+        (
+            "the query",
+            gateway.webhook(&format!("{query}&note={encoded}&{encoded}=1")).json(&json!({})),
+        ),
+        ("a header", json(json!({"user_tokens": tokens})).header("x-note", &format!("v={TOKEN}"))),
+        (
+            "a form",
+            gateway.webhook(&query).text(FORM, format!("note={encoded}&note=2&more={encoded}")),
+        ),
+        ("a part", gateway.webhook(&query).multipart(parts)),
+        ("an event", event(gateway.webhook(&query)).json(&json!({"note": AWKWARD}))),
+        ("an event of bytes", event(gateway.webhook(&query)).text("text/plain", AWKWARD)),
+        (
+            "an invocation",
+            gateway.at_agent("invoke").json(&json!({
+                "input": {"text": AWKWARD, "user": {"id": AWKWARD}}, "user_tokens": tokens,
+                "payload_extension": {"note": AWKWARD}, "additional_context": AWKWARD,
+            })),
+        ),
+    ]
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn percent(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn x8_a_token_that_the_sender_repeats_is_taken_out_there_too() {
+    let gateway = Gateway::start().await;
+    for (place, call) in repeating(&gateway) {
+        let answer = call.expect(200).await;
+        let id = answer.task_id();
+        let recorded = gateway.manage("GET", &format!("/tasks/{id}/recording")).expect(200).await;
+        let task = gateway.task(&id).await.to_string();
+        let thread = json!(gateway.thread(&id).await).to_string();
+        let body = recorded.json()["request"]["body_base64"].as_str().unwrap().to_owned();
+        let body = String::from_utf8(STANDARD.decode(body).unwrap()).unwrap();
+        for shown in [&answer.text, &task, &thread, &recorded.text, &body] {
+            for secret in [MARK, TOKEN, &percent(MARK)] {
+                assert!(!shown.contains(secret), "{place}: {shown}");
+            }
+        }
+        let left = [&answer.text, &body, &recorded.text];
+        assert!(left.iter().any(|text| text.contains("redacted")), "{place}: {left:?}");
+    }
+    let database = gateway.home.database();
+    for secret in [MARK, TOKEN, &percent(MARK)] {
+        assert!(!database.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret}");
+    }
+}
+
+#[tokio::test]
+async fn x8_what_is_beside_a_repeated_token_stays_as_it_was() {
+    let gateway = Gateway::start().await;
+    let body = format!(
+        r#"{{"user_tokens":{{"m":"{TOKEN}"}}, "big":12345678901234567890.10, "note" : "a {TOKEN} b", "e":"\u00e9"}}"#
+    );
+    let answer = gateway.webhook("").text("application/json", body).expect(200).await;
+    let expected = r#"{"big":12345678901234567890.10,"note":"a [redacted] b","e":"\u00e9"}"#;
+    assert_eq!(answer.report()["received"], expected);
+}
+
+#[tokio::test]
+async fn x8_no_conversation_and_no_key_is_named_by_a_token() {
+    let gateway = Gateway::start().await;
+    let body = |name: &str| json!({"prompt": "hi", "user_tokens": {"m": TOKEN}, name: TOKEN});
+    for call in [
+        gateway.webhook("").json(&body("task_id")),
+        gateway.webhook(&format!("&task_id=chat-{TOKEN}")).json(&body("note")),
+        gateway.webhook(r#"&params_mapping={"task_id":"note"}"#).json(&body("note")),
+        gateway.webhook("").json(&body("note")).idempotent(TOKEN),
+        gateway.at_agent("invoke").json(&json!({
+            "id": TOKEN, "input": {"text": "hi"}, "user_tokens": {"m": TOKEN},
+        })),
+    ] {
+        let detail = call.expect(400).await.detail();
+        assert!(detail.contains("user_tokens") && !detail.contains(TOKEN), "{detail}");
+    }
+    assert_eq!(gateway.tasks_stored().await, 0);
 }
 
 #[tokio::test]

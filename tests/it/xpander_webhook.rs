@@ -93,6 +93,30 @@ async fn x4_the_key_is_in_header_or_query_and_never_in_the_body() {
 }
 
 #[tokio::test]
+async fn x4_the_keys_name_counts_in_any_case_and_twice_is_twice() {
+    let gateway = Gateway::start().await;
+    let target = format!("/?agent_id={}", gateway.agent);
+    let key = &gateway.key;
+    for name in ["x-api-key", "X-API-KEY", "X-Api-Key", "x%2Dapi%2Dkey", "X%2dAPI%2dkey"] {
+        gateway.post(&format!("{target}&{name}={key}")).expect(200).await;
+        gateway.post(&format!("{target}&{name}=wrong")).expect(403).await;
+        gateway.post(&format!("{target}&{name}=")).expect(401).await;
+        for other in ["x-api-key", "X-API-KEY"] {
+            let twice = format!("{target}&{name}={key}&{other}={key}");
+            let detail = gateway.post(&twice).expect(400).await.detail();
+            assert_eq!(detail, "x-api-key was sent more than once");
+        }
+        // In a body it is nobody's key.
+        let body = json!({"prompt": "hi", "X-Api-Key": key});
+        gateway.post(&target).json(&body).expect(401).await;
+    }
+    // Other names keep theirs: these are fields like any other.
+    let fields = json!({"Prompt": "data", "TASK_ID": 1, "x_api_key": 2});
+    let answer = gateway.webhook("&prompt=hi").json(&fields).expect(200).await;
+    assert_eq!(answer.report()["payload"], fields);
+}
+
+#[tokio::test]
 async fn x4_wrong_keys_and_unknown_agents_look_the_same() {
     let gateway = Gateway::start().await;
     let unknown = "00000000-0000-4000-8000-000000000000";

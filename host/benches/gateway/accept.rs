@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use wardgate::http::serve::{ServeLimits, serve};
 use wardgate::ids::TaskId;
 use wardgate::store::Store;
-use wardgate::tasks::{Input, KeptRequest, NewTask, User};
+use wardgate::tasks::{Input, KeptRequest, NewTask, Surface, User};
 
 use crate::bed::{Bed, TELEGRAM, load_average, median, write};
 use crate::load::requests_per_second;
@@ -72,6 +72,7 @@ async fn over_http(runs_max: usize, connections: usize, round: Duration) -> anyh
         head_bytes_max: 64 << 10,
         head_timeout: Duration::from_secs(10),
         connections_max: 4096,
+        connections_per_address_max: 4096,
         drain: Duration::from_secs(1),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -126,6 +127,7 @@ fn new_task(bed: &Bed) -> NewTask {
         tenant: bed.tenant,
         agent: bed.agent,
         thread: None,
+        thread_surface: Surface::Api,
         source: "webhook",
         input: Input { prompt: None, payload: TELEGRAM.to_owned(), user: User::default() },
         mapping: None,

@@ -20,7 +20,8 @@ pub(crate) struct Bed {
     pub(crate) tenant: TenantId,
     pub(crate) agent: AgentId,
     pub(crate) key: PlainSecret,
-    _folder: TempDir,
+    /// Gone when this is dropped.
+    pub(crate) folder: TempDir,
 }
 
 impl Bed {
@@ -54,7 +55,7 @@ impl Bed {
         while plugins.loaded_count().await < wardgate::plugins::bundled().count() as u64 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        Ok(Self { gateway, tenant, agent, key, _folder: folder })
+        Ok(Self { gateway, tenant, agent, key, folder })
     }
 
     /// A request of `POST /` as raw bytes.

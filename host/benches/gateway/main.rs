@@ -12,6 +12,7 @@ mod many;
 mod mapping;
 mod neighbours;
 mod polls;
+mod shares;
 
 use std::time::Duration;
 
@@ -48,6 +49,11 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("neighbours") {
         runtime.block_on(neighbours::run(round))?;
+    }
+    // One of its attacks alone: `shares/held fields`.
+    let attack = filter.as_deref().and_then(|filter| filter.strip_prefix("shares/"));
+    if wanted("shares") || attack.is_some() {
+        runtime.block_on(shares::run(round, attack))?;
     }
     if wanted("many") {
         runtime.block_on(many::run(round))?;

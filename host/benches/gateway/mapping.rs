@@ -95,6 +95,7 @@ pub(crate) async fn serve_ours(bed: &Bed) -> anyhow::Result<SocketAddr> {
         head_bytes_max: 64 << 10,
         head_timeout: Duration::from_secs(10),
         connections_max: 4096,
+        connections_per_address_max: 4096,
         drain: Duration::from_secs(1),
     };
     tokio::spawn(serve(listener, router, limits, std::future::pending()));

@@ -71,6 +71,7 @@ async fn turn(meanwhile: Meanwhile, round: Duration) -> anyhow::Result<Vec<f64>>
         head_bytes_max: 64 << 10,
         head_timeout: Duration::from_secs(30),
         connections_max: 4096,
+        connections_per_address_max: 4096,
         drain: Duration::from_secs(1),
     };
     let (stop, stopped) = oneshot::channel::<()>();

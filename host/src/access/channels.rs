@@ -2,23 +2,26 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use moka::sync::Cache;
 
 use super::{Caller, Denied, enabled, remembered};
+use crate::call::credentials::{self, is_api_key};
 use crate::call::{IncomingCall, Payload};
-use crate::ids::{ChannelId, PluginName, RequestId};
+use crate::clock::Timestamp;
+use crate::ids::{ChannelId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
-use crate::sandbox::{ChannelFacts, PluginError, Subject};
+use crate::sandbox::{BoundSecret, ChannelFacts, PluginError, Subject};
 use crate::secrets::SecretVersions;
 use crate::store::{Store, StoreError};
-use crate::tenants::{Channel, ChannelDefinition, Verification};
+use crate::tasks::Surface;
+use crate::tenants::{Channel, ChannelDefinition, ChannelThreads, Verification};
 use crate::vault::{Vault, VaultError};
 
-/// Headers that are credentials, whoever they are for. A verifier sees them, nobody else does.
-const CREDENTIAL_HEADERS: [&str; 4] =
-    ["authorization", "proxy-authorization", "cookie", "x-api-key"];
+/// Channels whose refusals are remembered; of one beyond that the log is told anew.
+const SAMPLED_CHANNELS_MAX: u64 = 10_000;
 
 /// A secret shorter than this is not looked for in a request.
 const SECRET_BYTES_MIN: usize = 6;
@@ -44,7 +47,21 @@ pub struct Channels {
     open: Cache<ChannelId, Arc<OpenChannel>>,
     /// Channels without verification that the log has been told of, by id and version.
     told: Arc<Mutex<HashSet<(ChannelId, u32)>>>,
+    /// What the log has been told of requests that channels refused.
+    refusals: Cache<ChannelId, Arc<Mutex<Sampling>>>,
 }
+
+/// Of the requests that a channel refused, those that the log has been told of.
+#[derive(Debug, Default)]
+struct Sampling {
+    /// None: of none yet.
+    last: Option<Timestamp>,
+    /// How many there were since then.
+    unlogged: u64,
+}
+
+/// How long the log hears no more of requests that a channel refused, after one of them.
+const SAMPLED_EVERY: Duration = Duration::from_secs(60);
 
 /// A channel that takes requests.
 #[derive(Debug)]
@@ -62,7 +79,8 @@ pub struct LetIn {
     pub caller: Caller,
     /// What the verifier said of the sender, as JSON. None where nobody verified.
     pub principal: Option<Arc<str>>,
-    /// Whether a plugin has verified it: only then is a delivery's id what it says.
+    /// Whether a plugin has verified it: only then does a delivery's id, or an idempotency key, say which
+    /// sender's request it is.
     pub verified: bool,
 }
 
@@ -71,7 +89,22 @@ impl Channels {
     #[must_use]
     pub fn new(store: Store, vault: Vault, public_url: &str) -> Self {
         let told = Arc::default();
-        Self { store, vault, public_url: public_url.into(), open: remembered(), told }
+        let refusals = Cache::builder().max_capacity(SAMPLED_CHANNELS_MAX).build();
+        Self { store, vault, public_url: public_url.into(), open: remembered(), told, refusals }
+    }
+
+    /// Whether the log is to be told of a request that this channel has refused, and of how many it has not
+    /// been told before.
+    #[must_use]
+    pub fn sample(&self, channel: ChannelId, now: Timestamp) -> Option<u64> {
+        let sampling = self.refusals.get_with(channel, Arc::default);
+        let mut sampling = sampling.lock().unwrap_or_else(PoisonError::into_inner);
+        if sampling.last.is_some_and(|last| now < last.plus(SAMPLED_EVERY)) {
+            sampling.unlogged += 1;
+            return None;
+        }
+        sampling.last = Some(now);
+        Some(std::mem::take(&mut sampling.unlogged))
     }
 
     /// The URL of a channel.
@@ -98,7 +131,7 @@ impl Channels {
         let Some(agent) = self.store.agent(channel.tenant, channel.agent).await? else {
             return Ok(None);
         };
-        let caller = enabled(agent)?;
+        let caller = enabled(agent, Surface::Channel(id))?;
         let facts = self.facts(&channel).await?;
         if channel.definition.verifier == Verification::Off {
             self.tell(&channel);
@@ -115,7 +148,8 @@ impl Channels {
     /// When the store could not be asked.
     pub async fn facts(&self, channel: &Channel) -> Result<Arc<ChannelFacts>, StoreError> {
         let definition = &channel.definition;
-        let opened = self.vault.open(channel.tenant, definition.secrets.values()).await;
+        let named = definition.secrets.values().map(|binding| &binding.secret);
+        let opened = self.vault.open(channel.tenant, named).await;
         let opened = match opened {
             Ok(opened) => opened.secrets,
             Err(VaultError::Store(error)) => return Err(error),
@@ -124,9 +158,9 @@ impl Channels {
                 BTreeMap::new()
             }
         };
-        let secrets = definition.secrets.iter().map(|(name, secret)| {
-            let versions = opened.get(secret).cloned();
-            (name.clone(), (secret.clone(), versions))
+        let secrets = definition.secrets.iter().map(|(name, binding)| {
+            let versions = opened.get(&binding.secret).cloned();
+            (name.clone(), BoundSecret { binding: binding.clone(), versions })
         });
         Ok(Arc::new(ChannelFacts {
             id: channel.id,
@@ -157,10 +191,36 @@ impl OpenChannel {
         &self.channel.definition
     }
 
+    /// The surface whose conversations its requests continue.
+    #[must_use]
+    pub fn thread_surface(&self) -> Surface {
+        match self.channel.definition.threads {
+            ChannelThreads::Own => self.caller.surface(),
+            ChannelThreads::Shared => Surface::Api,
+        }
+    }
+
     /// What it gives to its plugins.
     #[must_use]
     pub fn facts(&self) -> &Arc<ChannelFacts> {
         &self.facts
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.channel.tenant
+    }
+
+    /// Whether the channel's verifier can be asked at all: for whoever would read a body for it first.
+    ///
+    /// # Errors
+    /// [`Unverified`], as [`OpenChannel::verify`] would give it.
+    pub async fn check_verifier(&self, plugins: &Plugins) -> Result<(), Unverified> {
+        let Verification::By(name) = &self.channel.definition.verifier else { return Ok(()) };
+        let binding = plugins.binding(self.channel.tenant, name).await?;
+        let admitted = binding.check_admission();
+        admitted.map_err(|refusal| Unverified::Plugin(name.clone(), PluginError::Refusal(refusal)))
     }
 
     /// Has the channel's verifier look at a request, with every header that it came with.
@@ -192,11 +252,11 @@ impl OpenChannel {
         Ok(LetIn { caller, principal: Some(principal.to_string().into()), verified: true })
     }
 
-    /// The request without credentials: neither the usual headers, nor any header or query parameter
+    /// The request without credentials, which a verifier alone gets to see: neither the usual headers, nor any header or query parameter
     /// that holds one of the channel's secrets. It is what mappers see, and what is kept.
     #[must_use]
     pub fn without_credentials(&self, incoming: Arc<IncomingCall>) -> Arc<IncomingCall> {
-        let versions = self.facts.secrets.values().filter_map(|(_, versions)| versions.as_ref());
+        let versions = self.facts.secrets.values().filter_map(|bound| bound.versions.as_ref());
         let secrets: Vec<&[u8]> = versions
             .flat_map(SecretVersions::all)
             .map(<[u8]>::trim_ascii)
@@ -206,14 +266,14 @@ impl OpenChannel {
             |text: &[u8]| secrets.iter().any(|secret| memchr::memmem::find(text, secret).is_some());
         let mut headers = HeaderMap::with_capacity(incoming.headers.len());
         for (name, value) in &incoming.headers {
-            if !CREDENTIAL_HEADERS.contains(&name.as_str()) && !tells(value.as_bytes()) {
+            if !credentials::HEADERS.contains(&name.as_str()) && !tells(value.as_bytes()) {
                 headers.append(name.clone(), value.clone());
             }
         }
         // A key of the gateway has no business here, and is not kept either.
         let tells_pair = |pair: &str| {
-            let pair = decoded(pair);
-            pair.starts_with(b"x-api-key=") || tells(&pair)
+            let name = decoded(pair.split('=').next().unwrap_or_default());
+            is_api_key(&String::from_utf8_lossy(&name)) || tells(&decoded(pair))
         };
         let query_tells = incoming.query.split('&').any(tells_pair);
         if headers.len() == incoming.headers.len() && !query_tells {
@@ -226,7 +286,7 @@ impl OpenChannel {
         let payload = match incoming.payload.fields() {
             Some(fields) if is_payload => {
                 let kept: Vec<_> = fields
-                    .filter(|(name, _)| *name != "x-api-key" && !tells(name.as_bytes()))
+                    .filter(|(name, _)| !is_api_key(name) && !tells(name.as_bytes()))
                     .filter_map(|(name, value)| {
                         Some((name.to_owned(), serde_json::from_str::<String>(value).ok()?))
                     })

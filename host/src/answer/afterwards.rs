@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
-use crate::ids::TaskId;
+use crate::ids::{TaskId, TenantId};
 use crate::sandbox::{Binding, Called, ChannelFacts};
 use crate::store::Store;
 use crate::trace::{Event, Step};
@@ -31,7 +31,7 @@ impl Afterwards {
     }
 
     /// Notes a call about a task. Whoever made it has his answer already.
-    pub fn note(&self, task: TaskId, event: Event) {
+    pub fn note(&self, tenant: TenantId, task: TaskId, event: Event) {
         let Ok(turn) = Arc::clone(&self.room).try_acquire_owned() else {
             tracing::warn!(%task, "a call about a task is not kept: too many are on their way");
             return;
@@ -39,18 +39,19 @@ impl Afterwards {
         let this = self.clone();
         tokio::spawn(async move {
             let _turn = turn;
-            this.keep(task, event).await;
+            this.keep(tenant, task, event).await;
         });
     }
 
     /// Keeps a call about a task.
-    pub async fn keep(&self, task: TaskId, event: Event) {
+    pub async fn keep(&self, tenant: TenantId, task: TaskId, event: Event) {
         let micros = match &event {
             Event::Afterwards { ran, .. } => ran.cost.micros,
             _ => 0,
         };
         let began = self.clock.now().minus(Duration::from_micros(micros));
-        if let Err(error) = self.store.add_step(task, &Step { at: began, micros, event }).await {
+        let step = Step { at: began, micros, event };
+        if let Err(error) = self.store.add_step(tenant, task, &step).await {
             tracing::warn!(%task, %error, "a call about a task is not kept");
         }
     }

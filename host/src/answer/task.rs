@@ -230,7 +230,7 @@ impl TaskItem {
 /// A page of tasks.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TaskPage {
-    /// Newest first.
+    /// Newest first. Pages reach 100,000 tasks deep.
     pub items: Vec<TaskItem>,
     /// How many there are in all, counted up to 100,000.
     pub total: u64,

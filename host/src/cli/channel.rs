@@ -27,10 +27,14 @@ A channel file:
   replier = \"slack\"                 # left out: answers are JSON
   answer = \"deliver\"                # at once, then through the replier; \"acknowledge\": at once;
                                     # \"wait\": when the run has ended
+  threads = \"own\"                   # its conversations are its own; \"shared\": those of the tenant's API,
+                                    # for whoever may send through the channel
   [settings]
   tolerance-seconds = \"300\"
   [secrets]                         # what the plugin calls it = the tenant's secret (`wardgate secret set`)
-  secret = \"slack-signing\"")]
+  secret = \"slack-signing\"          # a table says its form and what plugins may do with it besides:
+                                    # { secret = \"…\", prefix = \"whsec_\", encoding = \"base64\",
+                                    #   use = [\"verify\", \"compare\", \"sign\"] }")]
     Apply {
         /// The file; JSON where its name ends in .json.
         #[arg(value_name = "FILE")]

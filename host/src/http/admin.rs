@@ -18,6 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Handles;
+use super::budget::ProvenTenant;
 use super::error::ApiError;
 use super::extract::{Named, header_key};
 use crate::access::{AdminCaller, OperatorCaller};
@@ -78,6 +79,7 @@ impl FromRequestParts<Arc<Handles>> for ByAdmin {
         if admin.is_operator() && handles.store.tenant(tenant).await?.is_none() {
             return Err(ApiError::not_found("Tenant"));
         }
+        parts.extensions.insert(ProvenTenant(tenant));
         Ok(Self(admin))
     }
 }

@@ -10,6 +10,7 @@ use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
+use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, request_id};
 use super::launch::launch;
@@ -45,7 +46,9 @@ pub(super) async fn receive(
 ) -> Result<Response, ApiError> {
     let caller = caller(&handles, &named).await?;
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await;
+    let sender = Sender::of(&head).tenant(caller.tenant());
+    let limits = BodyLimits::of(&handles.settings);
+    let body = body::read(&handles, sender, &head.headers, body, limits).await;
     let parts = parts(head, body.map_err(ApiError::shaped_as_docsgpt)?)?;
     let arrival =
         Arrival::read_json(parts).map_err(|error| ApiError::from(error).worded_as_docsgpt())?;

@@ -1,16 +1,31 @@
-//! Bodies, read whole within a limit of bytes and of time.
+//! Bodies, read whole within a limit of bytes and of time, and counted as long as they are held.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Frame};
+use tokio::time::{Instant, timeout_at};
 
+use super::Handles;
+use super::budget::{Charge, OverBudget, Sender};
 use super::error::ApiError;
 use crate::call::Payload;
 use crate::settings::HttpSettings;
+
+/// A body no longer than this is in nobody's account: most webhooks are no longer, so the budget costs them
+/// no lock, and whoever has used it up cannot keep them out. Their sum is bounded by that of connections,
+/// each of which has a read buffer of more than that anyway.
+const UNCOUNTED_BYTES_MAX: usize = 16 << 10;
+
+/// What is held of a body at first. It doubles as bytes arrive: a declared length is a claim.
+const FIRST_BYTES: usize = 64 << 10;
 
 /// What reading a body may take.
 #[derive(Debug, Clone, Copy)]
@@ -19,32 +34,64 @@ pub(super) struct BodyLimits {
     bytes_max: usize,
     /// Until it is whole.
     time_max: Duration,
+    /// From senders who have proved nothing yet.
+    pace: Option<Pace>,
+}
+
+/// How fast a body has to come.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// How long nothing need come.
+    grace: Duration,
+    /// From then on, on average.
+    bytes_per_second_min: u64,
 }
 
 impl BodyLimits {
     /// Without a key nobody makes us hold megabytes, or a connection for a minute.
-    pub(super) const OF_STRANGERS: Self =
-        Self { bytes_max: 64 << 10, time_max: Duration::from_secs(5) };
+    pub(super) fn of_strangers(settings: &HttpSettings) -> Self {
+        Self { bytes_max: 64 << 10, time_max: settings.stranger_body_grace, pace: None }
+    }
 
     /// So many bytes, within this time.
     pub(super) fn new(bytes_max: usize, time_max: Duration) -> Self {
-        Self { bytes_max, time_max }
+        Self { bytes_max, time_max, pace: None }
     }
 
-    /// The settings'.
+    /// The settings', for somebody who has proved access.
     pub(super) fn of(settings: &HttpSettings) -> Self {
-        Self { bytes_max: settings.body_bytes_max, time_max: settings.body_time_max }
+        Self::new(settings.body_bytes_max, settings.body_time_max)
+    }
+
+    /// The same for somebody who proves it by the body: as much, and not as slowly.
+    pub(super) fn unverified(settings: &HttpSettings) -> Self {
+        let pace = Pace {
+            grace: settings.stranger_body_grace,
+            bytes_per_second_min: settings.stranger_body_bytes_per_second_min,
+        };
+        Self { pace: Some(pace), ..Self::of(settings) }
+    }
+
+    /// How long a body may have taken of which so much is there.
+    fn time_for(&self, bytes: usize) -> Duration {
+        let Some(pace) = self.pace else { return self.time_max };
+        let millis = (bytes as u64).saturating_mul(1_000) / pace.bytes_per_second_min.max(1);
+        self.time_max.min(pace.grace.saturating_add(Duration::from_millis(millis)))
     }
 }
 
 /// Reads a body. One that declares itself too long is refused before a byte of it is read; a chunked
-/// one as soon as it is too long.
+/// one as soon as it is too long. Its bytes are counted for the sender until the last handle to them is
+/// dropped, wherever they have gone by then.
 ///
 /// # Errors
-/// 413 where it is too long, 408 where it takes too long, 400 where it breaks off.
+/// 413 where it is too long, 408 where it takes too long, 400 where it breaks off, 503 where too much is
+/// held already.
 pub(super) async fn read(
+    handles: &Handles,
+    sender: Sender,
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
     limits: BodyLimits,
 ) -> Result<Bytes, ApiError> {
     let limit = limits.bytes_max;
@@ -53,12 +100,86 @@ pub(super) async fn read(
     if declared.is_some_and(|declared: usize| declared > limit) {
         return Err(too_long(limit));
     }
-    let collecting = Limited::new(body, limit).collect();
-    match timed(limits.time_max, collecting).await {
-        None => Err(ApiError::caller(408, "the body did not arrive in time").retry_after(1)),
-        Some(Ok(collected)) => Ok(collected.to_bytes()),
-        Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_long(limit)),
-        Some(Err(_)) => Err(ApiError::caller(400, "the body broke off")),
+    let expected_max = declared.unwrap_or(limit);
+    let mut held = Held { bytes: Vec::new(), charge: None };
+    let mut began = None;
+    while !body.is_end_stream() {
+        let deadline =
+            || *began.get_or_insert_with(Instant::now) + limits.time_for(held.bytes.len());
+        let data = match next_frame(&mut body, deadline).await? {
+            None => break,
+            Some(Err(_)) => return Err(ApiError::caller(400, "the body broke off")),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                // Trailers are nobody's.
+                Err(_) => continue,
+            },
+        };
+        if data.len() > limit - held.bytes.len() {
+            return Err(too_long(limit));
+        }
+        // Most bodies come in one piece and are not copied.
+        if data.len() <= UNCOUNTED_BYTES_MAX && held.bytes.is_empty() && body.is_end_stream() {
+            return Ok(data);
+        }
+        held.push(&data, expected_max, || handles.bodies.charge(sender))?;
+    }
+    Ok(held.into_bytes())
+}
+
+/// A body in the making. It is copied together: the pieces it came in may be of a byte each, and each holds
+/// the whole buffer that it was read into.
+#[derive(Debug)]
+struct Held {
+    bytes: Vec<u8>,
+    charge: Option<Charge>,
+}
+
+impl Held {
+    /// Adds a piece. Room is charged before it is made.
+    fn push(
+        &mut self,
+        data: &[u8],
+        expected_max: usize,
+        charge: impl FnOnce() -> Charge,
+    ) -> Result<(), OverBudget> {
+        let needed = self.bytes.len() + data.len();
+        if needed > self.bytes.capacity() {
+            let doubled = FIRST_BYTES.max(self.bytes.capacity().saturating_mul(2));
+            let room = doubled.min(expected_max).max(needed);
+            if room > UNCOUNTED_BYTES_MAX {
+                self.charge.get_or_insert_with(charge).grow_to(room)?;
+            }
+            self.bytes.reserve_exact(room - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn into_bytes(self) -> Bytes {
+        // The charge is dropped with the bytes' last handle.
+        if self.charge.is_some() { Bytes::from_owner(self) } else { self.bytes.into() }
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The next piece. One that is there already, as most are, is taken without setting a timer.
+async fn next_frame(
+    body: &mut Body,
+    deadline: impl FnOnce() -> Instant,
+) -> Result<Option<Result<Frame<Bytes>, axum::Error>>, ApiError> {
+    let mut frame = body.frame();
+    let first = poll_fn(|context| Poll::Ready(Pin::new(&mut frame).poll(context))).await;
+    match first {
+        Poll::Ready(frame) => Ok(frame),
+        Poll::Pending => timeout_at(deadline(), frame)
+            .await
+            .map_err(|_| ApiError::caller(408, "the body did not arrive in time").retry_after(1)),
     }
 }
 
@@ -75,14 +196,4 @@ pub(super) fn typed<T: serde::de::DeserializeOwned>(body: Bytes) -> Result<T, Ap
 
 fn too_long(limit: usize) -> ApiError {
     ApiError::caller(413, format!("the body is longer than {limit} bytes"))
-}
-
-/// A body that is there already, as most are, is taken without setting a timer.
-async fn timed<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = std::pin::pin!(work);
-    let first = std::future::poll_fn(|context| std::task::Poll::Ready(work.as_mut().poll(context)));
-    match first.await {
-        std::task::Poll::Ready(done) => Some(done),
-        std::task::Poll::Pending => tokio::time::timeout(limit, work).await.ok(),
-    }
 }

@@ -8,8 +8,8 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
+use super::budget::OverBudget;
 use crate::access::Denied;
-use crate::access::channels::Unverified;
 use crate::answer::AnswerError;
 use crate::intake::IntakeError;
 use crate::plugins::PluginUnavailable;
@@ -25,6 +25,20 @@ pub(super) struct ApiError {
     retry: Retry,
     retry_after_seconds: Option<u64>,
     shape: Shape,
+    /// Whether the log has it, or has had enough of its kind.
+    is_logged: bool,
+}
+
+/// Goes with an answer that the log has already.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AlreadyLogged;
+
+/// When a sender is to try again whose channel lacks a secret: somebody has to be told first.
+const NOT_SET_UP_SECONDS: u64 = 60;
+
+/// Whether a call was stopped for the time it took.
+fn is_of_time(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Deadline { .. } | Refusal::OutOfCpuTime { .. })
 }
 
 /// Whether the same request may be sent again.
@@ -90,6 +104,7 @@ impl ApiError {
             retry: Retry::Never,
             retry_after_seconds: None,
             shape: Shape::Detail,
+            is_logged: false,
         }
     }
 
@@ -175,27 +190,76 @@ impl ApiError {
             PluginError::Refusal(refusal) => {
                 let detail = format!("The plugin {name} was stopped: {refusal}.");
                 tracing::warn!(plugin = name, code = refusal.code(), %refusal, "a plugin call was refused");
-                let retry = match refusal {
-                    Refusal::NoSuchRole { .. } | Refusal::Malformed(_) => Retry::Never,
-                    _ => Retry::Safe,
-                };
-                let (status, retry_after_seconds) = match refusal {
-                    Refusal::Busy => (503, Some(1)),
-                    Refusal::Quarantined { retry_after_ms, .. } => {
-                        (503, Some(retry_after_ms.div_ceil(1_000)))
-                    }
-                    Refusal::Deadline { .. } | Refusal::OutOfCpuTime { .. } => (504, None),
-                    Refusal::Host(_) => (500, None),
-                    _ => (502, None),
-                };
-                Self {
-                    fault: refusal.fault(),
-                    retry,
-                    retry_after_seconds,
-                    ..Self::caller(status, detail)
-                }
+                Self::of_refusal(refusal, detail)
             }
         }
+    }
+
+    fn of_refusal(refusal: &Refusal, detail: String) -> Self {
+        let retry = match refusal {
+            Refusal::NoSuchRole { .. } | Refusal::Malformed(_) => Retry::Never,
+            // It would be too much again, but for the time that it took.
+            Refusal::RequestTooMuch(met) if !is_of_time(met) => Retry::Never,
+            _ => Retry::Safe,
+        };
+        let (status, retry_after_seconds) = match refusal {
+            Refusal::Busy(_) => (503, Some(1)),
+            Refusal::Quarantined { retry_after_ms, .. } => {
+                (503, Some(retry_after_ms.div_ceil(1_000)))
+            }
+            Refusal::NotSetUp(_) => (503, Some(NOT_SET_UP_SECONDS)),
+            Refusal::RequestTooMuch(met) if is_of_time(met) => (408, None),
+            Refusal::RequestTooMuch(met) => match **met {
+                Refusal::Trapped(_) => (400, None),
+                _ => (413, None),
+            },
+            refusal if is_of_time(refusal) => (504, None),
+            Refusal::Host(_) => (500, None),
+            _ => (502, None),
+        };
+        let fault = refusal.fault();
+        Self { fault, retry, retry_after_seconds, ..Self::caller(status, detail) }
+    }
+
+    /// A channel's plugin cannot be had. The log says why.
+    pub(super) fn unusable_channel() -> Self {
+        let detail = "the channel takes no requests at the moment";
+        Self {
+            is_logged: true,
+            retry_after_seconds: Some(NOT_SET_UP_SECONDS),
+            ..Self::unavailable(detail)
+        }
+    }
+
+    /// What a sender whom nobody has vouched for is told of a plugin's error: what the plugin says to him, and
+    /// nothing of what is inside. The second is for the log, where there is more to say.
+    pub(super) fn of_stranger(name: &str, error: &PluginError) -> (Self, Option<String>) {
+        let (said, reason) = match error {
+            PluginError::Failure(failure) if failure.status() < 500 => {
+                return (Self::of_plugin(name, error), None);
+            }
+            PluginError::Failure(failure) => {
+                let detail = "the request could not be looked at".to_owned();
+                (Self { detail, ..Self::of_plugin(name, error) }, failure.message.clone())
+            }
+            PluginError::Refusal(refusal) => {
+                let detail = match refusal {
+                    Refusal::RequestTooMuch(met) if is_of_time(met) => {
+                        "looking at the request took too long"
+                    }
+                    Refusal::RequestTooMuch(_) => {
+                        "the request cannot be looked at: it asks too much"
+                    }
+                    Refusal::Busy(_) => "the gateway is busy",
+                    Refusal::NotSetUp(_) | Refusal::Quarantined { .. } => {
+                        "the channel takes no requests at the moment"
+                    }
+                    _ => "the request could not be looked at",
+                };
+                (Self::of_refusal(refusal, detail.to_owned()), refusal.to_string())
+            }
+        };
+        (Self { is_logged: true, ..said }, Some(format!("the plugin {name}: {reason}")))
     }
 }
 
@@ -213,6 +277,19 @@ impl From<StoreError> for ApiError {
                 Self::unavailable("the gateway's store cannot be used at the moment; try again")
             }
         }
+    }
+}
+
+impl From<OverBudget> for ApiError {
+    fn from(over: OverBudget) -> Self {
+        let (whose, fault) = match over {
+            OverBudget::Gateway => ("the requests that the gateway has in hand", Fault::Host),
+            OverBudget::Channel => ("requests by this channel", Fault::Policy),
+            OverBudget::Tenant => ("requests of this tenant", Fault::Policy),
+            OverBudget::Client => ("requests from this address", Fault::Policy),
+        };
+        let detail = format!("the bodies of {whose} are as many bytes as they may be; try again");
+        Self { fault, ..Self::unavailable(detail) }
     }
 }
 
@@ -246,15 +323,6 @@ impl From<IntakeError> for ApiError {
     }
 }
 
-impl From<Unverified> for ApiError {
-    fn from(error: Unverified) -> Self {
-        match error {
-            Unverified::Plugin(name, error) => Self::of_plugin(name.as_str(), &error),
-            Unverified::Unavailable(error) => error.into(),
-        }
-    }
-}
-
 impl From<AnswerError> for ApiError {
     fn from(error: AnswerError) -> Self {
         match error {
@@ -279,6 +347,10 @@ impl IntoResponse for ApiError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("x-wardgate-fault", HeaderValue::from_static(self.fault.as_str()));
         headers.insert("x-wardgate-retry", HeaderValue::from_static(self.retry.as_str()));
+        if self.is_logged {
+            response.extensions_mut().insert(AlreadyLogged);
+        }
+        let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(RETRY_AFTER, seconds.into());
         }

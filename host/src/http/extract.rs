@@ -14,8 +14,10 @@ use serde::de::DeserializeOwned;
 
 use super::Handles;
 use super::body::BodyLimits;
+use super::budget::{ProvenTenant, Sender};
 use super::error::ApiError;
 use crate::access::TenantCaller;
+use crate::call::credentials::API_KEY;
 use crate::ids::RequestId;
 
 /// The names in a path. What cannot be one of its kind names nothing, so all that is wrong is 404.
@@ -54,7 +56,9 @@ impl FromRequestParts<Arc<Handles>> for ByKey {
         handles: &Arc<Handles>,
     ) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
-        Ok(Self(handles.access.tenant(key.as_deref()).await?))
+        let caller = handles.access.tenant(key.as_deref()).await?;
+        parts.extensions.insert(ProvenTenant(caller.tenant()));
+        Ok(Self(caller))
     }
 }
 
@@ -71,7 +75,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Handles>> for Sent<T> {
     ) -> Result<Self, ApiError> {
         let (head, body) = request.into_parts();
         let limits = BodyLimits::of(&handles.settings);
-        let body = super::body::read(&head.headers, body, limits).await?;
+        let body =
+            super::body::read(handles, Sender::of(&head), &head.headers, body, limits).await?;
         Ok(Self(super::body::typed(body)?))
     }
 }
@@ -93,7 +98,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 
 /// The key of the header `x-api-key`.
 pub(super) fn header_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let mut keys = headers.get_all("x-api-key").iter();
+    let mut keys = headers.get_all(API_KEY).iter();
     let key = keys.next();
     if keys.next().is_some() {
         return Err(ApiError::caller(400, "x-api-key was sent more than once"));

@@ -11,18 +11,21 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
+use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, request_id};
 use super::launch::{Launched, launch, mark_task};
 use super::responses::{PluginErrors, WriteErrors};
 use super::webhook::{json_answer, reply_now};
 use super::{Handle, Handles};
-use crate::access::channels::OpenChannel;
+use crate::access::channels::{OpenChannel, Unverified};
 use crate::answer;
 use crate::answer::task::TaskAnswer;
 use crate::call::IncomingCall;
 use crate::ids::{ChannelId, PluginName, RequestId};
-use crate::intake::{self, AgentCall, Arrival, ByChannel, RequestParts, Resolved};
+use crate::intake::{self, AgentCall, Arrival, ByChannel, IntakeError, RequestParts, Resolved};
+use crate::plugins::PluginUnavailable;
+use crate::sandbox::PluginError;
 use crate::tasks::{Status, Task};
 use crate::tenants::ChannelAnswer;
 
@@ -103,29 +106,84 @@ async fn handle(
     let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
     let (head, body) = request.into_parts();
     let request_id = request_id(&head);
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
     let query = head.uri.query().unwrap_or_default();
+    let pairs = intake::decode_query(query)?;
+    // Whoever knows the URL may send a body, so it is not read where nothing could come of it.
+    let askable = channel.check_verifier(&handles.plugins).await;
+    askable.map_err(|error| unverified(handles, &channel, error))?;
+    let sender = Sender::of(&head).channel(id).tenant(channel.tenant());
+    let limits = BodyLimits::unverified(&handles.settings);
+    let body = body::read(handles, sender, &head.headers, body, limits).await?;
     let arrival = Arrival::read_for_channel(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),
         query: query.to_owned(),
-        pairs: intake::decode_query(query)?,
+        pairs,
         headers: head.headers,
         body,
         request_id,
     })
     .await;
     let incoming = Arc::clone(&arrival.incoming);
-    let let_in = channel.verify(&handles.plugins, incoming, request_id).await?;
+    let verified = channel.verify(&handles.plugins, incoming, request_id).await;
+    let let_in = verified.map_err(|error| unverified(handles, &channel, error))?;
+    let is_stranger = !let_in.verified;
     let incoming = channel.without_credentials(Arc::clone(&arrival.incoming));
     let arrival = Arrival { incoming, ..arrival };
-    match intake::resolve_channel(&handles.plugins, &channel, let_in, &arrival).await? {
+    let resolved = intake::resolve_channel(&handles.plugins, &channel, let_in, &arrival).await;
+    let resolved = resolved.map_err(|error| match error {
+        IntakeError::Plugin(name, error) if is_stranger => {
+            refuse_stranger(handles, &channel, &name, &error)
+        }
+        IntakeError::Unavailable(error) if is_stranger => unavailable(handles, &channel, error),
+        error => error.into(),
+    })?;
+    match resolved {
         Resolved::Ignore => {
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
         Resolved::Reply(reply) => reply_now(reply),
         Resolved::Run(call) if may_run => run(handles, &channel, *call).await,
         Resolved::Run(_) => Err(super::method_not_allowed().await),
+    }
+}
+
+/// Refuses somebody whom the channel's verifier has not let in.
+fn unverified(handles: &Handles, channel: &OpenChannel, error: Unverified) -> ApiError {
+    match error {
+        Unverified::Plugin(name, error) => refuse_stranger(handles, channel, &name, &error),
+        Unverified::Unavailable(error) => unavailable(handles, channel, error),
+    }
+}
+
+/// Refuses somebody whom nobody has vouched for. What is inside is for the log, which a stranger's requests
+/// do not fill.
+fn refuse_stranger(
+    handles: &Handles,
+    channel: &OpenChannel,
+    plugin: &PluginName,
+    error: &PluginError,
+) -> ApiError {
+    let (refusal, reason) = ApiError::of_stranger(plugin.as_str(), error);
+    if let Some(reason) = reason {
+        log_sampled(handles, channel, &reason);
+    }
+    refusal
+}
+
+fn unavailable(handles: &Handles, channel: &OpenChannel, error: PluginUnavailable) -> ApiError {
+    if let PluginUnavailable::Store(error) = error {
+        return error.into();
+    }
+    log_sampled(handles, channel, &error.to_string());
+    ApiError::unusable_channel()
+}
+
+fn log_sampled(handles: &Handles, channel: &OpenChannel, reason: &str) {
+    let facts = channel.facts();
+    if let Some(unlogged) = handles.channels.sample(facts.id, handles.clock.now()) {
+        let (id, name) = (facts.id, &facts.name);
+        tracing::warn!(channel = %id, %name, reason, unlogged, "a channel could not look at a request");
     }
 }
 
@@ -142,7 +200,9 @@ async fn run(
     let mut launched = launch(handles, call, waits).await?;
     if let Err(error) = launched.refuse_conflicts(handles, waits).await {
         let mut response = error.into_response();
-        mark_task(response.headers_mut(), launched.task);
+        if launched.replayed == Some(true) {
+            mark_task(response.headers_mut(), launched.task);
+        }
         return Ok(response);
     }
     let task = if waits {
@@ -208,7 +268,7 @@ async fn reply(
     // An acknowledgement is not about the task's end.
     if task.status.is_final() {
         let step = answer::called_about("reply", &binding, facts.as_deref(), &mut replied);
-        handles.afterwards.note(task.id, step);
+        handles.afterwards.note(task.tenant, task.id, step);
     }
     let replied = replied.value;
     reply_now(replied.map_err(|error| ApiError::of_plugin(replier.as_str(), &error))?)

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use bytes::Bytes;
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -16,7 +15,6 @@ use crate::intake::{AgentCall, AnswerWanted, Prefer};
 use crate::queue::Follower;
 use crate::tasks::{Accepted, KeptRequest, NewTask, Status, Task};
 use crate::tenants::Agent;
-use crate::trace::redact::Redactor;
 
 /// An accepted call.
 pub(super) struct Launched {
@@ -41,17 +39,18 @@ pub(super) async fn launch(
     mut call: AgentCall,
     waits: bool,
 ) -> Result<Launched, ApiError> {
-    // An earlier task's id names the conversation that this task belongs to.
+    // The id of an earlier task of the same surface names the conversation that this task belongs to.
     if let Some(thread) = &call.thread
         && let Ok(earlier) = thread.as_str().parse::<TaskId>()
     {
         let (tenant, agent) = (call.caller.tenant(), call.caller.agent().id);
-        if let Some(Some(named)) = handles.store.thread_of(tenant, agent, earlier).await? {
+        let named = handles.store.thread_of(tenant, agent, call.thread_surface, earlier).await?;
+        if let Some(Some(named)) = named {
             call.thread = named.parse().ok().or(call.thread);
         }
     }
     let agent = Arc::clone(call.caller.agent());
-    let body = kept_body(&call);
+    let body = call.request.body.clone();
     let head = Head::of(&call.request);
     let head = match &call.channel {
         Some(by) => head.by_channel(&by.facts.url, by.principal.as_deref()),
@@ -62,6 +61,7 @@ pub(super) async fn launch(
         tenant: agent.tenant,
         agent: agent.id,
         thread: call.thread,
+        thread_surface: call.thread_surface,
         source: call.source,
         input: call.input,
         mapping: call.mapping,
@@ -89,20 +89,6 @@ pub(super) async fn launch(
         wanted: call.wanted,
         request_id: call.request_id,
     })
-}
-
-/// The body as it is kept: without tokens of the user, wherever in it he repeated them (CONTRACT X8).
-fn kept_body(call: &AgentCall) -> Bytes {
-    let body = &call.request.body;
-    if call.user_tokens.is_empty() {
-        return body.clone();
-    }
-    let mut redactor = Redactor::default();
-    call.user_tokens.secrets().for_each(|secret| redactor.add(secret));
-    match std::str::from_utf8(body) {
-        Ok(text) => redactor.text(text.to_owned()).into(),
-        Err(_) => body.clone(),
-    }
 }
 
 impl Launched {

@@ -9,6 +9,7 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue, Method, Request};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
+use super::error::AlreadyLogged;
 use crate::ids::RequestId;
 
 /// The header in which a request's id travels, both ways.
@@ -33,7 +34,8 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
     let method = request.method().clone();
     let mut response = next.run(request).await;
     if let Some(shown) = shown {
-        if response.status().is_server_error() {
+        let is_logged = response.extensions().get::<AlreadyLogged>().is_some();
+        if response.status().is_server_error() && !is_logged {
             // Not the path: it may hold a token.
             let status = response.status().as_u16();
             tracing::warn!(request = %id, caller_says = ?shown, %method, status, "a request failed");

@@ -39,7 +39,8 @@ pub(super) async fn read(State(handles): Handle, headers: HeaderMap) -> Result<R
     handles.access.operator(key.as_deref()).await?;
     let (plugins, left_out) = handles.plugins.statements(PLUGINS_MAX);
     let loaded = usize::try_from(handles.plugins.loaded_count().await).unwrap_or(usize::MAX);
-    let figures = Figures { plugins, left_out, streams: handles.streams.open(), loaded };
+    let (streams, body_bytes) = (handles.streams.taken(), handles.bodies.held());
+    let figures = Figures { plugins, left_out, streams, body_bytes, loaded };
     let mut registry = Registry::with_prefix("wardgate");
     registry.register_collector(Box::new(figures));
     let mut text = String::new();
@@ -55,6 +56,7 @@ struct Figures {
     plugins: Vec<(TenantId, PluginName, Statement)>,
     left_out: usize,
     streams: usize,
+    body_bytes: usize,
     loaded: usize,
 }
 
@@ -120,6 +122,11 @@ impl Collector for Figures {
         builds.encode_family(&version)?.encode_gauge(&1_u32)?;
         for (name, help, value) in [
             ("event_streams_open", "Callers who follow a task", self.streams),
+            (
+                "body_bytes_held",
+                "Bytes that request bodies hold, small ones left out",
+                self.body_bytes,
+            ),
             ("components_loaded", "Components that are loaded", self.loaded),
             ("plugins_told_of", "Plugins that have series of their own", self.plugins.len()),
             ("plugins_left_out", "Plugins that have none, being too many", self.left_out),

@@ -68,8 +68,9 @@ pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
         .into_router()
 }
 
-/// A task of a tenant by what a caller calls it: its id, or the thread that it is the newest task of,
-/// since a thread's name is what the product calls a task.
+/// A task of a tenant by what a caller calls it: its id, or the thread of the API that it is the newest task
+/// of, since a thread's name is what the product calls a task. A thread of a channel does not answer to its
+/// name here: whoever sends through the channel chooses that.
 pub(super) async fn find(
     handles: &Handles,
     tenant: TenantId,

@@ -1,18 +1,27 @@
 //! Connections: accepted, bounded in number and time, and let go of without breaking a request.
 //!
-//! An accept loop of our own instead of the framework's, for three things that has not: a bound on
-//! connections and on the time a head may take, an end to draining, and request targets with raw
-//! quotes (`request_line`).
+//! An accept loop of our own instead of the framework's, for what that has not: a bound on connections, of
+//! each client too (`refusal`), and on the time a head may take, an end to draining, request targets with
+//! raw quotes (`request_line`), and requests without a good `Host` refused (`host_header`).
 
 mod framing;
+mod host_header;
+mod refusal;
 mod request_line;
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::{IntoResponse as _, Response};
+use futures::future::Either;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -21,11 +30,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::client::ClientNetwork;
+use super::error::ApiError;
+use super::places::Places;
+use refusal::Refusals;
 use request_line::TargetEncoder;
 
 /// Shortest and longest pause after a failed accept. Most such failures (no file descriptor left) end
 /// when a connection does, and trying again at once would take a whole core until then.
 const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// What a connection reads before anybody wants it, in bytes, where a head may not be longer: the library's
+/// own bound is six times that, of which thousands of connections would hold gigabytes.
+const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// What connections may take.
 #[derive(Debug, Clone)]
@@ -39,6 +56,9 @@ pub struct ServeLimits {
     pub head_timeout: Duration,
     /// Most connections at a time, at least one. Further ones wait in the operating system's backlog.
     pub connections_max: usize,
+    /// Most connections of one client: an IPv4 address, or an IPv6 network of 64 bits. Further ones are
+    /// answered with 503 and closed. 0: no bound.
+    pub connections_per_address_max: usize,
     /// How long requests in flight may go on after the shutdown signal. What is left then is dropped.
     pub drain: Duration,
 }
@@ -57,14 +77,16 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
-        .max_header_size(limits.head_bytes_max);
-    let service = TowerToHyperService::new(router);
+        .max_header_size(limits.head_bytes_max)
+        .max_buf_size(limits.head_bytes_max.max(READ_BUFFER_BYTES_MAX));
+    let routes = TowerToHyperService::new(router);
+    let (clients, refusals) = (Places::default(), Refusals::default());
     let mut acceptor = Acceptor::new(listener, limits.connections_max);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let (stream, permit) = tokio::select! {
+        let (stream, client, permit) = tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => {
@@ -73,10 +95,23 @@ pub async fn serve(
             }
             accepted = acceptor.accept() => accepted?,
         };
+        let most = Some(limits.connections_per_address_max).filter(|most| *most > 0);
+        let place = most.map(|most| clients.enter(client, most));
+        if let Some(None) = place {
+            if let Some(refusing) = refusals.refuse(stream) {
+                connections.spawn(async move {
+                    let _permit = permit;
+                    refusing.await;
+                    Ok(())
+                });
+            }
+            continue;
+        }
         let stream = TokioIo::new(TargetEncoder::new(stream, limits.head_bytes_max));
-        let connection = graceful.watch(http.serve_connection(stream, service.clone()));
+        let service = FromClient { routes: routes.clone(), client };
+        let connection = graceful.watch(http.serve_connection(stream, service));
         connections.spawn(async move {
-            let _permit = permit;
+            let _held = (permit, place);
             connection.await
         });
     }
@@ -94,6 +129,30 @@ pub async fn serve(
         log_end(ended);
     }
     Ok(())
+}
+
+/// The routes, for the requests of one connection.
+#[derive(Debug, Clone)]
+struct FromClient {
+    routes: TowerToHyperService<Router>,
+    client: ClientNetwork,
+}
+
+impl Service<Request<Incoming>> for FromClient {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<
+        Ready<Result<Response, Infallible>>,
+        <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future,
+    >;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Err(wrong) = host_header::check(&request) {
+            return Either::Left(ready(Ok(ApiError::caller(400, wrong).into_response())));
+        }
+        request.extensions_mut().insert(self.client);
+        Either::Right(self.routes.call(request))
+    }
 }
 
 fn log_end(ended: Result<hyper::Result<()>, tokio::task::JoinError>) {
@@ -121,19 +180,19 @@ impl Acceptor {
     }
 
     /// The next connection. No connection is lost when this is dropped before it is ready.
-    async fn accept(&mut self) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(&mut self) -> io::Result<(TcpStream, ClientNetwork, OwnedSemaphorePermit)> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(io::Error::other)?;
         loop {
             if let Some(pause) = self.pause {
                 sleep(pause).await;
             }
             match self.listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, from)) => {
                     self.pause = None;
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "a connection keeps its delay");
                     }
-                    return Ok((stream, permit));
+                    return Ok((stream, from.ip().into(), permit));
                 }
                 Err(error) => self.pause = pause_after(&error, self.pause)?,
             }

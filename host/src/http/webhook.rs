@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
+use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{header_key, request_id};
 use super::launch::{launch, mark_task};
@@ -18,6 +19,7 @@ use super::{Handle, Handles};
 use crate::access::Caller;
 use crate::answer;
 use crate::answer::task::TaskAnswer;
+use crate::call::credentials::is_api_key;
 use crate::intake::{self, AgentCall, Arrival, RequestParts, Resolved};
 use crate::sandbox::ReplyNow;
 
@@ -130,15 +132,25 @@ pub(super) async fn resolve(
     // Where the query names the agent, access is settled before the body is read: somebody without a
     // key cannot make us hold ten megabytes.
     let named = pairs.iter().rfind(|(name, _)| name == "agent_id").map(|(_, agent)| agent);
-    let (early, denied) = match named.filter(|agent| !agent.is_empty()) {
-        Some(agent) => (Some(handles.access.caller(key.as_deref(), agent).await?), None),
-        None => (None, handles.access.tenant(key.as_deref()).await.err()),
+    let (early, proven) = match named.filter(|agent| !agent.is_empty()) {
+        Some(agent) => {
+            let caller = handles.access.caller(key.as_deref(), agent).await?;
+            let tenant = caller.tenant();
+            (Some(caller), Ok(tenant))
+        }
+        None => (None, handles.access.tenant(key.as_deref()).await.map(|caller| caller.tenant())),
     };
-    let bytes = match denied {
-        None => body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?,
+    let (sender, settings) = (Sender::of(&head), &handles.settings);
+    let bytes = match proven {
+        Ok(tenant) => {
+            let (sender, limits) = (sender.tenant(tenant), BodyLimits::of(settings));
+            body::read(handles, sender, &head.headers, body, limits).await?
+        }
         // Only to learn whether an agent is named, which decides which error it is (CONTRACT X4).
-        Some(denied) => {
-            body::read(&head.headers, body, BodyLimits::OF_STRANGERS).await.map_err(|_| denied)?
+        Err(denied) => {
+            let limits = BodyLimits::of_strangers(settings);
+            let read = body::read(handles, sender, &head.headers, body, limits).await;
+            read.map_err(|_| denied)?
         }
     };
     let arrival = Arrival::read(RequestParts {
@@ -171,7 +183,7 @@ fn presented_key(
     if let Some(key) = header_key(headers)? {
         return Ok(Some(key));
     }
-    let mut keys = query.iter().filter(|(name, _)| name == "x-api-key").map(|(_, key)| key);
+    let mut keys = query.iter().filter(|(name, _)| is_api_key(name)).map(|(_, key)| key);
     let key = keys.next().filter(|key| !key.is_empty()).cloned();
     match keys.next() {
         Some(_) => Err(ApiError::caller(400, "x-api-key was sent more than once")),

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::params::Sources;
-use super::{IntakeError, body, cloud_event, query};
+use super::{IntakeError, body, cloud_event, query, tokens};
+use crate::call::credentials::{self, is_api_key};
 use crate::call::kept::Head;
 use crate::call::{IncomingCall, Payload};
 use crate::ids::RequestId;
@@ -18,7 +19,7 @@ use crate::secrets::UserTokens;
 pub struct Arrival {
     /// See [`IncomingCall`].
     pub incoming: Arc<IncomingCall>,
-    /// Names and values of the query, credentials included.
+    /// Names and values of the query, without credentials.
     pub query: Vec<(String, String)>,
     /// Tokens of the user, taken out of everything else.
     pub user_tokens: UserTokens,
@@ -45,6 +46,29 @@ pub struct RequestParts {
     pub request_id: RequestId,
 }
 
+/// A body in the place of the one that arrived, which is counted for its sender as long as this is held.
+struct InPlaceOf {
+    body: Bytes,
+    _arrived: Bytes,
+}
+
+impl AsRef<[u8]> for InPlaceOf {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl RequestParts {
+    /// Puts another body in the place of the one that arrived, if one did.
+    pub(super) fn replace_body(&mut self, body: Bytes) {
+        if self.body.is_empty() {
+            return;
+        }
+        let _arrived = std::mem::take(&mut self.body);
+        self.body = Bytes::from_owner(InPlaceOf { body, _arrived });
+    }
+}
+
 impl Arrival {
     /// Reads a body of any shape that `POST /` takes (CONTRACT X2).
     ///
@@ -59,7 +83,7 @@ impl Arrival {
                 payload
             }
         };
-        let (payload, user_tokens) = take_tokens_out(&mut parts, payload)?;
+        let (payload, user_tokens) = tokens::take_out(&mut parts, payload)?;
         Ok(Self { user_tokens, ..Self::with(parts, payload) })
     }
 
@@ -69,7 +93,7 @@ impl Arrival {
     /// [`IntakeError::Request`].
     pub fn read_invocation(mut parts: RequestParts) -> Result<Self, IntakeError> {
         let payload = body::json_only(&parts.headers, parts.body.clone())?;
-        let (payload, user_tokens) = take_tokens_out(&mut parts, payload)?;
+        let (payload, user_tokens) = tokens::take_out(&mut parts, payload)?;
         Ok(Self { user_tokens, ..Self::with(parts, payload) })
     }
 
@@ -92,8 +116,7 @@ impl Arrival {
     /// Takes the query as the payload (CONTRACT D2): strings all, of a repeated name the first.
     #[must_use]
     pub fn read_query(parts: RequestParts) -> Self {
-        // A key does not belong here (the token is the credential), so it is not kept either.
-        let payload = payload_of_query(&parts.pairs, &["x-api-key"]);
+        let payload = payload_of_query(&parts.pairs);
         Self::with(parts, payload)
     }
 
@@ -102,7 +125,7 @@ impl Arrival {
     /// a body. Every header is kept: a verifier may need it.
     pub async fn read_for_channel(parts: RequestParts) -> Self {
         let payload = if parts.body.is_empty() && parts.method == Method::GET {
-            payload_of_query(&parts.pairs, &[])
+            payload_of_query(&parts.pairs)
         } else {
             payload_or_nothing(&parts.headers, parts.body.clone()).await
         };
@@ -122,19 +145,21 @@ impl Arrival {
         }
     }
 
-    fn with(parts: RequestParts, payload: Payload) -> Self {
-        let (payload, body) = without_key(payload, parts.body);
-        let mut headers = parts.headers;
-        for credential in ["x-api-key", "authorization", "cookie"] {
-            headers.remove(credential);
+    fn with(mut parts: RequestParts, payload: Payload) -> Self {
+        let payload = without_key(&mut parts, payload);
+        for credential in credentials::HEADERS {
+            parts.headers.remove(credential);
         }
-        let holds_key = parts.pairs.iter().any(|(name, _)| name == "x-api-key");
+        if parts.pairs.iter().any(|(name, _)| is_api_key(name)) {
+            parts.pairs.retain(|(name, _)| !is_api_key(name));
+            parts.query = query::without(&parts.query, is_api_key);
+        }
         let incoming = IncomingCall {
             method: parts.method,
             path: parts.path,
-            query: if holds_key { query::without(&parts.query, "x-api-key") } else { parts.query },
-            headers,
-            body,
+            query: parts.query,
+            headers: parts.headers,
+            body: parts.body,
             payload,
         };
         Self {
@@ -163,22 +188,21 @@ async fn payload_or_nothing(headers: &HeaderMap, body: Bytes) -> Payload {
     body::payload(headers, body).await.unwrap_or_else(|_| Payload::empty())
 }
 
-/// The payload and its body without a key that somebody sent in them (CONTRACT X5): neither plugins nor the
-/// agent nor a store get to see it. By a channel the gateway has no keys, and the field is the provider's own.
-fn without_key(payload: Payload, body: Bytes) -> (Payload, Bytes) {
-    const KEY: &str = "x-api-key";
-    if !payload.fields().is_some_and(|mut fields| fields.any(|(name, _)| name == KEY)) {
-        return (payload, body);
+/// The payload without a key that somebody sent in it (CONTRACT X5), and the body likewise: neither plugins
+/// nor the agent nor a store get to see it. By a channel the gateway has no keys, and the field is the
+/// provider's own.
+fn without_key(parts: &mut RequestParts, payload: Payload) -> Payload {
+    if !payload.fields().is_some_and(|mut fields| fields.any(|(name, _)| is_api_key(name))) {
+        return payload;
     }
-    let rest = payload.without(KEY);
-    let body = Bytes::copy_from_slice(rest.text().as_bytes());
-    (rest, body)
+    let rest = payload.without(is_api_key);
+    parts.replace_body(rest.to_bytes());
+    rest
 }
 
-/// The query as a payload, without these names. An object keeps the last of equal names, so only the first
-/// of them goes in.
-fn payload_of_query(pairs: &[(String, String)], without: &[&str]) -> Payload {
-    let mut seen: HashSet<&str> = without.iter().copied().collect();
+/// The query as a payload. An object keeps the last of equal names, so only the first of them goes in.
+fn payload_of_query(pairs: &[(String, String)]) -> Payload {
+    let mut seen: HashSet<&str> = HashSet::new();
     let firsts = pairs.iter().filter(|(name, _)| seen.insert(name.as_str()));
     Payload::of_fields(firsts.cloned().collect::<Vec<_>>())
 }
@@ -191,7 +215,7 @@ pub async fn again(head: &Head, body: Bytes, by_channel: bool) -> IncomingCall {
     let payload = match event {
         Some(event) => event,
         None if body.is_empty() && head.is_get() => {
-            payload_of_query(&query::decode(head.query().as_bytes()).unwrap_or_default(), &[])
+            payload_of_query(&query::decode(head.query().as_bytes()).unwrap_or_default())
         }
         None => match body::payload(&headers, body.clone()).await {
             Ok(payload) => payload,
@@ -235,31 +259,4 @@ pub async fn around_the_run(head: &Head, body: Bytes, by_channel: bool) -> Aroun
         },
         json: sources.boolean("json").unwrap_or_default(),
     }
-}
-
-/// Takes `user_tokens` out of all that plugins and stores get to see (CONTRACT X8).
-fn take_tokens_out(
-    parts: &mut RequestParts,
-    payload: Payload,
-) -> Result<(Payload, UserTokens), IntakeError> {
-    const TOKENS: &str = "user_tokens";
-    let in_body = payload.fields().is_some_and(|mut fields| fields.any(|(name, _)| name == TOKENS));
-    let in_query = parts.pairs.iter().any(|(name, _)| name == TOKENS);
-    if !in_body && !in_query {
-        return Ok((payload, UserTokens::default()));
-    }
-    let sources = Sources { query: &parts.pairs, payload: &payload, mapped: &[] };
-    let tokens = match sources.object(TOKENS)? {
-        Some(object) => UserTokens::parse(object.text())
-            .map_err(|why| IntakeError::bad(&format!("{TOKENS} {why}")))?,
-        None => UserTokens::default(),
-    };
-    parts.pairs.retain(|(name, _)| name != TOKENS);
-    parts.query = query::without(&parts.query, TOKENS);
-    if !in_body {
-        return Ok((payload, tokens));
-    }
-    let rest = payload.without(TOKENS);
-    parts.body = Bytes::copy_from_slice(rest.text().as_bytes());
-    Ok((rest, tokens))
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::params::Sources;
 use super::{
     AgentCall, AnswerWanted, Arrival, ByChannel, IntakeError, Mapping, MappingResult, Prefer,
-    Resolved, idempotency, map_with,
+    Resolved, idempotency, map_with, user,
 };
 use crate::access::channels::{LetIn, OpenChannel};
 use crate::call::Payload;
 use crate::ids::{IdempotencyKey, ThreadId};
 use crate::plugins::Plugins;
 use crate::sandbox::Subject;
-use crate::tasks::{IdempotencyClaim, Input, User};
+use crate::tasks::{IdempotencyClaim, Input};
 use crate::tenants::ChannelAnswer;
 
 /// Resolves a request that the channel's verifier has let in. `arrival` holds no credentials any more.
@@ -37,22 +37,25 @@ pub async fn resolve_channel(
                 principal: let_in.principal.clone(),
                 ..Subject::of(caller.tenant(), caller.agent().id, arrival.request_id)
             };
-            match map_with(plugins, name, subject, None, &arrival.user_tokens).await? {
+            match map_with(plugins, name, subject, None).await? {
                 MappingResult::Answered(resolved) => return Ok(resolved),
                 MappingResult::Mapped(mapping) => mapping,
             }
         }
     };
-    // A delivery's id is believed where somebody has verified who says so: else a stranger could use up
-    // the ids of deliveries to come.
-    let delivery = mapping.delivery_id.filter(|_| let_in.verified);
-    let claim = match delivery {
+    let surface = caller.surface();
+    let sent = idempotency(arrival, surface)?;
+    // The id of a delivery, and a key, are believed where somebody has verified who says so. Where nobody
+    // has, all senders are one: a stranger who guesses an id could use it up, or be given the task of the
+    // sender whose it is.
+    let claim = match mapping.delivery_id {
+        _ if !let_in.verified => None,
         Some(id) => {
             let key = IdempotencyKey::of_delivery(channel.facts().id, &id);
             // The provider says that it is the same delivery; its bytes may differ (a retry counter).
-            Some(IdempotencyClaim { key, fingerprint: [0; 32] })
+            Some(IdempotencyClaim { surface, key, fingerprint: [0; 32] })
         }
-        None => idempotency(arrival)?,
+        None => sent,
     };
     let nothing = Payload::empty();
     let sources = Sources { query: &[], payload: &nothing, mapped: &mapping.params };
@@ -60,16 +63,12 @@ pub async fn resolve_channel(
     let payload = mapping.context.as_ref().unwrap_or(&arrival.incoming.payload);
     Ok(Resolved::Run(Box::new(AgentCall {
         idempotency: claim,
+        thread_surface: channel.thread_surface(),
         caller,
         input: Input {
             prompt: sources.text("prompt")?,
             payload: payload.text().to_owned(),
-            user: User {
-                id: sources.text("user_id")?,
-                email: sources.text("user_email")?,
-                first_name: sources.text("user_first_name")?,
-                last_name: sources.text("user_last_name")?,
-            },
+            user: user(&sources)?,
         },
         thread: thread.map_err(|error| IntakeError::bad(&error.to_string()))?,
         wanted: AnswerWanted {

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{AnswerWanted, Arrival, IntakeError, Prefer, idempotency};
+use super::{AnswerWanted, Arrival, IntakeError, Prefer, idempotency, tokens};
 use crate::access::Caller;
 use crate::ids::ThreadId;
 use crate::intake::AgentCall;
@@ -126,6 +126,9 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         first_name: filled(user.first_name),
         last_name: filled(user.last_name),
     });
+    let user = user
+        .check()
+        .map_err(|wrong| unprocessable(wrong.replacen("user_id", "input.user.id", 1)))?;
     let payload = context(
         body.payload_extension.as_deref(),
         [
@@ -134,8 +137,9 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         ],
     );
     let source = if body.source.as_deref() == Some("sdk") { "sdk" } else { "api" };
-    Ok(AgentCall {
-        idempotency: idempotency(arrival)?,
+    tokens::check_names(AgentCall {
+        idempotency: idempotency(arrival, caller.surface())?,
+        thread_surface: caller.surface(),
         caller,
         input: Input { prompt: filled(body.input.text), payload, user },
         thread,

@@ -74,21 +74,6 @@ impl Sources<'_> {
         }
     }
 
-    /// An object, or a string that holds one (CONTRACT X8), as JSON text.
-    pub(super) fn object(&self, name: &str) -> Result<Option<Payload>, IntakeError> {
-        let text = match (self.query(name), self.body(name)) {
-            (Some(text), _) => text.to_owned(),
-            (None, Some(json)) => scalar_text(json).unwrap_or_else(|| json.to_owned()),
-            (None, None) => return Ok(None),
-        };
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let object = Payload::parse(text.into()).ok().filter(|object| object.fields().is_some());
-        // The text is not repeated: it is made of tokens.
-        object.map(Some).ok_or_else(|| IntakeError::bad(&format!("{name} is not a JSON object")))
-    }
-
     fn mapped(&self, name: &str) -> Option<&str> {
         last(self.mapped.iter(), name)
     }

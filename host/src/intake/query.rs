@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
 /// Most names and values of a query or a form, and most parts of a multipart body.
 pub(super) const FIELDS_MAX: usize = 1_000;
 
@@ -53,14 +55,29 @@ fn half(text: &[u8]) -> Result<String, QueryError> {
     if text.contains('\0') { Err(QueryError::Nul) } else { Ok(text.into_owned()) }
 }
 
-/// The query without one name, percent-encoded as it arrived. For what plugins may see.
+/// The query without these names, percent-encoded as it arrived. For what plugins may see.
 #[must_use]
-pub fn without(query: &str, name: &str) -> String {
+pub fn without(query: &str, is_left_out: impl Fn(&str) -> bool) -> String {
     let kept = query.split('&').filter(|pair| {
         let raw = pair.split('=').next().unwrap_or_default();
-        half(raw.as_bytes()).is_ok_and(|decoded| decoded != name)
+        half(raw.as_bytes()).is_ok_and(|decoded| !is_left_out(&decoded))
     });
     kept.collect::<Vec<_>>().join("&")
+}
+
+/// The query, each name and value in it given to `change` once it is decoded. Where that gives another text,
+/// it takes the place of the old one; everything else stays as it arrived.
+#[must_use]
+pub(super) fn with_texts(query: &str, change: impl Fn(&str) -> Option<String>) -> String {
+    let changed = |raw: &str| {
+        let text = half(raw.as_bytes()).ok().and_then(|text| change(&text));
+        text.map(|text| utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string())
+    };
+    let pair = |pair: &str| {
+        let halves = pair.splitn(2, '=').map(|raw| changed(raw).unwrap_or_else(|| raw.to_owned()));
+        halves.collect::<Vec<_>>().join("=")
+    };
+    query.split('&').map(pair).collect::<Vec<_>>().join("&")
 }
 
 #[cfg(test)]
@@ -92,6 +109,15 @@ mod tests {
 
     #[test]
     fn a_credential_is_taken_out_however_it_is_spelt() {
-        assert_eq!(without("a=1&x-api-key=s&b=2&x%2Dapi%2Dkey=t", "x-api-key"), "a=1&b=2");
+        let query = "a=1&x-api-key=s&b=2&x%2Dapi%2Dkey=t&X-API-Key=u&X%2dApi%2DKEY=v&x-api-key";
+        assert_eq!(without(query, crate::call::credentials::is_api_key), "a=1&b=2");
+    }
+
+    #[test]
+    fn texts_change_once_they_are_decoded_and_nothing_else_does() {
+        let change = |text: &str| text.contains("a/b").then(|| text.replace("a/b", "[-]"));
+        let query = "x=%7B%22k%22&a/b=1&y=a%2Fb+c&%61%2f%62&z=a=a/b&&q";
+        let changed = "x=%7B%22k%22&%5B%2D%5D=1&y=%5B%2D%5D%20c&%5B%2D%5D&z=a%3D%5B%2D%5D&&q";
+        assert_eq!(with_texts(query, change), changed);
     }
 }

@@ -105,6 +105,17 @@ impl Signers {
         Err(SignatureError::UnknownKey { key, trusted: self.to_string() })
     }
 
+    /// Whether the settings have a signer of this name.
+    pub(super) fn knows(&self, signer: &str) -> bool {
+        self.pinned.iter().any(|own| own.name == signer)
+    }
+
+    /// Whether a signature that was found good once is by the key that the settings of now call this.
+    pub(super) fn has_signed(&self, signer: &str, signed: Option<&Signed>) -> bool {
+        let is_by = |key: &str| self.pinned.iter().any(|own| own.name == signer && own.text == key);
+        signed.is_some_and(|signed| is_by(&signed.key))
+    }
+
     /// Whether something with this signature, found good once, may be used by the settings of now.
     pub(super) fn admit(&self, signed: Option<&Signed>) -> Result<(), SignatureError> {
         let is_pinned = signed.is_some_and(|by| self.pinned.iter().any(|own| own.text == by.key));

@@ -3,10 +3,10 @@
 use std::sync::{Arc, PoisonError};
 
 use super::metadata::Metadata;
-use super::{COMPONENT_BYTES_MAX, PluginUnavailable, Plugins, bundled_component};
+use super::{COMPONENT_BYTES_MAX, Current, PluginUnavailable, Plugins, bundled_component, parsed};
 use crate::disk::write_whole;
 use crate::ids::{PluginDigest, PluginName, TenantId};
-use crate::sandbox::{Grants, Loaded};
+use crate::sandbox::Loaded;
 use crate::store::StoreError;
 use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Provenance};
 
@@ -21,14 +21,15 @@ pub struct Offered {
     pub version: Option<String>,
     /// A minisign signature of it: the text of a `.minisig` file.
     pub signature: Option<String>,
-    /// Who he is.
-    pub by: Option<Installer>,
+    /// With what kind of key: what an operator grants is in force for what an operator brings.
+    pub by: Installer,
 }
 
 impl From<Vec<u8>> for Offered {
-    /// A component of which nothing is known.
+    /// A component of which nothing is known, brought by whoever runs this process: its operator.
     fn from(component: Vec<u8>) -> Self {
-        Self { component, provenance: Provenance::File, version: None, signature: None, by: None }
+        let by = Installer::Operator;
+        Self { component, provenance: Provenance::File, version: None, signature: None, by }
     }
 }
 
@@ -70,7 +71,8 @@ pub struct Installed {
 impl Plugins {
     /// Installs a component for a tenant under a name, as the current version of the plugin of that name.
     /// Its signature is checked, it is compiled and checked first; a running gateway on the same folder
-    /// uses it within five seconds. What the plugin is granted stays, unless `grants` say otherwise.
+    /// uses it within five seconds. What the plugin is granted stays, unless `grants` say otherwise; whether it
+    /// is in force for this component depends on what it says of the component that it is for.
     ///
     /// # Errors
     /// [`PluginUnavailable`]; nothing is installed then.
@@ -87,9 +89,8 @@ impl Plugins {
             return Err(PluginUnavailable::TooLarge(name.clone()));
         }
         let granted = match grants {
-            Some(text) => Grants::parse(text)
-                .map_err(|error| PluginUnavailable::Grants(name.clone(), error))?,
-            None => self.granted(tenant, name)?,
+            Some(text) => self.handed_in(name, text)?,
+            None => parsed(name, &self.grants_text(tenant, name)?)?,
         };
         let component: Arc<[u8]> = offered.component.into();
         let signed = self
@@ -102,8 +103,21 @@ impl Plugins {
             .await
             .map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))?;
         let digest = loaded.digest();
+        let installed = InstalledPlugin {
+            name: name.clone(),
+            digest,
+            installed_at: self.clock.now(),
+            installed_by: Some(offered.by),
+            provenance: offered.provenance,
+            version: Metadata::of(&component).version.or(offered.version),
+            signed,
+        };
+        let installed = self.with_what_is_kept(tenant, installed).await?;
+        let granted =
+            self.in_force(tenant, granted, &Current::Installed(Box::new(installed.clone())));
+        let inherited = grants.is_none().then(|| Self::inherited(tenant, name, &granted)).flatten();
         let notes = match self.fitness(tenant, name, &loaded, &granted).await {
-            Ok(notes) => notes,
+            Ok(notes) => inherited.into_iter().chain(notes).collect(),
             Err(error) => {
                 // Unless somebody else has it, nobody will call it.
                 self.take_away(&[digest]).await;
@@ -117,15 +131,6 @@ impl Plugins {
             let path = self.grants_path(tenant, name);
             write_whole(&path, text.as_bytes()).map_err(file("its grants file"))?;
         }
-        let installed = InstalledPlugin {
-            name: name.clone(),
-            digest,
-            installed_at: self.clock.now(),
-            installed_by: offered.by,
-            provenance: offered.provenance,
-            version: Metadata::of(&component).version.or(offered.version),
-            signed,
-        };
         let stored = self.store.put_plugin(tenant, &installed, self.versions_max).await;
         drop(kept);
         // Where the row could not be stored, nobody may need the file; a later start finds out.
@@ -135,6 +140,24 @@ impl Plugins {
         self.changed(&(tenant, name.clone()));
         tracing::info!(%tenant, plugin = %name, %digest, from = %installed.provenance, "a plugin was installed");
         Ok(Installed { plugin: installed, roles: loaded.role_names(), notes })
+    }
+
+    /// The version that an installation makes: what was true of these bytes under this name stays true, whoever
+    /// brings them again. A signature is of the bytes, and so is an operator's word for them.
+    async fn with_what_is_kept(
+        &self,
+        tenant: TenantId,
+        installed: InstalledPlugin,
+    ) -> Result<InstalledPlugin, StoreError> {
+        let versions = self.store.plugin_versions(tenant, &installed.name).await?;
+        let same = versions.into_iter().find(|version| version.plugin.digest == installed.digest);
+        let Some(PluginVersion { plugin: before, .. }) = same else { return Ok(installed) };
+        let by_operator = before.installed_by == Some(Installer::Operator);
+        Ok(InstalledPlugin {
+            installed_by: before.installed_by.filter(|_| by_operator).or(installed.installed_by),
+            signed: installed.signed.or(before.signed),
+            ..installed
+        })
     }
 
     /// The versions of a tenant's plugin that are kept, the one installed last first.
@@ -185,8 +208,15 @@ impl Plugins {
             tracing::info!(%tenant, plugin = %name, %from, %to, "a plugin was rolled back");
         }
         // Whatever is said of its grants, it was the one to go back to.
-        let notes = match self.granted(tenant, name) {
-            Ok(grants) => self.fitness(tenant, name, &loaded, &grants).await,
+        let granted = self.grants_text(tenant, name).and_then(|text| parsed(name, &text));
+        let notes = match granted {
+            Ok(grants) => {
+                let current = Current::Installed(Box::new(target.plugin.clone()));
+                let grants = self.in_force(tenant, grants, &current);
+                let notes = self.fitness(tenant, name, &loaded, &grants).await;
+                let inherited = Self::inherited(tenant, name, &grants);
+                notes.map(|notes| inherited.into_iter().chain(notes).collect())
+            }
             Err(error) => Err(error),
         };
         let notes = notes.unwrap_or_else(|error| vec![error.to_string()]);

@@ -31,6 +31,9 @@ const LEASE: Duration = Duration::from_secs(150);
 /// How often a delivery is tried: over about six hours.
 const TRIES_MAX: u32 = 8;
 
+/// Longest reason that is kept of a try: a plugin words it, and lists show it.
+const REASON_CHARS_MAX: usize = 1_000;
+
 /// Pauses between two tries grow from the first to the last of these.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(4));
 
@@ -112,7 +115,10 @@ impl Deliveries {
         self.note(due, end).await;
     }
 
-    async fn note(&self, due: DueDelivery, end: DeliveryEnd) {
+    async fn note(&self, due: DueDelivery, mut end: DeliveryEnd) {
+        if let DeliveryEnd::Again { reason, .. } | DeliveryEnd::Dead { reason } = &mut end {
+            shorten(reason);
+        }
         if let Err(error) = self.store.end_delivery(due.task, end).await {
             tracing::error!(task = %due.task, %error, "a delivery's end cannot be noted; it will be made again");
         }
@@ -143,7 +149,7 @@ impl Deliveries {
         let facts = subject.channel.clone();
         let mut delivered = binding.deliver(subject).await;
         let step = called_about("deliver", &binding, facts.as_deref(), &mut delivered);
-        self.afterwards.keep(due.task, step).await;
+        self.afterwards.keep(due.tenant, due.task, step).await;
         delivered.value.map_err(|error| Undelivered::of_plugin(&replier.to_string(), &error))
     }
 }
@@ -190,6 +196,12 @@ impl From<StoreError> for Undelivered {
 impl From<PluginUnavailable> for Undelivered {
     fn from(error: PluginUnavailable) -> Self {
         Self::passing(&error.to_string())
+    }
+}
+
+fn shorten(reason: &mut String) {
+    if let Some((end, _)) = reason.char_indices().nth(REASON_CHARS_MAX) {
+        reason.truncate(end);
     }
 }
 
@@ -243,6 +255,15 @@ mod tests {
         let seconds: Vec<_> = (1..=8).map(|tries| pause(tries).as_secs()).collect();
         for (pause, least) in seconds.iter().zip([5, 20, 80, 320, 1_280, 5_120, 14_400, 14_400]) {
             assert!((least..=least + least / 10 + 1).contains(pause), "{seconds:?}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_kept_no_longer_than_a_list_can_show() {
+        for (given, kept) in [(0, 0), (1_000, 1_000), (1_001, 1_000), (1 << 20, 1_000)] {
+            let mut reason = "ü".repeat(given);
+            shorten(&mut reason);
+            assert_eq!(reason.chars().count(), kept);
         }
     }
 

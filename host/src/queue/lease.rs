@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ids::TaskId;
 use crate::store::{Store, StoreError};
-use crate::tasks::{Fence, Outcome};
+use crate::tasks::{Fence, Outcome, Task};
 use crate::trace::Step;
 
 /// Shortest and longest pause between two tries to store the end of a run: half a minute in all.
@@ -100,17 +100,17 @@ impl Lease {
         self.lost.cancelled().await;
     }
 
-    /// Stores the end of the run. False where the lease was lost: nothing is stored then.
+    /// Stores the end of the run of this task, whose lease it is. False where the lease was lost: nothing is stored then.
     /// A store that cannot take it (a full disk) is tried again for as long as the lease lasts.
     pub(super) async fn finish(
         mut self,
+        task: &Task,
         outcome: Outcome,
         steps: Vec<Step>,
     ) -> Result<bool, StoreError> {
         let mut pause = FINISH_PAUSES.0;
         loop {
-            let (outcome, steps) = (outcome.clone(), steps.clone());
-            match self.leases.store.finish(self.task, self.fence, outcome, steps).await {
+            match self.leases.store.finish(task, self.fence, outcome.clone(), &steps).await {
                 Ok(stored) => {
                     self.finished = true;
                     return Ok(stored);

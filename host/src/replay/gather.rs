@@ -54,7 +54,7 @@ pub async fn gather(
         around = intake::around_the_run(&head, kept.body, by_channel).await;
         request = Some(RecordedRequest { head, by_channel, body_base64 });
     }
-    let steps = store.steps(task.tenant, task.id).await?;
+    let steps = store.steps(task).await?;
     let (tools, got): (Vec<_>, Vec<_>) = steps
         .into_iter()
         .filter_map(played)
@@ -64,11 +64,15 @@ pub async fn gather(
     let truncated = bound(&mut calls);
     let names: BTreeSet<_> =
         calls.iter().map(|call| &call.plugin).filter(|_| with_grants).cloned().collect();
-    let grants = names.into_iter().filter_map(|name| {
-        // A file that cannot be read is none here: the replay says that other grants were in force.
-        let text = plugins.grants_text(task.tenant, &name).ok()?;
-        (!text.is_empty()).then_some((name, text))
-    });
+    let mut grants = BTreeMap::new();
+    for name in names {
+        // A file that cannot be read, or is not in force for the component of now, is none here: the replay
+        // says that other grants were in force.
+        let text = plugins.grants_text_in_force(task.tenant, &name).await;
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            grants.insert(name, text);
+        }
+    }
     Ok(Recorded {
         task: task.id,
         tenant: task.tenant,
@@ -77,7 +81,7 @@ pub async fn gather(
         accepted_at: task.created_at.iso(),
         request,
         channel: channel.map(|facts| told(&facts)),
-        grants: grants.collect::<BTreeMap<_, _>>(),
+        grants,
         calls,
         truncated,
     })
@@ -128,7 +132,7 @@ fn told(facts: &ChannelFacts) -> RecordedChannel {
         name: facts.name.clone(),
         url: facts.url.clone(),
         settings: facts.settings.clone(),
-        secrets: secrets.map(|(name, (secret, _))| (name.clone(), secret.clone())).collect(),
+        secrets: secrets.map(|(name, bound)| (name.clone(), bound.binding.clone())).collect(),
     }
 }
 

@@ -13,7 +13,8 @@ use crate::fixture::{Difference, changes, mapped, outcome_of_tool, placeholder};
 use crate::ids::RequestId;
 use crate::intake;
 use crate::sandbox::{
-    Answered, Binding, Called, ChannelFacts, Cost, PluginError, Recording, Script, Subject,
+    Answered, Binding, BoundSecret, Called, ChannelFacts, Cost, PluginError, Recording, Script,
+    Subject,
 };
 
 /// Why a call cannot be played.
@@ -208,7 +209,10 @@ fn facts(channel: &RecordedChannel, url: Option<&String>) -> Arc<ChannelFacts> {
         url: url.unwrap_or(&channel.url).clone(),
         settings: channel.settings.clone(),
         secrets: secrets
-            .map(|(name, secret)| (name.clone(), (secret.clone(), Some(placeholder()))))
+            .map(|(name, binding)| {
+                let bound = BoundSecret { binding: binding.clone(), versions: Some(placeholder()) };
+                (name.clone(), bound)
+            })
             .collect(),
     })
 }

@@ -115,15 +115,33 @@ impl Account {
             let now = clock.now().micros();
             let first = now >= until && !self.probing.swap(true, Ordering::AcqRel);
             if !first {
-                let reason = self.standing().reason.clone();
-                let left = u64::try_from(until.saturating_sub(now)).unwrap_or_default() / 1_000;
-                let refusal = Refusal::Quarantined { reason, retry_after_ms: left.max(1_000) };
-                self.count_refusal(&refusal);
-                return Err(refusal);
+                return Err(self.cut_off(until, now));
             }
         }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Admission { account: self, probe })
+    }
+
+    /// Refuses what [`Account::admit`] would refuse now, and lets nothing in.
+    pub(super) fn check_admission(&self, clock: &Clock) -> Result<(), Refusal> {
+        let until = self.until.load(Ordering::Acquire);
+        if until == 0 {
+            return Ok(());
+        }
+        let now = clock.now().micros();
+        if now >= until && !self.probing.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(self.cut_off(until, now))
+    }
+
+    /// The refusal of a call while the plugin is cut off; it is counted.
+    fn cut_off(&self, until: i64, now: i64) -> Refusal {
+        let reason = self.standing().reason.clone();
+        let left = u64::try_from(until.saturating_sub(now)).unwrap_or_default() / 1_000;
+        let refusal = Refusal::Quarantined { reason, retry_after_ms: left.max(1_000) };
+        self.count_refusal(&refusal);
+        refusal
     }
 
     /// Counts a call that was let in.

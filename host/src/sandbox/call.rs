@@ -6,6 +6,7 @@
 //! once, as do those that look into large documents.
 
 mod answers;
+mod blame;
 mod perform;
 mod tools;
 
@@ -16,18 +17,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use self::blame::Circumstances;
 pub(super) use self::perform::limited_store;
 use self::perform::{Ask, Begins, Ended, Performance, Told, perform, refusal_of};
 use super::Binding;
 use super::account::Cost;
 use super::host_calls::{Budget, CallState, Subject};
 use super::journal::Recording;
-use super::refusal::{Failure, PluginError, Refusal};
+use super::refusal::{Failure, PluginError, Refusal, Shortage};
+use super::slots::Slot;
 use super::slow_lane::Lane;
 use crate::call::Payload;
-
-/// The largest document that a call may look into or be handed on the caller's thread, in bytes.
-const SHORT_DOCUMENT_BYTES_MAX: usize = 256 << 10;
 
 /// How long a brief call computes at a stretch. One that meets a tick of the epoch by chance is brief all the
 /// same.
@@ -115,7 +115,9 @@ impl Binding {
             return no_role("verifier");
         }
         self.ask(subject, Ask::Verify).await.and_then(|told| match told {
-            Told::Principal(principal) => answers::principal(principal),
+            Told::Principal(principal) => {
+                answers::principal(principal, self.granted.limits().output_bytes)
+            }
             _ => Err(mismatch()),
         })
     }
@@ -212,29 +214,37 @@ impl Binding {
             Ok(admission) => admission,
             Err(refusal) => return refused(refusal),
         };
-        let _permits = match self.permits(wall).await {
-            Ok(permits) => permits,
+        let _room = match self.room(lane, wall).await {
+            Ok(room) => room,
             Err(refusal) => return self.settle(refused(refusal)),
         };
         let begun = Instant::now();
-        let budget = Budget { deadline: begun + wall, cpu, may_send: ask.may_send(), lane };
+        let circumstances = Circumstances::of(&ask, &subject);
+        let budget = Budget {
+            deadline: begun + wall,
+            cpu,
+            may_send: ask.may_send(),
+            lane,
+            handover_bytes: circumstances.handover_bytes(self.granted.limits().output_bytes),
+        };
         let state = CallState::new(Arc::clone(self), subject, budget);
         // Every look-up walks the document, and a host call does not yield.
-        let looks_into_much =
-            state.document_bytes().saturating_add(ask.bytes()) > SHORT_DOCUMENT_BYTES_MAX;
+        let looks_into_much = circumstances.is_about_much();
         let is_brief = self.account.is_brief(lane);
         // Boxed because it may have to move to the other runtime while it runs.
         let apart = looks_into_much || !is_brief;
         let begins = if apart { Begins::Apart } else { Begins::WithItsCaller };
         let mut work = Box::pin(perform(Arc::clone(self), state, ask, begins));
         let called = if apart {
-            self.finish_in(lane, work, begun, cpu, wall).await
+            self.finish_in(lane, work, begun, cpu, wall, circumstances).await
         } else {
             let first =
                 std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
             match first {
-                Poll::Ready(performance) => self.judge(performance, begun, cpu, wall),
-                Poll::Pending => self.finish_in(lane, work, begun, cpu, wall).await,
+                Poll::Ready(performance) => {
+                    self.judge(performance, begun, cpu, wall, circumstances)
+                }
+                Poll::Pending => self.finish_in(lane, work, begun, cpu, wall, circumstances).await,
             }
         };
         // One that was stopped had no chance to be long, where many of its kind shared the lane.
@@ -253,16 +263,22 @@ impl Binding {
         called
     }
 
-    /// The permits that bound calls in flight: of the binding, of its tenant, of the pool. They are
-    /// taken in this order by everybody, so nobody waits in a circle. The waiting is not taken from the
+    /// What bounds calls in flight: those of the binding, and those of all tenants, whose slots are shared. They
+    /// are taken in this order by everybody, so nobody waits in a circle. The waiting is not taken from the
     /// time of the call: that others are many is no fault of this one.
-    async fn permits(&self, patience: Duration) -> Result<[SemaphorePermit<'_>; 3], Refusal> {
+    async fn room(
+        &self,
+        lane: Lane,
+        patience: Duration,
+    ) -> Result<(SemaphorePermit<'_>, Slot), Refusal> {
         let until = Instant::now() + patience;
-        Ok([
-            permit(&self.calls, until).await?,
-            permit(&self.share.calls, until).await?,
-            permit(&self.shared.calls, until).await?,
-        ])
+        let permit = permit(&self.calls, until).await.map_err(Refusal::Busy)?;
+        let slots = match lane {
+            Lane::Overtime => &self.shared.slots.brief,
+            Lane::Tools => &self.shared.slots.tools,
+        };
+        let slot = slots.take_until(self.tenant, until).await.map_err(Refusal::Busy)?;
+        Ok((permit, slot))
     }
 
     async fn finish_in(
@@ -272,12 +288,13 @@ impl Binding {
         begun: Instant,
         cpu: Duration,
         wall: Duration,
+        circumstances: Circumstances,
     ) -> Called<Told> {
         let Some(handle) = self.shared.lanes.spawn(lane, work) else {
             return refused(Refusal::Host("it is shutting down".to_owned()));
         };
         match handle.await {
-            Ok(performance) => self.judge(performance, begun, cpu, wall),
+            Ok(performance) => self.judge(performance, begun, cpu, wall, circumstances),
             Err(_) => refused(Refusal::Host("the call was cut off".to_owned())),
         }
     }
@@ -289,8 +306,9 @@ impl Binding {
         begun: Instant,
         cpu: Duration,
         wall: Duration,
+        circumstances: Circumstances,
     ) -> Called<Told> {
-        let (ended, state) = performance;
+        let (ended, mut state) = performance;
         let limits = self.granted.limits();
         let value = match ended {
             Ended::Ran(Ok(Ok(told))) => Ok(told),
@@ -306,6 +324,7 @@ impl Binding {
             }
             Ended::Elapsed => Err(Refusal::Deadline { granted_ms: millis(wall) }.into()),
         };
+        let value = value.map_err(|error| circumstances.blame(error, &mut state));
         let cost = Cost {
             micros: micros(begun.elapsed()),
             cpu_micros: micros(state.cpu),
@@ -316,13 +335,13 @@ impl Binding {
     }
 }
 
-async fn permit(semaphore: &Semaphore, until: Instant) -> Result<SemaphorePermit<'_>, Refusal> {
+async fn permit(semaphore: &Semaphore, until: Instant) -> Result<SemaphorePermit<'_>, Shortage> {
     if let Ok(permit) = semaphore.try_acquire() {
         return Ok(permit);
     }
     match tokio::time::timeout_at(until.into(), semaphore.acquire()).await {
         Ok(Ok(permit)) => Ok(permit),
-        Ok(Err(_)) | Err(_) => Err(Refusal::Busy),
+        Ok(Err(_)) | Err(_) => Err(Shortage::CallsOfPlugin),
     }
 }
 

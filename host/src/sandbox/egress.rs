@@ -5,9 +5,10 @@
 //! vetted addresses and to no others. There is no proxy from the environment, no shared connection
 //! pool (a connection vetted for one tenant must not serve another), no cookie, and one deadline over
 //! all of it. A credential is attached on the first hop only, where the operator says it goes, and taken
-//! out of whatever repeats it.
+//! out of whatever repeats it; a redirect that repeats it is followed only where it may go as well.
 
 mod credential;
+mod headers;
 mod sending;
 mod vetting;
 mod wasi_http;
@@ -17,7 +18,7 @@ pub(crate) use vetting::is_public;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_ENCODING, HeaderMap, LOCATION};
 use reqwest::{Method, StatusCode};
 use url::Url;
 
@@ -29,24 +30,6 @@ pub(super) use sending::Sending;
 
 /// How many redirects are followed; each is a request of its own and needs its own grant.
 const REDIRECTS_MAX: usize = 3;
-
-/// Most headers of a plugin's request.
-const HEADERS_MAX: usize = 64;
-
-/// Headers that belong to the connection or would change where it goes.
-const FORBIDDEN_HEADERS: [&str; 11] = [
-    "host",
-    "connection",
-    "content-length",
-    "expect",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// What bounds one call of `egress.send`.
 pub(super) struct Bounds {
@@ -83,9 +66,9 @@ pub(super) async fn send(
         Ok(answer) => answer,
         Err(_) => Err(failure("timeout", "the request did not end in the time it had")),
     };
-    let answer =
-        answer.map_err(|failure| Failure { message: veil.over_text(failure.message), ..failure });
-    let counted = counted.into_iter().map(|refused| veil.over_text(refused)).collect();
+    let answer = answer
+        .map_err(|failure| Failure { message: veil.over_message(failure.message), ..failure });
+    let counted = counted.into_iter().map(|refused| veil.over_message(refused)).collect();
     Went { answer, counted }
 }
 
@@ -107,14 +90,20 @@ impl<'a> Journey<'a> {
         let mut method = Method::from_bytes(outgoing.method.as_bytes())
             .map_err(|_| failure("invalid-input", "the method is not a method"))?;
         let mut url = parse(&outgoing.url)?;
-        let mut headers = parse_headers(&outgoing.headers)?;
+        let mut headers = headers::parse(&outgoing.headers)?;
         let mut body = outgoing.body;
         let hint = &self.bounds.grants_hint;
         let found =
             credential.map(|name| credential::find(self.granted, name, hint)).transpose()?;
+        let attached = credential;
         let mut credential = credential.zip(found);
+        // The credential that a redirect holds in its URL.
+        let mut carries = None;
         for _ in 0..=REDIRECTS_MAX {
-            let rule = self.rule(&method, &url)?;
+            let rule = self.rule(&method, &headers::overriding_methods(&headers), &url)?;
+            if let Some(name) = carries {
+                credential::may_be_redirected(name, rule, hint)?;
+            }
             // The URL as it is sent may hold a secret; the one that the plugin wrote does not.
             let mut sent_url = url.clone();
             if let Some(named) = credential.take() {
@@ -124,9 +113,12 @@ impl<'a> Journey<'a> {
             let addresses = vetting::resolve(&url, rule).await?;
             let hop = Hop { method: &method, url: &sent_url, headers, body: body.as_deref() };
             let response = hop.send(&addresses, self.deadline).await?;
-            let Some(next) = redirect(&response, &url) else {
+            let Some((location, next)) = redirect(&response, &url) else {
                 return read(response, self.bounds.body_bytes_max, self.veil).await;
             };
+            // As it is written and as it is read: reading takes away tabs and dots, and turns backslashes.
+            let texts = [location.as_str(), next.as_str()];
+            carries = attached.filter(|_| texts.iter().any(|text| self.veil.is_in_url(text)));
             // A redirect may lead anywhere, so it is vetted like a new request and takes nothing along:
             // a list of headers to drop always misses one.
             headers = HeaderMap::new();
@@ -140,12 +132,20 @@ impl<'a> Journey<'a> {
     }
 
     /// The rule that allows a request. None: nothing does, and the operator wants that counted only.
-    fn rule(&mut self, method: &Method, url: &Url) -> Result<Option<&'a EgressRule>, Failure> {
-        if let Some(rule) = self.granted.egress_rule(method.as_str(), url) {
+    fn rule(
+        &mut self,
+        method: &Method,
+        overriding: &[String],
+        url: &Url,
+    ) -> Result<Option<&'a EgressRule>, Failure> {
+        let mut methods = vec![method.as_str()];
+        methods.extend(overriding.iter().map(String::as_str));
+        if let Some(rule) = self.granted.egress_rule(&methods, url) {
             return Ok(Some(rule));
         }
-        let path = self.veil.over_text(url.path().to_owned());
-        let refused = not_granted(method, url, &path, &self.bounds.grants_hint);
+        // A path is cut, and what is left of a credential then would not be recognised as one.
+        let path = if self.veil.is_in_url(url.as_str()) { "/[redacted]" } else { url.path() };
+        let refused = not_granted(&methods.join(" meant as "), url, path, &self.bounds.grants_hint);
         match self.granted.egress_mode() {
             EgressMode::Enforce => Err(refused),
             EgressMode::Count => {
@@ -166,25 +166,6 @@ fn parse(url: &str) -> Result<Url, Failure> {
         return Err(failure("invalid-input", "the URL holds a user name or password"));
     }
     Ok(url)
-}
-
-fn parse_headers(headers: &[(String, String)]) -> Result<HeaderMap, Failure> {
-    if headers.len() > HEADERS_MAX {
-        return Err(failure("invalid-input", "the request has more than 64 headers"));
-    }
-    let mut parsed = HeaderMap::new();
-    for (name, value) in headers {
-        let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| failure("invalid-input", "a header name is not valid"))?;
-        if FORBIDDEN_HEADERS.contains(&name.as_str()) {
-            let message = format!("the header {name} is the gateway's to set");
-            return Err(failure("invalid-input", &message));
-        }
-        let value = HeaderValue::from_str(value)
-            .map_err(|_| failure("invalid-input", &format!("the value of {name} is not valid")))?;
-        parsed.append(name, value);
-    }
-    Ok(parsed)
 }
 
 struct Hop<'a> {
@@ -231,7 +212,8 @@ fn describe(error: &reqwest::Error, host: &str) -> Failure {
     }
 }
 
-fn redirect(response: &reqwest::Response, from: &Url) -> Option<String> {
+/// Where an answer redirects to: as it is written, and as it is read.
+fn redirect(response: &reqwest::Response, from: &Url) -> Option<(String, String)> {
     let follows = matches!(
         response.status(),
         StatusCode::MOVED_PERMANENTLY
@@ -241,7 +223,8 @@ fn redirect(response: &reqwest::Response, from: &Url) -> Option<String> {
             | StatusCode::PERMANENT_REDIRECT
     );
     let location = response.headers().get(LOCATION).filter(|_| follows)?.to_str().ok()?;
-    from.join(location).ok().map(String::from)
+    let read = from.join(location).ok()?;
+    Some((location.to_owned(), read.into()))
 }
 
 async fn read(
@@ -276,7 +259,7 @@ async fn read(
     Ok(Answer { status, headers, body, truncated, extra: None })
 }
 
-fn not_granted(method: &Method, url: &Url, path: &str, grants_hint: &str) -> Failure {
+fn not_granted(method: &str, url: &Url, path: &str, grants_hint: &str) -> Failure {
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or_default();
     let message = format!(

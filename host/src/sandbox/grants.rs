@@ -16,8 +16,11 @@
 //! header = "authorization"    # or query = "key", or path = "CREDENTIAL": the text that it replaces
 //! prefix = "Bearer "          # written before it; nothing by default
 //!
-//! [secrets]                   # what the plugin calls it = which secret of the tenant it is
-//! signing = "example-webhook" # it can be compared and signed with, not read
+//! [secrets]                   # what the plugin calls it = which secret of the tenant it is, never read:
+//! token = "example-token"     # signatures can be verified with it and tokens compared with it
+//! signing = { secret = "example-webhook", prefix = "whsec_", encoding = "base64", use = ["sign"] }
+//!                             # its form and its use where they are others; encodings are text, hex,
+//!                             # base64 and base64url, uses are verify, compare and sign
 //!
 //! [settings]                  # what the plugin reads through wasi:config
 //! greeting = "hello"
@@ -28,16 +31,22 @@
 //! [folder]                    # one folder of this machine, which the plugin sees as /data
 //! path = "/srv/reports"
 //! access = "read"             # the default; or "read-write"
+//! bytes = 268435456           # of all that is in a folder that may be written to; the default
 //!
 //! [limits]                    # only what differs from the default
 //! memory_mib = 16
 //! ```
 //!
-//! Before the first table may stand `egress-mode = "count"` (what no rule allows is sent all the same, to
-//! public addresses and without credentials, and counted), `clocks = "frozen"` (time stands still during
-//! a call) and `random = "fixed"` (no randomness: the same numbers in each call).
+//! Before the first table may stand `component = "sha256:…"` (or a list of them, or `"any"`) and
+//! `signer = "vendor"` (a name of the settings): the component that the file is for. Without either it is for
+//! those that ship with the gateway and those that an operator installed. There too may stand
+//! `egress-mode = "count"` (what no rule allows is sent all the same, to public addresses and without
+//! credentials, and counted), `clocks = "frozen"` (time stands still during a call) and `random = "fixed"`
+//! (no randomness: the same numbers in each call).
 
+mod component;
 mod egress_rule;
+mod plain_path;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,8 +56,11 @@ use url::Url;
 
 use super::limits::{Limits, LimitsFile};
 use super::ran::digest_of;
+use super::secrets::BoundSecret;
 use crate::ids::SecretName;
-use crate::secrets::SecretVersions;
+use crate::secrets::{SecretBinding, SecretVersions};
+use component::ComponentLine;
+pub use component::{Components, Pin};
 pub(super) use egress_rule::EgressRule;
 use egress_rule::EgressRuleFile;
 
@@ -63,20 +75,25 @@ pub struct Grants {
     egress: Vec<EgressRule>,
     egress_mode: EgressMode,
     credentials: BTreeMap<String, CredentialRule>,
-    secrets: BTreeMap<String, SecretName>,
+    secrets: BTreeMap<String, SecretBinding>,
     settings: BTreeMap<String, String>,
     values_bytes: Option<u64>,
     folder: Option<FolderRule>,
     clocks: Clocks,
     random: Random,
     limits: Limits,
-    /// Of the file as it is written. None: there is no file.
+    pin: Pin,
+    /// Why what the file gives is not in force.
+    withheld: Option<String>,
+    /// Of the file as it is written. None: there is no file, or what it gives is not in force.
     pub(super) digest: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct GrantsFile {
+    component: Option<ComponentLine>,
+    signer: Option<String>,
     #[serde(default)]
     egress_mode: EgressMode,
     #[serde(default)]
@@ -88,7 +105,7 @@ struct GrantsFile {
     #[serde(default)]
     credentials: BTreeMap<String, CredentialFile>,
     #[serde(default)]
-    secrets: BTreeMap<String, SecretName>,
+    secrets: BTreeMap<String, SecretBinding>,
     #[serde(default)]
     settings: BTreeMap<String, String>,
     key_value: Option<ValuesFile>,
@@ -154,6 +171,14 @@ pub(super) struct FolderRule {
     pub(super) path: PathBuf,
     #[serde(default)]
     pub(super) access: FolderAccess,
+    /// What all files below it may come to, in bytes, before the plugin can write no more.
+    #[serde(default = "folder_bytes")]
+    pub(super) bytes: u64,
+}
+
+/// Room for what an agent works on; few disks are filled by it.
+fn folder_bytes() -> u64 {
+    256 << 20
 }
 
 /// What it may do there.
@@ -221,6 +246,8 @@ impl Grants {
             clocks: file.clocks,
             random: file.random,
             limits: file.limits.resolve(),
+            pin: Pin::parse(file.component, file.signer)?,
+            withheld: None,
             digest: Some(digest_of(toml)),
         })
     }
@@ -228,7 +255,7 @@ impl Grants {
     /// The tenant's secrets that it names, for plugins and for credentials.
     pub fn secret_names(&self) -> impl Iterator<Item = &SecretName> {
         let attached = self.credentials.values().map(|credential| &credential.secret);
-        self.secrets.values().chain(attached)
+        self.secrets.values().map(|bound| &bound.secret).chain(attached)
     }
 
     /// What the plugin reads through `wasi:config`.
@@ -293,13 +320,15 @@ pub(super) struct Granted {
     egress: Vec<EgressRule>,
     egress_mode: EgressMode,
     credentials: BTreeMap<String, Credential>,
-    secrets: BTreeMap<String, (SecretName, Option<SecretVersions>)>,
+    secrets: BTreeMap<String, BoundSecret>,
     settings: BTreeMap<String, String>,
     values_bytes: Option<u64>,
     folder: Option<FolderRule>,
     clocks: Clocks,
     random: Random,
     limits: Limits,
+    /// Why what the operator's file gives is not in force.
+    withheld: Option<String>,
 }
 
 impl Granted {
@@ -321,9 +350,9 @@ impl Granted {
             (name, Credential { place, prefix, value, secret })
         });
         let named = only(asked.secrets, allowed.secrets).into_iter();
-        let named = named.map(|(name, secret)| {
-            let value = secrets.get(&secret).cloned();
-            (name, (secret, value))
+        let named = named.map(|(name, binding)| {
+            let versions = secrets.get(&binding.secret).cloned();
+            (name, BoundSecret { binding, versions })
         });
         Self {
             egress: only(asked.egress, allowed.egress),
@@ -340,13 +369,20 @@ impl Granted {
                 memory_bytes: allowed.limits.memory_bytes.min(memory_bytes_max),
                 ..allowed.limits
             },
+            withheld: allowed.withheld,
         }
     }
 
-    /// The rule that allows this request, if one does.
+    /// Why what the operator's file gives is not in force. None: it is.
     #[must_use]
-    pub(super) fn egress_rule(&self, method: &str, url: &Url) -> Option<&EgressRule> {
-        self.egress.iter().find(|rule| rule.allows(method, url))
+    pub(super) fn withheld_because(&self) -> Option<&str> {
+        self.withheld.as_deref()
+    }
+
+    /// The rule that allows a request which servers may take for one of any of these methods, if one does.
+    #[must_use]
+    pub(super) fn egress_rule(&self, methods: &[&str], url: &Url) -> Option<&EgressRule> {
+        self.egress.iter().find(|rule| rule.allows(methods, url))
     }
 
     /// Whether there is a request that it may send.
@@ -373,9 +409,9 @@ impl Granted {
         self.credentials.get(name)
     }
 
-    /// The tenant's secret that the plugin calls this, and its values where the tenant has it.
+    /// The secret that the plugin calls this.
     #[must_use]
-    pub(super) fn secret(&self, name: &str) -> Option<&(SecretName, Option<SecretVersions>)> {
+    pub(super) fn secret(&self, name: &str) -> Option<&BoundSecret> {
         self.secrets.get(name)
     }
 

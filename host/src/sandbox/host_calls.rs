@@ -13,16 +13,17 @@ use super::bindings::v0_1::wardgate::plugin::{context, request, task, types};
 use super::bindings::v0_1::wasi::config::store as config_store;
 use super::bindings::v0_1::wasi::logging::logging;
 use super::egress::Sending;
+use super::folder::FolderQuota;
 use super::journal::{Outside, Recording, SharedScript, lock};
 use super::limits::Limiter;
+use super::secrets::BoundSecret;
 use super::share::HeldMemory;
 use super::slow_lane::Lane;
 use super::values::{SharedValues, ValuesOwner};
 use super::wasi;
 use crate::call::IncomingCall;
 use crate::call::payload::Payload;
-use crate::ids::{AgentId, ChannelId, Name, RequestId, SecretName, TenantId};
-use crate::secrets::SecretVersions;
+use crate::ids::{AgentId, ChannelId, Name, RequestId, TenantId};
 
 /// Most resources that a guest may hold through WASI.
 pub(super) const RESOURCES_MAX: usize = 256;
@@ -30,6 +31,13 @@ pub(super) const RESOURCES_MAX: usize = 256;
 /// Bytes of documents that the host walks or copies for one call. A look-up walks the document at about
 /// a gigabyte a second; this is two dozen looks into the largest payload, and a quarter of a second.
 const LOOK_UP_BYTES_MAX: usize = 256 << 20;
+
+/// Names and values of one set of headers in `wasi:http`, in bytes. Servers take 8 to 16 KiB.
+pub(super) const FIELD_BYTES_MAX: usize = 16 << 10;
+
+/// What all sets of headers of one call take on the host's side: as many as there are resources, and as much
+/// again for the tables behind them.
+const FIELDS_BYTES_MAX: usize = RESOURCES_MAX * FIELD_BYTES_MAX * 2;
 
 /// Longest single log line, in bytes.
 const LOG_LINE_BYTES_MAX: usize = 2 << 10;
@@ -70,6 +78,17 @@ impl Subject {
             script: None,
         }
     }
+
+    /// Whether a call about it is a test: the host answers from a script that is nobody's recording.
+    pub(super) fn is_rehearsed(&self) -> bool {
+        self.script.as_ref().is_some_and(|script| lock(script).value_answers.is_none())
+    }
+
+    /// The length of the documents that a call about it can look into, in bytes.
+    pub(super) fn document_bytes(&self) -> usize {
+        let request = self.request.as_ref().map_or(0, |request| request.body.len());
+        request + self.task.as_ref().map_or(0, |task| task.text().len())
+    }
 }
 
 /// What a channel gives to the plugins that it binds. Its settings and secrets come before those of a
@@ -84,9 +103,8 @@ pub struct ChannelFacts {
     pub url: String,
     /// Settings of its plugins.
     pub settings: BTreeMap<String, String>,
-    /// What its plugins call a secret, which secret of the tenant it is, and its values where the tenant
-    /// has it.
-    pub secrets: BTreeMap<String, (SecretName, Option<SecretVersions>)>,
+    /// The secrets that it binds, by what its plugins call them.
+    pub secrets: BTreeMap<String, BoundSecret>,
 }
 
 /// The state of one call: the `T` of its `Store<T>`.
@@ -101,9 +119,16 @@ pub(super) struct CallState {
     pub(super) cpu: Duration,
     /// Where it goes on when it takes long.
     pub(super) lane: Lane,
+    /// Bytes that it may hand over with its value, or with the arguments of one host call.
+    pub(super) handover_bytes_max: usize,
     pub(super) sending: Sending,
     pub(super) values_operations: u32,
+    /// Made when the guest first changes something in its folder.
+    pub(super) folder_quota: Option<FolderQuota>,
     look_up_bytes_left: usize,
+    pub(super) looked_too_often: bool,
+    /// Why a secret that it opened is not to be had, where one is not.
+    pub(super) unusable_secret: Option<String>,
     logs: Vec<String>,
     log_bytes_left: usize,
     /// Made when the guest first asks for something of the world: most calls never do.
@@ -123,10 +148,14 @@ impl CallState {
             deadline: budget.deadline,
             cpu_max: budget.cpu,
             lane: budget.lane,
+            handover_bytes_max: budget.handover_bytes,
             cpu: Duration::ZERO,
             sending: Sending::new(budget.may_send, limits.egress_requests),
             values_operations: 0,
+            folder_quota: None,
             look_up_bytes_left: LOOK_UP_BYTES_MAX,
+            looked_too_often: false,
+            unusable_secret: None,
             logs: Vec::new(),
             log_bytes_left: limits.log_bytes,
             outside: None,
@@ -139,9 +168,8 @@ impl CallState {
     }
 
     /// The length of what the guest can look into.
-    pub(super) fn document_bytes(&self) -> usize {
-        let request = self.subject.request.as_ref().map_or(0, |request| request.body.len());
-        request + self.subject.task.as_ref().map_or(0, |task| task.text().len())
+    fn document_bytes(&self) -> usize {
+        self.subject.document_bytes()
     }
 
     /// Charges one look into a document, or one copy of it. A host call is not interrupted by epochs, so
@@ -149,7 +177,10 @@ impl CallState {
     pub(super) fn charge(&mut self, document_bytes: usize) -> wasmtime::Result<()> {
         match self.look_up_bytes_left.checked_sub(document_bytes) {
             Some(left) => self.look_up_bytes_left = left,
-            None => wasmtime::bail!("it looked into the payload too often"),
+            None => {
+                self.looked_too_often = true;
+                wasmtime::bail!("it looked into the payload too often")
+            }
         }
         Ok(())
     }
@@ -169,7 +200,7 @@ impl CallState {
     }
 
     /// The tenant's secret that the plugin calls this: of the channel, else of its grants.
-    pub(super) fn secret(&self, name: &str) -> Option<&(SecretName, Option<SecretVersions>)> {
+    pub(super) fn secret(&self, name: &str) -> Option<&BoundSecret> {
         let channel = self.subject.channel.as_ref();
         let of_channel = channel.and_then(|channel| channel.secrets.get(name));
         of_channel.or_else(|| self.binding.granted.secret(name))
@@ -190,9 +221,29 @@ impl CallState {
         (Arc::clone(&self.binding.shared.values), owner)
     }
 
-    /// Where the operator would grant something, for the message of a denial.
+    /// Where the operator would grant something, for the message of a denial. Neither a path nor the tenant:
+    /// a plugin may hand the message on to strangers.
     pub(super) fn grants_hint(&self) -> String {
-        format!("grants/{}/{}.toml", self.subject.tenant, self.binding.name)
+        let grants = format!("the grants of the plugin {}", self.binding.name);
+        match self.binding.granted.withheld_because() {
+            // Why is for whoever looks after the plugin, and not for the plugin.
+            Some(_) => format!("{grants}, which are not in force for this component"),
+            None => grants,
+        }
+    }
+
+    /// What the plugin is set to: by the channel, else by its grants.
+    pub(super) fn setting(&self, name: &str) -> Option<&str> {
+        let channel = self.subject.channel.as_ref();
+        let of_channel = channel.and_then(|channel| channel.settings.get(name));
+        of_channel.or_else(|| self.binding.granted.settings().get(name)).map(String::as_str)
+    }
+
+    /// Notes that the plugin opens a secret which it cannot have. Whose fault a failure of the call is depends
+    /// on it, and only the operator is told the reason.
+    pub(super) fn unusable_secret(&mut self, reason: String) {
+        self.note(reason.clone());
+        self.unusable_secret.get_or_insert(reason);
     }
 
     /// Writes a line of the host's own among those of the plugin.
@@ -220,7 +271,8 @@ impl CallState {
 
     /// What is left of the call: its log lines, and what the host answered.
     pub(super) fn into_parts(mut self) -> (Vec<String>, Option<Recording>) {
-        for note in self.sending.take_notes() {
+        let of_folder = self.folder_quota.as_ref().and_then(FolderQuota::note);
+        for note in self.sending.take_notes().into_iter().chain(of_folder) {
             self.keep_line(note);
         }
         let recording = match self.outside {
@@ -238,6 +290,8 @@ pub(super) struct Budget {
     pub(super) cpu: Duration,
     pub(super) may_send: bool,
     pub(super) lane: Lane,
+    /// See [`CallState::handover_bytes_max`].
+    pub(super) handover_bytes: usize,
 }
 
 impl WasiView for CallState {
@@ -258,6 +312,10 @@ impl WasiHttpView for CallState {
         if !self.sending.is_open() {
             let way = self.way();
             self.sending.open(way);
+            // What headers can come to on the host's side is charged before there are any. Where there is no
+            // room for that, none can be set.
+            let has_room = self.limiter.charge(FIELDS_BYTES_MAX).is_ok();
+            self.http.set_field_size_limit(if has_room { FIELD_BYTES_MAX } else { 0 });
         }
         WasiHttpCtxView { hooks: &mut self.sending, table: &mut self.table, ctx: &mut self.http }
     }
@@ -300,13 +358,13 @@ impl request::Host for CallState {
     }
 
     fn json(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
-        self.charge(self.document_bytes())?;
+        self.charge(self.document_bytes().saturating_add(pointer.len()))?;
         let request = self.subject.request.as_ref();
         Ok(request.and_then(|request| request.payload.find(&pointer)).map(str::to_owned))
     }
 
     fn scalar(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
-        self.charge(self.document_bytes())?;
+        self.charge(self.document_bytes().saturating_add(pointer.len()))?;
         let request = self.subject.request.as_ref();
         Ok(request.and_then(|request| request.payload.scalar(&pointer)))
     }
@@ -314,7 +372,7 @@ impl request::Host for CallState {
 
 impl task::Host for CallState {
     fn json(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
-        self.charge(self.document_bytes())?;
+        self.charge(self.document_bytes().saturating_add(pointer.len()))?;
         let task = self.subject.task.as_ref();
         Ok(task.and_then(|task| task.find(&pointer)).map(str::to_owned))
     }
@@ -355,9 +413,7 @@ impl config_store::Host for CallState {
         &mut self,
         key: String,
     ) -> wasmtime::Result<Result<Option<String>, config_store::Error>> {
-        let channel = self.subject.channel.as_ref();
-        let of_channel = channel.and_then(|channel| channel.settings.get(&key));
-        Ok(Ok(of_channel.or_else(|| self.binding.granted.settings().get(&key)).cloned()))
+        Ok(Ok(self.setting(&key).map(str::to_owned)))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config_store::Error>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use wasmtime::ResourceLimiter;
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, Shortage};
 use super::share::HeldMemory;
 use super::slow_lane::Lane;
 
@@ -54,8 +54,9 @@ impl Default for Limits {
             wall: Duration::from_secs(1),
             tool_cpu: Duration::from_secs(2),
             tool_wall: Duration::from_secs(30),
-            // A quarter of the default pool, so that one plugin cannot take all of it.
-            concurrency: 64,
+            // A quarter of the slots of its kind, half of what a tenant gets that is alone: one plugin cannot take
+            // what the others of its tenant need.
+            concurrency: 32,
             egress_requests: 16,
             egress_bytes: 1 << 20,
         }
@@ -68,6 +69,23 @@ impl Limits {
         match lane {
             Lane::Overtime => (self.cpu, self.wall),
             Lane::Tools => (self.tool_cpu, self.tool_wall),
+        }
+    }
+
+    /// Of each limit the lower one.
+    #[must_use]
+    pub(super) fn at_most(&self, other: &Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes.min(other.memory_bytes),
+            output_bytes: self.output_bytes.min(other.output_bytes),
+            log_bytes: self.log_bytes.min(other.log_bytes),
+            cpu: self.cpu.min(other.cpu),
+            wall: self.wall.min(other.wall),
+            tool_cpu: self.tool_cpu.min(other.tool_cpu),
+            tool_wall: self.tool_wall.min(other.tool_wall),
+            concurrency: self.concurrency.min(other.concurrency),
+            egress_requests: self.egress_requests.min(other.egress_requests),
+            egress_bytes: self.egress_bytes.min(other.egress_bytes),
         }
     }
 }
@@ -115,16 +133,32 @@ impl LimitsFile {
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory_bytes_max: usize,
+    linear_bytes: usize,
+    /// Linear memory and memory of the host.
     held: HeldMemory,
     refused: Option<Refusal>,
 }
 
 impl Limiter {
     pub(super) fn new(memory_bytes_max: usize, held: HeldMemory) -> Self {
-        Self { memory_bytes_max, held, refused: None }
+        Self { memory_bytes_max, linear_bytes: 0, held, refused: None }
     }
 
-    /// Linear memory of the call at its largest, in bytes: memories do not shrink.
+    /// Charges memory to the call's tenant, which is given back when the call is over: its own, or memory of
+    /// the host that it makes grow.
+    ///
+    /// # Errors
+    /// Who holds what there is; the call ends with that.
+    pub(super) fn charge(&mut self, bytes: usize) -> Result<(), Shortage> {
+        let taken = self.held.take(bytes);
+        if let Err(shortage) = taken {
+            self.refused = Some(Refusal::Busy(shortage));
+        }
+        taken
+    }
+
+    /// Memory of the call at its largest, in bytes: linear memories do not shrink. Memory of the host that it
+    /// made grow is in it.
     pub(super) fn memory_bytes(&self) -> usize {
         self.held.bytes()
     }
@@ -148,17 +182,17 @@ impl ResourceLimiter for Limiter {
     ) -> wasmtime::Result<bool> {
         // `current` is this memory's size, counted before; a component may have several.
         let growth = desired.saturating_sub(current);
-        let total = self.held.bytes().saturating_add(growth);
+        let total = self.linear_bytes.saturating_add(growth);
         if total > self.memory_bytes_max || maximum.is_some_and(|max| desired > max) {
             self.refused = self.out_of_memory();
             return Ok(false);
         }
-        let has_room = self.held.take(growth);
-        if !has_room {
-            // Not this call's fault: others of its tenant hold what it wants, and will give it back.
-            self.refused = Some(Refusal::Busy);
+        // Where there is none it is not this call's fault: others hold it, and will give it back.
+        let taken = self.charge(growth);
+        if taken.is_ok() {
+            self.linear_bytes = total;
         }
-        Ok(has_room)
+        Ok(taken.is_ok())
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {

@@ -39,7 +39,8 @@ impl Binding {
         let begun = Instant::now();
         let deadline = begun + Duration::from_secs(1);
         let (cpu, lane) = (Duration::from_secs(1), Lane::Overtime);
-        let budget = Budget { deadline, cpu, may_send: true, lane };
+        let handover_bytes = self.granted.limits().output_bytes;
+        let budget = Budget { deadline, cpu, may_send: true, lane, handover_bytes };
         let state = CallState::new(Arc::clone(self), subject, budget);
         let mut store: Store<CallState> = limited_store(self, state);
         let made = Instant::now();

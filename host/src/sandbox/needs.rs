@@ -123,10 +123,12 @@ impl Binding {
         self.loaded.missing(|grant| self.granted.has(grant))
     }
 
-    /// What it lacks of what it needs, and what of it is not used: one sentence each.
+    /// Why its grants are not in force, what it lacks of what it needs, and what of it is not used: one sentence
+    /// each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.missing();
+        let withheld = self.granted.withheld_because().map(str::to_owned);
+        let mut notes: Vec<_> = withheld.into_iter().chain(self.missing()).collect();
         notes.extend(self.loaded.left_out().iter().cloned());
         notes
     }

@@ -25,9 +25,11 @@ impl Binding {
         }
         // Parts of both kinds come in pairs: this one tells where the secrets begin.
         add("secrets");
-        for (name, (secret, _)) in &channel.secrets {
+        for (name, bound) in &channel.secrets {
             add(name);
-            add(secret.as_str());
+            // As it is written: the name alone, or the table with form and uses.
+            let written = serde_json::to_string(&bound.binding).unwrap_or_default();
+            add(written.trim_matches('"'));
         }
         format!("sha256:{}", hex::encode(digest.finalize()))
     }

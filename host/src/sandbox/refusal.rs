@@ -32,6 +32,33 @@ impl Fault {
     }
 }
 
+/// What there was not enough of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// The plugin has as many calls in flight as it may.
+    CallsOfPlugin,
+    /// The plugins of its tenant have as many in flight as they may while others want some too.
+    CallsOfTenant,
+    /// All tenants together have as many in flight as there may be.
+    Calls,
+    /// The calls of its tenant hold as much memory as they may while others want some too.
+    MemoryOfTenant,
+    /// The calls of all tenants together do.
+    Memory,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CallsOfPlugin => "it has as many calls in flight as it is granted",
+            Self::CallsOfTenant => "its tenant's plugins have as many calls in flight as they may",
+            Self::Calls => "the gateway has as many plugin calls in flight as it may",
+            Self::MemoryOfTenant => "its tenant's plugins hold as much memory as they may",
+            Self::Memory => "the plugin calls in flight hold as much memory as they may",
+        })
+    }
+}
+
 /// Why the host ended or did not begin a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -78,18 +105,23 @@ pub enum Refusal {
         /// When it is tried again, in milliseconds from now.
         retry_after_ms: u64,
     },
-    /// As many calls are in flight as it, its tenant or the gateway may have, or those of its tenant hold as
-    /// much memory as they may.
-    Busy,
+    /// There is no room for it now.
+    Busy(Shortage),
+    /// A request asked more of it than it is granted, or more than a stranger's may: the request is refused
+    /// and nothing is held against the plugin.
+    RequestTooMuch(Box<Refusal>),
+    /// Somebody has not set it up: a secret that it needs is not bound to it, or not there.
+    NotSetUp(String),
     /// The gateway itself failed.
     Host(String),
 }
 
 impl Refusal {
     /// Every word that [`Refusal::code`] gives.
-    pub const CODES: [&'static str; 11] = [
+    pub const CODES: [&'static str; 13] = [
         "trapped", "out-of-memory", "out-of-cpu-time", "deadline", "output-too-large", "too-many",
-        "malformed", "no-such-role", "quarantined", "busy", "host",
+        "malformed", "no-such-role", "quarantined", "busy", "request-too-much", "not-set-up",
+        "host",
     ];
 
     /// A word for metrics and traces.
@@ -105,7 +137,9 @@ impl Refusal {
             Self::Malformed(_) => "malformed",
             Self::NoSuchRole { .. } => "no-such-role",
             Self::Quarantined { .. } => "quarantined",
-            Self::Busy => "busy",
+            Self::Busy(_) => "busy",
+            Self::RequestTooMuch(_) => "request-too-much",
+            Self::NotSetUp(_) => "not-set-up",
             Self::Host(_) => "host",
         }
     }
@@ -123,7 +157,9 @@ impl Refusal {
             | Self::Malformed(_)
             | Self::NoSuchRole { .. }
             | Self::Quarantined { .. } => Fault::Guest,
-            Self::Busy | Self::Host(_) => Fault::Host,
+            Self::Busy(_) | Self::Host(_) => Fault::Host,
+            Self::RequestTooMuch(_) => Fault::Caller,
+            Self::NotSetUp(_) => Fault::Policy,
         }
     }
 }
@@ -159,7 +195,9 @@ impl fmt::Display for Refusal {
                     "it is cut off for a while because it kept failing; the last time, {reason}"
                 )
             }
-            Self::Busy => f.write_str("its tenant's plugins have as many calls in flight, or hold as much memory, as they may"),
+            Self::Busy(shortage) => shortage.fmt(f),
+            Self::RequestTooMuch(met) => write!(f, "the request asks too much of it: {met}"),
+            Self::NotSetUp(why) => write!(f, "it is not set up: {why}"),
             Self::Host(what) => write!(f, "the gateway could not run it: {what}"),
         }
     }

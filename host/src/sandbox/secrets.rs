@@ -1,7 +1,7 @@
-//! Secrets as plugins have them: opened by name, compared and signed with, never read.
+//! Secrets as plugins have them: opened by name, compared and signed with, never read. In which form a key is
+//! had from the secret's text, and what may be done with it, is the binding's to say
+//! ([`SecretBinding`]): whatever a plugin asks for, what comes of it tells nothing of the secret's bytes.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
 use subtle::ConstantTimeEq as _;
 use wasmtime::component::Resource;
@@ -10,38 +10,118 @@ use super::bindings::v0_1::wardgate::plugin::{secrets, types};
 use super::egress::failure;
 use super::host_calls::CallState;
 use super::journal::{Answered, Outside, lock};
-use crate::secrets::SecretVersions;
+use crate::ids::SecretName;
+use crate::secrets::{KeyForm, KeyUse, SecretBinding, SecretVersions};
 
-/// A granted secret that a guest has opened.
-pub struct GrantedSecret(SecretVersions);
+/// A secret bound to a name: how, and its values where the tenant has it.
+#[derive(Debug, Clone)]
+pub struct BoundSecret {
+    /// Which secret it is, and in which form it holds the key.
+    pub binding: SecretBinding,
+    /// None where the tenant has no such secret, or it cannot be opened.
+    pub versions: Option<SecretVersions>,
+}
+
+impl BoundSecret {
+    /// A secret by its name alone.
+    #[must_use]
+    pub fn plain(secret: SecretName, versions: Option<SecretVersions>) -> Self {
+        Self { binding: secret.into(), versions }
+    }
+
+    /// Why no key can be had from it, where that is so. For whoever binds it, not for the plugin.
+    #[must_use]
+    pub fn problem(&self, form: KeyForm) -> Option<String> {
+        let secret = &self.binding.secret;
+        let Some(versions) = &self.versions else {
+            return Some(format!("the tenant has no secret {secret}"));
+        };
+        let undecodable = versions.all().any(|text| form.key(text).is_none());
+        undecodable.then(|| {
+            format!("the secret {secret} does not decode as its binding says it is encoded")
+        })
+    }
+}
+
+/// A granted secret that a guest has opened: its keys, and what may be done with them.
+pub struct GrantedSecret {
+    keys: SecretVersions,
+    form: KeyForm,
+}
 
 impl CallState {
-    fn granted_secret(&self, name: &str) -> Result<SecretVersions, types::Failure> {
-        let granted = self.secret(name).ok_or_else(|| {
-            let shown: String = name.chars().take(64).collect();
-            let hint = self.grants_hint();
+    /// The keys of a bound secret. Every reason for which there are none looks the same to the plugin.
+    fn opened(
+        &mut self,
+        name: &str,
+        expected: Option<(&str, &str)>,
+    ) -> Result<GrantedSecret, types::Failure> {
+        let shown = || name.chars().take(64).collect::<String>();
+        let Some(bound) = self.secret(name).cloned() else {
+            self.unusable_secret(format!(
+                "it opens the secret {:?}, which neither the channel's [secrets] nor {} bind",
+                shown(),
+                self.grants_hint()
+            ));
             let message = format!(
-                "no secret {shown:?} is granted to the plugin: a channel's [secrets] or {hint} can name one"
+                "no secret {:?} is bound to the plugin: a channel's [secrets], or those of {}, can bind one",
+                shown(),
+                self.grants_hint()
             );
-            failure("forbidden", &message)
-        })?;
-        let (secret, versions) = granted;
-        versions.clone().ok_or_else(|| {
-            failure(
-                "forbidden",
-                &format!("the tenant has no secret {secret}, which the plugin was granted"),
-            )
-        })
+            return Err(failure("forbidden", &message));
+        };
+        let form = bound.binding.form(name, self.binding.known_forms(), |name| self.setting(name));
+        let form = form.map_err(|error| error.to_string());
+        let problem = match &form {
+            Ok(form) => bound.problem(*form),
+            Err(problem) => Some(problem.clone()),
+        };
+        let (Ok(form), None) = (form, &problem) else {
+            let why = problem.unwrap_or_default();
+            self.unusable_secret(format!("it opens the secret {:?}: {why}", shown()));
+            let message = format!("the secret {:?} cannot be used as it is bound", shown());
+            return Err(failure("forbidden", &message));
+        };
+        if let Some((prefix, encoding)) = expected
+            && !form.reads_as(prefix, encoding)
+        {
+            self.note(format!(
+                "it expects the secret {:?} to be {encoding:?} behind the prefix {prefix:?}, which is the \
+                 binding's to say, and the binding says something else",
+                shown()
+            ));
+        }
+        let texts = bound.versions.unwrap_or_default();
+        let keys = texts.try_map(|text| form.key(text).map(|key| key.to_vec()).ok_or(()));
+        Ok(GrantedSecret { keys: keys.unwrap_or_default(), form })
     }
 
     fn keep(
         &mut self,
-        versions: Result<SecretVersions, types::Failure>,
+        opened: Result<GrantedSecret, types::Failure>,
     ) -> wasmtime::Result<Result<Resource<GrantedSecret>, types::Failure>> {
-        match versions {
-            Ok(versions) => Ok(Ok(self.table().push(GrantedSecret(versions))?)),
+        match opened {
+            Ok(secret) => Ok(Ok(self.table().push(secret)?)),
             Err(failure) => Ok(Err(failure)),
         }
+    }
+
+    /// The keys of an opened secret, where its binding allows this use of them.
+    fn keys_for(
+        &mut self,
+        key: &Resource<GrantedSecret>,
+        wanted: KeyUse,
+    ) -> wasmtime::Result<Result<SecretVersions, types::Failure>> {
+        let secret = self.table().get(key)?;
+        if secret.form.allows(wanted) {
+            return Ok(Ok(secret.keys.clone()));
+        }
+        let message = format!(
+            "the secret is not bound for this use: its binding would have to say use = [\"{}\"]",
+            wanted.as_str()
+        );
+        self.note(message.clone());
+        Ok(Err(failure("forbidden", &message)))
     }
 
     /// A verdict about a secret: from the recording that is replayed, or found out and written down.
@@ -63,8 +143,8 @@ impl secrets::Host for CallState {
         &mut self,
         name: String,
     ) -> wasmtime::Result<Result<Resource<GrantedSecret>, types::Failure>> {
-        let versions = self.granted_secret(&name);
-        self.keep(versions)
+        let opened = self.opened(&name, None);
+        self.keep(opened)
     }
 
     fn open_encoded(
@@ -73,15 +153,8 @@ impl secrets::Host for CallState {
         prefix: String,
         encoding: String,
     ) -> wasmtime::Result<Result<Resource<GrantedSecret>, types::Failure>> {
-        let decoded = self.granted_secret(&name).and_then(|versions| {
-            versions.try_map(|value| {
-                let text = value.strip_prefix(prefix.as_bytes()).unwrap_or(value).trim_ascii();
-                decode(&encoding, text).ok_or_else(|| {
-                    failure("invalid-input", &format!("the secret {name:?} is not {encoding}"))
-                })
-            })
-        });
-        self.keep(decoded)
+        let opened = self.opened(&name, Some((&prefix, &encoding)));
+        self.keep(opened)
     }
 
     fn hmac_verify(
@@ -92,17 +165,40 @@ impl secrets::Host for CallState {
         signature: Vec<u8>,
     ) -> wasmtime::Result<Result<bool, types::Failure>> {
         self.charge(message.len())?;
-        let versions = self.table().get(&key)?.0.clone();
+        let keys = match self.keys_for(&key, KeyUse::Verify)? {
+            Ok(keys) => keys,
+            Err(failure) => return Ok(Err(failure)),
+        };
         let Some(algorithm) = Algorithm::named(&algorithm) else {
             return Ok(Err(unknown_algorithm(&algorithm)));
         };
-        let verdict = self.verdict("hmac-verify", || {
-            // Every version is tried, so that the time tells nothing of which one it was.
-            versions.all().fold(false, |holds, key| {
-                let mac = algorithm.mac(key, &message);
-                holds | (bool::from(mac.ct_eq(&signature)) && !signature.is_empty())
-            })
-        });
+        let parts = [message.as_slice()];
+        let verdict = self.verdict("hmac-verify", || algorithm.verify(&keys, &parts, &[signature]));
+        Ok(Ok(verdict))
+    }
+
+    fn hmac_verify_body(
+        &mut self,
+        key: Resource<GrantedSecret>,
+        algorithm: String,
+        before: Vec<u8>,
+        after: Vec<u8>,
+        signatures: Vec<Vec<u8>>,
+    ) -> wasmtime::Result<Result<bool, types::Failure>> {
+        let body = self.subject.request.as_ref().map(|request| request.body.clone());
+        let body = body.unwrap_or_default();
+        self.charge(before.len().saturating_add(body.len()).saturating_add(after.len()))?;
+        let keys = match self.keys_for(&key, KeyUse::Verify)? {
+            Ok(keys) => keys,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let Some(algorithm) = Algorithm::named(&algorithm) else {
+            return Ok(Err(unknown_algorithm(&algorithm)));
+        };
+        // The body is hashed where it lies, once for each key, however many signatures came.
+        let parts = [before.as_slice(), &body, &after];
+        let verdict =
+            self.verdict("hmac-verify-body", || algorithm.verify(&keys, &parts, &signatures));
         Ok(Ok(verdict))
     }
 
@@ -113,15 +209,18 @@ impl secrets::Host for CallState {
         message: Vec<u8>,
     ) -> wasmtime::Result<Result<Vec<u8>, types::Failure>> {
         self.charge(message.len())?;
-        let versions = self.table().get(&key)?.0.clone();
+        let keys = match self.keys_for(&key, KeyUse::Sign)? {
+            Ok(keys) => keys,
+            Err(failure) => return Ok(Err(failure)),
+        };
         let Some(algorithm) = Algorithm::named(&algorithm) else {
             return Ok(Err(unknown_algorithm(&algorithm)));
         };
         // A signature is as good as a secret to whoever reads it later, so only that there was one is
         // written down.
         self.outside().record(|| Answered::Signed);
-        let key = versions.newest().unwrap_or_default();
-        Ok(Ok(algorithm.mac(key, &message)))
+        let key = keys.newest().unwrap_or_default();
+        Ok(Ok(algorithm.mac(key, &[&message])))
     }
 
     fn matches(
@@ -130,9 +229,10 @@ impl secrets::Host for CallState {
         presented: Vec<u8>,
     ) -> wasmtime::Result<bool> {
         self.charge(presented.len())?;
-        let versions = self.table().get(&key)?.0.clone();
+        // The function has no failure to give: what the binding does not allow matches nothing.
+        let Ok(keys) = self.keys_for(&key, KeyUse::Compare)? else { return Ok(false) };
         Ok(self.verdict("matches", || {
-            versions.all().fold(false, |holds, value| {
+            keys.all().fold(false, |holds, value| {
                 // Hashes are compared, so that not even the length shows.
                 let same =
                     blake3::hash(value).as_bytes().ct_eq(blake3::hash(&presented).as_bytes());
@@ -166,13 +266,13 @@ impl Algorithm {
         }
     }
 
-    fn mac(self, key: &[u8], message: &[u8]) -> Vec<u8> {
+    /// The HMAC of these parts, one behind the other.
+    fn mac(self, key: &[u8], message: &[&[u8]]) -> Vec<u8> {
         /// An HMAC takes keys of any length, so this never fails; an empty answer verifies nothing.
-        fn mac<M: Mac + hmac::KeyInit>(key: &[u8], message: &[u8]) -> Vec<u8> {
-            <M as hmac::KeyInit>::new_from_slice(key).map_or_else(
-                |_| Vec::new(),
-                |mac| mac.chain_update(message).finalize().into_bytes().to_vec(),
-            )
+        fn mac<M: Mac + hmac::KeyInit>(key: &[u8], message: &[&[u8]]) -> Vec<u8> {
+            let Ok(mut mac) = <M as hmac::KeyInit>::new_from_slice(key) else { return Vec::new() };
+            message.iter().for_each(|part| mac.update(part));
+            mac.finalize().into_bytes().to_vec()
         }
         match self {
             Self::Sha1 => mac::<Hmac<sha1::Sha1>>(key, message),
@@ -180,21 +280,21 @@ impl Algorithm {
             Self::Sha512 => mac::<Hmac<sha2::Sha512>>(key, message),
         }
     }
+
+    /// Whether one of the signatures is the HMAC under one of the keys. Every pair is tried, so that the time
+    /// tells nothing of which one it was.
+    fn verify(self, keys: &SecretVersions, message: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+        keys.all().filter(|key| !key.is_empty()).fold(false, |holds, key| {
+            let mac = self.mac(key, message);
+            signatures
+                .iter()
+                .filter(|signature| !signature.is_empty())
+                .fold(holds, |holds, signature| holds | bool::from(mac.ct_eq(signature)))
+        })
+    }
 }
 
 fn unknown_algorithm(name: &str) -> types::Failure {
     let shown: String = name.chars().take(40).collect();
     failure("invalid-input", &format!("the algorithm {shown:?} is none of sha1, sha256, sha512"))
-}
-
-fn decode(encoding: &str, text: &[u8]) -> Option<Vec<u8>> {
-    match encoding {
-        "base64" => STANDARD.decode(text).ok(),
-        "base64url" => {
-            let text = text.strip_suffix(b"==").or(text.strip_suffix(b"=")).unwrap_or(text);
-            URL_SAFE_NO_PAD.decode(text).ok()
-        }
-        "hex" => hex::decode(text).ok(),
-        _ => None,
-    }
 }

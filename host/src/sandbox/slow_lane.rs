@@ -1,14 +1,16 @@
 //! Where calls run that take long: on threads of their own at low priority, so that guests that compute
 //! cannot take the time of those that answer; and in turns, so that a tenant with a hundred of them does
-//! not take a hundred times the time of a tenant with one.
+//! not take a hundred times the time of a tenant with one, however many such tenants there are.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::PollSemaphore;
+use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
+
+use super::slots::{Reserve, Slot, Slots, Taking};
+use crate::ids::TenantId;
 
 /// How much nicer than the rest of the gateway the slow lanes' threads are (0 to 19).
 const NICENESS: i32 = 10;
@@ -82,44 +84,62 @@ impl Drop for Threads {
     }
 }
 
-/// The turns of one tenant: how many of its calls on a lane have something to compute at once, which is as
-/// many as the lane has threads. So a tenant who is alone has all of them, and what another brings waits for
-/// a tick or two of so many calls and not of a hundred.
+/// Turns on the lanes' threads: as many calls of a lane compute at once as it has threads, and those who wait are
+/// served by turns of their tenants. So a tenant who is alone has all threads, and a call waits for a tick of
+/// each other tenant and not for a tick of each of their hundred calls.
 #[derive(Debug)]
 pub(super) struct Turns {
-    overtime: Arc<Semaphore>,
-    tools: Arc<Semaphore>,
+    overtime: Arc<Slots>,
+    tools: Arc<Slots>,
 }
 
 impl Turns {
     /// Those on lanes of so many threads.
     pub(super) fn of(threads: usize) -> Self {
-        let turns = || Arc::new(Semaphore::new(threads.max(1)));
+        let turns = || Slots::new(threads, Reserve::Nothing);
         Self { overtime: turns(), tools: turns() }
     }
 
-    /// A place among those who take turns on this lane.
-    pub(super) fn place(&self, lane: Lane) -> Place {
+    /// A place for a call of this tenant among those who take turns on this lane.
+    pub(super) fn place(&self, lane: Lane, tenant: TenantId) -> Place {
         let turns = match lane {
             Lane::Overtime => &self.overtime,
             Lane::Tools => &self.tools,
         };
-        Place { turns: PollSemaphore::new(Arc::clone(turns)), turn: None }
+        Place { turns: Arc::clone(turns), tenant, coming: None, turn: None }
     }
 }
 
-/// A call's place among those of its tenant.
+/// A call's place among the others.
 #[derive(Debug)]
 pub(super) struct Place {
-    turns: PollSemaphore,
-    turn: Option<OwnedSemaphorePermit>,
+    turns: Arc<Slots>,
+    tenant: TenantId,
+    coming: Option<oneshot::Receiver<Slot>>,
+    turn: Option<Slot>,
 }
 
 impl Place {
-    /// Ready once the call may compute for a tick. Who had the turn until now goes behind those who wait.
+    /// Ready once the call may compute for a tick. A call that had the turn until now goes behind those who
+    /// wait.
     pub(super) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.turn = None;
-        self.turn = ready!(self.turns.poll_acquire(context));
+        if self.coming.is_none() {
+            // It queues up before it gives its turn back, so that a tenant with one call, which would be gone
+            // in between, is among those who are served next.
+            let taking = self.turns.take(self.tenant);
+            self.turn = None;
+            match taking {
+                Taking::Now(turn) => {
+                    self.turn = Some(turn);
+                    return Poll::Ready(());
+                }
+                Taking::Later(coming) => self.coming = Some(coming),
+            }
+        }
+        let Some(coming) = &mut self.coming else { return Poll::Ready(()) };
+        // The sender is dropped with the slots, which this place holds: there is no other end than a turn.
+        self.turn = ready!(Pin::new(coming).poll(context)).ok();
+        self.coming = None;
         Poll::Ready(())
     }
 

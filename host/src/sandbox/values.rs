@@ -16,6 +16,7 @@ use wasmtime::component::Resource;
 use super::bindings::v0_1::wasi::keyvalue::{atomics, store};
 use super::host_calls::CallState;
 use super::journal::{Answered, Outside, lock};
+use super::share::HeldMemory;
 use crate::ids::{PluginName, TenantId};
 pub use memory::MemoryValues;
 use memory::in_memory;
@@ -264,6 +265,11 @@ impl store::HostBucket for CallState {
         key: String,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), store::Error>> {
+        // The host holds it until it is written.
+        let mut held = HeldMemory::of(&self.binding.share);
+        if let Err(shortage) = held.take(value.len()) {
+            return Ok(Err(store::Error::Other(shortage.to_string())));
+        }
         Ok(self.operate(Operation::Set(key, value)).await?.map(drop))
     }
 

@@ -7,27 +7,29 @@ use std::time::Duration;
 
 use sqlx::Row as _;
 
+use super::lines::Line;
 use super::rows;
 use super::sqlite::{ByRows, execute, fetch};
 use super::writer::{Session, Waiting, Write};
 use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId};
-use crate::tasks::{Accepted, IdempotencyClaim, NewTask};
+use crate::tasks::{Accepted, IdempotencyClaim, NewTask, Surface};
 
 /// How long a key is taken, from the acceptance of its task (CONTRACT D6).
 const KEY_TAKEN_FOR: Duration = Duration::from_hours(24);
 
 // CROSS JOIN keeps the order: first a claim, then the look into the index for it.
 pub(super) static KEY_OWNERS: ByRows = ByRows::new(
-    "SELECT k.tenant_id, k.agent_id, k.key, t.id, k.fingerprint FROM (VALUES",
-    "(?, ?, ?)",
+    "SELECT k.tenant_id, k.agent_id, k.key, t.id, k.fingerprint, k.surface FROM (VALUES",
+    "(?, ?, ?, ?)",
     ") AS claimed CROSS JOIN idempotency k ON k.tenant_id = claimed.column1 \
-     AND k.agent_id = claimed.column2 AND k.key = claimed.column3 \
+     AND k.agent_id = claimed.column2 AND k.surface = claimed.column3 AND k.key = claimed.column4 \
      CROSS JOIN tasks t ON t.sequence = k.task_sequence WHERE k.expires_at > ?",
 );
 
 static INSERT_TASKS: ByRows = ByRows::new(
-    "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, source, user_id) VALUES",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, thread_surface, source, \
+     user_id) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 
@@ -38,8 +40,8 @@ static INSERT_INPUTS: ByRows = ByRows::new(
 );
 
 static INSERT_REQUESTS: ByRows = ByRows::new(
-    "INSERT INTO requests (task_sequence, channel_id, head, body) VALUES",
-    "(?, ?, ?, ?)",
+    "INSERT INTO requests (task_sequence, channel_id, head, body, is_payload) VALUES",
+    "(?, ?, ?, ?, ?)",
     "",
 );
 
@@ -52,8 +54,8 @@ static INSERT_DELIVERIES: ByRows = ByRows::new(
 // REPLACE, because an expired claim on the same key may still stand there.
 static INSERT_KEYS: ByRows = ByRows::new(
     "REPLACE INTO idempotency \
-     (task_sequence, tenant_id, agent_id, key, fingerprint, expires_at) VALUES",
-    "(?, ?, ?, ?, ?, ?)",
+     (task_sequence, tenant_id, agent_id, surface, key, fingerprint, expires_at) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 
@@ -64,6 +66,7 @@ pub(super) struct Accept {
     tenant: TenantId,
     agent: AgentId,
     thread: Option<ThreadId>,
+    thread_surface: Surface,
     source: &'static str,
     user: Option<Arc<str>>,
     user_id: Option<Arc<str>>,
@@ -73,24 +76,38 @@ pub(super) struct Accept {
     idempotency: Option<IdempotencyClaim>,
     channel: Option<ChannelId>,
     head: Arc<str>,
-    body: Arc<Vec<u8>>,
+    /// None: it is the payload, byte for byte.
+    body: Option<Arc<Vec<u8>>>,
     deliver: bool,
 }
 
 impl Write for Accept {
     type Answer = Accepted;
     const OPERATION: &'static str = "accept a task";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
+
+    fn bytes(&self) -> usize {
+        let texts = [&self.user, &self.prompt, &self.mapping];
+        let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+        let body = self.body.as_ref().map_or(0, |body| body.len());
+        texts + self.payload.len() + self.head.len() + body
+    }
 }
 
 impl Accept {
     pub(super) fn new(task: NewTask) -> Result<Self, serde_json::Error> {
         let user = &task.input.user;
         let user = if user.is_unknown() { None } else { Some(serde_json::to_string(user)?) };
+        let is_payload = task.request.body == task.input.payload.as_bytes();
         Ok(Self {
             id: task.id,
             tenant: task.tenant,
             agent: task.agent,
             thread: task.thread,
+            thread_surface: task.thread_surface,
             source: task.source,
             user: user.map(Arc::from),
             user_id: task.input.user.id.as_deref().map(Arc::from),
@@ -100,7 +117,7 @@ impl Accept {
             idempotency: task.idempotency,
             channel: task.request.channel,
             head: task.request.head.into(),
-            body: Arc::new(task.request.body.into()),
+            body: (!is_payload).then(|| Arc::new(task.request.body.into())),
             deliver: task.deliver,
         })
     }
@@ -108,11 +125,11 @@ impl Accept {
     /// The key it claims, with all that a key's meaning depends on.
     fn scoped_key(&self) -> Option<ScopedKey> {
         let claim = self.idempotency.as_ref()?;
-        Some((self.tenant, self.agent, claim.key.clone()))
+        Some((self.tenant, self.agent, claim.surface, claim.key.clone()))
     }
 }
 
-type ScopedKey = (TenantId, AgentId, IdempotencyKey);
+type ScopedKey = (TenantId, AgentId, Surface, IdempotencyKey);
 
 /// The task that has a key, and the fingerprint of the request it came from.
 struct Owner {
@@ -166,18 +183,19 @@ async fn owners(
     let mut owners = HashMap::new();
     for (sql, part) in KEY_OWNERS.parts(keys) {
         let mut query = sqlx::query(sql);
-        for (tenant, agent, key) in part {
+        for (tenant, agent, surface, key) in part {
             query = query
                 .bind(tenant.as_bytes().as_slice())
                 .bind(agent.as_bytes().as_slice())
+                .bind(rows::stored_surface(*surface))
                 .bind(key.as_str());
         }
         query = query.bind(session.now.micros());
         for row in fetch(query, session.db).await? {
             let owner = Owner { task: rows::task_id(&row, 3)?, fingerprint: rows::bytes(&row, 4)? };
             let key = IdempotencyKey::from_stored(row.try_get(2)?);
-            let key = (rows::tenant_id(&row, 0)?, rows::agent_id(&row, 1)?, key);
-            owners.insert(key, owner);
+            let (tenant, agent) = (rows::tenant_id(&row, 0)?, rows::agent_id(&row, 1)?);
+            owners.insert((tenant, agent, rows::surface(&row, 5)?, key), owner);
         }
     }
     Ok(owners)
@@ -194,6 +212,7 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
                 .bind(task.agent.as_bytes().as_slice())
                 .bind(session.now.micros())
                 .bind(task.thread.as_ref().map(ThreadId::as_str))
+                .bind(rows::stored_surface(task.thread_surface))
                 .bind(task.source)
                 .bind(task.user_id.clone());
         }
@@ -222,7 +241,8 @@ async fn insert_requests(new: &[(i64, &Accept)], session: &mut Session<'_>) -> s
                 .bind(sequence)
                 .bind(task.channel.as_ref().map(|channel| channel.as_bytes().as_slice()))
                 .bind(Arc::clone(&task.head))
-                .bind(Arc::clone(&task.body));
+                .bind(task.body.clone().unwrap_or_default())
+                .bind(task.body.is_none());
         }
         execute(query, session.db).await?;
     }
@@ -257,6 +277,7 @@ async fn insert_keys(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx:
                 .bind(*sequence)
                 .bind(task.tenant.as_bytes().as_slice())
                 .bind(task.agent.as_bytes().as_slice())
+                .bind(rows::stored_surface(claim.surface))
                 .bind(claim.key.as_str())
                 .bind(claim.fingerprint.as_slice())
                 .bind(expires_at);

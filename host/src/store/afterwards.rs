@@ -1,9 +1,10 @@
 //! Steps that come after a task's end: what plugins were asked about it then.
 
+use super::lines::Line;
 use super::sqlite::execute;
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
-use crate::ids::TaskId;
+use crate::ids::{TaskId, TenantId};
 use crate::trace::Step;
 
 /// Where such steps begin: behind those of any run, which a finish writes at once.
@@ -16,23 +17,29 @@ pub(super) const ADD: &str = "\
     INSERT INTO steps (task_sequence, position, at, micros, event) \
     SELECT t.sequence, coalesce(max(s.position) + 1, ?1), ?2, ?3, ?4 FROM tasks t \
     LEFT JOIN steps s ON s.task_sequence = t.sequence AND s.position >= ?1 \
-    WHERE t.id = ?5 AND t.status IN ('error', 'failed', 'completed', 'stopped') \
+    WHERE t.id = ?5 AND t.tenant_id = ?7 AND t.status IN ('error', 'failed', 'completed', 'stopped') \
     GROUP BY t.sequence HAVING count(s.position) < ?6";
 
 impl Store {
-    /// Adds a step to a task that has ended. One that has not, or has enough of them, is left as it is.
+    /// Adds a step to a task of this tenant that has ended. One that has not, or has enough of them, is left as it is.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn add_step(&self, task: TaskId, step: &Step) -> Result<(), StoreError> {
+    pub async fn add_step(
+        &self,
+        tenant: TenantId,
+        task: TaskId,
+        step: &Step,
+    ) -> Result<(), StoreError> {
         let event = serde_json::to_string(&step.event)
             .map_err(|error| StoreError::unwritable(AddStep::OPERATION, error))?;
         let micros = i64::try_from(step.micros).unwrap_or(i64::MAX);
-        self.write(AddStep { task, at: step.at.micros(), micros, event }).await
+        self.write(AddStep { tenant, task, at: step.at.micros(), micros, event }).await
     }
 }
 
 struct AddStep {
+    tenant: TenantId,
     task: TaskId,
     at: i64,
     micros: i64,
@@ -42,6 +49,14 @@ struct AddStep {
 impl Write for AddStep {
     type Answer = ();
     const OPERATION: &'static str = "add a step to a task";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
+
+    fn bytes(&self) -> usize {
+        self.event.len()
+    }
 }
 
 impl WriteAlone for AddStep {
@@ -52,7 +67,8 @@ impl WriteAlone for AddStep {
             .bind(self.micros)
             .bind(&self.event)
             .bind(self.task.as_bytes().as_slice())
-            .bind(STEPS_MAX);
+            .bind(STEPS_MAX)
+            .bind(self.tenant.as_bytes().as_slice());
         execute(query, session.db).await?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::lines::Line;
 use super::rows;
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
@@ -41,7 +42,7 @@ impl Store {
         let query =
             sqlx::query(select_channels!("WHERE tenant_id = ? ORDER BY definition ->> '$.name'"))
                 .bind(tenant.as_bytes().as_slice());
-        self.many("list the channels", query, channel).await
+        self.list(tenant, "list the channels", query, channel).await
     }
 
     /// A tenant's channel of this name.
@@ -114,6 +115,14 @@ struct PutChannel {
 impl Write for PutChannel {
     type Answer = Channel;
     const OPERATION: &'static str = "store a channel";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
+
+    fn bytes(&self) -> usize {
+        self.definition.len()
+    }
 }
 
 impl WriteAlone for PutChannel {
@@ -187,6 +196,10 @@ struct DeleteChannel {
 impl Write for DeleteChannel {
     type Answer = bool;
     const OPERATION: &'static str = "forget a channel";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for DeleteChannel {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::lines::Line;
 use super::rows;
 use super::sqlite::{ByRows, execute};
 use super::writer::{Refusal, Session, Write, WriteAlone};
@@ -64,8 +65,10 @@ impl Store {
         task: TaskId,
     ) -> Result<Option<KeptRequest>, StoreError> {
         let query = sqlx::query(
-            "SELECT r.channel_id, r.head, r.body FROM tasks t \
-             JOIN requests r ON r.task_sequence = t.sequence WHERE t.id = ? AND t.tenant_id = ?",
+            "SELECT r.channel_id, r.head, \
+             CASE WHEN r.is_payload THEN CAST(i.payload AS BLOB) ELSE r.body END FROM tasks t \
+             JOIN requests r ON r.task_sequence = t.sequence \
+             JOIN inputs i ON i.task_sequence = t.sequence WHERE t.id = ? AND t.tenant_id = ?",
         )
         .bind(task.as_bytes().as_slice())
         .bind(tenant.as_bytes().as_slice());
@@ -117,7 +120,7 @@ impl Store {
         .bind(tenant.as_bytes().as_slice())
         .bind(status.map(DeliveryStatus::as_str))
         .bind(limit);
-        self.many("list deliveries", query, delivery).await
+        self.list(tenant, "list deliveries", query, delivery).await
     }
 
     /// Has a delivery of this tenant that was given up tried again, from the beginning. False where there
@@ -174,6 +177,10 @@ struct TakeDeliveries {
 impl Write for TakeDeliveries {
     type Answer = Vec<DueDelivery>;
     const OPERATION: &'static str = "take deliveries";
+
+    fn line(&self) -> Line {
+        Line::Gateway
+    }
 }
 
 impl WriteAlone for TakeDeliveries {
@@ -207,6 +214,10 @@ struct EndDelivery {
 impl Write for EndDelivery {
     type Answer = ();
     const OPERATION: &'static str = "note a delivery's end";
+
+    fn line(&self) -> Line {
+        Line::Gateway
+    }
 }
 
 impl WriteAlone for EndDelivery {
@@ -242,6 +253,10 @@ struct Redeliver {
 impl Write for Redeliver {
     type Answer = bool;
     const OPERATION: &'static str = "deliver again";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for Redeliver {

@@ -1,8 +1,13 @@
 //! What a task's owner does to it from outside: ending it, whoever runs it, and deleting it.
 
+use std::sync::Arc;
+
 use sqlx::Row as _;
 
 use super::deliveries::make_due;
+use super::finish::insert_rests;
+use super::lines::Line;
+use super::rows;
 use super::sqlite::{execute, fetch};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
@@ -20,7 +25,8 @@ pub(super) const FINAL_BY_OWNER: &str = "\
 
 /// Everything that belongs to a task, in an order that no reference forbids. The key goes with it: none
 /// points at a task that does not exist (CONTRACT section 4).
-pub(super) const DELETE: [&str; 6] = [
+pub(super) const DELETE: [&str; 7] = [
+    "DELETE FROM result_rests WHERE task_sequence = ?",
     "DELETE FROM deliveries WHERE task_sequence = ?",
     "DELETE FROM requests WHERE task_sequence = ?",
     "DELETE FROM steps WHERE task_sequence = ?",
@@ -41,7 +47,8 @@ impl Store {
         id: TaskId,
         outcome: Outcome,
     ) -> Result<bool, StoreError> {
-        self.write(End { tenant, id, outcome }).await
+        let (result, rest) = rows::stored_result(outcome.result);
+        self.write(End { tenant, id, status: outcome.status.into(), result, rest }).await
     }
 
     /// Deletes a task of this tenant that has ended, with its payload, its steps and its idempotency
@@ -57,26 +64,40 @@ impl Store {
 struct End {
     tenant: TenantId,
     id: TaskId,
-    outcome: Outcome,
+    status: Status,
+    /// See [`rows::stored_result`].
+    result: Arc<str>,
+    rest: Option<Arc<str>>,
 }
 
 impl Write for End {
     type Answer = bool;
     const OPERATION: &'static str = "end a task";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
+
+    fn bytes(&self) -> usize {
+        self.result.len() + self.rest.as_ref().map_or(0, |rest| rest.len())
+    }
 }
 
 impl WriteAlone for End {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let query = sqlx::query(END_BY_OWNER)
-            .bind(Status::from(self.outcome.status).as_str())
-            .bind(&self.outcome.result)
+            .bind(self.status.as_str())
+            .bind(Arc::clone(&self.result))
             .bind(session.now.micros())
             .bind(self.id.as_bytes().as_slice())
             .bind(self.tenant.as_bytes().as_slice());
         let Some(ended) = fetch(query, session.db).await?.into_iter().next() else {
             return Ok(false);
         };
-        make_due(&[ended.try_get(0)?], session).await?;
+        let sequence = ended.try_get(0)?;
+        make_due(&[sequence], session).await?;
+        let rest: Option<_> = self.rest.as_ref().map(|rest| (sequence, Arc::clone(rest)));
+        insert_rests(rest.as_slice(), session).await?;
         Ok(true)
     }
 }
@@ -89,6 +110,10 @@ struct Delete {
 impl Write for Delete {
     type Answer = bool;
     const OPERATION: &'static str = "delete a task";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for Delete {

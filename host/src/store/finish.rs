@@ -10,12 +10,13 @@ use std::sync::Arc;
 use sqlx::Row as _;
 
 use super::deliveries::make_due;
+use super::lines::Line;
 use super::rows;
 use super::sqlite::{ByRows, execute, fetch};
+use super::steps::StoredStep;
 use super::writer::{Session, Waiting, Write};
-use crate::clock::Timestamp;
-use crate::ids::TaskId;
-use crate::tasks::{Fence, Outcome, Status};
+use crate::ids::{TaskId, TenantId};
+use crate::tasks::{Fence, Outcome, Status, Task};
 use crate::trace::Step;
 
 // The plus signs keep the planner from making an index over the ended ones and reading all tasks.
@@ -28,52 +29,52 @@ pub(super) static END: ByRows = ByRows::new(
 );
 
 static INSERT_STEPS: ByRows = ByRows::new(
-    "INSERT INTO steps (task_sequence, position, at, micros, event) VALUES",
-    "(?, ?, ?, ?, ?)",
+    "INSERT INTO steps (task_sequence, position, at, micros, event, quotes, quoted_at) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 
+static INSERT_RESTS: ByRows =
+    ByRows::new("INSERT INTO result_rests (task_sequence, rest) VALUES", "(?, ?)", "");
+
 /// The end of a task's run, with texts that can be bound without being copied.
 pub(super) struct Finish {
+    tenant: TenantId,
     task: TaskId,
     fence: Fence,
     status: Status,
+    /// See [`rows::stored_result`].
     result: Arc<str>,
+    rest: Option<Arc<str>>,
     steps: Vec<StoredStep>,
-}
-
-struct StoredStep {
-    at: Timestamp,
-    micros: i64,
-    event: Arc<str>,
 }
 
 impl Write for Finish {
     type Answer = bool;
     const OPERATION: &'static str = "finish a task";
+
+    fn line(&self) -> Line {
+        Line::Runs(self.tenant)
+    }
+
+    fn bytes(&self) -> usize {
+        let steps: usize = self.steps.iter().map(|step| step.event.len()).sum();
+        self.result.len() + self.rest.as_ref().map_or(0, |rest| rest.len()) + steps
+    }
 }
 
 impl Finish {
     pub(super) fn new(
-        task: TaskId,
+        task: &Task,
         fence: Fence,
         outcome: Outcome,
         steps: &[Step],
     ) -> Result<Self, serde_json::Error> {
-        let steps = steps.iter().map(|step| {
-            Ok(StoredStep {
-                at: step.at,
-                micros: i64::try_from(step.micros).unwrap_or(i64::MAX),
-                event: serde_json::to_string(&step.event)?.into(),
-            })
-        });
-        Ok(Self {
-            task,
-            fence,
-            status: outcome.status.into(),
-            result: outcome.result.into(),
-            steps: steps.collect::<Result<_, _>>()?,
-        })
+        let stored = |step| StoredStep::of(step, &task.input.payload, &outcome.result);
+        let steps = steps.iter().map(stored).collect::<Result<_, _>>()?;
+        let (result, rest) = rows::stored_result(outcome.result);
+        let (tenant, task, status) = (task.tenant, task.id, outcome.status.into());
+        Ok(Self { tenant, task, fence, status, result, rest, steps })
     }
 }
 
@@ -92,15 +93,17 @@ pub(super) async fn run(
         .collect();
     let mut ended = end(&firsts, session).await?;
     make_due(&ended.values().copied().collect::<Vec<_>>(), session).await?;
-    let mut steps = Vec::new();
+    let (mut steps, mut rests) = (Vec::new(), Vec::new());
     for finish in finishes {
         let sequence = ended.remove(&(finish.write.task, finish.write.fence));
         finish.will_answer(sequence.is_some());
         if let Some(sequence) = sequence {
             steps.extend((0_i64..).zip(&finish.write.steps).map(|(at, step)| (sequence, at, step)));
+            rests.extend(finish.write.rest.as_ref().map(|rest| (sequence, Arc::clone(rest))));
         }
     }
-    insert_steps(&steps, session).await
+    insert_steps(&steps, session).await?;
+    insert_rests(&rests, session).await
 }
 
 /// The sequences of those that are ended now.
@@ -137,9 +140,26 @@ async fn insert_steps(
             query = query
                 .bind(*sequence)
                 .bind(*position)
-                .bind(step.at.micros())
+                .bind(step.at)
                 .bind(step.micros)
-                .bind(Arc::clone(&step.event));
+                .bind(Arc::clone(&step.event))
+                .bind(step.quote.map(|quote| quote.of))
+                .bind(step.quote.map(|quote| quote.at));
+        }
+        execute(query, session.db).await?;
+    }
+    Ok(())
+}
+
+/// What of the results of these tasks is longer than their rows hold.
+pub(super) async fn insert_rests(
+    rests: &[(i64, Arc<str>)],
+    session: &mut Session<'_>,
+) -> sqlx::Result<()> {
+    for (sql, part) in INSERT_RESTS.parts(rests) {
+        let mut query = sqlx::query(sql);
+        for (sequence, rest) in part {
+            query = query.bind(*sequence).bind(Arc::clone(rest));
         }
         execute(query, session.db).await?;
     }

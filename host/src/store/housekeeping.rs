@@ -1,5 +1,6 @@
 //! Deleting what no question asks for any more.
 
+use super::lines::Line;
 use super::writer::{Refusal, Session, Write, WriteAlone};
 
 /// Deletes idempotency keys that are free again.
@@ -8,6 +9,10 @@ pub(super) struct ForgetExpiredKeys;
 impl Write for ForgetExpiredKeys {
     type Answer = u64;
     const OPERATION: &'static str = "forget expired idempotency keys";
+
+    fn line(&self) -> Line {
+        Line::Gateway
+    }
 }
 
 impl WriteAlone for ForgetExpiredKeys {

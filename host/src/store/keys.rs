@@ -1,5 +1,6 @@
 //! API keys and operator keys: stored by their hashes, listed and revoked by ids of their own.
 
+use super::lines::Line;
 use super::rows;
 use super::tenants::changed;
 use super::writer::{Refusal, Session, Write, WriteAlone};
@@ -65,6 +66,13 @@ struct PutKey(NewKey);
 impl Write for PutKey {
     type Answer = ();
     const OPERATION: &'static str = "store a key";
+
+    fn line(&self) -> Line {
+        match self.0.holder {
+            KeyHolder::Tenant(tenant) | KeyHolder::Admin(tenant) => Line::Requests(tenant),
+            KeyHolder::Operator => Line::Gateway,
+        }
+    }
 }
 
 impl WriteAlone for PutKey {
@@ -105,6 +113,10 @@ struct RevokeKey {
 impl Write for RevokeKey {
     type Answer = bool;
     const OPERATION: &'static str = "revoke a key";
+
+    fn line(&self) -> Line {
+        self.tenant.map_or(Line::Gateway, Line::Requests)
+    }
 }
 
 impl WriteAlone for RevokeKey {

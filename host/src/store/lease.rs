@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use sqlx::Row as _;
 
+use super::lines::Line;
 use super::rows::{self, select_tasks};
 use super::sqlite::{ByRows, execute, fetch};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use crate::ids::{TaskId, TenantId};
-use crate::tasks::{Claimed, Fence};
+use crate::tasks::Fence;
 
 pub(super) static CLAIM: ByRows = ByRows::new(
     "UPDATE tasks SET status = 'executing', attempts = attempts + 1, fence = fence + 1, \
      lease_until = ?, started_at = coalesce(started_at, ?) WHERE sequence IN (",
     "?",
-    ")",
+    ") RETURNING sequence, fence",
 );
 
+/// The tasks of a claim, for a connection that reads.
 pub(super) static CLAIMED: ByRows = ByRows::new(select_tasks!("t.sequence IN ("), "?", ")");
 
 // The plus signs keep the planner from making an index over the held ones and reading all tasks.
@@ -60,7 +62,8 @@ pub(super) const TAKE_BACK: &str = "\
 
 /// Makes pending tasks executing. Tenants take turns: the one after the tenant served last comes
 /// first, and nobody gets a second task in one claim while another one waits for a first. A tenant that
-/// has as many executing as it may waits for one of them to end.
+/// has as many executing as it may waits for one of them to end. The answer names them in the order of their
+/// turns.
 pub(super) struct Claim {
     pub(super) limit: usize,
     pub(super) limit_per_tenant: usize,
@@ -68,40 +71,36 @@ pub(super) struct Claim {
 }
 
 impl Write for Claim {
-    type Answer = Vec<Claimed>;
+    type Answer = Vec<(i64, Fence)>;
     const OPERATION: &'static str = "claim tasks";
+
+    fn line(&self) -> Line {
+        Line::Gateway
+    }
 }
 
 impl WriteAlone for Claim {
-    async fn run(&self, session: &mut Session<'_>) -> Result<Vec<Claimed>, Refusal> {
+    async fn run(&self, session: &mut Session<'_>) -> Result<Vec<(i64, Fence)>, Refusal> {
         let picked = pick(self.limit, self.limit_per_tenant, session).await?;
         let lease_until = session.now.plus(self.lease).micros();
-        let mut claimed = HashMap::with_capacity(picked.len());
+        let mut claimed: HashMap<i64, Fence> = HashMap::with_capacity(picked.len());
         for (sql, part) in CLAIM.parts(&picked) {
             let mut query = sqlx::query(sql).bind(lease_until).bind(session.now.micros());
             for sequence in part {
                 query = query.bind(*sequence);
             }
-            execute(query, session.db).await?;
-        }
-        for (sql, part) in CLAIMED.parts(&picked) {
-            let mut query = sqlx::query(sql);
-            for sequence in part {
-                query = query.bind(*sequence);
-            }
             for row in fetch(query, session.db).await? {
-                let task = rows::task(&row)?;
-                let fence = Fence(row.try_get(rows::FENCE)?);
-                claimed.insert(task.sequence, Claimed { task, fence });
+                claimed.insert(row.try_get(0)?, Fence(row.try_get(1)?));
             }
         }
         // The database returns them in an order of its own; the turns are to be kept.
-        Ok(picked.iter().filter_map(|sequence| claimed.remove(sequence)).collect())
+        let fence = |sequence: i64| Some((sequence, claimed.remove(&sequence)?));
+        Ok(picked.into_iter().filter_map(fence).collect())
     }
 }
 
 /// The pending tasks of one tenant, as far as they have been looked at.
-struct Line {
+struct Backlog {
     tenant: TenantId,
     sequences: Vec<i64>,
     /// How many more the tenant may have executing.
@@ -123,12 +122,12 @@ async fn pick(
     // Those without room are in the way of nobody: as many more tenants are asked for.
     let full = executing.keys().filter(|tenant| room(tenant) == 0).count();
     let tenants = tenants_in_turn(limit.saturating_add(full), session).await?;
-    let mut lines: Vec<Line> = tenants
+    let mut lines: Vec<Backlog> = tenants
         .into_iter()
         .map(|tenant| (tenant, room(&tenant)))
         .filter(|(_, room)| *room > 0)
         .take(limit)
-        .map(|(tenant, room)| Line { tenant, sequences: Vec::new(), room, goes_on: true })
+        .map(|(tenant, room)| Backlog { tenant, sequences: Vec::new(), room, goes_on: true })
         .collect();
     // Everybody's fair share is read first. Where lines turn out shorter than that, what is left over
     // is shared among the others, and so on.
@@ -213,6 +212,10 @@ pub(super) struct Extend {
 impl Write for Extend {
     type Answer = Vec<TaskId>;
     const OPERATION: &'static str = "extend leases";
+
+    fn line(&self) -> Line {
+        Line::Gateway
+    }
 }
 
 impl WriteAlone for Extend {
@@ -242,6 +245,10 @@ pub(super) struct GiveBack {
 impl Write for GiveBack {
     type Answer = ();
     const OPERATION: &'static str = "give a task back";
+
+    fn line(&self) -> Line {
+        Line::Gateway
+    }
 }
 
 impl WriteAlone for GiveBack {
@@ -263,6 +270,10 @@ pub(super) enum TakeBack {
 impl Write for TakeBack {
     type Answer = u64;
     const OPERATION: &'static str = "take tasks back";
+
+    fn line(&self) -> Line {
+        Line::Gateway
+    }
 }
 
 impl WriteAlone for TakeBack {

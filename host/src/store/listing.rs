@@ -5,11 +5,11 @@ use sqlx::Row as _;
 use super::rows;
 use super::{Store, StoreError};
 use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
-use crate::tasks::{SHOWN_RESULT_CHARS_MAX, Slice, TaskFilter, TaskSummary};
+use crate::tasks::{SHOWN_RESULT_CHARS_MAX, Slice, Surface, TaskFilter, TaskSummary};
 
-/// The largest total that a list counts to. Counting further would walk a tenant's whole past for a
-/// number that nobody pages through.
-const COUNT_MAX: i64 = 100_000;
+/// The largest total that a list counts to, and how deep its pages reach. Going further would walk a
+/// tenant's whole past for what nobody pages through.
+const COUNT_MAX: u32 = 100_000;
 
 /// The conditions of a filter, with or without a user: the planner takes the index of whichever it is.
 macro_rules! filtered {
@@ -49,7 +49,8 @@ const COUNT_OF_USER: &str = count!("t.user_id = ?2");
 
 impl Store {
     /// The tenant's tasks that a filter lets through, newest first, and how many there are in all,
-    /// counted up to 100,000.
+    /// counted up to 100,000. Pages behind that many are empty. A page has as many bytes as the beginnings of
+    /// its results at most: rests and payloads are not read.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -81,15 +82,22 @@ impl Store {
                 .bind(filter.agent.as_ref().map(|agent| agent.as_bytes().as_slice()))
                 .bind(filter.status.map(|status| status.as_str()))
         };
+        let mut turn = self.0.lists.turn(tenant).await?;
         let counting = bound(count).bind(COUNT_MAX);
-        let total: i64 = counting.fetch_one(&self.0.lists).await?.try_get(0)?;
-        let listing = bound(list).bind(slice.limit).bind(slice.offset).bind(SHOWN_RESULT_CHARS_MAX);
-        let rows = listing.fetch_all(&self.0.lists).await?;
+        let total: i64 = counting.fetch_one(&mut *turn.connection).await?.try_get(0)?;
+        let limit = slice.limit.min(COUNT_MAX.saturating_sub(slice.offset));
+        let listing =
+            bound(list).bind(limit).bind(slice.offset.min(COUNT_MAX)).bind(SHOWN_RESULT_CHARS_MAX);
+        let rows = match limit {
+            0 => Vec::new(),
+            _ => listing.fetch_all(&mut *turn.connection).await?,
+        };
+        drop(turn);
         let tasks = rows.iter().map(rows::task_summary).collect::<Result<_, _>>()?;
         Ok((tasks, u64::try_from(total).unwrap_or_default()))
     }
 
-    /// The newest task of a thread of this tenant, whichever agent it is with.
+    /// The newest task of a thread of this tenant's API, whichever agent it is with.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -99,15 +107,17 @@ impl Store {
         thread: &ThreadId,
     ) -> Result<Option<TaskId>, StoreError> {
         let query = sqlx::query(
-            "SELECT id FROM tasks WHERE tenant_id = ? AND thread = ? ORDER BY sequence DESC LIMIT 1",
+            "SELECT id FROM tasks WHERE tenant_id = ? AND thread_surface = ? AND thread = ? \
+             ORDER BY sequence DESC LIMIT 1",
         )
         .bind(tenant.as_bytes().as_slice())
+        .bind(rows::stored_surface(Surface::Api))
         .bind(thread.as_str());
         self.one("find a conversation", query, |row| rows::task_id(row, 0)).await
     }
 
     /// The thread that an agent's task belongs to; a task that began one of its own names it by its id.
-    /// None where the agent has no such task.
+    /// None where the agent has no such task, or its conversation is another surface's.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -115,13 +125,17 @@ impl Store {
         &self,
         tenant: TenantId,
         agent: AgentId,
+        surface: Surface,
         task: TaskId,
     ) -> Result<Option<Option<String>>, StoreError> {
-        let query =
-            sqlx::query("SELECT thread FROM tasks WHERE id = ? AND tenant_id = ? AND agent_id = ?")
-                .bind(task.as_bytes().as_slice())
-                .bind(tenant.as_bytes().as_slice())
-                .bind(agent.as_bytes().as_slice());
+        let query = sqlx::query(
+            "SELECT thread FROM tasks \
+             WHERE id = ? AND tenant_id = ? AND agent_id = ? AND thread_surface = ?",
+        )
+        .bind(task.as_bytes().as_slice())
+        .bind(tenant.as_bytes().as_slice())
+        .bind(agent.as_bytes().as_slice())
+        .bind(rows::stored_surface(surface));
         self.one("find a conversation", query, |row| row.try_get(0)).await
     }
 }

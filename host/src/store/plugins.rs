@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::lines::Line;
 use super::rows::{moment, parse, parsed, unreadable};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
@@ -25,7 +26,8 @@ macro_rules! select_versions {
 impl Store {
     /// Stores a version of a tenant's plugin and makes it current. Versions that were rolled back from
     /// are passed over from now on; of more than `versions_max` the oldest are forgotten. Where this
-    /// component is current already, it stays the version it is, with what is known of it renewed.
+    /// component is current already, it stays the version it is, with what is known of it renewed. What an
+    /// operator has installed and an admin installs again stays the operator's.
     ///
     /// Gives the components that this plugin has forgotten.
     ///
@@ -181,6 +183,10 @@ struct PutPlugin {
 impl Write for PutPlugin {
     type Answer = Vec<PluginDigest>;
     const OPERATION: &'static str = "store a plugin";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for PutPlugin {
@@ -242,14 +248,15 @@ impl PutPlugin {
         let plugin = &self.plugin;
         let signed = plugin.signed.as_ref();
         // A signature is of the bytes: one that was found good stays so, whoever brings the same bytes
-        // again without it.
+        // again without it. So does an operator's word for them.
         sqlx::query(
             "INSERT INTO plugin_versions (tenant_id, name, digest, number, is_current, \
              installed_at, installed_by, provenance, version, signer, signer_key, trusted_comment) \
              VALUES (?, ?, ?, ?, TRUE, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (tenant_id, name, digest) DO UPDATE SET number = excluded.number, \
              is_current = TRUE, is_skipped = FALSE, installed_at = excluded.installed_at, \
-             installed_by = excluded.installed_by, provenance = excluded.provenance, \
+             installed_by = CASE installed_by WHEN 'operator' THEN installed_by \
+                            ELSE excluded.installed_by END, provenance = excluded.provenance, \
              version = excluded.version, signer = coalesce(excluded.signer, signer), \
              signer_key = coalesce(excluded.signer_key, signer_key), \
              trusted_comment = coalesce(excluded.trusted_comment, trusted_comment)",
@@ -281,6 +288,10 @@ struct SwitchPlugin {
 impl Write for SwitchPlugin {
     type Answer = ();
     const OPERATION: &'static str = "roll a plugin back";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for SwitchPlugin {
@@ -324,6 +335,10 @@ struct DeletePlugin {
 impl Write for DeletePlugin {
     type Answer = Vec<PluginDigest>;
     const OPERATION: &'static str = "delete a plugin";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for DeletePlugin {

@@ -2,32 +2,30 @@
 //! default.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, KeyId, TaskId, TenantId};
-use crate::tasks::{Input, Task, TaskSummary};
+use crate::ids::{AgentId, ChannelId, KeyId, TaskId, TenantId};
+use crate::tasks::{Input, SHOWN_RESULT_CHARS_MAX, Surface, Task, TaskSummary};
 use crate::tenants::{Agent, Key, KeyHolder, Tenant, Webhook};
-use crate::trace::Step;
 
 /// Asks for tasks with their inputs, in the columns that [`task`] reads.
 macro_rules! select_tasks {
-    ($where:literal) => {
+    ($($where:literal),+ $(,)?) => {
         concat!(
             "SELECT t.sequence, t.id, t.tenant_id, t.agent_id, t.status, t.attempts, t.created_at, \
              t.started_at, t.finished_at, t.thread, t.source, i.user, i.prompt, i.mapping, \
-             i.payload, t.result, t.fence \
-             FROM tasks t CROSS JOIN inputs i ON i.task_sequence = t.sequence WHERE ",
-            $where
+             i.payload, t.result, t.thread_surface, x.rest \
+             FROM tasks t CROSS JOIN inputs i ON i.task_sequence = t.sequence \
+             LEFT JOIN result_rests x ON x.task_sequence = t.sequence WHERE ",
+            $($where),+
         )
     };
 }
 pub(super) use select_tasks;
-
-/// Where [`select_tasks!`] has the fence, which is not part of a [`Task`].
-pub(super) const FENCE: usize = 16;
 
 pub(super) fn task(row: &SqliteRow) -> sqlx::Result<Task> {
     let user = row.try_get::<Option<&str>, _>(11)?.map(serde_json::from_str).transpose();
@@ -42,6 +40,7 @@ pub(super) fn task(row: &SqliteRow) -> sqlx::Result<Task> {
         started_at: moment_or_none(row, 7)?,
         finished_at: moment_or_none(row, 8)?,
         thread: row.try_get::<Option<&str>, _>(9)?.map(parse).transpose()?,
+        thread_surface: surface(row, 16)?,
         source: row.try_get(10)?,
         input: Input {
             user: user.map_err(unreadable)?.unwrap_or_default(),
@@ -49,17 +48,26 @@ pub(super) fn task(row: &SqliteRow) -> sqlx::Result<Task> {
             payload: row.try_get(14)?,
         },
         mapping: row.try_get(13)?,
-        result: row.try_get(15)?,
+        result: result(row)?,
     })
 }
 
-/// Columns: at, micros, event.
-pub(super) fn step(row: &SqliteRow) -> sqlx::Result<Step> {
-    Ok(Step {
-        at: moment(row, 0)?,
-        micros: row.try_get(1)?,
-        event: serde_json::from_str(row.try_get(2)?).map_err(unreadable)?,
-    })
+/// The whole result, which may be stored in two parts.
+fn result(row: &SqliteRow) -> sqlx::Result<Option<String>> {
+    let beginning: Option<&str> = row.try_get(15)?;
+    let rest: Option<&str> = row.try_get(17)?;
+    Ok(beginning.map(|beginning| [beginning, rest.unwrap_or_default()].concat()))
+}
+
+/// A result as it is stored: the beginning, which lists show, and the rest.
+pub(super) fn stored_result(result: String) -> (Arc<str>, Option<Arc<str>>) {
+    match result.char_indices().nth(SHOWN_RESULT_CHARS_MAX as usize) {
+        Some((end, _)) => {
+            let (beginning, rest) = result.split_at(end);
+            (beginning.into(), Some(rest.into()))
+        }
+        None => (result.into(), None),
+    }
 }
 
 /// Columns: id, name, created_at.
@@ -70,14 +78,22 @@ pub(super) fn tenant(row: &SqliteRow) -> sqlx::Result<Tenant> {
 /// Asks for agents, in the columns that [`agent`] reads.
 macro_rules! select_agents {
     ($rest:literal) => {
+        $crate::store::rows::select_agents!("", $rest)
+    };
+    ($more:literal, $rest:literal) => {
         concat!(
             "SELECT a.id, a.tenant_id, a.definition, a.version, a.disabled, a.created_at, \
-             a.updated_at FROM agents a ",
+             a.updated_at",
+            $more,
+            " FROM agents a ",
             $rest
         )
     };
 }
 pub(super) use select_agents;
+
+/// Where [`select_agents!`] has the first of further columns.
+pub(super) const AFTER_AGENT: usize = 7;
 
 pub(super) fn agent(row: &SqliteRow) -> sqlx::Result<Agent> {
     Ok(Agent {
@@ -144,6 +160,27 @@ pub(super) fn agent_id(row: &SqliteRow, column: usize) -> sqlx::Result<AgentId> 
 
 pub(super) fn task_id(row: &SqliteRow, column: usize) -> sqlx::Result<TaskId> {
     bytes(row, column).map(TaskId::from_stored)
+}
+
+/// How a surface is stored: nothing for the API, a generation's four bytes for a webhook's token, an id's
+/// 16 for a channel.
+pub(super) fn stored_surface(surface: Surface) -> Vec<u8> {
+    match surface {
+        Surface::Api => Vec::new(),
+        Surface::Webhook { generation } => generation.to_be_bytes().to_vec(),
+        Surface::Channel(channel) => channel.as_bytes().to_vec(),
+    }
+}
+
+pub(super) fn surface(row: &SqliteRow, column: usize) -> sqlx::Result<Surface> {
+    let stored: &[u8] = row.try_get(column)?;
+    if stored.is_empty() {
+        return Ok(Surface::Api);
+    }
+    if let Ok(generation) = stored.try_into() {
+        return Ok(Surface::Webhook { generation: u32::from_be_bytes(generation) });
+    }
+    bytes(row, column).map(|id| Surface::Channel(ChannelId::from_stored(id)))
 }
 
 /// A column that holds exactly so many bytes.

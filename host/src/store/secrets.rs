@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::lines::Line;
 use super::rows;
 use super::tenants::changed;
 use super::writer::{Refusal, Session, Write, WriteAlone};
@@ -87,6 +88,14 @@ struct PutSecret {
 impl Write for PutSecret {
     type Answer = ();
     const OPERATION: &'static str = "store a secret";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
+
+    fn bytes(&self) -> usize {
+        self.sealed.len()
+    }
 }
 
 impl WriteAlone for PutSecret {
@@ -118,6 +127,10 @@ struct DeleteSecret {
 impl Write for DeleteSecret {
     type Answer = bool;
     const OPERATION: &'static str = "forget a secret";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for DeleteSecret {

@@ -28,11 +28,14 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// one is a thread with a page cache of its own.
 const READERS_MAX: u32 = 4;
 
-/// How long a read waits for one of them.
-const READER_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Connections for lists: with two of them the long list of one tenant is in nobody's way.
+const LISTERS_MAX: u32 = 2;
 
-/// Prepared statements that the writer keeps: nine of [`ByRows`] in 64 lengths each, and the others.
-const STATEMENTS_MAX: usize = 640;
+/// How long a read waits for one of them.
+pub(super) const READER_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Prepared statements that the writer keeps: twelve of [`ByRows`] in 64 lengths each, and the others.
+const STATEMENTS_MAX: usize = 832;
 
 /// Opens the one connection that writes: makes the file if there is none, readable by its owner only,
 /// and brings the schema up to date.
@@ -55,9 +58,9 @@ pub(super) fn readers(path: &Path) -> SqlitePool {
     pool(path, READERS_MAX)
 }
 
-/// The connection that walks lists.
-pub(super) fn lister(path: &Path) -> SqlitePool {
-    pool(path, 1)
+/// The connections that walk lists.
+pub(super) fn listers(path: &Path) -> SqlitePool {
+    pool(path, LISTERS_MAX)
 }
 
 fn pool(path: &Path, connections: u32) -> SqlitePool {

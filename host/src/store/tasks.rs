@@ -1,5 +1,6 @@
 //! Tasks: accepting, leasing and finishing them through the writer, and reading them.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteRow;
@@ -7,12 +8,13 @@ use sqlx::sqlite::SqliteRow;
 use super::accept::Accept;
 use super::finish::Finish;
 use super::housekeeping::ForgetExpiredKeys;
-use super::lease::{Claim, Extend, GiveBack, TakeBack};
+use super::lease::{CLAIMED, Claim, Extend, GiveBack, TakeBack};
 use super::rows::{self, select_tasks};
-use super::writer::{Op, Waiting, Write as _};
+use super::steps;
+use super::writer::{Op, Write as _};
 use super::{Store, StoreError};
-use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
-use crate::tasks::{Accepted, Claimed, Fence, NewTask, Outcome, Status, Task};
+use crate::ids::{TaskId, TenantId};
+use crate::tasks::{Accepted, Claimed, Fence, NewTask, Outcome, Task};
 use crate::trace::Step;
 
 impl Store {
@@ -29,8 +31,7 @@ impl Store {
     pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
         let accept =
             Accept::new(task).map_err(|error| StoreError::unwritable(Accept::OPERATION, error))?;
-        let (waiting, answer) = Waiting::new(accept);
-        self.queue::<Accept>(Op::Accept(waiting), answer).await
+        self.queue(accept, Op::Accept).await
     }
 
     /// Makes up to `limit` pending tasks executing, for as long as the lease lasts, and counts the
@@ -46,7 +47,27 @@ impl Store {
         limit_per_tenant: usize,
         lease: Duration,
     ) -> Result<Vec<Claimed>, StoreError> {
-        self.write(Claim { limit, limit_per_tenant, lease }).await
+        let claimed = self.write(Claim { limit, limit_per_tenant, lease }).await?;
+        let read = self.read_claimed(&claimed).await;
+        read.map_err(|error| StoreError::database("read claimed tasks", error))
+    }
+
+    /// The tasks of these claims, in their order: read apart from the writer, whom everybody waits for,
+    /// since payloads may be large. What was deleted meanwhile is left out.
+    async fn read_claimed(&self, claimed: &[(i64, Fence)]) -> sqlx::Result<Vec<Claimed>> {
+        let mut tasks = HashMap::with_capacity(claimed.len());
+        for (sql, part) in CLAIMED.parts(claimed) {
+            let query =
+                part.iter().fold(sqlx::query(sql), |query, (sequence, _)| query.bind(*sequence));
+            for row in query.fetch_all(self.reads()).await? {
+                let task = rows::task(&row)?;
+                tasks.insert(task.sequence, task);
+            }
+        }
+        let claimed = claimed.iter().filter_map(|(sequence, fence)| {
+            Some(Claimed { task: tasks.remove(sequence)?, fence: *fence })
+        });
+        Ok(claimed.collect())
     }
 
     /// Lets the leases of these tasks end `lease` from now, and returns the tasks whose lease is lost:
@@ -71,22 +92,22 @@ impl Store {
         self.write(GiveBack { task, fence }).await
     }
 
-    /// Ends a task and stores its steps, synced together. False, with nothing stored, where the fence
-    /// is not that of the task's lease: somebody else has the task now, or has finished it.
+    /// Ends a task, given as it was claimed, and stores its steps, synced together. False, with nothing
+    /// stored, where the fence is not that of the task's lease: somebody else has the task now, or has
+    /// finished it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] where it could not be synced.
     pub async fn finish(
         &self,
-        task: TaskId,
+        task: &Task,
         fence: Fence,
         outcome: Outcome,
-        steps: Vec<Step>,
+        steps: &[Step],
     ) -> Result<bool, StoreError> {
-        let finish = Finish::new(task, fence, outcome, &steps)
+        let finish = Finish::new(task, fence, outcome, steps)
             .map_err(|error| StoreError::unwritable(Finish::OPERATION, error))?;
-        let (waiting, answer) = Waiting::new(finish);
-        self.queue::<Finish>(Op::Finish(waiting), answer).await
+        self.queue(finish, Op::Finish).await
     }
 
     /// Makes every executing task pending, and returns how many there were. For the start: this
@@ -137,18 +158,19 @@ impl Store {
         self.one("read a task", query, rows::task).await
     }
 
-    /// The steps of a task of this tenant, in order. None are there before it is finished.
+    /// The steps of a task, in order, when it is its tenant's turn for a list. None are there before it is
+    /// finished.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn steps(&self, tenant: TenantId, id: TaskId) -> Result<Vec<Step>, StoreError> {
-        let query = sqlx::query(
-            "SELECT s.at, s.micros, s.event FROM tasks t JOIN steps s ON s.task_sequence = t.sequence \
-             WHERE t.id = ? AND t.tenant_id = ? ORDER BY s.position",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(tenant.as_bytes().as_slice());
-        self.many("read a task's steps", query, rows::step).await
+    pub async fn steps(&self, task: &Task) -> Result<Vec<Step>, StoreError> {
+        if !task.status.is_final() {
+            // It may have ended since it was read, and steps may quote its result.
+            let now = self.task_with_steps_by_id(task.id).await?;
+            return Ok(now.map(|(_, steps)| steps).unwrap_or_default());
+        }
+        let query = sqlx::query(STEPS).bind(task.sequence);
+        self.list(task.tenant, "read a task's steps", query, |row| steps::step(row, task)).await
     }
 
     /// A task and its steps as of one moment; by its id alone, as [`Store::task_by_id`].
@@ -174,57 +196,67 @@ impl Store {
         let Some(task) = found.as_ref().map(rows::task).transpose()? else {
             return Ok(None);
         };
-        let steps = sqlx::query(
-            "SELECT at, micros, event FROM steps WHERE task_sequence = ? ORDER BY position",
-        )
-        .bind(task.sequence)
-        .fetch_all(&mut *reading)
-        .await?;
+        let steps = sqlx::query(STEPS).bind(task.sequence).fetch_all(&mut *reading).await?;
         reading.commit().await?;
-        Ok(Some((task, steps.iter().map(rows::step).collect::<Result<_, _>>()?)))
+        let steps = steps.iter().map(|row| steps::step(row, &task)).collect::<Result<_, _>>()?;
+        Ok(Some((task, steps)))
     }
 
-    /// The completed tasks of a conversation that were accepted before the task with this sequence:
-    /// the newest `limit` of those that are no longer than `bytes_max` (what was given and the result
-    /// together), oldest first.
+    /// The completed tasks of this task's conversation that were accepted before it: the newest `limit` of
+    /// those that are no longer than `bytes_max` (what was given and the result together), oldest first.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn thread_tasks(
         &self,
-        tenant: TenantId,
-        agent: AgentId,
-        thread: &ThreadId,
-        before_sequence: i64,
+        task: &Task,
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Task>, StoreError> {
-        let query = sqlx::query(select_tasks!(
-            "t.tenant_id = ? AND t.agent_id = ? AND t.thread = ? AND t.sequence < ? \
-             AND t.status = 'completed' \
-             AND octet_length(i.payload) + coalesce(octet_length(i.prompt), 0) \
-               + coalesce(octet_length(t.result), 0) <= ? ORDER BY t.sequence DESC LIMIT ?"
-        ))
-        .bind(tenant.as_bytes().as_slice())
-        .bind(agent.as_bytes().as_slice())
-        .bind(thread.as_str())
-        .bind(before_sequence)
-        .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let mut newest_first = self.many("read a conversation", query, rows::task).await?;
+        const OPERATION: &str = "read a conversation";
+        let Some(thread) = &task.thread else { return Ok(Vec::new()) };
+        let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
+        let bound = |statement: &'static str| {
+            sqlx::query(statement)
+                .bind(task.tenant.as_bytes().as_slice())
+                .bind(rows::stored_surface(task.thread_surface))
+                .bind(task.agent.as_bytes().as_slice())
+                .bind(task.sequence)
+                .bind(bytes_max)
+        };
+        let newest = bound(EARLIER_IN_THREAD)
+            .bind(thread.as_str())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let mut newest_first = self.many(OPERATION, newest, rows::task).await?;
         // A conversation that is named by a task's id began with that task.
         if newest_first.len() < limit
             && let Ok(first) = thread.as_str().parse::<TaskId>()
-            && let Some(first) = self.task(tenant, first).await?
-            && first.agent == agent
-            && first.status == Status::Completed
-            && first.sequence < before_sequence
         {
-            newest_first.push(first);
+            let first = bound(FIRST_OF_THREAD).bind(first.as_bytes().as_slice());
+            newest_first.extend(self.one(OPERATION, first, rows::task).await?);
         }
         newest_first.reverse();
         Ok(newest_first)
     }
 }
 
+/// The conditions on an earlier task of a conversation, and which of those it is to be.
+macro_rules! earlier_tasks {
+    ($which:literal) => {
+        select_tasks!(
+            "t.tenant_id = ?1 AND t.thread_surface = ?2 AND t.agent_id = ?3 AND t.sequence < ?4 \
+             AND t.status = 'completed' \
+             AND octet_length(i.payload) + coalesce(octet_length(i.prompt), 0) \
+               + coalesce(octet_length(t.result), 0) + coalesce(octet_length(x.rest), 0) <= ?5 AND ",
+            $which
+        )
+    };
+}
+
+const EARLIER_IN_THREAD: &str = earlier_tasks!("t.thread = ?6 ORDER BY t.sequence DESC LIMIT ?7");
+const FIRST_OF_THREAD: &str = earlier_tasks!("t.id = ?6");
+
 const TASK_BY_ID: &str = select_tasks!("t.id = ?");
+
+const STEPS: &str = "\
+    SELECT at, micros, event, quotes, quoted_at FROM steps WHERE task_sequence = ? ORDER BY position";

@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteQueryResult;
 
+use super::lines::Line;
 use super::rows::{self, select_agents};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
@@ -115,7 +116,7 @@ impl Store {
         let query =
             sqlx::query(select_agents!("WHERE a.tenant_id = ? ORDER BY a.created_at, a.id"))
                 .bind(tenant.as_bytes().as_slice());
-        self.many("list the agents", query, rows::agent).await
+        self.list(tenant, "list the agents", query, rows::agent).await
     }
 }
 
@@ -127,6 +128,10 @@ struct CreateTenant {
 impl Write for CreateTenant {
     type Answer = ();
     const OPERATION: &'static str = "create a tenant";
+
+    fn line(&self) -> Line {
+        Line::Gateway
+    }
 }
 
 impl WriteAlone for CreateTenant {
@@ -163,6 +168,14 @@ struct PutAgent {
 impl Write for PutAgent {
     type Answer = u32;
     const OPERATION: &'static str = "store an agent";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
+
+    fn bytes(&self) -> usize {
+        self.definition.len()
+    }
 }
 
 impl WriteAlone for PutAgent {
@@ -223,6 +236,10 @@ struct EnableAgent {
 impl Write for EnableAgent {
     type Answer = bool;
     const OPERATION: &'static str = "enable or disable an agent";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for EnableAgent {

@@ -1,7 +1,9 @@
 //! What the store promises, on a real file in a folder that goes away with the test.
 
 mod accepting;
+mod keeping;
 mod leasing;
+mod lines;
 mod migrating;
 mod owning;
 mod planning;
@@ -14,12 +16,13 @@ use tempfile::TempDir;
 
 use super::{Store, StoreError};
 use crate::clock::{Clock, Timestamp};
-use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
+use crate::ids::{AgentId, ChannelId, TaskId, TenantId, ThreadId};
 use crate::tasks::{
     Accepted, Claimed, EndStatus, Fence, IdempotencyClaim, Input, KeptRequest, NewTask, Outcome,
-    Slice, Task, TaskFilter, User,
+    Slice, Surface, Task, TaskFilter, User,
 };
 use crate::tenants::{AgentDefinition, Precondition};
+use crate::trace::Step;
 
 const LEASE: Duration = Duration::from_secs(90);
 
@@ -82,6 +85,22 @@ impl Fixture {
         self.store.task_by_id(id).await.unwrap().unwrap()
     }
 
+    /// Finishes a task as its worker would.
+    async fn finish(
+        &self,
+        id: TaskId,
+        fence: Fence,
+        outcome: Outcome,
+        steps: Vec<Step>,
+    ) -> Result<bool, StoreError> {
+        let task = self.task(id).await;
+        self.store.finish(&task, fence, outcome, &steps).await
+    }
+
+    async fn steps(&self, id: TaskId) -> Result<Vec<Step>, StoreError> {
+        self.store.steps(&self.task(id).await).await
+    }
+
     async fn count_tasks(&self) -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM tasks")
             .fetch_one(self.store.reads())
@@ -109,6 +128,7 @@ fn new_task(owner: Owner) -> NewTask {
         tenant: owner.tenant,
         agent: owner.agent,
         thread: None,
+        thread_surface: Surface::Api,
         source: "webhook",
         input: Input {
             prompt: None,
@@ -126,10 +146,26 @@ fn new_task(owner: Owner) -> NewTask {
     }
 }
 
-/// A task that claims a key, from a request with this fingerprint.
+/// A task of the API that claims a key, from a request with this fingerprint.
 fn keyed_task(owner: Owner, key: &str, fingerprint: u8) -> NewTask {
-    let claim = IdempotencyClaim { key: key.parse().unwrap(), fingerprint: [fingerprint; 32] };
-    NewTask { idempotency: Some(claim), ..new_task(owner) }
+    keyed_task_of(owner, Surface::Api, key, fingerprint)
+}
+
+fn keyed_task_of(owner: Owner, surface: Surface, key: &str, fingerprint: u8) -> NewTask {
+    let (key, fingerprint) = (key.parse().unwrap(), [fingerprint; 32]);
+    let claim = IdempotencyClaim { surface, key, fingerprint };
+    NewTask { idempotency: Some(claim), thread_surface: surface, ..new_task(owner) }
+}
+
+/// One of each kind, and two of those that there are many of.
+fn surfaces() -> [Surface; 5] {
+    [
+        Surface::Api,
+        Surface::Webhook { generation: 0 },
+        Surface::Webhook { generation: 1 },
+        Surface::Channel(ChannelId::random()),
+        Surface::Channel(ChannelId::random()),
+    ]
 }
 
 fn completed(result: &str) -> Outcome {

@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::lines::Line;
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
 use crate::ids::{PluginName, TenantId};
@@ -111,6 +112,18 @@ struct PutValue {
 impl Write for PutValue {
     type Answer = ValueChange;
     const OPERATION: &'static str = "keep a plugin's value";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
+
+    fn bytes(&self) -> usize {
+        let value = match &self.change {
+            Change::Put(value) => value.as_ref().map_or(0, Vec::len),
+            Change::Count(..) => 0,
+        };
+        self.key.len() + value
+    }
 }
 
 impl WriteAlone for PutValue {

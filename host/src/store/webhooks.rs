@@ -1,5 +1,9 @@
 //! Agents' own webhooks: which generation of the token is in force, and the look-up by its hash.
 
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::lines::Line;
 use super::rows::{self, select_agents};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
@@ -53,21 +57,25 @@ impl Store {
         self.write(RevokeWebhook { tenant, agent }).await
     }
 
-    /// The agent whose webhook has this token. The token is all that its caller knows, so this takes
-    /// no tenant: it finds out whose agent it is.
+    /// The agent whose webhook has this token, and the token's generation. The token is all that its
+    /// caller knows, so this takes no tenant: it finds out whose agent it is.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn agent_by_webhook_token(
         &self,
         token: SecretHash,
-    ) -> Result<Option<Agent>, StoreError> {
+    ) -> Result<Option<(Agent, u32)>, StoreError> {
         let query = sqlx::query(select_agents!(
+            ", w.generation",
             "JOIN webhooks w ON a.tenant_id = w.tenant_id AND a.id = w.agent_id \
              WHERE w.token_hash = ? AND w.revoked_at IS NULL"
         ))
         .bind(token.as_bytes().as_slice());
-        self.one("look up a webhook", query, rows::agent).await
+        self.one("look up a webhook", query, |row: &SqliteRow| {
+            Ok((rows::agent(row)?, row.try_get(rows::AFTER_AGENT)?))
+        })
+        .await
     }
 }
 
@@ -81,6 +89,10 @@ struct PutWebhook {
 impl Write for PutWebhook {
     type Answer = ();
     const OPERATION: &'static str = "store a webhook token";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for PutWebhook {
@@ -111,6 +123,10 @@ struct RevokeWebhook {
 impl Write for RevokeWebhook {
     type Answer = bool;
     const OPERATION: &'static str = "revoke a webhook";
+
+    fn line(&self) -> Line {
+        Line::Requests(self.tenant)
+    }
 }
 
 impl WriteAlone for RevokeWebhook {

@@ -1,5 +1,5 @@
-//! The one task that writes. Callers put operations into its queue; it takes what is there, runs it
-//! all in one transaction, syncs once, and only then answers each caller (group commit).
+//! The one task that writes. Callers put operations into its queue (`lines`); it takes a batch of them,
+//! runs it in one transaction, syncs once, and only then answers each caller (group commit).
 //!
 //! The operations of a batch come from callers none of whom has been answered yet, so no order among
 //! them was promised to anybody. What comes in numbers (accepted and finished tasks) therefore runs
@@ -10,18 +10,15 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::StoreError;
 use super::accept::{self, Accept};
 use super::finish::{self, Finish};
+use super::lines::{Line, Receiver};
 use super::sqlite::{execute, sqlite_code};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::TenantId;
-
-/// Operations in one transaction at most. More would not make the sync cheaper per operation by an
-/// amount that can be measured, and would make the first of them wait for the last.
-const BATCH_OPS_MAX: usize = 256;
 
 /// Something that changes the store.
 pub(super) trait Write: Send + Sync + 'static {
@@ -30,6 +27,14 @@ pub(super) trait Write: Send + Sync + 'static {
 
     /// What it does, as the words after "could not".
     const OPERATION: &'static str;
+
+    /// Whose turn it takes.
+    fn line(&self) -> Line;
+
+    /// How many bytes of texts it writes, about: what is as small as a row of ids counts as nothing.
+    fn bytes(&self) -> usize {
+        0
+    }
 }
 
 /// A [`Write`] with statements of its own.
@@ -142,8 +147,6 @@ pub(super) enum Op {
     Accept(Waiting<Accept>),
     Finish(Waiting<Finish>),
     Other(Box<dyn AnyWaiting>),
-    /// Nothing more after what is in the queue by now.
-    Close,
 }
 
 /// The operations of one transaction.
@@ -160,7 +163,6 @@ impl Batch {
             Op::Accept(accept) => self.accepts.push(accept),
             Op::Finish(finish) => self.finishes.push(finish),
             Op::Other(other) => self.others.push(other),
-            Op::Close => {}
         }
     }
 
@@ -213,15 +215,10 @@ pub(super) struct Writer {
 impl Writer {
     /// Serves the queue until it is closed, or until nobody is left who could put something in; then
     /// closes the file.
-    pub(super) async fn serve(mut self, mut queue: mpsc::Receiver<Op>) {
-        let mut taken = Vec::with_capacity(BATCH_OPS_MAX);
-        while queue.recv_many(&mut taken, BATCH_OPS_MAX).await > 0 {
-            if taken.iter().any(|op| matches!(op, Op::Close)) {
-                // From here on nobody can add anything; what is in the queue is still done.
-                queue.close();
-            }
+    pub(super) async fn serve(mut self, mut queue: Receiver<Op>) {
+        while let Some(ops) = queue.next().await {
             let mut batch = Batch::default();
-            taken.drain(..).for_each(|op| batch.add(op));
+            ops.into_iter().for_each(|op| batch.add(op));
             self.commit(batch).await;
         }
         // Whoever closes the file last moves the log into it; SQLite does that by itself.

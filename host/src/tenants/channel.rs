@@ -8,7 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, ChannelId, Name, ParseIdError, PluginName, SecretName, TenantId};
+use crate::ids::{AgentId, ChannelId, Name, ParseIdError, PluginName, TenantId};
+use crate::secrets::{SecretBinding, WrittenBinding};
 
 /// The word that switches verification off.
 const OFF: &str = "none";
@@ -35,17 +36,21 @@ pub struct ChannelDefinition {
     /// When and how the caller is answered.
     #[serde(default)]
     pub answer: ChannelAnswer,
+    /// Whose conversations its requests continue.
+    #[serde(default, skip_serializing_if = "ChannelThreads::is_default")]
+    pub threads: ChannelThreads,
     /// Whether it takes requests.
     #[serde(default = "yes")]
     pub enabled: bool,
     /// What its plugins read as settings; they come before those of the plugins' grants.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
-    /// What its plugins call a secret, and which secret of the tenant it is. They can compare and sign
-    /// with it; credentials for outgoing requests are an operator's to grant.
+    /// What its plugins call a secret, and which secret of the tenant it is: its name, or a table with its
+    /// form (`prefix`, `encoding`) and what the plugins may do with it (`use`: `verify` and `compare` where
+    /// nothing is said, `sign`). Credentials for outgoing requests are an operator's to grant.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schema(value_type = BTreeMap<String, String>)]
-    pub secrets: BTreeMap<String, SecretName>,
+    #[schema(value_type = BTreeMap<String, WrittenBinding>)]
+    pub secrets: BTreeMap<String, SecretBinding>,
 }
 
 fn yes() -> bool {
@@ -104,6 +109,24 @@ pub enum ChannelAnswer {
     Deliver,
 }
 
+/// Whose conversations the requests of a channel continue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelThreads {
+    /// The channel's own. The same name elsewhere is another conversation.
+    #[default]
+    Own,
+    /// Those of the tenant's API with this agent, by name: whoever sends through the channel can join them,
+    /// and has the agent tell what was said there.
+    Shared,
+}
+
+impl ChannelThreads {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A channel as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
@@ -139,5 +162,19 @@ mod tests {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         assert!(read("verifier = \"none\"\nverify = true").is_err(), "unknown fields are mistakes");
+    }
+
+    #[test]
+    fn a_channel_shares_conversations_only_where_its_file_says_so() {
+        let read = |line: &str| {
+            let file = format!("name = \"a\"\nagent = \"b\"\nverifier = \"none\"\n{line}\n");
+            toml::from_str::<ChannelDefinition>(&file).map(|channel| channel.threads)
+        };
+        assert_eq!(read("").unwrap(), ChannelThreads::Own);
+        assert_eq!(read("threads = \"own\"").unwrap(), ChannelThreads::Own);
+        assert_eq!(read("threads = \"shared\"").unwrap(), ChannelThreads::Shared);
+        for wrong in ["threads = \"all\"", "threads = true", "threads = \"\""] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! Takes known secrets out of steps by exact value, before anything is stored.
 
+use std::sync::OnceLock;
+
+use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -7,7 +10,7 @@ use serde_json::Value;
 use super::{Event, PluginRun, Step, ToolCall};
 
 /// What stands in place of a secret.
-const REDACTED: &str = "[redacted]";
+pub const REDACTED: &str = "[redacted]";
 
 /// A value shorter than this is not looked for: replacing every `a` would destroy the trace and tell
 /// the secret by its gaps.
@@ -17,6 +20,8 @@ const SECRET_BYTES_MIN: usize = 6;
 #[derive(Clone, Default)]
 pub struct Redactor {
     secrets: Vec<zeroize::Zeroizing<String>>,
+    /// Finds all of them in one pass, however many there are: a sender chooses how many.
+    finder: OnceLock<Option<AhoCorasick>>,
 }
 
 impl std::fmt::Debug for Redactor {
@@ -26,29 +31,59 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Adds a value to look for, as it is and as it stands in JSON text.
+    /// Adds a value to look for, as it is and as it stands in JSON text, whose writers may escape a slash.
     pub fn add(&mut self, secret: &str) {
         if secret.len() < SECRET_BYTES_MIN {
             return;
         }
-        let escaped = serde_json::Value::from(secret).to_string();
-        let escaped = escaped.trim_matches('"');
-        if escaped != secret {
-            self.secrets.push(escaped.to_owned().into());
-        }
-        self.secrets.push(secret.to_owned().into());
+        let quoted = Value::from(secret).to_string();
+        let escaped = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+        let mut forms = vec![secret.to_owned(), escaped.to_owned(), escaped.replace('/', "\\/")];
+        forms.dedup();
+        self.secrets.extend(forms.into_iter().map(Into::into));
+        self.finder = OnceLock::new();
+    }
+
+    fn finder(&self) -> Option<&AhoCorasick> {
+        let finder = self.finder.get_or_init(|| {
+            let mut builder = AhoCorasick::builder();
+            // Of one that is a part of another the longer one goes.
+            builder.match_kind(MatchKind::LeftmostLongest);
+            let patterns = self.secrets.iter().map(|secret| secret.as_bytes());
+            // It fails beyond two billion states, which nothing here comes near.
+            builder.build(patterns).ok().filter(|_| !self.secrets.is_empty())
+        });
+        finder.as_ref()
+    }
+
+    /// The text without any of the secrets, where one of them is in it.
+    #[must_use]
+    pub fn find(&self, text: &str) -> Option<String> {
+        let finder = self.finder().filter(|finder| finder.is_match(text))?;
+        let mut rest = String::with_capacity(text.len());
+        finder.replace_all_with(text, &mut rest, |_, _, rest| {
+            rest.push_str(REDACTED);
+            true
+        });
+        Some(rest)
+    }
+
+    /// The bytes without any of the secrets, where one of them is in them.
+    #[must_use]
+    pub fn find_bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let finder = self.finder().filter(|finder| finder.is_match(bytes))?;
+        let mut rest = Vec::with_capacity(bytes.len());
+        finder.replace_all_with_bytes(bytes, &mut rest, |_, _, rest| {
+            rest.extend_from_slice(REDACTED.as_bytes());
+            true
+        });
+        Some(rest)
     }
 
     /// The text without any of the secrets.
     #[must_use]
     pub fn text(&self, text: String) -> String {
-        self.secrets.iter().fold(text, |text, secret| {
-            if text.contains(secret.as_str()) {
-                text.replace(secret.as_str(), REDACTED)
-            } else {
-                text
-            }
-        })
+        self.find(&text).unwrap_or(text)
     }
 
     /// The value without any of the secrets, wherever in it they stand. Bytes stand in a recording as
@@ -67,18 +102,9 @@ impl Redactor {
     }
 
     fn text_or_bytes(&self, text: String) -> String {
-        let Ok(mut bytes) = STANDARD.decode(&text) else { return self.text(text) };
-        let mut found = false;
-        for secret in &self.secrets {
-            let places = memchr::memmem::find_iter(&bytes, secret.as_bytes());
-            let places: Vec<_> = places.collect();
-            found |= !places.is_empty();
-            // From the end, so that the places before stay where they are.
-            for place in places.into_iter().rev() {
-                bytes.splice(place..place + secret.len(), REDACTED.bytes());
-            }
-        }
-        self.text(if found { STANDARD.encode(bytes) } else { text })
+        let decoded = STANDARD.decode(&text).ok();
+        let found = decoded.and_then(|bytes| self.find_bytes(&bytes));
+        self.text(found.map_or(text, |bytes| STANDARD.encode(bytes)))
     }
 
     /// What the trace keeps of a call, without any of the secrets.
@@ -134,10 +160,21 @@ mod tests {
     #[test]
     fn secrets_go_in_every_spelling_and_short_ones_are_left() {
         let mut redactor = Redactor::default();
-        redactor.add("pa\"ss word");
+        redactor.add("pa\"ss/word");
         redactor.add("abc");
-        let text = redactor.text(r#"{"a":"pa\"ss word","b":"abc"} pa"ss word"#.into());
-        assert_eq!(text, r#"{"a":"[redacted]","b":"abc"} [redacted]"#);
+        let text =
+            redactor.text(r#"{"a":"pa\"ss/word","b":"abc","c":"pa\"ss\/word"} pa"ss/word"#.into());
+        assert_eq!(text, r#"{"a":"[redacted]","b":"abc","c":"[redacted]"} [redacted]"#);
+    }
+
+    #[test]
+    fn what_stands_in_a_secrets_place_is_not_looked_into_again() {
+        let mut redactor = Redactor::default();
+        for secret in ["redacted", "redact", "[redacted]", "redacted-and-more"] {
+            redactor.add(secret);
+        }
+        assert_eq!(redactor.text("redacted-and-more, redacted".into()), "[redacted], [redacted]");
+        assert_eq!(Redactor::default().find("anything"), None);
     }
 
     #[test]

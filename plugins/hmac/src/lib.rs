@@ -109,8 +109,9 @@ const DELIVERY_HEADER: Setting = Setting {
 const SECRET_PREFIX: Setting = Setting {
     name: "secret-prefix",
     default: Some(""),
-    form: Form::Text,
-    description: "What stands before the key in an encoded secret, such as `whsec_`.",
+    form: Form::OneOf(&["", "whsec_", "v1,whsec_"]),
+    description: "What stands before the key in an encoded secret. One with any other prefix is stored \
+                  without it.",
 };
 
 const SECRET_ENCODING: Setting = Setting {
@@ -137,9 +138,11 @@ impl Integration for HmacRecipe {
         let header = signature::header(host, &recipe.header)?;
         let timestamp = recipe.timestamp(host, &header)?;
         let key = recipe.key(host)?;
-        let message = recipe.message(host, &timestamp)?;
+        let (before, after) = recipe.around_the_body(host, &timestamp)?;
+        let (algorithm, around) =
+            (recipe.algorithm.as_str(), (before.as_slice(), after.as_slice()));
         let found = recipe.signatures(&header);
-        signature::verify_any(host, &key, &recipe.algorithm, &message, recipe.encoding, found)?;
+        signature::verify_any_of_body(host, &key, algorithm, around, recipe.encoding, found)?;
         Ok(Principal::anonymous())
     }
 

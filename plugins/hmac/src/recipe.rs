@@ -61,6 +61,8 @@ impl Recipe {
             Some(("/header", "`header` is required"))
         } else if !signs(Part::Body) {
             Some(("/signed", "`signed` is to hold {body}: nothing else proves what was sent"))
+        } else if self.signed.bodies() > 1 {
+            Some(("/signed", "`signed` holds {body} more than once, as no provider signs"))
         } else if signs(Part::Timestamp) && !has_timestamp {
             Some(("/signed", "{timestamp} needs `timestamp-header` or `timestamp-part`"))
         } else if has_timestamp && !signs(Part::Timestamp) {
@@ -102,12 +104,17 @@ impl Recipe {
         }
     }
 
-    /// The bytes that were signed.
-    pub(crate) fn message(&self, host: &impl Host, timestamp: &str) -> Result<Vec<u8>, Failure> {
-        self.signed.fill(|part| {
+    /// The bytes that were signed before and after the body.
+    pub(crate) fn around_the_body(
+        &self,
+        host: &impl Host,
+        timestamp: &str,
+    ) -> Result<(Vec<u8>, Vec<u8>), Failure> {
+        self.signed.around_the_body(|part| {
             Ok(match part {
                 Part::Text(text) => text.as_bytes().to_vec(),
-                Part::Body => host.body(),
+                // Where it stands, what is before it ends.
+                Part::Body => Vec::new(),
                 Part::Timestamp => timestamp.as_bytes().to_vec(),
                 Part::Id => signature::header(host, &self.delivery_header)?.into_bytes(),
                 Part::Method => host.method().into_bytes(),

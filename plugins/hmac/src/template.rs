@@ -55,15 +55,22 @@ impl Template {
         self.0.contains(&part)
     }
 
-    /// The bytes of all pieces, one after the other.
-    pub(crate) fn fill(
+    /// How often the body stands in it.
+    pub(crate) fn bodies(&self) -> usize {
+        self.0.iter().filter(|part| **part == Part::Body).count()
+    }
+
+    /// The bytes of the pieces before the body, and of those after it.
+    pub(crate) fn around_the_body(
         &self,
         bytes: impl Fn(&Part) -> Result<Vec<u8>, Failure>,
-    ) -> Result<Vec<u8>, Failure> {
-        if let [part] = self.0.as_slice() {
-            return bytes(part);
-        }
-        let pieces = self.0.iter().map(bytes).collect::<Result<Vec<_>, _>>()?;
-        Ok(pieces.concat())
+    ) -> Result<(Vec<u8>, Vec<u8>), Failure> {
+        let at = self.0.iter().position(|part| *part == Part::Body).unwrap_or(self.0.len());
+        let (before, after) = self.0.split_at(at);
+        let joined = |pieces: &[Part]| {
+            let pieces = pieces.iter().map(&bytes).collect::<Result<Vec<_>, _>>()?;
+            Ok::<_, Failure>(pieces.concat())
+        };
+        Ok((joined(before)?, joined(after)?))
     }
 }

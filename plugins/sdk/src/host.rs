@@ -46,6 +46,15 @@ pub trait Host {
         message: &[u8],
         signature: &[u8],
     ) -> Result<bool, Failure>;
+    /// See [`secrets::hmac_verify_body`].
+    fn hmac_verify_body(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        before: &[u8],
+        after: &[u8],
+        signatures: &[Vec<u8>],
+    ) -> Result<bool, Failure>;
     /// See [`secrets::matches`].
     fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool;
     /// See [`egress::send`].
@@ -122,6 +131,17 @@ impl Host for Gateway {
         signature: &[u8],
     ) -> Result<bool, Failure> {
         secrets::hmac_verify(key, algorithm, message, signature)
+    }
+
+    fn hmac_verify_body(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        before: &[u8],
+        after: &[u8],
+        signatures: &[Vec<u8>],
+    ) -> Result<bool, Failure> {
+        secrets::hmac_verify_body(key, algorithm, before, after, signatures)
     }
 
     fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool {

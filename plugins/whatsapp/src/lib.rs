@@ -62,7 +62,8 @@ impl Integration for WhatsApp {
         let header = signature::header(host, "x-hub-signature-256")?;
         let key = host.open("secret")?;
         let found = header.strip_prefix("sha256=").into_iter();
-        signature::verify_any(host, &key, "sha256", &host.body(), Encoding::Hex, found)?;
+        let around = (&[][..], &[][..]);
+        signature::verify_any_of_body(host, &key, "sha256", around, Encoding::Hex, found)?;
         Ok(Principal::anonymous())
     }
 

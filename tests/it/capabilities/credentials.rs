@@ -4,6 +4,8 @@
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{agent, told};
@@ -149,6 +151,103 @@ async fn a_credential_goes_only_where_a_rule_names_it_and_along_no_redirect() {
         "{message}"
     );
     assert!(seen.try_recv().is_err(), "nothing is sent without the credential either");
+}
+
+/// A server that redirects to another one, with the credential that it got in the form that the path asks for.
+async fn leaks_to(other: u16) -> Web {
+    let server = async move |uri: Uri, headers: HeaderMap| {
+        let in_header = headers.get("x-key").map(|key| key.to_str().unwrap().to_owned());
+        let after = |text: &str, mark: &str| text.split_once(mark).map(|(_, key)| key.to_owned());
+        let in_query = uri.query().and_then(|query| after(query, "key="));
+        let key = in_header.or(in_query).or_else(|| after(uri.path(), "/bot")).unwrap_or_default();
+        let percent =
+            |sign: &str| key.bytes().map(|byte| format!("{sign}{byte:02X}")).collect::<String>();
+        let tail = match uri.path().split('/').nth(2).unwrap() {
+            "query" => format!("/x?leak={key}"),
+            "path" => format!("/{key}/x"),
+            "fragment" => format!("/x#{key}"),
+            "percent" => format!("/x?leak={}", percent("%")),
+            "twice" => format!("/x?leak={}", percent("%25")),
+            "base64" => format!("/x?leak={}", STANDARD.encode(format!("user:{key}"))),
+            "hex" => format!("/x?leak={}", percent("")),
+            _ => "/x?leak=nothing".to_owned(),
+        };
+        let to = format!("http://127.0.0.1:{other}{tail}");
+        (StatusCode::TEMPORARY_REDIRECT, [("location", to)])
+    };
+    Web::serve(Router::new().fallback(server)).await
+}
+
+#[tokio::test]
+async fn a_redirect_carries_no_credential_to_where_it_is_not_granted() {
+    let secret = "s3cret-Key_42x";
+    let gateway = Gateway::start().await;
+    gateway.keep_secret("example-api-key", secret, false).await;
+    let (seen_by, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let other =
+        Router::new().fallback(async move |uri: Uri| seen_by.send(uri.to_string()).unwrap());
+    let other = Web::serve(other).await;
+    let web = leaks_to(other.port).await;
+    let grants = |place: &str, there: &str| {
+        let rule =
+            "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nnetworks = [\"127.0.0.0/8\"]\n";
+        format!(
+            "{rule}port = {}\ncredentials = [\"api\"]\npath = \"/open/\"\n{rule}port = {}\n{there}\n\
+             [credentials.api]\nsecret = \"example-api-key\"\n{place}\n{}",
+            web.port,
+            other.port,
+            super::PATIENT
+        )
+    };
+    let agent = gateway.with_tool("calls_egress", "").await;
+    let put = async |grants: String| {
+        gateway.manage("PUT", "/plugins/calls-egress/grants").body(grants).expect(200).await;
+    };
+    let forms = ["query", "path", "fragment", "percent", "twice", "base64", "hex"];
+    for (place, tail) in [
+        ("header = \"x-key\"", ""),
+        ("query = \"key\"", ""),
+        ("path = \"CREDENTIAL\"", "/botCREDENTIAL"),
+    ] {
+        let call = |form: &str| {
+            let url = format!("http://127.0.0.1:{}/open/{form}{tail}", web.port);
+            json!({"url": url, "credential": "api"})
+        };
+        put(grants(place, "")).await;
+        for form in forms {
+            let refused = told(&agent, "fetch", call(form)).await;
+            assert_eq!(refused["code"], "forbidden", "{place} {form}: {refused}");
+            let message = refused["message"].as_str().unwrap();
+            assert!(message.contains("redirects with the credential \"api\""), "{message}");
+            assert!(message.contains("[[egress]]") && !message.contains("s3cret"), "{message}");
+        }
+        assert!(seen.try_recv().is_err(), "nothing arrives there");
+        // One that carries nothing is followed, without it.
+        assert_eq!(told(&agent, "fetch", call("none")).await["status"], 200);
+        assert_eq!(seen.try_recv().unwrap(), "/x?leak=nothing");
+        // And where the operator lets the credential go there too, it may be brought.
+        put(grants(place, "credentials = [\"api\"]")).await;
+        for form in forms {
+            assert_eq!(told(&agent, "fetch", call(form)).await["status"], 200, "{place} {form}");
+            assert!(seen.try_recv().is_ok(), "{form}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_with_the_credential_to_nowhere_granted_does_not_show_it() {
+    let gateway = Gateway::start().await;
+    gateway.keep_secret("example-api-key", "s3cret-Key_42x", false).await;
+    let web = leaks_to(1).await;
+    let agent = agent(&gateway, "calls_egress", &everywhere(&web, "query = \"key\"")).await;
+    for form in ["query", "path", "percent", "twice", "base64", "hex"] {
+        let url = format!("http://127.0.0.1:{}/open/{form}", web.port);
+        let refused = told(&agent, "fetch", json!({"url": url, "credential": "api"})).await;
+        assert_eq!(refused["code"], "forbidden", "{form}: {refused}");
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.contains("no grant allows GET http://127.0.0.1:1/"), "{message}");
+        assert!(!message.contains("s3cret") && !message.contains("Key_42"), "{form}: {message}");
+    }
 }
 
 #[tokio::test]

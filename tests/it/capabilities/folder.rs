@@ -1,5 +1,7 @@
 //! A plugin sees the folder that it is granted, and nothing beside it.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::{agent, told};
@@ -106,4 +108,111 @@ async fn without_a_grant_there_is_no_folder() {
         let came = told(&agent, "files", arguments.clone()).await;
         assert!(came["error"].is_string(), "{arguments}: {came}");
     }
+}
+
+/// What a folder holds: the bytes of its files, with what an entry counts for besides.
+fn counted(folder: &Path) -> u64 {
+    let entries =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
+    entries.map(|about| 4096 + if about.is_file() { about.len() } else { 0 }).sum()
+}
+
+#[tokio::test]
+async fn a_plugin_makes_no_links_and_no_holes_in_its_folder() {
+    let (gateway, shelf) = (Gateway::start().await, Shelf::new());
+    let agent = agent(&gateway, "fills_folder", &shelf.granted("read-write")).await;
+    let fill = async |what: &str, path: &str, bytes: u64| {
+        told(&agent, "fill", json!({"do": what, "path": path, "bytes": bytes})).await
+    };
+    let terabyte = 1 << 40;
+    for (what, path, bytes) in [
+        ("symlink", "made", 0),
+        ("link", "made", 0),
+        // The operator's own would lead elsewhere from another place.
+        ("rename", "inner-link", 0),
+        ("set-size", "a.txt", terabyte),
+        ("set-size", "a.txt", 15),
+        ("write-at", "a.txt", terabyte),
+        ("write-at", "a.txt", 15),
+        ("stream-at", "a.txt", terabyte),
+        ("stream-at", "a.txt", u64::MAX),
+    ] {
+        let came = fill(what, path, bytes).await;
+        assert_eq!(came, json!({"error": "not-permitted"}), "{what} {path} {bytes}");
+    }
+    assert_eq!(shelf.read("granted/a.txt").as_deref(), Some("for the plugin"));
+    assert!(!shelf.0.path().join("granted/made").is_symlink());
+    assert!(shelf.0.path().join("granted/inner-link").is_symlink());
+
+    assert_eq!(fill("write-at", "a.txt", 14).await, json!({"ok": 1}));
+    assert_eq!(fill("stream-at", "a.txt", 15).await, json!({"ok": 1}));
+    assert_eq!(fill("append", "a.txt", 2).await, json!({"ok": 2}));
+    assert_eq!(shelf.read("granted/a.txt").as_deref(), Some("for the pluginxxxx"));
+    assert_eq!(fill("set-size", "a.txt", 3).await, json!({"ok": 3}));
+    assert_eq!(fill("rename", "a.txt", 0).await, json!({"ok": 0}));
+    assert_eq!(shelf.read("granted/moved").as_deref(), Some("for"));
+}
+
+#[tokio::test]
+async fn all_that_is_in_a_folder_stays_within_the_bytes_that_are_granted() {
+    const BYTES: u64 = 100_000;
+    let (gateway, home) = (Gateway::start().await, tempfile::tempdir().unwrap());
+    // What was there before counts as well.
+    std::fs::write(home.path().join("theirs"), vec![b'x'; 40_000]).unwrap();
+    let grants = format!(
+        "[folder]\npath = \"{}\"\naccess = \"read-write\"\nbytes = {BYTES}\n",
+        home.path().display()
+    );
+    let agent = agent(&gateway, "fills_folder", &grants).await;
+    let fill = async |what: &str, path: &str, bytes: u64| {
+        told(&agent, "fill", json!({"do": what, "path": path, "bytes": bytes})).await
+    };
+    let full = json!({"error": "insufficient-space"});
+    assert_eq!(fill("append", "a", 30_000).await, json!({"ok": 30_000}));
+    assert_eq!(fill("append", "b", 30_000).await, full);
+    assert_eq!(fill("append", "b", 30_000).await, full, "the next call finds it as full");
+    assert_eq!(fill("append", "c", 1).await, full, "nor is there room for another file");
+    assert!((BYTES - 8_192..=BYTES).contains(&counted(home.path())), "{}", counted(home.path()));
+    // What is there already may be written over, and cutting makes room.
+    assert_eq!(fill("write-at", "a", 0).await, json!({"ok": 1}));
+    assert_eq!(fill("cut", "b", 0).await, json!({"ok": 0}));
+    assert_eq!(fill("append", "b", 17_000).await, json!({"ok": 17_000}));
+    // So does another program that takes something away.
+    std::fs::remove_file(home.path().join("theirs")).unwrap();
+    assert_eq!(fill("append", "b", 40_000).await, json!({"ok": 40_000}));
+    assert!(counted(home.path()) <= BYTES);
+    // And the trace says what was full.
+    let answer =
+        agent.ask(json!({"prompt": r#"fill {"do":"append","path":"b","bytes":90000}"#})).await;
+    let thread = agent.thread(&answer.task_id()).await;
+    let step = thread.iter().find(|step| step["plugin"].is_string()).unwrap();
+    let logs = step["logs"].to_string();
+    assert!(logs.contains("more than the 100000 bytes") && logs.contains("[folder]"), "{logs}");
+}
+
+#[tokio::test]
+async fn empty_files_folders_and_files_without_a_name_count_as_well() {
+    for (what, bytes, most) in
+        [("files", 1_000, 24), ("folders", 1_000, 24), ("unlinked", 20_000, 4)]
+    {
+        let (gateway, home) = (Gateway::start().await, tempfile::tempdir().unwrap());
+        let grants = format!(
+            "[folder]\npath = \"{}\"\naccess = \"read-write\"\nbytes = 100000\n",
+            home.path().display()
+        );
+        let agent = agent(&gateway, "fills_folder", &grants).await;
+        let came = told(&agent, "fill", json!({"do": what, "bytes": bytes})).await;
+        assert_eq!(came, json!({"ok": most}), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_granted_for_reading_takes_nothing() {
+    let (gateway, shelf) = (Gateway::start().await, Shelf::new());
+    let agent = agent(&gateway, "fills_folder", &shelf.granted("read")).await;
+    for what in ["symlink", "link", "rename", "cut", "set-size", "write-at", "append"] {
+        let came = told(&agent, "fill", json!({"do": what, "path": "a.txt", "bytes": 1})).await;
+        assert_eq!(came, json!({"error": "not-permitted"}), "{what}");
+    }
+    assert_eq!(shelf.read("granted/a.txt").as_deref(), Some("for the plugin"));
 }

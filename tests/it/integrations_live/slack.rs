@@ -85,8 +85,7 @@ async fn a_slash_command_is_answered_at_its_own_url_without_a_credential() {
 #[tokio::test]
 async fn slack_is_acknowledged_while_the_run_goes_on_and_what_it_repeats_starts_no_other() {
     // Whatever waited for this model would not come back at all.
-    let mut model = ModelServer::start([Reply::Silence]).await;
-    model.turn_time_max = Duration::from_secs(600);
+    let model = ModelServer::start([Reply::Silence]).await;
     let clock = clock();
     let live = Live::start(Setup::new().clock(&clock).model(&model), "slack", "deliver").await;
     let first = by_slack(live.post(), NOW, JSON, mention()).expect(200).await;

@@ -4,21 +4,16 @@
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::in_flight;
 use crate::support::{Caller, Gateway, Setup, agent, until};
 
-/// A gateway that has room for eight calls of plugins.
+/// A gateway that has room for eight calls that callers wait for, and for eight tools.
 async fn small() -> Gateway {
-    Setup::new().settings(|settings| settings.sandbox.calls_max = 8).start().await
+    Setup::new().settings(|settings| settings.sandbox.calls_max = 16).start().await
 }
 
 /// Sleeps longer than any test waits.
 const SLEEPS: &str = "[limits]\nwall_ms = 600000\n";
-
-async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
-    let plugins = &gateway.handles.plugins;
-    let binding = plugins.binding(gateway.tenant, &plugin.parse().unwrap()).await.unwrap();
-    binding.account().statement().in_flight
-}
 
 /// So many calls of this agent, until the set is dropped.
 fn flood(calls: &mut JoinSet<()>, agent: &Caller, number: usize) {

@@ -13,7 +13,8 @@ use crate::support::web::Web;
 use crate::support::{Answer, Caller, Gateway, Setup};
 
 /// A secret and values, for guests that use them up.
-const GRANTED: &str = "[secrets]\nsigning = \"webhook\"\n[key-value]\nbytes = 1000\n\
+const GRANTED: &str = "[secrets]\nsigning = { secret = \"webhook\", \
+                       use = [\"sign\", \"compare\"] }\n[key-value]\nbytes = 1000\n\
                        [limits]\nconcurrency = 1\nwall_ms = 50000\n";
 
 /// Calls an agent whose mapper uses up what it is granted, twice, beside a neighbour.
@@ -60,13 +61,15 @@ async fn matches_forever() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn looks_forever() {
     let gateway = Gateway::start().await;
-    let limits = "[limits]\ncpu_ms = 20000\nwall_ms = 30000\n";
+    let limits = "[limits]\ncpu_ms = 20000\nwall_ms = 50000\n";
     let agent = gateway.with_mapper("looks_forever", limits).await;
     neighbour(&gateway).await;
     let payload = json!({"text": "x".repeat(1 << 20)});
     let call = agent.webhook("").json(&payload);
     let (answer, _) = tokio::join!(call.send(), neighbour(&gateway));
-    check(&answer, 502, "looks-forever", "too often");
+    // Over a large payload nobody can tell whether that is the plugin's fault: a small one looks as often.
+    assert_eq!((answer.status, answer.header("x-wardgate-fault")), (413, Some("caller")));
+    assert!(answer.detail().contains("looked into the payload too often"), "{}", answer.text);
     as_before(&gateway, "looks-forever").await;
 }
 
@@ -88,7 +91,7 @@ async fn wants_random() {
 #[tokio::test]
 async fn reads_clock_forever() {
     let gateway = Gateway::start().await;
-    let limits = "[limits]\ncpu_ms = 20000\nwall_ms = 30000\n";
+    let limits = "[limits]\ncpu_ms = 20000\nwall_ms = 50000\n";
     let agent = gateway.with_mapper("reads_clock_forever", limits).await;
     let before = gateway.home.database().len();
     assert_eq!(agent.ask(json!({})).await.report()["received"], "read", "reading it is no failure");
@@ -112,7 +115,7 @@ async fn logs_lines() {
 /// A getter that hands over what the interface forbids.
 async fn getter(guest: &str, path: &str, what: &str) {
     let gateway = Gateway::start().await;
-    let limits = "[limits]\nconcurrency = 1\ncpu_ms = 5000\nwall_ms = 10000\n";
+    let limits = "[limits]\nconcurrency = 1\ncpu_ms = 5000\nwall_ms = 40000\n";
     let agent = gateway.with_getter(guest, limits).await;
     let plugin = guest.replace('_', "-");
     for _ in 0..2 {
@@ -137,7 +140,7 @@ async fn beyond_memory() {
 #[tokio::test]
 async fn floods_tools() {
     let gateway = Gateway::start().await;
-    let limits = "[limits]\nconcurrency = 1\ncpu_ms = 5000\nwall_ms = 10000\n";
+    let limits = "[limits]\nconcurrency = 1\ncpu_ms = 5000\nwall_ms = 40000\n";
     let agent = gateway.with_tool("floods_tools", limits).await;
     for _ in 0..2 {
         let (answer, _) = tokio::join!(agent.ask(json!({"prompt": "hello"})), neighbour(&gateway));
@@ -187,7 +190,7 @@ async fn a_host_call_at_the_end_of_the_guests_stack_has_the_stack_that_it_needs(
 async fn of_what_a_call_logs_as_many_bytes_are_kept_as_are_granted() {
     let gateway = Gateway::start().await;
     for (granted, lines) in [(2_000, 2), (0, 0)] {
-        let limits = format!("[limits]\nlog_bytes = {granted}\ncpu_ms = 5000\nwall_ms = 10000\n");
+        let limits = format!("[limits]\nlog_bytes = {granted}\ncpu_ms = 5000\nwall_ms = 40000\n");
         let agent = gateway.with_mapper("logs_flood", &limits).await;
         let answer = agent.ask(json!({})).await;
         assert_eq!(answer.report()["received"], "logged", "logging too much is no failure");
@@ -204,7 +207,7 @@ async fn of_what_a_call_logs_as_many_bytes_are_kept_as_are_granted() {
 async fn memory_beyond_what_the_settings_allow_is_not_had_by_a_grant_of_it() {
     let setup = Setup::new().settings(|settings| settings.sandbox.memory_mib_max = 32);
     let gateway = setup.start().await;
-    let limits = "[limits]\nconcurrency = 1\nmemory_mib = 128\ncpu_ms = 5000\nwall_ms = 10000\n";
+    let limits = "[limits]\nconcurrency = 1\nmemory_mib = 128\ncpu_ms = 5000\nwall_ms = 40000\n";
     let agent = gateway.with_mapper("eat_memory", limits).await;
     neighbour(&gateway).await;
     for _ in 0..2 {
@@ -279,7 +282,7 @@ async fn an_answer_that_trickles_in_is_given_up_when_the_plugin_says() {
 
 #[tokio::test]
 async fn a_setting_that_is_granted_is_read_and_any_other_is_none() {
-    let limits = "[limits]\ncpu_ms = 5000\nwall_ms = 10000\ntool_cpu_ms = 10000\n";
+    let limits = "[limits]\ncpu_ms = 5000\nwall_ms = 40000\ntool_cpu_ms = 10000\n";
     let grants = format!("[settings]\ngreeting = \"hello\"\nnothing = \"\"\n{limits}");
     let gateway = Gateway::start().await;
     let agent = gateway.with_tool("reads_settings", &grants).await;

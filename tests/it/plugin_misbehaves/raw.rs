@@ -69,7 +69,7 @@ async fn getter(name: &str, limits: &str, status: u16, what: &str) {
     let gateway = Gateway::start().await;
     let plugin = name.replace('_', "-");
     let patient = if status == 504 { "" } else { "cpu_ms = 5000\n" };
-    let grants = format!("[limits]\nwall_ms = 10000\nconcurrency = 1\n{patient}{limits}");
+    let grants = format!("[limits]\nwall_ms = 40000\nconcurrency = 1\n{patient}{limits}");
     let (id, plugins) = (plugin.parse().unwrap(), &gateway.handles.plugins);
     plugins.install(gateway.tenant, &id, component(name), Some(&grants)).await.unwrap();
     let agent = gateway.with_agent(|agent| agent.getter = Some(id)).await;

@@ -1,5 +1,7 @@
 //! Somebody who calls a gateway over HTTP and knows nothing else of it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -23,10 +25,26 @@ impl Caller {
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(PATIENCE)
+            // The gateway hangs up on connections that are idle for longer, and would do so just when one is used.
+            .pool_idle_timeout(Duration::from_secs(20))
             .redirect(reqwest::redirect::Policy::none())
             .build();
         let [listen, agent, key, token] = [listen, agent, key, token].map(str::to_owned);
         Self { http: http.unwrap(), listen, agent, key, token }
+    }
+
+    /// The same caller from another address of this machine.
+    pub(crate) fn at_address(&self, address: std::net::IpAddr) -> Self {
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).local_address(address);
+        Self { http: http.build().unwrap(), ..self.clone() }
+    }
+
+    /// Sends these bytes and keeps the connection open.
+    pub(crate) async fn send_raw(&self, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.listen).await.unwrap();
+        // Whoever is refused meanwhile may not be let write all of it.
+        let _ = stream.write_all(bytes).await;
+        stream
     }
 
     pub(crate) fn url(&self, target: &str) -> String {

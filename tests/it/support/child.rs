@@ -4,10 +4,13 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
+use wardgate::plugins::grants_path;
 
+use super::gateway::be_patient;
 use super::{Caller, Home};
 
 /// `wardgate` with these arguments, to its end.
@@ -27,7 +30,8 @@ pub(crate) fn command_of(arguments: &[&str]) -> Command {
 pub(crate) struct Child {
     caller: Caller,
     process: std::process::Child,
-    logs: Option<JoinHandle<String>>,
+    log: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
     /// The line that it printed when it began to serve.
     pub(crate) line: Value,
 }
@@ -59,23 +63,34 @@ impl Child {
             .stderr(log)
             .spawn()
             .unwrap();
-        let stderr = process.stderr.take();
+        let (stderr, log) = (process.stderr.take(), Arc::<Mutex<Vec<u8>>>::default());
+        let logged = Arc::clone(&log);
         // Read all along: a full pipe would stop the gateway.
-        let logs = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = stderr.map(|mut stderr| stderr.read_to_end(&mut text));
-            String::from_utf8_lossy(&text).into_owned()
+        let reader = std::thread::spawn(move || {
+            let Some(mut stderr) = stderr else { return };
+            let mut piece = [0; 8_192];
+            while let Ok(read @ 1..) = stderr.read(&mut piece) {
+                logged.lock().unwrap().extend_from_slice(&piece[..read]);
+            }
         });
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let Ok(line) = serde_json::from_str::<Value>(&line) else {
             let _ = process.kill();
-            panic!("it does not serve: {}", logs.join().unwrap());
+            reader.join().unwrap();
+            panic!("it does not serve: {}", text_of(&log));
         };
         let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("no {name}: {line}"));
         let (_, token) = text("webhook_url").rsplit_once('/').unwrap();
         let caller = Caller::new(text("listen"), text("agent_id"), text("api_key"), token);
-        Self { caller, process, logs: Some(logs), line }
+        let tenant = text("organization_id").parse().unwrap();
+        be_patient(|plugin| grants_path(home.path(), tenant, plugin));
+        Self { caller, process, log, reader: Some(reader), line }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        text_of(&self.log)
     }
 
     /// `kill -9`: it learns nothing of it.
@@ -85,10 +100,25 @@ impl Child {
     }
 
     /// `SIGTERM`, as service managers send it. Gives the exit and everything that was logged.
-    pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
+    pub(crate) fn terminate(self) -> (ExitStatus, String) {
         self.signal();
+        self.end()
+    }
+
+    /// Waits for its end. Gives the exit and everything that was logged.
+    pub(crate) fn end(mut self) -> (ExitStatus, String) {
         let status = self.process.wait().unwrap();
-        (status, self.logs.take().unwrap().join().unwrap())
+        self.reader.take().unwrap().join().unwrap();
+        (status, self.log())
+    }
+
+    /// How much memory it has, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kilobytes << 10
     }
 
     /// Sends `SIGTERM` and does not wait.
@@ -104,6 +134,10 @@ impl Drop for Child {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn text_of(log: &Mutex<Vec<u8>>) -> String {
+    String::from_utf8_lossy(&log.lock().unwrap()).into_owned()
 }
 
 /// The program that was built together with this test.

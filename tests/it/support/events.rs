@@ -30,6 +30,15 @@ impl Events {
         Self::of(caller.get(&target).key(&caller.key)).await
     }
 
+    /// Begins a run that calls a tool, and gives the task's id once it does.
+    pub(crate) async fn until_a_tool_is_called(caller: &Caller, text: &str) -> String {
+        let mut events = Self::of(caller.invoke("invoke/stream", text)).await;
+        events.expect("task_created").await;
+        events.expect("task_updated").await;
+        let request = events.expect("tool_call_request").await;
+        request["task_id"].as_str().unwrap().to_owned()
+    }
+
     /// The next event, as soon as it is there; None at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {

@@ -10,8 +10,10 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use wardgate::settings::{ModelSettings, Settings};
 
+use super::until;
 use super::web::Web;
 
 /// What comes back for one turn.
@@ -23,8 +25,10 @@ pub(crate) enum Reply {
     Tool(&'static str, &'static str),
     /// The server answers with this status and text.
     Error(u16, &'static str),
-    /// The model says this, after a while.
+    /// The model says this, after a while: for races. Whatever needs the model to be late has it held.
     Late(Duration, &'static str),
+    /// This, once the test lets it go on.
+    Held(&'static Reply),
     /// The server never answers.
     Silence,
 }
@@ -34,12 +38,23 @@ pub(crate) type Asked = (Value, String);
 
 type Script = Arc<Mutex<(VecDeque<Reply>, Vec<Asked>)>>;
 
+/// What the server works with.
+#[derive(Debug, Clone)]
+struct Turns {
+    script: Script,
+    /// A permit for each turn that may be answered although it is held.
+    gate: Arc<Semaphore>,
+}
+
+/// Longer than any test takes.
+const FOREVER: Duration = Duration::from_secs(600);
+
 /// A model's server. The last reply of its script is given again and again.
 #[derive(Debug)]
 pub(crate) struct ModelServer {
     web: Web,
-    script: Script,
-    /// How long the gateway waits for one turn.
+    turns: Turns,
+    /// How long the gateway waits for one turn: for as long as it takes, unless a test says less.
     pub(crate) turn_time_max: Duration,
 }
 
@@ -48,11 +63,11 @@ pub(crate) const MODEL_KEY: &str = "sk-test-model-key-0123456789";
 
 impl ModelServer {
     pub(crate) async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
-        let script: Script = Arc::new(Mutex::new((replies.into_iter().collect(), Vec::new())));
-        let router = Router::new()
-            .route("/v1/chat/completions", post(complete))
-            .with_state(Arc::clone(&script));
-        Self { web: Web::serve(router).await, script, turn_time_max: Duration::from_secs(2) }
+        let script = Arc::new(Mutex::new((replies.into_iter().collect(), Vec::new())));
+        let turns = Turns { script, gate: Arc::new(Semaphore::new(0)) };
+        let router =
+            Router::new().route("/v1/chat/completions", post(complete)).with_state(turns.clone());
+        Self { web: Web::serve(router).await, turns, turn_time_max: FOREVER }
     }
 
     /// Puts it into a gateway's settings as the model `scripted`.
@@ -66,38 +81,56 @@ impl ModelServer {
         settings.models.insert("scripted".to_owned(), model);
     }
 
-    /// The same as a settings file, with all the time in the world for one turn.
+    /// The same as a settings file.
     pub(crate) fn as_toml(&self) -> String {
         format!(
             "[models.scripted]\nkind = \"openai-compatible\"\nmodel = \"scripted-1\"\n\
-             base_url = \"http://127.0.0.1:{}/v1\"\napi_key = \"{MODEL_KEY}\"\nseconds_max = 600\n",
+             base_url = \"http://127.0.0.1:{}/v1\"\napi_key = \"{MODEL_KEY}\"\nseconds_max = {}\n",
             self.web.port,
+            self.turn_time_max.as_secs(),
         )
     }
 
     /// From now on it replies like this.
     pub(crate) fn reply(&self, reply: Reply) {
-        self.script.lock().unwrap().0 = VecDeque::from([reply]);
+        self.turns.script.lock().unwrap().0 = VecDeque::from([reply]);
+    }
+
+    /// Answers so many turns that are held, or will be.
+    pub(crate) fn let_go(&self, turns: usize) {
+        self.turns.gate.add_permits(turns);
     }
 
     /// Everything that it was asked so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.script.lock().unwrap().1.clone()
+        self.turns.script.lock().unwrap().1.clone()
+    }
+
+    /// Waits until it was asked so often.
+    pub(crate) async fn until_asked(&self, times: usize) {
+        until("the model's turn", async || (self.asked().len() >= times).then_some(())).await;
     }
 }
 
 async fn complete(
-    State(script): State<Script>,
+    State(turns): State<Turns>,
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> (StatusCode, Json<Value>) {
-    let reply = {
-        let mut script = script.lock().unwrap();
+    let mut reply = {
+        let mut script = turns.script.lock().unwrap();
         let key = headers.get("authorization").map(|key| key.to_str().unwrap().to_owned());
         script.1.push((body, key.unwrap_or_default()));
-        if script.0.len() > 1 { script.0.pop_front() } else { script.0.front().cloned() }
+        let reply =
+            if script.0.len() > 1 { script.0.pop_front() } else { script.0.front().cloned() };
+        reply.expect("a script has at least one reply")
     };
-    let message = match reply.expect("a script has at least one reply") {
+    if let Reply::Held(held) = reply {
+        // Whoever hangs up meanwhile takes no permit along.
+        turns.gate.acquire().await.unwrap().forget();
+        reply = held.clone();
+    }
+    let message = match reply {
         Reply::Text(text) => json!({"role": "assistant", "content": text}),
         Reply::Tool(name, arguments) => json!({
             "role": "assistant",
@@ -116,6 +149,7 @@ async fn complete(
             tokio::time::sleep(wait).await;
             json!({"role": "assistant", "content": text})
         }
+        Reply::Held(_) => panic!("what is held is held once"),
         Reply::Silence => std::future::pending().await,
     };
     let answer = json!({

@@ -6,8 +6,14 @@ use axum::Router;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
+
+/// How long `/open/slow` takes.
+const SLOW: Duration = Duration::from_secs(600);
+
+/// So long a machine may stall, and it is still seen that nobody waited for `/open/slow`.
+pub(crate) const FAR_LESS_THAN_SLOW: Duration = Duration::from_secs(50);
 
 /// A server that is gone when it is dropped.
 #[derive(Debug)]
@@ -32,10 +38,7 @@ impl Web {
             Router::new()
                 .route("/open/hello", get(async || "hello"))
                 .route("/open/large", get(async || "x".repeat(100_000)))
-                .route(
-                    "/open/slow",
-                    get(async || tokio::time::sleep(Duration::from_secs(600)).await),
-                )
+                .route("/open/slow", get(async || tokio::time::sleep(SLOW).await))
                 .route("/open/near", get(move || found("/open/hello")))
                 .route("/open/far", get(move || found("/closed")))
                 .route("/open/round", get(move || found("/open/round")))
@@ -44,6 +47,21 @@ impl Web {
                 .route("/closed", get(async || "you should not see this")),
         )
         .await
+    }
+}
+
+/// A port of this machine that nobody listens on, and that nobody else is given as long as this lives.
+#[derive(Debug)]
+pub(crate) struct ClosedPort {
+    pub(crate) port: u16,
+    _bound: TcpSocket,
+}
+
+impl ClosedPort {
+    pub(crate) fn new() -> Self {
+        let bound = TcpSocket::new_v4().unwrap();
+        bound.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self { port: bound.local_addr().unwrap().port(), _bound: bound }
     }
 }
 

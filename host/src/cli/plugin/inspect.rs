@@ -11,9 +11,9 @@ use super::super::api::text;
 use super::super::{one_line, print};
 use super::stage::{Opened, component};
 use crate::fixture::Case;
-use crate::ids::PluginName;
+use crate::ids::{PluginDigest, PluginName};
 use crate::plugins::Metadata;
-use crate::sandbox::Need;
+use crate::sandbox::{Components, Need, Pin};
 use crate::settings::Settings;
 
 /// See [`super::Plugin::Inspect`].
@@ -22,7 +22,8 @@ pub(in crate::cli) struct Inspect {
     /// The component; or the name of a bundled plugin.
     #[arg(value_name = "PLUGIN")]
     plugin: String,
-    /// What it would be granted: a TOML file. What it lacks then is said.
+    /// What it would be granted: a TOML file. What it lacks then is said, and where the file is in force for this
+    /// component.
     #[arg(long, value_name = "FILE")]
     grants: Option<PathBuf>,
     /// Print it as JSON.
@@ -49,6 +50,8 @@ struct Report {
     left_out: Vec<String>,
     /// What it was asked and could not say.
     failed: Vec<String>,
+    /// Where the grants are in force for this component. Null: nobody said what it would be granted.
+    in_force: Option<String>,
     /// Which grants it lacks. Null: nobody said what it would be granted.
     missing: Option<Vec<String>>,
     /// What it finds wrong with the settings that it would be granted.
@@ -113,10 +116,34 @@ impl Inspect {
             needs: loaded.needs().into_iter().map(NeedReport::from).collect(),
             left_out: loaded.left_out().to_vec(),
             failed,
+            in_force: self.grants.is_some().then(|| in_force(&opened.pin, binding.digest())),
             missing: self.grants.is_some().then(|| binding.missing()),
             settings_refused: list(checked),
         };
         print(&if self.json { serde_json::to_string_pretty(&report)? } else { report.to_string() })
+    }
+}
+
+/// Where grants are in force for a component: what a gateway will hold against them.
+fn in_force(pin: &Pin, digest: PluginDigest) -> String {
+    let line = format!("component = \"{digest}\"");
+    let by_digest = match &pin.components {
+        Some(Components::Only(digests)) if !digests.contains(&digest) => {
+            return format!("not in force for this component: they name another one, not {line}");
+        }
+        None if pin.signer.is_none() => {
+            return format!(
+                "in force where an operator installs it or it ships with the gateway; where a tenant's admin \
+                 does, with the line {line}"
+            );
+        }
+        Some(Components::Only(_)) => "in force for this component, which they name",
+        Some(Components::Any) => "in force for any component of the plugin's name",
+        None => "in force",
+    };
+    match &pin.signer {
+        Some(signer) => format!("{by_digest}, where the signer {signer} has signed it"),
+        None => format!("{by_digest}, whoever installs it"),
     }
 }
 
@@ -143,6 +170,7 @@ impl fmt::Display for Report {
             .iter()
             .map(|NeedReport { grant, import, what, .. }| format!("{grant}: {what} ({import})"));
         part(f, "needs", needs)?;
+        part(f, "grants", self.in_force.iter().cloned())?;
         part(f, "missing", self.missing.iter().flatten().cloned())?;
         let refused = self.settings_refused.iter().map(|one| text(one, "message").to_owned());
         part(f, "does not accept the settings", refused)

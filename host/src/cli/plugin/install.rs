@@ -32,8 +32,9 @@ pub(in crate::cli) struct Install {
     #[arg(long)]
     name: Option<PluginName>,
     /// What it may do: a TOML file with `[[egress]]`, `[settings]` and `[limits]`. Where left out,
-    /// what the tenant's file of that plugin says stays in force; where there is none, it may
-    /// compute and nothing else.
+    /// what the tenant's file of that plugin says stays, and is in force for the component that it is
+    /// for (its lines `component` and `signer`; without them, for what an operator installs); where
+    /// there is none, it may compute and nothing else.
     #[arg(long, value_name = "FILE")]
     grants: Option<PathBuf>,
     /// A minisign signature of the component. Left out: the file's name with `.minisig` behind it, where

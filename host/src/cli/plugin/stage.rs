@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::fixture::{Case, Stage};
 use crate::ids::PluginName;
 use crate::plugins::{COMPONENT_BYTES_MAX, bundled_component};
-use crate::sandbox::{Binding, Cost, Grants, Loaded};
+use crate::sandbox::{Binding, Cost, Grants, Loaded, Pin};
 use crate::settings::{Settings, author_folder};
 
 /// A component on a stage of its own.
@@ -17,6 +17,8 @@ pub(super) struct Opened {
     pub(super) stage: Stage,
     pub(super) loaded: Arc<Loaded>,
     pub(super) binding: Arc<Binding>,
+    /// Which component the grants are for.
+    pub(super) pin: Pin,
 }
 
 impl Opened {
@@ -37,8 +39,9 @@ impl Opened {
         };
         let stage = Stage::open(&author_folder(), &settings.sandbox)?;
         let loaded = stage.load(component).await.with_context(|| name.to_string())?;
+        let pin = grants.pin().clone();
         let binding = stage.bind(name, Arc::clone(&loaded), grants);
-        Ok(Self { stage, loaded, binding })
+        Ok(Self { stage, loaded, binding, pin })
     }
 
     /// What it says of itself, where it has the role that says so.

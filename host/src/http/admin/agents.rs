@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::body::{self, BodyLimits};
+use super::super::budget::Sender;
 use super::super::error::ApiError;
 use super::super::extract::{Asked, Named, json};
 use super::super::responses::{ReadErrors, WriteErrors};
@@ -284,7 +285,8 @@ async fn definition(
     request: Request<Body>,
 ) -> Result<(HeaderMap, AgentDefinition), ApiError> {
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
+    let body = body::read(handles, sender, &head.headers, body, limits).await?;
     let definition: AgentDefinition = parse(&head.headers, body, "an agent file")?;
     if definition.model != "offline" && !handles.models.contains(&definition.model) {
         let detail = format!("the gateway's settings have no model {:?}", definition.model);

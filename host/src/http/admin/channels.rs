@@ -11,6 +11,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::body::{self, BodyLimits};
+use super::super::budget::Sender;
 use super::super::error::ApiError;
 use super::super::extract::{Asked, Named, json};
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
@@ -19,7 +20,7 @@ use super::{ByAdmin, agents, iso};
 use crate::ids::{AgentId, ChannelId, Name, PluginName, RequestId, TaskId, TenantId};
 use crate::sandbox::Subject;
 use crate::tasks::{Delivery, DeliveryStatus};
-use crate::tenants::{Channel, ChannelAnswer, ChannelDefinition, Verification};
+use crate::tenants::{Channel, ChannelAnswer, ChannelDefinition, ChannelThreads, Verification};
 
 /// Most settings, and most secrets, of one channel; longest name and value of a setting.
 const SETTINGS_MAX: usize = 100;
@@ -100,7 +101,8 @@ pub(super) async fn replace(
 ) -> Result<Response, ApiError> {
     let name: Name = named.id("name", "Channel")?;
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
+    let body = body::read(&handles, sender, &head.headers, body, limits).await?;
     let definition: ChannelDefinition = agents::parse(&head.headers, body, "a channel file")?;
     if definition.name != name {
         let detail = "the definition has another name than the path";
@@ -210,14 +212,27 @@ impl DeliveryAnswer {
 
 async fn described(handles: &Handles, channel: Channel) -> Result<ChannelAnswerBody, ApiError> {
     let facts = handles.channels.facts(&channel).await?;
-    let missing = facts.secrets.values().filter(|(_, versions)| versions.is_none());
+    let missing = facts.secrets.values().filter(|bound| bound.versions.is_none());
     let mut notes: Vec<_> = missing
-        .map(|(secret, _)| {
+        .map(|bound| {
+            let secret = &bound.binding.secret;
             format!("the tenant has no secret {secret} yet: `wardgate secret set {secret}`")
         })
         .collect();
+    // A form that the binding leaves to the plugin shows when the plugin opens the secret.
+    let forms = facts.secrets.iter().filter(|(_, bound)| bound.versions.is_some());
+    notes.extend(
+        forms.filter_map(|(name, bound)| {
+            bound.problem(bound.binding.form(name, None, |_| None).ok()?)
+        }),
+    );
     if channel.definition.verifier == Verification::Off {
         notes.push("verification is off: whoever knows the URL can trigger the agent".to_owned());
+        if channel.definition.threads == ChannelThreads::Shared {
+            let note =
+                "it shares the conversations of the API: whoever knows the URL can join them";
+            notes.push(note.to_owned());
+        }
     }
     if !channel.definition.enabled {
         notes.push("it is switched off".to_owned());

@@ -28,8 +28,8 @@ struct PluginState {
     roles: Vec<&'static str>,
     /// The interfaces that it imports.
     imports: Vec<String>,
-    /// Which grants it needs and does not have, and which functions of a component from elsewhere are no tools:
-    /// a sentence each.
+    /// Which of its grants are not in force and why, which it needs and does not have, and which functions of a
+    /// component from elsewhere are no tools: a sentence each.
     notes: Vec<String>,
     /// Its calls since the gateway began.
     calls: Calls,

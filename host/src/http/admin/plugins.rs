@@ -14,6 +14,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::body::{self, BodyLimits};
+use super::super::budget::Sender;
 use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{Named, json};
 use super::super::responses::{ReadErrors, WriteErrors};
@@ -54,8 +55,9 @@ struct PluginAnswer {
     /// What it can be used as; in the answer to its installation.
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<&'static str>>,
-    /// What an operator ought to know of it, in that answer: which grants it lacks, which settings it misses,
-    /// which functions of a component from elsewhere are no tools.
+    /// What an operator ought to know of it, in that answer: what it has of grants that were there before, which
+    /// of them are not in force and why, which it lacks, which settings it misses, which functions of a
+    /// component from elsewhere are no tools.
     #[serde(skip_serializing_if = "Option::is_none")]
     notes: Option<Vec<String>>,
 }
@@ -135,7 +137,7 @@ pub(super) async fn install(
     let (head, body) = request.into_parts();
     let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
     let limits = BodyLimits::new(most.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
-    let body = body::read(&head.headers, body, limits).await?;
+    let body = body::read(&handles, Sender::of(&head), &head.headers, body, limits).await?;
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let (offered, grants) = installation::read(&head.headers, body, by).await?;
     if grants.is_some() {
@@ -210,6 +212,10 @@ pub(super) async fn grants(
 }
 
 /// Says what a plugin of a tenant may do. It holds within five seconds.
+///
+/// Where a tenant's admin installed the component that is current, and the file does not say which component it
+/// is for, its digest is written into it: another component that is installed under the name gets nothing of it.
+/// The answer is the file as it is now.
 #[utoipa::path(put, path = "/admin/tenants/{tenant}/plugins/{name}/grants",
     operation_id = "admin_replace_grants", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -227,11 +233,11 @@ pub(super) async fn replace_grants(
     let name = installed(&handles, &admin, &named).await?;
     let (head, body) = request.into_parts();
     let limits = BodyLimits::new(GRANTS_BYTES_MAX, Duration::from_secs(30));
-    let body = body::read(&head.headers, body, limits).await?;
+    let body = body::read(&handles, Sender::of(&head), &head.headers, body, limits).await?;
     let text = String::from_utf8(body.into())
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
-    handles.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;
-    Ok(toml_answer(text))
+    let put = handles.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;
+    Ok(toml_answer(put.text))
 }
 
 fn name(named: &Named) -> Result<PluginName, ApiError> {

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::super::body::{self, BodyLimits};
+use super::super::budget::Sender;
 use super::super::error::ApiError;
 use super::super::extract::{Named, json};
 use super::super::responses::{ReadErrors, WriteErrors};
@@ -82,7 +83,7 @@ pub(super) async fn replace(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let name: SecretName = named.id("name", "Secret")?;
-    let secret = read(request).await?;
+    let secret = read(&handles, request).await?;
     let value = Zeroizing::new(secret.value.expose_secret().as_bytes().to_vec());
     handles.vault.put(admin.tenant(), &name, value, secret.rotate).await?;
     forget(&handles);
@@ -119,10 +120,11 @@ fn forget(handles: &Handles) {
 
 /// The body. What is wrong with it is said without repeating any of it, since the value may stand in the
 /// wrong place.
-async fn read(request: Request<Body>) -> Result<NewSecret, ApiError> {
+async fn read(handles: &Handles, request: Request<Body>) -> Result<NewSecret, ApiError> {
     let (head, body) = request.into_parts();
     let limits = BodyLimits::new(BODY_BYTES_MAX, Duration::from_secs(30));
-    let body = Zeroizing::new(Vec::from(body::read(&head.headers, body, limits).await?));
+    let body = body::read(handles, Sender::of(&head), &head.headers, body, limits).await?;
+    let body = Zeroizing::new(Vec::from(body));
     // To serde an array is a struct too, its fields in their order.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(ApiError::caller(422, WANTED));

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::body::{self, BodyLimits};
+use super::super::budget::Sender;
 use super::super::error::ApiError;
 use super::super::extract::{Asked, ByKey, Named, json, request_id};
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
@@ -116,8 +117,15 @@ pub(super) async fn operate(
     if !agent.enabled {
         return Err(crate::access::Denied::Disabled.into());
     }
+    // A tool may take as long as in a run, so as many are called at once.
+    let most = handles.operations_per_tenant_max;
+    let _place = handles.operations.enter(tenant.tenant(), most).ok_or_else(|| {
+        let detail = format!("{most} tools of the organization are being called directly");
+        ApiError::caller(429, detail).retry_after(1)
+    })?;
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
+    let body = body::read(&handles, sender, &head.headers, body, limits).await?;
     let arguments = arguments(body)?;
     let tools = Tools::of(&handles.plugins, &agent, request_id(&head)).await;
     let tools = tools.map_err(|error| match error {

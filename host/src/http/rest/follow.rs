@@ -156,7 +156,7 @@ impl Telling {
 
     /// What the trace has and was not told yet, and the end.
     async fn tell_end(&mut self, task: &Task) -> Result<Result<(), Gone>, StoreError> {
-        let steps = self.handles.store.steps(self.tenant, self.task).await?;
+        let steps = self.handles.store.steps(task).await?;
         let rest: Vec<Moment> = replay(steps).into_iter().skip(self.told).collect();
         if task.started_at.is_some() && self.tell_begun(task).await.is_err() {
             return Ok(Err(Gone));

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::body::{self, BodyLimits};
+use super::super::budget::Sender;
 use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{Asked, ByKey, Named, json, request_id};
 use super::super::launch::{Launched, launch, mark_task};
@@ -144,7 +145,8 @@ async fn resolve(
     let caller = caller.ok_or_else(|| ApiError::not_found("Agent"))?;
     let (head, body) = request.into_parts();
     let request_id = request_id(&head);
-    let body = body::read(&head.headers, body, BodyLimits::of(&handles.settings)).await?;
+    let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
+    let body = body::read(handles, sender, &head.headers, body, limits).await?;
     let arrival = Arrival::read_invocation(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),

@@ -220,7 +220,7 @@ pub(super) async fn activity(
     if task.agent != agent {
         return Err(ApiError::not_found("Task"));
     }
-    let steps = handles.store.steps(task.tenant, task.id).await?;
+    let steps = handles.store.steps(&task).await?;
     Ok(json(StatusCode::OK, &Activity::of(&task, &steps)))
 }
 
@@ -289,6 +289,6 @@ async fn end(handles: &Handles, task: &Task, outcome: Outcome) -> Result<Task, A
 
 async fn messages(handles: &Handles, tenant: TenantId, named: &Named) -> Result<Value, ApiError> {
     let task = find(handles, tenant, named.text("id")).await?;
-    let steps = handles.store.steps(task.tenant, task.id).await?;
+    let steps = handles.store.steps(&task).await?;
     Ok(answer::thread::thread(&task, &steps))
 }

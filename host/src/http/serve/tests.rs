@@ -13,11 +13,18 @@ use super::*;
 
 /// Longer than anything takes that should happen at once, even on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
-const LIMITS: ServeLimits =
-    ServeLimits { head_bytes_max: 8192, head_timeout: SOON, connections_max: 100, drain: SOON };
+const LIMITS: ServeLimits = ServeLimits {
+    head_bytes_max: 8192,
+    head_timeout: SOON,
+    connections_max: 100,
+    connections_per_address_max: 0,
+    drain: SOON,
+};
 
 struct Server {
     address: SocketAddr,
+    /// Told when `/wait` is asked.
+    asked: Arc<Notify>,
     /// Lets `/wait` answer.
     answer: Arc<Notify>,
     shutdown: oneshot::Sender<()>,
@@ -27,9 +34,10 @@ struct Server {
 impl Server {
     /// Echoes a request's target and body; `/never` is never answered, `/wait` when told so.
     async fn start(limits: ServeLimits) -> Self {
-        let answer = Arc::new(Notify::new());
-        let told = Arc::clone(&answer);
+        let [asked, answer] = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+        let (asking, told) = (Arc::clone(&asked), Arc::clone(&answer));
         let wait = async move || {
+            asking.notify_one();
             told.notified().await;
             "waited"
         };
@@ -43,7 +51,7 @@ impl Server {
         let ended = tokio::spawn(serve(listener, router, limits, async move {
             let _ = until.await;
         }));
-        Self { address, answer, shutdown, ended }
+        Self { address, asked, answer, shutdown, ended }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -139,9 +147,7 @@ async fn after_the_shutdown_signal_requests_in_flight_end_and_no_new_ones_begin(
     ask(&mut idle, "GET /a HTTP/1.1\r\nhost: x\r\n\r\n", "/a ").await;
     let mut busy = server.connect().await;
     busy.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    // Its request is in flight when one sent later on another connection has been answered.
-    ask(&mut server.connect().await, "GET /b HTTP/1.1\r\nhost: x\r\n\r\n", "/b ").await;
-    sleep(Duration::from_millis(50)).await;
+    timeout(SOON, server.asked.notified()).await.expect("a request soon");
     server.shutdown.send(()).unwrap();
     assert_eq!(rest(&mut idle).await, "");
     let refused = TcpStream::connect(server.address).await.unwrap_err();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sandbox::Failure;
+use crate::sandbox::refusal::Shortage;
 
 const SETTINGS: QuarantineSettings =
     QuarantineSettings { after: 3, pause: Duration::from_secs(30) };
@@ -70,7 +71,7 @@ fn our_own_failures_and_releases_by_hand() {
     let clock = Clock::by_hand(Timestamp::from_micros(1));
     let account = Account::default();
     for _ in 0..9 {
-        call(&account, &clock, Err(Refusal::Busy.into())).unwrap();
+        call(&account, &clock, Err(Refusal::Busy(Shortage::Calls).into())).unwrap();
     }
     assert!(!cut_off(&account));
     for _ in 0..3 {
@@ -103,4 +104,23 @@ fn long_calls_are_remembered_for_their_kind_and_one_good_call_makes_up_for_none(
     account.was_long(Lane::Overtime);
     account.release();
     assert!(account.is_brief(Lane::Overtime));
+}
+
+#[test]
+fn to_ask_whether_a_call_would_be_let_in_lets_none_in() {
+    let clock = Clock::by_hand(Timestamp::from_micros(1));
+    let account = Account::default();
+    account.check_admission(&clock).unwrap();
+    for _ in 0..3 {
+        call(&account, &clock, crash()).unwrap();
+    }
+    let refused = account.check_admission(&clock).unwrap_err();
+    assert!(matches!(refused, Refusal::Quarantined { retry_after_ms: 30_000, .. }), "{refused:?}");
+    clock.advance(Duration::from_secs(30));
+    for _ in 0..2 {
+        account.check_admission(&clock).unwrap();
+    }
+    let probe = account.admit(&clock).unwrap();
+    assert!(account.check_admission(&clock).is_err(), "another one is being tried");
+    drop(probe);
 }

@@ -16,7 +16,14 @@ const ID_BYTES_MAX: usize = 512;
 /// Most things that a plugin finds wrong with its settings.
 const DIAGNOSTICS_MAX: usize = 100;
 
-pub(super) fn principal(principal: exports::verifier::Principal) -> Result<Principal, PluginError> {
+pub(super) fn principal(
+    principal: exports::verifier::Principal,
+    output_bytes: usize,
+) -> Result<Principal, PluginError> {
+    // A verifier may hand the body back to the host, and its value is no place for it.
+    if principal.attributes.as_ref().is_some_and(|attributes| attributes.len() > output_bytes) {
+        return Err(Refusal::OutputTooLarge { granted_bytes: output_bytes }.into());
+    }
     let attributes = principal.attributes.as_deref().map(serde_json::from_str).transpose();
     let attributes = attributes.map_err(|_| malformed("its attributes are no JSON"))?;
     let id = principal.id.map(|id| bounded_id("the caller's id", id)).transpose()?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime_wasi_http::FieldMapError;
 
 use super::super::Binding;
 use super::super::account::Account;
@@ -15,10 +16,11 @@ use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::engine::TICK;
 use super::super::foreign::TooLarge;
-use super::super::host_calls::{CallState, RESOURCES_MAX};
-use super::super::refusal::Refusal;
+use super::super::host_calls::{CallState, FIELD_BYTES_MAX, RESOURCES_MAX};
+use super::super::refusal::{Refusal, Shortage};
 use super::super::slow_lane::{Lane, Place, Turns};
 use super::BRIEF_MAX;
+use crate::ids::TenantId;
 
 /// The resource tables and component handles of one instance.
 const HANDLES_MAX: usize = 1_024;
@@ -109,7 +111,8 @@ pub(super) async fn perform(
     let mut cpu = Duration::ZERO;
     let ended = {
         let work = pin!(invoke(&binding, &mut store, ask));
-        let of = Of { lane, turns: &binding.share.turns, account: &binding.account };
+        let (turns, tenant) = (&binding.shared.turns, binding.tenant);
+        let of = Of { lane, turns, tenant, account: &binding.account };
         within(deadline, Measured { work, cpu: &mut cpu, next: begins, of, place: None }).await
     };
     let mut state = store.into_data();
@@ -208,6 +211,7 @@ thread_local! {
 struct Of<'a> {
     lane: Lane,
     turns: &'a Turns,
+    tenant: TenantId,
     account: &'a Account,
 }
 
@@ -227,10 +231,10 @@ impl<F: Future> Future for Measured<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        let Of { lane, turns, account } = this.of;
+        let Of { lane, turns, tenant, account } = this.of;
         let begins = std::mem::replace(&mut this.next, Begins::Apart);
         if begins == Begins::Apart {
-            let place = this.place.get_or_insert_with(|| turns.place(lane));
+            let place = this.place.get_or_insert_with(|| turns.place(lane, tenant));
             ready!(place.poll_turn(context));
         }
         let since = Since::now(begins, lane);
@@ -265,7 +269,7 @@ fn thread_time() -> Duration {
 pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> Store<CallState> {
     let mut store = Store::new(&binding.shared.engine, state);
     store.limiter(|state| &mut state.limiter);
-    store.set_hostcall_fuel(binding.granted.limits().output_bytes);
+    store.set_hostcall_fuel(store.data().handover_bytes_max);
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
@@ -332,7 +336,13 @@ pub(super) fn refusal_of(error: &wasmtime::Error, output_bytes: usize, cpu: Dura
         return Refusal::Trapped("it exited".to_owned());
     }
     if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
-        return Refusal::Busy;
+        return Refusal::Busy(Shortage::Calls);
+    }
+    if let Some(FieldMapError::TooManyFields | FieldMapError::TotalSizeTooBig) =
+        error.downcast_ref()
+    {
+        let what = "bytes of headers in one set of wasi:http";
+        return Refusal::TooMany { what, granted: FIELD_BYTES_MAX };
     }
     if error.downcast_ref::<TooLarge>().is_some() {
         return Refusal::OutputTooLarge { granted_bytes: output_bytes };

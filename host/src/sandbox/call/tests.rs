@@ -45,6 +45,7 @@ impl Bed {
             pool: PoolSize { calls: 128, memory_bytes_max: 1 << 20 },
             cache: folder.path().join("cache"),
             slow_threads: 1,
+            all_memory_bytes_max: 1 << 30,
             tenant_memory_bytes_max: 1 << 30,
             compilations: 1,
             loaded_max: 10,
@@ -76,7 +77,8 @@ async fn call(plugin: &Arc<Binding>, tool: &str) -> Called<String> {
 async fn a_hundred_looping_tools_of_a_tenant_take_no_more_than_one_from_another_tenants() {
     let bed = Bed::start();
     // Each of them would end after a quarter of what the other tenant's tool computes, if they all had turns.
-    let looping = bed.tools("[limits]\ntool_cpu_ms = 30\nconcurrency = 64\n").await;
+    let limits = "[limits]\ntool_cpu_ms = 30\ntool_wall_ms = 600000\nconcurrency = 64\n";
+    let looping = bed.tools(limits).await;
     let other = bed.tools("[limits]\ntool_cpu_ms = 60000\ntool_wall_ms = 600000\n").await;
     call(&looping, "loop").await.value.unwrap_err();
     let alone = call(&other, "count").await;
@@ -105,7 +107,7 @@ async fn a_hundred_looping_tools_of_a_tenant_take_no_more_than_one_from_another_
 
 #[tokio::test]
 async fn a_plugin_whose_tool_was_long_begins_its_tools_apart_until_they_are_brief_again() {
-    let plugin = Bed::start().tools("[limits]\ntool_cpu_ms = 30\n").await;
+    let plugin = Bed::start().tools("[limits]\ntool_cpu_ms = 30\ntool_wall_ms = 600000\n").await;
     let account = Arc::clone(plugin.account());
     call(&plugin, "nothing").await.value.unwrap();
     assert!(account.is_brief(Lane::Tools));

@@ -1,6 +1,6 @@
 //! What a call sends, by either door: counted, answered by the world or a script, and written down.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::super::Binding;
@@ -8,6 +8,7 @@ use super::super::bindings::v0_1::wardgate::plugin::egress::{self, Answer, Outgo
 use super::super::bindings::v0_1::wardgate::plugin::types::Failure;
 use super::super::host_calls::CallState;
 use super::super::journal::{Answered, Exchange, NotReceived, Outside, Received, Sent, lock};
+use super::super::share::HeldMemory;
 use super::wasi_http::Door;
 use super::{Bounds, Went, failure, send};
 
@@ -18,10 +19,19 @@ pub(in super::super) struct Way {
     outside: Outside,
     pub(super) deadline: Instant,
     grants_hint: String,
+    /// What the host holds of its requests and their answers.
+    held: Mutex<HeldMemory>,
 }
 
 impl Way {
-    /// Sends a request, or takes its answer from the script, and writes the answer down.
+    /// Charges what the host holds for the plugin meanwhile.
+    pub(super) fn hold(&self, bytes: usize) -> Result<(), Failure> {
+        let taken = lock(&self.held).take(bytes);
+        taken.map_err(|shortage| failure("rate-limited", &format!("not sent: {shortage}")))
+    }
+
+    /// Sends a request, or takes its answer from the script, and writes the answer down. The request is charged
+    /// already.
     pub(super) async fn send(&self, outgoing: Outgoing, credential: Option<String>) -> Went {
         let (method, url) = (outgoing.method.clone(), outgoing.url.clone());
         let went = match &self.outside {
@@ -42,7 +52,12 @@ impl Way {
                     body_bytes_max: self.binding.granted.limits().egress_bytes,
                     grants_hint: self.grants_hint.clone(),
                 };
-                send(&self.binding.granted, outgoing, credential.as_deref(), &bounds).await
+                match self.hold(bounds.body_bytes_max) {
+                    Ok(()) => {
+                        send(&self.binding.granted, outgoing, credential.as_deref(), &bounds).await
+                    }
+                    Err(failure) => Went { answer: Err(failure), counted: Vec::new() },
+                }
             }
         };
         for _ in &went.counted {
@@ -93,6 +108,7 @@ impl CallState {
             binding: Arc::clone(&self.binding),
             deadline: self.deadline,
             grants_hint: self.grants_hint(),
+            held: Mutex::new(HeldMemory::of(&self.binding.share)),
         }
     }
 }
@@ -104,7 +120,9 @@ impl egress::Host for CallState {
         credential: Option<String>,
     ) -> Result<Answer, Failure> {
         self.sending.take_one()?;
-        let went = self.way().send(outgoing, credential).await;
+        let way = self.way();
+        way.hold(outgoing.url.len() + outgoing.body.as_ref().map_or(0, Vec::len))?;
+        let went = way.send(outgoing, credential).await;
         for refusal in went.counted {
             self.note(format!("Count egress: {refusal}"));
         }

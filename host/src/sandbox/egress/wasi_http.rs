@@ -85,7 +85,11 @@ impl WasiHttpHooks for Sending {
             // The call ends then, so whoever waits would be told nothing; but the task goes on until it
             // is dropped with the call.
             let outgoing = tokio::time::timeout_at(way.deadline.into(), collected(&way, request));
-            let outgoing = outgoing.await.map_err(|_| Error::HttpResponseTimeout)??;
+            let outgoing = outgoing.await.map_err(|_| Error::HttpResponseTimeout)?;
+            let outgoing = outgoing.map_err(|uncollected| match uncollected {
+                Uncollected::Body(error) => error,
+                Uncollected::NoRoom(failure) => told(failure),
+            })?;
             let went = way.send(outgoing, None).await;
             for refusal in went.counted {
                 note(format!("Count egress: {refusal}"));
@@ -97,12 +101,33 @@ impl WasiHttpHooks for Sending {
     }
 }
 
-/// The request as `egress.send` takes it.
-async fn collected(way: &Way, request: http::Request<WasiBody>) -> Result<Outgoing, Error> {
+/// Why a request could not be collected.
+enum Uncollected {
+    /// Its body broke off or is too long, or something of it cannot be sent.
+    Body(Error),
+    /// There was no room for it.
+    NoRoom(Failure),
+}
+
+impl From<Error> for Uncollected {
+    fn from(error: Error) -> Self {
+        Self::Body(error)
+    }
+}
+
+/// The request as `egress.send` takes it. Its body is charged as it comes.
+async fn collected(way: &Way, request: http::Request<WasiBody>) -> Result<Outgoing, Uncollected> {
     let (parts, body) = request.into_parts();
     let most = way.binding.granted.limits().output_bytes;
-    let body = Limited::new(body, most).collect().await;
-    let body = body.map_err(|_| Error::HttpRequestBodySize(u64::try_from(most).ok()))?.to_bytes();
+    let mut pieces = std::pin::pin!(Limited::new(body, most));
+    let mut body = Vec::new();
+    while let Some(piece) = pieces.frame().await {
+        let too_long = |_| Error::HttpRequestBodySize(u64::try_from(most).ok());
+        if let Ok(piece) = piece.map_err(too_long)?.into_data() {
+            way.hold(piece.len()).map_err(Uncollected::NoRoom)?;
+            body.extend_from_slice(&piece);
+        }
+    }
     let mut headers = Vec::with_capacity(parts.headers.len());
     for (name, value) in &parts.headers {
         // The length was held against the body, which is sent with its own.
@@ -115,7 +140,7 @@ async fn collected(way: &Way, request: http::Request<WasiBody>) -> Result<Outgoi
         method: parts.method.as_str().to_owned(),
         url: parts.uri.to_string(),
         headers,
-        body: (!body.is_empty()).then(|| body.to_vec()),
+        body: (!body.is_empty()).then_some(body),
         timeout_ms: None,
         extra: None,
     })

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::GrantsError;
+use super::{GrantsError, plain_path};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,6 +80,15 @@ impl EgressRule {
         if !file.path.starts_with('/') {
             return Err(wrong(format!("egress path {:?} does not begin with /", file.path)));
         }
+        // It is held against the paths of parsed URLs; written otherwise than they have it, it allows nothing.
+        let parsed = Url::parse(&format!("https://host.example{}", file.path)).ok();
+        if parsed.is_none_or(|url| url.path() != file.path || !plain_path::is_plain(url.path())) {
+            return Err(wrong(format!(
+                "egress path {:?} is not as URLs have it: no dot segments, no query, odd characters \
+                 percent-encoded, and none that servers read in different ways",
+                file.path
+            )));
+        }
         if let Some(method) = file.methods.iter().find(|m| m.to_ascii_uppercase() != **m) {
             return Err(wrong(format!("egress method {method:?} is not in upper case")));
         }
@@ -94,10 +103,10 @@ impl EgressRule {
         })
     }
 
-    pub(super) fn allows(&self, method: &str, url: &Url) -> bool {
+    pub(super) fn allows(&self, methods: &[&str], url: &Url) -> bool {
         url.scheme() == self.scheme
             && url.port_or_known_default() == Some(self.port)
-            && self.methods.contains(method)
+            && methods.iter().all(|method| self.methods.contains(*method))
             && self.allows_host(url)
             && self.allows_path(url.path())
     }
@@ -114,13 +123,11 @@ impl EgressRule {
     }
 
     fn allows_path(&self, path: &str) -> bool {
+        // A rule for all paths has nothing that a path could lead out of.
         if self.path == "/" {
             return true;
         }
-        // The URL parser has resolved plain dot segments. Encoded slashes, backslashes and dots are
-        // resolved by some servers only after our check, so below a path they are refused.
-        let lower = path.to_ascii_lowercase();
-        if ["%2f", "%5c", "%2e", "\\"].iter().any(|trick| lower.contains(trick)) {
+        if !plain_path::is_plain(path) {
             return false;
         }
         match path.strip_prefix(self.path.as_str()) {

@@ -7,7 +7,7 @@ fn allows(rule: &str, method: &str, url: &str) -> bool {
     let asked = Asked { egress: true, ..Asked::default() };
     let url = Url::parse(url).unwrap();
     Granted::resolve(asked, grants, &BTreeMap::new(), usize::MAX)
-        .egress_rule(method, &url)
+        .egress_rule(&[method], &url)
         .is_some()
 }
 
@@ -27,6 +27,8 @@ fn a_rule_allows_what_matches_all_of_it() {
         "https://api.example.com/v1/../admin",
         "https://api.example.com/v1/%2e%2e/admin",
         "https://api.example.com/v1/..%2fadmin",
+        "https://api.example.com/v1/..;/admin",
+        "https://api.example.com/v1/%252e%252e/admin",
         "https://api.example.com@evil.net/v1",
     ] {
         assert!(!allows(rule, "GET", url), "{url}");
@@ -50,6 +52,9 @@ fn a_file_that_allows_too_much_or_says_nonsense_is_refused() {
         "[[egress]]\nhost = \"*.com\"",
         "[[egress]]\nhost = \"a.com\"\nscheme = \"ftp\"",
         "[[egress]]\nhost = \"a.com\"\npath = \"v1\"",
+        "[[egress]]\nhost = \"a.com\"\npath = \"/v1/../v2\"",
+        "[[egress]]\nhost = \"a.com\"\npath = \"/v1?all\"",
+        "[[egress]]\nhost = \"a.com\"\npath = \"/v1/..;/v2\"",
         "[[egress]]\nhost = \"a.com\"\nmethods = [\"get\"]",
         "[[egress]]\nhost = \"a.com\"\nnetworks = [\"everywhere\"]",
         "[limits]\nmemory_mb = 5",
@@ -62,6 +67,13 @@ fn a_file_that_allows_too_much_or_says_nonsense_is_refused() {
         "[credentials.a]\nsecret = \"S!\"\nheader = \"x\"",
         "[folder]\npath = \"relative\"",
         "[key-value]\n",
+        "[folder]\npath = \"/srv\"\nbytes = -1",
+        "component = \"sha256:00\"",
+        "component = \"Any\"",
+        "component = []",
+        "component = [\"any\"]",
+        "component = 5",
+        "signer = \"\"",
     ] {
         assert!(Grants::parse(file).is_err(), "{file}");
     }
@@ -73,5 +85,39 @@ fn what_was_not_asked_for_is_not_granted() {
     let granted =
         Granted::resolve(Asked::default(), Grants::parse(file).unwrap(), &BTreeMap::new(), 1 << 20);
     assert!(granted.settings().is_empty());
-    assert!(granted.egress_rule("GET", &Url::parse("https://a.com/").unwrap()).is_none());
+    assert!(granted.egress_rule(&["GET"], &Url::parse("https://a.com/").unwrap()).is_none());
+}
+
+#[test]
+fn a_rule_names_every_method_that_a_server_may_take_a_request_for() {
+    let file = "[[egress]]\nhost = \"a.com\"\nmethods = [\"POST\", \"PATCH\"]";
+    let asked = Asked { egress: true, ..Asked::default() };
+    let grants = Grants::parse(file).unwrap();
+    let granted = Granted::resolve(asked, grants, &BTreeMap::new(), usize::MAX);
+    let url = Url::parse("https://a.com/").unwrap();
+    assert!(granted.egress_rule(&["POST"], &url).is_some());
+    assert!(granted.egress_rule(&["POST", "PATCH"], &url).is_some());
+    assert!(granted.egress_rule(&["POST", "DELETE"], &url).is_none());
+}
+
+#[test]
+fn for_another_component_only_what_a_file_takes_away_is_left() {
+    let file = "clocks = \"frozen\"\nrandom = \"fixed\"\negress-mode = \"count\"\n\
+                [[egress]]\nhost = \"a.com\"\ncredentials = [\"c\"]\n\
+                [credentials.c]\nsecret = \"s\"\nheader = \"x\"\n[secrets]\na = \"s\"\n\
+                [settings]\nk = \"v\"\n[key-value]\nbytes = 9\n[folder]\npath = \"/srv\"\n\
+                [limits]\nmemory_mib = 1\ncpu_ms = 60000\n";
+    let grants = Grants::parse(file).unwrap();
+    let given = [
+        "[[egress]] (1)", "egress-mode", "[credentials] c", "[secrets] a", "[settings] k",
+        "[key-value]", "[folder]", "[limits]",
+    ];
+    assert_eq!(grants.given(), given);
+    let left = grants.withheld("it is for another one".to_owned());
+    assert_eq!(left.given(), Vec::<String>::new());
+    assert_eq!(left.withheld_because(), Some("it is for another one"));
+    assert_eq!((left.clocks, left.random), (Clocks::Frozen, Random::Fixed));
+    let default = Limits::default();
+    assert_eq!((left.limits.memory_bytes, left.limits.cpu), (1 << 20, default.cpu));
+    assert!(left.secret_names().next().is_none());
 }

@@ -56,7 +56,7 @@ async fn nul_and_every_other_character_survive() {
     fixture.store.accept(task.clone()).await.unwrap();
     let claimed = fixture.claim_one().await;
     assert_eq!(claimed.task.input, task.input);
-    let finish = fixture.store.finish(task.id, claimed.fence, completed(text), Vec::new());
+    let finish = fixture.finish(task.id, claimed.fence, completed(text), Vec::new());
     assert!(finish.await.unwrap());
 
     let stored = fixture.task(task.id).await;
@@ -142,6 +142,31 @@ async fn a_key_means_nothing_to_other_agents_and_other_tenants() {
     for owner in [fixture.owner, sibling, other] {
         let accepted = fixture.store.accept(keyed_task(owner, "order-1", 1)).await.unwrap();
         assert_eq!(accepted, Accepted::New);
+    }
+}
+
+#[tokio::test]
+async fn a_key_means_nothing_on_other_surfaces_whichever_had_it_first() {
+    for first in 0..surfaces().len() {
+        let fixture = Fixture::new().await;
+        let mut surfaces = surfaces();
+        surfaces.rotate_left(first);
+        let accept = async |surface, fingerprint| {
+            let task = keyed_task_of(fixture.owner, surface, "order-1", fingerprint);
+            (task.id, fixture.store.accept(task).await.unwrap())
+        };
+        let mut originals = Vec::new();
+        for surface in surfaces {
+            // Another request under the key, so that a mismatch would show.
+            let (task, accepted) = accept(surface, u8::try_from(originals.len()).unwrap()).await;
+            assert_eq!(accepted, Accepted::New, "{surface:?} after {originals:?}");
+            originals.push(task);
+        }
+        for (surface, original) in surfaces.into_iter().zip(originals) {
+            let (_, again) = accept(surface, 99).await;
+            let replayed = Accepted::Replayed { original, same_request: false };
+            assert_eq!(again, replayed, "{surface:?}");
+        }
     }
 }
 

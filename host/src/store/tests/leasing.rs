@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::tasks::{Claimed, Status};
-use crate::trace::{Event, Step};
+use crate::trace::Event;
 
 fn prompt_step(text: &str) -> Step {
     Step {
@@ -98,13 +98,13 @@ async fn a_finished_task_has_its_result_and_its_steps() {
     let failure = Event::Failure { reason: "the model refused".to_owned() };
     let steps = vec![prompt_step("hello \0"), Step { event: failure, ..prompt_step("") }];
     let outcome = Outcome { status: EndStatus::Failed, result: "refused".to_owned() };
-    assert!(fixture.store.finish(id, claimed.fence, outcome, steps.clone()).await.unwrap());
+    assert!(fixture.finish(id, claimed.fence, outcome, steps.clone()).await.unwrap());
 
     let (task, stored) = fixture.store.task_with_steps_by_id(id).await.unwrap().unwrap();
     assert_eq!((task.status, task.result.unwrap()), (Status::Failed, "refused".to_owned()));
     assert_eq!(task.finished_at.unwrap().micros(), NOON + 2_000_000);
     assert_eq!(stored, steps);
-    assert_eq!(fixture.store.steps(fixture.owner.tenant, id).await.unwrap(), steps);
+    assert_eq!(fixture.steps(id).await.unwrap(), steps);
     assert!(fixture.store.task_with_steps_by_id(TaskId::random()).await.unwrap().is_none());
 }
 
@@ -113,7 +113,7 @@ async fn a_stale_fence_finishes_nothing() {
     let fixture = Fixture::new().await;
     let id = fixture.accept(fixture.owner, 1).await.remove(0);
     let finish = |fence, result: &str| {
-        fixture.store.finish(id, fence, completed(result), vec![prompt_step(result)])
+        fixture.finish(id, fence, completed(result), vec![prompt_step(result)])
     };
     assert!(!finish(Fence(0), "never claimed").await.unwrap());
     let slow = fixture.claim_one().await;
@@ -123,7 +123,7 @@ async fn a_stale_fence_finishes_nothing() {
     let quick = fixture.claim_one().await;
     assert!(!finish(slow.fence, "somebody else's").await.unwrap());
     assert_eq!(fixture.task(id).await.status, Status::Executing);
-    assert!(fixture.store.steps(fixture.owner.tenant, id).await.unwrap().is_empty());
+    assert!(fixture.steps(id).await.unwrap().is_empty());
 
     assert!(finish(quick.fence, "right").await.unwrap());
     assert!(!finish(quick.fence, "twice").await.unwrap());
@@ -139,12 +139,12 @@ async fn of_many_who_finish_with_one_fence_one_does() {
     let claimed = fixture.store.claim(2, ROOM, LEASE).await.unwrap();
     let finishes = (0..100).map(|n| {
         let one = &claimed[n % 2];
-        fixture.store.finish(one.task.id, one.fence, completed("done"), vec![prompt_step("x")])
+        fixture.finish(one.task.id, one.fence, completed("done"), vec![prompt_step("x")])
     });
     let ended = join_all(finishes).await.into_iter().filter(|ended| *ended.as_ref().unwrap());
     assert_eq!(ended.count(), 2);
     for id in ids {
-        assert_eq!(fixture.store.steps(fixture.owner.tenant, id).await.unwrap().len(), 1);
+        assert_eq!(fixture.steps(id).await.unwrap().len(), 1);
     }
 }
 
@@ -164,7 +164,7 @@ async fn a_task_given_back_is_claimed_again_with_its_attempts_counted() {
     assert_eq!(second.task.started_at.unwrap().micros(), NOON, "when it was first begun");
     fixture.store.give_back(id, first.fence).await.unwrap();
     assert_eq!(fixture.task(id).await.status, Status::Executing, "a stale fence");
-    assert!(fixture.store.finish(id, second.fence, completed(""), Vec::new()).await.unwrap());
+    assert!(fixture.finish(id, second.fence, completed(""), Vec::new()).await.unwrap());
     fixture.store.give_back(id, second.fence).await.unwrap();
     assert_eq!(fixture.task(id).await.status, Status::Completed, "nothing follows an end");
 }
@@ -193,12 +193,12 @@ async fn after_a_restart_every_executing_task_is_pending_again() {
     let ids = fixture.accept(fixture.owner, 4).await;
     let claimed = fixture.store.claim(3, ROOM, LEASE).await.unwrap();
     let done = &claimed[0];
-    let finish = fixture.store.finish(ids[0], done.fence, completed("done"), Vec::new());
+    let finish = fixture.finish(ids[0], done.fence, completed("done"), Vec::new());
     assert!(finish.await.unwrap());
     fixture.reopen().await;
     assert_eq!(fixture.store.take_back_all().await.unwrap(), 2);
     let stale = &claimed[1];
-    let finish = fixture.store.finish(ids[1], stale.fence, completed("late"), Vec::new());
+    let finish = fixture.finish(ids[1], stale.fence, completed("late"), Vec::new());
     assert!(!finish.await.unwrap());
     let again = fixture.store.claim(10, ROOM, LEASE).await.unwrap();
     let attempts: Vec<u32> = again.iter().map(|one| one.task.attempts).collect();

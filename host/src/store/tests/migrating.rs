@@ -45,3 +45,132 @@ async fn a_plugin_that_was_installed_before_versions_were_kept_is_its_first_vers
     assert_eq!(versions.len(), 1);
     assert!(versions[0].is_current && !versions[0].is_skipped);
 }
+
+/// A row of each table that a task has, as it was before surfaces: by a channel, by the agent's own webhook,
+/// by the API, and from a time when requests were not kept.
+async fn a_task_of_before(
+    database: &mut SqliteConnection,
+    sequence: i64,
+    request: Option<(Option<[u8; 16]>, &str)>,
+) -> TaskId {
+    let id = TaskId::random();
+    let statements = [
+        "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, source) \
+         SELECT ?1, ?2, tenant_id, id, 1, 'chat-7', 'webhook' FROM agents",
+        "INSERT INTO inputs (task_sequence, payload) SELECT ?1, '{}' WHERE ?2 IS NOT NULL",
+        "INSERT INTO idempotency \
+         SELECT ?1, tenant_id, id, 'key-' || ?1, zeroblob(32), 9000000000000000 FROM agents WHERE ?2 IS NOT NULL",
+    ];
+    for statement in statements {
+        let query = sqlx::query(statement).bind(sequence).bind(id.as_bytes().as_slice());
+        query.execute(&mut *database).await.unwrap();
+    }
+    if let Some((channel, path)) = request {
+        sqlx::query("INSERT INTO requests VALUES (?, ?, ?, x'')")
+            .bind(sequence)
+            .bind(channel.map(|id| id.to_vec()))
+            .bind(serde_json::json!({"method": "POST", "path": path}).to_string())
+            .execute(&mut *database)
+            .await
+            .unwrap();
+    }
+    id
+}
+
+#[tokio::test]
+async fn keys_and_conversations_of_before_stay_on_the_surface_that_they_were_used_on() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store.db");
+    let mut database = earlier(&path, 4).await;
+    let owner = Owner { tenant: TenantId::random(), agent: AgentId::random() };
+    let (tenant, agent) = (owner.tenant.as_bytes().as_slice(), owner.agent.as_bytes().as_slice());
+    for (statement, more) in [
+        ("INSERT INTO tenants VALUES (?1, 'one', 1)", None),
+        (
+            "INSERT INTO agents (id, tenant_id, definition, created_at, updated_at) \
+             VALUES (?2, ?1, ?3, 1, 1)",
+            Some(r#"{"name":"clerk"}"#),
+        ),
+        (
+            "INSERT INTO webhooks (tenant_id, agent_id, token_hash, created_at, generation) \
+             VALUES (?1, ?2, zeroblob(32), 1, 258)",
+            None,
+        ),
+    ] {
+        let query = sqlx::query(statement).bind(tenant).bind(agent).bind(more);
+        query.execute(&mut database).await.unwrap();
+    }
+    let channel = ChannelId::random();
+    let mut ids = Vec::new();
+    for (sequence, request) in (1..).zip([
+        Some((Some(*channel.as_bytes()), "/hooks/x")),
+        Some((None, "")),
+        Some((None, "/")),
+        None,
+    ]) {
+        ids.push(a_task_of_before(&mut database, sequence, request).await);
+    }
+    database.close().await.unwrap();
+
+    let clock = Clock::by_hand(Timestamp::from_micros(NOON));
+    let store = Store::open(&path, clock).await.unwrap();
+    let channel = Surface::Channel(channel);
+    let webhook = Surface::Webhook { generation: 258 };
+    let keys = [channel, webhook, Surface::Api, Surface::Api];
+    for (place, surface) in keys.into_iter().enumerate() {
+        let key = format!("key-{}", place + 1);
+        let again = store.accept(keyed_task_of(owner, surface, &key, 0)).await.unwrap();
+        let original = ids[place];
+        assert_eq!(again, Accepted::Replayed { original, same_request: true }, "{surface:?}");
+        let other = if surface == Surface::Api { channel } else { Surface::Api };
+        let elsewhere = store.accept(keyed_task_of(owner, other, &key, 0)).await.unwrap();
+        assert_eq!(elsewhere, Accepted::New, "{key} by {other:?}");
+    }
+    // What is no channel's is the API's, to whose holders all of it belongs.
+    for (id, surface) in ids.into_iter().zip([channel, Surface::Api, Surface::Api, Surface::Api]) {
+        assert_eq!(store.task_by_id(id).await.unwrap().unwrap().thread_surface, surface);
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_long_result_of_before_is_read_whole_and_listed_short() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store.db");
+    let mut database = earlier(&path, 5).await;
+    let owner = Owner { tenant: TenantId::random(), agent: AgentId::random() };
+    let (tenant, agent) = (owner.tenant.as_bytes().as_slice(), owner.agent.as_bytes().as_slice());
+    for statement in [
+        "INSERT INTO tenants VALUES (?1, 'one', 1)",
+        "INSERT INTO agents (id, tenant_id, definition, created_at, updated_at) \
+         VALUES (?2, ?1, '{\"name\":\"clerk\"}', 1, 1)",
+    ] {
+        let query = sqlx::query(statement).bind(tenant).bind(agent);
+        query.execute(&mut database).await.unwrap();
+    }
+    let results = ["short".to_owned(), "ü".repeat(10_001), format!("a\0{}", "b".repeat(20_000))];
+    let mut ids = Vec::new();
+    for (sequence, result) in (1_i64..).zip(&results) {
+        let id = TaskId::random();
+        let query = sqlx::query(
+            "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, source, status, result) \
+             VALUES (?, ?, ?, ?, 1, 'webhook', 'completed', ?)",
+        );
+        let query = query.bind(sequence).bind(id.as_bytes().as_slice()).bind(tenant).bind(agent);
+        query.bind(result).execute(&mut database).await.unwrap();
+        let query = sqlx::query("INSERT INTO inputs (task_sequence, payload) VALUES (?, '{}')");
+        query.bind(sequence).execute(&mut database).await.unwrap();
+        ids.push(id);
+    }
+    database.close().await.unwrap();
+
+    let store = Store::open(&path, Clock::by_hand(Timestamp::from_micros(NOON))).await.unwrap();
+    for (id, result) in ids.into_iter().zip(&results) {
+        let task = store.task(owner.tenant, id).await.unwrap().unwrap();
+        assert_eq!(task.result.as_ref(), Some(result));
+    }
+    let slice = Slice { offset: 0, limit: 10 };
+    let listed = store.list_tasks(owner.tenant, &TaskFilter::default(), slice).await.unwrap().0;
+    assert_eq!(listed[1].result.as_deref(), Some(&*"ü".repeat(10_000)));
+    store.close().await;
+}

@@ -141,19 +141,21 @@ async fn a_webhook_token_finds_its_agent_until_another_takes_its_place() {
     let (first, second) = (SecretHash::of("first"), SecretHash::of("second"));
     let store = &fixture.store;
     let found = async |token| store.agent_by_webhook_token(token).await.unwrap();
+    let of_generation =
+        async |token| found(token).await.map(|(agent, generation)| (agent.id, generation));
     assert!(found(first).await.is_none());
     for _ in 0..2 {
         store.put_webhook(tenant, agent, 0, first).await.unwrap();
     }
     store.put_webhook(tenant, agent, 0, second).await.unwrap();
-    assert_eq!(found(first).await.unwrap().id, agent, "a generation has one token");
+    assert_eq!(of_generation(first).await, Some((agent, 0)), "a generation has one token");
     let taken = store.put_webhook(other.tenant, other.agent, 0, first).await;
     assert!(matches!(taken, Err(StoreError::Conflict { .. })));
     let foreign = store.put_webhook(other.tenant, agent, 1, second).await;
     assert!(matches!(foreign, Err(StoreError::Missing { .. })));
     store.put_webhook(tenant, agent, 1, second).await.unwrap();
     assert!(found(first).await.is_none());
-    assert_eq!(found(second).await.unwrap().id, agent);
+    assert_eq!(of_generation(second).await, Some((agent, 1)));
     assert!(!store.revoke_webhook(other.tenant, agent).await.unwrap());
     assert!(store.revoke_webhook(tenant, agent).await.unwrap());
     assert!(found(second).await.is_none());
@@ -213,8 +215,8 @@ async fn another_tenants_task_does_not_exist() {
         micros: 1,
         event: crate::trace::Event::Prompt { text: "secret".to_owned() },
     }];
-    assert!(fixture.store.finish(id, fence, completed("secret"), steps).await.unwrap());
-    assert!(fixture.store.steps(other.tenant, id).await.unwrap().is_empty());
+    assert!(fixture.finish(id, fence, completed("secret"), steps).await.unwrap());
+    assert_eq!(fixture.steps(id).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -236,18 +238,65 @@ async fn a_conversation_holds_its_completed_tasks_oldest_first() {
         let failed = one.task.id == ids[1];
         let status = if failed { EndStatus::Failed } else { EndStatus::Completed };
         let outcome = Outcome { status, result: "done".to_owned() };
-        assert!(fixture.store.finish(one.task.id, one.fence, outcome, Vec::new()).await.unwrap());
+        assert!(fixture.finish(one.task.id, one.fence, outcome, Vec::new()).await.unwrap());
     }
-    let Owner { tenant, agent } = fixture.owner;
-    let before = fixture.task(ids[4]).await.sequence;
-    let read = async |tenant, agent, limit| {
-        let found = fixture.store.thread_tasks(tenant, agent, &thread, before, limit, 1_000).await;
+    let task = fixture.task(ids[4]).await;
+    let read = async |task: &Task, limit, bytes_max| {
+        let found = fixture.store.thread_tasks(task, limit, bytes_max).await;
         found.unwrap().into_iter().map(|task| task.id).collect::<Vec<_>>()
     };
-    assert_eq!(read(tenant, agent, 10).await, [ids[0], ids[2], ids[3]]);
-    assert_eq!(read(tenant, agent, 2).await, [ids[2], ids[3]]);
-    assert_eq!(read(other.tenant, agent, 10).await, []);
-    assert_eq!(read(tenant, other.agent, 10).await, []);
+    assert_eq!(read(&task, 10, 1_000).await, [ids[0], ids[2], ids[3]]);
+    assert_eq!(read(&task, 2, 1_000).await, [ids[2], ids[3]]);
+    assert_eq!(read(&task, 2, 10).await, [], "none is that short");
+    assert_eq!(read(&Task { tenant: other.tenant, ..task.clone() }, 10, 1_000).await, []);
+    assert_eq!(read(&Task { agent: other.agent, ..task.clone() }, 10, 1_000).await, []);
+    assert_eq!(read(&Task { thread: None, ..task }, 10, 1_000).await, []);
+}
+
+/// Accepts a task, has it completed, and gives it as it was accepted.
+async fn completed_task(fixture: &Fixture, task: NewTask) -> Task {
+    let id = task.id;
+    assert_eq!(fixture.store.accept(task).await.unwrap(), Accepted::New);
+    let Claimed { task, fence } = fixture.claim_one().await;
+    assert_eq!(task.id, id);
+    assert!(fixture.finish(id, fence, completed("done"), Vec::new()).await.unwrap());
+    task
+}
+
+#[tokio::test]
+async fn a_conversation_is_its_surfaces_own_by_name_and_by_an_earlier_tasks_id() {
+    let fixture = Fixture::new().await;
+    let Owner { tenant, agent } = fixture.owner;
+    let earlier = async |task: &Task| {
+        let found = fixture.store.thread_tasks(task, 10, 1_000).await.unwrap();
+        found.into_iter().map(|task| task.id).collect::<Vec<_>>()
+    };
+    let begin = async |thread_surface, thread: Option<&str>| {
+        let thread = thread.map(|name| name.parse().unwrap());
+        let task = NewTask { thread, thread_surface, ..new_task(fixture.owner) };
+        completed_task(&fixture, task).await
+    };
+    let surfaces = surfaces();
+    let mut named = Vec::new();
+    let mut alone = Vec::new();
+    for surface in surfaces {
+        named.push(begin(surface, Some("chat-7")).await);
+        alone.push(begin(surface, None).await);
+    }
+    for (place, surface) in surfaces.into_iter().enumerate() {
+        let next = begin(surface, Some("chat-7")).await;
+        assert_eq!(earlier(&next).await, [named[place].id], "{surface:?}");
+        for (of, first) in alone.iter().enumerate() {
+            let by_id = begin(surface, Some(&first.id.to_string())).await;
+            let joined = if of == place { vec![first.id] } else { Vec::new() };
+            assert_eq!(earlier(&by_id).await, joined, "{surface:?}, a task of {:?}", surfaces[of]);
+            let found = fixture.store.thread_of(tenant, agent, surface, first.id).await.unwrap();
+            assert_eq!(found, (of == place).then_some(None));
+        }
+    }
+    let newest = fixture.store.newest_in_thread(tenant, &"chat-7".parse().unwrap()).await.unwrap();
+    let newest = fixture.task(newest.unwrap()).await;
+    assert_eq!(newest.thread_surface, Surface::Api, "the API's, though others have newer ones");
 }
 
 #[tokio::test]
@@ -259,20 +308,26 @@ async fn a_conversation_named_by_a_task_begins_with_it() {
     let second = NewTask { thread: Some(thread.clone()), ..new_task(fixture.owner) };
     fixture.store.accept(second.clone()).await.unwrap();
     for one in fixture.store.claim(2, ROOM, LEASE).await.unwrap() {
-        fixture.store.finish(one.task.id, one.fence, completed("x"), Vec::new()).await.unwrap();
+        fixture.finish(one.task.id, one.fence, completed("x"), Vec::new()).await.unwrap();
     }
-    let read = async |limit| {
-        let found = fixture.store.thread_tasks(tenant, agent, &thread, 9, limit, 1_000).await;
+    let third = NewTask { thread: Some(thread.clone()), ..new_task(fixture.owner) };
+    fixture.store.accept(third.clone()).await.unwrap();
+    let third = fixture.task(third.id).await;
+    let read = async |limit, bytes_max| {
+        let found = fixture.store.thread_tasks(&third, limit, bytes_max).await;
         found.unwrap().into_iter().map(|task| task.id).collect::<Vec<_>>()
     };
-    assert_eq!(read(5).await, [first, second.id]);
-    assert_eq!(read(1).await, [second.id]);
-    let found = fixture.store.thread_of(tenant, agent, second.id).await.unwrap();
-    assert_eq!(found, Some(Some(first.to_string())));
-    assert_eq!(fixture.store.thread_of(tenant, agent, first).await.unwrap(), Some(None));
-    assert_eq!(fixture.store.thread_of(tenant, AgentId::random(), first).await.unwrap(), None);
+    assert_eq!(read(5, 1_000).await, [first, second.id]);
+    assert_eq!(read(1, 1_000).await, [second.id]);
+    assert_eq!(read(5, 10).await, [], "none is that short, the first one neither");
+    let found = async |agent, task| {
+        fixture.store.thread_of(tenant, agent, Surface::Api, task).await.unwrap()
+    };
+    assert_eq!(found(agent, second.id).await, Some(Some(first.to_string())));
+    assert_eq!(found(agent, first).await, Some(None));
+    assert_eq!(found(AgentId::random(), first).await, None);
     let newest = fixture.store.newest_in_thread(tenant, &thread).await.unwrap();
-    assert_eq!(newest, Some(second.id));
+    assert_eq!(newest, Some(third.id));
     assert_eq!(fixture.store.newest_in_thread(TenantId::random(), &thread).await.unwrap(), None);
 }
 
@@ -302,7 +357,7 @@ async fn a_run_whose_task_was_ended_from_outside_finishes_nothing() {
     let fence = fixture.claim_one().await.fence;
     let stopped = Outcome { status: EndStatus::Stopped, result: "stopped".to_owned() };
     assert!(fixture.store.end(tenant, id, stopped).await.unwrap());
-    assert!(!fixture.store.finish(id, fence, completed("late"), Vec::new()).await.unwrap());
+    assert!(!fixture.finish(id, fence, completed("late"), Vec::new()).await.unwrap());
     assert_eq!(fixture.store.extend(&[(id, fence)], LEASE).await.unwrap(), [id]);
     assert_eq!(fixture.task(id).await.result.as_deref(), Some("stopped"));
 }

@@ -52,6 +52,8 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
                         | "requests"
                         | "deliveries"
                         | "d"
+                        | "result_rests"
+                        | "x"
                 )
             )
         };

@@ -145,7 +145,7 @@ impl Host for Scripted {
             .iter()
             .map(|text| encoding.decode(text.strip_prefix(prefix).unwrap_or(text)))
             .collect::<Option<_>>()
-            .ok_or_else(|| Failure::invalid_input("the secret does not decode"))
+            .ok_or_else(|| Failure::forbidden("the secret cannot be used as it is bound"))
     }
 
     fn hmac_verify(
@@ -162,6 +162,20 @@ impl Host for Scripted {
             "sha1" => Ok(any(&|key| verified::<Hmac<sha1::Sha1>>(key, message, signature))),
             _ => Err(Failure::invalid_input("the algorithm is not known")),
         }
+    }
+
+    fn hmac_verify_body(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        before: &[u8],
+        after: &[u8],
+        signatures: &[Vec<u8>],
+    ) -> Result<bool, Failure> {
+        let message = [before, &self.body(), after].concat();
+        signatures.iter().try_fold(false, |holds, signature| {
+            Ok(holds | self.hmac_verify(key, algorithm, &message, signature)?)
+        })
     }
 
     fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool {

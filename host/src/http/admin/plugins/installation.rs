@@ -22,7 +22,8 @@ pub(in super::super) struct Installation {
     /// The component.
     #[schema(value_type = String, format = Binary)]
     component: Vec<u8>,
-    /// What it may do: a TOML file. An operator's to say; left out, what is granted already stays.
+    /// What it may do: a TOML file. An operator's to say; left out, what is granted already stays, and is in
+    /// force for the component that it is for.
     grants: Option<String>,
     /// A minisign signature of the component: the text of a `.minisig` file. One that is sent has to be
     /// good, by a key of the settings.
@@ -47,7 +48,8 @@ pub(super) async fn read(
     let boundary = multer::parse_boundary(content_type.unwrap_or_default()).map_err(bad)?;
     let whole = futures::stream::once(async move { Ok::<_, Infallible>(body) });
     let mut multipart = multer::Multipart::new(whole, boundary);
-    let (mut component, mut grants, mut offered) = (None, None, Offered::from(Vec::new()));
+    let (mut component, mut grants) = (None, None);
+    let mut offered = Offered { by, ..Offered::from(Vec::new()) };
     while let Some(part) = multipart.next_field().await.map_err(bad)? {
         match part.name() {
             Some("component") => component = Some(part.bytes().await.map_err(bad)?.to_vec()),
@@ -72,6 +74,5 @@ pub(super) async fn read(
     }
     let missing = || ApiError::caller(422, "the part component is missing");
     offered.component = component.ok_or_else(missing)?;
-    offered.by = Some(by);
     Ok((offered, grants))
 }

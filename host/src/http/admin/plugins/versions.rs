@@ -48,7 +48,8 @@ struct VersionAnswer {
     version: Option<String>,
     #[schema(format = DateTime)]
     installed_at: Option<String>,
-    /// With what kind of key: `operator` or `admin`. Null: it was not written down yet.
+    /// With what kind of key: `operator`, where one has ever installed these bytes under this name, or
+    /// `admin`. Null: it was not written down yet.
     installed_by: Option<&'static str>,
     /// Where it came from, as whoever installed it said: `file`, or a reference with the manifest's digest.
     provenance: String,
@@ -105,7 +106,7 @@ pub(in super::super) struct Rollback {
     to: Option<String>,
 }
 
-/// Makes an earlier version of a plugin current. What it is granted stays.
+/// Makes an earlier version of a plugin current. What it is granted stays, in force for what it was granted to.
 #[utoipa::path(post, path = "/admin/tenants/{tenant}/plugins/{name}/rollback",
     operation_id = "admin_roll_back_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),

@@ -20,51 +20,66 @@ async fn compute(ticks: usize, counted: Arc<AtomicUsize>) {
     }
 }
 
+/// The turns that all share, and whose call it is.
+type Caller = (Arc<Turns>, u8);
+
 /// On a slow lane.
-async fn apart<T>(turns: Arc<Turns>, work: impl Future<Output = T>) -> T {
+async fn apart<T>((turns, tenant): Caller, work: impl Future<Output = T>) -> T {
     let (mut cpu, work, account) = (Duration::ZERO, pin!(work), Account::default());
-    let of = Of { lane: Lane::Tools, turns: &turns, account: &account };
+    let tenant = TenantId::from_bytes([tenant; 16]);
+    let of = Of { lane: Lane::Tools, turns: &turns, tenant, account: &account };
     Measured { work, cpu: &mut cpu, next: Begins::Apart, of, place: None }.await
 }
 
-/// How much a hundred calls of one tenant compute until ten ticks of a call of another's are done.
-async fn computed_meanwhile(many: Arc<Turns>, one: Arc<Turns>) -> usize {
+/// How much a hundred calls of each of these tenants compute until ten ticks of a call of another's are done.
+async fn computed_meanwhile(many: &[u8], one: u8) -> usize {
+    // One thread.
+    let turns = Arc::new(Turns::of(1));
     let counted = Arc::new(AtomicUsize::new(0));
     let looping: Vec<_> = (0..100)
-        .map(|_| apart(Arc::clone(&many), compute(usize::MAX, Arc::clone(&counted))))
+        .flat_map(|_| many)
+        .map(|tenant| (Arc::clone(&turns), *tenant))
+        .map(|caller| apart(caller, compute(usize::MAX, Arc::clone(&counted))))
         .map(|call| AbortOnDropHandle::new(tokio::spawn(call)))
         .collect();
     let own = Arc::new(AtomicUsize::new(0));
-    tokio::spawn(apart(one, compute(10, Arc::clone(&own)))).await.unwrap();
+    let ten = apart((turns, one), compute(10, Arc::clone(&own)));
+    // Counted as the last tick ends: this test's own task is polled some time later.
+    let meanwhile = tokio::spawn(async move {
+        ten.await;
+        counted.load(Ordering::Relaxed)
+    });
+    let meanwhile = meanwhile.await.unwrap();
     assert_eq!(own.load(Ordering::Relaxed), 10);
     drop(looping);
-    counted.load(Ordering::Relaxed)
+    meanwhile
 }
 
 #[tokio::test]
 async fn a_tenant_with_a_hundred_looping_calls_has_no_more_time_than_one_with_one() {
-    // One thread. As one tenant they wait for each other, and one is a hundredth of them.
-    let same = Arc::new(Turns::of(1));
-    let shared = computed_meanwhile(Arc::clone(&same), same).await;
+    // As one tenant they wait for each other, and one is a hundredth of them.
+    let shared = computed_meanwhile(&[1], 1).await;
     assert!(shared >= 900, "{shared}");
-    let [many, one] = [1, 1].map(Turns::of).map(Arc::new);
-    let apart = computed_meanwhile(many, one).await;
+    let apart = computed_meanwhile(&[1], 2).await;
     assert!(apart <= 30, "{apart}");
+    let among_eight = computed_meanwhile(&[1, 2, 3, 4, 5, 6, 7, 8], 9).await;
+    assert!(among_eight <= 8 * 30, "{among_eight}");
 }
 
 #[tokio::test]
 async fn a_call_that_waits_for_something_holds_no_turn_and_one_that_is_given_up_none_either() {
     let turns = Arc::new(Turns::of(1));
     let own = Arc::new(AtomicUsize::new(0));
-    let waiting = tokio::spawn(apart(Arc::clone(&turns), std::future::pending::<()>()));
-    let looping = apart(Arc::clone(&turns), compute(usize::MAX, Arc::default()));
+    let caller = || (Arc::clone(&turns), 1);
+    let waiting = tokio::spawn(apart(caller(), std::future::pending::<()>()));
+    let looping = apart(caller(), compute(usize::MAX, Arc::default()));
     let looping = tokio::spawn(looping);
     tokio::task::yield_now().await;
-    tokio::spawn(apart(Arc::clone(&turns), compute(3, Arc::clone(&own)))).await.unwrap();
+    tokio::spawn(apart(caller(), compute(3, Arc::clone(&own)))).await.unwrap();
     for call in [waiting, looping] {
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled());
     }
-    apart(turns, compute(3, Arc::clone(&own))).await;
+    apart(caller(), compute(3, Arc::clone(&own))).await;
     assert_eq!(own.load(Ordering::Relaxed), 6);
 }

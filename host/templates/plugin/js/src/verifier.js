@@ -16,8 +16,10 @@ export const verifier = {
     }
     const key = attempt(() => secrets.open("signing"));
     const signature = Uint8Array.fromHex(header[1]);
-    // The body as it arrived: the same JSON, parsed and written again, has another signature.
-    if (!attempt(() => secrets.hmacVerify(key, "sha256", request.body(), signature))) {
+    // The body as it arrived: the same JSON, parsed and written again, has another signature. It is hashed
+    // where the gateway has it, so that a long one costs the plugin nothing.
+    const [before, after] = [new Uint8Array(), new Uint8Array()];
+    if (!attempt(() => secrets.hmacVerifyBody(key, "sha256", before, after, [signature]))) {
       throw failure("unauthorized", "the signature does not match");
     }
     // The signature says that the sender is genuine, not who it is. If a signed part of the request

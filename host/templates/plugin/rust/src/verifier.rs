@@ -15,8 +15,9 @@ impl Guest for Verifier {
             .and_then(|header| from_hex(header.strip_prefix("sha256=")?))
             .ok_or_else(|| Failure::unauthorized("x-signature-256 is missing or malformed"))?;
         let key = secrets::open("signing")?;
-        // The body as it arrived: the same JSON, parsed and written again, has another signature.
-        if !secrets::hmac_verify(&key, "sha256", &request::body(), &signature)? {
+        // The body as it arrived: the same JSON, parsed and written again, has another signature. It is hashed
+        // where the gateway has it, so that a long one costs the plugin nothing.
+        if !secrets::hmac_verify_body(&key, "sha256", &[], &[], &[signature])? {
             return Err(Failure::unauthorized("the signature does not match"));
         }
         // The signature says that the sender is genuine, not who it is. If a signed part of the

@@ -1,0 +1,324 @@
+//! Where it happens: a gateway that is served as the program serves it, honest tenants and hostile ones.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use wardgate::http::Handles;
+use wardgate::ids::{AgentId, KeyId, TenantId};
+use wardgate::secrets::PlainSecret;
+use wardgate::tenants::{KeyHolder, NewKey, Precondition};
+
+use super::honest::Door;
+use super::hostile::Load;
+use super::{Attack, TENANTS};
+use crate::bed::{Bed, TELEGRAM};
+use crate::mapping::{encoded_spec, serve_ours};
+
+/// The kinds of requests of the honest tenants, in the order of [`Site::doors`].
+pub(super) const KINDS: [&str; 4] = ["accept", "mapping", "list", "hook"];
+
+/// Where the honest tenants come from. The hostile ones have the addresses behind it.
+pub(super) const HONEST: [u8; 4] = [127, 0, 0, 2];
+
+/// Plugins of a hostile tenant whose tool sleeps, and connections that call each. A tenant may have 128 calls in
+/// flight and a plugin 64, by default.
+const SLEEPERS: usize = 3;
+const SLEEPER_CONNECTIONS: usize = 48;
+
+/// Calls of a hostile tenant that hold fields. Each of them holds 28 MB unless it is refused, and eight tenants
+/// have to fit into a small machine.
+const HOLDERS: usize = 8;
+
+/// Senders and listers of a hostile tenant.
+const SENDERS: usize = 6;
+
+const LONG_BYTES: usize = 9_000_000;
+const MIDDLING_BYTES: usize = 87_000;
+
+/// How long what an attack has left may take to be worked off.
+const SETTLED_MAX: Duration = Duration::from_secs(15);
+
+const SLEEPS: &str = include_str!("sleeps_in_tool.wat");
+const HOLDS_FIELDS: &str = include_str!("holds_fields_in_tool.wat");
+
+const HOOK_TOKEN: &str = "a-token-of-the-provider";
+
+/// A tenant, its agents, and a key that calls them.
+struct Party {
+    from: [u8; 4],
+    tenant: TenantId,
+    agents: Vec<AgentId>,
+    key: PlainSecret,
+}
+
+pub(super) struct Site {
+    address: SocketAddr,
+    /// Where mappings alone are answered.
+    mapping: SocketAddr,
+    http: reqwest::Client,
+    honest: Party,
+    /// An honest tenant with twenty tasks, and never more.
+    reader: Party,
+    hook: String,
+    hostile: Vec<Party>,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<anyhow::Result<()>>,
+    _folder: TempDir,
+}
+
+impl Site {
+    /// A gateway, and as many hostile tenants as there ever are at once, each with what the attack takes. Or why
+    /// the gateway does not let them have that.
+    pub(super) async fn make(attack: Attack) -> anyhow::Result<Result<Self, String>> {
+        let runs_max = wardgate::settings::Settings::of_defaults()?.queue.runs_max;
+        let bed = Bed::make(runs_max).await?;
+        let mapping = serve_ours(&bed).await?;
+        let handles = Arc::clone(&bed.gateway.handles);
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let Bed { gateway, tenant, agent, key, folder } = bed;
+        let served = tokio::spawn(gateway.run(listener, async { drop(stopped.await) }));
+        let honest = Party { from: HONEST, tenant, agents: vec![agent], key };
+        let reader = party(&handles, HONEST, "reader").await?;
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let mut site = Self {
+            address,
+            mapping,
+            http,
+            hook: String::new(),
+            honest,
+            reader,
+            hostile: Vec::new(),
+            stop,
+            served,
+            _folder: folder,
+        };
+        site.hook = site.new_hook(&handles).await?;
+        for _ in 0..20 {
+            site.ask(&site.reader, TELEGRAM.to_owned()).await?;
+        }
+        for number in 0..TENANTS.into_iter().max().unwrap_or_default() {
+            let [a, b, c, d] = HONEST;
+            let from = [a, b, c, d + 1 + u8::try_from(number)?];
+            let mut hostile = party(&handles, from, &format!("hostile-{number}")).await?;
+            let components = match attack {
+                Attack::SleepingTools => vec![SLEEPS; SLEEPERS],
+                Attack::HeldFields => vec![HOLDS_FIELDS],
+                Attack::LongBodies | Attack::MiddlingBodies | Attack::LongLists => Vec::new(),
+            };
+            for (place, text) in components.into_iter().enumerate() {
+                if let Err(refused) = equip(&handles, &mut hostile, place, text).await? {
+                    site.stop().await?;
+                    return Ok(Err(refused));
+                }
+            }
+            if attack == Attack::LongLists {
+                site.ask(&hostile, long_body(LONG_BYTES)).await?;
+            }
+            site.hostile.push(hostile);
+        }
+        Ok(Ok(site))
+    }
+
+    /// The requests of the honest tenants.
+    pub(super) fn doors(&self) -> Vec<Door> {
+        let (honest, key) = (&self.honest, self.honest.key.reveal());
+        let agent = honest.agents.first().map(ToString::to_string).unwrap_or_default();
+        let fixed = |request: Vec<u8>| -> Arc<dyn Fn() -> Vec<u8> + Send + Sync> {
+            Arc::new(move || request.clone())
+        };
+        let post = |query: &str| {
+            let target = format!("/?agent_id={agent}{query}");
+            [&head("POST", &target, key, TELEGRAM.len()), TELEGRAM.as_bytes()].concat()
+        };
+        let accept = fixed(post("&asynchronous=true"));
+        let mapping = fixed(post(&format!("&params_mapping={}", encoded_spec())));
+        let list = fixed(head("GET", "/v1/tasks", self.reader.key.reveal(), 0));
+        let hook = self.hook.clone();
+        let hook: Arc<dyn Fn() -> Vec<u8> + Send + Sync> = Arc::new(move || update(&hook));
+        let addresses = [self.address, self.mapping, self.address, self.address];
+        let doors = addresses.into_iter().zip([accept, mapping, list, hook]);
+        doors.map(|(address, request)| Door { address, request }).collect()
+    }
+
+    /// What so many hostile tenants send.
+    pub(super) fn loads(&self, attack: Attack, tenants: usize) -> Vec<Load> {
+        let bytes = if attack == Attack::LongBodies { LONG_BYTES } else { MIDDLING_BYTES };
+        // All of them send the same bytes.
+        let long = Bytes::from(long_body(bytes));
+        let mut loads = Vec::new();
+        for party in self.hostile.iter().take(tenants) {
+            let key = party.key.reveal();
+            let mut add = |method: &str, target: &str, body: &Bytes, connections: usize| {
+                let head = head(method, target, key, body.len()).into();
+                let (from, address, body) = (party.from, self.address, body.clone());
+                loads.push(Load { from, address, head, body, connections });
+            };
+            let nothing = Bytes::from_static(b"{}");
+            let mut agents = party.agents.iter();
+            let agent = agents.next().map(ToString::to_string).unwrap_or_default();
+            match attack {
+                Attack::SleepingTools => agents.for_each(|agent| {
+                    let target = format!("/agents/{agent}/operations/sleep");
+                    add("POST", &target, &nothing, SLEEPER_CONNECTIONS);
+                }),
+                Attack::HeldFields => agents.for_each(|agent| {
+                    let target = format!("/agents/{agent}/operations/hold");
+                    add("POST", &target, &nothing, HOLDERS);
+                }),
+                Attack::LongBodies | Attack::MiddlingBodies => {
+                    let target = format!("/?agent_id={agent}&asynchronous=true");
+                    add("POST", &target, &long, SENDERS);
+                }
+                Attack::LongLists => add("GET", "/v1/tasks", &Bytes::new(), SENDERS),
+            }
+        }
+        loads
+    }
+
+    /// Waits until nothing of an attack is left to be done. False: that takes too long.
+    pub(super) async fn settle(&self) -> anyhow::Result<bool> {
+        let begun = Instant::now();
+        for party in &self.hostile {
+            for status in ["pending", "executing"] {
+                while self.count(party, status).await? > 0 {
+                    if begun.elapsed() > SETTLED_MAX {
+                        return Ok(false);
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        // And what hung up is noticed.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok(true)
+    }
+
+    /// Ends the gateway; its folder goes with it.
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        drop(self.stop);
+        self.served.await?
+    }
+
+    async fn count(&self, party: &Party, status: &str) -> anyhow::Result<u64> {
+        let url = format!("http://{}/v1/tasks?per_page=1&status={status}", self.address);
+        let answer = self.http.get(url).header("x-api-key", party.key.reveal()).send().await?;
+        let page: Value = serde_json::from_str(&answer.text().await?)?;
+        page.get("total").and_then(Value::as_u64).context("a page of tasks")
+    }
+
+    /// Has a party's first agent run to its end.
+    async fn ask(&self, party: &Party, body: String) -> anyhow::Result<()> {
+        let agent = party.agents.first().context("an agent")?;
+        let url = format!("http://{}/?agent_id={agent}", self.address);
+        let call = self.http.post(url).header("x-api-key", party.key.reveal());
+        let answer = call.header("content-type", "application/json").body(body).send().await?;
+        anyhow::ensure!(answer.status() == 200, "a run was answered {}", answer.status());
+        answer.bytes().await?;
+        Ok(())
+    }
+
+    /// A channel of the honest tenant's, verified as Telegram's are, and the path of its hook.
+    async fn new_hook(&self, handles: &Handles) -> anyhow::Result<String> {
+        let (tenant, token) = (self.honest.tenant, HOOK_TOKEN.as_bytes().to_vec().into());
+        handles.vault.put(tenant, &"hook-token".parse()?, token, false).await?;
+        let operator = new_key(handles, KeyHolder::Operator).await?;
+        let url = format!("http://{}/admin/tenants/{tenant}/channels/hook", self.address);
+        let definition = json!({
+            "name": "hook", "agent": "bench", "secrets": { "secret": "hook-token" },
+            "verifier": "telegram", "mapper": "telegram",
+        });
+        let call = self.http.put(url).header("x-api-key", operator.reveal());
+        let call = call.header("content-type", "application/json").body(definition.to_string());
+        let answer = call.send().await?.text().await?;
+        let channel: Value = serde_json::from_str(&answer)?;
+        let url = channel.get("url").and_then(Value::as_str).with_context(|| answer.clone())?;
+        let at = url.find("/hooks/").context("a hook's URL")?;
+        Ok(url.get(at..).unwrap_or_default().to_owned())
+    }
+}
+
+/// Gives a party one more plugin, and an agent that has its tool. Or why the plugin is not taken.
+async fn equip(
+    handles: &Handles,
+    party: &mut Party,
+    place: usize,
+    text: &str,
+) -> anyhow::Result<Result<(), String>> {
+    let (name, component) = (format!("tool-{place}"), wat::parse_str(text)?);
+    let plugins = &handles.plugins;
+    if let Err(refused) = plugins.install(party.tenant, &name.parse()?, component, None).await {
+        return Ok(Err(refused.to_string()));
+    }
+    let definition = json!({ "name": name, "tools": [name], "allow_destructive_tools": true });
+    party.agents.push(new_agent(handles, party.tenant, &definition).await?);
+    Ok(Ok(()))
+}
+
+async fn party(handles: &Handles, from: [u8; 4], name: &str) -> anyhow::Result<Party> {
+    let tenant = TenantId::random();
+    handles.store.create_tenant(tenant, &name.parse()?).await?;
+    let agents = vec![new_agent(handles, tenant, &json!({ "name": name })).await?];
+    let key = new_key(handles, KeyHolder::Tenant(tenant)).await?;
+    Ok(Party { from, tenant, agents, key })
+}
+
+async fn new_agent(
+    handles: &Handles,
+    tenant: TenantId,
+    definition: &Value,
+) -> anyhow::Result<AgentId> {
+    let (id, definition) = (AgentId::random(), serde_json::from_value(definition.clone())?);
+    handles.store.put_agent(tenant, id, &definition, Precondition::Absent).await?;
+    Ok(id)
+}
+
+async fn new_key(handles: &Handles, holder: KeyHolder) -> anyhow::Result<PlainSecret> {
+    let key = PlainSecret::random_api_key()?;
+    let (id, name) = (KeyId::random(), "shares".to_owned());
+    let new = NewKey { id, hash: key.hash(), holder, name, expires_at: None };
+    handles.store.put_key(new).await?;
+    Ok(key)
+}
+
+fn head(method: &str, target: &str, key: &str, length: usize) -> Vec<u8> {
+    format!(
+        "{method} {target} HTTP/1.1\r\nhost: bench\r\nx-api-key: {key}\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// A message to a bot of Telegram, of another chat each time: what is sent again would start no run.
+fn update(hook: &str) -> Vec<u8> {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let from = json!({ "id": number, "is_bot": false, "first_name": "Ada" });
+    let message = json!({
+        "message_id": 1, "date": 1_769_647_246, "text": "is everything well?", "from": from,
+        "chat": { "id": number, "type": "private" },
+    });
+    let body = json!({ "update_id": number, "message": message }).to_string();
+    format!(
+        "POST {hook} HTTP/1.1\r\nhost: bench\r\nx-telegram-bot-api-secret-token: {HOOK_TOKEN}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// A JSON object of so many bytes.
+fn long_body(bytes: usize) -> String {
+    let around = r#"{"text":""}"#.len();
+    format!(r#"{{"text":"{}"}}"#, "x".repeat(bytes.saturating_sub(around)))
+}

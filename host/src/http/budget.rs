@@ -1,0 +1,284 @@
+//! Bytes of request bodies that are held at a time: over all connections, and of each channel, tenant and
+//! client.
+//!
+//! What does not fit is refused and not waited for: of two bodies that are read half, each could wait for
+//! the other. And nobody gets more than half of what he leaves free for everybody else, as switches share a
+//! buffer among their ports (dynamic thresholds, Choudhury and Hahne 1998). One who wants it all gets a
+//! third, two get a quarter each, and so on: however many are hostile, there is some left for the next one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::request::Parts;
+
+use super::client::ClientNetwork;
+use crate::ids::{ChannelId, TenantId};
+use crate::settings::HttpSettings;
+
+/// How many bytes are left free for each that a channel, a tenant or a client holds.
+const FREE_PER_HELD: usize = 2;
+
+/// The budget of one gateway. Cloning gives another handle.
+#[derive(Debug, Clone)]
+pub struct BodyBudget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limits: Limits,
+    held: Mutex<Held>,
+}
+
+/// All in bytes.
+#[derive(Debug)]
+struct Limits {
+    all: usize,
+    channel: usize,
+    tenant: usize,
+    client: usize,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    by: HashMap<Account, usize>,
+}
+
+/// Whose bytes are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Account {
+    Channel(ChannelId),
+    Tenant(TenantId),
+    Client(ClientNetwork),
+}
+
+/// Whose share a body would have been too much for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OverBudget {
+    /// There is too little left for anybody.
+    Gateway,
+    /// This channel's own.
+    Channel,
+    /// This tenant's own.
+    Tenant,
+    /// This client's own.
+    Client,
+}
+
+/// For whom a body is counted, as far as that is known when it is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sender {
+    channel: Option<ChannelId>,
+    tenant: Option<TenantId>,
+    client: Option<ClientNetwork>,
+}
+
+/// Left with a request by whoever has checked its key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProvenTenant(pub(super) TenantId);
+
+impl Sender {
+    /// What the request itself is known by: the client that it came from, and the tenant of its key once
+    /// that has been checked. A request that came by no socket is of no client.
+    pub(super) fn of(head: &Parts) -> Self {
+        let client = head.extensions.get::<ClientNetwork>().copied();
+        let tenant = head.extensions.get::<ProvenTenant>().map(|proven| proven.0);
+        Self { channel: None, tenant, client }
+    }
+
+    /// The same, and of this tenant.
+    pub(super) fn tenant(self, tenant: TenantId) -> Self {
+        Self { tenant: Some(tenant), ..self }
+    }
+
+    /// The same, and by this channel.
+    pub(super) fn channel(self, channel: ChannelId) -> Self {
+        Self { channel: Some(channel), ..self }
+    }
+
+    fn accounts(&self) -> impl Iterator<Item = Account> {
+        let channel = self.channel.map(Account::Channel);
+        let tenant = self.tenant.map(Account::Tenant);
+        [channel, tenant, self.client.map(Account::Client)].into_iter().flatten()
+    }
+}
+
+impl BodyBudget {
+    /// A budget of these settings, of which nothing is used.
+    #[must_use]
+    pub fn new(settings: &HttpSettings) -> Self {
+        let limits = Limits {
+            all: settings.held_body_bytes_max,
+            channel: settings.held_body_bytes_per_channel_max,
+            tenant: settings.held_body_bytes_per_tenant_max,
+            client: match settings.held_body_bytes_per_address_max {
+                0 => usize::MAX,
+                most => most,
+            },
+        };
+        Self(Arc::new(Shared { limits, held: Mutex::default() }))
+    }
+
+    /// How many bytes are held now, of all.
+    pub(super) fn held(&self) -> usize {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).all
+    }
+
+    /// Nothing yet, for this sender.
+    pub(super) fn charge(&self, sender: Sender) -> Charge {
+        Charge { budget: self.clone(), sender, bytes: 0 }
+    }
+
+    fn take(&self, sender: &Sender, more: usize) -> Result<(), OverBudget> {
+        let limits = &self.0.limits;
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = held.all.saturating_add(more);
+        let free = limits.all.checked_sub(all).ok_or(OverBudget::Gateway)?;
+        for account in sender.accounts() {
+            let (most, own) = match account {
+                Account::Channel(_) => (limits.channel, OverBudget::Channel),
+                Account::Tenant(_) => (limits.tenant, OverBudget::Tenant),
+                Account::Client(_) => (limits.client, OverBudget::Client),
+            };
+            let now = held.by.get(&account).copied().unwrap_or_default().saturating_add(more);
+            if now > most {
+                return Err(own);
+            }
+            // A client without a bound of its own stands for many: a proxy.
+            if now > free / FREE_PER_HELD && most != usize::MAX {
+                return Err(OverBudget::Gateway);
+            }
+        }
+        held.all = all;
+        for account in sender.accounts() {
+            *held.by.entry(account).or_default() += more;
+        }
+        Ok(())
+    }
+
+    fn give_back(&self, sender: &Sender, bytes: usize) {
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.all = held.all.saturating_sub(bytes);
+        for account in sender.accounts() {
+            if let Some(now) = held.by.get_mut(&account) {
+                *now = now.saturating_sub(bytes);
+                if *now == 0 {
+                    held.by.remove(&account);
+                }
+            }
+        }
+    }
+}
+
+/// Bytes that are counted for a sender until this is dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    budget: BodyBudget,
+    sender: Sender,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Charges so many bytes in all.
+    ///
+    /// # Errors
+    /// Where they do not fit; what was charged before stays charged.
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        if bytes > self.bytes {
+            self.budget.take(&self.sender, bytes - self.bytes)?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.budget.give_back(&self.sender, self.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    fn budget(all: usize, each: [usize; 3]) -> BodyBudget {
+        let mut settings = Settings::of_defaults().unwrap().http;
+        settings.held_body_bytes_max = all;
+        settings.held_body_bytes_per_channel_max = each[0];
+        settings.held_body_bytes_per_tenant_max = each[1];
+        settings.held_body_bytes_per_address_max = each[2];
+        BodyBudget::new(&settings)
+    }
+
+    fn client(number: u8) -> Sender {
+        let address = IpAddr::from([192, 0, 2, number]);
+        Sender { client: Some(address.into()), ..Sender::default() }
+    }
+
+    fn charged(budget: &BodyBudget, sender: Sender, bytes: usize) -> Result<Charge, OverBudget> {
+        let mut charge = budget.charge(sender);
+        charge.grow_to(bytes).map(|()| charge)
+    }
+
+    #[test]
+    fn each_share_has_its_own_end_and_comes_back() {
+        let budget = budget(1_000, [100, 200, 300]);
+        let (tenant, channel) = (TenantId::random(), ChannelId::random());
+        let by_hook = client(1).tenant(tenant).channel(channel);
+        let hook = charged(&budget, by_hook, 100).unwrap();
+        assert_eq!(charged(&budget, by_hook, 1).unwrap_err(), OverBudget::Channel);
+        let other = by_hook.channel(ChannelId::random());
+        let other = charged(&budget, other, 100).unwrap();
+        let by_key = client(1).tenant(tenant);
+        assert_eq!(charged(&budget, by_key, 1).unwrap_err(), OverBudget::Tenant);
+        let stranger = charged(&budget, client(1), 100).unwrap();
+        assert_eq!(charged(&budget, client(1), 1).unwrap_err(), OverBudget::Client);
+        // Nobody else is touched, and what is dropped is there again.
+        let elsewhere = client(2).tenant(TenantId::random()).channel(ChannelId::random());
+        drop(charged(&budget, elsewhere, 100).unwrap());
+        drop((hook, other, stranger));
+        assert!(budget.0.held.lock().unwrap().by.is_empty());
+        assert_eq!(budget.0.held.lock().unwrap().all, 0);
+    }
+
+    #[test]
+    fn a_charge_that_does_not_fit_changes_nothing() {
+        let budget = budget(1_000, [1_000, 100, 1_000]);
+        let sender = client(1).tenant(TenantId::random());
+        let mut charge = charged(&budget, sender, 60).unwrap();
+        assert_eq!(charge.grow_to(101), Err(OverBudget::Tenant));
+        charge.grow_to(100).unwrap();
+        assert_eq!(budget.0.held.lock().unwrap().all, 100);
+    }
+
+    #[test]
+    fn however_many_are_greedy_some_is_left_for_the_next_one() {
+        let budget = budget(1 << 20, [1 << 20; 3]);
+        let mut held = Vec::new();
+        for number in 1..=8 {
+            let mut charge = budget.charge(client(number));
+            let mut bytes = 0;
+            while charge.grow_to(bytes + 1_024).is_ok() {
+                bytes += 1_024;
+            }
+            held.push(charge);
+        }
+        let _honest = charged(&budget, client(9), 8 << 10).unwrap();
+        // Once they let go and take again, each has its share of all.
+        held.remove(0);
+        let share = (1 << 20) / (8 + FREE_PER_HELD);
+        let _again = charged(&budget, client(1), share).unwrap();
+    }
+
+    #[test]
+    fn without_a_bound_of_addresses_a_proxy_may_use_all_of_it() {
+        let budget = budget(1_000, [1_000, 1_000, 0]);
+        let _whole = charged(&budget, client(1), 1_000).unwrap();
+        assert_eq!(charged(&budget, client(1), 1).unwrap_err(), OverBudget::Gateway);
+    }
+}

@@ -1,0 +1,125 @@
+//! The headers of a plugin's request.
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::failure;
+use crate::sandbox::bindings::v0_1::wardgate::plugin::types::Failure;
+
+/// Most headers of a plugin's request.
+const HEADERS_MAX: usize = 64;
+
+/// Headers that belong to the connection or would change where it goes.
+const OF_THE_CONNECTION: [&str; 11] = [
+    "host",
+    "connection",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers that a proxy in front of a server writes, and that the server therefore believes: of another URL
+/// than the one requested, of another host or client. `x-forwarded-` has many endings.
+const OF_A_PROXY: [&str; 10] = [
+    "forwarded",
+    "x-client-ip",
+    "x-host",
+    "x-http-host-override",
+    "x-original-host",
+    "x-original-uri",
+    "x-original-url",
+    "x-real-ip",
+    "x-rewrite-uri",
+    "x-rewrite-url",
+];
+
+/// Headers by which servers take a request for one of another method.
+const OF_ANOTHER_METHOD: [&str; 3] =
+    ["x-http-method", "x-http-method-override", "x-method-override"];
+
+/// Reads what a plugin gave.
+pub(super) fn parse(headers: &[(String, String)]) -> Result<HeaderMap, Failure> {
+    if headers.len() > HEADERS_MAX {
+        return Err(failure("invalid-input", "the request has more than 64 headers"));
+    }
+    let mut parsed = HeaderMap::new();
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| failure("invalid-input", "a header name is not valid"))?;
+        let read = as_servers_read(&name);
+        let is_the_gateways = OF_THE_CONNECTION.contains(&read.as_str())
+            || OF_A_PROXY.contains(&read.as_str())
+            || read.starts_with("x-forwarded-");
+        if is_the_gateways {
+            let message = format!("the header {name} is the gateway's to set");
+            return Err(failure("invalid-input", &message));
+        }
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| failure("invalid-input", &format!("the value of {name} is not valid")))?;
+        parsed.append(name, value);
+    }
+    Ok(parsed)
+}
+
+/// The methods that servers may take a request with these headers for, besides its own.
+pub(super) fn overriding_methods(headers: &HeaderMap) -> Vec<String> {
+    let named = headers.iter();
+    let named =
+        named.filter(|(name, _)| OF_ANOTHER_METHOD.contains(&as_servers_read(name).as_str()));
+    let values = named.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    // Some servers take one value for a list.
+    let values: Vec<_> = values
+        .flat_map(|value| value.split(',').map(|one| one.trim().to_uppercase()).collect::<Vec<_>>())
+        .collect();
+    values
+}
+
+/// A header's name as servers have it that hand it on as a variable (CGI, WSGI): `_` and `-` are the same.
+fn as_servers_read(name: &HeaderName) -> String {
+    name.as_str().replace('_', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(name: &str, value: &str) -> Result<HeaderMap, Failure> {
+        parse(&[(name.to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn what_only_a_proxy_says_is_not_the_plugins_to_say() {
+        for name in [
+            "X-Original-URL", "x-rewrite-url", "x_original_url", "X-Forwarded-Host", "forwarded",
+            "x-forwarded-prefix", "X_Forwarded_For", "host", "Transfer-Encoding",
+        ] {
+            let refused = parsed(name, "/admin").unwrap_err();
+            assert!(
+                refused.message.contains("the gateway's to set"),
+                "{name}: {}",
+                refused.message
+            );
+        }
+        for name in ["x-request-id", "authorization", "x-original", "accept"] {
+            assert!(parsed(name, "x").is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_of_each_method_that_a_header_says() {
+        for (name, value, meant) in [
+            ("x-http-method-override", "delete", &["DELETE"][..]),
+            ("X_HTTP_Method_Override", " PUT ", &["PUT"]),
+            ("x-http-method", "PATCH, DELETE", &["PATCH", "DELETE"]),
+            ("x-method-override", "", &[""]),
+            ("x-http-methods", "DELETE", &[]),
+        ] {
+            assert_eq!(overriding_methods(&parsed(name, value).unwrap()), meant, "{name}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Slots that all tenants share: places in the instance pool, turns on the threads of a slow lane.
+//!
+//! A slot that is held cannot be taken back, so what a tenant may hold has to shrink before the others come.
+//! The rule is the dynamic threshold of shared packet buffers (Choudhury and Hahne, 1998): a tenant takes a
+//! further slot only while at least as many stay free as it holds then. One that is alone gets half of all;
+//! however many hostile ones there are, each of them leaves as much as it has for those to come. A tenant that
+//! holds nothing gets any slot that is free.
+//!
+//! A slot that is given back goes to the tenant that waits and holds the fewest, of equal ones to the one that
+//! was served longest ago: a long queue of one tenant delays nobody else's first call.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::refusal::Shortage;
+use crate::ids::TenantId;
+
+/// A queue of a tenant this long is looked through for calls that have given up.
+const SWEPT_FROM: usize = 64;
+
+/// How many of the free slots a tenant leaves to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reserve {
+    /// As many as it holds: for slots that may be held for long.
+    AsManyAsHeld,
+    /// None: for slots that are given back within a tick.
+    Nothing,
+}
+
+/// A number of slots.
+#[derive(Debug)]
+pub(super) struct Slots {
+    reserve: Reserve,
+    /// A lock on the way of every call: the decision is one over several counters. It is held for a few
+    /// comparisons, and never across a wait.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    /// Tenants that hold a slot or wait for one.
+    tenants: HashMap<TenantId, Holder>,
+    /// How many wait, of all tenants.
+    waiting: usize,
+    /// Grows with each slot that goes to one who waited.
+    served: u64,
+}
+
+#[derive(Debug, Default)]
+struct Holder {
+    held: usize,
+    queue: VecDeque<oneshot::Sender<Slot>>,
+    /// When it was served last, as [`State::served`] was then.
+    served: u64,
+}
+
+/// A slot that a tenant holds. Dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Slot {
+    tenant: TenantId,
+    /// None where it was given back already.
+    slots: Option<Arc<Slots>>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(slots) = self.slots.take() {
+            slots.give_back(self.tenant);
+        }
+    }
+}
+
+/// A slot, now or later.
+#[derive(Debug)]
+pub(super) enum Taking {
+    /// It is there.
+    Now(Slot),
+    /// It will come. Dropping this gives the wait up.
+    Later(oneshot::Receiver<Slot>),
+}
+
+impl Slots {
+    /// So many of them, at least one.
+    pub(super) fn new(slots: usize, reserve: Reserve) -> Arc<Self> {
+        let state = State { free: slots.max(1), tenants: HashMap::new(), waiting: 0, served: 0 };
+        Arc::new(Self { reserve, state: Mutex::new(state) })
+    }
+
+    /// A slot for a tenant.
+    pub(super) fn take(self: &Arc<Self>, tenant: TenantId) -> Taking {
+        let mut state = self.state();
+        let held = state.tenants.get(&tenant).map_or(0, |holder| holder.held);
+        if state.waiting == 0 && state.allows(held, self.reserve) {
+            state.free -= 1;
+            state.tenants.entry(tenant).or_default().held += 1;
+            return Taking::Now(Slot { tenant, slots: Some(Arc::clone(self)) });
+        }
+        let (to, mut slot) = oneshot::channel();
+        state.enqueue(tenant, to);
+        // Those who wait may be held back by what they hold, and this one not.
+        self.hand_out(&mut state);
+        match slot.try_recv() {
+            Ok(slot) => Taking::Now(slot),
+            Err(_) => Taking::Later(slot),
+        }
+    }
+
+    /// A slot for a tenant, waited for until then.
+    ///
+    /// # Errors
+    /// Whether the tenant holds too many, or all tenants together.
+    pub(super) async fn take_until(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        until: Instant,
+    ) -> Result<Slot, Shortage> {
+        let slot = match self.take(tenant) {
+            Taking::Now(slot) => return Ok(slot),
+            Taking::Later(slot) => slot,
+        };
+        match tokio::time::timeout_at(until.into(), slot).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => Err(self.shortage(tenant)),
+        }
+    }
+
+    fn shortage(&self, tenant: TenantId) -> Shortage {
+        match self.state().tenants.get(&tenant) {
+            Some(holder) if holder.held > 0 => Shortage::CallsOfTenant,
+            _ => Shortage::Calls,
+        }
+    }
+
+    fn give_back(self: &Arc<Self>, tenant: TenantId) {
+        let mut state = self.state();
+        state.give_back(tenant);
+        self.hand_out(&mut state);
+    }
+
+    /// Hands free slots to those who wait, as far as they may have them.
+    fn hand_out(self: &Arc<Self>, state: &mut State) {
+        while state.waiting > 0 && state.free > 0 {
+            let waiting = state.tenants.iter().filter(|(_, holder)| !holder.queue.is_empty());
+            let next = waiting.map(|(tenant, holder)| (holder.held, holder.served, *tenant)).min();
+            let Some((held, _, tenant)) = next else { return };
+            // Those who hold more may have one even less.
+            if !state.allows(held, self.reserve) {
+                return;
+            }
+            let Some(to) = state.serve(tenant) else { return };
+            let slot = Slot { tenant, slots: Some(Arc::clone(self)) };
+            if let Err(mut slot) = to.send(slot) {
+                // The wait was given up. Dropping the slot would ask for the lock that is held here.
+                slot.slots = None;
+                state.give_back(tenant);
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether a tenant that holds so many may have one more.
+    fn allows(&self, held: usize, reserve: Reserve) -> bool {
+        match reserve {
+            Reserve::AsManyAsHeld => self.free > 0 && (held == 0 || self.free > held + 1),
+            Reserve::Nothing => self.free > 0,
+        }
+    }
+
+    fn enqueue(&mut self, tenant: TenantId, to: oneshot::Sender<Slot>) {
+        let queue = &mut self.tenants.entry(tenant).or_default().queue;
+        if queue.len() >= SWEPT_FROM {
+            let before = queue.len();
+            queue.retain(|waiting| !waiting.is_closed());
+            self.waiting -= before - queue.len();
+        }
+        queue.push_back(to);
+        self.waiting += 1;
+    }
+
+    /// Takes the tenant's longest wait out of its queue, and the slot for it.
+    fn serve(&mut self, tenant: TenantId) -> Option<oneshot::Sender<Slot>> {
+        let holder = self.tenants.get_mut(&tenant)?;
+        let to = holder.queue.pop_front()?;
+        self.served += 1;
+        holder.served = self.served;
+        holder.held += 1;
+        self.waiting -= 1;
+        self.free -= 1;
+        Some(to)
+    }
+
+    fn give_back(&mut self, tenant: TenantId) {
+        self.free += 1;
+        let Some(holder) = self.tenants.get_mut(&tenant) else { return };
+        holder.held = holder.held.saturating_sub(1);
+        if holder.held == 0 && holder.queue.is_empty() {
+            self.tenants.remove(&tenant);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(number: u8) -> TenantId {
+        TenantId::from_bytes([number; 16])
+    }
+
+    fn now(slots: &Arc<Slots>, number: u8) -> Option<Slot> {
+        match slots.take(tenant(number)) {
+            Taking::Now(slot) => Some(slot),
+            Taking::Later(_) => None,
+        }
+    }
+
+    fn later(slots: &Arc<Slots>, number: u8) -> oneshot::Receiver<Slot> {
+        match slots.take(tenant(number)) {
+            Taking::Later(slot) => slot,
+            Taking::Now(_) => panic!("there was one"),
+        }
+    }
+
+    #[test]
+    fn a_tenant_alone_gets_half_and_each_further_one_half_of_what_is_left() {
+        let slots = Slots::new(256, Reserve::AsManyAsHeld);
+        let mut held = Vec::new();
+        let counts = (1..=9).map(|number| {
+            let before = held.len();
+            while let Some(slot) = now(&slots, number) {
+                held.push(slot);
+            }
+            held.len() - before
+        });
+        let counts: Vec<_> = counts.collect();
+        assert_eq!(counts.first(), Some(&128));
+        assert!(counts.iter().take(8).all(|count| *count >= 1), "{counts:?}");
+        drop(held);
+        assert!(slots.state().tenants.is_empty());
+    }
+
+    #[test]
+    fn a_slot_that_comes_free_goes_to_whoever_holds_the_fewest() {
+        let slots = Slots::new(4, Reserve::AsManyAsHeld);
+        let [first, _second] = [now(&slots, 1).unwrap(), now(&slots, 1).unwrap()];
+        let mut greedy = later(&slots, 1);
+        // A newcomer passes those who wait for more than they may have.
+        let newcomer = now(&slots, 2).unwrap();
+        assert!(greedy.try_recv().is_err());
+        // As many have to stay free as it would hold then.
+        drop(first);
+        assert!(greedy.try_recv().is_err());
+        drop(newcomer);
+        assert!(greedy.try_recv().is_ok());
+    }
+
+    #[test]
+    fn those_who_wait_are_served_by_turns_of_tenants_and_not_of_calls() {
+        let slots = Slots::new(1, Reserve::Nothing);
+        let running = now(&slots, 1).unwrap();
+        let mut many: Vec<_> = (0..10).map(|_| later(&slots, 1)).collect();
+        let mut few: Vec<_> = (0..2).map(|_| later(&slots, 2)).collect();
+        drop(running);
+        let mut order = Vec::new();
+        let mut served = |number: u8, waiting: &mut Vec<oneshot::Receiver<Slot>>| {
+            let slot = waiting.first_mut().and_then(|first| first.try_recv().ok());
+            let was_served = slot.is_some();
+            if was_served {
+                order.push(number);
+                drop(waiting.remove(0));
+            }
+            was_served
+        };
+        while served(1, &mut many) || served(2, &mut few) {}
+        assert_eq!(order.get(..5), Some(&[1, 2, 1, 2, 1][..]));
+        assert_eq!(order.len(), 12);
+    }
+
+    #[test]
+    fn a_wait_that_was_given_up_takes_no_slot() {
+        let slots = Slots::new(1, Reserve::Nothing);
+        let held = now(&slots, 1).unwrap();
+        drop(later(&slots, 2));
+        let mut patient = later(&slots, 3);
+        drop(held);
+        let _slot = patient.try_recv().unwrap();
+        for _ in 0..1_000 {
+            drop(later(&slots, 2));
+        }
+        assert!(slots.state().waiting <= SWEPT_FROM + 1);
+    }
+}

@@ -1,0 +1,316 @@
+//! What waits for the writer. Every tenant has lines of its own, and the writer takes from all of them in
+//! turns: what one tenant sends makes nobody else wait longer than for the batch that is under way.
+//!
+//! A batch is bounded in number and in bytes, since a commit takes as long as it has bytes to write. What
+//! is large comes in batches of its own, every second one at most, so that what is small passes it by.
+//! What a line holds is bounded in bytes as well: whoever would exceed that waits for room, and so do the
+//! callers of the same line and nobody else.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use crate::ids::TenantId;
+
+/// Operations in one batch at most. More would not make the sync cheaper per operation by an amount that
+/// can be measured, and would make the first of them wait for the last.
+pub(super) const BATCH_OPS_MAX: usize = 256;
+
+/// Bytes of one batch at most: some 20 ms of writing on a slow disk. Only an operation that is larger by
+/// itself makes a larger batch, and is alone in it.
+pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// What is no larger than this is small. Nearly all webhooks are.
+pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes that one line holds at most, what is being committed included. The writer does one thing after the
+/// other, so more would wait here and not be done any sooner.
+pub(super) const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// What an operation takes up besides its texts.
+const OP_BYTES: usize = 1 << 10;
+
+/// What a line may give in one turn. Lines with larger operations save up for them over several turns.
+const TURN_BYTES_SMALL: usize = 16 << 10;
+const TURN_BYTES_LARGE: usize = 256 << 10;
+
+/// Who waits together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Line {
+    /// Nobody's tenant: leases, deliveries, operators.
+    Gateway,
+    /// What a tenant's callers and managers ask for.
+    Requests(TenantId),
+    /// The ends of a tenant's runs. They wait behind no request of their tenant: each holds a worker that
+    /// other tenants' tasks could have.
+    Runs(TenantId),
+}
+
+/// The queue was closed, or the writer is gone.
+#[derive(Debug)]
+pub(super) struct Closed;
+
+/// A queue: the end of those who put something in, and the writer's.
+pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
+    let state = State {
+        small: Turns::new(TURN_BYTES_SMALL),
+        large: Turns::new(TURN_BYTES_LARGE),
+        rooms: Rooms::new(LINE_BYTES_MAX),
+        is_large_next: false,
+        is_closed: false,
+    };
+    let shared = Arc::new(Shared { state: Mutex::new(state), arrived: Notify::new() });
+    (Sender(Arc::clone(&shared)), Receiver { shared, served: Vec::new() })
+}
+
+/// Where operations are put in. Dropping it closes the queue.
+pub(super) struct Sender<T>(Arc<Shared<T>>);
+
+/// Where the writer takes batches.
+pub(super) struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+    /// The rooms of the batch under way.
+    served: Vec<(Line, OwnedSemaphorePermit)>,
+}
+
+/// A lock, since every line has to be seen to choose from. It is held for moving operations, never for
+/// running them.
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    arrived: Notify,
+}
+
+struct State<T> {
+    small: Turns<T>,
+    large: Turns<T>,
+    /// The bytes that each line has left.
+    rooms: Rooms<Line>,
+    is_large_next: bool,
+    is_closed: bool,
+}
+
+/// An operation that waits.
+struct Entry<T> {
+    op: T,
+    bytes: usize,
+    room: OwnedSemaphorePermit,
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.lock().close();
+        self.arrived.notify_one();
+    }
+}
+
+impl<T> Sender<T> {
+    /// Puts an operation with texts of so many bytes into a line, once the line has room for it.
+    pub(super) async fn send(&self, op: T, line: Line, bytes: usize) -> Result<(), Closed> {
+        let bytes = bytes.saturating_add(OP_BYTES);
+        // What is larger than a line waits until it has the line for itself.
+        let taken = u32::try_from(bytes.min(LINE_BYTES_MAX)).unwrap_or(u32::MAX);
+        let room = {
+            let mut state = self.0.lock();
+            if state.is_closed {
+                return Err(Closed);
+            }
+            let room = state.rooms.of(line);
+            match Arc::clone(&room).try_acquire_many_owned(taken) {
+                Ok(room) => {
+                    state.push(line, Entry { op, bytes, room });
+                    drop(state);
+                    self.0.arrived.notify_one();
+                    return Ok(());
+                }
+                Err(TryAcquireError::NoPermits) => room,
+                Err(TryAcquireError::Closed) => return Err(Closed),
+            }
+        };
+        let room = room.acquire_many_owned(taken).await.map_err(|_| Closed)?;
+        let mut state = self.0.lock();
+        if state.is_closed {
+            return Err(Closed);
+        }
+        state.push(line, Entry { op, bytes, room });
+        drop(state);
+        self.0.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Lets nothing more in. What is in the queue is still taken.
+    pub(super) fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl<T> Receiver<T> {
+    /// The next batch, once there is one. None when the queue is closed and empty. What the batch before
+    /// held of its lines is free from now on.
+    pub(super) async fn next(&mut self) -> Option<Vec<T>> {
+        self.free_rooms();
+        loop {
+            let mut batch = Vec::new();
+            let is_closed = {
+                let mut state = self.shared.lock();
+                state.take(&mut batch);
+                state.is_closed
+            };
+            if !batch.is_empty() {
+                let ops = batch.into_iter().map(|(line, entry)| {
+                    self.served.push((line, entry.room));
+                    entry.op
+                });
+                return Some(ops.collect());
+            }
+            if is_closed {
+                return None;
+            }
+            self.shared.arrived.notified().await;
+        }
+    }
+
+    fn free_rooms(&mut self) {
+        if self.served.is_empty() {
+            return;
+        }
+        let mut state = self.shared.lock();
+        for (line, room) in self.served.drain(..) {
+            drop(room);
+            state.rooms.forget(line);
+        }
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    /// Whoever still waits learns that nothing will come of it.
+    fn drop(&mut self) {
+        self.shared.close();
+        let mut state = self.shared.lock();
+        let waiting = (state.small.clear(), state.large.clear());
+        drop(state);
+        drop(waiting);
+    }
+}
+
+impl<T> State<T> {
+    fn push(&mut self, line: Line, entry: Entry<T>) {
+        let turns = if entry.bytes <= SMALL_BYTES_MAX { &mut self.small } else { &mut self.large };
+        turns.push(line, entry);
+    }
+
+    fn take(&mut self, batch: &mut Vec<(Line, Entry<T>)>) {
+        if std::mem::take(&mut self.is_large_next) {
+            self.large.take(batch);
+        }
+        if batch.is_empty() {
+            self.small.take(batch);
+            self.is_large_next = !batch.is_empty();
+        }
+        if batch.is_empty() {
+            self.large.take(batch);
+        }
+    }
+
+    fn close(&mut self) {
+        self.is_closed = true;
+        self.rooms.close();
+    }
+}
+
+/// What each of many has for itself of something, for as long as somebody uses it or waits for it.
+pub(super) struct Rooms<K> {
+    permits: usize,
+    rooms: HashMap<K, Arc<Semaphore>>,
+}
+
+impl<K: Eq + Hash> Rooms<K> {
+    /// So much for each.
+    pub(super) fn new(permits: usize) -> Self {
+        Self { permits, rooms: HashMap::new() }
+    }
+
+    pub(super) fn of(&mut self, key: K) -> Arc<Semaphore> {
+        let permits = self.permits;
+        Arc::clone(self.rooms.entry(key).or_insert_with(|| Arc::new(Semaphore::new(permits))))
+    }
+
+    /// Forgets a room that nobody has anything of any more: copies of it are made by [`Self::of`] only.
+    pub(super) fn forget(&mut self, key: K) {
+        if self.rooms.get(&key).is_some_and(|room| Arc::strong_count(room) == 1) {
+            self.rooms.remove(&key);
+        }
+    }
+
+    fn close(&self) {
+        self.rooms.values().for_each(|room| room.close());
+    }
+}
+
+/// Lines that take turns, each giving as many bytes as the others in the long run (deficit round robin,
+/// Shreedhar and Varghese 1995).
+struct Turns<T> {
+    turn_bytes: usize,
+    /// Lines in which something waits.
+    lines: HashMap<Line, VecDeque<Entry<T>>>,
+    /// The same lines in the order of their turns, with what each has saved up.
+    order: VecDeque<(Line, usize)>,
+}
+
+impl<T> Turns<T> {
+    fn new(turn_bytes: usize) -> Self {
+        Self { turn_bytes, lines: HashMap::new(), order: VecDeque::new() }
+    }
+
+    fn push(&mut self, line: Line, entry: Entry<T>) {
+        let waiting = self.lines.entry(line).or_default();
+        if waiting.is_empty() {
+            self.order.push_back((line, 0));
+        }
+        waiting.push_back(entry);
+    }
+
+    /// Fills an empty batch until it is full or nothing waits any more.
+    fn take(&mut self, batch: &mut Vec<(Line, Entry<T>)>) {
+        let mut bytes = 0_usize;
+        while let Some((line, saved)) = self.order.pop_front() {
+            let Some(waiting) = self.lines.get_mut(&line) else { continue };
+            let mut credit = saved.saturating_add(self.turn_bytes);
+            while let Some(next) = waiting.front().map(|next| next.bytes)
+                && next <= credit
+            {
+                let is_full = batch.len() >= BATCH_OPS_MAX
+                    || (!batch.is_empty() && bytes.saturating_add(next) > BATCH_BYTES_MAX);
+                if is_full {
+                    // It goes on with its turn in the next batch.
+                    self.order.push_front((line, credit.saturating_sub(self.turn_bytes)));
+                    return;
+                }
+                credit -= next;
+                bytes += next;
+                batch.extend(waiting.pop_front().map(|entry| (line, entry)));
+            }
+            if waiting.is_empty() {
+                self.lines.remove(&line);
+            } else {
+                self.order.push_back((line, credit));
+            }
+        }
+    }
+
+    fn clear(&mut self) -> HashMap<Line, VecDeque<Entry<T>>> {
+        self.order.clear();
+        std::mem::take(&mut self.lines)
+    }
+}

@@ -1,0 +1,85 @@
+//! A tool `fill` that does one thing to its folder through WASI itself, and tells what it came to or the kind of
+//! the error: `symlink`, `link` and `rename` make or move what `path` names, `set-size` and `write-at` go to
+//! the byte `bytes` of it, `stream-at` does so with a stream, `append` adds that many bytes, `cut` opens it
+//! anew, `files` and `folders` make that many, `unlinked` writes that many bytes into files without a name
+//! until it may no more.
+
+use serde_json::json;
+use wasip2::filesystem::preopens::get_directories;
+use wasip2::filesystem::types::{
+    Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags, filesystem_error_code,
+};
+use wasip2::io::streams::{OutputStream, StreamError};
+
+guests::tool!("fill", |arguments| {
+    let Some((folder, _)) = get_directories().into_iter().next() else {
+        return Ok(json!({"error": "no folder"}).to_string());
+    };
+    let path = arguments["path"].as_str().unwrap_or_default();
+    let bytes = arguments["bytes"].as_u64().unwrap_or_default();
+    let done = match arguments["do"].as_str().unwrap_or_default() {
+        "symlink" => folder.symlink_at("../outside", path).map(|()| 0),
+        "link" => folder.link_at(PathFlags::empty(), "a.txt", &folder, path).map(|()| 0),
+        "rename" => folder.rename_at(path, &folder, "moved").map(|()| 0),
+        "cut" => open(&folder, path, OpenFlags::TRUNCATE).map(|_| 0),
+        "set-size" => open(&folder, path, OpenFlags::CREATE)
+            .and_then(|file| file.set_size(bytes))
+            .map(|()| bytes),
+        "write-at" => {
+            open(&folder, path, OpenFlags::CREATE).and_then(|file| file.write(b"x", bytes))
+        }
+        "stream-at" => open(&folder, path, OpenFlags::CREATE)
+            .and_then(|file| write(&file.write_via_stream(bytes)?, 1)),
+        "append" => open(&folder, path, OpenFlags::CREATE)
+            .and_then(|file| write(&file.append_via_stream()?, bytes)),
+        "files" => made(bytes, |name| open(&folder, name, OpenFlags::CREATE).map(drop)),
+        "folders" => made(bytes, |name| folder.create_directory_at(name)),
+        _ => unlinked(&folder, bytes),
+    };
+    Ok(match done {
+        Ok(came) => json!({"ok": came}),
+        Err(code) => json!({"error": code.name()}),
+    }
+    .to_string())
+});
+
+fn open(folder: &Descriptor, path: &str, how: OpenFlags) -> Result<Descriptor, ErrorCode> {
+    let flags = DescriptorFlags::READ | DescriptorFlags::WRITE;
+    folder.open_at(PathFlags::empty(), path, how, flags)
+}
+
+/// Writes so many bytes, as far as it may.
+fn write(stream: &OutputStream, bytes: u64) -> Result<u64, ErrorCode> {
+    let piece = [b'x'; 4096];
+    let mut left = bytes as usize;
+    while left > 0 {
+        let length = left.min(piece.len());
+        stream.blocking_write_and_flush(&piece[..length]).map_err(|error| match error {
+            StreamError::LastOperationFailed(error) => {
+                filesystem_error_code(&error).unwrap_or(ErrorCode::Io)
+            }
+            StreamError::Closed => ErrorCode::Pipe,
+        })?;
+        left -= length;
+    }
+    Ok(bytes)
+}
+
+/// How many could be made.
+fn made(most: u64, make: impl Fn(&str) -> Result<(), ErrorCode>) -> Result<u64, ErrorCode> {
+    Ok((0..most).take_while(|number| make(&format!("n{number}")).is_ok()).count() as u64)
+}
+
+/// How many files of so many bytes could be filled, all of them open and without a name.
+fn unlinked(folder: &Descriptor, bytes: u64) -> Result<u64, ErrorCode> {
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        let Ok(file) = open(folder, "held", OpenFlags::CREATE) else { break };
+        folder.unlink_file_at("held")?;
+        if write(&file.append_via_stream()?, bytes).is_err() {
+            break;
+        }
+        held.push(file);
+    }
+    Ok(held.len() as u64)
+}

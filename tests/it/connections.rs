@@ -1,0 +1,63 @@
+//! Connections are everybody's: no client takes all of them.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::{Gateway, PATIENCE, Setup, until};
+
+/// A connection from this address of the machine.
+async fn connect(gateway: &Gateway, from: [u8; 4]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((from, 0))).unwrap();
+    socket.connect(gateway.listen.parse().unwrap()).await.unwrap()
+}
+
+/// What comes back on a connection, up to an end of an answer that looks like this.
+async fn ask(stream: &mut TcpStream, end: &str) -> String {
+    // Refused connections are closed, whatever is written to them.
+    let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut answer = Vec::new();
+    while !answer.ends_with(end.as_bytes()) {
+        let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut answer)).await;
+        let read = read.expect("neither answered nor closed").unwrap_or(0);
+        if read == 0 {
+            break;
+        }
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn one_address_has_its_share_of_them_and_others_have_theirs() {
+    let setup = Setup::new().settings(|settings| settings.http.connections_per_address_max = 3);
+    let gateway = setup.start().await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut stream = connect(&gateway, [127, 0, 0, 3]).await;
+        assert!(ask(&mut stream, "}").await.starts_with("HTTP/1.1 200 "));
+        open.push(stream);
+    }
+    for _ in 0..2 {
+        let refused = ask(&mut connect(&gateway, [127, 0, 0, 3]).await, "}").await;
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{refused:?}");
+        for line in ["retry-after: 1\r\n", "connection: close\r\n", "x-wardgate-retry: safe\r\n"] {
+            assert!(refused.contains(line), "{refused}");
+        }
+        let (_, body) = refused.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert!(body["detail"].as_str().unwrap().contains("this address"), "{body}");
+    }
+    // Those that are open go on, and so does everybody else.
+    assert!(ask(&mut open[0], "}").await.starts_with("HTTP/1.1 200 "));
+    let mut elsewhere = connect(&gateway, [127, 0, 0, 4]).await;
+    assert!(ask(&mut elsewhere, "}").await.starts_with("HTTP/1.1 200 "));
+    // One that ends makes room for another.
+    drop(open.pop());
+    until("room for a connection", async || {
+        let mut stream = connect(&gateway, [127, 0, 0, 3]).await;
+        ask(&mut stream, "}").await.starts_with("HTTP/1.1 200 ").then_some(())
+    })
+    .await;
+}

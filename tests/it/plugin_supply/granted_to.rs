@@ -1,0 +1,388 @@
+//! What an operator grants is for a component, not for a name: what a tenant's admin installs under the name of
+//! a plugin gets nothing of it, unless the operator's file says so.
+
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions as _, Connection as _};
+use wardgate::tenants::KeyHolder;
+
+use super::{command, digest, frozen, guest, home, parts, supply, versioned, versions, write};
+use crate::support::web::Web;
+use crate::support::{Caller, Gateway, Setup};
+
+/// Everything that a file can give.
+fn everything(web: &Web, folder: &std::path::Path) -> String {
+    format!(
+        "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\nnetworks = [\"127.0.0.0/8\"]\n\
+         credentials = [\"api\"]\n[credentials.api]\nsecret = \"webhook\"\nheader = \"x-key\"\n\
+         [secrets]\nsigning = {{ secret = \"webhook\", use = [\"sign\", \"verify\"] }}\n[settings]\ngreeting = \"hello\"\n\
+         [key-value]\nbytes = 4096\n[folder]\npath = \"{}\"\naccess = \"read-write\"\n\
+         [limits]\ntool_cpu_ms = 10000\n",
+        web.port,
+        folder.display()
+    )
+}
+
+/// A key of the tenant's admin.
+async fn admin(gateway: &Gateway) -> String {
+    gateway.new_key(KeyHolder::Admin(gateway.tenant)).await
+}
+
+/// Installs a component with this key, and gives what the answer notes.
+async fn install(gateway: &Gateway, key: &str, name: &str, component: Vec<u8>) -> Vec<String> {
+    let target = format!("/admin/tenants/{}/plugins/{name}", gateway.tenant);
+    let put = gateway.request("PUT", &target).key(key).multipart(parts(component, &[]));
+    notes(&put.expect(200).await.json())
+}
+
+fn notes(answer: &Value) -> Vec<String> {
+    serde_json::from_value(answer["notes"].clone()).unwrap()
+}
+
+async fn grant(gateway: &Gateway, name: &str, grants: &str) -> String {
+    let put = gateway.manage("PUT", &format!("/plugins/{name}/grants"));
+    put.text("application/toml", grants.to_owned()).expect(200).await.text
+}
+
+/// What a plugin's settings are: a sign of whether its grants are in force.
+async fn greeting(gateway: &Gateway, name: &str) -> Option<String> {
+    let plugins = &gateway.handles.plugins;
+    let binding = plugins.binding(gateway.tenant, &name.parse().unwrap()).await.unwrap();
+    binding.settings().get("greeting").cloned()
+}
+
+/// What the notes say of grants that are not in force.
+fn withheld(notes: &[String]) -> &str {
+    notes
+        .iter()
+        .find(|note| note.contains("is not in force"))
+        .unwrap_or_else(|| panic!("{notes:?}"))
+}
+
+/// An agent whose one plugin has this name.
+async fn agent(gateway: &Gateway, name: &str) -> Caller {
+    let change = |agent: &mut wardgate::tenants::AgentDefinition| {
+        agent.tools = vec![name.parse().unwrap()];
+        agent.allow_destructive_tools = true;
+    };
+    gateway.with_agent(change).await
+}
+
+async fn told(agent: &Caller, tool: &str, arguments: &Value) -> Value {
+    let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
+    answer.report()["tools"][0]["result"].clone()
+}
+
+const GREETING: &str = "[settings]\ngreeting = \"hello\"\n";
+
+#[tokio::test]
+async fn nothing_that_an_operator_granted_reaches_what_an_admin_installs_under_the_name() {
+    let (gateway, web) = (Gateway::start().await, Web::places().await);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.txt"), "for the plugin").unwrap();
+    gateway.keep_secret("webhook", "s3cret-s3cret", false).await;
+    let (admin, operator) = (admin(&gateway).await, gateway.operator());
+    let grants = everything(&web, folder.path());
+    install(&gateway, &operator, "hook", guest("ignores")).await;
+    assert_eq!(grant(&gateway, "hook", &grants).await, grants);
+    let url = format!("http://127.0.0.1:{}/open/hello", web.port);
+    let secret = json!({"name": "signing", "algorithm": "sha256", "message": "", "presented": ""});
+    let agent = agent(&gateway, "hook").await;
+    for (component, tool, arguments, place, denied, allowed) in [
+        ("calls_egress", "fetch", json!({"url": url}), "/code", json!("forbidden"), Value::Null),
+        (
+            "calls_egress",
+            "fetch",
+            json!({"url": url, "credential": "api"}),
+            "/code",
+            json!("forbidden"),
+            Value::Null,
+        ),
+        ("uses_secrets", "secret", secret, "/code", json!("forbidden"), Value::Null),
+        (
+            "opens_files",
+            "files",
+            json!({"do": "read", "path": "/data/a.txt"}),
+            "/ok",
+            Value::Null,
+            json!("for the plugin"),
+        ),
+        (
+            "keeps_values",
+            "values",
+            json!({"do": [["set", "a", "b"], ["get", "a"]]}),
+            "/error",
+            json!("access-denied"),
+            Value::Null,
+        ),
+        (
+            "reads_settings",
+            "settings",
+            json!({"names": ["greeting"]}),
+            "/named/0",
+            Value::Null,
+            json!("hello"),
+        ),
+    ] {
+        let at = async || {
+            let came = told(&agent, tool, &arguments).await;
+            assert!(came.is_object() || came.is_array(), "{component}: {came}");
+            came.pointer(place).cloned().unwrap_or_default()
+        };
+        // Of bytes that no operator ever installed.
+        let hostile = versioned(&guest(component), &format!("of the admin, {}", arguments));
+        let said = install(&gateway, &admin, "hook", hostile.clone()).await;
+        assert_eq!(at().await, denied, "{component}: denied");
+        let why = withheld(&said);
+        for part in [
+            "[[egress]] (1), [credentials] api, [secrets] signing, [settings] greeting, [key-value], [folder], [limits]",
+            "an admin of the tenant installed",
+            &format!("component = \"{}\"", digest(&hostile)),
+            "hook.toml",
+        ] {
+            assert!(why.contains(part), "{part}: {why}");
+        }
+        let shown = gateway.manage("GET", "/plugins/hook").expect(200).await.json();
+        assert_eq!(withheld(&notes(&shown)), why);
+        // The line that it names is what lets it.
+        let pinned = format!("component = \"{}\"\n{grants}", digest(&hostile));
+        grant(&gateway, "hook", &pinned).await;
+        assert_eq!(at().await, allowed, "{component}: allowed");
+        grant(&gateway, "hook", &format!("component = \"{}\"\n{grants}", digest(b"none"))).await;
+        assert_eq!(at().await, denied, "{component}: denied once more");
+        // As it was in the beginning: by hand, since the gateway would bind it to what is current.
+        gateway.grant("hook", &grants);
+        gateway.handles.plugins.forget();
+    }
+}
+
+#[tokio::test]
+async fn a_bundled_plugins_grants_are_not_for_what_stands_before_it() {
+    let (gateway, web) = (Gateway::start().await, Web::places().await);
+    let folder = tempfile::tempdir().unwrap();
+    gateway.grant("http-fetch", &everything(&web, folder.path()));
+    let url = json!({"url": format!("http://127.0.0.1:{}/open/hello", web.port)});
+    let agent = agent(&gateway, "http-fetch").await;
+    assert_eq!(told(&agent, "http_fetch", &url).await["body"], "hello");
+    let admin = admin(&gateway).await;
+    let said = install(&gateway, &admin, "http-fetch", guest("calls_egress")).await;
+    assert!(withheld(&said).contains("http-fetch.toml"), "{said:?}");
+    let denied = told(&agent, "fetch", &url).await;
+    assert_eq!(denied["code"], "forbidden");
+    let message = denied["message"].as_str().unwrap();
+    assert!(message.contains("the plugin http-fetch, which are not in force"), "{message}");
+    let target = format!("/admin/tenants/{}/plugins/http-fetch", gateway.tenant);
+    gateway.request("DELETE", &target).key(&admin).expect(204).await;
+    assert_eq!(told(&agent, "http_fetch", &url).await["body"], "hello", "the bundled one again");
+}
+
+#[tokio::test]
+async fn what_operators_install_has_the_grants_and_is_told_so_and_so_it_is_after_a_rollback() {
+    let gateway = Gateway::start().await;
+    let (admin, operator) = (admin(&gateway).await, gateway.operator());
+    let [first, second, theirs] =
+        ["1", "2", "3"].map(|version| versioned(&guest("reads_settings"), version));
+    assert_eq!(install(&gateway, &operator, "hook", first.clone()).await, Vec::<String>::new());
+    grant(&gateway, "hook", GREETING).await;
+    let said = install(&gateway, &operator, "hook", second).await;
+    assert!(
+        said[0].contains("it has what grants/") && said[0].contains("[settings] greeting"),
+        "{said:?}"
+    );
+    assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
+
+    withheld(&install(&gateway, &admin, "hook", theirs.clone()).await);
+    assert_eq!(greeting(&gateway, "hook").await, None);
+    let target = format!("/admin/tenants/{}/plugins/hook/rollback", gateway.tenant);
+    let roll_back = async |to: Option<String>| {
+        let call = gateway.request("POST", &target).key(&admin).json(&json!({"to": to}));
+        notes(&call.expect(200).await.json())
+    };
+    let said = roll_back(None).await;
+    assert!(said[0].contains("[settings] greeting"), "{said:?}");
+    assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
+    withheld(&roll_back(Some(digest(&theirs))).await);
+    assert_eq!(greeting(&gateway, "hook").await, None);
+
+    // The operator's own bytes stay the operator's, whoever brings them again.
+    let said = install(&gateway, &admin, "hook", first.clone()).await;
+    assert!(said[0].contains("[settings] greeting"), "{said:?}");
+    assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
+    assert_eq!(versions(&gateway).await[0], format!("*{}", digest(&first)));
+    // And an admin's become the operator's once an operator installs them.
+    install(&gateway, &admin, "hook", theirs.clone()).await;
+    assert_eq!(greeting(&gateway, "hook").await, None);
+    install(&gateway, &operator, "hook", theirs).await;
+    assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
+}
+
+#[tokio::test]
+async fn a_file_that_names_components_is_for_those_and_for_no_others_whoever_installs_them() {
+    let gateway = Gateway::start().await;
+    let keys = [admin(&gateway).await, gateway.operator()];
+    let [one, two, other] =
+        ["1", "2", "3"].map(|version| versioned(&guest("reads_settings"), version));
+    let list = format!("component = [\"{}\", \"{}\"]\n{GREETING}", digest(&one), digest(&two));
+    for (file, component, holds) in [
+        (&list, &one, true),
+        (&list, &two, true),
+        (&list, &other, false),
+        (&format!("component = \"any\"\n{GREETING}"), &other, true),
+        (&format!("component = \"{}\"\n{GREETING}", digest(&one)), &two, false),
+    ] {
+        for key in &keys {
+            gateway.grant("hook", file);
+            let said = install(&gateway, key, "hook", component.clone()).await;
+            assert_eq!(greeting(&gateway, "hook").await.is_some(), holds, "{file}");
+            match holds {
+                true => assert!(said[0].contains("it has what"), "{said:?}"),
+                false => assert!(withheld(&said).contains(&digest(component)), "{said:?}"),
+            }
+            gateway.manage("DELETE", "/plugins/hook").expect(204).await;
+        }
+    }
+    // One that is not even bundled any more counts like any other.
+    gateway.grant("calculator", &list);
+    assert_eq!(greeting(&gateway, "calculator").await, None);
+}
+
+#[tokio::test]
+async fn a_file_that_names_a_signer_is_for_what_that_one_has_signed() {
+    let key = |name: &str| supply(name).lines().nth(1).unwrap().to_owned();
+    let pinned = |settings: &mut wardgate::settings::Settings| {
+        settings.plugins.signers.insert("vendor".to_owned(), key("vendor.pub"));
+        settings.plugins.signers.insert("other".to_owned(), key("other.pub"));
+    };
+    let gateway = Setup::new().settings(pinned).start().await;
+    let admin = admin(&gateway).await;
+    let file = format!("signer = \"vendor\"\n{GREETING}");
+    gateway.grant("hook", &file);
+    let target = format!("/admin/tenants/{}/plugins/hook", gateway.tenant);
+    let install_signed = async |component: Vec<u8>, signature: &str| {
+        let form = parts(component, &[("signature", &supply(signature))]);
+        notes(&gateway.request("PUT", &target).key(&admin).multipart(form).expect(200).await.json())
+    };
+    let said = install_signed(frozen(), "plugin.wasm.minisig").await;
+    assert!(said[0].contains("[settings] greeting"), "{said:?}");
+    assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
+    // Another version of the vendor's, and the same bytes once more without their signature.
+    install_signed(versioned(&frozen(), "2.0.0"), "plugin-2.0.0.wasm.minisig").await;
+    assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
+    install(&gateway, &admin, "hook", frozen()).await;
+    assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
+
+    for key in [&admin, &gateway.operator()] {
+        let said =
+            install(&gateway, key, "hook", versioned(&guest("reads_settings"), "unsigned")).await;
+        assert!(withheld(&said).contains("vendor did not sign"), "{said:?}");
+        assert_eq!(greeting(&gateway, "hook").await, None);
+        gateway.manage("DELETE", "/plugins/hook").expect(204).await;
+    }
+    let said = install_signed(frozen(), "plugin.wasm.by-other.minisig").await;
+    assert!(withheld(&said).contains("vendor did not sign"), "{said:?}");
+    // Both lines have to hold where both are there.
+    let both = format!("component = \"{}\"\n{file}", digest(&frozen()));
+    grant(&gateway, "hook", &both).await;
+    assert_eq!(greeting(&gateway, "hook").await, None);
+    let put = gateway.manage("PUT", "/plugins/hook/grants").body(file.replace("vendor", "nobody"));
+    assert!(put.expect(422).await.detail().contains("plugins.signers"), "an unknown signer");
+}
+
+#[tokio::test]
+async fn grants_that_are_put_are_for_the_component_that_is_current() {
+    let gateway = Gateway::start().await;
+    let admin = admin(&gateway).await;
+    let [first, second] = ["1", "2"].map(|version| versioned(&guest("reads_settings"), version));
+    install(&gateway, &admin, "hook", first.clone()).await;
+    let now = grant(&gateway, "hook", GREETING).await;
+    assert!(now.starts_with(&format!("component = \"{}\" #", digest(&first))), "{now}");
+    assert!(now.ends_with(GREETING), "{now}");
+    assert_eq!(gateway.manage("GET", "/plugins/hook/grants").expect(200).await.text, now);
+    assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
+    withheld(&install(&gateway, &admin, "hook", second).await);
+    assert_eq!(greeting(&gateway, "hook").await, None);
+    // What says itself what it is for stays as it is.
+    let any = format!("component = \"any\"\n{GREETING}");
+    assert_eq!(grant(&gateway, "hook", &any).await, any);
+}
+
+#[tokio::test]
+async fn what_a_file_takes_away_holds_for_every_component() {
+    let gateway = Gateway::start().await;
+    let admin = admin(&gateway).await;
+    gateway.grant("hook", "clocks = \"frozen\"\nrandom = \"fixed\"\n[settings]\na = \"b\"\n");
+    withheld(&install(&gateway, &admin, "hook", guest("tells_time")).await);
+    let agent = agent(&gateway, "hook").await;
+    let first = told(&agent, "time", &json!({})).await;
+    let second = told(&agent, "time", &json!({})).await;
+    assert_eq!((&first["passed"], &first["random"]), (&json!(0), &second["random"]));
+    // A file that gives nothing has nothing that would not be in force.
+    gateway.grant("hook", "clocks = \"frozen\"\n[limits]\nmemory_mib = 16\n");
+    let said = install(&gateway, &admin, "hook", versioned(&guest("tells_time"), "2")).await;
+    assert_eq!(said, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_was_installed_before_it_was_written_down_by_whom_has_no_grants_until_an_operator_says_so()
+ {
+    let gateway = Gateway::start().await;
+    install(&gateway, &gateway.operator(), "hook", guest("reads_settings")).await;
+    grant(&gateway, "hook", GREETING).await;
+    assert!(greeting(&gateway, "hook").await.is_some());
+    let home = gateway.stop().await;
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(home.path().join("wardgate.db"));
+    let mut database = options.connect().await.unwrap();
+    sqlx::query("UPDATE plugin_versions SET installed_by = NULL")
+        .execute(&mut database)
+        .await
+        .unwrap();
+    database.close().await.unwrap();
+
+    let gateway = Setup::new().home(home).start().await;
+    assert_eq!(greeting(&gateway, "hook").await, None);
+    let shown = gateway.manage("GET", "/plugins/hook").expect(200).await.json();
+    assert!(withheld(&notes(&shown)).contains("before it was written down by whom"), "{shown}");
+    let now = grant(&gateway, "hook", GREETING).await;
+    assert!(now.contains(&digest(&guest("reads_settings"))), "{now}");
+    assert!(greeting(&gateway, "hook").await.is_some());
+}
+
+#[test]
+fn the_commands_say_where_grants_are_in_force() {
+    let home = home();
+    let plugin = write(&home, "hook.wasm", &guest("reads_settings"));
+    let inspect = |file: &str| {
+        let grants = write(&home, "grants.toml", file.as_bytes());
+        let arguments = ["plugin", "inspect", plugin.as_str(), "--grants", grants.as_str()];
+        let output = crate::support::wardgate(&arguments);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let line = format!("component = \"{}\"", digest(&guest("reads_settings")));
+    for (file, says) in [
+        (GREETING.to_owned(), format!("where a tenant's admin does, with the line {line}")),
+        (format!("{line}\n{GREETING}"), "in force for this component, which they name".to_owned()),
+        (
+            format!("component = \"{}\"\n", digest(b"")),
+            format!("not in force for this component: they name another one, not {line}"),
+        ),
+        (
+            "component = \"any\"\n".to_owned(),
+            "in force for any component of the plugin's name".to_owned(),
+        ),
+        (
+            "signer = \"vendor\"\n".to_owned(),
+            "in force, where the signer vendor has signed it".to_owned(),
+        ),
+    ] {
+        let said = inspect(&file);
+        assert!(said.contains("grants:\n  ") && said.contains(&says), "{file}: {said}");
+    }
+    // An operator's command installs as an operator.
+    let grants = write(&home, "grants.toml", GREETING.as_bytes());
+    command(&home, &["plugin", "install", &plugin, "--grants", &grants]);
+    let said = command(&home, &["plugin", "install", &plugin]);
+    assert!(
+        said.contains("note: it has what grants/") && said.contains("[settings] greeting"),
+        "{said}"
+    );
+}
