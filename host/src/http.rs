@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::post;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,7 @@ pub fn router(handles: Arc<Handles>) -> Router {
         .merge(refused(managers))
         .fallback(not_found)
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(Arc::clone(&handles), layers::hold_answers))
         .layer(from_fn(layers::identify))
         .with_state(handles)
 }

@@ -61,6 +61,8 @@ struct Handles {
     reads: SqlitePool,
     /// Lists walk many rows: on connections of their own they hold up nobody but each other.
     lists: Lists,
+    /// Tasks as a whole, which may be as long as bodies.
+    tasks: Lists,
     writes: lines::Sender<Op>,
     /// Its other end is dropped when the writer has closed the database.
     writer_ended: watch::Receiver<()>,
@@ -96,8 +98,9 @@ impl Store {
             writer.serve(waiting).await;
             drop(ended);
         });
-        let (reads, lists) = (sqlite::readers(path), Lists::new(sqlite::listers(path)));
-        Ok(Self(Arc::new(Handles { clock, reads, lists, writes, writer_ended })))
+        let reads = sqlite::readers(path);
+        let (lists, tasks) = (Lists::new(sqlite::listers(path)), Lists::new(sqlite::listers(path)));
+        Ok(Self(Arc::new(Handles { clock, reads, lists, tasks, writes, writer_ended })))
     }
 
     /// Finishes what is in the writer's queue and closes the database. Whatever is asked of any handle
@@ -106,6 +109,7 @@ impl Store {
         // Readers first: while one is open, the write-ahead log cannot be moved as a whole.
         self.0.reads.close().await;
         self.0.lists.close().await;
+        self.0.tasks.close().await;
         self.0.writes.close();
         let mut ended = self.0.writer_ended.clone();
         // Nothing is ever sent: this ends when the writer drops its end.
@@ -160,6 +164,22 @@ impl Store {
             .map_err(|error| StoreError::database(operation, error))
     }
 
+    /// As [`Self::one`], when it is the tenant's turn for a task: one may be as long as a body, and a
+    /// tenant who asks for many waits for himself.
+    async fn one_task<T>(
+        &self,
+        tenant: TenantId,
+        operation: &'static str,
+        query: Query<'_, Sqlite, SqliteArguments>,
+        read: fn(&SqliteRow) -> sqlx::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut turn = self.0.tasks.turn(tenant).await.map_err(|error| busy(operation, error))?;
+        let found = query.fetch_optional(&mut *turn.connection).await;
+        found
+            .and_then(|row| row.as_ref().map(read).transpose())
+            .map_err(|error| StoreError::database(operation, error))
+    }
+
     /// As [`Self::many`], when it is the tenant's turn for a list.
     async fn list<T>(
         &self,
@@ -168,12 +188,9 @@ impl Store {
         query: Query<'_, Sqlite, SqliteArguments>,
         read: impl Fn(&SqliteRow) -> sqlx::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
-        let found = async {
-            let mut turn = self.0.lists.turn(tenant).await?;
-            query.fetch_all(&mut *turn.connection).await
-        };
+        let mut turn = self.0.lists.turn(tenant).await.map_err(|error| busy(operation, error))?;
+        let found = query.fetch_all(&mut *turn.connection).await;
         found
-            .await
             .and_then(|rows| rows.iter().map(read).collect())
             .map_err(|error| StoreError::database(operation, error))
     }
@@ -188,5 +205,13 @@ impl Store {
         found
             .and_then(|rows| rows.iter().map(read).collect())
             .map_err(|error| StoreError::database(operation, error))
+    }
+}
+
+/// A turn that did not come in time is no failure of the store.
+fn busy(operation: &'static str, error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::PoolTimedOut => StoreError::Busy { operation },
+        error => StoreError::database(operation, error),
     }
 }

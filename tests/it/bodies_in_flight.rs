@@ -161,6 +161,30 @@ async fn an_addresss_share_is_its_own() {
 }
 
 #[tokio::test]
+async fn a_long_answer_counts_for_the_address_that_it_goes_to() {
+    let gateway = gateway(|http| http.held_body_bytes_per_address_max = 120_000).await;
+    let [long, short] = [90_000, 100].map(|bytes| {
+        let call =
+            gateway.webhook("&asynchronous=true").json(&json!({"prompt": "x".repeat(bytes)}));
+        call.expect(200)
+    });
+    let [long, short] = [long.await.task_id(), short.await.task_id()];
+    gateway.ended(&short).await;
+    // What was asked and what was answered are both in it, and more than the address may have in hand.
+    until("the long one to end", async || {
+        let handles = &gateway.handles;
+        let task = handles.store.task(gateway.tenant, long.parse().unwrap()).await.unwrap();
+        task.unwrap().status.is_final().then_some(())
+    })
+    .await;
+    let answer = gateway.get(&format!("/v1/tasks/{long}")).key(&gateway.key).send().await;
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    refused(&answer, "policy", "this address");
+    gateway.get(&format!("/v1/tasks/{short}")).key(&gateway.key).expect(200).await;
+    until_held(&gateway, &gateway.operator(), |held| held == 0).await;
+}
+
+#[tokio::test]
 async fn a_declared_length_is_a_claim_and_chunks_count_as_they_come() {
     let gateway = gateway(|http| http.held_body_bytes_per_channel_max = 100_000).await;
     let (hook, operator) = (hook(&gateway, "hook").await, gateway.operator());

@@ -182,6 +182,28 @@ async fn a_stranger_at_an_open_channel_cuts_no_mapper_off_and_somebody_with_a_ke
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_at_an_open_channel_cuts_no_replier_off_and_is_told_nothing_of_it() {
+    let gateway = gateway().await;
+    gateway.install("panics_in_reply", "").await;
+    let definition = json!({"name": "hook", "agent": "tested", "verifier": "none",
+                            "replier": "panics-in-reply", "answer": "wait"});
+    let hook = gateway.channel(definition).await;
+    let send = |crash: bool| gateway.post(&hook).json(&json!({"crash": crash}));
+    for _ in 0..=AFTER {
+        let refused = send(true).expect(400).await;
+        assert_eq!(refused.detail(), "the request cannot be looked at: it asks too much");
+        // The run is there: sent again, the request would start another one.
+        assert_eq!(refused.header("x-wardgate-retry"), Some("never"));
+        assert!(refused.header("x-task-id").is_some());
+    }
+    assert_eq!(send(false).answered_by_a_plugin().expect(200).await.text, "answered");
+    gateway.manage("DELETE", "/plugins/panics-in-reply").expect(204).await;
+    gateway.handles.plugins.forget();
+    let gone = send(false).expect(503).await;
+    assert_eq!(gone.detail(), "the channel takes no requests at the moment");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_value_is_the_requests_fault_and_the_mapping_and_getting_of_others_goes_on() {
     let gateway = gateway().await;
     let large = json!({"t": "x".repeat(5_000_000)});

@@ -85,6 +85,12 @@ impl Sender {
         Self { channel: None, tenant, client }
     }
 
+    /// The client alone.
+    pub(super) fn by_client<B>(request: &http::Request<B>) -> Self {
+        let client = request.extensions().get::<ClientNetwork>().copied();
+        Self { client, ..Self::default() }
+    }
+
     /// The same, and of this tenant.
     pub(super) fn tenant(self, tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), ..self }

@@ -138,6 +138,16 @@ impl ApiError {
         Self { retry: Retry::Safe, retry_after_seconds: Some(seconds), ..self }
     }
 
+    /// Whether there was no room for it.
+    pub(super) fn is_shortage(&self) -> bool {
+        self.status == 503
+    }
+
+    /// Not for the log, which has it already.
+    pub(super) fn logged(self) -> Self {
+        Self { is_logged: true, ..self }
+    }
+
     /// The task exists by now: sending the request again would start another one.
     pub(super) fn after_the_run(self) -> Self {
         Self { retry: Retry::Never, retry_after_seconds: None, ..self }
@@ -271,6 +281,10 @@ impl From<StoreError> for ApiError {
             StoreError::Stale { .. } => {
                 Self::caller(412, "it was changed by somebody else meanwhile; read it again")
             }
+            StoreError::Busy { .. } => {
+                let detail = "too much is being read at the moment; try again";
+                Self { is_logged: true, ..Self::unavailable(detail) }
+            }
             StoreError::Unavailable { .. } | StoreError::Corrupt { .. } => {
                 // With its cause: a full disk looks like any other failure otherwise.
                 tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
@@ -288,8 +302,11 @@ impl From<OverBudget> for ApiError {
             OverBudget::Tenant => ("requests of this tenant", Fault::Policy),
             OverBudget::Client => ("requests from this address", Fault::Policy),
         };
-        let detail = format!("the bodies of {whose} are as many bytes as they may be; try again");
-        Self { fault, ..Self::unavailable(detail) }
+        let detail = format!(
+            "the bodies of {whose}, with their answers, are as many bytes as they may be; try again"
+        );
+        // Senders bring it about as often as they like; the metrics have how much is held.
+        Self { fault, is_logged: true, ..Self::unavailable(detail) }
     }
 }
 

@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::extract::{Named, request_id};
 use super::launch::{Launched, launch, mark_task};
 use super::responses::{PluginErrors, WriteErrors};
-use super::webhook::{json_answer, reply_now};
+use super::webhook::{checked_reply, json_answer, reply_now};
 use super::{Handle, Handles};
 use crate::access::channels::{OpenChannel, Unverified};
 use crate::answer;
@@ -25,7 +25,7 @@ use crate::call::IncomingCall;
 use crate::ids::{ChannelId, PluginName, RequestId};
 use crate::intake::{self, AgentCall, Arrival, ByChannel, IntakeError, RequestParts, Resolved};
 use crate::plugins::PluginUnavailable;
-use crate::sandbox::PluginError;
+use crate::sandbox::{PluginError, ReplyNow};
 use crate::tasks::{Status, Task};
 use crate::tenants::ChannelAnswer;
 
@@ -113,7 +113,16 @@ async fn handle(
     askable.map_err(|error| unverified(handles, &channel, error))?;
     let sender = Sender::of(&head).channel(id).tenant(channel.tenant());
     let limits = BodyLimits::unverified(&handles.settings);
-    let body = body::read(handles, sender, &head.headers, body, limits).await?;
+    let body = body::read(handles, sender, &head.headers, body, limits).await;
+    let body = body.inspect_err(|error| {
+        if error.is_shortage() {
+            log_sampled(
+                handles,
+                &channel,
+                "its senders, or all, have as many bytes in flight as they may",
+            );
+        }
+    })?;
     let arrival = Arrival::read_for_channel(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),
@@ -142,8 +151,8 @@ async fn handle(
         Resolved::Ignore => {
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
-        Resolved::Reply(reply) => reply_now(reply),
-        Resolved::Run(call) if may_run => run(handles, &channel, *call).await,
+        Resolved::Reply(reply) => sent(handles, &channel, is_stranger, reply),
+        Resolved::Run(call) if may_run => run(handles, &channel, *call, is_stranger).await,
         Resolved::Run(_) => Err(super::method_not_allowed().await),
     }
 }
@@ -191,9 +200,11 @@ async fn run(
     handles: &Arc<Handles>,
     channel: &OpenChannel,
     call: AgentCall,
+    is_stranger: bool,
 ) -> Result<Response, ApiError> {
     let waits = channel.definition().answer == ChannelAnswer::Wait;
-    let request = Arc::clone(&call.request);
+    // Its bytes count as long as they are held: without a replier nobody needs them once the task is stored.
+    let request = channel.definition().replier.is_some().then(|| Arc::clone(&call.request));
     let by_channel = call.channel.clone();
     let claim = call.idempotency.as_ref();
     let by_provider = claim.is_some_and(|claim| claim.key.is_of_delivery());
@@ -227,8 +238,9 @@ async fn run(
     };
     let response = match &channel.definition().replier {
         Some(replier) => {
-            let about = About { request, by_channel, request_id: launched.request_id };
-            reply(handles, replier, &launched, &task, about).await
+            let request_id = launched.request_id;
+            let about = About { request, by_channel, request_id, is_stranger };
+            reply(handles, channel, replier, &launched, &task, about).await
         }
         None => Ok(as_json(&task)),
     };
@@ -239,13 +251,16 @@ async fn run(
 
 /// What a replier is told besides the task.
 struct About {
-    request: Arc<IncomingCall>,
+    request: Option<Arc<IncomingCall>>,
     by_channel: Option<ByChannel>,
     request_id: RequestId,
+    /// Whether nobody has vouched for who is answered.
+    is_stranger: bool,
 }
 
 async fn reply(
     handles: &Handles,
+    channel: &OpenChannel,
     replier: &PluginName,
     launched: &Launched,
     task: &Task,
@@ -256,13 +271,13 @@ async fn reply(
         None => (None, None),
     };
     let subject = answer::about_task(&launched.agent, task, about.request_id);
-    let subject = crate::sandbox::Subject {
-        request: Some(about.request),
-        channel: facts,
-        principal,
-        ..subject
-    };
-    let binding = handles.plugins.binding(launched.agent.tenant, replier).await?;
+    let subject =
+        crate::sandbox::Subject { request: about.request, channel: facts, principal, ..subject };
+    let binding = handles.plugins.binding(launched.agent.tenant, replier).await;
+    let binding = binding.map_err(|error| match about.is_stranger {
+        true => unavailable(handles, channel, error),
+        false => error.into(),
+    })?;
     let facts = subject.channel.clone();
     let mut replied = binding.reply(subject).await;
     // An acknowledgement is not about the task's end.
@@ -270,8 +285,27 @@ async fn reply(
         let step = answer::called_about("reply", &binding, facts.as_deref(), &mut replied);
         handles.afterwards.note(task.tenant, task.id, step);
     }
-    let replied = replied.value;
-    reply_now(replied.map_err(|error| ApiError::of_plugin(replier.as_str(), &error))?)
+    let replied = replied.value.map_err(|error| match about.is_stranger {
+        true => refuse_stranger(handles, channel, replier, &error),
+        false => ApiError::of_plugin(replier.as_str(), &error),
+    })?;
+    sent(handles, channel, about.is_stranger, replied)
+}
+
+/// A plugin's own answer.
+fn sent(
+    handles: &Handles,
+    channel: &OpenChannel,
+    is_stranger: bool,
+    reply: ReplyNow,
+) -> Result<Response, ApiError> {
+    if !is_stranger {
+        return reply_now(reply);
+    }
+    checked_reply(reply).map_err(|what| {
+        log_sampled(handles, channel, &format!("a plugin's reply cannot be sent: {what}"));
+        ApiError::host("the request could not be answered").logged()
+    })
 }
 
 fn as_json(task: &Task) -> Response {

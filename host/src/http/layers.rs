@@ -3,13 +3,18 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::State;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use http::{HeaderName, HeaderValue, Method, Request};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
-use super::error::AlreadyLogged;
+use http_body_util::BodyExt as _;
+
+use super::Handle;
+use super::budget::Sender;
+use super::error::{AlreadyLogged, ApiError};
 use crate::ids::RequestId;
 
 /// The header in which a request's id travels, both ways.
@@ -17,6 +22,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest id that a caller may give a request.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// An answer that is no longer than this is in nobody's account.
+const SHORT_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// How long a browser remembers what it was allowed.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
@@ -43,6 +51,44 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
         response.headers_mut().insert(REQUEST_ID, shown);
     }
     response
+}
+
+/// Counts what is answered as long as it is not read, like the bodies of requests: a long answer is held by
+/// whoever reads it slowly.
+pub(super) async fn hold_answers(
+    State(handles): Handle,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    let client = Sender::by_client(&request);
+    let starts_nothing = request.method().is_safe();
+    let response = next.run(request).await;
+    // Streams have no length, and hold next to nothing.
+    let length =
+        response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let Some(length) = length.filter(|length| *length > SHORT_ANSWER_BYTES_MAX) else {
+        return response;
+    };
+    let mut charge = handles.bodies.charge(client);
+    if let Err(over) = charge.grow_to(length) {
+        let over = ApiError::from(over);
+        let over = if starts_nothing { over } else { over.while_accepting() };
+        let mut refused = over.into_response();
+        // What was begun has been begun: where its answer can be read is said all the same.
+        for name in ["x-task-id", "location"] {
+            if let Some(value) = response.headers().get(name) {
+                refused.headers_mut().insert(name, value.clone());
+            }
+        }
+        return refused;
+    }
+    response.map(|body| {
+        // The charge ends with the body: when it was read, or when the connection is gone.
+        Body::new(body.map_frame(move |frame| {
+            let _held = &charge;
+            frame
+        }))
+    })
 }
 
 /// Answers what a sender of events asks before it sends any (CloudEvents, HTTP 1.1 Web Hooks for Event

@@ -225,10 +225,15 @@ async fn run(handles: &Arc<Handles>, call: AgentCall) -> Result<Response, ApiErr
 
 /// A mapper's immediate reply. What it sets is checked here: a plugin cannot break the connection.
 pub(super) fn reply_now(reply: ReplyNow) -> Result<Response, ApiError> {
-    let wrong = |what: &str| {
-        tracing::warn!(what, "a mapper's reply cannot be sent");
-        ApiError::host(format!("the mapping plugin gave a reply that cannot be sent: {what}"))
-    };
+    checked_reply(reply).map_err(|what| {
+        tracing::warn!(what, "a plugin's reply cannot be sent");
+        ApiError::host(format!("the plugin gave a reply that cannot be sent: {what}")).logged()
+    })
+}
+
+/// A plugin's own answer, or what of it cannot be sent.
+pub(super) fn checked_reply(reply: ReplyNow) -> Result<Response, &'static str> {
+    let wrong = |what: &'static str| what;
     let status = StatusCode::from_u16(reply.status).map_err(|_| wrong("its status"))?;
     if status.is_informational() {
         return Err(wrong("its status"));

@@ -177,8 +177,8 @@ impl Undelivered {
                 Some(Duration::from_millis(*retry_after_ms))
             }
             PluginError::Refusal(refusal) => {
-                let passing =
-                    refusal.fault() == Fault::Host || matches!(refusal, Refusal::Deadline { .. });
+                let passing = refusal.fault() == Fault::Host
+                    || matches!(refusal.met(), Refusal::Deadline { .. });
                 passing.then_some(Duration::ZERO)
             }
         };

@@ -144,6 +144,15 @@ impl Refusal {
         }
     }
 
+    /// What the call met, whosever fault that was.
+    #[must_use]
+    pub fn met(&self) -> &Self {
+        match self {
+            Self::RequestTooMuch(met) => met,
+            refusal => refusal,
+        }
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub fn fault(&self) -> Fault {

@@ -72,7 +72,7 @@ impl Store {
         )
         .bind(task.as_bytes().as_slice())
         .bind(tenant.as_bytes().as_slice());
-        self.one("read a task's request", query, request).await
+        self.one_task(tenant, "read a task's request", query, request).await
     }
 
     /// Takes deliveries that are due, `limit` of them at most. Each is due again after `lease`, unless its

@@ -43,6 +43,12 @@ pub enum StoreError {
         /// What it was asked for.
         operation: &'static str,
     },
+    /// As much of the kind is being read as may be, most of it for the same tenant. Trying again helps.
+    #[error("the store could not {operation}: too much is being read at the moment")]
+    Busy {
+        /// What it was asked for.
+        operation: &'static str,
+    },
     /// What the file holds is not what this program writes.
     #[error("the store could not {operation}: its file is damaged, or written by another program")]
     Corrupt {

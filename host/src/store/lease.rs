@@ -56,6 +56,10 @@ pub(super) const GIVE_BACK: &str = "\
     UPDATE tasks SET status = 'pending', lease_until = NULL \
     WHERE id = ? AND fence = ? AND status = 'executing'";
 
+const UNCLAIM: &str = "\
+    UPDATE tasks SET status = 'pending', lease_until = NULL, attempts = attempts - 1 \
+    WHERE sequence = ? AND fence = ? AND status = 'executing'";
+
 pub(super) const TAKE_BACK: &str = "\
     UPDATE tasks SET status = 'pending', lease_until = NULL \
     WHERE status = 'executing' AND lease_until <= ?";
@@ -255,6 +259,29 @@ impl WriteAlone for GiveBack {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let query = sqlx::query(GIVE_BACK).bind(self.task.as_bytes().as_slice()).bind(self.fence.0);
         execute(query, session.db).await?;
+        Ok(())
+    }
+}
+
+/// Takes a claim back whose tasks nobody got to see: it counts as no attempt.
+pub(super) struct Unclaim {
+    pub(super) claimed: Vec<(i64, Fence)>,
+}
+
+impl Write for Unclaim {
+    type Answer = ();
+    const OPERATION: &'static str = "take a claim back";
+
+    fn line(&self) -> Line {
+        Line::Gateway
+    }
+}
+
+impl WriteAlone for Unclaim {
+    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+        for (sequence, fence) in &self.claimed {
+            execute(sqlx::query(UNCLAIM).bind(*sequence).bind(fence.0), session.db).await?;
+        }
         Ok(())
     }
 }

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::sqlite::SqliteRow;
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::accept::Accept;
 use super::finish::Finish;
 use super::housekeeping::ForgetExpiredKeys;
-use super::lease::{CLAIMED, Claim, Extend, GiveBack, TakeBack};
+use super::lease::{CLAIMED, Claim, Extend, GiveBack, TakeBack, Unclaim};
 use super::rows::{self, select_tasks};
 use super::steps;
 use super::writer::{Op, Write as _};
-use super::{Store, StoreError};
+use super::{Store, StoreError, busy};
 use crate::ids::{TaskId, TenantId};
 use crate::tasks::{Accepted, Claimed, Fence, NewTask, Outcome, Task};
 use crate::trace::Step;
@@ -40,7 +41,7 @@ impl Store {
     /// `limit_per_tenant` executing at a time, claimed before or now.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; nothing is claimed then.
+    /// [`StoreError::Unavailable`]; what was claimed is given back then.
     pub async fn claim(
         &self,
         limit: usize,
@@ -48,8 +49,14 @@ impl Store {
         lease: Duration,
     ) -> Result<Vec<Claimed>, StoreError> {
         let claimed = self.write(Claim { limit, limit_per_tenant, lease }).await?;
-        let read = self.read_claimed(&claimed).await;
-        read.map_err(|error| StoreError::database("read claimed tasks", error))
+        match self.read_claimed(&claimed).await {
+            Ok(tasks) => Ok(tasks),
+            Err(error) => {
+                // Nobody will run them, and it is no fault of theirs.
+                self.write(Unclaim { claimed }).await?;
+                Err(StoreError::database("read claimed tasks", error))
+            }
+        }
     }
 
     /// The tasks of these claims, in their order: read apart from the writer, whom everybody waits for,
@@ -145,7 +152,7 @@ impl Store {
         let query = sqlx::query(select_tasks!("t.id = ? AND t.tenant_id = ?"))
             .bind(id.as_bytes().as_slice())
             .bind(tenant.as_bytes().as_slice());
-        self.one("read a task", query, rows::task).await
+        self.one_task(tenant, "read a task", query, rows::task).await
     }
 
     /// A task, whosever it is: for callers who poll with nothing but its id, which cannot be guessed
@@ -154,8 +161,16 @@ impl Store {
     /// # Errors
     /// When the store cannot be read.
     pub async fn task_by_id(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        let Some(tenant) = self.tenant_of(id).await? else { return Ok(None) };
         let query = sqlx::query(TASK_BY_ID).bind(id.as_bytes().as_slice());
-        self.one("read a task", query, rows::task).await
+        self.one_task(tenant, "read a task", query, rows::task).await
+    }
+
+    /// Whose task it is, whose turn it therefore is to read it.
+    async fn tenant_of(&self, id: TaskId) -> Result<Option<TenantId>, StoreError> {
+        let query = sqlx::query("SELECT tenant_id FROM tasks WHERE id = ?");
+        let query = query.bind(id.as_bytes().as_slice());
+        self.one("read a task", query, |row| rows::tenant_id(row, 0)).await
     }
 
     /// The steps of a task, in order, when it is its tenant's turn for a list. None are there before it is
@@ -181,25 +196,11 @@ impl Store {
         &self,
         id: TaskId,
     ) -> Result<Option<(Task, Vec<Step>)>, StoreError> {
-        self.read_task_with_steps(id)
-            .await
-            .map_err(|error| StoreError::database("read a task and its steps", error))
-    }
-
-    async fn read_task_with_steps(&self, id: TaskId) -> sqlx::Result<Option<(Task, Vec<Step>)>> {
-        // Both statements see the store as it is when the first one runs.
-        let mut reading = self.reads().begin().await?;
-        let found: Option<SqliteRow> = sqlx::query(TASK_BY_ID)
-            .bind(id.as_bytes().as_slice())
-            .fetch_optional(&mut *reading)
-            .await?;
-        let Some(task) = found.as_ref().map(rows::task).transpose()? else {
-            return Ok(None);
-        };
-        let steps = sqlx::query(STEPS).bind(task.sequence).fetch_all(&mut *reading).await?;
-        reading.commit().await?;
-        let steps = steps.iter().map(|row| steps::step(row, &task)).collect::<Result<_, _>>()?;
-        Ok(Some((task, steps)))
+        const OPERATION: &str = "read a task and its steps";
+        let Some(tenant) = self.tenant_of(id).await? else { return Ok(None) };
+        let mut turn = self.0.tasks.turn(tenant).await.map_err(|error| busy(OPERATION, error))?;
+        let read = read_task_with_steps(&mut turn.connection, id).await;
+        read.map_err(|error| StoreError::database(OPERATION, error))
     }
 
     /// The completed tasks of this task's conversation that were accepted before it: the newest `limit` of
@@ -238,6 +239,25 @@ impl Store {
         newest_first.reverse();
         Ok(newest_first)
     }
+}
+
+async fn read_task_with_steps(
+    connection: &mut SqliteConnection,
+    id: TaskId,
+) -> sqlx::Result<Option<(Task, Vec<Step>)>> {
+    // Both statements see the store as it is when the first one runs.
+    let mut reading = connection.begin().await?;
+    let found: Option<SqliteRow> = sqlx::query(TASK_BY_ID)
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(&mut *reading)
+        .await?;
+    let Some(task) = found.as_ref().map(rows::task).transpose()? else {
+        return Ok(None);
+    };
+    let steps = sqlx::query(STEPS).bind(task.sequence).fetch_all(&mut *reading).await?;
+    reading.commit().await?;
+    let steps = steps.iter().map(|row| steps::step(row, &task)).collect::<Result<_, _>>()?;
+    Ok(Some((task, steps)))
 }
 
 /// The conditions on an earlier task of a conversation, and which of those it is to be.

@@ -29,15 +29,14 @@ pub(super) struct Circumstances {
 impl Circumstances {
     pub(super) fn of(ask: &Ask, subject: &Subject) -> Self {
         let is_verification = matches!(ask, Ask::Verify);
+        let is_around_a_run =
+            matches!(ask, Ask::Map { .. } | Ask::Get { .. } | Ask::Reply | Ask::Deliver);
         let unverified = subject.channel.is_some() && subject.principal.is_none();
         Self {
             document_bytes: subject.document_bytes().saturating_add(ask.bytes()),
             is_verification,
-            is_of_a_stranger: is_verification || (unverified && matches!(ask, Ask::Map { .. })),
-            is_around_a_run: matches!(
-                ask,
-                Ask::Map { .. } | Ask::Get { .. } | Ask::Reply | Ask::Deliver
-            ),
+            is_of_a_stranger: is_verification || (unverified && is_around_a_run),
+            is_around_a_run,
             is_rehearsed: subject.is_rehearsed(),
         }
     }

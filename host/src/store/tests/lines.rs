@@ -228,3 +228,26 @@ async fn of_one_tenant_one_list_is_read_at_a_time_and_it_is_in_no_other_tenants_
     drop((next, second));
     again.await.unwrap();
 }
+
+#[tokio::test]
+async fn who_reads_long_tasks_waits_for_himself_and_for_no_other_tenant() {
+    let fixture = Fixture::new().await;
+    let [greedy, other] = [fixture.owner, new_owner(&fixture.store).await];
+    let [long, short] = [greedy, other].map(new_task);
+    let (long_id, short_id) = (long.id, short.id);
+    fixture.store.accept(long).await.unwrap();
+    fixture.store.accept(short).await.unwrap();
+    let store = &fixture.store;
+    let turn = store.0.tasks.turn(greedy.tenant).await.unwrap();
+    // By its tenant, by its id alone, and with its steps: each waits for the one before.
+    let mut waiting = Box::pin(store.task(greedy.tenant, long_id));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    let others = [store.task(other.tenant, short_id).await, store.task_by_id(short_id).await];
+    assert!(others.into_iter().all(|task| task.unwrap().is_some()));
+    assert!(store.task_with_steps_by_id(short_id).await.unwrap().is_some());
+    // Neither workers nor look-ups of keys have anything to do with it.
+    let claimed = store.claim(10, 10, Duration::from_secs(90)).await.unwrap();
+    assert_eq!(claimed.len(), 2);
+    drop(turn);
+    assert!(waiting.await.unwrap().is_some());
+}
