@@ -111,8 +111,15 @@ async fn a_plugin_whose_tool_was_long_begins_its_tools_apart_until_they_are_brie
     let account = Arc::clone(plugin.account());
     call(&plugin, "nothing").await.value.unwrap();
     assert!(account.is_brief(Lane::Tools));
-    let stopped = call(&plugin, "loop").await.value.unwrap_err();
-    assert!(matches!(stopped, PluginError::Refusal(Refusal::OutOfCpuTime { .. })), "{stopped:?}");
+    // On a busy machine a tick may pass in which the thread had no time to be long.
+    for _ in 0..100 {
+        let stopped = call(&plugin, "loop").await.value.unwrap_err();
+        let for_its_time = matches!(stopped, PluginError::Refusal(Refusal::OutOfCpuTime { .. }));
+        assert!(for_its_time, "{stopped:?}");
+        if !account.is_brief(Lane::Tools) {
+            break;
+        }
+    }
     for _ in 0..32 {
         assert!(!account.is_brief(Lane::Tools));
         call(&plugin, "nothing").await.value.unwrap();
