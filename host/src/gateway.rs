@@ -213,6 +213,7 @@ impl Gateway {
         if taken_back > 0 {
             tracing::info!(tasks = taken_back, "tasks that an earlier process left will run again");
         }
+        store.delete_unclaimed_chunks().await.context("texts of an earlier process")?;
         let handles = folder.handles(&settings, public_url)?;
         // Loaded before the first request needs them, and not waited for.
         tokio::spawn(handles.plugins.clone().preload());

@@ -11,6 +11,8 @@
 mod accept;
 mod afterwards;
 mod channels;
+mod checkpoints;
+mod chunks;
 mod deliveries;
 mod ending;
 mod error;
@@ -37,12 +39,14 @@ mod writer;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use sqlx::Sqlite;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use tokio::sync::watch;
 
+use self::checkpoints::{Checkpoints, LOG_BOUNDS};
 pub use self::deliveries::DueDelivery;
 pub use self::error::{Cause, StoreError};
 use self::lists::Lists;
@@ -64,6 +68,9 @@ struct Handles {
     /// Tasks as a whole, which may be as long as bodies.
     tasks: Lists,
     writes: lines::Sender<Op>,
+    /// The number of this process's first chunk, and of the next one.
+    first_chunk: i64,
+    next_chunk: AtomicI64,
     /// Its other end is dropped when the writer has closed the database.
     writer_ended: watch::Receiver<()>,
 }
@@ -90,17 +97,33 @@ impl Store {
             .fetch_one(&mut db)
             .await
             .map_err(|error| StoreError::database(OPERATION, error))?;
+        let first_chunk: i64 = sqlx::query_scalar(chunks::NEXT_NUMBER)
+            .fetch_one(&mut db)
+            .await
+            .map_err(|error| StoreError::database(OPERATION, error))?;
         let writer =
             Writer { db, clock: clock.clone(), memory: Memory { last_sequence, last_turn: None } };
         let (writes, waiting) = lines::queue();
         let (ended, writer_ended) = watch::channel(());
+        let checkpoints = Checkpoints::start(path, LOG_BOUNDS);
         tokio::spawn(async move {
-            writer.serve(waiting).await;
+            writer.serve(waiting, checkpoints).await;
             drop(ended);
         });
         let reads = sqlite::readers(path);
         let (lists, tasks) = (Lists::new(sqlite::listers(path)), Lists::new(sqlite::listers(path)));
-        Ok(Self(Arc::new(Handles { clock, reads, lists, tasks, writes, writer_ended })))
+        let next_chunk = AtomicI64::new(first_chunk);
+        let handles = Handles {
+            clock,
+            reads,
+            lists,
+            tasks,
+            writes,
+            first_chunk,
+            next_chunk,
+            writer_ended,
+        };
+        Ok(Self(Arc::new(handles)))
     }
 
     /// Finishes what is in the writer's queue and closes the database. Whatever is asked of any handle

@@ -5,12 +5,16 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Row as _;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Row as _, Sqlite};
 
+use super::chunks::{self, Chunked, Cutter, Part, WriteLong};
 use super::lines::Line;
 use super::rows;
 use super::sqlite::{ByRows, execute, fetch};
 use super::writer::{Session, Waiting, Write};
+use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId};
 use crate::tasks::{Accepted, IdempotencyClaim, NewTask, Surface};
 
@@ -79,6 +83,8 @@ pub(super) struct Accept {
     /// None: it is the payload, byte for byte.
     body: Option<Arc<Vec<u8>>>,
     deliver: bool,
+    /// Those of the texts that are written ahead, and are empty here.
+    chunked: Option<Chunked>,
 }
 
 impl Write for Accept {
@@ -94,6 +100,33 @@ impl Write for Accept {
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
         let body = self.body.as_ref().map_or(0, |body| body.len());
         texts + self.payload.len() + self.head.len() + body
+    }
+}
+
+impl WriteLong for Accept {
+    fn cut(&mut self, cutter: &mut Cutter) {
+        cutter.text(Part::Payload, &mut self.payload);
+        let texts = [
+            (Part::User, &mut self.user),
+            (Part::Prompt, &mut self.prompt),
+            (Part::Mapping, &mut self.mapping),
+        ];
+        for (part, text) in texts {
+            if let Some(text) = text {
+                cutter.text(part, text);
+            }
+        }
+        if let Some(body) = &mut self.body {
+            cutter.bytes(Part::Body, body);
+        }
+    }
+
+    fn chunked(&mut self) -> &mut Option<Chunked> {
+        &mut self.chunked
+    }
+
+    fn has_happened(answer: &Accepted) -> bool {
+        *answer == Accepted::New
     }
 }
 
@@ -119,7 +152,23 @@ impl Accept {
             head: task.request.head.into(),
             body: (!is_payload).then(|| Arc::new(task.request.body.into())),
             deliver: task.deliver,
+            chunked: None,
         })
+    }
+
+    /// Asks who has its key. None where it claims none.
+    pub(super) fn key_owner(
+        &self,
+        now: Timestamp,
+    ) -> Option<Query<'static, Sqlite, SqliteArguments>> {
+        let key = self.scoped_key()?;
+        let (sql, _) = KEY_OWNERS.parts(&[()]).next()?;
+        Some(bind_key(sqlx::query(sql), &key).bind(now.micros()))
+    }
+
+    /// What it is answered where its key is this owner's.
+    pub(super) fn replayed(&self, owner: &Owner) -> Option<Accepted> {
+        self.idempotency.as_ref().map(|claim| owner.replayed_by(claim))
     }
 
     /// The key it claims, with all that a key's meaning depends on.
@@ -132,9 +181,22 @@ impl Accept {
 type ScopedKey = (TenantId, AgentId, Surface, IdempotencyKey);
 
 /// The task that has a key, and the fingerprint of the request it came from.
-struct Owner {
+pub(super) struct Owner {
     task: TaskId,
     fingerprint: [u8; 32],
+}
+
+impl Owner {
+    /// What a request with this claim is answered.
+    fn replayed_by(&self, claim: &IdempotencyClaim) -> Accepted {
+        let same_request = self.fingerprint == claim.fingerprint;
+        Accepted::Replayed { original: self.task, same_request }
+    }
+}
+
+/// Columns: those of [`KEY_OWNERS`].
+pub(super) fn owner(row: &SqliteRow) -> sqlx::Result<Owner> {
+    Ok(Owner { task: rows::task_id(row, 3)?, fingerprint: rows::bytes(row, 4)? })
 }
 
 /// Stores every task whose key is free, and says of each what became of it.
@@ -154,7 +216,9 @@ pub(super) async fn run(
         }
     }
     insert_tasks(&new, session).await?;
-    insert_keys(&new, session).await
+    insert_keys(&new, session).await?;
+    let chunked = new.iter().filter_map(|(at, task)| Some((*at, 0, task.chunked.as_ref()?)));
+    chunks::claim(&chunked.collect::<Vec<_>>(), session).await
 }
 
 /// Whether the task's key is free; if so, it is the task's from now on, also for those that stand
@@ -164,15 +228,24 @@ fn claim_key(task: &Accept, owners: &mut HashMap<ScopedKey, Owner>) -> Accepted 
         return Accepted::New;
     };
     match owners.entry(key) {
-        Entry::Occupied(taken) => Accepted::Replayed {
-            original: taken.get().task,
-            same_request: taken.get().fingerprint == claim.fingerprint,
-        },
+        Entry::Occupied(taken) => taken.get().replayed_by(claim),
         Entry::Vacant(free) => {
             free.insert(Owner { task: task.id, fingerprint: claim.fingerprint });
             Accepted::New
         }
     }
+}
+
+/// One row of [`KEY_OWNERS`].
+fn bind_key<'q>(
+    query: Query<'q, Sqlite, SqliteArguments>,
+    (tenant, agent, surface, key): &ScopedKey,
+) -> Query<'q, Sqlite, SqliteArguments> {
+    query
+        .bind(tenant.as_bytes().to_vec())
+        .bind(agent.as_bytes().to_vec())
+        .bind(rows::stored_surface(*surface))
+        .bind(key.as_str().to_owned())
 }
 
 /// Who has these keys now. Keys that are free, or free again, are absent.
@@ -183,16 +256,12 @@ async fn owners(
     let mut owners = HashMap::new();
     for (sql, part) in KEY_OWNERS.parts(keys) {
         let mut query = sqlx::query(sql);
-        for (tenant, agent, surface, key) in part {
-            query = query
-                .bind(tenant.as_bytes().as_slice())
-                .bind(agent.as_bytes().as_slice())
-                .bind(rows::stored_surface(*surface))
-                .bind(key.as_str());
+        for key in part {
+            query = bind_key(query, key);
         }
         query = query.bind(session.now.micros());
         for row in fetch(query, session.db).await? {
-            let owner = Owner { task: rows::task_id(&row, 3)?, fingerprint: rows::bytes(&row, 4)? };
+            let owner = owner(&row)?;
             let key = IdempotencyKey::from_stored(row.try_get(2)?);
             let (tenant, agent) = (rows::tenant_id(&row, 0)?, rows::agent_id(&row, 1)?);
             owners.insert((tenant, agent, rows::surface(&row, 5)?, key), owner);

@@ -1,8 +1,13 @@
 //! Steps that come after a task's end: what plugins were asked about it then.
 
+use std::sync::Arc;
+
+use sqlx::Row as _;
+
+use super::chunks::{self, Chunked, Cutter, Part, WriteLong};
 use super::lines::Line;
-use super::sqlite::execute;
-use super::writer::{Refusal, Session, Write, WriteAlone};
+use super::sqlite::fetch;
+use super::writer::{Op, Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
 use crate::ids::{TaskId, TenantId};
 use crate::trace::Step;
@@ -18,7 +23,7 @@ pub(super) const ADD: &str = "\
     SELECT t.sequence, coalesce(max(s.position) + 1, ?1), ?2, ?3, ?4 FROM tasks t \
     LEFT JOIN steps s ON s.task_sequence = t.sequence AND s.position >= ?1 \
     WHERE t.id = ?5 AND t.tenant_id = ?7 AND t.status IN ('error', 'failed', 'completed', 'stopped') \
-    GROUP BY t.sequence HAVING count(s.position) < ?6";
+    GROUP BY t.sequence HAVING count(s.position) < ?6 RETURNING task_sequence, position";
 
 impl Store {
     /// Adds a step to a task of this tenant that has ended. One that has not, or has enough of them, is left as it is.
@@ -34,7 +39,9 @@ impl Store {
         let event = serde_json::to_string(&step.event)
             .map_err(|error| StoreError::unwritable(AddStep::OPERATION, error))?;
         let micros = i64::try_from(step.micros).unwrap_or(i64::MAX);
-        self.write(AddStep { tenant, task, at: step.at.micros(), micros, event }).await
+        let (at, event) = (step.at.micros(), event.into());
+        let add = AddStep { tenant, task, at, micros, event, chunked: None };
+        self.queue_long(add, |waiting| Op::Other(Box::new(waiting))).await.map(drop)
     }
 }
 
@@ -43,11 +50,13 @@ struct AddStep {
     task: TaskId,
     at: i64,
     micros: i64,
-    event: String,
+    event: Arc<str>,
+    chunked: Option<Chunked>,
 }
 
 impl Write for AddStep {
-    type Answer = ();
+    /// Whether it was added.
+    type Answer = bool;
     const OPERATION: &'static str = "add a step to a task";
 
     fn line(&self) -> Line {
@@ -59,17 +68,36 @@ impl Write for AddStep {
     }
 }
 
+impl WriteLong for AddStep {
+    fn cut(&mut self, cutter: &mut Cutter) {
+        cutter.text(Part::Event(0), &mut self.event);
+    }
+
+    fn chunked(&mut self) -> &mut Option<Chunked> {
+        &mut self.chunked
+    }
+
+    fn has_happened(answer: &bool) -> bool {
+        *answer
+    }
+}
+
 impl WriteAlone for AddStep {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let query = sqlx::query(ADD)
             .bind(FIRST_POSITION)
             .bind(self.at)
             .bind(self.micros)
-            .bind(&self.event)
+            .bind(Arc::clone(&self.event))
             .bind(self.task.as_bytes().as_slice())
             .bind(STEPS_MAX)
             .bind(self.tenant.as_bytes().as_slice());
-        execute(query, session.db).await?;
-        Ok(())
+        let Some(added) = fetch(query, session.db).await?.into_iter().next() else {
+            return Ok(false);
+        };
+        let (sequence, position) = (added.try_get(0)?, added.try_get(1)?);
+        let chunked: Option<_> = self.chunked.as_ref().map(|chunked| (sequence, position, chunked));
+        chunks::claim(chunked.as_slice(), session).await?;
+        Ok(true)
     }
 }

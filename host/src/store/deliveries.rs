@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::chunks::whole_text;
 use super::lines::Line;
 use super::rows;
 use super::sqlite::{ByRows, execute};
@@ -64,12 +65,15 @@ impl Store {
         tenant: TenantId,
         task: TaskId,
     ) -> Result<Option<KeptRequest>, StoreError> {
-        let query = sqlx::query(
-            "SELECT r.channel_id, r.head, \
-             CASE WHEN r.is_payload THEN CAST(i.payload AS BLOB) ELSE r.body END FROM tasks t \
+        let query = sqlx::query(concat!(
+            "SELECT r.channel_id, r.head, CAST(CASE WHEN r.is_payload THEN ",
+            whole_text!("i.payload", "payload", "t.sequence"),
+            " ELSE ",
+            whole_text!("r.body", "body", "t.sequence"),
+            " END AS BLOB) FROM tasks t \
              JOIN requests r ON r.task_sequence = t.sequence \
              JOIN inputs i ON i.task_sequence = t.sequence WHERE t.id = ? AND t.tenant_id = ?",
-        )
+        ))
         .bind(task.as_bytes().as_slice())
         .bind(tenant.as_bytes().as_slice());
         self.one_task(tenant, "read a task's request", query, request).await

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use sqlx::Row as _;
 
+use super::chunks::{self, ChunkRange, Chunked, Cutter, Part, WriteLong};
 use super::deliveries::make_due;
 use super::finish::insert_rests;
 use super::lines::Line;
 use super::rows;
 use super::sqlite::{execute, fetch};
-use super::writer::{Refusal, Session, Write, WriteAlone};
+use super::writer::{Op, Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
 use crate::ids::{TaskId, TenantId};
 use crate::tasks::{Outcome, Status};
@@ -25,7 +26,8 @@ pub(super) const FINAL_BY_OWNER: &str = "\
 
 /// Everything that belongs to a task, in an order that no reference forbids. The key goes with it: none
 /// points at a task that does not exist (CONTRACT section 4).
-pub(super) const DELETE: [&str; 7] = [
+pub(super) const DELETE: [&str; 8] = [
+    "DELETE FROM chunked_texts WHERE task_sequence = ?",
     "DELETE FROM result_rests WHERE task_sequence = ?",
     "DELETE FROM deliveries WHERE task_sequence = ?",
     "DELETE FROM requests WHERE task_sequence = ?",
@@ -48,7 +50,9 @@ impl Store {
         outcome: Outcome,
     ) -> Result<bool, StoreError> {
         let (result, rest) = rows::stored_result(outcome.result);
-        self.write(End { tenant, id, status: outcome.status.into(), result, rest }).await
+        let status = outcome.status.into();
+        let end = End { tenant, id, status, result, rest, chunked: None };
+        self.queue_long(end, |waiting| Op::Other(Box::new(waiting))).await
     }
 
     /// Deletes a task of this tenant that has ended, with its payload, its steps and its idempotency
@@ -57,7 +61,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn delete_task(&self, tenant: TenantId, id: TaskId) -> Result<bool, StoreError> {
-        self.write(Delete { tenant, id }).await
+        let Some(chunks) = self.write(Delete { tenant, id }).await? else { return Ok(false) };
+        // The task is gone; what its long texts took up follows.
+        self.delete_given_back(Line::Requests(tenant), chunks).await;
+        Ok(true)
     }
 }
 
@@ -68,6 +75,7 @@ struct End {
     /// See [`rows::stored_result`].
     result: Arc<str>,
     rest: Option<Arc<str>>,
+    chunked: Option<Chunked>,
 }
 
 impl Write for End {
@@ -80,6 +88,22 @@ impl Write for End {
 
     fn bytes(&self) -> usize {
         self.result.len() + self.rest.as_ref().map_or(0, |rest| rest.len())
+    }
+}
+
+impl WriteLong for End {
+    fn cut(&mut self, cutter: &mut Cutter) {
+        if let Some(rest) = &mut self.rest {
+            cutter.text(Part::Rest, rest);
+        }
+    }
+
+    fn chunked(&mut self) -> &mut Option<Chunked> {
+        &mut self.chunked
+    }
+
+    fn has_happened(answer: &bool) -> bool {
+        *answer
     }
 }
 
@@ -98,6 +122,8 @@ impl WriteAlone for End {
         make_due(&[sequence], session).await?;
         let rest: Option<_> = self.rest.as_ref().map(|rest| (sequence, Arc::clone(rest)));
         insert_rests(rest.as_slice(), session).await?;
+        let chunked: Option<_> = self.chunked.as_ref().map(|chunked| (sequence, 0, chunked));
+        chunks::claim(chunked.as_slice(), session).await?;
         Ok(true)
     }
 }
@@ -108,7 +134,8 @@ struct Delete {
 }
 
 impl Write for Delete {
-    type Answer = bool;
+    /// The chunks that its texts were in. None where there is no such task.
+    type Answer = Option<Vec<ChunkRange>>;
     const OPERATION: &'static str = "delete a task";
 
     fn line(&self) -> Line {
@@ -117,17 +144,19 @@ impl Write for Delete {
 }
 
 impl WriteAlone for Delete {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+    async fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Refusal> {
         let query = sqlx::query(FINAL_BY_OWNER)
             .bind(self.id.as_bytes().as_slice())
             .bind(self.tenant.as_bytes().as_slice());
         let Some(row) = fetch(query, session.db).await?.into_iter().next() else {
-            return Ok(false);
+            return Ok(None);
         };
         let sequence: i64 = row.try_get(0)?;
+        let given_back = fetch(sqlx::query(chunks::GIVE_BACK).bind(sequence), session.db).await?;
+        let given_back = given_back.iter().map(chunks::range).collect::<Result<_, _>>()?;
         for statement in DELETE {
             execute(sqlx::query(statement).bind(sequence), session.db).await?;
         }
-        Ok(true)
+        Ok(Some(given_back))
     }
 }

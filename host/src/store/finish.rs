@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use sqlx::Row as _;
 
+use super::chunks::{self, Chunked, Cutter, Part, WriteLong};
 use super::deliveries::make_due;
 use super::lines::Line;
 use super::rows;
@@ -47,6 +48,8 @@ pub(super) struct Finish {
     result: Arc<str>,
     rest: Option<Arc<str>>,
     steps: Vec<StoredStep>,
+    /// Those of the texts that are written ahead, and are empty here.
+    chunked: Option<Chunked>,
 }
 
 impl Write for Finish {
@@ -63,6 +66,25 @@ impl Write for Finish {
     }
 }
 
+impl WriteLong for Finish {
+    fn cut(&mut self, cutter: &mut Cutter) {
+        if let Some(rest) = &mut self.rest {
+            cutter.text(Part::Rest, rest);
+        }
+        for (position, step) in (0..).zip(&mut self.steps) {
+            cutter.text(Part::Event(position), &mut step.event);
+        }
+    }
+
+    fn chunked(&mut self) -> &mut Option<Chunked> {
+        &mut self.chunked
+    }
+
+    fn has_happened(answer: &bool) -> bool {
+        *answer
+    }
+}
+
 impl Finish {
     pub(super) fn new(
         task: &Task,
@@ -74,7 +96,7 @@ impl Finish {
         let steps = steps.iter().map(stored).collect::<Result<_, _>>()?;
         let (result, rest) = rows::stored_result(outcome.result);
         let (tenant, task, status) = (task.tenant, task.id, outcome.status.into());
-        Ok(Self { tenant, task, fence, status, result, rest, steps })
+        Ok(Self { tenant, task, fence, status, result, rest, steps, chunked: None })
     }
 }
 
@@ -93,17 +115,19 @@ pub(super) async fn run(
         .collect();
     let mut ended = end(&firsts, session).await?;
     make_due(&ended.values().copied().collect::<Vec<_>>(), session).await?;
-    let (mut steps, mut rests) = (Vec::new(), Vec::new());
+    let (mut steps, mut rests, mut chunked) = (Vec::new(), Vec::new(), Vec::new());
     for finish in finishes {
         let sequence = ended.remove(&(finish.write.task, finish.write.fence));
         finish.will_answer(sequence.is_some());
         if let Some(sequence) = sequence {
             steps.extend((0_i64..).zip(&finish.write.steps).map(|(at, step)| (sequence, at, step)));
             rests.extend(finish.write.rest.as_ref().map(|rest| (sequence, Arc::clone(rest))));
+            chunked.extend(finish.write.chunked.as_ref().map(|chunked| (sequence, 0, chunked)));
         }
     }
     insert_steps(&steps, session).await?;
-    insert_rests(&rests, session).await
+    insert_rests(&rests, session).await?;
+    chunks::claim(&chunked, session).await
 }
 
 /// The sequences of those that are ended now.

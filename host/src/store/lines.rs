@@ -22,6 +22,10 @@ pub(super) const BATCH_OPS_MAX: usize = 256;
 /// itself makes a larger batch, and is alone in it.
 pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of a batch of large operations at most: a small one that comes meanwhile waits for it. Long texts
+/// come in chunks that fit in.
+pub(super) const BATCH_BYTES_LARGE_MAX: usize = 128 << 10;
+
 /// What is no larger than this is small. Nearly all webhooks are.
 pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
 
@@ -55,14 +59,14 @@ pub(super) struct Closed;
 /// A queue: the end of those who put something in, and the writer's.
 pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
     let state = State {
-        small: Turns::new(TURN_BYTES_SMALL),
-        large: Turns::new(TURN_BYTES_LARGE),
+        small: Turns::new(TURN_BYTES_SMALL, BATCH_BYTES_MAX),
+        large: Turns::new(TURN_BYTES_LARGE, BATCH_BYTES_LARGE_MAX),
         rooms: Rooms::new(LINE_BYTES_MAX),
         is_large_next: false,
         is_closed: false,
     };
     let shared = Arc::new(Shared { state: Mutex::new(state), arrived: Notify::new() });
-    (Sender(Arc::clone(&shared)), Receiver { shared, served: Vec::new() })
+    (Sender(Arc::clone(&shared)), Receiver { shared, served: Vec::new(), bytes: 0 })
 }
 
 /// Where operations are put in. Dropping it closes the queue.
@@ -73,6 +77,8 @@ pub(super) struct Receiver<T> {
     shared: Arc<Shared<T>>,
     /// The rooms of the batch under way.
     served: Vec<(Line, OwnedSemaphorePermit)>,
+    /// The bytes of the batch under way.
+    bytes: usize,
 }
 
 /// A lock, since every line has to be seen to choose from. It is held for moving operations, never for
@@ -168,6 +174,7 @@ impl<T> Receiver<T> {
                 state.is_closed
             };
             if !batch.is_empty() {
+                self.bytes = batch.iter().map(|(_, entry)| entry.bytes).sum();
                 let ops = batch.into_iter().map(|(line, entry)| {
                     self.served.push((line, entry.room));
                     entry.op
@@ -179,6 +186,11 @@ impl<T> Receiver<T> {
             }
             self.shared.arrived.notified().await;
         }
+    }
+
+    /// The bytes of the batch taken last.
+    pub(super) fn bytes_taken(&self) -> usize {
+        self.bytes
     }
 
     fn free_rooms(&mut self) {
@@ -262,6 +274,7 @@ impl<K: Eq + Hash> Rooms<K> {
 /// Shreedhar and Varghese 1995).
 struct Turns<T> {
     turn_bytes: usize,
+    batch_bytes_max: usize,
     /// Lines in which something waits.
     lines: HashMap<Line, VecDeque<Entry<T>>>,
     /// The same lines in the order of their turns, with what each has saved up.
@@ -269,8 +282,8 @@ struct Turns<T> {
 }
 
 impl<T> Turns<T> {
-    fn new(turn_bytes: usize) -> Self {
-        Self { turn_bytes, lines: HashMap::new(), order: VecDeque::new() }
+    fn new(turn_bytes: usize, batch_bytes_max: usize) -> Self {
+        Self { turn_bytes, batch_bytes_max, lines: HashMap::new(), order: VecDeque::new() }
     }
 
     fn push(&mut self, line: Line, entry: Entry<T>) {
@@ -291,7 +304,7 @@ impl<T> Turns<T> {
                 && next <= credit
             {
                 let is_full = batch.len() >= BATCH_OPS_MAX
-                    || (!batch.is_empty() && bytes.saturating_add(next) > BATCH_BYTES_MAX);
+                    || (!batch.is_empty() && bytes.saturating_add(next) > self.batch_bytes_max);
                 if is_full {
                     // It goes on with its turn in the next batch.
                     self.order.push_front((line, credit.saturating_sub(self.turn_bytes)));

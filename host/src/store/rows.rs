@@ -17,9 +17,17 @@ macro_rules! select_tasks {
     ($($where:literal),+ $(,)?) => {
         concat!(
             "SELECT t.sequence, t.id, t.tenant_id, t.agent_id, t.status, t.attempts, t.created_at, \
-             t.started_at, t.finished_at, t.thread, t.source, i.user, i.prompt, i.mapping, \
-             i.payload, t.result, t.thread_surface, x.rest \
-             FROM tasks t CROSS JOIN inputs i ON i.task_sequence = t.sequence \
+             t.started_at, t.finished_at, t.thread, t.source, ",
+            $crate::store::chunks::whole_text!("i.user", "user", "t.sequence"),
+            ", ",
+            $crate::store::chunks::whole_text!("i.prompt", "prompt", "t.sequence"),
+            ", ",
+            $crate::store::chunks::whole_text!("i.mapping", "mapping", "t.sequence"),
+            ", ",
+            $crate::store::chunks::whole_text!("i.payload", "payload", "t.sequence"),
+            ", t.result, t.thread_surface, ",
+            $crate::store::chunks::whole_text!("x.rest", "rest", "t.sequence"),
+            " FROM tasks t CROSS JOIN inputs i ON i.task_sequence = t.sequence \
              LEFT JOIN result_rests x ON x.task_sequence = t.sequence WHERE ",
             $($where),+
         )

@@ -24,6 +24,9 @@ pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// curious `sqlite3`.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// [`BUSY_TIMEOUT`], for a writer that had another one for a moment.
+pub(super) const BUSY_TIMEOUT_OF_WRITER: &str = "PRAGMA busy_timeout = 5000";
+
 /// Connections for reading. A read takes tens of microseconds from the cache, so a few suffice; each
 /// one is a thread with a page cache of its own.
 const READERS_MAX: u32 = 4;
@@ -34,8 +37,8 @@ const LISTERS_MAX: u32 = 2;
 /// How long a read waits for one of them.
 pub(super) const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Prepared statements that the writer keeps: twelve of [`ByRows`] in 64 lengths each, and the others.
-const STATEMENTS_MAX: usize = 832;
+/// Prepared statements that the writer keeps: fourteen of [`ByRows`] in 64 lengths each, and the others.
+const STATEMENTS_MAX: usize = 960;
 
 /// Opens the one connection that writes: makes the file if there is none, readable by its owner only,
 /// and brings the schema up to date.
@@ -47,10 +50,21 @@ pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, sqlx::E
         .synchronous(SqliteSynchronous::Full)
         // What SQLite sets aside to undo a statement holds payloads: not into a file in /tmp.
         .pragma("temp_store", "MEMORY")
+        // Not within a commit: see `checkpoints`.
+        .pragma("wal_autocheckpoint", "0")
         .statement_cache_capacity(STATEMENTS_MAX);
     let mut connection = SqliteConnection::connect_with(&options).await?;
     MIGRATIONS.run(&mut connection).await?;
     Ok(connection)
+}
+
+/// Opens the connection that moves the log into the file. It never waits: whoever is in its way goes first.
+pub(super) async fn open_for_checkpoints(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let options = settings(path)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::ZERO)
+        .pragma("wal_autocheckpoint", "0");
+    SqliteConnection::connect_with(&options).await
 }
 
 /// The connections that read. They are opened as they are needed, after [`open_writer`].

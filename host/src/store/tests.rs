@@ -1,6 +1,8 @@
 //! What the store promises, on a real file in a folder that goes away with the test.
 
 mod accepting;
+mod checkpoints;
+mod chunking;
 mod keeping;
 mod leasing;
 mod lines;

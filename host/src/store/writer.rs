@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::StoreError;
 use super::accept::{self, Accept};
+use super::checkpoints::Checkpoints;
 use super::finish::{self, Finish};
 use super::lines::{Line, Receiver};
 use super::sqlite::{execute, sqlite_code};
@@ -215,12 +216,14 @@ pub(super) struct Writer {
 impl Writer {
     /// Serves the queue until it is closed, or until nobody is left who could put something in; then
     /// closes the file.
-    pub(super) async fn serve(mut self, mut queue: Receiver<Op>) {
+    pub(super) async fn serve(mut self, mut queue: Receiver<Op>, mut checkpoints: Checkpoints) {
         while let Some(ops) = queue.next().await {
             let mut batch = Batch::default();
             ops.into_iter().for_each(|op| batch.add(op));
             self.commit(batch).await;
+            checkpoints.after_commit(queue.bytes_taken(), &mut self.db).await;
         }
+        checkpoints.end().await;
         // Whoever closes the file last moves the log into it; SQLite does that by itself.
         if let Err(error) = self.db.close().await {
             // Nothing is lost: the next start finds the log beside the file and reads it.

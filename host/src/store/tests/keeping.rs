@@ -59,6 +59,7 @@ async fn a_payload_and_a_result_are_stored_once_each() {
         ("steps", "event"),
         ("tasks", "result"),
         ("result_rests", "rest"),
+        ("chunks", "bytes"),
     ] {
         all += stored(&fixture, table, column).await;
     }

@@ -7,6 +7,7 @@ use super::*;
 use crate::ids::{PluginDigest, PluginName};
 use crate::store::sqlite::MIGRATIONS;
 use crate::tenants::Provenance;
+use crate::trace::Event;
 
 /// A store as it was after this migration.
 async fn earlier(path: &std::path::Path, migration: i64) -> SqliteConnection {
@@ -172,5 +173,60 @@ async fn a_long_result_of_before_is_read_whole_and_listed_short() {
     let slice = Slice { offset: 0, limit: 10 };
     let listed = store.list_tasks(owner.tenant, &TaskFilter::default(), slice).await.unwrap().0;
     assert_eq!(listed[1].result.as_deref(), Some(&*"ü".repeat(10_000)));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn large_texts_of_before_stay_in_their_rows_and_are_read_whole() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store.db");
+    let mut database = earlier(&path, 6).await;
+    let owner = Owner { tenant: TenantId::random(), agent: AgentId::random() };
+    let (tenant, agent) = (owner.tenant.as_bytes().as_slice(), owner.agent.as_bytes().as_slice());
+    let id = TaskId::random();
+    let event = Event::Failure { reason: "why\n".repeat(100_000) };
+    let [payload, prompt, rest] = ["p\0ü", "what?", "漢"].map(|text| text.repeat(100_000));
+    let body = [0xff_u8, 0].repeat(200_000);
+    for (statement, text) in [
+        ("INSERT INTO tenants VALUES (?1, 'one', 1)", None),
+        (
+            "INSERT INTO agents (id, tenant_id, definition, created_at, updated_at) \
+             VALUES (?2, ?1, '{\"name\":\"clerk\"}', 1, 1)",
+            None,
+        ),
+        (
+            "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, source, status, result) \
+             VALUES (1, ?3, ?1, ?2, 1, 'webhook', 'completed', 'so: ')",
+            None,
+        ),
+        ("INSERT INTO inputs (task_sequence, payload) VALUES (1, ?4)", Some(payload.clone())),
+        ("UPDATE inputs SET prompt = ?4", Some(prompt.clone())),
+        ("INSERT INTO result_rests VALUES (1, ?4)", Some(rest.clone())),
+        (
+            "INSERT INTO steps (task_sequence, position, at, micros, event) VALUES (1, 0, 1, 1, ?4)",
+            Some(serde_json::to_string(&event).unwrap()),
+        ),
+    ] {
+        let query = sqlx::query(statement).bind(tenant).bind(agent);
+        let query = query.bind(id.as_bytes().as_slice()).bind(text);
+        query.execute(&mut database).await.unwrap();
+    }
+    sqlx::query("INSERT INTO requests (task_sequence, head, body) VALUES (1, '{}', ?)")
+        .bind(body.clone())
+        .execute(&mut database)
+        .await
+        .unwrap();
+    database.close().await.unwrap();
+
+    let store = Store::open(&path, Clock::by_hand(Timestamp::from_micros(NOON))).await.unwrap();
+    let task = store.task(owner.tenant, id).await.unwrap().unwrap();
+    assert_eq!((&task.input.payload, task.input.prompt.as_ref()), (&payload, Some(&prompt)));
+    assert_eq!(task.result, Some(format!("so: {rest}")));
+    let steps = store.steps(&task).await.unwrap();
+    assert_eq!(steps.into_iter().map(|step| step.event).collect::<Vec<_>>(), [event]);
+    let request = store.request(owner.tenant, id).await.unwrap().unwrap();
+    assert_eq!(request.body.as_ref(), body.as_slice());
+    assert!(store.delete_task(owner.tenant, id).await.unwrap());
+    assert!(store.task_by_id(id).await.unwrap().is_none());
     store.close().await;
 }

@@ -1,0 +1,233 @@
+//! Moving the write-ahead log into the database file. SQLite would do that by itself within a commit, and
+//! everybody who waits for the writer would wait for it too: here it happens on a connection of its own.
+//!
+//! While the writer is busy, such a checkpoint never reaches the end of a log that goes on growing, so the
+//! log is never begun anew. Once it is too long, the writer moves the little that is left by itself.
+
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection as _, Row as _};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::sqlite::{self, fetch};
+
+/// What a commit adds to the log besides the texts it writes, about: the pages that rows and indexes are on.
+const COMMIT_BYTES: usize = 32 << 10;
+
+/// A page in the log.
+const PAGE_BYTES: u64 = 4096;
+
+/// Most checkpoints in a row to catch up with the writer, and how far behind is near enough.
+const PASSES_MAX: usize = 4;
+const NEAR_BYTES: u64 = 1 << 20;
+
+/// How long the log may become.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogBounds {
+    /// Bytes from one checkpoint to the next, about.
+    pub(super) step: usize,
+    /// Bytes from which on the writer sees to it that the log is begun anew. Only a reader who reads for
+    /// long, another process's as a rule, makes it grow further.
+    pub(super) most: u64,
+    /// How long nothing is written before a log longer than a step gives its room on the disk back. A
+    /// shorter one keeps it: to write into a file is quicker than to make it longer.
+    pub(super) idle: Duration,
+}
+
+/// More rarely would move no less, since large texts are written once; more often would sync more often.
+pub(super) const LOG_BOUNDS: LogBounds =
+    LogBounds { step: 16 << 20, most: 64 << 20, idle: Duration::from_secs(2) };
+
+/// The writer's end.
+pub(super) struct Checkpoints {
+    bounds: LogBounds,
+    /// Bytes written since the last checkpoint was asked for.
+    written: usize,
+    /// Bytes written since the writer had the log begun anew.
+    written_since_anew: u64,
+    shared: Arc<Shared>,
+    due: mpsc::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// What the two connections tell each other.
+#[derive(Default)]
+struct Shared {
+    commits: AtomicU64,
+    is_too_long: AtomicBool,
+}
+
+/// What of the log a checkpoint has found, and what of that is in the database now.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    log: u64,
+    moved: u64,
+}
+
+impl Progress {
+    fn left(self) -> u64 {
+        self.log.saturating_sub(self.moved)
+    }
+}
+
+impl Checkpoints {
+    /// Begins to serve the writer of the database in this file.
+    pub(super) fn start(path: &Path, bounds: LogBounds) -> Self {
+        let shared = Arc::new(Shared::default());
+        let (due, asked) = mpsc::channel(1);
+        let mover = Mover { path: path.to_owned(), bounds, shared: Arc::clone(&shared), db: None };
+        let task = tokio::spawn(mover.serve(asked));
+        Self { bounds, written: 0, written_since_anew: 0, shared, due, task }
+    }
+
+    /// Counts a commit of the writer, which wrote texts of so many bytes, and has the log moved where it is
+    /// time for that.
+    pub(super) async fn after_commit(&mut self, bytes: usize, writer: &mut SqliteConnection) {
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        let bytes = bytes.saturating_add(COMMIT_BYTES);
+        self.written = self.written.saturating_add(bytes);
+        self.written_since_anew =
+            self.written_since_anew.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if self.written >= self.bounds.step && self.due.try_send(()).is_ok() {
+            self.written = 0;
+        }
+        let is_too_long = self.shared.is_too_long.swap(false, Ordering::Relaxed)
+            // However slow the other connection is.
+            || self.written_since_anew >= self.bounds.most.saturating_mul(4);
+        if is_too_long {
+            self.written_since_anew = 0;
+            if let Err(error) = begin_anew(writer).await {
+                warn(&error);
+            }
+        }
+    }
+
+    /// Ends the connection, so that the writer is the last to close the file.
+    pub(super) async fn end(self) {
+        drop(self.due);
+        if let Err(error) = self.task.await {
+            tracing::error!(error = &error as &dyn std::error::Error, "checkpoints have ended");
+        }
+    }
+}
+
+/// Moves what is left of the log, and waits for whoever reads from it, so that the next commit begins it
+/// anew: not for long, since everybody waits meanwhile. Where somebody reads for longer, the log grows on
+/// until the next checkpoint tries again.
+async fn begin_anew(writer: &mut SqliteConnection) -> sqlx::Result<()> {
+    fetch(sqlx::query("PRAGMA busy_timeout = 100"), writer).await?;
+    let moved = checkpoint("PRAGMA wal_checkpoint(RESTART)", writer).await;
+    fetch(sqlx::query(sqlite::BUSY_TIMEOUT_OF_WRITER), writer).await?;
+    moved.map(drop)
+}
+
+/// The other end: a connection that is opened when it is first needed.
+struct Mover {
+    path: PathBuf,
+    bounds: LogBounds,
+    shared: Arc<Shared>,
+    db: Option<SqliteConnection>,
+}
+
+impl Mover {
+    async fn serve(mut self, mut asked: mpsc::Receiver<()>) {
+        // The commits as of the last look, and as of when the log was emptied.
+        let (mut seen, mut emptied) = (0, 0);
+        loop {
+            let done = match tokio::time::timeout(self.bounds.idle, asked.recv()).await {
+                Ok(Some(())) => self.catch_up().await,
+                Ok(None) => break,
+                Err(_) => {
+                    let commits = self.shared.commits.load(Ordering::Relaxed);
+                    let is_idle = commits == std::mem::replace(&mut seen, commits);
+                    if !is_idle || commits == emptied {
+                        continue;
+                    }
+                    emptied = commits;
+                    self.empty().await
+                }
+            };
+            if let Err(error) = done {
+                warn(&error);
+                // The writer's connection may still be able to.
+                self.shared.is_too_long.store(true, Ordering::Relaxed);
+            }
+        }
+        if let Some(db) = self.db
+            && let Err(error) = db.close().await
+        {
+            warn(&error);
+        }
+    }
+
+    /// Moves the log until little of it is left.
+    async fn catch_up(&mut self) -> sqlx::Result<()> {
+        let most = self.bounds.most;
+        let db = self.connection().await?;
+        let mut progress = checkpoint(PASSIVE, db).await?;
+        if progress.log < most {
+            return Ok(());
+        }
+        for _ in 1..PASSES_MAX {
+            if progress.left() <= NEAR_BYTES {
+                break;
+            }
+            progress = checkpoint(PASSIVE, db).await?;
+        }
+        self.shared.is_too_long.store(progress.log >= most, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Moves all of a long log and makes it empty, unless somebody writes or reads.
+    async fn empty(&mut self) -> sqlx::Result<()> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let is_long =
+            |log: Metadata| usize::try_from(log.len()).is_ok_and(|len| len > self.bounds.step);
+        if !tokio::fs::metadata(log).await.is_ok_and(is_long) {
+            return Ok(());
+        }
+        let db = self.connection().await?;
+        // First the long part, during which others may write; then there is nothing left to move.
+        if checkpoint(PASSIVE, db).await?.left() == 0 {
+            checkpoint("PRAGMA wal_checkpoint(TRUNCATE)", db).await?;
+        }
+        Ok(())
+    }
+
+    async fn connection(&mut self) -> sqlx::Result<&mut SqliteConnection> {
+        let db = match self.db.take() {
+            Some(db) => db,
+            None => sqlite::open_for_checkpoints(&self.path).await?,
+        };
+        Ok(self.db.insert(db))
+    }
+}
+
+/// As much as can be moved without waiting for anybody, or anybody having to wait.
+const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+async fn checkpoint(how: &'static str, db: &mut SqliteConnection) -> sqlx::Result<Progress> {
+    let rows = fetch(sqlx::query(how), db).await?;
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    // Both are -1 where another checkpoint is under way, which then does what is to be done.
+    let bytes = |column| -> sqlx::Result<u64> {
+        let pages: i64 = row.try_get(column)?;
+        Ok(u64::try_from(pages).unwrap_or_default().saturating_mul(PAGE_BYTES))
+    };
+    Ok(Progress { log: bytes(1)?, moved: bytes(2)? })
+}
+
+fn warn(error: &sqlx::Error) {
+    // Nothing is lost: the log only becomes longer.
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        "the write-ahead log could not be moved into the store"
+    );
+}

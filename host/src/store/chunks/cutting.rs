@@ -1,0 +1,155 @@
+//! Taking the long texts out of an operation, and cutting them into chunks, without copying them.
+
+use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of a chunk, and of one write of chunks.
+pub(in crate::store) const CHUNK_BYTES: usize = 64 << 10;
+
+/// Of an operation with long texts, a text of so many bytes stays in its row.
+pub(in crate::store) const KEPT_BYTES_MAX: usize = 1 << 10;
+
+/// Which text of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Part {
+    User,
+    Prompt,
+    Mapping,
+    Payload,
+    Body,
+    /// Of the result.
+    Rest,
+    /// Of the step at this position.
+    Event(i64),
+}
+
+impl Part {
+    pub(super) fn stored(self) -> (&'static str, i64) {
+        match self {
+            Self::User => ("user", 0),
+            Self::Prompt => ("prompt", 0),
+            Self::Mapping => ("mapping", 0),
+            Self::Payload => ("payload", 0),
+            Self::Body => ("body", 0),
+            Self::Rest => ("rest", 0),
+            Self::Event(position) => ("event", position),
+        }
+    }
+}
+
+/// The texts of one operation that are in chunks.
+#[derive(Debug)]
+pub(in crate::store) struct Chunked {
+    pub(super) range: ChunkRange,
+    pub(super) texts: Vec<ChunkedText>,
+}
+
+/// From one number to another, both included.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct ChunkRange {
+    pub(super) first: i64,
+    pub(super) last: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct ChunkedText {
+    pub(super) part: Part,
+    pub(super) range: ChunkRange,
+    pub(super) octets: i64,
+}
+
+/// A text, not copied.
+#[derive(Debug, Clone)]
+enum LongText {
+    Text(Arc<str>),
+    Bytes(Arc<Vec<u8>>),
+}
+
+impl LongText {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// Takes the long texts out of an operation.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Cutter(Vec<(Part, LongText)>);
+
+impl Cutter {
+    pub(in crate::store) fn text(&mut self, part: Part, text: &mut Arc<str>) {
+        if text.len() > KEPT_BYTES_MAX {
+            self.0.push((part, LongText::Text(mem::take(text))));
+        }
+    }
+
+    pub(in crate::store) fn bytes(&mut self, part: Part, bytes: &mut Arc<Vec<u8>>) {
+        if bytes.len() > KEPT_BYTES_MAX {
+            self.0.push((part, LongText::Bytes(mem::take(bytes))));
+        }
+    }
+
+    /// How many chunks there will be.
+    pub(super) fn chunks(&self) -> usize {
+        self.0.iter().map(|(_, text)| text.bytes().len().div_ceil(CHUNK_BYTES)).sum()
+    }
+
+    /// What is to be claimed, and the chunks that are to be written, where their numbers begin with
+    /// `first`. None where there is no long text.
+    pub(super) fn cut(self, first: i64) -> Option<(Chunked, Vec<Chunk>)> {
+        let mut chunks = Vec::with_capacity(self.chunks());
+        let mut texts = Vec::with_capacity(self.0.len());
+        let mut next = first;
+        for (part, text) in self.0 {
+            let bytes = text.bytes().len();
+            let begins = next;
+            for start in (0..bytes).step_by(CHUNK_BYTES) {
+                let end = bytes.min(start + CHUNK_BYTES);
+                chunks.push(Chunk { number: next, text: text.clone(), place: start..end });
+                next += 1;
+            }
+            let range = ChunkRange { first: begins, last: next - 1 };
+            texts.push(ChunkedText {
+                part,
+                range,
+                octets: i64::try_from(bytes).unwrap_or(i64::MAX),
+            });
+        }
+        let range = ChunkRange { first, last: next - 1 };
+        (next > first).then_some((Chunked { range, texts }, chunks))
+    }
+}
+
+/// A part of a text.
+pub(super) struct Chunk {
+    pub(super) number: i64,
+    text: LongText,
+    place: Range<usize>,
+}
+
+impl Chunk {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.text.bytes().get(self.place.clone()).unwrap_or_default()
+    }
+}
+
+/// The chunks in writes of as many bytes as one chunk has at most.
+pub(super) fn in_writes(chunks: Vec<Chunk>) -> Vec<Vec<Chunk>> {
+    let mut writes: Vec<Vec<Chunk>> = Vec::new();
+    let mut room = 0;
+    for chunk in chunks {
+        let bytes = chunk.place.len();
+        match writes.last_mut() {
+            Some(write) if bytes <= room => write.push(chunk),
+            _ => {
+                room = CHUNK_BYTES;
+                writes.push(vec![chunk]);
+            }
+        }
+        room -= bytes;
+    }
+    writes
+}
