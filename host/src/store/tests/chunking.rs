@@ -252,6 +252,7 @@ async fn what_a_process_that_died_wrote_ahead_is_no_task_and_is_deleted_at_the_s
     let accepting = tokio::spawn(async move { store.accept(large).await });
     let before = count(&fixture, "chunks").await;
     while count(&fixture, "chunks").await < before + 8 {
+        assert!(!accepting.is_finished(), "without any chunks");
         tokio::task::yield_now().await;
     }
     fixture.store.close().await;
@@ -284,13 +285,14 @@ async fn what_a_process_that_died_wrote_ahead_is_no_task_and_is_deleted_at_the_s
 async fn the_start_leaves_alone_what_its_own_process_is_writing() {
     let fixture = Fixture::new().await;
     let large = with_payload(fixture.owner, text(4 << 20));
-    let mut accepting = pin!(fixture.store.accept(large.clone()));
-    assert!(accepting.as_mut().now_or_never().is_none());
+    let (store, task) = (fixture.store.clone(), large.clone());
+    let accepting = tokio::spawn(async move { store.accept(task).await });
     while count(&fixture, "chunks").await < 8 {
+        assert!(!accepting.is_finished(), "without any chunks");
         tokio::task::yield_now().await;
     }
     fixture.store.delete_unclaimed_chunks().await.unwrap();
-    assert_eq!(accepting.await.unwrap(), Accepted::New);
+    assert_eq!(accepting.await.unwrap().unwrap(), Accepted::New);
     assert_eq!(fixture.task(large.id).await.input, large.input);
 }
 
