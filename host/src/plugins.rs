@@ -32,7 +32,6 @@ use crate::store::{Store, StoreError};
 use crate::vault::{Opened, Vault, VaultError};
 use changes::OfTenant;
 use components::Components;
-pub use granting::GrantsPut;
 use granting::{Current, parsed};
 pub use kept::KeptValues;
 pub use metadata::{Metadata, version};
@@ -70,6 +69,9 @@ pub enum PluginUnavailable {
          signer (plugins.signers)"
     )]
     UnknownSigner(PluginName, String),
+    /// The operator's file, as it was handed in, is not for the component that is current.
+    #[error("plugin {0}: {1}")]
+    GrantsWithheld(PluginName, String),
     /// The plugin does not accept a setting of its grants.
     #[error("plugin {0} does not accept the settings that it is granted: {1}")]
     Settings(PluginName, String),
@@ -101,6 +103,7 @@ impl PluginUnavailable {
             Self::NotLoadable(_, error) => !matches!(error, LoadError::Host(_)),
             Self::Grants(..)
             | Self::UnknownSigner(..)
+            | Self::GrantsWithheld(..)
             | Self::Settings(..)
             | Self::TooLarge(_)
             | Self::Signature(..) => true,

@@ -113,16 +113,8 @@ impl Store {
         let reads = sqlite::readers(path);
         let (lists, tasks) = (Lists::new(sqlite::listers(path)), Lists::new(sqlite::listers(path)));
         let next_chunk = AtomicI64::new(first_chunk);
-        let handles = Handles {
-            clock,
-            reads,
-            lists,
-            tasks,
-            writes,
-            first_chunk,
-            next_chunk,
-            writer_ended,
-        };
+        let handles =
+            Handles { clock, reads, lists, tasks, writes, first_chunk, next_chunk, writer_ended };
         Ok(Self(Arc::new(handles)))
     }
 

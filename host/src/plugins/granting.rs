@@ -46,19 +46,10 @@ impl Current {
     }
 }
 
-/// What became of grants that were put.
-#[derive(Debug)]
-pub struct GrantsPut {
-    /// The file as it is now.
-    pub text: String,
-    /// What an operator ought to know of it: which grants the plugin lacks, and which settings it misses. One
-    /// sentence each.
-    pub notes: Vec<String>,
-}
-
 impl Plugins {
-    /// Says what a plugin of a tenant may do. Grants that do not say which component they are for are for the
-    /// one that is current: where no operator answers for that one otherwise, its digest is written into them.
+    /// Says what a plugin of a tenant may do. What comes back is what an operator ought to know of it: which
+    /// grants the plugin lacks, and which settings it misses, one sentence each. Grants that do not say which component they are for are refused
+    /// while one is current that no operator answers for: a tenant's admin may have put it there a moment ago.
     ///
     /// # Errors
     /// [`PluginUnavailable`]; what was granted before stays then.
@@ -67,20 +58,14 @@ impl Plugins {
         tenant: TenantId,
         name: &PluginName,
         text: &str,
-    ) -> Result<GrantsPut, PluginUnavailable> {
+    ) -> Result<Vec<String>, PluginUnavailable> {
         let current = self.current(tenant, name).await?;
         let grants = self.handed_in(name, text)?;
-        let digest = current.digest();
-        let (text, grants) = if grants.pin().is_silent() && current.is_not_the_operators().is_some()
-        {
-            let line = format!("component = \"{digest}\" # current when these grants were put\n");
-            let text = format!("{line}{text}");
-            let grants = self.handed_in(name, &text)?;
-            (text, grants)
-        } else {
-            (text.to_owned(), grants)
-        };
+        let is_silent = grants.pin().is_silent();
         let grants = self.in_force(tenant, grants, &current);
+        if let (true, Some(why)) = (is_silent, grants.withheld_because()) {
+            return Err(PluginUnavailable::GrantsWithheld(name.clone(), why.to_owned()));
+        }
         // A plugin has a say in its settings where they change, and in nothing else: no grant that is taken
         // away may hang on it.
         let before = self.grants_text(tenant, name).and_then(|text| parsed(name, &text)).ok();
@@ -97,7 +82,7 @@ impl Plugins {
         write_whole(&self.grants_path(tenant, name), text.as_bytes())
             .map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))?;
         self.changed(&(tenant, name.clone()));
-        Ok(GrantsPut { text, notes })
+        Ok(notes)
     }
 
     /// Grants that somebody hands in, who is told what is wrong with them.

@@ -115,9 +115,7 @@ impl Binding {
             return no_role("verifier");
         }
         self.ask(subject, Ask::Verify).await.and_then(|told| match told {
-            Told::Principal(principal) => {
-                answers::principal(principal, self.granted.limits().output_bytes)
-            }
+            Told::Principal(principal) => answers::principal(principal),
             _ => Err(mismatch()),
         })
     }

@@ -2,7 +2,7 @@
 //! the error: `symlink`, `link` and `rename` make or move what `path` names, `set-size` and `write-at` go to
 //! the byte `bytes` of it, `stream-at` does so with a stream, `append` adds that many bytes, `cut` opens it
 //! anew, `files` and `folders` make that many, `unlinked` writes that many bytes into files without a name
-//! until it may no more.
+//! until it may no more, and `kept` into files that are open to be read alone once their names are gone.
 
 use serde_json::json;
 use wasip2::filesystem::preopens::get_directories;
@@ -34,6 +34,7 @@ guests::tool!("fill", |arguments| {
             .and_then(|file| write(&file.append_via_stream()?, bytes)),
         "files" => made(bytes, |name| open(&folder, name, OpenFlags::CREATE).map(drop)),
         "folders" => made(bytes, |name| folder.create_directory_at(name)),
+        "kept" => kept(&folder, bytes),
         _ => unlinked(&folder, bytes),
     };
     Ok(match done {
@@ -80,6 +81,24 @@ fn unlinked(folder: &Descriptor, bytes: u64) -> Result<u64, ErrorCode> {
             break;
         }
         held.push(file);
+    }
+    Ok(held.len() as u64)
+}
+
+/// How many files of so many bytes could be filled, all of them without a name and open to be read.
+fn kept(folder: &Descriptor, bytes: u64) -> Result<u64, ErrorCode> {
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        let Ok(file) = open(folder, "kept", OpenFlags::CREATE) else { break };
+        let filled = write(&file.append_via_stream()?, bytes).is_ok();
+        let (path, how) = (PathFlags::empty(), OpenFlags::empty());
+        let reader = folder.open_at(path, "kept", how, DescriptorFlags::READ)?;
+        drop(file);
+        folder.unlink_file_at("kept")?;
+        if !filled {
+            break;
+        }
+        held.push(reader);
     }
     Ok(held.len() as u64)
 }

@@ -193,7 +193,7 @@ async fn all_that_is_in_a_folder_stays_within_the_bytes_that_are_granted() {
 #[tokio::test]
 async fn empty_files_folders_and_files_without_a_name_count_as_well() {
     for (what, bytes, most) in
-        [("files", 1_000, 24), ("folders", 1_000, 24), ("unlinked", 20_000, 4)]
+        [("files", 1_000, 24), ("folders", 1_000, 24), ("unlinked", 20_000, 4), ("kept", 20_000, 4)]
     {
         let (gateway, home) = (Gateway::start().await, tempfile::tempdir().unwrap());
         let grants = format!(

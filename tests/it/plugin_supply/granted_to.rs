@@ -288,15 +288,19 @@ async fn a_file_that_names_a_signer_is_for_what_that_one_has_signed() {
 }
 
 #[tokio::test]
-async fn grants_that_are_put_are_for_the_component_that_is_current() {
+async fn grants_that_are_put_have_to_say_that_they_are_for_what_an_admin_installed() {
     let gateway = Gateway::start().await;
     let admin = admin(&gateway).await;
     let [first, second] = ["1", "2"].map(|version| versioned(&guest("reads_settings"), version));
     install(&gateway, &admin, "hook", first.clone()).await;
-    let now = grant(&gateway, "hook", GREETING).await;
-    assert!(now.starts_with(&format!("component = \"{}\" #", digest(&first))), "{now}");
-    assert!(now.ends_with(GREETING), "{now}");
-    assert_eq!(gateway.manage("GET", "/plugins/hook/grants").expect(200).await.text, now);
+    // An operator who puts the same file again cannot know what an admin has put under the name since.
+    let put = gateway.manage("PUT", "/plugins/hook/grants").text("application/toml", GREETING);
+    let refused = put.expect(422).await;
+    let line = format!("component = \"{}\"", digest(&first));
+    assert!(refused.detail().contains(&line), "{}", refused.text);
+    assert_eq!(gateway.manage("GET", "/plugins/hook/grants").expect(200).await.text, "");
+    assert_eq!(greeting(&gateway, "hook").await, None);
+    grant(&gateway, "hook", &format!("{line}\n{GREETING}")).await;
     assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
     withheld(&install(&gateway, &admin, "hook", second).await);
     assert_eq!(greeting(&gateway, "hook").await, None);

@@ -213,9 +213,8 @@ pub(super) async fn grants(
 
 /// Says what a plugin of a tenant may do. It holds within five seconds.
 ///
-/// Where a tenant's admin installed the component that is current, and the file does not say which component it
-/// is for, its digest is written into it: another component that is installed under the name gets nothing of it.
-/// The answer is the file as it is now.
+/// Where a tenant's admin installed the component that is current, the file has to say which component it is for:
+/// 422 names the line. The answer is the file as it is now.
 #[utoipa::path(put, path = "/admin/tenants/{tenant}/plugins/{name}/grants",
     operation_id = "admin_replace_grants", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -236,8 +235,8 @@ pub(super) async fn replace_grants(
     let body = body::read(&handles, Sender::of(&head), &head.headers, body, limits).await?;
     let text = String::from_utf8(body.into())
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
-    let put = handles.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;
-    Ok(toml_answer(put.text))
+    handles.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;
+    Ok(toml_answer(text))
 }
 
 fn name(named: &Named) -> Result<PluginName, ApiError> {

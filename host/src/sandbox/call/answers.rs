@@ -10,19 +10,24 @@ use crate::call::Payload;
 const TOOLS_MAX: usize = 128;
 const TOOL_NAME_BYTES_MAX: usize = 64;
 
+/// Longest schemas of one tool, and of all tools of a plugin, in bytes: they are held for as long as a run may
+/// take, and parsed they take many times as much. Models are given them whole, which bounds them well below.
+const TOOL_SCHEMA_BYTES_MAX: usize = 64 << 10;
+const SCHEMAS_BYTES_MAX: usize = 256 << 10;
+
+/// Longest JSON that a verifier may say of a caller, in bytes. It goes along with the request.
+const ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
+
 /// Longest id of a delivery or a caller, in bytes.
 const ID_BYTES_MAX: usize = 512;
 
 /// Most things that a plugin finds wrong with its settings.
 const DIAGNOSTICS_MAX: usize = 100;
 
-pub(super) fn principal(
-    principal: exports::verifier::Principal,
-    output_bytes: usize,
-) -> Result<Principal, PluginError> {
-    // A verifier may hand the body back to the host, and its value is no place for it.
-    if principal.attributes.as_ref().is_some_and(|attributes| attributes.len() > output_bytes) {
-        return Err(Refusal::OutputTooLarge { granted_bytes: output_bytes }.into());
+pub(super) fn principal(principal: exports::verifier::Principal) -> Result<Principal, PluginError> {
+    let attributes = principal.attributes.as_ref();
+    if attributes.is_some_and(|attributes| attributes.len() > ATTRIBUTES_BYTES_MAX) {
+        return Err(malformed("its attributes are longer than 16 KiB"));
     }
     let attributes = principal.attributes.as_deref().map(serde_json::from_str).transpose();
     let attributes = attributes.map_err(|_| malformed("its attributes are no JSON"))?;
@@ -62,6 +67,11 @@ fn tool(tool: exports::toolbox::Tool) -> Result<Tool, PluginError> {
     if !name_is_good {
         return Err(malformed("a tool's name is not 1 to 64 letters, digits, _ and -"));
     }
+    let schemas = tool.input_schema.len() + tool.output_schema.as_ref().map_or(0, String::len);
+    let annotations = tool.annotations.as_ref().map_or(0, String::len);
+    if schemas + annotations > TOOL_SCHEMA_BYTES_MAX {
+        return Err(malformed(&format!("the schemas of {} are longer than 64 KiB", tool.name)));
+    }
     let input_schema = serde_json::from_str::<serde_json::Value>(&tool.input_schema)
         .ok()
         .filter(serde_json::Value::is_object)
@@ -86,6 +96,14 @@ pub(super) fn json(text: &str) -> Result<(), crate::call::PayloadError> {
 pub(super) fn tools(tools: Vec<exports::toolbox::Tool>) -> Result<Vec<Tool>, PluginError> {
     if tools.len() > TOOLS_MAX {
         return Err(malformed("it has more than 128 tools"));
+    }
+    let texts = |tool: &exports::toolbox::Tool| {
+        let more = [&tool.output_schema, &tool.annotations]
+            .map(|text| text.as_ref().map_or(0, String::len));
+        tool.description.len() + tool.input_schema.len() + more.iter().sum::<usize>()
+    };
+    if tools.iter().map(texts).sum::<usize>() > SCHEMAS_BYTES_MAX {
+        return Err(malformed("its tools are described in more than 256 KiB"));
     }
     tools.into_iter().map(tool).collect()
 }

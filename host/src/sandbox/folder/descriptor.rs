@@ -108,9 +108,17 @@ impl HostDescriptor for CallState {
     ) -> FsResult<Fd> {
         let changes = open.intersects(OpenFlags::CREATE | OpenFlags::TRUNCATE)
             || flags.contains(DescriptorFlags::WRITE);
-        let Some(quota) = self.folder_quota().filter(|_| changes) else {
+        let Some(quota) = self.folder_quota() else {
             return self.filesystem().open_at(fd, path_flags, path, open, flags).await;
         };
+        if !changes {
+            // A file that is open to be read takes room as well once its name is gone.
+            let opened = self.filesystem().open_at(fd, path_flags, path, open, flags).await?;
+            if let Ok(file) = self.file(&opened) {
+                quota.lock().await.remember(&file);
+            }
+            return Ok(opened);
+        }
         let mut folder = quota.lock().await;
         if open.contains(OpenFlags::CREATE) {
             let there = self.filesystem().stat_at(again(&fd), path_flags, path.clone()).await;
