@@ -104,7 +104,7 @@ async fn in_flight_of(gateway: &Gateway, tenant: TenantId, plugin: &str) -> u64 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tools_that_sleep_take_no_place_from_what_callers_wait_for_and_leave_some_for_other_tenants()
  {
-    const LIMITS: &str = "[limits]\ntool_wall_ms = 600000\nconcurrency = 64\n";
+    const LIMITS: &str = "[limits]\nwall_ms = 40000\ntool_wall_ms = 600000\nconcurrency = 64\n";
     let setup = Setup::new().settings(|settings| {
         settings.sandbox.calls_max = 16;
         settings.queue.runs_per_tenant_max = 8;
@@ -139,12 +139,11 @@ async fn tools_that_sleep_take_no_place_from_what_callers_wait_for_and_leave_som
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_for_want_of_room_says_whose_room_it_is() {
-    const LIMITS: &str = "[limits]\ntool_wall_ms = 1000\nconcurrency = 2\n";
+    const LIMITS: &str = "[limits]\nwall_ms = 40000\ntool_wall_ms = 3000\nconcurrency = 2\n";
     let setup = Setup::new().settings(|settings| settings.sandbox.calls_max = 4);
     let gateway = setup.start().await;
     let (tenant, agent) = tenant_with(&gateway, "greedy", "sleeps_in_tool", LIMITS).await;
-    let long = format!("{LIMITS}wall_ms = 600000\n")
-        .replace("tool_wall_ms = 1000", "tool_wall_ms = 600000");
+    let long = LIMITS.replace("tool_wall_ms = 3000", "tool_wall_ms = 600000");
     let other: PluginName = "sleeps-long".parse().unwrap();
     let component = std::fs::read(guest_path("sleeps_in_tool")).unwrap();
     let long = long.replace("concurrency = 2", "concurrency = 1");
@@ -157,11 +156,11 @@ async fn a_refusal_for_want_of_room_says_whose_room_it_is() {
     let naps = gateway.new_agent(tenant, definition).await;
     // Two places for tools, of which a tenant that is alone gets one.
     let held = operate(&naps, "nap", json!({"ms": 600_000}));
-    until("the place to be taken", async || {
-        (in_flight_of(&gateway, tenant, "sleeps-long").await == 1).then_some(())
+    let refused = until("the place to be taken", async || {
+        let answer = operate(&agent, "nap", json!({"ms": 0})).await.unwrap();
+        (answer.status != 200).then_some(answer)
     })
     .await;
-    let refused = operate(&agent, "nap", json!({"ms": 0})).await.unwrap();
     assert_eq!(refused.status, 503, "{}", refused.text);
     assert!(
         refused.detail().contains("its tenant's plugins have as many calls in flight"),
@@ -176,7 +175,8 @@ async fn a_refusal_for_want_of_room_says_whose_room_it_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_that_a_plugin_holds_on_the_hosts_side_are_charged_to_its_tenant() {
-    const LIMITS: &str = "[limits]\nmemory_mib = 8\ntool_wall_ms = 600000\ntool_cpu_ms = 60000\n";
+    const LIMITS: &str =
+        "[limits]\nmemory_mib = 8\nwall_ms = 40000\ntool_wall_ms = 600000\ntool_cpu_ms = 60000\n";
     let setup = Setup::new().settings(|settings| settings.sandbox.tenant_memory_mib_max = 24);
     let gateway = setup.start().await;
     let agent = gateway.with_tool("holds_fields", LIMITS).await;
@@ -197,13 +197,20 @@ async fn headers_that_a_plugin_holds_on_the_hosts_side_are_charged_to_its_tenant
     let state = gateway.manage("GET", "/plugins/holds-fields").expect(200).await.json();
     assert!(state["cost"]["memory_bytes_peak"].as_u64() > Some(8 << 20), "{state}");
     // Two calls that hold some are what the tenant may hold.
-    let holding = [hold(1, 1, 10, 600_000), hold(1, 1, 10, 600_000)];
+    let holder = async || {
+        // It may come upon what asks whether it holds anything: then it comes again.
+        while hold(1, 1, 10, 600_000).await.is_ok_and(|answer| answer.status == 503) {}
+    };
+    let mut holders = std::pin::pin!(futures::future::join(holder(), holder()));
     let refused = until("both to hold theirs", async || {
-        let third = hold(1, 1, 10, 0).await.unwrap();
+        let third = hold(1, 1, 10, 0);
+        let third = tokio::select! {
+            _ = &mut holders => panic!("they hold for longer than any test"),
+            third = third => third.unwrap(),
+        };
         (third.status != 200).then_some(third)
     })
     .await;
     assert_eq!(refused.status, 503, "{}", refused.text);
     assert!(refused.detail().contains("hold as much memory"), "{}", refused.text);
-    holding.iter().for_each(tokio::task::JoinHandle::abort);
 }
