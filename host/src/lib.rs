@@ -33,3 +33,4 @@ pub mod memory;
 pub mod oci_reference;
 pub mod secrets;
 pub mod settings;
+mod shares;

@@ -17,7 +17,7 @@ use crate::agent::{Frame, Runner};
 use crate::ids::{TaskId, TenantId};
 use crate::secrets::UserTokens;
 use crate::settings::QueueSettings;
-use crate::store::{Store, StoreError};
+use crate::store::{Places, Store, StoreError};
 use crate::tasks::{Accepted, Claimed, EndStatus, NewTask, Outcome, Task};
 use crate::trace::log::{Log, Moment};
 use crate::trace::{Event, Step};
@@ -254,11 +254,12 @@ async fn claim(shop: Shop, wake: Arc<Notify>, runs: TaskTracker, stop: Cancellat
             permits.push(permit);
         }
         let claiming = shop.queue.claiming.lock().await;
-        match shop
-            .store
-            .claim(permits.len(), shop.settings.runs_per_tenant_max, shop.settings.lease)
-            .await
-        {
+        let places = Places {
+            wanted: permits.len(),
+            free: permits.len() + room.available_permits(),
+            per_tenant_max: shop.settings.runs_per_tenant_max,
+        };
+        match shop.store.claim(places, shop.settings.lease).await {
             Ok(claimed) if !claimed.is_empty() => {
                 for (claimed, permit) in claimed.into_iter().zip(permits) {
                     let running = shop.queue.watching.begin(claimed.task.id);

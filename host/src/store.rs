@@ -32,6 +32,7 @@ mod tasks;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod values;
 mod webhooks;
 mod writer;
@@ -51,6 +52,7 @@ pub use self::deliveries::DueDelivery;
 pub use self::error::{Cause, StoreError};
 use self::lists::Lists;
 pub use self::secrets::SealedSecret;
+pub use self::turns::Places;
 pub use self::values::ValueChange;
 use self::writer::{Memory, Op, Waiting, Write, WriteAlone, Writer};
 use crate::clock::{Clock, Timestamp};

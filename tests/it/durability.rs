@@ -65,7 +65,7 @@ async fn accepted(agent: &Caller, count: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_kill() {
-    let site = Site::new(Reply::Silence, "[queue]\nruns_max = 4").await;
+    let site = Site::new(Reply::Silence, "[queue]\nruns_max = 8").await;
     let gateway = site.serve();
     let agent = site.agent(&gateway);
     let ids = accepted(&agent, 12).await;

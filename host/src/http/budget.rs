@@ -2,9 +2,9 @@
 //! client.
 //!
 //! What does not fit is refused and not waited for: of two bodies that are read half, each could wait for
-//! the other. And nobody gets more than half of what he leaves free for everybody else, as switches share a
-//! buffer among their ports (dynamic thresholds, Choudhury and Hahne 1998). One who wants it all gets a
-//! third, two get a quarter each, and so on: however many are hostile, there is some left for the next one.
+//! the other. And nobody gets more than half of what he leaves free for everybody else, by the rule of
+//! [`shares`] with each byte counted twice. One who wants it all gets a third, two get a quarter each, and so
+//! on: however many are hostile, there is some left for the next one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use http::request::Parts;
 use super::client::ClientNetwork;
 use crate::ids::{ChannelId, TenantId};
 use crate::settings::HttpSettings;
+use crate::shares;
 
 /// How many bytes are left free for each that a channel, a tenant or a client holds.
 const FREE_PER_HELD: usize = 2;
@@ -150,7 +151,8 @@ impl BodyBudget {
                 return Err(own);
             }
             // A client without a bound of its own stands for many: a proxy.
-            if now > free / FREE_PER_HELD && most != usize::MAX {
+            let counted = now.saturating_mul(FREE_PER_HELD);
+            if !shares::leaves_enough(counted, free) && most != usize::MAX {
                 return Err(OverBudget::Gateway);
             }
         }

@@ -3,10 +3,10 @@
 //! meanwhile; so it may happen twice, and never not at all.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,11 +17,11 @@ use crate::ids::{RequestId, TenantId};
 use crate::intake;
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Fault, PluginError, Refusal, Subject};
-use crate::store::{DueDelivery, Store, StoreError};
+use crate::store::{DueDelivery, Places, Store, StoreError};
 use crate::tasks::DeliveryEnd;
 
-/// Deliveries under way at once, and of one tenant.
-const UNDER_WAY_MAX: usize = 32;
+/// Deliveries under way at once, and of one tenant at most: fewer, where others have some.
+const UNDER_WAY_MAX: usize = 64;
 const OF_TENANT_MAX: usize = 8;
 
 /// How long one try may take, and when one whose worker died is tried again.
@@ -37,7 +37,7 @@ const REASON_CHARS_MAX: usize = 1_000;
 /// Pauses between two tries grow from the first to the last of these.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(4));
 
-/// How often is looked for deliveries that are due again, and the least time between two looks.
+/// The longest and the least time between two looks for deliveries that are due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -63,29 +63,28 @@ impl Deliveries {
         stop: CancellationToken,
         cut: CancellationToken,
     ) {
-        let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        let tenants = Arc::new(Tenants::default());
+        let under_way = Arc::new(UnderWay::default());
+        let mut last = None;
         loop {
-            let free = u32::try_from(room.available_permits()).unwrap_or(u32::MAX);
-            match self.store.take_deliveries(free, LEASE).await {
+            let held = under_way.by_tenant();
+            let free = UNDER_WAY_MAX.saturating_sub(held.values().sum());
+            let places = Places { wanted: free, free, per_tenant_max: OF_TENANT_MAX };
+            match self.store.take_deliveries(places, held, last, LEASE).await {
                 Ok(due) => {
+                    last = due.last().map(|due| due.tenant).or(last);
                     for due in due {
-                        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { break };
-                        let Some(turn) = Tenants::take(&tenants, due.tenant) else {
-                            // Its tenant has as many under way as it may; this one comes a little later.
-                            let after = LOOK_EVERY * 2;
-                            let reason = "waiting for others of the tenant".to_owned();
-                            self.note(due, DeliveryEnd::Again { after, reason }).await;
-                            continue;
-                        };
+                        let place = UnderWay::place(&under_way, due.tenant);
                         let (deliveries, cut) = (self.clone(), cut.clone());
+                        let wake = Arc::clone(&wake);
                         tries.spawn(async move {
                             tokio::select! {
                                 () = deliveries.attempt(due) => {}
                                 // Due again when its lease is over.
                                 () = cut.cancelled() => {}
                             }
-                            drop((permit, turn));
+                            drop(place);
+                            // Its tenant may have had no place for another one until now.
+                            wake.notify_one();
                         });
                     }
                 }
@@ -215,32 +214,36 @@ fn pause(tries: u32) -> Duration {
 
 /// How many deliveries each tenant has under way.
 #[derive(Debug, Default)]
-struct Tenants(Mutex<HashMap<TenantId, usize>>);
+struct UnderWay(Mutex<HashMap<TenantId, usize>>);
 
-struct Turn {
-    tenants: Arc<Tenants>,
+/// The place of one delivery among them. Dropping it makes room for another one.
+struct Place {
+    under_way: Arc<UnderWay>,
     tenant: TenantId,
 }
 
-impl Tenants {
-    fn take(tenants: &Arc<Self>, tenant: TenantId) -> Option<Turn> {
-        let mut under_way = tenants.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = under_way.entry(tenant).or_default();
-        if *count >= OF_TENANT_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Turn { tenants: Arc::clone(tenants), tenant })
+impl UnderWay {
+    fn by_tenant(&self) -> HashMap<TenantId, usize> {
+        self.counts().clone()
+    }
+
+    fn place(under_way: &Arc<Self>, tenant: TenantId) -> Place {
+        *under_way.counts().entry(tenant).or_default() += 1;
+        Place { under_way: Arc::clone(under_way), tenant }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<TenantId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Turn {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut under_way = self.tenants.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = under_way.get_mut(&self.tenant) {
+        let mut counts = self.under_way.counts();
+        if let Some(count) = counts.get_mut(&self.tenant) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                under_way.remove(&self.tenant);
+                counts.remove(&self.tenant);
             }
         }
     }
@@ -268,13 +271,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_has_so_many_under_way_and_no_more() {
-        let (tenants, tenant) = (Arc::new(Tenants::default()), TenantId::random());
-        let turns: Vec<_> =
-            (0..OF_TENANT_MAX).map(|_| Tenants::take(&tenants, tenant).unwrap()).collect();
-        assert!(Tenants::take(&tenants, tenant).is_none());
-        assert!(Tenants::take(&tenants, TenantId::random()).is_some());
-        drop(turns);
-        assert!(Tenants::take(&tenants, tenant).is_some());
+    fn places_are_counted_by_tenant_and_given_back() {
+        let (under_way, tenant) = (Arc::new(UnderWay::default()), TenantId::random());
+        let places = [0; 2].map(|_| UnderWay::place(&under_way, tenant));
+        let other = UnderWay::place(&under_way, TenantId::random());
+        assert_eq!(under_way.by_tenant().get(&tenant), Some(&2));
+        drop((places, other));
+        assert!(under_way.by_tenant().is_empty());
     }
 }

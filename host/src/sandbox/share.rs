@@ -1,12 +1,12 @@
 //! What all plugins of one tenant may use together, so that no tenant takes what the others need: slots for
-//! calls in flight, and memory. Both shrink with the number of tenants that want them; see
-//! [`Slots`](super::slots) for the rule.
+//! calls in flight, and memory. Both shrink with the number of tenants that want them, by the rule of [`shares`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::refusal::Shortage;
 use super::slots::{Reserve, Slots};
+use crate::shares;
 
 /// A tenant may hold this much memory as long as there is any, in bytes: enough for a brief call of the shipped
 /// plugins, whatever others hold.
@@ -70,7 +70,7 @@ impl Share {
             Some(Shortage::MemoryOfTenant)
         } else if all > *bytes_max {
             Some(Shortage::Memory)
-        } else if own > FLOOR_BYTES && own > bytes_max - all {
+        } else if own > FLOOR_BYTES && !shares::leaves_enough(own, bytes_max - all) {
             Some(Shortage::MemoryOfTenant)
         } else {
             None

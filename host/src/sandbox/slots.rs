@@ -1,10 +1,7 @@
 //! Slots that all tenants share: places in the instance pool, turns on the threads of a slow lane.
 //!
-//! A slot that is held cannot be taken back, so what a tenant may hold has to shrink before the others come.
-//! The rule is the dynamic threshold of shared packet buffers (Choudhury and Hahne, 1998): a tenant takes a
-//! further slot only while at least as many stay free as it holds then. One that is alone gets half of all;
-//! however many hostile ones there are, each of them leaves as much as it has for those to come. A tenant that
-//! holds nothing gets any slot that is free.
+//! A tenant takes a further slot only while at least as many stay free as it holds then, as [`shares`] has it; a
+//! tenant that holds nothing gets any slot that is free.
 //!
 //! A slot that is given back goes to the tenant that waits and holds the fewest, of equal ones to the one that
 //! was served longest ago: a long queue of one tenant delays nobody else's first call.
@@ -17,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::refusal::Shortage;
 use crate::ids::TenantId;
+use crate::shares;
 
 /// A queue of a tenant this long is looked through for calls that have given up.
 const SWEPT_FROM: usize = 64;
@@ -170,7 +168,7 @@ impl State {
     /// Whether a tenant that holds so many may have one more.
     fn allows(&self, held: usize, reserve: Reserve) -> bool {
         match reserve {
-            Reserve::AsManyAsHeld => self.free > 0 && (held == 0 || self.free > held + 1),
+            Reserve::AsManyAsHeld => shares::places(held, self.free) > 0,
             Reserve::Nothing => self.free > 0,
         }
     }

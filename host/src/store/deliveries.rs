@@ -1,15 +1,18 @@
 //! Requests that tasks came from, and answers that are to be delivered: written with a task, due when it
 //! has ended, tried until they went well or are given up.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Row as _, Sqlite};
 
 use super::chunks::whole_text;
 use super::lines::Line;
 use super::rows;
-use super::sqlite::{ByRows, execute};
+use super::sqlite::{ByRows, execute, fetch};
+use super::turns::{self, Backlogs, Places};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
@@ -24,10 +27,31 @@ pub(super) static MAKE_DUE: ByRows = ByRows::new(
     ")",
 );
 
-pub(super) const DUE: &str = "\
-    SELECT t.id, d.tenant_id, d.channel_id, d.attempts FROM deliveries d \
-    CROSS JOIN tasks t ON t.sequence = d.task_sequence \
-    WHERE d.due_at IS NOT NULL AND d.due_at <= ? ORDER BY d.due_at LIMIT ?";
+pub(super) const ANY_DUE: &str = "SELECT 1 FROM deliveries WHERE due_at <= ? LIMIT 1";
+
+/// Tenants with deliveries that are due, behind one of them in the order of their ids. Each step of the
+/// recursion finds a tenant and when its first delivery is due.
+pub(super) const TENANTS_BEHIND: &str = "\
+    WITH RECURSIVE turn (tenant_id, due_at) AS ( \
+        SELECT ?1, NULL \
+        UNION ALL \
+        SELECT d.tenant_id, d.due_at FROM turn CROSS JOIN deliveries d ON d.task_sequence = \
+            (SELECT task_sequence FROM deliveries \
+             WHERE due_at IS NOT NULL AND tenant_id > turn.tenant_id \
+             ORDER BY tenant_id, due_at LIMIT 1) \
+    ) SELECT tenant_id FROM turn WHERE due_at <= ?3 LIMIT ?2";
+
+pub(super) const DUE_OF_TENANT: &str = "\
+    SELECT task_sequence FROM deliveries WHERE tenant_id = ? AND due_at <= ? \
+    ORDER BY due_at LIMIT ? OFFSET ?";
+
+pub(super) static TAKE: ByRows = ByRows::new(
+    "UPDATE deliveries SET attempts = attempts + 1, due_at = ?, reason = NULL WHERE due_at <= ? \
+     AND task_sequence IN (",
+    "?",
+    ") RETURNING task_sequence, (SELECT id FROM tasks WHERE sequence = task_sequence), tenant_id, \
+     channel_id, attempts",
+);
 
 /// Makes the deliveries of these tasks' answers due, as far as one waits for its task's end.
 pub(super) async fn make_due(sequences: &[i64], session: &mut Session<'_>) -> sqlx::Result<()> {
@@ -79,22 +103,25 @@ impl Store {
         self.one_task(tenant, "read a task's request", query, request).await
     }
 
-    /// Takes deliveries that are due, `limit` of them at most. Each is due again after `lease`, unless its
-    /// end is noted before: whoever took it may die.
+    /// Takes deliveries that are due, for as many places as are wanted, in the order of the tenants' turns:
+    /// the one behind `last`, who was served last, comes first. `held` is how many of each tenant are under
+    /// way. What is taken is due again after `lease`, unless its end is noted before: whoever took it may die.
     ///
     /// # Errors
     /// When the store cannot be used.
     pub async fn take_deliveries(
         &self,
-        limit: u32,
+        places: Places,
+        held: HashMap<TenantId, usize>,
+        last: Option<TenantId>,
         lease: Duration,
     ) -> Result<Vec<DueDelivery>, StoreError> {
         // Nothing is written where nothing is due, which is most of the time.
-        let query = sqlx::query(DUE).bind(self.now().micros()).bind(1);
-        if self.many("look for deliveries", query, due).await?.is_empty() {
+        let query = sqlx::query(ANY_DUE).bind(self.now().micros());
+        if self.one("look for deliveries", query, |_| Ok(())).await?.is_none() {
             return Ok(Vec::new());
         }
-        self.write(TakeDeliveries { limit, lease }).await
+        self.write(TakeDeliveries { places, held, last, lease }).await
     }
 
     /// Notes what became of a delivery that was taken.
@@ -151,10 +178,10 @@ fn request(row: &SqliteRow) -> sqlx::Result<KeptRequest> {
 
 fn due(row: &SqliteRow) -> sqlx::Result<DueDelivery> {
     Ok(DueDelivery {
-        task: rows::task_id(row, 0)?,
-        tenant: rows::tenant_id(row, 1)?,
-        channel: ChannelId::from_stored(rows::bytes(row, 2)?),
-        attempts: row.try_get::<u32, _>(3)?.saturating_add(1),
+        task: rows::task_id(row, 1)?,
+        tenant: rows::tenant_id(row, 2)?,
+        channel: ChannelId::from_stored(rows::bytes(row, 3)?),
+        attempts: row.try_get(4)?,
     })
 }
 
@@ -174,8 +201,32 @@ fn delivery(row: &SqliteRow) -> sqlx::Result<Delivery> {
 }
 
 struct TakeDeliveries {
-    limit: u32,
+    places: Places,
+    held: HashMap<TenantId, usize>,
+    last: Option<TenantId>,
     lease: Duration,
+}
+
+/// Deliveries that are due at this time.
+struct Due(Timestamp);
+
+impl Backlogs for Due {
+    fn tenants<'q>(&self, behind: &'q [u8], limit: i64) -> Query<'q, Sqlite, SqliteArguments> {
+        sqlx::query(TENANTS_BEHIND).bind(behind).bind(limit).bind(self.0.micros())
+    }
+
+    fn of_tenant(
+        &self,
+        tenant: TenantId,
+        skip: i64,
+        limit: i64,
+    ) -> Query<'_, Sqlite, SqliteArguments> {
+        sqlx::query(DUE_OF_TENANT)
+            .bind(tenant.as_bytes().to_vec())
+            .bind(self.0.micros())
+            .bind(limit)
+            .bind(skip)
+    }
 }
 
 impl Write for TakeDeliveries {
@@ -189,24 +240,22 @@ impl Write for TakeDeliveries {
 
 impl WriteAlone for TakeDeliveries {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<DueDelivery>, Refusal> {
-        let rows = sqlx::query(DUE)
-            .bind(session.now.micros())
-            .bind(self.limit)
-            .fetch_all(&mut *session.db)
-            .await?;
-        let taken = rows.iter().map(due).collect::<sqlx::Result<Vec<_>>>()?;
-        for delivery in &taken {
-            sqlx::query(
-                "UPDATE deliveries SET attempts = ?, due_at = ?, reason = NULL WHERE task_sequence = \
-                 (SELECT sequence FROM tasks WHERE id = ?)",
-            )
-            .bind(delivery.attempts)
-            .bind(session.now.plus(self.lease).micros())
-            .bind(delivery.task.as_bytes().as_slice())
-            .execute(&mut *session.db)
-            .await?;
+        let now = session.now;
+        let next = turns::next(&Due(now), self.places, &self.held, self.last, session.db).await?;
+        let next: Vec<i64> = next.into_iter().map(|(_, sequence)| sequence).collect();
+        let due_again = now.plus(self.lease).micros();
+        let mut taken: HashMap<i64, DueDelivery> = HashMap::with_capacity(next.len());
+        for (sql, part) in TAKE.parts(&next) {
+            let mut query = sqlx::query(sql).bind(due_again).bind(now.micros());
+            for sequence in part {
+                query = query.bind(*sequence);
+            }
+            for row in fetch(query, session.db).await? {
+                taken.insert(row.try_get(0)?, due(&row)?);
+            }
         }
-        Ok(taken)
+        // The database returns them in an order of its own; the turns are to be kept.
+        Ok(next.iter().filter_map(|sequence| taken.remove(sequence)).collect())
     }
 }
 

@@ -4,11 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use sqlx::Row as _;
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Row as _, Sqlite};
 
 use super::lines::Line;
 use super::rows::{self, select_tasks};
 use super::sqlite::{ByRows, execute, fetch};
+use super::turns::{self, Backlogs, Places};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use crate::ids::{TaskId, TenantId};
 use crate::tasks::Fence;
@@ -45,8 +48,8 @@ pub(super) const TENANTS_BEHIND: &str = "\
     ) SELECT tenant_id FROM turn WHERE tenant_id IS NOT NULL";
 
 pub(super) const PENDING_OF_TENANT: &str = "\
-    SELECT sequence FROM tasks WHERE status = 'pending' AND tenant_id = ? AND sequence > ? \
-    ORDER BY sequence LIMIT ?";
+    SELECT sequence FROM tasks WHERE status = 'pending' AND tenant_id = ? \
+    ORDER BY sequence LIMIT ? OFFSET ?";
 
 pub(super) const EXECUTING_BY_TENANT: &str = "\
     SELECT tenant_id, count(*) FROM tasks \
@@ -64,14 +67,29 @@ pub(super) const TAKE_BACK: &str = "\
     UPDATE tasks SET status = 'pending', lease_until = NULL \
     WHERE status = 'executing' AND lease_until <= ?";
 
-/// Makes pending tasks executing. Tenants take turns: the one after the tenant served last comes
-/// first, and nobody gets a second task in one claim while another one waits for a first. A tenant that
-/// has as many executing as it may waits for one of them to end. The answer names them in the order of their
-/// turns.
+/// Makes pending tasks executing, tenants taking turns. A tenant that has as many executing as it may waits
+/// for one of them to end. The answer names them in the order of their turns.
 pub(super) struct Claim {
-    pub(super) limit: usize,
-    pub(super) limit_per_tenant: usize,
+    pub(super) places: Places,
     pub(super) lease: Duration,
+}
+
+/// Tasks that wait for a run.
+struct Pending;
+
+impl Backlogs for Pending {
+    fn tenants<'q>(&self, behind: &'q [u8], limit: i64) -> Query<'q, Sqlite, SqliteArguments> {
+        sqlx::query(TENANTS_BEHIND).bind(behind).bind(limit)
+    }
+
+    fn of_tenant(
+        &self,
+        tenant: TenantId,
+        skip: i64,
+        limit: i64,
+    ) -> Query<'_, Sqlite, SqliteArguments> {
+        sqlx::query(PENDING_OF_TENANT).bind(tenant.as_bytes().to_vec()).bind(limit).bind(skip)
+    }
 }
 
 impl Write for Claim {
@@ -85,10 +103,16 @@ impl Write for Claim {
 
 impl WriteAlone for Claim {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<(i64, Fence)>, Refusal> {
-        let picked = pick(self.limit, self.limit_per_tenant, session).await?;
+        let executing = executing_by_tenant(session).await?;
+        let last = session.memory.last_turn;
+        let next = turns::next(&Pending, self.places, &executing, last, session.db).await?;
+        if let Some((tenant, _)) = next.last() {
+            session.memory.last_turn = Some(*tenant);
+        }
+        let next: Vec<i64> = next.into_iter().map(|(_, sequence)| sequence).collect();
         let lease_until = session.now.plus(self.lease).micros();
-        let mut claimed: HashMap<i64, Fence> = HashMap::with_capacity(picked.len());
-        for (sql, part) in CLAIM.parts(&picked) {
+        let mut claimed: HashMap<i64, Fence> = HashMap::with_capacity(next.len());
+        for (sql, part) in CLAIM.parts(&next) {
             let mut query = sqlx::query(sql).bind(lease_until).bind(session.now.micros());
             for sequence in part {
                 query = query.bind(*sequence);
@@ -99,67 +123,8 @@ impl WriteAlone for Claim {
         }
         // The database returns them in an order of its own; the turns are to be kept.
         let fence = |sequence: i64| Some((sequence, claimed.remove(&sequence)?));
-        Ok(picked.into_iter().filter_map(fence).collect())
+        Ok(next.into_iter().filter_map(fence).collect())
     }
-}
-
-/// The pending tasks of one tenant, as far as they have been looked at.
-struct Backlog {
-    tenant: TenantId,
-    sequences: Vec<i64>,
-    /// How many more the tenant may have executing.
-    room: usize,
-    /// Whether more of them may be waiting behind these.
-    goes_on: bool,
-}
-
-/// The sequences of up to `limit` pending tasks, in the order of the tenants' turns.
-async fn pick(
-    limit: usize,
-    limit_per_tenant: usize,
-    session: &mut Session<'_>,
-) -> sqlx::Result<Vec<i64>> {
-    let executing = executing_by_tenant(session).await?;
-    let room = |tenant: &TenantId| {
-        limit_per_tenant.saturating_sub(executing.get(tenant).copied().unwrap_or_default())
-    };
-    // Those without room are in the way of nobody: as many more tenants are asked for.
-    let full = executing.keys().filter(|tenant| room(tenant) == 0).count();
-    let tenants = tenants_in_turn(limit.saturating_add(full), session).await?;
-    let mut lines: Vec<Backlog> = tenants
-        .into_iter()
-        .map(|tenant| (tenant, room(&tenant)))
-        .filter(|(_, room)| *room > 0)
-        .take(limit)
-        .map(|(tenant, room)| Backlog { tenant, sequences: Vec::new(), room, goes_on: true })
-        .collect();
-    // Everybody's fair share is read first. Where lines turn out shorter than that, what is left over
-    // is shared among the others, and so on.
-    loop {
-        let found: usize = lines.iter().map(|line| line.sequences.len()).sum();
-        let open = lines.iter().filter(|line| line.goes_on).count();
-        if open == 0 || found >= limit {
-            break;
-        }
-        let share = (limit - found).div_ceil(open);
-        for line in lines.iter_mut().filter(|line| line.goes_on) {
-            let share = share.min(line.room);
-            let more =
-                pending_of(line.tenant, line.sequences.last().copied(), share, session).await?;
-            line.room -= more.len();
-            line.goes_on = more.len() == share && line.room > 0;
-            line.sequences.extend(more);
-        }
-    }
-    let longest = lines.iter().map(|line| line.sequences.len()).max().unwrap_or(0);
-    let rounds = (0..longest).flat_map(|round| {
-        lines.iter().filter_map(move |line| Some((line.tenant, *line.sequences.get(round)?)))
-    });
-    let picked: Vec<(TenantId, i64)> = rounds.take(limit).collect();
-    if let Some((tenant, _)) = picked.last() {
-        session.memory.last_turn = Some(*tenant);
-    }
-    Ok(picked.into_iter().map(|(_, sequence)| sequence).collect())
 }
 
 /// How many tasks of each tenant are executing: as many rows as there are leases.
@@ -172,39 +137,6 @@ async fn executing_by_tenant(session: &mut Session<'_>) -> sqlx::Result<HashMap<
             Ok((rows::tenant_id(row, 0)?, usize::try_from(count).unwrap_or(usize::MAX)))
         })
         .collect()
-}
-
-/// Up to `limit` tenants that have pending tasks, beginning behind the one served last.
-async fn tenants_in_turn(limit: usize, session: &mut Session<'_>) -> sqlx::Result<Vec<TenantId>> {
-    let last_turn = session.memory.last_turn;
-    let mut tenants = Vec::new();
-    // Behind the one served last, then once more from the start: an empty id stands before all.
-    let starts = last_turn.as_ref().map(|last| last.as_bytes().as_slice());
-    for start in starts.into_iter().chain([[].as_slice()]) {
-        let query =
-            sqlx::query(TENANTS_BEHIND).bind(start).bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        for row in fetch(query, session.db).await? {
-            tenants.push(rows::tenant_id(&row, 0)?);
-        }
-    }
-    let mut seen = HashSet::new();
-    tenants.retain(|tenant| seen.insert(*tenant));
-    tenants.truncate(limit);
-    Ok(tenants)
-}
-
-/// The first `limit` pending tasks of a tenant behind the task `after`.
-async fn pending_of(
-    tenant: TenantId,
-    after: Option<i64>,
-    limit: usize,
-    session: &mut Session<'_>,
-) -> sqlx::Result<Vec<i64>> {
-    let query = sqlx::query(PENDING_OF_TENANT)
-        .bind(tenant.as_bytes().as_slice())
-        .bind(after.unwrap_or(i64::MIN))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX));
-    fetch(query, session.db).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Lengthens leases, and says whose are lost.

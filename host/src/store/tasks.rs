@@ -14,6 +14,7 @@ use super::lease::{CLAIMED, Claim, Extend, GiveBack, TakeBack, Unclaim};
 use super::lines::SMALL_BYTES_MAX;
 use super::rows::{self, select_tasks};
 use super::steps;
+use super::turns::Places;
 use super::writer::{Op, Write as _};
 use super::{Store, StoreError, busy};
 use crate::ids::{TaskId, TenantId};
@@ -45,20 +46,15 @@ impl Store {
         self.queue_long(accept, Op::Accept).await
     }
 
-    /// Makes up to `limit` pending tasks executing, for as long as the lease lasts, and counts the
-    /// attempt. Tenants take turns, from one claim to the next too: a tenant's next task waits for at
-    /// most one task of each other tenant, however many those have in line. No tenant gets more than
-    /// `limit_per_tenant` executing at a time, claimed before or now.
+    /// Makes pending tasks executing, for as many places as are wanted and as long as the lease lasts,
+    /// and counts the attempt. Tenants take turns, from one claim to the next too: a tenant's next task
+    /// waits for at most one task of each other tenant, however many those have in line. No tenant gets
+    /// more executing at a time than it leaves places free, or than `per_tenant_max`, claimed before or now.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; what was claimed is given back then.
-    pub async fn claim(
-        &self,
-        limit: usize,
-        limit_per_tenant: usize,
-        lease: Duration,
-    ) -> Result<Vec<Claimed>, StoreError> {
-        let claimed = self.write(Claim { limit, limit_per_tenant, lease }).await?;
+    pub async fn claim(&self, places: Places, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
+        let claimed = self.write(Claim { places, lease }).await?;
         match self.read_claimed(&claimed).await {
             Ok(tasks) => Ok(tasks),
             Err(error) => {

@@ -3,6 +3,7 @@
 mod accepting;
 mod checkpoints;
 mod chunking;
+mod delivering;
 mod keeping;
 mod leasing;
 mod lines;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tempfile::TempDir;
 
-use super::{Store, StoreError};
+use super::{Places, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, ChannelId, TaskId, TenantId, ThreadId};
 use crate::tasks::{
@@ -77,8 +78,14 @@ impl Fixture {
         ids
     }
 
+    /// Claims tasks where nobody has to leave room to others.
+    async fn claim(&self, wanted: usize) -> Vec<Claimed> {
+        let places = Places { wanted, free: ROOM, per_tenant_max: ROOM };
+        self.store.claim(places, LEASE).await.unwrap()
+    }
+
     async fn claim_one(&self) -> Claimed {
-        let mut claimed = self.store.claim(1, ROOM, LEASE).await.unwrap();
+        let mut claimed = self.claim(1).await;
         assert_eq!(claimed.len(), 1);
         claimed.remove(0)
     }

@@ -18,7 +18,7 @@ fn prompt_step(text: &str) -> Step {
 async fn turns(fixture: &Fixture, limit: usize, claims: usize) -> Vec<TenantId> {
     let mut turns = Vec::new();
     for _ in 0..claims {
-        let claimed = fixture.store.claim(limit, ROOM, LEASE).await.unwrap();
+        let claimed = fixture.claim(limit).await;
         turns.extend(claimed.into_iter().map(|claimed| claimed.task.tenant));
     }
     turns
@@ -35,10 +35,10 @@ async fn a_claim_makes_the_oldest_task_executing_and_counts() {
     assert_eq!(first.task.started_at.unwrap().micros(), NOON + 1_000_000);
     assert_eq!(fixture.task(ids[0]).await.status, Status::Executing);
 
-    let rest = fixture.store.claim(10, ROOM, LEASE).await.unwrap();
+    let rest = fixture.claim(10).await;
     assert_eq!(rest.iter().map(|one| one.task.id).collect::<Vec<_>>(), ids[1..]);
-    assert!(fixture.store.claim(10, ROOM, LEASE).await.unwrap().is_empty());
-    assert!(fixture.store.claim(0, ROOM, LEASE).await.unwrap().is_empty());
+    assert!(fixture.claim(10).await.is_empty());
+    assert!(fixture.claim(0).await.is_empty());
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_stale_fence_finishes_nothing() {
 async fn of_many_who_finish_with_one_fence_one_does() {
     let fixture = Fixture::new().await;
     let ids = fixture.accept(fixture.owner, 2).await;
-    let claimed = fixture.store.claim(2, ROOM, LEASE).await.unwrap();
+    let claimed = fixture.claim(2).await;
     let finishes = (0..100).map(|n| {
         let one = &claimed[n % 2];
         fixture.finish(one.task.id, one.fence, completed("done"), vec![prompt_step("x")])
@@ -173,7 +173,7 @@ async fn a_task_given_back_is_claimed_again_with_its_attempts_counted() {
 async fn an_extended_lease_holds_and_a_lost_one_is_named() {
     let fixture = Fixture::new().await;
     fixture.accept(fixture.owner, 3).await;
-    let claimed = fixture.store.claim(3, ROOM, LEASE).await.unwrap();
+    let claimed = fixture.claim(3).await;
     let held: Vec<(TaskId, Fence)> = claimed.iter().map(|one| (one.task.id, one.fence)).collect();
     fixture.clock.advance(LEASE - Duration::from_secs(1));
     assert!(fixture.store.extend(&held[..1], LEASE).await.unwrap().is_empty());
@@ -191,7 +191,7 @@ async fn an_extended_lease_holds_and_a_lost_one_is_named() {
 async fn after_a_restart_every_executing_task_is_pending_again() {
     let mut fixture = Fixture::new().await;
     let ids = fixture.accept(fixture.owner, 4).await;
-    let claimed = fixture.store.claim(3, ROOM, LEASE).await.unwrap();
+    let claimed = fixture.claim(3).await;
     let done = &claimed[0];
     let finish = fixture.finish(ids[0], done.fence, completed("done"), Vec::new());
     assert!(finish.await.unwrap());
@@ -200,7 +200,7 @@ async fn after_a_restart_every_executing_task_is_pending_again() {
     let stale = &claimed[1];
     let finish = fixture.finish(ids[1], stale.fence, completed("late"), Vec::new());
     assert!(!finish.await.unwrap());
-    let again = fixture.store.claim(10, ROOM, LEASE).await.unwrap();
+    let again = fixture.claim(10).await;
     let attempts: Vec<u32> = again.iter().map(|one| one.task.attempts).collect();
     assert_eq!(attempts, [2, 2, 1]);
     assert_eq!(fixture.task(ids[0]).await.result.as_deref(), Some("done"));
@@ -214,18 +214,68 @@ async fn a_tenant_without_room_waits_and_holds_up_nobody() {
     let of = |claimed: &[Claimed], tenant| {
         claimed.iter().filter(|one| one.task.tenant == tenant).count()
     };
-    let claimed = fixture.store.claim(10, 2, LEASE).await.unwrap();
+    let at_most_two = async |wanted| {
+        let places = Places { wanted, free: ROOM, per_tenant_max: 2 };
+        fixture.store.claim(places, LEASE).await.unwrap()
+    };
+    let claimed = at_most_two(10).await;
     assert_eq!(of(&claimed, fixture.owner.tenant), 2);
-    assert!(fixture.store.claim(10, 2, LEASE).await.unwrap().is_empty());
+    assert!(at_most_two(10).await.is_empty());
 
     fixture.accept(small, 3).await;
     for _ in 0..2 {
-        let more = fixture.store.claim(1, 2, LEASE).await.unwrap();
+        let more = at_most_two(1).await;
         assert_eq!((more.len(), of(&more, small.tenant)), (1, 1));
     }
-    assert!(fixture.store.claim(1, 2, LEASE).await.unwrap().is_empty());
+    assert!(at_most_two(1).await.is_empty());
 
     fixture.store.give_back(claimed[0].task.id, claimed[0].fence).await.unwrap();
-    let again = fixture.store.claim(10, 2, LEASE).await.unwrap();
+    let again = at_most_two(10).await;
     assert_eq!((again.len(), of(&again, fixture.owner.tenant)), (1, 1));
+}
+
+#[tokio::test]
+async fn tenants_with_long_runs_leave_places_for_those_to_come() {
+    const PLACES: usize = 64;
+    let fixture = Fixture::new().await;
+    let mut executing = Vec::new();
+    // What a worker does: it claims until nothing comes, and what it claimed goes on for long.
+    let mut work = async || {
+        let before = executing.len();
+        loop {
+            let free = PLACES - executing.len();
+            let places = Places { wanted: free, free, per_tenant_max: PLACES };
+            let claimed = fixture.store.claim(places, LEASE).await.unwrap();
+            if claimed.is_empty() {
+                return executing.len() - before;
+            }
+            executing.extend(claimed);
+        }
+    };
+    fixture.accept(fixture.owner, 100).await;
+    assert_eq!(work().await, 32, "one that is alone gets half");
+    assert_eq!(work().await, 0, "and no more later");
+    for expected in [16, 8, 4, 2, 1] {
+        let hostile = new_owner(&fixture.store).await;
+        fixture.accept(hostile, 100).await;
+        assert_eq!(work().await, expected);
+    }
+    let honest = new_owner(&fixture.store).await;
+    fixture.accept(honest, 1).await;
+    assert_eq!(work().await, 1);
+}
+
+#[tokio::test]
+async fn tenants_that_come_at_once_share_what_there_is() {
+    let fixture = Fixture::new().await;
+    let owners = [fixture.owner, new_owner(&fixture.store).await, new_owner(&fixture.store).await];
+    for owner in owners {
+        fixture.accept(owner, 100).await;
+    }
+    let places = Places { wanted: 64, free: 64, per_tenant_max: 64 };
+    let claimed = fixture.store.claim(places, LEASE).await.unwrap();
+    for owner in owners {
+        let held = claimed.iter().filter(|one| one.task.tenant == owner.tenant).count();
+        assert_eq!(held, 16, "each leaves as many as it has");
+    }
 }

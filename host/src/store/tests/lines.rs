@@ -246,7 +246,7 @@ async fn who_reads_long_tasks_waits_for_himself_and_for_no_other_tenant() {
     assert!(others.into_iter().all(|task| task.unwrap().is_some()));
     assert!(store.task_with_steps_by_id(short_id).await.unwrap().is_some());
     // Neither workers nor look-ups of keys have anything to do with it.
-    let claimed = store.claim(10, 10, Duration::from_secs(90)).await.unwrap();
+    let claimed = fixture.claim(10).await;
     assert_eq!(claimed.len(), 2);
     drop(turn);
     assert!(waiting.await.unwrap().is_some());

@@ -233,7 +233,7 @@ async fn a_conversation_holds_its_completed_tasks_oldest_first() {
         }
     }
     fixture.accept(fixture.owner, 1).await;
-    let claimed = fixture.store.claim(11, ROOM, LEASE).await.unwrap();
+    let claimed = fixture.claim(11).await;
     for one in claimed {
         let failed = one.task.id == ids[1];
         let status = if failed { EndStatus::Failed } else { EndStatus::Completed };
@@ -307,7 +307,7 @@ async fn a_conversation_named_by_a_task_begins_with_it() {
     let thread: ThreadId = first.to_string().parse().unwrap();
     let second = NewTask { thread: Some(thread.clone()), ..new_task(fixture.owner) };
     fixture.store.accept(second.clone()).await.unwrap();
-    for one in fixture.store.claim(2, ROOM, LEASE).await.unwrap() {
+    for one in fixture.claim(2).await {
         fixture.finish(one.task.id, one.fence, completed("x"), Vec::new()).await.unwrap();
     }
     let third = NewTask { thread: Some(thread.clone()), ..new_task(fixture.owner) };

@@ -21,6 +21,7 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
         .chain(lengths(&lease::EXTEND))
         .chain(lengths(&finish::END))
         .chain(lengths(&deliveries::MAKE_DUE))
+        .chain(lengths(&deliveries::TAKE))
         .chain([
             lease::TENANTS_BEHIND,
             lease::PENDING_OF_TENANT,
@@ -30,7 +31,9 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
             ending::END_BY_OWNER,
             afterwards::ADD,
             ending::FINAL_BY_OWNER,
-            deliveries::DUE,
+            deliveries::ANY_DUE,
+            deliveries::TENANTS_BEHIND,
+            deliveries::DUE_OF_TENANT,
             chunks::NEXT_NUMBER,
             chunks::CLAIM,
             chunks::GIVE_BACK,
