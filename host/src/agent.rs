@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Timestamp};
 use crate::ids::RequestId;
-use crate::plugins::Plugins;
+use crate::plugins::{PluginUnavailable, Plugins};
 use crate::secrets::UserTokens;
 use crate::settings::AgentSettings;
 use crate::store::{Store, StoreError};
@@ -18,7 +18,10 @@ use crate::trace::log::{Log, Moment};
 use crate::trace::redact::Redactor;
 use crate::trace::{Event, Step, ToolCall};
 use model::{Message, Models, Turn, TurnRequest, UserMessage};
-pub use tools::{Tools, Unavailable};
+pub use tools::{Tools, ToolsError, Unavailable};
+
+/// How long a run waits before it asks again for tools that there was no room to ask for.
+const TOOLS_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a run needs from outside.
 #[derive(Debug, Clone)]
@@ -55,6 +58,15 @@ pub enum RunError {
     /// The gateway is: the run can be begun again.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<ToolsError> for RunError {
+    fn from(error: ToolsError) -> Self {
+        match error {
+            ToolsError::Unavailable(PluginUnavailable::Store(error)) => Self::Store(error),
+            error => Self::failed(error.to_string()),
+        }
+    }
 }
 
 impl RunError {
@@ -117,7 +129,7 @@ impl Runner {
             ))
         })?;
         let request_id = RequestId::next();
-        let tools = Tools::of(&self.plugins, agent, request_id).await?;
+        let tools = self.tools(agent, request_id).await?;
         let mut messages = self.history(task).await?;
         let asked = user_message(task);
         trace.push(trace.begin(), Event::Prompt { text: asked.fenced() });
@@ -153,6 +165,20 @@ impl Runner {
             }
         }
         Err(RunError::failed(format!("the model gave no answer within {turns_max} turns")))
+    }
+
+    /// The agent's tools. That there is no room to ask a plugin for them is no fault of the run, which waits
+    /// for as long as it may take.
+    async fn tools(&self, agent: &Agent, request_id: RequestId) -> Result<Tools, RunError> {
+        loop {
+            match Tools::of(&self.plugins, agent, request_id).await {
+                Err(error) if error.is_passing() => {
+                    tracing::warn!(agent = %agent.id, %error, "a run waits for its tools");
+                    tokio::time::sleep(TOOLS_PAUSE).await;
+                }
+                tools => return Ok(tools?),
+            }
+        }
     }
 
     async fn call_tool(

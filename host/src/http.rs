@@ -28,6 +28,7 @@ mod layers;
 mod metrics;
 pub mod openapi;
 pub mod places;
+mod plugin_reply;
 mod responses;
 mod rest;
 pub mod serve;

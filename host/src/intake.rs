@@ -19,7 +19,7 @@ use crate::access::Caller;
 use crate::call::{IncomingCall, Payload};
 use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
-use crate::sandbox::{ChannelFacts, Mapped, PluginError, ReplyNow, Subject};
+use crate::sandbox::{ChannelFacts, HttpReply, Mapped, PluginError, Subject};
 use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, Surface, User};
 use crate::trace::PluginRun;
@@ -129,7 +129,7 @@ pub enum Resolved {
     /// Nothing to do: the mapper said so.
     Ignore,
     /// The mapper's own answer, and no run.
-    Reply(ReplyNow),
+    Reply(HttpReply),
 }
 
 /// Resolves a request of the webhook at `POST /` (CONTRACT section 1).

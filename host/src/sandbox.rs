@@ -38,7 +38,7 @@ use wasmtime::Engine;
 use wasmtime::component::{HasSelf, InstancePre, Linker};
 
 pub use account::{Account, Cost, Quarantine, QuarantineSettings, Statement};
-pub use call::{Called, Diagnostic, Mapped, Principal, ReplyNow, Tool};
+pub use call::{Called, Diagnostic, HttpReply, Mapped, Principal, Tool};
 pub(crate) use egress::is_public;
 pub use engine::PoolSize;
 pub use grants::{Components, Grants, GrantsError, Pin};

@@ -97,6 +97,7 @@ mod no_secrets_in_logs;
 mod openapi;
 mod plugin_misbehaves;
 mod plugin_new;
+mod plugin_replies;
 mod plugin_supply;
 mod plugins_guide;
 mod plugins_installed;

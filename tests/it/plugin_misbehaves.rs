@@ -263,20 +263,34 @@ async fn counts_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_with_all_its_calls_in_flight_is_busy() {
+async fn a_run_waits_for_a_plugin_with_all_its_calls_in_flight() {
     let gateway = Gateway::start().await;
     let grants =
         "[limits]\nconcurrency = 1\nwall_ms = 300\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
     let agent = gateway.with_tool("spin_in_tool", grants).await;
     let spinning = Events::until_a_tool_is_called(&agent, "spin {}").await;
     // The only call that is granted spins; a second run cannot even ask for the tools.
-    let busy = until("a run that finds the plugin busy", async || {
-        let task = agent.ask(json!({"prompt": "no tool"})).await.json();
-        (task["status"] == "failed").then_some(task)
-    });
-    let reason = busy.await["result"].as_str().unwrap().to_owned();
-    assert!(reason.contains("spin-in-tool") && reason.contains("calls in flight"), "{reason}");
+    let waiting = agent.begin("no tool").await;
+    until("a call that found no room", async || {
+        let state = gateway.manage("GET", "/plugins/spin-in-tool").expect(200).await.json();
+        (state["calls"]["refused"]["busy"].as_u64() > Some(0)).then_some(())
+    })
+    .await;
+    // Whoever calls the tool directly is told so: nothing was started, and there will be room again.
+    let path = format!("/agents/{}/operations/spin", agent.agent);
+    let busy = agent.post(&path).key(&agent.key).json(&json!({})).send().await;
+    assert_eq!(
+        (busy.status, busy.header("x-wardgate-fault")),
+        (503, Some("host")),
+        "{}",
+        busy.text
+    );
+    assert_eq!(
+        (busy.header("x-wardgate-retry"), busy.header("retry-after")),
+        (Some("safe"), Some("1"))
+    );
     assert_eq!(agent.stop_task(&spinning).await["status"], "stopped", "it span all along");
+    assert_eq!(agent.ended(&waiting).await["status"], "completed");
 }
 
 /// A guest that no test names shows nothing.

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::RunError;
-use crate::ids::{AgentId, RequestId, TenantId};
+use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
-use crate::sandbox::{Binding, PluginError, Subject, Tool};
+use crate::sandbox::{Binding, PluginError, Refusal, Subject, Tool};
 use crate::tasks::Task;
 use crate::tenants::Agent;
 use crate::trace::{PluginRun, ToolCall};
@@ -18,6 +17,35 @@ pub(super) struct Answer {
     pub(super) is_error: bool,
     pub(super) logs: Vec<String>,
     pub(super) ran: Option<Box<PluginRun>>,
+}
+
+/// Why an agent has no tools.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolsError {
+    /// One of its plugins cannot be had.
+    #[error(transparent)]
+    Unavailable(#[from] PluginUnavailable),
+    /// One cannot say which tools it has.
+    #[error("plugin {0} cannot say which tools it has: {1}")]
+    Plugin(PluginName, PluginError),
+    /// Two of them have a tool of one name.
+    #[error("the plugins {first} and {second} both have a tool {tool}; the agent can have one")]
+    SameName {
+        /// The tool's name.
+        tool: String,
+        /// The plugin that has it first.
+        first: PluginName,
+        /// The other one.
+        second: PluginName,
+    },
+}
+
+impl ToolsError {
+    /// Whether there was no room to ask a plugin, as there will be again.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Plugin(_, PluginError::Refusal(Refusal::Busy(_))))
+    }
 }
 
 /// Why a tool is not called.
@@ -46,7 +74,7 @@ impl Tools {
         plugins: &Plugins,
         agent: &Agent,
         request_id: RequestId,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, ToolsError> {
         let mut tools = Self {
             request_id,
             allow_destructive: agent.definition.allow_destructive_tools,
@@ -54,23 +82,16 @@ impl Tools {
             by_name: HashMap::new(),
         };
         for name in &agent.definition.tools {
-            let binding =
-                plugins.binding(agent.tenant, name).await.map_err(|error| match error {
-                    PluginUnavailable::Store(error) => RunError::Store(error),
-                    error => RunError::failed(error.to_string()),
-                })?;
+            let binding = plugins.binding(agent.tenant, name).await?;
             let subject = tools.subject(agent.tenant, agent.id);
-            let listed = binding.list_tools(subject).await.value.map_err(|error| {
-                RunError::failed(format!("plugin {name} cannot say which tools it has: {error}"))
-            })?;
+            let listed = binding.list_tools(subject).await.value;
+            let listed = listed.map_err(|error| ToolsError::Plugin(name.clone(), error))?;
             for tool in listed {
                 let place = tools.descriptions.len();
                 let known = tools.by_name.insert(tool.name.clone(), (place, Arc::clone(&binding)));
                 if let Some((_, other)) = known {
-                    let (tool, other) = (&tool.name, other.name());
-                    return Err(RunError::failed(format!(
-                        "the plugins {other} and {name} both have a tool {tool}; the agent can have one"
-                    )));
+                    let (first, second) = (other.name().clone(), name.clone());
+                    return Err(ToolsError::SameName { tool: tool.name, first, second });
                 }
                 tools.descriptions.push(tool);
             }

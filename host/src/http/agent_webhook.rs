@@ -14,8 +14,9 @@ use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, request_id};
 use super::launch::launch;
+use super::plugin_reply::plugin_reply;
 use super::responses::HookErrors;
-use super::webhook::{json_answer, reply_now};
+use super::webhook::json_answer;
 use super::{Handle, Handles};
 use crate::access::Caller;
 use crate::intake::{self, Arrival, IntakeError, RequestParts, Resolved};
@@ -122,7 +123,7 @@ async fn trigger(
             let ignored = json!({"success": true, "status": "Ignored"});
             return Ok(json_answer(StatusCode::OK, ignored.to_string()));
         }
-        Resolved::Reply(reply) => return reply_now(reply),
+        Resolved::Reply(reply) => return Ok(plugin_reply(reply)),
     };
     let launched = launch(handles, *call, false).await.map_err(ApiError::shaped_as_docsgpt)?;
     let body = json!({"success": true, "task_id": launched.task});

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::budget::OverBudget;
 use crate::access::Denied;
+use crate::agent::ToolsError;
 use crate::answer::AnswerError;
 use crate::intake::IntakeError;
 use crate::plugins::PluginUnavailable;
@@ -143,11 +144,6 @@ impl ApiError {
         self.status == 503
     }
 
-    /// Not for the log, which has it already.
-    pub(super) fn logged(self) -> Self {
-        Self { is_logged: true, ..self }
-    }
-
     /// The task exists by now: sending the request again would start another one.
     pub(super) fn after_the_run(self) -> Self {
         Self { retry: Retry::Never, retry_after_seconds: None, ..self }
@@ -171,12 +167,6 @@ impl ApiError {
     /// The same error in DocsGPT's shape, its own words kept.
     pub(super) fn shaped_as_docsgpt(self) -> Self {
         Self { shape: Shape::Success, ..self }
-    }
-
-    /// An agent's plugins are not as they should be.
-    pub(super) fn plugins_unusable(detail: String) -> Self {
-        tracing::warn!(detail, "an agent's plugins cannot be used");
-        Self { fault: Fault::Guest, ..Self::caller(502, detail) }
     }
 
     pub(super) fn of_plugin(name: &str, error: &PluginError) -> Self {
@@ -220,7 +210,7 @@ impl ApiError {
             Refusal::NotSetUp(_) => (503, Some(NOT_SET_UP_SECONDS)),
             Refusal::RequestTooMuch(met) if is_of_time(met) => (408, None),
             Refusal::RequestTooMuch(met) => match **met {
-                Refusal::Trapped(_) => (400, None),
+                Refusal::Trapped(_) | Refusal::Malformed(_) => (400, None),
                 _ => (413, None),
             },
             refusal if is_of_time(refusal) => (504, None),
@@ -327,6 +317,19 @@ impl From<PluginUnavailable> for ApiError {
         }
         tracing::error!(%error, "a plugin cannot be had");
         Self::host(error.to_string())
+    }
+}
+
+impl From<ToolsError> for ApiError {
+    fn from(error: ToolsError) -> Self {
+        match error {
+            ToolsError::Unavailable(PluginUnavailable::Store(error)) => error.into(),
+            ToolsError::Plugin(name, error) => Self::of_plugin(name.as_str(), &error),
+            error @ (ToolsError::Unavailable(_) | ToolsError::SameName { .. }) => {
+                tracing::warn!(%error, "an agent's tools cannot be used");
+                Self { fault: Fault::Guest, ..Self::caller(502, error.to_string()) }
+            }
+        }
     }
 }
 

@@ -15,8 +15,9 @@ use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, request_id};
 use super::launch::{Launched, launch, mark_task};
+use super::plugin_reply::plugin_reply;
 use super::responses::{PluginErrors, WriteErrors};
-use super::webhook::{checked_reply, json_answer, reply_now};
+use super::webhook::json_answer;
 use super::{Handle, Handles};
 use crate::access::channels::{OpenChannel, Unverified};
 use crate::answer;
@@ -25,7 +26,7 @@ use crate::call::IncomingCall;
 use crate::ids::{ChannelId, PluginName, RequestId};
 use crate::intake::{self, AgentCall, Arrival, ByChannel, IntakeError, RequestParts, Resolved};
 use crate::plugins::PluginUnavailable;
-use crate::sandbox::{PluginError, ReplyNow};
+use crate::sandbox::PluginError;
 use crate::tasks::{Status, Task};
 use crate::tenants::ChannelAnswer;
 
@@ -151,7 +152,7 @@ async fn handle(
         Resolved::Ignore => {
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
-        Resolved::Reply(reply) => sent(handles, &channel, is_stranger, reply),
+        Resolved::Reply(reply) => Ok(plugin_reply(reply)),
         Resolved::Run(call) if may_run => run(handles, &channel, *call, is_stranger).await,
         Resolved::Run(_) => Err(super::method_not_allowed().await),
     }
@@ -289,23 +290,7 @@ async fn reply(
         true => refuse_stranger(handles, channel, replier, &error),
         false => ApiError::of_plugin(replier.as_str(), &error),
     })?;
-    sent(handles, channel, about.is_stranger, replied)
-}
-
-/// A plugin's own answer.
-fn sent(
-    handles: &Handles,
-    channel: &OpenChannel,
-    is_stranger: bool,
-    reply: ReplyNow,
-) -> Result<Response, ApiError> {
-    if !is_stranger {
-        return reply_now(reply);
-    }
-    checked_reply(reply).map_err(|what| {
-        log_sampled(handles, channel, &format!("a plugin's reply cannot be sent: {what}"));
-        ApiError::host("the request could not be answered").logged()
-    })
+    Ok(plugin_reply(replied))
 }
 
 fn as_json(task: &Task) -> Response {

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
@@ -14,6 +14,7 @@ use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{header_key, request_id};
 use super::launch::{launch, mark_task};
+use super::plugin_reply::plugin_reply;
 use super::responses::{PluginErrors, WriteErrors};
 use super::{Handle, Handles};
 use crate::access::Caller;
@@ -21,23 +22,6 @@ use crate::answer;
 use crate::answer::task::TaskAnswer;
 use crate::call::credentials::is_api_key;
 use crate::intake::{self, AgentCall, Arrival, RequestParts, Resolved};
-use crate::sandbox::ReplyNow;
-
-/// Headers that a mapper's immediate reply may not set: they are the connection's, or say what only the
-/// gateway can know.
-const REPLY_HEADERS_FORBIDDEN: [&str; 8] = [
-    "connection",
-    "content-length",
-    "idempotent-replayed",
-    "keep-alive",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "x-task-id",
-];
-
-/// Most headers of a mapper's immediate reply.
-const REPLY_HEADERS_MAX: usize = 64;
 
 /// The parameters that may stand in the query; in the body they have the same names (CONTRACT X5).
 #[derive(utoipa::IntoParams)]
@@ -95,7 +79,7 @@ pub(super) async fn receive(
         Resolved::Ignore => {
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
-        Resolved::Reply(reply) => reply_now(reply),
+        Resolved::Reply(reply) => Ok(plugin_reply(reply)),
         Resolved::Run(call) => run(&handles, *call).await,
     }
 }
@@ -221,39 +205,6 @@ async fn run(handles: &Arc<Handles>, call: AgentCall) -> Result<Response, ApiErr
         Err(error) => ApiError::from(error).after_the_run().into_response(),
     };
     Ok(launched.mark_preference(handles, launched.mark(response)))
-}
-
-/// A mapper's immediate reply. What it sets is checked here: a plugin cannot break the connection.
-pub(super) fn reply_now(reply: ReplyNow) -> Result<Response, ApiError> {
-    checked_reply(reply).map_err(|what| {
-        tracing::warn!(what, "a plugin's reply cannot be sent");
-        ApiError::host(format!("the plugin gave a reply that cannot be sent: {what}")).logged()
-    })
-}
-
-/// A plugin's own answer, or what of it cannot be sent.
-pub(super) fn checked_reply(reply: ReplyNow) -> Result<Response, &'static str> {
-    let wrong = |what: &'static str| what;
-    let status = StatusCode::from_u16(reply.status).map_err(|_| wrong("its status"))?;
-    if status.is_informational() {
-        return Err(wrong("its status"));
-    }
-    let mut response = (status, reply.body).into_response();
-    response.headers_mut().remove(CONTENT_TYPE);
-    if reply.headers.len() > REPLY_HEADERS_MAX {
-        return Err(wrong("more than 64 headers"));
-    }
-    for (name, value) in &reply.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("a header's name"))?;
-        if REPLY_HEADERS_FORBIDDEN.contains(&name.as_str())
-            || name.as_str().starts_with("x-wardgate-")
-        {
-            return Err(wrong("a header that is the gateway's"));
-        }
-        let value = HeaderValue::from_str(value).map_err(|_| wrong("a header's value"))?;
-        response.headers_mut().append(name, value);
-    }
-    Ok(response)
 }
 
 pub(super) fn json_answer(status: StatusCode, body: String) -> Response {

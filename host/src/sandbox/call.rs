@@ -15,11 +15,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use self::answers::Answer;
 use self::blame::Circumstances;
 pub(super) use self::perform::limited_store;
-use self::perform::{Ask, Begins, Ended, Performance, Told, perform, refusal_of};
+use self::perform::{Ask, Begins, Ended, Performance, perform, refusal_of};
 use super::Binding;
 use super::account::Cost;
 use super::host_calls::{Budget, CallState, Subject};
@@ -32,6 +35,9 @@ use crate::call::Payload;
 /// How long a brief call computes at a stretch. One that meets a tick of the epoch by chance is brief all the
 /// same.
 pub(super) const BRIEF_MAX: Duration = Duration::from_millis(5);
+
+/// The longest time that a plugin may send callers away for, in milliseconds: a day.
+const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 /// What a call gave, and what it cost.
 #[derive(Debug)]
@@ -70,18 +76,18 @@ pub enum Mapped {
     /// Acknowledge, run nothing.
     Ignore,
     /// Answer at once, run nothing.
-    Reply(ReplyNow),
+    Reply(HttpReply),
 }
 
-/// A plugin's own answer to a request.
+/// A plugin's own answer to a request. It can be sent: the plugin is to blame for one that cannot.
 #[derive(Debug)]
-pub struct ReplyNow {
-    /// HTTP status.
-    pub status: u16,
-    /// Headers, not yet checked.
-    pub headers: Vec<(String, String)>,
+pub struct HttpReply {
+    /// Not an informational one.
+    pub status: StatusCode,
+    /// At most 64, none of which is the connection's or the gateway's.
+    pub headers: HeaderMap,
     /// The body.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 /// A tool of a plugin.
@@ -114,8 +120,8 @@ impl Binding {
         if self.loaded.roles.verifier.is_none() {
             return no_role("verifier");
         }
-        self.ask(subject, Ask::Verify).await.and_then(|told| match told {
-            Told::Principal(principal) => answers::principal(principal),
+        self.ask(subject, Ask::Verify).await.and_then(|answer| match answer {
+            Answer::Principal(principal) => Ok(principal),
             _ => Err(mismatch()),
         })
     }
@@ -129,8 +135,8 @@ impl Binding {
         if self.loaded.roles.mapper.is_none() {
             return no_role("payload-mapper");
         }
-        self.ask(subject, Ask::Map { spec }).await.and_then(|told| match told {
-            Told::Mapped(mapped) => answers::mapped(mapped),
+        self.ask(subject, Ask::Map { spec }).await.and_then(|answer| match answer {
+            Answer::Mapped(mapped) => Ok(mapped),
             _ => Err(mismatch()),
         })
     }
@@ -144,22 +150,19 @@ impl Binding {
         if self.loaded.roles.getter.is_none() {
             return no_role("response-getter");
         }
-        self.ask(subject, Ask::Get { path }).await.and_then(|told| match told {
-            Told::Value(value) => match value.as_deref().map(answers::json).transpose() {
-                Ok(_) => Ok(value),
-                Err(error) => Err(answers::malformed(&format!("its value is not JSON: {error}"))),
-            },
+        self.ask(subject, Ask::Get { path }).await.and_then(|answer| match answer {
+            Answer::Value(value) => Ok(value),
             _ => Err(mismatch()),
         })
     }
 
     /// Asks the replier for the answer to the request.
-    pub async fn reply(self: &Arc<Self>, subject: Subject) -> Called<ReplyNow> {
+    pub async fn reply(self: &Arc<Self>, subject: Subject) -> Called<HttpReply> {
         if self.loaded.roles.replier.is_none() {
             return no_role("replier");
         }
-        self.ask(subject, Ask::Reply).await.and_then(|told| match told {
-            Told::Reply(reply) => Ok(reply.into()),
+        self.ask(subject, Ask::Reply).await.and_then(|answer| match answer {
+            Answer::Reply(reply) => Ok(reply),
             _ => Err(mismatch()),
         })
     }
@@ -169,8 +172,8 @@ impl Binding {
         if self.loaded.roles.replier.is_none() {
             return no_role("replier");
         }
-        self.ask(subject, Ask::Deliver).await.and_then(|told| match told {
-            Told::Delivered => Ok(()),
+        self.ask(subject, Ask::Deliver).await.and_then(|answer| match answer {
+            Answer::Delivered => Ok(()),
             _ => Err(mismatch()),
         })
     }
@@ -180,11 +183,8 @@ impl Binding {
         if self.loaded.roles.about.is_none() {
             return no_role("about");
         }
-        self.ask(subject, Ask::Schema).await.and_then(|told| match told {
-            Told::Json(json) => match answers::json(&json) {
-                Ok(()) => Ok(json),
-                Err(error) => Err(answers::malformed(&format!("its schema is not JSON: {error}"))),
-            },
+        self.ask(subject, Ask::Schema).await.and_then(|answer| match answer {
+            Answer::Json(json) => Ok(json),
             _ => Err(mismatch()),
         })
     }
@@ -198,14 +198,14 @@ impl Binding {
         if self.loaded.roles.about.is_none() {
             return no_role("about");
         }
-        self.ask(subject, Ask::Check { settings }).await.and_then(|told| match told {
-            Told::Diagnostics(found) => answers::diagnostics(found),
+        self.ask(subject, Ask::Check { settings }).await.and_then(|answer| match answer {
+            Answer::Diagnostics(found) => Ok(found),
             _ => Err(mismatch()),
         })
     }
 
     /// One call, begun where it ends soonest.
-    async fn ask(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Told> {
+    async fn ask(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Answer> {
         let lane = ask.lane();
         let (cpu, wall) = self.granted.limits().times(lane);
         let admission = match self.account.admit(&self.shared.clock) {
@@ -255,7 +255,7 @@ impl Binding {
     }
 
     /// Enters a call into the plugin's account.
-    fn settle(&self, called: Called<Told>) -> Called<Told> {
+    fn settle(&self, called: Called<Answer>) -> Called<Answer> {
         let shared = &self.shared;
         self.account.settle(&called.value, called.cost, shared.quarantine, &shared.clock);
         called
@@ -287,7 +287,7 @@ impl Binding {
         cpu: Duration,
         wall: Duration,
         circumstances: Circumstances,
-    ) -> Called<Told> {
+    ) -> Called<Answer> {
         let Some(handle) = self.shared.lanes.spawn(lane, work) else {
             return refused(Refusal::Host("it is shutting down".to_owned()));
         };
@@ -305,20 +305,20 @@ impl Binding {
         cpu: Duration,
         wall: Duration,
         circumstances: Circumstances,
-    ) -> Called<Told> {
+    ) -> Called<Answer> {
         let (ended, mut state) = performance;
         let limits = self.granted.limits();
         let value = match ended {
-            Ended::Ran(Ok(Ok(told))) => Ok(told),
+            Ended::Ran(Ok(Ok(returned))) => answers::checked(returned),
             Ended::Ran(Ok(Err(failure))) => Err(PluginError::Failure(Failure {
                 code: failure.code,
                 message: failure.message,
-                retry_after_ms: failure.retry_after_ms,
+                retry_after_ms: failure.retry_after_ms.map(|ms| ms.min(RETRY_AFTER_MS_MAX)),
             })),
             Ended::Ran(Err(error)) => {
                 let refused = state.limiter.refused();
-                let told = || refusal_of(&error, limits.output_bytes, cpu);
-                Err(PluginError::Refusal(refused.unwrap_or_else(told)))
+                let met = || refusal_of(&error, limits.output_bytes, cpu);
+                Err(PluginError::Refusal(refused.unwrap_or_else(met)))
             }
             Ended::Elapsed => Err(Refusal::Deadline { granted_ms: millis(wall) }.into()),
         };

@@ -30,7 +30,12 @@ pub(super) const RESOURCES_MAX: usize = 256;
 
 /// Bytes of documents that the host walks or copies for one call. A look-up walks the document at about
 /// a gigabyte a second; this is two dozen looks into the largest payload, and a quarter of a second.
-const LOOK_UP_BYTES_MAX: usize = 256 << 20;
+pub(super) const LOOK_UP_BYTES_MAX: usize = 256 << 20;
+
+/// A guest had the host look through more than that.
+#[derive(Debug, thiserror::Error)]
+#[error("it looked into documents too often")]
+pub(super) struct LookedTooOften;
 
 /// Names and values of one set of headers in `wasi:http`, in bytes. Servers take 8 to 16 KiB.
 pub(super) const FIELD_BYTES_MAX: usize = 16 << 10;
@@ -126,7 +131,6 @@ pub(super) struct CallState {
     /// Made when the guest first changes something in its folder.
     pub(super) folder_quota: Option<FolderQuota>,
     look_up_bytes_left: usize,
-    pub(super) looked_too_often: bool,
     /// Why a secret that it opened is not to be had, where one is not.
     pub(super) unusable_secret: Option<String>,
     logs: Vec<String>,
@@ -154,7 +158,6 @@ impl CallState {
             values_operations: 0,
             folder_quota: None,
             look_up_bytes_left: LOOK_UP_BYTES_MAX,
-            looked_too_often: false,
             unusable_secret: None,
             logs: Vec::new(),
             log_bytes_left: limits.log_bytes,
@@ -177,10 +180,7 @@ impl CallState {
     pub(super) fn charge(&mut self, document_bytes: usize) -> wasmtime::Result<()> {
         match self.look_up_bytes_left.checked_sub(document_bytes) {
             Some(left) => self.look_up_bytes_left = left,
-            None => {
-                self.looked_too_often = true;
-                wasmtime::bail!("it looked into the payload too often")
-            }
+            None => return Err(wasmtime::Error::new(LookedTooOften)),
         }
         Ok(())
     }

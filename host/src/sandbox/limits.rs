@@ -136,7 +136,8 @@ pub(super) struct Limiter {
     linear_bytes: usize,
     /// Linear memory and memory of the host.
     held: HeldMemory,
-    refused: Option<Refusal>,
+    /// The growth that was refused last, in bytes or elements, and why.
+    refused: Option<(usize, Refusal)>,
 }
 
 impl Limiter {
@@ -152,7 +153,7 @@ impl Limiter {
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), Shortage> {
         let taken = self.held.take(bytes);
         if let Err(shortage) = taken {
-            self.refused = Some(Refusal::Busy(shortage));
+            self.refused = Some((bytes, Refusal::Busy(shortage)));
         }
         taken
     }
@@ -163,13 +164,15 @@ impl Limiter {
         self.held.bytes()
     }
 
-    /// The growth that was refused during this call, where one was.
+    /// Why a growth was refused during this call, where the guest did not get as much later: a guest that
+    /// ends by a trap then ends by this.
     pub(super) fn refused(&self) -> Option<Refusal> {
-        self.refused.clone()
+        self.refused.as_ref().map(|(_, refusal)| refusal.clone())
     }
 
-    fn out_of_memory(&self) -> Option<Refusal> {
-        Some(Refusal::OutOfMemory { granted_bytes: self.memory_bytes_max })
+    fn out_of_memory(&mut self, growth: usize) {
+        let granted_bytes = self.memory_bytes_max;
+        self.refused = Some((growth, Refusal::OutOfMemory { granted_bytes }));
     }
 }
 
@@ -184,19 +187,21 @@ impl ResourceLimiter for Limiter {
         let growth = desired.saturating_sub(current);
         let total = self.linear_bytes.saturating_add(growth);
         if total > self.memory_bytes_max || maximum.is_some_and(|max| desired > max) {
-            self.refused = self.out_of_memory();
+            self.out_of_memory(growth);
             return Ok(false);
         }
         // Where there is none it is not this call's fault: others hold it, and will give it back.
         let taken = self.charge(growth);
         if taken.is_ok() {
             self.linear_bytes = total;
+            // It came by what it was refused before, and went on.
+            self.refused.take_if(|(refused, _)| *refused <= growth);
         }
         Ok(taken.is_ok())
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.refused = self.out_of_memory();
+        self.out_of_memory(0);
         Ok(())
     }
 
@@ -209,7 +214,7 @@ impl ResourceLimiter for Limiter {
         let allowed = desired <= TABLE_ELEMENTS_MAX && maximum.is_none_or(|max| desired <= max);
         if !allowed {
             let granted = TABLE_ELEMENTS_MAX;
-            self.refused = Some(Refusal::TooMany { what: "table elements", granted });
+            self.refused = Some((desired, Refusal::TooMany { what: "table elements", granted }));
         }
         Ok(allowed)
     }

@@ -194,7 +194,7 @@ impl fmt::Display for Refusal {
                 write!(f, "it handed over more than the {granted_bytes} bytes it is granted")
             }
             Self::TooMany { what, granted } => {
-                write!(f, "it holds more than the {granted} {what} it is granted")
+                write!(f, "it wanted more than the {granted} {what} it is granted")
             }
             Self::Malformed(what) => write!(f, "it broke the interface: {what}"),
             Self::NoSuchRole { role } => write!(f, "it does not export {role}"),

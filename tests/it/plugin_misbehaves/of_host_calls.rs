@@ -55,7 +55,7 @@ async fn signs_forever() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn matches_forever() {
-    granted("matches_forever", "cpu_ms = 50000", 502, "too often").await;
+    granted("matches_forever", "cpu_ms = 50000", 502, "bytes of documents to look through").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,7 +69,7 @@ async fn looks_forever() {
     let (answer, _) = tokio::join!(call.send(), neighbour(&gateway));
     // Over a large payload nobody can tell whether that is the plugin's fault: a small one looks as often.
     assert_eq!((answer.status, answer.header("x-wardgate-fault")), (413, Some("caller")));
-    assert!(answer.detail().contains("looked into the payload too often"), "{}", answer.text);
+    assert!(answer.detail().contains("bytes of documents to look through"), "{}", answer.text);
     as_before(&gateway, "looks-forever").await;
 }
 

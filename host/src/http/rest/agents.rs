@@ -15,7 +15,7 @@ use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
 use super::super::webhook::json_answer;
 use super::super::{Handle, Handles};
 use super::page;
-use crate::agent::{RunError, Tools, Unavailable};
+use crate::agent::{Tools, Unavailable};
 use crate::answer::agent::{AgentAnswer, AgentItem, AgentPage};
 use crate::call::Payload;
 use crate::ids::{AgentId, RequestId, TenantId};
@@ -127,11 +127,7 @@ pub(super) async fn operate(
     let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
     let body = body::read(&handles, sender, &head.headers, body, limits).await?;
     let arguments = arguments(body)?;
-    let tools = Tools::of(&handles.plugins, &agent, request_id(&head)).await;
-    let tools = tools.map_err(|error| match error {
-        RunError::Store(error) => error.into(),
-        RunError::Failed(reason) => ApiError::plugins_unusable(reason),
-    })?;
+    let tools = Tools::of(&handles.plugins, &agent, request_id(&head)).await?;
     let tool = named.text("tool").unwrap_or_default();
     let answered = tokio::select! {
         answered = tools.operate(&agent, tool, arguments) => answered,

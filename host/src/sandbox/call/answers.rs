@@ -1,10 +1,13 @@
 //! What a guest handed over, checked: nobody behind the sandbox sees a value that breaks the interface.
 
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
 use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::refusal::{PluginError, Refusal};
-use super::{Diagnostic, Mapped, Principal, ReplyNow, Tool};
-use crate::call::Payload;
+use super::perform::Returned;
+use super::{Diagnostic, HttpReply, Mapped, Principal, Tool};
+use crate::call::{Payload, PayloadError};
 
 /// Most tools of one plugin, and the longest name of one.
 const TOOLS_MAX: usize = 128;
@@ -24,7 +27,52 @@ const ID_BYTES_MAX: usize = 512;
 /// Most things that a plugin finds wrong with its settings.
 const DIAGNOSTICS_MAX: usize = 100;
 
-pub(super) fn principal(principal: exports::verifier::Principal) -> Result<Principal, PluginError> {
+/// Most headers of a reply.
+const REPLY_HEADERS_MAX: usize = 64;
+
+/// Headers that a reply may not set: they are the connection's, or say what only the gateway can know.
+const REPLY_HEADERS_FORBIDDEN: [&str; 12] = [
+    "connection",
+    "content-length",
+    "idempotent-replayed",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-dedupe-source",
+    "x-task-id",
+];
+
+/// What a call gave, checked.
+pub(super) enum Answer {
+    Principal(Principal),
+    Mapped(Mapped),
+    Value(Option<String>),
+    Reply(HttpReply),
+    Delivered,
+    Tools(Vec<Tool>),
+    /// JSON of bounded depth.
+    Json(String),
+    Diagnostics(Vec<Diagnostic>),
+}
+
+pub(super) fn checked(returned: Returned) -> Result<Answer, PluginError> {
+    Ok(match returned {
+        Returned::Principal(one) => Answer::Principal(principal(one)?),
+        Returned::Mapped(one) => Answer::Mapped(mapped(one)?),
+        Returned::Value(value) => Answer::Value(value.map(json).transpose()?),
+        Returned::Reply(one) => Answer::Reply(reply(one)?),
+        Returned::Delivered => Answer::Delivered,
+        Returned::Tools(some) => Answer::Tools(tools(some)?),
+        Returned::Json(text) => Answer::Json(json(text)?),
+        Returned::Diagnostics(found) => Answer::Diagnostics(diagnostics(found)?),
+    })
+}
+
+fn principal(principal: exports::verifier::Principal) -> Result<Principal, PluginError> {
     let attributes = principal.attributes.as_ref();
     if attributes.is_some_and(|attributes| attributes.len() > ATTRIBUTES_BYTES_MAX) {
         return Err(malformed("its attributes are longer than 16 KiB"));
@@ -35,11 +83,15 @@ pub(super) fn principal(principal: exports::verifier::Principal) -> Result<Princ
     Ok(Principal { id, attributes })
 }
 
-pub(super) fn mapped(mapped: exports::payload_mapper::Mapped) -> Result<Mapped, PluginError> {
+fn mapped(mapped: exports::payload_mapper::Mapped) -> Result<Mapped, PluginError> {
     match mapped.action.as_str() {
         "run" => {
             let context = mapped.context.map(|text| Payload::parse(text.into())).transpose();
-            let context = context.map_err(|error| malformed(&format!("its context: {error}")))?;
+            let context = context.map_err(|error| match error {
+                // As deep as what it was made of.
+                PayloadError::TooDeep => of_the_request(&format!("its context: {error}")),
+                error => malformed(&format!("its context: {error}")),
+            })?;
             if context.as_ref().is_some_and(|context| context.fields().is_none()) {
                 return Err(malformed("its context is no JSON object"));
             }
@@ -49,7 +101,7 @@ pub(super) fn mapped(mapped: exports::payload_mapper::Mapped) -> Result<Mapped, 
         }
         "ignore" => Ok(Mapped::Ignore),
         "reply" => match mapped.reply {
-            Some(reply) => Ok(Mapped::Reply(reply.into())),
+            Some(given) => Ok(Mapped::Reply(reply(given)?)),
             None => Err(malformed("it wants to reply and gave no reply")),
         },
         other => {
@@ -88,12 +140,15 @@ fn tool(tool: exports::toolbox::Tool) -> Result<Tool, PluginError> {
     Ok(Tool { name, description, input_schema, output_schema, destructive })
 }
 
-/// Whether a text is JSON of bounded depth, so that everybody behind us can parse it.
-pub(super) fn json(text: &str) -> Result<(), crate::call::PayloadError> {
-    Payload::parse(bytes::Bytes::copy_from_slice(text.as_bytes())).map(drop)
+/// Nobody behind us parses JSON of unbounded depth.
+fn json(text: String) -> Result<String, PluginError> {
+    match Payload::parse(bytes::Bytes::copy_from_slice(text.as_bytes())) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(malformed(&format!("it handed over a text that is not JSON: {error}"))),
+    }
 }
 
-pub(super) fn tools(tools: Vec<exports::toolbox::Tool>) -> Result<Vec<Tool>, PluginError> {
+fn tools(tools: Vec<exports::toolbox::Tool>) -> Result<Vec<Tool>, PluginError> {
     if tools.len() > TOOLS_MAX {
         return Err(malformed("it has more than 128 tools"));
     }
@@ -108,9 +163,7 @@ pub(super) fn tools(tools: Vec<exports::toolbox::Tool>) -> Result<Vec<Tool>, Plu
     tools.into_iter().map(tool).collect()
 }
 
-pub(super) fn diagnostics(
-    found: Vec<exports::about::Diagnostic>,
-) -> Result<Vec<Diagnostic>, PluginError> {
+fn diagnostics(found: Vec<exports::about::Diagnostic>) -> Result<Vec<Diagnostic>, PluginError> {
     if found.len() > DIAGNOSTICS_MAX {
         return Err(malformed("it found more than 100 things wrong"));
     }
@@ -122,21 +175,51 @@ pub(super) fn diagnostics(
     Ok(found.into_iter().map(plain).collect())
 }
 
-impl From<types::HttpReply> for ReplyNow {
-    fn from(reply: types::HttpReply) -> Self {
-        Self { status: reply.status, headers: reply.headers, body: reply.body }
+fn reply(reply: types::HttpReply) -> Result<HttpReply, PluginError> {
+    let status = StatusCode::from_u16(reply.status).ok().filter(|one| !one.is_informational());
+    let wrong = || malformed(&format!("{} is not the status of a reply", reply.status));
+    let status = status.ok_or_else(wrong)?;
+    if reply.headers.len() > REPLY_HEADERS_MAX {
+        return Err(malformed("its reply has more than 64 headers"));
     }
+    let mut headers = HeaderMap::with_capacity(reply.headers.len());
+    for (name, value) in &reply.headers {
+        let (name, value) = header(name, value).map_err(|why| {
+            let shown: String = name.chars().take(64).collect();
+            malformed(&format!("the header {shown:?} of its reply {why}"))
+        })?;
+        headers.append(name, value);
+    }
+    Ok(HttpReply { status, headers, body: reply.body.into() })
 }
 
+/// A header of a reply, or what is wrong with it.
+fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "has no name of a header")?;
+    if REPLY_HEADERS_FORBIDDEN.contains(&name.as_str()) || name.as_str().starts_with("x-wardgate-")
+    {
+        return Err("is the gateway's to set");
+    }
+    let value = HeaderValue::from_str(value).map_err(|_| "has a value that no header can have")?;
+    Ok((name, value))
+}
+
+/// Ids come from requests: how long one is, is not the plugin's doing.
 fn bounded_id(what: &str, id: String) -> Result<String, PluginError> {
     let good = (1..=ID_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control);
     if good {
         Ok(id)
     } else {
-        Err(malformed(&format!("{what} is empty, too long or no plain text")))
+        let why = format!("{what} is empty, longer than {ID_BYTES_MAX} bytes or not plain text");
+        Err(of_the_request(&why))
     }
 }
 
-pub(super) fn malformed(what: &str) -> PluginError {
+/// What a plugin can only have from the request.
+fn of_the_request(what: &str) -> PluginError {
+    PluginError::Refusal(Refusal::RequestTooMuch(Box::new(Refusal::Malformed(what.to_owned()))))
+}
+
+fn malformed(what: &str) -> PluginError {
     PluginError::Refusal(Refusal::Malformed(what.to_owned()))
 }

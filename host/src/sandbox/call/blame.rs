@@ -67,10 +67,9 @@ impl Circumstances {
                 _ => PluginError::Failure(failure),
             },
             PluginError::Refusal(refusal) => {
-                let met_a_limit = is_limit(&refusal) || state.looked_too_often;
                 let of_the_request = refusal.fault() == Fault::Guest
                     && (self.is_of_a_stranger
-                        || (met_a_limit && self.is_around_a_run && self.is_about_much()));
+                        || (is_limit(&refusal) && self.is_around_a_run && self.is_about_much()));
                 PluginError::Refusal(if of_the_request {
                     Refusal::RequestTooMuch(Box::new(refusal))
                 } else {

@@ -16,7 +16,9 @@ use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::engine::TICK;
 use super::super::foreign::TooLarge;
-use super::super::host_calls::{CallState, FIELD_BYTES_MAX, RESOURCES_MAX};
+use super::super::host_calls::{
+    CallState, FIELD_BYTES_MAX, LOOK_UP_BYTES_MAX, LookedTooOften, RESOURCES_MAX,
+};
 use super::super::refusal::{Refusal, Shortage};
 use super::super::slow_lane::{Lane, Place, Turns};
 use super::BRIEF_MAX;
@@ -76,8 +78,8 @@ impl Ask {
     }
 }
 
-/// What it tells.
-pub(super) enum Told {
+/// What it returned, not yet checked.
+pub(super) enum Returned {
     Principal(exports::verifier::Principal),
     Mapped(exports::payload_mapper::Mapped),
     Value(Option<String>),
@@ -91,7 +93,7 @@ pub(super) enum Told {
 /// How a guest ended.
 pub(super) enum Ended {
     /// By itself, or because the host stopped it.
-    Ran(wasmtime::Result<Result<Told, types::Failure>>),
+    Ran(wasmtime::Result<Result<Returned, types::Failure>>),
     /// It still ran when its time was up.
     Elapsed,
 }
@@ -288,13 +290,13 @@ async fn invoke(
     binding: &Binding,
     store: &mut Store<CallState>,
     ask: Ask,
-) -> wasmtime::Result<Result<Told, types::Failure>> {
+) -> wasmtime::Result<Result<Returned, types::Failure>> {
     let roles = &binding.loaded.roles;
     if let (Some(foreign), Ask::CallTool { name, arguments }) = (&roles.foreign, &ask) {
         let output_bytes = binding.granted.limits().output_bytes;
         let asked = (name.as_str(), arguments.as_str());
         let called = foreign.call(&binding.loaded.pre, store, asked, output_bytes).await?;
-        return Ok(called.map(Told::Json));
+        return Ok(called.map(Returned::Json));
     }
     let instance = binding.loaded.pre.instantiate_async(&mut *store).await?;
     // Whoever asks has looked that the role is there.
@@ -305,20 +307,20 @@ async fn invoke(
         };
     }
     Ok(match ask {
-        Ask::Verify => role!(verifier).call_verify(store).await?.map(Told::Principal),
+        Ask::Verify => role!(verifier).call_verify(store).await?.map(Returned::Principal),
         Ask::Map { spec } => {
-            role!(mapper).call_map_payload(store, spec.as_ref()).await?.map(Told::Mapped)
+            role!(mapper).call_map_payload(store, spec.as_ref()).await?.map(Returned::Mapped)
         }
-        Ask::Get { path } => role!(getter).call_get_value(store, &path).await?.map(Told::Value),
-        Ask::Reply => role!(replier).call_reply(store).await?.map(Told::Reply),
-        Ask::Deliver => role!(replier).call_deliver(store).await?.map(|()| Told::Delivered),
-        Ask::ListTools => role!(toolbox).call_list_tools(store).await?.map(Told::Tools),
+        Ask::Get { path } => role!(getter).call_get_value(store, &path).await?.map(Returned::Value),
+        Ask::Reply => role!(replier).call_reply(store).await?.map(Returned::Reply),
+        Ask::Deliver => role!(replier).call_deliver(store).await?.map(|()| Returned::Delivered),
+        Ask::ListTools => role!(toolbox).call_list_tools(store).await?.map(Returned::Tools),
         Ask::CallTool { name, arguments } => {
-            role!(toolbox).call_call_tool(store, &name, &arguments).await?.map(Told::Json)
+            role!(toolbox).call_call_tool(store, &name, &arguments).await?.map(Returned::Json)
         }
-        Ask::Schema => Ok(Told::Json(role!(about).call_config_schema(store).await?)),
+        Ask::Schema => Ok(Returned::Json(role!(about).call_config_schema(store).await?)),
         Ask::Check { settings } => {
-            Ok(Told::Diagnostics(role!(about).call_check_config(store, &settings).await?))
+            Ok(Returned::Diagnostics(role!(about).call_check_config(store, &settings).await?))
         }
     })
 }
@@ -343,6 +345,10 @@ pub(super) fn refusal_of(error: &wasmtime::Error, output_bytes: usize, cpu: Dura
     {
         let what = "bytes of headers in one set of wasi:http";
         return Refusal::TooMany { what, granted: FIELD_BYTES_MAX };
+    }
+    if error.downcast_ref::<LookedTooOften>().is_some() {
+        let what = "bytes of documents to look through";
+        return Refusal::TooMany { what, granted: LOOK_UP_BYTES_MAX };
     }
     if error.downcast_ref::<TooLarge>().is_some() {
         return Refusal::OutputTooLarge { granted_bytes: output_bytes };

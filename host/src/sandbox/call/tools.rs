@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::super::host_calls::Subject;
 use super::super::{Binding, account::Cost};
-use super::perform::{Ask, Told};
-use super::{Called, Tool, answers, mismatch, no_role};
+use super::answers::Answer;
+use super::perform::Ask;
+use super::{Called, Tool, mismatch, no_role};
 
 impl Binding {
     /// Asks the toolbox what it has. The functions of a component from elsewhere are known already, so
@@ -18,8 +19,8 @@ impl Binding {
         if self.loaded.roles.toolbox.is_none() {
             return no_role("toolbox");
         }
-        self.ask(subject, Ask::ListTools).await.and_then(|told| match told {
-            Told::Tools(tools) => answers::tools(tools),
+        self.ask(subject, Ask::ListTools).await.and_then(|answer| match answer {
+            Answer::Tools(tools) => Ok(tools),
             _ => Err(mismatch()),
         })
     }
@@ -35,11 +36,8 @@ impl Binding {
         if roles.toolbox.is_none() && roles.foreign.is_none() {
             return no_role("toolbox");
         }
-        self.ask(subject, Ask::CallTool { name, arguments }).await.and_then(|told| match told {
-            Told::Json(json) => match answers::json(&json) {
-                Ok(()) => Ok(json),
-                Err(error) => Err(answers::malformed(&format!("its answer is not JSON: {error}"))),
-            },
+        self.ask(subject, Ask::CallTool { name, arguments }).await.and_then(|answer| match answer {
+            Answer::Json(json) => Ok(json),
             _ => Err(mismatch()),
         })
     }

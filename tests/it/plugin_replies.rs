@@ -1,0 +1,132 @@
+//! What plugins answer themselves: it cannot act as the gateway where a browser reads it, and where it cannot
+//! be sent it is the plugin's fault, by name.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Call, Caller, Gateway};
+
+/// Everywhere that a plugin's own answer comes out: what has it answered with this payload.
+struct Surfaces {
+    gateway: Gateway,
+    agent: Caller,
+    hook: String,
+}
+
+impl Surfaces {
+    async fn start() -> Self {
+        let gateway = Gateway::start().await;
+        let agent = gateway.with_mapper("replies_with", "").await;
+        let definition = json!({
+            "name": "hook", "agent": "tested", "verifier": "none", "mapper": "replies-with",
+            "replier": "replies-with", "answer": "wait",
+        });
+        let hook = gateway.channel(definition).await;
+        Self { gateway, agent, hook }
+    }
+
+    /// With whether it is a stranger who is answered.
+    fn calls(&self, payload: &Value) -> [(Call, bool); 4] {
+        let mut runs = payload.clone();
+        runs["run"] = json!(true);
+        [
+            (self.agent.webhook("").json(payload), false),
+            (self.agent.trigger().json(payload), false),
+            (self.gateway.post(&self.hook).json(payload), true),
+            (self.gateway.post(&self.hook).json(&runs), true),
+        ]
+    }
+
+    async fn answers(&self, payload: Value) -> Vec<(Answer, bool)> {
+        let mut answers = Vec::new();
+        for (call, is_stranger) in self.calls(&payload) {
+            answers.push((call.answered_by_a_plugin().send().await, is_stranger));
+        }
+        answers
+    }
+}
+
+#[tokio::test]
+async fn a_plugins_answer_is_of_no_origin_and_loses_what_would_hold_for_the_gateways() {
+    let surfaces = Surfaces::start().await;
+    for (name, value, is_kept) in [
+        ("x-handshake", "yes", true),
+        ("location", "https://example.com/", true),
+        ("set-cookie", "session=1; path=/", false),
+        ("Set-Cookie", "session=1; path=/", false),
+        ("clear-site-data", "\"*\"", false),
+        ("service-worker-allowed", "/", false),
+        ("refresh", "0; url=/docs", false),
+        ("access-control-allow-credentials", "true", false),
+        ("strict-transport-security", "max-age=1", false),
+        ("content-security-policy-report-only", "default-src *", false),
+        ("alt-svc", "h3=\"example.com:443\"", false),
+        ("report-to", "{}", false),
+    ] {
+        for (answer, _) in surfaces.answers(json!({"name": name, "value": value})).await {
+            assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/html")));
+            assert_eq!(answer.header(name).is_some(), is_kept, "{name}");
+            for (policy, says) in [
+                ("x-content-type-options", "nosniff"),
+                ("content-security-policy", "sandbox; default-src 'none'; frame-ancestors 'none'"),
+                ("cross-origin-resource-policy", "same-origin"),
+            ] {
+                assert_eq!(answer.header(policy), Some(says), "{policy} beside {name}");
+            }
+        }
+    }
+    // It cannot put policies of its own in the place of these.
+    let own = json!({"name": "content-security-policy", "value": "default-src *"});
+    for (answer, _) in surfaces.answers(own).await {
+        let policy = answer.header("content-security-policy");
+        assert_eq!(policy, Some("sandbox; default-src 'none'; frame-ancestors 'none'"));
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_cannot_be_sent_is_the_plugins_fault_and_names_what_is_wrong() {
+    let surfaces = Surfaces::start().await;
+    for (payload, what) in [
+        (json!({"name": "x-task-id", "value": "1"}), "the header \"x-task-id\" of its reply"),
+        (json!({"name": "X-Wardgate-Fault", "value": "1"}), "the header \"X-Wardgate-Fault\""),
+        (json!({"name": "content-length", "value": "1"}), "is the gateway's to set"),
+        (json!({"name": "two words", "value": "1"}), "has no name of a header"),
+        (json!({"name": "x-split", "value": "a\r\nset-cookie: b"}), "no header can have"),
+        (json!({"status": 99}), "99 is not the status of a reply"),
+        (json!({"status": 101}), "101 is not the status of a reply"),
+        (json!({"status": 1_000}), "1000 is not the status of a reply"),
+    ] {
+        for (answer, is_stranger) in surfaces.answers(payload.clone()).await {
+            assert_eq!(answer.header("x-wardgate-retry"), Some("never"), "{payload}");
+            let detail = &answer.text;
+            if is_stranger {
+                // Whom nobody has vouched for is told nothing of the inside.
+                assert_eq!((answer.status, detail.contains("replies-with")), (400, false));
+            } else {
+                assert_eq!(
+                    (answer.status, answer.header("x-wardgate-fault")),
+                    (502, Some("guest"))
+                );
+                assert!(
+                    detail.contains("plugin replies-with") && detail.contains(&as_json(what)),
+                    "{detail}"
+                );
+            }
+        }
+    }
+}
+
+/// As it stands in an error's body.
+fn as_json(text: &str) -> String {
+    json!(text).to_string().trim_matches('"').to_owned()
+}
+
+#[tokio::test]
+async fn replies_that_cannot_be_sent_count_as_any_other_fault_of_a_plugin() {
+    let surfaces = Surfaces::start().await;
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        let call = surfaces.agent.webhook("").json(&json!({"status": 99}));
+        answers.push(call.answered_by_a_plugin().send().await.status);
+    }
+    assert_eq!((answers.first(), answers.last()), (Some(&502), Some(&503)), "{answers:?}");
+}
