@@ -24,18 +24,49 @@ const OF_THE_CONNECTION: [&str; 11] = [
 ];
 
 /// Headers that a proxy in front of a server writes, and that the server therefore believes: of another URL
-/// than the one requested, of another host or client. `x-forwarded-` has many endings.
-const OF_A_PROXY: [&str; 10] = [
+/// than the one requested, of another host or client, of a user or a certificate that the proxy has checked.
+const OF_A_PROXY: [&str; 24] = [
+    "cdn-loop",
+    "client-ip",
+    "fastly-client-ip",
     "forwarded",
+    "remote-addr",
+    "remote-groups",
+    "remote-user",
+    "true-client-ip",
+    "via",
+    "x-authenticated-user",
     "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
     "x-host",
     "x-http-host-override",
     "x-original-host",
+    "x-original-path",
     "x-original-uri",
     "x-original-url",
+    "x-proxyuser-ip",
     "x-real-ip",
+    "x-remote-user",
     "x-rewrite-uri",
     "x-rewrite-url",
+];
+
+/// And all that begin with these: those of nginx's and Envoy's authentication, of Cloudflare, Google, AWS and
+/// Azure, and of whoever ends TLS.
+const OF_A_PROXY_BEGINNING: [&str; 12] = [
+    "cf-",
+    "ssl-client-",
+    "x-amzn-oidc-",
+    "x-appengine-",
+    "x-arr-",
+    "x-auth-request-",
+    "x-azure-",
+    "x-client-cert",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-goog-authenticated-user-",
+    "x-ssl-",
 ];
 
 /// Headers by which servers take a request for one of another method.
@@ -54,7 +85,7 @@ pub(super) fn parse(headers: &[(String, String)]) -> Result<HeaderMap, Failure> 
         let read = as_servers_read(&name);
         let is_the_gateways = OF_THE_CONNECTION.contains(&read.as_str())
             || OF_A_PROXY.contains(&read.as_str())
-            || read.starts_with("x-forwarded-");
+            || OF_A_PROXY_BEGINNING.iter().any(|beginning| read.starts_with(beginning));
         if is_the_gateways {
             let message = format!("the header {name} is the gateway's to set");
             return Err(failure("invalid-input", &message));
@@ -95,8 +126,24 @@ mod tests {
     #[test]
     fn what_only_a_proxy_says_is_not_the_plugins_to_say() {
         for name in [
-            "X-Original-URL", "x-rewrite-url", "x_original_url", "X-Forwarded-Host", "forwarded",
-            "x-forwarded-prefix", "X_Forwarded_For", "host", "Transfer-Encoding",
+            "X-Original-URL",
+            "x-rewrite-url",
+            "x_original_url",
+            "X-Forwarded-Host",
+            "forwarded",
+            "x-forwarded-prefix",
+            "X_Forwarded_For",
+            "host",
+            "Transfer-Encoding",
+            "Via",
+            "true-client-ip",
+            "CF-Connecting-IP",
+            "Remote_User",
+            "x-original-path",
+            "x-envoy-original-path",
+            "x-forwarded",
+            "X-SSL-Client-Cert",
+            "x-auth-request-email",
         ] {
             let refused = parsed(name, "/admin").unwrap_err();
             assert!(
@@ -105,7 +152,7 @@ mod tests {
                 refused.message
             );
         }
-        for name in ["x-request-id", "authorization", "x-original", "accept"] {
+        for name in ["x-request-id", "authorization", "x-original", "accept", "x-envoy", "remote"] {
             assert!(parsed(name, "x").is_ok(), "{name}");
         }
     }
