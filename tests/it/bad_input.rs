@@ -224,6 +224,35 @@ async fn x16_a_long_body_is_refused_when_it_says_so_and_when_it_does_not() {
 }
 
 #[tokio::test]
+async fn a_body_in_crumbs_is_refused_and_one_in_many_pieces_is_not() {
+    let gateway = Gateway::start().await;
+    let body = |bytes: usize| format!("{:<bytes$}", r#"{"prompt":"x"}"#);
+    let ask = async |chunk: usize, bytes: usize| {
+        let body = body(bytes);
+        let chunks: String = body
+            .as_bytes()
+            .chunks(chunk)
+            .map(|part| format!("{:x}\r\n{}\r\n", part.len(), str::from_utf8(part).unwrap()))
+            .collect();
+        let request = format!(
+            "POST /?agent_id={}&asynchronous=true HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n\
+             content-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+             {chunks}0\r\n\r\n",
+            gateway.agent, gateway.key,
+        );
+        gateway.raw(request.as_bytes()).await
+    };
+    for (chunk, bytes) in [(1, 10_000), (64, 2_000_000)] {
+        let (status, text) = ask(chunk, bytes).await;
+        assert_eq!(status, 200, "{bytes} bytes in chunks of {chunk}: {text}");
+    }
+    let (status, text) = ask(1, 10_300).await;
+    assert_eq!(status, 400, "{text}");
+    assert!(text.contains("too many pieces"), "{text}");
+    assert_eq!(gateway.tasks_stored().await, 2);
+}
+
+#[tokio::test]
 async fn x16_a_body_that_breaks_off_or_never_comes_is_refused() {
     let gateway = Setup::new()
         .settings(|s| s.http.body_time_max = std::time::Duration::from_millis(200))

@@ -27,6 +27,11 @@ const UNCOUNTED_BYTES_MAX: usize = 16 << 10;
 /// What is held of a body at first. It doubles as bytes arrive: a declared length is a claim.
 const FIRST_BYTES: usize = 64 << 10;
 
+/// How many pieces a body may come in, and how many more for each so many bytes of it. Each is a wait for the
+/// connection, whose sender says how long it is: a megabyte in chunks of one byte would be a second of work.
+const PIECES_MAX: usize = 10_000;
+const BYTES_PER_FURTHER_PIECE: usize = 64;
+
 /// What reading a body may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimits {
@@ -85,8 +90,8 @@ impl BodyLimits {
 /// dropped, wherever they have gone by then.
 ///
 /// # Errors
-/// 413 where it is too long, 408 where it takes too long, 400 where it breaks off, 503 where too much is
-/// held already.
+/// 413 where it is too long, 408 where it takes too long, 400 where it breaks off or comes in crumbs, 503 where
+/// too much is held already.
 pub(super) async fn read(
     handles: &Handles,
     sender: Sender,
@@ -102,7 +107,7 @@ pub(super) async fn read(
     }
     let expected_max = declared.unwrap_or(limit);
     let mut held = Held { bytes: Vec::new(), charge: None };
-    let mut began = None;
+    let (mut began, mut pieces) = (None, 0_usize);
     while !body.is_end_stream() {
         let deadline =
             || *began.get_or_insert_with(Instant::now) + limits.time_for(held.bytes.len());
@@ -121,6 +126,10 @@ pub(super) async fn read(
         // Most bodies come in one piece and are not copied.
         if data.len() <= UNCOUNTED_BYTES_MAX && held.bytes.is_empty() && body.is_end_stream() {
             return Ok(data);
+        }
+        pieces += 1;
+        if pieces > PIECES_MAX + held.bytes.len() / BYTES_PER_FURTHER_PIECE {
+            return Err(ApiError::caller(400, "the body comes in too many pieces for its length"));
         }
         held.push(&data, expected_max, || handles.bodies.charge(sender))?;
     }
