@@ -13,6 +13,7 @@ mod operations;
 mod reader;
 mod stream;
 mod walk;
+mod wasi_files;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
 
@@ -33,6 +35,7 @@ use super::grants::{FolderAccess, FolderRule};
 use super::host_calls::CallState;
 use super::share::HeldMemory;
 use super::slots::Slot;
+use super::slow_lane::thread_time;
 
 /// What each stream and each list of entries holds of the host's memory at most, in bytes.
 const HELD_BYTES: usize = 64 << 10;
@@ -109,6 +112,23 @@ struct Held {
 }
 
 impl CallState {
+    /// Computing time of the operations on files that it asked for, which threads of their own have done.
+    pub(super) fn cpu_on_files(&self) -> Duration {
+        self.operations.as_ref().map_or(Duration::ZERO, FileOperations::spent)
+    }
+
+    /// Closes what the guest left open, where it used files: closing the last of a file whose name is gone frees
+    /// all that it takes of the disk, which may take long. The computing time of it.
+    pub(super) fn close_files(&mut self) -> Duration {
+        if self.operations.is_none() {
+            return Duration::ZERO;
+        }
+        let begun = thread_time();
+        *self.table() = ResourceTable::new();
+        self.open_files.clear();
+        thread_time().saturating_sub(begun)
+    }
+
     /// The operations on files of this call.
     fn operations(&mut self) -> FileOperations {
         let fresh = || self.binding.shared.files.of_call(self.binding.tenant, self.cpu_max);

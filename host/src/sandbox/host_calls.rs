@@ -202,11 +202,6 @@ impl CallState {
         outside.clone()
     }
 
-    /// Computing time of the operations on files that it asked for, which threads of their own have done.
-    pub(super) fn cpu_on_files(&self) -> Duration {
-        self.operations.as_ref().map_or(Duration::ZERO, FileOperations::spent)
-    }
-
     pub(super) fn table(&mut self) -> &mut ResourceTable {
         &mut self.table
     }

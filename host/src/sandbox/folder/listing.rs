@@ -11,9 +11,9 @@ use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
 
 use super::Held;
-use super::descriptor::failed;
 use super::operations::FileOperations;
 use super::walk::entries_of;
+use super::wasi_files::failed;
 
 /// Entries of one page. With names of 255 bytes they and the kernel's buffer stay below
 /// [`HELD_BYTES`](super::HELD_BYTES).
