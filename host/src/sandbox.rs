@@ -61,7 +61,7 @@ use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
 use crate::secrets::{HostKey, KnownForms, SecretVersions};
 use bindings::v0_1;
 use cache::CodeCache;
-use folder::{Folders, WritableFolder};
+use folder::{FileThreads, Folders, WritableFolder};
 use foreign::Foreign;
 use grants::Granted;
 use host_calls::CallState;
@@ -249,6 +249,8 @@ struct Shared {
     clock: Clock,
     values: SharedValues,
     folders: Folders,
+    /// Operations on files of all tenants' calls.
+    files: Arc<FileThreads>,
     quarantine: QuarantineSettings,
 }
 
@@ -292,6 +294,7 @@ impl Sandbox {
         let (compilations, loaded_max) = (settings.compilations, settings.loaded_max);
         let loader = Loader::new(engine.clone(), linker, code, compilations, loaded_max);
         let lanes = SlowLanes::start(settings.slow_threads).map_err(|error| host(&error))?;
+        let beside = lanes.beside().ok_or_else(|| host(&"it is shutting down"))?;
         let calls = usize::try_from(settings.pool.calls).unwrap_or(usize::MAX);
         Ok(Self {
             shared: Arc::new(Shared {
@@ -306,6 +309,7 @@ impl Sandbox {
                 clock: surroundings.clock,
                 values: surroundings.values,
                 folders: Folders::default(),
+                files: FileThreads::of(beside, settings.slow_threads),
                 quarantine: settings.quarantine,
             }),
             loader: Arc::new(loader),

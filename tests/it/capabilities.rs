@@ -3,6 +3,7 @@
 
 mod credentials;
 mod folder;
+mod folder_costs;
 mod values;
 
 use serde_json::{Value, json};

@@ -8,34 +8,43 @@
 //! is refused.
 
 mod descriptor;
+mod listing;
+mod operations;
+mod reader;
 mod stream;
+mod walk;
+mod wasi_files;
 
 use std::collections::HashMap;
-use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::p2::FsResult;
+use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
 
+use self::operations::trap_in;
+pub(super) use self::operations::{FileOperations, FileThreads};
+use self::walk::{DEPTH_MAX, ENTRY_BYTES, MayMove, Walk};
 use super::grants::{FolderAccess, FolderRule};
 use super::host_calls::CallState;
+use super::share::HeldMemory;
+use super::slots::Slot;
+use super::slow_lane::thread_time;
 
-/// What a file or folder counts for besides its bytes: about what it takes of a disk, so that empty ones are
-/// bounded too.
-const ENTRY_BYTES: u64 = 4 << 10;
+/// What each stream and each list of entries holds of the host's memory at most, in bytes.
+const HELD_BYTES: usize = 64 << 10;
 
 /// How long a sum is believed while others may use the folder.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
 
 /// Walks of one call. A full folder is walked whenever something more is to be written.
 const WALKS_MAX: u32 = 16;
-
-/// How deep folders may lie within each other to be counted.
-const DEPTH_MAX: usize = 64;
 
 /// The folders that plugins of this process may write to.
 #[derive(Debug, Default)]
@@ -80,12 +89,14 @@ pub(super) struct FolderQuota {
     folder: Arc<WritableFolder>,
     bytes_max: u64,
     of_call: Arc<QuotaOfCall>,
+    operations: FileOperations,
 }
 
 #[derive(Debug)]
 struct QuotaOfCall {
     walks_left: AtomicU32,
     was_exceeded: AtomicBool,
+    was_too_deep: AtomicBool,
 }
 
 /// The folder, while no other plugin changes it.
@@ -94,15 +105,61 @@ struct LockedFolder<'a> {
     inside: tokio::sync::MutexGuard<'a, Inside>,
 }
 
+/// What the host holds for a stream or a list: memory, and a file that stays open when its descriptor is dropped.
+struct Held {
+    _memory: HeldMemory,
+    _file: Slot,
+}
+
 impl CallState {
+    /// Computing time of the operations on files that it asked for, which threads of their own have done.
+    pub(super) fn cpu_on_files(&self) -> Duration {
+        self.operations.as_ref().map_or(Duration::ZERO, FileOperations::spent)
+    }
+
+    /// Closes what the guest left open, where it used files: closing the last of a file whose name is gone frees
+    /// all that it takes of the disk, which may take long. The computing time of it.
+    pub(super) fn close_files(&mut self) -> Duration {
+        if self.operations.is_none() {
+            return Duration::ZERO;
+        }
+        let begun = thread_time();
+        *self.table() = ResourceTable::new();
+        self.open_files.clear();
+        thread_time().saturating_sub(begun)
+    }
+
+    /// The operations on files of this call.
+    fn operations(&mut self) -> FileOperations {
+        let fresh = || self.binding.shared.files.of_call(self.binding.tenant, self.cpu_max);
+        self.operations.get_or_insert_with(fresh).clone()
+    }
+
+    /// Room for one more open file, until that is closed.
+    fn open_file(&mut self) -> FsResult<Slot> {
+        Ok(self.operations().open_file().ok_or(ErrorCode::InsufficientMemory)?)
+    }
+
+    /// Room for a stream or a list, until that is dropped.
+    fn hold(&mut self) -> FsResult<Held> {
+        let _file = self.open_file()?;
+        let mut _memory = HeldMemory::of(&self.binding.share);
+        _memory.take(HELD_BYTES).map_err(|_| ErrorCode::InsufficientMemory)?;
+        Ok(Held { _memory, _file })
+    }
+
     /// What the plugin may add to its folder. None: it may change nothing there.
     fn folder_quota(&mut self) -> Option<FolderQuota> {
         if self.folder_quota.is_none() {
             let folder = Arc::clone(self.binding.folder.as_ref()?);
             let bytes_max = self.binding.granted.folder()?.bytes;
-            let (walks_left, was_exceeded) = (AtomicU32::new(WALKS_MAX), AtomicBool::new(false));
-            let of_call = Arc::new(QuotaOfCall { walks_left, was_exceeded });
-            self.folder_quota = Some(FolderQuota { folder, bytes_max, of_call });
+            let of_call = Arc::new(QuotaOfCall {
+                walks_left: AtomicU32::new(WALKS_MAX),
+                was_exceeded: AtomicBool::new(false),
+                was_too_deep: AtomicBool::new(false),
+            });
+            let operations = self.operations();
+            self.folder_quota = Some(FolderQuota { folder, bytes_max, of_call, operations });
         }
         self.folder_quota.clone()
     }
@@ -113,15 +170,26 @@ impl FolderQuota {
         LockedFolder { quota: self, inside: self.folder.inside.lock().await }
     }
 
+    /// The size of an open file, in bytes.
+    async fn size(&self, file: &Arc<File>) -> io::Result<u64> {
+        let file = Arc::clone(file);
+        let about = self.operations.run(move || file.metadata()).await.flatten();
+        Ok(about?.len())
+    }
+
     /// What whoever looks after the plugin ought to know of this call.
-    pub(super) fn note(&self) -> Option<String> {
-        self.of_call.was_exceeded.load(Ordering::Relaxed).then(|| {
+    pub(super) fn notes(&self) -> impl Iterator<Item = String> {
+        let was = |what: &AtomicBool| what.load(Ordering::Relaxed);
+        let exceeded = was(&self.of_call.was_exceeded).then(|| {
             format!(
                 "Folder: its files would take more than the {} bytes that are granted ([folder] bytes; \
                  each file and folder counts for {ENTRY_BYTES} besides), or could not be counted",
                 self.bytes_max
             )
-        })
+        });
+        let too_deep = was(&self.of_call.was_too_deep)
+            .then(|| format!("Folder: a plugin makes no folders more than {DEPTH_MAX} deep"));
+        exceeded.into_iter().chain(too_deep)
     }
 }
 
@@ -143,27 +211,80 @@ impl LockedFolder<'_> {
 
     /// Walks the folder, no further than to find it full.
     async fn count(&mut self) -> io::Result<()> {
+        self.begin_walk()?;
+        self.inside.open.retain(|file| file.strong_count() > 0);
+        let open: Vec<_> = self.inside.open.iter().filter_map(Weak::upgrade).collect();
+        let (path, most) = (self.quota.folder.path.clone(), self.quota.bytes_max);
+        let begun = self.quota.operations.run(move || Walk::through(&path, &open)).await.flatten();
+        let walked = match begun {
+            Ok(walk) => self.walk(walk, |walk| walk.bytes > most).await,
+            Err(error) => Err(error),
+        };
+        self.inside.counted_at = None;
+        match walked {
+            Ok(walk) => {
+                self.inside.bytes = walk.bytes;
+                self.inside.counted_at = (walk.bytes <= most).then(Instant::now);
+                Ok(())
+            }
+            Err(error) if trap_in(&error).is_some() => Err(error),
+            Err(error) => {
+                let path = self.quota.folder.path.display();
+                tracing::warn!(%path, %error, "a folder that a plugin may write to cannot be counted");
+                Err(self.full())
+            }
+        }
+    }
+
+    /// Takes one of the walks that the call may make.
+    fn begin_walk(&self) -> io::Result<()> {
         let walks = &self.quota.of_call.walks_left;
         // Calls of one guest come one after the other, and its streams take turns: nothing is lost between.
         let left = walks.load(Ordering::Relaxed).checked_sub(1).ok_or_else(|| self.full())?;
         walks.store(left, Ordering::Relaxed);
-        self.inside.open.retain(|file| file.strong_count() > 0);
-        let open: Vec<_> = self.inside.open.iter().filter_map(Weak::upgrade).collect();
-        let (path, most) = (self.quota.folder.path.clone(), self.quota.bytes_max);
-        let counted = tokio::task::spawn_blocking(move || bytes_in(&path, &open, most)).await;
-        match counted.map_err(io::Error::other).flatten() {
-            Ok((bytes, is_whole)) => {
-                self.inside.bytes = bytes;
-                self.inside.counted_at = is_whole.then(Instant::now);
-                Ok(())
+        Ok(())
+    }
+
+    /// Walks on to the end, or until it is enough.
+    async fn walk(&self, mut walk: Walk, enough: impl Fn(&Walk) -> bool) -> io::Result<Walk> {
+        loop {
+            let operation = move || walk.go_on().map(|ended| (ended, walk));
+            let (ended, back) = self.quota.operations.run(operation).await.flatten()?;
+            if ended || enough(&back) {
+                return Ok(back);
             }
-            Err(error) => {
-                let path = self.quota.folder.path.display();
-                tracing::warn!(%path, %error, "a folder that a plugin may write to cannot be counted");
-                self.inside.counted_at = None;
-                Err(self.full())
-            }
+            walk = back;
         }
+    }
+
+    /// Makes sure that a folder may be made in this one.
+    async fn check_depth(&self, parent: Arc<File>) -> io::Result<()> {
+        let path = self.quota.folder.path.clone();
+        let operation = move || walk::may_have_one_more(&path, parent);
+        match self.quota.operations.run(operation).await.flatten()? {
+            true => Ok(()),
+            false => Err(self.too_deep()),
+        }
+    }
+
+    /// Makes sure that nothing in a folder comes to lie too deep when it is moved from one into another.
+    async fn check_move(&self, moved: Arc<File>, from: Arc<File>, to: Arc<File>) -> io::Result<()> {
+        let path = self.quota.folder.path.clone();
+        let operation = move || walk::may_move(&path, from, to);
+        let most = match self.quota.operations.run(operation).await.flatten()? {
+            MayMove::Anyhow => return Ok(()),
+            MayMove::No => return Err(self.too_deep()),
+            MayMove::UpTo(most) => most,
+        };
+        self.begin_walk()?;
+        let walk = self.quota.operations.run(move || Walk::below(moved)).await.flatten()?;
+        let walk = self.walk(walk, |walk| walk.deepest > most).await?;
+        if walk.deepest > most { Err(self.too_deep()) } else { Ok(()) }
+    }
+
+    fn too_deep(&self) -> io::Error {
+        self.quota.of_call.was_too_deep.store(true, Ordering::Relaxed);
+        Errno::PERM.into()
     }
 
     fn full(&self) -> io::Error {
@@ -178,7 +299,7 @@ impl LockedFolder<'_> {
         place: Option<u64>,
         bytes: u64,
     ) -> io::Result<()> {
-        let size = size(file).await?;
+        let size = self.quota.size(file).await?;
         let place = place.unwrap_or(size);
         if place > size && bytes > 0 {
             // What lies between would be a hole.
@@ -197,59 +318,4 @@ impl LockedFolder<'_> {
         }
         open.push(Arc::downgrade(file));
     }
-}
-
-/// The size of an open file, in bytes.
-async fn size(file: &Arc<File>) -> io::Result<u64> {
-    let file = Arc::clone(file);
-    let about = tokio::task::spawn_blocking(move || file.metadata()).await;
-    Ok(about.map_err(io::Error::other)??.len())
-}
-
-/// What is in a folder, and in these files where their names are gone, in bytes; and whether that is all, or
-/// the walk has ended beyond `most`. Links are counted and not followed.
-fn bytes_in(folder: &Path, open: &[Arc<File>], most: u64) -> io::Result<(u64, bool)> {
-    let mut bytes = 0_u64;
-    for file in open {
-        let about = file.metadata()?;
-        if about.nlink() == 0 {
-            bytes = bytes.saturating_add(counted(&about));
-        }
-    }
-    let mut way = vec![fs::read_dir(folder)?];
-    while let Some(entries) = way.last_mut() {
-        let Some(entry) = entries.next() else {
-            way.pop();
-            continue;
-        };
-        let entry = entry?;
-        let Some(about) = unless_gone(entry.metadata())? else { continue };
-        bytes = bytes.saturating_add(counted(&about));
-        if bytes > most {
-            return Ok((bytes, false));
-        }
-        if about.is_dir() {
-            if way.len() >= DEPTH_MAX {
-                return Err(io::Error::other("folders lie too deep within each other"));
-            }
-            match fs::read_dir(entry.path()) {
-                // What the gateway may not look into, no plugin can write into.
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
-                below => way.extend(unless_gone(below)?),
-            }
-        }
-    }
-    Ok((bytes, true))
-}
-
-/// Others use the folder while it is walked.
-fn unless_gone<T>(found: io::Result<T>) -> io::Result<Option<T>> {
-    match found {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        found => found.map(Some),
-    }
-}
-
-fn counted(about: &Metadata) -> u64 {
-    ENTRY_BYTES.saturating_add(if about.is_file() { about.len() } else { 0 })
 }

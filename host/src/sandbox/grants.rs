@@ -1,4 +1,5 @@
-//! What a plugin may do: asked for by the component's imports **and** allowed by the operator's file.
+//! What an operator's file allows a plugin. What it may do is the part of that which its component asks for as
+//! well ([`Granted`]).
 //!
 //! ```toml
 //! # grants/<tenant>/<plugin>.toml
@@ -46,23 +47,23 @@
 
 mod component;
 mod egress_rule;
+mod granted;
 mod plain_path;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use url::Url;
 
 use super::limits::{Limits, LimitsFile};
 use super::ran::digest_of;
-use super::secrets::BoundSecret;
 use crate::ids::SecretName;
-use crate::secrets::{SecretBinding, SecretVersions};
+use crate::secrets::SecretBinding;
 use component::ComponentLine;
 pub use component::{Components, Pin};
 pub(super) use egress_rule::EgressRule;
 use egress_rule::EgressRuleFile;
+pub(super) use granted::{Asked, Credential, Granted};
 
 /// Why a grants file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -285,170 +286,6 @@ impl CredentialRule {
             _ => return Err(wrong("needs one of header, query and path")),
         };
         Ok(Self { secret: file.secret, place, prefix: file.prefix })
-    }
-}
-
-/// What a component asks for, read from its imports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Asked {
-    /// It imports `wardgate:plugin/egress` or `wasi:http/outgoing-handler`.
-    pub egress: bool,
-    /// It imports `wardgate:plugin/secrets`.
-    pub secrets: bool,
-    /// It imports `wasi:config/store`.
-    pub settings: bool,
-    /// It imports `wasi:keyvalue`.
-    pub values: bool,
-    /// It imports `wasi:filesystem`.
-    pub folder: bool,
-}
-
-/// A credential ready to be attached.
-#[derive(Debug, Clone)]
-pub(super) struct Credential {
-    pub(super) place: CredentialPlace,
-    pub(super) prefix: String,
-    /// None where the tenant has no such secret.
-    pub(super) value: Option<SecretVersions>,
-    pub(super) secret: SecretName,
-}
-
-/// What a plugin may do. Made here only, so that nothing reaches an instance that was not both asked
-/// for and allowed.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Granted {
-    egress: Vec<EgressRule>,
-    egress_mode: EgressMode,
-    credentials: BTreeMap<String, Credential>,
-    secrets: BTreeMap<String, BoundSecret>,
-    settings: BTreeMap<String, String>,
-    values_bytes: Option<u64>,
-    folder: Option<FolderRule>,
-    clocks: Clocks,
-    random: Random,
-    limits: Limits,
-    /// Why what the operator's file gives is not in force.
-    withheld: Option<String>,
-}
-
-impl Granted {
-    /// The common part of both, with the values of the tenant's secrets that it names.
-    #[must_use]
-    pub(super) fn resolve(
-        asked: Asked,
-        allowed: Grants,
-        secrets: &BTreeMap<SecretName, SecretVersions>,
-        memory_bytes_max: usize,
-    ) -> Self {
-        fn only<T: Default>(asked: bool, allowed: T) -> T {
-            if asked { allowed } else { T::default() }
-        }
-        let credentials = only(asked.egress, allowed.credentials).into_iter();
-        let credentials = credentials.map(|(name, rule)| {
-            let value = secrets.get(&rule.secret).cloned();
-            let CredentialRule { secret, place, prefix } = rule;
-            (name, Credential { place, prefix, value, secret })
-        });
-        let named = only(asked.secrets, allowed.secrets).into_iter();
-        let named = named.map(|(name, binding)| {
-            let versions = secrets.get(&binding.secret).cloned();
-            (name, BoundSecret { binding, versions })
-        });
-        Self {
-            egress: only(asked.egress, allowed.egress),
-            egress_mode: only(asked.egress, allowed.egress_mode),
-            credentials: credentials.collect(),
-            secrets: named.collect(),
-            settings: only(asked.settings, allowed.settings),
-            values_bytes: only(asked.values, allowed.values_bytes),
-            folder: only(asked.folder, allowed.folder),
-            clocks: allowed.clocks,
-            random: allowed.random,
-            limits: Limits {
-                // The pool has no larger slots, and what it refuses would be told as another number.
-                memory_bytes: allowed.limits.memory_bytes.min(memory_bytes_max),
-                ..allowed.limits
-            },
-            withheld: allowed.withheld,
-        }
-    }
-
-    /// Why what the operator's file gives is not in force. None: it is.
-    #[must_use]
-    pub(super) fn withheld_because(&self) -> Option<&str> {
-        self.withheld.as_deref()
-    }
-
-    /// The rule that allows a request which servers may take for one of any of these methods, if one does.
-    #[must_use]
-    pub(super) fn egress_rule(&self, methods: &[&str], url: &Url) -> Option<&EgressRule> {
-        self.egress.iter().find(|rule| rule.allows(methods, url))
-    }
-
-    /// Whether there is a request that it may send.
-    #[must_use]
-    pub(super) fn may_send(&self) -> bool {
-        !self.egress.is_empty() || self.egress_mode == EgressMode::Count
-    }
-
-    /// Whether there is a secret that it may open.
-    #[must_use]
-    pub(super) fn has_secrets(&self) -> bool {
-        !self.secrets.is_empty()
-    }
-
-    /// What becomes of a request that no rule allows.
-    #[must_use]
-    pub(super) fn egress_mode(&self) -> EgressMode {
-        self.egress_mode
-    }
-
-    /// The credential of this name.
-    #[must_use]
-    pub(super) fn credential(&self, name: &str) -> Option<&Credential> {
-        self.credentials.get(name)
-    }
-
-    /// The secret that the plugin calls this.
-    #[must_use]
-    pub(super) fn secret(&self, name: &str) -> Option<&BoundSecret> {
-        self.secrets.get(name)
-    }
-
-    /// The plugin's settings.
-    #[must_use]
-    pub(super) fn settings(&self) -> &BTreeMap<String, String> {
-        &self.settings
-    }
-
-    /// Bytes of its values. None: it may keep none.
-    #[must_use]
-    pub(super) fn values_bytes(&self) -> Option<u64> {
-        self.values_bytes
-    }
-
-    /// The folder that it may use.
-    #[must_use]
-    pub(super) fn folder(&self) -> Option<&FolderRule> {
-        self.folder.as_ref()
-    }
-
-    /// What it sees of the time.
-    #[must_use]
-    pub(super) fn clocks(&self) -> Clocks {
-        self.clocks
-    }
-
-    /// What it gets as random numbers.
-    #[must_use]
-    pub(super) fn random(&self) -> Random {
-        self.random
-    }
-
-    /// The plugin's limits.
-    #[must_use]
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a plugin can ask the host during a call, and the state of that call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,12 @@ use super::bindings::v0_1::wardgate::plugin::{context, request, task, types};
 use super::bindings::v0_1::wasi::config::store as config_store;
 use super::bindings::v0_1::wasi::logging::logging;
 use super::egress::Sending;
-use super::folder::FolderQuota;
+use super::folder::{FileOperations, FolderQuota};
 use super::journal::{Outside, Recording, SharedScript, lock};
 use super::limits::Limiter;
 use super::secrets::BoundSecret;
 use super::share::HeldMemory;
+use super::slots::Slot;
 use super::slow_lane::Lane;
 use super::values::{SharedValues, ValuesOwner};
 use super::wasi;
@@ -130,6 +131,10 @@ pub(super) struct CallState {
     pub(super) values_operations: u32,
     /// Made when the guest first changes something in its folder.
     pub(super) folder_quota: Option<FolderQuota>,
+    /// Made when the guest first uses a file.
+    pub(super) operations: Option<FileOperations>,
+    /// Room for each file that the guest has opened, by its descriptor.
+    pub(super) open_files: HashMap<u32, Slot>,
     look_up_bytes_left: usize,
     /// Why a secret that it opened is not to be had, where one is not.
     pub(super) unusable_secret: Option<String>,
@@ -157,6 +162,8 @@ impl CallState {
             sending: Sending::new(budget.may_send, limits.egress_requests),
             values_operations: 0,
             folder_quota: None,
+            operations: None,
+            open_files: HashMap::new(),
             look_up_bytes_left: LOOK_UP_BYTES_MAX,
             unusable_secret: None,
             logs: Vec::new(),
@@ -271,7 +278,7 @@ impl CallState {
 
     /// What is left of the call: its log lines, and what the host answered.
     pub(super) fn into_parts(mut self) -> (Vec<String>, Option<Recording>) {
-        let of_folder = self.folder_quota.as_ref().and_then(FolderQuota::note);
+        let of_folder: Vec<_> = self.folder_quota.iter().flat_map(FolderQuota::notes).collect();
         for note in self.sending.take_notes().into_iter().chain(of_folder) {
             self.keep_line(note);
         }

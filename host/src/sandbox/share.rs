@@ -90,7 +90,8 @@ impl Share {
     }
 }
 
-/// The memory that one call has of its tenant's share. Given back when the call is over.
+/// Memory that a call, or one thing that the host holds for it, has of its tenant's share. Given back when it is
+/// dropped.
 #[derive(Debug)]
 pub(super) struct HeldMemory {
     share: Arc<Share>,

@@ -5,7 +5,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -25,6 +27,13 @@ pub(super) enum Lane {
     Tools,
 }
 
+/// The computing time of this thread so far.
+pub(super) fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
 /// Both lanes, with threads of their own.
 pub(super) struct SlowLanes {
     overtime: Threads,
@@ -36,6 +45,12 @@ impl SlowLanes {
     pub(super) fn start(threads: usize) -> std::io::Result<Self> {
         let start = |name| Threads::start(name, threads);
         Ok(Self { overtime: start("plugin-overtime")?, tools: start("plugin-tools")? })
+    }
+
+    /// Where files are read and written: on threads that come and go beside those of the tools' lane, and are as
+    /// nice. None where the gateway is shutting down.
+    pub(super) fn beside(&self) -> Option<Handle> {
+        self.tools.0.as_ref().map(|runtime| runtime.handle().clone())
     }
 
     /// Runs it there. It ends when the handle is dropped. None where the gateway is shutting down.

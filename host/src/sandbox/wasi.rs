@@ -21,6 +21,8 @@ const FOLDER: &str = "/data";
 pub(super) fn context(granted: &Granted, outside: &Outside, clock: &Clock) -> WasiCtx {
     let mut builder = WasiCtx::builder();
     builder.max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
+    // Operations on files are taken to a thread for them before wasmtime-wasi sees them.
+    builder.allow_blocking_current_thread(true);
     let frozen = granted.clocks() == Clocks::Frozen;
     let wall = WallClock {
         outside: outside.clone(),

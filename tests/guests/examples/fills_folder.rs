@@ -2,7 +2,8 @@
 //! the error: `symlink`, `link` and `rename` make or move what `path` names, `set-size` and `write-at` go to
 //! the byte `bytes` of it, `stream-at` does so with a stream, `append` adds that many bytes, `cut` opens it
 //! anew, `files` and `folders` make that many, `unlinked` writes that many bytes into files without a name
-//! until it may no more, and `kept` into files that are open to be read alone once their names are gone.
+//! until it may no more, `kept` into files that are open to be read alone once their names are gone, and `again`
+//! tries that many times to open a file anew.
 
 use serde_json::json;
 use wasip2::filesystem::preopens::get_directories;
@@ -35,6 +36,10 @@ guests::tool!("fill", |arguments| {
         "files" => made(bytes, |name| open(&folder, name, OpenFlags::CREATE).map(drop)),
         "folders" => made(bytes, |name| folder.create_directory_at(name)),
         "kept" => kept(&folder, bytes),
+        // So many tries to make one file, whatever comes of them.
+        "again" => {
+            Ok((0..bytes).filter(|_| open(&folder, path, OpenFlags::CREATE).is_ok()).count() as u64)
+        }
         _ => unlinked(&folder, bytes),
     };
     Ok(match done {

@@ -20,7 +20,7 @@ use super::super::host_calls::{
     CallState, FIELD_BYTES_MAX, LOOK_UP_BYTES_MAX, LookedTooOften, RESOURCES_MAX,
 };
 use super::super::refusal::{Refusal, Shortage};
-use super::super::slow_lane::{Lane, Place, Turns};
+use super::super::slow_lane::{Lane, Place, Turns, thread_time};
 use super::BRIEF_MAX;
 use crate::ids::TenantId;
 
@@ -118,7 +118,9 @@ pub(super) async fn perform(
         within(deadline, Measured { work, cpu: &mut cpu, next: begins, of, place: None }).await
     };
     let mut state = store.into_data();
-    state.cpu = cpu;
+    // Here, which is a slow lane where it used files, and not on its caller's thread.
+    let closing = state.close_files();
+    state.cpu = cpu.saturating_add(state.cpu_on_files()).saturating_add(closing);
     (ended.map_or(Ended::Elapsed, Ended::Ran), state)
 }
 
@@ -260,13 +262,6 @@ impl<F: Future> Future for Measured<'_, F> {
     }
 }
 
-/// The computing time of this thread so far.
-fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
-    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
-}
-
 /// A store with every limit of the binding in force.
 pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> Store<CallState> {
     let mut store = Store::new(&binding.shared.engine, state);
@@ -277,7 +272,8 @@ pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> St
     store.epoch_deadline_callback(|store| {
         // Not the ticks are counted: a busy machine uses them up for others, and a host call takes many.
         let spending = SPENDING.get();
-        if spending.spent() >= store.data().cpu_max {
+        let state = store.data();
+        if spending.spent().saturating_add(state.cpu_on_files()) >= state.cpu_max {
             return Ok(UpdateDeadline::Interrupt);
         }
         SPENDING.set(Spending { yielded: true, ..spending });

@@ -1,5 +1,7 @@
-//! `wasi:filesystem/types`: the files of wasmtime-wasi, with what would make a link, a hole or too many bytes
-//! looked at first. What only reads goes on as it is.
+//! `wasi:filesystem/types`: the files of wasmtime-wasi. Each operation is done in turn ([`operations`]), streams and
+//! lists are our own, and what would make a link, a hole, too deep a folder or too many bytes is looked at first.
+//!
+//! [`operations`]: super::operations
 
 use std::fs::File;
 use std::sync::Arc;
@@ -13,15 +15,11 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
+use super::listing::Listing;
+use super::reader::FileReader;
 use super::stream::FileStream;
-use super::{CallState, ENTRY_BYTES};
-
-type Fd = Resource<Descriptor>;
-
-/// The same descriptor for another question.
-fn again(fd: &Fd) -> Fd {
-    Resource::new_borrow(fd.rep())
-}
+use super::wasi_files::{Fd, Files, again, failed};
+use super::{CallState, ENTRY_BYTES, FolderQuota};
 
 impl CallState {
     fn file(&mut self, fd: &Fd) -> FsResult<Arc<File>> {
@@ -31,15 +29,24 @@ impl CallState {
         }
     }
 
-    /// A stream into a file. None: the plugin may change nothing in its folder.
+    /// What the plugin may add to its folder.
+    ///
+    /// # Errors
+    /// Where it may change nothing there.
+    fn changing(&mut self) -> FsResult<FolderQuota> {
+        self.folder_quota().ok_or_else(|| ErrorCode::NotPermitted.into())
+    }
+
+    /// A stream into a file.
     fn stream_into(
         &mut self,
         fd: &Fd,
         place: Option<Filesize>,
-    ) -> FsResult<Option<Resource<DynOutputStream>>> {
-        let Some(quota) = self.folder_quota() else { return Ok(None) };
-        let stream: DynOutputStream = Box::new(FileStream::new(self.file(fd)?, place, quota));
-        Ok(Some(self.table().push(stream)?))
+    ) -> FsResult<Resource<DynOutputStream>> {
+        let quota = self.changing()?;
+        let (file, held) = (self.file(fd)?, self.hold()?);
+        let stream: DynOutputStream = Box::new(FileStream::new(file, place, quota, held));
+        Ok(self.table().push(stream)?)
     }
 }
 
@@ -58,13 +65,11 @@ impl Host for CallState {
 
 impl HostDescriptor for CallState {
     async fn write(&mut self, fd: Fd, bytes: Vec<u8>, offset: Filesize) -> FsResult<Filesize> {
-        let Some(quota) = self.folder_quota() else {
-            return self.filesystem().write(fd, bytes, offset).await;
-        };
+        let quota = self.changing()?;
         let file = self.file(&fd)?;
         let mut folder = quota.lock().await;
-        folder.reserve_in(&file, Some(offset), bytes.len() as u64).await?;
-        self.filesystem().write(fd, bytes, offset).await
+        folder.reserve_in(&file, Some(offset), bytes.len() as u64).await.map_err(failed)?;
+        self.on_files([&fd], async move |files, [fd]| files.write(fd, bytes, offset).await).await
     }
 
     fn write_via_stream(
@@ -72,30 +77,22 @@ impl HostDescriptor for CallState {
         fd: Fd,
         offset: Filesize,
     ) -> FsResult<Resource<DynOutputStream>> {
-        match self.stream_into(&fd, Some(offset))? {
-            Some(stream) => Ok(stream),
-            None => self.filesystem().write_via_stream(fd, offset),
-        }
+        self.stream_into(&fd, Some(offset))
     }
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
-        match self.stream_into(&fd, None)? {
-            Some(stream) => Ok(stream),
-            None => self.filesystem().append_via_stream(fd),
-        }
+        self.stream_into(&fd, None)
     }
 
     async fn set_size(&mut self, fd: Fd, size: Filesize) -> FsResult<()> {
-        let Some(quota) = self.folder_quota() else {
-            return self.filesystem().set_size(fd, size).await;
-        };
+        let quota = self.changing()?;
         let file = self.file(&fd)?;
         let _locked = quota.lock().await;
-        if size > super::size(&file).await? {
+        if size > quota.size(&file).await.map_err(failed)? {
             // What it would grow by would be a hole.
             return Err(ErrorCode::NotPermitted.into());
         }
-        self.filesystem().set_size(fd, size).await
+        self.on_files([&fd], async move |files, [fd]| files.set_size(fd, size).await).await
     }
 
     async fn open_at(
@@ -109,11 +106,11 @@ impl HostDescriptor for CallState {
         let changes = open.intersects(OpenFlags::CREATE | OpenFlags::TRUNCATE)
             || flags.contains(DescriptorFlags::WRITE);
         let Some(quota) = self.folder_quota() else {
-            return self.filesystem().open_at(fd, path_flags, path, open, flags).await;
+            return self.open(&fd, path_flags, path, open, flags).await;
         };
         if !changes {
             // A file that is open to be read takes room as well once its name is gone.
-            let opened = self.filesystem().open_at(fd, path_flags, path, open, flags).await?;
+            let opened = self.open(&fd, path_flags, path, open, flags).await?;
             if let Ok(file) = self.file(&opened) {
                 quota.lock().await.remember(&file);
             }
@@ -121,12 +118,12 @@ impl HostDescriptor for CallState {
         }
         let mut folder = quota.lock().await;
         if open.contains(OpenFlags::CREATE) {
-            let there = self.filesystem().stat_at(again(&fd), path_flags, path.clone()).await;
+            let there = self.stat_at(again(&fd), path_flags, path.clone()).await;
             if there.is_err() {
-                folder.reserve(ENTRY_BYTES).await?;
+                folder.reserve(ENTRY_BYTES).await.map_err(failed)?;
             }
         }
-        let opened = self.filesystem().open_at(fd, path_flags, path, open, flags).await?;
+        let opened = self.open(&fd, path_flags, path, open, flags).await?;
         if let Ok(file) = self.file(&opened) {
             folder.remember(&file);
         }
@@ -134,12 +131,13 @@ impl HostDescriptor for CallState {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        let Some(quota) = self.folder_quota() else {
-            return self.filesystem().create_directory_at(fd, path).await;
-        };
+        let quota = self.changing()?;
         let mut folder = quota.lock().await;
-        folder.reserve(ENTRY_BYTES).await?;
-        self.filesystem().create_directory_at(fd, path).await
+        let parent = self.parent_of(&fd, &path).await?;
+        folder.check_depth(parent).await.map_err(failed)?;
+        folder.reserve(ENTRY_BYTES).await.map_err(failed)?;
+        self.on_files([&fd], async move |files, [fd]| files.create_directory_at(fd, path).await)
+            .await
     }
 
     async fn link_at(&mut self, _: Fd, _: PathFlags, _: String, _: Fd, _: String) -> FsResult<()> {
@@ -151,29 +149,34 @@ impl HostDescriptor for CallState {
     }
 
     async fn rename_at(&mut self, fd: Fd, from: String, new_fd: Fd, to: String) -> FsResult<()> {
-        let Some(quota) = self.folder_quota() else {
-            return self.filesystem().rename_at(fd, from, new_fd, to).await;
-        };
-        let _locked = quota.lock().await;
-        let found = self.filesystem().stat_at(again(&fd), PathFlags::empty(), from.clone()).await?;
+        let quota = self.changing()?;
+        let folder = quota.lock().await;
+        let found = self.stat_at(again(&fd), PathFlags::empty(), from.clone()).await?;
         if found.type_ == DescriptorType::SymbolicLink {
             // From another place it would lead somewhere else.
             return Err(ErrorCode::NotPermitted.into());
         }
-        self.filesystem().rename_at(fd, from, new_fd, to).await
+        if found.type_ == DescriptorType::Directory {
+            let moved = self.folder_at(&fd, PathFlags::empty(), from.clone()).await?;
+            let before = self.parent_of(&fd, &from).await?;
+            let after = self.parent_of(&new_fd, &to).await?;
+            folder.check_move(moved, before, after).await.map_err(failed)?;
+        }
+        let operation = async move |files: &mut Files<'_>, [fd, new_fd]: [Fd; 2]| {
+            files.rename_at(fd, from, new_fd, to).await
+        };
+        self.on_files([&fd, &new_fd], operation).await
     }
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        let quota = self.folder_quota();
-        let _locked = match &quota {
-            Some(quota) => Some(quota.lock().await),
-            None => None,
-        };
-        self.filesystem().unlink_file_at(fd, path).await
+        let quota = self.changing()?;
+        let _locked = quota.lock().await;
+        self.on_files([&fd], async move |files, [fd]| files.unlink_file_at(fd, path).await).await
     }
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.filesystem().remove_directory_at(fd, path).await
+        self.on_files([&fd], async move |files, [fd]| files.remove_directory_at(fd, path).await)
+            .await
     }
 
     async fn advise(
@@ -183,23 +186,26 @@ impl HostDescriptor for CallState {
         length: Filesize,
         advice: Advice,
     ) -> FsResult<()> {
-        self.filesystem().advise(fd, offset, length, advice).await
+        self.on_files([&fd], async move |files, [fd]| {
+            files.advise(fd, offset, length, advice).await
+        })
+        .await
     }
 
     async fn sync_data(&mut self, fd: Fd) -> FsResult<()> {
-        self.filesystem().sync_data(fd).await
+        self.on_files([&fd], async move |files, [fd]| files.sync_data(fd).await).await
     }
 
     async fn sync(&mut self, fd: Fd) -> FsResult<()> {
-        self.filesystem().sync(fd).await
+        self.on_files([&fd], async move |files, [fd]| files.sync(fd).await).await
     }
 
     async fn get_flags(&mut self, fd: Fd) -> FsResult<DescriptorFlags> {
-        self.filesystem().get_flags(fd).await
+        self.on_files([&fd], async move |files, [fd]| files.get_flags(fd).await).await
     }
 
     async fn get_type(&mut self, fd: Fd) -> FsResult<DescriptorType> {
-        self.filesystem().get_type(fd).await
+        self.on_files([&fd], async move |files, [fd]| files.get_type(fd).await).await
     }
 
     async fn set_times(
@@ -208,7 +214,8 @@ impl HostDescriptor for CallState {
         accessed: NewTimestamp,
         modified: NewTimestamp,
     ) -> FsResult<()> {
-        self.filesystem().set_times(fd, accessed, modified).await
+        self.on_files([&fd], async move |files, [fd]| files.set_times(fd, accessed, modified).await)
+            .await
     }
 
     async fn set_times_at(
@@ -219,7 +226,10 @@ impl HostDescriptor for CallState {
         accessed: NewTimestamp,
         modified: NewTimestamp,
     ) -> FsResult<()> {
-        self.filesystem().set_times_at(fd, path_flags, path, accessed, modified).await
+        self.on_files([&fd], async move |files, [fd]| {
+            files.set_times_at(fd, path_flags, path, accessed, modified).await
+        })
+        .await
     }
 
     async fn read(
@@ -228,19 +238,35 @@ impl HostDescriptor for CallState {
         length: Filesize,
         offset: Filesize,
     ) -> FsResult<(Vec<u8>, bool)> {
-        self.filesystem().read(fd, length, offset).await
+        self.on_files([&fd], async move |files, [fd]| files.read(fd, length, offset).await).await
     }
 
     fn read_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynInputStream>> {
-        self.filesystem().read_via_stream(fd, offset)
+        let file = match self.table().get(&fd)? {
+            Descriptor::File(file) => Arc::clone(&file.file),
+            Descriptor::Dir(_) => return Err(ErrorCode::IsDirectory.into()),
+        };
+        let held = self.hold()?;
+        let reader: DynInputStream =
+            Box::new(FileReader::new(file, offset, self.operations(), held));
+        Ok(self.table().push(reader)?)
     }
 
     async fn read_directory(&mut self, fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
-        self.filesystem().read_directory(fd).await
+        let folder = match self.table().get(&fd)? {
+            Descriptor::Dir(folder) => Arc::clone(&folder.dir),
+            Descriptor::File(_) => return Err(ErrorCode::NotDirectory.into()),
+        };
+        let held = self.hold()?;
+        let listing = Listing::of(folder, self.operations(), held).await.map_err(failed)?;
+        // The interface names wasmtime-wasi's own type, which holds all entries at once and cannot be made here.
+        // In the table is ours, and nothing but what is below takes it out.
+        let listing = self.table().push(listing)?;
+        Ok(Resource::new_own(listing.rep()))
     }
 
     async fn stat(&mut self, fd: Fd) -> FsResult<DescriptorStat> {
-        self.filesystem().stat(fd).await
+        self.on_files([&fd], async move |files, [fd]| files.stat(fd).await).await
     }
 
     async fn stat_at(
@@ -249,19 +275,27 @@ impl HostDescriptor for CallState {
         path_flags: PathFlags,
         path: String,
     ) -> FsResult<DescriptorStat> {
-        self.filesystem().stat_at(fd, path_flags, path).await
+        self.on_files([&fd], async move |files, [fd]| files.stat_at(fd, path_flags, path).await)
+            .await
     }
 
     async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
-        self.filesystem().readlink_at(fd, path).await
+        self.on_files([&fd], async move |files, [fd]| files.readlink_at(fd, path).await).await
     }
 
     async fn is_same_object(&mut self, fd: Fd, other: Fd) -> wasmtime::Result<bool> {
-        self.filesystem().is_same_object(fd, other).await
+        let operation = async move |files: &mut Files<'_>, [fd, other]: [Fd; 2]| {
+            files.is_same_object(fd, other).await.map_err(FsError::trap)
+        };
+        let same = self.on_files([&fd, &other], operation).await;
+        same.map_err(|error| match error.downcast() {
+            Ok(code) => code.into(),
+            Err(trap) => trap,
+        })
     }
 
     async fn metadata_hash(&mut self, fd: Fd) -> FsResult<MetadataHashValue> {
-        self.filesystem().metadata_hash(fd).await
+        self.on_files([&fd], async move |files, [fd]| files.metadata_hash(fd).await).await
     }
 
     async fn metadata_hash_at(
@@ -270,10 +304,14 @@ impl HostDescriptor for CallState {
         path_flags: PathFlags,
         path: String,
     ) -> FsResult<MetadataHashValue> {
-        self.filesystem().metadata_hash_at(fd, path_flags, path).await
+        self.on_files([&fd], async move |files, [fd]| {
+            files.metadata_hash_at(fd, path_flags, path).await
+        })
+        .await
     }
 
     fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
+        self.open_files.remove(&fd.rep());
         HostDescriptor::drop(&mut self.filesystem(), fd)
     }
 }
@@ -283,10 +321,12 @@ impl HostDirectoryEntryStream for CallState {
         &mut self,
         stream: Resource<DirectoryEntryStream>,
     ) -> FsResult<Option<DirectoryEntry>> {
-        self.filesystem().read_directory_entry(stream).await
+        let listing = Resource::<Listing>::new_borrow(stream.rep());
+        self.table().get_mut(&listing)?.next().await
     }
 
     fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
-        HostDirectoryEntryStream::drop(&mut self.filesystem(), stream)
+        self.table().delete(Resource::<Listing>::new_own(stream.rep()))?;
+        Ok(())
     }
 }

@@ -10,10 +10,8 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 
-use super::FolderQuota;
-
-/// The largest piece, in bytes: as much as waits in the host's memory for each stream.
-const PIECE_BYTES_MAX: usize = 64 << 10;
+use super::operations::trap_in;
+use super::{FolderQuota, HELD_BYTES, Held};
 
 /// A stream into a file.
 pub(super) struct FileStream {
@@ -22,6 +20,7 @@ pub(super) struct FileStream {
     place: Option<u64>,
     quota: FolderQuota,
     state: State,
+    _held: Held,
 }
 
 enum State {
@@ -32,20 +31,28 @@ enum State {
 }
 
 impl FileStream {
-    pub(super) fn new(file: Arc<File>, place: Option<u64>, quota: FolderQuota) -> Self {
-        Self { file, place, quota, state: State::Ready }
+    pub(super) fn new(file: Arc<File>, place: Option<u64>, quota: FolderQuota, held: Held) -> Self {
+        Self { file, place, quota, state: State::Ready, _held: held }
     }
 
     /// What went wrong is told once.
     fn checked(&mut self) -> StreamResult<()> {
         match std::mem::replace(&mut self.state, State::Closed) {
-            State::Failed(error) => Err(StreamError::LastOperationFailed(error.into())),
+            State::Failed(error) => Err(told(error)),
             State::Closed => Err(StreamError::Closed),
             state @ (State::Ready | State::Writing(_)) => {
                 self.state = state;
                 Ok(())
             }
         }
+    }
+}
+
+/// What a plugin is told of a piece that failed; a call whose time is up is told nothing more.
+pub(super) fn told(error: io::Error) -> StreamError {
+    match trap_in(&error) {
+        Some(trap) => StreamError::Trap(trap.into()),
+        None => StreamError::LastOperationFailed(error.into()),
     }
 }
 
@@ -61,11 +68,11 @@ async fn write(
     folder.reserve_in(&file, place, length).await?;
     let place = match place {
         Some(place) => place,
-        None => super::size(&file).await?,
+        None => quota.size(&file).await?,
     };
     // The folder stays locked until it is done: whoever comes next finds the file as it is then.
-    let written = tokio::task::spawn_blocking(move || file.write_all_at(&piece, place)).await;
-    written.map_err(io::Error::other)?.map(|()| length)
+    let written = quota.operations.run(move || file.write_all_at(&piece, place)).await;
+    written.flatten().map(|()| length)
 }
 
 #[async_trait]
@@ -88,7 +95,7 @@ impl Pollable for FileStream {
 impl OutputStream for FileStream {
     fn write(&mut self, piece: Bytes) -> StreamResult<()> {
         self.checked()?;
-        if matches!(self.state, State::Writing(_)) || piece.len() > PIECE_BYTES_MAX {
+        if matches!(self.state, State::Writing(_)) || piece.len() > HELD_BYTES {
             return Err(StreamError::trap("it wrote more than it was let"));
         }
         let (file, quota) = (Arc::clone(&self.file), self.quota.clone());
@@ -102,7 +109,7 @@ impl OutputStream for FileStream {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         self.checked()?;
-        Ok(if matches!(self.state, State::Ready) { PIECE_BYTES_MAX } else { 0 })
+        Ok(if matches!(self.state, State::Ready) { HELD_BYTES } else { 0 })
     }
 
     async fn cancel(&mut self) {

@@ -1,5 +1,7 @@
 //! Which requests a rule allows, and which files are refused.
 
+use url::Url;
+
 use super::*;
 
 fn allows(rule: &str, method: &str, url: &str) -> bool {

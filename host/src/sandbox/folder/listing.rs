@@ -1,0 +1,99 @@
+//! The entries of a folder, read a page at a time as a plugin asks for them: whatever the folder holds, the
+//! host holds no more than a page of it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Dir, FileType, statat};
+use wasmtime_wasi::p2::FsResult;
+use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
+
+use super::Held;
+use super::operations::FileOperations;
+use super::walk::entries_of;
+use super::wasi_files::failed;
+
+/// Entries of one page. With names of 255 bytes they and the kernel's buffer stay below
+/// [`HELD_BYTES`](super::HELD_BYTES).
+const PAGE_ENTRIES: usize = 128;
+
+/// A list of a folder's entries that is being read.
+pub(super) struct Listing {
+    operations: FileOperations,
+    /// None: it is read to its end.
+    folder: Option<Dir>,
+    page: VecDeque<Result<DirectoryEntry, ErrorCode>>,
+    _held: Held,
+}
+
+impl Listing {
+    /// Begins one.
+    pub(super) async fn of(
+        folder: Arc<File>,
+        operations: FileOperations,
+        held: Held,
+    ) -> io::Result<Self> {
+        let folder = operations.run(move || entries_of(folder)).await??;
+        Ok(Self { operations, folder: Some(folder), page: VecDeque::new(), _held: held })
+    }
+
+    /// The next entry. None: that was the last.
+    pub(super) async fn next(&mut self) -> FsResult<Option<DirectoryEntry>> {
+        while self.page.is_empty()
+            && let Some(folder) = self.folder.take()
+        {
+            let read = self.operations.run(move || page_of(folder)).await;
+            (self.page, self.folder) = read.map_err(failed)?;
+        }
+        Ok(self.page.pop_front().transpose()?)
+    }
+}
+
+type Page = VecDeque<Result<DirectoryEntry, ErrorCode>>;
+
+/// The next page, and the folder where it may have more.
+fn page_of(mut folder: Dir) -> (Page, Option<Dir>) {
+    let mut page = VecDeque::with_capacity(PAGE_ENTRIES);
+    while page.len() < PAGE_ENTRIES {
+        match folder.read() {
+            None => return (page, None),
+            Some(Err(error)) => {
+                page.push_back(Err(io::Error::from(error).into()));
+                return (page, None);
+            }
+            Some(Ok(entry)) => {
+                let name = entry.file_name();
+                if name != c"." && name != c".." {
+                    let type_ = type_of(&folder, &entry);
+                    let name = name.to_str().map(str::to_owned);
+                    let entry = name.map(|name| DirectoryEntry { type_, name });
+                    page.push_back(entry.map_err(|_| ErrorCode::IllegalByteSequence));
+                }
+            }
+        }
+    }
+    (page, Some(folder))
+}
+
+fn type_of(folder: &Dir, entry: &rustix::fs::DirEntry) -> DescriptorType {
+    let kind = match entry.file_type() {
+        // Not every file system says so in its lists.
+        FileType::Unknown => folder
+            .fd()
+            .and_then(|fd| statat(fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW))
+            .map_or(FileType::Unknown, |about| FileType::from_raw_mode(about.st_mode)),
+        kind => kind,
+    };
+    match kind {
+        FileType::RegularFile => DescriptorType::RegularFile,
+        FileType::Directory => DescriptorType::Directory,
+        FileType::Symlink => DescriptorType::SymbolicLink,
+        FileType::Fifo => DescriptorType::Fifo,
+        FileType::Socket => DescriptorType::Socket,
+        FileType::CharacterDevice => DescriptorType::CharacterDevice,
+        FileType::BlockDevice => DescriptorType::BlockDevice,
+        FileType::Unknown => DescriptorType::Unknown,
+    }
+}

@@ -1,0 +1,227 @@
+//! Where files are read and written, and how many are open. A system call cannot be interrupted, and a disk may let it wait: so each
+//! operation is done on a thread beside those that run guests, as few at once as the machine bears, in turns
+//! of tenants. The time that an operation computes is its call's, as if its guest had computed.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use tokio::runtime::Handle;
+use wasmtime::Trap;
+
+use super::super::slots::{Reserve, Slot, Slots, Taking};
+use super::super::slow_lane::thread_time;
+use crate::ids::TenantId;
+
+/// Operations at once for each thread of a slow lane: they wait for disks as often as they compute.
+const FOR_EACH_THREAD: usize = 2;
+
+/// Fewest operations at once, so that one tenant's slow disk leaves room for others' operations.
+const AT_LEAST: usize = 4;
+
+/// Files that plugins may have open together are this part of what the process may: connections and the store need
+/// the others.
+const PART_OF_OPEN_FILES: u64 = 4;
+
+/// The most of them, where the process may have as many as it likes.
+const OPEN_FILES_MAX: u64 = 16 << 10;
+
+/// The operations of all tenants.
+#[derive(Debug)]
+pub(in super::super) struct FileThreads {
+    threads: Handle,
+    turns: Arc<Slots>,
+    open: Arc<Slots>,
+}
+
+impl FileThreads {
+    /// Those of a gateway with so many threads for each slow lane; `threads` is where they are done.
+    pub(in super::super) fn of(threads: Handle, slow_threads: usize) -> Arc<Self> {
+        let at_once = slow_threads.saturating_mul(FOR_EACH_THREAD).max(AT_LEAST);
+        let may_open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let open = usize::try_from((may_open / PART_OF_OPEN_FILES).min(OPEN_FILES_MAX));
+        // A disk that is slow lets an operation wait for long, and a guest that sleeps a file: neither can be taken
+        // back.
+        let slots = |slots| Slots::new(slots, Reserve::AsManyAsHeld);
+        Arc::new(Self { threads, turns: slots(at_once), open: slots(open.unwrap_or(usize::MAX)) })
+    }
+
+    /// Those of one call that may compute for so long.
+    pub(in super::super) fn of_call(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        cpu_max: Duration,
+    ) -> FileOperations {
+        FileOperations { all: Arc::clone(self), tenant, cpu_max, nanos: Arc::default() }
+    }
+}
+
+/// The operations of one call.
+#[derive(Debug, Clone)]
+pub(in super::super) struct FileOperations {
+    all: Arc<FileThreads>,
+    tenant: TenantId,
+    cpu_max: Duration,
+    /// Computing time of those that have ended.
+    nanos: Arc<AtomicU64>,
+}
+
+impl FileOperations {
+    /// Does one, once it is the tenant's turn. Whoever gives up the wait does not end it: it keeps its turn until
+    /// it has ended.
+    ///
+    /// # Errors
+    /// One with [`Trap::Interrupt`] in it where the call's computing time is used up, see [`trap_in`].
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.check_time()?;
+        let turn = match self.all.turns.take(self.tenant) {
+            Taking::Now(turn) => turn,
+            Taking::Later(turn) => turn.await.map_err(io::Error::other)?,
+        };
+        let nanos = Arc::clone(&self.nanos);
+        let done = self.all.threads.spawn_blocking(move || {
+            let _turn = turn;
+            let since = thread_time();
+            let done = operation();
+            let spent = thread_time().saturating_sub(since).as_nanos();
+            // A sum, and nothing else hangs on it.
+            nanos.fetch_add(u64::try_from(spent).unwrap_or(u64::MAX), Ordering::Relaxed);
+            done
+        });
+        let done = done.await.map_err(io::Error::other)?;
+        self.check_time()?;
+        Ok(done)
+    }
+
+    /// Room for one more open file. None: the tenant has as many as it may.
+    pub(super) fn open_file(&self) -> Option<Slot> {
+        match self.all.open.take(self.tenant) {
+            Taking::Now(slot) => Some(slot),
+            // Nobody waits for one: whoever has many would wait for himself.
+            Taking::Later(_) => None,
+        }
+    }
+
+    /// The computing time of all of them so far.
+    pub(in super::super) fn spent(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
+
+    fn check_time(&self) -> io::Result<()> {
+        if self.spent() < self.cpu_max { Ok(()) } else { Err(io::Error::other(Trap::Interrupt)) }
+    }
+}
+
+/// What ends the call, where it is that and not a file which failed.
+pub(super) fn trap_in(error: &io::Error) -> Option<Trap> {
+    error.get_ref().and_then(|error| error.downcast_ref::<Trap>()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn tenant(number: u8) -> TenantId {
+        TenantId::from_bytes([number; 16])
+    }
+
+    /// An operation that begins, says so, and goes on until it is let go.
+    struct Gate {
+        begun: mpsc::Receiver<()>,
+        let_go: mpsc::Sender<()>,
+        ended: tokio::task::JoinHandle<io::Result<()>>,
+    }
+
+    fn gate(operations: &FileOperations) -> Gate {
+        let ((begins, begun), (let_go, going)) = (mpsc::channel(), mpsc::channel::<()>());
+        let operations = operations.clone();
+        let ended = tokio::spawn(async move {
+            let wait = move || {
+                begins.send(()).unwrap();
+                going.recv().unwrap();
+            };
+            operations.run(wait).await
+        });
+        Gate { begun, let_go, ended }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_tenant_whose_operations_take_long_leaves_turns_to_others() {
+        let all = FileThreads::of(Handle::current(), 1);
+        let (slow, other) = (all.of_call(tenant(1), LONG), all.of_call(tenant(2), LONG));
+        let held: Vec<_> = (0..2).map(|_| gate(&slow)).collect();
+        held.iter().for_each(|gate| gate.begun.recv().unwrap());
+        // Two of four: half of them, while it is alone. What comes now waits for one of the two.
+        let waiting: Vec<_> = (0..20).map(|_| gate(&slow)).collect();
+        for _ in 0..50 {
+            assert_eq!(other.run(|| 1).await.unwrap(), 1);
+        }
+        assert!(waiting.iter().all(|gate| gate.begun.try_recv().is_err()));
+        for gate in held.into_iter().chain(waiting) {
+            gate.let_go.send(()).unwrap();
+            gate.ended.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_operation_that_nobody_waits_for_any_more_keeps_its_turn() {
+        let all = FileThreads::of(Handle::current(), 1);
+        let slow = all.of_call(tenant(1), LONG);
+        let held: Vec<_> = (0..2).map(|_| gate(&slow)).collect();
+        for gate in &held {
+            gate.begun.recv().unwrap();
+            gate.ended.abort();
+        }
+        let next = gate(&slow);
+        // Another tenant's goes through all the while.
+        all.of_call(tenant(2), LONG).run(|| ()).await.unwrap();
+        assert!(next.begun.try_recv().is_err());
+        held.iter().for_each(|gate| gate.let_go.send(()).unwrap());
+        next.let_go.send(()).unwrap();
+        next.ended.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_holds_open_files_leaves_some_to_others() {
+        let open = Slots::new(16, Reserve::AsManyAsHeld);
+        let turns = Slots::new(4, Reserve::AsManyAsHeld);
+        let all = Arc::new(FileThreads { threads: Handle::current(), turns, open });
+        let of = |number| {
+            let operations = all.of_call(tenant(number), LONG);
+            std::iter::from_fn(|| operations.open_file()).collect::<Vec<_>>()
+        };
+        let (many, fewer) = (of(1), of(2));
+        assert_eq!((many.len(), fewer.len()), (8, 4));
+        assert!(!of(3).is_empty() && !of(4).is_empty());
+        drop(many);
+        assert_eq!(of(1).len(), 6);
+    }
+
+    #[tokio::test]
+    async fn what_an_operation_computes_is_the_calls_time_and_ends_it() {
+        let all = FileThreads::of(Handle::current(), 1);
+        let (call, another) =
+            (all.of_call(tenant(1), Duration::from_millis(20)), all.of_call(tenant(1), LONG));
+        let compute = || {
+            let since = thread_time();
+            while thread_time() - since < Duration::from_millis(15) {}
+        };
+        call.run(compute).await.unwrap();
+        assert!(call.spent() >= Duration::from_millis(15) && another.spent().is_zero());
+        let error = call.run(compute).await.unwrap_err();
+        assert!(matches!(trap_in(&error), Some(Trap::Interrupt)), "{error:?}");
+        let error = call.run(|| panic!("there is no time left for it")).await.unwrap_err();
+        assert!(trap_in(&error).is_some(), "{error:?}");
+        another.run(compute).await.unwrap();
+        assert!(trap_in(&io::Error::other("a disk")).is_none());
+    }
+}

@@ -1,0 +1,124 @@
+//! Operations of wasmtime-wasi on files, each done in its tenant's turn ([`operations`]).
+//!
+//! [`operations`]: super::operations
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use wasmtime::component::{Resource, ResourceTable};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView, WasiFilesystemView as _};
+use wasmtime_wasi::p2::bindings::filesystem::types::{
+    DescriptorFlags, DescriptorType, ErrorCode, HostDescriptor as _, OpenFlags, PathFlags,
+};
+use wasmtime_wasi::p2::{FsError, FsResult};
+
+use super::CallState;
+use super::operations::trap_in;
+
+pub(super) type Fd = Resource<Descriptor>;
+
+/// wasmtime-wasi's own view of files.
+pub(super) type Files<'a> = WasiFilesystemCtxView<'a>;
+
+/// The same descriptor for another question.
+pub(super) fn again(fd: &Fd) -> Fd {
+    Resource::new_borrow(fd.rep())
+}
+
+/// What a plugin is told of an operation that failed; a call whose time is up is told nothing more.
+pub(super) fn failed(error: io::Error) -> FsError {
+    match trap_in(&error) {
+        Some(trap) => FsError::trap(trap),
+        None => error.into(),
+    }
+}
+
+/// Makes sure that what is opened is a file or a folder, where it is there: whoever opens a pipe may wait for
+/// ever.
+async fn check_kind(files: &mut Files<'_>, fd: &Fd, flags: PathFlags, path: &str) -> FsResult<()> {
+    use DescriptorType::{Directory, RegularFile, SymbolicLink};
+    match files.stat_at(again(fd), flags, path.to_owned()).await {
+        Ok(there) if !matches!(there.type_, RegularFile | Directory | SymbolicLink) => {
+            Err(ErrorCode::NotPermitted.into())
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+impl CallState {
+    /// Does something with these descriptors by way of wasmtime-wasi, which does it at once on the thread that
+    /// asks: on one for files, in the tenant's turn. The call's own table stays here, so the descriptors go there
+    /// in one of their own.
+    pub(super) async fn on_files<const N: usize, T: Send + 'static>(
+        &mut self,
+        fds: [&Fd; N],
+        operation: impl AsyncFnOnce(&mut Files<'_>, [Fd; N]) -> FsResult<T> + Send + 'static,
+    ) -> FsResult<T> {
+        let mut table = ResourceTable::new();
+        let mut there = Vec::with_capacity(N);
+        for fd in fds {
+            there.push(table.push(self.table().get(fd)?.clone())?);
+        }
+        let there = <[Fd; N]>::try_from(there);
+        let there =
+            there.map_err(|_| FsError::trap(wasmtime::Error::msg("a descriptor is lost")))?;
+        let mut ctx = self.filesystem().ctx.clone();
+        let operations = self.operations();
+        let done = operations.run(move || {
+            let mut files = Files { ctx: &mut ctx, table: &mut table };
+            operation(&mut files, there).now_or_never()
+        });
+        let waits = || Err(FsError::trap(wasmtime::Error::msg("a file operation waits")));
+        done.await.map_err(failed)?.unwrap_or_else(waits)
+    }
+
+    /// A folder at a path, opened to be looked at.
+    pub(super) async fn folder_at(
+        &mut self,
+        fd: &Fd,
+        flags: PathFlags,
+        path: String,
+    ) -> FsResult<Arc<File>> {
+        self.on_files([fd], async move |files, [fd]| {
+            check_kind(files, &fd, flags, &path).await?;
+            let (how, read) = (OpenFlags::DIRECTORY, DescriptorFlags::READ);
+            let opened = files.open_at(fd, flags, path, how, read).await?;
+            match files.table.delete(opened)? {
+                Descriptor::Dir(folder) => Ok(folder.dir),
+                Descriptor::File(_) => Err(ErrorCode::NotDirectory.into()),
+            }
+        })
+        .await
+    }
+
+    /// The folder that what a path names is in, or would be.
+    pub(super) async fn parent_of(&mut self, fd: &Fd, path: &str) -> FsResult<Arc<File>> {
+        let parent = Path::new(path).parent().and_then(Path::to_str).unwrap_or_default();
+        let parent = if parent.is_empty() { "." } else { parent };
+        self.folder_at(fd, PathFlags::SYMLINK_FOLLOW, parent.to_owned()).await
+    }
+
+    /// Opens a file or a folder, where there is room for one.
+    pub(super) async fn open(
+        &mut self,
+        fd: &Fd,
+        path_flags: PathFlags,
+        path: String,
+        open: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> FsResult<Fd> {
+        let slot = self.open_file()?;
+        let opened = self.on_files([fd], async move |files, [fd]| {
+            check_kind(files, &fd, path_flags, &path).await?;
+            let opened = files.open_at(fd, path_flags, path, open, flags).await?;
+            Ok(files.table.delete(opened)?)
+        });
+        let opened = opened.await?;
+        let opened = self.table().push(opened)?;
+        self.open_files.insert(opened.rep(), slot);
+        Ok(opened)
+    }
+}
