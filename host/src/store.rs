@@ -50,7 +50,7 @@ use self::checkpoints::{Checkpoints, LOG_BOUNDS};
 pub use self::deliveries::DueDelivery;
 pub use self::error::{Cause, StoreError};
 use self::lists::Lists;
-pub use self::secrets::SealedSecret;
+pub use self::secrets::{PutSecret, PutSecretOutcome, SealedSecret};
 pub use self::values::ValueChange;
 use self::writer::{Memory, Op, Waiting, Write, WriteAlone, Writer};
 use crate::clock::{Clock, Timestamp};

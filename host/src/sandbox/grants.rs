@@ -58,7 +58,7 @@ use super::limits::{Limits, LimitsFile};
 use super::ran::digest_of;
 use super::secrets::BoundSecret;
 use crate::ids::SecretName;
-use crate::secrets::{SecretBinding, SecretVersions};
+use crate::secrets::{SecretBinding, SecretUse, SecretUses, SecretVersions, TenantSecret};
 use component::ComponentLine;
 pub use component::{Components, Pin};
 pub(super) use egress_rule::EgressRule;
@@ -258,6 +258,26 @@ impl Grants {
         self.secrets.values().map(|bound| &bound.secret).chain(attached)
     }
 
+    /// Checks that the tenant's secrets may be used as the file would have them used. `uses` looks up what for; of
+    /// one that is not there yet nothing is known.
+    ///
+    /// # Errors
+    /// [`GrantsError`] naming the line and the secret.
+    pub fn check_uses<'u>(
+        &self,
+        uses: impl Fn(&SecretName) -> Option<&'u SecretUses>,
+    ) -> Result<(), GrantsError> {
+        for (name, binding) in &self.secrets {
+            let checked = uses(&binding.secret).map_or(Ok(()), |uses| binding.check(uses));
+            checked.map_err(|beyond| GrantsError(format!("[secrets] {name}: {beyond}")))?;
+        }
+        for (name, CredentialRule { secret, .. }) in &self.credentials {
+            let checked = uses(secret).map_or(Ok(()), |uses| uses.check(secret, [SecretUse::Send]));
+            checked.map_err(|beyond| GrantsError(format!("[credentials.{name}]: {beyond}")))?;
+        }
+        Ok(())
+    }
+
     /// What the plugin reads through `wasi:config`.
     #[must_use]
     pub fn settings(&self) -> &BTreeMap<String, String> {
@@ -310,6 +330,8 @@ pub(super) struct Credential {
     pub(super) prefix: String,
     /// None where the tenant has no such secret.
     pub(super) value: Option<SecretVersions>,
+    /// Whether the secret may be used as a credential.
+    pub(super) may_be_sent: bool,
     pub(super) secret: SecretName,
 }
 
@@ -337,7 +359,7 @@ impl Granted {
     pub(super) fn resolve(
         asked: Asked,
         allowed: Grants,
-        secrets: &BTreeMap<SecretName, SecretVersions>,
+        secrets: &BTreeMap<SecretName, TenantSecret>,
         memory_bytes_max: usize,
     ) -> Self {
         fn only<T: Default>(asked: bool, allowed: T) -> T {
@@ -347,12 +369,14 @@ impl Granted {
         let credentials = credentials.map(|(name, rule)| {
             let value = secrets.get(&rule.secret).cloned();
             let CredentialRule { secret, place, prefix } = rule;
-            (name, Credential { place, prefix, value, secret })
+            let may_be_sent = value.as_ref().is_none_or(|value| value.uses.allow(SecretUse::Send));
+            let value = value.map(|value| value.versions);
+            (name, Credential { place, prefix, value, may_be_sent, secret })
         });
         let named = only(asked.secrets, allowed.secrets).into_iter();
         let named = named.map(|(name, binding)| {
-            let versions = secrets.get(&binding.secret).cloned();
-            (name, BoundSecret { binding, versions })
+            let secret = secrets.get(&binding.secret).cloned();
+            (name, BoundSecret::new(binding, secret))
         });
         Self {
             egress: only(asked.egress, allowed.egress),

@@ -48,6 +48,9 @@ pub(super) fn attach(
         tracing::warn!(%secret, credential = name, why, "a credential cannot be attached");
         denied("cannot be attached as it is granted; the gateway's log says why")
     };
+    if !credential.may_be_sent {
+        return Err(unusable("whoever set the secret does not let it be used for sending"));
+    }
     let value = credential.value.as_ref().and_then(SecretVersions::newest);
     let value = value.ok_or_else(|| unusable("the tenant has no such secret"))?;
     let text = std::str::from_utf8(value).map_err(|_| unusable("it is not text"))?.trim();
@@ -205,7 +208,13 @@ mod tests {
         let value = SecretVersions::new([secret.as_bytes().to_vec().into()]);
         let place = CredentialPlace::Query("key".to_owned());
         let secret = "example-api-key".parse().unwrap();
-        Veil::over(&Credential { place, prefix: String::new(), value: Some(value), secret })
+        Veil::over(&Credential {
+            place,
+            prefix: String::new(),
+            value: Some(value),
+            may_be_sent: true,
+            secret,
+        })
     }
 
     #[test]
