@@ -177,7 +177,7 @@ pub async fn resolve(
         request: Arc::clone(&arrival.incoming),
         channel: None,
     };
-    Ok(Resolved::Run(Box::new(tokens::check_names(call)?)))
+    Ok(Resolved::Run(Box::new(tokens::check_names(arrival, call)?)))
 }
 
 /// Resolves a request of an agent's own webhook (CONTRACT D1, D2): the payload is the text, nothing in

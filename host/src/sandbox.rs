@@ -58,7 +58,7 @@ pub use values::{
 
 use crate::clock::Clock;
 use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
-use crate::secrets::{HostKey, KnownForms, SecretVersions};
+use crate::secrets::{HostKey, KnownForms, TenantSecret};
 use bindings::v0_1;
 use cache::CodeCache;
 use folder::{FileThreads, Folders, WritableFolder};
@@ -367,7 +367,7 @@ impl Sandbox {
         name: PluginName,
         loaded: Arc<Loaded>,
         grants: Grants,
-        secrets: &BTreeMap<SecretName, SecretVersions>,
+        secrets: &BTreeMap<SecretName, TenantSecret>,
         account: Arc<Account>,
     ) -> Arc<Binding> {
         let settings_digest = grants.digest();

@@ -4,6 +4,7 @@
 //! fast hash is right (a slow one would let anybody spend our CPU by sending wrong keys).
 
 mod binding;
+mod uses;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 pub use binding::{
     KeyEncoding, KeyForm, KeyPrefix, KeyUse, KnownForms, SecretBinding, UnknownForm, WrittenBinding,
 };
+pub use uses::{BeyondItsUses, NoUses, SecretUse, SecretUses, TenantSecret};
 pub use versions::{SECRET_BYTES_MAX, SealBroken, SecretVersions};
 
 /// What an API key begins with, so that people and secret scanners recognise one.

@@ -51,7 +51,7 @@ use self::checkpoints::{Checkpoints, LOG_BOUNDS};
 pub use self::deliveries::DueDelivery;
 pub use self::error::{Cause, StoreError};
 use self::lists::Lists;
-pub use self::secrets::SealedSecret;
+pub use self::secrets::{PutSecret, PutSecretOutcome, SealedSecret};
 pub use self::turns::Places;
 pub use self::values::ValueChange;
 use self::writer::{Memory, Op, Waiting, Write, WriteAlone, Writer};

@@ -6,8 +6,11 @@ use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 use crate::ids::{SecretName, TenantId};
-use crate::secrets::{DerivedKey, SECRET_BYTES_MAX, SealBroken, SecretVersions};
-use crate::store::{SealedSecret, Store, StoreError};
+use crate::secrets::{
+    DerivedKey, SECRET_BYTES_MAX, SealBroken, SecretUses, SecretVersions, TenantSecret,
+};
+use crate::store::{PutSecret, PutSecretOutcome, SealedSecret, Store, StoreError};
+use crate::tenants::Installer;
 
 /// Why a secret cannot be kept or had.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +18,13 @@ pub enum VaultError {
     /// It is empty, or longer than any.
     #[error("a secret has 1 to {SECRET_BYTES_MAX} bytes")]
     Size,
+    /// An admin would have a secret be used for more than an operator lets it.
+    #[error(
+        "an operator has set the secret {0}, or it was not written down who has, and lets it be used for {1}: \
+         only an operator may let it be used for more. Leave `use` out, or remove the secret and set one of \
+         your own"
+    )]
+    UsesOfOperator(SecretName, SecretUses),
     /// It was sealed by another gateway, or changed.
     #[error("the secret {0}: {1}")]
     Broken(SecretName, SealBroken),
@@ -33,8 +43,26 @@ pub struct SecretFacts {
     pub name: SecretName,
     /// Whether the value before is still accepted.
     pub rotating: bool,
+    /// What it may be used for.
+    pub uses: SecretUses,
+    /// Who lets it be used for that. None: it was not written down.
+    pub set_by: Option<Installer>,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// A secret to be kept.
+#[derive(Debug)]
+pub struct NewSecret {
+    /// Its value, 1 to [`SECRET_BYTES_MAX`] bytes.
+    pub value: Zeroizing<Vec<u8>>,
+    /// Whether the value before is accepted until the next change.
+    pub rotate: bool,
+    /// What it may be used for. None: what the one of this name may be used for, or
+    /// [`SecretUses::default`] where there is none.
+    pub uses: Option<SecretUses>,
+    /// Who sets it.
+    pub by: Installer,
 }
 
 /// The secrets of all tenants. Cloning gives another handle.
@@ -47,8 +75,8 @@ pub struct Vault {
 /// The secrets of a tenant that somebody asked for, and when each was last changed.
 #[derive(Debug, Clone, Default)]
 pub struct Opened {
-    /// Their values, by name. A secret that the tenant does not have is absent.
-    pub secrets: BTreeMap<SecretName, SecretVersions>,
+    /// By name. A secret that the tenant does not have is absent.
+    pub secrets: BTreeMap<SecretName, TenantSecret>,
     /// Tells whether they are still the same.
     pub stamp: Vec<(SecretName, Timestamp)>,
 }
@@ -60,8 +88,8 @@ impl Vault {
         Self { store, key }
     }
 
-    /// Keeps a secret, or replaces the one of the name. With `rotate` the value before is accepted until
-    /// the next change.
+    /// Keeps a secret, or replaces the one of the name. An admin may not let one be used for more that an operator
+    /// has set, though its value be the admin's own then: what an operator said of a name stays true.
     ///
     /// # Errors
     /// [`VaultError`]; the secret is as before then.
@@ -69,14 +97,20 @@ impl Vault {
         &self,
         tenant: TenantId,
         name: &SecretName,
-        value: Zeroizing<Vec<u8>>,
-        rotate: bool,
+        new: NewSecret,
     ) -> Result<(), VaultError> {
+        let NewSecret { value, rotate, uses, by } = new;
         if !(1..=SECRET_BYTES_MAX).contains(&value.len()) {
             return Err(VaultError::Size);
         }
         let sealed = self.key.seal(&place(tenant, name), &value).map_err(VaultError::Sealing)?;
-        Ok(self.store.put_secret(tenant, name, sealed, rotate).await?)
+        let put = PutSecret { tenant, name: name.clone(), sealed, keep_previous: rotate, uses, by };
+        match self.store.put_secret(put).await? {
+            PutSecretOutcome::Kept => Ok(()),
+            PutSecretOutcome::OnlyByOperator(uses) => {
+                Err(VaultError::UsesOfOperator(name.clone(), uses))
+            }
+        }
     }
 
     /// Forgets a secret. False where the tenant has none of this name.
@@ -97,6 +131,8 @@ impl Vault {
             .map(|secret| SecretFacts {
                 name: secret.name,
                 rotating: secret.previous.is_some(),
+                uses: secret.uses,
+                set_by: secret.set_by,
                 updated_at: secret.updated_at,
             })
             .collect())
@@ -120,7 +156,8 @@ impl Vault {
             if names.contains(&&secret.name) {
                 let versions = self.unseal(tenant, &secret)?;
                 opened.stamp.push((secret.name.clone(), secret.updated_at));
-                opened.secrets.insert(secret.name, versions);
+                let uses = secret.uses;
+                opened.secrets.insert(secret.name, TenantSecret { versions, uses });
             }
         }
         Ok(opened)

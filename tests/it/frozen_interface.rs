@@ -42,9 +42,8 @@ async fn frozen_with(gateway: &Gateway, port: u16, encoding: &str) -> Arc<Bindin
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/frozen/0.1.0/plugin.wasm");
     let component = std::fs::read(path).unwrap();
     assert_eq!(PluginDigest::of(&component).to_string(), DIGEST, "it is never built again");
-    let secret = SECRET.to_vec().into();
-    let vault = gateway.folder.vault();
-    vault.put(gateway.tenant, &"frozen-key".parse().unwrap(), secret, false).await.unwrap();
+    let secret = std::str::from_utf8(SECRET).unwrap();
+    gateway.keep_secret("frozen-key", secret, false).await;
     let (name, plugins) = ("frozen".parse().unwrap(), &gateway.handles.plugins);
     let grants = GRANTS.replace("PORT", &port.to_string()).replace("ENCODING", encoding);
     plugins.install(gateway.tenant, &name, component, Some(&grants)).await.unwrap();

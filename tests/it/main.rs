@@ -108,6 +108,7 @@ mod real_payloads;
 mod reload;
 mod replay;
 mod rest;
+mod secret_uses;
 mod secrets;
 mod secrets_unread;
 mod seed_curls;

@@ -60,7 +60,7 @@ async fn an_admin_keeps_lists_and_removes_a_secret_and_never_sees_it_again() {
     assert_eq!(kept["rotating"], true);
     assert_eq!(list().await, json!([kept]));
     let fields: Vec<_> = kept.as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["name", "rotating", "updated_at"]);
+    assert_eq!(fields, ["name", "rotating", "use", "set_by", "updated_at"]);
 
     gateway.delete(&one).key(&admin).expect(204).await;
     gateway.delete(&one).key(&admin).expect(404).await;
@@ -117,6 +117,9 @@ async fn what_is_no_secret_is_refused_without_being_repeated_and_changes_nothing
         ("no answer to rotate", format!(r#"{{"value": "x", "rotate": "{NEW}"}}"#), 422),
         ("another field", format!(r#"{{"value": "x", "{NEW}": 1}}"#), 422),
         ("a text alone", format!(r#""{NEW}""#), 422),
+        ("no use", format!(r#"{{"value": "{NEW}", "use": []}}"#), 422),
+        ("an unknown use", format!(r#"{{"value": "{NEW}", "use": ["read"]}}"#), 422),
+        ("uses that are a text", format!(r#"{{"value": "{NEW}", "use": "verify"}}"#), 422),
         ("an array", format!(r#"["{NEW}", true]"#), 422),
         ("no JSON", NEW.to_owned(), 400),
         ("half of it", format!(r#"{{"value": "{NEW}"#), 400),
@@ -139,12 +142,9 @@ async fn what_is_no_secret_is_refused_without_being_repeated_and_changes_nothing
 #[tokio::test]
 async fn a_tenant_has_a_thousand_secrets_at_most() {
     let gateway = Gateway::start().await;
-    let vault = gateway.folder.vault();
-    let (names, value) = ((1..1_000).map(|n| format!("s-{n}").parse().unwrap()), b"x".to_vec());
-    let names: Vec<_> = names.collect();
-    let kept =
-        names.iter().map(|name| vault.put(gateway.tenant, name, value.clone().into(), false));
-    futures::future::try_join_all(kept).await.unwrap();
+    let names: Vec<_> = (1..1_000).map(|number| format!("s-{number}")).collect();
+    let kept = names.iter().map(|name| gateway.keep_secret(name, "x", false));
+    futures::future::join_all(kept).await;
     assert_eq!(set(&gateway, "the-last", json!({"value": "x"})).await.status, 200);
     let refused = set(&gateway, "one-more", json!({"value": "x"})).await;
     assert_eq!(refused.status, 409, "{}", refused.text);
@@ -280,6 +280,8 @@ fn the_command_takes_a_value_from_standard_input_or_a_file_and_from_nowhere_else
     let run = |input: &str, arguments: &[&str]| told(input, &[arguments, &data].concat());
     run("", &["tenant", "create", "only"]);
     assert_eq!(run("value\n", &["secret", "set", "a"]), "keeps a\n");
+    run("value", &["secret", "set", "c", "--use", "sign, verify"]);
+    run("value", &["secret", "set", "c"]);
     let pem = home.write("key.pem", "-----BEGIN KEY-----\nAAAA\n-----END KEY-----\n");
     let pem = pem.to_str().unwrap();
     let set = run("", &["secret", "set", "b", "--from-file", pem]);
@@ -288,8 +290,9 @@ fn the_command_takes_a_value_from_standard_input_or_a_file_and_from_nowhere_else
     assert_eq!(set, "keeps b; the value before is accepted until the next change\n");
     let listed = run("", &["secret", "list"]);
     let listed: Vec<_> = listed.lines().map(|line| line.split('\t').collect::<Vec<_>>()).collect();
-    assert_eq!((listed[0][0], listed[0].len()), ("a", 2));
-    assert_eq!((listed[1][0], listed[1][2]), ("b", "rotating"));
+    assert_eq!((listed[0][0], &listed[0][2..]), ("a", &["verify,compare,send"][..]));
+    assert_eq!((listed[1][0], &listed[1][2..]), ("b", &["verify,compare,send", "rotating"][..]));
+    assert_eq!((listed[2][0], &listed[2][2..]), ("c", &["verify,sign"][..]));
     assert_eq!(run("", &["secret", "remove", "a"]), "removed a\n");
     assert!(!run("", &["secret", "list"]).contains("a\t"));
 
@@ -299,6 +302,7 @@ fn the_command_takes_a_value_from_standard_input_or_a_file_and_from_nowhere_else
         (&["secret", "set", "c", "--from-file", long.to_str().unwrap()], "1 to 16384 bytes"),
         (&["secret", "set", "c", "--from-file", "absent"], "cannot read absent"),
         (&["secret", "set", "c", "value"], "unexpected argument"),
+        (&["secret", "set", "c", "--use", "read"], "verify, compare, sign and send"),
         (&["secret", "remove", "absent"], "Secret not found"),
     ] {
         let output = wardgate(&[arguments, &data].concat());

@@ -202,6 +202,70 @@ async fn x8_no_conversation_and_no_key_is_named_by_a_token() {
 }
 
 #[tokio::test]
+async fn a_key_that_the_sender_repeats_is_taken_out_of_everything_but_its_own_place() {
+    let gateway = Gateway::start().await;
+    let key = gateway.key.clone();
+    let deep = json!({"headers": {"x-api-key": key, "authorization": format!("Bearer {key}")},
+                      "note": [format!("it is {key}, you see")], "n": 1});
+    let form = format!("prompt=say+{key}&note={key}");
+    let bearer = "other-bearer-token-42";
+    let in_query = format!("/?agent_id={}&x-api-key={key}", gateway.agent);
+    for (place, call) in [
+        ("a prompt", gateway.webhook("").json(&json!({"prompt": format!("say {key}")}))),
+        ("below the top", gateway.webhook("").json(&deep)),
+        ("a form", gateway.webhook("").text(FORM, form)),
+        ("a header", gateway.webhook("").header("x-note", &key).json(&json!({"prompt": "hi"}))),
+        ("the query", gateway.webhook(&format!("&note={key}")).json(&json!({"prompt": "hi"}))),
+        ("a key of the query", gateway.post(&in_query).json(&deep)),
+        (
+            "a key of the body",
+            gateway.webhook("").json(&json!({"x-api-key": bearer, "note": bearer})),
+        ),
+        (
+            "a bearer",
+            gateway
+                .webhook("")
+                .header("authorization", &format!("Bearer {bearer}"))
+                .json(&json!({"note": bearer})),
+        ),
+        (
+            "an invocation",
+            gateway.at_agent("invoke").json(&json!({
+                "input": {"text": format!("say {key}")}, "payload_extension": {"x-api-key": key},
+            })),
+        ),
+    ] {
+        let answer = call.expect(200).await;
+        let id = answer.task_id();
+        let recorded = gateway.manage("GET", &format!("/tasks/{id}/recording")).expect(200).await;
+        let body = recorded.json()["request"]["body_base64"].as_str().unwrap().to_owned();
+        let body = String::from_utf8(STANDARD.decode(body).unwrap()).unwrap();
+        let thread = json!(gateway.thread(&id).await).to_string();
+        for shown in [&answer.text, &thread, &recorded.text, &body] {
+            assert!(!shown.contains(&key) && !shown.contains(bearer), "{place}: {shown}");
+        }
+        let left = [&answer.text, &body, &recorded.text];
+        assert!(left.iter().any(|text| text.contains("redacted")), "{place}: {left:?}");
+    }
+    let database = gateway.home.database();
+    for secret in [key.as_str(), bearer] {
+        assert!(!database.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret}");
+    }
+    // A key that is somebody else's is data, and so is a name that only looks like one.
+    let other = json!({"headers": {"x-api-key": "wgk_somebody-elses", "authorization": "pending"}});
+    let answer = gateway.webhook("").json(&other).expect(200).await;
+    assert_eq!(answer.report()["received"], other.to_string());
+    // And neither a conversation nor an idempotency key is named by it.
+    for call in [
+        gateway.webhook("").json(&json!({"prompt": "hi", "task_id": key})),
+        gateway.webhook("").json(&json!({"prompt": "hi"})).idempotent(&key),
+    ] {
+        let detail = call.expect(400).await.detail();
+        assert!(detail.contains("the API key") && !detail.contains(&key), "{detail}");
+    }
+}
+
+#[tokio::test]
 async fn x8_after_a_restart_a_run_goes_on_without() {
     let waiting = Setup::new().settings(|settings| settings.queue.runs_max = 0).start().await;
     let body = json!({"prompt": "hi", "user_tokens": {"mcp-1": TOKEN}});

@@ -159,8 +159,8 @@ impl Channels {
             }
         };
         let secrets = definition.secrets.iter().map(|(name, binding)| {
-            let versions = opened.get(&binding.secret).cloned();
-            (name.clone(), BoundSecret { binding: binding.clone(), versions })
+            let secret = opened.get(&binding.secret).cloned();
+            (name.clone(), BoundSecret::new(binding.clone(), secret))
         });
         Ok(Arc::new(ChannelFacts {
             id: channel.id,
@@ -256,7 +256,7 @@ impl OpenChannel {
     /// that holds one of the channel's secrets. It is what mappers see, and what is kept.
     #[must_use]
     pub fn without_credentials(&self, incoming: Arc<IncomingCall>) -> Arc<IncomingCall> {
-        let versions = self.facts.secrets.values().filter_map(|bound| bound.versions.as_ref());
+        let versions = self.facts.secrets.values().filter_map(BoundSecret::versions);
         let secrets: Vec<&[u8]> = versions
             .flat_map(SecretVersions::all)
             .map(<[u8]>::trim_ascii)

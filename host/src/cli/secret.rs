@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::api::{ForTenant, Target, text};
 use super::print;
 use crate::ids::SecretName;
-use crate::secrets::SECRET_BYTES_MAX;
+use crate::secrets::{SECRET_BYTES_MAX, SecretUses};
 use crate::settings::Settings;
 
 /// `wardgate secret …`.
@@ -22,13 +22,19 @@ pub(super) enum Secret {
     /// break at its end is left out. A gateway that serves from a --data folder uses it within five
     /// seconds.
     #[command(after_help = "\
-Example: openssl rand -hex 32 | wardgate secret set github-webhook --data ./data")]
+Example: openssl rand -hex 32 | wardgate secret set github-webhook --use verify --data ./data")]
     Set {
         /// Its name, which channels and grants files refer to.
         name: SecretName,
         /// Go on accepting the value of now until the next change, beside the new one.
         #[arg(long)]
         rotate: bool,
+        /// What it may be used for, whoever binds it: verify, compare, sign and send, with commas between. A secret
+        /// that is there keeps its uses where this is left out; a new one may be used for all but sign, since
+        /// whoever signs with the key that a provider signs with can speak as the provider. What an operator has
+        /// said here, an admin of the tenant can narrow and not widen.
+        #[arg(long = "use", value_name = "USES")]
+        uses: Option<SecretUses>,
         /// Read the value from this file.
         #[arg(long, value_name = "FILE")]
         from_file: Option<PathBuf>,
@@ -37,7 +43,7 @@ Example: openssl rand -hex 32 | wardgate secret set github-webhook --data ./data
         #[command(flatten)]
         target: Target,
     },
-    /// List the secrets of a tenant: name, when it was last changed. The values are shown to nobody.
+    /// List the secrets of a tenant: name, when it was last changed, what it may be used for. The values are shown to nobody.
     List {
         #[command(flatten)]
         tenant: ForTenant,
@@ -58,14 +64,15 @@ Example: openssl rand -hex 32 | wardgate secret set github-webhook --data ./data
 impl Secret {
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
-            Self::Set { name, rotate, from_file, tenant, target } => {
+            Self::Set { name, rotate, uses, from_file, tenant, target } => {
                 if from_file.is_none() && target.takes_standard_input() {
                     bail!("standard input holds the key already: name a file with --from-file");
                 }
                 let value = value(&name, from_file.as_deref())?;
                 let api = target.open(settings).await?;
                 let tenant = tenant.resolve(&api).await?;
-                let body = serde_json::json!({"value": value.as_str(), "rotate": rotate});
+                let body =
+                    serde_json::json!({"value": value.as_str(), "rotate": rotate, "use": uses});
                 let body = ("application/json", body.to_string().into());
                 let path = format!("/admin/tenants/{tenant}/secrets/{name}");
                 let kept = api.call(Method::PUT, &path, Some(body)).await?;
@@ -82,7 +89,10 @@ impl Secret {
                 let lines = secrets.as_array().into_iter().flatten().map(|secret| {
                     let rotating = secret.get("rotating").and_then(Value::as_bool) == Some(true);
                     let rotating = if rotating { "\trotating" } else { "" };
-                    format!("{}\t{}{rotating}", text(secret, "name"), text(secret, "updated_at"))
+                    let uses = secret.get("use").and_then(Value::as_array).into_iter().flatten();
+                    let uses = uses.filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+                    let (name, at) = (text(secret, "name"), text(secret, "updated_at"));
+                    format!("{name}\t{at}\t{uses}{rotating}")
                 });
                 print(&lines.collect::<Vec<_>>().join("\n"))
             }

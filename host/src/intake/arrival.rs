@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::params::Sources;
-use super::{IntakeError, body, cloud_event, query, tokens};
+use super::tokens::{self, Taken};
+use super::{IntakeError, body, cloud_event, query};
 use crate::call::credentials::{self, is_api_key};
 use crate::call::kept::Head;
 use crate::call::{IncomingCall, Payload};
@@ -23,6 +24,8 @@ pub struct Arrival {
     pub query: Vec<(String, String)>,
     /// Tokens of the user, taken out of everything else.
     pub user_tokens: UserTokens,
+    /// Whether a credential that was repeated may be redacted in it.
+    pub is_redacted: bool,
     /// For logs and plugins.
     pub request_id: RequestId,
 }
@@ -83,8 +86,9 @@ impl Arrival {
                 payload
             }
         };
-        let (payload, user_tokens) = tokens::take_out(&mut parts, payload)?;
-        Ok(Self { user_tokens, ..Self::with(parts, payload) })
+        let (payload, taken) = tokens::take_out(&mut parts, payload)?;
+        let Taken { user_tokens, is_redacted } = taken;
+        Ok(Self { user_tokens, is_redacted, ..Self::with(parts, payload) })
     }
 
     /// Reads a body that has to be JSON and may hold tokens of the user (CONTRACT section 2).
@@ -93,8 +97,9 @@ impl Arrival {
     /// [`IntakeError::Request`].
     pub fn read_invocation(mut parts: RequestParts) -> Result<Self, IntakeError> {
         let payload = body::json_only(&parts.headers, parts.body.clone())?;
-        let (payload, user_tokens) = tokens::take_out(&mut parts, payload)?;
-        Ok(Self { user_tokens, ..Self::with(parts, payload) })
+        let (payload, taken) = tokens::take_out(&mut parts, payload)?;
+        let Taken { user_tokens, is_redacted } = taken;
+        Ok(Self { user_tokens, is_redacted, ..Self::with(parts, payload) })
     }
 
     /// Reads a body that has to be JSON (CONTRACT D3).
@@ -141,6 +146,7 @@ impl Arrival {
             incoming: Arc::new(incoming),
             query: parts.pairs,
             user_tokens: UserTokens::default(),
+            is_redacted: false,
             request_id: parts.request_id,
         }
     }
@@ -166,6 +172,7 @@ impl Arrival {
             incoming: Arc::new(incoming),
             query: parts.pairs,
             user_tokens: UserTokens::default(),
+            is_redacted: false,
             request_id: parts.request_id,
         }
     }

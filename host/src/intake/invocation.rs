@@ -137,7 +137,7 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         ],
     );
     let source = if body.source.as_deref() == Some("sdk") { "sdk" } else { "api" };
-    tokens::check_names(AgentCall {
+    let call = AgentCall {
         idempotency: idempotency(arrival, caller.surface())?,
         thread_surface: caller.surface(),
         caller,
@@ -153,7 +153,8 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         request_id: arrival.request_id,
         request: std::sync::Arc::clone(&arrival.incoming),
         channel: None,
-    })
+    };
+    tokens::check_names(arrival, call)
 }
 
 /// What comes with the question, as one JSON object.

@@ -1,24 +1,36 @@
-//! Tokens of users (CONTRACT X8): taken out of a request before anybody else sees it, also where the sender
-//! has repeated them elsewhere. Plugins, the agent and the store are given what is left.
+//! Tokens of users (CONTRACT X8), and the key that a request came with: taken out of it before anybody else sees
+//! it, also where the sender has repeated them elsewhere. Plugins, the agent and the store are given what is left.
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::header::COOKIE;
+use http::{HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
-use super::{AgentCall, IntakeError, RequestParts, cloud_event, query};
+use super::{AgentCall, Arrival, IntakeError, RequestParts, cloud_event, query};
 use crate::call::Payload;
-use crate::call::credentials::{USER_TOKENS, is_user_tokens};
+use crate::call::credentials::{HEADERS, USER_TOKENS, is_api_key, is_user_tokens};
 use crate::call::payload::scalar_text;
 use crate::secrets::UserTokens;
 use crate::trace::redact::{REDACTED, Redactor};
 
-/// Takes `user_tokens` out. Those of the query count before those of the body (CONTRACT X1).
+/// What was taken out of a request.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// `user_tokens`.
+    pub(super) user_tokens: UserTokens,
+    /// Whether something may be redacted in what is left.
+    pub(super) is_redacted: bool,
+}
+
+/// Takes `user_tokens` out, and what repeats them or the key. Those of the query count before those of the body
+/// (CONTRACT X1).
 ///
 /// # Errors
 /// 400 where they are no tokens, or were sent twice in one place. Nothing of them is repeated.
 pub(super) fn take_out(
     parts: &mut RequestParts,
     payload: Payload,
-) -> Result<(Payload, UserTokens), IntakeError> {
+) -> Result<(Payload, Taken), IntakeError> {
     let in_query = parts.pairs.iter().filter(|(name, _)| is_user_tokens(name));
     let in_query = only(in_query.map(|(_, text)| text.clone()))?;
     let fields = payload.fields().into_iter().flatten();
@@ -27,8 +39,9 @@ pub(super) fn take_out(
             "null" => String::new(),
             json => scalar_text(json).unwrap_or_else(|| json.to_owned()),
         }))?;
-    if in_query.is_none() && in_body.is_none() {
-        return Ok((payload, UserTokens::default()));
+    let repeated = repeated_credentials(parts, &payload);
+    if in_query.is_none() && in_body.is_none() && repeated.is_empty() {
+        return Ok((payload, Taken::default()));
     }
     let rest = if in_body.is_some() { payload.without(is_user_tokens) } else { payload };
     let mut sent = [in_query, in_body].into_iter().flatten().filter(|text| !text.is_empty());
@@ -38,6 +51,7 @@ pub(super) fn take_out(
         None => UserTokens::default(),
     };
     let mut redactor = Redactor::default();
+    repeated.iter().for_each(|credential| redactor.add(credential));
     tokens.secrets().for_each(|secret| redactor.add(secret));
     // Those that do not count are no less secret.
     if let Some(Ok(other)) = sent.next().map(|text| UserTokens::parse(&text)) {
@@ -45,7 +59,41 @@ pub(super) fn take_out(
     }
     parts.pairs.retain(|(name, _)| !is_user_tokens(name));
     parts.query = query::without(&parts.query, is_user_tokens);
-    Ok((redact(parts, rest, &redactor), tokens))
+    let rest = redact(parts, rest, &redactor);
+    Ok((rest, Taken { user_tokens: tokens, is_redacted: true }))
+}
+
+/// The credentials that a request came with under their names, keys and what stands behind `Bearer`, as far as they
+/// stand elsewhere in it too. Requests seldom repeat one, so the search comes first: it is quick where redacting
+/// is not.
+fn repeated_credentials(parts: &RequestParts, payload: &Payload) -> Vec<Zeroizing<String>> {
+    let is_named = |name: &HeaderName| HEADERS.contains(&name.as_str()) && name != COOKIE;
+    let in_headers = parts.headers.iter().filter(|(name, _)| is_named(name));
+    let in_headers = in_headers.filter_map(|(_, value)| value.to_str().ok());
+    let in_headers = in_headers.map(|value| match value.split_once(' ') {
+        Some((_scheme, credential)) => credential.trim(),
+        None => value,
+    });
+    let in_query = parts.pairs.iter().filter(|(name, _)| is_api_key(name));
+    let in_query = in_query.map(|(_, key)| key.as_str());
+    let is_elsewhere = |credential: &&str| {
+        let is_in = |text: &[u8]| memchr::memmem::find(text, credential.as_bytes()).is_some();
+        // Of a form and the like the payload is another text than the body.
+        let of_payload = payload.text().as_bytes();
+        let is_the_body = of_payload.as_ptr() == parts.body.as_ptr();
+        let mut headers = parts.headers.iter().filter(|(name, _)| !is_named(name));
+        let mut pairs = parts.pairs.iter().filter(|(name, _)| !is_api_key(name));
+        !credential.is_empty()
+            && (is_in(&parts.body)
+                || (!is_the_body && is_in(of_payload))
+                || headers.any(|(_, value)| is_in(value.as_bytes()))
+                || pairs.any(|(name, value)| is_in(name.as_bytes()) || is_in(value.as_bytes())))
+    };
+    let repeated = in_headers.chain(in_query).filter(is_elsewhere).map(str::to_owned);
+    // A key in the body is found there in any case.
+    let in_body = payload.fields().into_iter().flatten().filter(|(name, _)| is_api_key(name));
+    let in_body = in_body.filter_map(|(_, json)| scalar_text(json));
+    repeated.chain(in_body).map(Zeroizing::new).collect()
 }
 
 /// The one value of a parameter in one place. As with a key, two would be a guess which one is meant.
@@ -92,17 +140,21 @@ fn redact(parts: &mut RequestParts, payload: Payload, redactor: &Redactor) -> Pa
 }
 
 /// Refuses what would make one name of two: a conversation, or a key, that is named by a token. It could not
-/// be kept, and without the token it would be that of whoever else does so.
+/// be kept, and without the token it would be that of whoever else does so. The same holds for the request's key.
 ///
 /// # Errors
 /// 400 naming the parameter.
-pub(super) fn check_names(call: AgentCall) -> Result<AgentCall, IntakeError> {
-    let is_named = |name: &str| !call.user_tokens.is_empty() && name.contains(REDACTED);
+pub(super) fn check_names(arrival: &Arrival, call: AgentCall) -> Result<AgentCall, IntakeError> {
+    let is_named = |name: &str| arrival.is_redacted && name.contains(REDACTED);
     if call.thread.as_ref().is_some_and(|thread| is_named(thread.as_str())) {
-        return Err(IntakeError::bad("the conversation's name holds one of the user_tokens"));
+        return Err(IntakeError::bad(
+            "the conversation's name holds one of the user_tokens, or the API key",
+        ));
     }
     if call.idempotency.as_ref().is_some_and(|claim| is_named(claim.key.as_str())) {
-        return Err(IntakeError::bad("Idempotency-Key holds one of the user_tokens"));
+        return Err(IntakeError::bad(
+            "Idempotency-Key holds one of the user_tokens, or the API key",
+        ));
     }
     Ok(call)
 }

@@ -7,7 +7,7 @@
 
 use super::{PluginUnavailable, Plugins, grants_path};
 use crate::disk::write_whole;
-use crate::ids::{PluginDigest, PluginName, TenantId};
+use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
 use crate::sandbox::{Components, Grants, Pin};
 use crate::tenants::{InstalledPlugin, Installer};
 
@@ -60,7 +60,7 @@ impl Plugins {
         text: &str,
     ) -> Result<Vec<String>, PluginUnavailable> {
         let current = self.current(tenant, name).await?;
-        let grants = self.handed_in(name, text)?;
+        let grants = self.handed_in(tenant, name, text).await?;
         let is_silent = grants.pin().is_silent();
         let grants = self.in_force(tenant, grants, &current);
         if let (true, Some(why)) = (is_silent, grants.withheld_because()) {
@@ -86,13 +86,22 @@ impl Plugins {
     }
 
     /// Grants that somebody hands in, who is told what is wrong with them.
-    pub(super) fn handed_in(
+    pub(super) async fn handed_in(
         &self,
+        tenant: TenantId,
         name: &PluginName,
         text: &str,
     ) -> Result<Grants, PluginUnavailable> {
-        let grants =
-            Grants::parse(text).map_err(|error| PluginUnavailable::Grants(name.clone(), error))?;
+        let wrong = |error| PluginUnavailable::Grants(name.clone(), error);
+        let grants = Grants::parse(text).map_err(wrong)?;
+        let secrets = match grants.secret_names().next() {
+            Some(_) => self.vault.list(tenant).await?,
+            None => Vec::new(),
+        };
+        let uses = |name: &SecretName| {
+            secrets.iter().find(|secret| secret.name == *name).map(|secret| &secret.uses)
+        };
+        grants.check_uses(uses).map_err(wrong)?;
         match &grants.pin().signer {
             Some(signer) if !self.signers.knows(signer) => {
                 Err(PluginUnavailable::UnknownSigner(name.clone(), signer.clone()))

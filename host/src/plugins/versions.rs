@@ -89,7 +89,7 @@ impl Plugins {
             return Err(PluginUnavailable::TooLarge(name.clone()));
         }
         let granted = match grants {
-            Some(text) => self.handed_in(name, text)?,
+            Some(text) => self.handed_in(tenant, name, text).await?,
             None => parsed(name, &self.grants_text(tenant, name)?)?,
         };
         let component: Arc<[u8]> = offered.component.into();

@@ -132,7 +132,7 @@ fn told(facts: &ChannelFacts) -> RecordedChannel {
         name: facts.name.clone(),
         url: facts.url.clone(),
         settings: facts.settings.clone(),
-        secrets: secrets.map(|(name, bound)| (name.clone(), bound.binding.clone())).collect(),
+        secrets: secrets.map(|(name, bound)| (name.clone(), bound.binding().clone())).collect(),
     }
 }
 

@@ -210,7 +210,7 @@ fn facts(channel: &RecordedChannel, url: Option<&String>) -> Arc<ChannelFacts> {
         settings: channel.settings.clone(),
         secrets: secrets
             .map(|(name, binding)| {
-                let bound = BoundSecret { binding: binding.clone(), versions: Some(placeholder()) };
+                let bound = BoundSecret::new(binding.clone(), Some(placeholder()));
                 (name.clone(), bound)
             })
             .collect(),

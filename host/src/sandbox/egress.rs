@@ -8,6 +8,7 @@
 //! out of whatever repeats it; a redirect that repeats it is followed only where it may go as well.
 
 mod credential;
+mod forms;
 mod headers;
 mod sending;
 mod vetting;
@@ -18,7 +19,7 @@ pub(crate) use vetting::is_public;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{CONTENT_ENCODING, HeaderMap, LOCATION};
+use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, LOCATION};
 use reqwest::{Method, StatusCode};
 use url::Url;
 
@@ -107,7 +108,7 @@ impl<'a> Journey<'a> {
             // The URL as it is sent may hold a secret; the one that the plugin wrote does not.
             let mut sent_url = url.clone();
             if let Some(named) = credential.take() {
-                self.veil.undisguise(&mut headers);
+                self.veil.undisguise(&method, &mut headers);
                 credential::attach(named, rule, &mut sent_url, &mut headers, hint)?;
             }
             let addresses = vetting::resolve(&url, rule).await?;
@@ -238,14 +239,7 @@ async fn read(
         let message = "the answer to a request with a credential is compressed, unasked for";
         return Err(failure("upstream", message));
     }
-    let headers = response
-        .headers()
-        .iter()
-        .map(|(name, value)| {
-            let value = veil.over_bytes(value.as_bytes(), usize::MAX);
-            (name.as_str().to_owned(), String::from_utf8_lossy(&value).into_owned())
-        })
-        .collect();
+    let headers = shown_headers(response.headers(), veil);
     let read_max = bytes_max.saturating_add(veil.longest()).saturating_add(1);
     let mut body = Vec::new();
     while body.len() < read_max {
@@ -257,6 +251,20 @@ async fn read(
     let truncated = body.len() > bytes_max;
     let body = veil.over_bytes(&body, bytes_max);
     Ok(Answer { status, headers, body, truncated, extra: None })
+}
+
+/// The headers of an answer as a plugin gets to see them.
+fn shown_headers(headers: &HeaderMap, veil: &Veil) -> Vec<(String, String)> {
+    let is_shown = |name: &HeaderName| {
+        let tells = headers::measures_the_body(name) || veil.is_in_answer(name.as_str());
+        veil.is_empty() || !tells
+    };
+    let shown = headers.iter().filter(|(name, _)| is_shown(name));
+    let shown = shown.map(|(name, value)| {
+        let value = veil.over_bytes(value.as_bytes(), usize::MAX);
+        (name.as_str().to_owned(), String::from_utf8_lossy(&value).into_owned())
+    });
+    shown.collect()
 }
 
 fn not_granted(method: &str, url: &Url, path: &str, grants_hint: &str) -> Failure {

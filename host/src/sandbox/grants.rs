@@ -58,7 +58,7 @@ use serde::Deserialize;
 use super::limits::{Limits, LimitsFile};
 use super::ran::digest_of;
 use crate::ids::SecretName;
-use crate::secrets::SecretBinding;
+use crate::secrets::{SecretBinding, SecretUse, SecretUses};
 use component::ComponentLine;
 pub use component::{Components, Pin};
 pub(super) use egress_rule::EgressRule;
@@ -257,6 +257,26 @@ impl Grants {
     pub fn secret_names(&self) -> impl Iterator<Item = &SecretName> {
         let attached = self.credentials.values().map(|credential| &credential.secret);
         self.secrets.values().map(|bound| &bound.secret).chain(attached)
+    }
+
+    /// Checks that the tenant's secrets may be used as the file would have them used. `uses` looks up what for; of
+    /// one that is not there yet nothing is known.
+    ///
+    /// # Errors
+    /// [`GrantsError`] naming the line and the secret.
+    pub fn check_uses<'u>(
+        &self,
+        uses: impl Fn(&SecretName) -> Option<&'u SecretUses>,
+    ) -> Result<(), GrantsError> {
+        for (name, binding) in &self.secrets {
+            let checked = uses(&binding.secret).map_or(Ok(()), |uses| binding.check(uses));
+            checked.map_err(|beyond| GrantsError(format!("[secrets] {name}: {beyond}")))?;
+        }
+        for (name, CredentialRule { secret, .. }) in &self.credentials {
+            let checked = uses(secret).map_or(Ok(()), |uses| uses.check(secret, [SecretUse::Send]));
+            checked.map_err(|beyond| GrantsError(format!("[credentials.{name}]: {beyond}")))?;
+        }
+        Ok(())
     }
 
     /// What the plugin reads through `wasi:config`.

@@ -28,7 +28,7 @@ impl Binding {
         for (name, bound) in &channel.secrets {
             add(name);
             // As it is written: the name alone, or the table with form and uses.
-            let written = serde_json::to_string(&bound.binding).unwrap_or_default();
+            let written = serde_json::to_string(bound.binding()).unwrap_or_default();
             add(written.trim_matches('"'));
         }
         format!("sha256:{}", hex::encode(digest.finalize()))

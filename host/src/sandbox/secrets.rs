@@ -2,50 +2,80 @@
 //! had from the secret's text, and what may be done with it, is the binding's to say
 //! ([`SecretBinding`]): whatever a plugin asks for, what comes of it tells nothing of the secret's bytes.
 
-use hmac::{Hmac, Mac};
-use subtle::ConstantTimeEq as _;
+mod keys;
+
+use std::sync::{Arc, OnceLock};
+
 use wasmtime::component::Resource;
 
 use super::bindings::v0_1::wardgate::plugin::{secrets, types};
 use super::egress::failure;
 use super::host_calls::CallState;
 use super::journal::{Answered, Outside, lock};
-use crate::ids::SecretName;
-use crate::secrets::{KeyForm, KeyUse, SecretBinding, SecretVersions};
+use crate::secrets::{KeyForm, KeyUse, SecretBinding, SecretVersions, TenantSecret};
+use keys::{Algorithm, Keys};
 
-/// A secret bound to a name: how, and its values where the tenant has it.
+/// A secret bound to a name: how, and its values where the tenant has it. Cloning gives another handle.
 #[derive(Debug, Clone)]
 pub struct BoundSecret {
-    /// Which secret it is, and in which form it holds the key.
-    pub binding: SecretBinding,
+    binding: SecretBinding,
     /// None where the tenant has no such secret, or it cannot be opened.
-    pub versions: Option<SecretVersions>,
+    secret: Option<TenantSecret>,
+    /// Its keys in each form in which they were asked for; none in a form that it does not decode in. Whoever asks
+    /// first waits for them to be made, and nobody else.
+    keys: Arc<[OnceLock<Option<Arc<Keys>>>; KeyForm::READINGS]>,
 }
 
 impl BoundSecret {
-    /// A secret by its name alone.
+    /// Binds a secret of the tenant; none where there is no such secret, or it cannot be opened.
     #[must_use]
-    pub fn plain(secret: SecretName, versions: Option<SecretVersions>) -> Self {
-        Self { binding: secret.into(), versions }
+    pub fn new(binding: SecretBinding, secret: Option<TenantSecret>) -> Self {
+        let keys = Arc::new([const { OnceLock::new() }; KeyForm::READINGS]);
+        let bound = Self { binding, secret, keys };
+        // As it is had by every plugin but those that the gateway knows: no call of theirs takes the time of it.
+        if let Ok(form) = bound.binding.form("", None, |_| None) {
+            bound.keys(form);
+        }
+        bound
+    }
+
+    /// Which secret it is, in which form it holds the key, and what it is bound for.
+    #[must_use]
+    pub fn binding(&self) -> &SecretBinding {
+        &self.binding
+    }
+
+    /// Its values. None where the tenant has no such secret, or it cannot be opened.
+    #[must_use]
+    pub fn versions(&self) -> Option<&SecretVersions> {
+        self.secret.as_ref().map(|secret| &secret.versions)
     }
 
     /// Why no key can be had from it, where that is so. For whoever binds it, not for the plugin.
     #[must_use]
     pub fn problem(&self, form: KeyForm) -> Option<String> {
-        let secret = &self.binding.secret;
-        let Some(versions) = &self.versions else {
-            return Some(format!("the tenant has no secret {secret}"));
+        let name = &self.binding.secret;
+        let Some(secret) = &self.secret else {
+            return Some(format!("the tenant has no secret {name}"));
         };
-        let undecodable = versions.all().any(|text| form.key(text).is_none());
-        undecodable.then(|| {
-            format!("the secret {secret} does not decode as its binding says it is encoded")
-        })
+        if let Err(beyond) = self.binding.check(&secret.uses) {
+            return Some(beyond.to_string());
+        }
+        self.keys(form)
+            .is_none()
+            .then(|| format!("the secret {name} does not decode as its binding says it is encoded"))
+    }
+
+    fn keys(&self, form: KeyForm) -> Option<Arc<Keys>> {
+        let versions = self.versions()?;
+        let make = || Keys::of(versions, form).map(Arc::new);
+        self.keys.get(form.reading()).and_then(|keys| keys.get_or_init(make).clone())
     }
 }
 
 /// A granted secret that a guest has opened: its keys, and what may be done with them.
 pub struct GrantedSecret {
-    keys: SecretVersions,
+    keys: Arc<Keys>,
     form: KeyForm,
 }
 
@@ -76,7 +106,9 @@ impl CallState {
             Ok(form) => bound.problem(*form),
             Err(problem) => Some(problem.clone()),
         };
-        let (Ok(form), None) = (form, &problem) else {
+        let ready = form.ok().filter(|_| problem.is_none());
+        let ready = ready.and_then(|form| Some((form, bound.keys(form)?, bound.secret.as_ref()?)));
+        let Some((form, keys, secret)) = ready else {
             let why = problem.unwrap_or_default();
             self.unusable_secret(format!("it opens the secret {:?}: {why}", shown()));
             let message = format!("the secret {:?} cannot be used as it is bound", shown());
@@ -91,9 +123,7 @@ impl CallState {
                 shown()
             ));
         }
-        let texts = bound.versions.unwrap_or_default();
-        let keys = texts.try_map(|text| form.key(text).map(|key| key.to_vec()).ok_or(()));
-        Ok(GrantedSecret { keys: keys.unwrap_or_default(), form })
+        Ok(GrantedSecret { keys, form: form.within(&secret.uses) })
     }
 
     fn keep(
@@ -111,16 +141,18 @@ impl CallState {
         &mut self,
         key: &Resource<GrantedSecret>,
         wanted: KeyUse,
-    ) -> wasmtime::Result<Result<SecretVersions, types::Failure>> {
+    ) -> wasmtime::Result<Result<Arc<Keys>, types::Failure>> {
         let secret = self.table().get(key)?;
         if secret.form.allows(wanted) {
-            return Ok(Ok(secret.keys.clone()));
+            return Ok(Ok(Arc::clone(&secret.keys)));
         }
         let message = format!(
-            "the secret is not bound for this use: its binding would have to say use = [\"{}\"]",
+            "the secret is not bound for this use: its binding would have to say use = [\"{}\"], and whoever \
+             sets the secret to let it be used so",
             wanted.as_str()
         );
-        self.note(message.clone());
+        // A verifier that cannot compare lets nobody in, which is not the sender's doing.
+        self.unusable_secret(message.clone());
         Ok(Err(failure("forbidden", &message)))
     }
 
@@ -173,7 +205,7 @@ impl secrets::Host for CallState {
             return Ok(Err(unknown_algorithm(&algorithm)));
         };
         let parts = [message.as_slice()];
-        let verdict = self.verdict("hmac-verify", || algorithm.verify(&keys, &parts, &[signature]));
+        let verdict = self.verdict("hmac-verify", || keys.verify(algorithm, &parts, &[signature]));
         Ok(Ok(verdict))
     }
 
@@ -198,7 +230,7 @@ impl secrets::Host for CallState {
         // The body is hashed where it lies, once for each key, however many signatures came.
         let parts = [before.as_slice(), &body, &after];
         let verdict =
-            self.verdict("hmac-verify-body", || algorithm.verify(&keys, &parts, &signatures));
+            self.verdict("hmac-verify-body", || keys.verify(algorithm, &parts, &signatures));
         Ok(Ok(verdict))
     }
 
@@ -219,8 +251,7 @@ impl secrets::Host for CallState {
         // A signature is as good as a secret to whoever reads it later, so only that there was one is
         // written down.
         self.outside().record(|| Answered::Signed);
-        let key = keys.newest().unwrap_or_default();
-        Ok(Ok(algorithm.mac(key, &[&message])))
+        Ok(Ok(keys.sign(algorithm, &message)))
     }
 
     fn matches(
@@ -231,14 +262,7 @@ impl secrets::Host for CallState {
         self.charge(presented.len())?;
         // The function has no failure to give: what the binding does not allow matches nothing.
         let Ok(keys) = self.keys_for(&key, KeyUse::Compare)? else { return Ok(false) };
-        Ok(self.verdict("matches", || {
-            keys.all().fold(false, |holds, value| {
-                // Hashes are compared: the time says nothing of how much of a guess is right.
-                let same =
-                    blake3::hash(value).as_bytes().ct_eq(blake3::hash(&presented).as_bytes());
-                holds | (bool::from(same) && !value.is_empty())
-            })
-        }))
+        Ok(self.verdict("matches", || keys.match_any(&presented)))
     }
 }
 
@@ -246,51 +270,6 @@ impl secrets::HostSecret for CallState {
     fn drop(&mut self, key: Resource<GrantedSecret>) -> wasmtime::Result<()> {
         self.table().delete(key)?;
         Ok(())
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Algorithm {
-    Sha1,
-    Sha256,
-    Sha512,
-}
-
-impl Algorithm {
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "sha1" => Some(Self::Sha1),
-            "sha256" => Some(Self::Sha256),
-            "sha512" => Some(Self::Sha512),
-            _ => None,
-        }
-    }
-
-    /// The HMAC of these parts, one behind the other.
-    fn mac(self, key: &[u8], message: &[&[u8]]) -> Vec<u8> {
-        /// An HMAC takes keys of any length, so this never fails; an empty answer verifies nothing.
-        fn mac<M: Mac + hmac::KeyInit>(key: &[u8], message: &[&[u8]]) -> Vec<u8> {
-            let Ok(mut mac) = <M as hmac::KeyInit>::new_from_slice(key) else { return Vec::new() };
-            message.iter().for_each(|part| mac.update(part));
-            mac.finalize().into_bytes().to_vec()
-        }
-        match self {
-            Self::Sha1 => mac::<Hmac<sha1::Sha1>>(key, message),
-            Self::Sha256 => mac::<Hmac<sha2::Sha256>>(key, message),
-            Self::Sha512 => mac::<Hmac<sha2::Sha512>>(key, message),
-        }
-    }
-
-    /// Whether one of the signatures is the HMAC under one of the keys. Every pair is tried, so that the time
-    /// tells nothing of which one it was.
-    fn verify(self, keys: &SecretVersions, message: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
-        keys.all().filter(|key| !key.is_empty()).fold(false, |holds, key| {
-            let mac = self.mac(key, message);
-            signatures
-                .iter()
-                .filter(|signature| !signature.is_empty())
-                .fold(holds, |holds, signature| holds | bool::from(mac.ct_eq(signature)))
-        })
     }
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
+use super::SecretUses;
 use crate::ids::SecretName;
 
 /// A secret of the tenant as a channel or a grants file binds it: its name alone, or a table that says more.
@@ -184,6 +185,9 @@ pub enum KeyUse {
 }
 
 impl KeyUse {
+    /// What a binding stands for that says nothing of uses.
+    pub(super) const WHERE_NOTHING_IS_SAID: [Self; 2] = [Self::Verify, Self::Compare];
+
     /// As it is written.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -226,6 +230,38 @@ impl KeyForm {
         let bare = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
         let bare = if self.encoding == KeyEncoding::Text { bare } else { bare.trim_ascii() };
         self.encoding.decode(bare).map(Zeroizing::new)
+    }
+
+    /// How many ways there are to read a key from a text.
+    pub const READINGS: usize = (KeyPrefix::ALL.len() + 1) * KeyEncoding::ALL.len();
+
+    /// In which of those ways the key is read.
+    #[must_use]
+    pub fn reading(&self) -> usize {
+        let prefix = match self.prefix {
+            None => 0,
+            Some(KeyPrefix::Whsec) => 1,
+            Some(KeyPrefix::V1Whsec) => 2,
+        };
+        let encoding = match self.encoding {
+            KeyEncoding::Text => 0,
+            KeyEncoding::Hex => 1,
+            KeyEncoding::Base64 => 2,
+            KeyEncoding::Base64url => 3,
+        };
+        prefix * KeyEncoding::ALL.len() + encoding
+    }
+
+    /// The same for a secret that may be used for this.
+    #[must_use]
+    pub fn within(self, uses: &SecretUses) -> Self {
+        let may = |wanted| self.allows(wanted) && uses.allow(wanted.into());
+        let uses = KeyUses {
+            verify: may(KeyUse::Verify),
+            sign: may(KeyUse::Sign),
+            compare: may(KeyUse::Compare),
+        };
+        Self { uses, ..self }
     }
 
     /// Whether the plugin may do this with it.
@@ -315,7 +351,7 @@ impl SecretBinding {
         };
         let may = |wanted| match &self.uses {
             Some(uses) => uses.contains(&wanted),
-            None => wanted != KeyUse::Sign,
+            None => KeyUse::WHERE_NOTHING_IS_SAID.contains(&wanted),
         };
         let uses = KeyUses {
             verify: may(KeyUse::Verify),

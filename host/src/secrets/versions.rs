@@ -42,12 +42,6 @@ impl SecretVersions {
     pub fn all(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(|value| value.as_slice())
     }
-
-    /// The values that this turns each of them into; none where it fails for one.
-    pub fn try_map<E>(&self, turn: impl Fn(&[u8]) -> Result<Vec<u8>, E>) -> Result<Self, E> {
-        let turned = self.all().map(|value| turn(value).map(|value| Arc::new(value.into())));
-        turned.collect::<Result<_, E>>().map(Self)
-    }
 }
 
 /// Sealed bytes that cannot be opened: of another key or place, or changed.

@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::lines::Line;
-use super::rows::{moment, parse, parsed, unreadable};
+use super::rows::{installer, moment, parse, parsed};
 use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
 use crate::ids::{PluginDigest, PluginName, TenantId};
@@ -150,12 +150,7 @@ impl Store {
 }
 
 fn version(row: &SqliteRow) -> sqlx::Result<PluginVersion> {
-    let installed_by = match row.try_get(3)? {
-        None => None,
-        Some("operator") => Some(Installer::Operator),
-        Some("admin") => Some(Installer::Admin),
-        Some(_) => return Err(unreadable("a plugin installed by nobody")),
-    };
+    let installed_by = installer(row.try_get(3)?)?;
     let signed = match row.try_get::<Option<String>, _>(6)? {
         None => None,
         Some(signer) => {

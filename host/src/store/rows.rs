@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, KeyId, TaskId, TenantId};
 use crate::tasks::{Input, SHOWN_RESULT_CHARS_MAX, Surface, Task, TaskSummary};
-use crate::tenants::{Agent, Key, KeyHolder, Tenant, Webhook};
+use crate::tenants::{Agent, Installer, Key, KeyHolder, Tenant, Webhook};
 
 /// Asks for tasks with their inputs, in the columns that [`task`] reads.
 macro_rules! select_tasks {
@@ -34,6 +34,16 @@ macro_rules! select_tasks {
     };
 }
 pub(super) use select_tasks;
+
+/// Who did something, where that was written down.
+pub(super) fn installer(stored: Option<&str>) -> sqlx::Result<Option<Installer>> {
+    match stored {
+        None => Ok(None),
+        Some("operator") => Ok(Some(Installer::Operator)),
+        Some("admin") => Ok(Some(Installer::Admin)),
+        Some(_) => Err(unreadable("something done by nobody")),
+    }
+}
 
 pub(super) fn task(row: &SqliteRow) -> sqlx::Result<Task> {
     let user = row.try_get::<Option<&str>, _>(11)?.map(serde_json::from_str).transpose();

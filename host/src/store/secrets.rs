@@ -10,6 +10,8 @@ use super::writer::{Refusal, Session, Write, WriteAlone};
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::ids::{SecretName, TenantId};
+use crate::secrets::SecretUses;
+use crate::tenants::Installer;
 
 /// Most secrets of one tenant.
 const SECRETS_MAX: i64 = 1_000;
@@ -23,6 +25,10 @@ pub struct SealedSecret {
     pub sealed: Vec<u8>,
     /// The value before, while it is still accepted, sealed.
     pub previous: Option<Vec<u8>>,
+    /// What it may be used for.
+    pub uses: SecretUses,
+    /// Who said so. None: by a gateway that did not write it down yet.
+    pub set_by: Option<Installer>,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
@@ -34,26 +40,21 @@ impl Store {
     /// When the store cannot be read.
     pub async fn secrets(&self, tenant: TenantId) -> Result<Vec<SealedSecret>, StoreError> {
         let query = sqlx::query(
-            "SELECT name, sealed, previous, updated_at FROM secrets WHERE tenant_id = ? ORDER BY name",
+            "SELECT name, sealed, previous, updated_at, uses, set_by FROM secrets \
+             WHERE tenant_id = ? ORDER BY name",
         )
         .bind(tenant.as_bytes().as_slice());
         self.many("read the secrets", query, secret).await
     }
 
     /// Stores a secret. Where it is there already, its value becomes the one before, if that is to be
-    /// kept and accepted, and is forgotten otherwise.
+    /// kept and accepted, and is forgotten otherwise. What an operator lets it be used for an admin may only narrow.
     ///
     /// # Errors
     /// [`StoreError::Missing`] where the tenant does not exist, [`StoreError::Conflict`] where it has as
     /// many secrets as it may.
-    pub async fn put_secret(
-        &self,
-        tenant: TenantId,
-        name: &SecretName,
-        sealed: Vec<u8>,
-        keep_previous: bool,
-    ) -> Result<(), StoreError> {
-        self.write(PutSecret { tenant, name: name.clone(), sealed, keep_previous }).await
+    pub async fn put_secret(&self, secret: PutSecret) -> Result<PutSecretOutcome, StoreError> {
+        self.write(secret).await
     }
 
     /// Forgets a secret. False where the tenant has none of this name.
@@ -75,18 +76,43 @@ fn secret(row: &SqliteRow) -> sqlx::Result<SealedSecret> {
         sealed: row.try_get(1)?,
         previous: row.try_get(2)?,
         updated_at: Timestamp::from_micros(row.try_get(3)?),
+        uses: rows::parsed(row, 4)?,
+        set_by: set_by(row, 5)?,
     })
 }
 
-struct PutSecret {
-    tenant: TenantId,
-    name: SecretName,
-    sealed: Vec<u8>,
-    keep_previous: bool,
+fn set_by(row: &SqliteRow, column: usize) -> sqlx::Result<Option<Installer>> {
+    rows::installer(row.try_get(column)?)
+}
+
+/// A secret to be stored.
+#[derive(Debug)]
+pub struct PutSecret {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its name within the tenant.
+    pub name: SecretName,
+    /// Its value, sealed.
+    pub sealed: Vec<u8>,
+    /// Whether the value before goes on being accepted.
+    pub keep_previous: bool,
+    /// What it may be used for. None: as the one before, or by default.
+    pub uses: Option<SecretUses>,
+    /// Who sets it.
+    pub by: Installer,
+}
+
+/// What became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PutSecretOutcome {
+    /// It is stored.
+    Kept,
+    /// It is not: it is the operator's, who lets it be used for this and no more.
+    OnlyByOperator(SecretUses),
 }
 
 impl Write for PutSecret {
-    type Answer = ();
+    type Answer = PutSecretOutcome;
     const OPERATION: &'static str = "store a secret";
 
     fn line(&self) -> Line {
@@ -99,13 +125,33 @@ impl Write for PutSecret {
 }
 
 impl WriteAlone for PutSecret {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn run(&self, session: &mut Session<'_>) -> Result<PutSecretOutcome, Refusal> {
+        let before =
+            sqlx::query("SELECT uses, set_by FROM secrets WHERE tenant_id = ? AND name = ?")
+                .bind(self.tenant.as_bytes().as_slice())
+                .bind(self.name.as_str())
+                .fetch_optional(&mut *session.db)
+                .await?;
+        let (uses, set_by) = match before {
+            None => (self.uses.clone().unwrap_or_default(), Some(self.by)),
+            Some(row) => {
+                let (allowed, set_by): (SecretUses, _) = (rows::parsed(&row, 0)?, set_by(&row, 1)?);
+                let uses = self.uses.clone().unwrap_or_else(|| allowed.clone());
+                match (self.by, set_by) {
+                    (Installer::Operator, _) => (uses, Some(Installer::Operator)),
+                    (Installer::Admin, Some(Installer::Admin)) => (uses, set_by),
+                    (Installer::Admin, set_by) if uses.are_within(&allowed) => (uses, set_by),
+                    (Installer::Admin, _) => return Ok(PutSecretOutcome::OnlyByOperator(allowed)),
+                }
+            }
+        };
         let stored = sqlx::query(
-            "INSERT INTO secrets (tenant_id, name, sealed, updated_at) SELECT ?1, ?2, ?3, ?4 \
+            "INSERT INTO secrets (tenant_id, name, sealed, updated_at, uses, set_by) \
+             SELECT ?1, ?2, ?3, ?4, ?7, ?8 \
              WHERE (SELECT count(*) FROM secrets WHERE tenant_id = ?1 AND name <> ?2) < ?6 \
              ON CONFLICT (tenant_id, name) DO UPDATE SET \
              previous = CASE WHEN ?5 THEN sealed END, sealed = excluded.sealed, \
-             updated_at = excluded.updated_at",
+             updated_at = excluded.updated_at, uses = excluded.uses, set_by = excluded.set_by",
         )
         .bind(self.tenant.as_bytes().as_slice())
         .bind(self.name.as_str())
@@ -113,9 +159,12 @@ impl WriteAlone for PutSecret {
         .bind(session.now.micros())
         .bind(self.keep_previous)
         .bind(SECRETS_MAX)
+        .bind(uses.to_string())
+        .bind(set_by.map(Installer::as_str))
         .execute(&mut *session.db)
         .await?;
-        changed::<Self>(&stored, "the tenant has as many secrets as it may")
+        changed::<Self>(&stored, "the tenant has as many secrets as it may")?;
+        Ok(PutSecretOutcome::Kept)
     }
 }
 

@@ -1,11 +1,13 @@
 //! A credential goes along where the operator says, and the plugin never sees it. And how often and where
 //! a plugin sends at all.
 
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::get;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde_json::{Value, json};
 
 use super::{agent, told};
@@ -97,6 +99,87 @@ async fn a_credential_goes_along_where_the_grant_says_and_the_plugin_never_sees_
         // Nor is it in what is kept of the run.
         let kept = gateway.home.database();
         assert!(!kept.windows(secret.len()).any(|part| part == secret.as_bytes()));
+    }
+}
+
+/// The credential in the form that the path asks for, as servers write it.
+fn written(form: &str, key: &str) -> String {
+    let each = |is: fn(u8) -> bool, as_this: fn(u8) -> String| -> String {
+        let one = |byte: u8| if is(byte) { as_this(byte) } else { char::from(byte).to_string() };
+        key.bytes().map(one).collect()
+    };
+    let sign = |byte: u8| !byte.is_ascii_alphanumeric();
+    match form {
+        "quoted" => each(
+            |byte| !byte.is_ascii_alphanumeric() && byte != b'/',
+            |byte| format!("%{byte:02X}"),
+        ),
+        "percent" => each(sign, |byte| format!("%{byte:02x}")),
+        "twice" => each(sign, |byte| format!("%25{byte:02X}")),
+        "json" => each(|byte| byte == b'/', |byte| format!("\\{}", char::from(byte))),
+        "unicode" => each(|_| true, |byte| format!("\\u{:04X}", u32::from(byte))),
+        "entity" => each(sign, |byte| format!("&#{byte};")),
+        "hex-entity" => each(sign, |byte| format!("&#x{byte:x};")),
+        "hex" => each(|_| true, |byte| format!("{byte:02x}")),
+        "HEX" => each(|_| true, |byte| format!("{byte:02X}")),
+        "base64" => STANDARD.encode(key),
+        "base64-1" => STANDARD.encode(format!("a{key}")),
+        "base64-2" => STANDARD.encode(format!("ab{key}")),
+        "base64url" => URL_SAFE.encode(format!("user:{key}")),
+        _ => key.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_repeats_a_credential_tells_neither_it_nor_its_length_nor_a_digest() {
+    let gateway = Gateway::start().await;
+    // In the body, in headers, and with everything that a server may say of its body.
+    let server = async |uri: Uri, headers: HeaderMap| {
+        let key = headers["x-key"].to_str().unwrap();
+        let body =
+            format!("{{\"seen\": \"{}\"}}", written(uri.path().trim_start_matches("/open/"), key));
+        let digest = BuildHasherDefault::<DefaultHasher>::default().hash_one(&body);
+        let mut back = HeaderMap::new();
+        for name in [
+            "etag",
+            "content-md5",
+            "digest",
+            "content-digest",
+            "repr-digest",
+            "x-goog-hash",
+            "x-amz-checksum-sha256",
+            "x-goog-stored-content-length",
+            "signature",
+        ] {
+            back.insert(name, format!("\"{digest}-{}\"", body.len()).parse().unwrap());
+        }
+        back.insert("x-seen", format!("<{key}>").parse().unwrap());
+        let name =
+            axum::http::HeaderName::from_bytes(format!("x-{}", written("hex", key)).as_bytes());
+        back.insert(name.unwrap(), "1".parse().unwrap());
+        (back, body)
+    };
+    let web = Web::serve(Router::new().fallback(server)).await;
+    let agent = agent(&gateway, "hunts_secret", &everywhere(&web, "header = \"x-key\"")).await;
+    for form in [
+        "plain", "quoted", "percent", "twice", "json", "unicode", "entity", "hex-entity", "hex",
+        "HEX", "base64", "base64-1", "base64-2", "base64url",
+    ] {
+        let mut told_of = Vec::new();
+        for secret in ["s3cret/with+more", "another/Key-of-some+length_42~x"] {
+            gateway.keep_secret("example-api-key", secret, false).await;
+            gateway.handles.plugins.forget();
+            let url = format!("http://127.0.0.1:{}/open/{form}", web.port);
+            let found = told(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
+            let echo = &found["echoes"][0];
+            let headers = echo["headers"].as_array().unwrap().iter();
+            let headers: Vec<_> = headers.filter(|header| header[0] != "date").cloned().collect();
+            told_of.push((headers, echo["text"].as_str().unwrap().to_owned()));
+        }
+        assert_eq!(told_of[0], told_of[1], "{form}: the two cannot be told apart");
+        assert!(told_of[0].1.contains("[redacted]"), "{form}: {told_of:?}");
+        let seen = told_of[0].0.iter().find(|header| header[0] == "x-seen");
+        assert_eq!(seen.unwrap()[1], "<[redacted]>", "other headers are there: {form}");
     }
 }
 

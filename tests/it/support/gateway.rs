@@ -16,9 +16,10 @@ use wardgate::gateway::DataFolder;
 use wardgate::http::Handles;
 use wardgate::ids::{AgentId, KeyId, PluginName, TenantId};
 use wardgate::plugins::PluginUnavailable;
-use wardgate::secrets::PlainSecret;
+use wardgate::secrets::{PlainSecret, SecretUses};
 use wardgate::settings::Settings;
-use wardgate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition};
+use wardgate::tenants::{AgentDefinition, Installer, KeyHolder, NewKey, Precondition};
+use wardgate::vault::NewSecret;
 
 use super::model_server::ModelServer;
 use super::{Call, Caller, Home, guest_path};
@@ -216,10 +217,12 @@ impl Gateway {
         self.with_agent(change).await
     }
 
-    /// Keeps a secret of the first tenant.
+    /// Keeps a secret of the first tenant, for every use.
     pub(crate) async fn keep_secret(&self, name: &str, value: &str, rotate: bool) {
-        let (name, value) = (name.parse().unwrap(), value.as_bytes().to_vec().into());
-        self.folder.vault().put(self.tenant, &name, value, rotate).await.unwrap();
+        let value = value.as_bytes().to_vec().into();
+        let (uses, by) = (Some(SecretUses::all()), Installer::Operator);
+        let secret = NewSecret { value, rotate, uses, by };
+        self.folder.vault().put(self.tenant, &name.parse().unwrap(), secret).await.unwrap();
     }
 
     /// Applies a channel of the first tenant, and gives the path that a provider sends to.

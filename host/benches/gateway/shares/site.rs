@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use wardgate::http::Handles;
 use wardgate::ids::{AgentId, KeyId, TenantId};
 use wardgate::secrets::PlainSecret;
-use wardgate::tenants::{KeyHolder, NewKey, Precondition};
+use wardgate::tenants::{Installer, KeyHolder, NewKey, Precondition};
+use wardgate::vault::NewSecret;
 
 use super::honest::Door;
 use super::hostile::Load;
@@ -230,8 +231,14 @@ impl Site {
 
     /// A channel of the honest tenant's, verified as Telegram's are, and the path of its hook.
     async fn new_hook(&self, handles: &Handles) -> anyhow::Result<String> {
-        let (tenant, token) = (self.honest.tenant, HOOK_TOKEN.as_bytes().to_vec().into());
-        handles.vault.put(tenant, &"hook-token".parse()?, token, false).await?;
+        let tenant = self.honest.tenant;
+        let token = NewSecret {
+            value: HOOK_TOKEN.as_bytes().to_vec().into(),
+            rotate: false,
+            uses: None,
+            by: Installer::Operator,
+        };
+        handles.vault.put(tenant, &"hook-token".parse()?, token).await?;
         let operator = new_key(handles, KeyHolder::Operator).await?;
         let url = format!("http://{}/admin/tenants/{tenant}/channels/hook", self.address);
         let definition = json!({

@@ -110,6 +110,7 @@ pub(super) async fn replace(
     }
     let tenant = admin.tenant();
     check(&definition)?;
+    check_secrets(&handles, tenant, &definition).await?;
     let agent = agent(&handles, tenant, &definition.agent).await?;
     check_plugins(&handles, tenant, agent, &definition).await?;
     let channel = handles.store.put_channel(tenant, agent, &definition).await?;
@@ -212,20 +213,18 @@ impl DeliveryAnswer {
 
 async fn described(handles: &Handles, channel: Channel) -> Result<ChannelAnswerBody, ApiError> {
     let facts = handles.channels.facts(&channel).await?;
-    let missing = facts.secrets.values().filter(|bound| bound.versions.is_none());
+    let missing = facts.secrets.values().filter(|bound| bound.versions().is_none());
     let mut notes: Vec<_> = missing
         .map(|bound| {
-            let secret = &bound.binding.secret;
+            let secret = &bound.binding().secret;
             format!("the tenant has no secret {secret} yet: `wardgate secret set {secret}`")
         })
         .collect();
     // A form that the binding leaves to the plugin shows when the plugin opens the secret.
-    let forms = facts.secrets.iter().filter(|(_, bound)| bound.versions.is_some());
-    notes.extend(
-        forms.filter_map(|(name, bound)| {
-            bound.problem(bound.binding.form(name, None, |_| None).ok()?)
-        }),
-    );
+    let forms = facts.secrets.iter().filter(|(_, bound)| bound.versions().is_some());
+    notes.extend(forms.filter_map(|(name, bound)| {
+        bound.problem(bound.binding().form(name, None, |_| None).ok()?)
+    }));
     if channel.definition.verifier == Verification::Off {
         notes.push("verification is off: whoever knows the URL can trigger the agent".to_owned());
         if channel.definition.threads == ChannelThreads::Shared {
@@ -264,6 +263,25 @@ fn check(definition: &ChannelDefinition) -> Result<(), ApiError> {
     }
     if definition.answer == ChannelAnswer::Deliver && definition.replier.is_none() {
         return refuse("answer = \"deliver\" needs a replier, which delivers");
+    }
+    Ok(())
+}
+
+/// Checks that the tenant's secrets may be used as they are bound. Of one that is not there yet nothing is known.
+async fn check_secrets(
+    handles: &Handles,
+    tenant: TenantId,
+    definition: &ChannelDefinition,
+) -> Result<(), ApiError> {
+    if definition.secrets.is_empty() {
+        return Ok(());
+    }
+    let secrets = handles.vault.list(tenant).await?;
+    for (name, binding) in &definition.secrets {
+        let secret = secrets.iter().find(|secret| secret.name == binding.secret);
+        let checked = secret.map_or(Ok(()), |secret| binding.check(&secret.uses));
+        let refused = |beyond| ApiError::caller(422, format!("[secrets] {name}: {beyond}"));
+        checked.map_err(refused)?;
     }
     Ok(())
 }

@@ -19,8 +19,9 @@ use super::super::responses::{ReadErrors, WriteErrors};
 use super::super::{Handle, Handles};
 use super::ByAdmin;
 use crate::ids::SecretName;
-use crate::secrets::SECRET_BYTES_MAX;
-use crate::vault::{SecretFacts, VaultError};
+use crate::secrets::{SECRET_BYTES_MAX, SecretUses};
+use crate::tenants::Installer;
+use crate::vault::{self, SecretFacts, VaultError};
 
 /// The longest body: JSON may write each byte of a value as six (`\u0041`).
 const BODY_BYTES_MAX: usize = 6 * SECRET_BYTES_MAX + 1_024;
@@ -32,13 +33,25 @@ struct SecretAnswer {
     name: SecretName,
     /// Whether the value before is still accepted.
     rotating: bool,
+    /// What it may be used for, whoever binds it.
+    #[serde(rename = "use")]
+    uses: SecretUses,
+    /// Who lets it be used for that: `operator` or `admin`. Absent where that was not written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set_by: Option<&'static str>,
     #[schema(format = DateTime)]
     updated_at: String,
 }
 
 impl SecretAnswer {
     fn of(secret: SecretFacts) -> Self {
-        Self { name: secret.name, rotating: secret.rotating, updated_at: secret.updated_at.iso() }
+        Self {
+            name: secret.name,
+            rotating: secret.rotating,
+            uses: secret.uses,
+            set_by: secret.set_by.map(Installer::as_str),
+            updated_at: secret.updated_at.iso(),
+        }
     }
 }
 
@@ -52,6 +65,10 @@ pub(super) struct NewSecret {
     /// Whether the value before stays accepted until the next change.
     #[serde(default)]
     rotate: bool,
+    /// What it may be used for, whoever binds it. Left out: what it may be used for already; for a new secret
+    /// everything but `sign`.
+    #[serde(default, rename = "use")]
+    uses: Option<SecretUses>,
 }
 
 /// The secrets of a tenant, by name. Their values are shown to nobody.
@@ -69,7 +86,8 @@ pub(super) async fn list(
 }
 
 /// Keeps a secret, or replaces the value of the one of this name. Channels and plugins use it from their
-/// next call on.
+/// next call on, for what it may be used for. What an operator lets a secret be used for, a tenant's admin may
+/// narrow and not widen: 403.
 #[utoipa::path(put, path = "/admin/tenants/{tenant}/secrets/{name}",
     operation_id = "admin_replace_secret", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -85,7 +103,9 @@ pub(super) async fn replace(
     let name: SecretName = named.id("name", "Secret")?;
     let secret = read(&handles, request).await?;
     let value = Zeroizing::new(secret.value.expose_secret().as_bytes().to_vec());
-    handles.vault.put(admin.tenant(), &name, value, secret.rotate).await?;
+    let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
+    let new = vault::NewSecret { value, rotate: secret.rotate, uses: secret.uses, by };
+    handles.vault.put(admin.tenant(), &name, new).await?;
     forget(&handles);
     let secrets = handles.vault.list(admin.tenant()).await?;
     let kept = secrets.into_iter().find(|secret| secret.name == name);
@@ -136,13 +156,13 @@ async fn read(handles: &Handles, request: Request<Body>) -> Result<NewSecret, Ap
 }
 
 /// What a body has to be.
-const WANTED: &str =
-    r#"the body is not as documented: {"value": a text, "rotate": true or false or left out}"#;
+const WANTED: &str = r#"the body is not as documented: {"value": a text, "rotate": true or false or left out, "use": a list of "verify", "compare", "sign" and "send", or left out}"#;
 
 impl From<VaultError> for ApiError {
     fn from(error: VaultError) -> Self {
         match error {
             VaultError::Size => Self::caller(422, error.to_string()),
+            VaultError::UsesOfOperator(..) => Self::caller(403, error.to_string()),
             VaultError::Store(error) => error.into(),
             VaultError::Broken(..) | VaultError::Sealing(_) => {
                 tracing::error!(%error, "a secret cannot be used");

@@ -73,6 +73,19 @@ const OF_A_PROXY_BEGINNING: [&str; 12] = [
 const OF_ANOTHER_METHOD: [&str; 3] =
     ["x-http-method", "x-http-method-override", "x-method-override"];
 
+/// What the name of a header holds that tells an answer's length or digest. A list of the headers themselves
+/// always misses one: many servers have their own (`x-goog-hash`, `x-amz-checksum-crc32c`, `x-linked-size`).
+const OF_A_MEASURE: [&str; 16] = [
+    "checksum", "crc", "digest", "etag", "hash", "integrity", "length", "md5", "range", "sha-",
+    "sha1", "sha2", "sha3", "sha5", "signature", "size",
+];
+
+/// Whether a header of an answer tells the length or a digest of its body, or may do so. Of a body that a
+/// credential was taken out of either would tell something of the credential.
+pub(super) fn measures_the_body(name: &HeaderName) -> bool {
+    OF_A_MEASURE.iter().any(|part| name.as_str().contains(part))
+}
+
 /// Reads what a plugin gave.
 pub(super) fn parse(headers: &[(String, String)]) -> Result<HeaderMap, Failure> {
     if headers.len() > HEADERS_MAX {
@@ -167,6 +180,34 @@ mod tests {
             ("x-http-methods", "DELETE", &[]),
         ] {
             assert_eq!(overriding_methods(&parsed(name, value).unwrap()), meant, "{name}");
+        }
+    }
+
+    #[test]
+    fn headers_that_measure_a_body_are_told_from_others() {
+        for name in [
+            "content-length",
+            "etag",
+            "content-md5",
+            "digest",
+            "content-digest",
+            "repr-digest",
+            "x-goog-hash",
+            "x-goog-stored-content-length",
+            "x-amz-checksum-sha256",
+            "x-linked-size",
+            "x-linked-etag",
+            "content-range",
+            "signature",
+            "x-checksum-sha1",
+            "x-bz-content-sha1",
+        ] {
+            assert!(measures_the_body(&HeaderName::from_static(name)), "{name}");
+        }
+        for name in
+            ["content-type", "date", "link", "location", "retry-after", "x-ratelimit-remaining"]
+        {
+            assert!(!measures_the_body(&HeaderName::from_static(name)), "{name}");
         }
     }
 }

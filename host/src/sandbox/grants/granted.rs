@@ -10,7 +10,7 @@ use super::{
 use crate::ids::SecretName;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::secrets::BoundSecret;
-use crate::secrets::SecretVersions;
+use crate::secrets::{SecretUse, SecretVersions, TenantSecret};
 
 /// What a component asks for, read from its imports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,6 +34,8 @@ pub(in super::super) struct Credential {
     pub(in super::super) prefix: String,
     /// None where the tenant has no such secret.
     pub(in super::super) value: Option<SecretVersions>,
+    /// Whether the secret may be used as a credential.
+    pub(in super::super) may_be_sent: bool,
     pub(in super::super) secret: SecretName,
 }
 
@@ -61,7 +63,7 @@ impl Granted {
     pub(in super::super) fn resolve(
         asked: Asked,
         allowed: Grants,
-        secrets: &BTreeMap<SecretName, SecretVersions>,
+        secrets: &BTreeMap<SecretName, TenantSecret>,
         memory_bytes_max: usize,
     ) -> Self {
         fn only<T: Default>(asked: bool, allowed: T) -> T {
@@ -71,12 +73,14 @@ impl Granted {
         let credentials = credentials.map(|(name, rule)| {
             let value = secrets.get(&rule.secret).cloned();
             let CredentialRule { secret, place, prefix } = rule;
-            (name, Credential { place, prefix, value, secret })
+            let may_be_sent = value.as_ref().is_none_or(|value| value.uses.allow(SecretUse::Send));
+            let value = value.map(|value| value.versions);
+            (name, Credential { place, prefix, value, may_be_sent, secret })
         });
         let named = only(asked.secrets, allowed.secrets).into_iter();
         let named = named.map(|(name, binding)| {
-            let versions = secrets.get(&binding.secret).cloned();
-            (name, BoundSecret { binding, versions })
+            let secret = secrets.get(&binding.secret).cloned();
+            (name, BoundSecret::new(binding, secret))
         });
         Self {
             egress: only(asked.egress, allowed.egress),

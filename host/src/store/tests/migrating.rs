@@ -5,8 +5,10 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::*;
 use crate::ids::{PluginDigest, PluginName};
+use crate::secrets::SecretUses;
 use crate::store::sqlite::MIGRATIONS;
-use crate::tenants::Provenance;
+use crate::store::{PutSecret, PutSecretOutcome};
+use crate::tenants::{Installer, Provenance};
 use crate::trace::Event;
 
 /// A store as it was after this migration.
@@ -228,5 +230,40 @@ async fn large_texts_of_before_stay_in_their_rows_and_are_read_whole() {
     assert_eq!(request.body.as_ref(), body.as_slice());
     assert!(store.delete_task(owner.tenant, id).await.unwrap());
     assert!(store.task_by_id(id).await.unwrap().is_none());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_secret_of_before_goes_on_being_used_for_everything_and_is_nobodys_to_widen() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store.db");
+    let mut database = earlier(&path, 7).await;
+    let tenant = TenantId::random();
+    for statement in [
+        "INSERT INTO tenants VALUES (?, 'one', 1)",
+        "INSERT INTO secrets (tenant_id, name, sealed, updated_at) VALUES (?, 'partner', x'00', 1)",
+    ] {
+        let query = sqlx::query(statement).bind(tenant.as_bytes().as_slice());
+        query.execute(&mut database).await.unwrap();
+    }
+    database.close().await.unwrap();
+
+    let store = Store::open(&path, Clock::by_hand(Timestamp::from_micros(NOON))).await.unwrap();
+    let found = async || store.secrets(tenant).await.unwrap().remove(0);
+    assert_eq!((found().await.uses, found().await.set_by), (SecretUses::all(), None));
+    let put = async |uses: Option<&str>| {
+        let uses = uses.map(|uses| uses.parse().unwrap());
+        let (name, by) = ("partner".parse().unwrap(), Installer::Admin);
+        let put = PutSecret { tenant, name, sealed: vec![1], keep_previous: false, uses, by };
+        store.put_secret(put).await.unwrap()
+    };
+    // Another value changes nothing of it.
+    assert_eq!(put(None).await, PutSecretOutcome::Kept);
+    assert_eq!((found().await.uses, found().await.set_by), (SecretUses::all(), None));
+    // What is taken away only an operator gives back: who had set it is not known.
+    assert_eq!(put(Some("verify")).await, PutSecretOutcome::Kept);
+    let left: SecretUses = "verify".parse().unwrap();
+    assert_eq!(put(Some("verify,sign")).await, PutSecretOutcome::OnlyByOperator(left.clone()));
+    assert_eq!(found().await.uses, left);
     store.close().await;
 }

@@ -1,0 +1,287 @@
+//! The forms in which a secret is looked for: one list, for answers and for the URLs that they redirect to.
+//!
+//! A form is a text that a secret may be written as: itself, in hexadecimal, in base64. Each of its characters
+//! may be escaped besides, and not every writer escapes the same ones, so escapes are undone before the forms
+//! are looked for: those of URLs (`%2F`), of JSON and of programming languages (`\/`, `\u002f`, `\x2f`) and of
+//! HTML (`&#47;`, `&#x2f;`, `&sol;`), layer by layer.
+
+mod escapes;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
+
+use escapes::Unescaped;
+
+/// How many layers of escapes are undone.
+const LAYERS_MAX: usize = 8;
+
+/// Shorter encodings of a secret are not looked for: they would be found in everything.
+const ENCODED_BYTES_MIN: usize = 6;
+
+/// How many bytes a character of a form comes to at most where it is escaped, as in `\u0026#x2f;`. Of more
+/// layers one upon the other only the inside of a text is sure to be found.
+const ESCAPED_BYTES_MAX: usize = 12;
+
+/// How much of a text is looked through at once, in bytes. It bounds what is held beside the text.
+const WINDOW_BYTES: usize = 64 << 10;
+
+/// The forms of some secrets.
+#[derive(Default)]
+pub(super) struct Forms(Vec<Form>);
+
+struct Form {
+    /// As [`as_compared`] has it.
+    text: Zeroizing<Vec<u8>>,
+    /// Whether the character before the text, and the one after it, hold some bits of the secret as well. Behind
+    /// the latter there may be padding, which tells of the secret's length.
+    edges: (bool, bool),
+}
+
+/// What was found in a text.
+#[derive(Default)]
+struct Found {
+    /// From where to where, in bytes.
+    places: Vec<(usize, usize)>,
+    /// Whether there were more layers of escapes than are undone.
+    is_deeper: bool,
+}
+
+impl Forms {
+    /// The forms of these secrets.
+    pub(super) fn of<'s>(secrets: impl IntoIterator<Item = &'s [u8]>) -> Self {
+        let mut forms = Vec::new();
+        for secret in secrets.into_iter().filter(|secret| !secret.is_empty()) {
+            add(&mut forms, secret);
+            // A secret that looks escaped itself is looked for without its escapes as well, since those go
+            // together with the ones around it.
+            let mut plain = Zeroizing::new(secret.to_vec());
+            for _ in 0..LAYERS_MAX {
+                let Some(unescaped) = Unescaped::of(&plain) else { break };
+                plain = unescaped.text;
+                if !plain.is_empty() {
+                    forms.push(Form { text: as_compared(&plain), edges: (false, false) });
+                }
+            }
+        }
+        forms.sort_unstable_by(|one, other| one.key().cmp(&other.key()));
+        forms.dedup_by(|one, other| one.key() == other.key());
+        Self(forms)
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The length of the longest form as it may be written, in bytes.
+    pub(super) fn longest(&self) -> usize {
+        let longest = self.0.iter().map(|form| form.text.len()).max().unwrap_or_default();
+        longest.saturating_mul(ESCAPED_BYTES_MAX)
+    }
+
+    /// Whether one of them is in a text, or whether that cannot be told: nobody escapes that often who has
+    /// nothing to hide.
+    pub(super) fn are_in(&self, text: &[u8]) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let found = self.look(text);
+        found.is_deeper || !found.places.is_empty()
+    }
+
+    /// Where in a text they are, from where to where, in order.
+    pub(super) fn places(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        let mut places = Vec::new();
+        if self.is_empty() {
+            return places;
+        }
+        for from in (0..text.len()).step_by(WINDOW_BYTES) {
+            // What begins in this window may end behind it.
+            let end = from.saturating_add(WINDOW_BYTES).saturating_add(self.longest());
+            let window = text.get(from..end.min(text.len())).unwrap_or_default();
+            let mut found = self.look(window).places;
+            // A place is found again in each layer that it looks the same in.
+            found.sort_unstable();
+            found.dedup();
+            let found = found.into_iter().filter(|(begin, _)| *begin < WINDOW_BYTES);
+            places.extend(found.map(|(begin, end)| (from + begin, from + end)));
+        }
+        places
+    }
+
+    fn look(&self, text: &[u8]) -> Found {
+        let mut found = Found::default();
+        let mut layer: Option<Unescaped> = None;
+        for _ in 0..LAYERS_MAX {
+            let plain = layer.as_ref().map_or(text, |layer| &layer.text);
+            let seen = as_compared(plain);
+            let was_at = |place: usize| match &layer {
+                Some(layer) => layer.was_at.get(place).copied().unwrap_or(text.len()),
+                None => place,
+            };
+            for form in &self.0 {
+                for begin in memchr::memmem::find_iter(&seen, form.text.as_slice()) {
+                    let mut end = begin + form.text.len();
+                    if form.edges.1 {
+                        let behind = seen.get(end + 1..).unwrap_or_default();
+                        end += 1 + behind.iter().take(2).take_while(|byte| **byte == b'=').count();
+                    }
+                    let begin = begin.saturating_sub(usize::from(form.edges.0));
+                    found.places.push((was_at(begin), was_at(end.min(seen.len()))));
+                }
+            }
+            let Some(mut next) = Unescaped::of(plain) else { return found };
+            next.was_at.iter_mut().for_each(|place| *place = was_at(*place));
+            layer = Some(next);
+        }
+        found.is_deeper = true;
+        found
+    }
+}
+
+impl Form {
+    fn key(&self) -> (&[u8], (bool, bool)) {
+        (&self.text, self.edges)
+    }
+}
+
+/// What a secret may be written as, apart from escapes: itself, hexadecimal, and base64 wherever in a longer text
+/// it begins.
+fn add(forms: &mut Vec<Form>, secret: &[u8]) {
+    forms.push(Form { text: as_compared(secret), edges: (false, false) });
+    let mut add = |text: &[u8], edges| {
+        if text.len() >= ENCODED_BYTES_MIN {
+            forms.push(Form { text: as_compared(text), edges });
+        }
+    };
+    add(Zeroizing::new(hex::encode(secret)).as_bytes(), (false, false));
+    // Three bytes make four characters: what stands before the secret shifts it by none, one or two bytes, and
+    // shares the characters at its edges.
+    for (before, shared) in [(0, 0), (1, 2), (2, 3)] {
+        let shifted = Zeroizing::new(["\0".repeat(before).as_bytes(), secret].concat());
+        let is_shared_behind = shifted.len() % 3 != 0;
+        for alphabet in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            let text = Zeroizing::new(alphabet.encode(&shifted));
+            let end = text.len().saturating_sub(usize::from(is_shared_behind));
+            let edges = (before > 0, is_shared_behind);
+            add(text.as_bytes().get(shared..end).unwrap_or_default(), edges);
+        }
+    }
+}
+
+/// What is compared: lower case, since a host's name is always in it and hexadecimal has either, and `+` as the
+/// space that it may stand for. What is found by chance then does less harm than what is overlooked.
+fn as_compared(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+    let compared = bytes.iter().map(|byte| match byte {
+        b'+' => b' ',
+        byte => byte.to_ascii_lowercase(),
+    });
+    Zeroizing::new(compared.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "s3cret/With+\"more\"&=";
+
+    /// Each byte of the secret that this is about as this escape, the others as they are.
+    fn escaped(of: impl Fn(char) -> bool, escape: impl Fn(u32) -> String) -> String {
+        let one = |one: char| if of(one) { escape(one.into()) } else { one.to_string() };
+        SECRET.chars().map(one).collect()
+    }
+
+    /// The secret as servers write it.
+    fn writings() -> Vec<String> {
+        let sign = |one: char| !one.is_ascii_alphanumeric();
+        let all = |_: char| true;
+        let basic = STANDARD_NO_PAD.encode(format!("user:{SECRET}"));
+        let mut writings = vec![
+            SECRET.to_owned(),
+            SECRET.to_uppercase(),
+            url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect(),
+            serde_json::Value::from(SECRET).to_string().trim_matches('"').to_owned(),
+            // As quote() of Python leaves it.
+            escaped(|one| sign(one) && one != '/', |code| format!("%{code:02X}")),
+            escaped(sign, |code| format!("%{code:02x}")),
+            escaped(all, |code| format!("%{code:02X}")),
+            escaped(sign, |code| format!("%25{code:02X}")),
+            escaped(
+                |one| "/\"".contains(one),
+                |code| format!("\\{}", char::from_u32(code).unwrap()),
+            ),
+            escaped(sign, |code| format!("\\u{code:04x}")),
+            escaped(|one| "&+".contains(one), |code| format!("\\u{code:04X}")),
+            escaped(all, |code| format!("\\x{code:02x}")),
+            escaped(sign, |code| format!("&#{code};")),
+            escaped(sign, |code| format!("&#x{code:X};")),
+            escaped(all, |code| format!("&#x{code:04x};")),
+            escaped(sign, |code| format!("\\u0026#{code};")),
+            SECRET.replace('&', "&amp;").replace('"', "&quot;"),
+            SECRET.replace('&', "&AMP;").replace('/', "&sol;").replace('+', "&plus;"),
+            hex::encode(SECRET),
+            hex::encode(SECRET).to_uppercase(),
+            basic.replace('/', "\\/").replace('+', "%2B"),
+        ];
+        for before in ["", "a", "ab"] {
+            writings.push(STANDARD_NO_PAD.encode(format!("{before}{SECRET}")));
+            writings.push(URL_SAFE_NO_PAD.encode(format!("{before}{SECRET}{before}")));
+        }
+        writings
+    }
+
+    #[test]
+    fn a_secret_is_found_in_every_writing_alike_in_an_answer_and_in_a_url() {
+        let forms = Forms::of([SECRET.as_bytes()]);
+        for writing in writings() {
+            let text = format!("seen: [{writing}], or not");
+            assert!(forms.are_in(text.as_bytes()), "{writing}");
+            let places = forms.places(text.as_bytes());
+            let from = places.first().unwrap_or_else(|| panic!("{writing}")).0;
+            let to = places.iter().map(|(_, to)| *to).max().unwrap();
+            let left = format!("{}{}", &text[..from], &text[to..]);
+            // Of base64 the characters that nothing of the secret is in may stay.
+            assert!(left.starts_with("seen: [") && left.ends_with("], or not"), "{left}");
+            assert!(left.len() < 24, "{writing} left {left}");
+        }
+        for other in ["s3cret/With", "czNjcmV0", "%", "\\u00", "&#x", "&#99999999999;", "\\ud800"] {
+            assert!(forms.places(other.as_bytes()).is_empty() && !forms.are_in(other.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_secret_that_looks_escaped_itself_is_found_within_escapes() {
+        let forms = Forms::of([b"a%2Fb\\u0041\"c&lt;d".as_slice()]);
+        for writing in
+            ["a%2Fb\\u0041\"c&lt;d", "a%2Fb\\\\u0041\\\"c&lt;d", "a%252Fb%5Cu0041%22c%26lt%3Bd"]
+        {
+            assert!(forms.are_in(writing.as_bytes()), "{writing}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_found_wherever_in_a_long_text_it_stands() {
+        let forms = Forms::of([SECRET.as_bytes()]);
+        let writing = "\\u0073".to_owned() + &SECRET[1..].replace('"', "\\\"");
+        for before in WINDOW_BYTES - writing.len()..=WINDOW_BYTES {
+            let text = "\\".repeat(before / 2 * 2)
+                + &"x".repeat(before % 2)
+                + &writing
+                + &"y".repeat(WINDOW_BYTES);
+            assert_eq!(
+                forms.places(text.as_bytes()),
+                [(before, before + writing.len())],
+                "{before}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_without_end_is_taken_for_the_secret_in_a_url() {
+        let endless = format!("https://q.example/?{}", "%2525252525252525252541");
+        assert!(Forms::of([SECRET.as_bytes()]).are_in(endless.as_bytes()));
+        assert!(!Forms::default().are_in(endless.as_bytes()));
+        assert!(Forms::of([SECRET.as_bytes()]).places(endless.as_bytes()).is_empty());
+    }
+}
