@@ -27,6 +27,7 @@ use crate::http::places::{Operations, Streams};
 use crate::http::serve::{ServeLimits, serve};
 use crate::http::{Handles, router};
 use crate::ids::{PluginName, TenantId};
+use crate::low_priority::LowPriority;
 use crate::plugins::{self, KeptValues, Plugins};
 use crate::queue::{self, Deliveries, Queue, Workers};
 use crate::sandbox::{PoolSize, QuarantineSettings, Sandbox, SandboxSettings, Surroundings};
@@ -116,6 +117,10 @@ impl DataFolder {
             operations: Operations::default(),
             operations_per_tenant_max: settings.queue.runs_per_tenant_max,
             bodies: BodyBudget::new(&settings.http),
+            low_priority: Arc::new(LowPriority::start(
+                "long-requests",
+                settings.sandbox.slow_threads,
+            )?),
         })
     }
 
@@ -231,7 +236,9 @@ impl Gateway {
             channels: handles.channels.clone(),
             afterwards: handles.afterwards.clone(),
         };
-        let workers = queue::start(&handles.queue, runner, deliveries, settings.queue.clone());
+        let low_priority = Arc::clone(&handles.low_priority);
+        let workers =
+            queue::start(&handles.queue, runner, deliveries, low_priority, settings.queue.clone());
         let handles = Arc::new(handles);
         Ok(Self { handles, settings, store, workers, _lock: lock })
     }

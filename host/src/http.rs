@@ -53,6 +53,7 @@ use crate::access::channels::Channels;
 use crate::access::webhooks::Webhooks;
 use crate::answer::Afterwards;
 use crate::clock::Clock;
+use crate::low_priority::LowPriority;
 use crate::plugins::Plugins;
 use crate::queue::Queue;
 use crate::secrets::PlainSecret;
@@ -100,6 +101,8 @@ pub struct Handles {
     pub operations_per_tenant_max: usize,
     /// What request bodies may hold together.
     pub bodies: BodyBudget,
+    /// Where requests with long bodies are handled, and runs about them.
+    pub low_priority: Arc<LowPriority>,
 }
 
 impl Handles {
@@ -123,6 +126,7 @@ pub fn router(handles: Arc<Handles>) -> Router {
         // A console is served from here itself: no other page has business with this.
         .merge(refused(managers))
         .fallback(not_found)
+        .layer(from_fn_with_state(Arc::clone(&handles), layers::long_at_low_priority))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(Arc::clone(&handles), layers::hold_answers))
         .layer(from_fn(layers::identify))

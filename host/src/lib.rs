@@ -29,6 +29,7 @@ pub mod trace;
 pub mod clock;
 pub mod disk;
 pub mod ids;
+pub mod low_priority;
 pub mod memory;
 pub mod oci_reference;
 pub mod secrets;

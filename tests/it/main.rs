@@ -92,6 +92,7 @@ mod inspect;
 mod integrations;
 mod integrations_live;
 mod load;
+mod long_requests;
 mod metrics;
 mod no_secrets_in_logs;
 mod openapi;

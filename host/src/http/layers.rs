@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Request};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use http_body_util::BodyExt as _;
+use tokio::task::JoinError;
 
 use super::Handle;
 use super::budget::Sender;
@@ -25,6 +26,9 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// An answer that is no longer than this is in nobody's account.
 const SHORT_ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Bodies up to here are read within a millisecond or two.
+const LONG_BODY_BYTES: u64 = 256 << 10;
 
 /// How long a browser remembers what it was allowed.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
@@ -51,6 +55,30 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
         response.headers_mut().insert(REQUEST_ID, shown);
     }
     response
+}
+
+/// Handles requests whose body is long, or of unknown length, on threads of low priority: to read, map and
+/// store megabytes computes for tens of milliseconds, which others are not to wait for.
+pub(super) async fn long_at_low_priority(
+    State(handles): Handle,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    let length = request.body().size_hint().exact();
+    if length.is_some_and(|length| length <= LONG_BODY_BYTES) {
+        return next.run(request).await;
+    }
+    let handled = handles.low_priority.spawn(next.run(request));
+    let handled = match handled {
+        Some(handled) => handled.await,
+        None => return ApiError::stopping("the request").into_response(),
+    };
+    match handled.map_err(JoinError::try_into_panic) {
+        Ok(response) => response,
+        // As if it had been handled here.
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => ApiError::stopping("the request").into_response(),
+    }
 }
 
 /// Counts what is answered as long as it is not read, like the bodies of requests: a long answer is held by

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::ids::TenantId;
 
@@ -45,6 +46,21 @@ impl<K: Copy + Eq + Hash> Places<K> {
         }
         taken.insert(of, count + 1);
         Some(Place { of, places: Self(Arc::clone(&self.0)) })
+    }
+
+    /// The same, tried again where there is none: after so long, and up to half as long again, so that those
+    /// who come together do not come together again.
+    pub(super) async fn enter_within(
+        &self,
+        patience: Duration,
+        of: K,
+        most: usize,
+    ) -> Option<Place<K>> {
+        if let Some(place) = self.enter(of, most) {
+            return Some(place);
+        }
+        tokio::time::sleep(patience + patience.mul_f64(rand::random::<f64>() / 2.0)).await;
+        self.enter(of, most)
     }
 }
 

@@ -13,9 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::slots::{Reserve, Slot, Slots, Taking};
 use crate::ids::TenantId;
-
-/// How much nicer than the rest of the gateway the slow lanes' threads are (0 to 19).
-const NICENESS: i32 = 10;
+use crate::low_priority::LowPriority;
 
 /// Where a call goes that takes long.
 #[derive(Debug, Clone, Copy)]
@@ -36,21 +34,21 @@ pub(super) fn thread_time() -> Duration {
 
 /// Both lanes, with threads of their own.
 pub(super) struct SlowLanes {
-    overtime: Threads,
-    tools: Threads,
+    overtime: LowPriority,
+    tools: LowPriority,
 }
 
 impl SlowLanes {
     /// Starts so many threads for each.
     pub(super) fn start(threads: usize) -> std::io::Result<Self> {
-        let start = |name| Threads::start(name, threads);
+        let start = |name| LowPriority::start(name, threads);
         Ok(Self { overtime: start("plugin-overtime")?, tools: start("plugin-tools")? })
     }
 
     /// Where files are read and written: on threads that come and go beside those of the tools' lane, and are as
     /// nice. None where the gateway is shutting down.
     pub(super) fn beside(&self) -> Option<Handle> {
-        self.tools.0.as_ref().map(|runtime| runtime.handle().clone())
+        self.tools.handle().cloned()
     }
 
     /// Runs it there. It ends when the handle is dropped. None where the gateway is shutting down.
@@ -59,42 +57,9 @@ impl SlowLanes {
         lane: Lane,
         work: Pin<Box<impl Future<Output = T> + Send + 'static>>,
     ) -> Option<AbortOnDropHandle<T>> {
-        let Threads(runtime) = match lane {
-            Lane::Overtime => &self.overtime,
-            Lane::Tools => &self.tools,
-        };
-        Some(AbortOnDropHandle::new(runtime.as_ref()?.spawn(work)))
-    }
-}
-
-struct Threads(Option<tokio::runtime::Runtime>);
-
-impl Threads {
-    fn start(name: &str, threads: usize) -> std::io::Result<Self> {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads.max(1))
-            .thread_name(name)
-            .on_thread_start(|| {
-                // On Linux niceness belongs to the thread. Where it is refused the lane is only less
-                // polite: deadlines hold all the same.
-                let thread = Some(rustix::thread::gettid());
-                let _ = rustix::process::setpriority_process(thread, NICENESS);
-            })
-            // What is polled here computes for up to a tick: at tokio's own intervals sockets, timers and calls
-            // that come from outside would wait for sixty of them.
-            .event_interval(1)
-            .global_queue_interval(2)
-            .enable_all()
-            .build()
-            .map(|runtime| Self(Some(runtime)))
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // Dropping a runtime waits for its threads, which must not happen on an async thread.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
+        match lane {
+            Lane::Overtime => self.overtime.spawn(work),
+            Lane::Tools => self.tools.spawn(work),
         }
     }
 }

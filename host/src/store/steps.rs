@@ -13,6 +13,9 @@ use crate::trace::{Event, Step};
 /// A text shorter than this is kept again: to leave it out would save less than it costs.
 const QUOTED_BYTES_MIN: usize = 1 << 10;
 
+/// Places that are tried for a text within another one.
+const PLACES_MAX: usize = 4;
+
 /// A step as it is stored.
 #[derive(Debug)]
 pub(super) struct StoredStep {
@@ -76,7 +79,12 @@ fn cut(text: &str, quoted: &str) -> Option<(String, i64)> {
     if quoted.len() < QUOTED_BYTES_MIN {
         return None;
     }
-    let at = memchr::memmem::find(text.as_bytes(), quoted.as_bytes())?;
+    // Found by its beginning: to search for a text of megabytes prepares it for longer than it takes to
+    // compare it. One whose beginning stands in many places is kept twice.
+    let beginning = quoted.as_bytes().get(..QUOTED_BYTES_MIN)?;
+    let at = memchr::memmem::find_iter(text.as_bytes(), beginning).take(PLACES_MAX).find(|at| {
+        text.as_bytes().get(*at..).is_some_and(|rest| rest.starts_with(quoted.as_bytes()))
+    })?;
     let (before, after) = (text.get(..at)?, text.get(at + quoted.len()..)?);
     Some((format!("{before}{after}"), i64::try_from(at).ok()?))
 }

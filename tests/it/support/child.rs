@@ -121,6 +121,35 @@ impl Child {
         kilobytes << 10
     }
 
+    /// How long its threads of this name have computed, in nanoseconds.
+    pub(crate) fn computed_nanos(&self, thread: &str) -> u64 {
+        let first = |text: String| text.split(' ').next().unwrap().parse::<u64>().unwrap();
+        self.of_threads(thread, "schedstat").into_iter().map(first).sum()
+    }
+
+    /// How nice its threads of this name are, from -20 to 19.
+    pub(crate) fn niceness(&self, thread: &str) -> Vec<i32> {
+        // The second field is the name, in parentheses; the niceness is the nineteenth.
+        let nice = |text: String| {
+            let (_, fields) = text.rsplit_once(") ").unwrap();
+            fields.split(' ').nth(16).unwrap().parse().unwrap()
+        };
+        self.of_threads(thread, "stat").into_iter().map(nice).collect()
+    }
+
+    /// What `/proc` says in this file of each of its threads of this name.
+    fn of_threads(&self, thread: &str, file: &str) -> Vec<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let threads = threads.map(|thread| thread.unwrap().path());
+        let named = threads.filter(|path| {
+            std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == thread)
+        });
+        let texts: Vec<_> =
+            named.filter_map(|path| std::fs::read_to_string(path.join(file)).ok()).collect();
+        assert!(!texts.is_empty(), "no thread is called {thread}");
+        texts
+    }
+
     /// Sends `SIGTERM` and does not wait.
     pub(crate) fn signal(&self) {
         let id = self.process.id().to_string();

@@ -1,5 +1,7 @@
 //! Agents as callers see them, and their tools called directly.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -85,6 +87,10 @@ pub(super) async fn read(
     Ok(json(StatusCode::OK, &AgentAnswer::of(&agent, tools, &handles.public_url)))
 }
 
+/// How long a call waits that finds its tenant calling as many tools as it may: one of them may be over by then,
+/// and whoever sends as many requests as he can sends fewer.
+const OPERATION_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What a tool is called with. Fields other than these are the arguments themselves.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "documentation: whatever JSON object is sent is handed on")]
@@ -119,7 +125,8 @@ pub(super) async fn operate(
     }
     // A tool may take as long as in a run, so as many are called at once.
     let most = handles.operations_per_tenant_max;
-    let _place = handles.operations.enter(tenant.tenant(), most).ok_or_else(|| {
+    let place = handles.operations.enter_within(OPERATION_PATIENCE, tenant.tenant(), most).await;
+    let _place = place.ok_or_else(|| {
         let detail = format!("{most} tools of the organization are being called directly");
         ApiError::caller(429, detail).retry_after(1)
     })?;
