@@ -3,7 +3,7 @@
 //!
 //! What does not fit is refused and not waited for: of two bodies that are read half, each could wait for
 //! the other. And nobody gets more than half of what he leaves free for everybody else, by the rule of
-//! [`shares`] with each byte counted twice. One who wants it all gets a third, two get a quarter each, and so
+//! `crate::shares` with each byte counted twice. One who wants it all gets a third, two get a quarter each, and so
 //! on: however many are hostile, there is some left for the next one.
 
 use std::collections::HashMap;
