@@ -61,6 +61,9 @@ async fn a_plugins_answer_is_of_no_origin_and_loses_what_would_hold_for_the_gate
         ("content-security-policy-report-only", "default-src *", false),
         ("alt-svc", "h3=\"example.com:443\"", false),
         ("report-to", "{}", false),
+        ("use-as-dictionary", "match=\"/*\"", false),
+        ("no-vary-search", "params", false),
+        ("integrity-policy", "blocked-destinations=(script)", false),
     ] {
         for (answer, _) in surfaces.answers(json!({"name": name, "value": value})).await {
             assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/html")));

@@ -208,11 +208,14 @@ async fn a_key_that_the_sender_repeats_is_taken_out_of_everything_but_its_own_pl
     let deep = json!({"headers": {"x-api-key": key, "authorization": format!("Bearer {key}")},
                       "note": [format!("it is {key}, you see")], "n": 1});
     let form = format!("prompt=say+{key}&note={key}");
+    let hidden =
+        format!("{{\"prompt\":\"say {}\\u{:04x}{}\"}}", &key[..6], key.as_bytes()[6], &key[7..]);
     let bearer = "other-bearer-token-42";
     let in_query = format!("/?agent_id={}&x-api-key={key}", gateway.agent);
     for (place, call) in [
         ("a prompt", gateway.webhook("").json(&json!({"prompt": format!("say {key}")}))),
         ("below the top", gateway.webhook("").json(&deep)),
+        ("an escaped letter", gateway.webhook("").text("application/json", hidden)),
         ("a form", gateway.webhook("").text(FORM, form)),
         ("a header", gateway.webhook("").header("x-note", &key).json(&json!({"prompt": "hi"}))),
         ("the query", gateway.webhook(&format!("&note={key}")).json(&json!({"prompt": "hi"}))),

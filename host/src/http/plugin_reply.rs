@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 use crate::sandbox::HttpReply;
 
 /// Headers that hold for more than the answer that they come with, or loosen what browsers keep apart.
-const ORIGIN_HEADERS: [&str; 27] = [
+const ORIGIN_HEADERS: [&str; 37] = [
     "accept-ch",
     "activate-storage-access",
     "alt-svc",
@@ -20,8 +20,14 @@ const ORIGIN_HEADERS: [&str; 27] = [
     "cross-origin-opener-policy",
     "cross-origin-resource-policy",
     "document-policy",
+    "date",
     "expect-ct",
+    "feature-policy",
+    "host",
+    "integrity-policy",
+    "integrity-policy-report-only",
     "nel",
+    "no-vary-search",
     "observe-browsing-topics",
     "origin-agent-cluster",
     "origin-trial",
@@ -30,6 +36,8 @@ const ORIGIN_HEADERS: [&str; 27] = [
     "refresh",
     "report-to",
     "reporting-endpoints",
+    "server",
+    "service-worker",
     "service-worker-allowed",
     "set-cookie",
     "set-cookie2",
@@ -37,6 +45,8 @@ const ORIGIN_HEADERS: [&str; 27] = [
     "speculation-rules",
     "strict-transport-security",
     "supports-loading-mode",
+    "use-as-dictionary",
+    "x-dns-prefetch-control",
     "x-frame-options",
 ];
 

@@ -85,6 +85,7 @@ fn repeated_credentials(parts: &RequestParts, payload: &Payload) -> Vec<Zeroizin
         let mut pairs = parts.pairs.iter().filter(|(name, _)| !is_api_key(name));
         !credential.is_empty()
             && (is_in(&parts.body)
+                || escapes_letters(&parts.body)
                 || (!is_the_body && is_in(of_payload))
                 || headers.any(|(_, value)| is_in(value.as_bytes()))
                 || pairs.any(|(name, value)| is_in(name.as_bytes()) || is_in(value.as_bytes())))
@@ -94,6 +95,13 @@ fn repeated_credentials(parts: &RequestParts, payload: &Payload) -> Vec<Zeroizin
     let in_body = payload.fields().into_iter().flatten().filter(|(name, _)| is_api_key(name));
     let in_body = in_body.filter_map(|(_, json)| scalar_text(json));
     repeated.chain(in_body).map(Zeroizing::new).collect()
+}
+
+/// Whether JSON text escapes letters, digits or signs that need no escape, as a credential could be hidden in it:
+/// `\\u0041`. Writers that escape do so to what is not ASCII, and to what is no letter.
+fn escapes_letters(json: &[u8]) -> bool {
+    memchr::memmem::find_iter(json, br"\u00")
+        .any(|at| json.get(at + 4).is_some_and(|digit| matches!(digit, b'2'..=b'7')))
 }
 
 /// The one value of a parameter in one place. As with a key, two would be a guess which one is meant.

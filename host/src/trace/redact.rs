@@ -1,8 +1,11 @@
 //! Takes known secrets out of steps by exact value, before anything is stored.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::Anchored;
+use aho_corasick::automaton::Automaton as _;
+use aho_corasick::nfa::contiguous::NFA;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -20,8 +23,10 @@ const SECRET_BYTES_MIN: usize = 6;
 #[derive(Clone, Default)]
 pub struct Redactor {
     secrets: Vec<zeroize::Zeroizing<String>>,
-    /// Finds all of them in one pass, however many there are: a sender chooses how many.
-    finder: OnceLock<Option<AhoCorasick>>,
+    /// Finds all of them in one pass, however many there are, and is made in as long as they are long: a
+    /// sender chooses them. (A table of all transitions, as the library makes of a few patterns by itself,
+    /// takes the square of a repetitive one's length.)
+    finder: OnceLock<Option<NFA>>,
 }
 
 impl std::fmt::Debug for Redactor {
@@ -44,39 +49,59 @@ impl Redactor {
         self.finder = OnceLock::new();
     }
 
-    fn finder(&self) -> Option<&AhoCorasick> {
+    fn finder(&self) -> Option<&NFA> {
         let finder = self.finder.get_or_init(|| {
-            let mut builder = AhoCorasick::builder();
-            // Of one that is a part of another the longer one goes.
-            builder.match_kind(MatchKind::LeftmostLongest);
             let patterns = self.secrets.iter().map(|secret| secret.as_bytes());
             // It fails beyond two billion states, which nothing here comes near.
-            builder.build(patterns).ok().filter(|_| !self.secrets.is_empty())
+            NFA::new(patterns).ok().filter(|_| !self.secrets.is_empty())
         });
         finder.as_ref()
+    }
+
+    /// Where secrets stand, in order. Those that overlap are one place: where only the first of them went, the
+    /// rest of the other would stay.
+    fn places(&self, bytes: &[u8]) -> Vec<Range<usize>> {
+        let Some(finder) = self.finder() else { return Vec::new() };
+        let Ok(mut state) = finder.start_state(Anchored::No) else { return Vec::new() };
+        let mut places: Vec<Range<usize>> = Vec::new();
+        for (at, byte) in bytes.iter().enumerate() {
+            state = finder.next_state(Anchored::No, state, *byte);
+            if !finder.is_special(state) || !finder.is_match(state) {
+                continue;
+            }
+            // Of those that end here the longest is the first.
+            let end = at + 1;
+            let length = finder.pattern_len(finder.match_pattern(state, 0));
+            let mut begin = end.saturating_sub(length);
+            while let Some(last) = places.pop_if(|last| begin < last.end) {
+                begin = begin.min(last.start);
+            }
+            places.push(begin..end);
+        }
+        places
     }
 
     /// The text without any of the secrets, where one of them is in it.
     #[must_use]
     pub fn find(&self, text: &str) -> Option<String> {
-        let finder = self.finder().filter(|finder| finder.is_match(text))?;
-        let mut rest = String::with_capacity(text.len());
-        finder.replace_all_with(text, &mut rest, |_, _, rest| {
-            rest.push_str(REDACTED);
-            true
-        });
-        Some(rest)
+        // What is taken out are whole texts, and so is what is left.
+        self.find_bytes(text.as_bytes()).map(|rest| String::from_utf8_lossy(&rest).into_owned())
     }
 
     /// The bytes without any of the secrets, where one of them is in them.
     #[must_use]
     pub fn find_bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let finder = self.finder().filter(|finder| finder.is_match(bytes))?;
-        let mut rest = Vec::with_capacity(bytes.len());
-        finder.replace_all_with_bytes(bytes, &mut rest, |_, _, rest| {
+        let places = self.places(bytes);
+        if places.is_empty() {
+            return None;
+        }
+        let (mut rest, mut behind) = (Vec::with_capacity(bytes.len()), 0);
+        for place in places {
+            rest.extend_from_slice(bytes.get(behind..place.start).unwrap_or_default());
             rest.extend_from_slice(REDACTED.as_bytes());
-            true
-        });
+            behind = place.end;
+        }
+        rest.extend_from_slice(bytes.get(behind..).unwrap_or_default());
         Some(rest)
     }
 
@@ -175,6 +200,36 @@ mod tests {
         }
         assert_eq!(redactor.text("redacted-and-more, redacted".into()), "[redacted], [redacted]");
         assert_eq!(Redactor::default().find("anything"), None);
+    }
+
+    #[test]
+    fn secrets_that_overlap_go_whole() {
+        let redacted = |secrets: &[&str], text: &str| {
+            let mut redactor = Redactor::default();
+            secrets.iter().for_each(|secret| redactor.add(secret));
+            redactor.text(text.to_owned())
+        };
+        let tail = ["abcdefgh", "hSECRETTAIL"];
+        assert_eq!(redacted(&tail, "to abcdefghSECRETTAIL."), "to [redacted].");
+        assert_eq!(redacted(&["abcdefgh", "efghijkl"], "abcdefghijkl"), "[redacted]");
+        assert_eq!(redacted(&["cdefgh", "abcdefghij", "hijklm"], "abcdefghijklm"), "[redacted]");
+        assert_eq!(redacted(&["ababab"], "abababab, ababab"), "[redacted], [redacted]");
+        assert_eq!(redacted(&["password"], "passwordpassword"), "[redacted][redacted]");
+        let nested: Vec<String> = (6..60).map(|length| "a".repeat(length)).collect();
+        let nested: Vec<&str> = nested.iter().map(String::as_str).collect();
+        assert_eq!(redacted(&nested, &format!("{}b", "a".repeat(100))), "[redacted]b");
+    }
+
+    #[test]
+    fn a_secret_that_repeats_itself_is_found_as_fast_as_any() {
+        // A table of transitions would be made for hours, and a search that begins anew at each letter would
+        // not end either.
+        let secret = "a".repeat(60_000) + "b";
+        let mut redactor = Redactor::default();
+        redactor.add(&secret);
+        let text = "a".repeat(300_000);
+        assert_eq!(redactor.find(&text), None);
+        assert_eq!(redactor.text(format!("{text}b")), format!("{}[redacted]", "a".repeat(240_000)));
     }
 
     #[test]
