@@ -20,6 +20,7 @@ use crate::access::webhooks::Webhooks;
 use crate::agent::Runner;
 use crate::agent::model::Models;
 use crate::answer::Afterwards;
+use crate::bulk::BulkLane;
 use crate::clock::Clock;
 use crate::disk::make_private;
 use crate::http::budget::BodyBudget;
@@ -27,7 +28,6 @@ use crate::http::places::{Operations, Streams};
 use crate::http::serve::{ServeLimits, serve};
 use crate::http::{Handles, router};
 use crate::ids::{PluginName, TenantId};
-use crate::low_priority::LowPriority;
 use crate::plugins::{self, KeptValues, Plugins};
 use crate::queue::{self, Deliveries, Queue, Workers};
 use crate::sandbox::{PoolSize, QuarantineSettings, Sandbox, SandboxSettings, Surroundings};
@@ -117,10 +117,7 @@ impl DataFolder {
             operations: Operations::default(),
             operations_per_tenant_max: settings.queue.runs_per_tenant_max,
             bodies: BodyBudget::new(&settings.http),
-            low_priority: Arc::new(LowPriority::start(
-                "long-requests",
-                settings.sandbox.slow_threads,
-            )?),
+            bulk: Arc::new(BulkLane::start(settings.sandbox.slow_threads)?),
         })
     }
 
@@ -236,9 +233,9 @@ impl Gateway {
             channels: handles.channels.clone(),
             afterwards: handles.afterwards.clone(),
         };
-        let low_priority = Arc::clone(&handles.low_priority);
+        let bulk = Arc::clone(&handles.bulk);
         let workers =
-            queue::start(&handles.queue, runner, deliveries, low_priority, settings.queue.clone());
+            queue::start(&handles.queue, runner, deliveries, bulk, settings.queue.clone());
         let handles = Arc::new(handles);
         Ok(Self { handles, settings, store, workers, _lock: lock })
     }

@@ -52,8 +52,8 @@ use crate::access::Access;
 use crate::access::channels::Channels;
 use crate::access::webhooks::Webhooks;
 use crate::answer::Afterwards;
+use crate::bulk::BulkLane;
 use crate::clock::Clock;
-use crate::low_priority::LowPriority;
 use crate::plugins::Plugins;
 use crate::queue::Queue;
 use crate::secrets::PlainSecret;
@@ -102,7 +102,7 @@ pub struct Handles {
     /// What request bodies may hold together.
     pub bodies: BodyBudget,
     /// Where requests with long bodies are handled, and runs about them.
-    pub low_priority: Arc<LowPriority>,
+    pub bulk: Arc<BulkLane>,
 }
 
 impl Handles {
@@ -126,7 +126,7 @@ pub fn router(handles: Arc<Handles>) -> Router {
         // A console is served from here itself: no other page has business with this.
         .merge(refused(managers))
         .fallback(not_found)
-        .layer(from_fn_with_state(Arc::clone(&handles), layers::long_at_low_priority))
+        .layer(from_fn_with_state(Arc::clone(&handles), layers::long_on_bulk_lane))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(Arc::clone(&handles), layers::hold_answers))
         .layer(from_fn(layers::identify))

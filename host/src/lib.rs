@@ -26,6 +26,7 @@ pub mod tasks;
 pub mod tenants;
 pub mod trace;
 
+pub mod bulk;
 pub mod clock;
 pub mod disk;
 pub mod ids;

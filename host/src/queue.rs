@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::{Frame, Runner};
+use crate::bulk::{BULK_BYTES, BulkLane, Whose};
 use crate::ids::{TaskId, TenantId};
-use crate::low_priority::LowPriority;
 use crate::secrets::UserTokens;
 use crate::settings::QueueSettings;
 use crate::store::{Places, Store, StoreError};
@@ -33,10 +33,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Most tasks taken by one claim; more would sit leased while others run.
 const CLAIM_MAX: usize = 64;
-
-/// A run about a payload longer than this computes for milliseconds at a stretch: it is done on threads of low
-/// priority.
-const LONG_PAYLOAD_BYTES: usize = 256 << 10;
 
 /// How long whoever asks a run to stop waits until it has. It drops what it is in the middle of, so this
 /// is for a machine that stalls.
@@ -188,7 +184,7 @@ struct Shop {
     queue: Queue,
     stop: CancellationToken,
     /// Where runs about long payloads are done.
-    low_priority: Arc<LowPriority>,
+    bulk: Arc<BulkLane>,
     settings: QueueSettings,
 }
 
@@ -198,14 +194,14 @@ pub fn start(
     queue: &Queue,
     runner: Runner,
     deliveries: Deliveries,
-    low_priority: Arc<LowPriority>,
+    bulk: Arc<BulkLane>,
     settings: QueueSettings,
 ) -> Workers {
     let store = queue.store.clone();
     let leases = Leases::new(store.clone(), settings.lease);
     let stop_running = CancellationToken::new();
     let stop = stop_running.clone();
-    let shop = Shop { store, runner, leases, queue: queue.clone(), stop, low_priority, settings };
+    let shop = Shop { store, runner, leases, queue: queue.clone(), stop, bulk, settings };
     let workers = Workers {
         stop_claiming: CancellationToken::new(),
         stop_running,
@@ -271,7 +267,8 @@ async fn claim(shop: Shop, wake: Arc<Notify>, runs: TaskTracker, stop: Cancellat
             Ok(claimed) if !claimed.is_empty() => {
                 for (claimed, permit) in claimed.into_iter().zip(permits) {
                     let running = shop.queue.watching.begin(claimed.task.id);
-                    let is_long = claimed.task.input.payload.len() > LONG_PAYLOAD_BYTES;
+                    let is_long = claimed.task.input.payload.len() > BULK_BYTES;
+                    let whose = Whose::from(claimed.task.tenant);
                     let run = run(shop.clone(), claimed, running, permit);
                     let wake = Arc::clone(&wake);
                     let run = async move {
@@ -279,8 +276,8 @@ async fn claim(shop: Shop, wake: Arc<Notify>, runs: TaskTracker, stop: Cancellat
                         // Its tenant may have had no room for another one until now.
                         wake.notify_one();
                     };
-                    match shop.low_priority.handle().filter(|_| is_long) {
-                        Some(threads) => runs.spawn_on(run, threads),
+                    match shop.bulk.handle().filter(|_| is_long) {
+                        Some(threads) => runs.spawn_on(shop.bulk.in_turns(whose, run), threads),
                         None => runs.spawn(run),
                     };
                 }

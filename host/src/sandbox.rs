@@ -24,7 +24,6 @@ mod refusal;
 mod roles;
 mod secrets;
 mod share;
-mod slots;
 mod slow_lane;
 mod values;
 mod wasi;
@@ -68,7 +67,7 @@ use host_calls::CallState;
 use loader::Loader;
 use roles::Roles;
 use share::{CallSlots, Memory, Share};
-use slow_lane::{SlowLanes, Turns};
+use slow_lane::{LaneTurns, SlowLanes};
 
 include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 
@@ -244,7 +243,7 @@ struct Shared {
     slots: CallSlots,
     lanes: SlowLanes,
     /// Turns of all tenants' calls on the lanes.
-    turns: Turns,
+    turns: LaneTurns,
     memory: Arc<Memory>,
     clock: Clock,
     values: SharedValues,
@@ -301,7 +300,7 @@ impl Sandbox {
                 engine,
                 slots: CallSlots::of(calls),
                 lanes,
-                turns: Turns::of(settings.slow_threads),
+                turns: LaneTurns::of(settings.slow_threads),
                 memory: Arc::new(Memory::new(
                     settings.all_memory_bytes_max,
                     settings.tenant_memory_bytes_max,

@@ -5,6 +5,9 @@
 //! then. One that is alone gets half of all; however many hostile ones there are, each of them leaves as much
 //! as it has for those to come.
 
+pub(crate) mod slots;
+pub(crate) mod turns;
+
 /// Whether one may hold so much when so much is free then.
 #[must_use]
 pub(crate) fn leaves_enough(held: usize, free: usize) -> bool {

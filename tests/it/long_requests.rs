@@ -1,11 +1,18 @@
 //! What takes long to read, map, store and run about, because it is long, is done on threads of low priority.
 
-use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::{Child, Home};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use wardgate::settings::Settings;
+
+use crate::support::{Caller, Child, Home, Setup, agent};
 
 /// The threads that the kernel gives less time than the others when both want some.
-const THREADS: &str = "long-requests";
+const THREADS: &str = "bulk";
 
 #[tokio::test]
 async fn long_requests_and_their_runs_compute_at_low_priority_and_short_ones_do_not() {
@@ -27,4 +34,62 @@ async fn long_requests_and_their_runs_compute_at_low_priority_and_short_ones_do_
     let after_long = send(9_000_000).await;
     assert!(after_long - after_short > 1_000_000, "{after_short} and {after_long} ns");
     assert!(gateway.niceness(THREADS).iter().all(|nice| *nice == 10), "they are nicer");
+}
+
+/// A request whose body is there but for its last byte, and that byte is for the test to send.
+async fn all_but_the_end(agent: &Caller, bytes: usize) -> TcpStream {
+    let target = format!("/?agent_id={}&asynchronous=true", agent.agent);
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-type: application/json\r\n\
+         content-length: {bytes}\r\nconnection: close\r\n\r\n",
+        agent.key
+    );
+    let padding = "x".repeat(bytes - r#"{"pad":""}"#.len());
+    agent.send_raw(format!(r#"{head}{{"pad":"{padding}""#).as_bytes()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_request_does_not_wait_behind_all_those_of_another_tenant() {
+    const MANY: usize = 24;
+    let setup = Setup::new().settings(|settings: &mut Settings| {
+        settings.http.held_body_bytes_max = 1 << 30;
+        settings.http.held_body_bytes_per_tenant_max = 300 << 20;
+        settings.http.held_body_bytes_per_address_max = 0;
+    });
+    let gateway = setup.start().await;
+    let other = gateway.new_tenant("other").await;
+    let other = gateway.new_agent(other, agent("theirs")).await;
+    let many = gateway.new_agent(gateway.tenant, agent("many")).await;
+    let mut sent = Vec::new();
+    for _ in 0..MANY {
+        sent.push(all_but_the_end(&many, 8_000_000).await);
+    }
+    let mut one = all_but_the_end(&other, 1_000_000).await;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let mut answers = JoinSet::new();
+    for mut connection in sent {
+        connection.write_all(b"}").await.unwrap();
+        let answered = Arc::clone(&answered);
+        answers.spawn(async move {
+            let answer = read_answer(&mut connection).await;
+            answered.fetch_add(1, Ordering::SeqCst);
+            answer
+        });
+    }
+    one.write_all(b"}").await.unwrap();
+    let answer = read_answer(&mut one).await;
+    let before = answered.load(Ordering::SeqCst);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // In the order of their coming it would be all of them.
+    assert!(before <= MANY * 2 / 3, "{before} of {MANY} long requests came first");
+    while let Some(answer) = answers.join_next().await {
+        let answer = answer.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+async fn read_answer(connection: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    answer
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use http::request::Parts;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame};
 use tokio::time::{Instant, timeout_at};
@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Handles;
 use super::budget::{Charge, OverBudget, Sender};
 use super::error::ApiError;
+use crate::bulk::Whose;
 use crate::call::Payload;
 use crate::settings::HttpSettings;
 
@@ -95,13 +96,13 @@ impl BodyLimits {
 pub(super) async fn read(
     handles: &Handles,
     sender: Sender,
-    headers: &HeaderMap,
+    head: &Parts,
     mut body: Body,
     limits: BodyLimits,
 ) -> Result<Bytes, ApiError> {
     let limit = limits.bytes_max;
     let declared =
-        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if declared.is_some_and(|declared: usize| declared > limit) {
         return Err(too_long(limit));
     }
@@ -132,6 +133,11 @@ pub(super) async fn read(
             return Err(ApiError::caller(400, "the body comes in too many pieces for its length"));
         }
         held.push(&data, expected_max, || handles.bodies.charge(sender))?;
+    }
+    // From here on a long request computes: in turns of its tenant, the first of which comes after this.
+    if let (Some(whose), Some(tenant)) = (head.extensions.get::<Whose>(), sender.proven_tenant()) {
+        whose.is(tenant);
+        tokio::task::yield_now().await;
     }
     Ok(held.into_bytes())
 }

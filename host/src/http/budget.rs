@@ -102,6 +102,11 @@ impl Sender {
         Self { channel: Some(channel), ..self }
     }
 
+    /// The tenant, where it is known.
+    pub(super) fn proven_tenant(&self) -> Option<TenantId> {
+        self.tenant
+    }
+
     fn accounts(&self) -> impl Iterator<Item = Account> {
         let channel = self.channel.map(Account::Channel);
         let tenant = self.tenant.map(Account::Tenant);

@@ -75,8 +75,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Handles>> for Sent<T> {
     ) -> Result<Self, ApiError> {
         let (head, body) = request.into_parts();
         let limits = BodyLimits::of(&handles.settings);
-        let body =
-            super::body::read(handles, Sender::of(&head), &head.headers, body, limits).await?;
+        let body = super::body::read(handles, Sender::of(&head), &head, body, limits).await?;
         Ok(Self(super::body::typed(body)?))
     }
 }

@@ -114,7 +114,7 @@ async fn handle(
     askable.map_err(|error| unverified(handles, &channel, error))?;
     let sender = Sender::of(&head).channel(id).tenant(channel.tenant());
     let limits = BodyLimits::unverified(&handles.settings);
-    let body = body::read(handles, sender, &head.headers, body, limits).await;
+    let body = body::read(handles, sender, &head, body, limits).await;
     let body = body.inspect_err(|error| {
         if error.is_shortage() {
             log_sampled(

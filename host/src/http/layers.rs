@@ -16,6 +16,7 @@ use tokio::task::JoinError;
 use super::Handle;
 use super::budget::Sender;
 use super::error::{AlreadyLogged, ApiError};
+use crate::bulk::{BULK_BYTES, Whose};
 use crate::ids::RequestId;
 
 /// The header in which a request's id travels, both ways.
@@ -26,9 +27,6 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// An answer that is no longer than this is in nobody's account.
 const SHORT_ANSWER_BYTES_MAX: usize = 64 << 10;
-
-/// Bodies up to here are read within a millisecond or two.
-const LONG_BODY_BYTES: u64 = 256 << 10;
 
 /// How long a browser remembers what it was allowed.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
@@ -57,18 +55,20 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
     response
 }
 
-/// Handles requests whose body is long, or of unknown length, on threads of low priority: to read, map and
-/// store megabytes computes for tens of milliseconds, which others are not to wait for.
-pub(super) async fn long_at_low_priority(
+/// Handles requests whose body is long, or of unknown length, on the [bulk lane](crate::bulk).
+pub(super) async fn long_on_bulk_lane(
     State(handles): Handle,
-    request: Request<Body>,
+    mut request: Request<Body>,
     next: Next,
 ) -> Response {
     let length = request.body().size_hint().exact();
-    if length.is_some_and(|length| length <= LONG_BODY_BYTES) {
+    if length.is_some_and(|length| length <= BULK_BYTES as u64) {
         return next.run(request).await;
     }
-    let handled = handles.low_priority.spawn(next.run(request));
+    // Whoever reads the body says whose it is.
+    let whose = Whose::default();
+    request.extensions_mut().insert(whose.clone());
+    let handled = handles.bulk.spawn(whose, next.run(request));
     let handled = match handled {
         Some(handled) => handled.await,
         None => return ApiError::stopping("the request").into_response(),

@@ -128,12 +128,12 @@ pub(super) async fn resolve(
     let bytes = match proven {
         Ok(tenant) => {
             let (sender, limits) = (sender.tenant(tenant), BodyLimits::of(settings));
-            body::read(handles, sender, &head.headers, body, limits).await?
+            body::read(handles, sender, &head, body, limits).await?
         }
         // Only to learn whether an agent is named, which decides which error it is (CONTRACT X4).
         Err(denied) => {
             let limits = BodyLimits::of_strangers(settings);
-            let read = body::read(handles, sender, &head.headers, body, limits).await;
+            let read = body::read(handles, sender, &head, body, limits).await;
             read.map_err(|_| denied)?
         }
     };

@@ -28,9 +28,9 @@ use super::account::Cost;
 use super::host_calls::{Budget, CallState, Subject};
 use super::journal::Recording;
 use super::refusal::{Failure, PluginError, Refusal, Shortage};
-use super::slots::Slot;
 use super::slow_lane::Lane;
 use crate::call::Payload;
+use crate::shares::slots::{HeldBy, Slot};
 
 /// How long a brief call computes at a stretch. One that meets a tick of the epoch by chance is brief all the
 /// same.
@@ -275,7 +275,12 @@ impl Binding {
             Lane::Overtime => &self.shared.slots.brief,
             Lane::Tools => &self.shared.slots.tools,
         };
-        let slot = slots.take_until(self.tenant, until).await.map_err(Refusal::Busy)?;
+        let slot = slots.take_until(self.tenant, until).await.map_err(|held_by| {
+            Refusal::Busy(match held_by {
+                HeldBy::Tenant => Shortage::CallsOfTenant,
+                HeldBy::All => Shortage::Calls,
+            })
+        })?;
         Ok((permit, slot))
     }
 

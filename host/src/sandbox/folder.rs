@@ -34,8 +34,8 @@ use self::walk::{DEPTH_MAX, ENTRY_BYTES, MayMove, Walk};
 use super::grants::{FolderAccess, FolderRule};
 use super::host_calls::CallState;
 use super::share::HeldMemory;
-use super::slots::Slot;
 use super::slow_lane::thread_time;
+use crate::shares::slots::Slot;
 
 /// What each stream and each list of entries holds of the host's memory at most, in bytes.
 const HELD_BYTES: usize = 64 << 10;

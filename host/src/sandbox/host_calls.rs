@@ -18,13 +18,13 @@ use super::journal::{Outside, Recording, SharedScript, lock};
 use super::limits::Limiter;
 use super::secrets::BoundSecret;
 use super::share::HeldMemory;
-use super::slots::Slot;
 use super::slow_lane::Lane;
 use super::values::{SharedValues, ValuesOwner};
 use super::wasi;
 use crate::call::IncomingCall;
 use crate::call::payload::Payload;
 use crate::ids::{AgentId, ChannelId, Name, RequestId, TenantId};
+use crate::shares::slots::Slot;
 
 /// Most resources that a guest may hold through WASI.
 pub(super) const RESOURCES_MAX: usize = 256;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::refusal::Shortage;
-use super::slots::{Reserve, Slots};
 use crate::shares;
+use crate::shares::slots::{Reserve, Slots};
 
 /// A tenant may hold this much memory as long as there is any, in bytes: enough for a brief call of the shipped
 /// plugins, whatever others hold.

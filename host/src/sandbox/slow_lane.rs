@@ -3,17 +3,14 @@
 //! not take a hundred times the time of a tenant with one, however many such tenants there are.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::slots::{Reserve, Slot, Slots, Taking};
 use crate::ids::TenantId;
 use crate::low_priority::LowPriority;
+use crate::shares::turns::{Place, Turns};
 
 /// Where a call goes that takes long.
 #[derive(Debug, Clone, Copy)]
@@ -64,67 +61,24 @@ impl SlowLanes {
     }
 }
 
-/// Turns on the lanes' threads: as many calls of a lane compute at once as it has threads, and those who wait are
-/// served by turns of their tenants. So a tenant who is alone has all threads, and a call waits for a tick of
-/// each other tenant and not for a tick of each of their hundred calls.
+/// Turns on both lanes: as many calls of a lane compute at once as it has threads.
 #[derive(Debug)]
-pub(super) struct Turns {
-    overtime: Arc<Slots>,
-    tools: Arc<Slots>,
+pub(super) struct LaneTurns {
+    overtime: Turns,
+    tools: Turns,
 }
 
-impl Turns {
+impl LaneTurns {
     /// Those on lanes of so many threads.
     pub(super) fn of(threads: usize) -> Self {
-        let turns = || Slots::new(threads, Reserve::Nothing);
-        Self { overtime: turns(), tools: turns() }
+        Self { overtime: Turns::new(threads), tools: Turns::new(threads) }
     }
 
     /// A place for a call of this tenant among those who take turns on this lane.
     pub(super) fn place(&self, lane: Lane, tenant: TenantId) -> Place {
-        let turns = match lane {
-            Lane::Overtime => &self.overtime,
-            Lane::Tools => &self.tools,
-        };
-        Place { turns: Arc::clone(turns), tenant, coming: None, turn: None }
-    }
-}
-
-/// A call's place among the others.
-#[derive(Debug)]
-pub(super) struct Place {
-    turns: Arc<Slots>,
-    tenant: TenantId,
-    coming: Option<oneshot::Receiver<Slot>>,
-    turn: Option<Slot>,
-}
-
-impl Place {
-    /// Ready once the call may compute for a tick. A call that had the turn until now goes behind those who
-    /// wait.
-    pub(super) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.coming.is_none() {
-            // It queues up before it gives its turn back, so that a tenant with one call, which would be gone
-            // in between, is among those who are served next.
-            let taking = self.turns.take(self.tenant);
-            self.turn = None;
-            match taking {
-                Taking::Now(turn) => {
-                    self.turn = Some(turn);
-                    return Poll::Ready(());
-                }
-                Taking::Later(coming) => self.coming = Some(coming),
-            }
+        match lane {
+            Lane::Overtime => self.overtime.place(tenant),
+            Lane::Tools => self.tools.place(tenant),
         }
-        let Some(coming) = &mut self.coming else { return Poll::Ready(()) };
-        // The sender is dropped with the slots, which this place holds: there is no other end than a turn.
-        self.turn = ready!(Pin::new(coming).poll(context)).ok();
-        self.coming = None;
-        Poll::Ready(())
-    }
-
-    /// Gives the turn to the next, having nothing to compute.
-    pub(super) fn pass(&mut self) {
-        self.turn = None;
     }
 }

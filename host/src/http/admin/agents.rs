@@ -286,7 +286,7 @@ async fn definition(
 ) -> Result<(HeaderMap, AgentDefinition), ApiError> {
     let (head, body) = request.into_parts();
     let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(handles, sender, &head.headers, body, limits).await?;
+    let body = body::read(handles, sender, &head, body, limits).await?;
     let definition: AgentDefinition = parse(&head.headers, body, "an agent file")?;
     if definition.model != "offline" && !handles.models.contains(&definition.model) {
         let detail = format!("the gateway's settings have no model {:?}", definition.model);

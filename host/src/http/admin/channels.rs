@@ -102,7 +102,7 @@ pub(super) async fn replace(
     let name: Name = named.id("name", "Channel")?;
     let (head, body) = request.into_parts();
     let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(&handles, sender, &head.headers, body, limits).await?;
+    let body = body::read(&handles, sender, &head, body, limits).await?;
     let definition: ChannelDefinition = agents::parse(&head.headers, body, "a channel file")?;
     if definition.name != name {
         let detail = "the definition has another name than the path";

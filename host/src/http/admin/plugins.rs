@@ -137,7 +137,7 @@ pub(super) async fn install(
     let (head, body) = request.into_parts();
     let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
     let limits = BodyLimits::new(most.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
-    let body = body::read(&handles, Sender::of(&head), &head.headers, body, limits).await?;
+    let body = body::read(&handles, Sender::of(&head), &head, body, limits).await?;
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let (offered, grants) = installation::read(&head.headers, body, by).await?;
     if grants.is_some() {
@@ -232,7 +232,7 @@ pub(super) async fn replace_grants(
     let name = installed(&handles, &admin, &named).await?;
     let (head, body) = request.into_parts();
     let limits = BodyLimits::new(GRANTS_BYTES_MAX, Duration::from_secs(30));
-    let body = body::read(&handles, Sender::of(&head), &head.headers, body, limits).await?;
+    let body = body::read(&handles, Sender::of(&head), &head, body, limits).await?;
     let text = String::from_utf8(body.into())
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
     handles.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;

@@ -132,7 +132,7 @@ pub(super) async fn operate(
     })?;
     let (head, body) = request.into_parts();
     let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(&handles, sender, &head.headers, body, limits).await?;
+    let body = body::read(&handles, sender, &head, body, limits).await?;
     let arguments = arguments(body)?;
     let tools = Tools::of(&handles.plugins, &agent, request_id(&head)).await?;
     let tool = named.text("tool").unwrap_or_default();

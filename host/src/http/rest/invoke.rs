@@ -146,7 +146,7 @@ async fn resolve(
     let (head, body) = request.into_parts();
     let request_id = request_id(&head);
     let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(handles, sender, &head.headers, body, limits).await?;
+    let body = body::read(handles, sender, &head, body, limits).await?;
     let arrival = Arrival::read_invocation(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),

@@ -20,9 +20,10 @@ use super::super::host_calls::{
     CallState, FIELD_BYTES_MAX, LOOK_UP_BYTES_MAX, LookedTooOften, RESOURCES_MAX,
 };
 use super::super::refusal::{Refusal, Shortage};
-use super::super::slow_lane::{Lane, Place, Turns, thread_time};
+use super::super::slow_lane::{Lane, LaneTurns, thread_time};
 use super::BRIEF_MAX;
 use crate::ids::TenantId;
+use crate::shares::turns::Place;
 
 /// The resource tables and component handles of one instance.
 const HANDLES_MAX: usize = 1_024;
@@ -214,7 +215,7 @@ thread_local! {
 #[derive(Clone, Copy)]
 struct Of<'a> {
     lane: Lane,
-    turns: &'a Turns,
+    turns: &'a LaneTurns,
     tenant: TenantId,
     account: &'a Account,
 }

@@ -21,7 +21,7 @@ async fn compute(ticks: usize, counted: Arc<AtomicUsize>) {
 }
 
 /// The turns that all share, and whose call it is.
-type Caller = (Arc<Turns>, u8);
+type Caller = (Arc<LaneTurns>, u8);
 
 /// On a slow lane.
 async fn apart<T>((turns, tenant): Caller, work: impl Future<Output = T>) -> T {
@@ -34,7 +34,7 @@ async fn apart<T>((turns, tenant): Caller, work: impl Future<Output = T>) -> T {
 /// How much a hundred calls of each of these tenants compute until ten ticks of a call of another's are done.
 async fn computed_meanwhile(many: &[u8], one: u8) -> usize {
     // One thread.
-    let turns = Arc::new(Turns::of(1));
+    let turns = Arc::new(LaneTurns::of(1));
     let counted = Arc::new(AtomicUsize::new(0));
     let looping: Vec<_> = (0..100)
         .flat_map(|_| many)
@@ -68,7 +68,7 @@ async fn a_tenant_with_a_hundred_looping_calls_has_no_more_time_than_one_with_on
 
 #[tokio::test]
 async fn a_call_that_waits_for_something_holds_no_turn_and_one_that_is_given_up_none_either() {
-    let turns = Arc::new(Turns::of(1));
+    let turns = Arc::new(LaneTurns::of(1));
     let own = Arc::new(AtomicUsize::new(0));
     let caller = || (Arc::clone(&turns), 1);
     let waiting = tokio::spawn(apart(caller(), std::future::pending::<()>()));

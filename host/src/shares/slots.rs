@@ -1,4 +1,4 @@
-//! Slots that all tenants share: places in the instance pool, turns on the threads of a slow lane.
+//! Slots that all tenants share: places in the instance pool, turns at computing.
 //!
 //! A tenant takes a further slot only while at least as many stay free as it holds then, as [`shares`] has it; a
 //! tenant that holds nothing gets any slot that is free.
@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::refusal::Shortage;
 use crate::ids::TenantId;
 use crate::shares;
 
@@ -21,16 +20,25 @@ const SWEPT_FROM: usize = 64;
 
 /// How many of the free slots a tenant leaves to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reserve {
+pub(crate) enum Reserve {
     /// As many as it holds: for slots that may be held for long.
     AsManyAsHeld,
     /// None: for slots that are given back within a tick.
     Nothing,
 }
 
+/// Who holds the slots that one waited for in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeldBy {
+    /// The tenant itself holds as many as it may.
+    Tenant,
+    /// All tenants together.
+    All,
+}
+
 /// A number of slots.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(crate) struct Slots {
     reserve: Reserve,
     /// A lock on the way of every call: the decision is one over several counters. It is held for a few
     /// comparisons, and never across a wait.
@@ -58,7 +66,7 @@ struct Holder {
 
 /// A slot that a tenant holds. Dropping it gives it back.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     tenant: TenantId,
     /// None where it was given back already.
     slots: Option<Arc<Slots>>,
@@ -74,7 +82,7 @@ impl Drop for Slot {
 
 /// A slot, now or later.
 #[derive(Debug)]
-pub(super) enum Taking {
+pub(crate) enum Taking {
     /// It is there.
     Now(Slot),
     /// It will come. Dropping this gives the wait up.
@@ -83,13 +91,13 @@ pub(super) enum Taking {
 
 impl Slots {
     /// So many of them, at least one.
-    pub(super) fn new(slots: usize, reserve: Reserve) -> Arc<Self> {
+    pub(crate) fn new(slots: usize, reserve: Reserve) -> Arc<Self> {
         let state = State { free: slots.max(1), tenants: HashMap::new(), waiting: 0, served: 0 };
         Arc::new(Self { reserve, state: Mutex::new(state) })
     }
 
     /// A slot for a tenant.
-    pub(super) fn take(self: &Arc<Self>, tenant: TenantId) -> Taking {
+    pub(crate) fn take(self: &Arc<Self>, tenant: TenantId) -> Taking {
         let mut state = self.state();
         let held = state.tenants.get(&tenant).map_or(0, |holder| holder.held);
         if state.waiting == 0 && state.allows(held, self.reserve) {
@@ -110,26 +118,26 @@ impl Slots {
     /// A slot for a tenant, waited for until then.
     ///
     /// # Errors
-    /// Whether the tenant holds too many, or all tenants together.
-    pub(super) async fn take_until(
+    /// Who holds too many.
+    pub(crate) async fn take_until(
         self: &Arc<Self>,
         tenant: TenantId,
         until: Instant,
-    ) -> Result<Slot, Shortage> {
+    ) -> Result<Slot, HeldBy> {
         let slot = match self.take(tenant) {
             Taking::Now(slot) => return Ok(slot),
             Taking::Later(slot) => slot,
         };
         match tokio::time::timeout_at(until.into(), slot).await {
             Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(_)) | Err(_) => Err(self.shortage(tenant)),
+            Ok(Err(_)) | Err(_) => Err(self.held_by(tenant)),
         }
     }
 
-    fn shortage(&self, tenant: TenantId) -> Shortage {
+    fn held_by(&self, tenant: TenantId) -> HeldBy {
         match self.state().tenants.get(&tenant) {
-            Some(holder) if holder.held > 0 => Shortage::CallsOfTenant,
-            _ => Shortage::Calls,
+            Some(holder) if holder.held > 0 => HeldBy::Tenant,
+            _ => HeldBy::All,
         }
     }
 
