@@ -61,6 +61,7 @@ async fn a_plugins_answer_is_of_no_origin_and_loses_what_would_hold_for_the_gate
         ("content-security-policy-report-only", "default-src *", false),
         ("alt-svc", "h3=\"example.com:443\"", false),
         ("report-to", "{}", false),
+        ("www-authenticate", "Basic realm=\"gateway\"", false),
         ("use-as-dictionary", "match=\"/*\"", false),
         ("no-vary-search", "params", false),
         ("integrity-policy", "blocked-destinations=(script)", false),
@@ -82,6 +83,16 @@ async fn a_plugins_answer_is_of_no_origin_and_loses_what_would_hold_for_the_gate
     for (answer, _) in surfaces.answers(own).await {
         let policy = answer.header("content-security-policy");
         assert_eq!(policy, Some("sandbox; default-src 'none'; frame-ancestors 'none'"));
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_has_no_body_is_sent_without_one() {
+    let surfaces = Surfaces::start().await;
+    for status in [204, 205, 304] {
+        for (answer, _) in surfaces.answers(json!({"status": status})).await {
+            assert_eq!((answer.status, answer.text.as_str()), (status, ""));
+        }
     }
 }
 

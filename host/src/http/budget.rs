@@ -55,7 +55,7 @@ enum Account {
 /// Whose share a body would have been too much for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OverBudget {
-    /// There is too little left for anybody.
+    /// There is too little left, and this sender is not the one who holds most of what is taken.
     Gateway,
     /// This channel's own.
     Channel,
@@ -158,7 +158,8 @@ impl BodyBudget {
             // A client without a bound of its own stands for many: a proxy.
             let counted = now.saturating_mul(FREE_PER_HELD);
             if !shares::leaves_enough(counted, free) && most != usize::MAX {
-                return Err(OverBudget::Gateway);
+                let others = all.saturating_sub(now);
+                return Err(if now > others { own } else { OverBudget::Gateway });
             }
         }
         held.all = all;
@@ -286,6 +287,15 @@ mod tests {
         held.remove(0);
         let share = (1 << 20) / (8 + FREE_PER_HELD);
         let _again = charged(&budget, client(1), share).unwrap();
+    }
+
+    #[test]
+    fn whoever_holds_most_is_refused_for_his_own_share_and_others_for_the_gateways() {
+        let budget = budget(900, [900; 3]);
+        let greedy = client(1).tenant(TenantId::random());
+        let _held = charged(&budget, greedy, 300).unwrap();
+        assert_eq!(charged(&budget, greedy, 1).unwrap_err(), OverBudget::Tenant);
+        assert_eq!(charged(&budget, client(2), 201).unwrap_err(), OverBudget::Gateway);
     }
 
     #[test]

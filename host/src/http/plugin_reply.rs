@@ -5,12 +5,12 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::sandbox::HttpReply;
 
 /// Headers that hold for more than the answer that they come with, or loosen what browsers keep apart.
-const ORIGIN_HEADERS: [&str; 37] = [
+const ORIGIN_HEADERS: [&str; 39] = [
     "accept-ch",
     "activate-storage-access",
     "alt-svc",
@@ -32,6 +32,7 @@ const ORIGIN_HEADERS: [&str; 37] = [
     "origin-agent-cluster",
     "origin-trial",
     "permissions-policy",
+    "proxy-authenticate",
     "public-key-pins",
     "refresh",
     "report-to",
@@ -46,6 +47,8 @@ const ORIGIN_HEADERS: [&str; 37] = [
     "strict-transport-security",
     "supports-loading-mode",
     "use-as-dictionary",
+    // A browser would ask for a password in the gateway's name.
+    "www-authenticate",
     "x-dns-prefetch-control",
     "x-frame-options",
 ];
@@ -70,7 +73,10 @@ const POLICIES: [(HeaderName, HeaderValue); 3] = [
 
 /// A plugin's reply as it is sent.
 pub(super) fn plugin_reply(reply: HttpReply) -> Response {
-    let mut response = Response::new(Body::from(reply.body));
+    // A body after this status would be read as the next answer (RFC 9110 section 15.3.6).
+    let has_body = reply.status != StatusCode::RESET_CONTENT;
+    let body = if has_body { Body::from(reply.body) } else { Body::empty() };
+    let mut response = Response::new(body);
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();
     for (name, value) in &reply.headers {

@@ -166,8 +166,10 @@ mod tests {
             assert_eq!(other.run(|| 1).await.unwrap(), 1);
         }
         assert!(waiting.iter().all(|gate| gate.begun.try_recv().is_err()));
-        for gate in held.into_iter().chain(waiting) {
-            gate.let_go.send(()).unwrap();
+        // All before the first is waited for: their turns come in any order.
+        let gates: Vec<_> = held.into_iter().chain(waiting).collect();
+        gates.iter().for_each(|gate| gate.let_go.send(()).unwrap());
+        for gate in gates {
             gate.ended.await.unwrap().unwrap();
         }
     }
