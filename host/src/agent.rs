@@ -137,6 +137,7 @@ impl Runner {
 
         let turns_max = definition.turns_max.unwrap_or(u32::MAX).min(self.limits.turns_max).max(1);
         let mut calls_left = self.limits.tool_calls_max;
+        let mut bytes_left = self.limits.tool_bytes_max;
         for _ in 0..turns_max {
             let begun = trace.begin();
             let request = TurnRequest {
@@ -161,7 +162,7 @@ impl Runner {
                     let max = self.limits.tool_calls_max;
                     RunError::failed(format!("the run wanted more than {max} tool calls"))
                 })?;
-                messages.push(self.call_tool(&tools, task, call, trace).await);
+                messages.push(self.call_tool(&tools, task, call, trace, &mut bytes_left).await);
             }
         }
         Err(RunError::failed(format!("the model gave no answer within {turns_max} turns")))
@@ -187,10 +188,11 @@ impl Runner {
         task: &Task,
         call: ToolCall,
         trace: &Trace<'_>,
+        bytes_left: &mut usize,
     ) -> Message {
         let begun = trace.begin();
         trace.called(begun.0, &call, tools.plugin_of(&call.name));
-        let answer = tools.call(task, &call).await;
+        let answer = tools.call(task, &call).await.within(bytes_left);
         let event = Event::Tool {
             call: call.clone(),
             plugin: answer.plugin,

@@ -115,6 +115,7 @@ pub struct QueueSettings {
 pub struct AgentSettings {
     pub turns_max: u32,
     pub tool_calls_max: u32,
+    pub tool_bytes_max: usize,
     pub history_tasks_max: usize,
     pub history_bytes_max: usize,
 }
@@ -209,6 +210,7 @@ impl Settings {
         within("queue.runs_max", self.queue.runs_max as u128, 0, 100_000)?;
         within("queue.runs_per_tenant_max", self.queue.runs_per_tenant_max as u128, 1, 100_000)?;
         within("queue.attempts_max", self.queue.attempts_max.into(), 1, 1_000)?;
+        within("agent.tool_bytes_max", self.agent.tool_bytes_max as u128, 1_024, 1 << 30)?;
         within("sandbox.calls_max", self.sandbox.calls_max.into(), 1, 4_096)?;
         within("sandbox.slow_threads", self.sandbox.slow_threads as u128, 1, 1_024)?;
         within("sandbox.memory_mib_max", self.sandbox.memory_mib_max as u128, 1, 4_096)?;

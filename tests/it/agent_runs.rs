@@ -42,6 +42,28 @@ async fn offline_says_what_it_is_and_calls_the_tools_that_are_named() {
 }
 
 #[tokio::test]
+async fn what_the_tools_of_a_run_answer_is_bounded_together_and_the_model_is_told() {
+    let setup = Setup::new().settings(|settings| settings.agent.tool_bytes_max = 100_000);
+    let gateway = setup.start().await;
+    let agent = gateway.with_tool("answers_much", "").await;
+    let prompt =
+        "much {\"bytes\":60000,\"logged\":500} and much {\"bytes\":60000} and much {\"bytes\":9}";
+    let answer = agent.ask(json!({"prompt": prompt})).await;
+    let report = answer.report();
+    let [first, second, third] = [0, 1, 2].map(|number| &report["tools"][number]);
+    assert_eq!(first["result"].as_str().unwrap().len(), 60_000);
+    assert_eq!(second["is_error"], true, "{second}");
+    let told = second["result"].as_str().unwrap();
+    assert!(told.contains("its answer of 60002 bytes is left out"), "{told}");
+    assert_eq!(third["result"], "mmmmmmmmm", "what is short still fits");
+    // Nor does the run keep it.
+    let thread = agent.thread(&answer.task_id()).await;
+    assert!(json!(thread).to_string().len() < 200_000);
+    let logged = thread.iter().find(|step| step["logs"].is_array()).unwrap();
+    assert!(logged["logs"].to_string().contains("mmm"));
+}
+
+#[tokio::test]
 async fn a_model_answers_in_words() {
     let server = ModelServer::start([Reply::Text("Hello to you")]).await;
     let gateway = with_model(&server).await;

@@ -1,6 +1,7 @@
 //! The tools of one run: from the names that the model knows to the plugins that have them.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
@@ -17,6 +18,49 @@ pub(super) struct Answer {
     pub(super) is_error: bool,
     pub(super) logs: Vec<String>,
     pub(super) ran: Option<Box<PluginRun>>,
+}
+
+impl Answer {
+    /// What of it a run keeps that may hold so many bytes more: its result or why there is none, then what is
+    /// logged, then what a replay needs, as far as there is room.
+    pub(super) fn within(mut self, bytes_left: &mut usize) -> Self {
+        if !take(bytes_left, self.result.len()) {
+            self.result = format!(
+                "its answer of {} bytes is left out: the tools of this run have answered as much as they may",
+                self.result.len()
+            );
+            self.is_error = true;
+        }
+        self.logs.retain(|line| take(bytes_left, line.len()));
+        if let Some(ran) = &mut self.ran {
+            ran.recording = ran.recording.take().filter(|recording| {
+                let mut length = Length(0);
+                serde_json::to_writer(&mut length, recording).is_ok() && take(bytes_left, length.0)
+            });
+        }
+        self
+    }
+}
+
+/// Takes so many bytes where there are as many.
+fn take(bytes_left: &mut usize, bytes: usize) -> bool {
+    let left = bytes_left.checked_sub(bytes);
+    *bytes_left = left.unwrap_or(*bytes_left);
+    left.is_some()
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Why an agent has no tools.

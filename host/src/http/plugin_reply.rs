@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::sandbox::HttpReply;
 
 /// Headers that hold for more than the answer that they come with, or loosen what browsers keep apart.
-const ORIGIN_HEADERS: [&str; 39] = [
+const ORIGIN_HEADERS: [&str; 40] = [
     "accept-ch",
     "activate-storage-access",
     "alt-svc",
@@ -46,6 +46,7 @@ const ORIGIN_HEADERS: [&str; 39] = [
     "speculation-rules",
     "strict-transport-security",
     "supports-loading-mode",
+    "timing-allow-origin",
     "use-as-dictionary",
     // A browser would ask for a password in the gateway's name.
     "www-authenticate",
@@ -53,9 +54,19 @@ const ORIGIN_HEADERS: [&str; 39] = [
     "x-frame-options",
 ];
 
-/// And all that begin with these.
-const ORIGIN_HEADERS_BEGINNING: [&str; 4] =
-    ["access-control-", "attribution-reporting-", "content-security-policy", "sec-"];
+/// And all that begin with these. Those with `x-` are orders to a proxy in front of the gateway: to send a file of
+/// its own, to ask another server, to keep an answer.
+const ORIGIN_HEADERS_BEGINNING: [&str; 9] = [
+    "access-control-",
+    "attribution-reporting-",
+    "content-security-policy",
+    "sec-",
+    "x-accel-",
+    "x-lighttpd-",
+    "x-litespeed-",
+    "x-reproxy-",
+    "x-sendfile",
+];
 
 /// What each of these answers carries: it is read as what it says it is, and where a browser shows it, it is
 /// of an origin of its own, without scripts and in no frame.

@@ -32,6 +32,17 @@ pub(super) use sending::Sending;
 /// How many redirects are followed; each is a request of its own and needs its own grant.
 const REDIRECTS_MAX: usize = 3;
 
+/// Longest URL, in bytes, and longest name of a host in it. Reading a name that is not ASCII takes the square of
+/// its length. With the longest secret, percent-encoded, in its query a URL stays within what can be sent (65,534
+/// bytes): whether it can be tells nothing of the secret.
+const URL_BYTES_MAX: usize = 8 << 10;
+const HOST_BYTES_MAX: usize = 1 << 10;
+
+/// What is read of an answer that is looked through, beyond twice what is shown of it: where a credential is taken
+/// out there is something to show in its place, so that where the answer is cut tells nothing of its length. And
+/// as much as the longest secret takes in the longest of its forms, which may begin where the reading ends.
+const LOOKED_THROUGH_BYTES: usize = (64 << 10) + forms::LONGEST_BYTES_MAX;
+
 /// What bounds one call of `egress.send`.
 pub(super) struct Bounds {
     /// When the plugin's call ends.
@@ -62,14 +73,13 @@ pub(super) async fn send(
     let mut counted = Vec::new();
     let attached = credential.and_then(|name| granted.credential(name));
     let veil = attached.map(Veil::over).unwrap_or_default();
-    let journey = Journey { granted, bounds, deadline, veil: &veil, counted: &mut counted };
+    let (veil, counted_ref) = (&veil, &mut counted);
+    let journey =
+        Journey { granted, bounds, deadline, veil, counted: counted_ref, is_redirected: false };
     let answer = match tokio::time::timeout(left, journey.follow(outgoing, credential)).await {
         Ok(answer) => answer,
         Err(_) => Err(failure("timeout", "the request did not end in the time it had")),
     };
-    let answer = answer
-        .map_err(|failure| Failure { message: veil.over_message(failure.message), ..failure });
-    let counted = counted.into_iter().map(|refused| veil.over_message(refused)).collect();
     Went { answer, counted }
 }
 
@@ -80,11 +90,28 @@ struct Journey<'a> {
     deadline: Instant,
     veil: &'a Veil,
     counted: &'a mut Vec<String>,
+    /// Whether the URL is a server's. What a plugin wrote itself is told it as it wrote it: to hold that against
+    /// the credential would answer its guesses.
+    is_redirected: bool,
 }
 
 impl<'a> Journey<'a> {
     async fn follow(
         mut self,
+        outgoing: Outgoing,
+        credential: Option<&str>,
+    ) -> Result<Answer, Failure> {
+        let answer = self.follow_to_the_end(outgoing, credential).await;
+        answer.map_err(|failure| Failure { message: self.told(failure.message), ..failure })
+    }
+
+    /// What a plugin may be told of a refusal.
+    fn told(&self, message: String) -> String {
+        if self.is_redirected { self.veil.over_message(message) } else { message }
+    }
+
+    async fn follow_to_the_end(
+        &mut self,
         outgoing: Outgoing,
         credential: Option<&str>,
     ) -> Result<Answer, Failure> {
@@ -114,9 +141,10 @@ impl<'a> Journey<'a> {
             let addresses = vetting::resolve(&url, rule).await?;
             let hop = Hop { method: &method, url: &sent_url, headers, body: body.as_deref() };
             let response = hop.send(&addresses, self.deadline).await?;
-            let Some((location, next)) = redirect(&response, &url) else {
+            let Some((location, next)) = redirect(&response, &url)? else {
                 return read(response, self.bounds.body_bytes_max, self.veil).await;
             };
+            self.is_redirected = true;
             // As it is written and as it is read: reading takes away tabs and dots, and turns backslashes.
             let texts = [location.as_str(), next.as_str()];
             carries = attached.filter(|_| texts.iter().any(|text| self.veil.is_in_url(text)));
@@ -145,12 +173,14 @@ impl<'a> Journey<'a> {
             return Ok(Some(rule));
         }
         // A path is cut, and what is left of a credential then would not be recognised as one.
-        let path = if self.veil.is_in_url(url.as_str()) { "/[redacted]" } else { url.path() };
+        let is_covered = self.is_redirected && self.veil.is_in_url(url.as_str());
+        let path = if is_covered { "/[redacted]" } else { url.path() };
         let refused = not_granted(&methods.join(" meant as "), url, path, &self.bounds.grants_hint);
         match self.granted.egress_mode() {
             EgressMode::Enforce => Err(refused),
             EgressMode::Count => {
-                self.counted.push(refused.message);
+                let refused = self.told(refused.message);
+                self.counted.push(refused);
                 Ok(None)
             }
         }
@@ -158,6 +188,7 @@ impl<'a> Journey<'a> {
 }
 
 fn parse(url: &str) -> Result<Url, Failure> {
+    check_length(url)?;
     let url = Url::parse(url)
         .map_err(|error| failure("invalid-input", &format!("the URL cannot be read: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
@@ -167,6 +198,22 @@ fn parse(url: &str) -> Result<Url, Failure> {
         return Err(failure("invalid-input", "the URL holds a user name or password"));
     }
     Ok(url)
+}
+
+/// Refuses what would take long to read. Done before any reading.
+fn check_length(url: &str) -> Result<(), Failure> {
+    if url.len() > URL_BYTES_MAX {
+        let message = format!("the URL has more than {URL_BYTES_MAX} bytes");
+        return Err(failure("invalid-input", &message));
+    }
+    let rest = url.split_once(':').map_or(url, |(_, rest)| rest);
+    let rest = rest.trim_start_matches(['/', '\\']);
+    let host = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+    if host.len() > HOST_BYTES_MAX {
+        let message = format!("the host in the URL has more than {HOST_BYTES_MAX} bytes");
+        return Err(failure("invalid-input", &message));
+    }
+    Ok(())
 }
 
 struct Hop<'a> {
@@ -214,7 +261,7 @@ fn describe(error: &reqwest::Error, host: &str) -> Failure {
 }
 
 /// Where an answer redirects to: as it is written, and as it is read.
-fn redirect(response: &reqwest::Response, from: &Url) -> Option<(String, String)> {
+fn redirect(response: &reqwest::Response, from: &Url) -> Result<Option<(String, String)>, Failure> {
     let follows = matches!(
         response.status(),
         StatusCode::MOVED_PERMANENTLY
@@ -223,9 +270,23 @@ fn redirect(response: &reqwest::Response, from: &Url) -> Option<(String, String)
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT
     );
-    let location = response.headers().get(LOCATION).filter(|_| follows)?.to_str().ok()?;
-    let read = from.join(location).ok()?;
-    Some((location.to_owned(), read.into()))
+    let location = response.headers().get(LOCATION).filter(|_| follows);
+    let Some(location) = location.and_then(|location| location.to_str().ok()) else {
+        return Ok(None);
+    };
+    check_length(location)
+        .map_err(|_| failure("upstream", "the answer redirects to a URL that is too long"))?;
+    let read = from.join(location).ok();
+    Ok(read.map(|read| (location.to_owned(), read.into())))
+}
+
+/// How much of an answer's body is read, of which so much is shown.
+fn read_max(shown_max: usize, is_looked_through: bool) -> usize {
+    if is_looked_through {
+        shown_max.saturating_mul(2).saturating_add(LOOKED_THROUGH_BYTES)
+    } else {
+        shown_max.saturating_add(1)
+    }
 }
 
 async fn read(
@@ -240,7 +301,7 @@ async fn read(
         return Err(failure("upstream", message));
     }
     let headers = shown_headers(response.headers(), veil);
-    let read_max = bytes_max.saturating_add(veil.longest()).saturating_add(1);
+    let read_max = read_max(bytes_max, !veil.is_empty());
     let mut body = Vec::new();
     while body.len() < read_max {
         let chunk = response.chunk().await.map_err(|error| describe(&error, "the host"))?;
@@ -248,8 +309,12 @@ async fn read(
         let room = read_max.saturating_sub(body.len());
         body.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
     }
-    let truncated = body.len() > bytes_max;
-    let body = veil.over_bytes(&body, bytes_max);
+    // What goes on beyond this may be the beginning of a form that cannot be seen whole.
+    let goes_on = body.len() >= read_max;
+    let looked_at = if goes_on { read_max.saturating_sub(veil.longest() + 1) } else { usize::MAX };
+    let mut body = veil.over_bytes(&body, looked_at);
+    let truncated = goes_on || body.len() > bytes_max;
+    body.truncate(bytes_max);
     Ok(Answer { status, headers, body, truncated, extra: None })
 }
 

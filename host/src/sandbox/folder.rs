@@ -35,7 +35,7 @@ use super::grants::{FolderAccess, FolderRule};
 use super::host_calls::CallState;
 use super::share::HeldMemory;
 use super::slow_lane::thread_time;
-use crate::shares::slots::Slot;
+use crate::shares::slots::{Reserve, Slot, Slots};
 
 /// What each stream and each list of entries holds of the host's memory at most, in bytes.
 const HELD_BYTES: usize = 64 << 10;
@@ -60,7 +60,11 @@ impl Folders {
             return Some(known);
         }
         folders.retain(|_, folder| folder.strong_count() > 0);
-        let fresh = Arc::new(WritableFolder { path: path.clone(), inside: Default::default() });
+        let fresh = Arc::new(WritableFolder {
+            path: path.clone(),
+            turns: Slots::new(1, Reserve::Nothing),
+            inside: Default::default(),
+        });
         folders.insert(path, Arc::downgrade(&fresh));
         Some(fresh)
     }
@@ -70,6 +74,8 @@ impl Folders {
 #[derive(Debug)]
 pub(super) struct WritableFolder {
     path: PathBuf,
+    /// One at a time changes it.
+    turns: Arc<Slots>,
     inside: tokio::sync::Mutex<Inside>,
 }
 
@@ -102,6 +108,7 @@ struct QuotaOfCall {
 /// The folder, while no other plugin changes it.
 struct LockedFolder<'a> {
     quota: &'a FolderQuota,
+    _turn: Slot,
     inside: tokio::sync::MutexGuard<'a, Inside>,
 }
 
@@ -166,8 +173,11 @@ impl CallState {
 }
 
 impl FolderQuota {
-    async fn lock(&self) -> LockedFolder<'_> {
-        LockedFolder { quota: self, inside: self.folder.inside.lock().await }
+    async fn lock(&self) -> io::Result<LockedFolder<'_>> {
+        // Tenants that share it take turns, however many calls of one of them wait.
+        let turn = self.folder.turns.acquire(self.operations.tenant()).await;
+        let _turn = turn.ok_or_else(|| io::Error::other("it is shutting down"))?;
+        Ok(LockedFolder { quota: self, _turn, inside: self.folder.inside.lock().await })
     }
 
     /// The size of an open file, in bytes.
@@ -317,5 +327,55 @@ impl LockedFolder<'_> {
             open.retain(|file| file.strong_count() > 0);
         }
         open.push(Arc::downgrade(file));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::TenantId;
+
+    #[tokio::test]
+    async fn tenants_that_share_a_folder_change_it_in_turns() {
+        let path = tempfile::tempdir().unwrap();
+        let rule = FolderRule {
+            path: path.path().to_owned(),
+            access: FolderAccess::ReadWrite,
+            bytes: 1 << 20,
+        };
+        let folder = Folders::default().of(Some(&rule)).unwrap();
+        let files = FileThreads::of(tokio::runtime::Handle::current(), 1);
+        let quota = |tenant: u8| FolderQuota {
+            folder: Arc::clone(&folder),
+            bytes_max: 1 << 20,
+            of_call: Arc::new(QuotaOfCall {
+                walks_left: AtomicU32::new(WALKS_MAX),
+                was_exceeded: AtomicBool::new(false),
+                was_too_deep: AtomicBool::new(false),
+            }),
+            operations: files.of_call(TenantId::from_bytes([tenant; 16]), Duration::MAX),
+        };
+        let first = quota(1);
+        let held = first.lock().await.unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let waiting: Vec<_> = std::iter::repeat_n(1, 20)
+            .chain([2])
+            .map(|tenant| {
+                let (quota, order) = (quota(tenant), Arc::clone(&order));
+                tokio::spawn(async move {
+                    let _locked = quota.lock().await.unwrap();
+                    order.lock().unwrap().push(tenant);
+                })
+            })
+            .collect();
+        // All of them queue up, on this one thread.
+        tokio::task::yield_now().await;
+        drop(held);
+        for one in waiting {
+            one.await.unwrap();
+        }
+        let order = order.lock().unwrap();
+        let place = order.iter().position(|tenant| *tenant == 2).unwrap();
+        assert!(place <= 1, "{order:?}");
     }
 }

@@ -115,6 +115,14 @@ impl Slots {
         }
     }
 
+    /// A slot for a tenant, waited for. None where there are no slots any more.
+    pub(crate) async fn acquire(self: &Arc<Self>, tenant: TenantId) -> Option<Slot> {
+        match self.take(tenant) {
+            Taking::Now(slot) => Some(slot),
+            Taking::Later(slot) => slot.await.ok(),
+        }
+    }
+
     /// A slot for a tenant, waited for until then.
     ///
     /// # Errors

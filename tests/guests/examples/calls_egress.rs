@@ -1,12 +1,17 @@
-//! A tool `fetch` that sends a GET request to its argument `url`, and answers the status or the failure.
+//! A tool `fetch` that sends a GET request to its argument `url`, and answers the status or the failure. In the place
+//! of `FILL` it puts as many characters as `fill` says, each another one, in pieces of 500 with a dot between.
 
 use guests::egress::{Outgoing, send};
 use serde_json::json;
 
 guests::tool!("fetch", |arguments| {
+    let count = arguments["fill"].as_u64().unwrap_or_default() as u32;
+    let characters: Vec<_> = (0x4e00..).filter_map(char::from_u32).take(500).collect();
+    let pieces = (0..count / 500).map(|_| characters.iter().collect::<String>());
+    let fill = pieces.collect::<Vec<_>>().join(".");
     let request = Outgoing {
         method: "GET".into(),
-        url: arguments["url"].as_str().unwrap_or_default().into(),
+        url: arguments["url"].as_str().unwrap_or_default().replace("FILL", &fill),
         headers: Vec::new(),
         body: None,
         timeout_ms: None,
@@ -15,7 +20,9 @@ guests::tool!("fetch", |arguments| {
     let credential = arguments["credential"].as_str();
     let told = match send(&request, credential) {
         Ok(answer) => {
-            json!({"status": answer.status, "bytes": answer.body.len(), "truncated": answer.truncated})
+            let text = String::from_utf8_lossy(&answer.body);
+            json!({"status": answer.status, "bytes": text.len(), "truncated": answer.truncated,
+                "end": text.get(text.len().saturating_sub(60)..)})
         }
         Err(failure) => json!({"code": failure.code, "message": failure.message}),
     };

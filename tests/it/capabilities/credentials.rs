@@ -383,3 +383,105 @@ async fn a_call_sends_as_many_requests_as_it_may_and_no_more() {
     }
     assert_eq!(count, 10, "each call has its own five");
 }
+
+#[tokio::test]
+async fn a_request_that_is_not_granted_answers_no_guess_of_a_credential() {
+    let gateway = Gateway::start().await;
+    gateway.keep_secret("example-api-key", "739154", false).await;
+    let web = Web::serve(Router::new()).await;
+    for mode in ["", "egress-mode = \"count\"\n"] {
+        let grants = format!("{mode}{}", everywhere(&web, "header = \"x-key\""));
+        let agent = agent(&gateway, "calls_egress", &grants).await;
+        let guess = async |guess: &str| {
+            let url = format!("http://127.0.0.1:1/{guess}/");
+            let arguments = json!({"url": url, "credential": "api"});
+            let logs = logs(&agent, arguments.clone()).await;
+            let told = told(&agent, "fetch", arguments).await.to_string();
+            format!("{told}{}", Value::from(logs)).replace(guess, "GUESS")
+        };
+        let (wrong, right) = (guess("739153").await, guess("739154").await);
+        assert_eq!(wrong, right);
+        assert!(
+            right.contains("GUESS") || !mode.is_empty(),
+            "what it wrote itself is told it: {right}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_an_answer_is_cut_tells_nothing_of_a_credentials_length() {
+    let gateway = Gateway::start().await;
+    // So many bytes before the key, and so many behind it.
+    let server = async |uri: Uri, headers: HeaderMap| {
+        let key = headers["x-key"].to_str().unwrap().to_owned();
+        let numbers = uri.path().trim_start_matches("/open/").split('-');
+        let [before, behind] = [0, 1].map(|at| numbers.clone().nth(at).unwrap().parse().unwrap());
+        format!("{}{key}{}", "b".repeat(before), "e".repeat(behind))
+    };
+    let web = Web::serve(Router::new().fallback(server)).await;
+    let grants = format!(
+        "{}[limits]\negress_bytes = 1000\ntool_cpu_ms = 10000\n",
+        everywhere(&web, "header = \"x-key\"")
+    );
+    let agent = gateway.with_tool("calls_egress", &grants).await;
+    let mut told_of = Vec::new();
+    for secret in ["short-one", "a-very-much-longer-one-than-that-0123456789"] {
+        gateway.keep_secret("example-api-key", secret, false).await;
+        gateway.handles.plugins.forget();
+        let mut answers = Vec::new();
+        // Within, at the edge in all ways, and far beyond what is read.
+        for (before, behind) in (950..1_010).map(|before| (before, 20)).chain([
+            (0, 980),
+            (0, 989),
+            (0, 990),
+            (0, 991),
+            (0, 1_000),
+            (0, 2_000_000),
+            (2_000_000, 0),
+        ]) {
+            let url = format!("http://127.0.0.1:{}/open/{before}-{behind}", web.port);
+            let told = told(&agent, "fetch", json!({"url": url, "credential": "api"})).await;
+            answers.push(((before, behind), told));
+        }
+        told_of.push(answers);
+    }
+    for (short, long) in told_of[0].iter().zip(&told_of[1]) {
+        assert_eq!(short, long);
+    }
+    assert_eq!(told_of[0].iter().find(|(at, _)| *at == (0, 990)).unwrap().1["truncated"], false);
+    assert_eq!(told_of[0].iter().find(|(at, _)| *at == (0, 991)).unwrap().1["truncated"], true);
+}
+
+#[tokio::test]
+async fn a_url_that_takes_long_to_read_is_not_read() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("calls_egress", "").await;
+    for (url, fill, told_of) in [
+        ("http://FILL.example/", 300_000, "the URL has more than 8192 bytes"),
+        ("http://FILL.example/", 1_000, "the host in the URL has more than 1024 bytes"),
+        ("http:\\\\a@FILL:99999/", 1_000, "the host in the URL has more than 1024 bytes"),
+        ("http://a.example/FILL", 3_000, "the URL has more than 8192 bytes"),
+        ("http://a.example/FILL", 1_000, "no grant allows GET http://a.example:80/"),
+    ] {
+        let refused = told(&agent, "fetch", json!({"url": url, "fill": fill})).await;
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.contains(told_of), "{url}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn how_long_a_url_may_be_tells_nothing_of_a_credentials_length() {
+    let gateway = Gateway::start().await;
+    let web = Web::serve(Router::new().fallback(get(async || "thanks"))).await;
+    let agent = agent(&gateway, "calls_egress", &everywhere(&web, "query = \"key\"")).await;
+    for secret in ["k", &"%".repeat(16_384)] {
+        gateway.keep_secret("example-api-key", secret, false).await;
+        gateway.handles.plugins.forget();
+        let start = format!("http://127.0.0.1:{}/open/", web.port);
+        for (length, is_sent) in [(8_192, true), (8_193, false)] {
+            let url = format!("{start}{}", "x".repeat(length - start.len()));
+            let told = told(&agent, "fetch", json!({"url": url, "credential": "api"})).await;
+            assert_eq!(told["status"] == 200, is_sent, "{length}: {told}");
+        }
+    }
+}

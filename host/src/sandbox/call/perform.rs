@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, UpdateDeadline};
@@ -14,7 +14,6 @@ use super::super::Binding;
 use super::super::account::Account;
 use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
-use super::super::engine::TICK;
 use super::super::foreign::TooLarge;
 use super::super::host_calls::{
     CallState, FIELD_BYTES_MAX, LOOK_UP_BYTES_MAX, LookedTooOften, RESOURCES_MAX,
@@ -159,44 +158,21 @@ pub(super) enum Begins {
 struct Spending {
     /// In earlier polls.
     before: Duration,
-    since: Since,
+    /// The thread's computing time as the poll began. Not the clock's: on a busy machine the thread may do anything
+    /// but compute meanwhile, and a host call may compute for far longer than the tick that ends a guest's poll.
+    since: Duration,
     /// Whether the guest was made to yield: it has more to compute, and waits for nothing.
     yielded: bool,
 }
 
-/// When a poll began.
-#[derive(Clone, Copy)]
-enum Since {
-    /// By the thread's computing time.
-    Computing(Duration),
-    /// By the clock.
-    Passing(Instant),
-}
-
-impl Since {
-    /// Short calls that are with their callers are timed by the clock: a tick of the epoch ends the poll, most
-    /// are over long before, and it is ten times cheaper to ask for than the thread's time.
-    fn now(begins: Begins, lane: Lane) -> Self {
-        match (begins, lane) {
-            (Begins::WithItsCaller, Lane::Overtime) => Self::Passing(Instant::now()),
-            (Begins::WithItsCaller, Lane::Tools) | (Begins::Apart, _) => {
-                Self::Computing(thread_time())
-            }
-        }
-    }
-
-    fn spent(self) -> Duration {
-        match self {
-            Self::Computing(since) => thread_time().saturating_sub(since),
-            // What is beyond a tick is a machine that stalled, or a host call.
-            Self::Passing(since) => since.elapsed().min(TICK),
-        }
-    }
-}
-
 impl Spending {
+    /// In the poll that is under way.
+    fn in_this_poll(self) -> Duration {
+        thread_time().saturating_sub(self.since)
+    }
+
     fn spent(self) -> Duration {
-        self.before.saturating_add(self.since.spent())
+        self.before.saturating_add(self.in_this_poll())
     }
 }
 
@@ -205,7 +181,7 @@ thread_local! {
     static SPENDING: Cell<Spending> = const {
         Cell::new(Spending {
             before: Duration::ZERO,
-            since: Since::Computing(Duration::ZERO),
+            since: Duration::ZERO,
             yielded: false,
         })
     };
@@ -242,13 +218,12 @@ impl<F: Future> Future for Measured<'_, F> {
             let place = this.place.get_or_insert_with(|| turns.place(lane, tenant));
             ready!(place.poll_turn(context));
         }
-        let since = Since::now(begins, lane);
-        SPENDING.set(Spending { before: *this.cpu, since, yielded: false });
+        let spending = Spending { before: *this.cpu, since: thread_time(), yielded: false };
+        SPENDING.set(spending);
         let polled = this.work.as_mut().poll(context);
-        let spent = since.spent();
+        let spent = spending.in_this_poll();
         *this.cpu = this.cpu.saturating_add(spent);
-        // By the clock nobody can tell: on a busy machine the thread may have been anything but computing.
-        if matches!(since, Since::Computing(_)) && spent > BRIEF_MAX {
+        if spent > BRIEF_MAX {
             // Those of its plugin that follow are not even begun on their callers' threads.
             account.was_long(lane);
         }

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
+use crate::secrets::SECRET_BYTES_MAX;
 use escapes::Unescaped;
 
 /// How many layers of escapes are undone.
@@ -22,6 +23,9 @@ const ENCODED_BYTES_MIN: usize = 6;
 /// How many bytes a character of a form comes to at most where it is escaped, as in `\u0026#x2f;`. Of more
 /// layers one upon the other only the inside of a text is sure to be found.
 const ESCAPED_BYTES_MAX: usize = 12;
+
+/// The longest form of any secret as it may be written, in bytes: in hexadecimal, escaped.
+pub(super) const LONGEST_BYTES_MAX: usize = 2 * SECRET_BYTES_MAX * ESCAPED_BYTES_MAX;
 
 /// How much of a text is looked through at once, in bytes. It bounds what is held beside the text.
 const WINDOW_BYTES: usize = 64 << 10;

@@ -5,8 +5,9 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use super::failure;
 use crate::sandbox::bindings::v0_1::wardgate::plugin::types::Failure;
 
-/// Most headers of a plugin's request.
+/// Most headers of a plugin's request, and most bytes of them together. Few servers take as much.
 const HEADERS_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 64 << 10;
 
 /// Headers that belong to the connection or would change where it goes.
 const OF_THE_CONNECTION: [&str; 11] = [
@@ -86,10 +87,18 @@ pub(super) fn measures_the_body(name: &HeaderName) -> bool {
     OF_A_MEASURE.iter().any(|part| name.as_str().contains(part))
 }
 
+/// The bytes of names and values together.
+pub(super) fn bytes(headers: &[(String, String)]) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
 /// Reads what a plugin gave.
 pub(super) fn parse(headers: &[(String, String)]) -> Result<HeaderMap, Failure> {
     if headers.len() > HEADERS_MAX {
         return Err(failure("invalid-input", "the request has more than 64 headers"));
+    }
+    if bytes(headers) > HEADER_BYTES_MAX {
+        return Err(failure("invalid-input", "the request has more than 64 KiB of headers"));
     }
     let mut parsed = HeaderMap::new();
     for (name, value) in headers {

@@ -10,7 +10,7 @@ use super::super::host_calls::CallState;
 use super::super::journal::{Answered, Exchange, NotReceived, Outside, Received, Sent, lock};
 use super::super::share::HeldMemory;
 use super::wasi_http::Door;
-use super::{Bounds, Went, failure, send};
+use super::{Bounds, Went, failure, headers, read_max, send};
 
 /// Everything that one request of a plugin needs of its call; kept apart from the call's state, since a
 /// request through `wasi:http` goes on while the plugin does.
@@ -52,7 +52,8 @@ impl Way {
                     body_bytes_max: self.binding.granted.limits().egress_bytes,
                     grants_hint: self.grants_hint.clone(),
                 };
-                match self.hold(bounds.body_bytes_max) {
+                let looked_through = credential.is_some();
+                match self.hold(read_max(bounds.body_bytes_max, looked_through)) {
                     Ok(()) => {
                         send(&self.binding.granted, outgoing, credential.as_deref(), &bounds).await
                     }
@@ -121,7 +122,8 @@ impl egress::Host for CallState {
     ) -> Result<Answer, Failure> {
         self.sending.take_one()?;
         let way = self.way();
-        way.hold(outgoing.url.len() + outgoing.body.as_ref().map_or(0, Vec::len))?;
+        let body = outgoing.body.as_ref().map_or(0, Vec::len);
+        way.hold(outgoing.url.len() + headers::bytes(&outgoing.headers) + body)?;
         let went = way.send(outgoing, credential).await;
         for refusal in went.counted {
             self.note(format!("Count egress: {refusal}"));

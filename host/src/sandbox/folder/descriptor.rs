@@ -67,7 +67,7 @@ impl HostDescriptor for CallState {
     async fn write(&mut self, fd: Fd, bytes: Vec<u8>, offset: Filesize) -> FsResult<Filesize> {
         let quota = self.changing()?;
         let file = self.file(&fd)?;
-        let mut folder = quota.lock().await;
+        let mut folder = quota.lock().await.map_err(failed)?;
         folder.reserve_in(&file, Some(offset), bytes.len() as u64).await.map_err(failed)?;
         self.on_files([&fd], async move |files, [fd]| files.write(fd, bytes, offset).await).await
     }
@@ -87,7 +87,7 @@ impl HostDescriptor for CallState {
     async fn set_size(&mut self, fd: Fd, size: Filesize) -> FsResult<()> {
         let quota = self.changing()?;
         let file = self.file(&fd)?;
-        let _locked = quota.lock().await;
+        let _locked = quota.lock().await.map_err(failed)?;
         if size > quota.size(&file).await.map_err(failed)? {
             // What it would grow by would be a hole.
             return Err(ErrorCode::NotPermitted.into());
@@ -112,11 +112,11 @@ impl HostDescriptor for CallState {
             // A file that is open to be read takes room as well once its name is gone.
             let opened = self.open(&fd, path_flags, path, open, flags).await?;
             if let Ok(file) = self.file(&opened) {
-                quota.lock().await.remember(&file);
+                quota.lock().await.map_err(failed)?.remember(&file);
             }
             return Ok(opened);
         }
-        let mut folder = quota.lock().await;
+        let mut folder = quota.lock().await.map_err(failed)?;
         if open.contains(OpenFlags::CREATE) {
             let there = self.stat_at(again(&fd), path_flags, path.clone()).await;
             if there.is_err() {
@@ -132,7 +132,7 @@ impl HostDescriptor for CallState {
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
         let quota = self.changing()?;
-        let mut folder = quota.lock().await;
+        let mut folder = quota.lock().await.map_err(failed)?;
         let parent = self.parent_of(&fd, &path).await?;
         folder.check_depth(parent).await.map_err(failed)?;
         folder.reserve(ENTRY_BYTES).await.map_err(failed)?;
@@ -150,7 +150,7 @@ impl HostDescriptor for CallState {
 
     async fn rename_at(&mut self, fd: Fd, from: String, new_fd: Fd, to: String) -> FsResult<()> {
         let quota = self.changing()?;
-        let folder = quota.lock().await;
+        let folder = quota.lock().await.map_err(failed)?;
         let found = self.stat_at(again(&fd), PathFlags::empty(), from.clone()).await?;
         if found.type_ == DescriptorType::SymbolicLink {
             // From another place it would lead somewhere else.
@@ -170,7 +170,7 @@ impl HostDescriptor for CallState {
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
         let quota = self.changing()?;
-        let _locked = quota.lock().await;
+        let _locked = quota.lock().await.map_err(failed)?;
         self.on_files([&fd], async move |files, [fd]| files.unlink_file_at(fd, path).await).await
     }
 

@@ -69,6 +69,11 @@ pub(in super::super) struct FileOperations {
 }
 
 impl FileOperations {
+    /// Whose they are.
+    pub(super) fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
     /// Does one, once it is the tenant's turn. Whoever gives up the wait does not end it: it keeps its turn until
     /// it has ended.
     ///
@@ -79,10 +84,8 @@ impl FileOperations {
         operation: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
         self.check_time()?;
-        let turn = match self.all.turns.take(self.tenant) {
-            Taking::Now(turn) => turn,
-            Taking::Later(turn) => turn.await.map_err(io::Error::other)?,
-        };
+        let turn = self.all.turns.acquire(self.tenant).await;
+        let turn = turn.ok_or_else(|| io::Error::other("it is shutting down"))?;
         let nanos = Arc::clone(&self.nanos);
         let done = self.all.threads.spawn_blocking(move || {
             let _turn = turn;

@@ -64,7 +64,7 @@ async fn write(
     piece: Bytes,
 ) -> io::Result<u64> {
     let length = piece.len() as u64;
-    let mut folder = quota.lock().await;
+    let mut folder = quota.lock().await?;
     folder.reserve_in(&file, place, length).await?;
     let place = match place {
         Some(place) => place,

@@ -83,3 +83,24 @@ async fn a_call_that_waits_for_something_holds_no_turn_and_one_that_is_given_up_
     apart(caller(), compute(3, Arc::clone(&own))).await;
     assert_eq!(own.load(Ordering::Relaxed), 6);
 }
+
+#[tokio::test]
+async fn what_a_host_call_computes_at_a_stretch_is_the_calls_time_and_makes_its_plugin_a_long_one()
+{
+    const STRETCH: Duration = Duration::from_millis(50);
+    for lane in [Lane::Overtime, Lane::Tools] {
+        let (turns, account) = (LaneTurns::of(1), Account::default());
+        let of =
+            Of { lane, turns: &turns, tenant: TenantId::from_bytes([1; 16]), account: &account };
+        let mut cpu = Duration::ZERO;
+        let work = pin!(async {
+            let since = thread_time();
+            while thread_time() - since < STRETCH {}
+        });
+        assert!(account.is_brief(lane));
+        let next = Begins::WithItsCaller;
+        Measured { work, cpu: &mut cpu, next, of, place: None }.await;
+        assert!(cpu >= STRETCH, "{cpu:?}");
+        assert!(!account.is_brief(lane));
+    }
+}
