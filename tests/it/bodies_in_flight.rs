@@ -87,7 +87,13 @@ async fn over_the_budget_every_surface_refuses_until_somebody_hangs_up() {
     until_held(&gateway, &operator, |held| held == 100_000).await;
     for (surface, call) in everywhere(&gateway, &hook, 70_000) {
         let answer = call.send().await;
-        refused(&answer, "host", "that the gateway has in hand");
+        // Whose share it is that is used up: the holder is of this channel, this tenant and this address.
+        let whose = match surface {
+            "hook" => "requests by this channel",
+            "admin" => "requests from this address",
+            _ => "requests of this tenant",
+        };
+        refused(&answer, "policy", whose);
         let docsgpt = answer.json()["success"] == json!(false);
         assert_eq!(docsgpt, surface == "agent's own webhook", "{}", answer.text);
     }
