@@ -1,9 +1,12 @@
 //! Tokens of users (CONTRACT X8), and the key that a request came with: taken out of it before anybody else sees
 //! it, also where the sender has repeated them elsewhere. Plugins, the agent and the store are given what is left.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::header::COOKIE;
 use http::{HeaderName, HeaderValue};
+use memchr::memmem::Finder;
 use zeroize::Zeroizing;
 
 use super::{AgentCall, Arrival, IntakeError, RequestParts, cloud_event, query};
@@ -77,7 +80,8 @@ fn repeated_credentials(parts: &RequestParts, payload: &Payload) -> Vec<Zeroizin
     let in_query = parts.pairs.iter().filter(|(name, _)| is_api_key(name));
     let in_query = in_query.map(|(_, key)| key.as_str());
     let is_elsewhere = |credential: &&str| {
-        let is_in = |text: &[u8]| memchr::memmem::find(text, credential.as_bytes()).is_some();
+        let finder = Finder::new(credential.as_bytes());
+        let is_in = |text: &[u8]| finder.find(text).is_some();
         // Of a form and the like the payload is another text than the body.
         let of_payload = payload.text().as_bytes();
         let is_the_body = of_payload.as_ptr() == parts.body.as_ptr();
@@ -100,7 +104,9 @@ fn repeated_credentials(parts: &RequestParts, payload: &Payload) -> Vec<Zeroizin
 /// Whether JSON text escapes letters, digits or signs that need no escape, as a credential could be hidden in it:
 /// `\\u0041`. Writers that escape do so to what is not ASCII, and to what is no letter.
 fn escapes_letters(json: &[u8]) -> bool {
-    memchr::memmem::find_iter(json, br"\u00")
+    static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br"\u00"));
+    ESCAPE
+        .find_iter(json)
         .any(|at| json.get(at + 4).is_some_and(|digit| matches!(digit, b'2'..=b'7')))
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, UpdateDeadline};
@@ -158,21 +158,69 @@ pub(super) enum Begins {
 struct Spending {
     /// In earlier polls.
     before: Duration,
-    /// The thread's computing time as the poll began. Not the clock's: on a busy machine the thread may do anything
-    /// but compute meanwhile, and a host call may compute for far longer than the tick that ends a guest's poll.
-    since: Duration,
+    since: Since,
     /// Whether the guest was made to yield: it has more to compute, and waits for nothing.
     yielded: bool,
 }
 
-impl Spending {
-    /// In the poll that is under way.
-    fn in_this_poll(self) -> Duration {
-        thread_time().saturating_sub(self.since)
+/// When a poll began.
+#[derive(Debug, Clone, Copy)]
+enum Since {
+    /// By the thread's computing time.
+    Computing(Duration),
+    /// By the clock, and the thread's computing time a moment before that.
+    Passing(Instant, Duration),
+}
+
+impl Since {
+    /// Short calls that are with their callers are timed by the clock: most are over long before it tells anything
+    /// else than the thread's computing time would, which takes a system call to ask for.
+    fn now(begins: Begins, lane: Lane) -> Self {
+        match (begins, lane) {
+            (Begins::WithItsCaller, Lane::Overtime) => {
+                let now = Instant::now();
+                Self::Passing(now, lately(now))
+            }
+            (Begins::WithItsCaller, Lane::Tools) | (Begins::Apart, _) => {
+                Self::Computing(thread_time())
+            }
+        }
     }
 
+    /// The computing time since then.
     fn spent(self) -> Duration {
-        self.before.saturating_add(self.in_this_poll())
+        match self {
+            Self::Computing(since) => thread_time().saturating_sub(since),
+            Self::Passing(began, before) => {
+                let passed = began.elapsed();
+                if passed <= LATELY {
+                    return passed;
+                }
+                // On a busy machine the thread may have been anything but computing; and a host call may have
+                // computed for far longer than the tick that ends a guest's poll.
+                passed.min(thread_time().saturating_sub(before))
+            }
+        }
+    }
+}
+
+/// How old the last look at a thread's computing time may be. A call may be charged that much too much.
+const LATELY: Duration = Duration::from_millis(2);
+
+/// This thread's computing time, as it was looked at lately.
+fn lately(now: Instant) -> Duration {
+    let (looked_at, computed) = LOOKED_AT.get();
+    if looked_at.is_some_and(|at| now.saturating_duration_since(at) <= LATELY) {
+        return computed;
+    }
+    let computed = thread_time();
+    LOOKED_AT.set((Some(now), computed));
+    computed
+}
+
+impl Spending {
+    fn spent(self) -> Duration {
+        self.before.saturating_add(self.since.spent())
     }
 }
 
@@ -181,10 +229,13 @@ thread_local! {
     static SPENDING: Cell<Spending> = const {
         Cell::new(Spending {
             before: Duration::ZERO,
-            since: Duration::ZERO,
+            since: Since::Computing(Duration::ZERO),
             yielded: false,
         })
     };
+
+    /// When the thread's computing time was looked at last, and what it was.
+    static LOOKED_AT: Cell<(Option<Instant>, Duration)> = const { Cell::new((None, Duration::ZERO)) };
 }
 
 /// Whose call it is.
@@ -218,10 +269,10 @@ impl<F: Future> Future for Measured<'_, F> {
             let place = this.place.get_or_insert_with(|| turns.place(lane, tenant));
             ready!(place.poll_turn(context));
         }
-        let spending = Spending { before: *this.cpu, since: thread_time(), yielded: false };
-        SPENDING.set(spending);
+        let since = Since::now(begins, lane);
+        SPENDING.set(Spending { before: *this.cpu, since, yielded: false });
         let polled = this.work.as_mut().poll(context);
-        let spent = spending.in_this_poll();
+        let spent = since.spent();
         *this.cpu = this.cpu.saturating_add(spent);
         if spent > BRIEF_MAX {
             // Those of its plugin that follow are not even begun on their callers' threads.
