@@ -42,7 +42,7 @@ pub(super) struct LogBounds {
 
 /// More rarely would move no less, since large texts are written once; more often would sync more often.
 pub(super) const LOG_BOUNDS: LogBounds =
-    LogBounds { step: 16 << 20, most: 64 << 20, idle: Duration::from_secs(2) };
+    LogBounds { step: 16 << 20, most: 64 << 20, idle: Duration::from_secs(30) };
 
 /// The writer's end.
 pub(super) struct Checkpoints {
