@@ -3,8 +3,10 @@
 mod agent;
 mod api;
 mod channel;
+mod compile;
 mod key;
 mod plugin;
+mod progress;
 mod replay;
 mod secret;
 mod serve;
@@ -81,6 +83,9 @@ then is kept. Without --plugin the versions that are installed now are played, w
 with it, a component that you are writing, on what really happened:
   wardgate replay 01a20ad1-2d82-7d96-8c49-130babbf7e73 --plugin target/wasm32-wasip2/release/slack.wasm --data ./data")]
     Replay(replay::Replay),
+    /// Compile a component from stdin to stdout, within limits. The gateway starts it.
+    #[command(hide = true, name = crate::sandbox::compiler::child::COMMAND)]
+    Compile(compile::Compile),
     /// Print the OpenAPI document of every route.
     Openapi,
     /// Print every setting with its default, unit and reason.
@@ -93,6 +98,10 @@ pub fn main() -> ExitCode {
     // Before there is a second thread.
     crate::memory::give_back_freed();
     let arguments = Arguments::parse();
+    if let Command::Compile(compile) = &arguments.command {
+        return compile.run();
+    }
+    crate::sandbox::compiler::by_this_program();
     let settings = match Settings::read(arguments.settings.as_deref()) {
         Ok(settings) => settings,
         Err(error) => return complain(&anyhow::Error::from(error), EXIT_USAGE),
@@ -119,6 +128,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<()> {
         Command::Plugin(plugin) => plugin.run(&settings).await,
         Command::Task(task) => task.run(&settings).await,
         Command::Replay(replay) => Box::pin(replay.run(&settings)).await,
+        Command::Compile(_) => anyhow::bail!("compiling needs no runtime"),
         Command::Openapi => print(&crate::http::openapi::text(&crate::http::document())),
         Command::Settings => print(DEFAULTS),
     }
@@ -160,5 +170,34 @@ fn print(text: &str) -> anyhow::Result<()> {
         // Whoever read it, `head` for one, has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Has each command looked at that lies below this one.
+    fn below(command: &clap::Command, look: &mut impl FnMut(&clap::Command)) {
+        for below_it in command.get_subcommands() {
+            look(below_it);
+            below(below_it, look);
+        }
+    }
+
+    #[test]
+    fn no_option_of_a_command_is_taken_for_one_of_all_commands() {
+        let command = Arguments::command();
+        command.clone().debug_assert();
+        let of_all: Vec<_> = command.get_arguments().map(|argument| argument.get_id()).collect();
+        assert!(!of_all.is_empty());
+        below(&command, &mut |command| {
+            for argument in command.get_arguments() {
+                let (name, id) = (command.get_name(), argument.get_id());
+                assert!(!of_all.contains(&id), "{name}: {id}");
+            }
+        });
     }
 }

@@ -30,7 +30,9 @@ use crate::http::{Handles, router};
 use crate::ids::{PluginName, TenantId};
 use crate::plugins::{self, KeptValues, Plugins};
 use crate::queue::{self, Deliveries, Queue, Workers};
-use crate::sandbox::{PoolSize, QuarantineSettings, Sandbox, SandboxSettings, Surroundings};
+use crate::sandbox::{
+    CompileLimits, PoolSize, QuarantineSettings, Sandbox, SandboxSettings, Surroundings,
+};
 use crate::secrets::{DerivedKey, HostKey, PlainSecret};
 use crate::settings::Settings;
 use crate::store::Store;
@@ -77,6 +79,10 @@ impl DataFolder {
             all_memory_bytes_max: limits.all_memory_mib_max.saturating_mul(1 << 20),
             tenant_memory_bytes_max: limits.tenant_memory_mib_max.saturating_mul(1 << 20),
             compilations: limits.compilations_max,
+            compiling: CompileLimits::new(
+                limits.compile_memory_mib_max,
+                limits.compile_cpu_seconds_max,
+            ),
             loaded_max: limits.loaded_max,
             quarantine: QuarantineSettings {
                 after: limits.quarantine_after,

@@ -164,7 +164,9 @@ fn routes() -> (Router<Arc<Handles>>, Router<Arc<Handles>>, OpenApi) {
             hooks::refuse_head
         ))
         .split_for_parts();
-    (callers, managers, document.merge_from(managing))
+    let mut document = document.merge_from(managing);
+    openapi::describe_responses(&mut document);
+    (callers, managers, document)
 }
 
 /// The intake of `POST /` alone: answers the resolved parameters and starts nothing. For the benchmark,

@@ -113,6 +113,11 @@ uuid_id!(
     TaskId, "task id", random_in_order
 );
 
+impl TenantId {
+    /// Stands for the gateway itself where shares are kept by tenant. No tenant has it.
+    pub const GATEWAY: Self = Self(Uuid::nil());
+}
+
 /// A UUID of version 7: the time in milliseconds, then 74 random bits. Stores find tasks by their ids,
 /// and an index of ids in order of time grows at its end, where one of ids in no order is rewritten
 /// all over: measured, that halved the tasks accepted per second. Not the library's own version 7: it

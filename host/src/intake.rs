@@ -5,6 +5,7 @@ mod arrival;
 mod body;
 mod channel;
 mod cloud_event;
+pub mod content;
 pub mod invocation;
 mod params;
 mod prefer;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::access::Caller;
-use crate::call::{IncomingCall, Payload};
+use crate::call::{IncomingCall, Payload, Unreadable};
 use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{ChannelFacts, HttpReply, Mapped, PluginError, Subject};
@@ -24,7 +25,7 @@ use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, Surface, User};
 use crate::trace::PluginRun;
 pub use arrival::{AroundTheRun, Arrival, RequestParts, again, around_the_run};
-use params::{MAPPABLE, Sources};
+use params::Sources;
 pub use prefer::Prefer;
 
 /// The bundled plugin that knows the documented `params_mapping`.
@@ -47,6 +48,13 @@ pub enum IntakeError {
     /// The mapping plugin cannot be had.
     #[error(transparent)]
     Unavailable(#[from] PluginUnavailable),
+}
+
+impl From<Unreadable> for IntakeError {
+    fn from(unreadable: Unreadable) -> Self {
+        let Unreadable { status, detail } = unreadable;
+        Self::Request { status, detail }
+    }
 }
 
 impl IntakeError {
@@ -262,20 +270,21 @@ async fn map_with(
 ) -> Result<MappingResult, IntakeError> {
     let binding = plugins.binding(subject.tenant, name).await?;
     let channel = subject.channel.clone();
+    let unreadable = subject.request.as_ref().and_then(|request| request.unreadable.clone());
     let mut called = binding.map_payload(subject, spec).await;
     let ran = called.ran(&binding, channel.as_deref());
     let plugin_error = |error| IntakeError::Plugin(name.clone(), error);
+    // What it made of a payload that it looked for in vain is nothing to run an agent on, or to ignore. A handshake
+    // is answered for what it is.
+    let is_for_itself = matches!(called.value, Ok(Mapped::Reply(_)) | Err(PluginError::Refusal(_)));
+    if let Some(unreadable) = unreadable.filter(|_| called.missed_payload && !is_for_itself) {
+        return Err(unreadable.into());
+    }
     let (params, context, delivery_id) = match called.value.map_err(plugin_error)? {
         Mapped::Ignore => return Ok(MappingResult::Answered(Resolved::Ignore)),
         Mapped::Reply(reply) => return Ok(MappingResult::Answered(Resolved::Reply(reply))),
         Mapped::Run { params, context, delivery_id } => (params, context, delivery_id),
     };
-    if let Some((target, _)) = params.iter().find(|(name, _)| !MAPPABLE.contains(&name.as_str())) {
-        let shown: String = target.chars().take(40).collect();
-        let what = format!("it set the parameter {shown:?}, which a mapping cannot set");
-        let refusal = crate::sandbox::Refusal::Malformed(what);
-        return Err(plugin_error(PluginError::Refusal(refusal)));
-    }
     let trace = MappingTrace {
         plugin: name,
         ran,

@@ -32,6 +32,7 @@ use crate::store::{Store, StoreError};
 use crate::vault::{Opened, Vault, VaultError};
 use changes::OfTenant;
 use components::Components;
+pub use fitness::setting_names;
 use granting::{Current, parsed};
 pub use kept::KeptValues;
 pub use metadata::{Metadata, version};
@@ -266,7 +267,7 @@ impl Plugins {
         name: &PluginName,
     ) -> Result<Arc<Binding>, PluginUnavailable> {
         let current = self.current(tenant, name).await?;
-        let loaded = self.load(name, &current).await?;
+        let loaded = self.load(tenant, name, &current).await?;
         let grants_text = self.grants_text(tenant, name)?;
         let grants = self.in_force(tenant, parsed(name, &grants_text)?, &current);
         let opened = self.vault.open(tenant, grants.secret_names()).await;
@@ -328,17 +329,18 @@ impl Plugins {
     /// The component, compiled. Its file is read only where that has not been done yet.
     async fn load(
         &self,
+        tenant: TenantId,
         name: &PluginName,
         current: &Current,
     ) -> Result<Arc<Loaded>, PluginUnavailable> {
         let (digest, component) = match current {
-            Current::Installed(installed) => return self.load_version(installed).await,
+            Current::Installed(installed) => return self.load_version(tenant, installed).await,
             Current::Bundled { digest, component, .. } => (*digest, *component),
         };
         if let Some(loaded) = self.sandbox.kept(digest).await {
             return Ok(loaded);
         }
-        let loaded = self.sandbox.load(Arc::from(component)).await;
+        let loaded = self.sandbox.load(TenantId::GATEWAY, Arc::from(component)).await;
         loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))
     }
 

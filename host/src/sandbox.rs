@@ -8,6 +8,7 @@ mod account;
 pub mod bindings;
 mod cache;
 mod call;
+pub mod compiler;
 mod egress;
 mod engine;
 mod folder;
@@ -25,6 +26,7 @@ mod roles;
 mod secrets;
 mod share;
 mod slow_lane;
+mod standard_streams;
 mod values;
 mod wasi;
 
@@ -38,6 +40,7 @@ use wasmtime::component::{HasSelf, InstancePre, Linker};
 
 pub use account::{Account, Cost, Quarantine, QuarantineSettings, Statement};
 pub use call::{Called, Diagnostic, HttpReply, Mapped, Principal, Tool};
+pub use compiler::child::CompileLimits;
 pub(crate) use egress::is_public;
 pub use engine::PoolSize;
 pub use grants::{Components, Grants, GrantsError, Pin};
@@ -60,6 +63,8 @@ use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
 use crate::secrets::{HostKey, KnownForms, TenantSecret};
 use bindings::v0_1;
 use cache::CodeCache;
+use compiler::Compiler;
+use egress::Tls;
 use folder::{FileThreads, Folders, WritableFolder};
 use foreign::Foreign;
 use grants::Granted;
@@ -97,6 +102,8 @@ pub struct SandboxSettings {
     pub tenant_memory_bytes_max: usize,
     /// Components compiled at once.
     pub compilations: usize,
+    /// What compiling one may take.
+    pub compiling: CompileLimits,
     /// Components held loaded.
     pub loaded_max: u64,
     /// When a plugin that keeps failing is cut off.
@@ -118,6 +125,9 @@ pub enum LoadError {
     /// It does not compile.
     #[error("it is no WebAssembly component that this gateway can compile: {0}")]
     NotAComponent(String),
+    /// Compiling it is beyond a bound, which is named.
+    #[error("it cannot be compiled within the bounds of this gateway: it takes more than {0}")]
+    TooCostly(String),
     /// It imports what no grant can give.
     #[error("it imports what this gateway does not offer: {0}")]
     Unlinkable(String),
@@ -251,6 +261,7 @@ struct Shared {
     /// Operations on files of all tenants' calls.
     files: Arc<FileThreads>,
     quarantine: QuarantineSettings,
+    tls: Tls,
 }
 
 impl std::fmt::Debug for Shared {
@@ -290,8 +301,9 @@ impl Sandbox {
         let mut linker = Linker::new(&engine);
         link(&mut linker).map_err(|error| host(&error))?;
         let code = CodeCache::open(&settings.cache, key, &engine).map_err(|error| host(&error))?;
-        let (compilations, loaded_max) = (settings.compilations, settings.loaded_max);
-        let loader = Loader::new(engine.clone(), linker, code, compilations, loaded_max);
+        let compatibility = engine::compatibility(&engine);
+        let compiler = Compiler::new(settings.compilations, settings.compiling, compatibility);
+        let loader = Loader::new(engine.clone(), linker, code, compiler, settings.loaded_max);
         let lanes = SlowLanes::start(settings.slow_threads).map_err(|error| host(&error))?;
         let beside = lanes.beside().ok_or_else(|| host(&"it is shutting down"))?;
         let calls = usize::try_from(settings.pool.calls).unwrap_or(usize::MAX);
@@ -310,6 +322,7 @@ impl Sandbox {
                 folders: Folders::default(),
                 files: FileThreads::of(beside, settings.slow_threads),
                 quarantine: settings.quarantine,
+                tls: Tls::of_this_machine(),
             }),
             loader: Arc::new(loader),
             shares: Arc::default(),
@@ -317,14 +330,18 @@ impl Sandbox {
         })
     }
 
-    /// Compiles and links a component, or takes it from where that was done before. However many ask
-    /// for one digest at once, it is compiled once; at most as many different ones as the settings say
-    /// compile at a time.
+    /// Compiles and links a component for a tenant, or takes it from where that was done before. However many
+    /// ask for one digest at once, it is compiled once; at most as many different ones as the settings say
+    /// compile at a time, in turns of tenants. Its compiler ends as soon as nobody waits for it.
     ///
     /// # Errors
-    /// [`LoadError`], naming what the component lacks or asks in vain.
-    pub async fn load(&self, source: Arc<[u8]>) -> Result<Arc<Loaded>, LoadError> {
-        self.loader.load(PluginDigest::of(&source), source).await
+    /// [`LoadError`], naming what the component lacks or asks in vain, or the bound that it is beyond.
+    pub async fn load(
+        &self,
+        tenant: TenantId,
+        source: Arc<[u8]>,
+    ) -> Result<Arc<Loaded>, LoadError> {
+        self.loader.load(tenant, PluginDigest::of(&source), source).await
     }
 
     /// The component of this digest without its source, where it is loaded or has been compiled before.

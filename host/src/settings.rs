@@ -77,6 +77,8 @@ pub struct SandboxLimits {
     pub tenant_memory_mib_max: usize,
     pub slow_threads: usize,
     pub compilations_max: usize,
+    pub compile_memory_mib_max: u64,
+    pub compile_cpu_seconds_max: u64,
     pub loaded_max: u64,
     pub quarantine_after: u64,
     pub quarantine_seconds: u64,
@@ -147,6 +149,14 @@ fn seconds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Err
     u64::deserialize(from).map(Duration::from_secs)
 }
 
+/// The file that this process was started from.
+///
+/// # Errors
+/// Where the system does not say.
+pub fn this_program() -> std::io::Result<std::path::PathBuf> {
+    std::env::current_exe()
+}
+
 /// Where the commands for authors of plugins keep what they have compiled: the user's cache folder.
 #[must_use]
 pub fn author_folder() -> std::path::PathBuf {
@@ -198,62 +208,140 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Numbers with which nothing would work, or something would break later than here.
+    /// What nothing would work with, or what would break later than here.
     fn check(&self) -> Result<(), SettingsError> {
-        let within = |name: &str, value: u128, least: u128, most: u128| {
-            if (least..=most).contains(&value) {
-                return Ok(());
+        for (name, value, least, most) in self.bounds().into_iter().chain(self.http.bounds()) {
+            if !(least..=most).contains(&value) {
+                return Err(SettingsError(format!(
+                    "{name} is {value}; it can be {least} to {most}"
+                )));
             }
-            Err(SettingsError(format!("{name} is {value}; it can be {least} to {most}")))
-        };
-        within("queue.lease_seconds", self.queue.lease.as_secs().into(), 3, 86_400)?;
-        within("queue.runs_max", self.queue.runs_max as u128, 0, 100_000)?;
-        within("queue.runs_per_tenant_max", self.queue.runs_per_tenant_max as u128, 1, 100_000)?;
-        within("queue.attempts_max", self.queue.attempts_max.into(), 1, 1_000)?;
-        within("agent.tool_bytes_max", self.agent.tool_bytes_max as u128, 1_024, 1 << 30)?;
-        within("sandbox.calls_max", self.sandbox.calls_max.into(), 1, 4_096)?;
-        within("sandbox.slow_threads", self.sandbox.slow_threads as u128, 1, 1_024)?;
-        within("sandbox.memory_mib_max", self.sandbox.memory_mib_max as u128, 1, 4_096)?;
-        let all_memory = self.sandbox.all_memory_mib_max as u128;
-        within("sandbox.all_memory_mib_max", all_memory, 1, 1 << 20)?;
-        let tenant_memory = self.sandbox.tenant_memory_mib_max as u128;
-        within("sandbox.tenant_memory_mib_max", tenant_memory, 1, 1 << 20)?;
-        within("sandbox.loaded_max", self.sandbox.loaded_max.into(), 1, 20_000)?;
-        within("plugins.preload_max", self.plugins.preload_max.into(), 0, 20_000)?;
-        let install_wait = self.plugins.install_wait_seconds_max.into();
-        within("plugins.install_wait_seconds_max", install_wait, 0, 3_600)?;
-        within("plugins.versions_max", self.plugins.versions_max.into(), 1, 1_000)?;
-        self.http.check(within)?;
+        }
+        self.http.check_public_url()?;
+        for (name, model) in &self.models {
+            model.check(name)?;
+        }
         self.plugins.check()
+    }
+
+    /// Every number, with the least and the most that it can be.
+    fn bounds(&self) -> [Bound; 24] {
+        let Self { sandbox, plugins, queue, agent, .. } = self;
+        [
+            ("queue.lease_seconds", queue.lease.as_secs().into(), 3, 86_400),
+            ("queue.runs_max", queue.runs_max as u128, 0, 100_000),
+            ("queue.runs_per_tenant_max", queue.runs_per_tenant_max as u128, 1, 100_000),
+            ("queue.attempts_max", queue.attempts_max.into(), 1, 1_000),
+            ("queue.run_seconds_max", queue.run_time_max.as_secs().into(), 1, 7 * 86_400),
+            ("agent.turns_max", agent.turns_max.into(), 1, 10_000),
+            ("agent.tool_calls_max", agent.tool_calls_max.into(), 0, 100_000),
+            ("agent.tool_bytes_max", agent.tool_bytes_max as u128, 1_024, 1 << 30),
+            ("agent.history_tasks_max", agent.history_tasks_max as u128, 0, 10_000),
+            ("agent.history_bytes_max", agent.history_bytes_max as u128, 0, 1 << 30),
+            ("sandbox.calls_max", sandbox.calls_max.into(), 1, 4_096),
+            ("sandbox.slow_threads", sandbox.slow_threads as u128, 1, 1_024),
+            ("sandbox.memory_mib_max", sandbox.memory_mib_max as u128, 1, 4_096),
+            ("sandbox.all_memory_mib_max", sandbox.all_memory_mib_max as u128, 1, 1 << 20),
+            ("sandbox.tenant_memory_mib_max", sandbox.tenant_memory_mib_max as u128, 1, 1 << 20),
+            ("sandbox.compilations_max", sandbox.compilations_max as u128, 1, 64),
+            ("sandbox.compile_memory_mib_max", sandbox.compile_memory_mib_max.into(), 256, 1 << 20),
+            ("sandbox.compile_cpu_seconds_max", sandbox.compile_cpu_seconds_max.into(), 1, 3_600),
+            ("sandbox.loaded_max", sandbox.loaded_max.into(), 1, 20_000),
+            ("sandbox.quarantine_after", sandbox.quarantine_after.into(), 1, 1 << 32),
+            ("sandbox.quarantine_seconds", sandbox.quarantine_seconds.into(), 1, 86_400),
+            ("plugins.preload_max", plugins.preload_max.into(), 0, 20_000),
+            ("plugins.install_wait_seconds_max", plugins.install_wait_seconds_max.into(), 0, 3_600),
+            ("plugins.versions_max", plugins.versions_max.into(), 1, 1_000),
+        ]
     }
 }
 
+/// A setting's name, what it is, and the least and the most that it can be.
+type Bound = (&'static str, u128, u128, u128);
+
 impl HttpSettings {
-    /// A share that is smaller than a body would refuse that body for ever, and the answer would say to try
-    /// again.
-    fn check(
-        &self,
-        within: impl Fn(&str, u128, u128, u128) -> Result<(), SettingsError>,
-    ) -> Result<(), SettingsError> {
+    fn bounds(&self) -> [Bound; 15] {
+        // A share that is smaller than a body would refuse that body for ever, and the answer would say to try
+        // again. None is a share of addresses, too: no bound.
         let body = self.body_bytes_max as u128;
-        within("http.body_bytes_max", body, 1, 1 << 31)?;
-        let most = 1 << 40;
-        // A body gets no more than half of what it leaves free.
-        within("http.held_body_bytes_max", self.held_body_bytes_max as u128, 3 * body, most)?;
-        for (name, bytes) in [
-            ("http.held_body_bytes_per_tenant_max", self.held_body_bytes_per_tenant_max),
-            ("http.held_body_bytes_per_channel_max", self.held_body_bytes_per_channel_max),
-            ("http.held_body_bytes_per_address_max", self.held_body_bytes_per_address_max),
-        ] {
-            if bytes != 0 || name != "http.held_body_bytes_per_address_max" {
-                within(name, bytes as u128, body, most)?;
-            }
+        let per_address = self.held_body_bytes_per_address_max as u128;
+        let per_address_min = if per_address == 0 { 0 } else { body };
+        let (most, pace) = (1 << 40, self.stranger_body_bytes_per_second_min.into());
+        let of = |time: Duration| u128::from(time.as_secs());
+        [
+            ("http.body_bytes_max", body, 1, 1 << 31),
+            ("http.head_bytes_max", self.head_bytes_max as u128, 1_024, 1 << 20),
+            ("http.head_seconds_max", of(self.head_time_max), 1, 3_600),
+            ("http.body_seconds_max", of(self.body_time_max), 1, 3_600),
+            ("http.stranger_body_grace_seconds", of(self.stranger_body_grace), 1, 3_600),
+            ("http.stranger_body_bytes_per_second_min", pace, 1, 1 << 31),
+            // A body gets no more than half of what it leaves free.
+            ("http.held_body_bytes_max", self.held_body_bytes_max as u128, 3 * body, most),
+            (
+                "http.held_body_bytes_per_tenant_max",
+                self.held_body_bytes_per_tenant_max as u128,
+                body,
+                most,
+            ),
+            (
+                "http.held_body_bytes_per_channel_max",
+                self.held_body_bytes_per_channel_max as u128,
+                body,
+                most,
+            ),
+            ("http.held_body_bytes_per_address_max", per_address, per_address_min, most),
+            ("http.connections_max", self.connections_max as u128, 1, 1 << 20),
+            (
+                "http.connections_per_address_max",
+                self.connections_per_address_max as u128,
+                0,
+                1 << 20,
+            ),
+            ("http.streams_per_tenant_max", self.streams_per_tenant_max as u128, 0, 1 << 20),
+            ("http.sync_wait_seconds_max", of(self.sync_wait_max), 0, 86_400),
+            ("http.drain_seconds_max", of(self.drain_time_max), 0, 86_400),
+        ]
+    }
+
+    /// What is no URL would be found out by whoever is given one that begins with it.
+    fn check_public_url(&self) -> Result<(), SettingsError> {
+        let text = &self.public_url;
+        let wrong = |why: &str| {
+            let begins = "it begins the URLs that are handed out, as in https://gateway.example";
+            Err(SettingsError(format!("http.public_url is {text:?}, {why}; {begins}")))
+        };
+        if text.is_empty() {
+            return Ok(());
         }
-        let pace = self.stranger_body_bytes_per_second_min.into();
-        within("http.stranger_body_bytes_per_second_min", pace, 1, 1 << 31)?;
-        let grace = self.stranger_body_grace.as_secs().into();
-        within("http.stranger_body_grace_seconds", grace, 1, 3_600)?;
-        within("http.connections_max", self.connections_max as u128, 1, 1 << 20)
+        match url::Url::parse(text) {
+            Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
+                wrong("which is neither http nor https")
+            }
+            Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+                wrong("which has a query or a fragment")
+            }
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                Err(SettingsError("http.public_url holds a user name or a password".to_owned()))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => wrong(&format!("which is no URL ({error})")),
+        }
+    }
+}
+
+impl ModelSettings {
+    fn check(&self, name: &str) -> Result<(), SettingsError> {
+        let Self::OpenaiCompatible { base_url, model, turn_time_max, .. } = self;
+        let why = if !matches!(base_url.scheme(), "http" | "https") {
+            "base_url is neither http nor https"
+        } else if model.is_empty() {
+            "model is empty"
+        } else if !(1..=86_400).contains(&turn_time_max.as_secs()) {
+            "seconds_max can be 1 to 86400"
+        } else {
+            return Ok(());
+        };
+        Err(SettingsError(format!("models.{name}: {why}")))
     }
 }
 
@@ -305,6 +393,11 @@ mod tests {
             "[queue]\nruns_max = 9223372036854775807",
             "[sandbox]\ncalls_max = 0",
             "[http]\nbody_bytes_max = 0",
+            "[http]\nhead_bytes_max = 0",
+            "[http]\nhead_seconds_max = 0",
+            "[queue]\nrun_seconds_max = 0",
+            "[agent]\nturns_max = 0",
+            "[sandbox]\nquarantine_after = 0",
             "[http]\nbody_bytes_max = 100000000",
             "[http]\nheld_body_bytes_max = 10485760",
             "[http]\nheld_body_bytes_per_tenant_max = 0",
@@ -319,6 +412,46 @@ mod tests {
         ] {
             assert!(with(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn every_number_has_a_bound() {
+        let defaults: toml::Table = toml::from_str(DEFAULTS).unwrap();
+        let mut numbers = 0;
+        for (section, settings) in &defaults {
+            for (name, value) in settings.as_table().unwrap() {
+                if !value.is_integer() {
+                    continue;
+                }
+                numbers += 1;
+                let wrong = with(&format!("[{section}]\n{name} = 4611686018427387904"));
+                let error = wrong.expect_err(name).to_string();
+                assert!(error.contains(name.as_str()), "{name}: {error}");
+                assert!(with(&format!("[{section}]\n{name} = -1")).is_err(), "{name}");
+            }
+        }
+        assert!(numbers > 35, "{numbers}");
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_a_sentence() {
+        for wrong in [
+            "gateway.example",
+            "ftp://gateway.example",
+            "https://a.example/?x",
+            "https://u:p@a.example",
+        ] {
+            let error = with(&format!("[http]\npublic_url = {wrong:?}")).unwrap_err().to_string();
+            assert!(error.contains("http.public_url"), "{error}");
+            assert!(!error.contains("u:p"), "{error}");
+        }
+        for right in ["", "https://a.example", "http://10.0.0.1:8080/wardgate/"] {
+            with(&format!("[http]\npublic_url = {right:?}")).unwrap();
+        }
+        let model = "[models.m]\nkind = \"openai-compatible\"\nmodel = \"x\"\nbase_url = ";
+        assert!(with(&format!("{model}\"ftp://a.example/\"")).is_err());
+        assert!(with(&format!("{model}\"http://a.example/\"\nseconds_max = 0")).is_err());
+        with(&format!("{model}\"http://a.example/\"")).unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! in the place of the one before. Calls under way finish with the old one, the next one gets the new; a
 //! build that is broken changes nothing and is said to be.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub struct Watch {
     folders: Vec<PathBuf>,
     /// What was installed or refused last, so that a file that is only touched is left alone.
     seen: HashMap<PathBuf, Seen>,
+    /// Plugins that two files are, of which that was said.
+    said: HashSet<PluginName>,
 }
 
 /// A component, and the text of its grants.
@@ -42,7 +44,7 @@ impl Watch {
     #[must_use]
     pub fn new(plugins: Plugins, tenant: TenantId, paths: &[PathBuf]) -> Self {
         let (folders, files) = paths.iter().cloned().partition(|path| path.is_dir());
-        Self { plugins, tenant, files, folders, seen: HashMap::new() }
+        Self { plugins, tenant, files, folders, seen: HashMap::new(), said: HashSet::new() }
     }
 
     /// Installs what is there, and from then on what changes. Ends when its caller drops it.
@@ -68,6 +70,10 @@ impl Watch {
                 .watch(folder, RecursiveMode::NonRecursive)
                 .with_context(|| format!("cannot watch {}", folder.display()))?;
         }
+        for file in self.files.iter().filter(|file| !file.exists()) {
+            let file = file.display();
+            tracing::warn!(%file, "there is no such file; it is installed once it is there");
+        }
         loop {
             self.look().await;
             if changed.recv().await.is_none() {
@@ -89,12 +95,26 @@ impl Watch {
             let entries = entries.filter_map(Result::ok).map(|entry| entry.path());
             paths.extend(entries.filter(|path| path.extension().is_some_and(|end| end == "wasm")));
         }
+        self.say_which_are_one(&paths);
         for path in paths {
             if let Err(error) = self.reload(&path).await {
                 tracing::warn!(
                     file = %path.display(), error = format!("{error:#}"),
                     "this build is broken; the plugin stays as it was"
                 );
+            }
+        }
+    }
+
+    /// Says which files go by one plugin's name: each would be installed in the place of the other.
+    fn say_which_are_one(&mut self, paths: &[PathBuf]) {
+        let mut by_name: HashMap<PluginName, &Path> = HashMap::new();
+        for path in paths.iter().filter(|path| path.is_file()) {
+            let Ok(name) = name(path) else { continue };
+            let Some(other) = by_name.insert(name.clone(), path) else { continue };
+            if other != path.as_path() && self.said.insert(name.clone()) {
+                let (one, other) = (other.display(), path.display());
+                tracing::warn!(plugin = %name, %one, %other, "two files are one plugin: whichever changes last is installed");
             }
         }
     }
@@ -121,11 +141,21 @@ impl Watch {
         let grants =
             grants.map(String::from_utf8).transpose().context("its grants are no UTF-8")?;
         let seen = (PluginDigest::of(&component), grants.clone());
-        if self.seen.get(path) == Some(&seen) {
+        let before = self.seen.insert(path.to_owned(), seen.clone());
+        if before.as_ref() == Some(&seen) {
             return Ok(());
         }
-        self.seen.insert(path.to_owned(), seen);
         let name = name(path)?;
+        if let (Some((digest, _)), Some(grants)) = (before, &grants)
+            && digest == seen.0
+        {
+            // The same build: somebody may have gone back to an earlier one since, which stays in force.
+            for note in self.plugins.put_grants(self.tenant, &name, grants).await? {
+                tracing::warn!(plugin = %name, "{note}");
+            }
+            tracing::info!(plugin = %name, "its grants have changed: the next call has them");
+            return Ok(());
+        }
         let installed =
             self.plugins.install(self.tenant, &name, component, grants.as_deref()).await;
         let Installed { plugin, roles, notes } = installed?;

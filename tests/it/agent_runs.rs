@@ -272,4 +272,8 @@ async fn two_plugins_with_a_tool_of_one_name_are_refused() {
     let task = gateway.with_agent(both).await.ask(json!({"prompt": "x"})).await.json();
     assert_eq!(task["status"], "failed");
     assert!(task["result"].as_str().unwrap().contains("both have a tool wipe"), "{task}");
+    // Whoever defines such an agent is told so then.
+    let defined = json!({"name": "both", "tools": ["one", "two"]});
+    let refused = gateway.manage("POST", "/agents").json(&defined).expect(422).await;
+    assert!(refused.detail().contains("both have a tool wipe"), "{}", refused.text);
 }

@@ -218,6 +218,24 @@ async fn a_running_gateway_takes_a_new_build_and_leaves_a_broken_one() {
     build(desk.path(), "counts_calls");
     until("the build after the broken one", async || (digest().await? == first).then_some(()))
         .await;
+
+    // Whoever goes back to another build stays there, whatever is written into the grants beside this one.
+    let data = home.path().to_str().unwrap();
+    let back = wardgate(&["plugin", "rollback", "hook", "--data", data]);
+    assert!(back.status.success(), "{}", String::from_utf8_lossy(&back.stderr));
+    assert_eq!(digest().await, second);
+    fs::write(desk.path().join("hook.grants.toml"), "[limits]\nmemory_mib = 32\n").unwrap();
+    until("the grants to be looked at", async || {
+        gateway.log().contains("its grants have changed").then_some(())
+    })
+    .await;
+    assert_eq!(digest().await, second);
+    // A second file of one name is said to be one.
+    fs::copy(guest_path("ignores"), desk.path().join("Hook.wasm")).unwrap();
+    until("both files to be named", async || {
+        gateway.log().contains("two files are one plugin").then_some(())
+    })
+    .await;
     let (_, log) = gateway.terminate();
     assert!(log.lines().any(|line| line.contains(BROKEN) && line.contains("hook.wasm")), "{log}");
 }

@@ -37,7 +37,7 @@ async fn refused(gateway: &Gateway, bodies: &[(&str, &[u8])]) {
 #[tokio::test]
 async fn x16_broken_json_is_refused() {
     let gateway = Gateway::start().await;
-    let broken: [&[u8]; 10] = [
+    let broken: [&[u8]; 9] = [
         b"{",
         b"{\"prompt\":}",
         b"{\"a\":1}}",
@@ -45,7 +45,6 @@ async fn x16_broken_json_is_refused() {
         b"nul",
         b"{'a':1}",
         b"{\"a\":NaN}",
-        b"\xef\xbb\xbf{}",
         b"{\"a\":\"\\ud800\"",
         b"{\"a\":01}",
     ];
@@ -54,7 +53,8 @@ async fn x16_broken_json_is_refused() {
     // `curl -d` declares what it sends as a form.
     let cut: [&[u8]; 5] = [b"{", b"{\"prompt\": \"a=b", b"[1,]", b"{'prompt':'x'}", b" {\"a\":1}}"];
     refused(&gateway, &cut.map(|body| (FORM, body))).await;
-    refused(&gateway, &[("text/plain", b"hello"), ("application/octet-stream", b"\x89PNG")]).await;
+    refused(&gateway, &[("text/plain", b"{\"a\":"), ("application/octet-stream", b"\x89PNG")])
+        .await;
 }
 
 #[tokio::test]
@@ -100,7 +100,8 @@ async fn x16_invalid_utf8_is_refused() {
     let gateway = Gateway::start().await;
     let bodies: [(&str, &[u8]); 4] = [
         ("application/json", b"{\"prompt\":\"\xff\"}"),
-        ("application/json", b"\xff\xfe{\0}\0"),
+        // The byte order mark of UTF-16, and half a character.
+        ("application/json", b"\xff\xfe{\0}"),
         (FORM, b"prompt=%FF"),
         (FORM, b"prompt=\xff"),
     ];
@@ -271,15 +272,11 @@ async fn x16_a_body_that_breaks_off_or_never_comes_is_refused() {
 }
 
 #[tokio::test]
-async fn x16_compressed_bodies_and_unknown_types_are_415() {
+async fn x16_unknown_encodings_and_types_are_415() {
     let gateway = Gateway::start().await;
-    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\xae\x05\0C\xbf\xa6\xa3\x02\0\0\0".to_vec();
-    let call = || gateway.webhook("").header("content-encoding", "gzip");
-    check(&call().text("application/json", gzip).expect(415).await, "gzip");
-    check(&call().text("application/json", "{}").expect(415).await, "not even gzip");
-    for declared in
-        ["image/png", "application/xml", "text/html", "nonsense", "multipart/mixed; boundary=b"]
-    {
+    let call = || gateway.webhook("").header("content-encoding", "compress");
+    check(&call().text("application/json", "{}").expect(415).await, "compress");
+    for declared in ["image/png", "application/pdf", "nonsense", "multipart/mixed; boundary=b"] {
         check(&gateway.webhook("").text(declared, "{}").expect(415).await, declared);
     }
     assert_eq!(gateway.tasks_stored().await, 0);
@@ -329,7 +326,7 @@ async fn x16_methods_and_paths_that_are_not_there() {
     let gateway = Gateway::start().await;
     check(&gateway.get("/").expect(405).await, "GET /");
     check(&gateway.post("/api/task_status").expect(405).await, "POST /api/task_status");
-    for path in ["/nowhere", "/v1", "/api/webhooks/agents/", "//"] {
+    for path in ["/nowhere", "/v1", "/api/webhooks/agents/", "//nowhere"] {
         check(&gateway.get(path).expect(404).await, path);
     }
     let huge =

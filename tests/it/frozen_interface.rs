@@ -62,6 +62,7 @@ fn about(gateway: &Gateway, headers: &[(&'static str, &str)]) -> Subject {
         headers: headers.collect::<HeaderMap>(),
         payload: Payload::parse(body.clone()).unwrap(),
         body,
+        unreadable: None,
     };
     let task = r#"{"id":"t-1","status":"completed","result":{"deep":[true]}}"#;
     let task = Payload::parse(Bytes::from_static(task.as_bytes())).unwrap();

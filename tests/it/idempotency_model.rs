@@ -113,7 +113,7 @@ impl Request {
             (Content::WrongKey, Door::Trigger) => Some(404),
             (Content::WrongKey, Door::Hook) => Some(401),
             // A channel's plugins read whatever comes.
-            (Content::BrokenJson | Content::WrongParameter, Door::Hook) => None,
+            (Content::WrongParameter, Door::Hook) => None,
             (Content::WrongKey, _) => Some(403),
             // The agent's own webhook has no parameters that could be wrong: not JSON, then.
             (Content::BrokenJson | Content::WrongParameter, _) => Some(400),

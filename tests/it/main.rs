@@ -19,6 +19,8 @@
 //! | `idempotency_model` | and that as a model, for whatever arrives at once |
 //! | `bad_input` | what is wrong is refused with a reason, and leaves nothing behind |
 //! | `bodies_in_flight` | what bodies hold together is bounded, and whoever holds much of it harms nobody else |
+//! | `bodies_read` | a body is read as what it is, or refused with a reason |
+//! | `compiling` | a component that is a bomb for compilers harms nobody |
 //! | `connections` | no client takes all connections |
 //! | `seed_curls` | every documented curl works as it is written |
 //! | `store_down` | without a store nothing is acknowledged |
@@ -70,9 +72,11 @@ mod agent_runs;
 mod author_loop;
 mod bad_input;
 mod bodies_in_flight;
+mod bodies_read;
 mod capabilities;
 mod channels;
 mod commands;
+mod compiling;
 mod connections;
 mod contract;
 mod conveniences;

@@ -75,3 +75,25 @@ async fn they_are_for_operators_and_in_the_form_that_prometheus_reads() {
     assert!(answer.text.contains(&version), "{}", answer.text);
     assert!(answer.text.contains("wardgate_plugins_left_out 0\n"), "{}", answer.text);
 }
+
+#[tokio::test]
+async fn the_figures_come_in_the_format_that_is_accepted() {
+    let gateway = Gateway::start().await;
+    gateway.ask(json!({"prompt": "calculate {\"expression\":\"6*7\"}"})).await;
+    for (accept, is_open) in [
+        ("*/*", true),
+        ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", true),
+        ("text/plain;version=0.0.4", false),
+        ("text/plain", false),
+    ] {
+        let call = gateway.get("/metrics").key(&gateway.operator()).header("accept", accept);
+        let answer = call.expect(200).await;
+        let declared = answer.header("content-type").unwrap();
+        let expected = if is_open { "application/openmetrics-text" } else { "text/plain" };
+        assert!(declared.starts_with(expected), "{accept}: {declared}");
+        assert_eq!(answer.text.ends_with("# EOF\n"), is_open, "{accept}");
+        let described = answer.text.contains("# TYPE wardgate_plugin_calls_total counter");
+        assert_eq!(described, !is_open, "{accept}: {}", answer.text);
+        assert!(answer.text.contains("wardgate_plugin_calls_total{"), "{accept}");
+    }
+}

@@ -45,6 +45,22 @@ async fn every_operation_has_a_name_of_its_own_a_group_and_a_summary() {
 }
 
 #[tokio::test]
+async fn every_response_says_what_it_is() {
+    let document = Document::checked_in();
+    let mut responses = 0;
+    for path in document.value()["paths"].as_object().unwrap().values() {
+        for operation in path.as_object().unwrap().values() {
+            for (status, response) in operation["responses"].as_object().into_iter().flatten() {
+                let description = response["description"].as_str().unwrap_or_default();
+                assert!(!description.is_empty(), "{}: {status}", operation["operationId"]);
+                responses += 1;
+            }
+        }
+    }
+    assert!(responses > 100);
+}
+
+#[tokio::test]
 async fn every_operation_says_how_it_refuses() {
     for operation in Document::checked_in().operations() {
         let route = format!("{} {}", operation.method, operation.path);

@@ -312,3 +312,36 @@ async fn whoever_waits_when_the_gateway_stops_is_answered_and_not_cut_off() {
     let again = Setup::new().home(home).model(&server).start().await;
     assert_eq!(again.ended(&answer.task_id()).await["result"], "at last");
 }
+
+#[tokio::test]
+async fn whoever_comes_again_is_told_what_came_after_and_after_the_end_nothing() {
+    let (gateway, _server) = with_model([CALCULATE, Reply::Text("It is 42")]).await;
+    let id = gateway.ask(json!({"prompt": "six times seven?"})).await.task_id();
+    let target = format!("/{}/agent-execution/{id}/events", gateway.tenant);
+    let follow = async |after: Option<&str>, status: u16| {
+        let call = gateway.get(&target).key(&gateway.key);
+        let call = match after {
+            Some(after) => call.header("last-event-id", after),
+            None => call,
+        };
+        let text = call.expect(status).await.text;
+        let events = text.split("\n\n").filter(|event| event.contains("data:"));
+        let of = |event: &str, field: &str| {
+            let mut lines = event.lines().filter_map(|line| line.strip_prefix(field));
+            lines.next().unwrap_or_else(|| panic!("{event}")).trim().to_owned()
+        };
+        events.map(|event| (of(event, "id:"), of(event, "data:"))).collect::<Vec<_>>()
+    };
+    let all = follow(None, 200).await;
+    assert_eq!(all.len(), WHOLE.len());
+    for (place, (id, _)) in all.iter().enumerate().take(all.len() - 1) {
+        assert_eq!(follow(Some(id), 200).await, all[place + 1..], "after {id}");
+    }
+    let (end, _) = all.last().unwrap();
+    assert!(follow(Some(end), 204).await.is_empty());
+    // An attempt that was given up told of what does not count any more, and what is no id tells nothing.
+    for other in ["9-4", "1", "x-y", "1-99999999999999999999"] {
+        let again = follow(Some(other), 200).await;
+        assert!(again.len() >= all.len() - 1, "{other}: {again:?}");
+    }
+}

@@ -10,10 +10,39 @@ use wardgate::trace::{Event, PluginRun};
 
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::web::Web;
-use crate::support::{Gateway, Setup, until};
+use crate::support::{Gateway, Setup, guest_path, until, wardgate};
 
 fn roles(thread: &[Value]) -> Vec<&str> {
     thread.iter().map(|step| step["role"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn why_a_plugin_panicked_and_what_it_wrote_before_is_in_the_log_of_its_call() {
+    let gateway = Gateway::start().await;
+    let agent = gateway.with_tool("panics_in_tool", "").await;
+    let prompt = "panic {\"why\":\"message 4711\"}";
+    let answer = agent.ask(json!({"prompt": prompt})).await;
+    let thread = agent.thread(&answer.task_id()).await;
+    let called = thread.iter().find(|step| step["role"] == "tool").unwrap();
+    let logs = called["logs"].to_string();
+    for line in ["Output: about to panic", "panicked at", "Output: message 4711"] {
+        assert!(logs.contains(line), "{line}: {called}");
+    }
+    // An author sees it where he tries his plugin.
+    let path = guest_path("panics_in_tool");
+    let tried = wardgate(&[
+        "plugin",
+        "try",
+        path.to_str().unwrap(),
+        "call-tool",
+        "--tool",
+        "panic",
+        "--arguments",
+        "{\"why\":\"message 4711\"}",
+    ]);
+    let said = String::from_utf8_lossy(&tried.stdout).into_owned()
+        + &String::from_utf8_lossy(&tried.stderr);
+    assert!(said.contains("message 4711") && said.contains("panicked at"), "{said}");
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ enum Task {
     Bench {
         /// Only this benchmark [default: all]. `many` and `ten-thousand` install so many plugins into
         /// target/bench first: some five minutes, and far longer, once
-        #[arg(long, value_parser = ["mapping", "accept", "polls", "languages", "neighbours", "shares", "many", "ten-thousand"])]
+        #[arg(long, value_parser = ["mapping", "accept", "polls", "languages", "neighbours", "shares", "compile-bomb", "many", "ten-thousand"])]
         filter: Option<String>,
         /// How long to measure each of its rows, in seconds
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]

@@ -109,6 +109,7 @@ async fn map(plugin: &Arc<Binding>, tenant: TenantId) -> anyhow::Result<u64> {
         headers,
         body: body.clone(),
         payload: Payload::parse(body)?,
+        unreadable: None,
     });
     let subject = Subject {
         request: Some(request),

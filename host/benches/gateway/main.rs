@@ -6,6 +6,7 @@
 
 mod accept;
 mod bed;
+mod compile_bomb;
 mod languages;
 mod load;
 mod many;
@@ -54,6 +55,9 @@ fn main() -> anyhow::Result<()> {
     let attack = filter.as_deref().and_then(|filter| filter.strip_prefix("shares/"));
     if wanted("shares") || attack.is_some() {
         runtime.block_on(shares::run(round, attack))?;
+    }
+    if wanted("compile-bomb") {
+        runtime.block_on(compile_bomb::run())?;
     }
     if wanted("many") {
         runtime.block_on(many::run(round))?;

@@ -264,6 +264,7 @@ impl Caller {
             headers: HeaderMap::new(),
             body: body.clone(),
             payload: Payload::parse(body)?,
+            unreadable: None,
         });
         Ok(Self { tenant, agent: AgentId::random(), request })
     }

@@ -158,6 +158,7 @@ async fn phases(bed: &Bed) -> anyhow::Result<Phases> {
         headers: HeaderMap::new(),
         body: body.clone(),
         payload: Payload::parse(body)?,
+        unreadable: None,
     });
     let spec = SPEC.to_owned();
     let mut all = Vec::new();

@@ -303,6 +303,7 @@ impl OpenChannel {
             headers,
             body: incoming.body.clone(),
             payload,
+            unreadable: incoming.unreadable.clone(),
         })
     }
 }

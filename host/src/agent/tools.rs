@@ -8,7 +8,7 @@ use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Binding, PluginError, Refusal, Subject, Tool};
 use crate::tasks::Task;
-use crate::tenants::Agent;
+use crate::tenants::{Agent, AgentDefinition};
 use crate::trace::{PluginRun, ToolCall};
 
 /// What a tool answered, as the model and the trace see it.
@@ -119,15 +119,28 @@ impl Tools {
         agent: &Agent,
         request_id: RequestId,
     ) -> Result<Self, ToolsError> {
+        Self::of_definition(plugins, (agent.tenant, agent.id), &agent.definition, request_id).await
+    }
+
+    /// The same for an agent that is being defined.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub async fn of_definition(
+        plugins: &Plugins,
+        (tenant, agent): (TenantId, AgentId),
+        definition: &AgentDefinition,
+        request_id: RequestId,
+    ) -> Result<Self, ToolsError> {
         let mut tools = Self {
             request_id,
-            allow_destructive: agent.definition.allow_destructive_tools,
+            allow_destructive: definition.allow_destructive_tools,
             descriptions: Vec::new(),
             by_name: HashMap::new(),
         };
-        for name in &agent.definition.tools {
-            let binding = plugins.binding(agent.tenant, name).await?;
-            let subject = tools.subject(agent.tenant, agent.id);
+        for name in &definition.tools {
+            let binding = plugins.binding(tenant, name).await?;
+            let subject = tools.subject(tenant, agent);
             let listed = binding.list_tools(subject).await.value;
             let listed = listed.map_err(|error| ToolsError::Plugin(name.clone(), error))?;
             for tool in listed {

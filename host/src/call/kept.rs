@@ -92,6 +92,7 @@ impl Head {
             headers: self.headers(),
             body,
             payload,
+            unreadable: None,
         }
     }
 

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 
 use super::api::{Api, ForTenant, Target};
 use super::plugin::stage::{component, cost};
+use super::progress::with_progress;
 use super::{one_line, print};
 use crate::fixture::{Difference, Stage};
 use crate::ids::PluginName;
@@ -214,7 +215,8 @@ impl Company<'_> {
             Some(text) => Grants::parse(text)?,
             None => Grants::default(),
         };
-        let loaded = self.stage.load(component).await?;
+        let loading = self.stage.load(component);
+        let loaded = with_progress(&format!("compiling {name}"), loading).await?;
         Ok(self.stage.bind_for_replay(name.clone(), loaded, grants))
     }
 }

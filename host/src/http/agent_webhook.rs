@@ -46,10 +46,10 @@ pub(super) async fn receive(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let caller = caller(&handles, &named).await?;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let sender = Sender::of(&head).tenant(caller.tenant());
     let limits = BodyLimits::of(&handles.settings);
-    let body = body::read(&handles, sender, &head, body, limits).await;
+    let body = body::read(&handles, sender, &mut head, body, limits).await;
     let parts = parts(head, body.map_err(ApiError::shaped_as_docsgpt)?)?;
     let arrival =
         Arrival::read_json(parts).map_err(|error| ApiError::from(error).worded_as_docsgpt())?;

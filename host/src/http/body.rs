@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame};
@@ -18,6 +19,7 @@ use super::budget::{Charge, OverBudget, Sender};
 use super::error::ApiError;
 use crate::bulk::Whose;
 use crate::call::Payload;
+use crate::intake::content::{Encoding, UndoError};
 use crate::settings::HttpSettings;
 
 /// A body no longer than this is in nobody's account: most webhooks are no longer, so the budget costs them
@@ -86,14 +88,59 @@ impl BodyLimits {
     }
 }
 
-/// Reads a body. One that declares itself too long is refused before a byte of it is read; a chunked
+/// Reads a body and undoes its content encodings, whose header goes: what comes behind gets a request as if it had
+/// been sent without.
+///
+/// # Errors
+/// As [`read_encoded`]; 415 for an encoding that is not known, 400 where the body is not what it is declared as.
+pub(super) async fn read(
+    handles: &Handles,
+    sender: Sender,
+    head: &mut Parts,
+    body: Body,
+    limits: BodyLimits,
+) -> Result<Bytes, ApiError> {
+    let body = read_encoded(handles, sender, head, body, limits).await?;
+    let undone = undo_encodings(handles, sender, &head.headers, &body, limits.bytes_max)?;
+    head.headers.remove(CONTENT_ENCODING);
+    Ok(undone.unwrap_or(body))
+}
+
+/// A body without its content encodings, counted for its sender as the body itself is. None: it has none.
+///
+/// # Errors
+/// 413 where it would be too long, 503 where too much is held already, 400 and 415 where it cannot be read.
+pub(super) fn undo_encodings(
+    handles: &Handles,
+    sender: Sender,
+    headers: &HeaderMap,
+    body: &Bytes,
+    bytes_max: usize,
+) -> Result<Option<Bytes>, ApiError> {
+    let encodings = if body.is_empty() { Vec::new() } else { Encoding::of(headers)? };
+    let mut undone: Option<Bytes> = None;
+    for encoding in encodings.into_iter().rev() {
+        let mut charge = handles.bodies.charge(sender);
+        let from = undone.as_ref().unwrap_or(body);
+        let bytes = encoding.undo(from, bytes_max, |bytes| charge.grow_to(bytes));
+        let bytes = bytes.map_err(|error| match error {
+            UndoError::Request(error) => ApiError::from(error),
+            UndoError::TooLong => too_long(bytes_max),
+            UndoError::NoRoom(over) => over.into(),
+        })?;
+        undone = Some(Held { bytes, charge: Some(charge) }.into_bytes());
+    }
+    Ok(undone)
+}
+
+/// Reads a body as it is sent. One that declares itself too long is refused before a byte of it is read; a chunked
 /// one as soon as it is too long. Its bytes are counted for the sender until the last handle to them is
 /// dropped, wherever they have gone by then.
 ///
 /// # Errors
 /// 413 where it is too long, 408 where it takes too long, 400 where it breaks off or comes in crumbs, 503 where
 /// too much is held already.
-pub(super) async fn read(
+pub(super) async fn read_encoded(
     handles: &Handles,
     sender: Sender,
     head: &Parts,

@@ -195,6 +195,23 @@ impl ApiError {
         }
     }
 
+    /// Of a tool that was called directly. One that has begun may have had its effect before it failed.
+    pub(super) fn of_tool(name: &str, error: &PluginError) -> Self {
+        let has_begun = match error {
+            // It says itself that there was too much to do for it to begin.
+            PluginError::Failure(failure) => failure.status() != 429,
+            PluginError::Refusal(
+                Refusal::Busy(_)
+                | Refusal::Quarantined { .. }
+                | Refusal::NotSetUp(_)
+                | Refusal::NoSuchRole { .. },
+            ) => false,
+            PluginError::Refusal(_) => true,
+        };
+        let said = Self::of_plugin(name, error);
+        if has_begun { said.after_the_run() } else { said }
+    }
+
     fn of_refusal(refusal: &Refusal, detail: String) -> Self {
         let retry = match refusal {
             Refusal::NoSuchRole { .. } | Refusal::Malformed(_) => Retry::Never,

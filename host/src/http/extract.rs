@@ -16,6 +16,7 @@ use super::Handles;
 use super::body::BodyLimits;
 use super::budget::{ProvenTenant, Sender};
 use super::error::ApiError;
+use super::serve::plain_path::ArrivedPath;
 use crate::access::TenantCaller;
 use crate::call::credentials::API_KEY;
 use crate::ids::RequestId;
@@ -73,9 +74,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<Handles>> for Sent<T> {
         request: Request<Body>,
         handles: &Arc<Handles>,
     ) -> Result<Self, ApiError> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let limits = BodyLimits::of(&handles.settings);
-        let body = super::body::read(handles, Sender::of(&head), &head, body, limits).await?;
+        let body = super::body::read(handles, Sender::of(&head), &mut head, body, limits).await?;
         Ok(Self(super::body::typed(body)?))
     }
 }
@@ -116,6 +117,12 @@ pub(super) fn header_key_or_bearer(headers: &HeaderMap) -> Result<Option<String>
     let (scheme, key) = value.and_then(|value| value.trim().split_once(' ')).unwrap_or_default();
     let key = key.trim();
     Ok((scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then(|| key.to_owned()))
+}
+
+/// The path as it arrived, whatever route was found for it.
+pub(super) fn arrived_path(parts: &Parts) -> String {
+    let arrived = parts.extensions.get::<ArrivedPath>().map(|arrived| arrived.0.as_str());
+    arrived.unwrap_or_else(|| parts.uri.path()).to_owned()
 }
 
 /// The id that the surface gave this request.

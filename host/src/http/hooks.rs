@@ -13,7 +13,7 @@ use serde_json::json;
 use super::body::{self, BodyLimits};
 use super::budget::Sender;
 use super::error::ApiError;
-use super::extract::{Named, request_id};
+use super::extract::{Named, arrived_path, request_id};
 use super::launch::{Launched, launch, mark_task};
 use super::plugin_reply::plugin_reply;
 use super::responses::{PluginErrors, WriteErrors};
@@ -114,7 +114,7 @@ async fn handle(
     askable.map_err(|error| unverified(handles, &channel, error))?;
     let sender = Sender::of(&head).channel(id).tenant(channel.tenant());
     let limits = BodyLimits::unverified(&handles.settings);
-    let body = body::read(handles, sender, &head, body, limits).await;
+    let body = body::read_encoded(handles, sender, &head, body, limits).await;
     let body = body.inspect_err(|error| {
         if error.is_shortage() {
             log_sampled(
@@ -124,9 +124,10 @@ async fn handle(
             );
         }
     })?;
+    let path = arrived_path(&head);
     let arrival = Arrival::read_for_channel(RequestParts {
         method: head.method,
-        path: head.uri.path().to_owned(),
+        path,
         query: query.to_owned(),
         pairs,
         headers: head.headers,
@@ -139,13 +140,24 @@ async fn handle(
     let let_in = verified.map_err(|error| unverified(handles, &channel, error))?;
     let is_stranger = !let_in.verified;
     let incoming = channel.without_credentials(Arc::clone(&arrival.incoming));
-    let arrival = Arrival { incoming, ..arrival };
+    let mut arrival = Arrival { incoming, ..arrival };
+    // Not before: a stranger has nothing undone.
+    let (headers, body) = (&arrival.incoming.headers, &arrival.incoming.body);
+    let most = handles.settings.body_bytes_max;
+    if let Some(body) = body::undo_encodings(handles, sender, headers, body, most)? {
+        arrival = arrival.without_encodings(body).await;
+    }
     let resolved = intake::resolve_channel(&handles.plugins, &channel, let_in, &arrival).await;
     let resolved = resolved.map_err(|error| match error {
         IntakeError::Plugin(name, error) if is_stranger => {
             refuse_stranger(handles, &channel, &name, &error)
         }
         IntakeError::Unavailable(error) if is_stranger => unavailable(handles, &channel, error),
+        IntakeError::Request { status, detail } => {
+            // Its sender may never look at what he is told.
+            log_sampled(handles, &channel, &detail);
+            ApiError::caller(status, detail)
+        }
         error => error.into(),
     })?;
     match resolved {

@@ -7,6 +7,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Method, Request};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
@@ -55,14 +56,16 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
     response
 }
 
-/// Handles requests whose body is long, or of unknown length, on the [bulk lane](crate::bulk).
+/// Handles requests whose body is long, compressed, or of unknown length, on the [bulk lane](crate::bulk).
 pub(super) async fn long_on_bulk_lane(
     State(handles): Handle,
     mut request: Request<Body>,
     next: Next,
 ) -> Response {
     let length = request.body().size_hint().exact();
-    if length.is_some_and(|length| length <= BULK_BYTES as u64) {
+    // What is compressed is as long as it may be, once it is undone.
+    let is_compressed = request.headers().contains_key(CONTENT_ENCODING);
+    if !is_compressed && length.is_some_and(|length| length <= BULK_BYTES as u64) {
         return next.run(request).await;
     }
     // Whoever reads the body says whose it is.

@@ -3,9 +3,11 @@
 //! Nothing is counted here. The accounts that the sandbox keeps are read when somebody asks, so that
 //! calls pay nothing for being watched.
 
+use std::collections::HashSet;
+
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -27,11 +29,17 @@ const PLUGINS_MAX: usize = 1_000;
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
+/// And where only the older format is accepted: Prometheus text.
+const PROMETHEUS_TEXT: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
 /// Calls of plugins by outcome, what they cost, and which plugins are cut off; all since the gateway began.
 /// A bearer token (`authorization: Bearer …`) will do in place of `x-api-key`.
 #[utoipa::path(get, path = "/metrics",
     operation_id = "read_metrics", tag = "gateway",
-    responses((status = 200, body = String, content_type = "application/openmetrics-text"), ReadErrors,
+    responses((status = 200, description = "The figures, as `accept` asks for them",
+               content((String = "application/openmetrics-text"), (String = "text/plain"))),
+              ReadErrors,
               (status = 500, body = ErrorBody, description = "They cannot be written")),
     security(("operator_key" = [])))]
 pub(super) async fn read(State(handles): Handle, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -47,7 +55,44 @@ pub(super) async fn read(State(handles): Handle, headers: HeaderMap) -> Result<R
     if prometheus_client::encoding::text::encode(&mut text, &registry).is_err() {
         return Err(ApiError::host("the gateway failed to write its metrics"));
     }
-    Ok((StatusCode::OK, [(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+    let (declared, text) = match wants_prometheus_text(&headers) {
+        true => (PROMETHEUS_TEXT, as_prometheus_text(&text)),
+        false => (OPEN_METRICS, text),
+    };
+    Ok((StatusCode::OK, [(CONTENT_TYPE, declared)], text).into_response())
+}
+
+/// Whether whoever asks reads Prometheus text and no OpenMetrics.
+fn wants_prometheus_text(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let accepted: Vec<_> = accepted
+        .flat_map(|value| value.split(','))
+        .map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+        .collect();
+    let names = |range: &str| accepted.iter().any(|accepted| accepted == range);
+    names("text/plain") && !names("application/openmetrics-text")
+}
+
+/// The same figures in Prometheus text 0.0.4: there a counter is described under the name that its samples have, and
+/// neither units nor an end are told.
+fn as_prometheus_text(open_metrics: &str) -> String {
+    let counters: HashSet<&str> = open_metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("EOF" | "UNIT"), ..) => continue,
+            (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(name) => {
+                text.push_str(&format!("# {kind} {name}_total {rest}"));
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// What is told at one moment.

@@ -6,6 +6,7 @@
 
 mod framing;
 mod host_header;
+pub(super) mod plain_path;
 mod refusal;
 mod request_line;
 
@@ -33,6 +34,7 @@ use tokio::time::{sleep, timeout};
 use super::client::ClientNetwork;
 use super::error::ApiError;
 use super::places::Places;
+use plain_path::{ArrivedPath, without_empty_segments};
 use refusal::Refusals;
 use request_line::TargetEncoder;
 
@@ -151,6 +153,10 @@ impl Service<Request<Incoming>> for FromClient {
             return Either::Left(ready(Ok(ApiError::caller(400, wrong).into_response())));
         }
         request.extensions_mut().insert(self.client);
+        if let Some(plain) = without_empty_segments(request.uri()) {
+            let arrived = std::mem::replace(request.uri_mut(), plain);
+            request.extensions_mut().insert(ArrivedPath(arrived.path().to_owned()));
+        }
         Either::Right(self.routes.call(request))
     }
 }

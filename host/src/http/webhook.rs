@@ -12,7 +12,7 @@ use serde_json::json;
 use super::body::{self, BodyLimits};
 use super::budget::Sender;
 use super::error::ApiError;
-use super::extract::{header_key, request_id};
+use super::extract::{arrived_path, header_key, request_id};
 use super::launch::{launch, mark_task};
 use super::plugin_reply::plugin_reply;
 use super::responses::{PluginErrors, WriteErrors};
@@ -108,10 +108,10 @@ pub(super) async fn resolve(
     handles: &Handles,
     request: Request<Body>,
 ) -> Result<Resolved, ApiError> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let request_id = request_id(&head);
-    let query = head.uri.query().unwrap_or_default();
-    let pairs = intake::decode_query(query)?;
+    let query = head.uri.query().unwrap_or_default().to_owned();
+    let pairs = intake::decode_query(&query)?;
     let key = presented_key(&head.headers, &pairs)?;
     // Where the query names the agent, access is settled before the body is read: somebody without a
     // key cannot make us hold ten megabytes.
@@ -128,19 +128,20 @@ pub(super) async fn resolve(
     let bytes = match proven {
         Ok(tenant) => {
             let (sender, limits) = (sender.tenant(tenant), BodyLimits::of(settings));
-            body::read(handles, sender, &head, body, limits).await?
+            body::read(handles, sender, &mut head, body, limits).await?
         }
         // Only to learn whether an agent is named, which decides which error it is (CONTRACT X4).
         Err(denied) => {
             let limits = BodyLimits::of_strangers(settings);
-            let read = body::read(handles, sender, &head, body, limits).await;
+            let read = body::read(handles, sender, &mut head, body, limits).await;
             read.map_err(|_| denied)?
         }
     };
+    let path = arrived_path(&head);
     let arrival = Arrival::read(RequestParts {
         method: head.method,
-        path: head.uri.path().to_owned(),
-        query: query.to_owned(),
+        path,
+        query,
         pairs,
         headers: head.headers,
         body: bytes,

@@ -4,14 +4,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method};
 
+use super::content::Encoding;
 use super::params::Sources;
 use super::tokens::{self, Taken};
 use super::{IntakeError, body, cloud_event, query};
 use crate::call::credentials::{self, is_api_key};
 use crate::call::kept::Head;
-use crate::call::{IncomingCall, Payload};
+use crate::call::{IncomingCall, Payload, Unreadable};
 use crate::ids::RequestId;
 use crate::secrets::UserTokens;
 
@@ -125,14 +127,14 @@ impl Arrival {
         Self::with(parts, payload)
     }
 
-    /// Reads a body of any shape for a channel, whose plugins read it: what is neither JSON nor a form is
-    /// no payload, and its bytes are there all the same. The query is the payload of a request without
-    /// a body. Every header is kept: a verifier may need it.
+    /// Reads a body of any shape for a channel, whose plugins read it: what cannot be read is no payload, and its
+    /// bytes are there all the same. The query is the payload of a request without a body. Every header is
+    /// kept: a verifier may need it.
     pub async fn read_for_channel(parts: RequestParts) -> Self {
-        let payload = if parts.body.is_empty() && parts.method == Method::GET {
-            payload_of_query(&parts.pairs)
+        let (payload, unreadable) = if parts.body.is_empty() && parts.method == Method::GET {
+            (payload_of_query(&parts.pairs), None)
         } else {
-            payload_or_nothing(&parts.headers, parts.body.clone()).await
+            payload_or_why_not(&parts.headers, parts.body.clone()).await
         };
         let incoming = IncomingCall {
             method: parts.method,
@@ -141,6 +143,7 @@ impl Arrival {
             headers: parts.headers,
             body: parts.body,
             payload,
+            unreadable,
         };
         Self {
             incoming: Arc::new(incoming),
@@ -149,6 +152,24 @@ impl Arrival {
             is_redacted: false,
             request_id: parts.request_id,
         }
+    }
+
+    /// The same request by a channel, without the encodings of its body.
+    pub async fn without_encodings(self, body: Bytes) -> Self {
+        let incoming = &self.incoming;
+        let mut headers = incoming.headers.clone();
+        headers.remove(CONTENT_ENCODING);
+        let (payload, unreadable) = payload_or_why_not(&headers, body.clone()).await;
+        let incoming = Arc::new(IncomingCall {
+            method: incoming.method.clone(),
+            path: incoming.path.clone(),
+            query: incoming.query.clone(),
+            headers,
+            body,
+            payload,
+            unreadable,
+        });
+        Self { incoming, ..self }
     }
 
     fn with(mut parts: RequestParts, payload: Payload) -> Self {
@@ -167,6 +188,7 @@ impl Arrival {
             headers: parts.headers,
             body: parts.body,
             payload,
+            unreadable: None,
         };
         Self {
             incoming: Arc::new(incoming),
@@ -190,9 +212,23 @@ impl Arrival {
     }
 }
 
-/// The payload that this body holds, or none.
-async fn payload_or_nothing(headers: &HeaderMap, body: Bytes) -> Payload {
-    body::payload(headers, body).await.unwrap_or_else(|_| Payload::empty())
+/// The payload that this body holds, or none and why.
+async fn payload_or_why_not(headers: &HeaderMap, body: Bytes) -> (Payload, Option<Unreadable>) {
+    let payload = match Encoding::of(headers) {
+        Ok(encodings) if encodings.is_empty() => body::payload(headers, body).await,
+        // For whoever is let in it is undone.
+        Ok(_) => Err(IntakeError::unsupported("the body is compressed")),
+        Err(error) => Err(error),
+    };
+    match payload {
+        Ok(payload) => (payload, None),
+        Err(IntakeError::Request { status, detail }) => {
+            (Payload::empty(), Some(Unreadable { status, detail }))
+        }
+        Err(error) => {
+            (Payload::empty(), Some(Unreadable { status: 400, detail: error.to_string() }))
+        }
+    }
 }
 
 /// The payload without a key that somebody sent in it (CONTRACT X5), and the body likewise: neither plugins

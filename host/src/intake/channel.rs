@@ -60,16 +60,18 @@ pub async fn resolve_channel(
     let nothing = Payload::empty();
     let sources = Sources { query: &[], payload: &nothing, mapped: &mapping.params };
     let thread = sources.text("task_id")?.map(|text| text.parse::<ThreadId>()).transpose();
+    let prompt = sources.text("prompt")?;
+    // An agent is never run on a body that nobody could read: a mapper may have read its bytes.
+    let is_read = mapper.is_some() && (mapping.context.is_some() || prompt.is_some());
+    if let Some(unreadable) = arrival.incoming.unreadable.as_ref().filter(|_| !is_read) {
+        return Err(unreadable.clone().into());
+    }
     let payload = mapping.context.as_ref().unwrap_or(&arrival.incoming.payload);
     Ok(Resolved::Run(Box::new(AgentCall {
         idempotency: claim,
         thread_surface: channel.thread_surface(),
         caller,
-        input: Input {
-            prompt: sources.text("prompt")?,
-            payload: payload.text().to_owned(),
-            user: user(&sources)?,
-        },
+        input: Input { prompt, payload: payload.text().to_owned(), user: user(&sources)? },
         thread: thread.map_err(|error| IntakeError::bad(&error.to_string()))?,
         wanted: AnswerWanted {
             asynchronous: definition.answer != ChannelAnswer::Wait,

@@ -27,10 +27,6 @@ const RESERVED: [&str; 14] = [
 /// Reserved too, though nothing reads it: callers of workflow URLs send it.
 const AGENT_VERSION: &str = "agent_version";
 
-/// What a mapping may set (CONTRACT X9).
-pub(super) const MAPPABLE: [&str; 6] =
-    ["task_id", "user_id", "user_email", "user_first_name", "user_last_name", "prompt"];
-
 fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || name == AGENT_VERSION
 }

@@ -1,12 +1,22 @@
 //! Whether a plugin can do with what it is granted: found out when it is installed and when its grants
 //! change, not when somebody calls it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::{PluginUnavailable, Plugins};
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::sandbox::{Account, Diagnostic, Grants, Loaded, Subject};
+
+/// The settings that a plugin's schema names. None: it names none one by one.
+#[must_use]
+pub fn setting_names(schema: &str) -> Option<BTreeSet<String>> {
+    let schema: Value = serde_json::from_str(schema).unwrap_or_default();
+    let properties = schema.get("properties")?.as_object()?;
+    Some(properties.keys().cloned().collect())
+}
 
 impl Plugins {
     /// What an operator ought to know of a plugin with these grants: which it lacks, which settings it misses,
@@ -33,7 +43,16 @@ impl Plugins {
         }
         let settings = serde_json::to_string(grants.settings()).unwrap_or_default();
         // For no agent in particular.
-        let subject = Subject::of(tenant, AgentId::random(), RequestId::next());
+        let subject = || Subject::of(tenant, AgentId::random(), RequestId::next());
+        let schema = binding.config_schema(subject()).await.value;
+        if let Some(known) = schema.ok().and_then(|schema| setting_names(&schema)) {
+            let unread = grants.settings().keys().filter(|name| !known.contains(*name));
+            notes.extend(unread.map(|name| {
+                let known = known.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                format!("it has no setting {name:?}; it has {known}")
+            }));
+        }
+        let subject = subject();
         match binding.check_config(subject, settings).await.value {
             Err(error) => notes.push(format!("it could not check its settings: {error}")),
             Ok(found) => {

@@ -70,7 +70,7 @@ impl Plugins {
         // away may hang on it.
         let before = self.grants_text(tenant, name).and_then(|text| parsed(name, &text)).ok();
         let same = before.is_some_and(|before| before.settings() == grants.settings());
-        let notes = match self.load(name, &current).await {
+        let notes = match self.load(tenant, name, &current).await {
             Ok(loaded) => match self.fitness(tenant, name, &loaded, &grants).await {
                 Err(error @ PluginUnavailable::Settings(..)) if !same => return Err(error),
                 notes => notes.unwrap_or_else(|error| vec![error.to_string()]),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use futures::StreamExt as _;
 
 use super::{BUNDLED_DIGESTS, Plugins};
-use crate::ids::PluginDigest;
+use crate::ids::{PluginDigest, TenantId};
 
 /// Components that are taken from the code cache at once at the start.
 const PRELOADED_AT_ONCE: usize = 4;
@@ -42,7 +42,7 @@ impl Plugins {
             if self.sandbox.kept(*digest).await.is_some() {
                 continue;
             }
-            if let Err(error) = self.sandbox.load((*component).into()).await {
+            if let Err(error) = self.sandbox.load(TenantId::GATEWAY, (*component).into()).await {
                 tracing::error!(plugin = name, %error, "a bundled plugin cannot be loaded");
             }
         }

@@ -6,9 +6,9 @@ use super::metadata::Metadata;
 use super::{COMPONENT_BYTES_MAX, Current, PluginUnavailable, Plugins, bundled_component, parsed};
 use crate::disk::write_whole;
 use crate::ids::{PluginDigest, PluginName, TenantId};
-use crate::sandbox::Loaded;
+use crate::sandbox::{Grants, Loaded};
 use crate::store::StoreError;
-use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Provenance};
+use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Provenance, Signed};
 
 /// A component that somebody brings, with what he says of it.
 #[derive(Debug)]
@@ -68,6 +68,22 @@ pub struct Installed {
     pub notes: Vec<String>,
 }
 
+/// A component that can be installed: its signature holds, and it is compiled.
+#[derive(Debug)]
+pub struct Prepared {
+    tenant: TenantId,
+    name: PluginName,
+    component: Arc<[u8]>,
+    loaded: Arc<Loaded>,
+    signed: Option<Signed>,
+    by: Installer,
+    provenance: Provenance,
+    version: Option<String>,
+    /// The text that was handed in, where it was.
+    grants: Option<String>,
+    granted: Grants,
+}
+
 impl Plugins {
     /// Installs a component for a tenant under a name, as the current version of the plugin of that name.
     /// Its signature is checked, it is compiled and checked first; a running gateway on the same folder
@@ -83,8 +99,23 @@ impl Plugins {
         offered: impl Into<Offered>,
         grants: Option<&str>,
     ) -> Result<Installed, PluginUnavailable> {
+        let prepared = self.prepare(tenant, name, offered, grants).await?;
+        self.install_prepared(prepared).await
+    }
+
+    /// The first part of [`Self::install`], which changes nothing and takes the time: whoever gives it up ends the
+    /// compiling.
+    ///
+    /// # Errors
+    /// [`PluginUnavailable`].
+    pub async fn prepare(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        offered: impl Into<Offered>,
+        grants: Option<&str>,
+    ) -> Result<Prepared, PluginUnavailable> {
         let offered = offered.into();
-        let file = |what| move |error| PluginUnavailable::File(name.clone(), what, error);
         if offered.component.len() as u64 > COMPONENT_BYTES_MAX {
             return Err(PluginUnavailable::TooLarge(name.clone()));
         }
@@ -99,18 +130,43 @@ impl Plugins {
             .map_err(|error| PluginUnavailable::Signature(name.clone(), error))?;
         let loaded = self
             .sandbox
-            .load(Arc::clone(&component))
+            .load(tenant, Arc::clone(&component))
             .await
             .map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))?;
+        Ok(Prepared {
+            tenant,
+            name: name.clone(),
+            version: Metadata::of(&component).version.or(offered.version),
+            component,
+            loaded,
+            signed,
+            by: offered.by,
+            provenance: offered.provenance,
+            grants: grants.map(str::to_owned),
+            granted,
+        })
+    }
+
+    /// The second part of [`Self::install`].
+    ///
+    /// # Errors
+    /// [`PluginUnavailable`]; nothing is installed then.
+    pub async fn install_prepared(
+        &self,
+        prepared: Prepared,
+    ) -> Result<Installed, PluginUnavailable> {
+        let Prepared { tenant, name, component, loaded, granted, grants, .. } = prepared;
+        let (name, grants) = (&name, grants.as_deref());
+        let file = |what| move |error| PluginUnavailable::File(name.clone(), what, error);
         let digest = loaded.digest();
         let installed = InstalledPlugin {
             name: name.clone(),
             digest,
             installed_at: self.clock.now(),
-            installed_by: Some(offered.by),
-            provenance: offered.provenance,
-            version: Metadata::of(&component).version.or(offered.version),
-            signed,
+            installed_by: Some(prepared.by),
+            provenance: prepared.provenance,
+            version: prepared.version,
+            signed: prepared.signed,
         };
         let installed = self.with_what_is_kept(tenant, installed).await?;
         let granted =
@@ -200,7 +256,7 @@ impl Plugins {
         };
         // Compiled code of it may be there, but a version whose file is not what it was is none to go back to.
         self.component_of(&target.plugin).await?;
-        let loaded = self.load_version(&target.plugin).await?;
+        let loaded = self.load_version(tenant, &target.plugin).await?;
         if !target.is_current {
             let (from, to) = (current.plugin.digest, target.plugin.digest);
             self.store.switch_plugin(tenant, name, from, to).await?;
@@ -226,6 +282,7 @@ impl Plugins {
     /// An installed version, compiled. Its file is read only where compiled code of it is not kept.
     pub(super) async fn load_version(
         &self,
+        tenant: TenantId,
         installed: &InstalledPlugin,
     ) -> Result<Arc<Loaded>, PluginUnavailable> {
         let name = &installed.name;
@@ -236,7 +293,7 @@ impl Plugins {
             return Ok(loaded);
         }
         let component = self.component_of(installed).await?;
-        let loaded = self.sandbox.load(component.into()).await;
+        let loaded = self.sandbox.load(tenant, component.into()).await;
         loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))
     }
 

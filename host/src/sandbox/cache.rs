@@ -58,24 +58,21 @@ impl CodeCache {
             .ok()
     }
 
-    /// Compiles a component and keeps what comes out. Takes from 0.1 to 20 seconds of a core.
-    pub(super) fn compile(
+    /// Keeps what a compiler made of a component, and loads it. Writes it whole: not for an async thread.
+    pub(super) fn keep(
         &self,
         engine: &Engine,
         digest: PluginDigest,
-        source: &[u8],
+        code: &[u8],
     ) -> Result<Component, LoadError> {
         let path = self.path(digest);
-        let code = engine
-            .precompile_component(source)
-            .map_err(|error| LoadError::NotAComponent(format!("{error:#}")))?;
-        let kept = self.keep(&path, digest, &code);
+        let kept = self.write(&path, digest, code);
         let kept = kept.map_err(wasmtime::Error::from).and_then(|()| deserialize(engine, &path));
         kept.or_else(|error| {
             // A full disk, or somebody who took it away at once: it works without, but dearly. Or it asks for
             // more than the pool has in one slot, which comes to light here.
             tracing::warn!(%digest, %error, "the compiled plugin cannot be used from the cache");
-            let component = Component::from_binary(engine, source);
+            let component = deserialize_bytes(engine, code);
             component.map_err(|error| LoadError::NotAComponent(format!("{error:#}")))
         })
     }
@@ -147,7 +144,7 @@ impl CodeCache {
     /// process that keeps the same plugin at the same moment writes the same bytes. Code is mapped into this
     /// process while it runs, so nobody may write into the file, as a restore by `cp` would: what comes in its
     /// place is another file, which those who have this one never see.
-    fn keep(&self, path: &Path, digest: PluginDigest, code: &[u8]) -> io::Result<()> {
+    fn write(&self, path: &Path, digest: PluginDigest, code: &[u8]) -> io::Result<()> {
         write_whole(path, code)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o400))?;
         write_whole(&path.with_extension("seal"), self.seal_of(digest, code)?.as_bytes())
@@ -165,20 +162,31 @@ fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     unsafe { Component::deserialize_file(engine, path) }
 }
 
+#[expect(
+    unsafe_code,
+    reason = "loading compiled code has no safe form; a compiler of this gateway's has just made it"
+)]
+fn deserialize_bytes(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: it came over a pipe from a process of this program, which compiled it for an engine of the same
+    // configuration.
+    unsafe { Component::deserialize(engine, code) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sandbox::{BUNDLED, PoolSize};
 
     #[test]
-    fn code_whose_seal_does_not_hold_is_compiled_anew() {
+    fn code_whose_seal_does_not_hold_is_not_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let key = HostKey::load_or_create(&folder.path().join("host.key")).unwrap();
         let engine = engine::build(PoolSize { calls: 1, memory_bytes_max: 1 << 20 }).unwrap();
         let cache = CodeCache::open(&folder.path().join("cache"), &key, &engine).unwrap();
         let (_, source) = BUNDLED[0];
         let digest = PluginDigest::of(source);
-        cache.compile(&engine, digest, source).unwrap();
+        let code = engine.precompile_component(source).unwrap();
+        cache.keep(&engine, digest, &code).unwrap();
         let path = cache.path(digest);
         let compiled = fs::read(&path).unwrap();
         assert!(cache.seal_holds(&path, digest));
@@ -191,12 +199,12 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(&path, &changed).unwrap();
         assert!(cache.load(&engine, digest).is_none());
-        cache.compile(&engine, digest, source).unwrap();
+        cache.keep(&engine, digest, &code).unwrap();
         assert!(cache.seal_holds(&path, digest));
 
         fs::write(path.with_extension("seal"), blake3::hash(&compiled).as_bytes()).unwrap();
         assert!(cache.load(&engine, digest).is_none());
-        cache.compile(&engine, digest, source).unwrap();
+        cache.keep(&engine, digest, &code).unwrap();
         let other = PluginDigest::of(b"another plugin");
         fs::copy(&path, cache.path(other)).unwrap();
         fs::copy(path.with_extension("seal"), cache.path(other).with_extension("seal")).unwrap();

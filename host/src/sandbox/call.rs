@@ -50,6 +50,8 @@ pub struct Called<T> {
     pub cost: Cost,
     /// What the host answered that could not be had again, where it was asked for such.
     pub recording: Option<Recording>,
+    /// Whether it looked for a payload that is not there, since the body could not be read, and at nothing else of it.
+    pub missed_payload: bool,
 }
 
 /// Who called, as a verifier says.
@@ -333,8 +335,9 @@ impl Binding {
             cpu_micros: micros(state.cpu),
             memory_bytes: state.limiter.memory_bytes() as u64,
         };
+        let missed_payload = state.has_missed_payload();
         let (logs, recording) = state.into_parts();
-        Called { value, logs, cost, recording }
+        Called { value, logs, cost, recording, missed_payload }
     }
 }
 
@@ -358,7 +361,8 @@ fn no_role<T>(role: &'static str) -> Called<T> {
 
 fn refused<T>(refusal: Refusal) -> Called<T> {
     let cost = Cost::default();
-    Called { value: Err(refusal.into()), logs: Vec::new(), cost, recording: None }
+    let value = Err(refusal.into());
+    Called { value, logs: Vec::new(), cost, recording: None, missed_payload: false }
 }
 
 fn millis(time: Duration) -> u64 {
@@ -371,8 +375,8 @@ fn micros(time: Duration) -> u64 {
 
 impl<T> Called<T> {
     fn and_then<U>(self, check: impl FnOnce(T) -> Result<U, PluginError>) -> Called<U> {
-        let Self { value, logs, cost, recording } = self;
-        Called { value: value.and_then(check), logs, cost, recording }
+        let Self { value, logs, cost, recording, missed_payload } = self;
+        Called { value: value.and_then(check), logs, cost, recording, missed_payload }
     }
 }
 

@@ -11,6 +11,7 @@ mod credential;
 mod forms;
 mod headers;
 mod sending;
+mod tls;
 mod vetting;
 mod wasi_http;
 
@@ -28,6 +29,7 @@ use super::bindings::v0_1::wardgate::plugin::types::Failure;
 use super::grants::{EgressMode, EgressRule, Granted};
 use credential::Veil;
 pub(super) use sending::Sending;
+pub(super) use tls::Tls;
 
 /// How many redirects are followed; each is a request of its own and needs its own grant.
 const REDIRECTS_MAX: usize = 3;
@@ -51,6 +53,7 @@ pub(super) struct Bounds {
     pub(super) body_bytes_max: usize,
     /// Where the plugin's grants are, for the message of a denial.
     pub(super) grants_hint: String,
+    pub(super) tls: Tls,
 }
 
 /// What became of a request.
@@ -140,7 +143,7 @@ impl<'a> Journey<'a> {
             }
             let addresses = vetting::resolve(&url, rule).await?;
             let hop = Hop { method: &method, url: &sent_url, headers, body: body.as_deref() };
-            let response = hop.send(&addresses, self.deadline).await?;
+            let response = hop.send(&addresses, self.deadline, &self.bounds.tls).await?;
             let Some((location, next)) = redirect(&response, &url)? else {
                 return read(response, self.bounds.body_bytes_max, self.veil).await;
             };
@@ -228,10 +231,14 @@ impl Hop<'_> {
         self,
         addresses: &[SocketAddr],
         deadline: Instant,
+        tls: &Tls,
     ) -> Result<reqwest::Response, Failure> {
         let host = self.url.host_str().unwrap_or_default();
+        let no_client = || failure("upstream", "no HTTP client could be made");
+        let tls = tls.config().ok_or_else(no_client)?;
         // A client of its own: it holds the vetted addresses, and no connection outlives the call.
         let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .resolve_to_addrs(host, addresses)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -239,7 +246,7 @@ impl Hop<'_> {
             .timeout(deadline.saturating_duration_since(Instant::now()))
             .user_agent(concat!("wardgate/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|_| failure("upstream", "no HTTP client could be made"))?;
+            .map_err(|_| no_client())?;
         let mut request =
             client.request(self.method.clone(), self.url.clone()).headers(self.headers);
         if let Some(body) = self.body {

@@ -56,6 +56,14 @@ pub(super) fn build(size: PoolSize) -> wasmtime::Result<Engine> {
     Ok(engine)
 }
 
+/// An engine that compiles and runs nothing: it reserves no pool and has no ticker.
+///
+/// # Errors
+/// When this machine can run no compiled code at all.
+pub(super) fn to_compile() -> wasmtime::Result<Engine> {
+    Engine::new(&config())
+}
+
 /// What compiled code depends on, as a number for file names.
 #[must_use]
 pub(super) fn compatibility(engine: &Engine) -> u64 {
@@ -108,6 +116,9 @@ fn pool(size: PoolSize) -> PoolingAllocationConfig {
         .total_stacks(calls)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
         .max_memories_per_component(MEMORIES_MAX)
+        // A core module of its own may have as many.
+        .max_memories_per_module(MEMORIES_MAX)
+        .max_tables_per_module(TABLES_MAX)
         .max_tables_per_component(TABLES_MAX)
         .table_elements(20_000)
         .max_memory_size(size.memory_bytes_max)

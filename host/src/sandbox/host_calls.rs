@@ -19,6 +19,7 @@ use super::limits::Limiter;
 use super::secrets::BoundSecret;
 use super::share::HeldMemory;
 use super::slow_lane::Lane;
+use super::standard_streams::StandardStreams;
 use super::values::{SharedValues, ValuesOwner};
 use super::wasi;
 use crate::call::IncomingCall;
@@ -136,6 +137,9 @@ pub(super) struct CallState {
     /// Room for each file that the guest has opened, by its descriptor.
     pub(super) open_files: HashMap<u32, Slot>,
     look_up_bytes_left: usize,
+    /// Whether it looked for a payload where the body could not be read, and whether it looked at the bytes.
+    missed_payload: bool,
+    read_bytes: bool,
     /// Why a secret that it opened is not to be had, where one is not.
     pub(super) unusable_secret: Option<String>,
     logs: Vec<String>,
@@ -143,6 +147,8 @@ pub(super) struct CallState {
     /// Made when the guest first asks for something of the world: most calls never do.
     outside: Option<Outside>,
     wasi: Option<Box<WasiCtx>>,
+    /// Made with it.
+    streams: Option<StandardStreams>,
     http: WasiHttpCtx,
     table: ResourceTable,
 }
@@ -165,11 +171,14 @@ impl CallState {
             operations: None,
             open_files: HashMap::new(),
             look_up_bytes_left: LOOK_UP_BYTES_MAX,
+            missed_payload: false,
+            read_bytes: false,
             unusable_secret: None,
             logs: Vec::new(),
             log_bytes_left: limits.log_bytes,
             outside: None,
             wasi: None,
+            streams: None,
             http: WasiHttpCtx::new(),
             table,
             subject,
@@ -253,6 +262,23 @@ impl CallState {
         self.unusable_secret.get_or_insert(reason);
     }
 
+    /// Whether it knows nothing of the body: it looked for a payload in vain, and at nothing else.
+    pub(super) fn has_missed_payload(&self) -> bool {
+        self.missed_payload && !self.read_bytes
+    }
+
+    /// Notes that there is no payload where the guest looks for one. It is told so in its log.
+    fn look_for_payload(&mut self) {
+        let request = self.subject.request.as_deref();
+        if let Some(unreadable) = request.and_then(|request| request.unreadable.as_ref())
+            && !self.missed_payload
+        {
+            let line = format!("Payload: there is none, since {}", unreadable.detail);
+            self.missed_payload = true;
+            self.note(line);
+        }
+    }
+
     /// Writes a line of the host's own among those of the plugin.
     pub(super) fn note(&mut self, line: String) {
         self.keep_line(line);
@@ -279,8 +305,9 @@ impl CallState {
     /// What is left of the call: its log lines, and what the host answered.
     pub(super) fn into_parts(mut self) -> (Vec<String>, Option<Recording>) {
         let of_folder: Vec<_> = self.folder_quota.iter().flat_map(FolderQuota::notes).collect();
-        for note in self.sending.take_notes().into_iter().chain(of_folder) {
-            self.keep_line(note);
+        let written = self.streams.take().map(StandardStreams::into_lines).unwrap_or_default();
+        for line in written.into_iter().chain(self.sending.take_notes()).chain(of_folder) {
+            self.keep_line(line);
         }
         let recording = match self.outside {
             Some(Outside::Live(recording)) => Some(std::mem::take(&mut *lock(&recording))),
@@ -306,7 +333,8 @@ impl WasiView for CallState {
         if self.wasi.is_none() {
             let outside = self.outside();
             let (granted, clock) = (&self.binding.granted, &self.binding.shared.clock);
-            self.wasi = Some(Box::new(wasi::context(granted, &outside, clock)));
+            let streams = self.streams.get_or_insert_default();
+            self.wasi = Some(Box::new(wasi::context(granted, &outside, clock, streams)));
         }
         // Made just now where there was none.
         let wasi = self.wasi.get_or_insert_with(|| Box::new(WasiCtx::builder().build()));
@@ -360,18 +388,21 @@ impl request::Host for CallState {
 
     fn body(&mut self) -> wasmtime::Result<Vec<u8>> {
         self.charge(self.document_bytes())?;
+        self.read_bytes = true;
         let request = self.subject.request.as_ref();
         Ok(request.map(|request| request.body.to_vec()).unwrap_or_default())
     }
 
     fn json(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
         self.charge(self.document_bytes().saturating_add(pointer.len()))?;
+        self.look_for_payload();
         let request = self.subject.request.as_ref();
         Ok(request.and_then(|request| request.payload.find(&pointer)).map(str::to_owned))
     }
 
     fn scalar(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
         self.charge(self.document_bytes().saturating_add(pointer.len()))?;
+        self.look_for_payload();
         let request = self.subject.request.as_ref();
         Ok(request.and_then(|request| request.payload.scalar(&pointer)))
     }

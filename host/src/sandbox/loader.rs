@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
@@ -10,10 +11,11 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
 use super::cache::CodeCache;
+use super::compiler::Compiler;
 use super::host_calls::CallState;
 use super::roles::{self, Roles};
 use super::{LoadError, Loaded};
-use crate::ids::PluginDigest;
+use crate::ids::{PluginDigest, TenantId};
 
 /// Tells what is no component at all from what only does not compile.
 fn recognise(source: &[u8]) -> Result<(), LoadError> {
@@ -31,16 +33,42 @@ fn recognise(source: &[u8]) -> Result<(), LoadError> {
 /// See [`Loader::readings`].
 const READINGS_MAX: usize = 4;
 
+/// How long it is remembered that a component does not compile, so that calls do not try again and again.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+
+/// Of how many components that is remembered.
+const REFUSED_MAX: u64 = 1_000;
+
+/// The same error with what is behind it, where that is a newer WASI.
+fn explained(error: LoadError, source: &[u8]) -> LoadError {
+    let has = |text: &str| memchr::memmem::find(source, text.as_bytes()).is_some();
+    // Names of interfaces stand in a component as they are written.
+    if !(has("wasi:") && has("@0.3.")) {
+        return error;
+    }
+    const WHY: &str = "it is made for WASI 0.3, and this gateway offers WASI 0.2";
+    match error {
+        LoadError::NotAComponent(what) => LoadError::NotAComponent(format!("{WHY}; {what}")),
+        LoadError::Unlinkable(what) => LoadError::Unlinkable(format!("{WHY}; {what}")),
+        error => error,
+    }
+}
+
 /// Loads components, each once however many ask for it at the same time.
 pub(super) struct Loader {
     engine: Engine,
     linker: Linker<CallState>,
     code: CodeCache,
-    compilations: Arc<Semaphore>,
+    compiler: Compiler,
     /// Components that are taken from the code cache at a time: each is read whole to check its seal.
     readings: Arc<Semaphore>,
     /// Those used last. One that falls out lives on as long as a binding needs it.
     held: Cache<PluginDigest, Arc<Loaded>>,
+    /// What is being compiled, once for each tenant: whoever waits for the same waits for this tenant's turn, and
+    /// nobody for another one's. It keeps nothing.
+    compiling: Cache<(TenantId, PluginDigest), Arc<Loaded>>,
+    /// Why components do not compile that were tried lately.
+    refused: Cache<PluginDigest, LoadError>,
 }
 
 impl Loader {
@@ -48,7 +76,7 @@ impl Loader {
         engine: Engine,
         linker: Linker<CallState>,
         code: CodeCache,
-        compilations: usize,
+        compiler: Compiler,
         loaded_max: u64,
     ) -> Self {
         // The least recently used one goes. What has just been asked for always stays: a policy that
@@ -58,38 +86,51 @@ impl Loader {
             engine,
             linker,
             code,
-            compilations: Arc::new(Semaphore::new(compilations.max(1))),
+            compiler,
             readings: Arc::new(Semaphore::new(READINGS_MAX)),
             held: held.build(),
+            compiling: Cache::new(0),
+            refused: Cache::builder().max_capacity(REFUSED_MAX).time_to_live(REFUSED_FOR).build(),
         }
     }
 
-    /// The component of these bytes: held already, or from the code cache, or compiled now; at most as
-    /// many compile at a time as the settings say.
+    /// The component of these bytes: held already, or from the code cache, or compiled now, when it is this
+    /// tenant's turn; at most as many compile at a time as the settings say. Nothing is compiled any longer than
+    /// somebody waits for it.
     pub(super) async fn load(
         self: &Arc<Self>,
+        tenant: TenantId,
         digest: PluginDigest,
         source: Arc<[u8]>,
     ) -> Result<Arc<Loaded>, LoadError> {
         recognise(&source)?;
-        let loading = async {
-            // What is compiled already does not wait for what is being compiled.
-            if let Some(loaded) = self.from_code(digest).await {
-                return Ok(loaded);
-            }
-            let turn = Arc::clone(&self.compilations).acquire_owned().await;
-            let turn = turn.map_err(|_| LoadError::Host("it is shutting down".to_owned()))?;
+        // What is compiled already does not wait for what is being compiled.
+        if let Some(loaded) = self.kept(digest).await {
+            return Ok(loaded);
+        }
+        if let Some(refused) = self.refused.get(&digest).await {
+            return Err(refused);
+        }
+        let compiling = async {
+            let code = self.compiler.compile(tenant, &source).await?;
             let this = Arc::clone(self);
-            // The turn goes with the work: who asked may be gone long before it is done.
-            let compiled = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                this.compile(digest, &source)
-            });
-            let compiled = compiled.await;
-            compiled.map_err(|_| LoadError::Host("the compilation was cut off".to_owned()))?
+            let kept = tokio::task::spawn_blocking(move || this.keep(digest, &code)).await;
+            kept.map_err(|_| LoadError::Host("the compiled code could not be kept".to_owned()))?
         };
-        let loaded = self.held.try_get_with(digest, loading).await;
-        loaded.map_err(|error: Arc<LoadError>| LoadError::clone(&error))
+        let compiled = self.compiling.try_get_with((tenant, digest), compiling).await;
+        match compiled.map_err(|error: Arc<LoadError>| LoadError::clone(&error)) {
+            Ok(loaded) => {
+                self.held.insert(digest, Arc::clone(&loaded)).await;
+                Ok(loaded)
+            }
+            Err(error) => {
+                let error = explained(error, &source);
+                if !matches!(error, LoadError::Host(_)) {
+                    self.refused.insert(digest, error.clone()).await;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// The component of this digest where it is held, or compiled code of it is kept.
@@ -143,8 +184,8 @@ impl Loader {
         loaded.await.ok().flatten()
     }
 
-    fn compile(&self, digest: PluginDigest, source: &[u8]) -> Result<Arc<Loaded>, LoadError> {
-        let component = self.code.compile(&self.engine, digest, source)?;
+    fn keep(&self, digest: PluginDigest, code: &[u8]) -> Result<Arc<Loaded>, LoadError> {
+        let component = self.code.keep(&self.engine, digest, code)?;
         // Where it does not link nobody will load it again: it must not fill the disk.
         let loaded = self.link(digest, &component).inspect_err(|_| self.code.forget(digest))?;
         for reason in loaded.left_out() {

@@ -3,6 +3,9 @@
 use super::grants::Granted;
 use super::{Binding, Loaded};
 
+/// A page of linear memory, in bytes.
+const WASM_PAGE_BYTES: u64 = 64 << 10;
+
 /// A table of a grants file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grant {
@@ -130,6 +133,22 @@ impl Binding {
         let withheld = self.granted.withheld_because().map(str::to_owned);
         let mut notes: Vec<_> = withheld.into_iter().chain(self.missing()).collect();
         notes.extend(self.loaded.left_out().iter().cloned());
+        notes.extend(self.too_little_memory());
         notes
+    }
+
+    /// Says so where it is granted less memory than it begins with, so that no call of it can work.
+    fn too_little_memory(&self) -> Option<String> {
+        let required = self.loaded.pre.component().resources_required()?;
+        let bytes = required.max_initial_memory_size?.saturating_mul(WASM_PAGE_BYTES);
+        let granted = self.granted.limits().memory_bytes as u64;
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        (bytes > granted).then(|| {
+            format!(
+                "it begins with {} MiB of memory and is granted {}, so no call of it can work: [limits] memory_mib",
+                mib(bytes),
+                mib(granted)
+            )
+        })
     }
 }

@@ -49,6 +49,9 @@ impl Roles {
         }
         let ours = exported(component, engine);
         let missing = describe_missing(&ours);
+        if let Some(what) = known_world(component, engine) {
+            return Err(LoadError::NoRole(format!("{what}; {missing}")));
+        }
         if ours.is_empty() {
             let foreign = Foreign::of(component, engine);
             roles.foreign =
@@ -82,6 +85,21 @@ fn found<I>(
     let name = format!("{PACKAGE}{interface}@{VERSION}");
     pre.component().get_export_index(None, &name)?;
     indices(pre).ok()
+}
+
+/// What a component is that is made to be run by something else than a gateway of tools. None: it may have tools.
+fn known_world(component: &Component, engine: &Engine) -> Option<&'static str> {
+    let ty = component.component_type();
+    let exports = |interface: &str| ty.exports(engine).any(|(name, _)| name.starts_with(interface));
+    if exports("wasi:cli/run@") {
+        return Some("it is a command (it exports wasi:cli/run), which has no functions to call");
+    }
+    if exports("wasi:http/incoming-handler@") {
+        return Some(
+            "it is an HTTP server (it exports wasi:http/incoming-handler), which waits for requests of its own",
+        );
+    }
+    None
 }
 
 fn describe_missing(ours: &[String]) -> String {

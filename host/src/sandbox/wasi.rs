@@ -1,5 +1,5 @@
 //! What WASI shows a plugin: clocks, random numbers, and a folder where one is granted. No environment,
-//! no arguments, no network but HTTP by way of egress, closed standard streams.
+//! no arguments, no network but HTTP by way of egress, and standard streams of which the end is kept.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use wasmtime_wasi::{FsPerms, HostMonotonicClock, HostWallClock, WasiCtx};
 
 use super::grants::{Clocks, FolderAccess, Granted, Random};
 use super::journal::{Answered, Outside, lock};
+use super::standard_streams::StandardStreams;
 use crate::clock::Clock;
 
 /// Largest random buffer a guest may ask for at once, in bytes.
@@ -18,8 +19,14 @@ const RANDOM_BYTES_MAX: u64 = 64 << 10;
 const FOLDER: &str = "/data";
 
 /// What WASI shows the plugin of this call.
-pub(super) fn context(granted: &Granted, outside: &Outside, clock: &Clock) -> WasiCtx {
+pub(super) fn context(
+    granted: &Granted,
+    outside: &Outside,
+    clock: &Clock,
+    streams: &StandardStreams,
+) -> WasiCtx {
     let mut builder = WasiCtx::builder();
+    builder.stdout(streams.clone()).stderr(streams.clone());
     builder.max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
     // Operations on files are taken to a thread for them before wasmtime-wasi sees them.
     builder.allow_blocking_current_thread(true);

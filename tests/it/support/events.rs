@@ -77,9 +77,11 @@ impl Events {
     }
 }
 
-/// One event is one `data:` line: neither a name nor an id, and no second line.
+/// One event is an `id:` and one `data:` line: no name, and no second line of data.
 fn parsed(event: &str) -> Value {
-    let data = event.strip_prefix("data:").unwrap_or_else(|| panic!("not only data: {event:?}"));
+    let (id, data) = event.split_once('\n').unwrap_or_else(|| panic!("two lines: {event:?}"));
+    assert!(id.starts_with("id:"), "{event:?}");
+    let data = data.strip_prefix("data:").unwrap_or_else(|| panic!("not data: {event:?}"));
     let event: Value = serde_json::from_str(data).unwrap_or_else(|_| panic!("not JSON: {data:?}"));
     let fields: Vec<_> = event.as_object().unwrap().keys().collect();
     assert_eq!(fields, FIELDS, "{event}");

@@ -98,5 +98,6 @@ fn incoming(payload: &str) -> IncomingCall {
         headers: HeaderMap::new(),
         payload: Payload::parse(body.clone()).unwrap(),
         body,
+        unreadable: None,
     }
 }

@@ -57,7 +57,8 @@ pub(in crate::cli) struct Try {
     #[arg(long, value_name = "JSON")]
     arguments: Option<String>,
     /// A setting: `name=value`. May be repeated.
-    #[arg(long = "setting", value_name = "SETTING")]
+    // Of another id than the global option `--settings`, which clap would take for the same.
+    #[arg(long = "setting", id = "setting", value_name = "SETTING")]
     settings: Vec<String>,
     /// A secret: `name=FILE`, so that it stands in no history. May be repeated.
     #[arg(long = "secret", value_name = "SECRET")]

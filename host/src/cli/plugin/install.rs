@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::super::api::{Body, ForTenant, Target, text};
 use super::super::print;
+use super::super::progress::with_progress;
 use super::registry::{Access, Registry};
 use crate::ids::PluginName;
 use crate::oci_reference::OciReference;
@@ -96,7 +97,9 @@ impl Install {
             form.part("grants", &read(grants, GRANTS_BYTES_MAX)?);
         }
         let path = format!("/admin/tenants/{tenant}/plugins/{name}");
-        let installed = api.call(Method::PUT, &path, Some(form.finish())).await?;
+        let installing = api.call(Method::PUT, &path, Some(form.finish()));
+        let what = format!("installing {name}: the gateway compiles it");
+        let installed = with_progress(&what, installing).await?;
         let mut said = format!(
             "installed {name} ({}) with the roles {}",
             text(&installed, "digest"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::Value;
 
+use super::super::progress::with_progress;
 use crate::fixture::{Case, Stage};
 use crate::ids::PluginName;
 use crate::plugins::{COMPONENT_BYTES_MAX, bundled_component};
@@ -38,7 +39,9 @@ impl Opened {
             }
         };
         let stage = Stage::open(&author_folder(), &settings.sandbox)?;
-        let loaded = stage.load(component).await.with_context(|| name.to_string())?;
+        let loading = stage.load(component);
+        let loaded = with_progress(&format!("compiling {name}"), loading).await;
+        let loaded = loaded.with_context(|| name.to_string())?;
         let pin = grants.pin().clone();
         let binding = stage.bind(name, Arc::clone(&loaded), grants);
         Ok(Self { stage, loaded, binding, pin })

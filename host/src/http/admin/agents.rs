@@ -18,7 +18,8 @@ use super::super::extract::{Asked, Named, json};
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::super::{Handle, Handles};
 use super::ByAdmin;
-use crate::ids::{AgentId, Name, PluginName, TenantId};
+use crate::agent::{Tools, ToolsError};
+use crate::ids::{AgentId, Name, PluginName, RequestId, TenantId};
 use crate::secrets::PlainSecret;
 use crate::tenants::{Agent, AgentDefinition, Precondition};
 
@@ -284,9 +285,9 @@ async fn definition(
     tenant: TenantId,
     request: Request<Body>,
 ) -> Result<(HeaderMap, AgentDefinition), ApiError> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(handles, sender, &head, body, limits).await?;
+    let body = body::read(handles, sender, &mut head, body, limits).await?;
     let definition: AgentDefinition = parse(&head.headers, body, "an agent file")?;
     if definition.model != "offline" && !handles.models.contains(&definition.model) {
         let detail = format!("the gateway's settings have no model {:?}", definition.model);
@@ -299,7 +300,24 @@ async fn definition(
     for (plugin, role) in tools.chain(mapper).chain(getter) {
         check_role(handles, tenant, plugin, role).await?;
     }
+    check_tools(handles, tenant, &definition).await?;
     Ok((head.headers, definition))
+}
+
+/// Checks that no two of its tools have one name: every run of the agent would fail. That a plugin cannot say at the
+/// moment which tools it has is for its runs to find out.
+async fn check_tools(
+    handles: &Handles,
+    tenant: TenantId,
+    definition: &AgentDefinition,
+) -> Result<(), ApiError> {
+    // Of an agent that is not there yet; to its tools it makes no difference.
+    let agent = (tenant, AgentId::random());
+    let request = RequestId::next();
+    match Tools::of_definition(&handles.plugins, agent, definition, request).await {
+        Err(error @ ToolsError::SameName { .. }) => Err(ApiError::caller(422, error.to_string())),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Checks that a plugin is there and can be used as this.

@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::body::{self, BodyLimits};
@@ -18,6 +17,7 @@ use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
 use super::super::{Handle, Handles};
 use super::{ByAdmin, agents, iso};
 use crate::ids::{AgentId, ChannelId, Name, PluginName, RequestId, TaskId, TenantId};
+use crate::plugins::setting_names;
 use crate::sandbox::Subject;
 use crate::tasks::{Delivery, DeliveryStatus};
 use crate::tenants::{Channel, ChannelAnswer, ChannelDefinition, ChannelThreads, Verification};
@@ -100,9 +100,9 @@ pub(super) async fn replace(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let name: Name = named.id("name", "Channel")?;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(&handles, sender, &head, body, limits).await?;
+    let body = body::read(&handles, sender, &mut head, body, limits).await?;
     let definition: ChannelDefinition = agents::parse(&head.headers, body, "a channel file")?;
     if definition.name != name {
         let detail = "the definition has another name than the path";
@@ -327,9 +327,8 @@ async fn check_plugins(
         }
         let schema = binding.config_schema(Subject::of(tenant, agent, RequestId::next())).await;
         let schema = schema.value.map_err(|error| ApiError::of_plugin(plugin.as_str(), &error))?;
-        let schema: Value = serde_json::from_str(&schema).unwrap_or_default();
-        match (schema.get("properties").and_then(Value::as_object), &mut read) {
-            (Some(properties), Some(read)) => read.extend(properties.keys().cloned()),
+        match (setting_names(&schema), &mut read) {
+            (Some(names), Some(read)) => read.extend(names),
             _ => read = None,
         }
         let mut settings = binding.settings().clone();

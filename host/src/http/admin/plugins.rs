@@ -134,20 +134,23 @@ pub(super) async fn install(
     };
     // Before the component is read: it may be large.
     let turn = handles.plugins.turn_to_install(admin.tenant()).await.ok_or_else(busy)?;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
     let limits = BodyLimits::new(most.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
-    let body = body::read(&handles, Sender::of(&head), &head, body, limits).await?;
+    let body = body::read(&handles, Sender::of(&head), &mut head, body, limits).await?;
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let (offered, grants) = installation::read(&head.headers, body, by).await?;
     if grants.is_some() {
         may_grant(&admin)?;
     }
-    let (plugins, tenant) = (handles.plugins.clone(), admin.tenant());
+    let plugins = handles.plugins.clone();
+    // Nobody else waits for this: a caller who hangs up ends the compiling.
+    let prepared = plugins.prepare(admin.tenant(), &name, offered, grants.as_deref()).await;
+    let prepared = prepared.map_err(refused)?;
     // A task of its own: a caller who hangs up leaves no installation half done.
     let installing = tokio::spawn(async move {
         let _turn = turn;
-        plugins.install(tenant, &name, offered, grants.as_deref()).await
+        plugins.install_prepared(prepared).await
     });
     let installed = installing.await.map_err(|_| ApiError::host("the installation was cut off"))?;
     Ok(json(StatusCode::OK, &PluginAnswer::installed(installed.map_err(refused)?)))
@@ -230,9 +233,9 @@ pub(super) async fn replace_grants(
 ) -> Result<Response, ApiError> {
     may_grant(&admin)?;
     let name = installed(&handles, &admin, &named).await?;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let limits = BodyLimits::new(GRANTS_BYTES_MAX, Duration::from_secs(30));
-    let body = body::read(&handles, Sender::of(&head), &head, body, limits).await?;
+    let body = body::read(&handles, Sender::of(&head), &mut head, body, limits).await?;
     let text = String::from_utf8(body.into())
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
     handles.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;

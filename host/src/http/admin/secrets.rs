@@ -141,9 +141,9 @@ fn forget(handles: &Handles) {
 /// The body. What is wrong with it is said without repeating any of it, since the value may stand in the
 /// wrong place.
 async fn read(handles: &Handles, request: Request<Body>) -> Result<NewSecret, ApiError> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let limits = BodyLimits::new(BODY_BYTES_MAX, Duration::from_secs(30));
-    let body = body::read(handles, Sender::of(&head), &head, body, limits).await?;
+    let body = body::read(handles, Sender::of(&head), &mut head, body, limits).await?;
     let body = Zeroizing::new(Vec::from(body));
     // To serde an array is a struct too, its fields in their order.
     if body.trim_ascii_start().starts_with(b"[") {

@@ -130,9 +130,9 @@ pub(super) async fn operate(
         let detail = format!("{most} tools of the organization are being called directly");
         ApiError::caller(429, detail).retry_after(1)
     })?;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(&handles, sender, &head, body, limits).await?;
+    let body = body::read(&handles, sender, &mut head, body, limits).await?;
     let arguments = arguments(body)?;
     let tools = Tools::of(&handles.plugins, &agent, request_id(&head)).await?;
     let tool = named.text("tool").unwrap_or_default();
@@ -146,7 +146,7 @@ pub(super) async fn operate(
         Unavailable::Destructive(why) => ApiError::caller(403, why),
     })?;
     tracing::info!(agent = %agent.id, tool, ok = answer.is_ok(), "a tool was called directly");
-    let answer = answer.map_err(|error| ApiError::of_plugin(tool, &error))?;
+    let answer = answer.map_err(|error| ApiError::of_tool(tool, &error))?;
     Ok(json_answer(StatusCode::OK, answer))
 }
 

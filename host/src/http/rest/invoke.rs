@@ -109,7 +109,7 @@ pub(super) async fn and_stream(
         return Ok(refused);
     }
     // The task is accepted: whoever cannot have a stream of it now is told which one it is.
-    let stream = follow::stream(Arc::clone(&handles), launched.agent.tenant, launched.task);
+    let stream = follow::stream(Arc::clone(&handles), launched.agent.tenant, launched.task, None);
     let answer = stream.unwrap_or_else(|error| error.after_the_run().into_response());
     Ok(launched.mark(answer))
 }
@@ -143,10 +143,10 @@ async fn resolve(
     let agent: AgentId = named.id("id", "Agent")?;
     let caller = handles.access.caller_of(tenant, agent).await?;
     let caller = caller.ok_or_else(|| ApiError::not_found("Agent"))?;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let request_id = request_id(&head);
     let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(handles, sender, &head, body, limits).await?;
+    let body = body::read(handles, sender, &mut head, body, limits).await?;
     let arrival = Arrival::read_invocation(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),

@@ -1,5 +1,7 @@
 //! What a guest handed over, checked: nobody behind the sandbox sees a value that breaks the interface.
 
+use std::collections::HashSet;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
@@ -7,7 +9,7 @@ use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::refusal::{PluginError, Refusal};
 use super::perform::Returned;
 use super::{Diagnostic, HttpReply, Mapped, Principal, Tool};
-use crate::call::{Payload, PayloadError};
+use crate::call::{MAPPABLE, Payload, PayloadError};
 
 /// Most tools of one plugin, and the longest name of one.
 const TOOLS_MAX: usize = 128;
@@ -95,6 +97,12 @@ fn mapped(mapped: exports::payload_mapper::Mapped) -> Result<Mapped, PluginError
             if context.as_ref().is_some_and(|context| context.fields().is_none()) {
                 return Err(malformed("its context is no JSON object"));
             }
+            let unknown = mapped.params.iter().find(|(name, _)| !MAPPABLE.contains(&name.as_str()));
+            if let Some((target, _)) = unknown {
+                let shown: String = target.chars().take(40).collect();
+                let what = format!("it set the parameter {shown:?}, which a mapping cannot set");
+                return Err(malformed(&what));
+            }
             let delivery = mapped.delivery_id.map(|id| bounded_id("its delivery id", id));
             let delivery_id = delivery.transpose()?;
             Ok(Mapped::Run { params: mapped.params, context, delivery_id })
@@ -128,6 +136,11 @@ fn tool(tool: exports::toolbox::Tool) -> Result<Tool, PluginError> {
         .ok()
         .filter(serde_json::Value::is_object)
         .ok_or_else(|| malformed(&format!("the input schema of {} is no object", tool.name)))?;
+    // Arguments are an object, whoever calls (MCP, tools: inputSchema).
+    if input_schema.get("type").is_some_and(|of| of.as_str() != Some("object")) {
+        let what = format!("the input schema of {} is not one of objects", tool.name);
+        return Err(malformed(&what));
+    }
     // MCP: destructiveHint is true by default and means nothing where readOnlyHint is true.
     let annotations = tool.annotations.as_deref().map(serde_json::from_str::<serde_json::Value>);
     let annotations = annotations.and_then(Result::ok).unwrap_or_default();
@@ -159,6 +172,11 @@ fn tools(tools: Vec<exports::toolbox::Tool>) -> Result<Vec<Tool>, PluginError> {
     };
     if tools.iter().map(texts).sum::<usize>() > SCHEMAS_BYTES_MAX {
         return Err(malformed("its tools are described in more than 256 KiB"));
+    }
+    let mut names = HashSet::new();
+    if let Some(twice) = tools.iter().find(|tool| !names.insert(tool.name.clone())) {
+        let shown: String = twice.name.chars().take(TOOL_NAME_BYTES_MAX).collect();
+        return Err(malformed(&format!("it has two tools {shown:?}")));
     }
     tools.into_iter().map(tool).collect()
 }

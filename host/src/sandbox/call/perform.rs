@@ -357,6 +357,9 @@ pub(super) fn refusal_of(error: &wasmtime::Error, output_bytes: usize, cpu: Dura
         }
         None => {}
     }
+    if error.downcast_ref::<wasmtime::ThrownException>().is_some() {
+        return Refusal::Trapped("an exception was caught by nothing in it".to_owned());
+    }
     if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() {
         return Refusal::Trapped("it exited".to_owned());
     }

@@ -8,8 +8,8 @@ use super::*;
 use crate::clock::Clock;
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::sandbox::{
-    Account, Grants, MemoryValues, PoolSize, QuarantineSettings, Sandbox, SandboxSettings,
-    Surroundings,
+    Account, CompileLimits, Grants, MemoryValues, PoolSize, QuarantineSettings, Sandbox,
+    SandboxSettings, Surroundings,
 };
 use crate::secrets::HostKey;
 
@@ -48,6 +48,7 @@ impl Bed {
             all_memory_bytes_max: 1 << 30,
             tenant_memory_bytes_max: 1 << 30,
             compilations: 1,
+            compiling: CompileLimits::new(1_024, 10),
             loaded_max: 10,
             quarantine: QuarantineSettings { after: u64::MAX, pause: Duration::ZERO },
         };
@@ -60,7 +61,7 @@ impl Bed {
     /// The tools of another tenant each time.
     async fn tools(&self, grants: &str) -> Arc<Binding> {
         let component = wat::parse_str(TOOLS).unwrap();
-        let loaded = self.sandbox.load(component.into()).await.unwrap();
+        let loaded = self.sandbox.load(TenantId::GATEWAY, component.into()).await.unwrap();
         let (name, secrets) = (PluginName::constant("tools"), std::collections::BTreeMap::new());
         let grants = Grants::parse(grants).unwrap();
         let account = Arc::<Account>::default();

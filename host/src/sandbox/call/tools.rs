@@ -14,7 +14,8 @@ impl Binding {
     pub async fn list_tools(self: &Arc<Self>, subject: Subject) -> Called<Vec<Tool>> {
         if let Some(foreign) = &self.loaded.roles.foreign {
             let (value, cost) = (Ok(foreign.tools()), Cost::default());
-            return Called { value, logs: Vec::new(), cost, recording: None };
+            let logs = Vec::new();
+            return Called { value, logs, cost, recording: None, missed_payload: false };
         }
         if self.loaded.roles.toolbox.is_none() {
             return no_role("toolbox");

@@ -51,6 +51,7 @@ impl Way {
                     deadline: self.deadline,
                     body_bytes_max: self.binding.granted.limits().egress_bytes,
                     grants_hint: self.grants_hint.clone(),
+                    tls: self.binding.shared.tls.clone(),
                 };
                 let looked_through = credential.is_some();
                 match self.hold(read_max(bounds.body_bytes_max, looked_through)) {

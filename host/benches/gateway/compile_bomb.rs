@@ -1,0 +1,134 @@
+//! `compile-bomb`: how long a tenant waits for an installation, and for a call, while ten other tenants have
+//! components compiled that a compiler does not get done with.
+//!
+//! Each of the ten installs one bomb after the other, a new one each time one is refused, so that ten are wanted at
+//! every moment. The neighbour installs a component of a Rust plugin that nobody has installed before, and calls a
+//! bundled plugin; quiet and noisy come in turns.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+use wardgate::ids::{AgentId, PluginName, RequestId, TenantId};
+use wardgate::plugins::Plugins;
+use wardgate::sandbox::Subject;
+
+use crate::bed::{Bed, load_average, median, write};
+
+/// Tenants with a bomb each.
+const HOSTILE: usize = 10;
+
+/// Turns of each kind.
+const TURNS: usize = 3;
+
+/// What the neighbour does in a turn.
+const INSTALLATIONS: usize = 10;
+const CALLS: usize = 500;
+
+/// What one turn took.
+#[derive(Debug, Default)]
+struct Waited {
+    installations_ms: Vec<f64>,
+    calls_us: Vec<f64>,
+}
+
+pub(crate) async fn run() -> anyhow::Result<()> {
+    let bed = Bed::make(0).await?;
+    let plugins = &bed.gateway.handles.plugins;
+    println!(
+        "\ncompile-bomb: an installation, ms, and a call, us, beside {HOSTILE} tenants' bombs; load average {}",
+        load_average()
+    );
+    let header = ["install p50", "max", "call p50", "p99"];
+    println!(
+        "{:>6} {:>8} {:>12} {:>9} {:>9} {:>9}",
+        "turn", "beside", header[0], header[1], header[2], header[3]
+    );
+    let (mut quiet, mut noisy) = (Waited::default(), Waited::default());
+    for turn in 1..=TURNS {
+        row(turn, "nothing", &measure(plugins, bed.tenant).await?, &mut quiet);
+        let mut bombs = JoinSet::new();
+        for number in 0..HOSTILE {
+            bombs.spawn(bomb(plugins.clone(), turn * HOSTILE + number));
+        }
+        // Until the first have gone from those that are tried with little to those that take long.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        row(turn, "bombs", &measure(plugins, bed.tenant).await?, &mut noisy);
+        bombs.shutdown().await;
+    }
+    let ratio = |of: fn(&Waited) -> &Vec<f64>| median(of(&noisy)) / median(of(&quiet));
+    let (installations, calls) = (ratio(|w| &w.installations_ms), ratio(|w| &w.calls_us));
+    println!("{:>6} {:>8} {installations:>11.1}x {:>9} {calls:>8.1}x", "median", "ratio", "");
+    let figures = json!({
+        "hostile_tenants": HOSTILE, "load_average": load_average(),
+        "quiet": { "installations_ms": quiet.installations_ms, "call_p50_us": median(&quiet.calls_us) },
+        "beside_bombs": { "installations_ms": noisy.installations_ms, "call_p50_us": median(&noisy.calls_us) },
+        "ratios": { "installation": installations, "call": calls },
+    });
+    write("compile-bomb", &figures)
+}
+
+fn row(turn: usize, beside: &str, waited: &Waited, all: &mut Waited) {
+    let max = waited.installations_ms.iter().copied().fold(0.0, f64::max);
+    let mut calls = waited.calls_us.clone();
+    calls.sort_by(f64::total_cmp);
+    let p99 = calls.get(calls.len() * 99 / 100).copied().unwrap_or_default();
+    println!(
+        "{turn:>6} {beside:>8} {:>12.0} {max:>9.0} {:>9.0} {p99:>9.0}",
+        median(&waited.installations_ms),
+        median(&waited.calls_us)
+    );
+    all.installations_ms.extend(&waited.installations_ms);
+    all.calls_us.extend(&waited.calls_us);
+}
+
+/// What the neighbour waits for.
+async fn measure(plugins: &Plugins, tenant: TenantId) -> anyhow::Result<Waited> {
+    let calculator: PluginName = "calculator".parse()?;
+    let mut waited = Waited::default();
+    for _ in 0..INSTALLATIONS {
+        let component = of_its_own(plugins.component(tenant, &calculator).await?);
+        let begun = Instant::now();
+        plugins.install(tenant, &"own".parse()?, component, None).await?;
+        waited.installations_ms.push(begun.elapsed().as_secs_f64() * 1_000.0);
+    }
+    for _ in 0..CALLS {
+        let begun = Instant::now();
+        let binding = plugins.binding(tenant, &calculator).await?;
+        let subject = Subject::of(tenant, AgentId::random(), RequestId::next());
+        let arguments = r#"{"expression":"6*7"}"#.to_owned();
+        let called = binding.call_tool(subject, "calculate".to_owned(), arguments).await;
+        anyhow::ensure!(called.value.is_ok(), "{:?}", called.value);
+        waited.calls_us.push(begun.elapsed().as_secs_f64() * 1_000_000.0);
+    }
+    Ok(waited)
+}
+
+/// The same component with other bytes, which nothing has been compiled of.
+fn of_its_own(mut component: Vec<u8>) -> Vec<u8> {
+    let section = [b"\x03own".as_slice(), AgentId::random().to_string().as_bytes()].concat();
+    component.extend([0, section.len() as u8]);
+    component.extend(section);
+    component
+}
+
+/// Installs bombs for a tenant of its own, one after the other.
+async fn bomb(plugins: Plugins, number: usize) -> anyhow::Result<()> {
+    let (tenant, name) = (TenantId::random(), "bomb".parse()?);
+    for round in 0.. {
+        let component = loops(4_000 + number * 10 + round)?;
+        // Refused after a while, and meant to be.
+        let _ = plugins.install(tenant, &name, component, None).await;
+    }
+    Ok(())
+}
+
+/// A function with so many locals that live through as many loops: what a compiler does is the product.
+fn loops(count: usize) -> anyhow::Result<Vec<u8>> {
+    let locals = "i32 ".repeat(count);
+    let (begin, end) = ("loop ".repeat(count), "end ".repeat(count));
+    let used: String = (0..count).map(|local| format!("local.get {local} drop ")).collect();
+    let function = format!("(local {locals}) {begin} {used} br 0 {end}");
+    Ok(wat::parse_str(format!("(component (core module (func {function})))"))?)
+}

@@ -1,0 +1,39 @@
+//! A sign of life for what takes longer than a second.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+/// When something is first said.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it is said again where it cannot be overwritten, as in a log.
+const REPEATED_EVERY: Duration = Duration::from_secs(10);
+
+/// Does the work, and says on stderr what is waited for, and for how long by now, where that is more than a second.
+pub(super) async fn with_progress<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let overwrites = io::stderr().is_terminal();
+    let mut work = pin!(work);
+    let mut pause = PATIENCE;
+    let mut has_said = false;
+    let done = loop {
+        match tokio::time::timeout(pause, work.as_mut()).await {
+            Ok(done) => break done,
+            Err(_) => {
+                let seconds = begun.elapsed().as_secs();
+                // Nobody may read it: the work goes on all the same.
+                let _ = match overwrites {
+                    true => write!(io::stderr(), "\r{what} ({seconds} s)"),
+                    false => writeln!(io::stderr(), "{what} ({seconds} s)"),
+                };
+                has_said = true;
+                pause = if overwrites { PATIENCE } else { REPEATED_EVERY };
+            }
+        }
+    };
+    if has_said && overwrites {
+        let _ = write!(io::stderr(), "\r\u{1b}[K");
+    }
+    done
+}

@@ -1,0 +1,59 @@
+//! Slashes too many in a request's path. Whoever puts a URL together from a base and a path sends `//hooks/…` or
+//! `/hooks/…/`: it means the route, and is no route of its own.
+
+use http::Uri;
+use http::uri::PathAndQuery;
+
+/// Where slashes mean something: the page that shows the document has its parts below its own path.
+const LEFT_ALONE: &str = "/docs";
+
+/// The path as it arrived, where it had slashes too many. It goes with the request, for verifiers of signatures over
+/// the URL.
+#[derive(Debug, Clone)]
+pub(in crate::http) struct ArrivedPath(pub(in crate::http) String);
+
+/// The same target without empty segments. None: it has none.
+pub(super) fn without_empty_segments(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    let ends_empty = path.len() > 1 && path.ends_with('/');
+    if !(ends_empty || path.contains("//")) || path.starts_with(LEFT_ALONE) {
+        return None;
+    }
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let mut plain: String = segments.flat_map(|segment| ["/", segment]).collect();
+    if plain.is_empty() {
+        plain.push('/');
+    }
+    if let Some(query) = uri.query() {
+        plain.push('?');
+        plain.push_str(query);
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(plain).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_empty_segments_go() {
+        for (arrived, plain) in [
+            ("/hooks/1/", Some("/hooks/1")),
+            ("//hooks//1?a=/b//", Some("/hooks/1?a=/b//")),
+            ("//", Some("/")),
+            ("//?x", Some("/?x")),
+            ("http://a.example//v1/tasks/", Some("http://a.example/v1/tasks")),
+            ("/", None),
+            ("/hooks/1", None),
+            ("/hooks/%2F/1", None),
+            ("/docs/", None),
+            ("/?a=//", None),
+        ] {
+            let uri = arrived.parse().unwrap();
+            let found = without_empty_segments(&uri).map(|uri| uri.to_string());
+            assert_eq!(found.as_deref(), plain, "{arrived}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The process that compiles one component: from stdin to stdout, within limits that it sets itself before it reads
+//! a byte.
+
+use std::io::{self, Read as _, Write as _};
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
+
+use super::super::engine;
+use super::bounds;
+
+/// The command of the program.
+pub const COMMAND: &str = "compile-component";
+
+/// The exit code for bytes that are no component (sysexits.h: `EX_DATAERR`). Stderr says why.
+pub const EXIT_REFUSED: u8 = 65;
+
+/// The exit code for a component that is beyond a bound (sysexits.h has none for it). Stderr says which.
+pub const EXIT_BOUND: u8 = 80;
+
+/// The exit code where something else fails (sysexits.h: `EX_SOFTWARE`).
+const EXIT_FAILED: u8 = 70;
+
+/// How much nicer than the gateway it is (0 to 19).
+const NICENESS: i32 = 10;
+
+/// Most compiled code of a component, in bytes: it is some five times as long.
+const CODE_BYTES_MAX: u64 = 512 << 20;
+
+/// Computing time for each MiB of a component, in seconds, beside what every one may take: five times what large
+/// JavaScript and Python components need.
+const CPU_SECONDS_PER_MIB: u64 = 5;
+
+/// A compiler that is not optimised itself, as in debug builds, takes this many times as long.
+const SLOWNESS: u64 = if cfg!(debug_assertions) { 3 } else { 1 };
+
+/// What compiling one component may take.
+#[derive(Debug, Clone, Copy)]
+pub struct CompileLimits {
+    /// Memory, in bytes.
+    pub memory_bytes_max: u64,
+    /// Computing time of all its threads, in seconds.
+    pub cpu_seconds_max: u64,
+    /// Compiled code, in bytes.
+    pub code_bytes_max: u64,
+}
+
+impl CompileLimits {
+    /// Those of the settings: MiB of memory, and seconds of computing whatever a component's size.
+    #[must_use]
+    pub const fn new(memory_mib_max: u64, cpu_seconds_max: u64) -> Self {
+        let memory_bytes_max = memory_mib_max.saturating_mul(1 << 20);
+        Self { memory_bytes_max, cpu_seconds_max, code_bytes_max: CODE_BYTES_MAX }
+    }
+
+    /// The limits for a component of so many bytes: a large one may take longer.
+    #[must_use]
+    pub fn for_source(self, bytes: usize) -> Self {
+        let for_its_size = (bytes as u64 >> 20).saturating_mul(CPU_SECONDS_PER_MIB);
+        let seconds = self.cpu_seconds_max.saturating_add(for_its_size).saturating_mul(SLOWNESS);
+        Self { cpu_seconds_max: seconds, ..self }
+    }
+
+    /// As arguments of the command.
+    pub(super) fn arguments(&self) -> [String; 3] {
+        [
+            format!("--memory-bytes-max={}", self.memory_bytes_max),
+            format!("--cpu-seconds-max={}", self.cpu_seconds_max),
+            format!("--code-bytes-max={}", self.code_bytes_max),
+        ]
+    }
+}
+
+/// What there is no code for.
+enum Failed {
+    Refused(String),
+    Bound(String),
+    Host(String),
+}
+
+/// Compiles what comes in, for an engine of this compatibility, and ends.
+#[must_use]
+pub fn run(limits: &CompileLimits, compatibility: u64) -> ExitCode {
+    let (code, message) = match compile(limits, compatibility) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failed::Refused(why)) => (EXIT_REFUSED, why),
+        Err(Failed::Bound(which)) => (EXIT_BOUND, which),
+        Err(Failed::Host(why)) => (EXIT_FAILED, why),
+    };
+    let _ = writeln!(io::stderr(), "{message}");
+    ExitCode::from(code)
+}
+
+fn compile(limits: &CompileLimits, compatibility: u64) -> Result<(), Failed> {
+    let failed = |error: &dyn std::fmt::Display| Failed::Host(error.to_string());
+    confine(limits).map_err(|error| failed(&error))?;
+    std::thread::Builder::new()
+        .name("reader".to_owned())
+        .spawn(end_without_reader)
+        .map_err(|error| failed(&error))?;
+    let engine = engine::to_compile().map_err(|error| failed(&error))?;
+    if engine::compatibility(&engine) != compatibility {
+        let why =
+            "the program that compiles is of another version than this gateway: build it anew";
+        return Err(Failed::Host(why.to_owned()));
+    }
+    let mut source = Vec::new();
+    io::stdin().lock().read_to_end(&mut source).map_err(|error| failed(&error))?;
+    bounds::check(&source).map_err(Failed::Bound)?;
+    let code = engine.precompile_component(&source);
+    let code = code.map_err(|error| Failed::Refused(format!("{error:#}")))?;
+    if code.len() as u64 > limits.code_bytes_max {
+        let mib = limits.code_bytes_max >> 20;
+        return Err(Failed::Bound(format!("{mib} MiB of compiled code")));
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&code).and_then(|()| stdout.flush()).map_err(|error| failed(&error))
+}
+
+/// Has the operating system hold this process to its limits.
+fn confine(limits: &CompileLimits) -> io::Result<()> {
+    let at_most =
+        |resource, most| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
+    at_most(Resource::Data, limits.memory_bytes_max)?;
+    // A second more before it is killed without a word: the signal that says why ends it before.
+    let (current, maximum) = (limits.cpu_seconds_max, limits.cpu_seconds_max.saturating_add(1));
+    setrlimit(Resource::Cpu, Rlimit { current: Some(current), maximum: Some(maximum) })?;
+    at_most(Resource::Core, 0)?;
+    at_most(Resource::Fsize, 0)?;
+    // Both are manners: where they are refused, the limits hold all the same.
+    let _ = setpriority_process(None, NICENESS);
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    Ok(())
+}
+
+/// Ends the process once nobody reads what it will say: the gateway has been killed, say.
+fn end_without_reader() {
+    let stdout = io::stdout();
+    loop {
+        // No event is asked for, since an error is told unasked.
+        let mut reader = [PollFd::new(&stdout, PollFlags::empty())];
+        let polled = poll(&mut reader, None);
+        let [reader] = reader;
+        if polled.is_ok() && reader.revents().contains(PollFlags::ERR) {
+            std::process::exit(i32::from(EXIT_FAILED));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What a guest writes to its standard output and error: nobody reads it, but it says why a guest panicked. So the
+//! end of it is kept for the log of its call.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::async_trait;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+/// How much of the end is kept, in bytes.
+const KEPT_BYTES_MAX: usize = 4 << 10;
+
+/// What a guest may write at a time, in bytes.
+const PIECE_BYTES_MAX: usize = 64 << 10;
+
+/// The end of what was written to either stream. Cloning gives another handle.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StandardStreams(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    /// Whether there was more before.
+    is_cut: bool,
+}
+
+impl StandardStreams {
+    fn keep(&self, piece: &[u8]) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { bytes, is_cut } = &mut *kept;
+        let piece = match piece.len().checked_sub(KEPT_BYTES_MAX) {
+            Some(beyond) => {
+                *is_cut |= beyond > 0;
+                piece.get(beyond..).unwrap_or_default()
+            }
+            None => piece,
+        };
+        let beyond = (bytes.len() + piece.len()).saturating_sub(KEPT_BYTES_MAX);
+        *is_cut |= beyond > 0;
+        bytes.drain(..beyond);
+        bytes.extend_from_slice(piece);
+    }
+
+    /// The lines of it that were not empty. Of the first only the end is there where more was written before.
+    pub(super) fn into_lines(self) -> Vec<String> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&kept.bytes);
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        let mut lines: Vec<_> = lines.map(|line| format!("Output: {line}")).collect();
+        if let (true, Some(first)) = (kept.is_cut, lines.first_mut()) {
+            *first = first.replacen("Output: ", "Output: …", 1);
+        }
+        lines
+    }
+}
+
+impl IsTerminal for StandardStreams {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for StandardStreams {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+
+    // Of WASI 0.3, which no guest has.
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(tokio::io::sink())
+    }
+}
+
+#[async_trait]
+impl Pollable for StandardStreams {
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl OutputStream for StandardStreams {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.keep(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(PIECE_BYTES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_kept_line_by_line_however_it_was_written() {
+        let streams = StandardStreams::default();
+        streams.keep(b"my pa");
+        streams.keep(b"nic\n\n at \xff line 2\r\n");
+        assert_eq!(
+            streams.clone().into_lines(),
+            ["Output: my panic", "Output:  at \u{fffd} line 2"]
+        );
+        for _ in 0..1_000 {
+            streams.keep(b"0123456789\n");
+        }
+        streams.keep(&[b'x'; 10]);
+        let lines = streams.clone().into_lines();
+        assert!(lines.concat().len() < 2 * KEPT_BYTES_MAX);
+        assert!(lines.first().unwrap().starts_with("Output: …"));
+        assert_eq!(lines.last().unwrap(), "Output: xxxxxxxxxx");
+        streams.keep(&[b'y'; 3 * KEPT_BYTES_MAX]);
+        assert_eq!(streams.into_lines().len(), 1);
+    }
+
+    #[test]
+    fn nothing_written_is_no_line() {
+        assert!(StandardStreams::default().into_lines().is_empty());
+    }
+}
