@@ -20,6 +20,9 @@ const INTEGRATIONS: [&str; 11] = [
     "twilio", "whatsapp", "zapier-form",
 ];
 
+/// The name of the secret that an integration signs with; all others verify.
+const SIGNS: &str = "challenge";
+
 fn vectors(integration: &str) -> Vec<Value> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors");
     let text = std::fs::read_to_string(folder.join(format!("{integration}.json"))).unwrap();
@@ -60,6 +63,9 @@ fn case(vector: &Value, call: &str) -> Case {
         "call": call, "request": request, "now": now,
         "settings": vector["settings"], "secrets": vector["secrets"],
     });
+    if let Some(values) = case["secrets"].get_mut(SIGNS) {
+        *values = json!({"value": values[0], "use": ["sign"]});
+    }
     if let Some(url) = vector["attributes"]["channel-url"].as_str() {
         case["channel_url"] = url.into();
     }
@@ -162,7 +168,11 @@ impl Hooks {
             for value in values.as_array().unwrap().iter().rev() {
                 self.gateway.keep_secret(&secret, value.as_str().unwrap(), true).await;
             }
-            names.insert(name.clone(), secret.into());
+            let binding = match name.as_str() {
+                SIGNS => json!({"secret": secret, "use": ["sign"]}),
+                _ => secret.into(),
+            };
+            names.insert(name.clone(), binding);
         }
         let definition = json!({
             "name": format!("channel-{number}"), "agent": "tested",

@@ -199,6 +199,7 @@ fn settings(integration: &str, url: &str) -> Value {
     match integration {
         "slack" => json!({"api-url": format!("{url}/api"), "acknowledgement": "One moment."}),
         "whatsapp" => json!({"api-url": format!("{url}/v23.0")}),
+        "twilio" => json!({"api-url": url, "conversations-url": url}),
         // Each request says where its answer goes.
         "zapier-form" => json!({}),
         _ => json!({"api-url": url}),

@@ -101,7 +101,7 @@ impl From<SecretName> for SecretBinding {
 /// secret with any other prefix is stored without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum KeyPrefix {
-    /// As Standard Webhooks 1.0.0 writes symmetric secrets.
+    /// As Standard Webhooks 1.0.0 writes symmetric secrets. An encoded one may have the version before it.
     #[serde(rename = "whsec_")]
     Whsec,
     /// The same with the version of the signatures before it.
@@ -227,9 +227,19 @@ impl KeyForm {
     #[must_use]
     pub fn key(&self, text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let prefix = self.prefix.map(KeyPrefix::as_str).unwrap_or_default();
-        let bare = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
+        let bare = text.strip_prefix(prefix.as_bytes());
+        let bare = bare.or_else(|| self.behind_version(text)).unwrap_or(text);
         let bare = if self.encoding == KeyEncoding::Text { bare } else { bare.trim_ascii() };
         self.encoding.decode(bare).map(Zeroizing::new)
+    }
+
+    /// The same secret is shown with the version of its signatures by some providers and without by others.
+    /// Whoever wants it without gets it without: encoded, a key has no comma in it.
+    fn behind_version<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
+        let is_bound_without = self.prefix == Some(KeyPrefix::Whsec);
+        (is_bound_without && self.encoding != KeyEncoding::Text)
+            .then(|| text.strip_prefix(KeyPrefix::V1Whsec.as_str().as_bytes()))
+            .flatten()
     }
 
     /// How many ways there are to read a key from a text.
@@ -426,6 +436,26 @@ mod tests {
         assert_eq!(key(said.unwrap()), Some(b"6869".to_vec()));
         let unknown = form("a = \"partner\"", known, &[("enc", "rot13")]).unwrap_err().to_string();
         assert!(unknown.contains("`enc`") && unknown.contains("rot13"), "{unknown}");
+    }
+
+    #[test]
+    fn a_version_before_the_prefix_is_taken_away_with_it() {
+        for (prefix, encoding, text, key) in [
+            ("whsec_", "base64", "whsec_aw==", Some("k")),
+            ("whsec_", "base64", "v1,whsec_aw==", Some("k")),
+            ("whsec_", "base64", "v2,whsec_aw==", None),
+            ("whsec_", "base64", "v1,aw==", None),
+            ("whsec_", "text", "v1,whsec_aw==", Some("v1,whsec_aw==")),
+            ("v1,whsec_", "base64", "v1,whsec_aw==", Some("k")),
+            ("v1,whsec_", "base64", "whsec_aw==", None),
+        ] {
+            let toml = format!(
+                "a = {{ secret = \"partner\", prefix = \"{prefix}\", encoding = \"{encoding}\" }}"
+            );
+            let found = form(&toml, "", &[]).unwrap().key(text.as_bytes());
+            let found = found.map(|key| String::from_utf8(key.to_vec()).unwrap());
+            assert_eq!(found.as_deref(), key, "{prefix} {encoding} {text}");
+        }
     }
 
     #[test]

@@ -12,12 +12,17 @@ mod tests;
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use event::Event;
+use wardgate_sdk::about::Diagnostic;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::mapping::{EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, listed, with_paths};
-use wardgate_sdk::settings::{Form, Setting};
+use wardgate_sdk::mapping::{
+    EVENTS, IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, check_ignored_users, listed,
+    with_paths,
+};
+use wardgate_sdk::settings::{Form, Setting, Texts};
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{Failure, HttpReply};
 
@@ -40,7 +45,7 @@ struct CloudEvents;
 
 impl Integration for CloudEvents {
     const SETTINGS: &'static [Setting] =
-        &[EVENTS, ORIGINS, RATE, PROMPT_PATH, THREAD_PATH, USER_PATH];
+        &[EVENTS, ORIGINS, RATE, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
         // The handshake has no token yet. Where the operator named senders, it is let through to be
@@ -80,6 +85,10 @@ impl Integration for CloudEvents {
             return Ok(Mapped::ignore());
         }
         with_paths(host, event.into_mapped(host))
+    }
+
+    fn check(settings: &Texts) -> Vec<Diagnostic> {
+        check_ignored_users(settings)
     }
 }
 

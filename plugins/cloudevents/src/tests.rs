@@ -8,6 +8,8 @@ fn vectors() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
+    assert_settings::<CloudEvents>(r#"{"ignored-users":"a"}"#, &["/ignored-users"]);
+    assert_settings::<CloudEvents>(r#"{"ignored-users":"a","user-path":"b"}"#, &[]);
     assert_settings::<CloudEvents>("{}", &[]);
     assert_settings::<CloudEvents>(r#"{"allowed-rate":"0"}"#, &["/allowed-rate"]);
     assert_settings::<CloudEvents>(r#"{"allowed-origins":["*"]}"#, &["/allowed-origins"]);

@@ -122,19 +122,23 @@ fn commits(host: &impl Host) -> Option<String> {
     Some(list)
 }
 
-/// `github:owner/name#12` for what has a number, `github:owner/name@refs/heads/main` for a push, else the
-/// repository or the organization.
-pub(crate) fn thread(host: &impl Host) -> Option<String> {
+/// `github:owner/name#12` for what has a number, `github:owner/name@refs/heads/main` for a push and
+/// `github:owner/name@0123456…` for what is about a commit, else the repository or the organization. An
+/// alert is a thread of its own: few see it, and anybody may star a public repository.
+pub(crate) fn thread(host: &impl Host, event: &str) -> Option<String> {
+    let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| host.scalar(pointer));
     let Some(repository) = host.scalar("/repository/full_name") else {
         return host.scalar("/organization/login").map(|login| format!("github:{login}"));
     };
     // The numbers of issues, pull requests and discussions are of one sequence.
-    let number = ["/issue/number", "/pull_request/number", "/discussion/number"]
-        .into_iter()
-        .find_map(|pointer| host.scalar(pointer));
-    Some(match (number, host.scalar("/ref")) {
-        (Some(number), _) => format!("github:{repository}#{number}"),
-        (None, Some(reference)) => format!("github:{repository}@{reference}"),
-        (None, None) => format!("github:{repository}"),
+    if let Some(number) = first(&["/issue/number", "/pull_request/number", "/discussion/number"]) {
+        return Some(format!("github:{repository}#{number}"));
+    }
+    if let Some(alert) = first(&["/alert/number", "/alert/id", "/repository_advisory/ghsa_id"]) {
+        return Some(format!("github:{repository}:{event}:{alert}"));
+    }
+    Some(match first(&["/ref", "/comment/commit_id"]) {
+        Some(place) => format!("github:{repository}@{place}"),
+        None => format!("github:{repository}"),
     })
 }

@@ -10,10 +10,10 @@ mod events;
 mod tests;
 
 use alloc::format;
-use wardgate_sdk::host::Host;
+use wardgate_sdk::host::{Host, Within};
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::mapping::{EVENTS, listed};
+use wardgate_sdk::mapping::{EVENTS, IGNORED_USERS, listed, unless_ignored};
 use wardgate_sdk::settings::{Form, Setting};
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
@@ -39,7 +39,7 @@ const TEXTS: Setting = Setting {
 struct GitHub;
 
 impl Integration for GitHub {
-    const SETTINGS: &'static [Setting] = &[EVENTS, BOTS, TEXTS];
+    const SETTINGS: &'static [Setting] = &[EVENTS, BOTS, TEXTS, IGNORED_USERS];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
         let header = signature::header(host, "x-hub-signature-256")?;
@@ -58,14 +58,12 @@ impl Integration for GitHub {
             let pong = HttpReply::new(200, "pong").with_header("content-type", "text/plain");
             return Ok(Mapped::reply(pong));
         }
-        if host.json("/repository").is_none()
-            && host.json("/sender").is_none()
-            && host.scalar("/payload").is_some()
-        {
-            return Err(Failure::invalid_input(
-                "set the webhook's content type to application/json at GitHub",
-            ));
-        }
+        // GitHub's default is a form, whose one field holds the event.
+        let host = &match is_form(host) {
+            true => Within::field(host, "/payload")
+                .ok_or_else(|| Failure::invalid_input("the form's `payload` holds no event"))?,
+            false => Within::whole(host),
+        };
         let action = host.scalar("/action");
         let full = match &action {
             Some(action) => format!("{event}.{action}"),
@@ -80,15 +78,24 @@ impl Integration for GitHub {
         let texts = TEXTS.read(host)? == "prompt";
         let prompt = events::prompt(host, &event, action.as_deref(), texts);
         let mut mapped = Mapped::run().with_param("prompt", prompt);
-        if let Some(thread) = events::thread(host) {
+        if let Some(thread) = events::thread(host, &event) {
             mapped = mapped.with_param("task_id", thread);
         }
         if let Some(login) = host.scalar("/sender/login") {
             mapped = mapped.with_param("user_id", login);
         }
+        if let Some(event) = host.object() {
+            mapped = mapped.with_context(event.into());
+        }
         mapped.delivery_id = host.header("x-github-delivery");
-        Ok(mapped)
+        unless_ignored(host, mapped)
     }
+}
+
+fn is_form(host: &impl Host) -> bool {
+    let content_type = host.header("content-type").unwrap_or_default();
+    let media = content_type.split(';').next().unwrap_or_default();
+    media.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 wardgate_sdk::without_std!();

@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+mod challenge;
 mod recipe;
 mod template;
 #[cfg(test)]
@@ -20,7 +21,9 @@ use wardgate_sdk::about::Diagnostic;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::mapping::{PROMPT_PATH, THREAD_PATH, USER_PATH, with_paths};
+use wardgate_sdk::mapping::{
+    IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, check_ignored_users, with_paths,
+};
 use wardgate_sdk::settings::{Form, Setting, TOLERANCE, Texts, misconfigured};
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
@@ -44,7 +47,8 @@ const PREFIX: Setting = Setting {
     name: "prefix",
     default: Some(""),
     form: Form::Text,
-    description: "What stands before the signature in its header, such as `sha256=`.",
+    description: "What stands before the signature in its header, such as `sha256=`. There may be several \
+                  signatures with spaces between, each with this before it.",
 };
 
 const ENCODING: Setting = Setting {
@@ -86,8 +90,8 @@ const TIMESTAMP_HEADER: Setting = Setting {
 const TIMESTAMP_UNIT: Setting = Setting {
     name: "timestamp-unit",
     default: Some("seconds"),
-    form: Form::OneOf(&["seconds", "milliseconds"]),
-    description: "What the timestamp counts since 1970.",
+    form: Form::OneOf(&["seconds", "milliseconds", "iso8601"]),
+    description: "What the timestamp counts since 1970; or `iso8601` for `2026-01-31T12:00:00Z`.",
 };
 
 const SIGNED: Setting = Setting {
@@ -121,13 +125,31 @@ const SECRET_ENCODING: Setting = Setting {
     description: "How the secret is written; `text` means that its characters are the key.",
 };
 
+const CHALLENGE_PATH: Setting = Setting {
+    name: "challenge-path",
+    default: Some(""),
+    form: Form::Path,
+    description: "The dot path of the challenge in the payload, where the provider proves a URL with one, \
+                  such as `payload.plainToken`. A request with a text there is answered at once, and \
+                  starts no run.",
+};
+
+const CHALLENGE_ANSWER: Setting = Setting {
+    name: "challenge-answer",
+    default: Some(challenge::CHALLENGE),
+    form: Form::Text,
+    description: "What a challenge is answered: a text with {challenge}, and with {signature} for its \
+                  HMAC, which takes the secret `challenge`, bound for `sign`.",
+};
+
 struct HmacRecipe;
 
 impl Integration for HmacRecipe {
     const SETTINGS: &'static [Setting] = &[
         ALGORITHM, HEADER, PREFIX, ENCODING, SIGNATURE_PART, TIMESTAMP_PART, SEPARATOR,
         TIMESTAMP_HEADER, TIMESTAMP_UNIT, TOLERANCE, SIGNED, DELIVERY_HEADER, SECRET_PREFIX,
-        SECRET_ENCODING, PROMPT_PATH, THREAD_PATH, USER_PATH,
+        SECRET_ENCODING, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS, CHALLENGE_PATH,
+        CHALLENGE_ANSWER,
     ];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
@@ -147,6 +169,9 @@ impl Integration for HmacRecipe {
     }
 
     fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
+        if let Some(reply) = challenge::reply(host)? {
+            return Ok(Mapped::reply(reply));
+        }
         let mut mapped = with_paths(host, Mapped::run())?;
         let header = DELIVERY_HEADER.read(host)?;
         if !header.is_empty() {
@@ -160,7 +185,16 @@ impl Integration for HmacRecipe {
             Ok(recipe) => recipe.problem(),
             Err(failure) => return Vec::from([Diagnostic::new("/signed", failure.message)]),
         };
-        problem.into_iter().map(|(pointer, text)| Diagnostic::new(pointer, text)).collect()
+        let answer = settings.text(&CHALLENGE_ANSWER);
+        let says_nothing =
+            !answer.contains(challenge::CHALLENGE) && !answer.contains(challenge::SIGNATURE);
+        let unanswered = says_nothing.then_some((
+            "/challenge-answer",
+            "`challenge-answer` is to hold {challenge} or {signature}",
+        ));
+        let problems = problem.into_iter().chain(unanswered);
+        let problems = problems.map(|(pointer, text)| Diagnostic::new(pointer, text));
+        problems.chain(check_ignored_users(settings)).collect()
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Recipe {
     timestamp_part: String,
     separator: char,
     timestamp_header: String,
-    milliseconds: bool,
+    timestamp_unit: String,
     delivery_header: String,
     secret_prefix: String,
     secret_encoding: String,
@@ -45,7 +45,7 @@ impl Recipe {
             timestamp_part: read(&TIMESTAMP_PART)?,
             separator: read(&SEPARATOR)?.chars().next().unwrap_or(','),
             timestamp_header: read(&TIMESTAMP_HEADER)?,
-            milliseconds: read(&TIMESTAMP_UNIT)? == "milliseconds",
+            timestamp_unit: read(&TIMESTAMP_UNIT)?,
             delivery_header: read(&DELIVERY_HEADER)?,
             secret_prefix: read(&SECRET_PREFIX)?,
             secret_encoding: read(&SECRET_ENCODING)?,
@@ -91,7 +91,11 @@ impl Recipe {
             return Ok(String::new());
         };
         let tolerance = TOLERANCE.number(host)?;
-        let fresh = if self.milliseconds { signature::fresh_ms } else { signature::fresh };
+        let fresh = match self.timestamp_unit.as_str() {
+            "milliseconds" => signature::fresh_ms,
+            "iso8601" => signature::fresh_iso8601,
+            _ => signature::fresh,
+        };
         fresh(&timestamp, host.now(), tolerance)?;
         Ok(timestamp)
     }
@@ -133,7 +137,11 @@ impl Recipe {
         let prefix = self.prefix.as_str();
         let bare = move |text: &'a str| text.trim().strip_prefix(prefix);
         if self.signature_part.is_empty() {
-            return Box::new(core::iter::once(header).filter_map(bare));
+            // While a secret is rotated, some send two of them with a space between. A prefix may have a
+            // space of its own.
+            let several = header.trim().contains(' ').then(|| header.split(' '));
+            let found = core::iter::once(header).chain(several.into_iter().flatten());
+            return Box::new(found.filter_map(bare));
         }
         Box::new(signature::parts(header, self.separator, &self.signature_part).filter_map(bare))
     }

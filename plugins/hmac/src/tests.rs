@@ -22,6 +22,7 @@ fn good_recipes_are_good() {
         r#"{"header":"x","signed":"{method}{path}{query}{url}{body}"}"#,
         r#"{"header":"x","secret-prefix":"whsec_","secret-encoding":"base64"}"#,
         r#"{"header":"x","prompt-path":"data.0.text"}"#,
+        r#"{"header":"x","user-path":"actor.id","ignored-users":"bot-1"}"#,
     ] {
         assert_settings::<HmacRecipe>(config, &[]);
     }
@@ -49,5 +50,10 @@ fn a_recipe_that_proves_too_little_is_refused_before_and_during_a_call() {
         assert_misconfigured::<HmacRecipe>(config);
     }
     assert_settings::<HmacRecipe>(r#"{"header":"x","prompt-path":"a..b"}"#, &["/prompt-path"]);
+    assert_settings::<HmacRecipe>(r#"{"header":"x","ignored-users":"bot-1"}"#, &["/ignored-users"]);
+    assert_settings::<HmacRecipe>(
+        r#"{"header":"x","challenge-answer":"yes"}"#,
+        &["/challenge-answer"],
+    );
     assert_settings::<HmacRecipe>("[]", &[""]);
 }

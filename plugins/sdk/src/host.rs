@@ -3,7 +3,7 @@
 //! Logic that takes `&impl Host` runs against [`Gateway`] in the gateway and against a scripted host
 //! natively. Both are known when it is compiled: what a plugin does not call, it does not import.
 
-use crate::{Failure, Field, Json, clock, config, context, egress, request, secrets, task};
+use crate::{Failure, Field, Json, clock, config, context, egress, json, request, secrets, task};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -55,6 +55,13 @@ pub trait Host {
         after: &[u8],
         signatures: &[Vec<u8>],
     ) -> Result<bool, Failure>;
+    /// See [`secrets::hmac_sign`].
+    fn hmac_sign(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Failure>;
     /// See [`secrets::matches`].
     fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool;
     /// See [`egress::send`].
@@ -144,6 +151,15 @@ impl Host for Gateway {
         secrets::hmac_verify_body(key, algorithm, before, after, signatures)
     }
 
+    fn hmac_sign(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        secrets::hmac_sign(key, algorithm, message)
+    }
+
     fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool {
         secrets::matches(key, presented)
     }
@@ -154,6 +170,135 @@ impl Host for Gateway {
         credential: Option<&str>,
     ) -> Result<egress::Answer, Failure> {
         egress::send(outgoing, credential)
+    }
+}
+
+/// A host whose payload may be a JSON object in a field of the payload that came: senders who post forms
+/// put one there. Everything else is asked of the host itself.
+pub struct Within<'h, H> {
+    host: &'h H,
+    payload: Option<String>,
+}
+
+impl<'h, H: Host> Within<'h, H> {
+    /// The payload as it came.
+    pub fn whole(host: &'h H) -> Self {
+        Self { host, payload: None }
+    }
+
+    /// The object in the field at this pointer. None where no object is there.
+    pub fn field(host: &'h H, pointer: &str) -> Option<Self> {
+        let payload = host.scalar(pointer).filter(|text| json::is_object(text))?;
+        Some(Self { host, payload: Some(payload) })
+    }
+
+    /// The object, where the payload is one that lies in a field.
+    pub fn object(&self) -> Option<&str> {
+        self.payload.as_deref()
+    }
+}
+
+impl<H: Host> Host for Within<'_, H> {
+    type Key = H::Key;
+
+    fn method(&self) -> String {
+        self.host.method()
+    }
+
+    fn path(&self) -> String {
+        self.host.path()
+    }
+
+    fn query(&self) -> String {
+        self.host.query()
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        self.host.header(name)
+    }
+
+    fn body(&self) -> Vec<u8> {
+        self.host.body()
+    }
+
+    fn json(&self, pointer: &str) -> Option<Json> {
+        match &self.payload {
+            Some(payload) => json::at(payload, pointer).map(String::from),
+            None => self.host.json(pointer),
+        }
+    }
+
+    fn scalar(&self, pointer: &str) -> Option<String> {
+        match &self.payload {
+            Some(payload) => json::at(payload, pointer).and_then(json::scalar),
+            None => self.host.scalar(pointer),
+        }
+    }
+
+    fn task(&self, pointer: &str) -> Option<Json> {
+        self.host.task(pointer)
+    }
+
+    fn attribute(&self, name: &str) -> Option<Json> {
+        self.host.attribute(name)
+    }
+
+    fn setting(&self, name: &str) -> Result<Option<String>, Failure> {
+        self.host.setting(name)
+    }
+
+    fn now(&self) -> u64 {
+        self.host.now()
+    }
+
+    fn open(&self, name: &str) -> Result<Self::Key, Failure> {
+        self.host.open(name)
+    }
+
+    fn open_encoded(&self, name: &str, prefix: &str, encoding: &str) -> Result<Self::Key, Failure> {
+        self.host.open_encoded(name, prefix, encoding)
+    }
+
+    fn hmac_verify(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<bool, Failure> {
+        self.host.hmac_verify(key, algorithm, message, signature)
+    }
+
+    fn hmac_verify_body(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        before: &[u8],
+        after: &[u8],
+        signatures: &[Vec<u8>],
+    ) -> Result<bool, Failure> {
+        self.host.hmac_verify_body(key, algorithm, before, after, signatures)
+    }
+
+    fn hmac_sign(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        self.host.hmac_sign(key, algorithm, message)
+    }
+
+    fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool {
+        self.host.matches(key, presented)
+    }
+
+    fn send(
+        &self,
+        outgoing: &egress::Outgoing,
+        credential: Option<&str>,
+    ) -> Result<egress::Answer, Failure> {
+        self.host.send(outgoing, credential)
     }
 }
 

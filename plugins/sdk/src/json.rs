@@ -1,9 +1,10 @@
 //! Writing and reading JSON text without building trees of values, which would be most of a small
 //! plugin's code.
 
-use crate::Json;
+use crate::{Json, path};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use serde::de::IgnoredAny;
 
 /// An object that is written member by member.
 ///
@@ -85,9 +86,50 @@ pub fn text(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
 }
 
+/// Whether the text is a JSON object.
+pub fn is_object(json: &str) -> bool {
+    json.trim_ascii_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(json).is_ok()
+}
+
+/// The value at an RFC 6901 pointer into JSON text, as it is written there.
+pub fn at<'a>(json: &'a str, pointer: &str) -> Option<&'a str> {
+    pointer.split('/').skip(1).try_fold(json, path::step)
+}
+
+/// What a scalar of JSON text says, as plain text. None for objects, arrays and null.
+pub fn scalar(json: &str) -> Option<String> {
+    match json.as_bytes().first()? {
+        b'"' => text(json),
+        b'-' | b'0'..=b'9' | b't' | b'f' => Some(json.into()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pointer_leads_into_json_text() {
+        let json = r#" {"a/b":[{"c":"\u00fc"},-1.50,true,null],"text":"{\"d\":1}"}"#;
+        for (pointer, found, said) in [
+            ("/a~1b/0/c", Some(r#""\u00fc""#), Some("ü")),
+            ("/a~1b/1", Some("-1.50"), Some("-1.50")),
+            ("/a~1b/2", Some("true"), Some("true")),
+            ("/a~1b/3", Some("null"), None),
+            ("/a~1b/0", Some(r#"{"c":"\u00fc"}"#), None),
+            ("/a~1b/4", None, None),
+            ("/text/d", None, None),
+            ("", Some(json), None),
+        ] {
+            assert_eq!(at(json, pointer), found, "{pointer}");
+            assert_eq!(found.and_then(scalar).as_deref(), said, "{pointer}");
+        }
+        assert!(is_object(json));
+        for no_object in ["", "[]", "{", "{} x", "null"] {
+            assert!(!is_object(no_object), "{no_object}");
+        }
+    }
 
     #[test]
     fn what_is_written_can_be_read() {

@@ -1,10 +1,12 @@
-//! What mappers have in common: which events start a run, and where in the payload prompt, thread and
-//! user are.
+//! What mappers have in common: which events start a run and whose do not, and where in the payload prompt,
+//! thread and user are.
 
+use crate::about::Diagnostic;
 use crate::host::Host;
 use crate::mapper::Mapped;
-use crate::settings::{Form, Setting};
+use crate::settings::{Form, Setting, Texts};
 use crate::{DotPath, Failure};
+use alloc::vec::Vec;
 
 /// Which events start a run; all others are acknowledged and start nothing.
 pub const EVENTS: Setting = Setting {
@@ -40,6 +42,16 @@ pub const USER_PATH: Setting = Setting {
     description: "The dot path of the user's id in the payload.",
 };
 
+/// Whose events start nothing. An agent that writes where its events come from would answer itself for
+/// ever, and only the operator knows with which account it does.
+pub const IGNORED_USERS: Setting = Setting {
+    name: "ignored-users",
+    default: Some(""),
+    form: Form::Text,
+    description: "The users whose events start nothing, by the ids that runs have as `user_id`, separated \
+                  by spaces or commas: above all the account that the agent itself writes with.",
+};
+
 /// Whether a list of patterns, as in [`EVENTS`], has one for this name.
 pub fn listed(patterns: &str, name: &str) -> bool {
     patterns.split([' ', ',', '\n', '\t']).filter(|pattern| !pattern.is_empty()).any(|pattern| {
@@ -50,8 +62,8 @@ pub fn listed(patterns: &str, name: &str) -> bool {
     })
 }
 
-/// Adds what [`PROMPT_PATH`], [`THREAD_PATH`] and [`USER_PATH`] point at. A path that leads nowhere
-/// leaves what was there.
+/// Adds what [`PROMPT_PATH`], [`THREAD_PATH`] and [`USER_PATH`] point at, and ignores what one of
+/// [`IGNORED_USERS`] has caused. A path that leads nowhere, or to an empty text, leaves what was there.
 pub fn with_paths(host: &impl Host, mut mapped: Mapped) -> Result<Mapped, Failure> {
     for (setting, target) in
         [(PROMPT_PATH, "prompt"), (THREAD_PATH, "task_id"), (USER_PATH, "user_id")]
@@ -61,12 +73,34 @@ pub fn with_paths(host: &impl Host, mut mapped: Mapped) -> Result<Mapped, Failur
             continue;
         }
         let path = DotPath::parse(&path)?;
-        if let Some(value) = host.scalar(path.pointer()) {
+        if let Some(value) = host.scalar(path.pointer()).filter(|value| !value.is_empty()) {
             mapped.params.retain(|(found, _)| found != target);
             mapped = mapped.with_param(target, value);
         }
     }
-    Ok(mapped)
+    unless_ignored(host, mapped)
+}
+
+/// Ignores what one of [`IGNORED_USERS`] has caused.
+pub fn unless_ignored(host: &impl Host, mapped: Mapped) -> Result<Mapped, Failure> {
+    let ignored = IGNORED_USERS.read(host)?;
+    let user = mapped.params.iter().find(|(target, _)| target == "user_id");
+    match user.is_some_and(|(_, user)| listed(&ignored, user)) {
+        true => Ok(Mapped::ignore()),
+        false => Ok(mapped),
+    }
+}
+
+/// What is wrong with [`IGNORED_USERS`] where users are known by [`USER_PATH`] alone.
+pub fn check_ignored_users(settings: &Texts) -> Vec<Diagnostic> {
+    let nobody = settings.text(&IGNORED_USERS).trim().is_empty();
+    let problem = (!nobody && settings.text(&USER_PATH).is_empty()).then(|| {
+        Diagnostic::new(
+            "/ignored-users",
+            "`ignored-users` needs `user-path`: nobody is known otherwise",
+        )
+    });
+    problem.into_iter().collect()
 }
 
 #[cfg(test)]

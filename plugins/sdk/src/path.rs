@@ -111,7 +111,7 @@ fn descend<'a>(mut json: Cow<'a, str>, pointer: &str) -> Option<Cow<'a, str>> {
 }
 
 /// One member or element of JSON text, as text; none where the text is not JSON, or has no such part.
-fn step<'a>(json: &'a str, segment: &str) -> Option<&'a str> {
+pub(crate) fn step<'a>(json: &'a str, segment: &str) -> Option<&'a str> {
     let name = segment.replace("~1", "/").replace("~0", "~");
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let part = deserializer.deserialize_any(Part(&name)).ok()??;

@@ -41,6 +41,15 @@ impl Encoding {
         }
     }
 
+    /// The text that stands for the bytes; of base64 with its padding, of base64url without.
+    pub fn encode(self, bytes: &[u8]) -> String {
+        match self {
+            Self::Hex => base16ct::lower::encode_string(bytes),
+            Self::Base64 => base64ct::Base64::encode_string(bytes),
+            Self::Base64Url => base64ct::Base64UrlUnpadded::encode_string(bytes),
+        }
+    }
+
     /// The bytes that the text stands for, or none where it stands for no bytes at all.
     pub fn decode(self, text: &str) -> Option<Vec<u8>> {
         let bytes = match self {
@@ -81,6 +90,15 @@ pub fn fresh_ms(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(),
     within(time / 1000, now, tolerance_seconds)
 }
 
+/// The same for a time as ISO 8601 and RFC 3339 write it, such as `2026-01-31T12:00:00Z`, with a fraction or
+/// without, and with the zone that it is in.
+pub fn fresh_iso8601(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
+    let time = iso8601(timestamp).ok_or_else(|| {
+        Failure::unauthorized("the timestamp is no time of ISO 8601 with its zone")
+    })?;
+    within(time, now, tolerance_seconds)
+}
+
 fn within(time: u64, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
     if time.abs_diff(now) <= tolerance_seconds {
         return Ok(());
@@ -92,6 +110,40 @@ fn within(time: u64, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
 /// Digits and nothing else: no sign, no space, no fraction.
 fn seconds(timestamp: &str) -> Option<u64> {
     timestamp.bytes().all(|byte| byte.is_ascii_digit()).then(|| timestamp.parse().ok()).flatten()
+}
+
+/// Seconds since 1970 of such a time. A fraction counts for nothing.
+fn iso8601(timestamp: &str) -> Option<u64> {
+    let (date, time) = timestamp.split_once('T')?;
+    let (time, zone) = time.split_at_checked(time.find(['Z', '+', '-'])?)?;
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let (year, rest) = date.split_once('-')?;
+    let (month, day) = rest.split_once('-')?;
+    let (hour, rest) = time.split_once(':')?;
+    let (minute, second) = rest.split_once(':')?;
+    let two =
+        |text: &str, most: u64| seconds(text).filter(|number| text.len() == 2 && *number <= most);
+    let year = seconds(year).filter(|number| year.len() == 4 && *number >= 1970)?;
+    let (month, day) = (two(month, 12)?.checked_sub(1)?, two(day, 31)?.checked_sub(1)?);
+    seconds(fraction).filter(|_| !fraction.is_empty())?;
+    // Counted from March on, so that a leap day is a year's last. Months have 153 days in five.
+    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
+    let time = days.checked_sub(719_468)? * 86_400
+        + two(hour, 23)? * 3600
+        + two(minute, 59)? * 60
+        + two(second, 60)?;
+    if zone == "Z" {
+        return Some(time);
+    }
+    let (sign, offset) = zone.split_at_checked(1)?;
+    let (hours, minutes) = offset.split_once(':').or_else(|| offset.split_at_checked(2))?;
+    let offset = two(hours, 23)? * 3600 + two(minutes, 59)? * 60;
+    match sign {
+        "+" => time.checked_sub(offset),
+        "-" => time.checked_add(offset),
+        _ => None,
+    }
 }
 
 /// The values of one name in a header such as `t=1533204620,v1=2220…,v1=77ab…`, in their order: a name
@@ -169,7 +221,9 @@ mod tests {
             assert_eq!(encoding.decode(text), bytes, "{encoding:?} {text}");
         }
         for name in Encoding::NAMES {
-            assert!(Encoding::named(name).is_some(), "{name}");
+            let encoding = Encoding::named(name).unwrap();
+            let text = encoding.encode(&[251, 255]);
+            assert_eq!(encoding.decode(&text), Some(vec![251, 255]), "{name} {text}");
         }
         assert_eq!(Encoding::named("base32"), None);
     }
@@ -199,6 +253,42 @@ mod tests {
         }
         assert!(fresh_ms("1300999", 1000, 300).is_ok());
         assert!(fresh_ms("1301000", 1000, 300).is_err());
+    }
+
+    #[test]
+    fn a_time_with_its_zone_is_as_fresh_as_its_seconds() {
+        for (timestamp, time) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2000-02-29T23:59:59Z", Some(951_868_799)),
+            ("2000-03-01T00:00:00Z", Some(951_868_800)),
+            ("2021-03-25T05:09:27Z", Some(1_616_648_967)),
+            ("2021-03-25T05:09:27.123456Z", Some(1_616_648_967)),
+            ("2020-01-01T00:00:00-07:00", Some(1_577_862_000)),
+            ("2024-12-31T23:59:60+05:30", Some(1_735_669_800)),
+            ("2024-12-31T23:59:60+0530", Some(1_735_669_800)),
+            ("2021-03-25T05:09:27", None),
+            ("2021-03-25 05:09:27Z", None),
+            ("2021-03-25T05:09Z", None),
+            ("2021-3-25T05:09:27Z", None),
+            ("2021-13-25T05:09:27Z", None),
+            ("2021-00-25T05:09:27Z", None),
+            ("2021-03-00T05:09:27Z", None),
+            ("2021-03-25T25:09:27Z", None),
+            ("2021-03-25T05:09:27.Z", None),
+            ("2021-03-25T05:09:27ZZ", None),
+            ("2021-03-25T05:09:27+5", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("1970-01-01T00:00:00+01:00", None),
+            ("1616648967", None),
+            ("", None),
+        ] {
+            assert_eq!(iso8601(timestamp), time, "{timestamp}");
+        }
+        assert!(fresh_iso8601("2021-03-25T05:09:27Z", 1_616_648_967 + 300, 300).is_ok());
+        for late in ["2021-03-25T05:09:26Z", "2021-03-25T05:09:27"] {
+            let refused = fresh_iso8601(late, 1_616_648_967 + 300, 300).err();
+            assert_eq!(refused.map(|failure| failure.code).as_deref(), Some("unauthorized"));
+        }
     }
 
     #[test]

@@ -14,11 +14,16 @@ mod tests;
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
+use wardgate_sdk::about::Diagnostic;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::mapping::{EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, listed, with_paths};
-use wardgate_sdk::settings::{Form, Setting};
+use wardgate_sdk::mapping::{
+    EVENTS, IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, check_ignored_users, listed,
+    with_paths,
+};
+use wardgate_sdk::settings::{Form, Setting, Texts};
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{Failure, signature};
@@ -34,7 +39,8 @@ const SHOPS: Setting = Setting {
 struct Shopify;
 
 impl Integration for Shopify {
-    const SETTINGS: &'static [Setting] = &[EVENTS, SHOPS, PROMPT_PATH, THREAD_PATH, USER_PATH];
+    const SETTINGS: &'static [Setting] =
+        &[EVENTS, SHOPS, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
         let signature = header(host, "hmac-sha256").ok_or_else(|| {
@@ -50,28 +56,36 @@ impl Integration for Shopify {
     fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
         let topic = header(host, "topic")
             .ok_or_else(|| Failure::invalid_input("the header `x-shopify-topic` is missing"))?;
-        let shop = header(host, "shop-domain").unwrap_or_default();
-        if !listed(&EVENTS.read(host)?, &topic) || !listed(&SHOPS.read(host)?, &shop) {
+        let shop = header(host, "shop-domain");
+        let named = shop.as_deref().unwrap_or_default();
+        if !listed(&EVENTS.read(host)?, &topic) || !listed(&SHOPS.read(host)?, named) {
             return Ok(Mapped::ignore());
         }
         let name = host.scalar("/name").or_else(|| host.scalar("/title"));
         let about = name.map_or_else(Default::default, |name| format!(" about “{name}”"));
-        let mut mapped = Mapped::run()
-            .with_param("prompt", format!("Shopify event {topic}{about} from {shop}."));
+        let from = shop.as_deref().map_or_else(Default::default, |shop| format!(" from {shop}"));
+        let mut mapped =
+            Mapped::run().with_param("prompt", format!("Shopify event {topic}{about}{from}."));
         // An order and what becomes of it belong together.
         let (kind, _) = topic.split_once('/').unwrap_or((&topic, ""));
-        let thread = match host.scalar("/order_id") {
-            Some(order) => Some(format!("shopify:{shop}:orders:{order}")),
-            None => host.scalar("/id").map(|id| format!("shopify:{shop}:{kind}:{id}")),
+        let at = |pointer: &str| host.scalar(pointer).filter(|id| !id.is_empty());
+        let object = match at("/order_id") {
+            Some(order) => Some(("orders", order)),
+            None => at("/id").map(|id| (kind, id)),
         };
-        if let Some(thread) = thread {
-            mapped = mapped.with_param("task_id", thread);
+        // An object of a shop that is not named might be another shop's.
+        if let Some((shop, (kind, id))) = shop.zip(object) {
+            mapped = mapped.with_param("task_id", format!("shopify:{shop}:{kind}:{id}"));
         }
         // One event can be reported under several topics, and each of them is news.
         mapped.delivery_id = header(host, "event-id")
             .or_else(|| header(host, "webhook-id"))
             .map(|id| format!("{topic} {id}"));
         with_paths(host, mapped)
+    }
+
+    fn check(settings: &Texts) -> Vec<Diagnostic> {
+        check_ignored_users(settings)
     }
 }
 

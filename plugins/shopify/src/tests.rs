@@ -13,6 +13,8 @@ fn every_byte_of_a_body_is_signed() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
+    assert_settings::<Shopify>(r#"{"ignored-users":"a"}"#, &["/ignored-users"]);
+    assert_settings::<Shopify>(r#"{"ignored-users":"a","user-path":"b"}"#, &[]);
     assert_settings::<Shopify>("{}", &[]);
     assert_settings::<Shopify>(r#"{"events":"orders/*","shops":"a.myshopify.com"}"#, &[]);
     assert_settings::<Shopify>(r#"{"thread-path":"a..b"}"#, &["/thread-path"]);

@@ -3,7 +3,7 @@
 //! The agent does not see the payload as it is: it holds a token, and URLs with which anybody could
 //! answer in the app's name.
 
-use crate::EVENTS;
+use crate::{EVENTS, RESPONSE_TYPE};
 use alloc::format;
 use alloc::string::String;
 use wardgate_sdk::host::Host;
@@ -48,7 +48,7 @@ pub(crate) fn map(host: &impl Host) -> Result<Mapped, Failure> {
     let wanted = EVENTS.read(host)?;
     match Inbound::read(host) {
         Some(Inbound::Event) => event(host, &wanted),
-        Some(Inbound::Command) if listed(&wanted, "command") => Ok(command(host)),
+        Some(Inbound::Command) if listed(&wanted, "command") => command(host),
         Some(Inbound::Interaction(payload)) if listed(&wanted, "interaction") => {
             interaction(&payload)
         }
@@ -58,7 +58,7 @@ pub(crate) fn map(host: &impl Host) -> Result<Mapped, Failure> {
 }
 
 fn event(host: &impl Host, wanted: &str) -> Result<Mapped, Failure> {
-    let at = |pointer: &str| host.scalar(pointer);
+    let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
     match at("/type").as_deref() {
         Some("url_verification") => {
             let challenge = at("/challenge")
@@ -80,17 +80,18 @@ fn event(host: &impl Host, wanted: &str) -> Result<Mapped, Failure> {
         return Ok(Mapped::ignore());
     }
     let talks = kind == "message" || kind == "app_mention";
-    let text = at("/event/text").map(|text| plain(&text)).unwrap_or_default();
+    let text = at("/event/text").unwrap_or_default();
+    let text = unescaped(without_mention(&text, app(host).as_deref()));
     let prompt = match talks {
         true if text.is_empty() => return Ok(Mapped::ignore()),
         true => text,
         false => format!("Slack event {kind}."),
     };
     let place = Place::of_event(host);
-    let team = at("/team_id").unwrap_or_default();
+    let team = at("/team_id").or_else(|| at("/enterprise_id"));
     let mut mapped = Mapped::run().with_param("prompt", prompt);
-    if let Some(place) = &place {
-        mapped = mapped.with_param("task_id", place.thread_id(&team));
+    if let Some(thread) = place.as_ref().and_then(|place| place.thread_id(team.as_deref())) {
+        mapped = mapped.with_param("task_id", thread);
     }
     let user = at("/event/user");
     if let Some(user) = &user {
@@ -98,7 +99,10 @@ fn event(host: &impl Host, wanted: &str) -> Result<Mapped, Failure> {
     }
     mapped.delivery_id = at("/event_id");
     let mut context = Object::new();
-    context.string("event", &full).string("team", &team).maybe_string("user", user.as_deref());
+    context
+        .string("event", &full)
+        .maybe_string("team", team.as_deref())
+        .maybe_string("user", user.as_deref());
     if let Some(place) = &place {
         context.string("channel", &place.channel);
         context.maybe_string("thread_ts", place.thread.as_deref());
@@ -110,14 +114,23 @@ fn event(host: &impl Host, wanted: &str) -> Result<Mapped, Failure> {
     Ok(mapped.with_context(context.finish()))
 }
 
+/// The user as whom the app is installed, where that is a bot: whoever mentions the app names it.
+fn app(host: &impl Host) -> Option<String> {
+    // "At most one authorization" comes with an event.
+    let is_bot = host.scalar("/authorizations/0/is_bot").as_deref() == Some("true");
+    host.scalar("/authorizations/0/user_id").filter(|user| is_bot && !user.is_empty())
+}
+
 /// Bots are not answered, this one first of all: two of them would never stop.
 fn from_a_bot(host: &impl Host) -> bool {
-    let user = host.scalar("/event/user");
-    host.json("/event/bot_id").is_some_and(|id| id != "null")
-        || host.json("/event/bot_profile").is_some_and(|profile| profile != "null")
-        || (user.is_some()
-            && user == host.scalar("/authorizations/0/user_id")
-            && host.scalar("/authorizations/0/is_bot").as_deref() == Some("true"))
+    let is_there = |pointer: &str| host.json(pointer).is_some_and(|value| value != "null");
+    let app = app(host);
+    let is_of_app = |pointer: &str| app.is_some() && host.scalar(pointer) == app;
+    is_there("/event/bot_id")
+        || is_there("/event/bot_profile")
+        || is_of_app("/event/user")
+        // Files say so in another way.
+        || is_of_app("/event/user_id")
 }
 
 /// Messages that were edited, deleted, or that Slack wrote itself ("joined the channel") have a subtype.
@@ -132,6 +145,8 @@ fn says_something_new(host: &impl Host) -> bool {
 pub(crate) struct Place {
     pub(crate) channel: String,
     pub(crate) thread: Option<String>,
+    /// Who alone sees what is said there, where it is not the channel.
+    only_for: Option<String>,
 }
 
 impl Place {
@@ -144,7 +159,7 @@ impl Place {
             let own = at("/event/ts").or_else(|| at("/event/item/ts"));
             own.filter(|_| !direct)
         });
-        Some(Self { channel, thread })
+        Some(Self { channel, thread, only_for: None })
     }
 
     pub(crate) fn of_interaction(payload: &str) -> Option<Self> {
@@ -154,38 +169,63 @@ impl Place {
             .or_else(|| at("message.thread_ts"))
             .or_else(|| at("container.message_ts"))
             .or_else(|| at("message.ts"));
-        Some(Self { channel, thread })
+        // What is under no message is between the app and whoever opened it.
+        let only_for = at("user.id").filter(|_| thread.is_none());
+        Some(Self { channel, thread, only_for })
     }
 
-    fn thread_id(&self, team: &str) -> String {
-        match &self.thread {
-            Some(thread) => format!("slack:{team}:{}:{thread}", self.channel),
-            None => format!("slack:{team}:{}", self.channel),
+    /// A command is seen by whoever gives it alone, and so is its answer unless a setting says otherwise:
+    /// the conversation is with that person then, and not with the channel.
+    fn of_command(host: &impl Host) -> Result<Option<Self>, Failure> {
+        let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
+        let (channel, user) = (at("/channel_id"), at("/user_id"));
+        let is_seen = RESPONSE_TYPE.read(host)? == "in_channel";
+        Ok(match (channel, user) {
+            (Some(channel), _) if is_seen => Some(Self { channel, thread: None, only_for: None }),
+            (Some(channel), Some(user)) => {
+                Some(Self { channel, thread: None, only_for: Some(user) })
+            }
+            _ => None,
+        })
+    }
+
+    /// None where it is not known in which workspace: another one may have a channel of this id.
+    fn thread_id(&self, team: Option<&str>) -> Option<String> {
+        let mut thread = format!("slack:{}:{}", team?, self.channel);
+        for part in [&self.thread, &self.only_for].into_iter().flatten() {
+            thread.push(':');
+            thread.push_str(part);
         }
+        Some(thread)
     }
 }
 
-fn command(host: &impl Host) -> Mapped {
-    let at = |name: &str| host.scalar(&format!("/{name}")).unwrap_or_default();
-    let (command, text, team) = (at("command"), plain(&at("text")), at("team_id"));
-    let channel = at("channel_id");
-    let prompt = if text.is_empty() { command.clone() } else { text };
-    let mut mapped = Mapped::run()
-        .with_param("prompt", prompt)
-        .with_param("task_id", format!("slack:{team}:{channel}"))
-        .with_param("user_id", at("user_id"));
+fn command(host: &impl Host) -> Result<Mapped, Failure> {
+    let at = |name: &str| host.scalar(&format!("/{name}")).filter(|text| !text.is_empty());
+    let team = at("team_id").or_else(|| at("enterprise_id"));
+    let command = at("command").unwrap_or_default();
+    let text = at("text").map(|text| unescaped(text.trim())).filter(|text| !text.is_empty());
+    let mut mapped = Mapped::run().with_param("prompt", text.unwrap_or_else(|| command.clone()));
+    let place = Place::of_command(host)?;
+    if let Some(thread) = place.and_then(|place| place.thread_id(team.as_deref())) {
+        mapped = mapped.with_param("task_id", thread);
+    }
+    let user = at("user_id");
+    if let Some(user) = &user {
+        mapped = mapped.with_param("user_id", user);
+    }
     // A command that is given twice is meant twice; the trigger is another one then.
-    mapped.delivery_id = host.scalar("/trigger_id");
-    mapped.with_context(
+    mapped.delivery_id = at("trigger_id");
+    Ok(mapped.with_context(
         Object::new()
             .string("command", &command)
-            .string("team", &team)
-            .string("user", &at("user_id"))
-            .string("user_name", &at("user_name"))
-            .string("channel", &channel)
-            .string("channel_name", &at("channel_name"))
+            .maybe_string("team", team.as_deref())
+            .maybe_string("user", user.as_deref())
+            .maybe_string("user_name", at("user_name").as_deref())
+            .maybe_string("channel", at("channel_id").as_deref())
+            .maybe_string("channel_name", at("channel_name").as_deref())
             .finish(),
-    )
+    ))
 }
 
 fn interaction(payload: &str) -> Result<Mapped, Failure> {
@@ -200,16 +240,16 @@ fn interaction(payload: &str) -> Result<Mapped, Failure> {
     let said = at("actions.0.value")
         .or_else(|| at("actions.0.selected_option.value"))
         .or_else(|| at("message.text").filter(|_| kind == "message_action"));
-    let team = at("team.id").or_else(|| at("user.team_id")).unwrap_or_default();
+    let team = at("team.id").or_else(|| at("user.team_id")).or_else(|| at("enterprise.id"));
     let prompt = match (&said, &action) {
-        (Some(said), _) => plain(said),
+        (Some(said), _) => unescaped(said.trim()),
         (None, Some(action)) => format!("Slack {kind}: {action}."),
         (None, None) => format!("Slack {kind}."),
     };
     let mut mapped = Mapped::run().with_param("prompt", prompt);
     let place = Place::of_interaction(payload);
-    if let Some(place) = &place {
-        mapped = mapped.with_param("task_id", place.thread_id(&team));
+    if let Some(thread) = place.as_ref().and_then(|place| place.thread_id(team.as_deref())) {
+        mapped = mapped.with_param("task_id", thread);
     }
     if let Some(user) = at("user.id") {
         mapped = mapped.with_param("user_id", user);
@@ -221,7 +261,7 @@ fn interaction(payload: &str) -> Result<Mapped, Failure> {
             .string("interaction", &kind)
             .maybe_string("action", action.as_deref())
             .maybe_string("value", said.as_deref())
-            .string("team", &team)
+            .maybe_string("team", team.as_deref())
             .maybe_string("user", at("user.id").as_deref())
             .maybe_string("channel", place.as_ref().map(|place| place.channel.as_str()))
             .maybe_raw("values", values.as_deref())
@@ -229,15 +269,20 @@ fn interaction(payload: &str) -> Result<Mapped, Failure> {
     ))
 }
 
-/// The text as its writer saw it: without the mention of the app in front, and with the three
-/// characters back that Slack escapes ("Formatting message text").
-fn plain(text: &str) -> String {
+/// The text without the mention of the app in front of it. Anybody else who is mentioned is part of what
+/// was said.
+fn without_mention<'t>(text: &'t str, app: Option<&str>) -> &'t str {
     let text = text.trim();
-    let behind_mention = text
-        .strip_prefix("<@")
-        .and_then(|rest| rest.split_once('>'))
-        .filter(|(mention, _)| mention.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-        .map(|(_, rest)| rest.trim_start());
-    let text = behind_mention.unwrap_or(text);
+    let behind = || {
+        let (mention, rest) = text.strip_prefix("<@")?.split_once('>')?;
+        // A name may stand behind the id: `<@U0LAN0Z89|helper>`.
+        let user = mention.split('|').next()?;
+        (Some(user) == app).then(|| rest.trim_start())
+    };
+    behind().unwrap_or(text)
+}
+
+/// The three characters that Slack escapes ("Formatting message text"), as they were written.
+fn unescaped(text: &str) -> String {
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 }

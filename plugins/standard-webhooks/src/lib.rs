@@ -13,11 +13,16 @@ mod tests;
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
+use wardgate_sdk::about::Diagnostic;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::mapping::{EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, listed, with_paths};
-use wardgate_sdk::settings::{Form, Setting, TOLERANCE};
+use wardgate_sdk::mapping::{
+    EVENTS, IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, check_ignored_users, listed,
+    with_paths,
+};
+use wardgate_sdk::settings::{Form, Setting, TOLERANCE, Texts};
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{Failure, signature};
@@ -33,7 +38,7 @@ struct StandardWebhooks;
 
 impl Integration for StandardWebhooks {
     const SETTINGS: &'static [Setting] =
-        &[HEADERS, TOLERANCE, EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH];
+        &[HEADERS, TOLERANCE, EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
         let headers = HEADERS.read(host)?;
@@ -51,13 +56,18 @@ impl Integration for StandardWebhooks {
 
     fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
         // The spec recommends, but does not demand, that a payload has a type.
-        let event = host.scalar("/type").unwrap_or_else(|| String::from("event"));
+        let event = host.scalar("/type").filter(|event| !event.is_empty());
+        let event = event.unwrap_or_else(|| String::from("event"));
         if !listed(&EVENTS.read(host)?, &event) {
             return Ok(Mapped::ignore());
         }
         let mut mapped = Mapped::run().with_param("prompt", format!("Webhook event {event}."));
         mapped.delivery_id = host.header(&format!("{}-id", HEADERS.read(host)?));
         with_paths(host, mapped)
+    }
+
+    fn check(settings: &Texts) -> Vec<Diagnostic> {
+        check_ignored_users(settings)
     }
 }
 

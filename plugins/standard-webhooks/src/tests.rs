@@ -17,6 +17,8 @@ fn every_byte_of_a_body_is_signed() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
+    assert_settings::<StandardWebhooks>(r#"{"ignored-users":"a"}"#, &["/ignored-users"]);
+    assert_settings::<StandardWebhooks>(r#"{"ignored-users":"a","user-path":"b"}"#, &[]);
     assert_settings::<StandardWebhooks>("{}", &[]);
     assert_settings::<StandardWebhooks>(r#"{"events":"a.* b","thread-path":"data.id"}"#, &[]);
     assert_settings::<StandardWebhooks>(r#"{"tolerance-seconds":"5m"}"#, &["/tolerance-seconds"]);

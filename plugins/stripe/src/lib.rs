@@ -9,11 +9,16 @@ extern crate alloc;
 mod tests;
 
 use alloc::format;
+use alloc::vec::Vec;
+use wardgate_sdk::about::Diagnostic;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::mapping::{EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, listed, with_paths};
-use wardgate_sdk::settings::{Setting, TOLERANCE};
+use wardgate_sdk::mapping::{
+    EVENTS, IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, check_ignored_users, listed,
+    with_paths,
+};
+use wardgate_sdk::settings::{Setting, TOLERANCE, Texts};
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{Failure, signature};
@@ -21,7 +26,8 @@ use wardgate_sdk::{Failure, signature};
 struct Stripe;
 
 impl Integration for Stripe {
-    const SETTINGS: &'static [Setting] = &[TOLERANCE, EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH];
+    const SETTINGS: &'static [Setting] =
+        &[TOLERANCE, EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
         let header = signature::header(host, "stripe-signature")?;
@@ -58,11 +64,16 @@ impl Integration for Stripe {
         let mut mapped =
             Mapped::run().with_param("prompt", format!("Stripe event {event}{about}{mode}."));
         // What happens to one customer belongs together.
-        if let Some(thread) = host.scalar("/data/object/customer").or(object) {
+        let customer = host.scalar("/data/object/customer").filter(|id| !id.is_empty());
+        if let Some(thread) = customer.or(object) {
             mapped = mapped.with_param("task_id", format!("stripe:{thread}"));
         }
-        mapped.delivery_id = host.scalar("/id");
+        mapped.delivery_id = host.scalar("/id").filter(|id| !id.is_empty());
         with_paths(host, mapped)
+    }
+
+    fn check(settings: &Texts) -> Vec<Diagnostic> {
+        check_ignored_users(settings)
     }
 }
 

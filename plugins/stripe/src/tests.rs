@@ -13,6 +13,8 @@ fn every_byte_of_a_body_is_signed() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
+    assert_settings::<Stripe>(r#"{"ignored-users":"a"}"#, &["/ignored-users"]);
+    assert_settings::<Stripe>(r#"{"ignored-users":"a","user-path":"b"}"#, &[]);
     assert_settings::<Stripe>("{}", &[]);
     assert_settings::<Stripe>(r#"{"events":"a.* b","thread-path":"data.id"}"#, &[]);
     assert_settings::<Stripe>(r#"{"tolerance-seconds":"5m"}"#, &["/tolerance-seconds"]);

@@ -1,14 +1,16 @@
 //! What Twilio is answered: TwiML in the response, or a message through the REST API.
 
-use crate::API_URL;
+use crate::inbound::Inbound;
+use crate::{API_URL, CONVERSATIONS_URL};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use wardgate_sdk::answer::{self, Answer, FAILURE_TEXT};
 use wardgate_sdk::egress::Outgoing;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::{Failure, HttpReply, delivery};
 
-/// `Body` of a message: "up to 1,600 characters".
+/// `Body` of a message, in a conversation too: "up to 1,600 characters".
 const TEXT_MAX: usize = 1600;
 
 /// How many messages one answer may become. Each of them costs money.
@@ -21,7 +23,12 @@ pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
         Answer::Failed(_) => FAILURE_TEXT.read(host)?,
     };
     let text = escaped(&answer::clip(&text, TEXT_MAX));
-    let verb = if host.scalar("/Body").is_some() { "Message" } else { "Say" };
+    let verb = match Inbound::read(host) {
+        // Twilio does not read what a conversation's webhook is answered.
+        Some(Inbound::Conversation(_)) => return Ok(HttpReply::new(200, "")),
+        Some(Inbound::Call(_)) => "Say",
+        Some(Inbound::Message) | None => "Message",
+    };
     let inner = match text.is_empty() {
         true => String::new(),
         false => format!("<{verb}>{text}</{verb}>"),
@@ -48,22 +55,17 @@ fn escaped(text: &str) -> String {
     xml
 }
 
-/// Sends the answer back from the number that the message came to.
+/// Sends the answer back from the number that the message came to, or into the conversation.
 pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
     let text = answer::to_deliver(host)?;
-    if host.scalar("/Body").is_none() {
-        return Err(delivery::refused("a call is answered while it lasts, or not at all"));
-    }
-    let at = |name: &str| {
-        host.scalar(&format!("/{name}"))
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| Failure::invalid_input(format!("the message has no `{name}`")))
+    let place = match Inbound::read(host) {
+        Some(Inbound::Message) => Place::of_message(host)?,
+        Some(Inbound::Conversation(conversation)) => Place::of_conversation(host, &conversation)?,
+        Some(Inbound::Call(_)) => {
+            return Err(delivery::refused("a call is answered while it lasts, or not at all"));
+        }
+        None => return Err(delivery::refused("nobody said anything")),
     };
-    let (account, to, from) = (at("AccountSid")?, at("From")?, at("To")?);
-    if !account.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Err(Failure::invalid_input("`AccountSid` is no id of an account"));
-    }
-    let url = format!("{}/2010-04-01/Accounts/{account}/Messages.json", API_URL.read(host)?);
     let mut rest = text.as_str();
     for _ in 0..MESSAGES_MAX {
         let (piece, behind) = answer::split(rest, TEXT_MAX);
@@ -71,13 +73,53 @@ pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
             return Ok(());
         }
         let body = form_urlencoded::Serializer::new(String::new())
-            .append_pair("To", &to)
-            .append_pair("From", &from)
+            .extend_pairs(&place.fields)
             .append_pair("Body", piece)
             .finish();
-        let outgoing = Outgoing::post(url.clone(), "application/x-www-form-urlencoded", body);
+        let outgoing = Outgoing::post(place.url.clone(), "application/x-www-form-urlencoded", body);
         delivery::accepted(&host.send(&outgoing, Some("account"))?)?;
         rest = behind;
     }
     Ok(())
+}
+
+/// Where an answer is sent.
+struct Place {
+    url: String,
+    /// The fields beside its text.
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Place {
+    fn of_message(host: &impl Host) -> Result<Self, Failure> {
+        let at = |name: &str| {
+            host.scalar(&format!("/{name}"))
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| Failure::invalid_input(format!("the message has no `{name}`")))
+        };
+        let account = id("AccountSid", at("AccountSid")?)?;
+        let url = format!("{}/2010-04-01/Accounts/{account}/Messages.json", API_URL.read(host)?);
+        Ok(Self { url, fields: Vec::from([("To", at("From")?), ("From", at("To")?)]) })
+    }
+
+    /// Conversations of other services than the default one are below their service.
+    fn of_conversation(host: &impl Host, conversation: &str) -> Result<Self, Failure> {
+        let conversation = id("ConversationSid", conversation.into())?;
+        let service = host.scalar("/ChatServiceSid").filter(|service| !service.is_empty());
+        let within = match service {
+            Some(service) => format!("Services/{}/", id("ChatServiceSid", service)?),
+            None => String::new(),
+        };
+        let base = CONVERSATIONS_URL.read(host)?;
+        let url = format!("{base}/v1/{within}Conversations/{conversation}/Messages");
+        Ok(Self { url, fields: Vec::new() })
+    }
+}
+
+/// An id that leads to no other path than its own.
+fn id(name: &str, value: String) -> Result<String, Failure> {
+    match value.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        true => Ok(value),
+        false => Err(Failure::invalid_input(format!("`{name}` is no id of Twilio"))),
+    }
 }

@@ -15,4 +15,5 @@ fn every_byte_of_a_body_is_signed() {
 fn wrong_settings_are_pointed_at() {
     assert_settings::<Twilio>("{}", &[]);
     assert_settings::<Twilio>(r#"{"api-url":"https://api.twilio.com/"}"#, &["/api-url"]);
+    assert_settings::<Twilio>(r#"{"conversations-url":"a.b"}"#, &["/conversations-url"]);
 }

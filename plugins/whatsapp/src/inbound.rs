@@ -13,10 +13,83 @@ use wardgate_sdk::mapper::Mapped;
 /// to the host, so there is an end well before.
 const LOOKED_AT_MAX: usize = 32;
 
+/// Where a message was written: by whom, to which number of the business, and in which group.
+pub(crate) struct Sender {
+    pub(crate) phone_number_id: String,
+    /// The sender's number. Who has a user name may keep it from the business.
+    from: Option<String>,
+    /// The sender's id with this business.
+    user_id: Option<String>,
+    group: Option<String>,
+}
+
+impl Sender {
+    fn read(host: &impl Host, value: &str, message: &str) -> Option<Self> {
+        let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
+        let of_message = |name: &str| at(&format!("{message}/{name}"));
+        let (from, user_id) = (of_message("from"), of_message("from_user_id"));
+        if from.is_none() && user_id.is_none() {
+            return None;
+        }
+        let phone_number_id = at(&format!("{value}/metadata/phone_number_id")).unwrap_or_default();
+        Some(Self { phone_number_id, from, user_id, group: of_message("group_id") })
+    }
+
+    /// The number, else the id.
+    fn id(&self) -> &str {
+        self.from.as_deref().or(self.user_id.as_deref()).unwrap_or_default()
+    }
+
+    /// Whether both messages are of one conversation and of one person in it.
+    fn is_the_same_as(&self, other: &Self) -> bool {
+        self.phone_number_id == other.phone_number_id
+            && self.id() == other.id()
+            && self.group == other.group
+    }
+
+    /// None where it is not known which number of the business was written to.
+    fn thread(&self) -> Option<String> {
+        let number = Some(&self.phone_number_id).filter(|number| !number.is_empty())?;
+        Some(match &self.group {
+            Some(group) => format!("whatsapp:{number}:group:{group}"),
+            None => format!("whatsapp:{number}:{}", self.id()),
+        })
+    }
+
+    /// Whom the contacts beside the message call so. With one contact it is the sender, whose number may be
+    /// written in another way there.
+    fn name(&self, host: &impl Host, value: &str) -> Option<String> {
+        let contact = |index: usize, pointer: &str| {
+            host.scalar(&format!("{value}/contacts/{index}/{pointer}"))
+        };
+        let is_of_sender = |index: &usize| {
+            (self.from.is_some() && contact(*index, "wa_id") == self.from)
+                || (self.user_id.is_some() && contact(*index, "user_id") == self.user_id)
+        };
+        let only = || host.json(&format!("{value}/contacts/1")).is_none().then_some(0);
+        let index = (0..LOOKED_AT_MAX).find(is_of_sender).or_else(only)?;
+        contact(index, "profile/name")
+    }
+
+    /// The members of a request that say to whom its message goes.
+    pub(crate) fn recipient(&self) -> Object {
+        let mut object = Object::new();
+        object.string("messaging_product", "whatsapp");
+        match (&self.group, &self.from) {
+            (Some(group), _) => object.string("recipient_type", "group").string("to", group),
+            (None, Some(from)) => object.string("recipient_type", "individual").string("to", from),
+            // In `to`, what stands behind the country would be taken for a number, and nobody told.
+            (None, None) => {
+                object.string("recipient_type", "individual").string("recipient", self.id())
+            }
+        };
+        object
+    }
+}
+
 /// The messages of one sender.
 pub(crate) struct Inbound {
-    pub(crate) phone_number_id: String,
-    pub(crate) from: String,
+    pub(crate) sender: Sender,
     name: Option<String>,
     /// The provider's id of the first of them.
     id: Option<String>,
@@ -32,23 +105,27 @@ impl Inbound {
         for value in values(host) {
             for index in 0..LOOKED_AT_MAX {
                 let message = format!("{value}/messages/{index}");
+                let Some(json) = host.json(&message) else { break };
                 let at = |pointer: &str| host.scalar(&format!("{message}{pointer}"));
-                let Some(from) = at("/from") else { break };
-                let Some(text) = said(at) else { continue };
-                let taken = inbound.get_or_insert_with(|| Self {
-                    phone_number_id: host
-                        .scalar(&format!("{value}/metadata/phone_number_id"))
-                        .unwrap_or_default(),
-                    from: from.clone(),
-                    name: host.scalar(&format!("{value}/contacts/0/profile/name")),
-                    id: at("/id"),
-                    texts: Vec::new(),
-                    messages: Vec::new(),
-                    others: 0,
-                });
-                if taken.from == from {
+                // What cannot be read says nothing of the messages behind it.
+                let Some((sender, text)) = Sender::read(host, &value, &message).zip(said(at))
+                else {
+                    continue;
+                };
+                let Some(taken) = &mut inbound else {
+                    inbound = Some(Self {
+                        name: sender.name(host, &value),
+                        sender,
+                        id: at("/id"),
+                        texts: Vec::from([text]),
+                        messages: Vec::from([json]),
+                        others: 0,
+                    });
+                    continue;
+                };
+                if taken.sender.is_the_same_as(&sender) {
                     taken.texts.push(text);
-                    taken.messages.extend(host.json(&message));
+                    taken.messages.push(json);
                 } else {
                     taken.others += 1;
                 }
@@ -58,10 +135,13 @@ impl Inbound {
     }
 
     pub(crate) fn into_mapped(self) -> Mapped {
+        let sender = &self.sender;
         let mut context = Object::new();
         context
-            .string("phone_number_id", &self.phone_number_id)
-            .string("from", &self.from)
+            .string("phone_number_id", &sender.phone_number_id)
+            .maybe_string("from", sender.from.as_deref())
+            .maybe_string("from_user_id", sender.user_id.as_deref())
+            .maybe_string("group_id", sender.group.as_deref())
             .maybe_string("name", self.name.as_deref())
             .raw("messages", &format!("[{}]", self.messages.join(",")));
         if self.others > 0 {
@@ -69,9 +149,11 @@ impl Inbound {
         }
         let mut mapped = Mapped::run()
             .with_param("prompt", self.texts.join("\n"))
-            .with_param("task_id", format!("whatsapp:{}:{}", self.phone_number_id, self.from))
-            .with_param("user_id", self.from)
+            .with_param("user_id", sender.id())
             .with_context(context.finish());
+        if let Some(thread) = sender.thread() {
+            mapped = mapped.with_param("task_id", thread);
+        }
         if let Some(name) = self.name {
             mapped = mapped.with_param("user_first_name", name);
         }

@@ -91,7 +91,7 @@ impl Integration for WhatsApp {
         let text = answer::to_deliver(host)?;
         let inbound = Inbound::read(host)
             .ok_or_else(|| delivery::refused("the notification holds no message"))?;
-        let number = &inbound.phone_number_id;
+        let number = &inbound.sender.phone_number_id;
         if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(Failure::invalid_input("`phone_number_id` is no number"));
         }
@@ -104,13 +104,8 @@ impl Integration for WhatsApp {
             }
             // Without a preview: Meta would fetch any URL that an agent writes.
             let text = Object::new().raw("preview_url", "false").string("body", piece).finish();
-            let body = Object::new()
-                .string("messaging_product", "whatsapp")
-                .string("recipient_type", "individual")
-                .string("to", &inbound.from)
-                .string("type", "text")
-                .raw("text", &text)
-                .finish();
+            let body =
+                inbound.sender.recipient().string("type", "text").raw("text", &text).finish();
             let outgoing = Outgoing::post(url.clone(), "application/json", body);
             accepted(&host.send(&outgoing, Some("access"))?)?;
             rest = behind;

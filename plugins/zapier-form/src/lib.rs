@@ -19,6 +19,7 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::json::Object;
 use wardgate_sdk::mapper::Mapped;
+use wardgate_sdk::mapping::{IGNORED_USERS, unless_ignored};
 use wardgate_sdk::settings::{Form, Setting, misconfigured};
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
@@ -59,8 +60,10 @@ const fn path(name: &'static str, default: &'static str, description: &'static s
 struct ZapierForm;
 
 impl Integration for ZapierForm {
-    const SETTINGS: &'static [Setting] =
-        &[TOKEN_HEADER, DELIVERY_HEADER, PROMPT, THREAD, USER, EMAIL, CALLBACK, FAILURE_TEXT];
+    const SETTINGS: &'static [Setting] = &[
+        TOKEN_HEADER, DELIVERY_HEADER, PROMPT, THREAD, USER, EMAIL, CALLBACK, IGNORED_USERS,
+        FAILURE_TEXT,
+    ];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
         let header = TOKEN_HEADER.read(host)?;
@@ -97,7 +100,7 @@ impl Integration for ZapierForm {
         if !header.is_empty() {
             mapped.delivery_id = host.header(&header);
         }
-        Ok(mapped)
+        unless_ignored(host, mapped)
     }
 
     fn reply<H: Host>(host: &H) -> Result<HttpReply, Failure> {

@@ -25,6 +25,7 @@ fn mention() -> String {
     json!({
         "type": "event_callback", "team_id": "T061EG9R6", "event_id": "Ev0MDYGDKJ",
         "event_time": NOW, "event": event,
+        "authorizations": [{"team_id": "T061EG9R6", "user_id": "U0LAN0Z89", "is_bot": true}],
     })
     .to_string()
 }

@@ -1,8 +1,9 @@
-//! Twilio: a message to a number, answered by the API or in the response, and signed for one URL.
+//! Twilio: a message to a number or in a conversation, answered by the API or in the response, and signed
+//! for one URL.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CREDENTIAL, FORM, Live, clock, escaped, form, hmac};
 use crate::support::{Call, Setup};
@@ -16,18 +17,18 @@ const MESSAGE: [(&str, &str); 5] = [
     ("To", "+15558675310"),
 ];
 
-/// A message that Twilio signs for this URL.
-fn by_twilio(call: Call, url: &str) -> Call {
-    let fields: String = MESSAGE.iter().flat_map(|(name, value)| [*name, *value]).collect();
-    let signature = STANDARD.encode(hmac("sha1", &format!("{url}{fields}")));
+/// These fields, sorted by name, as Twilio signs them for this URL.
+fn by_twilio(call: Call, url: &str, fields: &[(&str, &str)]) -> Call {
+    let signed: String = fields.iter().flat_map(|(name, value)| [*name, *value]).collect();
+    let signature = STANDARD.encode(hmac("sha1", &format!("{url}{signed}")));
     call.header("x-twilio-signature", &signature)
         .header("i-twilio-idempotency-token", "a4-token")
-        .text(FORM, form(&MESSAGE))
+        .text(FORM, form(fields))
 }
 
 /// Somebody writes to a number of Twilio.
 pub(super) fn message(live: &Live) -> Call {
-    by_twilio(live.post(), &live.gateway.url(&live.hook))
+    by_twilio(live.post(), &live.gateway.url(&live.hook), &MESSAGE)
 }
 
 #[tokio::test]
@@ -60,6 +61,43 @@ async fn a_message_to_twilio_is_answered_in_the_response_where_the_channel_waits
     assert_eq!((deliveries, live.api.sent().len()), (json!([]), 0));
 }
 
+/// A message of a conversation.
+fn in_conversation(live: &Live, id: &str, message: &str, author: &str, source: &str) -> Call {
+    let fields = [
+        ("AccountSid", "AC0123456789abcdef0123456789abcdef"),
+        ("Author", author),
+        ("Body", "what did I say?"),
+        ("ChatServiceSid", "IS1"),
+        ("ConversationSid", id),
+        ("EventType", "onMessageAdded"),
+        ("MessageSid", message),
+        ("Source", source),
+    ];
+    by_twilio(live.post(), &live.gateway.url(&live.hook), &fields)
+}
+
+#[tokio::test]
+async fn conversations_of_twilio_are_apart_and_the_agent_does_not_hear_itself() {
+    let live = Live::start(Setup::new().clock(&clock()), "twilio", "deliver").await;
+    let first = in_conversation(&live, "CH1", "IM1", "+14017122661", "SMS").expect(200).await;
+    assert_eq!(first.text, "");
+    let task = first.task_id();
+    let result = live.result(&task).await;
+    let sent = live.delivered(&task).await;
+    assert_eq!(sent.line, "POST /v1/Services/IS1/Conversations/CH1/Messages");
+    assert_eq!(sent.header("authorization"), format!("Basic {CREDENTIAL}"));
+    assert_eq!(sent.body, form(&[("Body", result.as_str())]));
+
+    let own = in_conversation(&live, "CH1", "IM2", "system", "API").expect(200).await;
+    assert_eq!(own.json(), json!({"status": "Ignored"}));
+    for (id, message, earlier) in [("CH2", "IM3", 0), ("CH1", "IM4", 1)] {
+        let call = in_conversation(&live, id, message, "+16665550100", "SMS");
+        let result = live.result(&call.expect(200).await.task_id()).await;
+        let report: Value = serde_json::from_str(&result).unwrap();
+        assert_eq!(report["earlier_messages"].as_u64().unwrap_or(0), earlier, "{id}: {report}");
+    }
+}
+
 #[tokio::test]
 async fn what_twilio_signs_for_one_url_opens_no_other() {
     let live = Live::start(Setup::new().clock(&clock()), "twilio", "wait").await;
@@ -68,7 +106,7 @@ async fn what_twilio_signs_for_one_url_opens_no_other() {
     let other = live.gateway.channel(other).await;
     let send = |to: &str, signed_for: &str| {
         let call = live.gateway.post(to).answered_by_a_plugin();
-        by_twilio(call, &live.gateway.url(signed_for))
+        by_twilio(call, &live.gateway.url(signed_for), &MESSAGE)
     };
     for (to, signed_for) in [(&live.hook, &other), (&other, &live.hook)] {
         let refused = send(to, signed_for).expect(401).await;

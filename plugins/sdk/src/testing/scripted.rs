@@ -143,7 +143,12 @@ impl Host for Scripted {
             .ok_or_else(|| Failure::invalid_input("the encoding is not known"))?;
         self.values(name)?
             .iter()
-            .map(|text| encoding.decode(text.strip_prefix(prefix).unwrap_or(text)))
+            .map(|text| {
+                // As providers show it, the version of the signatures may stand before the prefix.
+                let bare = text.strip_prefix("v1,").and_then(|text| text.strip_prefix(prefix));
+                let bare = bare.or_else(|| text.strip_prefix(prefix));
+                encoding.decode(bare.unwrap_or(text))
+            })
             .collect::<Option<_>>()
             .ok_or_else(|| Failure::forbidden("the secret cannot be used as it is bound"))
     }
@@ -178,6 +183,21 @@ impl Host for Scripted {
         })
     }
 
+    fn hmac_sign(
+        &self,
+        key: &Self::Key,
+        algorithm: &str,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        let newest = key.first().expect("a secret has a value");
+        match algorithm {
+            "sha256" => Ok(signed::<Hmac<sha2::Sha256>>(newest, message)),
+            "sha512" => Ok(signed::<Hmac<sha2::Sha512>>(newest, message)),
+            "sha1" => Ok(signed::<Hmac<sha1::Sha1>>(newest, message)),
+            _ => Err(Failure::invalid_input("the algorithm is not known")),
+        }
+    }
+
     fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool {
         key.iter().any(|value| value == presented)
     }
@@ -208,6 +228,12 @@ impl Host for Scripted {
             extra: None,
         })
     }
+}
+
+fn signed<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(message);
+    mac.finalize().into_bytes().to_vec()
 }
 
 fn verified<M: Mac + KeyInit>(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
