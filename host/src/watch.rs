@@ -32,6 +32,8 @@ pub struct Watch {
     folders: Vec<PathBuf>,
     /// What was installed or refused last, so that a file that is only touched is left alone.
     seen: HashMap<PathBuf, Seen>,
+    /// Which build of each file was installed last. One that was refused may have been so for its grants.
+    installed: HashMap<PathBuf, PluginDigest>,
     /// Plugins that two files are, of which that was said.
     said: HashSet<PluginName>,
 }
@@ -44,7 +46,8 @@ impl Watch {
     #[must_use]
     pub fn new(plugins: Plugins, tenant: TenantId, paths: &[PathBuf]) -> Self {
         let (folders, files) = paths.iter().cloned().partition(|path| path.is_dir());
-        Self { plugins, tenant, files, folders, seen: HashMap::new(), said: HashSet::new() }
+        let (seen, installed, said) = Default::default();
+        Self { plugins, tenant, files, folders, seen, installed, said }
     }
 
     /// Installs what is there, and from then on what changes. Ends when its caller drops it.
@@ -141,13 +144,14 @@ impl Watch {
         let grants =
             grants.map(String::from_utf8).transpose().context("its grants are no UTF-8")?;
         let seen = (PluginDigest::of(&component), grants.clone());
-        let before = self.seen.insert(path.to_owned(), seen.clone());
-        if before.as_ref() == Some(&seen) {
+        if self.seen.get(path) == Some(&seen) {
             return Ok(());
         }
+        let digest = seen.0;
+        self.seen.insert(path.to_owned(), seen);
         let name = name(path)?;
-        if let (Some((digest, _)), Some(grants)) = (before, &grants)
-            && digest == seen.0
+        if let Some(grants) = &grants
+            && self.installed.get(path) == Some(&digest)
         {
             // The same build: somebody may have gone back to an earlier one since, which stays in force.
             for note in self.plugins.put_grants(self.tenant, &name, grants).await? {
@@ -158,8 +162,8 @@ impl Watch {
         }
         let installed =
             self.plugins.install(self.tenant, &name, component, grants.as_deref()).await;
-        let Installed { plugin, roles, notes } = installed?;
-        let digest = plugin.digest;
+        let Installed { roles, notes, .. } = installed?;
+        self.installed.insert(path.to_owned(), digest);
         tracing::info!(plugin = %name, %digest, ?roles, "reloaded: the next call gets this build");
         for note in notes {
             tracing::warn!(plugin = %name, "{note}");

@@ -230,6 +230,20 @@ async fn a_running_gateway_takes_a_new_build_and_leaves_a_broken_one() {
     })
     .await;
     assert_eq!(digest().await, second);
+    // A build that was refused for its grants is installed once they are right.
+    fs::write(desk.path().join("late.grants.toml"), "nonsense = 1").unwrap();
+    fs::copy(guest_path("ignores"), desk.path().join("late.wasm")).unwrap();
+    until("the build to be refused", async || {
+        let log = gateway.log();
+        log.lines().any(|line| line.contains(BROKEN) && line.contains("late.wasm")).then_some(())
+    })
+    .await;
+    fs::write(desk.path().join("late.grants.toml"), "[limits]\nmemory_mib = 32\n").unwrap();
+    until("the build to be installed", async || {
+        let plugins = gateway.get(&format!("/admin/tenants/{tenant}/plugins")).key(&operator);
+        plugins.expect(200).await.text.contains("\"late\"").then_some(())
+    })
+    .await;
     // A second file of one name is said to be one.
     fs::copy(guest_path("ignores"), desk.path().join("Hook.wasm")).unwrap();
     until("both files to be named", async || {

@@ -21,8 +21,8 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// What of it a run keeps that may hold so many bytes more: its result or why there is none, then what is
-    /// logged, then what a replay needs, as far as there is room.
+    /// Cuts the answer to the run's remaining byte budget and charges it. The result goes first, and is replaced
+    /// by an error if it does not fit; then come log lines, then the recording for a replay.
     pub(super) fn within(mut self, bytes_left: &mut usize) -> Self {
         if !take(bytes_left, self.result.len()) {
             self.result = format!(
