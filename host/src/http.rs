@@ -116,13 +116,14 @@ type Handle = State<Arc<Handles>>;
 
 /// Every route.
 pub fn router(handles: Arc<Handles>) -> Router {
-    let (callers, managers, document) = routes();
+    let Routes { callers, hooks, managers, document } = routes();
     // Before the layers: what is set after them does not pass through them.
     let refused =
         |router: Router<Arc<Handles>>| router.method_not_allowed_fallback(method_not_allowed);
     refused(callers.merge(openapi::routes(&document)))
         .layer(layers::cors())
         .layer(from_fn(layers::allow_events))
+        .merge(refused(hooks).layer(from_fn(layers::cors_of_hooks)))
         // A console is served from here itself: no other page has business with this.
         .merge(refused(managers))
         .fallback(not_found)
@@ -136,11 +137,19 @@ pub fn router(handles: Arc<Handles>) -> Router {
 /// The OpenAPI document of every route.
 #[must_use]
 pub fn document() -> OpenApi {
-    routes().2
+    routes().document
 }
 
-/// The routes of callers, those of managers, and the document of both.
-fn routes() -> (Router<Arc<Handles>>, Router<Arc<Handles>>, OpenApi) {
+/// Routes, by who asks for them, and the document of all.
+struct Routes {
+    callers: Router<Arc<Handles>>,
+    /// Providers: an `OPTIONS` of theirs may be for the channel's plugins.
+    hooks: Router<Arc<Handles>>,
+    managers: Router<Arc<Handles>>,
+    document: OpenApi,
+}
+
+fn routes() -> Routes {
     let (callers, document) = OpenApiRouter::with_openapi(openapi::beginning())
         .routes(routes!(webhook::receive))
         .routes(routes!(
@@ -154,19 +163,13 @@ fn routes() -> (Router<Arc<Handles>>, Router<Arc<Handles>>, OpenApi) {
         .merge(rest::router())
         .routes(routes!(health::read))
         .split_for_parts();
-    // Providers are no pages either, and an OPTIONS of theirs is for the channel's plugins.
-    let (managers, managing) = admin::router()
-        .routes(routes!(metrics::read))
-        .routes(routes!(
-            hooks::receive,
-            hooks::receive_query,
-            hooks::receive_options,
-            hooks::refuse_head
-        ))
+    let (hooks, receiving) = OpenApiRouter::new()
+        .routes(routes!(hooks::receive, hooks::receive_query, hooks::receive_options, hooks::probe))
         .split_for_parts();
-    let mut document = document.merge_from(managing);
+    let (managers, managing) = admin::router().routes(routes!(metrics::read)).split_for_parts();
+    let mut document = document.merge_from(managing).merge_from(receiving);
     openapi::describe_responses(&mut document);
-    (callers, managers, document)
+    Routes { callers, hooks, managers, document }
 }
 
 /// The intake of `POST /` alone: answers the resolved parameters and starts nothing. For the benchmark,

@@ -68,7 +68,6 @@ async fn a_verified_delivery_runs_the_agent_and_a_wrong_one_does_nothing() {
     gateway.post("/hooks/not-a-channel").json(&json!({})).expect(404).await;
     let nobodys = "/hooks/5f0c7a52-58d0-4b6f-8a5c-0d3f6a1b2c3d";
     gateway.post(nobodys).json(&json!({})).expect(404).await;
-    gateway.request("HEAD", &hook).expect(405).await;
     assert_eq!(gateway.tasks_stored().await, before);
 }
 
@@ -159,6 +158,44 @@ async fn an_options_is_for_the_plugins_and_starts_nothing() {
     options(json!({"text": "run"})).expect(405).await;
     gateway.request("OPTIONS", &hook).json(&json!({})).expect(401).await;
     assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn a_head_says_whether_there_is_a_channel_and_starts_nothing() {
+    let gateway = Gateway::start().await;
+    let hook = channel(&gateway, json!({})).await;
+    let verified = gateway.request("HEAD", &hook).header("x-token", TOKEN);
+    assert_eq!(verified.expect(200).await.text, "");
+    gateway.request("HEAD", &hook).expect(200).await;
+    gateway.request("HEAD", "/hooks/not-a-channel").expect(404).await;
+    gateway.request("HEAD", "/hooks/5f0c7a52-58d0-4b6f-8a5c-0d3f6a1b2c3d").expect(404).await;
+    assert_eq!(gateway.tasks_stored().await, 0);
+}
+
+#[tokio::test]
+async fn a_page_may_post_to_a_channel_and_asks_no_plugin_for_it() {
+    let gateway = Gateway::start().await;
+    let hook = channel(&gateway, json!({})).await;
+    let page =
+        |method: &str| gateway.request(method, &hook).header("origin", "https://page.example");
+    let asked = page("OPTIONS")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "x-token")
+        .expect(200)
+        .await;
+    assert_eq!(asked.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(asked.header("access-control-allow-headers"), Some("x-token"));
+    assert!(asked.header("access-control-allow-methods").unwrap().contains("POST"));
+    let posted =
+        page("POST").header("x-token", TOKEN).json(&json!({"text": "hi"})).expect(200).await;
+    assert_eq!(posted.header("access-control-allow-origin"), Some("*"));
+    let refused = page("POST").json(&json!({"text": "hi"})).expect(401).await;
+    assert_eq!(refused.header("access-control-allow-origin"), Some("*"), "pages read why");
+    // A provider's own handshake names an origin as well.
+    let handshake = page("OPTIONS").header("x-token", TOKEN);
+    let handshake = handshake.json(&json!({"kind": "handshake", "challenge": "yes"}));
+    assert_eq!(handshake.answered_by_a_plugin().expect(200).await.text, "yes");
+    assert_eq!(gateway.tasks_stored().await, 1);
 }
 
 #[tokio::test]

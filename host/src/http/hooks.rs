@@ -6,7 +6,6 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::header::ALLOW;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use serde_json::json;
 
@@ -85,15 +84,21 @@ pub(super) async fn receive_options(
     handle(&handles, &named, request).await
 }
 
-/// Refused: a `HEAD` would be answered like a `GET`, which may start a run.
+/// Whether there is such a channel. Some providers ask before they take a URL (Trello). No plugin is asked, since a
+/// `GET` may start a run.
 #[utoipa::path(head, path = "/hooks/{channel}",
-    operation_id = "receive_no_hook", tag = "channels",
+    operation_id = "probe_hook", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
-    responses((status = 405, description = "Nothing was started")), security(()))]
-pub(super) async fn refuse_head() -> Response {
-    let mut refused = super::method_not_allowed().await.into_response();
-    refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,POST,OPTIONS"));
-    refused
+    responses((status = 200, description = "There is. Nothing was started"),
+              (status = 404, description = "There is none"),
+              (status = 503, description = "The store cannot be used at the moment")),
+    security(()))]
+pub(super) async fn probe(State(handles): Handle, named: Named) -> Result<(), ApiError> {
+    let id: ChannelId = named.id("channel", "Channel")?;
+    match handles.channels.open(id).await? {
+        Some(_) => Ok(()),
+        None => Err(ApiError::not_found("Channel")),
+    }
 }
 
 async fn handle(

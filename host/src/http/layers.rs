@@ -1,14 +1,16 @@
 //! What holds for every request: it has an id, browsers may send it from any page, and asking whether one
 //! may send something starts nothing.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::header::CONTENT_ENCODING;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_ENCODING, ORIGIN};
 use http::{HeaderName, HeaderValue, Method, Request};
+use tower::{Layer as _, Service as _};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use http_body_util::BodyExt as _;
@@ -157,4 +159,19 @@ pub(super) fn cors() -> CorsLayer {
             .map(HeaderName::from_static),
         )
         .max_age(PREFLIGHT_AGE)
+}
+
+/// The same for channels, where any other `OPTIONS` than a browser's is for the channel's plugins.
+pub(super) async fn cors_of_hooks(request: Request<Body>, next: Next) -> Response {
+    static CORS: LazyLock<CorsLayer> = LazyLock::new(cors);
+    let headers = request.headers();
+    let is_handshake =
+        request.method() == Method::OPTIONS && !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    if is_handshake || !headers.contains_key(ORIGIN) {
+        return next.run(request).await;
+    }
+    match CORS.layer(next).call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }

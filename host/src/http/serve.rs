@@ -6,6 +6,7 @@
 
 mod framing;
 mod host_header;
+mod http2;
 pub(super) mod plain_path;
 mod refusal;
 mod request_line;
@@ -13,27 +14,30 @@ mod request_line;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
-use futures::future::Either;
+use futures::future::{BoxFuture, Either};
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2 as hyper_http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::client::ClientNetwork;
 use super::error::ApiError;
 use super::places::Places;
+use http2::Unanswered;
 use plain_path::{ArrivedPath, without_empty_segments};
 use refusal::Refusals;
 use request_line::TargetEncoder;
@@ -50,11 +54,12 @@ const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
 #[derive(Debug, Clone)]
 pub struct ServeLimits {
     /// Longest request head, in bytes, counted after its target has been encoded. Longer ones are
-    /// answered with 431. A head in the making is held in memory up to this size.
+    /// answered with 431. A head in the making is held in memory up to this size. In HTTP/2 it is 16 KiB at most.
     pub head_bytes_max: usize,
     /// Longest time from the moment a connection is ready for a request until that request's head is
     /// complete. Past it the connection is closed without a word. The waiting between two requests
-    /// counts: this is how long an idle connection is kept, too.
+    /// counts: this is how long an idle connection is kept, too. A new connection is ready once its first bytes
+    /// tell which HTTP it speaks, for which it has as long again.
     pub head_timeout: Duration,
     /// Most connections at a time, at least one. Further ones wait in the operating system's backlog.
     pub connections_max: usize,
@@ -65,8 +70,8 @@ pub struct ServeLimits {
     pub drain: Duration,
 }
 
-/// Serves HTTP/1.1 until `shutdown` is ready. Then no connection is accepted any more, idle ones are
-/// closed, and the others end with their current request, or with [`ServeLimits::drain`].
+/// Serves HTTP/1.1, and HTTP/2 by prior knowledge, until `shutdown` is ready. Then no connection is accepted any
+/// more, idle ones are closed, and the others end with their current requests, or with [`ServeLimits::drain`].
 ///
 /// # Errors
 /// When the listener is none (any more). All other failures of accepting are waited out.
@@ -76,17 +81,11 @@ pub async fn serve(
     limits: ServeLimits,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_header_size(limits.head_bytes_max)
-        .max_buf_size(limits.head_bytes_max.max(READ_BUFFER_BYTES_MAX));
-    let routes = TowerToHyperService::new(router);
+    let protocols = Arc::new(Protocols::new(router, &limits));
     let (clients, refusals) = (Places::default(), Refusals::default());
     let mut acceptor = Acceptor::new(listener, limits.connections_max);
-    let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
+    let mut shutdown = pin!(shutdown);
     loop {
         let (stream, client, permit) = tokio::select! {
             biased;
@@ -109,17 +108,21 @@ pub async fn serve(
             }
             continue;
         }
-        let stream = TokioIo::new(TargetEncoder::new(stream, limits.head_bytes_max));
-        let service = FromClient { routes: routes.clone(), client };
-        let connection = graceful.watch(http.serve_connection(stream, service));
+        let protocols = Arc::clone(&protocols);
         connections.spawn(async move {
             let _held = (permit, place);
-            connection.await
+            protocols.serve(stream, client).await
         });
     }
     // Whoever is still in the backlog learns at once that nobody will answer.
     drop(acceptor);
-    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
+    protocols.closing.cancel();
+    let drained = async {
+        while let Some(ended) = connections.join_next().await {
+            log_end(ended);
+        }
+    };
+    if timeout(limits.drain, drained).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
             drain_ms = limits.drain.as_millis(),
@@ -131,6 +134,86 @@ pub async fn serve(
         log_end(ended);
     }
     Ok(())
+}
+
+/// What connections speak.
+struct Protocols {
+    http1: http1::Builder,
+    http2: hyper_http2::Builder<TokioExecutor>,
+    routes: TowerToHyperService<Router>,
+    head_bytes_max: usize,
+    head_timeout: Duration,
+    /// Cancelled when no further request is wanted.
+    closing: CancellationToken,
+}
+
+impl Protocols {
+    fn new(router: Router, limits: &ServeLimits) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_timeout)
+            .max_header_size(limits.head_bytes_max)
+            .max_buf_size(limits.head_bytes_max.max(READ_BUFFER_BYTES_MAX));
+        Self {
+            http1,
+            http2: http2::builder(limits),
+            routes: TowerToHyperService::new(router),
+            head_bytes_max: limits.head_bytes_max,
+            head_timeout: limits.head_timeout,
+            closing: CancellationToken::new(),
+        }
+    }
+
+    /// Serves a connection up to its end.
+    async fn serve(&self, stream: TcpStream, client: ClientNetwork) -> hyper::Result<()> {
+        let is_http2 = tokio::select! {
+            is_http2 = timeout(self.head_timeout, http2::is_begun(&stream)) => is_http2,
+            () = self.closing.cancelled() => return Ok(()),
+        };
+        let requests = FromClient { routes: self.routes.clone(), client };
+        match is_http2 {
+            Ok(Ok(true)) => self.serve_http2(stream, requests).await,
+            Ok(Ok(false)) => {
+                let stream = TokioIo::new(TargetEncoder::new(stream, self.head_bytes_max));
+                let connection = pin!(self.http1.serve_connection(stream, requests));
+                until(self.closing.cancelled(), connection).await
+            }
+            // Nothing was asked.
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The same, of HTTP/2, which does not end by itself: it is kept as long without a request as one of HTTP/1.1.
+    async fn serve_http2(&self, stream: TcpStream, requests: FromClient) -> hyper::Result<()> {
+        let unanswered = Unanswered::none();
+        let requests = Counted { requests, unanswered: unanswered.clone() };
+        let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), requests));
+        let idle = || unanswered.idle_for(self.head_timeout);
+        let unwanted = async {
+            tokio::select! {
+                () = self.closing.cancelled() => {}
+                () = idle() => {}
+            }
+        };
+        // Whoever does not answer to being told that it ends has as long again.
+        tokio::select! {
+            ended = until(unwanted, connection.as_mut()) => ended,
+            () = async { idle().await; idle().await } => Ok(()),
+        }
+    }
+}
+
+/// Serves a connection until it ends, or until no further request of it is wanted and the last one is answered.
+async fn until<C: GracefulConnection>(
+    unwanted: impl Future<Output = ()>,
+    mut connection: Pin<&mut C>,
+) -> C::Output {
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = unwanted => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
 }
 
 /// The routes, for the requests of one connection.
@@ -158,6 +241,27 @@ impl Service<Request<Incoming>> for FromClient {
             request.extensions_mut().insert(ArrivedPath(arrived.path().to_owned()));
         }
         Either::Right(self.routes.call(request))
+    }
+}
+
+/// The same of a connection of HTTP/2, whose requests are counted.
+struct Counted {
+    requests: FromClient,
+    unanswered: Unanswered,
+}
+
+impl Service<Request<Incoming>> for Counted {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Err(wrong) = http2::as_http1(&mut request) {
+            return Box::pin(ready(Ok(ApiError::caller(400, wrong).into_response())));
+        }
+        let one = self.unanswered.one();
+        let answer = self.requests.call(request);
+        Box::pin(async move { answer.await.map(|response| one.until_taken(response)) })
     }
 }
 

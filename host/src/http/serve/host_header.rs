@@ -22,7 +22,7 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
 }
 
 /// `uri-host [ ":" port ]` (RFC 9110 section 7.2, RFC 3986 section 3.2.2). A name may be empty.
-fn is_host(value: &[u8]) -> bool {
+pub(super) fn is_host(value: &[u8]) -> bool {
     let (is_host, port) = match value.strip_prefix(b"[") {
         Some(rest) => {
             let end = rest.iter().position(|byte| *byte == b']').unwrap_or(rest.len());

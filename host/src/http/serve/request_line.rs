@@ -41,7 +41,7 @@ const HEADERS_MAX: usize = 100;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// How long a caller may take none of an answer that is ready.
-const STALL_MAX: Duration = Duration::from_secs(30);
+pub(super) const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// A connection whose request targets are encoded while they are read. A read that holds complete
 /// heads with nothing to encode is neither copied nor does it allocate.

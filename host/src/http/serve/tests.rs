@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+mod http2;
+
 /// Longer than anything takes that should happen at once, even on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 const LIMITS: ServeLimits = ServeLimits {
