@@ -1,6 +1,8 @@
-//! `cargo xtask clients`: clients that others wrote, against the gateway of this tree.
+//! `cargo xtask clients`: programs that others wrote, against the gateway of this tree.
 //!
-//! Not a part of `test`: the clients come from a package index, and with them some hundred packages.
+//! Its OpenAPI document is read by validators and by a generator of clients; what is generated, and xpander's
+//! SDK, then call the gateway. Not a part of `test`: all of them come from package indexes, and with them
+//! some hundred packages.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -8,51 +10,129 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::demo::text_field;
 use crate::tools::{self, say};
 
-/// Which packages, of which version.
-const REQUIREMENTS: &str = "tests/clients/requirements.txt";
+/// Which packages, of which version, xpander's SDK needs.
+const SDK_REQUIREMENTS: &str = "tests/clients/requirements.txt";
 
-/// Each is given `URL key organization agent` of a gateway that runs what it accepts, and then of one
-/// that does not, so that its tasks wait.
-const SCRIPTS: [&str; 1] = ["tests/clients/xpander_sdk_client.py"];
+/// The same of those that read the document. They lie apart from the SDK: each list is of one time, and what
+/// both have is not of one version.
+const OPENAPI_REQUIREMENTS: &str = "tests/clients/openapi-requirements.txt";
+
+/// Given the document and a folder, validates the one and generates a client into the other.
+const DOCUMENT_SCRIPT: &str = "tests/clients/openapi_document.py";
+
+/// This and the next are given `URL key organization agent` of a gateway that runs what it accepts, and then of
+/// one that does not, so that its tasks wait.
+const GENERATED_SCRIPT: &str = "tests/clients/openapi_client.py";
+const SDK_SCRIPT: &str = "tests/clients/xpander_sdk_client.py";
+
+/// The version that the rules were tried with. It has no dependencies: it is one file.
+const REDOCLY: &str = "@redocly/cli@2.77.0";
+
+/// Which rules it holds the document to.
+const REDOCLY_RULES: &str = "tests/clients/redocly.yaml";
 
 /// Builds the gateway, installs the clients and runs each of them.
 pub(crate) fn run() -> anyhow::Result<()> {
     tools::build_gateway()?;
     let built = tools::built()?;
-    let folder = built.parent().unwrap_or(&built).join("clients");
-    let python = python(&folder)?;
     let program = built.join("wardgate");
+    let folder = built.parent().unwrap_or(&built).join("clients");
+    let redocly = redocly(&folder)?;
+    let openapi = python(&folder.join("openapi"), OPENAPI_REQUIREMENTS)?;
+    let sdk = python(&folder, SDK_REQUIREMENTS)?;
+
+    let document = folder.join("openapi.json");
+    write_document(&program, &document)?;
+    lint(&redocly, &document)?;
+    let generated = folder.join("generated");
+    let mut reader = Command::new(&openapi);
+    run_script(DOCUMENT_SCRIPT, reader.arg(DOCUMENT_SCRIPT).arg(&document).arg(&generated))?;
+
     let running = Gateway::start(&program, &folder.join("data"), &[])?;
     let idle = [("WARDGATE_QUEUE__RUNS_MAX", "0")];
     let waiting = Gateway::start(&program, &folder.join("data-waiting"), &idle)?;
-    for script in SCRIPTS {
-        say(format_args!("{script}:"))?;
-        let begin = Instant::now();
-        let mut client = Command::new(&python);
-        client.current_dir(tools::root()).arg(script).args(&running.caller).args(&waiting.caller);
-        if !client.status().context("python cannot be run")?.success() {
-            bail!("{script} failed");
-        }
-        say(format_args!("{script}: {:.1} s", begin.elapsed().as_secs_f32()))?;
+    for (python, script) in [(openapi, GENERATED_SCRIPT), (sdk, SDK_SCRIPT)] {
+        let mut client = Command::new(python);
+        client.arg(script).args(&running.caller).args(&waiting.caller);
+        run_script(script, client.env("PYTHONPATH", &generated))?;
     }
     Ok(())
 }
 
-/// A Python that has the packages, made where it is missing or has others.
-fn python(folder: &Path) -> anyhow::Result<PathBuf> {
-    let wanted = fs::read_to_string(tools::root().join(REQUIREMENTS))?;
+/// Runs a script, which says itself what is wrong.
+fn run_script(script: &str, python: &mut Command) -> anyhow::Result<()> {
+    say(format_args!("{script}:"))?;
+    let begin = Instant::now();
+    let ended = python.current_dir(tools::root()).status().context("python cannot be run")?;
+    ensure!(ended.success(), "{script} failed");
+    say(format_args!("{script}: {:.1} s", begin.elapsed().as_secs_f32()))
+}
+
+/// Has the gateway write its document.
+fn write_document(program: &Path, document: &Path) -> anyhow::Result<()> {
+    let printed = Command::new(program).arg("openapi").stderr(Stdio::inherit()).output();
+    let printed = printed.context("the gateway cannot be started")?;
+    ensure!(printed.status.success(), "`wardgate openapi` failed");
+    fs::write(document, printed.stdout).context("the document cannot be written")
+}
+
+/// Holds the document to the rules. What redocly says is shown where it finds something.
+fn lint(redocly: &Path, document: &Path) -> anyhow::Result<()> {
+    say(format_args!("{REDOCLY}: lint with {REDOCLY_RULES}"))?;
+    let mut lint = Command::new(redocly);
+    lint.current_dir(tools::root()).arg("lint").arg(document);
+    // A rule that does not exist would be one that finds nothing.
+    lint.args(["--config", REDOCLY_RULES, "--lint-config", "error", "--format", "stylish"]);
+    // It would tell its makers that it ran, and ask for newer versions.
+    lint.env("REDOCLY_TELEMETRY", "off").env("REDOCLY_SUPPRESS_UPDATE_NOTICE", "true");
+    let output = lint.output().context("redocly cannot be run")?;
+    if !output.status.success() {
+        say(String::from_utf8_lossy(&output.stdout))?;
+        say(String::from_utf8_lossy(&output.stderr))?;
+        bail!(
+            "redocly refuses the document: each line names a rule, which {REDOCLY_RULES} can switch off \
+             where it is a matter of taste"
+        );
+    }
+    Ok(())
+}
+
+/// Installs redocly into a folder of its own, once.
+fn redocly(folder: &Path) -> anyhow::Result<PathBuf> {
+    // Named for the version, so that another one is not taken for it.
+    let folder = folder.join(REDOCLY);
+    let program = folder.join("node_modules/.bin/redocly");
+    if program.exists() {
+        return Ok(program);
+    }
+    say(format_args!("installing {REDOCLY} (needs the network this once)"))?;
+    fs::create_dir_all(&folder)?;
+    let mut npm = Command::new("npm");
+    npm.args([
+        "install", "--loglevel=error", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund",
+    ]);
+    let npm = npm.arg("--prefix").arg(&folder).arg(REDOCLY).status();
+    let npm =
+        npm.context("npm cannot be run: is Node.js installed? It has to be 20.19 or newer")?;
+    ensure!(npm.success(), "npm cannot install {REDOCLY}: is there a network?");
+    Ok(program)
+}
+
+/// A Python that has the packages of a list, made where it is missing or has others.
+fn python(folder: &Path, requirements: &str) -> anyhow::Result<PathBuf> {
+    let wanted = fs::read_to_string(tools::root().join(requirements))?;
     let python = folder.join("venv/bin/python");
     let installed = folder.join("installed.txt");
     if python.exists() && fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted)
     {
         return Ok(python);
     }
-    say(format_args!("installing the packages of {REQUIREMENTS} (needs the network this once)"))?;
+    say(format_args!("installing the packages of {requirements} (needs the network this once)"))?;
     fs::create_dir_all(folder)?;
     let mut made = Command::new("python3");
     made.args(["-m", "venv", "--clear"]).arg(folder.join("venv"));
@@ -61,9 +141,9 @@ fn python(folder: &Path) -> anyhow::Result<PathBuf> {
     }
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
-    pip.arg("--requirement").arg(tools::root().join(REQUIREMENTS));
+    pip.arg("--requirement").arg(tools::root().join(requirements));
     if !pip.status().context("pip cannot be run")?.success() {
-        bail!("the packages of {REQUIREMENTS} cannot be installed");
+        bail!("the packages of {requirements} cannot be installed");
     }
     fs::write(installed, wanted)?;
     Ok(python)

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Wardgate's own commands. `test` needs npm and python3 beside a Rust toolchain, `clients` and `fuzz-api`
-/// need python3; the wasm32-wasip2 target is installed when it is missing.
+/// Wardgate's own commands. `test` and `clients` need npm and python3 beside a Rust toolchain, `fuzz-api`
+/// needs python3; the wasm32-wasip2 target is installed when it is missing.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", arg_required_else_help = true)]
 struct Arguments {
@@ -42,10 +42,12 @@ enum Task {
     /// Run the quick part of `test`: formatting and lints
     #[command(after_help = stages::list(&[stages::CHECK]))]
     Check,
-    /// Run clients that others wrote against the gateway: xpander's Python SDK
+    /// Run what others wrote against the gateway: validators of its OpenAPI document, clients
     ///
-    /// Needs python3, and the network the first time: their packages go into target/clients, which may
-    /// be deleted. Not a part of `test`.
+    /// The document is held to openapi-spec-validator and redocly. The clients are one that
+    /// openapi-python-client generates from it, and xpander's Python SDK. Needs python3, Node.js with npm,
+    /// and the network the first time: packages go into target/clients, which may be deleted. Not a part
+    /// of `test`.
     Clients,
     /// Measure the gateway in the release profile
     ///

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::parsed;
 use super::task::TaskDetails;
@@ -47,9 +49,18 @@ pub struct TaskEvent {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "documentation: events are written by the HTTP library")]
 pub struct SentEvent {
-    /// The JSON of a TaskEvent.
-    #[schema(content_media_type = "application/json")]
+    #[schema(schema_with = event_as_text)]
     data: String,
+}
+
+/// By hand: the derive has no attribute for what the JSON in a string is of.
+fn event_as_text() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some("The JSON of a TaskEvent."))
+        .content_media_type("application/json")
+        .content_schema(Some(Ref::from_schema_name(<TaskEvent as ToSchema>::name())))
+        .build()
 }
 
 impl TaskEvent {

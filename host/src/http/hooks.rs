@@ -14,6 +14,7 @@ use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, arrived_path, request_id};
 use super::launch::{Launched, launch, mark_task};
+use super::openapi::Octets;
 use super::plugin_reply::plugin_reply;
 use super::responses::{PluginErrors, WriteErrors};
 use super::webhook::json_answer;
@@ -34,7 +35,7 @@ use crate::tenants::ChannelAnswer;
 #[utoipa::path(post, path = "/hooks/{channel}",
     operation_id = "receive_hook", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
-    request_body = Vec<u8>,
+    request_body(content = Octets, content_type = "application/octet-stream"),
     responses((status = 200, body = serde_json::Value,
                description = "`{\"status\":\"Started\"}`, `{\"status\":\"Ignored\"}`, the task, or what the plugins answer"),
               (status = 202, body = TaskAnswer, description = "The task, still running"),

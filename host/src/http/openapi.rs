@@ -6,6 +6,7 @@ use axum::Router;
 use axum::response::Response;
 use axum::routing::get;
 use http::StatusCode;
+use utoipa::ToSchema;
 use utoipa::openapi::path::PathItem;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{OpenApi, RefOr};
@@ -45,6 +46,12 @@ const PATH: &str = "/openapi.json";
     )
 )]
 struct Beginning;
+
+/// Bytes, whatever they are: a body that is neither JSON nor text.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "documentation: such bodies are read and written as bytes")]
+pub(super) struct Octets(Vec<u8>);
 
 /// The document before any route is in it.
 pub(super) fn beginning() -> OpenApi {

@@ -17,6 +17,7 @@ use super::super::body::{self, BodyLimits};
 use super::super::budget::Sender;
 use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{Named, json};
+use super::super::openapi::Octets;
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::super::{Handle, Handles};
 use super::{ByAdmin, iso};
@@ -179,7 +180,7 @@ pub(super) async fn remove(
     operation_id = "admin_read_component", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
-    responses((status = 200, body = Vec<u8>, content_type = "application/wasm"), ReadErrors,
+    responses((status = 200, body = Octets, content_type = "application/wasm"), ReadErrors,
               (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
     security(("admin_key" = [])))]
 pub(super) async fn component(
