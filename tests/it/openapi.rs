@@ -128,3 +128,17 @@ async fn the_page_names_nothing_that_is_not_served_here() {
     assert!(settings.contains(r#""validatorUrl": "none""#), "{settings}");
     assert!(!settings.contains("://"), "{settings}");
 }
+
+#[tokio::test]
+async fn the_page_runs_nothing_of_others_and_stands_in_nobodys_frame() {
+    let gateway = Gateway::start().await;
+    for path in ["/docs", "/docs/", "/docs/index.html", "/docs/swagger-ui-bundle.js", "/docs/none"]
+    {
+        let answer = gateway.get(path).send().await;
+        let policy = answer.header("content-security-policy").unwrap_or_default();
+        for rule in ["default-src 'none'", "script-src 'self';", "frame-ancestors 'none'"] {
+            assert!(policy.contains(rule), "{path}: {policy}");
+        }
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+    }
+}

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::get;
-use http::StatusCode;
+use http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, StatusCode};
 use utoipa::ToSchema;
 use utoipa::openapi::path::PathItem;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
@@ -18,6 +20,11 @@ use crate::answer::event::TaskEvent;
 
 /// Where the document is.
 const PATH: &str = "/openapi.json";
+
+/// Code and data from here alone, in nobody's frame. The page sets styles by itself, and has images within them.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+    img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
 
 /// What the document begins with.
 #[derive(utoipa::OpenApi)]
@@ -107,8 +114,17 @@ pub(super) fn routes(document: &OpenApi) -> Router<Arc<Handles>> {
     };
     // Without the validator, which is a service elsewhere that would be told where this document is.
     let config = Config::from(PATH).try_it_out_enabled(true).validator_url("none");
-    let page = SwaggerUi::new("/docs").config(config);
-    Router::new().route(PATH, get(serve)).merge(page)
+    let page = Router::from(SwaggerUi::new("/docs").config(config));
+    Router::new().route(PATH, get(serve)).merge(page.layer(map_response(restrict)))
+}
+
+/// What the page may do: whoever tries routes out enters a key there.
+async fn restrict(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }
 
 fn serve(text: &bytes::Bytes) -> Response {

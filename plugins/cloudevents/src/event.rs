@@ -7,6 +7,9 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::json::Object;
 use wardgate_sdk::mapper::Mapped;
 
+/// Versions that are read. What is read of an event is the same in both.
+const VERSIONS: [&str; 2] = ["1.0", "0.3"];
+
 /// The attributes of an event. `id`, `source` and `kind` are required, and are not empty.
 pub(crate) struct Event {
     id: String,
@@ -42,8 +45,8 @@ impl Event {
             })
         };
         let version = required("specversion")?;
-        if version != "1.0" {
-            return Err(Failure::invalid_input("of CloudEvents, only version 1.0 is known"));
+        if !VERSIONS.contains(&version.as_str()) {
+            return Err(Failure::invalid_input("of CloudEvents, only 1.0 and 0.3 are known"));
         }
         Ok(Some(Self {
             id: required("id")?,
