@@ -4,6 +4,7 @@
 
 mod case;
 mod compare;
+pub(crate) mod distinct;
 mod run;
 
 pub use case::{Case, CaseError, Expected};

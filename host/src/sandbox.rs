@@ -79,10 +79,10 @@ include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 /// What the shipped plugins need of their secrets, by the digests of their components: another component under
 /// the name of one has to be told by its binding.
 static KNOWN_FORMS: LazyLock<HashMap<PluginDigest, KnownForms>> = LazyLock::new(|| {
-    let all = BUNDLED_SECRETS.iter().filter_map(|(name, file)| {
-        let (_, component) = BUNDLED.iter().find(|(bundled, _)| bundled == name)?;
-        // A test holds that each of them can be read.
-        Some((PluginDigest::of(component), toml::from_str(file).ok()?))
+    let all = BUNDLED.iter().filter_map(|(name, component)| {
+        // Without the file the plugin opens no secret. A test holds that each of them can be read.
+        let file = BUNDLED_SECRETS.iter().find(|(bundled, _)| bundled == name);
+        Some((PluginDigest::of(component), toml::from_str(file.map_or("", |(_, file)| file)).ok()?))
     });
     all.collect()
 });
@@ -219,6 +219,12 @@ impl Binding {
         self.granted.settings()
     }
 
+    /// Whether its grants bind a secret that it calls this.
+    #[must_use]
+    pub fn grants_secret(&self, name: &str) -> bool {
+        self.granted.secret(name).is_some()
+    }
+
     /// What is known of it over its calls.
     #[must_use]
     pub fn account(&self) -> &Arc<Account> {
@@ -226,7 +232,8 @@ impl Binding {
     }
 
     /// What the component needs of its secrets, where it is shipped with the gateway.
-    fn known_forms(&self) -> Option<&'static KnownForms> {
+    #[must_use]
+    pub fn known_forms(&self) -> Option<&'static KnownForms> {
         KNOWN_FORMS.get(&self.loaded.digest)
     }
 
@@ -429,7 +436,7 @@ mod tests {
 
     #[test]
     fn what_shipped_plugins_need_of_their_secrets_is_read() {
-        assert_eq!(KNOWN_FORMS.len(), BUNDLED_SECRETS.len());
+        assert_eq!(KNOWN_FORMS.len(), BUNDLED.len());
         assert!(!KNOWN_FORMS.is_empty());
     }
 }

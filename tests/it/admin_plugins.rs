@@ -148,3 +148,18 @@ async fn grants_are_replaced_as_a_whole_or_not_at_all() {
     assert_eq!(gateway.manage("GET", "/plugins/ignores/grants").expect(200).await.text, larger);
     gateway.manage("GET", "/plugins/absent/grants").expect(404).await;
 }
+
+#[tokio::test]
+async fn who_installs_a_plugin_under_a_name_that_ships_is_told_so_once() {
+    let gateway = Gateway::start().await;
+    let install = async |guest: &str, name: &str| {
+        let call = gateway.manage("PUT", &format!("/plugins/{name}"));
+        call.multipart(parts(guest, None)).expect(200).await.json()["notes"].to_string()
+    };
+    let note = "it takes the place of the plugin calculator that ships with the gateway";
+    assert!(install("mapper_custom", "calculator").await.contains(note));
+    assert!(!install("getter_upper", "calculator").await.contains(note), "it was replaced already");
+    assert!(!install("mapper_custom", "my-own").await.contains(note));
+    by_admin(&gateway, "DELETE", "/calculator").await.expect(204).await;
+    assert!(install("mapper_custom", "calculator").await.contains(note));
+}

@@ -154,6 +154,10 @@ fn one_call_is_tried_from_the_command_line() {
     let (went, text) = said(&[tool.as_slice(), &["--arguments", sum]].concat());
     assert!(went && text.contains("\"value\": 42"), "{text}");
 
+    let twice = r#"{"expression": "6*7", "expression": "1"}"#;
+    let (went, text) = said(&[tool.as_slice(), &["--arguments", twice]].concat());
+    assert!(!went && text.contains("the field \"expression\" is there twice"), "{text}");
+
     let secret = home.write("secret", "the token\n").display().to_string();
     let secret = format!("secret={secret}");
     let verify = |token: &str| {

@@ -435,3 +435,25 @@ async fn while_a_secret_is_rotated_both_values_are_accepted() {
         [status(TOKEN).await, status("a newer token").await, status("the newest token").await];
     assert_eq!(now, [401, 401, 200]);
 }
+
+#[tokio::test]
+async fn a_secret_that_no_plugin_of_the_channel_opens_is_noted_and_so_is_one_that_is_not_bound() {
+    let gateway = Gateway::start().await;
+    gateway.keep_secret("key", "a-key-of-a-provider", false).await;
+    let notes = async |secrets: Value| {
+        let definition = json!({
+            "name": "hook", "agent": gateway.agent, "verifier": "hmac", "mapper": "hmac",
+            "answer": "acknowledge", "settings": {"header": "x-sig"}, "secrets": secrets
+        });
+        let made = gateway.manage("PUT", "/channels/hook").json(&definition).expect(200).await;
+        made.json()["notes"].as_array().unwrap().clone()
+    };
+    assert_eq!(notes(json!({"secret": "key"})).await, Vec::<Value>::new());
+    assert_eq!(notes(json!({"secret": "key", "challenge": "key"})).await, Vec::<Value>::new());
+    let noted = notes(json!({"secert": "key"})).await;
+    let missing =
+        "the plugin hmac opens the secret \"secret\", which the channel's [secrets] do not bind";
+    let unread =
+        "none of the channel's plugins opens a secret \"secert\"; they open challenge, secret";
+    assert_eq!(noted, [missing, unread]);
+}

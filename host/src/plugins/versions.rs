@@ -172,8 +172,9 @@ impl Plugins {
         let granted =
             self.in_force(tenant, granted, &Current::Installed(Box::new(installed.clone())));
         let inherited = grants.is_none().then(|| Self::inherited(tenant, name, &granted)).flatten();
+        let replaces = self.replaces_bundled(tenant, name).await?;
         let notes = match self.fitness(tenant, name, &loaded, &granted).await {
-            Ok(notes) => inherited.into_iter().chain(notes).collect(),
+            Ok(notes) => replaces.into_iter().chain(inherited).chain(notes).collect(),
             Err(error) => {
                 // Unless somebody else has it, nobody will call it.
                 self.take_away(&[digest]).await;
@@ -196,6 +197,23 @@ impl Plugins {
         self.changed(&(tenant, name.clone()));
         tracing::info!(%tenant, plugin = %name, %digest, from = %installed.provenance, "a plugin was installed");
         Ok(Installed { plugin: installed, roles: loaded.role_names(), notes })
+    }
+
+    /// What is to be said where the tenant had the plugin that ships under this name so far.
+    async fn replaces_bundled(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+    ) -> Result<Option<String>, StoreError> {
+        if super::bundled_component(name).is_none()
+            || !self.store.plugin_versions(tenant, name).await?.is_empty()
+        {
+            return Ok(None);
+        }
+        Ok(Some(format!(
+            "it takes the place of the plugin {name} that ships with the gateway, for this tenant; \
+             `wardgate plugin remove {name}` brings that one back"
+        )))
     }
 
     /// The version that an installation makes: what was true of these bytes under this name stays true, whoever

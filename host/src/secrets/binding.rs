@@ -302,12 +302,22 @@ pub struct KnownForms(BTreeMap<String, KnownForm>);
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct KnownForm {
+    /// Whether the plugin can do without the secret.
+    #[serde(default)]
+    optional: bool,
     prefix: Option<KeyPrefix>,
     encoding: Option<KeyEncoding>,
     /// The setting of the plugin that says the prefix.
     prefix_setting: Option<String>,
     /// The setting of the plugin that says the encoding.
     encoding_setting: Option<String>,
+}
+
+impl KnownForms {
+    /// The plugin's names for the secrets that it opens, and whether it needs each.
+    pub fn names(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.0.iter().map(|(name, known)| (name.as_str(), !known.optional))
+    }
 }
 
 /// A setting that names a prefix or an encoding which no key has.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::print;
 use super::stage::{cost, open};
-use crate::fixture::Case;
+use crate::fixture::{Case, distinct};
 use crate::settings::Settings;
 
 /// The largest body and file that is read.
@@ -184,7 +184,7 @@ fn extend(
 }
 
 fn parsed(option: &str, text: &str) -> anyhow::Result<Value> {
-    serde_json::from_str(text).with_context(|| format!("{option} is no JSON"))
+    distinct::parse(text).with_context(|| format!("{option} is not taken"))
 }
 
 fn pairs(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {

@@ -225,6 +225,7 @@ async fn described(handles: &Handles, channel: Channel) -> Result<ChannelAnswerB
     notes.extend(forms.filter_map(|(name, bound)| {
         bound.problem(bound.binding().form(name, None, |_| None).ok()?)
     }));
+    notes.extend(misnamed_secrets(handles, &channel).await);
     if channel.definition.verifier == Verification::Off {
         notes.push("verification is off: whoever knows the URL can trigger the agent".to_owned());
         if channel.definition.threads == ChannelThreads::Shared {
@@ -247,6 +248,51 @@ async fn described(handles: &Handles, channel: Channel) -> Result<ChannelAnswerB
         definition: channel.definition,
         notes,
     })
+}
+
+/// What is to be said of the names in a channel's `[secrets]`, where its plugins are ones that ship with the gateway:
+/// of others it is not known which secrets they open.
+async fn misnamed_secrets(handles: &Handles, channel: &Channel) -> Vec<String> {
+    let definition = &channel.definition;
+    let mut notes = Vec::new();
+    let mut opened = Some(BTreeSet::new());
+    let verifier = match &definition.verifier {
+        Verification::By(plugin) => Some((plugin, true)),
+        Verification::Off => None,
+    };
+    let others = [&definition.mapper, &definition.replier].into_iter().flatten();
+    for (plugin, verifies) in verifier.into_iter().chain(others.map(|plugin| (plugin, false))) {
+        // Whatever is wrong with a plugin is said where it is called.
+        let binding = handles.plugins.binding(channel.tenant, plugin).await;
+        let Some(known) = binding.as_ref().ok().and_then(|binding| binding.known_forms()) else {
+            opened = None;
+            continue;
+        };
+        if let Some(opened) = &mut opened {
+            opened.extend(known.names().map(|(name, _)| name.to_owned()));
+        }
+        let is_bound = |name: &str| {
+            definition.secrets.contains_key(name)
+                || binding.as_ref().is_ok_and(|binding| binding.grants_secret(name))
+        };
+        let missing = known.names().filter(|(name, needs)| verifies && *needs && !is_bound(name));
+        notes.extend(missing.map(|(name, _)| {
+            format!("the plugin {plugin} opens the secret {name:?}, which the channel's [secrets] do not bind")
+        }));
+    }
+    if let Some(opened) = opened {
+        let known = match opened.iter().map(String::as_str).collect::<Vec<_>>().join(", ") {
+            known if known.is_empty() => "they open none".to_owned(),
+            known => format!("they open {known}"),
+        };
+        let unread = definition.secrets.keys().filter(|name| !opened.contains(*name));
+        notes.extend(
+            unread.map(|name| {
+                format!("none of the channel's plugins opens a secret {name:?}; {known}")
+            }),
+        );
+    }
+    notes
 }
 
 /// What can be said of a definition without asking anybody.

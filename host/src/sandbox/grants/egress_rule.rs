@@ -56,6 +56,36 @@ enum HostRule {
     OneLabelUnder(String),
 }
 
+impl HostRule {
+    /// A host as URLs have it once they are parsed; written otherwise it would allow nothing.
+    fn parse(text: &str) -> Result<Self, GrantsError> {
+        let wrong = |what: &str| GrantsError(format!("egress host {text:?} {what}"));
+        if text.contains("://") || text.contains('/') {
+            return Err(wrong(
+                "is to be the host alone: `scheme` and `path` are keys of their own",
+            ));
+        }
+        let parent = text.strip_prefix("*.");
+        let named = parent.unwrap_or(text);
+        if named.contains('*') || parent.is_some_and(|parent| !parent.contains('.')) {
+            // A bare `*` or `*.com` would allow everybody; the parent needs a dot of its own.
+            return Err(wrong("allows too much"));
+        }
+        if named.contains(':') && !named.starts_with('[') {
+            return Err(wrong(
+                "is to be the host alone: `port` is a key of its own, and IPv6 addresses stand in [ ]",
+            ));
+        }
+        let host = Host::parse(named)
+            .map_err(|error| wrong(&format!("is no host name or address: {error}")))?;
+        match (parent, host) {
+            (None, host) => Ok(Self::Exact(host)),
+            (Some(_), Host::Domain(parent)) => Ok(Self::OneLabelUnder(parent)),
+            (Some(_), _) => Err(wrong("is an address, which has no names under it")),
+        }
+    }
+}
+
 impl EgressRule {
     pub(super) fn parse(file: EgressRuleFile) -> Result<Self, GrantsError> {
         let wrong = |what: String| GrantsError(what);
@@ -64,19 +94,13 @@ impl EgressRule {
             "http" => 80,
             other => return Err(wrong(format!("egress scheme {other:?} is not http or https"))),
         };
-        let host = match file.host.strip_prefix("*.") {
-            // A bare `*` or `*.com` would allow everybody; the parent needs a dot of its own.
-            Some(parent) if parent.contains('.') && !parent.contains('*') => {
-                HostRule::OneLabelUnder(parent.to_ascii_lowercase())
-            }
-            None if !file.host.contains('*') => {
-                HostRule::Exact(Host::parse(&file.host).map_err(|error| {
-                    let host = &file.host;
-                    wrong(format!("egress host {host:?} is no host name or address: {error}"))
-                })?)
-            }
-            _ => return Err(wrong(format!("egress host {:?} allows too much", file.host))),
-        };
+        let host = HostRule::parse(&file.host)?;
+        if file.port == Some(0) {
+            return Err(wrong("egress port 0 is no port".to_owned()));
+        }
+        if file.methods.is_empty() {
+            return Err(wrong(format!("egress to {} allows no method", file.host)));
+        }
         if !file.path.starts_with('/') {
             return Err(wrong(format!("egress path {:?} does not begin with /", file.path)));
         }
@@ -88,6 +112,11 @@ impl EgressRule {
                  percent-encoded, and none that servers read in different ways",
                 file.path
             )));
+        }
+        // Held against the methods of requests, which are tokens (RFC 9110 section 9.1).
+        let is_none = |m: &&String| http::Method::from_bytes(m.as_bytes()).is_err();
+        if let Some(method) = file.methods.iter().find(is_none) {
+            return Err(wrong(format!("egress method {method:?} is no method")));
         }
         if let Some(method) = file.methods.iter().find(|m| m.to_ascii_uppercase() != **m) {
             return Err(wrong(format!("egress method {method:?} is not in upper case")));

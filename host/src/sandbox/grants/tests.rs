@@ -48,11 +48,30 @@ fn a_wildcard_stands_for_one_label() {
 }
 
 #[test]
+fn hosts_are_written_as_people_write_them_and_meant_as_urls_have_them() {
+    assert!(allows("host = \"*.b\u{fc}cher.example\"", "GET", "https://a.b\u{fc}cher.example/"));
+    assert!(allows(r#"host = "*.Example.COM""#, "GET", "https://a.example.com/"));
+    assert!(allows(r#"host = "[::1]""#, "GET", "https://[::1]/"));
+    let error = Grants::parse("[[egress]]\nhost = \"https://a.com/v1\"").unwrap_err().to_string();
+    assert!(error.contains("the host alone") && error.contains("`scheme`"), "{error}");
+}
+
+#[test]
 fn a_file_that_allows_too_much_or_says_nonsense_is_refused() {
     for file in [
         "[[egress]]\nhost = \"*\"",
         "[[egress]]\nhost = \"*.com\"",
         "[[egress]]\nhost = \"a.com\"\nscheme = \"ftp\"",
+        // What no request could ever be.
+        "[[egress]]\nhost = \"https://a.com\"",
+        "[[egress]]\nhost = \"a.com/v1\"",
+        "[[egress]]\nhost = \"a.com:8443\"",
+        "[[egress]]\nhost = \"::1\"",
+        "[[egress]]\nhost = \"*.a b.com\"",
+        "[[egress]]\nhost = \"*.10.0.0.1\"",
+        "[[egress]]\nhost = \"a.com\"\nport = 0",
+        "[[egress]]\nhost = \"a.com\"\nmethods = []",
+        "[[egress]]\nhost = \"a.com\"\nmethods = [\"GET POST\"]",
         "[[egress]]\nhost = \"a.com\"\npath = \"v1\"",
         "[[egress]]\nhost = \"a.com\"\npath = \"/v1/../v2\"",
         "[[egress]]\nhost = \"a.com\"\npath = \"/v1?all\"",
