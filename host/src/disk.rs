@@ -20,6 +20,16 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
+/// Does what waits for a disk, or computes for long, where no other work waits behind it.
+///
+/// # Errors
+/// Those of the work, and where it has panicked.
+pub async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
 /// Reads a regular file of at most so many bytes. A pipe would hold its reader up, and a device has no end.
 ///
 /// # Errors

@@ -268,7 +268,7 @@ impl Plugins {
     ) -> Result<Arc<Binding>, PluginUnavailable> {
         let current = self.current(tenant, name).await?;
         let loaded = self.load(tenant, name, &current).await?;
-        let grants_text = self.grants_text(tenant, name)?;
+        let grants_text = self.grants_text(tenant, name).await?;
         let grants = self.in_force(tenant, parsed(name, &grants_text)?, &current);
         let opened = self.vault.open(tenant, grants.secret_names()).await;
         let opened = opened.map_err(|error| match error {

@@ -348,7 +348,11 @@ impl Sandbox {
         tenant: TenantId,
         source: Arc<[u8]>,
     ) -> Result<Arc<Loaded>, LoadError> {
-        self.loader.load(tenant, PluginDigest::of(&source), source).await
+        let hashed = Arc::clone(&source);
+        // 64 MiB take a tenth of a second.
+        let digest = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed)).await;
+        let digest = digest.map_err(|error| LoadError::Host(error.to_string()))?;
+        self.loader.load(tenant, digest, source).await
     }
 
     /// The component of this digest without its source, where it is loaded or has been compiled before.

@@ -6,12 +6,14 @@
 //! from who puts in. It goes with its process, however that ends; what a killed one leaves behind is a file
 //! that nobody needs, which the next start of a gateway takes away.
 
+use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk::write_whole;
+use crate::disk::{on_disk, write_whole};
 use crate::ids::PluginDigest;
 use crate::store::Store;
 
@@ -50,11 +52,19 @@ impl Components {
 
     /// Puts a component where it is found. It is safe once a row of the store names it; until then, as
     /// long as what this gives is held.
-    pub(super) async fn put(&self, digest: PluginDigest, component: &[u8]) -> io::Result<Kept> {
+    pub(super) async fn put(
+        &self,
+        digest: PluginDigest,
+        component: Arc<[u8]>,
+    ) -> io::Result<Kept> {
         let lock = self.locked(File::try_lock_shared, PUT_WAIT_MAX).await?;
-        write_whole(&self.path(digest), component)?;
-        // The file's name has to survive a power cut as well, since the row that names it will.
-        File::open(&self.folder)?.sync_all()?;
+        let (path, folder) = (self.path(digest), self.folder.clone());
+        on_disk(move || {
+            write_whole(&path, &component)?;
+            // The file's name has to survive a power cut as well, since the row that names it will.
+            File::open(&folder)?.sync_all()
+        })
+        .await?;
         Ok(Kept(lock))
     }
 
@@ -68,7 +78,8 @@ impl Components {
             let _lock = self.locked(File::try_lock, TAKE_WAIT_MAX).await?;
             for digest in digests {
                 if !self.store.is_component_needed(*digest).await? {
-                    remove_if_there(&self.path(*digest))?;
+                    let path = self.path(*digest);
+                    on_disk(move || remove_if_there(&path)).await?;
                     gone.push(*digest);
                 }
             }
@@ -90,22 +101,9 @@ impl Components {
             let _lock = self.locked(File::try_lock, PUT_WAIT_MAX).await?;
             // Asked for once the lock is held: whoever had put something in has written its row.
             let needed = self.store.needed_components().await?;
-            let mut removed = 0;
-            for entry in fs::read_dir(&self.folder)? {
-                let entry = entry?;
-                let name = entry.file_name();
-                let Some((stem, ending)) = name.to_str().and_then(|name| name.split_once('.'))
-                else {
-                    continue;
-                };
-                let Ok(digest) = format!("sha256:{stem}").parse::<PluginDigest>() else { continue };
-                let half_written = ending.starts_with("new-");
-                if half_written || (ending == "wasm" && !needed.contains(&digest)) {
-                    remove_if_there(&entry.path())?;
-                    removed += 1;
-                }
-            }
-            Ok(removed)
+            let needed = needed.into_iter().collect();
+            let folder = self.folder.clone();
+            Ok(on_disk(move || remove_all_but(&folder, &needed)).await?)
         }
         .await;
         match swept {
@@ -138,6 +136,25 @@ impl Components {
             }
         }
     }
+}
+
+/// Removes the components that are not among these, and what was half written. How many.
+fn remove_all_but(folder: &Path, needed: &HashSet<PluginDigest>) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some((stem, ending)) = name.to_str().and_then(|name| name.split_once('.')) else {
+            continue;
+        };
+        let Ok(digest) = format!("sha256:{stem}").parse::<PluginDigest>() else { continue };
+        let half_written = ending.starts_with("new-");
+        if half_written || (ending == "wasm" && !needed.contains(&digest)) {
+            remove_if_there(&entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -6,7 +6,7 @@
 //! and for those that an operator installed; for one that an admin installed it has to say so.
 
 use super::{PluginUnavailable, Plugins, grants_path};
-use crate::disk::write_whole;
+use crate::disk::{on_disk, write_whole};
 use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
 use crate::sandbox::{Components, Grants, Pin};
 use crate::tenants::{InstalledPlugin, Installer};
@@ -68,7 +68,7 @@ impl Plugins {
         }
         // A plugin has a say in its settings where they change, and in nothing else: no grant that is taken
         // away may hang on it.
-        let before = self.grants_text(tenant, name).and_then(|text| parsed(name, &text)).ok();
+        let before = self.grants_text(tenant, name).await.and_then(|text| parsed(name, &text)).ok();
         let same = before.is_some_and(|before| before.settings() == grants.settings());
         let notes = match self.load(tenant, name, &current).await {
             Ok(loaded) => match self.fitness(tenant, name, &loaded, &grants).await {
@@ -79,8 +79,7 @@ impl Plugins {
         };
         let changes = self.of_tenant(tenant);
         let _alone = changes.change.lock().await;
-        write_whole(&self.grants_path(tenant, name), text.as_bytes())
-            .map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))?;
+        self.write_grants(tenant, name, text).await?;
         self.changed(&(tenant, name.clone()));
         Ok(notes)
     }
@@ -187,7 +186,7 @@ impl Plugins {
         tenant: TenantId,
         name: &PluginName,
     ) -> Option<String> {
-        let text = self.grants_text(tenant, name).ok()?;
+        let text = self.grants_text(tenant, name).await.ok()?;
         let current = self.current(tenant, name).await.ok()?;
         let grants = self.in_force(tenant, parsed(name, &text).ok()?, &current);
         grants.withheld_because().is_none().then_some(text)
@@ -197,16 +196,28 @@ impl Plugins {
     ///
     /// # Errors
     /// [`PluginUnavailable::File`] where it is there and cannot be read.
-    pub fn grants_text(
+    pub async fn grants_text(
         &self,
         tenant: TenantId,
         name: &PluginName,
     ) -> Result<String, PluginUnavailable> {
-        match std::fs::read_to_string(self.grants_path(tenant, name)) {
+        match tokio::fs::read_to_string(self.grants_path(tenant, name)).await {
             Ok(text) => Ok(text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
             Err(error) => Err(PluginUnavailable::File(name.clone(), "its grants file", error)),
         }
+    }
+
+    /// Writes the operator's file.
+    pub(super) async fn write_grants(
+        &self,
+        tenant: TenantId,
+        name: &PluginName,
+        text: &str,
+    ) -> Result<(), PluginUnavailable> {
+        let (path, text) = (self.grants_path(tenant, name), text.to_owned());
+        let written = on_disk(move || write_whole(&path, text.as_bytes())).await;
+        written.map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))
     }
 
     /// Where the operator says what a plugin of a tenant may do.

@@ -4,7 +4,6 @@ use std::sync::{Arc, PoisonError};
 
 use super::metadata::Metadata;
 use super::{COMPONENT_BYTES_MAX, Current, PluginUnavailable, Plugins, bundled_component, parsed};
-use crate::disk::write_whole;
 use crate::ids::{PluginDigest, PluginName, TenantId};
 use crate::sandbox::{Grants, Loaded};
 use crate::store::StoreError;
@@ -121,13 +120,10 @@ impl Plugins {
         }
         let granted = match grants {
             Some(text) => self.handed_in(tenant, name, text).await?,
-            None => parsed(name, &self.grants_text(tenant, name)?)?,
+            None => parsed(name, &self.grants_text(tenant, name).await?)?,
         };
         let component: Arc<[u8]> = offered.component.into();
-        let signed = self
-            .signers
-            .check(&component, offered.signature.as_deref())
-            .map_err(|error| PluginUnavailable::Signature(name.clone(), error))?;
+        let (signed, said) = self.read_offered(name, &component, offered.signature).await?;
         let loaded = self
             .sandbox
             .load(tenant, Arc::clone(&component))
@@ -136,7 +132,7 @@ impl Plugins {
         Ok(Prepared {
             tenant,
             name: name.clone(),
-            version: Metadata::of(&component).version.or(offered.version),
+            version: said.version.or(offered.version),
             component,
             loaded,
             signed,
@@ -145,6 +141,24 @@ impl Plugins {
             grants: grants.map(str::to_owned),
             granted,
         })
+    }
+
+    /// Who signed a component, and what it says of itself.
+    async fn read_offered(
+        &self,
+        name: &PluginName,
+        component: &Arc<[u8]>,
+        signature: Option<String>,
+    ) -> Result<(Option<Signed>, Metadata), PluginUnavailable> {
+        let (signers, component) = (self.signers.clone(), Arc::clone(component));
+        // All of up to 64 MiB is read for either.
+        let read = tokio::task::spawn_blocking(move || {
+            let signed = signers.check(&component, signature.as_deref())?;
+            Ok((signed, Metadata::of(&component)))
+        });
+        let file = |error| PluginUnavailable::File(name.clone(), "its component", error);
+        let read = read.await.map_err(|error| file(std::io::Error::other(error)))?;
+        read.map_err(|error| PluginUnavailable::Signature(name.clone(), error))
     }
 
     /// The second part of [`Self::install`].
@@ -157,7 +171,6 @@ impl Plugins {
     ) -> Result<Installed, PluginUnavailable> {
         let Prepared { tenant, name, component, loaded, granted, grants, .. } = prepared;
         let (name, grants) = (&name, grants.as_deref());
-        let file = |what| move |error| PluginUnavailable::File(name.clone(), what, error);
         let digest = loaded.digest();
         let installed = InstalledPlugin {
             name: name.clone(),
@@ -183,10 +196,10 @@ impl Plugins {
         };
         let changes = self.of_tenant(tenant);
         let _alone = changes.change.lock().await;
-        let kept = self.components.put(digest, &component).await.map_err(file("its component"))?;
+        let kept = self.components.put(digest, component).await;
+        let kept = kept.map_err(|error| PluginUnavailable::File(name.clone(), "its component", error))?;
         if let Some(text) = grants {
-            let path = self.grants_path(tenant, name);
-            write_whole(&path, text.as_bytes()).map_err(file("its grants file"))?;
+            self.write_grants(tenant, name, text).await?;
         }
         let stored = self.store.put_plugin(tenant, &installed, self.versions_max).await;
         drop(kept);
@@ -282,7 +295,7 @@ impl Plugins {
             tracing::info!(%tenant, plugin = %name, %from, %to, "a plugin was rolled back");
         }
         // Whatever is said of its grants, it was the one to go back to.
-        let granted = self.grants_text(tenant, name).and_then(|text| parsed(name, &text));
+        let granted = self.grants_text(tenant, name).await.and_then(|text| parsed(name, &text));
         let notes = match granted {
             Ok(grants) => {
                 let current = Current::Installed(Box::new(target.plugin.clone()));

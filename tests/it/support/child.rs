@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -96,7 +97,8 @@ impl Child {
     /// `kill -9`: it learns nothing of it.
     pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        let ended = self.process.wait().unwrap();
+        assert_eq!(ended.signal(), Some(9), "it had ended by itself: {}", self.log());
     }
 
     /// `SIGTERM`, as service managers send it. Gives the exit and everything that was logged.

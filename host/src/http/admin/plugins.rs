@@ -211,7 +211,7 @@ pub(super) async fn grants(
 ) -> Result<Response, ApiError> {
     may_grant(&admin)?;
     let name = installed(&handles, &admin, &named).await?;
-    let text = handles.plugins.grants_text(admin.tenant(), &name)?;
+    let text = handles.plugins.grants_text(admin.tenant(), &name).await?;
     Ok(toml_answer(text))
 }
 
