@@ -14,10 +14,13 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let beside = path.with_extension(format!("new-{}", uuid::Uuid::new_v4()));
-    let mut file = File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
+    let written = File::create(&beside).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    });
+    // On a full disk, above all, half a file is to be no burden.
+    written.inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
 /// Does what waits for a disk, or computes for long, where no other work waits behind it.

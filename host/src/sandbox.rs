@@ -352,6 +352,19 @@ impl Sandbox {
         // 64 MiB take a tenth of a second.
         let digest = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed)).await;
         let digest = digest.map_err(|error| LoadError::Host(error.to_string()))?;
+        self.load_hashed(tenant, digest, source).await
+    }
+
+    /// The same for whoever knows the digest of the source.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) async fn load_hashed(
+        &self,
+        tenant: TenantId,
+        digest: PluginDigest,
+        source: Arc<[u8]>,
+    ) -> Result<Arc<Loaded>, LoadError> {
         self.loader.load(tenant, digest, source).await
     }
 

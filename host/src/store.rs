@@ -45,7 +45,10 @@ use std::sync::atomic::AtomicI64;
 use sqlx::Sqlite;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::checkpoints::{Checkpoints, LOG_BOUNDS};
 pub use self::deliveries::DueDelivery;
@@ -64,6 +67,8 @@ pub struct Store(Arc<Handles>);
 
 struct Handles {
     clock: Clock,
+    /// The threads that the store was opened on.
+    home: Handle,
     reads: SqlitePool,
     /// Lists walk many rows: on connections of their own they hold up nobody but each other.
     lists: Lists,
@@ -115,8 +120,18 @@ impl Store {
         let reads = sqlite::readers(path);
         let (lists, tasks) = (Lists::new(sqlite::listers(path)), Lists::new(sqlite::listers(path)));
         let next_chunk = AtomicI64::new(first_chunk);
-        let handles =
-            Handles { clock, reads, lists, tasks, writes, first_chunk, next_chunk, writer_ended };
+        let home = Handle::current();
+        let handles = Handles {
+            clock,
+            home,
+            reads,
+            lists,
+            tasks,
+            writes,
+            first_chunk,
+            next_chunk,
+            writer_ended,
+        };
         Ok(Self(Arc::new(handles)))
     }
 
@@ -169,13 +184,33 @@ impl Store {
         answer.unwrap_or_else(|| Err(StoreError::database(W::OPERATION, sqlx::Error::PoolClosed)))
     }
 
+    /// Reads on the threads that the store was opened on. Somewhere else its caller may be polled seldom, in turns of
+    /// tenants: with a connection in his hands everybody would wait for his next turn.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl Future<Output = sqlx::Result<T>> + Send + 'static,
+    ) -> sqlx::Result<T> {
+        if Handle::current().id() == self.0.home.id() {
+            return read.await;
+        }
+        match AbortOnDropHandle::new(self.0.home.spawn(read))
+            .await
+            .map_err(JoinError::try_into_panic)
+        {
+            Ok(read) => read,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => Err(sqlx::Error::PoolClosed),
+        }
+    }
+
     async fn one<T>(
         &self,
         operation: &'static str,
-        query: Query<'_, Sqlite, SqliteArguments>,
+        query: Query<'static, Sqlite, SqliteArguments>,
         read: fn(&SqliteRow) -> sqlx::Result<T>,
     ) -> Result<Option<T>, StoreError> {
-        let found = query.fetch_optional(self.reads()).await;
+        let reads = self.0.reads.clone();
+        let found = self.read(async move { query.fetch_optional(&reads).await }).await;
         found
             .and_then(|row| row.as_ref().map(read).transpose())
             .map_err(|error| StoreError::database(operation, error))
@@ -187,14 +222,18 @@ impl Store {
         &self,
         tenant: TenantId,
         operation: &'static str,
-        query: Query<'_, Sqlite, SqliteArguments>,
+        query: Query<'static, Sqlite, SqliteArguments>,
         read: fn(&SqliteRow) -> sqlx::Result<T>,
     ) -> Result<Option<T>, StoreError> {
-        let mut turn = self.0.tasks.turn(tenant).await.map_err(|error| busy(operation, error))?;
-        let found = query.fetch_optional(&mut *turn.connection).await;
+        let tasks = self.0.tasks.clone();
+        let found = self.read(async move {
+            let mut turn = tasks.turn(tenant).await?;
+            query.fetch_optional(&mut *turn.connection).await
+        });
         found
+            .await
             .and_then(|row| row.as_ref().map(read).transpose())
-            .map_err(|error| StoreError::database(operation, error))
+            .map_err(|error| busy(operation, error))
     }
 
     /// As [`Self::many`], when it is the tenant's turn for a list.
@@ -202,23 +241,28 @@ impl Store {
         &self,
         tenant: TenantId,
         operation: &'static str,
-        query: Query<'_, Sqlite, SqliteArguments>,
+        query: Query<'static, Sqlite, SqliteArguments>,
         read: impl Fn(&SqliteRow) -> sqlx::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
-        let mut turn = self.0.lists.turn(tenant).await.map_err(|error| busy(operation, error))?;
-        let found = query.fetch_all(&mut *turn.connection).await;
+        let lists = self.0.lists.clone();
+        let found = self.read(async move {
+            let mut turn = lists.turn(tenant).await?;
+            query.fetch_all(&mut *turn.connection).await
+        });
         found
+            .await
             .and_then(|rows| rows.iter().map(read).collect())
-            .map_err(|error| StoreError::database(operation, error))
+            .map_err(|error| busy(operation, error))
     }
 
     async fn many<T>(
         &self,
         operation: &'static str,
-        query: Query<'_, Sqlite, SqliteArguments>,
+        query: Query<'static, Sqlite, SqliteArguments>,
         read: fn(&SqliteRow) -> sqlx::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
-        let found = query.fetch_all(self.reads()).await;
+        let reads = self.0.reads.clone();
+        let found = self.read(async move { query.fetch_all(&reads).await }).await;
         found
             .and_then(|rows| rows.iter().map(read).collect())
             .map_err(|error| StoreError::database(operation, error))

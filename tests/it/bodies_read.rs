@@ -175,6 +175,21 @@ async fn a_body_that_cannot_be_read_is_refused_on_every_surface_and_starts_nothi
             [400; 2],
         ),
         ("an encoding of nobody's", b"{}".to_vec(), "application/json", Some("compress"), [415; 2]),
+        // It names a window of a gigabyte, in brotli's own way and in zstd's.
+        (
+            "a large window",
+            b"\x11\x9e\x02\0\0\x03".to_vec(),
+            "application/json",
+            Some("br"),
+            [400; 2],
+        ),
+        (
+            "a large window",
+            b"\x28\xb5\x2f\xfd\0\xa0\x01\0\0".to_vec(),
+            "application/json",
+            Some("zstd"),
+            [400; 2],
+        ),
         ("a bomb", bomb.clone(), "application/json", Some("gzip"), [413; 2]),
         ("a bomb in a bomb", gzip(&bomb), "application/json", Some("gzip, gzip"), [413; 2]),
         (

@@ -85,6 +85,7 @@ async fn the_figures_come_in_the_format_that_is_accepted() {
         ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", true),
         ("text/plain;version=0.0.4", false),
         ("text/plain", false),
+        ("application/openmetrics-text;version=1.0.0;q=0, text/plain", false),
     ] {
         let call = gateway.get("/metrics").key(&gateway.operator()).header("accept", accept);
         let answer = call.expect(200).await;

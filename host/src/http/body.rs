@@ -19,7 +19,7 @@ use super::budget::{Charge, OverBudget, Sender};
 use super::error::ApiError;
 use crate::bulk::Whose;
 use crate::call::Payload;
-use crate::intake::content::{Encoding, UndoError};
+use crate::intake::content::{EXPANSION_MAX, Encoding, Room, UndoError, UndoLimits};
 use crate::settings::HttpSettings;
 
 /// A body no longer than this is in nobody's account: most webhooks are no longer, so the budget costs them
@@ -29,6 +29,9 @@ const UNCOUNTED_BYTES_MAX: usize = 16 << 10;
 
 /// What is held of a body at first. It doubles as bytes arrive: a declared length is a claim.
 const FIRST_BYTES: usize = 64 << 10;
+
+/// The same of what a decoder holds while it undoes an encoding.
+const SHORT_WINDOW_BYTES_MAX: usize = 64 << 10;
 
 /// How many pieces a body may come in, and how many more for each so many bytes of it. Each is a wait for the
 /// connection, whose sender says how long it is: a megabyte in chunks of one byte would be a second of work.
@@ -101,7 +104,7 @@ pub(super) async fn read(
     limits: BodyLimits,
 ) -> Result<Bytes, ApiError> {
     let body = read_encoded(handles, sender, head, body, limits).await?;
-    let undone = undo_encodings(handles, sender, &head.headers, &body, limits.bytes_max)?;
+    let undone = undo_encodings(handles, sender, &head.headers, &body, limits.bytes_max).await?;
     head.headers.remove(CONTENT_ENCODING);
     Ok(undone.unwrap_or(body))
 }
@@ -110,7 +113,7 @@ pub(super) async fn read(
 ///
 /// # Errors
 /// 413 where it would be too long, 503 where too much is held already, 400 and 415 where it cannot be read.
-pub(super) fn undo_encodings(
+pub(super) async fn undo_encodings(
     handles: &Handles,
     sender: Sender,
     headers: &HeaderMap,
@@ -118,19 +121,46 @@ pub(super) fn undo_encodings(
     bytes_max: usize,
 ) -> Result<Option<Bytes>, ApiError> {
     let encodings = if body.is_empty() { Vec::new() } else { Encoding::of(headers)? };
+    let limits = UndoLimits { bytes_max, sent: body.len() };
     let mut undone: Option<Bytes> = None;
     for encoding in encodings.into_iter().rev() {
-        let mut charge = handles.bodies.charge(sender);
+        let charge = || handles.bodies.charge(sender);
+        let mut charges = Charges { undone: charge(), window: charge() };
         let from = undone.as_ref().unwrap_or(body);
-        let bytes = encoding.undo(from, bytes_max, |bytes| charge.grow_to(bytes));
+        let bytes = encoding.undo(from, limits, &mut charges).await;
         let bytes = bytes.map_err(|error| match error {
             UndoError::Request(error) => ApiError::from(error),
             UndoError::TooLong => too_long(bytes_max),
+            UndoError::Expands => ApiError::caller(
+                413,
+                format!(
+                    "the body is more than {EXPANSION_MAX} times as long as what was sent of it"
+                ),
+            ),
             UndoError::NoRoom(over) => over.into(),
         })?;
-        undone = Some(Held { bytes, charge: Some(charge) }.into_bytes());
+        undone = Some(Held { bytes, charge: Some(charges.undone) }.into_bytes());
     }
     Ok(undone)
+}
+
+/// What undoing an encoding holds: the body that comes out, as long as somebody has it, and meanwhile a window.
+struct Charges {
+    undone: Charge,
+    window: Charge,
+}
+
+impl Room for Charges {
+    type Full = OverBudget;
+
+    fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        self.undone.grow_to(bytes)
+    }
+
+    fn window(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        // As with bodies, what is short is in nobody's account.
+        if bytes > SHORT_WINDOW_BYTES_MAX { self.window.grow_to(bytes) } else { Ok(()) }
+    }
 }
 
 /// Reads a body as it is sent. One that declares itself too long is refused before a byte of it is read; a chunked
@@ -173,6 +203,7 @@ pub(super) async fn read_encoded(
         }
         // Most bodies come in one piece and are not copied.
         if data.len() <= UNCOUNTED_BYTES_MAX && held.bytes.is_empty() && body.is_end_stream() {
+            compute_in_turns(head, sender).await;
             return Ok(data);
         }
         pieces += 1;
@@ -181,12 +212,17 @@ pub(super) async fn read_encoded(
         }
         held.push(&data, expected_max, || handles.bodies.charge(sender))?;
     }
-    // From here on a long request computes: in turns of its tenant, the first of which comes after this.
+    compute_in_turns(head, sender).await;
+    Ok(held.into_bytes())
+}
+
+/// From here on a request that is handled on the bulk lane computes: in turns of its tenant, the first of which comes
+/// after this.
+async fn compute_in_turns(head: &Parts, sender: Sender) {
     if let (Some(whose), Some(tenant)) = (head.extensions.get::<Whose>(), sender.proven_tenant()) {
         whose.is(tenant);
         tokio::task::yield_now().await;
     }
-    Ok(held.into_bytes())
 }
 
 /// A body in the making. It is copied together: the pieces it came in may be of a byte each, and each holds

@@ -150,7 +150,7 @@ async fn handle(
     // Not before: a stranger has nothing undone.
     let (headers, body) = (&arrival.incoming.headers, &arrival.incoming.body);
     let most = handles.settings.body_bytes_max;
-    if let Some(body) = body::undo_encodings(handles, sender, headers, body, most)? {
+    if let Some(body) = body::undo_encodings(handles, sender, headers, body, most).await? {
         arrival = arrival.without_encodings(body).await;
     }
     let resolved = intake::resolve_channel(&handles.plugins, &channel, let_in, &arrival).await;

@@ -67,7 +67,13 @@ fn wants_prometheus_text(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let accepted: Vec<_> = accepted
         .flat_map(|value| value.split(','))
-        .map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+        .filter_map(|range| {
+            let mut parts = range.split(';').map(|part| part.trim().to_ascii_lowercase());
+            let name = parts.next()?;
+            // What has no weight is not wanted (RFC 9110 section 12.4.2).
+            let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
+            (weight != Some(0.0)).then_some(name)
+        })
         .collect();
     let names = |range: &str| accepted.iter().any(|accepted| accepted == range);
     names("text/plain") && !names("application/openmetrics-text")

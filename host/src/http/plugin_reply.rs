@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::sandbox::HttpReply;
 
 /// Headers that hold for more than the answer that they come with, or loosen what browsers keep apart.
-const ORIGIN_HEADERS: [&str; 40] = [
+const ORIGIN_HEADERS: [&str; 41] = [
     "accept-ch",
     "activate-storage-access",
     "alt-svc",
@@ -52,15 +52,18 @@ const ORIGIN_HEADERS: [&str; 40] = [
     "www-authenticate",
     "x-dns-prefetch-control",
     "x-frame-options",
+    "x-permitted-cross-domain-policies",
 ];
 
-/// And all that begin with these. Those with `x-` are orders to a proxy in front of the gateway: to send a file of
+/// And all that begin with these. Those with `x-`, `cdn-` and `surrogate-` are orders to a proxy in front of the gateway: to send a file of
 /// its own, to ask another server, to keep an answer.
-const ORIGIN_HEADERS_BEGINNING: [&str; 9] = [
+const ORIGIN_HEADERS_BEGINNING: [&str; 11] = [
     "access-control-",
     "attribution-reporting-",
+    "cdn-",
     "content-security-policy",
     "sec-",
+    "surrogate-",
     "x-accel-",
     "x-lighttpd-",
     "x-litespeed-",
@@ -102,6 +105,8 @@ pub(super) fn plugin_reply(reply: HttpReply) -> Response {
 }
 
 fn is_of_the_origin(name: &str) -> bool {
-    ORIGIN_HEADERS.contains(&name)
+    // Some proxies take the one for the other.
+    let name = name.replace('_', "-");
+    ORIGIN_HEADERS.contains(&name.as_str())
         || ORIGIN_HEADERS_BEGINNING.iter().any(|beginning| name.starts_with(beginning))
 }

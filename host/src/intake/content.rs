@@ -1,11 +1,11 @@
 //! Content encodings of a body, undone (RFC 9110 section 8.4): gzip, deflate, br and zstd, within bounds.
 
-use std::io::{self, Read};
+mod decoders;
 
-use flate2::{Decompress, FlushDecompress, Status};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
+use self::decoders::{Broken, Brotli, Decoded, Decoder, Deflate, Gzip, Zstd};
 use super::IntakeError;
 
 /// How many encodings one upon the other are undone. Nobody has a use for more than one.
@@ -13,6 +13,17 @@ const ENCODINGS_MAX: usize = 2;
 
 /// What is undone at a time, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// After how many such pieces, or streams without any, somebody else has his turn: a millisecond or two.
+const STEPS_AT_A_STRETCH: usize = 16;
+
+/// How many streams one behind the other, as some senders write pieces of 64 KiB each.
+const STREAMS_MAX: usize = 10_000;
+
+/// How many times as long as what was sent a body may be, and how long any may be. Text and JSON become a fifth or a
+/// tenth, lists of equal records a fiftieth.
+pub const EXPANSION_MAX: usize = 100;
+const EXPANSION_FREE_BYTES: usize = 64 << 10;
 
 /// A content encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +45,37 @@ pub enum UndoError<E> {
     Request(IntakeError),
     /// It would be longer than a body may be.
     TooLong,
+    /// It would be more than [`EXPANSION_MAX`] times as long as what was sent.
+    Expands,
     /// There is no room for it.
     NoRoom(E),
+}
+
+/// What may come of a body.
+#[derive(Debug, Clone, Copy)]
+pub struct UndoLimits {
+    /// Bytes, at most.
+    pub bytes_max: usize,
+    /// How many bytes were sent, whatever was undone of them before.
+    pub sent: usize,
+}
+
+/// Where what is held is asked for, before it is held.
+pub trait Room: Send {
+    /// Why there is none.
+    type Full;
+
+    /// Room for so many bytes of what comes out.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn grow(&mut self, bytes: usize) -> Result<(), Self::Full>;
+
+    /// Room for so many bytes that a decoder holds meanwhile.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn window(&mut self, bytes: usize) -> Result<(), Self::Full>;
 }
 
 impl Encoding {
@@ -71,102 +111,83 @@ impl Encoding {
         Ok(encodings)
     }
 
-    /// The body that this one is the encoding of. `grow` is asked before it gets longer than it said so far.
+    /// The body that this one is the encoding of. It is undone a little at a time: others have their turns in between.
     ///
     /// # Errors
     /// [`UndoError`].
-    pub fn undo<E>(
+    pub async fn undo<R: Room>(
         self,
         body: &[u8],
-        bytes_max: usize,
-        grow: impl FnMut(usize) -> Result<(), E>,
-    ) -> Result<Vec<u8>, UndoError<E>> {
-        let mut undone = Undone { bytes: Vec::new(), bytes_max, grow };
-        let (name, done) = match self {
-            Self::Gzip => ("gzip", undone.read(flate2::read::MultiGzDecoder::new(body))),
-            // The first byte of a zlib stream says its method, deflate, and its window, up to 32 KiB.
-            Self::Deflate => {
-                let is_zlib = body.first().is_some_and(|byte| byte & 0x8f == 8);
-                ("deflate", undone.inflate(body, is_zlib))
+        limits: UndoLimits,
+        room: &mut R,
+    ) -> Result<Vec<u8>, UndoError<R::Full>> {
+        let mut decoder = self.decoder(body, limits).map_err(|Broken| self.broken())?;
+        let mut undone = Undone { bytes: Vec::new(), limits, room };
+        undone.room.window(decoder.window()).map_err(UndoError::NoRoom)?;
+        let (mut piece, mut streams, mut steps) = (vec![0; PIECE_BYTES], 1, 0_usize);
+        loop {
+            match decoder.decode(&mut piece).map_err(|Broken| self.broken())? {
+                Decoded::Bytes(made) => undone.push(piece.get(..made).unwrap_or_default())?,
+                Decoded::NextStream => {
+                    streams += 1;
+                    if streams > STREAMS_MAX {
+                        return Err(self.broken());
+                    }
+                    undone.room.window(decoder.window()).map_err(UndoError::NoRoom)?;
+                }
+                Decoded::End => return Ok(undone.bytes),
             }
-            Self::Brotli => {
-                ("br", undone.read(brotli_decompressor::Decompressor::new(body, PIECE_BYTES)))
+            steps += 1;
+            if steps.is_multiple_of(STEPS_AT_A_STRETCH) {
+                tokio::task::yield_now().await;
             }
-            Self::Zstd => {
-                let decoder = ruzstd::decoding::StreamingDecoder::new(body);
-                let read = |decoder| undone.read(decoder);
-                ("zstd", decoder.map_err(|_| ReadError::Broken).and_then(read))
-            }
-        };
-        done.map(|()| undone.bytes).map_err(|error| match error {
-            ReadError::Broken => UndoError::Request(IntakeError::bad(&format!(
-                "the body is not valid {name}, which it is declared as"
-            ))),
-            ReadError::TooLong => UndoError::TooLong,
-            ReadError::NoRoom(error) => UndoError::NoRoom(error),
+        }
+    }
+
+    fn decoder(self, body: &[u8], limits: UndoLimits) -> Result<Box<dyn Decoder + '_>, Broken> {
+        Ok(match self {
+            Self::Gzip => Box::new(Gzip::new(body)),
+            Self::Deflate => Box::new(Deflate::new(body)),
+            Self::Brotli => Box::new(Brotli::new(body)),
+            Self::Zstd => Box::new(Zstd::new(body, limits.bytes_max)?),
         })
     }
-}
 
-enum ReadError<E> {
-    Broken,
-    TooLong,
-    NoRoom(E),
+    fn broken<E>(self) -> UndoError<E> {
+        let name = match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+        };
+        UndoError::Request(IntakeError::bad(&format!(
+            "the body is not valid {name}, which it is declared as"
+        )))
+    }
 }
 
 /// What comes out.
-struct Undone<G> {
+struct Undone<'r, R> {
     bytes: Vec<u8>,
-    bytes_max: usize,
-    grow: G,
+    limits: UndoLimits,
+    room: &'r mut R,
 }
 
-impl<E, G: FnMut(usize) -> Result<(), E>> Undone<G> {
-    fn read(&mut self, mut from: impl Read) -> Result<(), ReadError<E>> {
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            match from.read(&mut piece) {
-                Ok(0) => return Ok(()),
-                Ok(read) => self.push(piece.get(..read).unwrap_or_default())?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(ReadError::Broken),
-            }
-        }
-    }
-
-    /// The library's reader takes a stream that is cut short for one that has ended.
-    fn inflate(&mut self, body: &[u8], is_zlib: bool) -> Result<(), ReadError<E>> {
-        let mut inflater = Decompress::new(is_zlib);
-        let (mut rest, mut piece) = (body, vec![0; PIECE_BYTES]);
-        loop {
-            let (taken, made) = (inflater.total_in(), inflater.total_out());
-            let status = inflater.decompress(rest, &mut piece, FlushDecompress::None);
-            let status = status.map_err(|_| ReadError::Broken)?;
-            let bytes = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(usize::MAX);
-            let taken = bytes(inflater.total_in(), taken);
-            let made = bytes(inflater.total_out(), made);
-            self.push(piece.get(..made).unwrap_or_default())?;
-            rest = rest.get(taken..).unwrap_or_default();
-            match status {
-                Status::StreamEnd => return Ok(()),
-                Status::Ok | Status::BufError if taken == 0 && made == 0 => {
-                    return Err(ReadError::Broken);
-                }
-                Status::Ok | Status::BufError => {}
-            }
-        }
-    }
-
+impl<R: Room> Undone<'_, R> {
     /// Adds a piece. Room is asked for before it is made.
-    fn push(&mut self, piece: &[u8]) -> Result<(), ReadError<E>> {
-        if piece.len() > self.bytes_max - self.bytes.len() {
-            return Err(ReadError::TooLong);
+    fn push(&mut self, piece: &[u8]) -> Result<(), UndoError<R::Full>> {
+        let UndoLimits { bytes_max, sent } = self.limits;
+        let expanded_max = sent.saturating_mul(EXPANSION_MAX).saturating_add(EXPANSION_FREE_BYTES);
+        let most = bytes_max.min(expanded_max);
+        if piece.len() > most - self.bytes.len() {
+            let is_too_long = bytes_max <= expanded_max;
+            return Err(if is_too_long { UndoError::TooLong } else { UndoError::Expands });
         }
         let needed = self.bytes.len() + piece.len();
         if needed > self.bytes.capacity() {
             let doubled = self.bytes.capacity().saturating_mul(2);
-            let room = doubled.min(self.bytes_max).max(needed);
-            (self.grow)(room).map_err(ReadError::NoRoom)?;
+            let room = doubled.min(most).max(needed);
+            self.room.grow(room).map_err(UndoError::NoRoom)?;
             self.bytes.reserve_exact(room - self.bytes.len());
         }
         self.bytes.extend_from_slice(piece);
@@ -176,69 +197,139 @@ impl<E, G: FnMut(usize) -> Result<(), E>> Undone<G> {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use std::io;
 
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
     use super::*;
 
-    fn undo(encoding: Encoding, body: &[u8]) -> Result<Vec<u8>, UndoError<Infallible>> {
-        encoding.undo(body, 1 << 20, |_| Ok(()))
+    /// Counts what is asked for, up to a bound on each.
+    #[derive(Default)]
+    struct Counted {
+        grown: usize,
+        grown_max: Option<usize>,
+        window: usize,
+    }
+
+    impl Room for Counted {
+        type Full = &'static str;
+
+        fn grow(&mut self, bytes: usize) -> Result<(), &'static str> {
+            self.grown = bytes;
+            if self.grown_max.is_some_and(|most| bytes > most) { Err("full") } else { Ok(()) }
+        }
+
+        fn window(&mut self, bytes: usize) -> Result<(), &'static str> {
+            self.window = self.window.max(bytes);
+            Ok(())
+        }
+    }
+
+    /// Undone as if nothing were known of what was sent, into a body of a megabyte at most.
+    async fn undo(encoding: Encoding, body: &[u8]) -> Result<Vec<u8>, UndoError<&'static str>> {
+        let limits = UndoLimits { bytes_max: 1 << 20, sent: 1 << 20 };
+        encoding.undo(body, limits, &mut Counted::default()).await
+    }
+
+    fn zstd(text: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        io::Write::write_all(&mut gzip, text).unwrap();
+        gzip.finish().unwrap()
     }
 
     fn encoded(text: &[u8]) -> Vec<(Encoding, Vec<u8>)> {
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
         let mut bare = DeflateEncoder::new(Vec::new(), Compression::best());
-        for to in [&mut gzip as &mut dyn io::Write, &mut zlib, &mut bare] {
+        for to in [&mut zlib as &mut dyn io::Write, &mut bare] {
             to.write_all(text).unwrap();
         }
-        let zstd =
-            ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest);
         vec![
-            (Encoding::Gzip, gzip.finish().unwrap()),
+            (Encoding::Gzip, gzip(text)),
             (Encoding::Deflate, zlib.finish().unwrap()),
             (Encoding::Deflate, bare.finish().unwrap()),
-            (Encoding::Zstd, zstd),
+            (Encoding::Zstd, zstd(text)),
         ]
     }
 
-    #[test]
-    fn each_encoding_is_undone_and_one_that_is_broken_or_cut_short_is_its_senders_fault() {
+    /// "hello" by the reference implementation.
+    const BROTLI_HELLO: &[u8] = b"\x0b\x02\x80hello\x03";
+
+    #[tokio::test]
+    async fn each_encoding_is_undone_and_one_that_is_broken_or_cut_short_is_its_senders_fault() {
         let text = br#"{"ticket":"disk full","n":[1,2,3]}"#.repeat(100);
         let mut all = encoded(&text);
-        // "hello" by the reference implementation.
-        let hello = b"\x0b\x02\x80hello\x03".to_vec();
-        assert_eq!(undo(Encoding::Brotli, &hello).unwrap(), b"hello");
+        assert_eq!(undo(Encoding::Brotli, BROTLI_HELLO).await.unwrap(), b"hello");
         for (encoding, body) in &all {
-            assert_eq!(undo(*encoding, body).unwrap(), text, "{encoding:?}");
+            assert_eq!(undo(*encoding, body).await.unwrap(), text, "{encoding:?}");
         }
-        all.push((Encoding::Brotli, hello));
+        all.push((Encoding::Brotli, BROTLI_HELLO.to_vec()));
         for (encoding, body) in &all {
             for broken in [&body[..body.len() / 2], b"{\"ticket\":1}"] {
-                let error = undo(*encoding, broken).unwrap_err();
+                let error = undo(*encoding, broken).await.unwrap_err();
                 assert!(matches!(error, UndoError::Request(_)), "{encoding:?}: {error:?}");
             }
         }
+        let more = [BROTLI_HELLO, b"x"].concat();
+        assert!(undo(Encoding::Brotli, &more).await.is_err(), "nothing may follow");
     }
 
-    #[test]
-    fn a_bomb_is_undone_as_far_as_a_body_may_be_long_and_room_is_asked_for_before() {
+    #[tokio::test]
+    async fn streams_one_behind_the_other_are_one_body_and_there_is_an_end_to_them() {
+        let skipped = [&[0x53, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"xyz"].concat();
+        for (encoding, parts) in [
+            (Encoding::Gzip, vec![gzip(b"one "), gzip(b""), gzip(b"two")]),
+            (Encoding::Zstd, vec![zstd(b"one "), skipped.clone(), zstd(b"two")]),
+            (Encoding::Zstd, vec![skipped.clone(), zstd(b"one two"), skipped]),
+        ] {
+            assert_eq!(undo(encoding, &parts.concat()).await.unwrap(), b"one two", "{encoding:?}");
+        }
+        for (encoding, empty) in [(Encoding::Gzip, gzip(b"")), (Encoding::Zstd, zstd(b""))] {
+            let many = empty.repeat(STREAMS_MAX + 1);
+            let error = undo(encoding, &many).await.unwrap_err();
+            assert!(matches!(error, UndoError::Request(_)), "{encoding:?}: {error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bomb_is_undone_as_far_as_a_body_may_be_long_and_room_is_asked_for_before() {
         let text = vec![b' '; 50 << 20];
         for (encoding, body) in encoded(&text) {
             assert!(body.len() < 1 << 20);
-            let mut asked = 0;
-            let undone = encoding.undo(&body, 1 << 20, |room| {
-                asked = room;
-                Ok::<_, Infallible>(())
-            });
+            let limits = UndoLimits { bytes_max: 1 << 20, sent: 1 << 20 };
+            let mut room = Counted::default();
+            let undone = encoding.undo(&body, limits, &mut room).await;
             assert!(matches!(undone, Err(UndoError::TooLong)), "{encoding:?}");
-            assert!(asked <= 1 << 20);
-            let full = encoding
-                .undo(&body, 1 << 20, |room| if room > 100_000 { Err("full") } else { Ok(()) });
+            assert!(room.grown <= 1 << 20);
+            let mut room = Counted { grown_max: Some(100_000), ..Counted::default() };
+            let full = encoding.undo(&body, limits, &mut room).await;
             assert!(matches!(full, Err(UndoError::NoRoom("full"))), "{encoding:?}");
+            // And however long one may be, a little that was sent does not become much.
+            let limits = UndoLimits { bytes_max: 64 << 20, sent: 2_000 };
+            let mut room = Counted::default();
+            let expands = encoding.undo(&body, limits, &mut room).await;
+            assert!(matches!(expands, Err(UndoError::Expands)), "{encoding:?}");
+            assert!(room.grown <= 2_000 * EXPANSION_MAX + EXPANSION_FREE_BYTES);
         }
+    }
+
+    #[tokio::test]
+    async fn a_window_that_is_larger_than_a_body_is_refused_before_it_is_made_and_others_are_counted()
+     {
+        // The header of brotli's own "large windows", of 30 bits.
+        let large = [0x11, 0x9e, 0x02, 0x00, 0x00, 0x03];
+        assert!(matches!(undo(Encoding::Brotli, &large).await, Err(UndoError::Request(_))));
+        // A window of 96 MiB, and no data.
+        let large = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x84, 0x01, 0x00, 0x00];
+        assert!(matches!(undo(Encoding::Zstd, &large).await, Err(UndoError::Request(_))));
+        let limits = UndoLimits { bytes_max: 1 << 20, sent: 1 << 20 };
+        let mut room = Counted::default();
+        Encoding::Brotli.undo(BROTLI_HELLO, limits, &mut room).await.unwrap();
+        assert_eq!(room.window, 4 << 20);
     }
 
     #[test]

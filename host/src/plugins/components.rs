@@ -52,11 +52,7 @@ impl Components {
 
     /// Puts a component where it is found. It is safe once a row of the store names it; until then, as
     /// long as what this gives is held.
-    pub(super) async fn put(
-        &self,
-        digest: PluginDigest,
-        component: Arc<[u8]>,
-    ) -> io::Result<Kept> {
+    pub(super) async fn put(&self, digest: PluginDigest, component: Arc<[u8]>) -> io::Result<Kept> {
         let lock = self.locked(File::try_lock_shared, PUT_WAIT_MAX).await?;
         let (path, folder) = (self.path(digest), self.folder.clone());
         on_disk(move || {

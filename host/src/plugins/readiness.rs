@@ -55,6 +55,14 @@ impl Plugins {
 
     /// Takes away those of these components that no tenant has installed any more, and what was compiled
     /// of them.
+    /// Forgets what is kept of a component, unless it is a version of a plugin by now.
+    pub(super) async fn forget_unneeded(&self, digest: PluginDigest) {
+        // Where the store cannot be asked, the next start tidies up.
+        if self.store.is_component_needed(digest).await.is_ok_and(|is_needed| !is_needed) {
+            self.take_away(&[digest]).await;
+        }
+    }
+
     pub(super) async fn take_away(&self, digests: &[PluginDigest]) {
         for digest in self.components.take_away(digests).await {
             let is_bundled = BUNDLED_DIGESTS.values().any(|(bundled, _)| *bundled == digest);

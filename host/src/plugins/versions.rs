@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, PoisonError};
 
+use tokio::runtime::Handle;
+
 use super::metadata::Metadata;
 use super::{COMPONENT_BYTES_MAX, Current, PluginUnavailable, Plugins, bundled_component, parsed};
 use crate::ids::{PluginDigest, PluginName, TenantId};
@@ -67,9 +69,28 @@ pub struct Installed {
     pub notes: Vec<String>,
 }
 
+/// Compiled code of a component that may come to be installed nowhere, since it is refused or its caller has gone:
+/// unless somebody else has it, nobody would call it, and it is taken away.
+#[derive(Debug)]
+struct Unclaimed {
+    plugins: Plugins,
+    /// None: it is installed.
+    digest: Option<PluginDigest>,
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let (Some(digest), Ok(threads)) = (self.digest, Handle::try_current()) {
+            let plugins = self.plugins.clone();
+            threads.spawn(async move { plugins.forget_unneeded(digest).await });
+        }
+    }
+}
+
 /// A component that can be installed: its signature holds, and it is compiled.
 #[derive(Debug)]
 pub struct Prepared {
+    unclaimed: Unclaimed,
     tenant: TenantId,
     name: PluginName,
     component: Arc<[u8]>,
@@ -123,13 +144,12 @@ impl Plugins {
             None => parsed(name, &self.grants_text(tenant, name).await?)?,
         };
         let component: Arc<[u8]> = offered.component.into();
-        let (signed, said) = self.read_offered(name, &component, offered.signature).await?;
-        let loaded = self
-            .sandbox
-            .load(tenant, Arc::clone(&component))
-            .await
-            .map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))?;
+        let (digest, signed, said) = self.read_offered(name, &component, offered.signature).await?;
+        let unclaimed = Unclaimed { plugins: self.clone(), digest: Some(digest) };
+        let loaded = self.sandbox.load_hashed(tenant, digest, Arc::clone(&component)).await;
+        let loaded = loaded.map_err(|error| PluginUnavailable::NotLoadable(name.clone(), error))?;
         Ok(Prepared {
+            unclaimed,
             tenant,
             name: name.clone(),
             version: said.version.or(offered.version),
@@ -143,18 +163,18 @@ impl Plugins {
         })
     }
 
-    /// Who signed a component, and what it says of itself.
+    /// The digest of a component, who signed it, and what it says of itself.
     async fn read_offered(
         &self,
         name: &PluginName,
         component: &Arc<[u8]>,
         signature: Option<String>,
-    ) -> Result<(Option<Signed>, Metadata), PluginUnavailable> {
+    ) -> Result<(PluginDigest, Option<Signed>, Metadata), PluginUnavailable> {
         let (signers, component) = (self.signers.clone(), Arc::clone(component));
         // All of up to 64 MiB is read for either.
         let read = tokio::task::spawn_blocking(move || {
             let signed = signers.check(&component, signature.as_deref())?;
-            Ok((signed, Metadata::of(&component)))
+            Ok((PluginDigest::of(&component), signed, Metadata::of(&component)))
         });
         let file = |error| PluginUnavailable::File(name.clone(), "its component", error);
         let read = read.await.map_err(|error| file(std::io::Error::other(error)))?;
@@ -170,6 +190,7 @@ impl Plugins {
         prepared: Prepared,
     ) -> Result<Installed, PluginUnavailable> {
         let Prepared { tenant, name, component, loaded, granted, grants, .. } = prepared;
+        let mut unclaimed = prepared.unclaimed;
         let (name, grants) = (&name, grants.as_deref());
         let digest = loaded.digest();
         let installed = InstalledPlugin {
@@ -188,16 +209,13 @@ impl Plugins {
         let replaces = self.replaces_bundled(tenant, name).await?;
         let notes = match self.fitness(tenant, name, &loaded, &granted).await {
             Ok(notes) => replaces.into_iter().chain(inherited).chain(notes).collect(),
-            Err(error) => {
-                // Unless somebody else has it, nobody will call it.
-                self.take_away(&[digest]).await;
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         };
         let changes = self.of_tenant(tenant);
         let _alone = changes.change.lock().await;
         let kept = self.components.put(digest, component).await;
-        let kept = kept.map_err(|error| PluginUnavailable::File(name.clone(), "its component", error))?;
+        let kept =
+            kept.map_err(|error| PluginUnavailable::File(name.clone(), "its component", error))?;
         if let Some(text) = grants {
             self.write_grants(tenant, name, text).await?;
         }
@@ -207,6 +225,7 @@ impl Plugins {
         let forgotten = stored.as_deref().unwrap_or(std::slice::from_ref(&digest));
         self.take_away(forgotten).await;
         stored?;
+        unclaimed.digest = None;
         self.changed(&(tenant, name.clone()));
         tracing::info!(%tenant, plugin = %name, %digest, from = %installed.provenance, "a plugin was installed");
         Ok(Installed { plugin: installed, roles: loaded.role_names(), notes })

@@ -56,8 +56,8 @@ fn program() -> Result<&'static Path, LoadError> {
     Ok(PROGRAM.get_or_init(|| found))
 }
 
-/// Components up to so many bytes are tried with little at first: it is enough for most, and what is not done then
-/// waits for its turn among those that take long.
+/// Every component is tried with little at first: it is enough for most, and what is not done then waits for its turn
+/// among those that take long. Up to so many bytes the little grows with them.
 const QUICK_BYTES_MAX: usize = 1 << 20;
 
 /// The little that it is: what Rust components of that size need, five times over.
@@ -93,12 +93,17 @@ impl Compiler {
         tenant: TenantId,
         source: &[u8],
     ) -> Result<Vec<u8>, LoadError> {
-        if source.len() <= QUICK_BYTES_MAX {
+        let quick = match source.len() {
+            ..=QUICK_BYTES_MAX => QUICK.for_source(source.len()),
+            _ => QUICK,
+        };
+        let tried = {
             let _turn = turn(&self.quick, tenant).await?;
-            match self.run(source, QUICK.for_source(source.len())).await {
-                Err(Ended::Beyond(_)) => {}
-                ended => return Ok(ended?),
-            }
+            self.run(source, quick).await
+        };
+        match tried {
+            Err(Ended::Beyond(_)) => {}
+            ended => return Ok(ended?),
         }
         let _turn = turn(&self.long, tenant).await?;
         Ok(self.run(source, self.limits.for_source(source.len())).await?)

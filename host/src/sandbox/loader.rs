@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
@@ -114,8 +114,15 @@ impl Loader {
         let compiling = async {
             let code = self.compiler.compile(tenant, &source).await?;
             let this = Arc::clone(self);
-            let kept = tokio::task::spawn_blocking(move || this.keep(digest, &code)).await;
-            kept.map_err(|_| LoadError::Host("the compiled code could not be kept".to_owned()))?
+            let (give, given) = oneshot::channel();
+            tokio::task::spawn_blocking(move || {
+                if give.send(this.keep(digest, &code)).is_err() {
+                    // Whoever waited for it has gone meanwhile.
+                    this.code.forget(digest);
+                }
+            });
+            let lost = || LoadError::Host("the compiled code could not be kept".to_owned());
+            given.await.map_err(|_| lost())?
         };
         let compiled = self.compiling.try_get_with((tenant, digest), compiling).await;
         match compiled.map_err(|error: Arc<LoadError>| LoadError::clone(&error)) {
@@ -185,9 +192,10 @@ impl Loader {
     }
 
     fn keep(&self, digest: PluginDigest, code: &[u8]) -> Result<Arc<Loaded>, LoadError> {
-        let component = self.code.keep(&self.engine, digest, code)?;
-        // Where it does not link nobody will load it again: it must not fill the disk.
-        let loaded = self.link(digest, &component).inspect_err(|_| self.code.forget(digest))?;
+        let component = self.code.keep(&self.engine, digest, code);
+        let loaded = component.and_then(|component| self.link(digest, &component));
+        // Where it cannot be used nobody will load it again: it must not fill the disk.
+        let loaded = loaded.inspect_err(|_| self.code.forget(digest))?;
         for reason in loaded.left_out() {
             tracing::warn!(%digest, reason, "a function of a component is no tool");
         }

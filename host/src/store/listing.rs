@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use super::rows;
-use super::{Store, StoreError};
+use super::{Store, StoreError, busy};
 use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
 use crate::tasks::{SHOWN_RESULT_CHARS_MAX, Slice, Surface, TaskFilter, TaskSummary};
 
@@ -60,9 +60,7 @@ impl Store {
         filter: &TaskFilter,
         slice: Slice,
     ) -> Result<(Vec<TaskSummary>, u64), StoreError> {
-        self.read_list(tenant, filter, slice)
-            .await
-            .map_err(|error| StoreError::database("list tasks", error))
+        self.read_list(tenant, filter, slice).await.map_err(|error| busy("list tasks", error))
     }
 
     async fn read_list(
@@ -82,17 +80,21 @@ impl Store {
                 .bind(filter.agent.as_ref().map(|agent| agent.as_bytes().as_slice()))
                 .bind(filter.status.map(|status| status.as_str()))
         };
-        let mut turn = self.0.lists.turn(tenant).await?;
         let counting = bound(count).bind(COUNT_MAX);
-        let total: i64 = counting.fetch_one(&mut *turn.connection).await?.try_get(0)?;
         let limit = slice.limit.min(COUNT_MAX.saturating_sub(slice.offset));
         let listing =
             bound(list).bind(limit).bind(slice.offset.min(COUNT_MAX)).bind(SHOWN_RESULT_CHARS_MAX);
-        let rows = match limit {
-            0 => Vec::new(),
-            _ => listing.fetch_all(&mut *turn.connection).await?,
-        };
-        drop(turn);
+        let lists = self.0.lists.clone();
+        let read = self.read(async move {
+            let mut turn = lists.turn(tenant).await?;
+            let total: i64 = counting.fetch_one(&mut *turn.connection).await?.try_get(0)?;
+            let rows = match limit {
+                0 => Vec::new(),
+                _ => listing.fetch_all(&mut *turn.connection).await?,
+            };
+            Ok((total, rows))
+        });
+        let (total, rows) = read.await?;
         let tasks = rows.iter().map(rows::task_summary).collect::<Result<_, _>>()?;
         Ok((tasks, u64::try_from(total).unwrap_or_default()))
     }

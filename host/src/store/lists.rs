@@ -13,7 +13,8 @@ use super::lines::Rooms;
 use super::sqlite::READER_WAIT_MAX;
 use crate::ids::TenantId;
 
-/// The connections, and whose turn it is.
+/// The connections, and whose turn it is. Cloning gives another handle.
+#[derive(Clone)]
 pub(super) struct Lists {
     connections: SqlitePool,
     /// A lock for each list, which is nothing beside reading it.

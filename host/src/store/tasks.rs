@@ -204,9 +204,12 @@ impl Store {
     ) -> Result<Option<(Task, Vec<Step>)>, StoreError> {
         const OPERATION: &str = "read a task and its steps";
         let Some(tenant) = self.tenant_of(id).await? else { return Ok(None) };
-        let mut turn = self.0.tasks.turn(tenant).await.map_err(|error| busy(OPERATION, error))?;
-        let read = read_task_with_steps(&mut turn.connection, id).await;
-        read.map_err(|error| StoreError::database(OPERATION, error))
+        let tasks = self.0.tasks.clone();
+        let read = self.read(async move {
+            let mut turn = tasks.turn(tenant).await?;
+            read_task_with_steps(&mut turn.connection, id).await
+        });
+        read.await.map_err(|error| busy(OPERATION, error))
     }
 
     /// The completed tasks of this task's conversation that were accepted before it: the newest `limit` of

@@ -10,6 +10,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{command, digest, files, guest, home, install, parts, versioned, versions, write};
+use wardgate::plugins::Offered;
+use wardgate::tenants::Installer;
+
 use crate::support::{Gateway, Setup, command_of, guest_path, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,6 +79,48 @@ async fn a_component_that_is_being_installed_is_not_taken_away() {
     lock.unlock().unwrap();
     installing.await.unwrap();
     assert_eq!(files(&gateway.home), [digest(&guest("ignores"))]);
+}
+
+/// Whether compiled code of a component is kept. Other tests have the same folder of it.
+fn is_code_kept(gateway: &Gateway, component: &[u8]) -> bool {
+    let digest = digest(component).replace("sha256:", "");
+    let mut files = std::fs::read_dir(gateway.home.path().join("cache")).unwrap();
+    files.any(|file| file.unwrap().file_name().into_string().unwrap().starts_with(&digest))
+}
+
+#[tokio::test]
+async fn compiled_code_of_what_comes_to_be_installed_nowhere_goes_at_once() {
+    let gateway = Gateway::start().await;
+    let gone = async |component: &[u8]| {
+        until("the code to go", async || (!is_code_kept(&gateway, component)).then_some(())).await;
+    };
+    // It compiles, and has more memories than a call may: found out when its code is loaded.
+    let memories = "(core module $m (memory 1))".to_owned()
+        + &(0..5).map(|n| format!("(core instance $i{n} (instantiate $m))")).collect::<String>();
+    let component = wat::parse_str(format!("(component {memories})")).unwrap();
+    let call = gateway.manage("PUT", "/plugins/hook").multipart(parts(component.clone(), &[]));
+    let refused = call.expect(422).await;
+    assert!(refused.detail().contains("memories"), "{}", refused.detail());
+    gone(&component).await;
+
+    // Whoever has one prepared and goes, as a caller does who hangs up.
+    let plugins = &gateway.handles.plugins;
+    let (tenant, name) = (gateway.tenant, "hook".parse().unwrap());
+    let component = versioned(&guest("ignores"), "nobody's");
+    let by = Installer::Operator;
+    let offered = || Offered { by, ..Offered::from(component.clone()) };
+    let prepared = plugins.prepare(tenant, &name, offered(), None).await.unwrap();
+    assert!(is_code_kept(&gateway, &component));
+    drop(prepared);
+    gone(&component).await;
+
+    // And not what somebody has installed meanwhile.
+    let prepared = plugins.prepare(tenant, &name, offered(), None).await.unwrap();
+    install(&gateway, component.clone()).await;
+    drop(prepared);
+    let agent = gateway.with_agent(|agent| agent.mapper = Some("hook".parse().unwrap())).await;
+    agent.webhook("").json(&json!({})).expect(200).await;
+    assert!(is_code_kept(&gateway, &component));
 }
 
 #[tokio::test]

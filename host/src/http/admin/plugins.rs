@@ -138,9 +138,13 @@ pub(super) async fn install(
     let (mut head, body) = request.into_parts();
     let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
     let limits = BodyLimits::new(most.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
-    let body = body::read(&handles, Sender::of(&head), &mut head, body, limits).await?;
+    let sender = Sender::of(&head);
+    let body = body::read(&handles, sender, &mut head, body, limits).await?;
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let (offered, grants) = installation::read(&head.headers, body, by).await?;
+    // It is held as long as its compiling takes, and waits for a turn.
+    let mut held = handles.bodies.charge(sender);
+    held.grow_to(offered.component.len())?;
     if grants.is_some() {
         may_grant(&admin)?;
     }
@@ -150,7 +154,7 @@ pub(super) async fn install(
     let prepared = prepared.map_err(refused)?;
     // A task of its own: a caller who hangs up leaves no installation half done.
     let installing = tokio::spawn(async move {
-        let _turn = turn;
+        let _held = (turn, held);
         plugins.install_prepared(prepared).await
     });
     let installed = installing.await.map_err(|_| ApiError::host("the installation was cut off"))?;

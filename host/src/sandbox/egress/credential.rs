@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::failure;
 use super::forms::Forms;
+use super::headers::is_read_as;
 use crate::sandbox::bindings::v0_1::wardgate::plugin::types::Failure;
 use crate::sandbox::grants::{Credential, CredentialPlace, EgressRule, Granted};
 use crate::secrets::SecretVersions;
@@ -106,9 +107,13 @@ const LOOKED_FOR_BYTES_MIN: usize = 6;
 
 /// Headers with which a plugin could have an answer come back in a form, or in pieces, in which a
 /// credential is not recognised.
-const DISGUISING_HEADERS: [&str; 3] = ["accept-encoding", "range", "if-range"];
+const DISGUISING_HEADERS: [&str; 5] =
+    ["accept-encoding", "accept-charset", "a-im", "range", "if-range"];
 
-/// Headers with which a plugin could ask of an answer that it does not get to see whether it is the one that it
+/// Headers with which a plugin could ask for the digest of an answer that it does not get to see (RFC 9530).
+const DIGESTING_HEADERS: [&str; 3] = ["want-content-digest", "want-repr-digest", "want-digest"];
+
+/// Headers with which a plugin could ask of such an answer whether it is the one that it
 /// guesses. A request that only reads is answered without them as well; of one that changes something they
 /// may be what keeps it from harm.
 const GUESSING_HEADERS: [&str; 2] = ["if-match", "if-none-match"];
@@ -159,8 +164,11 @@ impl Veil {
     /// Takes away the headers of a request that would disguise its answer, or find out about it.
     pub(super) fn undisguise(&self, method: &Method, headers: &mut HeaderMap) {
         let guessing = GUESSING_HEADERS.iter().filter(|_| method.is_safe());
-        for name in DISGUISING_HEADERS.iter().chain(guessing) {
-            headers.remove(*name);
+        let taken: Vec<_> =
+            DISGUISING_HEADERS.iter().chain(&DIGESTING_HEADERS).chain(guessing).collect();
+        let named = headers.keys().filter(|name| taken.iter().any(|taken| is_read_as(name, taken)));
+        for name in named.cloned().collect::<Vec<_>>() {
+            headers.remove(name);
         }
     }
 
@@ -215,6 +223,26 @@ mod tests {
             may_be_sent: true,
             secret,
         })
+    }
+
+    #[test]
+    fn headers_that_would_disguise_an_answer_or_guess_it_go_however_servers_read_their_names() {
+        let left = |method: Method| {
+            let mut headers = HeaderMap::new();
+            for name in [
+                "accept-charset", "accept_charset", "Accept-Encoding", "range", "if_range", "a-im",
+                "want-repr-digest", "want_digest", "if-match", "if_none_match", "accept", "x-own",
+            ] {
+                let name = reqwest::header::HeaderName::from_bytes(name.as_bytes()).unwrap();
+                headers.insert(name, HeaderValue::from_static("x"));
+            }
+            veil("s3cret/With+more=").undisguise(&method, &mut headers);
+            let mut left: Vec<_> = headers.keys().map(|name| name.to_string()).collect();
+            left.sort();
+            left
+        };
+        assert_eq!(left(Method::GET), ["accept", "x-own"]);
+        assert_eq!(left(Method::PUT), ["accept", "if-match", "if_none_match", "x-own"]);
     }
 
     #[test]

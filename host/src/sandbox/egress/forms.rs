@@ -3,7 +3,7 @@
 //! A form is a text that a secret may be written as: itself, in hexadecimal, in base64. Each of its characters
 //! may be escaped besides, and not every writer escapes the same ones, so escapes are undone before the forms
 //! are looked for: those of URLs (`%2F`), of JSON and of programming languages (`\/`, `\u002f`, `\x2f`) and of
-//! HTML (`&#47;`, `&#x2f;`, `&sol;`), layer by layer.
+//! HTML (`&#47;`, `&#x2f;`, `&sol;`), layer by layer. So are the zeros of UTF-16 and UTF-32.
 
 mod escapes;
 
@@ -251,6 +251,28 @@ mod tests {
         }
         for other in ["s3cret/With", "czNjcmV0", "%", "\\u00", "&#x", "&#99999999999;", "\\ud800"] {
             assert!(forms.places(other.as_bytes()).is_empty() && !forms.are_in(other.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_secret_is_found_in_texts_of_wider_characters() {
+        let forms = Forms::of([SECRET.as_bytes()]);
+        for writing in writings() {
+            let wide = |before: usize, behind: usize| -> Vec<u8> {
+                let one = |byte| [&[0; 3][..before], &[byte], &[0; 3][..behind]].concat();
+                writing.bytes().flat_map(one).collect()
+            };
+            for wide in [wide(0, 1), wide(1, 0), wide(0, 3), wide(3, 0)] {
+                let places = forms.places(&wide);
+                let from = places.iter().map(|(from, _)| *from).min().expect(&writing);
+                let to = places.iter().map(|(_, to)| *to).max().unwrap();
+                // Of base64 the characters that nothing of the secret is in may stay.
+                assert!(from <= 28 && wide.len() - to <= 28, "{writing}: {from} to {to}");
+            }
+        }
+        let forms = Forms::of([b"a\0secret\0of\0bytes".as_slice()]);
+        for text in [b"a\0secret\0of\0bytes".as_slice(), b"a%00secret%00of%00bytes"] {
+            assert!(forms.are_in(text), "{}", text.escape_ascii());
         }
     }
 

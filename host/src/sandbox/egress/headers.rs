@@ -137,6 +137,11 @@ fn as_servers_read(name: &HeaderName) -> String {
     name.as_str().replace('_', "-")
 }
 
+/// Whether some server reads a header as this one.
+pub(super) fn is_read_as(name: &HeaderName, as_name: &str) -> bool {
+    as_servers_read(name) == as_name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,8 @@ use futures::FutureExt as _;
 use super::super::lines::{
     BATCH_BYTES_MAX, BATCH_OPS_MAX, LINE_BYTES_MAX, Line, Receiver, SMALL_BYTES_MAX, Sender, queue,
 };
+use std::task::{Context, Waker};
+
 use super::*;
 
 const MIB: usize = 1 << 20;
@@ -250,4 +252,23 @@ async fn who_reads_long_tasks_waits_for_himself_and_for_no_other_tenant() {
     assert_eq!(claimed.len(), 2);
     drop(turn);
     assert!(waiting.await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn whoever_is_polled_seldom_keeps_no_connection_from_others() {
+    let fixture = Fixture::new().await;
+    let elsewhere = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let mut begun: Vec<_> = (0..20).map(|_| Box::pin(fixture.store.answers())).collect();
+    {
+        let _there = elsewhere.enter();
+        let mut context = Context::from_waker(Waker::noop());
+        for read in &mut begun {
+            assert!(read.as_mut().poll(&mut context).is_pending());
+        }
+    }
+    fixture.store.answers().await.unwrap();
+    for read in begun {
+        read.await.unwrap();
+    }
+    elsewhere.shutdown_background();
 }

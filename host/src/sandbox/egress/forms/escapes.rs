@@ -46,7 +46,8 @@ pub(super) struct Unescaped {
 impl Unescaped {
     /// None where nothing is escaped.
     pub(super) fn of(text: &[u8]) -> Option<Self> {
-        let first = memchr::memchr3(b'%', b'\\', b'&', text)?;
+        let escapes = [memchr::memchr3(b'%', b'\\', b'&', text), memchr::memchr(0, text)];
+        let first = escapes.into_iter().flatten().min()?;
         let mut plain = Zeroizing::new(Vec::with_capacity(text.len()));
         let mut was_at: Vec<_> = (0..first).collect();
         was_at.reserve_exact(text.len().saturating_sub(first).saturating_add(1));
@@ -61,6 +62,10 @@ impl Unescaped {
                 }
                 Some((Escaped::Character(character), length)) => {
                     plain.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    length
+                }
+                Some((Escaped::Nothing, length)) => {
+                    is_escaped = true;
                     length
                 }
                 None => {
@@ -82,11 +87,14 @@ impl Unescaped {
 enum Escaped {
     Byte(u8),
     Character(char),
+    /// What stands between the characters of a text in UTF-16 or UTF-32.
+    Nothing,
 }
 
 /// What the escape that begins here stands for, and its length in bytes. None: none begins here.
 fn escape(first: u8, rest: &[u8]) -> Option<(Escaped, usize)> {
     match first {
+        0 => Some((Escaped::Nothing, 1)),
         b'%' => Some((Escaped::Byte(hexadecimal(rest.get(..2)?)?.try_into().ok()?), 3)),
         b'\\' => match rest.first()? {
             sign @ (b'"' | b'\\' | b'/' | b'\'') => Some((Escaped::Byte(*sign), 2)),
