@@ -163,3 +163,17 @@ async fn who_installs_a_plugin_under_a_name_that_ships_is_told_so_once() {
     by_admin(&gateway, "DELETE", "/calculator").await.expect(204).await;
     assert!(install("mapper_custom", "calculator").await.contains(note));
 }
+
+#[tokio::test]
+async fn a_setting_of_the_grants_that_the_plugin_does_not_have_is_noted() {
+    let gateway = Gateway::start().await;
+    let hmac = "hmac".parse().unwrap();
+    let notes = async |settings: &str| {
+        let grants = format!("[settings]\n{settings}\n");
+        let plugins = &gateway.handles.plugins;
+        plugins.put_grants(gateway.tenant, &hmac, &grants).await.unwrap().join("; ")
+    };
+    assert!(!notes("header = \"x-sig\"").await.contains("it has no setting"));
+    let noted = notes("header = \"x-sig\"\nseparater = \";\"").await;
+    assert!(noted.contains("it has no setting \"separater\"; it has "), "{noted}");
+}

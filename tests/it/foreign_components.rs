@@ -7,7 +7,7 @@ use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Caller, Gateway, Setup, guest_path};
+use crate::support::{Call, Caller, Gateway, Setup, guest_path};
 
 /// What a tool answered to a run whose prompt names it: the result, and whether it is an error.
 async fn called(agent: &Caller, tool: &str, arguments: Value) -> (Value, bool) {
@@ -235,4 +235,85 @@ async fn one_that_keeps_crashing_is_cut_off() {
         }
     }
     panic!("it was never cut off");
+}
+
+/// A component that exports one function, `go`, made of this body, under an interface's name or as it is.
+fn of_one_function(interface: Option<&str>, body: &str) -> Vec<u8> {
+    let exported = match interface {
+        Some(interface) => format!(
+            "(instance $it (export \"go\" (func $go))) (export \"{interface}\" (instance $it))"
+        ),
+        None => "(export \"go\" (func $go))".to_owned(),
+    };
+    let component = format!(
+        "(component (core module $m {body}) (core instance $i (instantiate $m)) \
+         (func $go (canon lift (core func $i \"go\"))) {exported})"
+    );
+    wat::parse_str(component).unwrap()
+}
+
+const NOTHING: &str = "(func (export \"go\"))";
+
+async fn offered(gateway: &Gateway, component: Vec<u8>, grants: &str) -> Call {
+    let form =
+        Form::new().part("component", Part::bytes(component)).text("grants", grants.to_owned());
+    gateway.manage("PUT", "/plugins/other").multipart(form)
+}
+
+#[tokio::test]
+async fn what_is_made_to_be_run_by_something_else_is_called_what_it_is() {
+    let gateway = Gateway::start().await;
+    let newer = "(component (import \"wasi:random/random@0.3.0\" (instance \
+                 (export \"get-random-u64\" (func (result u64))))))";
+    for (component, said) in [
+        (of_one_function(Some("wasi:cli/run@0.2.3"), NOTHING), "it is a command"),
+        (
+            of_one_function(Some("wasi:http/incoming-handler@0.2.3"), NOTHING),
+            "it is an HTTP server",
+        ),
+        (wat::parse_str(newer).unwrap(), "it is made for WASI 0.3"),
+    ] {
+        let refused = offered(&gateway, component, "").await.expect(422).await;
+        assert!(refused.detail().contains(said), "{said}: {}", refused.detail());
+    }
+}
+
+#[tokio::test]
+async fn a_memory_that_begins_larger_than_what_is_granted_is_noted_when_it_is_installed() {
+    let gateway = Gateway::start().await;
+    let component = of_one_function(None, "(memory 512) (func (export \"go\"))");
+    let notes = |answer: Value| answer["notes"].to_string();
+    let small = offered(&gateway, component.clone(), "[limits]\nmemory_mib = 16\n").await;
+    let noted = notes(small.expect(200).await.json());
+    assert!(noted.contains("32 MiB of memory and is granted 16"), "{noted}");
+    let enough = offered(&gateway, component, "[limits]\nmemory_mib = 64\n").await;
+    assert_eq!(notes(enough.expect(200).await.json()), "[]");
+}
+
+#[tokio::test]
+async fn a_tool_that_ran_and_failed_is_not_safe_to_call_again_and_one_that_did_not_run_is() {
+    let gateway = Gateway::start().await;
+    let exception = "(tag $t) (func (export \"go\") (throw $t))";
+    for (body, said) in
+        [(exception, "an exception"), ("(func (export \"go\") unreachable)", "crashed")]
+    {
+        offered(&gateway, of_one_function(None, body), "").await.expect(200).await;
+        let agent = gateway.with_agent(|agent| {
+            agent.tools = vec!["other".parse().unwrap()];
+            agent.allow_destructive_tools = true;
+        });
+        let agent = agent.await;
+        let call = agent.post(&format!("/agents/{}/operations/go", agent.agent)).key(&agent.key);
+        let failed = call.json(&json!({})).expect(502).await;
+        assert!(failed.detail().contains(said), "{}", failed.detail());
+        assert_eq!(failed.header("x-wardgate-retry"), Some("never"), "{said}");
+        assert_eq!(failed.header("x-wardgate-fault"), Some("guest"), "{said}");
+        // As a run's trace has it.
+        let refusal = error(&agent, "go", json!({})).await;
+        assert!(refusal.contains(said), "{refusal}");
+    }
+    let agent = gateway.with_agent(|agent| agent.tools = vec!["calculator".parse().unwrap()]).await;
+    let unknown = agent.post(&format!("/agents/{}/operations/go", agent.agent)).key(&agent.key);
+    let unknown = unknown.json(&json!({})).expect(404).await;
+    assert_ne!(unknown.header("x-wardgate-retry"), Some("safe"));
 }
