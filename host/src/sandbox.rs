@@ -31,7 +31,7 @@ mod values;
 mod wasi;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -217,6 +217,12 @@ impl Binding {
     #[must_use]
     pub fn settings(&self) -> &BTreeMap<String, String> {
         self.granted.settings()
+    }
+
+    /// The folder that it may use.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        self.granted.folder().map(|rule| rule.path.as_path())
     }
 
     /// Whether its grants bind a secret that it calls this.

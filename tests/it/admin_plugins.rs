@@ -177,3 +177,19 @@ async fn a_setting_of_the_grants_that_the_plugin_does_not_have_is_noted() {
     let noted = notes("header = \"x-sig\"\nseparater = \";\"").await;
     assert!(noted.contains("it has no setting \"separater\"; it has "), "{noted}");
 }
+
+#[tokio::test]
+async fn grants_that_give_what_nobody_gets_are_noted() {
+    let gateway = Gateway::start().await;
+    let notes = async |grants: &str| {
+        let (plugins, name) = (&gateway.handles.plugins, "opens-files".parse().unwrap());
+        gateway.install("opens_files", "").await;
+        plugins.put_grants(gateway.tenant, &name, grants).await.unwrap().join("; ")
+    };
+    let noted = notes("[limits]\nmemory_mib = 100000\n[folder]\npath = \"/no/such\"\n").await;
+    assert!(noted.contains("memory_mib is 100000, and a call has "), "{noted}");
+    assert!(noted.contains("there is no folder /no/such"), "{noted}");
+    let home = gateway.home.path().display();
+    let noted = notes(&format!("[limits]\nmemory_mib = 16\n[folder]\npath = \"{home}\"\n")).await;
+    assert_eq!(noted, "");
+}

@@ -60,6 +60,11 @@ pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
         )
         .without_prefix("/v1/agents/{id}/invoke-async", post(invoke::and_go))
         .without_prefix("/v1/agents/{id}/invoke-stream", post(invoke::and_stream))
+        .alias(
+            "/v1/agents/{id}/operations/{tool}",
+            "/agents/{id}/operations/{tool}",
+            post(agents::operate),
+        )
         .method_alias("/agent-execution/{id}", "post", ("/v1/agents/{id}/invoke/async", "post"))
         .method_alias("/agent-execution/{id}", "delete", ("/v1/tasks/{id}/stop", "post"))
         .route("/agent-execution/{id}", post(invoke::and_go).delete(tasks::stop))

@@ -38,6 +38,11 @@ impl Plugins {
         let binding =
             self.sandbox.bind(tenant, name.clone(), loaded, bound, &BTreeMap::new(), account);
         let mut notes = binding.notes();
+        if let Some(folder) = binding.folder()
+            && !tokio::fs::metadata(folder).await.is_ok_and(|there| there.is_dir())
+        {
+            notes.push(format!("[folder] path: there is no folder {}", folder.display()));
+        }
         if !binding.role_names().contains(&"about") {
             return Ok(notes);
         }

@@ -134,7 +134,21 @@ impl Binding {
         let mut notes: Vec<_> = withheld.into_iter().chain(self.missing()).collect();
         notes.extend(self.loaded.left_out().iter().cloned());
         notes.extend(self.too_little_memory());
+        notes.extend(self.cut_memory());
         notes
+    }
+
+    /// Says so where the file allows more memory than one call may have.
+    fn cut_memory(&self) -> Option<String> {
+        let (allowed, most) =
+            (self.granted.memory_bytes_allowed(), self.granted.limits().memory_bytes);
+        (allowed > most).then(|| {
+            format!(
+                "[limits] memory_mib is {}, and a call has {} at most (sandbox.memory_mib_max)",
+                allowed >> 20,
+                most >> 20
+            )
+        })
     }
 
     /// Says so where it is granted less memory than it begins with, so that no call of it can work.

@@ -55,6 +55,7 @@ pub(in super::super) struct Granted {
     limits: Limits,
     /// Why what the operator's file gives is not in force.
     withheld: Option<String>,
+    memory_bytes_allowed: usize,
 }
 
 impl Granted {
@@ -98,7 +99,14 @@ impl Granted {
                 ..allowed.limits
             },
             withheld: allowed.withheld,
+            memory_bytes_allowed: allowed.limits.memory_bytes,
         }
+    }
+
+    /// What the file allows of memory, in bytes, whatever one call may have at most.
+    #[must_use]
+    pub(in super::super) fn memory_bytes_allowed(&self) -> usize {
+        self.memory_bytes_allowed
     }
 
     /// Why what the operator's file gives is not in force. None: it is.
