@@ -137,6 +137,9 @@ pub(super) async fn undo_encodings(
                     "the body is more than {EXPANSION_MAX} times as long as what was sent of it"
                 ),
             ),
+            UndoError::TakesLong => {
+                ApiError::caller(413, "the body takes too long to be decoded for its length")
+            }
             UndoError::NoRoom(over) => over.into(),
         })?;
         undone = Some(Held { bytes, charge: Some(charges.undone) }.into_bytes());

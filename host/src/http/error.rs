@@ -120,7 +120,7 @@ impl ApiError {
     }
 
     /// Something behind the surface is not there now.
-    fn unavailable(detail: impl Into<String>) -> Self {
+    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self {
             fault: Fault::Host,
             retry: Retry::Safe,

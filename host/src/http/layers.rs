@@ -86,6 +86,10 @@ pub(super) async fn long_on_bulk_lane(
     }
 }
 
+/// Left with an answer whose bytes are there once for everybody: whoever reads it slowly holds nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Static;
+
 /// Counts what is answered as long as it is not read, like the bodies of requests: a long answer is held by
 /// whoever reads it slowly.
 pub(super) async fn hold_answers(
@@ -96,6 +100,9 @@ pub(super) async fn hold_answers(
     let client = Sender::by_client(&request);
     let starts_nothing = request.method().is_safe();
     let response = next.run(request).await;
+    if response.extensions().get::<Static>().is_some() {
+        return response;
+    }
     // Streams have no length, and hold next to nothing.
     let length =
         response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());

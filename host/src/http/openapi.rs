@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::middleware::map_response;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::{Extension, Router};
+use http::header::{
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderValue, StatusCode};
 use utoipa::ToSchema;
 use utoipa::openapi::path::PathItem;
@@ -15,7 +17,7 @@ use utoipa::openapi::{OpenApi, RefOr};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::Handles;
-use super::webhook::json_answer;
+use super::layers::Static;
 use crate::answer::event::TaskEvent;
 
 /// Where the document is.
@@ -110,7 +112,7 @@ pub(super) fn routes(document: &OpenApi) -> Router<Arc<Handles>> {
     let text = bytes::Bytes::from(text(document));
     let serve = move || {
         let text = text.clone();
-        async move { serve(&text) }
+        async move { serve(text) }
     };
     // Without the validator, which is a service elsewhere that would be told where this document is.
     let config = Config::from(PATH).try_it_out_enabled(true).validator_url("none");
@@ -124,9 +126,11 @@ async fn restrict(mut response: Response) -> Response {
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response.extensions_mut().insert(Static);
     response
 }
 
-fn serve(text: &bytes::Bytes) -> Response {
-    json_answer(StatusCode::OK, String::from_utf8_lossy(text).into_owned())
+fn serve(text: bytes::Bytes) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(CONTENT_TYPE, json)], Extension(Static), text).into_response()
 }

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::ClientNetwork;
 use super::error::ApiError;
-use super::places::Places;
+use super::places::{Place, Places};
 use http2::Unanswered;
 use plain_path::{ArrivedPath, without_empty_segments};
 use refusal::Refusals;
@@ -145,6 +145,11 @@ struct Protocols {
     head_timeout: Duration,
     /// Cancelled when no further request is wanted.
     closing: CancellationToken,
+    /// Requests of HTTP/2 under way: as many as there may be connections, of all and of each client, or whoever has a
+    /// connection would have a hundred.
+    requests: Arc<Semaphore>,
+    requests_by_client: Places<ClientNetwork>,
+    requests_per_client_max: Option<usize>,
 }
 
 impl Protocols {
@@ -162,11 +167,27 @@ impl Protocols {
             head_bytes_max: limits.head_bytes_max,
             head_timeout: limits.head_timeout,
             closing: CancellationToken::new(),
+            requests: Arc::new(Semaphore::new(
+                limits.connections_max.clamp(1, Semaphore::MAX_PERMITS),
+            )),
+            requests_by_client: Places::default(),
+            requests_per_client_max: Some(limits.connections_per_address_max)
+                .filter(|most| *most > 0),
         }
     }
 
+    /// A place for a request of HTTP/2, where there is one.
+    fn place(&self, client: ClientNetwork) -> Option<PlaceOfRequest> {
+        let all = Arc::clone(&self.requests).try_acquire_owned().ok()?;
+        let of_client = match self.requests_per_client_max {
+            Some(most) => Some(self.requests_by_client.enter(client, most)?),
+            None => None,
+        };
+        Some(PlaceOfRequest { _all: all, _of_client: of_client })
+    }
+
     /// Serves a connection up to its end.
-    async fn serve(&self, stream: TcpStream, client: ClientNetwork) -> hyper::Result<()> {
+    async fn serve(self: Arc<Self>, stream: TcpStream, client: ClientNetwork) -> hyper::Result<()> {
         let is_http2 = tokio::select! {
             is_http2 = timeout(self.head_timeout, http2::is_begun(&stream)) => is_http2,
             () = self.closing.cancelled() => return Ok(()),
@@ -185,9 +206,14 @@ impl Protocols {
     }
 
     /// The same, of HTTP/2, which does not end by itself: it is kept as long without a request as one of HTTP/1.1.
-    async fn serve_http2(&self, stream: TcpStream, requests: FromClient) -> hyper::Result<()> {
+    async fn serve_http2(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        requests: FromClient,
+    ) -> hyper::Result<()> {
         let unanswered = Unanswered::none();
-        let requests = Counted { requests, unanswered: unanswered.clone() };
+        let protocols = Arc::clone(self);
+        let requests = Counted { protocols, requests, unanswered: unanswered.clone() };
         let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), requests));
         let idle = || unanswered.idle_for(self.head_timeout);
         let unwanted = async {
@@ -244,8 +270,16 @@ impl Service<Request<Incoming>> for FromClient {
     }
 }
 
+/// A request's place among those of HTTP/2, until this is dropped.
+#[derive(Debug)]
+struct PlaceOfRequest {
+    _all: OwnedSemaphorePermit,
+    _of_client: Option<Place<ClientNetwork>>,
+}
+
 /// The same of a connection of HTTP/2, whose requests are counted.
 struct Counted {
+    protocols: Arc<Protocols>,
     requests: FromClient,
     unanswered: Unanswered,
 }
@@ -259,7 +293,11 @@ impl Service<Request<Incoming>> for Counted {
         if let Err(wrong) = http2::as_http1(&mut request) {
             return Box::pin(ready(Ok(ApiError::caller(400, wrong).into_response())));
         }
-        let one = self.unanswered.one();
+        let Some(place) = self.protocols.place(self.requests.client) else {
+            let detail = "too many requests of this address, or of all, are under way";
+            return Box::pin(ready(Ok(ApiError::unavailable(detail).into_response())));
+        };
+        let one = self.unanswered.one(place);
         let answer = self.requests.call(request);
         Box::pin(async move { answer.await.map(|response| one.until_taken(response)) })
     }

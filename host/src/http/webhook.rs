@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use serde_json::json;
 
@@ -131,6 +131,7 @@ pub(super) async fn resolve(
             body::read(handles, sender, &mut head, body, limits).await?
         }
         // Only to learn whether an agent is named, which decides which error it is (CONTRACT X4).
+        Err(denied) if head.headers.contains_key(CONTENT_ENCODING) => return Err(denied.into()),
         Err(denied) => {
             let limits = BodyLimits::of_strangers(settings);
             let read = body::read(handles, sender, &mut head, body, limits).await;

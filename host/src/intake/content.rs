@@ -2,6 +2,8 @@
 
 mod decoders;
 
+use std::time::{Duration, Instant};
+
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
@@ -14,8 +16,12 @@ const ENCODINGS_MAX: usize = 2;
 /// What is undone at a time, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// After how many such pieces, or streams without any, somebody else has his turn: a millisecond or two.
-const STEPS_AT_A_STRETCH: usize = 16;
+/// How long it is undone until somebody else has his turn.
+const STRETCH_MAX: Duration = Duration::from_millis(2);
+
+/// How long undoing one may compute, whatever was sent: a body of 10 MB takes a tenth of it. Without optimisation
+/// everything takes longer.
+const TIME_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 1 });
 
 /// How many streams one behind the other, as some senders write pieces of 64 KiB each.
 const STREAMS_MAX: usize = 10_000;
@@ -45,6 +51,8 @@ pub enum UndoError<E> {
     Request(IntakeError),
     /// It would be longer than a body may be.
     TooLong,
+    /// It takes more than [`TIME_MAX`] of computing.
+    TakesLong,
     /// It would be more than [`EXPANSION_MAX`] times as long as what was sent.
     Expands,
     /// There is no room for it.
@@ -124,7 +132,8 @@ impl Encoding {
         let mut decoder = self.decoder(body, limits).map_err(|Broken| self.broken())?;
         let mut undone = Undone { bytes: Vec::new(), limits, room };
         undone.room.window(decoder.window()).map_err(UndoError::NoRoom)?;
-        let (mut piece, mut streams, mut steps) = (vec![0; PIECE_BYTES], 1, 0_usize);
+        let (mut piece, mut streams) = (vec![0; PIECE_BYTES], 1);
+        let (mut computed, mut begun) = (Duration::ZERO, Instant::now());
         loop {
             match decoder.decode(&mut piece).map_err(|Broken| self.broken())? {
                 Decoded::Bytes(made) => undone.push(piece.get(..made).unwrap_or_default())?,
@@ -137,9 +146,14 @@ impl Encoding {
                 }
                 Decoded::End => return Ok(undone.bytes),
             }
-            steps += 1;
-            if steps.is_multiple_of(STEPS_AT_A_STRETCH) {
+            let stretch = begun.elapsed();
+            if stretch > STRETCH_MAX {
+                computed += stretch;
+                if computed > TIME_MAX {
+                    return Err(UndoError::TakesLong);
+                }
                 tokio::task::yield_now().await;
+                begun = Instant::now();
             }
         }
     }
@@ -274,8 +288,16 @@ mod tests {
                 assert!(matches!(error, UndoError::Request(_)), "{encoding:?}: {error:?}");
             }
         }
-        let more = [BROTLI_HELLO, b"x"].concat();
-        assert!(undo(Encoding::Brotli, &more).await.is_err(), "nothing may follow");
+        for (encoding, body) in &all {
+            let more = [body.as_slice(), b"x"].concat();
+            assert!(undo(*encoding, &more).await.is_err(), "{encoding:?}: nothing may follow");
+        }
+        let mut wrong = zstd(&text);
+        *wrong.last_mut().unwrap() ^= 1;
+        assert!(undo(Encoding::Zstd, &wrong).await.is_err(), "its checksum is another");
+        // A frame that says that it is 80 bytes long, and has one.
+        let short = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 80, 9, 0, 0, b'x'];
+        assert!(undo(Encoding::Zstd, &short).await.is_err(), "it is not as long as it says");
     }
 
     #[tokio::test]
@@ -315,6 +337,23 @@ mod tests {
             assert!(matches!(expands, Err(UndoError::Expands)), "{encoding:?}");
             assert!(room.grown <= 2_000 * EXPANSION_MAX + EXPANSION_FREE_BYTES);
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_much_work_and_little_else_is_undone_a_little_at_a_time() {
+        // Blocks of nothing, three bytes each.
+        let blocks = [0, 0, 0].repeat(1_000_000);
+        let frame = [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x58][..], &blocks, &[1, 0, 0]].concat();
+        let limits = UndoLimits { bytes_max: 1 << 20, sent: frame.len() };
+        let mut room = Counted::default();
+        let mut undoing = Box::pin(Encoding::Zstd.undo(&frame, limits, &mut room));
+        let mut turns = 0;
+        let undone = std::future::poll_fn(|context| {
+            turns += 1;
+            undoing.as_mut().poll(context)
+        });
+        assert_eq!(undone.await.unwrap(), b"");
+        assert!(turns > 10, "{turns}");
     }
 
     #[tokio::test]

@@ -10,9 +10,9 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::json::Object;
 use wardgate_sdk::{DotPath, Failure, HttpReply, delivery, json};
 
-/// Slack cuts messages beyond 40,000 characters (`chat.postMessage`, "Truncating content"); escaping
-/// makes them longer.
-const TEXT_MAX: usize = 30_000;
+/// Slack cuts messages beyond 40,000 characters (`chat.postMessage`, "Truncating content"). An escape that it cut in
+/// two would be shown as it is.
+const TEXT_MAX: usize = 39_000;
 
 /// Only slash commands are answered in the response itself. To an event, an empty answer says that it
 /// has come.
@@ -85,12 +85,46 @@ fn posted(body: &str) -> Result<(), Failure> {
     }
 }
 
+/// How much of a text, in UTF-16 units, is no longer than [`TEXT_MAX`] once it is escaped.
+fn unescaped_max(text: &str) -> usize {
+    let (mut left, mut units) = (TEXT_MAX, 0);
+    for character in text.chars() {
+        let escaped = match character {
+            '&' => "&amp;".len(),
+            '<' | '>' => "&lt;".len(),
+            other => other.len_utf16(),
+        };
+        let Some(rest) = left.checked_sub(escaped) else { break };
+        left = rest;
+        units += character.len_utf16();
+    }
+    units
+}
+
 /// What the agent wrote may come from anybody. Escaped, it mentions nobody; without previews, Slack
 /// fetches no URL in it.
 fn message(text: &str) -> Object {
-    let text = answer::clip(text, TEXT_MAX);
+    let text = answer::clip(text, unescaped_max(text));
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut message = Object::new();
     message.string("text", &text).raw("unfurl_links", "false").raw("unfurl_media", "false");
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_as_long_as_slack_takes_once_it_is_escaped() {
+        for one in ["x", "<", "&", "\u{1f600}", "a<b&c"] {
+            let text = one.repeat(TEXT_MAX);
+            let body = message(&text).finish();
+            let sent = DotPath::parse("text").ok().and_then(|path| path.find_in(&body));
+            let sent = sent.and_then(|sent| json::text(&sent)).unwrap_or_default();
+            let length = sent.encode_utf16().count();
+            assert!((TEXT_MAX - 10..=TEXT_MAX).contains(&length), "{one}: {length}");
+        }
+        assert!(message("short & sweet").finish().contains("short &amp; sweet"));
+    }
 }

@@ -145,7 +145,13 @@ pub(super) async fn operate(
         Unavailable::Unknown => ApiError::not_found("Tool"),
         Unavailable::Destructive(why) => ApiError::caller(403, why),
     })?;
-    tracing::info!(agent = %agent.id, tool, ok = answer.is_ok(), "a tool was called directly");
+    match &answer {
+        Ok(_) => tracing::info!(agent = %agent.id, tool, "a tool was called directly"),
+        // It has no trace that a grant which is missing could stand in.
+        Err(why) => {
+            tracing::warn!(agent = %agent.id, tool, %why, "a tool that was called directly failed")
+        }
+    }
     let answer = answer.map_err(|error| ApiError::of_tool(tool, &error))?;
     Ok(json_answer(StatusCode::OK, answer))
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use hyper::{HeaderMap, Request, Uri};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::ServeLimits;
 use super::host_header::is_host;
@@ -122,10 +123,10 @@ impl Unanswered {
         Self(watch::Sender::new(Counts::default()))
     }
 
-    /// One more, until this is dropped.
-    pub(super) fn one(&self) -> OneUnanswered {
+    /// One more, until this is dropped, which holds its place.
+    pub(super) fn one(&self, place: impl Send + 'static) -> OneUnanswered {
         self.0.send_modify(|counts| counts.working += 1);
-        OneUnanswered { of: self.0.clone(), is_sending: false }
+        OneUnanswered { of: self.0.clone(), is_sending: false, _place: Box::new(place) }
     }
 
     /// Ready once there has been none for so long, or nothing was taken of any for [`STALL_MAX`].
@@ -148,16 +149,26 @@ impl Unanswered {
 }
 
 /// See [`Unanswered::one`].
-#[derive(Debug)]
 pub(super) struct OneUnanswered {
     of: watch::Sender<Counts>,
     is_sending: bool,
+    _place: Box<dyn Send>,
 }
 
 impl OneUnanswered {
     /// The response with which it ends: as soon as its body has been taken, or is dropped.
     pub(super) fn until_taken(self, response: Response) -> Response {
-        response.map(|body| Body::new(Answering { body, given: Bytes::new(), one: self }))
+        response.map(|body| {
+            let is_long = body.size_hint().upper().is_none_or(|most| most > PART_BYTES as u64);
+            let (hint, is_end) = (body.size_hint(), body.is_end_stream());
+            let taken = Instant::now();
+            let held = Held { body, given: Bytes::new(), one: self, taken };
+            let held = Arc::new(Mutex::new(Some(held)));
+            if is_long {
+                tokio::spawn(let_go_of_stalled(Arc::downgrade(&held)));
+            }
+            Body::new(Answering { held, hint, is_end })
+        })
     }
 
     /// Whether there is a part to be taken. Each time one is, that is heard of.
@@ -195,39 +206,61 @@ impl Counts {
 
 /// A body on its way out, in parts that are small enough to tell whether somebody takes them.
 struct Answering {
+    /// None once it is let go.
+    held: Arc<Mutex<Option<Held>>>,
+    /// What is left of it.
+    hint: SizeHint,
+    is_end: bool,
+}
+
+/// What an answer holds.
+struct Held {
     body: Body,
     /// What the body gave and nobody has taken yet.
     given: Bytes,
     one: OneUnanswered,
+    /// When a part of it was taken last.
+    taken: Instant,
 }
 
-impl HttpBody for Answering {
-    type Data = Bytes;
-    type Error = axum::Error;
+/// Lets go of an answer of which nobody takes a part for too long: the library asks for the next one only once there
+/// is room for it, so that nothing else would. The others of the connection go on.
+async fn let_go_of_stalled(held: Weak<Mutex<Option<Held>>>) {
+    let mut pause = STALL_MAX;
+    loop {
+        sleep(pause).await;
+        let Some(held) = held.upgrade() else { return };
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(answer) = held.as_ref() else { return };
+        let stalled = if answer.one.is_sending { answer.taken.elapsed() } else { Duration::ZERO };
+        if stalled >= STALL_MAX {
+            *held = None;
+            return;
+        }
+        pause = STALL_MAX - stalled;
+    }
+}
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+impl Held {
+    fn poll_part(
+        &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let this = &mut *self;
-        if this.given.is_empty() {
-            let polled = Pin::new(&mut this.body).poll_frame(context);
-            this.one.set_sending(polled.is_ready());
+        self.taken = Instant::now();
+        if self.given.is_empty() {
+            let polled = Pin::new(&mut self.body).poll_frame(context);
+            self.one.set_sending(polled.is_ready());
             match ready!(polled).map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => this.given = data,
+                Some(Ok(Ok(data))) => self.given = data,
                 Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             }
         } else {
-            this.one.set_sending(true);
+            self.one.set_sending(true);
         }
-        let part = this.given.split_to(this.given.len().min(PART_BYTES));
+        let part = self.given.split_to(self.given.len().min(PART_BYTES));
         Poll::Ready(Some(Ok(Frame::data(part))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.given.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -239,5 +272,35 @@ impl HttpBody for Answering {
             hint.set_upper(upper);
         }
         hint
+    }
+}
+
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        let mut held = this.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(answer) = held.as_mut() else {
+            return Poll::Ready(Some(Err(axum::Error::new(io::Error::from(
+                io::ErrorKind::TimedOut,
+            )))));
+        };
+        let part = answer.poll_part(context);
+        this.hint = answer.size_hint();
+        this.is_end = answer.given.is_empty() && answer.body.is_end_stream();
+        part
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_end
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.hint.clone()
     }
 }

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use flate2::bufread::GzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
-use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 /// Largest window of zstd, in bytes: what a sender may use and everybody takes (RFC 9659 section 3).
 const ZSTD_WINDOW_BYTES_MAX: u64 = 8 << 20;
@@ -18,10 +18,15 @@ const INFLATER_BYTES: usize = 48 << 10;
 #[derive(Debug)]
 pub(super) struct Broken;
 
+/// How much is taken in at a time, in bytes of brotli and in blocks of zstd: both may be much work of which nothing
+/// comes out.
+const BROTLI_INPUT_BYTES: usize = 1 << 10;
+const ZSTD_BLOCKS: usize = 4;
+
 /// What came of decoding on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decoded {
-    /// So many bytes.
+    /// So many bytes, of which there may be none yet.
     Bytes(usize),
     /// Another stream follows what has ended: gzip and zstd may be put one behind the other.
     NextStream,
@@ -100,7 +105,9 @@ impl Decoder for Deflate<'_> {
         let made = bytes(self.inflater.total_out(), made);
         self.rest = self.rest.get(taken..).unwrap_or_default();
         match status {
-            Status::StreamEnd => self.ended = true,
+            // Nothing may follow.
+            Status::StreamEnd if self.rest.is_empty() => self.ended = true,
+            Status::StreamEnd => return Err(Broken),
             Status::Ok | Status::BufError if taken == 0 && made == 0 => return Err(Broken),
             Status::Ok | Status::BufError => {}
         }
@@ -147,7 +154,8 @@ impl Decoder for Brotli<'_> {
         if self.ended {
             return Ok(Decoded::End);
         }
-        let mut left = self.body.len() - self.taken;
+        let end = self.taken.saturating_add(BROTLI_INPUT_BYTES).min(self.body.len());
+        let mut left = end - self.taken;
         let (mut room, mut made) = (piece.len(), 0);
         let result = BrotliDecompressStream(
             &mut left, &mut self.taken, self.body, &mut room, &mut made, piece, &mut self.made,
@@ -155,8 +163,9 @@ impl Decoder for Brotli<'_> {
         );
         match result {
             // Nothing may follow.
-            BrotliResult::ResultSuccess if left == 0 => self.ended = true,
+            BrotliResult::ResultSuccess if self.taken == self.body.len() => self.ended = true,
             BrotliResult::NeedsMoreOutput if made > 0 => {}
+            BrotliResult::NeedsMoreInput if end < self.body.len() => {}
             _ => return Err(Broken),
         }
         Ok(Decoded::Bytes(made))
@@ -165,32 +174,53 @@ impl Decoder for Brotli<'_> {
 
 /// RFC 8878.
 pub(super) struct Zstd<'b> {
-    frame: Option<StreamingDecoder<&'b [u8], FrameDecoder>>,
+    frame: FrameDecoder,
+    rest: &'b [u8],
     window: usize,
     /// Most of a window, which may be as long as the body where that is said before.
     window_max: u64,
+    /// How much of the frame has come out, and how much it says that it is.
+    made: u64,
+    says: Option<u64>,
+    ended: bool,
 }
 
 impl<'b> Zstd<'b> {
     /// A decoder for a body that may be so long.
     pub(super) fn new(body: &'b [u8], bytes_max: usize) -> Result<Self, Broken> {
         let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
-        let window_max = ZSTD_WINDOW_BYTES_MAX.max(bytes_max);
-        let mut zstd = Self { frame: None, window: 0, window_max };
-        zstd.begin(body)?;
+        let mut zstd = Self {
+            frame: FrameDecoder::new(),
+            rest: body,
+            window: 0,
+            window_max: ZSTD_WINDOW_BYTES_MAX.max(bytes_max),
+            made: 0,
+            says: None,
+            ended: false,
+        };
+        zstd.begin()?;
         Ok(zstd)
     }
 
-    /// Begins with a frame.
-    fn begin(&mut self, rest: &'b [u8]) -> Result<(), Broken> {
-        let rest = skipped(rest)?;
-        if rest.is_empty() {
+    /// Begins with the next frame, where there is one.
+    fn begin(&mut self) -> Result<(), Broken> {
+        self.rest = skipped(self.rest)?;
+        if self.rest.is_empty() {
+            self.ended = true;
             return Ok(());
         }
-        let window = zstd_window(rest).filter(|window| *window <= self.window_max).ok_or(Broken)?;
-        self.window = usize::try_from(window).map_err(|_| Broken)?;
-        self.frame = Some(StreamingDecoder::new(rest).map_err(|_| Broken)?);
-        Ok(())
+        let head = FrameHead::of(self.rest).ok_or(Broken)?;
+        let window = Some(head.window).filter(|window| *window <= self.window_max);
+        self.window = usize::try_from(window.ok_or(Broken)?).map_err(|_| Broken)?;
+        (self.made, self.says) = (0, head.content);
+        self.frame.reset(&mut self.rest).map_err(|_| Broken)
+    }
+
+    /// Whether a frame that has ended is what it says that it is.
+    fn is_whole(&self) -> bool {
+        let sum = self.frame.get_checksum_from_data();
+        self.says.is_none_or(|says| says == self.made)
+            && sum.is_none_or(|sum| self.frame.get_calculated_checksum() == Some(sum))
     }
 }
 
@@ -205,24 +235,38 @@ fn skipped(mut rest: &[u8]) -> Result<&[u8], Broken> {
     Ok(rest)
 }
 
-/// The window of a frame, in bytes (RFC 8878 sections 3.1.1.1.1 and 3.1.1.1.2). None: it is no frame.
-fn zstd_window(frame: &[u8]) -> Option<u64> {
-    let rest = frame.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
-    let (descriptor, rest) = rest.split_first()?;
-    let is_single = descriptor & 0x20 != 0;
-    if !is_single {
-        let window = rest.first()?;
-        let base = 1_u64 << (10 + (window >> 3));
-        return Some(base + base / 8 * u64::from(window & 7));
+/// What a frame says first (RFC 8878 section 3.1.1.1).
+struct FrameHead {
+    /// Its window, in bytes.
+    window: u64,
+    /// How long it is, in bytes, where it says so.
+    content: Option<u64>,
+}
+
+impl FrameHead {
+    /// None: it is no frame.
+    fn of(frame: &[u8]) -> Option<Self> {
+        let rest = frame.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
+        let (descriptor, mut rest) = rest.split_first()?;
+        let is_single = descriptor & 0x20 != 0;
+        let mut window = None;
+        if !is_single {
+            let (byte, after) = rest.split_first()?;
+            let base = 1_u64 << (10 + (byte >> 3));
+            window = Some(base + base / 8 * u64::from(byte & 7));
+            rest = after;
+        }
+        let dictionary_bytes = [0, 1, 2, 4].get(usize::from(descriptor & 3))?;
+        let length = rest.get(*dictionary_bytes..)?;
+        let content = match descriptor >> 6 {
+            0 if !is_single => None,
+            0 => Some(u64::from(*length.first()?)),
+            1 => Some(u64::from(u16::from_le_bytes(length.get(..2)?.try_into().ok()?)) + 256),
+            2 => Some(u64::from(u32::from_le_bytes(length.get(..4)?.try_into().ok()?))),
+            _ => Some(u64::from_le_bytes(length.get(..8)?.try_into().ok()?)),
+        };
+        Some(Self { window: window.or(content)?, content })
     }
-    let dictionary_bytes = [0, 1, 2, 4].get(usize::from(descriptor & 3))?;
-    let content = rest.get(*dictionary_bytes..)?;
-    Some(match descriptor >> 6 {
-        0 => u64::from(*content.first()?),
-        1 => u64::from(u16::from_le_bytes(content.get(..2)?.try_into().ok()?)) + 256,
-        2 => u64::from(u32::from_le_bytes(content.get(..4)?.try_into().ok()?)),
-        _ => u64::from_le_bytes(content.get(..8)?.try_into().ok()?),
-    })
 }
 
 impl Decoder for Zstd<'_> {
@@ -231,14 +275,23 @@ impl Decoder for Zstd<'_> {
     }
 
     fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, Broken> {
-        let Some(frame) = &mut self.frame else { return Ok(Decoded::End) };
-        let read = frame.read(piece).map_err(|_| Broken)?;
-        if read > 0 {
+        if self.ended {
+            return Ok(Decoded::End);
+        }
+        if self.frame.can_collect() == 0 && !self.frame.is_finished() {
+            let some = BlockDecodingStrategy::UptoBlocks(ZSTD_BLOCKS);
+            self.frame.decode_blocks(&mut self.rest, some).map_err(|_| Broken)?;
+        }
+        let read = self.frame.read(piece).map_err(|_| Broken)?;
+        self.made = self.made.saturating_add(read as u64);
+        if read > 0 || !self.frame.is_finished() {
             return Ok(Decoded::Bytes(read));
         }
-        let rest = self.frame.take().map(StreamingDecoder::into_inner).unwrap_or_default();
-        self.begin(rest)?;
-        Ok(if self.frame.is_some() { Decoded::NextStream } else { Decoded::End })
+        if !self.is_whole() {
+            return Err(Broken);
+        }
+        self.begin()?;
+        Ok(if self.ended { Decoded::End } else { Decoded::NextStream })
     }
 }
 
@@ -254,7 +307,10 @@ mod tests {
         {
             assert_eq!(brotli_window(&[first]), 1 << bits, "{first:x}");
         }
-        let frame = |bytes: &[u8]| zstd_window(&[&[0x28, 0xb5, 0x2f, 0xfd], bytes].concat());
+        let frame = |bytes: &[u8]| {
+            let head = FrameHead::of(&[&[0x28, 0xb5, 0x2f, 0xfd], bytes].concat());
+            head.map(|head| head.window)
+        };
         assert_eq!(frame(&[0x00, 0x00]), Some(1 << 10));
         assert_eq!(frame(&[0x00, 0x58]), Some(2 << 20));
         assert_eq!(frame(&[0x00, 0x81]), Some((64 << 20) / 8 * 9));

@@ -143,7 +143,7 @@ async fn an_answer_that_nobody_takes_is_let_go_and_one_that_is_taken_slowly_is_n
     let unanswered = Unanswered::none();
     let whole = vec![b'x'; 100_000];
     let response = Response::new(axum::body::Body::from(whole.clone()));
-    let mut body = unanswered.one().until_taken(response).into_body();
+    let mut body = unanswered.one(()).until_taken(response).into_body();
     assert_eq!(hyper::body::Body::size_hint(&body).exact(), Some(100_000));
     tokio::time::pause();
     let idle = unanswered.idle_for(Duration::from_secs(1));
@@ -160,5 +160,29 @@ async fn an_answer_that_nobody_takes_is_let_go_and_one_that_is_taken_slowly_is_n
     let begun = tokio::time::Instant::now();
     idle.await;
     // Twenty have gone by since a part was taken.
-    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert!((10..=11).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(
+        body.frame().await.unwrap().is_err(),
+        "it was let go, whatever else the connection carries"
+    );
+}
+
+#[tokio::test]
+async fn requests_of_one_client_are_no_more_at_once_than_its_connections() {
+    let limits = ServeLimits { connections_per_address_max: 5, ..LIMITS };
+    let server = Server::start(limits).await;
+    let (mut send, _connection) = connect(&server).await;
+    let waiting: Vec<_> = (0..5).map(|_| tokio::spawn(send.send_request(get("/never")))).collect();
+    let refused = loop {
+        let (status, body) = ask(&mut send, get("/a")).await;
+        if status != 200 {
+            break (status, body);
+        }
+    };
+    assert_eq!(refused.0, 503, "{}", refused.1);
+    for one in waiting {
+        one.abort();
+    }
+    while ask(&mut send, get("/a")).await.0 != 200 {}
 }
