@@ -301,6 +301,6 @@ impl HttpBody for Answering {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
