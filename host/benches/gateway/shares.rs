@@ -15,6 +15,7 @@
 
 mod honest;
 mod hostile;
+mod sink;
 mod site;
 mod wire;
 
@@ -41,15 +42,18 @@ const LEAD: Duration = Duration::from_millis(500);
 enum Attack {
     SleepingTools,
     LongBodies,
+    /// No attack: the same bytes, past the gateway. What it costs the honest is the machine's.
+    Sink,
     MiddlingBodies,
     HeldFields,
     LongLists,
 }
 
 impl Attack {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::SleepingTools,
         Self::LongBodies,
+        Self::Sink,
         Self::MiddlingBodies,
         Self::HeldFields,
         Self::LongLists,
@@ -59,6 +63,7 @@ impl Attack {
         match self {
             Self::SleepingTools => "sleeping tools",
             Self::LongBodies => "9 MB bodies",
+            Self::Sink => "9 MB to a sink",
             Self::MiddlingBodies => "87 KB bodies",
             Self::HeldFields => "held fields",
             Self::LongLists => "9 MB lists",

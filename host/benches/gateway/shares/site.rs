@@ -20,7 +20,7 @@ use wardgate::vault::NewSecret;
 
 use super::honest::Door;
 use super::hostile::Load;
-use super::{Attack, TENANTS};
+use super::{Attack, TENANTS, sink};
 use crate::bed::{Bed, TELEGRAM};
 use crate::mapping::{encoded_spec, serve_ours};
 
@@ -63,6 +63,8 @@ struct Party {
 
 pub(super) struct Site {
     address: SocketAddr,
+    /// Where the same goes past the gateway.
+    sink: SocketAddr,
     /// Where mappings alone are answered.
     mapping: SocketAddr,
     http: reqwest::Client,
@@ -92,8 +94,10 @@ impl Site {
         let honest = Party { from: HONEST, tenant, agents: vec![agent], key };
         let reader = party(&handles, HONEST, "reader").await?;
         let http = reqwest::Client::builder().no_proxy().build()?;
+        let sink = sink::start(folder.path(), long_body(LONG_BYTES).len())?;
         let mut site = Self {
             address,
+            sink,
             mapping,
             http,
             hook: String::new(),
@@ -115,7 +119,9 @@ impl Site {
             let components = match attack {
                 Attack::SleepingTools => vec![SLEEPS; SLEEPERS],
                 Attack::HeldFields => vec![HOLDS_FIELDS],
-                Attack::LongBodies | Attack::MiddlingBodies | Attack::LongLists => Vec::new(),
+                Attack::LongBodies | Attack::Sink | Attack::MiddlingBodies | Attack::LongLists => {
+                    Vec::new()
+                }
             };
             for (place, text) in components.into_iter().enumerate() {
                 if let Err(refused) = equip(&handles, &mut hostile, place, text).await? {
@@ -154,7 +160,8 @@ impl Site {
 
     /// What so many hostile tenants send.
     pub(super) fn loads(&self, attack: Attack, tenants: usize) -> Vec<Load> {
-        let bytes = if attack == Attack::LongBodies { LONG_BYTES } else { MIDDLING_BYTES };
+        let is_long = matches!(attack, Attack::LongBodies | Attack::Sink);
+        let bytes = if is_long { LONG_BYTES } else { MIDDLING_BYTES };
         // All of them send the same bytes.
         let long = Bytes::from(long_body(bytes));
         let mut loads = Vec::new();
@@ -162,7 +169,8 @@ impl Site {
             let key = party.key.reveal();
             let mut add = |method: &str, target: &str, body: &Bytes, connections: usize| {
                 let head = head(method, target, key, body.len()).into();
-                let (from, address, body) = (party.from, self.address, body.clone());
+                let address = if attack == Attack::Sink { self.sink } else { self.address };
+                let (from, body) = (party.from, body.clone());
                 loads.push(Load { from, address, head, body, connections });
             };
             let nothing = Bytes::from_static(b"{}");
@@ -177,7 +185,7 @@ impl Site {
                     let target = format!("/agents/{agent}/operations/hold");
                     add("POST", &target, &nothing, HOLDERS);
                 }),
-                Attack::LongBodies | Attack::MiddlingBodies => {
+                Attack::LongBodies | Attack::Sink | Attack::MiddlingBodies => {
                     let target = format!("/?agent_id={agent}&asynchronous=true");
                     add("POST", &target, &long, SENDERS);
                 }
