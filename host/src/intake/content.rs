@@ -51,7 +51,7 @@ pub enum UndoError<E> {
     Request(IntakeError),
     /// It would be longer than a body may be.
     TooLong,
-    /// It takes more than [`TIME_MAX`] of computing.
+    /// It takes too much computing for any body.
     TakesLong,
     /// It would be more than [`EXPANSION_MAX`] times as long as what was sent.
     Expands,
