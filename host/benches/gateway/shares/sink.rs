@@ -6,6 +6,10 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// After each body.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// Answers every request with 200 once its body, of this length, is on the disk.
 pub(super) fn start(folder: &Path, body_bytes: usize) -> anyhow::Result<SocketAddr> {
@@ -38,6 +42,8 @@ fn serve(mut stream: TcpStream, file: &Mutex<File>, body_bytes: usize) -> std::i
             file.seek(SeekFrom::Start(0))?;
             file.write_all(&body)?;
             file.sync_data()?;
+            // About as many a second as the gateway takes, or they would be sent before anything is measured.
+            std::thread::sleep(PAUSE);
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
     }
