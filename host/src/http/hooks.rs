@@ -90,8 +90,8 @@ pub(super) async fn receive_options(
 #[utoipa::path(head, path = "/hooks/{channel}",
     operation_id = "probe_hook", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
-    responses((status = 200, description = "There is. Nothing was started"),
-              (status = 404, description = "There is none"),
+    responses((status = 200, description = "The channel exists; nothing was started"),
+              (status = 404, description = "No such channel"),
               (status = 503, description = "The store cannot be used at the moment")),
     security(()))]
 pub(super) async fn probe(State(handles): Handle, named: Named) -> Result<(), ApiError> {

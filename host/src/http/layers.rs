@@ -86,7 +86,7 @@ pub(super) async fn long_on_bulk_lane(
     }
 }
 
-/// Left with an answer whose bytes are there once for everybody: whoever reads it slowly holds nothing.
+/// Marks a response whose bytes are static and shared by all readers, so a slow reader holds no memory of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Static;
 

@@ -62,7 +62,7 @@ pub(super) async fn read(State(handles): Handle, headers: HeaderMap) -> Result<R
     Ok((StatusCode::OK, [(CONTENT_TYPE, declared)], text).into_response())
 }
 
-/// Whether whoever asks reads Prometheus text and no OpenMetrics.
+/// Whether the client accepts Prometheus text and not OpenMetrics.
 fn wants_prometheus_text(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let accepted: Vec<_> = accepted

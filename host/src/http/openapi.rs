@@ -120,7 +120,7 @@ pub(super) fn routes(document: &OpenApi) -> Router<Arc<Handles>> {
     Router::new().route(PATH, get(serve)).merge(page.layer(map_response(restrict)))
 }
 
-/// What the page may do: whoever tries routes out enters a key there.
+/// Sets the page's security headers: users enter API keys there to try routes out.
 async fn restrict(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
