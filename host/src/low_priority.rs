@@ -1,11 +1,20 @@
 //! Threads of low priority, for work that grows with what a caller sends or a plugin computes: whoever has
 //! little to ask is not kept waiting by it, on machines with few cores above all.
 
+use std::time::Duration;
+
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
 /// How much nicer than the rest of the gateway the threads are (0 to 19).
 const NICENESS: i32 = 10;
+
+/// The computing time of this thread so far.
+pub(crate) fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
 
 /// An async runtime on threads of low priority.
 #[derive(Debug)]

@@ -52,7 +52,13 @@ impl Bed {
         let gateway = Gateway::build(&data, settings, listening).await?;
         // What ships is compiled in the background at first, and would take a core from what is measured.
         let plugins = &gateway.handles.plugins;
+        let begun = std::time::Instant::now();
         while plugins.loaded_count().await < wardgate::plugins::bundled().count() as u64 {
+            let is_late = begun.elapsed() > std::time::Duration::from_secs(120);
+            anyhow::ensure!(
+                !is_late,
+                "the plugins that ship do not load: is `wardgate` beside this program?"
+            );
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         Ok(Self { gateway, tenant, agent, key, folder })

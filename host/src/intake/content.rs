@@ -9,8 +9,9 @@ use http::header::CONTENT_ENCODING;
 
 use self::decoders::{Broken, Brotli, Decoded, Decoder, Deflate, Gzip, Zstd};
 use super::IntakeError;
+use crate::low_priority::thread_time;
 
-/// How many encodings one upon the other are undone. Nobody has a use for more than one.
+/// How many encodings one upon the other are undone: a sender's own, and one that a proxy has added.
 const ENCODINGS_MAX: usize = 2;
 
 /// What is undone at a time, in bytes.
@@ -133,7 +134,7 @@ impl Encoding {
         let mut undone = Undone { bytes: Vec::new(), limits, room };
         undone.room.window(decoder.window()).map_err(UndoError::NoRoom)?;
         let (mut piece, mut streams) = (vec![0; PIECE_BYTES], 1);
-        let (mut computed, mut begun) = (Duration::ZERO, Instant::now());
+        let (mut computed, mut begun) = (Duration::ZERO, (Instant::now(), thread_time()));
         loop {
             match decoder.decode(&mut piece).map_err(|Broken| self.broken())? {
                 Decoded::Bytes(made) => undone.push(piece.get(..made).unwrap_or_default())?,
@@ -146,14 +147,14 @@ impl Encoding {
                 }
                 Decoded::End => return Ok(undone.bytes),
             }
-            let stretch = begun.elapsed();
-            if stretch > STRETCH_MAX {
-                computed += stretch;
+            if begun.0.elapsed() > STRETCH_MAX {
+                // Not the time that goes by: on a busy machine threads of low priority get little of it.
+                computed += thread_time().saturating_sub(begun.1);
                 if computed > TIME_MAX {
                     return Err(UndoError::TakesLong);
                 }
                 tokio::task::yield_now().await;
-                begun = Instant::now();
+                begun = (Instant::now(), thread_time());
             }
         }
     }

@@ -34,7 +34,7 @@ use self::walk::{DEPTH_MAX, ENTRY_BYTES, MayMove, Walk};
 use super::grants::{FolderAccess, FolderRule};
 use super::host_calls::CallState;
 use super::share::HeldMemory;
-use super::slow_lane::thread_time;
+use crate::low_priority::thread_time;
 use crate::shares::slots::{Reserve, Slot, Slots};
 
 /// What each stream and each list of entries holds of the host's memory at most, in bytes.

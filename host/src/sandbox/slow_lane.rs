@@ -3,7 +3,6 @@
 //! not take a hundred times the time of a tenant with one, however many such tenants there are.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,13 +19,6 @@ pub(super) enum Lane {
     /// For tools and deliveries. Apart from the others, so that tools which compute for seconds do not use
     /// up the time of somebody's mapping.
     Tools,
-}
-
-/// The computing time of this thread so far.
-pub(super) fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
-    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
 /// Both lanes, with threads of their own.

@@ -19,9 +19,10 @@ use super::super::host_calls::{
     CallState, FIELD_BYTES_MAX, LOOK_UP_BYTES_MAX, LookedTooOften, RESOURCES_MAX,
 };
 use super::super::refusal::{Refusal, Shortage};
-use super::super::slow_lane::{Lane, LaneTurns, thread_time};
+use super::super::slow_lane::{Lane, LaneTurns};
 use super::BRIEF_MAX;
 use crate::ids::TenantId;
+use crate::low_priority::thread_time;
 use crate::shares::turns::Place;
 
 /// The resource tables and component handles of one instance.

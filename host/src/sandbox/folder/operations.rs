@@ -11,8 +11,8 @@ use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Handle;
 use wasmtime::Trap;
 
-use super::super::slow_lane::thread_time;
 use crate::ids::TenantId;
+use crate::low_priority::thread_time;
 use crate::shares::slots::{Reserve, Slot, Slots, Taking};
 
 /// Operations at once for each thread of a slow lane: they wait for disks as often as they compute.
