@@ -29,6 +29,7 @@ mod metrics;
 pub mod openapi;
 pub mod places;
 mod plugin_reply;
+mod reply;
 mod responses;
 mod rest;
 pub mod serve;

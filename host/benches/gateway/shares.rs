@@ -31,6 +31,9 @@ use crate::bed::{load_average, median, write};
 /// Turns of each number of hostile tenants, each with a quiet one before it.
 const TURNS: usize = 3;
 
+/// Where the honest tenants come from. The hostile ones have the addresses behind it.
+const HONEST: [u8; 4] = [127, 0, 0, 2];
+
 /// Hostile tenants at once.
 const TENANTS: [usize; 3] = [1, 2, 8];
 

@@ -1,6 +1,8 @@
 //! `wardgate plugin`.
 
 mod attempt;
+mod describe;
+mod file;
 mod inspect;
 mod install;
 mod new;

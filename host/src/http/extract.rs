@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams};
-use axum::response::{IntoResponse as _, Response};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, Request, StatusCode};
-use serde::Serialize;
+use http::{HeaderMap, Request};
 use serde::de::DeserializeOwned;
 
 use super::Handles;
@@ -128,15 +126,4 @@ pub(super) fn arrived_path(parts: &Parts) -> String {
 /// The id that the surface gave this request.
 pub(super) fn request_id(parts: &Parts) -> RequestId {
     parts.extensions.get().copied().unwrap_or_else(RequestId::next)
-}
-
-/// An answer of this type.
-pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
-    match serde_json::to_string(body) {
-        Ok(text) => super::webhook::json_answer(status, text),
-        Err(error) => {
-            tracing::error!(%error, "an answer cannot be written");
-            ApiError::host("the gateway failed to write its answer").into_response()
-        }
-    }
 }

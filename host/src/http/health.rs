@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Handle;
 use super::error::{ApiError, ErrorBody};
-use super::webhook::json_answer;
+use super::reply::json_answer;
 
 /// The state of the gateway.
 #[derive(utoipa::ToSchema)]

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::Handle;
 use super::error::{ApiError, RefusalBody};
-use super::webhook::json_answer;
+use super::reply::json_answer;
 use crate::{answer, intake};
 
 /// What became of a trigger.

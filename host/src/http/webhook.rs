@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
@@ -15,6 +15,7 @@ use super::error::ApiError;
 use super::extract::{arrived_path, header_key, request_id};
 use super::launch::{launch, mark_task};
 use super::plugin_reply::plugin_reply;
+use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
 use super::{Handle, Handles};
 use crate::access::Caller;
@@ -207,9 +208,4 @@ async fn run(handles: &Arc<Handles>, call: AgentCall) -> Result<Response, ApiErr
         Err(error) => ApiError::from(error).after_the_run().into_response(),
     };
     Ok(launched.mark_preference(handles, launched.mark(response)))
-}
-
-pub(super) fn json_answer(status: StatusCode, body: String) -> Response {
-    let json = HeaderValue::from_static("application/json");
-    (status, [(CONTENT_TYPE, json)], body).into_response()
 }

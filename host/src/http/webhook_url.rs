@@ -8,7 +8,8 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::ApiError;
-use super::extract::{header_key_or_bearer, json};
+use super::extract::header_key_or_bearer;
+use super::reply::json;
 use super::responses::HookUrlErrors;
 use super::{Handle, Handles};
 use crate::access::AdminCaller;

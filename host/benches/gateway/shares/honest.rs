@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::site::HONEST;
+use super::HONEST;
 use super::wire::Connection;
 
 /// Between an answer and the next request of its kind.

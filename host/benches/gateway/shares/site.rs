@@ -20,15 +20,12 @@ use wardgate::vault::NewSecret;
 
 use super::honest::Door;
 use super::hostile::Load;
-use super::{Attack, TENANTS, sink};
+use super::{Attack, HONEST, TENANTS, sink};
 use crate::bed::{Bed, TELEGRAM};
 use crate::mapping::{encoded_spec, serve_ours};
 
 /// The kinds of requests of the honest tenants, in the order of [`Site::doors`].
 pub(super) const KINDS: [&str; 4] = ["accept", "mapping", "list", "hook"];
-
-/// Where the honest tenants come from. The hostile ones have the addresses behind it.
-pub(super) const HONEST: [u8; 4] = [127, 0, 0, 2];
 
 /// Plugins of a hostile tenant whose tool sleeps, and connections that call each. A tenant may have 128 calls in
 /// flight and a plugin 64, by default.

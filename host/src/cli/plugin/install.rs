@@ -1,21 +1,22 @@
 //! `wardgate plugin install`. What lies in a registry is fetched here, by the command, and never by the
 //! gateway: whoever may install plugins could otherwise have the gateway send requests for him.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::Method;
-use serde_json::Value;
 
 use super::super::api::{Body, ForTenant, Target, text};
 use super::super::print;
 use super::super::progress::with_progress;
+use super::describe::{notes, roles, signer};
+use super::file::{beside, read, signature};
 use super::registry::{Access, Registry};
 use crate::ids::PluginName;
 use crate::oci_reference::OciReference;
-use crate::plugins::{COMPONENT_BYTES_MAX, SIGNATURE_BYTES_MAX};
+use crate::plugins::COMPONENT_BYTES_MAX;
 use crate::settings::Settings;
 
 /// Longest grants file.
@@ -164,46 +165,6 @@ impl Source {
         name.parse()
             .with_context(|| format!("{stem:?} does not make a plugin name; give one with --name"))
     }
-}
-
-/// The roles of a plugin, from the gateway's answer.
-pub(super) fn roles(installed: &Value) -> String {
-    let roles = installed.get("roles").and_then(Value::as_array);
-    let roles = roles.into_iter().flatten().filter_map(Value::as_str);
-    roles.collect::<Vec<_>>().join(", ")
-}
-
-/// What is to be known of a version, from the gateway's answer: a line each, with a line's end before it.
-pub(super) fn notes(installed: &Value) -> String {
-    let notes = installed.get("notes").and_then(Value::as_array);
-    let notes = notes.into_iter().flatten().filter_map(Value::as_str);
-    notes.map(|note| format!("\nnote: {note}")).collect()
-}
-
-/// Who signed a version, from the gateway's answer.
-pub(super) fn signer(version: &Value) -> Option<String> {
-    let signer = version.get("signed_by").filter(|signer| signer.is_object())?;
-    let (name, key) = (text(signer, "name"), text(signer, "key_id"));
-    Some(format!("{name} ({key}): {}", text(signer, "trusted_comment")))
-}
-
-/// The signature that lies beside a component, as minisign names it.
-pub(super) fn beside(component: &Path) -> Option<PathBuf> {
-    let mut name = component.as_os_str().to_owned();
-    name.push(".minisig");
-    Some(PathBuf::from(name)).filter(|path| path.exists())
-}
-
-/// The text of a signature file.
-pub(super) fn signature(path: &Path) -> anyhow::Result<String> {
-    let bytes = read(path, SIGNATURE_BYTES_MAX as u64)?;
-    String::from_utf8(bytes).with_context(|| format!("{} is no signature", path.display()))
-}
-
-/// A file of at most so many bytes.
-pub(super) fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
-    crate::disk::read_at_most(path, bytes_max)
-        .with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The parts of an installation as multipart/form-data (RFC 7578).

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 
 use super::super::print;
-use super::install::{beside, read, signature};
+use super::file::{beside, read, signature};
 use super::registry::{Access, Registry};
 use crate::oci_reference::OciReference;
 use crate::plugins::COMPONENT_BYTES_MAX;

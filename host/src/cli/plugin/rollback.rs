@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::super::api::{ForTenant, Target, text};
 use super::super::print;
-use super::install::{notes, roles};
+use super::describe::{notes, roles};
 use crate::ids::{PluginDigest, PluginName};
 use crate::settings::Settings;
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::api::{ForTenant, Target, text};
 use super::super::print;
-use super::install::signer;
+use super::describe::signer;
 use crate::ids::PluginName;
 use crate::settings::Settings;
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
-use super::super::extract::{Named, Sent, json};
+use super::super::extract::{Named, Sent};
+use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::super::{Handle, Handles};
 use super::{ByAdmin, ByOperator, iso};

@@ -9,7 +9,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::error::{ApiError, ErrorBody};
-use super::super::extract::{Named, json};
+use super::super::extract::Named;
+use super::super::reply::json;
 use super::super::responses::ReadErrors;
 use super::super::{Handle, Handles};
 use super::ByAdmin;

@@ -6,7 +6,8 @@ use http::StatusCode;
 
 use super::super::Handle;
 use super::super::error::ApiError;
-use super::super::extract::{Asked, Named, json};
+use super::super::extract::{Asked, Named};
+use super::super::reply::json;
 use super::super::responses::ReadErrors;
 use super::super::rest::find;
 use super::super::rest::tasks::{self, TasksAsked};

@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use super::super::Handle;
 use super::super::error::ApiError;
-use super::super::extract::{Sent, header_key, json};
+use super::super::extract::{Sent, header_key};
+use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::{ByAdmin, ByOperator};
 use crate::ids::{Name, TenantId};

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::error::ApiError;
-use super::super::extract::{Asked, ByKey, Named, Sent, json};
+use super::super::extract::{Asked, ByKey, Named, Sent};
+use super::super::reply::json;
+use super::super::reply::json_answer;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::super::webhook::json_answer;
 use super::super::{Handle, Handles};
 use super::{find, page};
 use crate::answer;

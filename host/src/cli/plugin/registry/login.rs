@@ -142,7 +142,7 @@ fn password_of(path: &Path) -> anyhow::Result<SecretString> {
     if path == Path::new("-") {
         return Ok(std::io::read_to_string(std::io::stdin()).context("standard input")?.into());
     }
-    let bytes = super::super::install::read(path, PASSWORD_BYTES_MAX)?;
+    let bytes = super::super::file::read(path, PASSWORD_BYTES_MAX)?;
     let text = String::from_utf8(bytes);
     Ok(text.map_err(|_| anyhow::anyhow!("{} is not UTF-8", path.display()))?.into())
 }
@@ -164,7 +164,7 @@ fn in_docker_config(path: &Path, host: &str) -> Option<SecretString> {
     struct Auth {
         auth: Option<SecretString>,
     }
-    let bytes = super::super::install::read(path, CONFIG_BYTES_MAX).ok()?;
+    let bytes = super::super::file::read(path, CONFIG_BYTES_MAX).ok()?;
     let mut config: Config = serde_json::from_slice(&bytes).ok()?;
     // The name under which Docker itself keeps its own registry.
     let names = match host {

@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use super::super::super::Handle;
 use super::super::super::error::ApiError;
-use super::super::super::extract::{Named, Sent, json};
+use super::super::super::extract::{Named, Sent};
+use super::super::super::reply::json;
 use super::super::super::responses::{ReadErrors, WriteErrors};
 use super::super::{ByAdmin, iso};
 use super::{PluginAnswer, name, refused};
