@@ -8,33 +8,16 @@
 //! Every question about what a tenant owns takes the tenant. The exceptions are look-ups by something
 //! that is itself proof of access: a key's hash, a webhook token's hash, a task's id.
 
-mod accept;
-mod afterwards;
-mod channels;
-mod checkpoints;
-mod chunks;
-mod deliveries;
-mod ending;
+mod directory;
 mod error;
-mod finish;
-mod housekeeping;
-mod keys;
-mod lease;
-mod lines;
-mod listing;
+mod fair_queue;
 mod lists;
-mod plugins;
 mod rows;
-mod secrets;
 mod sqlite;
-mod steps;
 mod tasks;
-mod tenants;
 #[cfg(test)]
 mod tests;
-mod turns;
-mod values;
-mod webhooks;
+mod write;
 mod writer;
 
 use std::fmt;
@@ -50,14 +33,15 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::checkpoints::{Checkpoints, LOG_BOUNDS};
-pub use self::deliveries::DueDelivery;
+pub use self::directory::secrets::{PutSecret, PutSecretOutcome, SealedSecret};
+pub use self::directory::values::ValueChange;
 pub use self::error::{Cause, StoreError};
 use self::lists::Lists;
-pub use self::secrets::{PutSecret, PutSecretOutcome, SealedSecret};
-pub use self::turns::Places;
-pub use self::values::ValueChange;
-use self::writer::{Memory, Op, Waiting, Write, WriteAlone, Writer};
+use self::sqlite::checkpoints::{Checkpoints, LOG_BOUNDS};
+pub use self::tasks::deliveries::DueDelivery;
+pub use self::tasks::turns::Places;
+use self::write::{Memory, Queued, SingleWrite, Write};
+use self::writer::{Op, Writer};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::TenantId;
 
@@ -74,7 +58,7 @@ struct Handles {
     lists: Lists,
     /// Tasks as a whole, which may be as long as bodies.
     tasks: Lists,
-    writes: lines::Sender<Op>,
+    writes: fair_queue::Sender<Op>,
     /// The number of this process's first chunk, and of the next one.
     first_chunk: i64,
     next_chunk: AtomicI64,
@@ -104,13 +88,13 @@ impl Store {
             .fetch_one(&mut db)
             .await
             .map_err(|error| StoreError::database(OPERATION, error))?;
-        let first_chunk: i64 = sqlx::query_scalar(chunks::NEXT_NUMBER)
+        let first_chunk: i64 = sqlx::query_scalar(tasks::chunks::NEXT_NUMBER)
             .fetch_one(&mut db)
             .await
             .map_err(|error| StoreError::database(OPERATION, error))?;
         let writer =
             Writer { db, clock: clock.clone(), memory: Memory { last_sequence, last_turn: None } };
-        let (writes, waiting) = lines::queue();
+        let (writes, waiting) = fair_queue::queue();
         let (ended, writer_ended) = watch::channel(());
         let checkpoints = Checkpoints::start(path, LOG_BOUNDS);
         tokio::spawn(async move {
@@ -164,22 +148,22 @@ impl Store {
         self.0.clock.now()
     }
 
-    async fn write<W: WriteAlone>(&self, write: W) -> Result<W::Answer, StoreError> {
+    async fn write<W: SingleWrite>(&self, write: W) -> Result<W::Answer, StoreError> {
         self.queue(write, |waiting| Op::Other(Box::new(waiting))).await
     }
 
     async fn queue<W: Write>(
         &self,
         write: W,
-        op: fn(Waiting<W>) -> Op,
+        op: fn(Queued<W>) -> Op,
     ) -> Result<W::Answer, StoreError> {
-        let (line, bytes) = (write.line(), write.bytes());
-        let (waiting, answer) = Waiting::new(write);
+        let (line, bytes) = (write.flow(), write.bytes());
+        let (waiting, answer) = Queued::new(write);
         // An answer that never comes means that the writer is gone, as a closed queue does.
         let queued = self.0.writes.send(op(waiting), line, bytes).await;
         let answer = match queued {
             Ok(()) => answer.await.ok(),
-            Err(lines::Closed) => None,
+            Err(fair_queue::Closed) => None,
         };
         answer.unwrap_or_else(|| Err(StoreError::database(W::OPERATION, sqlx::Error::PoolClosed)))
     }

@@ -9,7 +9,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::lines::Rooms;
+use super::fair_queue::Rooms;
 use super::sqlite::READER_WAIT_MAX;
 use crate::ids::TenantId;
 

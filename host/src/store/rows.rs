@@ -12,21 +12,47 @@ use crate::ids::{AgentId, ChannelId, KeyId, TaskId, TenantId};
 use crate::tasks::{Input, SHOWN_RESULT_CHARS_MAX, Surface, Task, TaskSummary};
 use crate::tenants::{Agent, Installer, Key, KeyHolder, Tenant, Webhook};
 
+/// Reads a text of the task with this sequence from its column, or from its chunks.
+macro_rules! whole_text {
+    ($column:literal, $part:literal, $sequence:literal) => {
+        $crate::store::rows::whole_text!($column, $part, $sequence, "0")
+    };
+    ($column:literal, $part:literal, $sequence:literal, $position:literal) => {
+        concat!(
+            "CASE octet_length(",
+            $column,
+            ") WHEN 0 THEN coalesce((SELECT group_concat(bytes, '') FROM \
+             (SELECT k.bytes FROM chunked_texts c \
+              CROSS JOIN chunks k ON k.number BETWEEN c.first_chunk AND c.last_chunk \
+              WHERE c.task_sequence = ",
+            $sequence,
+            " AND c.part = '",
+            $part,
+            "' AND c.position = ",
+            $position,
+            " ORDER BY k.number)), '') ELSE ",
+            $column,
+            " END"
+        )
+    };
+}
+pub(super) use whole_text;
+
 /// Asks for tasks with their inputs, in the columns that [`task`] reads.
 macro_rules! select_tasks {
     ($($where:literal),+ $(,)?) => {
         concat!(
             "SELECT t.sequence, t.id, t.tenant_id, t.agent_id, t.status, t.attempts, t.created_at, \
              t.started_at, t.finished_at, t.thread, t.source, ",
-            $crate::store::chunks::whole_text!("i.user", "user", "t.sequence"),
+            $crate::store::rows::whole_text!("i.user", "user", "t.sequence"),
             ", ",
-            $crate::store::chunks::whole_text!("i.prompt", "prompt", "t.sequence"),
+            $crate::store::rows::whole_text!("i.prompt", "prompt", "t.sequence"),
             ", ",
-            $crate::store::chunks::whole_text!("i.mapping", "mapping", "t.sequence"),
+            $crate::store::rows::whole_text!("i.mapping", "mapping", "t.sequence"),
             ", ",
-            $crate::store::chunks::whole_text!("i.payload", "payload", "t.sequence"),
+            $crate::store::rows::whole_text!("i.payload", "payload", "t.sequence"),
             ", t.result, t.thread_surface, ",
-            $crate::store::chunks::whole_text!("x.rest", "rest", "t.sequence"),
+            $crate::store::rows::whole_text!("x.rest", "rest", "t.sequence"),
             " FROM tasks t CROSS JOIN inputs i ON i.task_sequence = t.sequence \
              LEFT JOIN result_rests x ON x.task_sequence = t.sequence WHERE ",
             $($where),+

@@ -1,6 +1,8 @@
 //! How the embedded database is opened, and what all statements share: the settings that make a
 //! commit durable, and `INSERT`s and look-ups of many rows at once.
 
+pub(super) mod checkpoints;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -37,7 +39,7 @@ const LISTERS_MAX: u32 = 2;
 /// How long a read waits for one of them.
 pub(super) const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Prepared statements that the writer keeps: fourteen of [`ByRows`] in 64 lengths each, and the others.
+/// Prepared statements that the writer keeps: fourteen of [`BatchStatement`] in 64 lengths each, and the others.
 const STATEMENTS_MAX: usize = 960;
 
 /// Opens the one connection that writes: makes the file if there is none, readable by its owner only,
@@ -118,14 +120,14 @@ const ROWS_MAX: usize = 64;
 /// One statement in as many lengths as there can be rows, so that any number of rows takes as few
 /// statements as can be: each is a change of threads, which costs more than the row it is for. Every
 /// length is written out and prepared once, when it is first needed.
-pub(super) struct ByRows {
+pub(super) struct BatchStatement {
     before: &'static str,
     row: &'static str,
     after: &'static str,
     texts: [OnceLock<String>; ROWS_MAX],
 }
 
-impl ByRows {
+impl BatchStatement {
     /// A statement that consists of `before`, then `row` as often as there are rows, separated by
     /// commas, then `after`.
     pub(super) const fn new(before: &'static str, row: &'static str, after: &'static str) -> Self {

@@ -1,21 +1,34 @@
 //! Tasks: accepting, leasing and finishing them through the writer, and reading them.
 
+pub(super) mod accept;
+pub(super) mod chunks;
+pub(super) mod deliveries;
+pub(super) mod ending;
+pub(super) mod finish;
+pub(super) mod housekeeping;
+pub(super) mod lease;
+pub(super) mod listing;
+pub(super) mod long_writes;
+pub(super) mod post_run;
+pub(super) mod steps;
+pub(super) mod turns;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::accept::{self, Accept};
-use super::chunks::whole_text;
-use super::finish::Finish;
-use super::housekeeping::ForgetExpiredKeys;
-use super::lease::{CLAIMED, Claim, Extend, GiveBack, TakeBack, Unclaim};
-use super::lines::SMALL_BYTES_MAX;
+use self::accept::Accept;
+use self::finish::Finish;
+use self::housekeeping::ForgetExpiredKeys;
+use self::lease::{CLAIMED, Claim, Extend, GiveBack, TakeBack, Unclaim};
+use self::turns::Places;
+use super::fair_queue::SMALL_BYTES_MAX;
+use super::rows::whole_text;
 use super::rows::{self, select_tasks};
-use super::steps;
-use super::turns::Places;
-use super::writer::{Op, Write as _};
+use super::write::Write as _;
+use super::writer::Op;
 use super::{Store, StoreError, busy};
 use crate::ids::{TaskId, TenantId};
 use crate::tasks::{Accepted, Claimed, Fence, NewTask, Outcome, Task};

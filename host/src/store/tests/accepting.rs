@@ -4,10 +4,11 @@ use futures::FutureExt as _;
 use sqlx::Connection as _;
 use tokio::sync::oneshot;
 
-use super::super::accept::Accept;
 use super::super::sqlite::open_writer;
-use super::super::writer::{Batch, Memory, Op, Waiting, Write as _, Writer};
+use super::super::write::{Memory, Queued, Write as _};
+use super::super::writer::{Batch, Op, Writer};
 use super::*;
+use crate::store::tasks::accept::Accept;
 
 type Answer = oneshot::Receiver<Result<Accepted, StoreError>>;
 
@@ -19,7 +20,7 @@ async fn writer(fixture: &Fixture) -> Writer {
 }
 
 fn add(batch: &mut Batch, task: NewTask) -> Answer {
-    let (waiting, answer) = Waiting::new(Accept::new(task).unwrap());
+    let (waiting, answer) = Queued::new(Accept::new(task).unwrap());
     batch.add(Op::Accept(waiting));
     answer
 }

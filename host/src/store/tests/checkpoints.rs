@@ -2,12 +2,13 @@
 
 use sqlx::Connection as _;
 
-use super::super::accept::Accept;
-use super::super::checkpoints::{Checkpoints, LogBounds};
-use super::super::lines::{Line, Sender, queue};
 use super::super::sqlite::open_writer;
-use super::super::writer::{Memory, Op, Waiting, Write as _, Writer};
+use super::super::write::{Memory, Queued, Write as _};
+use super::super::writer::{Op, Writer};
 use super::*;
+use crate::store::fair_queue::{Flow, Sender, queue};
+use crate::store::sqlite::checkpoints::{Checkpoints, LogBounds};
+use crate::store::tasks::accept::Accept;
 
 const MIB: u64 = 1 << 20;
 const BOUNDS: LogBounds =
@@ -18,8 +19,8 @@ async fn accept(writes: &Sender<Op>, owner: Owner) {
     task.input.payload = "x".repeat(200_000);
     let accept = Accept::new(task).unwrap();
     let bytes = accept.bytes();
-    let (waiting, answer) = Waiting::new(accept);
-    writes.send(Op::Accept(waiting), Line::Requests(owner.tenant), bytes).await.unwrap();
+    let (waiting, answer) = Queued::new(accept);
+    writes.send(Op::Accept(waiting), Flow::Requests(owner.tenant), bytes).await.unwrap();
     assert_eq!(answer.await.unwrap().unwrap(), Accepted::New);
 }
 

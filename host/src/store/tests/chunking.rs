@@ -6,11 +6,11 @@ use std::pin::pin;
 use futures::FutureExt as _;
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::super::chunks::{CHUNK_BYTES, KEPT_BYTES_MAX};
-use super::super::lines::{BATCH_BYTES_LARGE_MAX, Line, SMALL_BYTES_MAX};
 use super::super::sqlite::open_writer;
-use super::super::writer::{Refusal, Session, Write, WriteAlone};
+use super::super::write::{Refusal, Session, SingleWrite, Write};
 use super::*;
+use crate::store::fair_queue::{BATCH_BYTES_LARGE_MAX, Flow, SMALL_BYTES_MAX};
+use crate::store::tasks::chunks::{CHUNK_BYTES, KEPT_BYTES_MAX};
 use crate::tasks::Status;
 use crate::trace::Event;
 
@@ -58,17 +58,17 @@ fn text(bytes: usize) -> String {
 }
 
 /// Writes down how many chunks there are when it is its turn.
-struct CountChunks(Line);
+struct CountChunks(Flow);
 
 impl Write for CountChunks {
     type Answer = i64;
     const OPERATION: &'static str = "count chunks";
-    fn line(&self) -> Line {
+    fn flow(&self) -> Flow {
         self.0
     }
 }
 
-impl WriteAlone for CountChunks {
+impl SingleWrite for CountChunks {
     async fn run(&self, session: &mut Session<'_>) -> Result<i64, Refusal> {
         let count = sqlx::query_scalar("SELECT count(*) FROM chunks");
         Ok(count.fetch_one(&mut *session.db).await?)
@@ -84,7 +84,7 @@ async fn small_operations_of_others_get_in_between_the_chunks_of_a_large_one() {
     let mut seen = Vec::new();
     // One after the other, as long as the large one is under way.
     loop {
-        let little = fixture.store.write(CountChunks(Line::Requests(other.tenant)));
+        let little = fixture.store.write(CountChunks(Flow::Requests(other.tenant)));
         futures::select_biased! {
             accepted = accepted.as_mut() => {
                 assert_eq!(accepted.unwrap(), Accepted::New);
@@ -263,7 +263,7 @@ async fn what_a_process_that_died_wrote_ahead_is_no_task_and_is_deleted_at_the_s
     let give_back = "INSERT INTO unclaimed_chunks SELECT first_chunk, last_chunk FROM chunked_texts \
                      WHERE task_sequence = 2";
     sqlx::query(give_back).execute(&mut database).await.unwrap();
-    for statement in super::super::ending::DELETE {
+    for statement in crate::store::tasks::ending::DELETE {
         sqlx::query(statement).bind(2).execute(&mut database).await.unwrap();
     }
     database.close().await.unwrap();
@@ -329,12 +329,12 @@ struct LimitPages(i64);
 impl Write for LimitPages {
     type Answer = ();
     const OPERATION: &'static str = "limit the file";
-    fn line(&self) -> Line {
-        Line::Gateway
+    fn flow(&self) -> Flow {
+        Flow::Gateway
     }
 }
 
-impl WriteAlone for LimitPages {
+impl SingleWrite for LimitPages {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let count = sqlx::query_scalar("PRAGMA page_count");
         let pages: i64 = count.fetch_one(&mut *session.db).await?;

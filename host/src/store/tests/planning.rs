@@ -3,11 +3,11 @@
 
 use sqlx::Row as _;
 
-use super::super::sqlite::{ByRows, open_writer};
-use super::super::{accept, afterwards, chunks, deliveries, ending, finish, lease};
+use super::super::sqlite::{BatchStatement, open_writer};
 use super::*;
+use crate::store::tasks::{accept, chunks, deliveries, ending, finish, lease, post_run};
 
-fn lengths(statement: &'static ByRows) -> impl Iterator<Item = &'static str> {
+fn lengths(statement: &'static BatchStatement) -> impl Iterator<Item = &'static str> {
     [1, 2, 64].into_iter().map(|rows| statement.parts(&vec![(); rows]).next().unwrap().0)
 }
 
@@ -29,7 +29,7 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
             lease::GIVE_BACK,
             lease::TAKE_BACK,
             ending::END_BY_OWNER,
-            afterwards::ADD,
+            post_run::ADD,
             ending::FINAL_BY_OWNER,
             deliveries::ANY_DUE,
             deliveries::TENANTS_BEHIND,

@@ -3,10 +3,10 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::lines::Line;
-use super::writer::{Refusal, Session, Write, WriteAlone};
-use super::{Store, StoreError};
 use crate::ids::{PluginName, TenantId};
+use crate::store::fair_queue::Flow;
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+use crate::store::{Store, StoreError};
 
 /// What a change of a value comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,8 +113,8 @@ impl Write for PutValue {
     type Answer = ValueChange;
     const OPERATION: &'static str = "keep a plugin's value";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 
     fn bytes(&self) -> usize {
@@ -126,7 +126,7 @@ impl Write for PutValue {
     }
 }
 
-impl WriteAlone for PutValue {
+impl SingleWrite for PutValue {
     async fn run(&self, session: &mut Session<'_>) -> Result<ValueChange, Refusal> {
         let before = self.before(session).await?;
         let (value, answer) = match &self.change {

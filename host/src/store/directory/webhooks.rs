@@ -3,12 +3,13 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::lines::Line;
-use super::rows::{self, select_agents};
-use super::writer::{Refusal, Session, Write, WriteAlone};
-use super::{Store, StoreError};
 use crate::ids::{AgentId, TenantId};
 use crate::secrets::SecretHash;
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::rows::select_agents;
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+use crate::store::{Store, StoreError};
 use crate::tenants::{Agent, Webhook};
 
 impl Store {
@@ -90,12 +91,12 @@ impl Write for PutWebhook {
     type Answer = ();
     const OPERATION: &'static str = "store a webhook token";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 }
 
-impl WriteAlone for PutWebhook {
+impl SingleWrite for PutWebhook {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         sqlx::query(
             "INSERT INTO webhooks (tenant_id, agent_id, generation, token_hash, created_at) \
@@ -124,12 +125,12 @@ impl Write for RevokeWebhook {
     type Answer = bool;
     const OPERATION: &'static str = "revoke a webhook";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 }
 
-impl WriteAlone for RevokeWebhook {
+impl SingleWrite for RevokeWebhook {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let revoked = sqlx::query(
             "UPDATE webhooks SET revoked_at = coalesce(revoked_at, ?) \

@@ -1,10 +1,10 @@
-//! What waits for the writer. Every tenant has lines of its own, and the writer takes from all of them in
+//! What waits for the writer. Every tenant has flows of its own, and the writer takes from all of them in
 //! turns: what one tenant sends makes nobody else wait longer than for the batch that is under way.
 //!
 //! A batch is bounded in number and in bytes, since a commit takes as long as it has bytes to write. What
 //! is large comes in batches of its own, every second one at most, so that what is small passes it by.
-//! What a line holds is bounded in bytes as well: whoever would exceed that waits for room, and so do the
-//! callers of the same line and nobody else.
+//! What a flow holds is bounded in bytes as well: whoever would exceed that waits for room, and so do the
+//! callers of the same flow and nobody else.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -29,20 +29,20 @@ pub(super) const BATCH_BYTES_LARGE_MAX: usize = 128 << 10;
 /// What is no larger than this is small. Nearly all webhooks are.
 pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes that one line holds at most, what is being committed included. The writer does one thing after the
+/// Bytes that one flow holds at most, what is being committed included. The writer does one thing after the
 /// other, so more would wait here and not be done any sooner.
-pub(super) const LINE_BYTES_MAX: usize = 16 << 20;
+pub(super) const FLOW_BYTES_MAX: usize = 16 << 20;
 
 /// What an operation takes up besides its texts.
 const OP_BYTES: usize = 1 << 10;
 
-/// What a line may give in one turn. Lines with larger operations save up for them over several turns.
+/// What a flow may give in one turn. Lines with larger operations save up for them over several turns.
 const TURN_BYTES_SMALL: usize = 16 << 10;
 const TURN_BYTES_LARGE: usize = 256 << 10;
 
 /// Who waits together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Line {
+pub(super) enum Flow {
     /// Nobody's tenant: leases, deliveries, operators.
     Gateway,
     /// What a tenant's callers and managers ask for.
@@ -61,7 +61,7 @@ pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
     let state = State {
         small: Turns::new(TURN_BYTES_SMALL, BATCH_BYTES_MAX),
         large: Turns::new(TURN_BYTES_LARGE, BATCH_BYTES_LARGE_MAX),
-        rooms: Rooms::new(LINE_BYTES_MAX),
+        rooms: Rooms::new(FLOW_BYTES_MAX),
         is_large_next: false,
         is_closed: false,
     };
@@ -76,12 +76,12 @@ pub(super) struct Sender<T>(Arc<Shared<T>>);
 pub(super) struct Receiver<T> {
     shared: Arc<Shared<T>>,
     /// The rooms of the batch under way.
-    served: Vec<(Line, OwnedSemaphorePermit)>,
+    served: Vec<(Flow, OwnedSemaphorePermit)>,
     /// The bytes of the batch under way.
     bytes: usize,
 }
 
-/// A lock, since every line has to be seen to choose from. It is held for moving operations, never for
+/// A lock, since every flow has to be seen to choose from. It is held for moving operations, never for
 /// running them.
 struct Shared<T> {
     state: Mutex<State<T>>,
@@ -91,8 +91,8 @@ struct Shared<T> {
 struct State<T> {
     small: Turns<T>,
     large: Turns<T>,
-    /// The bytes that each line has left.
-    rooms: Rooms<Line>,
+    /// The bytes that each flow has left.
+    rooms: Rooms<Flow>,
     is_large_next: bool,
     is_closed: bool,
 }
@@ -116,20 +116,20 @@ impl<T> Shared<T> {
 }
 
 impl<T> Sender<T> {
-    /// Puts an operation with texts of so many bytes into a line, once the line has room for it.
-    pub(super) async fn send(&self, op: T, line: Line, bytes: usize) -> Result<(), Closed> {
+    /// Puts an operation with texts of so many bytes into a flow, once the flow has room for it.
+    pub(super) async fn send(&self, op: T, flow: Flow, bytes: usize) -> Result<(), Closed> {
         let bytes = bytes.saturating_add(OP_BYTES);
-        // What is larger than a line waits until it has the line for itself.
-        let taken = u32::try_from(bytes.min(LINE_BYTES_MAX)).unwrap_or(u32::MAX);
+        // What is larger than a flow waits until it has the flow for itself.
+        let taken = u32::try_from(bytes.min(FLOW_BYTES_MAX)).unwrap_or(u32::MAX);
         let room = {
             let mut state = self.0.lock();
             if state.is_closed {
                 return Err(Closed);
             }
-            let room = state.rooms.of(line);
+            let room = state.rooms.of(flow);
             match Arc::clone(&room).try_acquire_many_owned(taken) {
                 Ok(room) => {
-                    state.push(line, Entry { op, bytes, room });
+                    state.push(flow, Entry { op, bytes, room });
                     drop(state);
                     self.0.arrived.notify_one();
                     return Ok(());
@@ -143,7 +143,7 @@ impl<T> Sender<T> {
         if state.is_closed {
             return Err(Closed);
         }
-        state.push(line, Entry { op, bytes, room });
+        state.push(flow, Entry { op, bytes, room });
         drop(state);
         self.0.arrived.notify_one();
         Ok(())
@@ -163,7 +163,7 @@ impl<T> Drop for Sender<T> {
 
 impl<T> Receiver<T> {
     /// The next batch, once there is one. None when the queue is closed and empty. What the batch before
-    /// held of its lines is free from now on.
+    /// held of its flows is free from now on.
     pub(super) async fn next(&mut self) -> Option<Vec<T>> {
         self.free_rooms();
         loop {
@@ -175,8 +175,8 @@ impl<T> Receiver<T> {
             };
             if !batch.is_empty() {
                 self.bytes = batch.iter().map(|(_, entry)| entry.bytes).sum();
-                let ops = batch.into_iter().map(|(line, entry)| {
-                    self.served.push((line, entry.room));
+                let ops = batch.into_iter().map(|(flow, entry)| {
+                    self.served.push((flow, entry.room));
                     entry.op
                 });
                 return Some(ops.collect());
@@ -198,9 +198,9 @@ impl<T> Receiver<T> {
             return;
         }
         let mut state = self.shared.lock();
-        for (line, room) in self.served.drain(..) {
+        for (flow, room) in self.served.drain(..) {
             drop(room);
-            state.rooms.forget(line);
+            state.rooms.forget(flow);
         }
     }
 }
@@ -217,12 +217,12 @@ impl<T> Drop for Receiver<T> {
 }
 
 impl<T> State<T> {
-    fn push(&mut self, line: Line, entry: Entry<T>) {
+    fn push(&mut self, flow: Flow, entry: Entry<T>) {
         let turns = if entry.bytes <= SMALL_BYTES_MAX { &mut self.small } else { &mut self.large };
-        turns.push(line, entry);
+        turns.push(flow, entry);
     }
 
-    fn take(&mut self, batch: &mut Vec<(Line, Entry<T>)>) {
+    fn take(&mut self, batch: &mut Vec<(Flow, Entry<T>)>) {
         if std::mem::take(&mut self.is_large_next) {
             self.large.take(batch);
         }
@@ -276,29 +276,29 @@ struct Turns<T> {
     turn_bytes: usize,
     batch_bytes_max: usize,
     /// Lines in which something waits.
-    lines: HashMap<Line, VecDeque<Entry<T>>>,
-    /// The same lines in the order of their turns, with what each has saved up.
-    order: VecDeque<(Line, usize)>,
+    flows: HashMap<Flow, VecDeque<Entry<T>>>,
+    /// The same flows in the order of their turns, with what each has saved up.
+    order: VecDeque<(Flow, usize)>,
 }
 
 impl<T> Turns<T> {
     fn new(turn_bytes: usize, batch_bytes_max: usize) -> Self {
-        Self { turn_bytes, batch_bytes_max, lines: HashMap::new(), order: VecDeque::new() }
+        Self { turn_bytes, batch_bytes_max, flows: HashMap::new(), order: VecDeque::new() }
     }
 
-    fn push(&mut self, line: Line, entry: Entry<T>) {
-        let waiting = self.lines.entry(line).or_default();
+    fn push(&mut self, flow: Flow, entry: Entry<T>) {
+        let waiting = self.flows.entry(flow).or_default();
         if waiting.is_empty() {
-            self.order.push_back((line, 0));
+            self.order.push_back((flow, 0));
         }
         waiting.push_back(entry);
     }
 
     /// Fills an empty batch until it is full or nothing waits any more.
-    fn take(&mut self, batch: &mut Vec<(Line, Entry<T>)>) {
+    fn take(&mut self, batch: &mut Vec<(Flow, Entry<T>)>) {
         let mut bytes = 0_usize;
-        while let Some((line, saved)) = self.order.pop_front() {
-            let Some(waiting) = self.lines.get_mut(&line) else { continue };
+        while let Some((flow, saved)) = self.order.pop_front() {
+            let Some(waiting) = self.flows.get_mut(&flow) else { continue };
             let mut credit = saved.saturating_add(self.turn_bytes);
             while let Some(next) = waiting.front().map(|next| next.bytes)
                 && next <= credit
@@ -307,23 +307,23 @@ impl<T> Turns<T> {
                     || (!batch.is_empty() && bytes.saturating_add(next) > self.batch_bytes_max);
                 if is_full {
                     // It goes on with its turn in the next batch.
-                    self.order.push_front((line, credit.saturating_sub(self.turn_bytes)));
+                    self.order.push_front((flow, credit.saturating_sub(self.turn_bytes)));
                     return;
                 }
                 credit -= next;
                 bytes += next;
-                batch.extend(waiting.pop_front().map(|entry| (line, entry)));
+                batch.extend(waiting.pop_front().map(|entry| (flow, entry)));
             }
             if waiting.is_empty() {
-                self.lines.remove(&line);
+                self.flows.remove(&flow);
             } else {
-                self.order.push_back((line, credit));
+                self.order.push_back((flow, credit));
             }
         }
     }
 
-    fn clear(&mut self) -> HashMap<Line, VecDeque<Entry<T>>> {
+    fn clear(&mut self) -> HashMap<Flow, VecDeque<Entry<T>>> {
         self.order.clear();
-        std::mem::take(&mut self.lines)
+        std::mem::take(&mut self.flows)
     }
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use sqlx::Row as _;
 
-use super::chunks::{self, Chunked, Cutter, Part, WriteLong};
-use super::lines::Line;
-use super::sqlite::fetch;
-use super::writer::{Op, Refusal, Session, Write, WriteAlone};
-use super::{Store, StoreError};
+use super::chunks;
+use super::chunks::{Chunked, Cutter, LongWrite, Part};
 use crate::ids::{TaskId, TenantId};
+use crate::store::fair_queue::Flow;
+use crate::store::sqlite::fetch;
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+use crate::store::writer::Op;
+use crate::store::{Store, StoreError};
 use crate::trace::Step;
 
 /// Where such steps begin: behind those of any run, which a finish writes at once.
@@ -18,7 +20,7 @@ const FIRST_POSITION: i64 = 1_000_000;
 /// Most such steps of one task. A caller may ask for one value as often as he likes.
 const STEPS_MAX: i64 = 20;
 
-pub(super) const ADD: &str = "\
+pub(in crate::store) const ADD: &str = "\
     INSERT INTO steps (task_sequence, position, at, micros, event) \
     SELECT t.sequence, coalesce(max(s.position) + 1, ?1), ?2, ?3, ?4 FROM tasks t \
     LEFT JOIN steps s ON s.task_sequence = t.sequence AND s.position >= ?1 \
@@ -59,8 +61,8 @@ impl Write for AddStep {
     type Answer = bool;
     const OPERATION: &'static str = "add a step to a task";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 
     fn bytes(&self) -> usize {
@@ -68,7 +70,7 @@ impl Write for AddStep {
     }
 }
 
-impl WriteLong for AddStep {
+impl LongWrite for AddStep {
     fn cut(&mut self, cutter: &mut Cutter) {
         cutter.text(Part::Event(0), &mut self.event);
     }
@@ -82,7 +84,7 @@ impl WriteLong for AddStep {
     }
 }
 
-impl WriteAlone for AddStep {
+impl SingleWrite for AddStep {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let query = sqlx::query(ADD)
             .bind(FIRST_POSITION)

@@ -3,11 +3,12 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteQueryResult;
 
-use super::lines::Line;
-use super::rows::{self, select_agents};
-use super::writer::{Refusal, Session, Write, WriteAlone};
-use super::{Store, StoreError};
 use crate::ids::{AgentId, Name, TenantId};
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::rows::select_agents;
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+use crate::store::{Store, StoreError};
 use crate::tenants::{Agent, AgentDefinition, Precondition, Tenant};
 
 impl Store {
@@ -129,12 +130,12 @@ impl Write for CreateTenant {
     type Answer = ();
     const OPERATION: &'static str = "create a tenant";
 
-    fn line(&self) -> Line {
-        Line::Gateway
+    fn flow(&self) -> Flow {
+        Flow::Gateway
     }
 }
 
-impl WriteAlone for CreateTenant {
+impl SingleWrite for CreateTenant {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let stored = sqlx::query(
             "INSERT INTO tenants (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -169,8 +170,8 @@ impl Write for PutAgent {
     type Answer = u32;
     const OPERATION: &'static str = "store an agent";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 
     fn bytes(&self) -> usize {
@@ -178,7 +179,7 @@ impl Write for PutAgent {
     }
 }
 
-impl WriteAlone for PutAgent {
+impl SingleWrite for PutAgent {
     async fn run(&self, session: &mut Session<'_>) -> Result<u32, Refusal> {
         let found = sqlx::query("SELECT tenant_id, version, definition FROM agents WHERE id = ?")
             .bind(self.id.as_bytes().as_slice())
@@ -237,12 +238,12 @@ impl Write for EnableAgent {
     type Answer = bool;
     const OPERATION: &'static str = "enable or disable an agent";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 }
 
-impl WriteAlone for EnableAgent {
+impl SingleWrite for EnableAgent {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let changed = sqlx::query(
             "UPDATE agents SET disabled = ?, updated_at = ? WHERE id = ? AND tenant_id = ?",
@@ -258,7 +259,7 @@ impl WriteAlone for EnableAgent {
 }
 
 /// A statement that changed no row has met what belongs to somebody else.
-pub(super) fn changed<W: Write>(
+pub(in crate::store) fn changed<W: Write>(
     stored: &SqliteQueryResult,
     otherwise: &'static str,
 ) -> Result<(), Refusal> {

@@ -3,12 +3,12 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::lines::Line;
-use super::rows;
-use super::writer::{Refusal, Session, Write, WriteAlone};
-use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, Name, TenantId};
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+use crate::store::{Store, StoreError};
 use crate::tenants::{Channel, ChannelDefinition};
 
 /// Most channels of one tenant.
@@ -116,8 +116,8 @@ impl Write for PutChannel {
     type Answer = Channel;
     const OPERATION: &'static str = "store a channel";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 
     fn bytes(&self) -> usize {
@@ -125,7 +125,7 @@ impl Write for PutChannel {
     }
 }
 
-impl WriteAlone for PutChannel {
+impl SingleWrite for PutChannel {
     async fn run(&self, session: &mut Session<'_>) -> Result<Channel, Refusal> {
         let known =
             sqlx::query(select_channels!("WHERE tenant_id = ? AND definition ->> '$.name' = ?"))
@@ -197,12 +197,12 @@ impl Write for DeleteChannel {
     type Answer = bool;
     const OPERATION: &'static str = "forget a channel";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 }
 
-impl WriteAlone for DeleteChannel {
+impl SingleWrite for DeleteChannel {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let deleted =
             sqlx::query("DELETE FROM channels WHERE tenant_id = ? AND definition ->> '$.name' = ?")

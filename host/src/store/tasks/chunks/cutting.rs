@@ -25,7 +25,7 @@ pub(in crate::store) enum Part {
 }
 
 impl Part {
-    pub(super) fn stored(self) -> (&'static str, i64) {
+    pub(in crate::store) fn stored(self) -> (&'static str, i64) {
         match self {
             Self::User => ("user", 0),
             Self::Prompt => ("prompt", 0),
@@ -41,22 +41,22 @@ impl Part {
 /// The texts of one operation that are in chunks.
 #[derive(Debug)]
 pub(in crate::store) struct Chunked {
-    pub(super) range: ChunkRange,
-    pub(super) texts: Vec<ChunkedText>,
+    pub(in crate::store) range: ChunkRange,
+    pub(in crate::store) texts: Vec<ChunkedText>,
 }
 
 /// From one number to another, both included.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct ChunkRange {
-    pub(super) first: i64,
-    pub(super) last: i64,
+    pub(in crate::store) first: i64,
+    pub(in crate::store) last: i64,
 }
 
 #[derive(Debug)]
-pub(super) struct ChunkedText {
-    pub(super) part: Part,
-    pub(super) range: ChunkRange,
-    pub(super) octets: i64,
+pub(in crate::store) struct ChunkedText {
+    pub(in crate::store) part: Part,
+    pub(in crate::store) range: ChunkRange,
+    pub(in crate::store) octets: i64,
 }
 
 /// A text, not copied.
@@ -93,13 +93,13 @@ impl Cutter {
     }
 
     /// How many chunks there will be.
-    pub(super) fn chunks(&self) -> usize {
+    pub(in crate::store) fn chunks(&self) -> usize {
         self.0.iter().map(|(_, text)| text.bytes().len().div_ceil(CHUNK_BYTES)).sum()
     }
 
     /// What is to be claimed, and the chunks that are to be written, where their numbers begin with
     /// `first`. None where there is no long text.
-    pub(super) fn cut(self, first: i64) -> Option<(Chunked, Vec<Chunk>)> {
+    pub(in crate::store) fn cut(self, first: i64) -> Option<(Chunked, Vec<Chunk>)> {
         let mut chunks = Vec::with_capacity(self.chunks());
         let mut texts = Vec::with_capacity(self.0.len());
         let mut next = first;
@@ -124,20 +124,20 @@ impl Cutter {
 }
 
 /// A part of a text.
-pub(super) struct Chunk {
-    pub(super) number: i64,
+pub(in crate::store) struct Chunk {
+    pub(in crate::store) number: i64,
     text: LongText,
     place: Range<usize>,
 }
 
 impl Chunk {
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::store) fn bytes(&self) -> &[u8] {
         self.text.bytes().get(self.place.clone()).unwrap_or_default()
     }
 }
 
 /// The chunks in writes of as many bytes as one chunk has at most.
-pub(super) fn in_writes(chunks: Vec<Chunk>) -> Vec<Vec<Chunk>> {
+pub(in crate::store) fn in_writes(chunks: Vec<Chunk>) -> Vec<Vec<Chunk>> {
     let mut writes: Vec<Vec<Chunk>> = Vec::new();
     let mut room = 0;
     for chunk in chunks {

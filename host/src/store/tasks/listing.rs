@@ -2,9 +2,9 @@
 
 use sqlx::Row as _;
 
-use super::rows;
-use super::{Store, StoreError, busy};
 use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
+use crate::store::rows;
+use crate::store::{Store, StoreError, busy};
 use crate::tasks::{SHOWN_RESULT_CHARS_MAX, Slice, Surface, TaskFilter, TaskSummary};
 
 /// The largest total that a list counts to, and how deep its pages reach. Going further would walk a

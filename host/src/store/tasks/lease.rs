@@ -8,15 +8,17 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Row as _, Sqlite};
 
-use super::lines::Line;
-use super::rows::{self, select_tasks};
-use super::sqlite::{ByRows, execute, fetch};
-use super::turns::{self, Backlogs, Places};
-use super::writer::{Refusal, Session, Write, WriteAlone};
+use super::turns;
+use super::turns::{Backlogs, Places};
 use crate::ids::{TaskId, TenantId};
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::rows::select_tasks;
+use crate::store::sqlite::{BatchStatement, execute, fetch};
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::tasks::Fence;
 
-pub(super) static CLAIM: ByRows = ByRows::new(
+pub(in crate::store) static CLAIM: BatchStatement = BatchStatement::new(
     "UPDATE tasks SET status = 'executing', attempts = attempts + 1, fence = fence + 1, \
      lease_until = ?, started_at = coalesce(started_at, ?) WHERE sequence IN (",
     "?",
@@ -24,10 +26,11 @@ pub(super) static CLAIM: ByRows = ByRows::new(
 );
 
 /// The tasks of a claim, for a connection that reads.
-pub(super) static CLAIMED: ByRows = ByRows::new(select_tasks!("t.sequence IN ("), "?", ")");
+pub(in crate::store) static CLAIMED: BatchStatement =
+    BatchStatement::new(select_tasks!("t.sequence IN ("), "?", ")");
 
 // The plus signs keep the planner from making an index over the held ones and reading all tasks.
-pub(super) static EXTEND: ByRows = ByRows::new(
+pub(in crate::store) static EXTEND: BatchStatement = BatchStatement::new(
     "UPDATE tasks SET lease_until = ? FROM (VALUES",
     "(?, ?)",
     ") AS held WHERE tasks.id = +held.column1 AND tasks.fence = +held.column2 \
@@ -36,7 +39,7 @@ pub(super) static EXTEND: ByRows = ByRows::new(
 
 /// Tenants with pending tasks, behind one of them in the order of their ids. Each step of the
 /// recursion is one look into the index: it costs the same behind a short line and a long one.
-pub(super) const TENANTS_BEHIND: &str = "\
+pub(in crate::store) const TENANTS_BEHIND: &str = "\
     WITH RECURSIVE turn (tenant_id, number) AS ( \
         SELECT (SELECT tenant_id FROM tasks WHERE status = 'pending' AND tenant_id > ?1 \
                 ORDER BY tenant_id LIMIT 1), 1 \
@@ -47,15 +50,15 @@ pub(super) const TENANTS_BEHIND: &str = "\
         FROM turn WHERE turn.tenant_id IS NOT NULL AND number < ?2 \
     ) SELECT tenant_id FROM turn WHERE tenant_id IS NOT NULL";
 
-pub(super) const PENDING_OF_TENANT: &str = "\
+pub(in crate::store) const PENDING_OF_TENANT: &str = "\
     SELECT sequence FROM tasks WHERE status = 'pending' AND tenant_id = ? \
     ORDER BY sequence LIMIT ? OFFSET ?";
 
-pub(super) const EXECUTING_BY_TENANT: &str = "\
+pub(in crate::store) const EXECUTING_BY_TENANT: &str = "\
     SELECT tenant_id, count(*) FROM tasks \
     WHERE lease_until IS NOT NULL AND status = 'executing' GROUP BY +tenant_id";
 
-pub(super) const GIVE_BACK: &str = "\
+pub(in crate::store) const GIVE_BACK: &str = "\
     UPDATE tasks SET status = 'pending', lease_until = NULL \
     WHERE id = ? AND fence = ? AND status = 'executing'";
 
@@ -63,15 +66,15 @@ const UNCLAIM: &str = "\
     UPDATE tasks SET status = 'pending', lease_until = NULL, attempts = attempts - 1 \
     WHERE sequence = ? AND fence = ? AND status = 'executing'";
 
-pub(super) const TAKE_BACK: &str = "\
+pub(in crate::store) const TAKE_BACK: &str = "\
     UPDATE tasks SET status = 'pending', lease_until = NULL \
     WHERE status = 'executing' AND lease_until <= ?";
 
 /// Makes pending tasks executing, tenants taking turns. A tenant that has as many executing as it may waits
 /// for one of them to end. The answer names them in the order of their turns.
-pub(super) struct Claim {
-    pub(super) places: Places,
-    pub(super) lease: Duration,
+pub(in crate::store) struct Claim {
+    pub(in crate::store) places: Places,
+    pub(in crate::store) lease: Duration,
 }
 
 /// Tasks that wait for a run.
@@ -96,12 +99,12 @@ impl Write for Claim {
     type Answer = Vec<(i64, Fence)>;
     const OPERATION: &'static str = "claim tasks";
 
-    fn line(&self) -> Line {
-        Line::Gateway
+    fn flow(&self) -> Flow {
+        Flow::Gateway
     }
 }
 
-impl WriteAlone for Claim {
+impl SingleWrite for Claim {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<(i64, Fence)>, Refusal> {
         let executing = executing_by_tenant(session).await?;
         let last = session.memory.last_turn;
@@ -140,21 +143,21 @@ async fn executing_by_tenant(session: &mut Session<'_>) -> sqlx::Result<HashMap<
 }
 
 /// Lengthens leases, and says whose are lost.
-pub(super) struct Extend {
-    pub(super) held: Vec<(TaskId, Fence)>,
-    pub(super) lease: Duration,
+pub(in crate::store) struct Extend {
+    pub(in crate::store) held: Vec<(TaskId, Fence)>,
+    pub(in crate::store) lease: Duration,
 }
 
 impl Write for Extend {
     type Answer = Vec<TaskId>;
     const OPERATION: &'static str = "extend leases";
 
-    fn line(&self) -> Line {
-        Line::Gateway
+    fn flow(&self) -> Flow {
+        Flow::Gateway
     }
 }
 
-impl WriteAlone for Extend {
+impl SingleWrite for Extend {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<TaskId>, Refusal> {
         let lease_until = session.now.plus(self.lease).micros();
         let mut kept = HashSet::with_capacity(self.held.len());
@@ -173,21 +176,21 @@ impl WriteAlone for Extend {
 }
 
 /// Makes one executing task pending again, if the fence is that of its lease.
-pub(super) struct GiveBack {
-    pub(super) task: TaskId,
-    pub(super) fence: Fence,
+pub(in crate::store) struct GiveBack {
+    pub(in crate::store) task: TaskId,
+    pub(in crate::store) fence: Fence,
 }
 
 impl Write for GiveBack {
     type Answer = ();
     const OPERATION: &'static str = "give a task back";
 
-    fn line(&self) -> Line {
-        Line::Gateway
+    fn flow(&self) -> Flow {
+        Flow::Gateway
     }
 }
 
-impl WriteAlone for GiveBack {
+impl SingleWrite for GiveBack {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let query = sqlx::query(GIVE_BACK).bind(self.task.as_bytes().as_slice()).bind(self.fence.0);
         execute(query, session.db).await?;
@@ -196,20 +199,20 @@ impl WriteAlone for GiveBack {
 }
 
 /// Takes a claim back whose tasks nobody got to see: it counts as no attempt.
-pub(super) struct Unclaim {
-    pub(super) claimed: Vec<(i64, Fence)>,
+pub(in crate::store) struct Unclaim {
+    pub(in crate::store) claimed: Vec<(i64, Fence)>,
 }
 
 impl Write for Unclaim {
     type Answer = ();
     const OPERATION: &'static str = "take a claim back";
 
-    fn line(&self) -> Line {
-        Line::Gateway
+    fn flow(&self) -> Flow {
+        Flow::Gateway
     }
 }
 
-impl WriteAlone for Unclaim {
+impl SingleWrite for Unclaim {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         for (sequence, fence) in &self.claimed {
             execute(sqlx::query(UNCLAIM).bind(*sequence).bind(fence.0), session.db).await?;
@@ -219,7 +222,7 @@ impl WriteAlone for Unclaim {
 }
 
 /// Makes executing tasks pending again without asking their workers.
-pub(super) enum TakeBack {
+pub(in crate::store) enum TakeBack {
     /// All of them: their workers are gone with the process that they were part of.
     All,
     /// Those whose lease has run out.
@@ -230,12 +233,12 @@ impl Write for TakeBack {
     type Answer = u64;
     const OPERATION: &'static str = "take tasks back";
 
-    fn line(&self) -> Line {
-        Line::Gateway
+    fn flow(&self) -> Flow {
+        Flow::Gateway
     }
 }
 
-impl WriteAlone for TakeBack {
+impl SingleWrite for TakeBack {
     async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
         let until = match self {
             Self::All => i64::MAX,

@@ -4,29 +4,31 @@ use std::sync::Arc;
 
 use sqlx::Row as _;
 
-use super::chunks::{self, ChunkRange, Chunked, Cutter, Part, WriteLong};
+use super::chunks;
+use super::chunks::{ChunkRange, Chunked, Cutter, LongWrite, Part};
 use super::deliveries::make_due;
 use super::finish::insert_rests;
-use super::lines::Line;
-use super::rows;
-use super::sqlite::{execute, fetch};
-use super::writer::{Op, Refusal, Session, Write, WriteAlone};
-use super::{Store, StoreError};
 use crate::ids::{TaskId, TenantId};
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::sqlite::{execute, fetch};
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+use crate::store::writer::Op;
+use crate::store::{Store, StoreError};
 use crate::tasks::{Outcome, Status};
 
-pub(super) const END_BY_OWNER: &str = "\
+pub(in crate::store) const END_BY_OWNER: &str = "\
     UPDATE tasks SET status = ?, result = ?, finished_at = ?, lease_until = NULL, fence = fence + 1 \
     WHERE id = ? AND tenant_id = ? AND status IN ('pending', 'executing', 'paused') \
     RETURNING sequence";
 
-pub(super) const FINAL_BY_OWNER: &str = "\
+pub(in crate::store) const FINAL_BY_OWNER: &str = "\
     SELECT sequence FROM tasks WHERE id = ? AND tenant_id = ? \
     AND status IN ('error', 'failed', 'completed', 'stopped')";
 
 /// Everything that belongs to a task, in an order that no reference forbids. The key goes with it: none
 /// points at a task that does not exist (CONTRACT section 4).
-pub(super) const DELETE: [&str; 8] = [
+pub(in crate::store) const DELETE: [&str; 8] = [
     "DELETE FROM chunked_texts WHERE task_sequence = ?",
     "DELETE FROM result_rests WHERE task_sequence = ?",
     "DELETE FROM deliveries WHERE task_sequence = ?",
@@ -63,7 +65,7 @@ impl Store {
     pub async fn delete_task(&self, tenant: TenantId, id: TaskId) -> Result<bool, StoreError> {
         let Some(chunks) = self.write(Delete { tenant, id }).await? else { return Ok(false) };
         // The task is gone; what its long texts took up follows.
-        self.delete_given_back(Line::Requests(tenant), chunks).await;
+        self.delete_given_back(Flow::Requests(tenant), chunks).await;
         Ok(true)
     }
 }
@@ -82,8 +84,8 @@ impl Write for End {
     type Answer = bool;
     const OPERATION: &'static str = "end a task";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 
     fn bytes(&self) -> usize {
@@ -91,7 +93,7 @@ impl Write for End {
     }
 }
 
-impl WriteLong for End {
+impl LongWrite for End {
     fn cut(&mut self, cutter: &mut Cutter) {
         if let Some(rest) = &mut self.rest {
             cutter.text(Part::Rest, rest);
@@ -107,7 +109,7 @@ impl WriteLong for End {
     }
 }
 
-impl WriteAlone for End {
+impl SingleWrite for End {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let query = sqlx::query(END_BY_OWNER)
             .bind(self.status.as_str())
@@ -138,12 +140,12 @@ impl Write for Delete {
     type Answer = Option<Vec<ChunkRange>>;
     const OPERATION: &'static str = "delete a task";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 }
 
-impl WriteAlone for Delete {
+impl SingleWrite for Delete {
     async fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Refusal> {
         let query = sqlx::query(FINAL_BY_OWNER)
             .bind(self.id.as_bytes().as_slice())

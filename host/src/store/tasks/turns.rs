@@ -6,10 +6,10 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Row as _, Sqlite, SqliteConnection};
 
-use super::rows;
-use super::sqlite::fetch;
 use crate::ids::TenantId;
 use crate::shares;
+use crate::store::rows;
+use crate::store::sqlite::fetch;
 
 /// The places of this process for what tenants wait for.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ impl Places {
 
 /// What waits, as the database knows it. Each statement looks into an index: it costs the same behind a
 /// short backlog and behind a long one.
-pub(super) trait Backlogs: Sync {
+pub(in crate::store) trait Backlogs: Sync {
     /// Up to `limit` tenants with a backlog, behind this id in the order of ids.
     fn tenants<'q>(&self, behind: &'q [u8], limit: i64) -> Query<'q, Sqlite, SqliteArguments>;
 
@@ -59,7 +59,7 @@ struct Backlog {
 /// The sequences of what is next, each with its tenant, for the places that are wanted. Tenants take turns:
 /// the one behind `last`, who was served last, comes first, and nobody gets a second place while another
 /// one waits for a first. `held` is what each tenant holds already.
-pub(super) async fn next(
+pub(in crate::store) async fn next(
     backlogs: &impl Backlogs,
     places: Places,
     held: &HashMap<TenantId, usize>,

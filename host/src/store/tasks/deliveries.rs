@@ -8,30 +8,31 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite};
 
-use super::chunks::whole_text;
-use super::lines::Line;
-use super::rows;
-use super::sqlite::{ByRows, execute, fetch};
-use super::turns::{self, Backlogs, Places};
-use super::writer::{Refusal, Session, Write, WriteAlone};
-use super::{Store, StoreError};
+use super::turns;
+use super::turns::{Backlogs, Places};
 use crate::clock::Timestamp;
 use crate::ids::{ChannelId, TaskId, TenantId};
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::rows::whole_text;
+use crate::store::sqlite::{BatchStatement, execute, fetch};
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+use crate::store::{Store, StoreError};
 use crate::tasks::{Delivery, DeliveryEnd, DeliveryStatus, KeptRequest};
 
 /// Makes deliveries due whose tasks have just ended, as [`super::finish`] and [`super::ending`] do.
-pub(super) static MAKE_DUE: ByRows = ByRows::new(
+pub(in crate::store) static MAKE_DUE: BatchStatement = BatchStatement::new(
     "UPDATE deliveries SET status = 'due', due_at = ? \
      WHERE status = 'waiting' AND task_sequence IN (",
     "?",
     ")",
 );
 
-pub(super) const ANY_DUE: &str = "SELECT 1 FROM deliveries WHERE due_at <= ? LIMIT 1";
+pub(in crate::store) const ANY_DUE: &str = "SELECT 1 FROM deliveries WHERE due_at <= ? LIMIT 1";
 
 /// Tenants with deliveries that are due, behind one of them in the order of their ids. Each step of the
 /// recursion finds a tenant and when its first delivery is due.
-pub(super) const TENANTS_BEHIND: &str = "\
+pub(in crate::store) const TENANTS_BEHIND: &str = "\
     WITH RECURSIVE turn (tenant_id, due_at) AS ( \
         SELECT ?1, NULL \
         UNION ALL \
@@ -41,11 +42,11 @@ pub(super) const TENANTS_BEHIND: &str = "\
              ORDER BY tenant_id, due_at LIMIT 1) \
     ) SELECT tenant_id FROM turn WHERE due_at <= ?3 LIMIT ?2";
 
-pub(super) const DUE_OF_TENANT: &str = "\
+pub(in crate::store) const DUE_OF_TENANT: &str = "\
     SELECT task_sequence FROM deliveries WHERE tenant_id = ? AND due_at <= ? \
     ORDER BY due_at LIMIT ? OFFSET ?";
 
-pub(super) static TAKE: ByRows = ByRows::new(
+pub(in crate::store) static TAKE: BatchStatement = BatchStatement::new(
     "UPDATE deliveries SET attempts = attempts + 1, due_at = ?, reason = NULL WHERE due_at <= ? \
      AND task_sequence IN (",
     "?",
@@ -54,7 +55,10 @@ pub(super) static TAKE: ByRows = ByRows::new(
 );
 
 /// Makes the deliveries of these tasks' answers due, as far as one waits for its task's end.
-pub(super) async fn make_due(sequences: &[i64], session: &mut Session<'_>) -> sqlx::Result<()> {
+pub(in crate::store) async fn make_due(
+    sequences: &[i64],
+    session: &mut Session<'_>,
+) -> sqlx::Result<()> {
     for (sql, part) in MAKE_DUE.parts(sequences) {
         let mut query = sqlx::query(sql).bind(session.now.micros());
         for sequence in part {
@@ -233,12 +237,12 @@ impl Write for TakeDeliveries {
     type Answer = Vec<DueDelivery>;
     const OPERATION: &'static str = "take deliveries";
 
-    fn line(&self) -> Line {
-        Line::Gateway
+    fn flow(&self) -> Flow {
+        Flow::Gateway
     }
 }
 
-impl WriteAlone for TakeDeliveries {
+impl SingleWrite for TakeDeliveries {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<DueDelivery>, Refusal> {
         let now = session.now;
         let next = turns::next(&Due(now), self.places, &self.held, self.last, session.db).await?;
@@ -268,12 +272,12 @@ impl Write for EndDelivery {
     type Answer = ();
     const OPERATION: &'static str = "note a delivery's end";
 
-    fn line(&self) -> Line {
-        Line::Gateway
+    fn flow(&self) -> Flow {
+        Flow::Gateway
     }
 }
 
-impl WriteAlone for EndDelivery {
+impl SingleWrite for EndDelivery {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let now = session.now;
         let (status, due_at, ended_at, reason) = match &self.end {
@@ -307,12 +311,12 @@ impl Write for Redeliver {
     type Answer = bool;
     const OPERATION: &'static str = "deliver again";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 }
 
-impl WriteAlone for Redeliver {
+impl SingleWrite for Redeliver {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let again = sqlx::query(
             "UPDATE deliveries SET status = 'due', due_at = ?, ended_at = NULL, attempts = 0 \

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::lines::Line;
-use super::rows::{installer, moment, parse, parsed};
-use super::writer::{Refusal, Session, Write, WriteAlone};
-use super::{Store, StoreError};
 use crate::ids::{PluginDigest, PluginName, TenantId};
+use crate::store::fair_queue::Flow;
+use crate::store::rows::{installer, moment, parse, parsed};
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+use crate::store::{Store, StoreError};
 use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Signed};
 
 /// Asks for versions, in the columns that [`version`] reads.
@@ -179,12 +179,12 @@ impl Write for PutPlugin {
     type Answer = Vec<PluginDigest>;
     const OPERATION: &'static str = "store a plugin";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 }
 
-impl WriteAlone for PutPlugin {
+impl SingleWrite for PutPlugin {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<PluginDigest>, Refusal> {
         let (tenant, name) = (self.tenant.as_bytes().as_slice(), self.plugin.name.as_str());
         let current = sqlx::query(
@@ -284,12 +284,12 @@ impl Write for SwitchPlugin {
     type Answer = ();
     const OPERATION: &'static str = "roll a plugin back";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 }
 
-impl WriteAlone for SwitchPlugin {
+impl SingleWrite for SwitchPlugin {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         // Both rows are looked at before either is changed: a refusal leaves no half of it behind.
         let found: i64 = sqlx::query_scalar(
@@ -331,12 +331,12 @@ impl Write for DeletePlugin {
     type Answer = Vec<PluginDigest>;
     const OPERATION: &'static str = "delete a plugin";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 }
 
-impl WriteAlone for DeletePlugin {
+impl SingleWrite for DeletePlugin {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<PluginDigest>, Refusal> {
         let deleted = sqlx::query(
             "DELETE FROM plugin_versions WHERE tenant_id = ? AND name = ? RETURNING digest",

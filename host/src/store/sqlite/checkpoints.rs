@@ -15,7 +15,8 @@ use sqlx::{Connection as _, Row as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::sqlite::{self, fetch};
+use super::fetch;
+use crate::store::sqlite;
 
 /// What a commit adds to the log besides the texts it writes, about: the pages that rows and indexes are on.
 const COMMIT_BYTES: usize = 32 << 10;
@@ -29,24 +30,24 @@ const NEAR_BYTES: u64 = 1 << 20;
 
 /// How long the log may become.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LogBounds {
+pub(in crate::store) struct LogBounds {
     /// Bytes from one checkpoint to the next, about.
-    pub(super) step: usize,
+    pub(in crate::store) step: usize,
     /// Bytes from which on the writer sees to it that the log is begun anew. Only a reader who reads for
     /// long, another process's as a rule, makes it grow further.
-    pub(super) most: u64,
+    pub(in crate::store) most: u64,
     /// How long nothing is written before a log longer than a step gives its room on the disk back. A
     /// shorter one keeps it: to write into a file is quicker than to make it longer.
-    pub(super) idle: Duration,
+    pub(in crate::store) idle: Duration,
 }
 
 /// A longer log moves no less, since large texts are written once, and costs commits more: with four times as much,
 /// a lone caller's took a quarter longer, and those beside large ones waited twice as long.
-pub(super) const LOG_BOUNDS: LogBounds =
+pub(in crate::store) const LOG_BOUNDS: LogBounds =
     LogBounds { step: 4 << 20, most: 16 << 20, idle: Duration::from_secs(30) };
 
 /// The writer's end.
-pub(super) struct Checkpoints {
+pub(in crate::store) struct Checkpoints {
     bounds: LogBounds,
     /// Bytes written since the last checkpoint was asked for.
     written: usize,
@@ -79,7 +80,7 @@ impl Progress {
 
 impl Checkpoints {
     /// Begins to serve the writer of the database in this file.
-    pub(super) fn start(path: &Path, bounds: LogBounds) -> Self {
+    pub(in crate::store) fn start(path: &Path, bounds: LogBounds) -> Self {
         let shared = Arc::new(Shared::default());
         let (due, asked) = mpsc::channel(1);
         let mover = Mover { path: path.to_owned(), bounds, shared: Arc::clone(&shared), db: None };
@@ -89,7 +90,11 @@ impl Checkpoints {
 
     /// Counts a commit of the writer, which wrote texts of so many bytes, and has the log moved where it is
     /// time for that.
-    pub(super) async fn after_commit(&mut self, bytes: usize, writer: &mut SqliteConnection) {
+    pub(in crate::store) async fn after_commit(
+        &mut self,
+        bytes: usize,
+        writer: &mut SqliteConnection,
+    ) {
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         let bytes = bytes.saturating_add(COMMIT_BYTES);
         self.written = self.written.saturating_add(bytes);
@@ -110,7 +115,7 @@ impl Checkpoints {
     }
 
     /// Ends the connection, so that the writer is the last to close the file.
-    pub(super) async fn end(self) {
+    pub(in crate::store) async fn end(self) {
         drop(self.due);
         if let Err(error) = self.task.await {
             tracing::error!(error = &error as &dyn std::error::Error, "checkpoints have ended");

@@ -1,21 +1,21 @@
 //! Deleting what no question asks for any more.
 
-use super::lines::Line;
-use super::writer::{Refusal, Session, Write, WriteAlone};
+use crate::store::fair_queue::Flow;
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
 
 /// Deletes idempotency keys that are free again.
-pub(super) struct ForgetExpiredKeys;
+pub(in crate::store) struct ForgetExpiredKeys;
 
 impl Write for ForgetExpiredKeys {
     type Answer = u64;
     const OPERATION: &'static str = "forget expired idempotency keys";
 
-    fn line(&self) -> Line {
-        Line::Gateway
+    fn flow(&self) -> Flow {
+        Flow::Gateway
     }
 }
 
-impl WriteAlone for ForgetExpiredKeys {
+impl SingleWrite for ForgetExpiredKeys {
     async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
         // Keys expire in the order of their primary key, so the oldest thousand are the first ones to
         // look at, and no index over `expires_at` is needed.

@@ -9,20 +9,21 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite};
 
-use super::chunks::{self, Chunked, Cutter, Part, WriteLong};
-use super::lines::Line;
-use super::rows;
-use super::sqlite::{ByRows, execute, fetch};
-use super::writer::{Session, Waiting, Write};
+use super::chunks;
+use super::chunks::{Chunked, Cutter, LongWrite, Part};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId};
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::sqlite::{BatchStatement, execute, fetch};
+use crate::store::write::{Queued, Session, Write};
 use crate::tasks::{Accepted, IdempotencyClaim, NewTask, Surface};
 
 /// How long a key is taken, from the acceptance of its task (CONTRACT D6).
 const KEY_TAKEN_FOR: Duration = Duration::from_hours(24);
 
 // CROSS JOIN keeps the order: first a claim, then the look into the index for it.
-pub(super) static KEY_OWNERS: ByRows = ByRows::new(
+pub(in crate::store) static KEY_OWNERS: BatchStatement = BatchStatement::new(
     "SELECT k.tenant_id, k.agent_id, k.key, t.id, k.fingerprint, k.surface FROM (VALUES",
     "(?, ?, ?, ?)",
     ") AS claimed CROSS JOIN idempotency k ON k.tenant_id = claimed.column1 \
@@ -30,33 +31,33 @@ pub(super) static KEY_OWNERS: ByRows = ByRows::new(
      CROSS JOIN tasks t ON t.sequence = k.task_sequence WHERE k.expires_at > ?",
 );
 
-static INSERT_TASKS: ByRows = ByRows::new(
+static INSERT_TASKS: BatchStatement = BatchStatement::new(
     "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, thread_surface, source, \
      user_id) VALUES",
     "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 
-static INSERT_INPUTS: ByRows = ByRows::new(
+static INSERT_INPUTS: BatchStatement = BatchStatement::new(
     "INSERT INTO inputs (task_sequence, \"user\", prompt, mapping, payload) VALUES",
     "(?, ?, ?, ?, ?)",
     "",
 );
 
-static INSERT_REQUESTS: ByRows = ByRows::new(
+static INSERT_REQUESTS: BatchStatement = BatchStatement::new(
     "INSERT INTO requests (task_sequence, channel_id, head, body, is_payload) VALUES",
     "(?, ?, ?, ?, ?)",
     "",
 );
 
-static INSERT_DELIVERIES: ByRows = ByRows::new(
+static INSERT_DELIVERIES: BatchStatement = BatchStatement::new(
     "INSERT INTO deliveries (task_sequence, tenant_id, channel_id) VALUES",
     "(?, ?, ?)",
     "",
 );
 
 // REPLACE, because an expired claim on the same key may still stand there.
-static INSERT_KEYS: ByRows = ByRows::new(
+static INSERT_KEYS: BatchStatement = BatchStatement::new(
     "REPLACE INTO idempotency \
      (task_sequence, tenant_id, agent_id, surface, key, fingerprint, expires_at) VALUES",
     "(?, ?, ?, ?, ?, ?, ?)",
@@ -65,7 +66,7 @@ static INSERT_KEYS: ByRows = ByRows::new(
 
 /// A [`NewTask`] whose texts can be bound without being copied, and bound again if the transaction
 /// has to be repeated.
-pub(super) struct Accept {
+pub(in crate::store) struct Accept {
     id: TaskId,
     tenant: TenantId,
     agent: AgentId,
@@ -91,8 +92,8 @@ impl Write for Accept {
     type Answer = Accepted;
     const OPERATION: &'static str = "accept a task";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 
     fn bytes(&self) -> usize {
@@ -103,7 +104,7 @@ impl Write for Accept {
     }
 }
 
-impl WriteLong for Accept {
+impl LongWrite for Accept {
     fn cut(&mut self, cutter: &mut Cutter) {
         cutter.text(Part::Payload, &mut self.payload);
         let texts = [
@@ -131,7 +132,7 @@ impl WriteLong for Accept {
 }
 
 impl Accept {
-    pub(super) fn new(task: NewTask) -> Result<Self, serde_json::Error> {
+    pub(in crate::store) fn new(task: NewTask) -> Result<Self, serde_json::Error> {
         let user = &task.input.user;
         let user = if user.is_unknown() { None } else { Some(serde_json::to_string(user)?) };
         let is_payload = task.request.body == task.input.payload.as_bytes();
@@ -157,7 +158,7 @@ impl Accept {
     }
 
     /// Asks who has its key. None where it claims none.
-    pub(super) fn key_owner(
+    pub(in crate::store) fn key_owner(
         &self,
         now: Timestamp,
     ) -> Option<Query<'static, Sqlite, SqliteArguments>> {
@@ -167,7 +168,7 @@ impl Accept {
     }
 
     /// What it is answered where its key is this owner's.
-    pub(super) fn replayed(&self, owner: &Owner) -> Option<Accepted> {
+    pub(in crate::store) fn replayed(&self, owner: &Owner) -> Option<Accepted> {
         self.idempotency.as_ref().map(|claim| owner.replayed_by(claim))
     }
 
@@ -181,7 +182,7 @@ impl Accept {
 type ScopedKey = (TenantId, AgentId, Surface, IdempotencyKey);
 
 /// The task that has a key, and the fingerprint of the request it came from.
-pub(super) struct Owner {
+pub(in crate::store) struct Owner {
     task: TaskId,
     fingerprint: [u8; 32],
 }
@@ -195,13 +196,13 @@ impl Owner {
 }
 
 /// Columns: those of [`KEY_OWNERS`].
-pub(super) fn owner(row: &SqliteRow) -> sqlx::Result<Owner> {
+pub(in crate::store) fn owner(row: &SqliteRow) -> sqlx::Result<Owner> {
     Ok(Owner { task: rows::task_id(row, 3)?, fingerprint: rows::bytes(row, 4)? })
 }
 
 /// Stores every task whose key is free, and says of each what became of it.
-pub(super) async fn run(
-    arrivals: &mut [Waiting<Accept>],
+pub(in crate::store) async fn run(
+    arrivals: &mut [Queued<Accept>],
     session: &mut Session<'_>,
 ) -> sqlx::Result<()> {
     let keys: Vec<ScopedKey> = arrivals.iter().filter_map(|one| one.write.scoped_key()).collect();

@@ -3,8 +3,8 @@
 
 use futures::FutureExt as _;
 
-use super::super::lines::{
-    BATCH_BYTES_MAX, BATCH_OPS_MAX, LINE_BYTES_MAX, Line, Receiver, SMALL_BYTES_MAX, Sender, queue,
+use crate::store::fair_queue::{
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, FLOW_BYTES_MAX, Flow, Receiver, SMALL_BYTES_MAX, Sender, queue,
 };
 use std::task::{Context, Waker};
 
@@ -16,16 +16,16 @@ const MIB: usize = 1 << 20;
 const OVERHEAD: usize = 2 << 10;
 
 /// Puts in what has room, and says whether it had.
-fn sent<T>(sender: &Sender<T>, op: T, line: Line, bytes: usize) -> bool {
-    sender.send(op, line, bytes).now_or_never().is_some_and(|sent| sent.is_ok())
+fn sent<T>(sender: &Sender<T>, op: T, flow: Flow, bytes: usize) -> bool {
+    sender.send(op, flow, bytes).now_or_never().is_some_and(|sent| sent.is_ok())
 }
 
 fn batch<T>(receiver: &mut Receiver<T>) -> Vec<T> {
     receiver.next().now_or_never().flatten().unwrap_or_default()
 }
 
-fn requests() -> Line {
-    Line::Requests(TenantId::random())
+fn requests() -> Flow {
+    Flow::Requests(TenantId::random())
 }
 
 #[test]
@@ -90,13 +90,13 @@ fn large_operations_go_by_turns_and_by_bytes() {
 #[test]
 fn a_batch_is_bounded_in_number_and_in_bytes_and_leaves_nothing_out() {
     let (sender, mut receiver) = queue();
-    let lines = [requests(), requests(), Line::Gateway];
+    let flows = [requests(), requests(), Flow::Gateway];
     let mut expected = Vec::new();
     for n in 0..1_500_usize {
         // Sizes of all kinds, without chance: 37 and 101 have no factor in common.
         let bytes = [10, 3_000, 20_000, 80_000][n % 37 % 4];
-        let line = lines[n * 101 % 3];
-        if sent(&sender, (n, bytes), line, bytes) {
+        let flow = flows[n * 101 % 3];
+        if sent(&sender, (n, bytes), flow, bytes) {
             expected.push(n);
         }
     }
@@ -119,26 +119,26 @@ fn a_batch_is_bounded_in_number_and_in_bytes_and_leaves_nothing_out() {
 #[test]
 fn an_operation_that_is_larger_than_any_bound_is_done_alone() {
     let (sender, mut receiver) = queue();
-    let line = requests();
-    assert!(sent(&sender, "huge", line, 3 * LINE_BYTES_MAX));
-    assert!(!sent(&sender, "next", line, 1), "it has its line for itself");
+    let flow = requests();
+    assert!(sent(&sender, "huge", flow, 3 * FLOW_BYTES_MAX));
+    assert!(!sent(&sender, "next", flow, 1), "it has its flow for itself");
     assert_eq!(batch(&mut receiver), ["huge"]);
     assert!(batch(&mut receiver).is_empty());
-    assert!(sent(&sender, "next", line, 1));
+    assert!(sent(&sender, "next", flow, 1));
 }
 
 #[test]
 fn whoever_has_as_much_waiting_as_it_may_waits_for_room_and_nobody_else_does() {
     let (sender, mut receiver) = queue();
     let [full, other] = [requests(), requests()];
-    let large = LINE_BYTES_MAX / 2 - OVERHEAD;
+    let large = FLOW_BYTES_MAX / 2 - OVERHEAD;
     assert!(sent(&sender, "1", full, large) && sent(&sender, "2", full, large));
     let mut third = Box::pin(sender.send("3", full, large));
     assert!(third.as_mut().now_or_never().is_none());
-    // In its own line nobody passes it by, however small he is.
+    // In its own flow nobody passes it by, however small he is.
     let mut small = Box::pin(sender.send("small", full, 10));
     assert!(small.as_mut().now_or_never().is_none());
-    assert!(sent(&sender, "other", other, 10) && sent(&sender, "gateway", Line::Gateway, 10));
+    assert!(sent(&sender, "other", other, 10) && sent(&sender, "gateway", Flow::Gateway, 10));
 
     assert_eq!(batch(&mut receiver), ["other", "gateway"]);
     assert_eq!(batch(&mut receiver), ["1"]);
@@ -154,13 +154,13 @@ fn whoever_has_as_much_waiting_as_it_may_waits_for_room_and_nobody_else_does() {
 fn the_end_of_a_run_waits_behind_no_request_of_its_tenant() {
     let (sender, mut receiver) = queue();
     let tenant = TenantId::random();
-    let large = LINE_BYTES_MAX / 2 - OVERHEAD;
-    assert!(sent(&sender, "request", Line::Requests(tenant), large));
-    assert!(sent(&sender, "request", Line::Requests(tenant), large));
-    assert!(!sent(&sender, "request", Line::Requests(tenant), large));
-    assert!(sent(&sender, "end", Line::Runs(tenant), large), "it has room of its own");
-    assert!(sent(&sender, "small end", Line::Runs(tenant), 10));
-    assert!(sent(&sender, "lease", Line::Gateway, 10));
+    let large = FLOW_BYTES_MAX / 2 - OVERHEAD;
+    assert!(sent(&sender, "request", Flow::Requests(tenant), large));
+    assert!(sent(&sender, "request", Flow::Requests(tenant), large));
+    assert!(!sent(&sender, "request", Flow::Requests(tenant), large));
+    assert!(sent(&sender, "end", Flow::Runs(tenant), large), "it has room of its own");
+    assert!(sent(&sender, "small end", Flow::Runs(tenant), 10));
+    assert!(sent(&sender, "lease", Flow::Gateway, 10));
     assert_eq!(batch(&mut receiver), ["small end", "lease"]);
     let two = [batch(&mut receiver), batch(&mut receiver)].concat();
     assert!(two.contains(&"end"), "{two:?}");
@@ -169,13 +169,13 @@ fn the_end_of_a_run_waits_behind_no_request_of_its_tenant() {
 #[test]
 fn what_is_in_the_queue_when_it_is_closed_is_still_taken() {
     let (sender, mut receiver) = queue();
-    let line = requests();
-    assert!(sent(&sender, "in", line, LINE_BYTES_MAX));
-    let mut waits = Box::pin(sender.send("waits", line, 10));
+    let flow = requests();
+    assert!(sent(&sender, "in", flow, FLOW_BYTES_MAX));
+    let mut waits = Box::pin(sender.send("waits", flow, 10));
     assert!(waits.as_mut().now_or_never().is_none());
     sender.close();
     assert!(waits.as_mut().now_or_never().unwrap().is_err());
-    assert!(!sent(&sender, "late", Line::Gateway, 10));
+    assert!(!sent(&sender, "late", Flow::Gateway, 10));
     assert_eq!(batch(&mut receiver), ["in"]);
     assert_eq!(receiver.next().now_or_never(), Some(None));
 }
@@ -184,11 +184,11 @@ fn what_is_in_the_queue_when_it_is_closed_is_still_taken() {
 async fn whoever_waits_for_a_writer_that_is_gone_learns_it() {
     let (sender, receiver) = queue();
     let (answer, answered) = tokio::sync::oneshot::channel::<()>();
-    assert!(sent(&sender, answer, Line::Gateway, 10));
+    assert!(sent(&sender, answer, Flow::Gateway, 10));
     drop(receiver);
     assert!(answered.await.is_err());
     let (answer, _answered) = tokio::sync::oneshot::channel::<()>();
-    assert!(!sent(&sender, answer, Line::Gateway, 10));
+    assert!(!sent(&sender, answer, Flow::Gateway, 10));
 }
 
 #[tokio::test]

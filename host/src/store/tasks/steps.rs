@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::rows;
+use crate::store::rows;
 use crate::tasks::Task;
 use crate::trace::{Event, Step};
 
@@ -18,20 +18,20 @@ const PLACES_MAX: usize = 4;
 
 /// A step as it is stored.
 #[derive(Debug)]
-pub(super) struct StoredStep {
-    pub(super) at: i64,
-    pub(super) micros: i64,
-    pub(super) event: Arc<str>,
-    pub(super) quote: Option<Quote>,
+pub(in crate::store) struct StoredStep {
+    pub(in crate::store) at: i64,
+    pub(in crate::store) micros: i64,
+    pub(in crate::store) event: Arc<str>,
+    pub(in crate::store) quote: Option<Quote>,
 }
 
 /// A text that belongs into an event's.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Quote {
+pub(in crate::store) struct Quote {
     /// Which: the column `quotes`.
-    pub(super) of: &'static str,
+    pub(in crate::store) of: &'static str,
     /// Behind how many bytes.
-    pub(super) at: i64,
+    pub(in crate::store) at: i64,
 }
 
 const PAYLOAD: &str = "payload";
@@ -39,7 +39,11 @@ const RESULT: &str = "result";
 
 impl StoredStep {
     /// The step without what stands in its task: `payload` and `result` are what is stored of that.
-    pub(super) fn of(step: &Step, payload: &str, result: &str) -> Result<Self, serde_json::Error> {
+    pub(in crate::store) fn of(
+        step: &Step,
+        payload: &str,
+        result: &str,
+    ) -> Result<Self, serde_json::Error> {
         let (event, quote) = match &step.event {
             Event::Prompt { text } => match cut(text, payload) {
                 Some((text, at)) => {
@@ -90,7 +94,7 @@ fn cut(text: &str, quoted: &str) -> Option<(String, i64)> {
 }
 
 /// Columns: at, micros, event, quotes, quoted_at; of a step of this task, which has ended.
-pub(super) fn step(row: &SqliteRow, task: &Task) -> sqlx::Result<Step> {
+pub(in crate::store) fn step(row: &SqliteRow, task: &Task) -> sqlx::Result<Step> {
     let mut event: Event = serde_json::from_str(row.try_get(2)?).map_err(rows::unreadable)?;
     if let Some(quotes) = row.try_get::<Option<&str>, _>(3)? {
         let quoted = match quotes {

@@ -1,12 +1,12 @@
 //! API keys and operator keys: stored by their hashes, listed and revoked by ids of their own.
 
-use super::lines::Line;
-use super::rows;
 use super::tenants::changed;
-use super::writer::{Refusal, Session, Write, WriteAlone};
-use super::{Store, StoreError};
 use crate::ids::{KeyId, TenantId};
 use crate::secrets::SecretHash;
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+use crate::store::{Store, StoreError};
 use crate::tenants::{Key, KeyHolder, NewKey};
 
 impl Store {
@@ -67,15 +67,15 @@ impl Write for PutKey {
     type Answer = ();
     const OPERATION: &'static str = "store a key";
 
-    fn line(&self) -> Line {
+    fn flow(&self) -> Flow {
         match self.0.holder {
-            KeyHolder::Tenant(tenant) | KeyHolder::Admin(tenant) => Line::Requests(tenant),
-            KeyHolder::Operator => Line::Gateway,
+            KeyHolder::Tenant(tenant) | KeyHolder::Admin(tenant) => Flow::Requests(tenant),
+            KeyHolder::Operator => Flow::Gateway,
         }
     }
 }
 
-impl WriteAlone for PutKey {
+impl SingleWrite for PutKey {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let key = &self.0;
         let (holder, tenant, admin) = match &key.holder {
@@ -114,12 +114,12 @@ impl Write for RevokeKey {
     type Answer = bool;
     const OPERATION: &'static str = "revoke a key";
 
-    fn line(&self) -> Line {
-        self.tenant.map_or(Line::Gateway, Line::Requests)
+    fn flow(&self) -> Flow {
+        self.tenant.map_or(Flow::Gateway, Flow::Requests)
     }
 }
 
-impl WriteAlone for RevokeKey {
+impl SingleWrite for RevokeKey {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let revoked = sqlx::query(
             "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ? AND tenant_id IS ?",

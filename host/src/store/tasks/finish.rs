@@ -9,19 +9,20 @@ use std::sync::Arc;
 
 use sqlx::Row as _;
 
-use super::chunks::{self, Chunked, Cutter, Part, WriteLong};
+use super::chunks;
+use super::chunks::{Chunked, Cutter, LongWrite, Part};
 use super::deliveries::make_due;
-use super::lines::Line;
-use super::rows;
-use super::sqlite::{ByRows, execute, fetch};
 use super::steps::StoredStep;
-use super::writer::{Session, Waiting, Write};
 use crate::ids::{TaskId, TenantId};
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::sqlite::{BatchStatement, execute, fetch};
+use crate::store::write::{Queued, Session, Write};
 use crate::tasks::{Fence, Outcome, Status, Task};
 use crate::trace::Step;
 
 // The plus signs keep the planner from making an index over the ended ones and reading all tasks.
-pub(super) static END: ByRows = ByRows::new(
+pub(in crate::store) static END: BatchStatement = BatchStatement::new(
     "UPDATE tasks SET status = ended.column3, result = ended.column4, \
      finished_at = ?, lease_until = NULL FROM (VALUES",
     "(?, ?, ?, ?)",
@@ -29,17 +30,17 @@ pub(super) static END: ByRows = ByRows::new(
      AND tasks.status = 'executing' RETURNING id, fence, sequence",
 );
 
-static INSERT_STEPS: ByRows = ByRows::new(
+static INSERT_STEPS: BatchStatement = BatchStatement::new(
     "INSERT INTO steps (task_sequence, position, at, micros, event, quotes, quoted_at) VALUES",
     "(?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 
-static INSERT_RESTS: ByRows =
-    ByRows::new("INSERT INTO result_rests (task_sequence, rest) VALUES", "(?, ?)", "");
+static INSERT_RESTS: BatchStatement =
+    BatchStatement::new("INSERT INTO result_rests (task_sequence, rest) VALUES", "(?, ?)", "");
 
 /// The end of a task's run, with texts that can be bound without being copied.
-pub(super) struct Finish {
+pub(in crate::store) struct Finish {
     tenant: TenantId,
     task: TaskId,
     fence: Fence,
@@ -56,8 +57,8 @@ impl Write for Finish {
     type Answer = bool;
     const OPERATION: &'static str = "finish a task";
 
-    fn line(&self) -> Line {
-        Line::Runs(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Runs(self.tenant)
     }
 
     fn bytes(&self) -> usize {
@@ -66,7 +67,7 @@ impl Write for Finish {
     }
 }
 
-impl WriteLong for Finish {
+impl LongWrite for Finish {
     fn cut(&mut self, cutter: &mut Cutter) {
         if let Some(rest) = &mut self.rest {
             cutter.text(Part::Rest, rest);
@@ -86,7 +87,7 @@ impl WriteLong for Finish {
 }
 
 impl Finish {
-    pub(super) fn new(
+    pub(in crate::store) fn new(
         task: &Task,
         fence: Fence,
         outcome: Outcome,
@@ -101,8 +102,8 @@ impl Finish {
 }
 
 /// Ends every task whose fence holds, and says of each whether it did.
-pub(super) async fn run(
-    finishes: &mut [Waiting<Finish>],
+pub(in crate::store) async fn run(
+    finishes: &mut [Queued<Finish>],
     session: &mut Session<'_>,
 ) -> sqlx::Result<()> {
     // Of two that present the same fence only the first is tried: a statement that had both would
@@ -176,7 +177,7 @@ async fn insert_steps(
 }
 
 /// What of the results of these tasks is longer than their rows hold.
-pub(super) async fn insert_rests(
+pub(in crate::store) async fn insert_rests(
     rests: &[(i64, Arc<str>)],
     session: &mut Session<'_>,
 ) -> sqlx::Result<()> {

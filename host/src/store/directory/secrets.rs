@@ -3,14 +3,14 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::lines::Line;
-use super::rows;
 use super::tenants::changed;
-use super::writer::{Refusal, Session, Write, WriteAlone};
-use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::ids::{SecretName, TenantId};
 use crate::secrets::SecretUses;
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+use crate::store::{Store, StoreError};
 use crate::tenants::Installer;
 
 /// Most secrets of one tenant.
@@ -115,8 +115,8 @@ impl Write for PutSecret {
     type Answer = PutSecretOutcome;
     const OPERATION: &'static str = "store a secret";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 
     fn bytes(&self) -> usize {
@@ -124,7 +124,7 @@ impl Write for PutSecret {
     }
 }
 
-impl WriteAlone for PutSecret {
+impl SingleWrite for PutSecret {
     async fn run(&self, session: &mut Session<'_>) -> Result<PutSecretOutcome, Refusal> {
         let before =
             sqlx::query("SELECT uses, set_by FROM secrets WHERE tenant_id = ? AND name = ?")
@@ -177,12 +177,12 @@ impl Write for DeleteSecret {
     type Answer = bool;
     const OPERATION: &'static str = "forget a secret";
 
-    fn line(&self) -> Line {
-        Line::Requests(self.tenant)
+    fn flow(&self) -> Flow {
+        Flow::Requests(self.tenant)
     }
 }
 
-impl WriteAlone for DeleteSecret {
+impl SingleWrite for DeleteSecret {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let deleted = sqlx::query("DELETE FROM secrets WHERE tenant_id = ? AND name = ?")
             .bind(self.tenant.as_bytes().as_slice())

@@ -1,0 +1,189 @@
+//! Long texts. One that would make a commit long is written ahead in chunks, each a write of its own that
+//! takes its turn as others do, so that nobody waits for more than a chunk or a few. The operation that the
+//! text belongs to comes last, and is small: in its own transaction it claims the chunks, by which they
+//! become the text of a task. Each commit is synced, so the chunks are when the claim is.
+//!
+//! Chunks are numbered through, and the texts of one operation have a range of the numbers. Until it is
+//! claimed the range stands in `unclaimed_chunks`, from the commit of its first chunk on. What is refused
+//! deletes its chunks at once, what a dead process has left is deleted at the next start, and a task that is
+//! deleted gives its chunks back into that table first, since deleting them takes several commits too.
+//!
+//! Where a text is in chunks, its column is empty, so that whoever reads a text which is not pays nothing.
+
+mod cutting;
+
+use std::marker::PhantomData;
+
+use futures::StreamExt as _;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+#[cfg(test)]
+pub(in crate::store) use self::cutting::KEPT_BYTES_MAX;
+pub(in crate::store) use self::cutting::{CHUNK_BYTES, ChunkRange, Chunked, Cutter, Part};
+pub(in crate::store) use self::cutting::{Chunk, in_writes};
+use crate::store::fair_queue::Flow;
+use crate::store::rows;
+use crate::store::sqlite::{BatchStatement, execute};
+use crate::store::write::{Refusal, Session, SingleWrite, Write};
+
+/// Writes of one operation that wait in flow at a time. More would fill the flow of its tenant, in which
+/// small operations would wait for room then.
+pub(in crate::store) const WRITES_WAITING_MAX: usize = 4;
+
+/// Chunks that are deleted at a time. Their pages are read for it and hardly written.
+pub(in crate::store) const DELETED_AT_ONCE: i64 = 8;
+
+/// The first number that no chunk has, nor will have from a process that has ended.
+pub(in crate::store) const NEXT_NUMBER: &str = "\
+    SELECT 1 + max(coalesce((SELECT max(number) FROM chunks), 0), \
+                   coalesce((SELECT max(last_chunk) FROM unclaimed_chunks), 0))";
+
+static INSERT_CHUNKS: BatchStatement =
+    BatchStatement::new("INSERT INTO chunks (number, bytes) VALUES", "(?, ?)", "");
+
+static INSERT_TEXTS: BatchStatement = BatchStatement::new(
+    "INSERT INTO chunked_texts (task_sequence, part, position, first_chunk, last_chunk, octets) VALUES",
+    "(?, ?, ?, ?, ?, ?)",
+    "",
+);
+
+/// With every write of chunks: the first one may have failed.
+const NOTE_UNCLAIMED: &str =
+    "INSERT OR IGNORE INTO unclaimed_chunks (first_chunk, last_chunk) VALUES (?, ?)";
+
+pub(in crate::store) const CLAIM: &str = "DELETE FROM unclaimed_chunks WHERE first_chunk = ?";
+
+/// The chunks of a task are nobody's again.
+pub(in crate::store) const GIVE_BACK: &str = "\
+    INSERT INTO unclaimed_chunks \
+    SELECT first_chunk, last_chunk FROM chunked_texts WHERE task_sequence = ? \
+    RETURNING first_chunk, last_chunk";
+
+/// Nothing where somebody has claimed them after all.
+pub(in crate::store) const DELETE: &str = "\
+    DELETE FROM chunks WHERE number BETWEEN ? AND ? \
+    AND EXISTS (SELECT 1 FROM unclaimed_chunks WHERE first_chunk = ?)";
+
+/// A write that may have long texts.
+pub(in crate::store) trait LongWrite: Write {
+    /// Gives each of its texts that may be long to the cutter, which leaves an empty one for those that
+    /// it takes.
+    fn cut(&mut self, cutter: &mut Cutter);
+
+    /// Where it keeps what it is to claim.
+    fn chunked(&mut self) -> &mut Option<Chunked>;
+
+    /// Whether the write has happened, its chunks claimed. It has not where, say, a key was taken.
+    fn has_happened(answer: &Self::Answer) -> bool;
+}
+
+/// Columns: first_chunk, last_chunk.
+pub(in crate::store) fn range(row: &SqliteRow) -> sqlx::Result<ChunkRange> {
+    Ok(ChunkRange { first: row.try_get(0)?, last: row.try_get(1)? })
+}
+
+/// Makes chunks the texts of tasks, each given by its sequence; the positions of events begin with the
+/// number beside it.
+pub(in crate::store) async fn claim(
+    claims: &[(i64, i64, &Chunked)],
+    session: &mut Session<'_>,
+) -> sqlx::Result<()> {
+    let mut texts = Vec::new();
+    for (sequence, first_position, chunked) in claims {
+        let claimed = execute(sqlx::query(CLAIM).bind(chunked.range.first), session.db).await?;
+        if claimed.rows_affected() != 1 {
+            return Err(rows::unreadable("the chunks of a text are gone"));
+        }
+        texts.extend(chunked.texts.iter().map(|text| (sequence, first_position, text)));
+    }
+    for (sql, part) in INSERT_TEXTS.parts(&texts) {
+        let mut query = sqlx::query(sql);
+        for (sequence, first_position, text) in part {
+            let (stored, position) = match text.part {
+                Part::Event(position) => Part::Event(position + **first_position),
+                part => part,
+            }
+            .stored();
+            query = query
+                .bind(**sequence)
+                .bind(stored)
+                .bind(position)
+                .bind(text.range.first)
+                .bind(text.range.last)
+                .bind(text.octets);
+        }
+        execute(query, session.db).await?;
+    }
+    Ok(())
+}
+
+/// Writes chunks of an operation `W`, whose own range they are in.
+pub(in crate::store) struct WriteChunks<W> {
+    pub(in crate::store) flow: Flow,
+    pub(in crate::store) range: ChunkRange,
+    pub(in crate::store) chunks: Vec<Chunk>,
+    pub(in crate::store) of: PhantomData<fn() -> W>,
+}
+
+impl<W: Write> Write for WriteChunks<W> {
+    type Answer = ();
+    const OPERATION: &'static str = W::OPERATION;
+
+    fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    /// As if it were full: then all writes of one operation, and its deletions, keep their order.
+    fn bytes(&self) -> usize {
+        CHUNK_BYTES
+    }
+}
+
+impl<W: Write> SingleWrite for WriteChunks<W> {
+    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+        let note = sqlx::query(NOTE_UNCLAIMED).bind(self.range.first).bind(self.range.last);
+        execute(note, session.db).await?;
+        for (sql, part) in INSERT_CHUNKS.parts(&self.chunks) {
+            let mut query = sqlx::query(sql);
+            for chunk in part {
+                query = query.bind(chunk.number).bind(chunk.bytes());
+            }
+            execute(query, session.db).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Deletes a part of an unclaimed range, and with its last part the range.
+pub(in crate::store) struct DeleteChunks {
+    pub(in crate::store) flow: Flow,
+    pub(in crate::store) range: ChunkRange,
+    pub(in crate::store) part: ChunkRange,
+}
+
+impl Write for DeleteChunks {
+    type Answer = ();
+    const OPERATION: &'static str = "delete unclaimed chunks";
+
+    fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    /// See [`WriteChunks`].
+    fn bytes(&self) -> usize {
+        CHUNK_BYTES
+    }
+}
+
+impl SingleWrite for DeleteChunks {
+    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+        let delete =
+            sqlx::query(DELETE).bind(self.part.first).bind(self.part.last).bind(self.range.first);
+        execute(delete, session.db).await?;
+        if self.part.last == self.range.last {
+            execute(sqlx::query(CLAIM).bind(self.range.first), session.db).await?;
+        }
+        Ok(())
+    }
+}

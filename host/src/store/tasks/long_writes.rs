@@ -1,0 +1,109 @@
+//! Writing long texts ahead of the operation that they belong to, in chunks (`chunks`), and deleting those that
+//! came to nothing.
+
+use std::marker::PhantomData;
+use std::sync::atomic::Ordering;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::chunks::{
+    ChunkRange, Cutter, DELETED_AT_ONCE, DeleteChunks, LongWrite, WRITES_WAITING_MAX, WriteChunks,
+    in_writes, range,
+};
+use crate::store::fair_queue::{Flow, SMALL_BYTES_MAX};
+use crate::store::write::Queued;
+use crate::store::writer::Op;
+use crate::store::{Store, StoreError};
+
+impl Store {
+    /// As [`Self::queue`], for what may have long texts: these are written ahead then. It goes on where the
+    /// caller goes away.
+    pub(in crate::store) async fn queue_long<W: LongWrite>(
+        &self,
+        write: W,
+        op: fn(Queued<W>) -> Op,
+    ) -> Result<W::Answer, StoreError> {
+        if write.bytes() <= SMALL_BYTES_MAX {
+            return self.queue(write, op).await;
+        }
+        let store = self.clone();
+        let written = tokio::spawn(async move { store.write_ahead(write, op).await });
+        let gone = |_| StoreError::database(W::OPERATION, sqlx::Error::WorkerCrashed);
+        written.await.map_err(gone)?
+    }
+
+    async fn write_ahead<W: LongWrite>(
+        &self,
+        mut write: W,
+        op: fn(Queued<W>) -> Op,
+    ) -> Result<W::Answer, StoreError> {
+        let mut cutter = Cutter::default();
+        write.cut(&mut cutter);
+        let count = i64::try_from(cutter.chunks()).unwrap_or(i64::MAX);
+        let first = self.0.next_chunk.fetch_add(count, Ordering::Relaxed);
+        let Some((chunked, chunks)) = cutter.cut(first) else {
+            return self.queue(write, op).await;
+        };
+        let (flow, range) = (write.flow(), chunked.range);
+        *write.chunked() = Some(chunked);
+        let of = PhantomData::<fn() -> W>;
+        let writes = in_writes(chunks)
+            .into_iter()
+            .map(|chunks| self.write(WriteChunks { flow, range, chunks, of }));
+        let written = stream::iter(writes).buffered(WRITES_WAITING_MAX).try_collect::<()>().await;
+        let answer = match written {
+            Ok(()) => self.queue(write, op).await,
+            Err(error) => Err(error),
+        };
+        if !answer.as_ref().is_ok_and(W::has_happened) {
+            // What is in flow of it already is written before they are deleted.
+            self.delete_chunks(flow, range).await;
+        }
+        answer
+    }
+
+    /// Deletes chunks unless somebody has claimed them. Where it fails the next start does it.
+    async fn delete_chunks(&self, flow: Flow, range: ChunkRange) {
+        let mut first = range.first;
+        while first <= range.last {
+            let last = range.last.min(first.saturating_add(DELETED_AT_ONCE - 1));
+            let delete = DeleteChunks { flow, range, part: ChunkRange { first, last } };
+            if let Err(error) = self.write(delete).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "chunks of texts that nobody has are left to the next start");
+                return;
+            }
+            first = last.saturating_add(1);
+        }
+    }
+
+    /// As [`Self::delete_chunks`], for what tasks have given back. It goes on where the caller goes away.
+    pub(in crate::store) async fn delete_given_back(&self, flow: Flow, ranges: Vec<ChunkRange>) {
+        if ranges.is_empty() {
+            return;
+        }
+        let store = self.clone();
+        let deleted = tokio::spawn(async move {
+            for range in ranges {
+                store.delete_chunks(flow, range).await;
+            }
+        });
+        let _ended = deleted.await;
+    }
+
+    /// Deletes what an earlier process has written ahead and not come to use. For the start: this process
+    /// holds the data folder alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where it cannot be read what there is.
+    pub async fn delete_unclaimed_chunks(&self) -> Result<(), StoreError> {
+        let query = sqlx::query(
+            "SELECT first_chunk, last_chunk FROM unclaimed_chunks WHERE first_chunk < ?",
+        )
+        .bind(self.0.first_chunk);
+        for range in self.many("look for unclaimed chunks", query, range).await? {
+            self.delete_chunks(Flow::Gateway, range).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! What a change of the store is: a write that waits in a queue, the transaction that it runs in, and the caller
+//! who waits for its answer.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::oneshot;
+
+use super::StoreError;
+use super::fair_queue::Flow;
+use crate::clock::Timestamp;
+use crate::ids::TenantId;
+
+/// Something that changes the store.
+pub(super) trait Write: Send + Sync + 'static {
+    /// What the caller is told once it is synced.
+    type Answer: Send + 'static;
+
+    /// What it does, as the words after "could not".
+    const OPERATION: &'static str;
+
+    /// Whose turn it takes.
+    fn flow(&self) -> Flow;
+
+    /// How many bytes of texts it writes, about: what is as small as a row of ids counts as nothing.
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+/// A [`Write`] with statements of its own.
+pub(super) trait SingleWrite: Write {
+    /// Runs in the open transaction. It runs a second time when a neighbour has spoilt the first one.
+    fn run(
+        &self,
+        session: &mut Session<'_>,
+    ) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
+}
+
+/// Why a write did not happen.
+pub(super) enum Refusal {
+    /// By the store's own rules. It has changed nothing; its neighbours are committed all the same.
+    Rules(StoreError),
+    /// By the database: the whole transaction is rolled back.
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Refusal {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// What a write works with: the open transaction, one time for the whole of it, and what the writer
+/// knows from one transaction to the next.
+pub(super) struct Session<'w> {
+    pub(super) db: &'w mut SqliteConnection,
+    pub(super) now: Timestamp,
+    pub(super) memory: &'w mut Memory,
+}
+
+/// What the writer need not ask the database: nobody else accepts or claims tasks.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// The sequence of the task accepted last.
+    pub(super) last_sequence: i64,
+    /// Whose task was claimed last.
+    pub(super) last_turn: Option<TenantId>,
+}
+
+/// A write and the caller who waits for its answer.
+pub(super) struct Queued<W: Write> {
+    pub(super) write: W,
+    answer: Option<Result<W::Answer, StoreError>>,
+    caller: oneshot::Sender<Result<W::Answer, StoreError>>,
+}
+
+impl<W: Write> Queued<W> {
+    /// The write, and where its answer will arrive.
+    pub(super) fn new(write: W) -> (Self, oneshot::Receiver<Result<W::Answer, StoreError>>) {
+        let (caller, answer) = oneshot::channel();
+        (Self { write, answer: None, caller }, answer)
+    }
+
+    /// Keeps the answer until the transaction is synced.
+    pub(super) fn will_answer(&mut self, answer: W::Answer) {
+        self.answer = Some(Ok(answer));
+    }
+
+    /// Sends what was kept. A caller who has gone away does not want to know.
+    pub(super) fn settle(self) {
+        if let Some(answer) = self.answer {
+            let _gone = self.caller.send(answer);
+        }
+    }
+
+    pub(super) fn refuse(self, error: &Arc<sqlx::Error>) {
+        let _gone = self.caller.send(Err(StoreError::database(W::OPERATION, Arc::clone(error))));
+    }
+}
+
+/// A [`Queued`] whose write is of whichever kind.
+pub(super) trait AnyQueued: Send {
+    fn run<'a>(
+        &'a mut self,
+        session: &'a mut Session<'_>,
+    ) -> BoxFuture<'a, Result<(), sqlx::Error>>;
+    fn settle(self: Box<Self>);
+    fn refuse(self: Box<Self>, error: &Arc<sqlx::Error>);
+}
+
+impl<W: SingleWrite> AnyQueued for Queued<W> {
+    fn run<'a>(
+        &'a mut self,
+        session: &'a mut Session<'_>,
+    ) -> BoxFuture<'a, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            self.answer = match self.write.run(session).await {
+                Ok(answer) => Some(Ok(answer)),
+                Err(Refusal::Rules(error)) => Some(Err(error)),
+                Err(Refusal::Database(error)) => return Err(error),
+            };
+            Ok(())
+        })
+    }
+
+    fn settle(self: Box<Self>) {
+        Queued::settle(*self);
+    }
+
+    fn refuse(self: Box<Self>, error: &Arc<sqlx::Error>) {
+        Queued::refuse(*self, error);
+    }
+}
