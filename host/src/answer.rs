@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::call::Payload;
 use crate::ids::{PluginName, RequestId};
-use crate::intake::AnswerWanted;
 use crate::plugins::{PluginUnavailable, Plugins};
+use crate::request::AnswerWanted;
+use crate::request::Payload;
 use crate::sandbox::{PluginError, Subject};
 use crate::tasks::{Status, Task};
 use crate::tenants::Agent;

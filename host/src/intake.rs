@@ -2,14 +2,9 @@
 //! a query or a body again.
 
 mod arrival;
-mod body;
 mod channel;
-mod cloud_event;
-pub mod content;
 pub mod invocation;
 mod params;
-mod prefer;
-pub mod query;
 mod tokens;
 
 use std::sync::Arc;
@@ -17,16 +12,17 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::access::Caller;
-use crate::call::{IncomingCall, Payload, Unreadable};
 use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
+use crate::request::{
+    AnswerWanted, BadRequest, IncomingRequest, Payload, Prefer, cloud_event, query,
+};
 use crate::sandbox::{ChannelFacts, HttpReply, Mapped, PluginError, Subject};
 use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, Surface, User};
 use crate::trace::PluginRun;
-pub use arrival::{AroundTheRun, Arrival, RequestParts, again, around_the_run};
+pub use arrival::{AroundTheRun, Arrival, RequestParts, around_the_run};
 use params::Sources;
-pub use prefer::Prefer;
 
 /// The bundled plugin that knows the documented `params_mapping`.
 const DOT_MAPPER: &str = "dot-mapper";
@@ -34,14 +30,9 @@ const DOT_MAPPER: &str = "dot-mapper";
 /// Why a request cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// The request is wrong: 400, or 415 for a type we do not read.
-    #[error("{detail}")]
-    Request {
-        /// 400 or 415.
-        status: u16,
-        /// For the caller.
-        detail: String,
-    },
+    /// The request is wrong.
+    #[error(transparent)]
+    Request(#[from] BadRequest),
     /// The mapping plugin said no, or was stopped.
     #[error("plugin {0}: {1}")]
     Plugin(PluginName, PluginError),
@@ -50,20 +41,9 @@ pub enum IntakeError {
     Unavailable(#[from] PluginUnavailable),
 }
 
-impl From<Unreadable> for IntakeError {
-    fn from(unreadable: Unreadable) -> Self {
-        let Unreadable { status, detail } = unreadable;
-        Self::Request { status, detail }
-    }
-}
-
 impl IntakeError {
     fn bad(detail: &str) -> Self {
-        Self::Request { status: 400, detail: detail.to_owned() }
-    }
-
-    fn unsupported(detail: &str) -> Self {
-        Self::Request { status: 415, detail: detail.to_owned() }
+        Self::Request(BadRequest::bad(detail))
     }
 }
 
@@ -74,19 +54,6 @@ impl IntakeError {
 pub fn decode_query(query: &str) -> Result<Vec<(String, String)>, IntakeError> {
     query::decode(query.as_bytes())
         .map_err(|error| IntakeError::bad(&format!("the query cannot be read: {error}")))
-}
-
-/// How the answer is wanted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AnswerWanted {
-    /// At once, before the run (CONTRACT X21).
-    pub asynchronous: bool,
-    /// One value instead of the task (CONTRACT X11).
-    pub getter: Option<String>,
-    /// `result` as JSON where it is JSON (CONTRACT X12).
-    pub json: bool,
-    /// What the caller prefers of the waiting.
-    pub prefer: Prefer,
 }
 
 /// A request for a run, resolved.
@@ -113,7 +80,7 @@ pub struct AgentCall {
     /// For logs and plugins.
     pub request_id: RequestId,
     /// The request itself, without credentials; kept with the task.
-    pub request: Arc<IncomingCall>,
+    pub request: Arc<IncomingRequest>,
     /// How it came in, where that was by a channel.
     pub channel: Option<ByChannel>,
 }

@@ -21,9 +21,11 @@ pub mod vault;
 pub mod sandbox;
 pub mod store;
 
-pub mod call;
+pub mod fault;
+pub mod request;
 pub mod tasks;
 pub mod tenants;
+pub mod tool;
 pub mod trace;
 
 pub mod bulk;

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::call::kept::Head;
 use crate::ids::{AgentId, ChannelId, Name, PluginName, TaskId, TenantId};
+use crate::request::stored::StoredHead;
 use crate::secrets::SecretBinding;
 use crate::tasks::Status;
 pub use gather::gather;
@@ -52,7 +52,7 @@ pub struct Recorded {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct RecordedRequest {
     /// All but the body.
-    pub head: Head,
+    pub head: StoredHead,
     /// Whether it came in by a channel, where plugins see bodies as they came.
     pub by_channel: bool,
     /// The body's bytes.

@@ -20,6 +20,7 @@ mod limits;
 mod loader;
 mod measure;
 mod needs;
+mod outcome;
 mod ran;
 mod refusal;
 mod roles;
@@ -39,7 +40,6 @@ use wasmtime::Engine;
 use wasmtime::component::{HasSelf, InstancePre, Linker};
 
 pub use account::{Account, Cost, Quarantine, QuarantineSettings, Statement};
-pub use call::{Called, Diagnostic, HttpReply, Mapped, Principal, Tool};
 pub use compiler::child::CompileLimits;
 pub(crate) use egress::is_public;
 pub use engine::PoolSize;
@@ -51,7 +51,8 @@ pub use journal::{
 pub use limits::Limits;
 pub use measure::Phases;
 pub use needs::{Grant, Need};
-pub use refusal::{Failure, Fault, PluginError, Refusal, Shortage};
+pub use outcome::{Called, Diagnostic, HttpReply, Mapped, Principal};
+pub use refusal::{Failure, PluginError, Refusal, Shortage};
 pub use secrets::BoundSecret;
 pub use values::{
     LISTED_KEYS_MAX, MemoryValues, Pending, SharedValues, Values, ValuesError, ValuesOwner,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId};
-pub use delivery::{Delivery, DeliveryEnd, DeliveryStatus, KeptRequest};
+pub use delivery::{Delivery, DeliveryEnd, DeliveryStatus, StoredRequest};
 
 /// How far a task is (CONTRACT X23).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -199,7 +199,7 @@ pub struct NewTask {
     /// The caller's claim on an idempotency key.
     pub idempotency: Option<IdempotencyClaim>,
     /// The request that it came from.
-    pub request: KeptRequest,
+    pub request: StoredRequest,
     /// Whether its answer is to be delivered through the channel that the request came in by.
     pub deliver: bool,
 }

@@ -10,8 +10,8 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, Method};
 use axum::routing::post;
 use serde_json::{Value, json};
-use wardgate::call::{IncomingCall, Payload};
 use wardgate::ids::{PluginDigest, RequestId};
+use wardgate::request::{IncomingRequest, Payload};
 use wardgate::sandbox::{Binding, Mapped, PluginError, Subject};
 
 use crate::support::Gateway;
@@ -55,7 +55,7 @@ fn about(gateway: &Gateway, headers: &[(&'static str, &str)]) -> Subject {
     let body = Bytes::from_static(BODY.as_bytes());
     let headers =
         headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-    let request = IncomingCall {
+    let request = IncomingRequest {
         method: Method::POST,
         path: "/hook".to_owned(),
         query: "a=1".to_owned(),

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use wardgate::http::serve::{ServeLimits, serve};
 use wardgate::ids::TaskId;
 use wardgate::store::Store;
-use wardgate::tasks::{Input, KeptRequest, NewTask, Surface, User};
+use wardgate::tasks::{Input, NewTask, StoredRequest, Surface, User};
 
 use crate::bed::{Bed, TELEGRAM, load_average, median, write};
 use crate::load::requests_per_second;
@@ -132,7 +132,7 @@ fn new_task(bed: &Bed) -> NewTask {
         input: Input { prompt: None, payload: TELEGRAM.to_owned(), user: User::default() },
         mapping: None,
         idempotency: None,
-        request: KeptRequest {
+        request: StoredRequest {
             channel: None,
             head: r#"{"method":"POST","path":"/","query":"","headers":[]}"#.to_owned(),
             body: TELEGRAM.into(),

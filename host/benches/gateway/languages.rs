@@ -11,10 +11,10 @@ use anyhow::Context as _;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
 use serde_json::json;
-use wardgate::call::{IncomingCall, Payload};
 use wardgate::clock::Clock;
 use wardgate::gateway::DataFolder;
 use wardgate::ids::{AgentId, PluginName, RequestId, TenantId};
+use wardgate::request::{IncomingRequest, Payload};
 use wardgate::sandbox::{Binding, Mapped, Subject};
 use wardgate::settings::Settings;
 
@@ -102,7 +102,7 @@ async fn map(plugin: &Arc<Binding>, tenant: TenantId) -> anyhow::Result<u64> {
     let body = Bytes::from_static(MESSAGE.as_bytes());
     let mut headers = HeaderMap::new();
     headers.insert("x-delivery-id", HeaderValue::from_static("d-1"));
-    let request = Arc::new(IncomingCall {
+    let request = Arc::new(IncomingRequest {
         method: Method::POST,
         path: "/hooks/chat".to_owned(),
         query: String::new(),

@@ -18,11 +18,11 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
-use wardgate::call::{IncomingCall, Payload};
 use wardgate::clock::Clock;
 use wardgate::gateway::DataFolder;
 use wardgate::ids::{AgentId, PluginName, RequestId, TenantId};
 use wardgate::plugins::{Plugins, bundled_component};
+use wardgate::request::{IncomingRequest, Payload};
 use wardgate::sandbox::{Binding, Mapped, Subject};
 use wardgate::settings::Settings;
 
@@ -251,13 +251,13 @@ fn mib(bytes: u64) -> f64 {
 struct Caller {
     tenant: TenantId,
     agent: AgentId,
-    request: Arc<IncomingCall>,
+    request: Arc<IncomingRequest>,
 }
 
 impl Caller {
     fn new(tenant: TenantId) -> anyhow::Result<Self> {
         let body = Bytes::from_static(EVENT.as_bytes());
-        let request = Arc::new(IncomingCall {
+        let request = Arc::new(IncomingRequest {
             method: Method::POST,
             path: "/hooks/bench".to_owned(),
             query: String::new(),

@@ -15,9 +15,9 @@ use axum::routing::post;
 use bytes::Bytes as RawBytes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use wardgate::call::{IncomingCall, Payload};
 use wardgate::http::serve::{ServeLimits, serve};
 use wardgate::ids::{PluginName, RequestId};
+use wardgate::request::{IncomingRequest, Payload};
 use wardgate::sandbox::{Phases, Subject};
 
 use crate::bed::{Bed, TELEGRAM, load_average, median, write};
@@ -151,7 +151,7 @@ async fn phases(bed: &Bed) -> anyhow::Result<Phases> {
     let name: PluginName = "dot-mapper".parse()?;
     let binding = bed.gateway.handles.plugins.binding(bed.tenant, &name).await?;
     let body = RawBytes::from_static(TELEGRAM.as_bytes());
-    let request = Arc::new(IncomingCall {
+    let request = Arc::new(IncomingRequest {
         method: axum::http::Method::POST,
         path: "/".to_owned(),
         query: String::new(),

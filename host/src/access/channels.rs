@@ -8,11 +8,12 @@ use http::{HeaderMap, Method};
 use moka::sync::Cache;
 
 use super::{Caller, Denied, enabled, remembered};
-use crate::call::credentials::{self, is_api_key};
-use crate::call::{IncomingCall, Payload};
 use crate::clock::Timestamp;
 use crate::ids::{ChannelId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
+use crate::request::credentials;
+use crate::request::credentials::is_api_key;
+use crate::request::{IncomingRequest, Payload};
 use crate::sandbox::{BoundSecret, ChannelFacts, PluginError, Subject};
 use crate::secrets::SecretVersions;
 use crate::store::{Store, StoreError};
@@ -230,7 +231,7 @@ impl OpenChannel {
     pub async fn verify(
         &self,
         plugins: &Plugins,
-        incoming: Arc<IncomingCall>,
+        incoming: Arc<IncomingRequest>,
         request_id: RequestId,
     ) -> Result<LetIn, Unverified> {
         let caller = self.caller.clone();
@@ -255,7 +256,7 @@ impl OpenChannel {
     /// The request without credentials, which a verifier alone gets to see: neither the usual headers, nor any header or query parameter
     /// that holds one of the channel's secrets. It is what mappers see, and what is kept.
     #[must_use]
-    pub fn without_credentials(&self, incoming: Arc<IncomingCall>) -> Arc<IncomingCall> {
+    pub fn without_credentials(&self, incoming: Arc<IncomingRequest>) -> Arc<IncomingRequest> {
         let versions = self.facts.secrets.values().filter_map(BoundSecret::versions);
         let secrets: Vec<&[u8]> = versions
             .flat_map(SecretVersions::all)
@@ -296,7 +297,7 @@ impl OpenChannel {
             }
             _ => incoming.payload.clone(),
         };
-        Arc::new(IncomingCall {
+        Arc::new(IncomingRequest {
             method: incoming.method.clone(),
             path: incoming.path.clone(),
             query,

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use secrecy::ExposeSecret as _;
 
-use crate::sandbox::{Fault, Tool};
+use crate::fault::Fault;
 use crate::settings::ModelSettings;
+use crate::tool::Tool;
 use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
 

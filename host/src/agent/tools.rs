@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
-use crate::sandbox::{Binding, PluginError, Refusal, Subject, Tool};
+use crate::sandbox::{Binding, PluginError, Refusal, Subject};
 use crate::tasks::Task;
 use crate::tenants::{Agent, AgentDefinition};
+use crate::tool::Tool;
 use crate::trace::{PluginRun, ToolCall};
 
 /// What a tool answered, as the model and the trace see it.

@@ -5,8 +5,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::ids::{AgentId, Name, TenantId};
-use crate::sandbox::Tool;
 use crate::tenants::Agent;
+use crate::tool::Tool;
 
 /// What stands for an agent in lists; the product's SDK wants some.
 const ICON: &str = "🚀";

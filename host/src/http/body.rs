@@ -18,8 +18,8 @@ use super::Handles;
 use super::budget::{Charge, OverBudget, Sender};
 use super::error::ApiError;
 use crate::bulk::Whose;
-use crate::call::Payload;
-use crate::intake::content::{EXPANSION_MAX, Encoding, Room, UndoError, UndoLimits};
+use crate::request::Payload;
+use crate::request::content::{EXPANSION_MAX, Encoding, Room, UndoError, UndoLimits};
 use crate::settings::HttpSettings;
 
 /// A body no longer than this is in nobody's account: most webhooks are no longer, so the budget costs them

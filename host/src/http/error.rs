@@ -12,9 +12,11 @@ use super::budget::OverBudget;
 use crate::access::Denied;
 use crate::agent::ToolsError;
 use crate::answer::AnswerError;
+use crate::fault::Fault;
 use crate::intake::IntakeError;
 use crate::plugins::PluginUnavailable;
-use crate::sandbox::{Fault, PluginError, Refusal};
+use crate::request::BadRequest;
+use crate::sandbox::{PluginError, Refusal};
 use crate::store::StoreError;
 
 /// An error answer.
@@ -350,10 +352,17 @@ impl From<ToolsError> for ApiError {
     }
 }
 
+impl From<BadRequest> for ApiError {
+    fn from(error: BadRequest) -> Self {
+        let BadRequest { status, detail } = error;
+        Self::caller(status, detail)
+    }
+}
+
 impl From<IntakeError> for ApiError {
     fn from(error: IntakeError) -> Self {
         match error {
-            IntakeError::Request { status, detail } => Self::caller(status, detail),
+            IntakeError::Request(error) => error.into(),
             IntakeError::Plugin(name, error) => Self::of_plugin(name.as_str(), &error),
             IntakeError::Unavailable(error) => error.into(),
         }

@@ -16,8 +16,8 @@ use super::budget::{ProvenTenant, Sender};
 use super::error::ApiError;
 use super::serve::plain_path::ArrivedPath;
 use crate::access::TenantCaller;
-use crate::call::credentials::API_KEY;
 use crate::ids::RequestId;
+use crate::request::credentials::API_KEY;
 
 /// The names in a path. What cannot be one of its kind names nothing, so all that is wrong is 404.
 pub(super) struct Named(Option<RawPathParams>);

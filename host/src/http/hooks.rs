@@ -22,10 +22,10 @@ use super::{Handle, Handles};
 use crate::access::channels::{OpenChannel, Unverified};
 use crate::answer;
 use crate::answer::task::TaskAnswer;
-use crate::call::IncomingCall;
 use crate::ids::{ChannelId, PluginName, RequestId};
 use crate::intake::{self, AgentCall, Arrival, ByChannel, IntakeError, RequestParts, Resolved};
 use crate::plugins::PluginUnavailable;
+use crate::request::IncomingRequest;
 use crate::sandbox::PluginError;
 use crate::tasks::{Status, Task};
 use crate::tenants::ChannelAnswer;
@@ -159,10 +159,10 @@ async fn handle(
             refuse_stranger(handles, &channel, &name, &error)
         }
         IntakeError::Unavailable(error) if is_stranger => unavailable(handles, &channel, error),
-        IntakeError::Request { status, detail } => {
-            // Its sender may never look at what he is told.
-            log_sampled(handles, &channel, &detail);
-            ApiError::caller(status, detail)
+        IntakeError::Request(error) => {
+            // Its sender may never look at the answer.
+            log_sampled(handles, &channel, &error.detail);
+            error.into()
         }
         error => error.into(),
     })?;
@@ -270,7 +270,7 @@ async fn run(
 
 /// What a replier is told besides the task.
 struct About {
-    request: Option<Arc<IncomingCall>>,
+    request: Option<Arc<IncomingRequest>>,
     by_channel: Option<ByChannel>,
     request_id: RequestId,
     /// Whether nobody has vouched for who is answered.

@@ -9,11 +9,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Handles;
 use super::error::ApiError;
-use crate::call::kept::Head;
 use crate::ids::TaskId;
-use crate::intake::{AgentCall, AnswerWanted, Prefer};
+use crate::intake::AgentCall;
 use crate::queue::Follower;
-use crate::tasks::{Accepted, KeptRequest, NewTask, Status, Task};
+use crate::request::stored::StoredHead;
+use crate::request::{AnswerWanted, Prefer};
+use crate::tasks::{Accepted, NewTask, Status, StoredRequest, Task};
 use crate::tenants::Agent;
 
 /// An accepted call.
@@ -51,7 +52,7 @@ pub(super) async fn launch(
     }
     let agent = Arc::clone(call.caller.agent());
     let body = call.request.body.clone();
-    let head = Head::of(&call.request);
+    let head = StoredHead::of(&call.request);
     let head = match &call.channel {
         Some(by) => head.by_channel(&by.facts.url, by.principal.as_deref()),
         None => head,
@@ -66,7 +67,7 @@ pub(super) async fn launch(
         input: call.input,
         mapping: call.mapping,
         idempotency: call.idempotency,
-        request: KeptRequest {
+        request: StoredRequest {
             channel: call.channel.as_ref().map(|channel| channel.facts.id),
             head: head.to_json(),
             body,

@@ -21,8 +21,8 @@ use super::{Handle, Handles};
 use crate::access::Caller;
 use crate::answer;
 use crate::answer::task::TaskAnswer;
-use crate::call::credentials::is_api_key;
 use crate::intake::{self, AgentCall, Arrival, RequestParts, Resolved};
+use crate::request::credentials::is_api_key;
 
 /// The parameters that may stand in the query; in the body they have the same names (CONTRACT X5).
 #[derive(utoipa::IntoParams)]

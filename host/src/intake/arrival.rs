@@ -1,27 +1,28 @@
 //! A request as it arrived, read whole: what its body holds, and what nobody behind this gets to see.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method};
 
-use super::content::Encoding;
+use super::IntakeError;
 use super::params::Sources;
 use super::tokens::{self, Taken};
-use super::{IntakeError, body, cloud_event, query};
-use crate::call::credentials::{self, is_api_key};
-use crate::call::kept::Head;
-use crate::call::{IncomingCall, Payload, Unreadable};
 use crate::ids::RequestId;
+use crate::request::content::Encoding;
+use crate::request::credentials;
+use crate::request::credentials::is_api_key;
+use crate::request::stored::{self, StoredHead};
+use crate::request::{BadRequest, IncomingRequest, Payload};
+use crate::request::{body, cloud_event, query};
 use crate::secrets::UserTokens;
 
 /// A request read whole, its body bounded, its query decoded.
 #[derive(Debug)]
 pub struct Arrival {
-    /// See [`IncomingCall`].
-    pub incoming: Arc<IncomingCall>,
+    /// See [`IncomingRequest`].
+    pub incoming: Arc<IncomingRequest>,
     /// Names and values of the query, without credentials.
     pub query: Vec<(String, String)>,
     /// Tokens of the user, taken out of everything else.
@@ -123,7 +124,7 @@ impl Arrival {
     /// Takes the query as the payload (CONTRACT D2): strings all, of a repeated name the first.
     #[must_use]
     pub fn read_query(parts: RequestParts) -> Self {
-        let payload = payload_of_query(&parts.pairs);
+        let payload = Payload::of_query(&parts.pairs);
         Self::with(parts, payload)
     }
 
@@ -132,11 +133,11 @@ impl Arrival {
     /// kept: a verifier may need it.
     pub async fn read_for_channel(parts: RequestParts) -> Self {
         let (payload, unreadable) = if parts.body.is_empty() && parts.method == Method::GET {
-            (payload_of_query(&parts.pairs), None)
+            (Payload::of_query(&parts.pairs), None)
         } else {
             payload_or_why_not(&parts.headers, parts.body.clone()).await
         };
-        let incoming = IncomingCall {
+        let incoming = IncomingRequest {
             method: parts.method,
             path: parts.path,
             query: parts.query,
@@ -160,7 +161,7 @@ impl Arrival {
         let mut headers = incoming.headers.clone();
         headers.remove(CONTENT_ENCODING);
         let (payload, unreadable) = payload_or_why_not(&headers, body.clone()).await;
-        let incoming = Arc::new(IncomingCall {
+        let incoming = Arc::new(IncomingRequest {
             method: incoming.method.clone(),
             path: incoming.path.clone(),
             query: incoming.query.clone(),
@@ -181,7 +182,7 @@ impl Arrival {
             parts.pairs.retain(|(name, _)| !is_api_key(name));
             parts.query = query::without(&parts.query, is_api_key);
         }
-        let incoming = IncomingCall {
+        let incoming = IncomingRequest {
             method: parts.method,
             path: parts.path,
             query: parts.query,
@@ -213,21 +214,16 @@ impl Arrival {
 }
 
 /// The payload that this body holds, or none and why.
-async fn payload_or_why_not(headers: &HeaderMap, body: Bytes) -> (Payload, Option<Unreadable>) {
+async fn payload_or_why_not(headers: &HeaderMap, body: Bytes) -> (Payload, Option<BadRequest>) {
     let payload = match Encoding::of(headers) {
         Ok(encodings) if encodings.is_empty() => body::payload(headers, body).await,
         // For whoever is let in it is undone.
-        Ok(_) => Err(IntakeError::unsupported("the body is compressed")),
+        Ok(_) => Err(BadRequest::unsupported("the body is compressed")),
         Err(error) => Err(error),
     };
     match payload {
         Ok(payload) => (payload, None),
-        Err(IntakeError::Request { status, detail }) => {
-            (Payload::empty(), Some(Unreadable { status, detail }))
-        }
-        Err(error) => {
-            (Payload::empty(), Some(Unreadable { status: 400, detail: error.to_string() }))
-        }
+        Err(unreadable) => (Payload::empty(), Some(unreadable)),
     }
 }
 
@@ -243,36 +239,6 @@ fn without_key(parts: &mut RequestParts, payload: Payload) -> Payload {
     rest
 }
 
-/// The query as a payload. An object keeps the last of equal names, so only the first of them goes in.
-fn payload_of_query(pairs: &[(String, String)]) -> Payload {
-    let mut seen: HashSet<&str> = HashSet::new();
-    let firsts = pairs.iter().filter(|(name, _)| seen.insert(name.as_str()));
-    Payload::of_fields(firsts.cloned().collect::<Vec<_>>())
-}
-
-/// A request that was kept with its task, as it was: by a channel plugins read the body as it came, while
-/// other surfaces read a CloudEvent in binary mode for them.
-pub async fn again(head: &Head, body: Bytes, by_channel: bool) -> IncomingCall {
-    let headers = head.headers();
-    let event = if by_channel { None } else { cloud_event::binary(&headers, &body).ok().flatten() };
-    let payload = match event {
-        Some(event) => event,
-        None if body.is_empty() && head.is_get() => {
-            payload_of_query(&query::decode(head.query().as_bytes()).unwrap_or_default())
-        }
-        None => match body::payload(&headers, body.clone()).await {
-            Ok(payload) => payload,
-            // Taken in as JSON whatever its header says: an agent's own webhook does so, and so is a form
-            // kept that a credential was taken out of.
-            Err(_) if !by_channel => {
-                Payload::parse(body.clone()).unwrap_or_else(|_| Payload::empty())
-            }
-            Err(_) => Payload::empty(),
-        },
-    };
-    head.request(body, payload)
-}
-
 /// What a request asks of the plugins before and after the run.
 #[derive(Debug, Default)]
 pub struct AroundTheRun {
@@ -286,12 +252,12 @@ pub struct AroundTheRun {
 
 /// What a request that was kept with its task asked of plugins around the run. Parameters are those of
 /// `POST /` alone, and nobody waited for the answer of an asynchronous one.
-pub async fn around_the_run(head: &Head, body: Bytes, by_channel: bool) -> AroundTheRun {
+pub async fn around_the_run(head: &StoredHead, body: Bytes, by_channel: bool) -> AroundTheRun {
     if by_channel || head.path() != "/" {
         return AroundTheRun::default();
     }
     let pairs = query::decode(head.query().as_bytes()).unwrap_or_default();
-    let call = again(head, body, by_channel).await;
+    let call = stored::restore(head, body, by_channel).await;
     let sources = Sources { query: &pairs, payload: &call.payload, mapped: &[] };
     AroundTheRun {
         spec: sources.query("params_mapping").map(str::to_owned),

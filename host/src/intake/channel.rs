@@ -8,9 +8,9 @@ use super::{
     Resolved, idempotency, map_with, user,
 };
 use crate::access::channels::{LetIn, OpenChannel};
-use crate::call::Payload;
 use crate::ids::{IdempotencyKey, ThreadId};
 use crate::plugins::Plugins;
+use crate::request::Payload;
 use crate::sandbox::Subject;
 use crate::tasks::{IdempotencyClaim, Input};
 use crate::tenants::ChannelAnswer;

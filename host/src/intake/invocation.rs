@@ -4,10 +4,11 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{AnswerWanted, Arrival, IntakeError, Prefer, idempotency, tokens};
+use super::{Arrival, IntakeError, idempotency, tokens};
 use crate::access::Caller;
 use crate::ids::ThreadId;
 use crate::intake::AgentCall;
+use crate::request::{AnswerWanted, BadRequest, Prefer};
 use crate::tasks::{Input, User};
 
 /// What is asked of an agent. Fields that are not listed are ignored, as the product does.
@@ -85,7 +86,7 @@ enum TextOrNumber {
 /// # Errors
 /// [`IntakeError::Request`] with 422 where the body is JSON of another shape; no task exists then.
 pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeError> {
-    let unprocessable = |detail: String| IntakeError::Request { status: 422, detail };
+    let unprocessable = |detail: String| IntakeError::from(BadRequest { status: 422, detail });
     // To serde an array is a struct too, its fields in their order.
     for (place, name) in [
         ("", "the body"),

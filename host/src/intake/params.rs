@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::IntakeError;
-use crate::call::Payload;
-use crate::call::payload::scalar_text;
+use crate::request::Payload;
+use crate::request::payload::scalar_text;
 
 /// Names that are parameters; everything else is the agent's (CONTRACT X5, X6).
 const RESERVED: [&str; 14] = [

@@ -9,10 +9,11 @@ use http::{HeaderName, HeaderValue};
 use memchr::memmem::Finder;
 use zeroize::Zeroizing;
 
-use super::{AgentCall, Arrival, IntakeError, RequestParts, cloud_event, query};
-use crate::call::Payload;
-use crate::call::credentials::{HEADERS, USER_TOKENS, is_api_key, is_user_tokens};
-use crate::call::payload::scalar_text;
+use super::{AgentCall, Arrival, IntakeError, RequestParts};
+use crate::request::Payload;
+use crate::request::credentials::{HEADERS, USER_TOKENS, is_api_key, is_user_tokens};
+use crate::request::payload::scalar_text;
+use crate::request::{cloud_event, query};
 use crate::secrets::UserTokens;
 use crate::trace::redact::{REDACTED, Redactor};
 

@@ -26,7 +26,7 @@ pub enum SignatureError {
     Missing(String),
     /// It is none.
     #[error("its signature is no minisign signature")]
-    Unreadable,
+    BadRequest,
     /// It is of the older kind, which signs the bytes themselves.
     #[error("its signature is of minisign's legacy kind; sign it again without -l")]
     Legacy,
@@ -86,9 +86,9 @@ impl Signers {
             return Ok(None);
         };
         if text.len() > SIGNATURE_BYTES_MAX {
-            return Err(SignatureError::Unreadable);
+            return Err(SignatureError::BadRequest);
         }
-        let signature = Signature::decode(text).map_err(|_| SignatureError::Unreadable)?;
+        let signature = Signature::decode(text).map_err(|_| SignatureError::BadRequest)?;
         for pinned in &self.pinned {
             return match pinned.key.verify(component, &signature, false) {
                 Ok(()) => Ok(Some(Signed {

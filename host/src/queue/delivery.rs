@@ -12,11 +12,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::channels::Channels;
 use crate::answer::{Afterwards, about_task, called_about};
-use crate::call::kept::Head;
+use crate::fault::Fault;
 use crate::ids::{RequestId, TenantId};
-use crate::intake;
 use crate::plugins::{PluginUnavailable, Plugins};
-use crate::sandbox::{Fault, PluginError, Refusal, Subject};
+use crate::request::stored::StoredHead;
+use crate::sandbox::{PluginError, Refusal, Subject};
 use crate::store::{DueDelivery, Places, Store, StoreError};
 use crate::tasks::DeliveryEnd;
 
@@ -135,11 +135,11 @@ impl Deliveries {
         let agent = agent.ok_or_else(|| gone("its agent does not exist any more"))?;
         let kept = self.store.request(due.tenant, due.task).await?;
         let kept = kept.ok_or_else(|| gone("its request was not kept"))?;
-        let head: Head = serde_json::from_str(&kept.head)
+        let head: StoredHead = serde_json::from_str(&kept.head)
             .map_err(|_| gone("its request cannot be read any more"))?;
         let principal = head.principal.as_ref().map(|principal| principal.to_string().into());
         let subject = Subject {
-            request: Some(Arc::new(intake::again(&head, kept.body, true).await)),
+            request: Some(Arc::new(crate::request::stored::restore(&head, kept.body, true).await)),
             channel: Some(self.channels.facts(&channel).await?),
             principal,
             ..about_task(&agent, &task, RequestId::next())

@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 use super::{CalledWith, Came, Recorded, RecordedCall, RecordedChannel, RecordedRequest};
 use crate::access::channels::Channels;
 use crate::answer::{getter_of, task::TaskAnswer};
-use crate::call::kept::Head;
 use crate::ids::PluginName;
 use crate::intake::{self, AroundTheRun};
 use crate::plugins::Plugins;
+use crate::request::stored::StoredHead;
 use crate::sandbox::ChannelFacts;
 use crate::store::{Store, StoreError};
 use crate::tasks::{Status, Task};
@@ -47,7 +47,7 @@ pub async fn gather(
     let mut around = AroundTheRun::default();
     let mut request = None;
     if let Some(kept) = kept
-        && let Ok(head) = serde_json::from_str::<Head>(&kept.head)
+        && let Ok(head) = serde_json::from_str::<StoredHead>(&kept.head)
     {
         let by_channel = kept.channel.is_some();
         let body_base64 = STANDARD.encode(&kept.body);

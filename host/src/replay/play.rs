@@ -7,11 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{CalledWith, Came, Recorded, RecordedCall, RecordedChannel, RecordedRequest};
-use crate::call::{IncomingCall, Payload};
 use crate::clock::Timestamp;
 use crate::fixture::{Difference, changes, mapped, outcome_of_tool, placeholder};
 use crate::ids::RequestId;
-use crate::intake;
+use crate::request::{IncomingRequest, Payload};
 use crate::sandbox::{
     Answered, Binding, BoundSecret, Called, ChannelFacts, Cost, PluginError, Recording, Script,
     Subject,
@@ -25,7 +24,7 @@ pub enum Unplayable {
     NoRequest,
     /// What was kept cannot be read.
     #[error("what was kept cannot be read: {0}")]
-    Unreadable(String),
+    BadRequest(String),
 }
 
 /// What came of a call that was played again.
@@ -195,9 +194,9 @@ fn shown<T>(
     (came, called.logs, called.cost)
 }
 
-async fn incoming(request: &RecordedRequest) -> Result<IncomingCall, Unplayable> {
+async fn incoming(request: &RecordedRequest) -> Result<IncomingRequest, Unplayable> {
     let body = STANDARD.decode(&request.body_base64).map_err(unreadable)?;
-    Ok(intake::again(&request.head, body.into(), request.by_channel).await)
+    Ok(crate::request::stored::restore(&request.head, body.into(), request.by_channel).await)
 }
 
 /// The channel as it is now, under the URL that it had then.
@@ -218,5 +217,5 @@ fn facts(channel: &RecordedChannel, url: Option<&String>) -> Arc<ChannelFacts> {
 }
 
 fn unreadable(error: impl std::fmt::Display) -> Unplayable {
-    Unplayable::Unreadable(error.to_string())
+    Unplayable::BadRequest(error.to_string())
 }

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::refusal::{Fault, PluginError, Refusal};
+use super::refusal::{PluginError, Refusal};
 use super::slow_lane::Lane;
 use crate::clock::{Clock, Timestamp};
+use crate::fault::Fault;
 pub use crate::trace::Cost;
 
 /// The longest pause of a plugin that does not get better.

@@ -15,8 +15,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::answers::Answer;
@@ -26,10 +24,9 @@ use self::perform::{Ask, Begins, Ended, Performance, perform, refusal_of};
 use super::Binding;
 use super::account::Cost;
 use super::host_calls::{Budget, CallState, Subject};
-use super::journal::Recording;
+use super::outcome::{Called, Diagnostic, HttpReply, Mapped, Principal, no_role, refused};
 use super::refusal::{Failure, PluginError, Refusal, Shortage};
 use super::slow_lane::Lane;
-use crate::call::Payload;
 use crate::shares::slots::{HeldBy, Slot};
 
 /// How long a brief call computes at a stretch. One that meets a tick of the epoch by chance is brief all the
@@ -38,83 +35,6 @@ pub(super) const BRIEF_MAX: Duration = Duration::from_millis(5);
 
 /// The longest time that a plugin may send callers away for, in milliseconds: a day.
 const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
-
-/// What a call gave, and what it cost.
-#[derive(Debug)]
-pub struct Called<T> {
-    /// The value, or why there is none.
-    pub value: Result<T, PluginError>,
-    /// Log lines of the plugin.
-    pub logs: Vec<String>,
-    /// What it cost.
-    pub cost: Cost,
-    /// What the host answered that could not be had again, where it was asked for such.
-    pub recording: Option<Recording>,
-    /// Whether it looked for a payload that is not there, since the body could not be read, and at nothing else of it.
-    pub missed_payload: bool,
-}
-
-/// Who called, as a verifier says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Principal {
-    /// The provider's own id of it.
-    pub id: Option<String>,
-    /// Anything else, as JSON.
-    pub attributes: Option<serde_json::Value>,
-}
-
-/// What a mapper decided.
-#[derive(Debug)]
-pub enum Mapped {
-    /// Run the agent with these.
-    Run {
-        /// Targets and values.
-        params: Vec<(String, String)>,
-        /// What takes the place of the payload in the agent's context.
-        context: Option<Payload>,
-        /// The provider's own id of this delivery.
-        delivery_id: Option<String>,
-    },
-    /// Acknowledge, run nothing.
-    Ignore,
-    /// Answer at once, run nothing.
-    Reply(HttpReply),
-}
-
-/// A plugin's own answer to a request. It can be sent: the plugin is to blame for one that cannot.
-#[derive(Debug)]
-pub struct HttpReply {
-    /// Not an informational one.
-    pub status: StatusCode,
-    /// At most 64, none of which is the connection's or the gateway's.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
-}
-
-/// A tool of a plugin.
-#[derive(Debug, Clone)]
-pub struct Tool {
-    /// Its name: letters, digits, `_` and `-`.
-    pub name: String,
-    /// What it does, for the model.
-    pub description: String,
-    /// JSON Schema of its arguments.
-    pub input_schema: serde_json::Value,
-    /// JSON Schema of its answer, where it says.
-    pub output_schema: Option<serde_json::Value>,
-    /// Whether it may change things. True unless its annotations say otherwise.
-    pub destructive: bool,
-}
-
-/// Something that a plugin finds wrong with its settings.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Diagnostic {
-    /// RFC 6901 pointer into the settings.
-    pub pointer: String,
-    /// One sentence.
-    pub message: String,
-}
 
 impl Binding {
     /// Asks the verifier who called. It has no egress.
@@ -355,29 +275,12 @@ fn mismatch() -> PluginError {
     PluginError::Refusal(Refusal::Host("the call gave another kind of value".to_owned()))
 }
 
-fn no_role<T>(role: &'static str) -> Called<T> {
-    refused(Refusal::NoSuchRole { role })
-}
-
-fn refused<T>(refusal: Refusal) -> Called<T> {
-    let cost = Cost::default();
-    let value = Err(refusal.into());
-    Called { value, logs: Vec::new(), cost, recording: None, missed_payload: false }
-}
-
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-impl<T> Called<T> {
-    fn and_then<U>(self, check: impl FnOnce(T) -> Result<U, PluginError>) -> Called<U> {
-        let Self { value, logs, cost, recording, missed_payload } = self;
-        Called { value: value.and_then(check), logs, cost, recording, missed_payload }
-    }
 }
 
 #[cfg(test)]

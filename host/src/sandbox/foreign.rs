@@ -19,9 +19,9 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Resource
 use wasmtime::{Engine, Store};
 
 use super::bindings::v0_1::wardgate::plugin::types::Failure;
-use super::call::Tool;
 use super::egress::failure;
 use super::host_calls::CallState;
+use crate::tool::Tool;
 use names::Names;
 use shape::{Outcome, Shape, TypeReader};
 pub(super) use to_json::TooLarge;

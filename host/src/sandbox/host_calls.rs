@@ -22,9 +22,9 @@ use super::slow_lane::Lane;
 use super::standard_streams::StandardStreams;
 use super::values::{SharedValues, ValuesOwner};
 use super::wasi;
-use crate::call::IncomingCall;
-use crate::call::payload::Payload;
 use crate::ids::{AgentId, ChannelId, Name, RequestId, TenantId};
+use crate::request::IncomingRequest;
+use crate::request::payload::Payload;
 use crate::shares::slots::Slot;
 
 /// Most resources that a guest may hold through WASI.
@@ -59,7 +59,7 @@ pub struct Subject {
     /// For which agent.
     pub agent: AgentId,
     /// The request, where the call is made while it is there.
-    pub request: Option<Arc<IncomingCall>>,
+    pub request: Option<Arc<IncomingRequest>>,
     /// The task as the caller would see it, where there is one.
     pub task: Option<Arc<Payload>>,
     /// The channel that the request came in by, where it did by one.

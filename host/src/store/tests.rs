@@ -21,8 +21,8 @@ use super::{Places, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, ChannelId, TaskId, TenantId, ThreadId};
 use crate::tasks::{
-    Accepted, Claimed, EndStatus, Fence, IdempotencyClaim, Input, KeptRequest, NewTask, Outcome,
-    Slice, Surface, Task, TaskFilter, User,
+    Accepted, Claimed, EndStatus, Fence, IdempotencyClaim, Input, NewTask, Outcome, Slice,
+    StoredRequest, Surface, Task, TaskFilter, User,
 };
 use crate::tenants::{AgentDefinition, Precondition};
 use crate::trace::Step;
@@ -146,7 +146,7 @@ fn new_task(owner: Owner) -> NewTask {
         },
         mapping: None,
         idempotency: None,
-        request: KeptRequest {
+        request: StoredRequest {
             channel: None,
             head: r#"{"method":"POST","path":"/","query":"","headers":[]}"#.to_owned(),
             body: br#"{"text":"hello"}"#.as_slice().into(),

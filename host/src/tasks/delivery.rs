@@ -11,7 +11,7 @@ use crate::ids::{ChannelId, TaskId};
 
 /// A request as it is kept with its task: what plugins saw of it, without credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptRequest {
+pub struct StoredRequest {
     /// The channel that it came in by.
     pub channel: Option<ChannelId>,
     /// Method, path, query and headers, as JSON.

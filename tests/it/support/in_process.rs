@@ -6,9 +6,9 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
-use wardgate::call::{IncomingCall, Payload};
 use wardgate::ids::{AgentId, RequestId, TenantId};
 use wardgate::plugins::Plugins;
+use wardgate::request::{IncomingRequest, Payload};
 use wardgate::sandbox::{Binding, Mapped, Subject};
 
 use super::Gateway;
@@ -89,9 +89,9 @@ impl InProcess {
     }
 }
 
-fn incoming(payload: &str) -> IncomingCall {
+fn incoming(payload: &str) -> IncomingRequest {
     let body = Bytes::copy_from_slice(payload.as_bytes());
-    IncomingCall {
+    IncomingRequest {
         method: Method::POST,
         path: "/".to_owned(),
         query: String::new(),

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::{Message, Model, ModelError, Turn, TurnRequest, UserMessage};
-use crate::sandbox::Tool;
+use crate::tool::Tool;
 use crate::trace::ToolCall;
 
 /// What every answer says.

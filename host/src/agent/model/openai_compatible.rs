@@ -12,7 +12,7 @@ use genai::{Client, ModelIden, ServiceTarget};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Message, Model, ModelError, Turn, TurnRequest};
-use crate::sandbox::Fault;
+use crate::fault::Fault;
 use crate::settings::ModelSettings;
 use crate::trace::ToolCall;
 

@@ -20,8 +20,8 @@ use super::super::{Handle, Handles};
 use super::page;
 use crate::agent::{Tools, Unavailable};
 use crate::answer::agent::{AgentAnswer, AgentItem, AgentPage};
-use crate::call::Payload;
 use crate::ids::{AgentId, RequestId, TenantId};
+use crate::request::Payload;
 use crate::tenants::Agent;
 
 /// Which page of a list.

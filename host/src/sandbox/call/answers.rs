@@ -6,10 +6,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
+use super::super::outcome::{Diagnostic, HttpReply, Mapped, Principal};
 use super::super::refusal::{PluginError, Refusal};
 use super::perform::Returned;
-use super::{Diagnostic, HttpReply, Mapped, Principal, Tool};
-use crate::call::{MAPPABLE, Payload, PayloadError};
+use crate::request::{MAPPABLE, Payload, PayloadError};
+use crate::tool::Tool;
 
 /// Most tools of one plugin, and the longest name of one.
 const TOOLS_MAX: usize = 128;

@@ -2,8 +2,9 @@
 //! is held to account for ends in its being cut off, so nobody may bring that about by what he sends.
 
 use super::perform::Ask;
+use crate::fault::Fault;
 use crate::sandbox::host_calls::{CallState, Subject};
-use crate::sandbox::refusal::{Fault, PluginError, Refusal};
+use crate::sandbox::refusal::{PluginError, Refusal};
 
 /// The largest document that a call may look into or be handed on the caller's thread, in bytes. Limits that
 /// are met over a larger one are the document's fault.

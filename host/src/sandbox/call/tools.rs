@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::super::host_calls::Subject;
+use super::super::outcome::{Called, no_role};
 use super::super::{Binding, account::Cost};
 use super::answers::Answer;
+use super::mismatch;
 use super::perform::Ask;
-use super::{Called, Tool, mismatch, no_role};
+use crate::tool::Tool;
 
 impl Binding {
     /// Asks the toolbox what it has. The functions of a component from elsewhere are known already, so

@@ -14,7 +14,6 @@ mod cutting;
 
 use std::marker::PhantomData;
 
-use futures::StreamExt as _;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 

@@ -18,7 +18,7 @@ use crate::store::rows::whole_text;
 use crate::store::sqlite::{BatchStatement, execute, fetch};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::{Store, StoreError};
-use crate::tasks::{Delivery, DeliveryEnd, DeliveryStatus, KeptRequest};
+use crate::tasks::{Delivery, DeliveryEnd, DeliveryStatus, StoredRequest};
 
 /// Makes deliveries due whose tasks have just ended, as [`super::finish`] and [`super::ending`] do.
 pub(in crate::store) static MAKE_DUE: BatchStatement = BatchStatement::new(
@@ -92,7 +92,7 @@ impl Store {
         &self,
         tenant: TenantId,
         task: TaskId,
-    ) -> Result<Option<KeptRequest>, StoreError> {
+    ) -> Result<Option<StoredRequest>, StoreError> {
         let query = sqlx::query(concat!(
             "SELECT r.channel_id, r.head, CAST(CASE WHEN r.is_payload THEN ",
             whole_text!("i.payload", "payload", "t.sequence"),
@@ -168,12 +168,12 @@ impl Store {
     }
 }
 
-fn request(row: &SqliteRow) -> sqlx::Result<KeptRequest> {
+fn request(row: &SqliteRow) -> sqlx::Result<StoredRequest> {
     let channel: Option<Vec<u8>> = row.try_get(0)?;
     let channel = channel.map(<[u8; 16]>::try_from).transpose();
     let channel = channel.map_err(|_| sqlx::Error::Decode("a channel's id".into()))?;
     let body: Vec<u8> = row.try_get(2)?;
-    Ok(KeptRequest {
+    Ok(StoredRequest {
         channel: channel.map(ChannelId::from_stored),
         head: row.try_get(1)?,
         body: body.into(),

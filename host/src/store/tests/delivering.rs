@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::store::DueDelivery;
-use crate::tasks::{DeliveryEnd, KeptRequest};
+use crate::tasks::{DeliveryEnd, StoredRequest};
 
 const TRY: Duration = Duration::from_secs(150);
 
@@ -17,7 +17,7 @@ impl Fixture {
     async fn make_due(&self, owner: Owner, count: usize) {
         for _ in 0..count {
             let task = new_task(owner);
-            let request = KeptRequest { channel: Some(ChannelId::random()), ..task.request };
+            let request = StoredRequest { channel: Some(ChannelId::random()), ..task.request };
             self.store.accept(NewTask { deliver: true, request, ..task }).await.unwrap();
         }
         for claimed in self.claim(count).await {

@@ -16,7 +16,7 @@ const INFLATER_BYTES: usize = 48 << 10;
 
 /// It is not what it is declared as, or asks for more memory than senders may.
 #[derive(Debug)]
-pub(super) struct Broken;
+pub(in crate::request::content) struct Broken;
 
 /// How much is taken in at a time, in bytes of brotli and in blocks of zstd: both may be much work of which nothing
 /// comes out.
@@ -25,7 +25,7 @@ const ZSTD_BLOCKS: usize = 4;
 
 /// What came of decoding on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decoded {
+pub(in crate::request::content) enum Decoded {
     /// So many bytes, of which there may be none yet.
     Bytes(usize),
     /// Another stream follows what has ended: gzip and zstd may be put one behind the other.
@@ -35,7 +35,7 @@ pub(super) enum Decoded {
 }
 
 /// A decoder of one body.
-pub(super) trait Decoder: Send {
+pub(in crate::request::content) trait Decoder: Send {
     /// Bytes that it holds at most from now on until the next stream, besides what comes out.
     fn window(&self) -> usize;
 
@@ -44,10 +44,10 @@ pub(super) trait Decoder: Send {
 }
 
 /// RFC 1952.
-pub(super) struct Gzip<'b>(Option<GzDecoder<&'b [u8]>>);
+pub(in crate::request::content) struct Gzip<'b>(Option<GzDecoder<&'b [u8]>>);
 
 impl<'b> Gzip<'b> {
-    pub(super) fn new(body: &'b [u8]) -> Self {
+    pub(in crate::request::content) fn new(body: &'b [u8]) -> Self {
         Self(Some(GzDecoder::new(body)))
     }
 }
@@ -73,14 +73,14 @@ impl Decoder for Gzip<'_> {
 }
 
 /// RFC 1950, and RFC 1951 without its wrapping.
-pub(super) struct Deflate<'b> {
+pub(in crate::request::content) struct Deflate<'b> {
     inflater: Decompress,
     rest: &'b [u8],
     ended: bool,
 }
 
 impl<'b> Deflate<'b> {
-    pub(super) fn new(body: &'b [u8]) -> Self {
+    pub(in crate::request::content) fn new(body: &'b [u8]) -> Self {
         // The first byte of a zlib stream says its method, deflate, and its window, up to 32 KiB.
         let is_zlib = body.first().is_some_and(|byte| byte & 0x8f == 8);
         Self { inflater: Decompress::new(is_zlib), rest: body, ended: false }
@@ -116,7 +116,7 @@ impl Decoder for Deflate<'_> {
 }
 
 /// RFC 7932, without the larger windows that some encoders can use besides.
-pub(super) struct Brotli<'b> {
+pub(in crate::request::content) struct Brotli<'b> {
     state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
     body: &'b [u8],
     taken: usize,
@@ -126,7 +126,7 @@ pub(super) struct Brotli<'b> {
 }
 
 impl<'b> Brotli<'b> {
-    pub(super) fn new(body: &'b [u8]) -> Self {
+    pub(in crate::request::content) fn new(body: &'b [u8]) -> Self {
         let alloc = StandardAlloc::default;
         let state = BrotliState::new_strict(alloc(), alloc(), alloc());
         Self { state, body, taken: 0, made: 0, ended: false, window: brotli_window(body) }
@@ -173,7 +173,7 @@ impl Decoder for Brotli<'_> {
 }
 
 /// RFC 8878.
-pub(super) struct Zstd<'b> {
+pub(in crate::request::content) struct Zstd<'b> {
     frame: FrameDecoder,
     rest: &'b [u8],
     window: usize,
@@ -187,7 +187,10 @@ pub(super) struct Zstd<'b> {
 
 impl<'b> Zstd<'b> {
     /// A decoder for a body that may be so long.
-    pub(super) fn new(body: &'b [u8], bytes_max: usize) -> Result<Self, Broken> {
+    pub(in crate::request::content) fn new(
+        body: &'b [u8],
+        bytes_max: usize,
+    ) -> Result<Self, Broken> {
         let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
         let mut zstd = Self {
             frame: FrameDecoder::new(),

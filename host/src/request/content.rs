@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
 use self::decoders::{Broken, Brotli, Decoded, Decoder, Deflate, Gzip, Zstd};
-use super::IntakeError;
+use super::BadRequest;
 use crate::low_priority::thread_time;
 
 /// How many encodings one upon the other are undone: a sender's own, and one that a proxy has added.
@@ -49,7 +49,7 @@ pub enum Encoding {
 #[derive(Debug)]
 pub enum UndoError<E> {
     /// Its sender's fault.
-    Request(IntakeError),
+    Request(BadRequest),
     /// It would be longer than a body may be.
     TooLong,
     /// It takes too much computing for any body.
@@ -92,7 +92,7 @@ impl Encoding {
     ///
     /// # Errors
     /// 415 for one that is not known, and for too many.
-    pub fn of(headers: &HeaderMap) -> Result<Vec<Self>, IntakeError> {
+    pub fn of(headers: &HeaderMap) -> Result<Vec<Self>, BadRequest> {
         let mut encodings = Vec::new();
         for value in headers.get_all(CONTENT_ENCODING) {
             let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
@@ -105,7 +105,7 @@ impl Encoding {
                     "zstd" => Self::Zstd,
                     other => {
                         let shown: String = other.chars().take(40).collect();
-                        return Err(IntakeError::unsupported(&format!(
+                        return Err(BadRequest::unsupported(&format!(
                             "the content encoding {shown:?} is not accepted; send gzip, deflate, br, zstd or none"
                         )));
                     }
@@ -113,7 +113,7 @@ impl Encoding {
                 if encodings.len() > ENCODINGS_MAX {
                     let why =
                         format!("more than {ENCODINGS_MAX} content encodings are not accepted");
-                    return Err(IntakeError::unsupported(&why));
+                    return Err(BadRequest::unsupported(&why));
                 }
             }
         }
@@ -175,7 +175,7 @@ impl Encoding {
             Self::Brotli => "br",
             Self::Zstd => "zstd",
         };
-        UndoError::Request(IntakeError::bad(&format!(
+        UndoError::Request(BadRequest::bad(&format!(
             "the body is not valid {name}, which it is declared as"
         )))
     }

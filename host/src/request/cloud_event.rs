@@ -8,12 +8,12 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
-use super::IntakeError;
+use super::BadRequest;
+use super::Payload;
 use super::body::{Declared, declared};
-use crate::call::Payload;
 
 /// The header that marks an event in binary mode.
-pub(super) const MARK: &str = "ce-specversion";
+pub(crate) const MARK: &str = "ce-specversion";
 
 /// What every event has.
 const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
@@ -26,7 +26,7 @@ const VERSIONS: [&str; 2] = ["1.0", "0.3"];
 /// # Errors
 /// 400 where it says that it is an event and lacks what each has, or where its data is not what it is
 /// declared as.
-pub(super) fn binary(headers: &HeaderMap, body: &Bytes) -> Result<Option<Payload>, IntakeError> {
+pub(crate) fn binary(headers: &HeaderMap, body: &Bytes) -> Result<Option<Payload>, BadRequest> {
     if !headers.contains_key(MARK) {
         return Ok(None);
     }
@@ -36,7 +36,7 @@ pub(super) fn binary(headers: &HeaderMap, body: &Bytes) -> Result<Option<Payload
     }
     for required in REQUIRED {
         if !event.iter().any(|(name, value)| *name == required && !value.is_empty()) {
-            return Err(IntakeError::bad(&format!("the CloudEvent has no ce-{required}")));
+            return Err(BadRequest::bad(&format!("the CloudEvent has no ce-{required}")));
         }
     }
     check_version(event.iter().find(|(name, _)| *name == "specversion").map(|(_, v)| v.as_str()))?;
@@ -50,18 +50,18 @@ pub(super) fn binary(headers: &HeaderMap, body: &Bytes) -> Result<Option<Payload
     fields.extend(data(headers, body)?);
     let text = format!("{{{}}}", fields.join(","));
     let event = Payload::parse(text.into());
-    event.map(Some).map_err(|error| IntakeError::bad(&error.to_string()))
+    event.map(Some).map_err(|error| BadRequest::bad(&error.to_string()))
 }
 
 /// Checks an event in structured mode: what is declared as one has to be one.
 ///
 /// # Errors
 /// 400 naming what is missing.
-pub(super) fn check_structured(headers: &HeaderMap, event: &Payload) -> Result<(), IntakeError> {
+pub(crate) fn check_structured(headers: &HeaderMap, event: &Payload) -> Result<(), BadRequest> {
     let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/cloudevents-batch+json") {
-        return Err(IntakeError::unsupported("batches of CloudEvents are not accepted: send each"));
+        return Err(BadRequest::unsupported("batches of CloudEvents are not accepted: send each"));
     }
     if !essence.eq_ignore_ascii_case("application/cloudevents+json") {
         return Ok(());
@@ -69,22 +69,22 @@ pub(super) fn check_structured(headers: &HeaderMap, event: &Payload) -> Result<(
     let text = |name: &str| serde_json::from_str::<String>(event.find(&format!("/{name}"))?).ok();
     for required in REQUIRED {
         if text(required).is_none_or(|value| value.is_empty()) {
-            return Err(IntakeError::bad(&format!("the CloudEvent has no {required}")));
+            return Err(BadRequest::bad(&format!("the CloudEvent has no {required}")));
         }
     }
     check_version(text("specversion").as_deref())
 }
 
-fn check_version(version: Option<&str>) -> Result<(), IntakeError> {
+fn check_version(version: Option<&str>) -> Result<(), BadRequest> {
     if version.is_some_and(|version| VERSIONS.contains(&version)) {
         return Ok(());
     }
-    Err(IntakeError::bad("the CloudEvent's specversion is neither 1.0 nor 0.3"))
+    Err(BadRequest::bad("the CloudEvent's specversion is neither 1.0 nor 0.3"))
 }
 
 /// One attribute's header, its percent-encoding undone (section 3.1.3.2).
-fn attribute(headers: &HeaderMap, name: &str) -> Result<String, IntakeError> {
-    let wrong = |why: &str| IntakeError::bad(&format!("the header ce-{name} {why}"));
+fn attribute(headers: &HeaderMap, name: &str) -> Result<String, BadRequest> {
+    let wrong = |why: &str| BadRequest::bad(&format!("the header ce-{name} {why}"));
     if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         || matches!(name, "data" | "datacontenttype")
     {
@@ -102,7 +102,7 @@ fn attribute(headers: &HeaderMap, name: &str) -> Result<String, IntakeError> {
 
 /// The event's data: JSON as it came, any other text as a string, other bytes in base64 (JSON event
 /// format, section 3.1.1).
-fn data(headers: &HeaderMap, body: &Bytes) -> Result<Option<String>, IntakeError> {
+fn data(headers: &HeaderMap, body: &Bytes) -> Result<Option<String>, BadRequest> {
     let declared = declared(headers)?;
     if body.is_empty() {
         return Ok(None);
@@ -110,7 +110,7 @@ fn data(headers: &HeaderMap, body: &Bytes) -> Result<Option<String>, IntakeError
     let json = match Payload::parse(body.clone()) {
         Ok(json) if matches!(declared, Declared::Json | Declared::Nothing) => Some(json),
         Err(error) if declared == Declared::Json => {
-            return Err(IntakeError::bad(&error.to_string()));
+            return Err(BadRequest::bad(&error.to_string()));
         }
         _ => None,
     };

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Most names and values of a query or a form, and most parts of a multipart body.
-pub(super) const FIELDS_MAX: usize = 1_000;
+pub(crate) const FIELDS_MAX: usize = 1_000;
 
 /// Why a query string or a form cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +68,7 @@ pub fn without(query: &str, is_left_out: impl Fn(&str) -> bool) -> String {
 /// The query, each name and value in it given to `change` once it is decoded. Where that gives another text,
 /// it takes the place of the old one; everything else stays as it arrived.
 #[must_use]
-pub(super) fn with_texts(query: &str, change: impl Fn(&str) -> Option<String>) -> String {
+pub(crate) fn with_texts(query: &str, change: impl Fn(&str) -> Option<String>) -> String {
     let changed = |raw: &str| {
         let text = half(raw.as_bytes()).ok().and_then(|text| change(&text));
         text.map(|text| utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string())
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_credential_is_taken_out_however_it_is_spelt() {
         let query = "a=1&x-api-key=s&b=2&x%2Dapi%2Dkey=t&X-API-Key=u&X%2dApi%2DKEY=v&x-api-key";
-        assert_eq!(without(query, crate::call::credentials::is_api_key), "a=1&b=2");
+        assert_eq!(without(query, crate::request::credentials::is_api_key), "a=1&b=2");
     }
 
     #[test]

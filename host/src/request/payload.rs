@@ -8,6 +8,7 @@
 mod texts;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -145,6 +146,14 @@ impl Payload {
         let text = serde_json::Value::Object(object).to_string();
         // What was just written is an object of strings.
         Self::parse(text.into()).unwrap_or_else(|_| Self::empty())
+    }
+
+    /// The names and values of a query. Of equal names the first one stays.
+    #[must_use]
+    pub fn of_query(pairs: &[(String, String)]) -> Self {
+        let mut seen: HashSet<&str> = HashSet::new();
+        let firsts = pairs.iter().filter(|(name, _)| seen.insert(name.as_str()));
+        Self::of_fields(firsts.cloned().collect::<Vec<_>>())
     }
 
     /// The empty object.

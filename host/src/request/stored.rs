@@ -5,12 +5,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{IncomingCall, Payload};
+use super::{IncomingRequest, Payload, body, cloud_event, query};
 
 /// What is kept of a request besides its body.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = RequestHead)]
-pub struct Head {
+pub struct StoredHead {
     method: String,
     /// Percent-encoded; empty where it held a credential.
     path: String,
@@ -28,10 +28,10 @@ pub struct Head {
     pub channel_url: Option<String>,
 }
 
-impl Head {
+impl StoredHead {
     /// What is kept of this request. Header values that are no UTF-8 are kept as plugins see them.
     #[must_use]
-    pub fn of(call: &IncomingCall) -> Self {
+    pub fn of(call: &IncomingRequest) -> Self {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = call.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
         Self {
@@ -84,8 +84,8 @@ impl Head {
 
     /// The request again, with this body and what it holds.
     #[must_use]
-    pub fn request(&self, body: Bytes, payload: Payload) -> IncomingCall {
-        IncomingCall {
+    pub fn request(&self, body: Bytes, payload: Payload) -> IncomingRequest {
+        IncomingRequest {
             method: self.method.parse().unwrap_or(Method::POST),
             path: self.path.clone(),
             query: self.query.clone(),
@@ -101,4 +101,28 @@ impl Head {
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
+}
+
+/// A request that was kept with its task, as it was: by a channel plugins read the body as it came, while
+/// other surfaces read a CloudEvent in binary mode for them.
+pub async fn restore(head: &StoredHead, bytes: Bytes, by_channel: bool) -> IncomingRequest {
+    let headers = head.headers();
+    let event =
+        if by_channel { None } else { cloud_event::binary(&headers, &bytes).ok().flatten() };
+    let payload = match event {
+        Some(event) => event,
+        None if bytes.is_empty() && head.is_get() => {
+            Payload::of_query(&query::decode(head.query().as_bytes()).unwrap_or_default())
+        }
+        None => match body::payload(&headers, bytes.clone()).await {
+            Ok(payload) => payload,
+            // Taken in as JSON whatever its header says: an agent's own webhook does so, and so is a form
+            // kept that a credential was taken out of.
+            Err(_) if !by_channel => {
+                Payload::parse(bytes.clone()).unwrap_or_else(|_| Payload::empty())
+            }
+            Err(_) => Payload::empty(),
+        },
+    };
+    head.request(bytes, payload)
 }

@@ -1,14 +1,20 @@
 //! A request as it arrived, before anybody has decided what it means. Plain data; the sandbox shows it
 //! to plugins, intake resolves it.
 
+pub(crate) mod body;
+pub(crate) mod cloud_event;
+pub mod content;
 pub mod credentials;
-pub mod kept;
 pub mod payload;
+pub mod prefer;
+pub mod query;
+pub mod stored;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 pub use payload::{Payload, PayloadError};
+pub use prefer::Prefer;
 
 /// What a mapping may set (CONTRACT X9).
 pub const MAPPABLE: [&str; 6] =
@@ -16,7 +22,7 @@ pub const MAPPABLE: [&str; 6] =
 
 /// One HTTP request, its body already read and bounded.
 #[derive(Debug)]
-pub struct IncomingCall {
+pub struct IncomingRequest {
     /// The method.
     pub method: Method,
     /// The path, percent-encoded as it arrived. Empty where it holds a credential (webhook tokens).
@@ -30,14 +36,38 @@ pub struct IncomingCall {
     /// The body as JSON, where it is JSON or can be read as such; else the empty object.
     pub payload: Payload,
     /// Why the body could not be read, where there is one that could not.
-    pub unreadable: Option<Unreadable>,
+    pub unreadable: Option<BadRequest>,
 }
 
-/// Why a body is no payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreadable {
+/// Why a body cannot be read as a payload.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct BadRequest {
     /// 400, or 415 for a type that is not read.
     pub status: u16,
     /// For its sender.
     pub detail: String,
+}
+
+impl BadRequest {
+    pub(crate) fn bad(detail: &str) -> Self {
+        Self { status: 400, detail: detail.to_owned() }
+    }
+
+    pub(crate) fn unsupported(detail: &str) -> Self {
+        Self { status: 415, detail: detail.to_owned() }
+    }
+}
+
+/// How a caller wants the answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AnswerWanted {
+    /// At once, before the run (CONTRACT X21).
+    pub asynchronous: bool,
+    /// One value instead of the task (CONTRACT X11).
+    pub getter: Option<String>,
+    /// `result` as JSON where it is JSON (CONTRACT X12).
+    pub json: bool,
+    /// What the caller prefers of the waiting.
+    pub prefer: Prefer,
 }
