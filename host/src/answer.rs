@@ -68,7 +68,7 @@ pub async fn shape(
         ..Subject::of(agent.tenant, agent.id, request_id)
     };
     let mut called = binding.get_value(subject, path.clone()).await;
-    let mut step = called_about("get-value", &binding, None, &mut called);
+    let mut step = called_about("get-value", &binding, &mut called);
     if let Event::Afterwards { path: asked, value, .. } = &mut step {
         *asked = Some(path.clone());
         value.clone_from(called.value.as_ref().ok().unwrap_or(&None));

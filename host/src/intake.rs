@@ -236,10 +236,9 @@ async fn map_with(
     spec: Option<String>,
 ) -> Result<MappingResult, IntakeError> {
     let binding = plugins.binding(subject.tenant, name).await?;
-    let channel = subject.channel.clone();
     let unreadable = subject.request.as_ref().and_then(|request| request.unreadable.clone());
     let mut called = binding.map_payload(subject, spec).await;
-    let ran = called.ran(&binding, channel.as_deref());
+    let ran = called.take_run();
     let plugin_error = |error| IntakeError::Plugin(name.clone(), error);
     // What it made of a payload that it looked for in vain is nothing to run an agent on, or to ignore. A handshake
     // is answered for what it is.

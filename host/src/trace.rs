@@ -90,7 +90,7 @@ pub enum Event {
 }
 
 /// How a plugin ran in one call.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PluginRun {
     /// Which component it was: `sha256:…`.
     pub digest: String,

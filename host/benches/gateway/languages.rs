@@ -117,7 +117,7 @@ async fn map(plugin: &Arc<Binding>, tenant: TenantId) -> anyhow::Result<u64> {
     };
     let called = plugin.map_payload(subject, None).await;
     match called.value {
-        Ok(Mapped::Run { .. }) => Ok(called.cost.memory_bytes),
+        Ok(Mapped::Run { .. }) => Ok(called.run.cost.memory_bytes),
         other => anyhow::bail!("it mapped to {other:?}"),
     }
 }

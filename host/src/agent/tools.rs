@@ -188,7 +188,7 @@ impl Tools {
         let subject = self.subject(task.tenant, task.agent);
         let mut called =
             binding.call_tool(subject, call.name.clone(), call.arguments.clone()).await;
-        let ran = Some(Box::new(called.ran(binding, None)));
+        let ran = Some(Box::new(called.take_run()));
         let (result, is_error) = match called.value {
             Ok(json) => (json, false),
             Err(error) => (format!("{}: {error}", call.name), true),

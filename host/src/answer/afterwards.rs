@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::ids::{TaskId, TenantId};
-use crate::sandbox::{Binding, Called, ChannelFacts};
+use crate::sandbox::{Binding, Called};
 use crate::store::Store;
 use crate::trace::{Event, Step};
 
@@ -62,7 +62,6 @@ impl Afterwards {
 pub fn called_about<T>(
     call: &str,
     binding: &Binding,
-    channel: Option<&ChannelFacts>,
     called: &mut Called<T>,
 ) -> Event {
     Event::Afterwards {
@@ -72,6 +71,6 @@ pub fn called_about<T>(
         value: None,
         error: called.value.as_ref().err().map(ToString::to_string),
         logs: std::mem::take(&mut called.logs),
-        ran: Box::new(called.ran(binding, channel)),
+        ran: Box::new(called.take_run()),
     }
 }

@@ -297,11 +297,10 @@ async fn reply(
         true => unavailable(handles, channel, error),
         false => error.into(),
     })?;
-    let facts = subject.channel.clone();
     let mut replied = binding.reply(subject).await;
     // An acknowledgement is not about the task's end.
     if task.status.is_final() {
-        let step = answer::called_about("reply", &binding, facts.as_deref(), &mut replied);
+        let step = answer::called_about("reply", &binding, &mut replied);
         handles.afterwards.note(task.tenant, task.id, step);
     }
     let replied = replied.value.map_err(|error| match about.is_stranger {

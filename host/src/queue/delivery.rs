@@ -145,9 +145,8 @@ impl Deliveries {
             ..about_task(&agent, &task, RequestId::next())
         };
         let binding = self.plugins.binding(due.tenant, &replier).await?;
-        let facts = subject.channel.clone();
         let mut delivered = binding.deliver(subject).await;
-        let step = called_about("deliver", &binding, facts.as_deref(), &mut delivered);
+        let step = called_about("deliver", &binding, &mut delivered);
         self.afterwards.keep(due.tenant, due.task, step).await;
         delivered.value.map_err(|error| Undelivered::of_plugin(&replier.to_string(), &error))
     }

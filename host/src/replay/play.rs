@@ -191,7 +191,7 @@ fn shown<T>(
         Ok(value) => show(value),
         Err(failed) => Came::Error(error(failed)),
     };
-    (came, called.logs, called.cost)
+    (came, called.logs, called.run.cost)
 }
 
 async fn incoming(request: &RecordedRequest) -> Result<IncomingRequest, Unplayable> {

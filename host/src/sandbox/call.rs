@@ -24,10 +24,11 @@ use self::perform::{Ask, Begins, Ended, Performance, perform, refusal_of};
 use super::Binding;
 use super::account::Cost;
 use super::host_calls::{Budget, CallState, Subject};
-use super::outcome::{Called, Diagnostic, HttpReply, Mapped, Principal, no_role, refused};
+use super::outcome::{Called, Diagnostic, HttpReply, Mapped, Principal, refused};
 use super::refusal::{Failure, PluginError, Refusal, Shortage};
 use super::slow_lane::Lane;
 use crate::shares::slots::{HeldBy, Slot};
+use crate::trace::PluginRun;
 
 /// How long a brief call computes at a stretch. One that meets a tick of the epoch by chance is brief all the
 /// same.
@@ -40,7 +41,7 @@ impl Binding {
     /// Asks the verifier who called. It has no egress.
     pub async fn verify(self: &Arc<Self>, subject: Subject) -> Called<Principal> {
         if self.loaded.roles.verifier.is_none() {
-            return no_role("verifier");
+            return self.no_role("verifier");
         }
         self.ask(subject, Ask::Verify).await.and_then(|answer| match answer {
             Answer::Principal(principal) => Ok(principal),
@@ -55,7 +56,7 @@ impl Binding {
         spec: Option<String>,
     ) -> Called<Mapped> {
         if self.loaded.roles.mapper.is_none() {
-            return no_role("payload-mapper");
+            return self.no_role("payload-mapper");
         }
         self.ask(subject, Ask::Map { spec }).await.and_then(|answer| match answer {
             Answer::Mapped(mapped) => Ok(mapped),
@@ -70,7 +71,7 @@ impl Binding {
         path: String,
     ) -> Called<Option<String>> {
         if self.loaded.roles.getter.is_none() {
-            return no_role("response-getter");
+            return self.no_role("response-getter");
         }
         self.ask(subject, Ask::Get { path }).await.and_then(|answer| match answer {
             Answer::Value(value) => Ok(value),
@@ -81,7 +82,7 @@ impl Binding {
     /// Asks the replier for the answer to the request.
     pub async fn reply(self: &Arc<Self>, subject: Subject) -> Called<HttpReply> {
         if self.loaded.roles.replier.is_none() {
-            return no_role("replier");
+            return self.no_role("replier");
         }
         self.ask(subject, Ask::Reply).await.and_then(|answer| match answer {
             Answer::Reply(reply) => Ok(reply),
@@ -92,7 +93,7 @@ impl Binding {
     /// Has the replier deliver the answer of a finished task.
     pub async fn deliver(self: &Arc<Self>, subject: Subject) -> Called<()> {
         if self.loaded.roles.replier.is_none() {
-            return no_role("replier");
+            return self.no_role("replier");
         }
         self.ask(subject, Ask::Deliver).await.and_then(|answer| match answer {
             Answer::Delivered => Ok(()),
@@ -103,7 +104,7 @@ impl Binding {
     /// Asks for the JSON Schema of the plugin's settings, as JSON text.
     pub async fn config_schema(self: &Arc<Self>, subject: Subject) -> Called<String> {
         if self.loaded.roles.about.is_none() {
-            return no_role("about");
+            return self.no_role("about");
         }
         self.ask(subject, Ask::Schema).await.and_then(|answer| match answer {
             Answer::Json(json) => Ok(json),
@@ -118,7 +119,7 @@ impl Binding {
         settings: String,
     ) -> Called<Vec<Diagnostic>> {
         if self.loaded.roles.about.is_none() {
-            return no_role("about");
+            return self.no_role("about");
         }
         self.ask(subject, Ask::Check { settings }).await.and_then(|answer| match answer {
             Answer::Diagnostics(found) => Ok(found),
@@ -128,6 +129,12 @@ impl Binding {
 
     /// One call, begun where it ends soonest.
     async fn ask(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Answer> {
+        let channel = subject.channel.clone();
+        let called = self.begin(subject, ask).await;
+        self.identify(called, channel.as_deref())
+    }
+
+    async fn begin(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Answer> {
         let lane = ask.lane();
         let (cpu, wall) = self.granted.limits().times(lane);
         let admission = match self.account.admit(&self.shared.clock) {
@@ -169,7 +176,7 @@ impl Binding {
         };
         // One that was stopped had no chance to be long, where many of its kind shared the lane.
         let ended_itself = !matches!(called.value, Err(PluginError::Refusal(_)));
-        if !is_brief && ended_itself && called.cost.cpu_micros < micros(BRIEF_MAX) {
+        if !is_brief && ended_itself && called.run.cost.cpu_micros < micros(BRIEF_MAX) {
             self.account.was_brief(lane);
         }
         drop(admission);
@@ -179,7 +186,7 @@ impl Binding {
     /// Enters a call into the plugin's account.
     fn settle(&self, called: Called<Answer>) -> Called<Answer> {
         let shared = &self.shared;
-        self.account.settle(&called.value, called.cost, shared.quarantine, &shared.clock);
+        self.account.settle(&called.value, called.run.cost, shared.quarantine, &shared.clock);
         called
     }
 
@@ -257,7 +264,8 @@ impl Binding {
         };
         let missed_payload = state.has_missed_payload();
         let (logs, recording) = state.into_parts();
-        Called { value, logs, cost, recording, missed_payload }
+        let run = PluginRun { cost, ..PluginRun::default() };
+        Called { value, logs, run, recording, missed_payload }
     }
 }
 

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::account::Cost;
 use super::journal::Recording;
 use super::refusal::{PluginError, Refusal};
 use crate::request::Payload;
+use crate::trace::PluginRun;
 
 /// What a call gave, and what it cost.
 #[derive(Debug)]
@@ -15,8 +15,9 @@ pub struct Called<T> {
     pub value: Result<T, PluginError>,
     /// Log lines of the plugin.
     pub logs: Vec<String>,
-    /// What it cost.
-    pub cost: Cost,
+    /// Which component ran under which settings, and what it cost. Without the recording: see
+    /// [`Called::take_run`].
+    pub run: PluginRun,
     /// What the host answered that could not be had again, where it was asked for such.
     pub recording: Option<Recording>,
     /// Whether it looked for a payload that is not there, since the body could not be read, and at nothing else of it.
@@ -71,20 +72,23 @@ pub struct Diagnostic {
 }
 
 impl<T> Called<T> {
-    pub(super) fn and_then<U>(self, check: impl FnOnce(T) -> Result<U, PluginError>) -> Called<U> {
-        let Self { value, logs, cost, recording, missed_payload } = self;
-        Called { value: value.and_then(check), logs, cost, recording, missed_payload }
+    /// What the trace keeps of the call: the run with its recording, which is taken out.
+    #[must_use]
+    pub fn take_run(&mut self) -> PluginRun {
+        let recording = self.recording.take();
+        let recording = recording.and_then(|recording| serde_json::to_value(recording).ok());
+        PluginRun { recording, ..self.run.clone() }
     }
-}
 
-/// A call of a role that the component does not have.
-pub(super) fn no_role<T>(role: &'static str) -> Called<T> {
-    refused(Refusal::NoSuchRole { role })
+    pub(super) fn and_then<U>(self, check: impl FnOnce(T) -> Result<U, PluginError>) -> Called<U> {
+        let Self { value, logs, run, recording, missed_payload } = self;
+        Called { value: value.and_then(check), logs, run, recording, missed_payload }
+    }
 }
 
 /// A call that did not begin.
 pub(super) fn refused<T>(refusal: Refusal) -> Called<T> {
-    let cost = Cost::default();
     let value = Err(refusal.into());
-    Called { value, logs: Vec::new(), cost, recording: None, missed_payload: false }
+    let run = PluginRun::default();
+    Called { value, logs: Vec::new(), run, recording: None, missed_payload: false }
 }

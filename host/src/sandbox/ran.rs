@@ -3,10 +3,26 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Binding, Called, ChannelFacts, Grants};
-use crate::trace::PluginRun;
+use super::outcome::{Called, refused};
+use super::{Binding, ChannelFacts, Grants, Refusal};
 
 impl Binding {
+    /// Says which component gave this, and under which settings.
+    pub(super) fn identify<T>(
+        &self,
+        mut called: Called<T>,
+        channel: Option<&ChannelFacts>,
+    ) -> Called<T> {
+        self.digest_text().clone_into(&mut called.run.digest);
+        called.run.settings = self.settings_digest(channel);
+        called
+    }
+
+    /// A call of a role that the component does not have.
+    pub(super) fn no_role<T>(&self, role: &'static str) -> Called<T> {
+        self.identify(refused(Refusal::NoSuchRole { role }), None)
+    }
+
     /// Tells whether a call has the same settings and grants as another one: a digest of the operator's
     /// grants file as it is written and, where the call is for a channel, of what the channel sets. The
     /// values of secrets are no part of it.
@@ -32,20 +48,6 @@ impl Binding {
             add(written.trim_matches('"'));
         }
         format!("sha256:{}", hex::encode(digest.finalize()))
-    }
-}
-
-impl<T> Called<T> {
-    /// What the trace keeps of this call of the binding. The recording is taken out.
-    #[must_use]
-    pub fn ran(&mut self, binding: &Binding, channel: Option<&ChannelFacts>) -> PluginRun {
-        let recording = self.recording.take();
-        PluginRun {
-            digest: binding.digest_text().to_owned(),
-            settings: binding.settings_digest(channel),
-            cost: self.cost,
-            recording: recording.and_then(|recording| serde_json::to_value(recording).ok()),
-        }
     }
 }
 

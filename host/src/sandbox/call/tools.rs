@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::super::host_calls::Subject;
-use super::super::outcome::{Called, no_role};
-use super::super::{Binding, account::Cost};
+use super::super::outcome::{Called};
+use super::super::Binding;
+use crate::trace::PluginRun;
 use super::answers::Answer;
 use super::mismatch;
 use super::perform::Ask;
@@ -15,12 +16,13 @@ impl Binding {
     /// that asking costs no call.
     pub async fn list_tools(self: &Arc<Self>, subject: Subject) -> Called<Vec<Tool>> {
         if let Some(foreign) = &self.loaded.roles.foreign {
-            let (value, cost) = (Ok(foreign.tools()), Cost::default());
-            let logs = Vec::new();
-            return Called { value, logs, cost, recording: None, missed_payload: false };
+            let (value, logs) = (Ok(foreign.tools()), Vec::new());
+            let run = PluginRun::default();
+            let called = Called { value, logs, run, recording: None, missed_payload: false };
+            return self.identify(called, None);
         }
         if self.loaded.roles.toolbox.is_none() {
-            return no_role("toolbox");
+            return self.no_role("toolbox");
         }
         self.ask(subject, Ask::ListTools).await.and_then(|answer| match answer {
             Answer::Tools(tools) => Ok(tools),
@@ -37,7 +39,7 @@ impl Binding {
     ) -> Called<String> {
         let roles = &self.loaded.roles;
         if roles.toolbox.is_none() && roles.foreign.is_none() {
-            return no_role("toolbox");
+            return self.no_role("toolbox");
         }
         self.ask(subject, Ask::CallTool { name, arguments }).await.and_then(|answer| match answer {
             Answer::Json(json) => Ok(json),
