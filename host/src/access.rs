@@ -1,6 +1,5 @@
 //! Who calls. A [`Caller`] is proof of access: only this module makes one.
 
-pub mod channels;
 pub mod webhooks;
 
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::ids::{AgentId, TenantId};
+use crate::ids::{AgentId, ChannelId, TenantId};
 use crate::secrets::SecretHash;
 use crate::store::{Store, StoreError};
 use crate::tasks::Surface;
@@ -40,6 +39,14 @@ impl Caller {
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         self.agent.tenant
+    }
+
+    /// Proof of access to a channel's agent, for requests by the channel.
+    ///
+    /// # Errors
+    /// [`Denied::Disabled`].
+    pub(crate) fn by_channel(agent: Agent, channel: ChannelId) -> Result<Self, Denied> {
+        enabled(agent, Surface::Channel(channel))
     }
 
     /// The surface that access was proved on.
@@ -276,7 +283,7 @@ fn enabled(agent: Agent, surface: Surface) -> Result<Caller, Denied> {
     Ok(Caller { agent: Arc::new(agent), surface })
 }
 
-fn remembered<K, V>() -> Cache<K, V>
+pub(crate) fn remembered<K, V>() -> Cache<K, V>
 where
     K: std::hash::Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

@@ -40,7 +40,7 @@ pub struct Runner {
 
 /// What a run is given beside its task.
 #[derive(Debug)]
-pub struct Frame<'a> {
+pub struct RunContext<'a> {
     /// Tokens of the user whom it is for.
     pub tokens: UserTokens,
     /// Where its steps go as they happen, redacted.
@@ -85,20 +85,20 @@ impl Runner {
         &self,
         agent: &Agent,
         task: &Task,
-        frame: Frame<'_>,
+        run: RunContext<'_>,
     ) -> Result<Outcome, StoreError> {
         let mut redactor = Cow::Borrowed(self.models.redactor());
-        if !frame.tokens.is_empty() {
+        if !run.tokens.is_empty() {
             let redactor = redactor.to_mut();
-            frame.tokens.secrets().for_each(|secret| redactor.add(secret));
+            run.tokens.secrets().for_each(|secret| redactor.add(secret));
         }
-        let trace = Trace { clock: self.clock.clone(), log: frame.log, redactor: &redactor };
-        if !frame.tokens.is_empty() {
-            let items = frame.tokens.items().map(str::to_owned).collect();
+        let trace = Trace { clock: self.clock.clone(), log: run.log, redactor: &redactor };
+        if !run.tokens.is_empty() {
+            let items = run.tokens.items().map(str::to_owned).collect();
             trace.push(trace.begin(), Event::UserTokens { items });
         }
         let conversation = self.converse(agent, task, &trace);
-        let time_max = frame.time_max;
+        let time_max = run.time_max;
         let conversed = tokio::time::timeout(time_max, conversation).await.unwrap_or_else(|_| {
             let seconds = time_max.as_secs();
             Err(RunError::failed(format!("the run did not end within {seconds} seconds")))
@@ -107,7 +107,7 @@ impl Runner {
             Ok(result) => Outcome { status: EndStatus::Completed, result },
             Err(RunError::Store(error)) => return Err(error),
             Err(RunError::Failed(reason)) => {
-                frame.log.give_up_call(self.clock.now());
+                run.log.give_up_call(self.clock.now());
                 trace.push(trace.begin(), Event::Failure { reason: reason.clone() });
                 Outcome { status: EndStatus::Failed, result: reason }
             }

@@ -1,10 +1,10 @@
 //! From a task to what a caller sees: xpander's objects, a getter's value, DocsGPT's envelope, events.
 
 pub mod activity;
-mod afterwards;
 pub mod agent;
 pub mod docsgpt;
 pub mod event;
+mod post_run;
 pub mod task;
 pub mod thread;
 
@@ -20,7 +20,7 @@ use crate::sandbox::{PluginError, Subject};
 use crate::tasks::{Status, Task};
 use crate::tenants::Agent;
 use crate::trace::Event;
-pub use afterwards::{Afterwards, called_about};
+pub use post_run::{PostRunRecorder, called_about};
 use task::TaskAnswer;
 
 /// The bundled plugin that knows the documented `getter`.
@@ -49,7 +49,7 @@ pub enum AnswerError {
 /// [`AnswerError`]; the task itself is done and stays so.
 pub async fn shape(
     plugins: &Plugins,
-    afterwards: &Afterwards,
+    post_run: &PostRunRecorder,
     agent: &Agent,
     task: &Task,
     wanted: &AnswerWanted,
@@ -69,11 +69,11 @@ pub async fn shape(
     };
     let mut called = binding.get_value(subject, path.clone()).await;
     let mut step = called_about("get-value", &binding, &mut called);
-    if let Event::Afterwards { path: asked, value, .. } = &mut step {
+    if let Event::PluginCall { path: asked, value, .. } = &mut step {
         *asked = Some(path.clone());
         value.clone_from(called.value.as_ref().ok().unwrap_or(&None));
     }
-    afterwards.note(task.tenant, task.id, step);
+    post_run.note(task.tenant, task.id, step);
     match called.value {
         Ok(Some(value)) => Ok(value),
         Ok(None) => {

@@ -15,12 +15,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::access::channels::Channels;
 use crate::access::webhooks::Webhooks;
 use crate::agent::Runner;
 use crate::agent::model::Models;
-use crate::answer::Afterwards;
+use crate::answer::PostRunRecorder;
 use crate::bulk::BulkLane;
+use crate::channel::Channels;
 use crate::clock::Clock;
 use crate::disk::make_private;
 use crate::http::budget::BodyBudget;
@@ -28,8 +28,9 @@ use crate::http::places::{Operations, Streams};
 use crate::http::serve::{ServeLimits, serve};
 use crate::http::{Handles, router};
 use crate::ids::{PluginName, TenantId};
+use crate::outbox::{Deliveries, Outbox};
 use crate::plugins::{self, KeptValues, Plugins};
-use crate::queue::{self, Deliveries, Queue, Workers};
+use crate::runs::{self, Runs, Workers};
 use crate::sandbox::{
     CompileLimits, PoolSize, QuarantineSettings, Sandbox, SandboxSettings, Surroundings,
 };
@@ -108,12 +109,12 @@ impl DataFolder {
         Ok(Handles {
             access: Access::new(self.store.clone(), self.operator_key().hash()),
             plugins: self.plugins(settings)?,
-            queue: Queue::new(self.store.clone()),
+            runs: Runs::new(self.store.clone()),
             store: self.store.clone(),
             webhooks: self.webhooks(),
             vault: self.vault(),
             channels: Channels::new(self.store.clone(), self.vault(), &public_url),
-            afterwards: Afterwards::new(self.store.clone(), self.clock.clone()),
+            post_run: PostRunRecorder::new(self.store.clone(), self.clock.clone()),
             models: settings.models.keys().cloned().collect(),
             public_url,
             clock: self.clock.clone(),
@@ -195,6 +196,7 @@ pub struct Gateway {
     settings: Settings,
     store: Store,
     workers: Workers,
+    outbox: Outbox,
     /// Held as long as the gateway lives: one process serves a folder at a time.
     _lock: fs::File,
 }
@@ -237,13 +239,13 @@ impl Gateway {
             store: store.clone(),
             plugins: handles.plugins.clone(),
             channels: handles.channels.clone(),
-            afterwards: handles.afterwards.clone(),
+            post_run: handles.post_run.clone(),
         };
         let bulk = Arc::clone(&handles.bulk);
-        let workers =
-            queue::start(&handles.queue, runner, deliveries, bulk, settings.queue.clone());
+        let workers = runs::start(&handles.runs, runner, bulk, settings.queue.clone());
+        let outbox = Outbox::start(deliveries, handles.runs.ended());
         let handles = Arc::new(handles);
-        Ok(Self { handles, settings, store, workers, _lock: lock })
+        Ok(Self { handles, settings, store, workers, outbox, _lock: lock })
     }
 
     /// Every route, for tests and benchmarks that need no socket.
@@ -284,7 +286,8 @@ impl Gateway {
         // Connections first: a synchronous caller gets its answer while workers still run. What they
         // took of the drain time is gone.
         let since = stopping.get().map(Instant::elapsed).unwrap_or_default();
-        self.workers.stop(http.drain_time_max.saturating_sub(since)).await;
+        let drain = http.drain_time_max.saturating_sub(since);
+        tokio::join!(self.workers.stop(drain), self.outbox.stop(drain));
         self.store.close().await;
         served.context("serving")
     }

@@ -23,7 +23,6 @@ mod error;
 mod extract;
 mod health;
 mod hooks;
-mod launch;
 mod layers;
 mod metrics;
 pub mod openapi;
@@ -33,6 +32,7 @@ mod reply;
 mod responses;
 mod rest;
 pub mod serve;
+mod submission;
 mod task_status;
 mod webhook;
 mod webhook_url;
@@ -50,13 +50,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::Access;
-use crate::access::channels::Channels;
 use crate::access::webhooks::Webhooks;
-use crate::answer::Afterwards;
+use crate::answer::PostRunRecorder;
 use crate::bulk::BulkLane;
+use crate::channel::Channels;
 use crate::clock::Clock;
 use crate::plugins::Plugins;
-use crate::queue::Queue;
+use crate::runs::Runs;
 use crate::secrets::PlainSecret;
 use crate::settings::HttpSettings;
 use crate::store::Store;
@@ -73,7 +73,7 @@ pub struct Handles {
     /// Mappers and getters.
     pub plugins: Plugins,
     /// Where tasks are accepted.
-    pub queue: Queue,
+    pub runs: Runs,
     /// Where tasks are read.
     pub store: Store,
     /// Tokens of agents' own webhooks.
@@ -83,7 +83,7 @@ pub struct Handles {
     /// Where providers' webhooks come in.
     pub channels: Channels,
     /// Where calls of plugins about ended tasks are noted.
-    pub afterwards: Afterwards,
+    pub post_run: PostRunRecorder,
     /// Names of the models that agents may have, besides `offline`.
     pub models: Vec<String>,
     /// The base of URLs that are handed out, without a slash at its end.

@@ -2,7 +2,6 @@
 //! a query or a body again.
 
 mod arrival;
-mod channel;
 pub mod invocation;
 mod params;
 mod tokens;
@@ -107,6 +106,61 @@ pub enum Resolved {
     Reply(HttpReply),
 }
 
+/// What a surface has found out of a request: who it is for and what is asked.
+pub(crate) struct Asked {
+    pub(crate) input: Input,
+    pub(crate) thread: Option<ThreadId>,
+    pub(crate) wanted: AnswerWanted,
+    /// See [`AgentCall::mapping`].
+    pub(crate) mapping: Option<String>,
+}
+
+impl Asked {
+    /// Prompt, conversation and user from the parameters.
+    pub(crate) fn of(
+        sources: &Sources<'_>,
+        payload: String,
+        wanted: AnswerWanted,
+        mapping: Option<String>,
+    ) -> Result<Self, IntakeError> {
+        let thread = sources.text("task_id")?.map(|text| text.parse::<ThreadId>()).transpose();
+        let thread = thread.map_err(|error| IntakeError::bad(&error.to_string()))?;
+        let user = user(sources)?;
+        let input = Input { prompt: sources.text("prompt")?, payload, user };
+        Ok(Self { input, thread, wanted, mapping })
+    }
+}
+
+impl AgentCall {
+    /// The call of a request as it arrived, by the surface that its caller came in by.
+    ///
+    /// # Errors
+    /// [`IntakeError::Request`] where its idempotency key is not valid, or a name in it holds a token of the user.
+    pub(crate) fn new(
+        caller: Caller,
+        arrival: &Arrival,
+        asked: Asked,
+    ) -> Result<Self, IntakeError> {
+        let surface = caller.surface();
+        let Asked { input, thread, wanted, mapping } = asked;
+        let call = Self {
+            idempotency: idempotency(arrival, surface)?,
+            thread_surface: surface,
+            caller,
+            input,
+            thread,
+            wanted,
+            mapping,
+            user_tokens: arrival.user_tokens.clone(),
+            source: "webhook",
+            request_id: arrival.request_id,
+            request: Arc::clone(&arrival.incoming),
+            channel: None,
+        };
+        tokens::check_names(arrival, call)
+    }
+}
+
 /// Resolves a request of the webhook at `POST /` (CONTRACT section 1).
 ///
 /// # Errors
@@ -122,10 +176,7 @@ pub async fn resolve(
         MappingResult::Mapped(mapping) => mapping,
     };
     let sources = arrival.sources(&mapping.params);
-    let thread = sources.text("task_id")?.map(|text| text.parse::<ThreadId>()).transpose();
-    let thread = thread.map_err(|error| IntakeError::bad(&error.to_string()))?;
-    let user = user(&sources)?;
-    let payload = match mapping.context {
+    let payload = match &mapping.context {
         Some(context) => context.text().to_owned(),
         None => sources.payload_text(),
     };
@@ -137,22 +188,8 @@ pub async fn resolve(
     };
     // Checked so that a mistake shows at once; it is for uploads, which this version does not take.
     sources.boolean("disable_attachment_injection")?;
-    let prompt = sources.text("prompt")?;
-    let call = AgentCall {
-        idempotency: idempotency(arrival, caller.surface())?,
-        thread_surface: caller.surface(),
-        caller,
-        input: Input { prompt, payload, user },
-        thread,
-        wanted,
-        mapping: mapping.trace,
-        user_tokens: arrival.user_tokens.clone(),
-        source: "webhook",
-        request_id: arrival.request_id,
-        request: Arc::clone(&arrival.incoming),
-        channel: None,
-    };
-    Ok(Resolved::Run(Box::new(tokens::check_names(arrival, call)?)))
+    let asked = Asked::of(&sources, payload, wanted, mapping.trace)?;
+    Ok(Resolved::Run(Box::new(AgentCall::new(caller, arrival, asked)?)))
 }
 
 /// Resolves a request of an agent's own webhook (CONTRACT D1, D2): the payload is the text, nothing in
@@ -169,41 +206,36 @@ pub async fn resolve_agent_webhook(
         MappingResult::Answered(resolved) => return Ok(resolved),
         MappingResult::Mapped(mapping) => mapping,
     };
-    let nothing = Payload::empty();
-    let sources = Sources { query: &[], payload: &nothing, mapped: &mapping.params };
-    let thread = sources.text("task_id")?.map(|text| text.parse::<ThreadId>()).transpose();
-    let payload = mapping.context.as_ref().unwrap_or(&arrival.incoming.payload);
-    Ok(Resolved::Run(Box::new(AgentCall {
-        idempotency: idempotency(arrival, caller.surface())?,
-        thread_surface: caller.surface(),
-        caller,
-        input: Input {
-            prompt: sources.text("prompt")?,
-            payload: payload.text().to_owned(),
-            user: user(&sources)?,
-        },
-        thread: thread.map_err(|error| IntakeError::bad(&error.to_string()))?,
-        wanted: AnswerWanted { asynchronous: true, ..AnswerWanted::default() },
-        mapping: mapping.trace,
-        user_tokens: arrival.user_tokens.clone(),
-        source: "webhook",
-        request_id: arrival.request_id,
-        request: Arc::clone(&arrival.incoming),
-        channel: None,
-    })))
+    let wanted = AnswerWanted { asynchronous: true, ..AnswerWanted::default() };
+    let asked = mapping.asked(arrival, wanted)?;
+    Ok(Resolved::Run(Box::new(AgentCall::new(caller, arrival, asked)?)))
 }
 
-pub use channel::resolve_channel;
-
+/// What a mapper made of a request that is to start a run.
 #[derive(Debug, Default)]
-struct Mapping {
-    params: Vec<(String, String)>,
-    context: Option<Payload>,
-    delivery_id: Option<String>,
-    trace: Option<String>,
+pub(crate) struct Mapping {
+    pub(crate) params: Vec<(String, String)>,
+    /// What the agent gets in the place of the payload.
+    pub(crate) context: Option<Payload>,
+    pub(crate) delivery_id: Option<String>,
+    pub(crate) trace: Option<String>,
 }
 
-enum MappingResult {
+impl Mapping {
+    /// What is asked where the mapping alone sets parameters, and the payload is the agent's as it came.
+    pub(crate) fn asked(
+        self,
+        arrival: &Arrival,
+        wanted: AnswerWanted,
+    ) -> Result<Asked, IntakeError> {
+        let nothing = Payload::empty();
+        let sources = Sources { query: &[], payload: &nothing, mapped: &self.params };
+        let payload = self.context.as_ref().unwrap_or(&arrival.incoming.payload);
+        Asked::of(&sources, payload.text().to_owned(), wanted, self.trace)
+    }
+}
+
+pub(crate) enum MappingResult {
     Answered(Resolved),
     Mapped(Mapping),
 }
@@ -229,7 +261,7 @@ async fn map(
 }
 
 /// Asks this mapper.
-async fn map_with(
+pub(crate) async fn map_with(
     plugins: &Plugins,
     name: &PluginName,
     subject: Subject,

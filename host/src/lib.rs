@@ -5,8 +5,10 @@
 pub mod cli;
 pub mod gateway;
 
+pub mod channel;
 pub mod http;
-pub mod queue;
+pub mod outbox;
+pub mod runs;
 pub mod watch;
 
 pub mod access;

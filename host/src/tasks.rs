@@ -253,6 +253,21 @@ pub struct Task {
     pub finished_at: Option<Timestamp>,
 }
 
+impl Task {
+    /// The task as it was when it was accepted, however far its run is by now.
+    #[must_use]
+    pub fn as_accepted(self) -> Self {
+        Self {
+            status: Status::Pending,
+            result: None,
+            attempts: 0,
+            started_at: None,
+            finished_at: None,
+            ..self
+        }
+    }
+}
+
 /// Which of a tenant's tasks are listed. What is None does not matter.
 #[derive(Debug, Clone, Default)]
 pub struct TaskFilter {

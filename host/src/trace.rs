@@ -63,7 +63,8 @@ pub enum Event {
         ran: Option<Box<PluginRun>>,
     },
     /// A plugin was called about the task once it had ended: its getter, or its replier.
-    Afterwards {
+    #[serde(rename = "afterwards")]
+    PluginCall {
         /// Which function: `get-value`, `reply` or `deliver`.
         call: String,
         /// Which plugin.

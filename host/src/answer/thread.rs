@@ -73,7 +73,7 @@ fn message(event: &Event) -> Value {
             "content": "tokens of the user came with the request",
             "graph_items": items,
         }),
-        Event::Afterwards { call, plugin, path, value, error, logs, ran } => json!({
+        Event::PluginCall { call, plugin, path, value, error, logs, ran } => json!({
             "role": "system",
             "content": format!("the plugin {plugin} was called about the task: {call}"),
             "plugin": plugin,

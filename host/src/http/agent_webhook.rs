@@ -13,10 +13,10 @@ use super::body::{self, BodyLimits};
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, request_id};
-use super::launch::launch;
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::HookErrors;
+use super::submission::mark;
 use super::{Handle, Handles};
 use crate::access::Caller;
 use crate::intake::{self, Arrival, IntakeError, RequestParts, Resolved};
@@ -125,7 +125,9 @@ async fn trigger(
         }
         Resolved::Reply(reply) => return Ok(plugin_reply(reply)),
     };
-    let launched = launch(handles, *call, false).await.map_err(ApiError::shaped_as_docsgpt)?;
-    let body = json!({"success": true, "task_id": launched.task});
-    Ok(launched.mark(json_answer(StatusCode::OK, body.to_string())))
+    // A key that was used before names the task that it started, whatever the request is (CONTRACT D6).
+    let submission = handles.runs.submit(*call, false).await;
+    let submission = submission.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?;
+    let body = json!({"success": true, "task_id": submission.task});
+    Ok(mark(&submission, json_answer(StatusCode::OK, body.to_string())))
 }

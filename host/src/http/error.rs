@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::budget::OverBudget;
+use super::submission::Marks;
 use crate::access::Denied;
 use crate::agent::ToolsError;
 use crate::answer::AnswerError;
@@ -16,6 +17,7 @@ use crate::fault::Fault;
 use crate::intake::IntakeError;
 use crate::plugins::PluginUnavailable;
 use crate::request::BadRequest;
+use crate::runs::SubmitError;
 use crate::sandbox::{PluginError, Refusal};
 use crate::store::StoreError;
 
@@ -30,6 +32,8 @@ pub(super) struct ApiError {
     shape: Shape,
     /// Whether the log has it, or has had enough of its kind.
     is_logged: bool,
+    /// The task that it is about, where there is one.
+    marks: Option<Marks>,
 }
 
 /// Goes with an answer that the log has already.
@@ -108,6 +112,7 @@ impl ApiError {
             retry_after_seconds: None,
             shape: Shape::Detail,
             is_logged: false,
+            marks: None,
         }
     }
 
@@ -135,6 +140,11 @@ impl ApiError {
     pub(super) fn stopping(what: &str) -> Self {
         let detail = format!("the gateway is stopping, and {what} has not ended yet");
         Self { retry: Retry::Never, retry_after_seconds: None, ..Self::unavailable(detail) }
+    }
+
+    /// Says which task it is about.
+    pub(super) fn about_task(self, marks: Marks) -> Self {
+        Self { marks: Some(marks), ..self }
     }
 
     pub(super) fn retry_after(self, seconds: u64) -> Self {
@@ -369,6 +379,15 @@ impl From<IntakeError> for ApiError {
     }
 }
 
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Reading(error) => error.into(),
+            SubmitError::Accepting(error) => Self::from(error).while_accepting(),
+        }
+    }
+}
+
 impl From<AnswerError> for ApiError {
     fn from(error: AnswerError) -> Self {
         match error {
@@ -393,6 +412,9 @@ impl IntoResponse for ApiError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("x-wardgate-fault", HeaderValue::from_static(self.fault.as_str()));
         headers.insert("x-wardgate-retry", HeaderValue::from_static(self.retry.as_str()));
+        if let Some(marks) = self.marks {
+            marks.set(headers);
+        }
         if self.is_logged {
             response.extensions_mut().insert(AlreadyLogged);
         }

@@ -6,28 +6,26 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use serde_json::json;
 
 use super::body::{self, BodyLimits};
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, arrived_path, request_id};
-use super::launch::{Launched, launch, mark_task};
 use super::openapi::Octets;
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
+use super::submission::{mark, submit, wait};
 use super::{Handle, Handles};
-use crate::access::channels::{OpenChannel, Unverified};
-use crate::answer;
 use crate::answer::task::TaskAnswer;
-use crate::ids::{ChannelId, PluginName, RequestId};
-use crate::intake::{self, AgentCall, Arrival, ByChannel, IntakeError, RequestParts, Resolved};
+use crate::channel::{ChannelError, OpenChannel, ReplySubject};
+use crate::ids::{ChannelId, PluginName};
+use crate::intake::{self, AgentCall, Arrival, IntakeError, RequestParts, Resolved};
 use crate::plugins::PluginUnavailable;
-use crate::request::IncomingRequest;
 use crate::sandbox::PluginError;
-use crate::tasks::{Status, Task};
+use crate::tasks::Task;
 use crate::tenants::ChannelAnswer;
 
 /// A provider's webhook, whatever its body is. What is answered is up to the channel's plugins: a
@@ -117,7 +115,7 @@ async fn handle(
     let pairs = intake::decode_query(query)?;
     // Whoever knows the URL may send a body, so it is not read where nothing could come of it.
     let askable = channel.check_verifier(&handles.plugins).await;
-    askable.map_err(|error| unverified(handles, &channel, error))?;
+    askable.map_err(|error| refused(handles, &channel, error))?;
     let sender = Sender::of(&head).channel(id).tenant(channel.tenant());
     let limits = BodyLimits::unverified(&handles.settings);
     let body = body::read_encoded(handles, sender, &head, body, limits).await;
@@ -143,8 +141,8 @@ async fn handle(
     .await;
     let incoming = Arc::clone(&arrival.incoming);
     let verified = channel.verify(&handles.plugins, incoming, request_id).await;
-    let let_in = verified.map_err(|error| unverified(handles, &channel, error))?;
-    let is_stranger = !let_in.verified;
+    let verified = verified.map_err(|error| refused(handles, &channel, error))?;
+    let is_stranger = !verified.verified;
     let incoming = channel.without_credentials(Arc::clone(&arrival.incoming));
     let mut arrival = Arrival { incoming, ..arrival };
     // Not before: a stranger has nothing undone.
@@ -153,7 +151,7 @@ async fn handle(
     if let Some(body) = body::undo_encodings(handles, sender, headers, body, most).await? {
         arrival = arrival.without_encodings(body).await;
     }
-    let resolved = intake::resolve_channel(&handles.plugins, &channel, let_in, &arrival).await;
+    let resolved = channel.map(&handles.plugins, verified, &arrival).await;
     let resolved = resolved.map_err(|error| match error {
         IntakeError::Plugin(name, error) if is_stranger => {
             refuse_stranger(handles, &channel, &name, &error)
@@ -176,11 +174,11 @@ async fn handle(
     }
 }
 
-/// Refuses somebody whom the channel's verifier has not let in.
-fn unverified(handles: &Handles, channel: &OpenChannel, error: Unverified) -> ApiError {
+/// Refuses a sender whom nobody has vouched for, where a plugin of the channel gave nothing.
+fn refused(handles: &Handles, channel: &OpenChannel, error: ChannelError) -> ApiError {
     match error {
-        Unverified::Plugin(name, error) => refuse_stranger(handles, channel, &name, &error),
-        Unverified::Unavailable(error) => unavailable(handles, channel, error),
+        ChannelError::Plugin(name, error) => refuse_stranger(handles, channel, &name, &error),
+        ChannelError::Unavailable(error) => unavailable(handles, channel, error),
     }
 }
 
@@ -221,107 +219,50 @@ async fn run(
     call: AgentCall,
     is_stranger: bool,
 ) -> Result<Response, ApiError> {
-    let waits = channel.definition().answer == ChannelAnswer::Wait;
-    // Its bytes count as long as they are held: without a replier nobody needs them once the task is stored.
-    let request = channel.definition().replier.is_some().then(|| Arc::clone(&call.request));
-    let by_channel = call.channel.clone();
-    let claim = call.idempotency.as_ref();
-    let by_provider = claim.is_some_and(|claim| claim.key.is_of_delivery());
-    let mut launched = launch(handles, call, waits).await?;
-    if let Err(error) = launched.refuse_conflicts(handles, waits).await {
-        let mut response = error.into_response();
-        if launched.replayed == Some(true) {
-            mark_task(response.headers_mut(), launched.task);
-        }
-        return Ok(response);
-    }
-    let task = if waits {
-        match launched.wait(handles).await {
-            Ok(task) => task,
-            Err(error) => return Ok(launched.mark(error.into_response())),
-        }
-    } else if channel.definition().replier.is_some() {
-        let task = handles.store.task(launched.agent.tenant, launched.task).await?;
-        // The acknowledgement, however far the run is by now: its answer is delivered, or asked for.
-        Task {
-            status: Status::Pending,
-            result: None,
-            started_at: None,
-            finished_at: None,
-            ..task.ok_or_else(|| ApiError::not_found("Task"))?
-        }
-    } else {
-        let started = json!({"status": "Started", "task_id": launched.task});
-        let started = json_answer(StatusCode::OK, started.to_string());
-        return Ok(mark(&launched, by_provider, started));
+    let definition = channel.definition();
+    let waits = definition.answer == ChannelAnswer::Wait;
+    let mut submission = submit(handles, call, waits).await?;
+    let Some(replier) = &definition.replier else {
+        // Nobody needs its bytes any more.
+        submission.request = None;
+        let response = if waits {
+            as_json(&wait(handles, &mut submission).await?)
+        } else {
+            let started = json!({"status": "Started", "task_id": submission.task});
+            json_answer(StatusCode::OK, started.to_string())
+        };
+        return Ok(mark(&submission, response));
     };
-    let response = match &channel.definition().replier {
-        Some(replier) => {
-            let request_id = launched.request_id;
-            let about = About { request, by_channel, request_id, is_stranger };
-            reply(handles, channel, replier, &launched, &task, about).await
+    let task = wait(handles, &mut submission).await?;
+    // An acknowledgement, however far the run is by now: its answer is delivered, or asked for.
+    let task = if waits { task } else { task.as_accepted() };
+    let about = ReplySubject {
+        agent: &submission.agent,
+        task: &task,
+        request: submission.request.take(),
+        principal: submission.channel.take().and_then(|by| by.principal),
+        request_id: submission.request_id,
+    };
+    let replied = channel.reply(&handles.plugins, &handles.post_run, replier, about).await;
+    let response = match replied {
+        Ok(reply) => plugin_reply(reply),
+        Err(error) => {
+            let error = match (is_stranger, error) {
+                (true, error) => refused(handles, channel, error),
+                (false, ChannelError::Plugin(name, error)) => {
+                    ApiError::of_plugin(name.as_str(), &error)
+                }
+                (false, ChannelError::Unavailable(error)) => error.into(),
+            };
+            // Without an answer the caller still learns which task it was.
+            error.after_the_run().into_response()
         }
-        None => Ok(as_json(&task)),
     };
-    // Without an answer the caller still learns which task it was.
-    let response = response.unwrap_or_else(|error| error.after_the_run().into_response());
-    Ok(mark(&launched, by_provider, response))
-}
-
-/// What a replier is told besides the task.
-struct About {
-    request: Option<Arc<IncomingRequest>>,
-    by_channel: Option<ByChannel>,
-    request_id: RequestId,
-    /// Whether nobody has vouched for who is answered.
-    is_stranger: bool,
-}
-
-async fn reply(
-    handles: &Handles,
-    channel: &OpenChannel,
-    replier: &PluginName,
-    launched: &Launched,
-    task: &Task,
-    about: About,
-) -> Result<Response, ApiError> {
-    let (facts, principal) = match about.by_channel {
-        Some(by) => (Some(by.facts), by.principal),
-        None => (None, None),
-    };
-    let subject = answer::about_task(&launched.agent, task, about.request_id);
-    let subject =
-        crate::sandbox::Subject { request: about.request, channel: facts, principal, ..subject };
-    let binding = handles.plugins.binding(launched.agent.tenant, replier).await;
-    let binding = binding.map_err(|error| match about.is_stranger {
-        true => unavailable(handles, channel, error),
-        false => error.into(),
-    })?;
-    let mut replied = binding.reply(subject).await;
-    // An acknowledgement is not about the task's end.
-    if task.status.is_final() {
-        let step = answer::called_about("reply", &binding, &mut replied);
-        handles.afterwards.note(task.tenant, task.id, step);
-    }
-    let replied = replied.value.map_err(|error| match about.is_stranger {
-        true => refuse_stranger(handles, channel, replier, &error),
-        false => ApiError::of_plugin(replier.as_str(), &error),
-    })?;
-    Ok(plugin_reply(replied))
+    Ok(mark(&submission, response))
 }
 
 fn as_json(task: &Task) -> Response {
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let body = serde_json::to_string(&TaskAnswer::of(task, false)).unwrap_or_default();
     json_answer(status, body)
-}
-
-/// Says where the task is, and whether an earlier delivery started it.
-fn mark(launched: &Launched, by_provider: bool, response: Response) -> Response {
-    let mut response = launched.mark(response);
-    if launched.replayed.is_some() && by_provider {
-        let name = HeaderName::from_static("x-dedupe-source");
-        response.headers_mut().insert(name, HeaderValue::from_static("provider"));
-    }
-    response
 }

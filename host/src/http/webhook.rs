@@ -13,16 +13,17 @@ use super::body::{self, BodyLimits};
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{arrived_path, header_key, request_id};
-use super::launch::{launch, mark_task};
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
+use super::submission::{mark, mark_preference, submit, wait};
 use super::{Handle, Handles};
 use crate::access::Caller;
 use crate::answer;
 use crate::answer::task::TaskAnswer;
 use crate::intake::{self, AgentCall, Arrival, RequestParts, Resolved};
 use crate::request::credentials::is_api_key;
+use crate::runs::Submission;
 
 /// The parameters that may stand in the query; in the body they have the same names (CONTRACT X5).
 #[derive(utoipa::IntoParams)]
@@ -181,31 +182,19 @@ fn presented_key(
 /// Accepts a resolved call and answers it.
 async fn run(handles: &Arc<Handles>, call: AgentCall) -> Result<Response, ApiError> {
     let waits = !call.wanted.asynchronous;
-    let mut launched = launch(handles, call, waits).await?;
-    if let Err(error) = launched.refuse_conflicts(handles, waits).await {
-        let mut response = error.into_response();
-        if launched.replayed == Some(true) {
-            // Where to look for the answer of the one that is still running.
-            mark_task(response.headers_mut(), launched.task);
-        }
-        return Ok(response);
-    }
+    let mut submission = submit(handles, call, waits).await?;
     if !waits {
         let started = json_answer(StatusCode::OK, json!({"status": "Started"}).to_string());
-        return Ok(launched.mark(started));
+        return Ok(mark(&submission, started));
     }
-    let task = match launched.wait(handles).await {
-        Ok(task) => task,
-        // Without an answer the caller still learns which task it was.
-        Err(error) => return Ok(launched.mark(error.into_response())),
-    };
+    let task = wait(handles, &mut submission).await?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let (agent, wanted) = (&launched.agent, &launched.wanted);
-    let (plugins, afterwards) = (&handles.plugins, &handles.afterwards);
-    let body = answer::shape(plugins, afterwards, agent, &task, wanted, launched.request_id).await;
+    let Submission { agent, wanted, request_id, .. } = &submission;
+    let (plugins, post_run) = (&handles.plugins, &handles.post_run);
+    let body = answer::shape(plugins, post_run, agent, &task, wanted, *request_id).await;
     let response = match body {
         Ok(body) => json_answer(status, body),
         Err(error) => ApiError::from(error).after_the_run().into_response(),
     };
-    Ok(launched.mark_preference(handles, launched.mark(response)))
+    Ok(mark_preference(handles, &submission, mark(&submission, response)))
 }

@@ -4,10 +4,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Arrival, IntakeError, idempotency, tokens};
+use super::{AgentCall, Arrival, Asked, IntakeError};
 use crate::access::Caller;
 use crate::ids::ThreadId;
-use crate::intake::AgentCall;
 use crate::request::{AnswerWanted, BadRequest, Prefer};
 use crate::tasks::{Input, User};
 
@@ -138,24 +137,11 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         ],
     );
     let source = if body.source.as_deref() == Some("sdk") { "sdk" } else { "api" };
-    let call = AgentCall {
-        idempotency: idempotency(arrival, caller.surface())?,
-        thread_surface: caller.surface(),
-        caller,
-        input: Input { prompt: filled(body.input.text), payload, user },
-        thread,
-        wanted: AnswerWanted {
-            prefer: Prefer::of(&arrival.incoming.headers),
-            ..AnswerWanted::default()
-        },
-        mapping: None,
-        user_tokens: arrival.user_tokens.clone(),
-        source,
-        request_id: arrival.request_id,
-        request: std::sync::Arc::clone(&arrival.incoming),
-        channel: None,
-    };
-    tokens::check_names(arrival, call)
+    let wanted =
+        AnswerWanted { prefer: Prefer::of(&arrival.incoming.headers), ..AnswerWanted::default() };
+    let input = Input { prompt: filled(body.input.text), payload, user };
+    let asked = Asked { input, thread, wanted, mapping: None };
+    Ok(AgentCall { source, ..AgentCall::new(caller, arrival, asked)? })
 }
 
 /// What comes with the question, as one JSON object.

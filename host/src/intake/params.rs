@@ -33,16 +33,16 @@ fn is_reserved(name: &str) -> bool {
 
 /// Parameters as they arrived: query, body, and what a mapping found.
 #[derive(Debug)]
-pub(super) struct Sources<'a> {
-    pub(super) query: &'a [(String, String)],
-    pub(super) payload: &'a Payload,
-    pub(super) mapped: &'a [(String, String)],
+pub(crate) struct Sources<'a> {
+    pub(crate) query: &'a [(String, String)],
+    pub(crate) payload: &'a Payload,
+    pub(crate) mapped: &'a [(String, String)],
 }
 
 impl Sources<'_> {
     /// The effective value: mapping before query before body; an empty string counts as absent. Of a
     /// name that is repeated in one place the last one counts.
-    pub(super) fn text(&self, name: &str) -> Result<Option<String>, IntakeError> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, IntakeError> {
         if let Some(value) = self.mapped(name).or_else(|| self.query(name)) {
             return Ok(Some(value.to_owned()));
         }
@@ -60,7 +60,7 @@ impl Sources<'_> {
     }
 
     /// true/1/yes/on and false/0/no/off in any case (CONTRACT X5); false where it is absent.
-    pub(super) fn boolean(&self, name: &str) -> Result<bool, IntakeError> {
+    pub(crate) fn boolean(&self, name: &str) -> Result<bool, IntakeError> {
         match self.text(name)?.map(|text| text.to_ascii_lowercase()).as_deref() {
             None | Some("false" | "0" | "no" | "off") => Ok(false),
             Some("true" | "1" | "yes" | "on") => Ok(true),
@@ -75,7 +75,7 @@ impl Sources<'_> {
     }
 
     /// From the query alone: `params_mapping`, and what decides who calls.
-    pub(super) fn query(&self, name: &str) -> Option<&str> {
+    pub(crate) fn query(&self, name: &str) -> Option<&str> {
         last(self.query.iter(), name)
     }
 
@@ -88,7 +88,7 @@ impl Sources<'_> {
     /// The fields that are no parameters, as JSON text (CONTRACT X6): the body's, in their order and
     /// spelling, then the query's. Where the body has no parameter and the query nothing else, that is
     /// the body byte for byte.
-    pub(super) fn payload_text(&self) -> String {
+    pub(crate) fn payload_text(&self) -> String {
         let extras: Vec<_> = self.query.iter().filter(|(name, _)| !is_reserved(name)).collect();
         let Some(fields) = self.payload.fields() else {
             let body = self.payload.text();

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{CalledWith, Came, Recorded, RecordedCall, RecordedChannel, RecordedRequest};
-use crate::access::channels::Channels;
 use crate::answer::{getter_of, task::TaskAnswer};
+use crate::channel::Channels;
 use crate::ids::PluginName;
 use crate::intake::{self, AroundTheRun};
 use crate::plugins::Plugins;
@@ -207,7 +207,7 @@ fn played(step: Step) -> Option<RecordedCall> {
             let with = CalledWith::CallTool { tool: call.name, arguments: call.arguments };
             Some(recorded(plugin, with, came, ran.map(|ran| *ran)))
         }
-        Event::Afterwards { plugin, path: Some(path), value, error, ran, .. } => {
+        Event::PluginCall { plugin, path: Some(path), value, error, ran, .. } => {
             let came = match (error, value) {
                 (Some(why), _) => Came::Error(why),
                 (None, Some(value)) => Came::Ok(value),

@@ -163,7 +163,7 @@ impl Redactor {
             },
             Event::UserTokens { items } => Event::UserTokens { items },
             // The run and its secrets are long over; the task that it was about was redacted then.
-            after @ Event::Afterwards { .. } => after,
+            after @ Event::PluginCall { .. } => after,
             Event::Failure { reason } => Event::Failure { reason: self.text(reason) },
         };
         Step { event, ..step }

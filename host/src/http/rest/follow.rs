@@ -20,7 +20,7 @@ use super::super::{Handle, Handles};
 use super::find;
 use crate::answer::event::{SentEvent, TaskEvent};
 use crate::ids::{TaskId, TenantId};
-use crate::queue::{Follower, STOPPED};
+use crate::runs::{Follower, STOPPED};
 use crate::store::StoreError;
 use crate::tasks::{Status, Task};
 use crate::trace::log::{Moment, replay};
@@ -123,7 +123,7 @@ pub(super) fn stream(
     let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
     tokio::spawn(async move {
         let _place = place;
-        let follower = handles.queue.follow(task);
+        let follower = handles.runs.follow(task);
         let (told, begun) = (0, false);
         let telling = Telling { handles, tenant, task, follower, events, after, told, begun };
         if let Err(error) = telling.tell().await {

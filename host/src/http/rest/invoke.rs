@@ -13,9 +13,9 @@ use super::super::body::{self, BodyLimits};
 use super::super::budget::Sender;
 use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{Asked, ByKey, Named, request_id};
-use super::super::launch::{Launched, launch, mark_task};
 use super::super::reply::json;
 use super::super::responses::WriteErrors;
+use super::super::submission::{mark, mark_preference, submit, wait};
 use super::super::{Handle, Handles};
 use super::follow;
 use crate::access::TenantCaller;
@@ -55,17 +55,11 @@ pub(super) async fn and_wait(
     if asked.asynchronous == Some(true) {
         return start(&handles, call).await;
     }
-    let mut launched = launch(&handles, call, true).await?;
-    if let Some(refused) = conflicts(&handles, &launched, true).await {
-        return Ok(refused);
-    }
-    let task = match launched.wait(&handles).await {
-        Ok(task) => task,
-        Err(error) => return Ok(launched.mark(error.into_response())),
-    };
+    let mut submission = submit(&handles, call, true).await?;
+    let task = wait(&handles, &mut submission).await?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let answer = launched.mark(json(status, &TaskDetails::of(&task)));
-    Ok(launched.mark_preference(&handles, answer))
+    let answer = mark(&submission, json(status, &TaskDetails::of(&task)));
+    Ok(mark_preference(&handles, &submission, answer))
 }
 
 /// Runs an agent and answers at once, with the task as it was accepted.
@@ -105,34 +99,19 @@ pub(super) async fn and_stream(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let call = resolve(&handles, tenant, &named, request).await?;
-    let launched = launch(&handles, call, false).await?;
-    if let Some(refused) = conflicts(&handles, &launched, false).await {
-        return Ok(refused);
-    }
-    // The task is accepted: whoever cannot have a stream of it now is told which one it is.
-    let stream = follow::stream(Arc::clone(&handles), launched.agent.tenant, launched.task, None);
+    let submission = submit(&handles, call, false).await?;
+    // The task is accepted: a caller who cannot have a stream of it now learns which one it is.
+    let (tenant, task) = (submission.agent.tenant, submission.task);
+    let stream = follow::stream(Arc::clone(&handles), tenant, task, None);
     let answer = stream.unwrap_or_else(|error| error.after_the_run().into_response());
-    Ok(launched.mark(answer))
+    Ok(mark(&submission, answer))
 }
 
 async fn start(handles: &Handles, call: AgentCall) -> Result<Response, ApiError> {
-    let mut launched = launch(handles, call, false).await?;
-    if let Some(refused) = conflicts(handles, &launched, false).await {
-        return Ok(refused);
-    }
+    let mut submission = submit(handles, call, false).await?;
     // It may be running by now; what is answered is what was accepted.
-    Ok(match launched.wait(handles).await {
-        Ok(task) => launched.mark(json(StatusCode::OK, &TaskDetails::as_created(&task))),
-        Err(error) => launched.mark(error.into_response()),
-    })
-}
-
-async fn conflicts(handles: &Handles, launched: &Launched, waits: bool) -> Option<Response> {
-    let mut response = launched.refuse_conflicts(handles, waits).await.err()?.into_response();
-    if launched.replayed == Some(true) {
-        mark_task(response.headers_mut(), launched.task);
-    }
-    Some(response)
+    let task = wait(handles, &mut submission).await?.as_accepted();
+    Ok(mark(&submission, json(StatusCode::OK, &TaskDetails::of(&task))))
 }
 
 async fn resolve(

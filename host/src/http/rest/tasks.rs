@@ -19,7 +19,7 @@ use crate::answer;
 use crate::answer::activity::Activity;
 use crate::answer::task::{TaskDetails, TaskItem, TaskPage};
 use crate::ids::{AgentId, TenantId};
-use crate::queue::STOPPED;
+use crate::runs::STOPPED;
 use crate::tasks::{EndStatus, Outcome, Slice, Status, Task, TaskFilter};
 
 /// Which tasks, and which page of them.
@@ -162,7 +162,7 @@ pub(in super::super) async fn remove_named(
 ) -> Result<Response, ApiError> {
     // By its id alone: the same request again must not delete the turn before.
     let id = name.and_then(|name| name.parse().ok()).ok_or_else(|| ApiError::not_found("Task"))?;
-    match handles.queue.delete(tenant, id).await? {
+    match handles.runs.delete(tenant, id).await? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(ApiError::not_found("Task")),
     }
@@ -284,7 +284,7 @@ pub(super) async fn update(
 
 /// Ends a task, unless it has ended, and gives it as it is then.
 async fn end(handles: &Handles, task: &Task, outcome: Outcome) -> Result<Task, ApiError> {
-    let ended = handles.queue.end(task.tenant, task.id, outcome).await?;
+    let ended = handles.runs.end(task.tenant, task.id, outcome).await?;
     ended.ok_or_else(|| ApiError::not_found("Task"))
 }
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::super::host_calls::Subject;
-use super::super::outcome::{Called};
 use super::super::Binding;
-use crate::trace::PluginRun;
+use super::super::host_calls::Subject;
+use super::super::outcome::Called;
 use super::answers::Answer;
 use super::mismatch;
 use super::perform::Ask;
 use crate::tool::Tool;
+use crate::trace::PluginRun;
 
 impl Binding {
     /// Asks the toolbox what it has. The functions of a component from elsewhere are known already, so

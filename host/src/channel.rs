@@ -1,39 +1,43 @@
-//! Callers who come by a channel: proved by the plugin that verifies the provider's signature.
+//! Channels: where providers send their webhooks. One request goes through `verify` (is it the provider's?),
+//! `scrub` (its credentials are taken out), `map` (what is asked) and, where the channel has a replier, `reply`
+//! (the provider's own format) or, once the run has ended, `deliver`.
+
+mod deliver;
+mod map;
+mod reply;
+mod scrub;
+mod verify;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
 use moka::sync::Cache;
 
-use super::{Caller, Denied, enabled, remembered};
+use crate::access::{Caller, Denied};
 use crate::clock::Timestamp;
 use crate::ids::{ChannelId, PluginName, RequestId, TenantId};
-use crate::plugins::{PluginUnavailable, Plugins};
-use crate::request::credentials;
-use crate::request::credentials::is_api_key;
-use crate::request::{IncomingRequest, Payload};
+use crate::plugins::PluginUnavailable;
+use crate::request::IncomingRequest;
 use crate::sandbox::{BoundSecret, ChannelFacts, PluginError, Subject};
-use crate::secrets::SecretVersions;
 use crate::store::{Store, StoreError};
 use crate::tasks::Surface;
 use crate::tenants::{Channel, ChannelDefinition, ChannelThreads, Verification};
 use crate::vault::{Vault, VaultError};
+pub use deliver::{DeliverError, Delivery};
+pub use reply::ReplySubject;
+pub use verify::Verified;
 
 /// Channels whose refusals are remembered; of one beyond that the log is told anew.
 const SAMPLED_CHANNELS_MAX: u64 = 10_000;
 
-/// A secret shorter than this is not looked for in a request.
-const SECRET_BYTES_MIN: usize = 6;
-
-/// Why a request by a channel is not let in.
+/// Why a plugin of a channel gave nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum Unverified {
-    /// The plugin said no, or was stopped.
+pub enum ChannelError {
+    /// It said no, or was stopped.
     #[error("plugin {0}: {1}")]
     Plugin(PluginName, PluginError),
-    /// The plugin cannot be had.
+    /// It cannot be had.
     #[error(transparent)]
     Unavailable(#[from] PluginUnavailable),
 }
@@ -69,20 +73,8 @@ const SAMPLED_EVERY: Duration = Duration::from_secs(60);
 pub struct OpenChannel {
     channel: Channel,
     facts: Arc<ChannelFacts>,
-    /// Handed out to whom the verifier lets in.
+    /// Handed out for requests that the verifier accepts.
     caller: Caller,
-}
-
-/// A request that was let in.
-#[derive(Debug)]
-pub struct LetIn {
-    /// Proof of access to the channel's agent.
-    pub caller: Caller,
-    /// What the verifier said of the sender, as JSON. None where nobody verified.
-    pub principal: Option<Arc<str>>,
-    /// Whether a plugin has verified it: only then does a delivery's id, or an idempotency key, say which
-    /// sender's request it is.
-    pub verified: bool,
 }
 
 impl Channels {
@@ -91,7 +83,14 @@ impl Channels {
     pub fn new(store: Store, vault: Vault, public_url: &str) -> Self {
         let told = Arc::default();
         let refusals = Cache::builder().max_capacity(SAMPLED_CHANNELS_MAX).build();
-        Self { store, vault, public_url: public_url.into(), open: remembered(), told, refusals }
+        Self {
+            store,
+            vault,
+            public_url: public_url.into(),
+            open: crate::access::remembered(),
+            told,
+            refusals,
+        }
     }
 
     /// Whether the log is to be told of a request that this channel has refused, and of how many it has not
@@ -132,7 +131,7 @@ impl Channels {
         let Some(agent) = self.store.agent(channel.tenant, channel.agent).await? else {
             return Ok(None);
         };
-        let caller = enabled(agent, Surface::Channel(id))?;
+        let caller = Caller::by_channel(agent, id)?;
         let facts = self.facts(&channel).await?;
         if channel.definition.verifier == Verification::Off {
             self.tell(&channel);
@@ -186,6 +185,21 @@ impl Channels {
 }
 
 impl OpenChannel {
+    /// What its plugins are called about: a request by it, and what its verifier said of the sender.
+    fn subject(
+        &self,
+        request: Option<Arc<IncomingRequest>>,
+        principal: Option<Arc<str>>,
+        request_id: RequestId,
+    ) -> Subject {
+        Subject {
+            request,
+            principal,
+            channel: Some(Arc::clone(&self.facts)),
+            ..Subject::of(self.channel.tenant, self.channel.agent, request_id)
+        }
+    }
+
     /// How it is described.
     #[must_use]
     pub fn definition(&self) -> &ChannelDefinition {
@@ -212,104 +226,4 @@ impl OpenChannel {
     pub fn tenant(&self) -> TenantId {
         self.channel.tenant
     }
-
-    /// Whether the channel's verifier can be asked at all: for whoever would read a body for it first.
-    ///
-    /// # Errors
-    /// [`Unverified`], as [`OpenChannel::verify`] would give it.
-    pub async fn check_verifier(&self, plugins: &Plugins) -> Result<(), Unverified> {
-        let Verification::By(name) = &self.channel.definition.verifier else { return Ok(()) };
-        let binding = plugins.binding(self.channel.tenant, name).await?;
-        let admitted = binding.check_admission();
-        admitted.map_err(|refusal| Unverified::Plugin(name.clone(), PluginError::Refusal(refusal)))
-    }
-
-    /// Has the channel's verifier look at a request, with every header that it came with.
-    ///
-    /// # Errors
-    /// [`Unverified`]; the request is to be refused then.
-    pub async fn verify(
-        &self,
-        plugins: &Plugins,
-        incoming: Arc<IncomingRequest>,
-        request_id: RequestId,
-    ) -> Result<LetIn, Unverified> {
-        let caller = self.caller.clone();
-        let Verification::By(name) = &self.channel.definition.verifier else {
-            return Ok(LetIn { caller, principal: None, verified: false });
-        };
-        let binding = plugins.binding(self.channel.tenant, name).await?;
-        let subject = Subject {
-            request: Some(incoming),
-            channel: Some(Arc::clone(&self.facts)),
-            ..Subject::of(self.channel.tenant, self.channel.agent, request_id)
-        };
-        let called = binding.verify(subject).await;
-        let principal = called.value.map_err(|error| Unverified::Plugin(name.clone(), error))?;
-        let principal = serde_json::json!({
-            "id": principal.id,
-            "attributes": principal.attributes,
-        });
-        Ok(LetIn { caller, principal: Some(principal.to_string().into()), verified: true })
-    }
-
-    /// The request without credentials, which a verifier alone gets to see: neither the usual headers, nor any header or query parameter
-    /// that holds one of the channel's secrets. It is what mappers see, and what is kept.
-    #[must_use]
-    pub fn without_credentials(&self, incoming: Arc<IncomingRequest>) -> Arc<IncomingRequest> {
-        let versions = self.facts.secrets.values().filter_map(BoundSecret::versions);
-        let secrets: Vec<&[u8]> = versions
-            .flat_map(SecretVersions::all)
-            .map(<[u8]>::trim_ascii)
-            .filter(|secret| secret.len() >= SECRET_BYTES_MIN)
-            .collect();
-        let tells =
-            |text: &[u8]| secrets.iter().any(|secret| memchr::memmem::find(text, secret).is_some());
-        let mut headers = HeaderMap::with_capacity(incoming.headers.len());
-        for (name, value) in &incoming.headers {
-            if !credentials::HEADERS.contains(&name.as_str()) && !tells(value.as_bytes()) {
-                headers.append(name.clone(), value.clone());
-            }
-        }
-        // A key of the gateway has no business here, and is not kept either.
-        let tells_pair = |pair: &str| {
-            let name = decoded(pair.split('=').next().unwrap_or_default());
-            is_api_key(&String::from_utf8_lossy(&name)) || tells(&decoded(pair))
-        };
-        let query_tells = incoming.query.split('&').any(tells_pair);
-        if headers.len() == incoming.headers.len() && !query_tells {
-            return incoming;
-        }
-        let kept = incoming.query.split('&').filter(|pair| !tells_pair(pair));
-        let query = kept.collect::<Vec<_>>().join("&");
-        // Of a request without a body the query is the payload, too.
-        let is_payload = query_tells && incoming.body.is_empty() && incoming.method == Method::GET;
-        let payload = match incoming.payload.fields() {
-            Some(fields) if is_payload => {
-                let kept: Vec<_> = fields
-                    .filter(|(name, _)| !is_api_key(name) && !tells(name.as_bytes()))
-                    .filter_map(|(name, value)| {
-                        Some((name.to_owned(), serde_json::from_str::<String>(value).ok()?))
-                    })
-                    .filter(|(_, value)| !tells(value.as_bytes()))
-                    .collect();
-                Payload::of_fields(kept)
-            }
-            _ => incoming.payload.clone(),
-        };
-        Arc::new(IncomingRequest {
-            method: incoming.method.clone(),
-            path: incoming.path.clone(),
-            query,
-            headers,
-            body: incoming.body.clone(),
-            payload,
-            unreadable: incoming.unreadable.clone(),
-        })
-    }
-}
-
-/// A pair of the query, decoded.
-fn decoded(pair: &str) -> Vec<u8> {
-    percent_encoding::percent_decode_str(&pair.replace('+', " ")).collect()
 }

@@ -1,6 +1,6 @@
 //! Delivering answers: when a task has ended whose channel says so, its replier sends the answer to the
 //! provider. A delivery is stored with its task and tried until it went well or is given up, whoever dies
-//! meanwhile; so it may happen twice, and never not at all.
+//! meanwhile: at least once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::channels::Channels;
-use crate::answer::{Afterwards, about_task, called_about};
+use crate::answer::PostRunRecorder;
+use crate::channel::{Channels, DeliverError, Delivery};
 use crate::fault::Fault;
-use crate::ids::{RequestId, TenantId};
-use crate::plugins::{PluginUnavailable, Plugins};
-use crate::request::stored::StoredHead;
-use crate::sandbox::{PluginError, Refusal, Subject};
+use crate::ids::TenantId;
+use crate::plugins::Plugins;
+use crate::sandbox::{PluginError, Refusal};
 use crate::store::{DueDelivery, Places, Store, StoreError};
 use crate::tasks::DeliveryEnd;
 
@@ -51,12 +50,57 @@ pub struct Deliveries {
     /// Which replier it is.
     pub channels: Channels,
     /// Where tries are noted.
-    pub afterwards: Afterwards,
+    pub post_run: PostRunRecorder,
+}
+
+/// The outbox of one gateway process: what it delivers, until it is stopped.
+#[derive(Debug)]
+pub struct Outbox {
+    stop: CancellationToken,
+    cut: CancellationToken,
+    tries: TaskTracker,
+    serving: TaskTracker,
+}
+
+impl Drop for Outbox {
+    /// A gateway that is dropped without being stopped begins no delivery any more either.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Outbox {
+    /// Starts delivering what is due. `wake` is notified when a task has ended.
+    #[must_use]
+    pub fn start(deliveries: Deliveries, wake: Arc<Notify>) -> Self {
+        let outbox = Self {
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            tries: TaskTracker::new(),
+            serving: TaskTracker::new(),
+        };
+        let (tries, stop, cut) = (outbox.tries.clone(), outbox.stop.clone(), outbox.cut.clone());
+        outbox.serving.spawn(deliveries.serve(wake, tries, stop, cut));
+        outbox
+    }
+
+    /// Begins no more deliveries; gives those under way `drain` to end. What is cut off is due again when its lease
+    /// is over.
+    pub async fn stop(self, drain: Duration) {
+        self.stop.cancel();
+        self.serving.close();
+        self.serving.wait().await;
+        self.tries.close();
+        if tokio::time::timeout(drain, self.tries.wait()).await.is_err() {
+            self.cut.cancel();
+            self.tries.wait().await;
+        }
+    }
 }
 
 impl Deliveries {
     /// Delivers what is due until it is to stop. `wake` says that a task has ended.
-    pub(super) async fn serve(
+    async fn serve(
         self,
         wake: Arc<Notify>,
         tries: TaskTracker,
@@ -135,20 +179,16 @@ impl Deliveries {
         let agent = agent.ok_or_else(|| gone("its agent does not exist any more"))?;
         let kept = self.store.request(due.tenant, due.task).await?;
         let kept = kept.ok_or_else(|| gone("its request was not kept"))?;
-        let head: StoredHead = serde_json::from_str(&kept.head)
-            .map_err(|_| gone("its request cannot be read any more"))?;
-        let principal = head.principal.as_ref().map(|principal| principal.to_string().into());
-        let subject = Subject {
-            request: Some(Arc::new(crate::request::stored::restore(&head, kept.body, true).await)),
-            channel: Some(self.channels.facts(&channel).await?),
-            principal,
-            ..about_task(&agent, &task, RequestId::next())
+        let delivery = Delivery {
+            channel: &channel,
+            replier: &replier,
+            agent: &agent,
+            task: &task,
+            request: kept,
         };
-        let binding = self.plugins.binding(due.tenant, &replier).await?;
-        let mut delivered = binding.deliver(subject).await;
-        let step = called_about("deliver", &binding, &mut delivered);
-        self.afterwards.keep(due.tenant, due.task, step).await;
-        delivered.value.map_err(|error| Undelivered::of_plugin(&replier.to_string(), &error))
+        let (delivered, event) = self.channels.deliver(&self.plugins, delivery).await?;
+        self.post_run.keep(due.tenant, due.task, event).await;
+        delivered.map_err(|error| Undelivered::of_plugin(&replier.to_string(), &error))
     }
 }
 
@@ -191,9 +231,14 @@ impl From<StoreError> for Undelivered {
     }
 }
 
-impl From<PluginUnavailable> for Undelivered {
-    fn from(error: PluginUnavailable) -> Self {
-        Self::passing(&error.to_string())
+impl From<DeliverError> for Undelivered {
+    fn from(error: DeliverError) -> Self {
+        match error {
+            error @ DeliverError::RequestUnreadable => {
+                Self { reason: error.to_string(), again: None }
+            }
+            error => Self::passing(&error.to_string()),
+        }
     }
 }
 

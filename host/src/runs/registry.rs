@@ -13,7 +13,7 @@ use crate::trace::log::{Log, Moment, Progress};
 
 /// The tasks that run here or that somebody follows.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Watching(Arc<Mutex<HashMap<TaskId, Entry>>>);
+pub(in crate::runs) struct Registry(Arc<Mutex<HashMap<TaskId, Entry>>>);
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -30,29 +30,29 @@ struct Stop {
     outcome: OnceLock<Outcome>,
 }
 
-impl Watching {
+impl Registry {
     /// Follows a task, whether it runs already, is yet to run, or is unknown here.
-    pub(super) fn follow(&self, task: TaskId) -> Follower {
+    pub(in crate::runs) fn follow(&self, task: TaskId) -> Follower {
         let mut entries = self.lock();
         let entry = entries.entry(task).or_default();
         entry.followers += 1;
         let log = Arc::clone(&entry.log);
         let progress = log.progress();
-        Follower { task, watching: self.clone(), log, progress, seen: 0, saw_end: false }
+        Follower { task, registry: self.clone(), log, progress, seen: 0, saw_end: false }
     }
 
     /// Says that a task runs here from now on, until what this gives is dropped.
-    pub(super) fn begin(&self, task: TaskId) -> Running {
+    pub(in crate::runs) fn begin(&self, task: TaskId) -> Running {
         let stop = Arc::new(Stop::default());
         let mut entries = self.lock();
         let entry = entries.entry(task).or_default();
         entry.stop = Some(Arc::clone(&stop));
         entry.log.begin();
-        Running { task, watching: self.clone(), log: Arc::clone(&entry.log), stop }
+        Running { task, registry: self.clone(), log: Arc::clone(&entry.log), stop }
     }
 
     /// Asks the run of a task to end like this where it stands. False where it does not run here.
-    pub(super) fn stop(&self, task: TaskId, outcome: &Outcome) -> bool {
+    pub(in crate::runs) fn stop(&self, task: TaskId, outcome: &Outcome) -> bool {
         let entries = self.lock();
         let Some(stop) = entries.get(&task).and_then(|entry| entry.stop.as_ref()) else {
             return false;
@@ -63,7 +63,7 @@ impl Watching {
     }
 
     /// Tells whoever follows that the task's end is stored.
-    pub(super) fn ended(&self, task: TaskId) {
+    pub(in crate::runs) fn ended(&self, task: TaskId) {
         if let Some(entry) = self.lock().get(&task) {
             entry.log.end();
         }
@@ -83,17 +83,17 @@ impl Watching {
 
 /// A run in this process.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(in crate::runs) struct Running {
     task: TaskId,
-    watching: Watching,
+    registry: Registry,
     /// Where its steps go.
-    pub(super) log: Arc<Log>,
+    pub(in crate::runs) log: Arc<Log>,
     stop: Arc<Stop>,
 }
 
 impl Running {
     /// Comes when somebody ends it from outside, with what it comes to.
-    pub(super) async fn stopped(&self) -> Option<Outcome> {
+    pub(in crate::runs) async fn stopped(&self) -> Option<Outcome> {
         self.stop.asked.cancelled().await;
         self.stop.outcome.get().cloned()
     }
@@ -101,11 +101,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut entries = self.watching.lock();
+        let mut entries = self.registry.lock();
         if let Some(entry) = entries.get_mut(&self.task) {
             entry.stop = None;
         }
-        Watching::forget_idle(&mut entries, self.task);
+        Registry::forget_idle(&mut entries, self.task);
     }
 }
 
@@ -113,7 +113,7 @@ impl Drop for Running {
 #[derive(Debug)]
 pub struct Follower {
     task: TaskId,
-    watching: Watching,
+    registry: Registry,
     log: Arc<Log>,
     progress: watch::Receiver<Progress>,
     seen: usize,
@@ -146,10 +146,10 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        let mut entries = self.watching.lock();
+        let mut entries = self.registry.lock();
         if let Some(entry) = entries.get_mut(&self.task) {
             entry.followers = entry.followers.saturating_sub(1);
         }
-        Watching::forget_idle(&mut entries, self.task);
+        Registry::forget_idle(&mut entries, self.task);
     }
 }

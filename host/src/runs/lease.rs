@@ -16,20 +16,20 @@ const FINISH_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duratio
 
 /// The leases that this process holds.
 #[derive(Debug, Clone)]
-pub(super) struct Leases {
+pub(in crate::runs) struct Leases {
     store: Store,
     length: Duration,
     held: Arc<Mutex<HashMap<TaskId, (Fence, CancellationToken)>>>,
 }
 
 impl Leases {
-    pub(super) fn new(store: Store, length: Duration) -> Self {
+    pub(in crate::runs) fn new(store: Store, length: Duration) -> Self {
         Self { store, length, held: Arc::default() }
     }
 
     /// Extends every lease three times within its length, gives back to the queue what others have let
     /// run out, and deletes what has expired. Ends with `stop` once no lease is left.
-    pub(super) async fn keep(self, stop: CancellationToken) {
+    pub(in crate::runs) async fn keep(self, stop: CancellationToken) {
         let mut beat = tokio::time::interval(self.length / 3);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -80,7 +80,7 @@ impl Leases {
 
 /// The lease of one task. Dropping it without a finish gives the task back.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(in crate::runs) struct Lease {
     leases: Leases,
     task: TaskId,
     fence: Fence,
@@ -89,20 +89,20 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn held(leases: &Leases, task: TaskId, fence: Fence) -> Self {
+    pub(in crate::runs) fn held(leases: &Leases, task: TaskId, fence: Fence) -> Self {
         let lost = CancellationToken::new();
         leases.lock().insert(task, (fence, lost.clone()));
         Self { leases: leases.clone(), task, fence, lost, finished: false }
     }
 
     /// Comes when the store says that somebody else has the task.
-    pub(super) async fn lost(&self) {
+    pub(in crate::runs) async fn lost(&self) {
         self.lost.cancelled().await;
     }
 
     /// Stores the end of the run of this task, whose lease it is. False where the lease was lost: nothing is stored then.
     /// A store that cannot take it (a full disk) is tried again for as long as the lease lasts.
-    pub(super) async fn finish(
+    pub(in crate::runs) async fn finish(
         mut self,
         task: &Task,
         outcome: Outcome,

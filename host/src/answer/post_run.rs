@@ -17,13 +17,13 @@ const UNDER_WAY_MAX: usize = 256;
 
 /// Where such calls are noted.
 #[derive(Debug, Clone)]
-pub struct Afterwards {
+pub struct PostRunRecorder {
     store: Store,
     clock: Clock,
     room: Arc<Semaphore>,
 }
 
-impl Afterwards {
+impl PostRunRecorder {
     /// For the tasks of this store.
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
@@ -46,7 +46,7 @@ impl Afterwards {
     /// Keeps a call about a task.
     pub async fn keep(&self, tenant: TenantId, task: TaskId, event: Event) {
         let micros = match &event {
-            Event::Afterwards { ran, .. } => ran.cost.micros,
+            Event::PluginCall { ran, .. } => ran.cost.micros,
             _ => 0,
         };
         let began = self.clock.now().minus(Duration::from_micros(micros));
@@ -59,12 +59,8 @@ impl Afterwards {
 
 /// A call about a task as the trace keeps it. The recording and the log lines are taken out of it.
 #[must_use]
-pub fn called_about<T>(
-    call: &str,
-    binding: &Binding,
-    called: &mut Called<T>,
-) -> Event {
-    Event::Afterwards {
+pub fn called_about<T>(call: &str, binding: &Binding, called: &mut Called<T>) -> Event {
+    Event::PluginCall {
         call: call.to_owned(),
         plugin: binding.name().to_string(),
         path: None,

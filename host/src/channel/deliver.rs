@@ -1,0 +1,71 @@
+//! The answer in the provider's own format, sent to the provider once the run has ended.
+
+use std::sync::Arc;
+
+use super::Channels;
+use crate::answer::{about_task, called_about};
+use crate::ids::{PluginName, RequestId};
+use crate::plugins::{PluginUnavailable, Plugins};
+use crate::request::stored::{self, StoredHead};
+use crate::sandbox::{PluginError, Subject};
+use crate::store::StoreError;
+use crate::tasks::{StoredRequest, Task};
+use crate::tenants::{Agent, Channel};
+use crate::trace::Event;
+
+/// Why an answer could not be delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError {
+    /// The request that it answers cannot be read any more.
+    #[error("its request cannot be read any more")]
+    RequestUnreadable,
+    /// The replier cannot be had.
+    #[error(transparent)]
+    Unavailable(#[from] PluginUnavailable),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a replier is to deliver.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    /// The channel that the request came in by.
+    pub channel: &'a Channel,
+    /// Its replier.
+    pub replier: &'a PluginName,
+    /// The agent.
+    pub agent: &'a Agent,
+    /// The task that has ended.
+    pub task: &'a Task,
+    /// The request as it was stored.
+    pub request: StoredRequest,
+}
+
+impl Channels {
+    /// Has a channel's replier deliver the answer of a task. Gives what came of it, and the call for the task's
+    /// trace.
+    ///
+    /// # Errors
+    /// [`DeliverError`] where the replier could not be called.
+    pub async fn deliver(
+        &self,
+        plugins: &Plugins,
+        delivery: Delivery<'_>,
+    ) -> Result<(Result<(), PluginError>, Event), DeliverError> {
+        let Delivery { channel, replier, agent, task, request } = delivery;
+        let head: StoredHead =
+            serde_json::from_str(&request.head).map_err(|_| DeliverError::RequestUnreadable)?;
+        let principal = head.principal.as_ref().map(|principal| principal.to_string().into());
+        let subject = Subject {
+            request: Some(Arc::new(stored::restore(&head, request.body, true).await)),
+            channel: Some(self.facts(channel).await?),
+            principal,
+            ..about_task(agent, task, RequestId::next())
+        };
+        let binding = plugins.binding(channel.tenant, replier).await?;
+        let mut delivered = binding.deliver(subject).await;
+        let event = called_about("deliver", &binding, &mut delivered);
+        Ok((delivered.value, event))
+    }
+}

@@ -1,0 +1,77 @@
+//! What of a request only the verifier gets to see: credentials. Neither mappers nor the agent see them, and they
+//! are not kept.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+
+use super::OpenChannel;
+use crate::request::credentials::{self, is_api_key};
+use crate::request::{IncomingRequest, Payload};
+use crate::sandbox::BoundSecret;
+use crate::secrets::SecretVersions;
+
+/// A secret shorter than this is not looked for in a request.
+const SECRET_BYTES_MIN: usize = 6;
+
+impl OpenChannel {
+    /// The request without credentials, which a verifier alone gets to see: neither the usual headers, nor any header or query parameter
+    /// that holds one of the channel's secrets. It is what mappers see, and what is kept.
+    #[must_use]
+    pub fn without_credentials(&self, incoming: Arc<IncomingRequest>) -> Arc<IncomingRequest> {
+        let versions = self.facts.secrets.values().filter_map(BoundSecret::versions);
+        let secrets: Vec<&[u8]> = versions
+            .flat_map(SecretVersions::all)
+            .map(<[u8]>::trim_ascii)
+            .filter(|secret| secret.len() >= SECRET_BYTES_MIN)
+            .collect();
+        let tells =
+            |text: &[u8]| secrets.iter().any(|secret| memchr::memmem::find(text, secret).is_some());
+        let mut headers = HeaderMap::with_capacity(incoming.headers.len());
+        for (name, value) in &incoming.headers {
+            if !credentials::HEADERS.contains(&name.as_str()) && !tells(value.as_bytes()) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        // A key of the gateway has no business here, and is not kept either.
+        let tells_pair = |pair: &str| {
+            let name = decoded(pair.split('=').next().unwrap_or_default());
+            is_api_key(&String::from_utf8_lossy(&name)) || tells(&decoded(pair))
+        };
+        let query_tells = incoming.query.split('&').any(tells_pair);
+        if headers.len() == incoming.headers.len() && !query_tells {
+            return incoming;
+        }
+        let kept = incoming.query.split('&').filter(|pair| !tells_pair(pair));
+        let query = kept.collect::<Vec<_>>().join("&");
+        // Of a request without a body the query is the payload, too.
+        let is_payload = query_tells && incoming.body.is_empty() && incoming.method == Method::GET;
+        let payload = match incoming.payload.fields() {
+            Some(fields) if is_payload => {
+                let kept: Vec<_> = fields
+                    .filter(|(name, _)| !is_api_key(name) && !tells(name.as_bytes()))
+                    .filter_map(|(name, value)| {
+                        Some((name.to_owned(), serde_json::from_str::<String>(value).ok()?))
+                    })
+                    .filter(|(_, value)| !tells(value.as_bytes()))
+                    .collect();
+                Payload::of_fields(kept)
+            }
+            _ => incoming.payload.clone(),
+        };
+        Arc::new(IncomingRequest {
+            method: incoming.method.clone(),
+            path: incoming.path.clone(),
+            query,
+            headers,
+            body: incoming.body.clone(),
+            payload,
+            unreadable: incoming.unreadable.clone(),
+        })
+    }
+}
+
+/// A pair of the query, decoded.
+fn decoded(pair: &str) -> Vec<u8> {
+    percent_encoding::percent_decode_str(&pair.replace('+', " ")).collect()
+}

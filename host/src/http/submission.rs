@@ -1,0 +1,107 @@
+//! Submitting a resolved call and waiting for its task, as all surfaces that start runs do it: conflicts of
+//! idempotency keys are refused, and every answer says which task it is about.
+
+use axum::response::Response;
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Handles;
+use super::error::ApiError;
+use crate::ids::TaskId;
+use crate::intake::AgentCall;
+use crate::runs::{Conflict, Submission};
+use crate::tasks::Task;
+
+/// Which task an answer is about, and whether an earlier request had started it (CONTRACT X21, D6).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marks {
+    task: TaskId,
+    replayed: Option<bool>,
+    /// Whether it was the provider's id of a delivery that told so.
+    by_provider: bool,
+}
+
+impl Marks {
+    /// Those of an accepted call.
+    pub(super) fn of(submission: &Submission) -> Self {
+        let Submission { task, replayed, by_provider, .. } = *submission;
+        Self { task, replayed, by_provider }
+    }
+
+    pub(super) fn set(self, headers: &mut HeaderMap) {
+        set(headers, "x-task-id", &self.task.to_string());
+        if let Ok(value) = HeaderValue::try_from(format!("/v1/tasks/{}", self.task)) {
+            headers.insert(LOCATION, value);
+        }
+        if self.replayed.is_some() {
+            set(headers, "idempotent-replayed", "true");
+            if self.by_provider {
+                set(headers, "x-dedupe-source", "provider");
+            }
+        }
+        if self.replayed == Some(false) {
+            set(headers, "idempotency-mismatch", "true");
+        }
+    }
+}
+
+/// Accepts a call. `waits` says whether its caller will [`wait`].
+///
+/// # Errors
+/// Where it could not be stored, and where its idempotency key cannot answer it.
+pub(super) async fn submit(
+    handles: &Handles,
+    call: AgentCall,
+    waits: bool,
+) -> Result<Submission, ApiError> {
+    let submission = handles.runs.submit(call, waits).await?;
+    match submission.conflict(&handles.runs, waits).await? {
+        None => Ok(submission),
+        Some(Conflict::OtherRequest) => {
+            let detail = "this Idempotency-Key was used before with a different request";
+            Err(ApiError::caller(422, detail))
+        }
+        Some(Conflict::StillRunning) => {
+            let error = ApiError::caller(409, "the original request is still running");
+            // Where to look for the answer of the one that is still running.
+            let marks = Marks { replayed: None, ..Marks::of(&submission) };
+            Err(error.retry_after(1).about_task(marks))
+        }
+    }
+}
+
+/// The task of an accepted call once it has ended, or as it is when its caller has waited long enough.
+///
+/// # Errors
+/// Where the store could not be asked, or the task was deleted meanwhile. The caller still learns which task it was.
+pub(super) async fn wait(handles: &Handles, submission: &mut Submission) -> Result<Task, ApiError> {
+    let limit = submission.wanted.prefer.wait_of(handles.settings.sync_wait_max);
+    let waited = submission.wait(&handles.runs, limit, &handles.hurry).await;
+    let marks = Marks::of(submission);
+    let task = waited.map_err(|error| ApiError::from(error).after_the_run().about_task(marks))?;
+    task.ok_or_else(|| ApiError::not_found("Task").about_task(marks))
+}
+
+/// Says where the task is, and whether it is an earlier one.
+pub(super) fn mark(submission: &Submission, mut response: Response) -> Response {
+    Marks::of(submission).set(response.headers_mut());
+    response
+}
+
+/// Says which preference of the waiting was applied (RFC 7240 section 3).
+pub(super) fn mark_preference(
+    handles: &Handles,
+    submission: &Submission,
+    mut response: Response,
+) -> Response {
+    if let Some(applied) = submission.wanted.prefer.applied(handles.settings.sync_wait_max) {
+        set(response.headers_mut(), "preference-applied", &applied);
+    }
+    response
+}
+
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}

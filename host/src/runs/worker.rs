@@ -1,0 +1,248 @@
+//! The workers of one gateway process: they claim tasks as long as there is room, run each to its end, and store
+//! the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Runs;
+use super::lease::{Lease, Leases};
+use super::registry::Running;
+use crate::agent::{RunContext, Runner};
+use crate::bulk::{BULK_BYTES, BulkLane, Whose};
+use crate::settings::QueueSettings;
+use crate::store::{Places, Store, StoreError};
+use crate::tasks::{Claimed, EndStatus, Outcome, Task};
+use crate::trace::log::{Log, Moment};
+use crate::trace::{Event, Step};
+
+/// How often to look for tasks that nobody notified this process of: given back by another process, or left by
+/// one that died.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Most tasks taken by one claim; more would sit leased while others run.
+const CLAIM_MAX: usize = 64;
+
+/// How long a task that met a store that fails waits before it goes back.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The workers of one gateway process.
+#[derive(Debug)]
+pub struct Workers {
+    stop_claiming: CancellationToken,
+    stop_running: CancellationToken,
+    runs: TaskTracker,
+    claims: TaskTracker,
+    loops: TaskTracker,
+}
+
+impl Drop for Workers {
+    /// A gateway that is dropped without being stopped claims nothing more either.
+    fn drop(&mut self) {
+        self.stop_claiming.cancel();
+    }
+}
+
+/// What every run needs.
+#[derive(Debug, Clone)]
+struct WorkerContext {
+    store: Store,
+    runner: Runner,
+    leases: Leases,
+    all: Runs,
+    stop: CancellationToken,
+    /// Where runs about long payloads are done.
+    bulk: Arc<BulkLane>,
+    settings: QueueSettings,
+}
+
+/// Starts workers for the tasks of this process.
+#[must_use]
+pub fn start(all: &Runs, runner: Runner, bulk: Arc<BulkLane>, settings: QueueSettings) -> Workers {
+    let store = all.store.clone();
+    let leases = Leases::new(store.clone(), settings.lease);
+    let stop_running = CancellationToken::new();
+    let stop = stop_running.clone();
+    let context = WorkerContext { store, runner, leases, all: all.clone(), stop, bulk, settings };
+    let workers = Workers {
+        stop_claiming: CancellationToken::new(),
+        stop_running,
+        runs: TaskTracker::new(),
+        claims: TaskTracker::new(),
+        loops: TaskTracker::new(),
+    };
+    let stop = workers.stop_claiming.clone();
+    let claiming =
+        claim(context.clone(), Arc::clone(&all.wake), workers.runs.clone(), stop.clone());
+    workers.claims.spawn(claiming);
+    workers.loops.spawn(context.leases.clone().keep(stop.clone()));
+    workers
+}
+
+impl Workers {
+    /// Claims no more; gives running tasks `drain` to end. The leases of those that do not are given
+    /// back, so that they run again at the next start.
+    pub async fn stop(self, drain: Duration) {
+        self.stop_claiming.cancel();
+        // A claim that is under way still makes runs: they are among those that are waited for.
+        self.claims.close();
+        self.claims.wait().await;
+        self.runs.close();
+        if tokio::time::timeout(drain, self.runs.wait()).await.is_err() {
+            tracing::warn!(
+                runs = self.runs.len(),
+                "runs did not end within the drain time and will run again at the next start"
+            );
+            self.stop_running.cancel();
+            self.runs.wait().await;
+        }
+        self.loops.close();
+        self.loops.wait().await;
+    }
+}
+
+/// Claims tasks as long as there is room to run them.
+async fn claim(
+    context: WorkerContext,
+    wake: Arc<Notify>,
+    runs: TaskTracker,
+    stop: CancellationToken,
+) {
+    // Without room this process only accepts; whoever shares its store runs.
+    let room = Arc::new(Semaphore::new(context.settings.runs_max));
+    loop {
+        let first = tokio::select! {
+            () = stop.cancelled() => return,
+            permit = Arc::clone(&room).acquire_owned() => permit,
+        };
+        let Ok(first) = first else { return };
+        let mut permits = vec![first];
+        while permits.len() < CLAIM_MAX
+            && let Ok(permit) = Arc::clone(&room).try_acquire_owned()
+        {
+            permits.push(permit);
+        }
+        let claiming = context.all.claiming.lock().await;
+        let places = Places {
+            wanted: permits.len(),
+            free: permits.len() + room.available_permits(),
+            per_tenant_max: context.settings.runs_per_tenant_max,
+        };
+        match context.store.claim(places, context.settings.lease).await {
+            Ok(claimed) if !claimed.is_empty() => {
+                for (claimed, permit) in claimed.into_iter().zip(permits) {
+                    let running = context.all.registry.begin(claimed.task.id);
+                    let is_long = claimed.task.input.payload.len() > BULK_BYTES;
+                    let whose = Whose::from(claimed.task.tenant);
+                    let run = run(context.clone(), claimed, running, permit);
+                    let wake = Arc::clone(&wake);
+                    let run = async move {
+                        run.await;
+                        // Its tenant may have had no room for another one until now.
+                        wake.notify_one();
+                    };
+                    match context.bulk.handle().filter(|_| is_long) {
+                        Some(threads) => runs.spawn_on(context.bulk.in_turns(whose, run), threads),
+                        None => runs.spawn(run),
+                    };
+                }
+                continue;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "no tasks can be claimed"),
+        }
+        drop(claiming);
+        drop(permits);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = wake.notified() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// Runs one claimed task to its end.
+async fn run(
+    context: WorkerContext,
+    claimed: Claimed,
+    running: Running,
+    _room: OwnedSemaphorePermit,
+) {
+    let Claimed { task, fence } = claimed;
+    let lease = Lease::held(&context.leases, task.id, fence);
+    let outcome = tokio::select! {
+        outcome = outcome(&context, &task, &running.log) => outcome,
+        outcome = running.stopped() => outcome.map(|outcome| ended_from_outside(&context, &running.log, outcome)),
+        // Another worker has it: whatever this one would still do counts for nothing.
+        () = lease.lost() => None,
+        () = context.stop.cancelled() => None,
+    };
+    let Some(outcome) = outcome else { return };
+    let status = outcome.status;
+    match lease.finish(&task, outcome, running.log.steps()).await {
+        Ok(true) => {
+            tracing::debug!(task = %task.id, attempts = task.attempts, ?status, "task finished");
+        }
+        Ok(false) => tracing::info!(task = %task.id, "a task was ended by somebody else, or lost"),
+        Err(error) => {
+            // Nobody is told of an end that is not stored; the lease is given back with this.
+            tracing::error!(task = %task.id, %error, "a finished task cannot be stored");
+            return;
+        }
+    }
+    context.all.tokens.invalidate(&task.id);
+    context.all.registry.ended(task.id);
+    context.all.ended.notify_one();
+}
+
+/// What a run comes to. None where that is not the task's fault: it goes back and is tried again.
+async fn outcome(context: &WorkerContext, task: &Task, log: &Log) -> Option<Outcome> {
+    if task.attempts > context.settings.attempts_max {
+        let reason = format!(
+            "given up after {} attempts, each of which ended with the worker (fault: host)",
+            task.attempts - 1
+        );
+        return Some(ended_unrun(context, log, EndStatus::Error, reason));
+    }
+    match context.store.agent(task.tenant, task.agent).await {
+        Ok(Some(agent)) => {
+            let tokens = context.all.tokens.get(&task.id).unwrap_or_default();
+            let run = RunContext { tokens, log, time_max: context.settings.run_time_max };
+            match context.runner.run(&agent, task, run).await {
+                Ok(outcome) => Some(outcome),
+                Err(error) => not_the_tasks_fault(task, &error).await,
+            }
+        }
+        Ok(None) => {
+            let reason = "the agent does not exist any more".to_owned();
+            Some(ended_unrun(context, log, EndStatus::Failed, reason))
+        }
+        Err(error) => not_the_tasks_fault(task, &error).await,
+    }
+}
+
+/// A store that fails ends no task. The pause keeps a failure of seconds from using up every attempt.
+async fn not_the_tasks_fault(task: &Task, error: &StoreError) -> Option<Outcome> {
+    tracing::error!(task = %task.id, %error, "a run cannot go on and goes back");
+    tokio::time::sleep(STORE_PAUSE).await;
+    None
+}
+
+/// The end of a run that was under way.
+fn ended_from_outside(context: &WorkerContext, log: &Log, outcome: Outcome) -> Outcome {
+    log.give_up_call(context.runner.clock.now());
+    match outcome.status {
+        EndStatus::Completed => outcome,
+        status => ended_unrun(context, log, status, outcome.result),
+    }
+}
+
+/// The end of a run that did not come to one by itself.
+fn ended_unrun(context: &WorkerContext, log: &Log, status: EndStatus, reason: String) -> Outcome {
+    let event = Event::Failure { reason: reason.clone() };
+    log.push(Moment::Did(Step { at: context.runner.clock.now(), micros: 0, event }));
+    Outcome { status, result: reason }
+}
