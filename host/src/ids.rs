@@ -109,7 +109,8 @@ uuid_id!(
     ChannelId, "channel id", Uuid::new_v4
 );
 uuid_id!(
-    /// One run of an agent. Whoever knows it may poll the run (CONTRACT D4), so it is random.
+    // CONTRACT D4.
+    /// One run of an agent. Whoever knows it may poll the run, so it is random.
     TaskId, "task id", random_in_order
 );
 
@@ -194,7 +195,8 @@ const NAME_BYTES_MAX: usize = 128;
 const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
 
 text_id!(
-    /// A conversation, named by the caller (`task_id` on the wire, CONTRACT X7). It means something
+    // CONTRACT X7.
+    /// A conversation, named by the caller (`task_id` on the wire). It means something
     /// only together with a tenant and an agent.
     ThreadId, "task_id", |text| {
         if text.is_empty() {

@@ -12,7 +12,8 @@ use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId};
 pub use delivery::{Delivery, DeliveryEnd, DeliveryStatus, StoredRequest};
 
-/// How far a task is (CONTRACT X23).
+// CONTRACT X23.
+/// How far a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {

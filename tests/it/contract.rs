@@ -1,5 +1,5 @@
-//! The wire contract as a table: one case for each of its rows, with what has to come back. The other
-//! modules go into each row's depth; here none can be missing.
+//! The wire contract (docs/CONTRACT.md) as a table: one case for each of its rows, with what has to come
+//! back. The other modules go into each row's depth; here none can be missing.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;

@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
 use crate::tasks::{Status, Task, TaskSummary, User};
 
-/// The task as `POST /` answers it (CONTRACT X20).
+// CONTRACT X20.
+/// The task as `POST /` answers it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TaskAnswer<'t> {
     id: TaskId,
@@ -51,7 +52,8 @@ impl<'t> TaskAnswer<'t> {
     }
 }
 
-/// The task as the REST surface answers it (CONTRACT section 2).
+// CONTRACT section 2.
+/// The task as the REST surface answers it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Task)]
 pub struct TaskDetails<'t> {

@@ -197,7 +197,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The HTTP status of its code (DESIGN section 4).
+    /// The HTTP status of its code (the table in docs/PLUGINS.md, "When a call fails").
     #[must_use]
     pub fn status(&self) -> u16 {
         match self.code.as_str() {
