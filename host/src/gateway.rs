@@ -32,7 +32,7 @@ use crate::outbox::{Deliveries, Outbox};
 use crate::plugins::{self, KeptValues, Plugins};
 use crate::runs::{self, Runs, Workers};
 use crate::sandbox::{
-    CompileLimits, PoolSize, QuarantineSettings, Sandbox, SandboxSettings, Surroundings,
+    CompileLimits, HostServices, PoolSize, QuarantineSettings, Sandbox, SandboxSettings,
 };
 use crate::secrets::{DerivedKey, HostKey, PlainSecret};
 use crate::settings::Settings;
@@ -90,11 +90,11 @@ impl DataFolder {
                 pause: Duration::from_secs(limits.quarantine_seconds),
             },
         };
-        let surroundings = Surroundings {
+        let services = HostServices {
             clock: self.clock.clone(),
             values: Arc::new(KeptValues::new(self.store.clone())),
         };
-        let sandbox = Sandbox::start(&sandbox, &self.key, surroundings);
+        let sandbox = Sandbox::start(&sandbox, &self.key, services);
         let sandbox = sandbox.context("the plugin sandbox")?;
         let (store, folder) = (self.store.clone(), self.path.clone());
         let clock = self.clock.clone();

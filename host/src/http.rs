@@ -24,6 +24,7 @@ mod extract;
 mod health;
 mod hooks;
 mod layers;
+mod marks;
 mod metrics;
 pub mod openapi;
 pub mod places;

@@ -20,6 +20,7 @@ pub mod plugins;
 pub mod replay;
 pub mod vault;
 
+mod outbound;
 pub mod sandbox;
 pub mod store;
 

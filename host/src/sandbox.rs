@@ -6,6 +6,7 @@
 
 mod account;
 pub mod bindings;
+mod bound_secret;
 mod cache;
 mod call;
 pub mod compiler;
@@ -14,7 +15,7 @@ mod engine;
 mod folder;
 mod foreign;
 mod grants;
-mod host_calls;
+mod host;
 mod journal;
 mod limits;
 mod loader;
@@ -24,12 +25,13 @@ mod outcome;
 mod ran;
 mod refusal;
 mod roles;
-mod secrets;
 mod share;
 mod slow_lane;
 mod standard_streams;
+mod subject;
 mod values;
 mod wasi;
+mod wasi_http;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -40,11 +42,10 @@ use wasmtime::Engine;
 use wasmtime::component::{HasSelf, InstancePre, Linker};
 
 pub use account::{Account, Cost, Quarantine, QuarantineSettings, Statement};
+pub use bound_secret::BoundSecret;
 pub use compiler::child::CompileLimits;
-pub(crate) use egress::is_public;
 pub use engine::PoolSize;
 pub use grants::{Components, Grants, GrantsError, Pin};
-pub use host_calls::{ChannelFacts, Subject};
 pub use journal::{
     Answered, Exchange, NotReceived, Received, Recording, Script, Sent, SharedScript,
 };
@@ -53,7 +54,7 @@ pub use measure::Phases;
 pub use needs::{Grant, Need};
 pub use outcome::{Called, Diagnostic, HttpReply, Mapped, Principal};
 pub use refusal::{Failure, PluginError, Refusal, Shortage};
-pub use secrets::BoundSecret;
+pub use subject::{ChannelFacts, Subject};
 pub use values::{
     LISTED_KEYS_MAX, MemoryValues, Pending, SharedValues, Values, ValuesError, ValuesOwner,
     counted_up,
@@ -61,15 +62,15 @@ pub use values::{
 
 use crate::clock::Clock;
 use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
+use crate::outbound::Tls;
 use crate::secrets::{HostKey, KnownForms, TenantSecret};
 use bindings::v0_1;
 use cache::CodeCache;
+use call::state::CallState;
 use compiler::Compiler;
-use egress::Tls;
 use folder::{FileThreads, Folders, WritableFolder};
 use foreign::Foreign;
 use grants::Granted;
-use host_calls::CallState;
 use loader::Loader;
 use roles::Roles;
 use share::{CallSlots, Memory, Share};
@@ -113,7 +114,7 @@ pub struct SandboxSettings {
 
 /// What the sandbox reaches of the rest of the gateway.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
+pub struct HostServices {
     /// The time that plugins see.
     pub clock: Clock,
     /// Where their values are kept.
@@ -308,7 +309,7 @@ impl Sandbox {
     pub fn start(
         settings: &SandboxSettings,
         key: &HostKey,
-        surroundings: Surroundings,
+        services: HostServices,
     ) -> Result<Self, LoadError> {
         let host = |error: &dyn std::fmt::Display| LoadError::Host(error.to_string());
         let engine = engine::build(settings.pool).map_err(|error| host(&error))?;
@@ -331,8 +332,8 @@ impl Sandbox {
                     settings.all_memory_bytes_max,
                     settings.tenant_memory_bytes_max,
                 )),
-                clock: surroundings.clock,
-                values: surroundings.values,
+                clock: services.clock,
+                values: services.values,
                 folders: Folders::default(),
                 files: FileThreads::of(beside, settings.slow_threads),
                 quarantine: settings.quarantine,

@@ -1,5 +1,5 @@
-//! The layout that the rest stands on: every file says what it is for, and each large dependency has one
-//! home.
+//! The layout that the rest stands on: every file says what it is for, each large dependency has one home, and
+//! modules import downwards only.
 
 use std::path::{Path, PathBuf};
 
@@ -55,5 +55,43 @@ fn each_large_dependency_has_one_home() {
             let at_home = homes.iter().any(|home| place.starts_with(home));
             assert!(!uses || at_home, "{place} uses {named}, whose home is {homes:?}");
         }
+    }
+}
+
+/// The modules of `host` from the top down, as docs/ARCHITECTURE.md lists them.
+fn order() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = std::fs::read_to_string(root.join("docs/ARCHITECTURE.md")).unwrap();
+    let section = text.split("## What may import what").nth(1).unwrap();
+    let list = section.split("```").nth(1).unwrap();
+    list.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn modules_import_downwards_only() {
+    let order = order();
+    let floor = |module: &str| order.iter().position(|name| name == module);
+    for file in sources("host/src") {
+        let place = file.to_str().unwrap().rsplit_once("host/src/").unwrap().1;
+        let module = place.split(['/', '.']).next().unwrap();
+        if module == "lib" {
+            continue;
+        }
+        let own = floor(module).unwrap_or_else(|| panic!("docs/ARCHITECTURE.md lists no {module}"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            for path in line.split("crate::").skip(1) {
+                let named = path.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                let below = floor(named).is_some_and(|floor| floor >= own);
+                assert!(below, "{place} imports {named}, which is not below {module}: {line}");
+            }
+        }
+    }
+    for module in &order {
+        let path = format!("host/src/{module}");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let exists = root.join(format!("{path}.rs")).exists();
+        assert!(exists, "docs/ARCHITECTURE.md lists {module}, which is not there");
     }
 }

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::budget::OverBudget;
-use super::submission::Marks;
+use super::marks::Marks;
 use crate::access::Denied;
 use crate::agent::ToolsError;
 use crate::answer::AnswerError;

@@ -2,48 +2,13 @@
 //! idempotency keys are refused, and every answer says which task it is about.
 
 use axum::response::Response;
-use http::header::LOCATION;
-use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Handles;
 use super::error::ApiError;
-use crate::ids::TaskId;
+use super::marks::{Marks, set};
 use crate::intake::AgentCall;
 use crate::runs::{Conflict, Submission};
 use crate::tasks::Task;
-
-/// Which task an answer is about, and whether an earlier request had started it (CONTRACT X21, D6).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Marks {
-    task: TaskId,
-    replayed: Option<bool>,
-    /// Whether it was the provider's id of a delivery that told so.
-    by_provider: bool,
-}
-
-impl Marks {
-    /// Those of an accepted call.
-    pub(super) fn of(submission: &Submission) -> Self {
-        let Submission { task, replayed, by_provider, .. } = *submission;
-        Self { task, replayed, by_provider }
-    }
-
-    pub(super) fn set(self, headers: &mut HeaderMap) {
-        set(headers, "x-task-id", &self.task.to_string());
-        if let Ok(value) = HeaderValue::try_from(format!("/v1/tasks/{}", self.task)) {
-            headers.insert(LOCATION, value);
-        }
-        if self.replayed.is_some() {
-            set(headers, "idempotent-replayed", "true");
-            if self.by_provider {
-                set(headers, "x-dedupe-source", "provider");
-            }
-        }
-        if self.replayed == Some(false) {
-            set(headers, "idempotency-mismatch", "true");
-        }
-    }
-}
 
 /// Accepts a call. `waits` says whether its caller will [`wait`].
 ///
@@ -64,7 +29,7 @@ pub(super) async fn submit(
         Some(Conflict::StillRunning) => {
             let error = ApiError::caller(409, "the original request is still running");
             // Where to look for the answer of the one that is still running.
-            let marks = Marks { replayed: None, ..Marks::of(&submission) };
+            let marks = Marks::where_it_is(&submission);
             Err(error.retry_after(1).about_task(marks))
         }
     }
@@ -98,10 +63,4 @@ pub(super) fn mark_preference(
         set(response.headers_mut(), "preference-applied", &applied);
     }
     response
-}
-
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(HeaderName::from_static(name), value);
-    }
 }

@@ -7,7 +7,8 @@ use http::StatusCode;
 use super::Handle;
 use super::error::{ApiError, RefusalBody};
 use super::reply::json_answer;
-use crate::{answer, intake};
+use crate::answer;
+use crate::intake;
 
 /// What became of a trigger.
 #[derive(utoipa::ToSchema)]

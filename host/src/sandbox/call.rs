@@ -8,6 +8,7 @@
 mod answers;
 mod blame;
 mod perform;
+pub(super) mod state;
 mod tools;
 
 use std::pin::Pin;
@@ -21,12 +22,13 @@ use self::answers::Answer;
 use self::blame::Circumstances;
 pub(super) use self::perform::limited_store;
 use self::perform::{Ask, Begins, Ended, Performance, perform, refusal_of};
+use self::state::{Budget, CallState};
 use super::Binding;
 use super::account::Cost;
-use super::host_calls::{Budget, CallState, Subject};
 use super::outcome::{Called, Diagnostic, HttpReply, Mapped, Principal, refused};
 use super::refusal::{Failure, PluginError, Refusal, Shortage};
 use super::slow_lane::Lane;
+use super::subject::Subject;
 use crate::shares::slots::{HeldBy, Slot};
 use crate::trace::PluginRun;
 

@@ -1,362 +1,154 @@
-//! Outgoing HTTP of plugins.
-//!
-//! For each hop: the grant is looked up by scheme, host, port, method and path; the name is resolved
-//! once; every address must be public or in a network that the rule names; the connection goes to the
-//! vetted addresses and to no others. There is no proxy from the environment, no shared connection
-//! pool (a connection vetted for one tenant must not serve another), no cookie, and one deadline over
-//! all of it. A credential is attached on the first hop only, where the operator says it goes, and taken
-//! out of whatever repeats it; a redirect that repeats it is followed only where it may go as well.
+//! What a call sends, by either interface: counted, answered by the world or a script, and recorded.
 
-mod credential;
-mod forms;
-mod headers;
-mod sending;
-mod tls;
-mod vetting;
-mod wasi_http;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-pub(crate) use vetting::is_public;
+use super::Binding;
+use super::journal::{Answered, Exchange, NotReceived, Outside, Received, Sent, lock};
+use super::share::HeldMemory;
+use crate::outbound::{
+    Bounds, OutboundError, OutboundRequest, OutboundResponse, SendOutcome, read_max, send,
+};
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
-use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, LOCATION};
-use reqwest::{Method, StatusCode};
-use url::Url;
-
-use super::bindings::v0_1::wardgate::plugin::egress::{Answer, Outgoing};
-use super::bindings::v0_1::wardgate::plugin::types::Failure;
-use super::grants::{EgressMode, EgressRule, Granted};
-use credential::Veil;
-pub(super) use sending::Sending;
-pub(super) use tls::Tls;
-
-/// How many redirects are followed; each is a request of its own and needs its own grant.
-const REDIRECTS_MAX: usize = 3;
-
-/// Longest URL, in bytes, and longest name of a host in it. Reading a name that is not ASCII takes the square of
-/// its length. With the longest secret, percent-encoded, in its query a URL stays within what can be sent (65,534
-/// bytes): whether it can be tells nothing of the secret.
-const URL_BYTES_MAX: usize = 8 << 10;
-const HOST_BYTES_MAX: usize = 1 << 10;
-
-/// What is read of an answer that is looked through, beyond twice what is shown of it: where a credential is taken
-/// out there is something to show in its place, so that where the answer is cut tells nothing of its length. And
-/// as much as the longest secret takes in the longest of its forms, which may begin where the reading ends.
-const LOOKED_THROUGH_BYTES: usize = (64 << 10) + forms::LONGEST_BYTES_MAX;
-
-/// What bounds one call of `egress.send`.
-pub(super) struct Bounds {
-    /// When the plugin's call ends.
-    pub(super) deadline: Instant,
-    /// Bytes of the answer's body that are read.
-    pub(super) body_bytes_max: usize,
-    /// Where the plugin's grants are, for the message of a denial.
-    pub(super) grants_hint: String,
-    pub(super) tls: Tls,
+/// Everything that one request of a plugin needs of its call; kept apart from the call's state, since a
+/// request through `wasi:http` goes on while the plugin does.
+pub(in crate::sandbox) struct EgressContext {
+    pub(in crate::sandbox) binding: Arc<Binding>,
+    outside: Outside,
+    pub(in crate::sandbox) deadline: Instant,
+    grants_hint: String,
+    /// What the host holds of its requests and their answers.
+    held: Mutex<HeldMemory>,
 }
 
-/// What became of a request.
-pub(super) struct Went {
-    pub(super) answer: Result<Answer, Failure>,
-    /// What would have been refused if no rule allowing it were more than counted.
-    pub(super) counted: Vec<String>,
-}
-
-/// Sends one request of a plugin, with the credential that it names.
-pub(super) async fn send(
-    granted: &Granted,
-    outgoing: Outgoing,
-    credential: Option<&str>,
-    bounds: &Bounds,
-) -> Went {
-    let asked = outgoing.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms.into()));
-    let deadline = asked.map_or(bounds.deadline, |asked| asked.min(bounds.deadline));
-    let left = deadline.saturating_duration_since(Instant::now());
-    let mut counted = Vec::new();
-    let attached = credential.and_then(|name| granted.credential(name));
-    let veil = attached.map(Veil::over).unwrap_or_default();
-    let (veil, counted_ref) = (&veil, &mut counted);
-    let journey =
-        Journey { granted, bounds, deadline, veil, counted: counted_ref, is_redirected: false };
-    let answer = match tokio::time::timeout(left, journey.follow(outgoing, credential)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(failure("timeout", "the request did not end in the time it had")),
-    };
-    Went { answer, counted }
-}
-
-/// One request and the redirects it is answered with.
-struct Journey<'a> {
-    granted: &'a Granted,
-    bounds: &'a Bounds,
-    deadline: Instant,
-    veil: &'a Veil,
-    counted: &'a mut Vec<String>,
-    /// Whether the URL is a server's. What a plugin wrote itself is told it as it wrote it: to hold that against
-    /// the credential would answer its guesses.
-    is_redirected: bool,
-}
-
-impl<'a> Journey<'a> {
-    async fn follow(
-        mut self,
-        outgoing: Outgoing,
-        credential: Option<&str>,
-    ) -> Result<Answer, Failure> {
-        let answer = self.follow_to_the_end(outgoing, credential).await;
-        answer.map_err(|failure| Failure { message: self.told(failure.message), ..failure })
-    }
-
-    /// What a plugin may be told of a refusal.
-    fn told(&self, message: String) -> String {
-        if self.is_redirected { self.veil.over_message(message) } else { message }
-    }
-
-    async fn follow_to_the_end(
-        &mut self,
-        outgoing: Outgoing,
-        credential: Option<&str>,
-    ) -> Result<Answer, Failure> {
-        let mut method = Method::from_bytes(outgoing.method.as_bytes())
-            .map_err(|_| failure("invalid-input", "the method is not a method"))?;
-        let mut url = parse(&outgoing.url)?;
-        let mut headers = headers::parse(&outgoing.headers)?;
-        let mut body = outgoing.body;
-        let hint = &self.bounds.grants_hint;
-        let found =
-            credential.map(|name| credential::find(self.granted, name, hint)).transpose()?;
-        let attached = credential;
-        let mut credential = credential.zip(found);
-        // The credential that a redirect holds in its URL.
-        let mut carries = None;
-        for _ in 0..=REDIRECTS_MAX {
-            let rule = self.rule(&method, &headers::overriding_methods(&headers), &url)?;
-            if let Some(name) = carries {
-                credential::may_be_redirected(name, rule, hint)?;
-            }
-            // The URL as it is sent may hold a secret; the one that the plugin wrote does not.
-            let mut sent_url = url.clone();
-            if let Some(named) = credential.take() {
-                self.veil.undisguise(&method, &mut headers);
-                credential::attach(named, rule, &mut sent_url, &mut headers, hint)?;
-            }
-            let addresses = vetting::resolve(&url, rule).await?;
-            let hop = Hop { method: &method, url: &sent_url, headers, body: body.as_deref() };
-            let response = hop.send(&addresses, self.deadline, &self.bounds.tls).await?;
-            let Some((location, next)) = redirect(&response, &url)? else {
-                return read(response, self.bounds.body_bytes_max, self.veil).await;
-            };
-            self.is_redirected = true;
-            // As it is written and as it is read: reading takes away tabs and dots, and turns backslashes.
-            let texts = [location.as_str(), next.as_str()];
-            carries = attached.filter(|_| texts.iter().any(|text| self.veil.is_in_url(text)));
-            // A redirect may lead anywhere, so it is vetted like a new request and takes nothing along:
-            // a list of headers to drop always misses one.
-            headers = HeaderMap::new();
-            if matches!(response.status().as_u16(), 301..=303) && method != Method::HEAD {
-                method = Method::GET;
-                body = None;
-            }
-            url = parse(&next)?;
-        }
-        Err(failure("upstream", "the answer redirects more than three times"))
-    }
-
-    /// The rule that allows a request. None: nothing does, and the operator wants that counted only.
-    fn rule(
-        &mut self,
-        method: &Method,
-        overriding: &[String],
-        url: &Url,
-    ) -> Result<Option<&'a EgressRule>, Failure> {
-        let mut methods = vec![method.as_str()];
-        methods.extend(overriding.iter().map(String::as_str));
-        if let Some(rule) = self.granted.egress_rule(&methods, url) {
-            return Ok(Some(rule));
-        }
-        // A path is cut, and what is left of a credential then would not be recognised as one.
-        let is_covered = self.is_redirected && self.veil.is_in_url(url.as_str());
-        let path = if is_covered { "/[redacted]" } else { url.path() };
-        let refused = not_granted(&methods.join(" meant as "), url, path, &self.bounds.grants_hint);
-        match self.granted.egress_mode() {
-            EgressMode::Enforce => Err(refused),
-            EgressMode::Count => {
-                let refused = self.told(refused.message);
-                self.counted.push(refused);
-                Ok(None)
-            }
-        }
-    }
-}
-
-fn parse(url: &str) -> Result<Url, Failure> {
-    check_length(url)?;
-    let url = Url::parse(url)
-        .map_err(|error| failure("invalid-input", &format!("the URL cannot be read: {error}")))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(failure("invalid-input", "the URL is neither http nor https"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(failure("invalid-input", "the URL holds a user name or password"));
-    }
-    Ok(url)
-}
-
-/// Refuses what would take long to read. Done before any reading.
-fn check_length(url: &str) -> Result<(), Failure> {
-    if url.len() > URL_BYTES_MAX {
-        let message = format!("the URL has more than {URL_BYTES_MAX} bytes");
-        return Err(failure("invalid-input", &message));
-    }
-    let rest = url.split_once(':').map_or(url, |(_, rest)| rest);
-    let rest = rest.trim_start_matches(['/', '\\']);
-    let host = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
-    if host.len() > HOST_BYTES_MAX {
-        let message = format!("the host in the URL has more than {HOST_BYTES_MAX} bytes");
-        return Err(failure("invalid-input", &message));
-    }
-    Ok(())
-}
-
-struct Hop<'a> {
-    method: &'a Method,
-    url: &'a Url,
-    headers: HeaderMap,
-    body: Option<&'a [u8]>,
-}
-
-impl Hop<'_> {
-    async fn send(
-        self,
-        addresses: &[SocketAddr],
+impl EgressContext {
+    /// That of a call of this binding.
+    pub(in crate::sandbox) fn new(
+        binding: Arc<Binding>,
+        outside: Outside,
         deadline: Instant,
-        tls: &Tls,
-    ) -> Result<reqwest::Response, Failure> {
-        let host = self.url.host_str().unwrap_or_default();
-        let no_client = || failure("upstream", "no HTTP client could be made");
-        let tls = tls.config().ok_or_else(no_client)?;
-        // A client of its own: it holds the vetted addresses, and no connection outlives the call.
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .resolve_to_addrs(host, addresses)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(0)
-            .timeout(deadline.saturating_duration_since(Instant::now()))
-            .user_agent(concat!("wardgate/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|_| no_client())?;
-        let mut request =
-            client.request(self.method.clone(), self.url.clone()).headers(self.headers);
-        if let Some(body) = self.body {
-            request = request.body(body.to_owned());
+        grants_hint: String,
+    ) -> Self {
+        let held = Mutex::new(HeldMemory::of(&binding.share));
+        Self { binding, outside, deadline, grants_hint, held }
+    }
+
+    /// Charges what the host holds for the plugin meanwhile.
+    pub(in crate::sandbox) fn hold(&self, bytes: usize) -> Result<(), OutboundError> {
+        let taken = lock(&self.held).take(bytes);
+        taken.map_err(|shortage| failure("rate-limited", &format!("not sent: {shortage}")))
+    }
+
+    /// Sends a request, or takes its answer from the script, and writes the answer down. The request is charged
+    /// already.
+    pub(in crate::sandbox) async fn send(
+        &self,
+        outgoing: OutboundRequest,
+        credential: Option<String>,
+    ) -> SendOutcome {
+        let (method, url) = (outgoing.method.clone(), outgoing.url.clone());
+        let went = match &self.outside {
+            Outside::Scripted(script) => {
+                let sent = Sent {
+                    method: outgoing.method,
+                    url: outgoing.url,
+                    headers: outgoing.headers,
+                    body: outgoing.body.unwrap_or_default(),
+                    credential: credential.clone(),
+                };
+                let answer = lock(script)
+                    .exchange(sent)
+                    .map(OutboundResponse::from)
+                    .map_err(OutboundError::from);
+                SendOutcome { answer, counted: Vec::new() }
+            }
+            Outside::Live(_) => {
+                let bounds = Bounds {
+                    deadline: self.deadline,
+                    body_bytes_max: self.binding.granted.limits().egress_bytes,
+                    grants_hint: self.grants_hint.clone(),
+                    tls: self.binding.shared.tls.clone(),
+                };
+                let looked_through = credential.is_some();
+                match self.hold(read_max(bounds.body_bytes_max, looked_through)) {
+                    Ok(()) => {
+                        send(
+                            self.binding.granted.egress(),
+                            outgoing,
+                            credential.as_deref(),
+                            &bounds,
+                        )
+                        .await
+                    }
+                    Err(failure) => SendOutcome { answer: Err(failure), counted: Vec::new() },
+                }
+            }
+        };
+        for _ in &went.counted {
+            self.binding.account.count_egress();
         }
-        request.send().await.map_err(|error| describe(&error, host))
+        self.outside.record(|| {
+            let outcome = went.answer.as_ref().map(Received::from).map_err(NotReceived::from);
+            Answered::Egress(Exchange { method, url, credential, outcome })
+        });
+        went
     }
 }
 
-/// Says what went wrong without the URL: its path and query may hold secrets.
-fn describe(error: &reqwest::Error, host: &str) -> Failure {
-    if error.is_timeout() {
-        failure("timeout", &format!("{host} did not answer in time"))
-    } else if error.is_connect() {
-        failure("upstream", &format!("{host} cannot be connected to"))
-    } else {
-        failure("upstream", &format!("{host} gave no valid answer"))
+/// How many requests a call may still send.
+#[derive(Debug)]
+pub(in crate::sandbox) struct EgressBudget {
+    /// Whether its role may use egress at all.
+    may_send: bool,
+    requests_left: u32,
+}
+
+impl EgressBudget {
+    pub(in crate::sandbox) fn new(may_send: bool, requests_left: u32) -> Self {
+        Self { may_send, requests_left }
+    }
+
+    pub(in crate::sandbox) fn take_one(&mut self) -> Result<(), OutboundError> {
+        if !self.may_send {
+            return Err(failure("forbidden", "this role of a plugin has no egress"));
+        }
+        self.requests_left = self.requests_left.checked_sub(1).ok_or_else(|| {
+            failure("rate-limited", "the plugin has sent as many requests as one call may")
+        })?;
+        Ok(())
     }
 }
 
-/// Where an answer redirects to: as it is written, and as it is read.
-fn redirect(response: &reqwest::Response, from: &Url) -> Result<Option<(String, String)>, Failure> {
-    let follows = matches!(
-        response.status(),
-        StatusCode::MOVED_PERMANENTLY
-            | StatusCode::FOUND
-            | StatusCode::SEE_OTHER
-            | StatusCode::TEMPORARY_REDIRECT
-            | StatusCode::PERMANENT_REDIRECT
-    );
-    let location = response.headers().get(LOCATION).filter(|_| follows);
-    let Some(location) = location.and_then(|location| location.to_str().ok()) else {
-        return Ok(None);
-    };
-    check_length(location)
-        .map_err(|_| failure("upstream", "the answer redirects to a URL that is too long"))?;
-    let read = from.join(location).ok();
-    Ok(read.map(|read| (location.to_owned(), read.into())))
+fn failure(code: &str, message: &str) -> OutboundError {
+    OutboundError { code: code.to_owned(), message: message.to_owned() }
 }
 
-/// How much of an answer's body is read, of which so much is shown.
-fn read_max(shown_max: usize, is_looked_through: bool) -> usize {
-    if is_looked_through {
-        shown_max.saturating_mul(2).saturating_add(LOOKED_THROUGH_BYTES)
-    } else {
-        shown_max.saturating_add(1)
+impl From<&OutboundResponse> for Received {
+    fn from(response: &OutboundResponse) -> Self {
+        Self {
+            status: response.status,
+            headers: response.headers.clone(),
+            body: response.body.clone(),
+            truncated: response.truncated,
+        }
     }
 }
 
-async fn read(
-    mut response: reqwest::Response,
-    bytes_max: usize,
-    veil: &Veil,
-) -> Result<Answer, Failure> {
-    let status = response.status().as_u16();
-    if !veil.is_empty() && response.headers().contains_key(CONTENT_ENCODING) {
-        // What cannot be read cannot be looked through either.
-        let message = "the answer to a request with a credential is compressed, unasked for";
-        return Err(failure("upstream", message));
+impl From<Received> for OutboundResponse {
+    fn from(received: Received) -> Self {
+        let Received { status, headers, body, truncated } = received;
+        Self { status, headers, body, truncated }
     }
-    let headers = shown_headers(response.headers(), veil);
-    let read_max = read_max(bytes_max, !veil.is_empty());
-    let mut body = Vec::new();
-    while body.len() < read_max {
-        let chunk = response.chunk().await.map_err(|error| describe(&error, "the host"))?;
-        let Some(chunk) = chunk else { break };
-        let room = read_max.saturating_sub(body.len());
-        body.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
+}
+
+impl From<&OutboundError> for NotReceived {
+    fn from(error: &OutboundError) -> Self {
+        Self { code: error.code.clone(), message: error.message.clone() }
     }
-    // What goes on beyond this may be the beginning of a form that cannot be seen whole.
-    let goes_on = body.len() >= read_max;
-    let looked_at = if goes_on { read_max.saturating_sub(veil.longest() + 1) } else { usize::MAX };
-    let mut body = veil.over_bytes(&body, looked_at);
-    let truncated = goes_on || body.len() > bytes_max;
-    body.truncate(bytes_max);
-    Ok(Answer { status, headers, body, truncated, extra: None })
 }
 
-/// The headers of an answer as a plugin gets to see them.
-fn shown_headers(headers: &HeaderMap, veil: &Veil) -> Vec<(String, String)> {
-    let is_shown = |name: &HeaderName| {
-        let tells = headers::measures_the_body(name) || veil.is_in_answer(name.as_str());
-        veil.is_empty() || !tells
-    };
-    let shown = headers.iter().filter(|(name, _)| is_shown(name));
-    let shown = shown.map(|(name, value)| {
-        let value = veil.over_bytes(value.as_bytes(), usize::MAX);
-        (name.as_str().to_owned(), String::from_utf8_lossy(&value).into_owned())
-    });
-    shown.collect()
-}
-
-fn not_granted(method: &str, url: &Url, path: &str, grants_hint: &str) -> Failure {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port_or_known_default().unwrap_or_default();
-    let message = format!(
-        "no grant allows {method} {}://{host}:{port}{}; the operator can allow it with an [[egress]] \
-         rule (host = \"{host}\") in {grants_hint}",
-        url.scheme(),
-        // The path may be long and is the plugin's own.
-        path.chars().take(80).collect::<String>(),
-    );
-    failure("forbidden", &message)
-}
-
-pub(super) fn failure(code: &str, message: &str) -> Failure {
-    Failure {
-        code: code.to_owned(),
-        message: message.to_owned(),
-        retry_after_ms: None,
-        extra: None,
+impl From<NotReceived> for OutboundError {
+    fn from(missing: NotReceived) -> Self {
+        failure(&missing.code, &missing.message)
     }
 }

@@ -7,13 +7,11 @@
 //! whatever they take away, or others do in the folder, shows at the next walk, which comes before anything
 //! is refused.
 
-mod descriptor;
-mod listing;
-mod operations;
-mod reader;
-mod stream;
-mod walk;
-mod wasi_files;
+pub(super) mod listing;
+pub(super) mod operations;
+pub(super) mod reader;
+pub(super) mod stream;
+pub(super) mod walk;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,17 +22,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use wasmtime::component::ResourceTable;
-use wasmtime_wasi::p2::FsResult;
-use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
 
 use self::operations::trap_in;
 pub(super) use self::operations::{FileOperations, FileThreads};
-use self::walk::{DEPTH_MAX, ENTRY_BYTES, MayMove, Walk};
+pub(super) use self::walk::ENTRY_BYTES;
+use self::walk::{DEPTH_MAX, MayMove, Walk};
 use super::grants::{FolderAccess, FolderRule};
-use super::host_calls::CallState;
 use super::share::HeldMemory;
-use crate::low_priority::thread_time;
 use crate::shares::slots::{Reserve, Slot, Slots};
 
 /// What each stream and each list of entries holds of the host's memory at most, in bytes.
@@ -106,74 +100,42 @@ struct QuotaOfCall {
 }
 
 /// The folder, while no other plugin changes it.
-struct LockedFolder<'a> {
+pub(super) struct LockedFolder<'a> {
     quota: &'a FolderQuota,
     _turn: Slot,
     inside: tokio::sync::MutexGuard<'a, Inside>,
 }
 
 /// What the host holds for a stream or a list: memory, and a file that stays open when its descriptor is dropped.
-struct Held {
+pub(super) struct Held {
     _memory: HeldMemory,
     _file: Slot,
 }
 
-impl CallState {
-    /// Computing time of the operations on files that it asked for, which threads of their own have done.
-    pub(super) fn cpu_on_files(&self) -> Duration {
-        self.operations.as_ref().map_or(Duration::ZERO, FileOperations::spent)
-    }
-
-    /// Closes what the guest left open, where it used files: closing the last of a file whose name is gone frees
-    /// all that it takes of the disk, which may take long. The computing time of it.
-    pub(super) fn close_files(&mut self) -> Duration {
-        if self.operations.is_none() {
-            return Duration::ZERO;
-        }
-        let begun = thread_time();
-        *self.table() = ResourceTable::new();
-        self.open_files.clear();
-        thread_time().saturating_sub(begun)
-    }
-
-    /// The operations on files of this call.
-    fn operations(&mut self) -> FileOperations {
-        let fresh = || self.binding.shared.files.of_call(self.binding.tenant, self.cpu_max);
-        self.operations.get_or_insert_with(fresh).clone()
-    }
-
-    /// Room for one more open file, until that is closed.
-    fn open_file(&mut self) -> FsResult<Slot> {
-        Ok(self.operations().open_file().ok_or(ErrorCode::InsufficientMemory)?)
-    }
-
-    /// Room for a stream or a list, until that is dropped.
-    fn hold(&mut self) -> FsResult<Held> {
-        let _file = self.open_file()?;
-        let mut _memory = HeldMemory::of(&self.binding.share);
-        _memory.take(HELD_BYTES).map_err(|_| ErrorCode::InsufficientMemory)?;
-        Ok(Held { _memory, _file })
-    }
-
-    /// What the plugin may add to its folder. None: it may change nothing there.
-    fn folder_quota(&mut self) -> Option<FolderQuota> {
-        if self.folder_quota.is_none() {
-            let folder = Arc::clone(self.binding.folder.as_ref()?);
-            let bytes_max = self.binding.granted.folder()?.bytes;
-            let of_call = Arc::new(QuotaOfCall {
-                walks_left: AtomicU32::new(WALKS_MAX),
-                was_exceeded: AtomicBool::new(false),
-                was_too_deep: AtomicBool::new(false),
-            });
-            let operations = self.operations();
-            self.folder_quota = Some(FolderQuota { folder, bytes_max, of_call, operations });
-        }
-        self.folder_quota.clone()
+impl Held {
+    /// None where there is no room for it in what the calls of the tenant hold.
+    pub(super) fn new(file: Slot, mut memory: HeldMemory) -> Option<Self> {
+        memory.take(HELD_BYTES).ok()?;
+        Some(Self { _memory: memory, _file: file })
     }
 }
 
 impl FolderQuota {
-    async fn lock(&self) -> io::Result<LockedFolder<'_>> {
+    /// What one call may add to a folder whose files together may come to `bytes_max`.
+    pub(super) fn new(
+        folder: Arc<WritableFolder>,
+        bytes_max: u64,
+        operations: FileOperations,
+    ) -> Self {
+        let of_call = Arc::new(QuotaOfCall {
+            walks_left: AtomicU32::new(WALKS_MAX),
+            was_exceeded: AtomicBool::new(false),
+            was_too_deep: AtomicBool::new(false),
+        });
+        Self { folder, bytes_max, of_call, operations }
+    }
+
+    pub(super) async fn lock(&self) -> io::Result<LockedFolder<'_>> {
         // Tenants that share it take turns, however many calls of one of them wait.
         let turn = self.folder.turns.acquire(self.operations.tenant()).await;
         let _turn = turn.ok_or_else(|| io::Error::other("it is shutting down"))?;
@@ -181,7 +143,7 @@ impl FolderQuota {
     }
 
     /// The size of an open file, in bytes.
-    async fn size(&self, file: &Arc<File>) -> io::Result<u64> {
+    pub(super) async fn size(&self, file: &Arc<File>) -> io::Result<u64> {
         let file = Arc::clone(file);
         let about = self.operations.run(move || file.metadata()).await.flatten();
         Ok(about?.len())
@@ -205,7 +167,7 @@ impl FolderQuota {
 
 impl LockedFolder<'_> {
     /// Makes sure that so many bytes more still fit.
-    async fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+    pub(super) async fn reserve(&mut self, bytes: u64) -> io::Result<()> {
         let most = self.quota.bytes_max;
         let is_recent = self.inside.counted_at.is_some_and(|at| at.elapsed() < BELIEVED_FOR);
         if !(is_recent && self.inside.bytes.saturating_add(bytes) <= most) {
@@ -268,7 +230,7 @@ impl LockedFolder<'_> {
     }
 
     /// Makes sure that a folder may be made in this one.
-    async fn check_depth(&self, parent: Arc<File>) -> io::Result<()> {
+    pub(super) async fn check_depth(&self, parent: Arc<File>) -> io::Result<()> {
         let path = self.quota.folder.path.clone();
         let operation = move || walk::may_have_one_more(&path, parent);
         match self.quota.operations.run(operation).await.flatten()? {
@@ -278,7 +240,12 @@ impl LockedFolder<'_> {
     }
 
     /// Makes sure that nothing in a folder comes to lie too deep when it is moved from one into another.
-    async fn check_move(&self, moved: Arc<File>, from: Arc<File>, to: Arc<File>) -> io::Result<()> {
+    pub(super) async fn check_move(
+        &self,
+        moved: Arc<File>,
+        from: Arc<File>,
+        to: Arc<File>,
+    ) -> io::Result<()> {
         let path = self.quota.folder.path.clone();
         let operation = move || walk::may_move(&path, from, to);
         let most = match self.quota.operations.run(operation).await.flatten()? {
@@ -303,7 +270,7 @@ impl LockedFolder<'_> {
     }
 
     /// Makes sure that bytes fit into a file at a place, or at its end.
-    async fn reserve_in(
+    pub(super) async fn reserve_in(
         &mut self,
         file: &Arc<File>,
         place: Option<u64>,
@@ -321,7 +288,7 @@ impl LockedFolder<'_> {
         }
     }
 
-    fn remember(&mut self, file: &Arc<File>) {
+    pub(super) fn remember(&mut self, file: &Arc<File>) {
         let open = &mut self.inside.open;
         if open.len() == open.capacity() {
             open.retain(|file| file.strong_count() > 0);

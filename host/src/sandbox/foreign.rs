@@ -19,8 +19,8 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Resource
 use wasmtime::{Engine, Store};
 
 use super::bindings::v0_1::wardgate::plugin::types::Failure;
-use super::egress::failure;
-use super::host_calls::CallState;
+use super::host::failure;
+use crate::sandbox::call::state::CallState;
 use crate::tool::Tool;
 use names::Names;
 use shape::{Outcome, Shape, TypeReader};

@@ -46,9 +46,7 @@
 //! (no randomness: the same numbers in each call).
 
 mod component;
-mod egress_rule;
 mod granted;
-mod plain_path;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -58,17 +56,23 @@ use serde::Deserialize;
 use super::limits::{Limits, LimitsFile};
 use super::ran::digest_of;
 use crate::ids::SecretName;
+use crate::outbound::rule::{EgressRule, EgressRuleFile, RuleError};
+use crate::outbound::{CredentialPlace, EgressMode};
 use crate::secrets::{SecretBinding, SecretUse, SecretUses};
 use component::ComponentLine;
 pub use component::{Components, Pin};
-pub(super) use egress_rule::EgressRule;
-use egress_rule::EgressRuleFile;
-pub(super) use granted::{Asked, Credential, Granted};
+pub(super) use granted::{Asked, Granted};
 
 /// Why a grants file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the grants file is not valid: {0}")]
 pub struct GrantsError(String);
+
+impl From<RuleError> for GrantsError {
+    fn from(error: RuleError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// What an operator allows one plugin of one tenant.
 #[derive(Debug, Clone, Default)]
@@ -132,17 +136,6 @@ struct ValuesFile {
     bytes: u64,
 }
 
-/// What becomes of egress that no rule allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum EgressMode {
-    /// It is refused.
-    #[default]
-    Enforce,
-    /// It is sent and counted: for finding out which rules a plugin needs.
-    Count,
-}
-
 /// What a plugin sees of the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -201,17 +194,6 @@ struct CredentialRule {
     prefix: String,
 }
 
-/// Where in a request a credential goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum CredentialPlace {
-    /// As the value of this header.
-    Header(http::HeaderName),
-    /// As the value of this query parameter.
-    Query(String),
-    /// In the place of this text in the path.
-    Path(String),
-}
-
 impl Grants {
     /// Reads a grants file.
     ///
@@ -222,11 +204,11 @@ impl Grants {
         let file: GrantsFile =
             toml::from_str(toml).map_err(|error| GrantsError(error.to_string()))?;
         let egress: Vec<_> =
-            file.egress.into_iter().map(EgressRule::parse).collect::<Result<_, _>>()?;
+            file.egress.into_iter().map(EgressRule::parse).collect::<Result<_, RuleError>>()?;
         let credentials = file.credentials.into_iter();
         let credentials: BTreeMap<_, _> = credentials
             .map(|(name, file)| Ok((name.clone(), CredentialRule::parse(&name, file)?)))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, GrantsError>>()?;
         let named = egress.iter().flat_map(EgressRule::credentials);
         if let Some(unknown) = named.into_iter().find(|name| !credentials.contains_key(*name)) {
             let what =

@@ -12,10 +12,10 @@ use wasmtime::component::{Component, Linker};
 
 use super::cache::CodeCache;
 use super::compiler::Compiler;
-use super::host_calls::CallState;
 use super::roles::{self, Roles};
 use super::{LoadError, Loaded};
 use crate::ids::{PluginDigest, TenantId};
+use crate::sandbox::call::state::CallState;
 
 /// Tells what is no component at all from what only does not compile.
 fn recognise(source: &[u8]) -> Result<(), LoadError> {

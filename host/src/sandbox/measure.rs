@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use wasmtime::Store;
 
 use super::call::limited_store;
-use super::host_calls::{Budget, CallState, Subject};
 use super::slow_lane::Lane;
 use super::{Binding, PluginError, Refusal};
+use crate::sandbox::call::state::{Budget, CallState};
+use crate::sandbox::subject::Subject;
 
 /// Nanoseconds of the phases of one call.
 #[derive(Debug, Clone, Copy, Default)]

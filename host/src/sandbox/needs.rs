@@ -105,7 +105,7 @@ impl Granted {
     /// Whether anything of this kind is granted.
     fn has(&self, grant: Grant) -> bool {
         match grant {
-            Grant::Egress => self.may_send(),
+            Grant::Egress => self.egress().may_send(),
             Grant::Secrets => self.has_secrets(),
             Grant::KeyValue => self.values_bytes().is_some(),
             Grant::Folder => self.folder().is_some(),

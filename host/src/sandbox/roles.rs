@@ -7,7 +7,7 @@ use super::LoadError;
 use super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::foreign::Foreign;
 use super::grants::Asked;
-use super::host_calls::CallState;
+use crate::sandbox::call::state::CallState;
 
 /// What the interfaces of our package begin with.
 const PACKAGE: &str = "wardgate:plugin/";

@@ -26,7 +26,7 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
     with: {
-        "wardgate:plugin/secrets.secret": crate::sandbox::secrets::GrantedSecret,
+        "wardgate:plugin/secrets.secret": crate::sandbox::bound_secret::GrantedSecret,
         "wasi:keyvalue/store.bucket": crate::sandbox::values::Bucket,
     },
     require_store_data_send: true,

@@ -3,8 +3,9 @@
 
 use super::perform::Ask;
 use crate::fault::Fault;
-use crate::sandbox::host_calls::{CallState, Subject};
+use crate::sandbox::call::state::CallState;
 use crate::sandbox::refusal::{PluginError, Refusal};
+use crate::sandbox::subject::Subject;
 
 /// The largest document that a call may look into or be handed on the caller's thread, in bytes. Limits that
 /// are met over a larger one are the document's fault.

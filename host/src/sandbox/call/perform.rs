@@ -15,14 +15,14 @@ use super::super::account::Account;
 use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::foreign::TooLarge;
-use super::super::host_calls::{
-    CallState, FIELD_BYTES_MAX, LOOK_UP_BYTES_MAX, LookedTooOften, RESOURCES_MAX,
-};
 use super::super::refusal::{Refusal, Shortage};
 use super::super::slow_lane::{Lane, LaneTurns};
 use super::BRIEF_MAX;
 use crate::ids::TenantId;
 use crate::low_priority::thread_time;
+use crate::sandbox::call::state::{
+    CallState, FIELD_BYTES_MAX, LOOK_UP_BYTES_MAX, LookedTooOften, RESOURCES_MAX,
+};
 use crate::shares::turns::Place;
 
 /// The resource tables and component handles of one instance.

@@ -8,8 +8,8 @@ use super::*;
 use crate::clock::Clock;
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::sandbox::{
-    Account, CompileLimits, Grants, MemoryValues, PoolSize, QuarantineSettings, Sandbox,
-    SandboxSettings, Surroundings,
+    Account, CompileLimits, Grants, HostServices, MemoryValues, PoolSize, QuarantineSettings,
+    Sandbox, SandboxSettings,
 };
 use crate::secrets::HostKey;
 
@@ -53,8 +53,8 @@ impl Bed {
             quarantine: QuarantineSettings { after: u64::MAX, pause: Duration::ZERO },
         };
         let values = Arc::new(MemoryValues::default());
-        let surroundings = Surroundings { clock: Clock::system(), values };
-        let sandbox = Sandbox::start(&settings, &key, surroundings).unwrap();
+        let services = HostServices { clock: Clock::system(), values };
+        let sandbox = Sandbox::start(&settings, &key, services).unwrap();
         Self { sandbox, _folder: folder }
     }
 

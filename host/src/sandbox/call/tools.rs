@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::super::Binding;
-use super::super::host_calls::Subject;
 use super::super::outcome::Called;
 use super::answers::Answer;
 use super::mismatch;
 use super::perform::Ask;
+use crate::sandbox::subject::Subject;
 use crate::tool::Tool;
 use crate::trace::PluginRun;
 

@@ -12,15 +12,15 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, DirectoryEn
 
 use super::Held;
 use super::operations::FileOperations;
+use super::operations::failed;
 use super::walk::entries_of;
-use super::wasi_files::failed;
 
 /// Entries of one page. With names of 255 bytes they and the kernel's buffer stay below
 /// [`HELD_BYTES`](super::HELD_BYTES).
 const PAGE_ENTRIES: usize = 128;
 
 /// A list of a folder's entries that is being read.
-pub(super) struct Listing {
+pub(in crate::sandbox) struct Listing {
     operations: FileOperations,
     /// None: it is read to its end.
     folder: Option<Dir>,
@@ -30,7 +30,7 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Begins one.
-    pub(super) async fn of(
+    pub(in crate::sandbox) async fn of(
         folder: Arc<File>,
         operations: FileOperations,
         held: Held,
@@ -40,7 +40,7 @@ impl Listing {
     }
 
     /// The next entry. None: that was the last.
-    pub(super) async fn next(&mut self) -> FsResult<Option<DirectoryEntry>> {
+    pub(in crate::sandbox) async fn next(&mut self) -> FsResult<Option<DirectoryEntry>> {
         while self.page.is_empty()
             && let Some(folder) = self.folder.take()
         {

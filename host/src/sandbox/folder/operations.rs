@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Handle;
 use wasmtime::Trap;
+use wasmtime_wasi::p2::FsError;
 
 use crate::ids::TenantId;
 use crate::low_priority::thread_time;
@@ -30,7 +31,7 @@ const OPEN_FILES_MAX: u64 = 16 << 10;
 
 /// The operations of all tenants.
 #[derive(Debug)]
-pub(in super::super) struct FileThreads {
+pub(in crate::sandbox) struct FileThreads {
     threads: Handle,
     turns: Arc<Slots>,
     open: Arc<Slots>,
@@ -38,7 +39,7 @@ pub(in super::super) struct FileThreads {
 
 impl FileThreads {
     /// Those of a gateway with so many threads for each slow lane; `threads` is where they are done.
-    pub(in super::super) fn of(threads: Handle, slow_threads: usize) -> Arc<Self> {
+    pub(in crate::sandbox) fn of(threads: Handle, slow_threads: usize) -> Arc<Self> {
         let at_once = slow_threads.saturating_mul(FOR_EACH_THREAD).max(AT_LEAST);
         let may_open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let open = usize::try_from((may_open / PART_OF_OPEN_FILES).min(OPEN_FILES_MAX));
@@ -49,7 +50,7 @@ impl FileThreads {
     }
 
     /// Those of one call that may compute for so long.
-    pub(in super::super) fn of_call(
+    pub(in crate::sandbox) fn of_call(
         self: &Arc<Self>,
         tenant: TenantId,
         cpu_max: Duration,
@@ -60,7 +61,7 @@ impl FileThreads {
 
 /// The operations of one call.
 #[derive(Debug, Clone)]
-pub(in super::super) struct FileOperations {
+pub(in crate::sandbox) struct FileOperations {
     all: Arc<FileThreads>,
     tenant: TenantId,
     cpu_max: Duration,
@@ -70,7 +71,7 @@ pub(in super::super) struct FileOperations {
 
 impl FileOperations {
     /// Whose they are.
-    pub(super) fn tenant(&self) -> TenantId {
+    pub(in crate::sandbox) fn tenant(&self) -> TenantId {
         self.tenant
     }
 
@@ -79,7 +80,7 @@ impl FileOperations {
     ///
     /// # Errors
     /// One with [`Trap::Interrupt`] in it where the call's computing time is used up, see [`trap_in`].
-    pub(super) async fn run<T: Send + 'static>(
+    pub(in crate::sandbox) async fn run<T: Send + 'static>(
         &self,
         operation: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
@@ -102,7 +103,7 @@ impl FileOperations {
     }
 
     /// Room for one more open file. None: the tenant has as many as it may.
-    pub(super) fn open_file(&self) -> Option<Slot> {
+    pub(in crate::sandbox) fn open_file(&self) -> Option<Slot> {
         match self.all.open.take(self.tenant) {
             Taking::Now(slot) => Some(slot),
             // Nobody waits for one: whoever has many would wait for himself.
@@ -111,7 +112,7 @@ impl FileOperations {
     }
 
     /// The computing time of all of them so far.
-    pub(in super::super) fn spent(&self) -> Duration {
+    pub(in crate::sandbox) fn spent(&self) -> Duration {
         Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 
@@ -121,8 +122,16 @@ impl FileOperations {
 }
 
 /// What ends the call, where it is that and not a file which failed.
-pub(super) fn trap_in(error: &io::Error) -> Option<Trap> {
+pub(in crate::sandbox) fn trap_in(error: &io::Error) -> Option<Trap> {
     error.get_ref().and_then(|error| error.downcast_ref::<Trap>()).copied()
+}
+
+/// What a plugin is told of an operation that failed; a call whose time is up is told nothing more.
+pub(in crate::sandbox) fn failed(error: io::Error) -> FsError {
+    match trap_in(&error) {
+        Some(trap) => FsError::trap(trap),
+        None => error.into(),
+    }
 }
 
 #[cfg(test)]

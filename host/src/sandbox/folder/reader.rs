@@ -18,7 +18,7 @@ use super::{HELD_BYTES, Held};
 const FIRST_PIECE_BYTES: usize = 4 << 10;
 
 /// A stream from a file.
-pub(super) struct FileReader {
+pub(in crate::sandbox) struct FileReader {
     file: Arc<File>,
     /// Where the next piece begins.
     place: u64,
@@ -36,7 +36,12 @@ enum State {
 }
 
 impl FileReader {
-    pub(super) fn new(file: Arc<File>, place: u64, operations: FileOperations, held: Held) -> Self {
+    pub(in crate::sandbox) fn new(
+        file: Arc<File>,
+        place: u64,
+        operations: FileOperations,
+        held: Held,
+    ) -> Self {
         Self { file, place, operations, state: State::Idle, _held: held }
     }
 

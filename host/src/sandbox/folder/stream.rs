@@ -14,7 +14,7 @@ use super::operations::trap_in;
 use super::{FolderQuota, HELD_BYTES, Held};
 
 /// A stream into a file.
-pub(super) struct FileStream {
+pub(in crate::sandbox) struct FileStream {
     file: Arc<File>,
     /// Where the next piece goes. None: at the end of the file, wherever that is then.
     place: Option<u64>,
@@ -31,7 +31,12 @@ enum State {
 }
 
 impl FileStream {
-    pub(super) fn new(file: Arc<File>, place: Option<u64>, quota: FolderQuota, held: Held) -> Self {
+    pub(in crate::sandbox) fn new(
+        file: Arc<File>,
+        place: Option<u64>,
+        quota: FolderQuota,
+        held: Held,
+    ) -> Self {
         Self { file, place, quota, state: State::Ready, _held: held }
     }
 
@@ -49,7 +54,7 @@ impl FileStream {
 }
 
 /// What a plugin is told of a piece that failed; a call whose time is up is told nothing more.
-pub(super) fn told(error: io::Error) -> StreamError {
+pub(in crate::sandbox) fn told(error: io::Error) -> StreamError {
     match trap_in(&error) {
         Some(trap) => StreamError::Trap(trap.into()),
         None => StreamError::LastOperationFailed(error.into()),

@@ -14,10 +14,10 @@ use rustix::path::Arg;
 
 /// What a file or folder counts for besides its bytes: about what it takes of a disk, so that empty ones are
 /// bounded too.
-pub(super) const ENTRY_BYTES: u64 = 4 << 10;
+pub(in crate::sandbox) const ENTRY_BYTES: u64 = 4 << 10;
 
 /// How deep folders that plugins make may lie within each other.
-pub(super) const DEPTH_MAX: usize = 64;
+pub(in crate::sandbox) const DEPTH_MAX: usize = 64;
 
 /// How deep folders may lie within each other to be counted, whoever made them: each level of a walk is an open
 /// file and its buffer.
@@ -33,23 +33,23 @@ fn open_folder(at: impl AsFd, name: impl Arg, more: OFlags) -> io::Result<OwnedF
 }
 
 /// Reads a folder's entries from the beginning.
-pub(super) fn entries_of(folder: impl AsFd) -> io::Result<Dir> {
+pub(in crate::sandbox) fn entries_of(folder: impl AsFd) -> io::Result<Dir> {
     Ok(Dir::new(open_folder(folder, c".", OFlags::NOFOLLOW)?)?)
 }
 
 /// A walk, as far as it has come.
-pub(super) struct Walk {
+pub(in crate::sandbox) struct Walk {
     /// The folders on the way, each within the one before.
     way: Vec<Dir>,
     /// What was seen comes to, in bytes.
-    pub(super) bytes: u64,
+    pub(in crate::sandbox) bytes: u64,
     /// How deep it has been: 1 for a folder right below the one that is walked.
-    pub(super) deepest: usize,
+    pub(in crate::sandbox) deepest: usize,
 }
 
 impl Walk {
     /// Begins one through a folder of the machine; these open files count where their names are gone.
-    pub(super) fn through(folder: &Path, open: &[Arc<File>]) -> io::Result<Self> {
+    pub(in crate::sandbox) fn through(folder: &Path, open: &[Arc<File>]) -> io::Result<Self> {
         let mut walk = Self::below(open_folder(CWD, folder, OFlags::empty())?)?;
         for file in open {
             let about = file.metadata()?;
@@ -61,7 +61,7 @@ impl Walk {
     }
 
     /// Begins one through an open folder.
-    pub(super) fn below(folder: impl AsFd) -> io::Result<Self> {
+    pub(in crate::sandbox) fn below(folder: impl AsFd) -> io::Result<Self> {
         Ok(Self { way: vec![entries_of(folder)?], bytes: 0, deepest: 0 })
     }
 
@@ -69,7 +69,7 @@ impl Walk {
     ///
     /// # Errors
     /// Where a folder cannot be read, or lies too deep.
-    pub(super) fn go_on(&mut self) -> io::Result<bool> {
+    pub(in crate::sandbox) fn go_on(&mut self) -> io::Result<bool> {
         for _ in 0..ENTRIES_PER_TURN {
             let depth = self.way.len();
             let Some(folder) = self.way.last_mut() else { return Ok(true) };
@@ -149,12 +149,12 @@ fn depth_within(outer: &Path, folder: impl AsFd) -> io::Result<Option<usize>> {
 }
 
 /// Whether a plugin may make a folder in this one.
-pub(super) fn may_have_one_more(outer: &Path, folder: impl AsFd) -> io::Result<bool> {
+pub(in crate::sandbox) fn may_have_one_more(outer: &Path, folder: impl AsFd) -> io::Result<bool> {
     Ok(depth_within(outer, folder)?.is_some_and(|depth| depth < DEPTH_MAX))
 }
 
 /// How deep what is below a folder may go so that a plugin may move it from one folder into another.
-pub(super) enum MayMove {
+pub(in crate::sandbox) enum MayMove {
     /// As deep as it likes: it comes to lie no deeper than before.
     Anyhow,
     /// So deep.
@@ -164,7 +164,11 @@ pub(super) enum MayMove {
 }
 
 /// See [`MayMove`].
-pub(super) fn may_move(outer: &Path, from: impl AsFd, to: impl AsFd) -> io::Result<MayMove> {
+pub(in crate::sandbox) fn may_move(
+    outer: &Path,
+    from: impl AsFd,
+    to: impl AsFd,
+) -> io::Result<MayMove> {
     let (from, to) = (depth_within(outer, from)?, depth_within(outer, to)?);
     Ok(match (from, to) {
         (Some(from), Some(to)) if to <= from => MayMove::Anyhow,

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::super::limits::Limits;
-use super::{EgressMode, Grants, GrantsError};
+use super::{Grants, GrantsError};
 use crate::ids::PluginDigest;
+use crate::outbound::EgressMode;
 
 /// The component that a grants file says it is for. The default: it says nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

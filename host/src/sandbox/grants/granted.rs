@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use url::Url;
-
-use super::{
-    Clocks, CredentialPlace, CredentialRule, EgressMode, EgressRule, FolderRule, Grants, Random,
-};
+use super::{Clocks, CredentialRule, FolderRule, Grants, Random};
 use crate::ids::SecretName;
+use crate::outbound::{Credential, EgressPolicy};
+use crate::sandbox::bound_secret::BoundSecret;
 use crate::sandbox::limits::Limits;
-use crate::sandbox::secrets::BoundSecret;
-use crate::secrets::{SecretUse, SecretVersions, TenantSecret};
+use crate::secrets::{SecretUse, TenantSecret};
 
 /// What a component asks for, read from its imports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,25 +24,11 @@ pub(in super::super) struct Asked {
     pub folder: bool,
 }
 
-/// A credential ready to be attached.
-#[derive(Debug, Clone)]
-pub(in super::super) struct Credential {
-    pub(in super::super) place: CredentialPlace,
-    pub(in super::super) prefix: String,
-    /// None where the tenant has no such secret.
-    pub(in super::super) value: Option<SecretVersions>,
-    /// Whether the secret may be used as a credential.
-    pub(in super::super) may_be_sent: bool,
-    pub(in super::super) secret: SecretName,
-}
-
 /// What a plugin may do. Made here only, so that nothing reaches an instance that was not both asked
 /// for and allowed.
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct Granted {
-    egress: Vec<EgressRule>,
-    egress_mode: EgressMode,
-    credentials: BTreeMap<String, Credential>,
+    egress: EgressPolicy,
     secrets: BTreeMap<String, BoundSecret>,
     settings: BTreeMap<String, String>,
     values_bytes: Option<u64>,
@@ -84,9 +67,11 @@ impl Granted {
             (name, BoundSecret::new(binding, secret))
         });
         Self {
-            egress: only(asked.egress, allowed.egress),
-            egress_mode: only(asked.egress, allowed.egress_mode),
-            credentials: credentials.collect(),
+            egress: EgressPolicy::new(
+                only(asked.egress, allowed.egress),
+                only(asked.egress, allowed.egress_mode),
+                credentials.collect(),
+            ),
             secrets: named.collect(),
             settings: only(asked.settings, allowed.settings),
             values_bytes: only(asked.values, allowed.values_bytes),
@@ -115,34 +100,16 @@ impl Granted {
         self.withheld.as_deref()
     }
 
-    /// The rule that allows a request which servers may take for one of any of these methods, if one does.
+    /// Where it may send requests, and with which credentials.
     #[must_use]
-    pub(in super::super) fn egress_rule(&self, methods: &[&str], url: &Url) -> Option<&EgressRule> {
-        self.egress.iter().find(|rule| rule.allows(methods, url))
-    }
-
-    /// Whether there is a request that it may send.
-    #[must_use]
-    pub(in super::super) fn may_send(&self) -> bool {
-        !self.egress.is_empty() || self.egress_mode == EgressMode::Count
+    pub(in super::super) fn egress(&self) -> &EgressPolicy {
+        &self.egress
     }
 
     /// Whether there is a secret that it may open.
     #[must_use]
     pub(in super::super) fn has_secrets(&self) -> bool {
         !self.secrets.is_empty()
-    }
-
-    /// What becomes of a request that no rule allows.
-    #[must_use]
-    pub(in super::super) fn egress_mode(&self) -> EgressMode {
-        self.egress_mode
-    }
-
-    /// The credential of this name.
-    #[must_use]
-    pub(in super::super) fn credential(&self, name: &str) -> Option<&Credential> {
-        self.credentials.get(name)
     }
 
     /// The secret that the plugin calls this.

@@ -9,7 +9,8 @@ fn allows(rule: &str, method: &str, url: &str) -> bool {
     let asked = Asked { egress: true, ..Asked::default() };
     let url = Url::parse(url).unwrap();
     Granted::resolve(asked, grants, &BTreeMap::new(), usize::MAX)
-        .egress_rule(&[method], &url)
+        .egress()
+        .rule(&[method], &url)
         .is_some()
 }
 
@@ -106,7 +107,7 @@ fn what_was_not_asked_for_is_not_granted() {
     let granted =
         Granted::resolve(Asked::default(), Grants::parse(file).unwrap(), &BTreeMap::new(), 1 << 20);
     assert!(granted.settings().is_empty());
-    assert!(granted.egress_rule(&["GET"], &Url::parse("https://a.com/").unwrap()).is_none());
+    assert!(granted.egress().rule(&["GET"], &Url::parse("https://a.com/").unwrap()).is_none());
 }
 
 #[test]
@@ -116,9 +117,9 @@ fn a_rule_names_every_method_that_a_server_may_take_a_request_for() {
     let grants = Grants::parse(file).unwrap();
     let granted = Granted::resolve(asked, grants, &BTreeMap::new(), usize::MAX);
     let url = Url::parse("https://a.com/").unwrap();
-    assert!(granted.egress_rule(&["POST"], &url).is_some());
-    assert!(granted.egress_rule(&["POST", "PATCH"], &url).is_some());
-    assert!(granted.egress_rule(&["POST", "DELETE"], &url).is_none());
+    assert!(granted.egress().rule(&["POST"], &url).is_some());
+    assert!(granted.egress().rule(&["POST", "PATCH"], &url).is_some());
+    assert!(granted.egress().rule(&["POST", "DELETE"], &url).is_none());
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl Values for MemoryValues {
 }
 
 /// Does this in these values.
-pub(super) fn in_memory(
+pub(in crate::sandbox) fn in_memory(
     values: &mut BTreeMap<String, Vec<u8>>,
     operation: &Operation,
     bytes_max: u64,

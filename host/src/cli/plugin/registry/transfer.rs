@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Response;
 use url::{Host, Url};
 
-use crate::sandbox::is_public;
+use crate::outbound::is_public;
 
 /// How long all of it may take.
 const TIME_MAX: Duration = Duration::from_secs(300);

@@ -6,11 +6,17 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::{GrantsError, plain_path};
+use super::plain_path;
 
+/// Why a rule allows nothing that could be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct RuleError(String);
+
+/// A rule as a file has it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct EgressRuleFile {
+pub(crate) struct EgressRuleFile {
     host: String,
     #[serde(default = "https")]
     scheme: String,
@@ -39,7 +45,7 @@ fn slash() -> String {
 
 /// One allowed direction of egress.
 #[derive(Debug, Clone)]
-pub(in crate::sandbox) struct EgressRule {
+pub(crate) struct EgressRule {
     scheme: String,
     host: HostRule,
     port: u16,
@@ -58,8 +64,8 @@ enum HostRule {
 
 impl HostRule {
     /// A host as URLs have it once they are parsed; written otherwise it would allow nothing.
-    fn parse(text: &str) -> Result<Self, GrantsError> {
-        let wrong = |what: &str| GrantsError(format!("egress host {text:?} {what}"));
+    fn parse(text: &str) -> Result<Self, RuleError> {
+        let wrong = |what: &str| RuleError(format!("egress host {text:?} {what}"));
         if text.contains("://") || text.contains('/') {
             return Err(wrong(
                 "is to be the host alone: `scheme` and `path` are keys of their own",
@@ -87,8 +93,8 @@ impl HostRule {
 }
 
 impl EgressRule {
-    pub(super) fn parse(file: EgressRuleFile) -> Result<Self, GrantsError> {
-        let wrong = |what: String| GrantsError(what);
+    pub(crate) fn parse(file: EgressRuleFile) -> Result<Self, RuleError> {
+        let wrong = |what: String| RuleError(what);
         let default_port = match file.scheme.as_str() {
             "https" => 443,
             "http" => 80,
@@ -132,7 +138,7 @@ impl EgressRule {
         })
     }
 
-    pub(super) fn allows(&self, methods: &[&str], url: &Url) -> bool {
+    pub(crate) fn allows(&self, methods: &[&str], url: &Url) -> bool {
         url.scheme() == self.scheme
             && url.port_or_known_default() == Some(self.port)
             && methods.iter().all(|method| self.methods.contains(*method))
@@ -167,18 +173,18 @@ impl EgressRule {
 
     /// Whether this credential may go along with what the rule allows.
     #[must_use]
-    pub(in crate::sandbox) fn lets_along(&self, credential: &str) -> bool {
+    pub(crate) fn lets_along(&self, credential: &str) -> bool {
         self.credentials.contains(credential)
     }
 
     /// The credentials that may go along.
-    pub(super) fn credentials(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &str> {
         self.credentials.iter().map(String::as_str)
     }
 
     /// Whether the operator named a network that holds this address.
     #[must_use]
-    pub(in crate::sandbox) fn names_network_of(&self, address: std::net::IpAddr) -> bool {
+    pub(crate) fn names_network_of(&self, address: std::net::IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&address))
     }
 }

@@ -7,9 +7,8 @@ use std::sync::LazyLock;
 use ipnet::IpNet;
 use url::{Host, Url};
 
-use super::failure;
-use crate::sandbox::bindings::v0_1::wardgate::plugin::types::Failure;
-use crate::sandbox::grants::EgressRule;
+use super::rule::EgressRule;
+use super::{OutboundError, failure};
 
 /// Everything that is not the public internet (IANA special-purpose registries), and the ranges that
 /// carry an IPv4 address inside an IPv6 one.
@@ -32,7 +31,7 @@ static NOT_PUBLIC: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
 pub(super) async fn resolve(
     url: &Url,
     rule: Option<&EgressRule>,
-) -> Result<Vec<SocketAddr>, Failure> {
+) -> Result<Vec<SocketAddr>, OutboundError> {
     let port = url.port_or_known_default().unwrap_or(443);
     let addresses: Vec<SocketAddr> = match url.host() {
         Some(Host::Ipv4(address)) => vec![(address, port).into()],

@@ -10,7 +10,7 @@ use crate::secrets::{KeyForm, SecretVersions};
 const VERSIONS: usize = 2;
 
 /// The keys that a secret holds, that of its newest value first.
-pub(super) struct Keys(Vec<Key>);
+pub(in crate::sandbox) struct Keys(Vec<Key>);
 
 struct Key {
     /// Of nothing: nobody's.
@@ -29,13 +29,13 @@ impl std::fmt::Debug for Keys {
 
 impl Keys {
     /// The keys of these values. None where one of them does not hold any in this form.
-    pub(super) fn of(values: &SecretVersions, form: KeyForm) -> Option<Self> {
+    pub(in crate::sandbox) fn of(values: &SecretVersions, form: KeyForm) -> Option<Self> {
         values.all().map(|text| Key::new(&form.key(text)?)).collect::<Option<_>>().map(Self)
     }
 
     /// Whether one of them is what was presented. Digests of one length are compared, and of as many keys always:
     /// the time tells neither how much of a guess is right, nor how long a key is, nor how many there are.
-    pub(super) fn match_any(&self, presented: &[u8]) -> bool {
+    pub(in crate::sandbox) fn match_any(&self, presented: &[u8]) -> bool {
         let presented = blake3::hash(presented);
         let keys = self.0.iter().map(|key| (key.digest, !key.is_empty));
         let padded = keys.chain(std::iter::repeat((blake3::Hash::from_bytes([0; 32]), false)));
@@ -50,13 +50,13 @@ impl Keys {
     }
 
     /// The HMAC of a message under the newest key.
-    pub(super) fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
+    pub(in crate::sandbox) fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
         self.0.first().map(|key| key.mac(algorithm, &[message])).unwrap_or_default()
     }
 
     /// Whether one of the signatures is the HMAC of these parts, one behind the other, under one of the keys. Every
     /// pair is tried, so that the time tells nothing of which one it was.
-    pub(super) fn verify(
+    pub(in crate::sandbox) fn verify(
         &self,
         algorithm: Algorithm,
         message: &[&[u8]],
@@ -103,14 +103,14 @@ impl Key {
 
 /// The hash of an HMAC.
 #[derive(Clone, Copy)]
-pub(super) enum Algorithm {
+pub(in crate::sandbox) enum Algorithm {
     Sha1,
     Sha256,
     Sha512,
 }
 
 impl Algorithm {
-    pub(super) fn named(name: &str) -> Option<Self> {
+    pub(in crate::sandbox) fn named(name: &str) -> Option<Self> {
         match name {
             "sha1" => Some(Self::Sha1),
             "sha256" => Some(Self::Sha256),

@@ -1,5 +1,5 @@
 //! `wasi:http/outgoing-handler`, by which components that were not made for this gateway, and the HTTP
-//! clients of many languages, send requests. It is another door to the same way: a request is collected
+//! clients of many languages, send requests. A request is collected
 //! whole, sent as one of `egress.send` is, under the same grants and bounds, and counted with those; its
 //! answer is read whole and then handed out as a stream. What the interface has no word for (which grant
 //! is missing) goes among the call's log lines.
@@ -10,10 +10,9 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER
 use http_body_util::{BodyExt as _, Full, Limited};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::super::bindings::v0_1::wardgate::plugin::egress::{Answer, Outgoing};
-use super::super::bindings::v0_1::wardgate::plugin::types::Failure;
-use super::super::journal::lock;
-use super::sending::{Sending, Way};
+use super::egress::{EgressBudget, EgressContext};
+use super::journal::lock;
+use crate::outbound::{OutboundError, OutboundRequest, OutboundResponse};
 
 /// Bytes of a request's body that wait to be sent on, for each request that a plugin has open.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
@@ -21,36 +20,46 @@ const CHUNK_BYTES_MAX: usize = 64 << 10;
 /// Most lines that the host writes of one call.
 const NOTES_MAX: usize = 64;
 
-/// What requests need of their call, which they may outlast.
-pub(super) struct Door {
-    way: Arc<Way>,
-    notes: Arc<Mutex<Vec<String>>>,
+/// What `wasi:http` has of a call.
+pub(in crate::sandbox) struct WasiHttpState {
+    /// How many requests it may still send, by either interface.
+    pub(in crate::sandbox) budget: EgressBudget,
+    /// What requests need of their call, which they may outlast; made when the guest first uses the interface.
+    open: Option<Open>,
 }
 
-impl Door {
-    pub(super) fn into_notes(self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.notes))
-    }
+struct Open {
+    context: Arc<EgressContext>,
+    notes: Arc<Mutex<Vec<String>>>,
 }
 
 type Response = http::Response<WasiBody>;
 
-/// The end of the sending, of which nobody asks more than that it came.
+/// The end of the sending. Nothing depends on more than that it came.
 type Sent = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
-impl Sending {
-    /// Whether requests can be sent through `wasi:http` already.
-    pub(in super::super) fn is_open(&self) -> bool {
-        self.door.is_some()
+impl WasiHttpState {
+    pub(in crate::sandbox) fn new(budget: EgressBudget) -> Self {
+        Self { budget, open: None }
     }
 
-    /// Lets requests be sent through `wasi:http`.
-    pub(in super::super) fn open(&mut self, way: Way) {
-        self.door = Some(Door { way: Arc::new(way), notes: Arc::default() });
+    /// Whether requests can be sent already.
+    pub(in crate::sandbox) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Lets requests be sent.
+    pub(in crate::sandbox) fn open(&mut self, context: EgressContext) {
+        self.open = Some(Open { context: Arc::new(context), notes: Arc::default() });
+    }
+
+    /// Lines that the host wrote while requests were under context.
+    pub(in crate::sandbox) fn take_notes(&mut self) -> Vec<String> {
+        self.open.take().map(|open| std::mem::take(&mut *lock(&open.notes))).unwrap_or_default()
     }
 }
 
-impl WasiHttpHooks for Sending {
+impl WasiHttpHooks for WasiHttpState {
     fn set_host_header(&mut self) -> bool {
         // It follows from the URL.
         false
@@ -66,35 +75,36 @@ impl WasiHttpHooks for Sending {
         _: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<(Response, Sent), Error>> + Send> {
-        let taken = self.take_one();
-        let door = self.door.as_ref();
-        let door = door.map(|door| (Arc::clone(&door.way), Arc::clone(&door.notes)));
+        let taken = self.budget.take_one();
+        let open = self.open.as_ref();
+        let open = open.map(|open| (Arc::clone(&open.context), Arc::clone(&open.notes)));
         Box::new(async move {
-            let (way, notes) = door.ok_or(Error::ConfigurationError)?;
+            let (context, notes) = open.ok_or(Error::ConfigurationError)?;
             let note = |line: String| {
                 let mut notes = lock(&notes);
                 if notes.len() < NOTES_MAX {
                     notes.push(line);
                 }
             };
-            let told = |failure: Failure| {
+            let noted = |failure: OutboundError| {
                 note(format!("wasi:http: {}", failure.message));
                 error_of(failure)
             };
-            taken.map_err(told)?;
+            taken.map_err(noted)?;
             // The call ends then, so whoever waits would be told nothing; but the task goes on until it
             // is dropped with the call.
-            let outgoing = tokio::time::timeout_at(way.deadline.into(), collected(&way, request));
+            let outgoing =
+                tokio::time::timeout_at(context.deadline.into(), collected(&context, request));
             let outgoing = outgoing.await.map_err(|_| Error::HttpResponseTimeout)?;
             let outgoing = outgoing.map_err(|uncollected| match uncollected {
                 Uncollected::Body(error) => error,
-                Uncollected::NoRoom(failure) => told(failure),
+                Uncollected::NoRoom(failure) => noted(failure),
             })?;
-            let went = way.send(outgoing, None).await;
+            let went = context.send(outgoing, None).await;
             for refusal in went.counted {
                 note(format!("Count egress: {refusal}"));
             }
-            let response = response(went.answer.map_err(told)?)?;
+            let response = response(went.answer.map_err(noted)?)?;
             let sent: Sent = Box::new(async { Ok(()) });
             Ok((response, sent))
         })
@@ -106,7 +116,7 @@ enum Uncollected {
     /// Its body broke off or is too long, or something of it cannot be sent.
     Body(Error),
     /// There was no room for it.
-    NoRoom(Failure),
+    NoRoom(OutboundError),
 }
 
 impl From<Error> for Uncollected {
@@ -116,15 +126,18 @@ impl From<Error> for Uncollected {
 }
 
 /// The request as `egress.send` takes it. Its body is charged as it comes.
-async fn collected(way: &Way, request: http::Request<WasiBody>) -> Result<Outgoing, Uncollected> {
+async fn collected(
+    context: &EgressContext,
+    request: http::Request<WasiBody>,
+) -> Result<OutboundRequest, Uncollected> {
     let (parts, body) = request.into_parts();
-    let most = way.binding.granted.limits().output_bytes;
+    let most = context.binding.granted.limits().output_bytes;
     let mut pieces = std::pin::pin!(Limited::new(body, most));
     let mut body = Vec::new();
     while let Some(piece) = pieces.frame().await {
         let too_long = |_| Error::HttpRequestBodySize(u64::try_from(most).ok());
         if let Ok(piece) = piece.map_err(too_long)?.into_data() {
-            way.hold(piece.len()).map_err(Uncollected::NoRoom)?;
+            context.hold(piece.len()).map_err(Uncollected::NoRoom)?;
             body.extend_from_slice(&piece);
         }
     }
@@ -136,19 +149,18 @@ async fn collected(way: &Way, request: http::Request<WasiBody>) -> Result<Outgoi
             headers.push((name.as_str().to_owned(), value.to_owned()));
         }
     }
-    Ok(Outgoing {
+    Ok(OutboundRequest {
         method: parts.method.as_str().to_owned(),
         url: parts.uri.to_string(),
         headers,
         body: (!body.is_empty()).then_some(body),
-        timeout_ms: None,
-        extra: None,
+        timeout: None,
     })
 }
 
 /// An answer as a stream of one piece. One that was cut is an error: the interface cannot say that a body
 /// is not all there was.
-fn response(answer: Answer) -> Result<Response, Error> {
+fn response(answer: OutboundResponse) -> Result<Response, Error> {
     if answer.truncated {
         return Err(Error::HttpResponseBodySize(u64::try_from(answer.body.len()).ok()));
     }
@@ -167,7 +179,7 @@ fn response(answer: Answer) -> Result<Response, Error> {
     Ok(response)
 }
 
-fn error_of(failure: Failure) -> Error {
+fn error_of(failure: OutboundError) -> Error {
     match failure.code.as_str() {
         "forbidden" => Error::HttpRequestDenied,
         "rate-limited" => Error::ConnectionLimitReached,

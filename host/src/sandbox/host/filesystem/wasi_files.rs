@@ -1,9 +1,8 @@
 //! Operations of wasmtime-wasi on files, each done in its tenant's turn ([`operations`]).
 //!
-//! [`operations`]: super::operations
+//! [`operations`]: crate::sandbox::folder::operations
 
 use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,8 +14,8 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{FsError, FsResult};
 
-use super::CallState;
-use super::operations::trap_in;
+use crate::sandbox::call::state::CallState;
+use crate::sandbox::folder::operations::failed;
 
 pub(super) type Fd = Resource<Descriptor>;
 
@@ -26,14 +25,6 @@ pub(super) type Files<'a> = WasiFilesystemCtxView<'a>;
 /// The same descriptor for another question.
 pub(super) fn again(fd: &Fd) -> Fd {
     Resource::new_borrow(fd.rep())
-}
-
-/// What a plugin is told of an operation that failed; a call whose time is up is told nothing more.
-pub(super) fn failed(error: io::Error) -> FsError {
-    match trap_in(&error) {
-        Some(trap) => FsError::trap(trap),
-        None => error.into(),
-    }
 }
 
 /// Makes sure that what is opened is a file or a folder, where it is there: whoever opens a pipe may wait for

@@ -5,20 +5,20 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::failure;
 use super::forms::Forms;
 use super::headers::is_read_as;
-use crate::sandbox::bindings::v0_1::wardgate::plugin::types::Failure;
-use crate::sandbox::grants::{Credential, CredentialPlace, EgressRule, Granted};
+use super::policy::{Credential, CredentialPlace, EgressPolicy};
+use super::rule::EgressRule;
+use super::{OutboundError, failure};
 use crate::secrets::SecretVersions;
 
 /// The credential of this name.
 pub(super) fn find<'a>(
-    granted: &'a Granted,
+    policy: &'a EgressPolicy,
     name: &str,
     hint: &str,
-) -> Result<&'a Credential, Failure> {
-    granted.credential(name).ok_or_else(|| {
+) -> Result<&'a Credential, OutboundError> {
+    policy.credential(name).ok_or_else(|| {
         let shown: String = name.chars().take(64).collect();
         let message = format!(
             "the credential {shown:?} is not granted to the plugin; the operator can do so with \
@@ -35,7 +35,7 @@ pub(super) fn attach(
     url: &mut Url,
     headers: &mut HeaderMap,
     hint: &str,
-) -> Result<(), Failure> {
+) -> Result<(), OutboundError> {
     let denied = |why: &str| failure("forbidden", &format!("the credential {name:?} {why}"));
     if !rule.is_some_and(|rule| rule.lets_along(name)) {
         return Err(denied(&format!(
@@ -87,7 +87,7 @@ pub(super) fn may_be_redirected(
     name: &str,
     rule: Option<&EgressRule>,
     hint: &str,
-) -> Result<(), Failure> {
+) -> Result<(), OutboundError> {
     if rule.is_some_and(|rule| rule.lets_along(name)) {
         return Ok(());
     }
@@ -123,7 +123,7 @@ const GUESSING_HEADERS: [&str; 2] = ["if-match", "if-none-match"];
 /// server that is bent on telling a plugin a credential in a form of its own cannot be stopped, which is
 /// why a rule has to name the credentials that may go there.
 #[derive(Default)]
-pub(super) struct Veil {
+pub(super) struct CredentialMask {
     /// What is taken out of answers.
     in_answers: Forms,
     /// What is looked for in URLs that redirect. A redirect that is refused by chance does less harm than one that
@@ -131,7 +131,7 @@ pub(super) struct Veil {
     in_urls: Forms,
 }
 
-impl Veil {
+impl CredentialMask {
     pub(super) fn over(credential: &Credential) -> Self {
         let secrets = || {
             let versions = credential.value.iter().flat_map(SecretVersions::all);
@@ -172,7 +172,7 @@ impl Veil {
         }
     }
 
-    /// What of the first bytes may be shown. `bytes` go on for [`Veil::longest`] beyond those where there
+    /// What of the first bytes may be shown. `bytes` go on for [`CredentialMask::longest`] beyond those where there
     /// are more, so that a form that lies across the edge is found as well.
     pub(super) fn over_bytes(&self, bytes: &[u8], shown_max: usize) -> Vec<u8> {
         let places = self.in_answers.places(bytes).into_iter();
@@ -212,11 +212,11 @@ impl Veil {
 mod tests {
     use super::*;
 
-    fn veil(secret: &str) -> Veil {
+    fn mask(secret: &str) -> CredentialMask {
         let value = SecretVersions::new([secret.as_bytes().to_vec().into()]);
         let place = CredentialPlace::Query("key".to_owned());
         let secret = "example-api-key".parse().unwrap();
-        Veil::over(&Credential {
+        CredentialMask::over(&Credential {
             place,
             prefix: String::new(),
             value: Some(value),
@@ -236,7 +236,7 @@ mod tests {
                 let name = reqwest::header::HeaderName::from_bytes(name.as_bytes()).unwrap();
                 headers.insert(name, HeaderValue::from_static("x"));
             }
-            veil("s3cret/With+more=").undisguise(&method, &mut headers);
+            mask("s3cret/With+more=").undisguise(&method, &mut headers);
             let mut left: Vec<_> = headers.keys().map(|name| name.to_string()).collect();
             left.sort();
             left
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_credential_is_found_everywhere_in_a_url() {
-        let veil = veil("s3cret/With+more=");
+        let mask = mask("s3cret/With+more=");
         for carried in
             ["s3cret/With+more=", "s3cret%252fwith%252Bmore%253D", "czNjcmV0L1dpdGgrbW9yZT0"]
         {
@@ -257,28 +257,28 @@ mod tests {
                 format!("https://q.example/x#{carried}"),
                 format!("https://{carried}.q.example/"),
             ] {
-                assert!(veil.is_in_url(&url), "{url}");
+                assert!(mask.is_in_url(&url), "{url}");
             }
         }
         for other in
             ["https://q.example/x?a=s3cret", "https://q.example/?k=czNjcmV0", "https://q/%25"]
         {
-            assert!(!veil.is_in_url(other), "{other}");
+            assert!(!mask.is_in_url(other), "{other}");
         }
     }
 
     #[test]
     fn an_answer_is_cleaned_where_it_is_cut_too() {
-        let veil = veil("s3cret/more");
+        let mask = mask("s3cret/more");
         let text = b"a s3cret\\/more b s3cret&#x2f;more";
-        assert_eq!(veil.over_bytes(text, usize::MAX), b"a [redacted] b [redacted]");
-        assert_eq!(veil.over_bytes(text, 20), b"a [redacted] b [reda");
-        assert_eq!(veil.over_bytes(text, 5), b"a [re");
+        assert_eq!(mask.over_bytes(text, usize::MAX), b"a [redacted] b [redacted]");
+        assert_eq!(mask.over_bytes(text, 20), b"a [redacted] b [reda");
+        assert_eq!(mask.over_bytes(text, 5), b"a [re");
     }
 
     #[test]
     fn a_short_credential_is_found_too() {
-        assert!(veil("pin4").is_in_url("https://q.example/?p=PIN4"));
-        assert!(!veil("pin4").is_in_url("https://q.example/?p=pin5"));
+        assert!(mask("pin4").is_in_url("https://q.example/?p=PIN4"));
+        assert!(!mask("pin4").is_in_url("https://q.example/?p=pin5"));
     }
 }

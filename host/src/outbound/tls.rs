@@ -9,10 +9,10 @@ use rustls_platform_verifier::Verifier;
 
 /// What every outgoing connection has in common. None on a machine without certificates: nothing is sent then.
 #[derive(Debug, Clone)]
-pub(in crate::sandbox) struct Tls(Option<ClientConfig>);
+pub(crate) struct Tls(Option<ClientConfig>);
 
 impl Tls {
-    pub(in crate::sandbox) fn of_this_machine() -> Self {
+    pub(crate) fn of_this_machine() -> Self {
         let made = make();
         if let Err(error) = &made {
             tracing::error!(%error, "plugins cannot send anything: no certificates can be checked on this machine");

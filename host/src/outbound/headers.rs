@@ -2,8 +2,7 @@
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::failure;
-use crate::sandbox::bindings::v0_1::wardgate::plugin::types::Failure;
+use super::{OutboundError, failure};
 
 /// Most headers of a plugin's request, and most bytes of them together. Few servers take as much.
 const HEADERS_MAX: usize = 64;
@@ -88,12 +87,12 @@ pub(super) fn measures_the_body(name: &HeaderName) -> bool {
 }
 
 /// The bytes of names and values together.
-pub(super) fn bytes(headers: &[(String, String)]) -> usize {
+pub(crate) fn bytes(headers: &[(String, String)]) -> usize {
     headers.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 /// Reads what a plugin gave.
-pub(super) fn parse(headers: &[(String, String)]) -> Result<HeaderMap, Failure> {
+pub(super) fn parse(headers: &[(String, String)]) -> Result<HeaderMap, OutboundError> {
     if headers.len() > HEADERS_MAX {
         return Err(failure("invalid-input", "the request has more than 64 headers"));
     }
@@ -146,7 +145,7 @@ pub(super) fn is_read_as(name: &HeaderName, as_name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn parsed(name: &str, value: &str) -> Result<HeaderMap, Failure> {
+    fn parsed(name: &str, value: &str) -> Result<HeaderMap, OutboundError> {
         parse(&[(name.to_owned(), value.to_owned())])
     }
 

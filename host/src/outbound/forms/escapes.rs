@@ -37,15 +37,15 @@ const NAMED: [(&[u8], char); 30] = [
 ];
 
 /// A text with one layer of escapes undone.
-pub(super) struct Unescaped {
-    pub(super) text: Zeroizing<Vec<u8>>,
+pub(in crate::outbound::forms) struct Unescaped {
+    pub(in crate::outbound::forms) text: Zeroizing<Vec<u8>>,
     /// Where in the text before each byte stood, and behind the last one its end.
-    pub(super) was_at: Vec<usize>,
+    pub(in crate::outbound::forms) was_at: Vec<usize>,
 }
 
 impl Unescaped {
     /// None where nothing is escaped.
-    pub(super) fn of(text: &[u8]) -> Option<Self> {
+    pub(in crate::outbound::forms) fn of(text: &[u8]) -> Option<Self> {
         let escapes = [memchr::memchr3(b'%', b'\\', b'&', text), memchr::memchr(0, text)];
         let first = escapes.into_iter().flatten().min()?;
         let mut plain = Zeroizing::new(Vec::with_capacity(text.len()));

@@ -1,12 +1,15 @@
 //! `wasi:filesystem/types`: the files of wasmtime-wasi. Each operation is done in turn ([`operations`]), streams and
 //! lists are our own, and what would make a link, a hole, too deep a folder or too many bytes is looked at first.
 //!
-//! [`operations`]: super::operations
+//! [`operations`]: crate::sandbox::folder::operations
+
+mod wasi_files;
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
-use wasmtime::component::Resource;
+use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView as _};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream,
@@ -15,11 +18,64 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use super::listing::Listing;
-use super::reader::FileReader;
-use super::stream::FileStream;
-use super::wasi_files::{Fd, Files, again, failed};
-use super::{CallState, ENTRY_BYTES, FolderQuota};
+use self::wasi_files::{Fd, Files, again};
+use crate::low_priority::thread_time;
+use crate::sandbox::call::state::CallState;
+use crate::sandbox::folder::listing::Listing;
+use crate::sandbox::folder::operations::failed;
+use crate::sandbox::folder::reader::FileReader;
+use crate::sandbox::folder::stream::FileStream;
+use crate::sandbox::folder::{ENTRY_BYTES, FileOperations, FolderQuota, Held};
+use crate::sandbox::share::HeldMemory;
+use crate::shares::slots::Slot;
+
+impl CallState {
+    /// Computing time of the operations on files that it asked for, which threads of their own have done.
+    pub(in crate::sandbox) fn cpu_on_files(&self) -> Duration {
+        self.operations.as_ref().map_or(Duration::ZERO, FileOperations::spent)
+    }
+
+    /// Closes what the guest left open, where it used files: closing the last of a file whose name is gone frees
+    /// all that it takes of the disk, which may take long. The computing time of it.
+    pub(in crate::sandbox) fn close_files(&mut self) -> Duration {
+        if self.operations.is_none() {
+            return Duration::ZERO;
+        }
+        let begun = thread_time();
+        *self.table() = ResourceTable::new();
+        self.open_files.clear();
+        thread_time().saturating_sub(begun)
+    }
+
+    /// The operations on files of this call.
+    fn operations(&mut self) -> FileOperations {
+        let fresh = || self.binding.shared.files.of_call(self.binding.tenant, self.cpu_max);
+        self.operations.get_or_insert_with(fresh).clone()
+    }
+
+    /// Room for one more open file, until that is closed.
+    fn open_file(&mut self) -> FsResult<Slot> {
+        Ok(self.operations().open_file().ok_or(ErrorCode::InsufficientMemory)?)
+    }
+
+    /// Room for a stream or a list, until that is dropped.
+    fn hold(&mut self) -> FsResult<Held> {
+        let file = self.open_file()?;
+        let memory = HeldMemory::of(&self.binding.share);
+        Ok(Held::new(file, memory).ok_or(ErrorCode::InsufficientMemory)?)
+    }
+
+    /// What the plugin may add to its folder. None: it may change nothing there.
+    fn folder_quota(&mut self) -> Option<FolderQuota> {
+        if self.folder_quota.is_none() {
+            let folder = Arc::clone(self.binding.folder.as_ref()?);
+            let bytes_max = self.binding.granted.folder()?.bytes;
+            let operations = self.operations();
+            self.folder_quota = Some(FolderQuota::new(folder, bytes_max, operations));
+        }
+        self.folder_quota.clone()
+    }
+}
 
 impl CallState {
     fn file(&mut self, fd: &Fd) -> FsResult<Arc<File>> {

@@ -1,0 +1,16 @@
+//! `wasi:logging`: lines that go along with the call.
+
+use crate::sandbox::bindings::v0_1::wasi::logging::logging;
+use crate::sandbox::call::state::CallState;
+
+impl logging::Host for CallState {
+    fn log(
+        &mut self,
+        level: logging::Level,
+        context: String,
+        message: String,
+    ) -> wasmtime::Result<()> {
+        self.keep_line(format!("{level:?} {context}: {message}"));
+        Ok(())
+    }
+}
