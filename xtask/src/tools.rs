@@ -32,6 +32,14 @@ pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
 /// The cargo that runs this, to be run in a folder of the repository.
 pub(crate) fn cargo(folder: &str) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    // What the cargo that runs this tells of this package. A build script that asks for such a variable (ring's
+    // does) would run again, with all that stands on it, each time that cargo is called here and not by hand.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| name.to_string_lossy().starts_with(of))
+        {
+            cargo.env_remove(name);
+        }
+    }
     cargo.current_dir(root().join(folder));
     cargo
 }
