@@ -102,6 +102,8 @@ pub fn main() -> ExitCode {
         return compile.run();
     }
     crate::sandbox::compiler::by_this_program();
+    // Libraries may make clients by themselves.
+    let _ = crate::tls::provider();
     let settings = match Settings::read(arguments.settings.as_deref()) {
         Ok(settings) => settings,
         Err(error) => return complain(&anyhow::Error::from(error), EXIT_USAGE),

@@ -41,3 +41,4 @@ pub mod oci_reference;
 pub mod secrets;
 pub mod settings;
 mod shares;
+pub mod tls;

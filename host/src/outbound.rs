@@ -270,7 +270,7 @@ impl Hop<'_> {
         let no_client = || failure("upstream", "no HTTP client could be made");
         let tls = tls.config().ok_or_else(no_client)?;
         // A client of its own: it holds the vetted addresses, and no connection outlives the call.
-        let client = reqwest::Client::builder()
+        let client = crate::tls::http_client()
             .tls_backend_preconfigured(tls)
             .resolve_to_addrs(host, addresses)
             .no_proxy()

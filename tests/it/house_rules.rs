@@ -41,6 +41,7 @@ fn each_large_dependency_has_one_home() {
         ("axum", &["http/", "http.rs", "gateway.rs"]),
         ("tower", &["http/", "http.rs", "gateway.rs"]),
         ("clap", &["cli/", "cli.rs"]),
+        ("rustls", &["tls.rs", "outbound/tls.rs"]),
         ("std::env", &["settings.rs", "cli/", "cli.rs"]),
     ] {
         for file in sources("host/src") {

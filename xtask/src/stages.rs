@@ -1,10 +1,10 @@
 //! `cargo xtask test`, `check` and `bench`: cargo, called as CI calls it.
 
 use std::fmt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::tools::{self, say};
 
@@ -46,11 +46,17 @@ pub(crate) const CHECK: &[Stage] = &[
     stage("lints of guests", "tests/guests", GUEST_LINTS),
 ];
 
+const BUILD: Stage = stage("build", ".", "build --workspace --bins --tests");
+
+/// The gateway's unit tests and those of the whole.
+const NAMED: &str = "test --workspace --lib --test it --no-fail-fast --";
+
 /// The rest. The programs are built before the tests run: these start `wardgate` as its users do.
 /// Everywhere the whole workspace is meant, for with parts of it cargo would choose other features of
 /// the same dependencies and build those twice.
 pub(crate) const TEST: &[Stage] = &[
-    stage("build", ".", "build --workspace --bins --tests"),
+    stage("dependencies", ".", "xtask deny"),
+    BUILD,
     stage("tests", ".", "test --workspace"),
     stage("tests of plugins", "plugins", "test --workspace"),
     Stage {
@@ -64,6 +70,19 @@ impl Stage {
         let mut cargo = tools::cargo(self.folder);
         cargo.args(self.arguments.split(' ')).envs(self.variable);
         cargo
+    }
+
+    /// Runs it, and says how long it took.
+    fn run(&self, number: impl fmt::Display) -> anyhow::Result<()> {
+        let name = self.name;
+        say(format_args!("[{number}] {name}: {self}"))?;
+        let begin = Instant::now();
+        let status = self.command().status().context("cargo cannot be run")?;
+        let seconds = begin.elapsed().as_secs_f32();
+        if !status.success() {
+            bail!("stage `{name}` failed after {seconds:.1} s; to run it alone:\n\n  {self}\n");
+        }
+        say(format_args!("[{number}] {name}: {seconds:.1} s"))
     }
 }
 
@@ -88,21 +107,47 @@ pub(crate) fn list(parts: &[&[Stage]]) -> String {
     format!("Stages:{}", lines.collect::<String>())
 }
 
+/// Builds the programs, and then runs the tests whose names contain one of these.
+pub(crate) fn named(names: &[String]) -> anyhow::Result<()> {
+    tools::ensure_wasm_target()?;
+    BUILD.run("1/2")?;
+    let mut list = tools::cargo(".");
+    list.args(NAMED.split(' ')).args(["--list", "--format", "terse"]).stderr(Stdio::inherit());
+    let list = list.output().context("cargo cannot be run")?;
+    ensure!(list.status.success(), "the tests cannot be listed");
+    let list = String::from_utf8_lossy(&list.stdout);
+    for name in names {
+        let count = matching(&list, name);
+        ensure!(
+            count > 0,
+            "no test's name contains `{name}`; to see all names:\n\n  cargo {NAMED} --list\n"
+        );
+        say(format_args!("tests with `{name}` in their names: {count}"))?;
+    }
+    say("[2/2] tests")?;
+    let mut tests = tools::cargo(".");
+    let status = tests.args(NAMED.split(' ')).args(names).status();
+    ensure!(
+        status.context("cargo cannot be run")?.success(),
+        "a test failed; to run them again:\n\n  cargo xtask test {}\n",
+        names.join(" ")
+    );
+    Ok(())
+}
+
+/// How many tests of a list have such a name.
+fn matching(list: &str, name: &str) -> usize {
+    let tests = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    tests.filter(|test| test.contains(name)).count()
+}
+
 /// Runs stage after stage, up to the first that fails.
 pub(crate) fn run(parts: &[&[Stage]]) -> anyhow::Result<()> {
     let begin = Instant::now();
     tools::ensure_wasm_target()?;
     let stages = || parts.iter().copied().flatten();
     for (number, stage) in (1..).zip(stages()) {
-        say(format_args!("[{number}/{}] {}: {stage}", stages().count(), stage.name))?;
-        let stage_begin = Instant::now();
-        let status = stage.command().status().context("cargo cannot be run")?;
-        let seconds = stage_begin.elapsed().as_secs_f32();
-        if !status.success() {
-            let name = stage.name;
-            bail!("stage `{name}` failed after {seconds:.1} s; to run it alone:\n\n  {stage}\n");
-        }
-        say(format_args!("[{number}/{}] {}: {seconds:.1} s", stages().count(), stage.name))?;
+        stage.run(format_args!("{number}/{}", stages().count()))?;
     }
     say(format_args!("all {} stages in {:.1} s", stages().count(), begin.elapsed().as_secs_f32()))
 }
@@ -132,6 +177,15 @@ pub(crate) fn bench(filter: Option<&str>, seconds: Option<u32>) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_looked_for_in_names_of_tests_only() {
+        let list = "cli::tests::a_line: test\nstreams::a_line_comes: test\nstreams: benchmark\n";
+        assert_eq!(matching(list, "a_line"), 2);
+        assert_eq!(matching(list, "streams::"), 1);
+        assert_eq!(matching(list, "test\n"), 0);
+        assert_eq!(matching(list, "benchmark"), 0);
+    }
 
     #[test]
     fn a_stage_reads_as_it_is_pasted() {

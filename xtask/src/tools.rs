@@ -1,6 +1,7 @@
 //! What every command needs: the repository, cargo, the wasm target, and a way to say something.
 
 use std::fmt::Display;
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,9 +23,23 @@ pub(crate) fn built() -> anyhow::Result<PathBuf> {
     Ok(this.parent().unwrap_or(root()).to_owned())
 }
 
+/// The folder that cargo builds in, whatever the profile.
+pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
+    let built = built()?;
+    Ok(built.parent().unwrap_or(&built).to_owned())
+}
+
 /// The cargo that runs this, to be run in a folder of the repository.
 pub(crate) fn cargo(folder: &str) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    // What the cargo that runs this tells of this package. A build script that asks for such a variable (ring's
+    // does) would run again, with all that stands on it, each time that cargo is called here and not by hand.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| name.to_string_lossy().starts_with(of))
+        {
+            cargo.env_remove(name);
+        }
+    }
     cargo.current_dir(root().join(folder));
     cargo
 }
@@ -43,6 +58,32 @@ pub(crate) fn build_gateway() -> anyhow::Result<()> {
         bail!("the gateway does not build");
     }
     Ok(())
+}
+
+/// A Python that has the packages of a list, made where it is missing or has others.
+pub(crate) fn python(folder: &Path, requirements: &str) -> anyhow::Result<PathBuf> {
+    let wanted = fs::read_to_string(root().join(requirements))?;
+    let python = folder.join("venv/bin/python");
+    let installed = folder.join("installed.txt");
+    if python.exists() && fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted)
+    {
+        return Ok(python);
+    }
+    say(format_args!("installing the packages of {requirements} (needs the network this once)"))?;
+    fs::create_dir_all(folder)?;
+    let mut made = Command::new("python3");
+    made.args(["-m", "venv", "--clear"]).arg(folder.join("venv"));
+    if !made.status().context("python3 cannot be run: is it installed?")?.success() {
+        bail!("python3 makes no virtual environment: is its module venv installed?");
+    }
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+    pip.arg("--requirement").arg(root().join(requirements));
+    if !pip.status().context("pip cannot be run")?.success() {
+        bail!("the packages of {requirements} cannot be installed");
+    }
+    fs::write(installed, wanted)?;
+    Ok(python)
 }
 
 /// Installs the wasm target where it is missing.

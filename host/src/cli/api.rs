@@ -163,7 +163,7 @@ impl Api {
             bail!("the key file is empty");
         }
         // Proxies of the environment, and wherever a redirect leads, would be given the key.
-        let http = reqwest::Client::builder()
+        let http = crate::tls::http_client()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIME_MAX)

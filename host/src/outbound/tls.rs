@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use rustls::crypto::aws_lc_rs::default_provider;
 use rustls_platform_verifier::Verifier;
+
+use crate::tls;
 
 /// What every outgoing connection has in common. None on a machine without certificates: nothing is sent then.
 #[derive(Debug, Clone)]
@@ -27,7 +28,7 @@ impl Tls {
 }
 
 fn make() -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(default_provider());
+    let provider = tls::provider();
     let verifier = Verifier::new(Arc::clone(&provider))?;
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;

@@ -22,7 +22,7 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn new(listen: &str, agent: &str, key: &str, token: &str) -> Self {
-        let http = reqwest::Client::builder()
+        let http = wardgate::tls::http_client()
             .no_proxy()
             .timeout(PATIENCE)
             // The gateway hangs up on connections that are idle for longer, and would do so just when one is used.
@@ -35,7 +35,7 @@ impl Caller {
 
     /// The same caller from another address of this machine.
     pub(crate) fn at_address(&self, address: std::net::IpAddr) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).local_address(address);
+        let http = wardgate::tls::http_client().no_proxy().timeout(PATIENCE).local_address(address);
         Self { http: http.build().unwrap(), ..self.clone() }
     }
 

@@ -5,8 +5,9 @@ use std::ops::Deref;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use serde_json::Value;
 use wardgate::plugins::grants_path;
@@ -172,13 +173,64 @@ fn text_of(log: &Mutex<Vec<u8>>) -> String {
 }
 
 /// The program that was built together with this test.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("wardgate");
-    assert!(
-        path.exists(),
-        "{} is missing: run `cargo xtask test`, which builds it",
-        path.display()
-    );
-    path
+fn program() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let test = std::env::current_exe().unwrap();
+        test.parent().and_then(Path::parent).unwrap().join("wardgate")
+    });
+    // Said once, and every test that starts it fails.
+    static WRONG: LazyLock<Option<String>> = LazyLock::new(|| what_is_wrong_with(&PROGRAM));
+    if let Some(wrong) = &*WRONG {
+        panic!("{wrong}; build it with\n\n  cargo build --workspace --bins --tests\n\n");
+    }
+    &PROGRAM
+}
+
+/// A test of a program that is older than the source says nothing about the source. cargo builds no program for
+/// tests of another package, and writes down beside each which files it was made of.
+fn what_is_wrong_with(program: &Path) -> Option<String> {
+    let Ok(built) = program.metadata().and_then(|program| program.modified()) else {
+        return Some(format!("{} is missing", program.display()));
+    };
+    let made_of = std::fs::read_to_string(program.with_extension("d")).ok()?;
+    let (_, files) = made_of.split_once(": ")?;
+    // Spaces within names are escaped.
+    let files = files.trim_end().replace("\\ ", "\0");
+    let mut files = files.split(' ').map(|file| PathBuf::from(file.replace('\0', " ")));
+    let newer = files.find(|file| newest(file).is_none_or(|changed| changed > built))?;
+    Some(format!("{} is older than {}", program.display(), newer.display()))
+}
+
+/// When a file, or anything in a folder, was changed last. None where it is gone.
+fn newest(path: &Path) -> Option<SystemTime> {
+    let changed = path.metadata().and_then(|file| file.modified()).ok()?;
+    let within = std::fs::read_dir(path).into_iter().flatten().flatten();
+    within.filter_map(|entry| newest(&entry.path())).chain([changed]).max()
+}
+
+#[test]
+fn a_program_that_is_older_than_its_source_is_not_tested() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let program = file("program");
+    assert!(what_is_wrong_with(&program).unwrap().ends_with("is missing"));
+    let made_of = [file("a source"), file("folder")]
+        .map(|path| path.display().to_string().replace(' ', "\\ "));
+    std::fs::write(file("a source"), "").unwrap();
+    std::fs::create_dir(file("folder")).unwrap();
+    std::fs::write(file("folder/within"), "").unwrap();
+    std::fs::write(&program, "").unwrap();
+    assert_eq!(what_is_wrong_with(&program), None, "nothing is known of it");
+    std::fs::write(file("program.d"), format!("program: {}\n", made_of.join(" "))).unwrap();
+    assert_eq!(what_is_wrong_with(&program), None);
+
+    let later = newest(&program).unwrap() + std::time::Duration::from_secs(60);
+    for (changed, named) in [("folder/within", "folder"), ("a source", "a source")] {
+        let changed = std::fs::File::options().append(true).open(file(changed)).unwrap();
+        changed.set_modified(later).unwrap();
+        let wrong = what_is_wrong_with(&program).unwrap();
+        assert!(wrong.ends_with(&format!("is older than {}", file(named).display())), "{wrong}");
+    }
+    std::fs::remove_file(file("a source")).unwrap();
+    assert!(what_is_wrong_with(&program).is_some());
 }

@@ -90,7 +90,7 @@ impl Site {
         let served = tokio::spawn(gateway.run(listener, async { drop(stopped.await) }));
         let honest = Party { from: HONEST, tenant, agents: vec![agent], key };
         let reader = party(&handles, HONEST, "reader").await?;
-        let http = reqwest::Client::builder().no_proxy().build()?;
+        let http = wardgate::tls::http_client().no_proxy().build()?;
         let sink = sink::start(folder.path(), long_body(LONG_BYTES).len())?;
         let mut site = Self {
             address,

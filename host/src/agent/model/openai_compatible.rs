@@ -37,7 +37,7 @@ impl OpenaiCompatible {
     /// When no HTTP client can be made.
     pub fn new(settings: &ModelSettings) -> Result<Self, ModelError> {
         let ModelSettings::OpenaiCompatible { base_url, model, api_key, turn_time_max } = settings;
-        let http = reqwest::Client::builder()
+        let http = crate::tls::http_client()
             .connect_timeout(CONNECT_TIME_MAX)
             .timeout(*turn_time_max)
             .redirect(reqwest::redirect::Policy::none())

@@ -115,7 +115,7 @@ impl Transfer {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let addresses = self.vet(url).await?;
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let http = reqwest::Client::builder()
+        let http = crate::tls::http_client()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .resolve_to_addrs(&host, &addresses)

@@ -1,0 +1,188 @@
+//! `cargo xtask dist`: an archive of the program and of what a server needs to run it.
+//!
+//! Of the system the program needs glibc, and libgcc with it. Both could be linked in, but where nsswitch.conf
+//! names a service other than `files` and `dns` (`resolve`, say) a static glibc loads that from the system when it
+//! looks up a name, which works with the very same glibc only; and with another C library the host's `memory.rs`
+//! gives nothing back. So whoever builds for others does it on the oldest system that they have.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::sbom;
+use crate::tools::{self, say};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const PROGRAM: &str = "wardgate";
+
+/// What goes along as it is.
+const FILES: &[&str] = &["LICENSE", "NOTICE", "README.md", "CHANGELOG.md"];
+const FOLDER: &str = "deploy";
+
+/// Builds everything and packs it.
+pub(crate) fn run(target: Option<String>) -> anyhow::Result<()> {
+    let root = tools::root();
+    // Before minutes of building.
+    let missing: Vec<&str> =
+        FILES.iter().chain(&[FOLDER]).copied().filter(|file| !root.join(file).exists()).collect();
+    ensure!(missing.is_empty(), "what is to be shipped is missing: {}", missing.join(", "));
+    let target = target.map_or_else(this_machine, Ok)?;
+    tools::ensure_wasm_target()?;
+    say(format_args!("building for {target} (some minutes: the whole is optimised at once)"))?;
+    let target_folder = tools::target_folder()?;
+    let mut build = tools::cargo(".");
+    build.args(["build", "--locked", "--profile", "dist", "--package", PROGRAM, "--bin", PROGRAM]);
+    build.args(["--target", &target]).arg("--target-dir").arg(&target_folder);
+    // Panics name files; where those were on this machine is nobody's business.
+    build.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", renamed(&target_folder)?);
+    ensure!(build.status().context("cargo cannot be run")?.success(), "the gateway does not build");
+    let program = target_folder.join(&target).join("dist").join(PROGRAM);
+    if target == this_machine()? {
+        starts(&program)?;
+    }
+
+    let name = format!("{PROGRAM}-{VERSION}-{target}");
+    let out = target_folder.join("dist-out");
+    let packed = out.join(&name);
+    if packed.exists() {
+        fs::remove_dir_all(&packed)?;
+    }
+    fs::create_dir_all(packed.join(FOLDER))?;
+    fs::copy(&program, packed.join(PROGRAM)).context("the program cannot be copied")?;
+    for file in FILES {
+        fs::copy(root.join(file), packed.join(file)).with_context(|| format!("copying {file}"))?;
+    }
+    for entry in fs::read_dir(root.join(FOLDER))? {
+        let entry = entry?;
+        fs::copy(entry.path(), packed.join(FOLDER).join(entry.file_name()))
+            .with_context(|| format!("{} is no file", entry.path().display()))?;
+    }
+    fs::write(packed.join("wardgate.cdx.json"), sbom::gateway(&target)?)?;
+    let sums = sums(&packed, &files(&packed, "")?)?;
+    fs::write(packed.join("SHA256SUMS"), sums)?;
+    let archive = format!("{name}.tar.gz");
+    pack(&out, &name, &archive)?;
+    let sum = self::sums(&out, std::slice::from_ref(&archive))?;
+    fs::write(out.join(format!("{archive}.sha256")), &sum)?;
+
+    let size = fs::metadata(out.join(&archive))?.len() >> 20;
+    say(format_args!("{} ({size} MiB)", out.join(&archive).display()))?;
+    if let Some((major, minor)) = glibc(&fs::read(&program)?) {
+        say(format_args!("the program needs glibc {major}.{minor} or newer"))?;
+    }
+    Ok(())
+}
+
+/// Flags of the compiler that give folders of this machine names that are the same on each.
+fn renamed(target_folder: &Path) -> anyhow::Result<OsString> {
+    let cargo = match std::env::var_os("CARGO_HOME") {
+        Some(cargo) => PathBuf::from(cargo),
+        None => std::env::home_dir().context("this user has no home")?.join(".cargo"),
+    };
+    let mut flags = OsString::new();
+    // Of several that fit, the last counts: the target folder is often in the repository.
+    for (folder, name) in
+        [(cargo.as_path(), "/cargo"), (tools::root(), "/wardgate"), (target_folder, "/target")]
+    {
+        if !flags.is_empty() {
+            flags.push("\x1f");
+        }
+        flags.push("--remap-path-prefix=");
+        flags.push(folder);
+        flags.push("=");
+        flags.push(name);
+    }
+    Ok(flags)
+}
+
+/// The target that the compiler builds for where none is named.
+fn this_machine() -> anyhow::Result<String> {
+    let mut rustc = Command::new("rustc");
+    let told = rustc.arg("-vV").current_dir(tools::root()).output();
+    let told = String::from_utf8(told.context("rustc cannot be run")?.stdout)?;
+    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc does not say what machine this is")
+}
+
+/// The program starts, and is of this version.
+fn starts(program: &Path) -> anyhow::Result<()> {
+    let told = Command::new(program).arg("--version").output();
+    let told = told.context("what was built does not start")?;
+    let told = String::from_utf8_lossy(&told.stdout);
+    ensure!(told.trim() == format!("{PROGRAM} {VERSION}"), "what was built says it is {told:?}");
+    Ok(())
+}
+
+/// All files in a folder, as they are named from there, in order.
+fn files(folder: &Path, within: &str) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder.join(within))? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().ok().context("a name that is no text")?;
+        let name = if within.is_empty() { name } else { format!("{within}/{name}") };
+        if entry.file_type()?.is_dir() {
+            found.extend(files(folder, &name)?);
+        } else {
+            found.push(name);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What `sha256sum --check` reads.
+fn sums(folder: &Path, files: &[String]) -> anyhow::Result<String> {
+    let mut sha256sum = Command::new("sha256sum");
+    let told =
+        sha256sum.current_dir(folder).arg("--").args(files).stderr(Stdio::inherit()).output();
+    let told = told.context("sha256sum cannot be run")?;
+    ensure!(told.status.success(), "sha256sum failed");
+    String::from_utf8(told.stdout).context("sha256sum says no text")
+}
+
+/// The same files make the same archive: in order, nobody's, and of the time of the last commit.
+fn pack(out: &Path, name: &str, archive: &str) -> anyhow::Result<()> {
+    let mut tar = Command::new("tar");
+    tar.current_dir(out).args(["--create", "--gzip", "--file", archive, "--sort=name"]);
+    tar.args(["--owner=0", "--group=0", "--numeric-owner", "--mode=u+rw,go+r-w"]);
+    let mut git = Command::new("git");
+    git.current_dir(tools::root()).args(["log", "-1", "--format=%ct"]);
+    match git.output() {
+        Ok(told) if told.status.success() => {
+            tar.arg(format!("--mtime=@{}", String::from_utf8_lossy(&told.stdout).trim()));
+        }
+        // An archive of the source has no commits: its files have times of their own.
+        _ => {}
+    }
+    match tar.arg(name).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => bail!("tar failed; it has to be GNU's"),
+        Err(error) => Err(error).context("tar cannot be run"),
+    }
+}
+
+/// The newest version of glibc that a program asks for by name. None where it asks for none.
+fn glibc(program: &[u8]) -> Option<(u32, u32)> {
+    let text = String::from_utf8_lossy(program);
+    let versions = text.split('\0').filter_map(|name| {
+        let (major, minor) = name.strip_prefix("GLIBC_")?.split_once('.')?;
+        let minor = minor.split('.').next()?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    });
+    versions.max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_tells_which_glibc_it_needs() {
+        let program = b"\x7fELF\xff\0GLIBC_2.9\0GLIBC_2.34\0GLIBC_2.2.5\0GLIBC_PRIVATE\0x\0";
+        assert_eq!(glibc(program), Some((2, 34)));
+        assert_eq!(glibc(b"\x7fELF"), None);
+    }
+}
