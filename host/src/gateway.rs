@@ -202,7 +202,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Makes every part for a gateway that listens there, takes back the tasks that an earlier process left, and starts the workers.
+    /// Makes every part for a gateway that listens there, takes over the tasks that an earlier process left, and starts the workers.
     ///
     /// # Errors
     /// When a part cannot be made, or another process serves from the folder.
@@ -219,9 +219,10 @@ impl Gateway {
             format!("another gateway serves from {}; stop it first", folder.path.display())
         })?;
         let store = folder.store.clone();
-        let taken_back = store.take_back_all().await.context("tasks of an earlier process")?;
-        if taken_back > 0 {
-            tracing::info!(tasks = taken_back, "tasks that an earlier process left will run again");
+        let taken_over = store.succeed_owners(settings.queue.lease).await;
+        let taken_over = taken_over.context("tasks of an earlier process")?;
+        if taken_over > 0 {
+            tracing::info!(tasks = taken_over, "tasks that an earlier process left will run again");
         }
         store.delete_unclaimed_chunks().await.context("texts of an earlier process")?;
         let handles = folder.handles(&settings, public_url)?;

@@ -109,6 +109,10 @@ uuid_id!(
     ChannelId, "channel id", Uuid::new_v4
 );
 uuid_id!(
+    /// One start of a process that runs tasks: the owner of its leases.
+    OwnerId, "owner id", Uuid::new_v4
+);
+uuid_id!(
     // CONTRACT D4.
     /// One run of an agent. Whoever knows it may poll the run, so it is random.
     TaskId, "task id", random_in_order

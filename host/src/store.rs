@@ -43,7 +43,7 @@ pub use self::tasks::turns::Places;
 use self::write::{Memory, Queued, SingleWrite, Write};
 use self::writer::{Op, Writer};
 use crate::clock::{Clock, Timestamp};
-use crate::ids::TenantId;
+use crate::ids::{OwnerId, TenantId};
 
 /// The store. Cloning gives another handle to the same one.
 #[derive(Clone)]
@@ -51,6 +51,8 @@ pub struct Store(Arc<Handles>);
 
 struct Handles {
     clock: Clock,
+    /// This start of a process, as the owner of leases.
+    owner: OwnerId,
     /// The threads that the store was opened on.
     home: Handle,
     reads: SqlitePool,
@@ -92,8 +94,15 @@ impl Store {
             .fetch_one(&mut db)
             .await
             .map_err(|error| StoreError::database(OPERATION, error))?;
-        let writer =
-            Writer { db, clock: clock.clone(), memory: Memory { last_sequence, last_turn: None } };
+        let next_due = sqlx::query_scalar(tasks::lease::NEXT_DUE)
+            .fetch_optional(&mut db)
+            .await
+            .map_err(|error| StoreError::database(OPERATION, error))?;
+        let writer = Writer {
+            db,
+            clock: clock.clone(),
+            memory: Memory { last_sequence, last_turn: None, alive_until: None, next_due },
+        };
         let (writes, waiting) = fair_queue::queue();
         let (ended, writer_ended) = watch::channel(());
         let checkpoints = Checkpoints::start(path, LOG_BOUNDS);
@@ -107,6 +116,7 @@ impl Store {
         let home = Handle::current();
         let handles = Handles {
             clock,
+            owner: OwnerId::random(),
             home,
             reads,
             lists,

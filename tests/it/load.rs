@@ -188,8 +188,8 @@ async fn share(agent: Caller, first: usize) -> Vec<(usize, String)> {
 /// Every task in the store with its status and its payload's number.
 async fn stored(database: &mut SqliteConnection) -> Vec<(usize, String, String)> {
     let rows = sqlx::query(
-        "SELECT lower(hex(id)), status, payload ->> 'n' FROM tasks \
-         JOIN inputs ON task_sequence = sequence",
+        "SELECT lower(hex(id)), coalesce(ended, 'open'), payload ->> 'n' FROM tasks \
+         JOIN bodies ON task_sequence = sequence",
     );
     let rows = rows.fetch_all(database).await.unwrap();
     rows.iter().map(|row| (row.get::<i64, _>(2) as usize, row.get(0), row.get(1))).collect()

@@ -10,6 +10,16 @@ use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+/// What a load came to.
+pub(crate) struct Done {
+    /// Answers per second, without those of the warm-up.
+    pub(crate) per_second: f64,
+    /// All answers.
+    pub(crate) answered: u64,
+    /// What generating it computed, warm-up included.
+    pub(crate) cpu: Duration,
+}
+
 /// Sends the request over this many connections for a while, each waiting for its answer before the
 /// next. Answers per second; any answer but 200 is an error.
 pub(crate) async fn requests_per_second(
@@ -18,6 +28,16 @@ pub(crate) async fn requests_per_second(
     connections: usize,
     time: Duration,
 ) -> anyhow::Result<f64> {
+    Ok(load(address, request, connections, time).await?.per_second)
+}
+
+/// The same, and what else there is to know of it.
+pub(crate) async fn load(
+    address: SocketAddr,
+    request: Arc<[u8]>,
+    connections: usize,
+    time: Duration,
+) -> anyhow::Result<Done> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("load".to_owned()).spawn(move || {
         let _ = sender.send(generate(address, &request, connections, time));
@@ -30,7 +50,7 @@ fn generate(
     request: &Arc<[u8]>,
     connections: usize,
     time: Duration,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Done> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answered = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
@@ -52,9 +72,20 @@ fn generate(
         while let Some(client) = clients.join_next().await {
             client??;
         }
+        let (answered, cpu) = (answered.load(Ordering::Relaxed), cpu_time("thread-self")?);
         #[expect(clippy::cast_precision_loss, reason = "counts of seconds are far below 2^52")]
-        Ok(done as f64 / seconds)
+        Ok(Done { per_second: done as f64 / seconds, answered, cpu })
     })
+}
+
+/// What `self` (all threads of this process) or `thread-self` has computed so far, to a hundredth of a second.
+pub(crate) fn cpu_time(of: &str) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{of}/stat"))?;
+    // Behind the name in parentheses, utime and stime are the 12th and 13th field (proc_pid_stat(5)).
+    let (_, fields) = stat.rsplit_once(')').context("/proc has another format")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let ticks: u64 = ticks.sum::<Result<_, _>>()?;
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 async fn client(

@@ -14,6 +14,7 @@ mod mapping;
 mod neighbours;
 mod polls;
 mod shares;
+mod task_cost;
 
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("accept") {
         runtime.block_on(accept::run(round))?;
+    }
+    if wanted("task-cost") {
+        runtime.block_on(task_cost::run(round))?;
     }
     if wanted("polls") {
         runtime.block_on(polls::run(round))?;

@@ -14,6 +14,9 @@ use crate::trace::Step;
 /// Shortest and longest pause between two tries to store the end of a run: half a minute in all.
 const FINISH_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(16));
 
+/// How often the store's file is made smaller between two beats at most.
+const SHRINKS_MAX: usize = 50;
+
 /// The leases that this process holds.
 #[derive(Debug, Clone)]
 pub(in crate::runs) struct Leases {
@@ -45,7 +48,7 @@ impl Leases {
                 }
             }
             let held: Vec<_> = self.lock().iter().map(|(id, (fence, _))| (*id, *fence)).collect();
-            match self.store.extend(&held, self.length).await {
+            match self.store.heartbeat(&held, self.length).await {
                 Ok(lost) => {
                     let held = self.lock();
                     for id in lost {
@@ -56,8 +59,18 @@ impl Leases {
                 }
                 Err(error) => tracing::error!(%error, "leases cannot be extended"),
             }
-            if let Err(error) = self.store.expire_leases().await {
-                tracing::error!(%error, "leases that ran out cannot be taken back");
+            if let Err(error) = self.store.take_over().await {
+                tracing::error!(%error, "tasks of owners that are gone cannot be taken over");
+            }
+            for _ in 0..SHRINKS_MAX {
+                match self.store.shrink().await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "the store's file cannot be made smaller");
+                        break;
+                    }
+                }
             }
             loop {
                 match self.store.forget_expired_keys().await {
@@ -86,18 +99,25 @@ pub(in crate::runs) struct Lease {
     fence: Fence,
     lost: CancellationToken,
     finished: bool,
+    /// How long the task waits for another worker, where it is given back.
+    pause: Duration,
 }
 
 impl Lease {
     pub(in crate::runs) fn held(leases: &Leases, task: TaskId, fence: Fence) -> Self {
         let lost = CancellationToken::new();
         leases.lock().insert(task, (fence, lost.clone()));
-        Self { leases: leases.clone(), task, fence, lost, finished: false }
+        Self { leases: leases.clone(), task, fence, lost, finished: false, pause: Duration::ZERO }
     }
 
     /// Comes when the store says that somebody else has the task.
     pub(in crate::runs) async fn lost(&self) {
         self.lost.cancelled().await;
+    }
+
+    /// Gives the task back, for another worker to claim after this pause.
+    pub(in crate::runs) fn put_off(mut self, pause: Duration) {
+        self.pause = pause;
     }
 
     /// Stores the end of the run of this task, whose lease it is. False where the lease was lost: nothing is stored then.
@@ -132,11 +152,11 @@ impl Drop for Lease {
             self.leases.lock().remove(&self.task);
             return;
         }
-        let (leases, task, fence) = (self.leases.clone(), self.task, self.fence);
+        let (leases, task, fence, pause) = (self.leases.clone(), self.task, self.fence, self.pause);
         // Where the runtime is gone already the lease runs out, or the next start takes the task back.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = leases.store.give_back(task, fence).await {
+                if let Err(error) = leases.store.give_back(task, fence, pause).await {
                     tracing::error!(%task, %error, "a task cannot be given back; its lease will run out");
                 }
                 leases.lock().remove(&task);

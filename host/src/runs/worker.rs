@@ -26,7 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most tasks taken by one claim; more would sit leased while others run.
 const CLAIM_MAX: usize = 64;
 
-/// How long a task that met a store that fails waits before it goes back.
+/// How long a task that met a store that fails waits for its next attempt: a failure of seconds is not to use up
+/// every attempt.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The workers of one gateway process.
@@ -174,7 +175,10 @@ async fn run(
     let Claimed { task, fence } = claimed;
     let lease = Lease::held(&context.leases, task.id, fence);
     let outcome = tokio::select! {
-        outcome = outcome(&context, &task, &running.log) => outcome,
+        outcome = outcome(&context, &task, &running.log) => match outcome {
+            Ok(outcome) => Some(outcome),
+            Err(StoreFailed) => return lease.put_off(STORE_PAUSE),
+        },
         outcome = running.stopped() => outcome.map(|outcome| ended_from_outside(&context, &running.log, outcome)),
         // Another worker has it: whatever this one would still do counts for nothing.
         () = lease.lost() => None,
@@ -198,37 +202,38 @@ async fn run(
     context.all.ended.notify_one();
 }
 
-/// What a run comes to. None where that is not the task's fault: it goes back and is tried again.
-async fn outcome(context: &WorkerContext, task: &Task, log: &Log) -> Option<Outcome> {
+/// A run could not go on for want of the store, which is no fault of its task.
+struct StoreFailed;
+
+/// What a run comes to.
+async fn outcome(context: &WorkerContext, task: &Task, log: &Log) -> Result<Outcome, StoreFailed> {
     if task.attempts > context.settings.attempts_max {
         let reason = format!(
             "given up after {} attempts, each of which ended with the worker (fault: host)",
             task.attempts - 1
         );
-        return Some(ended_unrun(context, log, EndStatus::Error, reason));
+        return Ok(ended_unrun(context, log, EndStatus::Error, reason));
     }
     match context.store.agent(task.tenant, task.agent).await {
         Ok(Some(agent)) => {
             let tokens = context.all.tokens.get(&task.id).unwrap_or_default();
             let run = RunContext { tokens, log, time_max: context.settings.run_time_max };
             match context.runner.run(&agent, task, run).await {
-                Ok(outcome) => Some(outcome),
-                Err(error) => not_the_tasks_fault(task, &error).await,
+                Ok(outcome) => Ok(outcome),
+                Err(error) => Err(store_failed(task, &error)),
             }
         }
         Ok(None) => {
             let reason = "the agent does not exist any more".to_owned();
-            Some(ended_unrun(context, log, EndStatus::Failed, reason))
+            Ok(ended_unrun(context, log, EndStatus::Failed, reason))
         }
-        Err(error) => not_the_tasks_fault(task, &error).await,
+        Err(error) => Err(store_failed(task, &error)),
     }
 }
 
-/// A store that fails ends no task. The pause keeps a failure of seconds from using up every attempt.
-async fn not_the_tasks_fault(task: &Task, error: &StoreError) -> Option<Outcome> {
+fn store_failed(task: &Task, error: &StoreError) -> StoreFailed {
     tracing::error!(task = %task.id, %error, "a run cannot go on and goes back");
-    tokio::time::sleep(STORE_PAUSE).await;
-    None
+    StoreFailed
 }
 
 /// The end of a run that was under way.

@@ -38,23 +38,40 @@ macro_rules! whole_text {
 }
 pub(super) use whole_text;
 
-/// Asks for tasks with their inputs, in the columns that [`task`] reads.
+/// How far a task `t` is: its end, or where its row lies.
+macro_rules! status_of {
+    () => {
+        "coalesce(t.ended, CASE WHEN EXISTS (SELECT 1 FROM leases l WHERE l.tenant_id = t.tenant_id \
+         AND l.task_sequence = t.sequence) THEN 'executing' ELSE 'pending' END)"
+    };
+}
+pub(super) use status_of;
+
+/// Asks for tasks with what they were given, in the columns that [`task`] reads.
 macro_rules! select_tasks {
     ($($where:literal),+ $(,)?) => {
         concat!(
-            "SELECT t.sequence, t.id, t.tenant_id, t.agent_id, t.status, t.attempts, t.created_at, \
-             t.started_at, t.finished_at, t.thread, t.source, ",
-            $crate::store::rows::whole_text!("i.user", "user", "t.sequence"),
+            "SELECT t.sequence, t.id, t.tenant_id, t.agent_id, \
+             coalesce(t.ended, iif(l.task_sequence IS NULL, 'pending', 'executing')), \
+             coalesce(l.attempts, r.attempts, d.attempts, t.attempts), t.created_at, \
+             coalesce(l.started_at, r.started_at, d.started_at, t.started_at), t.finished_at, \
+             t.thread, t.source, ",
+            $crate::store::rows::whole_text!("b.user", "user", "t.sequence"),
             ", ",
-            $crate::store::rows::whole_text!("i.prompt", "prompt", "t.sequence"),
+            $crate::store::rows::whole_text!("b.prompt", "prompt", "t.sequence"),
             ", ",
-            $crate::store::rows::whole_text!("i.mapping", "mapping", "t.sequence"),
+            $crate::store::rows::whole_text!("b.mapping", "mapping", "t.sequence"),
             ", ",
-            $crate::store::rows::whole_text!("i.payload", "payload", "t.sequence"),
+            $crate::store::rows::whole_text!("b.payload", "payload", "t.sequence"),
             ", t.result, t.thread_surface, ",
             $crate::store::rows::whole_text!("x.rest", "rest", "t.sequence"),
-            " FROM tasks t CROSS JOIN inputs i ON i.task_sequence = t.sequence \
-             LEFT JOIN result_rests x ON x.task_sequence = t.sequence WHERE ",
+            " FROM tasks t CROSS JOIN bodies b ON b.task_sequence = t.sequence \
+             LEFT JOIN result_rests x ON x.task_sequence = t.sequence \
+             LEFT JOIN leases l ON t.ended IS NULL AND l.tenant_id = t.tenant_id \
+                 AND l.task_sequence = t.sequence \
+             LEFT JOIN ready r ON t.ended IS NULL AND r.tenant_id = t.tenant_id \
+                 AND r.task_sequence = t.sequence \
+             LEFT JOIN later d ON t.ended IS NULL AND d.task_sequence = t.sequence WHERE ",
             $($where),+
         )
     };

@@ -14,8 +14,8 @@ use futures::TryStreamExt as _;
 use sqlx::migrate::Migrator;
 use sqlx::query::Query;
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteQueryResult, SqliteRow, SqliteSynchronous,
+    SqliteArguments, SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode,
+    SqlitePool, SqlitePoolOptions, SqliteQueryResult, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Either, Executor as _, Sqlite};
 
@@ -47,6 +47,8 @@ const STATEMENTS_MAX: usize = 960;
 pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     create_privately(path)?;
     let options = settings(path)
+        // Only then what is deleted can be given back without writing the whole file anew.
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         // NORMAL would sync at checkpoints only: an acknowledged task could be lost with the power.
         .synchronous(SqliteSynchronous::Full)
@@ -57,7 +59,20 @@ pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, sqlx::E
         .statement_cache_capacity(STATEMENTS_MAX);
     let mut connection = SqliteConnection::connect_with(&options).await?;
     MIGRATIONS.run(&mut connection).await?;
+    vacuum_once(&mut connection).await?;
     Ok(connection)
+}
+
+/// Writes a file anew that was made before pages could be given back.
+async fn vacuum_once(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    const NONE: i64 = 0;
+    let mode: i64 = sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut *connection).await?;
+    if mode == NONE {
+        tracing::info!("the store's file is written anew, once; that takes as long as to copy it");
+        execute(sqlx::query("PRAGMA auto_vacuum = INCREMENTAL"), connection).await?;
+        execute(sqlx::query("VACUUM"), connection).await?;
+    }
+    Ok(())
 }
 
 /// Opens the connection that moves the log into the file. It never waits: whoever is in its way goes first.

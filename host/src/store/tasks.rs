@@ -21,8 +21,8 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use self::accept::Accept;
 use self::finish::Finish;
-use self::housekeeping::ForgetExpiredKeys;
-use self::lease::{CLAIMED, Claim, Extend, GiveBack, TakeBack, Unclaim};
+use self::housekeeping::{ForgetExpiredKeys, Shrink};
+use self::lease::{CLAIMED, Claim, GiveBack, Heartbeat, SucceedOwners, TakeOver, Unclaim};
 use self::turns::Places;
 use super::fair_queue::SMALL_BYTES_MAX;
 use super::rows::whole_text;
@@ -67,12 +67,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`]; what was claimed is given back then.
     pub async fn claim(&self, places: Places, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
-        let claimed = self.write(Claim { places, lease }).await?;
+        let claimed = self.write(Claim { owner: self.0.owner, places, lease }).await?;
         match self.read_claimed(&claimed).await {
             Ok(tasks) => Ok(tasks),
             Err(error) => {
                 // Nobody will run them, and it is no fault of theirs.
-                self.write(Unclaim { claimed }).await?;
+                self.write(Unclaim { owner: self.0.owner, claimed }).await?;
                 Err(StoreError::database("read claimed tasks", error))
             }
         }
@@ -80,42 +80,47 @@ impl Store {
 
     /// The tasks of these claims, in their order: read apart from the writer, whom everybody waits for,
     /// since payloads may be large. What was deleted meanwhile is left out.
-    async fn read_claimed(&self, claimed: &[(i64, Fence)]) -> sqlx::Result<Vec<Claimed>> {
+    async fn read_claimed(&self, claimed: &[(TenantId, i64, Fence)]) -> sqlx::Result<Vec<Claimed>> {
         let mut tasks = HashMap::with_capacity(claimed.len());
         for (sql, part) in CLAIMED.parts(claimed) {
             let query =
-                part.iter().fold(sqlx::query(sql), |query, (sequence, _)| query.bind(*sequence));
+                part.iter().fold(sqlx::query(sql), |query, (_, sequence, _)| query.bind(*sequence));
             for row in query.fetch_all(self.reads()).await? {
                 let task = rows::task(&row)?;
                 tasks.insert(task.sequence, task);
             }
         }
-        let claimed = claimed.iter().filter_map(|(sequence, fence)| {
+        let claimed = claimed.iter().filter_map(|(_, sequence, fence)| {
             Some(Claimed { task: tasks.remove(sequence)?, fence: *fence })
         });
         Ok(claimed.collect())
     }
 
-    /// Lets the leases of these tasks end `lease` from now, and returns the tasks whose lease is lost:
-    /// their workers should stop.
+    /// Lets this process count as alive for `lease` from now, and its leases with it, and returns those of these
+    /// tasks whose lease is lost: their workers should stop.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; the leases end when they would have.
-    pub async fn extend(
+    pub async fn heartbeat(
         &self,
         held: &[(TaskId, Fence)],
         lease: Duration,
     ) -> Result<Vec<TaskId>, StoreError> {
-        self.write(Extend { held: held.to_vec(), lease }).await
+        self.write(Heartbeat { owner: self.0.owner, held: held.to_vec(), lease }).await
     }
 
-    /// Makes a task pending again for somebody else to claim. The attempt stays counted. Nothing
-    /// happens where the fence is not that of the task's lease.
+    /// Makes a task pending again for another worker to claim, after `pause` at the earliest. The attempt stays
+    /// counted. Nothing happens where the fence is not that of the task's lease.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; the lease will run out by itself.
-    pub async fn give_back(&self, task: TaskId, fence: Fence) -> Result<(), StoreError> {
-        self.write(GiveBack { task, fence }).await
+    pub async fn give_back(
+        &self,
+        task: TaskId,
+        fence: Fence,
+        pause: Duration,
+    ) -> Result<(), StoreError> {
+        self.write(GiveBack { owner: self.0.owner, task, fence, pause }).await
     }
 
     /// Ends a task, given as it was claimed, and stores its steps, synced together. False, with nothing
@@ -131,26 +136,27 @@ impl Store {
         outcome: Outcome,
         steps: &[Step],
     ) -> Result<bool, StoreError> {
-        let finish = Finish::new(task, fence, outcome, steps)
+        let finish = Finish::new(self.0.owner, task, fence, outcome, steps)
             .map_err(|error| StoreError::unwritable(Finish::OPERATION, error))?;
         self.queue_long(finish, Op::Finish).await
     }
 
-    /// Makes every executing task pending, and returns how many there were. For the start: this
-    /// process holds the data folder alone, so the workers that had them are gone.
+    /// Makes this process the only one that runs tasks, and takes over those of processes that did before: how
+    /// many they were. For the start of a process that holds the data folder alone.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn take_back_all(&self) -> Result<u64, StoreError> {
-        self.write(TakeBack::All).await
+    pub async fn succeed_owners(&self, lease: Duration) -> Result<u64, StoreError> {
+        self.write(SucceedOwners { owner: self.0.owner, lease }).await
     }
 
-    /// Makes the tasks pending whose lease has run out, and returns how many there were.
+    /// Makes tasks pending whose owner is not alive any more, and those that were to wait until now, and returns
+    /// how many there were.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn expire_leases(&self) -> Result<u64, StoreError> {
-        self.write(TakeBack::Expired).await
+    pub async fn take_over(&self) -> Result<u64, StoreError> {
+        self.write(TakeOver).await
     }
 
     /// Deletes idempotency keys that are free again, oldest first, and returns how many. Only to save
@@ -161,6 +167,15 @@ impl Store {
     /// [`StoreError::Unavailable`].
     pub async fn forget_expired_keys(&self) -> Result<u64, StoreError> {
         self.write(ForgetExpiredKeys).await
+    }
+
+    /// Gives a part of the file that holds nothing any more back to the file system, as long as that is a large
+    /// part of it; true where there is more to give back.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn shrink(&self) -> Result<bool, StoreError> {
+        self.write(Shrink).await
     }
 
     /// A task of this tenant.
@@ -287,8 +302,8 @@ macro_rules! earlier_tasks {
     ($which:literal) => {
         select_tasks!(
             "t.tenant_id = ?1 AND t.thread_surface = ?2 AND t.agent_id = ?3 AND t.sequence < ?4 \
-             AND t.status = 'completed' \
-             AND octet_length(i.payload) + coalesce(octet_length(i.prompt), 0) \
+             AND t.ended = 'completed' \
+             AND octet_length(b.payload) + coalesce(octet_length(b.prompt), 0) \
                + coalesce(octet_length(t.result), 0) + coalesce(octet_length(x.rest), 0) \
                + coalesce((SELECT sum(c.octets) FROM chunked_texts c \
                    WHERE c.task_sequence = t.sequence AND c.part IN ('payload', 'prompt', 'rest')), 0) \

@@ -67,6 +67,10 @@ pub(super) struct Memory {
     pub(super) last_sequence: i64,
     /// Whose task was claimed last.
     pub(super) last_turn: Option<TenantId>,
+    /// Until when this process counts as alive.
+    pub(super) alive_until: Option<Timestamp>,
+    /// When the first of the tasks that wait for a moment is ready, in microseconds.
+    pub(super) next_due: Option<i64>,
 }
 
 /// A write and the caller who waits for its answer.

@@ -38,15 +38,15 @@ static INSERT_TASKS: BatchStatement = BatchStatement::new(
     "",
 );
 
-static INSERT_INPUTS: BatchStatement = BatchStatement::new(
-    "INSERT INTO inputs (task_sequence, \"user\", prompt, mapping, payload) VALUES",
-    "(?, ?, ?, ?, ?)",
+static INSERT_BODIES: BatchStatement = BatchStatement::new(
+    "INSERT INTO bodies (task_sequence, \"user\", prompt, mapping, payload, head, body, channel_id) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 
-static INSERT_REQUESTS: BatchStatement = BatchStatement::new(
-    "INSERT INTO requests (task_sequence, channel_id, head, body, is_payload) VALUES",
-    "(?, ?, ?, ?, ?)",
+static INSERT_READY: BatchStatement = BatchStatement::new(
+    "INSERT INTO ready (tenant_id, task_sequence, attempts, fence) VALUES",
+    "(?, ?, 0, 0)",
     "",
 );
 
@@ -288,7 +288,7 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
         }
         execute(query, session.db).await?;
     }
-    for (sql, part) in INSERT_INPUTS.parts(new) {
+    for (sql, part) in INSERT_BODIES.parts(new) {
         let mut query = sqlx::query(sql);
         for (sequence, task) in part {
             query = query
@@ -296,26 +296,24 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
                 .bind(task.user.clone())
                 .bind(task.prompt.clone())
                 .bind(task.mapping.clone())
-                .bind(Arc::clone(&task.payload));
+                .bind(Arc::clone(&task.payload))
+                .bind(Arc::clone(&task.head))
+                .bind(task.body.clone())
+                .bind(task.channel.as_ref().map(|channel| channel.as_bytes().as_slice()));
         }
         execute(query, session.db).await?;
     }
-    insert_requests(new, session).await
-}
-
-async fn insert_requests(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx::Result<()> {
-    for (sql, part) in INSERT_REQUESTS.parts(new) {
+    for (sql, part) in INSERT_READY.parts(new) {
         let mut query = sqlx::query(sql);
         for (sequence, task) in part {
-            query = query
-                .bind(sequence)
-                .bind(task.channel.as_ref().map(|channel| channel.as_bytes().as_slice()))
-                .bind(Arc::clone(&task.head))
-                .bind(task.body.clone().unwrap_or_default())
-                .bind(task.body.is_none());
+            query = query.bind(task.tenant.as_bytes().as_slice()).bind(*sequence);
         }
         execute(query, session.db).await?;
     }
+    insert_deliveries(new, session).await
+}
+
+async fn insert_deliveries(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx::Result<()> {
     let delivered: Vec<_> = new
         .iter()
         .filter(|(_, task)| task.deliver)

@@ -94,13 +94,12 @@ impl Store {
         task: TaskId,
     ) -> Result<Option<StoredRequest>, StoreError> {
         let query = sqlx::query(concat!(
-            "SELECT r.channel_id, r.head, CAST(CASE WHEN r.is_payload THEN ",
-            whole_text!("i.payload", "payload", "t.sequence"),
+            "SELECT b.channel_id, b.head, CAST(CASE WHEN b.body IS NULL THEN ",
+            whole_text!("b.payload", "payload", "t.sequence"),
             " ELSE ",
-            whole_text!("r.body", "body", "t.sequence"),
-            " END AS BLOB) FROM tasks t \
-             JOIN requests r ON r.task_sequence = t.sequence \
-             JOIN inputs i ON i.task_sequence = t.sequence WHERE t.id = ? AND t.tenant_id = ?",
+            whole_text!("b.body", "body", "t.sequence"),
+            " END AS BLOB) FROM tasks t JOIN bodies b ON b.task_sequence = t.sequence \
+             WHERE t.id = ? AND t.tenant_id = ? AND b.head IS NOT NULL",
         ))
         .bind(task.as_bytes().as_slice())
         .bind(tenant.as_bytes().as_slice());

@@ -8,6 +8,7 @@ use super::chunks;
 use super::chunks::{ChunkRange, Chunked, Cutter, LongWrite, Part};
 use super::deliveries::make_due;
 use super::finish::insert_rests;
+use super::lease::waiting;
 use crate::ids::{TaskId, TenantId};
 use crate::store::fair_queue::Flow;
 use crate::store::rows;
@@ -15,27 +16,37 @@ use crate::store::sqlite::{execute, fetch};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::writer::Op;
 use crate::store::{Store, StoreError};
-use crate::tasks::{Outcome, Status};
+use crate::tasks::{EndStatus, Outcome, Status};
 
-pub(in crate::store) const END_BY_OWNER: &str = "\
-    UPDATE tasks SET status = ?, result = ?, finished_at = ?, lease_until = NULL, fence = fence + 1 \
-    WHERE id = ? AND tenant_id = ? AND status IN ('pending', 'executing', 'paused') \
-    RETURNING sequence";
+pub(in crate::store) const OPEN: &str =
+    "SELECT sequence FROM tasks WHERE id = ? AND tenant_id = ? AND ended IS NULL";
 
-pub(in crate::store) const FINAL_BY_OWNER: &str = "\
-    SELECT sequence FROM tasks WHERE id = ? AND tenant_id = ? \
-    AND status IN ('error', 'failed', 'completed', 'stopped')";
+/// Wherever the row of a task that has not ended lies.
+pub(in crate::store) const STATES: [&str; 3] = [
+    "DELETE FROM leases WHERE tenant_id = ? AND task_sequence = ? \
+     RETURNING tenant_id, task_sequence, attempts, fence, started_at",
+    "DELETE FROM ready WHERE tenant_id = ? AND task_sequence = ? \
+     RETURNING tenant_id, task_sequence, attempts, fence, started_at",
+    "DELETE FROM later WHERE tenant_id = ? AND task_sequence = ? \
+     RETURNING tenant_id, task_sequence, attempts, fence, started_at",
+];
+
+const END: &str = "\
+    UPDATE tasks SET ended = ?, result = ?, finished_at = ?, attempts = ?, started_at = ? \
+    WHERE sequence = ?";
+
+pub(in crate::store) const FINAL_BY_OWNER: &str =
+    "SELECT sequence FROM tasks WHERE id = ? AND tenant_id = ? AND ended IS NOT NULL";
 
 /// Everything that belongs to a task, in an order that no reference forbids. The key goes with it: none
 /// points at a task that does not exist (CONTRACT section 4).
-pub(in crate::store) const DELETE: [&str; 8] = [
+pub(in crate::store) const DELETE: [&str; 7] = [
     "DELETE FROM chunked_texts WHERE task_sequence = ?",
     "DELETE FROM result_rests WHERE task_sequence = ?",
     "DELETE FROM deliveries WHERE task_sequence = ?",
-    "DELETE FROM requests WHERE task_sequence = ?",
     "DELETE FROM steps WHERE task_sequence = ?",
     "DELETE FROM idempotency WHERE task_sequence = ?",
-    "DELETE FROM inputs WHERE task_sequence = ?",
+    "DELETE FROM bodies WHERE task_sequence = ?",
     "DELETE FROM tasks WHERE sequence = ?",
 ];
 
@@ -52,7 +63,7 @@ impl Store {
         outcome: Outcome,
     ) -> Result<bool, StoreError> {
         let (result, rest) = rows::stored_result(outcome.result);
-        let status = outcome.status.into();
+        let status = outcome.status;
         let end = End { tenant, id, status, result, rest, chunked: None };
         self.queue_long(end, |waiting| Op::Other(Box::new(waiting))).await
     }
@@ -73,7 +84,7 @@ impl Store {
 struct End {
     tenant: TenantId,
     id: TaskId,
-    status: Status,
+    status: EndStatus,
     /// See [`rows::stored_result`].
     result: Arc<str>,
     rest: Option<Arc<str>>,
@@ -111,16 +122,29 @@ impl LongWrite for End {
 
 impl SingleWrite for End {
     async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
-        let query = sqlx::query(END_BY_OWNER)
-            .bind(self.status.as_str())
-            .bind(Arc::clone(&self.result))
-            .bind(session.now.micros())
+        let query = sqlx::query(OPEN)
             .bind(self.id.as_bytes().as_slice())
             .bind(self.tenant.as_bytes().as_slice());
-        let Some(ended) = fetch(query, session.db).await?.into_iter().next() else {
+        let Some(open) = fetch(query, session.db).await?.into_iter().next() else {
             return Ok(false);
         };
-        let sequence = ended.try_get(0)?;
+        let sequence: i64 = open.try_get(0)?;
+        let mut attempts = (0, None);
+        for state in STATES {
+            let query = sqlx::query(state).bind(self.tenant.as_bytes().as_slice()).bind(sequence);
+            if let Some(row) = fetch(query, session.db).await?.first() {
+                let was = waiting(row)?;
+                attempts = (was.attempts, was.started_at);
+            }
+        }
+        let query = sqlx::query(END)
+            .bind(Status::from(self.status).as_str())
+            .bind(Arc::clone(&self.result))
+            .bind(session.now.micros())
+            .bind(attempts.0)
+            .bind(attempts.1)
+            .bind(sequence);
+        execute(query, session.db).await?;
         make_due(&[sequence], session).await?;
         let rest: Option<_> = self.rest.as_ref().map(|rest| (sequence, Arc::clone(rest)));
         insert_rests(rest.as_slice(), session).await?;

@@ -7,27 +7,25 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use sqlx::Row as _;
-
 use super::chunks;
 use super::chunks::{Chunked, Cutter, LongWrite, Part};
 use super::deliveries::make_due;
+use super::lease::end_leases;
 use super::steps::StoredStep;
-use crate::ids::{TaskId, TenantId};
+use crate::ids::{OwnerId, TenantId};
 use crate::store::fair_queue::Flow;
 use crate::store::rows;
-use crate::store::sqlite::{BatchStatement, execute, fetch};
+use crate::store::sqlite::{BatchStatement, execute};
 use crate::store::write::{Queued, Session, Write};
-use crate::tasks::{Fence, Outcome, Status, Task};
+use crate::tasks::{EndStatus, Fence, Outcome, Status, Task};
 use crate::trace::Step;
 
-// The plus signs keep the planner from making an index over the ended ones and reading all tasks.
+// The plus sign keeps the planner from making an index over the ended ones and reading all tasks.
 pub(in crate::store) static END: BatchStatement = BatchStatement::new(
-    "UPDATE tasks SET status = ended.column3, result = ended.column4, \
-     finished_at = ?, lease_until = NULL FROM (VALUES",
-    "(?, ?, ?, ?)",
-    ") AS ended WHERE tasks.id = +ended.column1 AND tasks.fence = +ended.column2 \
-     AND tasks.status = 'executing' RETURNING id, fence, sequence",
+    "UPDATE tasks SET ended = finish.column2, result = finish.column3, attempts = finish.column4, \
+     started_at = finish.column5, finished_at = ? FROM (VALUES",
+    "(?, ?, ?, ?, ?)",
+    ") AS finish WHERE tasks.sequence = +finish.column1",
 );
 
 static INSERT_STEPS: BatchStatement = BatchStatement::new(
@@ -41,10 +39,11 @@ static INSERT_RESTS: BatchStatement =
 
 /// The end of a task's run, with texts that can be bound without being copied.
 pub(in crate::store) struct Finish {
+    owner: OwnerId,
     tenant: TenantId,
-    task: TaskId,
+    sequence: i64,
     fence: Fence,
-    status: Status,
+    status: EndStatus,
     /// See [`rows::stored_result`].
     result: Arc<str>,
     rest: Option<Arc<str>>,
@@ -88,6 +87,7 @@ impl LongWrite for Finish {
 
 impl Finish {
     pub(in crate::store) fn new(
+        owner: OwnerId,
         task: &Task,
         fence: Fence,
         outcome: Outcome,
@@ -96,8 +96,8 @@ impl Finish {
         let stored = |step| StoredStep::of(step, &task.input.payload, &outcome.result);
         let steps = steps.iter().map(stored).collect::<Result<_, _>>()?;
         let (result, rest) = rows::stored_result(outcome.result);
-        let (tenant, task, status) = (task.tenant, task.id, outcome.status.into());
-        Ok(Self { tenant, task, fence, status, result, rest, steps, chunked: None })
+        let (tenant, sequence, status) = (task.tenant, task.sequence, outcome.status);
+        Ok(Self { owner, tenant, sequence, fence, status, result, rest, steps, chunked: None })
     }
 }
 
@@ -108,19 +108,18 @@ pub(in crate::store) async fn run(
 ) -> sqlx::Result<()> {
     // Of two that present the same fence only the first is tried: a statement that had both would
     // choose between them by itself.
-    let mut seen = HashSet::with_capacity(finishes.len());
-    let firsts: Vec<&Finish> = finishes
-        .iter()
-        .map(|one| &one.write)
-        .filter(|finish| seen.insert((finish.task, finish.fence)))
-        .collect();
+    let mut firsts = HashMap::with_capacity(finishes.len());
+    for finish in finishes.iter().map(|one| &one.write) {
+        firsts.entry((finish.sequence, finish.fence)).or_insert(finish);
+    }
     let mut ended = end(&firsts, session).await?;
-    make_due(&ended.values().copied().collect::<Vec<_>>(), session).await?;
+    make_due(&ended.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), session).await?;
     let (mut steps, mut rests, mut chunked) = (Vec::new(), Vec::new(), Vec::new());
     for finish in finishes {
-        let sequence = ended.remove(&(finish.write.task, finish.write.fence));
-        finish.will_answer(sequence.is_some());
-        if let Some(sequence) = sequence {
+        let sequence = finish.write.sequence;
+        let has_ended = ended.remove(&(sequence, finish.write.fence));
+        finish.will_answer(has_ended);
+        if has_ended {
             steps.extend((0_i64..).zip(&finish.write.steps).map(|(at, step)| (sequence, at, step)));
             rests.extend(finish.write.rest.as_ref().map(|rest| (sequence, Arc::clone(rest))));
             chunked.extend(finish.write.chunked.as_ref().map(|chunked| (sequence, 0, chunked)));
@@ -131,27 +130,31 @@ pub(in crate::store) async fn run(
     chunks::claim(&chunked, session).await
 }
 
-/// The sequences of those that are ended now.
+/// Those that are ended now: their leases held.
 async fn end(
-    finishes: &[&Finish],
+    finishes: &HashMap<(i64, Fence), &Finish>,
     session: &mut Session<'_>,
-) -> sqlx::Result<HashMap<(TaskId, Fence), i64>> {
-    let mut ended = HashMap::with_capacity(finishes.len());
-    for (sql, part) in END.parts(finishes) {
+) -> sqlx::Result<HashSet<(i64, Fence)>> {
+    let Some(owner) = finishes.values().next().map(|finish| finish.owner) else {
+        return Ok(HashSet::new());
+    };
+    let leases: Vec<_> =
+        finishes.values().map(|finish| (finish.tenant, finish.sequence, finish.fence)).collect();
+    let held = end_leases(owner, &leases, session).await?;
+    for (sql, part) in END.parts(&held) {
         let mut query = sqlx::query(sql).bind(session.now.micros());
-        for finish in part {
+        for lease in part {
+            let Some(finish) = finishes.get(&(lease.sequence, lease.fence)) else { continue };
             query = query
-                .bind(finish.task.as_bytes().as_slice())
-                .bind(finish.fence.0)
-                .bind(finish.status.as_str())
-                .bind(Arc::clone(&finish.result));
+                .bind(lease.sequence)
+                .bind(Status::from(finish.status).as_str())
+                .bind(Arc::clone(&finish.result))
+                .bind(lease.attempts)
+                .bind(lease.started_at);
         }
-        for row in fetch(query, session.db).await? {
-            let fence = Fence(row.try_get(1)?);
-            ended.insert((rows::task_id(&row, 0)?, fence), row.try_get(2)?);
-        }
+        execute(query, session.db).await?;
     }
-    Ok(ended)
+    Ok(held.iter().map(|lease| (lease.sequence, lease.fence)).collect())
 }
 
 /// Each step with its task's sequence and its position among the task's steps.

@@ -1,16 +1,17 @@
 //! Who runs a task, and until when. A claim is a lease with a fence: whatever a worker does later it
-//! does as the holder of that fence, so that one which has lost its lease changes nothing.
+//! does as the holder of that fence, so that one which has lost its lease changes nothing. Leases last as long as
+//! their owner, a process, is alive: it says so for all of them with one row.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::query::Query;
-use sqlx::sqlite::SqliteArguments;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite};
 
 use super::turns;
 use super::turns::{Backlogs, Places};
-use crate::ids::{TaskId, TenantId};
+use crate::ids::{OwnerId, TaskId, TenantId};
 use crate::store::fair_queue::Flow;
 use crate::store::rows;
 use crate::store::rows::select_tasks;
@@ -18,69 +19,156 @@ use crate::store::sqlite::{BatchStatement, execute, fetch};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::tasks::Fence;
 
+/// Moves tasks from `ready` to `leases`.
 pub(in crate::store) static CLAIM: BatchStatement = BatchStatement::new(
-    "UPDATE tasks SET status = 'executing', attempts = attempts + 1, fence = fence + 1, \
-     lease_until = ?, started_at = coalesce(started_at, ?) WHERE sequence IN (",
-    "?",
-    ") RETURNING sequence, fence",
+    "INSERT INTO leases (tenant_id, task_sequence, owner, attempts, fence, started_at) \
+     SELECT r.tenant_id, r.task_sequence, ?, r.attempts + 1, r.fence + 1, coalesce(r.started_at, ?) \
+     FROM (VALUES",
+    "(?, ?)",
+    ") AS claimed CROSS JOIN ready r ON r.tenant_id = claimed.column1 \
+     AND r.task_sequence = claimed.column2 RETURNING task_sequence, fence",
+);
+
+pub(in crate::store) static NOT_READY: BatchStatement = BatchStatement::new(
+    "DELETE FROM ready WHERE (tenant_id, task_sequence) IN (SELECT column1, column2 FROM (VALUES",
+    "(?, ?)",
+    "))",
 );
 
 /// The tasks of a claim, for a connection that reads.
 pub(in crate::store) static CLAIMED: BatchStatement =
     BatchStatement::new(select_tasks!("t.sequence IN ("), "?", ")");
 
-// The plus signs keep the planner from making an index over the held ones and reading all tasks.
-pub(in crate::store) static EXTEND: BatchStatement = BatchStatement::new(
-    "UPDATE tasks SET lease_until = ? FROM (VALUES",
-    "(?, ?)",
-    ") AS held WHERE tasks.id = +held.column1 AND tasks.fence = +held.column2 \
-     AND tasks.status = 'executing' RETURNING id, fence",
-);
-
-/// Tenants with pending tasks, behind one of them in the order of their ids. Each step of the
-/// recursion is one look into the index: it costs the same behind a short line and a long one.
+/// Tenants with tasks that are ready, behind one of them in the order of their ids. Each step of the
+/// recursion is one look into the index: it costs the same behind a short backlog and a long one.
 pub(in crate::store) const TENANTS_BEHIND: &str = "\
     WITH RECURSIVE turn (tenant_id, number) AS ( \
-        SELECT (SELECT tenant_id FROM tasks WHERE status = 'pending' AND tenant_id > ?1 \
-                ORDER BY tenant_id LIMIT 1), 1 \
+        SELECT (SELECT tenant_id FROM ready WHERE tenant_id > ?1 ORDER BY tenant_id LIMIT 1), 1 \
         UNION ALL \
-        SELECT (SELECT tenant_id FROM tasks \
-                WHERE status = 'pending' AND tenant_id > turn.tenant_id \
+        SELECT (SELECT tenant_id FROM ready WHERE tenant_id > turn.tenant_id \
                 ORDER BY tenant_id LIMIT 1), number + 1 \
         FROM turn WHERE turn.tenant_id IS NOT NULL AND number < ?2 \
     ) SELECT tenant_id FROM turn WHERE tenant_id IS NOT NULL";
 
-pub(in crate::store) const PENDING_OF_TENANT: &str = "\
-    SELECT sequence FROM tasks WHERE status = 'pending' AND tenant_id = ? \
-    ORDER BY sequence LIMIT ? OFFSET ?";
+pub(in crate::store) const READY_OF_TENANT: &str = "\
+    SELECT task_sequence FROM ready WHERE tenant_id = ? ORDER BY task_sequence LIMIT ? OFFSET ?";
 
-pub(in crate::store) const EXECUTING_BY_TENANT: &str = "\
-    SELECT tenant_id, count(*) FROM tasks \
-    WHERE lease_until IS NOT NULL AND status = 'executing' GROUP BY +tenant_id";
+/// As many rows as there are leases, which is as many as tasks run.
+const LEASES_BY_TENANT: &str = "SELECT tenant_id, count(*) FROM leases GROUP BY tenant_id";
 
-pub(in crate::store) const GIVE_BACK: &str = "\
-    UPDATE tasks SET status = 'pending', lease_until = NULL \
-    WHERE id = ? AND fence = ? AND status = 'executing'";
+const LEASES_OF_OWNER: &str = "\
+    SELECT t.id, l.fence FROM leases l CROSS JOIN tasks t ON t.sequence = l.task_sequence \
+    WHERE l.owner = ?";
 
-const UNCLAIM: &str = "\
-    UPDATE tasks SET status = 'pending', lease_until = NULL, attempts = attempts - 1 \
-    WHERE sequence = ? AND fence = ? AND status = 'executing'";
+pub(in crate::store) const BE_ALIVE: &str = "\
+    INSERT INTO owners (id, alive_until) VALUES (?1, ?2) \
+    ON CONFLICT (id) DO UPDATE SET alive_until = max(alive_until, ?2)";
 
-pub(in crate::store) const TAKE_BACK: &str = "\
-    UPDATE tasks SET status = 'pending', lease_until = NULL \
-    WHERE status = 'executing' AND lease_until <= ?";
+/// The lease of a task by its id, its fence and its owner: where a task goes from it.
+pub(in crate::store) const LEASE_OF_TASK: &str = "\
+    DELETE FROM leases WHERE (tenant_id, task_sequence) = \
+        (SELECT tenant_id, sequence FROM tasks WHERE id = ?) AND fence = ? AND owner = ? \
+    RETURNING tenant_id, task_sequence, attempts, fence, started_at";
+
+pub(in crate::store) static LEASES: BatchStatement = BatchStatement::new(
+    "DELETE FROM leases WHERE owner = ? AND (tenant_id, task_sequence, fence) IN \
+     (SELECT column1, column2, column3 FROM (VALUES",
+    "(?, ?, ?)",
+    ")) RETURNING tenant_id, task_sequence, attempts, fence, started_at",
+);
+
+const ORPHANED: &str = "\
+    DELETE FROM leases WHERE owner NOT IN (SELECT id FROM owners WHERE alive_until > ?) \
+    RETURNING tenant_id, task_sequence, attempts, fence, started_at";
+
+pub(in crate::store) const DUE: &str = "\
+    DELETE FROM later WHERE due_at <= ? \
+    RETURNING tenant_id, task_sequence, attempts, fence, started_at";
+
+pub(in crate::store) const NEXT_DUE: &str = "SELECT due_at FROM later ORDER BY due_at LIMIT 1";
+
+static MAKE_READY: BatchStatement = BatchStatement::new(
+    "INSERT INTO ready (tenant_id, task_sequence, attempts, fence, started_at) VALUES",
+    "(?, ?, ?, ?, ?)",
+    "",
+);
+
+/// What goes with a task from `ready` to `leases` and back.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Waiting {
+    pub(in crate::store) tenant: TenantId,
+    pub(in crate::store) sequence: i64,
+    pub(in crate::store) attempts: i64,
+    pub(in crate::store) fence: Fence,
+    /// When the first attempt began, in microseconds.
+    pub(in crate::store) started_at: Option<i64>,
+}
+
+/// Columns: tenant_id, task_sequence, attempts, fence, started_at.
+pub(in crate::store) fn waiting(row: &SqliteRow) -> sqlx::Result<Waiting> {
+    Ok(Waiting {
+        tenant: rows::tenant_id(row, 0)?,
+        sequence: row.try_get(1)?,
+        attempts: row.try_get(2)?,
+        fence: Fence(row.try_get(3)?),
+        started_at: row.try_get(4)?,
+    })
+}
+
+/// Makes tasks ready.
+pub(in crate::store) async fn make_ready(
+    tasks: &[Waiting],
+    session: &mut Session<'_>,
+) -> sqlx::Result<()> {
+    for (sql, part) in MAKE_READY.parts(tasks) {
+        let mut query = sqlx::query(sql);
+        for task in part {
+            query = query
+                .bind(task.tenant.as_bytes().to_vec())
+                .bind(task.sequence)
+                .bind(task.attempts)
+                .bind(task.fence.0)
+                .bind(task.started_at);
+        }
+        execute(query, session.db).await?;
+    }
+    Ok(())
+}
+
+/// Says that an owner is alive for so long from now.
+async fn be_alive(owner: OwnerId, lease: Duration, session: &mut Session<'_>) -> sqlx::Result<()> {
+    let until = session.now.plus(lease);
+    let query = sqlx::query(BE_ALIVE).bind(owner.as_bytes().to_vec()).bind(until.micros());
+    execute(query, session.db).await?;
+    session.memory.alive_until = Some(until);
+    Ok(())
+}
+
+/// Makes tasks ready that were to wait until now.
+async fn make_due_ready(session: &mut Session<'_>) -> sqlx::Result<usize> {
+    if session.memory.next_due.is_none_or(|due| due > session.now.micros()) {
+        return Ok(0);
+    }
+    let due = fetch(sqlx::query(DUE).bind(session.now.micros()), session.db).await?;
+    let due = due.iter().map(waiting).collect::<Result<Vec<_>, _>>()?;
+    make_ready(&due, session).await?;
+    let next = fetch(sqlx::query(NEXT_DUE), session.db).await?;
+    session.memory.next_due = next.first().map(|row| row.try_get(0)).transpose()?;
+    Ok(due.len())
+}
 
 /// Makes pending tasks executing, tenants taking turns. A tenant that has as many executing as it may waits
 /// for one of them to end. The answer names them in the order of their turns.
 pub(in crate::store) struct Claim {
+    pub(in crate::store) owner: OwnerId,
     pub(in crate::store) places: Places,
     pub(in crate::store) lease: Duration,
 }
 
 /// Tasks that wait for a run.
-struct Pending;
+struct Ready;
 
-impl Backlogs for Pending {
+impl Backlogs for Ready {
     fn tenants<'q>(&self, behind: &'q [u8], limit: i64) -> Query<'q, Sqlite, SqliteArguments> {
         sqlx::query(TENANTS_BEHIND).bind(behind).bind(limit)
     }
@@ -91,12 +179,12 @@ impl Backlogs for Pending {
         skip: i64,
         limit: i64,
     ) -> Query<'_, Sqlite, SqliteArguments> {
-        sqlx::query(PENDING_OF_TENANT).bind(tenant.as_bytes().to_vec()).bind(limit).bind(skip)
+        sqlx::query(READY_OF_TENANT).bind(tenant.as_bytes().to_vec()).bind(limit).bind(skip)
     }
 }
 
 impl Write for Claim {
-    type Answer = Vec<(i64, Fence)>;
+    type Answer = Vec<(TenantId, i64, Fence)>;
     const OPERATION: &'static str = "claim tasks";
 
     fn flow(&self) -> Flow {
@@ -105,34 +193,45 @@ impl Write for Claim {
 }
 
 impl SingleWrite for Claim {
-    async fn run(&self, session: &mut Session<'_>) -> Result<Vec<(i64, Fence)>, Refusal> {
+    async fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Refusal> {
+        make_due_ready(session).await?;
         let executing = executing_by_tenant(session).await?;
         let last = session.memory.last_turn;
-        let next = turns::next(&Pending, self.places, &executing, last, session.db).await?;
-        if let Some((tenant, _)) = next.last() {
-            session.memory.last_turn = Some(*tenant);
+        let next = turns::next(&Ready, self.places, &executing, last, session.db).await?;
+        let Some((tenant, _)) = next.last() else { return Ok(Vec::new()) };
+        session.memory.last_turn = Some(*tenant);
+        // Heartbeats say so as well: without one, as in the first moments, a claim does.
+        let until = session.now.plus(self.lease / 3);
+        if session.memory.alive_until.is_none_or(|alive| alive < until) {
+            be_alive(self.owner, self.lease, session).await?;
         }
-        let next: Vec<i64> = next.into_iter().map(|(_, sequence)| sequence).collect();
-        let lease_until = session.now.plus(self.lease).micros();
         let mut claimed: HashMap<i64, Fence> = HashMap::with_capacity(next.len());
         for (sql, part) in CLAIM.parts(&next) {
-            let mut query = sqlx::query(sql).bind(lease_until).bind(session.now.micros());
-            for sequence in part {
-                query = query.bind(*sequence);
+            let mut query =
+                sqlx::query(sql).bind(self.owner.as_bytes().to_vec()).bind(session.now.micros());
+            for (tenant, sequence) in part {
+                query = query.bind(tenant.as_bytes().to_vec()).bind(*sequence);
             }
             for row in fetch(query, session.db).await? {
                 claimed.insert(row.try_get(0)?, Fence(row.try_get(1)?));
             }
         }
+        for (sql, part) in NOT_READY.parts(&next) {
+            let mut query = sqlx::query(sql);
+            for (tenant, sequence) in part {
+                query = query.bind(tenant.as_bytes().to_vec()).bind(*sequence);
+            }
+            execute(query, session.db).await?;
+        }
         // The database returns them in an order of its own; the turns are to be kept.
-        let fence = |sequence: i64| Some((sequence, claimed.remove(&sequence)?));
-        Ok(next.into_iter().filter_map(fence).collect())
+        let fenced = |(tenant, sequence)| Some((tenant, sequence, claimed.remove(&sequence)?));
+        Ok(next.into_iter().filter_map(fenced).collect())
     }
 }
 
 /// How many tasks of each tenant are executing: as many rows as there are leases.
 async fn executing_by_tenant(session: &mut Session<'_>) -> sqlx::Result<HashMap<TenantId, usize>> {
-    fetch(sqlx::query(EXECUTING_BY_TENANT), session.db)
+    fetch(sqlx::query(LEASES_BY_TENANT), session.db)
         .await?
         .iter()
         .map(|row| {
@@ -142,34 +241,30 @@ async fn executing_by_tenant(session: &mut Session<'_>) -> sqlx::Result<HashMap<
         .collect()
 }
 
-/// Lengthens leases, and says whose are lost.
-pub(in crate::store) struct Extend {
+/// Says that an owner is alive, and which of its leases are lost.
+pub(in crate::store) struct Heartbeat {
+    pub(in crate::store) owner: OwnerId,
     pub(in crate::store) held: Vec<(TaskId, Fence)>,
     pub(in crate::store) lease: Duration,
 }
 
-impl Write for Extend {
+impl Write for Heartbeat {
     type Answer = Vec<TaskId>;
-    const OPERATION: &'static str = "extend leases";
+    const OPERATION: &'static str = "keep leases";
 
     fn flow(&self) -> Flow {
         Flow::Gateway
     }
 }
 
-impl SingleWrite for Extend {
+impl SingleWrite for Heartbeat {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<TaskId>, Refusal> {
-        let lease_until = session.now.plus(self.lease).micros();
-        let mut kept = HashSet::with_capacity(self.held.len());
-        for (sql, part) in EXTEND.parts(&self.held) {
-            let mut query = sqlx::query(sql).bind(lease_until);
-            for (task, fence) in part {
-                query = query.bind(task.as_bytes().as_slice()).bind(fence.0);
-            }
-            for row in fetch(query, session.db).await? {
-                kept.insert((rows::task_id(&row, 0)?, Fence(row.try_get(1)?)));
-            }
-        }
+        // Where it counted as dead meanwhile others may have its tasks: their fences are not in its leases.
+        be_alive(self.owner, self.lease, session).await?;
+        let query = sqlx::query(LEASES_OF_OWNER).bind(self.owner.as_bytes().to_vec());
+        let kept = fetch(query, session.db).await?;
+        let kept = kept.iter().map(|row| Ok((rows::task_id(row, 0)?, Fence(row.try_get(1)?))));
+        let kept = kept.collect::<sqlx::Result<HashSet<_>>>()?;
         let lost = self.held.iter().filter(|held| !kept.contains(held));
         Ok(lost.map(|(task, _)| *task).collect())
     }
@@ -177,8 +272,10 @@ impl SingleWrite for Extend {
 
 /// Makes one executing task pending again, if the fence is that of its lease.
 pub(in crate::store) struct GiveBack {
+    pub(in crate::store) owner: OwnerId,
     pub(in crate::store) task: TaskId,
     pub(in crate::store) fence: Fence,
+    pub(in crate::store) pause: Duration,
 }
 
 impl Write for GiveBack {
@@ -192,15 +289,38 @@ impl Write for GiveBack {
 
 impl SingleWrite for GiveBack {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
-        let query = sqlx::query(GIVE_BACK).bind(self.task.as_bytes().as_slice()).bind(self.fence.0);
+        let query = sqlx::query(LEASE_OF_TASK)
+            .bind(self.task.as_bytes().to_vec())
+            .bind(self.fence.0)
+            .bind(self.owner.as_bytes().to_vec());
+        let lease = fetch(query, session.db).await?;
+        let Some(task) = lease.first().map(waiting).transpose()? else { return Ok(()) };
+        if self.pause.is_zero() {
+            make_ready(&[task], session).await?;
+            return Ok(());
+        }
+        let due_at = session.now.plus(self.pause).micros();
+        let query = sqlx::query(
+            "INSERT INTO later (task_sequence, tenant_id, due_at, attempts, fence, started_at) \
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(task.sequence)
+        .bind(task.tenant.as_bytes().to_vec())
+        .bind(due_at)
+        .bind(task.attempts)
+        .bind(task.fence.0)
+        .bind(task.started_at);
         execute(query, session.db).await?;
+        let next = session.memory.next_due.map_or(due_at, |next| next.min(due_at));
+        session.memory.next_due = Some(next);
         Ok(())
     }
 }
 
 /// Takes a claim back whose tasks nobody got to see: it counts as no attempt.
 pub(in crate::store) struct Unclaim {
-    pub(in crate::store) claimed: Vec<(i64, Fence)>,
+    pub(in crate::store) owner: OwnerId,
+    pub(in crate::store) claimed: Vec<(TenantId, i64, Fence)>,
 }
 
 impl Write for Unclaim {
@@ -214,37 +334,78 @@ impl Write for Unclaim {
 
 impl SingleWrite for Unclaim {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
-        for (sequence, fence) in &self.claimed {
-            execute(sqlx::query(UNCLAIM).bind(*sequence).bind(fence.0), session.db).await?;
+        let mut tasks = end_leases(self.owner, &self.claimed, session).await?;
+        for task in &mut tasks {
+            task.attempts -= 1;
+            task.started_at = task.started_at.filter(|_| task.attempts > 0);
         }
+        make_ready(&tasks, session).await?;
         Ok(())
     }
 }
 
-/// Makes executing tasks pending again without asking their workers.
-pub(in crate::store) enum TakeBack {
-    /// All of them: their workers are gone with the process that they were part of.
-    All,
-    /// Those whose lease has run out.
-    Expired,
+/// Deletes these leases of an owner, as far as their fences hold.
+pub(in crate::store) async fn end_leases(
+    owner: OwnerId,
+    leases: &[(TenantId, i64, Fence)],
+    session: &mut Session<'_>,
+) -> sqlx::Result<Vec<Waiting>> {
+    let mut ended = Vec::with_capacity(leases.len());
+    for (sql, part) in LEASES.parts(leases) {
+        let mut query = sqlx::query(sql).bind(owner.as_bytes().to_vec());
+        for (tenant, sequence, fence) in part {
+            query = query.bind(tenant.as_bytes().to_vec()).bind(*sequence).bind(fence.0);
+        }
+        for row in fetch(query, session.db).await? {
+            ended.push(waiting(&row)?);
+        }
+    }
+    Ok(ended)
 }
 
-impl Write for TakeBack {
+/// Makes tasks of owners that are not alive pending, and those whose time has come.
+pub(in crate::store) struct TakeOver;
+
+impl Write for TakeOver {
     type Answer = u64;
-    const OPERATION: &'static str = "take tasks back";
+    const OPERATION: &'static str = "take tasks over";
 
     fn flow(&self) -> Flow {
         Flow::Gateway
     }
 }
 
-impl SingleWrite for TakeBack {
+impl SingleWrite for TakeOver {
     async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
-        let until = match self {
-            Self::All => i64::MAX,
-            Self::Expired => session.now.micros(),
-        };
-        let taken = execute(sqlx::query(TAKE_BACK).bind(until), session.db).await?;
-        Ok(taken.rows_affected())
+        let orphaned = sqlx::query(ORPHANED).bind(session.now.micros());
+        let orphaned = fetch(orphaned, session.db).await?;
+        let orphaned = orphaned.iter().map(waiting).collect::<Result<Vec<_>, _>>()?;
+        make_ready(&orphaned, session).await?;
+        let due = make_due_ready(session).await?;
+        Ok(u64::try_from(orphaned.len() + due).unwrap_or(u64::MAX))
+    }
+}
+
+/// Makes an owner the only one, whose predecessors' tasks are pending again.
+pub(in crate::store) struct SucceedOwners {
+    pub(in crate::store) owner: OwnerId,
+    pub(in crate::store) lease: Duration,
+}
+
+impl Write for SucceedOwners {
+    type Answer = u64;
+    const OPERATION: &'static str = "succeed earlier processes";
+
+    fn flow(&self) -> Flow {
+        Flow::Gateway
+    }
+}
+
+impl SingleWrite for SucceedOwners {
+    async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
+        execute(sqlx::query("DELETE FROM owners"), session.db).await?;
+        session.memory.alive_until = None;
+        be_alive(self.owner, self.lease, session).await?;
+        TakeOver.run(session).await
     }
 }

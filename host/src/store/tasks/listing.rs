@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
-use crate::store::rows;
+use crate::store::rows::{self, status_of};
 use crate::store::{Store, StoreError, busy};
 use crate::tasks::{SHOWN_RESULT_CHARS_MAX, Slice, Surface, TaskFilter, TaskSummary};
 
@@ -18,7 +18,9 @@ macro_rules! filtered {
             $before,
             " FROM tasks t WHERE t.tenant_id = ?1 AND ",
             $user,
-            " AND (?3 IS NULL OR t.agent_id = ?3) AND (?4 IS NULL OR t.status = ?4) ",
+            " AND (?3 IS NULL OR t.agent_id = ?3) AND (?4 IS NULL OR ",
+            status_of!(),
+            " = ?4) ",
             $after
         )
     };
@@ -26,13 +28,22 @@ macro_rules! filtered {
 
 macro_rules! list {
     ($user:literal) => {
+        concat!(
+            // Of the rows of a page alone it is looked up how far they are.
+            "SELECT t.id, t.agent_id, t.thread, t.user_id, ",
+            status_of!(),
+            ", t.source, t.shown, t.created_at, coalesce(t.finished_at, \
+             (SELECT l.started_at FROM leases l WHERE t.ended IS NULL \
+              AND l.tenant_id = t.tenant_id AND l.task_sequence = t.sequence), \
+             (SELECT r.started_at FROM ready r WHERE t.ended IS NULL \
+              AND r.tenant_id = t.tenant_id AND r.task_sequence = t.sequence), \
+             t.created_at) FROM (",
         filtered!(
-            "SELECT t.id, t.agent_id, t.thread, t.user_id, t.status, t.source, \
-             substr(t.result, 1, ?7), t.created_at, \
-             coalesce(t.finished_at, t.started_at, t.created_at)",
+            "SELECT t.id, t.agent_id, t.thread, t.user_id, t.ended, t.source, \
+             substr(t.result, 1, ?7) AS shown, t.created_at, t.finished_at, t.tenant_id, t.sequence",
             $user,
             "ORDER BY t.sequence DESC LIMIT ?5 OFFSET ?6"
-        )
+        ), ") AS t ORDER BY t.sequence DESC")
     };
 }
 

@@ -24,7 +24,7 @@ pub(in crate::store) const ADD: &str = "\
     INSERT INTO steps (task_sequence, position, at, micros, event) \
     SELECT t.sequence, coalesce(max(s.position) + 1, ?1), ?2, ?3, ?4 FROM tasks t \
     LEFT JOIN steps s ON s.task_sequence = t.sequence AND s.position >= ?1 \
-    WHERE t.id = ?5 AND t.tenant_id = ?7 AND t.status IN ('error', 'failed', 'completed', 'stopped') \
+    WHERE t.id = ?5 AND t.tenant_id = ?7 AND t.ended IS NOT NULL \
     GROUP BY t.sequence HAVING count(s.position) < ?6 RETURNING task_sequence, position";
 
 impl Store {

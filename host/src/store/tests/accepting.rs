@@ -15,7 +15,7 @@ type Answer = oneshot::Receiver<Result<Accepted, StoreError>>;
 /// A writer without a queue, for tests that decide what a batch consists of.
 async fn writer(fixture: &Fixture) -> Writer {
     let db = open_writer(&fixture.path()).await.unwrap();
-    let memory = Memory { last_sequence: 0, last_turn: None };
+    let memory = Memory { last_sequence: 0, last_turn: None, alive_until: None, next_due: None };
     Writer { db, clock: fixture.clock.clone(), memory }
 }
 

@@ -32,7 +32,7 @@ fn log_bytes(fixture: &Fixture) -> u64 {
 async fn the_log_stays_short_while_the_writer_is_never_idle_and_recovers_from_a_long_reader() {
     let fixture = Fixture::new().await;
     let db = open_writer(&fixture.path()).await.unwrap();
-    let memory = Memory { last_sequence: 0, last_turn: None };
+    let memory = Memory { last_sequence: 0, last_turn: None, alive_until: None, next_due: None };
     let writer = Writer { db, clock: fixture.clock.clone(), memory };
     let (writes, waiting) = queue();
     let checkpoints = Checkpoints::start(&fixture.path(), BOUNDS);

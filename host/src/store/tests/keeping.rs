@@ -54,8 +54,8 @@ async fn a_payload_and_a_result_are_stored_once_each() {
 
     let mut all = 0;
     for (table, column) in [
-        ("inputs", "payload"),
-        ("requests", "body"),
+        ("bodies", "payload"),
+        ("bodies", "body"),
         ("steps", "event"),
         ("tasks", "result"),
         ("result_rests", "rest"),

@@ -8,6 +8,7 @@ use crate::ids::{PluginDigest, PluginName};
 use crate::secrets::SecretUses;
 use crate::store::sqlite::MIGRATIONS;
 use crate::store::{PutSecret, PutSecretOutcome};
+use crate::tasks::Status;
 use crate::tenants::{Installer, Provenance};
 use crate::trace::Event;
 
@@ -266,4 +267,96 @@ async fn a_secret_of_before_goes_on_being_used_for_everything_and_is_nobodys_to_
     assert_eq!(put(Some("verify,sign")).await, PutSecretOutcome::OnlyByOperator(left.clone()));
     assert_eq!(found().await.uses, left);
     store.close().await;
+}
+
+#[tokio::test]
+async fn tasks_of_before_go_on_from_where_they_were() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store.db");
+    let mut database = earlier(&path, 9).await;
+    let owner = Owner { tenant: TenantId::random(), agent: AgentId::random() };
+    let (tenant, agent) = (owner.tenant.as_bytes().as_slice(), owner.agent.as_bytes().as_slice());
+    for statement in [
+        "INSERT INTO tenants VALUES (?1, 'one', 1)",
+        "INSERT INTO agents (id, tenant_id, definition, created_at, updated_at) \
+         VALUES (?2, ?1, '{\"name\":\"clerk\"}', 1, 1)",
+    ] {
+        let query = sqlx::query(statement).bind(tenant).bind(agent);
+        query.execute(&mut database).await.unwrap();
+    }
+    let mut ids = Vec::new();
+    for (sequence, (status, attempts, fence, started, ended)) in (1_i64..).zip([
+        ("pending", 0, 0, None, None),
+        ("pending", 2, 4, Some(7), None),
+        ("executing", 1, 3, Some(8), None),
+        ("completed", 1, 1, Some(9), Some(10)),
+    ]) {
+        let id = TaskId::random();
+        sqlx::query(
+            "INSERT INTO tasks (sequence, id, tenant_id, agent_id, status, attempts, fence, created_at, \
+             lease_until, started_at, finished_at, source, result) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, 'webhook', ?)",
+        )
+        .bind(sequence)
+        .bind(id.as_bytes().as_slice())
+        .bind(tenant)
+        .bind(agent)
+        .bind(status)
+        .bind(attempts)
+        .bind(fence)
+        .bind((status == "executing").then_some(i64::MAX))
+        .bind(started)
+        .bind(ended)
+        .bind(ended.map(|_| "done"))
+        .execute(&mut database)
+        .await
+        .unwrap();
+        for statement in [
+            "INSERT INTO inputs (task_sequence, prompt, payload) VALUES (?1, 'ask', '{\"n\":' || ?1 || '}')",
+            // Of an even one the body was kept apart from the payload.
+            "INSERT INTO requests (task_sequence, head, body, is_payload) \
+             SELECT ?1, '{}', CASE WHEN ?1 % 2 = 0 THEN CAST('n=' || ?1 AS BLOB) ELSE x'' END, ?1 % 2",
+        ] {
+            sqlx::query(statement).bind(sequence).execute(&mut database).await.unwrap();
+        }
+        ids.push(id);
+    }
+    database.close().await.unwrap();
+
+    let clock = Clock::by_hand(Timestamp::from_micros(NOON));
+    let store = Store::open(&path, clock).await.unwrap();
+    let mut seen = Vec::new();
+    for id in &ids {
+        let task = store.task_by_id(*id).await.unwrap().unwrap();
+        let started = task.started_at.map(Timestamp::micros);
+        seen.push((task.status, task.attempts, started, task.input.payload));
+    }
+    let payload = |n: u8| format!("{{\"n\":{n}}}");
+    assert_eq!(
+        seen,
+        [
+            (Status::Pending, 0, None, payload(1)),
+            (Status::Pending, 2, Some(7), payload(2)),
+            (Status::Executing, 1, Some(8), payload(3)),
+            (Status::Completed, 1, Some(9), payload(4)),
+        ]
+    );
+    for (id, body) in ids.iter().zip([r#"{"n":1}"#, "n=2", r#"{"n":3}"#, "n=4"]) {
+        let request = store.request(owner.tenant, *id).await.unwrap().unwrap();
+        assert_eq!(request.body, body.as_bytes());
+    }
+    // The process that ran the third has ended.
+    assert_eq!(store.succeed_owners(LEASE).await.unwrap(), 1);
+    let places = Places { wanted: 9, free: 64, per_tenant_max: 64 };
+    let claimed = store.claim(places, LEASE).await.unwrap();
+    let claimed: Vec<_> =
+        claimed.iter().map(|one| (one.task.id, one.task.attempts, one.fence)).collect();
+    assert_eq!(claimed, [(ids[0], 1, Fence(1)), (ids[1], 3, Fence(5)), (ids[2], 2, Fence(4))]);
+    store.close().await;
+
+    let mut database = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    let mode: i64 =
+        sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut database).await.unwrap();
+    assert_eq!(mode, 2, "what is deleted can be given back");
+    database.close().await.unwrap();
 }

@@ -358,7 +358,7 @@ async fn a_run_whose_task_was_ended_from_outside_finishes_nothing() {
     let stopped = Outcome { status: EndStatus::Stopped, result: "stopped".to_owned() };
     assert!(fixture.store.end(tenant, id, stopped).await.unwrap());
     assert!(!fixture.finish(id, fence, completed("late"), Vec::new()).await.unwrap());
-    assert_eq!(fixture.store.extend(&[(id, fence)], LEASE).await.unwrap(), [id]);
+    assert_eq!(fixture.store.heartbeat(&[(id, fence)], LEASE).await.unwrap(), [id]);
     assert_eq!(fixture.task(id).await.result.as_deref(), Some("stopped"));
 }
 

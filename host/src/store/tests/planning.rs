@@ -18,17 +18,18 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
     let statements = lengths(&accept::KEY_OWNERS)
         .chain(lengths(&lease::CLAIM))
         .chain(lengths(&lease::CLAIMED))
-        .chain(lengths(&lease::EXTEND))
+        .chain(lengths(&lease::NOT_READY))
+        .chain(lengths(&lease::LEASES))
         .chain(lengths(&finish::END))
         .chain(lengths(&deliveries::MAKE_DUE))
         .chain(lengths(&deliveries::TAKE))
         .chain([
             lease::TENANTS_BEHIND,
-            lease::PENDING_OF_TENANT,
-            lease::EXECUTING_BY_TENANT,
-            lease::GIVE_BACK,
-            lease::TAKE_BACK,
-            ending::END_BY_OWNER,
+            lease::READY_OF_TENANT,
+            lease::BE_ALIVE,
+            lease::LEASE_OF_TASK,
+            lease::DUE,
+            ending::OPEN,
             post_run::ADD,
             ending::FINAL_BY_OWNER,
             deliveries::ANY_DUE,
@@ -39,7 +40,8 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
             chunks::GIVE_BACK,
             chunks::DELETE,
         ])
-        .chain(ending::DELETE);
+        .chain(ending::DELETE)
+        .chain(ending::STATES);
     for statement in statements {
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
         let plan = sqlx::query(explain).fetch_all(&mut db).await.unwrap();
@@ -51,12 +53,14 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
                 Some(
                     "tasks"
                         | "t"
-                        | "i"
+                        | "bodies"
+                        | "b"
+                        | "ready"
+                        | "r"
+                        | "later"
                         | "idempotency"
                         | "k"
-                        | "inputs"
                         | "steps"
-                        | "requests"
                         | "deliveries"
                         | "d"
                         | "result_rests"

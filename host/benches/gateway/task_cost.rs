@@ -1,0 +1,86 @@
+//! `task-cost`: a whole task, from its acceptance to its end: computing time of the gateway, and bytes on disk.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpListener;
+use wardgate::http::serve::{ServeLimits, serve};
+
+use crate::bed::{Bed, TELEGRAM, load_average, median, write};
+use crate::load::{cpu_time, load};
+
+/// Connections whose callers each wait for the end of their task before they send the next.
+const CONNECTIONS: usize = 64;
+
+/// Turns.
+const TURNS: usize = 5;
+
+/// What one turn came to, for each task.
+struct Cost {
+    per_second: f64,
+    cpu_micros: f64,
+    disk_bytes: f64,
+}
+
+pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
+    println!(
+        "\ntask-cost: accept to finish, {CONNECTIONS} connections, {TURNS} turns of {round:?}"
+    );
+    println!("{:>10} {:>14} {:>14}", "tasks/s", "CPU us/task", "disk B/task");
+    let mut costs = Vec::new();
+    for _ in 0..TURNS {
+        let cost = turn(round).await?;
+        println!("{:>10.0} {:>14.0} {:>14.0}", cost.per_second, cost.cpu_micros, cost.disk_bytes);
+        costs.push(cost);
+    }
+    let of = |part: fn(&Cost) -> f64| median(&costs.iter().map(part).collect::<Vec<_>>());
+    let (per_second, cpu_micros, disk_bytes) =
+        (of(|cost| cost.per_second), of(|cost| cost.cpu_micros), of(|cost| cost.disk_bytes));
+    println!("{per_second:>10.0} {cpu_micros:>14.0} {disk_bytes:>14.0}   medians");
+    write(
+        "task-cost",
+        &json!({
+            "connections": CONNECTIONS,
+            "payload_bytes": TELEGRAM.len(),
+            "tasks_per_second": per_second,
+            "cpu_micros_per_task": cpu_micros,
+            "disk_bytes_per_task": disk_bytes,
+            "load_average": load_average(),
+        }),
+    )
+}
+
+async fn turn(round: Duration) -> anyhow::Result<Cost> {
+    let bed = Bed::make(CONNECTIONS).await?;
+    let request = bed.request("", TELEGRAM).into();
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address: SocketAddr = listener.local_addr()?;
+    let limits = ServeLimits {
+        head_bytes_max: 64 << 10,
+        head_timeout: Duration::from_secs(10),
+        connections_max: 4096,
+        connections_per_address_max: 4096,
+        drain: Duration::from_secs(1),
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(serve(listener, bed.gateway.router(), limits, async move {
+        let _ = stopped.await;
+    }));
+    let before = cpu_time("self")?;
+    let done = load(address, request, CONNECTIONS, round).await?;
+    let cpu = cpu_time("self")?.saturating_sub(before).saturating_sub(done.cpu);
+    let _ = stop.send(());
+    server.await??;
+    // The write-ahead log is moved into the file.
+    bed.gateway.handles.store.close().await;
+    let bytes = std::fs::metadata(bed.folder.path().join("wardgate.db"))?.len();
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let (tasks, bytes) = (done.answered as f64, bytes as f64);
+    Ok(Cost {
+        per_second: done.per_second,
+        cpu_micros: cpu.as_secs_f64() * 1e6 / tasks,
+        disk_bytes: bytes / tasks,
+    })
+}
