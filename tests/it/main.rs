@@ -53,6 +53,7 @@
 //! | `foreign_components` | components that were made for other hosts are tools as they are |
 //! | `foreign_egress` | and what they send by `wasi:http` is held to the same grants |
 //! | `plugins_guide` | docs/PLUGINS.md does what it says, command by command |
+//! | `examples` | each folder in `examples` does what its README.md says, to the last line of its script |
 //! | `egress` | a component reaches what it was granted, and nothing else |
 //! | `capabilities` | what a component is granted works, and nothing else does |
 //! | `agent_runs` | an agent with a model, tools and limits |
@@ -85,6 +86,7 @@ mod dot_paths;
 mod durability;
 mod egress;
 mod every_route_apart;
+mod examples;
 mod foreign_components;
 mod foreign_egress;
 mod frozen_interface;

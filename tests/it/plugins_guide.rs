@@ -143,7 +143,7 @@ fn run(folder: &Path, script: &str, port: u16) -> String {
 }
 
 /// Whether a line is as it is shown: the texts around each `…`, in their order and at their ends.
-fn is_shown(line: &str, shown: &str) -> bool {
+pub(crate) fn is_shown(line: &str, shown: &str) -> bool {
     let (line, shown) = (line.trim(), shown.trim());
     let parts: Vec<_> = shown.split('…').collect();
     let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return false };

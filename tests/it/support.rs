@@ -15,7 +15,7 @@ pub(crate) mod web;
 
 pub(crate) use answer::{Answer, Call};
 pub(crate) use caller::Caller;
-pub(crate) use child::{Child, command_of, wardgate};
+pub(crate) use child::{Child, command_of, new_tenant, path_of_shells, wardgate};
 pub(crate) use gateway::{Gateway, Setup, agent};
 pub(crate) use home::Home;
 pub(crate) use in_process::InProcess;

@@ -1,5 +1,6 @@
 //! The real program as a process of its own.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::ops::Deref;
 use std::os::unix::process::ExitStatusExt as _;
@@ -10,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use serde_json::Value;
+use wardgate::ids::TenantId;
 use wardgate::plugins::grants_path;
 
 use super::gateway::be_patient;
@@ -25,6 +27,22 @@ pub(crate) fn command_of(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(arguments);
     command
+}
+
+/// Where the program is, in front of everything that a shell finds by itself.
+pub(crate) fn path_of_shells() -> OsString {
+    let mut path = program().parent().unwrap().as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
+    path
+}
+
+/// Makes a tenant in this folder, whose bundled plugins have time enough.
+pub(crate) fn new_tenant(home: &Home, name: &str) -> TenantId {
+    let made = wardgate(&["tenant", "create", name, "--data", home.path().to_str().unwrap()]);
+    let id = String::from_utf8(made.stdout).unwrap().trim().parse().unwrap();
+    be_patient(|plugin| grants_path(home.path(), id, plugin));
+    id
 }
 
 /// `wardgate serve --demo`; as a [`Caller`] it is called for the demo's agent.

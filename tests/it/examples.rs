@@ -1,0 +1,373 @@
+//! The folders in `examples` do what they say. The commands of each README.md are run as they are written, against
+//! a gateway that is a process of its own; what a README.md shows of their output is what came; and what the gateway
+//! holds afterwards is what a user would see of it.
+//!
+//! They need what their user needs: curl, openssl and python3.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use crate::plugins_guide::is_shown;
+use crate::support::web::Web;
+use crate::support::{Caller, Child, Home, new_tenant, path_of_shells, until, wardgate};
+
+const ALL: [&str; 3] = ["github-triage", "telegram-bot", "zapier"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The fenced blocks of this language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    let behind = text.split(&fence).skip(1);
+    behind.map(|block| block.split_once("```").unwrap().0.to_owned()).collect()
+}
+
+/// A copy of an example's folder, as a user makes one.
+fn copy(example: &str, home: &Home) -> PathBuf {
+    let copy = home.path().join(format!("copy of {example}"));
+    let copied = Command::new("cp").arg("-r").arg(root().join(example)).arg(&copy).status();
+    assert!(copied.unwrap().success());
+    copy
+}
+
+/// Replaces a part of a file, which has to be there.
+fn edit(path: &Path, part: &str, by: &str) {
+    let text = read(path);
+    assert!(text.contains(part), "{} has no {part}", path.display());
+    fs::write(path, text.replace(part, by)).unwrap();
+}
+
+/// One request of a script, as the script shows it.
+#[derive(Debug, PartialEq)]
+struct Shown {
+    status: u16,
+    task: Option<String>,
+    is_replayed: bool,
+    body: String,
+}
+
+/// What a script printed.
+struct Printed(String);
+
+impl Printed {
+    /// What stands under the heading that begins like this.
+    fn under(&self, heading: &str) -> &str {
+        let parts = self.0.split("\n== ").skip(1);
+        let mut found = parts.filter(|part| part.starts_with(heading));
+        let part = found.next().unwrap_or_else(|| panic!("nothing on {heading:?} in {}", self.0));
+        assert!(found.next().is_none(), "{heading:?} is one step");
+        part.split_once('\n').unwrap().1.trim_end()
+    }
+
+    fn request(&self, heading: &str) -> Shown {
+        let mut lines = self.under(heading).lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let (mut shown, mut body) = ((None, false), Vec::new());
+        for line in lines {
+            match line.split_once(": ") {
+                Some(("x-task-id", task)) => shown.0 = Some(task.to_owned()),
+                Some(("idempotent-replayed", "true")) => shown.1 = true,
+                _ => body.push(line),
+            }
+        }
+        Shown { status, task: shown.0, is_replayed: shown.1, body: body.join("\n") }
+    }
+}
+
+/// A gateway with the tenant that the examples are for.
+struct Tried {
+    gateway: Child,
+    home: Home,
+    /// Calls the tenant's REST API.
+    caller: Caller,
+}
+
+impl Tried {
+    fn start() -> Self {
+        let home = Home::new();
+        let gateway = Child::serve(&home, &[]);
+        new_tenant(&home, "examples");
+        let key = manage(&home, &["key", "create", "--tenant", "examples"]);
+        let caller = Caller::new(&gateway.listen, "", &key, "");
+        Self { gateway, home, caller }
+    }
+
+    /// Runs commands in an example's folder, in a shell that ends with the first one that fails.
+    async fn try_run(&self, folder: &Path, commands: &str) -> Output {
+        let url = format!("http://{}", self.gateway.listen);
+        let mut shell = Command::new("sh");
+        shell.args(["-e", "-c", commands]).current_dir(folder).env("PATH", path_of_shells());
+        // No proxy of this machine's.
+        shell.env("no_proxy", "127.0.0.1").env("DATA", self.home.path()).env("GATEWAY", &url);
+        if commands.contains("try-it.sh") {
+            shell.env("WARDGATE_URL", url);
+        }
+        tokio::task::spawn_blocking(move || shell.output()).await.unwrap().unwrap()
+    }
+
+    async fn run(&self, folder: &Path, commands: &str) -> Printed {
+        let output = self.try_run(folder, commands).await;
+        let [printed, complained] = [output.stdout, output.stderr]
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert!(output.status.success(), "{commands}\n{printed}\n{complained}");
+        assert_eq!(complained, "", "{commands}\n{printed}");
+        Printed(printed)
+    }
+
+    /// The first command of an example's README.md. What is shown behind it has to come.
+    async fn try_it(&self, example: &str) -> Printed {
+        let folder = root().join(example);
+        let readme = read(&folder.join("README.md"));
+        let command = blocks(&readme, "sh").remove(0);
+        assert!(command.starts_with("sh try-it.sh --data ../../target/demo "), "{command}");
+        let data = self.home.path().display().to_string();
+        let printed = self.run(&folder, &command.replace("../../target/demo", &data)).await;
+        let mut lines = printed.0.lines();
+        for shown in blocks(&readme, "text").remove(0).lines() {
+            let came = lines.any(|line| is_shown(line, shown));
+            assert!(came, "{example} shows\n{shown}\nand what came is\n{}", printed.0);
+        }
+        let keys = manage(&self.home, &["key", "list", "--tenant", "examples"]);
+        let mut of_scripts = keys.lines().filter(|line| line.contains("\ttry-it ")).peekable();
+        assert!(of_scripts.peek().is_some(), "{keys}");
+        assert!(of_scripts.all(|line| line.contains("\trevoked 2")), "{keys}");
+        printed
+    }
+
+    /// The run of a task: it is completed, the script showed it, and its trace begins with this mapping.
+    async fn completed(&self, printed: &Printed, id: &str, mapping: Value) -> Value {
+        let events = printed.under("What happened in the run");
+        assert_eq!(events, "task_created\ntask_updated\nchunk\ntask_finished");
+        let task = self.caller.task(id).await;
+        assert_eq!(task["status"], "completed", "{task}");
+        let result = task["result"].as_str().unwrap();
+        assert_eq!(printed.under("Its result"), result);
+        let trace = self.caller.thread(id).await;
+        let mapped = (&trace[0]["mapping"]["plugin"], &trace[0]["mapping"]["params"]);
+        assert_eq!(mapped, (&mapping["plugin"], &mapping["params"]), "{trace:?}");
+        let roles: Vec<_> = trace.iter().take(3).map(|step| &step["role"]).collect();
+        assert_eq!(roles, ["system", "user", "assistant"]);
+        assert_eq!(trace[2]["content"], result);
+        let shown = printed.under("The trace").lines().filter(|line| !line.starts_with(' '));
+        assert_eq!(shown.count(), trace.len(), "{trace:?}");
+        serde_json::from_str(result).unwrap()
+    }
+}
+
+/// A command on the data folder, and what it prints.
+fn manage(home: &Home, arguments: &[&str]) -> String {
+    let data = ["--data", home.path().to_str().unwrap()];
+    let output = wardgate(&[arguments, &data].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// What an example shows when its request is accepted and repeated, and when its credential is wrong. Gives the task
+/// that was started.
+fn accepted_repeated_refused(
+    printed: &Printed,
+    headings: [&str; 3],
+    refused: (u16, &str),
+) -> String {
+    let [first, again, wrong] = headings.map(|heading| printed.request(heading));
+    assert_eq!((first.status, first.is_replayed), (200, false), "{first:?}");
+    assert_eq!(again, Shown { is_replayed: true, ..printed.request(headings[0]) });
+    let body = json!({"detail": refused.1}).to_string();
+    assert_eq!(wrong, Shown { status: refused.0, task: None, is_replayed: false, body });
+    first.task.unwrap()
+}
+
+#[tokio::test]
+async fn telegram_bot_runs_what_its_readme_says_and_a_second_try_continues_the_conversation() {
+    let tried = Tried::start();
+    for earlier in 0..2 {
+        let printed = tried.try_it("telegram-bot").await;
+        let headings = ["A message to the bot", "The same update again", "A wrong token"];
+        let refused = (401, "the secret token does not match");
+        let task = accepted_repeated_refused(&printed, headings, refused);
+        let body = printed.request(headings[0]).body;
+        let typing = r#"{"chat_id":123456789,"method":"sendChatAction","action":"typing"}"#;
+        assert_eq!(body, typing);
+        let said = "Which of my orders are still on their way?";
+        let mapping = json!({"plugin": "telegram", "params": {
+            "prompt": said, "task_id": "telegram:123456789", "user_id": "123456789",
+            "user_first_name": "Ada", "user_last_name": "Lovelace",
+        }});
+        let report = tried.completed(&printed, &task, mapping).await;
+        assert_eq!(report["received"], said);
+        assert_eq!(report["earlier_messages"].as_u64().unwrap_or(0), earlier, "{report}");
+        // Nothing left the gateway.
+        let line =
+            format!("{task}\tdead\t1\tplugin telegram: the credential \"bot\" is not granted");
+        assert!(printed.under("The delivery of the answer").starts_with(&line), "{}", printed.0);
+        let trace = tried.caller.thread(&task).await;
+        assert_eq!((&trace[3]["call"], &trace[3]["is_error"]), (&json!("deliver"), &json!(true)));
+    }
+    assert_eq!(tried.caller.listed().await.len(), 2, "one run of each try");
+}
+
+#[tokio::test]
+async fn github_triage_runs_what_its_readme_says() {
+    let tried = Tried::start();
+    let printed = tried.try_it("github-triage").await;
+    let headings = ["An issue was opened", "The same delivery again", "Signed with another secret"];
+    let refused = (401, "the signature does not match");
+    let task = accepted_repeated_refused(&printed, headings, refused);
+    let started = json!({"status": "Started", "task_id": task}).to_string();
+    assert_eq!(printed.request(headings[0]).body, started);
+    let ignored = printed.request("An event that channel.toml does not list");
+    let body = r#"{"status":"Ignored"}"#.to_owned();
+    assert_eq!(ignored, Shown { status: 200, task: None, is_replayed: false, body });
+    let prompt = "octocat opened issue #1347 in octo-org/shop.";
+    let mapping = json!({"plugin": "github", "params": {
+        "prompt": prompt, "task_id": "github:octo-org/shop#1347", "user_id": "octocat",
+    }});
+    let report = tried.completed(&printed, &task, mapping).await;
+    assert_eq!(report["received"], prompt, "what a stranger wrote is not in it");
+    assert_eq!(report["payload"]["issue"]["number"], 1347);
+    assert_eq!(tried.caller.listed().await.len(), 1);
+
+    let folder = copy("github-triage", &tried.home);
+    let [_, commands] = &blocks(&read(&folder.join("README.md")), "sh")[..] else { panic!() };
+    let printed = tried.run(&folder, commands).await.0;
+    assert!(printed.trim_end().lines().last().unwrap().starts_with("channel triage: /hooks/"));
+}
+
+#[tokio::test]
+async fn zapier_runs_what_its_readme_says_with_an_operators_key_and_with_an_admins() {
+    let tried = Tried::start();
+    let printed = tried.try_it("zapier").await;
+    let headings = ["A new ticket", "The same step replayed", "A wrong key"];
+    let task = accepted_repeated_refused(&printed, headings, (403, "Invalid API key"));
+    let ticket: Value = serde_json::from_str(&read(&root().join("zapier/ticket.json"))).unwrap();
+    let said = &ticket["ticket"]["description"];
+    assert_eq!(printed.request(headings[0]).body, said.to_string(), "one value, as JSON");
+    let trace = tried.caller.thread(&task).await;
+    let plugin = &trace[0]["mapping"]["plugin"];
+    let params = json!({"task_id": "35436", "user_email": "ada@example.com", "prompt": said});
+    let mapping = json!({"plugin": plugin, "params": params});
+    let report = tried.completed(&printed, &task, mapping).await;
+    assert_eq!(report["received"], *said);
+
+    let key = manage(&tried.home, &["key", "create", "--admin", "--tenant", "examples"]);
+    let key = tried.home.write("admin.key", &key);
+    let command = format!("sh try-it.sh --key-file {} --tenant examples", key.display());
+    tried.run(&root().join("zapier"), &command).await;
+    assert_eq!(tried.caller.listed().await.len(), 2);
+
+    let folder = copy("zapier", &tried.home);
+    let [_, commands] = &blocks(&read(&folder.join("README.md")), "sh")[..] else { panic!() };
+    let printed = tried.run(&folder, commands).await.0;
+    assert!(printed.lines().last().unwrap().starts_with("wgk_"), "{printed}");
+}
+
+type Calls = Arc<Mutex<Vec<(String, String)>>>;
+
+#[tokio::test]
+async fn telegram_bot_delivers_once_it_is_turned_on_as_its_readme_says() {
+    const TOKEN: &str = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw";
+    async fn take(State(calls): State<Calls>, uri: Uri, body: String) -> Json<Value> {
+        calls.lock().unwrap().push((uri.path().to_owned(), body));
+        Json(json!({"ok": true}))
+    }
+    let calls = Calls::default();
+    let api = Router::new().fallback(take).with_state(Arc::clone(&calls));
+    let api = Web::serve(api).await;
+    let tried = Tried::start();
+    let folder = copy("telegram-bot", &tried.home);
+
+    // This machine takes the place of Telegram's Bot API.
+    let url = format!("http://127.0.0.1:{}", api.port);
+    let here = format!(
+        "host = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\nnetworks = [\"127.0.0.0/8\"]\n",
+        api.port
+    );
+    let grants = folder.join("grants/telegram.toml");
+    edit(&grants, "host = \"api.telegram.org\"\n", &here);
+    // For machines that stall.
+    edit(&grants, "[credentials.bot]\n", "[limits]\nwall_ms = 40000\n\n[credentials.bot]\n");
+    let settings = format!("[settings]\napi-url = \"{url}\"\n");
+    edit(&folder.join("channel.toml"), "[settings]\n", &settings);
+    edit(&folder.join("README.md"), "https://api.telegram.org", &url);
+    fs::write(folder.join("bot-token.txt"), format!("{TOKEN}\n")).unwrap();
+
+    let [_, commands] = &blocks(&read(&folder.join("README.md")), "sh")[..] else { panic!() };
+    tried.run(&folder, commands).await;
+    assert!(!folder.join("bot-token.txt").exists(), "no secret stays behind");
+    let (path, form) = calls.lock().unwrap().remove(0);
+    assert_eq!(path, format!("/bot{TOKEN}/setWebhook"));
+    let form = reqwest::Url::parse(&format!("http://form?{form}")).unwrap();
+    let field = |name| form.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned();
+    let hook = field("url");
+    let hook = hook.strip_prefix(&format!("http://{}", tried.gateway.listen)).unwrap();
+
+    let update: Value = serde_json::from_str(&read(&folder.join("update.json"))).unwrap();
+    let sent = tried.caller.post(hook).answered_by_a_plugin();
+    let sent = sent.header("x-telegram-bot-api-secret-token", &field("secret_token"));
+    let task = sent.json(&update).expect(200).await.task_id();
+    let delivered = async || calls.lock().unwrap().first().cloned();
+    let (path, message) = until("the answer in the chat", delivered).await;
+    assert_eq!(path, format!("/bot{TOKEN}/sendMessage"));
+    let message: Value = serde_json::from_str(&message).unwrap();
+    let result = tried.caller.ended(&task).await["result"].clone();
+    assert_eq!((&message["chat_id"], &message["text"]), (&json!(123_456_789), &result));
+}
+
+#[tokio::test]
+async fn a_script_makes_the_tenant_and_ends_with_the_first_sentence_that_says_no() {
+    let tried = Tried::start();
+    let folder = copy("zapier", &tried.home);
+    edit(&folder.join("agent.toml"), "\"offline\"", "\"no such model\"");
+    let output = tried.try_run(&folder, "sh try-it.sh --data \"$DATA\" --tenant 'a new one'").await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "wardgate: the gateway's settings have no model \"no such model\"\n");
+    assert!(manage(&tried.home, &["tenant", "list"]).contains("\ta new one"));
+    assert_eq!(manage(&tried.home, &["key", "list", "--tenant", "a new one"]), "");
+
+    let wrong = ["", " --data", " --tenant examples", " --date \"$DATA\"", " \"$DATA\" --data"];
+    for arguments in wrong {
+        let output = tried.try_run(&folder, &format!("sh try-it.sh{arguments}")).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
+        assert!(said.contains("\n  sh try-it.sh --data DIR "), "{arguments}: {said}");
+    }
+}
+
+#[test]
+fn each_folder_is_whole_and_in_the_table_and_its_script_begins_as_the_others_do() {
+    let entries = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+    let mut folders: Vec<_> =
+        folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    folders.sort_unstable();
+    assert_eq!(folders, ALL, "each has a test here");
+    let table = read(&root().join("README.md"));
+    let beginning = |script: &str| {
+        let (_, script) = script.split_once("\nset -eu\n").unwrap();
+        let end = "\n# What all examples begin with ends here.\n";
+        script.split_once(end).unwrap().0.to_owned()
+    };
+    let first = beginning(&read(&root().join(ALL[0]).join("try-it.sh")));
+    for name in ALL {
+        let folder = root().join(name);
+        assert!(table.contains(&format!("\n| [{name}]({name}) | ")), "{name}");
+        for file in ["README.md", "agent.toml"] {
+            assert!(folder.join(file).exists(), "{name}/{file}");
+        }
+        assert_eq!(beginning(&read(&folder.join("try-it.sh"))), first, "{name}");
+    }
+}
