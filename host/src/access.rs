@@ -3,23 +3,19 @@
 pub mod webhooks;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use moka::sync::Cache;
 
+use crate::clock::Clock;
 use crate::ids::{AgentId, ChannelId, TenantId};
 use crate::secrets::SecretHash;
-use crate::store::{Store, StoreError};
+use crate::store::{Stamp, Store, StoreError};
 use crate::tasks::Surface;
-use crate::tenants::{Agent, KeyHolder};
+use crate::tenants::{Agent, KeyHolder, ValidKey};
 
-/// How long a key, token or agent that was found is believed without asking the store again. What
-/// another process changes (a revoked key, a replaced agent) holds here after this at the latest.
-const BELIEVED_FOR: Duration = Duration::from_secs(5);
-
-/// Most entries remembered of each kind. Only what exists is remembered, so that wrong keys cannot
-/// push out right ones.
-const REMEMBERED_MAX: u64 = 10_000;
+/// Most entries cached of each kind. Only what exists is cached, so that wrong keys cannot push out
+/// right ones.
+const CACHED_MAX: u64 = 10_000;
 
 /// Somebody who may run this agent, by the surface that he came in by.
 #[derive(Debug, Clone)]
@@ -120,25 +116,19 @@ pub struct Access {
     /// The operator key that is derived from the data folder's own: whoever can read that one needs no
     /// other.
     folder_operator: SecretHash,
-    keys: Cache<SecretHash, KeyHolder>,
+    clock: Clock,
+    keys: Cache<SecretHash, (ValidKey, Stamp)>,
     /// Key and agent together, since that is what each request asks for.
-    callers: Cache<(SecretHash, AgentId), Caller>,
-    tokens: Cache<SecretHash, Caller>,
+    callers: Cache<(SecretHash, AgentId), (Caller, ValidKey, Stamp)>,
+    tokens: Cache<SecretHash, (Caller, Stamp)>,
 }
 
 impl Access {
     /// Access to what this store holds.
     #[must_use]
-    pub fn new(store: Store, folder_operator: SecretHash) -> Self {
-        let (keys, callers, tokens) = (remembered(), remembered(), remembered());
-        Self { store, folder_operator, keys, callers, tokens }
-    }
-
-    /// Forgets what is believed: for whoever has changed something that must hold at once.
-    pub fn forget(&self) {
-        self.keys.invalidate_all();
-        self.callers.invalidate_all();
-        self.tokens.invalidate_all();
+    pub fn new(store: Store, folder_operator: SecretHash, clock: Clock) -> Self {
+        let (keys, callers, tokens) = (cache(), cache(), cache());
+        Self { store, folder_operator, clock, keys, callers, tokens }
     }
 
     /// A tenant by its API key.
@@ -208,15 +198,30 @@ impl Access {
     }
 
     async fn holder(&self, hash: SecretHash) -> Result<KeyHolder, Denied> {
+        Ok(self.valid_key(hash).await?.holder)
+    }
+
+    async fn valid_key(&self, hash: SecretHash) -> Result<ValidKey, Denied> {
         if hash == self.folder_operator {
-            return Ok(KeyHolder::Operator);
+            return Ok(ValidKey { holder: KeyHolder::Operator, expires_at: None });
         }
-        if let Some(holder) = self.keys.get(&hash) {
-            return Ok(holder);
+        let changes = self.store.changes();
+        if let Some((key, stamp)) = self.keys.get(&hash)
+            && changes.holds(key.holder.tenant(), stamp)
+            && self.is_unexpired(&key)
+        {
+            return Ok(key);
         }
-        let holder = self.store.key_holder(hash).await?.ok_or(Denied::Invalid)?;
-        self.keys.insert(hash, holder);
-        Ok(holder)
+        let before = changes.before_reading();
+        let key = self.store.valid_key(hash).await?.ok_or(Denied::Invalid)?;
+        if let Some(stamp) = changes.stamp(key.holder.tenant(), before) {
+            self.keys.insert(hash, (key, stamp));
+        }
+        Ok(key)
+    }
+
+    fn is_unexpired(&self, key: &ValidKey) -> bool {
+        key.expires_at.is_none_or(|expires_at| self.clock.now() < expires_at)
     }
 
     async fn tenant_of(&self, hash: SecretHash) -> Result<TenantCaller, Denied> {
@@ -246,14 +251,22 @@ impl Access {
     pub async fn caller(&self, key: Option<&str>, agent: &str) -> Result<Caller, Denied> {
         let hash = SecretHash::of(key.ok_or(Denied::NoKey)?);
         let id: Option<AgentId> = agent.parse().ok();
-        if let Some(caller) = id.and_then(|id| self.callers.get(&(hash, id))) {
+        let changes = self.store.changes();
+        if let Some((caller, key, stamp)) = id.and_then(|id| self.callers.get(&(hash, id)))
+            && changes.holds(Some(caller.tenant()), stamp)
+            && self.is_unexpired(&key)
+        {
             return Ok(caller);
         }
-        let tenant = self.tenant_of(hash).await?.tenant;
+        let before = changes.before_reading();
+        let key = self.valid_key(hash).await?;
+        let tenant = key.holder.tenant().ok_or(Denied::Invalid)?;
         let id = id.ok_or(Denied::Invalid)?;
         let agent = self.store.agent(tenant, id).await?.ok_or(Denied::Invalid)?;
         let caller = enabled(agent, Surface::Api)?;
-        self.callers.insert((hash, id), caller.clone());
+        if let Some(stamp) = changes.stamp(Some(tenant), before) {
+            self.callers.insert((hash, id), (caller.clone(), key, stamp));
+        }
         Ok(caller)
     }
 
@@ -263,14 +276,20 @@ impl Access {
     /// [`Denied::Disabled`], or when the store could not be asked.
     pub async fn webhook(&self, token: &str) -> Result<Option<Caller>, Denied> {
         let hash = SecretHash::of(token);
-        if let Some(caller) = self.tokens.get(&hash) {
+        let changes = self.store.changes();
+        if let Some((caller, stamp)) = self.tokens.get(&hash)
+            && changes.holds(Some(caller.tenant()), stamp)
+        {
             return Ok(Some(caller));
         }
+        let before = changes.before_reading();
         let Some((agent, generation)) = self.store.agent_by_webhook_token(hash).await? else {
             return Ok(None);
         };
         let caller = enabled(agent, Surface::Webhook { generation })?;
-        self.tokens.insert(hash, caller.clone());
+        if let Some(stamp) = changes.stamp(Some(caller.tenant()), before) {
+            self.tokens.insert(hash, (caller.clone(), stamp));
+        }
         Ok(Some(caller))
     }
 }
@@ -283,10 +302,10 @@ fn enabled(agent: Agent, surface: Surface) -> Result<Caller, Denied> {
     Ok(Caller { agent: Arc::new(agent), surface })
 }
 
-pub(crate) fn remembered<K, V>() -> Cache<K, V>
+fn cache<K, V>() -> Cache<K, V>
 where
     K: std::hash::Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(BELIEVED_FOR).build()
+    Cache::new(CACHED_MAX)
 }

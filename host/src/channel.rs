@@ -20,13 +20,16 @@ use crate::ids::{ChannelId, PluginName, RequestId, TenantId};
 use crate::plugins::PluginUnavailable;
 use crate::request::IncomingRequest;
 use crate::sandbox::{BoundSecret, ChannelFacts, PluginError, Subject};
-use crate::store::{Store, StoreError};
+use crate::store::{Stamp, Store, StoreError};
 use crate::tasks::Surface;
 use crate::tenants::{Channel, ChannelDefinition, ChannelThreads, Verification};
 use crate::vault::{Vault, VaultError};
 pub use deliver::{DeliverError, Delivery};
 pub use reply::ReplySubject;
 pub use verify::Verified;
+
+/// Most channels cached.
+const OPEN_CHANNELS_MAX: u64 = 10_000;
 
 /// Channels whose refusals are remembered; of one beyond that the log is told anew.
 const SAMPLED_CHANNELS_MAX: u64 = 10_000;
@@ -49,7 +52,7 @@ pub struct Channels {
     vault: Vault,
     /// The base of their URLs, without a slash at its end.
     public_url: Arc<str>,
-    open: Cache<ChannelId, Arc<OpenChannel>>,
+    open: Cache<ChannelId, (Arc<OpenChannel>, Stamp)>,
     /// Channels without verification that the log has been told of, by id and version.
     told: Arc<Mutex<HashSet<(ChannelId, u32)>>>,
     /// What the log has been told of requests that channels refused.
@@ -87,7 +90,7 @@ impl Channels {
             store,
             vault,
             public_url: public_url.into(),
-            open: crate::access::remembered(),
+            open: Cache::new(OPEN_CHANNELS_MAX),
             told,
             refusals,
         }
@@ -113,19 +116,18 @@ impl Channels {
         format!("{}/hooks/{id}", self.public_url)
     }
 
-    /// Forgets what is believed: for whoever has changed something that must hold at once.
-    pub fn forget(&self) {
-        self.open.invalidate_all();
-    }
-
     /// A channel that takes requests. None where there is none, or it is switched off.
     ///
     /// # Errors
     /// [`Denied::Disabled`] where its agent takes no tasks, [`Denied::Store`].
     pub async fn open(&self, id: ChannelId) -> Result<Option<Arc<OpenChannel>>, Denied> {
-        if let Some(channel) = self.open.get(&id) {
+        let changes = self.store.changes();
+        if let Some((channel, stamp)) = self.open.get(&id)
+            && changes.holds(Some(channel.tenant()), stamp)
+        {
             return Ok(Some(channel));
         }
+        let before = changes.before_reading();
         let channel = self.store.channel(id).await?.filter(|channel| channel.definition.enabled);
         let Some(channel) = channel else { return Ok(None) };
         let Some(agent) = self.store.agent(channel.tenant, channel.agent).await? else {
@@ -137,7 +139,9 @@ impl Channels {
             self.tell(&channel);
         }
         let channel = Arc::new(OpenChannel { channel, facts, caller });
-        self.open.insert(id, Arc::clone(&channel));
+        if let Some(stamp) = changes.stamp(Some(channel.tenant()), before) {
+            self.open.insert(id, (Arc::clone(&channel), stamp));
+        }
         Ok(Some(channel))
     }
 

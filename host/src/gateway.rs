@@ -12,7 +12,7 @@ use axum::Router;
 use bytes::Bytes;
 use http::Request;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::access::Access;
 use crate::access::webhooks::Webhooks;
@@ -107,7 +107,7 @@ impl DataFolder {
     /// When the sandbox cannot run on this machine.
     pub fn handles(&self, settings: &Settings, public_url: String) -> anyhow::Result<Handles> {
         Ok(Handles {
-            access: Access::new(self.store.clone(), self.operator_key().hash()),
+            access: Access::new(self.store.clone(), self.operator_key().hash(), self.clock.clone()),
             plugins: self.plugins(settings)?,
             runs: Runs::new(self.store.clone()),
             store: self.store.clone(),
@@ -197,6 +197,8 @@ pub struct Gateway {
     store: Store,
     workers: Workers,
     outbox: Outbox,
+    /// Ends the looking for what other processes change.
+    _watching: DropGuard,
     /// Held as long as the gateway lives: one process serves a folder at a time.
     _lock: fs::File,
 }
@@ -245,8 +247,11 @@ impl Gateway {
         let bulk = Arc::clone(&handles.bulk);
         let workers = runs::start(&handles.runs, runner, bulk, settings.queue.clone());
         let outbox = Outbox::start(deliveries, handles.runs.ended());
+        let watching = CancellationToken::new();
+        tokio::spawn(store.clone().watch_other_processes(watching.clone()));
+        let watching = watching.drop_guard();
         let handles = Arc::new(handles);
-        Ok(Self { handles, settings, store, workers, outbox, _lock: lock })
+        Ok(Self { handles, settings, store, workers, outbox, _watching: watching, _lock: lock })
     }
 
     /// Every route, for tests and benchmarks that need no socket.

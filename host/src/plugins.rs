@@ -18,7 +18,6 @@ mod versions;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
 use crate::sandbox::{Account, BUNDLED, Binding, Grants, GrantsError, LoadError, Loaded, Sandbox};
 use crate::settings::PluginSettings;
-use crate::store::{Store, StoreError};
+use crate::store::{Stamp, Store, StoreError};
 use crate::vault::{Opened, Vault, VaultError};
 use changes::OfTenant;
 use components::Components;
@@ -40,8 +39,9 @@ use signatures::Signers;
 pub use signatures::{SIGNATURE_BYTES_MAX, SignatureError, key_id};
 pub use versions::{Installed, Offered, RollBackError};
 
-/// How long a binding is used without looking whether another version or other grants are there.
-const BELIEVED_FOR: Duration = Duration::from_secs(5);
+/// How long a grants file that somebody edits by hand may go unnoticed. What is changed through the gateway or by its
+/// commands holds at once.
+const GRANTS_READ_EVERY: Duration = Duration::from_secs(5);
 
 /// Most bindings held ready; a tenant's plugin beyond that is bound again when it is needed.
 const READY_MAX: u64 = 10_000;
@@ -179,13 +179,11 @@ pub struct Plugins {
     install_wait_max: Duration,
     folder: PathBuf,
     clock: Clock,
-    /// The hot path's answer, looked up again every few seconds.
-    ready: Cache<Key, Arc<Binding>>,
+    /// The hot path's answer.
+    ready: Cache<Key, (Arc<Binding>, Stamp)>,
     /// What is bound, with the grants it was bound under: as long as neither component nor grants
     /// change, the same binding is kept, since it counts the calls in flight.
     bound: Arc<Mutex<HashMap<Key, Bound>>>,
-    /// How often something was installed, granted or removed in this process.
-    changes: Arc<AtomicU64>,
     tenants: Arc<Mutex<HashMap<TenantId, Arc<OfTenant>>>>,
 }
 
@@ -202,7 +200,8 @@ impl Plugins {
         folder: PathBuf,
         clock: Clock,
     ) -> Result<Self, SignatureError> {
-        let ready = Cache::builder().max_capacity(READY_MAX).time_to_live(BELIEVED_FOR).build();
+        let ready =
+            Cache::builder().max_capacity(READY_MAX).time_to_live(GRANTS_READ_EVERY).build();
         let components = Components::new(&folder, store.clone());
         let signers = Arc::new(Signers::of(settings)?);
         let versions_max = settings.versions_max;
@@ -220,16 +219,8 @@ impl Plugins {
             clock,
             ready,
             bound,
-            changes: Arc::default(),
             tenants: Arc::default(),
         })
-    }
-
-    /// Looks everything up again before the next call: for whoever has changed something that must hold
-    /// at once.
-    pub fn forget(&self) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
-        self.ready.invalidate_all();
     }
 
     /// The plugin of this name, ready to be called.
@@ -242,10 +233,13 @@ impl Plugins {
         name: &PluginName,
     ) -> Result<Arc<Binding>, PluginUnavailable> {
         let key = (tenant, name.clone());
-        if let Some(binding) = self.ready.get(&key) {
+        let changes = self.store.changes();
+        if let Some((binding, stamp)) = self.ready.get(&key)
+            && changes.holds(Some(tenant), stamp)
+        {
             return Ok(binding);
         }
-        let changes = self.changes.load(Ordering::SeqCst);
+        let before = changes.before_reading();
         let binding = match self.bind(tenant, name).await {
             // Its file went between the row and the reading: somebody has just replaced or removed it.
             Err(PluginUnavailable::File(_, _, error)) if error.kind() == ErrorKind::NotFound => {
@@ -253,10 +247,8 @@ impl Plugins {
             }
             bound => bound?,
         };
-        self.ready.insert(key.clone(), Arc::clone(&binding));
-        if self.changes.load(Ordering::SeqCst) != changes {
-            // It may be what was there before a change that nobody may overlook.
-            self.ready.invalidate(&key);
+        if let Some(stamp) = changes.stamp(Some(tenant), before) {
+            self.ready.insert(key, (Arc::clone(&binding), stamp));
         }
         Ok(binding)
     }

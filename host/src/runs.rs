@@ -62,12 +62,12 @@ impl Runs {
             .time_to_live(TOKENS_WAIT_MAX)
             .build();
         Self {
-            store,
             wake: Arc::default(),
-            registry: Registry::default(),
+            registry: Registry::new(store.changes().clone()),
             claiming: Arc::default(),
             ended: Arc::default(),
             tokens,
+            store,
         }
     }
 
@@ -128,7 +128,6 @@ impl Runs {
             // Whoever runs it has lost it. It may have been claimed just before, and not have begun.
             drop(self.claiming.lock().await);
             self.registry.stop(id, &outcome);
-            self.registry.ended(id);
             self.ended.notify_one();
             self.tokens.invalidate(&id);
         }

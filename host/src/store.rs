@@ -8,6 +8,7 @@
 //! Every question about what a tenant owns takes the tenant. The exceptions are look-ups by something
 //! that is itself proof of access: a key's hash, a webhook token's hash, a task's id.
 
+mod changes;
 mod directory;
 mod error;
 mod fair_queue;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::changes::{BeforeReading, Changes, Stamp, TaskEnd};
 pub use self::directory::secrets::{PutSecret, PutSecretOutcome, SealedSecret};
 pub use self::directory::values::ValueChange;
 pub use self::error::{Cause, StoreError};
@@ -51,6 +53,7 @@ pub struct Store(Arc<Handles>);
 
 struct Handles {
     clock: Clock,
+    changes: Changes,
     /// This start of a process, as the owner of leases.
     owner: OwnerId,
     /// The threads that the store was opened on.
@@ -94,6 +97,7 @@ impl Store {
             .fetch_one(&mut db)
             .await
             .map_err(|error| StoreError::database(OPERATION, error))?;
+        let changes = Changes::new();
         let next_due = sqlx::query_scalar(tasks::lease::NEXT_DUE)
             .fetch_optional(&mut db)
             .await
@@ -101,6 +105,7 @@ impl Store {
         let writer = Writer {
             db,
             clock: clock.clone(),
+            changes: changes.clone(),
             memory: Memory { last_sequence, last_turn: None, alive_until: None, next_due },
         };
         let (writes, waiting) = fair_queue::queue();
@@ -116,6 +121,7 @@ impl Store {
         let home = Handle::current();
         let handles = Handles {
             clock,
+            changes,
             owner: OwnerId::random(),
             home,
             reads,

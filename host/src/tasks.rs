@@ -257,7 +257,7 @@ pub struct Task {
 impl Task {
     /// The task as it was when it was accepted, however far its run is by now.
     #[must_use]
-    pub fn as_accepted(self) -> Self {
+    pub fn into_accepted(self) -> Self {
         Self {
             status: Status::Pending,
             result: None,

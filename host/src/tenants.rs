@@ -36,6 +36,26 @@ pub enum KeyHolder {
     Operator,
 }
 
+impl KeyHolder {
+    /// The tenant, where it is one's.
+    #[must_use]
+    pub fn tenant(self) -> Option<TenantId> {
+        match self {
+            Self::Tenant(tenant) | Self::Admin(tenant) => Some(tenant),
+            Self::Operator => None,
+        }
+    }
+}
+
+/// A key that is neither revoked nor, when it was looked up, expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValidKey {
+    /// What it lets its holder do.
+    pub holder: KeyHolder,
+    /// From when on it is no key any more.
+    pub expires_at: Option<Timestamp>,
+}
+
 /// A key about to be stored.
 #[derive(Debug, Clone)]
 pub struct NewKey {

@@ -235,7 +235,7 @@ async fn run(
     };
     let task = wait(handles, &mut submission).await?;
     // An acknowledgement, however far the run is by now: its answer is delivered, or asked for.
-    let task = if waits { task } else { task.as_accepted() };
+    let task = if waits { task } else { task.into_accepted() };
     let about = ReplySubject {
         agent: &submission.agent,
         task: &task,

@@ -67,7 +67,6 @@ pub(super) async fn rotate(
 ) -> Result<Response, ApiError> {
     let (owner, agent) = owner(&handles, &headers, &uri).await?;
     let token = handles.webhooks.rotate(owner.tenant(), agent).await.map_err(shaped)?;
-    handles.access.forget();
     Ok(answer(&handles, Some(&token)))
 }
 
@@ -82,7 +81,6 @@ pub(super) async fn revoke(
 ) -> Result<Response, ApiError> {
     let (owner, agent) = owner(&handles, &headers, &uri).await?;
     handles.store.revoke_webhook(owner.tenant(), agent).await.map_err(shaped)?;
-    handles.access.forget();
     Ok(answer(&handles, None))
 }
 

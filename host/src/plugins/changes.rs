@@ -1,11 +1,10 @@
 //! Changes of a tenant's plugins: kept apart from each other, bounded, and seen by the next call.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Key, Plugins};
+use super::Plugins;
 use crate::ids::TenantId;
 
 /// Installations of one tenant under way at once.
@@ -27,10 +26,12 @@ impl Default for OfTenant {
 }
 
 impl Plugins {
-    /// Has the next call of a plugin look for what is there now, however far others are in looking.
-    pub(super) fn changed(&self, key: &Key) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
-        self.ready.invalidate(key);
+    /// Has the next call of a tenant's plugins look for what is there now, in this process and in others: grants
+    /// lie in files.
+    pub(super) async fn changed(&self, tenant: TenantId) {
+        if let Err(error) = self.store.note_change(tenant).await {
+            tracing::error!(%tenant, %error, "changed grants hold in a few seconds only");
+        }
     }
 
     /// A turn to install something for a tenant, held until that is done: each holds a component, and those of

@@ -80,7 +80,7 @@ impl Plugins {
         let changes = self.of_tenant(tenant);
         let _alone = changes.change.lock().await;
         self.write_grants(tenant, name, text).await?;
-        self.changed(&(tenant, name.clone()));
+        self.changed(tenant).await;
         Ok(notes)
     }
 

@@ -226,7 +226,7 @@ impl Plugins {
         self.take_away(forgotten).await;
         stored?;
         unclaimed.digest = None;
-        self.changed(&(tenant, name.clone()));
+        self.changed(tenant).await;
         tracing::info!(%tenant, plugin = %name, %digest, from = %installed.provenance, "a plugin was installed");
         Ok(Installed { plugin: installed, roles: loaded.role_names(), notes })
     }
@@ -310,7 +310,7 @@ impl Plugins {
         if !target.is_current {
             let (from, to) = (current.plugin.digest, target.plugin.digest);
             self.store.switch_plugin(tenant, name, from, to).await?;
-            self.changed(&(tenant, name.clone()));
+            self.changed(tenant).await;
             tracing::info!(%tenant, plugin = %name, %from, %to, "a plugin was rolled back");
         }
         // Whatever is said of its grants, it was the one to go back to.
@@ -388,7 +388,7 @@ impl Plugins {
     pub async fn remove(&self, tenant: TenantId, name: &PluginName) -> Result<bool, StoreError> {
         let forgotten = self.store.delete_plugin(tenant, name).await?;
         let key = (tenant, name.clone());
-        self.changed(&key);
+        self.changed(tenant).await;
         self.bound.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.take_away(&forgotten).await;
         Ok(!forgotten.is_empty())

@@ -8,12 +8,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::TaskId;
+use crate::store::{Changes, TaskEnd};
 use crate::tasks::Outcome;
-use crate::trace::log::{Log, Moment, Progress};
+use crate::trace::log::{Log, Moment};
 
 /// The tasks that run here or that somebody follows.
-#[derive(Debug, Clone, Default)]
-pub(in crate::runs) struct Registry(Arc<Mutex<HashMap<TaskId, Entry>>>);
+#[derive(Debug, Clone)]
+pub(in crate::runs) struct Registry {
+    entries: Arc<Mutex<HashMap<TaskId, Entry>>>,
+    changes: Changes,
+}
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -31,6 +35,10 @@ struct Stop {
 }
 
 impl Registry {
+    pub(in crate::runs) fn new(changes: Changes) -> Self {
+        Self { entries: Arc::default(), changes }
+    }
+
     /// Follows a task, whether it runs already, is yet to run, or is unknown here.
     pub(in crate::runs) fn follow(&self, task: TaskId) -> Follower {
         let mut entries = self.lock();
@@ -38,7 +46,8 @@ impl Registry {
         entry.followers += 1;
         let log = Arc::clone(&entry.log);
         let progress = log.progress();
-        Follower { task, registry: self.clone(), log, progress, seen: 0, saw_end: false }
+        let end = self.changes.wait_for(task);
+        Follower { task, registry: self.clone(), log, progress, end, seen: 0, saw_end: false }
     }
 
     /// Says that a task runs here from now on, until what this gives is dropped.
@@ -48,7 +57,8 @@ impl Registry {
         let entry = entries.entry(task).or_default();
         entry.stop = Some(Arc::clone(&stop));
         entry.log.begin();
-        Running { task, registry: self.clone(), log: Arc::clone(&entry.log), stop }
+        let end = tokio::sync::Mutex::new(self.changes.wait_for(task));
+        Running { task, registry: self.clone(), log: Arc::clone(&entry.log), stop, end }
     }
 
     /// Asks the run of a task to end like this where it stands. False where it does not run here.
@@ -62,15 +72,8 @@ impl Registry {
         true
     }
 
-    /// Tells whoever follows that the task's end is stored.
-    pub(in crate::runs) fn ended(&self, task: TaskId) {
-        if let Some(entry) = self.lock().get(&task) {
-            entry.log.end();
-        }
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a task that neither runs here nor is followed.
@@ -89,9 +92,15 @@ pub(in crate::runs) struct Running {
     /// Where its steps go.
     pub(in crate::runs) log: Arc<Log>,
     stop: Arc<Stop>,
+    end: tokio::sync::Mutex<TaskEnd>,
 }
 
 impl Running {
+    /// Comes when the task has been ended elsewhere, by another process too.
+    pub(in crate::runs) async fn ended_elsewhere(&self) {
+        self.end.lock().await.ended().await;
+    }
+
     /// Comes when somebody ends it from outside, with what it comes to.
     pub(in crate::runs) async fn stopped(&self) -> Option<Outcome> {
         self.stop.asked.cancelled().await;
@@ -115,24 +124,25 @@ pub struct Follower {
     task: TaskId,
     registry: Registry,
     log: Arc<Log>,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<usize>,
+    end: TaskEnd,
     seen: usize,
     saw_end: bool,
 }
 
 impl Follower {
-    /// Comes when the task's end is stored by this process; never where another one does.
+    /// Comes when the task's end is stored, by whichever process.
     pub async fn ended(&mut self) {
-        // The sender lives in the log that this holds.
-        let _ = self.progress.wait_for(|progress| progress.ended).await;
+        self.end.ended().await;
     }
 
     /// Comes when there is a moment that was not taken yet, or once when the end is stored.
     pub async fn changed(&mut self) {
-        let (seen, saw_end) = (self.seen, self.saw_end);
-        let news = |progress: &Progress| (progress.ended && !saw_end) || progress.moments > seen;
-        if let Ok(progress) = self.progress.wait_for(news).await {
-            self.saw_end = progress.ended;
+        let seen = self.seen;
+        tokio::select! {
+            // The sender lives in the log that this holds.
+            _ = self.progress.wait_for(|moments| *moments > seen) => {}
+            () = self.end.ended(), if !self.saw_end => self.saw_end = true,
         }
     }
 

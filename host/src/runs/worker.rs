@@ -182,6 +182,7 @@ async fn run(
         outcome = running.stopped() => outcome.map(|outcome| ended_from_outside(&context, &running.log, outcome)),
         // Another worker has it: whatever this one would still do counts for nothing.
         () = lease.lost() => None,
+        () = running.ended_elsewhere() => None,
         () = context.stop.cancelled() => None,
     };
     let Some(outcome) = outcome else { return };
@@ -198,7 +199,6 @@ async fn run(
         }
     }
     context.all.tokens.invalidate(&task.id);
-    context.all.registry.ended(task.id);
     context.all.ended.notify_one();
 }
 

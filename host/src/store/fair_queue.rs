@@ -52,6 +52,16 @@ pub(super) enum Flow {
     Runs(TenantId),
 }
 
+impl Flow {
+    /// The tenant, where it is one's.
+    pub(super) fn tenant(self) -> Option<TenantId> {
+        match self {
+            Self::Gateway => None,
+            Self::Requests(tenant) | Self::Runs(tenant) => Some(tenant),
+        }
+    }
+}
+
 /// The queue was closed, or the writer is gone.
 #[derive(Debug)]
 pub(super) struct Closed;

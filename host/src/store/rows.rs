@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, KeyId, TaskId, TenantId};
 use crate::tasks::{Input, SHOWN_RESULT_CHARS_MAX, Surface, Task, TaskSummary};
-use crate::tenants::{Agent, Installer, Key, KeyHolder, Tenant, Webhook};
+use crate::tenants::{Agent, Installer, Key, KeyHolder, Tenant, ValidKey, Webhook};
 
 /// Reads a text of the task with this sequence from its column, or from its chunks.
 macro_rules! whole_text {
@@ -209,6 +209,11 @@ pub(super) fn key_holder(row: &SqliteRow) -> sqlx::Result<KeyHolder> {
         "operator" => Ok(KeyHolder::Operator),
         _ => Err(unreadable("a key of nobody")),
     }
+}
+
+/// Columns: holder, tenant_id, admin, expires_at.
+pub(super) fn valid_key(row: &SqliteRow) -> sqlx::Result<ValidKey> {
+    Ok(ValidKey { holder: key_holder(row)?, expires_at: moment_or_none(row, 3)? })
 }
 
 pub(super) fn tenant_id(row: &SqliteRow, column: usize) -> sqlx::Result<TenantId> {

@@ -1,6 +1,7 @@
 //! What the store promises, on a real file in a folder that goes away with the test.
 
 mod accepting;
+mod changing;
 mod checkpoints;
 mod chunking;
 mod delivering;

@@ -8,7 +8,9 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
 
 use super::StoreError;
+use super::changes::{Change, Changes, NOTE};
 use super::fair_queue::Flow;
+use super::sqlite::execute;
 use crate::clock::Timestamp;
 use crate::ids::TenantId;
 
@@ -20,8 +22,16 @@ pub(super) trait Write: Send + Sync + 'static {
     /// What it does, as the words after "could not".
     const OPERATION: &'static str;
 
+    /// Whether it changes what tenants or operators have set up.
+    const CHANGES_DIRECTORY: bool = false;
+
     /// Whose turn it takes.
     fn flow(&self) -> Flow;
+
+    /// What it has changed where this is its answer, for whoever waits or caches.
+    fn change(&self, _answer: &Self::Answer) -> Option<Change> {
+        Self::CHANGES_DIRECTORY.then(|| Change::Directory(self.flow().tenant()))
+    }
 
     /// How many bytes of texts it writes, about: what is as small as a row of ids counts as nothing.
     fn bytes(&self) -> usize {
@@ -92,8 +102,13 @@ impl<W: Write> Queued<W> {
         self.answer = Some(Ok(answer));
     }
 
-    /// Sends what was kept. A caller who has gone away does not want to know.
-    pub(super) fn settle(self) {
+    /// Says what has changed, then sends what was kept. A caller who has gone away does not want to know.
+    pub(super) fn settle(self, changes: &Changes) {
+        if let Some(Ok(answer)) = &self.answer
+            && let Some(change) = self.write.change(answer)
+        {
+            changes.publish(change);
+        }
         if let Some(answer) = self.answer {
             let _gone = self.caller.send(answer);
         }
@@ -110,7 +125,7 @@ pub(super) trait AnyQueued: Send {
         &'a mut self,
         session: &'a mut Session<'_>,
     ) -> BoxFuture<'a, Result<(), sqlx::Error>>;
-    fn settle(self: Box<Self>);
+    fn settle(self: Box<Self>, changes: &Changes);
     fn refuse(self: Box<Self>, error: &Arc<sqlx::Error>);
 }
 
@@ -121,7 +136,14 @@ impl<W: SingleWrite> AnyQueued for Queued<W> {
     ) -> BoxFuture<'a, Result<(), sqlx::Error>> {
         Box::pin(async move {
             self.answer = match self.write.run(session).await {
-                Ok(answer) => Some(Ok(answer)),
+                Ok(answer) => {
+                    if W::CHANGES_DIRECTORY {
+                        let tenant = self.write.flow().tenant().unwrap_or(TenantId::GATEWAY);
+                        let note = sqlx::query(NOTE).bind(tenant.as_bytes().to_vec());
+                        execute(note, session.db).await?;
+                    }
+                    Some(Ok(answer))
+                }
                 Err(Refusal::Rules(error)) => Some(Err(error)),
                 Err(Refusal::Database(error)) => return Err(error),
             };
@@ -129,8 +151,8 @@ impl<W: SingleWrite> AnyQueued for Queued<W> {
         })
     }
 
-    fn settle(self: Box<Self>) {
-        Queued::settle(*self);
+    fn settle(self: Box<Self>, changes: &Changes) {
+        Queued::settle(*self, changes);
     }
 
     fn refuse(self: Box<Self>, error: &Arc<sqlx::Error>) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
+use super::changes::Changes;
 use super::fair_queue::Receiver;
 use super::sqlite::checkpoints::Checkpoints;
 use super::sqlite::{execute, sqlite_code};
@@ -57,10 +58,10 @@ impl Batch {
         Ok(())
     }
 
-    fn settle(self) {
-        self.accepts.into_iter().for_each(Queued::settle);
-        self.finishes.into_iter().for_each(Queued::settle);
-        self.others.into_iter().for_each(AnyQueued::settle);
+    fn settle(self, changes: &Changes) {
+        self.accepts.into_iter().for_each(|one| one.settle(changes));
+        self.finishes.into_iter().for_each(|one| one.settle(changes));
+        self.others.into_iter().for_each(|one| one.settle(changes));
     }
 
     fn refuse(self, error: sqlx::Error) {
@@ -88,6 +89,7 @@ pub(super) struct Writer {
     pub(super) db: SqliteConnection,
     pub(super) clock: Clock,
     pub(super) memory: Memory,
+    pub(super) changes: Changes,
 }
 
 impl Writer {
@@ -113,11 +115,11 @@ impl Writer {
     /// it.
     pub(super) async fn commit(&mut self, mut batch: Batch) {
         match self.attempt(&mut batch).await {
-            Ok(()) => batch.settle(),
+            Ok(()) => batch.settle(&self.changes),
             Err(error) if batch.len() > 1 && may_be_the_fault_of_one(&error) => {
                 for mut alone in batch.one_by_one() {
                     match self.attempt(&mut alone).await {
-                        Ok(()) => alone.settle(),
+                        Ok(()) => alone.settle(&self.changes),
                         Err(error) => alone.refuse(error),
                     }
                 }

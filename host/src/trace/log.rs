@@ -25,28 +25,19 @@ pub enum Moment {
     Did(Step),
 }
 
-/// How far a log is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Moments so far.
-    pub moments: usize,
-    /// Whether nothing follows, because the task's end is stored.
-    pub ended: bool,
-}
-
 /// The moments of one task in this process, in order. Its steps are redacted before they get in here, so
 /// that nobody who follows sees more than the trace will hold.
 #[derive(Debug, Default)]
 pub struct Log {
     moments: Mutex<Vec<Moment>>,
-    progress: watch::Sender<Progress>,
+    /// How many moments there are.
+    progress: watch::Sender<usize>,
 }
 
 impl Log {
     /// Begins an attempt. One that came before and ended without the task's end being stored counts for
     /// nothing.
     pub fn begin(&self) {
-        self.progress.send_modify(|progress| progress.ended = false);
         self.push(Moment::Began);
     }
 
@@ -55,7 +46,7 @@ impl Log {
         let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         moments.push(moment);
         let moments = moments.len();
-        self.progress.send_modify(|progress| progress.moments = moments);
+        self.progress.send_replace(moments);
     }
 
     /// Says of a tool call that is still under way that nobody waits for its answer any more.
@@ -72,13 +63,8 @@ impl Log {
         self.push(Moment::Did(Step { at, micros, event }));
     }
 
-    /// Says that the task's end is stored.
-    pub fn end(&self) {
-        self.progress.send_modify(|progress| progress.ended = true);
-    }
-
-    /// Tells of every change from now on; the state of now counts as seen.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    /// How many moments there are, from now on.
+    pub fn progress(&self) -> watch::Receiver<usize> {
         self.progress.subscribe()
     }
 
@@ -138,9 +124,7 @@ mod tests {
         let log = Log::default();
         log.begin();
         log.push(Moment::Did(prompt.clone()));
-        log.end();
         log.begin();
-        assert!(!log.progress().borrow().ended);
         for moment in [
             Moment::Did(prompt.clone()),
             Moment::Called { at: tool.at, call, plugin: None },
@@ -150,7 +134,6 @@ mod tests {
         }
         assert_eq!(log.steps(), [prompt, tool], "of the last attempt only");
         assert_eq!(replay(log.steps()), log.since(3));
-        log.end();
-        assert_eq!(*log.progress().borrow(), Progress { moments: 6, ended: true });
+        assert_eq!(*log.progress().borrow(), 6);
     }
 }

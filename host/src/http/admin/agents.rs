@@ -133,7 +133,6 @@ pub(super) async fn replace(
     let (headers, definition) = definition(&handles, tenant, request).await?;
     let precondition = precondition(&headers)?;
     let version = handles.store.put_agent(tenant, id, &definition, precondition).await?;
-    handles.access.forget();
     let agent = handles.store.agent(tenant, id).await?;
     let agent = agent.ok_or_else(|| ApiError::not_found("Agent"))?;
     // What was written here, though somebody else may have written since: whoever took the other's version
@@ -204,7 +203,6 @@ pub(super) async fn rotate_webhook(
     named: Named,
 ) -> Result<Response, ApiError> {
     let token = handles.webhooks.rotate(admin.tenant(), named.id("agent", "Agent")?).await?;
-    handles.access.forget();
     Ok(webhook_answer(&handles, Some(&token)))
 }
 
@@ -223,7 +221,6 @@ pub(super) async fn revoke_webhook(
     let known = handles.store.agent(admin.tenant(), id).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
     handles.store.revoke_webhook(admin.tenant(), id).await?;
-    handles.access.forget();
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -276,7 +273,6 @@ async fn switch(
     if !handles.store.enable_agent(tenant, id, enabled).await? {
         return Err(ApiError::not_found("Agent"));
     }
-    handles.access.forget();
     answer(handles, tenant, id, StatusCode::OK).await
 }
 

@@ -115,7 +115,6 @@ pub(super) async fn replace(
     let agent = agent(&handles, tenant, &definition.agent).await?;
     check_plugins(&handles, tenant, agent, &definition).await?;
     let channel = handles.store.put_channel(tenant, agent, &definition).await?;
-    handles.channels.forget();
     Ok(json(StatusCode::OK, &described(&handles, channel).await?))
 }
 
@@ -134,7 +133,6 @@ pub(super) async fn remove(
     if !handles.store.delete_channel(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Channel"));
     }
-    handles.channels.forget();
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -218,6 +218,5 @@ async fn revoked(
     if !handles.store.revoke_key(tenant, key).await? {
         return Err(ApiError::not_found("Key"));
     }
-    handles.access.forget();
     Ok(StatusCode::NO_CONTENT.into_response())
 }

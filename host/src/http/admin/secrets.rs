@@ -107,7 +107,6 @@ pub(super) async fn replace(
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let new = vault::NewSecret { value, rotate: secret.rotate, uses: secret.uses, by };
     handles.vault.put(admin.tenant(), &name, new).await?;
-    forget(&handles);
     let secrets = handles.vault.list(admin.tenant()).await?;
     let kept = secrets.into_iter().find(|secret| secret.name == name);
     let kept = kept.ok_or_else(|| ApiError::not_found("Secret"))?;
@@ -129,14 +128,7 @@ pub(super) async fn remove(
     if !handles.vault.delete(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Secret"));
     }
-    forget(&handles);
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-/// Whoever holds opened secrets opens them anew.
-fn forget(handles: &Handles) {
-    handles.channels.forget();
-    handles.plugins.forget();
 }
 
 /// The body. What is wrong with it is said without repeating any of it, since the value may stand in the

@@ -110,7 +110,7 @@ pub(super) async fn and_stream(
 async fn start(handles: &Handles, call: AgentCall) -> Result<Response, ApiError> {
     let mut submission = submit(handles, call, false).await?;
     // It may be running by now; what is answered is what was accepted.
-    let task = wait(handles, &mut submission).await?.as_accepted();
+    let task = wait(handles, &mut submission).await?.into_accepted();
     Ok(mark(&submission, json(StatusCode::OK, &TaskDetails::of(&task))))
 }
 

@@ -115,6 +115,7 @@ struct PutChannel {
 impl Write for PutChannel {
     type Answer = Channel;
     const OPERATION: &'static str = "store a channel";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)
@@ -196,6 +197,7 @@ struct DeleteChannel {
 impl Write for DeleteChannel {
     type Answer = bool;
     const OPERATION: &'static str = "forget a channel";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)

@@ -7,7 +7,7 @@ use crate::store::fair_queue::Flow;
 use crate::store::rows;
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::{Store, StoreError};
-use crate::tenants::{Key, KeyHolder, NewKey};
+use crate::tenants::{Key, KeyHolder, NewKey, ValidKey};
 
 impl Store {
     /// Stores a key by its hash. Nothing changes where this holder has it already: a revoked key stays
@@ -24,14 +24,14 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn key_holder(&self, hash: SecretHash) -> Result<Option<KeyHolder>, StoreError> {
+    pub async fn valid_key(&self, hash: SecretHash) -> Result<Option<ValidKey>, StoreError> {
         let query = sqlx::query(
-            "SELECT holder, tenant_id, admin FROM keys WHERE hash = ? AND revoked_at IS NULL \
+            "SELECT holder, tenant_id, admin, expires_at FROM keys WHERE hash = ? AND revoked_at IS NULL \
              AND (expires_at IS NULL OR expires_at > ?)",
         )
         .bind(hash.as_bytes().as_slice())
         .bind(self.now().micros());
-        self.one("look up a key", query, rows::key_holder).await
+        self.one("look up a key", query, rows::valid_key).await
     }
 
     /// The keys of a tenant, or the operators' where none is named; oldest first.
@@ -66,6 +66,7 @@ struct PutKey(NewKey);
 impl Write for PutKey {
     type Answer = ();
     const OPERATION: &'static str = "store a key";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         match self.0.holder {
@@ -113,6 +114,7 @@ struct RevokeKey {
 impl Write for RevokeKey {
     type Answer = bool;
     const OPERATION: &'static str = "revoke a key";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         self.tenant.map_or(Flow::Gateway, Flow::Requests)

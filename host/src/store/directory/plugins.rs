@@ -178,6 +178,7 @@ struct PutPlugin {
 impl Write for PutPlugin {
     type Answer = Vec<PluginDigest>;
     const OPERATION: &'static str = "store a plugin";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)
@@ -283,6 +284,7 @@ struct SwitchPlugin {
 impl Write for SwitchPlugin {
     type Answer = ();
     const OPERATION: &'static str = "roll a plugin back";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)
@@ -330,6 +332,7 @@ struct DeletePlugin {
 impl Write for DeletePlugin {
     type Answer = Vec<PluginDigest>;
     const OPERATION: &'static str = "delete a plugin";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)

@@ -114,6 +114,7 @@ pub enum PutSecretOutcome {
 impl Write for PutSecret {
     type Answer = PutSecretOutcome;
     const OPERATION: &'static str = "store a secret";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)
@@ -176,6 +177,7 @@ struct DeleteSecret {
 impl Write for DeleteSecret {
     type Answer = bool;
     const OPERATION: &'static str = "forget a secret";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)

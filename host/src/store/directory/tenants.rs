@@ -129,6 +129,7 @@ struct CreateTenant {
 impl Write for CreateTenant {
     type Answer = ();
     const OPERATION: &'static str = "create a tenant";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Gateway
@@ -169,6 +170,7 @@ struct PutAgent {
 impl Write for PutAgent {
     type Answer = u32;
     const OPERATION: &'static str = "store an agent";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)
@@ -237,6 +239,7 @@ struct EnableAgent {
 impl Write for EnableAgent {
     type Answer = bool;
     const OPERATION: &'static str = "enable or disable an agent";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)

@@ -90,6 +90,7 @@ struct PutWebhook {
 impl Write for PutWebhook {
     type Answer = ();
     const OPERATION: &'static str = "store a webhook token";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)
@@ -124,6 +125,7 @@ struct RevokeWebhook {
 impl Write for RevokeWebhook {
     type Answer = bool;
     const OPERATION: &'static str = "revoke a webhook";
+    const CHANGES_DIRECTORY: bool = true;
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)

@@ -10,6 +10,7 @@ use super::deliveries::make_due;
 use super::finish::insert_rests;
 use super::lease::waiting;
 use crate::ids::{TaskId, TenantId};
+use crate::store::changes::Change;
 use crate::store::fair_queue::Flow;
 use crate::store::rows;
 use crate::store::sqlite::{execute, fetch};
@@ -97,6 +98,10 @@ impl Write for End {
 
     fn flow(&self) -> Flow {
         Flow::Requests(self.tenant)
+    }
+
+    fn change(&self, has_ended: &bool) -> Option<Change> {
+        has_ended.then_some(Change::TaskEnded(self.id))
     }
 
     fn bytes(&self) -> usize {

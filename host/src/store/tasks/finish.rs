@@ -12,7 +12,8 @@ use super::chunks::{Chunked, Cutter, LongWrite, Part};
 use super::deliveries::make_due;
 use super::lease::end_leases;
 use super::steps::StoredStep;
-use crate::ids::{OwnerId, TenantId};
+use crate::ids::{OwnerId, TaskId, TenantId};
+use crate::store::changes::Change;
 use crate::store::fair_queue::Flow;
 use crate::store::rows;
 use crate::store::sqlite::{BatchStatement, execute};
@@ -41,6 +42,7 @@ static INSERT_RESTS: BatchStatement =
 pub(in crate::store) struct Finish {
     owner: OwnerId,
     tenant: TenantId,
+    id: TaskId,
     sequence: i64,
     fence: Fence,
     status: EndStatus,
@@ -58,6 +60,10 @@ impl Write for Finish {
 
     fn flow(&self) -> Flow {
         Flow::Runs(self.tenant)
+    }
+
+    fn change(&self, has_ended: &bool) -> Option<Change> {
+        has_ended.then_some(Change::TaskEnded(self.id))
     }
 
     fn bytes(&self) -> usize {
@@ -96,8 +102,8 @@ impl Finish {
         let stored = |step| StoredStep::of(step, &task.input.payload, &outcome.result);
         let steps = steps.iter().map(stored).collect::<Result<_, _>>()?;
         let (result, rest) = rows::stored_result(outcome.result);
-        let (tenant, sequence, status) = (task.tenant, task.sequence, outcome.status);
-        Ok(Self { owner, tenant, sequence, fence, status, result, rest, steps, chunked: None })
+        let (tenant, id, sequence, status) = (task.tenant, task.id, task.sequence, outcome.status);
+        Ok(Self { owner, tenant, id, sequence, fence, status, result, rest, steps, chunked: None })
     }
 }
 

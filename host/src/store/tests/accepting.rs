@@ -16,7 +16,7 @@ type Answer = oneshot::Receiver<Result<Accepted, StoreError>>;
 async fn writer(fixture: &Fixture) -> Writer {
     let db = open_writer(&fixture.path()).await.unwrap();
     let memory = Memory { last_sequence: 0, last_turn: None, alive_until: None, next_due: None };
-    Writer { db, clock: fixture.clock.clone(), memory }
+    Writer { db, clock: fixture.clock.clone(), changes: fixture.store.changes().clone(), memory }
 }
 
 fn add(batch: &mut Batch, task: NewTask) -> Answer {

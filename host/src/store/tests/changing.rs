@@ -1,0 +1,91 @@
+//! Who waits or caches learns of what has changed, whichever process has changed it.
+
+use super::*;
+use crate::tenants::{KeyHolder, NewKey};
+
+/// Another process's handle to the same store.
+async fn other_process(fixture: &Fixture) -> Store {
+    Store::open(&fixture.path(), fixture.clock.clone()).await.unwrap()
+}
+
+async fn put_key(store: &Store, tenant: TenantId) {
+    let key = NewKey {
+        id: crate::ids::KeyId::random(),
+        hash: crate::secrets::SecretHash::of(&TaskId::random().to_string()),
+        holder: KeyHolder::Tenant(tenant),
+        name: "one".to_owned(),
+        expires_at: None,
+    };
+    store.put_key(key).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_cached_of_a_tenant_holds_until_its_directory_changes() {
+    let fixture = Fixture::new().await;
+    let (store, changes) = (&fixture.store, fixture.store.changes());
+    let tenant = fixture.owner.tenant;
+    let stamp = changes.stamp(Some(tenant), changes.before_reading()).unwrap();
+    let of_operators = changes.stamp(None, changes.before_reading()).unwrap();
+    let task = new_task(fixture.owner);
+    store.accept(task).await.unwrap();
+    assert!(changes.holds(Some(tenant), stamp), "a task is not in the directory");
+
+    let before = changes.before_reading();
+    put_key(store, tenant).await;
+    assert!(!changes.holds(Some(tenant), stamp));
+    assert!(changes.holds(None, of_operators));
+    assert_eq!(changes.stamp(Some(tenant), before), None, "it may have been read before");
+
+    // Grants are files, of which the store is told.
+    let stamp = changes.stamp(Some(tenant), changes.before_reading()).unwrap();
+    store.note_change(tenant).await.unwrap();
+    assert!(!changes.holds(Some(tenant), stamp));
+
+    // What operators change may concern everybody.
+    let stamp = changes.stamp(Some(tenant), changes.before_reading()).unwrap();
+    store.create_tenant(TenantId::random(), &"another".parse().unwrap()).await.unwrap();
+    assert!(!changes.holds(Some(tenant), stamp) && !changes.holds(None, of_operators));
+}
+
+#[tokio::test]
+async fn what_another_process_changes_is_known_after_the_next_look() {
+    let fixture = Fixture::new().await;
+    let (store, changes) = (&fixture.store, fixture.store.changes());
+    let tenant = fixture.owner.tenant;
+    let id = fixture.accept(fixture.owner, 1).await.remove(0);
+    let mut end = changes.wait_for(id);
+    store.poll_changes().await.unwrap();
+    let stamp = changes.stamp(Some(tenant), changes.before_reading()).unwrap();
+
+    let other = other_process(&fixture).await;
+    put_key(&other, tenant).await;
+    let stopped = Outcome { status: EndStatus::Stopped, result: "stopped".to_owned() };
+    assert!(other.end(tenant, id, stopped).await.unwrap());
+    other.close().await;
+    assert!(changes.holds(Some(tenant), stamp), "nobody has looked");
+    assert!(futures::FutureExt::now_or_never(end.ended()).is_none());
+
+    store.poll_changes().await.unwrap();
+    assert!(!changes.holds(Some(tenant), stamp));
+    end.ended().await;
+    let stamp = changes.stamp(Some(tenant), changes.before_reading()).unwrap();
+    store.poll_changes().await.unwrap();
+    assert!(changes.holds(Some(tenant), stamp), "what was seen is not seen again");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_task_learns_of_its_end_and_leaves_nothing_behind() {
+    let fixture = Fixture::new().await;
+    let changes = fixture.store.changes();
+    let ids = fixture.accept(fixture.owner, 2).await;
+    let (mut first, mut second) = (changes.wait_for(ids[0]), changes.wait_for(ids[0]));
+    let mut other = changes.wait_for(ids[1]);
+    let claimed = fixture.claim_one().await;
+    assert!(fixture.finish(ids[0], claimed.fence, completed("done"), Vec::new()).await.unwrap());
+    first.ended().await;
+    drop(first);
+    second.ended().await;
+    assert!(futures::FutureExt::now_or_never(other.ended()).is_none());
+    drop((second, other));
+    assert_eq!(changes.waiting(), 0);
+}
