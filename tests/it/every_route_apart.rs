@@ -9,7 +9,7 @@ use wardgate::ids::TenantId;
 use wardgate::tenants::KeyHolder;
 
 use crate::support::document::{Document, Operation};
-use crate::support::{Answer, Call, Caller, Gateway, agent, guest_path};
+use crate::support::{Answer, Call, Client, Gateway, agent, guest_path};
 
 /// Routes that ask for no key, and why nobody needs one. (`/openapi.json` and `/docs`, which are not in the
 /// document, hold what is in this repository.)
@@ -34,7 +34,7 @@ const PLUGIN: &str = "hook";
 struct Side {
     tenant: TenantId,
     /// Its agent, and a key that calls it.
-    caller: Caller,
+    caller: Client,
     admin: String,
     task: String,
     /// The id of one of its keys.
@@ -44,7 +44,7 @@ struct Side {
 }
 
 impl Side {
-    async fn of(gateway: &Gateway, tenant: TenantId, caller: Caller) -> Self {
+    async fn of(gateway: &Gateway, tenant: TenantId, caller: Client) -> Self {
         let admin = gateway.new_key(KeyHolder::Admin(tenant)).await;
         let component = std::fs::read(guest_path("ignores")).unwrap();
         let plugins = &gateway.handles.plugins;

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use wardgate::tenants::KeyHolder;
 
-use crate::support::{Caller, Gateway};
+use crate::support::{Client, Gateway};
 
 /// Secrets as providers show them.
 const SECRETS: [&str; 6] = [
@@ -26,7 +26,7 @@ const BINDINGS: [&str; 5] = [
 ];
 
 /// Each outcome of all that the guest tried, and how often.
-async fn outcomes(agent: &Caller, guess: &str) -> Vec<(String, u64)> {
+async fn outcomes(agent: &Client, guess: &str) -> Vec<(String, u64)> {
     let prompt = format!("probe {}", json!({"guess": guess}));
     let report = agent.ask(json!({"prompt": prompt})).await.report();
     let told = report["tools"][0]["result"].as_object().unwrap_or_else(|| panic!("{report}"));

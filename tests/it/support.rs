@@ -2,8 +2,8 @@
 //! it, and local servers that stand for the world outside. No test reaches further than this machine.
 
 pub(crate) mod answer;
-pub(crate) mod caller;
 pub(crate) mod child;
+pub(crate) mod client;
 pub(crate) mod document;
 pub(crate) mod events;
 pub(crate) mod gateway;
@@ -14,8 +14,8 @@ pub(crate) mod oci_registry;
 pub(crate) mod web;
 
 pub(crate) use answer::{Answer, Call};
-pub(crate) use caller::Caller;
 pub(crate) use child::{Child, command_of, wardgate};
+pub(crate) use client::Client;
 pub(crate) use gateway::{Gateway, Setup, agent};
 pub(crate) use home::Home;
 pub(crate) use in_process::InProcess;

@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use wardgate::ids::AgentId;
 use wardgate::tenants::Precondition;
 
-use crate::support::{Call, Caller, Child, Gateway, Home, Setup, agent};
+use crate::support::{Call, Child, Client, Gateway, Home, Setup, agent};
 
 /// The URL's path: the port is another one after a restart.
 fn path(answer: &Value) -> String {
@@ -14,15 +14,15 @@ fn path(answer: &Value) -> String {
     url[at..].to_owned()
 }
 
-fn ask(caller: &Caller) -> Call {
+fn ask(caller: &Client) -> Call {
     caller.get(&format!("/api/agent_webhook?id={}", caller.agent))
 }
 
-fn rotate(caller: &Caller) -> Call {
+fn rotate(caller: &Client) -> Call {
     caller.post(&format!("/api/agent_webhook/rotate?id={}", caller.agent)).key(&caller.key)
 }
 
-fn revoke(caller: &Caller) -> Call {
+fn revoke(caller: &Client) -> Call {
     let target = format!("/api/agent_webhook?id={}", caller.agent);
     caller.request("DELETE", &target).key(&caller.key)
 }
@@ -129,7 +129,7 @@ async fn d5_urls_are_the_same_after_a_restart() {
     let (first, home) = (gateway.token.clone(), gateway.stop().await);
 
     let gateway = Setup::new().home(home).start().await;
-    let here = |caller: &Caller| Caller { listen: gateway.listen.clone(), ..caller.clone() };
+    let here = |caller: &Client| Client { listen: gateway.listen.clone(), ..caller.clone() };
     assert_eq!(gateway.token, first);
     gateway.trigger().json(&json!({"x": 1})).expect(200).await;
     let (rotated, revoked) = (here(&rotated), here(&revoked));

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::{agent, told};
 use crate::support::web::Web;
-use crate::support::{Caller, Gateway};
+use crate::support::{Client, Gateway};
 
 /// The log lines of the tool that was called, as the trace has them.
-async fn logs(agent: &Caller, arguments: Value) -> Vec<Value> {
+async fn logs(agent: &Client, arguments: Value) -> Vec<Value> {
     let answer = agent.ask(json!({"prompt": format!("fetch {arguments}")})).await;
     let thread = agent.thread(&answer.task_id()).await;
     let step = thread.iter().find(|step| step["plugin"].is_string()).unwrap();
