@@ -25,6 +25,9 @@ use std::time::Duration;
 
 use wardgate::ids::AgentId;
 
+/// The version of the plugin interface, as `wit/` has it.
+pub(crate) const INTERFACE_VERSION: &str = env!("PLUGIN_INTERFACE_VERSION");
+
 /// How long a test waits for what has to happen: far longer than it takes, since machines stall.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -37,7 +40,11 @@ pub(crate) fn payload(name: &str) -> String {
 /// The component of `tests/guests/examples/<name>.rs`.
 pub(crate) fn guest_path(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("GUESTS_DIR")).join(format!("{name}.wasm"));
-    assert!(path.exists(), "no guest {name}: tests/guests/examples/{name}.rs makes one");
+    assert!(
+        path.exists(),
+        "no guest {name}: it takes the file tests/guests/examples/{name}.rs, and an entry [[example]] with \
+         that name in tests/guests/Cargo.toml"
+    );
     path
 }
 
