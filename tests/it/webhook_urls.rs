@@ -44,6 +44,17 @@ async fn d5_the_url_is_the_same_however_often_and_by_whomever_it_is_asked_for() 
     gateway.post(&path(&first)).json(&json!({"x": 1})).expect(200).await;
 }
 
+#[tokio::test]
+async fn the_url_begins_with_the_public_one() {
+    let public = |settings: &mut wardgate::settings::Settings| {
+        settings.http.public_url = "https://gateway.example/below/".to_owned();
+    };
+    let gateway = Setup::new().settings(public).start().await;
+    let asked = ask(&gateway).key(&gateway.key).expect(200).await.json();
+    let url = format!("https://gateway.example/below/api/webhooks/agents/{}", gateway.token);
+    assert_eq!(asked["webhook_url"], url);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d5_who_asks_first_at_the_same_time_gets_the_same_url() {
     let gateway = Gateway::start().await;

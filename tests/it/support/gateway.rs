@@ -49,6 +49,8 @@ pub(crate) fn agent(name: &str) -> AgentDefinition {
 #[derive(Debug)]
 pub(crate) struct Setup {
     settings: Settings,
+    /// Whether the settings are held to the bounds that a file is held to.
+    is_checked: bool,
     clock: Clock,
     home: Home,
     agent: AgentDefinition,
@@ -59,12 +61,17 @@ impl Setup {
         let mut agent = agent("tested");
         agent.tools = vec!["calculator".parse().unwrap(), "http-fetch".parse().unwrap()];
         let settings = Settings::of_defaults().unwrap();
-        Self { settings, clock: Clock::system(), home: Home::new(), agent }
+        Self { settings, is_checked: true, clock: Clock::system(), home: Home::new(), agent }
     }
 
     pub(crate) fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);
         self
+    }
+
+    /// The same beyond the bounds of a settings file: for bounds that a test could only reach with many megabytes.
+    pub(crate) fn settings_beyond_bounds(self, change: impl FnOnce(&mut Settings)) -> Self {
+        Self { is_checked: false, ..self.settings(change) }
     }
 
     pub(crate) fn agent(mut self, change: impl FnOnce(&mut AgentDefinition)) -> Self {
@@ -87,6 +94,9 @@ impl Setup {
     }
 
     pub(crate) async fn start(self) -> Gateway {
+        if self.is_checked {
+            self.settings.check().unwrap();
+        }
         let folder = DataFolder::open(self.home.path(), self.clock).await.unwrap();
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let listening = listener.local_addr().unwrap();
