@@ -53,6 +53,19 @@ async fn a_page_that_cannot_be_is_422() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_plugin_cannot_say_what_it_has_is_shown_with_the_reason() {
+    let gateway = Gateway::start().await;
+    let whole = get(&gateway, &format!("/v1/agents/{}", gateway.agent)).await.json();
+    assert_eq!(whole.get("tools_missing"), None);
+    let floods = gateway.with_tool("floods_tools", "").await;
+    let shown = get(&gateway, &format!("/v1/agents/{}", floods.agent)).await.json();
+    assert_eq!((&shown["tools"], &shown["graph"][0]["name"]), (&json!([]), &json!("floods-tools")));
+    let call = floods.post(&format!("/agents/{}/operations/any", floods.agent)).key(&floods.key);
+    let said = call.json(&json!({})).expect(502).await.detail();
+    assert_eq!(shown["tools_missing"], said.as_str(), "as a call of one of its tools says");
+}
+
+#[tokio::test]
 async fn an_agent_has_what_clients_need_and_no_secret() {
     let gateway = Gateway::start().await;
     let answer = get(&gateway, &format!("/v1/agents/{}", gateway.agent)).await;
