@@ -1,9 +1,11 @@
 //! Builds the plugins that ship inside the gateway and writes `$OUT_DIR/bundled.rs`, with a constant
 //! `BUNDLED` of their names and components; and `$OUT_DIR/authors_files.rs`, with what an author of plugins
-//! is given: an author has nothing but the program.
+//! is given: an author has nothing but the program. The code gets the version of the plugin interface as the
+//! environment variable `PLUGIN_INTERFACE_VERSION`.
 
 mod build_files;
 mod build_guests;
+mod build_wit;
 
 use std::error::Error;
 use std::fmt::Write;
@@ -19,7 +21,11 @@ const PLUGINS: &[&str] = &[
 fn main() -> Result<(), Box<dyn Error>> {
     let plugins = Path::new("../plugins");
     build_guests::rerun_if_changed(plugins)?;
-    build_guests::rerun_if_changed(Path::new("../wit"))?;
+    let wit = Path::new("../wit");
+    build_guests::rerun_if_changed(wit)?;
+    println!("cargo:rustc-env=PLUGIN_INTERFACE_VERSION={}", build_wit::interface_version(wit)?);
+    // `sqlx::migrate!` embeds the folder, and does not have cargo look for files that are new in it.
+    println!("cargo:rerun-if-changed=migrations");
     let components = build_guests::build(plugins, "guests-of-host", &[])?;
 
     let mut bundled = String::from(
@@ -49,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={}", templates.display());
     let files = [
         ("TEMPLATES", "What new projects are made from.", templates),
-        ("WIT", "The plugin interface.", Path::new("../wit")),
+        ("WIT", "The plugin interface.", wit),
         ("SDK", "The source of the SDK.", &plugins.join("sdk")),
     ];
     let mut embedded = String::new();

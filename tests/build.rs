@@ -1,8 +1,11 @@
 //! Builds the guests of the tests. A test finds the component of `guests/examples/panics.rs` at
-//! `concat!(env!("GUESTS_DIR"), "/panics.wasm")`.
+//! `concat!(env!("GUESTS_DIR"), "/panics.wasm")`, and the version of the plugin interface in
+//! `PLUGIN_INTERFACE_VERSION`.
 
 #[path = "../host/build_guests.rs"]
 mod build_guests;
+#[path = "../host/build_wit.rs"]
+mod build_wit;
 
 use std::error::Error;
 use std::path::Path;
@@ -11,7 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let guests = Path::new("guests");
     build_guests::rerun_if_changed(guests)?;
     build_guests::rerun_if_changed(Path::new("../plugins/sdk"))?;
-    build_guests::rerun_if_changed(Path::new("../wit"))?;
+    let wit = Path::new("../wit");
+    build_guests::rerun_if_changed(wit)?;
+    println!("cargo:rustc-env=PLUGIN_INTERFACE_VERSION={}", build_wit::interface_version(wit)?);
     let components = build_guests::build(guests, "guests-of-tests", &["--examples"])?;
     println!("cargo:rustc-env=GUESTS_DIR={}", components.join("examples").display());
     Ok(())

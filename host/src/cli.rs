@@ -97,7 +97,14 @@ with it, a component that you are writing, on what really happened:
 pub fn main() -> ExitCode {
     // Before there is a second thread.
     crate::memory::give_back_freed();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(said) => {
+            let _ = said.print();
+            // What `--help` and `--version` ask for comes this way, too.
+            return if said.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     if let Command::Compile(compile) = &arguments.command {
         return compile.run();
     }

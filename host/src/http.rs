@@ -119,7 +119,8 @@ type Handle = State<Arc<Handles>>;
 /// Every route.
 pub fn router(handles: Arc<Handles>) -> Router {
     let Routes { callers, hooks, managers, document } = routes();
-    // Before the layers: what is set after them does not pass through them.
+    // A layer sees the answers of what stands above it. Those after `fallback` see every answer of the gateway, but
+    // for those of the HTTP library itself.
     let refused =
         |router: Router<Arc<Handles>>| router.method_not_allowed_fallback(method_not_allowed);
     refused(callers.merge(openapi::routes(&document)))

@@ -200,8 +200,9 @@ const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
 
 text_id!(
     // CONTRACT X7.
-    /// A conversation, named by the caller (`task_id` on the wire). It means something
-    /// only together with a tenant and an agent.
+    /// A conversation, named by the caller (`task_id` on the wire). The name means something only
+    /// together with a tenant, an agent and a surface: the tenant's API, one URL of the agent's own
+    /// webhook, or one channel.
     ThreadId, "task_id", |text| {
         if text.is_empty() {
             Err("is empty")

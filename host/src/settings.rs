@@ -180,7 +180,7 @@ impl Settings {
             .prefix_separator("_")
             .separator("__")
             .try_parsing(true);
-        Self::build(sources.add_source(environment))
+        Self::build(sources.add_source(environment), file)
     }
 
     /// The defaults alone, whatever the environment says: for tests and benchmarks.
@@ -188,7 +188,7 @@ impl Settings {
     /// # Errors
     /// When the embedded file is not valid.
     pub fn of_defaults() -> Result<Self, SettingsError> {
-        Self::build(Self::defaults())
+        Self::build(Self::defaults(), None)
     }
 
     fn defaults() -> config::ConfigBuilder<config::builder::DefaultState> {
@@ -198,26 +198,34 @@ impl Settings {
 
     fn build(
         sources: config::ConfigBuilder<config::builder::DefaultState>,
+        file: Option<&Path>,
     ) -> Result<Self, SettingsError> {
         let wrong = |error: config::ConfigError| SettingsError(error.to_string());
-        let settings: Self = sources.build().map_err(wrong)?.try_deserialize().map_err(wrong)?;
-        if settings.models.contains_key("offline") {
-            return Err(SettingsError("models.offline is built in and cannot be set".to_owned()));
-        }
-        settings.check()?;
+        let sources = sources.build().map_err(wrong)?;
+        let values = sources.cache.clone();
+        let settings: Self = sources.try_deserialize().map_err(wrong)?;
+        settings
+            .unusable()
+            .map_err(|unusable| unusable.said(origin(&values, &unusable.key, file)))?;
         Ok(settings)
     }
 
-    /// What nothing would work with, or what would break later than here.
-    fn check(&self) -> Result<(), SettingsError> {
-        for (name, value, least, most) in self.bounds().into_iter().chain(self.http.bounds()) {
-            if !(least..=most).contains(&value) {
-                return Err(SettingsError(format!(
-                    "{name} is {value}; it can be {least} to {most}"
-                )));
-            }
+    /// Refuses what nothing would work with, or what would break later than at the start.
+    ///
+    /// # Errors
+    /// [`SettingsError`] naming the key that is wrong.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        self.unusable().map_err(|unusable| unusable.said(None))
+    }
+
+    fn unusable(&self) -> Result<(), Unusable> {
+        for bound in self.bounds().into_iter().chain(self.http.bounds()) {
+            bound.check()?;
         }
         self.http.check_public_url()?;
+        if self.models.contains_key("offline") {
+            return Err(Unusable::new("models.offline", "is built in and cannot be set"));
+        }
         for (name, model) in &self.models {
             model.check(name)?;
         }
@@ -227,138 +235,276 @@ impl Settings {
     /// Every number, with the least and the most that it can be.
     fn bounds(&self) -> [Bound; 24] {
         let Self { sandbox, plugins, queue, agent, .. } = self;
+        let no_run = "no run would ever begin";
+        let no_call = "no plugin could be called";
+        let brief_call = "a brief call of the shipped plugins takes up to that";
         [
-            ("queue.lease_seconds", queue.lease.as_secs().into(), 3, 86_400),
-            ("queue.runs_max", queue.runs_max as u128, 0, 100_000),
-            ("queue.runs_per_tenant_max", queue.runs_per_tenant_max as u128, 1, 100_000),
-            ("queue.attempts_max", queue.attempts_max.into(), 1, 1_000),
-            ("queue.run_seconds_max", queue.run_time_max.as_secs().into(), 1, 7 * 86_400),
-            ("agent.turns_max", agent.turns_max.into(), 1, 10_000),
-            ("agent.tool_calls_max", agent.tool_calls_max.into(), 0, 100_000),
-            ("agent.tool_bytes_max", agent.tool_bytes_max as u128, 1_024, 1 << 30),
-            ("agent.history_tasks_max", agent.history_tasks_max as u128, 0, 10_000),
-            ("agent.history_bytes_max", agent.history_bytes_max as u128, 0, 1 << 30),
-            ("sandbox.calls_max", sandbox.calls_max.into(), 1, 4_096),
-            ("sandbox.slow_threads", sandbox.slow_threads as u128, 1, 1_024),
-            ("sandbox.memory_mib_max", sandbox.memory_mib_max as u128, 1, 4_096),
-            ("sandbox.all_memory_mib_max", sandbox.all_memory_mib_max as u128, 1, 1 << 20),
-            ("sandbox.tenant_memory_mib_max", sandbox.tenant_memory_mib_max as u128, 1, 1 << 20),
-            ("sandbox.compilations_max", sandbox.compilations_max as u128, 1, 64),
-            ("sandbox.compile_memory_mib_max", sandbox.compile_memory_mib_max.into(), 256, 1 << 20),
-            ("sandbox.compile_cpu_seconds_max", sandbox.compile_cpu_seconds_max.into(), 1, 3_600),
-            ("sandbox.loaded_max", sandbox.loaded_max.into(), 1, 20_000),
-            ("sandbox.quarantine_after", sandbox.quarantine_after.into(), 1, 1 << 32),
-            ("sandbox.quarantine_seconds", sandbox.quarantine_seconds.into(), 1, 86_400),
-            ("plugins.preload_max", plugins.preload_max.into(), 0, 20_000),
-            ("plugins.install_wait_seconds_max", plugins.install_wait_seconds_max.into(), 0, 3_600),
-            ("plugins.versions_max", plugins.versions_max.into(), 1, 1_000),
+            Bound::of("queue.lease_seconds", whole_seconds(queue.lease), 3, 86_400)
+                .because("it is extended three times within its length"),
+            Bound::of("queue.runs_max", queue.runs_max, 0, 100_000),
+            Bound::of("queue.runs_per_tenant_max", queue.runs_per_tenant_max, 1, 100_000)
+                .because(no_run),
+            Bound::of("queue.attempts_max", queue.attempts_max, 1, 1_000).because(no_run),
+            Bound::of("queue.run_seconds_max", whole_seconds(queue.run_time_max), 1, 7 * 86_400)
+                .because("every run would be over before it begins"),
+            Bound::of("agent.turns_max", agent.turns_max, 1, 10_000)
+                .because("no model would ever be asked"),
+            Bound::of("agent.tool_calls_max", agent.tool_calls_max, 0, 100_000),
+            Bound::of("agent.tool_bytes_max", agent.tool_bytes_max, 1_024, 1 << 30)
+                .because("hardly any tool's answer would reach the model"),
+            Bound::of("agent.history_tasks_max", agent.history_tasks_max, 0, 10_000),
+            Bound::of("agent.history_bytes_max", agent.history_bytes_max, 0, 1 << 30),
+            Bound::of("sandbox.calls_max", sandbox.calls_max, 1, 4_096).because(no_call),
+            Bound::of("sandbox.slow_threads", sandbox.slow_threads, 1, 1_024)
+                .because("no call could take longer than 10 ms"),
+            Bound::of("sandbox.memory_mib_max", sandbox.memory_mib_max, 2, 4_096)
+                .because("the shipped plugins take up to that"),
+            Bound::of("sandbox.all_memory_mib_max", sandbox.all_memory_mib_max, 4, 1 << 20)
+                .because(brief_call),
+            Bound::of("sandbox.tenant_memory_mib_max", sandbox.tenant_memory_mib_max, 4, 1 << 20)
+                .because(brief_call),
+            Bound::of("sandbox.compilations_max", sandbox.compilations_max, 1, 64)
+                .because("nothing could be installed"),
+            Bound::of(
+                "sandbox.compile_memory_mib_max",
+                sandbox.compile_memory_mib_max,
+                256,
+                1 << 20,
+            )
+            .because("most components compile within that, and the compiler itself takes some"),
+            Bound::of("sandbox.compile_cpu_seconds_max", sandbox.compile_cpu_seconds_max, 1, 3_600)
+                .because("nothing could be installed"),
+            Bound::of("sandbox.loaded_max", sandbox.loaded_max, 1, 20_000).because(no_call),
+            Bound::of("sandbox.quarantine_after", sandbox.quarantine_after, 1, 1 << 32)
+                .because("a plugin would be cut off before it has failed"),
+            Bound::of("sandbox.quarantine_seconds", sandbox.quarantine_seconds, 1, 86_400)
+                .because("a plugin that is cut off would be called on"),
+            Bound::of("plugins.preload_max", plugins.preload_max, 0, 20_000),
+            Bound::of(
+                "plugins.install_wait_seconds_max",
+                plugins.install_wait_seconds_max,
+                0,
+                3_600,
+            ),
+            Bound::of("plugins.versions_max", plugins.versions_max, 1, 1_000)
+                .because("the version that is installed is one of them"),
         ]
     }
 }
 
-/// A setting's name, what it is, and the least and the most that it can be.
-type Bound = (&'static str, u128, u128, u128);
+/// A setting that cannot be what it is, and why.
+struct Unusable {
+    key: String,
+    /// How the sentence about the key goes on.
+    why: String,
+}
+
+impl Unusable {
+    fn new(key: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { key: key.into(), why: why.into() }
+    }
+
+    /// The sentence, with where it was set, unless that is the embedded defaults.
+    fn said(&self, origin: Option<String>) -> SettingsError {
+        let origin = origin.map(|origin| format!(" (in {origin})")).unwrap_or_default();
+        SettingsError(format!("{}{origin} {}", self.key, self.why))
+    }
+}
+
+/// What the library says of a value that a variable of the environment has set.
+const ENVIRONMENT: &str = "the environment";
+
+/// Where a value comes from: the settings file, by the path that it was given by, or the environment.
+fn origin(values: &config::Value, key: &str, file: Option<&Path>) -> Option<String> {
+    let mut value = values;
+    for name in key.split('.') {
+        let config::ValueKind::Table(table) = &value.kind else { break };
+        value = table.get(name)?;
+    }
+    match (value.origin()?, file) {
+        (ENVIRONMENT, _) | (_, None) => value.origin().map(str::to_owned),
+        (_, Some(file)) => Some(file.display().to_string()),
+    }
+}
+
+/// A number among the settings, and what it can be.
+struct Bound {
+    key: &'static str,
+    value: u128,
+    least: u128,
+    most: u128,
+    /// What speaks against less. None where the least is 0.
+    why: Option<&'static str>,
+}
+
+impl Bound {
+    fn of(key: &'static str, value: impl IntoCount, least: u128, most: u128) -> Self {
+        Self { key, value: value.into_count(), least, most, why: None }
+    }
+
+    fn because(self, why: &'static str) -> Self {
+        Self { why: Some(why), ..self }
+    }
+
+    fn check(&self) -> Result<(), Unusable> {
+        let Self { key, value, least, most, why } = *self;
+        let range = format!("is {value}; it can be {least} to {most}");
+        match why {
+            _ if (least..=most).contains(&value) => Ok(()),
+            Some(why) if value < least => Err(Unusable::new(key, format!("{range}: {why}"))),
+            _ => Err(Unusable::new(key, range)),
+        }
+    }
+}
+
+/// Any unsigned number.
+trait IntoCount {
+    fn into_count(self) -> u128;
+}
+
+impl IntoCount for u32 {
+    fn into_count(self) -> u128 {
+        self.into()
+    }
+}
+
+impl IntoCount for u64 {
+    fn into_count(self) -> u128 {
+        self.into()
+    }
+}
+
+impl IntoCount for usize {
+    fn into_count(self) -> u128 {
+        self as u128
+    }
+}
+
+/// A time in the unit of the settings, which hold whole seconds; a part of one, as tests have it, counts as one.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
 
 impl HttpSettings {
     fn bounds(&self) -> [Bound; 15] {
-        // A share that is smaller than a body would refuse that body for ever, and the answer would say to try
-        // again. None is a share of addresses, too: no bound.
         let body = self.body_bytes_max as u128;
-        let per_address = self.held_body_bytes_per_address_max as u128;
+        let per_address = self.held_body_bytes_per_address_max;
         let per_address_min = if per_address == 0 { 0 } else { body };
-        let (most, pace) = (1 << 40, self.stranger_body_bytes_per_second_min.into());
-        let of = |time: Duration| u128::from(time.as_secs());
+        let most = 1 << 40;
+        let one_body =
+            "a body of http.body_bytes_max would never fit, though its sender is told to try again";
         [
-            ("http.body_bytes_max", body, 1, 1 << 31),
-            ("http.head_bytes_max", self.head_bytes_max as u128, 1_024, 1 << 20),
-            ("http.head_seconds_max", of(self.head_time_max), 1, 3_600),
-            ("http.body_seconds_max", of(self.body_time_max), 1, 3_600),
-            ("http.stranger_body_grace_seconds", of(self.stranger_body_grace), 1, 3_600),
-            ("http.stranger_body_bytes_per_second_min", pace, 1, 1 << 31),
-            // A body gets no more than half of what it leaves free.
-            ("http.held_body_bytes_max", self.held_body_bytes_max as u128, 3 * body, most),
-            (
+            Bound::of("http.body_bytes_max", self.body_bytes_max, 1, 1 << 31)
+                .because("no request could have a body"),
+            Bound::of("http.head_bytes_max", self.head_bytes_max, 1_024, 1 << 20)
+                .because("the headers of ordinary clients would not fit"),
+            Bound::of("http.head_seconds_max", whole_seconds(self.head_time_max), 1, 3_600)
+                .because("no request would arrive in time"),
+            Bound::of("http.body_seconds_max", whole_seconds(self.body_time_max), 1, 3_600)
+                .because("no body would arrive in time"),
+            Bound::of(
+                "http.stranger_body_grace_seconds",
+                whole_seconds(self.stranger_body_grace),
+                1,
+                3_600,
+            )
+            .because("no body would arrive in time"),
+            Bound::of(
+                "http.stranger_body_bytes_per_second_min",
+                self.stranger_body_bytes_per_second_min,
+                1,
+                1 << 31,
+            )
+            .because("a body that stalls would never be cut off"),
+            Bound::of("http.held_body_bytes_max", self.held_body_bytes_max, 3 * body, most)
+                .because("a body of http.body_bytes_max gets at most half of what it leaves free"),
+            Bound::of(
                 "http.held_body_bytes_per_tenant_max",
-                self.held_body_bytes_per_tenant_max as u128,
+                self.held_body_bytes_per_tenant_max,
                 body,
                 most,
-            ),
-            (
+            )
+            .because(one_body),
+            Bound::of(
                 "http.held_body_bytes_per_channel_max",
-                self.held_body_bytes_per_channel_max as u128,
+                self.held_body_bytes_per_channel_max,
                 body,
                 most,
-            ),
-            ("http.held_body_bytes_per_address_max", per_address, per_address_min, most),
-            ("http.connections_max", self.connections_max as u128, 1, 1 << 20),
-            (
+            )
+            .because(one_body),
+            Bound::of("http.held_body_bytes_per_address_max", per_address, per_address_min, most)
+                .because(one_body),
+            Bound::of("http.connections_max", self.connections_max, 1, 1 << 20)
+                .because("no connection would be accepted"),
+            Bound::of(
                 "http.connections_per_address_max",
-                self.connections_per_address_max as u128,
+                self.connections_per_address_max,
                 0,
                 1 << 20,
             ),
-            ("http.streams_per_tenant_max", self.streams_per_tenant_max as u128, 0, 1 << 20),
-            ("http.sync_wait_seconds_max", of(self.sync_wait_max), 0, 86_400),
-            ("http.drain_seconds_max", of(self.drain_time_max), 0, 86_400),
+            Bound::of("http.streams_per_tenant_max", self.streams_per_tenant_max, 0, 1 << 20),
+            Bound::of("http.sync_wait_seconds_max", whole_seconds(self.sync_wait_max), 0, 86_400),
+            Bound::of("http.drain_seconds_max", whole_seconds(self.drain_time_max), 0, 86_400),
         ]
     }
 
-    /// What is no URL would be found out by whoever is given one that begins with it.
-    fn check_public_url(&self) -> Result<(), SettingsError> {
+    /// A value that is not a URL would be noticed only by those who are given one that begins with it.
+    fn check_public_url(&self) -> Result<(), Unusable> {
         let text = &self.public_url;
         let wrong = |why: &str| {
             let begins = "it begins the URLs that are handed out, as in https://gateway.example";
-            Err(SettingsError(format!("http.public_url is {text:?}, {why}; {begins}")))
+            Err(Unusable::new("http.public_url", format!("is {text:?}, {why}; {begins}")))
         };
         if text.is_empty() {
             return Ok(());
         }
         match url::Url::parse(text) {
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                Err(Unusable::new("http.public_url", "holds a user name or a password"))
+            }
             Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
                 wrong("which is neither http nor https")
             }
             Ok(url) if url.query().is_some() || url.fragment().is_some() => {
                 wrong("which has a query or a fragment")
             }
-            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                Err(SettingsError("http.public_url holds a user name or a password".to_owned()))
-            }
             Ok(_) => Ok(()),
-            Err(error) => wrong(&format!("which is no URL ({error})")),
+            Err(error) => wrong(&format!("which is not a URL ({error})")),
         }
     }
 }
 
 impl ModelSettings {
-    fn check(&self, name: &str) -> Result<(), SettingsError> {
+    fn check(&self, name: &str) -> Result<(), Unusable> {
         let Self::OpenaiCompatible { base_url, model, turn_time_max, .. } = self;
-        let why = if !matches!(base_url.scheme(), "http" | "https") {
-            "base_url is neither http nor https"
+        let (key, why) = if !matches!(base_url.scheme(), "http" | "https") {
+            ("base_url", "is neither http nor https")
         } else if model.is_empty() {
-            "model is empty"
-        } else if !(1..=86_400).contains(&turn_time_max.as_secs()) {
-            "seconds_max can be 1 to 86400"
+            ("model", "is empty")
+        } else if !(1..=86_400).contains(&whole_seconds(*turn_time_max)) {
+            ("seconds_max", "can be 1 to 86400")
         } else {
             return Ok(());
         };
-        Err(SettingsError(format!("models.{name}: {why}")))
+        Err(Unusable::new(format!("models.{name}.{key}"), why))
     }
 }
 
 impl PluginSettings {
-    /// Keys that are none would refuse everything, or be found out at the first installation.
-    fn check(&self) -> Result<(), SettingsError> {
+    /// A key that cannot be read would refuse every plugin, or be noticed at the first installation.
+    fn check(&self) -> Result<(), Unusable> {
         for (name, key) in &self.signers {
             minisign_verify::PublicKey::from_base64(key).map_err(|_| {
-                SettingsError(format!(
-                    "plugins.signers.{name} is no minisign public key: it is the second line of a \
-                     minisign.pub file, 56 characters that begin with RW"
-                ))
+                Unusable::new(
+                    format!("plugins.signers.{name}"),
+                    "is not a minisign public key: it is the second line of a minisign.pub file, \
+                     56 characters that begin with RW",
+                )
             })?;
         }
         if self.require_signed && self.signers.is_empty() {
-            let why = "plugins.require_signed is on and plugins.signers names no key";
-            return Err(SettingsError(why.to_owned()));
+            let why = "is on, and plugins.signers names no key";
+            return Err(Unusable::new("plugins.require_signed", why));
         }
         Ok(())
     }
@@ -370,7 +516,7 @@ mod tests {
 
     fn with(toml: &str) -> Result<Settings, SettingsError> {
         let file = config::File::from_str(toml, config::FileFormat::Toml);
-        Settings::build(Settings::defaults().add_source(file))
+        Settings::build(Settings::defaults().add_source(file), None)
     }
 
     #[test]
@@ -411,6 +557,56 @@ mod tests {
             "[plugins.signers]\nus = \"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO\"",
         ] {
             assert!(with(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_where_what_is_wrong_was_set_and_why_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("gateway.toml");
+        for (text, sentence) in [
+            (
+                "[http]\nhead_bytes_max = 0\n",
+                "http.head_bytes_max (in FILE) is 0; it can be 1024 to 1048576: the headers of \
+                 ordinary clients would not fit",
+            ),
+            (
+                "[http]\nbody_bytes_max = 100000000\n",
+                "http.held_body_bytes_max is 268435456; it can be 300000000 to 1099511627776: a body \
+                 of http.body_bytes_max gets at most half of what it leaves free",
+            ),
+            (
+                "[queue]\nattempts_max = 1001\n",
+                "queue.attempts_max (in FILE) is 1001; it can be 1 to 1000",
+            ),
+            (
+                "[http]\npublic_url = \"nonsense\"\n",
+                "http.public_url (in FILE) is \"nonsense\", which is not a URL (relative URL without \
+                 a base); it begins the URLs that are handed out, as in https://gateway.example",
+            ),
+            (
+                "[models.m]\nkind = \"openai-compatible\"\nbase_url = \"http://a/\"\nmodel = \"\"\n",
+                "models.m.model (in FILE) is empty",
+            ),
+            (
+                "[plugins]\nrequire_signed = true\n",
+                "plugins.require_signed (in FILE) is on, and plugins.signers names no key",
+            ),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let source = config::File::from(file.as_path()).format(config::FileFormat::Toml);
+            let sources = Settings::defaults().add_source(source);
+            let error = Settings::build(sources, Some(&file)).unwrap_err();
+            let said = error.to_string().replace(file.to_str().unwrap(), "FILE");
+            assert_eq!(said, format!("the settings are not valid: {sentence}"));
+        }
+    }
+
+    #[test]
+    fn each_least_value_above_nothing_has_a_reason() {
+        let settings = Settings::of_defaults().unwrap();
+        for bound in settings.bounds().into_iter().chain(settings.http.bounds()) {
+            assert_eq!(bound.why.is_some(), bound.least > 0, "{}", bound.key);
         }
     }
 

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use wardgate::settings::Settings;
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Answer, Call, Caller, Gateway, Setup};
+use crate::support::{Answer, Call, Client, Gateway, Setup};
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
@@ -152,7 +152,7 @@ async fn of_many_changes_of_one_version_exactly_one_is_made() {
 }
 
 /// All that may start a run of the agent, and whether it is refused in DocsGPT's shape.
-fn starts(caller: &Caller) -> Vec<(Call, bool)> {
+fn starts(caller: &Client) -> Vec<(Call, bool)> {
     let agent = &caller.agent;
     let invocation = json!({"input": {"text": "hi"}});
     let invoke = |target: String| caller.post(&target).key(&caller.key).json(&invocation);

@@ -9,18 +9,18 @@ mod values;
 use serde_json::{Value, json};
 use wardgate::tenants::KeyHolder;
 
-use crate::support::{Caller, Gateway};
+use crate::support::{Client, Gateway};
 
 /// Time enough for guests that are not tested for it: computing time is counted in ticks of the clock.
 const PATIENT: &str = "[limits]\ncpu_ms = 5000\nwall_ms = 10000\ntool_cpu_ms = 10000\n";
 
 /// An agent whose one plugin is this guest.
-async fn agent(gateway: &Gateway, guest: &str, grants: &str) -> Caller {
+async fn agent(gateway: &Gateway, guest: &str, grants: &str) -> Client {
     gateway.with_tool(guest, &format!("{grants}\n{PATIENT}")).await
 }
 
 /// Has the agent call its tool, and gives what the guest told.
-async fn told(agent: &Caller, tool: &str, arguments: Value) -> Value {
+async fn told(agent: &Client, tool: &str, arguments: Value) -> Value {
     let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
     let called = answer.report()["tools"][0].clone();
     assert_eq!((&called["name"], &called["is_error"]), (&json!(tool), &json!(false)), "{called}");

@@ -281,8 +281,12 @@ async fn which_folder_or_gateway_has_to_be_said() {
         &["key", "create", "--admin", "--operator", "--data", folder],
     ] {
         let output = wardgate(arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
         assert!(stderr(&output).contains("Usage: wardgate"), "{}", stderr(&output));
+    }
+    for asked in [&["--version"][..], &["serve", "--help"]] {
+        let output = wardgate(asked);
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{asked:?}");
     }
     let several = Way::folder(&home);
     assert!(several.fail(&["agent", "list"]).contains("wardgate tenant create"));

@@ -6,7 +6,7 @@ use wardgate::sandbox::CompileLimits;
 use wardgate::tenants::KeyHolder;
 
 use crate::support::{
-    Call, Caller, Child, Gateway, Home, Setup, guest_of_its_own, until, wardgate,
+    Call, Child, Client, Gateway, Home, Setup, guest_of_its_own, until, wardgate,
 };
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -57,7 +57,7 @@ fn long(statements: usize) -> Vec<u8> {
 }
 
 /// Installs it for a tenant, as somebody who may.
-fn install(gateway: &Caller, key: &str, tenant: &str, component: Vec<u8>) -> Call {
+fn install(gateway: &Client, key: &str, tenant: &str, component: Vec<u8>) -> Call {
     let part = Part::bytes(component).file_name("component.wasm");
     let target = format!("/admin/tenants/{tenant}/plugins/tried");
     gateway.request("PUT", &target).key(key).multipart(Form::new().part("component", part))

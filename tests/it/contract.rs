@@ -8,7 +8,7 @@ use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Answer, Call, Caller, Gateway, Setup, agent};
+use crate::support::{Answer, Call, Client, Gateway, Setup, agent};
 
 /// Every row. X14 and X15 are of files, which this version refuses by name (X13).
 const ROWS: &str = "X1 X2 X3 X4 X5 X6 X7 X8 X9 X10 X11 X12 X13 X16 X20 X21 X22 X23 X24 \
@@ -19,7 +19,7 @@ const ROWS: &str = "X1 X2 X3 X4 X5 X6 X7 X8 X9 X10 X11 X12 X13 X16 X20 X21 X22 X
 /// is known that they have not ended.
 struct Site {
     gateway: Gateway,
-    unanswered: Caller,
+    unanswered: Client,
     _model: ModelServer,
 }
 
@@ -52,17 +52,17 @@ struct Case {
 }
 
 /// `POST /` with a key, an agent and this JSON.
-fn ask(gateway: &Caller, more: &str, body: Value) -> Call {
+fn ask(gateway: &Client, more: &str, body: Value) -> Call {
     gateway.webhook(more).json(&body)
 }
 
 /// The REST surface with the key.
-fn get(gateway: &Caller, target: &str) -> Call {
+fn get(gateway: &Client, target: &str) -> Call {
     gateway.get(&target.replace("{agent}", &gateway.agent)).key(&gateway.key)
 }
 
 /// An invocation.
-fn invoke(gateway: &Caller, how: &str) -> Call {
+fn invoke(gateway: &Client, how: &str) -> Call {
     let target = format!("/v1/agents/{}/{how}", gateway.agent);
     let input = json!({"text": "hi", "user": {"id": "u", "email": "a@b.c"}});
     gateway.post(&target).key(&gateway.key).json(&json!({"id": "t", "input": input}))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Answer, Call, Caller, Gateway, Setup};
+use crate::support::{Answer, Call, Client, Gateway, Setup};
 
 /// The payload that the agent got.
 fn received(answer: &Answer) -> Value {
@@ -239,7 +239,7 @@ async fn an_error_says_whether_to_try_again() {
 #[tokio::test]
 async fn a_request_that_runs_already_can_be_sent_again_in_a_while() {
     let (gateway, _server) = silent().await;
-    let call = |gateway: &Caller| {
+    let call = |gateway: &Client| {
         gateway
             .webhook("")
             .json(&json!({"prompt": "hi"}))

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Caller, Child, Home, until, wardgate};
+use crate::support::{Child, Client, Home, until, wardgate};
 
 /// A folder whose settings know the model, and a gateway on it with an agent that uses the model.
 struct Site {
@@ -33,7 +33,7 @@ impl Site {
     }
 
     /// The gateway's agent that uses the model; made with the first call.
-    fn agent(&self, gateway: &Child) -> Caller {
+    fn agent(&self, gateway: &Child) -> Client {
         let file = self.home.write("agent.toml", "name = \"modelled\"\nmodel = \"scripted\"\n");
         let data = self.home.path().to_str().unwrap();
         let arguments = [
@@ -50,11 +50,11 @@ impl Site {
         let applied: Value = serde_json::from_slice(&output.stdout).unwrap();
         let (_, token) = applied["webhook_path"].as_str().unwrap().rsplit_once('/').unwrap();
         let agent = applied["agent_id"].as_str().unwrap();
-        Caller::new(&gateway.listen, agent, &gateway.key, token)
+        Client::new(&gateway.listen, agent, &gateway.key, token)
     }
 }
 
-async fn accepted(agent: &Caller, count: usize) -> Vec<String> {
+async fn accepted(agent: &Client, count: usize) -> Vec<String> {
     let mut ids = Vec::new();
     for n in 0..count {
         let call = agent.webhook("&asynchronous=true").json(&json!({"n": n}));

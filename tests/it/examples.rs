@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::plugins_guide::is_shown;
 use crate::support::web::Web;
-use crate::support::{Caller, Child, Home, new_tenant, path_of_shells, until, wardgate};
+use crate::support::{Child, Client, Home, new_tenant, path_of_shells, until, wardgate};
 
 const ALL: [&str; 3] = ["github-triage", "telegram-bot", "zapier"];
 
@@ -92,7 +92,7 @@ struct Tried {
     gateway: Child,
     home: Home,
     /// Calls the tenant's REST API.
-    caller: Caller,
+    caller: Client,
 }
 
 impl Tried {
@@ -101,7 +101,7 @@ impl Tried {
         let gateway = Child::serve(&home, &[]);
         new_tenant(&home, "examples");
         let key = manage(&home, &["key", "create", "--tenant", "examples"]);
-        let caller = Caller::new(&gateway.listen, "", &key, "");
+        let caller = Client::new(&gateway.listen, "", &key, "");
         Self { gateway, home, caller }
     }
 

@@ -7,10 +7,10 @@ use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Call, Caller, Gateway, Setup, guest_path};
+use crate::support::{Call, Client, Gateway, Setup, guest_path};
 
 /// What a tool answered to a run whose prompt names it: the result, and whether it is an error.
-async fn called(agent: &Caller, tool: &str, arguments: Value) -> (Value, bool) {
+async fn called(agent: &Client, tool: &str, arguments: Value) -> (Value, bool) {
     let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
     assert_eq!(answer.json()["status"], "completed", "{}", answer.text);
     let tools = answer.report()["tools"].clone();
@@ -19,7 +19,7 @@ async fn called(agent: &Caller, tool: &str, arguments: Value) -> (Value, bool) {
     (called["result"].clone(), called["is_error"].as_bool().unwrap())
 }
 
-async fn error(agent: &Caller, tool: &str, arguments: Value) -> String {
+async fn error(agent: &Client, tool: &str, arguments: Value) -> String {
     let (result, is_error) = called(agent, tool, arguments).await;
     assert!(is_error, "{tool} answered {result}");
     result.as_str().map_or_else(|| result.to_string(), str::to_owned)

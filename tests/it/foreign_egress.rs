@@ -9,14 +9,14 @@ use wardgate::ids::RequestId;
 use wardgate::sandbox::{Answered, Script, SharedScript, Subject};
 
 use crate::support::web::{FAR_LESS_THAN_SLOW, Web};
-use crate::support::{Caller, Gateway};
+use crate::support::{Client, Gateway};
 
 /// Allows everything below `/open` of the server, and says that it is on this machine.
 const OPEN: &str = "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\n\
     methods = [\"GET\", \"POST\"]\npath = \"/open\"\nnetworks = [\"127.0.0.0/8\"]\n";
 
 /// An agent whose tools fetch within these grants, and the server's places.
-async fn granted(grants: &str) -> (Gateway, Caller, Web) {
+async fn granted(grants: &str) -> (Gateway, Client, Web) {
     let (gateway, web) = (Gateway::start().await, Web::places().await);
     let grants = grants.replace("PORT", &web.port.to_string());
     let agent = gateway.with_tool("foreign_fetches", &grants).await;
@@ -24,14 +24,14 @@ async fn granted(grants: &str) -> (Gateway, Caller, Web) {
 }
 
 /// What the tool answered or said, and the log lines of its call.
-async fn fetch(agent: &Caller, tool: &str, arguments: Value) -> (Value, String) {
+async fn fetch(agent: &Client, tool: &str, arguments: Value) -> (Value, String) {
     let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
     let called = answer.report()["tools"][0].clone();
     let step = agent.thread(&answer.task_id()).await[2].clone();
     (called["result"].clone(), step["logs"].to_string())
 }
 
-async fn get(agent: &Caller, web: &Web, path: &str) -> (Value, String) {
+async fn get(agent: &Client, web: &Web, path: &str) -> (Value, String) {
     let url = format!("http://127.0.0.1:{}{path}", web.port);
     fetch(agent, "fetch", json!({"url": url})).await
 }

@@ -1,6 +1,6 @@
 //! A plugin that was built against `wardgate:plugin@0.1.0` works for as long as that version is served. The
 //! component is a file that is never built again (tests/guests/frozen); every role of it is called here, and
-//! between them they call every function that the interface offers.
+//! between them they call every function that the interface offered when it was built.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::support::INTERFACE_VERSION;
+
 fn sources(folder: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let (mut folders, mut files) = (vec![root.join(folder)], Vec::new());
@@ -94,5 +96,84 @@ fn modules_import_downwards_only() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let exists = root.join(format!("{path}.rs")).exists();
         assert!(exists, "docs/ARCHITECTURE.md lists {module}, which is not there");
+    }
+}
+
+/// What keeps the version of the interface that it was written for: components that are never built again, written
+/// by hand, or about them; and what tells of the past.
+const OF_AN_OLDER_INTERFACE: [&str; 7] = [
+    "CHANGELOG.md",
+    "docs/decisions/",
+    "host/benches/",
+    "tests/guests/frozen/",
+    "tests/it/frozen_interface.rs",
+    "tests/it/plugin_misbehaves/raw.rs",
+    "tests/it/plugin_supply/",
+];
+
+/// One version that no gateway serves.
+const WRONG_VERSION: &str = "0.9.0";
+
+/// Every text file of the repository, by its path there.
+fn texts() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let (mut folders, mut texts) = (vec![root.to_path_buf()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if name != "target" && name != "node_modules" && !name.starts_with('.') {
+                    folders.push(path);
+                }
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                texts.push((path.strip_prefix(root).unwrap().display().to_string(), text));
+            }
+        }
+    }
+    texts
+}
+
+/// The version after `wardgate:plugin` and the name of an interface, if the text goes on like that.
+fn version_named(after: &str) -> Option<&str> {
+    let name = |c: char| c == '/' || c == '-' || c.is_ascii_lowercase();
+    let version = after.trim_start_matches(name).strip_prefix('@')?;
+    let version = version.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+    Some(version.trim_end_matches('.')).filter(|version| !version.is_empty())
+}
+
+#[test]
+fn every_file_that_names_a_version_of_the_interface_names_the_one_of_wit() {
+    let (mut right, mut wrong) = (0, Vec::new());
+    for (place, text) in texts() {
+        if OF_AN_OLDER_INTERFACE.iter().any(|older| place.starts_with(older)) {
+            continue;
+        }
+        for (number, line) in (1..).zip(text.lines()) {
+            let named = line.split("wardgate:plugin").skip(1).filter_map(version_named);
+            for version in named.filter(|version| *version != WRONG_VERSION) {
+                if version == INTERFACE_VERSION {
+                    right += 1;
+                } else {
+                    wrong.push(format!("{place}:{number} names {version}"));
+                }
+            }
+        }
+    }
+    let wrong = wrong.join("\n");
+    assert!(
+        wrong.is_empty(),
+        "wit/types.wit has version {INTERFACE_VERSION}; change these:\n{wrong}"
+    );
+    assert!(right > 0, "wit/types.wit at least names it");
+}
+
+#[test]
+fn the_table_of_promises_has_every_module() {
+    let text = include_str!("main.rs");
+    let modules = text.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    for module in modules.filter(|module| *module != "support") {
+        let row = format!("//! | `{module}` | ");
+        assert!(text.contains(&row), "tests/it/main.rs has no row for the module {module}");
     }
 }

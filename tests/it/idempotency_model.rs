@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use wardgate::clock::{Clock, Timestamp};
 
-use crate::support::{Answer, Caller, Gateway, Setup};
+use crate::support::{Answer, Client, Gateway, Setup};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -120,7 +120,7 @@ impl Request {
         }
     }
 
-    async fn send(self, callers: [(Caller, String); AGENTS]) -> Answer {
+    async fn send(self, callers: [(Client, String); AGENTS]) -> Answer {
         let (mut caller, hook) = callers[self.agent].clone();
         let mut token = TOKEN.to_owned();
         if self.content == Content::WrongKey {
@@ -247,10 +247,10 @@ struct Site {
     clock: Clock,
     gateway: Gateway,
     /// Each with the path of the agent's channel.
-    callers: [(Caller, String); AGENTS],
+    callers: [(Client, String); AGENTS],
 }
 
-async fn channel(gateway: &Gateway, name: &str, caller: &Caller) -> String {
+async fn channel(gateway: &Gateway, name: &str, caller: &Client) -> String {
     let definition = json!({
         "name": name, "agent": caller.agent, "verifier": "zapier-form", "mapper": "zapier-form",
         "secrets": {"secret": "form"},
@@ -274,7 +274,7 @@ impl Site {
         let home = self.gateway.stop().await;
         self.gateway = Setup::new().clock(&self.clock).home(home).start().await;
         for (caller, _) in &mut self.callers {
-            *caller = Caller::new(&self.gateway.listen, &caller.agent, &caller.key, &caller.token);
+            *caller = Client::new(&self.gateway.listen, &caller.agent, &caller.key, &caller.token);
         }
         self
     }

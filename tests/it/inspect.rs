@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Gateway, Home, Setup, guest_path, wardgate};
 
+/// What a plugin that sends requests imports.
+const EGRESS: &str = concat!("wardgate:plugin/egress@", env!("PLUGIN_INTERFACE_VERSION"));
+
 /// What `wardgate plugin inspect` says of a component, and whether it could.
 fn inspect(plugin: &str, more: &[&str]) -> (bool, String) {
     let output = wardgate(&[&["plugin", "inspect", plugin], more].concat());
@@ -27,10 +30,11 @@ fn roles_tools_settings_imports_needs_size_and_digest_are_told() {
         "settings:\n",
         "tolerance-seconds [default: 300]: ",
         "imports:\n  ",
-        "  wardgate:plugin/egress@0.1.0\n",
+        &format!("  {EGRESS}\n"),
         "needs:\n",
-        "  [[egress]]: it sends HTTP requests; without a rule that allows one, nothing is sent \
-         (wardgate:plugin/egress@0.1.0)\n",
+        &format!(
+            "  [[egress]]: it sends HTTP requests; without a rule that allows one, nothing is sent ({EGRESS})\n"
+        ),
         "  [secrets]: ",
     ] {
         assert!(said.contains(part), "{part:?}: {said}");
@@ -53,8 +57,10 @@ fn what_a_grants_file_lacks_is_a_sentence_that_names_it() {
     assert!(ok, "{said}");
     for part in [
         "missing:\n",
-        "  no [[egress]] is granted: it sends HTTP requests; without a rule that allows one, \
-         nothing is sent (wardgate:plugin/egress@0.1.0)\n",
+        &format!(
+            "  no [[egress]] is granted: it sends HTTP requests; without a rule that allows one, nothing is \
+             sent ({EGRESS})\n"
+        ),
         "  no [secrets] is granted: ",
     ] {
         assert!(said.contains(part), "{part:?}: {said}");
@@ -119,7 +125,7 @@ async fn whoever_installs_is_told_what_it_lacks() {
     let says = |what: &str| notes.iter().any(|note| note.as_str().unwrap().starts_with(what));
     assert!(says("no [[egress]] is granted: ") && says("no [secrets] is granted: "), "{shown}");
     let imports = shown["imports"].as_array().unwrap();
-    assert!(imports.contains(&json!("wardgate:plugin/egress@0.1.0")), "{shown}");
+    assert!(imports.contains(&json!(EGRESS)), "{shown}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::{Caller, Child, Home, until};
+use crate::support::{Child, Client, Home, until};
 
 const REQUESTS: usize = 10_000;
 const CONNECTIONS: usize = 256;
@@ -47,8 +47,8 @@ fn request(line: &str, headers: &str, body: &str) -> Vec<u8> {
 }
 
 impl Request {
-    fn good(agent: &Caller, number: usize) -> Self {
-        let Caller { agent, key, token, .. } = agent;
+    fn good(agent: &Client, number: usize) -> Self {
+        let Client { agent, key, token, .. } = agent;
         let post = format!("POST /?agent_id={agent}");
         let hook = format!("POST /api/webhooks/agents/{token}");
         let json = "content-type: application/json\r\n";
@@ -66,8 +66,8 @@ impl Request {
     }
 
     /// Each of these in turn: wrong in the parameters, the body, the credentials, the target, the HTTP.
-    fn malformed(agent: &Caller, number: usize) -> Self {
-        let Caller { agent, key, token, .. } = agent;
+    fn malformed(agent: &Client, number: usize) -> Self {
+        let Client { agent, key, token, .. } = agent;
         let post = format!("POST /?agent_id={agent}");
         let hook = format!("POST /api/webhooks/agents/{token}");
         let key = format!("x-api-key: {key}\r\n");
@@ -101,7 +101,7 @@ impl Request {
         Self { bytes, expected: Expected::Refusal { status, ends } }
     }
 
-    fn number(agent: &Caller, number: usize) -> Self {
+    fn number(agent: &Client, number: usize) -> Self {
         if number % MALFORMED_EVERY == MALFORMED_EVERY - 1 {
             Self::malformed(agent, number)
         } else {
@@ -171,7 +171,7 @@ fn acknowledged(number: usize, expected: Expected, reply: Reply) -> Option<Strin
 
 /// One connection's share of the requests, one after the other. Gives the tasks that were acknowledged, by
 /// the request's number.
-async fn share(agent: Caller, first: usize) -> Vec<(usize, String)> {
+async fn share(agent: Client, first: usize) -> Vec<(usize, String)> {
     let connect = async || BufReader::new(TcpStream::connect(&agent.listen).await.unwrap());
     let (mut stream, mut tasks) = (connect().await, Vec::new());
     for number in (first..REQUESTS).step_by(CONNECTIONS) {

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use wardgate::settings::Settings;
 
-use crate::support::{Caller, Child, Home, Setup, agent};
+use crate::support::{Child, Client, Home, Setup, agent};
 
 /// The threads that the kernel gives less time than the others when both want some.
 const THREADS: &str = "bulk";
@@ -37,7 +37,7 @@ async fn long_requests_and_their_runs_compute_at_low_priority_and_short_ones_do_
 }
 
 /// A request whose body is there but for its last byte, and that byte is for the test to send.
-async fn all_but_the_end(agent: &Caller, bytes: usize) -> TcpStream {
+async fn all_but_the_end(agent: &Client, bytes: usize) -> TcpStream {
     let target = format!("/?agent_id={}&asynchronous=true", agent.agent);
     let head = format!(
         "POST {target} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-type: application/json\r\n\

@@ -22,6 +22,8 @@
 //! | `bodies_read` | a body is read as what it is, or refused with a reason |
 //! | `compiling` | a component that is a bomb for compilers harms nobody |
 //! | `connections` | no client takes all connections |
+//! | `strangers` | what an unverified sender sends is held against the sender alone |
+//! | `long_requests` | a long request is worked on at low priority, and holds up nobody |
 //! | `seed_curls` | every documented curl works as it is written |
 //! | `store_down` | without a store nothing is acknowledged |
 //! | `durability` | what was acknowledged survives `kill -9` |
@@ -46,7 +48,10 @@
 //! | `metrics` | an operator can watch what each plugin does and costs |
 //! | `author_loop` | an author tests a plugin without a server, and sees each new build in a running one |
 //! | `channels` | a provider's webhook is verified, mapped, answered and its answer delivered |
+//! | `plugin_replies` | an answer of a plugin cannot act as the gateway in a browser |
 //! | `secrets` | a secret is used by whom it was granted to, and shown to nobody |
+//! | `secret_uses` | and for what it was set for |
+//! | `secrets_unread` | and a plugin learns nothing of its bytes |
 //! | `plugin_new` | an author gets from nothing to an installed plugin in each language |
 //! | `frozen_interface` | a plugin of an older interface works as it did |
 //! | `plugin_supply` | a plugin comes from a file or a registry, signed where that is asked for, and goes back |
@@ -65,6 +70,24 @@
 //! | `openapi` | the document says what the gateway does, and the page that shows it stands alone |
 //! | `no_secrets_in_logs` | no key and no token is written down in clear |
 //! | `house_rules` | the layout that the rest stands on |
+//!
+//! By what was changed:
+//!
+//! | a test for | goes to |
+//! |---|---|
+//! | how settings are read, exit codes, the first line on stdout | `durability`; bounds: `host/src/settings.rs` |
+//! | a setting of `[http]` | `bodies_read` and `bad_input` (one body, its time), `bodies_in_flight` (`held_…`), `connections`, `streams`, `xpander_answers` (`sync_wait_…`), `webhook_urls` (`public_url`), `durability` and `streams` (`drain_…`) |
+//! | a setting of `[sandbox]` | `tenant_share` (calls, memory), `compiling`, `readiness` (`loaded_max`), `quarantine` |
+//! | a setting of `[plugins]` | `plugin_supply`, `readiness` (`preload_max`), `inspect` (`install_wait_…`) |
+//! | a setting of `[queue]` | `durability` (leases, attempts), `tenants_apart` (shares), `stop` |
+//! | a setting of `[agent]` or `[models]` | `agent_runs` |
+//! | a header that answers have, an error's form | `conveniences` |
+//! | `wardgate plugin …` | `plugin_new`, `author_loop` (test, try), `inspect`, `plugin_supply` (install, push, versions, rollback) |
+//! | `wardgate replay`, `wardgate serve` | `replay`; `durability` and `stop` |
+//! | any other command | `commands` |
+//! | a route of callers | `xpander_webhook`, `docsgpt_webhook`, `rest`, `streams`; a row of the contract: `contract` |
+//! | a route of admins | `admin`, `admin_agents`, `admin_plugins`, `channels`, `secrets` |
+//! | who may call a route | `every_route_apart::by_role`, which fails until the route is in it |
 
 mod admin;
 mod admin_agents;

@@ -4,13 +4,13 @@
 use serde_json::json;
 
 use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
-use crate::support::{Caller, Child, Home, wardgate};
+use crate::support::{Child, Client, Home, wardgate};
 
 const USER_TOKEN: &str = "user-access-token-abc123";
 const WRONG_KEY: &str = "wgk_wrong-key-wrong-key-wrong-key-wrong-key-012";
 
 /// Every kind of request, good and bad, with credentials wherever they may travel.
-async fn use_everything(gateway: &Caller, agent: &Caller) {
+async fn use_everything(gateway: &Client, agent: &Client) {
     let body =
         json!({"prompt": "calculate {\"expression\":\"1+1\"}", "user_tokens": {"m": USER_TOKEN}});
     let by_header = gateway.webhook("").json(&body).expect(200).await;
@@ -46,7 +46,7 @@ async fn use_everything(gateway: &Caller, agent: &Caller) {
 }
 
 /// A key where it does not belong, its name in every case, beside what lets the request in.
-async fn slips(gateway: &Caller) {
+async fn slips(gateway: &Client) {
     let hook = format!("/api/webhooks/agents/{}", gateway.token);
     for name in ["x-api-key", "X-API-KEY", "X-Api-Key"] {
         let body = json!({name: WRONG_KEY, "note": "kept"});
@@ -95,7 +95,7 @@ async fn a_full_run_at_log_level_trace_writes_none_of_them() {
     let key = wardgate(&["key", "create", "--name", "second", "--data", data]);
     let key = String::from_utf8(key.stdout).unwrap().trim().to_owned();
     let (_, token) = applied["webhook_path"].as_str().unwrap().rsplit_once('/').unwrap();
-    let agent = Caller::new(&gateway.listen, applied["agent_id"].as_str().unwrap(), &key, token);
+    let agent = Client::new(&gateway.listen, applied["agent_id"].as_str().unwrap(), &key, token);
     use_everything(&gateway, &agent).await;
 
     let operator = gateway.line["operator_key"].as_str().unwrap().to_owned();

@@ -4,11 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::document::{Document, checked_in_text};
+use crate::support::document::{Document, UPDATE, checked_in_text};
 use crate::support::{Gateway, wardgate};
-
-/// What brings the document up to date.
-const UPDATE: &str = "cargo run -p wardgate -- openapi > docs/openapi.json";
 
 #[tokio::test]
 async fn the_document_that_is_checked_in_is_the_one_that_is_served_and_printed() {

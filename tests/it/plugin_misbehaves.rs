@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::events::Events;
-use crate::support::{Answer, Gateway, guest_path, until};
+use crate::support::{Answer, Gateway, INTERFACE_VERSION, guest_path, until};
 
 /// More than the limits below and less than a hanging request.
 const SOON: Duration = Duration::from_secs(50);
@@ -161,7 +161,7 @@ async fn wrong_version() {
     let gateway = Gateway::start().await;
     let refused = gateway.try_install(&guest_path("wrong_version"), "").await;
     let refused = refused.unwrap_err().to_string();
-    assert!(refused.contains("0.9.0") && refused.contains("0.1.0"), "{refused}");
+    assert!(refused.contains("0.9.0") && refused.contains(INTERFACE_VERSION), "{refused}");
 }
 
 #[tokio::test]

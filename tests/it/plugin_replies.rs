@@ -3,12 +3,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Call, Caller, Gateway};
+use crate::support::{Answer, Call, Client, Gateway};
 
 /// Everywhere that a plugin's own answer comes out: what has it answered with this payload.
 struct Surfaces {
     gateway: Gateway,
-    agent: Caller,
+    agent: Client,
     hook: String,
 }
 

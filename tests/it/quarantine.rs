@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use wardgate::clock::{Clock, Timestamp};
 use wardgate::ids::TenantId;
 
-use crate::support::{Answer, Caller, Gateway, Setup, agent, guest_path};
+use crate::support::{Answer, Client, Gateway, Setup, agent, guest_path};
 
 /// Cut off after this many failures in a row, for this long at first.
 const AFTER: u64 = 3;
@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 const PLUGIN: &str = "panics-on-demand";
 
 /// A gateway at a time that stands still, and an agent whose mapper crashes where the payload says so.
-async fn gateway() -> (Gateway, Clock, Caller) {
+async fn gateway() -> (Gateway, Clock, Client) {
     let clock = Clock::by_hand(Timestamp::from_micros(1_800_000_000_000_000));
     let change = |settings: &mut wardgate::settings::Settings| {
         settings.sandbox.quarantine_after = AFTER;
@@ -27,12 +27,12 @@ async fn gateway() -> (Gateway, Clock, Caller) {
     (gateway, clock, agent)
 }
 
-async fn send(agent: &Caller, crash: bool) -> Answer {
+async fn send(agent: &Client, crash: bool) -> Answer {
     agent.trigger().json(&json!({"crash": crash})).send().await
 }
 
 /// Fails as often as it takes.
-async fn cut_off(agent: &Caller) {
+async fn cut_off(agent: &Client) {
     for _ in 0..AFTER {
         assert_eq!(send(agent, true).await.status, 502);
     }

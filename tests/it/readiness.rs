@@ -52,7 +52,7 @@ async fn only_so_many_are_held_and_the_others_work_all_the_same() {
     let agents =
         [gateway.with_mapper("mapper_custom", "").await, gateway.with_mapper("ignores", "").await];
     for round in 0..3 {
-        gateway.handles.plugins.forget();
+        gateway.reread_grants().await;
         let [mapped, ignored] = &agents;
         let body = json!({"text": format!("round {round}")});
         let answer = mapped.webhook("").json(&body).expect(200).await;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
-use crate::support::{Caller, Gateway, InProcess, Setup};
+use crate::support::{Client, Gateway, InProcess, Setup};
 
 /// `tests/payloads/README.md` says where it comes from.
 const COLLECTION: &[u8] = include_bytes!("../payloads/octokit-webhooks-examples.json.gz");
@@ -174,7 +174,7 @@ async fn x11_every_value_of_every_example_can_be_got() {
 }
 
 /// Sends the payload in each way, and looks at what the agent and the store have of it.
-async fn send_and_compare(caller: Caller, example: Example) {
+async fn send_and_compare(caller: Client, example: Example) {
     let Example { name, text, value } = example;
     let send = |more: &str| caller.webhook(more).text("application/json", text.clone());
 

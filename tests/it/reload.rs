@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use wardgate::ids::PluginDigest;
 
 use crate::support::web::Web;
-use crate::support::{Answer, Caller, Gateway, Home, Setup, guest_path, until};
+use crate::support::{Answer, Client, Gateway, Home, Setup, guest_path, until};
 
 /// What the guest that asks the server first is installed as.
 const NAME: &str = "fetches-first";
@@ -47,7 +47,7 @@ impl Held {
     }
 
     /// Begins a call whose mapper asks the server, and gives it once the server has been asked.
-    async fn begin(&mut self, agent: &Caller) -> JoinHandle<Answer> {
+    async fn begin(&mut self, agent: &Client) -> JoinHandle<Answer> {
         let agent = agent.clone();
         let body = json!({"url": format!("http://127.0.0.1:{}/", self.web.port)});
         let call = tokio::spawn(async move { agent.ask(body).await });

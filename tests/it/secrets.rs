@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use wardgate::tenants::KeyHolder;
 
 use crate::support::command_of;
-use crate::support::{Answer, Caller, Child, Gateway, Home, guest_path, wardgate};
+use crate::support::{Answer, Child, Client, Gateway, Home, guest_path, wardgate};
 
 /// What the guest calls it, and which secret of the tenant that is.
 const GRANTS: &str = "[secrets]\nsigning = \"partner\"\n";
@@ -22,7 +22,7 @@ async fn set(gateway: &Gateway, name: &str, body: Value) -> Answer {
 }
 
 /// What comes of a mapper that opens the secret which it was granted: `opened`, or a failure's code.
-async fn opening(gateway: &Gateway, agent: &Caller) -> String {
+async fn opening(gateway: &Gateway, agent: &Client) -> String {
     let body = json!({"secret": "signing"});
     let task = agent.trigger().json(&body).expect(200).await.task_id();
     gateway.polled(&task).await["result"].to_string()
@@ -197,8 +197,7 @@ async fn a_sealed_value_that_is_moved_to_another_name_or_tenant_does_not_open() 
         let moved = sqlx::query(sqlx::AssertSqlSafe(moved));
         let moved = moved.bind(gateway.tenant.as_bytes().as_slice());
         assert_eq!(moved.execute(&mut database).await.unwrap().rows_affected(), 1);
-        gateway.handles.channels.forget();
-        gateway.handles.plugins.forget();
+        gateway.reread_grants().await;
         // Neither the moved value is let in, nor the one that was there, and no plugin opens anything.
         for token in [OLD, NEW] {
             assert_eq!(status(&gateway, &hook, token).await, 503, "{from}");

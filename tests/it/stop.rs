@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::support::events::Events;
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Caller, Gateway, PATIENCE, Setup, agent, until};
+use crate::support::{Client, Gateway, PATIENCE, Setup, agent, until};
 
 /// A stop is answered within milliseconds. Without one, what is stopped here goes on for [`FOREVER`].
 const SOON: Duration = Duration::from_secs(50);
@@ -34,7 +34,7 @@ async fn asked(server: &ModelServer, times: usize) {
 }
 
 /// The only room is free: another run gets through.
-async fn room_is_free(caller: &Caller, server: &ModelServer) {
+async fn room_is_free(caller: &Client, server: &ModelServer) {
     server.reply(Reply::Text("there is room"));
     let begun = Instant::now();
     let task = caller.invoke("invoke", "next").expect(200).await.json();

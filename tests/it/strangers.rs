@@ -198,7 +198,6 @@ async fn a_stranger_at_an_open_channel_cuts_no_replier_off_and_is_told_nothing_o
     }
     assert_eq!(send(false).answered_by_a_plugin().expect(200).await.text, "answered");
     gateway.manage("DELETE", "/plugins/panics-in-reply").expect(204).await;
-    gateway.handles.plugins.forget();
     let gone = send(false).expect(503).await;
     assert_eq!(gone.detail(), "the channel takes no requests at the moment");
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::events::{Events, kinds};
 use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
-use crate::support::{Caller, Gateway, Setup, agent, until};
+use crate::support::{Client, Gateway, Setup, agent, until};
 
 const ENDLESS_TOOL: &str = "[limits]\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
 
@@ -25,7 +25,7 @@ async fn with_model(replies: impl IntoIterator<Item = Reply>) -> (Gateway, Model
     (Setup::new().model(&server).start().await, server)
 }
 
-async fn follow(gateway: &Gateway, caller: &Caller, id: &str) -> Events {
+async fn follow(gateway: &Gateway, caller: &Client, id: &str) -> Events {
     Events::follow(caller, gateway.tenant, id).await
 }
 

@@ -2,8 +2,8 @@
 //! it, and local servers that stand for the world outside. No test reaches further than this machine.
 
 pub(crate) mod answer;
-pub(crate) mod caller;
 pub(crate) mod child;
+pub(crate) mod client;
 pub(crate) mod document;
 pub(crate) mod events;
 pub(crate) mod gateway;
@@ -14,8 +14,8 @@ pub(crate) mod oci_registry;
 pub(crate) mod web;
 
 pub(crate) use answer::{Answer, Call};
-pub(crate) use caller::Caller;
 pub(crate) use child::{Child, command_of, new_tenant, path_of_shells, wardgate};
+pub(crate) use client::Client;
 pub(crate) use gateway::{Gateway, Setup, agent};
 pub(crate) use home::Home;
 pub(crate) use in_process::InProcess;
@@ -24,6 +24,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wardgate::ids::AgentId;
+
+/// The version of the plugin interface, as `wit/` has it.
+pub(crate) const INTERFACE_VERSION: &str = env!("PLUGIN_INTERFACE_VERSION");
 
 /// How long a test waits for what has to happen: far longer than it takes, since machines stall.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +40,11 @@ pub(crate) fn payload(name: &str) -> String {
 /// The component of `tests/guests/examples/<name>.rs`.
 pub(crate) fn guest_path(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("GUESTS_DIR")).join(format!("{name}.wasm"));
-    assert!(path.exists(), "no guest {name}: tests/guests/examples/{name}.rs makes one");
+    assert!(
+        path.exists(),
+        "no guest {name}: it takes the file tests/guests/examples/{name}.rs, and an entry [[example]] with \
+         that name in tests/guests/Cargo.toml"
+    );
     path
 }
 

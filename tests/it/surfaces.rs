@@ -65,7 +65,6 @@ async fn channel(gateway: &Gateway, name: &str, more: Value) -> String {
 async fn rotate(gateway: &Gateway) -> String {
     let agent = gateway.agent.parse().unwrap();
     let token = gateway.folder.webhooks().rotate(gateway.tenant, agent).await.unwrap();
-    gateway.handles.access.forget();
     token.reveal().to_owned()
 }
 

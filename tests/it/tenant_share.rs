@@ -6,7 +6,7 @@ use serde_json::json;
 use wardgate::ids::{PluginName, TenantId};
 use wardgate::tenants::AgentDefinition;
 
-use crate::support::{Answer, Caller, Gateway, Setup, agent, guest_path, until};
+use crate::support::{Answer, Client, Gateway, Setup, agent, guest_path, until};
 
 /// So much memory for each plugin as all of its tenant have together, and time enough.
 const GRANTS: &str = "[limits]\nmemory_mib = 100\ncpu_ms = 10000\nwall_ms = 600000\n";
@@ -73,7 +73,7 @@ async fn tenant_with(
     name: &str,
     guest: &str,
     grants: &str,
-) -> (TenantId, Caller) {
+) -> (TenantId, Client) {
     let tenant = gateway.new_tenant(name).await;
     let plugin: PluginName = guest.replace('_', "-").parse().unwrap();
     let component = std::fs::read(guest_path(guest)).unwrap();
@@ -86,7 +86,7 @@ async fn tenant_with(
 
 /// Calls an agent's tool directly, and goes on while it is called.
 fn operate(
-    agent: &Caller,
+    agent: &Client,
     tool: &str,
     arguments: serde_json::Value,
 ) -> tokio::task::JoinHandle<Answer> {

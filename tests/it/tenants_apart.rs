@@ -6,10 +6,10 @@ use wardgate::settings::Settings;
 use wardgate::tenants::Precondition;
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Caller, Gateway, PATIENCE, Setup, agent, guest_path};
+use crate::support::{Client, Gateway, PATIENCE, Setup, agent, guest_path};
 
 /// A second tenant whose agent is called like the first one's.
-async fn two() -> (Gateway, TenantId, Caller) {
+async fn two() -> (Gateway, TenantId, Client) {
     let gateway = Gateway::start().await;
     let other = gateway.new_tenant("other").await;
     let caller = gateway.new_agent(other, agent("tested")).await;

@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Caller, Gateway, agent};
+use crate::support::{Client, Gateway, agent};
 
 /// Says something in a thread, and how many earlier messages the agent saw there.
-async fn say(caller: &Caller, thread: Value, text: &str) -> u64 {
+async fn say(caller: &Client, thread: Value, text: &str) -> u64 {
     let report = caller.ask(json!({"task_id": thread, "prompt": text})).await.report();
     assert_eq!(report["received"], text);
     report["earlier_messages"].as_u64().unwrap_or(0)

@@ -179,7 +179,7 @@ async fn the_digest_of_the_settings_changes_with_the_grants() {
     let before = settings().await;
     assert_eq!(settings().await, before);
     gateway.grant("calculator", "[limits]\nmemory_mib = 32\n");
-    gateway.handles.plugins.forget();
+    gateway.reread_grants().await;
     assert_ne!(settings().await, before);
 }
 

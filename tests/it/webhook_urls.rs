@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use wardgate::ids::AgentId;
 use wardgate::tenants::Precondition;
 
-use crate::support::{Call, Caller, Child, Gateway, Home, Setup, agent};
+use crate::support::{Call, Child, Client, Gateway, Home, Setup, agent};
 
 /// The URL's path: the port is another one after a restart.
 fn path(answer: &Value) -> String {
@@ -14,15 +14,15 @@ fn path(answer: &Value) -> String {
     url[at..].to_owned()
 }
 
-fn ask(caller: &Caller) -> Call {
+fn ask(caller: &Client) -> Call {
     caller.get(&format!("/api/agent_webhook?id={}", caller.agent))
 }
 
-fn rotate(caller: &Caller) -> Call {
+fn rotate(caller: &Client) -> Call {
     caller.post(&format!("/api/agent_webhook/rotate?id={}", caller.agent)).key(&caller.key)
 }
 
-fn revoke(caller: &Caller) -> Call {
+fn revoke(caller: &Client) -> Call {
     let target = format!("/api/agent_webhook?id={}", caller.agent);
     caller.request("DELETE", &target).key(&caller.key)
 }
@@ -42,6 +42,17 @@ async fn d5_the_url_is_the_same_however_often_and_by_whomever_it_is_asked_for() 
         }
     }
     gateway.post(&path(&first)).json(&json!({"x": 1})).expect(200).await;
+}
+
+#[tokio::test]
+async fn the_url_begins_with_the_public_one() {
+    let public = |settings: &mut wardgate::settings::Settings| {
+        settings.http.public_url = "https://gateway.example/below/".to_owned();
+    };
+    let gateway = Setup::new().settings(public).start().await;
+    let asked = ask(&gateway).key(&gateway.key).expect(200).await.json();
+    let url = format!("https://gateway.example/below/api/webhooks/agents/{}", gateway.token);
+    assert_eq!(asked["webhook_url"], url);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,7 +140,7 @@ async fn d5_urls_are_the_same_after_a_restart() {
     let (first, home) = (gateway.token.clone(), gateway.stop().await);
 
     let gateway = Setup::new().home(home).start().await;
-    let here = |caller: &Caller| Caller { listen: gateway.listen.clone(), ..caller.clone() };
+    let here = |caller: &Client| Client { listen: gateway.listen.clone(), ..caller.clone() };
     assert_eq!(gateway.token, first);
     gateway.trigger().json(&json!({"x": 1})).expect(200).await;
     let (rotated, revoked) = (here(&rotated), here(&revoked));

@@ -44,6 +44,9 @@ pub struct AgentAnswer<'a> {
     access_scope: &'static str,
     graph: Vec<GraphItem>,
     tools: Vec<ToolAnswer>,
+    /// Why `tools` is empty although the agent has plugins with tools. Left out where `tools` is complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools_missing: Option<&'a str>,
     source_nodes: Vec<SourceNode>,
 }
 
@@ -111,9 +114,9 @@ pub struct ToolAnswer {
 }
 
 impl<'a> AgentAnswer<'a> {
-    /// An agent with the tools that its plugins have.
+    /// An agent with the tools that its plugins have, or why they cannot be listed.
     #[must_use]
-    pub fn of(agent: &'a Agent, tools: &[Tool], public_url: &str) -> Self {
+    pub fn of(agent: &'a Agent, tools: Result<&[Tool], &'a str>, public_url: &str) -> Self {
         let definition = &agent.definition;
         let item = |plugin: &crate::ids::PluginName| GraphItem {
             id: format!("{}-{plugin}", agent.id),
@@ -141,7 +144,12 @@ impl<'a> AgentAnswer<'a> {
             webhook_url: format!("{public_url}/?agent_id={}&asynchronous=false", agent.id),
             access_scope: "organizational",
             graph: definition.tools.iter().map(item).collect(),
-            tools: tools.iter().map(|tool| ToolAnswer::of(agent, tool)).collect(),
+            tools: tools
+                .unwrap_or_default()
+                .iter()
+                .map(|tool| ToolAnswer::of(agent, tool))
+                .collect(),
+            tools_missing: tools.err(),
             source_nodes: vec![SourceNode {
                 id: format!("{}-webhook", agent.id),
                 kind: "webhook",

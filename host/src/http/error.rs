@@ -292,6 +292,13 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// Its sentence alone, for an answer that has room for it.
+    pub(super) fn into_detail(self) -> String {
+        self.detail
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {

@@ -32,7 +32,7 @@ pub(super) async fn read(State(handles): Handle) -> Result<Response, ApiError> {
     let health = json!({
         "status": "ok",
         "version": env!("CARGO_PKG_VERSION"),
-        "plugin_interface": "wardgate:plugin@0.1.0",
+        "plugin_interface": concat!("wardgate:plugin@", env!("PLUGIN_INTERFACE_VERSION")),
     });
     Ok(json_answer(StatusCode::OK, health.to_string()))
 }

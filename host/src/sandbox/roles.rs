@@ -12,8 +12,8 @@ use crate::sandbox::call::state::CallState;
 /// What the interfaces of our package begin with.
 const PACKAGE: &str = "wardgate:plugin/";
 
-/// The version of the package that this host serves.
-const VERSION: &str = "0.1.0";
+/// The version of the package that this host serves: the one of `wit/`.
+const VERSION: &str = env!("PLUGIN_INTERFACE_VERSION");
 
 /// Where each role's functions are in a component; none where it does not have the role.
 pub(super) struct Roles {

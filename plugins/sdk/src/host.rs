@@ -30,7 +30,7 @@ pub trait Host {
     fn task(&self, pointer: &str) -> Option<Json>;
     /// See [`context::attribute`].
     fn attribute(&self, name: &str) -> Option<Json>;
-    /// A setting of this binding, or none where the operator wrote none.
+    /// See [`config`]: a setting of this plugin, or of the channel that calls it; none where nobody set it.
     fn setting(&self, name: &str) -> Result<Option<String>, Failure>;
     /// See [`clock::seconds`].
     fn now(&self) -> u64;

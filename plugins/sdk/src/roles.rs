@@ -7,29 +7,16 @@ use crate::{HttpReply, Json};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+// `generate!`, from build.rs: it names the version that `wit/` has.
+include!(concat!(env!("OUT_DIR"), "/generate.rs"));
+
 macro_rules! role {
     ($(#[$doc:meta])* $role:ident, $world:literal, $interface:ident) => {
         $(#[$doc])*
         pub mod $role {
             #[doc(hidden)]
             pub mod bindings {
-                wit_bindgen::generate!({
-                    path: "../../wit",
-                    world: $world,
-                    with: {
-                        "wardgate:plugin/types@0.1.0": crate::bindings::wardgate::plugin::types,
-                        "wardgate:plugin/request@0.1.0": crate::bindings::wardgate::plugin::request,
-                        "wardgate:plugin/task@0.1.0": crate::bindings::wardgate::plugin::task,
-                        "wardgate:plugin/context@0.1.0": crate::bindings::wardgate::plugin::context,
-                        "wardgate:plugin/secrets@0.1.0": crate::bindings::wardgate::plugin::secrets,
-                        "wardgate:plugin/egress@0.1.0": crate::bindings::wardgate::plugin::egress,
-                        "wasi:config/store@0.2.0-rc.1": crate::bindings::wasi::config::store,
-                        "wasi:logging/logging@0.1.0-draft": crate::bindings::wasi::logging::logging,
-                        "wasi:keyvalue/store@0.2.0-draft": crate::bindings::wasi::keyvalue::store,
-                        "wasi:keyvalue/atomics@0.2.0-draft": crate::bindings::wasi::keyvalue::atomics,
-                    },
-                    pub_export_macro: true,
-                });
+                generate!($world);
             }
 
             pub use bindings::exports::wardgate::plugin::$interface::*;

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::{agent, told};
 use crate::support::web::Web;
-use crate::support::{Caller, Gateway};
+use crate::support::{Client, Gateway};
 
 /// The log lines of the tool that was called, as the trace has them.
-async fn logs(agent: &Caller, arguments: Value) -> Vec<Value> {
+async fn logs(agent: &Client, arguments: Value) -> Vec<Value> {
     let answer = agent.ask(json!({"prompt": format!("fetch {arguments}")})).await;
     let thread = agent.thread(&answer.task_id()).await;
     let step = thread.iter().find(|step| step["plugin"].is_string()).unwrap();
@@ -168,7 +168,6 @@ async fn an_answer_that_repeats_a_credential_tells_neither_it_nor_its_length_nor
         let mut told_of = Vec::new();
         for secret in ["s3cret/with+more", "another/Key-of-some+length_42~x"] {
             gateway.keep_secret("example-api-key", secret, false).await;
-            gateway.handles.plugins.forget();
             let url = format!("http://127.0.0.1:{}/open/{form}", web.port);
             let found = told(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
             let echo = &found["echoes"][0];
@@ -427,7 +426,6 @@ async fn where_an_answer_is_cut_tells_nothing_of_a_credentials_length() {
     let mut told_of = Vec::new();
     for secret in ["short-one", "a-very-much-longer-one-than-that-0123456789"] {
         gateway.keep_secret("example-api-key", secret, false).await;
-        gateway.handles.plugins.forget();
         let mut answers = Vec::new();
         // Within, at the edge in all ways, and far beyond what is read.
         for (before, behind) in (950..1_010).map(|before| (before, 20)).chain([
@@ -476,7 +474,6 @@ async fn how_long_a_url_may_be_tells_nothing_of_a_credentials_length() {
     let agent = agent(&gateway, "calls_egress", &everywhere(&web, "query = \"key\"")).await;
     for secret in ["k", &"%".repeat(16_384)] {
         gateway.keep_secret("example-api-key", secret, false).await;
-        gateway.handles.plugins.forget();
         let start = format!("http://127.0.0.1:{}/open/", web.port);
         for (length, is_sent) in [(8_192, true), (8_193, false)] {
             let url = format!("{start}{}", "x".repeat(length - start.len()));

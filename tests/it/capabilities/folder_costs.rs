@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{agent, told};
-use crate::support::{Caller, Gateway, Setup};
+use crate::support::{Client, Gateway, Setup};
 
 fn granted(folder: &Path, access: &str, bytes: u64) -> String {
     let path = folder.display();
@@ -89,7 +89,7 @@ async fn written(folder: &Path) -> Value {
     told(&writes, "nest", json!({"do": "write"})).await
 }
 
-async fn nest(agent: &Caller, top: &str, levels: u64, letters: u64) -> Value {
+async fn nest(agent: &Client, top: &str, levels: u64, letters: u64) -> Value {
     told(agent, "nest", json!({"top": top, "levels": levels, "letters": letters})).await
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::in_flight;
-use crate::support::{Caller, Gateway, Setup, agent, until};
+use crate::support::{Client, Gateway, Setup, agent, until};
 
 /// A gateway that has room for eight calls that callers wait for, and for eight tools.
 async fn small() -> Gateway {
@@ -16,7 +16,7 @@ async fn small() -> Gateway {
 const SLEEPS: &str = "[limits]\nwall_ms = 600000\n";
 
 /// So many calls of this agent, until the set is dropped.
-fn flood(calls: &mut JoinSet<()>, agent: &Caller, number: usize) {
+fn flood(calls: &mut JoinSet<()>, agent: &Client, number: usize) {
     for _ in 0..number {
         let agent = agent.clone();
         calls.spawn(async move {
@@ -27,14 +27,14 @@ fn flood(calls: &mut JoinSet<()>, agent: &Caller, number: usize) {
 }
 
 /// Another tenant's agent, with the tools that ship with the gateway.
-async fn other_tenant(gateway: &Gateway) -> Caller {
+async fn other_tenant(gateway: &Gateway) -> Client {
     let tenant = gateway.new_tenant("other").await;
     let mut definition = agent("theirs");
     definition.tools = vec!["calculator".parse().unwrap()];
     gateway.new_agent(tenant, definition).await
 }
 
-async fn calculates(agent: &Caller) {
+async fn calculates(agent: &Client) {
     let call = agent.webhook(r#"&params_mapping={"prompt":"a.b"}"#);
     let body = json!({"a": {"b": "calculate {\"expression\":\"6*7\"}"}});
     let answer = call.json(&body).expect(200).await;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{SOON, as_before, check, mapper, neighbour};
 use crate::support::web::Web;
-use crate::support::{Answer, Caller, Gateway, Setup};
+use crate::support::{Answer, Client, Gateway, Setup};
 
 /// A secret and values, for guests that use them up.
 const GRANTED: &str = "[secrets]\nsigning = { secret = \"webhook\", \
@@ -153,7 +153,7 @@ async fn floods_tools() {
 }
 
 /// Has the guest dive to a depth and send a request from there.
-async fn dive(agent: &Caller, depth: u64, url: &str) -> Value {
+async fn dive(agent: &Client, depth: u64, url: &str) -> Value {
     let arguments = json!({"depth": depth, "url": url});
     let answer: Answer = agent.ask(json!({"prompt": format!("dive {arguments}")})).await;
     answer.report()["tools"][0].clone()

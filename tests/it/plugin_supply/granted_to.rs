@@ -7,7 +7,7 @@ use wardgate::tenants::KeyHolder;
 
 use super::{command, digest, frozen, guest, home, parts, supply, versioned, versions, write};
 use crate::support::web::Web;
-use crate::support::{Caller, Gateway, Setup};
+use crate::support::{Client, Gateway, Setup};
 
 /// Everything that a file can give.
 fn everything(web: &Web, folder: &std::path::Path) -> String {
@@ -59,7 +59,7 @@ fn withheld(notes: &[String]) -> &str {
 }
 
 /// An agent whose one plugin has this name.
-async fn agent(gateway: &Gateway, name: &str) -> Caller {
+async fn agent(gateway: &Gateway, name: &str) -> Client {
     let change = |agent: &mut wardgate::tenants::AgentDefinition| {
         agent.tools = vec![name.parse().unwrap()];
         agent.allow_destructive_tools = true;
@@ -67,7 +67,7 @@ async fn agent(gateway: &Gateway, name: &str) -> Caller {
     gateway.with_agent(change).await
 }
 
-async fn told(agent: &Caller, tool: &str, arguments: &Value) -> Value {
+async fn told(agent: &Client, tool: &str, arguments: &Value) -> Value {
     let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
     answer.report()["tools"][0]["result"].clone()
 }
@@ -151,7 +151,7 @@ async fn nothing_that_an_operator_granted_reaches_what_an_admin_installs_under_t
         assert_eq!(at().await, denied, "{component}: denied once more");
         // As it was in the beginning: by hand, since the gateway would bind it to what is current.
         gateway.grant("hook", &grants);
-        gateway.handles.plugins.forget();
+        gateway.reread_grants().await;
     }
 }
 

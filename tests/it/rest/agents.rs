@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gateway, agent, until};
+use crate::support::{Answer, Gateway, Setup, agent, until};
 
 async fn get(gateway: &Gateway, target: &str) -> Answer {
     gateway.get(target).key(&gateway.key).expect(200).await
@@ -50,6 +50,34 @@ async fn a_page_that_cannot_be_is_422() {
         }
         get(&gateway, &format!("{path}?per_page=100")).await;
     }
+}
+
+#[tokio::test]
+async fn an_agent_whose_plugin_cannot_say_what_it_has_is_shown_with_the_reason() {
+    let gateway = Gateway::start().await;
+    let whole = get(&gateway, &format!("/v1/agents/{}", gateway.agent)).await.json();
+    assert_eq!(whole.get("tools_missing"), None);
+    let floods = gateway.with_tool("floods_tools", "").await;
+    let shown = get(&gateway, &format!("/v1/agents/{}", floods.agent)).await.json();
+    assert_eq!((&shown["tools"], &shown["graph"][0]["name"]), (&json!([]), &json!("floods-tools")));
+    let call = floods.post(&format!("/agents/{}/operations/any", floods.agent)).key(&floods.key);
+    let said = call.json(&json!({})).expect(502).await.detail();
+    assert_eq!(shown["tools_missing"], said.as_str(), "as a call of one of its tools says");
+}
+
+#[tokio::test]
+async fn a_toolbox_that_is_cut_off_may_be_called_again_later() {
+    let change =
+        |settings: &mut wardgate::settings::Settings| settings.sandbox.quarantine_after = 1;
+    let gateway = Setup::new().settings(change).start().await;
+    let floods = gateway.with_tool("floods_tools", "").await;
+    let target = format!("/agents/{}/operations/any", floods.agent);
+    let call = || floods.post(&target).key(&floods.key).json(&json!({}));
+    call().expect(502).await;
+    let cut_off = call().expect(503).await;
+    assert_eq!(cut_off.header("x-wardgate-retry"), Some("safe"), "{}", cut_off.text);
+    assert_eq!(cut_off.header("retry-after"), Some("30"), "{}", cut_off.text);
+    assert!(cut_off.detail().contains("floods-tools"), "{}", cut_off.text);
 }
 
 #[tokio::test]

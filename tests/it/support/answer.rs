@@ -4,7 +4,7 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
-use super::document::{Document, Found};
+use super::document::{Document, Found, UPDATE};
 
 /// What is served and is no route of the document.
 const NOT_IN_THE_DOCUMENT: [&str; 2] = ["/openapi.json", "/docs"];
@@ -105,12 +105,20 @@ impl Answer {
         }
         let operation = match Document::checked_in().find(method.as_str(), path) {
             Found::Operation(operation) => operation,
-            Found::NoMethod => return assert_eq!(self.status, 405, "{method} is not documented"),
-            Found::NoPath => return assert_eq!(self.status, 404, "{path} is not documented"),
+            Found::NoMethod if self.status == 405 => return,
+            Found::NoPath if self.status == 404 => return,
+            Found::NoMethod | Found::NoPath => panic!(
+                "{method} {path} answered {}, and docs/openapi.json has no such route; if it is new, run: {UPDATE}\n{}",
+                self.status, self.text
+            ),
         };
         let route = format!("{method} {}", operation.path);
         let Some(contents) = operation.contents(self.status) else {
-            panic!("{route} is not documented to answer {}: {}", self.status, self.text);
+            panic!(
+                "{route} answered {}, which docs/openapi.json does not have for it; if its `responses` have it, \
+                 run: {UPDATE}\n{}",
+                self.status, self.text
+            );
         };
         let declared = self.header("content-type").map(|declared| {
             declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
@@ -121,7 +129,12 @@ impl Answer {
                 Some(declared) => contents.contains(&declared.as_str()),
                 None => contents.is_empty(),
             };
-        assert!(fits, "{route} answered {} as {declared:?}, not as {contents:?}", self.status);
+        assert!(
+            fits,
+            "{route} answered {} as {declared:?}, not as {contents:?} as docs/openapi.json has it; if its \
+             `responses` say so, run: {UPDATE}",
+            self.status
+        );
     }
 
     /// The sentence of an error. It stands alone in the object, or beside whether to try again where that

@@ -15,7 +15,7 @@ use wardgate::ids::TenantId;
 use wardgate::plugins::grants_path;
 
 use super::gateway::be_patient;
-use super::{Caller, Home};
+use super::{Client, Home};
 
 /// `wardgate` with these arguments, to its end.
 pub(crate) fn wardgate(arguments: &[&str]) -> Output {
@@ -45,10 +45,10 @@ pub(crate) fn new_tenant(home: &Home, name: &str) -> TenantId {
     id
 }
 
-/// `wardgate serve --demo`; as a [`Caller`] it is called for the demo's agent.
+/// `wardgate serve --demo`; as a [`Client`] it is called for the demo's agent.
 #[derive(Debug)]
 pub(crate) struct Child {
-    caller: Caller,
+    caller: Client,
     process: std::process::Child,
     log: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
@@ -57,9 +57,9 @@ pub(crate) struct Child {
 }
 
 impl Deref for Child {
-    type Target = Caller;
+    type Target = Client;
 
-    fn deref(&self) -> &Caller {
+    fn deref(&self) -> &Client {
         &self.caller
     }
 }
@@ -102,7 +102,7 @@ impl Child {
         };
         let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("no {name}: {line}"));
         let (_, token) = text("webhook_url").rsplit_once('/').unwrap();
-        let caller = Caller::new(text("listen"), text("agent_id"), text("api_key"), token);
+        let caller = Client::new(text("listen"), text("agent_id"), text("api_key"), token);
         let tenant = text("organization_id").parse().unwrap();
         be_patient(|plugin| grants_path(home.path(), tenant, plugin));
         Self { caller, process, log, reader: Some(reader), line }

@@ -81,6 +81,9 @@ impl Document {
     }
 }
 
+/// What brings the checked-in document up to date.
+pub(crate) const UPDATE: &str = "cargo run -p wardgate -- openapi > docs/openapi.json";
+
 /// The text of the document that is checked in.
 pub(crate) fn checked_in_text() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");

@@ -3,7 +3,7 @@
 use reqwest::Response;
 use serde_json::Value;
 
-use super::{Call, Caller, PATIENCE};
+use super::{Call, Client, PATIENCE};
 
 /// The fields of every event, and no others.
 const FIELDS: [&str; 5] = ["type", "task_id", "organization_id", "time", "data"];
@@ -25,13 +25,13 @@ impl Events {
     }
 
     /// Follows a task by its id, or by its thread's name.
-    pub(crate) async fn follow(caller: &Caller, organization: impl ToString, task: &str) -> Self {
+    pub(crate) async fn follow(caller: &Client, organization: impl ToString, task: &str) -> Self {
         let target = format!("/{}/agent-execution/{task}/events", organization.to_string());
         Self::of(caller.get(&target).key(&caller.key)).await
     }
 
     /// Begins a run that calls a tool, and gives the task's id once it does.
-    pub(crate) async fn until_a_tool_is_called(caller: &Caller, text: &str) -> String {
+    pub(crate) async fn until_a_tool_is_called(caller: &Client, text: &str) -> String {
         let mut events = Self::of(caller.invoke("invoke/stream", text)).await;
         events.expect("task_created").await;
         events.expect("task_updated").await;

@@ -22,7 +22,7 @@ use wardgate::tenants::{AgentDefinition, Installer, KeyHolder, NewKey, Precondit
 use wardgate::vault::NewSecret;
 
 use super::model_server::ModelServer;
-use super::{Call, Caller, Home, guest_path};
+use super::{Call, Client, Home, guest_path};
 
 /// What plugins are granted whose time is not what a test is about. The second that a mapper, getter or
 /// verifier has by default is one of the clock: a call that meets a tick of the epoch goes on at low
@@ -49,6 +49,8 @@ pub(crate) fn agent(name: &str) -> AgentDefinition {
 #[derive(Debug)]
 pub(crate) struct Setup {
     settings: Settings,
+    /// Whether the settings are held to the bounds that a file is held to.
+    is_checked: bool,
     clock: Clock,
     home: Home,
     agent: AgentDefinition,
@@ -59,12 +61,17 @@ impl Setup {
         let mut agent = agent("tested");
         agent.tools = vec!["calculator".parse().unwrap(), "http-fetch".parse().unwrap()];
         let settings = Settings::of_defaults().unwrap();
-        Self { settings, clock: Clock::system(), home: Home::new(), agent }
+        Self { settings, is_checked: true, clock: Clock::system(), home: Home::new(), agent }
     }
 
     pub(crate) fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);
         self
+    }
+
+    /// The same beyond the bounds of a settings file: for bounds that a test could only reach with many megabytes.
+    pub(crate) fn settings_beyond_bounds(self, change: impl FnOnce(&mut Settings)) -> Self {
+        Self { is_checked: false, ..self.settings(change) }
     }
 
     pub(crate) fn agent(mut self, change: impl FnOnce(&mut AgentDefinition)) -> Self {
@@ -87,6 +94,9 @@ impl Setup {
     }
 
     pub(crate) async fn start(self) -> Gateway {
+        if self.is_checked {
+            self.settings.check().unwrap();
+        }
         let folder = DataFolder::open(self.home.path(), self.clock).await.unwrap();
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let listening = listener.local_addr().unwrap();
@@ -111,10 +121,10 @@ impl Setup {
     }
 }
 
-/// A running gateway; as a [`Caller`] it is called for its first agent.
+/// A running gateway; as a [`Client`] it is called for its first agent.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    pub(crate) caller: Caller,
+    pub(crate) caller: Client,
     pub(crate) tenant: TenantId,
     pub(crate) folder: DataFolder,
     pub(crate) handles: Arc<Handles>,
@@ -124,9 +134,9 @@ pub(crate) struct Gateway {
 }
 
 impl Deref for Gateway {
-    type Target = Caller;
+    type Target = Client;
 
-    fn deref(&self) -> &Caller {
+    fn deref(&self) -> &Client {
         &self.caller
     }
 }
@@ -165,12 +175,12 @@ impl Gateway {
     }
 
     /// Another agent, with a key of its tenant.
-    pub(crate) async fn new_agent(&self, tenant: TenantId, definition: AgentDefinition) -> Caller {
+    pub(crate) async fn new_agent(&self, tenant: TenantId, definition: AgentDefinition) -> Client {
         caller(&self.folder, &self.listen, tenant, AgentId::random(), &definition).await
     }
 
     /// Another agent of the first tenant, changed from one that has nothing.
-    pub(crate) async fn with_agent(&self, change: impl FnOnce(&mut AgentDefinition)) -> Caller {
+    pub(crate) async fn with_agent(&self, change: impl FnOnce(&mut AgentDefinition)) -> Client {
         // Names are unique within a tenant, and nobody asks for this one.
         let mut definition = agent(&format!("another {}", AgentId::random()));
         change(&mut definition);
@@ -196,19 +206,19 @@ impl Gateway {
     }
 
     /// An agent whose mapper is a guest.
-    pub(crate) async fn with_mapper(&self, guest: &str, grants: &str) -> Caller {
+    pub(crate) async fn with_mapper(&self, guest: &str, grants: &str) -> Client {
         let mapper = self.install(guest, grants).await;
         self.with_agent(|agent| agent.mapper = Some(mapper)).await
     }
 
     /// An agent whose getter is a guest.
-    pub(crate) async fn with_getter(&self, guest: &str, grants: &str) -> Caller {
+    pub(crate) async fn with_getter(&self, guest: &str, grants: &str) -> Client {
         let getter = self.install(guest, grants).await;
         self.with_agent(|agent| agent.getter = Some(getter)).await
     }
 
     /// An agent with a guest's tools, which it may call though they are not said to be harmless.
-    pub(crate) async fn with_tool(&self, guest: &str, grants: &str) -> Caller {
+    pub(crate) async fn with_tool(&self, guest: &str, grants: &str) -> Client {
         let tool = self.install(guest, grants).await;
         let change = |agent: &mut AgentDefinition| {
             agent.tools = vec![tool];
@@ -231,6 +241,11 @@ impl Gateway {
         let channel = self.manage("PUT", &below).json(&definition).expect(200).await.json();
         let url = channel["url"].as_str().unwrap().to_owned();
         url.strip_prefix(&format!("http://{}", self.listen)).unwrap().to_owned()
+    }
+
+    /// Has grants that were edited by hand hold at once.
+    pub(crate) async fn reread_grants(&self) {
+        self.handles.store.note_change(self.tenant).await.unwrap();
     }
 
     /// What the operator grants a plugin of the first tenant, before it is first used.
@@ -276,11 +291,11 @@ async fn caller(
     tenant: TenantId,
     id: AgentId,
     definition: &AgentDefinition,
-) -> Caller {
+) -> Client {
     folder.store.put_agent(tenant, id, definition, Precondition::None).await.unwrap();
     let token = folder.webhooks().token(tenant, id).await.unwrap().unwrap();
     let key = new_key(folder, KeyHolder::Tenant(tenant)).await;
-    Caller::new(listen, &id.to_string(), &key, token.reveal())
+    Client::new(listen, &id.to_string(), &key, token.reveal())
 }
 
 async fn new_key(folder: &DataFolder, holder: KeyHolder) -> String {

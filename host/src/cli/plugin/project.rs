@@ -56,16 +56,23 @@ pub(super) struct Project<'a> {
     pub(super) roles: BTreeSet<Role>,
 }
 
+/// The version of the interface that this program serves.
+const VERSION: &str = env!("PLUGIN_INTERFACE_VERSION");
+
+/// The full name of one of its interfaces.
+macro_rules! interface {
+    ($name:literal) => {
+        concat!("wardgate:plugin/", $name, "@", env!("PLUGIN_INTERFACE_VERSION"))
+    };
+}
+
 /// What a plugin may import beside its language's own needs, and for what.
 const IMPORTS: [(&str, &str); 9] = [
-    ("wardgate:plugin/request@0.1.0", "The request that a call is about."),
-    ("wardgate:plugin/task@0.1.0", "The task that a call is about, once there is one."),
-    (
-        "wardgate:plugin/context@0.1.0",
-        "What the gateway knows about a call: tenant, deadline, channel.",
-    ),
-    ("wardgate:plugin/secrets@0.1.0", "Secrets, to compare and to sign with."),
-    ("wardgate:plugin/egress@0.1.0", "Outgoing HTTP."),
+    (interface!("request"), "The request that a call is about."),
+    (interface!("task"), "The task that a call is about, once there is one."),
+    (interface!("context"), "What the gateway knows about a call: tenant, deadline, channel."),
+    (interface!("secrets"), "Secrets, to compare and to sign with."),
+    (interface!("egress"), "Outgoing HTTP."),
     ("wasi:config/store@0.2.0-rc.1", "Settings."),
     ("wasi:logging/logging@0.1.0-draft", "Log lines, kept with the task."),
     ("wasi:keyvalue/store@0.2.0-draft", "Values that outlive a call."),
@@ -223,6 +230,7 @@ impl Project<'_> {
             .replace("{{name}}", self.name)
             .replace("{{roles}}", &self.role_names())
             .replace("{{component}}", &self.component())
+            .replace("{{interface-version}}", VERSION)
     }
 
     /// The file in which the roles come together, sorted as formatters would have them.
@@ -272,7 +280,7 @@ impl Project<'_> {
         }
         world.push('\n');
         for role in &self.roles {
-            world.push_str(&format!("    export wardgate:plugin/{}@0.1.0;\n", role.name()));
+            world.push_str(&format!("    export wardgate:plugin/{}@{VERSION};\n", role.name()));
         }
         world.push_str("}\n");
         world
@@ -333,15 +341,12 @@ mod tests {
 
     #[test]
     fn templates_speak_of_the_interface_as_it_is() {
-        let types = WIT.iter().find(|(path, _)| *path == "types.wit").unwrap().1;
-        let package = types.lines().find_map(|line| line.strip_prefix("package ")).unwrap();
-        let version = package.trim_end_matches(';').split_once('@').unwrap().1;
         let project = files(Language::Js, Role::value_variants());
         let own = project.iter().filter(|(path, _)| !path.starts_with("wit/deps/"));
         for (path, text) in own {
             for named in text.split("wardgate:plugin/").skip(1) {
                 let (_, named) = named.split_once('@').unwrap();
-                assert!(named.starts_with(version), "{path} names another version than {version}");
+                assert!(named.starts_with(VERSION), "{path} names another version than {VERSION}");
             }
         }
     }
@@ -351,9 +356,9 @@ mod tests {
         let world = &files(Language::Python, &[Role::PayloadMapper])["wit/world.wit"];
         let lines = |word| world.lines().filter(move |line| line.trim().starts_with(word));
         let imports: Vec<_> = lines("import ").map(str::trim).collect();
-        assert_eq!(imports, ["import wardgate:plugin/request@0.1.0;"]);
+        assert_eq!(imports, [concat!("import ", interface!("request"), ";")]);
         assert_eq!(lines("// import ").count(), IMPORTS.len() - 1);
         let exports: Vec<_> = lines("export ").map(str::trim).collect();
-        assert_eq!(exports, ["export wardgate:plugin/payload-mapper@0.1.0;"]);
+        assert_eq!(exports, [concat!("export ", interface!("payload-mapper"), ";")]);
     }
 }

@@ -30,8 +30,7 @@ const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
 
 /// An agent as its owner manages it.
 #[derive(Serialize, ToSchema)]
-#[schema(as = ManagedAgent)]
-struct AgentAnswer {
+struct ManagedAgent {
     id: AgentId,
     /// Whose it is.
     tenant: TenantId,
@@ -58,7 +57,7 @@ pub(super) struct AgentsAsked {
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/agents",
     operation_id = "admin_list_agents", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"), AgentsAsked),
-    responses((status = 200, body = Vec<AgentAnswer>), ReadErrors), security(("admin_key" = [])))]
+    responses((status = 200, body = Vec<ManagedAgent>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(handles): Handle,
     ByAdmin(admin): ByAdmin,
@@ -74,7 +73,7 @@ pub(super) async fn list(
             Err(_) => Vec::new(),
         },
     };
-    let answer: Vec<_> = agents.into_iter().map(AgentAnswer::of).collect();
+    let answer: Vec<_> = agents.into_iter().map(ManagedAgent::of).collect();
     Ok(json(StatusCode::OK, &answer))
 }
 
@@ -84,7 +83,7 @@ pub(super) async fn list(
     operation_id = "admin_create_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),
     request_body(content((AgentDefinition = "application/json"), (String = "application/toml"))),
-    responses((status = 201, body = AgentAnswer), WriteErrors), security(("admin_key" = [])))]
+    responses((status = 201, body = ManagedAgent), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn create(
     State(handles): Handle,
     ByAdmin(admin): ByAdmin,
@@ -103,7 +102,7 @@ pub(super) async fn create(
     operation_id = "admin_read_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id")),
-    responses((status = 200, body = AgentAnswer), ReadErrors), security(("admin_key" = [])))]
+    responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
     State(handles): Handle,
     ByAdmin(admin): ByAdmin,
@@ -120,7 +119,7 @@ pub(super) async fn read(
            ("agent" = String, Path, description = "The agent's id"),
            ("if-match" = Option<String>, Header, description = "The version that was read, quoted")),
     request_body(content((AgentDefinition = "application/json"), (String = "application/toml"))),
-    responses((status = 200, body = AgentAnswer), WriteErrors), security(("admin_key" = [])))]
+    responses((status = 200, body = ManagedAgent), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn replace(
     State(handles): Handle,
     ByAdmin(admin): ByAdmin,
@@ -145,7 +144,7 @@ pub(super) async fn replace(
     operation_id = "admin_enable_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id")),
-    responses((status = 200, body = AgentAnswer), ReadErrors), security(("admin_key" = [])))]
+    responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn enable(
     State(handles): Handle,
     ByAdmin(admin): ByAdmin,
@@ -159,7 +158,7 @@ pub(super) async fn enable(
     operation_id = "admin_disable_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id")),
-    responses((status = 200, body = AgentAnswer), ReadErrors), security(("admin_key" = [])))]
+    responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn disable(
     State(handles): Handle,
     ByAdmin(admin): ByAdmin,
@@ -224,7 +223,7 @@ pub(super) async fn revoke_webhook(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-impl AgentAnswer {
+impl ManagedAgent {
     fn of(agent: Agent) -> Self {
         Self {
             id: agent.id,
@@ -251,7 +250,7 @@ async fn answer(
 
 fn answer_of(status: StatusCode, agent: Agent) -> Response {
     let tag = HeaderValue::try_from(format!("\"{}\"", agent.version));
-    let mut response = json(status, &AgentAnswer::of(agent));
+    let mut response = json(status, &ManagedAgent::of(agent));
     if let Ok(tag) = tag {
         response.headers_mut().insert(ETAG, tag);
     }

@@ -18,9 +18,10 @@ use super::super::reply::json_answer;
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
 use super::super::{Handle, Handles};
 use super::page;
-use crate::agent::{Tools, Unavailable};
+use crate::agent::{Tools, ToolsError, Unavailable};
 use crate::answer::agent::{AgentAnswer, AgentItem, AgentPage};
 use crate::ids::{AgentId, RequestId, TenantId};
+use crate::plugins::PluginUnavailable;
 use crate::request::Payload;
 use crate::tenants::Agent;
 
@@ -69,6 +70,8 @@ pub(super) async fn list_plain(
 }
 
 /// An agent with its graph and its tools. No secret is in it.
+///
+/// If a plugin cannot say which tools it has, `tools` is empty, and `tools_missing` says why.
 #[utoipa::path(get, path = "/v1/agents/{id}",
     operation_id = "read_agent", tag = "agents",
     params(("id" = String, Path, description = "The agent's id")),
@@ -79,12 +82,17 @@ pub(super) async fn read(
     named: Named,
 ) -> Result<Response, ApiError> {
     let agent = find(&handles, tenant.tenant(), &named).await?;
-    let tools = Tools::of(&handles.plugins, &agent, RequestId::next()).await;
-    let tools = tools.inspect_err(|error| {
-        // The agent is shown all the same; its runs say what is wrong.
-        tracing::warn!(agent = %agent.id, %error, "an agent's tools cannot be listed");
-    });
-    let tools = tools.as_ref().map(Tools::descriptions).unwrap_or_default();
+    let tools = match Tools::of(&handles.plugins, &agent, RequestId::next()).await {
+        Err(ToolsError::Unavailable(PluginUnavailable::Store(error))) => return Err(error.into()),
+        // xpander's clients read an agent before they do anything with it, its runs and tasks included. The
+        // answer says what is wrong.
+        Err(error) => {
+            tracing::warn!(agent = %agent.id, %error, "an agent's tools cannot be listed");
+            Err(ApiError::from(error).into_detail())
+        }
+        Ok(tools) => Ok(tools),
+    };
+    let tools = tools.as_ref().map(Tools::descriptions).map_err(String::as_str);
     Ok(json(StatusCode::OK, &AgentAnswer::of(&agent, tools, &handles.public_url)))
 }
 

@@ -1,4 +1,4 @@
-//! `wardgate:plugin@0.1.0`.
+//! `wardgate:plugin` 0.1, as `wit/` has it.
 #![allow(
     missing_docs,
     unreachable_pub,

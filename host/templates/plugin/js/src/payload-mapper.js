@@ -3,7 +3,7 @@
 // This one starts a run for each message of a chat; one chat is one thread. It looks up the values that it
 // needs (RFC 6901 pointers into the payload) instead of parsing all of it.
 
-import * as request from "wardgate:plugin/request@0.1.0";
+import * as request from "wardgate:plugin/request@{{interface-version}}";
 import { failure } from "./gateway.js";
 
 export const payloadMapper = {

@@ -3,8 +3,8 @@
 // This one answers `{"text": "…"}`: to the request itself, or, where the caller does not wait, to the URL in
 // the setting `reply-url`, once the agent is done.
 
-import * as egress from "wardgate:plugin/egress@0.1.0";
-import * as task from "wardgate:plugin/task@0.1.0";
+import * as egress from "wardgate:plugin/egress@{{interface-version}}";
+import * as task from "wardgate:plugin/task@{{interface-version}}";
 import * as config from "wasi:config/store@0.2.0-rc.1";
 import { attempt, bytesOf, failure } from "./gateway.js";
 

@@ -2,7 +2,7 @@
 //
 // This one knows `getter=headline`: the first line of the agent's answer.
 
-import * as task from "wardgate:plugin/task@0.1.0";
+import * as task from "wardgate:plugin/task@{{interface-version}}";
 import { failure } from "./gateway.js";
 
 export const responseGetter = {

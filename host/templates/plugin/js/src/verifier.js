@@ -4,8 +4,8 @@
 // with the secret that the operator granted as `signing`. The secret's bytes stay with the gateway: a
 // plugin has it checked, and while a secret is being rotated its old and its new value both count.
 
-import * as request from "wardgate:plugin/request@0.1.0";
-import * as secrets from "wardgate:plugin/secrets@0.1.0";
+import * as request from "wardgate:plugin/request@{{interface-version}}";
+import * as secrets from "wardgate:plugin/secrets@{{interface-version}}";
 import { attempt, failure } from "./gateway.js";
 
 export const verifier = {

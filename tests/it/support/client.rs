@@ -10,7 +10,7 @@ use super::{Answer, Call, PATIENCE, until};
 
 /// Where a gateway is, and what the caller was given to call one agent of it.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller {
+pub(crate) struct Client {
     pub(crate) http: reqwest::Client,
     /// `host:port`.
     pub(crate) listen: String,
@@ -20,7 +20,7 @@ pub(crate) struct Caller {
     pub(crate) token: String,
 }
 
-impl Caller {
+impl Client {
     pub(crate) fn new(listen: &str, agent: &str, key: &str, token: &str) -> Self {
         let http = wardgate::tls::http_client()
             .no_proxy()

@@ -1,0 +1,44 @@
+//! Writes the macro that generates the bindings of a role. What it names has the interface's version in it, in
+//! literals that no other macro can make, and `wit/` is the only place that decides the version.
+
+use std::error::Error;
+use std::path::Path;
+use std::{env, fs};
+
+const TYPES: &str = "../../wit/types.wit";
+
+/// The interfaces of the package that a world may import.
+const IMPORTED: [&str; 6] = ["types", "request", "task", "context", "secrets", "egress"];
+
+/// What it may import of others, and where the bindings of that are.
+const OF_OTHERS: [(&str, &str); 4] = [
+    ("wasi:config/store@0.2.0-rc.1", "wasi::config::store"),
+    ("wasi:logging/logging@0.1.0-draft", "wasi::logging::logging"),
+    ("wasi:keyvalue/store@0.2.0-draft", "wasi::keyvalue::store"),
+    ("wasi:keyvalue/atomics@0.2.0-draft", "wasi::keyvalue::atomics"),
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed={TYPES}");
+    let types = fs::read_to_string(TYPES).map_err(|error| format!("{TYPES}: {error}"))?;
+    let package = types.lines().find_map(|line| line.strip_prefix("package wardgate:plugin@"));
+    let version = package.and_then(|rest| rest.trim_end().strip_suffix(';'));
+    let version =
+        version.ok_or_else(|| format!("{TYPES} has no line `package wardgate:plugin@…;`"))?;
+    let own = IMPORTED.map(|name| {
+        format!(
+            "{:?}: crate::bindings::wardgate::plugin::{name},\n",
+            format!("wardgate:plugin/{name}@{version}")
+        )
+    });
+    let others = OF_OTHERS.map(|(name, path)| format!("{name:?}: crate::bindings::{path},\n"));
+    let with = own.concat() + &others.concat();
+    let source = format!(
+        "macro_rules! generate {{\n($world:literal) => {{\nwit_bindgen::generate!({{\npath: \"../../wit\",\n\
+         world: $world,\nwith: {{\n{with}}},\npub_export_macro: true,\n}});\n}};\n}}\n"
+    );
+    let out = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
+    fs::write(Path::new(&out).join("generate.rs"), source)?;
+    Ok(())
+}
