@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::sync::Cache;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,9 +14,11 @@ use super::lease::{Lease, Leases};
 use super::registry::Running;
 use crate::agent::{RunContext, Runner};
 use crate::bulk::{BULK_BYTES, BulkLane, Whose};
+use crate::ids::AgentId;
 use crate::settings::QueueSettings;
-use crate::store::{Places, Store, StoreError};
+use crate::store::{Places, Stamp, Store, StoreError};
 use crate::tasks::{Claimed, EndStatus, Outcome, Task};
+use crate::tenants::Agent;
 use crate::trace::log::{Log, Moment};
 use crate::trace::{Event, Step};
 
@@ -55,9 +58,32 @@ struct WorkerContext {
     leases: Leases,
     all: Runs,
     stop: CancellationToken,
+    agents: Cache<AgentId, (Arc<Agent>, Stamp)>,
     /// Where runs about long payloads are done.
     bulk: Arc<BulkLane>,
     settings: QueueSettings,
+}
+
+/// Agents whose definitions workers hold ready.
+const AGENTS_MAX: u64 = 10_000;
+
+impl WorkerContext {
+    /// The agent of a task, as it is now.
+    async fn agent(&self, task: &Task) -> Result<Option<Arc<Agent>>, StoreError> {
+        let (tenant, changes) = (task.tenant, self.store.changes());
+        if let Some((agent, stamp)) = self.agents.get(&task.agent)
+            && agent.tenant == tenant
+            && changes.holds(Some(tenant), stamp)
+        {
+            return Ok(Some(agent));
+        }
+        let before = changes.before_reading();
+        let agent = self.store.agent(tenant, task.agent).await?.map(Arc::new);
+        if let (Some(agent), Some(stamp)) = (&agent, changes.stamp(Some(tenant), before)) {
+            self.agents.insert(task.agent, (Arc::clone(agent), stamp));
+        }
+        Ok(agent)
+    }
 }
 
 /// Starts workers for the tasks of this process.
@@ -67,7 +93,16 @@ pub fn start(all: &Runs, runner: Runner, bulk: Arc<BulkLane>, settings: QueueSet
     let leases = Leases::new(store.clone(), settings.lease);
     let stop_running = CancellationToken::new();
     let stop = stop_running.clone();
-    let context = WorkerContext { store, runner, leases, all: all.clone(), stop, bulk, settings };
+    let context = WorkerContext {
+        store,
+        runner,
+        leases,
+        all: all.clone(),
+        stop,
+        agents: Cache::new(AGENTS_MAX),
+        bulk,
+        settings,
+    };
     let workers = Workers {
         stop_claiming: CancellationToken::new(),
         stop_running,
@@ -214,7 +249,7 @@ async fn outcome(context: &WorkerContext, task: &Task, log: &Log) -> Result<Outc
         );
         return Ok(ended_unrun(context, log, EndStatus::Error, reason));
     }
-    match context.store.agent(task.tenant, task.agent).await {
+    match context.agent(task).await {
         Ok(Some(agent)) => {
             let tokens = context.all.tokens.get(&task.id).unwrap_or_default();
             let run = RunContext { tokens, log, time_max: context.settings.run_time_max };

@@ -165,12 +165,56 @@ impl BatchStatement {
     }
 }
 
+/// Several statements about the same rows, run one after the other without a change of threads between them. What
+/// is bound goes to them in their order.
+pub(super) struct BatchScript<const N: usize> {
+    statements: [BatchStatement; N],
+    texts: [OnceLock<String>; ROWS_MAX],
+}
+
+impl<const N: usize> BatchScript<N> {
+    pub(super) const fn new(statements: [BatchStatement; N]) -> Self {
+        Self { statements, texts: [const { OnceLock::new() }; ROWS_MAX] }
+    }
+
+    /// As [`BatchStatement::parts`].
+    pub(super) fn parts<'r, T: Sync>(
+        &'static self,
+        rows: &'r [T],
+    ) -> impl Iterator<Item = (&'static str, &'r [T])> + Send {
+        rows.chunks(ROWS_MAX).filter_map(|part| {
+            let text = self.texts.get(part.len().checked_sub(1)?)?;
+            Some((text.get_or_init(|| self.text(part.len())).as_str(), part))
+        })
+    }
+
+    /// Each of the statements by itself.
+    #[cfg(test)]
+    pub(super) fn statements(&'static self) -> impl Iterator<Item = &'static BatchStatement> {
+        self.statements.iter()
+    }
+
+    fn text(&self, rows: usize) -> String {
+        let texts: Vec<_> = self.statements.iter().map(|statement| statement.text(rows)).collect();
+        texts.join("; ")
+    }
+
+    /// Runs the statements of a part, and gives the rows that they return.
+    pub(super) async fn run(
+        &self,
+        query: Query<'_, Sqlite, SqliteArguments>,
+        db: &mut SqliteConnection,
+    ) -> sqlx::Result<Vec<SqliteRow>> {
+        run(query, N, db).await.map(|(rows, _)| rows)
+    }
+}
+
 /// Runs one statement of the writer.
 pub(super) async fn execute(
     query: Query<'_, Sqlite, SqliteArguments>,
     db: &mut SqliteConnection,
 ) -> sqlx::Result<SqliteQueryResult> {
-    run(query, db).await.map(|(_, done)| done)
+    run(query, 1, db).await.map(|(_, done)| done)
 }
 
 /// Runs one statement of the writer that returns rows.
@@ -178,21 +222,27 @@ pub(super) async fn fetch(
     query: Query<'_, Sqlite, SqliteArguments>,
     db: &mut SqliteConnection,
 ) -> sqlx::Result<Vec<SqliteRow>> {
-    run(query, db).await.map(|(rows, _)| rows)
+    run(query, 1, db).await.map(|(rows, _)| rows)
 }
 
 /// The library's own functions wait for the result and then once more, for the end of results. Each
 /// wait is a change of threads; with few callers those are most of what a commit costs.
 async fn run(
     query: Query<'_, Sqlite, SqliteArguments>,
+    statements: usize,
     db: &mut SqliteConnection,
 ) -> sqlx::Result<(Vec<SqliteRow>, SqliteQueryResult)> {
     let mut results = db.fetch_many(query);
-    let mut rows = Vec::new();
+    let (mut rows, mut left) = (Vec::new(), statements);
     while let Some(result) = results.try_next().await? {
         match result {
             Either::Right(row) => rows.push(row),
-            Either::Left(done) => return Ok((rows, done)),
+            Either::Left(done) => {
+                left -= 1;
+                if left == 0 {
+                    return Ok((rows, done));
+                }
+            }
         }
     }
     Err(sqlx::Error::WorkerCrashed)

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId};
 use crate::store::fair_queue::Flow;
 use crate::store::rows;
-use crate::store::sqlite::{BatchStatement, execute, fetch};
+use crate::store::sqlite::{BatchScript, BatchStatement, execute, fetch};
 use crate::store::write::{Queued, Session, Write};
 use crate::tasks::{Accepted, IdempotencyClaim, NewTask, Surface};
 
@@ -31,24 +31,25 @@ pub(in crate::store) static KEY_OWNERS: BatchStatement = BatchStatement::new(
      CROSS JOIN tasks t ON t.sequence = k.task_sequence WHERE k.expires_at > ?",
 );
 
-static INSERT_TASKS: BatchStatement = BatchStatement::new(
-    "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, thread_surface, source, \
-     user_id) VALUES",
-    "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "",
-);
-
-static INSERT_BODIES: BatchStatement = BatchStatement::new(
-    "INSERT INTO bodies (task_sequence, \"user\", prompt, mapping, payload, head, body, channel_id) VALUES",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
-    "",
-);
-
-static INSERT_READY: BatchStatement = BatchStatement::new(
-    "INSERT INTO ready (tenant_id, task_sequence, attempts, fence) VALUES",
-    "(?, ?, 0, 0)",
-    "",
-);
+/// A task, what it was given, and that it is ready.
+static INSERT_TASKS: BatchScript<3> = BatchScript::new([
+    BatchStatement::new(
+        "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, thread_surface, source, \
+         user_id) VALUES",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "",
+    ),
+    BatchStatement::new(
+        "INSERT INTO bodies (task_sequence, \"user\", prompt, mapping, payload, head, body, channel_id) VALUES",
+        "(?, ?, ?, ?, ?, ?, ?, ?)",
+        "",
+    ),
+    BatchStatement::new(
+        "INSERT INTO ready (tenant_id, task_sequence, attempts, fence) VALUES",
+        "(?, ?, 0, 0)",
+        "",
+    ),
+]);
 
 static INSERT_DELIVERIES: BatchStatement = BatchStatement::new(
     "INSERT INTO deliveries (task_sequence, tenant_id, channel_id) VALUES",
@@ -286,10 +287,6 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
                 .bind(task.source)
                 .bind(task.user_id.clone());
         }
-        execute(query, session.db).await?;
-    }
-    for (sql, part) in INSERT_BODIES.parts(new) {
-        let mut query = sqlx::query(sql);
         for (sequence, task) in part {
             query = query
                 .bind(sequence)
@@ -301,14 +298,10 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
                 .bind(task.body.clone())
                 .bind(task.channel.as_ref().map(|channel| channel.as_bytes().as_slice()));
         }
-        execute(query, session.db).await?;
-    }
-    for (sql, part) in INSERT_READY.parts(new) {
-        let mut query = sqlx::query(sql);
         for (sequence, task) in part {
             query = query.bind(task.tenant.as_bytes().as_slice()).bind(*sequence);
         }
-        execute(query, session.db).await?;
+        INSERT_TASKS.run(query, session.db).await?;
     }
     insert_deliveries(new, session).await
 }

@@ -21,12 +21,14 @@ use crate::store::{Store, StoreError};
 use crate::tasks::{Delivery, DeliveryEnd, DeliveryStatus, StoredRequest};
 
 /// Makes deliveries due whose tasks have just ended, as [`super::finish`] and [`super::ending`] do.
-pub(in crate::store) static MAKE_DUE: BatchStatement = BatchStatement::new(
-    "UPDATE deliveries SET status = 'due', due_at = ? \
+pub(in crate::store) const fn make_due_statement() -> BatchStatement {
+    BatchStatement::new(
+        "UPDATE deliveries SET status = 'due', due_at = ? \
      WHERE status = 'waiting' AND task_sequence IN (",
-    "?",
-    ")",
-);
+        "?",
+        ")",
+    )
+}
 
 pub(in crate::store) const ANY_DUE: &str = "SELECT 1 FROM deliveries WHERE due_at <= ? LIMIT 1";
 
@@ -54,16 +56,14 @@ pub(in crate::store) static TAKE: BatchStatement = BatchStatement::new(
      channel_id, attempts",
 );
 
-/// Makes the deliveries of these tasks' answers due, as far as one waits for its task's end.
+/// Makes the delivery of this task's answer due, if one waits for its end.
 pub(in crate::store) async fn make_due(
-    sequences: &[i64],
+    sequence: i64,
     session: &mut Session<'_>,
 ) -> sqlx::Result<()> {
-    for (sql, part) in MAKE_DUE.parts(sequences) {
-        let mut query = sqlx::query(sql).bind(session.now.micros());
-        for sequence in part {
-            query = query.bind(*sequence);
-        }
+    static ONE: BatchStatement = make_due_statement();
+    for (sql, part) in ONE.parts(&[sequence]) {
+        let query = sqlx::query(sql).bind(session.now.micros()).bind(part.first().copied());
         execute(query, session.db).await?;
     }
     Ok(())

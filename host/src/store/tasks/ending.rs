@@ -150,7 +150,7 @@ impl SingleWrite for End {
             .bind(attempts.1)
             .bind(sequence);
         execute(query, session.db).await?;
-        make_due(&[sequence], session).await?;
+        make_due(sequence, session).await?;
         let rest: Option<_> = self.rest.as_ref().map(|rest| (sequence, Arc::clone(rest)));
         insert_rests(rest.as_slice(), session).await?;
         let chunked: Option<_> = self.chunked.as_ref().map(|chunked| (sequence, 0, chunked));

@@ -9,25 +9,29 @@ use std::sync::Arc;
 
 use super::chunks;
 use super::chunks::{Chunked, Cutter, LongWrite, Part};
-use super::deliveries::make_due;
+use super::deliveries::make_due_statement;
 use super::lease::end_leases;
 use super::steps::StoredStep;
 use crate::ids::{OwnerId, TaskId, TenantId};
 use crate::store::changes::Change;
 use crate::store::fair_queue::Flow;
 use crate::store::rows;
-use crate::store::sqlite::{BatchStatement, execute};
+use crate::store::sqlite::{BatchScript, BatchStatement, execute};
 use crate::store::write::{Queued, Session, Write};
 use crate::tasks::{EndStatus, Fence, Outcome, Status, Task};
 use crate::trace::Step;
 
-// The plus sign keeps the planner from making an index over the ended ones and reading all tasks.
-pub(in crate::store) static END: BatchStatement = BatchStatement::new(
-    "UPDATE tasks SET ended = finish.column2, result = finish.column3, attempts = finish.column4, \
-     started_at = finish.column5, finished_at = ? FROM (VALUES",
-    "(?, ?, ?, ?, ?)",
-    ") AS finish WHERE tasks.sequence = +finish.column1",
-);
+/// Ends tasks whose leases are gone, and makes the deliveries of their answers due. The plus sign keeps the planner
+/// from making an index over the ended ones and reading all tasks.
+pub(in crate::store) static END: BatchScript<2> = BatchScript::new([
+    BatchStatement::new(
+        "UPDATE tasks SET ended = finish.column2, result = finish.column3, \
+         attempts = finish.column4, started_at = finish.column5, finished_at = ? FROM (VALUES",
+        "(?, ?, ?, ?, ?)",
+        ") AS finish WHERE tasks.sequence = +finish.column1",
+    ),
+    make_due_statement(),
+]);
 
 static INSERT_STEPS: BatchStatement = BatchStatement::new(
     "INSERT INTO steps (task_sequence, position, at, micros, event, quotes, quoted_at) VALUES",
@@ -119,7 +123,6 @@ pub(in crate::store) async fn run(
         firsts.entry((finish.sequence, finish.fence)).or_insert(finish);
     }
     let mut ended = end(&firsts, session).await?;
-    make_due(&ended.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), session).await?;
     let (mut steps, mut rests, mut chunked) = (Vec::new(), Vec::new(), Vec::new());
     for finish in finishes {
         let sequence = finish.write.sequence;
@@ -158,7 +161,11 @@ async fn end(
                 .bind(lease.attempts)
                 .bind(lease.started_at);
         }
-        execute(query, session.db).await?;
+        query = query.bind(session.now.micros());
+        for lease in part {
+            query = query.bind(lease.sequence);
+        }
+        END.run(query, session.db).await?;
     }
     Ok(held.iter().map(|lease| (lease.sequence, lease.fence)).collect())
 }

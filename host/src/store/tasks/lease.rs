@@ -15,25 +15,26 @@ use crate::ids::{OwnerId, TaskId, TenantId};
 use crate::store::fair_queue::Flow;
 use crate::store::rows;
 use crate::store::rows::select_tasks;
-use crate::store::sqlite::{BatchStatement, execute, fetch};
+use crate::store::sqlite::{BatchScript, BatchStatement, execute, fetch};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::tasks::Fence;
 
 /// Moves tasks from `ready` to `leases`.
-pub(in crate::store) static CLAIM: BatchStatement = BatchStatement::new(
-    "INSERT INTO leases (tenant_id, task_sequence, owner, attempts, fence, started_at) \
+pub(in crate::store) static CLAIM: BatchScript<2> = BatchScript::new([
+    BatchStatement::new(
+        "INSERT INTO leases (tenant_id, task_sequence, owner, attempts, fence, started_at) \
      SELECT r.tenant_id, r.task_sequence, ?, r.attempts + 1, r.fence + 1, coalesce(r.started_at, ?) \
      FROM (VALUES",
-    "(?, ?)",
-    ") AS claimed CROSS JOIN ready r ON r.tenant_id = claimed.column1 \
+        "(?, ?)",
+        ") AS claimed CROSS JOIN ready r ON r.tenant_id = claimed.column1 \
      AND r.task_sequence = claimed.column2 RETURNING task_sequence, fence",
-);
-
-pub(in crate::store) static NOT_READY: BatchStatement = BatchStatement::new(
-    "DELETE FROM ready WHERE (tenant_id, task_sequence) IN (SELECT column1, column2 FROM (VALUES",
-    "(?, ?)",
-    "))",
-);
+    ),
+    BatchStatement::new(
+        "DELETE FROM ready WHERE (tenant_id, task_sequence) IN (SELECT column1, column2 FROM (VALUES",
+        "(?, ?)",
+        "))",
+    ),
+]);
 
 /// The tasks of a claim, for a connection that reads.
 pub(in crate::store) static CLAIMED: BatchStatement =
@@ -209,19 +210,12 @@ impl SingleWrite for Claim {
         for (sql, part) in CLAIM.parts(&next) {
             let mut query =
                 sqlx::query(sql).bind(self.owner.as_bytes().to_vec()).bind(session.now.micros());
-            for (tenant, sequence) in part {
+            for (tenant, sequence) in part.iter().chain(part) {
                 query = query.bind(tenant.as_bytes().to_vec()).bind(*sequence);
             }
-            for row in fetch(query, session.db).await? {
+            for row in CLAIM.run(query, session.db).await? {
                 claimed.insert(row.try_get(0)?, Fence(row.try_get(1)?));
             }
-        }
-        for (sql, part) in NOT_READY.parts(&next) {
-            let mut query = sqlx::query(sql);
-            for (tenant, sequence) in part {
-                query = query.bind(tenant.as_bytes().to_vec()).bind(*sequence);
-            }
-            execute(query, session.db).await?;
         }
         // The database returns them in an order of its own; the turns are to be kept.
         let fenced = |(tenant, sequence)| Some((tenant, sequence, claimed.remove(&sequence)?));
