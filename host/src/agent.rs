@@ -14,7 +14,7 @@ use crate::settings::AgentSettings;
 use crate::store::{Store, StoreError};
 use crate::tasks::{EndStatus, Outcome, Task};
 use crate::tenants::Agent;
-use crate::trace::log::{Log, Moment};
+use crate::trace::log::{RunEvent, RunLog};
 use crate::trace::redact::Redactor;
 use crate::trace::{Event, Step, ToolCall};
 use model::{Message, Models, Turn, TurnRequest, UserMessage};
@@ -44,7 +44,7 @@ pub struct RunContext<'a> {
     /// Tokens of the user whom it is for.
     pub tokens: UserTokens,
     /// Where its steps go as they happen, redacted.
-    pub log: &'a Log,
+    pub log: &'a RunLog,
     /// How long it may take.
     pub time_max: Duration,
 }
@@ -254,7 +254,7 @@ fn model_event(model: &str, turn: &Turn) -> Event {
 /// The steps of a run as they happen, redacted on their way into the log.
 struct Trace<'a> {
     clock: Clock,
-    log: &'a Log,
+    log: &'a RunLog,
     redactor: &'a Redactor,
 }
 
@@ -264,11 +264,11 @@ impl Trace<'_> {
     }
 
     fn called(&self, at: Timestamp, call: &ToolCall, plugin: Option<String>) {
-        self.log.push(Moment::Called { at, call: self.redactor.call(call.clone()), plugin });
+        self.log.push(RunEvent::ToolCalled { at, call: self.redactor.call(call.clone()), plugin });
     }
 
     fn push(&self, (at, begun): (Timestamp, Instant), event: Event) {
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.log.push(Moment::Did(self.redactor.step(Step { at, micros, event })));
+        self.log.push(RunEvent::StepCompleted(self.redactor.step(Step { at, micros, event })));
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::ids::TenantId;
 use crate::low_priority::LowPriority;
-use crate::shares::turns::{Place, Turns};
+use crate::shares::turns::{Turns, TurnstileSlot};
 
 /// What is longer than this, in bytes, is handled here: the rest is read within a millisecond or two.
 pub(crate) const BULK_BYTES: usize = 256 << 10;
@@ -86,7 +86,7 @@ impl From<TenantId> for Whose {
 struct InTurns<F> {
     turns: Turns,
     whose: Whose,
-    place: Option<Place>,
+    place: Option<TurnstileSlot>,
     work: Pin<Box<F>>,
 }
 

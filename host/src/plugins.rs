@@ -4,7 +4,6 @@
 //! `plugins/<digest>.wasm` of the data folder, what they are granted in
 //! `grants/<tenant>/<plugin>.toml`, where the operator reads and edits it.
 
-mod accounts;
 mod changes;
 mod components;
 mod fitness;
@@ -13,6 +12,7 @@ mod kept;
 mod metadata;
 mod readiness;
 mod signatures;
+mod stats;
 mod versions;
 
 use std::collections::HashMap;
@@ -25,7 +25,9 @@ use moka::sync::Cache;
 
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
-use crate::sandbox::{Account, BUNDLED, Binding, Grants, GrantsError, LoadError, Loaded, Sandbox};
+use crate::sandbox::{
+    BUNDLED, Binding, Grants, GrantsError, LoadError, Loaded, PluginStats, Sandbox,
+};
 use crate::settings::PluginSettings;
 use crate::store::{Stamp, Store, StoreError};
 use crate::vault::{Opened, Vault, VaultError};
@@ -151,7 +153,7 @@ struct Bound {
     withheld: Option<String>,
     secrets: Vec<(SecretName, Timestamp)>,
     digest: PluginDigest,
-    account: Arc<Account>,
+    account: Arc<PluginStats>,
     /// Whoever calls it holds it; one that nobody has called for a while is made again.
     binding: Weak<Binding>,
 }

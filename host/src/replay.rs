@@ -18,7 +18,7 @@ use crate::request::stored::StoredHead;
 use crate::secrets::SecretBinding;
 use crate::tasks::Status;
 pub use gather::gather;
-pub use play::{Played, Unplayable, play};
+pub use play::{ReplayError, ReplayResult, play};
 
 /// What plugins did for a task, and all that they were told, without secrets.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -83,7 +83,7 @@ pub struct RecordedCall {
     /// What it was called with.
     pub with: CalledWith,
     /// What came of it. Null: that was not kept, as of a getter of an earlier version.
-    pub came: Option<Came>,
+    pub came: Option<RecordedOutcome>,
     /// The component that ran: `sha256:…`. Null: it was not called, or that was not kept.
     pub digest: Option<String>,
     /// A digest of the settings and grants that it had.
@@ -96,7 +96,7 @@ pub struct RecordedCall {
 /// What came of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Came {
+pub enum RecordedOutcome {
     /// A value, as JSON text: it may be as deep as JSON may be at all.
     Ok(String),
     /// A getter found nothing.

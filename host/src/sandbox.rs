@@ -4,9 +4,9 @@
 //! granted ([`Sandbox::bind`]); and every call gets a fresh instance that is dropped after it, so that
 //! nothing of one call can be seen by the next.
 
-mod account;
 pub mod bindings;
 mod bound_secret;
+mod breaker;
 mod cache;
 mod call;
 pub mod compiler;
@@ -16,18 +16,19 @@ mod folder;
 mod foreign;
 mod grants;
 mod host;
-mod journal;
 mod limits;
 mod loader;
 mod measure;
 mod needs;
 mod outcome;
+mod quota;
 mod ran;
+mod recording;
 mod refusal;
 mod roles;
-mod share;
 mod slow_lane;
 mod standard_streams;
+mod stats;
 mod subject;
 mod values;
 mod wasi;
@@ -41,19 +42,20 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, InstancePre, Linker};
 
-pub use account::{Account, Cost, Quarantine, QuarantineSettings, Statement};
 pub use bound_secret::BoundSecret;
+pub use breaker::{Quarantine, QuarantineSettings};
 pub use compiler::child::CompileLimits;
 pub use engine::PoolSize;
 pub use grants::{Components, Grants, GrantsError, Pin};
-pub use journal::{
-    Answered, Exchange, NotReceived, Received, Recording, Script, Sent, SharedScript,
-};
 pub use limits::Limits;
 pub use measure::Phases;
 pub use needs::{Grant, Need};
 pub use outcome::{Called, Diagnostic, HttpReply, Mapped, Principal};
+pub use recording::{
+    Exchange, HostResponse, NotReceived, Received, Recording, Script, Sent, SharedScript,
+};
 pub use refusal::{Failure, PluginError, Refusal, Shortage};
+pub use stats::{Cost, PluginStats, StatsSnapshot};
 pub use subject::{ChannelFacts, Subject};
 pub use values::{
     LISTED_KEYS_MAX, MemoryValues, Pending, SharedValues, Values, ValuesError, ValuesOwner,
@@ -72,8 +74,8 @@ use folder::{FileThreads, Folders, WritableFolder};
 use foreign::Foreign;
 use grants::Granted;
 use loader::Loader;
+use quota::{CallSlots, Memory, TenantQuota};
 use roles::Roles;
-use share::{CallSlots, Memory, Share};
 use slow_lane::{LaneTurns, SlowLanes};
 
 include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
@@ -186,13 +188,13 @@ pub struct Binding {
     granted: Granted,
     /// Of what the operator's file says.
     settings_digest: String,
-    account: Arc<Account>,
+    account: Arc<PluginStats>,
     /// The folder that it may write to.
     folder: Option<Arc<WritableFolder>>,
     /// Calls in flight of this binding.
     calls: Arc<Semaphore>,
     /// The memory that the calls of all bindings of the tenant hold.
-    share: Arc<Share>,
+    share: Arc<TenantQuota>,
     shared: Arc<Shared>,
 }
 
@@ -235,7 +237,7 @@ impl Binding {
 
     /// What is known of it over its calls.
     #[must_use]
-    pub fn account(&self) -> &Arc<Account> {
+    pub fn account(&self) -> &Arc<PluginStats> {
         &self.account
     }
 
@@ -290,7 +292,7 @@ impl std::fmt::Debug for Shared {
 pub struct Sandbox {
     shared: Arc<Shared>,
     loader: Arc<Loader>,
-    shares: Arc<Mutex<HashMap<TenantId, Arc<Share>>>>,
+    shares: Arc<Mutex<HashMap<TenantId, Arc<TenantQuota>>>>,
     /// Most memory of one call, in bytes, whatever is granted.
     memory_bytes_max: usize,
 }
@@ -416,13 +418,13 @@ impl Sandbox {
         loaded: Arc<Loaded>,
         grants: Grants,
         secrets: &BTreeMap<SecretName, TenantSecret>,
-        account: Arc<Account>,
+        account: Arc<PluginStats>,
     ) -> Arc<Binding> {
         let settings_digest = grants.digest();
         let granted = Granted::resolve(loaded.asked, grants, secrets, self.memory_bytes_max);
         let share = {
             let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-            let fresh = || Arc::new(Share::new(&self.shared.memory));
+            let fresh = || Arc::new(TenantQuota::new(&self.shared.memory));
             Arc::clone(shares.entry(tenant).or_insert_with(fresh))
         };
         Arc::new(Binding {

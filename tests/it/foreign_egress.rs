@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wardgate::ids::RequestId;
-use wardgate::sandbox::{Answered, Script, SharedScript, Subject};
+use wardgate::sandbox::{HostResponse, Script, SharedScript, Subject};
 
 use crate::support::web::{FAR_LESS_THAN_SLOW, Web};
 use crate::support::{Client, Gateway};
@@ -63,7 +63,8 @@ async fn an_answer_is_written_down_and_can_be_played_back() {
     };
     let live = call(None).await;
     let recording = live.recording.unwrap();
-    let egress = |answer: &Answered| matches!(answer, Answered::Egress(sent) if sent.url == url);
+    let egress =
+        |answer: &HostResponse| matches!(answer, HostResponse::Egress(sent) if sent.url == url);
     assert_eq!(recording.answers.iter().filter(|answer| egress(answer)).count(), 1);
     drop(web);
     let script = Arc::new(Mutex::new(Script::of(&recording)));

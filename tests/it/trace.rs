@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use wardgate::sandbox::{Answered, Exchange, Recording};
+use wardgate::sandbox::{Exchange, HostResponse, Recording};
 use wardgate::trace::{Event, PluginRun};
 
 use crate::support::model_server::{ModelServer, Reply};
@@ -134,7 +134,7 @@ async fn what_a_plugin_was_answered_is_kept_for_a_replay_without_secrets_and_is_
     assert!(ran.digest.starts_with("sha256:") && ran.settings.starts_with("sha256:"), "{ran:?}");
     let recording: Recording = serde_json::from_value(ran.recording.clone().unwrap()).unwrap();
     let exchange = recording.answers.iter().find_map(|answered| match answered {
-        Answered::Egress(exchange) => Some(exchange.clone()),
+        HostResponse::Egress(exchange) => Some(exchange.clone()),
         _ => None,
     });
     let Exchange { url, outcome, .. } = exchange.unwrap();
@@ -162,7 +162,7 @@ async fn a_mapping_keeps_what_it_was_answered_and_does_not_show_it() {
     let mapping: Value = serde_json::from_str(&stored.mapping.unwrap()).unwrap();
     let ran: PluginRun = serde_json::from_value(mapping).unwrap();
     let recording: Recording = serde_json::from_value(ran.recording.unwrap()).unwrap();
-    let [.., Answered::WallClock { nanos }] = recording.answers[..] else {
+    let [.., HostResponse::WallClock { nanos }] = recording.answers[..] else {
         panic!("{recording:?}")
     };
     assert_eq!(stored.input.prompt, Some(nanos.to_string()), "the answer that the plugin got");

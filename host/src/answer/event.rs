@@ -11,7 +11,7 @@ use super::task::TaskDetails;
 use crate::clock::Timestamp;
 use crate::ids::{TaskId, TenantId};
 use crate::tasks::Task;
-use crate::trace::log::Moment;
+use crate::trace::log::RunEvent;
 use crate::trace::{Event, Step, ToolCall};
 
 /// Which kind an event is of.
@@ -91,13 +91,13 @@ impl TaskEvent {
 
     /// What a moment of the run is told as. None: it is for the trace alone.
     #[must_use]
-    pub fn of(task: &Task, moment: &Moment) -> Option<Self> {
+    pub fn of(task: &Task, moment: &RunEvent) -> Option<Self> {
         match moment {
-            Moment::Began => None,
-            Moment::Called { at, call, .. } => {
+            RunEvent::AttemptStarted => None,
+            RunEvent::ToolCalled { at, call, .. } => {
                 Some(Self::new(task, Kind::ToolCallRequest, *at, request(call)))
             }
-            Moment::Did(step) => Self::of_step(task, step),
+            RunEvent::StepCompleted(step) => Self::of_step(task, step),
         }
     }
 

@@ -12,7 +12,7 @@ use super::progress::with_progress;
 use super::{one_line, print};
 use crate::fixture::{Difference, Stage};
 use crate::ids::PluginName;
-use crate::replay::{CalledWith, Came, Played, Recorded, RecordedCall, play};
+use crate::replay::{CalledWith, Recorded, RecordedCall, RecordedOutcome, ReplayResult, play};
 use crate::sandbox::{Binding, Grants};
 use crate::settings::{Settings, author_folder};
 
@@ -234,14 +234,14 @@ fn title(call: &RecordedCall) -> String {
 fn told(
     call: &RecordedCall,
     actor: &Binding,
-    played: &Played,
+    played: &ReplayResult,
     differences: Option<&[Difference]>,
 ) -> String {
     let verdict = match differences {
         None => match &played.came {
-            Came::Ok(json) => one_line(json),
-            Came::Nothing => "nothing there".to_owned(),
-            Came::Error(why) => format!("error: {}", one_line(why)),
+            RecordedOutcome::Ok(json) => one_line(json),
+            RecordedOutcome::Nothing => "nothing there".to_owned(),
+            RecordedOutcome::Error(why) => format!("error: {}", one_line(why)),
         },
         Some([]) => "the same".to_owned(),
         Some(_) => "differs".to_owned(),

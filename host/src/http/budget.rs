@@ -41,12 +41,12 @@ struct Limits {
 #[derive(Debug, Default)]
 struct Held {
     all: usize,
-    by: HashMap<Account, usize>,
+    by: HashMap<PluginStats, usize>,
 }
 
 /// Whose bytes are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Account {
+enum PluginStats {
     Channel(ChannelId),
     Tenant(TenantId),
     Client(ClientNetwork),
@@ -107,10 +107,10 @@ impl Sender {
         self.tenant
     }
 
-    fn accounts(&self) -> impl Iterator<Item = Account> {
-        let channel = self.channel.map(Account::Channel);
-        let tenant = self.tenant.map(Account::Tenant);
-        [channel, tenant, self.client.map(Account::Client)].into_iter().flatten()
+    fn accounts(&self) -> impl Iterator<Item = PluginStats> {
+        let channel = self.channel.map(PluginStats::Channel);
+        let tenant = self.tenant.map(PluginStats::Tenant);
+        [channel, tenant, self.client.map(PluginStats::Client)].into_iter().flatten()
     }
 }
 
@@ -147,9 +147,9 @@ impl BodyBudget {
         let free = limits.all.checked_sub(all).ok_or(OverBudget::Gateway)?;
         for account in sender.accounts() {
             let (most, own) = match account {
-                Account::Channel(_) => (limits.channel, OverBudget::Channel),
-                Account::Tenant(_) => (limits.tenant, OverBudget::Tenant),
-                Account::Client(_) => (limits.client, OverBudget::Client),
+                PluginStats::Channel(_) => (limits.channel, OverBudget::Channel),
+                PluginStats::Tenant(_) => (limits.tenant, OverBudget::Tenant),
+                PluginStats::Client(_) => (limits.client, OverBudget::Client),
             };
             let now = held.by.get(&account).copied().unwrap_or_default().saturating_add(more);
             if now > most {

@@ -19,7 +19,7 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::header_key_or_bearer;
 use super::responses::ReadErrors;
 use crate::ids::{PluginName, TenantId};
-use crate::sandbox::Statement;
+use crate::sandbox::StatsSnapshot;
 
 /// Most plugins that are told of one by one: each is up to eighteen series, and a Prometheus server keeps
 /// every series in memory.
@@ -104,7 +104,7 @@ fn as_prometheus_text(open_metrics: &str) -> String {
 /// What is told at one moment.
 #[derive(Debug)]
 struct Figures {
-    plugins: Vec<(TenantId, PluginName, Statement)>,
+    plugins: Vec<(TenantId, PluginName, StatsSnapshot)>,
     left_out: usize,
     streams: usize,
     body_bytes: usize,
@@ -117,7 +117,7 @@ struct OfPlugin {
     help: &'static str,
     unit: Option<Unit>,
     kind: MetricType,
-    value: fn(&Statement) -> f64,
+    value: fn(&StatsSnapshot) -> f64,
 }
 
 const OF_PLUGINS: [OfPlugin; 6] = [

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{PluginUnavailable, Plugins};
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
-use crate::sandbox::{Account, Diagnostic, Grants, Loaded, Subject};
+use crate::sandbox::{Diagnostic, Grants, Loaded, PluginStats, Subject};
 
 /// The settings that a plugin's schema names. None: it names none one by one.
 #[must_use]
@@ -33,7 +33,7 @@ impl Plugins {
         grants: &Grants,
     ) -> Result<Vec<String>, PluginUnavailable> {
         // A binding of its own: what this call does is not in the plugin's account.
-        let account = Arc::new(Account::default());
+        let account = Arc::new(PluginStats::default());
         let (loaded, bound) = (Arc::clone(loaded), grants.clone());
         let binding =
             self.sandbox.bind(tenant, name.clone(), loaded, bound, &BTreeMap::new(), account);

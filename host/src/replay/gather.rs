@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{CalledWith, Came, Recorded, RecordedCall, RecordedChannel, RecordedRequest};
+use super::{
+    CalledWith, Recorded, RecordedCall, RecordedChannel, RecordedOutcome, RecordedRequest,
+};
 use crate::answer::{getter_of, task::TaskAnswer};
 use crate::channel::Channels;
 use crate::ids::PluginName;
@@ -146,8 +148,8 @@ fn bound(calls: &mut Vec<RecordedCall>) -> bool {
             CalledWith::GetValue { task, .. } => task.len(),
         };
         let came = match &call.came {
-            Some(Came::Ok(text) | Came::Error(text)) => text.len(),
-            Some(Came::Nothing) | None => 0,
+            Some(RecordedOutcome::Ok(text) | RecordedOutcome::Error(text)) => text.len(),
+            Some(RecordedOutcome::Nothing) | None => 0,
         };
         let recording = if call.recording.is_some() { RECORDING_BYTES } else { 0 };
         bytes = bytes.saturating_add(with).saturating_add(came).saturating_add(recording);
@@ -181,7 +183,7 @@ fn mapping(task: &Task, spec: Option<String>) -> Option<RecordedCall> {
         context: trace.context.map(|has_context| payload.filter(|_| has_context)),
         delivery_id: trace.context.map(|_| trace.delivery_id),
     };
-    let came = Came::Ok(serde_json::to_string(&came).ok()?);
+    let came = RecordedOutcome::Ok(serde_json::to_string(&came).ok()?);
     let with = CalledWith::MapPayload { spec };
     Some(recorded(trace.plugin, with, came, Some(trace.ran)))
 }
@@ -201,7 +203,8 @@ struct MappedThen {
 fn played(step: Step) -> Option<RecordedCall> {
     match step.event {
         Event::Tool { call, plugin, result, is_error, ran, .. } => {
-            let came = if is_error { Came::Error(result) } else { Came::Ok(result) };
+            let came =
+                if is_error { RecordedOutcome::Error(result) } else { RecordedOutcome::Ok(result) };
             // A tool of no plugin has nothing to be played.
             let plugin = plugin?.parse().ok()?;
             let with = CalledWith::CallTool { tool: call.name, arguments: call.arguments };
@@ -209,9 +212,9 @@ fn played(step: Step) -> Option<RecordedCall> {
         }
         Event::PluginCall { plugin, path: Some(path), value, error, ran, .. } => {
             let came = match (error, value) {
-                (Some(why), _) => Came::Error(why),
-                (None, Some(value)) => Came::Ok(value),
-                (None, None) => Came::Nothing,
+                (Some(why), _) => RecordedOutcome::Error(why),
+                (None, Some(value)) => RecordedOutcome::Ok(value),
+                (None, None) => RecordedOutcome::Nothing,
             };
             let with = CalledWith::GetValue { path, task: String::new() };
             Some(recorded(plugin.parse().ok()?, with, came, Some(*ran)))
@@ -223,7 +226,7 @@ fn played(step: Step) -> Option<RecordedCall> {
 fn recorded(
     plugin: PluginName,
     with: CalledWith,
-    came: Came,
+    came: RecordedOutcome,
     ran: Option<PluginRun>,
 ) -> RecordedCall {
     // One that was refused before it began took no time, and nothing of it can be played.

@@ -6,19 +6,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{CalledWith, Came, Recorded, RecordedCall, RecordedChannel, RecordedRequest};
+use super::{
+    CalledWith, Recorded, RecordedCall, RecordedChannel, RecordedOutcome, RecordedRequest,
+};
 use crate::clock::Timestamp;
 use crate::fixture::{Difference, changes, mapped, outcome_of_tool, placeholder};
 use crate::ids::RequestId;
 use crate::request::{IncomingRequest, Payload};
 use crate::sandbox::{
-    Answered, Binding, BoundSecret, Called, ChannelFacts, Cost, PluginError, Recording, Script,
+    Binding, BoundSecret, Called, ChannelFacts, Cost, HostResponse, PluginError, Recording, Script,
     Subject,
 };
 
 /// Why a call cannot be played.
 #[derive(Debug, thiserror::Error)]
-pub enum Unplayable {
+pub enum ReplayError {
     /// The request was not kept.
     #[error("the task's request was not kept")]
     NoRequest,
@@ -29,9 +31,9 @@ pub enum Unplayable {
 
 /// What came of a call that was played again.
 #[derive(Debug)]
-pub struct Played {
+pub struct ReplayResult {
     /// The outcome.
-    pub came: Came,
+    pub came: RecordedOutcome,
     /// Its log lines.
     pub logs: Vec<String>,
     /// What it cost now.
@@ -47,7 +49,7 @@ pub struct Played {
     pub notes: Vec<&'static str>,
 }
 
-impl Played {
+impl ReplayResult {
     /// What is not as it was, where that was kept.
     #[must_use]
     pub fn changes(&self, call: &RecordedCall) -> Vec<Difference> {
@@ -76,23 +78,23 @@ impl Played {
 }
 
 /// An outcome as a value that can be compared.
-fn outcome(came: &Came) -> Value {
+fn outcome(came: &RecordedOutcome) -> Value {
     match came {
-        Came::Ok(text) => json!({ "ok": outcome_of_tool(text.clone()) }),
-        Came::Nothing => json!({ "nothing": true }),
-        Came::Error(why) => json!({ "error": why }),
+        RecordedOutcome::Ok(text) => json!({ "ok": outcome_of_tool(text.clone()) }),
+        RecordedOutcome::Nothing => json!({ "nothing": true }),
+        RecordedOutcome::Error(why) => json!({ "error": why }),
     }
 }
 
 /// Has a plugin play a call of a task.
 ///
 /// # Errors
-/// [`Unplayable`] where what it needs was not kept.
+/// [`ReplayError`] where what it needs was not kept.
 pub async fn play(
     actor: &Arc<Binding>,
     recorded: &Recorded,
     call: &RecordedCall,
-) -> Result<Played, Unplayable> {
+) -> Result<ReplayResult, ReplayError> {
     let recording: Recording = match &call.recording {
         Some(recording) => serde_json::from_value(recording.clone()).map_err(unreadable)?,
         None => Recording::default(),
@@ -112,34 +114,37 @@ pub async fn play(
     let mut channel = None;
     let (came, logs, cost) = match &call.with {
         CalledWith::MapPayload { spec } => {
-            let request = recorded.request.as_ref().ok_or(Unplayable::NoRequest)?;
+            let request = recorded.request.as_ref().ok_or(ReplayError::NoRequest)?;
             subject.principal = request.head.principal.as_ref().map(|json| json.to_string().into());
             subject.request = Some(Arc::new(incoming(request).await?));
             let url = request.head.channel_url.as_ref();
             subject.channel = recorded.channel.as_ref().map(|channel| facts(channel, url));
             channel = subject.channel.clone();
-            let show = |decided| Came::Ok(mapped(decided).to_string());
+            let show = |decided| RecordedOutcome::Ok(mapped(decided).to_string());
             shown(actor.map_payload(subject, spec.clone()).await, show, None)
         }
         CalledWith::CallTool { tool, arguments } => {
             let called = actor.call_tool(subject, tool.clone(), arguments.clone()).await;
-            shown(called, Came::Ok, Some(tool))
+            shown(called, RecordedOutcome::Ok, Some(tool))
         }
         CalledWith::GetValue { path, task } => {
             let task = Payload::parse(task.clone().into()).map_err(unreadable)?;
             subject.task = Some(Arc::new(task));
-            let show = |value: Option<String>| value.map_or(Came::Nothing, Came::Ok);
+            let show =
+                |value: Option<String>| value.map_or(RecordedOutcome::Nothing, RecordedOutcome::Ok);
             shown(actor.get_value(subject, path.clone()).await, show, None)
         }
     };
     let script = script.lock().unwrap_or_else(PoisonError::into_inner);
     let sent = script.sent.iter().map(|sent| told(&sent.method, &sent.url, &sent.credential));
     let sent_then = recording.answers.iter().filter_map(|answer| match answer {
-        Answered::Egress(sent) => Some(told(&sent.method, &sent.url, &sent.credential)),
+        HostResponse::Egress(sent) => Some(told(&sent.method, &sent.url, &sent.credential)),
         _ => None,
     });
     let left = script.value_answers.iter().flatten().filter_map(|answer| match answer {
-        Answered::Value { operation, key, .. } => Some(Value::from(format!("{operation} {key}"))),
+        HostResponse::Value { operation, key, .. } => {
+            Some(Value::from(format!("{operation} {key}")))
+        }
         _ => None,
     });
     let (sent, sent_then, values_left) = (sorted(sent), sorted(sent_then), left.collect());
@@ -147,13 +152,13 @@ pub async fn play(
     if recording.truncated {
         notes.push("it was answered more than was kept: differences may come of that");
     }
-    if recording.answers.iter().any(|answer| matches!(answer, Answered::Signed)) {
+    if recording.answers.iter().any(|answer| matches!(answer, HostResponse::Signed)) {
         notes.push("it signed with a secret; what came of that is not kept, so it differs");
     }
     if !script.sent.is_empty() {
         notes.push("of the requests that it sent only method, URL and credential are compared");
     }
-    let asked = |answer: &Answered| matches!(answer, Answered::Value { .. });
+    let asked = |answer: &HostResponse| matches!(answer, HostResponse::Value { .. });
     if recording.answers.iter().any(asked) {
         notes.push("what it wrote to its values is not compared, only where");
     }
@@ -161,7 +166,7 @@ pub async fn play(
     if call.settings_digest.as_ref().is_some_and(|then| *then != settings) {
         notes.push("its settings or grants are not those that it had");
     }
-    Ok(Played { came, logs, cost, sent, sent_then, values_left, notes })
+    Ok(ReplayResult { came, logs, cost, sent, sent_then, values_left, notes })
 }
 
 fn told(method: &str, url: &str, credential: &Option<String>) -> String {
@@ -180,21 +185,21 @@ fn sorted(texts: impl Iterator<Item = String>) -> Value {
 /// A call's outcome as it is kept: an error is a sentence, as the model was told it of a tool.
 fn shown<T>(
     called: Called<T>,
-    show: impl FnOnce(T) -> Came,
+    show: impl FnOnce(T) -> RecordedOutcome,
     tool: Option<&str>,
-) -> (Came, Vec<String>, Cost) {
+) -> (RecordedOutcome, Vec<String>, Cost) {
     let error = |error: PluginError| match tool {
         Some(tool) => format!("{tool}: {error}"),
         None => error.to_string(),
     };
     let came = match called.value {
         Ok(value) => show(value),
-        Err(failed) => Came::Error(error(failed)),
+        Err(failed) => RecordedOutcome::Error(error(failed)),
     };
     (came, called.logs, called.run.cost)
 }
 
-async fn incoming(request: &RecordedRequest) -> Result<IncomingRequest, Unplayable> {
+async fn incoming(request: &RecordedRequest) -> Result<IncomingRequest, ReplayError> {
     let body = STANDARD.decode(&request.body_base64).map_err(unreadable)?;
     Ok(crate::request::stored::restore(&request.head, body.into(), request.by_channel).await)
 }
@@ -216,6 +221,6 @@ fn facts(channel: &RecordedChannel, url: Option<&String>) -> Arc<ChannelFacts> {
     })
 }
 
-fn unreadable(error: impl std::fmt::Display) -> Unplayable {
-    Unplayable::BadRequest(error.to_string())
+fn unreadable(error: impl std::fmt::Display) -> ReplayError {
+    ReplayError::BadRequest(error.to_string())
 }

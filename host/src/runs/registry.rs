@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ids::TaskId;
 use crate::store::{Changes, TaskEnd};
 use crate::tasks::Outcome;
-use crate::trace::log::{Log, Moment};
+use crate::trace::log::{RunEvent, RunLog};
 
 /// The tasks that run here or that somebody follows.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub(in crate::runs) struct Registry {
 
 #[derive(Debug, Default)]
 struct Entry {
-    log: Arc<Log>,
+    log: Arc<RunLog>,
     /// How to end its run. None: it does not run in this process.
     stop: Option<Arc<Stop>>,
     followers: usize,
@@ -90,7 +90,7 @@ pub(in crate::runs) struct Running {
     task: TaskId,
     registry: Registry,
     /// Where its steps go.
-    pub(in crate::runs) log: Arc<Log>,
+    pub(in crate::runs) log: Arc<RunLog>,
     stop: Arc<Stop>,
     end: tokio::sync::Mutex<TaskEnd>,
 }
@@ -123,7 +123,7 @@ impl Drop for Running {
 pub struct Follower {
     task: TaskId,
     registry: Registry,
-    log: Arc<Log>,
+    log: Arc<RunLog>,
     progress: watch::Receiver<usize>,
     end: TaskEnd,
     seen: usize,
@@ -147,7 +147,7 @@ impl Follower {
     }
 
     /// The moments since they were last taken.
-    pub fn take(&mut self) -> Vec<Moment> {
+    pub fn take(&mut self) -> Vec<RunEvent> {
         let moments = self.log.since(self.seen);
         self.seen += moments.len();
         moments

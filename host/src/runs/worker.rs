@@ -19,7 +19,7 @@ use crate::settings::QueueSettings;
 use crate::store::{Places, Stamp, Store, StoreError};
 use crate::tasks::{Claimed, EndStatus, Outcome, Task};
 use crate::tenants::Agent;
-use crate::trace::log::{Log, Moment};
+use crate::trace::log::{RunEvent, RunLog};
 use crate::trace::{Event, Step};
 
 /// How often to look for tasks that nobody notified this process of: given back by another process, or left by
@@ -241,7 +241,11 @@ async fn run(
 struct StoreFailed;
 
 /// What a run comes to.
-async fn outcome(context: &WorkerContext, task: &Task, log: &Log) -> Result<Outcome, StoreFailed> {
+async fn outcome(
+    context: &WorkerContext,
+    task: &Task,
+    log: &RunLog,
+) -> Result<Outcome, StoreFailed> {
     if task.attempts > context.settings.attempts_max {
         let reason = format!(
             "given up after {} attempts, each of which ended with the worker (fault: host)",
@@ -272,7 +276,7 @@ fn store_failed(task: &Task, error: &StoreError) -> StoreFailed {
 }
 
 /// The end of a run that was under way.
-fn ended_from_outside(context: &WorkerContext, log: &Log, outcome: Outcome) -> Outcome {
+fn ended_from_outside(context: &WorkerContext, log: &RunLog, outcome: Outcome) -> Outcome {
     log.give_up_call(context.runner.clock.now());
     match outcome.status {
         EndStatus::Completed => outcome,
@@ -281,8 +285,13 @@ fn ended_from_outside(context: &WorkerContext, log: &Log, outcome: Outcome) -> O
 }
 
 /// The end of a run that did not come to one by itself.
-fn ended_unrun(context: &WorkerContext, log: &Log, status: EndStatus, reason: String) -> Outcome {
+fn ended_unrun(
+    context: &WorkerContext,
+    log: &RunLog,
+    status: EndStatus,
+    reason: String,
+) -> Outcome {
     let event = Event::Failure { reason: reason.clone() };
-    log.push(Moment::Did(Step { at: context.runner.clock.now(), micros: 0, event }));
+    log.push(RunEvent::StepCompleted(Step { at: context.runner.clock.now(), micros: 0, event }));
     Outcome { status, result: reason }
 }

@@ -18,16 +18,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use self::answers::Answer;
+use self::answers::ExportResult;
 use self::blame::Circumstances;
 pub(super) use self::perform::limited_store;
-use self::perform::{Ask, Begins, Ended, Performance, perform, refusal_of};
+use self::perform::{Ended, ExportCall, Performance, Placement, perform, refusal_of};
 use self::state::{Budget, CallState};
 use super::Binding;
-use super::account::Cost;
 use super::outcome::{Called, Diagnostic, HttpReply, Mapped, Principal, refused};
 use super::refusal::{Failure, PluginError, Refusal, Shortage};
 use super::slow_lane::Lane;
+use super::stats::Cost;
 use super::subject::Subject;
 use crate::shares::slots::{HeldBy, Slot};
 use crate::trace::PluginRun;
@@ -45,8 +45,8 @@ impl Binding {
         if self.loaded.roles.verifier.is_none() {
             return self.no_role("verifier");
         }
-        self.ask(subject, Ask::Verify).await.and_then(|answer| match answer {
-            Answer::Principal(principal) => Ok(principal),
+        self.ask(subject, ExportCall::Verify).await.and_then(|answer| match answer {
+            ExportResult::Principal(principal) => Ok(principal),
             _ => Err(mismatch()),
         })
     }
@@ -60,8 +60,8 @@ impl Binding {
         if self.loaded.roles.mapper.is_none() {
             return self.no_role("payload-mapper");
         }
-        self.ask(subject, Ask::Map { spec }).await.and_then(|answer| match answer {
-            Answer::Mapped(mapped) => Ok(mapped),
+        self.ask(subject, ExportCall::Map { spec }).await.and_then(|answer| match answer {
+            ExportResult::Mapped(mapped) => Ok(mapped),
             _ => Err(mismatch()),
         })
     }
@@ -75,8 +75,8 @@ impl Binding {
         if self.loaded.roles.getter.is_none() {
             return self.no_role("response-getter");
         }
-        self.ask(subject, Ask::Get { path }).await.and_then(|answer| match answer {
-            Answer::Value(value) => Ok(value),
+        self.ask(subject, ExportCall::Get { path }).await.and_then(|answer| match answer {
+            ExportResult::Value(value) => Ok(value),
             _ => Err(mismatch()),
         })
     }
@@ -86,8 +86,8 @@ impl Binding {
         if self.loaded.roles.replier.is_none() {
             return self.no_role("replier");
         }
-        self.ask(subject, Ask::Reply).await.and_then(|answer| match answer {
-            Answer::Reply(reply) => Ok(reply),
+        self.ask(subject, ExportCall::Reply).await.and_then(|answer| match answer {
+            ExportResult::Reply(reply) => Ok(reply),
             _ => Err(mismatch()),
         })
     }
@@ -97,8 +97,8 @@ impl Binding {
         if self.loaded.roles.replier.is_none() {
             return self.no_role("replier");
         }
-        self.ask(subject, Ask::Deliver).await.and_then(|answer| match answer {
-            Answer::Delivered => Ok(()),
+        self.ask(subject, ExportCall::Deliver).await.and_then(|answer| match answer {
+            ExportResult::Delivered => Ok(()),
             _ => Err(mismatch()),
         })
     }
@@ -108,8 +108,8 @@ impl Binding {
         if self.loaded.roles.about.is_none() {
             return self.no_role("about");
         }
-        self.ask(subject, Ask::Schema).await.and_then(|answer| match answer {
-            Answer::Json(json) => Ok(json),
+        self.ask(subject, ExportCall::Schema).await.and_then(|answer| match answer {
+            ExportResult::Json(json) => Ok(json),
             _ => Err(mismatch()),
         })
     }
@@ -123,20 +123,20 @@ impl Binding {
         if self.loaded.roles.about.is_none() {
             return self.no_role("about");
         }
-        self.ask(subject, Ask::Check { settings }).await.and_then(|answer| match answer {
-            Answer::Diagnostics(found) => Ok(found),
+        self.ask(subject, ExportCall::Check { settings }).await.and_then(|answer| match answer {
+            ExportResult::Diagnostics(found) => Ok(found),
             _ => Err(mismatch()),
         })
     }
 
     /// One call, begun where it ends soonest.
-    async fn ask(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Answer> {
+    async fn ask(self: &Arc<Self>, subject: Subject, ask: ExportCall) -> Called<ExportResult> {
         let channel = subject.channel.clone();
         let called = self.begin(subject, ask).await;
         self.identify(called, channel.as_deref())
     }
 
-    async fn begin(self: &Arc<Self>, subject: Subject, ask: Ask) -> Called<Answer> {
+    async fn begin(self: &Arc<Self>, subject: Subject, ask: ExportCall) -> Called<ExportResult> {
         let lane = ask.lane();
         let (cpu, wall) = self.granted.limits().times(lane);
         let admission = match self.account.admit(&self.shared.clock) {
@@ -159,10 +159,10 @@ impl Binding {
         let state = CallState::new(Arc::clone(self), subject, budget);
         // Every look-up walks the document, and a host call does not yield.
         let looks_into_much = circumstances.is_about_much();
-        let is_brief = self.account.is_brief(lane);
+        let may_run_inline = self.account.may_run_inline(lane);
         // Boxed because it may have to move to the other runtime while it runs.
-        let apart = looks_into_much || !is_brief;
-        let begins = if apart { Begins::Apart } else { Begins::WithItsCaller };
+        let apart = looks_into_much || !may_run_inline;
+        let begins = if apart { Placement::Offloaded } else { Placement::Inline };
         let mut work = Box::pin(perform(Arc::clone(self), state, ask, begins));
         let called = if apart {
             self.finish_in(lane, work, begun, cpu, wall, circumstances).await
@@ -178,15 +178,15 @@ impl Binding {
         };
         // One that was stopped had no chance to be long, where many of its kind shared the lane.
         let ended_itself = !matches!(called.value, Err(PluginError::Refusal(_)));
-        if !is_brief && ended_itself && called.run.cost.cpu_micros < micros(BRIEF_MAX) {
-            self.account.was_brief(lane);
+        if !may_run_inline && ended_itself && called.run.cost.cpu_micros < micros(BRIEF_MAX) {
+            self.account.mark_fast(lane);
         }
         drop(admission);
         self.settle(called)
     }
 
     /// Enters a call into the plugin's account.
-    fn settle(&self, called: Called<Answer>) -> Called<Answer> {
+    fn settle(&self, called: Called<ExportResult>) -> Called<ExportResult> {
         let shared = &self.shared;
         self.account.settle(&called.value, called.run.cost, shared.quarantine, &shared.clock);
         called
@@ -203,7 +203,7 @@ impl Binding {
         let until = Instant::now() + patience;
         let permit = permit(&self.calls, until).await.map_err(Refusal::Busy)?;
         let slots = match lane {
-            Lane::Overtime => &self.shared.slots.brief,
+            Lane::Default => &self.shared.slots.brief,
             Lane::Tools => &self.shared.slots.tools,
         };
         let slot = slots.take_until(self.tenant, until).await.map_err(|held_by| {
@@ -223,7 +223,7 @@ impl Binding {
         cpu: Duration,
         wall: Duration,
         circumstances: Circumstances,
-    ) -> Called<Answer> {
+    ) -> Called<ExportResult> {
         let Some(handle) = self.shared.lanes.spawn(lane, work) else {
             return refused(Refusal::Host("it is shutting down".to_owned()));
         };
@@ -241,7 +241,7 @@ impl Binding {
         cpu: Duration,
         wall: Duration,
         circumstances: Circumstances,
-    ) -> Called<Answer> {
+    ) -> Called<ExportResult> {
         let (ended, mut state) = performance;
         let limits = self.granted.limits();
         let value = match ended {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::Binding;
-use super::journal::{Answered, Exchange, NotReceived, Outside, Received, Sent, lock};
-use super::share::HeldMemory;
+use super::quota::MemoryReservation;
+use super::recording::{Exchange, HostResponse, HostSource, NotReceived, Received, Sent, lock};
 use crate::outbound::{
     Bounds, OutboundError, OutboundRequest, OutboundResponse, SendOutcome, read_max, send,
 };
@@ -14,22 +14,22 @@ use crate::outbound::{
 /// request through `wasi:http` goes on while the plugin does.
 pub(in crate::sandbox) struct EgressContext {
     pub(in crate::sandbox) binding: Arc<Binding>,
-    outside: Outside,
+    outside: HostSource,
     pub(in crate::sandbox) deadline: Instant,
     grants_hint: String,
     /// What the host holds of its requests and their answers.
-    held: Mutex<HeldMemory>,
+    held: Mutex<MemoryReservation>,
 }
 
 impl EgressContext {
     /// That of a call of this binding.
     pub(in crate::sandbox) fn new(
         binding: Arc<Binding>,
-        outside: Outside,
+        outside: HostSource,
         deadline: Instant,
         grants_hint: String,
     ) -> Self {
-        let held = Mutex::new(HeldMemory::of(&binding.share));
+        let held = Mutex::new(MemoryReservation::of(&binding.share));
         Self { binding, outside, deadline, grants_hint, held }
     }
 
@@ -48,7 +48,7 @@ impl EgressContext {
     ) -> SendOutcome {
         let (method, url) = (outgoing.method.clone(), outgoing.url.clone());
         let went = match &self.outside {
-            Outside::Scripted(script) => {
+            HostSource::Scripted(script) => {
                 let sent = Sent {
                     method: outgoing.method,
                     url: outgoing.url,
@@ -62,7 +62,7 @@ impl EgressContext {
                     .map_err(OutboundError::from);
                 SendOutcome { answer, counted: Vec::new() }
             }
-            Outside::Live(_) => {
+            HostSource::Live(_) => {
                 let bounds = Bounds {
                     deadline: self.deadline,
                     body_bytes_max: self.binding.granted.limits().egress_bytes,
@@ -89,7 +89,7 @@ impl EgressContext {
         }
         self.outside.record(|| {
             let outcome = went.answer.as_ref().map(Received::from).map_err(NotReceived::from);
-            Answered::Egress(Exchange { method, url, credential, outcome })
+            HostResponse::Egress(Exchange { method, url, credential, outcome })
         });
         went
     }

@@ -28,7 +28,7 @@ pub(super) use self::operations::{FileOperations, FileThreads};
 pub(super) use self::walk::ENTRY_BYTES;
 use self::walk::{DEPTH_MAX, MayMove, Walk};
 use super::grants::{FolderAccess, FolderRule};
-use super::share::HeldMemory;
+use super::quota::MemoryReservation;
 use crate::shares::slots::{Reserve, Slot, Slots};
 
 /// What each stream and each list of entries holds of the host's memory at most, in bytes.
@@ -108,13 +108,13 @@ pub(super) struct LockedFolder<'a> {
 
 /// What the host holds for a stream or a list: memory, and a file that stays open when its descriptor is dropped.
 pub(super) struct Held {
-    _memory: HeldMemory,
+    _memory: MemoryReservation,
     _file: Slot,
 }
 
 impl Held {
     /// None where there is no room for it in what the calls of the tenant hold.
-    pub(super) fn new(file: Slot, mut memory: HeldMemory) -> Option<Self> {
+    pub(super) fn new(file: Slot, mut memory: MemoryReservation) -> Option<Self> {
         memory.take(HELD_BYTES).ok()?;
         Some(Self { _memory: memory, _file: file })
     }

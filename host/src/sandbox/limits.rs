@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use wasmtime::ResourceLimiter;
 
+use super::quota::MemoryReservation;
 use super::refusal::{Refusal, Shortage};
-use super::share::HeldMemory;
 use super::slow_lane::Lane;
 
 /// Largest table of a plugin, in elements. Python guests have the largest seen, 7,689.
@@ -67,7 +67,7 @@ impl Limits {
     /// Computing time, and all of the time, of calls that take long on this lane.
     pub(super) fn times(&self, lane: Lane) -> (Duration, Duration) {
         match lane {
-            Lane::Overtime => (self.cpu, self.wall),
+            Lane::Default => (self.cpu, self.wall),
             Lane::Tools => (self.tool_cpu, self.tool_wall),
         }
     }
@@ -135,13 +135,13 @@ pub(super) struct Limiter {
     memory_bytes_max: usize,
     linear_bytes: usize,
     /// Linear memory and memory of the host.
-    held: HeldMemory,
+    held: MemoryReservation,
     /// The growth that was refused last, in bytes or elements, and why.
     refused: Option<(usize, Refusal)>,
 }
 
 impl Limiter {
-    pub(super) fn new(memory_bytes_max: usize, held: HeldMemory) -> Self {
+    pub(super) fn new(memory_bytes_max: usize, held: MemoryReservation) -> Self {
         Self { memory_bytes_max, linear_bytes: 0, held, refused: None }
     }
 

@@ -39,7 +39,7 @@ impl Binding {
         let mapper = mapper.ok_or(Refusal::NoSuchRole { role: "payload-mapper" })?;
         let begun = Instant::now();
         let deadline = begun + Duration::from_secs(1);
-        let (cpu, lane) = (Duration::from_secs(1), Lane::Overtime);
+        let (cpu, lane) = (Duration::from_secs(1), Lane::Default);
         let handover_bytes = self.granted.limits().output_bytes;
         let budget = Budget { deadline, cpu, may_send: true, lane, handover_bytes };
         let state = CallState::new(Arc::clone(self), subject, budget);

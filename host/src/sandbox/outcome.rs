@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::journal::Recording;
+use super::recording::Recording;
 use super::refusal::{PluginError, Refusal};
 use crate::request::Payload;
 use crate::trace::PluginRun;

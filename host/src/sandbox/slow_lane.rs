@@ -9,14 +9,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::ids::TenantId;
 use crate::low_priority::LowPriority;
-use crate::shares::turns::{Place, Turns};
+use crate::shares::turns::{Turns, TurnstileSlot};
 
 /// Where a call goes that takes long.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lane {
     /// For short calls that turn out to be long.
-    Overtime,
-    /// For tools and deliveries. Apart from the others, so that tools which compute for seconds do not use
+    Default,
+    /// For tools and deliveries. Offloaded from the others, so that tools which compute for seconds do not use
     /// up the time of somebody's mapping.
     Tools,
 }
@@ -47,7 +47,7 @@ impl SlowLanes {
         work: Pin<Box<impl Future<Output = T> + Send + 'static>>,
     ) -> Option<AbortOnDropHandle<T>> {
         match lane {
-            Lane::Overtime => self.overtime.spawn(work),
+            Lane::Default => self.overtime.spawn(work),
             Lane::Tools => self.tools.spawn(work),
         }
     }
@@ -67,9 +67,9 @@ impl LaneTurns {
     }
 
     /// A place for a call of this tenant among those who take turns on this lane.
-    pub(super) fn place(&self, lane: Lane, tenant: TenantId) -> Place {
+    pub(super) fn place(&self, lane: Lane, tenant: TenantId) -> TurnstileSlot {
         match lane {
-            Lane::Overtime => self.overtime.place(tenant),
+            Lane::Default => self.overtime.place(tenant),
             Lane::Tools => self.tools.place(tenant),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::bound_secret::BoundSecret;
-use super::journal::{SharedScript, lock};
+use super::recording::{SharedScript, lock};
 use crate::ids::{AgentId, ChannelId, Name, RequestId, TenantId};
 use crate::request::{IncomingRequest, Payload};
 

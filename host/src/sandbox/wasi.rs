@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, HostWallClock, WasiCtx};
 
 use super::grants::{Clocks, FolderAccess, Granted, Random};
-use super::journal::{Answered, Outside, lock};
+use super::recording::{HostResponse, HostSource, lock};
 use super::standard_streams::StandardStreams;
 use crate::clock::Clock;
 
@@ -21,7 +21,7 @@ const FOLDER: &str = "/data";
 /// What WASI shows the plugin of this call.
 pub(super) fn context(
     granted: &Granted,
-    outside: &Outside,
+    outside: &HostSource,
     clock: &Clock,
     streams: &StandardStreams,
 ) -> WasiCtx {
@@ -44,7 +44,7 @@ pub(super) fn context(
         .insecure_random(StdRng::from_seed(seed))
         .insecure_random_seed(u128::from_le_bytes(*seed.first_chunk().unwrap_or(&[0; 16])));
     // A scripted call is about what the plugin makes of its answers; files are not in the script.
-    if let (Some(folder), Outside::Live(_)) = (granted.folder(), outside) {
+    if let (Some(folder), HostSource::Live(_)) = (granted.folder(), outside) {
         let access = match folder.access {
             FolderAccess::Read => FsPerms::ReadOnly,
             FolderAccess::ReadWrite => FsPerms::ReadWrite,
@@ -57,8 +57,8 @@ pub(super) fn context(
     builder.build()
 }
 
-fn seed(granted: &Granted, outside: &Outside) -> [u8; 32] {
-    if let Outside::Scripted(script) = outside {
+fn seed(granted: &Granted, outside: &HostSource) -> [u8; 32] {
+    if let HostSource::Scripted(script) = outside {
         return lock(script).seed;
     }
     let mut seed = [0; 32];
@@ -67,7 +67,7 @@ fn seed(granted: &Granted, outside: &Outside) -> [u8; 32] {
     {
         tracing::error!(%error, "the operating system has no randomness to give");
     }
-    outside.record(|| Answered::Random { seed: hex::encode(seed) });
+    outside.record(|| HostResponse::Random { seed: hex::encode(seed) });
     seed
 }
 
@@ -76,7 +76,7 @@ fn nanos_of(clock: &Clock) -> u64 {
 }
 
 struct WallClock {
-    outside: Outside,
+    outside: HostSource,
     clock: Clock,
     frozen: Option<u64>,
 }
@@ -88,10 +88,10 @@ impl HostWallClock for WallClock {
 
     fn now(&self) -> Duration {
         let nanos = match &self.outside {
-            Outside::Scripted(script) => lock(script).wall_nanos(),
-            Outside::Live(_) => {
+            HostSource::Scripted(script) => lock(script).wall_nanos(),
+            HostSource::Live(_) => {
                 let nanos = self.frozen.unwrap_or_else(|| nanos_of(&self.clock));
-                self.outside.record(|| Answered::WallClock { nanos });
+                self.outside.record(|| HostResponse::WallClock { nanos });
                 nanos
             }
         };
@@ -100,7 +100,7 @@ impl HostWallClock for WallClock {
 }
 
 struct Monotonic {
-    outside: Outside,
+    outside: HostSource,
     begun: Instant,
     frozen: bool,
 }
@@ -112,11 +112,11 @@ impl HostMonotonicClock for Monotonic {
 
     fn now(&self) -> u64 {
         match &self.outside {
-            Outside::Scripted(script) => lock(script).monotonic_nanos(),
-            Outside::Live(_) => {
+            HostSource::Scripted(script) => lock(script).monotonic_nanos(),
+            HostSource::Live(_) => {
                 let passed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 let nanos = if self.frozen { 0 } else { passed };
-                self.outside.record(|| Answered::Monotonic { nanos });
+                self.outside.record(|| HostResponse::Monotonic { nanos });
                 nanos
             }
         }

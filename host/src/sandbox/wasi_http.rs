@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::egress::{EgressBudget, EgressContext};
-use super::journal::lock;
+use super::recording::lock;
 use crate::outbound::{OutboundError, OutboundRequest, OutboundResponse};
 
 /// Bytes of a request's body that wait to be sent on, for each request that a plugin has open.

@@ -24,21 +24,21 @@ impl Turns {
     }
 
     /// A place for something of this tenant's among those who take turns.
-    pub(crate) fn place(&self, tenant: TenantId) -> Place {
-        Place { turns: Arc::clone(&self.0), tenant, coming: None, turn: None }
+    pub(crate) fn place(&self, tenant: TenantId) -> TurnstileSlot {
+        TurnstileSlot { turns: Arc::clone(&self.0), tenant, coming: None, turn: None }
     }
 }
 
 /// A place among those who take turns.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct TurnstileSlot {
     turns: Arc<Slots>,
     tenant: TenantId,
     coming: Option<oneshot::Receiver<Slot>>,
     turn: Option<Slot>,
 }
 
-impl Place {
+impl TurnstileSlot {
     /// Ready once whoever has the place may compute for a tick. One who had the turn until now goes behind those
     /// who wait.
     pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {

@@ -9,11 +9,11 @@ use crate::clock::Timestamp;
 
 /// Something that happened in a run, as whoever follows it learns of it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Moment {
+pub enum RunEvent {
     /// An attempt at the run began.
-    Began,
+    AttemptStarted,
     /// A tool was called and has not answered yet.
-    Called {
+    ToolCalled {
         /// When.
         at: Timestamp,
         /// What.
@@ -22,27 +22,27 @@ pub enum Moment {
         plugin: Option<String>,
     },
     /// A step is over; it stands in the trace like this.
-    Did(Step),
+    StepCompleted(Step),
 }
 
 /// The moments of one task in this process, in order. Its steps are redacted before they get in here, so
 /// that nobody who follows sees more than the trace will hold.
 #[derive(Debug, Default)]
-pub struct Log {
-    moments: Mutex<Vec<Moment>>,
+pub struct RunLog {
+    moments: Mutex<Vec<RunEvent>>,
     /// How many moments there are.
     progress: watch::Sender<usize>,
 }
 
-impl Log {
+impl RunLog {
     /// Begins an attempt. One that came before and ended without the task's end being stored counts for
     /// nothing.
     pub fn begin(&self) {
-        self.push(Moment::Began);
+        self.push(RunEvent::AttemptStarted);
     }
 
     /// Adds a moment and wakes whoever follows.
-    pub fn push(&self, moment: Moment) {
+    pub fn push(&self, moment: RunEvent) {
         let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         moments.push(moment);
         let moments = moments.len();
@@ -55,12 +55,12 @@ impl Log {
             let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
             moments.last().cloned()
         };
-        let Some(Moment::Called { at, call, plugin }) = last else { return };
+        let Some(RunEvent::ToolCalled { at, call, plugin }) = last else { return };
         let micros = u64::try_from(now.micros() - at.micros()).unwrap_or_default();
         let result = format!("{}: it did not answer before the run ended", call.name);
         let logs = Vec::new();
         let event = Event::Tool { call, plugin, result, is_error: true, logs, ran: None };
-        self.push(Moment::Did(Step { at, micros, event }));
+        self.push(RunEvent::StepCompleted(Step { at, micros, event }));
     }
 
     /// How many moments there are, from now on.
@@ -69,7 +69,7 @@ impl Log {
     }
 
     /// The moments from this one on.
-    pub fn since(&self, first: usize) -> Vec<Moment> {
+    pub fn since(&self, first: usize) -> Vec<RunEvent> {
         let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         moments.get(first..).unwrap_or_default().to_vec()
     }
@@ -77,11 +77,11 @@ impl Log {
     /// The steps of the attempt that began last.
     pub fn steps(&self) -> Vec<Step> {
         let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = moments.iter().rposition(|moment| *moment == Moment::Began);
+        let begun = moments.iter().rposition(|moment| *moment == RunEvent::AttemptStarted);
         let attempt = moments.get(begun.unwrap_or_default()..).unwrap_or_default();
         let steps = attempt.iter().filter_map(|moment| match moment {
-            Moment::Did(step) => Some(step.clone()),
-            Moment::Began | Moment::Called { .. } => None,
+            RunEvent::StepCompleted(step) => Some(step.clone()),
+            RunEvent::AttemptStarted | RunEvent::ToolCalled { .. } => None,
         });
         steps.collect()
     }
@@ -89,14 +89,14 @@ impl Log {
 
 /// The moments that these steps were, for whoever comes after the run.
 #[must_use]
-pub fn replay(steps: Vec<Step>) -> Vec<Moment> {
+pub fn replay(steps: Vec<Step>) -> Vec<RunEvent> {
     let mut moments = Vec::with_capacity(steps.len());
     for step in steps {
         if let Event::Tool { call, plugin, .. } = &step.event {
             let (call, plugin) = (call.clone(), plugin.clone());
-            moments.push(Moment::Called { at: step.at, call, plugin });
+            moments.push(RunEvent::ToolCalled { at: step.at, call, plugin });
         }
-        moments.push(Moment::Did(step));
+        moments.push(RunEvent::StepCompleted(step));
     }
     moments
 }
@@ -121,14 +121,14 @@ mod tests {
             logs: Vec::new(),
             ran: None,
         });
-        let log = Log::default();
+        let log = RunLog::default();
         log.begin();
-        log.push(Moment::Did(prompt.clone()));
+        log.push(RunEvent::StepCompleted(prompt.clone()));
         log.begin();
         for moment in [
-            Moment::Did(prompt.clone()),
-            Moment::Called { at: tool.at, call, plugin: None },
-            Moment::Did(tool.clone()),
+            RunEvent::StepCompleted(prompt.clone()),
+            RunEvent::ToolCalled { at: tool.at, call, plugin: None },
+            RunEvent::StepCompleted(tool.clone()),
         ] {
             log.push(moment);
         }

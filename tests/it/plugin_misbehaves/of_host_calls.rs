@@ -217,7 +217,7 @@ async fn memory_beyond_what_the_settings_allow_is_not_had_by_a_grant_of_it() {
     }
     let plugins = &gateway.handles.plugins;
     let binding = plugins.binding(gateway.tenant, &"eat-memory".parse().unwrap()).await.unwrap();
-    let peak = binding.account().statement().memory_bytes_peak;
+    let peak = binding.account().snapshot().memory_bytes_peak;
     // A growth that is refused at the last may be counted.
     assert!((24 << 20..48 << 20).contains(&peak), "{peak}");
     as_before(&gateway, "eat-memory").await;

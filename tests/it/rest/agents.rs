@@ -189,7 +189,7 @@ async fn whoever_waits_for_a_tool_while_the_gateway_stops_is_told_so() {
     let waiting = tokio::spawn(async move { call.expect(503).await });
     let plugins = &gateway.handles.plugins;
     let plugin = plugins.binding(gateway.tenant, &"spin-in-tool".parse().unwrap()).await.unwrap();
-    let in_flight = || plugin.account().statement().in_flight;
+    let in_flight = || plugin.account().snapshot().in_flight;
     until("the tool", async || (in_flight() == 1).then_some(())).await;
     // What SIGTERM does when most of the time to drain is over.
     gateway.handles.hurry.cancel();

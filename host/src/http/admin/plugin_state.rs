@@ -17,7 +17,7 @@ use super::ByAdmin;
 use crate::access::AdminCaller;
 use crate::ids::PluginName;
 use crate::plugins::PluginUnavailable;
-use crate::sandbox::{Binding, Statement};
+use crate::sandbox::{Binding, StatsSnapshot};
 
 /// A plugin of a tenant, and how it is doing in this gateway.
 #[derive(Serialize, ToSchema)]
@@ -78,7 +78,7 @@ struct Quarantined {
 
 impl PluginState {
     fn of(binding: &Binding) -> Self {
-        let told: Statement = binding.account().statement();
+        let told: StatsSnapshot = binding.account().snapshot();
         Self {
             name: binding.name().clone(),
             digest: binding.digest_text().to_owned(),

@@ -23,7 +23,7 @@ use crate::ids::{TaskId, TenantId};
 use crate::runs::{Follower, STOPPED};
 use crate::store::StoreError;
 use crate::tasks::{Status, Task};
-use crate::trace::log::{Moment, replay};
+use crate::trace::log::{RunEvent, replay};
 
 /// How often the store is asked about a task of which nothing is heard: it may run in another process.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -125,7 +125,7 @@ pub(super) fn stream(
         let _place = place;
         let follower = handles.runs.follow(task);
         let (told, begun) = (0, false);
-        let telling = Telling { handles, tenant, task, follower, events, after, told, begun };
+        let telling = EventStream { handles, tenant, task, follower, events, after, told, begun };
         if let Err(error) = telling.tell().await {
             tracing::warn!(%task, %error, "an event stream broke off");
         }
@@ -138,7 +138,7 @@ pub(super) fn stream(
 }
 
 /// A stream that is being told.
-struct Telling {
+struct EventStream {
     handles: Arc<Handles>,
     tenant: TenantId,
     task: TaskId,
@@ -154,7 +154,7 @@ struct Telling {
 /// The client has hung up.
 struct Gone;
 
-impl Telling {
+impl EventStream {
     async fn tell(mut self) -> Result<(), StoreError> {
         let Some(mut task) = self.handles.store.task(self.tenant, self.task).await? else {
             return Ok(());
@@ -196,9 +196,9 @@ impl Telling {
         self.send(task, BEGUN, TaskEvent::begun(task)).await
     }
 
-    async fn tell_moments(&mut self, task: &Task, moments: Vec<Moment>) -> Result<(), Gone> {
+    async fn tell_moments(&mut self, task: &Task, moments: Vec<RunEvent>) -> Result<(), Gone> {
         for moment in moments {
-            if moment == Moment::Began {
+            if moment == RunEvent::AttemptStarted {
                 self.told = 0;
             } else {
                 self.told += 1;
@@ -214,7 +214,7 @@ impl Telling {
     /// What the trace has and was not told yet, and the end.
     async fn tell_end(&mut self, task: &Task) -> Result<Result<(), Gone>, StoreError> {
         let steps = self.handles.store.steps(task).await?;
-        let rest: Vec<Moment> = replay(steps).into_iter().skip(self.told).collect();
+        let rest: Vec<RunEvent> = replay(steps).into_iter().skip(self.told).collect();
         if task.started_at.is_some() && self.tell_begun(task).await.is_err() {
             return Ok(Err(Gone));
         }
@@ -225,7 +225,7 @@ impl Telling {
     }
 
     /// The end of a task that is not there any more: it was stopped before it was deleted.
-    async fn tell_deleted(&mut self, mut task: Task, moments: Vec<Moment>) -> Result<(), Gone> {
+    async fn tell_deleted(&mut self, mut task: Task, moments: Vec<RunEvent>) -> Result<(), Gone> {
         self.tell_moments(&task, moments).await?;
         task.status = Status::Stopped;
         task.result = Some(STOPPED.to_owned());

@@ -8,7 +8,7 @@ use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::outcome::{Diagnostic, HttpReply, Mapped, Principal};
 use super::super::refusal::{PluginError, Refusal};
-use super::perform::Returned;
+use super::perform::RawResult;
 use crate::request::{MAPPABLE, Payload, PayloadError};
 use crate::tool::Tool;
 
@@ -50,7 +50,7 @@ const REPLY_HEADERS_FORBIDDEN: [&str; 12] = [
 ];
 
 /// What a call gave, checked.
-pub(super) enum Answer {
+pub(super) enum ExportResult {
     Principal(Principal),
     Mapped(Mapped),
     Value(Option<String>),
@@ -62,16 +62,16 @@ pub(super) enum Answer {
     Diagnostics(Vec<Diagnostic>),
 }
 
-pub(super) fn checked(returned: Returned) -> Result<Answer, PluginError> {
+pub(super) fn checked(returned: RawResult) -> Result<ExportResult, PluginError> {
     Ok(match returned {
-        Returned::Principal(one) => Answer::Principal(principal(one)?),
-        Returned::Mapped(one) => Answer::Mapped(mapped(one)?),
-        Returned::Value(value) => Answer::Value(value.map(json).transpose()?),
-        Returned::Reply(one) => Answer::Reply(reply(one)?),
-        Returned::Delivered => Answer::Delivered,
-        Returned::Tools(some) => Answer::Tools(tools(some)?),
-        Returned::Json(text) => Answer::Json(json(text)?),
-        Returned::Diagnostics(found) => Answer::Diagnostics(diagnostics(found)?),
+        RawResult::Principal(one) => ExportResult::Principal(principal(one)?),
+        RawResult::Mapped(one) => ExportResult::Mapped(mapped(one)?),
+        RawResult::Value(value) => ExportResult::Value(value.map(json).transpose()?),
+        RawResult::Reply(one) => ExportResult::Reply(reply(one)?),
+        RawResult::Delivered => ExportResult::Delivered,
+        RawResult::Tools(some) => ExportResult::Tools(tools(some)?),
+        RawResult::Json(text) => ExportResult::Json(json(text)?),
+        RawResult::Diagnostics(found) => ExportResult::Diagnostics(diagnostics(found)?),
     })
 }
 

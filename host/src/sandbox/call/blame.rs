@@ -1,7 +1,7 @@
 //! Whose fault it is that a call gave no value: the plugin's, or that of the request it is about. What a plugin
 //! is held to account for ends in its being cut off, so nobody may bring that about by what he sends.
 
-use super::perform::Ask;
+use super::perform::ExportCall;
 use crate::fault::Fault;
 use crate::sandbox::call::state::CallState;
 use crate::sandbox::refusal::{PluginError, Refusal};
@@ -29,10 +29,15 @@ pub(super) struct Circumstances {
 }
 
 impl Circumstances {
-    pub(super) fn of(ask: &Ask, subject: &Subject) -> Self {
-        let is_verification = matches!(ask, Ask::Verify);
-        let is_around_a_run =
-            matches!(ask, Ask::Map { .. } | Ask::Get { .. } | Ask::Reply | Ask::Deliver);
+    pub(super) fn of(ask: &ExportCall, subject: &Subject) -> Self {
+        let is_verification = matches!(ask, ExportCall::Verify);
+        let is_around_a_run = matches!(
+            ask,
+            ExportCall::Map { .. }
+                | ExportCall::Get { .. }
+                | ExportCall::Reply
+                | ExportCall::Deliver
+        );
         let unverified = subject.channel.is_some() && subject.principal.is_none();
         Self {
             document_bytes: subject.document_bytes().saturating_add(ask.bytes()),

@@ -11,7 +11,6 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi_http::FieldMapError;
 
 use super::super::Binding;
-use super::super::account::Account;
 use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::foreign::TooLarge;
@@ -23,13 +22,14 @@ use crate::low_priority::thread_time;
 use crate::sandbox::call::state::{
     CallState, FIELD_BYTES_MAX, LOOK_UP_BYTES_MAX, LookedTooOften, RESOURCES_MAX,
 };
-use crate::shares::turns::Place;
+use crate::sandbox::stats::PluginStats;
+use crate::shares::turns::TurnstileSlot;
 
 /// The resource tables and component handles of one instance.
 const HANDLES_MAX: usize = 1_024;
 
 /// What a guest is asked.
-pub(super) enum Ask {
+pub(super) enum ExportCall {
     Verify,
     Map { spec: Option<String> },
     Get { path: String },
@@ -41,7 +41,7 @@ pub(super) enum Ask {
     Check { settings: String },
 }
 
-impl Ask {
+impl ExportCall {
     /// Where it goes on when it takes long, which says how long it may.
     pub(super) fn lane(&self) -> Lane {
         match self {
@@ -52,7 +52,7 @@ impl Ask {
             | Self::Reply
             | Self::ListTools
             | Self::Schema
-            | Self::Check { .. } => Lane::Overtime,
+            | Self::Check { .. } => Lane::Default,
         }
     }
 
@@ -80,7 +80,7 @@ impl Ask {
 }
 
 /// What it returned, not yet checked.
-pub(super) enum Returned {
+pub(super) enum RawResult {
     Principal(exports::verifier::Principal),
     Mapped(exports::payload_mapper::Mapped),
     Value(Option<String>),
@@ -94,7 +94,7 @@ pub(super) enum Returned {
 /// How a guest ended.
 pub(super) enum Ended {
     /// By itself, or because the host stopped it.
-    Ran(wasmtime::Result<Result<Returned, types::Failure>>),
+    Ran(wasmtime::Result<Result<RawResult, types::Failure>>),
     /// It still ran when its time was up.
     Elapsed,
 }
@@ -106,8 +106,8 @@ pub(super) type Performance = (Ended, CallState);
 pub(super) async fn perform(
     binding: Arc<Binding>,
     state: CallState,
-    ask: Ask,
-    begins: Begins,
+    ask: ExportCall,
+    begins: Placement,
 ) -> Performance {
     let (deadline, lane) = (state.deadline, state.lane);
     let mut store = limited_store(&binding, state);
@@ -115,7 +115,7 @@ pub(super) async fn perform(
     let ended = {
         let work = pin!(invoke(&binding, &mut store, ask));
         let (turns, tenant) = (&binding.shared.turns, binding.tenant);
-        let of = Of { lane, turns, tenant, account: &binding.account };
+        let of = CallOwner { lane, turns, tenant, account: &binding.account };
         within(deadline, Measured { work, cpu: &mut cpu, next: begins, of, place: None }).await
     };
     let mut state = store.into_data();
@@ -147,42 +147,42 @@ async fn within<T>(deadline: std::time::Instant, work: impl Future<Output = T>) 
 
 /// Where a call begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begins {
+pub(super) enum Placement {
     /// On its caller's thread.
-    WithItsCaller,
+    Inline,
     /// On a slow lane, where others take turns with it.
-    Apart,
+    Offloaded,
 }
 
 /// The computing time of the work that this thread polls at the moment.
 #[derive(Clone, Copy)]
-struct Spending {
+struct PollMeter {
     /// In earlier polls.
     before: Duration,
-    since: Since,
+    since: PollClock,
     /// Whether the guest was made to yield: it has more to compute, and waits for nothing.
     yielded: bool,
 }
 
 /// When a poll began.
 #[derive(Debug, Clone, Copy)]
-enum Since {
+enum PollClock {
     /// By the thread's computing time.
     Computing(Duration),
     /// By the clock, and the thread's computing time a moment before that.
     Passing(Instant, Duration),
 }
 
-impl Since {
+impl PollClock {
     /// Short calls that are with their callers are timed by the clock: most are over long before it tells anything
     /// else than the thread's computing time would, which takes a system call to ask for.
-    fn now(begins: Begins, lane: Lane) -> Self {
+    fn now(begins: Placement, lane: Lane) -> Self {
         match (begins, lane) {
-            (Begins::WithItsCaller, Lane::Overtime) => {
+            (Placement::Inline, Lane::Default) => {
                 let now = Instant::now();
                 Self::Passing(now, lately(now))
             }
-            (Begins::WithItsCaller, Lane::Tools) | (Begins::Apart, _) => {
+            (Placement::Inline, Lane::Tools) | (Placement::Offloaded, _) => {
                 Self::Computing(thread_time())
             }
         }
@@ -219,7 +219,7 @@ fn lately(now: Instant) -> Duration {
     computed
 }
 
-impl Spending {
+impl PollMeter {
     fn spent(self) -> Duration {
         self.before.saturating_add(self.since.spent())
     }
@@ -227,10 +227,10 @@ impl Spending {
 
 thread_local! {
     /// For the epoch's callback, which runs within a poll and cannot be told otherwise.
-    static SPENDING: Cell<Spending> = const {
-        Cell::new(Spending {
+    static POLL_METER: Cell<PollMeter> = const {
+        Cell::new(PollMeter {
             before: Duration::ZERO,
-            since: Since::Computing(Duration::ZERO),
+            since: PollClock::Computing(Duration::ZERO),
             yielded: false,
         })
     };
@@ -241,11 +241,11 @@ thread_local! {
 
 /// Whose call it is.
 #[derive(Clone, Copy)]
-struct Of<'a> {
+struct CallOwner<'a> {
     lane: Lane,
     turns: &'a LaneTurns,
     tenant: TenantId,
-    account: &'a Account,
+    account: &'a PluginStats,
 }
 
 /// Adds up the computing time of the thread while the work is polled, which it is on a slow lane only while
@@ -253,10 +253,10 @@ struct Of<'a> {
 struct Measured<'a, F> {
     work: Pin<&'a mut F>,
     cpu: &'a mut Duration,
-    next: Begins,
-    of: Of<'a>,
+    next: Placement,
+    of: CallOwner<'a>,
     /// None as long as the call is with its caller: most never leave him.
-    place: Option<Place>,
+    place: Option<TurnstileSlot>,
 }
 
 impl<F: Future> Future for Measured<'_, F> {
@@ -264,24 +264,24 @@ impl<F: Future> Future for Measured<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        let Of { lane, turns, tenant, account } = this.of;
-        let begins = std::mem::replace(&mut this.next, Begins::Apart);
-        if begins == Begins::Apart {
+        let CallOwner { lane, turns, tenant, account } = this.of;
+        let begins = std::mem::replace(&mut this.next, Placement::Offloaded);
+        if begins == Placement::Offloaded {
             let place = this.place.get_or_insert_with(|| turns.place(lane, tenant));
             ready!(place.poll_turn(context));
         }
-        let since = Since::now(begins, lane);
-        SPENDING.set(Spending { before: *this.cpu, since, yielded: false });
+        let since = PollClock::now(begins, lane);
+        POLL_METER.set(PollMeter { before: *this.cpu, since, yielded: false });
         let polled = this.work.as_mut().poll(context);
         let spent = since.spent();
         *this.cpu = this.cpu.saturating_add(spent);
         if spent > BRIEF_MAX {
             // Those of its plugin that follow are not even begun on their callers' threads.
-            account.was_long(lane);
+            account.mark_slow(lane);
         }
         // A guest that yielded keeps its turn until it is polled again, or it would have one at every poll,
         // however many others of its tenant are about to be polled.
-        if (polled.is_ready() || !SPENDING.get().yielded)
+        if (polled.is_ready() || !POLL_METER.get().yielded)
             && let Some(place) = &mut this.place
         {
             place.pass();
@@ -299,12 +299,12 @@ pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> St
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
         // Not the ticks are counted: a busy machine uses them up for others, and a host call takes many.
-        let spending = SPENDING.get();
+        let spending = POLL_METER.get();
         let state = store.data();
         if spending.spent().saturating_add(state.cpu_on_files()) >= state.cpu_max {
             return Ok(UpdateDeadline::Interrupt);
         }
-        SPENDING.set(Spending { yielded: true, ..spending });
+        POLL_METER.set(PollMeter { yielded: true, ..spending });
         Ok(UpdateDeadline::Yield(1))
     });
     store
@@ -313,14 +313,14 @@ pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> St
 async fn invoke(
     binding: &Binding,
     store: &mut Store<CallState>,
-    ask: Ask,
-) -> wasmtime::Result<Result<Returned, types::Failure>> {
+    ask: ExportCall,
+) -> wasmtime::Result<Result<RawResult, types::Failure>> {
     let roles = &binding.loaded.roles;
-    if let (Some(foreign), Ask::CallTool { name, arguments }) = (&roles.foreign, &ask) {
+    if let (Some(foreign), ExportCall::CallTool { name, arguments }) = (&roles.foreign, &ask) {
         let output_bytes = binding.granted.limits().output_bytes;
         let asked = (name.as_str(), arguments.as_str());
         let called = foreign.call(&binding.loaded.pre, store, asked, output_bytes).await?;
-        return Ok(called.map(Returned::Json));
+        return Ok(called.map(RawResult::Json));
     }
     let instance = binding.loaded.pre.instantiate_async(&mut *store).await?;
     // Whoever asks has looked that the role is there.
@@ -331,20 +331,24 @@ async fn invoke(
         };
     }
     Ok(match ask {
-        Ask::Verify => role!(verifier).call_verify(store).await?.map(Returned::Principal),
-        Ask::Map { spec } => {
-            role!(mapper).call_map_payload(store, spec.as_ref()).await?.map(Returned::Mapped)
+        ExportCall::Verify => role!(verifier).call_verify(store).await?.map(RawResult::Principal),
+        ExportCall::Map { spec } => {
+            role!(mapper).call_map_payload(store, spec.as_ref()).await?.map(RawResult::Mapped)
         }
-        Ask::Get { path } => role!(getter).call_get_value(store, &path).await?.map(Returned::Value),
-        Ask::Reply => role!(replier).call_reply(store).await?.map(Returned::Reply),
-        Ask::Deliver => role!(replier).call_deliver(store).await?.map(|()| Returned::Delivered),
-        Ask::ListTools => role!(toolbox).call_list_tools(store).await?.map(Returned::Tools),
-        Ask::CallTool { name, arguments } => {
-            role!(toolbox).call_call_tool(store, &name, &arguments).await?.map(Returned::Json)
+        ExportCall::Get { path } => {
+            role!(getter).call_get_value(store, &path).await?.map(RawResult::Value)
         }
-        Ask::Schema => Ok(Returned::Json(role!(about).call_config_schema(store).await?)),
-        Ask::Check { settings } => {
-            Ok(Returned::Diagnostics(role!(about).call_check_config(store, &settings).await?))
+        ExportCall::Reply => role!(replier).call_reply(store).await?.map(RawResult::Reply),
+        ExportCall::Deliver => {
+            role!(replier).call_deliver(store).await?.map(|()| RawResult::Delivered)
+        }
+        ExportCall::ListTools => role!(toolbox).call_list_tools(store).await?.map(RawResult::Tools),
+        ExportCall::CallTool { name, arguments } => {
+            role!(toolbox).call_call_tool(store, &name, &arguments).await?.map(RawResult::Json)
+        }
+        ExportCall::Schema => Ok(RawResult::Json(role!(about).call_config_schema(store).await?)),
+        ExportCall::Check { settings } => {
+            Ok(RawResult::Diagnostics(role!(about).call_check_config(store, &settings).await?))
         }
     })
 }

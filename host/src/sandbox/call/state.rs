@@ -12,9 +12,9 @@ use crate::sandbox::Binding;
 use crate::sandbox::bound_secret::BoundSecret;
 use crate::sandbox::egress::{EgressBudget, EgressContext};
 use crate::sandbox::folder::{FileOperations, FolderQuota};
-use crate::sandbox::journal::{Outside, Recording, lock};
 use crate::sandbox::limits::Limiter;
-use crate::sandbox::share::HeldMemory;
+use crate::sandbox::quota::MemoryReservation;
+use crate::sandbox::recording::{HostSource, Recording, lock};
 use crate::sandbox::slow_lane::Lane;
 use crate::sandbox::standard_streams::StandardStreams;
 use crate::sandbox::subject::Subject;
@@ -76,7 +76,7 @@ pub(in crate::sandbox) struct CallState {
     logs: Vec<String>,
     log_bytes_left: usize,
     /// Made when the guest first asks for something of the world: most calls never do.
-    outside: Option<Outside>,
+    outside: Option<HostSource>,
     wasi: Option<Box<WasiCtx>>,
     /// Made with it.
     streams: Option<StandardStreams>,
@@ -90,7 +90,7 @@ impl CallState {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         Self {
-            limiter: Limiter::new(limits.memory_bytes, HeldMemory::of(&binding.share)),
+            limiter: Limiter::new(limits.memory_bytes, MemoryReservation::of(&binding.share)),
             deadline: budget.deadline,
             cpu_max: budget.cpu,
             lane: budget.lane,
@@ -136,11 +136,11 @@ impl CallState {
     }
 
     /// Where answers come from: the world, which is written down, or the script of a test or replay.
-    pub(in crate::sandbox) fn outside(&mut self) -> Outside {
+    pub(in crate::sandbox) fn outside(&mut self) -> HostSource {
         let script = &self.subject.script;
         let outside = self.outside.get_or_insert_with(|| match script {
-            Some(script) => Outside::Scripted(Arc::clone(script)),
-            None => Outside::Live(Arc::default()),
+            Some(script) => HostSource::Scripted(Arc::clone(script)),
+            None => HostSource::Live(Arc::default()),
         });
         outside.clone()
     }
@@ -250,8 +250,8 @@ impl CallState {
             self.keep_line(line);
         }
         let recording = match self.outside {
-            Some(Outside::Live(recording)) => Some(std::mem::take(&mut *lock(&recording))),
-            Some(Outside::Scripted(_)) | None => None,
+            Some(HostSource::Live(recording)) => Some(std::mem::take(&mut *lock(&recording))),
+            Some(HostSource::Scripted(_)) | None => None,
         };
         (self.logs, recording.filter(|recording| !recording.is_empty()))
     }

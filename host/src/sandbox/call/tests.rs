@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::sandbox::{
-    Account, CompileLimits, Grants, HostServices, MemoryValues, PoolSize, QuarantineSettings,
+    CompileLimits, Grants, HostServices, MemoryValues, PluginStats, PoolSize, QuarantineSettings,
     Sandbox, SandboxSettings,
 };
 use crate::secrets::HostKey;
@@ -64,7 +64,7 @@ impl Bed {
         let loaded = self.sandbox.load(TenantId::GATEWAY, component.into()).await.unwrap();
         let (name, secrets) = (PluginName::constant("tools"), std::collections::BTreeMap::new());
         let grants = Grants::parse(grants).unwrap();
-        let account = Arc::<Account>::default();
+        let account = Arc::<PluginStats>::default();
         self.sandbox.bind(TenantId::random(), name, loaded, grants, &secrets, account)
     }
 }
@@ -95,7 +95,7 @@ async fn a_hundred_looping_tools_of_a_tenant_take_no_more_than_one_from_another_
             }))
         })
         .collect();
-    while looping.account().statement().in_flight < 60 {
+    while looping.account().snapshot().in_flight < 60 {
         tokio::task::yield_now().await;
     }
     let before = ended.load(Ordering::Relaxed);
@@ -111,19 +111,19 @@ async fn a_plugin_whose_tool_was_long_begins_its_tools_apart_until_they_are_brie
     let plugin = Bed::start().tools("[limits]\ntool_cpu_ms = 30\ntool_wall_ms = 600000\n").await;
     let account = Arc::clone(plugin.account());
     call(&plugin, "nothing").await.value.unwrap();
-    assert!(account.is_brief(Lane::Tools));
+    assert!(account.may_run_inline(Lane::Tools));
     // On a busy machine a tick may pass in which the thread had no time to be long.
     for _ in 0..100 {
         let stopped = call(&plugin, "loop").await.value.unwrap_err();
         let for_its_time = matches!(stopped, PluginError::Refusal(Refusal::OutOfCpuTime { .. }));
         assert!(for_its_time, "{stopped:?}");
-        if !account.is_brief(Lane::Tools) {
+        if !account.may_run_inline(Lane::Tools) {
             break;
         }
     }
     for _ in 0..32 {
-        assert!(!account.is_brief(Lane::Tools));
+        assert!(!account.may_run_inline(Lane::Tools));
         call(&plugin, "nothing").await.value.unwrap();
     }
-    assert!(account.is_brief(Lane::Tools));
+    assert!(account.may_run_inline(Lane::Tools));
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::super::Binding;
 use super::super::outcome::Called;
-use super::answers::Answer;
+use super::answers::ExportResult;
 use super::mismatch;
-use super::perform::Ask;
+use super::perform::ExportCall;
 use crate::sandbox::subject::Subject;
 use crate::tool::Tool;
 use crate::trace::PluginRun;
@@ -24,8 +24,8 @@ impl Binding {
         if self.loaded.roles.toolbox.is_none() {
             return self.no_role("toolbox");
         }
-        self.ask(subject, Ask::ListTools).await.and_then(|answer| match answer {
-            Answer::Tools(tools) => Ok(tools),
+        self.ask(subject, ExportCall::ListTools).await.and_then(|answer| match answer {
+            ExportResult::Tools(tools) => Ok(tools),
             _ => Err(mismatch()),
         })
     }
@@ -41,9 +41,11 @@ impl Binding {
         if roles.toolbox.is_none() && roles.foreign.is_none() {
             return self.no_role("toolbox");
         }
-        self.ask(subject, Ask::CallTool { name, arguments }).await.and_then(|answer| match answer {
-            Answer::Json(json) => Ok(json),
-            _ => Err(mismatch()),
+        self.ask(subject, ExportCall::CallTool { name, arguments }).await.and_then(|answer| {
+            match answer {
+                ExportResult::Json(json) => Ok(json),
+                _ => Err(mismatch()),
+            }
         })
     }
 }

@@ -29,7 +29,7 @@ pub(in crate::sandbox) struct Listing {
 }
 
 impl Listing {
-    /// Begins one.
+    /// Placement one.
     pub(in crate::sandbox) async fn of(
         folder: Arc<File>,
         operations: FileOperations,

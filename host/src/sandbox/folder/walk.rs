@@ -48,7 +48,7 @@ pub(in crate::sandbox) struct Walk {
 }
 
 impl Walk {
-    /// Begins one through a folder of the machine; these open files count where their names are gone.
+    /// Placement one through a folder of the machine; these open files count where their names are gone.
     pub(in crate::sandbox) fn through(folder: &Path, open: &[Arc<File>]) -> io::Result<Self> {
         let mut walk = Self::below(open_folder(CWD, folder, OFlags::empty())?)?;
         for file in open {
@@ -60,7 +60,7 @@ impl Walk {
         Ok(walk)
     }
 
-    /// Begins one through an open folder.
+    /// Placement one through an open folder.
     pub(in crate::sandbox) fn below(folder: impl AsFd) -> io::Result<Self> {
         Ok(Self { way: vec![entries_of(folder)?], bytes: 0, deepest: 0 })
     }

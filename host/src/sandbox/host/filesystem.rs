@@ -26,7 +26,7 @@ use crate::sandbox::folder::operations::failed;
 use crate::sandbox::folder::reader::FileReader;
 use crate::sandbox::folder::stream::FileStream;
 use crate::sandbox::folder::{ENTRY_BYTES, FileOperations, FolderQuota, Held};
-use crate::sandbox::share::HeldMemory;
+use crate::sandbox::quota::MemoryReservation;
 use crate::shares::slots::Slot;
 
 impl CallState {
@@ -61,7 +61,7 @@ impl CallState {
     /// Room for a stream or a list, until that is dropped.
     fn hold(&mut self) -> FsResult<Held> {
         let file = self.open_file()?;
-        let memory = HeldMemory::of(&self.binding.share);
+        let memory = MemoryReservation::of(&self.binding.share);
         Ok(Held::new(file, memory).ok_or(ErrorCode::InsufficientMemory)?)
     }
 

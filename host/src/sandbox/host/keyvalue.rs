@@ -8,8 +8,8 @@ use wasmtime::component::Resource;
 
 use crate::sandbox::bindings::v0_1::wasi::keyvalue::{atomics, store};
 use crate::sandbox::call::state::CallState;
-use crate::sandbox::journal::{Answered, Outside, lock};
-use crate::sandbox::share::HeldMemory;
+use crate::sandbox::quota::MemoryReservation;
+use crate::sandbox::recording::{HostResponse, HostSource, lock};
 use crate::sandbox::values::{Bucket, LISTED_KEYS_MAX, Operation, in_memory, in_store};
 
 /// Longest key, in bytes.
@@ -55,7 +55,7 @@ impl CallState {
         }
         let outside = self.outside();
         let outcome = match &outside {
-            Outside::Scripted(script) => {
+            HostSource::Scripted(script) => {
                 let mut script = lock(script);
                 match script.value(operation.name(), &operation.key()) {
                     Some(recorded) => recorded,
@@ -63,14 +63,14 @@ impl CallState {
                         .map_err(|error| error.to_string()),
                 }
             }
-            Outside::Live(_) => {
+            HostSource::Live(_) => {
                 let (values, owner) = self.values();
                 in_store(&*values, &owner, &operation, bytes_max)
                     .await
                     .map_err(|error| error.to_string())
             }
         };
-        outside.record(|| Answered::Value {
+        outside.record(|| HostResponse::Value {
             operation: operation.name().to_owned(),
             key: operation.key(),
             outcome: outcome.clone(),
@@ -123,7 +123,7 @@ impl store::HostBucket for CallState {
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), store::Error>> {
         // The host holds it until it is written.
-        let mut held = HeldMemory::of(&self.binding.share);
+        let mut held = MemoryReservation::of(&self.binding.share);
         if let Err(shortage) = held.take(value.len()) {
             return Ok(Err(store::Error::Other(shortage.to_string())));
         }

@@ -10,7 +10,7 @@ use super::failure;
 use crate::sandbox::bindings::v0_1::wardgate::plugin::{secrets, types};
 use crate::sandbox::bound_secret::{Algorithm, GrantedSecret, Keys};
 use crate::sandbox::call::state::CallState;
-use crate::sandbox::journal::{Answered, Outside, lock};
+use crate::sandbox::recording::{HostResponse, HostSource, lock};
 use crate::secrets::KeyUse;
 
 impl CallState {
@@ -93,13 +93,13 @@ impl CallState {
     /// A verdict about a secret: from the recording that is replayed, or found out and written down.
     fn verdict(&mut self, operation: &'static str, find: impl FnOnce() -> bool) -> bool {
         let outside = self.outside();
-        if let Outside::Scripted(script) = &outside
+        if let HostSource::Scripted(script) = &outside
             && let Some(verdicts) = &mut lock(script).verdicts
         {
             return verdicts.pop_front().unwrap_or(false);
         }
         let holds = find();
-        outside.record(|| Answered::Secret { operation: operation.to_owned(), holds });
+        outside.record(|| HostResponse::Secret { operation: operation.to_owned(), holds });
         holds
     }
 }
@@ -184,7 +184,7 @@ impl secrets::Host for CallState {
         };
         // A signature is as good as a secret to whoever reads it later, so only that there was one is
         // written down.
-        self.outside().record(|| Answered::Signed);
+        self.outside().record(|| HostResponse::Signed);
         Ok(Ok(keys.sign(algorithm, &message)))
     }
 

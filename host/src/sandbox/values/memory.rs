@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     LISTED_KEYS_MAX, Operation, Pending, Values, ValuesError, ValuesOwner, counted_up, encoded,
 };
-use crate::sandbox::journal::lock;
+use crate::sandbox::recording::lock;
 
 /// Values kept in memory, for calls that are made outside of a gateway.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ async fn compute(ticks: usize, counted: Arc<AtomicUsize>) {
         counted.fetch_add(1, Ordering::Relaxed);
         let mut yielded = false;
         let once = std::future::poll_fn(|context| {
-            SPENDING.set(Spending { yielded: true, ..SPENDING.get() });
+            POLL_METER.set(PollMeter { yielded: true, ..POLL_METER.get() });
             context.waker().wake_by_ref();
             if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }
         });
@@ -25,10 +25,10 @@ type Caller = (Arc<LaneTurns>, u8);
 
 /// On a slow lane.
 async fn apart<T>((turns, tenant): Caller, work: impl Future<Output = T>) -> T {
-    let (mut cpu, work, account) = (Duration::ZERO, pin!(work), Account::default());
+    let (mut cpu, work, account) = (Duration::ZERO, pin!(work), PluginStats::default());
     let tenant = TenantId::from_bytes([tenant; 16]);
-    let of = Of { lane: Lane::Tools, turns: &turns, tenant, account: &account };
-    Measured { work, cpu: &mut cpu, next: Begins::Apart, of, place: None }.await
+    let of = CallOwner { lane: Lane::Tools, turns: &turns, tenant, account: &account };
+    Measured { work, cpu: &mut cpu, next: Placement::Offloaded, of, place: None }.await
 }
 
 /// How much a hundred calls of each of these tenants compute until ten ticks of a call of another's are done.
@@ -88,19 +88,23 @@ async fn a_call_that_waits_for_something_holds_no_turn_and_one_that_is_given_up_
 async fn what_a_host_call_computes_at_a_stretch_is_the_calls_time_and_makes_its_plugin_a_long_one()
 {
     const STRETCH: Duration = Duration::from_millis(50);
-    for lane in [Lane::Overtime, Lane::Tools] {
-        let (turns, account) = (LaneTurns::of(1), Account::default());
-        let of =
-            Of { lane, turns: &turns, tenant: TenantId::from_bytes([1; 16]), account: &account };
+    for lane in [Lane::Default, Lane::Tools] {
+        let (turns, account) = (LaneTurns::of(1), PluginStats::default());
+        let of = CallOwner {
+            lane,
+            turns: &turns,
+            tenant: TenantId::from_bytes([1; 16]),
+            account: &account,
+        };
         let mut cpu = Duration::ZERO;
         let work = pin!(async {
             let since = thread_time();
             while thread_time() - since < STRETCH {}
         });
-        assert!(account.is_brief(lane));
-        let next = Begins::WithItsCaller;
+        assert!(account.may_run_inline(lane));
+        let next = Placement::Inline;
         Measured { work, cpu: &mut cpu, next, of, place: None }.await;
         assert!(cpu >= STRETCH, "{cpu:?}");
-        assert!(!account.is_brief(lane));
+        assert!(!account.may_run_inline(lane));
     }
 }

@@ -1,13 +1,20 @@
 //! When a plugin is cut off, and when it comes back.
 
+use std::time::Duration;
+
 use super::*;
+use crate::clock::Timestamp;
 use crate::sandbox::Failure;
 use crate::sandbox::refusal::Shortage;
 
 const SETTINGS: QuarantineSettings =
     QuarantineSettings { after: 3, pause: Duration::from_secs(30) };
 
-fn call(account: &Account, clock: &Clock, value: Result<(), PluginError>) -> Result<(), Refusal> {
+fn call(
+    account: &PluginStats,
+    clock: &Clock,
+    value: Result<(), PluginError>,
+) -> Result<(), Refusal> {
     let admission = account.admit(clock)?;
     account.settle(&value, Cost::default(), SETTINGS, clock);
     drop(admission);
@@ -22,14 +29,14 @@ fn says_no() -> Result<(), PluginError> {
     Err(Failure { code: "x".into(), message: "no".into(), retry_after_ms: None }.into())
 }
 
-fn cut_off(account: &Account) -> bool {
-    account.statement().quarantine.is_some()
+fn cut_off(account: &PluginStats) -> bool {
+    account.snapshot().quarantine.is_some()
 }
 
 #[test]
 fn failures_in_a_row_cut_it_off_and_one_good_call_brings_it_back() {
     let clock = Clock::by_hand(Timestamp::from_micros(1_000_000));
-    let account = Account::default();
+    let account = PluginStats::default();
     for value in [crash(), crash(), Ok(()), crash(), says_no(), crash(), crash()] {
         call(&account, &clock, value).unwrap();
         assert!(!cut_off(&account), "two in a row, or a plugin that says no, are not enough");
@@ -54,7 +61,7 @@ fn failures_in_a_row_cut_it_off_and_one_good_call_brings_it_back() {
 #[test]
 fn one_call_at_a_time_is_let_through() {
     let clock = Clock::by_hand(Timestamp::from_micros(1));
-    let account = Account::default();
+    let account = PluginStats::default();
     for _ in 0..3 {
         call(&account, &clock, crash()).unwrap();
     }
@@ -69,7 +76,7 @@ fn one_call_at_a_time_is_let_through() {
 #[test]
 fn our_own_failures_and_releases_by_hand() {
     let clock = Clock::by_hand(Timestamp::from_micros(1));
-    let account = Account::default();
+    let account = PluginStats::default();
     for _ in 0..9 {
         call(&account, &clock, Err(Refusal::Busy(Shortage::Calls).into())).unwrap();
     }
@@ -80,7 +87,7 @@ fn our_own_failures_and_releases_by_hand() {
     assert!(cut_off(&account));
     account.release();
     call(&account, &clock, Ok(())).unwrap();
-    let statement = account.statement();
+    let statement = account.snapshot();
     assert_eq!((statement.answered, statement.in_flight), (1, 0));
     let refused: Vec<_> = statement.refused.into_iter().filter(|(_, n)| *n > 0).collect();
     assert_eq!(refused, [("trapped", 3), ("busy", 9)]);
@@ -89,27 +96,27 @@ fn our_own_failures_and_releases_by_hand() {
 #[test]
 fn long_calls_are_remembered_for_their_kind_and_one_good_call_makes_up_for_none() {
     let clock = Clock::by_hand(Timestamp::from_micros(1));
-    let account = Account::default();
-    account.was_long(Lane::Tools);
-    assert!(account.is_brief(Lane::Overtime) && !account.is_brief(Lane::Tools));
+    let account = PluginStats::default();
+    account.mark_slow(Lane::Tools);
+    assert!(account.may_run_inline(Lane::Default) && !account.may_run_inline(Lane::Tools));
     for value in [crash(), Ok(())] {
         call(&account, &clock, value).unwrap();
     }
-    assert!(!account.is_brief(Lane::Tools), "it may be another kind that went well");
-    for _ in 0..BRIEF_CALLS_OWED {
-        assert!(!account.is_brief(Lane::Tools));
-        account.was_brief(Lane::Tools);
+    assert!(!account.may_run_inline(Lane::Tools), "it may be another kind that went well");
+    for _ in 0..PROBATION_CALLS {
+        assert!(!account.may_run_inline(Lane::Tools));
+        account.mark_fast(Lane::Tools);
     }
-    assert!(account.is_brief(Lane::Tools));
-    account.was_long(Lane::Overtime);
+    assert!(account.may_run_inline(Lane::Tools));
+    account.mark_slow(Lane::Default);
     account.release();
-    assert!(account.is_brief(Lane::Overtime));
+    assert!(account.may_run_inline(Lane::Default));
 }
 
 #[test]
 fn to_ask_whether_a_call_would_be_let_in_lets_none_in() {
     let clock = Clock::by_hand(Timestamp::from_micros(1));
-    let account = Account::default();
+    let account = PluginStats::default();
     account.check_admission(&clock).unwrap();
     for _ in 0..3 {
         call(&account, &clock, crash()).unwrap();

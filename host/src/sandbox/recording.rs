@@ -15,7 +15,7 @@ const SMALL_ANSWER_BYTES: usize = 48;
 /// One answer of the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "asked", rename_all = "kebab-case")]
-pub enum Answered {
+pub enum HostResponse {
     /// An outgoing request.
     Egress(Exchange),
     /// A value that outlives the call: read, written, deleted or counted.
@@ -109,7 +109,7 @@ pub struct Sent {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recording {
     /// In order.
-    pub answers: Vec<Answered>,
+    pub answers: Vec<HostResponse>,
     /// Whether there was more than is kept: such a call cannot be replayed faithfully.
     #[serde(default)]
     pub truncated: bool,
@@ -125,13 +125,13 @@ impl Recording {
         self.answers.is_empty() && !self.truncated
     }
 
-    pub(super) fn push(&mut self, answer: Answered) {
+    pub(super) fn push(&mut self, answer: HostResponse) {
         let bytes = match &answer {
-            Answered::Egress(exchange) => {
+            HostResponse::Egress(exchange) => {
                 let received = exchange.outcome.as_ref().map_or(0, |received| received.body.len());
                 exchange.url.len() + received * 4 / 3 + 256
             }
-            Answered::Value { key, outcome, .. } => {
+            HostResponse::Value { key, outcome, .. } => {
                 key.len() + outcome.as_ref().map_or(0, |value| value.to_string().len()) + 64
             }
             _ => SMALL_ANSWER_BYTES,
@@ -153,7 +153,7 @@ pub struct Script {
     /// Values kept from earlier calls; changed by the call.
     pub values: BTreeMap<String, Vec<u8>>,
     /// Answers about values, in place of `values`: a replay has them.
-    pub value_answers: Option<VecDeque<Answered>>,
+    pub value_answers: Option<VecDeque<HostResponse>>,
     /// Readings of the time of day, in nanoseconds; the last one stays.
     pub wall_clock: VecDeque<u64>,
     /// Readings of the monotonic clock; without any it moves by a millisecond with each look.
@@ -179,20 +179,20 @@ impl Script {
         };
         for answer in &recording.answers {
             match answer {
-                Answered::Egress(exchange) => script.exchanges.push(exchange.clone()),
-                Answered::Value { .. } => {
+                HostResponse::Egress(exchange) => script.exchanges.push(exchange.clone()),
+                HostResponse::Value { .. } => {
                     script.value_answers.get_or_insert_default().push_back(answer.clone());
                 }
-                Answered::WallClock { nanos } => script.wall_clock.push_back(*nanos),
-                Answered::Monotonic { nanos } => script.monotonic.push_back(*nanos),
-                Answered::Random { seed } => {
+                HostResponse::WallClock { nanos } => script.wall_clock.push_back(*nanos),
+                HostResponse::Monotonic { nanos } => script.monotonic.push_back(*nanos),
+                HostResponse::Random { seed } => {
                     // A seed that is none leaves zeros: the replay shows a difference then.
                     let _ = hex::decode_to_slice(seed, &mut script.seed);
                 }
-                Answered::Secret { holds, .. } => {
+                HostResponse::Secret { holds, .. } => {
                     script.verdicts.get_or_insert_default().push_back(*holds);
                 }
-                Answered::Signed => {}
+                HostResponse::Signed => {}
             }
         }
         script
@@ -223,11 +223,11 @@ impl Script {
     ) -> Option<Result<serde_json::Value, String>> {
         let answers = self.value_answers.as_mut()?;
         let place = answers.iter().position(|answer| {
-            matches!(answer, Answered::Value { operation, key, .. }
+            matches!(answer, HostResponse::Value { operation, key, .. }
                 if operation == asked && key == about)
         });
         match place.and_then(|place| answers.remove(place)) {
-            Some(Answered::Value { outcome, .. }) => Some(outcome),
+            Some(HostResponse::Value { outcome, .. }) => Some(outcome),
             _ => Some(Err(format!("nothing is recorded for {asked} of {about:?}"))),
         }
     }
@@ -254,14 +254,14 @@ pub type SharedScript = Arc<Mutex<Script>>;
 
 /// Where a call's answers come from: the world, which is written down, or a script.
 #[derive(Debug, Clone)]
-pub(super) enum Outside {
+pub(super) enum HostSource {
     Live(Arc<Mutex<Recording>>),
     Scripted(SharedScript),
 }
 
-impl Outside {
+impl HostSource {
     /// Writes an answer down, where it came from the world.
-    pub(super) fn record(&self, answer: impl FnOnce() -> Answered) {
+    pub(super) fn record(&self, answer: impl FnOnce() -> HostResponse) {
         if let Self::Live(recording) = self {
             lock(recording).push(answer());
         }
@@ -296,7 +296,7 @@ mod tests {
     fn a_recording_is_bounded_and_says_so() {
         let mut recording = Recording::default();
         for nanos in 0..20_000 {
-            recording.push(Answered::WallClock { nanos });
+            recording.push(HostResponse::WallClock { nanos });
         }
         assert!(recording.truncated);
         assert_eq!(recording.answers.len(), RECORDING_BYTES_MAX / SMALL_ANSWER_BYTES);
@@ -313,8 +313,8 @@ mod tests {
             credential: None,
             outcome: outcome.clone(),
         };
-        recording.push(Answered::Egress(exchange));
-        recording.push(Answered::WallClock { nanos: 7 });
+        recording.push(HostResponse::Egress(exchange));
+        recording.push(HostResponse::WallClock { nanos: 7 });
         let kept = serde_json::to_string(&recording).unwrap();
         let mut script = Script::of(&serde_json::from_str(&kept).unwrap());
         let sent = |url: &str| Sent {

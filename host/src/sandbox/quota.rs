@@ -49,12 +49,12 @@ impl Memory {
 
 /// The memory that the calls of one tenant hold.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct TenantQuota {
     held: AtomicUsize,
     memory: Arc<Memory>,
 }
 
-impl Share {
+impl TenantQuota {
     pub(super) fn new(memory: &Arc<Memory>) -> Self {
         Self { held: AtomicUsize::new(0), memory: Arc::clone(memory) }
     }
@@ -93,13 +93,13 @@ impl Share {
 /// Memory that a call, or one thing that the host holds for it, has of its tenant's share. Given back when it is
 /// dropped.
 #[derive(Debug)]
-pub(super) struct HeldMemory {
-    share: Arc<Share>,
+pub(super) struct MemoryReservation {
+    share: Arc<TenantQuota>,
     bytes: usize,
 }
 
-impl HeldMemory {
-    pub(super) fn of(share: &Arc<Share>) -> Self {
+impl MemoryReservation {
+    pub(super) fn of(share: &Arc<TenantQuota>) -> Self {
         Self { share: Arc::clone(share), bytes: 0 }
     }
 
@@ -119,7 +119,7 @@ impl HeldMemory {
     }
 }
 
-impl Drop for HeldMemory {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         self.share.give_back(self.bytes);
     }
@@ -131,15 +131,16 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn held_by(memory: &Arc<Memory>) -> HeldMemory {
-        HeldMemory::of(&Arc::new(Share::new(memory)))
+    fn held_by(memory: &Arc<Memory>) -> MemoryReservation {
+        MemoryReservation::of(&Arc::new(TenantQuota::new(memory)))
     }
 
     #[test]
     fn calls_of_a_tenant_share_its_memory_and_give_it_back() {
         let memory = Arc::new(Memory::new(1_000 * MIB, 100 * MIB));
-        let share = Arc::new(Share::new(&memory));
-        let (mut first, mut second) = (HeldMemory::of(&share), HeldMemory::of(&share));
+        let share = Arc::new(TenantQuota::new(&memory));
+        let (mut first, mut second) =
+            (MemoryReservation::of(&share), MemoryReservation::of(&share));
         assert_eq!(first.take(60 * MIB), Ok(()));
         assert_eq!(second.take(41 * MIB), Err(Shortage::MemoryOfTenant));
         assert_eq!(second.take(40 * MIB), Ok(()));

@@ -4,14 +4,14 @@ use std::sync::{Arc, PoisonError};
 
 use super::Plugins;
 use crate::ids::{PluginName, TenantId};
-use crate::sandbox::Statement;
+use crate::sandbox::StatsSnapshot;
 
 impl Plugins {
     /// What the accounts of all plugins hold that have been called since the gateway began, by tenant and
     /// name; at most this many, and how many there are besides. Always those that come first, so that what
     /// is told twice is told of the same plugins.
     #[must_use]
-    pub fn statements(&self, most: usize) -> (Vec<(TenantId, PluginName, Statement)>, usize) {
+    pub fn statements(&self, most: usize) -> (Vec<(TenantId, PluginName, StatsSnapshot)>, usize) {
         // Under the lock only the handles are taken: calls wait for it.
         let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         let accounts = bound.iter();
@@ -23,7 +23,7 @@ impl Plugins {
         let left_out = accounts.len().saturating_sub(most);
         accounts.truncate(most);
         let told = accounts.into_iter();
-        let told = told.map(|(tenant, name, account)| (tenant, name, account.statement()));
+        let told = told.map(|(tenant, name, account)| (tenant, name, account.snapshot()));
         (told.collect(), left_out)
     }
 }
