@@ -182,7 +182,7 @@ impl Channels {
             let (channel, tenant, name) = (channel.id, channel.tenant, &channel.definition.name);
             tracing::warn!(
                 %channel, %tenant, %name,
-                "verification is switched off: whoever knows the URL can trigger the agent"
+                "verification is switched off: anyone who knows the URL can trigger the agent"
             );
         }
     }

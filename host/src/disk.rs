@@ -39,7 +39,7 @@ pub async fn on_disk<T: Send + 'static>(
 /// When it cannot be read, is something else, or is larger.
 pub fn read_at_most(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -75,8 +75,8 @@ mod tests {
         assert_eq!(read_at_most(&path, 5).unwrap(), b"12345");
         let refused = |path: &Path, most: u64| read_at_most(path, most).unwrap_err().to_string();
         assert_eq!(refused(&path, 4), "it is larger than 0 KiB");
-        assert_eq!(refused(folder.path(), 5), "it is no regular file");
+        assert_eq!(refused(folder.path(), 5), "it is not a regular file");
         // It has no end.
-        assert_eq!(refused(Path::new("/dev/zero"), 5), "it is no regular file");
+        assert_eq!(refused(Path::new("/dev/zero"), 5), "it is not a regular file");
     }
 }

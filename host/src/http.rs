@@ -44,7 +44,6 @@ use axum::Router;
 use axum::extract::State;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::post;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -177,8 +176,9 @@ fn routes() -> Routes {
 
 /// The intake of `POST /` alone: answers the resolved parameters and starts nothing. For the benchmark,
 /// which compares it with a handler that does the same without a sandbox.
+#[cfg(feature = "bench")]
 pub fn intake_router(handles: Arc<Handles>) -> Router {
-    Router::new().route("/", post(webhook::resolve_only)).with_state(handles)
+    Router::new().route("/", axum::routing::post(webhook::resolve_only)).with_state(handles)
 }
 
 async fn not_found() -> ApiError {

@@ -15,7 +15,7 @@ const TAG_BYTES_MAX: usize = 128;
 
 /// Why a text is no reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is no reference of the form host/repository[:tag][@sha256:digest]: {0}")]
+#[error("it is not a reference of the form host/repository[:tag][@sha256:digest]: {0}")]
 pub struct ParseReferenceError(&'static str);
 
 /// A reference to an artefact.

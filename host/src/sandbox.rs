@@ -18,6 +18,7 @@ mod grants;
 mod host;
 mod limits;
 mod loader;
+#[cfg(feature = "bench")]
 mod measure;
 mod needs;
 mod outcome;
@@ -48,6 +49,7 @@ pub use compiler::child::CompileLimits;
 pub use engine::PoolSize;
 pub use grants::{Components, Grants, GrantsError, Pin};
 pub use limits::Limits;
+#[cfg(feature = "bench")]
 pub use measure::Phases;
 pub use needs::{Grant, Need};
 pub use outcome::{Called, Diagnostic, HttpReply, Mapped, Principal};
@@ -127,7 +129,7 @@ pub struct HostServices {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LoadError {
     /// It does not compile.
-    #[error("it is no WebAssembly component that this gateway can compile: {0}")]
+    #[error("it is not a WebAssembly component that this gateway can compile: {0}")]
     NotAComponent(String),
     /// Compiling it is beyond a bound, which is named.
     #[error("it cannot be compiled within the bounds of this gateway: it takes more than {0}")]

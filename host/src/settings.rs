@@ -391,8 +391,7 @@ impl HttpSettings {
         let per_address = self.held_body_bytes_per_address_max;
         let per_address_min = if per_address == 0 { 0 } else { body };
         let most = 1 << 40;
-        let one_body =
-            "a body of http.body_bytes_max would never fit, though its sender is told to try again";
+        let one_body = "a body of http.body_bytes_max would never fit, though its sender is asked to try again";
         [
             Bound::of("http.body_bytes_max", self.body_bytes_max, 1, 1 << 31)
                 .because("no request could have a body"),

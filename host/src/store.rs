@@ -13,6 +13,7 @@ mod directory;
 mod error;
 mod fair_queue;
 mod lists;
+mod other_processes;
 mod rows;
 mod sqlite;
 mod tasks;

@@ -64,18 +64,6 @@ impl Status {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Error | Self::Failed | Self::Completed | Self::Stopped)
     }
-
-    /// Whether a task may go from this status to `next`.
-    #[must_use]
-    pub fn may_become(self, next: Self) -> bool {
-        match self {
-            Self::Pending => matches!(next, Self::Executing | Self::Stopped | Self::Error),
-            // Back to pending when a lease is given back or runs out.
-            Self::Executing => next != Self::Executing,
-            Self::Paused => matches!(next, Self::Pending | Self::Stopped | Self::Error),
-            Self::Error | Self::Failed | Self::Completed | Self::Stopped => false,
-        }
-    }
 }
 
 impl fmt::Display for Status {
@@ -372,19 +360,5 @@ mod tests {
             assert_eq!(status.as_str().parse::<Status>().unwrap(), status);
         }
         assert!("Completed".parse::<Status>().is_err());
-    }
-
-    #[test]
-    fn nothing_follows_an_end() {
-        for from in Status::ALL {
-            for to in Status::ALL {
-                if from.is_final() {
-                    assert!(!from.may_become(to), "{from} -> {to}");
-                }
-            }
-        }
-        assert!(Status::Pending.may_become(Status::Executing));
-        assert!(Status::Executing.may_become(Status::Pending));
-        assert!(!Status::Pending.may_become(Status::Completed));
     }
 }

@@ -142,7 +142,7 @@ impl Watch {
         });
         let (component, grants) = read.await??;
         let grants =
-            grants.map(String::from_utf8).transpose().context("its grants are no UTF-8")?;
+            grants.map(String::from_utf8).transpose().context("its grants are not UTF-8")?;
         let seen = (PluginDigest::of(&component), grants.clone());
         if self.seen.get(path) == Some(&seen) {
             return Ok(());

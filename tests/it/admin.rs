@@ -57,7 +57,7 @@ async fn a_tenant_that_cannot_be_is_refused_with_a_reason() {
         (r#"{"name": "a\nb"}"#.to_owned(), 422, "control character"),
         (json!({"name": "x".repeat(129)}).to_string(), 422, "128 bytes"),
         (r#"{"name": 5}"#.to_owned(), 422, "expected a string"),
-        (r#"["a"]"#.to_owned(), 422, "no JSON object"),
+        (r#"["a"]"#.to_owned(), 422, "not a JSON object"),
         (r#"{"name": "a", "id": "b"}"#.to_owned(), 422, "unknown field `id`"),
         ("{}".to_owned(), 422, "missing field `name`"),
         (r#"{"name": "a""#.to_owned(), 400, "JSON"),
@@ -125,7 +125,7 @@ async fn a_key_with_a_time_or_role_that_cannot_be_is_not_made() {
         (json!({"role": "king"}), "unknown variant `king`"),
         (json!({"name": "x".repeat(201)}), "200 characters"),
         (json!({"key": "wgk_of_my_own"}), "unknown field `key`"),
-        (json!(["name", "admin"]), "no JSON object"),
+        (json!(["name", "admin"]), "not a JSON object"),
     ] {
         let answer = gateway.manage("POST", "/keys").json(&asked).expect(422).await;
         assert!(answer.detail().contains(reason), "{asked}: {}", answer.text);

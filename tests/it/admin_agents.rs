@@ -70,7 +70,7 @@ async fn a_description_that_is_wrong_is_refused_with_a_reason_and_makes_nothing(
         (json!({"name": "a", "tools": ["Not A Name"]}), "plugin name"),
         (json!({"name": ""}), "is empty"),
         (json!({"instructions": "x"}), "missing field `name`"),
-        (json!(["a"]), "no JSON object"),
+        (json!(["a"]), "not a JSON object"),
     ] {
         for (method, below) in [("POST", "/agents"), ("PUT", target.as_str())] {
             let answer = gateway.manage(method, below).json(&definition).expect(422).await;

@@ -84,10 +84,10 @@ async fn what_is_no_plugin_is_refused_with_a_reason() {
     let gateway = Gateway::start().await;
     let no_wasm = || Form::new().part("component", Part::bytes(b"not wasm at all".to_vec()));
     for (what, form, reason) in [
-        ("a text", no_wasm(), "no WebAssembly component"),
+        ("a text", no_wasm(), "not a WebAssembly component"),
         ("a component without a role", parts("no_role", None), "payload-mapper"),
         ("one of another version", parts("wrong_version", None), "0.9.0"),
-        ("no component", Form::new().text("grants", GRANTS), "component is missing"),
+        ("not a component", Form::new().text("grants", GRANTS), "component is missing"),
         ("another part", parts("ignores", None).text("limits", "x"), "the parts are component"),
         ("grants that are none", parts("ignores", Some("[limit]\n")), "limit"),
     ] {

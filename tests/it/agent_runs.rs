@@ -34,7 +34,7 @@ async fn offline_says_what_it_is_and_calls_the_tools_that_are_named() {
     let prompt =
         "calculate {\"expression\": \"(2.5+4)*sqrt(16)\"} and calculate {\"expression\":\"1/0\"}";
     let report = gateway.ask(json!({"prompt": prompt})).await.report();
-    assert!(report["notice"].as_str().unwrap().contains("no language model"));
+    assert!(report["notice"].as_str().unwrap().contains("not a language model"));
     assert_eq!(report["tools"][0]["result"]["value"], 26);
     assert_eq!(report["tools"][1]["is_error"], true);
     let again = gateway.ask(json!({"prompt": prompt})).await.report();

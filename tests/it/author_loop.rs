@@ -122,7 +122,7 @@ fn cases_that_cannot_be_run_are_refused_with_a_reason() {
     fs::create_dir_all(desk.0.path().join("fixtures")).unwrap();
     assert!(test(&desk).1.contains("holds no case"));
     for (wrong, reason) in [
-        (json!({"call": "map"}), "none of verify, map-payload"),
+        (json!({"call": "map"}), "not one of verify, map-payload"),
         (json!({"call": "map-payload", "expct": {}}), "expct"),
         (json!({"call": "map-payload", "now": "yesterday"}), "RFC 3339"),
         (json!({"call": "call-tool"}), "needs a tool"),

@@ -377,7 +377,7 @@ async fn an_array_is_no_object_though_its_values_would_fit_the_fields() {
     let gateway = Gateway::start().await;
     let target = format!("/v1/agents/{}/invoke", gateway.agent);
     let call = gateway.post(&target).key(&gateway.key).json(&json!(["chat", {"text": "hi"}]));
-    assert!(call.expect(422).await.detail().contains("no JSON object"));
+    assert!(call.expect(422).await.detail().contains("not a JSON object"));
     assert_eq!(gateway.tasks_stored().await, 0);
 }
 

@@ -182,7 +182,7 @@ async fn a_key_is_sent_to_the_gateway_that_was_named_and_nowhere_else() {
     let redirecting = Web::serve(redirecting).await;
     let home = Home::new();
     let key = key_file(&home, "a.key", "wgo_a-key-that-is-worth-something");
-    for (base, reason) in [("", "307"), ("/page", "no JSON")] {
+    for (base, reason) in [("", "307"), ("/page", "not JSON")] {
         let url = format!("http://127.0.0.1:{}{base}", redirecting.port);
         let way = Way(vec![
             "--url".to_owned(),
@@ -254,9 +254,9 @@ async fn what_goes_wrong_is_said_in_a_sentence_without_the_key() {
         (&folder, &["webhook", "show", "nobody"], "no agent \"nobody\""),
         (&through, &["tenant", "create", "demo"], "name"),
         (&folder, &["tenant", "create", ""], "is empty"),
-        (&through, &["agent", "apply", misspelt], "misspelt.toml is no agent file"),
+        (&through, &["agent", "apply", misspelt], "misspelt.toml is not an agent file"),
         (&through, &["agent", "apply", "absent.toml"], "cannot read absent.toml"),
-        (&through, &["plugin", "install", misspelt], "no WebAssembly component"),
+        (&through, &["plugin", "install", misspelt], "not a WebAssembly component"),
         (&through, &["plugin", "remove", "absent"], "Plugin not found"),
         (&through, &["key", "create", "--expires", "2020-01-01T00:00:00Z"], "in the future"),
         (&through, &["key", "revoke", "nonsense"], "Key not found"),

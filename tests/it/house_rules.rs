@@ -177,3 +177,71 @@ fn the_table_of_promises_has_every_module() {
         assert!(text.contains(&row), "tests/it/main.rs has no row for the module {module}");
     }
 }
+
+/// The patterns of docs/STYLE.md that no text for users has.
+fn patterns() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = std::fs::read_to_string(root.join("docs/STYLE.md")).unwrap();
+    let list = text.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    list.lines().filter(|line| !line.is_empty()).map(|line| format!(" {line} ")).collect()
+}
+
+/// The string literals of what ships in a file, each as one line of lower-case words.
+fn literals(text: &str) -> Vec<String> {
+    let shipped = text.split("#[cfg(test)]\nmod").next().unwrap();
+    let code: String = shipped
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    // A quotation mark as a character is no end of a literal.
+    let mut code = code.replace("'\"'", "").replace("'\\\"'", "");
+    let mut literals = Vec::new();
+    while let Some((before, raw)) = code.split_once("r#\"")
+        && let Some((literal, after)) = raw.split_once("\"#")
+    {
+        literals.push(literal.to_owned());
+        code = format!("{before}{after}");
+    }
+    let (mut current, mut escaped) = (None::<String>, false);
+    for character in code.chars() {
+        match (&mut current, character) {
+            (Some(_), _) if std::mem::take(&mut escaped) => {}
+            (Some(_), '\\') => escaped = true,
+            (Some(literal), '"') => {
+                literals.push(std::mem::take(literal));
+                current = None;
+            }
+            (Some(literal), character) => literal.push(character),
+            (None, '"') => current = Some(String::new()),
+            (None, _) => {}
+        }
+    }
+    let words = |literal: String| {
+        // A path for serde is no text.
+        let literal = literal.replace("Option::is_none", "");
+        let spaced = literal.replace(|c: char| !c.is_alphanumeric() && c != '\'', " ");
+        format!(" {} ", spaced.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase())
+    };
+    literals.into_iter().map(words).collect()
+}
+
+#[test]
+fn no_text_for_users_has_the_patterns_of_the_style_guide() {
+    let patterns = patterns();
+    assert!(patterns.len() > 10);
+    for folder in ["host/src", "plugins", "xtask/src"] {
+        for file in sources(folder) {
+            let is_test = file.components().any(|part| part.as_os_str() == "tests")
+                || file.ends_with("tests.rs");
+            let text = std::fs::read_to_string(&file).unwrap();
+            for literal in literals(&text).iter().filter(|_| !is_test) {
+                // That there is none of something is said so.
+                let literal = literal.replace(" there is no ", " ").replace(" there are no ", " ");
+                let literal = literal.replace(" there is none ", " ");
+                let found = patterns.iter().find(|pattern| literal.contains(*pattern));
+                assert_eq!(found, None, "{}: {literal:?}; see docs/STYLE.md", file.display());
+            }
+        }
+    }
+}

@@ -94,15 +94,15 @@ fn components_from_elsewhere_and_files_that_are_none_are_told_apart() {
     let (ok, said) = inspect(&guest("no_role"), &[]);
     assert!(!ok && said.contains("none of the roles"), "{said}");
     let home = Home::new();
-    let text = home.write("text.wasm", "no component");
+    let text = home.write("text.wasm", "not a component");
     let (ok, said) = inspect(text.to_str().unwrap(), &[]);
-    assert!(!ok && said.contains("no WebAssembly component"), "{said}");
+    assert!(!ok && said.contains("not a WebAssembly component"), "{said}");
     let core = home.path().join("core.wasm");
     std::fs::write(&core, b"\0asm\x01\0\0\0").unwrap();
     let (ok, said) = inspect(core.to_str().unwrap(), &[]);
     assert!(!ok && said.contains("it is a core module"), "{said}");
     let (ok, said) = inspect("/dev/zero", &[]);
-    assert!(!ok && said.contains("it is no regular file"), "{said}");
+    assert!(!ok && said.contains("it is not a regular file"), "{said}");
     let (ok, said) = inspect("/nowhere/at/all.wasm", &[]);
     assert!(!ok && said.contains("cannot read /nowhere/at/all.wasm"), "{said}");
 }

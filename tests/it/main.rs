@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `contract` | every row of the wire contract, one case each |
 //! | `traps` | what others get wrong, one case each |
+//! | `upgrading` | a data folder of an earlier version opens, holds what it held, and goes on |
 //! | `conveniences` | CloudEvents, waiting, request ids, browsers, errors that say what to do |
 //! | `xpander_webhook` | `POST /` takes what the documented callers send, in every shape |
 //! | `xpander_answers` | and answers it as documented: at once, later, one value, as JSON |
@@ -153,6 +154,7 @@ mod tenants_apart;
 mod threads;
 mod trace;
 mod traps;
+mod upgrading;
 mod user_tokens;
 mod webhook_urls;
 mod xpander_answers;

@@ -103,7 +103,7 @@ async fn what_cannot_be_installed_is_refused_with_a_reason() {
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };
-    assert!(install(&no_wasm, &[]).contains("no WebAssembly component"));
+    assert!(install(&no_wasm, &[]).contains("not a WebAssembly component"));
     let no_role = install(&guest_path("no_role"), &[]);
     assert!(no_role.contains("payload-mapper") && no_role.contains("toolbox"), "{no_role}");
     // Both versions are named: the one it was made for, and ours.

@@ -14,7 +14,7 @@ pub(crate) mod oci_registry;
 pub(crate) mod web;
 
 pub(crate) use answer::{Answer, Call};
-pub(crate) use child::{Child, command_of, new_tenant, path_of_shells, wardgate};
+pub(crate) use child::{Child, be_patient_with, command_of, new_tenant, path_of_shells, wardgate};
 pub(crate) use client::Client;
 pub(crate) use gateway::{Gateway, Setup, agent};
 pub(crate) use home::Home;

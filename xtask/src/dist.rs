@@ -58,7 +58,7 @@ pub(crate) fn run(target: Option<String>) -> anyhow::Result<()> {
     for entry in fs::read_dir(root.join(FOLDER))? {
         let entry = entry?;
         fs::copy(entry.path(), packed.join(FOLDER).join(entry.file_name()))
-            .with_context(|| format!("{} is no file", entry.path().display()))?;
+            .with_context(|| format!("{} is not a file", entry.path().display()))?;
     }
     fs::write(packed.join("wardgate.cdx.json"), sbom::gateway(&target)?)?;
     let sums = sums(&packed, &files(&packed, "")?)?;
@@ -101,18 +101,21 @@ fn renamed(target_folder: &Path) -> anyhow::Result<OsString> {
 /// The target that the compiler builds for where none is named.
 fn this_machine() -> anyhow::Result<String> {
     let mut rustc = Command::new("rustc");
-    let told = rustc.arg("-vV").current_dir(tools::root()).output();
-    let told = String::from_utf8(told.context("rustc cannot be run")?.stdout)?;
-    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    let output = rustc.arg("-vV").current_dir(tools::root()).output();
+    let output = String::from_utf8(output.context("rustc cannot be run")?.stdout)?;
+    let host = output.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("rustc does not say what machine this is")
 }
 
 /// The program starts, and is of this version.
 fn starts(program: &Path) -> anyhow::Result<()> {
-    let told = Command::new(program).arg("--version").output();
-    let told = told.context("what was built does not start")?;
-    let told = String::from_utf8_lossy(&told.stdout);
-    ensure!(told.trim() == format!("{PROGRAM} {VERSION}"), "what was built says it is {told:?}");
+    let output = Command::new(program).arg("--version").output();
+    let output = output.context("what was built does not start")?;
+    let output = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.trim() == format!("{PROGRAM} {VERSION}"),
+        "the built program reports {output:?}"
+    );
     Ok(())
 }
 
@@ -121,7 +124,7 @@ fn files(folder: &Path, within: &str) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder.join(within))? {
         let entry = entry?;
-        let name = entry.file_name().into_string().ok().context("a name that is no text")?;
+        let name = entry.file_name().into_string().ok().context("a name that is not UTF-8")?;
         let name = if within.is_empty() { name } else { format!("{within}/{name}") };
         if entry.file_type()?.is_dir() {
             found.extend(files(folder, &name)?);
@@ -136,11 +139,11 @@ fn files(folder: &Path, within: &str) -> anyhow::Result<Vec<String>> {
 /// What `sha256sum --check` reads.
 fn sums(folder: &Path, files: &[String]) -> anyhow::Result<String> {
     let mut sha256sum = Command::new("sha256sum");
-    let told =
+    let output =
         sha256sum.current_dir(folder).arg("--").args(files).stderr(Stdio::inherit()).output();
-    let told = told.context("sha256sum cannot be run")?;
-    ensure!(told.status.success(), "sha256sum failed");
-    String::from_utf8(told.stdout).context("sha256sum says no text")
+    let output = output.context("sha256sum cannot be run")?;
+    ensure!(output.status.success(), "sha256sum failed");
+    String::from_utf8(output.stdout).context("sha256sum says no text")
 }
 
 /// The same files make the same archive: in order, nobody's, and of the time of the last commit.
@@ -151,8 +154,8 @@ fn pack(out: &Path, name: &str, archive: &str) -> anyhow::Result<()> {
     let mut git = Command::new("git");
     git.current_dir(tools::root()).args(["log", "-1", "--format=%ct"]);
     match git.output() {
-        Ok(told) if told.status.success() => {
-            tar.arg(format!("--mtime=@{}", String::from_utf8_lossy(&told.stdout).trim()));
+        Ok(output) if output.status.success() => {
+            tar.arg(format!("--mtime=@{}", String::from_utf8_lossy(&output.stdout).trim()));
         }
         // An archive of the source has no commits: its files have times of their own.
         _ => {}

@@ -26,7 +26,7 @@ const fn stage(name: &'static str, folder: &'static str, arguments: &'static str
 
 const FORMAT: &str = "fmt --all --check";
 /// Warnings are errors here and nowhere else: who is in the middle of a change may have some.
-const LINTS: &str = "clippy --workspace --all-targets -- -D warnings";
+const LINTS: &str = "clippy --workspace --all-targets --features wardgate/bench -- -D warnings";
 /// For the target of components, where plugins have no tests. Target folder and profile are those of
 /// the host's build script: what that has built is not built again.
 const PLUGIN_LINTS: &str = "clippy --workspace --release --target wasm32-wasip2 \
@@ -156,7 +156,8 @@ pub(crate) fn run(parts: &[&[Stage]]) -> anyhow::Result<()> {
 pub(crate) fn bench(filter: Option<&str>, seconds: Option<u32>) -> anyhow::Result<()> {
     tools::ensure_wasm_target()?;
     let mut cargo = tools::cargo(".");
-    cargo.args(["bench", "--package", "wardgate", "--bench", "gateway", "--"]);
+    cargo.args(["bench", "--package", "wardgate", "--features", "bench"]);
+    cargo.args(["--bench", "gateway", "--"]);
     if let Some(filter) = filter {
         cargo.args(["--filter", filter]);
     }

@@ -132,7 +132,7 @@ impl Agent {
 fn read(path: &Path) -> anyhow::Result<AgentDefinition> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let wrong = || format!("{} is no agent file", path.display());
+    let wrong = || format!("{} is not an agent file", path.display());
     if path.extension().is_some_and(|ending| ending == "json") {
         serde_json::from_str(&text).with_context(wrong)
     } else {
@@ -160,5 +160,5 @@ async fn apply(api: &Api, tenant: TenantId, definition: &AgentDefinition) -> any
             (status, answer) => bail!("{}", complaint(status, &answer)),
         }
     }
-    bail!("somebody else keeps changing this agent; nothing was applied")
+    bail!("another client keeps changing this agent; nothing was applied")
 }

@@ -44,7 +44,7 @@ impl Target {
             && !folder.join("host.key").exists()
         {
             bail!(
-                "{} is no data folder; `wardgate tenant create` or `wardgate serve` makes one",
+                "{} is not a data folder; `wardgate tenant create` or `wardgate serve` makes one",
                 folder.display()
             );
         }
@@ -55,7 +55,7 @@ impl Target {
     pub(super) async fn open_or_make(&self, settings: &Settings) -> anyhow::Result<Api> {
         if let Some(url) = self.url.as_ref().filter(|url| !matches!(url.scheme(), "http" | "https"))
         {
-            bail!("{url} is no http:// or https:// address");
+            bail!("{url} is not an http:// or https:// address");
         }
         match (&self.data, &self.url) {
             (Some(folder), _) => Api::of_folder(folder, settings).await,
@@ -242,7 +242,7 @@ impl Api {
         match serde_json::from_slice(response.body()) {
             Ok(answer) => Ok((status, answer)),
             Err(_) if response.body().is_empty() => Ok((status, Value::Null)),
-            Err(_) => bail!("the answer ({status}) is no JSON: is this the address of a gateway?"),
+            Err(_) => bail!("the answer ({status}) is not JSON: is this the address of a gateway?"),
         }
     }
 

@@ -28,7 +28,7 @@ A channel file:
   answer = \"deliver\"                # at once, then through the replier; \"acknowledge\": at once;
                                     # \"wait\": when the run has ended
   threads = \"own\"                   # its conversations are its own; \"shared\": those of the tenant's API,
-                                    # for whoever may send through the channel
+                                    # for all who may send through the channel
   [settings]
   tolerance-seconds = \"300\"
   [secrets]                         # what the plugin calls it = the tenant's secret (`wardgate secret set`)
@@ -130,7 +130,7 @@ fn escaped(name: &Name) -> String {
 fn read(path: &Path) -> anyhow::Result<ChannelDefinition> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let wrong = || format!("{} is no channel file", path.display());
+    let wrong = || format!("{} is not a channel file", path.display());
     if path.extension().is_some_and(|ending| ending == "json") {
         serde_json::from_str(&text).with_context(wrong)
     } else {

@@ -110,7 +110,7 @@ impl Replay {
         let task = task.replace('+', "%20");
         let recording = api.get(&format!("/admin/tenants/{tenant}/tasks/{task}/recording")).await?;
         let recorded: Recorded =
-            serde_json::from_value(recording).context("the gateway's answer is no recording")?;
+            serde_json::from_value(recording).context("the gateway's answer is not a recording")?;
         let substitute = self.substitute(&recorded)?;
         let stage = Stage::open(&author_folder(), &settings.sandbox)?;
         let installed = HashMap::new();
@@ -141,7 +141,7 @@ impl Replay {
     /// The component of the command line, and whose place it takes.
     fn substitute(&self, recorded: &Recorded) -> anyhow::Result<Option<Substitute>> {
         let Some(path) = &self.plugin else { return Ok(None) };
-        let path = path.to_str().context("the file's name is no UTF-8")?;
+        let path = path.to_str().context("the file's name is not UTF-8")?;
         let (of_file, bytes) = component(path)?;
         let took_part: BTreeSet<_> = recorded.calls.iter().map(|call| &call.plugin).collect();
         let name = self.stands_for.clone().unwrap_or(of_file);

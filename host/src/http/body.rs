@@ -289,7 +289,7 @@ pub(super) fn typed<T: serde::de::DeserializeOwned>(body: Bytes) -> Result<T, Ap
     let payload = Payload::parse(body).map_err(|error| ApiError::caller(400, error.to_string()))?;
     // To serde an array is a struct too, its fields in their order.
     if payload.fields().is_none() {
-        return Err(ApiError::caller(422, "the body is no JSON object"));
+        return Err(ApiError::caller(422, "the body is not a JSON object"));
     }
     serde_json::from_str(payload.text())
         .map_err(|error| ApiError::caller(422, format!("the body is not as documented: {error}")))

@@ -305,7 +305,7 @@ impl From<StoreError> for ApiError {
             StoreError::Conflict { why, .. } => Self::caller(409, why),
             StoreError::Missing { .. } => Self::not_found("Tenant or agent"),
             StoreError::Stale { .. } => {
-                Self::caller(412, "it was changed by somebody else meanwhile; read it again")
+                Self::caller(412, "another client has changed it meanwhile; read it again")
             }
             StoreError::Busy { .. } => {
                 let detail = "too much is being read at the moment; try again";

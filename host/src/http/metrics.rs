@@ -179,7 +179,7 @@ impl Collector for Figures {
                 self.body_bytes,
             ),
             ("components_loaded", "Components that are loaded", self.loaded),
-            ("plugins_told_of", "Plugins that have series of their own", self.plugins.len()),
+            ("plugins_reported", "Plugins that have series of their own", self.plugins.len()),
             ("plugins_left_out", "Plugins that have none, being too many", self.left_out),
         ] {
             let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

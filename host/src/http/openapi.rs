@@ -38,7 +38,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
             `{\"success\": false, \"message\": …}`. The header `x-wardgate-fault` says whose fault one \
             was, `x-wardgate-retry` whether the same request may be sent again, `x-request-id` which \
             request it was. A method that a path does not have is 405, a path that does not exist 404. \
-            Requests that are no HTTP, or whose headers are too long, are refused before any route is \
+            Requests that are not HTTP, or whose headers are too long, are refused before any route is \
             chosen.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),

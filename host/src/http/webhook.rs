@@ -87,6 +87,7 @@ pub(super) async fn receive(
 }
 
 /// What a request resolves to, as the answer.
+#[cfg(feature = "bench")]
 pub(super) async fn resolve_only(
     State(handles): Handle,
     request: Request<Body>,

@@ -95,7 +95,7 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
     ] {
         let found = arrival.incoming.payload.find(place).filter(|json| json.starts_with('['));
         if found.is_some() {
-            return Err(unprocessable(format!("{name} is no JSON object")));
+            return Err(unprocessable(format!("{name} is not a JSON object")));
         }
     }
     let body: Invocation = serde_json::from_str(arrival.incoming.payload.text())

@@ -53,7 +53,7 @@ impl Sources<'_> {
             Some(text) if text.is_empty() => Ok(None),
             Some(text) => Ok(Some(text)),
             None if json.starts_with('"') => {
-                Err(IntakeError::bad(&format!("{name} holds an escape that is no character")))
+                Err(IntakeError::bad(&format!("{name} holds an escape that is not a character")))
             }
             None => Err(IntakeError::bad(&format!("{name} is not a string, number or boolean"))),
         }

@@ -50,7 +50,7 @@ pub(super) fn attach(
         denied("cannot be attached as it is granted; the gateway's log says why")
     };
     if !credential.may_be_sent {
-        return Err(unusable("whoever set the secret does not let it be used for sending"));
+        return Err(unusable("its uses do not include sending"));
     }
     let value = credential.value.as_ref().and_then(SecretVersions::newest);
     let value = value.ok_or_else(|| unusable("the tenant has no such secret"))?;
@@ -194,7 +194,7 @@ impl CredentialMask {
     pub(super) fn over_message(&self, message: String) -> String {
         let message = self.over_text(message);
         if self.is_in_url(&message) {
-            return "it failed, and the reason repeats the credential, so it is not told"
+            return "it failed, and the reason repeats the credential, so it is withheld"
                 .to_owned();
         }
         message

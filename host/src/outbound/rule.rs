@@ -83,7 +83,7 @@ impl HostRule {
             ));
         }
         let host = Host::parse(named)
-            .map_err(|error| wrong(&format!("is no host name or address: {error}")))?;
+            .map_err(|error| wrong(&format!("is not a host name or address: {error}")))?;
         match (parent, host) {
             (None, host) => Ok(Self::Exact(host)),
             (Some(_), Host::Domain(parent)) => Ok(Self::OneLabelUnder(parent)),
@@ -102,7 +102,7 @@ impl EgressRule {
         };
         let host = HostRule::parse(&file.host)?;
         if file.port == Some(0) {
-            return Err(wrong("egress port 0 is no port".to_owned()));
+            return Err(wrong("egress port 0 is not a port".to_owned()));
         }
         if file.methods.is_empty() {
             return Err(wrong(format!("egress to {} allows no method", file.host)));
@@ -122,7 +122,7 @@ impl EgressRule {
         // Held against the methods of requests, which are tokens (RFC 9110 section 9.1).
         let is_none = |m: &&String| http::Method::from_bytes(m.as_bytes()).is_err();
         if let Some(method) = file.methods.iter().find(is_none) {
-            return Err(wrong(format!("egress method {method:?} is no method")));
+            return Err(wrong(format!("egress method {method:?} is not a method")));
         }
         if let Some(method) = file.methods.iter().find(|m| m.to_ascii_uppercase() != **m) {
             return Err(wrong(format!("egress method {method:?} is not in upper case")));

@@ -83,7 +83,7 @@ impl Components {
         }
         .await;
         if let Err(error) = taken {
-            tracing::warn!(%error, "a component that nobody needs stays until the next start");
+            tracing::warn!(%error, "an unused component stays until the next start");
         }
         gone
     }
@@ -104,7 +104,7 @@ impl Components {
         .await;
         match swept {
             Ok(0) => {}
-            Ok(files) => tracing::info!(files, "components that nobody needs were taken away"),
+            Ok(files) => tracing::info!(files, "unused components were deleted"),
             Err(error) => tracing::warn!(%error, "the folder of components cannot be tidied up"),
         }
     }

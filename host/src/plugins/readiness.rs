@@ -83,7 +83,7 @@ impl Plugins {
         };
         match swept.await {
             Ok(0) => {}
-            Ok(files) => tracing::info!(files, "compiled code that nobody needs was taken away"),
+            Ok(files) => tracing::info!(files, "unused compiled code was deleted"),
             Err(error) => tracing::warn!(%error, "the code cache cannot be tidied up"),
         }
     }

@@ -25,7 +25,7 @@ pub enum SignatureError {
     )]
     Missing(String),
     /// It is none.
-    #[error("its signature is no minisign signature")]
+    #[error("its signature is not a minisign signature")]
     BadRequest,
     /// It is of the older kind, which signs the bytes themselves.
     #[error("its signature is of minisign's legacy kind; sign it again without -l")]
@@ -44,7 +44,7 @@ pub enum SignatureError {
     #[error("its signature by {0} is not for this component")]
     Mismatch(String),
     /// A key of the settings is none.
-    #[error("plugins.signers.{0} is no minisign public key")]
+    #[error("plugins.signers.{0} is not a minisign public key")]
     Key(String),
 }
 

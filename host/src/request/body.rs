@@ -101,7 +101,7 @@ fn text(body: &[u8]) -> Result<Payload, BadRequest> {
     // Each of these is six bytes of JSON. Text has few, as those that colour a terminal.
     let is_long = |byte: &&u8| byte.is_ascii_control() && !b"\x08\t\n\x0c\r\x7f".contains(byte);
     if body.iter().filter(is_long).count() > body.len() / CONTROLS_PART {
-        return Err(BadRequest::bad("the body is no text: it holds too many control characters"));
+        return Err(BadRequest::bad("the body is not text: it holds too many control characters"));
     }
     parse(Value::from(text).to_string().into())
 }

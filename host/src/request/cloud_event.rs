@@ -88,7 +88,7 @@ fn attribute(headers: &HeaderMap, name: &str) -> Result<String, BadRequest> {
     if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         || matches!(name, "data" | "datacontenttype")
     {
-        return Err(wrong("is no attribute of a CloudEvent"));
+        return Err(wrong("is not an attribute of a CloudEvent"));
     }
     let header = HeaderName::from_bytes(format!("ce-{name}").as_bytes());
     let mut values = header.iter().flat_map(|header| headers.get_all(header));

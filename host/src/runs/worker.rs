@@ -226,7 +226,9 @@ async fn run(
         Ok(true) => {
             tracing::debug!(task = %task.id, attempts = task.attempts, ?status, "task finished");
         }
-        Ok(false) => tracing::info!(task = %task.id, "a task was ended by somebody else, or lost"),
+        Ok(false) => {
+            tracing::info!(task = %task.id, "a task was ended elsewhere, or its lease was lost")
+        }
         Err(error) => {
             // Nobody is told of an end that is not stored; the lease is given back with this.
             tracing::error!(task = %task.id, %error, "a finished task cannot be stored");
@@ -248,7 +250,7 @@ async fn outcome(
 ) -> Result<Outcome, StoreFailed> {
     if task.attempts > context.settings.attempts_max {
         let reason = format!(
-            "given up after {} attempts, each of which ended with the worker (fault: host)",
+            "given up after {} attempts, all ended by the death of a worker (fault: host)",
             task.attempts - 1
         );
         return Ok(ended_unrun(context, log, EndStatus::Error, reason));

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::answers::ExportResult;
 use self::blame::Circumstances;
+#[cfg(feature = "bench")]
 pub(super) use self::perform::limited_store;
 use self::perform::{Ended, ExportCall, Performance, Placement, perform, refusal_of};
 use self::state::{Budget, CallState};

@@ -197,7 +197,7 @@ impl Loader {
         // Where it cannot be used nobody will load it again: it must not fill the disk.
         let loaded = loaded.inspect_err(|_| self.code.forget(digest))?;
         for reason in loaded.left_out() {
-            tracing::warn!(%digest, reason, "a function of a component is no tool");
+            tracing::warn!(%digest, reason, "a function of a component is not a tool");
         }
         Ok(loaded)
     }

@@ -64,11 +64,7 @@ const NEEDS: [(&str, Grant, &str); 5] = [
         "it compares or signs with secrets; one that neither its grants nor a channel names cannot be opened",
     ),
     ("wasi:keyvalue/store@", Grant::KeyValue, "it keeps values; without a quota it can keep none"),
-    (
-        "wasi:filesystem/preopens@",
-        Grant::Folder,
-        "it can use files; without a folder there are none",
-    ),
+    ("wasi:filesystem/preopens@", Grant::Folder, "it can use files; without a folder it has none"),
 ];
 
 impl Loaded {

@@ -37,7 +37,7 @@ pub enum ValuesError {
         granted_bytes: u64,
     },
     /// A number was to be counted up that is none, or is too large.
-    #[error("the value is no number that can be counted up")]
+    #[error("the value is not a number that can be incremented")]
     NotANumber,
     /// The gateway's store failed.
     #[error("the values cannot be reached at the moment")]

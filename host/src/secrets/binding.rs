@@ -41,7 +41,7 @@ pub struct SecretBinding {
     untagged,
     expecting = "a secret is bound by its name, or by a table: { secret = \"name\", prefix = \"whsec_\" or \
                  \"v1,whsec_\", encoding = \"text\", \"hex\", \"base64\" or \"base64url\", use = [\"verify\", \
-                 \"sign\", \"compare\"] }, of which only `secret` is required"
+                 \"sign\", \"compare\"] }, where only `secret` is required"
 )]
 pub enum WrittenBinding {
     /// The secret's name.

@@ -2,26 +2,16 @@
 //! asks here.
 //!
 //! The writer says what it has committed, before it answers. What other processes commit (commands that work on the
-//! data folder) is found out by [`Store::watch_other_processes`], which polls.
+//! data folder) is polled (`other_processes`).
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use sqlx::Row as _;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use super::fair_queue::Flow;
-use super::sqlite::BatchStatement;
-use super::write::{Refusal, Session, SingleWrite, Write};
-use super::{Store, StoreError, rows};
 use crate::ids::{TaskId, TenantId};
-
-/// How long what another process has changed may go unnoticed.
-const POLL_EVERY: Duration = Duration::from_secs(1);
 
 /// Tenants share versions by a part of their ids: two that do see each other's changes as theirs, which costs a
 /// look into the store.
@@ -117,10 +107,19 @@ impl Changes {
         TaskEnd { changes: self.clone(), task, ended }
     }
 
-    /// How many tasks somebody waits for.
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> usize {
-        self.waits().len()
+    /// The tasks whose ends are waited for.
+    pub(super) fn waited(&self) -> Vec<TaskId> {
+        self.waits().keys().copied().collect()
+    }
+
+    /// The last change that those of other processes are known up to.
+    pub(super) fn polled(&self) -> u64 {
+        self.0.polled.load(Ordering::SeqCst)
+    }
+
+    /// Notes that they are known up to this one.
+    pub(super) fn set_polled(&self, version: u64) {
+        self.0.polled.fetch_max(version, Ordering::SeqCst);
     }
 
     pub(super) fn publish(&self, change: Change) {
@@ -171,93 +170,8 @@ impl Drop for TaskEnd {
     }
 }
 
-/// A change of what a tenant has set up that is in no table.
-struct NoteChange(TenantId);
-
-impl Write for NoteChange {
-    type Answer = ();
-    const OPERATION: &'static str = "note a change";
-    const CHANGES_DIRECTORY: bool = true;
-
-    fn flow(&self) -> Flow {
-        Flow::Requests(self.0)
-    }
-}
-
-impl SingleWrite for NoteChange {
-    async fn run(&self, _: &mut Session<'_>) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
-
 /// Written with each change of a directory, for other processes.
 pub(super) const NOTE: &str = "\
     INSERT INTO directory_changes (tenant_id, version) \
     VALUES (?, 1 + coalesce((SELECT max(version) FROM directory_changes), 0)) \
     ON CONFLICT (tenant_id) DO UPDATE SET version = excluded.version";
-
-const SINCE: &str =
-    "SELECT tenant_id, version FROM directory_changes WHERE version > ? ORDER BY version";
-
-static ENDED: BatchStatement =
-    BatchStatement::new("SELECT id FROM tasks WHERE ended IS NOT NULL AND id IN (", "?", ")");
-
-impl Store {
-    /// What has changed in this store.
-    #[must_use]
-    pub fn changes(&self) -> &Changes {
-        &self.0.changes
-    }
-
-    /// Says that something of a tenant has changed that the store does not hold: its plugins' grants.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn note_change(&self, tenant: TenantId) -> Result<(), StoreError> {
-        self.write(NoteChange(tenant)).await
-    }
-
-    /// Finds out what other processes change, until it is to stop.
-    pub async fn watch_other_processes(self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(POLL_EVERY) => {}
-            }
-            if let Err(error) = self.poll_changes().await {
-                tracing::warn!(%error, "what other processes have changed is not known");
-            }
-        }
-    }
-
-    /// Looks once for what other processes have changed.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn poll_changes(&self) -> Result<(), StoreError> {
-        const OPERATION: &str = "look for changes";
-        let seen = self.0.changes.0.polled.load(Ordering::SeqCst);
-        let query = sqlx::query(SINCE).bind(i64::try_from(seen).unwrap_or(i64::MAX));
-        let changes = self
-            .many(OPERATION, query, |row| {
-                let version: i64 = row.try_get(1)?;
-                Ok((rows::tenant_id(row, 0)?, version.unsigned_abs()))
-            })
-            .await?;
-        for (tenant, version) in changes {
-            let tenant = (tenant != TenantId::GATEWAY).then_some(tenant);
-            self.0.changes.publish(Change::Directory(tenant));
-            self.0.changes.0.polled.fetch_max(version, Ordering::SeqCst);
-        }
-        let waited: Vec<TaskId> = self.0.changes.waits().keys().copied().collect();
-        for (sql, part) in ENDED.parts(&waited) {
-            let query = part
-                .iter()
-                .fold(sqlx::query(sql), |query, task| query.bind(task.as_bytes().to_vec()));
-            for task in self.many(OPERATION, query, |row| rows::task_id(row, 0)).await? {
-                self.0.changes.publish(Change::TaskEnded(task));
-            }
-        }
-        Ok(())
-    }
-}

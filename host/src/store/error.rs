@@ -38,7 +38,7 @@ pub enum StoreError {
         operation: &'static str,
     },
     /// Somebody else has changed it since it was read. Nothing has changed by this.
-    #[error("the store could not {operation}: it was changed by somebody else meanwhile")]
+    #[error("the store could not {operation}: another client has changed it meanwhile")]
     Stale {
         /// What it was asked for.
         operation: &'static str,

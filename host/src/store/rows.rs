@@ -84,7 +84,7 @@ pub(super) fn installer(stored: Option<&str>) -> sqlx::Result<Option<Installer>>
         None => Ok(None),
         Some("operator") => Ok(Some(Installer::Operator)),
         Some("admin") => Ok(Some(Installer::Admin)),
-        Some(_) => Err(unreadable("something done by nobody")),
+        Some(_) => Err(unreadable("something done by an unknown role")),
     }
 }
 
@@ -207,7 +207,7 @@ pub(super) fn key_holder(row: &SqliteRow) -> sqlx::Result<KeyHolder> {
         "tenant" if row.try_get(2)? => tenant_id(row, 1).map(KeyHolder::Admin),
         "tenant" => tenant_id(row, 1).map(KeyHolder::Tenant),
         "operator" => Ok(KeyHolder::Operator),
-        _ => Err(unreadable("a key of nobody")),
+        _ => Err(unreadable("a key without a holder")),
     }
 }
 

@@ -143,7 +143,7 @@ impl<'a> Parser<'a> {
             self.rest.trim_start_matches(|character: char| character.is_ascii_alphanumeric()),
         );
         if !["sqrt", "abs", "round", "min", "max"].contains(&name) {
-            let message = format!("`{name}` is none of sqrt, abs, round, min, max");
+            let message = format!("`{name}` is not one of sqrt, abs, round, min, max");
             return Err(self.problem(place, message));
         }
         if self.accept(&['(']).is_none() {
@@ -286,7 +286,7 @@ mod tests {
             ("2e", "at position 2: `e` is not expected here"),
             ("(1 + 2", "at position 7: expected `)`, but here the expression ends"),
             ("1)", "at position 2: `)` is not expected here"),
-            ("1 + sin(2)", "at position 5: `sin` is none of sqrt, abs, round, min, max"),
+            ("1 + sin(2)", "at position 5: `sin` is not one of sqrt, abs, round, min, max"),
             ("sqrt 2", "at position 6: expected `(`, not `2`"),
             ("sqrt(1, 2)", "at position 1: `sqrt` takes one argument"),
             ("min()", "at position 5: expected a number, not `)`"),

@@ -41,7 +41,7 @@ impl Event {
         };
         let required = |name: &str| {
             attribute(name)?.ok_or_else(|| {
-                Failure::invalid_input(format!("this is no CloudEvent: it has no `{name}`"))
+                Failure::invalid_input(format!("this is not a CloudEvent: it has no `{name}`"))
             })
         };
         let version = required("specversion")?;

@@ -38,7 +38,7 @@ const RATE: Setting = Setting {
     name: "allowed-rate",
     default: Some("120"),
     form: Form::Number(1, 1_000_000),
-    description: "How many requests a minute such a sender is told that it may send.",
+    description: "How many requests a minute are allowed such a sender in the answer to its handshake.",
 };
 
 struct CloudEvents;

@@ -53,7 +53,7 @@ fn within_quotes(text: &str) -> String {
 fn signed(host: &impl Host, challenge: &str) -> Result<String, Failure> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if challenge.len() > SIGNED_MAX || !challenge.bytes().all(is_word) {
-        return Err(Failure::invalid_input("the challenge is no word that could be signed"));
+        return Err(Failure::invalid_input("the challenge is not a word that can be signed"));
     }
     let key = host.open("challenge")?;
     let signature = host.hmac_sign(&key, &ALGORITHM.read(host)?, challenge.as_bytes())?;

@@ -97,7 +97,7 @@ pub fn check_ignored_users(settings: &Texts) -> Vec<Diagnostic> {
     let problem = (!nobody && settings.text(&USER_PATH).is_empty()).then(|| {
         Diagnostic::new(
             "/ignored-users",
-            "`ignored-users` needs `user-path`: nobody is known otherwise",
+            "`ignored-users` needs `user-path`, by which users are known",
         )
     });
     problem.into_iter().collect()

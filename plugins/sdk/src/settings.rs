@@ -111,7 +111,7 @@ impl Form {
                 .then(|| String::from("is to be an http or https URL without a slash at its end")),
             Self::Path if value.is_empty() => None,
             Self::Path => {
-                DotPath::parse(value).err().map(|problem| format!("is no dot path: {problem}"))
+                DotPath::parse(value).err().map(|problem| format!("is not a dot path: {problem}"))
             }
         }
     }

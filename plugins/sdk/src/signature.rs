@@ -94,7 +94,7 @@ pub fn fresh_ms(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(),
 /// without, and with the zone that it is in.
 pub fn fresh_iso8601(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
     let time = iso8601(timestamp).ok_or_else(|| {
-        Failure::unauthorized("the timestamp is no time of ISO 8601 with its zone")
+        Failure::unauthorized("the timestamp is not an ISO 8601 time with a zone")
     })?;
     within(time, now, tolerance_seconds)
 }

@@ -53,7 +53,7 @@ pub(crate) fn map(host: &impl Host) -> Result<Mapped, Failure> {
             interaction(&payload)
         }
         Some(_) => Ok(Mapped::ignore()),
-        None => Err(Failure::invalid_input("this is none of the requests that Slack sends")),
+        None => Err(Failure::invalid_input("this is not one of the requests that Slack sends")),
     }
 }
 

@@ -44,7 +44,7 @@ const ACKNOWLEDGEMENT: Setting = Setting {
     name: "acknowledgement",
     default: Some(""),
     form: Form::Text,
-    description: "What whoever gives a slash command sees at once, such as `One moment.`",
+    description: "What the user of a slash command sees at once, such as `One moment.`",
 };
 
 const RESPONSE_TYPE: Setting = Setting {

@@ -64,7 +64,7 @@ pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
         Some(Inbound::Call(_)) => {
             return Err(delivery::refused("a call is answered while it lasts, or not at all"));
         }
-        None => return Err(delivery::refused("nobody said anything")),
+        None => return Err(delivery::refused("no speech was recognised")),
     };
     let mut rest = text.as_str();
     for _ in 0..MESSAGES_MAX {
@@ -120,6 +120,6 @@ impl Place {
 fn id(name: &str, value: String) -> Result<String, Failure> {
     match value.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         true => Ok(value),
-        false => Err(Failure::invalid_input(format!("`{name}` is no id of Twilio"))),
+        false => Err(Failure::invalid_input(format!("`{name}` is not an id of Twilio"))),
     }
 }

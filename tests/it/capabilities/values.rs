@@ -47,7 +47,7 @@ async fn values_are_bounded_in_size_and_number() {
     assert_eq!((&came[4], &came[5], &came[6]), (&Value::Null, &Value::Null, &Value::Null));
     let full = came[7]["error"].as_str().unwrap();
     assert!(full.contains("1000000 bytes it is granted"), "{full}");
-    assert!(came[8]["error"].as_str().unwrap().contains("no number"), "{came}");
+    assert!(came[8]["error"].as_str().unwrap().contains("not a number"), "{came}");
     assert_eq!(came[9], json!(["1", "2", "3"]));
 
     // The thousand and first operation of a call is refused, and the next call has a thousand again.

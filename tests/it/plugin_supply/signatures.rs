@@ -54,10 +54,10 @@ fn badly_signed() -> Vec<(&'static str, Vec<u8>, String, &'static str)> {
         ("another comment", plugin.clone(), comment, "is not for this component"),
         ("another key", plugin.clone(), supply("plugin.wasm.by-other.minisig"), "D7BA95460DFDF213"),
         ("the legacy kind", plugin.clone(), supply("plugin.wasm.legacy.minisig"), "legacy"),
-        ("a public key", plugin.clone(), supply("vendor.pub"), "no minisign signature"),
-        ("nothing", plugin.clone(), String::new(), "no minisign signature"),
-        ("garbage", plugin.clone(), "\u{0}\u{7f}\n".repeat(900), "no minisign signature"),
-        ("cut off", plugin.clone(), good[..150].to_owned(), "no minisign signature"),
+        ("a public key", plugin.clone(), supply("vendor.pub"), "not a minisign signature"),
+        ("nothing", plugin.clone(), String::new(), "not a minisign signature"),
+        ("garbage", plugin.clone(), "\u{0}\u{7f}\n".repeat(900), "not a minisign signature"),
+        ("cut off", plugin.clone(), good[..150].to_owned(), "not a minisign signature"),
         ("a book", plugin, format!("{good}{}", "x".repeat(5_000)), "longer"),
     ]
 }

@@ -41,8 +41,13 @@ pub(crate) fn path_of_shells() -> OsString {
 pub(crate) fn new_tenant(home: &Home, name: &str) -> TenantId {
     let made = wardgate(&["tenant", "create", name, "--data", home.path().to_str().unwrap()]);
     let id = String::from_utf8(made.stdout).unwrap().trim().parse().unwrap();
-    be_patient(|plugin| grants_path(home.path(), id, plugin));
+    be_patient_with(home, id);
     id
+}
+
+/// Gives the bundled plugins of a tenant in this folder time enough.
+pub(crate) fn be_patient_with(home: &Home, tenant: TenantId) {
+    be_patient(|plugin| grants_path(home.path(), tenant, plugin));
 }
 
 /// `wardgate serve --demo`; as a [`Client`] it is called for the demo's agent.

@@ -12,7 +12,7 @@ use crate::tool::Tool;
 use crate::trace::ToolCall;
 
 /// What every answer says.
-const NOTICE: &str = "This is the offline model: it is no language model. It reports what it received \
+const NOTICE: &str = "This is the offline model: it is not a language model. It reports what it received \
     and calls the tools that the text names.";
 
 /// Most tool calls it makes of one text.
@@ -209,6 +209,6 @@ mod tests {
         assert_eq!(report["payload"], json!({"k": "v"}));
         assert_eq!(report["tools"][0]["result"]["value"], 3);
         assert_eq!(report["summary"], "please add {} (add gave {\"value\":3})");
-        assert!(report["notice"].as_str().unwrap().contains("no language model"));
+        assert!(report["notice"].as_str().unwrap().contains("not a language model"));
     }
 }

@@ -103,7 +103,7 @@ impl Try {
             }
             None => json!({}),
         };
-        let fields = case.as_object_mut().context("the case is no JSON object")?;
+        let fields = case.as_object_mut().context("the case is not a JSON object")?;
         let mut set = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
                 fields.insert(name.to_owned(), value);
@@ -145,7 +145,7 @@ impl Try {
             return Ok(None);
         }
         let mut request = before.cloned().unwrap_or_else(|| json!({}));
-        let fields = request.as_object_mut().context("the case's request is no JSON object")?;
+        let fields = request.as_object_mut().context("the case's request is not a JSON object")?;
         if let Some(path) = &self.body {
             let bytes = read(path)?;
             fields.remove("body");
@@ -160,7 +160,7 @@ impl Try {
         let headers = self.headers.iter().map(|header| {
             let (name, value) = header
                 .split_once(':')
-                .with_context(|| format!("{header:?} is no header: write `name: value`"))?;
+                .with_context(|| format!("{header:?} is not a header: write `name: value`"))?;
             Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         });
         let headers = headers.collect::<anyhow::Result<Vec<_>>>()?;
@@ -178,7 +178,7 @@ fn extend(
         return Ok(());
     }
     let object = fields.entry(name).or_insert_with(|| json!({}));
-    let object = object.as_object_mut().with_context(|| format!("{name} is no JSON object"))?;
+    let object = object.as_object_mut().with_context(|| format!("{name} is not a JSON object"))?;
     object.extend(pairs.map(|(name, value)| (name, value.into())));
     Ok(())
 }

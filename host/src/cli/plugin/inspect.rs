@@ -143,7 +143,7 @@ fn in_force(pin: &Pin, digest: PluginDigest) -> String {
     };
     match &pin.signer {
         Some(signer) => format!("{by_digest}, where the signer {signer} has signed it"),
-        None => format!("{by_digest}, whoever installs it"),
+        None => format!("{by_digest}, from any installer"),
     }
 }
 
@@ -158,7 +158,7 @@ impl fmt::Display for Report {
         }
         writeln!(f, "roles    {}", self.roles.join(", "))?;
         part(f, "tools", self.tools.iter().map(tool))?;
-        part(f, "functions that are no tools", self.left_out.iter().cloned())?;
+        part(f, "functions that are not tools", self.left_out.iter().cloned())?;
         part(f, "could not say", self.failed.iter().cloned())?;
         part(f, "settings", settings(self.settings.as_ref().unwrap_or(&Value::Null)))?;
         part(f, "imports", self.imports.iter().cloned())?;

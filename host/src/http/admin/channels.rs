@@ -226,10 +226,11 @@ async fn described(handles: &Handles, channel: Channel) -> Result<ChannelAnswerB
     }));
     notes.extend(misnamed_secrets(handles, &channel).await);
     if channel.definition.verifier == Verification::Off {
-        notes.push("verification is off: whoever knows the URL can trigger the agent".to_owned());
+        notes
+            .push("verification is off: anyone who knows the URL can trigger the agent".to_owned());
         if channel.definition.threads == ChannelThreads::Shared {
             let note =
-                "it shares the conversations of the API: whoever knows the URL can join them";
+                "it shares the conversations of the API: anyone who knows the URL can join them";
             notes.push(note.to_owned());
         }
     }

@@ -171,7 +171,7 @@ fn arguments(body: bytes::Bytes) -> Result<String, ApiError> {
     }
     let payload = Payload::parse(body).map_err(|error| ApiError::caller(400, error.to_string()))?;
     if payload.fields().is_none() {
-        return Err(ApiError::caller(422, "the body is no JSON object"));
+        return Err(ApiError::caller(422, "the body is not a JSON object"));
     }
     let object = |json: &&str| json.starts_with('{');
     let inner = payload.find("/body_params").or_else(|| payload.find("/parameters"));

@@ -81,7 +81,7 @@ fn principal(principal: exports::verifier::Principal) -> Result<Principal, Plugi
         return Err(malformed("its attributes are longer than 16 KiB"));
     }
     let attributes = principal.attributes.as_deref().map(serde_json::from_str).transpose();
-    let attributes = attributes.map_err(|_| malformed("its attributes are no JSON"))?;
+    let attributes = attributes.map_err(|_| malformed("its attributes are not JSON"))?;
     let id = principal.id.map(|id| bounded_id("the caller's id", id)).transpose()?;
     Ok(Principal { id, attributes })
 }
@@ -96,7 +96,7 @@ fn mapped(mapped: exports::payload_mapper::Mapped) -> Result<Mapped, PluginError
                 error => malformed(&format!("its context: {error}")),
             })?;
             if context.as_ref().is_some_and(|context| context.fields().is_none()) {
-                return Err(malformed("its context is no JSON object"));
+                return Err(malformed("its context is not a JSON object"));
             }
             let unknown = mapped.params.iter().find(|(name, _)| !MAPPABLE.contains(&name.as_str()));
             if let Some((target, _)) = unknown {
@@ -115,7 +115,7 @@ fn mapped(mapped: exports::payload_mapper::Mapped) -> Result<Mapped, PluginError
         },
         other => {
             let shown: String = other.chars().take(40).collect();
-            Err(malformed(&format!("its action {shown:?} is none of run, ignore, reply")))
+            Err(malformed(&format!("its action {shown:?} is not run, ignore or reply")))
         }
     }
 }
@@ -136,7 +136,7 @@ fn tool(tool: exports::toolbox::Tool) -> Result<Tool, PluginError> {
     let input_schema = serde_json::from_str::<serde_json::Value>(&tool.input_schema)
         .ok()
         .filter(serde_json::Value::is_object)
-        .ok_or_else(|| malformed(&format!("the input schema of {} is no object", tool.name)))?;
+        .ok_or_else(|| malformed(&format!("the input schema of {} is not an object", tool.name)))?;
     // Arguments are an object, whoever calls (MCP, tools: inputSchema).
     if input_schema.get("type").is_some_and(|of| of.as_str() != Some("object")) {
         let what = format!("the input schema of {} is not one of objects", tool.name);
@@ -149,7 +149,7 @@ fn tool(tool: exports::toolbox::Tool) -> Result<Tool, PluginError> {
     let destructive = hint("readOnlyHint") != Some(true) && hint("destructiveHint") != Some(false);
     let output_schema = tool.output_schema.as_deref().map(serde_json::from_str).transpose();
     let output_schema: Option<serde_json::Value> = output_schema
-        .map_err(|_| malformed(&format!("the output schema of {} is no JSON", tool.name)))?;
+        .map_err(|_| malformed(&format!("the output schema of {} is not JSON", tool.name)))?;
     let (name, description) = (tool.name, tool.description);
     Ok(Tool { name, description, input_schema, output_schema, destructive })
 }

@@ -29,7 +29,7 @@ pub(super) fn arguments(params: &[(String, Shape)], text: &str) -> Result<Vec<Va
         return Err(format!("the arguments are longer than {TEXT_BYTES_MAX} bytes"));
     }
     if !text.trim_start().starts_with('{') {
-        return Err("the arguments are no JSON object".to_owned());
+        return Err("the arguments are not a JSON object".to_owned());
     }
     let reading = Reading::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -165,7 +165,7 @@ impl<'a> Typed<'a> {
             Shape::Float64 => not_finite().map(Val::Float64),
             Shape::Bytes => {
                 let bytes = STANDARD.decode(text);
-                let no_base64 = |error| self.reading.wrong(&format!("it is no base64: {error}"));
+                let no_base64 = |error| self.reading.wrong(&format!("it is not base64: {error}"));
                 let bytes = bytes.map_err(no_base64)?;
                 self.reading.count(bytes.len())?;
                 Some(Val::List(bytes.into_iter().map(Val::U8).collect()))

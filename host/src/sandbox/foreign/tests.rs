@@ -50,7 +50,7 @@ fn params() -> Vec<(String, Shape)> {
 fn what_does_not_fit_is_told_with_its_place() {
     let params = params();
     for (given, told) in [
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
         ("{", "not valid JSON"),
         ("{\"points\":[]} x", "not valid JSON"),
         ("{}", "the field \"points\" is missing"),
@@ -85,7 +85,7 @@ fn what_does_not_fit_is_told_with_its_place() {
         (r#"{"points":[],"pair":[1,true,2]}"#, "found an array of more"),
         (r#"{"points":[],"set":["b","b"]}"#, "at /set: b is there twice"),
         (r#"{"points":[],"set":["c"]}"#, "at /set/0: wanted north-east, b, found the text \"c\""),
-        (r#"{"points":[],"raw":"%"}"#, "at /raw: it is no base64"),
+        (r#"{"points":[],"raw":"%"}"#, "at /raw: it is not base64"),
         (r#"{"points":[],"letter":"ab"}"#, "at /letter: wanted a text of one character"),
         (r#"{"points":[],"deep":7}"#, "at /deep: wanted null or {\"some\": …}"),
         (

@@ -81,8 +81,8 @@ impl CallState {
             return Ok(Ok(Arc::clone(&secret.keys)));
         }
         let message = format!(
-            "the secret is not bound for this use: its binding would have to say use = [\"{}\"], and whoever \
-             sets the secret to let it be used so",
+            "the secret is not bound for this use: its binding would have to say use = [\"{}\"], and the \
+             secret's own uses to include it",
             wanted.as_str()
         );
         // A verifier that cannot compare lets nobody in, which is not the sender's doing.
@@ -209,5 +209,5 @@ impl secrets::HostSecret for CallState {
 
 fn unknown_algorithm(name: &str) -> types::Failure {
     let shown: String = name.chars().take(40).collect();
-    failure("invalid-input", &format!("the algorithm {shown:?} is none of sha1, sha256, sha512"))
+    failure("invalid-input", &format!("the algorithm {shown:?} is not one of sha1, sha256, sha512"))
 }

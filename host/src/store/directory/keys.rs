@@ -14,7 +14,7 @@ impl Store {
     /// revoked.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where somebody else has the key, [`StoreError::Missing`] where the
+    /// [`StoreError::Conflict`] where the key belongs to another holder, [`StoreError::Missing`] where the
     /// tenant does not exist.
     pub async fn put_key(&self, key: NewKey) -> Result<(), StoreError> {
         self.write(PutKey(key)).await
@@ -102,7 +102,7 @@ impl SingleWrite for PutKey {
         .bind(key.expires_at.map(crate::clock::Timestamp::micros))
         .execute(&mut *session.db)
         .await?;
-        changed::<Self>(&stored, "somebody else has the key")
+        changed::<Self>(&stored, "the key belongs to another holder")
     }
 }
 

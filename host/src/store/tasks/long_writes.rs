@@ -70,7 +70,7 @@ impl Store {
             let delete = DeleteChunks { flow, range, part: ChunkRange { first, last } };
             if let Err(error) = self.write(delete).await {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "chunks of texts that nobody has are left to the next start");
+                tracing::warn!(error, "unclaimed chunks of texts are left to the next start");
                 return;
             }
             first = last.saturating_add(1);

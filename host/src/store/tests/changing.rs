@@ -87,5 +87,5 @@ async fn whoever_waits_for_a_task_learns_of_its_end_and_leaves_nothing_behind() 
     second.ended().await;
     assert!(futures::FutureExt::now_or_never(other.ended()).is_none());
     drop((second, other));
-    assert_eq!(changes.waiting(), 0);
+    assert_eq!(changes.waited(), []);
 }

@@ -75,21 +75,21 @@ pub(super) struct Layer {
 impl Manifest {
     pub(super) fn read(text: &[u8]) -> anyhow::Result<Self> {
         serde_json::from_slice(text).context(
-            "the reference is to no artefact with a config and layers (an index of several images \
-             is none)",
+            "the reference is not to an artefact with a config and layers (an index of several images \
+             has neither)",
         )
     }
 
     /// Its component, if it is an artefact of one.
     pub(super) fn component(&self) -> anyhow::Result<Layer> {
         if self.config.media_type != CONFIG_TYPE {
-            bail!("it is no component but of the type {}", short(&self.config.media_type));
+            bail!("it is not a component but of the type {}", short(&self.config.media_type));
         }
         let [layer] = self.layers.as_slice() else {
             bail!("it has {} layers, and a component has one", self.layers.len());
         };
         if layer.media_type != LAYER_TYPE {
-            bail!("its layer is no component but of the type {}", short(&layer.media_type));
+            bail!("its layer is not a component but of the type {}", short(&layer.media_type));
         }
         if layer.size > COMPONENT_BYTES_MAX {
             bail!("the component is larger than 64 MiB");

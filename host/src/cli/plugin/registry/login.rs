@@ -104,7 +104,8 @@ impl Login {
             let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
             found.map(|(_, value)| value.to_unescaped())
         };
-        let mut realm = Url::parse(&parameter("realm").context("nobody is said to make it")?)?;
+        let mut realm =
+            Url::parse(&parameter("realm").context("it names no server that issues tokens")?)?;
         if let Some(service) = parameter("service") {
             realm.query_pairs_mut().append_pair("service", &service);
         }
@@ -124,8 +125,9 @@ impl Login {
             token: Option<SecretString>,
             access_token: Option<SecretString>,
         }
-        let answer: Answer = serde_json::from_slice(&answer).context("the answer is none")?;
-        answer.token.or(answer.access_token).context("the answer has none")
+        let answer: Answer =
+            serde_json::from_slice(&answer).context("the answer is not JSON with a token")?;
+        answer.token.or(answer.access_token).context("the answer has no token")
     }
 }
 
@@ -133,7 +135,7 @@ fn authorization(scheme: &str, secret: &SecretString) -> anyhow::Result<HeaderVa
     let value = HeaderValue::from_str(&format!("{scheme} {}", secret.expose_secret()));
     // Not with its cause, which has the value.
     let mut value =
-        value.map_err(|_| anyhow::anyhow!("what the registry is to be sent is no header"))?;
+        value.map_err(|_| anyhow::anyhow!("the credential cannot be sent as a header"))?;
     value.set_sensitive(true);
     Ok(value)
 }

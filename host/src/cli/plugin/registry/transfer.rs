@@ -64,7 +64,7 @@ impl Transfer {
             let url = Url::parse(&format!("{}://{host}/", base.scheme()));
             url.map_err(anyhow::Error::from)
                 .and_then(|url| place(&url))
-                .with_context(|| format!("{host:?} is no host"))
+                .with_context(|| format!("{host:?} is not a host name"))
         });
         Ok(Self {
             registry: place(base)?,
