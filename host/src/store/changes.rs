@@ -1,5 +1,5 @@
-//! What has changed: tasks that ended, and tenants whose directory is another than it was. Whoever waits or caches
-//! asks here.
+//! Notifies of what has changed: tasks that have ended, and changes to a tenant's directory. Waiting requests and
+//! caches subscribe here.
 //!
 //! The writer says what it has committed, before it answers. What other processes commit (commands that work on the
 //! data folder) is polled (`other_processes`).
@@ -22,7 +22,7 @@ const VERSIONS: usize = 1024;
 pub(super) enum Change {
     /// A task has ended.
     TaskEnded(TaskId),
-    /// What a tenant has set up, or, where none is named, what operators have, is another than it was.
+    /// A tenant's directory has changed; without a tenant, the operators'.
     Directory(Option<TenantId>),
 }
 
@@ -130,11 +130,12 @@ impl Changes {
                 }
             }
             Change::Directory(tenant) => {
+                // First this one: `stamp` reads it last, so that it never gives the new version to what was read before.
+                self.0.all.fetch_add(1, Ordering::SeqCst);
                 match tenant.and_then(|tenant| self.version(tenant)) {
                     Some(version) => version.fetch_add(1, Ordering::SeqCst),
                     None => self.0.operators.fetch_add(1, Ordering::SeqCst),
                 };
-                self.0.all.fetch_add(1, Ordering::SeqCst);
             }
         }
     }

@@ -375,6 +375,8 @@ impl SingleWrite for TakeOver {
         let orphaned = fetch(orphaned, session.db).await?;
         let orphaned = orphaned.iter().map(waiting).collect::<Result<Vec<_>, _>>()?;
         make_ready(&orphaned, session).await?;
+        // A write that was not committed may have left a later time in memory than the store has: each beat looks.
+        session.memory.next_due = Some(i64::MIN);
         let due = make_due_ready(session).await?;
         Ok(u64::try_from(orphaned.len() + due).unwrap_or(u64::MAX))
     }
