@@ -1,4 +1,4 @@
-//! The gateway as a whole: every handle made once, in order, and run until it is told to stop.
+//! Assembles the gateway: opens the data folder, builds every part once and in order, serves, and shuts down.
 
 use std::fs;
 use std::io;
@@ -29,7 +29,7 @@ use crate::http::serve::{ServeLimits, serve};
 use crate::http::{Handles, router};
 use crate::ids::{PluginName, TenantId};
 use crate::outbox::{Deliveries, Outbox};
-use crate::plugins::{self, KeptValues, Plugins};
+use crate::plugins::{self, Plugins, StoreValues};
 use crate::runs::{self, Runs, Workers};
 use crate::sandbox::{
     CompileLimits, HostServices, PoolSize, QuarantineSettings, Sandbox, SandboxSettings,
@@ -39,22 +39,22 @@ use crate::settings::Settings;
 use crate::store::Store;
 use crate::vault::Vault;
 
-/// The data folder: what a gateway keeps. Commands may open it while a gateway serves from it.
+/// A gateway's data folder: its store, its key and its files. Commands may open it while a gateway serves from it.
 #[derive(Debug, Clone)]
 pub struct DataFolder {
     path: PathBuf,
-    /// The store in it.
+    /// The folder's store.
     pub store: Store,
-    /// The key in it.
+    /// The folder's own key, from which its other keys are derived.
     pub key: HostKey,
     clock: Clock,
 }
 
 impl DataFolder {
-    /// Opens the folder, making what is missing in it.
+    /// Opens the folder, and creates the folder, its key or its store if missing.
     ///
     /// # Errors
-    /// When it cannot be made, read or written.
+    /// If the folder, its key or its store cannot be created, read or written.
     pub async fn open(path: &Path, clock: Clock) -> anyhow::Result<Self> {
         make_private(path).with_context(|| format!("the data folder {}", path.display()))?;
         let key = HostKey::load_or_create(&path.join("host.key")).context("the gateway's key")?;
@@ -64,10 +64,10 @@ impl DataFolder {
         Ok(Self { path: path.to_owned(), store, key, clock })
     }
 
-    /// The plugins of the folder, in a sandbox of these settings.
+    /// Starts a sandbox with these settings and opens the folder's plugins in it.
     ///
     /// # Errors
-    /// When the sandbox cannot run on this machine, or a signer's key is none.
+    /// If the sandbox cannot run on this machine, or if a signer's key in the settings is invalid.
     pub fn plugins(&self, settings: &Settings) -> anyhow::Result<Plugins> {
         let limits = &settings.sandbox;
         let sandbox = SandboxSettings {
@@ -92,7 +92,7 @@ impl DataFolder {
         };
         let services = HostServices {
             clock: self.clock.clone(),
-            values: Arc::new(KeptValues::new(self.store.clone())),
+            values: Arc::new(StoreValues::new(self.store.clone())),
         };
         let sandbox = Sandbox::start(&sandbox, &self.key, services);
         let sandbox = sandbox.context("the plugin sandbox")?;
@@ -101,10 +101,12 @@ impl DataFolder {
         Ok(Plugins::new(&settings.plugins, store, sandbox, self.vault(), folder, clock)?)
     }
 
-    /// Everything that handlers reach, over this folder. Its queue accepts and runs nothing.
+    /// Builds what HTTP handlers share, on this folder. No workers are started: submitted tasks are stored, and
+    /// the gateway that serves from the folder runs them.
     ///
     /// # Errors
-    /// When the sandbox cannot run on this machine.
+    /// If the sandbox cannot run on this machine, if a signer's key in the settings is invalid, or if the system
+    /// provides no threads for long bodies.
     pub fn handles(&self, settings: &Settings, public_url: String) -> anyhow::Result<Handles> {
         Ok(Handles {
             access: Access::new(self.store.clone(), self.operator_key().hash(), self.clock.clone()),
@@ -128,54 +130,53 @@ impl DataFolder {
         })
     }
 
-    /// Where the operator says what a plugin of a tenant may do.
+    /// The path of a plugin's grants file, in which the operator sets what the plugin may do.
     #[must_use]
     pub fn grants_path(&self, tenant: TenantId, plugin: &PluginName) -> PathBuf {
         plugins::grants_path(&self.path, tenant, plugin)
     }
 
-    /// The secrets of its tenants.
+    /// The vault of tenants' secrets.
     #[must_use]
     pub fn vault(&self) -> Vault {
         Vault::new(self.store.clone(), self.key.derive("wardgate 2026 tenant secrets"))
     }
 
-    /// The tokens of agents' own webhooks.
+    /// The tokens of agents' own webhooks, derived from the folder's key.
     #[must_use]
     pub fn webhooks(&self) -> Webhooks {
         Webhooks::new(self.store.clone(), self.key.derive("wardgate 2026 webhook tokens"))
     }
 
-    /// The operator key that comes with the folder: whoever can read the folder's own key is its
-    /// operator.
+    /// The operator key, derived from the folder's key: read access to `host.key` is operator access.
     #[must_use]
     pub fn operator_key(&self) -> PlainSecret {
         self.key.derive("wardgate 2026 operator of the folder").operator_key(&[])
     }
 
-    /// A key for what the demo derives.
+    /// The key from which the demo tenant's credentials are derived.
     #[must_use]
     pub fn demo_key(&self) -> DerivedKey {
         self.key.derive("wardgate 2026 demo tenant")
     }
 }
 
-/// The routes of a folder without a socket, for commands on the machine that has the folder. What is
-/// accepted through them runs where a gateway serves from the folder.
+/// The gateway's routes without a socket, for commands on the machine that holds the data folder. Tasks that they
+/// accept are stored; the gateway that serves from the folder runs them.
 #[derive(Debug)]
 pub struct Local(Router);
 
 impl Local {
-    /// Serves these handles.
+    /// Creates the routes on these handles.
     #[must_use]
     pub fn new(handles: Handles) -> Self {
         Self(router(Arc::new(handles)))
     }
 
-    /// Answers one request.
+    /// Sends one request to the routes and returns the whole response.
     ///
     /// # Errors
-    /// When its answer cannot be read whole.
+    /// If the response body cannot be read to its end.
     pub async fn send(&self, request: Request<Bytes>) -> anyhow::Result<http::Response<Bytes>> {
         use tower::ServiceExt as _;
         let answered = self.0.clone().oneshot(request.map(axum::body::Body::from)).await;
@@ -188,26 +189,27 @@ impl Local {
     }
 }
 
-/// A gateway, built and not yet serving.
+/// A gateway that is built and does not serve yet. Its workers already run.
 #[derive(Debug)]
 pub struct Gateway {
-    /// What handlers reach.
+    /// What HTTP handlers share.
     pub handles: Arc<Handles>,
     settings: Settings,
     store: Store,
     workers: Workers,
     outbox: Outbox,
-    /// Ends the looking for what other processes change.
+    /// Stops the polling for changes of other processes when dropped.
     _watching: DropGuard,
-    /// Held as long as the gateway lives: one process serves a folder at a time.
+    /// Held for the lifetime of the gateway, so that only one process at a time serves a folder.
     _lock: fs::File,
 }
 
 impl Gateway {
-    /// Makes every part for a gateway that listens there, takes over the tasks that an earlier process left, and starts the workers.
+    /// Builds every part of the gateway, takes over the tasks that an earlier process left unfinished, and starts
+    /// the workers. `listening` is the base of public URLs when the settings name none.
     ///
     /// # Errors
-    /// When a part cannot be made, or another process serves from the folder.
+    /// If a part cannot be built, or if another process serves from the folder.
     pub async fn build(
         folder: &DataFolder,
         settings: Settings,
@@ -228,7 +230,7 @@ impl Gateway {
         }
         store.delete_unclaimed_chunks().await.context("texts of an earlier process")?;
         let handles = folder.handles(&settings, public_url)?;
-        // Loaded before the first request needs them, and not waited for.
+        // In the background: plugins load before the first request needs them, and do not delay the start.
         tokio::spawn(handles.plugins.clone().preload());
         tokio::spawn(handles.plugins.clone().sweep());
         let runner = Runner {
@@ -254,15 +256,15 @@ impl Gateway {
         Ok(Self { handles, settings, store, workers, outbox, _watching: watching, _lock: lock })
     }
 
-    /// Every route, for tests and benchmarks that need no socket.
+    /// Every route. Tests and benchmarks call it without a socket.
     pub fn router(&self) -> Router {
         router(Arc::clone(&self.handles))
     }
 
-    /// Serves until `shutdown` comes; then ends what is under way, within the drain time.
+    /// Serves until `shutdown` is ready, then drains requests, runs and deliveries within the drain time.
     ///
     /// # Errors
-    /// When connections cannot be accepted at all.
+    /// If connections cannot be accepted at all.
     pub async fn run(
         self,
         listener: TcpListener,
@@ -281,7 +283,7 @@ impl Gateway {
         let shutdown = async {
             shutdown.await;
             let _ = stopping.set(Instant::now());
-            // Before the drain time is over, so that whoever still waits is answered and not cut off.
+            // Earlier than the end of the drain time, so that waiting callers get an answer before the cut.
             let patience = http.drain_time_max.mul_f32(0.8);
             tokio::spawn(async move {
                 tokio::time::sleep(patience).await;
@@ -289,8 +291,8 @@ impl Gateway {
             });
         };
         let served = serve(listener, self.router(), limits, shutdown).await;
-        // Connections first: a synchronous caller gets its answer while workers still run. What they
-        // took of the drain time is gone.
+        // Connections first: a synchronous caller gets its answer while workers still run. Workers and deliveries
+        // get what is left of the drain time.
         let since = stopping.get().map(Instant::elapsed).unwrap_or_default();
         let drain = http.drain_time_max.saturating_sub(since);
         tokio::join!(self.workers.stop(drain), self.outbox.stop(drain));
@@ -299,7 +301,8 @@ impl Gateway {
     }
 }
 
-/// Takes the folder for this process. The lock goes with the process, however it ends.
+/// Locks the folder for this process. The operating system releases the lock when the process ends, however it
+/// ends.
 fn lock(folder: &Path) -> io::Result<fs::File> {
     let file = fs::File::create(folder.join("lock"))?;
     file.try_lock().map_err(io::Error::from)?;

@@ -1,8 +1,8 @@
-//! Calls plugins. The only module that knows wasmtime.
+//! The sandbox that runs plugins, and the only module that knows wasmtime.
 //!
-//! A component is compiled once and linked once ([`Sandbox::load`]); bound to a tenant with what it is
-//! granted ([`Sandbox::bind`]); and every call gets a fresh instance that is dropped after it, so that
-//! nothing of one call can be seen by the next.
+//! A component is compiled and linked once ([`Sandbox::load`]), then bound to a tenant together with its grants
+//! ([`Sandbox::bind`]). Each call runs in a fresh instance that is dropped after it, so that no call can see
+//! anything of an earlier one.
 
 pub mod bindings;
 mod bound_secret;
@@ -82,62 +82,62 @@ use slow_lane::{LaneTurns, SlowLanes};
 
 include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 
-/// What the shipped plugins need of their secrets, by the digests of their components: another component under
-/// the name of one has to be told by its binding.
+/// The forms in which the shipped plugins expect their secrets, by the digests of their components. Any other
+/// component, even one installed under a shipped plugin's name, gets the form from its binding.
 static KNOWN_FORMS: LazyLock<HashMap<PluginDigest, KnownForms>> = LazyLock::new(|| {
     let all = BUNDLED.iter().filter_map(|(name, component)| {
-        // Without the file the plugin opens no secret. A test holds that each of them can be read.
+        // A plugin without the file opens no secrets. A test holds that every such file parses.
         let file = BUNDLED_SECRETS.iter().find(|(bundled, _)| bundled == name);
         Some((PluginDigest::of(component), toml::from_str(file.map_or("", |(_, file)| file)).ok()?))
     });
     all.collect()
 });
 
-/// How the sandbox is set up.
+/// Settings of the sandbox.
 #[derive(Debug, Clone)]
 pub struct SandboxSettings {
-    /// The pool of instances.
+    /// The size of the instance pool.
     pub pool: PoolSize,
-    /// Where compiled plugins are kept.
+    /// The folder of compiled plugins.
     pub cache: PathBuf,
-    /// Threads of each of the two low-priority runtimes for calls that take long.
+    /// Threads of each of the two low-priority runtimes that run long calls.
     pub slow_threads: usize,
-    /// Memory that the calls in flight of all tenants hold together, in bytes.
+    /// Memory that the calls in flight of all tenants may hold together, in bytes.
     pub all_memory_bytes_max: usize,
-    /// Memory that the calls in flight of one tenant hold together, in bytes.
+    /// Memory that the calls in flight of one tenant may hold together, in bytes.
     pub tenant_memory_bytes_max: usize,
-    /// Components compiled at once.
+    /// Long compilations at a time. The short first attempt that every component gets does not count.
     pub compilations: usize,
-    /// What compiling one may take.
+    /// Limits of one compilation.
     pub compiling: CompileLimits,
-    /// Components held loaded.
+    /// Components kept loaded at a time.
     pub loaded_max: u64,
-    /// When a plugin that keeps failing is cut off.
+    /// When a plugin that keeps failing is quarantined.
     pub quarantine: QuarantineSettings,
 }
 
-/// What the sandbox reaches of the rest of the gateway.
+/// Services of the gateway that the sandbox uses.
 #[derive(Debug, Clone)]
 pub struct HostServices {
-    /// The time that plugins see.
+    /// The clock that plugins see.
     pub clock: Clock,
-    /// Where their values are kept.
+    /// The store of plugins' values.
     pub values: SharedValues,
 }
 
-/// Why a component cannot be a plugin.
+/// Why a component cannot be loaded.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LoadError {
-    /// It does not compile.
+    /// The component does not compile.
     #[error("it is not a WebAssembly component that this gateway can compile: {0}")]
     NotAComponent(String),
-    /// Compiling it is beyond a bound, which is named.
+    /// Compiling the component exceeds a bound, which is named.
     #[error("it cannot be compiled within the bounds of this gateway: it takes more than {0}")]
     TooCostly(String),
-    /// It imports what no grant can give.
+    /// The component imports something that no grant can provide.
     #[error("it imports what this gateway does not offer: {0}")]
     Unlinkable(String),
-    /// It exports none of the roles.
+    /// The component exports none of the roles.
     #[error("{0}")]
     NoRole(String),
     /// The gateway itself failed.
@@ -145,10 +145,10 @@ pub enum LoadError {
     Host(String),
 }
 
-/// A component, compiled and linked; it knows nothing of tenants.
+/// A compiled and linked component, which belongs to no tenant.
 pub struct Loaded {
     digest: PluginDigest,
-    /// The same as text, which every trace of a call has.
+    /// The digest as text, which the trace of every call contains.
     digest_text: String,
     pre: InstancePre<CallState>,
     roles: Roles,
@@ -162,52 +162,53 @@ impl std::fmt::Debug for Loaded {
 }
 
 impl Loaded {
-    /// Which component it is.
+    /// The component's digest.
     #[must_use]
     pub fn digest(&self) -> PluginDigest {
         self.digest
     }
 
-    /// The roles it exports, as the interfaces are named.
+    /// The names of the role interfaces that the component exports.
     #[must_use]
     pub fn role_names(&self) -> Vec<&'static str> {
         self.roles.names()
     }
 
-    /// Which functions of a component from elsewhere are no tools, and why: one sentence each.
+    /// The exported functions of a foreign component that are not offered as tools, with the reason: one sentence
+    /// each.
     #[must_use]
     pub fn left_out(&self) -> &[String] {
         self.roles.foreign.as_ref().map_or(&[], Foreign::left_out)
     }
 }
 
-/// A plugin of one tenant: a component and what it is granted.
+/// A plugin of one tenant: a component and its grants.
 #[derive(Debug)]
 pub struct Binding {
     tenant: TenantId,
     name: PluginName,
     loaded: Arc<Loaded>,
     granted: Granted,
-    /// Of what the operator's file says.
+    /// The digest of the operator's grants file.
     settings_digest: String,
     account: Arc<PluginStats>,
-    /// The folder that it may write to.
+    /// The folder that the plugin may write to.
     folder: Option<Arc<WritableFolder>>,
-    /// Calls in flight of this binding.
+    /// Permits for calls in flight of this binding.
     calls: Arc<Semaphore>,
-    /// The memory that the calls of all bindings of the tenant hold.
+    /// The memory quota that all bindings of the tenant share.
     share: Arc<TenantQuota>,
     shared: Arc<Shared>,
 }
 
 impl Binding {
-    /// Its name within the tenant.
+    /// The plugin's name within the tenant.
     #[must_use]
     pub fn name(&self) -> &PluginName {
         &self.name
     }
 
-    /// Which component it is.
+    /// The component's digest.
     #[must_use]
     pub fn digest(&self) -> PluginDigest {
         self.loaded.digest
@@ -219,65 +220,65 @@ impl Binding {
         self.loaded.role_names()
     }
 
-    /// Its settings, as the operator wrote them.
+    /// The plugin's settings, as the operator wrote them.
     #[must_use]
     pub fn settings(&self) -> &BTreeMap<String, String> {
         self.granted.settings()
     }
 
-    /// The folder that it may use.
+    /// The path of the folder that the plugin may use.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
         self.granted.folder().map(|rule| rule.path.as_path())
     }
 
-    /// Whether its grants bind a secret that it calls this.
+    /// Whether the grants bind a secret under this name of the plugin's.
     #[must_use]
     pub fn grants_secret(&self, name: &str) -> bool {
         self.granted.secret(name).is_some()
     }
 
-    /// What is known of it over its calls.
+    /// The plugin's statistics over all its calls.
     #[must_use]
     pub fn account(&self) -> &Arc<PluginStats> {
         &self.account
     }
 
-    /// What the component needs of its secrets, where it is shipped with the gateway.
+    /// The forms in which a shipped component expects its secrets. `None` for any other component.
     #[must_use]
     pub fn known_forms(&self) -> Option<&'static KnownForms> {
         KNOWN_FORMS.get(&self.loaded.digest)
     }
 
-    /// Whether a call would be let in now, as far as the plugin is not cut off. For whoever prepares one at
-    /// some cost: it begins no call.
+    /// Checks that the plugin is not quarantined, without starting a call. For callers that would otherwise do
+    /// expensive work before the call is refused.
     ///
     /// # Errors
-    /// [`Refusal::Quarantined`].
+    /// If the plugin is quarantined ([`Refusal::Quarantined`]).
     pub fn check_admission(&self) -> Result<(), Refusal> {
         self.account.check_admission(&self.shared.clock)
     }
 
-    /// The digest as text.
+    /// The component's digest as text.
     #[must_use]
     pub fn digest_text(&self) -> &str {
         &self.loaded.digest_text
     }
 }
 
-/// What every call needs.
+/// State that every call uses.
 struct Shared {
     engine: Engine,
-    /// Calls in flight of all tenants: as many as the pool has slots.
+    /// Slots for calls in flight of all tenants, as many as the pool has.
     slots: CallSlots,
     lanes: SlowLanes,
-    /// Turns of all tenants' calls on the lanes.
+    /// The turns that the calls of all tenants take on the slow lanes.
     turns: LaneTurns,
     memory: Arc<Memory>,
     clock: Clock,
     values: SharedValues,
     folders: Folders,
-    /// Operations on files of all tenants' calls.
+    /// File operations of all tenants' calls.
     files: Arc<FileThreads>,
     quarantine: QuarantineSettings,
     tls: Tls,
@@ -289,13 +290,13 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// The sandbox of one gateway. Cloning gives another handle.
+/// The sandbox of one gateway. Clones share its state.
 #[derive(Clone)]
 pub struct Sandbox {
     shared: Arc<Shared>,
     loader: Arc<Loader>,
     shares: Arc<Mutex<HashMap<TenantId, Arc<TenantQuota>>>>,
-    /// Most memory of one call, in bytes, whatever is granted.
+    /// Upper bound for the memory of one call, in bytes, whatever is granted.
     memory_bytes_max: usize,
 }
 
@@ -306,10 +307,11 @@ impl std::fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// Builds the engine, the linker and the slow lane.
+    /// Builds the engine and the linker, opens the code cache and starts the slow lanes.
     ///
     /// # Errors
-    /// When the engine cannot run here, or the cache folder cannot be made.
+    /// If the engine cannot run on this machine, the cache folder cannot be created, or the threads of the slow
+    /// lanes cannot be started.
     pub fn start(
         settings: &SandboxSettings,
         key: &HostKey,
@@ -349,28 +351,29 @@ impl Sandbox {
         })
     }
 
-    /// Compiles and links a component for a tenant, or takes it from where that was done before. However many
-    /// ask for one digest at once, it is compiled once; at most as many different ones as the settings say
-    /// compile at a time, in turns of tenants. Its compiler ends as soon as nobody waits for it.
+    /// Returns the component from memory or from the code cache, or else compiles and links it. Concurrent loads of
+    /// one digest by one tenant share a compilation. Tenants take turns at compiling, and the settings limit how
+    /// many long compilations run at a time. A compilation is cancelled as soon as no caller waits for it.
     ///
     /// # Errors
-    /// [`LoadError`], naming what the component lacks or asks in vain, or the bound that it is beyond.
+    /// If the component cannot be loaded. The [`LoadError`] names what it lacks, the import that the gateway does
+    /// not offer, or the bound that it exceeds.
     pub async fn load(
         &self,
         tenant: TenantId,
         source: Arc<[u8]>,
     ) -> Result<Arc<Loaded>, LoadError> {
         let hashed = Arc::clone(&source);
-        // 64 MiB take a tenth of a second.
+        // Hashing 64 MiB takes a tenth of a second.
         let digest = tokio::task::spawn_blocking(move || PluginDigest::of(&hashed)).await;
         let digest = digest.map_err(|error| LoadError::Host(error.to_string()))?;
         self.load_hashed(tenant, digest, source).await
     }
 
-    /// The same for whoever knows the digest of the source.
+    /// [`Self::load`] for callers that know the digest of the source.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// Those of [`Self::load`].
     pub(crate) async fn load_hashed(
         &self,
         tenant: TenantId,
@@ -380,38 +383,39 @@ impl Sandbox {
         self.loader.load(tenant, digest, source).await
     }
 
-    /// The component of this digest without its source, where it is loaded or has been compiled before.
-    /// Its code is read whole then, to check the seal: most of a millisecond for 120 KB of Rust.
-    pub async fn kept(&self, digest: PluginDigest) -> Option<Arc<Loaded>> {
-        self.loader.kept(digest).await
+    /// The component of this digest, without its source, if it is loaded or its compiled code is cached. Cached
+    /// code is read whole to check its seal: just under a millisecond for 120 KB of Rust.
+    pub async fn cached(&self, digest: PluginDigest) -> Option<Arc<Loaded>> {
+        self.loader.cached(digest).await
     }
 
-    /// Forgets a component that nobody has installed any more. Calls in flight end on it.
-    pub async fn forget(&self, digest: PluginDigest) {
-        self.loader.forget(digest).await;
+    /// Evicts a component that no tenant has installed any more, and deletes its compiled code. Calls in flight on
+    /// it run to their end.
+    pub async fn delete_compiled(&self, digest: PluginDigest) {
+        self.loader.delete_compiled(digest).await;
     }
 
-    /// Takes away compiled code that is of none of these components. How many files went.
+    /// Deletes the compiled code of all components but these, and returns the number of deleted files.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// If the folder or a file in it cannot be read, or a file cannot be deleted.
     pub fn sweep(&self, needed: &HashSet<PluginDigest>) -> std::io::Result<usize> {
         self.loader.sweep(needed)
     }
 
-    /// How many components are held loaded at most.
+    /// Upper bound for the number of loaded components.
     #[must_use]
     pub fn loaded_max(&self) -> u64 {
         self.loader.max()
     }
 
-    /// How many components are loaded.
+    /// The number of loaded components.
     pub async fn loaded_count(&self) -> u64 {
         self.loader.count().await
     }
 
-    /// Binds a component to a tenant with what the operator grants it there. `secrets` are those of the
-    /// tenant that the grants name, as far as it has them; `account` is the plugin's from before.
+    /// Binds a component to a tenant with what the operator grants it there. `secrets` are those secrets of the
+    /// tenant that the grants name and that exist; `account` holds the plugin's statistics from earlier bindings.
     #[must_use]
     pub fn bind(
         &self,
@@ -444,11 +448,11 @@ impl Sandbox {
     }
 }
 
-/// Everything a guest can import. WASI is linked whole because the standard libraries of most languages
+/// Links everything that a guest can import. WASI is linked whole because the standard libraries of most languages
 /// import it without using it; the context behind it is empty.
 fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    // In the place of wasmtime-wasi's own, which it uses.
+    // Replaces wasmtime-wasi's own implementation, and calls it.
     linker.allow_shadowing(true);
     wasmtime_wasi::p2::bindings::filesystem::types::add_to_linker::<_, HasSelf<_>>(
         linker,

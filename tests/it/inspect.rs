@@ -158,10 +158,10 @@ async fn a_tenant_installs_two_things_at_once_and_others_wait_or_are_refused() {
             .start()
             .await;
         let plugins = &gateway.handles.plugins;
-        let one = plugins.turn_to_install(gateway.tenant).await.unwrap();
-        let two = plugins.turn_to_install(gateway.tenant).await.unwrap();
+        let one = plugins.install_permit(gateway.tenant).await.unwrap();
+        let two = plugins.install_permit(gateway.tenant).await.unwrap();
         let other = gateway.new_tenant("other").await;
-        assert!(plugins.turn_to_install(other).await.is_some(), "others have turns of their own");
+        assert!(plugins.install_permit(other).await.is_some(), "others have turns of their own");
         let component = std::fs::read(guest_path("ignores")).unwrap();
         let part = reqwest::multipart::Part::bytes(component);
         let form = reqwest::multipart::Form::new().part("component", part);

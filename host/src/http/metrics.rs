@@ -45,7 +45,7 @@ const PROMETHEUS_TEXT: HeaderValue =
 pub(super) async fn read(State(handles): Handle, headers: HeaderMap) -> Result<Response, ApiError> {
     let key = header_key_or_bearer(&headers)?;
     handles.access.operator(key.as_deref()).await?;
-    let (plugins, left_out) = handles.plugins.statements(PLUGINS_MAX);
+    let (plugins, left_out) = handles.plugins.stats(PLUGINS_MAX);
     let loaded = usize::try_from(handles.plugins.loaded_count().await).unwrap_or(usize::MAX);
     let (streams, body_bytes) = (handles.streams.taken(), handles.bodies.held());
     let figures = Figures { plugins, left_out, streams, body_bytes, loaded };

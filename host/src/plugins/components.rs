@@ -1,10 +1,9 @@
-//! The components that tenants have installed, each once in a file named after its digest, however many
-//! plugins it is a version of.
+//! The files of installed components, each stored once under its digest, however many plugins refer to it.
 //!
-//! A file is there before the row that needs it, and goes after the last such row. Between the two, other
-//! processes on the same folder may be doing the same; a lock beside the folder keeps who takes away apart
-//! from who puts in. It goes with its process, however that ends; what a killed one leaves behind is a file
-//! that nobody needs, which the next start of a gateway takes away.
+//! A file is written before the row that refers to it, and deleted after the last such row. Other processes on the
+//! same folder do the same concurrently, so a lock file beside the folder excludes deletion during installation: shared
+//! for writers, exclusive for deletion. The lock ends with its process, however that ends. A killed process may leave
+//! an unreferenced file, which the sweep of the next start deletes.
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
@@ -17,14 +16,14 @@ use crate::disk::{on_disk, write_whole};
 use crate::ids::PluginDigest;
 use crate::store::Store;
 
-/// How long somebody who installs waits for somebody who takes away: a moment, unless that one hangs.
-const PUT_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long an installation waits for a deletion, which takes moments unless its process hangs.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How long somebody who takes away waits. What stays for lack of time is taken away at the next start.
-const TAKE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long a deletion waits. Files that remain are deleted by the sweep of the next start.
+const DELETE_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// How often a lock is tried for.
-const TRY_EVERY: Duration = Duration::from_millis(20);
+/// How often the lock is tried.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// The folder of components.
 #[derive(Debug, Clone)]
@@ -34,13 +33,15 @@ pub(super) struct Components {
     store: Store,
 }
 
-/// Nothing is taken away while this is held.
+/// No component is deleted while this is held.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Kept(#[expect(dead_code, reason = "the lock goes when it is dropped")] File);
+pub(super) struct ComponentsLock(
+    #[expect(dead_code, reason = "dropping the file releases the lock")] File,
+);
 
 impl Components {
-    /// Those of this data folder and its store.
+    /// The components of this data folder and its store.
     pub(super) fn new(data: &Path, store: Store) -> Self {
         Self { folder: data.join("plugins"), lock: data.join("plugins.lock"), store }
     }
@@ -50,56 +51,60 @@ impl Components {
         tokio::fs::read(self.path(digest)).await
     }
 
-    /// Puts a component where it is found. It is safe once a row of the store names it; until then, as
-    /// long as what this gives is held.
-    pub(super) async fn put(&self, digest: PluginDigest, component: Arc<[u8]>) -> io::Result<Kept> {
-        let lock = self.locked(File::try_lock_shared, PUT_WAIT_MAX).await?;
+    /// Writes the file of a component, synced to disk. It is safe from deletion while the returned lock is held, and
+    /// after that if a row of the store refers to it.
+    pub(super) async fn put(
+        &self,
+        digest: PluginDigest,
+        component: Arc<[u8]>,
+    ) -> io::Result<ComponentsLock> {
+        let lock = self.locked(File::try_lock_shared, WRITE_WAIT_MAX).await?;
         let (path, folder) = (self.path(digest), self.folder.clone());
         on_disk(move || {
             write_whole(&path, &component)?;
-            // The file's name has to survive a power cut as well, since the row that names it will.
+            // The directory entry has to survive a power failure as well, since the row will.
             File::open(&folder)?.sync_all()
         })
         .await?;
-        Ok(Kept(lock))
+        Ok(ComponentsLock(lock))
     }
 
-    /// Takes away those of these components that are no version of any plugin any more. Which went.
-    pub(super) async fn take_away(&self, digests: &[PluginDigest]) -> Vec<PluginDigest> {
-        let mut gone = Vec::new();
+    /// Deletes those of these components that no version of any plugin refers to. Returns the deleted ones.
+    pub(super) async fn delete_unreferenced(&self, digests: &[PluginDigest]) -> Vec<PluginDigest> {
+        let mut deleted = Vec::new();
         if digests.is_empty() {
-            return gone;
+            return deleted;
         }
-        let taken: Result<(), anyhow::Error> = async {
-            let _lock = self.locked(File::try_lock, TAKE_WAIT_MAX).await?;
+        let outcome: Result<(), anyhow::Error> = async {
+            let _lock = self.locked(File::try_lock, DELETE_WAIT_MAX).await?;
             for digest in digests {
                 if !self.store.is_component_needed(*digest).await? {
                     let path = self.path(*digest);
-                    on_disk(move || remove_if_there(&path)).await?;
-                    gone.push(*digest);
+                    on_disk(move || delete_if_exists(&path)).await?;
+                    deleted.push(*digest);
                 }
             }
             Ok(())
         }
         .await;
-        if let Err(error) = taken {
+        if let Err(error) = outcome {
             tracing::warn!(%error, "an unused component stays until the next start");
         }
-        gone
+        deleted
     }
 
-    /// Takes away all that no plugin needs, and what was half written by processes that are gone.
+    /// Deletes files that no version refers to, and files that killed processes left half written.
     pub(super) async fn sweep(&self) {
         let swept: Result<usize, anyhow::Error> = async {
             if !self.folder.exists() {
                 return Ok(0);
             }
-            let _lock = self.locked(File::try_lock, PUT_WAIT_MAX).await?;
-            // Asked for once the lock is held: whoever had put something in has written its row.
+            let _lock = self.locked(File::try_lock, WRITE_WAIT_MAX).await?;
+            // Read under the lock: every finished installation has written its row by then.
             let needed = self.store.needed_components().await?;
             let needed = needed.into_iter().collect();
             let folder = self.folder.clone();
-            Ok(on_disk(move || remove_all_but(&folder, &needed)).await?)
+            Ok(on_disk(move || delete_all_except(&folder, &needed)).await?)
         }
         .await;
         match swept {
@@ -113,6 +118,7 @@ impl Components {
         self.folder.join(format!("{}.wasm", digest.hex()))
     }
 
+    /// Acquires the lock, polling until it is free or the wait is over.
     async fn locked(
         &self,
         lock: fn(&File) -> Result<(), TryLockError>,
@@ -128,14 +134,14 @@ impl Components {
                     let why = "another process holds the folder of components";
                     return Err(io::Error::new(io::ErrorKind::TimedOut, why));
                 }
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(TRY_EVERY).await,
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(RETRY_EVERY).await,
             }
         }
     }
 }
 
-/// Removes the components that are not among these, and what was half written. How many.
-fn remove_all_but(folder: &Path, needed: &HashSet<PluginDigest>) -> io::Result<usize> {
+/// Deletes all components but these, and half-written files. Returns how many were deleted.
+fn delete_all_except(folder: &Path, needed: &HashSet<PluginDigest>) -> io::Result<usize> {
     let mut removed = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -146,14 +152,14 @@ fn remove_all_but(folder: &Path, needed: &HashSet<PluginDigest>) -> io::Result<u
         let Ok(digest) = format!("sha256:{stem}").parse::<PluginDigest>() else { continue };
         let half_written = ending.starts_with("new-");
         if half_written || (ending == "wasm" && !needed.contains(&digest)) {
-            remove_if_there(&entry.path())?;
+            delete_if_exists(&entry.path())?;
             removed += 1;
         }
     }
     Ok(removed)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+fn delete_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,

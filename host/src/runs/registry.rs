@@ -77,7 +77,7 @@ impl Registry {
     }
 
     /// Forgets a task that neither runs here nor is followed.
-    fn forget_idle(entries: &mut HashMap<TaskId, Entry>, task: TaskId) {
+    fn evict_idle(entries: &mut HashMap<TaskId, Entry>, task: TaskId) {
         if entries.get(&task).is_some_and(|entry| entry.followers == 0 && entry.stop.is_none()) {
             entries.remove(&task);
         }
@@ -114,7 +114,7 @@ impl Drop for Running {
         if let Some(entry) = entries.get_mut(&self.task) {
             entry.stop = None;
         }
-        Registry::forget_idle(&mut entries, self.task);
+        Registry::evict_idle(&mut entries, self.task);
     }
 }
 
@@ -160,6 +160,6 @@ impl Drop for Follower {
         if let Some(entry) = entries.get_mut(&self.task) {
             entry.followers = entry.followers.saturating_sub(1);
         }
-        Registry::forget_idle(&mut entries, self.task);
+        Registry::evict_idle(&mut entries, self.task);
     }
 }

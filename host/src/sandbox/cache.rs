@@ -1,9 +1,9 @@
-//! Compiled plugins on disk, sealed.
+//! The on-disk cache of compiled plugins, each file under a seal.
 //!
-//! Loading compiled code is as good as running it: whoever can write these files owns the gateway. So
-//! each is sealed with a key of the host's own, and one whose seal is missing or wrong is compiled
-//! anew. The folder belongs to the gateway's user alone; the seal is for what comes into it by copying,
-//! restoring and sharing.
+//! Loading compiled code amounts to running it: whoever can write these files controls the gateway. Each file is
+//! therefore sealed with a key derived from the gateway's own, and a plugin whose seal is missing or wrong is
+//! compiled again. Only the gateway's user can access the folder; the seal protects against files that get into it
+//! by copying, restoring or sharing.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use crate::disk::write_whole;
 use crate::ids::PluginDigest;
 use crate::secrets::{DerivedKey, HostKey};
 
-/// How old compiled code that nobody needs has to be before a start takes it away.
+/// Minimum age of unneeded compiled code before the sweep at start deletes it.
 const SWEPT_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The folder of compiled plugins.
@@ -34,7 +34,7 @@ pub(super) struct CodeCache {
 }
 
 impl CodeCache {
-    /// Opens the folder, making it for its owner only.
+    /// Opens the folder, and creates it for its owner only if it does not exist.
     pub(super) fn open(folder: &Path, key: &HostKey, engine: &Engine) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         Ok(Self {
@@ -44,8 +44,8 @@ impl CodeCache {
         })
     }
 
-    /// The compiled component from disk, where it is there and its seal holds. Reads it whole: not for an
-    /// async thread.
+    /// The compiled component from disk, if it exists and its seal is valid. Reads the whole file: do not call this
+    /// on an async thread.
     pub(super) fn load(&self, engine: &Engine, digest: PluginDigest) -> Option<Component> {
         let path = self.path(digest);
         if !self.seal_holds(&path, digest) {
@@ -58,7 +58,8 @@ impl CodeCache {
             .ok()
     }
 
-    /// Keeps what a compiler made of a component, and loads it. Writes it whole: not for an async thread.
+    /// Stores the compiled code of a component and loads it. Writes the whole file: do not call this on an async
+    /// thread.
     pub(super) fn keep(
         &self,
         engine: &Engine,
@@ -69,17 +70,17 @@ impl CodeCache {
         let kept = self.write(&path, digest, code);
         let kept = kept.map_err(wasmtime::Error::from).and_then(|()| deserialize(engine, &path));
         kept.or_else(|error| {
-            // A full disk, or somebody who took it away at once: it works without, but dearly. Or it asks for
-            // more than the pool has in one slot, which comes to light here.
+            // The disk is full, or the file was deleted right after it was written: the plugin works without the
+            // cache, at a higher cost. Or the component needs more than one pool slot has, which is only discovered
+            // here.
             tracing::warn!(%digest, %error, "the compiled plugin cannot be used from the cache");
             let component = deserialize_bytes(engine, code);
             component.map_err(|error| LoadError::NotAComponent(format!("{error:#}")))
         })
     }
 
-    /// Takes away files of components that are none of these, of another configuration, or half written.
-    /// Losing one costs a compilation; so that others may be writing meanwhile, what is younger than an
-    /// hour stays.
+    /// Deletes files of other components, files of another configuration, and half-written files. Deleting a needed
+    /// file costs one compilation. Files younger than an hour stay, since another process may be writing them.
     pub(super) fn sweep(&self, needed: &HashSet<PluginDigest>) -> io::Result<usize> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.folder)? {
@@ -95,7 +96,7 @@ impl CodeCache {
         Ok(removed)
     }
 
-    /// Whether a file of this name is the code or the seal of one of these.
+    /// Whether this is the name of the code or the seal of one of these components, under this configuration.
     fn is_of(&self, name: &str, needed: &HashSet<PluginDigest>) -> bool {
         let Some((stem, "cwasm" | "seal")) = name.split_once('.') else { return false };
         let Some((hex, compatibility)) = stem.split_once('-') else { return false };
@@ -104,10 +105,11 @@ impl CodeCache {
             && digest.is_ok_and(|digest| needed.contains(&digest))
     }
 
-    /// Forgets what was kept of a component that turned out to be no plugin, or is installed nowhere.
-    pub(super) fn forget(&self, digest: PluginDigest) {
+    /// Deletes the compiled code of a component that turned out not to be a plugin, or is no longer installed
+    /// anywhere.
+    pub(super) fn delete(&self, digest: PluginDigest) {
         let path = self.path(digest);
-        // The seal first: code without one is not loaded.
+        // The seal first: code without a seal is not loaded.
         for file in [path.with_extension("seal"), path] {
             if let Err(error) = fs::remove_file(&file)
                 && error.kind() != io::ErrorKind::NotFound
@@ -140,10 +142,10 @@ impl CodeCache {
         holds
     }
 
-    /// Code first, seal last, each renamed into place: a crash leaves no seal over half a file. Another
-    /// process that keeps the same plugin at the same moment writes the same bytes. Code is mapped into this
-    /// process while it runs, so nobody may write into the file, as a restore by `cp` would: what comes in its
-    /// place is another file, which those who have this one never see.
+    /// Writes the code first and the seal last, each renamed into place, so that a crash cannot leave a seal on
+    /// half a file. Another process that stores the same plugin at the same moment writes the same bytes. Running
+    /// code is mapped from this file, so nothing may write into it, as a restore with `cp` would; the file is
+    /// read-only, and a replacement is a new file that existing mappings never see.
     fn write(&self, path: &Path, digest: PluginDigest, code: &[u8]) -> io::Result<()> {
         write_whole(path, code)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o400))?;
@@ -156,9 +158,9 @@ impl CodeCache {
     reason = "loading compiled code has no safe form; the seal is what makes it sound"
 )]
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: the file was written by this gateway (its seal has just been checked, or it has just been
-    // written), for an engine of the same configuration (part of its name), into a folder that only
-    // this user can write to.
+    // SAFETY: this gateway wrote the file (its seal has just been checked, or it has just been written), for an
+    // engine of the same configuration (which is part of the file's name), in a folder that only this user can
+    // write to.
     unsafe { Component::deserialize_file(engine, path) }
 }
 
@@ -167,8 +169,8 @@ fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     reason = "loading compiled code has no safe form; a compiler of this gateway's has just made it"
 )]
 fn deserialize_bytes(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: it came over a pipe from a process of this program, which compiled it for an engine of the same
-    // configuration.
+    // SAFETY: the code came over a pipe from a process of this same program, which compiled it for an engine of the
+    // same configuration.
     unsafe { Component::deserialize(engine, code) }
 }
 
@@ -193,7 +195,7 @@ mod tests {
 
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o400);
 
-        // A byte of the code changed, a seal of somebody else's, another plugin's code under the name.
+        // A changed byte in the code, a seal made without the key, and another plugin's code under this name.
         let mut changed = compiled.clone();
         changed[compiled.len() / 2] ^= 1;
         fs::remove_file(&path).unwrap();

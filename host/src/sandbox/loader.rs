@@ -105,7 +105,7 @@ impl Loader {
     ) -> Result<Arc<Loaded>, LoadError> {
         recognise(&source)?;
         // What is compiled already does not wait for what is being compiled.
-        if let Some(loaded) = self.kept(digest).await {
+        if let Some(loaded) = self.cached(digest).await {
             return Ok(loaded);
         }
         if let Some(refused) = self.refused.get(&digest).await {
@@ -118,7 +118,7 @@ impl Loader {
             tokio::task::spawn_blocking(move || {
                 if give.send(this.keep(digest, &code)).is_err() {
                     // Whoever waited for it has gone meanwhile.
-                    this.code.forget(digest);
+                    this.code.delete(digest);
                 }
             });
             let lost = || LoadError::Host("the compiled code could not be kept".to_owned());
@@ -141,7 +141,7 @@ impl Loader {
     }
 
     /// The component of this digest where it is held, or compiled code of it is kept.
-    pub(super) async fn kept(self: &Arc<Self>, digest: PluginDigest) -> Option<Arc<Loaded>> {
+    pub(super) async fn cached(self: &Arc<Self>, digest: PluginDigest) -> Option<Arc<Loaded>> {
         if let Some(loaded) = self.held.get(&digest).await {
             return Some(loaded);
         }
@@ -149,11 +149,11 @@ impl Loader {
     }
 
     /// Forgets a component, on disk too. Whoever has it keeps it.
-    pub(super) async fn forget(self: &Arc<Self>, digest: PluginDigest) {
+    pub(super) async fn delete_compiled(self: &Arc<Self>, digest: PluginDigest) {
         self.held.invalidate(&digest).await;
         let this = Arc::clone(self);
         // Where it is cut off, the next start tidies up.
-        let _ = tokio::task::spawn_blocking(move || this.code.forget(digest)).await;
+        let _ = tokio::task::spawn_blocking(move || this.code.delete(digest)).await;
     }
 
     /// Takes compiled code away that is of none of these components, or of another version of the
@@ -195,7 +195,7 @@ impl Loader {
         let component = self.code.keep(&self.engine, digest, code);
         let loaded = component.and_then(|component| self.link(digest, &component));
         // Where it cannot be used nobody will load it again: it must not fill the disk.
-        let loaded = loaded.inspect_err(|_| self.code.forget(digest))?;
+        let loaded = loaded.inspect_err(|_| self.code.delete(digest))?;
         for reason in loaded.left_out() {
             tracing::warn!(%digest, reason, "a function of a component is not a tool");
         }

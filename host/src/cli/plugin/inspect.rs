@@ -108,7 +108,7 @@ impl Inspect {
             name: binding.name().clone(),
             size: bytes.len(),
             digest: binding.digest_text().to_owned(),
-            version: Metadata::of(&bytes).version,
+            version: Metadata::read(&bytes).version,
             roles: binding.role_names(),
             tools: list(tools),
             settings: Some(schema).filter(|schema| !schema.is_null()),

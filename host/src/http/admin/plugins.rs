@@ -135,7 +135,7 @@ pub(super) async fn install(
         ApiError::caller(429, detail).retry_after(1)
     };
     // Before the component is read: it may be large.
-    let turn = handles.plugins.turn_to_install(admin.tenant()).await.ok_or_else(busy)?;
+    let permit = handles.plugins.install_permit(admin.tenant()).await.ok_or_else(busy)?;
     let (mut head, body) = request.into_parts();
     let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
     let limits = BodyLimits::new(most.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
@@ -143,7 +143,7 @@ pub(super) async fn install(
     let body = body::read(&handles, sender, &mut head, body, limits).await?;
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let (offered, grants) = installation::read(&head.headers, body, by).await?;
-    // It is held as long as its compiling takes, and waits for a turn.
+    // It is held as long as its compiling takes, and waits for a permit.
     let mut held = handles.bodies.charge(sender);
     held.grow_to(offered.component.len())?;
     if grants.is_some() {
@@ -155,7 +155,7 @@ pub(super) async fn install(
     let prepared = prepared.map_err(refused)?;
     // A task of its own: a caller who hangs up leaves no installation half done.
     let installing = tokio::spawn(async move {
-        let _held = (turn, held);
+        let _held = (permit, held);
         plugins.install_prepared(prepared).await
     });
     let installed = installing.await.map_err(|_| ApiError::host("the installation was cut off"))?;

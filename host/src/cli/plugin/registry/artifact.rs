@@ -109,7 +109,7 @@ impl Manifest {
 
 /// The config and manifest of a component.
 pub(super) fn of(component: &[u8], signature: Option<String>) -> anyhow::Result<(Bytes, Bytes)> {
-    let metadata = Metadata::of(component);
+    let metadata = Metadata::read(component);
     let layer = Descriptor::of(LAYER_TYPE, component);
     let config = serde_json::to_vec(&json!({
         "created": Clock::system().now().iso(),

@@ -1,5 +1,4 @@
-//! Whether a plugin can do with what it is granted: found out when it is installed and when its grants
-//! change, not when somebody calls it.
+//! Checks grants and settings against the component, at installation and when grants change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use super::{PluginUnavailable, Plugins};
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::sandbox::{Diagnostic, Grants, Loaded, PluginStats, Subject};
 
-/// The settings that a plugin's schema names. None: it names none one by one.
+/// The names of the settings in a plugin's JSON schema. None if the schema has no `properties`.
 #[must_use]
 pub fn setting_names(schema: &str) -> Option<BTreeSet<String>> {
     let schema: Value = serde_json::from_str(schema).unwrap_or_default();
@@ -19,24 +18,24 @@ pub fn setting_names(schema: &str) -> Option<BTreeSet<String>> {
 }
 
 impl Plugins {
-    /// What an operator ought to know of a plugin with these grants: which it lacks, which settings it misses,
-    /// which of a component's functions are no tools. One sentence each.
+    /// Notes for the operator about a plugin with these grants, one sentence each: missing grants, missing settings,
+    /// functions of a foreign component that cannot be tools.
     ///
     /// # Errors
-    /// [`PluginUnavailable::Settings`] where the plugin does not accept a setting of the grants. One that is
-    /// only missing may yet come from a channel.
-    pub(super) async fn fitness(
+    /// [`PluginUnavailable::Settings`] if the plugin rejects a setting of the grants. A missing setting is a note, since
+    /// a channel may supply it.
+    pub(super) async fn validate_grants(
         &self,
         tenant: TenantId,
         name: &PluginName,
         loaded: &Arc<Loaded>,
         grants: &Grants,
     ) -> Result<Vec<String>, PluginUnavailable> {
-        // A binding of its own: what this call does is not in the plugin's account.
-        let account = Arc::new(PluginStats::default());
+        // A binding of its own, so that this call does not count in the plugin's stats.
+        let stats = Arc::new(PluginStats::default());
         let (loaded, bound) = (Arc::clone(loaded), grants.clone());
         let binding =
-            self.sandbox.bind(tenant, name.clone(), loaded, bound, &BTreeMap::new(), account);
+            self.sandbox.bind(tenant, name.clone(), loaded, bound, &BTreeMap::new(), stats);
         let mut notes = binding.notes();
         if let Some(folder) = binding.folder()
             && !tokio::fs::metadata(folder).await.is_ok_and(|there| there.is_dir())
@@ -47,7 +46,7 @@ impl Plugins {
             return Ok(notes);
         }
         let settings = serde_json::to_string(grants.settings()).unwrap_or_default();
-        // For no agent in particular.
+        // The check is not about a particular agent.
         let subject = || Subject::of(tenant, AgentId::random(), RequestId::next());
         let schema = binding.config_schema(subject()).await.value;
         if let Some(known) = schema.ok().and_then(|schema| setting_names(&schema)) {
@@ -66,12 +65,12 @@ impl Plugins {
                     grants.settings().contains_key(&name.replace("~0", "~"))
                 };
                 let (wrong, missing): (Vec<_>, Vec<_>) = found.into_iter().partition(is_set);
-                let say = |one: Diagnostic| one.message;
+                let message = |one: Diagnostic| one.message;
                 if !wrong.is_empty() {
-                    let wrong: Vec<_> = wrong.into_iter().map(say).collect();
+                    let wrong: Vec<_> = wrong.into_iter().map(message).collect();
                     return Err(PluginUnavailable::Settings(name.clone(), wrong.join("; ")));
                 }
-                notes.extend(missing.into_iter().map(say));
+                notes.extend(missing.into_iter().map(message));
             }
         }
         Ok(notes)

@@ -1,58 +1,30 @@
-//! What a plugin is granted: the operator's file, and whether it is in force for the component that stands
-//! under the plugin's name.
+//! A plugin's grants: the operator's file, and whether it is in force for the current component.
 //!
-//! What an operator grants is for a component, and a tenant's admin may put another one under the same name. A
-//! file that says nothing of the component that it is for is in force for those that ship with the gateway
-//! and for those that an operator installed; for one that an admin installed it has to say so.
+//! An operator grants to a component, and a tenant's admin may install another one under the same name. A file that
+//! does not name its component is in force for bundled components and for those that an operator installed. For
+//! a component that an admin installed, the file has to name it.
 
-use super::{PluginUnavailable, Plugins, grants_path};
+use std::path::{Path, PathBuf};
+
+use super::catalog::CurrentComponent;
+use super::{PluginUnavailable, Plugins};
 use crate::disk::{on_disk, write_whole};
-use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
+use crate::ids::{PluginName, SecretName, TenantId};
 use crate::sandbox::{Components, Grants, Pin};
-use crate::tenants::{InstalledPlugin, Installer};
 
-/// The component that a plugin's name stands for.
-#[derive(Debug)]
-pub(super) enum Current {
-    /// One that ships with the gateway.
-    Bundled { name: PluginName, digest: PluginDigest, component: &'static [u8] },
-    /// The tenant's own.
-    Installed(Box<InstalledPlugin>),
-}
-
-impl Current {
-    fn name(&self) -> &PluginName {
-        match self {
-            Self::Bundled { name, .. } => name,
-            Self::Installed(installed) => &installed.name,
-        }
-    }
-
-    fn digest(&self) -> PluginDigest {
-        match self {
-            Self::Bundled { digest, .. } => *digest,
-            Self::Installed(installed) => installed.digest,
-        }
-    }
-
-    /// Why an operator does not answer for it. None: one does.
-    fn is_not_the_operators(&self) -> Option<&'static str> {
-        let Self::Installed(installed) = self else { return None };
-        match installed.installed_by {
-            Some(Installer::Operator) => None,
-            Some(Installer::Admin) => Some("an admin of the tenant installed this component"),
-            None => Some("this component was installed before it was written down by whom"),
-        }
-    }
+/// The grants file of a tenant's plugin in this data folder.
+#[must_use]
+pub fn grants_path(folder: &Path, tenant: TenantId, name: &PluginName) -> PathBuf {
+    folder.join("grants").join(tenant.to_string()).join(format!("{name}.toml"))
 }
 
 impl Plugins {
-    /// Says what a plugin of a tenant may do. What comes back is what an operator ought to know of it: which
-    /// grants the plugin lacks, and which settings it misses, one sentence each. Grants that do not say which component they are for are refused
-    /// while one is current that no operator answers for: a tenant's admin may have put it there a moment ago.
+    /// Replaces a plugin's grants. Returns notes for the operator, one sentence each: missing grants and missing
+    /// settings. Grants that do not name a component are rejected while the current one was not installed by an
+    /// operator: a tenant's admin may have replaced it a moment ago.
     ///
     /// # Errors
-    /// [`PluginUnavailable`]; what was granted before stays then.
+    /// [`PluginUnavailable`]; the grants are unchanged then.
     pub async fn put_grants(
         &self,
         tenant: TenantId,
@@ -60,32 +32,32 @@ impl Plugins {
         text: &str,
     ) -> Result<Vec<String>, PluginUnavailable> {
         let current = self.current(tenant, name).await?;
-        let grants = self.handed_in(tenant, name, text).await?;
+        let grants = self.check_submitted(tenant, name, text).await?;
         let is_silent = grants.pin().is_silent();
-        let grants = self.in_force(tenant, grants, &current);
+        let grants = self.effective_grants(tenant, grants, &current);
         if let (true, Some(why)) = (is_silent, grants.withheld_because()) {
             return Err(PluginUnavailable::GrantsWithheld(name.clone(), why.to_owned()));
         }
-        // A plugin has a say in its settings where they change, and in nothing else: no grant that is taken
-        // away may hang on it.
-        let before = self.grants_text(tenant, name).await.and_then(|text| parsed(name, &text)).ok();
+        // A plugin can reject changed settings, and nothing else: revoking a grant must not depend on the plugin.
+        let before =
+            self.grants_text(tenant, name).await.and_then(|text| parse_grants(name, &text)).ok();
         let same = before.is_some_and(|before| before.settings() == grants.settings());
         let notes = match self.load(tenant, name, &current).await {
-            Ok(loaded) => match self.fitness(tenant, name, &loaded, &grants).await {
+            Ok(loaded) => match self.validate_grants(tenant, name, &loaded, &grants).await {
                 Err(error @ PluginUnavailable::Settings(..)) if !same => return Err(error),
                 notes => notes.unwrap_or_else(|error| vec![error.to_string()]),
             },
             Err(error) => vec![error.to_string()],
         };
-        let changes = self.of_tenant(tenant);
+        let changes = self.tenant_changes(tenant);
         let _alone = changes.change.lock().await;
         self.write_grants(tenant, name, text).await?;
-        self.changed(tenant).await;
+        self.publish_change(tenant).await;
         Ok(notes)
     }
 
-    /// Grants that somebody hands in, who is told what is wrong with them.
-    pub(super) async fn handed_in(
+    /// Parses and checks submitted grants. The error goes to the submitter.
+    pub(super) async fn check_submitted(
         &self,
         tenant: TenantId,
         name: &PluginName,
@@ -109,14 +81,19 @@ impl Plugins {
         }
     }
 
-    /// What of a plugin's grants is in force for this component.
-    pub(super) fn in_force(&self, tenant: TenantId, grants: Grants, current: &Current) -> Grants {
+    /// The grants that are in force for this component.
+    pub(super) fn effective_grants(
+        &self,
+        tenant: TenantId,
+        grants: Grants,
+        current: &CurrentComponent,
+    ) -> Grants {
         let given = grants.given();
-        // A file that only takes away holds for every component.
+        // A file that only restricts is in force for every component.
         if given.is_empty() {
             return grants;
         }
-        match self.why_not(grants.pin(), current) {
+        match self.withholding_reason(grants.pin(), current) {
             None => grants,
             Some(why) => {
                 let name = current.name();
@@ -129,8 +106,8 @@ impl Plugins {
         }
     }
 
-    /// Why grants are not for this component, and the line that makes them so. None: they are.
-    fn why_not(&self, pin: &Pin, current: &Current) -> Option<String> {
+    /// Why grants are withheld from this component, and the line that grants them. None if they are in force.
+    fn withholding_reason(&self, pin: &Pin, current: &CurrentComponent) -> Option<String> {
         let digest = current.digest();
         match &pin.components {
             Some(Components::Only(digests)) if !digests.contains(&digest) => {
@@ -140,7 +117,7 @@ impl Plugins {
                 ));
             }
             None if pin.signer.is_none() => {
-                let who = current.is_not_the_operators()?;
+                let who = current.unvouched_reason()?;
                 return Some(format!(
                     "{who}; to let it have them, an operator writes at the top of the file: \
                      component = \"{digest}\""
@@ -150,8 +127,8 @@ impl Plugins {
         }
         let signer = pin.signer.as_deref()?;
         let signed = match current {
-            Current::Bundled { .. } => None,
-            Current::Installed(installed) => installed.signed.as_ref(),
+            CurrentComponent::Bundled { .. } => None,
+            CurrentComponent::Installed(installed) => installed.signed.as_ref(),
         };
         if self.signers.has_signed(signer, signed) {
             return None;
@@ -167,9 +144,9 @@ impl Plugins {
         })
     }
 
-    /// What a plugin has of the operator, for whoever installs a component or goes back to one without
-    /// saying what it may do. None: nothing.
-    pub(super) fn inherited(
+    /// A note about grants that were there before, for an installation or rollback that does not replace them.
+    /// None if the file grants nothing.
+    pub(super) fn inherited_grants_note(
         tenant: TenantId,
         name: &PluginName,
         grants: &Grants,
@@ -180,7 +157,7 @@ impl Plugins {
         })
     }
 
-    /// The operator's file, where what it gives is in force for the component that is current.
+    /// The text of the grants file, if it is in force for the current component.
     pub async fn grants_text_in_force(
         &self,
         tenant: TenantId,
@@ -188,14 +165,14 @@ impl Plugins {
     ) -> Option<String> {
         let text = self.grants_text(tenant, name).await.ok()?;
         let current = self.current(tenant, name).await.ok()?;
-        let grants = self.in_force(tenant, parsed(name, &text).ok()?, &current);
+        let grants = self.effective_grants(tenant, parse_grants(name, &text).ok()?, &current);
         grants.withheld_because().is_none().then_some(text)
     }
 
-    /// What the operator's file says; nothing where there is none, and nothing is granted then.
+    /// The text of the grants file. Empty if there is no file; nothing is granted then.
     ///
     /// # Errors
-    /// [`PluginUnavailable::File`] where it is there and cannot be read.
+    /// [`PluginUnavailable::File`] if the file exists and cannot be read.
     pub async fn grants_text(
         &self,
         tenant: TenantId,
@@ -208,7 +185,7 @@ impl Plugins {
         }
     }
 
-    /// Writes the operator's file.
+    /// Replaces the grants file.
     pub(super) async fn write_grants(
         &self,
         tenant: TenantId,
@@ -220,15 +197,15 @@ impl Plugins {
         written.map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))
     }
 
-    /// Where the operator says what a plugin of a tenant may do.
+    /// The grants file of a tenant's plugin.
     #[must_use]
-    pub fn grants_path(&self, tenant: TenantId, name: &PluginName) -> std::path::PathBuf {
+    pub fn grants_path(&self, tenant: TenantId, name: &PluginName) -> PathBuf {
         grants_path(&self.folder, tenant, name)
     }
 }
 
-/// What the operator's file says, as it lies there. What is wrong with it stands in the log.
-pub(super) fn parsed(name: &PluginName, text: &str) -> Result<Grants, PluginUnavailable> {
+/// Parses the text of a stored grants file. Errors are logged in full and returned without the text.
+pub(super) fn parse_grants(name: &PluginName, text: &str) -> Result<Grants, PluginUnavailable> {
     Grants::parse(text).map_err(|error| {
         tracing::error!(plugin = %name, %error, "a grants file cannot be read");
         PluginUnavailable::GrantsInForce(name.clone())

@@ -1,21 +1,21 @@
-//! Values of plugins, kept in the store for the sandbox.
+//! The key-value store of plugins, backed by the gateway's store.
 
 use crate::sandbox::{LISTED_KEYS_MAX, Pending, Values, ValuesError, ValuesOwner, counted_up};
 use crate::store::{Store, StoreError, ValueChange};
 
-/// The values of all plugins of a store.
+/// The key-value pairs of all plugins in a store.
 #[derive(Debug, Clone)]
-pub struct KeptValues(Store);
+pub struct StoreValues(Store);
 
-impl KeptValues {
-    /// Those in this store.
+impl StoreValues {
+    /// The key-value pairs in this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self(store)
     }
 }
 
-impl Values for KeptValues {
+impl Values for StoreValues {
     fn get<'a>(&'a self, owner: &'a ValuesOwner, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
         Box::pin(async move {
             let value = self.0.plugin_value(owner.tenant, &owner.plugin, key).await;
@@ -48,7 +48,7 @@ impl Values for KeptValues {
             let (tenant, plugin, key) = (owner.tenant, &owner.plugin, key.to_owned());
             let counted =
                 self.0.count_plugin_value(tenant, plugin, key, counted_up, delta, bytes_max).await;
-            judged(counted, bytes_max)
+            change_result(counted, bytes_max)
         })
     }
 
@@ -61,7 +61,7 @@ impl Values for KeptValues {
     }
 }
 
-impl KeptValues {
+impl StoreValues {
     async fn put(
         &self,
         owner: &ValuesOwner,
@@ -71,11 +71,14 @@ impl KeptValues {
     ) -> Result<(), ValuesError> {
         let (tenant, plugin, key) = (owner.tenant, &owner.plugin, key.to_owned());
         let put = self.0.put_plugin_value(tenant, plugin, key, value, bytes_max).await;
-        judged(put, bytes_max).map(drop)
+        change_result(put, bytes_max).map(drop)
     }
 }
 
-fn judged(change: Result<ValueChange, StoreError>, bytes_max: u64) -> Result<u64, ValuesError> {
+fn change_result(
+    change: Result<ValueChange, StoreError>,
+    bytes_max: u64,
+) -> Result<u64, ValuesError> {
     match change {
         Ok(ValueChange::Stored(number)) => Ok(number),
         Ok(ValueChange::Full) => Err(ValuesError::Full { granted_bytes: bytes_max }),
