@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: parses arguments and runs commands.
 
 mod agent;
 mod api;
@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 use crate::settings::{DEFAULTS, Settings};
 
-/// Exit code for a command line or settings that are wrong (sysexits.h: EX_USAGE).
+/// Exit code for an invalid command line or invalid settings (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
 
 /// Any HTTP caller triggers an AI agent; every integration is a sandboxed WebAssembly component.
@@ -40,7 +40,7 @@ Commands manage a data folder on this machine (--data DIR), whether a gateway se
 gateway elsewhere (--url URL --key-file FILE). Both go through the same admin API."
 )]
 struct Arguments {
-    /// A settings file; `wardgate settings` prints all settings with their defaults.
+    /// Settings file; `wardgate settings` prints every setting with its default.
     #[arg(long, global = true, value_name = "FILE")]
     settings: Option<PathBuf>,
     #[command(subcommand)]
@@ -51,39 +51,43 @@ struct Arguments {
 enum Command {
     /// Serve HTTP from a data folder until SIGTERM or Ctrl-C.
     Serve(serve::Serve),
-    /// Create tenants and list them.
+    /// Create and list tenants.
     #[command(subcommand)]
     Tenant(tenant::Tenant),
-    /// Create API keys, list and revoke them.
+    /// Create, list and revoke API keys.
     #[command(subcommand)]
     Key(key::Key),
-    /// Apply agents from files, list, show, disable and enable them.
+    /// Apply agent files; list, show, disable and enable agents.
     #[command(subcommand)]
     Agent(agent::Agent),
-    /// Show, rotate and revoke the URLs of agents' own webhooks.
+    /// Show, rotate and revoke the webhook URLs of agents.
     #[command(subcommand)]
     Webhook(webhook::Webhook),
-    /// Apply channels from files: URLs that providers send their webhooks to.
+    /// Apply channel files; list, show and remove channels.
+    ///
+    /// A channel is a URL to which a provider sends its webhooks.
     #[command(subcommand)]
     Channel(channel::Channel),
-    /// Keep secrets for plugins and channels, list and remove them.
+    /// Store, list and remove secrets for plugins and channels.
     #[command(subcommand)]
     Secret(secret::Secret),
-    /// Install plugins, list and remove them.
+    /// Write, test, install and manage plugins.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
-    /// List tasks, show, stop and delete them.
+    /// List, show, stop and delete tasks; redeliver their answers.
     #[command(subcommand)]
     Task(task::Task),
-    /// Play again what plugins did for a task, offline, and show what differs: the mapping, each call of a
-    /// tool, and the getter, told what the host answered them then. Exits with 1 where something differs.
+    /// Replay a task's plugin calls offline and show what differs.
+    ///
+    /// Replays the mapping, each tool call and the getter, with the host's recorded answers. Exits with 1 if a
+    /// call differs or cannot be replayed.
     #[command(after_help = "\
 Nothing is sent, nothing of the task changes, and secrets are not needed: what was found out with them \
 then is kept. Without --plugin the versions that are installed now are played, with the settings of now; \
 with it, a component that you are writing, on what really happened:
   wardgate replay 01a20ad1-2d82-7d96-8c49-130babbf7e73 --plugin target/wasm32-wasip2/release/slack.wasm --data ./data")]
     Replay(replay::Replay),
-    /// Compile a component from stdin to stdout, within limits. The gateway starts it.
+    /// Compile a component from stdin to stdout, within limits (started by the gateway).
     #[command(hide = true, name = crate::sandbox::compiler::child::COMMAND)]
     Compile(compile::Compile),
     /// Print the OpenAPI document of every route.
@@ -92,16 +96,16 @@ with it, a component that you are writing, on what really happened:
     Settings,
 }
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Before there is a second thread.
+    // Before the process has a second thread.
     crate::memory::give_back_freed();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(said) => {
             let _ = said.print();
-            // What `--help` and `--version` ask for comes this way, too.
+            // `--help` and `--version` arrive here as well.
             return if said.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
@@ -109,7 +113,7 @@ pub fn main() -> ExitCode {
         return compile.run();
     }
     crate::sandbox::compiler::by_this_program();
-    // Libraries may make clients by themselves.
+    // For TLS clients that libraries create on their own.
     let _ = crate::tls::provider();
     let settings = match Settings::read(arguments.settings.as_deref()) {
         Ok(settings) => settings,
@@ -148,7 +152,7 @@ fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// A text in which nothing steers a terminal: names and answers may be somebody else's.
+/// Replaces characters that control a terminal: names and responses may come from untrusted parties.
 fn printable(text: &str) -> String {
     let steers = |c: char| {
         (c.is_control() && !matches!(c, '\n' | '\t'))
@@ -157,11 +161,11 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Most characters of a text of somebody else's within a line.
+/// Maximum length of untrusted text within a line, in characters.
 const LINE_CHARS_MAX: usize = 2_000;
 
-/// A text of somebody else's as a part of a line: it cannot look like another line of ours, nor hide one by its
-/// length.
+/// Makes untrusted text safe to print within a line: it cannot imitate a line of the program's own, nor hide one by
+/// its length.
 fn one_line(text: &str) -> String {
     let mut line: String = text.chars().take(LINE_CHARS_MAX).collect();
     if line.len() < text.len() {
@@ -170,13 +174,13 @@ fn one_line(text: &str) -> String {
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Prints to standard output, where the answer of a command goes; logs go to standard error.
+/// Prints a command's result to standard output. Logs go to standard error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let ended = if text.ends_with('\n') { "" } else { "\n" };
     let written = write!(out, "{}{ended}", printable(text)).and_then(|()| out.flush());
     match written {
-        // Whoever read it, `head` for one, has seen enough.
+        // The reader, such as `head`, has seen enough and closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("standard output"),
     }
@@ -188,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    /// Has each command looked at that lies below this one.
+    /// Calls `look` with every subcommand below this command.
     fn below(command: &clap::Command, look: &mut impl FnMut(&clap::Command)) {
         for below_it in command.get_subcommands() {
             look(below_it);

@@ -24,9 +24,8 @@ use crate::channel::Channels;
 use crate::clock::Clock;
 use crate::disk::make_private;
 use crate::http::budget::BodyBudget;
-use crate::http::places::{Operations, Streams};
 use crate::http::serve::{ServeLimits, serve};
-use crate::http::{Handles, router};
+use crate::http::{Services, router};
 use crate::ids::{PluginName, TenantId};
 use crate::outbox::{Deliveries, Outbox};
 use crate::plugins::{self, Plugins, StoreValues};
@@ -101,19 +100,19 @@ impl DataFolder {
         Ok(Plugins::new(&settings.plugins, store, sandbox, self.vault(), folder, clock)?)
     }
 
-    /// Builds what HTTP handlers share, on this folder. No workers are started: submitted tasks are stored, and
+    /// Builds the services of the HTTP surface on this folder. No workers are started: submitted tasks are stored, and
     /// the gateway that serves from the folder runs them.
     ///
     /// # Errors
     /// If the sandbox cannot run on this machine, if a signer's key in the settings is invalid, or if the system
     /// provides no threads for long bodies.
-    pub fn handles(&self, settings: &Settings, public_url: String) -> anyhow::Result<Handles> {
-        Ok(Handles {
+    pub fn services(&self, settings: &Settings, public_url: String) -> anyhow::Result<Services> {
+        Ok(Services {
             access: Access::new(self.store.clone(), self.operator_key().hash(), self.clock.clone()),
             plugins: self.plugins(settings)?,
             runs: Runs::new(self.store.clone()),
             store: self.store.clone(),
-            webhooks: self.webhooks(),
+            webhooks: self.webhooks(&public_url),
             vault: self.vault(),
             channels: Channels::new(self.store.clone(), self.vault(), &public_url),
             post_run: PostRunRecorder::new(self.store.clone(), self.clock.clone()),
@@ -121,9 +120,7 @@ impl DataFolder {
             public_url,
             clock: self.clock.clone(),
             settings: settings.http.clone(),
-            hurry: CancellationToken::new(),
-            streams: Streams::default(),
-            operations: Operations::default(),
+            shutdown_deadline: CancellationToken::new(),
             operations_per_tenant_max: settings.queue.runs_per_tenant_max,
             bodies: BodyBudget::new(&settings.http),
             bulk: Arc::new(BulkLane::start(settings.sandbox.slow_threads)?),
@@ -142,10 +139,11 @@ impl DataFolder {
         Vault::new(self.store.clone(), self.key.derive("wardgate 2026 tenant secrets"))
     }
 
-    /// The tokens of agents' own webhooks, derived from the folder's key.
+    /// The tokens of agents' own webhooks, derived from the folder's key, with URLs that begin with this one.
     #[must_use]
-    pub fn webhooks(&self) -> Webhooks {
-        Webhooks::new(self.store.clone(), self.key.derive("wardgate 2026 webhook tokens"))
+    pub fn webhooks(&self, public_url: &str) -> Webhooks {
+        let key = self.key.derive("wardgate 2026 webhook tokens");
+        Webhooks::new(self.store.clone(), key, public_url)
     }
 
     /// The operator key, derived from the folder's key: read access to `host.key` is operator access.
@@ -167,10 +165,10 @@ impl DataFolder {
 pub struct Local(Router);
 
 impl Local {
-    /// Creates the routes on these handles.
+    /// Creates the routes of these services.
     #[must_use]
-    pub fn new(handles: Handles) -> Self {
-        Self(router(Arc::new(handles)))
+    pub fn new(services: &Services) -> Self {
+        Self(router(services))
     }
 
     /// Sends one request to the routes and returns the whole response.
@@ -192,8 +190,9 @@ impl Local {
 /// A gateway that is built and does not serve yet. Its workers already run.
 #[derive(Debug)]
 pub struct Gateway {
-    /// What HTTP handlers share.
-    pub handles: Arc<Handles>,
+    /// The services behind the HTTP surface.
+    pub services: Services,
+    router: Router,
     settings: Settings,
     store: Store,
     workers: Workers,
@@ -229,36 +228,45 @@ impl Gateway {
             tracing::info!(tasks = taken_over, "tasks that an earlier process left will run again");
         }
         store.delete_unclaimed_chunks().await.context("texts of an earlier process")?;
-        let handles = folder.handles(&settings, public_url)?;
+        let services = folder.services(&settings, public_url)?;
         // In the background: plugins load before the first request needs them, and do not delay the start.
-        tokio::spawn(handles.plugins.clone().preload());
-        tokio::spawn(handles.plugins.clone().sweep());
+        tokio::spawn(services.plugins.clone().preload());
+        tokio::spawn(services.plugins.clone().sweep());
         let runner = Runner {
             store: store.clone(),
-            plugins: handles.plugins.clone(),
+            plugins: services.plugins.clone(),
             models: Models::of(&settings.models)?,
             clock: folder.clock.clone(),
             limits: settings.agent.clone(),
         };
         let deliveries = Deliveries {
             store: store.clone(),
-            plugins: handles.plugins.clone(),
-            channels: handles.channels.clone(),
-            post_run: handles.post_run.clone(),
+            plugins: services.plugins.clone(),
+            channels: services.channels.clone(),
+            post_run: services.post_run.clone(),
         };
-        let bulk = Arc::clone(&handles.bulk);
-        let workers = runs::start(&handles.runs, runner, bulk, settings.queue.clone());
-        let outbox = Outbox::start(deliveries, handles.runs.ended());
+        let bulk = Arc::clone(&services.bulk);
+        let workers = runs::start(&services.runs, runner, bulk, settings.queue.clone());
+        let outbox = Outbox::start(deliveries, services.runs.ended());
         let watching = CancellationToken::new();
         tokio::spawn(store.clone().watch_other_processes(watching.clone()));
         let watching = watching.drop_guard();
-        let handles = Arc::new(handles);
-        Ok(Self { handles, settings, store, workers, outbox, _watching: watching, _lock: lock })
+        let router = router(&services);
+        Ok(Self {
+            services,
+            router,
+            settings,
+            store,
+            workers,
+            outbox,
+            _watching: watching,
+            _lock: lock,
+        })
     }
 
     /// Every route. Tests and benchmarks call it without a socket.
     pub fn router(&self) -> Router {
-        router(Arc::clone(&self.handles))
+        self.router.clone()
     }
 
     /// Serves until `shutdown` is ready, then drains requests, runs and deliveries within the drain time.
@@ -279,7 +287,7 @@ impl Gateway {
             drain: http.drain_time_max,
         };
         let stopping = std::sync::OnceLock::new();
-        let hurry = self.handles.hurry.clone();
+        let shutdown_deadline = self.services.shutdown_deadline.clone();
         let shutdown = async {
             shutdown.await;
             let _ = stopping.set(Instant::now());
@@ -287,7 +295,7 @@ impl Gateway {
             let patience = http.drain_time_max.mul_f32(0.8);
             tokio::spawn(async move {
                 tokio::time::sleep(patience).await;
-                hurry.cancel();
+                shutdown_deadline.cancel();
             });
         };
         let served = serve(listener, self.router(), limits, shutdown).await;

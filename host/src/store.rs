@@ -1,12 +1,12 @@
-//! Everything that outlives the process, as questions and changes in the words of the gateway. This
-//! module is the only place that knows SQL, or that there is a database at all.
+//! The store: everything that outlives the process. No other module contains SQL or knows that there is a database.
 //!
-//! Changes go through one writer, which takes from all tenants in turns, commits many callers' changes with
-//! one sync and answers them after it: an answer means that the change survives a power cut. Reads have connections of their
-//! own and see every change that was answered before they began.
+//! All writes go through one writer. It takes them from all tenants in turn, commits the writes of many callers with
+//! a single sync, and only then replies: a reply means that the write survives a power cut. Reads use connections of
+//! their own and see every write that was acknowledged before they started.
 //!
-//! Every question about what a tenant owns takes the tenant. The exceptions are look-ups by something
-//! that is itself proof of access: a key's hash, a webhook token's hash, a task's id.
+//! Every query about a tenant's data takes the tenant. The exceptions are look-ups by something that is itself proof
+//! of access (the hash of a key, the hash of a webhook token, the id of a task), the look-up of a channel by the id
+//! in its URL, and queries of the gateway itself and of operators.
 
 mod changes;
 mod directory;
@@ -48,27 +48,27 @@ use self::writer::{Op, Writer};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{OwnerId, TenantId};
 
-/// The store. Cloning gives another handle to the same one.
+/// The store. Clones are handles to the same store.
 #[derive(Clone)]
-pub struct Store(Arc<Handles>);
+pub struct Store(Arc<Shared>);
 
-struct Handles {
+struct Shared {
     clock: Clock,
     changes: Changes,
-    /// This start of a process, as the owner of leases.
+    /// Identifies this process, from its start to its end, as the owner of leases.
     owner: OwnerId,
-    /// The threads that the store was opened on.
+    /// The runtime on which the store was opened.
     home: Handle,
     reads: SqlitePool,
-    /// Lists walk many rows: on connections of their own they hold up nobody but each other.
+    /// Lists walk many rows, so they have connections of their own and delay only each other.
     lists: Lists,
-    /// Tasks as a whole, which may be as long as bodies.
+    /// Connections for reading whole tasks, which can be as long as request bodies.
     tasks: Lists,
     writes: fair_queue::Sender<Op>,
-    /// The number of this process's first chunk, and of the next one.
+    /// The number of the first chunk of this process; `next_chunk` is the next free number.
     first_chunk: i64,
     next_chunk: AtomicI64,
-    /// Its other end is dropped when the writer has closed the database.
+    /// Closes when the writer has closed the database.
     writer_ended: watch::Receiver<()>,
 }
 
@@ -79,12 +79,12 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store in this file; makes it, for its owner only, if there is none; brings its schema
-    /// up to date. One process at a time may accept and run tasks; the caller sees to that. Another one
-    /// may change what tenants own meanwhile: commands do.
+    /// Opens the store in this file. Creates the file, readable by its owner only, if it does not exist, and migrates
+    /// the schema. Only one process at a time may accept and run tasks; the caller ensures that. Other processes,
+    /// such as commands, may change what tenants own at the same time.
     ///
     /// # Errors
-    /// When the file cannot be opened or made, or is no store.
+    /// If the file cannot be opened or created, or is not a store.
     pub async fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
         const OPERATION: &str = "open the store";
         let mut db = sqlite::open_writer(path)
@@ -120,7 +120,7 @@ impl Store {
         let (lists, tasks) = (Lists::new(sqlite::listers(path)), Lists::new(sqlite::listers(path)));
         let next_chunk = AtomicI64::new(first_chunk);
         let home = Handle::current();
-        let handles = Handles {
+        let handles = Shared {
             clock,
             changes,
             owner: OwnerId::random(),
@@ -136,23 +136,23 @@ impl Store {
         Ok(Self(Arc::new(handles)))
     }
 
-    /// Finishes what is in the writer's queue and closes the database. Whatever is asked of any handle
-    /// afterwards is [`StoreError::Unavailable`].
+    /// Completes the writes in the queue and closes the database. Every later operation, on any handle, returns
+    /// [`StoreError::Unavailable`].
     pub async fn close(&self) {
-        // Readers first: while one is open, the write-ahead log cannot be moved as a whole.
+        // Readers first: while one of them is open, the write-ahead log cannot be moved into the file completely.
         self.0.reads.close().await;
         self.0.lists.close().await;
         self.0.tasks.close().await;
         self.0.writes.close();
         let mut ended = self.0.writer_ended.clone();
-        // Nothing is ever sent: this ends when the writer drops its end.
+        // Nothing is ever sent: the loop ends when the writer drops the sender.
         while ended.changed().await.is_ok() {}
     }
 
-    /// Whether the store can be read.
+    /// Checks that the store can be read.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where it cannot.
+    /// If it cannot be read ([`StoreError::Unavailable`]).
     pub async fn answers(&self) -> Result<(), StoreError> {
         self.one("answer", sqlx::query("SELECT 1"), |_| Ok(())).await.map(drop)
     }
@@ -176,7 +176,7 @@ impl Store {
     ) -> Result<W::Answer, StoreError> {
         let (line, bytes) = (write.flow(), write.bytes());
         let (waiting, answer) = Queued::new(write);
-        // An answer that never comes means that the writer is gone, as a closed queue does.
+        // If the reply never comes, the writer is gone; that is treated like a closed queue.
         let queued = self.0.writes.send(op(waiting), line, bytes).await;
         let answer = match queued {
             Ok(()) => answer.await.ok(),
@@ -185,8 +185,8 @@ impl Store {
         answer.unwrap_or_else(|| Err(StoreError::database(W::OPERATION, sqlx::Error::PoolClosed)))
     }
 
-    /// Reads on the threads that the store was opened on. Somewhere else its caller may be polled seldom, in turns of
-    /// tenants: with a connection in his hands everybody would wait for his next turn.
+    /// Runs a read on the runtime that the store was opened on. Other runtimes may poll their tasks rarely, tenants
+    /// in turn: a read that holds a connection there would make all others wait for its next turn.
     async fn read<T: Send + 'static>(
         &self,
         read: impl Future<Output = sqlx::Result<T>> + Send + 'static,
@@ -217,8 +217,8 @@ impl Store {
             .map_err(|error| StoreError::database(operation, error))
     }
 
-    /// As [`Self::one`], when it is the tenant's turn for a task: one may be as long as a body, and a
-    /// tenant who asks for many waits for himself.
+    /// Like [`Self::one`], once it is the tenant's turn to read a task. A task can be as long as a body, so a tenant
+    /// that reads many delays only itself.
     async fn one_task<T>(
         &self,
         tenant: TenantId,
@@ -237,7 +237,7 @@ impl Store {
             .map_err(|error| busy(operation, error))
     }
 
-    /// As [`Self::many`], when it is the tenant's turn for a list.
+    /// Like [`Self::many`], once it is the tenant's turn to read a list.
     async fn list<T>(
         &self,
         tenant: TenantId,
@@ -270,7 +270,7 @@ impl Store {
     }
 }
 
-/// A turn that did not come in time is no failure of the store.
+/// A turn that is not granted in time is [`StoreError::Busy`], not a failure of the store.
 fn busy(operation: &'static str, error: sqlx::Error) -> StoreError {
     match error {
         sqlx::Error::PoolTimedOut => StoreError::Busy { operation },

@@ -1,5 +1,5 @@
-//! What request bodies hold together is bounded: over the gateway, and of each channel, tenant and address.
-//! Whoever holds much of it harms nobody else, and when he hangs up it is there again, memory included.
+//! The memory of request bodies in flight is bounded for the whole gateway and per channel, tenant and address.
+//! A sender that uses up its share does not affect others, and when it disconnects, the memory is released.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use wardgate::settings::{HttpSettings, Settings};
 
 use crate::support::{Answer, Call, Child, Client, Gateway, Home, PATIENCE, Setup, agent, until};
 
-/// Bytes of a body that nobody has to make room for, with a little to spare.
+/// A body size just below the one from which the budget applies.
 const SMALL: usize = 16_000;
 
 async fn gateway(change: impl FnOnce(&mut HttpSettings)) -> Gateway {
-    // What they hold together is less here than the longest body: megabytes would make slow tests.
+    // The budgets here are smaller than the longest body, because megabytes would make the tests slow.
     let change = |settings: &mut Settings| change(&mut settings.http);
     Setup::new().settings_beyond_bounds(change).start().await
 }
 
-/// A channel that lets everybody in.
+/// Creates a channel without authentication and returns its path.
 async fn hook(gateway: &Gateway, name: &str) -> String {
     gateway.channel(json!({"name": name, "agent": "tested", "verifier": "none"})).await
 }
 
-/// A body of so many bytes.
+/// A JSON body of this many bytes.
 fn body(bytes: usize) -> String {
     let padding = bytes - r#"{"pad":""}"#.len();
     format!(r#"{{"pad":"{}"}}"#, "x".repeat(padding))
@@ -37,13 +37,13 @@ fn head(target: &str, headers: &str, length: usize) -> String {
     format!("POST {target} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n")
 }
 
-/// A sender who sends all of a body but its last byte, and waits.
+/// Sends a body except for its last byte, and keeps the connection open.
 async fn holds(caller: &Client, target: &str, headers: &str, length: usize) -> TcpStream {
     let request = format!("{}{}", head(target, headers, length), "x".repeat(length - 1));
     caller.send_raw(request.as_bytes()).await
 }
 
-/// What metrics say, as an operator sees it.
+/// The metrics, read with an operator's key.
 async fn metrics(caller: &Client, operator: &str) -> String {
     caller.get("/metrics").key(operator).expect(200).await.text
 }
@@ -68,7 +68,7 @@ fn refused(answer: &Answer, fault: &str, whose: &str) {
     assert!(answer.text.contains(whose), "{}", answer.text);
 }
 
-/// A request with a body of this length on every surface that reads one.
+/// A request with a body of this length to every surface that reads one.
 fn everywhere(gateway: &Gateway, hook: &str, bytes: usize) -> Vec<(&'static str, Call)> {
     let at_agent = |route: &str| gateway.at_agent(route).text("application/json", body(bytes));
     let named = json!({"name": "n".repeat(bytes)});
@@ -89,7 +89,7 @@ async fn over_the_budget_every_surface_refuses_until_somebody_hangs_up() {
     until_held(&gateway, &operator, |held| held == 100_000).await;
     for (surface, call) in everywhere(&gateway, &hook, 70_000) {
         let answer = call.send().await;
-        // Whose share it is that is used up: the holder is of this channel, this tenant and this address.
+        // The share that is used up: the holder belongs to this channel, this tenant and this address.
         let whose = match surface {
             "hook" => "requests by this channel",
             "admin" => "requests from this address",
@@ -100,7 +100,7 @@ async fn over_the_budget_every_surface_refuses_until_somebody_hangs_up() {
         assert_eq!(docsgpt, surface == "agent's own webhook", "{}", answer.text);
     }
     assert_eq!(gateway.tasks_stored().await, 0);
-    // What is small gets through all the same.
+    // Small bodies are exempt.
     gateway.post(&hook).text("application/json", body(SMALL)).expect(200).await;
     gateway.trigger().text("application/json", body(SMALL)).expect(200).await;
 
@@ -108,7 +108,7 @@ async fn over_the_budget_every_surface_refuses_until_somebody_hangs_up() {
     for (surface, call) in everywhere(&gateway, &hook, 70_000) {
         until_held(&gateway, &operator, |held| held == 0).await;
         let answer = call.send().await;
-        // These two want another body, which is for them to say now.
+        // The bodies are invalid for these two, which now get to read them.
         let expected = if matches!(surface, "invoke" | "admin") { 422 } else { 200 };
         assert_eq!(answer.status, expected, "{surface}: {}", answer.text);
     }
@@ -178,10 +178,10 @@ async fn a_long_answer_counts_for_the_address_that_it_goes_to() {
     });
     let [long, short] = [long.await.task_id(), short.await.task_id()];
     gateway.ended(&short).await;
-    // What was asked and what was answered are both in it, and more than the address may have in hand.
+    // The response holds both the prompt and the result, which together exceed the address's share.
     until("the long one to end", async || {
-        let handles = &gateway.handles;
-        let task = handles.store.task(gateway.tenant, long.parse().unwrap()).await.unwrap();
+        let services = &gateway.services;
+        let task = services.store.task(gateway.tenant, long.parse().unwrap()).await.unwrap();
         task.unwrap().status.is_final().then_some(())
     })
     .await;
@@ -228,7 +228,7 @@ async fn a_body_counts_until_its_verifier_has_done_with_it() {
         (in_flight == Some(1.0)).then(|| assert_eq!(held_of(&told), 50_000))
     })
     .await;
-    // The caller hangs up: nothing is verified any more.
+    // The caller disconnects, so the verifier is stopped.
     verified.abort();
     until_held(&gateway, &operator, |held| held == 0).await;
 }
@@ -241,7 +241,7 @@ async fn a_stranger_who_sends_slowly_is_cut_off_and_a_caller_with_a_key_is_not()
     })
     .await;
     let hook = hook(&gateway, "hook").await;
-    // He stops, or goes on drop by drop.
+    // The sender stalls, or sends one byte at a time.
     let close = "connection: close\r\n";
     let stalls = head(&hook, close, 100_000) + &"x".repeat(20_000);
     assert_eq!(gateway.raw(stalls.as_bytes()).await.0, 408);
@@ -279,7 +279,7 @@ async fn where_nothing_can_come_of_a_body_it_is_not_read() {
         })
     };
     let hook = gateway.channel(definition(true)).await;
-    // Only the head is sent: whoever waited for the body would wait for seconds, and answer 408.
+    // Only the head is sent: a gateway that waited for the body would respond 408 after seconds.
     let ask = async |target: &str, length: usize| {
         gateway.raw(head(target, "connection: close\r\n", length).as_bytes()).await.0
     };
@@ -294,7 +294,7 @@ async fn where_nothing_can_come_of_a_body_it_is_not_read() {
     assert_eq!(gateway.tasks_stored().await, 0);
 }
 
-/// A child gateway with a channel that lets everybody in; the channel's path and the operator's key.
+/// A child gateway with a channel without authentication, the channel's path, and the operator's key.
 async fn child(home: &Home, settings: &str) -> (Child, String, String) {
     let settings = home.write("settings.toml", settings);
     let child = Child::serve(home, &["--settings", settings.to_str().unwrap()]);
@@ -311,7 +311,7 @@ async fn child(home: &Home, settings: &str) -> (Child, String, String) {
 const MEGABYTES_9: usize = 9_000_000;
 const MIB_100: u64 = 100 << 20;
 
-/// So many senders at once, each holding a body of nine megabytes.
+/// Starts this many concurrent senders, each of which holds a body of nine megabytes.
 async fn flood(caller: &Client, hook: &str, senders: usize) -> Vec<TcpStream> {
     let mut flood = JoinSet::new();
     for _ in 0..senders {
@@ -323,7 +323,7 @@ async fn flood(caller: &Client, hook: &str, senders: usize) -> Vec<TcpStream> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_two_hundred_uploads_the_memory_is_given_back() {
-    // Wide enough that memory is what is tested here.
+    // Wide budgets, so that this tests memory only.
     let wide = "[http]\nheld_body_bytes_max = 4000000000\nheld_body_bytes_per_channel_max = 1000000000\n\
                 held_body_bytes_per_tenant_max = 1000000000\nheld_body_bytes_per_address_max = 0\n";
     let home = Home::new();
@@ -368,7 +368,7 @@ async fn a_flood_of_a_hook_does_not_grow_the_gateway_and_others_are_served() {
                 .map(|_| String::from_utf8_lossy(&status).into_owned())
         });
     }
-    // All but a few are told to come later. The channel's share is three such bodies.
+    // All but a few get 503. The channel's share is three such bodies.
     for _ in 0..190 {
         let answered = tokio::time::timeout(PATIENCE, flood.join_next()).await;
         let status = answered.expect("an answer").unwrap().unwrap();

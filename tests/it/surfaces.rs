@@ -64,7 +64,7 @@ async fn channel(gateway: &Gateway, name: &str, more: Value) -> String {
 /// A token in the place of the one in force, which ends.
 async fn rotate(gateway: &Gateway) -> String {
     let agent = gateway.agent.parse().unwrap();
-    let token = gateway.folder.webhooks().rotate(gateway.tenant, agent).await.unwrap();
+    let token = gateway.folder.webhooks("").rotate(gateway.tenant, agent).await.unwrap();
     token.reveal().to_owned()
 }
 

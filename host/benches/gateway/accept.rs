@@ -1,5 +1,5 @@
-//! `accept`: asynchronous `POST /`, durably accepted before the answer, against the same rows put into
-//! the same kind of store by as many producers without HTTP.
+//! `accept`: asynchronous `POST /`, stored durably before the response, against the same rows written into the same
+//! kind of store by as many producers without HTTP.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use wardgate::tasks::{Input, NewTask, StoredRequest, Surface, User};
 use crate::bed::{Bed, TELEGRAM, load_average, median, write};
 use crate::load::requests_per_second;
 
-/// Connections, and producers of the raw side.
+/// Number of connections, and of producers without HTTP.
 const CONNECTIONS: [usize; 4] = [1, 16, 64, 256];
 
-/// Turns of each side.
+/// Alternating turns of each side.
 const TURNS: usize = 5;
 
 pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
@@ -33,7 +33,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     for connections in CONNECTIONS {
         let (mut http, mut raw, mut running) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..TURNS {
-            // Each turn has a fresh store: a file of a million rows is not what the others started on.
+            // Each turn has a fresh store, so that no turn starts with the rows of earlier ones.
             http.push(over_http(0, connections, round).await?);
             raw.push(into_store(connections, round).await?);
             running.push(over_http(64, connections, round).await?);
@@ -61,8 +61,8 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     write("accept", &json!({ "rows": rows, "load_average": load_average() }))
 }
 
-/// Through the gateway. With `runs_max` 0 the tasks are accepted and left; otherwise the same process
-/// runs them meanwhile, each of which takes two more commits.
+/// Tasks per second through the gateway. With `runs_max` 0, tasks are accepted and not run. Otherwise, the same
+/// process runs them meanwhile, which takes two more commits for each.
 async fn over_http(runs_max: usize, connections: usize, round: Duration) -> anyhow::Result<f64> {
     let bed = Bed::make(runs_max).await?;
     let request = bed.request("&asynchronous=true", TELEGRAM).into();
@@ -85,10 +85,10 @@ async fn over_http(runs_max: usize, connections: usize, round: Duration) -> anyh
     accepted
 }
 
-/// Straight into the store: the same rows, the same group commit.
+/// Tasks per second written directly into the store: the same rows, the same group commit.
 async fn into_store(producers: usize, round: Duration) -> anyhow::Result<f64> {
     let bed = Bed::make(0).await?;
-    let store = bed.gateway.handles.store.clone();
+    let store = bed.gateway.services.store.clone();
     let (accepted, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..producers {

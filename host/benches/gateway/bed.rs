@@ -1,4 +1,4 @@
-//! What every part stands on: a gateway on a folder of its own, with one tenant, agent and key.
+//! The fixture of all benchmarks: a gateway on a data folder of its own, with one tenant, agent and key.
 
 use std::path::Path;
 
@@ -11,27 +11,27 @@ use wardgate::secrets::PlainSecret;
 use wardgate::settings::Settings;
 use wardgate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition};
 
-/// The payload of both parts.
+/// The payload of requests: a message from Telegram.
 pub(crate) const TELEGRAM: &str = include_str!("../../../tests/payloads/telegram.json");
 
-/// A gateway and what it takes to call it.
+/// A gateway and what a caller of it needs.
 pub(crate) struct Bed {
     pub(crate) gateway: Gateway,
     pub(crate) tenant: TenantId,
     pub(crate) agent: AgentId,
     pub(crate) key: PlainSecret,
-    /// Gone when this is dropped.
+    /// The data folder, deleted on drop.
     pub(crate) folder: TempDir,
 }
 
 impl Bed {
-    /// Makes the folder beside the build, on the disk that a user's data would be on: a store in memory
-    /// would sync for nothing.
+    /// Creates a gateway with at most `runs_max` concurrent runs. Its data folder is in the build folder, on the disk
+    /// that a user's data would be on: in a file system in memory, a sync would cost nothing.
     pub(crate) async fn make(runs_max: usize) -> anyhow::Result<Self> {
         Self::make_with(runs_max, |_| {}).await
     }
 
-    /// The same, with other settings.
+    /// Likewise, with changed settings.
     pub(crate) async fn make_with(
         runs_max: usize,
         change: impl FnOnce(&mut Settings),
@@ -50,8 +50,8 @@ impl Bed {
         data.store.put_key(NewKey { id, hash: key.hash(), holder, name, expires_at: None }).await?;
         let listening = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let gateway = Gateway::build(&data, settings, listening).await?;
-        // What ships is compiled in the background at first, and would take a core from what is measured.
-        let plugins = &gateway.handles.plugins;
+        // Bundled plugins are compiled in the background, which would take a core from the measurement.
+        let plugins = &gateway.services.plugins;
         let begun = std::time::Instant::now();
         while plugins.loaded_count().await < wardgate::plugins::bundled().count() as u64 {
             let is_late = begun.elapsed() > std::time::Duration::from_secs(120);
@@ -64,7 +64,7 @@ impl Bed {
         Ok(Self { gateway, tenant, agent, key, folder })
     }
 
-    /// A request of `POST /` as raw bytes.
+    /// A `POST /` request as raw bytes.
     pub(crate) fn request(&self, query: &str, body: &str) -> Vec<u8> {
         format!(
             "POST /?agent_id={}{query} HTTP/1.1\r\nhost: bench\r\nx-api-key: {}\r\n\
@@ -77,12 +77,12 @@ impl Bed {
     }
 }
 
-/// The build folder.
+/// Cargo's target folder.
 pub(crate) fn target() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
 }
 
-/// Writes a part's figures.
+/// Writes the figures of a benchmark.
 pub(crate) fn write(part: &str, figures: &serde_json::Value) -> anyhow::Result<()> {
     let folder = target().join("bench");
     std::fs::create_dir_all(&folder)?;
@@ -90,12 +90,12 @@ pub(crate) fn write(part: &str, figures: &serde_json::Value) -> anyhow::Result<(
     std::fs::write(&path, serde_json::to_string_pretty(figures)?).context("target/bench")
 }
 
-/// The machine's load averages, as the kernel says them.
+/// The machine's load averages, as the kernel reports them.
 pub(crate) fn load_average() -> String {
     std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
 }
 
-/// The median; none of nothing.
+/// The median, or 0 for an empty list.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

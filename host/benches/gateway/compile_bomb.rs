@@ -1,9 +1,9 @@
-//! `compile-bomb`: how long a tenant waits for an installation, and for a call, while ten other tenants have
-//! components compiled that a compiler does not get done with.
+//! `compile-bomb`: how long a tenant waits for an installation, and for a call, while ten other tenants install
+//! components that exceed the compiler's limits.
 //!
-//! Each of the ten installs one bomb after the other, a new one each time one is refused, so that ten are wanted at
-//! every moment. The neighbour installs a component of a Rust plugin that nobody has installed before, and calls a
-//! bundled plugin; quiet and noisy come in turns.
+//! Each of the ten installs one bomb after the other, and a new one whenever one is rejected, so that ten
+//! compilations are always pending. The neighbour installs a component of a Rust plugin that was never installed
+//! before, and calls a bundled plugin. Quiet and noisy turns alternate.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use wardgate::sandbox::Subject;
 
 use crate::bed::{Bed, load_average, median, write};
 
-/// Tenants with a bomb each.
+/// Number of tenants that install bombs.
 const HOSTILE: usize = 10;
 
-/// Turns of each kind.
+/// Turns of each kind, quiet and noisy.
 const TURNS: usize = 3;
 
-/// What the neighbour does in a turn.
+/// Installations and calls of the neighbour in a turn.
 const INSTALLATIONS: usize = 10;
 const CALLS: usize = 500;
 
-/// What one turn took.
+/// The neighbour's waiting times in one or more turns.
 #[derive(Debug, Default)]
 struct Waited {
     installations_ms: Vec<f64>,
@@ -35,7 +35,7 @@ struct Waited {
 
 pub(crate) async fn run() -> anyhow::Result<()> {
     let bed = Bed::make(0).await?;
-    let plugins = &bed.gateway.handles.plugins;
+    let plugins = &bed.gateway.services.plugins;
     println!(
         "\ncompile-bomb: an installation, ms, and a call, us, beside {HOSTILE} tenants' bombs; load average {}",
         load_average()
@@ -52,7 +52,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         for number in 0..HOSTILE {
             bombs.spawn(bomb(plugins.clone(), turn * HOSTILE + number));
         }
-        // Until the first have gone from those that are tried with little to those that take long.
+        // Until the first bombs have moved from the slots for quick compilations to those for long ones.
         tokio::time::sleep(Duration::from_secs(5)).await;
         row(turn, "bombs", &measure(plugins, bed.tenant).await?, &mut noisy);
         bombs.shutdown().await;
@@ -83,7 +83,7 @@ fn row(turn: usize, beside: &str, waited: &Waited, all: &mut Waited) {
     all.calls_us.extend(&waited.calls_us);
 }
 
-/// What the neighbour waits for.
+/// Measures the neighbour's installations and calls.
 async fn measure(plugins: &Plugins, tenant: TenantId) -> anyhow::Result<Waited> {
     let calculator: PluginName = "calculator".parse()?;
     let mut waited = Waited::default();
@@ -105,7 +105,7 @@ async fn measure(plugins: &Plugins, tenant: TenantId) -> anyhow::Result<Waited> 
     Ok(waited)
 }
 
-/// The same component with other bytes, which nothing has been compiled of.
+/// The same component with a random custom section, so that there is no compiled code of it.
 fn of_its_own(mut component: Vec<u8>) -> Vec<u8> {
     let section = [b"\x03own".as_slice(), AgentId::random().to_string().as_bytes()].concat();
     component.extend([0, section.len() as u8]);
@@ -113,18 +113,18 @@ fn of_its_own(mut component: Vec<u8>) -> Vec<u8> {
     component
 }
 
-/// Installs bombs for a tenant of its own, one after the other.
+/// Installs one bomb after the other for a tenant of its own.
 async fn bomb(plugins: Plugins, number: usize) -> anyhow::Result<()> {
     let (tenant, name) = (TenantId::random(), "bomb".parse()?);
     for round in 0.. {
         let component = loops(4_000 + number * 10 + round)?;
-        // Refused after a while, and meant to be.
+        // Rejected after a while, as intended.
         let _ = plugins.install(tenant, &name, component, None).await;
     }
     Ok(())
 }
 
-/// A function with so many locals that live through as many loops: what a compiler does is the product.
+/// A function with `count` locals that are live through `count` nested loops: the compiler's work is the product.
 fn loops(count: usize) -> anyhow::Result<Vec<u8>> {
     let locals = "i32 ".repeat(count);
     let (begin, end) = ("loop ".repeat(count), "end ".repeat(count));

@@ -1,7 +1,7 @@
-//! `languages`: the project that `wardgate plugin new` makes, in Rust, JavaScript and Python: what compiling,
-//! loading and calling it costs.
+//! `languages`: what it costs to compile, load and call the project that `wardgate plugin new` creates, in Rust,
+//! JavaScript and Python.
 //!
-//! The components are those that the test `plugin_new` has built, of the same example in each language.
+//! The components are the ones that the test `plugin_new` has built, from the same example in each language.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use wardgate::settings::Settings;
 
 use crate::bed::{load_average, median, target, write};
 
-/// Where the test leaves each component, below the build folder.
+/// The path of each component that the test builds, relative to the target folder.
 const COMPONENTS: [(&str, &str); 3] = [
     ("rust", "tmp/plugin-new/rust/target/wasm32-wasip2/release/order_desk.wasm"),
     ("js", "tmp/plugin-new/js/order-desk.wasm"),
     ("python", "tmp/plugin-new/python/order-desk.wasm"),
 ];
 
-/// What the example maps.
+/// The payload that the example maps.
 const MESSAGE: &str = r#"{"message":{"text":"hello","chat":{"id":7}}}"#;
 
-/// Starts of which the first call is timed.
+/// Number of starts after which the first call is timed.
 const STARTS: usize = 5;
 
 pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
@@ -65,7 +65,7 @@ async fn measure(
     let begun = Instant::now();
     data.plugins(&settings)?.install(tenant, &name, component, None).await?;
     let compiled = begun.elapsed().as_secs_f64() * 1e3;
-    // As after a start: the compiled code is there, and nothing is loaded.
+    // As after a start: compiled code is cached and nothing is loaded.
     let mut first = Vec::new();
     for _ in 0..STARTS {
         let plugins = data.plugins(&settings)?;
@@ -97,7 +97,7 @@ async fn measure(
     }))
 }
 
-/// Maps the message once. The memory that it took, in bytes.
+/// Maps the message once and returns the memory of the call, in bytes.
 async fn map(plugin: &Arc<Binding>, tenant: TenantId) -> anyhow::Result<u64> {
     let body = Bytes::from_static(MESSAGE.as_bytes());
     let mut headers = HeaderMap::new();

@@ -1,5 +1,5 @@
-//! A load generator that costs as little as it can: prepared bytes out, answers counted by their
-//! `content-length`, on one thread of its own.
+//! A load generator with minimal cost: it sends prepared bytes and finds the ends of responses by `content-length`,
+//! on one thread of its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// What a load came to.
+/// The result of a load.
 pub(crate) struct Done {
-    /// Answers per second, without those of the warm-up.
+    /// Responses per second, without the warm-up.
     pub(crate) per_second: f64,
-    /// All answers.
+    /// All responses, warm-up included.
     pub(crate) answered: u64,
-    /// What generating it computed, warm-up included.
+    /// CPU time of the generator, warm-up included.
     pub(crate) cpu: Duration,
 }
 
-/// Sends the request over this many connections for a while, each waiting for its answer before the
-/// next. Answers per second; any answer but 200 is an error.
+/// Sends the request over `connections` connections for `time`. Each connection waits for a response before the next
+/// request. Returns the responses per second; a response other than 200 is an error.
 pub(crate) async fn requests_per_second(
     address: SocketAddr,
     request: Arc<[u8]>,
@@ -31,7 +31,7 @@ pub(crate) async fn requests_per_second(
     Ok(load(address, request, connections, time).await?.per_second)
 }
 
-/// The same, and what else there is to know of it.
+/// Likewise, with further figures.
 pub(crate) async fn load(
     address: SocketAddr,
     request: Arc<[u8]>,
@@ -62,7 +62,7 @@ fn generate(
             let (request, answered) = (Arc::clone(request), Arc::clone(&answered));
             clients.spawn(client(stream, request, answered, Arc::clone(&stop)));
         }
-        // The first tenth warms up what is cold.
+        // Warms up for a tenth of the time.
         tokio::time::sleep(time / 10).await;
         let (before, begun) = (answered.load(Ordering::Relaxed), Instant::now());
         tokio::time::sleep(time).await;
@@ -78,10 +78,10 @@ fn generate(
     })
 }
 
-/// What `self` (all threads of this process) or `thread-self` has computed so far, to a hundredth of a second.
+/// CPU time of `self` (all threads of this process) or `thread-self` so far, to a hundredth of a second.
 pub(crate) fn cpu_time(of: &str) -> anyhow::Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{of}/stat"))?;
-    // Behind the name in parentheses, utime and stime are the 12th and 13th field (proc_pid_stat(5)).
+    // After the name in parentheses, utime and stime are the 12th and 13th field (proc_pid_stat(5)).
     let (_, fields) = stat.rsplit_once(')').context("/proc has another format")?;
     let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
     let ticks: u64 = ticks.sum::<Result<_, _>>()?;
@@ -113,7 +113,7 @@ async fn client(
     Ok(())
 }
 
-/// Whether a whole answer is there.
+/// Whether the bytes are a whole response.
 fn is_whole(answer: &[u8]) -> anyhow::Result<bool> {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else {

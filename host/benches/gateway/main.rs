@@ -1,7 +1,7 @@
-//! What the gateway costs, against the same work without it, in one run and in turns.
+//! Benchmarks of the gateway, against the same work without it, alternating within one run.
 //!
-//! `cargo xtask bench` runs it. It prints a table for each part and writes `target/bench/<part>.json`.
-//! Load generator and servers share this process's cores: compare ratios, not absolute numbers.
+//! `cargo xtask bench` runs them. Each prints a table and writes `target/bench/<name>.json`. Load generator and
+//! servers share this process's cores: compare ratios, not absolute numbers.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod accept;
@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
                 let value = arguments.next().and_then(|value| value.parse().ok());
                 seconds = value.ok_or_else(|| anyhow::anyhow!("--seconds takes a number"))?;
             }
-            // What `cargo bench` passes to every benchmark.
+            // `cargo bench` passes this to every benchmark.
             "--bench" => {}
             other => anyhow::bail!("unknown argument {other}; there are --filter and --seconds"),
         }
@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     if wanted("neighbours") {
         runtime.block_on(neighbours::run(round))?;
     }
-    // One of its attacks alone: `shares/held fields`.
+    // A single attack, such as `shares/held fields`.
     let attack = filter.as_deref().and_then(|filter| filter.strip_prefix("shares/"));
     if wanted("shares") || attack.is_some() {
         runtime.block_on(shares::run(round, attack))?;

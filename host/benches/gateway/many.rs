@@ -1,8 +1,8 @@
-//! `many`: a thousand different installed plugins, and ten thousand.
+//! `many` and `ten-thousand`: a thousand, and ten thousand, different installed plugins.
 //!
-//! Each is a shipped plugin with a number in a section of its own, so that every one has a digest and compiled
-//! code of its own: Slack's (120 KB of Rust), and for the ten thousand the mapper (52 KB), since each has to be
-//! compiled once. They are installed into `target/bench/many-<N>`, which later runs use again.
+//! Each is a bundled plugin with a number in a custom section, so that each has its own digest and compiled code.
+//! `many` uses the Slack plugin (120 KB of Rust); `ten-thousand` uses the mapper (52 KB), since each has to be
+//! compiled once. They are installed into `target/bench/many-<N>`, which later runs reuse.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -28,18 +28,18 @@ use wardgate::settings::Settings;
 
 use crate::bed::{load_average, median, target, write};
 
-/// What is mapped: an event of Slack, as its documentation shows it.
+/// The payload: an event from Slack, as in its documentation.
 const EVENT: &str = r#"{"token":"x","team_id":"T1","type":"event_callback","event_id":"Ev1",
 "event_time":1234567890,"event":{"type":"app_mention","user":"U061F7AUR","text":"<@U0LAN0Z89> is it everything?",
 "ts":"1515449522.000016","channel":"C123ABC456","event_ts":"1515449522000016"}}"#;
 
-/// Different plugins of the part on rates and first calls.
+/// Number of plugins of `many`.
 const MANY: usize = 1_000;
 
-/// Starts of a gateway that are timed.
+/// Number of timed starts of a gateway.
 const STARTS: usize = 5;
 
-/// Turns of each side.
+/// Alternating turns of each side.
 const TURNS: usize = 7;
 
 pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
@@ -55,14 +55,14 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     write("many", &figures)
 }
 
-/// The same start and the first call of each, for ten thousand.
+/// Times starts, and the first call of each plugin, for ten thousand plugins.
 pub(crate) async fn ten_thousand() -> anyhow::Result<()> {
     let many = 10_000;
     let folder = installed(many, "dot-mapper").await?;
     let empty = installed(0, "dot-mapper").await?;
     println!("\nten-thousand: {many} different plugins; load average {}", load_average());
     let starts = starts(&folder.path, &empty.path, many)?;
-    // Nothing is loaded yet here: each is when it is first called.
+    // Nothing is loaded yet: each plugin loads at its first call.
     let plugins = folder.open().await?;
     let caller = Caller::new(folder.tenant)?;
     let before = private_bytes(std::process::id())?;
@@ -80,7 +80,7 @@ pub(crate) async fn ten_thousand() -> anyhow::Result<()> {
     write("ten-thousand", &json!({ "plugins": many, "starts": starts, "first_calls": calls }))
 }
 
-/// A data folder with plugins in it.
+/// A data folder with installed plugins.
 struct Folder {
     path: PathBuf,
     tenant: TenantId,
@@ -101,19 +101,19 @@ fn name(number: usize) -> anyhow::Result<PluginName> {
     Ok(format!("plugin-{number}").parse()?)
 }
 
-/// A shipped plugin, unlike every other.
+/// A bundled plugin with a unique custom section.
 fn variant(of: &str, number: usize) -> anyhow::Result<Vec<u8>> {
     let shipped = bundled_component(&of.parse()?).context("a plugin that ships")?;
     let mut component = shipped.to_vec();
     let (section, text) = ("number", number.to_string());
-    // A custom section: its id, its length, its name's length and its name, and what is in it.
+    // A custom section: id, length, length of the name, name, content.
     component.extend([0, u8::try_from(1 + section.len() + text.len())?]);
     component.push(u8::try_from(section.len())?);
     component.extend(section.bytes().chain(text.bytes()));
     Ok(component)
 }
 
-/// The folder with so many plugins; made where it is not there yet.
+/// A folder with `many` plugins, created unless an earlier run has created it.
 async fn installed(many: usize, of: &str) -> anyhow::Result<Folder> {
     let path = target().join(format!("bench/many-{many}"));
     let whole = path.join("whole");
@@ -155,8 +155,8 @@ async fn installed(many: usize, of: &str) -> anyhow::Result<Folder> {
     Ok(Folder { path, tenant })
 }
 
-/// Starts the real gateway on both folders, in turns: how long until all is loaded, and the memory that it
-/// has for itself then.
+/// Starts the gateway program on both folders, alternating. Measures the time until all plugins are loaded, and the
+/// private memory then.
 fn starts(full: &Path, empty: &Path, many: usize) -> anyhow::Result<serde_json::Value> {
     println!(
         "{:>6} {:>12} {:>14} {:>12} {:>14}",
@@ -190,7 +190,7 @@ fn start(folder: &Path, many: usize) -> anyhow::Result<(f64, u64)> {
     Ok((seconds, private_bytes(gateway.0.id())?))
 }
 
-/// `wardgate serve`, ended when dropped.
+/// A `wardgate serve` process, killed on drop.
 struct Gateway(Child);
 
 impl Gateway {
@@ -198,7 +198,7 @@ impl Gateway {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wardgate"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data"]).arg(folder);
         command.env("WARDGATE_PLUGINS__PRELOAD_MAX", preload.to_string());
-        // All of them, beside those that ship.
+        // Room for all of them and the bundled plugins.
         command.env("WARDGATE_SANDBOX__LOADED_MAX", (2 * MANY.max(preload)).to_string());
         Ok(Self(command.stdout(Stdio::piped()).spawn().context("wardgate serve")?))
     }
@@ -219,7 +219,7 @@ impl Drop for Gateway {
     }
 }
 
-/// How many components the gateway at this address says that it has loaded.
+/// The number of loaded components that the gateway at this address reports.
 fn loaded(address: &str, key: &str) -> anyhow::Result<usize> {
     let mut stream = TcpStream::connect(address)?;
     let request = format!(
@@ -233,8 +233,8 @@ fn loaded(address: &str, key: &str) -> anyhow::Result<usize> {
     Ok(figure.with_context(|| format!("no figure in {answer}"))?.trim().parse()?)
 }
 
-/// Private memory of a process, in bytes: what no other process shares and no file backs. Mapped pages of
-/// compiled code that nobody has written to are the page cache's, which gives them up when memory is short.
+/// Private memory of a process, in bytes: memory that is not shared with another process and not backed by a file.
+/// Clean mapped pages of compiled code belong to the page cache, which drops them when memory is short.
 fn private_bytes(process: u32) -> anyhow::Result<u64> {
     let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
     let private = rollup.lines().filter(|line| line.starts_with("Private_Dirty:"));
@@ -247,7 +247,7 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// What every call of the benchmark is about.
+/// The tenant, agent and request of all calls.
 struct Caller {
     tenant: TenantId,
     agent: AgentId,
@@ -280,8 +280,8 @@ impl Caller {
     }
 }
 
-/// The first call of a plugin whose compiled code is kept, over that of one that is warm; and the rate of
-/// calls spread at random over all plugins against that of one plugin, in turns.
+/// Measures how much longer the first call of a plugin with cached compiled code takes than a warm call; and the rate
+/// of calls to random plugins against the rate of calls to one plugin, alternating.
 async fn calls(folder: &Folder, round: Duration) -> anyhow::Result<serde_json::Value> {
     let caller = Caller::new(folder.tenant)?;
     let plugins = folder.open().await?;
@@ -323,12 +323,12 @@ async fn calls(folder: &Folder, round: Duration) -> anyhow::Result<serde_json::V
     }))
 }
 
-/// Calls per second, one after the other, each of a plugin drawn at random.
+/// Calls per second, one after the other, each to a random plugin.
 async fn rate(caller: &Caller, among: &[Arc<Binding>], time: Duration) -> anyhow::Result<f64> {
     let mut random = rand::rngs::StdRng::seed_from_u64(1);
     let (begun, mut done) = (Instant::now(), 0_u32);
     while begun.elapsed() < time {
-        // The clock is not looked at for each call.
+        // Reads the clock only once per hundred calls.
         for _ in 0..100 {
             let plugin = among.get(random.random_range(0..among.len())).context("a plugin")?;
             caller.call(plugin).await?;

@@ -1,11 +1,11 @@
-//! `neighbours`: how long a tenant waits for its mapping, and for its tool, while plugins of another tenant
-//! loop without end.
+//! `neighbours`: how long a tenant waits for its mapping, and for its tools, while another tenant's plugins loop
+//! without end.
 //!
-//! A hundred calls of a plugin that computes for as long as it is let are under way all the time, first as
-//! tools and then as getters (short calls, as mappings are), with quarantine switched off, which would end
-//! it at once. The neighbour sends a request every two milliseconds and waits for each answer, and after
-//! that calls a tool as often, a brief one and then one that computes for tens of milliseconds; quiet and
-//! noisy come in turns.
+//! A hundred calls that compute until a limit stops them are always in flight, first as tools and then as getters
+//! (short calls, as mappings are). Quarantine is switched off, since it would stop the plugin at once. The neighbour
+//! sends requests one after the other, with a pause of two milliseconds after each response. It then calls a brief
+//! tool in the same way, and after that a tool that computes for tens of milliseconds. Quiet and noisy turns
+//! alternate.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::net::SocketAddr;
@@ -24,26 +24,26 @@ use wardgate::sandbox::{Binding, Subject};
 use crate::bed::{Bed, TELEGRAM, load_average, median, write};
 use crate::mapping::{encoded_spec, serve_ours};
 
-/// Calls that loop, at every moment.
+/// Number of looping calls in flight.
 const LOOPING: usize = 100;
 
 /// Turns of each kind, and the pause between two requests of the neighbour.
 const TURNS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What the looping plugin may use: so much that only the limits of its kind of call end it.
+/// The looping plugin's grants: enough concurrency that only the time limits of its calls stop it.
 const GRANTS: &str = "[limits]\nconcurrency = 200\n";
 
-/// What loops: a tool, and a getter.
+/// The looping plugins: a tool and a getter.
 const LOOPS: [(&str, &str); 2] = [
     ("loops-in-tool", include_str!("loops_in_tool.wat")),
     ("loops-in-getter", include_str!("loops_in_getter.wat")),
 ];
 
-/// A tool of the neighbour's that takes some ticks.
+/// The neighbour's tool that computes for several ticks.
 const COMPUTES: &str = include_str!("computes_in_tool.wat");
 
-/// What a turn is like.
+/// The other tenant's calls in a turn.
 #[derive(Clone, Copy, PartialEq)]
 enum Noise {
     Quiet,
@@ -69,19 +69,19 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
         bed.request(&format!("&params_mapping={}", encoded_spec()), TELEGRAM).into();
     let address = serve_ours(&bed).await?;
     let other = TenantId::random();
-    let handles = &bed.gateway.handles;
-    handles.store.create_tenant(other, &"loops".parse()?).await?;
+    let services = &bed.gateway.services;
+    services.store.create_tenant(other, &"loops".parse()?).await?;
     for (name, text) in LOOPS {
         let component = wat::parse_str(text)?;
-        handles.plugins.install(other, &name.parse()?, component, Some(GRANTS)).await?;
+        services.plugins.install(other, &name.parse()?, component, Some(GRANTS)).await?;
     }
     let [tool, getter] = LOOPS.map(|(name, _)| name);
-    let tool = handles.plugins.binding(other, &tool.parse()?).await?;
-    let getter = handles.plugins.binding(other, &getter.parse()?).await?;
-    let brief = handles.plugins.binding(bed.tenant, &"calculator".parse()?).await?;
+    let tool = services.plugins.binding(other, &tool.parse()?).await?;
+    let getter = services.plugins.binding(other, &getter.parse()?).await?;
+    let brief = services.plugins.binding(bed.tenant, &"calculator".parse()?).await?;
     let (name, component) = ("computes-in-tool".parse()?, wat::parse_str(COMPUTES)?);
-    handles.plugins.install(bed.tenant, &name, component, None).await?;
-    let long = handles.plugins.binding(bed.tenant, &name).await?;
+    services.plugins.install(bed.tenant, &name, component, None).await?;
+    let long = services.plugins.binding(bed.tenant, &name).await?;
     let neighbour = Neighbour { address, request, tenant: bed.tenant, brief, long };
     neighbour.wait(Duration::from_millis(300)).await?;
 
@@ -102,7 +102,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
                 Noise::Tools => looping_calls(&tool, other, noise),
                 Noise::ShortCalls => looping_calls(&getter, other, noise),
             };
-            // Until all of them are under way, and those of before are over.
+            // Until all of them are in flight and those of the turn before have ended.
             let expected = loops.len() as u64;
             let patience = Instant::now();
             let under_way = || -> u64 {
@@ -138,7 +138,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     write("neighbours", &figures)
 }
 
-/// What the neighbour waited, in microseconds.
+/// The neighbour's waiting times, in microseconds.
 #[derive(Clone, Copy, serde::Serialize)]
 struct Waited {
     mapping_p99: f64,
@@ -179,7 +179,7 @@ impl Waited {
     }
 }
 
-/// Calls that loop, each begun again when it was stopped, until the set is dropped.
+/// Looping calls. Each starts again when it is stopped, until the set is dropped.
 fn looping_calls(plugin: &Arc<Binding>, tenant: TenantId, noise: Noise) -> JoinSet<()> {
     let mut calls = JoinSet::new();
     for _ in 0..LOOPING {
@@ -199,7 +199,7 @@ fn looping_calls(plugin: &Arc<Binding>, tenant: TenantId, noise: Noise) -> JoinS
     calls
 }
 
-/// Another tenant, with nothing that loops.
+/// The tenant that is measured, whose plugins do not loop.
 struct Neighbour {
     address: SocketAddr,
     request: Arc<[u8]>,
@@ -209,7 +209,7 @@ struct Neighbour {
 }
 
 impl Neighbour {
-    /// What it waits for each of its kinds of calls, so long for each.
+    /// Measures the waiting times of each kind of call, for `time` each.
     async fn wait(&self, time: Duration) -> anyhow::Result<Waited> {
         let tool = |plugin: &Arc<Binding>, name, arguments| {
             let plugin = Arc::clone(plugin);
@@ -226,7 +226,7 @@ impl Neighbour {
     }
 }
 
-/// Measures on a thread of its own: what measures must not wait for what it measures.
+/// Measures on a thread of its own: the measurement must not wait for the gateway's threads.
 async fn percentile(
     part: usize,
     waits: impl Future<Output = anyhow::Result<Vec<f64>>> + Send + 'static,
@@ -270,7 +270,7 @@ async fn call_tool(
     while begun.elapsed() < time {
         let sent = Instant::now();
         let subject = Subject::of(tenant, AgentId::random(), RequestId::next());
-        // Where the gateway calls it.
+        // On the gateway's runtime, as in production.
         let plugin = Arc::clone(&plugin);
         let called = gateway.spawn(async move {
             plugin.call_tool(subject, name.to_owned(), arguments.to_owned()).await

@@ -1,5 +1,5 @@
-//! `polls`: how long a trigger takes while nobody polls, while 500 callers each poll once a second, and
-//! at the moment when all 500 polls arrive at once.
+//! `polls`: how long a trigger takes without polling, while 500 callers each poll once a second, and at the moment
+//! when 500 polls arrive together.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::net::SocketAddr;
@@ -15,16 +15,16 @@ use wardgate::ids::TaskId;
 
 use crate::bed::{Bed, TELEGRAM, load_average, median, write};
 
-/// Callers that poll.
+/// Number of callers that poll.
 const POLLERS: usize = 500;
 
-/// Turns of each state.
+/// Turns of each kind of polling.
 const TURNS: usize = 3;
 
-/// Between two triggers, so that they are a trickle and no load of their own.
+/// Pause between two triggers, so that the triggers themselves are no load.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What the pollers do meanwhile.
+/// How the callers poll.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Meanwhile {
     Nothing,
@@ -62,7 +62,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     write("polls", &json!({ "rows": rows, "load_average": load_average() }))
 }
 
-/// One turn: the times of its triggers, in milliseconds.
+/// Measures one turn: the times of its triggers, in milliseconds.
 async fn turn(meanwhile: Meanwhile, round: Duration) -> anyhow::Result<Vec<f64>> {
     let bed = Bed::make(0).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -111,10 +111,10 @@ async fn measure(
     let (begun, mut times) = (Instant::now(), Vec::new());
     while begun.elapsed() < round {
         if meanwhile == Meanwhile::AllAtOnce {
-            // Until the polls of the moment before are answered.
+            // Until the polls of the round before are answered.
             tokio::time::sleep(PAUSE * 40).await;
             now.send(()).context("nobody polls")?;
-            // The polls of this moment are on their way before the trigger is.
+            // Lets the pollers send before the trigger.
             tokio::task::yield_now().await;
         } else {
             tokio::time::sleep(PAUSE).await;
@@ -137,7 +137,7 @@ async fn poll(
     let id = TaskId::random();
     let request = format!("GET /api/task_status?task_id={id} HTTP/1.1\r\nhost: bench\r\n\r\n");
     if meanwhile == Meanwhile::EverySecond {
-        // Spread over the second, as callers who began at different times are.
+        // Spread over the second, as are callers that started at different times.
         tokio::time::sleep(Duration::from_millis(number as u64 * 1_000 / POLLERS as u64)).await;
     }
     loop {
@@ -161,7 +161,7 @@ async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends a request and reads its answer, which is short and comes in one piece.
+/// Sends a request and reads its response, which is short and arrives in one piece.
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> anyhow::Result<()> {
     stream.write_all(request).await?;
     let mut buffer = [0; 4_096];

@@ -1,16 +1,16 @@
-//! `shares`: how long honest tenants wait beside tenants that take whatever they can get.
+//! `shares`: how long honest tenants wait beside tenants that use as much as they can get.
 //!
-//! One, two and eight hostile tenants do the same thing at once: they call tools that sleep, over more
-//! connections than there are calls to be had; they send long bodies, or many of middling length, to be
-//! accepted; they call a tool that has the host hold fields of `wasi:http` for it while it sleeps; they list
-//! tasks with long results. Meanwhile an honest tenant has requests accepted, mapped, and verified at a hook,
-//! and another one lists its twenty tasks: one request of each kind at a time, every five milliseconds.
+//! One, two and eight hostile tenants run the same attack at once: calls of tools that sleep, over more connections
+//! than there are slots for calls; long bodies, or many of middling length, to be accepted; calls of a tool that makes
+//! the host hold `wasi:http` fields while it sleeps; lists of tasks with long results. Meanwhile, an honest tenant has
+//! requests accepted, mapped, and verified at a hook, and another one lists its twenty tasks: one request of each kind
+//! at a time, with a pause of five milliseconds after each response.
 //!
-//! Each attack has a gateway of its own, with the default settings, served in this process. Quiet and attack
-//! come in turns, and a turn's ratio is that of its p99 to the p99 of the quiet turn right before it. What is
-//! not answered with 200 is counted as refused, and waited for like the rest. Everybody shares this machine's
-//! cores: what the hostile senders compute (one thread, prepared bytes) is in the honest tenants' figures.
-//! Every tenant has a loopback address of its own to come from.
+//! Each attack has a gateway of its own, with the default settings, in this process. Quiet turns and attacks alternate,
+//! and a turn's ratio is that of its p99 to the p99 of the quiet turn right before it. Responses other than 200 are
+//! counted as refused, and their times are included. All share this machine's cores: the CPU time of the hostile
+//! senders (one thread, prepared bytes) is in the honest tenants' figures. The honest tenants connect from one loopback
+//! address, and each hostile tenant from its own.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod honest;
@@ -28,24 +28,24 @@ use self::hostile::Did;
 use self::site::Site;
 use crate::bed::{load_average, median, write};
 
-/// Turns of each number of hostile tenants, each with a quiet one before it.
+/// Turns for each number of hostile tenants, each with a quiet one before it.
 const TURNS: usize = 3;
 
-/// Where the honest tenants come from. The hostile ones have the addresses behind it.
+/// The address of the honest tenants. The hostile ones have the addresses after it.
 const HONEST: [u8; 4] = [127, 0, 0, 2];
 
-/// Hostile tenants at once.
+/// Numbers of hostile tenants.
 const TENANTS: [usize; 3] = [1, 2, 8];
 
-/// How long an attack is under way before anything is measured.
+/// How long an attack runs before the measurement starts.
 const LEAD: Duration = Duration::from_millis(500);
 
-/// What hostile tenants do.
+/// What hostile tenants do in a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attack {
     SleepingTools,
     LongBodies,
-    /// No attack: the same bytes, past the gateway. What it costs the honest is the machine's.
+    /// A control: the same bytes without the gateway. Its effect on honest tenants is the machine's and not the gateway's.
     Sink,
     MiddlingBodies,
     HeldFields,
@@ -74,14 +74,14 @@ impl Attack {
     }
 }
 
-/// A quiet turn, the one beside the attack that follows it, and what the attack came to.
+/// A quiet turn, the turn beside the attack that follows it, and the attack's figures.
 struct Turn {
     quiet: Vec<Waited>,
     beside: Vec<Waited>,
     did: Did,
 }
 
-/// All attacks, or those alone whose name has this in it.
+/// Runs all attacks, or those whose names contain `filter`.
 pub(crate) async fn run(round: Duration, filter: Option<&str>) -> anyhow::Result<()> {
     let time = round * 2 / 3;
     println!(
@@ -117,7 +117,7 @@ pub(crate) async fn run(round: Duration, filter: Option<&str>) -> anyhow::Result
             for (tenants, turns) in TENANTS.into_iter().zip(&mut turns) {
                 turns.push(turn(&site, attack, tenants, time).await?);
                 if !site.settle().await? {
-                    // What is left of an attack would be in the next quiet turn.
+                    // The rest of the attack would disturb the next quiet turn.
                     println!(
                         "{:>15} {tenants:>3}   is not worked off: a new gateway",
                         attack.name()
@@ -148,7 +148,7 @@ async fn turn(site: &Site, attack: Attack, tenants: usize, time: Duration) -> an
     Ok(Turn { quiet, beside, did })
 }
 
-/// Prints what was measured beside so many tenants, and gives it as figures.
+/// Prints the figures for a number of hostile tenants, and returns them as JSON.
 fn told(attack: Attack, tenants: usize, turns: &[Turn]) -> Value {
     let mut kinds = Vec::new();
     for (place, kind) in site::KINDS.into_iter().enumerate() {

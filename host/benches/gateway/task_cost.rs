@@ -1,4 +1,4 @@
-//! `task-cost`: a whole task, from its acceptance to its end: computing time of the gateway, and bytes on disk.
+//! `task-cost`: CPU time and bytes on disk for a whole task, from its acceptance to its end.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::net::SocketAddr;
@@ -11,13 +11,13 @@ use wardgate::http::serve::{ServeLimits, serve};
 use crate::bed::{Bed, TELEGRAM, load_average, median, write};
 use crate::load::{cpu_time, load};
 
-/// Connections whose callers each wait for the end of their task before they send the next.
+/// Number of connections. Each waits for the end of its task before it sends the next.
 const CONNECTIONS: usize = 64;
 
-/// Turns.
+/// Number of turns.
 const TURNS: usize = 5;
 
-/// What one turn came to, for each task.
+/// The rate of one turn, and its cost per task.
 struct Cost {
     per_second: f64,
     cpu_micros: f64,
@@ -73,8 +73,8 @@ async fn turn(round: Duration) -> anyhow::Result<Cost> {
     let cpu = cpu_time("self")?.saturating_sub(before).saturating_sub(done.cpu);
     let _ = stop.send(());
     server.await??;
-    // The write-ahead log is moved into the file.
-    bed.gateway.handles.store.close().await;
+    // Moves the write-ahead log into the database file, whose size is measured.
+    bed.gateway.services.store.close().await;
     let bytes = std::fs::metadata(bed.folder.path().join("wardgate.db"))?.len();
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let (tasks, bytes) = (done.answered as f64, bytes as f64);

@@ -12,15 +12,16 @@ use crate::ids::TenantId;
 use crate::settings::Settings;
 use crate::tenants::AgentDefinition;
 
-/// How often an agent is tried to be applied while somebody else changes it.
+/// Attempts to apply an agent while other clients change it.
 const TRIES_MAX: usize = 5;
 
 /// `wardgate agent …`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Agent {
-    /// Create an agent from a TOML or JSON file, or describe the tenant's agent of the same name anew,
-    /// and print its id and webhook. Applied twice it changes nothing the second time. A gateway that
-    /// serves from a --data folder uses it within five seconds.
+    /// Create an agent from a TOML or JSON file, or update the tenant's agent of that name.
+    ///
+    /// Prints the agent's id, version and webhook path as JSON. Applying the same file again changes nothing. A
+    /// gateway that serves from the --data folder sees the change within a second.
     #[command(after_help = "\
 An agent file:
   name = \"support\"
@@ -33,7 +34,7 @@ An agent file:
   allow_destructive_tools = false
   turns_max = 8")]
     Apply {
-        /// The file; JSON where its name ends in .json.
+        /// Agent file: JSON if its name ends in .json, TOML otherwise.
         #[arg(value_name = "FILE")]
         definition: PathBuf,
         #[command(flatten)]
@@ -41,7 +42,7 @@ An agent file:
         #[command(flatten)]
         target: Target,
     },
-    /// List the agents of a tenant.
+    /// List a tenant's agents.
     List {
         #[command(flatten)]
         tenant: ForTenant,
@@ -50,16 +51,16 @@ An agent file:
     },
     /// Print an agent as JSON.
     Show(One),
-    /// Let an agent take no new tasks: whoever calls it is answered 403.
+    /// Make an agent reject new tasks; callers get status 403.
     Disable(One),
-    /// Let an agent take new tasks again.
+    /// Make an agent accept new tasks again.
     Enable(One),
 }
 
-/// One agent.
+/// An agent of a tenant.
 #[derive(Debug, clap::Args)]
 pub(super) struct One {
-    /// The agent, by id or name.
+    /// Agent, by id or name.
     agent: String,
     #[command(flatten)]
     tenant: ForTenant,
@@ -68,7 +69,7 @@ pub(super) struct One {
 }
 
 impl One {
-    /// The API, and the agent's path in it.
+    /// Opens the API and returns it with the agent's path.
     pub(super) async fn path(&self, settings: &Settings) -> anyhow::Result<(Api, String)> {
         let api = self.target.open(settings).await?;
         let tenant = self.tenant.resolve(&api).await?;
@@ -128,7 +129,7 @@ impl Agent {
     }
 }
 
-/// Reads an agent file. What is wrong with it is said with the file's name, before anybody is asked.
+/// Reads an agent file. Errors name the file, and occur before any request is sent.
 fn read(path: &Path) -> anyhow::Result<AgentDefinition> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -140,7 +141,7 @@ fn read(path: &Path) -> anyhow::Result<AgentDefinition> {
     }
 }
 
-/// Makes an agent of this name be described like this, whatever others do meanwhile.
+/// Creates or updates the agent of this name, and retries if other clients change it meanwhile.
 async fn apply(api: &Api, tenant: TenantId, definition: &AgentDefinition) -> anyhow::Result<Value> {
     let body = || -> anyhow::Result<Body> {
         Ok(("application/json", serde_json::to_vec(definition)?.into()))
@@ -155,7 +156,7 @@ async fn apply(api: &Api, tenant: TenantId, definition: &AgentDefinition) -> any
         let version = known.as_ref().and_then(|agent| agent.get("version")?.as_u64());
         match api.try_call(method, &path, Some(body()?), version).await? {
             (200..=299, agent) => return Ok(agent),
-            // Somebody else has made or changed it since it was read.
+            // Another client has created or changed the agent since it was read.
             (409 | 412, _) => {}
             (status, answer) => bail!("{}", complaint(status, &answer)),
         }

@@ -1,5 +1,5 @@
-//! Where commands send their requests: the admin API of a gateway, or that of a data folder, served inside
-//! the command itself. There is no other way from a command to what a gateway keeps.
+//! The commands' client of the admin API: over HTTP to a gateway, or to the routes of a data folder inside the
+//! command's own process. Commands have no other access to a gateway's state.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,30 +15,30 @@ use crate::gateway::{DataFolder, Local};
 use crate::ids::{AgentId, TenantId};
 use crate::settings::Settings;
 
-/// How long a gateway elsewhere may take to answer. Compiling a large component takes most of it.
+/// Timeout of a request over HTTP. Compiling a large component takes most of it.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// What a command works on.
+/// The data folder or gateway that a command works on.
 #[derive(Debug, clap::Args)]
 pub(super) struct Target {
-    /// A data folder on this machine.
+    /// Data folder on this machine.
     #[arg(long, value_name = "DIR", required_unless_present = "url", conflicts_with = "url")]
     data: Option<PathBuf>,
-    /// A gateway: http://host:port.
+    /// URL of a gateway: http://host:port.
     #[arg(long, value_name = "URL", requires = "key_file")]
     url: Option<url::Url>,
-    /// A file with an operator's key, or an admin key of the tenant; `-` reads it from standard input.
+    /// File with an operator key or an admin key of the tenant; `-` reads it from standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     key_file: Option<PathBuf>,
 }
 
 impl Target {
-    /// Whether the key is what standard input holds.
+    /// Whether the key is read from standard input.
     pub(super) fn takes_standard_input(&self) -> bool {
         self.key_file.as_deref() == Some(Path::new("-"))
     }
 
-    /// The API of what is there already.
+    /// Opens the API of a gateway or of an existing data folder.
     pub(super) async fn open(&self, settings: &Settings) -> anyhow::Result<Api> {
         if let Some(folder) = &self.data
             && !folder.join("host.key").exists()
@@ -51,7 +51,7 @@ impl Target {
         self.open_or_make(settings).await
     }
 
-    /// The API; a data folder that is not there is made.
+    /// Opens the API. A missing data folder is created.
     pub(super) async fn open_or_make(&self, settings: &Settings) -> anyhow::Result<Api> {
         if let Some(url) = self.url.as_ref().filter(|url| !matches!(url.scheme(), "http" | "https"))
         {
@@ -68,13 +68,13 @@ impl Target {
 /// The tenant that a command works for.
 #[derive(Debug, clap::Args)]
 pub(super) struct ForTenant {
-    /// The tenant, by id or name. Can be left out where there is only one.
+    /// Tenant, by id or name; optional if there is only one.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
 }
 
 impl ForTenant {
-    /// The tenant's id.
+    /// Resolves the tenant to its id.
     pub(super) async fn resolve(&self, api: &Api) -> anyhow::Result<TenantId> {
         if let Some(id) = self.tenant.as_ref().and_then(|tenant| tenant.parse().ok()) {
             return Ok(id);
@@ -94,7 +94,7 @@ impl ForTenant {
     }
 }
 
-/// An agent's id, from its id or name.
+/// Resolves an agent's id or name to its id.
 pub(super) async fn agent_id(api: &Api, tenant: TenantId, agent: &str) -> anyhow::Result<AgentId> {
     if let Ok(id) = agent.parse() {
         return Ok(id);
@@ -104,7 +104,7 @@ pub(super) async fn agent_id(api: &Api, tenant: TenantId, agent: &str) -> anyhow
     text(&found, "id").parse().context("the gateway's answer")
 }
 
-/// An agent as the admin API writes it.
+/// The agent of this name, as the admin API returns it.
 pub(super) async fn agent_by_name(
     api: &Api,
     tenant: TenantId,
@@ -115,12 +115,12 @@ pub(super) async fn agent_by_name(
     Ok(found.get(0).cloned())
 }
 
-/// The text of a field of an answer.
+/// A string field of a response; empty if it is missing or not a string.
 pub(super) fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The admin API.
+/// A client of the admin API.
 pub(super) struct Api {
     way: Way,
     key: String,
@@ -131,13 +131,13 @@ enum Way {
     Gateway { http: reqwest::Client, base: String },
 }
 
-/// How long it may take to be connected to it.
+/// Timeout for connecting to a gateway.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The longest answer: a page of tasks with long results is a megabyte.
+/// Largest response body. A page of tasks with long results is a megabyte.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// A body and its type.
+/// A request body: its content type and its bytes.
 pub(super) type Body = (&'static str, Bytes);
 
 impl Api {
@@ -146,7 +146,7 @@ impl Api {
         // A command does not know where the gateway listens: without a setting, URLs are paths.
         let base = settings.http.public_url.trim_end_matches('/').to_owned();
         let key = folder.operator_key().reveal().to_owned();
-        let local = Local::new(folder.handles(settings, base)?);
+        let local = Local::new(&folder.services(settings, base)?);
         Ok(Self { way: Way::Folder { local, folder }, key })
     }
 
@@ -162,7 +162,7 @@ impl Api {
         if key.trim().is_empty() {
             bail!("the key file is empty");
         }
-        // Proxies of the environment, and wherever a redirect leads, would be given the key.
+        // A proxy from the environment, or the target of a redirect, would receive the key.
         let http = crate::tls::http_client()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -173,7 +173,7 @@ impl Api {
         Ok(Self { way: Way::Gateway { http, base }, key: key.trim().to_owned() })
     }
 
-    /// The folder, where the command works on one.
+    /// The data folder, if the command works on one.
     pub(super) fn folder(&self) -> Option<&DataFolder> {
         match &self.way {
             Way::Folder { folder, .. } => Some(folder),
@@ -181,28 +181,28 @@ impl Api {
         }
     }
 
-    /// Reads something.
+    /// Sends a GET request.
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.call(Method::GET, path, None).await
     }
 
-    /// Does something that needs no body.
+    /// Sends a POST request without a body.
     pub(super) async fn post(&self, path: &str) -> anyhow::Result<Value> {
         self.call(Method::POST, path, None).await
     }
 
-    /// Sends JSON.
+    /// Sends a POST request with a JSON body.
     pub(super) async fn post_json(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let body = ("application/json", body.to_string().into());
         self.call(Method::POST, path, Some(body)).await
     }
 
-    /// Deletes something.
+    /// Sends a DELETE request.
     pub(super) async fn delete(&self, path: &str) -> anyhow::Result<()> {
         self.call(Method::DELETE, path, None).await.map(drop)
     }
 
-    /// Sends a request; an error answer is an error with the gateway's own sentence.
+    /// Sends a request. An error response becomes an error with the gateway's own message.
     pub(super) async fn call(
         &self,
         method: Method,
@@ -216,7 +216,7 @@ impl Api {
         }
     }
 
-    /// Reads something that is no JSON.
+    /// Sends a GET request whose response is not JSON.
     pub(super) async fn get_bytes(&self, path: &str) -> anyhow::Result<Bytes> {
         let response = self.send(Method::GET, path, None, None).await?;
         match response.status().as_u16() {
@@ -228,8 +228,8 @@ impl Api {
         }
     }
 
-    /// Sends a request and leaves it to the caller what a status means. `version` is what `if-match` asks
-    /// for.
+    /// Sends a request and returns status and body, for a caller that handles error statuses itself. `version` is
+    /// sent in `if-match`.
     pub(super) async fn try_call(
         &self,
         method: Method,
@@ -282,7 +282,7 @@ impl Api {
     }
 }
 
-/// What an error answer says.
+/// The message of an error response.
 pub(super) fn complaint(status: u16, answer: &Value) -> String {
     match answer.get("detail").and_then(Value::as_str) {
         Some(detail) => detail.to_owned(),

@@ -15,9 +15,10 @@ use crate::tenants::ChannelDefinition;
 /// `wardgate channel …`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Channel {
-    /// Create a channel from a TOML or JSON file, or describe the one of the same name anew, and print the
-    /// URL that the provider sends its webhooks to. The URL stays the same however often it is applied. A
-    /// gateway that serves from a --data folder uses it within five seconds.
+    /// Create a channel from a TOML or JSON file, or update the tenant's channel of that name.
+    ///
+    /// Prints the URL to which the provider sends its webhooks; applying a file again does not change it. A gateway
+    /// that serves from the --data folder sees the change within a second.
     #[command(after_help = "\
 A channel file:
   name = \"support-slack\"
@@ -36,7 +37,7 @@ A channel file:
                                     # { secret = \"…\", prefix = \"whsec_\", encoding = \"base64\",
                                     #   use = [\"verify\", \"compare\", \"sign\"] }")]
     Apply {
-        /// The file; JSON where its name ends in .json.
+        /// Channel file: JSON if its name ends in .json, TOML otherwise.
         #[arg(value_name = "FILE")]
         definition: PathBuf,
         #[command(flatten)]
@@ -44,7 +45,7 @@ A channel file:
         #[command(flatten)]
         target: Target,
     },
-    /// List the channels of a tenant: name, URL, agent.
+    /// List a tenant's channels: name, URL and agent.
     List {
         #[command(flatten)]
         tenant: ForTenant,
@@ -53,14 +54,16 @@ A channel file:
     },
     /// Print a channel as JSON.
     Show(One),
-    /// Forget a channel: its URL ends at once. Its tasks stay.
+    /// Remove a channel and keep its tasks.
+    ///
+    /// Its URL stops working at once. A gateway that serves from the --data folder sees the change within a second.
     Remove(One),
 }
 
-/// One channel.
+/// A channel of a tenant.
 #[derive(Debug, clap::Args)]
 pub(super) struct One {
-    /// Its name.
+    /// Name of the channel.
     name: Name,
     #[command(flatten)]
     tenant: ForTenant,
@@ -120,13 +123,13 @@ impl Channel {
     }
 }
 
-/// A name as a part of a path.
+/// Percent-encodes a name as one segment of a path.
 fn escaped(name: &Name) -> String {
     percent_encoding::utf8_percent_encode(name.as_str(), percent_encoding::NON_ALPHANUMERIC)
         .to_string()
 }
 
-/// Reads a channel file. What is wrong with it is said with the file's name, before anybody is asked.
+/// Reads a channel file. Errors name the file, and occur before any request is sent.
 fn read(path: &Path) -> anyhow::Result<ChannelDefinition> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -1,4 +1,4 @@
-//! `wardgate compile-component`: what the gateway starts to compile a component.
+//! `wardgate compile-component`: the child process in which the gateway compiles a component.
 
 use std::num::ParseIntError;
 use std::process::ExitCode;
@@ -9,16 +9,16 @@ use crate::sandbox::compiler::child;
 /// Compiles a component from stdin to stdout.
 #[derive(Debug, clap::Args)]
 pub(super) struct Compile {
-    /// Memory that it may use, in bytes.
+    /// Memory limit, in bytes.
     #[arg(long)]
     memory_bytes_max: u64,
-    /// Computing time of all its threads, in seconds.
+    /// CPU time limit of all threads together, in seconds.
     #[arg(long)]
     cpu_seconds_max: u64,
-    /// Longest compiled code, in bytes.
+    /// Maximum size of the compiled code, in bytes.
     #[arg(long)]
     code_bytes_max: u64,
-    /// The compatibility of the engine that will run the code, in hexadecimal.
+    /// Compatibility hash of the engine that will run the code, in hexadecimal.
     #[arg(long, value_parser = hexadecimal)]
     compatibility: u64,
 }

@@ -10,18 +10,20 @@ use crate::settings::Settings;
 /// `wardgate key …`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Key {
-    /// Create a key and print it. It is shown this once; only its hash is stored.
+    /// Create a key and print it.
+    ///
+    /// The key is shown only this once; the gateway stores its hash.
     Create {
-        /// What it is for.
+        /// What the key is for.
         #[arg(long, default_value = "")]
         name: String,
-        /// Let it also manage what the tenant owns.
+        /// Let the key manage the tenant's resources, too.
         #[arg(long, conflicts_with = "operator")]
         admin: bool,
-        /// Make an operator's key, of all tenants, instead of a tenant's.
+        /// Create an operator key, valid for all tenants, instead of a tenant's key.
         #[arg(long, conflicts_with = "tenant")]
         operator: bool,
-        /// When it ends by itself: RFC 3339, such as 2027-01-31T12:00:00Z.
+        /// When the key expires: RFC 3339, such as 2027-01-31T12:00:00Z.
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
         #[command(flatten)]
@@ -29,9 +31,11 @@ pub(super) enum Key {
         #[command(flatten)]
         target: Target,
     },
-    /// List keys: id, role, name, when it was made, when it ends. The keys themselves are nowhere.
+    /// List keys: id, role, name, creation time, and expiry or revocation.
+    ///
+    /// The keys themselves are not stored.
     List {
-        /// The operators' keys instead of a tenant's.
+        /// List the operator keys instead of a tenant's keys.
         #[arg(long, conflicts_with = "tenant")]
         operator: bool,
         #[command(flatten)]
@@ -39,11 +43,13 @@ pub(super) enum Key {
         #[command(flatten)]
         target: Target,
     },
-    /// End a key at once. (Where a gateway serves from a --data folder: within five seconds.)
+    /// Revoke a key.
+    ///
+    /// The gateway rejects it at once. A gateway that serves from the --data folder sees the change within a second.
     Revoke {
-        /// Its id, as `wardgate key list` prints it.
+        /// Id of the key, as `wardgate key list` prints it.
         id: String,
-        /// It is an operator's key.
+        /// Revoke an operator key instead of a tenant's key.
         #[arg(long, conflicts_with = "tenant")]
         operator: bool,
         #[command(flatten)]
@@ -51,7 +57,9 @@ pub(super) enum Key {
         #[command(flatten)]
         target: Target,
     },
-    /// Print the operator key that comes with a data folder.
+    /// Print the operator key of a data folder.
+    ///
+    /// It is derived from the folder's own key, and needs --data.
     Folder {
         #[command(flatten)]
         target: Target,

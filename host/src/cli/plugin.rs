@@ -24,10 +24,11 @@ use crate::settings::Settings;
 /// `wardgate plugin …`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Plugin {
-    /// Make a project to write a plugin in, with an example and a golden case for each of its roles.
+    /// Create a plugin project, with an example and golden cases for each role.
     New(new::New),
-    /// Run golden cases against a component: no server, no data folder, no network. Exits with 1 where
-    /// one of them fails.
+    /// Run golden cases against a component, without server, data folder or network.
+    ///
+    /// Exits with 1 if a case fails.
     #[command(after_help = "\
 A case is a JSON file; of objects only the fields that are named are compared:
   {
@@ -42,41 +43,55 @@ A case is a JSON file; of objects only the fields that are named are compared:
   }
 docs/PLUGINS.md has all of it.")]
     Test(test::Test),
-    /// Make one call and print what came of it, the plugin's log lines, computing time and memory.
+    /// Make one call and print its outcome, log lines, computing time and memory.
     #[command(name = "try")]
     Try(attempt::Try),
-    /// Print what a component is before anybody installs it: roles, tools, settings, imports, the grants that
-    /// it needs, size and digest. It gets nothing of this machine to see.
+    /// Inspect a component before installing it.
+    ///
+    /// Prints its roles, tools, settings, imports, required grants, size and digest. The component gets no access to
+    /// this machine.
     Inspect(inspect::Inspect),
-    /// Install a component for a tenant, or a new version of the plugin of that name. Its signature is
-    /// checked, it is compiled and checked first; a gateway that serves from the folder uses it within
-    /// five seconds.
+    /// Install a component for a tenant, or a new version of an installed plugin.
+    ///
+    /// The component is installed only after its signature is verified and it is compiled and validated. A gateway
+    /// that serves from the --data folder uses it within a second.
     Install(Box<install::Install>),
-    /// Print a plugin as JSON: its roles, its calls and what they cost, and whether it is cut off because
-    /// it kept failing. Calls are those of the gateway that is asked: with --data there are none.
+    /// Print a plugin as JSON: its roles, call statistics and quarantine.
+    ///
+    /// A plugin that keeps failing is quarantined. The statistics are those of the gateway process that answers; with
+    /// --data there are none.
     Show(state::One),
-    /// End the quarantine of a plugin: its next calls are let through.
+    /// End a plugin's quarantine, so that its next calls run.
+    ///
+    /// Works on a running gateway (--url) only: quarantine is a state of its process.
     Release(state::One),
-    /// Forget a plugin of a tenant with all its versions. What it was granted stays in its file.
+    /// Remove a plugin of a tenant, with all its versions.
+    ///
+    /// Its grants file remains.
     Remove {
-        /// Its name.
+        /// Name of the plugin.
         name: PluginName,
         #[command(flatten)]
         tenant: ForTenant,
         #[command(flatten)]
         target: Target,
     },
-    /// List the plugins of a tenant.
+    /// List a tenant's plugins.
     List {
         #[command(flatten)]
         tenant: ForTenant,
         #[command(flatten)]
         target: Target,
     },
-    /// List the versions of a plugin that are kept, the one installed last first.
+    /// List the stored versions of a plugin, the last installed first.
+    ///
+    /// Each line has the state (current, skipped or -), digest, time of installation, version, provenance, the role
+    /// of the installing key, and the signer. A rollback passes over skipped versions.
     Versions(versions::Versions),
-    /// Make the version before the current one current again, or any other that is kept. What the plugin
-    /// is granted stays.
+    /// Make the previous version of a plugin current again, or any other stored version.
+    ///
+    /// Another rollback goes back further. Versions that were rolled back from are passed over once something else
+    /// has been installed. The plugin's grants do not change.
     Rollback(rollback::Rollback),
     /// Publish a component to an OCI registry, as `wkg oci push` does.
     Push(push::Push),

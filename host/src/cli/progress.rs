@@ -1,16 +1,16 @@
-//! A sign of life for what takes longer than a second.
+//! Progress messages for work that takes longer than a second.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-/// When something is first said.
+/// Time until the first message, and between updates on a terminal.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often it is said again where it cannot be overwritten, as in a log.
+/// Time between messages where a message cannot be overwritten, as in a log.
 const REPEATED_EVERY: Duration = Duration::from_secs(10);
 
-/// Does the work, and says on stderr what is waited for, and for how long by now, where that is more than a second.
+/// Runs the work. Once it takes longer than a second, reports on stderr what is pending and for how long.
 pub(super) async fn with_progress<T>(what: &str, work: impl Future<Output = T>) -> T {
     let begun = Instant::now();
     let overwrites = io::stderr().is_terminal();
@@ -22,7 +22,7 @@ pub(super) async fn with_progress<T>(what: &str, work: impl Future<Output = T>) 
             Ok(done) => break done,
             Err(_) => {
                 let seconds = begun.elapsed().as_secs();
-                // Nobody may read it: the work goes on all the same.
+                // stderr may be closed; the work continues regardless.
                 let _ = match overwrites {
                     true => write!(io::stderr(), "\r{what} ({seconds} s)"),
                     false => writeln!(io::stderr(), "{what} ({seconds} s)"),

@@ -1,4 +1,4 @@
-//! `wardgate replay`: what plugins did for a task, played again on this machine.
+//! `wardgate replay`: replays a task's plugin calls on this machine.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -19,14 +19,15 @@ use crate::settings::{Settings, author_folder};
 /// `wardgate replay …`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Replay {
-    /// The task's id, or the name of the thread that it is the newest of.
+    /// Task id, or the name of a thread, whose newest task is replayed.
     #[arg(value_name = "TASK")]
     task: String,
-    /// Another component, in the place of the plugin of its name: only what that plugin did is played.
+    /// Component to run in place of a plugin; only that plugin's calls are replayed.
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
-    /// The plugin that --plugin takes the place of. Left out: the one of the file's name, or the only one
-    /// that did anything for the task.
+    /// Plugin that --plugin replaces.
+    ///
+    /// If omitted: the only plugin that was called for the task, or else the plugin of the file's name.
     #[arg(long = "as", value_name = "NAME", requires = "plugin")]
     stands_for: Option<PluginName>,
     #[command(flatten)]
@@ -35,33 +36,33 @@ pub(super) struct Replay {
     target: Target,
 }
 
-/// The component that takes a plugin's place.
+/// The component that replaces a plugin.
 struct Substitute {
     name: PluginName,
     component: Arc<[u8]>,
 }
 
-/// Who plays.
+/// What a replay works with.
 struct Company<'a> {
     api: &'a Api,
     recorded: &'a Recorded,
     stage: Stage,
     substitute: Option<Substitute>,
-    /// The plugins that are installed now, as far as they were needed; or why there is none.
+    /// The installed plugins that calls have needed so far, or why one is unavailable.
     installed: HashMap<PluginName, Result<Arc<Binding>, String>>,
 }
 
-/// What a call came to, beside what it was.
+/// The outcome of a replayed call, compared with the recorded outcome.
 enum Verdict {
     Same,
     Differs,
-    /// Nothing to compare it with was kept.
+    /// No outcome was recorded to compare it with.
     Shown,
-    /// It was not called then, so there is nothing to play.
+    /// The recorded call did not reach the plugin or did not complete, so there is nothing to replay.
     Skipped,
 }
 
-/// What the calls came to.
+/// Number of calls by verdict.
 #[derive(Default)]
 struct Count {
     same: usize,
@@ -138,7 +139,8 @@ impl Replay {
         count.say()
     }
 
-    /// The component of the command line, and whose place it takes.
+    /// The component of the command line and the plugin that it replaces. None without --plugin, or if no plugin was
+    /// called.
     fn substitute(&self, recorded: &Recorded) -> anyhow::Result<Option<Substitute>> {
         let Some(path) = &self.plugin else { return Ok(None) };
         let path = path.to_str().context("the file's name is not UTF-8")?;
@@ -162,7 +164,7 @@ impl Replay {
 }
 
 impl Company<'_> {
-    /// Plays one call and prints what came of it.
+    /// Replays one call and prints its outcome.
     async fn play(&mut self, call: &RecordedCall) -> anyhow::Result<Verdict> {
         let recorded = self.recorded;
         if call.came.is_some() && call.digest.is_none() {
@@ -174,7 +176,7 @@ impl Company<'_> {
             None => self.installed(&call.plugin).await?,
         };
         let played = play(&actor, recorded, call).await?;
-        // What a getter of an earlier version gave was not kept: the one that is installed says what it gives.
+        // Earlier versions did not record a getter's outcome: the installed getter's outcome is compared instead.
         let differences = match (&call.came, &self.substitute) {
             (None, Some(_)) => {
                 let before = self.installed(&call.plugin).await?;
@@ -191,7 +193,7 @@ impl Company<'_> {
         })
     }
 
-    /// The plugin as it is installed now.
+    /// The installed version of a plugin, loaded once.
     async fn installed(&mut self, name: &PluginName) -> anyhow::Result<Arc<Binding>> {
         if !self.installed.contains_key(name) {
             let tenant = self.recorded.tenant;
@@ -221,7 +223,7 @@ impl Company<'_> {
     }
 }
 
-/// What a call is, in a line.
+/// Describes a call in one line.
 fn title(call: &RecordedCall) -> String {
     let plugin = &call.plugin;
     match &call.with {

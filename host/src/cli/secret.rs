@@ -17,25 +17,28 @@ use crate::settings::Settings;
 /// `wardgate secret …`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Secret {
-    /// Keep a secret, or replace the value of the one of this name. The value is read from standard input,
-    /// or from a file, and is never shown again; arguments would be seen by whoever lists processes. A line
-    /// break at its end is left out. A gateway that serves from a --data folder uses it within five
-    /// seconds.
+    /// Store a secret, or replace the value of the secret of that name.
+    ///
+    /// The value is read from standard input or from a file, and is never shown again. It is not an argument, since
+    /// other users of the machine can see those in a list of processes. A trailing line break is removed. A gateway
+    /// that serves from the --data folder sees the change within a second.
     #[command(after_help = "\
 Example: openssl rand -hex 32 | wardgate secret set github-webhook --use verify --data ./data")]
     Set {
-        /// Its name, which channels and grants files refer to.
+        /// Name of the secret, to which channels and grants files refer.
         name: SecretName,
-        /// Go on accepting the value of now until the next change, beside the new one.
+        /// Keep accepting the current value, beside the new one, until the next change.
         #[arg(long)]
         rotate: bool,
-        /// What it may be used for, whoever binds it: verify, compare, sign and send, with commas between. A secret
-        /// that is there keeps its uses where this is left out; a new one may be used for all but sign, since
-        /// whoever signs with the key that a provider signs with can speak as the provider. What an operator has
-        /// said here, an admin of the tenant can narrow and not widen.
+        /// Allowed uses, separated by commas: verify, compare, sign, send.
+        ///
+        /// They hold for every channel and plugin that binds the secret. If omitted, an existing secret keeps its
+        /// uses, and a new one allows everything except sign: a plugin that can sign with a provider's key can
+        /// impersonate the provider. An admin of the tenant can narrow the uses that an operator has set, and not
+        /// widen them.
         #[arg(long = "use", value_name = "USES")]
         uses: Option<SecretUses>,
-        /// Read the value from this file.
+        /// Read the value from this file instead of standard input.
         #[arg(long, value_name = "FILE")]
         from_file: Option<PathBuf>,
         #[command(flatten)]
@@ -43,16 +46,20 @@ Example: openssl rand -hex 32 | wardgate secret set github-webhook --use verify 
         #[command(flatten)]
         target: Target,
     },
-    /// List the secrets of a tenant: name, when it was last changed, what it may be used for. The values are shown to nobody.
+    /// List a tenant's secrets: name, time of the last change and allowed uses.
+    ///
+    /// The values are never shown.
     List {
         #[command(flatten)]
         tenant: ForTenant,
         #[command(flatten)]
         target: Target,
     },
-    /// Forget a secret. What needs it fails from then on.
+    /// Remove a secret.
+    ///
+    /// Calls that need it fail from then on.
     Remove {
-        /// Its name.
+        /// Name of the secret.
         name: SecretName,
         #[command(flatten)]
         tenant: ForTenant,
@@ -106,7 +113,7 @@ impl Secret {
     }
 }
 
-/// The value: from the file, or else from standard input, where a person is asked for it.
+/// Reads the value from the file, or else from standard input; a terminal shows a prompt and does not echo.
 fn value(name: &SecretName, file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
     let read = match file {
         Some(path) => {
@@ -129,7 +136,8 @@ fn value(name: &SecretName, file: Option<&Path>) -> anyhow::Result<Zeroizing<Str
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Everything that is to be read there, as far as a secret and its line break can go.
+/// Reads to the end, at most the longest secret, its line break and one byte more: that byte shows that the input is
+/// too long.
 fn whole(from: impl std::io::Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
     let most = u64::try_from(SECRET_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(3);
     let mut bytes = Zeroizing::new(Vec::new());

@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::clock::Clock;
 use crate::gateway::{DataFolder, Gateway};
-use crate::http::Handles;
+use crate::http::Services;
 use crate::ids::{AgentId, KeyId, Name, PluginName, TenantId};
 use crate::settings::Settings;
 use crate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition, Tenant};
@@ -21,34 +21,36 @@ use crate::watch::Watch;
 /// Arguments of `wardgate serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
-    /// The data folder; made where it is missing.
+    /// Data folder; created if it is missing.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Where to listen; port 0 takes a free one. Overrides http.listen.
+    /// Address to listen on, instead of the setting http.listen; port 0 picks a free port.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Make a demo tenant with an agent and keys, and print them. For trying out, on this machine: the
-    /// keys are printed.
+    /// Create a demo tenant with an agent and keys, and print them.
+    ///
+    /// Only for trying things out on this machine, since it prints the keys. A second start prints the same.
     #[arg(long)]
     demo: bool,
-    /// Install this component, or every component in this folder, and again whenever it is built anew.
-    /// Calls under way finish with the old build, the next one gets the new; a broken build leaves the old
-    /// one in place. `NAME.grants.toml` beside `NAME.wasm` says what it may do. May be repeated.
+    /// Install this component, or every component in this folder, after each build.
+    ///
+    /// Calls in flight finish with the old build and the next call gets the new one. A broken build leaves the old
+    /// one in place. `NAME.grants.toml` beside `NAME.wasm` holds the plugin's grants. Can be repeated.
     #[arg(long, value_name = "PATH")]
     watch: Vec<PathBuf>,
-    /// The tenant that --watch installs for, by id or name. Can be left out where there is only one.
+    /// Tenant that --watch installs for, by id or name; optional if there is only one.
     #[arg(long, value_name = "TENANT", requires = "watch")]
     watch_tenant: Option<String>,
-    /// Log lines as JSON.
+    /// Write log lines as JSON.
     #[arg(long)]
     log_json: bool,
-    /// What to log, as for tracing's EnvFilter.
+    /// Log filter, in the syntax of tracing's EnvFilter.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
 }
 
 impl Serve {
-    /// Serves until it is told to stop.
+    /// Serves until SIGTERM or SIGINT.
     pub(super) async fn run(self, mut settings: Settings) -> anyhow::Result<()> {
         self.start_logging()?;
         raise_file_limit();
@@ -62,15 +64,15 @@ impl Serve {
             .with_context(|| format!("cannot listen on {listen}"))?;
         let listening = listener.local_addr()?;
         let gateway = Gateway::build(&folder, settings, listening).await?;
-        // The signals are caught before anybody learns that we serve.
+        // Before the address is printed: a caller that has read it may send a signal at once.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let line = if self.demo {
-            demo(&folder, listening, &gateway.handles).await?
+            demo(&folder, listening, &gateway.services).await?
         } else {
-            json!({"listen": listening.to_string(), "url": gateway.handles.public_url})
+            json!({"listen": listening.to_string(), "url": gateway.services.public_url})
         };
-        let watching = self.watching(&folder, &gateway.handles).await?;
+        let watching = self.watching(&folder, &gateway.services).await?;
         super::print(&line.to_string())?;
         tracing::info!(%listening, "serving");
         let _watching = watching.map(|watch| {
@@ -92,11 +94,11 @@ impl Serve {
             .await
     }
 
-    /// What is to be watched, if anything is.
+    /// The watcher that the arguments ask for, if any.
     async fn watching(
         &self,
         folder: &DataFolder,
-        handles: &Handles,
+        services: &Services,
     ) -> anyhow::Result<Option<Watch>> {
         if self.watch.is_empty() {
             return Ok(None);
@@ -114,22 +116,22 @@ impl Serve {
             }
             None => "there are several tenants; say which with --watch-tenant".to_owned(),
         })?;
-        Ok(Some(Watch::new(handles.plugins.clone(), tenant.id, &self.watch)))
+        Ok(Some(Watch::new(services.plugins.clone(), tenant.id, &self.watch)))
     }
 
     fn start_logging(&self) -> anyhow::Result<()> {
         let filter = EnvFilter::try_new(&self.log).context("--log")?;
-        // The models' library logs whole answers, which belong to tenants and may repeat a key.
+        // The model library logs whole responses, which belong to tenants and may repeat a key.
         let filter = filter.add_directive("genai=off".parse().context("--log")?);
-        // What the compiler of plugins does is megabytes a second; whoever wants that names it.
+        // The plugin compiler's debug log is megabytes a second: only a filter that names it gets it.
         let mut filter = filter;
         for noisy in ["cranelift_codegen", "cranelift_frontend", "regalloc2", "wasmtime"] {
             if !self.log.contains(noisy) {
                 filter = filter.add_directive(format!("{noisy}=info").parse().context("--log")?);
             }
         }
-        // A log that cannot be written (a full disk, a reader that has gone) costs log lines, nothing else:
-        // by itself the library would report that to the same place, and panic there.
+        // A log that cannot be written (a full disk, a closed pipe) must cost log lines and nothing else: by default,
+        // the library reports the error to the same place, and panics there.
         let lines = tracing_subscriber::fmt()
             .log_internal_errors(false)
             .with_ansi(std::io::stderr().is_terminal())
@@ -140,8 +142,9 @@ impl Serve {
     }
 }
 
-/// Each connection is a file; the usual soft limit of 1,024 is below what the settings allow. The store
-/// and plugins need some as well, so that running out of them is worse than refusing a connection.
+/// Raises the soft limit on open files to the hard limit. Each connection is an open file, and the usual soft limit
+/// of 1,024 is below what the settings allow. The store and plugins need files too, so running out of them is worse
+/// than refusing a connection.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -151,12 +154,12 @@ fn raise_file_limit() {
     }
 }
 
-/// Makes the demo tenant, its agent and its keys. All of it is derived from the folder's key, so that a
-/// second start prints the same.
+/// Creates the demo tenant, its agent and its keys. All are derived from the folder's key, so that a second start
+/// prints the same.
 async fn demo(
     folder: &DataFolder,
     listening: SocketAddr,
-    handles: &Handles,
+    services: &Services,
 ) -> anyhow::Result<serde_json::Value> {
     let key = folder.demo_key();
     let id = |what: &[u8]| {
@@ -170,11 +173,11 @@ async fn demo(
     let agent = AgentId::from_bytes(id(b"agent"));
     let store = &folder.store;
     store.create_tenant(tenant, &Name::constant("demo")).await?;
-    // An agent that was changed since stays as it is.
+    // An existing agent is left alone: it may have been changed since.
     if store.agent(tenant, agent).await?.is_none() {
         store.put_agent(tenant, agent, &demo_agent(), Precondition::Absent).await?;
     }
-    let token = handles.webhooks.token(tenant, agent).await?;
+    let token = services.webhooks.token(tenant, agent).await?;
     let api_key = key.api_key(&[b"api key"]);
     let operator_key = key.operator_key(&[b"operator key"]);
     for (key, holder, name) in [
@@ -184,8 +187,8 @@ async fn demo(
         let (id, name) = (KeyId::random(), name.to_owned());
         store.put_key(NewKey { id, hash: key.hash(), holder, name, expires_at: None }).await?;
     }
-    let public_url = &handles.public_url;
-    let webhook = token.map(|token| format!("{public_url}/api/webhooks/agents/{}", token.reveal()));
+    let public_url = &services.public_url;
+    let webhook = token.map(|token| services.webhooks.url(&token));
     Ok(json!({
         "listen": listening.to_string(),
         "organization_id": tenant,

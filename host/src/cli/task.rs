@@ -10,12 +10,12 @@ use crate::tasks::{DeliveryStatus, Status};
 /// `wardgate task …`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Task {
-    /// List the newest tasks of a tenant: id, status, agent, when it was accepted.
+    /// List a tenant's newest tasks: id, status, agent and time of acceptance.
     List {
-        /// Tasks of this status alone.
+        /// Only tasks of this status.
         #[arg(long)]
         status: Option<Status>,
-        /// Which page, from 1.
+        /// Page number, from 1.
         #[arg(long, default_value_t = 1)]
         page: u32,
         #[command(flatten)]
@@ -25,11 +25,13 @@ pub(super) enum Task {
     },
     /// Print a task as JSON.
     Show(One),
-    /// Stop a task. (Where another process runs it from a --data folder: within a third of a lease.)
+    /// Stop a task.
+    ///
+    /// A task that another process runs from the --data folder stops within a third of a lease.
     Stop(One),
-    /// List the newest deliveries of answers: task, status, tries, and what went wrong the last time.
+    /// List the newest deliveries of answers: task, status, attempts and last error.
     Deliveries {
-        /// Those of this status alone: waiting (their tasks have not ended), due, delivered or dead (given up).
+        /// Only deliveries of this status: waiting (for the task's end), due, delivered or dead (given up).
         #[arg(long)]
         status: Option<DeliveryStatus>,
         #[command(flatten)]
@@ -37,16 +39,16 @@ pub(super) enum Task {
         #[command(flatten)]
         target: Target,
     },
-    /// Deliver the answer of a task once more, though it was delivered or given up.
+    /// Deliver a task's answer again, even if it was delivered or given up.
     Redeliver(One),
-    /// Delete a task with everything that belongs to it.
+    /// Delete a task and everything that belongs to it.
     Delete(One),
 }
 
-/// One task.
+/// A task of a tenant.
 #[derive(Debug, clap::Args)]
 pub(super) struct One {
-    /// The task's id.
+    /// Id of the task.
     task: String,
     #[command(flatten)]
     tenant: ForTenant,

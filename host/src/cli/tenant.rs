@@ -11,7 +11,7 @@ use crate::settings::Settings;
 pub(super) enum Tenant {
     /// Create a tenant and print its id.
     Create {
-        /// What people call it; unique.
+        /// Unique name of the tenant.
         name: String,
         #[command(flatten)]
         target: Target,

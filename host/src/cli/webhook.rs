@@ -8,12 +8,16 @@ use crate::settings::Settings;
 /// `wardgate webhook …`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Webhook {
-    /// Print the URL of an agent's own webhook. Whoever knows it can trigger the agent.
+    /// Print the URL of an agent's webhook.
+    ///
+    /// The URL is a secret: it triggers the agent without a key.
     Show(One),
-    /// Replace the URL and print the new one. The one before ends at once. (Where a gateway serves from
-    /// a --data folder: within five seconds.)
+    /// Replace the URL of an agent's webhook and print the new one.
+    ///
+    /// The old URL stops working at once. A gateway that serves from the --data folder sees the change within a
+    /// second.
     Rotate(One),
-    /// End the URL without a new one.
+    /// Revoke the URL of an agent's webhook without a new one.
     Revoke(One),
 }
 

@@ -10,22 +10,43 @@ mod secrets;
 mod tasks;
 mod tenants;
 
-use std::sync::Arc;
-
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef as _, FromRequestParts};
 use http::request::Parts;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Handles;
+use super::body::BodyReader;
 use super::budget::ProvenTenant;
 use super::error::ApiError;
 use super::extract::{Named, header_key};
-use crate::access::{AdminCaller, OperatorCaller};
-use crate::clock::Timestamp;
+use super::state::HttpState;
+use crate::access::webhooks::Webhooks;
+use crate::access::{Access, AdminCaller, OperatorCaller};
+use crate::channel::Channels;
+use crate::clock::{Clock, Timestamp};
+use crate::plugins::Plugins;
+use crate::runs::Runs;
+use crate::store::Store;
+use crate::vault::Vault;
+
+/// What the admin routes reach.
+#[derive(Debug)]
+pub(super) struct AdminState {
+    pub(super) access: Access,
+    pub(super) bodies: BodyReader,
+    pub(super) plugins: Plugins,
+    pub(super) store: Store,
+    pub(super) runs: Runs,
+    pub(super) channels: Channels,
+    pub(super) vault: Vault,
+    pub(super) webhooks: Webhooks,
+    /// Names of the models that agents may use, besides `offline`.
+    pub(super) models: Vec<String>,
+    pub(super) clock: Clock,
+}
 
 /// Every route of the surface.
-pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
+pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(tenants::list, tenants::create))
         .routes(routes!(tenants::read))
@@ -61,22 +82,19 @@ pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
 /// Whoever manages the tenant that the path names.
 struct ByAdmin(AdminCaller);
 
-impl FromRequestParts<Arc<Handles>> for ByAdmin {
+impl FromRequestParts<HttpState> for ByAdmin {
     type Rejection = ApiError;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        handles: &Arc<Handles>,
-    ) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
-        let Ok(named) = Named::from_request_parts(parts, handles).await;
+        let Ok(named) = Named::from_request_parts(parts, state).await;
         let Ok(tenant) = named.id("tenant", "Tenant") else {
             // Only an operator may learn that it is no tenant.
-            handles.access.operator(key.as_deref()).await?;
+            state.access().operator(key.as_deref()).await?;
             return Err(ApiError::not_found("Tenant"));
         };
-        let admin = handles.access.admin(key.as_deref(), tenant).await?;
-        if admin.is_operator() && handles.store.tenant(tenant).await?.is_none() {
+        let admin = state.access().admin(key.as_deref(), tenant).await?;
+        if admin.is_operator() && Store::from_ref(state).tenant(tenant).await?.is_none() {
             return Err(ApiError::not_found("Tenant"));
         }
         parts.extensions.insert(ProvenTenant(tenant));
@@ -87,16 +105,13 @@ impl FromRequestParts<Arc<Handles>> for ByAdmin {
 /// Whoever operates the gateway.
 struct ByOperator;
 
-impl FromRequestParts<Arc<Handles>> for ByOperator {
+impl FromRequestParts<HttpState> for ByOperator {
     type Rejection = ApiError;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        handles: &Arc<Handles>,
-    ) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
         // The proof itself is of no further use.
-        let _: OperatorCaller = handles.access.operator(key.as_deref()).await?;
+        let _: OperatorCaller = state.access().operator(key.as_deref()).await?;
         Ok(Self)
     }
 }

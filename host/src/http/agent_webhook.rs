@@ -9,7 +9,6 @@ use http::header::ALLOW;
 use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
 
-use super::body::{self, BodyLimits};
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, request_id};
@@ -17,7 +16,7 @@ use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::HookErrors;
 use super::submission::mark;
-use super::{Handle, Handles};
+use super::webhook::WebhookState;
 use crate::access::Caller;
 use crate::intake::{self, Arrival, IntakeError, RequestParts, Resolved};
 
@@ -41,19 +40,18 @@ pub(super) struct Triggered {
     request_body = serde_json::Value,
     responses((status = 200, body = Triggered), HookErrors), security(()))]
 pub(super) async fn receive(
-    State(handles): Handle,
+    State(state): State<Arc<WebhookState>>,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let caller = caller(&handles, &named).await?;
+    let caller = caller(&state, &named).await?;
     let (mut head, body) = request.into_parts();
     let sender = Sender::of(&head).tenant(caller.tenant());
-    let limits = BodyLimits::of(&handles.settings);
-    let body = body::read(&handles, sender, &mut head, body, limits).await;
+    let body = state.bodies.read(sender, &mut head, body).await;
     let parts = parts(head, body.map_err(ApiError::shaped_as_docsgpt)?)?;
     let arrival =
         Arrival::read_json(parts).map_err(|error| ApiError::from(error).worded_as_docsgpt())?;
-    trigger(&handles, caller, arrival).await
+    trigger(&state, caller, arrival).await
 }
 
 /// Triggers an agent by its own webhook: the query is the payload.
@@ -63,14 +61,14 @@ pub(super) async fn receive(
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
     responses((status = 200, body = Triggered), HookErrors), security(()))]
 pub(super) async fn receive_query(
-    State(handles): Handle,
+    State(state): State<Arc<WebhookState>>,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let caller = caller(&handles, &named).await?;
+    let caller = caller(&state, &named).await?;
     let (head, _) = request.into_parts();
     let arrival = Arrival::read_query(parts(head, bytes::Bytes::new())?);
-    trigger(&handles, caller, arrival).await
+    trigger(&state, caller, arrival).await
 }
 
 /// Refused: a GET starts a run here, and a HEAD, which would be answered like one, must not.
@@ -84,11 +82,11 @@ pub(super) async fn refuse_head() -> Response {
     refused
 }
 
-async fn caller(handles: &Handles, named: &Named) -> Result<Caller, ApiError> {
+async fn caller(state: &WebhookState, named: &Named) -> Result<Caller, ApiError> {
     let unknown = || ApiError::caller(404, "Agent not found").shaped_as_docsgpt();
     // A token that cannot be decoded is nobody's.
     let token = named.text("token").ok_or_else(unknown)?;
-    let caller = handles.access.webhook(token).await;
+    let caller = state.access.webhook(token).await;
     caller.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?.ok_or_else(unknown)
 }
 
@@ -112,11 +110,11 @@ fn shaped(error: IntakeError) -> ApiError {
 }
 
 async fn trigger(
-    handles: &Arc<Handles>,
+    state: &WebhookState,
     caller: Caller,
     arrival: Arrival,
 ) -> Result<Response, ApiError> {
-    let resolved = intake::resolve_agent_webhook(&handles.plugins, caller, &arrival).await;
+    let resolved = intake::resolve_agent_webhook(&state.plugins, caller, &arrival).await;
     let call = match resolved.map_err(shaped)? {
         Resolved::Run(call) => call,
         Resolved::Ignore => {
@@ -126,7 +124,7 @@ async fn trigger(
         Resolved::Reply(reply) => return Ok(plugin_reply(reply)),
     };
     // A key that was used before names the task that it started, whatever the request is (CONTRACT D6).
-    let submission = handles.runs.submit(*call, false).await;
+    let submission = state.submitter.runs.submit(*call, false).await;
     let submission = submission.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?;
     let body = json!({"success": true, "task_id": submission.task});
     Ok(mark(&submission, json_answer(StatusCode::OK, body.to_string())))

@@ -1,30 +1,28 @@
 //! Further names of routes, in the router and in the OpenAPI document at once.
 
-use std::sync::Arc;
-
 use axum::routing::MethodRouter;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::Handles;
+use super::state::HttpState;
 
 /// How aliases are grouped in the document.
 const TAG: &str = "aliases";
 
 /// A router that is being given further names.
-pub(super) struct Aliases(OpenApiRouter<Arc<Handles>>);
+pub(super) struct Aliases(OpenApiRouter<HttpState>);
 
 impl Aliases {
-    pub(super) fn new(router: OpenApiRouter<Arc<Handles>>) -> Self {
+    pub(super) fn new(router: OpenApiRouter<HttpState>) -> Self {
         Self(router)
     }
 
-    pub(super) fn into_router(self) -> OpenApiRouter<Arc<Handles>> {
+    pub(super) fn into_router(self) -> OpenApiRouter<HttpState> {
         self.0
     }
 
     /// The same path without `/v1`.
-    pub(super) fn without_prefix(self, path: &str, handlers: MethodRouter<Arc<Handles>>) -> Self {
+    pub(super) fn without_prefix(self, path: &str, handlers: MethodRouter<HttpState>) -> Self {
         match path.strip_prefix("/v1") {
             Some(short) => self.alias(short, path, handlers),
             None => self,
@@ -32,12 +30,7 @@ impl Aliases {
     }
 
     /// Another name of a whole path.
-    pub(super) fn alias(
-        mut self,
-        path: &str,
-        of: &str,
-        handlers: MethodRouter<Arc<Handles>>,
-    ) -> Self {
+    pub(super) fn alias(mut self, path: &str, of: &str, handlers: MethodRouter<HttpState>) -> Self {
         let item = self.0.get_openapi().paths.paths.get(of).cloned();
         if let Some(mut item) = item {
             for operation in operations(&mut item).into_iter().filter_map(|slot| slot.as_mut()) {
@@ -63,7 +56,7 @@ impl Aliases {
     }
 
     /// Routes a path whose document is there already.
-    pub(super) fn route(self, path: &str, handlers: MethodRouter<Arc<Handles>>) -> Self {
+    pub(super) fn route(self, path: &str, handlers: MethodRouter<HttpState>) -> Self {
         Self(self.0.route(path, handlers))
     }
 }

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
+use http::{HeaderMap, Request};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame};
 use tokio::time::{Instant, timeout_at};
 
-use super::Handles;
-use super::budget::{Charge, OverBudget, Sender};
+use super::budget::{BodyBudget, Charge, OverBudget, Sender};
 use super::error::ApiError;
 use crate::bulk::Whose;
 use crate::request::Payload;
@@ -59,28 +58,9 @@ struct Pace {
 }
 
 impl BodyLimits {
-    /// Without a key nobody makes us hold megabytes, or a connection for a minute.
-    pub(super) fn of_strangers(settings: &HttpSettings) -> Self {
-        Self { bytes_max: 64 << 10, time_max: settings.stranger_body_grace, pace: None }
-    }
-
     /// So many bytes, within this time.
     pub(super) fn new(bytes_max: usize, time_max: Duration) -> Self {
         Self { bytes_max, time_max, pace: None }
-    }
-
-    /// The settings', for somebody who has proved access.
-    pub(super) fn of(settings: &HttpSettings) -> Self {
-        Self::new(settings.body_bytes_max, settings.body_time_max)
-    }
-
-    /// The same for somebody who proves it by the body: as much, and not as slowly.
-    pub(super) fn unverified(settings: &HttpSettings) -> Self {
-        let pace = Pace {
-            grace: settings.stranger_body_grace,
-            bytes_per_second_min: settings.stranger_body_bytes_per_second_min,
-        };
-        Self { pace: Some(pace), ..Self::of(settings) }
     }
 
     /// How long a body may have taken of which so much is there.
@@ -91,60 +71,205 @@ impl BodyLimits {
     }
 }
 
-/// Reads a body and undoes its content encodings, whose header goes: what comes behind gets a request as if it had
-/// been sent without.
-///
-/// # Errors
-/// As [`read_encoded`]; 415 for an encoding that is not known, 400 where the body is not what it is declared as.
-pub(super) async fn read(
-    handles: &Handles,
-    sender: Sender,
-    head: &mut Parts,
-    body: Body,
-    limits: BodyLimits,
-) -> Result<Bytes, ApiError> {
-    let body = read_encoded(handles, sender, head, body, limits).await?;
-    let undone = undo_encodings(handles, sender, &head.headers, &body, limits.bytes_max).await?;
-    head.headers.remove(CONTENT_ENCODING);
-    Ok(undone.unwrap_or(body))
+/// Reads bodies within the settings' limits and the gateway's budget.
+#[derive(Debug, Clone)]
+pub(super) struct BodyReader {
+    budget: BodyBudget,
+    authenticated: BodyLimits,
+    unverified: BodyLimits,
+    anonymous: BodyLimits,
 }
 
-/// A body without its content encodings, counted for its sender as the body itself is. None: it has none.
-///
-/// # Errors
-/// 413 where it would be too long, 503 where too much is held already, 400 and 415 where it cannot be read.
-pub(super) async fn undo_encodings(
-    handles: &Handles,
-    sender: Sender,
-    headers: &HeaderMap,
-    body: &Bytes,
-    bytes_max: usize,
-) -> Result<Option<Bytes>, ApiError> {
-    let encodings = if body.is_empty() { Vec::new() } else { Encoding::of(headers)? };
-    let limits = UndoLimits { bytes_max, sent: body.len() };
-    let mut undone: Option<Bytes> = None;
-    for encoding in encodings.into_iter().rev() {
-        let charge = || handles.bodies.charge(sender);
-        let mut charges = Charges { undone: charge(), window: charge() };
-        let from = undone.as_ref().unwrap_or(body);
-        let bytes = encoding.undo(from, limits, &mut charges).await;
-        let bytes = bytes.map_err(|error| match error {
-            UndoError::Request(error) => ApiError::from(error),
-            UndoError::TooLong => too_long(bytes_max),
-            UndoError::Expands => ApiError::caller(
-                413,
-                format!(
-                    "the body is more than {EXPANSION_MAX} times as long as what was sent of it"
-                ),
-            ),
-            UndoError::TakesLong => {
-                ApiError::caller(413, "the body takes too long to be decoded for its length")
-            }
-            UndoError::NoRoom(over) => over.into(),
-        })?;
-        undone = Some(Held { bytes, charge: Some(charges.undone) }.into_bytes());
+impl BodyReader {
+    pub(super) fn new(budget: BodyBudget, settings: &HttpSettings) -> Self {
+        let authenticated = BodyLimits::new(settings.body_bytes_max, settings.body_time_max);
+        let pace = Pace {
+            grace: settings.stranger_body_grace,
+            bytes_per_second_min: settings.stranger_body_bytes_per_second_min,
+        };
+        let anonymous = BodyLimits::new(64 << 10, settings.stranger_body_grace);
+        let unverified = BodyLimits { pace: Some(pace), ..authenticated };
+        Self { budget, authenticated, unverified, anonymous }
     }
-    Ok(undone)
+
+    /// A charge on the budget for what is made of a body.
+    pub(super) fn charge(&self, sender: Sender) -> Charge {
+        self.budget.charge(sender)
+    }
+
+    /// Reads a body and undoes its content encodings, whose header goes: what comes behind gets a request as if it had
+    /// been sent without.
+    ///
+    /// # Errors
+    /// As [`Self::read_encoded`]; 415 for an encoding that is not known, 400 where the body is not what it is declared as.
+    pub(super) async fn read(
+        &self,
+        sender: Sender,
+        head: &mut Parts,
+        body: Body,
+    ) -> Result<Bytes, ApiError> {
+        self.read_within(self.authenticated, sender, head, body).await
+    }
+
+    /// Reads a body that is a JSON object of this type.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; 400 if it is not JSON, 422 if it has another shape.
+    pub(super) async fn read_typed<T: serde::de::DeserializeOwned>(
+        &self,
+        request: Request<Body>,
+    ) -> Result<T, ApiError> {
+        let (mut head, body) = request.into_parts();
+        typed(self.read(Sender::of(&head), &mut head, body).await?)
+    }
+
+    /// The same for a sender who has not proved access: up to 64 KiB, within the grace period. Without a key no
+    /// sender makes the gateway hold megabytes, or a connection for a minute.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) async fn read_anonymous(
+        &self,
+        sender: Sender,
+        head: &mut Parts,
+        body: Body,
+    ) -> Result<Bytes, ApiError> {
+        self.read_within(self.anonymous, sender, head, body).await
+    }
+
+    /// The same within limits of the route.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) async fn read_within(
+        &self,
+        limits: BodyLimits,
+        sender: Sender,
+        head: &mut Parts,
+        body: Body,
+    ) -> Result<Bytes, ApiError> {
+        let body = self.read_encoded(limits, sender, head, body).await?;
+        let undone = self.undo_within(limits.bytes_max, sender, &head.headers, &body).await?;
+        head.headers.remove(CONTENT_ENCODING);
+        Ok(undone.unwrap_or(body))
+    }
+
+    /// A body without its content encodings, counted for its sender as the body itself is. None: it has none.
+    ///
+    /// # Errors
+    /// 413 where it would be too long, 503 where too much is held already, 400 and 415 where it cannot be read.
+    pub(super) async fn undo_encodings(
+        &self,
+        sender: Sender,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Option<Bytes>, ApiError> {
+        self.undo_within(self.authenticated.bytes_max, sender, headers, body).await
+    }
+
+    async fn undo_within(
+        &self,
+        bytes_max: usize,
+        sender: Sender,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Option<Bytes>, ApiError> {
+        let encodings = if body.is_empty() { Vec::new() } else { Encoding::of(headers)? };
+        let limits = UndoLimits { bytes_max, sent: body.len() };
+        let mut undone: Option<Bytes> = None;
+        for encoding in encodings.into_iter().rev() {
+            let charge = || self.budget.charge(sender);
+            let mut charges = Charges { undone: charge(), window: charge() };
+            let from = undone.as_ref().unwrap_or(body);
+            let bytes = encoding.undo(from, limits, &mut charges).await;
+            let bytes = bytes.map_err(|error| match error {
+                UndoError::Request(error) => ApiError::from(error),
+                UndoError::TooLong => too_long(bytes_max),
+                UndoError::Expands => ApiError::caller(
+                    413,
+                    format!(
+                        "the body is more than {EXPANSION_MAX} times as long as what was sent of it"
+                    ),
+                ),
+                UndoError::TakesLong => {
+                    ApiError::caller(413, "the body takes too long to be decoded for its length")
+                }
+                UndoError::NoRoom(over) => over.into(),
+            })?;
+            undone = Some(Held { bytes, charge: Some(charges.undone) }.into_bytes());
+        }
+        Ok(undone)
+    }
+
+    /// Reads a body as it was sent, from a sender who proves access by the body itself: as many bytes as from an
+    /// authenticated one, at a minimum pace.
+    ///
+    /// # Errors
+    /// As [`Self::read`], but for the encodings, which stay.
+    pub(super) async fn read_unverified(
+        &self,
+        sender: Sender,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Bytes, ApiError> {
+        self.read_encoded(self.unverified, sender, head, body).await
+    }
+
+    /// Reads a body as it is sent. One that declares itself too long is refused before a byte of it is read; a chunked
+    /// one as soon as it is too long. Its bytes are counted for the sender until the last handle to them is
+    /// dropped, wherever they have gone by then.
+    ///
+    /// # Errors
+    /// 413 where it is too long, 408 where it takes too long, 400 where it breaks off or comes in crumbs, 503 where
+    /// too much is held already.
+    async fn read_encoded(
+        &self,
+        limits: BodyLimits,
+        sender: Sender,
+        head: &Parts,
+        mut body: Body,
+    ) -> Result<Bytes, ApiError> {
+        let limit = limits.bytes_max;
+        let declared =
+            head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if declared.is_some_and(|declared: usize| declared > limit) {
+            return Err(too_long(limit));
+        }
+        let expected_max = declared.unwrap_or(limit);
+        let mut held = Held { bytes: Vec::new(), charge: None };
+        let (mut began, mut pieces) = (None, 0_usize);
+        while !body.is_end_stream() {
+            let deadline =
+                || *began.get_or_insert_with(Instant::now) + limits.time_for(held.bytes.len());
+            let data = match next_frame(&mut body, deadline).await? {
+                None => break,
+                Some(Err(_)) => return Err(ApiError::caller(400, "the body broke off")),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    // Trailers are nobody's.
+                    Err(_) => continue,
+                },
+            };
+            if data.len() > limit - held.bytes.len() {
+                return Err(too_long(limit));
+            }
+            // Most bodies come in one piece and are not copied.
+            if data.len() <= UNCOUNTED_BYTES_MAX && held.bytes.is_empty() && body.is_end_stream() {
+                compute_in_turns(head, sender).await;
+                return Ok(data);
+            }
+            pieces += 1;
+            if pieces > PIECES_MAX + held.bytes.len() / BYTES_PER_FURTHER_PIECE {
+                return Err(ApiError::caller(
+                    400,
+                    "the body comes in too many pieces for its length",
+                ));
+            }
+            held.push(&data, expected_max, || self.budget.charge(sender))?;
+        }
+        compute_in_turns(head, sender).await;
+        Ok(held.into_bytes())
+    }
 }
 
 /// What undoing an encoding holds: the body that comes out, as long as somebody has it, and meanwhile a window.
@@ -164,59 +289,6 @@ impl Room for Charges {
         // As with bodies, what is short is in nobody's account.
         if bytes > SHORT_WINDOW_BYTES_MAX { self.window.grow_to(bytes) } else { Ok(()) }
     }
-}
-
-/// Reads a body as it is sent. One that declares itself too long is refused before a byte of it is read; a chunked
-/// one as soon as it is too long. Its bytes are counted for the sender until the last handle to them is
-/// dropped, wherever they have gone by then.
-///
-/// # Errors
-/// 413 where it is too long, 408 where it takes too long, 400 where it breaks off or comes in crumbs, 503 where
-/// too much is held already.
-pub(super) async fn read_encoded(
-    handles: &Handles,
-    sender: Sender,
-    head: &Parts,
-    mut body: Body,
-    limits: BodyLimits,
-) -> Result<Bytes, ApiError> {
-    let limit = limits.bytes_max;
-    let declared =
-        head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|declared: usize| declared > limit) {
-        return Err(too_long(limit));
-    }
-    let expected_max = declared.unwrap_or(limit);
-    let mut held = Held { bytes: Vec::new(), charge: None };
-    let (mut began, mut pieces) = (None, 0_usize);
-    while !body.is_end_stream() {
-        let deadline =
-            || *began.get_or_insert_with(Instant::now) + limits.time_for(held.bytes.len());
-        let data = match next_frame(&mut body, deadline).await? {
-            None => break,
-            Some(Err(_)) => return Err(ApiError::caller(400, "the body broke off")),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => data,
-                // Trailers are nobody's.
-                Err(_) => continue,
-            },
-        };
-        if data.len() > limit - held.bytes.len() {
-            return Err(too_long(limit));
-        }
-        // Most bodies come in one piece and are not copied.
-        if data.len() <= UNCOUNTED_BYTES_MAX && held.bytes.is_empty() && body.is_end_stream() {
-            compute_in_turns(head, sender).await;
-            return Ok(data);
-        }
-        pieces += 1;
-        if pieces > PIECES_MAX + held.bytes.len() / BYTES_PER_FURTHER_PIECE {
-            return Err(ApiError::caller(400, "the body comes in too many pieces for its length"));
-        }
-        held.push(&data, expected_max, || handles.bodies.charge(sender))?;
-    }
-    compute_in_turns(head, sender).await;
-    Ok(held.into_bytes())
 }
 
 /// From here on a request that is handled on the bulk lane computes: in turns of its tenant, the first of which comes

@@ -1,7 +1,6 @@
 //! What handlers are given besides the body: who calls, which thing the path names, what the query asks.
 
 use std::str::FromStr;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams};
@@ -10,11 +9,10 @@ use http::request::Parts;
 use http::{HeaderMap, Request};
 use serde::de::DeserializeOwned;
 
-use super::Handles;
-use super::body::BodyLimits;
-use super::budget::{ProvenTenant, Sender};
+use super::budget::ProvenTenant;
 use super::error::ApiError;
 use super::serve::plain_path::ArrivedPath;
+use super::state::HttpState;
 use crate::access::TenantCaller;
 use crate::ids::RequestId;
 use crate::request::credentials::API_KEY;
@@ -47,15 +45,12 @@ impl Named {
 /// A tenant, by the header `x-api-key`.
 pub(super) struct ByKey(pub(super) TenantCaller);
 
-impl FromRequestParts<Arc<Handles>> for ByKey {
+impl FromRequestParts<HttpState> for ByKey {
     type Rejection = ApiError;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        handles: &Arc<Handles>,
-    ) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
-        let caller = handles.access.tenant(key.as_deref()).await?;
+        let caller = state.access().tenant(key.as_deref()).await?;
         parts.extensions.insert(ProvenTenant(caller.tenant()));
         Ok(Self(caller))
     }
@@ -65,17 +60,11 @@ impl FromRequestParts<Arc<Handles>> for ByKey {
 /// comes last among what a handler is given, after whoever may send it.
 pub(super) struct Sent<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<Handles>> for Sent<T> {
+impl<T: DeserializeOwned> FromRequest<HttpState> for Sent<T> {
     type Rejection = ApiError;
 
-    async fn from_request(
-        request: Request<Body>,
-        handles: &Arc<Handles>,
-    ) -> Result<Self, ApiError> {
-        let (mut head, body) = request.into_parts();
-        let limits = BodyLimits::of(&handles.settings);
-        let body = super::body::read(handles, Sender::of(&head), &mut head, body, limits).await?;
-        Ok(Self(super::body::typed(body)?))
+    async fn from_request(request: Request<Body>, state: &HttpState) -> Result<Self, ApiError> {
+        Ok(Self(state.bodies().read_typed(request).await?))
     }
 }
 

@@ -5,9 +5,9 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::json;
 
-use super::Handle;
 use super::error::{ApiError, ErrorBody};
 use super::reply::json_answer;
+use crate::store::Store;
 
 /// The state of the gateway.
 #[derive(utoipa::ToSchema)]
@@ -27,8 +27,8 @@ pub(super) struct Health {
     responses((status = 200, body = Health),
               (status = 503, body = ErrorBody, description = "The store does not answer")),
     security(()))]
-pub(super) async fn read(State(handles): Handle) -> Result<Response, ApiError> {
-    handles.store.answers().await?;
+pub(super) async fn read(State(store): State<Store>) -> Result<Response, ApiError> {
+    store.answers().await?;
     let health = json!({
         "status": "ok",
         "version": env!("CARGO_PKG_VERSION"),

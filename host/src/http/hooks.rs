@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{Method, Request, StatusCode};
 use serde_json::json;
 
-use super::body::{self, BodyLimits};
+use super::body::BodyReader;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, arrived_path, request_id};
@@ -17,16 +17,28 @@ use super::openapi::Octets;
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
-use super::submission::{mark, submit, wait};
-use super::{Handle, Handles};
+use super::submission::{Submitter, mark};
+use crate::answer::PostRunRecorder;
 use crate::answer::task::TaskAnswer;
-use crate::channel::{ChannelError, OpenChannel, ReplySubject};
+use crate::channel::{ChannelError, Channels, OpenChannel, ReplySubject};
+use crate::clock::Clock;
 use crate::ids::{ChannelId, PluginName};
 use crate::intake::{self, AgentCall, Arrival, IntakeError, RequestParts, Resolved};
-use crate::plugins::PluginUnavailable;
+use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::PluginError;
 use crate::tasks::Task;
 use crate::tenants::ChannelAnswer;
+
+/// What channels' webhooks reach.
+#[derive(Debug)]
+pub(super) struct HookState {
+    pub(super) channels: Channels,
+    pub(super) bodies: BodyReader,
+    pub(super) plugins: Plugins,
+    pub(super) submitter: Submitter,
+    pub(super) post_run: PostRunRecorder,
+    pub(super) clock: Clock,
+}
 
 /// A provider's webhook, whatever its body is. What is answered is up to the channel's plugins: a
 /// handshake, an acknowledgement, the answer of the run; without a replier it is JSON.
@@ -40,11 +52,11 @@ use crate::tenants::ChannelAnswer;
               WriteErrors, PluginErrors),
     security(()))]
 pub(super) async fn receive(
-    State(handles): Handle,
+    State(state): State<Arc<HookState>>,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    handle(&handles, &named, request).await
+    handle(&state, &named, request).await
 }
 
 /// The same for providers that ask by `GET`, as handshakes do.
@@ -57,11 +69,11 @@ pub(super) async fn receive(
               WriteErrors, PluginErrors),
     security(()))]
 pub(super) async fn receive_query(
-    State(handles): Handle,
+    State(state): State<Arc<HookState>>,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    handle(&handles, &named, request).await
+    handle(&state, &named, request).await
 }
 
 /// The handshake of providers that ask first whether they may send (CloudEvents' abuse protection). It
@@ -76,11 +88,11 @@ pub(super) async fn receive_query(
               WriteErrors, PluginErrors),
     security(()))]
 pub(super) async fn receive_options(
-    State(handles): Handle,
+    State(state): State<Arc<HookState>>,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    handle(&handles, &named, request).await
+    handle(&state, &named, request).await
 }
 
 /// Whether there is such a channel. Some providers ask before they take a URL (Trello). No plugin is asked, since a
@@ -92,37 +104,39 @@ pub(super) async fn receive_options(
               (status = 404, description = "No such channel"),
               (status = 503, description = "The store cannot be used at the moment")),
     security(()))]
-pub(super) async fn probe(State(handles): Handle, named: Named) -> Result<(), ApiError> {
+pub(super) async fn probe(
+    State(state): State<Arc<HookState>>,
+    named: Named,
+) -> Result<(), ApiError> {
     let id: ChannelId = named.id("channel", "Channel")?;
-    match handles.channels.open(id).await? {
+    match state.channels.open(id).await? {
         Some(_) => Ok(()),
         None => Err(ApiError::not_found("Channel")),
     }
 }
 
 async fn handle(
-    handles: &Arc<Handles>,
+    state: &HookState,
     named: &Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let id: ChannelId = named.id("channel", "Channel")?;
     let may_run = request.method() != Method::OPTIONS;
-    let channel = handles.channels.open(id).await?;
+    let channel = state.channels.open(id).await?;
     let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
     let (head, body) = request.into_parts();
     let request_id = request_id(&head);
     let query = head.uri.query().unwrap_or_default();
     let pairs = intake::decode_query(query)?;
     // Whoever knows the URL may send a body, so it is not read where nothing could come of it.
-    let askable = channel.check_verifier(&handles.plugins).await;
-    askable.map_err(|error| refused(handles, &channel, error))?;
+    let askable = channel.check_verifier(&state.plugins).await;
+    askable.map_err(|error| refused(state, &channel, error))?;
     let sender = Sender::of(&head).channel(id).tenant(channel.tenant());
-    let limits = BodyLimits::unverified(&handles.settings);
-    let body = body::read_encoded(handles, sender, &head, body, limits).await;
+    let body = state.bodies.read_unverified(sender, &head, body).await;
     let body = body.inspect_err(|error| {
         if error.is_shortage() {
             log_sampled(
-                handles,
+                state,
                 &channel,
                 "its senders, or all, have as many bytes in flight as they may",
             );
@@ -140,26 +154,25 @@ async fn handle(
     })
     .await;
     let incoming = Arc::clone(&arrival.incoming);
-    let verified = channel.verify(&handles.plugins, incoming, request_id).await;
-    let verified = verified.map_err(|error| refused(handles, &channel, error))?;
+    let verified = channel.verify(&state.plugins, incoming, request_id).await;
+    let verified = verified.map_err(|error| refused(state, &channel, error))?;
     let is_stranger = !verified.verified;
     let incoming = channel.without_credentials(Arc::clone(&arrival.incoming));
     let mut arrival = Arrival { incoming, ..arrival };
     // Not before: a stranger has nothing undone.
     let (headers, body) = (&arrival.incoming.headers, &arrival.incoming.body);
-    let most = handles.settings.body_bytes_max;
-    if let Some(body) = body::undo_encodings(handles, sender, headers, body, most).await? {
+    if let Some(body) = state.bodies.undo_encodings(sender, headers, body).await? {
         arrival = arrival.without_encodings(body).await;
     }
-    let resolved = channel.map(&handles.plugins, verified, &arrival).await;
+    let resolved = channel.map(&state.plugins, verified, &arrival).await;
     let resolved = resolved.map_err(|error| match error {
         IntakeError::Plugin(name, error) if is_stranger => {
-            refuse_stranger(handles, &channel, &name, &error)
+            refuse_stranger(state, &channel, &name, &error)
         }
-        IntakeError::Unavailable(error) if is_stranger => unavailable(handles, &channel, error),
+        IntakeError::Unavailable(error) if is_stranger => unavailable(state, &channel, error),
         IntakeError::Request(error) => {
             // Its sender may never look at the answer.
-            log_sampled(handles, &channel, &error.detail);
+            log_sampled(state, &channel, &error.detail);
             error.into()
         }
         error => error.into(),
@@ -169,71 +182,71 @@ async fn handle(
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
         Resolved::Reply(reply) => Ok(plugin_reply(reply)),
-        Resolved::Run(call) if may_run => run(handles, &channel, *call, is_stranger).await,
+        Resolved::Run(call) if may_run => run(state, &channel, *call, is_stranger).await,
         Resolved::Run(_) => Err(super::method_not_allowed().await),
     }
 }
 
 /// Refuses a sender whom nobody has vouched for, where a plugin of the channel gave nothing.
-fn refused(handles: &Handles, channel: &OpenChannel, error: ChannelError) -> ApiError {
+fn refused(state: &HookState, channel: &OpenChannel, error: ChannelError) -> ApiError {
     match error {
-        ChannelError::Plugin(name, error) => refuse_stranger(handles, channel, &name, &error),
-        ChannelError::Unavailable(error) => unavailable(handles, channel, error),
+        ChannelError::Plugin(name, error) => refuse_stranger(state, channel, &name, &error),
+        ChannelError::Unavailable(error) => unavailable(state, channel, error),
     }
 }
 
 /// Refuses somebody whom nobody has vouched for. What is inside is for the log, which a stranger's requests
 /// do not fill.
 fn refuse_stranger(
-    handles: &Handles,
+    state: &HookState,
     channel: &OpenChannel,
     plugin: &PluginName,
     error: &PluginError,
 ) -> ApiError {
     let (refusal, reason) = ApiError::of_stranger(plugin.as_str(), error);
     if let Some(reason) = reason {
-        log_sampled(handles, channel, &reason);
+        log_sampled(state, channel, &reason);
     }
     refusal
 }
 
-fn unavailable(handles: &Handles, channel: &OpenChannel, error: PluginUnavailable) -> ApiError {
+fn unavailable(state: &HookState, channel: &OpenChannel, error: PluginUnavailable) -> ApiError {
     if let PluginUnavailable::Store(error) = error {
         return error.into();
     }
-    log_sampled(handles, channel, &error.to_string());
+    log_sampled(state, channel, &error.to_string());
     ApiError::unusable_channel()
 }
 
-fn log_sampled(handles: &Handles, channel: &OpenChannel, reason: &str) {
+fn log_sampled(state: &HookState, channel: &OpenChannel, reason: &str) {
     let facts = channel.facts();
-    if let Some(unlogged) = handles.channels.sample(facts.id, handles.clock.now()) {
+    if let Some(unlogged) = state.channels.sample(facts.id, state.clock.now()) {
         let (id, name) = (facts.id, &facts.name);
         tracing::warn!(channel = %id, %name, reason, unlogged, "a channel could not look at a request");
     }
 }
 
 async fn run(
-    handles: &Arc<Handles>,
+    state: &HookState,
     channel: &OpenChannel,
     call: AgentCall,
     is_stranger: bool,
 ) -> Result<Response, ApiError> {
     let definition = channel.definition();
     let waits = definition.answer == ChannelAnswer::Wait;
-    let mut submission = submit(handles, call, waits).await?;
+    let mut submission = state.submitter.submit(call, waits).await?;
     let Some(replier) = &definition.replier else {
         // Nobody needs its bytes any more.
         submission.request = None;
         let response = if waits {
-            as_json(&wait(handles, &mut submission).await?)
+            as_json(&state.submitter.wait(&mut submission).await?)
         } else {
             let started = json!({"status": "Started", "task_id": submission.task});
             json_answer(StatusCode::OK, started.to_string())
         };
         return Ok(mark(&submission, response));
     };
-    let task = wait(handles, &mut submission).await?;
+    let task = state.submitter.wait(&mut submission).await?;
     // An acknowledgement, however far the run is by now: its answer is delivered, or asked for.
     let task = if waits { task } else { task.into_accepted() };
     let about = ReplySubject {
@@ -243,12 +256,12 @@ async fn run(
         principal: submission.channel.take().and_then(|by| by.principal),
         request_id: submission.request_id,
     };
-    let replied = channel.reply(&handles.plugins, &handles.post_run, replier, about).await;
+    let replied = channel.reply(&state.plugins, &state.post_run, replier, about).await;
     let response = match replied {
         Ok(reply) => plugin_reply(reply),
         Err(error) => {
             let error = match (is_stranger, error) {
-                (true, error) => refused(handles, channel, error),
+                (true, error) => refused(state, channel, error),
                 (false, ChannelError::Plugin(name, error)) => {
                     ApiError::of_plugin(name.as_str(), &error)
                 }

@@ -1,6 +1,8 @@
 //! What holds for every request: it has an id, browsers may send it from any page, and asking whether one
 //! may send something starts nothing.
 
+use std::sync::Arc;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -16,10 +18,9 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use http_body_util::BodyExt as _;
 use tokio::task::JoinError;
 
-use super::Handle;
-use super::budget::Sender;
+use super::budget::{BodyBudget, Sender};
 use super::error::{AlreadyLogged, ApiError};
-use crate::bulk::{BULK_BYTES, Whose};
+use crate::bulk::{BULK_BYTES, BulkLane, Whose};
 use crate::ids::RequestId;
 
 /// The header in which a request's id travels, both ways.
@@ -33,6 +34,13 @@ const SHORT_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// How long a browser remembers what it was allowed.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// What layers reach.
+#[derive(Debug)]
+pub(super) struct LayerState {
+    pub(super) bodies: BodyBudget,
+    pub(super) bulk: Arc<BulkLane>,
+}
 
 /// Gives the request an id and says which in `x-request-id`: the caller's own, where he sent one that is
 /// short and printable. What goes wrong on our side is logged under it.
@@ -60,7 +68,7 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
 
 /// Handles requests whose body is long, compressed, or of unknown length, on the [bulk lane](crate::bulk).
 pub(super) async fn long_on_bulk_lane(
-    State(handles): Handle,
+    State(state): State<Arc<LayerState>>,
     mut request: Request<Body>,
     next: Next,
 ) -> Response {
@@ -73,7 +81,7 @@ pub(super) async fn long_on_bulk_lane(
     // Whoever reads the body says whose it is.
     let whose = Whose::default();
     request.extensions_mut().insert(whose.clone());
-    let handled = handles.bulk.spawn(whose, next.run(request));
+    let handled = state.bulk.spawn(whose, next.run(request));
     let handled = match handled {
         Some(handled) => handled.await,
         None => return ApiError::stopping("the request").into_response(),
@@ -93,7 +101,7 @@ pub(super) struct Static;
 /// Counts what is answered as long as it is not read, like the bodies of requests: a long answer is held by
 /// whoever reads it slowly.
 pub(super) async fn hold_answers(
-    State(handles): Handle,
+    State(state): State<Arc<LayerState>>,
     request: Request<Body>,
     next: Next,
 ) -> Response {
@@ -109,7 +117,7 @@ pub(super) async fn hold_answers(
     let Some(length) = length.filter(|length| *length > SHORT_ANSWER_BYTES_MAX) else {
         return response;
     };
-    let mut charge = handles.bodies.charge(client);
+    let mut charge = state.bodies.charge(client);
     if let Err(over) = charge.grow_to(length) {
         let over = ApiError::from(over);
         let over = if starts_nothing { over } else { over.while_accepting() };

@@ -3,6 +3,8 @@
 //! Nothing is counted here. The accounts that the sandbox keeps are read when somebody asks, so that
 //! calls pay nothing for being watched.
 
+use std::sync::Arc;
+
 use std::collections::HashSet;
 
 use axum::extract::State;
@@ -14,11 +16,14 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Handle;
+use super::budget::BodyBudget;
+use super::concurrency::Streams;
 use super::error::{ApiError, ErrorBody};
 use super::extract::header_key_or_bearer;
 use super::responses::ReadErrors;
+use crate::access::Access;
 use crate::ids::{PluginName, TenantId};
+use crate::plugins::Plugins;
 use crate::sandbox::StatsSnapshot;
 
 /// Most plugins that are told of one by one: each is up to eighteen series, and a Prometheus server keeps
@@ -33,6 +38,15 @@ const OPEN_METRICS: HeaderValue =
 const PROMETHEUS_TEXT: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
+/// What the metrics are read from.
+#[derive(Debug)]
+pub(super) struct MetricsState {
+    pub(super) access: Access,
+    pub(super) plugins: Plugins,
+    pub(super) streams: Streams,
+    pub(super) bodies: BodyBudget,
+}
+
 /// Calls of plugins by outcome, what they cost, and which plugins are cut off; all since the gateway began.
 /// A bearer token (`authorization: Bearer …`) will do in place of `x-api-key`.
 #[utoipa::path(get, path = "/metrics",
@@ -42,12 +56,15 @@ const PROMETHEUS_TEXT: HeaderValue =
               ReadErrors,
               (status = 500, body = ErrorBody, description = "They cannot be written")),
     security(("operator_key" = [])))]
-pub(super) async fn read(State(handles): Handle, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn read(
+    State(state): State<Arc<MetricsState>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let key = header_key_or_bearer(&headers)?;
-    handles.access.operator(key.as_deref()).await?;
-    let (plugins, left_out) = handles.plugins.stats(PLUGINS_MAX);
-    let loaded = usize::try_from(handles.plugins.loaded_count().await).unwrap_or(usize::MAX);
-    let (streams, body_bytes) = (handles.streams.taken(), handles.bodies.held());
+    state.access.operator(key.as_deref()).await?;
+    let (plugins, left_out) = state.plugins.stats(PLUGINS_MAX);
+    let loaded = usize::try_from(state.plugins.loaded_count().await).unwrap_or(usize::MAX);
+    let (streams, body_bytes) = (state.streams.held(), state.bodies.held());
     let figures = Figures { plugins, left_out, streams, body_bytes, loaded };
     let mut registry = Registry::with_prefix("wardgate");
     registry.register_collector(Box::new(figures));

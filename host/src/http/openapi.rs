@@ -1,7 +1,5 @@
 //! The OpenAPI document of all routes, from their code, and a page to read it.
 
-use std::sync::Arc;
-
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -16,8 +14,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::openapi::{OpenApi, RefOr};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::Handles;
 use super::layers::Static;
+use super::state::HttpState;
 use crate::answer::event::TaskEvent;
 
 /// Where the document is.
@@ -108,7 +106,7 @@ pub fn text(document: &OpenApi) -> String {
 }
 
 /// Serves the document, and a page that shows it.
-pub(super) fn routes(document: &OpenApi) -> Router<Arc<Handles>> {
+pub(super) fn routes(document: &OpenApi) -> Router<HttpState> {
     let text = bytes::Bytes::from(text(document));
     let serve = move || {
         let text = text.clone();

@@ -2,28 +2,51 @@
 //! and under the names that the product's SDK uses. One implementation behind all of them.
 
 mod agents;
-mod follow;
+pub(super) mod follow;
 mod invoke;
 pub(super) mod tasks;
 
-use std::sync::Arc;
-
 use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Handles;
 use super::aliases::Aliases;
+use super::body::BodyReader;
+use super::concurrency::Operations;
 use super::error::ApiError;
+use super::state::HttpState;
+use super::submission::Submitter;
+use crate::access::Access;
 use crate::ids::{TaskId, TenantId, ThreadId};
+use crate::plugins::Plugins;
+use crate::runs::Runs;
+use crate::store::Store;
 use crate::tasks::Task;
+use follow::EventStreams;
 
 /// Most items of a page, and how many there are where nobody says.
 const PER_PAGE_MAX: u32 = 100;
 const PER_PAGE: u32 = 20;
 
+/// What the REST routes reach.
+#[derive(Debug)]
+pub(super) struct RestState {
+    pub(super) access: Access,
+    pub(super) bodies: BodyReader,
+    pub(super) plugins: Plugins,
+    pub(super) store: Store,
+    pub(super) runs: Runs,
+    pub(super) submitter: Submitter,
+    pub(super) events: EventStreams,
+    pub(super) operations: Operations,
+    /// The base of URLs in answers, without a trailing slash.
+    pub(super) public_url: String,
+    pub(super) shutdown_deadline: CancellationToken,
+}
+
 /// Every route of the surface.
-pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
+pub(super) fn router() -> OpenApiRouter<HttpState> {
     let documented = OpenApiRouter::new()
         .routes(routes!(agents::list))
         .routes(routes!(agents::read))
@@ -77,20 +100,20 @@ pub(super) fn router() -> OpenApiRouter<Arc<Handles>> {
 /// of, since a thread's name is what the product calls a task. A thread of a channel does not answer to its
 /// name here: whoever sends through the channel chooses that.
 pub(super) async fn find(
-    handles: &Handles,
+    store: &Store,
     tenant: TenantId,
     name: Option<&str>,
 ) -> Result<Task, ApiError> {
     let not_found = || ApiError::not_found("Task");
     let name = name.ok_or_else(not_found)?;
     if let Ok(id) = name.parse::<TaskId>()
-        && let Some(task) = handles.store.task(tenant, id).await?
+        && let Some(task) = store.task(tenant, id).await?
     {
         return Ok(task);
     }
     let thread: ThreadId = name.parse().map_err(|_| not_found())?;
-    let id = handles.store.newest_in_thread(tenant, &thread).await?.ok_or_else(not_found)?;
-    handles.store.task(tenant, id).await?.ok_or_else(not_found)
+    let id = store.newest_in_thread(tenant, &thread).await?.ok_or_else(not_found)?;
+    store.task(tenant, id).await?.ok_or_else(not_found)
 }
 
 /// A page's number and length, checked.

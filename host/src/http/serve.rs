@@ -35,8 +35,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::client::ClientNetwork;
+use super::concurrency::{ConcurrencyLimit, Permit};
 use super::error::ApiError;
-use super::places::{Place, Places};
 use http2::Unanswered;
 use plain_path::{ArrivedPath, without_empty_segments};
 use refusal::Refusals;
@@ -82,7 +82,9 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let protocols = Arc::new(Protocols::new(router, &limits));
-    let (clients, refusals) = (Places::default(), Refusals::default());
+    let per_client_max = Some(limits.connections_per_address_max).filter(|most| *most > 0);
+    let by_client = per_client_max.map(ConcurrencyLimit::new);
+    let refusals = Refusals::default();
     let mut acceptor = Acceptor::new(listener, limits.connections_max);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -96,9 +98,8 @@ pub async fn serve(
             }
             accepted = acceptor.accept() => accepted?,
         };
-        let most = Some(limits.connections_per_address_max).filter(|most| *most > 0);
-        let place = most.map(|most| clients.enter(client, most));
-        if let Some(None) = place {
+        let of_client = by_client.as_ref().map(|by_client| by_client.acquire(client));
+        if let Some(None) = of_client {
             if let Some(refusing) = refusals.refuse(stream) {
                 connections.spawn(async move {
                     let _permit = permit;
@@ -110,7 +111,7 @@ pub async fn serve(
         }
         let protocols = Arc::clone(&protocols);
         connections.spawn(async move {
-            let _held = (permit, place);
+            let _held = (permit, of_client);
             protocols.serve(stream, client).await
         });
     }
@@ -145,11 +146,11 @@ struct Protocols {
     head_timeout: Duration,
     /// Cancelled when no further request is wanted.
     closing: CancellationToken,
-    /// Requests of HTTP/2 under way: as many as there may be connections, of all and of each client, or whoever has a
-    /// connection would have a hundred.
+    /// Concurrent HTTP/2 requests: as many as connections, in total and for each client. Otherwise one connection could
+    /// have a hundred.
     requests: Arc<Semaphore>,
-    requests_by_client: Places<ClientNetwork>,
-    requests_per_client_max: Option<usize>,
+    /// None: no limit for each client.
+    requests_by_client: Option<ConcurrencyLimit<ClientNetwork>>,
 }
 
 impl Protocols {
@@ -170,20 +171,20 @@ impl Protocols {
             requests: Arc::new(Semaphore::new(
                 limits.connections_max.clamp(1, Semaphore::MAX_PERMITS),
             )),
-            requests_by_client: Places::default(),
-            requests_per_client_max: Some(limits.connections_per_address_max)
-                .filter(|most| *most > 0),
+            requests_by_client: Some(limits.connections_per_address_max)
+                .filter(|most| *most > 0)
+                .map(ConcurrencyLimit::new),
         }
     }
 
-    /// A place for a request of HTTP/2, where there is one.
-    fn place(&self, client: ClientNetwork) -> Option<PlaceOfRequest> {
+    /// A permit for an HTTP/2 request. None if there are too many.
+    fn permit(&self, client: ClientNetwork) -> Option<RequestPermit> {
         let all = Arc::clone(&self.requests).try_acquire_owned().ok()?;
-        let of_client = match self.requests_per_client_max {
-            Some(most) => Some(self.requests_by_client.enter(client, most)?),
+        let of_client = match &self.requests_by_client {
+            Some(by_client) => Some(by_client.acquire(client)?),
             None => None,
         };
-        Some(PlaceOfRequest { _all: all, _of_client: of_client })
+        Some(RequestPermit { _all: all, _of_client: of_client })
     }
 
     /// Serves a connection up to its end.
@@ -270,11 +271,11 @@ impl Service<Request<Incoming>> for FromClient {
     }
 }
 
-/// A request's place among those of HTTP/2, until this is dropped.
+/// Counts an HTTP/2 request until it is dropped.
 #[derive(Debug)]
-struct PlaceOfRequest {
+struct RequestPermit {
     _all: OwnedSemaphorePermit,
-    _of_client: Option<Place<ClientNetwork>>,
+    _of_client: Option<Permit<ClientNetwork>>,
 }
 
 /// The same of a connection of HTTP/2, whose requests are counted.
@@ -293,11 +294,11 @@ impl Service<Request<Incoming>> for Counted {
         if let Err(wrong) = http2::as_http1(&mut request) {
             return Box::pin(ready(Ok(ApiError::caller(400, wrong).into_response())));
         }
-        let Some(place) = self.protocols.place(self.requests.client) else {
+        let Some(permit) = self.protocols.permit(self.requests.client) else {
             let detail = "too many requests of this address, or of all, are under way";
             return Box::pin(ready(Ok(ApiError::unavailable(detail).into_response())));
         };
-        let one = self.unanswered.one(place);
+        let one = self.unanswered.one(permit);
         let answer = self.requests.call(request);
         Box::pin(async move { answer.await.map(|response| one.until_taken(response)) })
     }

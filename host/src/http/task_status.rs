@@ -4,11 +4,11 @@ use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use http::StatusCode;
 
-use super::Handle;
 use super::error::{ApiError, RefusalBody};
 use super::reply::json_answer;
 use crate::answer;
 use crate::intake;
+use crate::store::Store;
 
 /// What became of a trigger.
 #[derive(utoipa::ToSchema)]
@@ -51,7 +51,7 @@ pub(super) struct StatusAsked {
               (status = 503, body = RefusalBody, description = "The store cannot be used at the moment")),
     security(()))]
 pub(super) async fn read(
-    State(handles): Handle,
+    State(store): State<Store>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let query = query.unwrap_or_default();
@@ -61,7 +61,7 @@ pub(super) async fn read(
     let (_, id) =
         id.ok_or_else(|| ApiError::caller(400, "Task ID is required").shaped_as_docsgpt())?;
     let found = match id.parse() {
-        Ok(id) => handles.store.task_with_steps_by_id(id).await,
+        Ok(id) => store.task_with_steps_by_id(id).await,
         // What cannot be an id reads like one that is not known.
         Err(_) => Ok(None),
     };

@@ -9,21 +9,31 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::json;
 
-use super::body::{self, BodyLimits};
+use super::body::BodyReader;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{arrived_path, header_key, request_id};
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
-use super::submission::{mark, mark_preference, submit, wait};
-use super::{Handle, Handles};
-use crate::access::Caller;
-use crate::answer;
+use super::submission::{Submitter, mark};
+use crate::access::{Access, Caller};
 use crate::answer::task::TaskAnswer;
+use crate::answer::{self, PostRunRecorder};
 use crate::intake::{self, AgentCall, Arrival, RequestParts, Resolved};
+use crate::plugins::Plugins;
 use crate::request::credentials::is_api_key;
 use crate::runs::Submission;
+
+/// What the two products' webhooks reach.
+#[derive(Debug)]
+pub(super) struct WebhookState {
+    pub(super) access: Access,
+    pub(super) bodies: BodyReader,
+    pub(super) plugins: Plugins,
+    pub(super) submitter: Submitter,
+    pub(super) post_run: PostRunRecorder,
+}
 
 /// The parameters that may stand in the query; in the body they have the same names (CONTRACT X5).
 #[derive(utoipa::IntoParams)]
@@ -74,25 +84,25 @@ pub(super) struct WebhookParams {
               WriteErrors, PluginErrors),
     security(("api_key" = []), ("api_key_in_query" = [])))]
 pub(super) async fn receive(
-    State(handles): Handle,
+    State(state): State<Arc<WebhookState>>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    match resolve(&handles, request).await? {
+    match resolve(&state, request).await? {
         Resolved::Ignore => {
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
         Resolved::Reply(reply) => Ok(plugin_reply(reply)),
-        Resolved::Run(call) => run(&handles, *call).await,
+        Resolved::Run(call) => run(&state, *call).await,
     }
 }
 
 /// What a request resolves to, as the answer.
 #[cfg(feature = "bench")]
 pub(super) async fn resolve_only(
-    State(handles): Handle,
+    State(state): State<Arc<WebhookState>>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let Resolved::Run(call) = resolve(&handles, request).await? else {
+    let Resolved::Run(call) = resolve(&state, request).await? else {
         return Err(ApiError::host("the request does not resolve to a run"));
     };
     let resolved = json!({
@@ -108,7 +118,7 @@ pub(super) async fn resolve_only(
 /// From the request to what it comes to. Everything that can be refused is refused in here: no task
 /// exists before it is over.
 pub(super) async fn resolve(
-    handles: &Handles,
+    state: &WebhookState,
     request: Request<Body>,
 ) -> Result<Resolved, ApiError> {
     let (mut head, body) = request.into_parts();
@@ -121,23 +131,19 @@ pub(super) async fn resolve(
     let named = pairs.iter().rfind(|(name, _)| name == "agent_id").map(|(_, agent)| agent);
     let (early, proven) = match named.filter(|agent| !agent.is_empty()) {
         Some(agent) => {
-            let caller = handles.access.caller(key.as_deref(), agent).await?;
+            let caller = state.access.caller(key.as_deref(), agent).await?;
             let tenant = caller.tenant();
             (Some(caller), Ok(tenant))
         }
-        None => (None, handles.access.tenant(key.as_deref()).await.map(|caller| caller.tenant())),
+        None => (None, state.access.tenant(key.as_deref()).await.map(|caller| caller.tenant())),
     };
-    let (sender, settings) = (Sender::of(&head), &handles.settings);
+    let sender = Sender::of(&head);
     let bytes = match proven {
-        Ok(tenant) => {
-            let (sender, limits) = (sender.tenant(tenant), BodyLimits::of(settings));
-            body::read(handles, sender, &mut head, body, limits).await?
-        }
+        Ok(tenant) => state.bodies.read(sender.tenant(tenant), &mut head, body).await?,
         // Only to learn whether an agent is named, which decides which error it is (CONTRACT X4).
         Err(denied) if head.headers.contains_key(CONTENT_ENCODING) => return Err(denied.into()),
         Err(denied) => {
-            let limits = BodyLimits::of_strangers(settings);
-            let read = body::read(handles, sender, &mut head, body, limits).await;
+            let read = state.bodies.read_anonymous(sender, &mut head, body).await;
             read.map_err(|_| denied)?
         }
     };
@@ -154,14 +160,18 @@ pub(super) async fn resolve(
     .await?;
     let caller = match early {
         Some(caller) => caller,
-        None => late(handles, key.as_deref(), &arrival).await?,
+        None => late(state, key.as_deref(), &arrival).await?,
     };
-    Ok(intake::resolve(&handles.plugins, caller, &arrival).await?)
+    Ok(intake::resolve(&state.plugins, caller, &arrival).await?)
 }
 
-async fn late(handles: &Handles, key: Option<&str>, arrival: &Arrival) -> Result<Caller, ApiError> {
+async fn late(
+    state: &WebhookState,
+    key: Option<&str>,
+    arrival: &Arrival,
+) -> Result<Caller, ApiError> {
     let agent = arrival.agent_id()?.ok_or_else(|| ApiError::caller(400, "agent_id is required"))?;
-    Ok(handles.access.caller(key, &agent).await?)
+    Ok(state.access.caller(key, &agent).await?)
 }
 
 /// The key of the header, else of the query (CONTRACT X4).
@@ -181,21 +191,21 @@ fn presented_key(
 }
 
 /// Accepts a resolved call and answers it.
-async fn run(handles: &Arc<Handles>, call: AgentCall) -> Result<Response, ApiError> {
+async fn run(state: &WebhookState, call: AgentCall) -> Result<Response, ApiError> {
     let waits = !call.wanted.asynchronous;
-    let mut submission = submit(handles, call, waits).await?;
+    let mut submission = state.submitter.submit(call, waits).await?;
     if !waits {
         let started = json_answer(StatusCode::OK, json!({"status": "Started"}).to_string());
         return Ok(mark(&submission, started));
     }
-    let task = wait(handles, &mut submission).await?;
+    let task = state.submitter.wait(&mut submission).await?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let Submission { agent, wanted, request_id, .. } = &submission;
-    let (plugins, post_run) = (&handles.plugins, &handles.post_run);
+    let (plugins, post_run) = (&state.plugins, &state.post_run);
     let body = answer::shape(plugins, post_run, agent, &task, wanted, *request_id).await;
     let response = match body {
         Ok(body) => json_answer(status, body),
         Err(error) => ApiError::from(error).after_the_run().into_response(),
     };
-    Ok(mark_preference(handles, &submission, mark(&submission, response)))
+    Ok(state.submitter.mark_preference(&submission, mark(&submission, response)))
 }

@@ -1,6 +1,8 @@
 //! `/api/agent_webhook`: an agent's own webhook URL, as DocsGPT hands it out (CONTRACT D5). With a key of
 //! the agent's tenant or of an operator, in `x-api-key` or as a bearer token.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, Uri};
@@ -11,11 +13,12 @@ use super::error::ApiError;
 use super::extract::header_key_or_bearer;
 use super::reply::json;
 use super::responses::HookUrlErrors;
-use super::{Handle, Handles};
-use crate::access::AdminCaller;
+use crate::access::webhooks::Webhooks;
+use crate::access::{Access, AdminCaller};
 use crate::ids::AgentId;
 use crate::intake;
 use crate::secrets::PlainSecret;
+use crate::store::Store;
 
 /// Which agent.
 #[derive(IntoParams)]
@@ -27,6 +30,14 @@ use crate::secrets::PlainSecret;
 pub(super) struct WebhookAsked {
     /// The agent's id.
     id: String,
+}
+
+/// What these routes reach.
+#[derive(Debug)]
+pub(super) struct WebhookUrlState {
+    pub(super) access: Access,
+    pub(super) store: Store,
+    pub(super) webhooks: Webhooks,
 }
 
 /// Where an agent's webhook is.
@@ -43,17 +54,17 @@ pub(super) struct WebhookUrl {
     operation_id = "read_webhook_url", tag = "DocsGPT", params(WebhookAsked),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn read(
-    State(handles): Handle,
+    State(state): State<Arc<WebhookUrlState>>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let (owner, agent) = owner(&handles, &headers, &uri).await?;
-    let token = handles.webhooks.token(owner.tenant(), agent).await.map_err(shaped)?;
+    let (owner, agent) = owner(&state, &headers, &uri).await?;
+    let token = state.webhooks.token(owner.tenant(), agent).await.map_err(shaped)?;
     let token = token.ok_or_else(|| {
         let detail = "the webhook was revoked; rotate it to get a new one";
         ApiError::caller(404, detail).shaped_as_docsgpt()
     })?;
-    Ok(answer(&handles, Some(&token)))
+    Ok(answer(&state, Some(&token)))
 }
 
 /// A new URL; the one before ends at once.
@@ -61,13 +72,13 @@ pub(super) async fn read(
     operation_id = "rotate_webhook_url", tag = "DocsGPT", params(WebhookAsked),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn rotate(
-    State(handles): Handle,
+    State(state): State<Arc<WebhookUrlState>>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let (owner, agent) = owner(&handles, &headers, &uri).await?;
-    let token = handles.webhooks.rotate(owner.tenant(), agent).await.map_err(shaped)?;
-    Ok(answer(&handles, Some(&token)))
+    let (owner, agent) = owner(&state, &headers, &uri).await?;
+    let token = state.webhooks.rotate(owner.tenant(), agent).await.map_err(shaped)?;
+    Ok(answer(&state, Some(&token)))
 }
 
 /// Ends the URL at once, without a new one.
@@ -75,17 +86,17 @@ pub(super) async fn rotate(
     operation_id = "revoke_webhook_url", tag = "DocsGPT", params(WebhookAsked),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn revoke(
-    State(handles): Handle,
+    State(state): State<Arc<WebhookUrlState>>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let (owner, agent) = owner(&handles, &headers, &uri).await?;
-    handles.store.revoke_webhook(owner.tenant(), agent).await.map_err(shaped)?;
-    Ok(answer(&handles, None))
+    let (owner, agent) = owner(&state, &headers, &uri).await?;
+    state.store.revoke_webhook(owner.tenant(), agent).await.map_err(shaped)?;
+    Ok(answer(&state, None))
 }
 
 async fn owner(
-    handles: &Handles,
+    state: &WebhookUrlState,
     headers: &HeaderMap,
     uri: &Uri,
 ) -> Result<(AdminCaller, AgentId), ApiError> {
@@ -101,13 +112,13 @@ async fn owner(
     // What cannot be an id is asked for all the same, so that a wrong key is told first.
     let agent: Option<AgentId> = id.parse().ok();
     let asked = agent.unwrap_or_else(AgentId::random);
-    let owner = handles.access.webhook_owner(key.as_deref(), asked).await;
+    let owner = state.access.webhook_owner(key.as_deref(), asked).await;
     let owner = owner.map_err(|denied| ApiError::from(denied).shaped_as_docsgpt())?;
     Ok((owner.ok_or_else(unknown)?, agent.ok_or_else(unknown)?))
 }
 
-fn answer(handles: &Handles, token: Option<&PlainSecret>) -> Response {
-    let webhook_url = token.map(|token| handles.webhook_url(token));
+fn answer(state: &WebhookUrlState, token: Option<&PlainSecret>) -> Response {
+    let webhook_url = token.map(|token| state.webhooks.url(token));
     json(StatusCode::OK, &WebhookUrl { success: true, webhook_url })
 }
 

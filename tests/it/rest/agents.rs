@@ -187,12 +187,12 @@ async fn whoever_waits_for_a_tool_while_the_gateway_stops_is_told_so() {
     let target = format!("/agents/{}/operations/spin", agent.agent);
     let call = gateway.post(&target).key(&gateway.key).json(&json!({}));
     let waiting = tokio::spawn(async move { call.expect(503).await });
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let plugin = plugins.binding(gateway.tenant, &"spin-in-tool".parse().unwrap()).await.unwrap();
     let in_flight = || plugin.account().snapshot().in_flight;
     until("the tool", async || (in_flight() == 1).then_some(())).await;
     // What SIGTERM does when most of the time to drain is over.
-    gateway.handles.hurry.cancel();
+    gateway.services.shutdown_deadline.cancel();
     let answer = waiting.await.unwrap();
     assert!(answer.detail().contains("the tool has not ended yet"), "{}", answer.text);
     assert_eq!(answer.header("x-wardgate-retry"), Some("never"), "it may have had effects");

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::Value;
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -13,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wardgate::clock::Clock;
 use wardgate::gateway::DataFolder;
-use wardgate::http::Handles;
+use wardgate::http::Services;
 use wardgate::ids::{AgentId, KeyId, PluginName, TenantId};
 use wardgate::plugins::PluginUnavailable;
 use wardgate::secrets::{PlainSecret, SecretUses};
@@ -103,7 +102,7 @@ impl Setup {
         let listen = listening.to_string();
         let built = wardgate::gateway::Gateway::build(&folder, self.settings, listening).await;
         let gateway = built.unwrap();
-        let handles = Arc::clone(&gateway.handles);
+        let services = gateway.services.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         // A dropped sender stops it too: no test leaves a gateway behind.
         let served = tokio::spawn(gateway.run(listener, async { drop(stopped.await) }));
@@ -117,7 +116,7 @@ impl Setup {
         let known = known.iter().find(|agent| agent.definition.name == self.agent.name);
         let id = known.map_or_else(AgentId::random, |agent| agent.id);
         let caller = caller(&folder, &listen, tenant, id, &self.agent).await;
-        Gateway { caller, tenant, folder, handles, home: self.home, stop, served }
+        Gateway { caller, tenant, folder, services, home: self.home, stop, served }
     }
 }
 
@@ -127,7 +126,7 @@ pub(crate) struct Gateway {
     pub(crate) caller: Client,
     pub(crate) tenant: TenantId,
     pub(crate) folder: DataFolder,
-    pub(crate) handles: Arc<Handles>,
+    pub(crate) services: Services,
     pub(crate) home: Home,
     stop: oneshot::Sender<()>,
     served: JoinHandle<anyhow::Result<()>>,
@@ -201,7 +200,7 @@ impl Gateway {
     ) -> Result<PluginName, PluginUnavailable> {
         let stem = component.file_stem().unwrap().to_str().unwrap().replace('_', "-");
         let (name, bytes) = (stem.parse().unwrap(), std::fs::read(component).unwrap());
-        let plugins = &self.handles.plugins;
+        let plugins = &self.services.plugins;
         plugins.install(self.tenant, &name, bytes, Some(grants)).await.map(|_| name)
     }
 
@@ -245,12 +244,12 @@ impl Gateway {
 
     /// Has grants that were edited by hand hold at once.
     pub(crate) async fn reread_grants(&self) {
-        self.handles.store.note_change(self.tenant).await.unwrap();
+        self.services.store.note_change(self.tenant).await.unwrap();
     }
 
     /// What the operator grants a plugin of the first tenant, before it is first used.
     pub(crate) fn grant(&self, plugin: &str, grants: &str) {
-        let path = self.handles.plugins.grants_path(self.tenant, &plugin.parse().unwrap());
+        let path = self.services.plugins.grants_path(self.tenant, &plugin.parse().unwrap());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, grants).unwrap();
     }
@@ -293,7 +292,7 @@ async fn caller(
     definition: &AgentDefinition,
 ) -> Client {
     folder.store.put_agent(tenant, id, definition, Precondition::None).await.unwrap();
-    let token = folder.webhooks().token(tenant, id).await.unwrap().unwrap();
+    let token = folder.webhooks("").token(tenant, id).await.unwrap().unwrap();
     let key = new_key(folder, KeyHolder::Tenant(tenant)).await;
     Client::new(listen, &id.to_string(), &key, token.reveal())
 }

@@ -1,4 +1,4 @@
-//! The honest tenants: one request of each kind at a time, each timed to the end of its answer.
+//! The honest tenants: one request of each kind at a time, each timed to the end of its response.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use anyhow::Context as _;
 use super::HONEST;
 use super::wire::Connection;
 
-/// Between an answer and the next request of its kind.
+/// Pause between a response and the next request of the same kind.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How long an answer is waited for. Whoever waits longer is refused.
+/// Timeout of a request. A request that times out counts as refused.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A kind of request: where it is sent, and one of its kind whenever it is asked for.
+/// A kind of request: its address, and a function that creates a request.
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) address: SocketAddr,
     pub(super) request: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
 
-/// What requests of a kind waited in one turn.
+/// The waiting times of one kind of request in one turn.
 #[derive(Debug, Default)]
 pub(super) struct Waited {
-    /// In milliseconds, the shortest first.
+    /// Waiting times in milliseconds, sorted.
     pub(super) times: Vec<f64>,
-    /// How many of them were not answered with 200.
+    /// Number of requests without a response of status 200.
     pub(super) refused: usize,
 }
 
@@ -37,7 +37,7 @@ impl Waited {
         self.percentile(50)
     }
 
-    /// What one in a hundred waited longer than, in milliseconds.
+    /// The 99th percentile, in milliseconds.
     pub(super) fn p99(&self) -> f64 {
         self.percentile(99)
     }
@@ -47,8 +47,8 @@ impl Waited {
     }
 }
 
-/// Sends requests of each kind for so long. On a thread of its own: what measures must not wait for what it
-/// measures.
+/// Sends requests of each kind for `time`, on a thread of its own: the measurement must not wait for the gateway's
+/// threads.
 pub(super) async fn wait(doors: Vec<Door>, time: Duration) -> anyhow::Result<Vec<Waited>> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("honest".to_owned()).spawn(move || {

@@ -1,4 +1,4 @@
-//! The hostile tenants: prepared requests over and over again, from one thread for all of them.
+//! The hostile tenants: they repeat prepared requests, on one thread for all of them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use tokio::task::JoinSet;
 
 use super::wire::Connection;
 
-/// After a refusal.
+/// Pause after a refusal.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What all of them together send in a turn at most, in bytes: a disk has an end.
+/// Maximum bytes that all of them together send in a turn, so that the disk does not fill up.
 const SENT_BYTES_MAX: u64 = 1 << 30;
 
-/// A request that one tenant sends over so many connections, each waiting for its answer.
+/// A request that one tenant repeats over `connections` connections, each of which waits for its response.
 #[derive(Clone)]
 pub(super) struct Load {
     pub(super) from: [u8; 4],
@@ -28,7 +28,7 @@ pub(super) struct Load {
     pub(super) connections: usize,
 }
 
-/// What came of it. What was begun and is neither answered nor refused was under way at the end.
+/// Counts of requests. Those that were begun and neither answered nor refused were in flight at the end.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub(super) struct Did {
     pub(super) begun: u64,
@@ -46,21 +46,21 @@ impl<'a> std::iter::Sum<&'a Self> for Did {
     }
 }
 
-/// Hostile tenants at work, until they are told to end.
+/// Running hostile tenants.
 pub(super) struct Hostile {
     stop: oneshot::Sender<()>,
     did: oneshot::Receiver<anyhow::Result<Did>>,
 }
 
 impl Hostile {
-    /// Hangs up every connection, and gives what came of them.
+    /// Closes all connections and returns the counts.
     pub(super) async fn end(self) -> anyhow::Result<Did> {
         drop(self.stop);
         self.did.await.context("the hostile tenants ended")?
     }
 }
 
-/// Begins with these.
+/// Starts these loads.
 pub(super) fn begin(loads: Vec<Load>) -> anyhow::Result<Hostile> {
     let (stop, stopped) = oneshot::channel::<()>();
     let (sender, did) = oneshot::channel();

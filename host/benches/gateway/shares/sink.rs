@@ -1,5 +1,5 @@
-//! A control: what the same bytes cost the machine where no gateway reads them. They go into a file that is synced, one
-//! body after the other, by a thread of low priority.
+//! A control: what the same bytes cost the machine without the gateway. Threads of low priority write one body after
+//! the other into a file and sync it.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// After each body.
+/// Pause after each body.
 const PAUSE: Duration = Duration::from_millis(40);
 
-/// Answers every request with 200 once its body, of this length, is on the disk.
+/// Starts a server that responds with 200 once a request's body, of this length, is synced to the disk.
 pub(super) fn start(folder: &Path, body_bytes: usize) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -19,7 +19,7 @@ pub(super) fn start(folder: &Path, body_bytes: usize) -> anyhow::Result<SocketAd
     std::thread::Builder::new().name("sink".to_owned()).spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let file = Arc::clone(&file);
-            // It ends with its connection.
+            // The thread ends with its connection.
             std::thread::spawn(move || serve(stream, &file, body_bytes));
         }
     })?;
@@ -33,7 +33,7 @@ fn serve(mut stream: TcpStream, file: &Mutex<File>, body_bytes: usize) -> std::i
         let mut end = 0_usize;
         while end < 4 {
             stream.read_exact(&mut byte)?;
-            // A head has no other line ends than those two.
+            // Counts the bytes of the CR LF CR LF that ends a head.
             end = if b"\r\n".contains(&byte[0]) { end + 1 } else { 0 };
         }
         stream.read_exact(&mut body)?;
@@ -42,7 +42,7 @@ fn serve(mut stream: TcpStream, file: &Mutex<File>, body_bytes: usize) -> std::i
             file.seek(SeekFrom::Start(0))?;
             file.write_all(&body)?;
             file.sync_data()?;
-            // About as many a second as the gateway takes, or they would be sent before anything is measured.
+            // Limits the rate to about the gateway's: otherwise, all bytes would be sent before the measurement.
             std::thread::sleep(PAUSE);
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;

@@ -1,4 +1,4 @@
-//! Where it happens: a gateway that is served as the program serves it, honest tenants and hostile ones.
+//! The test site: a gateway that runs as in the program, with honest and hostile tenants.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use wardgate::http::Handles;
+use wardgate::http::Services;
 use wardgate::ids::{AgentId, KeyId, TenantId};
 use wardgate::secrets::PlainSecret;
 use wardgate::tenants::{Installer, KeyHolder, NewKey, Precondition};
@@ -24,25 +24,25 @@ use super::{Attack, HONEST, TENANTS, sink};
 use crate::bed::{Bed, TELEGRAM};
 use crate::mapping::{encoded_spec, serve_ours};
 
-/// The kinds of requests of the honest tenants, in the order of [`Site::doors`].
+/// The honest tenants' kinds of requests, in the order of [`Site::doors`].
 pub(super) const KINDS: [&str; 4] = ["accept", "mapping", "list", "hook"];
 
-/// Plugins of a hostile tenant whose tool sleeps, and connections that call each. A tenant may have 128 calls in
-/// flight and a plugin 64, by default.
+/// Number of a hostile tenant's plugins whose tool sleeps, and of connections that call each. By default, a tenant may
+/// have 128 calls in flight and a plugin 64.
 const SLEEPERS: usize = 3;
 const SLEEPER_CONNECTIONS: usize = 48;
 
-/// Calls of a hostile tenant that hold fields. Each of them holds 28 MB unless it is refused, and eight tenants
-/// have to fit into a small machine.
+/// Number of a hostile tenant's calls that hold fields. Each holds 28 MB unless it is refused, and eight tenants must
+/// fit into the memory of a small machine.
 const HOLDERS: usize = 8;
 
-/// Senders and listers of a hostile tenant.
+/// Number of a hostile tenant's connections that send bodies or list tasks.
 const SENDERS: usize = 6;
 
 const LONG_BYTES: usize = 9_000_000;
 const MIDDLING_BYTES: usize = 87_000;
 
-/// How long what an attack has left may take to be worked off.
+/// How long the gateway may take to complete the tasks that an attack has left.
 const SETTLED_MAX: Duration = Duration::from_secs(15);
 
 const SLEEPS: &str = include_str!("sleeps_in_tool.wat");
@@ -50,7 +50,7 @@ const HOLDS_FIELDS: &str = include_str!("holds_fields_in_tool.wat");
 
 const HOOK_TOKEN: &str = "a-token-of-the-provider";
 
-/// A tenant, its agents, and a key that calls them.
+/// A tenant with its address, its agents, and a key that may call them.
 struct Party {
     from: [u8; 4],
     tenant: TenantId,
@@ -60,13 +60,13 @@ struct Party {
 
 pub(super) struct Site {
     address: SocketAddr,
-    /// Where the same goes past the gateway.
+    /// The address of the control without the gateway.
     sink: SocketAddr,
-    /// Where mappings alone are answered.
+    /// The address at which mappings are resolved and no task is created.
     mapping: SocketAddr,
     http: reqwest::Client,
     honest: Party,
-    /// An honest tenant with twenty tasks, and never more.
+    /// An honest tenant with exactly twenty tasks.
     reader: Party,
     hook: String,
     hostile: Vec<Party>,
@@ -76,20 +76,20 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// A gateway, and as many hostile tenants as there ever are at once, each with what the attack takes. Or why
-    /// the gateway does not let them have that.
+    /// Creates a gateway with the maximum number of hostile tenants, each equipped for the attack. The inner error is
+    /// the reason why the gateway rejects the equipment.
     pub(super) async fn make(attack: Attack) -> anyhow::Result<Result<Self, String>> {
         let runs_max = wardgate::settings::Settings::of_defaults()?.queue.runs_max;
         let bed = Bed::make(runs_max).await?;
         let mapping = serve_ours(&bed).await?;
-        let handles = Arc::clone(&bed.gateway.handles);
+        let services = bed.gateway.services.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
         let Bed { gateway, tenant, agent, key, folder } = bed;
         let served = tokio::spawn(gateway.run(listener, async { drop(stopped.await) }));
         let honest = Party { from: HONEST, tenant, agents: vec![agent], key };
-        let reader = party(&handles, HONEST, "reader").await?;
+        let reader = party(&services, HONEST, "reader").await?;
         let http = wardgate::tls::http_client().no_proxy().build()?;
         let sink = sink::start(folder.path(), long_body(LONG_BYTES).len())?;
         let mut site = Self {
@@ -105,14 +105,14 @@ impl Site {
             served,
             _folder: folder,
         };
-        site.hook = site.new_hook(&handles).await?;
+        site.hook = site.new_hook(&services).await?;
         for _ in 0..20 {
             site.ask(&site.reader, TELEGRAM.to_owned()).await?;
         }
         for number in 0..TENANTS.into_iter().max().unwrap_or_default() {
             let [a, b, c, d] = HONEST;
             let from = [a, b, c, d + 1 + u8::try_from(number)?];
-            let mut hostile = party(&handles, from, &format!("hostile-{number}")).await?;
+            let mut hostile = party(&services, from, &format!("hostile-{number}")).await?;
             let components = match attack {
                 Attack::SleepingTools => vec![SLEEPS; SLEEPERS],
                 Attack::HeldFields => vec![HOLDS_FIELDS],
@@ -121,7 +121,7 @@ impl Site {
                 }
             };
             for (place, text) in components.into_iter().enumerate() {
-                if let Err(refused) = equip(&handles, &mut hostile, place, text).await? {
+                if let Err(refused) = equip(&services, &mut hostile, place, text).await? {
                     site.stop().await?;
                     return Ok(Err(refused));
                 }
@@ -155,11 +155,11 @@ impl Site {
         doors.map(|(address, request)| Door { address, request }).collect()
     }
 
-    /// What so many hostile tenants send.
+    /// The loads of this number of hostile tenants.
     pub(super) fn loads(&self, attack: Attack, tenants: usize) -> Vec<Load> {
         let is_long = matches!(attack, Attack::LongBodies | Attack::Sink);
         let bytes = if is_long { LONG_BYTES } else { MIDDLING_BYTES };
-        // All of them send the same bytes.
+        // All tenants send the same bytes.
         let long = Bytes::from(long_body(bytes));
         let mut loads = Vec::new();
         for party in self.hostile.iter().take(tenants) {
@@ -192,7 +192,7 @@ impl Site {
         loads
     }
 
-    /// Waits until nothing of an attack is left to be done. False: that takes too long.
+    /// Waits until no task of the attack is pending or executing. False if that takes too long.
     pub(super) async fn settle(&self) -> anyhow::Result<bool> {
         let begun = Instant::now();
         for party in &self.hostile {
@@ -205,12 +205,12 @@ impl Site {
                 }
             }
         }
-        // And what hung up is noticed.
+        // Until the gateway has noticed closed connections.
         tokio::time::sleep(Duration::from_millis(300)).await;
         Ok(true)
     }
 
-    /// Ends the gateway; its folder goes with it.
+    /// Stops the gateway and deletes its folder.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         drop(self.stop);
         self.served.await?
@@ -223,7 +223,7 @@ impl Site {
         page.get("total").and_then(Value::as_u64).context("a page of tasks")
     }
 
-    /// Has a party's first agent run to its end.
+    /// Runs a task of the party's first agent to its end.
     async fn ask(&self, party: &Party, body: String) -> anyhow::Result<()> {
         let agent = party.agents.first().context("an agent")?;
         let url = format!("http://{}/?agent_id={agent}", self.address);
@@ -234,8 +234,8 @@ impl Site {
         Ok(())
     }
 
-    /// A channel of the honest tenant's, verified as Telegram's are, and the path of its hook.
-    async fn new_hook(&self, handles: &Handles) -> anyhow::Result<String> {
+    /// Creates a channel of the honest tenant with Telegram's verifier, and returns the path of its hook.
+    async fn new_hook(&self, services: &Services) -> anyhow::Result<String> {
         let tenant = self.honest.tenant;
         let token = NewSecret {
             value: HOOK_TOKEN.as_bytes().to_vec().into(),
@@ -243,8 +243,8 @@ impl Site {
             uses: None,
             by: Installer::Operator,
         };
-        handles.vault.put(tenant, &"hook-token".parse()?, token).await?;
-        let operator = new_key(handles, KeyHolder::Operator).await?;
+        services.vault.put(tenant, &"hook-token".parse()?, token).await?;
+        let operator = new_key(services, KeyHolder::Operator).await?;
         let url = format!("http://{}/admin/tenants/{tenant}/channels/hook", self.address);
         let definition = json!({
             "name": "hook", "agent": "bench", "secrets": { "secret": "hook-token" },
@@ -260,46 +260,47 @@ impl Site {
     }
 }
 
-/// Gives a party one more plugin, and an agent that has its tool. Or why the plugin is not taken.
+/// Installs another plugin for a party and creates an agent with its tool. The inner error is the reason why the plugin
+/// is rejected.
 async fn equip(
-    handles: &Handles,
+    services: &Services,
     party: &mut Party,
     place: usize,
     text: &str,
 ) -> anyhow::Result<Result<(), String>> {
     let (name, component) = (format!("tool-{place}"), wat::parse_str(text)?);
-    let plugins = &handles.plugins;
+    let plugins = &services.plugins;
     if let Err(refused) = plugins.install(party.tenant, &name.parse()?, component, None).await {
         return Ok(Err(refused.to_string()));
     }
     let definition = json!({ "name": name, "tools": [name], "allow_destructive_tools": true });
-    party.agents.push(new_agent(handles, party.tenant, &definition).await?);
+    party.agents.push(new_agent(services, party.tenant, &definition).await?);
     Ok(Ok(()))
 }
 
-async fn party(handles: &Handles, from: [u8; 4], name: &str) -> anyhow::Result<Party> {
+async fn party(services: &Services, from: [u8; 4], name: &str) -> anyhow::Result<Party> {
     let tenant = TenantId::random();
-    handles.store.create_tenant(tenant, &name.parse()?).await?;
-    let agents = vec![new_agent(handles, tenant, &json!({ "name": name })).await?];
-    let key = new_key(handles, KeyHolder::Tenant(tenant)).await?;
+    services.store.create_tenant(tenant, &name.parse()?).await?;
+    let agents = vec![new_agent(services, tenant, &json!({ "name": name })).await?];
+    let key = new_key(services, KeyHolder::Tenant(tenant)).await?;
     Ok(Party { from, tenant, agents, key })
 }
 
 async fn new_agent(
-    handles: &Handles,
+    services: &Services,
     tenant: TenantId,
     definition: &Value,
 ) -> anyhow::Result<AgentId> {
     let (id, definition) = (AgentId::random(), serde_json::from_value(definition.clone())?);
-    handles.store.put_agent(tenant, id, &definition, Precondition::Absent).await?;
+    services.store.put_agent(tenant, id, &definition, Precondition::Absent).await?;
     Ok(id)
 }
 
-async fn new_key(handles: &Handles, holder: KeyHolder) -> anyhow::Result<PlainSecret> {
+async fn new_key(services: &Services, holder: KeyHolder) -> anyhow::Result<PlainSecret> {
     let key = PlainSecret::random_api_key()?;
     let (id, name) = (KeyId::random(), "shares".to_owned());
     let new = NewKey { id, hash: key.hash(), holder, name, expires_at: None };
-    handles.store.put_key(new).await?;
+    services.store.put_key(new).await?;
     Ok(key)
 }
 
@@ -311,7 +312,7 @@ fn head(method: &str, target: &str, key: &str, length: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A message to a bot of Telegram, of another chat each time: what is sent again would start no run.
+/// A message to a Telegram bot, from another chat each time: a repeated message would not start a run.
 fn update(hook: &str) -> Vec<u8> {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -329,7 +330,7 @@ fn update(hook: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A JSON object of so many bytes.
+/// A JSON object of this many bytes.
 fn long_body(bytes: usize) -> String {
     let around = r#"{"text":""}"#.len();
     format!(r#"{{"text":"{}"}}"#, "x".repeat(bytes.saturating_sub(around)))

@@ -1,4 +1,4 @@
-//! One HTTP connection, written and read by hand: it costs little, and answers of any length are thrown away.
+//! A minimal HTTP connection, which costs little and discards responses of any length.
 
 use std::net::SocketAddr;
 
@@ -6,11 +6,11 @@ use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// The longest head of an answer, in bytes, and how much is read at once.
+/// Largest response head, and the size of a read, in bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const PIECE_BYTES: usize = 64 << 10;
 
-/// A connection that is made again when it has broken.
+/// A connection that reconnects after an error.
 pub(super) struct Connection {
     from: SocketAddr,
     to: SocketAddr,
@@ -19,12 +19,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// From a loopback address to the gateway; made with the first request.
+    /// A connection from a loopback address to the gateway, opened with the first request.
     pub(super) fn new(from: [u8; 4], to: SocketAddr) -> Self {
         Self { from: (from, 0).into(), to, stream: None, buffer: Vec::new() }
     }
 
-    /// Sends a request and reads the whole answer. Gives its status.
+    /// Sends a request, reads the whole response and returns its status.
     pub(super) async fn exchange(&mut self, head: &[u8], body: &[u8]) -> anyhow::Result<u16> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
@@ -61,7 +61,7 @@ impl Connection {
             None => last.ends_with(b"0\r\n\r\n"),
         };
         while !is_whole(read, &self.buffer) {
-            // The end may come in two pieces.
+            // The end of a chunked body may arrive in two reads.
             let kept = self.buffer.len().saturating_sub(5);
             self.buffer.drain(..kept);
             self.buffer.reserve(PIECE_BYTES);

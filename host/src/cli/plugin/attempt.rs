@@ -1,4 +1,4 @@
-//! `wardgate plugin try`: one call, and what came of it.
+//! `wardgate plugin try`: makes one call and prints its outcome.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -13,58 +13,62 @@ use super::stage::{cost, open};
 use crate::fixture::{Case, distinct};
 use crate::settings::Settings;
 
-/// The largest body and file that is read.
+/// Largest body or file that is read, in bytes.
 const INPUT_BYTES_MAX: u64 = 16 << 20;
 
 /// See [`super::Plugin::Try`].
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Try {
-    /// The component; or the name of a bundled plugin.
+    /// Component file, or the name of a bundled plugin.
     #[arg(value_name = "PLUGIN")]
     plugin: String,
-    /// The function: verify, map-payload, get-value, reply, deliver, list-tools, call-tool,
-    /// config-schema or check-config. Left out where a --case says it.
+    /// Function to call; optional with --case.
+    ///
+    /// One of verify, map-payload, get-value, reply, deliver, list-tools, call-tool, config-schema and check-config.
     #[arg(value_name = "CALL", required_unless_present = "case")]
     call: Option<String>,
-    /// A golden case to begin with; what stands on the command line comes before it.
+    /// Golden case to start from; other arguments override its fields.
     #[arg(long, value_name = "FILE")]
     case: Option<PathBuf>,
-    /// The request's body: a file, or - for standard input.
+    /// File with the request's body; `-` reads it from standard input.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// A header of the request: `name: value`. May be repeated.
+    /// Request header, `name: value`; can be repeated.
     #[arg(long = "header", short = 'H', value_name = "HEADER")]
     headers: Vec<String>,
-    /// The request's method.
+    /// Request method.
     #[arg(long)]
     method: Option<String>,
-    /// The request's query, without `?`.
+    /// Request query, without `?`.
     #[arg(long)]
     query: Option<String>,
-    /// `params_mapping`, for map-payload.
+    /// Mapping, as in `params_mapping`, for map-payload.
     #[arg(long, value_name = "JSON")]
     spec: Option<String>,
-    /// `getter`, for get-value.
+    /// Path of the value, as in `getter`, for get-value.
     #[arg(long)]
     path: Option<String>,
-    /// The task, a JSON file: for get-value, reply and deliver.
+    /// JSON file with the task, for get-value, reply and deliver.
     #[arg(long, value_name = "FILE")]
     task: Option<PathBuf>,
-    /// The tool, for call-tool.
+    /// Tool to call, for call-tool.
     #[arg(long)]
     tool: Option<String>,
-    /// Its arguments, or the settings for check-config.
+    /// Arguments of the tool, or the settings for check-config.
     #[arg(long, value_name = "JSON")]
     arguments: Option<String>,
-    /// A setting: `name=value`. May be repeated.
-    // Of another id than the global option `--settings`, which clap would take for the same.
+    /// Setting, `name=value`; can be repeated.
+    // Its id differs from that of the global option `--settings`: clap treats equal ids as one argument.
     #[arg(long = "setting", id = "setting", value_name = "SETTING")]
     settings: Vec<String>,
-    /// A secret: `name=FILE`, so that it stands in no history. May be repeated.
+    /// Secret, `name=FILE`; can be repeated.
+    ///
+    /// The value is read from a file, which keeps it out of the shell's history.
     #[arg(long = "secret", value_name = "SECRET")]
     secrets: Vec<String>,
-    /// What the plugin is granted: a TOML file. Its egress rules are for the real network; without any
-    /// nothing is sent.
+    /// Grants file (TOML) of the plugin.
+    ///
+    /// Its egress rules allow requests to the real network. Without egress rules, nothing is sent.
     #[arg(long, value_name = "FILE")]
     grants: Option<PathBuf>,
 }
@@ -73,7 +77,8 @@ impl Try {
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let case = self.case()?;
         let (stage, binding) = open(&self.plugin, self.grants.as_deref(), settings).await?;
-        // With scripted answers the case says what the world is; else it is the real one.
+        // Egress answers, a time or values in the case replace the outside world. Without them, the call uses the
+        // real one.
         let scripted = !case.egress.is_empty() || case.now.is_some() || !case.values.is_empty();
         let ran = if scripted {
             stage.rehearse(&binding, &case).await?
@@ -94,7 +99,7 @@ impl Try {
         Ok(())
     }
 
-    /// The case that the command line describes.
+    /// The case that the arguments describe.
     fn case(&self) -> anyhow::Result<Case> {
         let mut case = match &self.case {
             Some(path) => {

@@ -1,4 +1,4 @@
-//! `wardgate plugin inspect`: what a component is and asks for, before anybody installs it.
+//! `wardgate plugin inspect`: reports what a component is and needs, before it is installed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,42 +19,44 @@ use crate::settings::Settings;
 /// See [`super::Plugin::Inspect`].
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Inspect {
-    /// The component; or the name of a bundled plugin.
+    /// Component file, or the name of a bundled plugin.
     #[arg(value_name = "PLUGIN")]
     plugin: String,
-    /// What it would be granted: a TOML file. What it lacks then is said, and where the file is in force for this
-    /// component.
+    /// Grants file (TOML) to check the component against.
+    ///
+    /// Prints which grants the component lacks, whether it accepts the file's settings, and under which conditions
+    /// the file is in force for it.
     #[arg(long, value_name = "FILE")]
     grants: Option<PathBuf>,
-    /// Print it as JSON.
+    /// Print the report as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// What is told of a component.
+/// What the command reports about a component.
 #[derive(Serialize)]
 struct Report {
     name: PluginName,
-    /// In bytes.
+    /// Size of the component, in bytes.
     size: usize,
     digest: String,
     version: Option<String>,
     roles: Vec<&'static str>,
-    /// What a toolbox says that it has.
+    /// The tools that a toolbox lists.
     tools: Vec<Value>,
-    /// JSON Schema of the settings, of a plugin that says what it is about.
+    /// JSON Schema of the settings, if the component has the role `about`.
     settings: Option<Value>,
     imports: Vec<String>,
     needs: Vec<NeedReport>,
-    /// Which functions of a component from elsewhere are no tools, and why.
+    /// Functions of a foreign component that are not tools, with the reasons.
     left_out: Vec<String>,
-    /// What it was asked and could not say.
+    /// Calls to the component that failed.
     failed: Vec<String>,
-    /// Where the grants are in force for this component. Null: nobody said what it would be granted.
+    /// When the grants are in force for this component. Null without a grants file.
     in_force: Option<String>,
-    /// Which grants it lacks. Null: nobody said what it would be granted.
+    /// Grants that the component lacks. Null without a grants file.
     missing: Option<Vec<String>>,
-    /// What it finds wrong with the settings that it would be granted.
+    /// The component's complaints about the settings of the grants file.
     settings_refused: Vec<Value>,
 }
 
@@ -124,7 +126,7 @@ impl Inspect {
     }
 }
 
-/// Where grants are in force for a component: what a gateway will hold against them.
+/// Describes when a gateway will apply the grants to this component.
 fn in_force(pin: &Pin, digest: PluginDigest) -> String {
     let line = format!("component = \"{digest}\"");
     let by_digest = match &pin.components {
@@ -147,7 +149,7 @@ fn in_force(pin: &Pin, digest: PluginDigest) -> String {
     }
 }
 
-/// For people.
+/// The report as text.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "name     {}", self.name)?;
@@ -177,7 +179,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A headline and its lines, where there are any.
+/// Writes a heading and its lines, if there are any.
 fn part(
     f: &mut fmt::Formatter<'_>,
     headline: &str,
@@ -196,7 +198,7 @@ fn tool(tool: &Value) -> String {
     format!("{} ({kind}): {}", text(tool, "name"), text(tool, "description"))
 }
 
-/// The settings that a schema has: name, default, and what each is for.
+/// One line for each setting in a schema: name, default and description.
 fn settings(schema: &Value) -> Vec<String> {
     let required = schema.get("required").and_then(Value::as_array);
     let is_required =

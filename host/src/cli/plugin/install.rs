@@ -1,5 +1,5 @@
-//! `wardgate plugin install`. What lies in a registry is fetched here, by the command, and never by the
-//! gateway: whoever may install plugins could otherwise have the gateway send requests for him.
+//! `wardgate plugin install`. The command fetches components from a registry itself. The gateway never does: it would
+//! otherwise send requests on behalf of every caller that may install plugins.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -19,31 +19,37 @@ use crate::oci_reference::OciReference;
 use crate::plugins::COMPONENT_BYTES_MAX;
 use crate::settings::Settings;
 
-/// Longest grants file.
+/// Largest grants file, in bytes.
 const GRANTS_BYTES_MAX: u64 = 256 << 10;
 
 /// `wardgate plugin install …`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Install {
-    /// The component: a file, or oci://registry/repository[:tag][@sha256:digest]. What a reference without
-    /// a digest means at the moment is looked up, and its digest kept with the version.
+    /// Component: a file, or oci://registry/repository[:tag][@sha256:digest].
+    ///
+    /// A reference without a digest is resolved once, and the digest is stored with the version.
     #[arg(value_name = "FILE|oci://REFERENCE")]
     component: Source,
-    /// Its name for agents. Left out: the file's name without its ending, or the last word of the
-    /// reference, `_` and `.` as `-`.
+    /// Name of the plugin.
+    ///
+    /// If omitted: the file's name without its extension, or the last part of the reference's repository, with `_`
+    /// and `.` replaced by `-`.
     #[arg(long)]
     name: Option<PluginName>,
-    /// What it may do: a TOML file with `[[egress]]`, `[settings]` and `[limits]`. Where left out,
-    /// what the tenant's file of that plugin says stays, and is in force for the component that it is
-    /// for (its lines `component` and `signer`; without them, for what an operator installs); where
-    /// there is none, it may compute and nothing else.
+    /// Grants file (TOML) with `[[egress]]`, `[settings]` and `[limits]`.
+    ///
+    /// If omitted, the plugin's existing grants file remains. It is in force for the component that its lines
+    /// `component` and `signer` name; without those lines, for what an operator installs. Without a grants file, the
+    /// plugin can compute and nothing else.
     #[arg(long, value_name = "FILE")]
     grants: Option<PathBuf>,
-    /// A minisign signature of the component. Left out: the file's name with `.minisig` behind it, where
-    /// that is there; of a reference, the signature that was pushed with it.
+    /// File with a minisign signature of the component.
+    ///
+    /// If omitted: the file's name with `.minisig` appended, if that exists; for a reference, the signature that was
+    /// pushed with it.
     #[arg(long, value_name = "FILE", conflicts_with = "unsigned")]
     signature: Option<PathBuf>,
-    /// Install it as unsigned, whatever signature is there.
+    /// Install the component as unsigned, even if there is a signature.
     #[arg(long)]
     unsigned: bool,
     #[command(flatten)]
@@ -72,7 +78,7 @@ impl FromStr for Source {
     }
 }
 
-/// A component and what is said of it.
+/// A component to install, with its metadata.
 struct Brought {
     component: Bytes,
     provenance: String,
@@ -120,7 +126,7 @@ impl Install {
         print(&said)
     }
 
-    /// The component, from wherever it is.
+    /// Reads or pulls the component and its signature.
     async fn bring(&self) -> anyhow::Result<Brought> {
         let mut brought = match &self.component {
             Source::File(path) => Brought {
@@ -167,7 +173,7 @@ impl Source {
     }
 }
 
-/// The parts of an installation as multipart/form-data (RFC 7578).
+/// The request body of an installation, as multipart/form-data (RFC 7578).
 struct Form(Vec<u8>);
 
 impl Form {

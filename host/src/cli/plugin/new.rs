@@ -13,21 +13,21 @@ use crate::ids::PluginName;
 /// `wardgate plugin new …`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct New {
-    /// Its name: lower-case letters, digits and hyphens.
+    /// Name of the plugin: lower-case letters, digits and hyphens.
     name: PluginName,
-    /// What it is written in.
+    /// Language of the project.
     #[arg(long, value_name = "LANGUAGE")]
     lang: Language,
-    /// What it is for; several may be given.
+    /// Role of the plugin; can be repeated, or a list separated by commas.
     #[arg(long = "role", value_name = "ROLE", required = true, value_delimiter = ',')]
     roles: Vec<Role>,
-    /// Where to make it: an empty folder, or one that is not there yet [default: NAME, in this one].
+    /// Folder to create the project in; must be empty or missing [default: ./NAME].
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 }
 
 impl New {
-    /// Writes the project and says what to do with it.
+    /// Writes the project and prints how to build and test it.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let name = self.name.to_string();
         check_name(&name, self.lang)?;
@@ -52,7 +52,7 @@ impl New {
     }
 }
 
-/// What is a name for a plugin need not be one for a package.
+/// Rejects plugin names that cannot be package names in the language.
 fn check_name(name: &str, language: Language) -> anyhow::Result<()> {
     if language == Language::Rust {
         if name.starts_with(|first: char| first.is_ascii_digit()) {
@@ -65,7 +65,7 @@ fn check_name(name: &str, language: Language) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes sure that there is an empty folder.
+/// Creates the folder if it is missing, and checks that it is empty.
 fn claim(folder: &Path) -> anyhow::Result<()> {
     let failed = || format!("cannot make {}", folder.display());
     fs::create_dir_all(folder).with_context(failed)?;
@@ -75,7 +75,7 @@ fn claim(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a file that is not there yet.
+/// Writes a new file; an existing one is an error.
 fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;

@@ -1,8 +1,8 @@
-//! The project of a new plugin, as the files that it consists of.
+//! Generates the files of a new plugin's project.
 //!
-//! Most of them are templates as they are, one source file for each role; what depends on the choice of roles
-//! is written here. The plugin interface and the SDK come from this very build, so that a project fits the
-//! gateway whose program made it, and needs no registry for either.
+//! Most files are templates, with one source file for each role. The files that depend on the choice of roles are
+//! generated here. The plugin interface and the SDK are embedded in this program, so that a project matches the
+//! gateway of the same build and needs no registry for either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,18 +12,16 @@ use super::standalone;
 
 include!(concat!(env!("OUT_DIR"), "/authors_files.rs"));
 
-/// What the workspace of the SDK says for all of its packages.
+/// The manifest of the SDK's workspace, from which its packages inherit.
 const SDK_WORKSPACE: &str = include_str!("../../../../plugins/Cargo.toml");
 
-/// The versions of its dependencies with which the plugins in this program were built. Cargo drops from it
-/// what a project does not use.
+/// The lock file with which the bundled plugins were built. Cargo drops the entries that a project does not use.
 const SDK_LOCK: &str = include_str!("../../../../plugins/Cargo.lock");
 
-/// Where the SDK lies in a project: from there it finds the interface at `../../wit`, as it does in its own
-/// repository.
+/// The SDK's folder in a project. From there it finds the interface at `../../wit`, as in its own repository.
 const SDK_FOLDER: &str = "vendor/wardgate-sdk";
 
-/// What a plugin is written in.
+/// The language of a plugin's source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Language {
     Rust,
@@ -31,24 +29,24 @@ pub(super) enum Language {
     Python,
 }
 
-/// What a plugin is for.
+/// A role of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(super) enum Role {
-    /// Decides whether a request comes from whom it says
+    /// Verifies that a request comes from its claimed sender
     Verifier,
-    /// Turns a payload into parameters of a run
+    /// Maps a payload to the parameters of a run
     PayloadMapper,
-    /// Gets one value out of a finished task
+    /// Gets one value from a finished task
     ResponseGetter,
-    /// Shapes the answer in the provider's format, and delivers it
+    /// Formats the answer for the provider and delivers it
     Replier,
-    /// Tools that an agent may call
+    /// Provides tools for agents
     Toolbox,
-    /// Says which settings the plugin takes
+    /// Describes and checks the plugin's settings
     About,
 }
 
-/// A plugin that is to be written.
+/// A plugin project to generate.
 #[derive(Debug)]
 pub(super) struct Project<'a> {
     pub(super) name: &'a str,
@@ -56,17 +54,17 @@ pub(super) struct Project<'a> {
     pub(super) roles: BTreeSet<Role>,
 }
 
-/// The version of the interface that this program serves.
+/// The version of the plugin interface that this program supports.
 const VERSION: &str = env!("PLUGIN_INTERFACE_VERSION");
 
-/// The full name of one of its interfaces.
+/// The full name of an interface in the plugin interface's package.
 macro_rules! interface {
     ($name:literal) => {
         concat!("wardgate:plugin/", $name, "@", env!("PLUGIN_INTERFACE_VERSION"))
     };
 }
 
-/// What a plugin may import beside its language's own needs, and for what.
+/// What a plugin can import besides what its language needs, with a description.
 const IMPORTS: [(&str, &str); 9] = [
     (interface!("request"), "The request that a call is about."),
     (interface!("task"), "The task that a call is about, once there is one."),
@@ -80,7 +78,7 @@ const IMPORTS: [(&str, &str); 9] = [
 ];
 
 impl Language {
-    /// The folder of its templates.
+    /// The folder of the language's templates.
     fn folder(self) -> &'static str {
         match self {
             Self::Rust => "rust/",
@@ -91,7 +89,7 @@ impl Language {
 }
 
 impl Role {
-    /// As the interface calls it.
+    /// The role's name in the plugin interface.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Verifier => "verifier",
@@ -108,7 +106,7 @@ impl Role {
         Self::value_variants().iter().copied().find(|role| role.name() == name)
     }
 
-    /// `PayloadMapper`.
+    /// The name as in `PayloadMapper`.
     fn in_pascal_case(self) -> String {
         let capital = |word: &str| {
             let mut characters = word.chars();
@@ -118,7 +116,7 @@ impl Role {
         self.name().split('-').map(capital).collect()
     }
 
-    /// `payloadMapper`.
+    /// The name as in `payloadMapper`.
     fn in_camel_case(self) -> String {
         let mut name = self.in_pascal_case();
         if let Some(first) = name.get_mut(..1) {
@@ -127,12 +125,12 @@ impl Role {
         name
     }
 
-    /// `payload_mapper`.
+    /// The name as in `payload_mapper`.
     fn in_snake_case(self) -> String {
         self.name().replace('-', "_")
     }
 
-    /// What its example imports: words that are in the names of [`IMPORTS`].
+    /// What the role's example imports, as substrings of the names in [`IMPORTS`].
     fn imports(self) -> &'static [&'static str] {
         match self {
             Self::Verifier => &["/request@", "/secrets@"],
@@ -145,7 +143,7 @@ impl Role {
 }
 
 impl Project<'_> {
-    /// Where the build puts the component, within the project.
+    /// The path of the built component within the project.
     pub(super) fn component(&self) -> String {
         match self.language {
             Language::Rust => {
@@ -155,7 +153,7 @@ impl Project<'_> {
         }
     }
 
-    /// The command that builds it.
+    /// The command that builds the component.
     pub(super) fn build_command(&self) -> String {
         match self.language {
             Language::Rust => "cargo build --release --target wasm32-wasip2".to_owned(),
@@ -169,15 +167,15 @@ impl Project<'_> {
         }
     }
 
-    /// The roles, as the interface calls them.
+    /// The roles' names in the plugin interface, separated by commas.
     pub(super) fn role_names(&self) -> String {
         self.roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Its files, by their paths within the project.
+    /// The files of the project, by their paths within it.
     ///
     /// # Errors
-    /// Only where this program was built from sources that do not fit together.
+    /// If this program was built from inconsistent sources.
     pub(super) fn files(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let mut files = BTreeMap::new();
         for (path, text) in TEMPLATES {
@@ -210,7 +208,7 @@ impl Project<'_> {
         Ok(files)
     }
 
-    /// Where a template goes, or none where it is for another language or role.
+    /// The path of a template's file in the project. None if the template is for another language or role.
     fn place(&self, template: &str) -> Option<String> {
         if let Some(fixture) = template.strip_prefix("fixtures/") {
             let (role, file) = fixture.split_once('/')?;
@@ -233,7 +231,7 @@ impl Project<'_> {
             .replace("{{interface-version}}", VERSION)
     }
 
-    /// The file in which the roles come together, sorted as formatters would have them.
+    /// The path and text of the file that exports the roles, in the order that formatters want.
     fn entry(&self) -> (&'static str, String) {
         let mut roles: Vec<_> = self.roles.iter().collect();
         roles.sort_by_key(|role| role.name());
@@ -267,8 +265,8 @@ impl Project<'_> {
         }
     }
 
-    /// The world of a language whose tools import all of a world, used or not: what the examples do not
-    /// use is there as a comment.
+    /// The WIT world for a language whose tools import everything that a world names, used or not. Imports that the
+    /// examples do not use are commented out.
     fn world(&self) -> String {
         let mut world = "// What the plugin imports and exports. All that is imported here is asked for, used or not, so import\n\
                          // what you use and nothing else.\npackage local:plugin;\n\nworld plugin {\n"
@@ -286,7 +284,7 @@ impl Project<'_> {
         world
     }
 
-    /// What an operator is asked to allow.
+    /// The grants file that an operator is asked to approve.
     fn grants(&self) -> String {
         let part = |name: &str| {
             let wanted = format!("grants/{name}.toml");

@@ -14,20 +14,21 @@ use crate::plugins::COMPONENT_BYTES_MAX;
 /// `wardgate plugin push …`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Push {
-    /// The component.
+    /// Component file.
     file: PathBuf,
-    /// Where to: oci://registry/repository[:tag].
+    /// Destination: oci://registry/repository[:tag].
     #[arg(value_name = "oci://REFERENCE")]
     to: To,
-    /// A minisign signature of the component, which goes with it. Left out: the file's name with
-    /// `.minisig` behind it, where that is there.
+    /// File with a minisign signature of the component, pushed with it.
+    ///
+    /// If omitted: the file's name with `.minisig` appended, if that exists.
     #[arg(long, value_name = "FILE")]
     signature: Option<PathBuf>,
     #[command(flatten)]
     access: Access,
 }
 
-/// A place in a registry.
+/// A reference without a digest, to which a component is pushed.
 #[derive(Debug, Clone)]
 struct To(OciReference);
 

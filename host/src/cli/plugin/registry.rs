@@ -1,10 +1,10 @@
-//! Components in OCI registries (OCI distribution specification 1.1), as `wkg` puts them there: a manifest
-//! whose config is of `application/vnd.wasm.config.v0+json`, with one layer of `application/wasm`.
+//! Pulls components from OCI registries and pushes them (OCI distribution specification 1.1), in the layout of `wkg`:
+//! a manifest whose config has the type `application/vnd.wasm.config.v0+json`, with one layer of `application/wasm`.
 //!
-//! A client of our own over the HTTP library, since none of the ready ones bounds what it reads: a registry
-//! is somebody else's program, and here it is taken for a hostile one. Manifests, tokens, errors and layers
-//! are bounded in bytes and all of it in time, what has a digest is compared with it, and a registry can
-//! send nobody to an address that is not public.
+//! It is a client of its own on top of the HTTP library, since existing clients do not bound what they read, and a
+//! registry is treated as hostile. Manifests, tokens, errors and layers are bounded in bytes and the whole exchange
+//! in time. Content with a digest is verified against it. A registry cannot redirect the client to an address that is
+//! not public.
 
 mod artifact;
 mod login;
@@ -26,33 +26,37 @@ use transfer::Transfer;
 use crate::ids::PluginDigest;
 use crate::oci_reference::OciReference;
 
-/// How a registry is reached.
+/// How to reach a registry.
 #[derive(Debug, clap::Args)]
 pub(super) struct Access {
-    /// A user of the registry. Left out: whom Docker's config.json has for it, or nobody.
+    /// User of the registry.
+    ///
+    /// If omitted: the user that Docker's config.json has for the registry, or an anonymous request.
     #[arg(long, value_name = "NAME", requires = "registry_password_file")]
     registry_user: Option<String>,
-    /// A file with the user's password or token; `-` reads it from standard input.
+    /// File with the user's password or token; `-` reads it from standard input.
     #[arg(long, value_name = "FILE", requires = "registry_user")]
     registry_password_file: Option<PathBuf>,
-    /// Reach the registry without TLS. On this machine (localhost) that is so anyway.
+    /// Connect to the registry without TLS, as is the default for localhost.
     #[arg(long)]
     plain_http: bool,
-    /// Another host, as host[:port], that the registry may send to though its address is not public.
+    /// Allow the registry to redirect to this host[:port], even if its address is not public.
+    ///
+    /// Holds for uploads and token servers as well. Can be repeated.
     #[arg(long, value_name = "HOST")]
     registry_also: Vec<String>,
 }
 
-/// What was fetched.
+/// A component that was pulled.
 pub(super) struct Pulled {
     pub(super) component: Bytes,
-    /// Of the manifest.
+    /// Digest of the manifest.
     pub(super) digest: PluginDigest,
     pub(super) signature: Option<String>,
     pub(super) version: Option<String>,
 }
 
-/// One repository of a registry.
+/// A client of one repository of a registry.
 pub(super) struct Registry {
     transfer: Transfer,
     login: Login,
@@ -62,7 +66,7 @@ pub(super) struct Registry {
 
 impl Registry {
     pub(super) fn open(reference: &OciReference, access: &Access) -> anyhow::Result<Self> {
-        // What everybody calls docker.io has its registry elsewhere.
+        // The registry of docker.io references has another host name.
         let host = match reference.host() {
             "docker.io" => "registry-1.docker.io",
             host => host,
@@ -76,7 +80,7 @@ impl Registry {
         Ok(Self { transfer, login, base })
     }
 
-    /// Fetches a component with its manifest, and checks both against their digests.
+    /// Pulls a component and its manifest, and verifies both against their digests.
     pub(super) async fn pull(mut self, reference: &OciReference) -> anyhow::Result<Pulled> {
         let named = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => digest.to_string(),
@@ -92,7 +96,7 @@ impl Registry {
         let digest = PluginDigest::of(&text);
         let expected = reference.digest().map(|digest| digest.to_string());
         let told = told.and_then(|told| told.to_str().map(str::to_owned).ok());
-        // A registry may tell digests of other algorithms; those say nothing here.
+        // A registry may send a digest of another algorithm, which cannot be compared.
         let told = told.filter(|told| told.starts_with("sha256:"));
         for wanted in expected.into_iter().chain(told) {
             if wanted != digest.to_string() {
@@ -116,7 +120,7 @@ impl Registry {
         Ok(Pulled { component, digest, signature, version })
     }
 
-    /// Puts a component there, and gives the digest of its manifest.
+    /// Pushes a component and returns the digest of its manifest.
     pub(super) async fn push(
         mut self,
         to: &OciReference,
@@ -157,7 +161,7 @@ impl Registry {
         expect(answer, "an upload", &[StatusCode::CREATED]).await.map(drop)
     }
 
-    /// Sends a request, logging in where the registry asks for it.
+    /// Sends a request, and logs in once if the registry asks for it.
     async fn send(
         &mut self,
         method: Method,
@@ -176,7 +180,7 @@ impl Registry {
     }
 }
 
-/// One of these answers, or a sentence.
+/// Returns the response if it has an expected status, or else an error that explains the status.
 async fn expect(answer: Response, what: &str, expected: &[StatusCode]) -> anyhow::Result<Response> {
     let status = answer.status();
     if expected.contains(&status) {

@@ -9,13 +9,13 @@ use super::describe::{notes, roles};
 use crate::ids::{PluginDigest, PluginName};
 use crate::settings::Settings;
 
-/// `wardgate plugin rollback …`. Said again, it goes further back; versions that were rolled back from,
-/// with something else installed since, are passed over.
+/// `wardgate plugin rollback …`. Another rollback goes back further. Versions that were rolled back from are passed
+/// over once something else has been installed.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Rollback {
-    /// The plugin's name.
+    /// Name of the plugin.
     name: PluginName,
-    /// A version that is kept, as `plugin versions` has it: to go back further at once, or forward again.
+    /// Digest of a stored version, earlier or later, as `plugin versions` prints it.
     #[arg(long, value_name = "DIGEST")]
     to: Option<PluginDigest>,
     #[command(flatten)]

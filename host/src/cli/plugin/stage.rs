@@ -1,4 +1,4 @@
-//! A plugin on a stage: what `plugin test`, `try`, `inspect` and `replay` call.
+//! Loads a component outside a gateway, for `plugin test`, `plugin try`, `plugin inspect` and `replay`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use crate::plugins::{COMPONENT_BYTES_MAX, bundled_component};
 use crate::sandbox::{Binding, Cost, Grants, Loaded, Pin};
 use crate::settings::{Settings, author_folder};
 
-/// A component on a stage of its own.
+/// A component that is loaded in a sandbox of its own.
 pub(super) struct Opened {
     pub(super) stage: Stage,
     pub(super) loaded: Arc<Loaded>,
     pub(super) binding: Arc<Binding>,
-    /// Which component the grants are for.
+    /// The component and signer for which the grants are in force.
     pub(super) pin: Pin,
 }
 
 impl Opened {
-    /// Loads a component with what it is granted.
+    /// Loads a component and binds it to the grants file, or to no grants.
     pub(super) async fn of(
         name: PluginName,
         component: Arc<[u8]>,
@@ -47,7 +47,8 @@ impl Opened {
         Ok(Self { stage, loaded, binding, pin })
     }
 
-    /// What it says of itself, where it has the role that says so.
+    /// Makes a call of a role. Returns null if the component does not have the role, and the inner error if the call
+    /// failed.
     pub(super) async fn ask(
         &self,
         case: Case,
@@ -56,7 +57,8 @@ impl Opened {
         if !self.binding.role_names().contains(&role) {
             return Ok(Ok(Value::Null));
         }
-        // Scripted: it may be anybody's, so it gets neither network nor folder, whatever it would be granted.
+        // Scripted: the component is untrusted, so it gets neither network nor folders, whatever the grants file
+        // says.
         let ran = self.stage.rehearse(&self.binding, &case).await?;
         match ran.outcome.get("ok") {
             Some(value) => Ok(Ok(value.clone())),
@@ -65,7 +67,7 @@ impl Opened {
     }
 }
 
-/// Loads a component, from a file or among the bundled ones, with what it is granted.
+/// Loads a component file or a bundled plugin, and binds it to the grants file.
 pub(super) async fn open(
     plugin: &str,
     grants: Option<&Path>,
@@ -77,7 +79,7 @@ pub(super) async fn open(
     Ok((stage, binding))
 }
 
-/// A component and the name that it goes by.
+/// Reads a bundled plugin or a component file, and derives the plugin's name.
 pub(in crate::cli) fn component(plugin: &str) -> anyhow::Result<(PluginName, Vec<u8>)> {
     if let Ok(name) = plugin.parse::<PluginName>()
         && let Some(component) = bundled_component(&name)
@@ -94,7 +96,7 @@ pub(in crate::cli) fn component(plugin: &str) -> anyhow::Result<(PluginName, Vec
     Ok((name, bytes))
 }
 
-/// What a call cost, for people.
+/// Formats what a call cost.
 pub(in crate::cli) fn cost(cost: Cost) -> String {
     let millis = |micros: u64| micros as f64 / 1_000.0;
     format!(

@@ -1,14 +1,13 @@
-//! A package's manifest, made independent of the workspace that it was taken from: what cargo does when it
-//! packs a package for a registry.
+//! Makes a package's manifest independent of its workspace, as cargo does when it packs a package for a registry.
 
 use anyhow::Context as _;
 use toml::{Table, Value};
 
-/// The manifest with everything that it inherits written out. Without lints, which are for those who
-/// change the package and not for those who use it.
+/// Returns the manifest with all inherited values written out. Lints are removed: they are for authors of the
+/// package, and not for its users.
 ///
 /// # Errors
-/// Where one of both is no manifest, or something is inherited that the workspace does not have.
+/// If one of the texts is not a manifest, or if the package inherits a value that the workspace lacks.
 pub(super) fn manifest(package: &str, workspace: &str) -> anyhow::Result<String> {
     let mut package: Table = toml::from_str(package).context("the package's manifest")?;
     let workspace: Table = toml::from_str(workspace).context("the workspace's manifest")?;
@@ -34,7 +33,7 @@ pub(super) fn manifest(package: &str, workspace: &str) -> anyhow::Result<String>
     Ok(toml::to_string(&package)?)
 }
 
-/// A dependency has the features of the workspace and those of its own.
+/// Merges an inherited dependency with the package's own entry. It has the features of both.
 fn merged(inherited: &Value, own: Table) -> Value {
     let Value::Table(inherited) = inherited else {
         return match own.get("features") {

@@ -1,4 +1,4 @@
-//! `wardgate plugin show` and `release`.
+//! `wardgate plugin show` and `wardgate plugin release`.
 
 use anyhow::bail;
 
@@ -7,10 +7,10 @@ use super::super::print;
 use crate::ids::PluginName;
 use crate::settings::Settings;
 
-/// One plugin of a tenant.
+/// A plugin of a tenant.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct One {
-    /// Its name.
+    /// Name of the plugin.
     name: PluginName,
     #[command(flatten)]
     tenant: ForTenant,
@@ -19,7 +19,7 @@ pub(in crate::cli) struct One {
 }
 
 impl One {
-    /// Prints it as JSON.
+    /// Prints the plugin as JSON.
     pub(super) async fn show(self, settings: &Settings) -> anyhow::Result<()> {
         let api = self.target.open(settings).await?;
         let tenant = self.tenant.resolve(&api).await?;
@@ -27,7 +27,7 @@ impl One {
         print(&format!("{:#}", api.get(&path).await?))
     }
 
-    /// Ends its quarantine.
+    /// Ends the plugin's quarantine.
     pub(super) async fn release(self, settings: &Settings) -> anyhow::Result<()> {
         let api = self.target.open(settings).await?;
         if api.folder().is_some() {

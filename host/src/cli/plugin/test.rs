@@ -1,4 +1,4 @@
-//! `wardgate plugin test`: golden cases, without a server.
+//! `wardgate plugin test`: runs golden cases without a server.
 
 use std::path::{Path, PathBuf};
 
@@ -9,23 +9,24 @@ use super::stage::{cost, open};
 use crate::fixture::{Case, Expected, Ran};
 use crate::settings::Settings;
 
-/// Most cases of one run.
+/// Maximum number of cases in one run.
 const CASES_MAX: usize = 10_000;
 
 /// See [`super::Plugin::Test`].
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Test {
-    /// The component, in whatever language it was written; or the name of a bundled plugin.
+    /// Component file, or the name of a bundled plugin.
     #[arg(value_name = "PLUGIN")]
     plugin: String,
-    /// A case, or a folder of them: every .json file in it, and in the folders below.
+    /// Case file, or a folder: every .json file in it and in its subfolders.
     #[arg(value_name = "FIXTURES")]
     fixtures: PathBuf,
-    /// Limits and settings as the operator would grant them: a TOML file.
+    /// Grants file (TOML), for its limits and settings.
     #[arg(long, value_name = "FILE")]
     grants: Option<PathBuf>,
-    /// Writes what came into the cases that failed, or that expect nothing yet. Look at the difference
-    /// before you keep it.
+    /// Write actual outcomes into cases that fail or that have no expectation yet.
+    ///
+    /// Review the changes before you commit them.
     #[arg(long)]
     accept: bool,
 }
@@ -70,7 +71,7 @@ impl Test {
     }
 }
 
-/// Every case there, in the order of their names.
+/// All case files, sorted by path.
 fn cases(fixtures: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut left = vec![fixtures.to_owned()];
@@ -97,7 +98,7 @@ fn cases(fixtures: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Writes what came into a case, and leaves the rest of it as it is.
+/// Writes the actual outcome into a case and leaves its other fields unchanged.
 fn accept(path: &Path, ran: &Ran) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(path)?;
     let mut case: serde_json::Value = serde_json::from_str(&text)?;

@@ -8,11 +8,11 @@ use super::describe::signer;
 use crate::ids::PluginName;
 use crate::settings::Settings;
 
-/// `wardgate plugin versions …`. A line is: place, digest, when it was installed, its version, where it
-/// came from, with what kind of key, and who signed it.
+/// `wardgate plugin versions …`. Each line has: state, digest, time of installation, version, provenance, the role of
+/// the installing key, and the signer.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Versions {
-    /// The plugin's name.
+    /// Name of the plugin.
     name: PluginName,
     #[command(flatten)]
     tenant: ForTenant,

@@ -1,5 +1,7 @@
 //! Agents: described by their owners, changed one after the other, switched off, and their webhooks.
 
+use std::sync::Arc;
+
 use std::collections::HashSet;
 
 use axum::body::Body;
@@ -11,14 +13,13 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::body::{self, BodyLimits};
+use super::super::body;
 use super::super::budget::Sender;
 use super::super::error::ApiError;
 use super::super::extract::{Asked, Named};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::super::{Handle, Handles};
-use super::ByAdmin;
+use super::{AdminState, ByAdmin};
 use crate::agent::{Tools, ToolsError};
 use crate::ids::{AgentId, Name, PluginName, RequestId, TenantId};
 use crate::secrets::PlainSecret;
@@ -59,15 +60,15 @@ pub(super) struct AgentsAsked {
     params(("tenant" = String, Path, description = "The tenant's id"), AgentsAsked),
     responses((status = 200, body = Vec<ManagedAgent>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     Asked(asked): Asked<AgentsAsked>,
 ) -> Result<Response, ApiError> {
     let agents = match asked.name {
-        None => handles.store.agents(admin.tenant()).await?,
+        None => state.store.agents(admin.tenant()).await?,
         Some(name) => match name.parse::<Name>() {
             Ok(name) => {
-                handles.store.agent_by_name(admin.tenant(), &name).await?.into_iter().collect()
+                state.store.agent_by_name(admin.tenant(), &name).await?.into_iter().collect()
             }
             // Nobody is called what nobody can be called.
             Err(_) => Vec::new(),
@@ -85,16 +86,16 @@ pub(super) async fn list(
     request_body(content((AgentDefinition = "application/json"), (String = "application/toml"))),
     responses((status = 201, body = ManagedAgent), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn create(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let (_, definition) = definition(&handles, admin.tenant(), request).await?;
+    let (_, definition) = definition(&state, admin.tenant(), request).await?;
     let (tenant, id) = (admin.tenant(), AgentId::random());
-    handles.store.put_agent(tenant, id, &definition, Precondition::Absent).await?;
+    state.store.put_agent(tenant, id, &definition, Precondition::Absent).await?;
     // Minted with the agent, so that its webhook works before anybody has asked for the URL.
-    handles.webhooks.token(tenant, id).await?;
-    answer(&handles, tenant, id, StatusCode::CREATED).await
+    state.webhooks.token(tenant, id).await?;
+    answer(&state, tenant, id, StatusCode::CREATED).await
 }
 
 /// An agent.
@@ -104,11 +105,11 @@ pub(super) async fn create(
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    answer(&handles, admin.tenant(), named.id("agent", "Agent")?, StatusCode::OK).await
+    answer(&state, admin.tenant(), named.id("agent", "Agent")?, StatusCode::OK).await
 }
 
 /// Describes an agent anew. `if-match` with the version that was read refuses (412) what somebody else
@@ -121,18 +122,18 @@ pub(super) async fn read(
     request_body(content((AgentDefinition = "application/json"), (String = "application/toml"))),
     responses((status = 200, body = ManagedAgent), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn replace(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let (tenant, id) = (admin.tenant(), named.id("agent", "Agent")?);
-    let known = handles.store.agent(tenant, id).await?;
+    let known = state.store.agent(tenant, id).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
-    let (headers, definition) = definition(&handles, tenant, request).await?;
+    let (headers, definition) = definition(&state, tenant, request).await?;
     let precondition = precondition(&headers)?;
-    let version = handles.store.put_agent(tenant, id, &definition, precondition).await?;
-    let agent = handles.store.agent(tenant, id).await?;
+    let version = state.store.put_agent(tenant, id, &definition, precondition).await?;
+    let agent = state.store.agent(tenant, id).await?;
     let agent = agent.ok_or_else(|| ApiError::not_found("Agent"))?;
     // What was written here, though somebody else may have written since: whoever took the other's version
     // for his own would overwrite it unseen.
@@ -146,11 +147,11 @@ pub(super) async fn replace(
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn enable(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    switch(&handles, admin.tenant(), &named, true).await
+    switch(&state, admin.tenant(), &named, true).await
 }
 
 /// Lets an agent take no new tasks: whoever calls it is answered 403. What was accepted runs to its end.
@@ -160,11 +161,11 @@ pub(super) async fn enable(
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn disable(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    switch(&handles, admin.tenant(), &named, false).await
+    switch(&state, admin.tenant(), &named, false).await
 }
 
 /// Where an agent's own webhook is.
@@ -181,13 +182,13 @@ struct WebhookAnswer {
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 200, body = WebhookAnswer), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn webhook(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
     let id = named.id("agent", "Agent")?;
-    let token = handles.webhooks.token(admin.tenant(), id).await?;
-    Ok(webhook_answer(&handles, token.as_ref()))
+    let token = state.webhooks.token(admin.tenant(), id).await?;
+    Ok(webhook_answer(&state, token.as_ref()))
 }
 
 /// A new URL for an agent's webhook; the one before ends at once.
@@ -197,12 +198,12 @@ pub(super) async fn webhook(
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 200, body = WebhookAnswer), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn rotate_webhook(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let token = handles.webhooks.rotate(admin.tenant(), named.id("agent", "Agent")?).await?;
-    Ok(webhook_answer(&handles, Some(&token)))
+    let token = state.webhooks.rotate(admin.tenant(), named.id("agent", "Agent")?).await?;
+    Ok(webhook_answer(&state, Some(&token)))
 }
 
 /// Ends the URL of an agent's webhook at once.
@@ -212,14 +213,14 @@ pub(super) async fn rotate_webhook(
            ("agent" = String, Path, description = "The agent's id")),
     responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn revoke_webhook(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
     let id: AgentId = named.id("agent", "Agent")?;
-    let known = handles.store.agent(admin.tenant(), id).await?;
+    let known = state.store.agent(admin.tenant(), id).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
-    handles.store.revoke_webhook(admin.tenant(), id).await?;
+    state.store.revoke_webhook(admin.tenant(), id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -238,12 +239,12 @@ impl ManagedAgent {
 }
 
 async fn answer(
-    handles: &Handles,
+    state: &AdminState,
     tenant: TenantId,
     id: AgentId,
     status: StatusCode,
 ) -> Result<Response, ApiError> {
-    let agent = handles.store.agent(tenant, id).await?;
+    let agent = state.store.agent(tenant, id).await?;
     let agent = agent.ok_or_else(|| ApiError::not_found("Agent"))?;
     Ok(answer_of(status, agent))
 }
@@ -257,35 +258,35 @@ fn answer_of(status: StatusCode, agent: Agent) -> Response {
     response
 }
 
-fn webhook_answer(handles: &Handles, token: Option<&PlainSecret>) -> Response {
-    let url = token.map(|token| handles.webhook_url(token));
+fn webhook_answer(state: &AdminState, token: Option<&PlainSecret>) -> Response {
+    let url = token.map(|token| state.webhooks.url(token));
     json(StatusCode::OK, &WebhookAnswer { url })
 }
 
 async fn switch(
-    handles: &Handles,
+    state: &AdminState,
     tenant: TenantId,
     named: &Named,
     enabled: bool,
 ) -> Result<Response, ApiError> {
     let id: AgentId = named.id("agent", "Agent")?;
-    if !handles.store.enable_agent(tenant, id, enabled).await? {
+    if !state.store.enable_agent(tenant, id, enabled).await? {
         return Err(ApiError::not_found("Agent"));
     }
-    answer(handles, tenant, id, StatusCode::OK).await
+    answer(state, tenant, id, StatusCode::OK).await
 }
 
 /// Reads a definition and checks that what it names is there.
 async fn definition(
-    handles: &Handles,
+    state: &AdminState,
     tenant: TenantId,
     request: Request<Body>,
 ) -> Result<(HeaderMap, AgentDefinition), ApiError> {
     let (mut head, body) = request.into_parts();
-    let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(handles, sender, &mut head, body, limits).await?;
+    let sender = Sender::of(&head);
+    let body = state.bodies.read(sender, &mut head, body).await?;
     let definition: AgentDefinition = parse(&head.headers, body, "an agent file")?;
-    if definition.model != "offline" && !handles.models.contains(&definition.model) {
+    if definition.model != "offline" && !state.models.contains(&definition.model) {
         let detail = format!("the gateway's settings have no model {:?}", definition.model);
         return Err(ApiError::caller(422, detail));
     }
@@ -294,23 +295,23 @@ async fn definition(
     let mapper = definition.mapper.iter().map(|plugin| (plugin, "payload-mapper"));
     let getter = definition.getter.iter().map(|plugin| (plugin, "response-getter"));
     for (plugin, role) in tools.chain(mapper).chain(getter) {
-        check_role(handles, tenant, plugin, role).await?;
+        check_role(state, tenant, plugin, role).await?;
     }
-    check_tools(handles, tenant, &definition).await?;
+    check_tools(state, tenant, &definition).await?;
     Ok((head.headers, definition))
 }
 
 /// Checks that no two of its tools have one name: every run of the agent would fail. That a plugin cannot say at the
 /// moment which tools it has is for its runs to find out.
 async fn check_tools(
-    handles: &Handles,
+    state: &AdminState,
     tenant: TenantId,
     definition: &AgentDefinition,
 ) -> Result<(), ApiError> {
     // Of an agent that is not there yet; to its tools it makes no difference.
     let agent = (tenant, AgentId::random());
     let request = RequestId::next();
-    match Tools::of_definition(&handles.plugins, agent, definition, request).await {
+    match Tools::of_definition(&state.plugins, agent, definition, request).await {
         Err(error @ ToolsError::SameName { .. }) => Err(ApiError::caller(422, error.to_string())),
         Ok(_) | Err(_) => Ok(()),
     }
@@ -318,16 +319,16 @@ async fn check_tools(
 
 /// Checks that a plugin is there and can be used as this.
 pub(super) async fn check_role(
-    handles: &Handles,
+    state: &AdminState,
     tenant: TenantId,
     plugin: &PluginName,
     role: &str,
 ) -> Result<(), ApiError> {
-    if !handles.plugins.is_installed(tenant, plugin).await? {
+    if !state.plugins.is_installed(tenant, plugin).await? {
         let detail = format!("no plugin {plugin} is installed for this tenant");
         return Err(ApiError::caller(422, detail));
     }
-    let binding = handles.plugins.binding(tenant, plugin).await?;
+    let binding = state.plugins.binding(tenant, plugin).await?;
     if !binding.role_names().contains(&role) {
         let has = binding.role_names().join(", ");
         let detail = format!("the plugin {plugin} has no role {role}; it has {has}");

@@ -1,5 +1,7 @@
 //! Channels of a tenant: where providers send their webhooks, and the plugins that speak with them.
 
+use std::sync::Arc;
+
 use std::collections::BTreeSet;
 
 use axum::body::Body;
@@ -9,14 +11,12 @@ use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::body::{self, BodyLimits};
 use super::super::budget::Sender;
 use super::super::error::ApiError;
 use super::super::extract::{Asked, Named};
 use super::super::reply::json;
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
-use super::super::{Handle, Handles};
-use super::{ByAdmin, agents, iso};
+use super::{AdminState, ByAdmin, agents, iso};
 use crate::ids::{AgentId, ChannelId, Name, PluginName, RequestId, TaskId, TenantId};
 use crate::plugins::setting_names;
 use crate::sandbox::Subject;
@@ -59,12 +59,12 @@ struct ChannelAnswerBody {
     params(("tenant" = String, Path, description = "The tenant's id")),
     responses((status = 200, body = Vec<ChannelAnswerBody>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
 ) -> Result<Response, ApiError> {
     let mut answers = Vec::new();
-    for channel in handles.store.channels(admin.tenant()).await? {
-        answers.push(described(&handles, channel).await?);
+    for channel in state.store.channels(admin.tenant()).await? {
+        answers.push(described(&state, channel).await?);
     }
     Ok(json(StatusCode::OK, &answers))
 }
@@ -76,14 +76,14 @@ pub(super) async fn list(
            ("name" = String, Path, description = "The channel's name")),
     responses((status = 200, body = ChannelAnswerBody), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
     let name: Name = named.id("name", "Channel")?;
-    let channel = handles.store.channel_by_name(admin.tenant(), &name).await?;
+    let channel = state.store.channel_by_name(admin.tenant(), &name).await?;
     let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
-    Ok(json(StatusCode::OK, &described(&handles, channel).await?))
+    Ok(json(StatusCode::OK, &described(&state, channel).await?))
 }
 
 /// Makes a channel, or describes the one of this name anew; its URL stays. From JSON or
@@ -95,15 +95,15 @@ pub(super) async fn read(
     request_body(content((ChannelDefinition = "application/json"), (String = "application/toml"))),
     responses((status = 200, body = ChannelAnswerBody), WriteErrors, PluginErrors), security(("admin_key" = [])))]
 pub(super) async fn replace(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let name: Name = named.id("name", "Channel")?;
     let (mut head, body) = request.into_parts();
-    let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(&handles, sender, &mut head, body, limits).await?;
+    let sender = Sender::of(&head);
+    let body = state.bodies.read(sender, &mut head, body).await?;
     let definition: ChannelDefinition = agents::parse(&head.headers, body, "a channel file")?;
     if definition.name != name {
         let detail = "the definition has another name than the path";
@@ -111,11 +111,11 @@ pub(super) async fn replace(
     }
     let tenant = admin.tenant();
     check(&definition)?;
-    check_secrets(&handles, tenant, &definition).await?;
-    let agent = agent(&handles, tenant, &definition.agent).await?;
-    check_plugins(&handles, tenant, agent, &definition).await?;
-    let channel = handles.store.put_channel(tenant, agent, &definition).await?;
-    Ok(json(StatusCode::OK, &described(&handles, channel).await?))
+    check_secrets(&state, tenant, &definition).await?;
+    let agent = agent(&state, tenant, &definition.agent).await?;
+    check_plugins(&state, tenant, agent, &definition).await?;
+    let channel = state.store.put_channel(tenant, agent, &definition).await?;
+    Ok(json(StatusCode::OK, &described(&state, channel).await?))
 }
 
 /// Forgets a channel: its URL ends at once. Its tasks stay.
@@ -125,12 +125,12 @@ pub(super) async fn replace(
            ("name" = String, Path, description = "The channel's name")),
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
     let name: Name = named.id("name", "Channel")?;
-    if !handles.store.delete_channel(admin.tenant(), &name).await? {
+    if !state.store.delete_channel(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Channel"));
     }
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -169,11 +169,11 @@ struct DeliveryAnswer {
     params(("tenant" = String, Path, description = "The tenant's id"), DeliveriesAsked),
     responses((status = 200, body = Vec<DeliveryAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn deliveries(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     Asked(asked): Asked<DeliveriesAsked>,
 ) -> Result<Response, ApiError> {
-    let found = handles.store.deliveries(admin.tenant(), asked.status, DELIVERIES_MAX).await?;
+    let found = state.store.deliveries(admin.tenant(), asked.status, DELIVERIES_MAX).await?;
     let answers: Vec<_> = found.into_iter().map(DeliveryAnswer::of).collect();
     Ok(json(StatusCode::OK, &answers))
 }
@@ -186,11 +186,11 @@ pub(super) async fn deliveries(
     responses((status = 202, description = "It is tried again at once"), ReadErrors),
     security(("admin_key" = [])))]
 pub(super) async fn redeliver(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    if !handles.store.redeliver(admin.tenant(), named.id("task", "Task")?).await? {
+    if !state.store.redeliver(admin.tenant(), named.id("task", "Task")?).await? {
         return Err(ApiError::not_found("Delivery that has ended"));
     }
     Ok(StatusCode::ACCEPTED.into_response())
@@ -210,8 +210,8 @@ impl DeliveryAnswer {
     }
 }
 
-async fn described(handles: &Handles, channel: Channel) -> Result<ChannelAnswerBody, ApiError> {
-    let facts = handles.channels.facts(&channel).await?;
+async fn described(state: &AdminState, channel: Channel) -> Result<ChannelAnswerBody, ApiError> {
+    let facts = state.channels.facts(&channel).await?;
     let missing = facts.secrets.values().filter(|bound| bound.versions().is_none());
     let mut notes: Vec<_> = missing
         .map(|bound| {
@@ -224,7 +224,7 @@ async fn described(handles: &Handles, channel: Channel) -> Result<ChannelAnswerB
     notes.extend(forms.filter_map(|(name, bound)| {
         bound.problem(bound.binding().form(name, None, |_| None).ok()?)
     }));
-    notes.extend(misnamed_secrets(handles, &channel).await);
+    notes.extend(misnamed_secrets(state, &channel).await);
     if channel.definition.verifier == Verification::Off {
         notes
             .push("verification is off: anyone who knows the URL can trigger the agent".to_owned());
@@ -252,7 +252,7 @@ async fn described(handles: &Handles, channel: Channel) -> Result<ChannelAnswerB
 
 /// What is to be said of the names in a channel's `[secrets]`, where its plugins are ones that ship with the gateway:
 /// of others it is not known which secrets they open.
-async fn misnamed_secrets(handles: &Handles, channel: &Channel) -> Vec<String> {
+async fn misnamed_secrets(state: &AdminState, channel: &Channel) -> Vec<String> {
     let definition = &channel.definition;
     let mut notes = Vec::new();
     let mut opened = Some(BTreeSet::new());
@@ -263,7 +263,7 @@ async fn misnamed_secrets(handles: &Handles, channel: &Channel) -> Vec<String> {
     let others = [&definition.mapper, &definition.replier].into_iter().flatten();
     for (plugin, verifies) in verifier.into_iter().chain(others.map(|plugin| (plugin, false))) {
         // Whatever is wrong with a plugin is said where it is called.
-        let binding = handles.plugins.binding(channel.tenant, plugin).await;
+        let binding = state.plugins.binding(channel.tenant, plugin).await;
         let Some(known) = binding.as_ref().ok().and_then(|binding| binding.known_forms()) else {
             opened = None;
             continue;
@@ -315,14 +315,14 @@ fn check(definition: &ChannelDefinition) -> Result<(), ApiError> {
 
 /// Checks that the tenant's secrets may be used as they are bound. Of one that is not there yet nothing is known.
 async fn check_secrets(
-    handles: &Handles,
+    state: &AdminState,
     tenant: TenantId,
     definition: &ChannelDefinition,
 ) -> Result<(), ApiError> {
     if definition.secrets.is_empty() {
         return Ok(());
     }
-    let secrets = handles.vault.list(tenant).await?;
+    let secrets = state.vault.list(tenant).await?;
     for (name, binding) in &definition.secrets {
         let secret = secrets.iter().find(|secret| secret.name == binding.secret);
         let checked = secret.map_or(Ok(()), |secret| binding.check(&secret.uses));
@@ -332,10 +332,10 @@ async fn check_secrets(
     Ok(())
 }
 
-async fn agent(handles: &Handles, tenant: TenantId, agent: &str) -> Result<AgentId, ApiError> {
+async fn agent(state: &AdminState, tenant: TenantId, agent: &str) -> Result<AgentId, ApiError> {
     let found = match (agent.parse::<AgentId>(), agent.parse::<Name>()) {
-        (Ok(id), _) => handles.store.agent(tenant, id).await?,
-        (Err(_), Ok(name)) => handles.store.agent_by_name(tenant, &name).await?,
+        (Ok(id), _) => state.store.agent(tenant, id).await?,
+        (Err(_), Ok(name)) => state.store.agent_by_name(tenant, &name).await?,
         (Err(_), Err(_)) => None,
     };
     let shown: String = agent.chars().take(128).collect();
@@ -346,7 +346,7 @@ async fn agent(handles: &Handles, tenant: TenantId, agent: &str) -> Result<Agent
 /// Checks that every plugin is there, has the role that it is named for, and finds nothing wrong with the
 /// channel's settings.
 async fn check_plugins(
-    handles: &Handles,
+    state: &AdminState,
     tenant: TenantId,
     agent: AgentId,
     definition: &ChannelDefinition,
@@ -361,12 +361,12 @@ async fn check_plugins(
     // The settings that somebody reads. None: somebody does not say what he reads.
     let mut read = Some(BTreeSet::new());
     for (plugin, role) in [verifier, mapper, replier].into_iter().flatten() {
-        agents::check_role(handles, tenant, plugin, role).await?;
+        agents::check_role(state, tenant, plugin, role).await?;
         if checked.contains(&plugin) {
             continue;
         }
         checked.push(plugin);
-        let binding = handles.plugins.binding(tenant, plugin).await?;
+        let binding = state.plugins.binding(tenant, plugin).await?;
         if !binding.role_names().contains(&"about") {
             read = None;
             continue;

@@ -1,5 +1,7 @@
 //! API keys: shown once, stored as hashes, ended by time or by hand.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
@@ -10,8 +12,7 @@ use super::super::error::ApiError;
 use super::super::extract::{Named, Sent};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::super::{Handle, Handles};
-use super::{ByAdmin, ByOperator, iso};
+use super::{AdminState, ByAdmin, ByOperator, iso};
 use crate::clock::Timestamp;
 use crate::ids::{KeyId, TenantId};
 use crate::secrets::PlainSecret;
@@ -95,10 +96,10 @@ impl KeyAnswer {
     params(("tenant" = String, Path, description = "The tenant's id")),
     responses((status = 200, body = Vec<KeyAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
 ) -> Result<Response, ApiError> {
-    listed(&handles, Some(admin.tenant())).await
+    listed(&state, Some(admin.tenant())).await
 }
 
 /// Makes a key of a tenant. The key is shown in this answer and never again.
@@ -107,7 +108,7 @@ pub(super) async fn list(
     params(("tenant" = String, Path, description = "The tenant's id")), request_body = KeyAsked,
     responses((status = 201, body = KeyAnswer), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn create(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     Sent(asked): Sent<KeyAsked>,
 ) -> Result<Response, ApiError> {
@@ -119,7 +120,7 @@ pub(super) async fn create(
         }
     };
     let secret = PlainSecret::random_api_key().map_err(|_| ApiError::host("no randomness"))?;
-    created(&handles, holder, asked, &secret).await
+    created(&state, holder, asked, &secret).await
 }
 
 /// Ends a key of a tenant at once.
@@ -129,11 +130,11 @@ pub(super) async fn create(
            ("key" = String, Path, description = "The key's id")),
     responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn revoke(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    revoked(&handles, Some(admin.tenant()), &named).await
+    revoked(&state, Some(admin.tenant()), &named).await
 }
 
 /// The operators' keys, oldest first. That of the data folder itself is not among them.
@@ -141,10 +142,10 @@ pub(super) async fn revoke(
     operation_id = "admin_list_operator_keys", tag = "admin",
     responses((status = 200, body = Vec<KeyAnswer>), ReadErrors), security(("operator_key" = [])))]
 pub(super) async fn list_operators(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     _operator: ByOperator,
 ) -> Result<Response, ApiError> {
-    listed(&handles, None).await
+    listed(&state, None).await
 }
 
 /// Makes an operator's key. The key is shown in this answer and never again.
@@ -152,7 +153,7 @@ pub(super) async fn list_operators(
     operation_id = "admin_create_operator_key", tag = "admin", request_body = KeyAsked,
     responses((status = 201, body = KeyAnswer), WriteErrors), security(("operator_key" = [])))]
 pub(super) async fn create_operators(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     _operator: ByOperator,
     Sent(asked): Sent<KeyAsked>,
 ) -> Result<Response, ApiError> {
@@ -160,7 +161,7 @@ pub(super) async fn create_operators(
         return Err(ApiError::caller(422, "an operator's key is of the role operator"));
     }
     let secret = PlainSecret::random_operator_key().map_err(|_| ApiError::host("no randomness"))?;
-    created(&handles, KeyHolder::Operator, asked, &secret).await
+    created(&state, KeyHolder::Operator, asked, &secret).await
 }
 
 /// Ends an operator's key at once.
@@ -169,21 +170,21 @@ pub(super) async fn create_operators(
     params(("key" = String, Path, description = "The key's id")),
     responses((status = 204, description = "It ends here"), ReadErrors), security(("operator_key" = [])))]
 pub(super) async fn revoke_operators(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     _operator: ByOperator,
     named: Named,
 ) -> Result<Response, ApiError> {
-    revoked(&handles, None, &named).await
+    revoked(&state, None, &named).await
 }
 
-async fn listed(handles: &Handles, tenant: Option<TenantId>) -> Result<Response, ApiError> {
-    let keys = handles.store.keys(tenant).await?;
+async fn listed(state: &AdminState, tenant: Option<TenantId>) -> Result<Response, ApiError> {
+    let keys = state.store.keys(tenant).await?;
     let answer: Vec<_> = keys.into_iter().map(KeyAnswer::of).collect();
     Ok(json(StatusCode::OK, &answer))
 }
 
 async fn created(
-    handles: &Handles,
+    state: &AdminState,
     holder: KeyHolder,
     asked: KeyAsked,
     secret: &PlainSecret,
@@ -194,7 +195,7 @@ async fn created(
     if asked.name.chars().any(char::is_control) {
         return Err(ApiError::caller(422, "name holds a control character"));
     }
-    let now = handles.clock.now();
+    let now = state.clock.now();
     let expires_at = asked.expires_at.as_deref().map(|text| {
         let at = Timestamp::parse_rfc3339(text).filter(|at| *at > now);
         at.ok_or_else(|| ApiError::caller(422, "expires_at is not an RFC 3339 time in the future"))
@@ -203,19 +204,19 @@ async fn created(
     let id = KeyId::random();
     let (hash, name) = (secret.hash(), asked.name);
     let key = NewKey { id, hash, holder, name: name.clone(), expires_at };
-    handles.store.put_key(key).await?;
+    state.store.put_key(key).await?;
     let key = Key { id, holder, name, created_at: now, expires_at, revoked_at: None };
     let answer = KeyAnswer { key: Some(secret.reveal().to_owned()), ..KeyAnswer::of(key) };
     Ok(json(StatusCode::CREATED, &answer))
 }
 
 async fn revoked(
-    handles: &Handles,
+    state: &AdminState,
     tenant: Option<TenantId>,
     named: &Named,
 ) -> Result<Response, ApiError> {
     let key: KeyId = named.id("key", "Key")?;
-    if !handles.store.revoke_key(tenant, key).await? {
+    if !state.store.revoke_key(tenant, key).await? {
         return Err(ApiError::not_found("Key"));
     }
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -1,5 +1,7 @@
 //! How a plugin of a tenant is doing: its calls, what they cost, and whether it is cut off.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use axum::extract::State;
@@ -12,8 +14,7 @@ use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::Named;
 use super::super::reply::json;
 use super::super::responses::ReadErrors;
-use super::super::{Handle, Handles};
-use super::ByAdmin;
+use super::{AdminState, ByAdmin};
 use crate::access::AdminCaller;
 use crate::ids::PluginName;
 use crate::plugins::PluginUnavailable;
@@ -115,11 +116,11 @@ impl PluginState {
               (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
     security(("admin_key" = [])))]
 pub(super) async fn read(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let binding = binding(&handles, admin, &named).await?;
+    let binding = binding(&state, admin, &named).await?;
     Ok(json(StatusCode::OK, &PluginState::of(&binding)))
 }
 
@@ -132,22 +133,22 @@ pub(super) async fn read(
               (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
     security(("admin_key" = [])))]
 pub(super) async fn release(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let binding = binding(&handles, admin, &named).await?;
+    let binding = binding(&state, admin, &named).await?;
     binding.account().release();
     Ok(json(StatusCode::OK, &PluginState::of(&binding)))
 }
 
 async fn binding(
-    handles: &Handles,
+    state: &AdminState,
     admin: AdminCaller,
     named: &Named,
 ) -> Result<std::sync::Arc<Binding>, ApiError> {
     let name: PluginName = named.id("name", "Plugin")?;
-    handles.plugins.binding(admin.tenant(), &name).await.map_err(|error| match error {
+    state.plugins.binding(admin.tenant(), &name).await.map_err(|error| match error {
         PluginUnavailable::Unknown(_) => ApiError::not_found("Plugin"),
         error => error.into(),
     })

@@ -3,6 +3,8 @@
 mod installation;
 pub(super) mod versions;
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,15 +15,14 @@ use http::{HeaderValue, Request, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::body::{self, BodyLimits};
+use super::super::body::BodyLimits;
 use super::super::budget::Sender;
 use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::Named;
 use super::super::openapi::Octets;
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::super::{Handle, Handles};
-use super::{ByAdmin, iso};
+use super::{AdminState, ByAdmin, iso};
 use crate::access::AdminCaller;
 use crate::ids::PluginName;
 use crate::plugins::{COMPONENT_BYTES_MAX, Installed, PluginUnavailable};
@@ -103,10 +104,10 @@ impl PluginAnswer {
     params(("tenant" = String, Path, description = "The tenant's id")),
     responses((status = 200, body = Vec<PluginAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
 ) -> Result<Response, ApiError> {
-    let own = handles.store.plugins(admin.tenant()).await?;
+    let own = state.store.plugins(admin.tenant()).await?;
     let bundled = crate::plugins::bundled().filter(|name| !own.iter().any(|p| p.name == *name));
     let bundled: Vec<_> = bundled.map(PluginAnswer::bundled).collect();
     let own = own.into_iter().map(PluginAnswer::of);
@@ -124,7 +125,7 @@ pub(super) async fn list(
               (status = 429, body = ErrorBody, description = "Others of the tenant are under way")),
     security(("admin_key" = [])))]
 pub(super) async fn install(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
     request: Request<Body>,
@@ -135,21 +136,21 @@ pub(super) async fn install(
         ApiError::caller(429, detail).retry_after(1)
     };
     // Before the component is read: it may be large.
-    let permit = handles.plugins.install_permit(admin.tenant()).await.ok_or_else(busy)?;
+    let permit = state.plugins.install_permit(admin.tenant()).await.ok_or_else(busy)?;
     let (mut head, body) = request.into_parts();
     let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
     let limits = BodyLimits::new(most.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
     let sender = Sender::of(&head);
-    let body = body::read(&handles, sender, &mut head, body, limits).await?;
+    let body = state.bodies.read_within(limits, sender, &mut head, body).await?;
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let (offered, grants) = installation::read(&head.headers, body, by).await?;
     // It is held as long as its compiling takes, and waits for a permit.
-    let mut held = handles.bodies.charge(sender);
+    let mut held = state.bodies.charge(sender);
     held.grow_to(offered.component.len())?;
     if grants.is_some() {
         may_grant(&admin)?;
     }
-    let plugins = handles.plugins.clone();
+    let plugins = state.plugins.clone();
     // Nobody else waits for this: a caller who hangs up ends the compiling.
     let prepared = plugins.prepare(admin.tenant(), &name, offered, grants.as_deref()).await;
     let prepared = prepared.map_err(refused)?;
@@ -169,11 +170,11 @@ pub(super) async fn install(
            ("name" = String, Path, description = "The plugin's name")),
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    if !handles.plugins.remove(admin.tenant(), &name(&named)?).await? {
+    if !state.plugins.remove(admin.tenant(), &name(&named)?).await? {
         return Err(ApiError::not_found("Plugin"));
     }
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -189,11 +190,11 @@ pub(super) async fn remove(
               (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
     security(("admin_key" = [])))]
 pub(super) async fn component(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let component = handles.plugins.component(admin.tenant(), &name(&named)?).await;
+    let component = state.plugins.component(admin.tenant(), &name(&named)?).await;
     let component = component.map_err(|error| match error {
         PluginUnavailable::Unknown(_) => ApiError::not_found("Plugin"),
         error => error.into(),
@@ -210,13 +211,13 @@ pub(super) async fn component(
     responses((status = 200, body = String, content_type = "application/toml"), ReadErrors),
     security(("operator_key" = [])))]
 pub(super) async fn grants(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
     may_grant(&admin)?;
-    let name = installed(&handles, &admin, &named).await?;
-    let text = handles.plugins.grants_text(admin.tenant(), &name).await?;
+    let name = installed(&state, &admin, &named).await?;
+    let text = state.plugins.grants_text(admin.tenant(), &name).await?;
     Ok(toml_answer(text))
 }
 
@@ -232,19 +233,19 @@ pub(super) async fn grants(
     responses((status = 200, body = String, content_type = "application/toml"), WriteErrors),
     security(("operator_key" = [])))]
 pub(super) async fn replace_grants(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     may_grant(&admin)?;
-    let name = installed(&handles, &admin, &named).await?;
+    let name = installed(&state, &admin, &named).await?;
     let (mut head, body) = request.into_parts();
     let limits = BodyLimits::new(GRANTS_BYTES_MAX, Duration::from_secs(30));
-    let body = body::read(&handles, Sender::of(&head), &mut head, body, limits).await?;
+    let body = state.bodies.read_within(limits, Sender::of(&head), &mut head, body).await?;
     let text = String::from_utf8(body.into())
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
-    handles.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;
+    state.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;
     Ok(toml_answer(text))
 }
 
@@ -268,12 +269,12 @@ fn may_grant(admin: &AdminCaller) -> Result<(), ApiError> {
 }
 
 async fn installed(
-    handles: &Handles,
+    state: &AdminState,
     admin: &AdminCaller,
     named: &Named,
 ) -> Result<PluginName, ApiError> {
     let name = name(named)?;
-    if !handles.plugins.is_installed(admin.tenant(), &name).await? {
+    if !state.plugins.is_installed(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Plugin"));
     }
     Ok(name)

@@ -1,5 +1,7 @@
 //! Secrets of a tenant: kept for its plugins and channels, and never shown again.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,14 +13,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use super::super::body::{self, BodyLimits};
+use super::super::body::BodyLimits;
 use super::super::budget::Sender;
 use super::super::error::ApiError;
 use super::super::extract::Named;
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::super::{Handle, Handles};
-use super::ByAdmin;
+use super::{AdminState, ByAdmin};
 use crate::ids::SecretName;
 use crate::secrets::{SECRET_BYTES_MAX, SecretUses};
 use crate::tenants::Installer;
@@ -78,10 +79,10 @@ pub(super) struct NewSecret {
     params(("tenant" = String, Path, description = "The tenant's id")),
     responses((status = 200, body = Vec<SecretAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
 ) -> Result<Response, ApiError> {
-    let secrets = handles.vault.list(admin.tenant()).await?;
+    let secrets = state.vault.list(admin.tenant()).await?;
     let secrets: Vec<_> = secrets.into_iter().map(SecretAnswer::of).collect();
     Ok(json(StatusCode::OK, &secrets))
 }
@@ -96,18 +97,18 @@ pub(super) async fn list(
     request_body = NewSecret,
     responses((status = 200, body = SecretAnswer), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn replace(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let name: SecretName = named.id("name", "Secret")?;
-    let secret = read(&handles, request).await?;
+    let secret = read(&state, request).await?;
     let value = Zeroizing::new(secret.value.expose_secret().as_bytes().to_vec());
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let new = vault::NewSecret { value, rotate: secret.rotate, uses: secret.uses, by };
-    handles.vault.put(admin.tenant(), &name, new).await?;
-    let secrets = handles.vault.list(admin.tenant()).await?;
+    state.vault.put(admin.tenant(), &name, new).await?;
+    let secrets = state.vault.list(admin.tenant()).await?;
     let kept = secrets.into_iter().find(|secret| secret.name == name);
     let kept = kept.ok_or_else(|| ApiError::not_found("Secret"))?;
     Ok(json(StatusCode::OK, &SecretAnswer::of(kept)))
@@ -120,12 +121,12 @@ pub(super) async fn replace(
            ("name" = String, Path, description = "The secret's name")),
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
     let name: SecretName = named.id("name", "Secret")?;
-    if !handles.vault.delete(admin.tenant(), &name).await? {
+    if !state.vault.delete(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Secret"));
     }
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -133,10 +134,10 @@ pub(super) async fn remove(
 
 /// The body. What is wrong with it is said without repeating any of it, since the value may stand in the
 /// wrong place.
-async fn read(handles: &Handles, request: Request<Body>) -> Result<NewSecret, ApiError> {
+async fn read(state: &AdminState, request: Request<Body>) -> Result<NewSecret, ApiError> {
     let (mut head, body) = request.into_parts();
     let limits = BodyLimits::new(BODY_BYTES_MAX, Duration::from_secs(30));
-    let body = body::read(handles, Sender::of(&head), &mut head, body, limits).await?;
+    let body = state.bodies.read_within(limits, Sender::of(&head), &mut head, body).await?;
     let body = Zeroizing::new(Vec::from(body));
     // To serde an array is a struct too, its fields in their order.
     if body.trim_ascii_start().starts_with(b"[") {

@@ -1,17 +1,18 @@
 //! Tasks of a tenant as whoever manages it sees them.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
-use super::super::Handle;
 use super::super::error::ApiError;
 use super::super::extract::{Asked, Named};
 use super::super::reply::json;
 use super::super::responses::ReadErrors;
 use super::super::rest::find;
 use super::super::rest::tasks::{self, TasksAsked};
-use super::ByAdmin;
+use super::{AdminState, ByAdmin};
 use crate::answer::task::{TaskDetails, TaskPage};
 use crate::replay::{self, Recorded};
 
@@ -21,11 +22,11 @@ use crate::replay::{self, Recorded};
     params(("tenant" = String, Path, description = "The tenant's id"), TasksAsked),
     responses((status = 200, body = TaskPage), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     Asked(asked): Asked<TasksAsked>,
 ) -> Result<Response, ApiError> {
-    let page = tasks::list_page(&handles, admin.tenant(), asked).await?;
+    let page = tasks::list_page(&state.store, admin.tenant(), asked).await?;
     Ok(json(StatusCode::OK, &page))
 }
 
@@ -36,11 +37,11 @@ pub(super) async fn list(
            ("task" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = TaskDetails), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let task = find(&handles, admin.tenant(), named.text("task")).await?;
+    let task = find(&state.store, admin.tenant(), named.text("task")).await?;
     Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
 }
 
@@ -52,13 +53,13 @@ pub(super) async fn read(
            ("task" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = Recorded), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn recording(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let task = find(&handles, admin.tenant(), named.text("task")).await?;
+    let task = find(&state.store, admin.tenant(), named.text("task")).await?;
     let with_grants = admin.is_operator();
-    let (store, channels, plugins) = (&handles.store, &handles.channels, &handles.plugins);
+    let (store, channels, plugins) = (&state.store, &state.channels, &state.plugins);
     let recorded = replay::gather(store, channels, plugins, &task, with_grants).await?;
     Ok(json(StatusCode::OK, &recorded))
 }
@@ -71,11 +72,11 @@ pub(super) async fn recording(
     responses((status = 200, body = TaskDetails, description = "The task as it is now"), ReadErrors),
     security(("admin_key" = [])))]
 pub(super) async fn stop(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    tasks::stop_named(&handles, admin.tenant(), named.text("task")).await
+    tasks::stop_named(&state.store, &state.runs, admin.tenant(), named.text("task")).await
 }
 
 /// Deletes a task of a tenant with everything that belongs to it. A run is stopped first.
@@ -85,9 +86,9 @@ pub(super) async fn stop(
            ("task" = String, Path, description = "The task's id; the name of a thread will not do")),
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    tasks::remove_named(&handles, admin.tenant(), named.text("task")).await
+    tasks::remove_named(&state.runs, admin.tenant(), named.text("task")).await
 }

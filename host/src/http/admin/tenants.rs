@@ -1,17 +1,18 @@
 //! Tenants: an operator makes them and lists them.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::Handle;
 use super::super::error::ApiError;
 use super::super::extract::{Sent, header_key};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::{ByAdmin, ByOperator};
+use super::{AdminState, ByAdmin, ByOperator};
 use crate::ids::{Name, TenantId};
 use crate::tenants::Tenant;
 
@@ -35,11 +36,14 @@ impl TenantAnswer {
 /// The tenants that the key manages, by name: all of them, or the admin's own.
 #[utoipa::path(get, path = "/admin/tenants", operation_id = "admin_list_tenants", tag = "admin",
     responses((status = 200, body = Vec<TenantAnswer>), ReadErrors), security(("admin_key" = [])))]
-pub(super) async fn list(State(handles): Handle, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn list(
+    State(state): State<Arc<AdminState>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let key = header_key(&headers)?;
-    let tenants = match handles.access.managed(key.as_deref()).await? {
-        None => handles.store.tenants().await?,
-        Some(own) => handles.store.tenant(own.tenant()).await?.into_iter().collect(),
+    let tenants = match state.access.managed(key.as_deref()).await? {
+        None => state.store.tenants().await?,
+        Some(own) => state.store.tenant(own.tenant()).await?.into_iter().collect(),
     };
     let answer: Vec<_> = tenants.into_iter().map(TenantAnswer::of).collect();
     Ok(json(StatusCode::OK, &answer))
@@ -58,13 +62,13 @@ pub(super) struct NewTenant {
     operation_id = "admin_create_tenant", tag = "admin", request_body = NewTenant,
     responses((status = 201, body = TenantAnswer), WriteErrors), security(("operator_key" = [])))]
 pub(super) async fn create(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     _operator: ByOperator,
     Sent(new): Sent<NewTenant>,
 ) -> Result<Response, ApiError> {
     let id = TenantId::random();
-    handles.store.create_tenant(id, &new.name).await?;
-    answer(&handles, id, StatusCode::CREATED).await
+    state.store.create_tenant(id, &new.name).await?;
+    answer(&state, id, StatusCode::CREATED).await
 }
 
 /// A tenant.
@@ -73,18 +77,18 @@ pub(super) async fn create(
     params(("tenant" = String, Path, description = "The tenant's id")),
     responses((status = 200, body = TenantAnswer), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
 ) -> Result<Response, ApiError> {
-    answer(&handles, admin.tenant(), StatusCode::OK).await
+    answer(&state, admin.tenant(), StatusCode::OK).await
 }
 
 async fn answer(
-    handles: &super::Handles,
+    state: &AdminState,
     id: TenantId,
     status: StatusCode,
 ) -> Result<Response, ApiError> {
-    let tenant = handles.store.tenant(id).await?;
+    let tenant = state.store.tenant(id).await?;
     let tenant = tenant.ok_or_else(|| ApiError::not_found("Tenant"))?;
     Ok(json(status, &TenantAnswer::of(tenant)))
 }

@@ -1,5 +1,7 @@
 //! Agents as callers see them, and their tools called directly.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,20 +11,19 @@ use http::{Request, StatusCode};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::body::{self, BodyLimits};
 use super::super::budget::Sender;
 use super::super::error::ApiError;
 use super::super::extract::{Asked, ByKey, Named, request_id};
 use super::super::reply::json;
 use super::super::reply::json_answer;
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
-use super::super::{Handle, Handles};
-use super::page;
+use super::{RestState, page};
 use crate::agent::{Tools, ToolsError, Unavailable};
 use crate::answer::agent::{AgentAnswer, AgentItem, AgentPage};
 use crate::ids::{AgentId, RequestId, TenantId};
 use crate::plugins::PluginUnavailable;
 use crate::request::Payload;
+use crate::store::Store;
 use crate::tenants::Agent;
 
 /// Which page of a list.
@@ -42,12 +43,12 @@ pub(super) struct PageAsked {
     operation_id = "list_agents", tag = "agents", params(PageAsked),
     responses((status = 200, body = AgentPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     Asked(asked): Asked<PageAsked>,
 ) -> Result<Response, ApiError> {
     let (page, per_page) = page(asked.page, asked.per_page)?;
-    let agents = handles.store.agents(tenant.tenant()).await?;
+    let agents = state.store.agents(tenant.tenant()).await?;
     let skipped = usize::try_from(u64::from(page - 1) * u64::from(per_page)).unwrap_or(usize::MAX);
     let items = agents.iter().skip(skipped).take(per_page as usize).map(AgentItem::of);
     let total = agents.len() as u64;
@@ -61,10 +62,10 @@ pub(super) async fn list(
     operation_id = "list_all_agents", tag = "aliases",
     responses((status = 200, body = Vec<AgentItem>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list_plain(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
 ) -> Result<Response, ApiError> {
-    let agents = handles.store.agents(tenant.tenant()).await?;
+    let agents = state.store.agents(tenant.tenant()).await?;
     let items: Vec<AgentItem<'_>> = agents.iter().map(AgentItem::of).collect();
     Ok(json(StatusCode::OK, &items))
 }
@@ -77,12 +78,12 @@ pub(super) async fn list_plain(
     params(("id" = String, Path, description = "The agent's id")),
     responses((status = 200, body = AgentAnswer), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn read(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let agent = find(&handles, tenant.tenant(), &named).await?;
-    let tools = match Tools::of(&handles.plugins, &agent, RequestId::next()).await {
+    let agent = find(&state.store, tenant.tenant(), &named).await?;
+    let tools = match Tools::of(&state.plugins, &agent, RequestId::next()).await {
         Err(ToolsError::Unavailable(PluginUnavailable::Store(error))) => return Err(error.into()),
         // xpander's clients read an agent before they do anything with it, its runs and tasks included. The
         // answer says what is wrong.
@@ -93,7 +94,7 @@ pub(super) async fn read(
         Ok(tools) => Ok(tools),
     };
     let tools = tools.as_ref().map(Tools::descriptions).map_err(String::as_str);
-    Ok(json(StatusCode::OK, &AgentAnswer::of(&agent, tools, &handles.public_url)))
+    Ok(json(StatusCode::OK, &AgentAnswer::of(&agent, tools, &state.public_url)))
 }
 
 /// How long a call waits that finds its tenant calling as many tools as it may: one of them may be over by then,
@@ -123,32 +124,32 @@ pub(super) struct Operation {
               WriteErrors, PluginErrors),
     security(("api_key" = [])))]
 pub(super) async fn operate(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let agent = find(&handles, tenant.tenant(), &named).await?;
+    let agent = find(&state.store, tenant.tenant(), &named).await?;
     if !agent.enabled {
         return Err(crate::access::Denied::Disabled.into());
     }
     // A tool may take as long as in a run, so as many are called at once.
-    let most = handles.operations_per_tenant_max;
-    let place = handles.operations.enter_within(OPERATION_PATIENCE, tenant.tenant(), most).await;
-    let _place = place.ok_or_else(|| {
+    let permit = state.operations.acquire_within(OPERATION_PATIENCE, tenant.tenant()).await;
+    let _permit = permit.ok_or_else(|| {
+        let most = state.operations.per_key_max();
         let detail = format!("{most} tools of the organization are being called directly");
         ApiError::caller(429, detail).retry_after(1)
     })?;
     let (mut head, body) = request.into_parts();
-    let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(&handles, sender, &mut head, body, limits).await?;
+    let sender = Sender::of(&head);
+    let body = state.bodies.read(sender, &mut head, body).await?;
     let arguments = arguments(body)?;
-    let tools = Tools::of(&handles.plugins, &agent, request_id(&head)).await?;
+    let tools = Tools::of(&state.plugins, &agent, request_id(&head)).await?;
     let tool = named.text("tool").unwrap_or_default();
     let answered = tokio::select! {
         answered = tools.operate(&agent, tool, arguments) => answered,
         // It would be cut off without a word otherwise.
-        () = handles.hurry.cancelled() => return Err(ApiError::stopping("the tool")),
+        () = state.shutdown_deadline.cancelled() => return Err(ApiError::stopping("the tool")),
     };
     let answer = answered.map_err(|refused| match refused {
         Unavailable::Unknown => ApiError::not_found("Tool"),
@@ -178,7 +179,7 @@ fn arguments(body: bytes::Bytes) -> Result<String, ApiError> {
     Ok(inner.filter(object).unwrap_or(payload.text()).to_owned())
 }
 
-async fn find(handles: &Handles, tenant: TenantId, named: &Named) -> Result<Agent, ApiError> {
+async fn find(store: &Store, tenant: TenantId, named: &Named) -> Result<Agent, ApiError> {
     let id: AgentId = named.id("id", "Agent")?;
-    handles.store.agent(tenant, id).await?.ok_or_else(|| ApiError::not_found("Agent"))
+    store.agent(tenant, id).await?.ok_or_else(|| ApiError::not_found("Agent"))
 }

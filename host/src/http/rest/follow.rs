@@ -13,17 +13,19 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 
+use super::super::concurrency::Streams;
 use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{ByKey, Named};
 use super::super::responses::ReadErrors;
-use super::super::{Handle, Handles};
-use super::find;
+use super::{RestState, find};
 use crate::answer::event::{SentEvent, TaskEvent};
+use crate::clock::Clock;
 use crate::ids::{TaskId, TenantId};
-use crate::runs::{Follower, STOPPED};
-use crate::store::StoreError;
+use crate::runs::{Follower, Runs, STOPPED};
+use crate::store::{Store, StoreError};
 use crate::tasks::{Status, Task};
 use crate::trace::log::{RunEvent, replay};
+use tokio_util::sync::CancellationToken;
 
 /// How often the store is asked about a task of which nothing is heard: it may run in another process.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -46,7 +48,7 @@ const EVENTS_WAITING_MAX: usize = 16;
               ReadErrors),
     security(("api_key" = [])))]
 pub(super) async fn events(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
     headers: HeaderMap,
@@ -55,13 +57,13 @@ pub(super) async fn events(
     if organization != tenant.tenant() {
         return Err(ApiError::not_found("Task"));
     }
-    let task = find(&handles, tenant.tenant(), named.text("id")).await?;
+    let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
     let after = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     if after == Some(END) && task.status.is_final() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let after = after.and_then(|id| id.parse().ok());
-    stream(handles, tenant.tenant(), task.id, after)
+    state.events.open(tenant.tenant(), task.id, after)
 }
 
 /// The header in which browsers say which event they were told last.
@@ -79,7 +81,7 @@ pub(super) struct EventId {
 
 /// Places in what is told of an attempt. What happened in it comes behind these.
 const CREATED: usize = 1;
-const BEGUN: usize = 2;
+const STARTED: usize = 2;
 
 impl EventId {
     /// Whether whoever was told this event was told that one, too.
@@ -104,59 +106,75 @@ impl FromStr for EventId {
     }
 }
 
-/// The events of a task as an answer, those after this one where one is named.
-///
-/// # Errors
-/// 429 where the tenant has as many streams open as it may.
-pub(super) fn stream(
-    handles: Arc<Handles>,
-    tenant: TenantId,
-    task: TaskId,
-    after: Option<EventId>,
-) -> Result<Response, ApiError> {
-    let most = handles.settings.streams_per_tenant_max;
-    let place = handles.streams.enter(tenant, most).ok_or_else(|| {
-        let detail =
-            format!("{most} event streams are open; the task can be read, or followed later");
-        ApiError::caller(429, detail).retry_after(1)
-    })?;
-    let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
-    tokio::spawn(async move {
-        let _place = place;
-        let follower = handles.runs.follow(task);
-        let (told, begun) = (0, false);
-        let telling = EventStream { handles, tenant, task, follower, events, after, told, begun };
-        if let Err(error) = telling.tell().await {
-            tracing::warn!(%task, %error, "an event stream broke off");
-        }
-    });
-    let stream = futures::stream::unfold(receiver, |mut receiver| async {
-        let event = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(event), receiver))
-    });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
+/// Opens streams of tasks' events.
+#[derive(Debug, Clone)]
+pub(in super::super) struct EventStreams {
+    pub(in super::super) store: Store,
+    pub(in super::super) runs: Runs,
+    pub(in super::super) clock: Clock,
+    /// Those that are open.
+    pub(in super::super) open: Streams,
+    /// Ends all of them.
+    pub(in super::super) shutdown_deadline: CancellationToken,
 }
 
-/// A stream that is being told.
+impl EventStreams {
+    /// The events of a task as a response, those after this one if one is given.
+    ///
+    /// # Errors
+    /// 429 if the tenant has as many streams open as it may.
+    pub(super) fn open(
+        &self,
+        tenant: TenantId,
+        task: TaskId,
+        after: Option<EventId>,
+    ) -> Result<Response, ApiError> {
+        let permit = self.open.acquire(tenant).ok_or_else(|| {
+            let most = self.open.per_key_max();
+            let detail =
+                format!("{most} event streams are open; the task can be read, or followed later");
+            ApiError::caller(429, detail).retry_after(1)
+        })?;
+        let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
+        let from = self.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let follower = from.runs.follow(task);
+            let (sent, started) = (0, false);
+            let stream = EventStream { from, tenant, task, follower, events, after, sent, started };
+            if let Err(error) = stream.send_all().await {
+                tracing::warn!(%task, %error, "an event stream broke off");
+            }
+        });
+        let stream = futures::stream::unfold(receiver, |mut receiver| async {
+            let event = receiver.recv().await?;
+            Some((Ok::<_, Infallible>(event), receiver))
+        });
+        Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
+    }
+}
+
+/// A stream while its events are sent.
 struct EventStream {
-    handles: Arc<Handles>,
+    from: EventStreams,
     tenant: TenantId,
     task: TaskId,
     follower: Follower,
     events: mpsc::Sender<sse::Event>,
-    /// The event that was told before.
+    /// The last event that the client has received.
     after: Option<EventId>,
-    /// Moments of the attempt of now that were told.
-    told: usize,
-    begun: bool,
+    /// How many events of the current attempt were sent.
+    sent: usize,
+    /// Whether `task_started` was sent.
+    started: bool,
 }
 
 /// The client has hung up.
 struct Gone;
 
 impl EventStream {
-    async fn tell(mut self) -> Result<(), StoreError> {
-        let Some(mut task) = self.handles.store.task(self.tenant, self.task).await? else {
+    async fn send_all(mut self) -> Result<(), StoreError> {
+        let Some(mut task) = self.from.store.task(self.tenant, self.task).await? else {
             return Ok(());
         };
         if self.send(&task, CREATED, TaskEvent::created(&task)).await.is_err() {
@@ -164,72 +182,80 @@ impl EventStream {
         }
         loop {
             if task.status.is_final() {
-                let _gone = self.tell_end(&task).await?;
+                let _gone = self.finish(&task).await?;
                 return Ok(());
             }
-            if task.status == Status::Executing && self.tell_begun(&task).await.is_err() {
+            if task.status == Status::Executing && self.send_started(&task).await.is_err() {
                 return Ok(());
             }
             tokio::select! {
                 () = self.follower.changed() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = self.events.closed() => return Ok(()),
-                // Whoever asks again is told everything by the next start.
-                () = self.handles.hurry.cancelled() => return Ok(()),
+                // A client that reconnects after the restart receives everything that it has missed.
+                () = self.from.shutdown_deadline.cancelled() => return Ok(()),
             }
-            let moments = self.follower.take();
-            let Some(now) = self.handles.store.task(self.tenant, self.task).await? else {
-                let _gone = self.tell_deleted(task, moments).await;
+            let run_events = self.follower.take();
+            let Some(now) = self.from.store.task(self.tenant, self.task).await? else {
+                let _gone = self.finish_deleted(task, run_events).await;
                 return Ok(());
             };
             task = now;
-            if self.tell_moments(&task, moments).await.is_err() {
+            if self.send_run_events(&task, run_events).await.is_err() {
                 return Ok(());
             }
         }
     }
 
-    async fn tell_begun(&mut self, task: &Task) -> Result<(), Gone> {
-        if std::mem::replace(&mut self.begun, true) {
+    async fn send_started(&mut self, task: &Task) -> Result<(), Gone> {
+        if std::mem::replace(&mut self.started, true) {
             return Ok(());
         }
-        self.send(task, BEGUN, TaskEvent::begun(task)).await
+        self.send(task, STARTED, TaskEvent::begun(task)).await
     }
 
-    async fn tell_moments(&mut self, task: &Task, moments: Vec<RunEvent>) -> Result<(), Gone> {
-        for moment in moments {
-            if moment == RunEvent::AttemptStarted {
-                self.told = 0;
+    async fn send_run_events(
+        &mut self,
+        task: &Task,
+        run_events: Vec<RunEvent>,
+    ) -> Result<(), Gone> {
+        for event in run_events {
+            if event == RunEvent::AttemptStarted {
+                self.sent = 0;
             } else {
-                self.told += 1;
+                self.sent += 1;
             }
-            self.tell_begun(task).await?;
-            if let Some(event) = TaskEvent::of(task, &moment) {
-                self.send(task, BEGUN + self.told, event).await?;
+            self.send_started(task).await?;
+            if let Some(task_event) = TaskEvent::of(task, &event) {
+                self.send(task, STARTED + self.sent, task_event).await?;
             }
         }
         Ok(())
     }
 
-    /// What the trace has and was not told yet, and the end.
-    async fn tell_end(&mut self, task: &Task) -> Result<Result<(), Gone>, StoreError> {
-        let steps = self.handles.store.steps(task).await?;
-        let rest: Vec<RunEvent> = replay(steps).into_iter().skip(self.told).collect();
-        if task.started_at.is_some() && self.tell_begun(task).await.is_err() {
+    /// Sends the rest of the trace, and the end.
+    async fn finish(&mut self, task: &Task) -> Result<Result<(), Gone>, StoreError> {
+        let steps = self.from.store.steps(task).await?;
+        let rest: Vec<RunEvent> = replay(steps).into_iter().skip(self.sent).collect();
+        if task.started_at.is_some() && self.send_started(task).await.is_err() {
             return Ok(Err(Gone));
         }
-        if self.tell_moments(task, rest).await.is_err() {
+        if self.send_run_events(task, rest).await.is_err() {
             return Ok(Err(Gone));
         }
         Ok(self.send_end(task).await)
     }
 
-    /// The end of a task that is not there any more: it was stopped before it was deleted.
-    async fn tell_deleted(&mut self, mut task: Task, moments: Vec<RunEvent>) -> Result<(), Gone> {
-        self.tell_moments(&task, moments).await?;
+    /// Sends the end of a task that was deleted meanwhile: it was stopped first.
+    async fn finish_deleted(
+        &mut self,
+        mut task: Task,
+        run_events: Vec<RunEvent>,
+    ) -> Result<(), Gone> {
+        self.send_run_events(&task, run_events).await?;
         task.status = Status::Stopped;
         task.result = Some(STOPPED.to_owned());
-        task.finished_at = Some(self.handles.clock.now());
+        task.finished_at = Some(self.from.clock.now());
         self.send_end(&task).await
     }
 

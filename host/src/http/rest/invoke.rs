@@ -9,15 +9,13 @@ use http::{Request, StatusCode};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::super::body::{self, BodyLimits};
 use super::super::budget::Sender;
 use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{Asked, ByKey, Named, request_id};
 use super::super::reply::json;
 use super::super::responses::WriteErrors;
-use super::super::submission::{mark, mark_preference, submit, wait};
-use super::super::{Handle, Handles};
-use super::follow;
+use super::super::submission::mark;
+use super::RestState;
 use crate::access::TenantCaller;
 use crate::answer::event::SentEvent;
 use crate::answer::task::TaskDetails;
@@ -45,21 +43,21 @@ pub(super) struct InvokeAsked {
               (status = 202, body = TaskDetails, description = "The task, still running"), WriteErrors),
     security(("api_key" = [])))]
 pub(super) async fn and_wait(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     Asked(asked): Asked<InvokeAsked>,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let call = resolve(&handles, tenant, &named, request).await?;
+    let call = resolve(&state, tenant, &named, request).await?;
     if asked.asynchronous == Some(true) {
-        return start(&handles, call).await;
+        return start(&state, call).await;
     }
-    let mut submission = submit(&handles, call, true).await?;
-    let task = wait(&handles, &mut submission).await?;
+    let mut submission = state.submitter.submit(call, true).await?;
+    let task = state.submitter.wait(&mut submission).await?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let answer = mark(&submission, json(status, &TaskDetails::of(&task)));
-    Ok(mark_preference(&handles, &submission, answer))
+    Ok(state.submitter.mark_preference(&submission, answer))
 }
 
 /// Runs an agent and answers at once, with the task as it was accepted.
@@ -71,13 +69,13 @@ pub(super) async fn and_wait(
     responses((status = 200, body = TaskDetails, description = "The task as it was accepted"), WriteErrors),
     security(("api_key" = [])))]
 pub(super) async fn and_go(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let call = resolve(&handles, tenant, &named, request).await?;
-    start(&handles, call).await
+    let call = resolve(&state, tenant, &named, request).await?;
+    start(&state, call).await
 }
 
 /// Runs an agent and tells what happens as server-sent events, the last of which is `task_finished`.
@@ -93,40 +91,40 @@ pub(super) async fn and_go(
                streams open; `x-task-id` says which task it is"), WriteErrors),
     security(("api_key" = [])))]
 pub(super) async fn and_stream(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let call = resolve(&handles, tenant, &named, request).await?;
-    let submission = submit(&handles, call, false).await?;
+    let call = resolve(&state, tenant, &named, request).await?;
+    let submission = state.submitter.submit(call, false).await?;
     // The task is accepted: a caller who cannot have a stream of it now learns which one it is.
     let (tenant, task) = (submission.agent.tenant, submission.task);
-    let stream = follow::stream(Arc::clone(&handles), tenant, task, None);
+    let stream = state.events.open(tenant, task, None);
     let answer = stream.unwrap_or_else(|error| error.after_the_run().into_response());
     Ok(mark(&submission, answer))
 }
 
-async fn start(handles: &Handles, call: AgentCall) -> Result<Response, ApiError> {
-    let mut submission = submit(handles, call, false).await?;
+async fn start(state: &RestState, call: AgentCall) -> Result<Response, ApiError> {
+    let mut submission = state.submitter.submit(call, false).await?;
     // It may be running by now; what is answered is what was accepted.
-    let task = wait(handles, &mut submission).await?.into_accepted();
+    let task = state.submitter.wait(&mut submission).await?.into_accepted();
     Ok(mark(&submission, json(StatusCode::OK, &TaskDetails::of(&task))))
 }
 
 async fn resolve(
-    handles: &Handles,
+    state: &RestState,
     tenant: TenantCaller,
     named: &Named,
     request: Request<Body>,
 ) -> Result<AgentCall, ApiError> {
     let agent: AgentId = named.id("id", "Agent")?;
-    let caller = handles.access.caller_of(tenant, agent).await?;
+    let caller = state.access.caller_of(tenant, agent).await?;
     let caller = caller.ok_or_else(|| ApiError::not_found("Agent"))?;
     let (mut head, body) = request.into_parts();
     let request_id = request_id(&head);
-    let (sender, limits) = (Sender::of(&head), BodyLimits::of(&handles.settings));
-    let body = body::read(handles, sender, &mut head, body, limits).await?;
+    let sender = Sender::of(&head);
+    let body = state.bodies.read(sender, &mut head, body).await?;
     let arrival = Arrival::read_invocation(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),

@@ -1,7 +1,9 @@
 //! Tasks: listing, reading, stopping, deleting, and what happened in them.
 
+use std::sync::Arc;
+
 use axum::body::Body;
-use axum::extract::{FromRequest as _, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{Request, StatusCode};
 use serde::Deserialize;
@@ -9,17 +11,17 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::error::ApiError;
-use super::super::extract::{Asked, ByKey, Named, Sent};
+use super::super::extract::{Asked, ByKey, Named};
 use super::super::reply::json;
 use super::super::reply::json_answer;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::super::{Handle, Handles};
-use super::{find, page};
+use super::{RestState, find, page};
 use crate::answer;
 use crate::answer::activity::Activity;
 use crate::answer::task::{TaskDetails, TaskItem, TaskPage};
 use crate::ids::{AgentId, TenantId};
-use crate::runs::STOPPED;
+use crate::runs::{Runs, STOPPED};
+use crate::store::Store;
 use crate::tasks::{EndStatus, Outcome, Slice, Status, Task, TaskFilter};
 
 /// Which tasks, and which page of them.
@@ -46,17 +48,17 @@ pub(in super::super) struct TasksAsked {
     operation_id = "list_tasks", tag = "tasks", params(TasksAsked),
     responses((status = 200, body = TaskPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     Asked(asked): Asked<TasksAsked>,
 ) -> Result<Response, ApiError> {
-    let page = list_page(&handles, tenant.tenant(), asked).await?;
+    let page = list_page(&state.store, tenant.tenant(), asked).await?;
     Ok(json(StatusCode::OK, &page))
 }
 
 /// A page of a tenant's tasks.
 pub(in super::super) async fn list_page(
-    handles: &Handles,
+    store: &Store,
     tenant: TenantId,
     asked: TasksAsked,
 ) -> Result<TaskPage, ApiError> {
@@ -77,7 +79,7 @@ pub(in super::super) async fn list_page(
     let user = asked.user_id.filter(|id| !id.is_empty());
     let filter = TaskFilter { agent, user, status: asked.status };
     let slice = Slice { offset: (page - 1).saturating_mul(per_page), limit: per_page };
-    let (tasks, total) = handles.store.list_tasks(tenant, &filter, slice).await?;
+    let (tasks, total) = store.list_tasks(tenant, &filter, slice).await?;
     Ok(total_of(tasks.into_iter().map(|task| TaskItem::of(tenant, task)).collect(), total))
 }
 
@@ -87,16 +89,16 @@ pub(in super::super) async fn list_page(
     params(("agent" = String, Path, description = "The agent's id"), TasksAsked),
     responses((status = 200, body = Vec<TaskItem>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn history(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
     Asked(asked): Asked<TasksAsked>,
 ) -> Result<Response, ApiError> {
     let agent: AgentId = named.id("agent", "Agent")?;
-    let known = handles.store.agent(tenant.tenant(), agent).await?;
+    let known = state.store.agent(tenant.tenant(), agent).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
     let asked = TasksAsked { agent_id: Some(agent.to_string()), ..asked };
-    let page = list_page(&handles, tenant.tenant(), asked).await?;
+    let page = list_page(&state.store, tenant.tenant(), asked).await?;
     Ok(json(StatusCode::OK, &page.items))
 }
 
@@ -106,11 +108,11 @@ pub(super) async fn history(
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = TaskDetails), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn read(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let task = find(&handles, tenant.tenant(), named.text("id")).await?;
+    let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
     Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
 }
 
@@ -121,22 +123,23 @@ pub(super) async fn read(
     responses((status = 200, body = TaskDetails, description = "The task as it is now"), ReadErrors),
     security(("api_key" = [])))]
 pub(super) async fn stop(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
 ) -> Result<Response, ApiError> {
-    stop_named(&handles, tenant.tenant(), named.text("id")).await
+    stop_named(&state.store, &state.runs, tenant.tenant(), named.text("id")).await
 }
 
 /// Stops a task of a tenant.
 pub(in super::super) async fn stop_named(
-    handles: &Handles,
+    store: &Store,
+    runs: &Runs,
     tenant: TenantId,
     name: Option<&str>,
 ) -> Result<Response, ApiError> {
-    let task = find(handles, tenant, name).await?;
+    let task = find(store, tenant, name).await?;
     let stopped = Outcome { status: EndStatus::Stopped, result: STOPPED.to_owned() };
-    let task = end(handles, &task, stopped).await?;
+    let task = end(runs, &task, stopped).await?;
     Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
 }
 
@@ -147,22 +150,22 @@ pub(in super::super) async fn stop_named(
     params(("id" = String, Path, description = "The task's id; the name of a thread will not do")),
     responses((status = 204, description = "It is gone"), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn remove(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
 ) -> Result<Response, ApiError> {
-    remove_named(&handles, tenant.tenant(), named.text("id")).await
+    remove_named(&state.runs, tenant.tenant(), named.text("id")).await
 }
 
 /// Deletes a task of a tenant.
 pub(in super::super) async fn remove_named(
-    handles: &Handles,
+    runs: &Runs,
     tenant: TenantId,
     name: Option<&str>,
 ) -> Result<Response, ApiError> {
     // By its id alone: the same request again must not delete the turn before.
     let id = name.and_then(|name| name.parse().ok()).ok_or_else(|| ApiError::not_found("Task"))?;
-    match handles.runs.delete(tenant, id).await? {
+    match runs.delete(tenant, id).await? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(ApiError::not_found("Task")),
     }
@@ -174,11 +177,11 @@ pub(in super::super) async fn remove_named(
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = Vec<Object>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn thread(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let messages = messages(&handles, tenant.tenant(), &named).await?;
+    let messages = messages(&state.store, tenant.tenant(), &named).await?;
     Ok(json_answer(StatusCode::OK, messages.to_string()))
 }
 
@@ -197,11 +200,11 @@ pub(super) struct WholeThread {
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = WholeThread), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn whole_thread(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let messages = messages(&handles, tenant.tenant(), &named).await?;
+    let messages = messages(&state.store, tenant.tenant(), &named).await?;
     Ok(json_answer(StatusCode::OK, json!({"root": messages}).to_string()))
 }
 
@@ -212,16 +215,16 @@ pub(super) async fn whole_thread(
            ("task" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = Activity), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn activity(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
 ) -> Result<Response, ApiError> {
     let agent: AgentId = named.id("agent", "Task")?;
-    let task = find(&handles, tenant.tenant(), named.text("task")).await?;
+    let task = find(&state.store, tenant.tenant(), named.text("task")).await?;
     if task.agent != agent {
         return Err(ApiError::not_found("Task"));
     }
-    let steps = handles.store.steps(&task).await?;
+    let steps = state.store.steps(&task).await?;
     Ok(json(StatusCode::OK, &Activity::of(&task, &steps)))
 }
 
@@ -244,13 +247,13 @@ pub(super) struct Update {
     responses((status = 200, body = TaskDetails, description = "The task as it is now"), WriteErrors),
     security(("api_key" = [])))]
 pub(super) async fn update(
-    State(handles): Handle,
+    State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let task = find(&handles, tenant.tenant(), named.text("id")).await?;
-    let Sent(update): Sent<Update> = Sent::from_request(request, &handles).await?;
+    let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
+    let update: Update = state.bodies.read_typed(request).await?;
     let end_status = match update.status {
         None => None,
         Some(Status::Completed) => Some(EndStatus::Completed),
@@ -275,7 +278,7 @@ pub(super) async fn update(
         (None, EndStatus::Failed | EndStatus::Error) => "ended from outside".to_owned(),
     };
     let outcome = Outcome { status: end_status, result };
-    let now = end(&handles, &task, outcome.clone()).await?;
+    let now = end(&state.runs, &task, outcome.clone()).await?;
     if now.status != Status::from(outcome.status) || now.result != Some(outcome.result) {
         return Err(ApiError::caller(409, format!("the task has ended already: {}", now.status)));
     }
@@ -283,13 +286,13 @@ pub(super) async fn update(
 }
 
 /// Ends a task, unless it has ended, and gives it as it is then.
-async fn end(handles: &Handles, task: &Task, outcome: Outcome) -> Result<Task, ApiError> {
-    let ended = handles.runs.end(task.tenant, task.id, outcome).await?;
+async fn end(runs: &Runs, task: &Task, outcome: Outcome) -> Result<Task, ApiError> {
+    let ended = runs.end(task.tenant, task.id, outcome).await?;
     ended.ok_or_else(|| ApiError::not_found("Task"))
 }
 
-async fn messages(handles: &Handles, tenant: TenantId, named: &Named) -> Result<Value, ApiError> {
-    let task = find(handles, tenant, named.text("id")).await?;
-    let steps = handles.store.steps(&task).await?;
+async fn messages(store: &Store, tenant: TenantId, named: &Named) -> Result<Value, ApiError> {
+    let task = find(store, tenant, named.text("id")).await?;
+    let steps = store.steps(&task).await?;
     Ok(answer::thread::thread(&task, &steps))
 }

@@ -124,9 +124,9 @@ impl Unanswered {
     }
 
     /// One more, until this is dropped, which holds its place.
-    pub(super) fn one(&self, place: impl Send + 'static) -> OneUnanswered {
+    pub(super) fn one(&self, permit: impl Send + 'static) -> OneUnanswered {
         self.0.send_modify(|counts| counts.working += 1);
-        OneUnanswered { of: self.0.clone(), is_sending: false, _place: Box::new(place) }
+        OneUnanswered { of: self.0.clone(), is_sending: false, _permit: Box::new(permit) }
     }
 
     /// Ready once there has been none for so long, or nothing was taken of any for [`STALL_MAX`].
@@ -152,7 +152,7 @@ impl Unanswered {
 pub(super) struct OneUnanswered {
     of: watch::Sender<Counts>,
     is_sending: bool,
-    _place: Box<dyn Send>,
+    _permit: Box<dyn Send>,
 }
 
 impl OneUnanswered {

@@ -1,4 +1,4 @@
-//! Manifests and configs of components (CNCF TAG Runtime, "Wasm OCI artifact layout").
+//! Reads and writes the manifests and configs of components (CNCF TAG Runtime, "Wasm OCI artifact layout").
 
 use std::collections::BTreeMap;
 
@@ -13,31 +13,31 @@ use crate::clock::Clock;
 use crate::ids::PluginDigest;
 use crate::plugins::{COMPONENT_BYTES_MAX, Metadata, SIGNATURE_BYTES_MAX, version};
 
-/// The type of an artefact's manifest (OCI image specification).
+/// The media type of an artefact's manifest (OCI image specification).
 pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// The type of its config.
+/// The media type of a component's config.
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 
-/// The type of its one layer.
+/// The media type of a component's only layer.
 const LAYER_TYPE: &str = "application/wasm";
 
-/// Longest manifest. A component's has a kilobyte, with a signature two.
+/// Largest manifest, in bytes. A component's manifest has a kilobyte, or two with a signature.
 pub(super) const MANIFEST_BYTES_MAX: usize = 256 << 10;
 
-/// Longest error of a registry that is read.
+/// Largest error response of a registry, in bytes.
 const COMPLAINT_BYTES_MAX: usize = 64 << 10;
 
-/// Longest part of it that is shown, in characters.
+/// How much of a registry's text is shown, in characters.
 const COMPLAINT_CHARS_MAX: usize = 300;
 
-/// Where a signature of the component stands: the text of its `.minisig` file.
+/// The annotation with the component's signature: the text of its `.minisig` file.
 const SIGNATURE: &str = "dev.wardgate.minisig";
 
-/// Where the version stands (OCI image specification, "Pre-Defined Annotation Keys").
+/// The annotation with the version (OCI image specification, "Pre-Defined Annotation Keys").
 const VERSION: &str = "org.opencontainers.image.version";
 
-/// A manifest, as far as it matters.
+/// The fields of a manifest that matter here.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Manifest {
@@ -65,10 +65,10 @@ impl Descriptor {
     }
 }
 
-/// The layer that is the component.
+/// The layer that holds the component.
 pub(super) struct Layer {
     pub(super) digest: PluginDigest,
-    /// In bytes.
+    /// Size, in bytes.
     pub(super) size: usize,
 }
 
@@ -80,7 +80,7 @@ impl Manifest {
         )
     }
 
-    /// Its component, if it is an artefact of one.
+    /// The layer of the component. An error if the artefact is not a component.
     pub(super) fn component(&self) -> anyhow::Result<Layer> {
         if self.config.media_type != CONFIG_TYPE {
             bail!("it is not a component but of the type {}", short(&self.config.media_type));
@@ -107,7 +107,7 @@ impl Manifest {
     }
 }
 
-/// The config and manifest of a component.
+/// Creates the config and the manifest of a component.
 pub(super) fn of(component: &[u8], signature: Option<String>) -> anyhow::Result<(Bytes, Bytes)> {
     let metadata = Metadata::read(component);
     let layer = Descriptor::of(LAYER_TYPE, component);
@@ -134,7 +134,7 @@ pub(super) fn of(component: &[u8], signature: Option<String>) -> anyhow::Result<
     Ok((config.into(), serde_json::to_vec(&manifest)?.into()))
 }
 
-/// What a registry says is wrong (OCI distribution specification, "Error Codes").
+/// The first error in a registry's error response (OCI distribution specification, "Error Codes").
 pub(super) async fn complaint(answer: Response) -> String {
     let text = read(answer, COMPLAINT_BYTES_MAX, "the error").await.unwrap_or_default();
     #[derive(Deserialize)]

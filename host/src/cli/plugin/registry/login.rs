@@ -1,6 +1,6 @@
-//! Logging in to a registry: `Basic`, or a token that somebody else makes for it ("Token Authentication
-//! Specification" of the distribution project). The user is who the command line names, or whom Docker has
-//! for the registry in its config.json; credential helpers, which are programs, are not run.
+//! Authenticates to a registry: with `Basic`, or with a token from the server that the registry names ("Token
+//! Authentication Specification" of the distribution project). The user comes from the command line, or from Docker's
+//! config.json. Credential helpers, which are programs, are not run.
 
 use std::path::{Path, PathBuf};
 
@@ -18,16 +18,16 @@ use url::Url;
 use super::transfer::{Transfer, is_ok, read};
 use crate::oci_reference::OciReference;
 
-/// Longest answer with a token. Those of clouds have several kilobytes.
+/// Largest response with a token, in bytes. Tokens of cloud providers have several kilobytes.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
 
-/// Longest config.json.
+/// Largest config.json, in bytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
-/// Longest password.
+/// Largest password file, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 64 << 10;
 
-/// Who asks, and with what he was let in.
+/// The credentials for one repository, and the state of the login.
 pub(super) struct Login {
     repository: String,
     actions: &'static str,
@@ -54,22 +54,22 @@ impl Login {
         Ok(Self { repository, actions: "pull", user, authorization: None, has_tried: false })
     }
 
-    /// Asks for more than reading.
+    /// Requests permission to push as well as to pull.
     pub(super) fn also_for_pushing(&mut self) {
         self.actions = "pull,push";
     }
 
-    /// What is sent to the registry.
+    /// The `authorization` header for requests to the registry, once it is logged in.
     pub(super) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
 
-    /// Whether there is no use in trying again.
+    /// Whether a login was attempted, so that another attempt would not help.
     pub(super) fn has_tried(&self) -> bool {
         self.has_tried
     }
 
-    /// Does what the registry's refusal asks for.
+    /// Logs in with the first supported challenge of the registry's 401 response.
     pub(super) async fn log_in(
         &mut self,
         transfer: &Transfer,
@@ -133,7 +133,7 @@ impl Login {
 
 fn authorization(scheme: &str, secret: &SecretString) -> anyhow::Result<HeaderValue> {
     let value = HeaderValue::from_str(&format!("{scheme} {}", secret.expose_secret()));
-    // Not with its cause, which has the value.
+    // Without the cause, which contains the credential.
     let mut value =
         value.map_err(|_| anyhow::anyhow!("the credential cannot be sent as a header"))?;
     value.set_sensitive(true);
@@ -149,7 +149,7 @@ fn password_of(path: &Path) -> anyhow::Result<SecretString> {
     Ok(text.map_err(|_| anyhow::anyhow!("{} is not UTF-8", path.display()))?.into())
 }
 
-/// Where Docker and its like keep what `docker login` was told.
+/// The config.json in which `docker login` and compatible tools store credentials.
 fn docker_config() -> Option<PathBuf> {
     let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
     let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
@@ -168,12 +168,12 @@ fn in_docker_config(path: &Path, host: &str) -> Option<SecretString> {
     }
     let bytes = super::super::file::read(path, CONFIG_BYTES_MAX).ok()?;
     let mut config: Config = serde_json::from_slice(&bytes).ok()?;
-    // The name under which Docker itself keeps its own registry.
+    // Docker stores its own registry under this name.
     let names = match host {
         "docker.io" => ["https://index.docker.io/v1/", host],
         _ => [host, host],
     };
     let auth = names.iter().find_map(|name| config.auths.remove(*name))?.auth?;
-    // What Docker says there in place of a password is none that can be sent.
+    // An empty value, or one that is not base64, is a placeholder of Docker's and cannot be sent.
     STANDARD.decode(auth.expose_secret()).is_ok_and(|auth| !auth.is_empty()).then_some(auth)
 }

@@ -1,6 +1,6 @@
-//! Requests to a registry and to wherever it sends. The registry itself was named by whoever runs the
-//! command and may be anywhere; where it redirects to, or has tokens made, is its own word, and has to be
-//! at a public address, over TLS. The address that was looked at is the one that is connected to.
+//! Sends requests to a registry and to the hosts that it names. The user chooses the registry, which may have any
+//! address. The registry chooses redirect targets and token servers: these need TLS and public addresses, unless the
+//! user has named the host. The connection goes to the address that was checked.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -15,25 +15,25 @@ use url::{Host, Url};
 
 use crate::outbound::is_public;
 
-/// How long all of it may take.
+/// Time limit for all requests together.
 const TIME_MAX: Duration = Duration::from_secs(300);
 
-/// How long it may take to be connected.
+/// Timeout for connecting.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long nothing may come.
+/// Timeout for the next bytes of a response.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// How often a request is sent elsewhere. Registries send to their storage once.
+/// Maximum number of redirects of a request. Registries redirect once, to their storage.
 const REDIRECTS_MAX: usize = 5;
 
-/// Sends requests.
+/// Sends requests for one registry.
 pub(super) struct Transfer {
-    /// The registry.
+    /// The registry's host and port.
     registry: Place,
-    /// Whether it is reached without TLS.
+    /// Whether the registry is reached without TLS.
     is_plain: bool,
-    /// Where it may send to, whatever the address.
+    /// Hosts that the registry may name whatever their addresses.
     also: HashSet<Place>,
     deadline: Instant,
 }
@@ -46,7 +46,7 @@ fn place(url: &Url) -> anyhow::Result<Place> {
     Ok((host.to_ascii_lowercase(), url.port_or_known_default().unwrap_or(443)))
 }
 
-/// Whether a host, with or without a port, is this machine by its name.
+/// Whether a host, with or without a port, names the loopback interface.
 pub(super) fn is_loopback(host: &str) -> bool {
     let Ok(url) = Url::parse(&format!("http://{host}/")) else { return false };
     match url.host() {
@@ -58,7 +58,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 }
 
 impl Transfer {
-    /// To the registry that serves this address.
+    /// Creates a client for the registry at this base URL.
     pub(super) fn new(base: &Url, also: &[String]) -> anyhow::Result<Self> {
         let also = also.iter().map(|host| {
             let url = Url::parse(&format!("{}://{host}/", base.scheme()));
@@ -74,8 +74,7 @@ impl Transfer {
         })
     }
 
-    /// Sends a request, and sends it on as often as it is redirected. `authorization` is for the registry
-    /// alone.
+    /// Sends a request and follows redirects. `authorization` is sent to the registry only.
     pub(super) async fn send(
         &self,
         method: &Method,
@@ -94,7 +93,7 @@ impl Transfer {
             }
             let answer = self.send_once(method, &url, headers, body.clone()).await?;
             let is_redirect = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            // What changes something is not sent elsewhere on the registry's word.
+            // A request with effects is not redirected: only the user chooses where a push goes.
             if !is_redirect || !matches!(*method, Method::GET | Method::HEAD) {
                 return Ok(answer);
             }
@@ -104,7 +103,7 @@ impl Transfer {
         bail!("the registry redirects more than {REDIRECTS_MAX} times")
     }
 
-    /// Sends one request, which is not sent on.
+    /// Sends one request without following redirects.
     pub(super) async fn send_once(
         &self,
         method: &Method,
@@ -125,12 +124,12 @@ impl Transfer {
             .user_agent(concat!("wardgate/", env!("CARGO_PKG_VERSION")))
             .build()?;
         let request = http.request(method.clone(), url.clone()).headers(headers).body(body);
-        // The library's errors hold the whole address; its query may be a signed permission.
+        // The library's errors contain the whole URL, whose query may be a signed credential.
         let sent = request.send().await.map_err(reqwest::Error::without_url);
         sent.with_context(|| format!("{host} cannot be reached"))
     }
 
-    /// The addresses of a host that may be connected to.
+    /// Resolves a URL's host and checks scheme and addresses.
     async fn vet(&self, url: &Url) -> anyhow::Result<Vec<SocketAddr>> {
         let (to, host) = (place(url)?, url.host_str().unwrap_or_default());
         let is_named = to == self.registry || self.also.contains(&to);
@@ -163,7 +162,7 @@ impl Transfer {
     }
 }
 
-/// The body of an answer, if it is no longer than this.
+/// Reads a response body of at most `bytes_max` bytes.
 pub(super) async fn read(
     mut answer: Response,
     bytes_max: usize,
@@ -186,7 +185,7 @@ pub(super) async fn read(
     Ok(body.freeze())
 }
 
-/// Whether an answer is the good one.
+/// Whether a response has status 200.
 pub(super) fn is_ok(answer: &Response) -> bool {
     answer.status() == StatusCode::OK
 }

@@ -1,17 +1,18 @@
 //! The versions of a tenant's plugin, and going back to one.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::super::Handle;
 use super::super::super::error::ApiError;
 use super::super::super::extract::{Named, Sent};
 use super::super::super::reply::json;
 use super::super::super::responses::{ReadErrors, WriteErrors};
-use super::super::{ByAdmin, iso};
+use super::super::{AdminState, ByAdmin, iso};
 use super::{PluginAnswer, name, refused};
 use crate::ids::PluginDigest;
 use crate::plugins::{RollBackError, key_id};
@@ -85,11 +86,11 @@ impl From<PluginVersion> for VersionAnswer {
            ("name" = String, Path, description = "The plugin's name")),
     responses((status = 200, body = Vec<VersionAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(in super::super) async fn list(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
 ) -> Result<Response, ApiError> {
-    let versions = handles.plugins.versions(admin.tenant(), &name(&named)?).await?;
+    let versions = state.plugins.versions(admin.tenant(), &name(&named)?).await?;
     if versions.is_empty() {
         return Err(ApiError::not_found("Plugin"));
     }
@@ -115,7 +116,7 @@ pub(in super::super) struct Rollback {
     request_body = Rollback,
     responses((status = 200, body = PluginAnswer), WriteErrors), security(("admin_key" = [])))]
 pub(in super::super) async fn roll_back(
-    State(handles): Handle,
+    State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
     Sent(rollback): Sent<Rollback>,
@@ -123,7 +124,7 @@ pub(in super::super) async fn roll_back(
     let name = name(&named)?;
     let to = rollback.to.as_deref().map(str::parse::<PluginDigest>).transpose();
     let to = to.map_err(|error| ApiError::caller(422, error.to_string()))?;
-    let rolled_back = handles.plugins.roll_back(admin.tenant(), &name, to).await;
+    let rolled_back = state.plugins.roll_back(admin.tenant(), &name, to).await;
     let installed = rolled_back.map_err(|error| match error {
         RollBackError::NotInstalled => ApiError::not_found("Plugin"),
         RollBackError::UnknownVersion => ApiError::not_found("Plugin version"),

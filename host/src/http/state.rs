@@ -1,0 +1,209 @@
+//! The state of each surface: what its handlers reach, and nothing else.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use tokio_util::sync::CancellationToken;
+
+use super::admin::AdminState;
+use super::body::BodyReader;
+use super::budget::BodyBudget;
+use super::concurrency::{Operations, Streams};
+use super::hooks::HookState;
+use super::layers::LayerState;
+use super::metrics::MetricsState;
+use super::rest::RestState;
+use super::rest::follow::EventStreams;
+use super::submission::Submitter;
+use super::webhook::WebhookState;
+use super::webhook_url::WebhookUrlState;
+use crate::access::Access;
+use crate::access::webhooks::Webhooks;
+use crate::answer::PostRunRecorder;
+use crate::bulk::BulkLane;
+use crate::channel::Channels;
+use crate::clock::Clock;
+use crate::plugins::Plugins;
+use crate::runs::Runs;
+use crate::settings::HttpSettings;
+use crate::store::Store;
+use crate::vault::Vault;
+
+/// The services behind the HTTP surface. The gateway makes them, and [`super::router`] gives each surface those that
+/// it uses. Cloning clones handles.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// Authenticates callers.
+    pub access: Access,
+    /// Plugins of all tenants.
+    pub plugins: Plugins,
+    /// Where tasks are accepted, followed and ended.
+    pub runs: Runs,
+    /// Where tasks and the directory of tenants are read.
+    pub store: Store,
+    /// Tokens and URLs of agents' own webhooks.
+    pub webhooks: Webhooks,
+    /// Secrets of tenants.
+    pub vault: Vault,
+    /// Channels for providers' webhooks.
+    pub channels: Channels,
+    /// Records calls of plugins that happen after the run.
+    pub post_run: PostRunRecorder,
+    /// Names of the models that agents may use, besides `offline`.
+    pub models: Vec<String>,
+    /// The base of URLs in answers, without a trailing slash.
+    pub public_url: String,
+    /// The time.
+    pub clock: Clock,
+    /// Limits of the surface.
+    pub settings: HttpSettings,
+    /// Canceled shortly before a stopping gateway drops its connections: waiting requests are answered with the
+    /// state so far.
+    pub shutdown_deadline: CancellationToken,
+    /// The most tools of one tenant that are called directly at once: as many as runs, which call tools too.
+    pub operations_per_tenant_max: usize,
+    /// The budget of bytes in request bodies.
+    pub bodies: BodyBudget,
+    /// Where requests with long bodies are handled, and runs about them.
+    pub bulk: Arc<BulkLane>,
+}
+
+/// The state of the router: one handle to the states of all surfaces.
+#[derive(Debug, Clone)]
+pub(super) struct HttpState(Arc<States>);
+
+#[derive(Debug)]
+struct States {
+    access: Access,
+    bodies: BodyReader,
+    store: Store,
+    webhook: Arc<WebhookState>,
+    webhook_url: Arc<WebhookUrlState>,
+    hooks: Arc<HookState>,
+    rest: Arc<RestState>,
+    admin: Arc<AdminState>,
+    metrics: Arc<MetricsState>,
+    layers: Arc<LayerState>,
+}
+
+impl HttpState {
+    pub(super) fn new(services: &Services) -> Self {
+        let Services { access, plugins, runs, store, .. } = services.clone();
+        let Services { webhooks, vault, channels, post_run, .. } = services.clone();
+        let Services { clock, settings, shutdown_deadline, bodies: budget, .. } = services.clone();
+        let bodies = BodyReader::new(budget.clone(), &settings);
+        let submitter = Submitter {
+            runs: runs.clone(),
+            sync_wait_max: settings.sync_wait_max,
+            shutdown_deadline: shutdown_deadline.clone(),
+        };
+        let streams = Streams::new(settings.streams_per_tenant_max);
+        let webhook = WebhookState {
+            access: access.clone(),
+            bodies: bodies.clone(),
+            plugins: plugins.clone(),
+            submitter: submitter.clone(),
+            post_run: post_run.clone(),
+        };
+        let webhook_url = WebhookUrlState {
+            access: access.clone(),
+            store: store.clone(),
+            webhooks: webhooks.clone(),
+        };
+        let hooks = HookState {
+            channels: channels.clone(),
+            bodies: bodies.clone(),
+            plugins: plugins.clone(),
+            submitter: submitter.clone(),
+            post_run,
+            clock: clock.clone(),
+        };
+        let events = EventStreams {
+            store: store.clone(),
+            runs: runs.clone(),
+            clock: clock.clone(),
+            open: streams.clone(),
+            shutdown_deadline: shutdown_deadline.clone(),
+        };
+        let rest = RestState {
+            access: access.clone(),
+            bodies: bodies.clone(),
+            plugins: plugins.clone(),
+            store: store.clone(),
+            runs: runs.clone(),
+            submitter,
+            events,
+            operations: Operations::new(services.operations_per_tenant_max),
+            public_url: services.public_url.clone(),
+            shutdown_deadline,
+        };
+        let metrics = MetricsState {
+            access: access.clone(),
+            plugins: plugins.clone(),
+            streams,
+            bodies: budget.clone(),
+        };
+        let admin = AdminState {
+            access: access.clone(),
+            bodies: bodies.clone(),
+            plugins,
+            store: store.clone(),
+            runs,
+            channels,
+            vault,
+            webhooks,
+            models: services.models.clone(),
+            clock,
+        };
+        let layers = LayerState { bodies: budget, bulk: Arc::clone(&services.bulk) };
+        Self(Arc::new(States {
+            access,
+            bodies,
+            store,
+            webhook: Arc::new(webhook),
+            webhook_url: Arc::new(webhook_url),
+            hooks: Arc::new(hooks),
+            rest: Arc::new(rest),
+            admin: Arc::new(admin),
+            metrics: Arc::new(metrics),
+            layers: Arc::new(layers),
+        }))
+    }
+
+    /// What extractors authenticate callers with.
+    pub(super) fn access(&self) -> &Access {
+        &self.0.access
+    }
+
+    /// What extractors read bodies with.
+    pub(super) fn bodies(&self) -> &BodyReader {
+        &self.0.bodies
+    }
+}
+
+impl FromRef<HttpState> for Store {
+    fn from_ref(state: &HttpState) -> Self {
+        state.0.store.clone()
+    }
+}
+
+/// Lets the handlers of a surface extract its state.
+macro_rules! surface_states {
+    ($($field:ident: $state:ty),* $(,)?) => {$(
+        impl FromRef<HttpState> for Arc<$state> {
+            fn from_ref(state: &HttpState) -> Self {
+                Arc::clone(&state.0.$field)
+            }
+        }
+    )*};
+}
+
+surface_states! {
+    webhook: WebhookState,
+    webhook_url: WebhookUrlState,
+    hooks: HookState,
+    rest: RestState,
+    admin: AdminState,
+    metrics: MetricsState,
+    layers: LayerState,
+}
