@@ -1,7 +1,9 @@
-//! Builds the plugins that ship inside the gateway and writes `$OUT_DIR/bundled.rs`, with a constant
-//! `BUNDLED` of their names and components; and `$OUT_DIR/authors_files.rs`, with what an author of plugins
-//! is given: an author has nothing but the program. The code gets the version of the plugin interface as the
-//! environment variable `PLUGIN_INTERFACE_VERSION`.
+//! Builds the bundled plugins and embeds them, with the files for authors of plugins, in the gateway.
+//!
+//! `$OUT_DIR/bundled.rs` has the constant `BUNDLED` with the names and components of the plugins, and
+//! `BUNDLED_SECRETS`. `$OUT_DIR/authors_files.rs` has what `plugin new` needs, since an author has nothing but the
+//! program. The environment variable `PLUGIN_INTERFACE_VERSION` passes the version of the plugin interface to the
+//! code.
 
 mod build_files;
 mod build_guests;
@@ -12,7 +14,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// The plugins by the names under which the gateway knows them; those of the packages in plugins/.
+/// The bundled plugins, by their names in the gateway, which are those of their packages in plugins/.
 const PLUGINS: &[&str] = &[
     "dot-mapper", "dot-getter", "calculator", "http-fetch", "hmac", "standard-webhooks", "github",
     "stripe", "slack", "telegram", "twilio", "shopify", "whatsapp", "cloudevents", "zapier-form",
@@ -24,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let wit = Path::new("../wit");
     build_guests::rerun_if_changed(wit)?;
     println!("cargo:rustc-env=PLUGIN_INTERFACE_VERSION={}", build_wit::interface_version(wit)?);
-    // `sqlx::migrate!` embeds the folder, and does not have cargo look for files that are new in it.
+    // `sqlx::migrate!` embeds the folder, and does not make cargo rebuild for a new file in it.
     println!("cargo:rerun-if-changed=migrations");
     let components = build_guests::build(plugins, "guests-of-host", &[])?;
 

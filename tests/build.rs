@@ -1,6 +1,7 @@
-//! Builds the guests of the tests. A test finds the component of `guests/examples/panics.rs` at
-//! `concat!(env!("GUESTS_DIR"), "/panics.wasm")`, and the version of the plugin interface in
-//! `PLUGIN_INTERFACE_VERSION`.
+//! Builds the guest components of the tests.
+//!
+//! The component of `guests/examples/panics.rs` is at `concat!(env!("GUESTS_DIR"), "/panics.wasm")`. The version of
+//! the plugin interface is in `PLUGIN_INTERFACE_VERSION`.
 
 #[path = "../host/build_guests.rs"]
 mod build_guests;

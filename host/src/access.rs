@@ -1,4 +1,4 @@
-//! Who calls. A [`Caller`] is proof of access: only this module makes one.
+//! Authenticates callers. A [`Caller`] is proof of access: only this module creates one.
 
 pub mod webhooks;
 
@@ -13,11 +13,11 @@ use crate::store::{Stamp, Store, StoreError};
 use crate::tasks::Surface;
 use crate::tenants::{Agent, KeyHolder, ValidKey};
 
-/// Most entries cached of each kind. Only what exists is cached, so that wrong keys cannot push out
-/// right ones.
+/// Maximum number of cached entries of each kind. Only existing keys are cached, so wrong keys cannot evict valid
+/// ones.
 const CACHED_MAX: u64 = 10_000;
 
-/// Somebody who may run this agent, by the surface that he came in by.
+/// A caller that may run an agent, and the surface that it was authenticated on.
 #[derive(Debug, Clone)]
 pub struct Caller {
     agent: Arc<Agent>,
@@ -31,13 +31,13 @@ impl Caller {
         &self.agent
     }
 
-    /// Whose agent it is.
+    /// The tenant that owns the agent.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         self.agent.tenant
     }
 
-    /// Proof of access to a channel's agent, for requests by the channel.
+    /// Creates the proof of access to a channel's agent, for requests by the channel.
     ///
     /// # Errors
     /// [`Denied::Disabled`].
@@ -45,14 +45,14 @@ impl Caller {
         enabled(agent, Surface::Channel(channel))
     }
 
-    /// The surface that access was proved on.
+    /// The surface that the caller was authenticated on.
     #[must_use]
     pub fn surface(&self) -> Surface {
         self.surface
     }
 }
 
-/// Somebody who may manage what a tenant has.
+/// A caller that may manage a tenant's resources.
 #[derive(Debug, Clone, Copy)]
 pub struct AdminCaller {
     tenant: TenantId,
@@ -60,24 +60,24 @@ pub struct AdminCaller {
 }
 
 impl AdminCaller {
-    /// The tenant. Where an operator asks it may be none that exists.
+    /// The tenant. For an operator, it may not exist.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         self.tenant
     }
 
-    /// Whether it is an operator, who alone says what plugins may do.
+    /// Whether it is an operator. Only operators can grant permissions to plugins.
     #[must_use]
     pub fn is_operator(&self) -> bool {
         self.is_operator
     }
 }
 
-/// Somebody who operates the gateway.
+/// A caller that operates the gateway.
 #[derive(Debug, Clone, Copy)]
 pub struct OperatorCaller(());
 
-/// Somebody who may read what a tenant has.
+/// A caller that may read a tenant's resources.
 #[derive(Debug, Clone, Copy)]
 pub struct TenantCaller {
     tenant: TenantId,
@@ -91,47 +91,47 @@ impl TenantCaller {
     }
 }
 
-/// Why somebody may not.
+/// Why access is denied.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
     /// No key was sent.
     #[error("API key not specified")]
     NoKey,
-    /// The key is wrong, or is not for this agent, or there is no such agent: which of them is not
-    /// told (CONTRACT X4).
+    /// The key is wrong or not valid for this agent, or the agent does not exist. The response does not say which
+    /// (CONTRACT X4).
     #[error("Invalid API key")]
     Invalid,
-    /// The agent takes no new tasks; its owner has disabled it.
+    /// The agent accepts no new tasks; its owner has disabled it.
     #[error("Agent is disabled")]
     Disabled,
-    /// The store could not be asked.
+    /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Proves access.
+/// Authenticates callers.
 #[derive(Debug, Clone)]
 pub struct Access {
     store: Store,
-    /// The operator key that is derived from the data folder's own: whoever can read that one needs no
-    /// other.
+    /// The operator key that is derived from the data folder's own key: anyone who can read that file needs no other
+    /// key.
     folder_operator: SecretHash,
     clock: Clock,
     keys: Cache<SecretHash, (ValidKey, Stamp)>,
-    /// Key and agent together, since that is what each request asks for.
+    /// By key and agent together, because every request looks up both.
     callers: Cache<(SecretHash, AgentId), (Caller, ValidKey, Stamp)>,
     tokens: Cache<SecretHash, (Caller, Stamp)>,
 }
 
 impl Access {
-    /// Access to what this store holds.
+    /// Creates access to the contents of this store.
     #[must_use]
     pub fn new(store: Store, folder_operator: SecretHash, clock: Clock) -> Self {
         let (keys, callers, tokens) = (cache(), cache(), cache());
         Self { store, folder_operator, clock, keys, callers, tokens }
     }
 
-    /// A tenant by its API key.
+    /// Authenticates a tenant by its API key.
     ///
     /// # Errors
     /// [`Denied`].
@@ -139,7 +139,7 @@ impl Access {
         self.tenant_of(SecretHash::of(key.ok_or(Denied::NoKey)?)).await
     }
 
-    /// Somebody who manages this tenant: one of its own admins, or an operator.
+    /// Authenticates an admin of this tenant, or an operator.
     ///
     /// # Errors
     /// [`Denied`].
@@ -153,7 +153,7 @@ impl Access {
         }
     }
 
-    /// What somebody manages: one tenant, or (None) all of them.
+    /// Returns what the key can manage: one tenant, or all of them (`None`).
     ///
     /// # Errors
     /// [`Denied`].
@@ -165,7 +165,7 @@ impl Access {
         }
     }
 
-    /// Somebody who operates the gateway.
+    /// Authenticates an operator.
     ///
     /// # Errors
     /// [`Denied`].
@@ -176,8 +176,8 @@ impl Access {
         }
     }
 
-    /// Somebody who may see and change the webhook of an agent: its tenant, or an operator. None where
-    /// the agent does not exist for him.
+    /// Authenticates a caller that may read and change an agent's webhook: its tenant, or an operator. `None` if the
+    /// agent does not exist, or is not the caller's.
     ///
     /// # Errors
     /// [`Denied`].
@@ -231,10 +231,10 @@ impl Access {
         }
     }
 
-    /// A tenant who names one of its agents. None where it has no such agent.
+    /// Authorizes a tenant for one of its agents. `None` if it has no such agent.
     ///
     /// # Errors
-    /// [`Denied::Disabled`], or when the store could not be asked.
+    /// [`Denied::Disabled`], or if the store cannot be read.
     pub async fn caller_of(
         &self,
         tenant: TenantCaller,
@@ -244,7 +244,7 @@ impl Access {
         agent.map(|agent| enabled(agent, Surface::Api)).transpose()
     }
 
-    /// Somebody who sent an API key and named an agent.
+    /// Authenticates a caller by API key for the agent it names.
     ///
     /// # Errors
     /// [`Denied`].
@@ -270,10 +270,10 @@ impl Access {
         Ok(caller)
     }
 
-    /// Somebody who knows a webhook's token. None where no agent has it (CONTRACT D3).
+    /// Authenticates a caller by a webhook token. `None` if no agent has this token (CONTRACT D3).
     ///
     /// # Errors
-    /// [`Denied::Disabled`], or when the store could not be asked.
+    /// [`Denied::Disabled`], or if the store cannot be read.
     pub async fn webhook(&self, token: &str) -> Result<Option<Caller>, Denied> {
         let hash = SecretHash::of(token);
         let changes = self.store.changes();
@@ -294,7 +294,7 @@ impl Access {
     }
 }
 
-/// Proof of access to an agent, if it takes tasks.
+/// Creates the proof of access to an agent, if the agent is enabled.
 fn enabled(agent: Agent, surface: Surface) -> Result<Caller, Denied> {
     if !agent.enabled {
         return Err(Denied::Disabled);

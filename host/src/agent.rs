@@ -1,4 +1,4 @@
-//! One run of an agent: what the model is told, its turns, the tools it calls, and where it ends.
+//! Runs an agent: builds the model's messages, requests its turns, calls its tools, and ends the run.
 
 pub mod model;
 mod tools;
@@ -20,42 +20,42 @@ use crate::trace::{Event, Step, ToolCall};
 use model::{Message, Models, Turn, TurnRequest, UserMessage};
 pub use tools::{Tools, ToolsError, Unavailable};
 
-/// How long a run waits before it asks again for tools that there was no room to ask for.
+/// How long a run waits before it asks for its tools again if there was no room for the plugin call.
 const TOOLS_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a run needs from outside.
+/// What every run needs.
 #[derive(Debug, Clone)]
 pub struct Runner {
-    /// For the thread's earlier tasks.
+    /// Reads the thread's earlier tasks.
     pub store: Store,
-    /// For tools.
+    /// Runs the tools.
     pub plugins: Plugins,
-    /// For turns.
+    /// The models of the settings.
     pub models: Models,
-    /// For the trace's times.
+    /// The time of the trace's steps.
     pub clock: Clock,
-    /// What bounds a run.
+    /// The limits of a run.
     pub limits: AgentSettings,
 }
 
-/// What a run is given beside its task.
+/// What one run gets besides its task.
 #[derive(Debug)]
 pub struct RunContext<'a> {
-    /// Tokens of the user whom it is for.
+    /// The tokens of the user that the run is for.
     pub tokens: UserTokens,
-    /// Where its steps go as they happen, redacted.
+    /// The log that its steps are written to as they happen, redacted.
     pub log: &'a RunLog,
-    /// How long it may take.
+    /// The time limit.
     pub time_max: Duration,
 }
 
-/// Why a run did not come to a good end.
+/// Why a run did not complete.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The agent, its model or its plugins are at fault: the run has failed.
     #[error("{0}")]
     Failed(String),
-    /// The gateway is: the run can be begun again.
+    /// The gateway is at fault: the run can be restarted.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -76,11 +76,11 @@ impl RunError {
 }
 
 impl Runner {
-    /// Runs an agent on a task. Whatever goes wrong is the outcome: an empty success does not happen.
-    /// A run that takes longer than it may is ended here, so that what it did until then is known.
+    /// Runs an agent on a task. Every failure of the run becomes the outcome, and an empty answer is a failure. A run
+    /// that exceeds its time limit is ended here, so that its steps until then are recorded.
     ///
     /// # Errors
-    /// When the store could not be asked, which is no fault of the task.
+    /// If the store cannot be used, which is not the task's fault.
     pub async fn run(
         &self,
         agent: &Agent,
@@ -168,8 +168,8 @@ impl Runner {
         Err(RunError::failed(format!("the model gave no answer within {turns_max} turns")))
     }
 
-    /// The agent's tools. That there is no room to ask a plugin for them is no fault of the run, which waits
-    /// for as long as it may take.
+    /// The agent's tools. If there is no room to call a plugin for them, the run is not at fault and waits, within
+    /// its time limit.
     async fn tools(&self, agent: &Agent, request_id: RequestId) -> Result<Tools, RunError> {
         loop {
             match Tools::of(&self.plugins, agent, request_id).await {
@@ -205,12 +205,12 @@ impl Runner {
         Message::Tool { call, result: answer.result, is_error: answer.is_error }
     }
 
-    /// The thread's earlier tasks as messages, oldest first, within the settings' bounds.
+    /// The thread's earlier tasks as messages, oldest first, within the bounds of the settings.
     async fn history(&self, task: &Task) -> Result<Vec<Message>, RunError> {
         let (tasks_max, bytes_max) = (self.limits.history_tasks_max, self.limits.history_bytes_max);
         let earlier = self.store.thread_tasks(task, tasks_max, bytes_max).await?;
         let mut bytes_left = bytes_max;
-        // The newest are the ones to keep where not all fit.
+        // If not all fit, the newest are kept.
         let mut kept: Vec<&Task> = Vec::new();
         for task in earlier.iter().rev() {
             let bytes = task.input.prompt.as_ref().map_or(0, String::len)
@@ -230,8 +230,7 @@ impl Runner {
     }
 }
 
-/// What the agent is told (CONTRACT X6): the prompt, and the payload as data; without a prompt the
-/// payload alone.
+/// The agent's input (CONTRACT X6): the prompt with the payload as data, or the payload alone if there is no prompt.
 fn user_message(task: &Task) -> UserMessage {
     let has_payload = task.input.prompt.is_none() || task.input.payload.trim() != "{}";
     UserMessage {
@@ -251,7 +250,7 @@ fn model_event(model: &str, turn: &Turn) -> Event {
     }
 }
 
-/// The steps of a run as they happen, redacted on their way into the log.
+/// Records the steps of a run as they happen, redacted before they reach the log.
 struct Trace<'a> {
     clock: Clock,
     log: &'a RunLog,

@@ -1,4 +1,4 @@
-//! From a task to what a caller sees: xpander's objects, a getter's value, DocsGPT's envelope, events.
+//! Shapes a task into what callers see: xpander's objects, a getter's value, DocsGPT's envelope, and events.
 
 pub mod activity;
 pub mod agent;
@@ -23,30 +23,30 @@ use crate::trace::Event;
 pub use post_run::{PostRunRecorder, called_about};
 use task::TaskAnswer;
 
-/// The bundled plugin that knows the documented `getter`.
+/// The bundled plugin that implements the documented `getter`.
 const DOT_GETTER: &str = "dot-getter";
 
-/// How much of a path an error repeats, in characters.
+/// How much of a path an error message repeats, in characters.
 const SHOWN_PATH_CHARS_MAX: usize = 80;
 
-/// Why there is no answer though there is a task.
+/// Why a task cannot be turned into a response.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     /// The getter found nothing at its path: 404 (CONTRACT X11).
     #[error("there is nothing at {0} in the answer")]
     NothingThere(String),
-    /// The getter plugin said no, or was stopped.
+    /// The getter plugin failed, or was stopped.
     #[error("plugin {0}: {1}")]
     Plugin(PluginName, PluginError),
-    /// The getter plugin cannot be had.
+    /// The getter plugin is not available.
     #[error(transparent)]
     Unavailable(#[from] PluginUnavailable),
 }
 
-/// What a synchronous caller of `POST /` is answered, as JSON text.
+/// Builds the response for a synchronous caller of `POST /`, as JSON text.
 ///
 /// # Errors
-/// [`AnswerError`]; the task itself is done and stays so.
+/// [`AnswerError`]; the task itself stays completed.
 pub async fn shape(
     plugins: &Plugins,
     post_run: &PostRunRecorder,
@@ -63,7 +63,7 @@ pub async fn shape(
     let name = getter_of(agent);
     let binding = plugins.binding(agent.tenant, &name).await?;
     let subject = Subject {
-        // What was just written is JSON.
+        // The text was just serialized, so it is valid JSON.
         task: Payload::parse(whole.into()).ok().map(Arc::new),
         ..Subject::of(agent.tenant, agent.id, request_id)
     };
@@ -83,13 +83,13 @@ pub async fn shape(
     }
 }
 
-/// The plugin that answers `getter` for this agent.
+/// The plugin that evaluates `getter` for this agent.
 #[must_use]
 pub fn getter_of(agent: &Agent) -> PluginName {
     agent.definition.getter.clone().unwrap_or_else(|| PluginName::constant(DOT_GETTER))
 }
 
-/// What a plugin is called about where it is called about a task: the task as its caller would see it.
+/// The subject of a plugin call about a task: the task as its caller would see it.
 #[must_use]
 pub fn about_task(agent: &Agent, task: &Task, request_id: RequestId) -> Subject {
     let whole = serde_json::to_string(&TaskAnswer::of(task, false)).unwrap_or_default();
@@ -99,7 +99,7 @@ pub fn about_task(agent: &Agent, task: &Task, request_id: RequestId) -> Subject 
     }
 }
 
-/// JSON text as JSON; a text that is none as a string.
+/// Parses JSON text. A text that is not JSON becomes a string.
 fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }

@@ -1,8 +1,8 @@
-//! The bulk lane: where requests with long bodies are handled, and runs about long payloads.
+//! The bulk lane: where requests with long bodies, and runs with long payloads, are handled.
 //!
-//! To read, map, redact and store megabytes computes for tens of milliseconds at a stretch. It is done on threads of
-//! low priority, so that whoever sends little is not kept waiting; and in turns of tenants, so that a tenant's
-//! only long request does not wait behind all of another's.
+//! Reading, mapping, redacting and storing megabytes computes for tens of milliseconds at a stretch. This is done on
+//! low-priority threads, so that callers with small requests do not wait for it, and tenants take turns, so that a
+//! tenant's only long request does not wait behind all of another's.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -15,11 +15,10 @@ use crate::ids::TenantId;
 use crate::low_priority::LowPriority;
 use crate::shares::turns::{Turns, TurnstileSlot};
 
-/// What is longer than this, in bytes, is handled here: the rest is read within a millisecond or two.
+/// Bodies and payloads longer than this, in bytes, are handled here: the rest is read within a millisecond or two.
 pub(crate) const BULK_BYTES: usize = 256 << 10;
 
-/// Threads for each turn. Those who have no turn still have to read what their senders send, and to hear that
-/// they have gone.
+/// Threads for each turn. Work without a turn must still read from its sender and notice a disconnect.
 const THREADS_PER_TURN: usize = 2;
 
 /// The threads, and the turns at computing on them.
@@ -30,22 +29,22 @@ pub struct BulkLane {
 }
 
 impl BulkLane {
-    /// A lane on which so many compute at a time.
+    /// Starts a lane on which this many pieces of work compute at a time.
     ///
     /// # Errors
-    /// When the system gives no threads.
+    /// If the system cannot start the threads.
     pub fn start(at_once: usize) -> std::io::Result<Self> {
         let at_once = at_once.max(1);
         let threads = LowPriority::start("bulk", at_once.saturating_mul(THREADS_PER_TURN))?;
         Ok(Self { threads, turns: Turns::new(at_once) })
     }
 
-    /// Where to spawn what is [`BulkLane::in_turns`]. None where the gateway is shutting down.
+    /// Where to spawn work that is [`BulkLane::in_turns`]. None if the gateway is shutting down.
     pub(crate) fn handle(&self) -> Option<&Handle> {
         self.threads.handle()
     }
 
-    /// The same work, which computes in turns of its tenant as soon as it is known whose it is.
+    /// Wraps work so that it computes in turns of its tenant, as soon as the tenant is known.
     pub(crate) fn in_turns<T>(
         &self,
         whose: Whose,
@@ -54,7 +53,7 @@ impl BulkLane {
         InTurns { turns: self.turns.clone(), whose, place: None, work: Box::pin(work) }
     }
 
-    /// Does this work here. It ends when the handle is dropped. None where the gateway is shutting down.
+    /// Spawns work on the lane. The work is aborted when the handle is dropped. None if the gateway is shutting down.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
         whose: Whose,
@@ -64,13 +63,13 @@ impl BulkLane {
     }
 }
 
-/// The tenant that work is done for. Cloning gives another handle.
+/// The tenant that work is done for, once it is known. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Whose(Arc<OnceLock<TenantId>>);
 
 impl Whose {
-    /// This tenant's, unless it was known before. Work that says so of itself computes in turns from the next time
-    /// it is polled.
+    /// Sets the tenant, unless it is already known. Work that sets its own tenant computes in turns from its next
+    /// poll on.
     pub(crate) fn is(&self, tenant: TenantId) {
         let _ = self.0.set(tenant);
     }
@@ -82,7 +81,7 @@ impl From<TenantId> for Whose {
     }
 }
 
-/// Work that is polled only while it has a turn, once it is known whose it is.
+/// Work that is polled only while it has a turn, once its tenant is known.
 struct InTurns<F> {
     turns: Turns,
     whose: Whose,
@@ -103,7 +102,7 @@ impl<F: Future> Future for InTurns<F> {
         let Some(place) = &mut this.place else { return this.work.as_mut().poll(context) };
         ready!(place.poll_turn(context));
         let polled = this.work.as_mut().poll(context);
-        // Whatever it waits for now, it does not compute meanwhile.
+        // Whatever the work waits for now, it does not compute meanwhile.
         place.pass();
         polled
     }
@@ -121,7 +120,7 @@ mod tests {
         TenantId::from_bytes([number; 16])
     }
 
-    /// Keeps a thread so many times for two milliseconds, and counts each.
+    /// Blocks a thread for two milliseconds this many times, and counts each.
     async fn compute(times: usize, counted: Arc<AtomicUsize>) {
         for _ in 0..times {
             counted.fetch_add(1, Ordering::Relaxed);
@@ -130,7 +129,7 @@ mod tests {
         }
     }
 
-    /// A lane with one turn, which is somebody's until this is dropped.
+    /// A lane with a single turn, which is taken until the sender is dropped.
     fn busy_lane() -> (BulkLane, mpsc::Sender<()>) {
         let lane = BulkLane::start(1).unwrap();
         let (release, released) = mpsc::channel::<()>();
@@ -158,7 +157,7 @@ mod tests {
         });
         drop(release);
         let meanwhile = one.unwrap().await.unwrap();
-        // One for each of its own. In the order of their coming it would be twenty for each: 200.
+        // One turn of the others for each of its own. In order of arrival it would be twenty for each: 200.
         assert!(meanwhile <= 100, "of 400 the others had {meanwhile} turns");
         for work in many {
             work.await.unwrap();
@@ -180,7 +179,7 @@ mod tests {
             compute(1, of).await;
         });
         tells.await.unwrap();
-        // Others have threads all the same.
+        // Other work still has threads.
         let nobodys = lane.spawn(Whose::default(), compute(10, Arc::default()));
         nobodys.unwrap().await.unwrap();
         assert_eq!(counted.load(Ordering::Relaxed), 0);

@@ -1,6 +1,6 @@
-//! Channels: where providers send their webhooks. One request goes through `verify` (is it the provider's?),
-//! `scrub` (its credentials are taken out), `map` (what is asked) and, where the channel has a replier, `reply`
-//! (the provider's own format) or, once the run has ended, `deliver`.
+//! Channels: the endpoints of providers' webhooks. A request goes through `verify` (does it come from the provider?),
+//! `scrub` (removes its credentials), `map` (resolves it to a call) and, if the channel has a replier, `reply`
+//! (responds in the provider's own format) or, after the run, `deliver`.
 
 mod deliver;
 mod map;
@@ -28,19 +28,20 @@ pub use deliver::{DeliverError, Delivery};
 pub use reply::ReplySubject;
 pub use verify::Verified;
 
-/// Most channels cached.
+/// Maximum number of cached channels.
 const OPEN_CHANNELS_MAX: u64 = 10_000;
 
-/// Channels whose refusals are remembered; of one beyond that the log is told anew.
+/// Maximum number of channels whose log sampling is tracked. The next rejection of an evicted channel is logged
+/// again.
 const SAMPLED_CHANNELS_MAX: u64 = 10_000;
 
-/// Why a plugin of a channel gave nothing.
+/// Why a plugin of a channel returned no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    /// It said no, or was stopped.
+    /// The plugin rejected the request, or was stopped.
     #[error("plugin {0}: {1}")]
     Plugin(PluginName, PluginError),
-    /// It cannot be had.
+    /// The plugin is not available.
     #[error(transparent)]
     Unavailable(#[from] PluginUnavailable),
 }
@@ -50,38 +51,38 @@ pub enum ChannelError {
 pub struct Channels {
     store: Store,
     vault: Vault,
-    /// The base of their URLs, without a slash at its end.
+    /// The base of the channels' URLs, without a trailing slash.
     public_url: Arc<str>,
     open: Cache<ChannelId, (Arc<OpenChannel>, Stamp)>,
-    /// Channels without verification that the log has been told of, by id and version.
+    /// Channels without verification for which a warning has been logged, by id and version.
     told: Arc<Mutex<HashSet<(ChannelId, u32)>>>,
-    /// What the log has been told of requests that channels refused.
+    /// The log sampling of rejected requests, by channel.
     refusals: Cache<ChannelId, Arc<Mutex<Sampling>>>,
 }
 
-/// Of the requests that a channel refused, those that the log has been told of.
+/// Samples the log entries about a channel's rejected requests.
 #[derive(Debug, Default)]
 struct Sampling {
-    /// None: of none yet.
+    /// When one was last logged. `None` if none was.
     last: Option<Timestamp>,
-    /// How many there were since then.
+    /// How many were rejected since then without being logged.
     unlogged: u64,
 }
 
-/// How long the log hears no more of requests that a channel refused, after one of them.
+/// The time between two log entries about rejected requests of one channel.
 const SAMPLED_EVERY: Duration = Duration::from_secs(60);
 
-/// A channel that takes requests.
+/// A channel that accepts requests.
 #[derive(Debug)]
 pub struct OpenChannel {
     channel: Channel,
     facts: Arc<ChannelFacts>,
-    /// Handed out for requests that the verifier accepts.
+    /// Returned for requests that pass verification.
     caller: Caller,
 }
 
 impl Channels {
-    /// The channels in this store.
+    /// Creates the channels of this store.
     #[must_use]
     pub fn new(store: Store, vault: Vault, public_url: &str) -> Self {
         let told = Arc::default();
@@ -96,8 +97,8 @@ impl Channels {
         }
     }
 
-    /// Whether the log is to be told of a request that this channel has refused, and of how many it has not
-    /// been told before.
+    /// Whether to log a rejected request of this channel. Returns how many rejections were skipped since the last log
+    /// entry, or `None` if this one is skipped as well.
     #[must_use]
     pub fn sample(&self, channel: ChannelId, now: Timestamp) -> Option<u64> {
         let sampling = self.refusals.get_with(channel, Arc::default);
@@ -116,10 +117,11 @@ impl Channels {
         format!("{}/hooks/{id}", self.public_url)
     }
 
-    /// A channel that takes requests. None where there is none, or it is switched off.
+    /// Returns a channel that accepts requests. `None` if it does not exist or is disabled, or if its agent does not
+    /// exist.
     ///
     /// # Errors
-    /// [`Denied::Disabled`] where its agent takes no tasks, [`Denied::Store`].
+    /// [`Denied::Disabled`] if its agent is disabled, [`Denied::Store`] if the store cannot be read.
     pub async fn open(&self, id: ChannelId) -> Result<Option<Arc<OpenChannel>>, Denied> {
         let changes = self.store.changes();
         if let Some((channel, stamp)) = self.open.get(&id)
@@ -145,11 +147,11 @@ impl Channels {
         Ok(Some(channel))
     }
 
-    /// What a channel gives to its plugins. A secret that cannot be opened is one that the tenant does
-    /// not have: what needs it fails closed.
+    /// What a channel passes to its plugins. A secret that cannot be decrypted counts as missing, so whatever needs
+    /// it fails closed.
     ///
     /// # Errors
-    /// When the store could not be asked.
+    /// If the store cannot be read.
     pub async fn facts(&self, channel: &Channel) -> Result<Arc<ChannelFacts>, StoreError> {
         let definition = &channel.definition;
         let named = definition.secrets.values().map(|binding| &binding.secret);
@@ -175,7 +177,7 @@ impl Channels {
         }))
     }
 
-    /// Tells the log once that a channel lets everybody in.
+    /// Logs once for each version of a channel that its verification is off.
     fn tell(&self, channel: &Channel) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.insert((channel.id, channel.version)) {
@@ -189,7 +191,7 @@ impl Channels {
 }
 
 impl OpenChannel {
-    /// What its plugins are called about: a request by it, and what its verifier said of the sender.
+    /// The subject of its plugins' calls: a request, and what its verifier returned about the sender.
     fn subject(
         &self,
         request: Option<Arc<IncomingRequest>>,
@@ -204,13 +206,13 @@ impl OpenChannel {
         }
     }
 
-    /// How it is described.
+    /// The channel's definition.
     #[must_use]
     pub fn definition(&self) -> &ChannelDefinition {
         &self.channel.definition
     }
 
-    /// The surface whose conversations its requests continue.
+    /// The surface that the conversations of its requests belong to.
     #[must_use]
     pub fn thread_surface(&self) -> Surface {
         match self.channel.definition.threads {
@@ -219,13 +221,13 @@ impl OpenChannel {
         }
     }
 
-    /// What it gives to its plugins.
+    /// What the channel passes to its plugins.
     #[must_use]
     pub fn facts(&self) -> &Arc<ChannelFacts> {
         &self.facts
     }
 
-    /// Whose it is.
+    /// The tenant that owns the channel.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         self.channel.tenant

@@ -1,15 +1,15 @@
-//! The time of day: the real one, or one that a test moves by hand.
+//! The clock: the system's, or one that tests move by hand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// Microseconds since the Unix epoch, UTC. What stores and answers hold.
+/// Microseconds since the Unix epoch, UTC: the timestamps in the store and in responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The moment this many microseconds after the Unix epoch.
+    /// The timestamp this many microseconds after the Unix epoch.
     #[must_use]
     pub fn from_micros(micros: i64) -> Self {
         Self(micros)
@@ -27,21 +27,21 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
-    /// This moment and a while.
+    /// This timestamp plus a duration. Saturates.
     #[must_use]
     pub fn plus(self, while_: Duration) -> Self {
         let micros = i64::try_from(while_.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(micros))
     }
 
-    /// The moment this long before.
+    /// This timestamp minus a duration. Saturates.
     #[must_use]
     pub fn minus(self, while_: Duration) -> Self {
         let micros = i64::try_from(while_.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(micros))
     }
 
-    /// The moment that an RFC 3339 text names. None where it names none.
+    /// Parses an RFC 3339 timestamp. `None` if the text is not one.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let moment = chrono::DateTime::parse_from_rfc3339(text).ok()?;
@@ -58,7 +58,7 @@ impl Timestamp {
     }
 }
 
-/// Where the time comes from. Cloning gives another handle to the same clock.
+/// A source of time. Clones are handles to the same clock.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
@@ -69,19 +69,19 @@ enum Source {
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// The system's clock.
     #[must_use]
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that stands still at `start` until [`Clock::advance`] moves it.
+    /// A clock that stands still at `start` until [`Clock::advance`] or [`Clock::set`] moves it.
     #[must_use]
     pub fn by_hand(start: Timestamp) -> Self {
         Self(Source::ByHand(Arc::new(AtomicI64::new(start.0))))
     }
 
-    /// What time it is.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -90,7 +90,7 @@ impl Clock {
         }
     }
 
-    /// Moves a clock that is moved by hand; the machine's clock stays as it is.
+    /// Moves a manual clock forward; has no effect on the system's clock.
     pub fn advance(&self, by: Duration) {
         if let Source::ByHand(micros) = &self.0 {
             let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
@@ -98,7 +98,7 @@ impl Clock {
         }
     }
 
-    /// Puts a clock that is moved by hand to a moment, earlier or later.
+    /// Sets a manual clock to an earlier or later time.
     pub fn set(&self, moment: Timestamp) {
         if let Source::ByHand(micros) = &self.0 {
             micros.store(moment.0, Ordering::SeqCst);

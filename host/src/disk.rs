@@ -1,14 +1,14 @@
-//! Files that are there whole or not at all.
+//! Files: atomic writes, bounded reads, private folders.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
-/// Writes beside, syncs and renames into place, making the folder where it is missing: a reader never
-/// sees half a file, whenever the machine stops.
+/// Writes a temporary file next to the target, syncs it and renames it into place, and creates the folder if it is
+/// missing. A reader never sees a partial file, whenever the machine stops.
 ///
 /// # Errors
-/// When the folder or file cannot be written.
+/// If the folder or the file cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -19,24 +19,24 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
         file.sync_all()?;
         fs::rename(&beside, path)
     });
-    // On a full disk, above all, half a file is to be no burden.
+    // A partial file must not stay behind, above all on a full disk.
     written.inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
-/// Does what waits for a disk, or computes for long, where no other work waits behind it.
+/// Runs work that waits for a disk, or computes for long, on a thread where no other work waits behind it.
 ///
 /// # Errors
-/// Those of the work, and where it has panicked.
+/// If the work fails or panics.
 pub async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
-/// Reads a regular file of at most so many bytes. A pipe would hold its reader up, and a device has no end.
+/// Reads a regular file of at most this many bytes. A pipe could block the reader, and a device has no end.
 ///
 /// # Errors
-/// When it cannot be read, is something else, or is larger.
+/// If it cannot be read, is not a regular file, or is larger.
 pub fn read_at_most(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
@@ -54,10 +54,10 @@ pub fn read_at_most(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes a folder, and those above it, for its owner only.
+/// Creates a folder, and those above it, for its owner only.
 ///
 /// # Errors
-/// When it cannot be made.
+/// If it cannot be created.
 pub fn make_private(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
@@ -76,7 +76,7 @@ mod tests {
         let refused = |path: &Path, most: u64| read_at_most(path, most).unwrap_err().to_string();
         assert_eq!(refused(&path, 4), "it is larger than 0 KiB");
         assert_eq!(refused(folder.path(), 5), "it is not a regular file");
-        // It has no end.
+        // A device has no end.
         assert_eq!(refused(Path::new("/dev/zero"), 5), "it is not a regular file");
     }
 }

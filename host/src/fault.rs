@@ -1,17 +1,17 @@
-//! Whose fault a failure is. Every error that leaves the gateway says it.
+//! Who is at fault for a failure. Every error that leaves the gateway states it.
 
-/// Whose fault a failure is.
+/// Who is at fault for a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The request is wrong.
+    /// The request is invalid.
     Caller,
-    /// The plugin is wrong.
+    /// The plugin is at fault.
     Guest,
-    /// The gateway is wrong, or has no room.
+    /// The gateway failed, or has no room.
     Host,
-    /// An operator's rule said no.
+    /// An operator's rule denied it.
     Policy,
-    /// A system behind us is wrong.
+    /// An upstream system failed.
     Upstream,
 }
 

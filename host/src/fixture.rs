@@ -1,6 +1,5 @@
-//! Golden cases of plugins: what a plugin is called with, what the host answers it, and what is expected.
-//! They run in a sandbox with every limit in force and without a gateway, so that a plugin in any
-//! language can be tested with nothing but the program.
+//! Golden cases of plugins: the call, the host's answers and the expected outcome. Cases run in a sandbox with all
+//! limits in force and without a gateway, so that a plugin in any language can be tested with this program alone.
 
 mod case;
 mod compare;

@@ -1,5 +1,5 @@
-//! Identifiers as types: a tenant's id cannot be passed where an agent's is meant, and what a caller
-//! sends is parsed here or refused.
+//! Typed identifiers: a tenant's id cannot be passed in place of an agent's, and what a caller sends is parsed here
+//! or rejected.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 
-/// Why a text is not the identifier it should be. The text itself is not repeated: it may be long,
-/// binary, or a secret in the wrong place.
+/// Why a text is not a valid identifier. The text itself is not repeated: it may be long, binary, or a secret in the
+/// wrong place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {why}")]
 pub struct ParseIdError {
@@ -26,25 +26,25 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new random id, which cannot be guessed.
+            /// Generates a random id, which cannot be guessed.
             #[must_use]
             pub fn random() -> Self {
                 Self($new())
             }
 
-            /// The 16 bytes of it, for the store.
+            /// The 16 bytes of the id, for the store.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
 
-            /// The id whose [`Self::as_bytes`] these are.
+            /// The inverse of [`Self::as_bytes`].
             #[must_use]
             pub fn from_stored(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }
 
-            /// The id that these bytes spell, for ids derived from a key.
+            /// Builds a version 4 UUID from these bytes, for ids that are derived from a key.
             #[must_use]
             pub fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
@@ -67,7 +67,7 @@ macro_rules! uuid_id {
             type Err = ParseIdError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                // Only the hyphenated form in lower case: one id has one spelling, in stores and in URLs.
+                // Only lower case with hyphens: an id has one spelling, in stores and in URLs.
                 if text.len() != 36 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
                     return Err(ParseIdError { what: $what, why: "is not a UUID" });
                 }
@@ -97,15 +97,15 @@ uuid_id!(
     TenantId, "tenant id", Uuid::new_v4
 );
 uuid_id!(
-    /// One agent of one tenant; unique over all tenants.
+    /// One agent of one tenant; unique across all tenants.
     AgentId, "agent id", Uuid::new_v4
 );
 uuid_id!(
-    /// One API key, as its owner lists and revokes it; says nothing of the key itself.
+    /// One API key, for listing and revoking it; reveals nothing about the key itself.
     KeyId, "key id", Uuid::new_v4
 );
 uuid_id!(
-    /// One channel: what a provider's webhook is sent to.
+    /// One channel: the endpoint of a provider's webhook.
     ChannelId, "channel id", Uuid::new_v4
 );
 uuid_id!(
@@ -114,22 +114,22 @@ uuid_id!(
 );
 uuid_id!(
     // CONTRACT D4.
-    /// One run of an agent. Whoever knows it may poll the run, so it is random.
+    /// One run of an agent. Anyone who knows the id may poll the run, so it is random.
     TaskId, "task id", random_in_order
 );
 
 impl TenantId {
-    /// Stands for the gateway itself where shares are kept by tenant. No tenant has it.
+    /// Stands for the gateway itself where quotas are tracked by tenant. No tenant has this id.
     pub const GATEWAY: Self = Self(Uuid::nil());
 }
 
-/// A UUID of version 7: the time in milliseconds, then 74 random bits. Stores find tasks by their ids,
-/// and an index of ids in order of time grows at its end, where one of ids in no order is rewritten
-/// all over: measured, that halved the tasks accepted per second. Not the library's own version 7: it
-/// counts within a millisecond, so that one id tells most of the next one.
+/// Generates a version 7 UUID: the time in milliseconds, then 74 random bits. The store looks tasks up by id. An
+/// index over ids in time order grows at its end, while random ids rewrite pages all over it; measured, that halved
+/// the tasks accepted per second. The library's own version 7 is not used because it counts within a millisecond, so
+/// one id reveals most of the next.
 fn random_in_order() -> Uuid {
     let millis = Clock::system().now().micros().unsigned_abs() / 1000;
-    // The bytes of a random UUID without the two that hold its version and variant.
+    // The bytes of a random UUID without the two that contain its version and variant.
     let [a, b, c, d, e, f, _, g, _, h, i, j, ..] = *Uuid::new_v4().as_bytes();
     uuid::Builder::from_unix_timestamp_millis(millis, &[a, b, c, d, e, f, g, h, i, j]).into_uuid()
 }
@@ -142,7 +142,7 @@ macro_rules! text_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The text of it.
+            /// The text of the id.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -186,23 +186,22 @@ macro_rules! text_id {
     };
 }
 
-/// Longest thread id in bytes: room for any provider's chat or ticket id, small enough for an index.
+/// The longest thread id, in bytes: enough for any provider's chat or ticket id, and small enough for an index.
 const THREAD_ID_BYTES_MAX: usize = 512;
 
-/// Longest plugin name: it becomes a file name and a metric label.
+/// The longest plugin name, in bytes: it becomes a file name and a metric label.
 const PLUGIN_NAME_BYTES_MAX: usize = 64;
 
-/// Longest name of an agent or a tenant: it stands in lists and log lines.
+/// The longest name of an agent or a tenant, in bytes: it appears in lists and log lines.
 const NAME_BYTES_MAX: usize = 128;
 
-/// Longest idempotency key (CONTRACT D6).
+/// The longest idempotency key (CONTRACT D6).
 const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
 
 text_id!(
     // CONTRACT X7.
-    /// A conversation, named by the caller (`task_id` on the wire). The name means something only
-    /// together with a tenant, an agent and a surface: the tenant's API, one URL of the agent's own
-    /// webhook, or one channel.
+    /// A conversation, named by the caller (`task_id` on the wire). The name is unique only within a tenant, an agent
+    /// and a surface: the tenant's API, one URL of the agent's own webhook, or one channel.
     ThreadId, "task_id", |text| {
         if text.is_empty() {
             Err("is empty")
@@ -217,7 +216,7 @@ text_id!(
 );
 
 text_id!(
-    /// What people call an agent or a tenant; unique among those of one owner.
+    /// The display name of an agent or a tenant; unique among those of one owner.
     Name, "name", |text| {
         if text.trim().is_empty() {
             Err("is empty")
@@ -226,7 +225,7 @@ text_id!(
         } else if text.chars().any(char::is_control) {
             Err("holds a control character")
         } else if Uuid::try_parse(text).is_ok() {
-            // Commands take a name or an id.
+            // Commands accept a name or an id.
             Err("looks like an id")
         } else {
             Ok(())
@@ -251,7 +250,7 @@ text_id!(
 );
 
 text_id!(
-    /// A tenant's secret by name: lower-case letters, digits and hyphens.
+    /// A secret's name within a tenant: lower-case letters, digits and hyphens.
     SecretName, "secret name", |text| {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if text.is_empty() {
@@ -267,7 +266,7 @@ text_id!(
 );
 
 text_id!(
-    /// What a caller sends as `Idempotency-Key` (CONTRACT D6): 1 to 256 visible ASCII characters.
+    /// The value of the `Idempotency-Key` header (CONTRACT D6): 1 to 256 visible ASCII characters.
     IdempotencyKey, "Idempotency-Key", |text| {
         if text.is_empty() {
             Err("is empty")
@@ -282,8 +281,9 @@ text_id!(
 );
 
 impl IdempotencyKey {
-    /// The key of a provider's delivery by a channel. No caller can send one like it: it holds a space. The
-    /// channel is in the hash though keys are scoped by it: so it was stored before they were.
+    /// The key of a provider's delivery by a channel. It contains a space, so no caller can send one like it. The
+    /// channel is part of the hash although keys are scoped by channel, because stored keys are older than that
+    /// scope.
     #[must_use]
     pub fn of_delivery(channel: ChannelId, delivery: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
@@ -291,13 +291,13 @@ impl IdempotencyKey {
         Self(format!("delivery {}", hasher.finalize().to_hex()).into())
     }
 
-    /// The key that was stored as this.
+    /// The key from its stored text.
     #[must_use]
     pub fn from_stored(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// Whether it was made by [`Self::of_delivery`].
+    /// Whether it was created by [`Self::of_delivery`].
     #[must_use]
     pub fn is_of_delivery(&self) -> bool {
         self.0.starts_with("delivery ")
@@ -305,7 +305,7 @@ impl IdempotencyKey {
 }
 
 impl Name {
-    /// A name that is written down in the code.
+    /// A name that is a constant in the code.
     #[must_use]
     pub(crate) fn constant(name: &'static str) -> Self {
         Self(name.into())
@@ -313,7 +313,7 @@ impl Name {
 }
 
 impl SecretName {
-    /// A name that is written down in the code.
+    /// A name that is a constant in the code.
     #[must_use]
     pub(crate) fn constant(name: &'static str) -> Self {
         Self(name.into())
@@ -321,19 +321,19 @@ impl SecretName {
 }
 
 impl PluginName {
-    /// The name of a bundled plugin, written down in the code; a test parses each of them.
+    /// The name of a bundled plugin, a constant in the code; a test parses each of them.
     #[must_use]
     pub(crate) fn constant(name: &'static str) -> Self {
         Self(name.into())
     }
 }
 
-/// SHA-256 of a component's source bytes, the name under which OCI registries keep it too.
+/// SHA-256 of a component's bytes. OCI registries store it under the same digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PluginDigest([u8; 32]);
 
 impl PluginDigest {
-    /// The digest of these bytes.
+    /// Computes the digest of these bytes.
     #[must_use]
     pub fn of(component: &[u8]) -> Self {
         use sha2::Digest as _;
@@ -371,12 +371,12 @@ impl FromStr for PluginDigest {
     }
 }
 
-/// One HTTP request, for logs and plugins. Unique within a process; costs nothing until it is printed.
+/// One HTTP request, for logs and plugins. Unique within a process; formatted only when it is printed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId(u64);
 
 impl RequestId {
-    /// The next one.
+    /// Returns the next id.
     #[must_use]
     pub fn next() -> Self {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);

@@ -1,5 +1,4 @@
-//! From an HTTP request to an [`AgentCall`]: what is asked, fully resolved. Nobody after this looks at
-//! a query or a body again.
+//! Resolves an HTTP request to an [`AgentCall`]. No later module reads a query or a body.
 
 mod arrival;
 pub mod invocation;
@@ -23,19 +22,19 @@ use crate::trace::PluginRun;
 pub use arrival::{AroundTheRun, Arrival, RequestParts, around_the_run};
 use params::Sources;
 
-/// The bundled plugin that knows the documented `params_mapping`.
+/// The bundled plugin that implements the documented `params_mapping`.
 const DOT_MAPPER: &str = "dot-mapper";
 
 /// Why a request cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// The request is wrong.
+    /// The request is invalid.
     #[error(transparent)]
     Request(#[from] BadRequest),
-    /// The mapping plugin said no, or was stopped.
+    /// The mapping plugin rejected the request, or was stopped.
     #[error("plugin {0}: {1}")]
     Plugin(PluginName, PluginError),
-    /// The mapping plugin cannot be had.
+    /// The mapping plugin is not available.
     #[error(transparent)]
     Unavailable(#[from] PluginUnavailable),
 }
@@ -49,64 +48,64 @@ impl IntakeError {
 /// Decodes a query.
 ///
 /// # Errors
-/// [`IntakeError::Request`] where it is not UTF-8.
+/// [`IntakeError::Request`] if the query is not UTF-8, holds a NUL byte, or has too many names.
 pub fn decode_query(query: &str) -> Result<Vec<(String, String)>, IntakeError> {
     query::decode(query.as_bytes())
         .map_err(|error| IntakeError::bad(&format!("the query cannot be read: {error}")))
 }
 
-/// A request for a run, resolved.
+/// A resolved request for a run.
 #[derive(Debug)]
 pub struct AgentCall {
-    /// Who asks, and which agent.
+    /// The caller and the agent that it may call.
     pub caller: Caller,
-    /// What the agent is given.
+    /// The agent's input.
     pub input: Input,
-    /// Which conversation it continues.
+    /// The conversation that the run continues.
     pub thread: Option<ThreadId>,
-    /// The surface whose conversations it continues.
+    /// The surface that the conversation belongs to.
     pub thread_surface: Surface,
-    /// How the answer is wanted.
+    /// How to respond.
     pub wanted: AnswerWanted,
     /// What the mapping plugin did, as JSON, for the trace.
     pub mapping: Option<String>,
     /// The caller's claim on an idempotency key.
     pub idempotency: Option<IdempotencyClaim>,
-    /// Tokens of the user, for the run alone.
+    /// The user's tokens, for this run only.
     pub user_tokens: UserTokens,
-    /// Which surface it came in by.
+    /// The entry point, as tasks report it.
     pub source: &'static str,
     /// For logs and plugins.
     pub request_id: RequestId,
-    /// The request itself, without credentials; kept with the task.
+    /// The request without its credentials; stored with the task.
     pub request: Arc<IncomingRequest>,
-    /// How it came in, where that was by a channel.
+    /// The channel that the request arrived by, if any.
     pub channel: Option<ByChannel>,
 }
 
-/// What is known of a request that came in by a channel.
+/// Facts about a request that arrived by a channel.
 #[derive(Debug, Clone)]
 pub struct ByChannel {
     /// The channel.
     pub facts: Arc<ChannelFacts>,
-    /// What its verifier said of the caller, as JSON.
+    /// What its verifier returned about the caller, as JSON.
     pub principal: Option<Arc<str>>,
-    /// Whether its replier is to deliver the answer.
+    /// Whether its replier delivers the answer.
     pub deliver: bool,
 }
 
-/// What a request comes to.
+/// The outcome of resolving a request.
 #[derive(Debug)]
 pub enum Resolved {
-    /// A run.
+    /// Start a run.
     Run(Box<AgentCall>),
-    /// Nothing to do: the mapper said so.
+    /// Do nothing: the mapper ignores the request.
     Ignore,
-    /// The mapper's own answer, and no run.
+    /// Return the mapper's own response and start no run.
     Reply(HttpReply),
 }
 
-/// What a surface has found out of a request: who it is for and what is asked.
+/// The parts of a call that a surface reads from a request: the input, the conversation, and how to respond.
 pub(crate) struct Asked {
     pub(crate) input: Input,
     pub(crate) thread: Option<ThreadId>,
@@ -116,7 +115,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Prompt, conversation and user from the parameters.
+    /// Reads prompt, conversation and user from the parameters.
     pub(crate) fn of(
         sources: &Sources<'_>,
         payload: String,
@@ -132,10 +131,11 @@ impl Asked {
 }
 
 impl AgentCall {
-    /// The call of a request as it arrived, by the surface that its caller came in by.
+    /// Builds the call from a request as received, on the surface of its caller.
     ///
     /// # Errors
-    /// [`IntakeError::Request`] where its idempotency key is not valid, or a name in it holds a token of the user.
+    /// [`IntakeError::Request`] if the idempotency key is invalid, or if that key or the conversation's name holds a
+    /// token of the user or the API key.
     pub(crate) fn new(
         caller: Caller,
         arrival: &Arrival,
@@ -161,10 +161,10 @@ impl AgentCall {
     }
 }
 
-/// Resolves a request of the webhook at `POST /` (CONTRACT section 1).
+/// Resolves a request to the webhook at `POST /` (CONTRACT section 1).
 ///
 /// # Errors
-/// [`IntakeError`]; no task exists then.
+/// [`IntakeError`]; no task has been created then.
 pub async fn resolve(
     plugins: &Plugins,
     caller: Caller,
@@ -186,17 +186,17 @@ pub async fn resolve(
         json: sources.boolean("json")?,
         prefer: Prefer::of(&arrival.incoming.headers),
     };
-    // Checked so that a mistake shows at once; it is for uploads, which this version does not take.
+    // Checked so that a mistake is reported; it applies to uploads, which this version does not accept.
     sources.boolean("disable_attachment_injection")?;
     let asked = Asked::of(&sources, payload, wanted, mapping.trace)?;
     Ok(Resolved::Run(Box::new(AgentCall::new(caller, arrival, asked)?)))
 }
 
-/// Resolves a request of an agent's own webhook (CONTRACT D1, D2): the payload is the text, nothing in
-/// it is a parameter, and the answer is never waited for.
+/// Resolves a request to an agent's own webhook (CONTRACT D1, D2). The payload is the input, none of its fields are
+/// parameters, and the response never waits for the run.
 ///
 /// # Errors
-/// [`IntakeError`]; no task exists then.
+/// [`IntakeError`]; no task has been created then.
 pub async fn resolve_agent_webhook(
     plugins: &Plugins,
     caller: Caller,
@@ -211,18 +211,19 @@ pub async fn resolve_agent_webhook(
     Ok(Resolved::Run(Box::new(AgentCall::new(caller, arrival, asked)?)))
 }
 
-/// What a mapper made of a request that is to start a run.
+/// A mapper's output for a request that starts a run.
 #[derive(Debug, Default)]
 pub(crate) struct Mapping {
     pub(crate) params: Vec<(String, String)>,
-    /// What the agent gets in the place of the payload.
+    /// What the agent gets instead of the payload.
     pub(crate) context: Option<Payload>,
     pub(crate) delivery_id: Option<String>,
     pub(crate) trace: Option<String>,
 }
 
 impl Mapping {
-    /// What is asked where the mapping alone sets parameters, and the payload is the agent's as it came.
+    /// Builds the input if only the mapping sets parameters; without a context from the mapper, the agent gets the
+    /// payload unchanged.
     pub(crate) fn asked(
         self,
         arrival: &Arrival,
@@ -240,8 +241,8 @@ pub(crate) enum MappingResult {
     Mapped(Mapping),
 }
 
-/// Asks the agent's mapper. An agent without one has the documented mapping, which has nothing to do
-/// where no `params_mapping` was sent.
+/// Calls the agent's mapper. An agent without one uses the documented mapping, which is skipped if the request has no
+/// `params_mapping`.
 async fn map(
     plugins: &Plugins,
     caller: &Caller,
@@ -260,7 +261,7 @@ async fn map(
     map_with(plugins, &name, subject, spec).await
 }
 
-/// Asks this mapper.
+/// Calls the given mapper.
 pub(crate) async fn map_with(
     plugins: &Plugins,
     name: &PluginName,
@@ -272,8 +273,8 @@ pub(crate) async fn map_with(
     let mut called = binding.map_payload(subject, spec).await;
     let ran = called.take_run();
     let plugin_error = |error| IntakeError::Plugin(name.clone(), error);
-    // What it made of a payload that it looked for in vain is nothing to run an agent on, or to ignore. A handshake
-    // is answered for what it is.
+    // A run or an ignore that is based on a payload the mapper tried and failed to read is discarded, and the caller
+    // gets the parse error. A reply or a refusal stands: a handshake, for example, does not depend on the payload.
     let is_for_itself = matches!(called.value, Ok(Mapped::Reply(_)) | Err(PluginError::Refusal(_)));
     if let Some(unreadable) = unreadable.filter(|_| called.missed_payload && !is_for_itself) {
         return Err(unreadable.into());
@@ -295,7 +296,7 @@ pub(crate) async fn map_with(
     Ok(MappingResult::Mapped(Mapping { params, context, delivery_id, trace }))
 }
 
-/// What the trace keeps of a mapping.
+/// The trace's record of a mapping.
 #[derive(Serialize)]
 struct MappingTrace<'a> {
     plugin: &'a PluginName,
@@ -303,7 +304,7 @@ struct MappingTrace<'a> {
     ran: PluginRun,
     #[serde(serialize_with = "as_object")]
     params: &'a [(String, String)],
-    /// Whether the mapper gave the agent something in the place of the payload.
+    /// Whether the mapper replaced the payload.
     context: bool,
     delivery_id: Option<&'a str>,
     logs: Vec<String>,
@@ -318,7 +319,7 @@ fn default_mapper() -> PluginName {
     NAME.get_or_init(|| PluginName::constant(DOT_MAPPER)).clone()
 }
 
-/// Who it is for (CONTRACT X5).
+/// The user that the request is for (CONTRACT X5).
 fn user(sources: &Sources<'_>) -> Result<User, IntakeError> {
     let user = User {
         id: sources.text("user_id")?,
@@ -329,7 +330,7 @@ fn user(sources: &Sources<'_>) -> Result<User, IntakeError> {
     user.check().map_err(|wrong| IntakeError::bad(&wrong))
 }
 
-/// The claim of an `Idempotency-Key` header (CONTRACT D6).
+/// The claim made by an `Idempotency-Key` header (CONTRACT D6).
 fn idempotency(
     arrival: &Arrival,
     surface: Surface,
@@ -355,7 +356,7 @@ fn idempotency(
         .parse()
         .map_err(|error: crate::ids::ParseIdError| IntakeError::bad(&error.to_string()))?;
     let mut hasher = blake3::Hasher::new();
-    // A binary CloudEvent says in headers which event it is; its payload has them.
+    // A binary CloudEvent identifies itself in headers, and its payload contains them.
     let event = incoming.headers.contains_key(cloud_event::MARK).then(|| incoming.payload.text());
     let event = event.unwrap_or_default().as_bytes();
     let (method, query) = (incoming.method.as_str().as_bytes(), incoming.query.as_bytes());

@@ -1,6 +1,6 @@
-//! Wardgate: any HTTP caller triggers an AI agent, every integration is a sandboxed component.
+//! Wardgate: any HTTP request can trigger an AI agent, and every integration is a sandboxed component.
 //!
-//! The modules from the top down; each imports only from those below it (docs/ARCHITECTURE.md).
+//! The groups of modules, top down. A module imports only from lower ones; docs/ARCHITECTURE.md has the exact order.
 
 pub mod cli;
 pub mod gateway;

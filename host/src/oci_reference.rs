@@ -1,24 +1,24 @@
-//! Where a component lies in an OCI registry, as people write it: `host[:port]/repository[:tag][@digest]`.
-//! The grammar is the OCI distribution specification's (section "Pulling manifests"), so that no name can
-//! leave its place in a URL.
+//! References to artefacts in OCI registries: `host[:port]/repository[:tag][@digest]`. The grammar is that of the OCI
+//! distribution specification (section "Pulling manifests"), so that no part of a reference can escape its place in a
+//! URL.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::ids::PluginDigest;
 
-/// Longest host and repository together; registries allow no more (OCI distribution specification).
+/// Maximum length of host and repository together, as registries limit it (OCI distribution specification).
 const NAME_BYTES_MAX: usize = 255;
 
-/// Longest tag (OCI distribution specification).
+/// Maximum length of a tag (OCI distribution specification).
 const TAG_BYTES_MAX: usize = 128;
 
-/// Why a text is no reference.
+/// Why a text is not a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not a reference of the form host/repository[:tag][@sha256:digest]: {0}")]
 pub struct ParseReferenceError(&'static str);
 
-/// A reference to an artefact.
+/// A reference to an artefact in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OciReference {
     host: String,
@@ -28,7 +28,7 @@ pub struct OciReference {
 }
 
 impl OciReference {
-    /// The registry: a host, with a port where one was written.
+    /// The registry's host, with the port if the reference has one.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
@@ -40,7 +40,7 @@ impl OciReference {
         &self.repository
     }
 
-    /// The tag. `latest` where neither tag nor digest was written, as all clients have it.
+    /// The tag. `latest` if the reference has neither tag nor digest, as in all clients.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
         match (&self.tag, self.digest) {
@@ -49,13 +49,13 @@ impl OciReference {
         }
     }
 
-    /// The digest of the artefact's manifest, where one was written.
+    /// The digest of the artefact's manifest, if the reference has one.
     #[must_use]
     pub fn digest(&self) -> Option<PluginDigest> {
         self.digest
     }
 
-    /// The same reference, pinned to a manifest.
+    /// The same reference, pinned to the digest of a manifest.
     #[must_use]
     pub fn pinned(&self, digest: PluginDigest) -> Self {
         let tag = self.tag().map(str::to_owned);
@@ -113,8 +113,8 @@ impl FromStr for OciReference {
     }
 }
 
-/// A name or address with a port where there is one. A word alone is no host, but for `localhost`:
-/// `library/thing` would otherwise be a registry called `library`.
+/// Whether the text is a name or an address, with an optional port. A single label without a port is not a host,
+/// except `localhost`: otherwise, `library/thing` would be on a registry named `library`.
 fn is_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
@@ -137,7 +137,7 @@ fn is_host(host: &str) -> bool {
     port.is_none_or(is_port) && (is_address || is_name)
 }
 
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+/// Whether the text matches `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
 fn is_component(text: &str) -> bool {
     let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let mut separator = String::new();
@@ -160,7 +160,7 @@ fn is_component(text: &str) -> bool {
     true
 }
 
-/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`
+/// Whether the text matches `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 fn is_tag(text: &str) -> bool {
     let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     text.bytes().next().is_some_and(is_word)

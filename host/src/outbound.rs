@@ -1,11 +1,11 @@
-//! OutboundRequest HTTP of plugins.
+//! Outbound HTTP requests of plugins.
 //!
-//! For each hop: the grant is looked up by scheme, host, port, method and path; the name is resolved
-//! once; every address must be public or in a network that the rule names; the connection goes to the
-//! vetted addresses and to no others. There is no proxy from the environment, no shared connection
-//! pool (a connection vetted for one tenant must not serve another), no cookie, and one deadline over
-//! all of it. A credential is attached on the first hop only, where the operator says it goes, and taken
-//! out of whatever repeats it; a redirect that repeats it is followed only where it may go as well.
+//! For each hop, the grant is looked up by scheme, host, port, method and path. The name is resolved once, every
+//! address must be public or in a network that the rule names, and the connection goes only to the vetted addresses.
+//! There is no proxy from the environment, no shared connection pool (a connection vetted for one tenant must not
+//! serve another), no cookie, and one deadline for the whole chain. A credential is attached only on the first hop,
+//! at the place that the operator configured, and redacted wherever the response repeats it. A redirect that repeats
+//! it is followed only to where the credential may be sent as well.
 
 mod credential;
 mod forms;
@@ -29,42 +29,42 @@ use rule::EgressRule;
 pub(crate) use tls::Tls;
 pub(crate) use vetting::is_public;
 
-/// How many redirects are followed; each is a request of its own and needs its own grant.
+/// Maximum number of redirects that are followed. Each is a separate request and needs its own grant.
 const REDIRECTS_MAX: usize = 3;
 
-/// Longest URL, in bytes, and longest name of a host in it. Reading a name that is not ASCII takes the square of
-/// its length. With the longest secret, percent-encoded, in its query a URL stays within what can be sent (65,534
-/// bytes): whether it can be tells nothing of the secret.
+/// The longest URL and the longest host name in it, in bytes. Parsing a host name that is not ASCII takes quadratic
+/// time. A URL of this length with the longest secret percent-encoded in its query still fits what can be sent
+/// (65,534 bytes), so whether a request can be sent reveals nothing about the secret.
 const URL_BYTES_MAX: usize = 8 << 10;
 const HOST_BYTES_MAX: usize = 1 << 10;
 
-/// What is read of an answer that is looked through, beyond twice what is shown of it: where a credential is taken
-/// out there is something to show in its place, so that where the answer is cut tells nothing of its length. And
-/// as much as the longest secret takes in the longest of its forms, which may begin where the reading ends.
+/// How much of a response is read when it is searched for a credential, beyond twice what is shown. Redaction
+/// shortens the text, so more of it is read to fill the gap: otherwise the place of the cut would reveal the
+/// credential's length. The rest is the longest form of the longest secret, which may begin where reading ends.
 const LOOKED_THROUGH_BYTES: usize = (64 << 10) + forms::LONGEST_BYTES_MAX;
 
-/// A request to be sent.
+/// A request to send.
 #[derive(Debug, Clone)]
 pub(crate) struct OutboundRequest {
     pub(crate) method: String,
     pub(crate) url: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Option<Vec<u8>>,
-    /// How long it may take, redirects included.
+    /// The time limit, including redirects.
     pub(crate) timeout: Option<Duration>,
 }
 
-/// What a server answered.
+/// The response of a server.
 #[derive(Debug, Clone)]
 pub(crate) struct OutboundResponse {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// Whether the body goes on.
+    /// Whether the body was cut.
     pub(crate) truncated: bool,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OutboundError {
     /// `forbidden`, `invalid-input`, `rate-limited`, `timeout` or `upstream`.
@@ -73,25 +73,25 @@ pub(crate) struct OutboundError {
     pub(crate) message: String,
 }
 
-/// What bounds one request and its redirects.
+/// The limits of one request and its redirects.
 pub(crate) struct Bounds {
-    /// When its sender waits no longer.
+    /// When the caller stops waiting.
     pub(crate) deadline: Instant,
-    /// Bytes of the answer's body that are read.
+    /// Maximum bytes of the response body that are returned.
     pub(crate) body_bytes_max: usize,
-    /// Where the plugin's grants are, for the message of a denial.
+    /// The location of the plugin's grants, for the message of a denial.
     pub(crate) grants_hint: String,
     pub(crate) tls: Tls,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 pub(crate) struct SendOutcome {
     pub(crate) answer: Result<OutboundResponse, OutboundError>,
-    /// What would have been refused if no rule allowing it were more than counted.
+    /// The requests that no rule allows and that were only counted.
     pub(crate) counted: Vec<String>,
 }
 
-/// Sends one request of a plugin, with the credential that it names.
+/// Sends a plugin's request, with the credential that the request names.
 pub(crate) async fn send(
     policy: &EgressPolicy,
     outgoing: OutboundRequest,
@@ -120,15 +120,15 @@ pub(crate) async fn send(
     SendOutcome { answer, counted }
 }
 
-/// One request and the redirects it is answered with.
+/// One request and its chain of redirects.
 struct RedirectChain<'a> {
     policy: &'a EgressPolicy,
     bounds: &'a Bounds,
     deadline: Instant,
     mask: &'a CredentialMask,
     counted: &'a mut Vec<String>,
-    /// Whether the URL is a server's. What a plugin wrote itself is told it as it wrote it: to hold that against
-    /// the credential would answer its guesses.
+    /// Whether the current URL comes from a server. A URL that the plugin wrote is shown unchanged: redacting it
+    /// would confirm the plugin's guesses at the credential.
     is_redirected: bool,
 }
 
@@ -142,7 +142,7 @@ impl<'a> RedirectChain<'a> {
         answer.map_err(|failure| OutboundError { message: self.told(failure.message), ..failure })
     }
 
-    /// What a plugin may be told of a refusal.
+    /// The error message that the plugin may see.
     fn told(&self, message: String) -> String {
         if self.is_redirected { self.mask.over_message(message) } else { message }
     }
@@ -161,14 +161,14 @@ impl<'a> RedirectChain<'a> {
         let found = credential.map(|name| credential::find(self.policy, name, hint)).transpose()?;
         let attached = credential;
         let mut credential = credential.zip(found);
-        // The credential that a redirect holds in its URL.
+        // The name of the credential, if the redirect's URL contains it.
         let mut carries = None;
         for _ in 0..=REDIRECTS_MAX {
             let rule = self.rule(&method, &headers::overriding_methods(&headers), &url)?;
             if let Some(name) = carries {
                 credential::may_be_redirected(name, rule, hint)?;
             }
-            // The URL as it is sent may hold a secret; the one that the plugin wrote does not.
+            // The URL as sent may contain a secret; the one that the plugin wrote does not.
             let mut sent_url = url.clone();
             if let Some(named) = credential.take() {
                 self.mask.undisguise(&method, &mut headers);
@@ -181,11 +181,11 @@ impl<'a> RedirectChain<'a> {
                 return read(response, self.bounds.body_bytes_max, self.mask).await;
             };
             self.is_redirected = true;
-            // As it is written and as it is read: reading takes away tabs and dots, and turns backslashes.
+            // Both as written and as parsed: parsing removes tabs and dots and converts backslashes.
             let texts = [location.as_str(), next.as_str()];
             carries = attached.filter(|_| texts.iter().any(|text| self.mask.is_in_url(text)));
-            // A redirect may lead anywhere, so it is vetted like a new request and takes nothing along:
-            // a list of headers to drop always misses one.
+            // A redirect may lead anywhere, so it is vetted like a new request and sent without any headers: a list
+            // of headers to drop would always miss one.
             headers = HeaderMap::new();
             if matches!(response.status().as_u16(), 301..=303) && method != Method::HEAD {
                 method = Method::GET;
@@ -196,7 +196,7 @@ impl<'a> RedirectChain<'a> {
         Err(failure("upstream", "the answer redirects more than three times"))
     }
 
-    /// The rule that allows a request. None: nothing does, and the operator wants that counted only.
+    /// The rule that allows a request. `None` if there is none and the operator only counts such requests.
     fn rule(
         &mut self,
         method: &Method,
@@ -208,7 +208,7 @@ impl<'a> RedirectChain<'a> {
         if let Some(rule) = self.policy.rule(&methods, url) {
             return Ok(Some(rule));
         }
-        // A path is cut, and what is left of a credential then would not be recognised as one.
+        // The path is truncated for the message, and the rest of a credential would not be recognized then.
         let is_covered = self.is_redirected && self.mask.is_in_url(url.as_str());
         let path = if is_covered { "/[redacted]" } else { url.path() };
         let refused = not_granted(&methods.join(" meant as "), url, path, &self.bounds.grants_hint);
@@ -236,7 +236,7 @@ fn parse(url: &str) -> Result<Url, OutboundError> {
     Ok(url)
 }
 
-/// Refuses what would take long to read. Done before any reading.
+/// Rejects a URL that would take long to parse. Called before parsing.
 fn check_length(url: &str) -> Result<(), OutboundError> {
     if url.len() > URL_BYTES_MAX {
         let message = format!("the URL has more than {URL_BYTES_MAX} bytes");
@@ -269,7 +269,7 @@ impl Hop<'_> {
         let host = self.url.host_str().unwrap_or_default();
         let no_client = || failure("upstream", "no HTTP client could be made");
         let tls = tls.config().ok_or_else(no_client)?;
-        // A client of its own: it holds the vetted addresses, and no connection outlives the call.
+        // A client for this request only: it is bound to the vetted addresses, and no connection outlives the call.
         let client = crate::tls::http_client()
             .tls_backend_preconfigured(tls)
             .resolve_to_addrs(host, addresses)
@@ -289,7 +289,7 @@ impl Hop<'_> {
     }
 }
 
-/// Says what went wrong without the URL: its path and query may hold secrets.
+/// Describes an error without the URL, whose path and query may contain secrets.
 fn describe(error: &reqwest::Error, host: &str) -> OutboundError {
     if error.is_timeout() {
         failure("timeout", &format!("{host} did not answer in time"))
@@ -300,7 +300,7 @@ fn describe(error: &reqwest::Error, host: &str) -> OutboundError {
     }
 }
 
-/// Where an answer redirects to: as it is written, and as it is read.
+/// The redirect target of a response, as written and as parsed.
 fn redirect(
     response: &reqwest::Response,
     from: &Url,
@@ -323,7 +323,7 @@ fn redirect(
     Ok(read.map(|read| (location.to_owned(), read.into())))
 }
 
-/// How much of an answer's body is read, of which so much is shown.
+/// How many bytes of a response body to read so that `shown_max` of them can be shown.
 pub(crate) fn read_max(shown_max: usize, is_looked_through: bool) -> usize {
     if is_looked_through {
         shown_max.saturating_mul(2).saturating_add(LOOKED_THROUGH_BYTES)
@@ -339,7 +339,7 @@ async fn read(
 ) -> Result<OutboundResponse, OutboundError> {
     let status = response.status().as_u16();
     if !mask.is_empty() && response.headers().contains_key(CONTENT_ENCODING) {
-        // What cannot be read cannot be looked through either.
+        // A compressed response cannot be searched for the credential.
         let message = "the answer to a request with a credential is compressed, unasked for";
         return Err(failure("upstream", message));
     }
@@ -352,7 +352,7 @@ async fn read(
         let room = read_max.saturating_sub(body.len());
         body.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
     }
-    // What goes on beyond this may be the beginning of a form that cannot be seen whole.
+    // If more follows, the end of what was read may hold the start of a form, so it is not shown.
     let goes_on = body.len() >= read_max;
     let looked_at = if goes_on { read_max.saturating_sub(mask.longest() + 1) } else { usize::MAX };
     let mut body = mask.over_bytes(&body, looked_at);
@@ -361,7 +361,7 @@ async fn read(
     Ok(OutboundResponse { status, headers, body, truncated })
 }
 
-/// The headers of an answer as a plugin gets to see them.
+/// The headers of a response that the plugin may see.
 fn shown_headers(headers: &HeaderMap, mask: &CredentialMask) -> Vec<(String, String)> {
     let is_shown = |name: &HeaderName| {
         let tells = headers::measures_the_body(name) || mask.is_in_answer(name.as_str());
@@ -382,7 +382,7 @@ fn not_granted(method: &str, url: &Url, path: &str, grants_hint: &str) -> Outbou
         "no grant allows {method} {}://{host}:{port}{}; the operator can allow it with an [[egress]] \
          rule (host = \"{host}\") in {grants_hint}",
         url.scheme(),
-        // The path may be long and is the plugin's own.
+        // The path may be long, and the plugin knows it.
         path.chars().take(80).collect::<String>(),
     );
     failure("forbidden", &message)

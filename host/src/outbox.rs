@@ -1,6 +1,6 @@
-//! Delivering answers: when a task has ended whose channel says so, its replier sends the answer to the
-//! provider. A delivery is stored with its task and tried until it went well or is given up, whoever dies
-//! meanwhile: at least once.
+//! Delivers answers: after a task has ended, the replier of its channel sends the answer to the provider, if the
+//! channel says so. A delivery is stored with its task and retried until it succeeds or is given up, even if
+//! processes die in between: at least once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,41 +19,41 @@ use crate::sandbox::{PluginError, Refusal};
 use crate::store::{DueDelivery, Places, Store, StoreError};
 use crate::tasks::DeliveryEnd;
 
-/// Deliveries under way at once, and of one tenant at most: fewer, where others have some.
+/// Maximum number of concurrent deliveries, in total and of one tenant. A tenant gets fewer while others have some.
 const UNDER_WAY_MAX: usize = 64;
 const OF_TENANT_MAX: usize = 8;
 
-/// How long one try may take, and when one whose worker died is tried again.
+/// The time limit of one attempt, and how long until an attempt whose worker died is retried.
 const TRY_TIME_MAX: Duration = Duration::from_secs(120);
 const LEASE: Duration = Duration::from_secs(150);
 
-/// How often a delivery is tried: over about six hours.
+/// Maximum number of attempts at a delivery, over about six hours.
 const TRIES_MAX: u32 = 8;
 
-/// Longest reason that is kept of a try: a plugin words it, and lists show it.
+/// The longest failure reason that is stored, in characters: a plugin words it, and lists show it.
 const REASON_CHARS_MAX: usize = 1_000;
 
-/// Pauses between two tries grow from the first to the last of these.
+/// The pause between two attempts grows from the first to the second of these.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(4));
 
-/// The longest and the least time between two looks for deliveries that are due.
+/// The longest and the shortest time between two polls for due deliveries.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
-/// What delivers.
+/// What the outbox needs to deliver answers.
 #[derive(Debug, Clone)]
 pub struct Deliveries {
-    /// Where deliveries are.
+    /// Stores the deliveries.
     pub store: Store,
-    /// Whose repliers deliver.
+    /// Runs the repliers.
     pub plugins: Plugins,
-    /// Which replier it is.
+    /// Knows each channel's replier.
     pub channels: Channels,
-    /// Where tries are noted.
+    /// Records the attempts in the tasks' traces.
     pub post_run: PostRunRecorder,
 }
 
-/// The outbox of one gateway process: what it delivers, until it is stopped.
+/// The outbox of one gateway process. It delivers until it is stopped.
 #[derive(Debug)]
 pub struct Outbox {
     stop: CancellationToken,
@@ -63,7 +63,7 @@ pub struct Outbox {
 }
 
 impl Drop for Outbox {
-    /// A gateway that is dropped without being stopped begins no delivery any more either.
+    /// A gateway that is dropped without being stopped starts no further deliveries.
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -84,8 +84,8 @@ impl Outbox {
         outbox
     }
 
-    /// Begins no more deliveries; gives those under way `drain` to end. What is cut off is due again when its lease
-    /// is over.
+    /// Stops starting deliveries and gives those in progress `drain` to end. One that is cut off is due again when
+    /// its lease expires.
     pub async fn stop(self, drain: Duration) {
         self.stop.cancel();
         self.serving.close();
@@ -99,7 +99,7 @@ impl Outbox {
 }
 
 impl Deliveries {
-    /// Delivers what is due until it is to stop. `wake` says that a task has ended.
+    /// Delivers what is due until `stop` is cancelled. `wake` is notified when a task has ended.
     async fn serve(
         self,
         wake: Arc<Notify>,
@@ -123,11 +123,11 @@ impl Deliveries {
                         tries.spawn(async move {
                             tokio::select! {
                                 () = deliveries.attempt(due) => {}
-                                // Due again when its lease is over.
+                                // Due again when its lease expires.
                                 () = cut.cancelled() => {}
                             }
                             drop(place);
-                            // Its tenant may have had no place for another one until now.
+                            // The tenant may have had no room for another delivery until now.
                             wake.notify_one();
                         });
                     }
@@ -142,7 +142,7 @@ impl Deliveries {
         }
     }
 
-    /// Tries one delivery and notes what became of it.
+    /// Attempts one delivery and stores the result.
     async fn attempt(&self, due: DueDelivery) {
         let tried = tokio::time::timeout(TRY_TIME_MAX, self.deliver(due)).await;
         let end = match tried.unwrap_or_else(|_| Err(Undelivered::passing("it took too long"))) {
@@ -192,7 +192,7 @@ impl Deliveries {
     }
 }
 
-/// Why a delivery did not go well, and from when on it may be tried again, where it may.
+/// Why a delivery failed, and after how long it may be retried, if it may.
 struct Undelivered {
     reason: String,
     again: Option<Duration>,
@@ -248,19 +248,19 @@ fn shorten(reason: &mut String) {
     }
 }
 
-/// How long to wait after this many tries: each pause four times the one before, and up to a tenth more,
-/// so that what failed together is not tried together.
+/// The pause after this many attempts: four times the previous one, plus up to a tenth of jitter, so that deliveries
+/// that failed together are not retried together.
 fn pause(tries: u32) -> Duration {
     let factor = 4_u32.saturating_pow(tries.saturating_sub(1).min(12));
     let pause = PAUSES.0.saturating_mul(factor).min(PAUSES.1);
     pause + pause.mul_f64(rand::random::<f64>() / 10.0)
 }
 
-/// How many deliveries each tenant has under way.
+/// The number of deliveries in progress of each tenant.
 #[derive(Debug, Default)]
 struct UnderWay(Mutex<HashMap<TenantId, usize>>);
 
-/// The place of one delivery among them. Dropping it makes room for another one.
+/// Counts one delivery in progress. Dropping it makes room for another.
 struct Place {
     under_way: Arc<UnderWay>,
     tenant: TenantId,

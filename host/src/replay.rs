@@ -1,8 +1,8 @@
-//! Playing again what plugins did for a task: the mapping, each call of a tool, and the getter, with what
-//! the host answered them then. Nothing is sent, no secret is needed, and nothing of the task changes.
+//! Replays what plugins did for a task (the mapping, each tool call, and the getter) with what the host returned to
+//! them then. Nothing is sent, no secret is needed, and the task is not changed.
 //!
-//! What was kept is gathered where the store is ([`gather`]); it is played wherever a component is
-//! ([`play`]), with the one that is installed or with one that somebody is writing.
+//! Recordings are gathered where the store is ([`gather`]) and played wherever a component is ([`play`]): the
+//! installed one, or one in development.
 
 mod gather;
 mod play;
@@ -20,42 +20,42 @@ use crate::tasks::Status;
 pub use gather::gather;
 pub use play::{ReplayError, ReplayResult, play};
 
-/// What plugins did for a task, and all that they were told, without secrets.
+/// What plugins did for a task, and everything they received for it, without secrets.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = TaskRecording)]
 pub struct Recorded {
     /// The task.
     pub task: TaskId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// Which agent ran it.
+    /// The agent that ran it.
     pub agent: AgentId,
-    /// How far it is.
+    /// Its status.
     pub status: Status,
     /// When it was accepted.
     #[schema(format = DateTime)]
     pub accepted_at: String,
-    /// The request that it came from. Null: it was not kept.
+    /// The request that the task came from. Null if it was not stored.
     pub request: Option<RecordedRequest>,
-    /// The channel that the request came in by, as it is now. Null: none, or it is gone.
+    /// The channel that the request came in by, as it is now. Null if there was none, or if it was deleted.
     pub channel: Option<RecordedChannel>,
-    /// The calls, in their order. The getter's come last.
+    /// The calls, in order. Those of the getter come last.
     pub calls: Vec<RecordedCall>,
-    /// What each of the plugins is granted now: the grants files, for an operator. For anybody else they are
-    /// not there, and a replay goes without their settings and limits.
+    /// The grants that each of the plugins has now: the text of its grants file, for operators. Empty for all others,
+    /// whose replay runs without the plugins' settings and limits.
     pub grants: BTreeMap<PluginName, String>,
-    /// Whether there were more calls, which are left out since all of them together are too long.
+    /// Whether calls were left out because all of them together are too long.
     pub truncated: bool,
 }
 
 /// A request as plugins saw it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct RecordedRequest {
-    /// All but the body.
+    /// Everything but the body.
     pub head: StoredHead,
-    /// Whether it came in by a channel, where plugins see bodies as they came.
+    /// Whether it came in by a channel, where plugins see bodies as they were received.
     pub by_channel: bool,
-    /// The body's bytes.
+    /// The bytes of the body.
     pub body_base64: String,
 }
 
@@ -70,7 +70,7 @@ pub struct RecordedChannel {
     pub url: String,
     /// Its settings.
     pub settings: BTreeMap<String, String>,
-    /// What its plugins call a secret, and how it is bound.
+    /// The secrets by the names that its plugins use, each with its binding.
     #[schema(value_type = BTreeMap<String, crate::secrets::WrittenBinding>)]
     pub secrets: BTreeMap<String, SecretBinding>,
 }
@@ -78,34 +78,34 @@ pub struct RecordedChannel {
 /// One call of a plugin.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct RecordedCall {
-    /// Which.
+    /// The plugin.
     pub plugin: PluginName,
     /// What it was called with.
     pub with: CalledWith,
-    /// What came of it. Null: that was not kept, as of a getter of an earlier version.
+    /// The outcome. Null if it was not stored, as for a getter of an earlier version.
     pub came: Option<RecordedOutcome>,
-    /// The component that ran: `sha256:…`. Null: it was not called, or that was not kept.
+    /// The component that ran: `sha256:…`. Null if it was not called, or if that was not stored.
     pub digest: Option<String>,
-    /// A digest of the settings and grants that it had.
+    /// A digest of the settings and grants in force then.
     pub settings_digest: Option<String>,
-    /// What the host answered it that could not be had again. Null: it asked for nothing of that kind.
+    /// What the host returned that cannot be reproduced. Null if the plugin requested nothing of that kind.
     #[schema(value_type = Option<Object>)]
     pub recording: Option<Value>,
 }
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordedOutcome {
-    /// A value, as JSON text: it may be as deep as JSON may be at all.
+    /// A value, as JSON text, since it may be nested as deeply as JSON allows.
     Ok(String),
     /// A getter found nothing.
     Nothing,
-    /// One sentence.
+    /// The error, in one sentence.
     Error(String),
 }
 
-/// Which function of a plugin was called, with what.
+/// The function of a plugin that was called, and its input.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "call", rename_all = "kebab-case")]
 pub enum CalledWith {
@@ -114,16 +114,16 @@ pub enum CalledWith {
         /// `params_mapping`, verbatim.
         spec: Option<String>,
     },
-    /// A tool.
+    /// A tool call.
     CallTool {
-        /// Its name.
+        /// The name of the tool.
         tool: String,
-        /// JSON text.
+        /// The arguments as JSON text.
         arguments: String,
     },
     /// One value of the task's answer.
     GetValue {
-        /// Where it is.
+        /// The path of the value.
         path: String,
         /// The task as its caller saw it, as JSON text.
         task: String,

@@ -1,5 +1,5 @@
-//! A request as it arrived, before anybody has decided what it means. Plain data; the sandbox shows it
-//! to plugins, intake resolves it.
+//! An HTTP request as received, before interpretation. Plain data: the sandbox exposes it to plugins, and intake
+//! resolves it.
 
 pub(crate) mod body;
 pub(crate) mod cloud_event;
@@ -16,26 +16,26 @@ use http::{HeaderMap, Method};
 pub use payload::{Payload, PayloadError};
 pub use prefer::Prefer;
 
-/// What a mapping may set (CONTRACT X9).
+/// The parameters that a mapping may set (CONTRACT X9).
 pub const MAPPABLE: [&str; 6] =
     ["task_id", "user_id", "user_email", "user_first_name", "user_last_name", "prompt"];
 
-/// One HTTP request, its body already read and bounded.
+/// One HTTP request, with its body read and bounded.
 #[derive(Debug)]
 pub struct IncomingRequest {
-    /// The method.
+    /// The HTTP method.
     pub method: Method,
-    /// The path, percent-encoded as it arrived. Empty where it holds a credential (webhook tokens).
+    /// The path, percent-encoded as it arrived. Empty if it holds a credential (a webhook token).
     pub path: String,
-    /// The query without `x-api-key`, percent-encoded.
+    /// The query string without `x-api-key`, percent-encoded.
     pub query: String,
     /// The headers without the gateway's own credentials.
     pub headers: HeaderMap,
-    /// The body, byte for byte.
+    /// The raw body.
     pub body: Bytes,
-    /// The body as JSON, where it is JSON or can be read as such; else the empty object.
+    /// The body as JSON if it is JSON or converts to JSON; otherwise the empty object.
     pub payload: Payload,
-    /// Why the body could not be read, where there is one that could not.
+    /// Why the body could not be read, if it could not.
     pub unreadable: Option<BadRequest>,
 }
 
@@ -43,9 +43,9 @@ pub struct IncomingRequest {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct BadRequest {
-    /// 400, or 415 for a type that is not read.
+    /// 400, or 415 for an unsupported content type.
     pub status: u16,
-    /// For its sender.
+    /// The error message for the caller.
     pub detail: String,
 }
 
@@ -59,15 +59,15 @@ impl BadRequest {
     }
 }
 
-/// How a caller wants the answer.
+/// How the caller wants the response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AnswerWanted {
-    /// At once, before the run (CONTRACT X21).
+    /// Respond immediately, before the run (CONTRACT X21).
     pub asynchronous: bool,
-    /// One value instead of the task (CONTRACT X11).
+    /// Return one value, selected by this getter, instead of the task (CONTRACT X11).
     pub getter: Option<String>,
-    /// `result` as JSON where it is JSON (CONTRACT X12).
+    /// Return `result` as JSON if it is JSON (CONTRACT X12).
     pub json: bool,
-    /// What the caller prefers of the waiting.
+    /// The caller's `Prefer` header.
     pub prefer: Prefer,
 }

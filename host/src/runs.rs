@@ -1,6 +1,6 @@
-//! What starts and ends a run. One path: a synchronous caller waits for the same task that an asynchronous one
-//! would poll. `submit` makes a task of a call, `worker` runs it under a `lease`, `registry` knows what runs here
-//! and who follows it.
+//! Starts and ends runs. There is one path: a synchronous caller waits for the same task that an asynchronous one
+//! would poll. `submit` turns a call into a task, `worker` runs it under a `lease`, and `registry` tracks which tasks
+//! run in this process and who follows them.
 
 mod lease;
 mod registry;
@@ -22,35 +22,35 @@ use registry::Registry;
 pub use submit::{Conflict, Submission, SubmitError};
 pub use worker::{Workers, start};
 
-/// How long whoever asks a run to stop waits until it has. It drops what it is in the middle of, so this
-/// is for a machine that stalls.
+/// How long a stop request waits for the run to end. A run drops its current work immediately, so this matters only
+/// on a stalled machine.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How long tokens of users wait for their run, and how many bytes of them. A run that begins later goes
-/// on without.
+/// How long user tokens wait in memory for their run, and the maximum memory for them, in bytes. A run that starts
+/// later gets no tokens.
 const TOKENS_WAIT_MAX: Duration = Duration::from_hours(1);
 const TOKENS_BYTES_MAX: u64 = 64 << 20;
 
-/// What a stopped task says of itself.
+/// The result of a stopped task.
 pub const STOPPED: &str = "stopped on request";
 
-/// The runs of one gateway process. Cloning gives another handle.
+/// The runs of one gateway process. Clones share the same state.
 #[derive(Debug, Clone)]
 pub struct Runs {
     store: Store,
     wake: Arc<Notify>,
     registry: Registry,
-    /// Held while tasks are claimed, until their runs have begun: whoever has it knows that every task
-    /// that this process has claimed is among those that it watches.
+    /// Held from claiming tasks until their runs are registered. Its holder can rely on the registry having every
+    /// task that this process has claimed.
     claiming: Arc<Mutex<()>>,
-    /// Somebody's answer may have to be delivered.
+    /// Notified when a task has ended: its answer may have to be delivered.
     ended: Arc<Notify>,
-    /// In memory only: they must be in no store (CONTRACT X8).
+    /// In memory only, because they must not be stored (CONTRACT X8).
     tokens: Cache<TaskId, UserTokens>,
 }
 
 impl Runs {
-    /// Accepts tasks and runs none; [`start`] makes workers.
+    /// Accepts tasks but runs none; [`start`] starts workers.
     #[must_use]
     pub fn new(store: Store) -> Self {
         let tokens = Cache::builder()
@@ -71,15 +71,15 @@ impl Runs {
         }
     }
 
-    /// Stores a task, synced, and wakes a worker for it. The user's tokens wait in memory for its run.
+    /// Stores a task durably and wakes a worker. The user's tokens wait in memory for the run.
     ///
     /// # Errors
-    /// When the store cannot take it; nothing is stored then.
+    /// If the store cannot accept the task; nothing is stored then.
     async fn accept(&self, task: NewTask, tokens: UserTokens) -> Result<Accepted, StoreError> {
         let id = task.id;
         let has_tokens = !tokens.is_empty();
         if has_tokens {
-            // Before it is stored: a worker may have it right after.
+            // Before the task is stored, because a worker may claim it immediately after.
             self.tokens.insert(id, tokens);
         }
         let accepted = self.store.accept(task).await;
@@ -97,18 +97,17 @@ impl Runs {
         Arc::clone(&self.ended)
     }
 
-    /// Follows a task. To miss nothing, follow it before it is accepted, or before it is read.
+    /// Follows a task. To miss nothing, call this before the task is accepted or read.
     #[must_use]
     pub fn follow(&self, task: TaskId) -> Follower {
         self.registry.follow(task)
     }
 
-    /// Ends a task of this tenant with this outcome, unless it has ended already, and gives the task as
-    /// it is then. Its run, the tool call that it waits for included, is dropped where it stands. None
-    /// where the tenant has no such task.
+    /// Ends a task of this tenant with this outcome, unless it has already ended, and returns the task as it is then.
+    /// Its run is dropped at once, including a tool call that it waits for. `None` if the tenant has no such task.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store cannot be used.
     pub async fn end(
         &self,
         tenant: TenantId,
@@ -119,13 +118,13 @@ impl Runs {
         if task.status.is_final() {
             return Ok(Some(task));
         }
-        // A run of this process ends itself, so that what it did until now is kept.
+        // A run of this process ends itself, so that its steps so far are stored.
         let mut follower = self.follow(id);
         if self.registry.stop(id, &outcome) {
             let _ = tokio::time::timeout(STOP_WAIT_MAX, follower.ended()).await;
         }
         if self.store.end(tenant, id, outcome.clone()).await? {
-            // Whoever runs it has lost it. It may have been claimed just before, and not have begun.
+            // Its worker has lost the task. If it was claimed just before, its run may not be registered yet.
             drop(self.claiming.lock().await);
             self.registry.stop(id, &outcome);
             self.ended.notify_one();
@@ -134,11 +133,11 @@ impl Runs {
         self.store.task(tenant, id).await
     }
 
-    /// Ends a task of this tenant, if it has not ended, and deletes it with everything that belongs to
-    /// it. False where the tenant has no such task.
+    /// Ends a task of this tenant, if it has not ended, and deletes it with all its data. Returns false if the tenant
+    /// has no such task.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store cannot be used.
     pub async fn delete(&self, tenant: TenantId, id: TaskId) -> Result<bool, StoreError> {
         let stopped = Outcome { status: EndStatus::Stopped, result: STOPPED.to_owned() };
         match self.end(tenant, id, stopped).await? {

@@ -1,7 +1,7 @@
-//! Secrets as types. None of them has a `Display`, and `Debug` prints the type's name only.
+//! Secrets as types. None of them implements `Display`, and `Debug` prints only the type's name.
 //!
-//! Keys and tokens hold 256 bits. A store keeps their hashes; because they are random and long, a
-//! fast hash is right (a slow one would let anybody spend our CPU by sending wrong keys).
+//! Keys and tokens have 256 bits, and the store holds their hashes. Because they are random and long, a fast hash is
+//! safe; a slow one would let anyone consume our CPU by sending wrong keys.
 
 mod binding;
 mod uses;
@@ -24,12 +24,12 @@ pub use binding::{
 pub use uses::{BeyondItsUses, NoUses, SecretUse, SecretUses, TenantSecret};
 pub use versions::{SECRET_BYTES_MAX, SealBroken, SecretVersions};
 
-/// What an API key begins with, so that people and secret scanners recognise one.
+/// The prefix of an API key, so that people and secret scanners recognize one.
 const API_KEY_PREFIX: &str = "wgk_";
-/// What an operator key begins with.
+/// The prefix of an operator key.
 const OPERATOR_KEY_PREFIX: &str = "wgo_";
 
-/// Longest `user_tokens`: a few tokens, each a few kilobytes.
+/// The longest `user_tokens`, in bytes: a few tokens of a few kilobytes each.
 const USER_TOKENS_BYTES_MAX: usize = 64 << 10;
 
 macro_rules! silent_debug {
@@ -49,10 +49,10 @@ pub struct SecretHash([u8; 32]);
 silent_debug!(SecretHash);
 
 impl SecretHash {
-    /// The hash of what a caller presented. Anything may be presented; only a real key's hash is found.
+    /// Hashes a presented credential. Anything can be presented; only a real key's hash is found.
     #[must_use]
     pub fn of(presented: &str) -> Self {
-        // The context's own hash is the same each time.
+        // The hash of the context is the same for every call.
         static CONTEXT: LazyLock<blake3::Hasher> =
             LazyLock::new(|| blake3::Hasher::new_derive_key("wardgate 2026 stored credential"));
         Self(*CONTEXT.clone().update(presented.as_bytes()).finalize().as_bytes())
@@ -65,37 +65,37 @@ impl SecretHash {
     }
 }
 
-/// A key or token in clear: exists when it is minted, and is shown once.
+/// A key or token in clear. It exists when it is created, and is shown once.
 #[derive(Clone)]
 pub struct PlainSecret(Zeroizing<String>);
 
 silent_debug!(PlainSecret);
 
 impl PlainSecret {
-    /// The text, to be shown to its owner and to nobody else.
+    /// The text, to be shown only to its owner.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// What the store keeps of it.
+    /// The hash that is stored.
     #[must_use]
     pub fn hash(&self) -> SecretHash {
         SecretHash::of(&self.0)
     }
 
-    /// A new random API key of a tenant.
+    /// Generates an API key of a tenant.
     ///
     /// # Errors
-    /// When the operating system has no randomness to give.
+    /// If the operating system provides no randomness.
     pub fn random_api_key() -> io::Result<Self> {
         Self::random(API_KEY_PREFIX)
     }
 
-    /// A new random key of an operator.
+    /// Generates an operator key.
     ///
     /// # Errors
-    /// When the operating system has no randomness to give.
+    /// If the operating system provides no randomness.
     pub fn random_operator_key() -> io::Result<Self> {
         Self::random(OPERATOR_KEY_PREFIX)
     }
@@ -113,29 +113,29 @@ impl PlainSecret {
     }
 }
 
-/// Tokens of the user whom a run is for, each by the id of the graph item of type `mcp` that it is for
-/// (CONTRACT X8). They travel from the request to the run in memory and are kept nowhere.
+/// The tokens of the user that a run is for, by the id of the graph item of type `mcp` that each is for (CONTRACT
+/// X8). They pass from the request to the run in memory and are never stored.
 #[derive(Clone, Default)]
 pub struct UserTokens(BTreeMap<String, UserToken>);
 
 silent_debug!(UserTokens);
 
-/// What one graph item is called with.
+/// The credentials for calling one graph item.
 #[derive(Clone)]
 pub enum UserToken {
     /// Sent as `Authorization: Bearer`.
     Bearer(Zeroizing<String>),
-    /// Take the place of the connection's own headers.
+    /// Replace the connection's own headers.
     Headers(Vec<(String, Zeroizing<String>)>),
 }
 
 silent_debug!(UserToken);
 
 impl UserTokens {
-    /// Reads an object whose values are tokens or objects of headers. The error repeats nothing of it.
+    /// Parses an object whose values are tokens or objects of headers. The error repeats none of it.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with it, as the rest of a sentence.
     pub fn parse(json: &str) -> Result<Self, &'static str> {
         const WRONG: &str = "has a value that is neither a string nor an object of strings";
         if json.len() > USER_TOKENS_BYTES_MAX {
@@ -162,25 +162,25 @@ impl UserTokens {
         Ok(Self(tokens))
     }
 
-    /// Whether there are none.
+    /// Whether there are no tokens.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The ids of the graph items that there are tokens for.
+    /// The ids of the graph items that have tokens.
     pub fn items(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// What this graph item is called with.
+    /// The token of this graph item.
     #[must_use]
     pub fn of(&self, item: &str) -> Option<&UserToken> {
         self.0.get(item)
     }
 
-    /// Every secret text in it, for whoever takes them out of something else. Of a header like
-    /// `Bearer abc` that is the whole and the credential alone.
+    /// Every secret text, for redaction elsewhere. A header such as `Bearer abc` yields both the whole value and the
+    /// credential alone.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         let texts = self.0.values().flat_map(|token| match token {
             UserToken::Bearer(token) => vec![token.as_str()],
@@ -195,19 +195,18 @@ impl UserTokens {
     }
 }
 
-/// The gateway's own 256-bit key, made at the first start and kept in its data folder. What is derived
-/// from it stays the same over restarts without being stored: webhook tokens, the seal of the code
-/// cache, the demo's keys.
+/// The gateway's own 256-bit key, created at the first start and stored in its data folder. What is derived from it
+/// stays the same across restarts without being stored: webhook tokens, the seal of the code cache, the demo's keys.
 #[derive(Clone)]
 pub struct HostKey(Zeroizing<[u8; 32]>);
 
 silent_debug!(HostKey);
 
 impl HostKey {
-    /// Reads the key at `path`, or makes it there with access for the owner only.
+    /// Reads the key at `path`, or creates it there, readable by the owner only.
     ///
     /// # Errors
-    /// When the file can be neither read nor made, or does not hold 32 bytes.
+    /// If the file can be neither read nor created, or does not contain 32 bytes.
     pub fn load_or_create(path: &Path) -> io::Result<Self> {
         match fs::read(path) {
             Ok(bytes) => {
@@ -226,8 +225,8 @@ impl HostKey {
         use std::os::unix::fs::OpenOptionsExt as _;
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
-        // Written beside and linked into place: a crash leaves no half a key, and of two processes
-        // that start at once both end with the first one's.
+        // Written to a temporary file and linked into place: a crash leaves no partial key, and if two processes
+        // start at once, both use the key of the first.
         let beside = path.with_extension(format!("new-{}", std::process::id()));
         let mut file = fs::OpenOptions::new()
             .write(true)
@@ -248,7 +247,7 @@ impl HostKey {
         }
     }
 
-    /// A key of its own for one purpose; `purpose` is a constant of the code, never input.
+    /// Derives a separate key for one purpose; `purpose` is a constant in the code, never input.
     #[must_use]
     pub fn derive(&self, purpose: &'static str) -> DerivedKey {
         DerivedKey(Zeroizing::new(blake3::derive_key(purpose, self.0.as_ref())))
@@ -262,8 +261,7 @@ pub struct DerivedKey(Zeroizing<[u8; 32]>);
 silent_debug!(DerivedKey);
 
 impl DerivedKey {
-    /// The keyed hash of these parts. Each part's length goes in too, so that no two lists of parts
-    /// collide.
+    /// The keyed hash of these parts. Each part's length is hashed too, so that no two lists of parts collide.
     #[must_use]
     pub fn mac(&self, parts: &[&[u8]]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
@@ -280,20 +278,20 @@ impl DerivedKey {
         blake3::Hasher::new_keyed(&self.0)
     }
 
-    /// The webhook token that these parts name: 256 bits, 43 characters. Without the key it is as good
-    /// as random; with it, the same parts give the same token, so none has to be stored in clear.
+    /// Derives the webhook token of these parts: 256 bits, 43 characters. Without the key it is indistinguishable
+    /// from random; with it, the same parts give the same token, so no token has to be stored in clear.
     #[must_use]
     pub fn webhook_token(&self, parts: &[&[u8]]) -> PlainSecret {
         PlainSecret::spell("", self.mac(parts).as_bytes())
     }
 
-    /// The API key that these parts name; for the demo, whose key is printed at every start.
+    /// Derives the API key of these parts; for the demo, whose key is printed at every start.
     #[must_use]
     pub fn api_key(&self, parts: &[&[u8]]) -> PlainSecret {
         PlainSecret::spell(API_KEY_PREFIX, self.mac(parts).as_bytes())
     }
 
-    /// The operator key that these parts name.
+    /// Derives the operator key of these parts.
     #[must_use]
     pub fn operator_key(&self, parts: &[&[u8]]) -> PlainSecret {
         PlainSecret::spell(OPERATOR_KEY_PREFIX, self.mac(parts).as_bytes())

@@ -1,7 +1,7 @@
 //! Settings: the only reader of settings files and of the environment.
 //!
-//! Defaults stand with unit and reason in `settings.default.toml`, which is embedded; a file and then
-//! the environment override them. An unknown key is an error: a misspelt limit would be no limit.
+//! Defaults, with units and reasons, are in `settings.default.toml`, which is embedded. A file and then the
+//! environment override them. An unknown key is an error, because a misspelled limit would not apply.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-/// The default settings, which are their own manual.
+/// The default settings, with their documentation.
 pub const DEFAULTS: &str = include_str!("../settings.default.toml");
 
 /// Why settings cannot be used.
@@ -19,7 +19,7 @@ pub const DEFAULTS: &str = include_str!("../settings.default.toml");
 #[error("the settings are not valid: {0}")]
 pub struct SettingsError(String);
 
-/// All settings. Units are in the names; `settings.default.toml` has the reasons.
+/// All settings. Units are in the names; the reasons are in `settings.default.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -27,7 +27,7 @@ pub struct Settings {
     pub http: HttpSettings,
     /// The plugin sandbox.
     pub sandbox: SandboxLimits,
-    /// Which plugins are taken, and what is kept of them.
+    /// Installation and storage of plugins.
     pub plugins: PluginSettings,
     /// Runs and leases.
     pub queue: QueueSettings,
@@ -128,14 +128,14 @@ pub struct AgentSettings {
 pub enum ModelSettings {
     /// A server that speaks OpenAI's chat completions.
     OpenaiCompatible {
-        /// Where it is, up to and with the version: `https://api.openai.com/v1/`.
+        /// The base URL, up to and including the version: `https://api.openai.com/v1/`.
         base_url: url::Url,
-        /// The model's name there.
+        /// The model's name on that server.
         model: String,
-        /// Sent as a bearer token. Empty for servers that want none.
+        /// Sent as a bearer token. Empty for servers that require none.
         #[serde(default)]
         api_key: SecretString,
-        /// How long one turn may take.
+        /// The time limit of one turn.
         #[serde(default = "turn_time_max", rename = "seconds_max", deserialize_with = "seconds")]
         turn_time_max: Duration,
     },
@@ -149,15 +149,15 @@ fn seconds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Err
     u64::deserialize(from).map(Duration::from_secs)
 }
 
-/// The file that this process was started from.
+/// The path of the running executable.
 ///
 /// # Errors
-/// Where the system does not say.
+/// If the operating system does not report it.
 pub fn this_program() -> std::io::Result<std::path::PathBuf> {
     std::env::current_exe()
 }
 
-/// Where the commands for authors of plugins keep what they have compiled: the user's cache folder.
+/// Where the commands for plugin authors cache compiled code: a folder in the user's cache folder.
 #[must_use]
 pub fn author_folder() -> std::path::PathBuf {
     let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -167,10 +167,10 @@ pub fn author_folder() -> std::path::PathBuf {
 }
 
 impl Settings {
-    /// Reads the defaults, then a file where one is named, then the environment (`WARDGATE_…`).
+    /// Reads the defaults, then the file, if one is given, then the environment (`WARDGATE_…`).
     ///
     /// # Errors
-    /// [`SettingsError`] naming the key that is wrong.
+    /// [`SettingsError`], which names the invalid key.
     pub fn read(file: Option<&Path>) -> Result<Self, SettingsError> {
         let mut sources = Self::defaults();
         if let Some(path) = file {
@@ -183,10 +183,10 @@ impl Settings {
         Self::build(sources.add_source(environment), file)
     }
 
-    /// The defaults alone, whatever the environment says: for tests and benchmarks.
+    /// The defaults, without file and environment: for tests and benchmarks.
     ///
     /// # Errors
-    /// When the embedded file is not valid.
+    /// If the embedded file is not valid.
     pub fn of_defaults() -> Result<Self, SettingsError> {
         Self::build(Self::defaults(), None)
     }
@@ -210,10 +210,10 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Refuses what nothing would work with, or what would break later than at the start.
+    /// Rejects settings with which nothing would work, or which would fail only after the start.
     ///
     /// # Errors
-    /// [`SettingsError`] naming the key that is wrong.
+    /// [`SettingsError`], which names the invalid key.
     pub fn check(&self) -> Result<(), SettingsError> {
         self.unusable().map_err(|unusable| unusable.said(None))
     }
@@ -232,7 +232,7 @@ impl Settings {
         self.plugins.check()
     }
 
-    /// Every number, with the least and the most that it can be.
+    /// Every number outside `[http]`, with its minimum and maximum.
     fn bounds(&self) -> [Bound; 24] {
         let Self { sandbox, plugins, queue, agent, .. } = self;
         let no_run = "no run would ever begin";
@@ -292,10 +292,10 @@ impl Settings {
     }
 }
 
-/// A setting that cannot be what it is, and why.
+/// A setting with an unusable value, and the reason.
 struct Unusable {
     key: String,
-    /// How the sentence about the key goes on.
+    /// The rest of the sentence that begins with the key.
     why: String,
 }
 
@@ -304,17 +304,17 @@ impl Unusable {
         Self { key: key.into(), why: why.into() }
     }
 
-    /// The sentence, with where it was set, unless that is the embedded defaults.
+    /// The error message, with the origin of the value unless that is the embedded defaults.
     fn said(&self, origin: Option<String>) -> SettingsError {
         let origin = origin.map(|origin| format!(" (in {origin})")).unwrap_or_default();
         SettingsError(format!("{}{origin} {}", self.key, self.why))
     }
 }
 
-/// What the library says of a value that a variable of the environment has set.
+/// The library's name for the origin of values from environment variables.
 const ENVIRONMENT: &str = "the environment";
 
-/// Where a value comes from: the settings file, by the path that it was given by, or the environment.
+/// The origin of a value: the settings file, by the path it was given as, or the environment. `None` for a default.
 fn origin(values: &config::Value, key: &str, file: Option<&Path>) -> Option<String> {
     let mut value = values;
     for name in key.split('.') {
@@ -327,13 +327,13 @@ fn origin(values: &config::Value, key: &str, file: Option<&Path>) -> Option<Stri
     }
 }
 
-/// A number among the settings, and what it can be.
+/// A numeric setting with its bounds.
 struct Bound {
     key: &'static str,
     value: u128,
     least: u128,
     most: u128,
-    /// What speaks against less. None where the least is 0.
+    /// Why a smaller value is not allowed. `None` if the minimum is 0.
     why: Option<&'static str>,
 }
 
@@ -357,7 +357,7 @@ impl Bound {
     }
 }
 
-/// Any unsigned number.
+/// Any unsigned integer.
 trait IntoCount {
     fn into_count(self) -> u128;
 }
@@ -380,7 +380,7 @@ impl IntoCount for usize {
     }
 }
 
-/// A time in the unit of the settings, which hold whole seconds; a part of one, as tests have it, counts as one.
+/// A duration in whole seconds, the unit of the settings. Fractions, which only tests use, are rounded up.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
@@ -447,7 +447,7 @@ impl HttpSettings {
         ]
     }
 
-    /// A value that is not a URL would be noticed only by those who are given one that begins with it.
+    /// Without this check, an invalid value would be noticed only by the recipients of URLs that begin with it.
     fn check_public_url(&self) -> Result<(), Unusable> {
         let text = &self.public_url;
         let wrong = |why: &str| {
@@ -490,7 +490,7 @@ impl ModelSettings {
 }
 
 impl PluginSettings {
-    /// A key that cannot be read would refuse every plugin, or be noticed at the first installation.
+    /// Without this check, an invalid key would reject every plugin, or be noticed only at the first installation.
     fn check(&self) -> Result<(), Unusable> {
         for (name, key) in &self.signers {
             minisign_verify::PublicKey::from_base64(key).map_err(|_| {

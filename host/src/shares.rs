@@ -1,21 +1,20 @@
-//! How much one may hold of what many share and nobody can be made to give back: places, memory, bytes.
+//! How much one holder may take of something that is shared by many and cannot be reclaimed: places, memory, bytes.
 //!
-//! What one may hold has to shrink before the others come. The rule is the dynamic threshold of shared packet
-//! buffers (Choudhury and Hahne, 1998): one takes more only while at least as much stays free as he holds
-//! then. One that is alone gets half of all; however many hostile ones there are, each of them leaves as much
-//! as it has for those to come.
+//! A holder's share has to shrink before others arrive. The rule is the dynamic threshold of shared packet buffers
+//! (Choudhury and Hahne, 1998): a holder takes more only while at least as much stays free as it then holds. A single
+//! holder gets half of all. However many hostile holders there are, each of them leaves as much as it has for those
+//! that follow.
 
 pub(crate) mod slots;
 pub(crate) mod turns;
 
-/// Whether one may hold so much when so much is free then.
+/// Whether a holder may hold this much if this much is then free.
 #[must_use]
 pub(crate) fn leaves_enough(held: usize, free: usize) -> bool {
     held <= free
 }
 
-/// How many more places one may take that holds so many, of so many that are free. One that holds none gets
-/// any place that is free.
+/// How many more places a holder of `held` places may take, of `free` ones. A holder of none gets any free place.
 #[must_use]
 pub(crate) fn places(held: usize, free: usize) -> usize {
     let least = usize::from(held == 0 && free > 0);

@@ -1,5 +1,5 @@
-//! A task is one run of an agent, from the moment it is accepted. Facts and their allowed changes;
-//! nothing here reads or writes anything.
+//! Tasks: one run of an agent each, from the moment it is accepted. Data types and the changes they allow; nothing
+//! here does any I/O.
 
 mod delivery;
 
@@ -13,19 +13,19 @@ use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId}
 pub use delivery::{Delivery, DeliveryEnd, DeliveryStatus, StoredRequest};
 
 // CONTRACT X23.
-/// How far a task is.
+/// The status of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Accepted and synced; no worker has it yet.
+    /// Accepted and synced; no worker has claimed it yet.
     Pending,
     /// A worker holds its lease.
     Executing,
-    /// Waiting for somebody outside.
+    /// Waiting for an outside party.
     Paused,
-    /// The gateway could not run it; the fault is ours.
+    /// The gateway could not run it; the fault is the gateway's.
     Error,
-    /// The run itself came to a bad end: the model refused, a limit was met.
+    /// The run itself failed: for example, the model refused, or a limit was reached.
     Failed,
     /// Done, with a result.
     Completed,
@@ -45,7 +45,7 @@ impl Status {
         Self::Stopped,
     ];
 
-    /// The word on the wire and in the store.
+    /// The name on the wire and in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl Status {
         }
     }
 
-    /// Whether nothing follows.
+    /// Whether the status is final.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Error | Self::Failed | Self::Completed | Self::Stopped)
@@ -72,7 +72,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// A word that is no status.
+/// A text that is not a status.
 #[derive(Debug, thiserror::Error)]
 #[error("no task status has this name")]
 pub struct UnknownStatus;
@@ -85,16 +85,16 @@ impl FromStr for Status {
     }
 }
 
-/// Longest id of a user: each task that a list shows has one, and so has an index.
+/// The maximum bytes of a user's id, which every task in a list shows and an index holds.
 const USER_ID_BYTES_MAX: usize = 512;
 
-/// Who a run is for, as far as the caller said (CONTRACT X5).
+/// The user that a run is for, as far as the caller has given it (CONTRACT X5).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// The caller's own id of the user.
+    /// The caller's own id for the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Address, not verified.
+    /// Email address, not verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
     /// First name.
@@ -106,10 +106,10 @@ pub struct User {
 }
 
 impl User {
-    /// Whether the id is short enough for lists, which show and look for it.
+    /// Checks that the id is short enough for lists, which show it and filter by it.
     ///
     /// # Errors
-    /// What is wrong with it, in a sentence.
+    /// If the id is too long, as one sentence.
     pub fn check(self) -> Result<Self, String> {
         match &self.id {
             Some(id) if id.len() > USER_ID_BYTES_MAX => {
@@ -119,34 +119,34 @@ impl User {
         }
     }
 
-    /// Whether the caller said nothing of the user.
+    /// Whether the caller has given nothing about the user.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// What the agent is given. Exactly what is stored; it holds no credential.
+/// The agent's input, exactly as stored. It holds no credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// What the caller asks. None: the payload itself is the text (CONTRACT X6).
+    /// The caller's prompt. None: the payload itself is the text (CONTRACT X6).
     pub prompt: Option<String>,
-    /// The fields that are no parameters, as JSON text with bytes and key order as they came. `{}`
-    /// where there are none.
+    /// The fields that are not parameters, as JSON text with their original bytes and key order. `{}` if there are
+    /// none.
     pub payload: String,
-    /// Who it is for.
+    /// The user that the run is for.
     pub user: User,
 }
 
-/// Where a request comes in. What one surface knows by a name (an idempotency key, a conversation, the id of
-/// an earlier task) means nothing on another one, so that guessing a name gives nobody what is somebody
-/// else's (CONTRACT D6, X7).
+/// The way by which a request comes in. A name that one surface knows (an idempotency key, a conversation, the id of
+/// an earlier task) means nothing on another one, so that guessing a name gives no caller access to what belongs to
+/// another (CONTRACT D6, X7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Surface {
-    /// The tenant's API, with whichever of its keys.
+    /// The tenant's API, with any of its keys.
     Api,
-    /// One token of the agent's own webhook. The token that replaces it is another surface: it may be for
-    /// somebody else.
+    /// One token of the agent's own webhook. The token that replaces it is another surface, since it may be issued to
+    /// a different party.
     Webhook {
         /// See [`crate::tenants::Webhook`].
         generation: u32,
@@ -158,47 +158,47 @@ pub enum Surface {
 /// A claim on an idempotency key (CONTRACT D6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyClaim {
-    /// Where it was sent.
+    /// The surface that the key was sent to.
     pub surface: Surface,
-    /// What the caller sent.
+    /// The key that the caller sent.
     pub key: IdempotencyKey,
-    /// A hash of the whole request, to tell a retry from another request under the same key.
+    /// A hash of the whole request, which distinguishes a retry from a different request with the same key.
     pub fingerprint: [u8; 32],
 }
 
-/// A task about to be accepted. It exists once the store has said so.
+/// A task to be accepted. It exists once the store has confirmed it.
 #[derive(Debug, Clone)]
 pub struct NewTask {
-    /// Chosen by the gateway, random.
+    /// Chosen by the gateway at random.
     pub id: TaskId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// Which agent runs it.
+    /// The agent that runs it.
     pub agent: AgentId,
-    /// Which conversation it continues. None: one of its own.
+    /// The conversation that it continues. None: it starts one of its own.
     pub thread: Option<ThreadId>,
     /// The surface whose conversations it may continue, and whose later tasks may continue it.
     pub thread_surface: Surface,
-    /// Which surface it came in by: `webhook`, `api` or `sdk`.
+    /// The kind of surface that it came in by: `webhook`, `api` or `sdk`.
     pub source: &'static str,
-    /// What the agent is given.
+    /// The agent's input.
     pub input: Input,
-    /// What the mapping plugin did, as JSON, for the trace. None where none was asked.
+    /// What the mapping plugin did, as JSON, for the trace. None if no mapping plugin was called.
     pub mapping: Option<String>,
     /// The caller's claim on an idempotency key.
     pub idempotency: Option<IdempotencyClaim>,
     /// The request that it came from.
     pub request: StoredRequest,
-    /// Whether its answer is to be delivered through the channel that the request came in by.
+    /// Whether its answer is delivered through the channel that the request came in by.
     pub deliver: bool,
 }
 
-/// What became of a [`NewTask`].
+/// The outcome of accepting a [`NewTask`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
     /// It is stored and synced, and will run.
     New,
-    /// The idempotency key was taken: nothing was stored, `original` is the task that has it.
+    /// The idempotency key was taken: nothing was stored, and `original` is the task that holds it.
     Replayed {
         /// The task that was accepted under this key first.
         original: TaskId,
@@ -210,7 +210,7 @@ pub enum Accepted {
 /// A task as stored.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// Order of acceptance within this store.
+    /// Its place in the order of acceptance in this store.
     pub sequence: i64,
     /// See [`NewTask`].
     pub id: TaskId,
@@ -228,17 +228,17 @@ pub struct Task {
     pub input: Input,
     /// See [`NewTask`].
     pub mapping: Option<String>,
-    /// How far it is.
+    /// Its status.
     pub status: Status,
-    /// The answer, or what went wrong. None until it is final.
+    /// The answer, or what went wrong. None until the status is final.
     pub result: Option<String>,
-    /// How often a worker began it.
+    /// How many attempts workers have started.
     pub attempts: u32,
     /// When it was accepted.
     pub created_at: Timestamp,
-    /// When a worker first began it.
+    /// When a worker first started it.
     pub started_at: Option<Timestamp>,
-    /// When it became final.
+    /// When its status became final.
     pub finished_at: Option<Timestamp>,
 }
 
@@ -257,23 +257,23 @@ impl Task {
     }
 }
 
-/// Which of a tenant's tasks are listed. What is None does not matter.
+/// A filter of a tenant's tasks. A field that is None matches all of them.
 #[derive(Debug, Clone, Default)]
 pub struct TaskFilter {
     /// Tasks of this agent.
     pub agent: Option<AgentId>,
-    /// Tasks for this user, by the caller's own id of him.
+    /// Tasks for this user, by the caller's own id for the user.
     pub user: Option<String>,
-    /// Tasks of this status.
+    /// Tasks with this status.
     pub status: Option<Status>,
 }
 
-/// A part of a list: entries from `offset` on, `limit` of them at most.
+/// A part of a list: at most `limit` entries, from `offset` on.
 #[derive(Debug, Clone, Copy)]
 pub struct Slice {
-    /// Entries before it.
+    /// The number of entries before it.
     pub offset: u32,
-    /// Most entries in it.
+    /// The maximum number of entries in it.
     pub limit: u32,
 }
 
@@ -286,21 +286,21 @@ pub struct TaskSummary {
     pub agent: AgentId,
     /// See [`NewTask`].
     pub thread: Option<ThreadId>,
-    /// The caller's own id of the user.
+    /// The caller's own id for the user.
     pub user_id: Option<String>,
     /// See [`Task`].
     pub status: Status,
     /// See [`NewTask`].
     pub source: String,
-    /// The beginning of its result, [`SHOWN_RESULT_CHARS_MAX`] characters of it at most.
+    /// The beginning of its result, at most [`SHOWN_RESULT_CHARS_MAX`] characters.
     pub result: Option<String>,
     /// See [`Task`].
     pub created_at: Timestamp,
-    /// When it last went from one status to another.
+    /// When its status last changed.
     pub updated_at: Timestamp,
 }
 
-/// How much of a result a list shows.
+/// The maximum characters of a result that a list shows.
 pub const SHOWN_RESULT_CHARS_MAX: u32 = 10_000;
 
 /// How a run ended.
@@ -308,11 +308,11 @@ pub const SHOWN_RESULT_CHARS_MAX: u32 = 10_000;
 pub struct Outcome {
     /// A final status.
     pub status: EndStatus,
-    /// The answer, or one sentence of what went wrong and whose fault it was.
+    /// The answer, or one sentence that says what went wrong and whose fault it was.
     pub result: String,
 }
 
-/// The statuses a run can end with.
+/// The statuses that a run can end with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndStatus {
     /// See [`Status::Completed`].
@@ -336,17 +336,17 @@ impl From<EndStatus> for Status {
     }
 }
 
-/// The number of a lease: it grows with each claim, so that a worker that lost its lease cannot finish
-/// a task that another one has begun since.
+/// The number of a lease. It grows with each claim, so that a worker that has lost its lease cannot finish a task
+/// that another worker has started since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fence(pub i64);
 
 /// A task that a worker has claimed, with the fence of that claim.
 #[derive(Debug, Clone)]
 pub struct Claimed {
-    /// The task, already `executing`, this attempt counted.
+    /// The task, already `executing`, with this attempt counted.
     pub task: Task,
-    /// What a finish has to present.
+    /// What a finish must present.
     pub fence: Fence,
 }
 

@@ -1,4 +1,4 @@
-//! What a tenant owns: keys, agents, webhooks, plugins. Facts only.
+//! The resources of a tenant: keys, agents, webhooks and plugins. Data types only.
 
 mod channel;
 
@@ -17,27 +17,27 @@ use crate::secrets::SecretHash;
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
-    /// Its id; `organization_id` on the wire.
+    /// The id; `organization_id` on the wire.
     pub id: TenantId,
-    /// What people call it; unique.
+    /// The display name; unique.
     pub name: Name,
-    /// When it was first stored.
+    /// When it was created.
     pub created_at: Timestamp,
 }
 
-/// What a key lets its holder do.
+/// What a key allows its holder to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyHolder {
     /// Call the agents of one tenant and read its tasks.
     Tenant(TenantId),
-    /// The same, and manage what the tenant owns: agents, keys, webhooks, plugins.
+    /// The same, and manage the tenant's resources: agents, keys, webhooks, plugins.
     Admin(TenantId),
     /// Operate the gateway.
     Operator,
 }
 
 impl KeyHolder {
-    /// The tenant, where it is one's.
+    /// The tenant, if the key belongs to one.
     #[must_use]
     pub fn tenant(self) -> Option<TenantId> {
         match self {
@@ -47,27 +47,27 @@ impl KeyHolder {
     }
 }
 
-/// A key that is neither revoked nor, when it was looked up, expired.
+/// A key that was neither revoked nor expired when it was looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValidKey {
-    /// What it lets its holder do.
+    /// What it allows its holder to do.
     pub holder: KeyHolder,
-    /// From when on it is no key any more.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
 }
 
 /// A key about to be stored.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// What it is listed and revoked by.
+    /// The id by which it is listed and revoked.
     pub id: KeyId,
-    /// What is stored of the key itself.
+    /// The hash that is stored in place of the key.
     pub hash: SecretHash,
-    /// What it lets its holder do.
+    /// What it allows its holder to do.
     pub holder: KeyHolder,
     /// What it is for.
     pub name: String,
-    /// When it ends by itself.
+    /// When it expires, if it does.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -80,52 +80,52 @@ pub struct Key {
     pub holder: KeyHolder,
     /// See [`NewKey`].
     pub name: String,
-    /// When it was stored.
+    /// When it was created.
     pub created_at: Timestamp,
     /// See [`NewKey`].
     pub expires_at: Option<Timestamp>,
-    /// When it was ended by hand.
+    /// When it was revoked, if it was.
     pub revoked_at: Option<Timestamp>,
 }
 
 /// An agent's own webhook. Its token is derived from the generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Webhook {
-    /// Grows with each new token.
+    /// Increases with each new token.
     pub generation: u32,
-    /// Whether its token is no longer found.
+    /// Whether its token has been revoked.
     pub revoked: bool,
 }
 
-/// An agent as its owner describes it: what an agent file holds.
+/// An agent as its owner defines it: the content of an agent file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentDefinition {
-    /// What people call it; unique within its tenant.
+    /// The display name; unique within the tenant.
     pub name: Name,
-    /// What it is for, in a sentence.
+    /// What it is for, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The system prompt.
     #[serde(default)]
     pub instructions: String,
-    /// A model of the settings; `offline` needs no key.
+    /// A model of the gateway's settings; `offline` needs no key.
     #[serde(default = "offline")]
     pub model: String,
-    /// Plugins whose tools it may call.
+    /// The plugins whose tools it may call.
     #[serde(default)]
     pub tools: Vec<PluginName>,
-    /// The plugin that maps its payloads. None: `dot-mapper`, where a caller sends `params_mapping`.
+    /// The plugin that maps its payloads. Without one, `dot-mapper` is used if a caller sends `params_mapping`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapper: Option<PluginName>,
-    /// The plugin that answers `getter`. None: `dot-getter`.
+    /// The plugin that evaluates `getter`. `dot-getter` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub getter: Option<PluginName>,
-    /// Whether its webhook runs may call tools that change things (annotation `destructiveHint`, which
-    /// a tool without annotations counts as having). Off: a payload from outside cannot make them.
+    /// Whether its webhook runs may call tools that change data (annotation `destructiveHint`; a tool without
+    /// annotations counts as having it). If false, a payload from outside cannot trigger such calls.
     #[serde(default)]
     pub allow_destructive_tools: bool,
-    /// Most model turns of one run. None: the settings' limit.
+    /// The maximum number of model turns of one run. By default, the limit of the gateway's settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns_max: Option<u32>,
 }
@@ -139,47 +139,47 @@ fn offline() -> String {
 pub struct Agent {
     /// Its id.
     pub id: AgentId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// How it is described.
+    /// Its definition.
     pub definition: AgentDefinition,
-    /// Grows with each change of the description; 1 at first.
+    /// Increases with each change of the definition, from 1.
     pub version: u32,
-    /// Whether it takes new tasks.
+    /// Whether it accepts new tasks.
     pub enabled: bool,
-    /// When it was first stored.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
 
-/// What has to be so for an agent to be stored.
+/// The condition under which an agent is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precondition {
-    /// Nothing: the description of now is replaced, whatever it is.
+    /// None: any existing definition is replaced.
     None,
-    /// There is no agent of this id yet.
+    /// There is no agent with this id yet.
     Absent,
-    /// The agent of now has this version: nobody else has changed it since.
+    /// The current agent has this version, so it has not been changed since.
     Version(u32),
 }
 
-/// Where a component came from, as whoever installed it said.
+/// The origin of a component, as stated at its installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provenance {
-    /// A file of his.
+    /// A local file of the installer.
     File,
-    /// A registry; the reference names the manifest's digest.
+    /// A registry; the reference includes the manifest's digest.
     Registry(OciReference),
 }
 
-/// Why a text is no [`Provenance`].
+/// Why a text is not a [`Provenance`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseProvenanceError {
-    /// It is neither `file` nor a reference.
+    /// It is neither `file` nor a valid reference.
     #[error(transparent)]
     Reference(#[from] ParseReferenceError),
-    /// A tag alone may mean something else tomorrow.
+    /// It has no digest, and a tag alone can be moved.
     #[error("a reference without @sha256:… says not what was installed")]
     NotPinned,
 }
@@ -208,17 +208,17 @@ impl FromStr for Provenance {
     }
 }
 
-/// The kind of key with which something was installed.
+/// The kind of key that a plugin was installed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Installer {
-    /// An operator's.
+    /// An operator's key.
     Operator,
-    /// A tenant's admin's.
+    /// The key of a tenant's admin.
     Admin,
 }
 
 impl Installer {
-    /// As it is stored and shown.
+    /// The stored and displayed form.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -228,14 +228,14 @@ impl Installer {
     }
 }
 
-/// A signature that was found good when the component was installed.
+/// A signature that was verified when the component was installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
-    /// What the settings called the key.
+    /// The name of the key in the settings.
     pub signer: String,
-    /// The public key, as the settings had it.
+    /// The public key, as in the settings.
     pub key: String,
-    /// What was signed together with the component.
+    /// The trusted comment, which is signed together with the component.
     pub trusted_comment: String,
 }
 
@@ -244,27 +244,27 @@ pub struct Signed {
 pub struct InstalledPlugin {
     /// Its name within the tenant.
     pub name: PluginName,
-    /// Which component it is.
+    /// The digest of the component.
     pub digest: PluginDigest,
-    /// When it was installed last.
+    /// When it was last installed.
     pub installed_at: Timestamp,
-    /// By whom. None: by a gateway that did not write it down yet.
+    /// Who installed it. `None` if the gateway of that time did not record it.
     pub installed_by: Option<Installer>,
     /// Where it came from.
     pub provenance: Provenance,
-    /// What its maker calls this version.
+    /// The version as its author calls it.
     pub version: Option<String>,
-    /// Who signed it.
+    /// Its signature, if it has one.
     pub signed: Option<Signed>,
 }
 
-/// A version among the others of its plugin.
+/// An installed version of a plugin, in the context of the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginVersion {
-    /// The version itself.
+    /// The version.
     pub plugin: InstalledPlugin,
-    /// Whether it is the one that is called.
+    /// Whether it is the version in use.
     pub is_current: bool,
-    /// Whether rolling back passes over it: it was rolled back from, and another one installed since.
+    /// Whether a rollback skips it: it was rolled back from, and another version has been installed since.
     pub is_skipped: bool,
 }

@@ -1,21 +1,20 @@
-//! TLS of whatever the gateway sends: one provider of cryptography, and the HTTP clients that have it.
+//! TLS of outbound connections: one cryptography provider, and the HTTP clients that use it.
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
 
-/// The provider of this process: ring, unless a program that this library is a part of has installed
-/// another one before.
+/// The provider of this process: ring, unless a program that embeds this library has installed another one.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     if CryptoProvider::get_default().is_none() {
-        // Another thread may have been faster.
+        // Another thread may have installed one in the meantime.
         let _ = default_provider().install_default();
     }
     CryptoProvider::get_default().map_or_else(|| Arc::new(default_provider()), Arc::clone)
 }
 
-/// What an HTTP client is made from. One that is made without this panics, for want of a provider.
+/// The builder of every HTTP client. A client that is built without it panics, because there is no provider.
 #[expect(clippy::disallowed_methods, reason = "the one place, where there is a provider")]
 pub fn http_client() -> reqwest::ClientBuilder {
     let _ = provider();

@@ -1,6 +1,6 @@
-//! A tool that an agent may call, as a model is told of it.
+//! A tool that an agent may call, as described to the model.
 
-/// A tool, one to one with a tool of MCP.
+/// A tool; corresponds to an MCP tool.
 #[derive(Debug, Clone)]
 pub struct Tool {
     /// Its name: letters, digits, `_` and `-`.
@@ -9,8 +9,8 @@ pub struct Tool {
     pub description: String,
     /// JSON Schema of its arguments.
     pub input_schema: serde_json::Value,
-    /// JSON Schema of its answer, where it says.
+    /// JSON Schema of its result, if declared.
     pub output_schema: Option<serde_json::Value>,
-    /// Whether it may change things. True unless its annotations say otherwise.
+    /// Whether it may change data. True unless its annotations say otherwise.
     pub destructive: bool,
 }

@@ -1,5 +1,4 @@
-//! What happened in a run, step by step: prompts, model turns, tool calls, timing, tokens. Redacted
-//! before it reaches a store.
+//! The trace of a run, step by step: prompts, model turns, tool calls, timing, tokens. Redacted before it is stored.
 
 pub mod log;
 pub mod redact;
@@ -11,81 +10,81 @@ use crate::clock::Timestamp;
 /// One step of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// When it began.
+    /// When it started.
     pub at: Timestamp,
     /// How long it took, in microseconds.
     pub micros: u64,
-    /// What it was.
+    /// What happened.
     pub event: Event,
 }
 
-/// What a step was.
+/// What happened in a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
-    /// What the agent was given: its text, as the model saw it.
+    /// The agent's input, as the model saw it.
     Prompt {
-        /// The user message, payload fenced.
+        /// The user message, with the payload fenced.
         text: String,
     },
-    /// Tokens of the user came with the request, for these graph items.
+    /// The request carried tokens of the user, for these graph items.
     UserTokens {
-        /// Ids of the items; the tokens themselves are nowhere.
+        /// The ids of the items. The tokens themselves are stored nowhere.
         items: Vec<String>,
     },
     /// One turn of the model.
     Model {
-        /// Which model, as the settings name it.
+        /// The model, as the settings name it.
         model: String,
-        /// What it said; empty where it only called tools.
+        /// The text of its answer; empty if it only called tools.
         text: String,
-        /// The tools it asked for.
+        /// The tools that it called.
         tool_calls: Vec<ToolCall>,
-        /// Tokens it read, where the provider says so.
+        /// Input tokens, if the provider reports them.
         input_tokens: Option<u64>,
-        /// Tokens it wrote, where the provider says so.
+        /// Output tokens, if the provider reports them.
         output_tokens: Option<u64>,
     },
     /// One call of a tool.
     Tool {
-        /// What was called.
+        /// The call.
         call: ToolCall,
-        /// The plugin that has the tool. None where no plugin of the agent has it.
+        /// The plugin that provides the tool. None if no plugin of the agent does.
         plugin: Option<String>,
-        /// What it answered: JSON text, or the error as a sentence.
+        /// The result: JSON text, or the error as a sentence.
         result: String,
-        /// Whether the answer is an error.
+        /// Whether the result is an error.
         is_error: bool,
         /// Log lines of the plugin.
         logs: Vec<String>,
-        /// How the plugin ran. None where it was not called.
+        /// How the plugin ran. None if it was not called.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ran: Option<Box<PluginRun>>,
     },
-    /// A plugin was called about the task once it had ended: its getter, or its replier.
+    /// A plugin was called about the task after its end: its getter or its replier.
     #[serde(rename = "afterwards")]
     PluginCall {
-        /// Which function: `get-value`, `reply` or `deliver`.
+        /// The function: `get-value`, `reply` or `deliver`.
         call: String,
-        /// Which plugin.
+        /// The plugin.
         plugin: String,
-        /// What it was asked for: a getter's path.
+        /// The path that a getter was called with.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
-        /// A getter's value, as JSON text. None where there was nothing, and of other calls.
+        /// A getter's value, as JSON text. None if it found nothing, and for other calls.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         value: Option<String>,
-        /// What went wrong, in a sentence.
+        /// What went wrong, in one sentence.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
         /// Log lines of the plugin.
         logs: Vec<String>,
-        /// How it ran.
+        /// How the plugin ran.
         ran: Box<PluginRun>,
     },
     /// The end of a run that failed.
     Failure {
-        /// One sentence: what happened and whose fault it was.
+        /// One sentence that says what happened and whose fault it was.
         reason: String,
     },
 }
@@ -93,15 +92,15 @@ pub enum Event {
 /// How a plugin ran in one call.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PluginRun {
-    /// Which component it was: `sha256:…`.
+    /// The digest of the component: `sha256:…`.
     pub digest: String,
-    /// A digest of the settings and grants that it had.
+    /// A digest of the settings and grants in force.
     pub settings: String,
-    /// What it cost.
+    /// What the call cost.
     #[serde(flatten)]
     pub cost: Cost,
-    /// What the host answered it that could not be had again: a `sandbox::Recording`, for a replay. Not for
-    /// callers, since what an integration's provider answered may be none of their business.
+    /// What the host returned to the plugin that cannot be reproduced: a `sandbox::Recording`, for a replay. Not
+    /// shown to callers, who may not be entitled to what an integration's provider returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recording: Option<serde_json::Value>,
 }
@@ -109,21 +108,21 @@ pub struct PluginRun {
 /// What one call of a plugin cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
-    /// From its start to its end, waiting included, in microseconds.
+    /// Elapsed time from start to end, including waits, in microseconds.
     pub micros: u64,
-    /// Of these computing, in the guest and in the host for it.
+    /// CPU time within that, of the guest and of the host on its behalf, in microseconds.
     pub cpu_micros: u64,
-    /// Its linear memory at its largest, in bytes.
+    /// The peak size of its linear memory, in bytes.
     pub memory_bytes: u64,
 }
 
-/// A tool call as the model asked for it.
+/// A tool call as requested by the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
-    /// The model's id of this call.
+    /// The model's id for this call.
     pub id: String,
-    /// The tool.
+    /// The name of the tool.
     pub name: String,
-    /// JSON text of the arguments.
+    /// The arguments as JSON text.
     pub arguments: String,
 }

@@ -1,4 +1,4 @@
-//! Tenants' secrets: sealed on their way into the store, opened for the plugins that are granted them.
+//! Tenants' secrets: sealed before they are stored, opened for the plugins that are granted them.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +12,23 @@ use crate::secrets::{
 use crate::store::{PutSecret, PutSecretOutcome, SealedSecret, Store, StoreError};
 use crate::tenants::Installer;
 
-/// Why a secret cannot be kept or had.
+/// Why a secret cannot be stored or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    /// It is empty, or longer than any.
+    /// It is empty, or too long.
     #[error("a secret has 1 to {SECRET_BYTES_MAX} bytes")]
     Size,
-    /// An admin would have a secret be used for more than an operator lets it.
+    /// An admin has tried to allow more uses than an operator has set.
     #[error(
         "an operator has set the secret {0}, or it was not written down who has, and lets it be used for {1}: \
          only an operator may let it be used for more. Leave `use` out, or remove the secret and set one of \
          your own"
     )]
     UsesOfOperator(SecretName, SecretUses),
-    /// It was sealed by another gateway, or changed.
+    /// It was sealed by another gateway, or has been changed.
     #[error("the secret {0}: {1}")]
     Broken(SecretName, SealBroken),
-    /// The operating system has no randomness to give.
+    /// The operating system cannot provide randomness.
     #[error("the secret cannot be sealed: {0}")]
     Sealing(std::io::Error),
     /// The store failed.
@@ -36,48 +36,48 @@ pub enum VaultError {
     Store(#[from] StoreError),
 }
 
-/// A secret as its owner sees it: everything but its value.
+/// A secret as its tenant sees it: everything but its value.
 #[derive(Debug, Clone)]
 pub struct SecretFacts {
     /// Its name.
     pub name: SecretName,
-    /// Whether the value before is still accepted.
+    /// Whether the previous value is still accepted.
     pub rotating: bool,
     /// What it may be used for.
     pub uses: SecretUses,
-    /// Who lets it be used for that. None: it was not written down.
+    /// Who set these uses. None if that was not recorded.
     pub set_by: Option<Installer>,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
 
-/// A secret to be kept.
+/// A secret to store.
 #[derive(Debug)]
 pub struct NewSecret {
     /// Its value, 1 to [`SECRET_BYTES_MAX`] bytes.
     pub value: Zeroizing<Vec<u8>>,
-    /// Whether the value before is accepted until the next change.
+    /// Whether the previous value is accepted until the next change.
     pub rotate: bool,
-    /// What it may be used for. None: what the one of this name may be used for, or
-    /// [`SecretUses::default`] where there is none.
+    /// What it may be used for. None: the uses of the existing secret with this name, or [`SecretUses::default`] if
+    /// there is none.
     pub uses: Option<SecretUses>,
     /// Who sets it.
     pub by: Installer,
 }
 
-/// The secrets of all tenants. Cloning gives another handle.
+/// The secrets of all tenants. Clones are handles to the same vault.
 #[derive(Debug, Clone)]
 pub struct Vault {
     store: Store,
     key: DerivedKey,
 }
 
-/// The secrets of a tenant that somebody asked for, and when each was last changed.
+/// The requested secrets of a tenant, and when each was last changed.
 #[derive(Debug, Clone, Default)]
 pub struct Opened {
     /// By name. A secret that the tenant does not have is absent.
     pub secrets: BTreeMap<SecretName, TenantSecret>,
-    /// Tells whether they are still the same.
+    /// Shows whether they are still the same.
     pub stamp: Vec<(SecretName, Timestamp)>,
 }
 
@@ -88,11 +88,12 @@ impl Vault {
         Self { store, key }
     }
 
-    /// Keeps a secret, or replaces the one of the name. An admin may not let one be used for more that an operator
-    /// has set, though its value be the admin's own then: what an operator said of a name stays true.
+    /// Stores a secret, or replaces the one with this name. An admin may not allow more uses than an operator has
+    /// set, even if the value is then the admin's own: what an operator has set for a name stays in force.
     ///
     /// # Errors
-    /// [`VaultError`]; the secret is as before then.
+    /// If the value has a wrong length, cannot be sealed or stored, or is to have more uses than an operator has set
+    /// ([`VaultError`]). The secret is then unchanged.
     pub async fn put(
         &self,
         tenant: TenantId,
@@ -113,10 +114,10 @@ impl Vault {
         }
     }
 
-    /// Forgets a secret. False where the tenant has none of this name.
+    /// Deletes a secret. Returns false if the tenant has none with this name.
     ///
     /// # Errors
-    /// When the store could not be used.
+    /// If the store is unavailable.
     pub async fn delete(&self, tenant: TenantId, name: &SecretName) -> Result<bool, StoreError> {
         self.store.delete_secret(tenant, name).await
     }
@@ -124,7 +125,7 @@ impl Vault {
     /// The secrets of a tenant, without their values.
     ///
     /// # Errors
-    /// When the store could not be asked.
+    /// If the store cannot be read.
     pub async fn list(&self, tenant: TenantId) -> Result<Vec<SecretFacts>, StoreError> {
         let secrets = self.store.secrets(tenant).await?.into_iter();
         Ok(secrets
@@ -138,10 +139,11 @@ impl Vault {
             .collect())
     }
 
-    /// Opens the secrets of these names.
+    /// Opens the secrets with these names.
     ///
     /// # Errors
-    /// [`VaultError::Broken`], [`VaultError::Store`].
+    /// If a secret cannot be unsealed ([`VaultError::Broken`]), or if the store cannot be read
+    /// ([`VaultError::Store`]).
     pub async fn open<'a>(
         &self,
         tenant: TenantId,
@@ -177,7 +179,7 @@ impl Vault {
     }
 }
 
-/// What a sealed secret is bound to.
+/// The associated data that a sealed secret is bound to: its tenant and its name.
 fn place(tenant: TenantId, name: &SecretName) -> Vec<u8> {
     [tenant.as_bytes().as_slice(), name.as_str().as_bytes()].concat()
 }

@@ -1,6 +1,6 @@
-//! Reloading plugins while their author works on them: a component that has been built anew is installed
-//! in the place of the one before. Calls under way finish with the old one, the next one gets the new; a
-//! build that is broken changes nothing and is said to be.
+//! Reloads plugins while their author works on them: a rebuilt component replaces the installed one. Calls in
+//! progress finish with the old component, and the next call gets the new one. A broken build changes nothing and is
+//! reported.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -14,31 +14,31 @@ use crate::disk::read_at_most;
 use crate::ids::{PluginDigest, PluginName, TenantId};
 use crate::plugins::{COMPONENT_BYTES_MAX, Installed, Plugins};
 
-/// How long a file has to be left alone before it is read: builds write in several steps.
+/// How long a file must be unchanged before it is read: builds write in several steps.
 const SETTLED_AFTER: Duration = Duration::from_millis(200);
 
-/// Changes that may wait to be looked at; more of them say nothing new.
+/// How many notifications may wait. Further ones carry no new information.
 const CHANGES_MAX: usize = 64;
 
-/// The largest grants file beside a component, in bytes.
+/// The maximum size of a grants file next to a component, in bytes.
 const GRANTS_BYTES_MAX: u64 = 256 << 10;
 
-/// Watches components for one tenant, until it is dropped.
+/// Watches components for one tenant until it is dropped.
 #[derive(Debug)]
 pub struct Watch {
     plugins: Plugins,
     tenant: TenantId,
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
-    /// What was installed or refused last, so that a file that is only touched is left alone.
+    /// What was last installed or refused, so that a file that is only touched is ignored.
     seen: HashMap<PathBuf, Seen>,
-    /// Which build of each file was installed last. One that was refused may have been so for its grants.
+    /// The last installed build of each file. A build that was refused may have been refused for its grants.
     installed: HashMap<PathBuf, PluginDigest>,
-    /// Plugins that two files are, of which that was said.
+    /// Plugins that two files map to, if that has been reported.
     said: HashSet<PluginName>,
 }
 
-/// A component, and the text of its grants.
+/// The digest of a component, and the text of its grants.
 type Seen = (PluginDigest, Option<String>);
 
 impl Watch {
@@ -50,21 +50,21 @@ impl Watch {
         Self { plugins, tenant, files, folders, seen, installed, said }
     }
 
-    /// Installs what is there, and from then on what changes. Ends when its caller drops it.
+    /// Installs the components that exist, and from then on each change. Ends when the caller drops it.
     ///
     /// # Errors
-    /// When a folder cannot be watched.
+    /// If a folder cannot be watched.
     pub async fn serve(mut self) -> anyhow::Result<()> {
         let (changes, mut changed) = mpsc::channel(CHANGES_MAX);
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                // Reading a file is no change of it.
+                // Reading a file does not change it.
                 if event.is_ok_and(|event| !event.kind.is_access()) {
                     let _ = changes.try_send(());
                 }
             })?;
         let parents = self.files.iter().map(|file| match file.parent() {
-            // A file without a folder before it lies in this one.
+            // A file name without a folder is in the current folder.
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         });
@@ -82,7 +82,7 @@ impl Watch {
             if changed.recv().await.is_none() {
                 return Ok(());
             }
-            // More may come: a build is over when nothing has changed for a while.
+            // More changes may follow: a build is complete when nothing has changed for a while.
             while tokio::time::timeout(SETTLED_AFTER, changed.recv())
                 .await
                 .is_ok_and(|c| c.is_some())
@@ -90,7 +90,7 @@ impl Watch {
         }
     }
 
-    /// Installs every component that is not the one seen last.
+    /// Installs every component that differs from the one last seen.
     async fn look(&mut self) {
         let mut paths = self.files.clone();
         for folder in &self.folders {
@@ -109,7 +109,7 @@ impl Watch {
         }
     }
 
-    /// Says which files go by one plugin's name: each would be installed in the place of the other.
+    /// Reports files that map to the same plugin: each would replace the other.
     fn say_which_are_one(&mut self, paths: &[PathBuf]) {
         let mut by_name: HashMap<PluginName, &Path> = HashMap::new();
         for path in paths.iter().filter(|path| path.is_file()) {
@@ -123,7 +123,7 @@ impl Watch {
     }
 
     async fn reload(&mut self, path: &Path) -> anyhow::Result<()> {
-        // A build takes its file away before it writes the new one.
+        // A build deletes its file before it writes the new one.
         if !path.exists() || path.is_dir() {
             return Ok(());
         }
@@ -153,7 +153,7 @@ impl Watch {
         if let Some(grants) = &grants
             && self.installed.get(path) == Some(&digest)
         {
-            // The same build: somebody may have gone back to an earlier one since, which stays in force.
+            // The same build. If the plugin has been rolled back since, the earlier version stays in force.
             for note in self.plugins.put_grants(self.tenant, &name, grants).await? {
                 tracing::warn!(plugin = %name, "{note}");
             }
@@ -172,7 +172,7 @@ impl Watch {
     }
 }
 
-/// The plugin's name, from the file's: `order_desk.wasm` is `order-desk`.
+/// The plugin's name, derived from the file's: `order_desk.wasm` becomes `order-desk`.
 fn name(component: &Path) -> anyhow::Result<PluginName> {
     let stem = component.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let name = stem.to_ascii_lowercase().replace(['_', '.'], "-");

@@ -1,5 +1,5 @@
-//! Writes the macro that generates the bindings of a role. What it names has the interface's version in it, in
-//! literals that no other macro can make, and `wit/` is the only place that decides the version.
+//! Writes the macro that generates the bindings of a role. The bindings need the interface version inside
+//! string literals, which a macro cannot assemble, and `wit/` is the only place that sets the version.
 
 use std::error::Error;
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::{env, fs};
 
 const TYPES: &str = "../../wit/types.wit";
 
-/// The interfaces of the package that a world may import.
+/// The interfaces of package `wardgate:plugin` that a world may import.
 const IMPORTED: [&str; 6] = ["types", "request", "task", "context", "secrets", "egress"];
 
-/// What it may import of others, and where the bindings of that are.
+/// The interfaces of other packages that a world may import, and the path of their bindings.
 const OF_OTHERS: [(&str, &str); 4] = [
     ("wasi:config/store@0.2.0-rc.1", "wasi::config::store"),
     ("wasi:logging/logging@0.1.0-draft", "wasi::logging::logging"),

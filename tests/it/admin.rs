@@ -1,4 +1,4 @@
-//! An operator manages tenants and keys, a tenant's admin what is the tenant's, and a caller nothing.
+//! The admin API: operators manage tenants and keys, a tenant's admin manages that tenant, callers manage nothing.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{Gateway, Setup, until};
 /// 2026-01-01T00:00:00Z, in microseconds.
 const NEW_YEAR: i64 = 1_767_225_600_000_000;
 
-/// Makes a key as it is asked for.
+/// Creates a key with these properties.
 async fn new_key(gateway: &Gateway, asked: &Value) -> Value {
     gateway.manage("POST", "/keys").json(asked).expect(201).await.json()
 }
@@ -90,7 +90,7 @@ async fn a_key_is_shown_once_and_stored_as_a_hash() {
     let database = gateway.home.database();
     let is_in = |part: &str| database.windows(part.len()).any(|bytes| bytes == part.as_bytes());
     assert!(is_in("the zap"), "the database is not where this looks for it");
-    // Neither whole nor without the prefix that all keys have.
+    // Neither the whole key nor the part after the prefix that all keys share.
     let (_, random) = key.split_once('_').unwrap();
     assert!(!is_in(&key) && !is_in(random));
 }
@@ -107,7 +107,7 @@ async fn a_key_ends_at_its_time() {
     list(&used).expect(200).await;
     clock.advance(Duration::from_secs(1));
     list(&unused).expect(403).await;
-    // One that was found a moment ago is believed for five seconds.
+    // A key that was just looked up stays cached for five seconds.
     until("the end of a key", async || (list(&used).send().await.status == 403).then_some(()))
         .await;
 }
@@ -152,7 +152,7 @@ async fn a_revoked_key_opens_nothing_from_then_on() {
         let ended = listed.as_array().unwrap().iter().find(|key| key["id"] == made["id"]).cloned();
         text(&ended.unwrap()["revoked_at"]).to_owned()
     };
-    // To revoke it again changes nothing, its end included.
+    // Revoking it again changes nothing, not even `revoked_at`.
     let first = ended().await;
     gateway.manage("DELETE", &below).expect(204).await;
     assert_eq!(ended().await, first);
@@ -170,14 +170,15 @@ async fn an_operators_key_is_made_listed_and_revoked() {
     assert_eq!(made["role"], "operator");
     let listed = gateway.get("/admin/operator-keys").key(key).expect(200).await;
     assert!(listed.text.contains(id) && !listed.text.contains(key), "{}", listed.text);
-    // It is no key of any tenant.
+    // It does not belong to any tenant.
     assert!(!gateway.manage("GET", "/keys").expect(200).await.text.contains(id));
     gateway.manage("DELETE", &format!("/keys/{id}")).expect(404).await;
     gateway.request("DELETE", &format!("/admin/operator-keys/{id}")).key(key).expect(204).await;
     gateway.get("/admin/operator-keys").key(key).expect(403).await;
 }
 
-/// Who may do what: a caller's key, an admin's, an operator's. Creating things is done by those that may.
+/// The statuses for a caller's key, an admin's key and an operator's key. Requests that create something come
+/// with each key, and succeed for those that are allowed to.
 #[tokio::test]
 async fn each_role_may_do_what_is_its_own_and_nothing_else() {
     let gateway = Gateway::start().await;

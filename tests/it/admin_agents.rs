@@ -1,5 +1,5 @@
-//! Agents are described by their owners: checked as a whole, changed one after the other, and switched off
-//! at once.
+//! Agent definitions in the admin API: validated as a whole, updated under optimistic locking, and disabled
+//! immediately.
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -16,7 +16,7 @@ async fn create(gateway: &Gateway, definition: &Value) -> Answer {
     gateway.manage("POST", "/agents").json(definition).expect(201).await
 }
 
-/// The agent's path below its tenant's.
+/// The path of the agent below that of its tenant.
 fn below(made: &Answer) -> String {
     format!("/agents/{}", text(&made.json()["id"]))
 }
@@ -94,7 +94,7 @@ async fn a_name_belongs_to_one_agent_of_a_tenant() {
     }
     let named = gateway.manage("GET", "/agents?name=first").expect(200).await.json();
     assert_eq!(named.as_array().unwrap().len(), 1);
-    // Another tenant may have it.
+    // Another tenant may use the same name.
     let other = gateway.new_tenant("other").await;
     let elsewhere = gateway.post(&format!("/admin/tenants/{other}/agents"));
     elsewhere.key(&gateway.operator()).json(&json!({"name": "first"})).expect(201).await;
@@ -114,7 +114,7 @@ async fn a_change_holds_for_the_version_that_was_read() {
     }
     let now = gateway.manage("GET", &path).expect(200).await.json();
     assert_eq!(now["definition"]["instructions"], "two");
-    // Who asks for no version takes what comes.
+    // Without `if-match`, or with `*`, any version is updated.
     assert_eq!(put("three").expect(200).await.header("etag"), Some("\"3\""));
     assert_eq!(put("four").header("if-match", "*").expect(200).await.header("etag"), Some("\"4\""));
     let nobodys = gateway.manage("PUT", "/agents/00000000-0000-4000-8000-000000000000");
@@ -151,7 +151,7 @@ async fn of_many_changes_of_one_version_exactly_one_is_made() {
     assert_eq!(now["definition"]["instructions"], format!("of {number}"));
 }
 
-/// All that may start a run of the agent, and whether it is refused in DocsGPT's shape.
+/// A request on each route that starts a run of the agent, and whether its errors have DocsGPT's format.
 fn starts(caller: &Client) -> Vec<(Call, bool)> {
     let agent = &caller.agent;
     let invocation = json!({"input": {"text": "hi"}});
@@ -174,7 +174,7 @@ fn starts(caller: &Client) -> Vec<(Call, bool)> {
 #[tokio::test]
 async fn a_disabled_agent_starts_nothing_until_it_is_enabled_again() {
     let gateway = Gateway::start().await;
-    // Everybody is known by then, so that what is refused is not refused for lack of looking.
+    // Afterwards the keys and tokens are cached, so that the refusals below do not come from a fresh look-up.
     for (call, _) in starts(&gateway) {
         call.expect(200).await;
     }
@@ -196,7 +196,7 @@ async fn a_disabled_agent_starts_nothing_until_it_is_enabled_again() {
 #[tokio::test]
 async fn what_was_accepted_before_an_agent_was_disabled_runs_to_its_end() {
     let model = ModelServer::start([Reply::Held(&Reply::Text("said in the end"))]).await;
-    // One run at a time: the second one has not begun when the agent is disabled.
+    // One run at a time: the second one has not started when the agent is disabled.
     let settings = |settings: &mut Settings| {
         model.put_into(settings);
         settings.queue.runs_per_tenant_max = 1;

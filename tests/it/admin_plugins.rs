@@ -1,4 +1,4 @@
-//! Plugins of a tenant are installed and removed by its admin; what they may do is for an operator to say.
+//! A tenant's admin installs and removes plugins; only an operator sets their grants.
 
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::support::{Answer, Call, Gateway, guest_path};
 
 const GRANTS: &str = "[limits]\nmemory_mib = 32\n";
 
-/// The parts of an installation: a guest, and what it may do where that is said.
+/// The multipart form of an installation: a guest's component and, optionally, its grants.
 fn parts(guest: &str, grants: Option<&str>) -> Form {
     let component = std::fs::read(guest_path(guest)).unwrap();
     let form = Form::new().part("component", Part::bytes(component).file_name("component.wasm"));
@@ -19,14 +19,14 @@ fn parts(guest: &str, grants: Option<&str>) -> Form {
     }
 }
 
-/// A request of the tenant's own admin about its plugins.
+/// A request about the tenant's plugins, with a key of the tenant's admin.
 async fn by_admin(gateway: &Gateway, method: &str, below: &str) -> Call {
     let key = gateway.new_key(KeyHolder::Admin(gateway.tenant)).await;
     let target = format!("/admin/tenants/{}/plugins{below}", gateway.tenant);
     gateway.request(method, &target).key(&key)
 }
 
-/// The names of the plugins that are the tenant's own.
+/// The names of the plugins that the tenant installed.
 async fn own(gateway: &Gateway) -> Vec<String> {
     let listed = gateway.manage("GET", "/plugins").expect(200).await.json();
     let own = listed.as_array().unwrap().iter().filter(|plugin| !plugin["digest"].is_null());
@@ -53,7 +53,7 @@ async fn an_admin_installs_lists_replaces_and_removes_a_plugin() {
     by_admin(&gateway, "DELETE", "/hook").await.expect(204).await;
     by_admin(&gateway, "DELETE", "/hook").await.expect(404).await;
     assert!(own(&gateway).await.is_empty());
-    // What ships with the gateway is nobody's to remove.
+    // A bundled plugin cannot be removed.
     by_admin(&gateway, "DELETE", "/calculator").await.expect(404).await;
 }
 
@@ -69,7 +69,7 @@ async fn a_component_that_is_refused_leaves_nothing_behind() {
         call.multipart(parts(guest, None)).expect(status).await;
     };
     install("ignores", 200).await;
-    // The bundled plugins are compiled meanwhile; what matters is compiled on demand.
+    // Bundled plugins may be compiled in the meantime, so the cache is checked by digest, not by count.
     let before = kept("plugins");
     install("no_role", 422).await;
     assert_eq!(kept("plugins"), before);
@@ -117,7 +117,7 @@ async fn what_a_plugin_may_do_is_for_an_operator_to_say() {
     by_admin(&gateway, "GET", "/hook/grants").await.expect(403).await;
     let grab = by_admin(&gateway, "PUT", "/hook/grants").await.text("application/toml", "");
     grab.expect(403).await;
-    // Another component under the same name gets no more than was granted.
+    // Another component under the same name gets the same grants.
     let replace = by_admin(&gateway, "PUT", "/hook").await;
     replace.multipart(parts("replies_now", None)).expect(200).await;
     let granted = gateway.manage("GET", "/plugins/hook/grants").expect(200).await;
@@ -170,7 +170,7 @@ async fn a_setting_of_the_grants_that_the_plugin_does_not_have_is_noted() {
     let hmac = "hmac".parse().unwrap();
     let notes = async |settings: &str| {
         let grants = format!("[settings]\n{settings}\n");
-        let plugins = &gateway.handles.plugins;
+        let plugins = &gateway.services.plugins;
         plugins.put_grants(gateway.tenant, &hmac, &grants).await.unwrap().join("; ")
     };
     assert!(!notes("header = \"x-sig\"").await.contains("it has no setting"));
@@ -182,7 +182,7 @@ async fn a_setting_of_the_grants_that_the_plugin_does_not_have_is_noted() {
 async fn grants_that_give_what_nobody_gets_are_noted() {
     let gateway = Gateway::start().await;
     let notes = async |grants: &str| {
-        let (plugins, name) = (&gateway.handles.plugins, "opens-files".parse().unwrap());
+        let (plugins, name) = (&gateway.services.plugins, "opens-files".parse().unwrap());
         gateway.install("opens_files", "").await;
         plugins.put_grants(gateway.tenant, &name, grants).await.unwrap().join("; ")
     };

@@ -1,5 +1,5 @@
-//! An agent's run: a model, the tools of plugins, and limits. Whatever goes wrong is the task's failure
-//! with a reason, and never an empty success.
+//! An agent's run: the model, the tools of plugins, and limits. Every error fails the task with a reason, and
+//! never yields an empty success.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
 use crate::support::web::ClosedPort;
 use crate::support::{Gateway, Setup};
 
-/// A gateway whose agent has this model and the calculator.
+/// A gateway whose agent uses this model server.
 async fn with_model(server: &ModelServer) -> Gateway {
     Setup::new()
         .settings(|settings| server.put_into(settings))
@@ -19,7 +19,7 @@ async fn with_model(server: &ModelServer) -> Gateway {
         .await
 }
 
-/// Runs a task that has to fail, and gives the reason.
+/// Runs a task that must fail, and returns the reason.
 async fn failure(gateway: &Gateway) -> String {
     let task = gateway.ask(json!({"prompt": "hello"})).await.json();
     assert_eq!(task["status"], "failed", "{task}");
@@ -56,7 +56,7 @@ async fn what_the_tools_of_a_run_answer_is_bounded_together_and_the_model_is_tol
     let told = second["result"].as_str().unwrap();
     assert!(told.contains("its answer of 60002 bytes is left out"), "{told}");
     assert_eq!(third["result"], "mmmmmmmmm", "what is short still fits");
-    // Nor does the run keep it.
+    // Nor is it stored with the run.
     let thread = agent.thread(&answer.task_id()).await;
     assert!(json!(thread).to_string().len() < 200_000);
     let logged = thread.iter().find(|step| step["logs"].is_array()).unwrap();
@@ -263,7 +263,7 @@ async fn two_plugins_with_a_tool_of_one_name_are_refused() {
     let gateway = Gateway::start().await;
     let bytes = std::fs::read(crate::support::guest_path("destructive_tool")).unwrap();
     for name in ["one", "two"] {
-        let plugins = &gateway.handles.plugins;
+        let plugins = &gateway.services.plugins;
         plugins.install(gateway.tenant, &name.parse().unwrap(), bytes.clone(), None).await.unwrap();
     }
     let both = |agent: &mut wardgate::tenants::AgentDefinition| {
@@ -272,7 +272,7 @@ async fn two_plugins_with_a_tool_of_one_name_are_refused() {
     let task = gateway.with_agent(both).await.ask(json!({"prompt": "x"})).await.json();
     assert_eq!(task["status"], "failed");
     assert!(task["result"].as_str().unwrap().contains("both have a tool wipe"), "{task}");
-    // Whoever defines such an agent is told so then.
+    // Such an agent cannot be defined by the admin API either.
     let defined = json!({"name": "both", "tools": ["one", "two"]});
     let refused = gateway.manage("POST", "/agents").json(&defined).expect(422).await;
     assert!(refused.detail().contains("both have a tool wipe"), "{}", refused.text);

@@ -1,4 +1,5 @@
-//! An author of a plugin finds out what it does without a server, and sees a new build in a running one.
+//! The tools of plugin authors: `plugin test` and `plugin try` run a plugin without a server, `--watch` reloads
+//! new builds in a running one.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Child, Home, guest_path, until, wardgate};
 
-/// A folder for cases and what is compiled for them.
+/// A folder with golden cases.
 struct Desk(Home);
 
 impl Desk {
@@ -30,14 +31,14 @@ fn guest(name: &str) -> String {
     guest_path(name).display().to_string()
 }
 
-/// What a command said, and whether it was content.
+/// Whether a command succeeded, and its output.
 fn said(arguments: &[&str]) -> (bool, String) {
     let output = wardgate(arguments);
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(text).unwrap())
 }
 
-/// A case of the guest that speaks for a provider, with this besides.
+/// A golden case for the guest `speaks_for_a_provider`, with these members added or replaced.
 fn case(call: &str, more: Value) -> Value {
     let mut case = json!({
         "call": call,
@@ -168,7 +169,7 @@ fn one_call_is_tried_from_the_command_line() {
     let (went, text) = verify("x-token: another");
     assert!(!went && text.contains("unauthorized"), "{text}");
 
-    // Without a grant nothing is sent.
+    // Without a grant, no request is sent.
     let url = r#"{"url": "https://example.com/"}"#;
     let fetch = ["plugin", "try", "http-fetch", "call-tool", "--tool", "http_fetch"];
     let (went, text) = said(&[fetch.as_slice(), &["--arguments", url]].concat());
@@ -177,10 +178,10 @@ fn one_call_is_tried_from_the_command_line() {
     assert!(text.contains("log: "), "{text}");
 }
 
-/// What is logged of a build that cannot be installed.
+/// The log message for a build that cannot be installed.
 const BROKEN: &str = "this build is broken";
 
-/// Puts a guest where the gateway watches: whole, so that it is never seen half written.
+/// Puts a guest into the watched folder by a rename, so that the gateway never sees a half-written file.
 fn build(folder: &Path, guest: &str) {
     fs::copy(guest_path(guest), folder.join("hook.new")).unwrap();
     fs::rename(folder.join("hook.new"), folder.join("hook.wasm")).unwrap();
@@ -223,7 +224,7 @@ async fn a_running_gateway_takes_a_new_build_and_leaves_a_broken_one() {
     until("the build after the broken one", async || (digest().await? == first).then_some(()))
         .await;
 
-    // Whoever goes back to another build stays there, whatever is written into the grants beside this one.
+    // After a rollback, the older build stays installed even if the grants beside the newer one change.
     let data = home.path().to_str().unwrap();
     let back = wardgate(&["plugin", "rollback", "hook", "--data", data]);
     assert!(back.status.success(), "{}", String::from_utf8_lossy(&back.stderr));
@@ -234,7 +235,7 @@ async fn a_running_gateway_takes_a_new_build_and_leaves_a_broken_one() {
     })
     .await;
     assert_eq!(digest().await, second);
-    // A build that was refused for its grants is installed once they are right.
+    // A build that was refused for its grants is installed once they are valid.
     fs::write(desk.path().join("late.grants.toml"), "nonsense = 1").unwrap();
     fs::copy(guest_path("ignores"), desk.path().join("late.wasm")).unwrap();
     until("the build to be refused", async || {
@@ -248,7 +249,7 @@ async fn a_running_gateway_takes_a_new_build_and_leaves_a_broken_one() {
         plugins.expect(200).await.text.contains("\"late\"").then_some(())
     })
     .await;
-    // A second file of one name is said to be one.
+    // Two files with the same plugin name are reported.
     fs::copy(guest_path("ignores"), desk.path().join("Hook.wasm")).unwrap();
     until("both files to be named", async || {
         gateway.log().contains("two files are one plugin").then_some(())

@@ -1,5 +1,5 @@
-//! What is wrong is refused: with a 4xx and one sentence in `{"detail"}`, before a task exists, and
-//! never with a 5xx (row X16).
+//! Invalid requests get a 4xx with one sentence in `{"detail"}`, before a task exists, and never a 5xx (row
+//! X16).
 
 use reqwest::multipart::{Form, Part};
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::support::{Answer, Gateway, Setup};
 const FORM: &str = "application/x-www-form-urlencoded";
 const MULTIPART: &str = "multipart/form-data; boundary=b";
 
-/// One multipart part with this value.
+/// A multipart body with one part of this value.
 fn part(value: &[u8]) -> Vec<u8> {
     let head = b"--b\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\n";
     [head.as_slice(), value, b"\r\n--b--\r\n"].concat()
@@ -23,7 +23,7 @@ fn check(answer: &Answer, what: &str) {
     assert_eq!(answer.header("x-wardgate-fault"), Some("caller"), "{what}");
 }
 
-/// Sends bodies to `POST /` and to the agent's own webhook, and nothing may come of any.
+/// Sends bodies to `POST /` and to the agent's own webhook; each must be refused and create no task.
 async fn refused(gateway: &Gateway, bodies: &[(&str, &[u8])]) {
     for (declared, body) in bodies {
         let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
@@ -50,7 +50,7 @@ async fn x16_broken_json_is_refused() {
     ];
     let bodies: Vec<_> = broken.iter().map(|body| ("application/json", *body)).collect();
     refused(&gateway, &bodies).await;
-    // `curl -d` declares what it sends as a form.
+    // `curl -d` declares every body as a form.
     let cut: [&[u8]; 5] = [b"{", b"{\"prompt\": \"a=b", b"[1,]", b"{'prompt':'x'}", b" {\"a\":1}}"];
     refused(&gateway, &cut.map(|body| (FORM, body))).await;
     refused(&gateway, &[("text/plain", b"{\"a\":"), ("application/octet-stream", b"\x89PNG")])
@@ -68,7 +68,7 @@ async fn x16_absurd_nesting_is_refused() {
             refused(&gateway, &[(declared, deep.as_bytes())]).await;
         }
     }
-    // Also where JSON travels inside of something else.
+    // JSON inside a parameter is refused too.
     for name in ["params_mapping", "user_tokens"] {
         let call = gateway.webhook(&format!("&{name}={}", "[".repeat(20_000)));
         check(&call.json(&json!({})).send().await, name);
@@ -100,7 +100,7 @@ async fn x16_invalid_utf8_is_refused() {
     let gateway = Gateway::start().await;
     let bodies: [(&str, &[u8]); 4] = [
         ("application/json", b"{\"prompt\":\"\xff\"}"),
-        // The byte order mark of UTF-16, and half a character.
+        // A UTF-16 byte order mark followed by half a character.
         ("application/json", b"\xff\xfe{\0}"),
         (FORM, b"prompt=%FF"),
         (FORM, b"prompt=\xff"),
@@ -202,7 +202,7 @@ async fn x16_a_long_body_is_refused_when_it_says_so_and_when_it_does_not() {
     check(&gateway.webhook("").json(&long).expect(413).await, "declared");
     check(&gateway.trigger().json(&long).expect(413).await, "declared, own webhook");
 
-    // Chunked: what has come so far is valid JSON, and must not be taken for the whole.
+    // Chunked: the bytes so far are valid JSON, and must not be taken for the whole body.
     let chunk = format!("{{\"prompt\":\"x\"}}{}", " ".repeat(500));
     let chunks = format!("{:x}\r\n{chunk}\r\n", chunk.len()).repeat(1)
         + &format!("1f4\r\n{}\r\n", " ".repeat(500)).repeat(3);
@@ -219,7 +219,7 @@ async fn x16_a_long_body_is_refused_when_it_says_so_and_when_it_does_not() {
         assert!(text.contains("1000"), "{text}");
     }
     assert_eq!(gateway.tasks_stored().await, 0);
-    // At the limit it is not too long.
+    // A body of exactly the limit is accepted.
     let fits = format!("{:<1000}", r#"{"prompt":"x"}"#);
     gateway.webhook("").text("application/json", fits).expect(200).await;
 }
@@ -361,7 +361,7 @@ async fn a_form_or_query_of_too_many_names_is_refused_before_it_is_decoded() {
 #[tokio::test]
 async fn a_payload_built_to_be_walked_is_walked_once_a_look_up() {
     let gateway = Gateway::start().await;
-    // Ten times what it takes, and a tenth of what it takes where each step begins anew.
+    // Ten times the CPU time of one walk, and a tenth of the time of a walk that restarts at each step.
     gateway.grant("dot-mapper", "[limits]\ncpu_ms = 1000\nwall_ms = 40000\n");
     let zeros = vec!["0"; 500_000].join(",");
     let body = format!("{}{zeros}{}", "[".repeat(100), "]".repeat(100));

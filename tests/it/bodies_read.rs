@@ -1,4 +1,4 @@
-//! A body is read as what it is, or its sender is told why it cannot be: an agent is never run on nothing.
+//! A body is decoded by its actual format, or refused with a reason: an agent never runs on an empty payload.
 
 use std::io::Write as _;
 
@@ -32,7 +32,7 @@ fn part(head: &str, text: &str) -> String {
     format!("--B\r\ncontent-disposition: form-data; {head}\r\n\r\n{text}\r\n--B--\r\n")
 }
 
-/// A channel that lets everybody in, and whose answer is the task.
+/// Creates a channel without authentication that waits and responds with the task; returns its path.
 async fn open_channel(gateway: &Gateway, mapper: Option<&str>) -> String {
     let mut definition =
         json!({"name": "open", "agent": "tested", "verifier": "none", "answer": "wait"});
@@ -42,7 +42,7 @@ async fn open_channel(gateway: &Gateway, mapper: Option<&str>) -> String {
     gateway.channel(definition).await
 }
 
-/// The surfaces that take bodies of any type, and those that take JSON only.
+/// A request to each surface, and whether it accepts bodies of any type or only JSON.
 fn surfaces(gateway: &Gateway, channel: &str) -> [(Call, bool); 4] {
     [
         (gateway.post(channel), true),
@@ -143,7 +143,7 @@ async fn what_senders_send_is_read_as_what_it_is() {
     }
 }
 
-/// As it stands within a text within JSON.
+/// The value's JSON text, escaped as inside a JSON string.
 fn escaped(given: &Value) -> String {
     let text = Value::from(given.to_string()).to_string();
     text.trim_matches('"').to_owned()
@@ -175,7 +175,7 @@ async fn a_body_that_cannot_be_read_is_refused_on_every_surface_and_starts_nothi
             [400; 2],
         ),
         ("an encoding of nobody's", b"{}".to_vec(), "application/json", Some("compress"), [415; 2]),
-        // It names a window of a gigabyte, in brotli's own way and in zstd's.
+        // The streams declare a window of a gigabyte, in brotli and in zstd.
         (
             "a large window",
             b"\x11\x9e\x02\0\0\x03".to_vec(),

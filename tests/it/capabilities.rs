@@ -1,5 +1,5 @@
-//! What a component is granted works, and what it is not granted is refused with a sentence that names
-//! the grant. The guests are tools that do what they are told and tell what came of it.
+//! Granted capabilities work; without a grant, a call is refused with a message that names the missing grant.
+//! The guests are tools that make the host calls in their arguments and return the results.
 
 mod credentials;
 mod folder;
@@ -11,15 +11,15 @@ use wardgate::tenants::KeyHolder;
 
 use crate::support::{Client, Gateway};
 
-/// Time enough for guests that are not tested for it: computing time is counted in ticks of the clock.
+/// Generous limits for guests that are not tested for time: CPU time is counted in ticks of the clock.
 const PATIENT: &str = "[limits]\ncpu_ms = 5000\nwall_ms = 10000\ntool_cpu_ms = 10000\n";
 
-/// An agent whose one plugin is this guest.
+/// An agent whose only plugin is this guest.
 async fn agent(gateway: &Gateway, guest: &str, grants: &str) -> Client {
     gateway.with_tool(guest, &format!("{grants}\n{PATIENT}")).await
 }
 
-/// Has the agent call its tool, and gives what the guest told.
+/// Makes the agent call its tool, and returns the tool's result.
 async fn told(agent: &Client, tool: &str, arguments: Value) -> Value {
     let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
     let called = answer.report()["tools"][0].clone();
@@ -49,7 +49,7 @@ async fn a_granted_secret_signs_verifies_and_matches_and_no_other_opens() {
     for (what, holds) in [("verifies", true), ("verifies_another", false), ("matches", true)] {
         assert_eq!(used[what], holds, "{what}: {used}");
     }
-    // The tenant's own name of it is none of the plugin's, and neither is its other secret.
+    // The plugin opens neither the tenant's own name of the secret nor the tenant's other secrets.
     for name in ["webhook", "other", "host.key", "", "../signing"] {
         let refused = told(&agent, "secret", ask(name, "sha256")).await;
         assert_eq!(refused["code"], "forbidden", "{refused}");
@@ -61,7 +61,7 @@ async fn a_granted_secret_signs_verifies_and_matches_and_no_other_opens() {
     }
     let gone = told(&agent, "secret", ask("gone", "sha256")).await;
     assert_eq!(gone["code"], "forbidden", "{gone}");
-    // What the tenant calls it, and why it is not to be had, is the operator's to know.
+    // The tenant's name of the secret and the reason of the refusal are for the operator only.
     assert_eq!(gone["message"], "the secret \"gone\" cannot be used as it is bound");
     let unknown = told(&agent, "secret", ask("signing", "md5")).await;
     assert!(unknown["message"].as_str().unwrap().contains("sha1, sha256, sha512"), "{unknown}");

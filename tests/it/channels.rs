@@ -1,5 +1,5 @@
-//! Channels: a provider's webhook is verified, mapped, answered and its answer delivered by the plugins
-//! that the channel binds.
+//! Channels: the plugins that a channel binds verify and map a provider's webhook, respond to it, and deliver the
+//! answer.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::{Call, Gateway, Setup, until};
 
 const TOKEN: &str = "a token of the provider";
 
-/// A channel with the guest in every role, and this besides.
+/// Creates a channel with the guest as verifier and mapper and with these members; returns its path.
 async fn channel(gateway: &Gateway, more: Value) -> String {
     gateway.keep_secret("hook-token", TOKEN, false).await;
     gateway.install("speaks_for_a_provider", "").await;
@@ -34,12 +34,12 @@ fn definition(more: Value) -> Value {
     definition
 }
 
-/// A delivery of the provider, with its token.
+/// A webhook of the provider, with its token.
 fn send(gateway: &Gateway, hook: &str, body: Value) -> Call {
     gateway.post(hook).header("x-token", TOKEN).json(&body)
 }
 
-/// What the mapper told in the prompt of a task.
+/// What the mapper reported in the prompt of a task.
 async fn told(gateway: &Gateway, task: &str) -> Vec<String> {
     let result = gateway.ended(task).await["result"].as_str().unwrap().to_owned();
     let report: Value = serde_json::from_str(&result).unwrap();
@@ -96,7 +96,7 @@ async fn a_retried_delivery_starts_no_second_run_once_it_is_verified() {
     let hook = channel(&gateway, json!({})).await;
     let deliver =
         |text: &str| send(&gateway, &hook, json!({"text": text})).header("x-delivery", "evt_1");
-    // A stranger who guesses the id does not use it up.
+    // An unauthenticated sender who guesses the id does not use it up.
     let stranger = gateway.post(&hook).header("x-delivery", "evt_1").json(&json!({}));
     stranger.expect(401).await;
     let first = deliver("one").expect(200).await;
@@ -106,11 +106,11 @@ async fn a_retried_delivery_starts_no_second_run_once_it_is_verified() {
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(again.header("x-dedupe-source"), Some("provider"));
     assert_eq!(again.header("idempotency-mismatch"), None);
-    // Without an id equal bodies are two deliveries.
+    // Without an id, equal bodies are two deliveries.
     let body = json!({"text": "same"});
     let one = send(&gateway, &hook, body.clone()).expect(200).await.task_id();
     assert_ne!(send(&gateway, &hook, body).expect(200).await.task_id(), one);
-    // The same id by another channel is another delivery.
+    // The same id at another channel is another delivery.
     let other = gateway.channel(definition(json!({"name": "other"}))).await;
     let elsewhere = send(&gateway, &other, json!({})).header("x-delivery", "evt_1");
     assert_ne!(elsewhere.expect(200).await.task_id(), first.task_id());
@@ -138,7 +138,7 @@ async fn a_mapper_ignores_and_shakes_hands() {
     let body = json!({"kind": "handshake", "challenge": "1158201444"});
     let shaken = send(&gateway, &hook, body).answered_by_a_plugin().expect(200).await;
     assert_eq!(shaken.text, "1158201444");
-    // By GET the query is the payload.
+    // In a GET, the query is the payload.
     let target = format!("{hook}?kind=handshake&challenge=7");
     let by_get = gateway.get(&target).header("x-token", TOKEN).answered_by_a_plugin();
     let by_get = by_get.expect(200).await;
@@ -191,7 +191,7 @@ async fn a_page_may_post_to_a_channel_and_asks_no_plugin_for_it() {
     assert_eq!(posted.header("access-control-allow-origin"), Some("*"));
     let refused = page("POST").json(&json!({"text": "hi"})).expect(401).await;
     assert_eq!(refused.header("access-control-allow-origin"), Some("*"), "pages read why");
-    // A provider's own handshake names an origin as well.
+    // A provider's handshake has an origin as well.
     let handshake = page("OPTIONS").header("x-token", TOKEN);
     let handshake = handshake.json(&json!({"kind": "handshake", "challenge": "yes"}));
     assert_eq!(handshake.answered_by_a_plugin().expect(200).await.text, "yes");
@@ -241,7 +241,7 @@ async fn a_replier_writes_the_answer_at_once_or_when_the_run_has_ended() {
 /// The credential and the body of a delivery.
 type Got = (Option<String>, String);
 
-/// A provider that takes deliveries: what it was sent, and what it says to the next ones.
+/// A provider that accepts deliveries: those it received, and the statuses of its next responses.
 #[derive(Debug, Clone, Default)]
 struct Provider {
     got: Arc<Mutex<Vec<Got>>>,
@@ -268,7 +268,7 @@ impl Provider {
     }
 }
 
-/// A channel that delivers to this server.
+/// Creates a channel that delivers to this server; returns its path.
 async fn delivering(gateway: &Gateway, web: &Web) -> String {
     gateway.keep_secret("hook-token", TOKEN, false).await;
     gateway.keep_secret("bot-token", "xoxb-very-secret", false).await;
@@ -308,7 +308,7 @@ async fn an_answer_is_delivered_with_the_credential_that_only_the_host_knows() {
     assert_eq!(got.len(), 1);
     assert_eq!(got[0].0.as_deref(), Some("Bearer xoxb-very-secret"));
     assert!(got[0].1.starts_with("hi: ") && got[0].1.contains("summary"), "{}", got[0].1);
-    // Once more by hand.
+    // Redelivered by hand.
     gateway.manage("POST", &format!("/tasks/{task}/redeliver")).expect(202).await;
     until("a second delivery", async || (provider.bodies().len() == 2).then_some(())).await;
     let unknown = "01a20ad1-2d82-7d96-8c49-130babbf7e73";
@@ -411,7 +411,7 @@ async fn a_channel_whose_secret_is_missing_lets_nobody_in() {
     assert!(channel["notes"][0].as_str().unwrap().contains("no secret hook-token"), "{channel}");
     let refused = gateway.post(&hook).header("x-token", "").json(&json!({})).expect(503).await;
     assert_eq!(refused.detail(), "the channel takes no requests at the moment");
-    // Nor does one that names none at all.
+    // Nor does a channel that binds no secret.
     let none = definition(json!({"name": "none", "secrets": {}}));
     let hook = gateway.channel(none).await;
     let refused = gateway.post(&hook).header("x-token", "").json(&json!({})).expect(503).await;

@@ -1,5 +1,5 @@
-//! The commands do through the admin API what its other callers can: on a data folder, whether a gateway
-//! serves from it or not, and at a gateway elsewhere with a key.
+//! The CLI commands use the admin API like any other client: on a data folder, whether or not a gateway serves
+//! from it, and at a remote gateway with a key.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::web::Web;
 use crate::support::{Child, Home, guest_path, wardgate};
 
-/// Where commands are sent, as arguments.
+/// The arguments that say where commands are sent.
 struct Way(Vec<String>);
 
 impl Way {
@@ -27,14 +27,14 @@ impl Way {
         wardgate(&arguments.iter().copied().chain(way).collect::<Vec<_>>())
     }
 
-    /// What it prints; it has to succeed.
+    /// Runs a command that must succeed, and returns its output.
     fn run(&self, arguments: &[&str]) -> String {
         let output = self.try_run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
-    /// What it complains of; it has to fail, in a sentence.
+    /// Runs a command that must fail with a message on stderr, and returns the message.
     fn fail(&self, arguments: &[&str]) -> String {
         let output = self.try_run(arguments);
         let said = stderr(&output);
@@ -57,13 +57,13 @@ fn key_file(home: &Home, name: &str, key: &str) -> PathBuf {
     home.write(name, &format!("{key}\n"))
 }
 
-/// The ways of an operator: the folder itself, and a gateway that serves from it.
+/// The two ways of an operator: the data folder itself, and the gateway that serves from it.
 fn operators_ways(home: &Home, gateway: &Child) -> [Way; 2] {
     let key = gateway.line["operator_key"].as_str().unwrap();
     [Way::folder(home), Way::gateway(gateway, &key_file(home, "operator.key", key))]
 }
 
-/// All that a tenant has is made, shown, changed and ended.
+/// Creates, shows, changes and removes everything that a tenant can have.
 fn live_through(way: &Way, home: &Home, name: &str) {
     let tenant = way.run(&["tenant", "create", name]);
     assert!(way.run(&["tenant", "list"]).contains(&format!("{tenant}\t{name}")));
@@ -126,7 +126,7 @@ async fn tasks_are_listed_shown_stopped_and_deleted() {
         let listed = way.run(&["task", "list", "--status", "completed"]);
         assert!(listed.starts_with(&format!("{id}\tcompleted\t{}\t", gateway.agent)), "{listed}");
         assert!(way.run(&["task", "list", "--status", "failed"]).is_empty());
-        // By its id, and by the name of its thread.
+        // By the task's id, and by the name of its thread.
         for task in [id.as_str(), "chat 1"] {
             assert_eq!(way.json(&["task", "show", task])["id"], id);
         }
@@ -158,7 +158,7 @@ async fn an_admins_key_manages_its_own_tenant_and_no_other() {
     ] {
         assert!(admin.fail(refused).contains("Invalid API key"), "{refused:?}");
     }
-    // The only tenant that it sees is its own, so that need not be named, or can be by its name.
+    // It sees only its own tenant, so `--tenant` may be omitted, or may be the tenant's name.
     assert_eq!(admin.run(&["tenant", "list"]), format!("{own}\tdemo"));
     assert!(admin.run(&["agent", "list"]).contains("of the admin"));
     assert!(admin.run(&["agent", "list", "--tenant", "demo"]).contains("of the admin"));
@@ -295,7 +295,7 @@ async fn which_folder_or_gateway_has_to_be_said() {
     assert!(several.fail(&["agent", "list"]).contains("--tenant"));
 }
 
-/// The commands that a help text lists.
+/// The subcommands that a help text lists.
 fn listed(help: &str) -> Vec<String> {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let names = commands.take_while(|line| line.starts_with("  "));
@@ -321,6 +321,6 @@ async fn every_command_says_what_it_does() {
         paths.extend(below.map(|name| [path.clone(), vec![name]].concat()));
         seen += 1;
     }
-    // Itself, nine commands, and those below six of them.
+    // The program itself, nine commands, and the subcommands of six of them.
     assert!(seen >= 30, "only {seen} help texts were found");
 }

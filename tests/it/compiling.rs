@@ -1,4 +1,4 @@
-//! Compiling a component harms nobody: it is bounded, in turns of tenants, and over when nobody waits for it.
+//! Compilation of components is bounded, alternates between tenants, and is cancelled when no caller waits for it.
 
 use reqwest::multipart::{Form, Part};
 use serde_json::json;
@@ -25,13 +25,13 @@ fn section(id: u8, content: &[u8]) -> Vec<u8> {
     [&[id], &leb(content.len())[..], content].concat()
 }
 
-/// An empty component in an empty component, so many deep.
+/// Empty components nested this deep.
 fn nested(depth: usize) -> Vec<u8> {
     (0..depth).fold(COMPONENT.to_vec(), |within, _| [COMPONENT, &section(4, &within)].concat())
 }
 
-/// A component with a core module of so many such functions: so many locals, each of which lives through as many
-/// loops. What a compiler does for each is the product.
+/// A component with a core module of this many functions. Each function has `count` locals that stay live through
+/// `count` nested loops, so the compiler's work per function is the product.
 fn loops(functions: usize, count: usize) -> Vec<u8> {
     let locals = "i32 ".repeat(count);
     let (begin, end) = ("loop ".repeat(count), "end ".repeat(count));
@@ -40,7 +40,7 @@ fn loops(functions: usize, count: usize) -> Vec<u8> {
     wat::parse_str(format!("(component (core module {}))", function.repeat(functions))).unwrap()
 }
 
-/// A component with one long function, which a compiler holds whole, many times over.
+/// A component with one long function, for which a compiler needs many times its size in memory.
 fn long(statements: usize) -> Vec<u8> {
     // (local.set 0 (i32.mul (local.get 0) (i32.load (local.get 0))))
     let statement = b"\x20\0\x20\0\x28\x02\0\x6c\x21\0";
@@ -56,18 +56,18 @@ fn long(statements: usize) -> Vec<u8> {
     [COMPONENT, &section(1, &module.concat())].concat()
 }
 
-/// Installs it for a tenant, as somebody who may.
+/// A request that installs a component for a tenant, with a key that may.
 fn install(gateway: &Client, key: &str, tenant: &str, component: Vec<u8>) -> Call {
     let part = Part::bytes(component).file_name("component.wasm");
     let target = format!("/admin/tenants/{tenant}/plugins/tried");
     gateway.request("PUT", &target).key(key).multipart(Form::new().part("component", part))
 }
 
-/// How many compilers run that have this limit of computing time.
+/// How many compiler processes with this CPU time limit are running.
 fn compilers_within(seconds: &str) -> usize {
     let limit = format!("--cpu-seconds-max={seconds}");
     let processes = std::fs::read_dir("/proc").unwrap().map(|process| process.unwrap().path());
-    // Of one that has ended nothing is there to be read.
+    // The command line of a process that has just ended cannot be read.
     let commands = processes.filter_map(|path| std::fs::read_to_string(path.join("cmdline")).ok());
     commands.filter(|command| command.split('\0').any(|argument| argument == limit)).count()
 }
@@ -83,7 +83,7 @@ async fn a_component_beyond_a_bound_is_refused_by_its_name_and_costs_the_gateway
     let before = gateway.resident_bytes();
     for (what, component, bound) in [
         ("nested", nested(20_000), "more than 32 levels of nested components"),
-        // Each for itself takes little memory.
+        // Each function takes little memory by itself.
         ("loops", loops(200, 300), "seconds of computing"),
         ("long", long(250_000), "more than 256 MiB of memory"),
     ] {
@@ -92,7 +92,7 @@ async fn a_component_beyond_a_bound_is_refused_by_its_name_and_costs_the_gateway
         let (key, tenant) = (text("operator_key"), text("organization_id"));
         let refused = install(&gateway, key, tenant, component).expect(422).await;
         assert!(refused.detail().contains(bound), "{what}: {}", refused.text);
-        // An author who looks at it is told the same.
+        // `plugin inspect` reports the same to authors.
         let path = path.to_str().unwrap();
         let inspected = wardgate(&["plugin", "inspect", path, "--settings", settings]);
         let said = String::from_utf8_lossy(&inspected.stderr);
@@ -105,15 +105,15 @@ async fn a_component_beyond_a_bound_is_refused_by_its_name_and_costs_the_gateway
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn others_install_and_call_beside_bombs_which_end_with_their_callers() {
-    // Longer than any test, and no other test's.
+    // Longer than any test runs, and a value that no other test uses.
     const SECONDS: u64 = 3_571;
     let gateway = Gateway::start().await;
     let mapper = "mapper".parse().unwrap();
     let component = guest_of_its_own("ignores");
-    gateway.handles.plugins.install(gateway.tenant, &mapper, component, None).await.unwrap();
+    gateway.services.plugins.install(gateway.tenant, &mapper, component, None).await.unwrap();
     let mapped = gateway.with_agent(|agent| agent.mapper = Some(mapper)).await;
     let home = gateway.stop().await;
-    // As after an upgrade: what is compiled is another version's.
+    // As after an upgrade, when the compiled code is of another version.
     home.forget_compiled_code();
     let setup = Setup::new().home(home).settings(|settings| {
         settings.sandbox.compilations_max = 4;
@@ -145,7 +145,7 @@ async fn others_install_and_call_beside_bombs_which_end_with_their_callers() {
     assert_eq!(answer.json()["status"], "Ignored");
     assert!(compilers_within(&limit) == 2 && bombs.iter().all(|bomb| !bomb.is_finished()));
 
-    // Their callers hang up, and nobody waits for the compilers any more.
+    // The callers disconnect, so nothing waits for the compilers any more.
     bombs.iter().for_each(tokio::task::JoinHandle::abort);
     until("the compilers to end", async || (compilers_within(&limit) == 0).then_some(())).await;
 }

@@ -1,4 +1,4 @@
-//! Connections are everybody's: no client takes all of them.
+//! Connections are shared fairly: no client address can take all of them.
 
 use std::net::SocketAddr;
 
@@ -7,16 +7,16 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{Gateway, PATIENCE, Setup, until};
 
-/// A connection from this address of the machine.
+/// Opens a connection from this local address.
 async fn connect(gateway: &Gateway, from: [u8; 4]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from((from, 0))).unwrap();
     socket.connect(gateway.listen.parse().unwrap()).await.unwrap()
 }
 
-/// What comes back on a connection, up to an end of an answer that looks like this.
+/// Sends a request and reads the response up to this ending.
 async fn ask(stream: &mut TcpStream, end: &str) -> String {
-    // Refused connections are closed, whatever is written to them.
+    // The write may fail, because refused connections are closed at once.
     let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let mut answer = Vec::new();
     while !answer.ends_with(end.as_bytes()) {
@@ -49,11 +49,11 @@ async fn one_address_has_its_share_of_them_and_others_have_theirs() {
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert!(body["detail"].as_str().unwrap().contains("this address"), "{body}");
     }
-    // Those that are open go on, and so does everybody else.
+    // Open connections still work, and so do other addresses.
     assert!(ask(&mut open[0], "}").await.starts_with("HTTP/1.1 200 "));
     let mut elsewhere = connect(&gateway, [127, 0, 0, 4]).await;
     assert!(ask(&mut elsewhere, "}").await.starts_with("HTTP/1.1 200 "));
-    // One that ends makes room for another.
+    // Closing a connection makes room for another.
     drop(open.pop());
     until("room for a connection", async || {
         let mut stream = connect(&gateway, [127, 0, 0, 3]).await;

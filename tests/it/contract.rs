@@ -1,5 +1,5 @@
-//! The wire contract (docs/CONTRACT.md) as a table: one case for each of its rows, with what has to come
-//! back. The other modules go into each row's depth; here none can be missing.
+//! The wire contract (docs/CONTRACT.md) as a table: at least one case for each row, with the expected response.
+//! Other modules test the rows in depth; this one ensures that no row is missing.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::{Answer, Call, Client, Gateway, Setup, agent};
 
-/// Every row. X14 and X15 are of files, which this version refuses by name (X13).
+/// Every row. X14 and X15 are about files, which this version refuses by name (X13).
 const ROWS: &str = "X1 X2 X3 X4 X5 X6 X7 X8 X9 X10 X11 X12 X13 X16 X20 X21 X22 X23 X24 \
                     R-agents R-invoke R-tasks R-sdk R-graph R-body R-stream R-activity \
                     D1 D2 D3 D4 D5 D6 S4";
 
-/// A gateway, and beside its agent one of another tenant whose model never answers: of that agent's runs it
-/// is known that they have not ended.
+/// A gateway with two agents. The model of the second one, which belongs to another tenant, never responds, so its
+/// runs have certainly not ended.
 struct Site {
     gateway: Gateway,
     unanswered: Client,
@@ -43,7 +43,7 @@ impl Site {
     }
 }
 
-/// One row: a request, the status it gets, and what else has to be so.
+/// One case of a row: a request, the expected status, and further checks of the response.
 struct Case {
     row: &'static str,
     request: fn(&Site) -> Call,
@@ -51,17 +51,17 @@ struct Case {
     check: fn(&Answer),
 }
 
-/// `POST /` with a key, an agent and this JSON.
+/// `POST /` with the key, the agent, these query parameters and this JSON.
 fn ask(gateway: &Client, more: &str, body: Value) -> Call {
     gateway.webhook(more).json(&body)
 }
 
-/// The REST surface with the key.
+/// A GET of the REST API with the key.
 fn get(gateway: &Client, target: &str) -> Call {
     gateway.get(&target.replace("{agent}", &gateway.agent)).key(&gateway.key)
 }
 
-/// An invocation.
+/// An invocation of the agent over REST.
 fn invoke(gateway: &Client, how: &str) -> Call {
     let target = format!("/v1/agents/{}/{how}", gateway.agent);
     let input = json!({"text": "hi", "user": {"id": "u", "email": "a@b.c"}});
@@ -70,7 +70,7 @@ fn invoke(gateway: &Client, how: &str) -> Call {
 
 fn nothing(_: &Answer) {}
 
-/// The parameters, the body and what is refused (section 1, above).
+/// Parameters, body and refusals of `POST /` (section 1, first part).
 const REQUESTS: &[Case] = &[
     Case {
         row: "X1",
@@ -175,7 +175,7 @@ const REQUESTS: &[Case] = &[
     },
 ];
 
-/// The answers of `POST /` (section 1, below).
+/// The responses of `POST /` (section 1, second part).
 const ANSWERS: &[Case] = &[
     Case {
         row: "X20",

@@ -1,5 +1,5 @@
-//! What users of webhooks ask for besides: CloudEvents, a bound on the waiting, request ids, browsers,
-//! and errors that say whether to try again.
+//! Conveniences for webhook users: CloudEvents, a limit on waiting, request ids, CORS, and errors that say whether
+//! a retry is safe.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::{Answer, Call, Client, Gateway, Setup};
 
-/// The payload that the agent got.
+/// The payload that the agent received.
 fn received(answer: &Answer) -> Value {
     serde_json::from_str(answer.report()["received"].as_str().unwrap()).unwrap()
 }
@@ -85,7 +85,7 @@ async fn what_says_that_it_is_a_cloudevent_and_is_none_is_refused() {
     let half = gateway.webhook("").header("ce-specversion", "1.0").json(&json!({}));
     assert!(half.expect(400).await.detail().contains("ce-id"));
     event(gateway.webhook("")).header("ce-id", "2").json(&json!({})).expect(400).await;
-    // The data's type is the content type; a second word on it would be a second field of the name.
+    // In binary mode, the content type is the data's type; `ce-datacontenttype` would be a duplicate attribute.
     event(gateway.webhook("")).header("ce-datacontenttype", "b").json(&json!({})).expect(400).await;
     gateway.webhook("").text("application/cloudevents-batch+json", "[]").expect(415).await;
     event(gateway.webhook("")).text("application/json", "{").expect(400).await;
@@ -105,7 +105,7 @@ async fn under_an_idempotency_key_another_event_is_another_request() {
     send("2").expect(422).await;
 }
 
-/// A gateway whose agent waits for a model that says nothing for a long time.
+/// A gateway whose agent uses a model that never responds.
 async fn silent() -> (Gateway, ModelServer) {
     let server = ModelServer::start([Reply::Silence]).await;
     (Setup::new().model(&server).start().await, server)
@@ -206,7 +206,7 @@ async fn a_page_of_any_origin_may_call_and_read_what_it_is_answered() {
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
     let exposed = answer.header("access-control-expose-headers").unwrap();
     assert!(exposed.contains("x-task-id") && exposed.contains("location"), "{exposed}");
-    // What manages tenants is for no page of anybody else.
+    // The admin API does not allow cross-origin requests.
     let admin =
         gateway.get("/admin/tenants").header("origin", "https://page.example").expect(401).await;
     assert_eq!(admin.header("access-control-allow-origin"), None);
@@ -229,7 +229,7 @@ async fn an_error_says_whether_to_try_again() {
         (retry(&trapped).as_deref(), trapped.json()["retry"].as_str()),
         (Some("safe"), Some("safe"))
     );
-    // The run is over: the same request again would be another run.
+    // The run has ended: repeating the request would start another run.
     let after = gateway.with_getter("bad_json_getter", "").await;
     let after = after.webhook("&getter=x").json(&json!({"prompt": "hi"})).expect(502).await;
     assert_eq!(retry(&after).as_deref(), Some("never"));

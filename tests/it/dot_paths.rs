@@ -1,6 +1,5 @@
-//! A dot path leads to every value there is, whatever the JSON looks like: rows X9 and X11 for arbitrary
-//! documents. What is found is compared with what was written, character for character, so numbers keep
-//! their digits and objects their order and spelling.
+//! Dot paths find every value in arbitrary JSON documents (rows X9 and X11). The found value is compared with the
+//! written text character by character, so numbers must keep their digits and objects their order and spelling.
 
 use std::fmt::Write as _;
 
@@ -11,27 +10,27 @@ use tokio::runtime::Runtime;
 
 use crate::support::{Gateway, InProcess};
 
-/// JSON as it is written, not as a library reads it.
+/// JSON as it is written, not as a library parses it.
 #[derive(Debug, Clone)]
 enum Json {
     Null,
     Bool(bool),
-    /// Its digits: JSON has no longest number.
+    /// The digits, because JSON does not limit the length of numbers.
     Number(String),
     Text(String),
     /// A string that holds JSON.
     Within(Box<Json>),
     List(Vec<Json>),
-    /// Names may be equal: the last one counts.
+    /// Names may repeat; the last one counts.
     Object(Vec<(String, Json)>),
 }
 
-/// Two ways to write the same document.
+/// How a document is written.
 #[derive(Debug, Clone, Copy)]
 struct Spelling {
-    /// Every character of a string as `\u0041`.
+    /// Every character of a string is written as an escape such as `\u0041`.
     escaped: bool,
-    /// White space wherever it may be.
+    /// White space is written wherever it is allowed.
     spaced: bool,
 }
 
@@ -75,7 +74,7 @@ impl Json {
         }
     }
 
-    /// What a mapping makes of it.
+    /// The text that a mapping yields for this value.
     fn stringified(&self, spelling: Spelling) -> Option<String> {
         match self {
             Self::Null | Self::List(_) | Self::Object(_) => None,
@@ -85,7 +84,7 @@ impl Json {
         }
     }
 
-    /// The values right inside, by the step that leads there. A getter looks into strings too.
+    /// The direct children, each with its path segment. A getter also looks into strings.
     fn inside(&self, into_strings: bool) -> Vec<(String, &Self)> {
         match self {
             Self::Within(inner) if into_strings => inner.inside(true),
@@ -103,7 +102,7 @@ impl Json {
         }
     }
 
-    /// Every value that a dot path can name: a step is not empty and has no dot in it.
+    /// Every value that a dot path can refer to: no segment is empty or contains a dot.
     fn places(&self, into_strings: bool) -> Vec<(String, &Self)> {
         let (mut found, mut open) = (Vec::new(), vec![(None::<String>, self)]);
         while let Some((path, value)) = open.pop() {
@@ -119,7 +118,7 @@ impl Json {
     }
 }
 
-/// Keys that are easily mistaken, and now and then any text at all. None is as long as [`NOWHERE`].
+/// Keys that are easily confused, and sometimes arbitrary text. All are shorter than [`NOWHERE`].
 fn key() -> impl Strategy<Value = String> {
     prop_oneof![6 => "[ab01~/]{1,2}", 1 => "[01]{1,3}", 1 => "(?s).{0,3}"]
 }
@@ -127,8 +126,8 @@ fn key() -> impl Strategy<Value = String> {
 /// A key that no document has.
 const NOWHERE: &str = "nowhere";
 
-/// Of any length, but within the range of a double: looking into an array meets a library that refuses
-/// larger ones, and finds nothing then where one stands under a key that is given again behind it.
+/// Numbers of any length within the range of a double: when it searches an array, the JSON library refuses larger
+/// ones, so the search would fail if one is the value of a key that is repeated later.
 const NUMBER: &str = r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?";
 
 fn document() -> impl Strategy<Value = Json> {
@@ -146,14 +145,14 @@ fn document() -> impl Strategy<Value = Json> {
             1 => inner.prop_map(|inner| within(within(inner))),
         ]
     });
-    // A document that is a scalar has no paths.
+    // A scalar document has no paths.
     prop_oneof![
         1 => vec(value.clone(), 1..6).prop_map(Json::List),
         4 => vec((key(), value), 1..6).prop_map(Json::Object),
     ]
 }
 
-/// A string that holds this.
+/// A string that holds this document as text.
 fn within(inner: Json) -> Json {
     Json::Within(Box::new(inner))
 }
@@ -193,7 +192,7 @@ fn x9_every_scalar_of_any_payload_is_mapped_as_it_is_written() {
 fn x11_every_value_of_any_result_is_got_as_it_is_written() {
     hold(100, async |plugins, document, spelling| {
         let text = document.written(spelling);
-        // As the agent wrote it, and as `json=true` has it.
+        // The result as the agent's string, and as `json=true` parses it.
         let tasks = [InProcess::task(&text), InProcess::task_of(&text)];
         for (path, value) in document.places(true) {
             for (task, kind) in tasks.iter().zip(["a string", "JSON"]) {

@@ -1,5 +1,5 @@
-//! What was acknowledged is done, whatever happens to the process (contract section 4). The real program
-//! on a real folder, killed and told to stop.
+//! Acknowledged work is done, whatever happens to the process (contract section 4). The tests kill and terminate
+//! the real program on a real folder.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::{Child, Client, Home, until, wardgate};
 
-/// A folder whose settings know the model, and a gateway on it with an agent that uses the model.
+/// A data folder whose settings name a model server, for a gateway with an agent that uses it.
 struct Site {
     home: Home,
     model: ModelServer,
@@ -32,7 +32,7 @@ impl Site {
         Child::serve(&self.home, &["--settings", &self.settings()])
     }
 
-    /// The gateway's agent that uses the model; made with the first call.
+    /// The agent that uses the model; created by the first call.
     fn agent(&self, gateway: &Child) -> Client {
         let file = self.home.write("agent.toml", "name = \"modelled\"\nmodel = \"scripted\"\n");
         let data = self.home.path().to_str().unwrap();
@@ -85,7 +85,7 @@ async fn what_was_acknowledged_survives_a_kill() {
         attempts.push(task["execution_attempts"].as_u64().unwrap());
     }
     attempts.sort_unstable();
-    // Four had been begun before, the others were waiting.
+    // Four had started before the kill, the others were waiting.
     assert_eq!(attempts, [1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2]);
     assert_eq!(site.model.asked().len(), 4 + 12, "none ran twice to its end");
 }
@@ -102,7 +102,7 @@ async fn a_kill_in_the_middle_of_a_burst_loses_nothing_that_was_acknowledged() {
             for m in 0.. {
                 let call = agent.webhook("&asynchronous=true").json(&json!({"n": n, "m": m}));
                 let key = format!("{n}-{m}");
-                // The kill shows as a connection that breaks, and nothing else ends a burst.
+                // The kill shows as a broken connection, which alone ends the burst.
                 let Ok(response) = call.idempotent(&key).request.send().await else { break };
                 assert_eq!(response.status().as_u16(), 200);
                 let id = response.headers()["x-task-id"].to_str().unwrap().to_owned();
@@ -122,7 +122,7 @@ async fn a_kill_in_the_middle_of_a_burst_loses_nothing_that_was_acknowledged() {
         let task = gateway.ended(id).await;
         assert_eq!(task["status"], "completed", "{task}");
         assert!((1..=2).contains(&task["execution_attempts"].as_u64().unwrap()), "{task}");
-        // The key still points at its task: what is sent again makes no second one.
+        // The idempotency key still maps to its task: sending it again creates no second one.
         let (n, m) = key.split_once('-').unwrap();
         let body = json!({"n": n.parse::<u64>().unwrap(), "m": m.parse::<u64>().unwrap()});
         let call = gateway.webhook("&asynchronous=true").json(&body).idempotent(key);
@@ -168,7 +168,7 @@ async fn sigterm_lets_runs_and_their_callers_end_and_exits_with_0() {
     let polled = accepted(&agent, 1).await.remove(0);
     until("two runs", async || (site.model.asked().len() == 2).then_some(())).await;
     gateway.signal();
-    // Both runs are under way when it stops to take requests, and end after that.
+    // Both runs are in progress when the gateway stops accepting requests, and end after that.
     until("the end of listening", async || TcpStream::connect(&gateway.listen).await.err()).await;
     site.model.let_go(2);
     let (status, logs) = tokio::task::spawn_blocking(move || gateway.end()).await.unwrap();
@@ -206,7 +206,7 @@ async fn a_folder_is_served_by_one_process_at_a_time() {
     assert!(said.contains("another gateway serves"), "{said}");
     assert_eq!(gateway.ended(&id).await["status"], "completed");
     gateway.kill();
-    // A lock goes with its process.
+    // The lock ends with its process.
     drop(Child::serve(&home, &[]));
 }
 

@@ -1,5 +1,5 @@
-//! A component reaches what the operator granted it, and nothing else. The tool `http_fetch` stands for
-//! every component; the server it goes to is on this machine, which no rule allows by itself.
+//! A component can reach only what the operator granted. The tool `http_fetch` stands for every component. The
+//! server is on this machine, whose addresses no rule allows by default.
 
 use std::time::{Duration, Instant};
 
@@ -10,25 +10,25 @@ use serde_json::{Value, json};
 use crate::support::Gateway;
 use crate::support::web::{ClosedPort, FAR_LESS_THAN_SLOW, Web};
 
-/// A gateway whose agent may fetch what these grants allow, and the server's places.
+/// A gateway whose plugin http-fetch has these grants, and a server.
 async fn granted(rule: &str) -> (Gateway, Web) {
     let (gateway, web) = (Gateway::start().await, Web::places().await);
     gateway.grant("http-fetch", &rule.replace("PORT", &web.port.to_string()));
     (gateway, web)
 }
 
-/// Allows `/open` of the server, and says that it is on this machine.
+/// Allows `/open` of the server, and the loopback network that it is in.
 const OPEN: &str = "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\n\
                     path = \"/open\"\nnetworks = [\"127.0.0.0/8\"]\n";
 
-/// Lets the agent fetch, and gives what the tool answered.
+/// Makes the agent fetch, and returns the tool's result.
 async fn fetch(gateway: &Gateway, arguments: Value) -> Value {
     let answer = gateway.ask(json!({"prompt": format!("http_fetch {arguments}")})).await;
     assert_eq!(answer.json()["status"], "completed");
     answer.report()["tools"][0].clone()
 }
 
-/// Lets the agent fetch what it may not, and gives the reason.
+/// Makes the agent fetch what is not granted, and returns the reason.
 async fn refused(gateway: &Gateway, arguments: Value) -> String {
     let tool = fetch(gateway, arguments).await;
     assert_eq!(tool["is_error"], true, "{tool}");
@@ -43,7 +43,7 @@ async fn without_a_grant_nothing_is_sent_and_the_grant_is_named() {
     for part in ["no grant", "GET", "[[egress]]", "host = \"127.0.0.1\"", "the plugin http-fetch"] {
         assert!(reason.contains(part), "{reason}");
     }
-    // A plugin may hand the reason on to anybody.
+    // The plugin may pass the reason on to anyone, so it must not name the tenant.
     assert!(!reason.contains(&gateway.tenant.to_string()), "{reason}");
 }
 
@@ -207,7 +207,7 @@ async fn a_server_that_is_not_there_is_said_to_be() {
 async fn any_guest_is_held_to_its_own_grants() {
     let (gateway, web) = granted(OPEN).await;
     let url = format!("http://127.0.0.1:{}/open/hello", web.port);
-    // What http-fetch was granted is nothing to another plugin.
+    // The grants of http-fetch do not apply to another plugin.
     let agent = gateway.with_tool("calls_egress", "").await;
     let told = async |arguments: Value| {
         let prompt = json!({"prompt": format!("fetch {arguments}")});

@@ -1,5 +1,5 @@
-//! No route lets anybody at what belongs to another tenant: all routes of the document are tried, with
-//! every id of another tenant in every place that takes one.
+//! No route gives access to another tenant's data: every route of the OpenAPI document is called with the ids of
+//! another tenant in every parameter that takes one.
 
 mod by_role;
 
@@ -13,8 +13,8 @@ use wardgate::tenants::KeyHolder;
 use crate::support::document::{Document, Operation};
 use crate::support::{Answer, Call, Client, Gateway, agent, guest_path};
 
-/// Routes that ask for no key, and why nobody needs one. (`/openapi.json` and `/docs`, which are not in the
-/// document, hold what is in this repository.)
+/// Routes that require no key, and why. (`/openapi.json` and `/docs`, which are not in the document, hold only what
+/// is in this repository.)
 const WITHOUT_A_KEY: [(&str, &str); 9] = [
     ("OPTIONS /hooks/{channel}", "the channel's verifier decides"),
     ("GET /hooks/{channel}", "the channel's verifier decides"),
@@ -32,7 +32,7 @@ const THREAD: &str = "chat";
 const USER: &str = "u-1";
 const PLUGIN: &str = "hook";
 
-/// What a tenant has. Both have the same names.
+/// The ids and keys of one tenant. Both tenants use the same names.
 struct Side {
     tenant: TenantId,
     /// Its agent, and a key that calls it.
@@ -49,7 +49,7 @@ impl Side {
     async fn of(gateway: &Gateway, tenant: TenantId, caller: Client) -> Self {
         let admin = gateway.new_key(KeyHolder::Admin(tenant)).await;
         let component = std::fs::read(guest_path("ignores")).unwrap();
-        let plugins = &gateway.handles.plugins;
+        let plugins = &gateway.services.plugins;
         plugins.install(tenant, &PLUGIN.parse().unwrap(), component, Some("")).await.unwrap();
         let secret = json!({"value": value_of_secret(tenant)});
         let below = format!("/admin/tenants/{tenant}/secrets/{PLUGIN}");
@@ -61,14 +61,14 @@ impl Side {
         let channel = channel["id"].as_str().unwrap().to_owned();
         let body = json!({"task_id": THREAD, "user_id": USER, "prompt": "hi"});
         let task = caller.ask(body).await.task_id();
-        // One that nobody uses, since its own tenant may revoke it.
+        // A key that is not used otherwise, because its own tenant may revoke it.
         let key = gateway.post(&format!("/admin/tenants/{tenant}/keys")).key(&admin);
         let key = key.json(&json!({"name": "unused"})).expect(201).await.json();
         let key_id = key["id"].as_str().unwrap().to_owned();
         Self { tenant, caller, admin, task, key_id, channel }
     }
 
-    /// What a parameter of this name means here. A new route may bring a new one: it is to be added.
+    /// The tenant's value for a parameter of this name. Add the parameters of new routes here.
     fn value(&self, operation: &Operation<'_>, name: &str) -> String {
         let of_agent = operation.path.contains("agents/{id}")
             || operation.path == "/api/agent_webhook"
@@ -88,7 +88,7 @@ impl Side {
         }
     }
 
-    /// Everything that nobody else may see.
+    /// The texts that no other tenant may see.
     fn secrets(&self) -> Vec<String> {
         let tenant = self.tenant.to_string();
         let own = [&self.caller.agent, &self.caller.key, &self.caller.token, &self.admin];
@@ -97,12 +97,12 @@ impl Side {
     }
 }
 
-/// What the secret of a tenant is.
+/// The value of a tenant's secret.
 fn value_of_secret(tenant: TenantId) -> String {
     format!("the secret of {tenant}")
 }
 
-/// Parameters that name nothing of a tenant, and what they are filled with.
+/// The value for parameters that do not refer to anything of a tenant.
 fn harmless(operation: &Operation<'_>, name: &str) -> Option<&'static str> {
     Some(match name {
         "status" if operation.path.ends_with("/deliveries") => "dead",
@@ -120,7 +120,7 @@ fn harmless(operation: &Operation<'_>, name: &str) -> Option<&'static str> {
     })
 }
 
-/// A body that the operation takes.
+/// Adds a body that the operation accepts.
 fn with_body(call: Call, operation: &Operation<'_>) -> Call {
     let Some((declared, schema)) = operation.body() else { return call };
     let schema = schema["$ref"].as_str().and_then(|name| name.rsplit('/').next());
@@ -150,15 +150,15 @@ fn with_body(call: Call, operation: &Operation<'_>) -> Call {
     call.json(&json)
 }
 
-/// One way to fill in an operation's ids.
+/// An operation with its parameters filled in.
 struct Filled {
     target: String,
-    /// Whether it names something that is another tenant's, or nobody's.
+    /// Whether it refers to something that belongs to another tenant or does not exist.
     foreign: bool,
 }
 
-/// Fills in the operation's parameters: the ids whose bit is set are `theirs`, the others `own`. Filters of
-/// lists are always `theirs`, for a list of nothing is no refusal.
+/// Fills in the operation's parameters: ids whose bit is set are `theirs`, the others `own`. Filters of lists are
+/// always `theirs`, because a filter that matches nothing is not refused.
 fn fill(operation: &Operation<'_>, bits: usize, own: &Side, theirs: &Names<'_>) -> Filled {
     let (mut target, mut query) = (operation.path.to_owned(), Vec::new());
     let (mut foreign, mut ids) = (false, 0);
@@ -184,7 +184,7 @@ fn fill(operation: &Operation<'_>, bits: usize, own: &Side, theirs: &Names<'_>) 
 
 type Names<'n> = dyn Fn(&Operation<'_>, &str) -> String + 'n;
 
-/// How many ids an operation cannot do without.
+/// The number of ids that an operation requires.
 fn ids(operation: &Operation<'_>) -> usize {
     let named =
         operation.parameters().filter(|parameter| harmless(operation, parameter.name).is_none());
@@ -204,7 +204,7 @@ async fn send(
     }
 }
 
-/// All that a tenant has, as its admin sees it: every route of the document that only reads.
+/// Everything that a tenant has: the response of each GET route of the document to its admin.
 async fn everything(gateway: &Gateway, side: &Side) -> Vec<(String, String)> {
     let mut seen = Vec::new();
     let keyed = Document::checked_in().operations().filter(Operation::wants_a_key);
@@ -220,7 +220,7 @@ async fn everything(gateway: &Gateway, side: &Side) -> Vec<(String, String)> {
     seen
 }
 
-/// The same target without parameters that it can do without: lists are whole.
+/// The target without optional parameters, so that lists are complete.
 fn without_filters(operation: &Operation<'_>, target: &str) -> String {
     let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
     let required: Vec<_> = operation.parameters().filter(|parameter| parameter.required).collect();
@@ -238,8 +238,8 @@ async fn two_sides(gateway: &Gateway) -> (Side, Side) {
     (own, Side::of(gateway, other, caller).await)
 }
 
-/// What an operation answers a stranger: always a refusal where another tenant's things are named, the
-/// same one as for things that do not exist; and never anything of the other tenant.
+/// Calls an operation as another tenant. If it names things of the owner, the response must be the same refusal as
+/// for things that do not exist. No response may show anything of the owner.
 async fn try_out(gateway: &Gateway, operation: &Operation<'_>, stranger: &Side, owner: &Side) {
     let nobodys = "00000000-0000-4000-8000-000000000000";
     for bits in 0..1 << ids(operation) {
@@ -282,7 +282,7 @@ async fn no_route_gives_or_changes_anything_of_another_tenant() {
     }
     owner.caller.ask(json!({"prompt": "still mine"})).await;
     owner.caller.trigger().json(&json!({"x": 1})).expect(200).await;
-    // What the stranger was refused for was no key that had ended.
+    // The refusals did not come from keys that had been revoked.
     gateway.get("/v1/agents").key(&stranger.caller.key).expect(200).await;
     let tenant = format!("/admin/tenants/{}", stranger.tenant);
     gateway.get(&tenant).key(&stranger.admin).expect(200).await;
@@ -299,7 +299,7 @@ async fn an_operator_too_finds_things_under_their_own_tenant_only() {
         if ids(&operation) < 2 || !operation.path.starts_with("/admin/tenants/{tenant}/") {
             continue;
         }
-        // The tenant is the first of them.
+        // The first id is the tenant.
         let crossed = fill(&operation, 0b10, &stranger, &|o, name| owner.value(o, name));
         let answer = send(&gateway, &operation, &crossed.target, Some(&operator)).await;
         assert_eq!(answer.status, 404, "{} {}", operation.method, crossed.target);

@@ -1,8 +1,7 @@
-//! The folders in `examples` do what they say. The commands of each README.md are run as they are written, against
-//! a gateway that is a process of its own; what a README.md shows of their output is what came; and what the gateway
-//! holds afterwards is what a user would see of it.
+//! The examples work as documented. The tests run the commands of each README.md unchanged against a gateway in its
+//! own process, compare the output with what the README.md shows, and check the gateway's tasks and traces.
 //!
-//! They need what their user needs: curl, openssl and python3.
+//! Like their users, they need curl, openssl and python3.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,14 +27,14 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The fenced blocks of this language.
+/// The contents of the fenced blocks in this language.
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     let behind = text.split(&fence).skip(1);
     behind.map(|block| block.split_once("```").unwrap().0.to_owned()).collect()
 }
 
-/// A copy of an example's folder, as a user makes one.
+/// Copies an example's folder, as a user would.
 fn copy(example: &str, home: &Home) -> PathBuf {
     let copy = home.path().join(format!("copy of {example}"));
     let copied = Command::new("cp").arg("-r").arg(root().join(example)).arg(&copy).status();
@@ -43,14 +42,14 @@ fn copy(example: &str, home: &Home) -> PathBuf {
     copy
 }
 
-/// Replaces a part of a file, which has to be there.
+/// Replaces a text in a file, which must contain it.
 fn edit(path: &Path, part: &str, by: &str) {
     let text = read(path);
     assert!(text.contains(part), "{} has no {part}", path.display());
     fs::write(path, text.replace(part, by)).unwrap();
 }
 
-/// One request of a script, as the script shows it.
+/// The response to a request of a script, as the script prints it.
 #[derive(Debug, PartialEq)]
 struct Shown {
     status: u16,
@@ -63,7 +62,7 @@ struct Shown {
 struct Printed(String);
 
 impl Printed {
-    /// What stands under the heading that begins like this.
+    /// The text under the heading that starts with this.
     fn under(&self, heading: &str) -> &str {
         let parts = self.0.split("\n== ").skip(1);
         let mut found = parts.filter(|part| part.starts_with(heading));
@@ -87,7 +86,7 @@ impl Printed {
     }
 }
 
-/// A gateway with the tenant that the examples are for.
+/// A gateway with a tenant for the examples.
 struct Tried {
     gateway: Child,
     home: Home,
@@ -105,12 +104,12 @@ impl Tried {
         Self { gateway, home, caller }
     }
 
-    /// Runs commands in an example's folder, in a shell that ends with the first one that fails.
+    /// Runs commands in an example's folder, in a shell that exits at the first failure.
     async fn try_run(&self, folder: &Path, commands: &str) -> Output {
         let url = format!("http://{}", self.gateway.listen);
         let mut shell = Command::new("sh");
         shell.args(["-e", "-c", commands]).current_dir(folder).env("PATH", path_of_shells());
-        // No proxy of this machine's.
+        // Bypasses the machine's proxy.
         shell.env("no_proxy", "127.0.0.1").env("DATA", self.home.path()).env("GATEWAY", &url);
         if commands.contains("try-it.sh") {
             shell.env("WARDGATE_URL", url);
@@ -127,7 +126,7 @@ impl Tried {
         Printed(printed)
     }
 
-    /// The first command of an example's README.md. What is shown behind it has to come.
+    /// Runs the first command of an example's README.md, and checks that the output has the lines shown there.
     async fn try_it(&self, example: &str) -> Printed {
         let folder = root().join(example);
         let readme = read(&folder.join("README.md"));
@@ -147,7 +146,8 @@ impl Tried {
         printed
     }
 
-    /// The run of a task: it is completed, the script showed it, and its trace begins with this mapping.
+    /// Checks that the task completed, that the script printed its run, and that its trace starts with this mapping.
+    /// Returns the agent's report.
     async fn completed(&self, printed: &Printed, id: &str, mapping: Value) -> Value {
         let events = printed.under("What happened in the run");
         assert_eq!(events, "task_created\ntask_updated\nchunk\ntask_finished");
@@ -167,7 +167,7 @@ impl Tried {
     }
 }
 
-/// A command on the data folder, and what it prints.
+/// Runs a command on the data folder, and returns its output.
 fn manage(home: &Home, arguments: &[&str]) -> String {
     let data = ["--data", home.path().to_str().unwrap()];
     let output = wardgate(&[arguments, &data].concat());
@@ -175,8 +175,8 @@ fn manage(home: &Home, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
-/// What an example shows when its request is accepted and repeated, and when its credential is wrong. Gives the task
-/// that was started.
+/// Checks what an example prints for an accepted request, for its repetition, and for a wrong credential. Returns the
+/// task that was started.
 fn accepted_repeated_refused(
     printed: &Printed,
     headings: [&str; 3],
@@ -209,7 +209,7 @@ async fn telegram_bot_runs_what_its_readme_says_and_a_second_try_continues_the_c
         let report = tried.completed(&printed, &task, mapping).await;
         assert_eq!(report["received"], said);
         assert_eq!(report["earlier_messages"].as_u64().unwrap_or(0), earlier, "{report}");
-        // Nothing left the gateway.
+        // Nothing was sent to Telegram.
         let line =
             format!("{task}\tdead\t1\tplugin telegram: the credential \"bot\" is not granted");
         assert!(printed.under("The delivery of the answer").starts_with(&line), "{}", printed.0);
@@ -289,7 +289,7 @@ async fn telegram_bot_delivers_once_it_is_turned_on_as_its_readme_says() {
     let tried = Tried::start();
     let folder = copy("telegram-bot", &tried.home);
 
-    // This machine takes the place of Telegram's Bot API.
+    // A local server stands in for Telegram's Bot API.
     let url = format!("http://127.0.0.1:{}", api.port);
     let here = format!(
         "host = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\nnetworks = [\"127.0.0.0/8\"]\n",
@@ -297,7 +297,7 @@ async fn telegram_bot_delivers_once_it_is_turned_on_as_its_readme_says() {
     );
     let grants = folder.join("grants/telegram.toml");
     edit(&grants, "host = \"api.telegram.org\"\n", &here);
-    // For machines that stall.
+    // A generous limit, for slow machines.
     edit(&grants, "[credentials.bot]\n", "[limits]\nwall_ms = 40000\n\n[credentials.bot]\n");
     let settings = format!("[settings]\napi-url = \"{url}\"\n");
     edit(&folder.join("channel.toml"), "[settings]\n", &settings);

@@ -53,7 +53,7 @@ async fn what_is_granted_is_fetched() {
 async fn an_answer_is_written_down_and_can_be_played_back() {
     let (gateway, _agent, web) = granted(OPEN).await;
     let name = "foreign-fetches".parse().unwrap();
-    let binding = gateway.handles.plugins.binding(gateway.tenant, &name).await.unwrap();
+    let binding = gateway.services.plugins.binding(gateway.tenant, &name).await.unwrap();
     let url = format!("http://127.0.0.1:{}/open/hello", web.port);
     let call = async |script: Option<SharedScript>| {
         let agent = gateway.agent.parse().unwrap();

@@ -157,7 +157,7 @@ async fn a_tenant_installs_two_things_at_once_and_others_wait_or_are_refused() {
             .settings(|settings| settings.plugins.install_wait_seconds_max = patience)
             .start()
             .await;
-        let plugins = &gateway.handles.plugins;
+        let plugins = &gateway.services.plugins;
         let one = plugins.install_permit(gateway.tenant).await.unwrap();
         let two = plugins.install_permit(gateway.tenant).await.unwrap();
         let other = gateway.new_tenant("other").await;

@@ -98,7 +98,7 @@ async fn many_that_spin_do_not_starve_a_neighbour() {
 
 /// So many calls of a plugin are under way.
 async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &plugin.parse().unwrap()).await.unwrap();
     binding.account().snapshot().in_flight
 }

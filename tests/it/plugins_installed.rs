@@ -231,7 +231,7 @@ async fn a_plugin_may_have_several_roles() {
 async fn a_plugin_of_a_tenant_comes_before_a_bundled_one_of_its_name() {
     let gateway = Gateway::start().await;
     let bytes = std::fs::read(guest_path("ignores")).unwrap();
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     plugins.install(gateway.tenant, &"dot-mapper".parse().unwrap(), bytes, None).await.unwrap();
     let call = gateway.webhook(r#"&params_mapping={"prompt":"a"}"#).json(&json!({"a": "b"}));
     assert_eq!(call.expect(200).await.json(), json!({"status": "Ignored"}));
@@ -253,7 +253,7 @@ async fn a_plugin_that_is_not_there_is_named() {
 async fn a_component_whose_file_was_changed_is_not_run() {
     let gateway = Gateway::start().await;
     let (name, component) = ("ignores".parse().unwrap(), guest_of_its_own("ignores"));
-    gateway.handles.plugins.install(gateway.tenant, &name, component, None).await.unwrap();
+    gateway.services.plugins.install(gateway.tenant, &name, component, None).await.unwrap();
     let agent = gateway.with_agent(|agent| agent.mapper = Some(name)).await;
     agent.webhook("").json(&json!({})).expect(200).await;
     let home = gateway.stop().await;

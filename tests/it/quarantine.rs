@@ -48,7 +48,7 @@ async fn a_plugin_that_keeps_failing_is_refused_at_once_and_nobody_elses_is() {
     let (gateway, _clock, agent_of_first) = gateway().await;
     let other = gateway.new_tenant("other").await;
     let component = std::fs::read(guest_path("panics_on_demand")).unwrap();
-    let (plugins, name) = (&gateway.handles.plugins, PLUGIN.parse().unwrap());
+    let (plugins, name) = (&gateway.services.plugins, PLUGIN.parse().unwrap());
     plugins.install(other, &name, component, None).await.unwrap();
     let mut definition = agent("other");
     definition.mapper = Some(name);
@@ -105,7 +105,7 @@ async fn another_version_gets_another_chance() {
     cut_off(&agent).await;
     assert_eq!(send(&agent, false).await.status, 503);
     let component = std::fs::read(guest_path("ignores")).unwrap();
-    let (plugins, name) = (&gateway.handles.plugins, PLUGIN.parse().unwrap());
+    let (plugins, name) = (&gateway.services.plugins, PLUGIN.parse().unwrap());
     plugins.install(gateway.tenant, &name, component, None).await.unwrap();
     assert_eq!(send(&agent, false).await.status, 200);
     let state = state(&gateway, gateway.tenant).await;

@@ -28,7 +28,7 @@ async fn after_a_start_what_was_installed_is_loaded_without_its_source() {
     let gateway = Gateway::start().await;
     let bundled = wardgate::plugins::bundled().count() as u64;
     let (name, component) = ("ignores".parse().unwrap(), guest_of_its_own("ignores"));
-    gateway.handles.plugins.install(gateway.tenant, &name, component, None).await.unwrap();
+    gateway.services.plugins.install(gateway.tenant, &name, component, None).await.unwrap();
     let agent = gateway.with_agent(|agent| agent.mapper = Some(name)).await;
     let home = gateway.stop().await;
     // Nothing can be compiled of what is not there.
@@ -76,7 +76,7 @@ async fn compiled_code_goes_with_the_plugin() {
     let digest = digest.to_string().replace("sha256:", "");
     let is_there = || compiled(folder).iter().any(|name| name.starts_with(&digest));
     assert!(is_there());
-    gateway.handles.plugins.remove(gateway.tenant, &name).await.unwrap();
+    gateway.services.plugins.remove(gateway.tenant, &name).await.unwrap();
     assert!(!is_there());
 }
 
@@ -111,7 +111,7 @@ async fn after_a_start_the_ones_installed_last_are_loaded_as_many_as_the_setting
     let mut agents = Vec::new();
     // By name the one installed last is neither the first nor the last.
     for name in ["zulu", "alpha", "mike"] {
-        let (plugins, name) = (&gateway.handles.plugins, name.parse().unwrap());
+        let (plugins, name) = (&gateway.services.plugins, name.parse().unwrap());
         plugins.install(gateway.tenant, &name, guest_of_its_own("ignores"), None).await.unwrap();
         agents.push(gateway.with_agent(|agent| agent.mapper = Some(name)).await);
     }

@@ -65,7 +65,7 @@ fn build(guest: &str) -> Vec<u8> {
 }
 
 async fn in_flight(gateway: &Gateway) -> u64 {
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &NAME.parse().unwrap()).await.unwrap();
     binding.account().snapshot().in_flight
 }
@@ -77,7 +77,7 @@ async fn a_call_in_flight_ends_on_its_build_and_the_next_gets_the_new_one() {
     let first = held.begin(&agent).await;
     assert_eq!(in_flight(&gateway).await, 1);
 
-    let (plugins, name) = (&gateway.handles.plugins, NAME.parse().unwrap());
+    let (plugins, name) = (&gateway.services.plugins, NAME.parse().unwrap());
     plugins.install(gateway.tenant, &name, build("panics_on_demand"), None).await.unwrap();
     let second = agent.ask(json!({})).await;
     assert_eq!(second.report()["received"], "well", "the next call gets the new build");
@@ -104,7 +104,7 @@ async fn a_call_in_flight_outlives_its_plugin_and_the_next_is_refused() {
     let agent = gateway.with_mapper("fetches_first", &held.grants()).await;
     let first = held.begin(&agent).await;
 
-    let (plugins, name) = (&gateway.handles.plugins, NAME.parse().unwrap());
+    let (plugins, name) = (&gateway.services.plugins, NAME.parse().unwrap());
     assert!(plugins.remove(gateway.tenant, &name).await.unwrap());
     let refused = agent.webhook("").json(&json!({})).expect(500).await;
     assert_eq!(refused.header("x-wardgate-fault"), Some("host"));

@@ -153,7 +153,7 @@ async fn a_version_installed_since_shows_what_it_would_have_done() {
     let body = json!({"text": "good morning"});
     let task = agent.webhook("").json(&body).expect(200).await.task_id();
     let newer = std::fs::read(guest_path("counts_calls")).unwrap();
-    let (plugins, name) = (&gateway.handles.plugins, "mapper-custom".parse().unwrap());
+    let (plugins, name) = (&gateway.services.plugins, "mapper-custom".parse().unwrap());
     plugins.install(gateway.tenant, &name, newer, None).await.unwrap();
     let (same_now, said) = replay(&gateway, &task, &[]);
     assert!(!same_now && said.contains("is \"1\"") && said.contains("component: was"), "{said}");

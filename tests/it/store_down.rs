@@ -15,7 +15,7 @@ fn assert_unavailable(answer: &Answer, retry: &str) {
 #[tokio::test]
 async fn d3_without_a_store_a_trigger_is_503_in_docsgpts_shape() {
     let gateway = Gateway::start().await;
-    gateway.handles.store.close().await;
+    gateway.services.store.close().await;
     let answer = gateway.trigger().json(&json!({"q": 1})).expect(503).await;
     assert_unavailable(&answer, "safe");
     assert_eq!(answer.json()["success"], false);
@@ -26,7 +26,7 @@ async fn d3_without_a_store_a_trigger_is_503_in_docsgpts_shape() {
 #[tokio::test]
 async fn without_a_store_every_surface_says_when_to_try_again() {
     let gateway = Gateway::start().await;
-    gateway.handles.store.close().await;
+    gateway.services.store.close().await;
     let agent = format!("/v1/agents/{}", gateway.agent);
     let invoke = gateway.post(&format!("{agent}/invoke")).json(&json!({"input": {"text": "hi"}}));
     for call in [
@@ -47,7 +47,7 @@ async fn a_task_that_may_have_been_accepted_is_safe_to_send_again_with_a_key() {
     // Key and agent are known now and need no store for a while; the task does.
     gateway.ask(json!({"prompt": "hi"})).await;
     gateway.trigger().json(&json!({"q": 1})).expect(200).await;
-    gateway.handles.store.close().await;
+    gateway.services.store.close().await;
     let call = gateway.webhook("").json(&json!({"prompt": "hi"})).expect(503).await;
     assert_unavailable(&call, "with-idempotency-key");
     let trigger = gateway.trigger().json(&json!({"q": 1})).expect(503).await;

@@ -12,7 +12,7 @@ use crate::support::{Answer, Client, Gateway, Setup, agent, guest_path, until};
 const GRANTS: &str = "[limits]\nmemory_mib = 100\ncpu_ms = 10000\nwall_ms = 600000\n";
 
 async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &plugin.parse().unwrap()).await.unwrap();
     binding.account().snapshot().in_flight
 }
@@ -77,7 +77,7 @@ async fn tenant_with(
     let tenant = gateway.new_tenant(name).await;
     let plugin: PluginName = guest.replace('_', "-").parse().unwrap();
     let component = std::fs::read(guest_path(guest)).unwrap();
-    gateway.handles.plugins.install(tenant, &plugin, component, Some(grants)).await.unwrap();
+    gateway.services.plugins.install(tenant, &plugin, component, Some(grants)).await.unwrap();
     let mut definition = agent(name);
     definition.tools = vec![plugin];
     definition.allow_destructive_tools = true;
@@ -96,7 +96,7 @@ fn operate(
 }
 
 async fn in_flight_of(gateway: &Gateway, tenant: TenantId, plugin: &str) -> u64 {
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let binding = plugins.binding(tenant, &plugin.parse().unwrap()).await.unwrap();
     binding.account().snapshot().in_flight
 }
@@ -147,7 +147,7 @@ async fn a_refusal_for_want_of_room_says_whose_room_it_is() {
     let other: PluginName = "sleeps-long".parse().unwrap();
     let component = std::fs::read(guest_path("sleeps_in_tool")).unwrap();
     let long = long.replace("concurrency = 2", "concurrency = 1");
-    gateway.handles.plugins.install(tenant, &other, component, Some(&long)).await.unwrap();
+    gateway.services.plugins.install(tenant, &other, component, Some(&long)).await.unwrap();
     let definition = AgentDefinition {
         tools: vec![other],
         allow_destructive_tools: true,

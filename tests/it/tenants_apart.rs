@@ -64,7 +64,7 @@ async fn a_webhook_runs_its_own_agent() {
 #[tokio::test]
 async fn plugins_of_one_name_are_each_tenants_own() {
     let (gateway, other_id, _) = two().await;
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let install = async |tenant, guest: &str| {
         let bytes = std::fs::read(guest_path(guest)).unwrap();
         plugins.install(tenant, &"hook".parse().unwrap(), bytes, None).await.unwrap();

@@ -105,7 +105,7 @@ async fn a_mapping_and_a_tool_show_what_they_cost() {
 
 /// How the plugin ran in the tool steps of a task, as they are stored.
 async fn runs(gateway: &Gateway, task: &str) -> Vec<PluginRun> {
-    let store = &gateway.handles.store;
+    let store = &gateway.services.store;
     let found = store.task_with_steps_by_id(task.parse().unwrap()).await.unwrap();
     let (_, steps) = found.unwrap();
     let runs = steps.into_iter().filter_map(|step| match step.event {
@@ -157,7 +157,7 @@ async fn a_mapping_keeps_what_it_was_answered_and_does_not_show_it() {
     gateway.polled(&id).await;
     let shown = json!(gateway.thread(&id).await).to_string();
     assert!(shown.contains("\"mapping\":{") && !shown.contains("recording"), "{shown}");
-    let stored = gateway.handles.store.task(gateway.tenant, id.parse().unwrap()).await.unwrap();
+    let stored = gateway.services.store.task(gateway.tenant, id.parse().unwrap()).await.unwrap();
     let stored = stored.unwrap();
     let mapping: Value = serde_json::from_str(&stored.mapping.unwrap()).unwrap();
     let ran: PluginRun = serde_json::from_value(mapping).unwrap();

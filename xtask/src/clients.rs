@@ -1,8 +1,7 @@
-//! `cargo xtask clients`: programs that others wrote, against the gateway of this tree.
+//! `cargo xtask clients`: runs third-party validators and clients against the gateway of this tree.
 //!
-//! Its OpenAPI document is read by validators and by a generator of clients; what is generated, and xpander's
-//! SDK, then call the gateway. Not a part of `test`: all of them come from package indexes, and with them
-//! some hundred packages.
+//! Validators and a client generator read the OpenAPI document. The generated client and xpander's SDK then call the
+//! gateway. `test` does not include this: the programs come from package indexes, with some hundred packages.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -15,25 +14,25 @@ use anyhow::{Context as _, bail, ensure};
 use crate::demo::text_field;
 use crate::tools::{self, say};
 
-/// Which packages, of which version, xpander's SDK needs.
+/// The packages of xpander's SDK, with versions.
 const SDK_REQUIREMENTS: &str = "tests/clients/requirements.txt";
 
-/// The same of those that read the document. They lie apart from the SDK: each list is of one time, and what
-/// both have is not of one version.
+/// The packages of the document's readers, with versions. They have an environment of their own: each list is of a
+/// different date, and packages in both lists differ in version.
 const OPENAPI_REQUIREMENTS: &str = "tests/clients/openapi-requirements.txt";
 
-/// Given the document and a folder, validates the one and generates a client into the other.
+/// Takes the document and a folder. Validates the document and generates a client into the folder.
 const DOCUMENT_SCRIPT: &str = "tests/clients/openapi_document.py";
 
-/// This and the next are given `URL key organization agent` of a gateway that runs what it accepts, and then of
-/// one that does not, so that its tasks wait.
+/// Both scripts take `URL key organization agent` twice: of a gateway that runs its tasks, and of one that does not,
+/// so that its tasks stay pending.
 const GENERATED_SCRIPT: &str = "tests/clients/openapi_client.py";
 const SDK_SCRIPT: &str = "tests/clients/xpander_sdk_client.py";
 
-/// The version that the rules were tried with. It has no dependencies: it is one file.
+/// The version with which the rules were tested. It is a single file without dependencies.
 const REDOCLY: &str = "@redocly/cli@2.77.0";
 
-/// Which rules it holds the document to.
+/// The rules for the document.
 const REDOCLY_RULES: &str = "tests/clients/redocly.yaml";
 
 /// Builds the gateway, installs the clients and runs each of them.
@@ -64,7 +63,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a script, which says itself what is wrong.
+/// Runs a script, which prints its own errors.
 fn run_script(script: &str, python: &mut Command) -> anyhow::Result<()> {
     say(format_args!("{script}:"))?;
     let begin = Instant::now();
@@ -73,7 +72,7 @@ fn run_script(script: &str, python: &mut Command) -> anyhow::Result<()> {
     say(format_args!("{script}: {:.1} s", begin.elapsed().as_secs_f32()))
 }
 
-/// Has the gateway write its document.
+/// Writes the gateway's OpenAPI document to a file.
 fn write_document(program: &Path, document: &Path) -> anyhow::Result<()> {
     let printed = Command::new(program).arg("openapi").stderr(Stdio::inherit()).output();
     let printed = printed.context("the gateway cannot be started")?;
@@ -81,14 +80,14 @@ fn write_document(program: &Path, document: &Path) -> anyhow::Result<()> {
     fs::write(document, printed.stdout).context("the document cannot be written")
 }
 
-/// Holds the document to the rules. What redocly says is shown where it finds something.
+/// Checks the document against the rules. Shows redocly's output only if it finds a problem.
 fn lint(redocly: &Path, document: &Path) -> anyhow::Result<()> {
     say(format_args!("{REDOCLY}: lint with {REDOCLY_RULES}"))?;
     let mut lint = Command::new(redocly);
     lint.current_dir(tools::root()).arg("lint").arg(document);
-    // A rule that does not exist would be one that finds nothing.
+    // `--lint-config error`: otherwise, a misspelt rule would find nothing.
     lint.args(["--config", REDOCLY_RULES, "--lint-config", "error", "--format", "stylish"]);
-    // It would tell its makers that it ran, and ask for newer versions.
+    // No telemetry, and no check for newer versions.
     lint.env("REDOCLY_TELEMETRY", "off").env("REDOCLY_SUPPRESS_UPDATE_NOTICE", "true");
     let output = lint.output().context("redocly cannot be run")?;
     if !output.status.success() {
@@ -102,9 +101,9 @@ fn lint(redocly: &Path, document: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs redocly into a folder of its own, once.
+/// Installs redocly into a folder of its own, unless it is there already.
 fn redocly(folder: &Path) -> anyhow::Result<PathBuf> {
-    // Named for the version, so that another one is not taken for it.
+    // The version is in the folder's name, so that another version is installed anew.
     let folder = folder.join(REDOCLY);
     let program = folder.join("node_modules/.bin/redocly");
     if program.exists() {
@@ -123,7 +122,7 @@ fn redocly(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// A gateway with a demo tenant, ended with this.
+/// A running gateway with a demo tenant. It is killed on drop.
 struct Gateway {
     process: Child,
     /// URL, key, organization, agent.
@@ -133,7 +132,7 @@ struct Gateway {
 impl Gateway {
     fn start(program: &Path, data: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         if data.exists() {
-            // What an earlier run left would be listed together with what this one does.
+            // Otherwise, lists would include the tasks of an earlier run.
             fs::remove_dir_all(data)?;
         }
         let mut process = Command::new(program)
@@ -161,7 +160,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

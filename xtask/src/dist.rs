@@ -1,9 +1,9 @@
-//! `cargo xtask dist`: an archive of the program and of what a server needs to run it.
+//! `cargo xtask dist`: builds an archive of the program and of what a server needs to run it.
 //!
-//! Of the system the program needs glibc, and libgcc with it. Both could be linked in, but where nsswitch.conf
-//! names a service other than `files` and `dns` (`resolve`, say) a static glibc loads that from the system when it
-//! looks up a name, which works with the very same glibc only; and with another C library the host's `memory.rs`
-//! gives nothing back. So whoever builds for others does it on the oldest system that they have.
+//! The program links glibc and libgcc dynamically. Static linking has two problems. If nsswitch.conf names a service
+//! other than `files` and `dns` (such as `resolve`), a static glibc loads it from the system for a name lookup, which
+//! works only with the same version of glibc. With another C library, the host's `memory.rs` returns no memory to the
+//! system. Builds for others should therefore run on the oldest system available.
 
 use std::ffi::OsString;
 use std::fs;
@@ -18,14 +18,14 @@ use crate::tools::{self, say};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAM: &str = "wardgate";
 
-/// What goes along as it is.
+/// Files and a folder that are copied unchanged.
 const FILES: &[&str] = &["LICENSE", "NOTICE", "README.md", "CHANGELOG.md"];
 const FOLDER: &str = "deploy";
 
 /// Builds everything and packs it.
 pub(crate) fn run(target: Option<String>) -> anyhow::Result<()> {
     let root = tools::root();
-    // Before minutes of building.
+    // Checked first, since the build takes minutes.
     let missing: Vec<&str> =
         FILES.iter().chain(&[FOLDER]).copied().filter(|file| !root.join(file).exists()).collect();
     ensure!(missing.is_empty(), "what is to be shipped is missing: {}", missing.join(", "));
@@ -36,7 +36,7 @@ pub(crate) fn run(target: Option<String>) -> anyhow::Result<()> {
     let mut build = tools::cargo(".");
     build.args(["build", "--locked", "--profile", "dist", "--package", PROGRAM, "--bin", PROGRAM]);
     build.args(["--target", &target]).arg("--target-dir").arg(&target_folder);
-    // Panics name files; where those were on this machine is nobody's business.
+    // Panic messages contain file names, which must not reveal folders of this machine.
     build.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", renamed(&target_folder)?);
     ensure!(build.status().context("cargo cannot be run")?.success(), "the gateway does not build");
     let program = target_folder.join(&target).join("dist").join(PROGRAM);
@@ -76,14 +76,14 @@ pub(crate) fn run(target: Option<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Flags of the compiler that give folders of this machine names that are the same on each.
+/// Compiler flags that replace folders of this machine by names that are the same on every machine.
 fn renamed(target_folder: &Path) -> anyhow::Result<OsString> {
     let cargo = match std::env::var_os("CARGO_HOME") {
         Some(cargo) => PathBuf::from(cargo),
         None => std::env::home_dir().context("this user has no home")?.join(".cargo"),
     };
     let mut flags = OsString::new();
-    // Of several that fit, the last counts: the target folder is often in the repository.
+    // If several prefixes match, the last flag applies: the target folder is often in the repository.
     for (folder, name) in
         [(cargo.as_path(), "/cargo"), (tools::root(), "/wardgate"), (target_folder, "/target")]
     {
@@ -98,7 +98,7 @@ fn renamed(target_folder: &Path) -> anyhow::Result<OsString> {
     Ok(flags)
 }
 
-/// The target that the compiler builds for where none is named.
+/// The compiler's default target.
 fn this_machine() -> anyhow::Result<String> {
     let mut rustc = Command::new("rustc");
     let output = rustc.arg("-vV").current_dir(tools::root()).output();
@@ -107,7 +107,7 @@ fn this_machine() -> anyhow::Result<String> {
     host.map(str::to_owned).context("rustc does not say what machine this is")
 }
 
-/// The program starts, and is of this version.
+/// Checks that the program starts and reports this version.
 fn starts(program: &Path) -> anyhow::Result<()> {
     let output = Command::new(program).arg("--version").output();
     let output = output.context("what was built does not start")?;
@@ -119,7 +119,7 @@ fn starts(program: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All files in a folder, as they are named from there, in order.
+/// All files in a folder, as sorted paths relative to it.
 fn files(folder: &Path, within: &str) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder.join(within))? {
@@ -136,7 +136,7 @@ fn files(folder: &Path, within: &str) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-/// What `sha256sum --check` reads.
+/// Checksums in the format of `sha256sum --check`.
 fn sums(folder: &Path, files: &[String]) -> anyhow::Result<String> {
     let mut sha256sum = Command::new("sha256sum");
     let output =
@@ -146,7 +146,7 @@ fn sums(folder: &Path, files: &[String]) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).context("sha256sum says no text")
 }
 
-/// The same files make the same archive: in order, nobody's, and of the time of the last commit.
+/// Packs a reproducible archive: files are sorted, have no owners, and have the time of the last commit.
 fn pack(out: &Path, name: &str, archive: &str) -> anyhow::Result<()> {
     let mut tar = Command::new("tar");
     tar.current_dir(out).args(["--create", "--gzip", "--file", archive, "--sort=name"]);
@@ -157,7 +157,7 @@ fn pack(out: &Path, name: &str, archive: &str) -> anyhow::Result<()> {
         Ok(output) if output.status.success() => {
             tar.arg(format!("--mtime=@{}", String::from_utf8_lossy(&output.stdout).trim()));
         }
-        // An archive of the source has no commits: its files have times of their own.
+        // A source archive has no commits; its files keep their own times.
         _ => {}
     }
     match tar.arg(name).status() {
@@ -167,7 +167,7 @@ fn pack(out: &Path, name: &str, archive: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The newest version of glibc that a program asks for by name. None where it asks for none.
+/// The newest glibc version among the program's symbol versions. None if there are none.
 fn glibc(program: &[u8]) -> Option<(u32, u32)> {
     let text = String::from_utf8_lossy(program);
     let versions = text.split('\0').filter_map(|name| {

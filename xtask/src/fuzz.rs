@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz-api`: a running gateway against requests made from its own OpenAPI document.
+//! `cargo xtask fuzz-api`: sends a running gateway requests that are generated from its own OpenAPI document.
 //!
-//! Schemathesis makes them, right and wrong ones, and holds every answer against the document. It is sent
-//! thrice: to the callers' routes as they are, to the same with ids that exist, and to `/admin`.
+//! Schemathesis generates valid and invalid requests and checks every response against the document. It runs three
+//! times: on the callers' routes, on the same routes with existing ids, and on `/admin`.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,18 +14,18 @@ use anyhow::{Context as _, bail, ensure};
 use crate::demo::text_field;
 use crate::tools::{self, say};
 
-/// The version that this was tried with.
+/// The tested version.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
-/// What every answer is held to.
+/// The checks on every response.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance";
 
-/// Routes of the document: an over-estimate would send too few requests, which is noticed.
+/// Number of routes in the document. If it is too high, too few requests are sent, which is an error.
 const ROUTES: u32 = 44;
 
-/// Runs it. Fails where an answer is not as documented, where fewer requests were sent than asked for, or
-/// where the gateway does not stand afterwards.
+/// Fuzzes a gateway. Fails if a response is not as documented, if fewer requests were sent than requested, or if the
+/// gateway does not survive.
 pub(crate) fn run(requests: u32, seed: u32) -> anyhow::Result<()> {
     tools::build_gateway()?;
     let folder = tools::root().join("target/fuzz-api");
@@ -45,7 +45,7 @@ pub(crate) fn run(requests: u32, seed: u32) -> anyhow::Result<()> {
         ),
         ("management", Ids::Managed, &operator, ["--include-path-regex", "^/admin"]),
     ] {
-        // Not before it is their turn: what was made for one could be deleted by another.
+        // Created just before each run, since an earlier run could delete them.
         let (name, text) = match ids {
             Ids::MadeUp => ("random", String::new()),
             Ids::Known => ("known", gateway.known_ids()?),
@@ -80,19 +80,19 @@ pub(crate) fn run(requests: u32, seed: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What stands where a route has an id.
+/// The ids in paths and queries.
 #[derive(Clone, Copy)]
 enum Ids {
     MadeUp,
-    /// Of the demo's agent and its tasks.
+    /// Ids of the demo's agent and its tasks.
     Known,
-    /// Of things that were made to be managed.
+    /// Ids of resources that were created for the management routes.
     Managed,
 }
 
-/// Installs schemathesis into a folder of its own, once.
+/// Installs schemathesis into a folder of its own, unless it is there already.
 fn install(folder: &Path) -> anyhow::Result<PathBuf> {
-    // Named for the version, so that another one is not taken for it.
+    // The version is in the folder's name, so that another version is installed anew.
     let venv = folder.join(SCHEMATHESIS);
     let program = venv.join("bin/schemathesis");
     if program.exists() {
@@ -108,13 +108,13 @@ fn install(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// How many test cases a report says were generated.
+/// The number of generated test cases in a report.
 fn cases(report: &str) -> Option<u32> {
     let line = report.lines().rfind(|line| line.contains(" generated"))?;
     line.trim().split(' ').next()?.replace(',', "").parse().ok()
 }
 
-/// A gateway that is fuzzed. It ends with this.
+/// The gateway under test. It is killed on drop.
 struct Gateway {
     process: Child,
     /// Its first line of output.
@@ -146,7 +146,7 @@ impl Gateway {
         Ok(value.with_context(|| format!("no {name} in {}", self.line))?.to_owned())
     }
 
-    /// Sends a request as it stands and gives the whole answer.
+    /// Sends a request verbatim and returns the whole response, head included.
     fn send(&self, method: &str, path: &str, key: &str, body: &str) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(self.field("listen")?)?;
         let length = body.len();
@@ -165,37 +165,37 @@ impl Gateway {
         answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
 
-    /// Makes something by a request and says which id it has.
+    /// Creates a resource by a request and returns its id.
     fn make(&self, path: &str, key: &str, body: &str) -> anyhow::Result<String> {
         let answer = self.send("POST", path, key, body)?;
         let id = text_field(&answer, "id");
         Ok(id.with_context(|| format!("nothing was made by {path}: {answer}"))?.to_owned())
     }
 
-    /// An agent that may lose its webhook: the demo's is called by it.
+    /// Creates an agent whose webhook may be revoked, unlike that of the demo's agent, which requests use.
     fn spare_agent(&self, name: &str) -> anyhow::Result<String> {
         let path = format!("/admin/tenants/{}/agents", self.field("organization_id")?);
         self.make(&path, &self.field("operator_key")?, &format!(r#"{{"name":"{name}"}}"#))
     }
 
-    /// A task of the demo's agent, done.
+    /// Runs a task of the demo's agent and returns its id.
     fn task(&self, thread: &str) -> anyhow::Result<String> {
         let ask = format!("/?agent_id={}&task_id={thread}", self.field("agent_id")?);
         self.make(&ask, &self.field("api_key")?, r#"{"prompt":"hi"}"#)
     }
 
-    /// Which ids the callers' routes are sent, so that what lies behind a look-up is reached.
+    /// Configuration with existing ids for the callers' routes, so that requests get past the look-up.
     fn known_ids(&self) -> anyhow::Result<String> {
         let (agent, organization) = (self.field("agent_id")?, self.field("organization_id")?);
         let (_, token) = self.line.split_once("/api/webhooks/agents/").context("no token")?;
         let token = token.split('"').next().unwrap_or_default();
         let spare = self.spare_agent("spare of callers")?;
-        // Tasks go by the name of their thread here: one that is deleted has a successor.
+        // Tasks are named by their thread, in which another task can follow a deleted one.
         self.task("fuzz")?;
         Ok([
             ids(r" (/v1)?/agents/\{id\}", &[("path.id", &agent), ("path.tool", "calculate")]),
             ids(" (/v1)?/tasks/", &[("path.id", "fuzz")]),
-            // The same place in the path is an agent's id for one method and a task's for the others.
+            // The path parameter is an agent's id for POST and a task's id for the other methods.
             ids(r"^POST /agent-execution/\{id\}$", &[("path.id", &agent)]),
             ids(r"^(DELETE|GET|PATCH) /agent-execution/\{id\}", &[("path.id", "fuzz")]),
             ids(" /agent-execution/executions", &[("path.agent", &agent)]),
@@ -209,7 +209,7 @@ impl Gateway {
         .concat())
     }
 
-    /// The same for management. What can be deleted is there once for each method that looks for it.
+    /// Configuration with existing ids for management. Resources that can be deleted exist once for each method.
     fn managed_ids(&self) -> anyhow::Result<String> {
         let (tenant, operator) = (self.field("organization_id")?, self.field("operator_key")?);
         let agent = self.spare_agent("spare of operators")?;
@@ -231,7 +231,7 @@ impl Gateway {
         .concat())
     }
 
-    /// Ends it as service managers do; a gateway that was fuzzed has to end as well as any other.
+    /// Stops the gateway with SIGTERM, as service managers do. It must exit cleanly even after fuzzing.
     fn stop(&mut self) -> anyhow::Result<()> {
         let id = self.process.id().to_string();
         Command::new("kill").args(["-TERM", &id]).status().context("kill cannot be run")?;
@@ -245,14 +245,14 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Gone already where all went well.
+        // After a clean stop, the process has exited already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// A part of schemathesis' configuration: fixed values of parameters of the routes that a pattern finds. A
-/// route is written as its method and its path: of two patterns, one for each, either would do to find it.
+/// A section of schemathesis' configuration: fixed parameter values for the routes that match a pattern. The pattern
+/// is matched against method and path together, since of two separate patterns a match of either would suffice.
 fn ids(pattern: &str, values: &[(&str, &str)]) -> String {
     let values: Vec<String> =
         values.iter().map(|(name, value)| format!("\"{name}\" = \"{value}\"")).collect();

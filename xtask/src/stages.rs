@@ -1,4 +1,4 @@
-//! `cargo xtask test`, `check` and `bench`: cargo, called as CI calls it.
+//! `cargo xtask test`, `check` and `bench`: call cargo as CI does.
 
 use std::fmt;
 use std::process::{Command, Stdio};
@@ -12,9 +12,9 @@ use crate::tools::{self, say};
 #[derive(Clone, Copy)]
 pub(crate) struct Stage {
     name: &'static str,
-    /// Where it runs, seen from the repository's root.
+    /// Working folder, relative to the repository's root.
     folder: &'static str,
-    /// A variable of its environment.
+    /// An environment variable.
     variable: Option<(&'static str, &'static str)>,
     /// Separated by single spaces.
     arguments: &'static str,
@@ -25,19 +25,19 @@ const fn stage(name: &'static str, folder: &'static str, arguments: &'static str
 }
 
 const FORMAT: &str = "fmt --all --check";
-/// Warnings are errors here and nowhere else: who is in the middle of a change may have some.
+/// Warnings are errors only here, since code in the middle of a change may have some.
 const LINTS: &str = "clippy --workspace --all-targets --features wardgate/bench -- -D warnings";
-/// The same for a workspace that has no gateway in it, and so not its feature.
+/// For a workspace without the gateway, and so without its feature.
 const PLUGIN_TEST_LINTS: &str = "clippy --workspace --all-targets -- -D warnings";
-/// For the target of components, where plugins have no tests. Target folder and profile are those of
-/// the host's build script: what that has built is not built again.
+/// For the target of components, where plugins have no tests. Target folder and profile are those of the host's
+/// build script, so that its builds are reused.
 const PLUGIN_LINTS: &str = "clippy --workspace --release --target wasm32-wasip2 \
                             --target-dir ../target/guests-of-host -- -D warnings";
-/// Likewise, with those of the tests' build script.
+/// Likewise, with target folder and profile of the tests' build script.
 const GUEST_LINTS: &str = "clippy --examples --release --target wasm32-wasip2 \
                            --target-dir ../../target/guests-of-tests -- -D warnings";
 
-/// The quick part.
+/// The quick stages.
 pub(crate) const CHECK: &[Stage] = &[
     stage("format", ".", FORMAT),
     stage("format of plugins", "plugins", FORMAT),
@@ -50,12 +50,12 @@ pub(crate) const CHECK: &[Stage] = &[
 
 const BUILD: Stage = stage("build", ".", "build --workspace --bins --tests");
 
-/// The gateway's unit tests and those of the whole.
+/// Runs the unit tests and the integration tests.
 const NAMED: &str = "test --workspace --lib --test it --no-fail-fast --";
 
-/// The rest. The programs are built before the tests run: these start `wardgate` as its users do.
-/// Everywhere the whole workspace is meant, for with parts of it cargo would choose other features of
-/// the same dependencies and build those twice.
+/// The other stages. The programs are built before the tests, which start `wardgate` as its users do. All stages
+/// work on the whole workspace: for parts of it, cargo would choose other features of the same dependencies and build
+/// those twice.
 pub(crate) const TEST: &[Stage] = &[
     stage("dependencies", ".", "xtask deny"),
     BUILD,
@@ -74,7 +74,7 @@ impl Stage {
         cargo
     }
 
-    /// Runs it, and says how long it took.
+    /// Runs the stage and prints its time.
     fn run(&self, number: impl fmt::Display) -> anyhow::Result<()> {
         let name = self.name;
         say(format_args!("[{number}] {name}: {self}"))?;
@@ -103,13 +103,13 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What runs, for the help.
+/// The list of stages, for the help.
 pub(crate) fn list(parts: &[&[Stage]]) -> String {
     let lines = parts.iter().copied().flatten().map(|stage| format!("\n  {stage}"));
     format!("Stages:{}", lines.collect::<String>())
 }
 
-/// Builds the programs, and then runs the tests whose names contain one of these.
+/// Builds the programs, and then runs the tests whose names contain one of `names`.
 pub(crate) fn named(names: &[String]) -> anyhow::Result<()> {
     tools::ensure_wasm_target()?;
     BUILD.run("1/2")?;
@@ -137,13 +137,13 @@ pub(crate) fn named(names: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many tests of a list have such a name.
+/// The number of tests in a list whose names contain `name`.
 fn matching(list: &str, name: &str) -> usize {
     let tests = list.lines().filter_map(|line| line.strip_suffix(": test"));
     tests.filter(|test| test.contains(name)).count()
 }
 
-/// Runs stage after stage, up to the first that fails.
+/// Runs the stages in order, up to the first that fails.
 pub(crate) fn run(parts: &[&[Stage]]) -> anyhow::Result<()> {
     let begin = Instant::now();
     tools::ensure_wasm_target()?;
@@ -154,7 +154,7 @@ pub(crate) fn run(parts: &[&[Stage]]) -> anyhow::Result<()> {
     say(format_args!("all {} stages in {:.1} s", stages().count(), begin.elapsed().as_secs_f32()))
 }
 
-/// Runs the benchmark.
+/// Runs the benchmarks.
 pub(crate) fn bench(filter: Option<&str>, seconds: Option<u32>) -> anyhow::Result<()> {
     tools::ensure_wasm_target()?;
     let mut cargo = tools::cargo(".");

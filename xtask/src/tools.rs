@@ -1,4 +1,4 @@
-//! What every command needs: the repository, cargo, the wasm target, and a way to say something.
+//! Helpers of all commands: the repository's paths, cargo, Python, the wasm target, and output.
 
 use std::fmt::Display;
 use std::fs;
@@ -8,32 +8,32 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-/// What plugins are compiled for.
+/// The target of plugins.
 const WASM_TARGET: &str = "wasm32-wasip2";
 
-/// The folder that holds the workspace.
+/// The root of the repository.
 pub(crate) fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here)
 }
 
-/// Where cargo puts what it builds with the profile of this program, which lies there itself.
+/// The folder of this program, in which cargo also puts other programs of the same profile.
 pub(crate) fn built() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe().context("this program cannot tell where it lies")?;
     Ok(this.parent().unwrap_or(root()).to_owned())
 }
 
-/// The folder that cargo builds in, whatever the profile.
+/// Cargo's target folder.
 pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
     let built = built()?;
     Ok(built.parent().unwrap_or(&built).to_owned())
 }
 
-/// The cargo that runs this, to be run in a folder of the repository.
+/// The cargo that runs this program, with a folder of the repository as its working folder.
 pub(crate) fn cargo(folder: &str) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    // What the cargo that runs this tells of this package. A build script that asks for such a variable (ring's
-    // does) would run again, with all that stands on it, each time that cargo is called here and not by hand.
+    // The outer cargo sets these variables for this package. A build script that depends on one (ring's does) would
+    // run again, and everything after it, whenever cargo is called from here after a call by hand.
     for (name, _) in std::env::vars_os() {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| name.to_string_lossy().starts_with(of))
         {
@@ -44,12 +44,12 @@ pub(crate) fn cargo(folder: &str) -> Command {
     cargo
 }
 
-/// One line on stdout.
+/// Prints a line to stdout.
 pub(crate) fn say(line: impl Display) -> anyhow::Result<()> {
     writeln!(io::stdout().lock(), "{line}").context("stdout cannot be written to")
 }
 
-/// Builds the gateway, with the plugins that it ships.
+/// Builds the gateway and its bundled plugins.
 pub(crate) fn build_gateway() -> anyhow::Result<()> {
     ensure_wasm_target()?;
     say("building plugins and gateway (the first time takes some minutes)")?;
@@ -60,7 +60,8 @@ pub(crate) fn build_gateway() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A Python that has the packages of a list, made where it is missing or has others.
+/// A Python with the packages of a requirements file. Its virtual environment is created if it is missing or if the
+/// file has changed.
 pub(crate) fn python(folder: &Path, requirements: &str) -> anyhow::Result<PathBuf> {
     let wanted = fs::read_to_string(root().join(requirements))?;
     let python = folder.join("venv/bin/python");
@@ -86,9 +87,9 @@ pub(crate) fn python(folder: &Path, requirements: &str) -> anyhow::Result<PathBu
     Ok(python)
 }
 
-/// Installs the wasm target where it is missing.
+/// Installs the wasm target if it is missing.
 pub(crate) fn ensure_wasm_target() -> anyhow::Result<()> {
-    // The compiler is asked and not rustup: it need not come from rustup.
+    // Asks the compiler and not rustup, since the compiler need not come from rustup.
     let asked = Command::new("rustc")
         .args(["--print", "target-libdir", "--target", WASM_TARGET])
         .current_dir(root())

@@ -1,4 +1,4 @@
-//! One turn of a model, behind a trait: what the agent loop needs and nothing of any provider.
+//! The interface to models: one turn, independent of any provider.
 
 pub mod offline;
 pub mod openai_compatible;
@@ -15,32 +15,32 @@ use crate::tool::Tool;
 use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
 
-/// What a model is given for one turn.
+/// The input of one turn.
 #[derive(Debug)]
 pub struct TurnRequest<'a> {
     /// The system prompt.
     pub instructions: &'a str,
     /// The conversation so far, oldest first.
     pub messages: &'a [Message],
-    /// The tools it may ask for.
+    /// The tools that the model may call.
     pub tools: &'a [Tool],
 }
 
 /// One message of the conversation.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// What a caller sent.
+    /// A caller's message.
     User(UserMessage),
-    /// What the model said, and the tools it asked for.
+    /// The model's text and the tool calls it requested.
     Assistant {
-        /// Empty where it only called tools.
+        /// Empty if the model only called tools.
         text: String,
-        /// In the order in which it asked.
+        /// In the order in which they were requested.
         tool_calls: Vec<ToolCall>,
     },
-    /// What a tool answered.
+    /// The result of a tool call.
     Tool {
-        /// The call that this answers.
+        /// The call.
         call: ToolCall,
         /// JSON text, or the error as a sentence.
         result: String,
@@ -49,20 +49,20 @@ pub enum Message {
     },
 }
 
-/// A caller's message: what is asked and what came with it are kept apart up to here, so that no model
-/// is shown data as if it were instructions.
+/// A caller's message. Prompt and payload are kept apart up to here, so that no model gets data presented as
+/// instructions.
 #[derive(Debug, Clone)]
 pub struct UserMessage {
-    /// What is asked. None: the payload is all there is.
+    /// The prompt. `None` if there is only the payload.
     pub prompt: Option<String>,
-    /// The payload, where there is one, as JSON text.
+    /// The payload as JSON text, if any.
     pub payload: Option<String>,
-    /// A mark that the payload's author cannot know, for the fence around it.
+    /// A marker that the payload's author cannot know, for the fence around the payload.
     pub fence: String,
 }
 
 impl UserMessage {
-    /// The message as one text, the payload fenced as data.
+    /// The message as one text, with the payload fenced as data.
     #[must_use]
     pub fn fenced(&self) -> String {
         let prompt = self.prompt.as_deref().unwrap_or_default();
@@ -78,32 +78,32 @@ impl UserMessage {
     }
 }
 
-/// What a model answered.
+/// The output of one turn.
 #[derive(Debug, Clone, Default)]
 pub struct Turn {
-    /// What it said.
+    /// The model's text.
     pub text: String,
-    /// The tools it asks for. Empty: the text is its answer.
+    /// The tool calls it requests. If empty, the text is its answer.
     pub tool_calls: Vec<ToolCall>,
-    /// Tokens it read, where the provider says so.
+    /// The input tokens, if the provider reports them.
     pub input_tokens: Option<u64>,
-    /// Tokens it wrote, where the provider says so.
+    /// The output tokens, if the provider reports them.
     pub output_tokens: Option<u64>,
 }
 
-/// Why a model gave no answer. The message holds no key and no address.
+/// Why a turn failed. The message contains no key and no address.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct ModelError {
-    /// One sentence for the task's owner.
+    /// One sentence for the owner of the task.
     pub message: String,
-    /// Upstream, mostly.
+    /// Usually upstream.
     pub fault: Fault,
 }
 
 /// A model.
 pub trait Model: Send + Sync {
-    /// One turn. Bounded in time by the model's own settings; cancelled by dropping it.
+    /// Runs one turn. The model's settings limit its time; dropping the future cancels it.
     fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>>;
 }
 
@@ -121,10 +121,10 @@ impl std::fmt::Debug for Models {
 }
 
 impl Models {
-    /// Makes the models that the settings name.
+    /// Creates the models that the settings name.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// If an HTTP client cannot be created.
     pub fn of(settings: &BTreeMap<String, ModelSettings>) -> Result<Self, ModelError> {
         let offline: Arc<dyn Model> = Arc::new(offline::Offline);
         let mut by_name = BTreeMap::from([("offline".to_owned(), offline)]);
@@ -138,13 +138,13 @@ impl Models {
         Ok(Self { by_name: Arc::new(by_name), redactor })
     }
 
-    /// The model of this name.
+    /// The model with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Model>> {
         self.by_name.get(name)
     }
 
-    /// Takes the models' keys out of what is stored.
+    /// Redacts the models' keys in what is stored.
     #[must_use]
     pub fn redactor(&self) -> &Redactor {
         &self.redactor

@@ -1,4 +1,4 @@
-//! The tools of one run: from the names that the model knows to the plugins that have them.
+//! The tools of one run: maps the names that the model uses to the plugins that implement them.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +12,7 @@ use crate::tenants::{Agent, AgentDefinition};
 use crate::tool::Tool;
 use crate::trace::{PluginRun, ToolCall};
 
-/// What a tool answered, as the model and the trace see it.
+/// The result of a tool call, as the model and the trace see it.
 pub(super) struct Answer {
     pub(super) plugin: Option<String>,
     pub(super) result: String,
@@ -43,14 +43,14 @@ impl Answer {
     }
 }
 
-/// Takes so many bytes where there are as many.
+/// Takes this many bytes from the budget, if it has that many.
 fn take(bytes_left: &mut usize, bytes: usize) -> bool {
     let left = bytes_left.checked_sub(bytes);
     *bytes_left = left.unwrap_or(*bytes_left);
     left.is_some()
 }
 
-/// Counts what is written.
+/// Counts the bytes that are written.
 struct Length(usize);
 
 impl io::Write for Length {
@@ -64,29 +64,29 @@ impl io::Write for Length {
     }
 }
 
-/// Why an agent has no tools.
+/// Why an agent's tools are not available.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolsError {
-    /// One of its plugins cannot be had.
+    /// One of its plugins is not available.
     #[error(transparent)]
     Unavailable(#[from] PluginUnavailable),
-    /// One cannot say which tools it has.
+    /// A plugin cannot list its tools.
     #[error("plugin {0} cannot say which tools it has: {1}")]
     Plugin(PluginName, PluginError),
-    /// Two of them have a tool of one name.
+    /// Two plugins have a tool with the same name.
     #[error("the plugins {first} and {second} both have a tool {tool}; the agent can have one")]
     SameName {
         /// The tool's name.
         tool: String,
-        /// The plugin that has it first.
+        /// The plugin that was listed first.
         first: PluginName,
-        /// The other one.
+        /// The other plugin.
         second: PluginName,
     },
 }
 
 impl ToolsError {
-    /// Whether there was no room to ask a plugin, as there will be again.
+    /// Whether the error is temporary: there was no room for the plugin call.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Plugin(_, PluginError::Refusal(Refusal::Busy(_))))
@@ -98,7 +98,7 @@ impl ToolsError {
 pub enum Unavailable {
     /// The agent has no such tool.
     Unknown,
-    /// It may change things, and the agent does not let such tools be called.
+    /// It may change data, and the agent does not allow that.
     Destructive(String),
 }
 
@@ -111,10 +111,10 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Asks each of the agent's plugins what it has.
+    /// Lists the tools of each of the agent's plugins.
     ///
     /// # Errors
-    /// When a plugin cannot be had or cannot say.
+    /// If a plugin is not available or cannot list its tools, or if two plugins have a tool with the same name.
     pub async fn of(
         plugins: &Plugins,
         agent: &Agent,
@@ -123,7 +123,7 @@ impl Tools {
         Self::of_definition(plugins, (agent.tenant, agent.id), &agent.definition, request_id).await
     }
 
-    /// The same for an agent that is being defined.
+    /// The same for an agent that has not been stored yet.
     ///
     /// # Errors
     /// As [`Self::of`].
@@ -157,18 +157,18 @@ impl Tools {
         Ok(tools)
     }
 
-    /// What the model is told of them.
+    /// The descriptions of the tools, for the model.
     #[must_use]
     pub fn descriptions(&self) -> &[Tool] {
         &self.descriptions
     }
 
-    /// The plugin that has a tool of this name.
+    /// The plugin that has this tool.
     pub(super) fn plugin_of(&self, tool: &str) -> Option<String> {
         self.by_name.get(tool).map(|(_, binding)| binding.name().to_string())
     }
 
-    /// Calls one for a run. Whatever goes wrong is told to the model, and the run goes on.
+    /// Calls a tool for a run. Any failure is reported to the model, and the run continues.
     pub(super) async fn call(&self, task: &Task, call: &ToolCall) -> Answer {
         let plugin = self.plugin_of(&call.name);
         let refuse = |plugin: Option<String>, result: String| Answer {
@@ -196,10 +196,10 @@ impl Tools {
         Answer { plugin, result, is_error, logs: called.logs, ran }
     }
 
-    /// Calls one directly. Arguments and answer are JSON text.
+    /// Calls a tool directly. Arguments and result are JSON text.
     ///
     /// # Errors
-    /// [`Unavailable`], and inside what the plugin or the sandbox said.
+    /// [`Unavailable`] if the tool is not called; the inner error comes from the plugin or the sandbox.
     pub async fn operate(
         &self,
         agent: &Agent,

@@ -1,4 +1,4 @@
-//! A task's activity log: what was said and which tools were called (CONTRACT section 2).
+//! A task's activity log: its messages and tool calls (CONTRACT section 2).
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,10 +10,10 @@ use crate::clock::Timestamp;
 use crate::tasks::{Status, Task};
 use crate::trace::{Event, Step};
 
-/// The log.
+/// An activity log.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Activity<'t> {
-    /// The task, or the thread it belongs to.
+    /// The id of the task, or of the thread it belongs to.
     id: String,
     #[schema(format = DateTime)]
     created_at: String,
@@ -21,43 +21,43 @@ pub struct Activity<'t> {
     user: Option<UserAnswer<'t>>,
 }
 
-/// One entry: a message, or a call of a tool.
+/// One entry: a message or a tool call.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Entry<'t> {
-    /// Somebody said something.
+    /// A message.
     Message {
         /// Unique within the log.
         id: String,
-        /// When.
+        /// When it was sent.
         #[schema(format = DateTime)]
         created_at: String,
-        /// Who: the caller or the agent.
+        /// The sender: the caller or the agent.
         role: Role,
-        /// What.
+        /// The content.
         content: Content<'t>,
     },
-    /// A tool was called.
+    /// A tool call.
     ToolCall {
         /// Unique within the log.
         id: String,
-        /// When.
+        /// When the call started.
         #[schema(format = DateTime)]
         created_at: String,
-        /// Which.
+        /// The tool.
         tool_name: &'t str,
-        /// With what.
+        /// The arguments.
         #[schema(value_type = Value)]
         payload: Value,
-        /// Whether what it answered is an error.
+        /// Whether the result is an error.
         is_error: bool,
-        /// What it answered.
+        /// The result.
         #[schema(value_type = Value)]
         result: Value,
     },
 }
 
-/// Who said something.
+/// The sender of a message.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -67,7 +67,7 @@ pub enum Role {
     Agent,
 }
 
-/// What was said.
+/// The content of a message.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = MessageContent)]
 pub struct Content<'t> {
@@ -77,7 +77,7 @@ pub struct Content<'t> {
 }
 
 impl<'t> Activity<'t> {
-    /// The log of one task. An answer stands in it once the task has ended.
+    /// Builds the log of one task. It contains the answer if the task has completed.
     #[must_use]
     pub fn of(task: &'t Task, steps: &'t [Step]) -> Self {
         let id = task.thread.as_ref().map_or_else(|| task.id.to_string(), ToString::to_string);

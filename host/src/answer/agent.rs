@@ -1,4 +1,4 @@
-//! Agents as xpander writes them: `graph` is an array, and no secret is in it (CONTRACT section 2).
+//! Agents in xpander's format: `graph` is an array, and it contains no secrets (CONTRACT section 2).
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,11 +8,11 @@ use crate::ids::{AgentId, Name, TenantId};
 use crate::tenants::Agent;
 use crate::tool::Tool;
 
-/// What stands for an agent in lists; the product's SDK wants some.
+/// The icon of every agent in lists; the product's SDK requires one.
 const ICON: &str = "🚀";
 
-/// The SDK reads no agent whose framework it does not know. It only matters to code that the SDK would
-/// run itself, which nobody does with an agent of this gateway.
+/// The SDK rejects agents whose framework it does not know. The value matters only to code that the SDK would run
+/// itself, which does not happen with an agent of this gateway.
 const FRAMEWORK: &str = "agno";
 
 /// An agent.
@@ -22,7 +22,7 @@ pub struct AgentAnswer<'a> {
     id: AgentId,
     organization_id: TenantId,
     name: &'a Name,
-    /// The same: names are unique within an organization.
+    /// The same as `name`: names are unique within an organization.
     unique_name: &'a Name,
     description: Option<&'a str>,
     icon: &'static str,
@@ -32,25 +32,25 @@ pub struct AgentAnswer<'a> {
     created_at: String,
     #[schema(format = DateTime)]
     updated_at: String,
-    /// Grows with each change.
+    /// Increases with each change.
     version: u32,
     framework: &'static str,
     /// `offline`, or `openai` for any server that speaks its protocol.
     model_provider: &'static str,
     /// The model, as the gateway's settings name it.
     model_name: &'a str,
-    /// Where callers trigger it; they add their key.
+    /// The URL at which callers trigger the agent; they add their key.
     webhook_url: String,
     access_scope: &'static str,
     graph: Vec<GraphItem>,
     tools: Vec<ToolAnswer>,
-    /// Why `tools` is empty although the agent has plugins with tools. Left out where `tools` is complete.
+    /// Why `tools` is empty although the agent has plugins with tools. Omitted if `tools` is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     tools_missing: Option<&'a str>,
     source_nodes: Vec<SourceNode>,
 }
 
-/// What an agent is told to be.
+/// The instructions of an agent.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AgentInstructions)]
 pub struct Instructions<'a> {
@@ -62,17 +62,17 @@ pub struct Instructions<'a> {
     general: &'a str,
 }
 
-/// Whether an agent takes new tasks.
+/// Whether an agent accepts new tasks.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum AgentStatus {
-    /// It does.
+    /// It accepts tasks.
     Active,
-    /// It was disabled.
+    /// It is disabled.
     Inactive,
 }
 
-/// A channel through which an agent is reached.
+/// A channel that triggers an agent.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SourceNode {
     id: String,
@@ -82,7 +82,7 @@ pub struct SourceNode {
     targets: [&'static str; 0],
 }
 
-/// Something that an agent works with.
+/// An item that an agent works with.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct GraphItem {
     id: String,
@@ -92,7 +92,7 @@ pub struct GraphItem {
     kind: &'static str,
     #[schema(value_type = Vec<String>)]
     targets: [&'static str; 0],
-    /// Settings without any secret.
+    /// Settings, without any secrets.
     #[schema(value_type = Option<Object>)]
     settings: Option<Value>,
 }
@@ -109,12 +109,12 @@ pub struct ToolAnswer {
     /// JSON Schema of its arguments.
     #[schema(value_type = Object)]
     parameters: Value,
-    /// Whether it may change things.
+    /// Whether it may change data.
     destructive: bool,
 }
 
 impl<'a> AgentAnswer<'a> {
-    /// An agent with the tools that its plugins have, or why they cannot be listed.
+    /// Builds an agent with the tools of its plugins, or with the reason why they cannot be listed.
     #[must_use]
     pub fn of(agent: &'a Agent, tools: Result<&[Tool], &'a str>, public_url: &str) -> Self {
         let definition = &agent.definition;
@@ -192,7 +192,7 @@ pub struct AgentItem<'a> {
 }
 
 impl<'a> AgentItem<'a> {
-    /// The item of an agent.
+    /// Builds the list item of an agent.
     #[must_use]
     pub fn of(agent: &'a Agent) -> Self {
         Self {
@@ -216,13 +216,13 @@ impl<'a> AgentItem<'a> {
 pub struct AgentPage<'a> {
     /// Oldest first.
     pub items: Vec<AgentItem<'a>>,
-    /// How many there are in all.
+    /// The total number of agents.
     pub total: u64,
-    /// Which page this is, from 1.
+    /// The number of this page, from 1.
     pub page: u32,
-    /// Most items of a page.
+    /// The maximum number of items per page.
     pub per_page: u32,
-    /// How many pages `total` makes.
+    /// The total number of pages.
     pub total_pages: u64,
 }
 

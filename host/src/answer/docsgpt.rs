@@ -6,7 +6,7 @@ use super::parsed;
 use crate::tasks::{Status, Task};
 use crate::trace::{Event, Step};
 
-/// What `GET /api/task_status` answers (CONTRACT D4). A task that does not exist reads as pending.
+/// The response of `GET /api/task_status` (CONTRACT D4). An unknown task is reported as pending.
 #[must_use]
 pub fn task_status(task: Option<&(Task, Vec<Step>)>) -> Value {
     let Some((task, steps)) = task else {

@@ -1,4 +1,4 @@
-//! What happens in a task, as server-sent events tell it (CONTRACT section 2).
+//! A task's progress as server-sent events (CONTRACT section 2).
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,21 +14,21 @@ use crate::tasks::Task;
 use crate::trace::log::RunEvent;
 use crate::trace::{Event, Step, ToolCall};
 
-/// Which kind an event is of.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The task was accepted; data is the task.
     TaskCreated,
-    /// A worker began it; data is the task.
+    /// A worker started the task; data is the task.
     TaskUpdated,
-    /// A tool is called; data says which, with what.
+    /// A tool is called; data is the tool and its arguments.
     ToolCallRequest,
-    /// It answered; data is the request and its result.
+    /// The tool returned; data is the request and its result.
     ToolCallResult,
-    /// A part of the answer; data is text. All parts together are the answer.
+    /// A part of the answer; data is text. All parts concatenated are the answer.
     Chunk,
-    /// The task has ended; data is the task. Nothing follows.
+    /// The task has ended; data is the task. This is the last event.
     TaskFinished,
 }
 
@@ -45,7 +45,7 @@ pub struct TaskEvent {
     data: Value,
 }
 
-/// One server-sent event, as a client's reader gives it.
+/// One server-sent event, as a client receives it.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "documentation: events are written by the HTTP library")]
 pub struct SentEvent {
@@ -53,7 +53,7 @@ pub struct SentEvent {
     data: String,
 }
 
-/// By hand: the derive has no attribute for what the JSON in a string is of.
+/// Built by hand: the derive has no attribute for the schema of JSON in a string.
 fn event_as_text() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
@@ -68,28 +68,28 @@ impl TaskEvent {
         Self { kind, task_id: task.id, organization_id: task.tenant, time: at.iso(), data }
     }
 
-    /// The first of all.
+    /// The event of a task's acceptance. It is the first one.
     #[must_use]
     pub fn created(task: &Task) -> Self {
         let data = json!(TaskDetails::as_created(task));
         Self::new(task, Kind::TaskCreated, task.created_at, data)
     }
 
-    /// A worker has begun the task.
+    /// The event of a task's start by a worker.
     #[must_use]
     pub fn begun(task: &Task) -> Self {
         let at = task.started_at.unwrap_or(task.created_at);
         Self::new(task, Kind::TaskUpdated, at, json!(TaskDetails::as_begun(task)))
     }
 
-    /// The last of all.
+    /// The event of a task's end. It is the last one.
     #[must_use]
     pub fn finished(task: &Task) -> Self {
         let at = task.finished_at.unwrap_or(task.created_at);
         Self::new(task, Kind::TaskFinished, at, json!(TaskDetails::of(task)))
     }
 
-    /// What a moment of the run is told as. None: it is for the trace alone.
+    /// The event of a moment in the run. `None` for what only the trace contains.
     #[must_use]
     pub fn of(task: &Task, moment: &RunEvent) -> Option<Self> {
         match moment {
@@ -112,7 +112,7 @@ impl TaskEvent {
                 }
                 Some(Self::new(task, Kind::ToolCallResult, after, data))
             }
-            // What a model says while it calls tools is no part of the answer.
+            // Text that a model writes while it calls tools is not part of the answer.
             Event::Model { text, tool_calls, .. } if tool_calls.is_empty() && !text.is_empty() => {
                 Some(Self::new(task, Kind::Chunk, after, text.clone().into()))
             }
@@ -120,7 +120,7 @@ impl TaskEvent {
         }
     }
 
-    /// Whether nothing follows.
+    /// Whether this is the last event.
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.kind == Kind::TaskFinished

@@ -1,4 +1,4 @@
-//! What plugins are asked about a task that has ended becomes a part of its trace, without anybody waiting.
+//! Records plugin calls about a finished task in its trace, in the background.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::sandbox::{Binding, Called};
 use crate::store::Store;
 use crate::trace::{Event, Step};
 
-/// Steps on their way to the store at once. Beyond that they are not kept: a caller may ask for one value as
-/// fast as he likes, and is not to be slowed down by a store that is slow.
+/// Maximum number of steps being stored at once. Further ones are dropped: a caller may request a value as often as
+/// it likes, and must not be slowed down by a slow store.
 const UNDER_WAY_MAX: usize = 256;
 
-/// Where such calls are noted.
+/// Records plugin calls about finished tasks.
 #[derive(Debug, Clone)]
 pub struct PostRunRecorder {
     store: Store,
@@ -24,13 +24,13 @@ pub struct PostRunRecorder {
 }
 
 impl PostRunRecorder {
-    /// For the tasks of this store.
+    /// Creates a recorder for the tasks of this store.
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
         Self { store, clock, room: Arc::new(Semaphore::new(UNDER_WAY_MAX)) }
     }
 
-    /// Notes a call about a task. Whoever made it has his answer already.
+    /// Stores a call in the background. Drops it with a warning if too many are pending.
     pub fn note(&self, tenant: TenantId, task: TaskId, event: Event) {
         let Ok(turn) = Arc::clone(&self.room).try_acquire_owned() else {
             tracing::warn!(%task, "a call about a task is not kept: too many are on their way");
@@ -43,7 +43,7 @@ impl PostRunRecorder {
         });
     }
 
-    /// Keeps a call about a task.
+    /// Stores a call and logs a failure.
     pub async fn keep(&self, tenant: TenantId, task: TaskId, event: Event) {
         let micros = match &event {
             Event::PluginCall { ran, .. } => ran.cost.micros,
@@ -57,7 +57,7 @@ impl PostRunRecorder {
     }
 }
 
-/// A call about a task as the trace keeps it. The recording and the log lines are taken out of it.
+/// Builds the trace event of a call about a task. Moves the recording and the log lines out of `called`.
 #[must_use]
 pub fn called_about<T>(call: &str, binding: &Binding, called: &mut Called<T>) -> Event {
     Event::PluginCall {

@@ -1,4 +1,4 @@
-//! Tasks as xpander writes them: short for `POST /`, whole for the REST surface, in lists.
+//! Tasks in xpander's format: short for `POST /`, complete for the REST surface, and as list items.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,27 +9,27 @@ use crate::ids::{AgentId, TaskId, TenantId, ThreadId};
 use crate::tasks::{Status, Task, TaskSummary, User};
 
 // CONTRACT X20.
-/// The task as `POST /` answers it.
+/// The task as `POST /` returns it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TaskAnswer<'t> {
     id: TaskId,
     agent_id: AgentId,
     status: Status,
-    /// The agent's answer, or what went wrong; with `json=true` it is any JSON.
+    /// The agent's answer, or the reason of a failure; with `json=true` it can be any JSON value.
     #[schema(value_type = Value)]
     result: Value,
     #[schema(format = DateTime)]
     created_at: String,
     #[schema(format = DateTime)]
     finished_at: Option<String>,
-    /// Which surface it came in by: `webhook`, `api` or `sdk`.
+    /// The entry point: `webhook`, `api` or `sdk`.
     source: &'t str,
-    /// How often a worker began it.
+    /// How many times a worker has started the task.
     execution_attempts: u32,
 }
 
 impl<'t> TaskAnswer<'t> {
-    /// The answer; with `json` its result as JSON where it is JSON (CONTRACT X12).
+    /// Builds the response. With `json`, a result that is JSON is returned as JSON (CONTRACT X12).
     #[must_use]
     pub fn of(task: &'t Task, json: bool) -> Self {
         let result = match &task.result {
@@ -53,14 +53,14 @@ impl<'t> TaskAnswer<'t> {
 }
 
 // CONTRACT section 2.
-/// The task as the REST surface answers it.
+/// The task as the REST surface returns it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Task)]
 pub struct TaskDetails<'t> {
     id: TaskId,
     agent_id: AgentId,
     organization_id: TenantId,
-    /// The conversation, where it was named.
+    /// The conversation, if it has a name.
     thread_id: Option<&'t ThreadId>,
     input: InputAnswer<'t>,
     status: Status,
@@ -70,51 +70,51 @@ pub struct TaskDetails<'t> {
     started_at: Option<String>,
     #[schema(format = DateTime)]
     finished_at: Option<String>,
-    /// The agent's answer, or what went wrong.
+    /// The agent's answer, or the reason of a failure.
     result: Option<&'t str>,
-    /// Which surface it came in by: `webhook`, `api` or `sdk`.
+    /// The entry point: `webhook`, `api` or `sdk`.
     source: &'t str,
-    /// How often a worker began it.
+    /// How many times a worker has started the task.
     execution_attempts: u32,
-    /// Whether somebody stopped it.
+    /// Whether the task was stopped on request.
     is_manually_stopped: bool,
-    /// What came with the prompt, as data.
+    /// The data that was sent with the prompt.
     #[schema(value_type = Option<Object>)]
     payload_extension: Option<&'t RawValue>,
-    /// Always true: the events of every task can be followed.
+    /// Always true: every task streams its events.
     events_streaming: bool,
     /// Always null: tasks have no titles.
     title: Option<&'t str>,
-    /// Always empty: agents call no agents.
+    /// Always empty: agents do not call other agents.
     #[schema(value_type = Vec<String>)]
     sub_executions: [&'t str; 0],
 }
 
-/// What an agent was given.
+/// The input of an agent.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TaskInput)]
 pub struct InputAnswer<'t> {
-    /// The prompt; the payload where there was none.
+    /// The prompt, or the payload if there was no prompt.
     text: &'t str,
-    /// Always empty: this version takes no files.
+    /// Always empty: this version does not accept files.
     #[schema(value_type = Vec<String>)]
     files: [&'t str; 0],
     user: Option<UserAnswer<'t>>,
 }
 
-/// Who a task is for.
+/// The user that a task is for.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = User)]
 pub struct UserAnswer<'t> {
     id: Option<&'t str>,
-    /// Empty where the caller said none: the product's SDK reads no user without one.
+    /// Empty if the caller did not send one: the product's SDK rejects a user without it.
     email: &'t str,
     first_name: Option<&'t str>,
     last_name: Option<&'t str>,
 }
 
 impl<'t> UserAnswer<'t> {
-    /// The user, where the caller said anything of him.
+    /// The user, if the caller sent any of its fields.
     #[must_use]
     pub fn of(user: &'t User) -> Option<Self> {
         (!user.is_unknown()).then(|| Self {
@@ -127,7 +127,7 @@ impl<'t> UserAnswer<'t> {
 }
 
 impl<'t> TaskDetails<'t> {
-    /// The whole task.
+    /// Builds the complete task.
     #[must_use]
     pub fn of(task: &'t Task) -> Self {
         let input = &task.input;
@@ -158,7 +158,7 @@ impl<'t> TaskDetails<'t> {
         }
     }
 
-    /// The task as it was when it was accepted.
+    /// Builds the task as it was when it was accepted.
     #[must_use]
     pub fn as_created(task: &'t Task) -> Self {
         Self {
@@ -172,7 +172,7 @@ impl<'t> TaskDetails<'t> {
         }
     }
 
-    /// The task as it was when its run began.
+    /// Builds the task as it was when its run started.
     #[must_use]
     pub fn as_begun(task: &'t Task) -> Self {
         Self {
@@ -192,14 +192,14 @@ pub struct TaskItem {
     id: TaskId,
     agent_id: AgentId,
     organization_id: TenantId,
-    /// The conversation, where it was named.
+    /// The conversation, if it has a name.
     thread_id: Option<ThreadId>,
-    /// The caller's own id of the user.
+    /// The caller's own id for the user.
     user_id: Option<String>,
     status: Status,
-    /// The beginning of the result: 10,000 characters at most.
+    /// The beginning of the result, at most 10,000 characters.
     result: Option<String>,
-    /// Which surface it came in by: `webhook`, `api` or `sdk`.
+    /// The entry point: `webhook`, `api` or `sdk`.
     source_node_type: String,
     #[schema(format = DateTime)]
     created_at: String,
@@ -210,7 +210,7 @@ pub struct TaskItem {
 }
 
 impl TaskItem {
-    /// The item of a tenant's task.
+    /// Builds the list item of a tenant's task.
     #[must_use]
     pub fn of(tenant: TenantId, task: TaskSummary) -> Self {
         Self {
@@ -234,12 +234,12 @@ impl TaskItem {
 pub struct TaskPage {
     /// Newest first. Pages reach 100,000 tasks deep.
     pub items: Vec<TaskItem>,
-    /// How many there are in all, counted up to 100,000.
+    /// The total number of tasks, counted up to 100,000.
     pub total: u64,
-    /// Which page this is, from 1.
+    /// The number of this page, from 1.
     pub page: u32,
-    /// Most items of a page.
+    /// The maximum number of items per page.
     pub per_page: u32,
-    /// How many pages `total` makes.
+    /// The total number of pages.
     pub total_pages: u64,
 }

@@ -1,4 +1,4 @@
-//! A run as messages, every step of the trace among them.
+//! A run as a list of messages that includes every step of the trace.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::parsed;
 use crate::tasks::Task;
 use crate::trace::{Event, Step};
 
-/// What `GET /v1/tasks/{id}/thread` answers: the run as messages, every step of the trace among them.
+/// The response of `GET /v1/tasks/{id}/thread`: the run as messages, including every step of the trace.
 #[must_use]
 pub fn thread(task: &Task, steps: &[Step]) -> Value {
     let mapping = task.mapping.iter().map(|mapping| {
@@ -33,7 +33,7 @@ pub fn thread(task: &Task, steps: &[Step]) -> Value {
     mapping.chain(messages).collect()
 }
 
-/// What is shown of a mapping: all but what is kept for a replay.
+/// Removes the fields of a mapping that are stored only for a replay.
 fn shown(mapping: &str) -> Value {
     let mut mapping = parsed(mapping);
     if let Some(fields) = mapping.as_object_mut() {

@@ -1,4 +1,4 @@
-//! The answer in the provider's own format, sent to the provider once the run has ended.
+//! Delivers the answer to the provider in its own format, after the run has ended.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::trace::Event;
 /// Why an answer could not be delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliverError {
-    /// The request that it answers cannot be read any more.
+    /// The request that the answer belongs to can no longer be read.
     #[error("its request cannot be read any more")]
     RequestUnreadable,
-    /// The replier cannot be had.
+    /// The replier is not available.
     #[error(transparent)]
     Unavailable(#[from] PluginUnavailable),
     /// The store failed.
@@ -27,27 +27,26 @@ pub enum DeliverError {
     Store(#[from] StoreError),
 }
 
-/// What a replier is to deliver.
+/// An answer for a replier to deliver.
 #[derive(Debug)]
 pub struct Delivery<'a> {
-    /// The channel that the request came in by.
+    /// The channel that the request arrived by.
     pub channel: &'a Channel,
     /// Its replier.
     pub replier: &'a PluginName,
     /// The agent.
     pub agent: &'a Agent,
-    /// The task that has ended.
+    /// The finished task.
     pub task: &'a Task,
-    /// The request as it was stored.
+    /// The stored request.
     pub request: StoredRequest,
 }
 
 impl Channels {
-    /// Has a channel's replier deliver the answer of a task. Gives what came of it, and the call for the task's
-    /// trace.
+    /// Has the channel's replier deliver the answer of a task. Returns the result, and the call for the task's trace.
     ///
     /// # Errors
-    /// [`DeliverError`] where the replier could not be called.
+    /// [`DeliverError`] if the replier could not be called.
     pub async fn deliver(
         &self,
         plugins: &Plugins,

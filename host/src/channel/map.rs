@@ -1,4 +1,4 @@
-//! What a request comes to: the channel's mapper, or its agent's, says what is asked of the agent.
+//! Resolves a channel's request with the mapper of the channel, or else of its agent.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::tasks::IdempotencyClaim;
 use crate::tenants::ChannelAnswer;
 
 impl OpenChannel {
-    /// Resolves a request that the channel takes. `arrival` holds no credentials any more.
+    /// Resolves a verified request. `arrival` must no longer hold credentials.
     ///
     /// # Errors
-    /// [`IntakeError`]; no task exists then.
+    /// [`IntakeError`]; no task has been created then.
     pub async fn map(
         &self,
         plugins: &Plugins,
@@ -44,21 +44,22 @@ impl OpenChannel {
             ..AnswerWanted::default()
         };
         let asked = mapping.asked(arrival, wanted)?;
-        // An agent is never run on a body that nobody could read: a mapper may have read its bytes.
+        // An agent never runs on an unreadable body, unless the mapper may have read its bytes and set a prompt or
+        // context.
         let is_read = mapper.is_some() && (has_context || asked.input.prompt.is_some());
         if let Some(unreadable) = arrival.incoming.unreadable.as_ref().filter(|_| !is_read) {
             return Err(unreadable.clone().into());
         }
         let call = AgentCall::new(caller, arrival, asked)?;
-        // The id of a delivery, and a key, are believed where somebody has verified who says so. Where nobody
-        // has, all senders are one: a stranger who guesses an id could use it up, or be given the task of the
-        // sender whose it is.
+        // A delivery id or a key is trusted only after verification. Without verification all senders look alike: a
+        // stranger who guesses an id could use it up, or get the task of the sender that the id belongs to.
         let idempotency = match delivery {
             _ if !verified => None,
             Some(id) => {
                 let key = IdempotencyKey::of_delivery(self.facts().id, &id);
                 let surface = call.caller.surface();
-                // The provider says that it is the same delivery; its bytes may differ (a retry counter).
+                // The provider declares it to be the same delivery; its bytes may differ, for example in a retry
+                // counter.
                 Some(IdempotencyClaim { surface, key, fingerprint: [0; 32] })
             }
             None => call.idempotency,

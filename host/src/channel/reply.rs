@@ -1,4 +1,4 @@
-//! The answer in the provider's own format, while the provider waits for it.
+//! Responds in the provider's own format while the provider waits.
 
 use std::sync::Arc;
 
@@ -11,26 +11,26 @@ use crate::sandbox::{HttpReply, Subject};
 use crate::tasks::Task;
 use crate::tenants::Agent;
 
-/// What a replier is asked about.
+/// The subject of a replier's response.
 #[derive(Debug)]
 pub struct ReplySubject<'a> {
     /// The agent that the channel triggered.
     pub agent: &'a Agent,
-    /// Its task, as far as it is.
+    /// The agent's task in its current state.
     pub task: &'a Task,
     /// The request, without credentials.
     pub request: Option<Arc<IncomingRequest>>,
-    /// What the verifier said of the sender, as JSON.
+    /// What the verifier returned about the sender, as JSON.
     pub principal: Option<Arc<str>>,
     /// For logs and plugins.
     pub request_id: RequestId,
 }
 
 impl OpenChannel {
-    /// Asks this replier for the answer to a request. Where the task has ended the call becomes a part of its trace.
+    /// Has the replier write the response to a request. If the task has ended, the call is recorded in its trace.
     ///
     /// # Errors
-    /// [`ChannelError`]; the task is as it was.
+    /// [`ChannelError`]; the task is unchanged.
     pub async fn reply(
         &self,
         plugins: &Plugins,
@@ -43,7 +43,7 @@ impl OpenChannel {
         let subject = Subject { task: shown, ..self.subject(request, principal, request_id) };
         let binding = plugins.binding(agent.tenant, replier).await?;
         let mut replied = binding.reply(subject).await;
-        // An acknowledgement is not about the task's end.
+        // An acknowledgement is sent before the task has ended and is not recorded.
         if task.status.is_final() {
             post_run.note(task.tenant, task.id, called_about("reply", &binding, &mut replied));
         }

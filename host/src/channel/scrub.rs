@@ -1,5 +1,5 @@
-//! What of a request only the verifier gets to see: credentials. Neither mappers nor the agent see them, and they
-//! are not kept.
+//! Removes the credentials that only the verifier may see. Mappers and the agent do not see them, and they are not
+//! stored.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::request::{IncomingRequest, Payload};
 use crate::sandbox::BoundSecret;
 use crate::secrets::SecretVersions;
 
-/// A secret shorter than this is not looked for in a request.
+/// Secrets shorter than this are not searched for in a request.
 const SECRET_BYTES_MIN: usize = 6;
 
 impl OpenChannel {
-    /// The request without credentials, which a verifier alone gets to see: neither the usual headers, nor any header or query parameter
-    /// that holds one of the channel's secrets. It is what mappers see, and what is kept.
+    /// Returns the request without the usual credential headers and without any header or query parameter that holds
+    /// one of the channel's secrets. This is what mappers see and what is stored.
     #[must_use]
     pub fn without_credentials(&self, incoming: Arc<IncomingRequest>) -> Arc<IncomingRequest> {
         let versions = self.facts.secrets.values().filter_map(BoundSecret::versions);
@@ -33,7 +33,7 @@ impl OpenChannel {
                 headers.append(name.clone(), value.clone());
             }
         }
-        // A key of the gateway has no business here, and is not kept either.
+        // An API key of the gateway does not belong here and is removed as well.
         let tells_pair = |pair: &str| {
             let name = decoded(pair.split('=').next().unwrap_or_default());
             is_api_key(&String::from_utf8_lossy(&name)) || tells(&decoded(pair))
@@ -44,7 +44,7 @@ impl OpenChannel {
         }
         let kept = incoming.query.split('&').filter(|pair| !tells_pair(pair));
         let query = kept.collect::<Vec<_>>().join("&");
-        // Of a request without a body the query is the payload, too.
+        // For a GET without a body, the query is also the payload.
         let is_payload = query_tells && incoming.body.is_empty() && incoming.method == Method::GET;
         let payload = match incoming.payload.fields() {
             Some(fields) if is_payload => {
@@ -71,7 +71,7 @@ impl OpenChannel {
     }
 }
 
-/// A pair of the query, decoded.
+/// A name-value pair of the query, decoded.
 fn decoded(pair: &str) -> Vec<u8> {
     percent_encoding::percent_decode_str(&pair.replace('+', " ")).collect()
 }

@@ -1,5 +1,4 @@
-//! Whether a request comes from the provider: the channel's verifier looks at it, with every header that it came
-//! with.
+//! Verifies that a request comes from the provider. The channel's verifier sees all of its headers.
 
 use std::sync::Arc;
 
@@ -11,23 +10,23 @@ use crate::request::IncomingRequest;
 use crate::sandbox::PluginError;
 use crate::tenants::Verification;
 
-/// A request that the channel takes.
+/// A request that the channel accepts.
 #[derive(Debug)]
 pub struct Verified {
     /// Proof of access to the channel's agent.
     pub caller: Caller,
-    /// What the verifier said of the sender, as JSON. None where nobody verified.
+    /// What the verifier returned about the sender, as JSON. `None` if verification is off.
     pub principal: Option<Arc<str>>,
-    /// Whether a plugin has verified it: only then does a delivery's id, or an idempotency key, say which
-    /// sender's request it is.
+    /// Whether a plugin has verified the request. Only then does a delivery id or an idempotency key identify the
+    /// sender's request.
     pub verified: bool,
 }
 
 impl OpenChannel {
-    /// Whether the channel's verifier can be asked at all: for whoever would read a body for it first.
+    /// Checks that the channel's verifier can be called, before the caller reads a body for it.
     ///
     /// # Errors
-    /// [`ChannelError`], as [`OpenChannel::verify`] would give it.
+    /// [`ChannelError`], as [`OpenChannel::verify`] would return it.
     pub async fn check_verifier(&self, plugins: &Plugins) -> Result<(), ChannelError> {
         let Verification::By(name) = &self.channel.definition.verifier else { return Ok(()) };
         let binding = plugins.binding(self.channel.tenant, name).await?;
@@ -36,10 +35,10 @@ impl OpenChannel {
             .map_err(|refusal| ChannelError::Plugin(name.clone(), PluginError::Refusal(refusal)))
     }
 
-    /// Has the channel's verifier look at a request, with every header that it came with.
+    /// Verifies a request with the channel's verifier, which sees all of its headers.
     ///
     /// # Errors
-    /// [`ChannelError`]; the request is to be refused then.
+    /// [`ChannelError`]; the request must be rejected then.
     pub async fn verify(
         &self,
         plugins: &Plugins,

@@ -1,4 +1,4 @@
-//! A request as it arrived, read whole: what its body holds, and what nobody behind this gets to see.
+//! A request whose body has been read and parsed, with its credentials removed.
 
 use std::sync::Arc;
 
@@ -18,16 +18,16 @@ use crate::request::{BadRequest, IncomingRequest, Payload};
 use crate::request::{body, cloud_event, query};
 use crate::secrets::UserTokens;
 
-/// A request read whole, its body bounded, its query decoded.
+/// A request with its body read and bounded and its query decoded.
 #[derive(Debug)]
 pub struct Arrival {
-    /// See [`IncomingRequest`].
+    /// The request that plugins and the store see.
     pub incoming: Arc<IncomingRequest>,
     /// Names and values of the query, without credentials.
     pub query: Vec<(String, String)>,
-    /// Tokens of the user, taken out of everything else.
+    /// The user's tokens, removed from everything else.
     pub user_tokens: UserTokens,
-    /// Whether a credential that was repeated may be redacted in it.
+    /// Whether the request may contain redacted credentials.
     pub is_redacted: bool,
     /// For logs and plugins.
     pub request_id: RequestId,
@@ -36,13 +36,13 @@ pub struct Arrival {
 /// The parts of a request that intake reads.
 #[derive(Debug)]
 pub struct RequestParts {
-    /// The method.
+    /// The HTTP method.
     pub method: Method,
-    /// The path, percent-encoded; empty where it holds a credential.
+    /// The path, percent-encoded; empty if it holds a credential.
     pub path: String,
     /// The query as it arrived, without `?`.
     pub query: String,
-    /// The same as names and values.
+    /// The query as names and values.
     pub pairs: Vec<(String, String)>,
     /// All headers.
     pub headers: HeaderMap,
@@ -52,7 +52,8 @@ pub struct RequestParts {
     pub request_id: RequestId,
 }
 
-/// A body in the place of the one that arrived, which is counted for its sender as long as this is held.
+/// A replacement body that keeps the original alive, because the original's bytes are charged to the sender's budget
+/// until it is dropped.
 struct InPlaceOf {
     body: Bytes,
     _arrived: Bytes,
@@ -65,7 +66,7 @@ impl AsRef<[u8]> for InPlaceOf {
 }
 
 impl RequestParts {
-    /// Puts another body in the place of the one that arrived, if one did.
+    /// Replaces the body, if it is not empty.
     pub(super) fn replace_body(&mut self, body: Bytes) {
         if self.body.is_empty() {
             return;
@@ -76,7 +77,7 @@ impl RequestParts {
 }
 
 impl Arrival {
-    /// Reads a body of any shape that `POST /` takes (CONTRACT X2).
+    /// Reads a body of any content type that `POST /` accepts (CONTRACT X2).
     ///
     /// # Errors
     /// [`IntakeError::Request`].
@@ -94,7 +95,7 @@ impl Arrival {
         Ok(Self { user_tokens, is_redacted, ..Self::with(parts, payload) })
     }
 
-    /// Reads a body that has to be JSON and may hold tokens of the user (CONTRACT section 2).
+    /// Reads a body that must be JSON and may hold the user's tokens (CONTRACT section 2).
     ///
     /// # Errors
     /// [`IntakeError::Request`].
@@ -105,7 +106,7 @@ impl Arrival {
         Ok(Self { user_tokens, is_redacted, ..Self::with(parts, payload) })
     }
 
-    /// Reads a body that has to be JSON (CONTRACT D3).
+    /// Reads a body that must be JSON (CONTRACT D3).
     ///
     /// # Errors
     /// [`IntakeError::Request`].
@@ -121,16 +122,17 @@ impl Arrival {
         Ok(Self::with(parts, payload))
     }
 
-    /// Takes the query as the payload (CONTRACT D2): strings all, of a repeated name the first.
+    /// Uses the query as the payload (CONTRACT D2): all values are strings, and the first value of a repeated name
+    /// wins.
     #[must_use]
     pub fn read_query(parts: RequestParts) -> Self {
         let payload = Payload::of_query(&parts.pairs);
         Self::with(parts, payload)
     }
 
-    /// Reads a body of any shape for a channel, whose plugins read it: what cannot be read is no payload, and its
-    /// bytes are there all the same. The query is the payload of a request without a body. Every header is
-    /// kept: a verifier may need it.
+    /// Reads a body of any type for a channel, whose plugins interpret it. A body that cannot be parsed yields an
+    /// empty payload, and its bytes stay available. For a GET without a body, the query is the payload. Every header
+    /// is kept because a verifier may need it.
     pub async fn read_for_channel(parts: RequestParts) -> Self {
         let (payload, unreadable) = if parts.body.is_empty() && parts.method == Method::GET {
             (Payload::of_query(&parts.pairs), None)
@@ -155,7 +157,7 @@ impl Arrival {
         }
     }
 
-    /// The same request by a channel, without the encodings of its body.
+    /// The same channel request with its body decoded from its content encodings.
     pub async fn without_encodings(self, body: Bytes) -> Self {
         let incoming = &self.incoming;
         let mut headers = incoming.headers.clone();
@@ -204,20 +206,20 @@ impl Arrival {
         Sources { query: &self.query, payload: &self.incoming.payload, mapped }
     }
 
-    /// Which agent is asked for: from the query, else from the body (CONTRACT X3).
+    /// The id of the requested agent: from the query, else from the body (CONTRACT X3).
     ///
     /// # Errors
-    /// [`IntakeError::Request`] where it is no text.
+    /// [`IntakeError::Request`] if it is not a string, number or boolean.
     pub fn agent_id(&self) -> Result<Option<String>, IntakeError> {
         self.sources(&[]).text("agent_id")
     }
 }
 
-/// The payload that this body holds, or none and why.
+/// Parses the payload of a body, or returns an empty one and the reason.
 async fn payload_or_why_not(headers: &HeaderMap, body: Bytes) -> (Payload, Option<BadRequest>) {
     let payload = match Encoding::of(headers) {
         Ok(encodings) if encodings.is_empty() => body::payload(headers, body).await,
-        // For whoever is let in it is undone.
+        // The body is decoded later, after the caller is authenticated.
         Ok(_) => Err(BadRequest::unsupported("the body is compressed")),
         Err(error) => Err(error),
     };
@@ -227,9 +229,8 @@ async fn payload_or_why_not(headers: &HeaderMap, body: Bytes) -> (Payload, Optio
     }
 }
 
-/// The payload without a key that somebody sent in it (CONTRACT X5), and the body likewise: neither plugins
-/// nor the agent nor a store get to see it. By a channel the gateway has no keys, and the field is the
-/// provider's own.
+/// Removes an API key from the payload (CONTRACT X5) and from the body, so that neither plugins nor the agent nor the
+/// store see it. Not used for channels: their callers have no API keys, and the field is the provider's own.
 fn without_key(parts: &mut RequestParts, payload: Payload) -> Payload {
     if !payload.fields().is_some_and(|mut fields| fields.any(|(name, _)| is_api_key(name))) {
         return payload;
@@ -239,7 +240,7 @@ fn without_key(parts: &mut RequestParts, payload: Payload) -> Payload {
     rest
 }
 
-/// What a request asks of the plugins before and after the run.
+/// The parameters that concern the plugins before and after a run.
 #[derive(Debug, Default)]
 pub struct AroundTheRun {
     /// `params_mapping`, verbatim.
@@ -250,8 +251,8 @@ pub struct AroundTheRun {
     pub json: bool,
 }
 
-/// What a request that was kept with its task asked of plugins around the run. Parameters are those of
-/// `POST /` alone, and nobody waited for the answer of an asynchronous one.
+/// Reads the plugin parameters of a request that was stored with its task. Only `POST /` has them, and an
+/// asynchronous request has no getter because its caller did not wait for the result.
 pub async fn around_the_run(head: &StoredHead, body: Bytes, by_channel: bool) -> AroundTheRun {
     if by_channel || head.path() != "/" {
         return AroundTheRun::default();
@@ -261,7 +262,7 @@ pub async fn around_the_run(head: &StoredHead, body: Bytes, by_channel: bool) ->
     let sources = Sources { query: &pairs, payload: &call.payload, mapped: &[] };
     AroundTheRun {
         spec: sources.query("params_mapping").map(str::to_owned),
-        // The request was accepted, so these can be read.
+        // The request was accepted, so these can be parsed.
         getter: match sources.boolean("asynchronous") {
             Ok(false) => sources.text("getter").ok().flatten(),
             _ => None,

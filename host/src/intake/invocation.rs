@@ -1,5 +1,5 @@
-//! `POST …/invoke` of the REST surface and its aliases (CONTRACT section 2): a typed body instead of
-//! parameters, and no mapping.
+//! `POST …/invoke` of the REST surface and its aliases (CONTRACT section 2): a typed body, with no parameters and no
+//! mapping.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,59 +10,59 @@ use crate::ids::ThreadId;
 use crate::request::{AnswerWanted, BadRequest, Prefer};
 use crate::tasks::{Input, User};
 
-/// What is asked of an agent. Fields that are not listed are ignored, as the product does.
+/// An invocation of an agent. Unknown fields are ignored, as the product does.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct Invocation {
-    /// Which conversation it continues: a name of the caller's own, or the id of an earlier task.
+    /// The conversation to continue: a name of the caller's choice, or the id of an earlier task.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     id: Option<TextOrNumber>,
     input: InvocationInput,
-    /// Further data for the agent; it is fenced as data.
+    /// Additional data for the agent; it is fenced as data.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     payload_extension: Option<Box<RawValue>>,
-    /// Further text for the agent; it is fenced as data.
+    /// Additional text for the agent; it is fenced as data.
     #[serde(default)]
     additional_context: Option<String>,
     /// What the answer should look like; it is fenced as data.
     #[serde(default)]
     expected_output: Option<String>,
-    /// `sdk` where the product's SDK calls.
+    /// `sdk` if the product's SDK makes the call.
     #[serde(default)]
     source: Option<String>,
     /// Tokens for MCP servers by graph item: a bearer token, or an object of headers.
     #[serde(default, rename = "user_tokens")]
     #[schema(value_type = Option<Object>)]
     _user_tokens: Option<serde::de::IgnoredAny>,
-    /// Must be empty: this version calls no MCP servers of a request.
+    /// Must be empty: this version does not call MCP servers that a request names.
     #[serde(default)]
     #[schema(value_type = Option<Vec<Object>>, max_items = 0)]
     mcp_servers: Option<Vec<serde::de::IgnoredAny>>,
 }
 
-/// The question itself.
+/// The input of an invocation.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct InvocationInput {
-    /// What is asked.
+    /// The text for the agent.
     #[serde(default)]
     text: Option<String>,
-    /// Must be empty: this version takes no files.
+    /// Must be empty: this version does not accept files.
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>, max_items = 0)]
     files: Option<Vec<serde::de::IgnoredAny>>,
-    /// Who it is for.
+    /// The user that the task is for.
     #[serde(default)]
     user: Option<InvocationUser>,
 }
 
-/// Who a task is for, as far as the caller says.
+/// The user that a task is for, as the caller describes them.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct InvocationUser {
-    /// The caller's own id of the user.
+    /// The caller's own id for the user.
     #[serde(default)]
     id: Option<String>,
-    /// Address, not verified.
+    /// The email address, not verified.
     #[serde(default)]
     email: Option<String>,
     /// First name.
@@ -83,10 +83,10 @@ enum TextOrNumber {
 /// Resolves a request of the REST surface.
 ///
 /// # Errors
-/// [`IntakeError::Request`] with 422 where the body is JSON of another shape; no task exists then.
+/// [`IntakeError::Request`] with 422 if the body is JSON of another shape; no task has been created then.
 pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeError> {
     let unprocessable = |detail: String| IntakeError::from(BadRequest { status: 422, detail });
-    // To serde an array is a struct too, its fields in their order.
+    // Serde also deserializes an array into a struct, field by field.
     for (place, name) in [
         ("", "the body"),
         ("/input", "input"),
@@ -144,7 +144,7 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
     Ok(AgentCall { source, ..AgentCall::new(caller, arrival, asked)? })
 }
 
-/// What comes with the question, as one JSON object.
+/// Combines the additional data and texts into one JSON object.
 fn context(extension: Option<&RawValue>, texts: [(&str, Option<&str>); 2]) -> String {
     let extension = extension.map(RawValue::get).filter(|json| !matches!(*json, "null" | "{}"));
     let extension = extension.map(|json| format!("\"payload_extension\":{json}"));

@@ -1,4 +1,4 @@
-//! Parameters: where they travel and which of two counts (CONTRACT X1, X5).
+//! Request parameters: where they are sent and which value takes precedence (CONTRACT X1, X5).
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use super::IntakeError;
 use crate::request::Payload;
 use crate::request::payload::scalar_text;
 
-/// Names that are parameters; everything else is the agent's (CONTRACT X5, X6).
+/// Names of parameters; every other name belongs to the agent's payload (CONTRACT X5, X6).
 const RESERVED: [&str; 14] = [
     "agent_id",
     "x-api-key",
@@ -24,14 +24,14 @@ const RESERVED: [&str; 14] = [
     "params_mapping",
 ];
 
-/// Reserved too, though nothing reads it: callers of workflow URLs send it.
+/// Also reserved, although nothing reads it: callers of workflow URLs send it.
 const AGENT_VERSION: &str = "agent_version";
 
 fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || name == AGENT_VERSION
 }
 
-/// Parameters as they arrived: query, body, and what a mapping found.
+/// The sources of parameters: query, body, and mapping.
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
     pub(crate) query: &'a [(String, String)],
@@ -40,8 +40,8 @@ pub(crate) struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// The effective value: mapping before query before body; an empty string counts as absent. Of a
-    /// name that is repeated in one place the last one counts.
+    /// The effective value: mapping before query before body. An empty string counts as absent. If a name is repeated
+    /// in one source, its last value counts.
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>, IntakeError> {
         if let Some(value) = self.mapped(name).or_else(|| self.query(name)) {
             return Ok(Some(value.to_owned()));
@@ -59,7 +59,7 @@ impl Sources<'_> {
         }
     }
 
-    /// true/1/yes/on and false/0/no/off in any case (CONTRACT X5); false where it is absent.
+    /// true/1/yes/on and false/0/no/off in any case (CONTRACT X5); false if absent.
     pub(crate) fn boolean(&self, name: &str) -> Result<bool, IntakeError> {
         match self.text(name)?.map(|text| text.to_ascii_lowercase()).as_deref() {
             None | Some("false" | "0" | "no" | "off") => Ok(false),
@@ -74,7 +74,7 @@ impl Sources<'_> {
         last(self.mapped.iter(), name)
     }
 
-    /// From the query alone: `params_mapping`, and what decides who calls.
+    /// The value in the query only. For `params_mapping`, and for what identifies the caller.
     pub(crate) fn query(&self, name: &str) -> Option<&str> {
         last(self.query.iter(), name)
     }
@@ -85,9 +85,9 @@ impl Sources<'_> {
         (value != "null").then_some(value)
     }
 
-    /// The fields that are no parameters, as JSON text (CONTRACT X6): the body's, in their order and
-    /// spelling, then the query's. Where the body has no parameter and the query nothing else, that is
-    /// the body byte for byte.
+    /// The fields that are not parameters, as JSON text (CONTRACT X6): those of the body in their order and spelling,
+    /// then those of the query. If the body has no parameters and the query has nothing else, this is the body byte
+    /// for byte.
     pub(crate) fn payload_text(&self) -> String {
         let extras: Vec<_> = self.query.iter().filter(|(name, _)| !is_reserved(name)).collect();
         let Some(fields) = self.payload.fields() else {
@@ -102,7 +102,7 @@ impl Sources<'_> {
         if extras.is_empty() && !fields.iter().any(|(name, _)| is_reserved(name)) {
             return self.payload.text().to_owned();
         }
-        // A set: a thousand names of a query against a hundred thousand fields of a body.
+        // A set, because a query can have 1,000 names and a body 100,000 fields.
         let overridden: HashSet<&str> = extras.iter().map(|(name, _)| name.as_str()).collect();
         let kept = fields
             .into_iter()
@@ -112,7 +112,7 @@ impl Sources<'_> {
     }
 }
 
-/// The last value of a name that is not empty.
+/// The last value of a name; `None` if that value is empty.
 fn last<'a>(
     mut pairs: impl DoubleEndedIterator<Item = &'a (String, String)>,
     name: &str,

@@ -1,5 +1,5 @@
-//! Tokens of users (CONTRACT X8), and the key that a request came with: taken out of it before anybody else sees
-//! it, also where the sender has repeated them elsewhere. Plugins, the agent and the store are given what is left.
+//! Removes the user's tokens (CONTRACT X8) and repeated credentials from a request before plugins, the agent or the
+//! store see it, even if the sender repeated them elsewhere in the request.
 
 use std::sync::LazyLock;
 
@@ -17,20 +17,20 @@ use crate::request::{cloud_event, query};
 use crate::secrets::UserTokens;
 use crate::trace::redact::{REDACTED, Redactor};
 
-/// What was taken out of a request.
+/// What was removed from a request.
 #[derive(Default)]
 pub(super) struct Taken {
     /// `user_tokens`.
     pub(super) user_tokens: UserTokens,
-    /// Whether something may be redacted in what is left.
+    /// Whether the rest of the request may contain redactions.
     pub(super) is_redacted: bool,
 }
 
-/// Takes `user_tokens` out, and what repeats them or the key. Those of the query count before those of the body
-/// (CONTRACT X1).
+/// Removes `user_tokens` and redacts every repetition of them and of the API key. Tokens in the query take precedence
+/// over those in the body (CONTRACT X1).
 ///
 /// # Errors
-/// 400 where they are no tokens, or were sent twice in one place. Nothing of them is repeated.
+/// 400 if they are not valid tokens, or were sent twice in one place. The error does not repeat them.
 pub(super) fn take_out(
     parts: &mut RequestParts,
     payload: Payload,
@@ -57,7 +57,7 @@ pub(super) fn take_out(
     let mut redactor = Redactor::default();
     repeated.iter().for_each(|credential| redactor.add(credential));
     tokens.secrets().for_each(|secret| redactor.add(secret));
-    // Those that do not count are no less secret.
+    // Tokens that lose the precedence are secret as well.
     if let Some(Ok(other)) = sent.next().map(|text| UserTokens::parse(&text)) {
         other.secrets().for_each(|secret| redactor.add(secret));
     }
@@ -67,9 +67,8 @@ pub(super) fn take_out(
     Ok((rest, Taken { user_tokens: tokens, is_redacted: true }))
 }
 
-/// The credentials that a request came with under their names, keys and what stands behind `Bearer`, as far as they
-/// stand elsewhere in it too. Requests seldom repeat one, so the search comes first: it is quick where redacting
-/// is not.
+/// The named credentials of a request, keys and `Bearer` values, that also occur elsewhere in it. Requests seldom
+/// repeat one, so a fast search comes before the slow redaction.
 fn repeated_credentials(parts: &RequestParts, payload: &Payload) -> Vec<Zeroizing<String>> {
     let is_named = |name: &HeaderName| HEADERS.contains(&name.as_str()) && name != COOKIE;
     let in_headers = parts.headers.iter().filter(|(name, _)| is_named(name));
@@ -83,7 +82,7 @@ fn repeated_credentials(parts: &RequestParts, payload: &Payload) -> Vec<Zeroizin
     let is_elsewhere = |credential: &&str| {
         let finder = Finder::new(credential.as_bytes());
         let is_in = |text: &[u8]| finder.find(text).is_some();
-        // Of a form and the like the payload is another text than the body.
+        // For forms and similar types, the payload and the body are different texts.
         let of_payload = payload.text().as_bytes();
         let is_the_body = of_payload.as_ptr() == parts.body.as_ptr();
         let mut headers = parts.headers.iter().filter(|(name, _)| !is_named(name));
@@ -96,14 +95,14 @@ fn repeated_credentials(parts: &RequestParts, payload: &Payload) -> Vec<Zeroizin
                 || pairs.any(|(name, value)| is_in(name.as_bytes()) || is_in(value.as_bytes())))
     };
     let repeated = in_headers.chain(in_query).filter(is_elsewhere).map(str::to_owned);
-    // A key in the body is found there in any case.
+    // A key in the body must be redacted in any case.
     let in_body = payload.fields().into_iter().flatten().filter(|(name, _)| is_api_key(name));
     let in_body = in_body.filter_map(|(_, json)| scalar_text(json));
     repeated.chain(in_body).map(Zeroizing::new).collect()
 }
 
-/// Whether JSON text escapes letters, digits or signs that need no escape, as a credential could be hidden in it:
-/// `\\u0041`. Writers that escape do so to what is not ASCII, and to what is no letter.
+/// Whether JSON text escapes ASCII characters that need no escape, such as `\\u0041`: a credential could be hidden
+/// that way. Encoders usually escape what is not ASCII and some signs, but no letters.
 fn escapes_letters(json: &[u8]) -> bool {
     static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br"\u00"));
     ESCAPE
@@ -111,7 +110,8 @@ fn escapes_letters(json: &[u8]) -> bool {
         .any(|at| json.get(at + 4).is_some_and(|digit| matches!(digit, b'2'..=b'7')))
 }
 
-/// The one value of a parameter in one place. As with a key, two would be a guess which one is meant.
+/// The single value of a parameter in one place. With two values, as with two keys, it is ambiguous which one is
+/// meant.
 fn only(mut values: impl Iterator<Item = String>) -> Result<Option<String>, IntakeError> {
     let value = values.next();
     match values.next() {
@@ -120,7 +120,7 @@ fn only(mut values: impl Iterator<Item = String>) -> Result<Option<String>, Inta
     }
 }
 
-/// Takes every repetition out of the rest of the request, and gives its payload without them.
+/// Redacts every repetition in the rest of the request and returns the redacted payload.
 fn redact(parts: &mut RequestParts, payload: Payload, redactor: &Redactor) -> Payload {
     let payload = payload.with_texts(|text| redactor.find(text));
     parts.query = query::with_texts(&parts.query, |text| redactor.find(text));
@@ -130,7 +130,7 @@ fn redact(parts: &mut RequestParts, payload: Payload, redactor: &Redactor) -> Pa
         }
     }
     for value in parts.headers.values_mut() {
-        // The attributes of an event are percent-encoded there.
+        // Attributes of a CloudEvent are percent-encoded in headers.
         let decoded: Vec<u8> = percent_encoding::percent_decode(value.as_bytes()).collect();
         let found = redactor.find_bytes(value.as_bytes()).or_else(|| redactor.find_bytes(&decoded));
         if let Some(redacted) = found {
@@ -139,7 +139,7 @@ fn redact(parts: &mut RequestParts, payload: Payload, redactor: &Redactor) -> Pa
         }
     }
     let body = if parts.headers.contains_key(cloud_event::MARK) {
-        // The data of an event whose attributes are headers.
+        // The body is the data of a CloudEvent whose attributes are in headers.
         match Payload::parse(parts.body.clone()) {
             Ok(data) => data.with_texts(|text| redactor.find(text)).to_bytes(),
             Err(_) => {
@@ -147,18 +147,18 @@ fn redact(parts: &mut RequestParts, payload: Payload, redactor: &Redactor) -> Pa
             }
         }
     } else {
-        // A form is kept as the JSON that it was read as: what it repeats may be encoded in many ways.
+        // A form is stored as the JSON it was parsed into, because the form may encode a repetition in many ways.
         payload.to_bytes()
     };
     parts.replace_body(body);
     payload
 }
 
-/// Refuses what would make one name of two: a conversation, or a key, that is named by a token. It could not
-/// be kept, and without the token it would be that of whoever else does so. The same holds for the request's key.
+/// Rejects a conversation name or an idempotency key that contains a token or the API key. Redaction would make
+/// different names equal, so different callers would share one conversation or key.
 ///
 /// # Errors
-/// 400 naming the parameter.
+/// 400, with a message that names the parameter.
 pub(super) fn check_names(arrival: &Arrival, call: AgentCall) -> Result<AgentCall, IntakeError> {
     let is_named = |name: &str| arrival.is_redacted && name.contains(REDACTED);
     if call.thread.as_ref().is_some_and(|thread| is_named(thread.as_str())) {

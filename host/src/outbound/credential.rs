@@ -1,4 +1,4 @@
-//! Credentials of outgoing requests: attached by the host, so that no plugin ever sees one.
+//! Credentials of outbound requests: attached by the host, so that plugins never see them.
 
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -12,7 +12,7 @@ use super::rule::EgressRule;
 use super::{OutboundError, failure};
 use crate::secrets::SecretVersions;
 
-/// The credential of this name.
+/// Finds the credential with this name.
 pub(super) fn find<'a>(
     policy: &'a EgressPolicy,
     name: &str,
@@ -28,7 +28,7 @@ pub(super) fn find<'a>(
     })
 }
 
-/// Puts a credential where the operator says it goes.
+/// Attaches a credential at the place that the operator configured.
 pub(super) fn attach(
     (name, credential): (&str, &Credential),
     rule: Option<&EgressRule>,
@@ -43,7 +43,7 @@ pub(super) fn attach(
             url.host_str().unwrap_or_default()
         )));
     }
-    // What is wrong with its bytes is for the operator to know. To the plugin it is one and the same.
+    // Only the operator learns what is wrong with the secret's bytes. The plugin gets one message for all causes.
     let unusable = |why: &str| {
         let secret = &credential.secret;
         tracing::warn!(%secret, credential = name, why, "a credential cannot be attached");
@@ -70,7 +70,7 @@ pub(super) fn attach(
             if !url.path().contains(placeholder.as_str()) {
                 return Err(denied(&format!("has no place in the path: it lacks {placeholder}")));
             }
-            // A value with a slash in it would lead somewhere else than the rule allows.
+            // A value with a slash in it would lead to another path than the rule allows.
             let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
             if !text.bytes().all(harmless) || text.contains("..") {
                 return Err(unusable("it cannot stand in a path"));
@@ -82,7 +82,7 @@ pub(super) fn attach(
     Ok(())
 }
 
-/// Whether a redirect may be followed that holds a credential in its URL: where the credential may go itself.
+/// Checks whether a redirect with a credential in its URL may be followed: only to where the credential may be sent.
 pub(super) fn may_be_redirected(
     name: &str,
     rule: Option<&EgressRule>,
@@ -91,7 +91,7 @@ pub(super) fn may_be_redirected(
     if rule.is_some_and(|rule| rule.lets_along(name)) {
         return Ok(());
     }
-    // Where it leads is not said: the credential may stand in the host's name.
+    // The message omits the target, because its host name may contain the credential.
     let message = format!(
         "the answer redirects with the credential {name:?} in its URL to where the credential may not go: \
          the [[egress]] rule that allows the request there would have to name it in {hint}"
@@ -99,35 +99,33 @@ pub(super) fn may_be_redirected(
     Err(failure("forbidden", &message))
 }
 
-/// What a plugin sees in the place of a credential.
+/// What a plugin sees in place of a credential.
 const INSTEAD: &[u8] = b"[redacted]";
 
-/// Shorter secrets are not looked for: they would be found in everything.
+/// Secrets that are shorter than this are not searched for: they would match everywhere.
 const LOOKED_FOR_BYTES_MIN: usize = 6;
 
-/// Headers with which a plugin could have an answer come back in a form, or in pieces, in which a
-/// credential is not recognised.
+/// Headers with which a plugin could request a response in a form, or in pieces, in which a credential is not
+/// recognized.
 const DISGUISING_HEADERS: [&str; 5] =
     ["accept-encoding", "accept-charset", "a-im", "range", "if-range"];
 
-/// Headers with which a plugin could ask for the digest of an answer that it does not get to see (RFC 9530).
+/// Headers with which a plugin could request the digest of a response that it does not see (RFC 9530).
 const DIGESTING_HEADERS: [&str; 3] = ["want-content-digest", "want-repr-digest", "want-digest"];
 
-/// Headers with which a plugin could ask of such an answer whether it is the one that it
-/// guesses. A request that only reads is answered without them as well; of one that changes something they
-/// may be what keeps it from harm.
+/// Headers with which a plugin could test a guess at the content of such a response. Safe requests work without them
+/// as well; for a request that changes something, they may be what prevents harm.
 const GUESSING_HEADERS: [&str; 2] = ["if-match", "if-none-match"];
 
-/// Keeps a credential out of what a plugin gets to see: answers that repeat it, and refusals that name
-/// where a server wanted to redirect to. It is looked for in the forms that servers write things in. A
-/// server that is bent on telling a plugin a credential in a form of its own cannot be stopped, which is
-/// why a rule has to name the credentials that may go there.
+/// Keeps a credential out of what a plugin sees: responses that repeat it, and error messages that name the target of
+/// a redirect. It searches for the forms that servers commonly write. A server that deliberately sends a credential
+/// in a form of its own cannot be stopped, which is why a rule must name the credentials that may be sent there.
 #[derive(Default)]
 pub(super) struct CredentialMask {
-    /// What is taken out of answers.
+    /// What is redacted in responses.
     in_answers: Forms,
-    /// What is looked for in URLs that redirect. A redirect that is refused by chance does less harm than one that
-    /// is followed, so short secrets are among it as well.
+    /// What is searched for in redirect URLs. Rejecting a redirect by mistake does less harm than following one, so
+    /// short secrets are included.
     in_urls: Forms,
 }
 
@@ -141,27 +139,27 @@ impl CredentialMask {
         Self { in_answers: Forms::of(long), in_urls: Forms::of(secrets()) }
     }
 
-    /// Whether a URL holds the credential, in whatever form.
+    /// Whether a URL contains the credential in any of its forms.
     pub(super) fn is_in_url(&self, url: &str) -> bool {
         self.in_urls.are_in(url.as_bytes())
     }
 
-    /// Whether a text of an answer holds the credential.
+    /// Whether a text of a response contains the credential.
     pub(super) fn is_in_answer(&self, text: &str) -> bool {
         !self.in_answers.places(text.as_bytes()).is_empty()
     }
 
-    /// Whether there is nothing to keep out.
+    /// Whether there is nothing to redact.
     pub(super) fn is_empty(&self) -> bool {
         self.in_answers.is_empty()
     }
 
-    /// The length of the longest form as it may be written, in bytes. So much has to be read beyond what is shown.
+    /// The longest form, fully escaped, in bytes. This much must be read beyond what is shown.
     pub(super) fn longest(&self) -> usize {
         self.in_answers.longest()
     }
 
-    /// Takes away the headers of a request that would disguise its answer, or find out about it.
+    /// Removes the request headers that would disguise the response or reveal something about it.
     pub(super) fn undisguise(&self, method: &Method, headers: &mut HeaderMap) {
         let guessing = GUESSING_HEADERS.iter().filter(|_| method.is_safe());
         let taken: Vec<_> =
@@ -172,8 +170,8 @@ impl CredentialMask {
         }
     }
 
-    /// What of the first bytes may be shown. `bytes` go on for [`CredentialMask::longest`] beyond those where there
-    /// are more, so that a form that lies across the edge is found as well.
+    /// The first `shown_max` bytes, redacted. If the text is longer, `bytes` must extend [`CredentialMask::longest`]
+    /// beyond them, so that a form across the edge is found as well.
     pub(super) fn over_bytes(&self, bytes: &[u8], shown_max: usize) -> Vec<u8> {
         let places = self.in_answers.places(bytes).into_iter();
         let places = places.filter(|(from, _)| *from < shown_max);
@@ -190,7 +188,7 @@ impl CredentialMask {
         shown
     }
 
-    /// What of a refusal may be told. It names URLs, where short secrets are looked for too.
+    /// Redacts an error message. It may name URLs, in which short secrets are searched for too.
     pub(super) fn over_message(&self, message: String) -> String {
         let message = self.over_text(message);
         if self.is_in_url(&message) {

@@ -1,9 +1,9 @@
-//! The forms in which a secret is looked for: one list, for answers and for the URLs that they redirect to.
+//! The forms in which a secret is searched for: one list, for responses and for the URLs that they redirect to.
 //!
-//! A form is a text that a secret may be written as: itself, in hexadecimal, in base64. Each of its characters
-//! may be escaped besides, and not every writer escapes the same ones, so escapes are undone before the forms
-//! are looked for: those of URLs (`%2F`), of JSON and of programming languages (`\/`, `\u002f`, `\x2f`) and of
-//! HTML (`&#47;`, `&#x2f;`, `&sol;`), layer by layer. So are the zeros of UTF-16 and UTF-32.
+//! A form is a text that a secret may be written as: plain, hexadecimal or base64. Each character may also be
+//! escaped, and not every writer escapes the same ones, so escapes are decoded before the search: those of URLs
+//! (`%2F`), of JSON and programming languages (`\/`, `\u002f`, `\x2f`) and of HTML (`&#47;`, `&#x2f;`, `&sol;`),
+//! layer by layer. The zero bytes of UTF-16 and UTF-32 are removed as well.
 
 mod escapes;
 
@@ -14,20 +14,20 @@ use zeroize::Zeroizing;
 use crate::secrets::SECRET_BYTES_MAX;
 use escapes::Unescaped;
 
-/// How many layers of escapes are undone.
+/// How many layers of escapes are decoded.
 const LAYERS_MAX: usize = 8;
 
-/// Shorter encodings of a secret are not looked for: they would be found in everything.
+/// Encodings of a secret that are shorter than this are not searched for: they would match everywhere.
 const ENCODED_BYTES_MIN: usize = 6;
 
-/// How many bytes a character of a form comes to at most where it is escaped, as in `\u0026#x2f;`. Of more
-/// layers one upon the other only the inside of a text is sure to be found.
+/// Maximum bytes that one escaped character of a form takes, as in `\u0026#x2f;`. Under more layers of escapes, only
+/// a form that does not cross the edge of a text is certain to be found.
 const ESCAPED_BYTES_MAX: usize = 12;
 
-/// The longest form of any secret as it may be written, in bytes: in hexadecimal, escaped.
+/// The longest form of any secret, in bytes: hexadecimal and escaped.
 pub(super) const LONGEST_BYTES_MAX: usize = 2 * SECRET_BYTES_MAX * ESCAPED_BYTES_MAX;
 
-/// How much of a text is looked through at once, in bytes. It bounds what is held beside the text.
+/// How much of a text is searched at once, in bytes. It bounds the memory used besides the text.
 const WINDOW_BYTES: usize = 64 << 10;
 
 /// The forms of some secrets.
@@ -35,30 +35,30 @@ const WINDOW_BYTES: usize = 64 << 10;
 pub(super) struct Forms(Vec<Form>);
 
 struct Form {
-    /// As [`as_compared`] has it.
+    /// Normalized by [`as_compared`].
     text: Zeroizing<Vec<u8>>,
-    /// Whether the character before the text, and the one after it, hold some bits of the secret as well. Behind
-    /// the latter there may be padding, which tells of the secret's length.
+    /// Whether the character before the text and the one after it also hold some bits of the secret. The latter may
+    /// be followed by padding, which reveals the secret's length.
     edges: (bool, bool),
 }
 
-/// What was found in a text.
+/// The matches in a text.
 #[derive(Default)]
 struct Found {
-    /// From where to where, in bytes.
+    /// Start and end of each match, in bytes.
     places: Vec<(usize, usize)>,
-    /// Whether there were more layers of escapes than are undone.
+    /// Whether there are more layers of escapes than are decoded.
     is_deeper: bool,
 }
 
 impl Forms {
-    /// The forms of these secrets.
+    /// Builds the forms of these secrets.
     pub(super) fn of<'s>(secrets: impl IntoIterator<Item = &'s [u8]>) -> Self {
         let mut forms = Vec::new();
         for secret in secrets.into_iter().filter(|secret| !secret.is_empty()) {
             add(&mut forms, secret);
-            // A secret that looks escaped itself is looked for without its escapes as well, since those go
-            // together with the ones around it.
+            // A secret that itself looks escaped is also searched for without its escapes, because they are decoded
+            // together with the escapes around it.
             let mut plain = Zeroizing::new(secret.to_vec());
             for _ in 0..LAYERS_MAX {
                 let Some(unescaped) = Unescaped::of(&plain) else { break };
@@ -73,19 +73,19 @@ impl Forms {
         Self(forms)
     }
 
-    /// Whether there are none.
+    /// Whether there are no forms.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The length of the longest form as it may be written, in bytes.
+    /// The longest form, fully escaped, in bytes.
     pub(super) fn longest(&self) -> usize {
         let longest = self.0.iter().map(|form| form.text.len()).max().unwrap_or_default();
         longest.saturating_mul(ESCAPED_BYTES_MAX)
     }
 
-    /// Whether one of them is in a text, or whether that cannot be told: nobody escapes that often who has
-    /// nothing to hide.
+    /// Whether a text contains one of the forms. Also true if the text has too many layers of escapes to tell,
+    /// because legitimate text does not.
     pub(super) fn are_in(&self, text: &[u8]) -> bool {
         if self.is_empty() {
             return false;
@@ -94,18 +94,18 @@ impl Forms {
         found.is_deeper || !found.places.is_empty()
     }
 
-    /// Where in a text they are, from where to where, in order.
+    /// Start and end of each match in a text, in order.
     pub(super) fn places(&self, text: &[u8]) -> Vec<(usize, usize)> {
         let mut places = Vec::new();
         if self.is_empty() {
             return places;
         }
         for from in (0..text.len()).step_by(WINDOW_BYTES) {
-            // What begins in this window may end behind it.
+            // A match that begins in this window may end after it.
             let end = from.saturating_add(WINDOW_BYTES).saturating_add(self.longest());
             let window = text.get(from..end.min(text.len())).unwrap_or_default();
             let mut found = self.look(window).places;
-            // A place is found again in each layer that it looks the same in.
+            // A match is found again in each layer in which it looks the same.
             found.sort_unstable();
             found.dedup();
             let found = found.into_iter().filter(|(begin, _)| *begin < WINDOW_BYTES);
@@ -150,8 +150,7 @@ impl Form {
     }
 }
 
-/// What a secret may be written as, apart from escapes: itself, hexadecimal, and base64 wherever in a longer text
-/// it begins.
+/// Adds the forms of a secret, apart from escapes: plain, hexadecimal, and base64 at any offset in a longer text.
 fn add(forms: &mut Vec<Form>, secret: &[u8]) {
     forms.push(Form { text: as_compared(secret), edges: (false, false) });
     let mut add = |text: &[u8], edges| {
@@ -160,8 +159,8 @@ fn add(forms: &mut Vec<Form>, secret: &[u8]) {
         }
     };
     add(Zeroizing::new(hex::encode(secret)).as_bytes(), (false, false));
-    // Three bytes make four characters: what stands before the secret shifts it by none, one or two bytes, and
-    // shares the characters at its edges.
+    // Three bytes make four characters. The text before the secret shifts it by zero, one or two bytes, and shares
+    // the characters at its edges.
     for (before, shared) in [(0, 0), (1, 2), (2, 3)] {
         let shifted = Zeroizing::new(["\0".repeat(before).as_bytes(), secret].concat());
         let is_shared_behind = shifted.len() % 3 != 0;
@@ -174,8 +173,8 @@ fn add(forms: &mut Vec<Form>, secret: &[u8]) {
     }
 }
 
-/// What is compared: lower case, since a host's name is always in it and hexadecimal has either, and `+` as the
-/// space that it may stand for. What is found by chance then does less harm than what is overlooked.
+/// Normalizes bytes for comparison: to lower case, because host names are always in it and hexadecimal may be in
+/// either, and `+` to the space that it may stand for. A false match does less harm than a missed one.
 fn as_compared(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     let compared = bytes.iter().map(|byte| match byte {
         b'+' => b' ',
@@ -190,13 +189,13 @@ mod tests {
 
     const SECRET: &str = "s3cret/With+\"more\"&=";
 
-    /// Each byte of the secret that this is about as this escape, the others as they are.
+    /// The secret with the selected characters escaped and the others unchanged.
     fn escaped(of: impl Fn(char) -> bool, escape: impl Fn(u32) -> String) -> String {
         let one = |one: char| if of(one) { escape(one.into()) } else { one.to_string() };
         SECRET.chars().map(one).collect()
     }
 
-    /// The secret as servers write it.
+    /// The secret in the forms that servers write.
     fn writings() -> Vec<String> {
         let sign = |one: char| !one.is_ascii_alphanumeric();
         let all = |_: char| true;
@@ -206,7 +205,7 @@ mod tests {
             SECRET.to_uppercase(),
             url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect(),
             serde_json::Value::from(SECRET).to_string().trim_matches('"').to_owned(),
-            // As quote() of Python leaves it.
+            // The output of Python's quote().
             escaped(|one| sign(one) && one != '/', |code| format!("%{code:02X}")),
             escaped(sign, |code| format!("%{code:02x}")),
             escaped(all, |code| format!("%{code:02X}")),
@@ -245,7 +244,7 @@ mod tests {
             let from = places.first().unwrap_or_else(|| panic!("{writing}")).0;
             let to = places.iter().map(|(_, to)| *to).max().unwrap();
             let left = format!("{}{}", &text[..from], &text[to..]);
-            // Of base64 the characters that nothing of the secret is in may stay.
+            // In base64, characters that hold no bits of the secret may remain.
             assert!(left.starts_with("seen: [") && left.ends_with("], or not"), "{left}");
             assert!(left.len() < 24, "{writing} left {left}");
         }
@@ -266,7 +265,7 @@ mod tests {
                 let places = forms.places(&wide);
                 let from = places.iter().map(|(from, _)| *from).min().expect(&writing);
                 let to = places.iter().map(|(_, to)| *to).max().unwrap();
-                // Of base64 the characters that nothing of the secret is in may stay.
+                // In base64, characters that hold no bits of the secret may remain.
                 assert!(from <= 28 && wide.len() - to <= 28, "{writing}: {from} to {to}");
             }
         }

@@ -1,14 +1,14 @@
-//! The headers of a plugin's request.
+//! Validates the headers of a plugin's request.
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{OutboundError, failure};
 
-/// Most headers of a plugin's request, and most bytes of them together. Few servers take as much.
+/// Maximum number of headers of a plugin's request, and their maximum size in bytes. Few servers accept as much.
 const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 64 << 10;
 
-/// Headers that belong to the connection or would change where it goes.
+/// Headers that belong to the connection or that would change its destination.
 const OF_THE_CONNECTION: [&str; 11] = [
     "host",
     "connection",
@@ -23,8 +23,8 @@ const OF_THE_CONNECTION: [&str; 11] = [
     "upgrade",
 ];
 
-/// Headers that a proxy in front of a server writes, and that the server therefore believes: of another URL
-/// than the one requested, of another host or client, of a user or a certificate that the proxy has checked.
+/// Headers that a reverse proxy sets and that the server behind it trusts: another URL than the requested one,
+/// another host or client, or a user or certificate that the proxy has authenticated.
 const OF_A_PROXY: [&str; 24] = [
     "cdn-loop",
     "client-ip",
@@ -52,8 +52,8 @@ const OF_A_PROXY: [&str; 24] = [
     "x-rewrite-url",
 ];
 
-/// And all that begin with these: those of nginx's and Envoy's authentication, of Cloudflare, Google, AWS and
-/// Azure, and of whoever ends TLS.
+/// Prefixes of further such headers: those of nginx's and Envoy's authentication, of Cloudflare, Google, AWS and
+/// Azure, and of TLS terminators.
 const OF_A_PROXY_BEGINNING: [&str; 12] = [
     "cf-",
     "ssl-client-",
@@ -69,29 +69,29 @@ const OF_A_PROXY_BEGINNING: [&str; 12] = [
     "x-ssl-",
 ];
 
-/// Headers by which servers take a request for one of another method.
+/// Headers that make servers treat a request as one with another method.
 const OF_ANOTHER_METHOD: [&str; 3] =
     ["x-http-method", "x-http-method-override", "x-method-override"];
 
-/// What the name of a header holds that tells an answer's length or digest. A list of the headers themselves
-/// always misses one: many servers have their own (`x-goog-hash`, `x-amz-checksum-crc32c`, `x-linked-size`).
+/// Parts of header names that indicate the length or digest of a response. A list of whole names would always miss
+/// one: many servers have their own (`x-goog-hash`, `x-amz-checksum-crc32c`, `x-linked-size`).
 const OF_A_MEASURE: [&str; 16] = [
     "checksum", "crc", "digest", "etag", "hash", "integrity", "length", "md5", "range", "sha-",
     "sha1", "sha2", "sha3", "sha5", "signature", "size",
 ];
 
-/// Whether a header of an answer tells the length or a digest of its body, or may do so. Of a body that a
-/// credential was taken out of either would tell something of the credential.
+/// Whether a response header may reveal the length or a digest of the body. If a credential was redacted from the
+/// body, either would reveal something about the credential.
 pub(super) fn measures_the_body(name: &HeaderName) -> bool {
     OF_A_MEASURE.iter().any(|part| name.as_str().contains(part))
 }
 
-/// The bytes of names and values together.
+/// The total bytes of names and values.
 pub(crate) fn bytes(headers: &[(String, String)]) -> usize {
     headers.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
-/// Reads what a plugin gave.
+/// Validates a plugin's headers.
 pub(super) fn parse(headers: &[(String, String)]) -> Result<HeaderMap, OutboundError> {
     if headers.len() > HEADERS_MAX {
         return Err(failure("invalid-input", "the request has more than 64 headers"));
@@ -118,25 +118,25 @@ pub(super) fn parse(headers: &[(String, String)]) -> Result<HeaderMap, OutboundE
     Ok(parsed)
 }
 
-/// The methods that servers may take a request with these headers for, besides its own.
+/// The methods that servers may use for a request with these headers, besides its own.
 pub(super) fn overriding_methods(headers: &HeaderMap) -> Vec<String> {
     let named = headers.iter();
     let named =
         named.filter(|(name, _)| OF_ANOTHER_METHOD.contains(&as_servers_read(name).as_str()));
     let values = named.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    // Some servers take one value for a list.
+    // Some servers parse the value as a list.
     let values: Vec<_> = values
         .flat_map(|value| value.split(',').map(|one| one.trim().to_uppercase()).collect::<Vec<_>>())
         .collect();
     values
 }
 
-/// A header's name as servers have it that hand it on as a variable (CGI, WSGI): `_` and `-` are the same.
+/// A header's name as servers see it that pass headers as variables (CGI, WSGI): `_` and `-` are the same.
 fn as_servers_read(name: &HeaderName) -> String {
     name.as_str().replace('_', "-")
 }
 
-/// Whether some server reads a header as this one.
+/// Whether some server would read this header as `as_name`.
 pub(super) fn is_read_as(name: &HeaderName, as_name: &str) -> bool {
     as_servers_read(name) == as_name
 }

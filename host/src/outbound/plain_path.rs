@@ -1,17 +1,17 @@
-//! Whether a path stays below a prefix at whatever server reads it.
+//! Decides whether every server reads a path as staying below a prefix.
 //!
-//! Between a rule and the code that answers lie proxies, servers and frameworks, and each reads a path in its
-//! own way: one decodes percent-encodings once more, one strips `;parameters` from each segment, one takes a
-//! backslash for a slash, one ends a text at a NUL, one maps characters that only look like a dot to one.
-//! Whoever resolves `..` after such a step is led somewhere else than the text says. So below a prefix
-//! everything is refused that any of these steps, in any order, could turn into a dot segment, a separator or
-//! another encoding. Sources: RFC 3986 §3.3 and §6.2.2.3 (dot segments, parameters), the URL standard
-//! <https://url.spec.whatwg.org/#path-state>, RFC 3629 §10 (overlong UTF-8).
+//! Between a rule and the code that serves a request are proxies, servers and frameworks, and each reads a path in
+//! its own way: one percent-decodes it once more, one strips `;parameters` from each segment, one treats a backslash
+//! as a slash, one ends a text at a NUL, one maps lookalike characters to a dot. If `..` is resolved after such a
+//! step, the path leads elsewhere than its text says. So below a prefix, everything is rejected that any of these
+//! steps, in any order, could turn into a dot segment, a separator or another encoding. Sources: RFC 3986 §3.3 and
+//! §6.2.2.3 (dot segments, parameters), the URL standard <https://url.spec.whatwg.org/#path-state>, RFC 3629 §10
+//! (overlong UTF-8).
 
 use percent_encoding::percent_decode_str;
 
-/// Characters that compatibility decompositions (Unicode NFKC, and the best fit of Windows code pages) turn
-/// into a text with one of `.`, `/`, `\`, `%` or `;` in it.
+/// Characters that compatibility decompositions (Unicode NFKC, and the best fit of Windows code pages) turn into a
+/// text that contains `.`, `/`, `\`, `%` or `;`.
 const LOOKALIKES: &[char] = &[
     '\u{37e}', '\u{2024}', '\u{2025}', '\u{2026}', '\u{2044}', '\u{2100}', '\u{2101}', '\u{2105}',
     '\u{2106}', '\u{2215}', '\u{2216}', '\u{29f5}', '\u{29f8}', '\u{29f9}', '\u{33c2}', '\u{33c7}',
@@ -19,8 +19,8 @@ const LOOKALIKES: &[char] = &[
     '\u{ff05}', '\u{ff0e}', '\u{ff0f}', '\u{ff1b}', '\u{ff3c}', '\u{1f100}',
 ];
 
-/// Whether every server that reads this path of a parsed URL, from which plain dot segments are gone, reads
-/// it as the same segments.
+/// Whether every server reads this path as the same segments. It must come from a parsed URL, which has no plain dot
+/// segments.
 pub(super) fn is_plain(path: &str) -> bool {
     !path.contains('\\') && path.split('/').all(is_plain_segment)
 }
@@ -28,14 +28,14 @@ pub(super) fn is_plain(path: &str) -> bool {
 fn is_plain_segment(segment: &str) -> bool {
     let bytes = segment.as_bytes();
     let mut encodings = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%');
-    // `%u002e` and the like are decoded by some servers, by rules of their own.
+    // Some servers decode `%u002e` and the like by their own rules.
     let is_encoding = |(at, _): (usize, &u8)| {
         bytes.get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
     };
     if !encodings.all(is_encoding) {
         return false;
     }
-    // Dots may stand in a name as they are; nobody who means well encodes one.
+    // Dots need no encoding, so legitimate clients do not encode one.
     if segment.to_ascii_lowercase().contains("%2e") {
         return false;
     }
@@ -44,14 +44,15 @@ fn is_plain_segment(segment: &str) -> bool {
         character.is_control()
             || matches!(character, '/' | '\\' | '%')
             || LOOKALIKES.contains(&character)
-            // `⒈` is `1.`, up to `⒛`.
+            // `⒈` decomposes to `1.`, and so on up to `⒛`.
             || ('\u{2488}'..='\u{249b}').contains(&character)
     };
     if decoded.chars().any(is_odd) {
         return false;
     }
-    // What a server that strips parameters, and white space or dots at the end, is left with. A segment of
-    // dots alone climbs; one that vanishes makes its neighbours meet, which no plain segment minds.
+    // What remains if a server strips parameters and surrounding white space. Dots alone, or dots and white space,
+    // may climb, so they are rejected. An empty segment only makes its neighbors adjacent, which is harmless for
+    // plain ones.
     let name = decoded.split(';').next().unwrap_or_default();
     let name = name.trim();
     name.is_empty() || name.chars().any(|character| character != '.' && !character.is_whitespace())
@@ -129,7 +130,7 @@ mod tests {
         }
     }
 
-    /// One step of a server on its way to a path.
+    /// One step of a server that interprets a path.
     fn step(path: &[u8], kind: u8) -> Vec<u8> {
         match kind {
             0 => percent_decode(path).collect(),
@@ -153,7 +154,7 @@ mod tests {
         }
     }
 
-    /// Dot segments removed, as in RFC 3986 §5.2.4.
+    /// Removes dot segments as in RFC 3986 §5.2.4.
     fn resolved(path: &[u8]) -> Vec<u8> {
         let mut kept: Vec<&[u8]> = Vec::new();
         for segment in path.split(|byte| *byte == b'/').skip(1) {
@@ -179,7 +180,7 @@ mod tests {
             ) {
                 let text = format!("https://a.example/v1/{}", pieces.concat());
                 let Ok(url) = Url::parse(&text) else { return Ok(()) };
-                // One in four is sent; of the others nothing is promised.
+                // One in four cases gets past this; nothing is promised for the others.
                 if !(url.path().starts_with("/v1/") && is_plain(url.path())) {
                     return Ok(());
                 }

@@ -1,4 +1,4 @@
-//! What may be sent: the rules and credentials of whoever sends.
+//! What a plugin may send: its egress rules and credentials.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use super::rule::EgressRule;
 use crate::ids::SecretName;
 use crate::secrets::SecretVersions;
 
-/// What becomes of egress that no rule allows.
+/// How egress is handled that no rule allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum EgressMode {
-    /// It is refused.
+    /// It is denied.
     #[default]
     Enforce,
-    /// It is sent and counted: for finding out which rules a plugin needs.
+    /// It is sent and counted, to find out which rules a plugin needs.
     Count,
 }
 
@@ -25,25 +25,25 @@ pub(crate) enum EgressMode {
 pub(crate) struct Credential {
     pub(crate) place: CredentialPlace,
     pub(crate) prefix: String,
-    /// None where the tenant has no such secret.
+    /// `None` if the tenant has no such secret.
     pub(crate) value: Option<SecretVersions>,
     /// Whether the secret may be used as a credential.
     pub(crate) may_be_sent: bool,
     pub(crate) secret: SecretName,
 }
 
-/// Where in a request a credential goes.
+/// Where a credential goes in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CredentialPlace {
-    /// As the value of this header.
+    /// The value of this header.
     Header(http::HeaderName),
-    /// As the value of this query parameter.
+    /// The value of this query parameter.
     Query(String),
-    /// In the place of this text in the path.
+    /// The path, in place of this text.
     Path(String),
 }
 
-/// What somebody may send.
+/// The rules and credentials of one plugin.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EgressPolicy {
     rules: Vec<EgressRule>,
@@ -60,22 +60,22 @@ impl EgressPolicy {
         Self { rules, mode, credentials }
     }
 
-    /// The rule that allows a request which servers may take for one of any of these methods, if one does.
+    /// The rule that allows a request under all of these methods, because a server may use any of them.
     pub(crate) fn rule(&self, methods: &[&str], url: &Url) -> Option<&EgressRule> {
         self.rules.iter().find(|rule| rule.allows(methods, url))
     }
 
-    /// Whether there is a request that may be sent.
+    /// Whether any request could be sent.
     pub(crate) fn may_send(&self) -> bool {
         !self.rules.is_empty() || self.mode == EgressMode::Count
     }
 
-    /// What becomes of a request that no rule allows.
+    /// How a request is handled that no rule allows.
     pub(crate) fn mode(&self) -> EgressMode {
         self.mode
     }
 
-    /// The credential of this name.
+    /// The credential with this name.
     pub(crate) fn credential(&self, name: &str) -> Option<&Credential> {
         self.credentials.get(name)
     }

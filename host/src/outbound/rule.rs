@@ -1,4 +1,4 @@
-//! One allowed direction of egress: scheme, host, port, method and path, and what may go along.
+//! An egress rule: scheme, host, port, methods and path of allowed requests, and the credentials they may carry.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +8,12 @@ use url::{Host, Url};
 
 use super::plain_path;
 
-/// Why a rule allows nothing that could be meant.
+/// Why a rule is not valid.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct RuleError(String);
 
-/// A rule as a file has it.
+/// A rule as written in a file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EgressRuleFile {
@@ -43,7 +43,7 @@ fn slash() -> String {
     "/".to_owned()
 }
 
-/// One allowed direction of egress.
+/// A validated egress rule.
 #[derive(Debug, Clone)]
 pub(crate) struct EgressRule {
     scheme: String,
@@ -58,12 +58,12 @@ pub(crate) struct EgressRule {
 #[derive(Debug, Clone)]
 enum HostRule {
     Exact(Host<String>),
-    /// Exactly one more label in front of this.
+    /// Exactly one label in front of this name.
     OneLabelUnder(String),
 }
 
 impl HostRule {
-    /// A host as URLs have it once they are parsed; written otherwise it would allow nothing.
+    /// Parses a host in the normalized form of parsed URLs; any other form would never match.
     fn parse(text: &str) -> Result<Self, RuleError> {
         let wrong = |what: &str| RuleError(format!("egress host {text:?} {what}"));
         if text.contains("://") || text.contains('/') {
@@ -74,7 +74,7 @@ impl HostRule {
         let parent = text.strip_prefix("*.");
         let named = parent.unwrap_or(text);
         if named.contains('*') || parent.is_some_and(|parent| !parent.contains('.')) {
-            // A bare `*` or `*.com` would allow everybody; the parent needs a dot of its own.
+            // A bare `*` or `*.com` would allow everyone; the parent needs a dot of its own.
             return Err(wrong("allows too much"));
         }
         if named.contains(':') && !named.starts_with('[') {
@@ -110,7 +110,7 @@ impl EgressRule {
         if !file.path.starts_with('/') {
             return Err(wrong(format!("egress path {:?} does not begin with /", file.path)));
         }
-        // It is held against the paths of parsed URLs; written otherwise than they have it, it allows nothing.
+        // It is compared with the paths of parsed URLs; in any other form it would never match.
         let parsed = Url::parse(&format!("https://host.example{}", file.path)).ok();
         if parsed.is_none_or(|url| url.path() != file.path || !plain_path::is_plain(url.path())) {
             return Err(wrong(format!(
@@ -119,7 +119,7 @@ impl EgressRule {
                 file.path
             )));
         }
-        // Held against the methods of requests, which are tokens (RFC 9110 section 9.1).
+        // Compared with request methods, which are tokens (RFC 9110 section 9.1).
         let is_none = |m: &&String| http::Method::from_bytes(m.as_bytes()).is_err();
         if let Some(method) = file.methods.iter().find(is_none) {
             return Err(wrong(format!("egress method {method:?} is not a method")));
@@ -158,7 +158,7 @@ impl EgressRule {
     }
 
     fn allows_path(&self, path: &str) -> bool {
-        // A rule for all paths has nothing that a path could lead out of.
+        // A rule for all paths needs no check: there is no prefix that a path could escape from.
         if self.path == "/" {
             return true;
         }
@@ -171,18 +171,18 @@ impl EgressRule {
         }
     }
 
-    /// Whether this credential may go along with what the rule allows.
+    /// Whether this credential may be sent with the requests that the rule allows.
     #[must_use]
     pub(crate) fn lets_along(&self, credential: &str) -> bool {
         self.credentials.contains(credential)
     }
 
-    /// The credentials that may go along.
+    /// The credentials that may be sent.
     pub(crate) fn credentials(&self) -> impl Iterator<Item = &str> {
         self.credentials.iter().map(String::as_str)
     }
 
-    /// Whether the operator named a network that holds this address.
+    /// Whether the rule names a network that contains this address.
     #[must_use]
     pub(crate) fn names_network_of(&self, address: std::net::IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&address))

@@ -1,5 +1,5 @@
-//! TLS of outgoing requests: one configuration for all of them, made when the sandbox starts. To make one reads the
-//! machine's certificates, which takes milliseconds.
+//! TLS of outbound requests: one configuration for all of them, created when the sandbox starts, because creating one
+//! reads the machine's certificates and takes milliseconds.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use rustls_platform_verifier::Verifier;
 
 use crate::tls;
 
-/// What every outgoing connection has in common. None on a machine without certificates: nothing is sent then.
+/// The configuration that all outbound connections share. `None` if the machine has no certificates: then nothing can
+/// be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Tls(Option<ClientConfig>);
 
@@ -21,7 +22,7 @@ impl Tls {
         Self(made.ok())
     }
 
-    /// Cloning it clones handles to what it holds.
+    /// Cheap: cloning the configuration clones only handles.
     pub(super) fn config(&self) -> Option<ClientConfig> {
         self.0.clone()
     }
@@ -32,7 +33,7 @@ fn make() -> Result<ClientConfig, rustls::Error> {
     let verifier = Verifier::new(Arc::clone(&provider))?;
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    // "Dangerous" is a verifier of one's own; this one is the platform's, as reqwest would make it.
+    // "Dangerous" means a custom verifier; this is the platform's, which reqwest would use as well.
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     Ok(builder.with_no_client_auth())
 }

@@ -1,5 +1,5 @@
-//! Where a request may go: the name is resolved once, and every address it has must be public, or in a
-//! network that the operator's rule names.
+//! Vets the destination of a request: the name is resolved once, and every address must be public or in a network
+//! that the operator's rule allows.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
@@ -10,8 +10,8 @@ use url::{Host, Url};
 use super::rule::EgressRule;
 use super::{OutboundError, failure};
 
-/// Everything that is not the public internet (IANA special-purpose registries), and the ranges that
-/// carry an IPv4 address inside an IPv6 one.
+/// All networks that are not the public internet (IANA special-purpose registries), and the ranges that embed an IPv4
+/// address in an IPv6 one.
 static NOT_PUBLIC: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     [
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
@@ -26,8 +26,8 @@ static NOT_PUBLIC: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     .collect()
 });
 
-/// Resolves the host once and vets every address: one bad address refuses the whole name, since which
-/// of them a connection would use is not ours to predict.
+/// Resolves the host once and vets every address. One forbidden address rejects the whole name, because we cannot
+/// predict which address a connection would use.
 pub(super) async fn resolve(
     url: &Url,
     rule: Option<&EgressRule>,
@@ -61,12 +61,12 @@ pub(super) async fn resolve(
 }
 
 fn is_allowed(address: IpAddr, rule: Option<&EgressRule>) -> bool {
-    // `::ffff:127.0.0.1` connects to 127.0.0.1, so it is judged as that.
+    // `::ffff:127.0.0.1` connects to 127.0.0.1, so it is vetted as that address.
     let address = address.to_canonical();
     is_public(address) || rule.is_some_and(|rule| rule.names_network_of(address))
 }
 
-/// Whether an address is of the public internet.
+/// Whether an address belongs to the public internet.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     !NOT_PUBLIC.iter().any(|network| network.contains(&address))
 }

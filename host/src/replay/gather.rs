@@ -1,4 +1,4 @@
-//! What was kept of a task, put together.
+//! Gathers what was recorded of a task's plugin calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,14 +22,14 @@ use crate::store::{Store, StoreError};
 use crate::tasks::{Status, Task};
 use crate::trace::{Cost, Event, PluginRun, Step};
 
-/// Most bytes of the calls of one task that are told, and what a recording counts as.
+/// The maximum bytes of the calls of one task that are returned, and the bytes that a recording counts as.
 const CALLS_BYTES_MAX: usize = 16 << 20;
 const RECORDING_BYTES: usize = 1 << 20;
 
-/// What plugins did for this task. `with_grants` for whoever may read what plugins are granted.
+/// What plugins did for this task. `with_grants` for callers who may read what plugins are granted.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// If the store cannot be read.
 pub async fn gather(
     store: &Store,
     channels: &Channels,
@@ -68,8 +68,8 @@ pub async fn gather(
         calls.iter().map(|call| &call.plugin).filter(|_| with_grants).cloned().collect();
     let mut grants = BTreeMap::new();
     for name in names {
-        // A file that cannot be read, or is not in force for the component of now, is none here: the replay
-        // says that other grants were in force.
+        // A grants file that cannot be read, or is not in force for the current component, is left out: the replay
+        // notes that other grants were in force.
         let text = plugins.grants_text_in_force(task.tenant, &name).await;
         if let Some(text) = text.filter(|text| !text.is_empty()) {
             grants.insert(name, text);
@@ -89,8 +89,8 @@ pub async fn gather(
     })
 }
 
-/// The getter's calls, each with the task that it is about: as they were kept, and where none was, as the
-/// request asks for one.
+/// The getter's calls, each with the task that it is about: those recorded, or, if there are none, the one that the
+/// request asks for.
 async fn getters(
     store: &Store,
     task: &Task,
@@ -98,7 +98,7 @@ async fn getters(
     kept: Vec<RecordedCall>,
 ) -> Result<Vec<RecordedCall>, StoreError> {
     let answer = serde_json::to_string(&TaskAnswer::of(task, around.json)).unwrap_or_default();
-    // A caller may have asked for the same again: the last time counts.
+    // A caller may have requested the same path repeatedly: the last call counts.
     let mut paths = BTreeSet::new();
     let mut calls: Vec<_> = kept
         .into_iter()
@@ -126,7 +126,7 @@ async fn getters(
     Ok(calls)
 }
 
-/// A channel as it is told: its secrets by their names.
+/// A channel as callers see it, with the bindings of its secrets in place of their values.
 fn told(facts: &ChannelFacts) -> RecordedChannel {
     let secrets = facts.secrets.iter();
     RecordedChannel {
@@ -138,7 +138,7 @@ fn told(facts: &ChannelFacts) -> RecordedChannel {
     }
 }
 
-/// Leaves out the calls beyond what one answer may hold. Whether there were any.
+/// Leaves out the calls beyond what one answer may hold, and returns whether there were any.
 fn bound(calls: &mut Vec<RecordedCall>) -> bool {
     let mut bytes = 0_usize;
     let fit = calls.iter().take_while(|call| {
@@ -161,15 +161,14 @@ fn bound(calls: &mut Vec<RecordedCall>) -> bool {
     truncated
 }
 
-/// What the trace keeps of a mapping, as `intake` writes it.
+/// The trace of a mapping, as `intake` writes it.
 #[derive(Deserialize)]
 struct MappingTrace {
     plugin: PluginName,
     #[serde(flatten)]
     ran: PluginRun,
     params: Map<String, Value>,
-    /// Whether the mapper gave the agent something in the place of the payload. Tasks of earlier versions
-    /// do not say.
+    /// Whether the mapper replaced the payload for the agent. Absent in tasks of earlier versions.
     context: Option<bool>,
     delivery_id: Option<String>,
 }
@@ -188,7 +187,7 @@ fn mapping(task: &Task, spec: Option<String>) -> Option<RecordedCall> {
     Some(recorded(trace.plugin, with, came, Some(trace.ran)))
 }
 
-/// What a mapper decided, as a replay writes it. Tasks of earlier versions do not tell all of it.
+/// What a mapper decided, as a replay writes it. Tasks of earlier versions hold only part of it.
 #[derive(Serialize)]
 struct MappedThen {
     action: &'static str,
@@ -199,13 +198,13 @@ struct MappedThen {
     delivery_id: Option<Option<String>>,
 }
 
-/// What of a step can be played: a call of a tool or of a getter. A getter's task is not in it.
+/// What can be replayed of a step: a call of a tool or of a getter. The step does not contain the getter's task.
 fn played(step: Step) -> Option<RecordedCall> {
     match step.event {
         Event::Tool { call, plugin, result, is_error, ran, .. } => {
             let came =
                 if is_error { RecordedOutcome::Error(result) } else { RecordedOutcome::Ok(result) };
-            // A tool of no plugin has nothing to be played.
+            // A tool without a plugin has nothing to replay.
             let plugin = plugin?.parse().ok()?;
             let with = CalledWith::CallTool { tool: call.name, arguments: call.arguments };
             Some(recorded(plugin, with, came, ran.map(|ran| *ran)))
@@ -229,7 +228,7 @@ fn recorded(
     came: RecordedOutcome,
     ran: Option<PluginRun>,
 ) -> RecordedCall {
-    // One that was refused before it began took no time, and nothing of it can be played.
+    // A call that was refused before it started took no time, and nothing of it can be replayed.
     let ran = ran.filter(|ran| ran.cost != Cost::default());
     let (digest, settings_digest, recording) = match ran {
         Some(ran) => (Some(ran.digest), Some(ran.settings), ran.recording),

@@ -1,4 +1,4 @@
-//! Plays one call again: the same component or another one, told what the host said then.
+//! Replays one call: the same component or another one, with what the host returned then.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,44 +18,44 @@ use crate::sandbox::{
     Subject,
 };
 
-/// Why a call cannot be played.
+/// Why a call cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The request was not kept.
+    /// The request was not stored.
     #[error("the task's request was not kept")]
     NoRequest,
-    /// What was kept cannot be read.
+    /// What was stored cannot be read.
     #[error("what was kept cannot be read: {0}")]
     BadRequest(String),
 }
 
-/// What came of a call that was played again.
+/// The result of a replayed call.
 #[derive(Debug)]
 pub struct ReplayResult {
     /// The outcome.
     pub came: RecordedOutcome,
-    /// Its log lines.
+    /// The log lines of the plugin.
     pub logs: Vec<String>,
-    /// What it cost now.
+    /// The cost of the replay.
     pub cost: Cost,
-    /// The requests that it sent, as `METHOD URL` and the credential's name; nobody got them. In the order of
-    /// the texts: which of two at the same time is recorded first is nobody's decision.
+    /// The requests that it sent, as `METHOD URL` and the name of the credential; none of them left the host. Sorted,
+    /// since the order in which concurrent requests are recorded is arbitrary.
     sent: Value,
     /// The requests that were sent then.
     sent_then: Value,
-    /// What was asked of its values then and not now.
+    /// The accesses to its values then that did not happen now.
     values_left: Value,
-    /// What is to be known of the comparison.
+    /// Caveats of the comparison.
     pub notes: Vec<&'static str>,
 }
 
 impl ReplayResult {
-    /// What is not as it was, where that was kept.
+    /// The differences from the recorded outcome. Empty if that was not stored.
     #[must_use]
     pub fn changes(&self, call: &RecordedCall) -> Vec<Difference> {
         let Some(then) = &call.came else { return Vec::new() };
         let (mut then, now) = (outcome(then), outcome(&self.came));
-        // Tasks of earlier versions do not tell all of a mapping: what they do not tell is not compared.
+        // Tasks of earlier versions hold only part of a mapping: what they lack is not compared.
         for field in ["context", "delivery_id"] {
             if let CalledWith::MapPayload { .. } = call.with
                 && let Some(then) = then.get_mut("ok").and_then(Value::as_object_mut)
@@ -70,14 +70,14 @@ impl ReplayResult {
         found
     }
 
-    /// What differs between what two plugins made of the same call.
+    /// The differences between what two plugins returned for the same call.
     #[must_use]
     pub fn changes_since(&self, before: &Self) -> Vec<Difference> {
         changes("", &outcome(&before.came), &outcome(&self.came))
     }
 }
 
-/// An outcome as a value that can be compared.
+/// An outcome as a JSON value that can be compared.
 fn outcome(came: &RecordedOutcome) -> Value {
     match came {
         RecordedOutcome::Ok(text) => json!({ "ok": outcome_of_tool(text.clone()) }),
@@ -86,10 +86,10 @@ fn outcome(came: &RecordedOutcome) -> Value {
     }
 }
 
-/// Has a plugin play a call of a task.
+/// Replays a call of a task with a plugin.
 ///
 /// # Errors
-/// [`ReplayError`] where what it needs was not kept.
+/// If what the call needs was not stored or cannot be read.
 pub async fn play(
     actor: &Arc<Binding>,
     recorded: &Recorded,
@@ -101,7 +101,7 @@ pub async fn play(
     };
     let mut script = Script::of(&recording);
     if script.wall_clock.is_empty() {
-        // It did not ask then. Should it ask now, it is the time of the task.
+        // The plugin did not read the clock then. If it does now, it gets the time of the task.
         let accepted = Timestamp::parse_rfc3339(&recorded.accepted_at).map(Timestamp::micros);
         let nanos = u64::try_from(accepted.unwrap_or_default()).unwrap_or_default();
         script.wall_clock.push_back(nanos.saturating_mul(1_000));
@@ -182,7 +182,7 @@ fn sorted(texts: impl Iterator<Item = String>) -> Value {
     texts.into()
 }
 
-/// A call's outcome as it is kept: an error is a sentence, as the model was told it of a tool.
+/// The outcome of a call in its stored form: an error is a sentence, as the model received it from a tool.
 fn shown<T>(
     called: Called<T>,
     show: impl FnOnce(T) -> RecordedOutcome,
@@ -204,7 +204,7 @@ async fn incoming(request: &RecordedRequest) -> Result<IncomingRequest, ReplayEr
     Ok(crate::request::stored::restore(&request.head, body.into(), request.by_channel).await)
 }
 
-/// The channel as it is now, under the URL that it had then.
+/// The channel as it is now, with the URL that it had then.
 fn facts(channel: &RecordedChannel, url: Option<&String>) -> Arc<ChannelFacts> {
     let secrets = channel.secrets.iter();
     Arc::new(ChannelFacts {

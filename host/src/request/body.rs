@@ -1,8 +1,8 @@
-//! From a body and its content type to a payload (CONTRACT X2, X13, X16).
+//! Parses a body into a payload, by its content type (CONTRACT X2, X13, X16).
 //!
-//! What is declared as JSON has to be JSON. What is declared as a form, as text or not at all is JSON
-//! all the same where it looks and parses like it: `curl -d '{…}'` declares a form. Other text, XML among it, is
-//! a payload of one string, and lines of JSON are an array of them.
+//! A body declared as JSON must be JSON. A body declared as a form, as text or not at all is also JSON if it looks
+//! and parses like JSON, because `curl -d '{…}'` declares a form. Other text, such as XML, becomes a payload of one
+//! string; JSON lines become an array.
 
 use std::convert::Infallible;
 
@@ -17,31 +17,30 @@ use super::BadRequest;
 use super::query::FIELDS_MAX;
 use super::{Payload, PayloadError};
 
-/// The largest part of a text's bytes that are control characters: one in so many.
+/// A text may hold one control character in this many bytes.
 const CONTROLS_PART: usize = 10;
 
-/// What a body is declared as.
+/// The content type that a body declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Declared {
     Json,
     Form,
     Multipart,
-    /// A JSON value in each line.
+    /// One JSON value per line.
     JsonLines,
-    /// Plain text, and bytes of no type.
+    /// Plain text, and untyped bytes.
     Text,
-    /// Text of a type of its own.
+    /// Text of another type, such as XML.
     Markup,
     Nothing,
-    /// A type that we do not read.
+    /// An unsupported type.
     Other(String),
 }
 
-/// The payload of a `POST`, whatever it was sent as.
+/// Parses the payload of a `POST`, in any supported content type.
 ///
 /// # Errors
-/// 400 where the body is not what it is declared as, 415 where it is declared as something we do not
-/// read.
+/// 400 if the body does not match its declared type; 415 if that type is not supported.
 pub(crate) async fn payload(headers: &HeaderMap, body: Bytes) -> Result<Payload, BadRequest> {
     let declared = declared(headers)?;
     let body = match declared {
@@ -49,7 +48,7 @@ pub(crate) async fn payload(headers: &HeaderMap, body: Bytes) -> Result<Payload,
         _ => utf8(headers, body)?,
     };
     if body.iter().all(u8::is_ascii_whitespace) {
-        // No body at all is no payload, however it is declared; a multipart body is never empty.
+        // An empty body is an empty payload, whatever its declared type; a multipart body is never empty.
         return match declared {
             Declared::Multipart => Err(BadRequest::bad("the multipart body is empty")),
             Declared::Other(declared) => Err(unknown(&declared)),
@@ -72,10 +71,11 @@ pub(crate) async fn payload(headers: &HeaderMap, body: Bytes) -> Result<Payload,
     }
 }
 
-/// The payload of a surface that takes JSON only (CONTRACT D3): any JSON value but null.
+/// Parses the payload of a surface that accepts only JSON (CONTRACT D3): any JSON value except null.
 ///
 /// # Errors
-/// 400 where a body declared as JSON is none; 415 where it is declared as something else and is none.
+/// 400 if the body is declared as JSON and is not JSON, or if it is null; 415 if it is neither declared as JSON nor
+/// JSON.
 pub(crate) fn json_only(headers: &HeaderMap, body: Bytes) -> Result<Payload, BadRequest> {
     let is_json = declared(headers)? == Declared::Json;
     match Payload::parse(utf8(headers, body)?) {
@@ -98,7 +98,7 @@ fn text(body: &[u8]) -> Result<Payload, BadRequest> {
     if text.contains('\0') {
         return Err(BadRequest::bad("the text of the body holds a NUL byte"));
     }
-    // Each of these is six bytes of JSON. Text has few, as those that colour a terminal.
+    // Each of these takes six bytes in JSON. Text has few of them, such as terminal color codes.
     let is_long = |byte: &&u8| byte.is_ascii_control() && !b"\x08\t\n\x0c\r\x7f".contains(byte);
     if body.iter().filter(is_long).count() > body.len() / CONTROLS_PART {
         return Err(BadRequest::bad("the body is not text: it holds too many control characters"));
@@ -106,12 +106,12 @@ fn text(body: &[u8]) -> Result<Payload, BadRequest> {
     parse(Value::from(text).to_string().into())
 }
 
-/// An array of the JSON values that the lines are.
+/// Joins JSON lines into an array.
 fn lines(body: &[u8]) -> Result<Payload, BadRequest> {
     let text = std::str::from_utf8(body).map_err(not_utf8)?;
     let mut array = String::with_capacity(text.len() + 2);
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        // Each for itself: what is no value could be made one by the lines around it.
+        // Each line is parsed on its own: an invalid line could become valid when joined with its neighbors.
         serde_json::from_str::<IgnoredAny>(line).map_err(|error| {
             BadRequest::bad(&format!("line {} of the body is not valid JSON: {error}", number + 1))
         })?;
@@ -122,8 +122,9 @@ fn lines(body: &[u8]) -> Result<Payload, BadRequest> {
     parse(array.into())
 }
 
-/// The body as UTF-8, as far as anything says that it is something else: a byte order mark, which goes, or else
-/// the charset of its content type. JSON that is UTF-8 is so whatever is said of it (RFC 8259 section 8.1).
+/// Converts the body to UTF-8 if it declares another encoding: by a byte order mark, which is stripped, or else by
+/// the charset of its content type. A body that is valid UTF-8 stays as it is, whatever charset is declared, because
+/// JSON is UTF-8 (RFC 8259 section 8.1); a declared UTF-16 is the exception.
 fn utf8(headers: &HeaderMap, body: Bytes) -> Result<Bytes, BadRequest> {
     if let Some((encoding, length)) = Encoding::for_bom(&body) {
         let rest = body.slice(length..);
@@ -134,7 +135,7 @@ fn utf8(headers: &HeaderMap, body: Bytes) -> Result<Bytes, BadRequest> {
         let shown: String = charset.chars().take(40).collect();
         return Err(BadRequest::unsupported(&format!("the charset {shown:?} is not known")));
     };
-    // In both every second byte of ASCII is a NUL, which UTF-8 may hold too.
+    // In UTF-16, every second byte of ASCII text is NUL, which is valid UTF-8 too.
     let is_wide = encoding == UTF_16LE || encoding == UTF_16BE;
     if encoding == UTF_8 || (!is_wide && std::str::from_utf8(&body).is_ok()) {
         return Ok(body);
@@ -150,7 +151,7 @@ fn decoded(encoding: &'static Encoding, body: &[u8]) -> Result<Bytes, BadRequest
     Ok(text.into_owned().into())
 }
 
-/// The charset that the content type names.
+/// The charset parameter of the content type.
 fn charset(headers: &HeaderMap) -> Option<&str> {
     let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let mut parameters = text.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
@@ -166,8 +167,8 @@ fn looks_like_json(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-/// Whether what looks like JSON and is none may be a form that begins with a brace. Broken or absurdly
-/// deep JSON, which `curl -d` declares as a form too, has a quote before its first `=` or no `=` at all.
+/// Whether a body that looks like JSON but does not parse may be a form that begins with a brace. Broken or very deep
+/// JSON, which `curl -d` also declares as a form, has a quote before its first `=`, or no `=` at all.
 fn has_a_name_without_quotes(body: &[u8]) -> bool {
     body.iter().find(|byte| matches!(byte, b'=' | b'"')) == Some(&b'=')
 }
@@ -226,7 +227,7 @@ async fn multipart(headers: &HeaderMap, body: Bytes) -> Result<Payload, BadReque
     let mut fields = Vec::new();
     while let Some(part) = parts.next_field().await.map_err(bad)? {
         if part.file_name().is_some_and(str::is_empty) {
-            // An input for a file that nobody has chosen. Browsers send it, without a byte.
+            // A file input without a selected file: browsers send an empty part for it.
             if part.bytes().await.map_err(bad)?.is_empty() {
                 continue;
             }

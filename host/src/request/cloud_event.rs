@@ -1,6 +1,6 @@
-//! CloudEvents over HTTP, version 1.0 (HTTP protocol binding, section 3): an event whose attributes
-//! travel in headers (binary mode) is put together as the JSON event that the structured mode would have
-//! sent, so that mappings and agents see one shape.
+//! CloudEvents over HTTP, version 1.0 (HTTP protocol binding, section 3). An event in binary mode, with its
+//! attributes in headers, is assembled into the JSON event that structured mode would send, so that mappings and
+//! agents see one shape.
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -12,20 +12,19 @@ use super::BadRequest;
 use super::Payload;
 use super::body::{Declared, declared};
 
-/// The header that marks an event in binary mode.
+/// The header that marks a request as a binary-mode event.
 pub(crate) const MARK: &str = "ce-specversion";
 
-/// What every event has.
+/// The attributes that every event must have.
 const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
 
-/// Versions of the specification that are read.
+/// The supported versions of the specification.
 const VERSIONS: [&str; 2] = ["1.0", "0.3"];
 
-/// The event of a request in binary mode. None where it is not one.
+/// Returns the event of a request in binary mode, or `None` if the request is not an event.
 ///
 /// # Errors
-/// 400 where it says that it is an event and lacks what each has, or where its data is not what it is
-/// declared as.
+/// 400 if the event lacks a required attribute, or if its data does not match its declared type.
 pub(crate) fn binary(headers: &HeaderMap, body: &Bytes) -> Result<Option<Payload>, BadRequest> {
     if !headers.contains_key(MARK) {
         return Ok(None);
@@ -53,10 +52,11 @@ pub(crate) fn binary(headers: &HeaderMap, body: &Bytes) -> Result<Option<Payload
     event.map(Some).map_err(|error| BadRequest::bad(&error.to_string()))
 }
 
-/// Checks an event in structured mode: what is declared as one has to be one.
+/// Checks an event in structured mode, if the request is declared as one.
 ///
 /// # Errors
-/// 400 naming what is missing.
+/// 400 if a required attribute is missing, which the message names, or if the version is not supported; 415 if the
+/// body is a batch.
 pub(crate) fn check_structured(headers: &HeaderMap, event: &Payload) -> Result<(), BadRequest> {
     let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -82,7 +82,7 @@ fn check_version(version: Option<&str>) -> Result<(), BadRequest> {
     Err(BadRequest::bad("the CloudEvent's specversion is neither 1.0 nor 0.3"))
 }
 
-/// One attribute's header, its percent-encoding undone (section 3.1.3.2).
+/// One attribute's header, percent-decoded (section 3.1.3.2).
 fn attribute(headers: &HeaderMap, name: &str) -> Result<String, BadRequest> {
     let wrong = |why: &str| BadRequest::bad(&format!("the header ce-{name} {why}"));
     if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
@@ -100,8 +100,8 @@ fn attribute(headers: &HeaderMap, name: &str) -> Result<String, BadRequest> {
     decoded.map(|text| text.trim().to_owned()).map_err(|_| wrong("is not UTF-8"))
 }
 
-/// The event's data: JSON as it came, any other text as a string, other bytes in base64 (JSON event
-/// format, section 3.1.1).
+/// The event's data: JSON as received, other text as a string, other bytes in base64 (JSON event format, section
+/// 3.1.1).
 fn data(headers: &HeaderMap, body: &Bytes) -> Result<Option<String>, BadRequest> {
     let declared = declared(headers)?;
     if body.is_empty() {

@@ -1,4 +1,4 @@
-//! Content encodings of a body, undone (RFC 9110 section 8.4): gzip, deflate, br and zstd, within bounds.
+//! Decodes a body's content encodings (RFC 9110 section 8.4), gzip, deflate, br and zstd, within bounds.
 
 mod decoders;
 
@@ -11,24 +11,24 @@ use self::decoders::{Broken, Brotli, Decoded, Decoder, Deflate, Gzip, Zstd};
 use super::BadRequest;
 use crate::low_priority::thread_time;
 
-/// How many encodings one upon the other are undone: a sender's own, and one that a proxy has added.
+/// Maximum number of encodings of one body: the sender's own, and one added by a proxy.
 const ENCODINGS_MAX: usize = 2;
 
-/// What is undone at a time, in bytes.
+/// The size of the output buffer, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// How long it is undone until somebody else has his turn.
+/// How long to decode before yielding to other tasks.
 const STRETCH_MAX: Duration = Duration::from_millis(2);
 
-/// How long undoing one may compute, whatever was sent: a body of 10 MB takes a tenth of it. Without optimisation
-/// everything takes longer.
+/// Maximum CPU time for decoding one body, whatever it contains. A body of 10 MB takes a tenth of it. Builds without
+/// optimization are slower and get more.
 const TIME_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 1 });
 
-/// How many streams one behind the other, as some senders write pieces of 64 KiB each.
+/// Maximum number of concatenated streams in one body. Some senders write one stream for every 64 KiB.
 const STREAMS_MAX: usize = 10_000;
 
-/// How many times as long as what was sent a body may be, and how long any may be. Text and JSON become a fifth or a
-/// tenth, lists of equal records a fiftieth.
+/// The largest ratio of decoded to sent bytes, and the decoded bytes allowed on top of it for a body of any size.
+/// Text and JSON compress to a fifth or a tenth, lists of uniform records to a fiftieth.
 pub const EXPANSION_MAX: usize = 100;
 const EXPANSION_FREE_BYTES: usize = 64 << 10;
 
@@ -37,7 +37,7 @@ const EXPANSION_FREE_BYTES: usize = 64 << 10;
 pub enum Encoding {
     /// RFC 1952.
     Gzip,
-    /// RFC 1950, and RFC 1951 without its wrapping, which some senders take it for.
+    /// RFC 1950, and bare RFC 1951, which some senders send under this name.
     Deflate,
     /// RFC 7932.
     Brotli,
@@ -45,53 +45,53 @@ pub enum Encoding {
     Zstd,
 }
 
-/// Why a body cannot be had without its encodings.
+/// Why a body cannot be decoded.
 #[derive(Debug)]
 pub enum UndoError<E> {
-    /// Its sender's fault.
+    /// The body is invalid: the sender's fault.
     Request(BadRequest),
-    /// It would be longer than a body may be.
+    /// The decoded body would exceed the body limit.
     TooLong,
-    /// It takes too much computing for any body.
+    /// Decoding takes more CPU time than any body may use.
     TakesLong,
-    /// It would be more than [`EXPANSION_MAX`] times as long as what was sent.
+    /// The decoded body would be more than [`EXPANSION_MAX`] times as long as what was sent.
     Expands,
-    /// There is no room for it.
+    /// There is no memory budget left for it.
     NoRoom(E),
 }
 
-/// What may come of a body.
+/// Limits on decoding a body.
 #[derive(Debug, Clone, Copy)]
 pub struct UndoLimits {
-    /// Bytes, at most.
+    /// Maximum number of decoded bytes.
     pub bytes_max: usize,
-    /// How many bytes were sent, whatever was undone of them before.
+    /// The bytes received on the wire, before any encoding was removed.
     pub sent: usize,
 }
 
-/// Where what is held is asked for, before it is held.
+/// A memory budget. Memory is reserved from it before it is allocated.
 pub trait Room: Send {
-    /// Why there is none.
+    /// Why a reservation was rejected.
     type Full;
 
-    /// Room for so many bytes of what comes out.
+    /// Reserves memory for the decoded body, so that the reservation is `bytes` in total.
     ///
     /// # Errors
-    /// When there is none.
+    /// If the budget is exhausted.
     fn grow(&mut self, bytes: usize) -> Result<(), Self::Full>;
 
-    /// Room for so many bytes that a decoder holds meanwhile.
+    /// Reserves memory for `bytes` that a decoder holds while it works.
     ///
     /// # Errors
-    /// When there is none.
+    /// If the budget is exhausted.
     fn window(&mut self, bytes: usize) -> Result<(), Self::Full>;
 }
 
 impl Encoding {
-    /// The encodings of a body, in the order in which they were applied.
+    /// Parses the encodings of a body, in the order in which they were applied.
     ///
     /// # Errors
-    /// 415 for one that is not known, and for too many.
+    /// 415 if an encoding is unknown, or if there are too many.
     pub fn of(headers: &HeaderMap) -> Result<Vec<Self>, BadRequest> {
         let mut encodings = Vec::new();
         for value in headers.get_all(CONTENT_ENCODING) {
@@ -120,7 +120,7 @@ impl Encoding {
         Ok(encodings)
     }
 
-    /// The body that this one is the encoding of. It is undone a little at a time: others have their turns in between.
+    /// Decodes the body. Yields periodically so that other tasks can run.
     ///
     /// # Errors
     /// [`UndoError`].
@@ -148,7 +148,7 @@ impl Encoding {
                 Decoded::End => return Ok(undone.bytes),
             }
             if begun.0.elapsed() > STRETCH_MAX {
-                // Not the time that goes by: on a busy machine threads of low priority get little of it.
+                // CPU time, not wall time: on a busy machine, low-priority threads get little CPU.
                 computed += thread_time().saturating_sub(begun.1);
                 if computed > TIME_MAX {
                     return Err(UndoError::TakesLong);
@@ -181,7 +181,7 @@ impl Encoding {
     }
 }
 
-/// What comes out.
+/// The decoded output.
 struct Undone<'r, R> {
     bytes: Vec<u8>,
     limits: UndoLimits,
@@ -189,7 +189,7 @@ struct Undone<'r, R> {
 }
 
 impl<R: Room> Undone<'_, R> {
-    /// Adds a piece. Room is asked for before it is made.
+    /// Appends a piece. Memory is reserved before it is allocated.
     fn push(&mut self, piece: &[u8]) -> Result<(), UndoError<R::Full>> {
         let UndoLimits { bytes_max, sent } = self.limits;
         let expanded_max = sent.saturating_mul(EXPANSION_MAX).saturating_add(EXPANSION_FREE_BYTES);
@@ -219,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts what is asked for, up to a bound on each.
+    /// Records the reservations, and rejects any larger than a bound.
     #[derive(Default)]
     struct Counted {
         grown: usize,
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    /// Undone as if nothing were known of what was sent, into a body of a megabyte at most.
+    /// Decodes with a limit of 1 MiB and no limit on expansion.
     async fn undo(encoding: Encoding, body: &[u8]) -> Result<Vec<u8>, UndoError<&'static str>> {
         let limits = UndoLimits { bytes_max: 1 << 20, sent: 1 << 20 };
         encoding.undo(body, limits, &mut Counted::default()).await
@@ -271,7 +271,7 @@ mod tests {
         ]
     }
 
-    /// "hello" by the reference implementation.
+    /// "hello", compressed by the reference implementation.
     const BROTLI_HELLO: &[u8] = b"\x0b\x02\x80hello\x03";
 
     #[tokio::test]
@@ -296,7 +296,7 @@ mod tests {
         let mut wrong = zstd(&text);
         *wrong.last_mut().unwrap() ^= 1;
         assert!(undo(Encoding::Zstd, &wrong).await.is_err(), "its checksum is another");
-        // A frame that says that it is 80 bytes long, and has one.
+        // A frame whose header declares 80 bytes, and which holds one.
         let short = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 80, 9, 0, 0, b'x'];
         assert!(undo(Encoding::Zstd, &short).await.is_err(), "it is not as long as it says");
     }
@@ -331,7 +331,7 @@ mod tests {
             let mut room = Counted { grown_max: Some(100_000), ..Counted::default() };
             let full = encoding.undo(&body, limits, &mut room).await;
             assert!(matches!(full, Err(UndoError::NoRoom("full"))), "{encoding:?}");
-            // And however long one may be, a little that was sent does not become much.
+            // Even with a large body limit, a small input does not expand without bound.
             let limits = UndoLimits { bytes_max: 64 << 20, sent: 2_000 };
             let mut room = Counted::default();
             let expands = encoding.undo(&body, limits, &mut room).await;
@@ -342,7 +342,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_much_work_and_little_else_is_undone_a_little_at_a_time() {
-        // Blocks of nothing, three bytes each.
+        // Empty blocks, three bytes each.
         let blocks = [0, 0, 0].repeat(1_000_000);
         let frame = [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x58][..], &blocks, &[1, 0, 0]].concat();
         let limits = UndoLimits { bytes_max: 1 << 20, sent: frame.len() };
@@ -360,7 +360,7 @@ mod tests {
     #[tokio::test]
     async fn a_window_that_is_larger_than_a_body_is_refused_before_it_is_made_and_others_are_counted()
      {
-        // The header of brotli's own "large windows", of 30 bits.
+        // The header of Brotli's non-standard "large window" format, with 30 bits.
         let large = [0x11, 0x9e, 0x02, 0x00, 0x00, 0x03];
         assert!(matches!(undo(Encoding::Brotli, &large).await, Err(UndoError::Request(_))));
         // A window of 96 MiB, and no data.

@@ -1,9 +1,8 @@
-//! JSON from outside, checked once and then looked into without being built as a tree.
+//! A JSON document that is validated once and then read without building a tree.
 //!
-//! A webhook's payload is mostly carried, not read: a mapper asks for three fields of a kilobyte. So
-//! the text is validated, and of the objects that somebody looks into, and of no others, the places of
-//! their fields are noted. That is cheaper than a tree, and numbers, key order and spelling stay
-//! exactly what the caller sent.
+//! Most of a webhook's payload is passed on, not read: a mapper asks for three fields out of a kilobyte. So the text
+//! is validated, and field positions are recorded only for the objects that are read. That costs less than a tree,
+//! and numbers, key order and spelling stay exactly as sent.
 
 mod texts;
 
@@ -17,24 +16,24 @@ use bytestring::ByteString;
 use serde::de::{Deserialize as _, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Deepest nesting of arrays and objects. The JSON library's own limit for trees, so that whatever is
-/// accepted here can be parsed by everybody behind us.
+/// The deepest nesting of arrays and objects. It is the JSON library's own limit for trees, so every accepted
+/// document can also be parsed into one later.
 const DEPTH_MAX: usize = 127;
 
-/// Most fields at the top level. Their places take 48 bytes each, so a body of many tiny fields would
-/// grow twentyfold in memory; no webhook has a hundredth of them.
+/// Maximum fields at the top level. Each position takes 48 bytes, so a body of many tiny fields would take twenty
+/// times its size in memory. Real webhooks have fewer than a hundredth of this.
 const FIELDS_MAX: usize = 100_000;
 
-/// Fields of a nested object whose places are noted. A larger object is walked at each look.
+/// Maximum fields of a nested object whose positions are recorded. A larger object is scanned on each lookup.
 const NESTED_FIELDS_MAX: usize = 1_000;
 
-/// Why bytes are not a payload.
+/// Why bytes are not a valid payload.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     /// Not UTF-8.
     #[error("the body is not valid UTF-8 (byte {at})")]
     NotUtf8 {
-        /// Offset of the first bad byte.
+        /// The offset of the first invalid byte.
         at: usize,
     },
     /// Not JSON.
@@ -43,7 +42,7 @@ pub enum PayloadError {
     /// Nested too deeply.
     #[error("the body nests deeper than {DEPTH_MAX} levels")]
     TooDeep,
-    /// Too long for places in it to be noted.
+    /// Too long for 32-bit positions.
     #[error("the body is longer than 4 GiB")]
     TooLong,
 }
@@ -56,7 +55,7 @@ pub struct Payload {
     root: Node,
 }
 
-/// A value's place in the text, and its fields' places once somebody has looked into it.
+/// A value's position in the text, and the positions of its fields after the first lookup.
 #[derive(Clone)]
 struct Node {
     start: u32,
@@ -80,7 +79,7 @@ impl Node {
         document.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
-    /// The fields, where this is an object of no more than so many. Read at the first look.
+    /// The fields, if this is an object with at most `most` of them. Parsed at the first lookup.
     fn fields(&self, document: &str, most: usize) -> Option<&[Field]> {
         let noted = self.fields.get_or_init(|| {
             let text = self.text(document);
@@ -105,13 +104,13 @@ impl Node {
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Payloads belong to tenants: their bytes do not go into logs by accident.
+        // Payloads belong to tenants: their bytes must not get into logs by accident.
         write!(f, "Payload({} bytes)", self.text.len())
     }
 }
 
 impl Payload {
-    /// Checks that these bytes are JSON of bounded depth.
+    /// Parses and validates JSON of bounded depth.
     ///
     /// # Errors
     /// [`PayloadError`], whose text may be shown to the caller.
@@ -136,7 +135,7 @@ impl Payload {
         Ok(Self { text, root })
     }
 
-    /// An object of these fields, each a string. Of fields with one name the last one stays.
+    /// Builds an object of string fields. If a name is repeated, the last value wins.
     #[must_use]
     pub fn of_fields(fields: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut object = serde_json::Map::new();
@@ -144,11 +143,11 @@ impl Payload {
             object.insert(name, value.into());
         }
         let text = serde_json::Value::Object(object).to_string();
-        // What was just written is an object of strings.
+        // The text was just built as an object of strings.
         Self::parse(text.into()).unwrap_or_else(|_| Self::empty())
     }
 
-    /// The names and values of a query. Of equal names the first one stays.
+    /// Builds an object from a query. If a name is repeated, the first value wins.
     #[must_use]
     pub fn of_query(pairs: &[(String, String)]) -> Self {
         let mut seen: HashSet<&str> = HashSet::new();
@@ -163,26 +162,27 @@ impl Payload {
         Self { text: ByteString::from_static("{}"), root: Node { start: 0, end: 2, fields } }
     }
 
-    /// The document, as it came.
+    /// The document as received.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The top level's fields in their order, each with its value's text. None where it is no object.
+    /// The top-level fields in document order, each with its value's JSON text. `None` if the document is not an
+    /// object.
     pub fn fields(&self) -> Option<impl Iterator<Item = (&str, &str)>> {
         let text = self.text();
         let fields = self.root.fields(text, FIELDS_MAX)?;
         Some(fields.iter().map(move |field| (&*field.name, field.value.text(text))))
     }
 
-    /// The document's bytes, which are not copied.
+    /// The document's bytes, without copying.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.text.as_bytes().clone()
     }
 
-    /// The same object without the fields of these names.
+    /// A copy of the object without the fields that `is_left_out` selects.
     #[must_use]
     pub fn without(&self, is_left_out: impl Fn(&str) -> bool) -> Self {
         let Some(fields) = self.fields() else {
@@ -193,19 +193,19 @@ impl Payload {
             format!("{field}:{value}")
         });
         let text = format!("{{{}}}", kept.collect::<Vec<_>>().join(","));
-        // Fields of an object make an object.
+        // Fields of a valid object form a valid object.
         Self::parse(text.into()).unwrap_or_else(|_| Self::empty())
     }
 
-    /// The text of the value at an RFC 6901 pointer. Of equal keys the last one counts.
+    /// The JSON text of the value at an RFC 6901 pointer. If a key is repeated, the last one counts.
     #[must_use]
     pub fn find(&self, pointer: &str) -> Option<&str> {
         let text = self.text();
         if pointer.is_empty() {
             return Some(text.trim_matches(JSON_SPACE));
         }
-        // Nothing lies deeper than a document may nest, however many tokens a pointer has: those of one that a
-        // plugin made would take more memory here than it did there.
+        // A document cannot nest deeper than this, so a longer pointer cannot match. Splitting a plugin's very long
+        // pointer would take more memory here than it took there.
         if pointer.bytes().filter(|&byte| byte == b'/').nth(DEPTH_MAX).is_some() {
             return None;
         }
@@ -218,25 +218,25 @@ impl Payload {
             node = &fields.iter().rev().find(|field| *field.name == *token)?.value;
         }
         if !node.text(text).trim_start_matches(JSON_SPACE).starts_with(['{', '[']) {
-            // Nothing lies within a scalar, so it need not be walked.
+            // A scalar has no children, so there is nothing to scan.
             return tokens.next().is_none().then(|| node.text(text));
         }
-        // An array or a large object: from here on the text itself is walked.
+        // An array or a large object: scan the text from here on.
         walk(node.text(text), &tokens.collect::<Vec<_>>())
     }
 
-    /// The scalar at a pointer as plain text; none for objects, arrays, null and nothing.
+    /// The scalar at a pointer as plain text. `None` for objects, arrays, null and missing values.
     #[must_use]
     pub fn scalar(&self, pointer: &str) -> Option<String> {
         self.find(pointer).and_then(scalar_text)
     }
 }
 
-/// What JSON counts as white space.
+/// The characters that JSON treats as white space.
 const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// A scalar's JSON text as plain text: a string without quotes and escapes, a number or boolean as it
-/// is written.
+/// Converts a scalar's JSON text to plain text: a string without its quotes and escapes, a number or boolean as
+/// written.
 #[must_use]
 pub fn scalar_text(json: &str) -> Option<String> {
     match json.as_bytes().first()? {
@@ -246,8 +246,7 @@ pub fn scalar_text(json: &str) -> Option<String> {
     }
 }
 
-/// Nesting can only be too deep where there are enough brackets, which is quick to see; only then the
-/// text is walked.
+/// Checks the nesting depth. Counting the brackets is fast, and only a text with enough of them is scanned.
 fn check_depth(text: &[u8]) -> Result<(), PayloadError> {
     let opening = |&&byte: &&u8| byte == b'[' || byte == b'{';
     if text.iter().filter(opening).count() <= DEPTH_MAX {
@@ -272,7 +271,7 @@ fn check_depth(text: &[u8]) -> Result<(), PayloadError> {
     Ok(())
 }
 
-/// `~1` stands for `/` and `~0` for `~` (RFC 6901 section 4).
+/// Decodes a pointer token: `~1` stands for `/` and `~0` for `~` (RFC 6901 section 4).
 fn unescape(token: &str) -> Cow<'_, str> {
     if token.contains('~') {
         token.replace("~1", "/").replace("~0", "~").into()
@@ -281,16 +280,16 @@ fn unescape(token: &str) -> Cow<'_, str> {
     }
 }
 
-/// The value at the end of these tokens, found in one pass over the text.
+/// Finds the value at the end of these tokens in one pass over the text.
 fn walk<'t>(json: &'t str, tokens: &[Cow<'_, str>]) -> Option<&'t str> {
     let mut found = None;
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    // An error is how the walk ends early; whether the text is JSON was checked when it came.
+    // An error only ends the scan early; the text was validated on arrival.
     let _ = Walk { tokens, found: &mut found }.deserialize(&mut deserializer);
     found.map(RawValue::get)
 }
 
-/// Follows tokens into a value; everything beside the way is skipped, not built.
+/// Follows tokens into a value and skips everything else without building it.
 struct Walk<'a, 't, 'de> {
     tokens: &'a [Cow<'t, str>],
     found: &'a mut Option<&'de RawValue>,
@@ -319,7 +318,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
         let Some((token, rest)) = self.tokens.split_first() else { return Ok(()) };
         while let Some(matches) = map.next_key_seed(KeyIs(token))? {
             if matches {
-                // Of equal keys the last one counts, also where it leads nowhere.
+                // If a key is repeated, the last one counts, even if the rest of the path is missing in it.
                 *self.found = None;
                 map.next_value_seed(Walk { tokens: rest, found: &mut *self.found })?;
             } else {
@@ -344,7 +343,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
         Ok(())
     }
 
-    // A scalar has nothing inside.
+    // A scalar has no children.
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
         Ok(())
     }
@@ -365,7 +364,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
     }
 }
 
-/// Reads an object as its fields; with more than so many it fails.
+/// Deserializes the fields of an object. Fails if there are more than `most`.
 struct Fields {
     most: usize,
 }
@@ -397,7 +396,7 @@ impl<'de> Visitor<'de> for Fields {
     }
 }
 
-/// Whether a key is this one, without copying it.
+/// Compares a key without copying it.
 struct KeyIs<'t>(&'t str);
 
 impl<'de> DeserializeSeed<'de> for KeyIs<'_> {

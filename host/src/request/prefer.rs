@@ -1,28 +1,27 @@
-//! What a caller prefers of the waiting: the header `Prefer` (RFC 7240).
+//! The `Prefer` header: how long a caller is willing to wait (RFC 7240).
 
 use std::time::Duration;
 
 use http::HeaderMap;
 
-/// Preferences that this gateway knows. Whatever else is preferred, or is not understood, is ignored, as
-/// RFC 7240 section 2 wants it.
+/// The preferences that the gateway supports. Others, and those it cannot parse, are ignored, as RFC 7240 section 2
+/// requires.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Prefer {
-    /// To be answered after so long at the latest (section 4.3). Never longer than the settings let
-    /// anybody wait.
+    /// `wait`: the longest time until the response (section 4.3). Capped by the settings.
     pub wait: Option<Duration>,
-    /// To be answered at once (section 4.1).
+    /// `respond-async`: respond immediately (section 4.1).
     pub respond_async: bool,
 }
 
 impl Prefer {
-    /// Reads every `Prefer` header. Of a preference that is repeated the first one counts.
+    /// Parses every `Prefer` header. If a preference is repeated, the first one counts.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let mut prefer = Self::default();
         let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         for preference in values.flat_map(|value| value.split(',')) {
-            // Parameters of a preference stand behind semicolons; none of ours has any.
+            // A preference's parameters follow semicolons; the supported ones have none.
             let preference = preference.split(';').next().unwrap_or_default().trim();
             let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
             if value.is_empty() && name.trim().eq_ignore_ascii_case("respond-async") {
@@ -36,18 +35,19 @@ impl Prefer {
         prefer
     }
 
-    /// How long to wait where the settings allow `most`.
+    /// How long to wait if the settings allow `most`.
     #[must_use]
     pub fn wait_of(self, most: Duration) -> Duration {
-        // Together they mean: asynchronous, unless it takes no longer than that (section 4.3).
+        // Combined with `wait`, `respond-async` means: asynchronous unless the response is ready by then (section
+        // 4.3).
         let otherwise = if self.respond_async { Duration::ZERO } else { most };
         self.wait.unwrap_or(otherwise).min(most)
     }
 
-    /// What the header `Preference-Applied` says (section 3).
+    /// The value of the `Preference-Applied` header (section 3).
     #[must_use]
     pub fn applied(self, most: Duration) -> Option<String> {
-        // A longer wait than anybody's is not applied.
+        // A wait above the limit is not applied.
         let wait = self.wait.filter(|wait| *wait <= most);
         let wait = wait.map(|wait| format!("wait={}", wait.as_secs()));
         match (self.respond_async, wait) {

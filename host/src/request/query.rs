@@ -1,24 +1,23 @@
-//! The query string as names and values, strictly: what is not UTF-8, or holds a NUL byte, is refused
-//! and not repaired.
+//! Decodes query strings strictly: invalid UTF-8 and NUL bytes are rejected, not repaired.
 
 use std::borrow::Cow;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Most names and values of a query or a form, and most parts of a multipart body.
+/// Maximum number of name-value pairs in a query or a form, and of parts in a multipart body.
 pub(crate) const FIELDS_MAX: usize = 1_000;
 
 /// Why a query string or a form cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// A name or value is not UTF-8 once it is decoded.
+    /// A name or value is not UTF-8 after decoding.
     #[error("a name or value is not valid UTF-8")]
     NotUtf8,
-    /// More names than anybody sends.
+    /// There are more names than any legitimate request has.
     #[error("it has more than {FIELDS_MAX} names")]
     TooMany,
-    /// A name or value holds a NUL byte. Nobody means one, and stores and programs disagree about what
-    /// stands behind it.
+    /// A name or value holds a NUL byte. No legitimate request has one, and stores and programs disagree about what
+    /// follows it.
     #[error("a name or value holds a NUL byte")]
     Nul,
 }
@@ -28,8 +27,7 @@ pub enum QueryError {
 /// # Errors
 /// [`QueryError`].
 pub fn decode(text: &[u8]) -> Result<Vec<(String, String)>, QueryError> {
-    // Counted before anything is decoded: five million empty names are ten megabytes here, and half a
-    // gigabyte decoded.
+    // Counted before decoding: five million empty names are 10 MB encoded and 500 MB decoded.
     if text.iter().filter(|&&byte| byte == b'&').count() >= FIELDS_MAX {
         return Err(QueryError::TooMany);
     }
@@ -55,7 +53,7 @@ fn half(text: &[u8]) -> Result<String, QueryError> {
     if text.contains('\0') { Err(QueryError::Nul) } else { Ok(text.into_owned()) }
 }
 
-/// The query without these names, percent-encoded as it arrived. For what plugins may see.
+/// Removes these names from a query, which stays percent-encoded as it arrived. For the query that plugins see.
 #[must_use]
 pub fn without(query: &str, is_left_out: impl Fn(&str) -> bool) -> String {
     let kept = query.split('&').filter(|pair| {
@@ -65,8 +63,8 @@ pub fn without(query: &str, is_left_out: impl Fn(&str) -> bool) -> String {
     kept.collect::<Vec<_>>().join("&")
 }
 
-/// The query, each name and value in it given to `change` once it is decoded. Where that gives another text,
-/// it takes the place of the old one; everything else stays as it arrived.
+/// Passes each decoded name and value of the query to `change`. If that returns a text, it replaces the old one;
+/// everything else stays as it arrived.
 #[must_use]
 pub(crate) fn with_texts(query: &str, change: impl Fn(&str) -> Option<String>) -> String {
     let changed = |raw: &str| {

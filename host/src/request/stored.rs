@@ -1,4 +1,4 @@
-//! A request as it is kept with its task, and made again from that.
+//! A request as it is stored with its task, and restored from there.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -7,29 +7,29 @@ use serde_json::Value;
 
 use super::{IncomingRequest, Payload, body, cloud_event, query};
 
-/// What is kept of a request besides its body.
+/// A stored request without its body.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = RequestHead)]
 pub struct StoredHead {
     method: String,
-    /// Percent-encoded; empty where it held a credential.
+    /// Percent-encoded; empty if it held a credential.
     path: String,
     /// Percent-encoded.
     query: String,
     /// Names and values.
     #[schema(value_type = Vec<Vec<String>>)]
     headers: Vec<(String, String)>,
-    /// What the channel's verifier said of the caller.
+    /// What the channel's verifier returned about the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     pub principal: Option<Value>,
-    /// The channel's URL as its caller knew it.
+    /// The channel's URL as its caller addressed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel_url: Option<String>,
 }
 
 impl StoredHead {
-    /// What is kept of this request. Header values that are no UTF-8 are kept as plugins see them.
+    /// Builds the stored form of a request. Header values that are not UTF-8 are stored as plugins see them.
     #[must_use]
     pub fn of(call: &IncomingRequest) -> Self {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -44,7 +44,7 @@ impl StoredHead {
         }
     }
 
-    /// What is kept of it besides where it came in by a channel.
+    /// Adds what is stored for a request that arrived by a channel.
     #[must_use]
     pub fn by_channel(self, url: &str, principal: Option<&str>) -> Self {
         let principal = principal.and_then(|json| serde_json::from_str(json).ok());
@@ -57,7 +57,7 @@ impl StoredHead {
         self.method == Method::GET.as_str()
     }
 
-    /// The path, percent-encoded. Empty where it held a credential.
+    /// The path, percent-encoded. Empty if it held a credential.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -69,7 +69,7 @@ impl StoredHead {
         &self.query
     }
 
-    /// The headers as they were.
+    /// The headers as stored.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
         let parsed = self.headers.iter().filter_map(|(name, value)| {
@@ -82,7 +82,7 @@ impl StoredHead {
         headers
     }
 
-    /// The request again, with this body and what it holds.
+    /// Rebuilds the request with this body and payload.
     #[must_use]
     pub fn request(&self, body: Bytes, payload: Payload) -> IncomingRequest {
         IncomingRequest {
@@ -96,15 +96,15 @@ impl StoredHead {
         }
     }
 
-    /// As JSON text, for the store.
+    /// Serializes to JSON for the store.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// A request that was kept with its task, as it was: by a channel plugins read the body as it came, while
-/// other surfaces read a CloudEvent in binary mode for them.
+/// Restores a request that was stored with its task. By a channel, plugins parse the body as it arrived; on the other
+/// surfaces, a CloudEvent in binary mode is assembled for them.
 pub async fn restore(head: &StoredHead, bytes: Bytes, by_channel: bool) -> IncomingRequest {
     let headers = head.headers();
     let event =
@@ -116,8 +116,8 @@ pub async fn restore(head: &StoredHead, bytes: Bytes, by_channel: bool) -> Incom
         }
         None => match body::payload(&headers, bytes.clone()).await {
             Ok(payload) => payload,
-            // Taken in as JSON whatever its header says: an agent's own webhook does so, and so is a form
-            // kept that a credential was taken out of.
+            // Accepted as JSON whatever its content type: an agent's own webhook accepts such bodies, and a form from
+            // which a credential was removed is stored as JSON.
             Err(_) if !by_channel => {
                 Payload::parse(bytes.clone()).unwrap_or_else(|_| Payload::empty())
             }

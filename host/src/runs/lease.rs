@@ -1,4 +1,4 @@
-//! The right to run a task for a while: kept up while the run goes on, given back when it is dropped.
+//! Leases: the right to run a task for a limited time. Renewed while the run continues, released when dropped.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,10 @@ use crate::store::{Store, StoreError};
 use crate::tasks::{Fence, Outcome, Task};
 use crate::trace::Step;
 
-/// Shortest and longest pause between two tries to store the end of a run: half a minute in all.
+/// The shortest and the longest pause between two attempts to store the end of a run: half a minute in total.
 const FINISH_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(16));
 
-/// How often the store's file is made smaller between two beats at most.
+/// Maximum number of times that the store's file is shrunk per heartbeat.
 const SHRINKS_MAX: usize = 50;
 
 /// The leases that this process holds.
@@ -30,8 +30,8 @@ impl Leases {
         Self { store, length, held: Arc::default() }
     }
 
-    /// Extends every lease three times within its length, gives back to the queue what others have let
-    /// run out, and deletes what has expired. Ends with `stop` once no lease is left.
+    /// Renews every lease three times within its length. Also requeues tasks whose owners are gone, shrinks the
+    /// store's file and deletes expired idempotency keys. Returns after `stop`, once no lease is left.
     pub(in crate::runs) async fn keep(self, stop: CancellationToken) {
         let mut beat = tokio::time::interval(self.length / 3);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -42,7 +42,7 @@ impl Leases {
                     if self.lock().is_empty() {
                         return;
                     }
-                    // A drain is shorter than a lease; leases that are still held are given back soon.
+                    // A drain is shorter than a lease, so the leases that are still held are released soon.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
@@ -73,7 +73,7 @@ impl Leases {
                 }
             }
             loop {
-                match self.store.forget_expired_keys().await {
+                match self.store.delete_expired_keys().await {
                     // There may be more.
                     Ok(1_000..) => {}
                     Ok(_) => break,
@@ -91,7 +91,7 @@ impl Leases {
     }
 }
 
-/// The lease of one task. Dropping it without a finish gives the task back.
+/// The lease of one task. Dropping it without a finish releases the task.
 #[derive(Debug)]
 pub(in crate::runs) struct Lease {
     leases: Leases,
@@ -99,7 +99,7 @@ pub(in crate::runs) struct Lease {
     fence: Fence,
     lost: CancellationToken,
     finished: bool,
-    /// How long the task waits for another worker, where it is given back.
+    /// How long the task waits for another worker if it is released.
     pause: Duration,
 }
 
@@ -110,18 +110,18 @@ impl Lease {
         Self { leases: leases.clone(), task, fence, lost, finished: false, pause: Duration::ZERO }
     }
 
-    /// Comes when the store says that somebody else has the task.
+    /// Resolves when the store reports that another worker has the task.
     pub(in crate::runs) async fn lost(&self) {
         self.lost.cancelled().await;
     }
 
-    /// Gives the task back, for another worker to claim after this pause.
+    /// Releases the task. Another worker can claim it after this pause.
     pub(in crate::runs) fn put_off(mut self, pause: Duration) {
         self.pause = pause;
     }
 
-    /// Stores the end of the run of this task, whose lease it is. False where the lease was lost: nothing is stored then.
-    /// A store that cannot take it (a full disk) is tried again for as long as the lease lasts.
+    /// Stores the end of the run of `task`, which is this lease's task. Returns false if the lease was lost: nothing
+    /// is stored then. Retries for about half a minute if the store fails, for example because the disk is full.
     pub(in crate::runs) async fn finish(
         mut self,
         task: &Task,
@@ -153,7 +153,7 @@ impl Drop for Lease {
             return;
         }
         let (leases, task, fence, pause) = (self.leases.clone(), self.task, self.fence, self.pause);
-        // Where the runtime is gone already the lease runs out, or the next start takes the task back.
+        // If the runtime is gone, the lease expires, or the next start takes the task over.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = leases.store.give_back(task, fence, pause).await {

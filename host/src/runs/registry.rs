@@ -1,5 +1,5 @@
-//! Who follows which task in this process: synchronous callers until its end, event streams moment by
-//! moment, and whoever wants to stop it.
+//! Tracks the runs and followers of tasks in this process: synchronous callers wait for the end, event streams read
+//! events as they happen, and a run can be stopped.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,7 +12,7 @@ use crate::store::{Changes, TaskEnd};
 use crate::tasks::Outcome;
 use crate::trace::log::{RunEvent, RunLog};
 
-/// The tasks that run here or that somebody follows.
+/// The tasks that run in this process or are followed.
 #[derive(Debug, Clone)]
 pub(in crate::runs) struct Registry {
     entries: Arc<Mutex<HashMap<TaskId, Entry>>>,
@@ -22,12 +22,12 @@ pub(in crate::runs) struct Registry {
 #[derive(Debug, Default)]
 struct Entry {
     log: Arc<RunLog>,
-    /// How to end its run. None: it does not run in this process.
+    /// Stops its run. `None` if it does not run in this process.
     stop: Option<Arc<Stop>>,
     followers: usize,
 }
 
-/// Ends a run from outside. Of several ends the first one counts.
+/// A request to end a run. If there are several, the first outcome counts.
 #[derive(Debug, Default)]
 struct Stop {
     asked: CancellationToken,
@@ -39,7 +39,7 @@ impl Registry {
         Self { entries: Arc::default(), changes }
     }
 
-    /// Follows a task, whether it runs already, is yet to run, or is unknown here.
+    /// Follows a task, whether it is running, has not started, or is unknown here.
     pub(in crate::runs) fn follow(&self, task: TaskId) -> Follower {
         let mut entries = self.lock();
         let entry = entries.entry(task).or_default();
@@ -50,7 +50,7 @@ impl Registry {
         Follower { task, registry: self.clone(), log, progress, end, seen: 0, saw_end: false }
     }
 
-    /// Says that a task runs here from now on, until what this gives is dropped.
+    /// Registers a run of this task in this process, until the returned value is dropped.
     pub(in crate::runs) fn begin(&self, task: TaskId) -> Running {
         let stop = Arc::new(Stop::default());
         let mut entries = self.lock();
@@ -61,7 +61,7 @@ impl Registry {
         Running { task, registry: self.clone(), log: Arc::clone(&entry.log), stop, end }
     }
 
-    /// Asks the run of a task to end like this where it stands. False where it does not run here.
+    /// Requests that a task's run end at once with this outcome. Returns false if it does not run here.
     pub(in crate::runs) fn stop(&self, task: TaskId, outcome: &Outcome) -> bool {
         let entries = self.lock();
         let Some(stop) = entries.get(&task).and_then(|entry| entry.stop.as_ref()) else {
@@ -76,7 +76,7 @@ impl Registry {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets a task that neither runs here nor is followed.
+    /// Evicts a task that neither runs here nor is followed.
     fn evict_idle(entries: &mut HashMap<TaskId, Entry>, task: TaskId) {
         if entries.get(&task).is_some_and(|entry| entry.followers == 0 && entry.stop.is_none()) {
             entries.remove(&task);
@@ -89,19 +89,19 @@ impl Registry {
 pub(in crate::runs) struct Running {
     task: TaskId,
     registry: Registry,
-    /// Where its steps go.
+    /// The log of its steps.
     pub(in crate::runs) log: Arc<RunLog>,
     stop: Arc<Stop>,
     end: tokio::sync::Mutex<TaskEnd>,
 }
 
 impl Running {
-    /// Comes when the task has been ended elsewhere, by another process too.
+    /// Resolves when the task has been ended elsewhere, possibly by another process.
     pub(in crate::runs) async fn ended_elsewhere(&self) {
         self.end.lock().await.ended().await;
     }
 
-    /// Comes when somebody ends it from outside, with what it comes to.
+    /// Resolves when the run is stopped from outside, with the requested outcome.
     pub(in crate::runs) async fn stopped(&self) -> Option<Outcome> {
         self.stop.asked.cancelled().await;
         self.stop.outcome.get().cloned()
@@ -118,7 +118,7 @@ impl Drop for Running {
     }
 }
 
-/// A place among those who follow a task; dropping it changes nothing for the task.
+/// Follows a task. Dropping it does not affect the task.
 #[derive(Debug)]
 pub struct Follower {
     task: TaskId,
@@ -131,22 +131,22 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Comes when the task's end is stored, by whichever process.
+    /// Resolves when the task's end is stored, by any process.
     pub async fn ended(&mut self) {
         self.end.ended().await;
     }
 
-    /// Comes when there is a moment that was not taken yet, or once when the end is stored.
+    /// Resolves when there is an event that was not taken yet, or once when the end is stored.
     pub async fn changed(&mut self) {
         let seen = self.seen;
         tokio::select! {
-            // The sender lives in the log that this holds.
+            // Cannot fail: the sender is in the log, which this follower keeps alive.
             _ = self.progress.wait_for(|moments| *moments > seen) => {}
             () = self.end.ended(), if !self.saw_end => self.saw_end = true,
         }
     }
 
-    /// The moments since they were last taken.
+    /// Returns the events since the last call.
     pub fn take(&mut self) -> Vec<RunEvent> {
         let moments = self.log.since(self.seen);
         self.seen += moments.len();

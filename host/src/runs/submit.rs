@@ -1,5 +1,4 @@
-//! From a resolved call to an accepted task: the one place where a call becomes a task, whatever surface it came
-//! in by.
+//! Turns a resolved call into an accepted task. This is the only place that does so, for every surface.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,52 +14,52 @@ use crate::store::StoreError;
 use crate::tasks::{Accepted, NewTask, Status, StoredRequest, Task};
 use crate::tenants::Agent;
 
-/// Why a call became no task.
+/// Why a call did not become a task.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// The store could not be asked about the conversation; nothing was stored.
+    /// The conversation could not be read from the store; nothing was stored.
     #[error(transparent)]
     Reading(StoreError),
-    /// The store could not take the task; whether it is stored is not known.
+    /// The store failed to accept the task; it is unknown whether it is stored.
     #[error(transparent)]
     Accepting(StoreError),
 }
 
-/// What an idempotency key cannot answer (CONTRACT D6, X24).
+/// Why an idempotency key cannot be answered (CONTRACT D6, X24).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conflict {
     /// The key was used before with a different request.
     OtherRequest,
-    /// The original request still runs, and its caller would wait for it.
+    /// The original request is still running, and this caller would have to wait for it.
     StillRunning,
 }
 
 /// An accepted call.
 #[derive(Debug)]
 pub struct Submission {
-    /// Its task, or the one that had the key first.
+    /// Its task, or the task of the original request with the same key.
     pub task: TaskId,
-    /// None: the task is new. Else whether the earlier request was the same.
+    /// `None` if the task is new; otherwise whether the original request was the same.
     pub replayed: Option<bool>,
-    /// Whether the key is the provider's own id of a delivery.
+    /// Whether the key is the provider's own delivery id.
     pub by_provider: bool,
-    /// Whose task it is.
+    /// The agent that the task is for.
     pub agent: Arc<Agent>,
-    /// How the answer is wanted.
+    /// How to respond.
     pub wanted: AnswerWanted,
-    /// For plugins that shape the answer.
+    /// For plugins that shape the response.
     pub request_id: RequestId,
-    /// The request, where it came in by a channel, whose replier may look at it. Its bytes count for their sender
-    /// as long as it is held.
+    /// The request, if it arrived by a channel, whose replier may read it. Its bytes are charged to the sender while
+    /// this is held.
     pub request: Option<Arc<IncomingRequest>>,
-    /// How it came in, where that was by a channel.
+    /// The channel that the request arrived by, if any.
     pub channel: Option<ByChannel>,
-    /// The task's end, for a caller who waits.
+    /// Follows the task, if the caller waits.
     follower: Option<Follower>,
 }
 
 impl Runs {
-    /// Accepts a call: its task is durable when this returns. `waits` says whether its caller will
+    /// Accepts a call: its task is durable when this returns. `waits` states whether the caller will call
     /// [`Submission::wait`].
     ///
     /// # Errors
@@ -70,7 +69,7 @@ impl Runs {
         mut call: AgentCall,
         waits: bool,
     ) -> Result<Submission, SubmitError> {
-        // The id of an earlier task of the same surface names the conversation that this task belongs to.
+        // The id of an earlier task of the same surface stands for that task's conversation.
         if let Some(thread) = &call.thread
             && let Ok(earlier) = thread.as_str().parse::<TaskId>()
         {
@@ -104,7 +103,7 @@ impl Runs {
             },
             deliver: call.channel.as_ref().is_some_and(|channel| channel.deliver),
         };
-        // Nobody else needs the request's bytes once the task is stored.
+        // Only a channel's replier needs the request's bytes after the task is stored.
         let request = call.channel.is_some().then_some(call.request);
         let id = task.id;
         let follower = waits.then(|| self.follow(id));
@@ -128,10 +127,10 @@ impl Runs {
 }
 
 impl Submission {
-    /// What its idempotency key cannot answer, if it is so. `waits` as in [`Runs::submit`].
+    /// Returns why the idempotency key cannot be answered, if so. `waits` is as in [`Runs::submit`].
     ///
     /// # Errors
-    /// When the store could not be asked.
+    /// If the store cannot be read.
     pub async fn conflict(&self, runs: &Runs, waits: bool) -> Result<Option<Conflict>, StoreError> {
         match self.replayed {
             Some(false) => Ok(Some(Conflict::OtherRequest)),
@@ -145,11 +144,11 @@ impl Submission {
         }
     }
 
-    /// The task once it has ended, or as it is when `limit` is over or `hurry` comes. None where it was deleted
-    /// meanwhile.
+    /// Waits until the task has ended, `limit` has passed or `hurry` is cancelled, and returns the task as it is
+    /// then. `None` if it was deleted in the meantime.
     ///
     /// # Errors
-    /// When the store could not be asked.
+    /// If the store cannot be read.
     pub async fn wait(
         &mut self,
         runs: &Runs,
@@ -157,10 +156,10 @@ impl Submission {
         hurry: &CancellationToken,
     ) -> Result<Option<Task>, StoreError> {
         if let (None, Some(follower)) = (self.replayed, &mut self.follower) {
-            // Whether it has ended is read from the store either way.
+            // Either way, the task's state is read from the store.
             tokio::select! {
                 _ = tokio::time::timeout(limit, follower.ended()) => {}
-                // The run goes on after the next start; its caller learns where to look for it.
+                // The run continues after the next start; the response tells its caller where to poll for it.
                 () = hurry.cancelled() => {}
             }
         }

@@ -1,5 +1,4 @@
-//! The workers of one gateway process: they claim tasks as long as there is room, run each to its end, and store
-//! the end.
+//! The workers of one gateway process: they claim tasks while there is room, run each to its end, and store the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +21,15 @@ use crate::tenants::Agent;
 use crate::trace::log::{RunEvent, RunLog};
 use crate::trace::{Event, Step};
 
-/// How often to look for tasks that nobody notified this process of: given back by another process, or left by
+/// How often to poll for tasks that nothing notified this process of: released by another process, or left behind by
 /// one that died.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Most tasks taken by one claim; more would sit leased while others run.
+/// Maximum number of tasks per claim. More would stay leased while others run.
 const CLAIM_MAX: usize = 64;
 
-/// How long a task that met a store that fails waits for its next attempt: a failure of seconds is not to use up
-/// every attempt.
+/// How long a task whose run met a failing store waits for its next attempt, so that an outage of seconds does not
+/// use up all attempts.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The workers of one gateway process.
@@ -44,13 +43,13 @@ pub struct Workers {
 }
 
 impl Drop for Workers {
-    /// A gateway that is dropped without being stopped claims nothing more either.
+    /// A gateway that is dropped without being stopped stops claiming as well.
     fn drop(&mut self) {
         self.stop_claiming.cancel();
     }
 }
 
-/// What every run needs.
+/// The context of every run.
 #[derive(Debug, Clone)]
 struct WorkerContext {
     store: Store,
@@ -59,16 +58,16 @@ struct WorkerContext {
     all: Runs,
     stop: CancellationToken,
     agents: Cache<AgentId, (Arc<Agent>, Stamp)>,
-    /// Where runs about long payloads are done.
+    /// Executes runs with long payloads.
     bulk: Arc<BulkLane>,
     settings: QueueSettings,
 }
 
-/// Agents whose definitions workers hold ready.
+/// Maximum number of cached agents.
 const AGENTS_MAX: u64 = 10_000;
 
 impl WorkerContext {
-    /// The agent of a task, as it is now.
+    /// The current version of a task's agent.
     async fn agent(&self, task: &Task) -> Result<Option<Arc<Agent>>, StoreError> {
         let (tenant, changes) = (task.tenant, self.store.changes());
         if let Some((agent, stamp)) = self.agents.get(&task.agent)
@@ -86,7 +85,7 @@ impl WorkerContext {
     }
 }
 
-/// Starts workers for the tasks of this process.
+/// Starts the workers of this process.
 #[must_use]
 pub fn start(all: &Runs, runner: Runner, bulk: Arc<BulkLane>, settings: QueueSettings) -> Workers {
     let store = all.store.clone();
@@ -119,11 +118,11 @@ pub fn start(all: &Runs, runner: Runner, bulk: Arc<BulkLane>, settings: QueueSet
 }
 
 impl Workers {
-    /// Claims no more; gives running tasks `drain` to end. The leases of those that do not are given
-    /// back, so that they run again at the next start.
+    /// Stops claiming and gives running tasks `drain` to end. The leases of those that do not are released, so that
+    /// they run again at the next start.
     pub async fn stop(self, drain: Duration) {
         self.stop_claiming.cancel();
-        // A claim that is under way still makes runs: they are among those that are waited for.
+        // A claim in progress still starts runs, and they are waited for as well.
         self.claims.close();
         self.claims.wait().await;
         self.runs.close();
@@ -140,14 +139,14 @@ impl Workers {
     }
 }
 
-/// Claims tasks as long as there is room to run them.
+/// Claims tasks while there is room to run them.
 async fn claim(
     context: WorkerContext,
     wake: Arc<Notify>,
     runs: TaskTracker,
     stop: CancellationToken,
 ) {
-    // Without room this process only accepts; whoever shares its store runs.
+    // With `runs_max` 0, this process only accepts tasks; other processes that share its store run them.
     let room = Arc::new(Semaphore::new(context.settings.runs_max));
     loop {
         let first = tokio::select! {
@@ -177,7 +176,7 @@ async fn claim(
                     let wake = Arc::clone(&wake);
                     let run = async move {
                         run.await;
-                        // Its tenant may have had no room for another one until now.
+                        // The tenant may have had no room for another run until now.
                         wake.notify_one();
                     };
                     match context.bulk.handle().filter(|_| is_long) {
@@ -215,7 +214,7 @@ async fn run(
             Err(StoreFailed) => return lease.put_off(STORE_PAUSE),
         },
         outcome = running.stopped() => outcome.map(|outcome| ended_from_outside(&context, &running.log, outcome)),
-        // Another worker has it: whatever this one would still do counts for nothing.
+        // Another worker has the task, so this run's result would be rejected.
         () = lease.lost() => None,
         () = running.ended_elsewhere() => None,
         () = context.stop.cancelled() => None,
@@ -230,7 +229,7 @@ async fn run(
             tracing::info!(task = %task.id, "a task was ended elsewhere, or its lease was lost")
         }
         Err(error) => {
-            // Nobody is told of an end that is not stored; the lease is given back with this.
+            // An end that is not stored is not announced. Returning releases the lease.
             tracing::error!(task = %task.id, %error, "a finished task cannot be stored");
             return;
         }
@@ -239,10 +238,10 @@ async fn run(
     context.all.ended.notify_one();
 }
 
-/// A run could not go on for want of the store, which is no fault of its task.
+/// The run could not continue because the store failed, which is not the task's fault.
 struct StoreFailed;
 
-/// What a run comes to.
+/// Runs the agent and returns the outcome.
 async fn outcome(
     context: &WorkerContext,
     task: &Task,
@@ -277,7 +276,7 @@ fn store_failed(task: &Task, error: &StoreError) -> StoreFailed {
     StoreFailed
 }
 
-/// The end of a run that was under way.
+/// Ends a run that was stopped while it was in progress.
 fn ended_from_outside(context: &WorkerContext, log: &RunLog, outcome: Outcome) -> Outcome {
     log.give_up_call(context.runner.clock.now());
     match outcome.status {
@@ -286,7 +285,7 @@ fn ended_from_outside(context: &WorkerContext, log: &RunLog, outcome: Outcome) -
     }
 }
 
-/// The end of a run that did not come to one by itself.
+/// Ends a run that has no outcome of its own, and records the reason as a step.
 fn ended_unrun(
     context: &WorkerContext,
     log: &RunLog,

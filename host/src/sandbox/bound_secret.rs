@@ -1,5 +1,5 @@
-//! A tenant's secret bound to a name for a plugin: in which form a key is had from its text, and what may be done
-//! with it, is the binding's to say ([`SecretBinding`]).
+//! A tenant's secret, bound to a name for a plugin. The binding ([`SecretBinding`]) decides how a key is decoded
+//! from the secret's text and what it may be used for.
 
 mod keys;
 
@@ -8,43 +8,46 @@ use std::sync::{Arc, OnceLock};
 use crate::secrets::{KeyForm, SecretBinding, SecretVersions, TenantSecret};
 pub(super) use keys::{Algorithm, Keys};
 
-/// A secret bound to a name: how, and its values where the tenant has it. Cloning gives another handle.
+/// A secret bound to a name: the binding, and the secret's values if the tenant has it. Clones share the decoded
+/// keys.
 #[derive(Debug, Clone)]
 pub struct BoundSecret {
     pub(super) binding: SecretBinding,
-    /// None where the tenant has no such secret, or it cannot be opened.
+    /// `None` if the tenant has no such secret, or it cannot be opened.
     pub(super) secret: Option<TenantSecret>,
-    /// Its keys in each form in which they were asked for; none in a form that it does not decode in. Whoever asks
-    /// first waits for them to be made, and nobody else.
+    /// The decoded keys, by form; `None` for a form in which the secret does not decode. Each form is decoded once,
+    /// by the first caller that asks for it.
     keys: Arc<[OnceLock<Option<Arc<Keys>>>; KeyForm::READINGS]>,
 }
 
 impl BoundSecret {
-    /// Binds a secret of the tenant; none where there is no such secret, or it cannot be opened.
+    /// Binds a secret of the tenant. `secret` is `None` if the tenant has no such secret, or it cannot be opened.
     #[must_use]
     pub fn new(binding: SecretBinding, secret: Option<TenantSecret>) -> Self {
         let keys = Arc::new([const { OnceLock::new() }; KeyForm::READINGS]);
         let bound = Self { binding, secret, keys };
-        // As it is had by every plugin but those that the gateway knows: no call of theirs takes the time of it.
+        // Decoded now, in the form that every plugin without known forms uses, so that none of its calls pays for
+        // it.
         if let Ok(form) = bound.binding.form("", None, |_| None) {
             bound.keys(form);
         }
         bound
     }
 
-    /// Which secret it is, in which form it holds the key, and what it is bound for.
+    /// The binding: which secret, in which form it holds the key, and for which uses.
     #[must_use]
     pub fn binding(&self) -> &SecretBinding {
         &self.binding
     }
 
-    /// Its values. None where the tenant has no such secret, or it cannot be opened.
+    /// The secret's values. `None` if the tenant has no such secret, or it cannot be opened.
     #[must_use]
     pub fn versions(&self) -> Option<&SecretVersions> {
         self.secret.as_ref().map(|secret| &secret.versions)
     }
 
-    /// Why no key can be had from it, where that is so. For whoever binds it, not for the plugin.
+    /// Why the secret cannot be used in this form. `None` if it can. For the operator who binds it, not for the
+    /// plugin.
     #[must_use]
     pub fn problem(&self, form: KeyForm) -> Option<String> {
         let name = &self.binding.secret;
@@ -66,7 +69,7 @@ impl BoundSecret {
     }
 }
 
-/// A granted secret that a guest has opened: its keys, and what may be done with them.
+/// A granted secret that a guest has opened: its keys and their allowed uses.
 pub struct GrantedSecret {
     pub(super) keys: Arc<Keys>,
     pub(super) form: KeyForm,

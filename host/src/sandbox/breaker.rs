@@ -1,6 +1,8 @@
-//! A circuit breaker: after so many failures in a row it is open, and its calls are refused at once, instead of each
-//! of them using up its limits. After a pause it is half open: one call is let through. If that goes well it closes,
-//! and if not the pause doubles.
+//! A circuit breaker for one plugin.
+//!
+//! After a number of consecutive failures the breaker opens, and calls are refused at once instead of each using up
+//! its limits. After a pause it is half open and admits one call as a probe. If the probe succeeds the breaker
+//! closes; if it fails the pause doubles.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,29 +13,29 @@ use crate::clock::{Clock, Timestamp};
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// When a plugin is cut off.
+/// When a plugin is quarantined.
 #[derive(Debug, Clone, Copy)]
 pub struct QuarantineSettings {
-    /// After this many failures of its own in a row.
+    /// Consecutive failures of the plugin's own that open the breaker.
     pub after: u64,
-    /// For this long at first.
+    /// The first pause.
     pub pause: Duration,
 }
 
-/// A plugin that is cut off.
+/// The state of a quarantined plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantine {
-    /// What its last failure was.
+    /// The plugin's last failure.
     pub reason: String,
-    /// When one call is let through.
+    /// When a call is next admitted.
     pub until: Timestamp,
 }
 
-/// The breaker of one plugin of one tenant.
+/// The circuit breaker of one plugin of one tenant.
 #[derive(Debug, Default)]
 pub(super) struct CircuitBreaker {
     failures_in_a_row: AtomicU64,
-    /// When a call may be tried again, in microseconds since the epoch. 0: it is closed.
+    /// When a probe may be admitted, in microseconds since the epoch. 0 means closed.
     until: AtomicI64,
     probing: AtomicBool,
     state: Mutex<BreakerState>,
@@ -45,7 +47,7 @@ struct BreakerState {
     reason: String,
 }
 
-/// A call that is let through. Dropped when it has ended, however it did.
+/// An admitted call. It is dropped when the call has ended, whatever the outcome.
 #[derive(Debug)]
 pub(super) struct Pass<'a> {
     breaker: &'a CircuitBreaker,
@@ -63,14 +65,14 @@ impl Drop for Pass<'_> {
 /// The breaker is open.
 #[derive(Debug)]
 pub(super) struct Open {
-    /// What the last failure was.
+    /// The last failure.
     pub(super) reason: String,
-    /// When a call is let through, from now.
+    /// Time until a call is next admitted.
     pub(super) left: Duration,
 }
 
 impl CircuitBreaker {
-    /// Lets a call through, unless the breaker is open.
+    /// Admits a call unless the breaker is open. Once the pause is over, one call at a time is admitted as a probe.
     pub(super) fn pass(&self, clock: &Clock) -> Result<Pass<'_>, Open> {
         let until = self.until.load(Ordering::Acquire);
         let is_probe = until != 0;
@@ -84,7 +86,7 @@ impl CircuitBreaker {
         Ok(Pass { breaker: self, is_probe })
     }
 
-    /// Refuses what [`CircuitBreaker::pass`] would refuse now, and lets nothing through.
+    /// Refuses what [`CircuitBreaker::pass`] would refuse now, without admitting a call.
     pub(super) fn check(&self, clock: &Clock) -> Result<(), Open> {
         let until = self.until.load(Ordering::Acquire);
         if until == 0 {
@@ -102,15 +104,15 @@ impl CircuitBreaker {
         Open { reason: self.state().reason.clone(), left: Duration::from_micros(micros) }
     }
 
-    /// A call went well.
+    /// Records a successful call.
     pub(super) fn succeed(&self) {
-        // Read before written: most plugins are well, and all their calls share this word.
+        // Read before write: most plugins are healthy, and all their calls share this counter.
         if self.failures_in_a_row.load(Ordering::Relaxed) != 0 {
             self.close();
         }
     }
 
-    /// A call failed, for this reason.
+    /// Records a failed call and its reason.
     pub(super) fn fail(
         &self,
         reason: impl FnOnce() -> String,
@@ -124,7 +126,7 @@ impl CircuitBreaker {
         let mut state = self.state();
         let until = self.until.load(Ordering::Acquire);
         let now = clock.now();
-        // Calls that were under way when it opened fail after that and are no news.
+        // A call that was in flight when the breaker opened and fails afterwards does not extend the pause.
         if until != 0 && now.micros() < until {
             return;
         }
@@ -134,18 +136,18 @@ impl CircuitBreaker {
         };
         state.reason = reason();
         let pause = state.pause;
-        // A pause of nothing opens nothing, and 0 means that it is closed.
+        // At least 1, since 0 means closed. With a pause of zero the next call is admitted as a probe.
         self.until.store(now.plus(pause).micros().max(1), Ordering::Release);
     }
 
-    /// Closes it, whatever failed before.
+    /// Closes the breaker and resets its failures.
     pub(super) fn close(&self) {
         self.failures_in_a_row.store(0, Ordering::Relaxed);
         self.state().pause = Duration::ZERO;
         self.until.store(0, Ordering::Release);
     }
 
-    /// Why it is open and until when, where it is.
+    /// Why the breaker is open and until when; `None` if it is closed.
     pub(super) fn quarantine(&self) -> Option<Quarantine> {
         let until = self.until.load(Ordering::Acquire);
         (until != 0).then(|| Quarantine {

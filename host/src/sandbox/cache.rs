@@ -1,6 +1,6 @@
-//! The on-disk cache of compiled plugins, each file under a seal.
+//! The on-disk cache of compiled plugins, in which every file is sealed.
 //!
-//! Loading compiled code amounts to running it: whoever can write these files controls the gateway. Each file is
+//! Loading compiled code amounts to running it: anyone who can write these files controls the gateway. Each file is
 //! therefore sealed with a key derived from the gateway's own, and a plugin whose seal is missing or wrong is
 //! compiled again. Only the gateway's user can access the folder; the seal protects against files that get into it
 //! by copying, restoring or sharing.

@@ -1,9 +1,9 @@
-//! One call of a plugin, from the permits it needs to the value it gives.
+//! One plugin call, from acquiring its permits to returning its value.
 //!
-//! Calls begin on the caller's thread. Most end there, within microseconds. One that outlives its first
-//! epoch tick, or waits for something, is moved to a slow lane, where it is stopped when its computing time
-//! or its whole time is used up. The calls of a plugin that has just outlived its first tick go there at
-//! once, as do those that look into large documents.
+//! A call starts on the caller's thread, and most end there within microseconds. A call that outlives its first
+//! epoch tick, or waits for something, moves to a slow lane, where it is stopped when its CPU time or its wall time
+//! is used up. A call starts on the slow lane if it may read large documents, or if a recent call of its plugin
+//! computed for longer than [`BRIEF_MAX`] at a stretch.
 
 mod answers;
 mod blame;
@@ -33,15 +33,15 @@ use super::subject::Subject;
 use crate::shares::slots::{HeldBy, Slot};
 use crate::trace::PluginRun;
 
-/// How long a brief call computes at a stretch. One that meets a tick of the epoch by chance is brief all the
-/// same.
+/// How long a brief call may compute at a stretch. A call that merely happens to meet a tick of the epoch still
+/// counts as brief.
 pub(super) const BRIEF_MAX: Duration = Duration::from_millis(5);
 
-/// The longest time that a plugin may send callers away for, in milliseconds: a day.
+/// The longest `Retry-After` that a plugin may give callers, in milliseconds: a day.
 const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 impl Binding {
-    /// Asks the verifier who called. It has no egress.
+    /// Asks the verifier who sent the request. A verifier has no egress.
     pub async fn verify(self: &Arc<Self>, subject: Subject) -> Called<Principal> {
         if self.loaded.roles.verifier.is_none() {
             return self.no_role("verifier");
@@ -52,7 +52,7 @@ impl Binding {
         })
     }
 
-    /// Asks the mapper what to make of a request. `spec` is `params_mapping`, verbatim.
+    /// Asks the mapper how to handle a request. `spec` is `params_mapping`, verbatim.
     pub async fn map_payload(
         self: &Arc<Self>,
         subject: Subject,
@@ -67,7 +67,7 @@ impl Binding {
         })
     }
 
-    /// Asks the getter for one value of a finished task, as JSON text. None where nothing is there.
+    /// Asks the getter for one value of a finished task, as JSON text. `None` if there is no such value.
     pub async fn get_value(
         self: &Arc<Self>,
         subject: Subject,
@@ -82,7 +82,7 @@ impl Binding {
         })
     }
 
-    /// Asks the replier for the answer to the request.
+    /// Asks the replier for the response to the request.
     pub async fn reply(self: &Arc<Self>, subject: Subject) -> Called<HttpReply> {
         if self.loaded.roles.replier.is_none() {
             return self.no_role("replier");
@@ -104,7 +104,7 @@ impl Binding {
         })
     }
 
-    /// Asks for the JSON Schema of the plugin's settings, as JSON text.
+    /// Asks the plugin for the JSON Schema of its settings, as JSON text.
     pub async fn config_schema(self: &Arc<Self>, subject: Subject) -> Called<String> {
         if self.loaded.roles.about.is_none() {
             return self.no_role("about");
@@ -115,7 +115,7 @@ impl Binding {
         })
     }
 
-    /// Asks what is wrong with these settings, a JSON object as text.
+    /// Asks the plugin what is wrong with these settings, a JSON object as text.
     pub async fn check_config(
         self: &Arc<Self>,
         subject: Subject,
@@ -130,7 +130,7 @@ impl Binding {
         })
     }
 
-    /// One call, begun where it ends soonest.
+    /// Makes one call and adds the plugin's identity to its result.
     async fn ask(self: &Arc<Self>, subject: Subject, ask: ExportCall) -> Called<ExportResult> {
         let channel = subject.channel.clone();
         let called = self.begin(subject, ask).await;
@@ -161,7 +161,7 @@ impl Binding {
         // Every look-up walks the document, and a host call does not yield.
         let looks_into_much = circumstances.is_about_much();
         let may_run_inline = self.account.may_run_inline(lane);
-        // Boxed because it may have to move to the other runtime while it runs.
+        // Boxed because the call may move to another runtime while it runs.
         let apart = looks_into_much || !may_run_inline;
         let begins = if apart { Placement::Offloaded } else { Placement::Inline };
         let mut work = Box::pin(perform(Arc::clone(self), state, ask, begins));
@@ -177,7 +177,8 @@ impl Binding {
                 Poll::Pending => self.finish_in(lane, work, begun, cpu, wall, circumstances).await,
             }
         };
-        // One that was stopped had no chance to be long, where many of its kind shared the lane.
+        // A call that the host stopped proves nothing by its little CPU time: it may have shared the lane with many
+        // others.
         let ended_itself = !matches!(called.value, Err(PluginError::Refusal(_)));
         if !may_run_inline && ended_itself && called.run.cost.cpu_micros < micros(BRIEF_MAX) {
             self.account.mark_fast(lane);
@@ -186,16 +187,16 @@ impl Binding {
         self.settle(called)
     }
 
-    /// Enters a call into the plugin's account.
+    /// Records a call in the plugin's statistics.
     fn settle(&self, called: Called<ExportResult>) -> Called<ExportResult> {
         let shared = &self.shared;
         self.account.settle(&called.value, called.run.cost, shared.quarantine, &shared.clock);
         called
     }
 
-    /// What bounds calls in flight: those of the binding, and those of all tenants, whose slots are shared. They
-    /// are taken in this order by everybody, so nobody waits in a circle. The waiting is not taken from the
-    /// time of the call: that others are many is no fault of this one.
+    /// Acquires what bounds calls in flight: a permit of the binding, then a slot of the pool that all tenants
+    /// share. Every call acquires them in this order, so there is no deadlock. Waits for at most `patience` in all.
+    /// The wait does not count towards the call's own time, since the load that causes it is not the call's fault.
     async fn room(
         &self,
         lane: Lane,
@@ -234,7 +235,7 @@ impl Binding {
         }
     }
 
-    /// Tells what the host did from what the guest did.
+    /// Separates refusals by the host from results of the guest, and adds the cost.
     fn judge(
         &self,
         performance: Performance,

@@ -1,8 +1,8 @@
-//! Compiling, in a process of its own.
+//! Compiles components, each in a process of its own.
 //!
-//! A component of hostile shape makes a compiler use any amount of memory and time. So each is compiled by another
-//! process of this program ([`child`]), which the operating system bounds in both, and which ends as soon as
-//! nobody waits for it. What comes back is sealed by the gateway (`cache`).
+//! A maliciously crafted component can make a compiler use any amount of memory and time. Each component is
+//! therefore compiled by another process of this program ([`child`]). The operating system bounds its memory and
+//! time, and it is killed as soon as no caller waits for it. The gateway seals the code that it returns (`cache`).
 
 mod bounds;
 pub mod child;
@@ -24,23 +24,23 @@ use crate::ids::TenantId;
 use crate::settings::this_program;
 use crate::shares::slots::{Reserve, Slot, Slots};
 
-/// Longest message of a child that is read, in bytes.
+/// Longest message of a child process that is read, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 8 << 10;
 
-/// How long one is waited for, however little of the machine it gets.
+/// Wall time after which a child process is killed, however little CPU time it got.
 const WALL_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// Set by the program that can compile: itself.
+/// The program that can compile, set by the program itself.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// Says that this process runs the program which [`child`] is a command of. Where nothing says so, as in tests and
-/// benchmarks, the program is looked for in the folders above this one.
+/// Declares that the running program has the command [`child::COMMAND`]. Without this, as in tests and benchmarks,
+/// the program is searched for in the two folders above the running program.
 pub fn by_this_program() {
-    // The file that was started, whatever lies under its name by now.
+    // The executable that was started, even if another file has its path by now.
     let _ = PROGRAM.set(PathBuf::from("/proc/self/exe"));
 }
 
-/// The program that compiles.
+/// The path of the program that compiles.
 fn program() -> Result<&'static Path, LoadError> {
     if let Some(program) = PROGRAM.get() {
         return Ok(program);
@@ -56,38 +56,38 @@ fn program() -> Result<&'static Path, LoadError> {
     Ok(PROGRAM.get_or_init(|| found))
 }
 
-/// Every component is tried with little at first: it is enough for most, and what is not done then waits for its turn
-/// among those that take long. Up to so many bytes the little grows with them.
+/// Every component is first tried with small limits, which are enough for most; one that exceeds them waits for its
+/// turn among the long compilations. The small limits of a component of up to this many bytes depend on its size.
 const QUICK_BYTES_MAX: usize = 1 << 20;
 
-/// The little that it is: what Rust components of that size need, five times over.
+/// The small limits: five times what Rust components of [`QUICK_BYTES_MAX`] need.
 const QUICK: CompileLimits = CompileLimits::new(256, 2);
 
-/// How many are tried so at once.
+/// Compilations under the small limits at a time.
 const QUICK_AT_ONCE: usize = 4;
 
 /// The compilers of one gateway.
 #[derive(Debug)]
 pub(super) struct Compiler {
     limits: CompileLimits,
-    /// What compiled code depends on, see [`super::engine::compatibility`].
+    /// The compatibility hash of compiled code, see [`super::engine::compatibility`].
     compatibility: u64,
     quick: Arc<Slots>,
     long: Arc<Slots>,
 }
 
 impl Compiler {
-    /// So many that take long at once, each within these limits.
+    /// Runs up to `at_once` long compilations at a time, each within these limits.
     pub(super) fn new(at_once: usize, limits: CompileLimits, compatibility: u64) -> Self {
         let slots = |slots| Slots::new(slots, Reserve::AsManyAsHeld);
         Self { limits, compatibility, quick: slots(QUICK_AT_ONCE), long: slots(at_once) }
     }
 
-    /// Compiled code of these bytes, when it is this tenant's turn: tenants are served in turns, and none holds all
-    /// there are. The process ends when this is dropped.
+    /// Compiles these bytes when it is this tenant's turn: tenants take turns, and one tenant cannot hold all
+    /// slots. Dropping the future kills the process.
     ///
     /// # Errors
-    /// [`LoadError`], naming the bound that the bytes are beyond, or what is wrong with them.
+    /// If the bytes exceed a bound or do not compile, or the compiler process fails. The [`LoadError`] says which.
     pub(super) async fn compile(
         &self,
         tenant: TenantId,
@@ -116,7 +116,7 @@ impl Compiler {
             .arg(child::COMMAND)
             .args(limits.arguments())
             .arg(format!("--compatibility={:016x}", self.compatibility))
-            // What the gateway is told in its environment, secrets among it, is no business of a compiler.
+            // The environment holds the gateway's settings, secrets among them, which the compiler does not need.
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -130,7 +130,7 @@ impl Compiler {
         let exchanged = async {
             let write = async {
                 if let Some(mut stdin) = stdin {
-                    // A child that has refused what it has read so far reads no more: its status says why.
+                    // A child that rejects what it has read so far stops reading; its exit status says why.
                     let _ = stdin.write_all(source).await;
                 }
             };
@@ -156,9 +156,9 @@ async fn turn(slots: &Arc<Slots>, tenant: TenantId) -> Result<Slot, LoadError> {
     turn.ok_or_else(|| LoadError::Host("it is shutting down".to_owned()))
 }
 
-/// Why there is no code.
+/// Why there is no compiled code.
 enum Ended {
-    /// It would take more than this.
+    /// Compiling would exceed this bound.
     Beyond(String),
     Failed(LoadError),
 }
@@ -180,27 +180,27 @@ async fn read_up_to(from: Option<impl AsyncRead + Unpin>, most: u64) -> io::Resu
     Ok(bytes)
 }
 
-/// Why there is no code, from how the child ended and what it said.
+/// Why there is no compiled code, derived from the child's exit status and message.
 fn why(status: ExitStatus, message: &str, limits: &CompileLimits) -> Ended {
     const REFUSED: Option<i32> = Some(child::EXIT_REFUSED as i32);
     const BOUND: Option<i32> = Some(child::EXIT_BOUND as i32);
-    /// What a panic ends a Rust program with.
+    /// The exit code of a Rust program that panicked.
     const PANICKED: Option<i32> = Some(101);
     let crashed = || LoadError::NotAComponent(format!("the compiler crashed on it ({status})"));
     if status.signal() == Some(Signal::XCPU.as_raw()) {
         return Ended::Beyond(format!("{} seconds of computing", limits.cpu_seconds_max));
     }
-    // What the standard library says as it aborts.
+    // What the standard library prints before it aborts.
     let is_out_of_memory = message.contains("memory allocation of");
     if status.signal() == Some(Signal::ABORT.as_raw()) && is_out_of_memory {
         return Ended::Beyond(format!("{} MiB of memory", limits.memory_bytes_max >> 20));
     }
     Ended::Failed(match status.code() {
         REFUSED => LoadError::NotAComponent(message.to_owned()),
-        // How it is built is the same however much it may take.
+        // A bound on the component's structure or its code, which is the same for long compilations.
         BOUND => LoadError::TooCostly(message.to_owned()),
         PANICKED => crashed(),
-        // By the kernel, which is short of memory, or by somebody on the machine.
+        // Killed by the kernel, which is short of memory, or by a user of the machine.
         None if status.signal() == Some(Signal::KILL.as_raw()) => {
             LoadError::Host("its compiler was killed".to_owned())
         }

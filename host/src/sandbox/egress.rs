@@ -1,4 +1,5 @@
-//! What a call sends, by either interface: counted, answered by the world or a script, and recorded.
+//! The outgoing requests of a call, through either interface: counted, answered by the network or a script, and
+//! recorded.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -10,19 +11,19 @@ use crate::outbound::{
     Bounds, OutboundError, OutboundRequest, OutboundResponse, SendOutcome, read_max, send,
 };
 
-/// Everything that one request of a plugin needs of its call; kept apart from the call's state, since a
-/// request through `wasi:http` goes on while the plugin does.
+/// What a plugin's request needs of its call. Separate from the call's state, since a request through `wasi:http`
+/// runs concurrently with the plugin.
 pub(in crate::sandbox) struct EgressContext {
     pub(in crate::sandbox) binding: Arc<Binding>,
     outside: HostSource,
     pub(in crate::sandbox) deadline: Instant,
     grants_hint: String,
-    /// What the host holds of its requests and their answers.
+    /// The memory that the host holds for the call's requests and their responses.
     held: Mutex<MemoryReservation>,
 }
 
 impl EgressContext {
-    /// That of a call of this binding.
+    /// The context for the requests of one call of this binding.
     pub(in crate::sandbox) fn new(
         binding: Arc<Binding>,
         outside: HostSource,
@@ -33,14 +34,14 @@ impl EgressContext {
         Self { binding, outside, deadline, grants_hint, held }
     }
 
-    /// Charges what the host holds for the plugin meanwhile.
+    /// Charges memory that the host holds for the plugin until the context is dropped.
     pub(in crate::sandbox) fn hold(&self, bytes: usize) -> Result<(), OutboundError> {
         let taken = lock(&self.held).take(bytes);
         taken.map_err(|shortage| failure("rate-limited", &format!("not sent: {shortage}")))
     }
 
-    /// Sends a request, or takes its answer from the script, and writes the answer down. The request is charged
-    /// already.
+    /// Sends a request, or takes its response from the script, and records the response. The request itself must
+    /// already be charged.
     pub(in crate::sandbox) async fn send(
         &self,
         outgoing: OutboundRequest,
@@ -95,10 +96,10 @@ impl EgressContext {
     }
 }
 
-/// How many requests a call may still send.
+/// The number of requests that a call may still send.
 #[derive(Debug)]
 pub(in crate::sandbox) struct EgressBudget {
-    /// Whether its role may use egress at all.
+    /// Whether the role may use egress at all.
     may_send: bool,
     requests_left: u32,
 }

@@ -1,11 +1,12 @@
-//! A folder that a plugin may write to.
+//! A folder that a plugin may write to, and its quota.
 //!
-//! Other programs of the machine use the folder too, and the disk is everybody's. So a plugin makes no links
-//! there, symbolic or hard, since whoever follows one follows it with his own rights; it makes no holes, so
-//! that a file is as large as it says; and all that is in the folder together stays within the bytes of the
-//! grant. Those are counted by walking the folder, and the sum is carried along with what plugins add to it:
-//! whatever they take away, or others do in the folder, shows at the next walk, which comes before anything
-//! is refused.
+//! Other programs use the folder too, and all share the disk. A plugin therefore cannot create links, symbolic or
+//! hard, since another program would follow them with its own permissions. It cannot create holes, so that a file
+//! is as large as its length says. Everything in the folder together stays within the bytes of the grant.
+//!
+//! The bytes are counted by walking the folder, and what plugins add is added to that sum. Deletions, and changes
+//! by other programs, only show at the next walk, so the folder is walked again before a write is refused (up to
+//! [`WALKS_MAX`] times in a call).
 
 pub(super) mod listing;
 pub(super) mod operations;
@@ -31,13 +32,13 @@ use super::grants::{FolderAccess, FolderRule};
 use super::quota::MemoryReservation;
 use crate::shares::slots::{Reserve, Slot, Slots};
 
-/// What each stream and each list of entries holds of the host's memory at most, in bytes.
+/// Host memory that one stream or directory listing holds at most, in bytes.
 const HELD_BYTES: usize = 64 << 10;
 
-/// How long a sum is believed while others may use the folder.
+/// How long a sum is trusted, since other programs may use the folder.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
 
-/// Walks of one call. A full folder is walked whenever something more is to be written.
+/// Walks of one call. A full folder is walked at every attempt to write more.
 const WALKS_MAX: u32 = 16;
 
 /// The folders that plugins of this process may write to.
@@ -45,7 +46,7 @@ const WALKS_MAX: u32 = 16;
 pub(super) struct Folders(Mutex<HashMap<PathBuf, Weak<WritableFolder>>>);
 
 impl Folders {
-    /// The folder of a rule, one for all plugins that are granted it. None: it is for reading only.
+    /// The folder of a rule, shared by all plugins that are granted it. `None` if the rule allows no writing.
     pub(super) fn of(&self, rule: Option<&FolderRule>) -> Option<Arc<WritableFolder>> {
         let rule = rule.filter(|rule| rule.access == FolderAccess::ReadWrite)?;
         let path = fs::canonicalize(&rule.path).unwrap_or_else(|_| rule.path.clone());
@@ -64,22 +65,22 @@ impl Folders {
     }
 }
 
-/// A folder, and what is known of what is in it.
+/// A folder, and what is known of its contents.
 #[derive(Debug)]
 pub(super) struct WritableFolder {
     path: PathBuf,
-    /// One at a time changes it.
+    /// Serializes changes to the folder.
     turns: Arc<Slots>,
     inside: tokio::sync::Mutex<Inside>,
 }
 
 #[derive(Debug, Default)]
 struct Inside {
-    /// What it came to when it was counted, and what plugins have added since, in bytes.
+    /// The sum of the last walk, and what plugins have added since, in bytes.
     bytes: u64,
-    /// None: not yet, or not to the end.
+    /// `None` if the folder has not been walked to its end.
     counted_at: Option<Instant>,
-    /// Files that plugins have open for writing: one whose name is gone takes its room until it is closed.
+    /// Files that plugins have open for writing. An unlinked file occupies space until it is closed.
     open: Vec<Weak<File>>,
 }
 
@@ -99,21 +100,22 @@ struct QuotaOfCall {
     was_too_deep: AtomicBool,
 }
 
-/// The folder, while no other plugin changes it.
+/// Exclusive access to the folder: no other plugin changes it meanwhile.
 pub(super) struct LockedFolder<'a> {
     quota: &'a FolderQuota,
     _turn: Slot,
     inside: tokio::sync::MutexGuard<'a, Inside>,
 }
 
-/// What the host holds for a stream or a list: memory, and a file that stays open when its descriptor is dropped.
+/// What the host holds for a stream or directory listing: memory, and a slot for its file, which stays open after
+/// its descriptor is dropped.
 pub(super) struct Held {
     _memory: MemoryReservation,
     _file: Slot,
 }
 
 impl Held {
-    /// None where there is no room for it in what the calls of the tenant hold.
+    /// `None` if the tenant's calls have no memory left for it.
     pub(super) fn new(file: Slot, mut memory: MemoryReservation) -> Option<Self> {
         memory.take(HELD_BYTES).ok()?;
         Some(Self { _memory: memory, _file: file })
@@ -121,7 +123,7 @@ impl Held {
 }
 
 impl FolderQuota {
-    /// What one call may add to a folder whose files together may come to `bytes_max`.
+    /// The quota of one call in a folder whose contents together may reach `bytes_max`.
     pub(super) fn new(
         folder: Arc<WritableFolder>,
         bytes_max: u64,
@@ -136,7 +138,7 @@ impl FolderQuota {
     }
 
     pub(super) async fn lock(&self) -> io::Result<LockedFolder<'_>> {
-        // Tenants that share it take turns, however many calls of one of them wait.
+        // Tenants that share the folder take turns, however many calls of one tenant wait.
         let turn = self.folder.turns.acquire(self.operations.tenant()).await;
         let _turn = turn.ok_or_else(|| io::Error::other("it is shutting down"))?;
         Ok(LockedFolder { quota: self, _turn, inside: self.folder.inside.lock().await })
@@ -149,7 +151,7 @@ impl FolderQuota {
         Ok(about?.len())
     }
 
-    /// What whoever looks after the plugin ought to know of this call.
+    /// Notes on this call for the operator of the plugin.
     pub(super) fn notes(&self) -> impl Iterator<Item = String> {
         let was = |what: &AtomicBool| what.load(Ordering::Relaxed);
         let exceeded = was(&self.of_call.was_exceeded).then(|| {
@@ -166,7 +168,7 @@ impl FolderQuota {
 }
 
 impl LockedFolder<'_> {
-    /// Makes sure that so many bytes more still fit.
+    /// Reserves this many more bytes, after a walk if the sum is old or the folder seems full.
     pub(super) async fn reserve(&mut self, bytes: u64) -> io::Result<()> {
         let most = self.quota.bytes_max;
         let is_recent = self.inside.counted_at.is_some_and(|at| at.elapsed() < BELIEVED_FOR);
@@ -181,7 +183,7 @@ impl LockedFolder<'_> {
         Ok(())
     }
 
-    /// Walks the folder, no further than to find it full.
+    /// Walks the folder until its end, or until it is known to be full.
     async fn count(&mut self) -> io::Result<()> {
         self.begin_walk()?;
         self.inside.open.retain(|file| file.strong_count() > 0);
@@ -208,16 +210,16 @@ impl LockedFolder<'_> {
         }
     }
 
-    /// Takes one of the walks that the call may make.
+    /// Uses up one of the call's walks.
     fn begin_walk(&self) -> io::Result<()> {
         let walks = &self.quota.of_call.walks_left;
-        // Calls of one guest come one after the other, and its streams take turns: nothing is lost between.
+        // The calls of one guest are sequential, and its streams take turns, so no decrement is lost in between.
         let left = walks.load(Ordering::Relaxed).checked_sub(1).ok_or_else(|| self.full())?;
         walks.store(left, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Walks on to the end, or until it is enough.
+    /// Walks until the end, or until `enough` holds.
     async fn walk(&self, mut walk: Walk, enough: impl Fn(&Walk) -> bool) -> io::Result<Walk> {
         loop {
             let operation = move || walk.go_on().map(|ended| (ended, walk));
@@ -229,7 +231,7 @@ impl LockedFolder<'_> {
         }
     }
 
-    /// Makes sure that a folder may be made in this one.
+    /// Checks that a folder may be created in this one.
     pub(super) async fn check_depth(&self, parent: Arc<File>) -> io::Result<()> {
         let path = self.quota.folder.path.clone();
         let operation = move || walk::may_have_one_more(&path, parent);
@@ -239,7 +241,7 @@ impl LockedFolder<'_> {
         }
     }
 
-    /// Makes sure that nothing in a folder comes to lie too deep when it is moved from one into another.
+    /// Checks that moving a folder puts nothing in it deeper than plugins may create folders.
     pub(super) async fn check_move(
         &self,
         moved: Arc<File>,
@@ -269,7 +271,7 @@ impl LockedFolder<'_> {
         Errno::NOSPC.into()
     }
 
-    /// Makes sure that bytes fit into a file at a place, or at its end.
+    /// Reserves the bytes by which a write at `place`, or at the end, makes the file grow.
     pub(super) async fn reserve_in(
         &mut self,
         file: &Arc<File>,
@@ -279,7 +281,7 @@ impl LockedFolder<'_> {
         let size = self.quota.size(file).await?;
         let place = place.unwrap_or(size);
         if place > size && bytes > 0 {
-            // What lies between would be a hole.
+            // The bytes in between would be a hole.
             return Err(Errno::PERM.into());
         }
         match place.saturating_add(bytes).saturating_sub(size) {
@@ -335,7 +337,7 @@ mod tests {
                 })
             })
             .collect();
-        // All of them queue up, on this one thread.
+        // All tasks queue up, on this one thread.
         tokio::task::yield_now().await;
         drop(held);
         for one in waiting {

@@ -1,10 +1,10 @@
-//! Components that were not made for this gateway: whatever ordinary typed functions one exports are its
-//! tools. What they take and give is read from the component's type when it is loaded; a call goes
-//! through dynamic values, in the same store and under the same limits as every other.
+//! Foreign components: those that were not made for this gateway. Their ordinary typed functions become tools.
+//! Parameters and results are read from the component's type when it is loaded. A call uses dynamic values, in the
+//! same store and under the same limits as any other.
 //!
-//! A function of the component itself is called by its own name, one of an interface `pkg:name/ops` by
-//! `ops-` and its name. Interfaces of WASI are no tools: they are for hosts. A function that takes or
-//! gives what JSON cannot hold (a resource, a stream, a future) is left out, with a reason.
+//! A function that the component exports directly keeps its name; a function of an interface `pkg:name/ops` is
+//! named `ops-` and its own name. WASI interfaces do not become tools, since they are meant for hosts. A function
+//! whose parameters or result JSON cannot represent (a resource, a stream, a future) is left out, with a reason.
 
 mod from_json;
 mod names;
@@ -29,30 +29,30 @@ pub(super) use to_json::TooLarge;
 /// Most tools of one component.
 const TOOLS_MAX: usize = 128;
 
-/// Bytes of types and names of one function: about a fifth of what its schema may take.
+/// Budget for the types and names of one function, in bytes: about a fifth of what its schema may take.
 const FUNCTION_BYTES_MAX: usize = 32 << 10;
 
-/// The same for all functions of a component together. Models are sent all of it.
+/// Budget for all functions of a component together, in bytes. Models are sent all of it.
 const COMPONENT_BYTES_MAX: usize = 256 << 10;
 
-/// Most functions that are named as left out, and the longest reason, in characters: a component may
-/// export a hundred thousand, under names of a hundred thousand letters.
+/// Most functions listed as left out, and the longest reason, in characters: a component may export a hundred
+/// thousand functions, with names of a hundred thousand letters.
 const REASONS_MAX: usize = 50;
 const REASON_CHARS_MAX: usize = 400;
 
-/// Longest description, in characters.
+/// Longest description of a tool, in characters.
 const DESCRIPTION_CHARS_MAX: usize = 1_200;
 
-/// What tools that build components leave in them: the function that set up the interpreter, by its
-/// interface, its name and its first parameters. Whoever may call it may run any script as the plugin, so
-/// it is no tool. (componentize-qjs 0.4, componentize-py 0.25.)
+/// Functions that build tools leave in a component: the one that sets up the interpreter, by interface, name and
+/// first parameters. It runs any script with the plugin's grants, so it is not offered as a tool. (componentize-qjs
+/// 0.4, componentize-py 0.25.)
 const LEFT_OVER: [(Option<&str>, &str, [&str; 2]); 2] =
     [(None, "init", ["shim", "script"]), (Some("exports"), "init", ["app-name", "symbols"])];
 
-/// What WASI's interfaces begin with.
+/// The prefix of WASI's interfaces.
 const WASI: &str = "wasi:";
 
-/// The functions of a component from elsewhere.
+/// The functions of a foreign component.
 pub(super) struct Foreign {
     functions: Vec<Function>,
     left_out: Vec<String>,
@@ -65,19 +65,19 @@ struct Function {
     answer: Answer,
 }
 
-/// What a function gives.
+/// What a function returns.
 enum Answer {
     Nothing,
     Value(Shape),
-    /// A `result`: its error is the tool's.
+    /// A `result`: its error becomes the tool's error.
     Fallible(Outcome),
 }
 
 impl Foreign {
-    /// Reads what a component exports. None where it exports no function of its own.
+    /// Reads what a component exports. `None` if it exports no functions of its own.
     ///
     /// # Errors
-    /// When it does, and none of them can be a tool: a sentence that says why not.
+    /// If it exports functions, but none of them can be a tool. The error is a sentence that says why.
     pub(super) fn of(component: &Component, engine: &Engine) -> Result<Option<Self>, String> {
         let resources = resources(component, engine);
         let mut foreign = Self { functions: Vec::new(), left_out: Vec::new() };
@@ -115,18 +115,18 @@ impl Foreign {
         Ok(Some(foreign))
     }
 
-    /// The tools, those of the component itself first.
+    /// The tools, those that the component exports directly first.
     pub(super) fn tools(&self) -> Vec<Tool> {
         self.functions.iter().map(|function| function.tool.clone()).collect()
     }
 
-    /// Which functions are no tools, and why.
+    /// The functions that are not tools, with the reason.
     pub(super) fn left_out(&self) -> &[String] {
         &self.left_out
     }
 
-    /// Calls a function: the answer as JSON text, or the error that the model is shown. Arguments that do
-    /// not fit are refused before there is an instance.
+    /// Calls a function. Returns the result as JSON text, or the error that the model is shown. Arguments that do
+    /// not fit are rejected before the component is instantiated.
     pub(super) async fn call(
         &self,
         pre: &InstancePre<CallState>,
@@ -145,7 +145,7 @@ impl Foreign {
         let instance = pre.instantiate_async(&mut *store).await?;
         let missing = || wasmtime::Error::msg("the function is missing");
         let callee = instance.get_func(&mut *store, function.place).ok_or_else(missing)?;
-        // Overwritten by the call.
+        // Placeholders that the call overwrites.
         let mut results = vec![Val::Bool(false); function.answer.count()];
         callee.call_async(store, &params, &mut results).await?;
         function.answer.told(results.first(), bytes_max)
@@ -153,7 +153,7 @@ impl Foreign {
 }
 
 impl Answer {
-    /// How many values the function gives.
+    /// The number of values that the function returns.
     fn count(&self) -> usize {
         usize::from(!matches!(self, Self::Nothing))
     }
@@ -190,7 +190,7 @@ impl Answer {
     }
 }
 
-/// An exported function, and the interface that it is in.
+/// An exported function, and the interface that contains it.
 struct Found {
     interface: Option<String>,
     name: String,
@@ -239,7 +239,7 @@ impl Found {
             description: self.description(&params, &answer),
             input_schema: schema::object(&params),
             output_schema: answer.schema(),
-            // A component's type says nothing of what a function does.
+            // A component's type does not say what a function does.
             destructive: true,
         };
         Ok(Function { tool, place: place.ok_or("it is not there")?, params, answer })
@@ -267,7 +267,7 @@ impl Found {
     }
 }
 
-/// The functions that a component exports, those of WASI's interfaces left out.
+/// The functions that a component exports, except those of WASI interfaces.
 fn functions(component: &Component, engine: &Engine) -> Vec<Found> {
     let mut found = Vec::new();
     for (name, item) in component.component_type().exports(engine) {
@@ -286,12 +286,12 @@ fn functions(component: &Component, engine: &Engine) -> Vec<Found> {
             _ => {}
         }
     }
-    // Names that are made unique must not depend on the order that the engine keeps exports in.
+    // Names that are made unique must not depend on the engine's order of exports.
     found.sort_by(|one, other| (&one.interface, &one.name).cmp(&(&other.interface, &other.name)));
     found
 }
 
-/// The resources that a component imports or exports, by name.
+/// The resources that a component imports or exports, with their names.
 fn resources(component: &Component, engine: &Engine) -> Vec<(String, ResourceType)> {
     let ty = component.component_type();
     let mut resources = Vec::new();

@@ -1,27 +1,26 @@
-//! What an operator's file allows a plugin. What it may do is the part of that which its component asks for as
-//! well ([`Granted`]).
+//! An operator's grants file. A plugin may do what the file allows and its component also asks for ([`Granted`]).
 //!
 //! ```toml
 //! # grants/<tenant>/<plugin>.toml
-//! [[egress]]                  # without a rule nothing is sent; each rule allows what matches all of it
+//! [[egress]]                  # without a rule nothing is sent; a request has to match every key of one rule
 //! host = "api.example.com"    # exact, or "*.example.com" for exactly one more label
 //! scheme = "https"            # the default
-//! port = 443                  # the scheme's own by default
+//! port = 443                  # the default is the scheme's own
 //! methods = ["GET"]           # the default
-//! path = "/v1/"               # this path and what lies below it; "/" by default
-//! networks = ["10.1.0.0/16"]  # addresses that are not public need to be named; none by default
-//! credentials = ["api"]       # which of the credentials below may go along; none by default
+//! path = "/v1/"               # this path and everything below it; the default is "/"
+//! networks = ["10.1.0.0/16"]  # addresses that are not public have to be named; the default is none
+//! credentials = ["api"]       # which of the credentials below may be attached; the default is none
 //!
 //! [credentials.api]           # attached by the gateway; the plugin never sees it
 //! secret = "example-api-key"  # a secret of the tenant
 //! header = "authorization"    # or query = "key", or path = "CREDENTIAL": the text that it replaces
-//! prefix = "Bearer "          # written before it; nothing by default
+//! prefix = "Bearer "          # put before the secret; the default is nothing
 //!
-//! [secrets]                   # what the plugin calls it = which secret of the tenant it is, never read:
-//! token = "example-token"     # signatures can be verified with it and tokens compared with it
+//! [secrets]                   # the plugin's name for it = the tenant's secret, which the plugin cannot read:
+//! token = "example-token"     # it can verify signatures and compare tokens with it
 //! signing = { secret = "example-webhook", prefix = "whsec_", encoding = "base64", use = ["sign"] }
-//!                             # its form and its use where they are others; encodings are text, hex,
-//!                             # base64 and base64url, uses are verify, compare and sign
+//!                             # form and uses that differ from the default; encodings are text, hex, base64 and
+//!                             # base64url, uses are verify, compare and sign
 //!
 //! [settings]                  # what the plugin reads through wasi:config
 //! greeting = "hello"
@@ -32,18 +31,19 @@
 //! [folder]                    # one folder of this machine, which the plugin sees as /data
 //! path = "/srv/reports"
 //! access = "read"             # the default; or "read-write"
-//! bytes = 268435456           # of all that is in a folder that may be written to; the default
+//! bytes = 268435456           # of everything in a folder that may be written to; the default
 //!
 //! [limits]                    # only what differs from the default
 //! memory_mib = 16
 //! ```
 //!
-//! Before the first table may stand `component = "sha256:…"` (or a list of them, or `"any"`) and
-//! `signer = "vendor"` (a name of the settings): the component that the file is for. Without either it is for
-//! those that ship with the gateway and those that an operator installed. There too may stand
-//! `egress-mode = "count"` (what no rule allows is sent all the same, to public addresses and without
-//! credentials, and counted), `clocks = "frozen"` (time stands still during a call) and `random = "fixed"`
-//! (no randomness: the same numbers in each call).
+//! The lines `component = "sha256:…"` (or a list of digests, or `"any"`) and `signer = "vendor"` (a name from the
+//! settings), before the first table, say which component the file is for. Without either, it is for components
+//! that ship with the gateway or were installed by an operator.
+//!
+//! Three more lines may stand there. `egress-mode = "count"` sends and counts requests that no rule allows, but
+//! only to public addresses and without credentials. `clocks = "frozen"` stops time during a call.
+//! `random = "fixed"` gives the same numbers in each call, so there is no randomness.
 
 mod component;
 mod granted;
@@ -88,9 +88,9 @@ pub struct Grants {
     random: Random,
     limits: Limits,
     pin: Pin,
-    /// Why what the file gives is not in force.
+    /// Why the file's grants are not in force. `None` if they are.
     withheld: Option<String>,
-    /// Of the file as it is written. None: there is no file, or what it gives is not in force.
+    /// The digest of the file as written. `None` if there is no file, or its grants are not in force.
     pub(super) digest: Option<String>,
 }
 
@@ -143,7 +143,7 @@ pub(super) enum Clocks {
     /// The gateway's clock.
     #[default]
     Live,
-    /// The moment at which the call began: nothing can be timed.
+    /// The moment at which the call started: nothing can be timed.
     Frozen,
 }
 
@@ -151,7 +151,7 @@ pub(super) enum Clocks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Random {
-    /// Numbers that nobody can guess.
+    /// Unpredictable numbers.
     #[default]
     Live,
     /// The same numbers in each call.
@@ -165,28 +165,28 @@ pub(super) struct FolderRule {
     pub(super) path: PathBuf,
     #[serde(default)]
     pub(super) access: FolderAccess,
-    /// What all files below it may come to, in bytes, before the plugin can write no more.
+    /// The plugin cannot write more once everything below the folder takes this many bytes.
     #[serde(default = "folder_bytes")]
     pub(super) bytes: u64,
 }
 
-/// Room for what an agent works on; few disks are filled by it.
+/// Enough for what an agent works on, without filling most disks.
 fn folder_bytes() -> u64 {
     256 << 20
 }
 
-/// What it may do there.
+/// What a plugin may do in its folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum FolderAccess {
-    /// Read what is there.
+    /// Read files.
     #[default]
     Read,
-    /// Make, change and delete as well.
+    /// Create, change and delete files as well.
     ReadWrite,
 }
 
-/// A credential, and where in a request it goes.
+/// A credential, and its place in a request.
 #[derive(Debug, Clone)]
 struct CredentialRule {
     secret: SecretName,
@@ -195,11 +195,11 @@ struct CredentialRule {
 }
 
 impl Grants {
-    /// Reads a grants file.
+    /// Parses a grants file.
     ///
     /// # Errors
-    /// [`GrantsError`] naming what is wrong; an unknown key is wrong too, since a misspelt limit would
-    /// otherwise be no limit.
+    /// If the file is not valid; the [`GrantsError`] says what is wrong. An unknown key is an error, since a
+    /// misspelt limit would otherwise not limit anything.
     pub fn parse(toml: &str) -> Result<Self, GrantsError> {
         let file: GrantsFile =
             toml::from_str(toml).map_err(|error| GrantsError(error.to_string()))?;
@@ -235,17 +235,17 @@ impl Grants {
         })
     }
 
-    /// The tenant's secrets that it names, for plugins and for credentials.
+    /// The tenant's secrets that the file names, for plugins and for credentials.
     pub fn secret_names(&self) -> impl Iterator<Item = &SecretName> {
         let attached = self.credentials.values().map(|credential| &credential.secret);
         self.secrets.values().map(|bound| &bound.secret).chain(attached)
     }
 
-    /// Checks that the tenant's secrets may be used as the file would have them used. `uses` looks up what for; of
-    /// one that is not there yet nothing is known.
+    /// Checks that the tenant's secrets allow the uses that the file makes of them. `uses` looks up a secret's
+    /// allowed uses; a secret that does not exist yet is not checked.
     ///
     /// # Errors
-    /// [`GrantsError`] naming the line and the secret.
+    /// If a secret does not allow a use. The [`GrantsError`] names the line and the secret.
     pub fn check_uses<'u>(
         &self,
         uses: impl Fn(&SecretName) -> Option<&'u SecretUses>,
@@ -261,7 +261,7 @@ impl Grants {
         Ok(())
     }
 
-    /// What the plugin reads through `wasi:config`.
+    /// The settings that the plugin reads through `wasi:config`.
     #[must_use]
     pub fn settings(&self) -> &BTreeMap<String, String> {
         &self.settings
@@ -279,7 +279,7 @@ impl CredentialRule {
             }
             (None, Some(query), None) if !query.is_empty() => CredentialPlace::Query(query),
             (None, None, Some(text)) => {
-                // It stands in URLs that the plugin writes, so it must survive their parsing.
+                // The text stands in URLs that the plugin writes, so it must survive their parsing.
                 if text.len() < 4 || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
                     return Err(wrong("needs four or more letters and digits as its path"));
                 }

@@ -1,5 +1,5 @@
-//! What a plugin can ask the host during a call: a file for each interface that is imported. Policy lies elsewhere
-//! (`outbound`, `secrets`, `values`, `folder`); here it is adapted to the interface.
+//! What a plugin can ask the host during a call, with a file for each imported interface. These files adapt the
+//! interface; policy is elsewhere (`outbound`, `secrets`, `values`, `folder`).
 
 mod config;
 mod context;
@@ -15,7 +15,7 @@ use super::call::state::CallState;
 
 impl types::Host for CallState {}
 
-/// A failure that the host gives to a guest.
+/// A failure that the host returns to a guest.
 pub(super) fn failure(code: &str, message: &str) -> Failure {
     Failure {
         code: code.to_owned(),

@@ -1,5 +1,5 @@
-//! What one call of a plugin may use. Every number is enforced; a refused growth is remembered, since
-//! to the guest's own code it looks like any other crash.
+//! The limits of one plugin call. Every limit is enforced; a refused growth is remembered, since inside the guest
+//! it looks like any other crash.
 
 use std::time::Duration;
 
@@ -10,34 +10,34 @@ use super::quota::MemoryReservation;
 use super::refusal::{Refusal, Shortage};
 use super::slow_lane::Lane;
 
-/// Largest table of a plugin, in elements. Python guests have the largest seen, 7,689.
+/// Largest table of a plugin, in elements. The largest seen is a Python guest's, with 7,689.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 
 /// More calls in flight than any pool has slots.
 const CONCURRENCY_MAX: usize = 100_000;
 
-/// Limits of a binding. The operator's file may lower or raise each of them up to the engine's own.
+/// Limits of a binding. The operator's file can lower or raise each of them, up to the engine's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Linear memory in bytes, of all memories together.
+    /// Linear memory of all the call's memories together, in bytes.
     pub memory_bytes: usize,
-    /// Bytes that one call may hand over: its result, and each host call's arguments.
+    /// Size of the call's result, and of each host call's arguments, in bytes.
     pub output_bytes: usize,
-    /// Bytes of log lines that are kept of one call.
+    /// Log lines kept of one call, in bytes.
     pub log_bytes: usize,
-    /// Computing time of a mapper, getter or verifier.
+    /// CPU time of a call that is not a tool call or a delivery.
     pub cpu: Duration,
-    /// All of its time, waiting included.
+    /// Wall time of such a call, waiting included.
     pub wall: Duration,
-    /// Computing time of a tool or a reply.
+    /// CPU time of a tool call or a delivery.
     pub tool_cpu: Duration,
-    /// All of its time, waiting included.
+    /// Wall time of a tool call or a delivery, waiting included.
     pub tool_wall: Duration,
-    /// Calls in flight.
+    /// Calls in flight at a time.
     pub concurrency: usize,
-    /// Egress requests of one call.
+    /// Outgoing requests of one call.
     pub egress_requests: u32,
-    /// Bytes of one egress answer that the plugin gets to see.
+    /// Size of one egress response as the plugin sees it, in bytes.
     pub egress_bytes: usize,
 }
 
@@ -46,7 +46,7 @@ impl Default for Limits {
         Self {
             // A Python guest needs 13 MB; the shipped plugins stay under 2 MiB.
             memory_bytes: 64 << 20,
-            // A mapper's answer is the parameters of one run.
+            // A mapper's result is the parameters of one run.
             output_bytes: 4 << 20,
             log_bytes: 16 << 10,
             // A mapping takes microseconds. The slack is for machines that stall, not for guests.
@@ -54,8 +54,8 @@ impl Default for Limits {
             wall: Duration::from_secs(1),
             tool_cpu: Duration::from_secs(2),
             tool_wall: Duration::from_secs(30),
-            // A quarter of the slots of its kind, half of what a tenant gets that is alone: one plugin cannot take
-            // what the others of its tenant need.
+            // A quarter of the slots of its kind, and half of what a lone tenant gets: one plugin cannot take what
+            // the other plugins of its tenant need.
             concurrency: 32,
             egress_requests: 16,
             egress_bytes: 1 << 20,
@@ -64,7 +64,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Computing time, and all of the time, of calls that take long on this lane.
+    /// CPU time and wall time of a call on this lane.
     pub(super) fn times(&self, lane: Lane) -> (Duration, Duration) {
         match lane {
             Lane::Default => (self.cpu, self.wall),
@@ -72,7 +72,7 @@ impl Limits {
         }
     }
 
-    /// Of each limit the lower one.
+    /// The lower of each pair of limits.
     #[must_use]
     pub(super) fn at_most(&self, other: &Self) -> Self {
         Self {
@@ -107,7 +107,7 @@ pub(super) struct LimitsFile {
 }
 
 impl LimitsFile {
-    /// These limits, the default where the file says nothing.
+    /// The limits of the file, with the default for each that it does not set.
     #[must_use]
     pub(super) fn resolve(&self) -> Limits {
         let default = Limits::default();
@@ -129,14 +129,14 @@ impl LimitsFile {
     }
 }
 
-/// Counts a store's memory against its limit, and against its tenant's.
+/// Counts a store's memory against its own limit and its tenant's quota.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory_bytes_max: usize,
     linear_bytes: usize,
-    /// Linear memory and memory of the host.
+    /// Linear memory, and host memory charged to the call.
     held: MemoryReservation,
-    /// The growth that was refused last, in bytes or elements, and why.
+    /// The last refused growth, in bytes or elements, and why it was refused.
     refused: Option<(usize, Refusal)>,
 }
 
@@ -145,11 +145,12 @@ impl Limiter {
         Self { memory_bytes_max, linear_bytes: 0, held, refused: None }
     }
 
-    /// Charges memory to the call's tenant, which is given back when the call is over: its own, or memory of
-    /// the host that it makes grow.
+    /// Charges memory to the call's tenant until the call is over: the call's own memory, or host memory that it
+    /// makes grow.
     ///
     /// # Errors
-    /// Who holds what there is; the call ends with that.
+    /// If there is not enough memory left. The [`Shortage`] says whether the tenant's quota or the gateway's is
+    /// used up, and a call that ends by a trap afterwards is refused with it.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), Shortage> {
         let taken = self.held.take(bytes);
         if let Err(shortage) = taken {
@@ -158,14 +159,13 @@ impl Limiter {
         taken
     }
 
-    /// Memory of the call at its largest, in bytes: linear memories do not shrink. Memory of the host that it
-    /// made grow is in it.
+    /// Peak memory of the call, in bytes: linear memories do not shrink. Includes host memory charged to the call.
     pub(super) fn memory_bytes(&self) -> usize {
         self.held.bytes()
     }
 
-    /// Why a growth was refused during this call, where the guest did not get as much later: a guest that
-    /// ends by a trap then ends by this.
+    /// Why a growth was refused, unless the guest later got as much. A guest that ends by a trap is refused with
+    /// this reason.
     pub(super) fn refused(&self) -> Option<Refusal> {
         self.refused.as_ref().map(|(_, refusal)| refusal.clone())
     }
@@ -183,18 +183,18 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // `current` is this memory's size, counted before; a component may have several.
+        // `current` is the size of this memory, which is already counted; a component may have several.
         let growth = desired.saturating_sub(current);
         let total = self.linear_bytes.saturating_add(growth);
         if total > self.memory_bytes_max || maximum.is_some_and(|max| desired > max) {
             self.out_of_memory(growth);
             return Ok(false);
         }
-        // Where there is none it is not this call's fault: others hold it, and will give it back.
+        // A shortage is not this call's fault: other calls hold the memory, and will release it.
         let taken = self.charge(growth);
         if taken.is_ok() {
             self.linear_bytes = total;
-            // It came by what it was refused before, and went on.
+            // The guest got as much as it had been refused before, and went on.
             self.refused.take_if(|(refused, _)| *refused <= growth);
         }
         Ok(taken.is_ok())

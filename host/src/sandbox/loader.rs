@@ -1,4 +1,4 @@
-//! From the bytes of a component to something that can be bound: compiled, linked, held ready.
+//! Turns the bytes of a component into something that can be bound: compiles, links and caches it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{LoadError, Loaded};
 use crate::ids::{PluginDigest, TenantId};
 use crate::sandbox::call::state::CallState;
 
-/// Tells what is no component at all from what only does not compile.
+/// Rejects bytes that are not a component at all, with a better reason than a compiler gives.
 fn recognise(source: &[u8]) -> Result<(), LoadError> {
     let not = |what: &str| Err(LoadError::NotAComponent(what.to_owned()));
     match source.get(..8) {
@@ -33,16 +33,16 @@ fn recognise(source: &[u8]) -> Result<(), LoadError> {
 /// See [`Loader::readings`].
 const READINGS_MAX: usize = 4;
 
-/// How long it is remembered that a component does not compile, so that calls do not try again and again.
+/// How long a component that does not compile is remembered, so that calls do not retry it again and again.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
-/// Of how many components that is remembered.
+/// Most components remembered this way.
 const REFUSED_MAX: u64 = 1_000;
 
-/// The same error with what is behind it, where that is a newer WASI.
+/// The same error, with an explanation if the component is made for a newer WASI.
 fn explained(error: LoadError, source: &[u8]) -> LoadError {
     let has = |text: &str| memchr::memmem::find(source, text.as_bytes()).is_some();
-    // Names of interfaces stand in a component as they are written.
+    // Interface names are stored in a component verbatim.
     if !(has("wasi:") && has("@0.3.")) {
         return error;
     }
@@ -54,20 +54,20 @@ fn explained(error: LoadError, source: &[u8]) -> LoadError {
     }
 }
 
-/// Loads components, each once however many ask for it at the same time.
+/// Loads components. Concurrent loads of the same component by one tenant share the work.
 pub(super) struct Loader {
     engine: Engine,
     linker: Linker<CallState>,
     code: CodeCache,
     compiler: Compiler,
-    /// Components that are taken from the code cache at a time: each is read whole to check its seal.
+    /// Permits for loading from the code cache: each load reads the whole file to check its seal.
     readings: Arc<Semaphore>,
-    /// Those used last. One that falls out lives on as long as a binding needs it.
+    /// The most recently used components. An evicted one lives on as long as a binding needs it.
     held: Cache<PluginDigest, Arc<Loaded>>,
-    /// What is being compiled, once for each tenant: whoever waits for the same waits for this tenant's turn, and
-    /// nobody for another one's. It keeps nothing.
+    /// Compilations in flight, one for each tenant and digest: a caller waits for its own tenant's turn, and never
+    /// for another tenant's. Its capacity is 0, so it caches nothing.
     compiling: Cache<(TenantId, PluginDigest), Arc<Loaded>>,
-    /// Why components do not compile that were tried lately.
+    /// Why recently tried components do not compile.
     refused: Cache<PluginDigest, LoadError>,
 }
 
@@ -79,8 +79,8 @@ impl Loader {
         compiler: Compiler,
         loaded_max: u64,
     ) -> Self {
-        // The least recently used one goes. What has just been asked for always stays: a policy that
-        // would rather keep old favourites makes a new plugin load at each of its calls.
+        // The least recently used component is evicted. The one just asked for always stays: a policy that
+        // preferred old favourites would make a new plugin load at each of its calls.
         let held = Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru());
         Self {
             engine,
@@ -94,9 +94,9 @@ impl Loader {
         }
     }
 
-    /// The component of these bytes: held already, or from the code cache, or compiled now, when it is this
-    /// tenant's turn; at most as many compile at a time as the settings say. Nothing is compiled any longer than
-    /// somebody waits for it.
+    /// The component of these bytes: from memory, from the code cache, or compiled when it is this tenant's turn.
+    /// The settings limit how many long compilations run at a time. A compilation is cancelled once no caller waits
+    /// for it.
     pub(super) async fn load(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -104,7 +104,7 @@ impl Loader {
         source: Arc<[u8]>,
     ) -> Result<Arc<Loaded>, LoadError> {
         recognise(&source)?;
-        // What is compiled already does not wait for what is being compiled.
+        // A component that is already compiled does not wait for compilations.
         if let Some(loaded) = self.cached(digest).await {
             return Ok(loaded);
         }
@@ -117,7 +117,7 @@ impl Loader {
             let (give, given) = oneshot::channel();
             tokio::task::spawn_blocking(move || {
                 if give.send(this.keep(digest, &code)).is_err() {
-                    // Whoever waited for it has gone meanwhile.
+                    // The caller has stopped waiting.
                     this.code.delete(digest);
                 }
             });
@@ -140,7 +140,7 @@ impl Loader {
         }
     }
 
-    /// The component of this digest where it is held, or compiled code of it is kept.
+    /// The component of this digest, if it is loaded or its compiled code is cached.
     pub(super) async fn cached(self: &Arc<Self>, digest: PluginDigest) -> Option<Arc<Loaded>> {
         if let Some(loaded) = self.held.get(&digest).await {
             return Some(loaded);
@@ -148,26 +148,26 @@ impl Loader {
         self.held.optionally_get_with(digest, self.from_code(digest)).await
     }
 
-    /// Forgets a component, on disk too. Whoever has it keeps it.
+    /// Evicts a component and deletes its compiled code. Bindings that hold it keep it.
     pub(super) async fn delete_compiled(self: &Arc<Self>, digest: PluginDigest) {
         self.held.invalidate(&digest).await;
         let this = Arc::clone(self);
-        // Where it is cut off, the next start tidies up.
+        // If the deletion is cut off, the sweep at the next start does it.
         let _ = tokio::task::spawn_blocking(move || this.code.delete(digest)).await;
     }
 
-    /// Takes compiled code away that is of none of these components, or of another version of the
-    /// gateway. How many files went.
+    /// Deletes compiled code of other components or of other versions of the gateway. Returns the number of deleted
+    /// files.
     pub(super) fn sweep(&self, needed: &HashSet<PluginDigest>) -> std::io::Result<usize> {
         self.code.sweep(needed)
     }
 
-    /// How many components are held at most.
+    /// Upper bound for the number of loaded components.
     pub(super) fn max(&self) -> u64 {
         self.held.policy().max_capacity().unwrap_or(u64::MAX)
     }
 
-    /// How many components are held.
+    /// The number of loaded components.
     pub(super) async fn count(&self) -> u64 {
         self.held.run_pending_tasks().await;
         self.held.entry_count()
@@ -182,7 +182,7 @@ impl Loader {
             match this.link(digest, &component) {
                 Ok(loaded) => Some(loaded),
                 Err(error) => {
-                    // It was linked before its code was kept, so this gateway is another one.
+                    // The code was linked before it was stored, so another version of the gateway stored it.
                     tracing::warn!(%digest, %error, "compiled plugin does not link; compiling anew");
                     None
                 }
@@ -194,7 +194,7 @@ impl Loader {
     fn keep(&self, digest: PluginDigest, code: &[u8]) -> Result<Arc<Loaded>, LoadError> {
         let component = self.code.keep(&self.engine, digest, code);
         let loaded = component.and_then(|component| self.link(digest, &component));
-        // Where it cannot be used nobody will load it again: it must not fill the disk.
+        // Unusable code is never loaded again: it must not fill the disk.
         let loaded = loaded.inspect_err(|_| self.code.delete(digest))?;
         for reason in loaded.left_out() {
             tracing::warn!(%digest, reason, "a function of a component is not a tool");

@@ -1,4 +1,4 @@
-//! What one mapping costs, phase by phase. For the benchmark, which prints it; nothing else calls it.
+//! Times the phases of one mapping, for the benchmark only.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,24 +11,25 @@ use super::{Binding, PluginError, Refusal};
 use crate::sandbox::call::state::{Budget, CallState};
 use crate::sandbox::subject::Subject;
 
-/// Nanoseconds of the phases of one call.
+/// Duration of each phase of one call, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Phases {
-    /// Making the store and its limits.
+    /// Creating the store and its limits.
     pub store: u64,
     /// Instantiating the component.
     pub instantiate: u64,
-    /// The exported function, host calls included.
+    /// Running the exported function, host calls included.
     pub call: u64,
     /// Dropping the store and everything in it.
     pub drop: u64,
 }
 
 impl Binding {
-    /// Maps once, timing each phase, with every limit that a real call has.
+    /// Runs the mapper once and times each phase. The store has the limits of a real call; admission, call slots,
+    /// turns and the deadline are left out.
     ///
     /// # Errors
-    /// When the mapping fails.
+    /// If the component has no mapper, or the mapping fails.
     pub async fn measure_mapping(
         self: &Arc<Self>,
         subject: Subject,

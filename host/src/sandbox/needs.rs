@@ -1,4 +1,4 @@
-//! What a component asks of an operator, and which of it a grants file does not give.
+//! Which grants a component needs, and which of them its grants file does not give.
 
 use super::grants::Granted;
 use super::{Binding, Loaded};
@@ -11,16 +11,16 @@ const WASM_PAGE_BYTES: u64 = 64 << 10;
 pub enum Grant {
     /// Outgoing requests.
     Egress,
-    /// Secrets to compare and sign with.
+    /// Secrets to compare, verify and sign with.
     Secrets,
     /// Values that outlive a call.
     KeyValue,
-    /// One folder.
+    /// Access to one folder.
     Folder,
 }
 
 impl Grant {
-    /// As it stands in the file.
+    /// The table as it is written in the file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,21 +32,21 @@ impl Grant {
     }
 }
 
-/// Something that a component imports and that does nothing before it is granted.
+/// An import of a component that has no effect without a grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
     /// The interface, as the component imports it.
     pub import: String,
-    /// What grants it.
+    /// The grant that it needs.
     pub grant: Grant,
-    /// What it is for, and what happens without it.
+    /// What the import is for, and what happens without the grant.
     pub what: &'static str,
-    /// Whether a component that imports it uses it. The standard libraries of most languages import files
-    /// and never open one.
+    /// Whether a component that imports it certainly uses it. Files are the exception: the standard libraries of most
+    /// languages import them and never open one.
     pub is_certain: bool,
 }
 
-/// What each interface takes to be of use: the beginning of its name, its grant, and what happens without.
+/// The interfaces that need a grant: the prefix of the interface's name, the grant, and what happens without it.
 const NEEDS: [(&str, Grant, &str); 5] = [
     (
         "wardgate:plugin/egress@",
@@ -68,7 +68,7 @@ const NEEDS: [(&str, Grant, &str); 5] = [
 ];
 
 impl Loaded {
-    /// The interfaces that it imports, in its own order.
+    /// The interfaces that the component imports, in the component's order.
     #[must_use]
     pub fn imports(&self) -> Vec<String> {
         let component = self.pre.component();
@@ -76,7 +76,7 @@ impl Loaded {
         ty.imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
     }
 
-    /// What of its imports has to be granted.
+    /// The imports that need a grant.
     #[must_use]
     pub fn needs(&self) -> Vec<Need> {
         let of = |import: &String| {
@@ -87,7 +87,7 @@ impl Loaded {
         self.imports().iter().filter_map(of).collect()
     }
 
-    /// Which grants it certainly needs and are not there: one sentence each.
+    /// One sentence for each grant that the component certainly needs and does not have.
     fn missing(&self, has: impl Fn(Grant) -> bool) -> Vec<String> {
         let missing = self.needs().into_iter().filter(|need| need.is_certain && !has(need.grant));
         let sentence = |need: Need| {
@@ -98,7 +98,7 @@ impl Loaded {
 }
 
 impl Granted {
-    /// Whether anything of this kind is granted.
+    /// Whether the plugin has a grant of this kind.
     fn has(&self, grant: Grant) -> bool {
         match grant {
             Grant::Egress => self.egress().may_send(),
@@ -116,14 +116,14 @@ impl Binding {
         self.loaded.imports()
     }
 
-    /// Which grants it needs and does not have: one sentence each.
+    /// One sentence for each grant that the plugin needs and does not have.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
         self.loaded.missing(|grant| self.granted.has(grant))
     }
 
-    /// Why its grants are not in force, what it lacks of what it needs, and what of it is not used: one sentence
-    /// each.
+    /// Notes for the operator, one sentence each: why the grants are not in force, which grants are missing, which
+    /// functions are not tools, and which memory limit cannot work as it is set.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let withheld = self.granted.withheld_because().map(str::to_owned);
@@ -134,7 +134,7 @@ impl Binding {
         notes
     }
 
-    /// Says so where the file allows more memory than one call may have.
+    /// A note if the file allows more memory than one call may have.
     fn cut_memory(&self) -> Option<String> {
         let (allowed, most) =
             (self.granted.memory_bytes_allowed(), self.granted.limits().memory_bytes);
@@ -147,7 +147,7 @@ impl Binding {
         })
     }
 
-    /// Says so where it is granted less memory than it begins with, so that no call of it can work.
+    /// A note if the plugin is granted less memory than the component starts with, which fails every call.
     fn too_little_memory(&self) -> Option<String> {
         let required = self.loaded.pre.component().resources_required()?;
         let bytes = required.max_initial_memory_size?.saturating_mul(WASM_PAGE_BYTES);

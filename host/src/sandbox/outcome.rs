@@ -1,4 +1,4 @@
-//! What calls of plugins give: a value of the role that was called, or why there is none, and what it cost.
+//! Results of plugin calls: the value of the called role or the reason for its absence, and the cost.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -8,71 +8,71 @@ use super::refusal::{PluginError, Refusal};
 use crate::request::Payload;
 use crate::trace::PluginRun;
 
-/// What a call gave, and what it cost.
+/// The result of a call.
 #[derive(Debug)]
 pub struct Called<T> {
-    /// The value, or why there is none.
+    /// The value, or why the call returned none.
     pub value: Result<T, PluginError>,
-    /// Log lines of the plugin.
+    /// Log lines of the plugin, and the host's notes among them.
     pub logs: Vec<String>,
-    /// Which component ran under which settings, and what it cost. Without the recording: see
-    /// [`Called::take_run`].
+    /// Which component ran, under which settings, and at what cost. [`Called::take_run`] adds the recording.
     pub run: PluginRun,
-    /// What the host answered that could not be had again, where it was asked for such.
+    /// The host's answers that cannot be reproduced, if the plugin asked for any.
     pub recording: Option<Recording>,
-    /// Whether it looked for a payload that is not there, since the body could not be read, and at nothing else of it.
+    /// Whether the plugin looked for a payload that is missing because the body could not be read as one, and did not
+    /// read the body's bytes either.
     pub missed_payload: bool,
 }
 
-/// Who called, as a verifier says.
+/// The caller, as identified by a verifier.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Principal {
-    /// The provider's own id of it.
+    /// The provider's id of the caller.
     pub id: Option<String>,
-    /// Anything else, as JSON.
+    /// Further attributes, as JSON.
     pub attributes: Option<serde_json::Value>,
 }
 
-/// What a mapper decided.
+/// A mapper's decision.
 #[derive(Debug)]
 pub enum Mapped {
-    /// Run the agent with these.
+    /// Run the agent.
     Run {
-        /// Targets and values.
+        /// Parameters and their values.
         params: Vec<(String, String)>,
-        /// What takes the place of the payload in the agent's context.
+        /// Replaces the payload in the agent's context.
         context: Option<Payload>,
-        /// The provider's own id of this delivery.
+        /// The provider's id of this delivery.
         delivery_id: Option<String>,
     },
-    /// Acknowledge, run nothing.
+    /// Acknowledge without a run.
     Ignore,
-    /// Answer at once, run nothing.
+    /// Answer at once without a run.
     Reply(HttpReply),
 }
 
-/// A plugin's own answer to a request. It can be sent: the plugin is to blame for one that cannot.
+/// A plugin's answer to a request, already validated: a reply that cannot be sent is the plugin's error.
 #[derive(Debug)]
 pub struct HttpReply {
-    /// Not an informational one.
+    /// The status; never informational (1xx).
     pub status: StatusCode,
-    /// At most 64, none of which is the connection's or the gateway's.
+    /// At most 64 headers. Headers of the connection, and those that only the gateway sets, are excluded.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
 
-/// Something that a plugin finds wrong with its settings.
+/// A problem that a plugin reports in its settings.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Diagnostic {
     /// RFC 6901 pointer into the settings.
     pub pointer: String,
-    /// One sentence.
+    /// What is wrong, in one sentence.
     pub message: String,
 }
 
 impl<T> Called<T> {
-    /// What the trace keeps of the call: the run with its recording, which is taken out.
+    /// The run as the trace stores it. Moves the recording into it.
     #[must_use]
     pub fn take_run(&mut self) -> PluginRun {
         let recording = self.recording.take();
@@ -86,7 +86,7 @@ impl<T> Called<T> {
     }
 }
 
-/// A call that did not begin.
+/// The result of a call that did not start.
 pub(super) fn refused<T>(refusal: Refusal) -> Called<T> {
     let value = Err(refusal.into());
     let run = PluginRun::default();

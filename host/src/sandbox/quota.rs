@@ -1,5 +1,5 @@
-//! What all plugins of one tenant may use together, so that no tenant takes what the others need: slots for
-//! calls in flight, and memory. Both shrink with the number of tenants that want them, by the rule of [`shares`].
+//! Quotas on what the plugins of one tenant use together: slots for calls in flight, and memory. A tenant's quota
+//! shrinks with the number of tenants that compete, by the rule of [`shares`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,22 +8,22 @@ use super::refusal::Shortage;
 use crate::shares;
 use crate::shares::slots::{Reserve, Slots};
 
-/// A tenant may hold this much memory as long as there is any, in bytes: enough for a brief call of the shipped
-/// plugins, whatever others hold.
+/// Memory that a tenant may hold while any is free, whatever other tenants hold, in bytes: enough for a brief call of
+/// the shipped plugins.
 const FLOOR_BYTES: usize = 4 << 20;
 
-/// The slots of the instance pool. What a provider or a caller waits for has slots of its own: tools may sleep
-/// for half a minute, and nobody's webhook waits for them.
+/// The slots of the instance pool. Calls that a provider or a caller waits for have slots of their own: a tool may
+/// sleep for half a minute, and no webhook may wait for one.
 #[derive(Debug)]
 pub(super) struct CallSlots {
-    /// For verifiers, mappers, getters, replies, and questions about a plugin.
+    /// For verifiers, mappers, getters, replies and queries about a plugin.
     pub(super) brief: Arc<Slots>,
     /// For tools and deliveries.
     pub(super) tools: Arc<Slots>,
 }
 
 impl CallSlots {
-    /// So many together, half of them of each kind.
+    /// Splits `calls` slots evenly between both kinds.
     pub(super) fn of(calls: usize) -> Self {
         let tools = calls / 2;
         let slots = |slots| Slots::new(slots, Reserve::AsManyAsHeld);
@@ -36,12 +36,12 @@ impl CallSlots {
 pub(super) struct Memory {
     held: AtomicUsize,
     bytes_max: usize,
-    /// Of one tenant, in bytes.
+    /// Maximum of one tenant, in bytes.
     tenant_bytes_max: usize,
 }
 
 impl Memory {
-    /// So many bytes for all tenants, and so many at most for one of them.
+    /// `bytes_max` is shared by all tenants; one tenant may hold `tenant_bytes_max` of it.
     pub(super) fn new(bytes_max: usize, tenant_bytes_max: usize) -> Self {
         Self { held: AtomicUsize::new(0), bytes_max, tenant_bytes_max }
     }
@@ -59,11 +59,11 @@ impl TenantQuota {
         Self { held: AtomicUsize::new(0), memory: Arc::clone(memory) }
     }
 
-    /// Takes so many bytes, or says who holds them.
+    /// Takes `bytes`, or returns which limit is exhausted.
     fn take(&self, bytes: usize) -> Result<(), Shortage> {
         let Memory { held, bytes_max, tenant_bytes_max } = &*self.memory;
-        // Counts, and nothing else hangs on them: no order with other memory is needed. Two that take at once
-        // may both be refused where one would have fitted, and neither gets more than there is.
+        // Relaxed is enough: the counters guard no other memory. Of two concurrent calls both may be refused where
+        // one would have fitted, but together they never get more than there is.
         let own = self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let all = held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let shortage = if own > *tenant_bytes_max {
@@ -90,8 +90,8 @@ impl TenantQuota {
     }
 }
 
-/// Memory that a call, or one thing that the host holds for it, has of its tenant's share. Given back when it is
-/// dropped.
+/// Memory of the tenant's share that is reserved for a call, or for one thing that the host holds for the call.
+/// Dropping it releases the memory.
 #[derive(Debug)]
 pub(super) struct MemoryReservation {
     share: Arc<TenantQuota>,
@@ -103,15 +103,15 @@ impl MemoryReservation {
         Self { share: Arc::clone(share), bytes: 0 }
     }
 
-    /// How much it is, in bytes.
+    /// The size of the reservation, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes this much more.
+    /// Extends the reservation by `bytes`.
     ///
     /// # Errors
-    /// Who holds what there is.
+    /// If the tenant's share or the memory of all tenants is exhausted; the [`Shortage`] says which.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), Shortage> {
         self.share.take(bytes)?;
         self.bytes += bytes;

@@ -1,5 +1,4 @@
-//! What the trace keeps of a call: which component ran under which settings, what it cost, and what the
-//! host answered it.
+//! Identifies the component and the settings of a call, for the trace.
 
 use sha2::{Digest as _, Sha256};
 
@@ -7,7 +6,7 @@ use super::outcome::{Called, refused};
 use super::{Binding, ChannelFacts, Grants, Refusal};
 
 impl Binding {
-    /// Says which component gave this, and under which settings.
+    /// Adds the digests of the component and of its settings to a result.
     pub(super) fn identify<T>(
         &self,
         mut called: Called<T>,
@@ -18,14 +17,14 @@ impl Binding {
         called
     }
 
-    /// A call of a role that the component does not have.
+    /// The result of calling a role that the component does not have.
     pub(super) fn no_role<T>(&self, role: &'static str) -> Called<T> {
         self.identify(refused(Refusal::NoSuchRole { role }), None)
     }
 
-    /// Tells whether a call has the same settings and grants as another one: a digest of the operator's
-    /// grants file as it is written and, where the call is for a channel, of what the channel sets. The
-    /// values of secrets are no part of it.
+    /// A digest of the operator's grants file as it is written and, if the call is for a channel, of the channel's
+    /// settings and secret bindings. Two calls with the same digest ran under the same settings and grants. The
+    /// values of secrets are not part of it.
     #[must_use]
     pub fn settings_digest(&self, channel: Option<&ChannelFacts>) -> String {
         let Some(channel) = channel else { return self.settings_digest.clone() };
@@ -39,11 +38,11 @@ impl Binding {
             add(name);
             add(value);
         }
-        // Parts of both kinds come in pairs: this one tells where the secrets begin.
+        // Settings and secrets are both pairs: this separator marks where the secrets begin.
         add("secrets");
         for (name, bound) in &channel.secrets {
             add(name);
-            // As it is written: the name alone, or the table with form and uses.
+            // The binding as it is written: the name alone, or the table with form and uses.
             let written = serde_json::to_string(bound.binding()).unwrap_or_default();
             add(written.trim_matches('"'));
         }
@@ -52,7 +51,8 @@ impl Binding {
 }
 
 impl Grants {
-    /// Tells it from another file.
+    /// The digest of the file as it is written; that of an empty file if there is none or its grants are not in
+    /// force.
     #[must_use]
     pub fn digest(&self) -> String {
         self.digest.clone().unwrap_or_else(|| digest_of(""))

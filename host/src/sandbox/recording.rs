@@ -1,15 +1,15 @@
-//! What the host answered a plugin that it could not have computed itself: what came over the network,
-//! what the time was, which values were kept. A call writes it down; a replay and a test play it back.
+//! Recordings of the host's answers that a plugin cannot compute itself: network responses, clock readings, stored
+//! values. A call records them; a replay or a test plays them back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// Most bytes that are written down of one call.
+/// Maximum size of one call's recording, in bytes.
 const RECORDING_BYTES_MAX: usize = 512 << 10;
 
-/// What one reading of a small thing counts as, in bytes.
+/// What an answer of fixed size counts for, in bytes.
 const SMALL_ANSWER_BYTES: usize = 48;
 
 /// One answer of the host.
@@ -18,13 +18,13 @@ const SMALL_ANSWER_BYTES: usize = 48;
 pub enum HostResponse {
     /// An outgoing request.
     Egress(Exchange),
-    /// A value that outlives the call: read, written, deleted or counted.
+    /// An operation on values that outlive the call.
     Value {
         /// `get`, `set`, `delete`, `exists`, `list-keys` or `increment`.
         operation: String,
-        /// Which.
+        /// The key; for `list-keys`, how many keys were skipped.
         key: String,
-        /// What came back, as JSON; bytes in base64.
+        /// The result as JSON, bytes in base64, or the error.
         outcome: Result<serde_json::Value, String>,
     },
     /// The time of day, in nanoseconds since the Unix epoch.
@@ -32,42 +32,42 @@ pub enum HostResponse {
         /// The reading.
         nanos: u64,
     },
-    /// The time since some moment, in nanoseconds.
+    /// The monotonic clock, in nanoseconds since an arbitrary moment.
     Monotonic {
         /// The reading.
         nanos: u64,
     },
-    /// What the random numbers of the call were drawn from, in hexadecimal.
+    /// The seed of the call's random numbers.
     Random {
-        /// 32 bytes.
+        /// 32 bytes, in hexadecimal.
         seed: String,
     },
-    /// Whether something presented agrees with a secret. The secret is nowhere.
+    /// Whether a presented value or signature matches a secret. The secret is not recorded.
     Secret {
-        /// `hmac-verify` or `matches`.
+        /// `hmac-verify`, `hmac-verify-body` or `matches`.
         operation: String,
         /// The verdict.
         holds: bool,
     },
-    /// Something was signed. What came of it is as good as a secret, so it is nowhere.
+    /// A message was signed. The signature is as sensitive as a secret and is not recorded.
     Signed,
 }
 
-/// An outgoing request and what came back.
+/// An outgoing request and its outcome.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Exchange {
     /// Its method.
     pub method: String,
-    /// Its URL as the plugin wrote it, without the credential.
+    /// The URL as the plugin wrote it, without the credential.
     pub url: String,
     /// Which credential it asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
-    /// What came back, or why nothing did.
+    /// The response, or why there is none.
     pub outcome: Result<Received, NotReceived>,
 }
 
-/// An answer from the network.
+/// A response from the network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Received {
     /// Its status.
@@ -77,27 +77,27 @@ pub struct Received {
     /// Its body.
     #[serde(with = "as_base64")]
     pub body: Vec<u8>,
-    /// Whether the body was longer.
+    /// Whether the body was longer and has been cut.
     pub truncated: bool,
 }
 
-/// Why there was no answer.
+/// Why a request got no response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotReceived {
-    /// The failure's code.
+    /// The code of the failure.
     pub code: String,
-    /// Its sentence.
+    /// The message of the failure.
     pub message: String,
 }
 
-/// A request that a plugin sent, for tests that look at it.
+/// A request that a plugin sent, for tests to inspect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
     /// Its method.
     pub method: String,
-    /// Its URL as the plugin wrote it.
+    /// The URL as the plugin wrote it.
     pub url: String,
-    /// Its headers as the plugin wrote them.
+    /// The headers as the plugin wrote them.
     pub headers: Vec<(String, String)>,
     /// Its body.
     pub body: Vec<u8>,
@@ -105,12 +105,12 @@ pub struct Sent {
     pub credential: Option<String>,
 }
 
-/// Everything that was written down of one call.
+/// The recorded answers of one call.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recording {
-    /// In order.
+    /// The answers, in order.
     pub answers: Vec<HostResponse>,
-    /// Whether there was more than is kept: such a call cannot be replayed faithfully.
+    /// Whether later answers were dropped to bound the size: such a call cannot be replayed faithfully.
     #[serde(default)]
     pub truncated: bool,
     #[serde(skip)]
@@ -118,8 +118,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Whether nothing was written down: the call asked for nothing but its request, its task and its
-    /// settings.
+    /// Whether nothing was recorded: the call used only its request, its task and its settings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.answers.is_empty() && !self.truncated
@@ -145,31 +144,32 @@ impl Recording {
     }
 }
 
-/// What the host is to answer, in place of the world.
+/// Answers that the host gives in place of the real network, clocks, values and secrets.
 #[derive(Debug, Default)]
 pub struct Script {
-    /// Requests that are expected, each answered once; of equal ones the first that is left.
+    /// Expected requests. Each is answered once; of several with the same method and URL, the first one left.
     pub exchanges: Vec<Exchange>,
-    /// Values kept from earlier calls; changed by the call.
+    /// Values stored by earlier calls; the call changes them.
     pub values: BTreeMap<String, Vec<u8>>,
-    /// Answers about values, in place of `values`: a replay has them.
+    /// Recorded answers, used in place of `values` in a replay.
     pub value_answers: Option<VecDeque<HostResponse>>,
-    /// Readings of the time of day, in nanoseconds; the last one stays.
+    /// Readings of the time of day, in nanoseconds. The last one repeats.
     pub wall_clock: VecDeque<u64>,
-    /// Readings of the monotonic clock; without any it moves by a millisecond with each look.
+    /// Readings of the monotonic clock, in nanoseconds. Once they run out, each reading is a millisecond after the
+    /// last.
     pub monotonic: VecDeque<u64>,
-    /// What random numbers are drawn from.
+    /// The seed of the random numbers.
     pub seed: [u8; 32],
-    /// Verdicts about secrets, in place of the secrets: a replay has them.
+    /// Recorded verdicts, used in place of the secrets in a replay.
     pub verdicts: Option<VecDeque<bool>>,
-    /// What the plugin sent.
+    /// The requests that the plugin sent.
     pub sent: Vec<Sent>,
-    /// The last reading of the monotonic clock.
+    /// The last reading of the monotonic clock, in nanoseconds.
     pub monotonic_last: u64,
 }
 
 impl Script {
-    /// The script that answers as the host did when this was written down.
+    /// The script that gives the answers of this recording.
     #[must_use]
     pub fn of(recording: &Recording) -> Self {
         let mut script = Self {
@@ -186,7 +186,7 @@ impl Script {
                 HostResponse::WallClock { nanos } => script.wall_clock.push_back(*nanos),
                 HostResponse::Monotonic { nanos } => script.monotonic.push_back(*nanos),
                 HostResponse::Random { seed } => {
-                    // A seed that is none leaves zeros: the replay shows a difference then.
+                    // An invalid seed leaves it wholly or partly zero, which shows as a difference in the replay.
                     let _ = hex::decode_to_slice(seed, &mut script.seed);
                 }
                 HostResponse::Secret { holds, .. } => {
@@ -198,7 +198,7 @@ impl Script {
         script
     }
 
-    /// Takes the exchange that answers this request.
+    /// Answers a request from the script, and notes it in `sent`.
     pub(super) fn exchange(&mut self, sent: Sent) -> Result<Received, NotReceived> {
         let place = self
             .exchanges
@@ -215,7 +215,7 @@ impl Script {
         outcome
     }
 
-    /// Takes the recorded answer about this value.
+    /// Takes the recorded answer to this operation. `None` if the script has no recorded answers.
     pub(super) fn value(
         &mut self,
         asked: &str,
@@ -249,10 +249,10 @@ impl Script {
     }
 }
 
-/// A script that the host plays and its owner looks at afterwards.
+/// A script that the host plays and its owner inspects afterwards.
 pub type SharedScript = Arc<Mutex<Script>>;
 
-/// Where a call's answers come from: the world, which is written down, or a script.
+/// Where a call's answers come from: the real systems, whose answers are recorded, or a script.
 #[derive(Debug, Clone)]
 pub(super) enum HostSource {
     Live(Arc<Mutex<Recording>>),
@@ -260,7 +260,7 @@ pub(super) enum HostSource {
 }
 
 impl HostSource {
-    /// Writes an answer down, where it came from the world.
+    /// Records an answer, unless it comes from a script.
     pub(super) fn record(&self, answer: impl FnOnce() -> HostResponse) {
         if let Self::Live(recording) = self {
             lock(recording).push(answer());
@@ -268,7 +268,7 @@ impl HostSource {
     }
 }
 
-/// The script or recording. A holder that panicked leaves it as usable as before.
+/// Locks a script or recording. A poisoned lock is ignored: a panic leaves the data usable.
 pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

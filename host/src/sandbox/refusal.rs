@@ -1,22 +1,22 @@
-//! All the ways in which the sandbox says no, as a type of the host's own, so that no guest can claim
-//! one of them.
+//! Why the sandbox refuses or ends a call, as a type that only the host creates: no guest can claim one of these
+//! reasons.
 
 use std::fmt;
 
 use crate::fault::Fault;
 
-/// What there was not enough of.
+/// A limit on calls or memory that is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shortage {
-    /// The plugin has as many calls in flight as it may.
+    /// The plugin's calls in flight.
     CallsOfPlugin,
-    /// The plugins of its tenant have as many in flight as they may while others want some too.
+    /// The tenant's calls in flight, bounded by its share while other tenants compete.
     CallsOfTenant,
-    /// All tenants together have as many in flight as there may be.
+    /// The calls in flight of all tenants.
     Calls,
-    /// The calls of its tenant hold as much memory as they may while others want some too.
+    /// The memory of the tenant's calls, bounded by its share while other tenants compete.
     MemoryOfTenant,
-    /// The calls of all tenants together do.
+    /// The memory of the calls of all tenants.
     Memory,
 }
 
@@ -32,72 +32,73 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// Why the host ended or did not begin a call.
+/// Why the host ended a call or did not start it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// The plugin ran into a trap: a panic, an access out of bounds, a stack overflow.
+    /// The plugin trapped: a panic, an out-of-bounds access, a stack overflow.
     Trapped(String),
-    /// It wanted more memory than it was granted.
+    /// The plugin exceeded its memory limit.
     OutOfMemory {
-        /// What it was granted, in bytes.
+        /// The limit, in bytes.
         granted_bytes: usize,
     },
-    /// It computed longer than it was granted.
+    /// The plugin exceeded its CPU time.
     OutOfCpuTime {
-        /// What it was granted, in milliseconds.
+        /// The limit, in milliseconds.
         granted_ms: u64,
     },
-    /// It took longer than it was granted, waiting included.
+    /// The call exceeded its wall-clock time, waiting included.
     Deadline {
-        /// What it was granted, in milliseconds.
+        /// The limit, in milliseconds.
         granted_ms: u64,
     },
-    /// What it handed over is larger than it was granted.
+    /// The plugin's output exceeds its limit.
     OutputTooLarge {
-        /// What it was granted, in bytes.
+        /// The limit, in bytes.
         granted_bytes: usize,
     },
-    /// It wanted more of something than anybody is granted.
+    /// The plugin exceeded a limit that is the same for all plugins.
     TooMany {
-        /// Of what.
+        /// What is limited.
         what: &'static str,
-        /// As many there may be.
+        /// The limit.
         granted: usize,
     },
-    /// What it handed over is not what the interface says.
+    /// The plugin's output violates the interface.
     Malformed(String),
-    /// It does not have the role that is asked of it.
+    /// The component does not export the role that was called.
     NoSuchRole {
         /// The role's interface.
         role: &'static str,
     },
-    /// It failed too often and is cut off for a while.
+    /// The plugin failed too often and is quarantined for a while.
     Quarantined {
-        /// What its last failure was.
+        /// The last failure.
         reason: String,
-        /// When it is tried again, in milliseconds from now.
+        /// When the next call is admitted, in milliseconds from now.
         retry_after_ms: u64,
     },
-    /// There is no room for it now.
+    /// A shared limit is exhausted at the moment.
     Busy(Shortage),
-    /// A request asked more of it than it is granted, or more than a stranger's may: the request is refused
-    /// and nothing is held against the plugin.
+    /// The request caused the refusal: it makes the plugin exceed a limit or return invalid data, or its sender is
+    /// not verified. The request is rejected, and the refusal does not count as a failure of the plugin.
     RequestTooMuch(Box<Refusal>),
-    /// Somebody has not set it up: a secret that it needs is not bound to it, or not there.
+    /// The plugin is not set up: a secret that it needs is not bound to it, does not exist, or cannot be used as
+    /// bound.
     NotSetUp(String),
     /// The gateway itself failed.
     Host(String),
 }
 
 impl Refusal {
-    /// Every word that [`Refusal::code`] gives.
+    /// Every value that [`Refusal::code`] returns.
     pub const CODES: [&'static str; 13] = [
         "trapped", "out-of-memory", "out-of-cpu-time", "deadline", "output-too-large", "too-many",
         "malformed", "no-such-role", "quarantined", "busy", "request-too-much", "not-set-up",
         "host",
     ];
 
-    /// A word for metrics and traces.
+    /// A code for metrics and traces.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -117,7 +118,7 @@ impl Refusal {
         }
     }
 
-    /// What the call met, whosever fault that was.
+    /// The underlying refusal, without its attribution to the request.
     #[must_use]
     pub fn met(&self) -> &Self {
         match self {
@@ -185,19 +186,19 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What a plugin itself says no with.
+/// A failure that the plugin itself returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// From the plugin's open set of words.
+    /// A code from an open set; see [`Failure::status`] for those with a status of their own.
     pub code: String,
     /// One sentence for the caller.
     pub message: String,
-    /// When trying again makes sense, in milliseconds from now.
+    /// When a retry makes sense, in milliseconds from now.
     pub retry_after_ms: Option<u64>,
 }
 
 impl Failure {
-    /// The HTTP status of its code (the table in docs/PLUGINS.md, "When a call fails").
+    /// The HTTP status of the code (the table in docs/PLUGINS.md, "When a call fails").
     #[must_use]
     pub fn status(&self) -> u16 {
         match self.code.as_str() {
@@ -214,12 +215,12 @@ impl Failure {
     }
 }
 
-/// Why a plugin call gave no value.
+/// Why a plugin call returned no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PluginError {
-    /// The plugin said no.
+    /// The plugin returned a failure.
     Failure(Failure),
-    /// The host said no.
+    /// The host refused or ended the call.
     Refusal(Refusal),
 }
 

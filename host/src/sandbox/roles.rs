@@ -1,4 +1,4 @@
-//! Which roles a component has and what it asks for, read from its type without running it.
+//! The roles that a component exports and the grants that it asks for, read from its type without running it.
 
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre};
@@ -9,13 +9,13 @@ use super::foreign::Foreign;
 use super::grants::Asked;
 use crate::sandbox::call::state::CallState;
 
-/// What the interfaces of our package begin with.
+/// The prefix of this package's interfaces.
 const PACKAGE: &str = "wardgate:plugin/";
 
-/// The version of the package that this host serves: the one of `wit/`.
+/// The version of the package that this host serves: that of `wit/`.
 const VERSION: &str = env!("PLUGIN_INTERFACE_VERSION");
 
-/// Where each role's functions are in a component; none where it does not have the role.
+/// The export indices of each role's functions; `None` if the component does not have the role.
 pub(super) struct Roles {
     pub(super) mapper: Option<exports::payload_mapper::GuestIndices>,
     pub(super) getter: Option<exports::response_getter::GuestIndices>,
@@ -23,16 +23,17 @@ pub(super) struct Roles {
     pub(super) verifier: Option<exports::verifier::GuestIndices>,
     pub(super) replier: Option<exports::replier::GuestIndices>,
     pub(super) about: Option<exports::about::GuestIndices>,
-    /// The functions of a component that has none of the roles.
+    /// The functions of a component that has none of the roles, which become its tools.
     pub(super) foreign: Option<Foreign>,
 }
 
 impl Roles {
-    /// Looks the roles up. A component that exports anything of our package is one of ours; any other is
-    /// a toolbox of the functions that it exports.
+    /// Looks up the roles. A component that exports nothing of the package is a toolbox of the functions that it
+    /// exports.
     ///
     /// # Errors
-    /// [`LoadError::NoRole`] where there is neither, naming what was looked for and what was found.
+    /// [`LoadError::NoRole`] if the component has no role of this version and no functions that can be tools. It
+    /// names what was looked for and what was found.
     pub(super) fn of(pre: &InstancePre<CallState>, engine: &Engine) -> Result<Self, LoadError> {
         let component = pre.component();
         let mut roles = Self {
@@ -75,8 +76,8 @@ impl Roles {
     }
 }
 
-/// Where a role's functions are. Most components have one or two roles: what is not there is no error, for
-/// which a backtrace may be captured.
+/// The export indices of a role's functions. Most components have one or two roles, so the export is looked up first:
+/// `indices` alone would create an error for each missing role, and may capture a backtrace for it.
 fn found<I>(
     pre: &InstancePre<CallState>,
     interface: &str,
@@ -87,7 +88,8 @@ fn found<I>(
     indices(pre).ok()
 }
 
-/// What a component is that is made to be run by something else than a gateway of tools. None: it may have tools.
+/// What the component is, if it is made for another kind of host (a command line, an HTTP server). `None` if its
+/// functions may be tools.
 fn known_world(component: &Component, engine: &Engine) -> Option<&'static str> {
     let ty = component.component_type();
     let exports = |interface: &str| ty.exports(engine).any(|(name, _)| name.starts_with(interface));
@@ -112,7 +114,7 @@ fn describe_missing(ours: &[String]) -> String {
     }
 }
 
-/// What the component asks for, from the names of its imports.
+/// The grants that the component asks for, from the names of its imports.
 pub(super) fn asked(component: &Component, engine: &Engine) -> Asked {
     let ty = component.component_type();
     let mut asked = Asked::default();
@@ -127,7 +129,7 @@ pub(super) fn asked(component: &Component, engine: &Engine) -> Asked {
     asked
 }
 
-/// The names of what the component exports of our package, in whatever version.
+/// The names of the package's interfaces that the component exports, in any version.
 fn exported(component: &Component, engine: &Engine) -> Vec<String> {
     let ty = component.component_type();
     let names = ty.exports(engine).map(|(name, _)| name);

@@ -1,6 +1,6 @@
-//! Where calls run that take long: on threads of their own at low priority, so that guests that compute
-//! cannot take the time of those that answer; and in turns, so that a tenant with a hundred of them does
-//! not take a hundred times the time of a tenant with one, however many such tenants there are.
+//! Slow lanes for long calls. The calls run on separate threads at low priority, so that guests that compute cannot
+//! starve the threads that answer requests. Tenants take turns, so that a tenant with a hundred long calls does not
+//! get a hundred times the CPU time of a tenant with one, however many such tenants there are.
 
 use std::pin::Pin;
 
@@ -11,36 +11,35 @@ use crate::ids::TenantId;
 use crate::low_priority::LowPriority;
 use crate::shares::turns::{Turns, TurnstileSlot};
 
-/// Where a call goes that takes long.
+/// The lane that a long call moves to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lane {
     /// For short calls that turn out to be long.
     Default,
-    /// For tools and deliveries. Offloaded from the others, so that tools which compute for seconds do not use
-    /// up the time of somebody's mapping.
+    /// For tools and deliveries. Separate, so that a tool that computes for seconds does not delay a mapping.
     Tools,
 }
 
-/// Both lanes, with threads of their own.
+/// Both lanes, each with its own threads.
 pub(super) struct SlowLanes {
     overtime: LowPriority,
     tools: LowPriority,
 }
 
 impl SlowLanes {
-    /// Starts so many threads for each.
+    /// Starts `threads` threads for each lane.
     pub(super) fn start(threads: usize) -> std::io::Result<Self> {
         let start = |name| LowPriority::start(name, threads);
         Ok(Self { overtime: start("plugin-overtime")?, tools: start("plugin-tools")? })
     }
 
-    /// Where files are read and written: on threads that come and go beside those of the tools' lane, and are as
-    /// nice. None where the gateway is shutting down.
+    /// The runtime whose blocking threads read and write files: that of the tools' lane, so that they have the same
+    /// low priority. `None` if the gateway is shutting down.
     pub(super) fn beside(&self) -> Option<Handle> {
         self.tools.handle().cloned()
     }
 
-    /// Runs it there. It ends when the handle is dropped. None where the gateway is shutting down.
+    /// Spawns `work` on a lane. Dropping the handle aborts it. `None` if the gateway is shutting down.
     pub(super) fn spawn<T: Send + 'static>(
         &self,
         lane: Lane,
@@ -53,7 +52,7 @@ impl SlowLanes {
     }
 }
 
-/// Turns on both lanes: as many calls of a lane compute at once as it has threads.
+/// The turns of both lanes. As many calls of a lane compute at once as the lane has threads.
 #[derive(Debug)]
 pub(super) struct LaneTurns {
     overtime: Turns,
@@ -61,12 +60,12 @@ pub(super) struct LaneTurns {
 }
 
 impl LaneTurns {
-    /// Those on lanes of so many threads.
+    /// Turns for lanes of `threads` threads each.
     pub(super) fn of(threads: usize) -> Self {
         Self { overtime: Turns::new(threads), tools: Turns::new(threads) }
     }
 
-    /// A place for a call of this tenant among those who take turns on this lane.
+    /// A place for a call of this tenant in the queue for turns on a lane.
     pub(super) fn place(&self, lane: Lane, tenant: TenantId) -> TurnstileSlot {
         match lane {
             Lane::Default => self.overtime.place(tenant),

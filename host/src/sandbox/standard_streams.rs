@@ -1,5 +1,5 @@
-//! What a guest writes to its standard output and error: nobody reads it, but it says why a guest panicked. So the
-//! end of it is kept for the log of its call.
+//! Captures the end of a guest's standard output and error for the log of its call. Nothing else reads them, but they
+//! say why a guest panicked.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,20 +9,20 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-/// How much of the end is kept, in bytes.
+/// Bytes of the output's end that are kept.
 const KEPT_BYTES_MAX: usize = 4 << 10;
 
-/// What a guest may write at a time, in bytes.
+/// Bytes that a guest may write at a time.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
-/// The end of what was written to either stream. Cloning gives another handle.
+/// The end of what the guest wrote to either stream. Clones share one buffer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StandardStreams(Arc<Mutex<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
     bytes: Vec<u8>,
-    /// Whether there was more before.
+    /// Whether earlier output was dropped.
     is_cut: bool,
 }
 
@@ -43,7 +43,7 @@ impl StandardStreams {
         bytes.extend_from_slice(piece);
     }
 
-    /// The lines of it that were not empty. Of the first only the end is there where more was written before.
+    /// The lines that are not blank. If earlier output was dropped, the first line is marked as cut.
     pub(super) fn into_lines(self) -> Vec<String> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&kept.bytes);
@@ -67,7 +67,7 @@ impl StdoutStream for StandardStreams {
         Box::new(self.clone())
     }
 
-    // Of WASI 0.3, which no guest has.
+    // For WASI 0.3, which no guest uses.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }

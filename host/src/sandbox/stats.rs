@@ -1,6 +1,6 @@
-//! What is known of one plugin of one tenant over all its calls: how many there were, what they cost, whether they
-//! are brief, and, in its circuit breaker, whether it has failed so often that it is quarantined. Kept while its
-//! versions and grants change.
+//! Statistics of one plugin of one tenant over all its calls: how many there were, what they cost, whether they are
+//! brief, and, in the circuit breaker, whether the plugin is quarantined. They survive changes of the plugin's
+//! version and grants.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 pub use crate::trace::Cost;
 
-/// The counters of one plugin of one tenant.
+/// The statistics of one plugin of one tenant.
 #[derive(Debug, Default)]
 pub struct PluginStats {
     answered: AtomicU64,
@@ -22,25 +22,24 @@ pub struct PluginStats {
     memory_bytes_peak: AtomicU64,
     egress_counted: AtomicU64,
     in_flight: AtomicU64,
-    /// Calls that have to be brief before the plugin is taken for a brief one again, of those that take long
-    /// on either lane. 0: it is one.
+    /// For each lane, how many calls must still be brief before calls start inline again. 0: they do.
     probation_calls: [AtomicU32; 2],
     breaker: CircuitBreaker,
 }
 
-/// How many brief calls make up for one that was long. A plugin that is long whenever it is trusted again
-/// takes a tick of callers' threads for each of these; and one for each call that was begun before the first
-/// of them was found to be long.
+/// Brief calls that a plugin must make after a long one before its calls start on callers' threads again. A plugin
+/// that has a long call whenever its probation ends costs callers' threads one tick per this many calls, and one tick
+/// for each call that had started inline before the first one was found to be long.
 const PROBATION_CALLS: u32 = 32;
 
 /// The counters at one moment, for metrics and for the admin API.
 #[derive(Debug, Clone, Default)]
 pub struct StatsSnapshot {
-    /// Calls that gave a value.
+    /// Calls that returned a value.
     pub answered: u64,
-    /// Calls in which the plugin said no.
+    /// Calls in which the plugin returned a failure.
     pub failed: u64,
-    /// Calls that the host ended or did not begin, by [`Refusal::CODES`].
+    /// Calls that the host ended or did not start, by code, in the order of [`Refusal::CODES`].
     pub refused: Vec<(&'static str, u64)>,
     /// Sum of [`Cost::micros`].
     pub micros: u64,
@@ -48,15 +47,15 @@ pub struct StatsSnapshot {
     pub cpu_micros: u64,
     /// The largest [`Cost::memory_bytes`].
     pub memory_bytes_peak: u64,
-    /// Outgoing requests that no rule allows, sent because the operator only counts them.
+    /// Outgoing requests that no rule allows, sent because the operator's egress mode only counts them.
     pub egress_counted: u64,
     /// Calls in flight.
     pub in_flight: u64,
-    /// Why it is cut off and until when, where it is.
+    /// Why and until when the plugin is quarantined, if it is.
     pub quarantine: Option<Quarantine>,
 }
 
-/// A call that is admitted. Dropped when it has ended, however it did.
+/// An admitted call. Dropped when the call ends, however it ends.
 #[derive(Debug)]
 pub(super) struct Admission<'a> {
     stats: &'a PluginStats,
@@ -77,12 +76,12 @@ impl PluginStats {
         Ok(Admission { stats: self, _pass: pass })
     }
 
-    /// Refuses what [`PluginStats::admit`] would refuse now, and admits nothing.
+    /// Checks whether [`PluginStats::admit`] would refuse a call now, without admitting one.
     pub(super) fn check_admission(&self, clock: &Clock) -> Result<(), Refusal> {
         self.breaker.check(clock).map_err(|open| self.quarantined(open))
     }
 
-    /// The refusal of a call while the plugin is quarantined; it is counted.
+    /// Counts and returns the refusal of a call to a quarantined plugin.
     fn quarantined(&self, open: Open) -> Refusal {
         let left = u64::try_from(open.left.as_millis()).unwrap_or(u64::MAX);
         let refusal = Refusal::Quarantined { reason: open.reason, retry_after_ms: left.max(1_000) };
@@ -90,7 +89,7 @@ impl PluginStats {
         refusal
     }
 
-    /// Counts a call that was let in.
+    /// Records the result and the cost of a call.
     pub(super) fn settle<T>(
         &self,
         value: &Result<T, PluginError>,
@@ -109,27 +108,27 @@ impl PluginStats {
                 if refusal.fault() == Fault::Guest {
                     self.breaker.fail(|| refusal.to_string(), settings, clock);
                 }
-                // What is our own fault or shortage says nothing of the plugin.
+                // A refusal that is not the guest's fault says nothing about the plugin, so the breaker ignores it.
                 return;
             }
         };
         self.breaker.succeed();
     }
 
-    /// Whether its calls of this kind are brief: they may begin on the caller's own thread then.
+    /// Whether calls of this lane may start on the caller's thread, since the plugin's recent ones were brief.
     pub(super) fn may_run_inline(&self, lane: Lane) -> bool {
         self.probation_calls(lane).load(Ordering::Relaxed) == 0
     }
 
-    /// Notes that a call has computed for longer at a stretch than a brief one does.
+    /// Puts the lane's calls on probation: one has computed for longer at a stretch than a brief call does.
     pub(super) fn mark_slow(&self, lane: Lane) {
         self.probation_calls(lane).store(PROBATION_CALLS, Ordering::Relaxed);
     }
 
-    /// Notes that a call did not, of a plugin that was not brief before.
+    /// Counts a brief call of a plugin on probation.
     pub(super) fn mark_fast(&self, lane: Lane) {
         let less = |left: u32| left.checked_sub(1);
-        // None left is as good.
+        // The update fails if the probation has ended, which is fine.
         let left = self.probation_calls(lane);
         let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
@@ -142,12 +141,12 @@ impl PluginStats {
         }
     }
 
-    /// Counts an outgoing request that was sent though no rule allows it.
+    /// Counts an outgoing request that was sent although no rule allows it.
     pub(super) fn count_egress(&self) {
         self.egress_counted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Trusts it again: its version or grants have changed, or an operator says so.
+    /// Ends probation and quarantine: the version or the grants have changed, or an operator asks for it.
     pub fn release(&self) {
         for left in &self.probation_calls {
             left.store(0, Ordering::Relaxed);
@@ -155,7 +154,7 @@ impl PluginStats {
         self.breaker.close();
     }
 
-    /// What they are now.
+    /// The current values.
     #[must_use]
     pub fn snapshot(&self) -> StatsSnapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What a call of a plugin is about.
+//! The subject of a plugin call: its tenant and agent, and the request or task that it is about.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,29 +8,29 @@ use super::recording::{SharedScript, lock};
 use crate::ids::{AgentId, ChannelId, Name, RequestId, TenantId};
 use crate::request::{IncomingRequest, Payload};
 
-/// What a call is about.
+/// The subject of a plugin call.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    /// For logs and support.
+    /// The id of the request, for logs and support.
     pub request_id: RequestId,
-    /// On whose behalf.
+    /// The tenant on whose behalf the plugin is called.
     pub tenant: TenantId,
-    /// For which agent.
+    /// The agent.
     pub agent: AgentId,
-    /// The request, where the call is made while it is there.
+    /// The request, if the call is made while it is being handled.
     pub request: Option<Arc<IncomingRequest>>,
-    /// The task as the caller would see it, where there is one.
+    /// The task as callers see it, if there is one.
     pub task: Option<Arc<Payload>>,
-    /// The channel that the request came in by, where it did by one.
+    /// The channel that received the request, if one did.
     pub channel: Option<Arc<ChannelFacts>>,
-    /// What the channel's verifier said of the caller, as JSON.
+    /// The caller as identified by the channel's verifier, as JSON.
     pub principal: Option<Arc<str>>,
-    /// What the host answers in place of the world, where the call is a test or a replay.
+    /// The host's scripted answers, if the call is a test or a replay.
     pub script: Option<SharedScript>,
 }
 
 impl Subject {
-    /// A call for this agent, about nothing yet.
+    /// A subject without request, task or channel.
     #[must_use]
     pub fn of(tenant: TenantId, agent: AgentId, request_id: RequestId) -> Self {
         Self {
@@ -45,30 +45,29 @@ impl Subject {
         }
     }
 
-    /// Whether a call about it is a test: the host answers from a script that is nobody's recording.
+    /// Whether the call is a test: its script was not made from a recording.
     pub(super) fn is_rehearsed(&self) -> bool {
         self.script.as_ref().is_some_and(|script| lock(script).value_answers.is_none())
     }
 
-    /// The length of the documents that a call about it can look into, in bytes.
+    /// The size of the documents that the plugin can look into, in bytes.
     pub(super) fn document_bytes(&self) -> usize {
         let request = self.request.as_ref().map_or(0, |request| request.body.len());
         request + self.task.as_ref().map_or(0, |task| task.text().len())
     }
 }
 
-/// What a channel gives to the plugins that it binds. Its settings and secrets come before those of a
-/// plugin's grants.
+/// A channel as its plugins see it. Its settings and secrets take precedence over those of a plugin's grants.
 #[derive(Debug, Clone)]
 pub struct ChannelFacts {
-    /// Its id.
+    /// The channel's id.
     pub id: ChannelId,
-    /// Its name within the tenant.
+    /// The channel's name within the tenant.
     pub name: Name,
-    /// Its URL as callers know it, without a query.
+    /// The URL that callers use, without a query.
     pub url: String,
-    /// Settings of its plugins.
+    /// Settings for the channel's plugins.
     pub settings: BTreeMap<String, String>,
-    /// The secrets that it binds, by what its plugins call them.
+    /// The bound secrets, by the names that the plugins use.
     pub secrets: BTreeMap<String, BoundSecret>,
 }

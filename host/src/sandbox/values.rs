@@ -1,4 +1,4 @@
-//! Values that outlive a call: each plugin of each tenant has a bucket of its own, as large as the operator says.
+//! Values that outlive a call. Each plugin of each tenant has its own bucket, whose size the operator sets.
 
 mod memory;
 
@@ -15,28 +15,28 @@ use crate::ids::{PluginName, TenantId};
 pub use memory::MemoryValues;
 pub(super) use memory::in_memory;
 
-/// Keys in one answer of `list-keys`.
+/// Maximum number of keys in one answer of `list-keys`.
 pub const LISTED_KEYS_MAX: u32 = 1_000;
 
-/// Whose values they are.
+/// The owner of values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValuesOwner {
     /// The tenant.
     pub tenant: TenantId,
-    /// Its plugin.
+    /// The tenant's plugin.
     pub plugin: PluginName,
 }
 
-/// Why a value cannot be had or kept.
+/// Why a value cannot be read or stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ValuesError {
-    /// There is no room for it.
+    /// The value does not fit into the plugin's quota.
     #[error("the plugin's values would take more than the {granted_bytes} bytes it is granted")]
     Full {
-        /// What it is granted, in bytes.
+        /// The plugin's quota, in bytes.
         granted_bytes: u64,
     },
-    /// A number was to be counted up that is none, or is too large.
+    /// The value to increment is not a number, or the sum is too large.
     #[error("the value is not a number that can be incremented")]
     NotANumber,
     /// The gateway's store failed.
@@ -44,14 +44,14 @@ pub enum ValuesError {
     Unavailable,
 }
 
-/// What an operation comes to.
+/// The future result of an operation.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, ValuesError>> + Send + 'a>>;
 
-/// Where values are kept. The sandbox knows no store; whoever starts it brings one along.
+/// Storage for values. The sandbox does not depend on a store: the code that starts it supplies one.
 pub trait Values: Send + Sync + fmt::Debug {
-    /// The value of a key.
+    /// Returns the value of a key, or `None` if there is none.
     fn get<'a>(&'a self, owner: &'a ValuesOwner, key: &'a str) -> Pending<'a, Option<Vec<u8>>>;
-    /// Keeps a value, durably, if all values of the owner together stay within `bytes_max`.
+    /// Stores a value durably, if all values of the owner together stay within `bytes_max`.
     fn set<'a>(
         &'a self,
         owner: &'a ValuesOwner,
@@ -59,9 +59,9 @@ pub trait Values: Send + Sync + fmt::Debug {
         value: Vec<u8>,
         bytes_max: u64,
     ) -> Pending<'a, ()>;
-    /// Forgets a value.
+    /// Deletes a value.
     fn delete<'a>(&'a self, owner: &'a ValuesOwner, key: &'a str) -> Pending<'a, ()>;
-    /// Adds to the number that a value spells in decimal digits, 0 where there is none, and gives the sum.
+    /// Adds `delta` to a value in decimal digits, 0 if there is none, and returns the sum.
     fn increment<'a>(
         &'a self,
         owner: &'a ValuesOwner,
@@ -69,11 +69,11 @@ pub trait Values: Send + Sync + fmt::Debug {
         delta: u64,
         bytes_max: u64,
     ) -> Pending<'a, u64>;
-    /// [`LISTED_KEYS_MAX`] keys at most in their order, leaving out this many.
+    /// Returns at most [`LISTED_KEYS_MAX`] keys in order, after skipping `skip`.
     fn keys<'a>(&'a self, owner: &'a ValuesOwner, skip: u64) -> Pending<'a, Vec<String>>;
 }
 
-/// A plugin's bucket, as its guest holds it.
+/// The guest's handle to its plugin's bucket.
 #[derive(Debug)]
 pub struct Bucket;
 
@@ -111,7 +111,7 @@ impl Operation {
     }
 }
 
-/// Does an operation where values are kept.
+/// Performs an operation on stored values.
 pub(super) async fn in_store(
     values: &dyn Values,
     owner: &ValuesOwner,
@@ -136,7 +136,8 @@ pub(super) async fn in_store(
     })
 }
 
-/// The sum of the number that these digits spell and what is added. None where they spell none.
+/// The number in decimal digits, 0 if there is none, plus `delta`. `None` if the digits are not a number or the sum
+/// overflows.
 #[must_use]
 pub fn counted_up(digits: Option<&[u8]>, delta: u64) -> Option<u64> {
     let number = match digits {
@@ -150,5 +151,5 @@ fn encoded(value: Option<&[u8]>) -> Value {
     value.map_or(Value::Null, |value| STANDARD.encode(value).into())
 }
 
-/// A place that several sandboxes share.
+/// Values that several sandboxes share.
 pub type SharedValues = Arc<dyn Values>;

@@ -1,5 +1,6 @@
-//! What WASI shows a plugin: clocks, random numbers, and a folder where one is granted. No environment,
-//! no arguments, no network but HTTP by way of egress, and standard streams of which the end is kept.
+//! The WASI context of a plugin: clocks, random numbers, and a folder if one is granted. There is no environment,
+//! there are no arguments, and the only network is HTTP through egress. The end of the output streams goes to the
+//! call's log.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,13 @@ use super::recording::{HostResponse, HostSource, lock};
 use super::standard_streams::StandardStreams;
 use crate::clock::Clock;
 
-/// Largest random buffer a guest may ask for at once, in bytes.
+/// Largest random buffer that a guest may request at once, in bytes.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
-/// Where a granted folder is, for the guest.
+/// The guest's path of a granted folder.
 const FOLDER: &str = "/data";
 
-/// What WASI shows the plugin of this call.
+/// The WASI context of one call.
 pub(super) fn context(
     granted: &Granted,
     outside: &HostSource,
@@ -28,7 +29,7 @@ pub(super) fn context(
     let mut builder = WasiCtx::builder();
     builder.stdout(streams.clone()).stderr(streams.clone());
     builder.max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
-    // Operations on files are taken to a thread for them before wasmtime-wasi sees them.
+    // File operations are moved to a thread for files before wasmtime-wasi runs them, so it may block that thread.
     builder.allow_blocking_current_thread(true);
     let frozen = granted.clocks() == Clocks::Frozen;
     let wall = WallClock {
@@ -43,7 +44,7 @@ pub(super) fn context(
         .secure_random(StdRng::from_seed(seed))
         .insecure_random(StdRng::from_seed(seed))
         .insecure_random_seed(u128::from_le_bytes(*seed.first_chunk().unwrap_or(&[0; 16])));
-    // A scripted call is about what the plugin makes of its answers; files are not in the script.
+    // A scripted call gets no folder: a script cannot answer for files.
     if let (Some(folder), HostSource::Live(_)) = (granted.folder(), outside) {
         let access = match folder.access {
             FolderAccess::Read => FsPerms::ReadOnly,

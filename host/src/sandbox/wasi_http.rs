@@ -1,8 +1,7 @@
-//! `wasi:http/outgoing-handler`, by which components that were not made for this gateway, and the HTTP
-//! clients of many languages, send requests. A request is collected
-//! whole, sent as one of `egress.send` is, under the same grants and bounds, and counted with those; its
-//! answer is read whole and then handed out as a stream. What the interface has no word for (which grant
-//! is missing) goes among the call's log lines.
+//! `wasi:http/outgoing-handler`, which components not made for this gateway and the HTTP clients of many languages
+//! use to send requests. A request is buffered whole and sent like one of `egress.send`: under the same grants and
+//! bounds, and counted with those. The response is read whole and then streamed to the guest. What the interface has
+//! no error for (which grant is missing) goes to the call's log.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,17 +13,17 @@ use super::egress::{EgressBudget, EgressContext};
 use super::recording::lock;
 use crate::outbound::{OutboundError, OutboundRequest, OutboundResponse};
 
-/// Bytes of a request's body that wait to be sent on, for each request that a plugin has open.
+/// Largest chunk of a request's body, in bytes: what waits to be sent for each open request of a plugin.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 
-/// Most lines that the host writes of one call.
+/// Maximum number of log lines that this interface writes for one call.
 const NOTES_MAX: usize = 64;
 
-/// What `wasi:http` has of a call.
+/// The state of `wasi:http` in a call.
 pub(in crate::sandbox) struct WasiHttpState {
-    /// How many requests it may still send, by either interface.
+    /// How many requests the call may still send, through either interface.
     pub(in crate::sandbox) budget: EgressBudget,
-    /// What requests need of their call, which they may outlast; made when the guest first uses the interface.
+    /// What requests need of their call, which they may outlive. Created when the guest first uses the interface.
     open: Option<Open>,
 }
 
@@ -35,7 +34,7 @@ struct Open {
 
 type Response = http::Response<WasiBody>;
 
-/// The end of the sending. Nothing depends on more than that it came.
+/// Completes when the request has been sent. Only its completion matters.
 type Sent = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
 impl WasiHttpState {
@@ -43,17 +42,17 @@ impl WasiHttpState {
         Self { budget, open: None }
     }
 
-    /// Whether requests can be sent already.
+    /// Whether the context for sending exists.
     pub(in crate::sandbox) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Lets requests be sent.
+    /// Enables sending with this context.
     pub(in crate::sandbox) fn open(&mut self, context: EgressContext) {
         self.open = Some(Open { context: Arc::new(context), notes: Arc::default() });
     }
 
-    /// Lines that the host wrote while requests were under context.
+    /// Takes the log lines that the host wrote while sending.
     pub(in crate::sandbox) fn take_notes(&mut self) -> Vec<String> {
         self.open.take().map(|open| std::mem::take(&mut *lock(&open.notes))).unwrap_or_default()
     }
@@ -61,7 +60,7 @@ impl WasiHttpState {
 
 impl WasiHttpHooks for WasiHttpState {
     fn set_host_header(&mut self) -> bool {
-        // It follows from the URL.
+        // The host header follows from the URL.
         false
     }
 
@@ -91,8 +90,8 @@ impl WasiHttpHooks for WasiHttpState {
                 error_of(failure)
             };
             taken.map_err(noted)?;
-            // The call ends then, so whoever waits would be told nothing; but the task goes on until it
-            // is dropped with the call.
+            // The call ends at its deadline, so the guest never receives this error. The timeout is for the task,
+            // which would otherwise go on until it is dropped with the call.
             let outgoing =
                 tokio::time::timeout_at(context.deadline.into(), collected(&context, request));
             let outgoing = outgoing.await.map_err(|_| Error::HttpResponseTimeout)?;
@@ -111,11 +110,11 @@ impl WasiHttpHooks for WasiHttpState {
     }
 }
 
-/// Why a request could not be collected.
+/// Why a request could not be buffered.
 enum Uncollected {
-    /// Its body broke off or is too long, or something of it cannot be sent.
+    /// The body broke off or is too long, or part of the request cannot be sent.
     Body(Error),
-    /// There was no room for it.
+    /// There is no memory left for it.
     NoRoom(OutboundError),
 }
 
@@ -125,7 +124,7 @@ impl From<Error> for Uncollected {
     }
 }
 
-/// The request as `egress.send` takes it. Its body is charged as it comes.
+/// Buffers a request in the form that `egress.send` takes. The body is charged as it arrives.
 async fn collected(
     context: &EgressContext,
     request: http::Request<WasiBody>,
@@ -143,7 +142,7 @@ async fn collected(
     }
     let mut headers = Vec::with_capacity(parts.headers.len());
     for (name, value) in &parts.headers {
-        // The length was held against the body, which is sent with its own.
+        // The length has been checked against the body; the request that is sent sets its own.
         if name != CONTENT_LENGTH {
             let value = value.to_str().map_err(|_| Error::HttpProtocolError)?;
             headers.push((name.as_str().to_owned(), value.to_owned()));
@@ -158,8 +157,8 @@ async fn collected(
     })
 }
 
-/// An answer as a stream of one piece. One that was cut is an error: the interface cannot say that a body
-/// is not all there was.
+/// The response as a stream of one chunk. A truncated one is an error, since the interface cannot mark a body as
+/// incomplete.
 fn response(answer: OutboundResponse) -> Result<Response, Error> {
     if answer.truncated {
         return Err(Error::HttpResponseBodySize(u64::try_from(answer.body.len()).ok()));
@@ -171,7 +170,7 @@ fn response(answer: OutboundResponse) -> Result<Response, Error> {
     for (name, value) in answer.headers {
         let name = HeaderName::from_bytes(name.as_bytes());
         let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) else { continue };
-        // They were about the connection, which the guest does not have.
+        // These headers describe the connection, which the guest does not see.
         if ![CONNECTION, TRANSFER_ENCODING].contains(&name) {
             response.headers_mut().append(name, value);
         }

@@ -1,10 +1,10 @@
-//! How a secret is bound to the name that a plugin knows it by: which secret of the tenant it is, in which
-//! form its text holds the key, and what the plugin may do with it.
+//! Binds a tenant's secret to the name that a plugin uses for it: which secret it is, how its text encodes the key,
+//! and what the plugin may do with it.
 //!
-//! All of it belongs to whoever binds the secret: a channel's author or, in a grants file, the operator. A
-//! plugin chooses nothing of it. A prefix that could be tried out would tell the secret one character after
-//! the other: whether it was the right one shows in every signature made with what is left. So that the
-//! author of a channel cannot do that with a plugin of his own either, prefixes are a short list.
+//! All of this is chosen by the author of the binding, which is a channel's author or, in a grants file, the
+//! operator; a plugin chooses none of it. With a free choice of prefix, the secret could be guessed one character
+//! after another: every signature made with the rest of it shows whether the prefix matched. Prefixes are a short
+//! fixed list so that a channel's author cannot do this with their own plugin either.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -19,14 +19,14 @@ use zeroize::Zeroizing;
 use super::SecretUses;
 use crate::ids::SecretName;
 
-/// A secret of the tenant as a channel or a grants file binds it: its name alone, or a table that says more.
-/// What the table leaves out is what a plugin shipped with the gateway is known to need, else the default.
+/// A tenant's secret as a channel or a grants file binds it: only its name, or a table with more. What the table
+/// omits is what a plugin shipped with the gateway is known to need, or else the default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "WrittenBinding", into = "WrittenBinding")]
 pub struct SecretBinding {
-    /// Which secret of the tenant.
+    /// The tenant's secret.
     pub secret: SecretName,
-    /// What stands before the key in the secret's text. Nothing by default.
+    /// What precedes the key in the secret's text. Nothing by default.
     pub prefix: Option<KeyPrefix>,
     /// How the text encodes the key. `text` by default: the key is the text.
     pub encoding: Option<KeyEncoding>,
@@ -34,7 +34,7 @@ pub struct SecretBinding {
     pub uses: Option<BTreeSet<KeyUse>>,
 }
 
-/// A binding as it is written: a secret's name, or a table.
+/// A binding as written: a secret's name, or a table.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = SecretBinding)]
 #[serde(
@@ -47,7 +47,7 @@ pub enum WrittenBinding {
     /// The secret's name.
     #[schema(value_type = String)]
     Name(SecretName),
-    /// The secret's name with the rest.
+    /// The secret's name with further fields.
     Table(BindingTable),
 }
 
@@ -55,16 +55,16 @@ pub enum WrittenBinding {
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BindingTable {
-    /// Which secret of the tenant.
+    /// The tenant's secret.
     #[schema(value_type = String)]
     secret: SecretName,
-    /// What stands before the key in the secret's text.
+    /// What precedes the key in the secret's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prefix: Option<KeyPrefix>,
-    /// How the text encodes the key. `text` where nothing is said.
+    /// How the text encodes the key. `text` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     encoding: Option<KeyEncoding>,
-    /// What the plugin may do with it. `verify` and `compare` where nothing is said.
+    /// What the plugin may do with it. `verify` and `compare` by default.
     #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<KeyUse>>)]
     uses: Option<BTreeSet<KeyUse>>,
@@ -97,14 +97,14 @@ impl From<SecretName> for SecretBinding {
     }
 }
 
-/// What may stand before the key in a secret's text. A list, and a short one: see the module's comment. A
-/// secret with any other prefix is stored without it.
+/// What may precede the key in a secret's text. The list is fixed and short: see the module's comment. A secret with
+/// any other prefix is stored without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum KeyPrefix {
-    /// As Standard Webhooks 1.0.0 writes symmetric secrets. An encoded one may have the version before it.
+    /// The prefix of symmetric secrets in Standard Webhooks 1.0.0. If the key is encoded, the version may precede it.
     #[serde(rename = "whsec_")]
     Whsec,
-    /// The same with the version of the signatures before it.
+    /// The same prefix, preceded by the version of the signatures.
     #[serde(rename = "v1,whsec_")]
     V1Whsec,
 }
@@ -112,7 +112,7 @@ pub enum KeyPrefix {
 impl KeyPrefix {
     const ALL: [Self; 2] = [Self::Whsec, Self::V1Whsec];
 
-    /// As it is written.
+    /// The written form.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -133,7 +133,7 @@ pub enum KeyEncoding {
     /// The key is the text.
     #[default]
     Text,
-    /// RFC 4648 section 8, in either case.
+    /// RFC 4648 section 8, in upper or lower case.
     Hex,
     /// RFC 4648 section 4, with or without padding.
     Base64,
@@ -144,7 +144,7 @@ pub enum KeyEncoding {
 impl KeyEncoding {
     const ALL: [Self; 4] = [Self::Text, Self::Hex, Self::Base64, Self::Base64url];
 
-    /// As it is written.
+    /// The written form.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -178,17 +178,17 @@ impl KeyEncoding {
 pub enum KeyUse {
     /// Have a signature verified.
     Verify,
-    /// Have a message signed. Whoever may sign can forge what others verify.
+    /// Have a message signed. A plugin that can sign can forge what others verify.
     Sign,
     /// Have a token compared with it.
     Compare,
 }
 
 impl KeyUse {
-    /// What a binding stands for that says nothing of uses.
+    /// The uses of a binding that lists none.
     pub(super) const WHERE_NOTHING_IS_SAID: [Self; 2] = [Self::Verify, Self::Compare];
 
-    /// As it is written.
+    /// The written form.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -199,7 +199,7 @@ impl KeyUse {
     }
 }
 
-/// What a binding comes to: how the key is had from the secret's text, and what may be done with it.
+/// A resolved binding: how to extract the key from the secret's text, and what may be done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyForm {
     prefix: Option<KeyPrefix>,
@@ -222,8 +222,8 @@ impl fmt::Debug for KeyUses {
 }
 
 impl KeyForm {
-    /// The key that this text of a secret holds. None where the text does not decode. The prefix is taken
-    /// away where the text begins with it.
+    /// Extracts the key from a secret's text. The prefix is removed if the text has it. `None` if the rest does not
+    /// decode.
     #[must_use]
     pub fn key(&self, text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let prefix = self.prefix.map(KeyPrefix::as_str).unwrap_or_default();
@@ -233,8 +233,8 @@ impl KeyForm {
         self.encoding.decode(bare).map(Zeroizing::new)
     }
 
-    /// The same secret is shown with the version of its signatures by some providers and without by others.
-    /// Whoever wants it without gets it without: encoded, a key has no comma in it.
+    /// Some providers show the same secret with the version of its signatures, others without. A binding to the
+    /// prefix without the version accepts both if the key is encoded, because an encoded key contains no comma.
     fn behind_version<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
         let is_bound_without = self.prefix == Some(KeyPrefix::Whsec);
         (is_bound_without && self.encoding != KeyEncoding::Text)
@@ -242,10 +242,10 @@ impl KeyForm {
             .flatten()
     }
 
-    /// How many ways there are to read a key from a text.
+    /// The number of combinations of prefix and encoding.
     pub const READINGS: usize = (KeyPrefix::ALL.len() + 1) * KeyEncoding::ALL.len();
 
-    /// In which of those ways the key is read.
+    /// The index of this form's combination, below [`Self::READINGS`].
     #[must_use]
     pub fn reading(&self) -> usize {
         let prefix = match self.prefix {
@@ -262,7 +262,7 @@ impl KeyForm {
         prefix * KeyEncoding::ALL.len() + encoding
     }
 
-    /// The same for a secret that may be used for this.
+    /// Restricts the form to the uses that the secret allows.
     #[must_use]
     pub fn within(self, uses: &SecretUses) -> Self {
         let may = |wanted| self.allows(wanted) && uses.allow(wanted.into());
@@ -274,7 +274,7 @@ impl KeyForm {
         Self { uses, ..self }
     }
 
-    /// Whether the plugin may do this with it.
+    /// Whether the plugin may use it this way.
     #[must_use]
     pub fn allows(&self, wanted: KeyUse) -> bool {
         match wanted {
@@ -284,17 +284,17 @@ impl KeyForm {
         }
     }
 
-    /// Whether the key is read as a plugin that asks for this prefix and encoding expects it.
+    /// Whether the form matches the prefix and encoding that a plugin asks for.
     #[must_use]
     pub fn reads_as(&self, prefix: &str, encoding: &str) -> bool {
-        // What the prefix is makes no difference to a binding that says none: it is taken as it is stored.
+        // A binding without a prefix matches any: the text is used as stored.
         self.encoding.as_str() == encoding
             && self.prefix.is_none_or(|bound| prefix.is_empty() || bound.as_str() == prefix)
     }
 }
 
-/// What a plugin shipped with the gateway needs of the secrets that it opens, by the plugin's names for them.
-/// It stands in the file `secrets.toml` of the plugin's folder.
+/// The secrets that a plugin shipped with the gateway opens, by the plugin's names for them, and the form of each.
+/// Read from the file `secrets.toml` in the plugin's folder.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct KnownForms(BTreeMap<String, KnownForm>);
@@ -302,25 +302,25 @@ pub struct KnownForms(BTreeMap<String, KnownForm>);
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct KnownForm {
-    /// Whether the plugin can do without the secret.
+    /// Whether the plugin works without the secret.
     #[serde(default)]
     optional: bool,
     prefix: Option<KeyPrefix>,
     encoding: Option<KeyEncoding>,
-    /// The setting of the plugin that says the prefix.
+    /// The plugin's setting that selects the prefix.
     prefix_setting: Option<String>,
-    /// The setting of the plugin that says the encoding.
+    /// The plugin's setting that selects the encoding.
     encoding_setting: Option<String>,
 }
 
 impl KnownForms {
-    /// The plugin's names for the secrets that it opens, and whether it needs each.
+    /// The plugin's names for the secrets that it opens, and whether it requires each.
     pub fn names(&self) -> impl Iterator<Item = (&str, bool)> {
         self.0.iter().map(|(name, known)| (name.as_str(), !known.optional))
     }
 }
 
-/// A setting that names a prefix or an encoding which no key has.
+/// A setting with an unknown prefix or encoding.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the setting `{setting}` is {value:?}, which is not one of {allowed}")]
 pub struct UnknownForm {
@@ -336,8 +336,8 @@ impl UnknownForm {
 }
 
 impl SecretBinding {
-    /// What the binding comes to for a plugin of which this is known. `settings` looks up what the plugin is
-    /// set to.
+    /// Resolves the binding. `known` describes the plugin if it is shipped with the gateway, and `settings` looks up
+    /// the plugin's settings. The binding takes precedence over the settings, and those over `known`.
     ///
     /// # Errors
     /// [`UnknownForm`]; the secret cannot be used then.

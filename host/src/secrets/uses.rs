@@ -1,5 +1,5 @@
-//! What a secret may be used for, whoever binds it. It is said where the secret is set, by somebody who knows its
-//! value: a channel or a grants file can bind it for less, and never for more.
+//! The allowed uses of a secret. They are set together with its value, by someone who knows it. A channel or a grants
+//! file can bind the secret for fewer uses, but never for more.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,20 +15,20 @@ use crate::ids::SecretName;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SecretUse {
-    /// Plugins have signatures verified with it.
+    /// Plugins can have signatures verified with it.
     Verify,
-    /// Plugins have tokens compared with it.
+    /// Plugins can have tokens compared with it.
     Compare,
-    /// Plugins have messages signed with it.
+    /// Plugins can have messages signed with it.
     Sign,
-    /// It goes along with requests of plugins, as a credential that an operator grants them.
+    /// It is sent with plugins' requests, as a credential that an operator grants them.
     Send,
 }
 
 impl SecretUse {
     const ALL: [Self; 4] = [Self::Verify, Self::Compare, Self::Sign, Self::Send];
 
-    /// As it is written.
+    /// The written form.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -50,38 +50,38 @@ impl From<KeyUse> for SecretUse {
     }
 }
 
-/// The uses of a secret: one at least. Whoever says nothing gets all but signing, since who signs with the key that
-/// a provider signs with can speak as the provider.
+/// The uses of a secret, at least one. The default is all but signing, because a plugin that can sign with a
+/// provider's key can impersonate the provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "BTreeSet<SecretUse>", into = "BTreeSet<SecretUse>")]
 #[schema(value_type = Vec<SecretUse>)]
 pub struct SecretUses(BTreeSet<SecretUse>);
 
-/// What is no list of uses.
+/// A text or set that is not a valid list of uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the uses of a secret are one or more of verify, compare, sign and send")]
 pub struct NoUses;
 
 impl SecretUses {
-    /// Every use that there is.
+    /// All uses.
     #[must_use]
     pub fn all() -> Self {
         Self(SecretUse::ALL.into())
     }
 
-    /// Whether this is one of them.
+    /// Whether this use is allowed.
     #[must_use]
     pub fn allow(&self, wanted: SecretUse) -> bool {
         self.0.contains(&wanted)
     }
 
-    /// Whether the others are as many, or more.
+    /// Whether the others include all of these uses.
     #[must_use]
     pub fn are_within(&self, others: &Self) -> bool {
         self.0.is_subset(&others.0)
     }
 
-    /// Checks that a secret with these uses may be used like this.
+    /// Checks that a secret with these uses allows all the wanted ones.
     ///
     /// # Errors
     /// [`BeyondItsUses`].
@@ -120,7 +120,7 @@ impl From<SecretUses> for BTreeSet<SecretUse> {
     }
 }
 
-/// As it is stored and as commands take it: with commas between.
+/// Comma-separated, as stored and as commands accept it.
 impl FromStr for SecretUses {
     type Err = NoUses;
 
@@ -141,7 +141,7 @@ impl fmt::Display for SecretUses {
     }
 }
 
-/// A binding asks for more than the secret may be used for.
+/// A binding asks for more than the secret's allowed uses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the secret {secret} may be used for {uses}, and not for {beyond}: who sets it says what for \
@@ -155,8 +155,8 @@ pub struct BeyondItsUses {
 }
 
 impl SecretBinding {
-    /// Checks that a secret with these uses may be bound like this. A binding that says nothing of uses is content
-    /// with one of those that it stands for.
+    /// Checks that a secret with these uses may be bound like this. A binding that lists no uses needs only one of
+    /// the defaults to be allowed.
     ///
     /// # Errors
     /// [`BeyondItsUses`].
@@ -174,12 +174,12 @@ impl SecretBinding {
     }
 }
 
-/// A secret of a tenant, opened.
+/// A tenant's secret, decrypted.
 #[derive(Debug, Clone)]
 pub struct TenantSecret {
-    /// Its values.
+    /// The values in force.
     pub versions: SecretVersions,
-    /// What it may be used for.
+    /// The allowed uses.
     pub uses: SecretUses,
 }
 

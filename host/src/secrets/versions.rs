@@ -1,4 +1,4 @@
-//! A tenant's secret as plugins are granted it: its value, and the one before while it is being rotated.
+//! The values of a tenant's secret: the current one, and the previous one during a rotation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 
 use super::DerivedKey;
 
-/// Bytes of the nonce that stands before sealed bytes.
+/// The length of the nonce in front of sealed bytes.
 const NONCE_BYTES: usize = 24;
 
 /// The longest secret, in bytes: an RSA key in PEM fits.
 pub const SECRET_BYTES_MAX: usize = 16 << 10;
 
-/// The values of a secret that are in force, the newest first.
+/// The values of a secret that are in force, newest first.
 #[derive(Clone, Default)]
 pub struct SecretVersions(Vec<Arc<Zeroizing<Vec<u8>>>>);
 
@@ -26,35 +26,35 @@ impl fmt::Debug for SecretVersions {
 }
 
 impl SecretVersions {
-    /// These values, the newest first.
+    /// Creates the versions from values, newest first.
     #[must_use]
     pub fn new(values: impl IntoIterator<Item = Zeroizing<Vec<u8>>>) -> Self {
         Self(values.into_iter().map(Arc::new).collect())
     }
 
-    /// The value that signs and that is sent.
+    /// The value that is used for signing and sending.
     #[must_use]
     pub fn newest(&self) -> Option<&[u8]> {
         self.0.first().map(|value| value.as_slice())
     }
 
-    /// Every value that is accepted.
+    /// All values that are accepted for verification.
     pub fn all(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(|value| value.as_slice())
     }
 }
 
-/// Sealed bytes that cannot be opened: of another key or place, or changed.
+/// Sealed bytes that cannot be opened: sealed with another key or for another place, or modified.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("a stored secret cannot be opened with this gateway's key")]
 pub struct SealBroken;
 
 impl DerivedKey {
-    /// Encrypts a secret for this place (XChaCha20-Poly1305, a random nonce in front). In another place
-    /// the result does not open, so that nobody can move a secret within the store.
+    /// Encrypts a secret for this place (XChaCha20-Poly1305, with a random nonce in front). The result cannot be
+    /// opened for another place, so a secret cannot be moved within the store.
     ///
     /// # Errors
-    /// When the operating system has no randomness to give.
+    /// If the operating system provides no randomness.
     pub fn seal(&self, place: &[u8], secret: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(std::io::Error::other)?;
@@ -64,7 +64,7 @@ impl DerivedKey {
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// Decrypts what [`DerivedKey::seal`] made for this place.
+    /// Decrypts what [`DerivedKey::seal`] encrypted for this place.
     ///
     /// # Errors
     /// [`SealBroken`].

@@ -1,10 +1,10 @@
 //! Slots that all tenants share: places in the instance pool, turns at computing.
 //!
-//! A tenant takes a further slot only while at least as many stay free as it holds then, as [`shares`] has it; a
-//! tenant that holds nothing gets any slot that is free.
+//! With [`Reserve::AsManyAsHeld`], a tenant takes a further slot only while at least as many stay free as it then
+//! holds, by the rule of [`shares`]; a tenant that holds nothing gets any free slot.
 //!
-//! A slot that is given back goes to the tenant that waits and holds the fewest, of equal ones to the one that
-//! was served longest ago: a long queue of one tenant delays nobody else's first call.
+//! A released slot goes to the waiting tenant that holds the fewest, and among equals to the one that was served
+//! longest ago: a long queue of one tenant does not delay another tenant's first call.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::ids::TenantId;
 use crate::shares;
 
-/// A queue of a tenant this long is looked through for calls that have given up.
+/// From this length on, a tenant's queue is searched for calls that have given up.
 const SWEPT_FROM: usize = 64;
 
 /// How many of the free slots a tenant leaves to others.
@@ -23,11 +23,11 @@ const SWEPT_FROM: usize = 64;
 pub(crate) enum Reserve {
     /// As many as it holds: for slots that may be held for long.
     AsManyAsHeld,
-    /// None: for slots that are given back within a tick.
+    /// None: for slots that are released within a tick.
     Nothing,
 }
 
-/// Who holds the slots that one waited for in vain.
+/// Who holds the slots if a wait for one has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeldBy {
     /// The tenant itself holds as many as it may.
@@ -36,11 +36,11 @@ pub(crate) enum HeldBy {
     All,
 }
 
-/// A number of slots.
+/// A fixed number of slots.
 #[derive(Debug)]
 pub(crate) struct Slots {
     reserve: Reserve,
-    /// A lock on the way of every call: the decision is one over several counters. It is held for a few
+    /// A lock on the path of every call, since the decision involves several counters. It is held for a few
     /// comparisons, and never across a wait.
     state: Mutex<State>,
 }
@@ -50,9 +50,9 @@ struct State {
     free: usize,
     /// Tenants that hold a slot or wait for one.
     tenants: HashMap<TenantId, Holder>,
-    /// How many wait, of all tenants.
+    /// The number of waiting calls, of all tenants.
     waiting: usize,
-    /// Grows with each slot that goes to one who waited.
+    /// Incremented with each slot that goes to a waiting call.
     served: u64,
 }
 
@@ -60,15 +60,15 @@ struct State {
 struct Holder {
     held: usize,
     queue: VecDeque<oneshot::Sender<Slot>>,
-    /// When it was served last, as [`State::served`] was then.
+    /// The value of [`State::served`] when the tenant was last served.
     served: u64,
 }
 
-/// A slot that a tenant holds. Dropping it gives it back.
+/// A slot that a tenant holds. Dropping it releases the slot.
 #[derive(Debug)]
 pub(crate) struct Slot {
     tenant: TenantId,
-    /// None where it was given back already.
+    /// None if the slot has already been released.
     slots: Option<Arc<Slots>>,
 }
 
@@ -83,20 +83,20 @@ impl Drop for Slot {
 /// A slot, now or later.
 #[derive(Debug)]
 pub(crate) enum Taking {
-    /// It is there.
+    /// The slot is held.
     Now(Slot),
-    /// It will come. Dropping this gives the wait up.
+    /// The slot will be sent. Dropping the receiver gives up the wait.
     Later(oneshot::Receiver<Slot>),
 }
 
 impl Slots {
-    /// So many of them, at least one.
+    /// Creates this many slots, at least one.
     pub(crate) fn new(slots: usize, reserve: Reserve) -> Arc<Self> {
         let state = State { free: slots.max(1), tenants: HashMap::new(), waiting: 0, served: 0 };
         Arc::new(Self { reserve, state: Mutex::new(state) })
     }
 
-    /// A slot for a tenant.
+    /// Requests a slot for a tenant.
     pub(crate) fn take(self: &Arc<Self>, tenant: TenantId) -> Taking {
         let mut state = self.state();
         let held = state.tenants.get(&tenant).map_or(0, |holder| holder.held);
@@ -107,7 +107,7 @@ impl Slots {
         }
         let (to, mut slot) = oneshot::channel();
         state.enqueue(tenant, to);
-        // Those who wait may be held back by what they hold, and this one not.
+        // The waiting calls may be blocked by what their tenants hold, while this one need not be.
         self.hand_out(&mut state);
         match slot.try_recv() {
             Ok(slot) => Taking::Now(slot),
@@ -115,7 +115,7 @@ impl Slots {
         }
     }
 
-    /// A slot for a tenant, waited for. None where there are no slots any more.
+    /// Waits for a slot for a tenant. None if the slots no longer exist.
     pub(crate) async fn acquire(self: &Arc<Self>, tenant: TenantId) -> Option<Slot> {
         match self.take(tenant) {
             Taking::Now(slot) => Some(slot),
@@ -123,10 +123,10 @@ impl Slots {
         }
     }
 
-    /// A slot for a tenant, waited for until then.
+    /// Waits for a slot for a tenant until a deadline.
     ///
     /// # Errors
-    /// Who holds too many.
+    /// If no slot is free by then, as who holds them.
     pub(crate) async fn take_until(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -155,20 +155,20 @@ impl Slots {
         self.hand_out(&mut state);
     }
 
-    /// Hands free slots to those who wait, as far as they may have them.
+    /// Hands out free slots to waiting calls, as far as their tenants may have them.
     fn hand_out(self: &Arc<Self>, state: &mut State) {
         while state.waiting > 0 && state.free > 0 {
             let waiting = state.tenants.iter().filter(|(_, holder)| !holder.queue.is_empty());
             let next = waiting.map(|(tenant, holder)| (holder.held, holder.served, *tenant)).min();
             let Some((held, _, tenant)) = next else { return };
-            // Those who hold more may have one even less.
+            // Tenants that hold more are allowed even less.
             if !state.allows(held, self.reserve) {
                 return;
             }
             let Some(to) = state.serve(tenant) else { return };
             let slot = Slot { tenant, slots: Some(Arc::clone(self)) };
             if let Err(mut slot) = to.send(slot) {
-                // The wait was given up. Dropping the slot would ask for the lock that is held here.
+                // The wait has been given up. Dropping the slot would acquire the lock that is held here.
                 slot.slots = None;
                 state.give_back(tenant);
             }
@@ -181,7 +181,7 @@ impl Slots {
 }
 
 impl State {
-    /// Whether a tenant that holds so many may have one more.
+    /// Whether a tenant that holds this many may have one more.
     fn allows(&self, held: usize, reserve: Reserve) -> bool {
         match reserve {
             Reserve::AsManyAsHeld => shares::places(held, self.free) > 0,
@@ -200,7 +200,7 @@ impl State {
         self.waiting += 1;
     }
 
-    /// Takes the tenant's longest wait out of its queue, and the slot for it.
+    /// Removes the tenant's oldest waiting call from its queue, and takes a slot for it.
     fn serve(&mut self, tenant: TenantId) -> Option<oneshot::Sender<Slot>> {
         let holder = self.tenants.get_mut(&tenant)?;
         let to = holder.queue.pop_front()?;
@@ -267,10 +267,10 @@ mod tests {
         let slots = Slots::new(4, Reserve::AsManyAsHeld);
         let [first, _second] = [now(&slots, 1).unwrap(), now(&slots, 1).unwrap()];
         let mut greedy = later(&slots, 1);
-        // A newcomer passes those who wait for more than they may have.
+        // A newcomer overtakes calls whose tenants hold as many as they may.
         let newcomer = now(&slots, 2).unwrap();
         assert!(greedy.try_recv().is_err());
-        // As many have to stay free as it would hold then.
+        // As many must stay free as it would then hold.
         drop(first);
         assert!(greedy.try_recv().is_err());
         drop(newcomer);

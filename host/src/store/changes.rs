@@ -1,8 +1,8 @@
-//! Notifies of what has changed: tasks that have ended, and changes to a tenant's directory. Waiting requests and
+//! Notifies subscribers of changes: tasks that have ended, and changes to a tenant's directory. Waiting requests and
 //! caches subscribe here.
 //!
-//! The writer says what it has committed, before it answers. What other processes commit (commands that work on the
-//! data folder) is polled (`other_processes`).
+//! The writer publishes what it has committed before it replies. Commits of other processes (commands that work on
+//! the data folder) are found by polling (`other_processes`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,31 +13,31 @@ use tokio::sync::watch;
 
 use crate::ids::{TaskId, TenantId};
 
-/// Tenants share versions by a part of their ids: two that do see each other's changes as theirs, which costs a
-/// look into the store.
+/// The number of version counters. Tenants share them by the last bytes of their ids: two tenants with the same
+/// counter see each other's changes as their own, which costs an additional read from the store.
 const VERSIONS: usize = 1024;
 
-/// Something that a write has changed.
+/// A change that a write has committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     /// A task has ended.
     TaskEnded(TaskId),
-    /// A tenant's directory has changed; without a tenant, the operators'.
+    /// The directory of a tenant has changed; without a tenant, that of the operators.
     Directory(Option<TenantId>),
 }
 
-/// Tells of changes. Cloning gives another handle.
+/// Publishes changes to subscribers. Clones are handles to the same publisher.
 #[derive(Clone)]
 pub struct Changes(Arc<Inner>);
 
 struct Inner {
     tenants: Box<[AtomicU64]>,
-    /// Grows with every change of any directory.
+    /// Incremented by every change to any directory.
     all: AtomicU64,
-    /// Grows with changes that are no tenant's.
+    /// Incremented by changes that belong to no tenant.
     operators: AtomicU64,
     waits: Mutex<HashMap<TaskId, watch::Sender<bool>>>,
-    /// The last change that another process's are known up to.
+    /// The last version of `directory_changes` that has been polled.
     polled: AtomicU64,
 }
 
@@ -47,14 +47,14 @@ impl fmt::Debug for Changes {
     }
 }
 
-/// The state of a tenant's directory when something was read from it.
+/// The version of a tenant's directory when something was read from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     tenant: u64,
     operators: u64,
 }
 
-/// Taken before reading what is to be cached.
+/// Marks a point in time before the read of something to be cached.
 #[derive(Debug, Clone, Copy)]
 pub struct BeforeReading(u64);
 
@@ -66,21 +66,21 @@ impl Changes {
         Self(Arc::new(Inner { tenants, all, operators, waits, polled }))
     }
 
-    /// Where the reading of something begins that is to be cached.
+    /// Marks the start of a read whose result is to be cached.
     #[must_use]
     pub fn before_reading(&self) -> BeforeReading {
         BeforeReading(self.0.all.load(Ordering::SeqCst))
     }
 
-    /// What goes with something of this tenant in a cache. None where a directory has changed since the reading
-    /// began: what was read may be what was there before, and is not to be cached.
+    /// The stamp to store with data of this tenant in a cache. None if a directory has changed since the read
+    /// started: the result may be outdated and must not be cached.
     #[must_use]
     pub fn stamp(&self, tenant: Option<TenantId>, before: BeforeReading) -> Option<Stamp> {
         let stamp = self.now(tenant);
         (self.0.all.load(Ordering::SeqCst) == before.0).then_some(stamp)
     }
 
-    /// Whether something of this tenant is as it was when it was stamped.
+    /// Whether cached data of this tenant with this stamp is still current.
     #[must_use]
     pub fn holds(&self, tenant: Option<TenantId>, stamp: Stamp) -> bool {
         self.now(tenant) == stamp
@@ -99,7 +99,7 @@ impl Changes {
         self.0.tenants.get(usize::from(u16::from_be_bytes([a, b])) % VERSIONS)
     }
 
-    /// Waits for the end of a task: to miss nothing, from before it is accepted, or before it is read.
+    /// Subscribes to the end of a task. To miss nothing, subscribe before the task is accepted, or before it is read.
     #[must_use]
     pub fn wait_for(&self, task: TaskId) -> TaskEnd {
         let mut waits = self.waits();
@@ -107,17 +107,17 @@ impl Changes {
         TaskEnd { changes: self.clone(), task, ended }
     }
 
-    /// The tasks whose ends are waited for.
+    /// The tasks whose ends have subscribers.
     pub(super) fn waited(&self) -> Vec<TaskId> {
         self.waits().keys().copied().collect()
     }
 
-    /// The last change that those of other processes are known up to.
+    /// The last version of `directory_changes` that has been polled.
     pub(super) fn polled(&self) -> u64 {
         self.0.polled.load(Ordering::SeqCst)
     }
 
-    /// Notes that they are known up to this one.
+    /// Records that changes have been polled up to this version.
     pub(super) fn set_polled(&self, version: u64) {
         self.0.polled.fetch_max(version, Ordering::SeqCst);
     }
@@ -130,7 +130,8 @@ impl Changes {
                 }
             }
             Change::Directory(tenant) => {
-                // First this one: `stamp` reads it last, so that it never gives the new version to what was read before.
+                // `all` comes first: `stamp` reads it last, so it never gives the new version to a value read before
+                // the change.
                 self.0.all.fetch_add(1, Ordering::SeqCst);
                 match tenant.and_then(|tenant| self.version(tenant)) {
                     Some(version) => version.fetch_add(1, Ordering::SeqCst),
@@ -145,7 +146,7 @@ impl Changes {
     }
 }
 
-/// The end of a task, for somebody who waits for it.
+/// A subscription to the end of a task.
 #[derive(Debug)]
 pub struct TaskEnd {
     changes: Changes,
@@ -154,9 +155,9 @@ pub struct TaskEnd {
 }
 
 impl TaskEnd {
-    /// Comes when the task's end is stored.
+    /// Resolves once the task's end is stored.
     pub async fn ended(&mut self) {
-        // The sender lives as long as this waits.
+        // The sender lives at least as long as this subscription.
         let _ = self.ended.wait_for(|ended| *ended).await;
     }
 }
@@ -164,14 +165,14 @@ impl TaskEnd {
 impl Drop for TaskEnd {
     fn drop(&mut self) {
         let mut waits = self.changes.waits();
-        // This one is counted still.
+        // This subscription is still counted.
         if waits.get(&self.task).is_some_and(|wait| wait.receiver_count() <= 1) {
             waits.remove(&self.task);
         }
     }
 }
 
-/// Written with each change of a directory, for other processes.
+/// Recorded with each change to a directory, for other processes.
 pub(super) const NOTE: &str = "\
     INSERT INTO directory_changes (tenant_id, version) \
     VALUES (?, 1 + coalesce((SELECT max(version) FROM directory_changes), 0)) \

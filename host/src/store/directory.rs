@@ -1,5 +1,5 @@
-//! What operators and tenants set up: tenants, agents and keys, webhooks, channels, secrets, plugins and the
-//! values that plugins keep. Few rows that are read often and change seldom.
+//! What operators and tenants set up: tenants, agents and keys, webhooks, channels, secrets, plugins and the values
+//! that plugins store. Few rows, read often and rarely changed.
 
 mod channels;
 mod keys;

@@ -1,4 +1,4 @@
-//! What the store says when it cannot do what it is asked.
+//! Errors of the store.
 
 use std::error::Error;
 use std::fmt;
@@ -9,58 +9,58 @@ use sqlx::migrate::MigrateError;
 
 use super::sqlite::sqlite_code;
 
-/// What the store could not do.
+/// Why an operation of the store failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database did not do it, or the store is closed. Trying again may help. Nothing of it is
-    /// stored, with one exception that no database can rule out: when the sync itself failed, it may
-    /// turn up after a restart. An idempotency key makes trying again safe even then.
+    /// The database failed, or the store is closed. Retrying may help. Nothing of the operation is stored, with one
+    /// exception that no database can rule out: if the sync itself failed, the operation may reappear after a
+    /// restart. An idempotency key makes a retry safe even then.
     #[error("the store could not {operation}")]
     Unavailable {
-        /// What it was asked for.
+        /// The operation.
         operation: &'static str,
-        /// What the database said.
+        /// The error of the database.
         #[source]
         cause: Cause,
     },
-    /// What is stored already is in the way. Nothing has changed.
+    /// The operation conflicts with what is already stored. Nothing has changed.
     #[error("the store could not {operation}: {why}")]
     Conflict {
-        /// What it was asked for.
+        /// The operation.
         operation: &'static str,
-        /// What is in the way.
+        /// What it conflicts with.
         why: &'static str,
     },
-    /// It refers to a tenant or an agent that does not exist. Nothing has changed.
+    /// The tenant or agent that the operation refers to does not exist. Nothing has changed.
     #[error("the store could not {operation}: its tenant or agent does not exist")]
     Missing {
-        /// What it was asked for.
+        /// The operation.
         operation: &'static str,
     },
-    /// Somebody else has changed it since it was read. Nothing has changed by this.
+    /// Another client has changed the data since it was read. This operation has changed nothing.
     #[error("the store could not {operation}: another client has changed it meanwhile")]
     Stale {
-        /// What it was asked for.
+        /// The operation.
         operation: &'static str,
     },
-    /// As much of the kind is being read as may be, most of it for the same tenant. Trying again helps.
+    /// The maximum number of such reads is in progress, most of them for the same tenant. Retrying helps.
     #[error("the store could not {operation}: too much is being read at the moment")]
     Busy {
-        /// What it was asked for.
+        /// The operation.
         operation: &'static str,
     },
-    /// What the file holds is not what this program writes.
+    /// The file holds something that this program does not write.
     #[error("the store could not {operation}: its file is damaged, or written by another program")]
     Corrupt {
-        /// What it was asked for.
+        /// The operation.
         operation: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         #[source]
         cause: Cause,
     },
 }
 
-/// What the database said, for the log.
+/// The error of the database, for the log.
 #[derive(Clone)]
 pub struct Cause(Arc<sqlx::Error>);
 
@@ -83,8 +83,8 @@ impl Error for Cause {
 }
 
 impl StoreError {
-    /// What the database's error means to whoever asked for the operation. A batch shares its error
-    /// among its callers, hence the `Arc`.
+    /// Maps an error of the database to an error of the operation. The callers of a batch share one error, hence the
+    /// `Arc`.
     pub(super) fn database(operation: &'static str, error: impl Into<Arc<sqlx::Error>>) -> Self {
         let error = error.into();
         let cause = Cause(Arc::clone(&error));
@@ -101,8 +101,8 @@ impl StoreError {
             (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => {
                 Self::Corrupt { operation, cause }
             }
-            // A migration that this program does not have, or has otherwise; one that could not run
-            // is as any other statement that could not.
+            // A migration that this program does not have, or has in a different form. A migration that failed to
+            // execute is treated like any other failed statement.
             (sqlx::Error::Migrate(error), _)
                 if !matches!(
                     **error,
@@ -115,7 +115,7 @@ impl StoreError {
         }
     }
 
-    /// A fact could not be put into words for the database.
+    /// The data could not be serialized for the database.
     pub(super) fn unwritable(operation: &'static str, error: serde_json::Error) -> Self {
         Self::database(operation, sqlx::Error::Encode(error.into()))
     }

@@ -1,10 +1,10 @@
-//! What waits for the writer. Every tenant has flows of its own, and the writer takes from all of them in
-//! turns: what one tenant sends makes nobody else wait longer than for the batch that is under way.
+//! The writer's queue. Every tenant has flows of its own, and the writer takes from all of them in turn: the
+//! operations of one tenant delay another tenant by no more than the batch in progress.
 //!
-//! A batch is bounded in number and in bytes, since a commit takes as long as it has bytes to write. What
-//! is large comes in batches of its own, every second one at most, so that what is small passes it by.
-//! What a flow holds is bounded in bytes as well: whoever would exceed that waits for room, and so do the
-//! callers of the same flow and nobody else.
+//! A batch is bounded in number and in bytes, since a commit takes as long as it has bytes to write. Large operations
+//! get batches of their own, at most every second one, so that small operations overtake them. A flow is bounded in
+//! bytes too: a caller that would exceed the bound waits for room, as do the other callers of the same flow, but no
+//! other caller.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -14,46 +14,46 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::ids::TenantId;
 
-/// Operations in one batch at most. More would not make the sync cheaper per operation by an amount that
-/// can be measured, and would make the first of them wait for the last.
+/// The maximum number of operations in a batch. More would not make the sync measurably cheaper per operation, and
+/// would make the first one wait for the last.
 pub(super) const BATCH_OPS_MAX: usize = 256;
 
-/// Bytes of one batch at most: some 20 ms of writing on a slow disk. Only an operation that is larger by
-/// itself makes a larger batch, and is alone in it.
+/// The maximum bytes of a batch: some 20 ms of writing on a slow disk. Only a single operation that is larger exceeds
+/// it, alone in its batch.
 pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of a batch of large operations at most: a small one that comes meanwhile waits for it. Long texts
-/// come in chunks that fit in.
+/// The maximum bytes of a batch of large operations: a small one that arrives meanwhile waits for it. Long texts come
+/// in chunks that fit.
 pub(super) const BATCH_BYTES_LARGE_MAX: usize = 128 << 10;
 
-/// What is no larger than this is small. Nearly all webhooks are.
+/// An operation of at most this many bytes is small. Nearly all webhooks are.
 pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes that one flow holds at most, what is being committed included. The writer does one thing after the
-/// other, so more would wait here and not be done any sooner.
+/// The maximum bytes that one flow holds, including those being committed. The writer works sequentially, so a longer
+/// queue would not finish anything sooner.
 pub(super) const FLOW_BYTES_MAX: usize = 16 << 20;
 
-/// What an operation takes up besides its texts.
+/// The bytes that an operation counts as besides its texts.
 const OP_BYTES: usize = 1 << 10;
 
-/// What a flow may give in one turn. Lines with larger operations save up for them over several turns.
+/// The bytes that a flow may write in one turn. Flows with larger operations save up for them over several turns.
 const TURN_BYTES_SMALL: usize = 16 << 10;
 const TURN_BYTES_LARGE: usize = 256 << 10;
 
-/// Who waits together.
+/// Operations that wait in the same line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Flow {
-    /// Nobody's tenant: leases, deliveries, operators.
+    /// Operations that belong to no tenant: leases, deliveries, operators.
     Gateway,
-    /// What a tenant's callers and managers ask for.
+    /// The requests of a tenant's callers and managers.
     Requests(TenantId),
-    /// The ends of a tenant's runs. They wait behind no request of their tenant: each holds a worker that
-    /// other tenants' tasks could have.
+    /// The ends of a tenant's runs. They wait behind no request of their tenant: each one occupies a worker that
+    /// other tenants' tasks could use.
     Runs(TenantId),
 }
 
 impl Flow {
-    /// The tenant, where it is one's.
+    /// The tenant, if the flow belongs to one.
     pub(super) fn tenant(self) -> Option<TenantId> {
         match self {
             Self::Gateway => None,
@@ -66,7 +66,7 @@ impl Flow {
 #[derive(Debug)]
 pub(super) struct Closed;
 
-/// A queue: the end of those who put something in, and the writer's.
+/// Creates a queue: the end of the senders and the end of the writer.
 pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
     let state = State {
         small: Turns::new(TURN_BYTES_SMALL, BATCH_BYTES_MAX),
@@ -79,20 +79,20 @@ pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
     (Sender(Arc::clone(&shared)), Receiver { shared, served: Vec::new(), bytes: 0 })
 }
 
-/// Where operations are put in. Dropping it closes the queue.
+/// The end that accepts operations. Dropping it closes the queue.
 pub(super) struct Sender<T>(Arc<Shared<T>>);
 
-/// Where the writer takes batches.
+/// The writer's end, which returns batches.
 pub(super) struct Receiver<T> {
     shared: Arc<Shared<T>>,
-    /// The rooms of the batch under way.
+    /// The room that the batch in progress occupies in its flows.
     served: Vec<(Flow, OwnedSemaphorePermit)>,
     /// The bytes of the batch under way.
     bytes: usize,
 }
 
-/// A lock, since every flow has to be seen to choose from. It is held for moving operations, never for
-/// running them.
+/// A single lock, since choosing the next operation requires all flows. It is held to move operations, never to run
+/// them.
 struct Shared<T> {
     state: Mutex<State<T>>,
     arrived: Notify,
@@ -107,7 +107,7 @@ struct State<T> {
     is_closed: bool,
 }
 
-/// An operation that waits.
+/// A waiting operation.
 struct Entry<T> {
     op: T,
     bytes: usize,
@@ -126,10 +126,10 @@ impl<T> Shared<T> {
 }
 
 impl<T> Sender<T> {
-    /// Puts an operation with texts of so many bytes into a flow, once the flow has room for it.
+    /// Puts an operation with texts of `bytes` bytes into a flow, once the flow has room for it.
     pub(super) async fn send(&self, op: T, flow: Flow, bytes: usize) -> Result<(), Closed> {
         let bytes = bytes.saturating_add(OP_BYTES);
-        // What is larger than a flow waits until it has the flow for itself.
+        // An operation larger than a flow waits until it has the flow for itself.
         let taken = u32::try_from(bytes.min(FLOW_BYTES_MAX)).unwrap_or(u32::MAX);
         let room = {
             let mut state = self.0.lock();
@@ -159,7 +159,7 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// Lets nothing more in. What is in the queue is still taken.
+    /// Rejects new operations. Those in the queue are still taken.
     pub(super) fn close(&self) {
         self.0.close();
     }
@@ -172,8 +172,8 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The next batch, once there is one. None when the queue is closed and empty. What the batch before
-    /// held of its flows is free from now on.
+    /// The next batch, once there is one; None when the queue is closed and empty. Releases the room that the
+    /// previous batch held in its flows.
     pub(super) async fn next(&mut self) -> Option<Vec<T>> {
         self.free_rooms();
         loop {
@@ -216,7 +216,7 @@ impl<T> Receiver<T> {
 }
 
 impl<T> Drop for Receiver<T> {
-    /// Whoever still waits learns that nothing will come of it.
+    /// Drops the waiting operations, so that their callers learn that they will not be executed.
     fn drop(&mut self) {
         self.shared.close();
         let mut state = self.shared.lock();
@@ -251,14 +251,14 @@ impl<T> State<T> {
     }
 }
 
-/// What each of many has for itself of something, for as long as somebody uses it or waits for it.
+/// A semaphore per key, which exists as long as it is used or waited for.
 pub(super) struct Rooms<K> {
     permits: usize,
     rooms: HashMap<K, Arc<Semaphore>>,
 }
 
 impl<K: Eq + Hash> Rooms<K> {
-    /// So much for each.
+    /// Each key gets this many permits.
     pub(super) fn new(permits: usize) -> Self {
         Self { permits, rooms: HashMap::new() }
     }
@@ -268,7 +268,7 @@ impl<K: Eq + Hash> Rooms<K> {
         Arc::clone(self.rooms.entry(key).or_insert_with(|| Arc::new(Semaphore::new(permits))))
     }
 
-    /// Forgets a room that nobody has anything of any more: copies of it are made by [`Self::of`] only.
+    /// Removes a semaphore that is no longer in use: only [`Self::of`] makes copies of it.
     pub(super) fn forget(&mut self, key: K) {
         if self.rooms.get(&key).is_some_and(|room| Arc::strong_count(room) == 1) {
             self.rooms.remove(&key);
@@ -280,14 +280,14 @@ impl<K: Eq + Hash> Rooms<K> {
     }
 }
 
-/// Lines that take turns, each giving as many bytes as the others in the long run (deficit round robin,
-/// Shreedhar and Varghese 1995).
+/// Flows that take turns, each writing as many bytes as the others in the long run (deficit round robin, Shreedhar
+/// and Varghese 1995).
 struct Turns<T> {
     turn_bytes: usize,
     batch_bytes_max: usize,
-    /// Lines in which something waits.
+    /// Flows in which something waits.
     flows: HashMap<Flow, VecDeque<Entry<T>>>,
-    /// The same flows in the order of their turns, with what each has saved up.
+    /// The same flows in the order of their turns, each with the bytes it has saved up.
     order: VecDeque<(Flow, usize)>,
 }
 
@@ -316,7 +316,7 @@ impl<T> Turns<T> {
                 let is_full = batch.len() >= BATCH_OPS_MAX
                     || (!batch.is_empty() && bytes.saturating_add(next) > self.batch_bytes_max);
                 if is_full {
-                    // It goes on with its turn in the next batch.
+                    // The flow continues its turn in the next batch.
                     self.order.push_front((flow, credit.saturating_sub(self.turn_bytes)));
                     return;
                 }

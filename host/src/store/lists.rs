@@ -1,6 +1,6 @@
-//! Connections for what reads many rows, or long ones: lists and traces. Tenants take turns on them. Of one
-//! tenant a single list is read at a time, so that those who wait for a connection are one of each tenant,
-//! in the order in which they came: whoever asks for many waits for himself.
+//! Connections for reads of many or long rows: lists and traces. Tenants take turns on them. Each tenant reads one
+//! list at a time, so at most one request per tenant waits for a connection, in order of arrival: a tenant that sends
+//! many requests delays only itself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,11 +13,11 @@ use super::fair_queue::Rooms;
 use super::sqlite::READER_WAIT_MAX;
 use crate::ids::TenantId;
 
-/// The connections, and whose turn it is. Cloning gives another handle.
+/// The connections, and the tenants that wait for or use them. Clones share both.
 #[derive(Clone)]
 pub(super) struct Lists {
     connections: SqlitePool,
-    /// A lock for each list, which is nothing beside reading it.
+    /// Locked for each list, which costs next to nothing compared to reading one.
     tenants: Arc<Mutex<Rooms<TenantId>>>,
 }
 
@@ -26,10 +26,10 @@ impl Lists {
         Self { connections, tenants: Arc::new(Mutex::new(Rooms::new(1))) }
     }
 
-    /// A connection, when it is this tenant's turn.
+    /// Acquires a connection once it is this tenant's turn.
     ///
     /// # Errors
-    /// Where that takes longer than any read may wait.
+    /// If that takes longer than any read may wait ([`READER_WAIT_MAX`]).
     pub(super) async fn turn(&self, tenant: TenantId) -> sqlx::Result<Turn> {
         let waited = tokio::time::timeout(READER_WAIT_MAX, async {
             let room = lock(&self.tenants).of(tenant);
@@ -46,13 +46,13 @@ impl Lists {
     }
 }
 
-/// A tenant's turn, until it is dropped.
+/// A tenant's turn, which lasts until this is dropped.
 pub(super) struct Turn {
     pub(super) connection: PoolConnection<Sqlite>,
     _place: Place,
 }
 
-/// The tenant's one place among those who wait, and then read.
+/// The tenant's single place, held while it waits for a connection and while it reads.
 struct Place {
     tenants: Arc<Mutex<Rooms<TenantId>>>,
     tenant: TenantId,

@@ -1,5 +1,5 @@
-//! What other processes change in the store (commands that work on the data folder): polled, and published as what
-//! this process changes itself is.
+//! Polls for changes that other processes make in the store (commands that work on the data folder), and publishes
+//! them like changes of this process.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::write::{Refusal, Session, SingleWrite, Write};
 use super::{Store, StoreError, rows};
 use crate::ids::TenantId;
 
-/// How long what another process has changed may go unnoticed.
+/// The polling interval: how long a change of another process may go unnoticed.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
 const SINCE: &str =
@@ -23,21 +23,21 @@ static ENDED: BatchStatement =
     BatchStatement::new("SELECT id FROM tasks WHERE ended IS NOT NULL AND id IN (", "?", ")");
 
 impl Store {
-    /// What has changed in this store.
+    /// The publisher of this store's changes.
     #[must_use]
     pub fn changes(&self) -> &Changes {
         &self.0.changes
     }
 
-    /// Says that something of a tenant has changed that the store does not hold: its plugins' grants.
+    /// Publishes a change to a tenant that the store itself does not hold: the grants of its plugins.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// If the store is unavailable ([`StoreError::Unavailable`]).
     pub async fn note_change(&self, tenant: TenantId) -> Result<(), StoreError> {
         self.write(NoteChange(tenant)).await
     }
 
-    /// Finds out what other processes change, until it is to stop.
+    /// Polls for changes of other processes until it is stopped.
     pub async fn watch_other_processes(self, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -50,10 +50,10 @@ impl Store {
         }
     }
 
-    /// Looks once for what other processes have changed.
+    /// Polls once for changes of other processes.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn poll_changes(&self) -> Result<(), StoreError> {
         const OPERATION: &str = "look for changes";
         let seen = self.0.changes.polled();
@@ -82,7 +82,7 @@ impl Store {
     }
 }
 
-/// A change of what a tenant has set up that is in no table.
+/// A change to a tenant's directory that is in no table.
 struct NoteChange(TenantId);
 
 impl Write for NoteChange {

@@ -1,5 +1,4 @@
-//! From rows to facts. A row that holds what this program cannot have written is an error, never a
-//! default.
+//! Decodes rows. A row that this program cannot have written is an error, never a default.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use crate::ids::{AgentId, ChannelId, KeyId, TaskId, TenantId};
 use crate::tasks::{Input, SHOWN_RESULT_CHARS_MAX, Surface, Task, TaskSummary};
 use crate::tenants::{Agent, Installer, Key, KeyHolder, Tenant, ValidKey, Webhook};
 
-/// Reads a text of the task with this sequence from its column, or from its chunks.
+/// SQL that reads a text of the task with this sequence, from its column or from its chunks.
 macro_rules! whole_text {
     ($column:literal, $part:literal, $sequence:literal) => {
         $crate::store::rows::whole_text!($column, $part, $sequence, "0")
@@ -38,7 +37,7 @@ macro_rules! whole_text {
 }
 pub(super) use whole_text;
 
-/// How far a task `t` is: its end, or where its row lies.
+/// SQL for the status of a task `t`: how it ended, or else which table its row is in.
 macro_rules! status_of {
     () => {
         "coalesce(t.ended, CASE WHEN EXISTS (SELECT 1 FROM leases l WHERE l.tenant_id = t.tenant_id \
@@ -47,7 +46,7 @@ macro_rules! status_of {
 }
 pub(super) use status_of;
 
-/// Asks for tasks with what they were given, in the columns that [`task`] reads.
+/// Selects tasks with their inputs, in the columns that [`task`] reads.
 macro_rules! select_tasks {
     ($($where:literal),+ $(,)?) => {
         concat!(
@@ -78,7 +77,7 @@ macro_rules! select_tasks {
 }
 pub(super) use select_tasks;
 
-/// Who did something, where that was written down.
+/// Decodes who did something, if that was recorded.
 pub(super) fn installer(stored: Option<&str>) -> sqlx::Result<Option<Installer>> {
     match stored {
         None => Ok(None),
@@ -120,7 +119,7 @@ fn result(row: &SqliteRow) -> sqlx::Result<Option<String>> {
     Ok(beginning.map(|beginning| [beginning, rest.unwrap_or_default()].concat()))
 }
 
-/// A result as it is stored: the beginning, which lists show, and the rest.
+/// Splits a result for storage into the beginning, which lists show, and the rest.
 pub(super) fn stored_result(result: String) -> (Arc<str>, Option<Arc<str>>) {
     match result.char_indices().nth(SHOWN_RESULT_CHARS_MAX as usize) {
         Some((end, _)) => {
@@ -136,7 +135,7 @@ pub(super) fn tenant(row: &SqliteRow) -> sqlx::Result<Tenant> {
     Ok(Tenant { id: tenant_id(row, 0)?, name: parsed(row, 1)?, created_at: moment(row, 2)? })
 }
 
-/// Asks for agents, in the columns that [`agent`] reads.
+/// Selects agents, in the columns that [`agent`] reads.
 macro_rules! select_agents {
     ($rest:literal) => {
         $crate::store::rows::select_agents!("", $rest)
@@ -153,7 +152,7 @@ macro_rules! select_agents {
 }
 pub(super) use select_agents;
 
-/// Where [`select_agents!`] has the first of further columns.
+/// The index of the first column after those of [`select_agents!`].
 pub(super) const AFTER_AGENT: usize = 7;
 
 pub(super) fn agent(row: &SqliteRow) -> sqlx::Result<Agent> {
@@ -228,8 +227,8 @@ pub(super) fn task_id(row: &SqliteRow, column: usize) -> sqlx::Result<TaskId> {
     bytes(row, column).map(TaskId::from_stored)
 }
 
-/// How a surface is stored: nothing for the API, a generation's four bytes for a webhook's token, an id's
-/// 16 for a channel.
+/// The stored form of a surface: empty for the API, the four bytes of the generation for a webhook's token, the 16
+/// bytes of the id for a channel.
 pub(super) fn stored_surface(surface: Surface) -> Vec<u8> {
     match surface {
         Surface::Api => Vec::new(),
@@ -249,7 +248,7 @@ pub(super) fn surface(row: &SqliteRow, column: usize) -> sqlx::Result<Surface> {
     bytes(row, column).map(|id| Surface::Channel(ChannelId::from_stored(id)))
 }
 
-/// A column that holds exactly so many bytes.
+/// Decodes a column that holds exactly `N` bytes.
 pub(super) fn bytes<const N: usize>(row: &SqliteRow, column: usize) -> sqlx::Result<[u8; N]> {
     row.try_get::<&[u8], _>(column)?.try_into().map_err(unreadable)
 }

@@ -1,5 +1,5 @@
-//! How the embedded database is opened, and what all statements share: the settings that make a
-//! commit durable, and `INSERT`s and look-ups of many rows at once.
+//! Opens the embedded database and holds what all statements share: the settings that make a commit durable, and
+//! `INSERT`s and look-ups of many rows at once.
 
 pub(super) mod checkpoints;
 
@@ -19,42 +19,41 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions as _, Connection as _, Either, Executor as _, Sqlite};
 
-/// Every change of the schema so far, compiled in.
+/// All migrations of the schema, compiled in.
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// How long a statement waits for another process's lock: a command's, a backup's, or that of a
-/// curious `sqlite3`.
+/// How long a statement waits for a lock of another process: a command, a backup or an interactive `sqlite3`.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// [`BUSY_TIMEOUT`], for a writer that had another one for a moment.
+/// Restores [`BUSY_TIMEOUT`] for the writer after it has temporarily used another one.
 pub(super) const BUSY_TIMEOUT_OF_WRITER: &str = "PRAGMA busy_timeout = 5000";
 
-/// Connections for reading. A read takes tens of microseconds from the cache, so a few suffice; each
-/// one is a thread with a page cache of its own.
+/// The number of connections for reads. A read takes tens of microseconds from the cache, so a few suffice; each
+/// connection has a thread and a page cache of its own.
 const READERS_MAX: u32 = 4;
 
-/// Connections for lists: with two of them the long list of one tenant is in nobody's way.
+/// The number of connections for lists. With two of them, a long list of one tenant blocks no other tenant.
 const LISTERS_MAX: u32 = 2;
 
 /// How long a read waits for one of them.
 pub(super) const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Prepared statements that the writer keeps: fourteen of [`BatchStatement`] in 64 lengths each, and the others.
+/// Prepared statements that the writer caches: fourteen of [`BatchStatement`] in 64 lengths each, and the others.
 const STATEMENTS_MAX: usize = 960;
 
-/// Opens the one connection that writes: makes the file if there is none, readable by its owner only,
-/// and brings the schema up to date.
+/// Opens the single connection for writes. Creates the file if it does not exist, readable by its owner only, and
+/// migrates the schema.
 pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     create_privately(path)?;
     let options = settings(path)
-        // Only then what is deleted can be given back without writing the whole file anew.
+        // Without this, the space of deleted rows can be released only by rewriting the whole file.
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
-        // NORMAL would sync at checkpoints only: an acknowledged task could be lost with the power.
+        // NORMAL syncs only at checkpoints: a power cut could lose an acknowledged task.
         .synchronous(SqliteSynchronous::Full)
-        // What SQLite sets aside to undo a statement holds payloads: not into a file in /tmp.
+        // SQLite's statement journals hold payloads: keep them out of files in /tmp.
         .pragma("temp_store", "MEMORY")
-        // Not within a commit: see `checkpoints`.
+        // Checkpoints do not run within a commit: see `checkpoints`.
         .pragma("wal_autocheckpoint", "0")
         .statement_cache_capacity(STATEMENTS_MAX);
     let mut connection = SqliteConnection::connect_with(&options).await?;
@@ -63,7 +62,7 @@ pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, sqlx::E
     Ok(connection)
 }
 
-/// Writes a file anew that was made before pages could be given back.
+/// Rewrites a file that was created before free pages could be released.
 async fn vacuum_once(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     const NONE: i64 = 0;
     let mode: i64 = sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut *connection).await?;
@@ -75,7 +74,7 @@ async fn vacuum_once(connection: &mut SqliteConnection) -> Result<(), sqlx::Erro
     Ok(())
 }
 
-/// Opens the connection that moves the log into the file. It never waits: whoever is in its way goes first.
+/// Opens the connection for checkpoints. It never waits for a lock: all other connections take precedence.
 pub(super) async fn open_for_checkpoints(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     let options = settings(path)
         .synchronous(SqliteSynchronous::Full)
@@ -84,12 +83,12 @@ pub(super) async fn open_for_checkpoints(path: &Path) -> Result<SqliteConnection
     SqliteConnection::connect_with(&options).await
 }
 
-/// The connections that read. They are opened as they are needed, after [`open_writer`].
+/// The connections for reads. They are opened on demand, after [`open_writer`].
 pub(super) fn readers(path: &Path) -> SqlitePool {
     pool(path, READERS_MAX)
 }
 
-/// The connections that walk lists.
+/// The connections for lists.
 pub(super) fn listers(path: &Path) -> SqlitePool {
     pool(path, LISTERS_MAX)
 }
@@ -98,8 +97,7 @@ fn pool(path: &Path, connections: u32) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(READER_WAIT_MAX)
-        // A local file does not hang up: neither is it asked before each read, nor are connections
-        // renewed.
+        // A local file does not drop connections: they are neither tested before a read nor renewed.
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
@@ -111,16 +109,17 @@ fn settings(path: &Path) -> SqliteConnectOptions {
         .filename(path)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
-        // Each statement at debug level would be thousands of lines a second. Slow ones are still
-        // warned of, without what is bound to them.
+        // At debug level, statements would log thousands of lines per second. Slow ones are still logged as warnings,
+        // without their bound values.
         .log_statements(tracing::log::LevelFilter::Off)
 }
 
-/// SQLite gives the write-ahead log the permissions of the database file, so these cover both.
+/// Creates the file for its owner only. SQLite gives the write-ahead log the permissions of the database file, so
+/// these cover both.
 fn create_privately(path: &Path) -> io::Result<()> {
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => {
-            // The file's name has to survive a power cut as well, not only what is in it.
+            // The directory entry must survive a power cut too, not only the content of the file.
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         }
@@ -129,12 +128,13 @@ fn create_privately(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Rows of one statement at most. Up to here each further row makes a statement cheaper per row.
+/// The maximum number of rows in one statement. Up to this number, each further row makes a statement cheaper per
+/// row.
 const ROWS_MAX: usize = 64;
 
-/// One statement in as many lengths as there can be rows, so that any number of rows takes as few
-/// statements as can be: each is a change of threads, which costs more than the row it is for. Every
-/// length is written out and prepared once, when it is first needed.
+/// One statement in every length up to [`ROWS_MAX`], so that any number of rows takes as few statements as possible.
+/// Each statement is a switch between threads, which costs more than the row itself. Each length is formatted and
+/// prepared once, on first use.
 pub(super) struct BatchStatement {
     before: &'static str,
     row: &'static str,
@@ -143,13 +143,12 @@ pub(super) struct BatchStatement {
 }
 
 impl BatchStatement {
-    /// A statement that consists of `before`, then `row` as often as there are rows, separated by
-    /// commas, then `after`.
+    /// A statement that consists of `before`, then `row` once per row, separated by commas, then `after`.
     pub(super) const fn new(before: &'static str, row: &'static str, after: &'static str) -> Self {
         Self { before, row, after, texts: [const { OnceLock::new() }; ROWS_MAX] }
     }
 
-    /// The rows in parts, each with the statement of just its length.
+    /// Splits the rows into parts, each with the statement of exactly its length.
     pub(super) fn parts<'r, T: Sync>(
         &'static self,
         rows: &'r [T],
@@ -165,8 +164,8 @@ impl BatchStatement {
     }
 }
 
-/// Several statements about the same rows, run one after the other without a change of threads between them. What
-/// is bound goes to them in their order.
+/// Several statements about the same rows, executed one after the other without a thread switch between them. Values
+/// are bound in the order of the statements.
 pub(super) struct BatchScript<const N: usize> {
     statements: [BatchStatement; N],
     texts: [OnceLock<String>; ROWS_MAX],
@@ -177,7 +176,7 @@ impl<const N: usize> BatchScript<N> {
         Self { statements, texts: [const { OnceLock::new() }; ROWS_MAX] }
     }
 
-    /// As [`BatchStatement::parts`].
+    /// Like [`BatchStatement::parts`].
     pub(super) fn parts<'r, T: Sync>(
         &'static self,
         rows: &'r [T],
@@ -188,7 +187,7 @@ impl<const N: usize> BatchScript<N> {
         })
     }
 
-    /// Each of the statements by itself.
+    /// The individual statements.
     #[cfg(test)]
     pub(super) fn statements(&'static self) -> impl Iterator<Item = &'static BatchStatement> {
         self.statements.iter()
@@ -199,7 +198,7 @@ impl<const N: usize> BatchScript<N> {
         texts.join("; ")
     }
 
-    /// Runs the statements of a part, and gives the rows that they return.
+    /// Executes the statements of a part, and returns their rows.
     pub(super) async fn run(
         &self,
         query: Query<'_, Sqlite, SqliteArguments>,
@@ -209,7 +208,7 @@ impl<const N: usize> BatchScript<N> {
     }
 }
 
-/// Runs one statement of the writer.
+/// Executes one statement of the writer.
 pub(super) async fn execute(
     query: Query<'_, Sqlite, SqliteArguments>,
     db: &mut SqliteConnection,
@@ -217,7 +216,7 @@ pub(super) async fn execute(
     run(query, 1, db).await.map(|(_, done)| done)
 }
 
-/// Runs one statement of the writer that returns rows.
+/// Executes one statement of the writer that returns rows.
 pub(super) async fn fetch(
     query: Query<'_, Sqlite, SqliteArguments>,
     db: &mut SqliteConnection,
@@ -225,8 +224,8 @@ pub(super) async fn fetch(
     run(query, 1, db).await.map(|(rows, _)| rows)
 }
 
-/// The library's own functions wait for the result and then once more, for the end of results. Each
-/// wait is a change of threads; with few callers those are most of what a commit costs.
+/// The functions of sqlx wait for the result and then again for the end of the results. Each wait is a thread switch,
+/// and with few callers these switches are most of the cost of a commit.
 async fn run(
     query: Query<'_, Sqlite, SqliteArguments>,
     statements: usize,
@@ -248,7 +247,7 @@ async fn run(
     Err(sqlx::Error::WorkerCrashed)
 }
 
-/// SQLite's primary result code, where the error is one of SQLite's.
+/// SQLite's primary result code, if the error comes from SQLite.
 pub(super) fn sqlite_code(error: &sqlx::Error) -> Option<u32> {
     let extended: u32 = error.as_database_error()?.code()?.parse().ok()?;
     Some(extended & 0xff)

@@ -1,4 +1,4 @@
-//! Tasks: accepting, leasing and finishing them through the writer, and reading them.
+//! Accepts, leases and finishes tasks through the writer, and reads them.
 
 pub(super) mod accept;
 pub(super) mod chunks;
@@ -35,22 +35,22 @@ use crate::tasks::{Accepted, Claimed, Fence, NewTask, Outcome, Task};
 use crate::trace::Step;
 
 impl Store {
-    /// Stores a task with its payload and its claim on an idempotency key, and returns once all of it
-    /// is synced. Where the key is taken nothing is stored, and the answer names the task that has it:
-    /// of any number of callers with one key exactly one gets [`Accepted::New`]. A key is free again
-    /// 24 hours after the acceptance of its task.
+    /// Stores a task with its payload and its claim on an idempotency key, and returns once all of it is synced. If
+    /// the key is taken, nothing is stored and the answer names the task that holds the key: of any number of callers
+    /// with the same key, exactly one gets [`Accepted::New`]. A key is free again 24 hours after the acceptance of
+    /// its task.
     ///
-    /// Dropping the future does not call the task off.
+    /// Dropping the future does not cancel the operation.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] where the tenant has no such agent, [`StoreError::Conflict`] where the
-    /// id is taken, [`StoreError::Unavailable`] where it could not be synced.
+    /// If the tenant has no such agent ([`StoreError::Missing`]), if the id is taken ([`StoreError::Conflict`]), or
+    /// if the task cannot be synced ([`StoreError::Unavailable`]).
     pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
         let accept =
             Accept::new(task).map_err(|error| StoreError::unwritable(Accept::OPERATION, error))?;
         if accept.bytes() > SMALL_BYTES_MAX
             && let Some(key_owner) = accept.key_owner(self.now())
-            // Nothing need be written ahead for a key that is taken. What reads as taken is synced.
+            // If the key is taken, nothing need be written ahead. A key that reads as taken is synced.
             && let Some(owner) = self.one(Accept::OPERATION, key_owner, accept::owner).await?
             && let Some(replayed) = accept.replayed(&owner)
         {
@@ -59,27 +59,27 @@ impl Store {
         self.queue_long(accept, Op::Accept).await
     }
 
-    /// Makes pending tasks executing, for as many places as are wanted and as long as the lease lasts,
-    /// and counts the attempt. Tenants take turns, from one claim to the next too: a tenant's next task
-    /// waits for at most one task of each other tenant, however many those have in line. No tenant gets
-    /// more executing at a time than it leaves places free, or than `per_tenant_max`, claimed before or now.
+    /// Claims pending tasks for as many places as are wanted, with leases of this duration, and counts the attempts.
+    /// Tenants take turns, also from one claim to the next: a tenant's next task waits for at most one task of each
+    /// other tenant, however long their backlogs are. No tenant gets more tasks executing at a time than it leaves
+    /// places free, or than `per_tenant_max`, including those claimed earlier.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; what was claimed is given back then.
+    /// If the store is unavailable ([`StoreError::Unavailable`]). Tasks already claimed are then made pending again.
     pub async fn claim(&self, places: Places, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
         let claimed = self.write(Claim { owner: self.0.owner, places, lease }).await?;
         match self.read_claimed(&claimed).await {
             Ok(tasks) => Ok(tasks),
             Err(error) => {
-                // Nobody will run them, and it is no fault of theirs.
+                // Nobody will run these tasks, and the failure is not theirs.
                 self.write(Unclaim { owner: self.0.owner, claimed }).await?;
                 Err(StoreError::database("read claimed tasks", error))
             }
         }
     }
 
-    /// The tasks of these claims, in their order: read apart from the writer, whom everybody waits for,
-    /// since payloads may be large. What was deleted meanwhile is left out.
+    /// Reads the tasks of these claims, in their order. Does not use the writer, which every caller waits for, since
+    /// payloads may be large. Tasks that were deleted meanwhile are left out.
     async fn read_claimed(&self, claimed: &[(TenantId, i64, Fence)]) -> sqlx::Result<Vec<Claimed>> {
         let mut tasks = HashMap::with_capacity(claimed.len());
         for (sql, part) in CLAIMED.parts(claimed) {
@@ -96,11 +96,11 @@ impl Store {
         Ok(claimed.collect())
     }
 
-    /// Lets this process count as alive for `lease` from now, and its leases with it, and returns those of these
+    /// Records that this process is alive for `lease` from now, which extends its leases. Returns those of the given
     /// tasks whose lease is lost: their workers should stop.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; the leases end when they would have.
+    /// If the store is unavailable ([`StoreError::Unavailable`]). The leases then expire when they would have.
     pub async fn heartbeat(
         &self,
         held: &[(TaskId, Fence)],
@@ -109,11 +109,11 @@ impl Store {
         self.write(Heartbeat { owner: self.0.owner, held: held.to_vec(), lease }).await
     }
 
-    /// Makes a task pending again for another worker to claim, after `pause` at the earliest. The attempt stays
-    /// counted. Nothing happens where the fence is not that of the task's lease.
+    /// Makes a task pending again, for a worker to claim after `pause` at the earliest. The attempt stays counted.
+    /// Nothing happens if the fence is not that of the task's lease.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; the lease will run out by itself.
+    /// If the store is unavailable ([`StoreError::Unavailable`]). The lease then expires by itself.
     pub async fn give_back(
         &self,
         task: TaskId,
@@ -123,12 +123,11 @@ impl Store {
         self.write(GiveBack { owner: self.0.owner, task, fence, pause }).await
     }
 
-    /// Ends a task, given as it was claimed, and stores its steps, synced together. False, with nothing
-    /// stored, where the fence is not that of the task's lease: somebody else has the task now, or has
-    /// finished it.
+    /// Ends a task, given as it was claimed, and stores its steps in the same commit. Returns false, with nothing
+    /// stored, if the fence is not that of the task's lease: another worker has the task now, or has finished it.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where it could not be synced.
+    /// If the commit cannot be synced ([`StoreError::Unavailable`]).
     pub async fn finish(
         &self,
         task: &Task,
@@ -141,39 +140,38 @@ impl Store {
         self.queue_long(finish, Op::Finish).await
     }
 
-    /// Makes this process the only one that runs tasks, and takes over those of processes that did before: how
-    /// many they were. For the start of a process that holds the data folder alone.
+    /// Makes this process the only owner of leases, takes over the tasks of the owners before it, and returns how
+    /// many tasks became ready. For the start of a process that holds the data folder alone.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// If the store is unavailable ([`StoreError::Unavailable`]).
     pub async fn succeed_owners(&self, lease: Duration) -> Result<u64, StoreError> {
         self.write(SucceedOwners { owner: self.0.owner, lease }).await
     }
 
-    /// Makes tasks pending whose owner is not alive any more, and those that were to wait until now, and returns
-    /// how many there were.
+    /// Makes tasks ready whose owner is no longer alive or whose pause has ended, and returns how many.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// If the store is unavailable ([`StoreError::Unavailable`]).
     pub async fn take_over(&self) -> Result<u64, StoreError> {
         self.write(TakeOver).await
     }
 
-    /// Deletes idempotency keys that are free again, oldest first, and returns how many. Only to save
-    /// room: an expired key counts as free whether it is deleted or not. At most a thousand go at a
-    /// time, so that no caller waits long behind it; call it again when a thousand went.
+    /// Deletes expired idempotency keys, oldest first, and returns how many. This only saves space: an expired key
+    /// counts as free whether it is deleted or not. At most 1,000 are deleted per call, so that no caller waits long
+    /// behind it; call it again after it has deleted 1,000.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn forget_expired_keys(&self) -> Result<u64, StoreError> {
+    /// If the store is unavailable ([`StoreError::Unavailable`]).
+    pub async fn delete_expired_keys(&self) -> Result<u64, StoreError> {
         self.write(ForgetExpiredKeys).await
     }
 
-    /// Gives a part of the file that holds nothing any more back to the file system, as long as that is a large
-    /// part of it; true where there is more to give back.
+    /// Returns some free pages of the file to the file system, as long as they are a large part of it. Returns true
+    /// if there are more to return.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// If the store is unavailable ([`StoreError::Unavailable`]).
     pub async fn shrink(&self) -> Result<bool, StoreError> {
         self.write(Shrink).await
     }
@@ -181,7 +179,7 @@ impl Store {
     /// A task of this tenant.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn task(&self, tenant: TenantId, id: TaskId) -> Result<Option<Task>, StoreError> {
         let query = sqlx::query(select_tasks!("t.id = ? AND t.tenant_id = ?"))
             .bind(id.as_bytes().as_slice())
@@ -189,32 +187,32 @@ impl Store {
         self.one_task(tenant, "read a task", query, rows::task).await
     }
 
-    /// A task, whosever it is: for callers who poll with nothing but its id, which cannot be guessed
-    /// (CONTRACT D4). Status and result come from one read, so they fit together.
+    /// A task of any tenant, for callers who poll with nothing but its id, which cannot be guessed (CONTRACT D4).
+    /// Status and result come from one read, so they are consistent.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn task_by_id(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
         let Some(tenant) = self.tenant_of(id).await? else { return Ok(None) };
         let query = sqlx::query(TASK_BY_ID).bind(id.as_bytes().as_slice());
         self.one_task(tenant, "read a task", query, rows::task).await
     }
 
-    /// Whose task it is, whose turn it therefore is to read it.
+    /// The tenant of a task, whose turn it is to read the task.
     async fn tenant_of(&self, id: TaskId) -> Result<Option<TenantId>, StoreError> {
         let query = sqlx::query("SELECT tenant_id FROM tasks WHERE id = ?");
         let query = query.bind(id.as_bytes().as_slice());
         self.one("read a task", query, |row| rows::tenant_id(row, 0)).await
     }
 
-    /// The steps of a task, in order, when it is its tenant's turn for a list. None are there before it is
+    /// The steps of a task, in order, read when it is its tenant's turn for a list. There are none before the task is
     /// finished.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn steps(&self, task: &Task) -> Result<Vec<Step>, StoreError> {
         if !task.status.is_final() {
-            // It may have ended since it was read, and steps may quote its result.
+            // The task may have ended since it was read, and its steps may quote its result.
             let now = self.task_with_steps_by_id(task.id).await?;
             return Ok(now.map(|(_, steps)| steps).unwrap_or_default());
         }
@@ -222,10 +220,10 @@ impl Store {
         self.list(task.tenant, "read a task's steps", query, |row| steps::step(row, task)).await
     }
 
-    /// A task and its steps as of one moment; by its id alone, as [`Store::task_by_id`].
+    /// A task and its steps from one snapshot; by its id alone, like [`Store::task_by_id`].
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn task_with_steps_by_id(
         &self,
         id: TaskId,
@@ -240,11 +238,11 @@ impl Store {
         read.await.map_err(|error| busy(OPERATION, error))
     }
 
-    /// The completed tasks of this task's conversation that were accepted before it: the newest `limit` of
-    /// those that are no longer than `bytes_max` (what was given and the result together), oldest first.
+    /// The completed tasks of this task's conversation that were accepted before it, oldest first: the newest `limit`
+    /// of those with at most `bytes_max` bytes (payload, prompt and result together).
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn thread_tasks(
         &self,
         task: &Task,
@@ -266,7 +264,7 @@ impl Store {
             .bind(thread.as_str())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let mut newest_first = self.many(OPERATION, newest, rows::task).await?;
-        // A conversation that is named by a task's id began with that task.
+        // A conversation that is named after a task's id began with that task.
         if newest_first.len() < limit
             && let Ok(first) = thread.as_str().parse::<TaskId>()
         {
@@ -282,7 +280,7 @@ async fn read_task_with_steps(
     connection: &mut SqliteConnection,
     id: TaskId,
 ) -> sqlx::Result<Option<(Task, Vec<Step>)>> {
-    // Both statements see the store as it is when the first one runs.
+    // Both statements see the snapshot of the first one.
     let mut reading = connection.begin().await?;
     let found: Option<SqliteRow> = sqlx::query(TASK_BY_ID)
         .bind(id.as_bytes().as_slice())
@@ -297,7 +295,7 @@ async fn read_task_with_steps(
     Ok(Some((task, steps)))
 }
 
-/// The conditions on an earlier task of a conversation, and which of those it is to be.
+/// The conditions on an earlier task of a conversation, and which of these tasks to select.
 macro_rules! earlier_tasks {
     ($which:literal) => {
         select_tasks!(

@@ -1,4 +1,4 @@
-//! What the store promises, on a real file in a folder that goes away with the test.
+//! What the store guarantees, tested on a real file in a temporary folder.
 
 mod accepting;
 mod changing;
@@ -30,11 +30,11 @@ use crate::trace::Step;
 
 const LEASE: Duration = Duration::from_secs(90);
 
-/// Room for as many executing tasks of one tenant as these tests have.
+/// Room for all executing tasks that one tenant has in these tests.
 const ROOM: usize = 100_000;
 const NOON: i64 = 1_800_000_000_000_000;
 
-/// A store with a clock that stands still, and somebody whose tasks it keeps.
+/// A store with a clock that stands still, and an owner of the tasks in it.
 struct Fixture {
     folder: TempDir,
     clock: Clock,
@@ -62,13 +62,13 @@ impl Fixture {
         self.folder.path().join("store.db")
     }
 
-    /// As after a restart.
+    /// Closes and reopens the store, like a restart.
     async fn reopen(&mut self) {
         self.store.close().await;
         self.store = Store::open(&self.path(), self.clock.clone()).await.unwrap();
     }
 
-    /// Accepts as many tasks and gives their ids, in order.
+    /// Accepts this many tasks and returns their ids, in order.
     async fn accept(&self, owner: Owner, count: usize) -> Vec<TaskId> {
         let mut ids = Vec::new();
         for _ in 0..count {
@@ -79,7 +79,7 @@ impl Fixture {
         ids
     }
 
-    /// Claims tasks where nobody has to leave room to others.
+    /// Claims tasks without a need to leave room for other tenants.
     async fn claim(&self, wanted: usize) -> Vec<Claimed> {
         let places = Places { wanted, free: ROOM, per_tenant_max: ROOM };
         self.store.claim(places, LEASE).await.unwrap()
@@ -167,7 +167,7 @@ fn keyed_task_of(owner: Owner, surface: Surface, key: &str, fingerprint: u8) -> 
     NewTask { idempotency: Some(claim), thread_surface: surface, ..new_task(owner) }
 }
 
-/// One of each kind, and two of those that there are many of.
+/// One surface of each kind, and two of the kinds that can have several.
 fn surfaces() -> [Surface; 5] {
     [
         Surface::Api,

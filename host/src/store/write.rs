@@ -1,5 +1,5 @@
-//! What a change of the store is: a write that waits in a queue, the transaction that it runs in, and the caller
-//! who waits for its answer.
+//! Writes: a change that waits in the queue, the transaction that it runs in, and the caller that waits for its
+//! answer.
 
 use std::sync::Arc;
 
@@ -14,26 +14,26 @@ use super::sqlite::execute;
 use crate::clock::Timestamp;
 use crate::ids::TenantId;
 
-/// Something that changes the store.
+/// A change of the store.
 pub(super) trait Write: Send + Sync + 'static {
-    /// What the caller is told once it is synced.
+    /// What the caller receives once the write is synced.
     type Answer: Send + 'static;
 
-    /// What it does, as the words after "could not".
+    /// What it does, in the words that follow "could not" in an error message.
     const OPERATION: &'static str;
 
-    /// Whether it changes what tenants or operators have set up.
+    /// Whether it changes the directory, which is what tenants and operators have set up.
     const CHANGES_DIRECTORY: bool = false;
 
-    /// Whose turn it takes.
+    /// The flow that it waits in.
     fn flow(&self) -> Flow;
 
-    /// What it has changed where this is its answer, for whoever waits or caches.
+    /// The change to publish, to waiting requests and caches, if this is its answer.
     fn change(&self, _answer: &Self::Answer) -> Option<Change> {
         Self::CHANGES_DIRECTORY.then(|| Change::Directory(self.flow().tenant()))
     }
 
-    /// How many bytes of texts it writes, about: what is as small as a row of ids counts as nothing.
+    /// Approximate bytes of the texts that it writes. Something as small as a row of ids counts as nothing.
     fn bytes(&self) -> usize {
         0
     }
@@ -41,18 +41,18 @@ pub(super) trait Write: Send + Sync + 'static {
 
 /// A [`Write`] with statements of its own.
 pub(super) trait SingleWrite: Write {
-    /// Runs in the open transaction. It runs a second time when a neighbour has spoilt the first one.
+    /// Runs in the open transaction. Runs a second time if another write made the first transaction fail.
     fn run(
         &self,
         session: &mut Session<'_>,
     ) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
 }
 
-/// Why a write did not happen.
+/// Why a write failed.
 pub(super) enum Refusal {
-    /// By the store's own rules. It has changed nothing; its neighbours are committed all the same.
+    /// Rejected by the store's own rules. It has changed nothing, and the other writes of its batch are committed.
     Rules(StoreError),
-    /// By the database: the whole transaction is rolled back.
+    /// Failed in the database: the whole transaction is rolled back.
     Database(sqlx::Error),
 }
 
@@ -62,28 +62,28 @@ impl From<sqlx::Error> for Refusal {
     }
 }
 
-/// What a write works with: the open transaction, one time for the whole of it, and what the writer
-/// knows from one transaction to the next.
+/// What a write works with: the open transaction, one timestamp for all of it, and the writer's memory from one
+/// transaction to the next.
 pub(super) struct Session<'w> {
     pub(super) db: &'w mut SqliteConnection,
     pub(super) now: Timestamp,
     pub(super) memory: &'w mut Memory,
 }
 
-/// What the writer need not ask the database: nobody else accepts or claims tasks.
+/// What the writer need not query, since no other process accepts or claims tasks.
 #[derive(Debug)]
 pub(super) struct Memory {
     /// The sequence of the task accepted last.
     pub(super) last_sequence: i64,
-    /// Whose task was claimed last.
+    /// The tenant whose task was claimed last.
     pub(super) last_turn: Option<TenantId>,
     /// Until when this process counts as alive.
     pub(super) alive_until: Option<Timestamp>,
-    /// When the first of the tasks that wait for a moment is ready, in microseconds.
+    /// When the first postponed task becomes ready, in microseconds.
     pub(super) next_due: Option<i64>,
 }
 
-/// A write and the caller who waits for its answer.
+/// A write and the caller that waits for its answer.
 pub(super) struct Queued<W: Write> {
     pub(super) write: W,
     answer: Option<Result<W::Answer, StoreError>>,
@@ -91,18 +91,18 @@ pub(super) struct Queued<W: Write> {
 }
 
 impl<W: Write> Queued<W> {
-    /// The write, and where its answer will arrive.
+    /// The write, and the receiver of its answer.
     pub(super) fn new(write: W) -> (Self, oneshot::Receiver<Result<W::Answer, StoreError>>) {
         let (caller, answer) = oneshot::channel();
         (Self { write, answer: None, caller }, answer)
     }
 
-    /// Keeps the answer until the transaction is synced.
+    /// Stores the answer until the transaction is synced.
     pub(super) fn will_answer(&mut self, answer: W::Answer) {
         self.answer = Some(Ok(answer));
     }
 
-    /// Says what has changed, then sends what was kept. A caller who has gone away does not want to know.
+    /// Publishes the change, then sends the stored answer. A caller that is gone is ignored.
     pub(super) fn settle(self, changes: &Changes) {
         if let Some(Ok(answer)) = &self.answer
             && let Some(change) = self.write.change(answer)
@@ -119,7 +119,7 @@ impl<W: Write> Queued<W> {
     }
 }
 
-/// A [`Queued`] whose write is of whichever kind.
+/// A [`Queued`] write of any type.
 pub(super) trait AnyQueued: Send {
     fn run<'a>(
         &'a mut self,

@@ -1,9 +1,8 @@
-//! The one task that writes. Callers put operations into its queue (`lines`); it takes a batch of them,
-//! runs it in one transaction, syncs once, and only then answers each caller (group commit).
+//! The single task that writes. Callers put operations into its queue (`fair_queue`). The writer takes a batch of
+//! them, runs it in one transaction, syncs once, and only then replies to each caller (group commit).
 //!
-//! The operations of a batch come from callers none of whom has been answered yet, so no order among
-//! them was promised to anybody. What comes in numbers (accepted and finished tasks) therefore runs
-//! first, many rows to a statement.
+//! None of the callers of a batch has received a reply yet, so no order among the operations has been promised.
+//! Frequent operations (accepted and finished tasks) therefore run first, many rows per statement.
 
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use super::tasks::finish::Finish;
 use super::write::{AnyQueued, Memory, Queued, Session};
 use crate::clock::Clock;
 
-/// What the queue holds.
+/// An operation in the queue.
 pub(super) enum Op {
     Accept(Queued<Accept>),
     Finish(Queued<Finish>),
@@ -84,7 +83,7 @@ impl Batch {
     }
 }
 
-/// The connection that writes, and what goes with it.
+/// The connection for writes and the writer's state.
 pub(super) struct Writer {
     pub(super) db: SqliteConnection,
     pub(super) clock: Clock,
@@ -93,8 +92,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Serves the queue until it is closed, or until nobody is left who could put something in; then
-    /// closes the file.
+    /// Serves the queue until it is closed or all senders are gone, then closes the file.
     pub(super) async fn serve(mut self, mut queue: Receiver<Op>, mut checkpoints: Checkpoints) {
         while let Some(ops) = queue.next().await {
             let mut batch = Batch::default();
@@ -103,16 +101,15 @@ impl Writer {
             checkpoints.after_commit(queue.bytes_taken(), &mut self.db).await;
         }
         checkpoints.end().await;
-        // Whoever closes the file last moves the log into it; SQLite does that by itself.
+        // SQLite itself moves the log into the file when the last connection closes.
         if let Err(error) = self.db.close().await {
-            // Nothing is lost: the next start finds the log beside the file and reads it.
+            // Nothing is lost: the next start finds the log next to the file and replays it.
             tracing::warn!(error = &error as &dyn std::error::Error, "the store closed uncleanly");
         }
     }
 
-    /// Runs a batch and answers every one of its callers. If it fails as a whole and one of its
-    /// operations may be the reason, they run one by one, so that it does not take its neighbours with
-    /// it.
+    /// Runs a batch and replies to each of its callers. If the batch fails as a whole and a single operation may be
+    /// the reason, the operations run one by one, so that the failing one does not affect the others.
     pub(super) async fn commit(&mut self, mut batch: Batch) {
         match self.attempt(&mut batch).await {
             Ok(()) => batch.settle(&self.changes),
@@ -131,17 +128,17 @@ impl Writer {
     async fn attempt(&mut self, batch: &mut Batch) -> sqlx::Result<()> {
         let tried = self.transaction(batch).await;
         if tried.is_err() {
-            // After some errors (a full disk is one) SQLite has rolled back already and refuses this,
-            // which is as well. The library's own transactions lose count in that case and can never
-            // begin another one; hence plain statements.
+            // After some errors, such as a full disk, SQLite has already rolled back and rejects this statement,
+            // which is harmless. The transactions of sqlx lose count in that case and can never start another one,
+            // hence plain statements.
             let _rolled_back = execute(sqlx::query("ROLLBACK"), &mut self.db).await;
         }
         tried
     }
 
     async fn transaction(&mut self, batch: &mut Batch) -> sqlx::Result<()> {
-        // IMMEDIATE takes the lock at once: a transaction that finds out later that it cannot write
-        // would have done its work for nothing.
+        // IMMEDIATE takes the write lock at once: a transaction that fails to get it later would have done its work
+        // for nothing.
         execute(sqlx::query("BEGIN IMMEDIATE"), &mut self.db).await?;
         let mut session =
             Session { db: &mut self.db, now: self.clock.now(), memory: &mut self.memory };
@@ -151,11 +148,11 @@ impl Writer {
     }
 }
 
-/// Whether a batch that failed with this may do without one of its operations. A disk that cannot be
-/// read or a lock that is not given fails them all: trying each would only make everybody wait.
+/// Whether a batch that failed with this error may succeed without one of its operations. An unreadable disk or an
+/// unavailable lock fails all of them, and trying each one would only make every caller wait.
 fn may_be_the_fault_of_one(error: &sqlx::Error) -> bool {
     match sqlite_code(error) {
-        // ERROR, NOMEM, FULL, TOOBIG, CONSTRAINT, MISMATCH: a smaller or a valid one may pass.
+        // ERROR, NOMEM, FULL, TOOBIG, CONSTRAINT, MISMATCH: a smaller or a valid operation may pass.
         Some(code) => matches!(code, 1 | 7 | 13 | 18 | 19 | 20),
         None => matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }),
     }

@@ -1,4 +1,4 @@
-//! The request that a task came from, and the delivery of its answer. Facts only.
+//! The request that a task came from, and the delivery of its answer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::ids::{ChannelId, TaskId};
 
-/// A request as it is kept with its task: what plugins saw of it, without credentials.
+/// A request as stored with its task: what plugins saw of it, without credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRequest {
     /// The channel that it came in by.
@@ -20,24 +20,24 @@ pub struct StoredRequest {
     pub body: Bytes,
 }
 
-/// How far a delivery is.
+/// The status of a delivery.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryStatus {
-    /// Its task has not ended.
+    /// Its task has not ended yet.
     Waiting,
-    /// It is tried, or will be again.
+    /// An attempt is in progress, or will be made.
     Due,
-    /// It went well.
+    /// It succeeded.
     Delivered,
     /// It was given up.
     Dead,
 }
 
 impl DeliveryStatus {
-    /// The word on the wire and in the store.
+    /// The name on the wire and in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl fmt::Display for DeliveryStatus {
     }
 }
 
-/// A word that is no status of a delivery.
+/// A text that is not a status of a delivery.
 #[derive(Debug, thiserror::Error)]
 #[error("no delivery status has this name")]
 pub struct UnknownDeliveryStatus;
@@ -69,40 +69,40 @@ impl FromStr for DeliveryStatus {
     }
 }
 
-/// What became of one try.
+/// The outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryEnd {
-    /// It went well.
+    /// It succeeded.
     Delivered,
-    /// It did not, and is tried again.
+    /// It failed, and will be retried.
     Again {
-        /// From now.
+        /// The delay from now.
         after: Duration,
-        /// One sentence.
+        /// Why it failed, in one sentence.
         reason: String,
     },
-    /// It did not, and is given up.
+    /// It failed, and is given up.
     Dead {
-        /// One sentence.
+        /// Why it failed, in one sentence.
         reason: String,
     },
 }
 
-/// A delivery as its owner sees it.
+/// A delivery as its tenant sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Whose answer.
+    /// The task whose answer it delivers.
     pub task: TaskId,
-    /// Through which channel.
+    /// The channel that it uses.
     pub channel: ChannelId,
-    /// How far it is.
+    /// Its status.
     pub status: DeliveryStatus,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// When it is tried next.
+    /// When it will be attempted next.
     pub due_at: Option<Timestamp>,
-    /// When it came to its end.
+    /// When it was delivered or given up.
     pub ended_at: Option<Timestamp>,
-    /// What went wrong the last time.
+    /// Why the last attempt failed.
     pub reason: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! A channel: where a provider's webhook is sent, and the plugins that speak the provider's language.
-//! Facts only.
+//! A channel: the endpoint of a provider's webhook, and the plugins that implement the provider's protocol. Data
+//! types only.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,43 +11,44 @@ use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, Name, ParseIdError, PluginName, TenantId};
 use crate::secrets::{SecretBinding, WrittenBinding};
 
-/// The word that switches verification off.
+/// The value that turns verification off.
 const OFF: &str = "none";
 
-/// A channel as its owner describes it: what a channel file holds.
+/// A channel as its owner defines it: the content of a channel file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelDefinition {
-    /// What people call it; unique within its tenant.
+    /// The display name; unique within the tenant.
     pub name: Name,
-    /// The agent that runs, by name or id.
+    /// The agent to run, by name or id.
     pub agent: String,
-    /// The plugin that says whether a request is to be trusted. `none` switches that off: then whoever
-    /// knows the URL can trigger the agent. It has no default, so that nobody forgets it.
+    /// The plugin that verifies requests. `none` turns verification off: then anyone who knows the URL can trigger
+    /// the agent. There is no default, so that it is a deliberate choice.
     #[schema(value_type = String)]
     pub verifier: Verification,
-    /// The plugin that maps requests. None: that of the agent; where it has none either, the payload is
-    /// the text.
+    /// The plugin that maps requests. By default, the agent's mapper; if there is none either, the payload is the
+    /// text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapper: Option<PluginName>,
-    /// The plugin that writes answers. None: they are JSON.
+    /// The plugin that writes responses. Without one, they are JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replier: Option<PluginName>,
-    /// When and how the caller is answered.
+    /// When and how the caller gets the answer.
     #[serde(default)]
     pub answer: ChannelAnswer,
-    /// Whose conversations its requests continue.
+    /// Which conversations its requests continue.
     #[serde(default, skip_serializing_if = "ChannelThreads::is_default")]
     pub threads: ChannelThreads,
-    /// Whether it takes requests.
+    /// Whether it accepts requests.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// What its plugins read as settings; they come before those of the plugins' grants.
+    /// The settings of its plugins. They take precedence over those in the plugins' grants.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
-    /// What its plugins call a secret, and which secret of the tenant it is: its name, or a table with its
-    /// form (`prefix`, `encoding`) and what the plugins may do with it (`use`: `verify` and `compare` where
-    /// nothing is said, `sign`). Credentials for outgoing requests are an operator's to grant.
+    /// The secrets of its plugins: the plugin's name for a secret, and the tenant's secret to use. Either a name, or
+    /// a table with the secret's form (`prefix`, `encoding`) and what the plugins may do with it (`use`: `verify`,
+    /// `compare` and `sign`; by default `verify` and `compare`). Only an operator can grant credentials for outgoing
+    /// requests.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, WrittenBinding>)]
     pub secrets: BTreeMap<String, SecretBinding>,
@@ -57,12 +58,12 @@ fn yes() -> bool {
     true
 }
 
-/// Who says whether a request is to be trusted.
+/// How a channel's requests are verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verification {
-    /// This plugin.
+    /// By this plugin.
     By(PluginName),
-    /// Nobody.
+    /// Not at all.
     Off,
 }
 
@@ -96,28 +97,28 @@ impl<'de> Deserialize<'de> for Verification {
     }
 }
 
-/// When and how a caller is answered.
+/// When and how a caller gets the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelAnswer {
-    /// At once; the answer of the run is for whoever looks the task up.
+    /// Respond immediately; the answer of the run can be read from the task.
     #[default]
     Acknowledge,
-    /// When the run has ended, with its answer.
+    /// Respond with the answer when the run has ended.
     Wait,
-    /// At once; the replier delivers the answer of the run when that has ended.
+    /// Respond immediately; the replier delivers the answer when the run has ended.
     Deliver,
 }
 
-/// Whose conversations the requests of a channel continue.
+/// Which conversations the requests of a channel continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelThreads {
     /// The channel's own. The same name elsewhere is another conversation.
     #[default]
     Own,
-    /// Those of the tenant's API with this agent, by name: whoever sends through the channel can join them,
-    /// and has the agent tell what was said there.
+    /// Those of the tenant's API with this agent, by name. Anyone who sends through the channel can join them and
+    /// have the agent repeat what was said there.
     Shared,
 }
 
@@ -130,17 +131,17 @@ impl ChannelThreads {
 /// A channel as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
-    /// Its id; stands in its URL.
+    /// The id, which is part of its URL.
     pub id: ChannelId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// The agent that runs.
+    /// The agent to run.
     pub agent: AgentId,
-    /// How it is described.
+    /// Its definition.
     pub definition: ChannelDefinition,
-    /// Grows with each change of the description; 1 at first.
+    /// Increases with each change of the definition, from 1.
     pub version: u32,
-    /// When it was first stored.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,

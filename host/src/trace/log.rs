@@ -1,4 +1,4 @@
-//! What a run writes its steps into while it goes on, and what others follow it in.
+//! The log that a run writes its steps to while it is in progress, and that others follow.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,41 +7,40 @@ use tokio::sync::watch;
 use super::{Event, Step, ToolCall};
 use crate::clock::Timestamp;
 
-/// Something that happened in a run, as whoever follows it learns of it.
+/// Something that happened in a run, as followers receive it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunEvent {
-    /// An attempt at the run began.
+    /// An attempt at the run has started.
     AttemptStarted,
     /// A tool was called and has not answered yet.
     ToolCalled {
-        /// When.
+        /// When it was called.
         at: Timestamp,
-        /// What.
+        /// The call.
         call: ToolCall,
-        /// The plugin that has the tool, where one of the agent's has.
+        /// The plugin that provides the tool, if one of the agent's plugins does.
         plugin: Option<String>,
     },
-    /// A step is over; it stands in the trace like this.
+    /// A step has completed. The trace holds the same step.
     StepCompleted(Step),
 }
 
-/// The moments of one task in this process, in order. Its steps are redacted before they get in here, so
-/// that nobody who follows sees more than the trace will hold.
+/// The events of one task in this process, in order. Steps are redacted before they are added, so that followers see
+/// no more than the trace will hold.
 #[derive(Debug, Default)]
 pub struct RunLog {
     moments: Mutex<Vec<RunEvent>>,
-    /// How many moments there are.
+    /// The number of events.
     progress: watch::Sender<usize>,
 }
 
 impl RunLog {
-    /// Begins an attempt. One that came before and ended without the task's end being stored counts for
-    /// nothing.
+    /// Starts an attempt. An earlier attempt that ended without the task's end being stored no longer counts.
     pub fn begin(&self) {
         self.push(RunEvent::AttemptStarted);
     }
 
-    /// Adds a moment and wakes whoever follows.
+    /// Adds an event and wakes the followers.
     pub fn push(&self, moment: RunEvent) {
         let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         moments.push(moment);
@@ -49,7 +48,7 @@ impl RunLog {
         self.progress.send_replace(moments);
     }
 
-    /// Says of a tool call that is still under way that nobody waits for its answer any more.
+    /// Records that a tool call that is still in progress did not answer before the run ended.
     pub fn give_up_call(&self, now: Timestamp) {
         let last = {
             let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,18 +62,18 @@ impl RunLog {
         self.push(RunEvent::StepCompleted(Step { at, micros, event }));
     }
 
-    /// How many moments there are, from now on.
+    /// A receiver of the number of events.
     pub fn progress(&self) -> watch::Receiver<usize> {
         self.progress.subscribe()
     }
 
-    /// The moments from this one on.
+    /// The events from this index on.
     pub fn since(&self, first: usize) -> Vec<RunEvent> {
         let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         moments.get(first..).unwrap_or_default().to_vec()
     }
 
-    /// The steps of the attempt that began last.
+    /// The steps of the latest attempt.
     pub fn steps(&self) -> Vec<Step> {
         let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = moments.iter().rposition(|moment| *moment == RunEvent::AttemptStarted);
@@ -87,7 +86,7 @@ impl RunLog {
     }
 }
 
-/// The moments that these steps were, for whoever comes after the run.
+/// The events that these steps were, for followers who come after the run.
 #[must_use]
 pub fn replay(steps: Vec<Step>) -> Vec<RunEvent> {
     let mut moments = Vec::with_capacity(steps.len());

@@ -1,4 +1,4 @@
-//! Takes known secrets out of steps by exact value, before anything is stored.
+//! Redacts known secrets in steps, by exact value, before anything is stored.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -12,20 +12,20 @@ use serde_json::Value;
 
 use super::{Event, PluginRun, Step, ToolCall};
 
-/// What stands in place of a secret.
+/// The replacement for a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// A value shorter than this is not looked for: replacing every `a` would destroy the trace and tell
-/// the secret by its gaps.
+/// The minimum bytes of a value to search for: replacing every `a` would destroy the trace and reveal the secret by
+/// its gaps.
 const SECRET_BYTES_MIN: usize = 6;
 
-/// The secrets that a run may have touched.
+/// The secrets that may occur in a run.
 #[derive(Clone, Default)]
 pub struct Redactor {
     secrets: Vec<zeroize::Zeroizing<String>>,
-    /// Finds all of them in one pass, however many there are, and is made in as long as they are long: a
-    /// sender chooses them. (A table of all transitions, as the library makes of a few patterns by itself,
-    /// takes the square of a repetitive one's length.)
+    /// Finds all of them in one pass, however many there are. It is built in time linear in their length, which
+    /// matters because a sender chooses them. (A table of all transitions, which the library builds for a few
+    /// patterns by itself, takes time quadratic in the length of a repetitive one.)
     finder: OnceLock<Option<NFA>>,
 }
 
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Adds a value to look for, as it is and as it stands in JSON text, whose writers may escape a slash.
+    /// Adds a value to search for, as it is and as JSON text spells it, which may escape a slash.
     pub fn add(&mut self, secret: &str) {
         if secret.len() < SECRET_BYTES_MIN {
             return;
@@ -52,14 +52,14 @@ impl Redactor {
     fn finder(&self) -> Option<&NFA> {
         let finder = self.finder.get_or_init(|| {
             let patterns = self.secrets.iter().map(|secret| secret.as_bytes());
-            // It fails beyond two billion states, which nothing here comes near.
+            // This fails beyond two billion states, far more than can occur here.
             NFA::new(patterns).ok().filter(|_| !self.secrets.is_empty())
         });
         finder.as_ref()
     }
 
-    /// Where secrets stand, in order. Those that overlap are one place: where only the first of them went, the
-    /// rest of the other would stay.
+    /// The ranges of secrets, in order. Secrets that overlap are one range: if only the first of them were replaced,
+    /// the rest of the other would remain.
     fn places(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         let Some(finder) = self.finder() else { return Vec::new() };
         let Ok(mut state) = finder.start_state(Anchored::No) else { return Vec::new() };
@@ -69,7 +69,7 @@ impl Redactor {
             if !finder.is_special(state) || !finder.is_match(state) {
                 continue;
             }
-            // Of those that end here the longest is the first.
+            // Of the patterns that end here, the longest comes first.
             let end = at + 1;
             let length = finder.pattern_len(finder.match_pattern(state, 0));
             let mut begin = end.saturating_sub(length);
@@ -81,14 +81,14 @@ impl Redactor {
         places
     }
 
-    /// The text without any of the secrets, where one of them is in it.
+    /// The text with all secrets replaced, if it contains one.
     #[must_use]
     pub fn find(&self, text: &str) -> Option<String> {
-        // What is taken out are whole texts, and so is what is left.
+        // What is replaced are whole texts, so what remains is valid UTF-8.
         self.find_bytes(text.as_bytes()).map(|rest| String::from_utf8_lossy(&rest).into_owned())
     }
 
-    /// The bytes without any of the secrets, where one of them is in them.
+    /// The bytes with all secrets replaced, if they contain one.
     #[must_use]
     pub fn find_bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         let places = self.places(bytes);
@@ -105,14 +105,14 @@ impl Redactor {
         Some(rest)
     }
 
-    /// The text without any of the secrets.
+    /// The text with all secrets replaced.
     #[must_use]
     pub fn text(&self, text: String) -> String {
         self.find(&text).unwrap_or(text)
     }
 
-    /// The value without any of the secrets, wherever in it they stand. Bytes stand in a recording as
-    /// base64, where a secret does not look like itself: what can be decoded is looked into.
+    /// The value with all secrets replaced, at any depth. A recording holds bytes as base64, in which a secret looks
+    /// different: text that can be decoded is searched in decoded form.
     #[must_use]
     pub fn value(&self, value: Value) -> Value {
         match value {
@@ -132,13 +132,13 @@ impl Redactor {
         self.text(found.map_or(text, |bytes| STANDARD.encode(bytes)))
     }
 
-    /// What the trace keeps of a call, without any of the secrets.
+    /// What the trace stores of a call, with all secrets replaced.
     #[must_use]
     pub fn run(&self, run: PluginRun) -> PluginRun {
         PluginRun { recording: run.recording.map(|recording| self.value(recording)), ..run }
     }
 
-    /// The step without any of the secrets.
+    /// The step with all secrets replaced.
     #[must_use]
     pub fn step(&self, step: Step) -> Step {
         if self.secrets.is_empty() {
@@ -162,14 +162,14 @@ impl Redactor {
                 ran: ran.map(|ran| Box::new(self.run(*ran))),
             },
             Event::UserTokens { items } => Event::UserTokens { items },
-            // The run and its secrets are long over; the task that it was about was redacted then.
+            // The run and its secrets are long gone; the task that the call is about was redacted then.
             after @ Event::PluginCall { .. } => after,
             Event::Failure { reason } => Event::Failure { reason: self.text(reason) },
         };
         Step { event, ..step }
     }
 
-    /// The call without any of the secrets.
+    /// The call with all secrets replaced.
     #[must_use]
     pub fn call(&self, call: ToolCall) -> ToolCall {
         ToolCall { arguments: self.text(call.arguments), ..call }
@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn a_secret_that_repeats_itself_is_found_as_fast_as_any() {
-        // A table of transitions would be made for hours, and a search that begins anew at each letter would
-        // not end either.
+        // A table of transitions would take hours to build, and a search that restarts at each letter would not
+        // finish either.
         let secret = "a".repeat(60_000) + "b";
         let mut redactor = Redactor::default();
         redactor.add(&secret);

@@ -1,4 +1,4 @@
-//! Parsing and calculating in one pass.
+//! Parses and evaluates an expression in one pass.
 //!
 //! ```text
 //! sum      = product (("+" | "-") product)*
@@ -10,19 +10,19 @@
 //! function = sqrt | abs | round | min | max
 //! ```
 //!
-//! Refused are: what is not an expression, nesting deeper than 64, division by zero, and whatever has
-//! no value among the finite real numbers. Each refusal says where, in characters counted from 1.
+//! The parser rejects text that is not an expression, nesting deeper than 64, division by zero, and results
+//! that are not finite real numbers. Each error has a position, in characters counted from 1.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use core::fmt;
 
-/// How deep parentheses, signs and powers may be nested. A level takes some hundred bytes of a stack
-/// of 128 KiB, and no expression that means something comes near.
+/// How deep parentheses, signs and powers may be nested. A level takes some hundred bytes of a stack of
+/// 128 KiB, and no meaningful expression comes near.
 const DEPTH_MAX: usize = 64;
 
-/// What is wrong with an expression, and where.
+/// An error in an expression, with its position.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     position: usize,
@@ -49,12 +49,12 @@ pub(crate) fn evaluate(expression: &str) -> Result<f64, Problem> {
 
 struct Parser<'a> {
     text: &'a str,
-    /// What was not read yet.
+    /// The text that has not been read yet.
     rest: &'a str,
     depth: usize,
 }
 
-/// A place in the text, as the number of bytes behind it.
+/// A position in the text, as the number of bytes from there to the end.
 #[derive(Clone, Copy)]
 struct Place(usize);
 
@@ -164,7 +164,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// One level deeper, as long as that is allowed.
+    /// Applies a rule one level deeper. Fails beyond [`DEPTH_MAX`].
     fn nested(
         &mut self,
         rule: impl FnOnce(&mut Self) -> Result<f64, Problem>,
@@ -203,7 +203,7 @@ impl<'a> Parser<'a> {
         self.problem(self.place(), message)
     }
 
-    /// Reads one of these characters, if one of them is next.
+    /// Reads the next character if it is one of these.
     fn accept(&mut self, characters: &[char]) -> Option<(char, Place)> {
         let found = self.peek().filter(|next| characters.contains(next))?;
         let place = self.place();
@@ -217,7 +217,7 @@ impl<'a> Parser<'a> {
         self.rest.chars().next()
     }
 
-    /// Goes on with `behind`, a tail of what was not read yet, and returns what lies before.
+    /// Advances to `behind`, a suffix of the unread text, and returns the text before it.
     fn read_up_to(&mut self, behind: &'a str) -> &'a str {
         let length = self.rest.len().saturating_sub(behind.len());
         let (read, _) = self.rest.split_at_checked(length).unwrap_or_default();

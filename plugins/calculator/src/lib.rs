@@ -1,5 +1,5 @@
-//! A tool that calculates: `calculate` takes an expression and answers its value. Language models
-//! reckon badly, so this is the first tool an agent is usually given; it needs no capability at all.
+//! The tool `calculate`, which evaluates an arithmetic expression. Language models calculate badly, so this
+//! is usually the first tool of an agent. It needs no capabilities.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -73,9 +73,9 @@ impl Guest for Calculator {
     }
 }
 
-/// Whole numbers come without a fraction, for a model that reads `4.0` repeats `4.0`.
+/// Whole numbers are written without a fraction, because a model that reads `4.0` repeats `4.0`.
 fn number(value: f64) -> Value {
-    // Up to here every whole number has a floating-point number of its own.
+    // 2^53: up to here, a float represents every whole number exactly.
     const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
     if libm::trunc(value) == value && value.abs() <= WHOLE_MAX {
         Value::from(value as i64)

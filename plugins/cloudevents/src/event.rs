@@ -1,4 +1,4 @@
-//! One event, from its headers or from its body.
+//! Reads one event from its headers (binary mode) or its body (structured mode).
 
 use alloc::format;
 use alloc::string::String;
@@ -7,10 +7,10 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::json::Object;
 use wardgate_sdk::mapper::Mapped;
 
-/// Versions that are read. What is read of an event is the same in both.
+/// The supported versions. The members that are read are the same in both.
 const VERSIONS: [&str; 2] = ["1.0", "0.3"];
 
-/// The attributes of an event. `id`, `source` and `kind` are required, and are not empty.
+/// The attributes of an event. `id`, `source` and `kind` are required and not empty.
 pub(crate) struct Event {
     id: String,
     source: String,
@@ -21,7 +21,7 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// None where this is a batch, or in a format that is not JSON.
+    /// Reads the event. `None` if it is a batch, or its format is not JSON.
     pub(crate) fn read(host: &impl Host) -> Result<Option<Self>, Failure> {
         let content_type = host.header("content-type").unwrap_or_default().to_ascii_lowercase();
         let media = content_type.split(';').next().unwrap_or_default().trim();
@@ -62,7 +62,7 @@ impl Event {
         let Self { id, source, kind, subject, time, structured } = self;
         let about =
             subject.as_ref().map_or_else(String::new, |subject| format!(" about {subject}"));
-        // Of events without a subject, there may be no end of one source's: each is its own thread.
+        // A source may send any number of events without a subject, so each starts a thread of its own.
         let thread = subject.as_ref().map(|subject| format!("{source} {subject}"));
         let data = match structured {
             true => host.json("/data").or_else(|| host.json("/data_base64")),
@@ -88,8 +88,8 @@ impl Event {
     }
 }
 
-/// Section 3.1.3.2 of the binding: quotes and what is escaped within them first, then one round of
-/// percent-decoding, where "encoded byte sequences which are invalid in UTF-8 MUST be rejected".
+/// Decodes a header value, HTTP binding section 3.1.3.2: removes quotes and the escapes within them, then
+/// percent-decodes once, where "encoded byte sequences which are invalid in UTF-8 MUST be rejected".
 fn decoded(value: &str) -> Result<String, Failure> {
     let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
     let mut bare = String::with_capacity(value.len());

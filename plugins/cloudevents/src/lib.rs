@@ -1,6 +1,6 @@
 //! CloudEvents 1.0 over HTTP (cloudevents/spec, `http-protocol-binding.md` and `http-webhook.md`):
-//! structured and binary events, a shared token in `Authorization` or `access_token`, and the handshake
-//! against abuse by OPTIONS.
+//! structured and binary events, a shared token in `Authorization` or `access_token`, and the OPTIONS
+//! handshake for abuse protection.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -48,8 +48,8 @@ impl Integration for CloudEvents {
         &[EVENTS, ORIGINS, RATE, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
-        // The handshake has no token yet. Where the operator named senders, it is let through to be
-        // answered; it starts nothing.
+        // The handshake has no token. It is accepted from origins that the operator allows, and starts no
+        // run.
         if host.method() == "OPTIONS" {
             allowed_origin(host)?;
             return Ok(Principal::anonymous());
@@ -92,13 +92,15 @@ impl Integration for CloudEvents {
     }
 }
 
-/// RFC 6750, section 2.1; the scheme in any case, after RFC 9110, section 11.1.
+/// The bearer token of an `Authorization` header, RFC 6750, section 2.1. The scheme is case-insensitive, RFC
+/// 9110, section 11.1.
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// `http-webhook.md`, section 4.2: permission is given to senders that the operator named.
+/// The response to a handshake, `http-webhook.md`, section 4.2: grants permission to origins that the
+/// operator allows.
 fn handshake(host: &impl Host) -> Result<Mapped, Failure> {
     let origin = allowed_origin(host)?;
     Ok(Mapped::reply(

@@ -1,6 +1,7 @@
-//! The default response getter: `getter`, a dot path into the finished task, such as `result.summary`.
-//! It looks into JSON that is held in strings, for an agent's `result` is a string also where its text
-//! is JSON. Nothing at the path is an answer of its own, not a failure; only a malformed path is one.
+//! The default response getter: `getter` is a dot path into the finished task, such as `result.summary`.
+//!
+//! The path may continue into JSON inside a string, because an agent's `result` is a string even if its text
+//! is JSON. A path that leads to nothing yields no value; only a malformed path is a failure.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 

@@ -1,7 +1,8 @@
-//! The default payload mapper: `params_mapping`, a JSON object that says which parameter of the run is
-//! taken from where in the payload, such as `{"task_id":"message.chat.id","prompt":"message.text"}`. A
-//! path that leads nowhere, or to an object, an array or null, maps nothing. Being called on every
-//! request, it reads the mapping in one pass and leaves the payload with the host.
+//! The default payload mapper: `params_mapping` is a JSON object from parameters of the run to dot paths in
+//! the payload, such as `{"task_id":"message.chat.id","prompt":"message.text"}`.
+//!
+//! A path that leads to nothing, or to an object, an array or null, maps nothing. The mapper runs on every
+//! request, so it parses the mapping in one pass and never copies the payload from the host.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 

@@ -1,4 +1,4 @@
-//! Reading `params_mapping`: a flat object, from targets to dot paths.
+//! Parses `params_mapping`, a flat object from targets to dot paths.
 
 use alloc::format;
 use alloc::string::String;
@@ -6,19 +6,19 @@ use core::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use wardgate_sdk::{DotPath, Failure};
 
-/// The parameters of a run that a payload can set. Agent, key and the other reserved names are for the
-/// caller to choose, and not for whoever wrote the payload.
+/// The parameters of a run that a payload can set. The agent, the key and the other reserved names are set
+/// by the caller, never by the author of the payload.
 const TARGETS: [&str; 6] =
     ["task_id", "user_id", "user_email", "user_first_name", "user_last_name", "prompt"];
 
-/// A checked `params_mapping`: for each target the path that was named last.
+/// A valid `params_mapping`: for each target, the path that occurs last.
 #[derive(Default)]
 pub(crate) struct Spec {
     paths: [Option<DotPath>; TARGETS.len()],
 }
 
 impl Spec {
-    /// Refuses with `invalid-input` and a sentence that says what is wrong, and where.
+    /// Parses a mapping. Fails with `invalid-input` and a message that says what is wrong, and where.
     pub(crate) fn parse(json: &str) -> Result<Self, Failure> {
         serde_json::from_str(json).map_err(|error| {
             Failure::invalid_input(if error.is_data() {
@@ -29,7 +29,7 @@ impl Spec {
         })
     }
 
-    /// The targets that were named, with their paths.
+    /// The targets of the mapping, with their paths.
     pub(crate) fn paths(&self) -> impl Iterator<Item = (&'static str, &DotPath)> {
         TARGETS
             .into_iter()
@@ -38,7 +38,7 @@ impl Spec {
     }
 }
 
-/// Straight from the text, since a tree of values on the way would cost more than the mapping itself.
+/// Deserializes directly from the text: building a tree of values would cost more than the mapping itself.
 impl<'de> Deserialize<'de> for Spec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(Entries)

@@ -1,15 +1,15 @@
-//! What an event means, in words, and to which thread it belongs.
+//! Describes an event in words, and derives its thread.
 
 use alloc::format;
 use alloc::string::String;
 use wardgate_sdk::host::Host;
 
-/// How many commits of a push are listed. A push can hold thousands; all that GitHub sends are in the
-/// payload, which the agent sees as well.
+/// How many commits of a push are listed. A push can have thousands; the agent sees all that GitHub sends in
+/// the payload.
 const COMMITS_LISTED: usize = 10;
 
-/// What happened, in one sentence of GitHub's own words and names. With `texts`, also what people wrote:
-/// titles, and the text that the event is about.
+/// One sentence about the event, made of GitHub's own words and names. With `texts`, it also includes text
+/// written by users: titles, and the body that the event is about.
 pub(crate) fn prompt(host: &impl Host, event: &str, action: Option<&str>, texts: bool) -> String {
     let place = place(host);
     let Some((sentence, text)) = sentence(host, event, action, texts) else {
@@ -24,10 +24,11 @@ pub(crate) fn prompt(host: &impl Host, event: &str, action: Option<&str>, texts:
     }
 }
 
-/// The beginning of a sentence, and what somebody wrote.
+/// The beginning of a sentence, and the text that a user wrote.
 type Said = (String, Option<String>);
 
-/// The beginning of the sentence, and what somebody wrote; none for events without words of their own.
+/// The beginning of the sentence, and the text that a user wrote. `None` for events without a sentence of
+/// their own.
 fn sentence(host: &impl Host, event: &str, action: Option<&str>, texts: bool) -> Option<Said> {
     let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
     let who = at("/sender/login").unwrap_or_default();
@@ -39,7 +40,7 @@ fn sentence(host: &impl Host, event: &str, action: Option<&str>, texts: bool) ->
             None => format!("{kind} #{number}"),
         }
     };
-    // Pull requests are issues to GitHub where they are commented on.
+    // In comment events, GitHub presents pull requests as issues.
     let commented = match host.json("/issue/pull_request") {
         Some(_) => "pull request",
         None => "issue",
@@ -85,14 +86,15 @@ fn sentence(host: &impl Host, event: &str, action: Option<&str>, texts: bool) ->
     })
 }
 
-/// ` in ` and the repository or organization.
+/// ` in ` and the repository or organization; empty if the event has neither.
 fn place(host: &impl Host) -> String {
     host.scalar("/repository/full_name")
         .or_else(|| host.scalar("/organization/login"))
         .map_or_else(String::new, |place| format!(" in {place}"))
 }
 
-/// What a machine did: a run of a workflow, or a check. Their names are of people's choice.
+/// The sentence for a workflow run or a check. Users choose their names, so a name is included only with
+/// `texts`.
 fn machine(host: &impl Host, event: &str, did: &str, texts: bool) -> String {
     let part =
         |member: &str| host.scalar(&format!("/{event}/{member}")).filter(|text| !text.is_empty());
@@ -104,7 +106,7 @@ fn machine(host: &impl Host, event: &str, did: &str, texts: bool) -> String {
     format!("The {}{name}{branch} was {did}{conclusion}", event.replace('_', " "))
 }
 
-/// The first lines of the commits that were pushed.
+/// A list of the pushed commits with the first line of each message.
 fn commits(host: &impl Host) -> Option<String> {
     let mut list = String::new();
     for index in 0..COMMITS_LISTED {
@@ -122,15 +124,16 @@ fn commits(host: &impl Host) -> Option<String> {
     Some(list)
 }
 
-/// `github:owner/name#12` for what has a number, `github:owner/name@refs/heads/main` for a push and
-/// `github:owner/name@0123456…` for what is about a commit, else the repository or the organization. An
-/// alert is a thread of its own: few see it, and anybody may star a public repository.
+/// The thread of an event: `github:owner/name#12` for issues, pull requests and discussions,
+/// `github:owner/name@refs/heads/main` for a push, `github:owner/name@0123456…` for events about a commit,
+/// else the repository or the organization. Each alert has a thread of its own: few may see an alert, while
+/// anyone may star a public repository and so reach the repository's thread.
 pub(crate) fn thread(host: &impl Host, event: &str) -> Option<String> {
     let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| host.scalar(pointer));
     let Some(repository) = host.scalar("/repository/full_name") else {
         return host.scalar("/organization/login").map(|login| format!("github:{login}"));
     };
-    // The numbers of issues, pull requests and discussions are of one sequence.
+    // Issues, pull requests and discussions share one sequence of numbers.
     if let Some(number) = first(&["/issue/number", "/pull_request/number", "/discussion/number"]) {
         return Some(format!("github:{repository}#{number}"));
     }

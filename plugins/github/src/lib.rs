@@ -1,5 +1,5 @@
-//! GitHub's webhooks: `X-Hub-Signature-256` (docs.github.com, "Validating webhook deliveries"), and for
-//! each event a prompt that says what happened. An issue or pull request is a thread, a branch is one.
+//! GitHub's webhooks: verifies `X-Hub-Signature-256` (docs.github.com, "Validating webhook deliveries") and
+//! gives each event a prompt that describes it. Each issue, pull request and branch is a thread.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -58,7 +58,7 @@ impl Integration for GitHub {
             let pong = HttpReply::new(200, "pong").with_header("content-type", "text/plain");
             return Ok(Mapped::reply(pong));
         }
-        // GitHub's default is a form, whose one field holds the event.
+        // By default, GitHub sends a form with one field, which holds the event.
         let host = &match is_form(host) {
             true => Within::field(host, "/payload")
                 .ok_or_else(|| Failure::invalid_input("the form's `payload` holds no event"))?,

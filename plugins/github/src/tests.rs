@@ -21,8 +21,8 @@ fn wrong_settings_are_pointed_at() {
     assert_settings::<GitHub>(r#"{"events":["push"]}"#, &["/events"]);
 }
 
-/// Every event that GitHub sends has a prompt without gaps, and a thread where there is something that
-/// it could belong to.
+/// Every event that GitHub sends gets a prompt without gaps, and a thread if it has a repository or an
+/// organization.
 #[test]
 fn whatever_github_sends_is_mapped() {
     let packed = include_bytes!("../../../tests/payloads/octokit-webhooks-examples.json.gz");

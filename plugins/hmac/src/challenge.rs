@@ -1,5 +1,5 @@
-//! How a provider finds out that a URL is its owner's: it sends a challenge, signed like everything else,
-//! and wants to see it in the answer, or signed in turn.
+//! The URL verification of a provider: it sends a challenge, signed like every request, and expects the
+//! challenge, or a signature of it, in the response.
 
 use crate::{ALGORITHM, CHALLENGE_ANSWER, CHALLENGE_PATH, ENCODING};
 use alloc::string::String;
@@ -7,16 +7,16 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::{DotPath, Failure, HttpReply, json};
 
-/// What stands for the challenge in the answer.
+/// The placeholder of the challenge in the response.
 pub(crate) const CHALLENGE: &str = "{challenge}";
 
-/// What stands for its HMAC.
+/// The placeholder of the challenge's HMAC.
 pub(crate) const SIGNATURE: &str = "{signature}";
 
-/// The longest challenge that is signed. Zoom's have 22 characters.
+/// The longest challenge that is signed, in bytes. Zoom's have 22.
 const SIGNED_MAX: usize = 256;
 
-/// The answer to a request that holds a challenge. None where it holds none, as events do.
+/// The response to a request that holds a challenge. `None` if it holds none, as for events.
 pub(crate) fn reply(host: &impl Host) -> Result<Option<HttpReply>, Failure> {
     let path = CHALLENGE_PATH.read(host)?;
     if path.is_empty() {
@@ -42,14 +42,14 @@ pub(crate) fn reply(host: &impl Host) -> Result<Option<HttpReply>, Failure> {
     Ok(Some(reply))
 }
 
-/// A text as it stands between the quotes of JSON.
+/// A text escaped for use between the quotes of a JSON string.
 fn within_quotes(text: &str) -> String {
     let quoted = json::string(text);
     quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or_default().into()
 }
 
-/// The HMAC of the challenge. What is signed here must never be what signs an event, which has a body: so
-/// it is a word and nothing else.
+/// The HMAC of the challenge. A signature made here must never be valid for an event, whose body is signed
+/// with the same scheme. So only a single word is signed, which no event's body is.
 fn signed(host: &impl Host, challenge: &str) -> Result<String, Failure> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if challenge.len() > SIGNED_MAX || !challenge.bytes().all(is_word) {

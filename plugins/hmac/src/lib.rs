@@ -1,9 +1,8 @@
-//! Any provider that signs with HMAC, by a recipe in the settings: where the signature is, how it is
-//! written, and what was signed.
+//! Any provider that signs with HMAC. A recipe in the settings says where the signature is, how it is
+//! encoded, and what was signed.
 //!
-//! A recipe that would verify too little is refused as a whole, when it is checked and when a request
-//! comes: one that leaves the body out, or that reads a timestamp which is not signed and so proves
-//! nothing.
+//! A recipe that verifies too little is rejected, both when the settings are checked and when a request
+//! arrives: one that does not sign the body, or one whose timestamp is not signed and so proves nothing.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 

@@ -1,4 +1,4 @@
-//! The settings of one recipe, and what they make of a request.
+//! The settings of one recipe, and their application to a request.
 
 use crate::template::{Part, Template};
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// Puts the recipe together from settings as `read` finds them.
+    /// Builds the recipe from the settings that `read` returns.
     pub(crate) fn read(
         read: impl Fn(&Setting) -> Result<String, Failure>,
     ) -> Result<Self, Failure> {
@@ -53,7 +53,7 @@ impl Recipe {
         })
     }
 
-    /// What makes the recipe a bad one, with a pointer at the setting.
+    /// What is wrong with the recipe: a pointer to the setting, and a message.
     pub(crate) fn problem(&self) -> Option<(&'static str, &'static str)> {
         let has_timestamp = !self.timestamp_header.is_empty() || !self.timestamp_part.is_empty();
         let signs = |part| self.signed.has(part);
@@ -78,7 +78,7 @@ impl Recipe {
         }
     }
 
-    /// The timestamp as it was sent, once it is known to be fresh; empty where the recipe has none.
+    /// The timestamp as it was sent, after the check that it is fresh. Empty if the recipe has none.
     pub(crate) fn timestamp(&self, host: &impl Host, header: &str) -> Result<String, Failure> {
         let timestamp = if !self.timestamp_part.is_empty() {
             signature::parts(header, self.separator, &self.timestamp_part)
@@ -100,7 +100,7 @@ impl Recipe {
         Ok(timestamp)
     }
 
-    /// The secret, read as the recipe says.
+    /// Opens the secret, decoded as the recipe says.
     pub(crate) fn key<H: Host>(&self, host: &H) -> Result<H::Key, Failure> {
         match self.secret_encoding.as_str() {
             "text" => host.open("secret"),
@@ -117,7 +117,7 @@ impl Recipe {
         self.signed.around_the_body(|part| {
             Ok(match part {
                 Part::Text(text) => text.as_bytes().to_vec(),
-                // Where it stands, what is before it ends.
+                // The template splits at the body, so it adds no bytes here.
                 Part::Body => Vec::new(),
                 Part::Timestamp => timestamp.as_bytes().to_vec(),
                 Part::Id => signature::header(host, &self.delivery_header)?.into_bytes(),
@@ -129,7 +129,7 @@ impl Recipe {
         })
     }
 
-    /// The texts in the header that may be the signature.
+    /// The texts in the header that may be signatures.
     pub(crate) fn signatures<'a>(
         &'a self,
         header: &'a str,
@@ -137,8 +137,8 @@ impl Recipe {
         let prefix = self.prefix.as_str();
         let bare = move |text: &'a str| text.trim().strip_prefix(prefix);
         if self.signature_part.is_empty() {
-            // While a secret is rotated, some send two of them with a space between. A prefix may have a
-            // space of its own.
+            // During a rotation, some providers send two signatures separated by a space. A prefix may
+            // contain a space, so the whole header is tried too.
             let several = header.trim().contains(' ').then(|| header.split(' '));
             let found = core::iter::once(header).chain(several.into_iter().flatten());
             return Box::new(found.filter_map(bare));

@@ -1,14 +1,14 @@
-//! What was signed, as a text with placeholders in braces.
+//! The template of the signed message: a text with placeholders in braces.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use wardgate_sdk::Failure;
 
-/// A piece of what was signed.
+/// A part of the signed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// Text that stands as it is.
+    /// Literal text.
     Text(String),
     Body,
     Timestamp,
@@ -19,11 +19,11 @@ pub(crate) enum Part {
     Url,
 }
 
-/// The pieces in their order.
+/// The parts in order.
 pub(crate) struct Template(Vec<Part>);
 
 impl Template {
-    /// A sentence says what is wrong with the text.
+    /// Parses a template. The error is a sentence that says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -55,12 +55,12 @@ impl Template {
         self.0.contains(&part)
     }
 
-    /// How often the body stands in it.
+    /// How often the template contains the body.
     pub(crate) fn bodies(&self) -> usize {
         self.0.iter().filter(|part| **part == Part::Body).count()
     }
 
-    /// The bytes of the pieces before the body, and of those after it.
+    /// The bytes of the parts before the body, and of those after it.
     pub(crate) fn around_the_body(
         &self,
         bytes: impl Fn(&Part) -> Result<Vec<u8>, Failure>,

@@ -1,6 +1,6 @@
-//! A tool that fetches from the web: `http_fetch` sends one GET or HEAD request and answers status,
-//! headers and text. What it may reach is up to the operator's grants; a refusal is passed on to the
-//! model as it is, so that it can tell its user which grant is missing.
+//! The tool `http_fetch`, which sends one GET or HEAD request and returns status, headers and text. The
+//! operator's grants decide which hosts it can reach. The model sees a refusal unchanged, so that it can
+//! tell its user which grant is missing.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -54,7 +54,7 @@ struct Arguments {
     headers: BTreeMap<String, String>,
 }
 
-/// The methods that change nothing at the other end; others would make this a destructive tool.
+/// The safe methods; others would make this a destructive tool.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum Method {
@@ -109,7 +109,7 @@ fn request(arguments: Arguments) -> egress::Outgoing {
     }
 }
 
-/// Headers as an object. Repeated ones are joined as RFC 9110 (5.3) allows.
+/// Headers as an object. Repeated headers are joined with commas, as RFC 9110, section 5.3, allows.
 fn combined(headers: Vec<(String, String)>) -> BTreeMap<String, String> {
     let mut combined = BTreeMap::<String, String>::new();
     for (name, value) in headers {

@@ -1,12 +1,12 @@
-//! Memory for a single call.
+//! A bump allocator for a single call.
 //!
-//! An instance serves one call and is dropped with all its memory, so freeing buys nothing and
-//! bookkeeping only costs: a small mapper took 17 µs a call with the allocator of libc, and 12 µs with
-//! this one. What costs most is growing, hence the room that is there from the start: zeroes in the
-//! plugin's data, which take no place in the file and are mapped, not copied, into an instance.
+//! An instance serves one call and is dropped with all its memory, so freeing gains nothing and
+//! bookkeeping only costs: a small mapper took 17 µs a call with libc's allocator and 12 µs with this one.
+//! Growing the memory costs most, so the component starts with a static buffer. The buffer is zeroes in
+//! the plugin's data, which take no space in the file and are mapped, not copied, into an instance.
 //!
-//! There must not be a second allocator beside it: with the standard library, libc frees what the host
-//! allocated (environment, folder listings) through Rust's allocator. So libc gets this one as well.
+//! There must be only one allocator: with the standard library, libc frees blocks that the host allocated
+//! (environment, folder listings) through Rust's allocator. So libc's functions use this one as well.
 
 #![allow(unsafe_code, reason = "an allocator hands out raw memory; nothing else in the SDK does")]
 
@@ -14,25 +14,25 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
 use core::ptr;
 
-/// Hands out memory front to back. The newest block can be resized in place and given back, which
-/// covers a string or a list under construction; all other memory lives until the call ends.
+/// Allocates memory front to back. The newest block can be resized in place and freed, which covers a
+/// string or a list under construction; all other memory lives until the call ends.
 pub(crate) struct BumpAllocator {
     next: Cell<*mut u8>,
     end: Cell<*mut u8>,
 }
 
-// A component has a single thread.
+// SAFETY: a component has a single thread.
 unsafe impl Sync for BumpAllocator {}
 
 impl BumpAllocator {
     /// # Safety
     ///
-    /// The bytes belong to this allocator alone, as long as it or anything it handed out lives.
+    /// Nothing else may use these bytes while the allocator or a block of it is alive.
     const unsafe fn over(start: *mut u8, size: usize) -> Self {
         Self { next: Cell::new(start), end: Cell::new(start.wrapping_add(size)) }
     }
 
-    /// Takes `size` bytes of what is left, or none where too little is left.
+    /// Allocates from the memory that is left; `None` if it does not suffice.
     fn take(&self, size: usize, align: usize) -> Option<*mut u8> {
         let next = self.next.get();
         let padding = next.addr().wrapping_neg() & (align - 1);
@@ -45,12 +45,13 @@ impl BumpAllocator {
         Some(block)
     }
 
-    /// The same after growing the memory; none where the host refuses to grow it.
+    /// Grows the memory, then allocates; `None` if the host refuses to grow it.
     #[cold]
     fn grow_and_take(&self, size: usize, align: usize) -> Option<*mut u8> {
         let memory_end = memory::end();
-        // Where the memory ends with ours, what is left is continued, so that the newest block grows
-        // in place. What is left of the room, or in front of memory that others grew, is given up.
+        // If our region ends where the memory ends, it is extended, so that the newest block grows in
+        // place. Otherwise (the first growth beyond the static buffer, or memory that others grew) the rest
+        // of our region is abandoned.
         let continued = self.end.get() == memory_end;
         let start = if continued { self.next.get() } else { memory_end };
         let needed = start.addr().checked_add(align)?.checked_add(size)? - memory_end.addr();
@@ -79,12 +80,13 @@ unsafe impl GlobalAlloc for BumpAllocator {
         let end = block.wrapping_add(layout.size());
         let newest = end == self.next.get();
         if newest {
-            // Given back first, the same place is found again wherever there is space behind it.
+            // Freed first, so that the allocation below finds the same address if the space behind it
+            // suffices.
             self.next.set(block);
         } else if new_size <= layout.size() {
             return block;
         }
-        // SAFETY: the caller vouches for the new size; the alignment has been in use.
+        // SAFETY: the caller guarantees that the new size is valid; the alignment comes from a valid layout.
         let new_block =
             unsafe { self.alloc(Layout::from_size_align_unchecked(new_size, layout.align())) };
         if new_block.is_null() {
@@ -92,14 +94,15 @@ unsafe impl GlobalAlloc for BumpAllocator {
                 self.next.set(end);
             }
         } else if new_block != block {
-            // SAFETY: another place is a place behind the old block or in other memory.
+            // SAFETY: a block at another address lies behind the old one or in other memory, so they do not
+            // overlap.
             unsafe { ptr::copy_nonoverlapping(block, new_block, layout.size().min(new_size)) };
         }
         new_block
     }
 }
 
-/// The memory of the component.
+/// The linear memory of the component.
 #[cfg(target_arch = "wasm32")]
 mod memory {
     use super::BumpAllocator;
@@ -108,26 +111,27 @@ mod memory {
     use core::mem::MaybeUninit;
     use core::ptr;
 
-    /// A mapping call uses some 2 KiB. What is not touched costs addresses and, with each instance, a
-    /// look at its page table entries: 768 KiB instead of 256 KiB were 0.2 µs a call.
+    /// The size of the static buffer. A mapping call uses some 2 KiB. Untouched memory costs address space
+    /// and, for each instance, a scan of its page table entries: 768 KiB instead of 256 KiB cost 0.2 µs a
+    /// call.
     const ROOM_BYTES: usize = 256 * 1024;
 
-    /// The least by which the memory grows, 1 MiB: each growth is a system call on the host's side. No
-    /// doubling, though, for that could reach for more than the limit while less would do.
+    /// The least growth of the memory, 1 MiB: each growth is a system call of the host. The memory does not
+    /// double, because that could exceed the limit where less would do.
     const GROWTH_PAGES: usize = 16;
 
-    /// The size that WebAssembly gives a page.
+    /// The size of a WebAssembly page.
     const PAGE_BYTES: usize = 64 * 1024;
 
     #[repr(align(16))]
     struct Room(UnsafeCell<MaybeUninit<[u8; ROOM_BYTES]>>);
 
-    // A component has a single thread.
+    // SAFETY: a component has a single thread.
     unsafe impl Sync for Room {}
 
     static ROOM: Room = Room(UnsafeCell::new(MaybeUninit::uninit()));
 
-    // SAFETY: nothing else refers to the room.
+    // SAFETY: nothing else refers to the buffer.
     #[global_allocator]
     pub(super) static ALLOCATOR: BumpAllocator =
         unsafe { BumpAllocator::over(ROOM.0.get().cast(), ROOM_BYTES) };
@@ -136,15 +140,15 @@ mod memory {
         ptr::with_exposed_provenance_mut(memory_size::<0>() * PAGE_BYTES)
     }
 
-    /// Grows by at least so many bytes and says where the memory ends now.
+    /// Grows the memory by at least this many bytes and returns its new end.
     pub(super) fn grow(bytes: usize) -> Option<*mut u8> {
         let pages = bytes.div_ceil(PAGE_BYTES).max(GROWTH_PAGES);
-        // Refused growth is told by the largest number.
+        // `memory_grow` returns the largest number if the growth is refused.
         (memory_grow::<0>(pages) != usize::MAX).then(end)
     }
 }
 
-/// Natively, in tests, there is nothing to grow.
+/// A stub for native tests: memory never grows.
 #[cfg(not(target_arch = "wasm32"))]
 mod memory {
     pub(super) fn end() -> *mut u8 {
@@ -156,15 +160,15 @@ mod memory {
     }
 }
 
-/// The allocator by its names in C. All of them, since libc brings its own allocator as soon as it
-/// misses one, and then the linker complains of the others.
+/// The allocator under its names in C. All of them are defined: if one is missing, the linker pulls in
+/// libc's own allocator, whose other names then collide with these.
 #[cfg(target_arch = "wasm32")]
 mod c {
     use super::memory::{ALLOCATOR, end};
     use core::alloc::{GlobalAlloc, Layout};
     use core::ptr;
 
-    /// What C promises for any block.
+    /// The alignment that C guarantees for any block.
     const ALIGN: usize = 16;
 
     #[unsafe(no_mangle)]
@@ -175,7 +179,7 @@ mod c {
     #[unsafe(no_mangle)]
     extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut u8 {
         match Layout::from_size_align(size, align) {
-            // SAFETY: this allocator does not mind a size of zero.
+            // SAFETY: this allocator accepts a size of zero.
             Ok(layout) => unsafe { ALLOCATOR.alloc(layout) },
             Err(_) => ptr::null_mut(),
         }
@@ -209,8 +213,8 @@ mod c {
     unsafe extern "C" fn realloc(old: *mut u8, size: usize) -> *mut u8 {
         let block = malloc(size);
         if !old.is_null() && !block.is_null() {
-            // C does not say how large the old block was. What lies behind it is copied along, which
-            // does no harm as long as it is memory.
+            // C does not pass the size of the old block. Bytes behind the old block are copied too, which is
+            // harmless as long as they are within the memory.
             let readable = end().addr() - old.addr();
             unsafe { ptr::copy(old, block, size.min(readable)) };
         }
@@ -238,7 +242,7 @@ mod c {
 mod tests {
     use super::*;
 
-    /// Runs a check with an allocator over 64 bytes that start aligned to 16.
+    /// Runs a check with an allocator over 64 bytes whose start is aligned to 16.
     fn with_64_bytes(check: impl FnOnce(&BumpAllocator, *mut u8)) {
         #[repr(align(16))]
         struct Room([u8; 64]);

@@ -1,11 +1,12 @@
-//! What became of the run, for repliers.
+//! The outcome of a run, for repliers.
 
 use crate::host::Host;
 use crate::settings::{Form, Setting};
 use crate::{Failure, json};
 use alloc::string::String;
 
-/// What is answered where the run failed. Why it did is for the operator: the reason may hold anything.
+/// The text sent to the user if the run failed. The reason of the failure is for the operator and is not
+/// sent: it may hold anything.
 pub const FAILURE_TEXT: Setting = Setting {
     name: "failure-text",
     default: Some("Sorry, I could not answer that."),
@@ -13,18 +14,18 @@ pub const FAILURE_TEXT: Setting = Setting {
     description: "What is answered where the run failed.",
 };
 
-/// What there is to tell whoever asked.
+/// The outcome of a run, as a replier sends it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The run goes on: this is the acknowledgement.
+    /// The run has not ended; the response is an acknowledgement.
     Pending,
-    /// The run is completed. A result that is no text is JSON text here.
+    /// The run completed with this result. A result that is not a string is its JSON text; null is empty.
     Done(String),
     /// The run ended without a result, with this status: `failed`, `error` or `stopped`.
     Failed(String),
 }
 
-/// Reads status and result of the task.
+/// Reads the outcome from the task's status and result.
 pub fn read(host: &impl Host) -> Answer {
     let status = host.task("/status").as_deref().and_then(json::text).unwrap_or_default();
     match status.as_str() {
@@ -40,8 +41,8 @@ pub fn read(host: &impl Host) -> Answer {
     }
 }
 
-/// The text to deliver now that the run is over: its result, or [`FAILURE_TEXT`]. Empty where the agent
-/// had nothing to say.
+/// The text to deliver after the run: its result, or [`FAILURE_TEXT`]. Empty if the result is empty. Fails
+/// with `conflict` if the run has not ended.
 pub fn to_deliver(host: &impl Host) -> Result<String, Failure> {
     match read(host) {
         Answer::Pending => Err(Failure::conflict("the run is not over yet")),
@@ -50,8 +51,8 @@ pub fn to_deliver(host: &impl Host) -> Result<String, Failure> {
     }
 }
 
-/// The text, shortened to so many characters; an ellipsis then takes the place of the last of them.
-/// Providers count in UTF-16 units, so characters outside the basic plane count twice.
+/// Shortens a text to at most `utf16_max` UTF-16 code units, with an ellipsis at its end. Providers count
+/// in UTF-16, so a character outside the basic multilingual plane counts twice.
 pub fn clip(text: &str, utf16_max: usize) -> String {
     match split(text, utf16_max) {
         (whole, "") => whole.into(),
@@ -63,7 +64,7 @@ pub fn clip(text: &str, utf16_max: usize) -> String {
     }
 }
 
-/// As much of the text as fits into so many UTF-16 units, and the rest.
+/// Splits a text into what fits into `utf16_max` UTF-16 code units, and the rest.
 pub fn split(text: &str, utf16_max: usize) -> (&str, &str) {
     let mut units = 0;
     for (index, character) in text.char_indices() {

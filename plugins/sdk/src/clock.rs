@@ -1,6 +1,7 @@
-//! The time of day, for plugins without the standard library. It is the standard import
-//! `wasi:clocks/wall-clock`, which the operator grants as such; a plugin that does not ask for the time
-//! does not import it.
+//! The wall clock, for plugins without the standard library.
+//!
+//! It is the import `wasi:clocks/wall-clock`, which the operator grants by that name. A plugin that does
+//! not read the clock does not import it.
 
 mod bindings {
     wit_bindgen::generate!({

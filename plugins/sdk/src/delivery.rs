@@ -1,12 +1,11 @@
-//! What a provider's answer to a delivery means: whether it went well, is to be tried again, or never
-//! will.
+//! Classifies a provider's response to a delivery: accepted, to be retried, or refused for good.
 
 use crate::Failure;
 use crate::egress::Answer;
 use alloc::format;
 
-/// Whether the provider took it. Too many requests and errors on the provider's side are worth another
-/// try; any other refusal is final, for the same request would be refused again.
+/// Checks that the provider accepted a delivery. 408, 429 and 5xx become failures that the gateway retries
+/// later. Any other status is final, because the same request would be refused again.
 pub fn accepted(answer: &Answer) -> Result<(), Failure> {
     match answer.status {
         200..=299 => Ok(()),
@@ -18,12 +17,12 @@ pub fn accepted(answer: &Answer) -> Result<(), Failure> {
     }
 }
 
-/// The provider said no, for good.
+/// The provider refused the delivery for good; the gateway does not retry it.
 pub fn refused(reason: &str) -> Failure {
     Failure::new("refused", format!("the provider refused the answer: {reason}"))
 }
 
-/// The provider asks to come back later, in so many seconds where it said so.
+/// The provider limits the rate: retry later, after `seconds` if the provider sent such a number.
 pub fn rate_limited(seconds: Option<&str>) -> Failure {
     let failure = Failure::rate_limited("the provider asks to come back later");
     match seconds.and_then(|seconds| seconds.trim().parse::<u64>().ok()) {

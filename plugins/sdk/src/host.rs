@@ -1,15 +1,15 @@
-//! The host as a value, so that a plugin's logic can be tested without one.
+//! The host as a value, so that a plugin's logic can be tested natively.
 //!
-//! Logic that takes `&impl Host` runs against [`Gateway`] in the gateway and against a scripted host
-//! natively. Both are known when it is compiled: what a plugin does not call, it does not import.
+//! Logic that takes `&impl Host` runs against [`Gateway`] in the gateway and against a scripted host in
+//! native tests. The host is a type parameter, not a trait object: a plugin imports only what it calls.
 
 use crate::{Failure, Field, Json, clock, config, context, egress, json, request, secrets, task};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// What a plugin may ask of the host during a call.
+/// The functions of the host that a plugin may call.
 pub trait Host {
-    /// An opened secret.
+    /// A handle of an opened secret.
     type Key;
 
     /// See [`request::method`].
@@ -30,7 +30,7 @@ pub trait Host {
     fn task(&self, pointer: &str) -> Option<Json>;
     /// See [`context::attribute`].
     fn attribute(&self, name: &str) -> Option<Json>;
-    /// See [`config`]: a setting of this plugin, or of the channel that calls it; none where nobody set it.
+    /// See [`config`]: a setting of this plugin, or of the channel that calls it. `None` if it is not set.
     fn setting(&self, name: &str) -> Result<Option<String>, Failure>;
     /// See [`clock::seconds`].
     fn now(&self) -> u64;
@@ -72,7 +72,7 @@ pub trait Host {
     ) -> Result<egress::Answer, Failure>;
 }
 
-/// The gateway that this plugin runs in.
+/// The gateway that the plugin runs in.
 pub struct Gateway;
 
 impl Host for Gateway {
@@ -173,26 +173,26 @@ impl Host for Gateway {
     }
 }
 
-/// A host whose payload may be a JSON object in a field of the payload that came: senders who post forms
-/// put one there. Everything else is asked of the host itself.
+/// A host whose payload may be a JSON object inside a field of the actual payload: some senders post it in
+/// a form field. Everything but the payload comes from the wrapped host.
 pub struct Within<'h, H> {
     host: &'h H,
     payload: Option<String>,
 }
 
 impl<'h, H: Host> Within<'h, H> {
-    /// The payload as it came.
+    /// Reads the payload as it arrived.
     pub fn whole(host: &'h H) -> Self {
         Self { host, payload: None }
     }
 
-    /// The object in the field at this pointer. None where no object is there.
+    /// Reads the object in the field at this pointer. `None` if the field does not hold an object.
     pub fn field(host: &'h H, pointer: &str) -> Option<Self> {
         let payload = host.scalar(pointer).filter(|text| json::is_object(text))?;
         Some(Self { host, payload: Some(payload) })
     }
 
-    /// The object, where the payload is one that lies in a field.
+    /// The text of the object, if the payload is taken from a field.
     pub fn object(&self) -> Option<&str> {
         self.payload.as_deref()
     }
@@ -303,7 +303,7 @@ impl<H: Host> Host for Within<'_, H> {
 }
 
 impl egress::Outgoing {
-    /// A POST of this body, with one header: its content type.
+    /// A POST request with this body and one header, its content type.
     pub fn post(url: String, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         let content_type: Field = ("content-type".into(), content_type.into());
         Self {

@@ -1,5 +1,4 @@
-//! A provider's integration in one type: it verifies, maps, says what its settings are, and, where it
-//! can, replies.
+//! A provider's integration as one type: verifier, mapper, settings and, optionally, replier.
 
 use crate::about::Diagnostic;
 use crate::host::Host;
@@ -7,47 +6,49 @@ use crate::mapper::Mapped;
 use crate::settings::{Setting, Texts};
 use crate::verifier::Principal;
 use crate::{Failure, HttpReply};
-/// For [`export_integration!`](crate::export_integration), which a plugin with the standard library uses
-/// without naming `alloc`.
+/// Used by [`export_integration!`](crate::export_integration), so that a plugin with the standard library
+/// need not declare `extern crate alloc`.
 #[doc(hidden)]
 pub use alloc::vec::Vec;
 
-/// What an integration implements. [`export_integration!`](crate::export_integration) makes a plugin
-/// of it.
+/// The integration of one provider. [`export_integration!`](crate::export_integration) exports it as a
+/// plugin.
 pub trait Integration {
-    /// Every setting that it reads.
+    /// Every setting that the integration reads.
     const SETTINGS: &'static [Setting];
 
-    /// Decides whether the request comes from whom it says.
+    /// Authenticates the sender of the request.
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure>;
 
-    /// Says what is to be done about a request that was verified.
+    /// Decides what to do with a verified request: run, ignore or reply.
     fn map<H: Host>(host: &H) -> Result<Mapped, Failure>;
 
-    /// Finds what is wrong between settings that are right each by itself. All of them are there.
+    /// Checks settings against each other. It is called only if each setting is valid by itself, with all
+    /// of them, defaults included.
     fn check(_settings: &Texts) -> Vec<Diagnostic> {
         Vec::new()
     }
 
-    /// Answers the request itself.
+    /// Shapes the response to the request.
     fn reply<H: Host>(_host: &H) -> Result<HttpReply, Failure> {
         Err(Failure::new("unsupported", "this integration does not shape answers"))
     }
 
-    /// Delivers the answer after the request was acknowledged.
+    /// Delivers the answer of a run whose request has already been acknowledged.
     fn deliver<H: Host>(_host: &H) -> Result<(), Failure> {
         Err(Failure::new("unsupported", "this integration does not deliver answers"))
     }
 }
 
-/// What `about.check-config` answers.
+/// Implements `about.check-config`: validates each setting, then calls [`Integration::check`].
 pub fn check_config<I: Integration>(config: &str) -> Vec<Diagnostic> {
     let (settings, problems) = crate::settings::check(I::SETTINGS, config);
     if problems.is_empty() { I::check(&settings) } else { problems }
 }
 
-/// Exports a type that implements [`integration::Integration`](crate::integration::Integration) as
-/// verifier, payload mapper and about; with `, replier` behind it as replier too.
+/// Exports a type that implements [`integration::Integration`](crate::integration::Integration) with the
+/// roles verifier, payload mapper and about. `export_integration!(Type, replier)` exports the role replier
+/// as well.
 #[macro_export]
 macro_rules! export_integration {
     ($plugin:ident) => {

@@ -1,12 +1,12 @@
-//! Writing and reading JSON text without building trees of values, which would be most of a small
-//! plugin's code.
+//! Reads and writes JSON text without building trees of values: their code would be most of a small
+//! plugin.
 
 use crate::{Json, path};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use serde::de::IgnoredAny;
 
-/// An object that is written member by member.
+/// Builds the text of a JSON object, member by member.
 ///
 /// ```
 /// # use wardgate_sdk::json::Object;
@@ -30,7 +30,7 @@ impl Object {
         self.raw(name, &value)
     }
 
-    /// Adds a string where there is one.
+    /// Adds a string, if there is one.
     pub fn maybe_string(&mut self, name: &str, value: Option<&str>) -> &mut Self {
         match value {
             Some(value) => self.string(name, value),
@@ -38,7 +38,7 @@ impl Object {
         }
     }
 
-    /// Adds a value that is JSON text already.
+    /// Adds a value that is already JSON text.
     pub fn raw(&mut self, name: &str, value: &str) -> &mut Self {
         self.text.push(if self.text.is_empty() { '{' } else { ',' });
         self.text.push_str(&string(name));
@@ -47,7 +47,7 @@ impl Object {
         self
     }
 
-    /// Adds a value that is JSON text already, where there is one.
+    /// Adds a value that is already JSON text, if there is one.
     pub fn maybe_raw(&mut self, name: &str, value: Option<&str>) -> &mut Self {
         match value {
             Some(value) => self.raw(name, value),
@@ -68,7 +68,7 @@ impl Object {
 
 /// A string as JSON text.
 pub fn string(value: &str) -> Json {
-    // Writing a string to memory cannot fail; an empty string is what would come of it.
+    // Writing a string to memory cannot fail; the fallback is an empty string.
     serde_json::to_string(value).unwrap_or_else(|_| "\"\"".to_string())
 }
 
@@ -81,7 +81,7 @@ pub fn strings(values: &[&str]) -> Json {
     text
 }
 
-/// What a JSON string says, or none where the text is no JSON string.
+/// The content of a JSON string; `None` if the text is not a JSON string.
 pub fn text(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
 }
@@ -91,12 +91,12 @@ pub fn is_object(json: &str) -> bool {
     json.trim_ascii_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(json).is_ok()
 }
 
-/// The value at an RFC 6901 pointer into JSON text, as it is written there.
+/// The text of the value at an RFC 6901 pointer into JSON text.
 pub fn at<'a>(json: &'a str, pointer: &str) -> Option<&'a str> {
     pointer.split('/').skip(1).try_fold(json, path::step)
 }
 
-/// What a scalar of JSON text says, as plain text. None for objects, arrays and null.
+/// A JSON string, number or boolean as plain text. `None` for objects, arrays and null.
 pub fn scalar(json: &str) -> Option<String> {
     match json.as_bytes().first()? {
         b'"' => text(json),

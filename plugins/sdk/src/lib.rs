@@ -1,22 +1,22 @@
-//! What a Wardgate plugin is written with.
+//! The SDK for Wardgate plugins.
 //!
 //! A plugin is a WebAssembly component that exports one or more **roles**. Each role has a module here
 //! with the trait to implement and a macro that exports it:
 //!
 //! | role | trait | macro | called |
 //! |---|---|---|---|
-//! | [`verifier`] | [`verifier::Guest`] | [`export_verifier!`] | once for each request, first |
-//! | [`mapper`] | [`mapper::Guest`] | [`export_mapper!`] | once for each request, after verifying |
-//! | [`getter`] | [`getter::Guest`] | [`export_getter!`] | once for each answer that asks for a value |
-//! | [`replier`] | [`replier::Guest`] | [`export_replier!`] | once for each answer |
+//! | [`verifier`] | [`verifier::Guest`] | [`export_verifier!`] | once per request, first |
+//! | [`mapper`] | [`mapper::Guest`] | [`export_mapper!`] | once per request, after verification |
+//! | [`getter`] | [`getter::Guest`] | [`export_getter!`] | once per response whose caller sent a `getter` |
+//! | [`replier`] | [`replier::Guest`] | [`export_replier!`] | once per response, and once per delivery attempt |
 //! | [`toolbox`] | [`toolbox::Guest`] | [`export_toolbox!`] | for the list of tools, then for each tool call |
-//! | [`about`] | [`about::Guest`] | [`export_about!`] | when settings are about to take effect |
+//! | [`about`] | [`about::Guest`] | [`export_about!`] | before new settings take effect |
 //!
-//! **Every call gets an instance of its own**, which is dropped afterwards: a `static` is fresh in each
-//! call, nothing is left over from another tenant, and memory need not be freed. What a call is about
-//! is therefore not passed but asked for: [`request`], [`task`], [`context`], [`config`]. Further doors
-//! are [`secrets`], [`egress`], [`keyvalue`], [`clock`] and [`logging`]. A plugin that names none of a module's functions does
-//! not import it, and what it does not import the operator need not grant.
+//! **Every call runs in its own instance**, which is dropped afterwards. A `static` is fresh in each
+//! call, no state of another tenant is visible, and memory need not be freed. A call has few or no
+//! parameters: the plugin reads what it needs from [`request`], [`task`], [`context`] and [`config`].
+//! The other imports are [`secrets`], [`egress`], [`keyvalue`], [`clock`] and [`logging`]. A plugin
+//! that calls no function of a module does not import it, so the operator need not grant it.
 //!
 //! # A complete plugin
 //!
@@ -41,20 +41,21 @@
 //! wardgate_sdk::export_mapper!(ChatMapper);
 //! ```
 //!
-//! Its `Cargo.toml` says `crate-type = ["cdylib"]`; `cargo build --release --target wasm32-wasip2` makes
-//! the component. The standard library may be used; [`without_std!`] is for plugins that do without.
+//! Its `Cargo.toml` sets `crate-type = ["cdylib"]`; `cargo build --release --target wasm32-wasip2` builds
+//! the component. A plugin may use the standard library. One that does not calls [`without_std!`].
 //!
 //! # A provider's integration
 //!
-//! Verifier, mapper, settings and replier of one provider go well together in one plugin: see
-//! [`integration`], with [`signature`], [`settings`], [`mapping`] and [`answer`] for what they have in
-//! common, and [`host`] for how they are tested without a server.
+//! The verifier, mapper, settings and replier of one provider fit well into one plugin; see
+//! [`integration`]. The modules [`signature`], [`settings`], [`mapping`] and [`answer`] hold what
+//! integrations share. [`host`] lets tests run their logic without a gateway.
 //!
 //! # Memory
 //!
-//! With the feature `bump-allocator` (on by default) memory is handed out and never taken back, since it
-//! is gone when the call ends. A plugin that allocates and frees in a long loop, in sum more than its
-//! memory limit, should turn the feature off; one without the standard library then brings an allocator.
+//! With the feature `bump-allocator` (on by default), only the newest block is ever freed: all memory is
+//! released when the call ends. Disable the feature in a plugin whose allocations during one call add up
+//! to more than its memory limit; without the standard library, the plugin must then provide an
+//! allocator.
 
 #![no_std]
 
@@ -79,7 +80,7 @@ pub mod testing;
 #[doc(hidden)]
 pub mod without_std;
 
-/// The imports, generated once; the roles refer to these types.
+/// The bindings of the imports, generated once; the bindings of the roles reuse their types.
 #[expect(missing_docs, reason = "generated from wit/, which documents what needs documenting")]
 mod bindings {
     wit_bindgen::generate!({

@@ -1,5 +1,5 @@
-//! What mappers have in common: which events start a run and whose do not, and where in the payload prompt,
-//! thread and user are.
+//! Settings that mappers share: which events start a run, whose events are ignored, and the paths of
+//! prompt, thread and user in the payload.
 
 use crate::about::Diagnostic;
 use crate::host::Host;
@@ -8,7 +8,7 @@ use crate::settings::{Form, Setting, Texts};
 use crate::{DotPath, Failure};
 use alloc::vec::Vec;
 
-/// Which events start a run; all others are acknowledged and start nothing.
+/// The events that start a run. All others are acknowledged and ignored.
 pub const EVENTS: Setting = Setting {
     name: "events",
     default: Some("*"),
@@ -17,7 +17,7 @@ pub const EVENTS: Setting = Setting {
                   for anything: `invoice.*`.",
 };
 
-/// Where the prompt is in the payload.
+/// The path of the prompt in the payload.
 pub const PROMPT_PATH: Setting = Setting {
     name: "prompt-path",
     default: Some(""),
@@ -26,7 +26,7 @@ pub const PROMPT_PATH: Setting = Setting {
                   integration says what happened.",
 };
 
-/// Where the thread is in the payload.
+/// The path of the thread's id in the payload.
 pub const THREAD_PATH: Setting = Setting {
     name: "thread-path",
     default: Some(""),
@@ -34,7 +34,7 @@ pub const THREAD_PATH: Setting = Setting {
     description: "The dot path of what names the thread in the payload, such as `data.customer`.",
 };
 
-/// Where the user is in the payload.
+/// The path of the user's id in the payload.
 pub const USER_PATH: Setting = Setting {
     name: "user-path",
     default: Some(""),
@@ -42,8 +42,8 @@ pub const USER_PATH: Setting = Setting {
     description: "The dot path of the user's id in the payload.",
 };
 
-/// Whose events start nothing. An agent that writes where its events come from would answer itself for
-/// ever, and only the operator knows with which account it does.
+/// The users whose events are ignored. An agent that writes to the place its events come from would answer
+/// itself for ever; only the operator knows which account it writes with.
 pub const IGNORED_USERS: Setting = Setting {
     name: "ignored-users",
     default: Some(""),
@@ -52,7 +52,7 @@ pub const IGNORED_USERS: Setting = Setting {
                   by spaces or commas: above all the account that the agent itself writes with.",
 };
 
-/// Whether a list of patterns, as in [`EVENTS`], has one for this name.
+/// Whether a list of patterns, as in [`EVENTS`], matches this name. Case matters.
 pub fn listed(patterns: &str, name: &str) -> bool {
     patterns.split([' ', ',', '\n', '\t']).filter(|pattern| !pattern.is_empty()).any(|pattern| {
         match pattern.strip_suffix('*') {
@@ -62,8 +62,8 @@ pub fn listed(patterns: &str, name: &str) -> bool {
     })
 }
 
-/// Adds what [`PROMPT_PATH`], [`THREAD_PATH`] and [`USER_PATH`] point at, and ignores what one of
-/// [`IGNORED_USERS`] has caused. A path that leads nowhere, or to an empty text, leaves what was there.
+/// Sets the parameters that [`PROMPT_PATH`], [`THREAD_PATH`] and [`USER_PATH`] point at, then applies
+/// [`unless_ignored`]. A path to a missing or empty value leaves the parameter as it was.
 pub fn with_paths(host: &impl Host, mut mapped: Mapped) -> Result<Mapped, Failure> {
     for (setting, target) in
         [(PROMPT_PATH, "prompt"), (THREAD_PATH, "task_id"), (USER_PATH, "user_id")]
@@ -81,7 +81,7 @@ pub fn with_paths(host: &impl Host, mut mapped: Mapped) -> Result<Mapped, Failur
     unless_ignored(host, mapped)
 }
 
-/// Ignores what one of [`IGNORED_USERS`] has caused.
+/// Ignores the event if its `user_id` is one of [`IGNORED_USERS`].
 pub fn unless_ignored(host: &impl Host, mapped: Mapped) -> Result<Mapped, Failure> {
     let ignored = IGNORED_USERS.read(host)?;
     let user = mapped.params.iter().find(|(target, _)| target == "user_id");
@@ -91,7 +91,8 @@ pub fn unless_ignored(host: &impl Host, mapped: Mapped) -> Result<Mapped, Failur
     }
 }
 
-/// What is wrong with [`IGNORED_USERS`] where users are known by [`USER_PATH`] alone.
+/// Checks that [`IGNORED_USERS`] comes with [`USER_PATH`], for integrations that learn the user from that
+/// path only.
 pub fn check_ignored_users(settings: &Texts) -> Vec<Diagnostic> {
     let nobody = settings.text(&IGNORED_USERS).trim().is_empty();
     let problem = (!nobody && settings.text(&USER_PATH).is_empty()).then(|| {

@@ -2,12 +2,12 @@
 //!
 //! | path | refers to |
 //! |---|---|
-//! | `a..b`, `.a`, `a.`, nothing at all | refused: a segment is empty |
+//! | `a..b`, `.a`, `a.`, the empty path | refused: a segment is empty |
 //! | more than 256 segments | refused |
 //! | `a.b` | the member `b` of the object at `a` |
 //! | `a.0` | the first element of the array at `a`, or the member `0` of an object |
 //!
-//! A dot separates always, so a member with a dot in its name cannot be referred to.
+//! A dot always separates, so a path cannot refer to a member with a dot in its name.
 
 use crate::{Failure, Json};
 use alloc::borrow::{Cow, ToOwned};
@@ -17,14 +17,14 @@ use core::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Each segment may cost a look into JSON text, so there has to be an end. Payloads of real providers
-/// are less than ten deep.
+/// The most segments of a path. Each may cost one pass over JSON text, so their number is bounded.
+/// Payloads of real providers are less than ten levels deep.
 const SEGMENTS_MAX: usize = 256;
 
-/// How many characters of a refused path are repeated to the caller.
+/// How many characters of a refused path an error message quotes.
 const QUOTED_CHARS: usize = 64;
 
-/// A dot path, checked, in the form in which the host looks values up: an RFC 6901 pointer.
+/// A valid dot path, stored as the RFC 6901 pointer that the host looks values up by.
 ///
 /// ```
 /// # use wardgate_sdk::DotPath;
@@ -39,7 +39,7 @@ pub struct DotPath {
 }
 
 impl DotPath {
-    /// Checks a path as a caller wrote it.
+    /// Parses a path as the caller sent it.
     pub fn parse(path: &str) -> Result<Self, InvalidPath> {
         let mut pointer = String::with_capacity(path.len() + 1);
         for (index, segment) in path.split('.').enumerate() {
@@ -61,26 +61,26 @@ impl DotPath {
         Ok(Self { pointer })
     }
 
-    /// The same as an RFC 6901 pointer, which is what [`request`](crate::request) and
-    /// [`task`](crate::task) take.
+    /// The path as an RFC 6901 pointer, for the functions of [`request`](crate::request) and
+    /// [`task`](crate::task).
     pub fn pointer(&self) -> &str {
         &self.pointer
     }
 
-    /// The value in JSON text, or none where nothing is there. JSON inside a string counts as part of
-    /// the text: `result.summary` works where `result` is a string that holds an object.
+    /// Finds the value in JSON text; `None` if the path leads to nothing. The path may continue into JSON
+    /// inside a string: `result.summary` works if `result` is a string that holds an object.
     ///
-    /// The value comes as it was written: numbers keep their digits and objects their order. However
-    /// deep the text is nested, it is read without recursion.
+    /// The value is returned as it was written: numbers keep their digits and objects their order. The text
+    /// is read without recursion, however deep it is nested.
     pub fn find_in(&self, json: &str) -> Option<Json> {
         descend(Cow::Borrowed(json), &self.pointer).map(Cow::into_owned)
     }
 
-    /// The value at the host, or none where nothing is there; JSON inside strings counts as well.
-    /// `json` is a lookup by pointer: `path.find_with(task::json)`.
+    /// Finds the value at the host; `None` if the path leads to nothing. The path may continue into JSON
+    /// inside strings. `json` is a lookup by pointer: `path.find_with(task::json)`.
     ///
-    /// Where the host knows the whole path, that is one call. Otherwise it is asked for ever shorter
-    /// paths, and what it has is searched from there on.
+    /// If the host has a value at the whole path, this is one call. Otherwise it looks up ever shorter
+    /// prefixes of the path and searches the first value found for the rest.
     pub fn find_with(&self, json: impl Fn(&str) -> Option<Json>) -> Option<Json> {
         if let Some(whole) = json(&self.pointer) {
             return Some(whole);
@@ -98,7 +98,8 @@ impl DotPath {
 /// Follows a pointer into JSON text.
 fn descend<'a>(mut json: Cow<'a, str>, pointer: &str) -> Option<Cow<'a, str>> {
     for segment in pointer.split('/').skip(1) {
-        // A string may hold JSON, which may be a string again. Each is shorter than the one around it.
+        // A string may hold JSON, which may again be a string. Each is shorter than the one around it, so
+        // this ends.
         while json.trim_ascii_start().starts_with('"') {
             json = Cow::Owned(serde_json::from_str::<String>(&json).ok()?);
         }
@@ -110,7 +111,7 @@ fn descend<'a>(mut json: Cow<'a, str>, pointer: &str) -> Option<Cow<'a, str>> {
     Some(json)
 }
 
-/// One member or element of JSON text, as text; none where the text is not JSON, or has no such part.
+/// The text of one member or element of JSON text; `None` if the text is not JSON or has no such part.
 pub(crate) fn step<'a>(json: &'a str, segment: &str) -> Option<&'a str> {
     let name = segment.replace("~1", "/").replace("~0", "~");
     let mut deserializer = serde_json::Deserializer::from_str(json);
@@ -119,7 +120,7 @@ pub(crate) fn step<'a>(json: &'a str, segment: &str) -> Option<&'a str> {
     Some(part.get())
 }
 
-/// Reads an object or array and keeps one part of it, unread.
+/// Visits an object or array and returns one part of it as raw text.
 struct Part<'n>(&'n str);
 
 impl<'de> Visitor<'de> for Part<'_> {
@@ -142,7 +143,7 @@ impl<'de> Visitor<'de> for Part<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
-        // RFC 6901 writes an index with its digits alone: `01` and `+1` are none.
+        // RFC 6901 allows digits only in an index, and no leading zero: `01` and `+1` are not indices.
         let plain = self.0 == "0" || !self.0.starts_with(['0', '+']);
         let Some(index) = self.0.parse::<usize>().ok().filter(|_| plain) else {
             return Err(A::Error::custom("not an index"));
@@ -158,7 +159,7 @@ impl<'de> Visitor<'de> for Part<'_> {
     }
 }
 
-/// Compares a key without keeping it.
+/// Compares a key without allocating it.
 struct IsName<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for IsName<'_> {
@@ -181,12 +182,12 @@ impl Visitor<'_> for IsName<'_> {
     }
 }
 
-/// Why a path was refused. Its text is for the caller, and repeats the path, or the start of a long one.
+/// Why a path is invalid. The message is for the caller and quotes the path, or the start of a long one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvalidPath {
-    /// Nothing stands before, between or behind dots, or the path is empty.
+    /// The path is empty, starts or ends with a dot, or has two dots in a row.
     EmptySegment(String),
-    /// There are more than 256 segments.
+    /// The path has more than 256 segments.
     TooManySegments(String),
 }
 
@@ -227,7 +228,7 @@ mod tests {
         DotPath::parse(text).unwrap()
     }
 
-    /// Looks each path up in one text.
+    /// Looks up each path in one text.
     fn check(json: &str, cases: &[(&str, Option<&str>)]) {
         for (text, found) in cases {
             assert_eq!(path(text).find_in(json).as_deref(), *found, "{text}");

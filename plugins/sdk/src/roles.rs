@@ -1,13 +1,13 @@
-//! What a plugin can be: one module for each role, with the trait to implement.
+//! One module for each role of a plugin, with the trait to implement.
 //!
-//! The bindings of each role come from a WIT world of its own, so that a plugin exports the roles it
-//! names and no others; the imported types are the same in all of them.
+//! The bindings of each role come from a WIT world of its own, so that a plugin exports only the roles
+//! it names. All roles share the imported types.
 
 use crate::{HttpReply, Json};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-// `generate!`, from build.rs: it names the version that `wit/` has.
+// build.rs writes the macro `generate!`, with the interface version from `wit/`.
 include!(concat!(env!("OUT_DIR"), "/generate.rs"));
 
 macro_rules! role {
@@ -25,28 +25,29 @@ macro_rules! role {
 }
 
 role! {
-    /// Decides whether a request comes from whom it says. Exported by [`export_verifier!`](crate::export_verifier).
+    /// Authenticates the sender of a request. Exported by [`export_verifier!`](crate::export_verifier).
     verifier, "verifies", verifier
 }
 role! {
-    /// Turns a payload into parameters of a run. Exported by [`export_mapper!`](crate::export_mapper).
+    /// Turns a payload into the parameters of a run. Exported by [`export_mapper!`](crate::export_mapper).
     mapper, "maps", payload_mapper
 }
 role! {
-    /// Gets one value out of a finished task. Exported by [`export_getter!`](crate::export_getter).
+    /// Extracts one value from a finished task. Exported by [`export_getter!`](crate::export_getter).
     getter, "gets", response_getter
 }
 role! {
-    /// Shapes the answer in the provider's format. Exported by [`export_replier!`](crate::export_replier).
+    /// Shapes and delivers answers in the provider's format. Exported by
+    /// [`export_replier!`](crate::export_replier).
     replier, "replies", replier
 }
 role! {
-    /// Tools that an agent may call. Exported by [`export_toolbox!`](crate::export_toolbox).
+    /// Offers tools that an agent may call. Exported by [`export_toolbox!`](crate::export_toolbox).
     toolbox, "tools", toolbox
 }
 
 role! {
-    /// Says what settings the plugin takes. Exported by [`export_about!`](crate::export_about).
+    /// Describes and checks the plugin's settings. Exported by [`export_about!`](crate::export_about).
     about, "describes", about
 }
 
@@ -90,7 +91,7 @@ macro_rules! export_toolbox {
     };
 }
 
-/// Exports a type that implements [`about::Guest`] as what the plugin says of itself.
+/// Exports a type that implements [`about::Guest`] as the plugin's description of its settings.
 #[macro_export]
 macro_rules! export_about {
     ($plugin:ident) => {
@@ -98,8 +99,8 @@ macro_rules! export_about {
     };
 }
 
-/// Natively there is nothing to export, and native linkers choke on the names: only the types are
-/// checked, so that a plugin's tests build.
+/// Exports a role on wasm32. Native linkers reject the export names, so a native build only checks that
+/// the type implements the role: that is enough for a plugin's tests.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_role {
@@ -115,37 +116,37 @@ macro_rules! export_role {
 }
 
 impl mapper::Mapped {
-    /// Starts the agent. Without further ado it sees the payload as it came.
+    /// Starts a run. The agent sees the payload as it arrived, unless [`Self::with_context`] replaces it.
     pub fn run() -> Self {
         Self::with_action("run")
     }
 
-    /// Acknowledges the request and starts nothing: an event that is of no interest here.
+    /// Acknowledges the request without starting a run, for events that the agent need not handle.
     pub fn ignore() -> Self {
         Self::with_action("ignore")
     }
 
-    /// Answers at once and starts nothing: a handshake.
+    /// Sends this response at once without starting a run, for handshakes.
     pub fn reply(reply: HttpReply) -> Self {
         Self { reply: Some(reply), ..Self::with_action("reply") }
     }
 
-    /// Sets a parameter: `task_id`, `user_id`, `user_email`, `user_first_name`, `user_last_name` or
-    /// `prompt`.
+    /// Sets a parameter of the run: `task_id`, `user_id`, `user_email`, `user_first_name`,
+    /// `user_last_name` or `prompt`.
     #[must_use]
     pub fn with_param(mut self, target: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.push((target.into(), value.into()));
         self
     }
 
-    /// Puts a JSON object in the place of the payload in the agent's context.
+    /// Replaces the payload in the agent's context with a JSON object.
     #[must_use]
     pub fn with_context(mut self, context: Json) -> Self {
         self.context = Some(context);
         self
     }
 
-    /// Names the delivery as its sender does, so that a second one like it starts no second run.
+    /// Sets the sender's id of this delivery. A repeated delivery with the same id starts no second run.
     #[must_use]
     pub fn with_delivery_id(mut self, id: impl Into<String>) -> Self {
         self.delivery_id = Some(id.into());
@@ -165,12 +166,12 @@ impl mapper::Mapped {
 }
 
 impl HttpReply {
-    /// An answer with this status and body, and no headers yet.
+    /// A response with this status and body, and no headers.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into(), extra: None }
     }
 
-    /// Adds a header; its name is given in lower case.
+    /// Adds a header. The name must be in lower case.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
@@ -179,8 +180,8 @@ impl HttpReply {
 }
 
 impl toolbox::Tool {
-    /// A tool with the JSON Schema of its arguments. Until [`Self::with_annotations`] says otherwise
-    /// the gateway treats it as destructive.
+    /// A tool with the JSON Schema of its arguments. Without [`Self::with_annotations`], the gateway
+    /// treats it as destructive.
     pub fn new(
         name: impl Into<String>,
         description: impl Into<String>,
@@ -213,19 +214,19 @@ impl toolbox::Tool {
 }
 
 impl verifier::Principal {
-    /// Somebody whom the sender did not name.
+    /// A verified sender without an id.
     pub fn anonymous() -> Self {
         Self { id: None, attributes: None, extra: None }
     }
 
-    /// Somebody of whom the sender gave an id.
+    /// A verified sender with this id.
     pub fn named(id: impl Into<String>) -> Self {
         Self { id: Some(id.into()), ..Self::anonymous() }
     }
 }
 
 impl about::Diagnostic {
-    /// Something wrong with the setting at this RFC 6901 pointer.
+    /// A problem with the setting at this RFC 6901 pointer.
     pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), message: message.into(), extra: None }
     }

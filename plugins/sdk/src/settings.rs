@@ -1,9 +1,8 @@
-//! Settings, declared once: the declaration gives the JSON Schema that `about` answers, the check
+//! Settings, each declared once: the declaration yields the JSON Schema that `about` returns, the check
 //! before a binding goes live, and the value during a call.
 //!
-//! All settings are texts, since that is what `wasi:config` knows. One table of settings serves all
-//! plugins of a channel, so a plugin does not complain of names that it does not know: they may be meant
-//! for another one.
+//! All settings are strings, the only type of `wasi:config`. All plugins of a channel share one table of
+//! settings, so a plugin ignores names that it does not know: they may be meant for another plugin.
 
 use crate::about::Diagnostic;
 use crate::host::Host;
@@ -17,34 +16,34 @@ use serde_json::value::RawValue;
 
 /// One setting of a plugin.
 pub struct Setting {
-    /// In kebab-case, such as `tolerance-seconds`.
+    /// The name in kebab-case, such as `tolerance-seconds`.
     pub name: &'static str,
-    /// What counts where the operator wrote nothing. None makes the setting a required one.
+    /// The value if the operator sets none. `None` makes the setting required.
     pub default: Option<&'static str>,
-    /// What its values look like.
+    /// The form that values must have.
     pub form: Form,
     /// One sentence for the operator.
     pub description: &'static str,
 }
 
-/// What the values of a setting look like.
+/// The form that the values of a setting must have.
 pub enum Form {
     /// Any text.
     Text,
-    /// A whole number, with the least and the greatest.
+    /// A whole number between a minimum and a maximum, both inclusive.
     Number(u64, u64),
-    /// One of these.
+    /// One of these values.
     OneOf(&'static [&'static str]),
-    /// The name of an HTTP header, or nothing.
+    /// The name of an HTTP header, or empty.
     Header,
-    /// An absolute http or https URL without a slash at its end.
+    /// An absolute http or https URL without a trailing slash.
     Url,
-    /// A dot path into the payload, or nothing.
+    /// A dot path into the payload, or empty.
     Path,
 }
 
-/// What seconds a signed timestamp may be off, in either direction. Five minutes is what Stripe, Slack
-/// and Standard Webhooks use; more than a day is no protection any more.
+/// How many seconds a signed timestamp may be off, in either direction. Stripe, Slack and Standard
+/// Webhooks use five minutes; more than a day no longer protects against replay.
 pub const TOLERANCE: Setting = Setting {
     name: "tolerance-seconds",
     default: Some("300"),
@@ -53,8 +52,9 @@ pub const TOLERANCE: Setting = Setting {
 };
 
 impl Setting {
-    /// What the operator wrote, or the default. A value that is not of the setting's form is a failure
-    /// of the gateway's side (500): the request is not to blame, and nothing is guessed.
+    /// Reads the value that the operator set, or the default. Fails with [`misconfigured`] (500) if a
+    /// required setting is missing or the value does not have the setting's form: the request is not at
+    /// fault, and no value is guessed.
     pub fn read(&self, host: &impl Host) -> Result<String, Failure> {
         let Some(value) = host.setting(self.name)? else {
             return self.default.map(String::from).ok_or_else(|| misconfigured(&self.missing()));
@@ -65,7 +65,7 @@ impl Setting {
         }
     }
 
-    /// The same for a [`Form::Number`].
+    /// Reads a setting of the form [`Form::Number`].
     pub fn number(&self, host: &impl Host) -> Result<u64, Failure> {
         self.read(host)?.parse().map_err(|_| misconfigured(self.name))
     }
@@ -92,7 +92,7 @@ impl Setting {
 }
 
 impl Form {
-    /// What is wrong with a value, as the end of a sentence.
+    /// What is wrong with a value, as the end of a sentence that starts with the setting's name.
     fn problem(&self, value: &str) -> Option<String> {
         match *self {
             Self::Text => None,
@@ -117,7 +117,7 @@ impl Form {
     }
 }
 
-/// RFC 9110, section 5.6.2.
+/// A character of a token: RFC 9110, section 5.6.2.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -130,7 +130,7 @@ fn is_base_url(value: &str) -> bool {
         && !value.ends_with('/')
 }
 
-/// A failure that the operator can mend, and the caller cannot: HTTP 500.
+/// A failure that only the operator can fix, not the caller: HTTP 500.
 pub fn misconfigured(problem: &str) -> Failure {
     Failure::new("settings", format!("this channel's settings are wrong: {problem}"))
 }
@@ -153,18 +153,18 @@ pub fn schema(settings: &[Setting]) -> Json {
         .finish()
 }
 
-/// Settings as they were written, with the defaults of those that were not.
+/// The values of all settings, with the defaults of those that the operator did not set.
 pub struct Texts(Vec<(&'static str, String)>);
 
 impl Texts {
-    /// The text of one setting; empty where there is none of this name.
+    /// The value of one setting; empty if there is no setting of this name.
     pub fn text(&self, setting: &Setting) -> &str {
         let found = self.0.iter().find(|(name, _)| *name == setting.name);
         found.map_or("", |(_, text)| text)
     }
 }
 
-/// Checks settings one by one. For those that depend on each other, the texts are handed back too.
+/// Checks each setting by itself. Also returns the values, for checks of settings against each other.
 pub fn check(settings: &[Setting], config: &str) -> (Texts, Vec<Diagnostic>) {
     let mut texts = Vec::new();
     let mut problems = Vec::new();
@@ -190,15 +190,15 @@ pub fn check(settings: &[Setting], config: &str) -> (Texts, Vec<Diagnostic>) {
             },
         };
         if let Some(problem) = problem {
-            // A kebab-case name needs no escaping in a pointer.
+            // A name in kebab-case needs no escaping in a pointer.
             problems.push(Diagnostic::new(format!("/{}", setting.name), problem));
         }
     }
     (Texts(texts), problems)
 }
 
-/// The members of an object as they were written. A map of the standard library would be a tenth of a
-/// small plugin.
+/// The members of an object in their order, values unparsed. A map of the standard library would be a
+/// tenth of a small plugin's code.
 struct Given<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Given<'de> {

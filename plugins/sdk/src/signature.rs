@@ -1,9 +1,8 @@
-//! What verifiers have in common: reading signature headers, the window in which a timestamp is fresh,
-//! and trying the signatures that came.
+//! Functions that verifiers share: parsing signature headers, checking timestamps, verifying signatures.
 //!
-//! Every refusal here is `unauthorized` and says what is wrong, but never what would have been right.
-//! Cheap checks (is the header there, is the timestamp fresh) belong before those that ask for the body,
-//! so that a stranger's request costs little.
+//! Every failure here is `unauthorized`. Its message says what is wrong, never which value would be
+//! accepted. Run the cheap checks (is the header present, is the timestamp fresh) before those that read
+//! the body, so that an unauthenticated request costs little.
 
 use crate::Failure;
 use crate::host::Host;
@@ -12,26 +11,27 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use base64ct::Encoding as _;
 
-/// How many signatures of one request are tried. Each costs an HMAC over the body, so there has to be an
-/// end; providers send as many as there are secrets in use, which is one, or two during a rotation.
+/// How many signatures of one request are verified; further ones are ignored. Each may cost an HMAC over
+/// the body, so their number is bounded. Providers send one for each secret in use: one, or two during a
+/// rotation.
 pub const SIGNATURES_MAX: usize = 8;
 
-/// The form in which bytes are written in a header.
+/// The encoding of bytes in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// RFC 4648, section 8; in either case.
+    /// RFC 4648, section 8. Decoding accepts either case.
     Hex,
-    /// RFC 4648, section 4; with or without padding.
+    /// RFC 4648, section 4. Decoding accepts it with or without padding.
     Base64,
-    /// RFC 4648, section 5; with or without padding.
+    /// RFC 4648, section 5. Decoding accepts it with or without padding.
     Base64Url,
 }
 
 impl Encoding {
-    /// The names that settings use.
+    /// The names of the encodings in settings.
     pub const NAMES: &'static [&'static str] = &["hex", "base64", "base64url"];
 
-    /// The encoding of one of [`Self::NAMES`].
+    /// The encoding with one of the [`Self::NAMES`].
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "hex" => Some(Self::Hex),
@@ -41,7 +41,7 @@ impl Encoding {
         }
     }
 
-    /// The text that stands for the bytes; of base64 with its padding, of base64url without.
+    /// Encodes bytes: hex in lower case, base64 with padding, base64url without.
     pub fn encode(self, bytes: &[u8]) -> String {
         match self {
             Self::Hex => base16ct::lower::encode_string(bytes),
@@ -50,7 +50,7 @@ impl Encoding {
         }
     }
 
-    /// The bytes that the text stands for, or none where it stands for no bytes at all.
+    /// Decodes a text. `None` if it is malformed or decodes to zero bytes.
     pub fn decode(self, text: &str) -> Option<Vec<u8>> {
         let bytes = match self {
             Self::Hex => base16ct::mixed::decode_vec(text).ok()?,
@@ -61,37 +61,38 @@ impl Encoding {
     }
 }
 
-/// Padding fills up to a multiple of four characters; where there is some, it has to be right.
+/// Removes padding. Padding is optional; if present, it must fill up to a multiple of four characters.
 fn unpadded(text: &str) -> Option<&str> {
     let bare = text.trim_end_matches('=');
     let padded = bare.len() != text.len();
     (!padded || (text.len().is_multiple_of(4) && text.len() - bare.len() <= 2)).then_some(bare)
 }
 
-/// A header that a signed request has.
+/// Reads a header that a signed request must have. Fails if it is missing or empty.
 pub fn header(host: &impl Host, name: &str) -> Result<String, Failure> {
     host.header(name)
         .filter(|value| !value.is_empty())
         .ok_or_else(|| Failure::unauthorized(format!("the header `{name}` is missing")))
 }
 
-/// Whether this is a time, written as seconds since 1970, at most so far from now in either direction.
-/// A request from the future is as suspect as an old one: it could be kept until it is fresh.
+/// Checks a timestamp in seconds since 1970: it may be at most `tolerance_seconds` before or after `now`.
+/// A timestamp in the future is as suspect as an old one: the request could be recorded now and replayed
+/// once the timestamp is fresh.
 pub fn fresh(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
     let time = seconds(timestamp)
         .ok_or_else(|| Failure::unauthorized("the timestamp is not a number of seconds"))?;
     within(time, now, tolerance_seconds)
 }
 
-/// The same for milliseconds since 1970.
+/// Like [`fresh`], for milliseconds since 1970.
 pub fn fresh_ms(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
     let time = seconds(timestamp)
         .ok_or_else(|| Failure::unauthorized("the timestamp is not a number of milliseconds"))?;
     within(time / 1000, now, tolerance_seconds)
 }
 
-/// The same for a time as ISO 8601 and RFC 3339 write it, such as `2026-01-31T12:00:00Z`, with a fraction or
-/// without, and with the zone that it is in.
+/// Like [`fresh`], for a time in ISO 8601 and RFC 3339 format such as `2026-01-31T12:00:00Z`. A fraction of
+/// a second is optional, the time zone is required.
 pub fn fresh_iso8601(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
     let time = iso8601(timestamp).ok_or_else(|| {
         Failure::unauthorized("the timestamp is not an ISO 8601 time with a zone")
@@ -107,12 +108,12 @@ fn within(time: u64, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
     Err(Failure::unauthorized(format!("the timestamp is too {which}")))
 }
 
-/// Digits and nothing else: no sign, no space, no fraction.
+/// Parses digits only: no sign, no space, no fraction.
 fn seconds(timestamp: &str) -> Option<u64> {
     timestamp.bytes().all(|byte| byte.is_ascii_digit()).then(|| timestamp.parse().ok()).flatten()
 }
 
-/// Seconds since 1970 of such a time. A fraction counts for nothing.
+/// Seconds since 1970 of an ISO 8601 time. A fraction of a second is ignored.
 fn iso8601(timestamp: &str) -> Option<u64> {
     let (date, time) = timestamp.split_once('T')?;
     let (time, zone) = time.split_at_checked(time.find(['Z', '+', '-'])?)?;
@@ -126,7 +127,7 @@ fn iso8601(timestamp: &str) -> Option<u64> {
     let year = seconds(year).filter(|number| year.len() == 4 && *number >= 1970)?;
     let (month, day) = (two(month, 12)?.checked_sub(1)?, two(day, 31)?.checked_sub(1)?);
     seconds(fraction).filter(|_| !fraction.is_empty())?;
-    // Counted from March on, so that a leap day is a year's last. Months have 153 days in five.
+    // A year that starts in March has its leap day at its end. Any five months from there have 153 days.
     let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
     let time = days.checked_sub(719_468)? * 86_400
@@ -146,8 +147,8 @@ fn iso8601(timestamp: &str) -> Option<u64> {
     }
 }
 
-/// The values of one name in a header such as `t=1533204620,v1=2220…,v1=77ab…`, in their order: a name
-/// may come several times, as `v1` does while a secret is rotated.
+/// The values of one name in a header such as `t=1533204620,v1=2220…,v1=77ab…`, in order. A name may occur
+/// several times, as `v1` does during the rotation of a secret.
 pub fn parts<'a>(header: &'a str, separator: char, name: &'a str) -> impl Iterator<Item = &'a str> {
     header.split(separator).filter_map(move |part| {
         let (found, value) = part.trim().split_once('=')?;
@@ -155,8 +156,9 @@ pub fn parts<'a>(header: &'a str, separator: char, name: &'a str) -> impl Iterat
     })
 }
 
-/// Whether one of these signatures is that of the message. Texts that are no signatures at all do not
-/// count, so that a scheme which is not known yet does no harm beside one that is.
+/// Verifies that one of these signatures is that of the message. Texts that cannot be decoded are skipped,
+/// so that a signature of an unknown scheme can stand beside a known one. Fails with `unauthorized` if no
+/// signature matches.
 pub fn verify_any<'a, H: Host>(
     host: &H,
     key: &H::Key,
@@ -174,8 +176,8 @@ pub fn verify_any<'a, H: Host>(
     Err(Failure::unauthorized("the signature does not match"))
 }
 
-/// Whether one of these signatures is that of the request's body between `before` and `after`. The gateway
-/// hashes the body where it has it, so that its length costs the plugin nothing.
+/// Like [`verify_any`], for the message `before`, request body, `after`. The gateway hashes the body in its
+/// own memory, so the plugin pays nothing for a long body.
 pub fn verify_any_of_body<'a, H: Host>(
     host: &H,
     key: &H::Key,
@@ -186,7 +188,7 @@ pub fn verify_any_of_body<'a, H: Host>(
 ) -> Result<(), Failure> {
     let signatures = signatures.filter_map(|text| encoding.decode(text)).take(SIGNATURES_MAX);
     let signatures: Vec<_> = signatures.collect();
-    // Without a signature there is nothing to hash the body for.
+    // Without a signature, do not have the body hashed.
     if !signatures.is_empty()
         && host.hmac_verify_body(key, algorithm, before, after, &signatures)?
     {

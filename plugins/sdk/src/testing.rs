@@ -1,27 +1,27 @@
-//! Drives an [`Integration`] with vectors, natively: a scripted host stands in for the gateway. For
+//! Runs test vectors against an [`Integration`] natively, with a scripted host in place of the gateway. For
 //! tests only, behind the feature `testing`.
 //!
-//! A vector is a JSON object; what `expect` does not name is not looked at, and so every vector has to
-//! name something. The same files can drive a running gateway over HTTP.
+//! A vector is a JSON object. Only what `expect` names is compared, so every vector must name something.
+//! The same files can drive a running gateway over HTTP.
 //!
 //! | member | holds |
 //! |---|---|
-//! | `name`, `source` | what is shown, and where it was published |
-//! | `secrets` | `{"secret": ["newest", "the one before"]}` |
-//! | `settings`, `attributes` | texts by name; attributes are JSON values |
+//! | `name`, `source` | what the vector shows, and where it was published |
+//! | `secrets` | `{"secret": ["newest", "previous"]}` |
+//! | `settings`, `attributes` | values by name: strings for settings, JSON for attributes |
 //! | `now` | seconds since 1970 |
 //! | `method`, `target`, `headers` | the request; the target is path and query |
-//! | `body` | text, or `{"base64": "…"}` |
-//! | `task` | the task, for replies |
-//! | `answers` | what egress answers, in turn: `{"status", "headers", "body"}` or `{"failure": code}` |
+//! | `body` | text, `{"base64": "…"}`, or any other JSON, which is sent as its text |
+//! | `task` | the task, for repliers |
+//! | `answers` | the responses to `egress.send`, in order: `{"status", "headers", "body"}` or `{"failure": code}` |
 //! | `expect.verify` | `ok` or the failure's code |
 //! | `expect.map` | `{"action", "params", "delivery_id", "context", "reply"}` or `{"failure": code}` |
 //! | `expect.reply` | `{"status", "headers", "body"}` |
 //! | `expect.deliver` | `ok` or the failure's code |
 //! | `expect.sent` | `[{"method", "url", "credential", "headers", "body"}]` |
 //!
-//! Of headers and contexts only the named members are compared. A body that is expected as an object or
-//! array is compared as JSON.
+//! In objects such as headers and contexts, only the named members are compared; in `params`, all of them.
+//! If the expected body is an object or array, the body is compared as JSON.
 
 #![allow(
     clippy::panic,
@@ -46,11 +46,12 @@ use base64::prelude::BASE64_STANDARD;
 pub use scripted::Scripted;
 use serde_json::{Map, Value, json};
 
-/// Runs every vector of a file, a JSON array.
+/// Runs every vector of a file, which is a JSON array.
 ///
 /// # Panics
 ///
-/// Naming each vector that went otherwise than expected; or if there are none.
+/// If the result of a vector differs from its `expect`, with the name of each such vector; or if the file
+/// has no vectors.
 pub fn run_vectors<I: Integration>(file: &str) {
     let vectors: Vec<Value> = serde_json::from_str(file).expect("a JSON array of vectors");
     assert!(!vectors.is_empty(), "there are no vectors");
@@ -58,12 +59,12 @@ pub fn run_vectors<I: Integration>(file: &str) {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
-/// Changes each byte of each body that a file's vectors have accepted, one at a time: none of these
-/// requests may be accepted. For integrations whose signature is over the body as it is.
+/// Asserts that the signature covers every byte of a body: takes each vector that `verify` accepts, changes
+/// one byte of its body at a time, and expects a refusal each time. For integrations that sign the raw body.
 ///
 /// # Panics
 ///
-/// If one is, or if there was none to change.
+/// If a changed body is accepted, or if there is no accepted vector with a body.
 pub fn assert_every_byte_is_signed<I: Integration>(file: &str) {
     let vectors: Vec<Value> = serde_json::from_str(file).expect("a JSON array of vectors");
     let mut changed = 0;
@@ -82,7 +83,7 @@ pub fn assert_every_byte_is_signed<I: Integration>(file: &str) {
     assert!(changed > 0, "there is no body that was accepted");
 }
 
-/// What went otherwise than one vector expects.
+/// Runs one vector and lists where the result differs from its `expect`.
 fn problems<I: Integration>(vector: &Value) -> Vec<String> {
     let name = vector["name"].as_str().expect("a vector has a name");
     assert!(vector["source"].is_string(), "{name}: say where it comes from");
@@ -106,7 +107,7 @@ fn problems<I: Integration>(vector: &Value) -> Vec<String> {
     let accepted = verified.is_ok();
     compare("verify", outcome(verified.map(|_| ())));
     host.hide_credentials();
-    // The gateway maps only what was verified.
+    // The gateway maps verified requests only.
     compare("map", if accepted { mapped(I::map(&host)) } else { Value::Null });
     if expect.contains_key("reply") {
         compare("reply", I::reply(&host).map_or_else(failure, reply));
@@ -118,7 +119,7 @@ fn problems<I: Integration>(vector: &Value) -> Vec<String> {
     problems
 }
 
-/// Whether everything that is expected was found. Objects may have more members, except for `params`.
+/// Whether the result has everything that is expected. Objects may have more members, except `params`.
 fn covers(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => expected.iter().all(|(name, value)| {
@@ -190,7 +191,7 @@ fn body_text(body: &[u8]) -> Value {
     }
 }
 
-/// Bytes as a vector writes them.
+/// Decodes bytes as a vector represents them.
 fn bytes(value: &Value) -> Vec<u8> {
     match value {
         Value::String(text) => text.as_bytes().to_vec(),
@@ -202,23 +203,22 @@ fn bytes(value: &Value) -> Vec<u8> {
     }
 }
 
-/// Asserts that settings are as good as said: the pointers of what is wrong with them.
+/// Asserts that the check of these settings reports problems at exactly these pointers, in this order.
 ///
 /// # Panics
 ///
-/// If they are not.
+/// If it reports others.
 pub fn assert_settings<I: Integration>(config: &str, pointers: &[&str]) {
     let found = crate::integration::check_config::<I>(config);
     let found: Vec<_> = found.iter().map(|problem| problem.pointer.as_str()).collect();
     assert_eq!(found, pointers, "{config}");
 }
 
-/// Asserts that the integration refuses to verify with these settings in the way that is meant for wrong
-/// settings, whatever the request is.
+/// Asserts that, with these settings, `verify` fails with the code `settings`, whatever the request is.
 ///
 /// # Panics
 ///
-/// If it does not.
+/// If it succeeds or fails with another code.
 pub fn assert_misconfigured<I: Integration>(settings: &str) {
     let settings: Value = serde_json::from_str(settings).expect("settings are JSON");
     let host = Scripted::new(&json!({"settings": settings, "secrets": {"secret": ["a"]}}));

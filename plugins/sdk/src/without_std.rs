@@ -1,22 +1,22 @@
-//! What a plugin needs that does without the standard library.
+//! The macro [`without_std!`](crate::without_std), for plugins without the standard library.
 
-/// Makes a plugin that is `#![no_std]` complete: a panic handler, and the function through which the
-/// host allocates what it hands over. Such a plugin imports nothing but what it uses itself, while the
-/// standard library always imports a terminal, an environment and an exit.
+/// Completes a `#![no_std]` plugin: defines the panic handler, and the function by which the host allocates
+/// memory for the values it passes. Such a plugin imports only what it uses, while the standard library
+/// always imports a terminal, an environment and an exit.
 ///
-/// Not for plugins that use the standard library, which brings both. Natively it expands to nothing;
-/// say `#![cfg_attr(target_arch = "wasm32", no_std)]`, so that `cargo test` works.
+/// Do not call it in a plugin with the standard library, which defines both. Natively it expands to
+/// nothing. Write `#![cfg_attr(target_arch = "wasm32", no_std)]`, so that `cargo test` works.
 #[macro_export]
 macro_rules! without_std {
     () => {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
-            // `memcmp` and its like come from libc on this target; nothing else is taken from it.
+            // Functions such as `memcmp` come from libc on this target; nothing else is used from it.
             #[link(name = "c")]
             unsafe extern "C" {}
 
-            // Formatting the panic would cost more code than many plugins have. The host reports a
-            // trap, with the names of the functions where the plugin was not stripped.
+            // Formatting the panic message would take more code than many plugins have. The host reports
+            // a trap, with function names if the plugin is not stripped.
             #[panic_handler]
             fn panic(_: &::core::panic::PanicInfo<'_>) -> ! {
                 ::core::arch::wasm32::unreachable()
@@ -35,11 +35,11 @@ macro_rules! without_std {
     };
 }
 
-/// Places what the host hands over: strings and lists.
+/// Allocates memory for the values that the host passes: strings and lists.
 ///
 /// # Safety
 ///
-/// As for `GlobalAlloc::realloc`, where `old_size` is not zero; the alignment is a power of two.
+/// As for `GlobalAlloc::realloc` if `old_size` is not zero; the alignment must be a power of two.
 #[cfg(target_arch = "wasm32")]
 #[expect(unsafe_code, reason = "it is an allocating function of the canonical ABI")]
 pub unsafe fn host_realloc(
@@ -50,7 +50,7 @@ pub unsafe fn host_realloc(
 ) -> *mut u8 {
     use alloc::alloc::{Layout, alloc, realloc};
 
-    // SAFETY: the host keeps to the canonical ABI, which asks for the same.
+    // SAFETY: the host follows the canonical ABI, which requires the same.
     let block = unsafe {
         if old_size != 0 {
             realloc(old, Layout::from_size_align_unchecked(old_size, align), new_size)

@@ -1,9 +1,9 @@
-//! Shopify's webhooks: `X-Shopify-Hmac-Sha256`, an HMAC-SHA256 over the body in base64
-//! (shopify.dev/docs/apps/build/webhooks, "Verify webhook deliveries"), and the same without `X-`, as
+//! Shopify's webhooks: verifies `X-Shopify-Hmac-Sha256`, a base64 HMAC-SHA256 of the body
+//! (shopify.dev/docs/apps/build/webhooks, "Verify webhook deliveries"), or the same header without `X-`, as
 //! Shopify's newer "Events" send it.
 //!
-//! Nothing but the body is signed, so there is no freshness to check; a repeated event is known by its
-//! id ("Ignore duplicate webhooks").
+//! Only the body is signed, so there is no timestamp to check. The event's id identifies duplicates
+//! ("Ignore duplicate webhooks").
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -66,18 +66,18 @@ impl Integration for Shopify {
         let from = shop.as_deref().map_or_else(Default::default, |shop| format!(" from {shop}"));
         let mut mapped =
             Mapped::run().with_param("prompt", format!("Shopify event {topic}{about}{from}."));
-        // An order and what becomes of it belong together.
+        // An order and its later events share a thread.
         let (kind, _) = topic.split_once('/').unwrap_or((&topic, ""));
         let at = |pointer: &str| host.scalar(pointer).filter(|id| !id.is_empty());
         let object = match at("/order_id") {
             Some(order) => Some(("orders", order)),
             None => at("/id").map(|id| (kind, id)),
         };
-        // An object of a shop that is not named might be another shop's.
+        // Without the shop, the same id may be another shop's object.
         if let Some((shop, (kind, id))) = shop.zip(object) {
             mapped = mapped.with_param("task_id", format!("shopify:{shop}:{kind}:{id}"));
         }
-        // One event can be reported under several topics, and each of them is news.
+        // Shopify can report one event under several topics; each topic starts its own run.
         mapped.delivery_id = header(host, "event-id")
             .or_else(|| header(host, "webhook-id"))
             .map(|id| format!("{topic} {id}"));

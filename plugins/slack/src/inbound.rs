@@ -1,7 +1,7 @@
-//! What Slack sends, and what is made of it.
+//! Maps Slack's requests to runs.
 //!
-//! The agent does not see the payload as it is: it holds a token, and URLs with which anybody could
-//! answer in the app's name.
+//! The agent does not see the raw payload: it holds a token, and URLs that let anyone post in the app's
+//! name.
 
 use crate::{EVENTS, RESPONSE_TYPE};
 use alloc::format;
@@ -18,7 +18,7 @@ pub(crate) enum Inbound {
     Event,
     /// A form with `command`.
     Command,
-    /// A form whose field `payload` holds this JSON: buttons, menus, shortcuts, modals.
+    /// A form whose field `payload` holds this JSON, from buttons, menus, shortcuts and modals.
     Interaction(String),
 }
 
@@ -34,7 +34,7 @@ impl Inbound {
     }
 }
 
-/// A text within the JSON of an interaction.
+/// A non-empty string at this path of an interaction's JSON.
 pub(crate) fn within(payload: &str, path: &str) -> Option<String> {
     let found = DotPath::parse(path).ok()?.find_in(payload)?;
     json::text(&found).filter(|text| !text.is_empty())
@@ -42,7 +42,7 @@ pub(crate) fn within(payload: &str, path: &str) -> Option<String> {
 
 pub(crate) fn map(host: &impl Host) -> Result<Mapped, Failure> {
     if host.scalar("/ssl_check").as_deref() == Some("1") {
-        // Slack looks whether the certificate of a slash command's URL is good.
+        // Slack checks the TLS certificate of a slash command's URL.
         return Ok(Mapped::reply(HttpReply::new(200, "")));
     }
     let wanted = EVENTS.read(host)?;
@@ -67,7 +67,7 @@ fn event(host: &impl Host, wanted: &str) -> Result<Mapped, Failure> {
             return Ok(Mapped::reply(reply));
         }
         Some("event_callback") => {}
-        // `app_rate_limited` and what may come.
+        // `app_rate_limited`, and types that Slack may add.
         _ => return Ok(Mapped::ignore()),
     }
     let kind = at("/event/type").unwrap_or_default();
@@ -114,14 +114,15 @@ fn event(host: &impl Host, wanted: &str) -> Result<Mapped, Failure> {
     Ok(mapped.with_context(context.finish()))
 }
 
-/// The user as whom the app is installed, where that is a bot: whoever mentions the app names it.
+/// The bot user of the app, if the app is installed as one. Mentions of the app contain its id.
 fn app(host: &impl Host) -> Option<String> {
-    // "At most one authorization" comes with an event.
+    // An event comes with "at most one authorization".
     let is_bot = host.scalar("/authorizations/0/is_bot").as_deref() == Some("true");
     host.scalar("/authorizations/0/user_id").filter(|user| is_bot && !user.is_empty())
 }
 
-/// Bots are not answered, this one first of all: two of them would never stop.
+/// Whether a bot caused the event, this app included. Bots get no answers: two bots that answer each other
+/// would never stop.
 fn from_a_bot(host: &impl Host) -> bool {
     let is_there = |pointer: &str| host.json(pointer).is_some_and(|value| value != "null");
     let app = app(host);
@@ -129,11 +130,12 @@ fn from_a_bot(host: &impl Host) -> bool {
     is_there("/event/bot_id")
         || is_there("/event/bot_profile")
         || is_of_app("/event/user")
-        // Files say so in another way.
+        // File events have this member instead.
         || is_of_app("/event/user_id")
 }
 
-/// Messages that were edited, deleted, or that Slack wrote itself ("joined the channel") have a subtype.
+/// Whether the event is a new message by a user. Edited and deleted messages, and those that Slack itself
+/// writes ("joined the channel"), have other subtypes.
 fn says_something_new(host: &impl Host) -> bool {
     matches!(
         host.scalar("/event/subtype").as_deref(),
@@ -141,11 +143,11 @@ fn says_something_new(host: &impl Host) -> bool {
     )
 }
 
-/// Where an event happened, and where it is answered.
+/// The place of an event, which is also where the answer goes.
 pub(crate) struct Place {
     pub(crate) channel: String,
     pub(crate) thread: Option<String>,
-    /// Who alone sees what is said there, where it is not the channel.
+    /// The user who alone sees the conversation, if the channel does not.
     only_for: Option<String>,
 }
 
@@ -153,7 +155,7 @@ impl Place {
     pub(crate) fn of_event(host: &impl Host) -> Option<Self> {
         let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
         let channel = at("/event/channel").or_else(|| at("/event/item/channel"))?;
-        // A direct conversation is one thread, unless somebody opened another within it.
+        // A direct conversation is one thread, except for Slack threads that users opened in it.
         let direct = at("/event/channel_type").as_deref() == Some("im");
         let thread = at("/event/thread_ts").or_else(|| {
             let own = at("/event/ts").or_else(|| at("/event/item/ts"));
@@ -169,13 +171,13 @@ impl Place {
             .or_else(|| at("message.thread_ts"))
             .or_else(|| at("container.message_ts"))
             .or_else(|| at("message.ts"));
-        // What is under no message is between the app and whoever opened it.
+        // An interaction without a message is visible only to the user who opened it.
         let only_for = at("user.id").filter(|_| thread.is_none());
         Some(Self { channel, thread, only_for })
     }
 
-    /// A command is seen by whoever gives it alone, and so is its answer unless a setting says otherwise:
-    /// the conversation is with that person then, and not with the channel.
+    /// The place of a slash command. Only its user sees a command and, by default, its answer: the
+    /// conversation is then with that user, not with the channel.
     fn of_command(host: &impl Host) -> Result<Option<Self>, Failure> {
         let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
         let (channel, user) = (at("/channel_id"), at("/user_id"));
@@ -189,7 +191,7 @@ impl Place {
         })
     }
 
-    /// None where it is not known in which workspace: another one may have a channel of this id.
+    /// The thread's id. `None` if the workspace is unknown: another one may have a channel with this id.
     fn thread_id(&self, team: Option<&str>) -> Option<String> {
         let mut thread = format!("slack:{}:{}", team?, self.channel);
         for part in [&self.thread, &self.only_for].into_iter().flatten() {
@@ -214,7 +216,7 @@ fn command(host: &impl Host) -> Result<Mapped, Failure> {
     if let Some(user) = &user {
         mapped = mapped.with_param("user_id", user);
     }
-    // A command that is given twice is meant twice; the trigger is another one then.
+    // A user who repeats a command wants a second run; the trigger id then differs.
     mapped.delivery_id = at("trigger_id");
     Ok(mapped.with_context(
         Object::new()
@@ -269,20 +271,19 @@ fn interaction(payload: &str) -> Result<Mapped, Failure> {
     ))
 }
 
-/// The text without the mention of the app in front of it. Anybody else who is mentioned is part of what
-/// was said.
+/// The text without a leading mention of the app. Mentions of other users stay part of the text.
 fn without_mention<'t>(text: &'t str, app: Option<&str>) -> &'t str {
     let text = text.trim();
     let behind = || {
         let (mention, rest) = text.strip_prefix("<@")?.split_once('>')?;
-        // A name may stand behind the id: `<@U0LAN0Z89|helper>`.
+        // A name may follow the id: `<@U0LAN0Z89|helper>`.
         let user = mention.split('|').next()?;
         (Some(user) == app).then(|| rest.trim_start())
     };
     behind().unwrap_or(text)
 }
 
-/// The three characters that Slack escapes ("Formatting message text"), as they were written.
+/// Unescapes the three characters that Slack escapes ("Formatting message text").
 fn unescaped(text: &str) -> String {
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 }

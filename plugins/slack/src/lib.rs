@@ -1,9 +1,9 @@
-//! Slack: events, slash commands, and buttons and menus.
+//! Slack: events, slash commands, and interactions such as buttons and menus.
 //!
-//! Requests are verified after "Verifying requests from Slack" (docs.slack.dev), the handshake of a new
-//! URL (`url_verification`) too. Slack wants an answer within three seconds, so a channel acknowledges,
-//! and the agent's answer is delivered into the thread; Slack's repetitions of an event are known by its
-//! id.
+//! Requests are verified as in "Verifying requests from Slack" (docs.slack.dev), including the handshake of
+//! a new URL (`url_verification`). Slack expects a response within three seconds, so the channel
+//! acknowledges the request and delivers the agent's answer into the thread. The event's id identifies
+//! Slack's retries.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 

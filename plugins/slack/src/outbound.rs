@@ -1,4 +1,4 @@
-//! What Slack is answered: at once, and when the run is over.
+//! Responds to Slack's requests, and delivers answers after the run.
 
 use crate::inbound::{Inbound, Place};
 use crate::{ACKNOWLEDGEMENT, API_URL, RESPONSE_TYPE};
@@ -10,12 +10,12 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::json::Object;
 use wardgate_sdk::{DotPath, Failure, HttpReply, delivery, json};
 
-/// Slack cuts messages beyond 40,000 characters (`chat.postMessage`, "Truncating content"). An escape that it cut in
-/// two would be shown as it is.
+/// The longest text after escaping, in UTF-16 units. Slack truncates messages beyond 40,000 characters
+/// (`chat.postMessage`, "Truncating content"), and would show half of an escape that it cuts in two.
 const TEXT_MAX: usize = 39_000;
 
-/// Only slash commands are answered in the response itself. To an event, an empty answer says that it
-/// has come.
+/// The response to a request. Only slash commands get a text in the response itself; an empty response
+/// acknowledges everything else.
 pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
     if !matches!(Inbound::read(host), Some(Inbound::Command)) {
         return Ok(HttpReply::new(200, ""));
@@ -66,7 +66,7 @@ pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
     posted(&String::from_utf8_lossy(&answer.body))
 }
 
-/// Slack says no with status 200, too.
+/// Checks the body of the response: Slack reports errors with status 200, too.
 fn posted(body: &str) -> Result<(), Failure> {
     let at = |path: &str| DotPath::parse(path).ok()?.find_in(body);
     if at("ok").as_deref() == Some("true") {
@@ -85,7 +85,7 @@ fn posted(body: &str) -> Result<(), Failure> {
     }
 }
 
-/// How much of a text, in UTF-16 units, is no longer than [`TEXT_MAX`] once it is escaped.
+/// The length in UTF-16 units of the longest prefix of a text that fits [`TEXT_MAX`] after escaping.
 fn unescaped_max(text: &str) -> usize {
     let (mut left, mut units) = (TEXT_MAX, 0);
     for character in text.chars() {
@@ -101,8 +101,8 @@ fn unescaped_max(text: &str) -> usize {
     units
 }
 
-/// What the agent wrote may come from anybody. Escaped, it mentions nobody; without previews, Slack
-/// fetches no URL in it.
+/// A message with the agent's text, which may repeat anyone's input. Escaping prevents mentions. Previews
+/// are off, so that Slack fetches no URL in it.
 fn message(text: &str) -> Object {
     let text = answer::clip(text, unescaped_max(text));
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");

@@ -1,8 +1,8 @@
-//! Standard Webhooks 1.0.0 (`spec/standard-webhooks.md` in standard-webhooks/standard-webhooks), as
-//! OpenAI, Svix and many others send them: an HMAC-SHA256 over id, timestamp and body.
+//! Standard Webhooks 1.0.0 (`spec/standard-webhooks.md` in standard-webhooks/standard-webhooks), as OpenAI,
+//! Svix and many others send them: an HMAC-SHA256 of id, timestamp and body.
 //!
-//! Several signatures come separated by spaces; those of other versions than `v1` (`v1a` is
-//! asymmetric) do no harm beside it.
+//! The signature header may hold several signatures separated by spaces. Versions other than `v1` (`v1a` is
+//! asymmetric) are ignored.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -55,7 +55,7 @@ impl Integration for StandardWebhooks {
     }
 
     fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
-        // The spec recommends, but does not demand, that a payload has a type.
+        // The spec recommends a type in the payload but does not require it.
         let event = host.scalar("/type").filter(|event| !event.is_empty());
         let event = event.unwrap_or_else(|| String::from("event"));
         if !listed(&EVENTS.read(host)?, &event) {

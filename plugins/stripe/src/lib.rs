@@ -1,5 +1,5 @@
-//! Stripe's events: `Stripe-Signature` (docs.stripe.com/webhooks, "Verify webhook signatures
-//! manually"), with one `v1=` for each secret that is in use.
+//! Stripe's events: verifies `Stripe-Signature` (docs.stripe.com/webhooks, "Verify webhook signatures
+//! manually"), which has one `v1=` for each secret in use.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -35,7 +35,7 @@ impl Integration for Stripe {
             .next()
             .ok_or_else(|| Failure::unauthorized("`stripe-signature` has no timestamp"))?;
         signature::fresh(timestamp, host.now(), TOLERANCE.number(host)?)?;
-        // The `whsec_` of a Stripe secret is part of the key.
+        // The prefix `whsec_` of a Stripe secret is part of the key.
         let key = host.open("secret")?;
         let before = format!("{timestamp}.");
         let around = (before.as_bytes(), &[][..]);
@@ -51,7 +51,7 @@ impl Integration for Stripe {
         if !listed(&EVENTS.read(host)?, &event) {
             return Ok(Mapped::ignore());
         }
-        // Events of the newer kind (v2) hold no object, but say which one they are about.
+        // Events of the v2 API do not contain the object, only its id.
         let object = host
             .scalar("/data/object/id")
             .or_else(|| host.scalar("/related_object/id"))
@@ -63,7 +63,7 @@ impl Integration for Stripe {
         let about = object.as_deref().map_or_else(Default::default, |id| format!(" about {id}"));
         let mut mapped =
             Mapped::run().with_param("prompt", format!("Stripe event {event}{about}{mode}."));
-        // What happens to one customer belongs together.
+        // All events of a customer share a thread.
         let customer = host.scalar("/data/object/customer").filter(|id| !id.is_empty());
         if let Some(thread) = customer.or(object) {
             mapped = mapped.with_param("task_id", format!("stripe:{thread}"));

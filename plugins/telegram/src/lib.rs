@@ -1,9 +1,9 @@
 //! Telegram bots.
 //!
-//! Telegram does not sign: it sends the `secret_token` that was given to `setWebhook`, in
-//! `X-Telegram-Bot-Api-Secret-Token` (core.telegram.org/bots/api#setwebhook). It is answered in the
-//! response itself ("Making requests when getting updates") where the channel waits for the run, and by
-//! a request of its own where it does not.
+//! Telegram does not sign its requests. It sends the `secret_token` that was passed to `setWebhook`, in
+//! `X-Telegram-Bot-Api-Secret-Token` (core.telegram.org/bots/api#setwebhook). If the channel waits for the
+//! run, the answer is in the response ("Making requests when getting updates"); otherwise, the plugin sends
+//! it by a request of its own.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -71,7 +71,7 @@ impl Integration for Telegram {
             return Ok(Mapped::ignore());
         };
         let (Some(prompt), false) = (update.said(host), update.is_of_this_side(host)) else {
-            // A sticker, somebody who joined; or nobody who waits for an answer.
+            // An update without text (a sticker, a new member), or one that needs no answer.
             return Ok(Mapped::ignore());
         };
         let mut mapped = Mapped::run().with_param("prompt", prompt).with_delivery_id(id);

@@ -1,4 +1,4 @@
-//! What Telegram is answered: in the response to an update, and by requests of the bot's own.
+//! Sends answers to Telegram: in the response to an update, and by requests to the Bot API.
 
 use crate::update::{Place, Update};
 use crate::{API_URL, TYPING};
@@ -13,14 +13,14 @@ use wardgate_sdk::{DotPath, Failure, HttpReply, delivery};
 /// `sendMessage`: "1-4096 characters after entities parsing", counted in UTF-16 units.
 const TEXT_MAX: usize = 4096;
 
-/// How many messages one answer may become.
+/// The most messages that one answer is split into; the rest is dropped.
 const MESSAGES_MAX: usize = 10;
 
-/// How long a button may take to stop spinning where the agent's answer waits for it.
+/// The timeout of the request that stops a button's spinner. The agent's answer waits for it.
 const PRESS_MS: u32 = 400;
 
-/// A response holds one request to the Bot API: the answer, else what stops a button from spinning, else
-/// that the bot types.
+/// The response to an update. It can hold one request to the Bot API: the answer, else the one that stops a
+/// button's spinner, else the typing indicator.
 pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
     let Some(update) = Update::read(host) else { return Ok(HttpReply::new(200, "")) };
     let (place, press) = (update.place(host), update.press(host));
@@ -33,7 +33,7 @@ pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
     let body = match (text.filter(|text| !text.is_empty()), &place, press) {
         (Some(text), Some(place), press) => {
             if let Some(press) = press {
-                // The answer comes all the same where Telegram, or a grant that is missing, says no.
+                // The answer is sent even if Telegram refuses this, or a grant is missing.
                 let _ =
                     send(host, "answerCallbackQuery", answered(&press).finish(), Some(PRESS_MS));
             }
@@ -51,7 +51,7 @@ pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
     Ok(HttpReply::new(200, body).with_header("content-type", "application/json"))
 }
 
-/// Sends the answer into the conversation that the update is of.
+/// Sends the answer into the conversation of the update.
 pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
     let text = answer::to_deliver(host)?;
     let place = Update::read(host)
@@ -82,20 +82,20 @@ fn send(
     body: String,
     timeout_ms: Option<u32>,
 ) -> Result<egress::Answer, Failure> {
-    // The gateway puts the token in the place of that word; a plugin never has it.
+    // The gateway replaces the word CREDENTIAL with the token; a plugin never sees it.
     let url = format!("{}/botCREDENTIAL/{method}", API_URL.read(host)?);
     let outgoing = Outgoing { timeout_ms, ..Outgoing::post(url, "application/json", body) };
     host.send(&outgoing, Some("bot"))
 }
 
-/// A message as plain text. Without previews: Telegram would fetch any URL that an agent writes.
+/// A plain-text message. Previews are off, because Telegram would fetch any URL that an agent writes.
 fn message(place: &Place, text: &str) -> Object {
     let mut object = place.request();
     object.string("text", text).raw("link_preview_options", r#"{"is_disabled":true}"#);
     object
 }
 
-/// That the press of a button has come.
+/// The parameters of `answerCallbackQuery`, which acknowledges the press of a button.
 fn answered(press: &str) -> Object {
     let mut object = Object::new();
     object.string("callback_query_id", press);

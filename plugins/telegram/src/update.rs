@@ -1,14 +1,14 @@
-//! What an update holds: what was said, by whom, and where.
+//! The contents of an update: text, sender and conversation.
 //!
-//! One chat of Telegram may be many conversations. In the direct messages of a channel each topic is
-//! another user's, and a private chat of a business has the same id as the user's chat with the bot.
+//! One Telegram chat may hold many conversations. In a channel's direct messages, each topic belongs to
+//! another user. A private chat of a business has the same id as the user's chat with the bot.
 
 use alloc::format;
 use alloc::string::String;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::json::Object;
 
-/// The kinds of updates that hold something said, each a member of the update.
+/// The kinds of updates that can have a text. Each is a member of the update.
 const KINDS: [&str; 7] = [
     "message",
     "edited_message",
@@ -19,7 +19,7 @@ const KINDS: [&str; 7] = [
     "callback_query",
 ];
 
-/// Telegram itself, which writes what a channel posts into the group where the channel is discussed.
+/// The user id of Telegram itself, which copies a channel's posts into its discussion group.
 const TELEGRAM: &str = "777000";
 
 /// One update.
@@ -30,7 +30,7 @@ pub(crate) struct Update {
 
 impl Update {
     pub(crate) fn read(host: &impl Host) -> Option<Self> {
-        // A kind that is there has somebody or some chat that it came from.
+        // If the member is present, it has a chat or a sender.
         let kind = KINDS.into_iter().find(|kind| {
             ["/chat/id", "/from/id"]
                 .into_iter()
@@ -43,7 +43,7 @@ impl Update {
         host.scalar(&format!("/{}{pointer}", self.kind)).filter(|text| !text.is_empty())
     }
 
-    /// A button belongs to the message that it is under.
+    /// A member of the message. For a button, that is the message that the button is under.
     fn of_message(self, host: &impl Host, pointer: &str) -> Option<String> {
         match self.kind {
             "callback_query" => self.at(host, &format!("/message{pointer}")),
@@ -58,13 +58,13 @@ impl Update {
         }
     }
 
-    /// The id of the press of a button, which spins until it is answered.
+    /// The id of a button press. The button shows a spinner until it is answered.
     pub(crate) fn press(self, host: &impl Host) -> Option<String> {
         (self.kind == "callback_query").then(|| self.at(host, "/id")).flatten()
     }
 
-    /// Who said it, for the run: its parameters and where in the update they are. Whoever writes as a chat
-    /// has the same user's id as everybody who does, so that chat is whom it is from.
+    /// The parameters of the run that describe the sender, and their pointers in the update. All who write
+    /// as a chat share one user id, so in that case the chat is the sender.
     pub(crate) fn sender(self, host: &impl Host) -> &'static [(&'static str, &'static str)] {
         match self.at(host, "/sender_chat/id") {
             Some(_) => &[("user_id", "/sender_chat/id"), ("user_first_name", "/sender_chat/title")],
@@ -76,29 +76,29 @@ impl Update {
         }
     }
 
-    /// Whether nobody waits for an answer to it, because the bot itself, another bot, or whom the bot
-    /// answers for has said it. Two bots that answer each other would never stop.
+    /// Whether the message needs no answer because this bot, another bot, or the party that the bot answers
+    /// for wrote it. Two bots that answer each other would never stop.
     pub(crate) fn is_of_this_side(self, host: &impl Host) -> bool {
         let from = self.at(host, "/from/id");
         let as_chat = self.at(host, "/sender_chat/id").is_some();
         let flag = |pointer: &str| self.at(host, pointer).as_deref() == Some("true");
-        // A channel's post may be the bot's own, whoever forwards it.
+        // A channel's post may be the bot's own, even if it was forwarded.
         if flag("/is_automatic_forward") || from.as_deref() == Some(TELEGRAM) {
             return true;
         }
-        // Who writes as a chat (an anonymous administrator, a channel) is said to be a bot.
+        // Telegram flags senders who write as a chat (an anonymous administrator, a channel) as bots.
         if flag("/from/is_bot") && !as_chat {
             return true;
         }
         let is_not_by = |user: Option<String>| user.is_some() && from.is_some() && user != from;
-        // A private chat has the id of the customer; everybody else there is the business.
+        // The id of a private chat is the customer's; any other sender there is the business.
         if self.of_message(host, "/business_connection_id").is_some()
             && (self.at(host, "/sender_business_bot/id").is_some()
                 || is_not_by(self.of_message(host, "/chat/id")))
         {
             return true;
         }
-        // A topic is its user's; everybody else there is the channel.
+        // A topic belongs to one user; any other sender there is the channel.
         self.is_direct(host)
             && (as_chat || is_not_by(self.of_message(host, "/direct_messages_topic/user/id")))
     }
@@ -107,16 +107,16 @@ impl Update {
         self.of_message(host, "/chat/is_direct_messages").as_deref() == Some("true")
     }
 
-    /// Where it was said. None where the update does not tell one conversation from others: under an
-    /// inline message, or where a topic or a business is missing.
+    /// The conversation of the update. `None` if the update does not identify one: under an inline message,
+    /// or if the topic or the business is missing.
     pub(crate) fn place(self, host: &impl Host) -> Option<Place> {
-        // Ids are whole numbers, and go back as such.
+        // Ids are whole numbers and are sent back as such.
         let id =
             |pointer: &str| self.of_message(host, pointer).filter(|id| id.parse::<i64>().is_ok());
         let of_business = matches!(self.kind, "business_message" | "edited_business_message");
         let place = Place {
             chat: id("/chat/id")?,
-            // In groups that are no forums that member tells replies apart, which are no topics.
+            // In groups that are not forums, this member identifies replies, which are not topics.
             topic: id("/message_thread_id")
                 .filter(|_| self.of_message(host, "/is_topic_message").as_deref() == Some("true")),
             direct: id("/direct_messages_topic/topic_id"),
@@ -131,11 +131,11 @@ impl Update {
 /// One conversation.
 pub(crate) struct Place {
     chat: String,
-    /// The topic of a forum.
+    /// A topic of a forum.
     topic: Option<String>,
-    /// The topic of the direct messages of a channel.
+    /// A topic of a channel's direct messages.
     direct: Option<String>,
-    /// The business that the bot answers for.
+    /// The connection to the business that the bot answers for.
     business: Option<String>,
 }
 
@@ -154,12 +154,12 @@ impl Place {
         thread
     }
 
-    /// Whether Telegram shows there that the bot types.
+    /// Whether Telegram shows the typing indicator in this conversation.
     pub(crate) fn shows_typing(&self) -> bool {
         self.direct.is_none()
     }
 
-    /// The members of a request that say where its message goes.
+    /// The members of a Bot API request that address this conversation.
     pub(crate) fn request(&self) -> Object {
         let mut object = Object::new();
         object

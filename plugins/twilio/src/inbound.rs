@@ -1,17 +1,17 @@
-//! What Twilio sends, and what is made of it.
+//! Maps Twilio's requests to runs.
 
 use alloc::format;
 use alloc::string::String;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::mapper::Mapped;
 
-/// Something that somebody said.
+/// A message or speech of a user.
 pub(crate) enum Inbound {
-    /// To a number, by SMS, MMS or WhatsApp.
+    /// A message to a number by SMS, MMS or WhatsApp.
     Message,
-    /// In a conversation, which may have many participants.
+    /// A message in the conversation with this id, which may have many participants.
     Conversation(String),
-    /// In a call that goes on.
+    /// Speech or digits in the ongoing call with this id.
     Call(String),
 }
 
@@ -20,17 +20,18 @@ fn at(host: &impl Host, name: &str) -> Option<String> {
 }
 
 impl Inbound {
-    /// None where nobody said anything that is to be answered: what became of a message or a call that was
-    /// sent from here, a message that was edited, or one of the agent's own.
+    /// Reads the request. `None` if it needs no answer: the status of an outgoing message or call, an edited
+    /// message, or a message of the agent.
     pub(crate) fn read(host: &impl Host) -> Option<Self> {
         let at = |name: &str| at(host, name);
-        // Conversations name their events; WhatsApp's say so in capitals of messages that were sent.
+        // Conversations send `EventType` values that start with `on`. WhatsApp status callbacks also have
+        // this field, in capitals.
         if let Some(event) = at("EventType").filter(|event| event.starts_with("on")) {
             let is_said = event == "onMessageAdded" && !is_of_this_side(host);
             return at("ConversationSid").filter(|_| is_said).map(Self::Conversation);
         }
         if host.scalar("/Body").is_some() {
-            // A number that writes to itself would be answered for ever.
+            // A number that writes to itself would get answers for ever.
             let (from, to) = (at("From"), at("To"));
             return (from.is_none() || from != to).then_some(Self::Message);
         }
@@ -52,7 +53,7 @@ impl Inbound {
         }
     }
 
-    /// None where two people would have the same thread, because it is not known who they are.
+    /// The thread's id. `None` if the sender or the recipient is unknown: two users would share a thread.
     fn thread(&self, host: &impl Host) -> Option<String> {
         match self {
             Self::Message => {
@@ -73,7 +74,8 @@ impl Inbound {
     }
 }
 
-/// Whether a message of a conversation was written from here: by the API, as the agent's answers are.
+/// Whether a conversation's message comes from this side: sent by the API, as the agent's answers are, or by
+/// the system.
 fn is_of_this_side(host: &impl Host) -> bool {
     at(host, "Source").is_some_and(|source| source.eq_ignore_ascii_case("API"))
         || at(host, "Author").as_deref() == Some("system")
@@ -95,7 +97,8 @@ pub(crate) fn map(host: &impl Host) -> Mapped {
             mapped = mapped.with_param(target, value);
         }
     }
-    // The message's id is signed, the header is not; a call has many things said in it.
+    // The message's id is signed and the header is not, so the id takes precedence. A call has many turns
+    // with one id, so only the header identifies a turn.
     mapped.delivery_id = match inbound {
         Inbound::Message | Inbound::Conversation(_) => at(host, "MessageSid"),
         Inbound::Call(_) => None,

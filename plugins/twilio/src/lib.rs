@@ -1,8 +1,8 @@
-//! Twilio: messages (SMS, MMS, WhatsApp), those of conversations, and what was said in calls.
+//! Twilio: messages (SMS, MMS, WhatsApp), conversations, and speech in calls.
 //!
-//! Verified after "Validating signatures from Twilio" (twilio.com/docs/usage/security). The answer is
-//! TwiML in the response where the channel waits for the run (Twilio does for 15 seconds), or a message
-//! of its own through the REST API. In a conversation it is always the latter.
+//! Requests are verified as in "Validating signatures from Twilio" (twilio.com/docs/usage/security). If the
+//! channel waits for the run (Twilio waits for 15 seconds), the answer is TwiML in the response; otherwise,
+//! it is a message sent by the REST API. In conversations it is always a message.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 

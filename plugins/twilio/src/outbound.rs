@@ -1,4 +1,4 @@
-//! What Twilio is answered: TwiML in the response, or a message through the REST API.
+//! Sends answers to Twilio: TwiML in the response, or messages by the REST API.
 
 use crate::inbound::Inbound;
 use crate::{API_URL, CONVERSATIONS_URL};
@@ -10,10 +10,10 @@ use wardgate_sdk::egress::Outgoing;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::{Failure, HttpReply, delivery};
 
-/// `Body` of a message, in a conversation too: "up to 1,600 characters".
+/// The limit of `Body`, in conversations too: "up to 1,600 characters".
 const TEXT_MAX: usize = 1600;
 
-/// How many messages one answer may become. Each of them costs money.
+/// The most messages that one answer is split into; the rest is dropped. Each message costs money.
 const MESSAGES_MAX: usize = 5;
 
 pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
@@ -24,7 +24,7 @@ pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
     };
     let text = escaped(&answer::clip(&text, TEXT_MAX));
     let verb = match Inbound::read(host) {
-        // Twilio does not read what a conversation's webhook is answered.
+        // Twilio ignores the response to a conversation's webhook.
         Some(Inbound::Conversation(_)) => return Ok(HttpReply::new(200, "")),
         Some(Inbound::Call(_)) => "Say",
         Some(Inbound::Message) | None => "Message",
@@ -37,7 +37,7 @@ pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
     Ok(HttpReply::new(200, body).with_header("content-type", "text/xml; charset=utf-8"))
 }
 
-/// Text as XML 1.0 may hold it: without the characters that it forbids even when they are escaped.
+/// Escapes text for XML 1.0, and drops the characters that XML forbids even in escaped form.
 fn escaped(text: &str) -> String {
     let mut xml = String::with_capacity(text.len());
     for character in text.chars() {
@@ -55,7 +55,7 @@ fn escaped(text: &str) -> String {
     xml
 }
 
-/// Sends the answer back from the number that the message came to, or into the conversation.
+/// Sends the answer from the number that received the message, or into the conversation.
 pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
     let text = answer::to_deliver(host)?;
     let place = match Inbound::read(host) {
@@ -83,10 +83,10 @@ pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where an answer is sent.
+/// The address of an answer.
 struct Place {
     url: String,
-    /// The fields beside its text.
+    /// The form fields besides the text.
     fields: Vec<(&'static str, String)>,
 }
 
@@ -102,7 +102,7 @@ impl Place {
         Ok(Self { url, fields: Vec::from([("To", at("From")?), ("From", at("To")?)]) })
     }
 
-    /// Conversations of other services than the default one are below their service.
+    /// The path of a conversation includes its service, unless that is the default service.
     fn of_conversation(host: &impl Host, conversation: &str) -> Result<Self, Failure> {
         let conversation = id("ConversationSid", conversation.into())?;
         let service = host.scalar("/ChatServiceSid").filter(|service| !service.is_empty());
@@ -116,7 +116,7 @@ impl Place {
     }
 }
 
-/// An id that leads to no other path than its own.
+/// Checks that an id is alphanumeric, so that it cannot change the path of the URL.
 fn id(name: &str, value: String) -> Result<String, Failure> {
     match value.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         true => Ok(value),

@@ -1,5 +1,5 @@
-//! What Twilio signs: the URL with its query, and behind it each field of a form, sorted by name and
-//! joined without anything between. A body that is no form is covered by its SHA-256 in the query.
+//! Verifies Twilio's signature. It covers the URL with its query, followed by the fields of a form, sorted by
+//! name and joined without separators. A body that is not a form is covered by its SHA-256 in the query.
 
 use alloc::format;
 use alloc::string::String;
@@ -10,7 +10,7 @@ use wardgate_sdk::settings::misconfigured;
 use wardgate_sdk::signature::{self, Encoding};
 use wardgate_sdk::{Failure, json};
 
-/// What a form says it is.
+/// The content type of a form.
 const FORM: &str = "application/x-www-form-urlencoded";
 
 pub(crate) fn verify<H: Host>(host: &H) -> Result<(), Failure> {
@@ -50,17 +50,16 @@ pub(crate) fn verify<H: Host>(host: &H) -> Result<(), Failure> {
     result
 }
 
-/// The SHA-256 of the body as the query has it.
+/// The SHA-256 of the body that the query claims.
 fn body_digest(query: &str) -> Option<String> {
     form_urlencoded::parse(query.as_bytes())
         .find(|(name, _)| name == "bodySHA256")
         .map(|(_, value)| value.into_owned())
 }
 
-/// The fields by name, and those of one name by value, as Twilio's libraries sort them. One that comes
-/// twice counts once.
+/// The fields sorted by name, then by value, as in Twilio's libraries. Duplicate fields count once.
 fn sorted_fields(body: &[u8]) -> Result<String, Failure> {
-    // Read as text all the same, bodies that differ would have the same signature.
+    // If invalid UTF-8 were replaced instead, different bodies would have the same signature.
     if percent_encoding::percent_decode(body).decode_utf8().is_err() {
         return Err(Failure::unauthorized("the form is not UTF-8"));
     }
@@ -70,8 +69,8 @@ fn sorted_fields(body: &[u8]) -> Result<String, Failure> {
     Ok(fields.into_iter().flat_map(|(name, value)| [name, value]).collect())
 }
 
-/// The same URL with the standard port where it has none, and without where it has one. For calls,
-/// Twilio does not always sign the URL as it was set.
+/// The URL with the default port added if it has no port, or with its port removed. For calls, Twilio does
+/// not always sign the URL as it was configured.
 fn with_other_port(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let (authority, path) = match rest.find('/') {

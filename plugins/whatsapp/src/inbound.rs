@@ -1,6 +1,8 @@
-//! What a notification holds. Meta may put several messages into one, though for messages of users it
-//! says that it seldom does; one notification is one run, so those of its first sender are taken
-//! together, and of others the agent learns how many there were, but not what they said.
+//! Maps a notification to a run.
+//!
+//! Meta may batch several messages into one notification, though it says that this is rare for user
+//! messages. One notification is one run: the messages of its first sender are joined. Of messages by other
+//! senders, the agent sees the number but not the text.
 
 use alloc::format;
 use alloc::string::String;
@@ -9,16 +11,16 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::json::Object;
 use wardgate_sdk::mapper::Mapped;
 
-/// "Updates are aggregated and sent in a batch with a maximum of 1000 updates": each costs some calls
-/// to the host, so there is an end well before.
+/// How many entries of each list are read. "Updates are aggregated and sent in a batch with a maximum of
+/// 1000 updates": each costs some host calls, so the bound is well below that.
 const LOOKED_AT_MAX: usize = 32;
 
-/// Where a message was written: by whom, to which number of the business, and in which group.
+/// The sender of a message, the business number that it was sent to, and its group.
 pub(crate) struct Sender {
     pub(crate) phone_number_id: String,
-    /// The sender's number. Who has a user name may keep it from the business.
+    /// The sender's phone number. Users with a user name may hide it from the business.
     from: Option<String>,
-    /// The sender's id with this business.
+    /// The sender's id, which is specific to this business.
     user_id: Option<String>,
     group: Option<String>,
 }
@@ -35,19 +37,19 @@ impl Sender {
         Some(Self { phone_number_id, from, user_id, group: of_message("group_id") })
     }
 
-    /// The number, else the id.
+    /// The phone number, else the user id.
     fn id(&self) -> &str {
         self.from.as_deref().or(self.user_id.as_deref()).unwrap_or_default()
     }
 
-    /// Whether both messages are of one conversation and of one person in it.
+    /// Whether both messages are in one conversation and by the same user.
     fn is_the_same_as(&self, other: &Self) -> bool {
         self.phone_number_id == other.phone_number_id
             && self.id() == other.id()
             && self.group == other.group
     }
 
-    /// None where it is not known which number of the business was written to.
+    /// The thread's id. `None` if the business number that received the message is unknown.
     fn thread(&self) -> Option<String> {
         let number = Some(&self.phone_number_id).filter(|number| !number.is_empty())?;
         Some(match &self.group {
@@ -56,8 +58,8 @@ impl Sender {
         })
     }
 
-    /// Whom the contacts beside the message call so. With one contact it is the sender, whose number may be
-    /// written in another way there.
+    /// The sender's name in the contacts beside the message. A single contact is the sender, even if the
+    /// number is formatted differently there.
     fn name(&self, host: &impl Host, value: &str) -> Option<String> {
         let contact = |index: usize, pointer: &str| {
             host.scalar(&format!("{value}/contacts/{index}/{pointer}"))
@@ -71,14 +73,14 @@ impl Sender {
         contact(index, "profile/name")
     }
 
-    /// The members of a request that say to whom its message goes.
+    /// The members of a request that address its recipient.
     pub(crate) fn recipient(&self) -> Object {
         let mut object = Object::new();
         object.string("messaging_product", "whatsapp");
         match (&self.group, &self.from) {
             (Some(group), _) => object.string("recipient_type", "group").string("to", group),
             (None, Some(from)) => object.string("recipient_type", "individual").string("to", from),
-            // In `to`, what stands behind the country would be taken for a number, and nobody told.
+            // In `to`, Meta would silently take the part behind the country code for a phone number.
             (None, None) => {
                 object.string("recipient_type", "individual").string("recipient", self.id())
             }
@@ -91,7 +93,7 @@ impl Sender {
 pub(crate) struct Inbound {
     pub(crate) sender: Sender,
     name: Option<String>,
-    /// The provider's id of the first of them.
+    /// Meta's id of the first message.
     id: Option<String>,
     texts: Vec<String>,
     messages: Vec<String>,
@@ -99,7 +101,7 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    /// None where nobody said anything: statuses of messages that were sent from here, for instance.
+    /// Reads the messages. `None` if there are none, as in the status of an outgoing message.
     pub(crate) fn read(host: &impl Host) -> Option<Self> {
         let mut inbound: Option<Self> = None;
         for value in values(host) {
@@ -107,7 +109,7 @@ impl Inbound {
                 let message = format!("{value}/messages/{index}");
                 let Some(json) = host.json(&message) else { break };
                 let at = |pointer: &str| host.scalar(&format!("{message}{pointer}"));
-                // What cannot be read says nothing of the messages behind it.
+                // A message that cannot be read does not stop the ones after it.
                 let Some((sender, text)) = Sender::read(host, &value, &message).zip(said(at))
                 else {
                     continue;
@@ -162,7 +164,7 @@ impl Inbound {
     }
 }
 
-/// Pointers at the `value` of each change that is about messages.
+/// Pointers to the `value` of each change that holds messages.
 fn values(host: &impl Host) -> Vec<String> {
     let mut values = Vec::new();
     for entry in 0..LOOKED_AT_MAX {
@@ -182,7 +184,7 @@ fn values(host: &impl Host) -> Vec<String> {
     values
 }
 
-/// The words of a message, or none where it is nothing to answer.
+/// The text of a message. `None` if the message needs no answer.
 fn said(at: impl Fn(&str) -> Option<String>) -> Option<String> {
     let kind = at("/type")?;
     match kind.as_str() {
@@ -191,7 +193,7 @@ fn said(at: impl Fn(&str) -> Option<String>) -> Option<String> {
         "interactive" => at("/interactive/button_reply/title")
             .or_else(|| at("/interactive/list_reply/title"))
             .or_else(|| Some(String::from("A form was filled in."))),
-        // Somebody who changed their number, a heart under a message.
+        // For example a change of phone number, or a heart under a message.
         "reaction" | "system" | "unsupported" | "ephemeral" => None,
         _ => at(&format!("/{kind}/caption"))
             .or_else(|| Some(format!("A message of type {kind}, without text."))),

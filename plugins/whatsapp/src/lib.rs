@@ -1,8 +1,8 @@
 //! WhatsApp's Cloud API, and with it the webhooks of Meta's Graph API.
 //!
-//! A new URL is proven with `hub.verify_token` by GET; notifications come with `X-Hub-Signature-256`,
-//! made with the app's secret (developers.facebook.com/docs/graph-api/webhooks/getting-started). Meta
-//! tries again for days unless it is answered 200, so answers are delivered through the Graph API.
+//! Meta verifies a new URL by a GET with `hub.verify_token`. Notifications have `X-Hub-Signature-256`, signed
+//! with the app's secret (developers.facebook.com/docs/graph-api/webhooks/getting-started). Meta retries for
+//! days unless the response is 200, so answers are delivered by the Graph API.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -27,10 +27,10 @@ use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{DotPath, Failure, HttpReply, delivery, signature};
 
-/// `text.body`: "Maximum 4096 characters".
+/// The limit of `text.body`: "Maximum 4096 characters".
 const TEXT_MAX: usize = 4096;
 
-/// How many messages one answer may become.
+/// The most messages that one answer is split into; the rest is dropped.
 const MESSAGES_MAX: usize = 5;
 
 const API_URL: Setting = Setting {
@@ -102,7 +102,7 @@ impl Integration for WhatsApp {
             if piece.trim().is_empty() {
                 return Ok(());
             }
-            // Without a preview: Meta would fetch any URL that an agent writes.
+            // Previews are off, because Meta would fetch any URL that an agent writes.
             let text = Object::new().raw("preview_url", "false").string("body", piece).finish();
             let body =
                 inbound.sender.recipient().string("type", "text").raw("text", &text).finish();
@@ -114,8 +114,8 @@ impl Integration for WhatsApp {
     }
 }
 
-/// The Graph API answers 400 also where it wants less at once, or has trouble of its own
-/// (developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes).
+/// Classifies a response by Meta's error code, because the Graph API also returns 400 for rate limits and
+/// for errors of its own (developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes).
 fn accepted(answer: &Answer) -> Result<(), Failure> {
     if answer.status < 400 {
         return delivery::accepted(answer);

@@ -1,4 +1,4 @@
-//! A tool `much` that answers a text of as many bytes as its argument `bytes` says, and logs one of `logged`.
+//! A tool `much` that returns a text of `bytes` bytes, and logs one of `logged` bytes.
 
 use guests::logging::{Level, log};
 

@@ -1,4 +1,4 @@
-//! A mapper that asks the host for small things over and over.
+//! A mapper that calls cheap host functions in an endless loop.
 
 use guests::sdk::{config, context};
 use guests::{request, secrets};

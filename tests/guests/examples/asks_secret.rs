@@ -1,4 +1,4 @@
-//! A mapper that opens the secret named in the payload at `/secret`, and tells what came of it.
+//! A mapper that opens the secret named at `/secret` in the payload, and reports the outcome in its prompt.
 
 use guests::{prompt, request, secrets};
 

@@ -1,4 +1,4 @@
-//! A mapper that tells what time it is, in nanoseconds since 1970.
+//! A mapper whose prompt is the time in nanoseconds since 1970.
 
 #![expect(
     clippy::disallowed_methods,

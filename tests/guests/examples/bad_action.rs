@@ -1,4 +1,4 @@
-//! A mapper that answers with an action that does not exist.
+//! A mapper that returns an action that does not exist.
 
 use guests::Mapped;
 

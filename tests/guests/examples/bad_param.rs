@@ -1,4 +1,4 @@
-//! A mapper that tries to set a parameter that is not for payloads to set.
+//! A mapper that sets a parameter that mappers may not set.
 
 use guests::Mapped;
 

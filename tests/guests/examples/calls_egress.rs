@@ -1,5 +1,5 @@
-//! A tool `fetch` that sends a GET request to its argument `url`, and answers the status or the failure. In the place
-//! of `FILL` it puts as many characters as `fill` says, each another one, in pieces of 500 with a dot between.
+//! A tool `fetch` that sends a GET request to `url` and returns the status or the failure. It replaces `FILL`
+//! in the URL with `fill` characters: labels of 500 distinct characters, joined by dots.
 
 use guests::egress::{Outgoing, send};
 use serde_json::json;

@@ -1,5 +1,5 @@
-//! A tool that calls itself as often as `depth` says, and there has the host do what needs the most
-//! stack: send a request. It answers the failure's code.
+//! A tool that recurses `depth` levels and there makes the host call that needs the most stack: sending a
+//! request. It returns the status or the failure's code.
 
 use guests::egress::{Outgoing, send};
 use std::hint::black_box;

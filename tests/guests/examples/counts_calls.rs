@@ -1,4 +1,4 @@
-//! A mapper that counts its calls in a static, and always counts to one: each call has its own instance.
+//! A mapper that counts its calls in a static. The count is always one, because each call has its own instance.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 

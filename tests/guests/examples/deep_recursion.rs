@@ -1,4 +1,4 @@
-//! A mapper that calls itself until the stack ends.
+//! A mapper that recurses until the stack overflows.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! A mapper that allocates until it is refused. The refusal ends it as a trap.
+//! A mapper that allocates until an allocation fails, which traps.
 
 use std::hint::black_box;
 

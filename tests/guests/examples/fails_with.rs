@@ -1,4 +1,4 @@
-//! A mapper that fails with the code in the payload at `/code`, to show what becomes of it in HTTP.
+//! A mapper that fails with the code at `/code` in the payload, to show its HTTP status.
 
 use guests::{Failure, request};
 

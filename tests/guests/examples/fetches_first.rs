@@ -1,5 +1,5 @@
-//! A mapper that sends a GET request to the payload's `/url` before it starts a run with what came
-//! back, and waits `/timeout_ms` for that where the payload says so.
+//! A mapper that sends a GET request to `/url` of the payload and starts a run with the response body. The
+//! timeout is `/timeout_ms`, if the payload has it.
 
 use guests::egress::{Outgoing, send};
 use guests::{prompt, request};

@@ -1,9 +1,11 @@
-//! A tool `fill` that does one thing to its folder through WASI itself, and tells what it came to or the kind of
-//! the error: `symlink`, `link` and `rename` make or move what `path` names, `set-size` and `write-at` go to
-//! the byte `bytes` of it, `stream-at` does so with a stream, `append` adds that many bytes, `cut` opens it
-//! anew, `files` and `folders` make that many, `unlinked` writes that many bytes into files without a name
-//! until it may no more, `kept` into files that are open to be read alone once their names are gone, and `again`
-//! tries that many times to open a file anew.
+//! A tool `fill` that calls WASI directly for one operation on its folder, and returns the result or the kind
+//! of the error.
+//!
+//! `symlink`, `link` and `rename` create or move `path`. `set-size` and `write-at` extend the file to or write
+//! at byte `bytes`, `stream-at` writes there by a stream, `append` appends `bytes` bytes, `cut` truncates the
+//! file. `files` and `folders` create up to `bytes` entries. `unlinked` writes `bytes` bytes into each of many
+//! unlinked files until it is refused; `kept` does the same with files that stay open for reading only. `again`
+//! opens or creates the file `bytes` times.
 
 use serde_json::json;
 use wasip2::filesystem::preopens::get_directories;
@@ -36,7 +38,7 @@ guests::tool!("fill", |arguments| {
         "files" => made(bytes, |name| open(&folder, name, OpenFlags::CREATE).map(drop)),
         "folders" => made(bytes, |name| folder.create_directory_at(name)),
         "kept" => kept(&folder, bytes),
-        // So many tries to make one file, whatever comes of them.
+        // Tries to create one file `bytes` times, and counts the successes.
         "again" => {
             Ok((0..bytes).filter(|_| open(&folder, path, OpenFlags::CREATE).is_ok()).count() as u64)
         }
@@ -54,7 +56,7 @@ fn open(folder: &Descriptor, path: &str, how: OpenFlags) -> Result<Descriptor, E
     folder.open_at(PathFlags::empty(), path, how, flags)
 }
 
-/// Writes so many bytes, as far as it may.
+/// Writes this many bytes, in pieces of 4 KiB.
 fn write(stream: &OutputStream, bytes: u64) -> Result<u64, ErrorCode> {
     let piece = [b'x'; 4096];
     let mut left = bytes as usize;
@@ -71,12 +73,12 @@ fn write(stream: &OutputStream, bytes: u64) -> Result<u64, ErrorCode> {
     Ok(bytes)
 }
 
-/// How many could be made.
+/// How many entries could be created before the first refusal.
 fn made(most: u64, make: impl Fn(&str) -> Result<(), ErrorCode>) -> Result<u64, ErrorCode> {
     Ok((0..most).take_while(|number| make(&format!("n{number}")).is_ok()).count() as u64)
 }
 
-/// How many files of so many bytes could be filled, all of them open and without a name.
+/// How many files of this size could be filled, all of them open and unlinked.
 fn unlinked(folder: &Descriptor, bytes: u64) -> Result<u64, ErrorCode> {
     let mut held = Vec::new();
     for _ in 0..100 {
@@ -90,7 +92,7 @@ fn unlinked(folder: &Descriptor, bytes: u64) -> Result<u64, ErrorCode> {
     Ok(held.len() as u64)
 }
 
-/// How many files of so many bytes could be filled, all of them without a name and open to be read.
+/// How many files of this size could be filled, all of them unlinked and open for reading only.
 fn kept(folder: &Descriptor, bytes: u64) -> Result<u64, ErrorCode> {
     let mut held = Vec::new();
     for _ in 0..100 {

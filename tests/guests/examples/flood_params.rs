@@ -1,4 +1,4 @@
-//! A mapper that answers with a million parameters, all of them empty: small here, large at the host.
+//! A mapper that returns a million empty parameters: small in the guest, large in the host.
 
 use guests::Mapped;
 

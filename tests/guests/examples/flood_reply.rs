@@ -1,4 +1,4 @@
-//! A getter whose value is a string of as many MiB as the path says: `getter=8`.
+//! A getter whose value is a string of as many MiB as the path says, such as `getter=8`.
 
 guests::getter!(|path| {
     let mib: usize = path.parse().unwrap_or(1);

@@ -1,4 +1,4 @@
-//! A mapper whose settings take a megabyte to describe.
+//! A mapper whose settings schema is a megabyte long.
 
 use guests::Json;
 use guests::sdk::about::{Diagnostic, Guest};

@@ -1,4 +1,4 @@
-//! A plugin of ours that exports an ordinary function beside its role.
+//! A plugin that exports an ordinary function besides its Wardgate role.
 
 guests::tool!("echo", |arguments| Ok(arguments.to_string()));
 

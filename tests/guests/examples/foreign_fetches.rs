@@ -1,4 +1,4 @@
-//! A component from elsewhere that sends requests by `wasi:http`, as the HTTP clients of most languages do.
+//! A foreign component that sends requests through `wasi:http`, as the HTTP clients of most languages do.
 
 wit_bindgen::generate!({
     inline: "

@@ -1,4 +1,4 @@
-//! A component from elsewhere whose functions take whatever they can get.
+//! A foreign component whose functions use as much of every resource as they can get.
 
 wit_bindgen::generate!({
     inline: "

@@ -1,4 +1,4 @@
-//! A component from elsewhere: ordinary functions of every kind of type, and no role of ours.
+//! A foreign component: ordinary functions with every kind of type, and no Wardgate role.
 
 wit_bindgen::generate!({
     inline: "

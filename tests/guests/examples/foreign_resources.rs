@@ -1,4 +1,4 @@
-//! A component from elsewhere that has nothing but a resource, which JSON cannot hold.
+//! A foreign component that exports only a resource, which JSON cannot represent.
 
 wit_bindgen::generate!({
     inline: "

@@ -1,4 +1,4 @@
-//! A getter of its own kind: the text at a JSON pointer into the task, in upper case.
+//! A custom getter: the string at a JSON pointer into the task, in upper case.
 
 use guests::task;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! A tool `hold` that makes sets of headers of `wasi:http`, as many as it is told, with as many entries of as many
-//! bytes, and sleeps with them: on the host's side they are memory too. It tells how many bytes went into them.
+//! A tool `hold` that creates `sets` sets of `wasi:http` headers, each with `entries` entries of `bytes` bytes,
+//! and holds them while it sleeps: they also take memory in the host. It returns their size in bytes.
 
 use std::{thread, time::Duration};
 

@@ -1,7 +1,6 @@
-//! A tool `hold` that opens its folder, or the file `a.txt` in it, for reading as often as `most` says, through
-//! WASI itself, and keeps all that open: `do` is `list` (lists of the folder's entries), `read` or `write`
-//! (streams). It tells how many it holds, and the kind of the error where one was refused. `names` counts the
-//! entries of the folder instead.
+//! A tool `hold` that calls WASI directly to open up to `most` streams, and holds all of them open: `do` is
+//! `list` (listings of its folder), `read` or `write` (streams of the file `a.txt`). It returns how many it
+//! holds, and the kind of the error if one was refused. `names` counts the entries of the folder instead.
 
 use serde_json::{Value, json};
 use wasip2::filesystem::preopens::get_directories;
@@ -10,7 +9,7 @@ use wasip2::filesystem::types::{
 };
 use wasip2::io::streams::{InputStream, OutputStream};
 
-/// What is held, until it is told how much that is.
+/// A stream that is held open until the call returns.
 enum Held {
     List { _stream: DirectoryEntryStream },
     Reader { _stream: InputStream },

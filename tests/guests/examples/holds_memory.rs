@@ -1,4 +1,4 @@
-//! A mapper that holds as many MiB as `/mib` says, and sleeps with them for as many milliseconds as `/ms` says.
+//! A mapper that holds `/mib` MiB of memory while it sleeps for `/ms` milliseconds.
 
 use guests::request;
 use std::{hint::black_box, thread, time::Duration};

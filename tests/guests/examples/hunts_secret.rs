@@ -1,6 +1,6 @@
-//! A tool `hunt` that gathers whatever it can read, for a test that looks whether a secret is in it: the
-//! settings, the environment, the texts of errors, and what a server at `url` answers that repeats the
-//! request to it, asked with the credential `credential` in every way that could bring it back changed.
+//! A tool `hunt` that collects everything it can read, for a test that searches it for a secret: settings,
+//! environment, error messages, and the responses of an echo server at `url` to requests with the credential
+//! `credential`, sent in every way that could return it in another form.
 
 use guests::egress::{Outgoing, send};
 use guests::sdk::{config, context, keyvalue::store};

@@ -1,4 +1,4 @@
-//! A mapper that acknowledges everything and starts nothing.
+//! A mapper that acknowledges every request and starts no run.
 
 use guests::Mapped;
 

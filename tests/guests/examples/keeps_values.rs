@@ -1,7 +1,7 @@
-//! A tool `values` that does what its argument `do` lists, one after the other, to the values of the
-//! plugin in the bucket `bucket`: `["set", key, text]`, `["fill", key, bytes]`, `["get", key]`,
-//! `["delete", key]`, `["exists", key]`, `["increment", key, number]` and `["keys"]`, all of it `times`
-//! times. It tells what the last time came to.
+//! A tool `values` that performs the operations in `do`, in order, on the plugin's key-value bucket `bucket`:
+//! `["set", key, text]`, `["fill", key, bytes]`, `["get", key]`, `["delete", key]`, `["exists", key]`,
+//! `["increment", key, number]` and `["keys"]`. It repeats the list `times` times and returns the results of
+//! the last round.
 
 use guests::sdk::keyvalue::{atomics, store};
 use serde_json::{Value, json};

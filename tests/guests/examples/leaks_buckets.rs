@@ -1,4 +1,4 @@
-//! A mapper that opens its values ten thousand times and lets go of them never.
+//! A mapper that opens its key-value bucket ten thousand times and never drops a handle.
 
 use guests::sdk::keyvalue::store;
 

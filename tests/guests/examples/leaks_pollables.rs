@@ -1,4 +1,4 @@
-//! A mapper that subscribes to the clock ten thousand times and lets go of no subscription.
+//! A mapper that subscribes to the clock ten thousand times and never drops a pollable.
 
 wit_bindgen::generate!({
     inline: "

@@ -1,4 +1,4 @@
-//! A mapper that opens its secret ten thousand times and lets go of none.
+//! A mapper that opens its secret ten thousand times and never drops a handle.
 
 use guests::secrets;
 

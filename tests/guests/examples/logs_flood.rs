@@ -1,4 +1,4 @@
-//! A mapper that logs 10,000 lines of 1 KiB each, and then starts a run as if nothing had happened.
+//! A mapper that logs 10,000 lines of 1 KiB each and then starts a run.
 
 use guests::logging::{Level, log};
 

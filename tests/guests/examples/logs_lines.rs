@@ -1,4 +1,4 @@
-//! A mapper whose log lines pretend to be other lines: with line breaks, terminal sequences and NULs.
+//! A mapper whose log message tries to forge log lines, with line breaks, terminal sequences and NULs.
 
 use guests::logging::{Level, log};
 

@@ -1,4 +1,4 @@
-//! A mapper that looks into the payload over and over, each time in vain.
+//! A mapper that looks up a missing pointer in the payload in an endless loop.
 
 use guests::request;
 

@@ -1,5 +1,5 @@
-//! A mapper for a made-up chat: `/text` is the prompt, `/chat` the thread, and the agent sees a context
-//! that the mapper wrote. `/delivery`, where there is one, tells repeated deliveries apart.
+//! A mapper for a made-up chat: `/text` is the prompt, `/chat` is the thread, and the agent sees a context that
+//! the mapper builds. `/delivery`, if present, is the delivery's id.
 
 use guests::{Failure, Mapped, request};
 use serde_json::json;

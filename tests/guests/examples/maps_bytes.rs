@@ -1,4 +1,4 @@
-//! A mapper that looks at the bytes of the body and at nothing else, and gives the agent their number.
+//! A mapper that reads only the raw body, and puts its length into the prompt.
 
 use guests::{Mapped, request};
 

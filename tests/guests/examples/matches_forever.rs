@@ -1,4 +1,4 @@
-//! A mapper that has the host compare a megabyte with a secret over and over.
+//! A mapper that makes the host compare a megabyte with a secret in an endless loop.
 
 use guests::secrets;
 

@@ -1,7 +1,7 @@
-//! A tool `nest` that makes folders within each other: as deep as `levels` says, each with a name of `letters`
-//! letters, below the folder `top` (or its own), one step after the other, and tells how deep it came. With
-//! `move` it moves the folder `from` to `to` at the innermost one it finds below `top`, and tells the kind of
-//! the error where that is refused. With `write` it writes one byte into a file `a` of its folder.
+//! A tool `nest` that creates nested folders, `levels` deep, each with a name of `letters` letters, below the
+//! folder `top` (or its own), and returns how deep it got. With `move`, it moves the folder `from` to `to` in the
+//! innermost folder below `top`, and returns the kind of the error if that is refused. With `write`, it writes
+//! one byte to the file `a` in its folder.
 
 use serde_json::{Value, json};
 use wasip2::filesystem::preopens::get_directories;

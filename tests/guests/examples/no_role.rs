@@ -1,4 +1,4 @@
-//! A good component that is not a plugin: what it exports is an interface of WASI, which is for hosts.
+//! A valid component that is not a plugin: it exports only a WASI interface, which hosts call.
 
 wit_bindgen::generate!({
     inline: "

@@ -1,5 +1,5 @@
-//! A tool `files` that reads, writes, lists or deletes the path it is told, or makes a link to it, and
-//! tells the text or the kind of the error.
+//! A tool `files` that reads, writes, lists, deletes, links or renames a path, and returns the result or the
+//! kind of the error.
 
 use serde_json::json;
 use std::{fs, io};

@@ -1,4 +1,4 @@
-//! A replier that acknowledges at once, and panics over its delivery.
+//! A replier that acknowledges at once and panics in `deliver`.
 
 use guests::Failure;
 use guests::sdk::HttpReply;

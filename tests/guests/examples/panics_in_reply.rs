@@ -1,4 +1,4 @@
-//! A replier that panics where the payload says so.
+//! A replier that panics in `reply` if the payload says so at `/crash`.
 
 use guests::sdk::HttpReply;
 use guests::sdk::replier::Guest;

@@ -1,4 +1,4 @@
-//! A tool `panic` that says something on its standard output and panics with the words of its argument `why`.
+//! A tool `panic` that prints to its standard output and panics with the message `why`.
 
 guests::tool!("panic", |arguments| {
     println!("about to panic");

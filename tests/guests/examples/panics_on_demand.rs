@@ -1,4 +1,4 @@
-//! A mapper that crashes where the payload says so at `/crash`.
+//! A mapper that panics if the payload says so at `/crash`.
 
 use guests::{prompt, request};
 

@@ -1,6 +1,7 @@
-//! A tool `probe` that asks for the secret `signing` behind every prefix of one character, behind longer pieces of
-//! `guess`, in every encoding, known or not, and tells each outcome that differs from the others: what opening it
-//! gave, what was signed with it, whether that verifies, and whether pieces of any length match.
+//! A tool `probe` that tries to learn the secret `signing` bit by bit. It opens it with every one-character
+//! prefix and with every prefix of `guess`, in every encoding, known or unknown. It returns how often each
+//! distinct outcome occurred: the failure, or the signature made, whether it verifies, and how many pieces of
+//! `guess` match.
 
 use guests::secrets::{self, hmac_sign, hmac_verify, matches};
 use std::collections::BTreeMap;

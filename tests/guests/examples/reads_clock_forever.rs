@@ -1,5 +1,5 @@
-//! A mapper that reads the clock a hundred thousand times: what the host answers is written down for
-//! replays, and that has to have an end.
+//! A mapper that reads the clock a hundred thousand times: the host records each result for replays, so the
+//! recording must be bounded.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,5 +1,5 @@
-//! A mapper that looks around: environment, arguments, a file of the host, and the network at the
-//! payload's `/address`. It tells in its prompt, as JSON, what it found.
+//! A mapper that probes its surroundings: environment, arguments, files of the host, and the network address at
+//! `/address` in the payload. Its prompt is a JSON report.
 
 use guests::{prompt, request};
 use serde_json::json;

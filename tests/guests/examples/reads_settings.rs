@@ -1,4 +1,4 @@
-//! A tool `settings` that tells what it is set to: what its argument `names` lists, and all of it.
+//! A tool `settings` that returns the settings that `names` lists, and all settings.
 
 use guests::Failure;
 use guests::sdk::config;

@@ -1,4 +1,4 @@
-//! A mapper that answers a handshake at once.
+//! A mapper that replies to a handshake at once.
 
 use guests::{Mapped, sdk::HttpReply};
 

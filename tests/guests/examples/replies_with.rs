@@ -1,5 +1,5 @@
-//! A mapper and a replier that answer with the status and the header that the payload names. Where it says
-//! `run`, the mapper runs the agent, and the replier answers.
+//! A mapper and a replier that respond with the status and header in the payload. If the payload has `run`, the
+//! mapper starts a run and the replier responds; otherwise, the mapper does.
 
 use guests::sdk::HttpReply;
 use guests::sdk::replier::Guest;

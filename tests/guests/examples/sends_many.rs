@@ -1,5 +1,5 @@
-//! A tool `send` that sends the same GET request `times` times, and tells how often which status or
-//! failure came of it.
+//! A tool `send` that sends the same GET request `times` times, and returns the count of each status and
+//! failure code.
 
 use guests::egress::{Outgoing, send};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! A mapper that has the host sign a megabyte over and over: the host computes, not the guest.
+//! A mapper that makes the host sign a megabyte in an endless loop: the host computes, not the guest.
 
 use guests::secrets;
 

@@ -1,4 +1,4 @@
-//! A mapper that sleeps for a minute: it takes no CPU time, so only a limit on wall time ends it.
+//! A mapper that sleeps for a minute. It uses no CPU time, so only a limit on wall time ends it.
 
 use std::{thread, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A tool `nap` that sleeps for as many milliseconds as it is told: it takes no CPU time and holds its place.
+//! A tool `nap` that sleeps for `ms` milliseconds: it uses no CPU time, but occupies its slot.
 
 use std::{thread, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Everything that a channel binds, for a provider that nobody has heard of: it sends a token in a
-//! header, and names its deliveries in another one.
+//! Every role that a channel binds, for a made-up provider that sends a token in one header and the delivery's
+//! id in another.
 
 use guests::sdk::mapper::Mapped;
 use guests::sdk::verifier::Principal;

@@ -1,4 +1,4 @@
-//! A mapper that never comes to an end over its settings, whatever they are.
+//! A mapper whose `check-config` never returns.
 
 use guests::Json;
 use guests::sdk::about::{Diagnostic, Guest};

@@ -1,4 +1,4 @@
-//! A replier that acknowledges at once, and never comes to an end with its delivery.
+//! A replier that acknowledges at once and never returns from `deliver`.
 
 use guests::Failure;
 use guests::sdk::HttpReply;

@@ -1,4 +1,4 @@
-//! A replier that never comes to an answer.
+//! A replier that never returns from `reply`.
 
 use guests::Failure;
 use guests::sdk::HttpReply;

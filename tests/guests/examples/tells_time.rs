@@ -1,4 +1,4 @@
-//! A tool `time` that tells what it sees of the time before and after some work, and random numbers.
+//! A tool `time` that returns the clocks' readings before and after some work, and a random number.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,5 +1,5 @@
-//! A tool `secret` that opens the secret `name` and says what can be done with it: the signature of
-//! `message`, whether `signature` is one, and whether `presented` is the secret.
+//! A tool `secret` that opens the secret `name` and returns the signature of `message`, whether that signature
+//! verifies for it and for another message, and whether `presented` is the secret.
 
 use guests::{Failure, secrets};
 use serde_json::json;

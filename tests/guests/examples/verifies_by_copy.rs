@@ -1,6 +1,5 @@
-//! A verifier as they were written before the gateway hashed bodies where it has them: it copies the body, puts a
-//! time before it and hands both back to be verified. With the header `x-panic` it panics, with `x-fill` it fills
-//! its memory.
+//! A verifier from before the host function `hmac-verify-body`: it copies the body, prefixes `v0:`, and passes
+//! both to `hmac-verify`. With the header `x-panic` it panics; with `x-fill` it fills its memory.
 
 use guests::sdk::verifier::{Guest, Principal};
 use guests::{Failure, request, secrets};

@@ -1,5 +1,4 @@
-//! A mapper that wants so many random bytes that the host would have none left for anybody: all that a
-//! 32-bit memory can hold.
+//! A mapper that requests as many random bytes as a 32-bit memory can hold, enough to exhaust the host.
 
 wit_bindgen::generate!({
     inline: "

@@ -1,4 +1,4 @@
-//! A plugin for an interface that is newer than the gateway.
+//! A plugin for an interface version that is newer than the gateway.
 
 wit_bindgen::generate!({
     inline: "

@@ -1,11 +1,11 @@
-//! What the guests share: a role in one line, so that each file shows its misbehaviour and nothing else.
-//! They use the standard library, as most plugins do.
+//! Macros that the guests share. Each exports a role in one line, so that a guest's file shows only its
+//! misbehaviour. The guests use the standard library, as most plugins do.
 
 pub use wardgate_sdk as sdk;
 pub use wardgate_sdk::mapper::Mapped;
 pub use wardgate_sdk::{Failure, Json, egress, logging, request, secrets, task};
 
-/// A plugin that maps payloads with a function `fn(Option<Json>) -> Result<Mapped, Failure>`.
+/// Exports a mapper from a function `fn(Option<Json>) -> Result<Mapped, Failure>`.
 #[macro_export]
 macro_rules! mapper {
     ($map_payload:expr) => {
@@ -20,7 +20,7 @@ macro_rules! mapper {
     };
 }
 
-/// A plugin that gets values with a function `fn(String) -> Result<Option<Json>, Failure>`.
+/// Exports a getter from a function `fn(String) -> Result<Option<Json>, Failure>`.
 #[macro_export]
 macro_rules! getter {
     ($get_value:expr) => {
@@ -35,8 +35,8 @@ macro_rules! getter {
     };
 }
 
-/// A plugin with one tool, a function `fn(serde_json::Value) -> Result<Json, Failure>`. The tool has no
-/// annotations, so it counts as destructive.
+/// Exports a toolbox with one tool, a function `fn(serde_json::Value) -> Result<Json, Failure>`. The tool has
+/// no annotations, so it counts as destructive.
 #[macro_export]
 macro_rules! tool {
     ($name:literal, $call_tool:expr) => {
@@ -59,7 +59,7 @@ macro_rules! tool {
     };
 }
 
-/// Starts a run whose prompt is this text: the way for a guest to tell a test what it saw.
+/// Starts a run with this text as the prompt, by which a guest reports to a test what it observed.
 pub fn prompt(text: impl Into<String>) -> Result<Mapped, Failure> {
     Ok(Mapped::run().with_param("prompt", text))
 }

@@ -1,5 +1,5 @@
-//! A credential goes along where the operator says, and the plugin never sees it. And how often and where
-//! a plugin sends at all.
+//! The host attaches a credential where the grants allow it, and the plugin never sees it. Also: the number of
+//! requests, and the URLs, that a plugin may send.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
@@ -14,7 +14,7 @@ use super::{agent, told};
 use crate::support::web::Web;
 use crate::support::{Client, Gateway};
 
-/// The log lines of the tool that was called, as the trace has them.
+/// The log lines of the tool call in the trace.
 async fn logs(agent: &Client, arguments: Value) -> Vec<Value> {
     let answer = agent.ask(json!({"prompt": format!("fetch {arguments}")})).await;
     let thread = agent.thread(&answer.task_id()).await;
@@ -22,7 +22,7 @@ async fn logs(agent: &Client, arguments: Value) -> Vec<Value> {
     step["logs"].as_array().unwrap().clone()
 }
 
-/// What a server repeats, in each way in which one could.
+/// A handler that echoes the request in its headers, body and redirect.
 async fn repeats(uri: Uri, headers: HeaderMap) -> (StatusCode, HeaderMap, String) {
     let mut back = HeaderMap::new();
     let sent = headers.get("authorization").cloned();
@@ -33,12 +33,12 @@ async fn repeats(uri: Uri, headers: HeaderMap) -> (StatusCode, HeaderMap, String
     } else {
         StatusCode::OK
     };
-    // Written as JSON too, where some characters get a backslash.
+    // As JSON too, where some characters get a backslash.
     let quoted = Value::from(format!("{headers:?}"));
     (status, back, format!("{uri} {headers:?} {quoted}"))
 }
 
-/// Everywhere of the server, with a credential that goes where this says.
+/// Grants for the server's paths `/open/` and `/moved/`, with a credential that goes to `place`.
 fn everywhere(web: &Web, place: &str) -> String {
     format!(
         "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\nnetworks = [\"127.0.0.0/8\"]\n\
@@ -91,18 +91,18 @@ async fn a_credential_goes_along_where_the_grant_says_and_the_plugin_never_sees_
         let found = told(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
         let arrived = seen.recv().await.unwrap();
         assert!(arrived.contains(sent), "the server gets it: {arrived}");
-        // In no form: as it is, as a query has it, as JSON has it.
+        // In no form: plain, encoded as in a query, or as JSON.
         let text = found.to_string();
         for form in [secret, "s3cret", "with%2Bmore", "ABC-def_ghi"] {
             assert!(!text.contains(form), "{form} in {text}");
         }
-        // Nor is it in what is kept of the run.
+        // Nor does the database hold it.
         let kept = gateway.home.database();
         assert!(!kept.windows(secret.len()).any(|part| part == secret.as_bytes()));
     }
 }
 
-/// The credential in the form that the path asks for, as servers write it.
+/// The credential in one of the encodings that servers use.
 fn written(form: &str, key: &str) -> String {
     let each = |is: fn(u8) -> bool, as_this: fn(u8) -> String| -> String {
         let one = |byte: u8| if is(byte) { as_this(byte) } else { char::from(byte).to_string() };
@@ -133,7 +133,7 @@ fn written(form: &str, key: &str) -> String {
 #[tokio::test]
 async fn an_answer_that_repeats_a_credential_tells_neither_it_nor_its_length_nor_a_digest() {
     let gateway = Gateway::start().await;
-    // In the body, in headers, and with everything that a server may say of its body.
+    // In the body, in headers, and in every header that describes the body.
     let server = async |uri: Uri, headers: HeaderMap| {
         let key = headers["x-key"].to_str().unwrap();
         let body =
@@ -188,7 +188,7 @@ async fn a_credential_at_the_edge_of_an_answer_that_is_cut_is_taken_out_too() {
     gateway.keep_secret("example-api-key", "abcdefghijklmnop", false).await;
     let server = Router::new().fallback(get(async |headers: HeaderMap| {
         let key = headers["authorization"].to_str().unwrap().to_owned();
-        // Twice whole, and once over the edge of the 100 bytes that the plugin sees.
+        // Twice complete, and once across the end of the 100 bytes that the plugin sees.
         format!("{key}{key}{}{key}", "x".repeat(58))
     }));
     let web = Web::serve(server).await;
@@ -235,7 +235,8 @@ async fn a_credential_goes_only_where_a_rule_names_it_and_along_no_redirect() {
     assert!(seen.try_recv().is_err(), "nothing is sent without the credential either");
 }
 
-/// A server that redirects to another one, with the credential that it got in the form that the path asks for.
+/// A server that redirects to another one and puts the received credential into the location, in the encoding
+/// that the path names.
 async fn leaks_to(other: u16) -> Web {
     let server = async move |uri: Uri, headers: HeaderMap| {
         let in_header = headers.get("x-key").map(|key| key.to_str().unwrap().to_owned());
@@ -304,10 +305,10 @@ async fn a_redirect_carries_no_credential_to_where_it_is_not_granted() {
             assert!(message.contains("[[egress]]") && !message.contains("s3cret"), "{message}");
         }
         assert!(seen.try_recv().is_err(), "nothing arrives there");
-        // One that carries nothing is followed, without it.
+        // A redirect without the credential is followed, and the host does not attach it.
         assert_eq!(told(&agent, "fetch", call("none")).await["status"], 200);
         assert_eq!(seen.try_recv().unwrap(), "/x?leak=nothing");
-        // And where the operator lets the credential go there too, it may be brought.
+        // If the grants allow the credential at the target too, the redirect may carry it.
         put(grants(place, "credentials = [\"api\"]")).await;
         for form in forms {
             assert_eq!(told(&agent, "fetch", call(form)).await["status"], 200, "{place} {form}");
@@ -340,9 +341,9 @@ async fn what_is_only_counted_is_sent_and_noted_but_to_no_private_address() {
     let rule = everywhere(&web, "header = \"authorization\"");
     let agent = agent(&gateway, "calls_egress", &format!("egress-mode = \"count\"\n{rule}")).await;
     let url = |path: &str| format!("http://127.0.0.1:{}{path}", web.port);
-    // What a rule allows is not counted.
+    // A request that a rule allows is not counted.
     assert_eq!(logs(&agent, json!({"url": url("/open/hello")})).await, Vec::<Value>::new());
-    // What none allows is: it would have been sent, were it not for the address.
+    // A request that no rule allows is counted. It would have been sent if the address were public.
     let call = json!({"url": url("/closed")});
     let counted = logs(&agent, call.clone()).await;
     assert_eq!(counted.len(), 1);
@@ -355,9 +356,9 @@ async fn what_is_only_counted_is_sent_and_noted_but_to_no_private_address() {
     let with_credential = json!({"url": url("/closed"), "credential": "api"});
     let refused = told(&agent, "fetch", with_credential).await;
     assert!(refused["message"].as_str().unwrap().contains("may not go to"), "{refused}");
-    // A redirect out of what a rule allows is counted as well.
+    // A redirect to a place that no rule allows is counted, too.
     assert_eq!(logs(&agent, json!({"url": url("/open/far")})).await.len(), 1);
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &"calls-egress".parse().unwrap()).await.unwrap();
     assert_eq!(binding.account().snapshot().egress_counted, 4);
 }
@@ -410,7 +411,7 @@ async fn a_request_that_is_not_granted_answers_no_guess_of_a_credential() {
 #[tokio::test]
 async fn where_an_answer_is_cut_tells_nothing_of_a_credentials_length() {
     let gateway = Gateway::start().await;
-    // So many bytes before the key, and so many behind it.
+    // The path says how many bytes come before and after the key.
     let server = async |uri: Uri, headers: HeaderMap| {
         let key = headers["x-key"].to_str().unwrap().to_owned();
         let numbers = uri.path().trim_start_matches("/open/").split('-');
@@ -427,7 +428,7 @@ async fn where_an_answer_is_cut_tells_nothing_of_a_credentials_length() {
     for secret in ["short-one", "a-very-much-longer-one-than-that-0123456789"] {
         gateway.keep_secret("example-api-key", secret, false).await;
         let mut answers = Vec::new();
-        // Within, at the edge in all ways, and far beyond what is read.
+        // Within the limit, at its edge in all ways, and far beyond what is read.
         for (before, behind) in (950..1_010).map(|before| (before, 20)).chain([
             (0, 980),
             (0, 989),

@@ -1,4 +1,4 @@
-//! A plugin sees the folder that it is granted, and nothing beside it.
+//! A plugin can access the folder that it is granted, and nothing outside of it.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{agent, told};
 use crate::support::Gateway;
 
-/// A folder to grant, with a neighbour that is not granted and links that lead there.
+/// A folder to grant, with a sibling folder that is not granted and links that lead there.
 struct Shelf(tempfile::TempDir);
 
 impl Shelf {
@@ -110,7 +110,7 @@ async fn without_a_grant_there_is_no_folder() {
     }
 }
 
-/// What a folder holds: the bytes of its files, with what an entry counts for besides.
+/// The usage of a folder: the bytes of its files, plus 4,096 for each entry.
 fn counted(folder: &Path) -> u64 {
     let entries =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
@@ -128,7 +128,7 @@ async fn a_plugin_makes_no_links_and_no_holes_in_its_folder() {
     for (what, path, bytes) in [
         ("symlink", "made", 0),
         ("link", "made", 0),
-        // The operator's own would lead elsewhere from another place.
+        // The operator's own link would lead elsewhere if it were moved.
         ("rename", "inner-link", 0),
         ("set-size", "a.txt", terabyte),
         ("set-size", "a.txt", 15),
@@ -157,7 +157,7 @@ async fn a_plugin_makes_no_links_and_no_holes_in_its_folder() {
 async fn all_that_is_in_a_folder_stays_within_the_bytes_that_are_granted() {
     const BYTES: u64 = 100_000;
     let (gateway, home) = (Gateway::start().await, tempfile::tempdir().unwrap());
-    // What was there before counts as well.
+    // Files that existed before count as well.
     std::fs::write(home.path().join("theirs"), vec![b'x'; 40_000]).unwrap();
     let grants = format!(
         "[folder]\npath = \"{}\"\naccess = \"read-write\"\nbytes = {BYTES}\n",
@@ -173,15 +173,15 @@ async fn all_that_is_in_a_folder_stays_within_the_bytes_that_are_granted() {
     assert_eq!(fill("append", "b", 30_000).await, full, "the next call finds it as full");
     assert_eq!(fill("append", "c", 1).await, full, "nor is there room for another file");
     assert!((BYTES - 8_192..=BYTES).contains(&counted(home.path())), "{}", counted(home.path()));
-    // What is there already may be written over, and cutting makes room.
+    // Existing bytes may be overwritten, and truncation frees space.
     assert_eq!(fill("write-at", "a", 0).await, json!({"ok": 1}));
     assert_eq!(fill("cut", "b", 0).await, json!({"ok": 0}));
     assert_eq!(fill("append", "b", 17_000).await, json!({"ok": 17_000}));
-    // So does another program that takes something away.
+    // So does another program that deletes a file.
     std::fs::remove_file(home.path().join("theirs")).unwrap();
     assert_eq!(fill("append", "b", 40_000).await, json!({"ok": 40_000}));
     assert!(counted(home.path()) <= BYTES);
-    // And the trace says what was full.
+    // And the trace names the limit that was reached.
     let answer =
         agent.ask(json!({"prompt": r#"fill {"do":"append","path":"b","bytes":90000}"#})).await;
     let thread = agent.thread(&answer.task_id()).await;

@@ -1,5 +1,5 @@
-//! What a plugin has the host do and hold for it in a folder is its own: the time is counted, the memory charged
-//! to its tenant, and nothing that it makes there takes the folder from others.
+//! The host's work and memory for a plugin's folder are charged to the plugin: time counts as CPU time, memory
+//! counts for its tenant, and nothing that the plugin creates makes the folder unusable for others.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ async fn lists_and_streams_that_are_held_are_charged_to_the_tenant_until_they_ar
         let came = hold(250).await;
         assert_eq!(came["error"], "insufficient-memory", "{what}: {came}");
         assert!(came["held"].as_u64().unwrap() >= 20, "{what}: {came}");
-        // Whatever was held is there again.
+        // The memory was released when the call ended.
         assert_eq!(hold(20).await, json!({"held": 20}), "{what}");
     }
 }
@@ -66,7 +66,8 @@ async fn the_time_that_files_take_is_the_plugins_computing_time() {
     for number in 0..FILES {
         fs::write(home.path().join(number.to_string()), "").unwrap();
     }
-    // As full as it may be, so that each further file has it counted. The guest itself does next to nothing.
+    // The folder is full, so that each attempt to create a file counts its contents. The guest itself does next
+    // to nothing.
     let grants = granted(home.path(), "read-write", FILES * 4096 + 1);
     let limits = "[limits]\ntool_cpu_ms = 100\ntool_wall_ms = 60000\n";
     let agent = gateway.with_tool("fills_folder", &format!("{grants}{limits}")).await;
@@ -82,7 +83,7 @@ async fn the_time_that_files_take_is_the_plugins_computing_time() {
     assert!(told.contains("computed for longer than the 100 ms"), "{told}");
 }
 
-/// Writes into the folder as a gateway that has just been started, which counts what is in it.
+/// Writes into the folder from a newly started gateway, which first counts the folder's contents.
 async fn written(folder: &Path) -> Value {
     let gateway = Gateway::start().await;
     let writes = agent(&gateway, "nests_folders", &granted(folder, "read-write", 4 * MIB)).await;
@@ -100,7 +101,7 @@ async fn a_plugin_nests_folders_no_deeper_than_they_can_be_counted() {
         agent(&gateway, "nests_folders", &granted(home.path(), "read-write", 4 * MIB)).await;
     let too_deep = json!({"deep": 64, "error": "not-permitted"});
     assert_eq!(nest(&agent, "", 100, 1).await, too_deep);
-    // The way to one may be longer than a path can be.
+    // The path of a folder may be longer than the system's limit for paths.
     assert_eq!(nest(&agent, "", 60, 250).await, json!({"deep": 60}));
     assert_eq!(written(home.path()).await, json!({"ok": 1}));
 }
@@ -133,7 +134,7 @@ async fn an_operators_own_deeper_folders_do_not_keep_a_plugin_from_writing() {
     assert_eq!(written(home.path()).await, json!({"ok": 1}));
     let agent =
         agent(&gateway, "nests_folders", &granted(home.path(), "read-write", 4 * MIB)).await;
-    // It adds none there.
+    // The plugin cannot add a folder below them.
     let refused = json!({"deep": 0, "error": "not-permitted"});
     assert_eq!(nest(&agent, &deep, 1, 1).await, refused);
     assert_eq!(nest(&agent, "beside", 1, 1).await, json!({"deep": 1}));
@@ -146,8 +147,8 @@ async fn a_pipe_in_a_folder_is_not_opened() {
     assert!(made.unwrap().success());
     fs::write(home.path().join("a.txt"), "for the plugin").unwrap();
     let opens = agent(&gateway, "opens_files", &granted(home.path(), "read-write", MIB)).await;
-    // Nobody writes into it: whoever opened it to read would wait for ever, and so would one who looks for
-    // something below it.
+    // The pipe has no writer: opening it for reading would block for ever, and so would resolving a path below
+    // it.
     for arguments in [
         json!({"do": "read", "path": "/data/pipe"}),
         json!({"do": "write", "path": "/data/pipe", "text": "x"}),

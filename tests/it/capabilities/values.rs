@@ -1,4 +1,4 @@
-//! Values that a plugin keeps are its own, outlive its calls, and take as much room as they are granted.
+//! Key-value storage of plugins: private to each plugin, persistent across calls, and limited by its grants.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ async fn values_are_bounded_in_size_and_number() {
     assert!(came[8]["error"].as_str().unwrap().contains("not a number"), "{came}");
     assert_eq!(came[9], json!(["1", "2", "3"]));
 
-    // The thousand and first operation of a call is refused, and the next call has a thousand again.
+    // Operation 1,001 of a call is refused. The next call has 1,000 again.
     let many = json!({"times": 1_001, "do": [["exists", "1"]]});
     let last = told(&agent, "values", many).await;
     assert!(last[0]["error"].as_str().unwrap().contains("1000 operations"), "{last}");
@@ -67,7 +67,7 @@ async fn the_values_of_another_plugin_or_tenant_cannot_be_reached() {
 
     // The same component under another name of the same tenant.
     let component = std::fs::read(guest_path("keeps_values")).unwrap();
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let twin = "twin".parse().unwrap();
     let grants = Some(KEEPS);
     plugins.install(gateway.tenant, &twin, component.clone(), grants).await.unwrap();
@@ -77,7 +77,7 @@ async fn the_values_of_another_plugin_or_tenant_cannot_be_reached() {
     });
     assert_eq!(told(&second.await, "values", ask.clone()).await, nothing);
 
-    // And under the same name of another tenant.
+    // And under the same name at another tenant.
     let tenant = gateway.new_tenant("another").await;
     let name = "keeps-values".parse().unwrap();
     plugins.install(tenant, &name, component, grants).await.unwrap();

@@ -1,4 +1,4 @@
-//! Whose key may call which route: each route of the document is tried with a key of every role. A route that is
+//! Which role may call which route: each route of the document is called with a key of every role. A route that is
 //! in none of these lists fails the test.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use super::{fill, send, two_sides};
 use crate::support::Gateway;
 use crate::support::document::{Document, Operation};
 
-/// What keys of a tenant may do, an admin's among them. An operator has no agents to call.
+/// Routes for all keys of a tenant, including admins. An operator has no agents to call.
 const CALLERS: &[&str] = &[
     "POST /",
     "GET /v1/agents",
@@ -50,11 +50,11 @@ const CALLERS: &[&str] = &[
     "GET /agent-execution/{id}/status",
 ];
 
-/// What every key may do, an operator's for every tenant.
+/// Routes for every key; an operator's key may call them for every tenant.
 const ANY_KEY: &[&str] =
     &["GET /api/agent_webhook", "DELETE /api/agent_webhook", "POST /api/agent_webhook/rotate"];
 
-/// What an admin may do for the own tenant, and an operator for every one.
+/// Routes for an admin of the tenant and for operators.
 const ADMINS: &[&str] = &[
     "GET /admin/tenants",
     "GET /admin/tenants/{tenant}",
@@ -94,7 +94,7 @@ const ADMINS: &[&str] = &[
     "GET /admin/tenants/{tenant}/tasks/{task}/recording",
 ];
 
-/// What operators alone may do.
+/// Routes for operators only.
 pub(super) const OPERATORS: &[&str] = &[
     "POST /admin/tenants",
     "GET /admin/operator-keys",
@@ -105,7 +105,7 @@ pub(super) const OPERATORS: &[&str] = &[
     "GET /metrics",
 ];
 
-/// Whether the keys of a caller, an admin and an operator open this route.
+/// Whether a caller, an admin and an operator may call this route.
 fn may_call(route: &str) -> [bool; 3] {
     let roles = [
         (CALLERS, [true, true, false]),
@@ -137,7 +137,7 @@ async fn each_route_is_for_those_roles_that_it_is_for() {
             let answer = send(&gateway, &operation, &own.target, Some(key)).await;
             assert_eq!(answer.status != 403, may, "{route}: {} {}", answer.status, answer.text);
             assert_ne!(answer.status, 401, "{route}: {}", answer.text);
-            // An agent that was just disabled would be 403 for everybody.
+            // If this route disabled the agent, all later calls would be 403.
             gateway.manage("POST", &enable).expect(200).await;
         }
     }

@@ -215,7 +215,7 @@ async fn memory_beyond_what_the_settings_allow_is_not_had_by_a_grant_of_it() {
         let (answer, _) = tokio::join!(call.send(), neighbour(&gateway));
         check(&answer, 502, "eat-memory", "MiB of memory it is granted");
     }
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &"eat-memory".parse().unwrap()).await.unwrap();
     let peak = binding.account().snapshot().memory_bytes_peak;
     // A growth that is refused at the last may be counted.

@@ -70,7 +70,7 @@ async fn getter(name: &str, limits: &str, status: u16, what: &str) {
     let plugin = name.replace('_', "-");
     let patient = if status == 504 { "" } else { "cpu_ms = 5000\n" };
     let grants = format!("[limits]\nwall_ms = 40000\nconcurrency = 1\n{patient}{limits}");
-    let (id, plugins) = (plugin.parse().unwrap(), &gateway.handles.plugins);
+    let (id, plugins) = (plugin.parse().unwrap(), &gateway.services.plugins);
     plugins.install(gateway.tenant, &id, component(name), Some(&grants)).await.unwrap();
     let agent = gateway.with_agent(|agent| agent.getter = Some(id)).await;
     neighbour(&gateway).await;
@@ -85,7 +85,7 @@ async fn getter(name: &str, limits: &str, status: u16, what: &str) {
 /// Tries to install one, which is refused with a reason.
 async fn not_installed(name: &str, what: &str) {
     let gateway = Gateway::start().await;
-    let (id, plugins) = (name.replace('_', "-").parse().unwrap(), &gateway.handles.plugins);
+    let (id, plugins) = (name.replace('_', "-").parse().unwrap(), &gateway.services.plugins);
     let refused = plugins.install(gateway.tenant, &id, component(name), None).await.unwrap_err();
     assert!(refused.is_the_callers(), "{refused}");
     assert!(refused.to_string().contains(what), "{refused}");

@@ -45,7 +45,7 @@ async fn grant(gateway: &Gateway, name: &str, grants: &str) -> String {
 
 /// What a plugin's settings are: a sign of whether its grants are in force.
 async fn greeting(gateway: &Gateway, name: &str) -> Option<String> {
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &name.parse().unwrap()).await.unwrap();
     binding.settings().get("greeting").cloned()
 }

@@ -104,7 +104,7 @@ async fn compiled_code_of_what_comes_to_be_installed_nowhere_goes_at_once() {
     gone(&component).await;
 
     // Whoever has one prepared and goes, as a caller does who hangs up.
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let (tenant, name) = (gateway.tenant, "hook".parse().unwrap());
     let component = versioned(&guest("ignores"), "nobody's");
     let by = Installer::Operator;
@@ -177,7 +177,7 @@ async fn whenever_an_installation_is_killed_what_is_found_is_whole() {
     let gateway = Setup::new().home(home).start().await;
     let tenants = gateway.folder.store.tenants().await.unwrap();
     let tenant = tenants.iter().find(|tenant| tenant.name.as_str() == "one").unwrap().id;
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     plugins.binding(tenant, &"hook".parse().unwrap()).await.unwrap();
     let needed = plugins.versions(tenant, &"hook".parse().unwrap()).await.unwrap();
     let needed: BTreeSet<_> = needed.iter().map(|v| v.plugin.digest.to_string()).collect();

@@ -117,7 +117,7 @@ async fn only_so_many_versions_are_kept_and_no_file_that_nobody_needs() {
     let [a, _, c, d] = components.each_ref().map(|component| digest(component));
     // Somebody else has the first of them.
     let other = gateway.new_tenant("other").await;
-    let plugins = &gateway.handles.plugins;
+    let plugins = &gateway.services.plugins;
     let theirs = "theirs".parse().unwrap();
     plugins.install(other, &theirs, components[0].clone(), None).await.unwrap();
     for component in components {

@@ -32,7 +32,7 @@ impl InProcess {
         for plugin in ["dot-mapper", "dot-getter"] {
             gateway.grant(plugin, "[limits]\ncpu_ms = 60000\nwall_ms = 60000\n");
         }
-        let plugins: &Plugins = &gateway.handles.plugins;
+        let plugins: &Plugins = &gateway.services.plugins;
         let bind = async |name: &str| {
             plugins.binding(gateway.tenant, &name.parse().unwrap()).await.unwrap()
         };

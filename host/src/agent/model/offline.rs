@@ -1,8 +1,8 @@
-//! The model that needs no key. It is no language model and says so: it reports what it received, calls
-//! the tools that the text names together with their arguments, and reports what they answered. The
-//! same input gives the same output, which is what a first run, a test and plain routing want.
+//! The built-in model that needs no key. It is not a language model, and says so: it reports what it received, calls
+//! the tools that the text names together with their arguments, and reports their results. The same input always
+//! gives the same output, which suits a first run, tests and plain routing.
 //!
-//! A tool is named like this, anywhere in the text: `calculate {"expression": "6*7"}`.
+//! A tool call is written like this, anywhere in the text: `calculate {"expression": "6*7"}`.
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -11,17 +11,17 @@ use super::{Message, Model, ModelError, Turn, TurnRequest, UserMessage};
 use crate::tool::Tool;
 use crate::trace::ToolCall;
 
-/// What every answer says.
+/// The notice in every answer.
 const NOTICE: &str = "This is the offline model: it is not a language model. It reports what it received \
     and calls the tools that the text names.";
 
-/// Most tool calls it makes of one text.
+/// Maximum number of tool calls for one text.
 const CALLS_MAX: usize = 8;
 
-/// The largest payload or result that is looked into, in bytes; larger ones are repeated as text.
+/// The largest payload or result that is parsed, in bytes; a larger one is repeated as text.
 const TREE_BYTES_MAX: usize = 256 << 10;
 
-/// How much of the text its summary repeats, in characters.
+/// How much of the text the summary repeats, in characters.
 const SUMMARY_CHARS_MAX: usize = 200;
 
 /// The offline model.
@@ -50,7 +50,7 @@ fn answer(request: &TurnRequest<'_>) -> Turn {
     Turn { text: report(asked, since, earlier).to_string(), ..Turn::default() }
 }
 
-/// The answer, as JSON, so that `json=true` and a `getter` have something to work on.
+/// The answer as JSON, so that `json=true` and `getter` can be used on it.
 fn report(asked: &UserMessage, since: &[Message], earlier: usize) -> Value {
     let received = asked.prompt.as_deref().or(asked.payload.as_deref()).unwrap_or_default();
     let tools: Vec<Value> = since
@@ -95,14 +95,15 @@ fn summary(received: &str, tools: &[Value]) -> String {
     if called.is_empty() { shown } else { format!("{shown} ({})", called.join("; ")) }
 }
 
-/// JSON as a tree where it is JSON and small enough: a tree takes dozens of times its text.
+/// Parses JSON unless it is too large: a tree takes dozens of times the memory of its text. Other texts become a
+/// string.
 fn parsed(text: &str) -> Value {
     let small = text.len() <= TREE_BYTES_MAX;
     let tree = small.then(|| serde_json::from_str(text).ok()).flatten();
     tree.unwrap_or_else(|| text.into())
 }
 
-/// The tools that the text names with a JSON object of arguments behind them, in the text's order.
+/// The tools that the text names, followed by a JSON object of arguments, in text order.
 fn calls_named(asked: &UserMessage, tools: &[Tool]) -> Vec<ToolCall> {
     let mut texts: Vec<String> = asked.prompt.iter().cloned().collect();
     if let Some(payload) = &asked.payload {
@@ -123,7 +124,7 @@ fn calls_named(asked: &UserMessage, tools: &[Tool]) -> Vec<ToolCall> {
     calls
 }
 
-/// Every place where the text has the name as a word with a JSON object behind it.
+/// Every place where the text has the name as a word, followed by a JSON object.
 fn mentions<'t>(text: &str, name: &'t str) -> Vec<(usize, &'t str, String)> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices(name) {
@@ -146,7 +147,7 @@ fn mentions<'t>(text: &str, name: &'t str) -> Vec<(usize, &'t str, String)> {
     found
 }
 
-/// The strings of a payload: a question travels in one of them, its quotes escaped.
+/// The strings in a payload: the question is in one of them, with its quotes escaped.
 fn strings_in(value: &Value, texts: &mut Vec<String>) {
     match value {
         Value::String(text) => texts.push(text.clone()),

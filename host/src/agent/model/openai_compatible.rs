@@ -1,6 +1,6 @@
-//! Any server that speaks OpenAI's chat completions: OpenAI itself, Ollama, vLLM and many more. The
-//! protocol is genai's; the address comes from the operator's settings, so it is not vetted like a
-//! plugin's egress (a model on localhost is the usual case).
+//! Models behind OpenAI's chat completions API: OpenAI, Ollama, vLLM and many others. The genai library implements
+//! the protocol. The address comes from the operator's settings, so it is not vetted like a plugin's egress: a model
+//! on localhost is the usual case.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::fault::Fault;
 use crate::settings::ModelSettings;
 use crate::trace::ToolCall;
 
-/// How long a connection may take to be made.
+/// The time limit for establishing a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How much of a provider's own error text is shown, in characters.
+/// How much of a provider's error text is shown, in characters.
 const ERROR_CHARS_MAX: usize = 300;
 
 /// A model behind a chat completions API.
@@ -31,10 +31,10 @@ pub struct OpenaiCompatible {
 }
 
 impl OpenaiCompatible {
-    /// A client for this model.
+    /// Creates a client for this model.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// If an HTTP client cannot be created.
     pub fn new(settings: &ModelSettings) -> Result<Self, ModelError> {
         let ModelSettings::OpenaiCompatible { base_url, model, api_key, turn_time_max } = settings;
         let http = crate::tls::http_client()
@@ -46,7 +46,7 @@ impl OpenaiCompatible {
                 message: "no HTTP client could be made for the model".to_owned(),
                 fault: Fault::Host,
             })?;
-        // The protocol's paths are joined to it, which takes a slash at the end.
+        // The client joins paths to it, so it must end with a slash.
         let mut base_url = base_url.to_string();
         if !base_url.ends_with('/') {
             base_url.push('/');
@@ -83,7 +83,7 @@ impl Model for OpenaiCompatible {
                 .map(|call| ToolCall {
                     id: call.call_id,
                     name: call.fn_name,
-                    // Arguments that are no JSON are refused by the library: the run fails then.
+                    // The library rejects arguments that are not JSON, and the run fails then.
                     arguments: call.fn_arguments.to_string(),
                 })
                 .collect();
@@ -143,8 +143,8 @@ fn chat_message(message: &Message) -> ChatMessage {
     }
 }
 
-/// Says what went wrong. The library's own text can hold the whole request, so only the status and the
-/// beginning of the provider's answer are taken from it.
+/// Describes an error. The library's own text can contain the whole request, so only the status and the beginning of
+/// the provider's response are used.
 fn describe(error: &genai::Error) -> ModelError {
     let short = |text: &str| text.chars().take(ERROR_CHARS_MAX).collect::<String>();
     let message = match error {

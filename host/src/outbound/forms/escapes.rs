@@ -1,8 +1,8 @@
-//! Escapes that characters of a text may be written as, and the text without them.
+//! Decodes one layer of escapes in a text.
 
 use zeroize::Zeroizing;
 
-/// What `&…;` stands for where it is a name: the characters that HTML has one for and that secrets are made of.
+/// Named HTML character references (`&…;`) for the characters that secrets are made of.
 const NAMED: [(&[u8], char); 30] = [
     (b"amp", '&'),
     (b"AMP", '&'),
@@ -36,15 +36,15 @@ const NAMED: [(&[u8], char); 30] = [
     (b"grave", '`'),
 ];
 
-/// A text with one layer of escapes undone.
+/// A text with one layer of escapes decoded.
 pub(in crate::outbound::forms) struct Unescaped {
     pub(in crate::outbound::forms) text: Zeroizing<Vec<u8>>,
-    /// Where in the text before each byte stood, and behind the last one its end.
+    /// The offset in the original text of each byte, and the original length at the end.
     pub(in crate::outbound::forms) was_at: Vec<usize>,
 }
 
 impl Unescaped {
-    /// None where nothing is escaped.
+    /// Decodes a text. `None` if it contains no escapes.
     pub(in crate::outbound::forms) fn of(text: &[u8]) -> Option<Self> {
         let escapes = [memchr::memchr3(b'%', b'\\', b'&', text), memchr::memchr(0, text)];
         let first = escapes.into_iter().flatten().min()?;
@@ -82,16 +82,16 @@ impl Unescaped {
     }
 }
 
-/// What an escape stands for.
+/// The meaning of an escape.
 #[derive(Debug, PartialEq, Eq)]
 enum Escaped {
     Byte(u8),
     Character(char),
-    /// What stands between the characters of a text in UTF-16 or UTF-32.
+    /// The zero bytes between the characters of a text in UTF-16 or UTF-32.
     Nothing,
 }
 
-/// What the escape that begins here stands for, and its length in bytes. None: none begins here.
+/// Decodes the escape that begins here, and returns its length in bytes. `None` if it is not an escape.
 fn escape(first: u8, rest: &[u8]) -> Option<(Escaped, usize)> {
     match first {
         0 => Some((Escaped::Nothing, 1)),
@@ -123,7 +123,7 @@ fn escape(first: u8, rest: &[u8]) -> Option<(Escaped, usize)> {
     }
 }
 
-/// What `\uXXXX`, or two of them that are one character, stands for. `rest` begins at the `u`.
+/// Decodes `\uXXXX`, or a surrogate pair of two. `rest` begins at the `u`.
 fn utf16(rest: &[u8]) -> Option<(Escaped, usize)> {
     let unit = |from: usize| hexadecimal(rest.get(from..from.checked_add(4)?)?);
     let one = unit(1)?;
@@ -136,7 +136,7 @@ fn utf16(rest: &[u8]) -> Option<(Escaped, usize)> {
     Some((Escaped::Character(character), 12))
 }
 
-/// The number that these digits are. None where they are no digits, or too many of them.
+/// Parses hexadecimal digits. `None` if there are none, too many, or other characters.
 fn hexadecimal(digits: &[u8]) -> Option<u32> {
     let are_digits = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
     u32::from_str_radix(std::str::from_utf8(digits).ok().filter(|_| are_digits)?, 16).ok()

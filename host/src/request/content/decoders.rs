@@ -1,5 +1,5 @@
-//! Decoders of content encodings, piece by piece. How much memory each needs besides what comes out is known from the
-//! beginning of what it is given, before it takes any.
+//! Incremental decoders of content encodings. Each reports the memory that it needs, besides its output, from the
+//! first bytes of its input and before it allocates.
 
 use std::io::Read as _;
 
@@ -8,42 +8,43 @@ use flate2::bufread::GzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// Largest window of zstd, in bytes: what a sender may use and everybody takes (RFC 9659 section 3).
+/// The largest zstd window, in bytes: senders may use up to this, and every receiver supports it (RFC 9659 section
+/// 3).
 const ZSTD_WINDOW_BYTES_MAX: u64 = 8 << 20;
 
-/// What a decoder for a window of 32 KiB holds altogether, about.
+/// The approximate memory of a decoder with a window of 32 KiB.
 const INFLATER_BYTES: usize = 48 << 10;
 
-/// It is not what it is declared as, or asks for more memory than senders may.
+/// The input is not what it is declared as, or asks for more memory than allowed.
 #[derive(Debug)]
 pub(in crate::request::content) struct Broken;
 
-/// How much is taken in at a time, in bytes of brotli and in blocks of zstd: both may be much work of which nothing
-/// comes out.
+/// How much input to consume per step, in bytes for Brotli and in blocks for zstd. Without this bound, input that
+/// produces no output could take a long time in one step.
 const BROTLI_INPUT_BYTES: usize = 1 << 10;
 const ZSTD_BLOCKS: usize = 4;
 
-/// What came of decoding on.
+/// The result of one decoding step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::request::content) enum Decoded {
-    /// So many bytes, of which there may be none yet.
+    /// This many bytes were produced, possibly none.
     Bytes(usize),
-    /// Another stream follows what has ended: gzip and zstd may be put one behind the other.
+    /// The stream ended and another follows: gzip and zstd streams can be concatenated.
     NextStream,
-    /// All has been decoded.
+    /// Everything has been decoded.
     End,
 }
 
-/// A decoder of one body.
+/// Decodes one body.
 pub(in crate::request::content) trait Decoder: Send {
-    /// Bytes that it holds at most from now on until the next stream, besides what comes out.
+    /// Maximum memory of the decoder until the next stream begins, in bytes, besides its output.
     fn window(&self) -> usize;
 
-    /// Decodes into this piece.
+    /// Decodes into `piece`.
     fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, Broken>;
 }
 
-/// RFC 1952.
+/// gzip (RFC 1952).
 pub(in crate::request::content) struct Gzip<'b>(Option<GzDecoder<&'b [u8]>>);
 
 impl<'b> Gzip<'b> {
@@ -72,7 +73,7 @@ impl Decoder for Gzip<'_> {
     }
 }
 
-/// RFC 1950, and RFC 1951 without its wrapping.
+/// zlib (RFC 1950), and bare deflate (RFC 1951).
 pub(in crate::request::content) struct Deflate<'b> {
     inflater: Decompress,
     rest: &'b [u8],
@@ -81,7 +82,7 @@ pub(in crate::request::content) struct Deflate<'b> {
 
 impl<'b> Deflate<'b> {
     pub(in crate::request::content) fn new(body: &'b [u8]) -> Self {
-        // The first byte of a zlib stream says its method, deflate, and its window, up to 32 KiB.
+        // The first byte of a zlib stream holds its method, deflate, and its window size, at most 32 KiB.
         let is_zlib = body.first().is_some_and(|byte| byte & 0x8f == 8);
         Self { inflater: Decompress::new(is_zlib), rest: body, ended: false }
     }
@@ -92,7 +93,7 @@ impl Decoder for Deflate<'_> {
         INFLATER_BYTES
     }
 
-    /// The library's reader takes a stream that is cut short for one that has ended.
+    /// Uses the low-level API because the library's reader treats a truncated stream as complete.
     fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, Broken> {
         if self.ended {
             return Ok(Decoded::End);
@@ -105,7 +106,7 @@ impl Decoder for Deflate<'_> {
         let made = bytes(self.inflater.total_out(), made);
         self.rest = self.rest.get(taken..).unwrap_or_default();
         match status {
-            // Nothing may follow.
+            // Trailing data is an error.
             Status::StreamEnd if self.rest.is_empty() => self.ended = true,
             Status::StreamEnd => return Err(Broken),
             Status::Ok | Status::BufError if taken == 0 && made == 0 => return Err(Broken),
@@ -115,7 +116,7 @@ impl Decoder for Deflate<'_> {
     }
 }
 
-/// RFC 7932, without the larger windows that some encoders can use besides.
+/// Brotli (RFC 7932), without the non-standard large windows of some encoders.
 pub(in crate::request::content) struct Brotli<'b> {
     state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
     body: &'b [u8],
@@ -133,7 +134,7 @@ impl<'b> Brotli<'b> {
     }
 }
 
-/// The window that a stream names first (RFC 7932 section 9.1), in bytes.
+/// The window size in the header of a stream (RFC 7932 section 9.1), in bytes.
 fn brotli_window(body: &[u8]) -> usize {
     let first = body.first().copied().unwrap_or_default();
     let bits = match (first & 1, (first >> 1) & 7, (first >> 4) & 7) {
@@ -162,7 +163,7 @@ impl Decoder for Brotli<'_> {
             &mut self.state,
         );
         match result {
-            // Nothing may follow.
+            // Trailing data is an error.
             BrotliResult::ResultSuccess if self.taken == self.body.len() => self.ended = true,
             BrotliResult::NeedsMoreOutput if made > 0 => {}
             BrotliResult::NeedsMoreInput if end < self.body.len() => {}
@@ -172,21 +173,22 @@ impl Decoder for Brotli<'_> {
     }
 }
 
-/// RFC 8878.
+/// zstd (RFC 8878).
 pub(in crate::request::content) struct Zstd<'b> {
     frame: FrameDecoder,
     rest: &'b [u8],
     window: usize,
-    /// Most of a window, which may be as long as the body where that is said before.
+    /// The largest window. It can be as large as the body limit, because a single-segment frame declares its content
+    /// size as its window.
     window_max: u64,
-    /// How much of the frame has come out, and how much it says that it is.
+    /// The bytes of the frame decoded so far, and the content size that its header declares.
     made: u64,
     says: Option<u64>,
     ended: bool,
 }
 
 impl<'b> Zstd<'b> {
-    /// A decoder for a body that may be so long.
+    /// Creates a decoder for a body of at most `bytes_max`.
     pub(in crate::request::content) fn new(
         body: &'b [u8],
         bytes_max: usize,
@@ -205,7 +207,7 @@ impl<'b> Zstd<'b> {
         Ok(zstd)
     }
 
-    /// Begins with the next frame, where there is one.
+    /// Starts the next frame, if there is one.
     fn begin(&mut self) -> Result<(), Broken> {
         self.rest = skipped(self.rest)?;
         if self.rest.is_empty() {
@@ -219,7 +221,7 @@ impl<'b> Zstd<'b> {
         self.frame.reset(&mut self.rest).map_err(|_| Broken)
     }
 
-    /// Whether a frame that has ended is what it says that it is.
+    /// Whether a finished frame matches its declared size and checksum.
     fn is_whole(&self) -> bool {
         let sum = self.frame.get_checksum_from_data();
         self.says.is_none_or(|says| says == self.made)
@@ -227,7 +229,7 @@ impl<'b> Zstd<'b> {
     }
 }
 
-/// What stands behind the frames that are to be skipped (RFC 8878 section 3.1.2).
+/// Skips the skippable frames (RFC 8878 section 3.1.2).
 fn skipped(mut rest: &[u8]) -> Result<&[u8], Broken> {
     while let Some((head, after)) = rest.split_at_checked(8) {
         let [0x50..=0x5f, 0x2a, 0x4d, 0x18, length @ ..] = head else { break };
@@ -238,16 +240,16 @@ fn skipped(mut rest: &[u8]) -> Result<&[u8], Broken> {
     Ok(rest)
 }
 
-/// What a frame says first (RFC 8878 section 3.1.1.1).
+/// The header of a frame (RFC 8878 section 3.1.1.1).
 struct FrameHead {
-    /// Its window, in bytes.
+    /// The window size, in bytes.
     window: u64,
-    /// How long it is, in bytes, where it says so.
+    /// The content size, in bytes, if declared.
     content: Option<u64>,
 }
 
 impl FrameHead {
-    /// None: it is no frame.
+    /// Returns `None` if it is not a frame.
     fn of(frame: &[u8]) -> Option<Self> {
         let rest = frame.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
         let (descriptor, mut rest) = rest.split_first()?;
@@ -304,7 +306,7 @@ mod tests {
 
     #[test]
     fn windows_are_read_as_the_standards_have_them() {
-        // What `brotli --lgwin=N` begins with.
+        // The first bytes of the output of `brotli --lgwin=N`.
         for (first, bits) in
             [(0x00, 16), (0x01, 17), (0x03, 18), (0x0b, 22), (0x0f, 24), (0x21, 10), (0x71, 15)]
         {

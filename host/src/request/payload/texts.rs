@@ -1,4 +1,4 @@
-//! A document with other texts in it, and otherwise the same.
+//! Replaces strings in a document and leaves the rest unchanged.
 
 use memchr::{memchr, memchr2};
 use serde_json::Value;
@@ -6,9 +6,8 @@ use serde_json::Value;
 use super::Payload;
 
 impl Payload {
-    /// The same document, each text in it given to `change` as it reads once its escapes are resolved, names
-    /// of fields included. Where that gives another text, it takes the place of the old one; everything else
-    /// stays as it is written.
+    /// Returns the same document with strings replaced. `change` gets each string with its escapes decoded, field
+    /// names included. If it returns a text, that replaces the string; everything else stays as written.
     #[must_use]
     pub fn with_texts(&self, change: impl Fn(&str) -> Option<String>) -> Self {
         let document = self.text();
@@ -17,7 +16,7 @@ impl Payload {
             at = end;
             let literal = document.get(start..end).unwrap_or_default();
             let inner = literal.get(1..literal.len().saturating_sub(1)).unwrap_or_default();
-            // Half a surrogate pair is no character, so such a text is looked at as it is written.
+            // A lone surrogate is not a character, so such a string is passed in its escaped form.
             let read = serde_json::from_str::<String>(literal);
             if let Some(text) = change(read.as_deref().unwrap_or(inner)) {
                 changed.push_str(document.get(copied..start).unwrap_or_default());
@@ -29,12 +28,12 @@ impl Payload {
             return self.clone();
         }
         changed.push_str(document.get(copied..).unwrap_or_default());
-        // Texts in the place of texts: it is JSON as before.
+        // Strings replace strings, so the result is valid JSON.
         Self::parse(changed.into()).unwrap_or_else(|_| Self::empty())
     }
 }
 
-/// Where the next text of a document begins and ends, quotes included. Outside of texts there are no quotes.
+/// The start and end of the next string in a document, quotes included. Quotes occur only in strings.
 fn next_text(document: &[u8], from: usize) -> Option<(usize, usize)> {
     let start = from + memchr(b'"', document.get(from..)?)?;
     let mut at = start + 1;
@@ -43,7 +42,7 @@ fn next_text(document: &[u8], from: usize) -> Option<(usize, usize)> {
         if document.get(found) == Some(&b'"') {
             return Some((start, found + 1));
         }
-        // What is escaped may be a quote.
+        // The escaped character may be a quote.
         at = found + 2;
     }
 }

@@ -1,4 +1,4 @@
-//! `wardgate:plugin` 0.1, as `wit/` has it.
+//! Bindings of `wardgate:plugin` 0.1, generated from `wit/`.
 #![allow(
     missing_docs,
     unreachable_pub,

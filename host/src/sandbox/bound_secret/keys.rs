@@ -1,19 +1,19 @@
-//! Keys of secrets, made ready when the secret is bound. What a plugin has done with them takes as long for a long
-//! key as for a short one: nothing of a key is copied, decoded or hashed in a call.
+//! Keys of secrets, decoded and hashed before a plugin uses them. Operations neither copy, decode nor hash a key, so
+//! their time does not depend on its length.
 
 use hmac::{Hmac, KeyInit, Mac};
 use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::secrets::{KeyForm, SecretVersions};
 
-/// As many values as a secret has while it is rotated. A comparison takes the time of so many always.
+/// How many values a secret has while it is rotated. A comparison always takes the time for at least this many.
 const VERSIONS: usize = 2;
 
-/// The keys that a secret holds, that of its newest value first.
+/// The keys of a secret's values, the newest first.
 pub(in crate::sandbox) struct Keys(Vec<Key>);
 
 struct Key {
-    /// Of nothing: nobody's.
+    /// An empty key never matches.
     is_empty: bool,
     digest: blake3::Hash,
     sha1: Hmac<sha1::Sha1>,
@@ -28,13 +28,14 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// The keys of these values. None where one of them does not hold any in this form.
+    /// The keys of these values. `None` if one of them does not decode in this form.
     pub(in crate::sandbox) fn of(values: &SecretVersions, form: KeyForm) -> Option<Self> {
         values.all().map(|text| Key::new(&form.key(text)?)).collect::<Option<_>>().map(Self)
     }
 
-    /// Whether one of them is what was presented. Digests of one length are compared, and of as many keys always:
-    /// the time tells neither how much of a guess is right, nor how long a key is, nor how many there are.
+    /// Whether one of the keys equals what was presented. Digests of fixed length are compared, always for at least
+    /// [`VERSIONS`] keys: the time reveals neither how much of a guess is right, nor how long a key is, nor how many
+    /// of up to [`VERSIONS`] keys there are.
     pub(in crate::sandbox) fn match_any(&self, presented: &[u8]) -> bool {
         let presented = blake3::hash(presented);
         let keys = self.0.iter().map(|key| (key.digest, !key.is_empty));
@@ -54,8 +55,8 @@ impl Keys {
         self.0.first().map(|key| key.mac(algorithm, &[message])).unwrap_or_default()
     }
 
-    /// Whether one of the signatures is the HMAC of these parts, one behind the other, under one of the keys. Every
-    /// pair is tried, so that the time tells nothing of which one it was.
+    /// Whether one of the signatures is the HMAC of the concatenated parts under one of the keys. Every pair is
+    /// tried, so that the time does not reveal which one matched.
     pub(in crate::sandbox) fn verify(
         &self,
         algorithm: Algorithm,
@@ -74,7 +75,7 @@ impl Keys {
 
 impl Key {
     fn new(key: &[u8]) -> Option<Self> {
-        /// An HMAC takes keys of any length, so this never fails.
+        /// An HMAC accepts keys of any length, so this never fails.
         fn under<M: KeyInit>(key: &[u8]) -> Option<M> {
             M::new_from_slice(key).ok()
         }
@@ -101,7 +102,7 @@ impl Key {
     }
 }
 
-/// The hash of an HMAC.
+/// The hash function of an HMAC.
 #[derive(Clone, Copy)]
 pub(in crate::sandbox) enum Algorithm {
     Sha1,

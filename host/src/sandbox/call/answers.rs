@@ -1,4 +1,4 @@
-//! What a guest handed over, checked: nobody behind the sandbox sees a value that breaks the interface.
+//! Checks what a guest returned, so that no code outside the sandbox sees a value that violates the interface.
 
 use std::collections::HashSet;
 
@@ -12,28 +12,29 @@ use super::perform::RawResult;
 use crate::request::{MAPPABLE, Payload, PayloadError};
 use crate::tool::Tool;
 
-/// Most tools of one plugin, and the longest name of one.
+/// Most tools of one plugin, and the longest name of one, in bytes.
 const TOOLS_MAX: usize = 128;
 const TOOL_NAME_BYTES_MAX: usize = 64;
 
-/// Longest schemas of one tool, and of all tools of a plugin, in bytes: they are held for as long as a run may
-/// take, and parsed they take many times as much. Models are given them whole, which bounds them well below.
+/// Longest schemas and annotations of one tool, and longest schemas, annotations and descriptions of all tools of a
+/// plugin, in bytes. A run may hold them until it ends, and they take many times as much once parsed. Models are
+/// sent them whole, which bounds them well below this.
 const TOOL_SCHEMA_BYTES_MAX: usize = 64 << 10;
 const SCHEMAS_BYTES_MAX: usize = 256 << 10;
 
-/// Longest JSON that a verifier may say of a caller, in bytes. It goes along with the request.
+/// Longest JSON attributes that a verifier may return for a caller, in bytes. They accompany the request.
 const ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
 
-/// Longest id of a delivery or a caller, in bytes.
+/// Longest id of a delivery or caller, in bytes.
 const ID_BYTES_MAX: usize = 512;
 
-/// Most things that a plugin finds wrong with its settings.
+/// Most problems that a plugin may report about its settings.
 const DIAGNOSTICS_MAX: usize = 100;
 
 /// Most headers of a reply.
 const REPLY_HEADERS_MAX: usize = 64;
 
-/// Headers that a reply may not set: they are the connection's, or say what only the gateway can know.
+/// Headers that a reply must not set: they belong to the connection, or state what only the gateway can know.
 const REPLY_HEADERS_FORBIDDEN: [&str; 12] = [
     "connection",
     "content-length",
@@ -49,7 +50,7 @@ const REPLY_HEADERS_FORBIDDEN: [&str; 12] = [
     "x-task-id",
 ];
 
-/// What a call gave, checked.
+/// What a call returned, checked.
 pub(super) enum ExportResult {
     Principal(Principal),
     Mapped(Mapped),
@@ -91,7 +92,7 @@ fn mapped(mapped: exports::payload_mapper::Mapped) -> Result<Mapped, PluginError
         "run" => {
             let context = mapped.context.map(|text| Payload::parse(text.into())).transpose();
             let context = context.map_err(|error| match error {
-                // As deep as what it was made of.
+                // The context nests as deep as the request from which it was made.
                 PayloadError::TooDeep => of_the_request(&format!("its context: {error}")),
                 error => malformed(&format!("its context: {error}")),
             })?;
@@ -137,12 +138,12 @@ fn tool(tool: exports::toolbox::Tool) -> Result<Tool, PluginError> {
         .ok()
         .filter(serde_json::Value::is_object)
         .ok_or_else(|| malformed(&format!("the input schema of {} is not an object", tool.name)))?;
-    // Arguments are an object, whoever calls (MCP, tools: inputSchema).
+    // Tool arguments are always an object (MCP, tools: inputSchema).
     if input_schema.get("type").is_some_and(|of| of.as_str() != Some("object")) {
         let what = format!("the input schema of {} is not one of objects", tool.name);
         return Err(malformed(&what));
     }
-    // MCP: destructiveHint is true by default and means nothing where readOnlyHint is true.
+    // MCP: destructiveHint defaults to true, and has no meaning if readOnlyHint is true.
     let annotations = tool.annotations.as_deref().map(serde_json::from_str::<serde_json::Value>);
     let annotations = annotations.and_then(Result::ok).unwrap_or_default();
     let hint = |name: &str| annotations.get(name).and_then(serde_json::Value::as_bool);
@@ -154,7 +155,7 @@ fn tool(tool: exports::toolbox::Tool) -> Result<Tool, PluginError> {
     Ok(Tool { name, description, input_schema, output_schema, destructive })
 }
 
-/// Nobody behind us parses JSON of unbounded depth.
+/// Rejects text that is not JSON or nests too deep, so that no code outside the sandbox has to parse such JSON.
 fn json(text: String) -> Result<String, PluginError> {
     match Payload::parse(bytes::Bytes::copy_from_slice(text.as_bytes())) {
         Ok(_) => Ok(text),
@@ -212,7 +213,7 @@ fn reply(reply: types::HttpReply) -> Result<HttpReply, PluginError> {
     Ok(HttpReply { status, headers, body: reply.body.into() })
 }
 
-/// A header of a reply, or what is wrong with it.
+/// Parses a header of a reply, or says what is wrong with it.
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "has no name of a header")?;
     if REPLY_HEADERS_FORBIDDEN.contains(&name.as_str()) || name.as_str().starts_with("x-wardgate-")
@@ -223,7 +224,7 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static
     Ok((name, value))
 }
 
-/// Ids come from requests: how long one is, is not the plugin's doing.
+/// Checks an id. Ids come from requests, so the plugin is not to blame for their length.
 fn bounded_id(what: &str, id: String) -> Result<String, PluginError> {
     let good = (1..=ID_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control);
     if good {
@@ -234,7 +235,7 @@ fn bounded_id(what: &str, id: String) -> Result<String, PluginError> {
     }
 }
 
-/// What a plugin can only have from the request.
+/// The refusal for something that a plugin can only have taken from the request.
 fn of_the_request(what: &str) -> PluginError {
     PluginError::Refusal(Refusal::RequestTooMuch(Box::new(Refusal::Malformed(what.to_owned()))))
 }

@@ -1,5 +1,5 @@
-//! Whose fault it is that a call gave no value: the plugin's, or that of the request it is about. What a plugin
-//! is held to account for ends in its being cut off, so nobody may bring that about by what he sends.
+//! Decides whose fault a call without a value is: the plugin's, or that of the request. Repeated faults quarantine
+//! a plugin, so no sender may cause them with a request.
 
 use super::perform::ExportCall;
 use crate::fault::Fault;
@@ -7,24 +7,24 @@ use crate::sandbox::call::state::CallState;
 use crate::sandbox::refusal::{PluginError, Refusal};
 use crate::sandbox::subject::Subject;
 
-/// The largest document that a call may look into or be handed on the caller's thread, in bytes. Limits that
-/// are met over a larger one are the document's fault.
+/// The largest document that a call may look into or be passed on the caller's thread, in bytes. Limits exceeded
+/// over a larger one are the document's fault.
 const SHORT_DOCUMENT_BYTES_MAX: usize = 256 << 10;
 
-/// What a verifier may hand to the host beside the request's body, in bytes: the headers that are signed with it.
+/// What a verifier may pass to the host besides the request's body, in bytes: the headers signed with it.
 const BESIDE_THE_BODY_BYTES: usize = 64 << 10;
 
 /// What is known of a call before it is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Circumstances {
-    /// The lengths of the documents that it may look into, and of what it is handed.
+    /// The size of the documents that the call may look into, and of what it is passed.
     document_bytes: usize,
     is_verification: bool,
-    /// Whether it is about a request that nobody has vouched for.
+    /// Whether the call is about a request that nothing has authenticated yet.
     is_of_a_stranger: bool,
-    /// Whether it comes before or after a run, and so deals with what a caller sent or asked for.
+    /// Whether the call comes before or after a run, and so handles what a caller sent or asked for.
     is_around_a_run: bool,
-    /// Whether it is a test of the plugin, whose author is to see what the plugin did.
+    /// Whether the call is a test of the plugin, whose author wants to see what the plugin did.
     is_rehearsed: bool,
 }
 
@@ -48,13 +48,13 @@ impl Circumstances {
         }
     }
 
-    /// Whether it may look into more than is to be done on the caller's thread.
+    /// Whether the call may look into more than the caller's thread should process.
     pub(super) fn is_about_much(self) -> bool {
         self.document_bytes > SHORT_DOCUMENT_BYTES_MAX
     }
 
-    /// How much it may hand over with its value, or with the arguments of one host call. A verifier may hand
-    /// the body to be verified back to the host: how long that is, is not its doing.
+    /// The size limit of the result, and of each host call's arguments, in bytes. A verifier may pass the body back
+    /// to the host for verification, and the plugin is not to blame for the body's length.
     pub(super) fn handover_bytes(self, output_bytes: usize) -> usize {
         if self.is_verification {
             output_bytes.saturating_add(self.document_bytes).saturating_add(BESIDE_THE_BODY_BYTES)
@@ -63,12 +63,13 @@ impl Circumstances {
         }
     }
 
-    /// The error as it is told and counted.
+    /// The error as it is reported and counted.
     pub(super) fn blame(self, error: PluginError, state: &mut CallState) -> PluginError {
         let is_around = self.is_verification || self.is_around_a_run;
         match error {
             error if self.is_rehearsed => error,
-            // What it says is of no use to whoever called: it could not do its work.
+            // The failure's message is of no use to the caller: without the secret the plugin could not do its
+            // work.
             PluginError::Failure(failure) => match state.unusable_secret.take() {
                 Some(why) if is_around => PluginError::Refusal(Refusal::NotSetUp(why)),
                 _ => PluginError::Failure(failure),

@@ -1,4 +1,4 @@
-//! One call on its way through the guest: instantiated, run, measured, and cut off when its time is up.
+//! Runs one call in the guest: instantiates it, measures it, and stops it when its time is up.
 
 use std::cell::Cell;
 use std::pin::{Pin, pin};
@@ -25,10 +25,10 @@ use crate::sandbox::call::state::{
 use crate::sandbox::stats::PluginStats;
 use crate::shares::turns::TurnstileSlot;
 
-/// The resource tables and component handles of one instance.
+/// Most resource tables and component handles of one instance.
 const HANDLES_MAX: usize = 1_024;
 
-/// What a guest is asked.
+/// A call of an exported function.
 pub(super) enum ExportCall {
     Verify,
     Map { spec: Option<String> },
@@ -42,7 +42,7 @@ pub(super) enum ExportCall {
 }
 
 impl ExportCall {
-    /// Where it goes on when it takes long, which says how long it may.
+    /// The lane to which the call moves if it takes long, which also decides its time limits.
     pub(super) fn lane(&self) -> Lane {
         match self {
             Self::CallTool { .. } | Self::Deliver => Lane::Tools,
@@ -56,7 +56,7 @@ impl ExportCall {
         }
     }
 
-    /// How long what it hands to the guest is, in bytes.
+    /// The size of what the call passes to the guest, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::CallTool { arguments: text, .. }
@@ -72,14 +72,14 @@ impl ExportCall {
         }
     }
 
-    /// Whether it may use egress. Who is not verified yet sends nothing, and neither does who only looks at
-    /// settings.
+    /// Whether the call may use egress. A verifier must not send anything for an unverified sender, and a call
+    /// about settings only reads them.
     pub(super) fn may_send(&self) -> bool {
         !matches!(self, Self::Verify | Self::Schema | Self::Check { .. })
     }
 }
 
-/// What it returned, not yet checked.
+/// What the function returned, unchecked.
 pub(super) enum RawResult {
     Principal(exports::verifier::Principal),
     Mapped(exports::payload_mapper::Mapped),
@@ -91,18 +91,18 @@ pub(super) enum RawResult {
     Diagnostics(Vec<exports::about::Diagnostic>),
 }
 
-/// How a guest ended.
+/// How the guest ended.
 pub(super) enum Ended {
     /// By itself, or because the host stopped it.
     Ran(wasmtime::Result<Result<RawResult, types::Failure>>),
-    /// It still ran when its time was up.
+    /// Still running when its wall time was up.
     Elapsed,
 }
 
 pub(super) type Performance = (Ended, CallState);
 
-/// Instantiates and runs, until it ends or its time is up. The store is dropped in here, with everything
-/// the guest had.
+/// Instantiates the component and runs the call until it ends or its time is up. Drops the store, with everything
+/// that the guest had.
 pub(super) async fn perform(
     binding: Arc<Binding>,
     state: CallState,
@@ -119,14 +119,14 @@ pub(super) async fn perform(
         within(deadline, Measured { work, cpu: &mut cpu, next: begins, of, place: None }).await
     };
     let mut state = store.into_data();
-    // Here, which is a slow lane where it used files, and not on its caller's thread.
+    // Closed here, which is on a slow lane if the call used files, and not on the caller's thread.
     let closing = state.close_files();
     state.cpu = cpu.saturating_add(state.cpu_on_files()).saturating_add(closing);
     (ended.map_or(Ended::Elapsed, Ended::Ran), state)
 }
 
-/// Runs until the deadline. Epochs do not stop a guest that waits in a host call, so this does. Most
-/// calls end at the first poll; a timer is made for the others only, and where they go on.
+/// Runs the work until the deadline. This stops guests that wait in a host call, which epochs do not. Most calls
+/// end at the first poll; only the others get a timer, on the runtime to which they move.
 async fn within<T>(deadline: std::time::Instant, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
@@ -145,37 +145,37 @@ async fn within<T>(deadline: std::time::Instant, work: impl Future<Output = T>) 
     tokio::time::timeout_at(deadline.into(), work).await.ok()
 }
 
-/// Where a call begins.
+/// Where a call starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Placement {
-    /// On its caller's thread.
+    /// On the caller's thread.
     Inline,
-    /// On a slow lane, where others take turns with it.
+    /// On a slow lane, where calls take turns.
     Offloaded,
 }
 
-/// The computing time of the work that this thread polls at the moment.
+/// The CPU time of the work that this thread is polling.
 #[derive(Clone, Copy)]
 struct PollMeter {
-    /// In earlier polls.
+    /// CPU time of earlier polls.
     before: Duration,
     since: PollClock,
     /// Whether the guest was made to yield: it has more to compute, and waits for nothing.
     yielded: bool,
 }
 
-/// When a poll began.
+/// The start of a poll.
 #[derive(Debug, Clone, Copy)]
 enum PollClock {
-    /// By the thread's computing time.
+    /// The thread's CPU time at the start.
     Computing(Duration),
-    /// By the clock, and the thread's computing time a moment before that.
+    /// Wall-clock time at the start, and the thread's CPU time a moment earlier.
     Passing(Instant, Duration),
 }
 
 impl PollClock {
-    /// Short calls that are with their callers are timed by the clock: most are over long before it tells anything
-    /// else than the thread's computing time would, which takes a system call to ask for.
+    /// Starts the clock of a poll. Brief calls on their caller's thread are timed by the wall clock: most end long
+    /// before it differs from the thread's CPU time, which takes a system call to read.
     fn now(begins: Placement, lane: Lane) -> Self {
         match (begins, lane) {
             (Placement::Inline, Lane::Default) => {
@@ -188,7 +188,7 @@ impl PollClock {
         }
     }
 
-    /// The computing time since then.
+    /// The CPU time since the start.
     fn spent(self) -> Duration {
         match self {
             Self::Computing(since) => thread_time().saturating_sub(since),
@@ -197,18 +197,18 @@ impl PollClock {
                 if passed <= LATELY {
                     return passed;
                 }
-                // On a busy machine the thread may have been anything but computing; and a host call may have
-                // computed for far longer than the tick that ends a guest's poll.
+                // On a busy machine the thread may not have run all the time. A host call may also have computed
+                // for far longer than the tick that ends a guest's poll.
                 passed.min(thread_time().saturating_sub(before))
             }
         }
     }
 }
 
-/// How old the last look at a thread's computing time may be. A call may be charged that much too much.
+/// Maximum age of a cached reading of a thread's CPU time. A call may be overcharged by this much.
 const LATELY: Duration = Duration::from_millis(2);
 
-/// This thread's computing time, as it was looked at lately.
+/// This thread's CPU time, as read at most [`LATELY`] ago.
 fn lately(now: Instant) -> Duration {
     let (looked_at, computed) = LOOKED_AT.get();
     if looked_at.is_some_and(|at| now.saturating_duration_since(at) <= LATELY) {
@@ -226,7 +226,7 @@ impl PollMeter {
 }
 
 thread_local! {
-    /// For the epoch's callback, which runs within a poll and cannot be told otherwise.
+    /// For the epoch callback, which runs within a poll and has no other access to it.
     static POLL_METER: Cell<PollMeter> = const {
         Cell::new(PollMeter {
             before: Duration::ZERO,
@@ -235,11 +235,11 @@ thread_local! {
         })
     };
 
-    /// When the thread's computing time was looked at last, and what it was.
+    /// The last reading of the thread's CPU time, and when it was taken.
     static LOOKED_AT: Cell<(Option<Instant>, Duration)> = const { Cell::new((None, Duration::ZERO)) };
 }
 
-/// Whose call it is.
+/// The owner of a call.
 #[derive(Clone, Copy)]
 struct CallOwner<'a> {
     lane: Lane,
@@ -248,14 +248,14 @@ struct CallOwner<'a> {
     account: &'a PluginStats,
 }
 
-/// Adds up the computing time of the thread while the work is polled, which it is on a slow lane only while
-/// it has a turn.
+/// Adds up the thread's CPU time while the work is polled. On a slow lane the work is polled only while it has a
+/// turn.
 struct Measured<'a, F> {
     work: Pin<&'a mut F>,
     cpu: &'a mut Duration,
     next: Placement,
     of: CallOwner<'a>,
-    /// None as long as the call is with its caller: most never leave him.
+    /// `None` while the call runs on its caller's thread, as most calls do to their end.
     place: Option<TurnstileSlot>,
 }
 
@@ -276,11 +276,11 @@ impl<F: Future> Future for Measured<'_, F> {
         let spent = since.spent();
         *this.cpu = this.cpu.saturating_add(spent);
         if spent > BRIEF_MAX {
-            // Those of its plugin that follow are not even begun on their callers' threads.
+            // The plugin's next calls do not start on their callers' threads.
             account.mark_slow(lane);
         }
-        // A guest that yielded keeps its turn until it is polled again, or it would have one at every poll,
-        // however many others of its tenant are about to be polled.
+        // A guest that yielded keeps its turn until it is polled again. Otherwise it would get a turn at every
+        // poll, however many other calls of its tenant are waiting to be polled.
         if (polled.is_ready() || !POLL_METER.get().yielded)
             && let Some(place) = &mut this.place
         {
@@ -298,7 +298,7 @@ pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> St
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
-        // Not the ticks are counted: a busy machine uses them up for others, and a host call takes many.
+        // Ticks are not counted: on a busy machine others use them up, and a host call spans many.
         let spending = POLL_METER.get();
         let state = store.data();
         if spending.spent().saturating_add(state.cpu_on_files()) >= state.cpu_max {
@@ -323,7 +323,7 @@ async fn invoke(
         return Ok(called.map(RawResult::Json));
     }
     let instance = binding.loaded.pre.instantiate_async(&mut *store).await?;
-    // Whoever asks has looked that the role is there.
+    // The caller has checked that the role exists.
     let missing = || wasmtime::Error::msg("the role is missing");
     macro_rules! role {
         ($role:ident) => {
@@ -387,9 +387,9 @@ pub(super) fn refusal_of(error: &wasmtime::Error, output_bytes: usize, cpu: Dura
     if let Some(ResourceTableError::Full) = error.downcast_ref() {
         return Refusal::TooMany { what: "handles", granted: RESOURCES_MAX };
     }
-    // The root alone: what is around it are addresses within the plugin.
+    // Only the root cause: the context around it consists of addresses within the plugin.
     let text = error.root_cause().to_string();
-    // wasmtime gives this error no public type; a test holds its text.
+    // wasmtime has no public type for this error; a test holds its text.
     if text.contains("fuel allocated for hostcalls has been exhausted") {
         return Refusal::OutputTooLarge { granted_bytes: output_bytes };
     }

@@ -1,4 +1,4 @@
-//! The state of one call: what it is about, what it may still use, and what it has done.
+//! The state of one call: its subject, its remaining budget, and what it has done.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,23 +26,23 @@ use crate::shares::slots::Slot;
 /// Most resources that a guest may hold through WASI.
 pub(in crate::sandbox) const RESOURCES_MAX: usize = 256;
 
-/// Bytes of documents that the host walks or copies for one call. A look-up walks the document at about
-/// a gigabyte a second; this is two dozen looks into the largest payload, and a quarter of a second.
+/// Bytes of documents that the host walks or copies for one call. A look-up walks the document at about 1 GB/s, so
+/// this is two dozen look-ups in the largest payload, or a quarter of a second.
 pub(in crate::sandbox) const LOOK_UP_BYTES_MAX: usize = 256 << 20;
 
-/// A guest had the host look through more than that.
+/// The guest made the host walk more than [`LOOK_UP_BYTES_MAX`].
 #[derive(Debug, thiserror::Error)]
 #[error("it looked into documents too often")]
 pub(in crate::sandbox) struct LookedTooOften;
 
-/// Names and values of one set of headers in `wasi:http`, in bytes. Servers take 8 to 16 KiB.
+/// Names and values of one set of headers in `wasi:http`, in bytes. Servers accept 8 to 16 KiB.
 pub(in crate::sandbox) const FIELD_BYTES_MAX: usize = 16 << 10;
 
-/// What all sets of headers of one call take on the host's side: as many as there are resources, and as much
-/// again for the tables behind them.
+/// Host memory for all sets of headers of one call, in bytes: one set for each resource, and as much again for the
+/// tables behind them.
 const FIELDS_BYTES_MAX: usize = RESOURCES_MAX * FIELD_BYTES_MAX * 2;
 
-/// Longest single log line, in bytes.
+/// Longest log line, in bytes.
 const LOG_LINE_BYTES_MAX: usize = 2 << 10;
 
 /// The state of one call: the `T` of its `Store<T>`.
@@ -51,34 +51,35 @@ pub(in crate::sandbox) struct CallState {
     pub(in crate::sandbox) binding: Arc<Binding>,
     pub(in crate::sandbox) limiter: Limiter,
     pub(in crate::sandbox) deadline: Instant,
-    /// Computing time that it may use.
+    /// CPU time that the call may use.
     pub(in crate::sandbox) cpu_max: Duration,
-    /// Computing time that it has used, host calls included.
+    /// CPU time that the call has used, including host calls.
     pub(in crate::sandbox) cpu: Duration,
-    /// Where it goes on when it takes long.
+    /// The lane to which the call moves if it takes long.
     pub(in crate::sandbox) lane: Lane,
-    /// Bytes that it may hand over with its value, or with the arguments of one host call.
+    /// Size limit of the call's result, and of each host call's arguments, in bytes.
     pub(in crate::sandbox) handover_bytes_max: usize,
     pub(in crate::sandbox) http_hooks: WasiHttpState,
     pub(in crate::sandbox) values_operations: u32,
-    /// Made when the guest first changes something in its folder.
+    /// Created when the guest first changes something in its folder.
     pub(in crate::sandbox) folder_quota: Option<FolderQuota>,
-    /// Made when the guest first uses a file.
+    /// Created when the guest first uses a file.
     pub(in crate::sandbox) operations: Option<FileOperations>,
-    /// Room for each file that the guest has opened, by its descriptor.
+    /// A slot for each file that the guest has open, by descriptor.
     pub(in crate::sandbox) open_files: HashMap<u32, Slot>,
     look_up_bytes_left: usize,
-    /// Whether it looked for a payload where the body could not be read, and whether it looked at the bytes.
+    /// Whether the guest asked for a payload although the body is unreadable.
     missed_payload: bool,
+    /// Whether the guest read the raw body.
     pub(in crate::sandbox) read_bytes: bool,
-    /// Why a secret that it opened is not to be had, where one is not.
+    /// Why a secret that the guest opened cannot be used, if one cannot.
     pub(in crate::sandbox) unusable_secret: Option<String>,
     logs: Vec<String>,
     log_bytes_left: usize,
-    /// Made when the guest first asks for something of the world: most calls never do.
+    /// Created when the guest first asks for outside data, which most calls never do.
     outside: Option<HostSource>,
     wasi: Option<Box<WasiCtx>>,
-    /// Made with it.
+    /// Created together with `wasi`.
     streams: Option<StandardStreams>,
     http: WasiHttpCtx,
     table: ResourceTable,
@@ -120,13 +121,13 @@ impl CallState {
         }
     }
 
-    /// The length of what the guest can look into.
+    /// The length of the documents that the guest can look into, in bytes.
     pub(in crate::sandbox) fn document_bytes(&self) -> usize {
         self.subject.document_bytes()
     }
 
-    /// Charges one look into a document, or one copy of it. A host call is not interrupted by epochs, so
-    /// without this a guest could have the host work for it in a loop.
+    /// Charges one look-up in a document, or one copy of it. Epochs do not interrupt a host call, so without this a
+    /// guest could make the host work in a loop.
     pub(in crate::sandbox) fn charge(&mut self, document_bytes: usize) -> wasmtime::Result<()> {
         match self.look_up_bytes_left.checked_sub(document_bytes) {
             Some(left) => self.look_up_bytes_left = left,
@@ -135,7 +136,7 @@ impl CallState {
         Ok(())
     }
 
-    /// Where answers come from: the world, which is written down, or the script of a test or replay.
+    /// The source of outside data: the world, which is recorded, or the script of a test or replay.
     pub(in crate::sandbox) fn outside(&mut self) -> HostSource {
         let script = &self.subject.script;
         let outside = self.outside.get_or_insert_with(|| match script {
@@ -145,7 +146,7 @@ impl CallState {
         outside.clone()
     }
 
-    /// What its requests need of it.
+    /// What the call's outgoing requests need of it.
     pub(in crate::sandbox) fn egress_context(&mut self) -> EgressContext {
         let (binding, outside) = (Arc::clone(&self.binding), self.outside());
         EgressContext::new(binding, outside, self.deadline, self.grants_hint())
@@ -155,15 +156,15 @@ impl CallState {
         &mut self.table
     }
 
-    /// The tenant's secret that the plugin calls this: of the channel, else of its grants.
+    /// The tenant's secret under this name of the plugin's: from the channel, or else from the plugin's grants.
     pub(in crate::sandbox) fn secret(&self, name: &str) -> Option<&BoundSecret> {
         let channel = self.subject.channel.as_ref();
         let of_channel = channel.and_then(|channel| channel.secrets.get(name));
         of_channel.or_else(|| self.binding.granted.secret(name))
     }
 
-    /// Bytes of values that the plugin may keep. A test's are bounded by its own script; in a replay it may
-    /// where it might then.
+    /// Bytes of values that the plugin may store. A test's own script bounds what the test stores. A replay may
+    /// store values if the recorded call used any.
     pub(in crate::sandbox) fn values_bytes(&self) -> Option<u64> {
         let scripted = self.subject.script.as_ref().is_some_and(|script| {
             lock(script).value_answers.as_ref().is_none_or(|answers| !answers.is_empty())
@@ -171,43 +172,43 @@ impl CallState {
         self.binding.granted.values_bytes().or(scripted.then_some(u64::MAX))
     }
 
-    /// Where the plugin's values are, and whose they are.
+    /// The store of values, and the owner of this plugin's.
     pub(in crate::sandbox) fn values(&self) -> (SharedValues, ValuesOwner) {
         let owner = ValuesOwner { tenant: self.subject.tenant, plugin: self.binding.name.clone() };
         (Arc::clone(&self.binding.shared.values), owner)
     }
 
-    /// Where the operator would grant something, for the message of a denial. Neither a path nor the tenant:
-    /// a plugin may hand the message on to strangers.
+    /// Where the operator can grant something, for the message of a denial. It contains neither a path nor the
+    /// tenant, since a plugin may pass the message on to strangers.
     pub(in crate::sandbox) fn grants_hint(&self) -> String {
         let grants = format!("the grants of the plugin {}", self.binding.name);
         match self.binding.granted.withheld_because() {
-            // Why is for whoever looks after the plugin, and not for the plugin.
+            // The reason is for the plugin's operator, not for the plugin.
             Some(_) => format!("{grants}, which are not in force for this component"),
             None => grants,
         }
     }
 
-    /// What the plugin is set to: by the channel, else by its grants.
+    /// The plugin's setting of this name: from the channel, or else from its grants.
     pub(in crate::sandbox) fn setting(&self, name: &str) -> Option<&str> {
         let channel = self.subject.channel.as_ref();
         let of_channel = channel.and_then(|channel| channel.settings.get(name));
         of_channel.or_else(|| self.binding.granted.settings().get(name)).map(String::as_str)
     }
 
-    /// Notes that the plugin opens a secret which it cannot have. Whose fault a failure of the call is depends
-    /// on it, and only the operator is told the reason.
+    /// Records that the plugin opened a secret that it cannot use. This decides whose fault a failure of the call
+    /// is. Only the operator sees the reason.
     pub(in crate::sandbox) fn unusable_secret(&mut self, reason: String) {
         self.note(reason.clone());
         self.unusable_secret.get_or_insert(reason);
     }
 
-    /// Whether it knows nothing of the body: it looked for a payload in vain, and at nothing else.
+    /// Whether the call knows nothing of the body: it asked for a payload in vain, and did not read the bytes.
     pub(in crate::sandbox) fn has_missed_payload(&self) -> bool {
         self.missed_payload && !self.read_bytes
     }
 
-    /// Notes that there is no payload where the guest looks for one. It is told so in its log.
+    /// Records that the guest asked for a payload and there is none. The plugin's log says so.
     pub(in crate::sandbox) fn look_for_payload(&mut self) {
         let request = self.subject.request.as_deref();
         if let Some(unreadable) = request.and_then(|request| request.unreadable.as_ref())
@@ -219,13 +220,13 @@ impl CallState {
         }
     }
 
-    /// Writes a line of the host's own among those of the plugin.
+    /// Adds a line of the host's own to the plugin's log.
     pub(in crate::sandbox) fn note(&mut self, line: String) {
         self.keep_line(line);
     }
 
     pub(in crate::sandbox) fn keep_line(&mut self, mut line: String) {
-        // Past the limit lines are dropped, not refused: logging too much is no reason to fail a call.
+        // Lines beyond the limit are dropped: too much logging does not fail a call.
         if self.log_bytes_left == 0 {
             return;
         }
@@ -234,7 +235,7 @@ impl CallState {
             line.truncate(line.floor_char_boundary(limit));
             line.push('…');
         }
-        // One call is one line, wherever it is printed: a plugin cannot forge a line of somebody else.
+        // A log entry stays on one line wherever it is printed, so a plugin cannot forge another source's line.
         if line.chars().any(char::is_control) {
             line = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         }
@@ -242,7 +243,7 @@ impl CallState {
         self.logs.push(line);
     }
 
-    /// What is left of the call: its log lines, and what the host answered.
+    /// What remains of the call: its log lines, and the host's recorded responses.
     pub(in crate::sandbox) fn into_parts(mut self) -> (Vec<String>, Option<Recording>) {
         let of_folder: Vec<_> = self.folder_quota.iter().flat_map(FolderQuota::notes).collect();
         let written = self.streams.take().map(StandardStreams::into_lines).unwrap_or_default();
@@ -257,7 +258,7 @@ impl CallState {
     }
 }
 
-/// What one call may use.
+/// The budget of one call.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::sandbox) struct Budget {
     pub(in crate::sandbox) deadline: Instant,
@@ -276,7 +277,7 @@ impl WasiView for CallState {
             let streams = self.streams.get_or_insert_default();
             self.wasi = Some(Box::new(wasi::context(granted, &outside, clock, streams)));
         }
-        // Made just now where there was none.
+        // Set just above if it was missing.
         let wasi = self.wasi.get_or_insert_with(|| Box::new(WasiCtx::builder().build()));
         WasiCtxView { ctx: wasi, table: &mut self.table }
     }
@@ -287,8 +288,8 @@ impl WasiHttpView for CallState {
         if !self.http_hooks.is_open() {
             let context = self.egress_context();
             self.http_hooks.open(context);
-            // What headers can come to on the host's side is charged before there are any. Where there is no
-            // room for that, none can be set.
+            // Charges the host memory that headers can take before any are set. Without room for it, no header can
+            // be set.
             let has_room = self.limiter.charge(FIELDS_BYTES_MAX).is_ok();
             self.http.set_field_size_limit(if has_room { FIELD_BYTES_MAX } else { 0 });
         }

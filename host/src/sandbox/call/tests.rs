@@ -1,4 +1,4 @@
-//! Where calls are computed, and whose turn it is.
+//! Tests of where calls compute, and of the turns that they take.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +13,7 @@ use crate::sandbox::{
 };
 use crate::secrets::HostKey;
 
-/// A component from elsewhere. Its tools do nothing, loop without end, and count to three hundred million.
+/// A foreign component. Its tools do nothing, loop forever, and count to three hundred million.
 const TOOLS: &str = r#"(component
   (core module $guest
     (func (export "nothing"))
@@ -58,7 +58,7 @@ impl Bed {
         Self { sandbox, _folder: folder }
     }
 
-    /// The tools of another tenant each time.
+    /// The tools, bound to a new tenant each time.
     async fn tools(&self, grants: &str) -> Arc<Binding> {
         let component = wat::parse_str(TOOLS).unwrap();
         let loaded = self.sandbox.load(TenantId::GATEWAY, component.into()).await.unwrap();
@@ -77,7 +77,7 @@ async fn call(plugin: &Arc<Binding>, tool: &str) -> Called<String> {
 #[tokio::test]
 async fn a_hundred_looping_tools_of_a_tenant_take_no_more_than_one_from_another_tenants() {
     let bed = Bed::start();
-    // Each of them would end after a quarter of what the other tenant's tool computes, if they all had turns.
+    // If all loops had turns of their own, each would end after a quarter of what the other tenant's tool computes.
     let limits = "[limits]\ntool_cpu_ms = 30\ntool_wall_ms = 600000\nconcurrency = 64\n";
     let looping = bed.tools(limits).await;
     let other = bed.tools("[limits]\ntool_cpu_ms = 60000\ntool_wall_ms = 600000\n").await;
@@ -100,7 +100,8 @@ async fn a_hundred_looping_tools_of_a_tenant_take_no_more_than_one_from_another_
     }
     let before = ended.load(Ordering::Relaxed);
     call(&other, "count").await.value.unwrap();
-    // They share the one thread with it: each has had a sixtieth of what it had.
+    // The loops share the tenant's turns on the one thread: each got a sixtieth of what the other tenant's tool
+    // got.
     let ended = ended.load(Ordering::Relaxed) - before;
     assert!(ended <= 10, "{ended} of 60 have ended");
     drop(loops);
@@ -112,7 +113,7 @@ async fn a_plugin_whose_tool_was_long_begins_its_tools_apart_until_they_are_brie
     let account = Arc::clone(plugin.account());
     call(&plugin, "nothing").await.value.unwrap();
     assert!(account.may_run_inline(Lane::Tools));
-    // On a busy machine a tick may pass in which the thread had no time to be long.
+    // On a busy machine a tick may pass before the thread has computed for long.
     for _ in 0..100 {
         let stopped = call(&plugin, "loop").await.value.unwrap_err();
         let for_its_time = matches!(stopped, PluginError::Refusal(Refusal::OutOfCpuTime { .. }));

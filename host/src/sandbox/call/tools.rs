@@ -1,4 +1,4 @@
-//! The tools of a plugin: those of its toolbox, or the functions of a component from elsewhere.
+//! A plugin's tools: those of its toolbox, or the functions of a foreign component.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::tool::Tool;
 use crate::trace::PluginRun;
 
 impl Binding {
-    /// Asks the toolbox what it has. The functions of a component from elsewhere are known already, so
-    /// that asking costs no call.
+    /// Lists the plugin's tools. The functions of a foreign component are already known, so listing them takes no
+    /// call.
     pub async fn list_tools(self: &Arc<Self>, subject: Subject) -> Called<Vec<Tool>> {
         if let Some(foreign) = &self.loaded.roles.foreign {
             let (value, logs) = (Ok(foreign.tools()), Vec::new());
@@ -30,7 +30,7 @@ impl Binding {
         })
     }
 
-    /// Calls a tool. Arguments and answer are JSON text.
+    /// Calls a tool. Arguments and result are JSON text.
     pub async fn call_tool(
         self: &Arc<Self>,
         subject: Subject,

@@ -1,18 +1,18 @@
-//! How a component may be built, looked at in one pass without recursion before a compiler sees it.
+//! Bounds on a component's structure, checked in one pass without recursion before it is compiled.
 
 use wasmparser::{Parser, Payload};
 
-/// How deep components and modules may be nested. Tool chains nest two or three deep, compositions of
-/// compositions a few more; compiling takes memory by the square of it.
+/// How deep components and modules may be nested. Tool chains nest two or three deep, compositions of compositions a
+/// few more. The compiler's memory grows with the square of the depth.
 const DEPTH_MAX: usize = 32;
 
-/// Core modules and components within it.
+/// Maximum number of core modules and components within a component.
 const PARTS_MAX: usize = 1_000;
 
-/// Functions with a body, of all its core modules. Python has some 30,000.
+/// Maximum number of functions with a body, in all core modules together. Python has some 30,000.
 const FUNCTIONS_MAX: u64 = 500_000;
 
-/// Says what is beyond a bound. What is malformed is for the compiler to tell.
+/// Checks a component, and returns the bound that it exceeds. Malformed bytes pass: the compiler reports them.
 pub(super) fn check(component: &[u8]) -> Result<(), String> {
     let (mut depth, mut parts, mut functions) = (0_usize, 0_usize, 0_u64);
     for payload in Parser::new(0).parse_all(component) {
@@ -76,7 +76,7 @@ mod tests {
         assert!(check(&nested(5_000)).unwrap_err().contains("levels"));
         assert_eq!(check(&beside_each_other(PARTS_MAX)), Ok(()));
         assert!(check(&beside_each_other(PARTS_MAX + 1)).unwrap_err().contains("components in it"));
-        // A count of functions that is not borne out is believed: it is refused either way.
+        // The declared count of functions is trusted: a false one is rejected either way.
         let count = leb(FUNCTIONS_MAX as usize + 1);
         let claims = [b"\0asm\x01\0\0\0", &[3, count.len() as u8 + 2][..], &count, &[0, 0]];
         let claims = claims.concat();

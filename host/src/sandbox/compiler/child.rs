@@ -1,5 +1,4 @@
-//! The process that compiles one component: from stdin to stdout, within limits that it sets itself before it reads
-//! a byte.
+//! The process that compiles one component, from stdin to stdout. It limits its own resources before it reads a byte.
 
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
@@ -10,51 +9,51 @@ use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
 use super::super::engine;
 use super::bounds;
 
-/// The command of the program.
+/// The program's subcommand that runs this process.
 pub const COMMAND: &str = "compile-component";
 
-/// The exit code for bytes that are no component (sysexits.h: `EX_DATAERR`). Stderr says why.
+/// The exit code if the bytes are not a component (sysexits.h: `EX_DATAERR`). Stderr says why.
 pub const EXIT_REFUSED: u8 = 65;
 
-/// The exit code for a component that is beyond a bound (sysexits.h has none for it). Stderr says which.
+/// The exit code if the component exceeds a bound (sysexits.h has none for it). Stderr says which.
 pub const EXIT_BOUND: u8 = 80;
 
-/// The exit code where something else fails (sysexits.h: `EX_SOFTWARE`).
+/// The exit code for any other failure (sysexits.h: `EX_SOFTWARE`).
 const EXIT_FAILED: u8 = 70;
 
-/// How much nicer than the gateway it is (0 to 19).
+/// Niceness of the process (0 to 19), so that it yields to the gateway.
 const NICENESS: i32 = 10;
 
-/// Most compiled code of a component, in bytes: it is some five times as long.
+/// Maximum size of the compiled code, in bytes. It is about five times as large as the component.
 const CODE_BYTES_MAX: u64 = 512 << 20;
 
-/// Computing time for each MiB of a component, in seconds, beside what every one may take: five times what large
-/// JavaScript and Python components need.
+/// CPU time for each MiB of a component, in seconds, on top of the fixed limit: five times what large JavaScript and
+/// Python components need.
 const CPU_SECONDS_PER_MIB: u64 = 5;
 
-/// A compiler that is not optimised itself, as in debug builds, takes this many times as long.
+/// Factor on the CPU time: a compiler that is not itself optimised, as in debug builds, is that much slower.
 const SLOWNESS: u64 = if cfg!(debug_assertions) { 3 } else { 1 };
 
-/// What compiling one component may take.
+/// Limits on compiling one component.
 #[derive(Debug, Clone, Copy)]
 pub struct CompileLimits {
     /// Memory, in bytes.
     pub memory_bytes_max: u64,
-    /// Computing time of all its threads, in seconds.
+    /// CPU time of all threads, in seconds.
     pub cpu_seconds_max: u64,
-    /// Compiled code, in bytes.
+    /// Size of the compiled code, in bytes.
     pub code_bytes_max: u64,
 }
 
 impl CompileLimits {
-    /// Those of the settings: MiB of memory, and seconds of computing whatever a component's size.
+    /// The limits of the settings: memory in MiB, and CPU time in seconds regardless of the component's size.
     #[must_use]
     pub const fn new(memory_mib_max: u64, cpu_seconds_max: u64) -> Self {
         let memory_bytes_max = memory_mib_max.saturating_mul(1 << 20);
         Self { memory_bytes_max, cpu_seconds_max, code_bytes_max: CODE_BYTES_MAX }
     }
 
-    /// The limits for a component of so many bytes: a large one may take longer.
+    /// The limits for a component of `bytes` bytes: a large one may take longer.
     #[must_use]
     pub fn for_source(self, bytes: usize) -> Self {
         let for_its_size = (bytes as u64 >> 20).saturating_mul(CPU_SECONDS_PER_MIB);
@@ -62,7 +61,7 @@ impl CompileLimits {
         Self { cpu_seconds_max: seconds, ..self }
     }
 
-    /// As arguments of the command.
+    /// The limits as arguments of [`COMMAND`].
     pub(super) fn arguments(&self) -> [String; 3] {
         [
             format!("--memory-bytes-max={}", self.memory_bytes_max),
@@ -72,14 +71,14 @@ impl CompileLimits {
     }
 }
 
-/// What there is no code for.
+/// Why there is no compiled code.
 enum Failed {
     Refused(String),
     Bound(String),
     Host(String),
 }
 
-/// Compiles what comes in, for an engine of this compatibility, and ends.
+/// Compiles the component on stdin to stdout, for an engine of this compatibility hash, and returns the exit code.
 #[must_use]
 pub fn run(limits: &CompileLimits, compatibility: u64) -> ExitCode {
     let (code, message) = match compile(limits, compatibility) {
@@ -118,27 +117,28 @@ fn compile(limits: &CompileLimits, compatibility: u64) -> Result<(), Failed> {
     stdout.write_all(&code).and_then(|()| stdout.flush()).map_err(|error| failed(&error))
 }
 
-/// Has the operating system hold this process to its limits.
+/// Has the operating system enforce the limits on this process.
 fn confine(limits: &CompileLimits) -> io::Result<()> {
     let at_most =
         |resource, most| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
     at_most(Resource::Data, limits.memory_bytes_max)?;
-    // A second more before it is killed without a word: the signal that says why ends it before.
+    // The hard limit is one second above the soft one: SIGXCPU at the soft limit tells the gateway why the process
+    // ended, which SIGKILL at the hard limit would not.
     let (current, maximum) = (limits.cpu_seconds_max, limits.cpu_seconds_max.saturating_add(1));
     setrlimit(Resource::Cpu, Rlimit { current: Some(current), maximum: Some(maximum) })?;
     at_most(Resource::Core, 0)?;
     at_most(Resource::Fsize, 0)?;
-    // Both are manners: where they are refused, the limits hold all the same.
+    // Both are only polite: the limits hold even if the system refuses them.
     let _ = setpriority_process(None, NICENESS);
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }
 
-/// Ends the process once nobody reads what it will say: the gateway has been killed, say.
+/// Ends the process once its stdout has no reader, for instance because the gateway was killed.
 fn end_without_reader() {
     let stdout = io::stdout();
     loop {
-        // No event is asked for, since an error is told unasked.
+        // No event is requested: poll(2) always reports errors.
         let mut reader = [PollFd::new(&stdout, PollFlags::empty())];
         let polled = poll(&mut reader, None);
         let [reader] = reader;

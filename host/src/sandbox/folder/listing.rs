@@ -1,5 +1,5 @@
-//! The entries of a folder, read a page at a time as a plugin asks for them: whatever the folder holds, the
-//! host holds no more than a page of it.
+//! Lists a folder's entries page by page as a plugin asks for them: however large the folder is, the host holds at
+//! most one page.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,21 +15,21 @@ use super::operations::FileOperations;
 use super::operations::failed;
 use super::walk::entries_of;
 
-/// Entries of one page. With names of 255 bytes they and the kernel's buffer stay below
+/// Entries per page. With names of 255 bytes, a page and the buffer of the directory read stay below
 /// [`HELD_BYTES`](super::HELD_BYTES).
 const PAGE_ENTRIES: usize = 128;
 
-/// A list of a folder's entries that is being read.
+/// A listing of a folder in progress.
 pub(in crate::sandbox) struct Listing {
     operations: FileOperations,
-    /// None: it is read to its end.
+    /// `None` once the folder has been read to its end.
     folder: Option<Dir>,
     page: VecDeque<Result<DirectoryEntry, ErrorCode>>,
     _held: Held,
 }
 
 impl Listing {
-    /// Placement one.
+    /// Starts a listing of an open folder.
     pub(in crate::sandbox) async fn of(
         folder: Arc<File>,
         operations: FileOperations,
@@ -39,7 +39,7 @@ impl Listing {
         Ok(Self { operations, folder: Some(folder), page: VecDeque::new(), _held: held })
     }
 
-    /// The next entry. None: that was the last.
+    /// Returns the next entry, or `None` after the last.
     pub(in crate::sandbox) async fn next(&mut self) -> FsResult<Option<DirectoryEntry>> {
         while self.page.is_empty()
             && let Some(folder) = self.folder.take()
@@ -53,7 +53,7 @@ impl Listing {
 
 type Page = VecDeque<Result<DirectoryEntry, ErrorCode>>;
 
-/// The next page, and the folder where it may have more.
+/// The next page, and the folder if it may have more entries.
 fn page_of(mut folder: Dir) -> (Page, Option<Dir>) {
     let mut page = VecDeque::with_capacity(PAGE_ENTRIES);
     while page.len() < PAGE_ENTRIES {
@@ -79,7 +79,7 @@ fn page_of(mut folder: Dir) -> (Page, Option<Dir>) {
 
 fn type_of(folder: &Dir, entry: &rustix::fs::DirEntry) -> DescriptorType {
     let kind = match entry.file_type() {
-        // Not every file system says so in its lists.
+        // Not every file system reports the type in its listings.
         FileType::Unknown => folder
             .fd()
             .and_then(|fd| statat(fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW))

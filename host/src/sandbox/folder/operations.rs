@@ -1,6 +1,6 @@
-//! Where files are read and written, and how many are open. A system call cannot be interrupted, and a disk may let it wait: so each
-//! operation is done on a thread beside those that run guests, as few at once as the machine bears, in turns
-//! of tenants. The time that an operation computes is its call's, as if its guest had computed.
+//! Runs file operations, and bounds how many files are open. A system call cannot be interrupted, and a disk may make
+//! it wait. So each operation runs on a blocking thread beside those that run guests, only a few run at once, and
+//! tenants take turns. The CPU time of an operation is charged to its call, like that of the guest.
 
 use std::io;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use crate::ids::TenantId;
 use crate::low_priority::thread_time;
 use crate::shares::slots::{Reserve, Slot, Slots, Taking};
 
-/// Operations at once for each thread of a slow lane: they wait for disks as often as they compute.
+/// Concurrent operations for each thread of a slow lane: operations wait for disks as often as they compute.
 const FOR_EACH_THREAD: usize = 2;
 
-/// Fewest operations at once, so that one tenant's slow disk leaves room for others' operations.
+/// Minimum number of concurrent operations, so that one tenant's slow disk leaves room for other tenants.
 const AT_LEAST: usize = 4;
 
-/// Files that plugins may have open together are this part of what the process may: connections and the store need
-/// the others.
+/// Divisor of the process's limit on open files: plugins together get that part, and connections and the store need
+/// the rest.
 const PART_OF_OPEN_FILES: u64 = 4;
 
-/// The most of them, where the process may have as many as it likes.
+/// Maximum number of open files of all plugins, however high the process's limit is.
 const OPEN_FILES_MAX: u64 = 16 << 10;
 
-/// The operations of all tenants.
+/// The threads, turns and open files that the operations of all tenants share.
 #[derive(Debug)]
 pub(in crate::sandbox) struct FileThreads {
     threads: Handle,
@@ -38,18 +38,19 @@ pub(in crate::sandbox) struct FileThreads {
 }
 
 impl FileThreads {
-    /// Those of a gateway with so many threads for each slow lane; `threads` is where they are done.
+    /// For a gateway with `slow_threads` threads in each slow lane. Operations run on the blocking threads of
+    /// `threads`.
     pub(in crate::sandbox) fn of(threads: Handle, slow_threads: usize) -> Arc<Self> {
         let at_once = slow_threads.saturating_mul(FOR_EACH_THREAD).max(AT_LEAST);
         let may_open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let open = usize::try_from((may_open / PART_OF_OPEN_FILES).min(OPEN_FILES_MAX));
-        // A disk that is slow lets an operation wait for long, and a guest that sleeps a file: neither can be taken
-        // back.
+        // A slow disk can hold an operation for long, and a sleeping guest a file. Neither can be revoked, so each
+        // tenant must leave some free.
         let slots = |slots| Slots::new(slots, Reserve::AsManyAsHeld);
         Arc::new(Self { threads, turns: slots(at_once), open: slots(open.unwrap_or(usize::MAX)) })
     }
 
-    /// Those of one call that may compute for so long.
+    /// The operations of one call, which may use `cpu_max` of CPU time.
     pub(in crate::sandbox) fn of_call(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -65,21 +66,22 @@ pub(in crate::sandbox) struct FileOperations {
     all: Arc<FileThreads>,
     tenant: TenantId,
     cpu_max: Duration,
-    /// Computing time of those that have ended.
+    /// CPU time of the operations that have ended, in nanoseconds.
     nanos: Arc<AtomicU64>,
 }
 
 impl FileOperations {
-    /// Whose they are.
+    /// The tenant of the call.
     pub(in crate::sandbox) fn tenant(&self) -> TenantId {
         self.tenant
     }
 
-    /// Does one, once it is the tenant's turn. Whoever gives up the wait does not end it: it keeps its turn until
-    /// it has ended.
+    /// Runs an operation when it is the tenant's turn. Dropping the future does not stop an operation that has
+    /// started: it keeps its turn until it ends.
     ///
     /// # Errors
-    /// One with [`Trap::Interrupt`] in it where the call's computing time is used up, see [`trap_in`].
+    /// If the call's CPU time is used up: an error that contains [`Trap::Interrupt`], see [`trap_in`]. If the gateway
+    /// is shutting down, or the operation panics.
     pub(in crate::sandbox) async fn run<T: Send + 'static>(
         &self,
         operation: impl FnOnce() -> T + Send + 'static,
@@ -93,7 +95,7 @@ impl FileOperations {
             let since = thread_time();
             let done = operation();
             let spent = thread_time().saturating_sub(since).as_nanos();
-            // A sum, and nothing else hangs on it.
+            // Relaxed is enough: the sum guards no other memory.
             nanos.fetch_add(u64::try_from(spent).unwrap_or(u64::MAX), Ordering::Relaxed);
             done
         });
@@ -102,16 +104,16 @@ impl FileOperations {
         Ok(done)
     }
 
-    /// Room for one more open file. None: the tenant has as many as it may.
+    /// Reserves one more open file. `None` if the tenant has as many as it may.
     pub(in crate::sandbox) fn open_file(&self) -> Option<Slot> {
         match self.all.open.take(self.tenant) {
             Taking::Now(slot) => Some(slot),
-            // Nobody waits for one: whoever has many would wait for himself.
+            // No waiting: a call that holds many files would wait for itself.
             Taking::Later(_) => None,
         }
     }
 
-    /// The computing time of all of them so far.
+    /// The CPU time of the ended operations.
     pub(in crate::sandbox) fn spent(&self) -> Duration {
         Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
@@ -121,12 +123,13 @@ impl FileOperations {
     }
 }
 
-/// What ends the call, where it is that and not a file which failed.
+/// The trap in an error that ends the call. `None` if a file operation failed.
 pub(in crate::sandbox) fn trap_in(error: &io::Error) -> Option<Trap> {
     error.get_ref().and_then(|error| error.downcast_ref::<Trap>()).copied()
 }
 
-/// What a plugin is told of an operation that failed; a call whose time is up is told nothing more.
+/// The error that the plugin receives for a failed operation. If the call's CPU time is used up, it is a trap, which
+/// ends the call.
 pub(in crate::sandbox) fn failed(error: io::Error) -> FsError {
     match trap_in(&error) {
         Some(trap) => FsError::trap(trap),
@@ -146,7 +149,7 @@ mod tests {
         TenantId::from_bytes([number; 16])
     }
 
-    /// An operation that begins, says so, and goes on until it is let go.
+    /// An operation that signals its start and then blocks until it is released.
     struct Gate {
         begun: mpsc::Receiver<()>,
         let_go: mpsc::Sender<()>,
@@ -172,13 +175,13 @@ mod tests {
         let (slow, other) = (all.of_call(tenant(1), LONG), all.of_call(tenant(2), LONG));
         let held: Vec<_> = (0..2).map(|_| gate(&slow)).collect();
         held.iter().for_each(|gate| gate.begun.recv().unwrap());
-        // Two of four: half of them, while it is alone. What comes now waits for one of the two.
+        // A tenant that is alone gets half of the four turns. Further operations wait for one of its two.
         let waiting: Vec<_> = (0..20).map(|_| gate(&slow)).collect();
         for _ in 0..50 {
             assert_eq!(other.run(|| 1).await.unwrap(), 1);
         }
         assert!(waiting.iter().all(|gate| gate.begun.try_recv().is_err()));
-        // All before the first is waited for: their turns come in any order.
+        // All are released before the first is awaited, since their turns come in any order.
         let gates: Vec<_> = held.into_iter().chain(waiting).collect();
         gates.iter().for_each(|gate| gate.let_go.send(()).unwrap());
         for gate in gates {
@@ -196,7 +199,7 @@ mod tests {
             gate.ended.abort();
         }
         let next = gate(&slow);
-        // Another tenant's goes through all the while.
+        // Another tenant's operation runs meanwhile.
         all.of_call(tenant(2), LONG).run(|| ()).await.unwrap();
         assert!(next.begun.try_recv().is_err());
         held.iter().for_each(|gate| gate.let_go.send(()).unwrap());

@@ -1,4 +1,4 @@
-//! Reading from a file of a folder, piece by piece.
+//! An input stream that reads a file of a folder in chunks.
 
 use std::fs::File;
 use std::io;
@@ -14,13 +14,13 @@ use super::operations::FileOperations;
 use super::stream::told;
 use super::{HELD_BYTES, Held};
 
-/// A piece that is read before the plugin has said how much it wants, in bytes.
+/// Size of the chunk that is read before the plugin has said how much it wants, in bytes.
 const FIRST_PIECE_BYTES: usize = 4 << 10;
 
-/// A stream from a file.
+/// An input stream from a file.
 pub(in crate::sandbox) struct FileReader {
     file: Arc<File>,
-    /// Where the next piece begins.
+    /// Offset of the next chunk.
     place: u64,
     operations: FileOperations,
     state: State,
@@ -54,7 +54,7 @@ impl FileReader {
     }
 
     async fn end(&mut self) {
-        // The task stays where it is until it has ended: whoever waits may give up and come back.
+        // The task stays in the state until it ends: the waiting future may be dropped and created again.
         if let State::Reading(task) = &mut self.state {
             self.state = match task.await {
                 Ok(piece) if piece.is_empty() => State::Closed,
@@ -68,7 +68,7 @@ impl FileReader {
     }
 }
 
-/// So many bytes, or as many as a piece may have. None: the file ends there.
+/// Reads up to `bytes` bytes, at most [`HELD_BYTES`]. The result is empty at the end of the file.
 fn piece_of(file: &File, place: u64, bytes: usize) -> io::Result<Bytes> {
     let mut piece = vec![0; bytes.min(HELD_BYTES)];
     loop {
@@ -109,7 +109,7 @@ impl InputStream for FileReader {
                 self.state = state;
                 Ok(Bytes::new())
             }
-            // What went wrong is told once.
+            // An error is returned once; after it the stream is closed.
             State::Failed(error) => Err(told(error)),
             State::Closed => Err(StreamError::Closed),
         }

@@ -1,4 +1,4 @@
-//! Writing into a file of a folder, piece by piece, each of which has to fit.
+//! An output stream that writes a file of a folder in chunks, each of which must fit the folder's quota.
 
 use std::fs::File;
 use std::io;
@@ -13,10 +13,10 @@ use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 use super::operations::trap_in;
 use super::{FolderQuota, HELD_BYTES, Held};
 
-/// A stream into a file.
+/// An output stream into a file.
 pub(in crate::sandbox) struct FileStream {
     file: Arc<File>,
-    /// Where the next piece goes. None: at the end of the file, wherever that is then.
+    /// Offset of the next chunk. `None`: the end of the file at the time of the write.
     place: Option<u64>,
     quota: FolderQuota,
     state: State,
@@ -40,7 +40,7 @@ impl FileStream {
         Self { file, place, quota, state: State::Ready, _held: held }
     }
 
-    /// What went wrong is told once.
+    /// Returns an error once; after it the stream is closed.
     fn checked(&mut self) -> StreamResult<()> {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Failed(error) => Err(told(error)),
@@ -53,7 +53,8 @@ impl FileStream {
     }
 }
 
-/// What a plugin is told of a piece that failed; a call whose time is up is told nothing more.
+/// The error that the plugin receives for a failed chunk. If the call's CPU time is used up, it is a trap, which ends
+/// the call.
 pub(in crate::sandbox) fn told(error: io::Error) -> StreamError {
     match trap_in(&error) {
         Some(trap) => StreamError::Trap(trap.into()),
@@ -61,7 +62,7 @@ pub(in crate::sandbox) fn told(error: io::Error) -> StreamError {
     }
 }
 
-/// Writes a piece, and gives how long it was.
+/// Writes a chunk and returns its length.
 async fn write(
     file: Arc<File>,
     place: Option<u64>,
@@ -75,7 +76,7 @@ async fn write(
         Some(place) => place,
         None => quota.size(&file).await?,
     };
-    // The folder stays locked until it is done: whoever comes next finds the file as it is then.
+    // The folder stays locked until the write is done, so that the next operation sees the file's new size.
     let written = quota.operations.run(move || file.write_all_at(&piece, place)).await;
     written.flatten().map(|()| length)
 }
@@ -83,7 +84,7 @@ async fn write(
 #[async_trait]
 impl Pollable for FileStream {
     async fn ready(&mut self) {
-        // The task stays where it is until it has ended: whoever waits may give up and come back.
+        // The task stays in the state until it ends: the waiting future may be dropped and created again.
         if let State::Writing(task) = &mut self.state {
             self.state = match task.await {
                 Ok(length) => {
@@ -118,7 +119,7 @@ impl OutputStream for FileStream {
     }
 
     async fn cancel(&mut self) {
-        // What was handed over before the stream was closed is written.
+        // A chunk that was accepted before the stream is closed is still written.
         self.ready().await;
         self.state = State::Closed;
     }

@@ -1,5 +1,5 @@
-//! Walks through a folder: what all in it comes to, and how deep it goes. Each folder is opened from the one
-//! that it is in, so that neither links nor the length of a path matter.
+//! Walks a folder to sum up its size and depth. Each folder is opened relative to its parent, so that neither links
+//! nor the length of a path matter.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -12,43 +12,43 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, stata
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-/// What a file or folder counts for besides its bytes: about what it takes of a disk, so that empty ones are
-/// bounded too.
+/// What each file or folder counts for in addition to its bytes: about what an entry takes on disk, so that empty
+/// ones are bounded too.
 pub(in crate::sandbox) const ENTRY_BYTES: u64 = 4 << 10;
 
-/// How deep folders that plugins make may lie within each other.
+/// How deep a plugin may nest folders.
 pub(in crate::sandbox) const DEPTH_MAX: usize = 64;
 
-/// How deep folders may lie within each other to be counted, whoever made them: each level of a walk is an open
+/// How deep folders may be nested, whoever made them, for a walk to count them: each level of a walk takes an open
 /// file and its buffer.
 const WALKED_DEPTH_MAX: usize = 512;
 
-/// Entries that are looked at in one turn.
+/// Entries per turn of a walk.
 const ENTRIES_PER_TURN: usize = 1_024;
 
-/// A folder, opened to be read.
+/// Opens a folder for reading.
 fn open_folder(at: impl AsFd, name: impl Arg, more: OFlags) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK | more;
     Ok(openat(at, name, flags, Mode::empty())?)
 }
 
-/// Reads a folder's entries from the beginning.
+/// A reader of a folder's entries, at the first one.
 pub(in crate::sandbox) fn entries_of(folder: impl AsFd) -> io::Result<Dir> {
     Ok(Dir::new(open_folder(folder, c".", OFlags::NOFOLLOW)?)?)
 }
 
-/// A walk, as far as it has come.
+/// A walk in progress.
 pub(in crate::sandbox) struct Walk {
-    /// The folders on the way, each within the one before.
+    /// The folders from the root to the current one, each within the one before.
     way: Vec<Dir>,
-    /// What was seen comes to, in bytes.
+    /// The size of all entries so far, in bytes.
     pub(in crate::sandbox) bytes: u64,
-    /// How deep it has been: 1 for a folder right below the one that is walked.
+    /// The depth of the deepest folder so far: 1 for a folder directly in the root.
     pub(in crate::sandbox) deepest: usize,
 }
 
 impl Walk {
-    /// Placement one through a folder of the machine; these open files count where their names are gone.
+    /// Starts a walk through a folder of the host. Of the open files, those whose names have been deleted count too.
     pub(in crate::sandbox) fn through(folder: &Path, open: &[Arc<File>]) -> io::Result<Self> {
         let mut walk = Self::below(open_folder(CWD, folder, OFlags::empty())?)?;
         for file in open {
@@ -60,15 +60,15 @@ impl Walk {
         Ok(walk)
     }
 
-    /// Placement one through an open folder.
+    /// Starts a walk through an open folder.
     pub(in crate::sandbox) fn below(folder: impl AsFd) -> io::Result<Self> {
         Ok(Self { way: vec![entries_of(folder)?], bytes: 0, deepest: 0 })
     }
 
-    /// Goes on for one turn, and tells whether that was all.
+    /// Walks for one turn. Returns whether the walk is complete.
     ///
     /// # Errors
-    /// Where a folder cannot be read, or lies too deep.
+    /// If a folder cannot be read, or is nested too deep.
     pub(in crate::sandbox) fn go_on(&mut self) -> io::Result<bool> {
         for _ in 0..ENTRIES_PER_TURN {
             let depth = self.way.len();
@@ -112,20 +112,20 @@ fn unnamed_bytes(about: &Metadata) -> u64 {
     if about.is_file() { about.len() } else { 0 }
 }
 
-/// A folder below another. None: it is gone, or the gateway may not look into it, and then no plugin can write
-/// into it either.
+/// Opens a folder in another. `None` if it is gone, or if the gateway may not read it, in which case no plugin can
+/// write into it either.
 fn enter(folder: impl AsFd, name: impl Arg) -> io::Result<Option<OwnedFd>> {
     match open_folder(folder, name, OFlags::NOFOLLOW) {
         Ok(below) => Ok(Some(below)),
         Err(error) => match Errno::from_io_error(&error) {
-            // Others use the folder while it is walked: what was a folder may be something else.
+            // Other programs use the folder during a walk: what was a folder may have been replaced.
             Some(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             _ => Err(error),
         },
     }
 }
 
-/// Others use the folder while it is walked.
+/// `None` if the entry is gone: other programs use the folder during a walk.
 fn unless_gone<T>(found: rustix::io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Err(Errno::NOENT) => Ok(None),
@@ -133,8 +133,8 @@ fn unless_gone<T>(found: rustix::io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// How deep an open folder lies within this one of the machine; 0 is that one itself. None: deeper than a plugin
-/// may make any, or not in it.
+/// The depth of an open folder within `outer`, a folder of the host; 0 for `outer` itself. `None` if it is deeper
+/// than a plugin may nest folders, or not within `outer`.
 fn depth_within(outer: &Path, folder: impl AsFd) -> io::Result<Option<usize>> {
     let outer = std::fs::metadata(outer)?;
     let mut at = open_folder(folder, c".", OFlags::NOFOLLOW)?;
@@ -148,22 +148,22 @@ fn depth_within(outer: &Path, folder: impl AsFd) -> io::Result<Option<usize>> {
     Ok(None)
 }
 
-/// Whether a plugin may make a folder in this one.
+/// Whether a plugin may create a folder in this one.
 pub(in crate::sandbox) fn may_have_one_more(outer: &Path, folder: impl AsFd) -> io::Result<bool> {
     Ok(depth_within(outer, folder)?.is_some_and(|depth| depth < DEPTH_MAX))
 }
 
-/// How deep what is below a folder may go so that a plugin may move it from one folder into another.
+/// How deep the folders in a folder may be nested for a plugin to move it.
 pub(in crate::sandbox) enum MayMove {
-    /// As deep as it likes: it comes to lie no deeper than before.
+    /// Any depth: the move does not make the folder deeper.
     Anyhow,
-    /// So deep.
+    /// At most this depth.
     UpTo(usize),
-    /// Not at all.
+    /// The folder may not be moved.
     No,
 }
 
-/// See [`MayMove`].
+/// Whether a plugin may move a folder from `from` into `to`; see [`MayMove`].
 pub(in crate::sandbox) fn may_move(
     outer: &Path,
     from: impl AsFd,
@@ -215,7 +215,7 @@ mod tests {
             assert_eq!(depth_within(home.path(), folder(depth)).unwrap(), Some(depth));
         }
         assert_eq!(depth_within(home.path(), folder(DEPTH_MAX + 1)).unwrap(), None);
-        // A folder that is not in it is in none that may have more.
+        // A folder that is not within the outer one must not get another folder.
         assert!(!may_have_one_more(&deepest, folder(3)).unwrap());
         assert!(may_have_one_more(home.path(), folder(63)).unwrap());
         assert!(!may_have_one_more(home.path(), folder(64)).unwrap());

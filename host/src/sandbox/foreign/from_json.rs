@@ -1,6 +1,6 @@
-//! The arguments of a foreign function, read from JSON. The text is read along the function's types and
-//! never becomes a tree of its own, so that neither its nesting nor its shape costs more than the types
-//! allow; whatever does not fit ends the reading with a sentence that names the place.
+//! Reads the arguments of a foreign function from JSON. The text is read along the function's types and never
+//! becomes a tree of its own, so neither its nesting nor its shape costs more than the types allow. Reading stops
+//! at the first mismatch, with a sentence that names the place.
 
 mod reading;
 mod words;
@@ -23,7 +23,7 @@ const TEXT_BYTES_MAX: usize = 1 << 20;
 /// Reads the arguments object of a function with these parameters.
 ///
 /// # Errors
-/// A sentence for the model.
+/// If the arguments do not fit the parameters. The error is a sentence for the model.
 pub(super) fn arguments(params: &[(String, Shape)], text: &str) -> Result<Vec<Val>, String> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(format!("the arguments are longer than {TEXT_BYTES_MAX} bytes"));
@@ -61,10 +61,10 @@ impl<'de> DeserializeSeed<'de> for Typed<'_> {
 }
 
 impl<'a> Typed<'a> {
-    /// For an option: the reader of what may be in it.
+    /// For an option that is written as its value: the reader of that value.
     fn inner(self) -> Option<Self> {
         match self.shape {
-            // An option of an option is an object where there is one, and read as that.
+            // An option of an option is written as an object if it has a value, and is read as such.
             Shape::Option(inner) if !inner.is_nullable() => Some(Self { shape: inner, ..self }),
             _ => None,
         }
@@ -91,7 +91,7 @@ impl<'a> Typed<'a> {
             (None, Shape::Integer(kind)) => kind
                 .val(value)
                 .ok_or_else(|| self.reading.mismatch(self.shape, &format!("the number {value}"))),
-            // Beyond 2^53 this rounds to the nearest, as every reader of JSON does.
+            // Beyond 2^53 this rounds to the nearest float, as every JSON reader does.
             _ => self.float(value as f64, format_args!("{value}")),
         }
     }
@@ -118,7 +118,7 @@ impl<'a> Typed<'a> {
         Ok(values)
     }
 
-    /// A case with a payload, under whose name it stands in an object.
+    /// Reads a case with a payload, which is written as an object with the case as its key.
     fn chosen<'de, A: MapAccess<'de>>(
         self,
         mut map: A,
@@ -227,8 +227,8 @@ impl<'de> Visitor<'de> for Typed<'_> {
     fn visit_f64<E: Error>(self, value: f64) -> Result<Val, E> {
         match (self.inner(), self.shape) {
             (Some(inner), _) => inner.visit_f64(value).map(some),
-            // JSON Schema takes 7.0 for an integer, and some models write it. What is beyond 64 bits is
-            // beyond every range.
+            // JSON Schema accepts 7.0 as an integer, and some models write it. A number beyond 64 bits is out of
+            // every range.
             (None, Shape::Integer(_)) if value.fract() == 0.0 && value.abs() < 1e20 => {
                 self.whole(value as i128)
             }
@@ -313,8 +313,7 @@ impl<'de> Visitor<'de> for Typed<'_> {
     }
 }
 
-/// Reads an object of these fields, in whatever order they stand, and gives their values in the order of
-/// the type.
+/// Reads an object with these fields in any order, and returns their values in the order of the type.
 struct Fields<'a> {
     fields: &'a [(String, Shape)],
     reading: &'a Reading,
@@ -354,7 +353,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
 }
 
 impl Integer {
-    /// The value as one of this kind. None where it is out of range.
+    /// The value as this kind of integer. `None` if it is out of range.
     fn val(self, value: i128) -> Option<Val> {
         Some(match self {
             Self::U8 => Val::U8(value.try_into().ok()?),

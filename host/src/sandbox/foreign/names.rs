@@ -1,19 +1,19 @@
-//! What the functions of a component are called as tools: letters, digits, `_` and `-`, at most 64 of
-//! them, no name twice. The same component gives the same names each time.
+//! Tool names for the functions of a component: at most 64 letters, digits, `_` and `-`, each name used once. The
+//! same component gets the same names each time.
 
 use std::collections::HashSet;
 
 /// Longest name of a tool, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The names that are taken.
+/// The names in use.
 #[derive(Debug, Default)]
 pub(super) struct Names(HashSet<String>);
 
 impl Names {
-    /// The name for a function of an interface, or of the component itself.
+    /// A tool name for a function of an interface, or of the component itself.
     pub(super) fn name(&mut self, interface: Option<&str>, function: &str) -> String {
-        // `[static]counter.make` of a resource that no parameter has.
+        // For example `[static]counter.make`, of a resource that no parameter has.
         let function = function.rsplit(']').next().unwrap_or(function);
         let wanted = match interface {
             Some(interface) => format!("{}-{function}", last_part(interface)),

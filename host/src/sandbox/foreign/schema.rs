@@ -1,24 +1,24 @@
-//! The JSON Schema (2020-12) of a foreign function's arguments and answer: what the reader of arguments
-//! takes, and what the writer of answers writes.
+//! The JSON Schema (2020-12) of a foreign function's arguments and result: what `from_json` accepts, and what
+//! `to_json` writes.
 //!
 //! | WIT | JSON |
 //! |---|---|
-//! | integers | a number without fraction, within the type's range; exact up to 64 bits |
+//! | integers | a number without a fraction, within the type's range; exact up to 64 bits |
 //! | `f32`, `f64` | a number, or `"NaN"`, `"Infinity"`, `"-Infinity"`; rounded to the type's precision |
 //! | `char` | a string of one character |
 //! | `list<u8>` | a string, base64 with padding (RFC 4648, section 4) |
 //! | `list<T>`, `tuple<…>` | an array |
-//! | `record` | an object; a field of type `option` may be left out |
-//! | `variant`, `result` | `"case"` where the case has no payload, else `{"case": payload}`; the cases of a `result` are `ok` and `err` |
+//! | `record` | an object; a field of type `option` may be omitted |
+//! | `variant`, `result` | `"case"` without a payload, else `{"case": payload}`; a `result` has `ok` and `err` |
 //! | `enum` | the case's name |
 //! | `flags` | an array of the names that are set |
-//! | `option<T>` | null or the value; of an option `option<option<T>>`, null or `{"some": value}` |
+//! | `option<T>` | null or the value; for an `option<option<T>>`, null or `{"some": value}` |
 
 use serde_json::{Map, Value, json};
 
 use super::shape::{Outcome, Shape};
 
-/// What stands for the floats that JSON has no numbers for.
+/// The strings for floats that JSON has no numbers for.
 pub(super) const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
 /// The schema of an arguments object or a record.

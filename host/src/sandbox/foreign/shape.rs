@@ -1,15 +1,15 @@
-//! The types of a foreign function, as a tree of our own: read from the component once, when it is
-//! loaded, and bounded, since a type that is written in a few bytes can unfold into millions.
+//! The types of a foreign function, as a tree of our own. It is read from the component once, at loading, and
+//! bounded, since a type written in a few bytes can unfold into millions.
 
 use std::fmt;
 
 use wasmtime::component::{ResourceType, Type};
 
-/// Deepest nesting of types. A value nests in JSON at most one level deeper per level of its type and its
-/// schema at most four, so that both stay within what JSON libraries read (127).
+/// Deepest nesting of types. For each level of a type, its values nest at most one level deeper in JSON and its
+/// schema at most four, so both stay within what JSON libraries read (127 levels).
 const DEPTH_MAX: usize = 24;
 
-/// What one type costs of the budget beside its names, in bytes.
+/// What a type costs of the budget besides its names, in bytes.
 const NODE_BYTES: usize = 16;
 
 /// A type whose values can be written as JSON.
@@ -21,7 +21,7 @@ pub(super) enum Shape {
     Float64,
     Char,
     String,
-    /// `list<u8>`: base64 in JSON.
+    /// `list<u8>`, which is base64 in JSON.
     Bytes,
     List(Box<Shape>),
     Record(Vec<(String, Shape)>),
@@ -33,7 +33,7 @@ pub(super) enum Shape {
     Flags(Vec<String>),
 }
 
-/// What a `result` has on both sides.
+/// The two sides of a `result`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Outcome {
     pub(super) ok: Option<Box<Shape>>,
@@ -54,7 +54,7 @@ pub(super) enum Integer {
 }
 
 impl Integer {
-    /// The name in WIT, the smallest and the largest value.
+    /// The WIT name, and the smallest and largest values.
     pub(super) fn range(self) -> (&'static str, i128, i128) {
         match self {
             Self::U8 => ("u8", 0, u8::MAX.into()),
@@ -70,18 +70,17 @@ impl Integer {
 }
 
 impl Shape {
-    /// Whether null is one of its values, so that an option of it needs another way to say that there is
-    /// one.
+    /// Whether null is one of its values, so that an option of it has to mark a present value in another way.
     pub(super) fn is_nullable(&self) -> bool {
         matches!(self, Self::Option(_))
     }
 }
 
-/// Reads types. One reader serves one function, with what is left of the component's budget.
+/// Reads types. Each reader serves one function, with what is left of the component's budget.
 pub(super) struct TypeReader<'a> {
-    /// Resources and what they are called.
+    /// The component's resources, with their names.
     pub(super) resources: &'a [(String, ResourceType)],
-    /// Bytes of types and names that may still be read.
+    /// The remaining budget for types and names, in bytes.
     pub(super) bytes_left: usize,
 }
 
@@ -89,7 +88,7 @@ impl TypeReader<'_> {
     /// Reads a type.
     ///
     /// # Errors
-    /// What of it cannot be written as JSON, to follow "holds".
+    /// If JSON cannot represent the type. The error names the part at fault, worded to follow "holds".
     pub(super) fn read(&mut self, ty: &Type) -> Result<Shape, String> {
         self.at_depth(ty, 1)
     }
@@ -157,7 +156,7 @@ impl TypeReader<'_> {
         known.map_or("a resource".to_owned(), |(name, _)| format!("the resource {name}"))
     }
 
-    /// Reads a type that has a name: a field or a parameter.
+    /// Reads a named type: a field or a parameter.
     pub(super) fn named(
         &mut self,
         name: &str,
@@ -180,7 +179,7 @@ impl TypeReader<'_> {
     }
 }
 
-/// As WIT writes it, with records and the like written out.
+/// As WIT writes the type, with records and the like written out.
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

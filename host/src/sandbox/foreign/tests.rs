@@ -1,3 +1,5 @@
+//! Tests of foreign components: their tools, schemas, arguments and results.
+
 mod survives;
 
 use serde_json::json;
@@ -28,7 +30,7 @@ fn numbers_lose_nothing_within_their_type() {
     }
 }
 
-/// Parameters of most kinds.
+/// Parameters of most kinds of types.
 fn params() -> Vec<(String, Shape)> {
     let byte = || Shape::Integer(Integer::U8);
     let point =
@@ -110,7 +112,7 @@ fn arguments_are_bounded_in_size_and_number() {
     let text = [("x".to_owned(), Shape::String)];
     let long = format!("{{\"x\":\"{}\"}}", "a".repeat(1 << 20));
     assert!(arguments(&text, &long).unwrap_err().contains("longer than 1048576 bytes"));
-    // What nests deeper than the type ends where the type does.
+    // Text that nests deeper than the type is rejected at the type's depth.
     let deep = format!("{{\"x\":{}", "[".repeat(1 << 19));
     assert!(arguments(&list, &deep).unwrap_err().contains("at /x/0: wanted true or false"));
 }
@@ -125,7 +127,7 @@ fn an_answer_is_bounded_as_it_is_written() {
     assert!(error.downcast_ref::<super::TooLarge>().is_some(), "{error:#}");
 }
 
-/// The functions of a component that is written like this, with a core instance `$i` to lift from.
+/// The functions of a component with this text, which can lift from the core instance `$i`.
 fn of_component(wat: &str) -> Result<Option<Foreign>, String> {
     let component = format!(
         "(component
@@ -185,7 +187,7 @@ fn exported_functions_become_tools_with_schemas() {
     assert_eq!(tools[3].description, format!("The function {signature}"));
     let point = &tools[3].input_schema["properties"]["near"]["items"];
     assert_eq!(point["required"], json!(["x"]));
-    // The error of a result is told as the tool's error, so the answer is what is left.
+    // The error of a `result` becomes the tool's error, so the output schema is that of the `ok` case.
     assert_eq!(tools[3].output_schema.as_ref(), Some(point));
 }
 
@@ -220,7 +222,7 @@ fn a_component_of_nothing_but_refused_functions_is_refused_with_the_reasons() {
     let make = format!("(func (export \"make\") (result (own $counter)) {})", lift("give"));
     let error = of_component(&format!("{COUNTER}{make}")).map(|_| ()).unwrap_err();
     assert!(error.contains("make: its answer holds the resource counter"), "{error}");
-    // WASI's interfaces are for hosts, and other things than functions are no tools.
+    // WASI interfaces are meant for hosts, and exports other than functions do not become tools.
     let run = format!("(func $run (result (result)) {})", lift("give"));
     let run = format!(
         "{run} (instance $run (export \"run\" (func $run)))
@@ -253,7 +255,7 @@ fn types_that_unfold_into_millions_are_refused() {
         let types: String = (1..levels)
             .map(|n| format!("(type $t{n} {})", of.replace('T', &format!("$t{}", n - 1))))
             .collect();
-        // A parameter is passed by its address where it is many values, and so is a list's content.
+        // A result of many values is returned by address, and so is the content of a list.
         let take = format!("(func (export \"f\") (result $t{}) {})", levels - 1, lift("give"));
         of_component(&format!("(type $t0 u16) {types} {take}")).map(|_| ()).unwrap_err()
     };

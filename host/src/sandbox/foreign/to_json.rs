@@ -1,5 +1,5 @@
-//! What a foreign function answered, written as JSON. It is written as it is walked, so that an answer
-//! that is larger as text than allowed is never held whole.
+//! Writes the result of a foreign function as JSON. The text is written while the value is walked, so that a result
+//! whose text exceeds the limit is never held whole.
 
 use std::io;
 
@@ -12,15 +12,16 @@ use wasmtime::component::Val;
 use super::schema::{NOT_FINITE, sides};
 use super::shape::Shape;
 
-/// The answer is longer as JSON than what is granted.
+/// The result is longer as JSON than the plugin is granted.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer is too large")]
 pub(crate) struct TooLarge;
 
-/// Writes a value of this type in at most so many bytes.
+/// Writes a value of this type in at most `bytes_max` bytes.
 ///
 /// # Errors
-/// [`TooLarge`]. The engine checks what a guest returns against its type, so there is no other.
+/// If the text is longer than that ([`TooLarge`]). There are no other errors, since the engine checks what a guest
+/// returns against its type.
 pub(super) fn text(shape: &Shape, value: &Val, bytes_max: usize) -> wasmtime::Result<String> {
     let mut page = Page { text: Vec::new(), bytes_max };
     match serde_json::to_writer(&mut page, &Typed { shape, value }) {
@@ -30,7 +31,7 @@ pub(super) fn text(shape: &Shape, value: &Val, bytes_max: usize) -> wasmtime::Re
     }
 }
 
-/// As much text as is granted.
+/// A buffer of at most `bytes_max` bytes.
 struct Page {
     text: Vec<u8>,
     bytes_max: usize,
@@ -142,7 +143,7 @@ fn not_finite<S: Serializer>(value: f64, to: S) -> Result<S::Ok, S::Error> {
     })
 }
 
-/// A case: its name, or an object of its payload under its name.
+/// Writes a case: its name alone, or an object with the payload under its name.
 fn chosen<S: Serializer>(
     case: &str,
     shape: Option<&Shape>,

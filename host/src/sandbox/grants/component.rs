@@ -1,7 +1,8 @@
-//! Which component a grants file is for, and what is left of the file for any other.
+//! Which component a grants file is for, and what applies to any other component.
 //!
-//! A file is found by a plugin's name, and a tenant's admin may put any component under a name. So what it
-//! gives depends on the component; what it takes away (clocks, randomness, lower limits) holds for each.
+//! A file is found by the plugin's name, and a tenant's admin may install any component under a name. So what the
+//! file grants depends on the component, while its restrictions (clocks, randomness, lower limits) apply to every
+//! component.
 
 use std::collections::BTreeSet;
 
@@ -12,25 +13,25 @@ use super::{Grants, GrantsError};
 use crate::ids::PluginDigest;
 use crate::outbound::EgressMode;
 
-/// The component that a grants file says it is for. The default: it says nothing.
+/// The component that a grants file is for. By default the file does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pin {
-    /// Its line `component`.
+    /// The line `component`.
     pub components: Option<Components>,
-    /// Its line `signer`: a name of the settings, whose holder has to have signed the component.
+    /// The line `signer`: the name of a signer in the gateway's settings, who must have signed the component.
     pub signer: Option<String>,
 }
 
-/// What the line `component` names.
+/// The components that the line `component` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Components {
-    /// `"any"`: whatever stands under the plugin's name, whoever installed it.
+    /// `"any"`: every component under the plugin's name, whoever installed it.
     Any,
-    /// Those of these digests.
+    /// The components with these digests.
     Only(BTreeSet<PluginDigest>),
 }
 
-/// The line `component` as it is written.
+/// The line `component` as it is written in the file.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum ComponentLine {
@@ -55,7 +56,7 @@ impl Pin {
         Ok(Self { components, signer })
     }
 
-    /// Whether the file says nothing of the component that it is for.
+    /// Whether the file does not say which component it is for.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.components.is_none() && self.signer.is_none()
@@ -76,14 +77,14 @@ fn only(digests: &[String]) -> Result<Components, GrantsError> {
 }
 
 impl Grants {
-    /// The component that the file says it is for.
+    /// The component that the file is for.
     #[must_use]
     pub fn pin(&self) -> &Pin {
         &self.pin
     }
 
-    /// What the file gives beyond what a plugin without one has: its tables, with the names that the plugin
-    /// knows. Empty where it gives nothing.
+    /// What the file grants beyond what a plugin without a file has: its tables, with the names that the plugin uses.
+    /// Empty if it grants nothing.
     #[must_use]
     pub fn given(&self) -> Vec<String> {
         let named = |table: &str, names: Vec<&str>| {
@@ -106,7 +107,7 @@ impl Grants {
         .collect()
     }
 
-    /// What is left for a component that the file is not for, and why it is no more: a sentence.
+    /// What is left of the file for a component that it is not for. `why` is the reason, as a sentence.
     #[must_use]
     pub fn withheld(self, why: String) -> Self {
         Self {
@@ -119,7 +120,7 @@ impl Grants {
         }
     }
 
-    /// Why what the file gives is not in force. None: it is.
+    /// Why the file's grants are not in force. `None` if they are.
     #[must_use]
     pub fn withheld_because(&self) -> Option<&str> {
         self.withheld.as_deref()

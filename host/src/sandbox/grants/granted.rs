@@ -1,4 +1,4 @@
-//! What a plugin may do: asked for by the component's imports **and** allowed by the operator's file.
+//! The grants of a plugin: what the component's imports ask for **and** the operator's file allows.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::sandbox::bound_secret::BoundSecret;
 use crate::sandbox::limits::Limits;
 use crate::secrets::{SecretUse, TenantSecret};
 
-/// What a component asks for, read from its imports.
+/// The grants that a component asks for, read from its imports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in super::super) struct Asked {
     /// It imports `wardgate:plugin/egress` or `wasi:http/outgoing-handler`.
@@ -24,8 +24,7 @@ pub(in super::super) struct Asked {
     pub folder: bool,
 }
 
-/// What a plugin may do. Made here only, so that nothing reaches an instance that was not both asked
-/// for and allowed.
+/// What a plugin may do. Created only here, so that an instance gets nothing that is not both asked for and allowed.
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct Granted {
     egress: EgressPolicy,
@@ -36,13 +35,14 @@ pub(in super::super) struct Granted {
     clocks: Clocks,
     random: Random,
     limits: Limits,
-    /// Why what the operator's file gives is not in force.
+    /// Why the grants of the operator's file are not in force.
     withheld: Option<String>,
     memory_bytes_allowed: usize,
 }
 
 impl Granted {
-    /// The common part of both, with the values of the tenant's secrets that it names.
+    /// The grants that are both asked for and allowed, with the values of the tenant's secrets that they name.
+    /// Clocks, randomness and limits apply whatever the component imports.
     #[must_use]
     pub(in super::super) fn resolve(
         asked: Asked,
@@ -79,7 +79,7 @@ impl Granted {
             clocks: allowed.clocks,
             random: allowed.random,
             limits: Limits {
-                // The pool has no larger slots, and what it refuses would be told as another number.
+                // The pool's slots are no larger, and a refusal by the pool would report another number.
                 memory_bytes: allowed.limits.memory_bytes.min(memory_bytes_max),
                 ..allowed.limits
             },
@@ -88,31 +88,31 @@ impl Granted {
         }
     }
 
-    /// What the file allows of memory, in bytes, whatever one call may have at most.
+    /// The memory that the file allows, in bytes, before it is cut to what one call may have.
     #[must_use]
     pub(in super::super) fn memory_bytes_allowed(&self) -> usize {
         self.memory_bytes_allowed
     }
 
-    /// Why what the operator's file gives is not in force. None: it is.
+    /// Why the grants of the operator's file are not in force. `None` if they are.
     #[must_use]
     pub(in super::super) fn withheld_because(&self) -> Option<&str> {
         self.withheld.as_deref()
     }
 
-    /// Where it may send requests, and with which credentials.
+    /// Where the plugin may send requests, and with which credentials.
     #[must_use]
     pub(in super::super) fn egress(&self) -> &EgressPolicy {
         &self.egress
     }
 
-    /// Whether there is a secret that it may open.
+    /// Whether any secret is bound to the plugin.
     #[must_use]
     pub(in super::super) fn has_secrets(&self) -> bool {
         !self.secrets.is_empty()
     }
 
-    /// The secret that the plugin calls this.
+    /// The secret that is bound to this name.
     #[must_use]
     pub(in super::super) fn secret(&self, name: &str) -> Option<&BoundSecret> {
         self.secrets.get(name)
@@ -124,25 +124,25 @@ impl Granted {
         &self.settings
     }
 
-    /// Bytes of its values. None: it may keep none.
+    /// The quota of the plugin's values, in bytes. `None` if it may store none.
     #[must_use]
     pub(in super::super) fn values_bytes(&self) -> Option<u64> {
         self.values_bytes
     }
 
-    /// The folder that it may use.
+    /// The folder that the plugin may use.
     #[must_use]
     pub(in super::super) fn folder(&self) -> Option<&FolderRule> {
         self.folder.as_ref()
     }
 
-    /// What it sees of the time.
+    /// Which clock the plugin sees.
     #[must_use]
     pub(in super::super) fn clocks(&self) -> Clocks {
         self.clocks
     }
 
-    /// What it gets as random numbers.
+    /// Which random numbers the plugin gets.
     #[must_use]
     pub(in super::super) fn random(&self) -> Random {
         self.random

@@ -1,4 +1,4 @@
-//! Which requests a rule allows, and which files are refused.
+//! Tests of which requests a rule allows and which files are rejected.
 
 use url::Url;
 
@@ -63,7 +63,7 @@ fn a_file_that_allows_too_much_or_says_nonsense_is_refused() {
         "[[egress]]\nhost = \"*\"",
         "[[egress]]\nhost = \"*.com\"",
         "[[egress]]\nhost = \"a.com\"\nscheme = \"ftp\"",
-        // What no request could ever be.
+        // Hosts that no request can have.
         "[[egress]]\nhost = \"https://a.com\"",
         "[[egress]]\nhost = \"a.com/v1\"",
         "[[egress]]\nhost = \"a.com:8443\"",

@@ -1,4 +1,4 @@
-//! `wasi:config/store`: what the plugin is set to, by its channel, else by its grants.
+//! `wasi:config/store`: the plugin's settings, from its channel, else from its grants.
 
 use crate::sandbox::bindings::v0_1::wasi::config::store as config_store;
 use crate::sandbox::call::state::CallState;

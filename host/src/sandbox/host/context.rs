@@ -1,4 +1,4 @@
-//! `wardgate:plugin/context`: whose call it is, and how long it may take.
+//! `wardgate:plugin/context`: the tenant, the request and the attributes of a call, and its deadline.
 
 use std::time::Instant;
 

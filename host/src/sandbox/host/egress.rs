@@ -1,4 +1,4 @@
-//! `wardgate:plugin/egress`: requests as plugins word them.
+//! `wardgate:plugin/egress`: outgoing HTTP requests of plugins.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! `wasi:filesystem/types`: the files of wasmtime-wasi. Each operation is done in turn ([`operations`]), streams and
-//! lists are our own, and what would make a link, a hole, too deep a folder or too many bytes is looked at first.
+//! `wasi:filesystem/types`, on top of wasmtime-wasi's files. Each operation takes its tenant's turn ([`operations`]),
+//! streams and listings are the host's own, and operations that would create a link, a hole, too deep a folder or too
+//! many bytes are rejected.
 //!
 //! [`operations`]: crate::sandbox::folder::operations
 
@@ -30,13 +31,13 @@ use crate::sandbox::quota::MemoryReservation;
 use crate::shares::slots::Slot;
 
 impl CallState {
-    /// Computing time of the operations on files that it asked for, which threads of their own have done.
+    /// CPU time of the call's file operations, which run on other threads.
     pub(in crate::sandbox) fn cpu_on_files(&self) -> Duration {
         self.operations.as_ref().map_or(Duration::ZERO, FileOperations::spent)
     }
 
-    /// Closes what the guest left open, where it used files: closing the last of a file whose name is gone frees
-    /// all that it takes of the disk, which may take long. The computing time of it.
+    /// Closes what the guest left open, if it used files. Returns the CPU time of closing: the last close of a
+    /// deleted file frees its disk space, which may take long.
     pub(in crate::sandbox) fn close_files(&mut self) -> Duration {
         if self.operations.is_none() {
             return Duration::ZERO;
@@ -47,25 +48,25 @@ impl CallState {
         thread_time().saturating_sub(begun)
     }
 
-    /// The operations on files of this call.
+    /// The file operations of this call.
     fn operations(&mut self) -> FileOperations {
         let fresh = || self.binding.shared.files.of_call(self.binding.tenant, self.cpu_max);
         self.operations.get_or_insert_with(fresh).clone()
     }
 
-    /// Room for one more open file, until that is closed.
+    /// Reserves one more open file, until it is closed.
     fn open_file(&mut self) -> FsResult<Slot> {
         Ok(self.operations().open_file().ok_or(ErrorCode::InsufficientMemory)?)
     }
 
-    /// Room for a stream or a list, until that is dropped.
+    /// Reserves room for a stream or a listing, until it is dropped.
     fn hold(&mut self) -> FsResult<Held> {
         let file = self.open_file()?;
         let memory = MemoryReservation::of(&self.binding.share);
         Ok(Held::new(file, memory).ok_or(ErrorCode::InsufficientMemory)?)
     }
 
-    /// What the plugin may add to its folder. None: it may change nothing there.
+    /// The plugin's quota in its folder. `None` if it may not write there.
     fn folder_quota(&mut self) -> Option<FolderQuota> {
         if self.folder_quota.is_none() {
             let folder = Arc::clone(self.binding.folder.as_ref()?);
@@ -85,15 +86,15 @@ impl CallState {
         }
     }
 
-    /// What the plugin may add to its folder.
+    /// The plugin's quota in its folder, for an operation that writes.
     ///
     /// # Errors
-    /// Where it may change nothing there.
+    /// If the plugin may not write there.
     fn changing(&mut self) -> FsResult<FolderQuota> {
         self.folder_quota().ok_or_else(|| ErrorCode::NotPermitted.into())
     }
 
-    /// A stream into a file.
+    /// Opens an output stream into a file.
     fn stream_into(
         &mut self,
         fd: &Fd,
@@ -145,7 +146,7 @@ impl HostDescriptor for CallState {
         let file = self.file(&fd)?;
         let _locked = quota.lock().await.map_err(failed)?;
         if size > quota.size(&file).await.map_err(failed)? {
-            // What it would grow by would be a hole.
+            // Growing the file would create a hole.
             return Err(ErrorCode::NotPermitted.into());
         }
         self.on_files([&fd], async move |files, [fd]| files.set_size(fd, size).await).await
@@ -165,7 +166,7 @@ impl HostDescriptor for CallState {
             return self.open(&fd, path_flags, path, open, flags).await;
         };
         if !changes {
-            // A file that is open to be read takes room as well once its name is gone.
+            // A file that is open for reading also occupies the disk after its name is deleted.
             let opened = self.open(&fd, path_flags, path, open, flags).await?;
             if let Ok(file) = self.file(&opened) {
                 quota.lock().await.map_err(failed)?.remember(&file);
@@ -209,7 +210,7 @@ impl HostDescriptor for CallState {
         let folder = quota.lock().await.map_err(failed)?;
         let found = self.stat_at(again(&fd), PathFlags::empty(), from.clone()).await?;
         if found.type_ == DescriptorType::SymbolicLink {
-            // From another place it would lead somewhere else.
+            // From another folder the link could point elsewhere.
             return Err(ErrorCode::NotPermitted.into());
         }
         if found.type_ == DescriptorType::Directory {
@@ -315,8 +316,9 @@ impl HostDescriptor for CallState {
         };
         let held = self.hold()?;
         let listing = Listing::of(folder, self.operations(), held).await.map_err(failed)?;
-        // The interface names wasmtime-wasi's own type, which holds all entries at once and cannot be made here.
-        // In the table is ours, and nothing but what is below takes it out.
+        // The interface requires wasmtime-wasi's type, which holds all entries at once and cannot be constructed
+        // here. The table holds a `Listing` instead, and only the two functions of `HostDirectoryEntryStream` below
+        // access it.
         let listing = self.table().push(listing)?;
         Ok(Resource::new_own(listing.rep()))
     }

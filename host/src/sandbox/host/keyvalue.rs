@@ -1,5 +1,5 @@
-//! Values that outlive a call (`wasi:keyvalue`): each plugin of each tenant has a bucket of its own, as
-//! large as the operator says.
+//! `wasi:keyvalue`: values that outlive a call. Each plugin of each tenant has its own bucket, whose size the
+//! operator sets.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,12 +18,12 @@ const KEY_BYTES_MAX: usize = 512;
 /// Longest value, in bytes.
 const VALUE_BYTES_MAX: usize = 256 << 10;
 
-/// Operations of one call.
+/// Maximum number of operations in one call.
 const OPERATIONS_MAX: u32 = 1_000;
 
 type Outcome = Result<Value, store::Error>;
 
-/// What is wrong with an operation, if something is.
+/// Checks the key and the value of an operation.
 fn check(operation: &Operation) -> Result<(), store::Error> {
     let key_is_good = match operation {
         Operation::Keys(_) => true,
@@ -41,7 +41,7 @@ fn check(operation: &Operation) -> Result<(), store::Error> {
 }
 
 impl CallState {
-    /// Does what a guest asks of its values: in the store, in a test's own, or as it was recorded.
+    /// Performs an operation of the guest: on the store, on a test's values, or from a recording.
     async fn operate(&mut self, operation: Operation) -> wasmtime::Result<Outcome> {
         let Some(bytes_max) = self.values_bytes() else {
             return Ok(Err(store::Error::AccessDenied));
@@ -83,7 +83,7 @@ fn other(what: &str) -> store::Error {
     store::Error::Other(what.to_owned())
 }
 
-/// What a recorded outcome holds where it is not what the operation gives.
+/// The error if a recorded outcome is not of the operation's type.
 fn unreadable() -> store::Error {
     other("the recorded answer cannot be read")
 }
@@ -122,7 +122,7 @@ impl store::HostBucket for CallState {
         key: String,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), store::Error>> {
-        // The host holds it until it is written.
+        // The host holds the value until it is written.
         let mut held = MemoryReservation::of(&self.binding.share);
         if let Err(shortage) = held.take(value.len()) {
             return Ok(Err(store::Error::Other(shortage.to_string())));

@@ -1,4 +1,4 @@
-//! `wasi:logging`: lines that go along with the call.
+//! `wasi:logging`: the log lines of a call.
 
 use crate::sandbox::bindings::v0_1::wasi::logging::logging;
 use crate::sandbox::call::state::CallState;

@@ -1,4 +1,4 @@
-//! `wardgate:plugin/request` and `wardgate:plugin/task`: what a call is about.
+//! `wardgate:plugin/request` and `wardgate:plugin/task`: the request and the task of a call.
 
 use crate::sandbox::bindings::v0_1::wardgate::plugin::{request, task};
 use crate::sandbox::call::state::CallState;

@@ -1,6 +1,8 @@
-//! Secrets as plugins have them: opened by name, compared and signed with, never read. In which form a key is
-//! had from the secret's text, and what may be done with it, is the binding's to say
-//! ([`SecretBinding`]): whatever a plugin asks for, what comes of it tells nothing of the secret's bytes.
+//! `wardgate:plugin/secrets`: secrets that plugins open by name, compare and sign with, but never read. The binding
+//! alone ([`SecretBinding`]) decides how the secret's text encodes the key and what the key may be used for. So no
+//! argument of a plugin can make a result reveal the secret's bytes.
+//!
+//! [`SecretBinding`]: crate::secrets::SecretBinding
 
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use crate::sandbox::recording::{HostResponse, HostSource, lock};
 use crate::secrets::KeyUse;
 
 impl CallState {
-    /// The keys of a bound secret. Every reason for which there are none looks the same to the plugin.
+    /// Opens a secret. All reasons why a bound secret cannot be used look the same to the plugin.
     fn opened(
         &mut self,
         name: &str,
@@ -70,7 +72,7 @@ impl CallState {
         }
     }
 
-    /// The keys of an opened secret, where its binding allows this use of them.
+    /// The keys of an opened secret, if its binding allows this use.
     fn keys_for(
         &mut self,
         key: &Resource<GrantedSecret>,
@@ -85,12 +87,12 @@ impl CallState {
              secret's own uses to include it",
             wanted.as_str()
         );
-        // A verifier that cannot compare lets nobody in, which is not the sender's doing.
+        // A verifier that cannot compare rejects every request, which is not the sender's fault.
         self.unusable_secret(message.clone());
         Ok(Err(failure("forbidden", &message)))
     }
 
-    /// A verdict about a secret: from the recording that is replayed, or found out and written down.
+    /// A verdict about a secret: from the recording in a replay, otherwise computed and recorded.
     fn verdict(&mut self, operation: &'static str, find: impl FnOnce() -> bool) -> bool {
         let outside = self.outside();
         if let HostSource::Scripted(script) = &outside
@@ -161,7 +163,7 @@ impl secrets::Host for CallState {
         let Some(algorithm) = Algorithm::named(&algorithm) else {
             return Ok(Err(unknown_algorithm(&algorithm)));
         };
-        // The body is hashed where it lies, once for each key, however many signatures came.
+        // The body is hashed in place, once for each key, however many signatures there are.
         let parts = [before.as_slice(), &body, &after];
         let verdict =
             self.verdict("hmac-verify-body", || keys.verify(algorithm, &parts, &signatures));
@@ -182,8 +184,7 @@ impl secrets::Host for CallState {
         let Some(algorithm) = Algorithm::named(&algorithm) else {
             return Ok(Err(unknown_algorithm(&algorithm)));
         };
-        // A signature is as good as a secret to whoever reads it later, so only that there was one is
-        // written down.
+        // A signature is as sensitive as a secret to later readers, so the recording only says that there was one.
         self.outside().record(|| HostResponse::Signed);
         Ok(Ok(keys.sign(algorithm, &message)))
     }
@@ -194,7 +195,7 @@ impl secrets::Host for CallState {
         presented: Vec<u8>,
     ) -> wasmtime::Result<bool> {
         self.charge(presented.len())?;
-        // The function has no failure to give: what the binding does not allow matches nothing.
+        // The function cannot return a failure: a use that the binding does not allow matches nothing.
         let Ok(keys) = self.keys_for(&key, KeyUse::Compare)? else { return Ok(false) };
         Ok(self.verdict("matches", || keys.match_any(&presented)))
     }

@@ -1,4 +1,4 @@
-//! When a plugin is cut off, and when it comes back.
+//! Tests of quarantine, probation and counters.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ fn one_call_at_a_time_is_let_through() {
     clock.advance(Duration::from_secs(30));
     let probe = account.admit(&clock).unwrap();
     assert!(account.admit(&clock).is_err());
-    // Its caller hung up: nothing was learnt, and the next one is let through.
+    // The probe's caller hung up: its result is unknown, so the next call is admitted.
     drop(probe);
     assert!(account.admit(&clock).is_ok());
 }

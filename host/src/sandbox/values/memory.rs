@@ -1,4 +1,4 @@
-//! Values in memory: a script's, and those of calls outside of a gateway.
+//! Values in memory, for scripts and for calls outside a gateway.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::sandbox::recording::lock;
 
-/// Values kept in memory, for calls that are made outside of a gateway.
+/// Values in memory, for calls outside a gateway.
 #[derive(Debug, Default)]
 pub struct MemoryValues(Mutex<BTreeMap<String, Vec<u8>>>);
 
@@ -65,7 +65,7 @@ impl Values for MemoryValues {
     }
 }
 
-/// Does this in these values.
+/// Performs an operation on values in memory.
 pub(in crate::sandbox) fn in_memory(
     values: &mut BTreeMap<String, Vec<u8>>,
     operation: &Operation,

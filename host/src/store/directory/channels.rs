@@ -11,7 +11,7 @@ use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::{Store, StoreError};
 use crate::tenants::{Channel, ChannelDefinition};
 
-/// Most channels of one tenant.
+/// The maximum number of channels per tenant.
 const CHANNELS_MAX: i64 = 10_000;
 
 macro_rules! select_channels {
@@ -25,10 +25,10 @@ macro_rules! select_channels {
 }
 
 impl Store {
-    /// Any tenant's channel: what its URL names.
+    /// The channel with this id, of any tenant: a channel's URL names only the id.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn channel(&self, id: ChannelId) -> Result<Option<Channel>, StoreError> {
         let query = sqlx::query(select_channels!("WHERE id = ?")).bind(id.as_bytes().as_slice());
         self.one("read a channel", query, channel).await
@@ -37,7 +37,7 @@ impl Store {
     /// The channels of a tenant, by name.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn channels(&self, tenant: TenantId) -> Result<Vec<Channel>, StoreError> {
         let query =
             sqlx::query(select_channels!("WHERE tenant_id = ? ORDER BY definition ->> '$.name'"))
@@ -45,10 +45,10 @@ impl Store {
         self.list(tenant, "list the channels", query, channel).await
     }
 
-    /// A tenant's channel of this name.
+    /// A tenant's channel with this name.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn channel_by_name(
         &self,
         tenant: TenantId,
@@ -61,12 +61,12 @@ impl Store {
         self.one("read a channel", query, channel).await
     }
 
-    /// Stores a channel, or describes the tenant's channel of the same name anew, and gives it as it is
-    /// then. A description that is the one of now changes nothing.
+    /// Stores a channel, or updates the tenant's channel with the same name, and returns it as it is then. An update
+    /// without a difference changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] where the tenant has no such agent, [`StoreError::Conflict`] where it has
-    /// as many channels as it may.
+    /// If the tenant has no such agent ([`StoreError::Missing`]), or if it has as many channels as it may
+    /// ([`StoreError::Conflict`]).
     pub async fn put_channel(
         &self,
         tenant: TenantId,
@@ -80,10 +80,10 @@ impl Store {
         self.write(PutChannel { id, tenant, agent, name, definition: text }).await
     }
 
-    /// Forgets a channel; its URL ends. False where the tenant has none of this name.
+    /// Deletes a channel; its URL stops working. Returns false if the tenant has none with this name.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store is unavailable.
     pub async fn delete_channel(&self, tenant: TenantId, name: &Name) -> Result<bool, StoreError> {
         self.write(DeleteChannel { tenant, name: name.clone() }).await
     }

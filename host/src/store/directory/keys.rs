@@ -10,20 +10,19 @@ use crate::store::{Store, StoreError};
 use crate::tenants::{Key, KeyHolder, NewKey, ValidKey};
 
 impl Store {
-    /// Stores a key by its hash. Nothing changes where this holder has it already: a revoked key stays
-    /// revoked.
+    /// Stores a key by its hash. Nothing changes if this holder already has it: a revoked key stays revoked.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where the key belongs to another holder, [`StoreError::Missing`] where the
-    /// tenant does not exist.
+    /// If the key belongs to another holder ([`StoreError::Conflict`]), or if the tenant does not exist
+    /// ([`StoreError::Missing`]).
     pub async fn put_key(&self, key: NewKey) -> Result<(), StoreError> {
         self.write(PutKey(key)).await
     }
 
-    /// Who has this key. None where nobody has, or where it is expired or revoked.
+    /// The holder of this key. None if there is no such key, or if it has expired or is revoked.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn valid_key(&self, hash: SecretHash) -> Result<Option<ValidKey>, StoreError> {
         let query = sqlx::query(
             "SELECT holder, tenant_id, admin, expires_at FROM keys WHERE hash = ? AND revoked_at IS NULL \
@@ -34,10 +33,10 @@ impl Store {
         self.one("look up a key", query, rows::valid_key).await
     }
 
-    /// The keys of a tenant, or the operators' where none is named; oldest first.
+    /// The keys of a tenant, or of the operators if no tenant is given; oldest first.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn keys(&self, tenant: Option<TenantId>) -> Result<Vec<Key>, StoreError> {
         let query = sqlx::query(
             "SELECT holder, tenant_id, admin, id, name, created_at, expires_at, revoked_at \
@@ -47,11 +46,11 @@ impl Store {
         self.many("list the keys", query, rows::key).await
     }
 
-    /// Ends a key of a tenant, or of the operators where none is named. A key that was revoked before
-    /// stays as it is. False where there is no such key.
+    /// Revokes a key of a tenant, or of the operators if no tenant is given. A key that is already revoked stays as
+    /// it is. Returns false if there is no such key.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store is unavailable.
     pub async fn revoke_key(
         &self,
         tenant: Option<TenantId>,
@@ -84,7 +83,7 @@ impl SingleWrite for PutKey {
             KeyHolder::Admin(tenant) => ("tenant", Some(tenant), true),
             KeyHolder::Operator => ("operator", None, false),
         };
-        // The update changes nothing: it is there to count the key as found if it is this holder's.
+        // The update changes nothing: it makes the row count as affected if the key is this holder's.
         let stored = sqlx::query(
             "INSERT INTO keys (hash, holder, tenant_id, admin, id, name, created_at, expires_at) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ?) \

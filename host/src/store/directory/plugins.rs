@@ -12,7 +12,7 @@ use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::{Store, StoreError};
 use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Signed};
 
-/// Asks for versions, in the columns that [`version`] reads.
+/// Selects versions, in the columns that [`version`] reads.
 macro_rules! select_versions {
     ($rest:literal) => {
         concat!(
@@ -24,15 +24,15 @@ macro_rules! select_versions {
 }
 
 impl Store {
-    /// Stores a version of a tenant's plugin and makes it current. Versions that were rolled back from
-    /// are passed over from now on; of more than `versions_max` the oldest are forgotten. Where this
-    /// component is current already, it stays the version it is, with what is known of it renewed. What an
-    /// operator has installed and an admin installs again stays the operator's.
+    /// Stores a version of a tenant's plugin and makes it current. Versions that were rolled back from are skipped
+    /// from now on; of more than `versions_max` versions the oldest are deleted. If this component is already
+    /// current, it stays the same version and its metadata is updated. A component that an operator has installed
+    /// stays the operator's if an admin installs it again.
     ///
-    /// Gives the components that this plugin has forgotten.
+    /// Returns the components of the deleted versions.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] where the tenant does not exist.
+    /// If the tenant does not exist ([`StoreError::Missing`]).
     pub async fn put_plugin(
         &self,
         tenant: TenantId,
@@ -45,7 +45,7 @@ impl Store {
     /// Makes another version of a tenant's plugin current, if `from` still is.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] where it is not, or there is no version `to` any more.
+    /// If `from` is not current, or if there is no version `to` any more ([`StoreError::Stale`]).
     pub async fn switch_plugin(
         &self,
         tenant: TenantId,
@@ -56,11 +56,11 @@ impl Store {
         self.write(SwitchPlugin { tenant, name: name.clone(), from, to }).await
     }
 
-    /// Forgets a plugin of a tenant with all its versions, and gives their components: none where there
-    /// is no plugin of this name.
+    /// Deletes a plugin of a tenant with all its versions, and returns their components: none if there is no plugin
+    /// with this name.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store is unavailable.
     pub async fn delete_plugin(
         &self,
         tenant: TenantId,
@@ -72,7 +72,7 @@ impl Store {
     /// The current version of a tenant's plugin.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn plugin(
         &self,
         tenant: TenantId,
@@ -88,7 +88,7 @@ impl Store {
     /// The tenant's plugins in their current versions, by name.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn plugins(&self, tenant: TenantId) -> Result<Vec<InstalledPlugin>, StoreError> {
         let query =
             sqlx::query(select_versions!("WHERE tenant_id = ? AND is_current ORDER BY name"))
@@ -97,11 +97,10 @@ impl Store {
         Ok(current.into_iter().map(|version| version.plugin).collect())
     }
 
-    /// The versions of a tenant's plugin, the one installed last first. None where there is no plugin of
-    /// this name.
+    /// The versions of a tenant's plugin, most recently installed first. Empty if there is no plugin with this name.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn plugin_versions(
         &self,
         tenant: TenantId,
@@ -114,21 +113,21 @@ impl Store {
         self.many("list a plugin's versions", query, version).await
     }
 
-    /// Whether a version of any tenant's plugin is this component.
+    /// Whether this component is a version of any tenant's plugin.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn is_component_needed(&self, digest: PluginDigest) -> Result<bool, StoreError> {
         let query = sqlx::query("SELECT 1 FROM plugin_versions WHERE digest = ? LIMIT 1")
             .bind(digest.to_string());
         Ok(self.one("look for a component", query, |_| Ok(())).await?.is_some())
     }
 
-    /// The components that are the current version of some tenant's plugin, those installed last first; at
-    /// most this many.
+    /// The components that are the current version of some tenant's plugin, most recently installed first; at most
+    /// `most` of them.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn current_components(&self, most: u32) -> Result<Vec<PluginDigest>, StoreError> {
         let query = sqlx::query(
             "SELECT digest FROM plugin_versions WHERE is_current = 1 GROUP BY digest \
@@ -141,7 +140,7 @@ impl Store {
     /// Every component that is a version of some tenant's plugin.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn needed_components(&self) -> Result<HashSet<PluginDigest>, StoreError> {
         let query = sqlx::query("SELECT DISTINCT digest FROM plugin_versions");
         let digests = self.many("list the components", query, |row| parsed(row, 0)).await?;
@@ -219,7 +218,7 @@ impl SingleWrite for PutPlugin {
 }
 
 impl PutPlugin {
-    /// Makes room behind the current version, and gives the number of the next one.
+    /// Makes the current version an earlier one, marks the versions after it as skipped, and returns the next number.
     async fn step_past(&self, current: i64, session: &mut Session<'_>) -> sqlx::Result<i64> {
         let (tenant, name) = (self.tenant.as_bytes().as_slice(), self.plugin.name.as_str());
         sqlx::query(
@@ -243,8 +242,8 @@ impl PutPlugin {
     async fn insert(&self, number: i64, session: &mut Session<'_>) -> sqlx::Result<()> {
         let plugin = &self.plugin;
         let signed = plugin.signed.as_ref();
-        // A signature is of the bytes: one that was found good stays so, whoever brings the same bytes
-        // again without it. So does an operator's word for them.
+        // A signature covers the bytes: once verified it stays valid, even if the same bytes are installed again
+        // without it. Likewise, what an operator has installed stays the operator's.
         sqlx::query(
             "INSERT INTO plugin_versions (tenant_id, name, digest, number, is_current, \
              installed_at, installed_by, provenance, version, signer, signer_key, trusted_comment) \
@@ -293,7 +292,7 @@ impl Write for SwitchPlugin {
 
 impl SingleWrite for SwitchPlugin {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
-        // Both rows are looked at before either is changed: a refusal leaves no half of it behind.
+        // Both rows are checked before either is changed, so a rejected switch changes nothing.
         let found: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM plugin_versions WHERE tenant_id = ? AND name = ? \
              AND ((digest = ? AND is_current) OR digest = ?)",

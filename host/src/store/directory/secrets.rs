@@ -1,4 +1,4 @@
-//! Tenants' secrets, sealed before they come here.
+//! Tenants' secrets, which are sealed before they reach the store.
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -13,7 +13,7 @@ use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::{Store, StoreError};
 use crate::tenants::Installer;
 
-/// Most secrets of one tenant.
+/// The maximum number of secrets per tenant.
 const SECRETS_MAX: i64 = 1_000;
 
 /// A secret as it is stored.
@@ -23,11 +23,11 @@ pub struct SealedSecret {
     pub name: SecretName,
     /// Its value, sealed.
     pub sealed: Vec<u8>,
-    /// The value before, while it is still accepted, sealed.
+    /// The previous value, sealed, while it is still accepted.
     pub previous: Option<Vec<u8>>,
     /// What it may be used for.
     pub uses: SecretUses,
-    /// Who said so. None: by a gateway that did not write it down yet.
+    /// Who set these uses. None: a gateway that did not record it yet.
     pub set_by: Option<Installer>,
     /// When it was last changed.
     pub updated_at: Timestamp,
@@ -37,7 +37,7 @@ impl Store {
     /// The secrets of a tenant, by name.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn secrets(&self, tenant: TenantId) -> Result<Vec<SealedSecret>, StoreError> {
         let query = sqlx::query(
             "SELECT name, sealed, previous, updated_at, uses, set_by FROM secrets \
@@ -47,20 +47,20 @@ impl Store {
         self.many("read the secrets", query, secret).await
     }
 
-    /// Stores a secret. Where it is there already, its value becomes the one before, if that is to be
-    /// kept and accepted, and is forgotten otherwise. What an operator lets it be used for an admin may only narrow.
+    /// Stores a secret. If it exists already, its value becomes the previous one if that is still to be accepted, and
+    /// is deleted otherwise. An admin can only narrow the uses that an operator has set.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] where the tenant does not exist, [`StoreError::Conflict`] where it has as
-    /// many secrets as it may.
+    /// If the tenant does not exist ([`StoreError::Missing`]), or if it has as many secrets as it may
+    /// ([`StoreError::Conflict`]).
     pub async fn put_secret(&self, secret: PutSecret) -> Result<PutSecretOutcome, StoreError> {
         self.write(secret).await
     }
 
-    /// Forgets a secret. False where the tenant has none of this name.
+    /// Deletes a secret. Returns false if the tenant has none with this name.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store is unavailable.
     pub async fn delete_secret(
         &self,
         tenant: TenantId,
@@ -85,29 +85,29 @@ fn set_by(row: &SqliteRow, column: usize) -> sqlx::Result<Option<Installer>> {
     rows::installer(row.try_get(column)?)
 }
 
-/// A secret to be stored.
+/// A secret to store.
 #[derive(Debug)]
 pub struct PutSecret {
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
     /// Its name within the tenant.
     pub name: SecretName,
     /// Its value, sealed.
     pub sealed: Vec<u8>,
-    /// Whether the value before goes on being accepted.
+    /// Whether the previous value is still accepted.
     pub keep_previous: bool,
-    /// What it may be used for. None: as the one before, or by default.
+    /// What it may be used for. None: the uses of the existing secret, or the default.
     pub uses: Option<SecretUses>,
     /// Who sets it.
     pub by: Installer,
 }
 
-/// What became of it.
+/// The outcome of a [`PutSecret`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum PutSecretOutcome {
     /// It is stored.
     Kept,
-    /// It is not: it is the operator's, who lets it be used for this and no more.
+    /// It is not stored: its uses were set by an operator, and only an operator may allow more than these.
     OnlyByOperator(SecretUses),
 }
 

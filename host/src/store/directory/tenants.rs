@@ -12,10 +12,10 @@ use crate::store::{Store, StoreError};
 use crate::tenants::{Agent, AgentDefinition, Precondition, Tenant};
 
 impl Store {
-    /// Stores a tenant. Nothing changes where one with this id is stored already.
+    /// Stores a tenant. Nothing changes if one with this id is already stored.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where another tenant has the name.
+    /// If another tenant has the name ([`StoreError::Conflict`]).
     pub async fn create_tenant(&self, id: TenantId, name: &Name) -> Result<(), StoreError> {
         self.write(CreateTenant { id, name: name.clone() }).await
     }
@@ -23,7 +23,7 @@ impl Store {
     /// All tenants, by name.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn tenants(&self) -> Result<Vec<Tenant>, StoreError> {
         let query = sqlx::query("SELECT id, name, created_at FROM tenants ORDER BY name");
         self.many("list the tenants", query, rows::tenant).await
@@ -32,21 +32,20 @@ impl Store {
     /// A tenant.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn tenant(&self, id: TenantId) -> Result<Option<Tenant>, StoreError> {
         let query = sqlx::query("SELECT id, name, created_at FROM tenants WHERE id = ?")
             .bind(id.as_bytes().as_slice());
         self.one("read a tenant", query, rows::tenant).await
     }
 
-    /// Stores an agent, or describes it anew, and gives its version. A description that is the one of now
-    /// changes nothing.
+    /// Stores or updates an agent, and returns its version. An update without a difference changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where the id is an agent of another tenant, or there is one though none
-    /// should be, or another agent of the tenant has the name; [`StoreError::Stale`] where its version
-    /// is another one; [`StoreError::Missing`] where the tenant does not exist, or the agent does not
-    /// though it should. Nothing changes then.
+    /// If the id is an agent of another tenant, if the agent exists though the precondition requires its absence, or
+    /// if another agent of the tenant has the name ([`StoreError::Conflict`]). If the agent's version is not the
+    /// required one ([`StoreError::Stale`]). If the tenant does not exist, or if the agent does not exist though the
+    /// precondition requires a version ([`StoreError::Missing`]). In each case nothing changes.
     pub async fn put_agent(
         &self,
         tenant: TenantId,
@@ -59,10 +58,11 @@ impl Store {
         self.write(PutAgent { tenant, id, definition, precondition }).await
     }
 
-    /// Lets an agent take new tasks, or not. False where the tenant has no such agent.
+    /// Enables or disables an agent, which accepts new tasks only while enabled. Returns false if the tenant has no
+    /// such agent.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store is unavailable.
     pub async fn enable_agent(
         &self,
         tenant: TenantId,
@@ -75,7 +75,7 @@ impl Store {
     /// An agent of this tenant.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn agent(&self, tenant: TenantId, id: AgentId) -> Result<Option<Agent>, StoreError> {
         let query = sqlx::query(select_agents!("WHERE a.tenant_id = ? AND a.id = ?"))
             .bind(tenant.as_bytes().as_slice())
@@ -83,10 +83,10 @@ impl Store {
         self.one("read an agent", query, rows::agent).await
     }
 
-    /// The agent of this tenant that has this name.
+    /// The agent of this tenant with this name.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn agent_by_name(
         &self,
         tenant: TenantId,
@@ -99,10 +99,10 @@ impl Store {
         self.one("find an agent", query, rows::agent).await
     }
 
-    /// Whose agent this is. For operators, who may ask about any.
+    /// The tenant of an agent. For operators, who may ask about any agent.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn owner_of_agent(&self, id: AgentId) -> Result<Option<TenantId>, StoreError> {
         let query =
             sqlx::query("SELECT tenant_id FROM agents WHERE id = ?").bind(id.as_bytes().as_slice());
@@ -112,7 +112,7 @@ impl Store {
     /// The tenant's agents, oldest first.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn agents(&self, tenant: TenantId) -> Result<Vec<Agent>, StoreError> {
         let query =
             sqlx::query(select_agents!("WHERE a.tenant_id = ? ORDER BY a.created_at, a.id"))
@@ -261,7 +261,7 @@ impl SingleWrite for EnableAgent {
     }
 }
 
-/// A statement that changed no row has met what belongs to somebody else.
+/// Rejects a write whose statement has changed no row, for the reason `otherwise`.
 pub(in crate::store) fn changed<W: Write>(
     stored: &SqliteQueryResult,
     otherwise: &'static str,

@@ -1,4 +1,4 @@
-//! Values of plugins that outlive a call, each plugin's bounded in bytes.
+//! Values that plugins store from one call to the next, bounded in bytes per plugin.
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -8,22 +8,22 @@ use crate::store::fair_queue::Flow;
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::{Store, StoreError};
 
-/// What a change of a value comes to.
+/// The outcome of a change of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueChange {
-    /// It is stored; of a number, the new one.
+    /// The value is stored. Holds the new number after an increment, and 0 otherwise.
     Stored(u64),
-    /// There is no room for it.
+    /// The plugin has no room for it.
     Full,
-    /// A number was to be counted up that is none, or is too large.
+    /// The value is not a number, or is too large to increment.
     NotANumber,
 }
 
 impl Store {
-    /// The value that a plugin keeps under a key.
+    /// The value that a plugin has stored under a key.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn plugin_value(
         &self,
         tenant: TenantId,
@@ -39,10 +39,10 @@ impl Store {
         self.one("read a plugin's value", query, |row: &SqliteRow| row.try_get(0)).await
     }
 
-    /// Keys of a plugin in their order, `limit` of them at most behind the first `skip`.
+    /// The keys of a plugin in order: at most `limit` of them, after the first `skip`.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn plugin_keys(
         &self,
         tenant: TenantId,
@@ -61,11 +61,11 @@ impl Store {
         self.many("list a plugin's keys", query, |row: &SqliteRow| row.try_get(0)).await
     }
 
-    /// Keeps a value, or forgets it where there is none, if all of the plugin's keys and values together
+    /// Stores a value, or deletes it if `value` is None, provided that all of the plugin's keys and values together
     /// stay within `bytes_max`.
     ///
     /// # Errors
-    /// When the store cannot be used, or the tenant does not exist.
+    /// If the store is unavailable, or the tenant does not exist.
     pub async fn put_plugin_value(
         &self,
         tenant: TenantId,
@@ -78,10 +78,10 @@ impl Store {
         self.write(PutValue { tenant, plugin: plugin.clone(), key, change, bytes_max }).await
     }
 
-    /// Adds to the number that a value spells; `count` says what the sum is.
+    /// Increments the number that a value holds as text; `count` computes the sum.
     ///
     /// # Errors
-    /// When the store cannot be used, or the tenant does not exist.
+    /// If the store is unavailable, or the tenant does not exist.
     pub async fn count_plugin_value(
         &self,
         tenant: TenantId,
@@ -141,7 +141,7 @@ impl SingleWrite for PutValue {
         };
         let (old, new) = (size(&before), size(&value));
         let taken = self.bytes_taken(session).await?.saturating_sub(old).saturating_add(new);
-        // What makes it smaller is always allowed: the grant may have shrunk meanwhile.
+        // A change that frees bytes is always allowed: the grant may have shrunk meanwhile.
         if new > old && taken > self.bytes_max {
             return Ok(ValueChange::Full);
         }

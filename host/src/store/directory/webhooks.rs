@@ -1,4 +1,4 @@
-//! Agents' own webhooks: which generation of the token is in force, and the look-up by its hash.
+//! Agents' own webhooks: which generation of the token is current, and the look-up by its hash.
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -13,10 +13,10 @@ use crate::store::{Store, StoreError};
 use crate::tenants::{Agent, Webhook};
 
 impl Store {
-    /// The webhook of an agent of this tenant. None where it was never given one.
+    /// The webhook of an agent of this tenant. None if it has never had one.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn webhook(
         &self,
         tenant: TenantId,
@@ -30,12 +30,12 @@ impl Store {
         self.one("read a webhook", query, rows::webhook).await
     }
 
-    /// Makes this the agent's webhook token, if its generation is above the one in force; the one before
-    /// is no longer found. Nothing changes otherwise.
+    /// Makes this the agent's webhook token if its generation is higher than the current one; the previous token is
+    /// then no longer found. Otherwise nothing changes.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where another agent has the token, [`StoreError::Missing`] where the
-    /// tenant has no such agent.
+    /// If another agent has the token ([`StoreError::Conflict`]), or if the tenant has no such agent
+    /// ([`StoreError::Missing`]).
     pub async fn put_webhook(
         &self,
         tenant: TenantId,
@@ -46,10 +46,10 @@ impl Store {
         self.write(PutWebhook { tenant, agent, generation, token }).await
     }
 
-    /// Ends the webhook of an agent: its token is no longer found. False where it has none.
+    /// Revokes the webhook of an agent: its token is no longer found. Returns false if the agent has none.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store is unavailable.
     pub async fn revoke_webhook(
         &self,
         tenant: TenantId,
@@ -58,11 +58,11 @@ impl Store {
         self.write(RevokeWebhook { tenant, agent }).await
     }
 
-    /// The agent whose webhook has this token, and the token's generation. The token is all that its
-    /// caller knows, so this takes no tenant: it finds out whose agent it is.
+    /// The agent whose webhook has this token, and the token's generation. The token is all that its caller knows, so
+    /// this takes no tenant: it determines the tenant from the agent.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn agent_by_webhook_token(
         &self,
         token: SecretHash,

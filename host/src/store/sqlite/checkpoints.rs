@@ -1,8 +1,8 @@
-//! Moving the write-ahead log into the database file. SQLite would do that by itself within a commit, and
-//! everybody who waits for the writer would wait for it too: here it happens on a connection of its own.
+//! Checkpoints: moving the write-ahead log into the database file. SQLite by default does that within a commit, which
+//! delays every caller that waits for the writer; here it happens on a connection of its own.
 //!
-//! While the writer is busy, such a checkpoint never reaches the end of a log that goes on growing, so the
-//! log is never begun anew. Once it is too long, the writer moves the little that is left by itself.
+//! While the writer is busy, such a checkpoint never reaches the end of the growing log, so the log is never
+//! restarted. Once it is too long, the writer itself moves the little that is left.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -18,54 +18,56 @@ use tokio::task::JoinHandle;
 use super::fetch;
 use crate::store::sqlite;
 
-/// What a commit adds to the log besides the texts it writes, about: the pages that rows and indexes are on.
+/// Approximate bytes that a commit adds to the log besides its texts: the pages of rows and indexes.
 const COMMIT_BYTES: usize = 32 << 10;
 
-/// A page in the log.
+/// The bytes of a page in the log.
 const PAGE_BYTES: u64 = 4096;
 
-/// Most checkpoints in a row to catch up with the writer, and how far behind is near enough.
+/// The maximum number of consecutive checkpoints that try to catch up with the writer, and how many bytes behind it
+/// is close enough.
 const PASSES_MAX: usize = 4;
 const NEAR_BYTES: u64 = 1 << 20;
 
-/// How long the log may become.
+/// Bounds on the length of the log.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct LogBounds {
-    /// Bytes from one checkpoint to the next, about.
+    /// Approximate bytes between two checkpoints.
     pub(in crate::store) step: usize,
-    /// Bytes from which on the writer sees to it that the log is begun anew. Only a reader who reads for
-    /// long, another process's as a rule, makes it grow further.
+    /// From this many bytes on, the writer restarts the log. Only a long read, usually of another process, makes the
+    /// log grow further.
     pub(in crate::store) most: u64,
-    /// How long nothing is written before a log longer than a step gives its room on the disk back. A
-    /// shorter one keeps it: to write into a file is quicker than to make it longer.
+    /// How long the store must be idle before a log longer than `step` releases its disk space. A shorter log keeps
+    /// its space: overwriting a file is faster than extending it.
     pub(in crate::store) idle: Duration,
 }
 
-/// A longer log moves no less, since large texts are written once, and costs commits more: with four times as much,
-/// a lone caller's took a quarter longer, and those beside large ones waited twice as long.
+/// A longer log does not reduce the bytes moved, since large texts are written once, and it makes commits slower:
+/// with four times these bounds, commits of a single caller took a quarter longer, and commits next to large ones
+/// waited twice as long.
 pub(in crate::store) const LOG_BOUNDS: LogBounds =
     LogBounds { step: 4 << 20, most: 16 << 20, idle: Duration::from_secs(30) };
 
 /// The writer's end.
 pub(in crate::store) struct Checkpoints {
     bounds: LogBounds,
-    /// Bytes written since the last checkpoint was asked for.
+    /// Bytes written since the last checkpoint was requested.
     written: usize,
-    /// Bytes written since the writer had the log begun anew.
+    /// Bytes written since the writer last restarted the log.
     written_since_anew: u64,
     shared: Arc<Shared>,
     due: mpsc::Sender<()>,
     task: JoinHandle<()>,
 }
 
-/// What the two connections tell each other.
+/// State shared by the two connections.
 #[derive(Default)]
 struct Shared {
     commits: AtomicU64,
     is_too_long: AtomicBool,
 }
 
-/// What of the log a checkpoint has found, and what of that is in the database now.
+/// The bytes of the log at a checkpoint, and how many of them are in the database now.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     log: u64,
@@ -79,7 +81,7 @@ impl Progress {
 }
 
 impl Checkpoints {
-    /// Begins to serve the writer of the database in this file.
+    /// Starts checkpoints for the writer of this database file.
     pub(in crate::store) fn start(path: &Path, bounds: LogBounds) -> Self {
         let shared = Arc::new(Shared::default());
         let (due, asked) = mpsc::channel(1);
@@ -88,8 +90,7 @@ impl Checkpoints {
         Self { bounds, written: 0, written_since_anew: 0, shared, due, task }
     }
 
-    /// Counts a commit of the writer, which wrote texts of so many bytes, and has the log moved where it is
-    /// time for that.
+    /// Counts a commit of the writer with texts of this many bytes, and requests a checkpoint if one is due.
     pub(in crate::store) async fn after_commit(
         &mut self,
         bytes: usize,
@@ -104,7 +105,7 @@ impl Checkpoints {
             self.written = 0;
         }
         let is_too_long = self.shared.is_too_long.swap(false, Ordering::Relaxed)
-            // However slow the other connection is.
+            // A fallback, however slow the other connection is.
             || self.written_since_anew >= self.bounds.most.saturating_mul(4);
         if is_too_long {
             self.written_since_anew = 0;
@@ -114,7 +115,7 @@ impl Checkpoints {
         }
     }
 
-    /// Ends the connection, so that the writer is the last to close the file.
+    /// Closes the connection, so that the writer is the last one to close the file.
     pub(in crate::store) async fn end(self) {
         drop(self.due);
         if let Err(error) = self.task.await {
@@ -123,9 +124,9 @@ impl Checkpoints {
     }
 }
 
-/// Moves what is left of the log, and waits for whoever reads from it, so that the next commit begins it
-/// anew: not for long, since everybody waits meanwhile. Where somebody reads for longer, the log grows on
-/// until the next checkpoint tries again.
+/// Moves what is left of the log and waits for its readers, so that the next commit restarts it. The wait is short,
+/// since every caller waits meanwhile. If a reader takes longer, the log keeps growing until the next checkpoint
+/// tries again.
 async fn begin_anew(writer: &mut SqliteConnection) -> sqlx::Result<()> {
     fetch(sqlx::query("PRAGMA busy_timeout = 100"), writer).await?;
     let moved = checkpoint("PRAGMA wal_checkpoint(RESTART)", writer).await;
@@ -133,7 +134,7 @@ async fn begin_anew(writer: &mut SqliteConnection) -> sqlx::Result<()> {
     moved.map(drop)
 }
 
-/// The other end: a connection that is opened when it is first needed.
+/// The other end: a task with its own connection, which is opened on first use.
 struct Mover {
     path: PathBuf,
     bounds: LogBounds,
@@ -143,7 +144,7 @@ struct Mover {
 
 impl Mover {
     async fn serve(mut self, mut asked: mpsc::Receiver<()>) {
-        // The commits as of the last look, and as of when the log was emptied.
+        // The number of commits at the last idle check, and when the log was last emptied.
         let (mut seen, mut emptied) = (0, 0);
         loop {
             let done = match tokio::time::timeout(self.bounds.idle, asked.recv()).await {
@@ -161,7 +162,7 @@ impl Mover {
             };
             if let Err(error) = done {
                 warn(&error);
-                // The writer's connection may still be able to.
+                // The writer's own connection may still succeed.
                 self.shared.is_too_long.store(true, Ordering::Relaxed);
             }
         }
@@ -172,7 +173,7 @@ impl Mover {
         }
     }
 
-    /// Moves the log until little of it is left.
+    /// Runs checkpoints until little of the log is left.
     async fn catch_up(&mut self) -> sqlx::Result<()> {
         let most = self.bounds.most;
         let db = self.connection().await?;
@@ -190,7 +191,7 @@ impl Mover {
         Ok(())
     }
 
-    /// Moves all of a long log and makes it empty, unless somebody writes or reads.
+    /// Moves all of a long log and truncates it, unless another connection writes or reads.
     async fn empty(&mut self) -> sqlx::Result<()> {
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");
@@ -200,7 +201,7 @@ impl Mover {
             return Ok(());
         }
         let db = self.connection().await?;
-        // First the long part, during which others may write; then there is nothing left to move.
+        // First the long part, during which others can write; afterwards nothing is left to move.
         if checkpoint(PASSIVE, db).await?.left() == 0 {
             checkpoint("PRAGMA wal_checkpoint(TRUNCATE)", db).await?;
         }
@@ -216,13 +217,13 @@ impl Mover {
     }
 }
 
-/// As much as can be moved without waiting for anybody, or anybody having to wait.
+/// Moves as much as possible without waiting for another connection or making one wait.
 const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 async fn checkpoint(how: &'static str, db: &mut SqliteConnection) -> sqlx::Result<Progress> {
     let rows = fetch(sqlx::query(how), db).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    // Both are -1 where another checkpoint is under way, which then does what is to be done.
+    // Both values are -1 if another checkpoint is in progress, which then does the work.
     let bytes = |column| -> sqlx::Result<u64> {
         let pages: i64 = row.try_get(column)?;
         Ok(u64::try_from(pages).unwrap_or_default().saturating_mul(PAGE_BYTES))
@@ -231,7 +232,7 @@ async fn checkpoint(how: &'static str, db: &mut SqliteConnection) -> sqlx::Resul
 }
 
 fn warn(error: &sqlx::Error) {
-    // Nothing is lost: the log only becomes longer.
+    // Nothing is lost: the log only grows.
     tracing::warn!(
         error = error as &dyn std::error::Error,
         "the write-ahead log could not be moved into the store"

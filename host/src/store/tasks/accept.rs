@@ -19,10 +19,10 @@ use crate::store::sqlite::{BatchScript, BatchStatement, execute, fetch};
 use crate::store::write::{Queued, Session, Write};
 use crate::tasks::{Accepted, IdempotencyClaim, NewTask, Surface};
 
-/// How long a key is taken, from the acceptance of its task (CONTRACT D6).
+/// How long an idempotency key is taken, from the acceptance of its task (CONTRACT D6).
 const KEY_TAKEN_FOR: Duration = Duration::from_hours(24);
 
-// CROSS JOIN keeps the order: first a claim, then the look into the index for it.
+// CROSS JOIN fixes the order: first the claimed keys, then the index look-up for each of them.
 pub(in crate::store) static KEY_OWNERS: BatchStatement = BatchStatement::new(
     "SELECT k.tenant_id, k.agent_id, k.key, t.id, k.fingerprint, k.surface FROM (VALUES",
     "(?, ?, ?, ?)",
@@ -31,7 +31,7 @@ pub(in crate::store) static KEY_OWNERS: BatchStatement = BatchStatement::new(
      CROSS JOIN tasks t ON t.sequence = k.task_sequence WHERE k.expires_at > ?",
 );
 
-/// A task, what it was given, and that it is ready.
+/// Inserts tasks and their inputs, and makes them ready.
 static INSERT_TASKS: BatchScript<3> = BatchScript::new([
     BatchStatement::new(
         "INSERT INTO tasks (sequence, id, tenant_id, agent_id, created_at, thread, thread_surface, source, \
@@ -57,7 +57,7 @@ static INSERT_DELIVERIES: BatchStatement = BatchStatement::new(
     "",
 );
 
-// REPLACE, because an expired claim on the same key may still stand there.
+// REPLACE, since an expired claim on the same key may still be stored.
 static INSERT_KEYS: BatchStatement = BatchStatement::new(
     "REPLACE INTO idempotency \
      (task_sequence, tenant_id, agent_id, surface, key, fingerprint, expires_at) VALUES",
@@ -65,8 +65,7 @@ static INSERT_KEYS: BatchStatement = BatchStatement::new(
     "",
 );
 
-/// A [`NewTask`] whose texts can be bound without being copied, and bound again if the transaction
-/// has to be repeated.
+/// A [`NewTask`] whose texts can be bound without being copied, and bound again if the transaction is repeated.
 pub(in crate::store) struct Accept {
     id: TaskId,
     tenant: TenantId,
@@ -82,10 +81,10 @@ pub(in crate::store) struct Accept {
     idempotency: Option<IdempotencyClaim>,
     channel: Option<ChannelId>,
     head: Arc<str>,
-    /// None: it is the payload, byte for byte.
+    /// None if the body is the payload, byte for byte.
     body: Option<Arc<Vec<u8>>>,
     deliver: bool,
-    /// Those of the texts that are written ahead, and are empty here.
+    /// The texts that are written ahead; their fields here are empty.
     chunked: Option<Chunked>,
 }
 
@@ -158,7 +157,7 @@ impl Accept {
         })
     }
 
-    /// Asks who has its key. None where it claims none.
+    /// Queries the owner of its key. None if it claims no key.
     pub(in crate::store) fn key_owner(
         &self,
         now: Timestamp,
@@ -168,12 +167,12 @@ impl Accept {
         Some(bind_key(sqlx::query(sql), &key).bind(now.micros()))
     }
 
-    /// What it is answered where its key is this owner's.
+    /// The answer if its key belongs to this owner.
     pub(in crate::store) fn replayed(&self, owner: &Owner) -> Option<Accepted> {
         self.idempotency.as_ref().map(|claim| owner.replayed_by(claim))
     }
 
-    /// The key it claims, with all that a key's meaning depends on.
+    /// The key that it claims, with everything that scopes it.
     fn scoped_key(&self) -> Option<ScopedKey> {
         let claim = self.idempotency.as_ref()?;
         Some((self.tenant, self.agent, claim.surface, claim.key.clone()))
@@ -182,14 +181,14 @@ impl Accept {
 
 type ScopedKey = (TenantId, AgentId, Surface, IdempotencyKey);
 
-/// The task that has a key, and the fingerprint of the request it came from.
+/// The task that holds a key, and the fingerprint of the request it came from.
 pub(in crate::store) struct Owner {
     task: TaskId,
     fingerprint: [u8; 32],
 }
 
 impl Owner {
-    /// What a request with this claim is answered.
+    /// The answer to a request with this claim.
     fn replayed_by(&self, claim: &IdempotencyClaim) -> Accepted {
         let same_request = self.fingerprint == claim.fingerprint;
         Accepted::Replayed { original: self.task, same_request }
@@ -201,7 +200,7 @@ pub(in crate::store) fn owner(row: &SqliteRow) -> sqlx::Result<Owner> {
     Ok(Owner { task: rows::task_id(row, 3)?, fingerprint: rows::bytes(row, 4)? })
 }
 
-/// Stores every task whose key is free, and says of each what became of it.
+/// Stores every task whose key is free, and answers each one.
 pub(in crate::store) async fn run(
     arrivals: &mut [Queued<Accept>],
     session: &mut Session<'_>,
@@ -223,8 +222,7 @@ pub(in crate::store) async fn run(
     chunks::claim(&chunked.collect::<Vec<_>>(), session).await
 }
 
-/// Whether the task's key is free; if so, it is the task's from now on, also for those that stand
-/// further down in the same batch.
+/// Checks whether the task's key is free. If so, the task takes the key, also against later tasks of the same batch.
 fn claim_key(task: &Accept, owners: &mut HashMap<ScopedKey, Owner>) -> Accepted {
     let (Some(key), Some(claim)) = (task.scoped_key(), &task.idempotency) else {
         return Accepted::New;
@@ -238,7 +236,7 @@ fn claim_key(task: &Accept, owners: &mut HashMap<ScopedKey, Owner>) -> Accepted 
     }
 }
 
-/// One row of [`KEY_OWNERS`].
+/// Binds one row of [`KEY_OWNERS`].
 fn bind_key<'q>(
     query: Query<'q, Sqlite, SqliteArguments>,
     (tenant, agent, surface, key): &ScopedKey,
@@ -250,7 +248,7 @@ fn bind_key<'q>(
         .bind(key.as_str().to_owned())
 }
 
-/// Who has these keys now. Keys that are free, or free again, are absent.
+/// The current owners of these keys. Free and expired keys are absent.
 async fn owners(
     keys: &[ScopedKey],
     session: &mut Session<'_>,

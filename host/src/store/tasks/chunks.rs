@@ -1,14 +1,14 @@
-//! Long texts. One that would make a commit long is written ahead in chunks, each a write of its own that
-//! takes its turn as others do, so that nobody waits for more than a chunk or a few. The operation that the
-//! text belongs to comes last, and is small: in its own transaction it claims the chunks, by which they
-//! become the text of a task. Each commit is synced, so the chunks are when the claim is.
+//! Long texts. A text that would make a commit long is written ahead in chunks. Each write of chunks takes turns like
+//! any other write, so that no caller waits for more than a few chunks. The operation that the text belongs to comes
+//! last and is small: its transaction claims the chunks, which makes them the text of a task. Each commit is synced,
+//! so the chunks are durable when the claim is.
 //!
-//! Chunks are numbered through, and the texts of one operation have a range of the numbers. Until it is
-//! claimed the range stands in `unclaimed_chunks`, from the commit of its first chunk on. What is refused
-//! deletes its chunks at once, what a dead process has left is deleted at the next start, and a task that is
-//! deleted gives its chunks back into that table first, since deleting them takes several commits too.
+//! Chunks are numbered consecutively, and the texts of one operation occupy a range of numbers. From the commit of
+//! its first chunk until it is claimed, the range is recorded in `unclaimed_chunks`. A rejected operation deletes its
+//! chunks at once. Chunks that a dead process has left are deleted at the next start. A deleted task first returns
+//! its chunks to that table, since deleting them takes several commits too.
 //!
-//! Where a text is in chunks, its column is empty, so that whoever reads a text which is not pays nothing.
+//! The column of a chunked text is empty, so that reading a text that is not chunked costs nothing extra.
 
 mod cutting;
 
@@ -26,11 +26,11 @@ use crate::store::rows;
 use crate::store::sqlite::{BatchStatement, execute};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 
-/// Writes of one operation that wait in flow at a time. More would fill the flow of its tenant, in which
-/// small operations would wait for room then.
+/// How many writes of one operation wait in a flow at a time. More would fill the flow of the tenant, whose small
+/// operations would then wait for room.
 pub(in crate::store) const WRITES_WAITING_MAX: usize = 4;
 
-/// Chunks that are deleted at a time. Their pages are read for it and hardly written.
+/// How many chunks are deleted at a time. A deletion reads their pages and hardly writes them.
 pub(in crate::store) const DELETED_AT_ONCE: i64 = 8;
 
 /// The first number that no chunk has, nor will have from a process that has ended.
@@ -47,33 +47,33 @@ static INSERT_TEXTS: BatchStatement = BatchStatement::new(
     "",
 );
 
-/// With every write of chunks: the first one may have failed.
+/// Executed with every write of chunks, since the first one may have failed.
 const NOTE_UNCLAIMED: &str =
     "INSERT OR IGNORE INTO unclaimed_chunks (first_chunk, last_chunk) VALUES (?, ?)";
 
 pub(in crate::store) const CLAIM: &str = "DELETE FROM unclaimed_chunks WHERE first_chunk = ?";
 
-/// The chunks of a task are nobody's again.
+/// Returns the chunks of a task to `unclaimed_chunks`.
 pub(in crate::store) const GIVE_BACK: &str = "\
     INSERT INTO unclaimed_chunks \
     SELECT first_chunk, last_chunk FROM chunked_texts WHERE task_sequence = ? \
     RETURNING first_chunk, last_chunk";
 
-/// Nothing where somebody has claimed them after all.
+/// Deletes nothing if the range has been claimed after all.
 pub(in crate::store) const DELETE: &str = "\
     DELETE FROM chunks WHERE number BETWEEN ? AND ? \
     AND EXISTS (SELECT 1 FROM unclaimed_chunks WHERE first_chunk = ?)";
 
 /// A write that may have long texts.
 pub(in crate::store) trait LongWrite: Write {
-    /// Gives each of its texts that may be long to the cutter, which leaves an empty one for those that
-    /// it takes.
+    /// Passes each text that may be long to the cutter, which replaces those that it takes with empty ones.
     fn cut(&mut self, cutter: &mut Cutter);
 
-    /// Where it keeps what it is to claim.
+    /// Where the write stores the chunks that it is to claim.
     fn chunked(&mut self) -> &mut Option<Chunked>;
 
-    /// Whether the write has happened, its chunks claimed. It has not where, say, a key was taken.
+    /// Whether the write has happened and claimed its chunks. It has not if, for example, an idempotency key was
+    /// taken.
     fn has_happened(answer: &Self::Answer) -> bool;
 }
 
@@ -82,8 +82,8 @@ pub(in crate::store) fn range(row: &SqliteRow) -> sqlx::Result<ChunkRange> {
     Ok(ChunkRange { first: row.try_get(0)?, last: row.try_get(1)? })
 }
 
-/// Makes chunks the texts of tasks, each given by its sequence; the positions of events begin with the
-/// number beside it.
+/// Makes chunks the texts of tasks. Each entry holds the task's sequence, the position of its first event, and the
+/// chunks.
 pub(in crate::store) async fn claim(
     claims: &[(i64, i64, &Chunked)],
     session: &mut Session<'_>,
@@ -117,7 +117,7 @@ pub(in crate::store) async fn claim(
     Ok(())
 }
 
-/// Writes chunks of an operation `W`, whose own range they are in.
+/// Writes chunks of an operation `W`, within the range of that operation.
 pub(in crate::store) struct WriteChunks<W> {
     pub(in crate::store) flow: Flow,
     pub(in crate::store) range: ChunkRange,
@@ -133,7 +133,7 @@ impl<W: Write> Write for WriteChunks<W> {
         self.flow
     }
 
-    /// As if it were full: then all writes of one operation, and its deletions, keep their order.
+    /// Counts as a full chunk, so that all writes of one operation, and its deletions, stay in order.
     fn bytes(&self) -> usize {
         CHUNK_BYTES
     }
@@ -154,7 +154,7 @@ impl<W: Write> SingleWrite for WriteChunks<W> {
     }
 }
 
-/// Deletes a part of an unclaimed range, and with its last part the range.
+/// Deletes a part of an unclaimed range, and with the last part the range itself.
 pub(in crate::store) struct DeleteChunks {
     pub(in crate::store) flow: Flow,
     pub(in crate::store) range: ChunkRange,

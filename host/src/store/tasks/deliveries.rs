@@ -1,5 +1,5 @@
-//! Requests that tasks came from, and answers that are to be delivered: written with a task, due when it
-//! has ended, tried until they went well or are given up.
+//! The requests that tasks came from, and the deliveries of their answers: stored with the task, due when it has
+//! ended, retried until they succeed or are given up.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::{Store, StoreError};
 use crate::tasks::{Delivery, DeliveryEnd, DeliveryStatus, StoredRequest};
 
-/// Makes deliveries due whose tasks have just ended, as [`super::finish`] and [`super::ending`] do.
+/// Makes the deliveries of tasks that have just ended due, for [`super::finish`] and [`super::ending`].
 pub(in crate::store) const fn make_due_statement() -> BatchStatement {
     BatchStatement::new(
         "UPDATE deliveries SET status = 'due', due_at = ? \
@@ -32,8 +32,8 @@ pub(in crate::store) const fn make_due_statement() -> BatchStatement {
 
 pub(in crate::store) const ANY_DUE: &str = "SELECT 1 FROM deliveries WHERE due_at <= ? LIMIT 1";
 
-/// Tenants with deliveries that are due, behind one of them in the order of their ids. Each step of the
-/// recursion finds a tenant and when its first delivery is due.
+/// Tenants with due deliveries, after a given tenant in the order of ids. Each step of the recursion finds one tenant
+/// and when its first delivery is due.
 pub(in crate::store) const TENANTS_BEHIND: &str = "\
     WITH RECURSIVE turn (tenant_id, due_at) AS ( \
         SELECT ?1, NULL \
@@ -56,7 +56,7 @@ pub(in crate::store) static TAKE: BatchStatement = BatchStatement::new(
      channel_id, attempts",
 );
 
-/// Makes the delivery of this task's answer due, if one waits for its end.
+/// Makes the delivery of this task's answer due, if there is one.
 pub(in crate::store) async fn make_due(
     sequence: i64,
     session: &mut Session<'_>,
@@ -69,25 +69,25 @@ pub(in crate::store) async fn make_due(
     Ok(())
 }
 
-/// A delivery that is to be tried now.
+/// A delivery to attempt now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DueDelivery {
-    /// Whose answer.
+    /// The task whose answer it delivers.
     pub task: TaskId,
-    /// Whose task.
+    /// The tenant of the task.
     pub tenant: TenantId,
-    /// Through which channel.
+    /// The channel that it uses.
     pub channel: ChannelId,
-    /// How often it was tried, this time included.
+    /// The number of attempts, including this one.
     pub attempts: u32,
 }
 
 impl Store {
-    /// The request that a task of this tenant came from. None where there is no such task, or it is of a
-    /// time when requests were not kept.
+    /// The request that a task of this tenant came from. None if there is no such task, or if it was accepted before
+    /// requests were stored.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn request(
         &self,
         tenant: TenantId,
@@ -106,12 +106,12 @@ impl Store {
         self.one_task(tenant, "read a task's request", query, request).await
     }
 
-    /// Takes deliveries that are due, for as many places as are wanted, in the order of the tenants' turns:
-    /// the one behind `last`, who was served last, comes first. `held` is how many of each tenant are under
-    /// way. What is taken is due again after `lease`, unless its end is noted before: whoever took it may die.
+    /// Claims due deliveries for as many places as are wanted, in the order of the tenants' turns: the tenant after
+    /// `last`, which was served last, comes first. `held` is the number of each tenant's deliveries in progress. A
+    /// claimed delivery is due again after `lease` unless its end is recorded before that, since its worker may die.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store is unavailable.
     pub async fn take_deliveries(
         &self,
         places: Places,
@@ -119,7 +119,7 @@ impl Store {
         last: Option<TenantId>,
         lease: Duration,
     ) -> Result<Vec<DueDelivery>, StoreError> {
-        // Nothing is written where nothing is due, which is most of the time.
+        // Nothing is written if nothing is due, which is the usual case.
         let query = sqlx::query(ANY_DUE).bind(self.now().micros());
         if self.one("look for deliveries", query, |_| Ok(())).await?.is_none() {
             return Ok(Vec::new());
@@ -127,18 +127,18 @@ impl Store {
         self.write(TakeDeliveries { places, held, last, lease }).await
     }
 
-    /// Notes what became of a delivery that was taken.
+    /// Records the outcome of a claimed delivery.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store is unavailable.
     pub async fn end_delivery(&self, task: TaskId, end: DeliveryEnd) -> Result<(), StoreError> {
         self.write(EndDelivery { task, end }).await
     }
 
-    /// The newest deliveries of a tenant, of this status where one is named.
+    /// The newest deliveries of a tenant, with this status if one is given.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn deliveries(
         &self,
         tenant: TenantId,
@@ -157,11 +157,11 @@ impl Store {
         self.list(tenant, "list deliveries", query, delivery).await
     }
 
-    /// Has a delivery of this tenant that was given up tried again, from the beginning. False where there
-    /// is none.
+    /// Makes a delivery of this tenant that has ended, whether given up or delivered, due again with its attempts
+    /// reset. Returns false if there is none.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// If the store is unavailable.
     pub async fn redeliver(&self, tenant: TenantId, task: TaskId) -> Result<bool, StoreError> {
         self.write(Redeliver { tenant, task }).await
     }
@@ -257,7 +257,7 @@ impl SingleWrite for TakeDeliveries {
                 taken.insert(row.try_get(0)?, due(&row)?);
             }
         }
-        // The database returns them in an order of its own; the turns are to be kept.
+        // The database returns the rows in its own order; the order of the turns is restored here.
         Ok(next.iter().filter_map(|sequence| taken.remove(sequence)).collect())
     }
 }

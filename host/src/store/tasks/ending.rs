@@ -1,4 +1,4 @@
-//! What a task's owner does to it from outside: ending it, whoever runs it, and deleting it.
+//! Ends tasks from outside their runs, whichever worker runs them, and deletes ended tasks.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::tasks::{EndStatus, Outcome, Status};
 pub(in crate::store) const OPEN: &str =
     "SELECT sequence FROM tasks WHERE id = ? AND tenant_id = ? AND ended IS NULL";
 
-/// Wherever the row of a task that has not ended lies.
+/// Removes the row of a task that has not ended from whichever table holds it.
 pub(in crate::store) const STATES: [&str; 3] = [
     "DELETE FROM leases WHERE tenant_id = ? AND task_sequence = ? \
      RETURNING tenant_id, task_sequence, attempts, fence, started_at",
@@ -39,8 +39,8 @@ const END: &str = "\
 pub(in crate::store) const FINAL_BY_OWNER: &str =
     "SELECT sequence FROM tasks WHERE id = ? AND tenant_id = ? AND ended IS NOT NULL";
 
-/// Everything that belongs to a task, in an order that no reference forbids. The key goes with it: none
-/// points at a task that does not exist (CONTRACT section 4).
+/// Deletes everything that belongs to a task, in an order that the foreign keys allow. The idempotency key is deleted
+/// too: no key points at a task that does not exist (CONTRACT section 4).
 pub(in crate::store) const DELETE: [&str; 7] = [
     "DELETE FROM chunked_texts WHERE task_sequence = ?",
     "DELETE FROM result_rests WHERE task_sequence = ?",
@@ -52,11 +52,11 @@ pub(in crate::store) const DELETE: [&str; 7] = [
 ];
 
 impl Store {
-    /// Ends a task of this tenant, unless it has ended. Whoever runs it has lost its lease. False where
-    /// nothing changed.
+    /// Ends a task of this tenant, unless it has already ended. A worker that runs the task loses its lease. Returns
+    /// false if nothing changed.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// If the store is unavailable ([`StoreError::Unavailable`]).
     pub async fn end(
         &self,
         tenant: TenantId,
@@ -69,14 +69,14 @@ impl Store {
         self.queue_long(end, |waiting| Op::Other(Box::new(waiting))).await
     }
 
-    /// Deletes a task of this tenant that has ended, with its payload, its steps and its idempotency
-    /// key. False where there is none.
+    /// Deletes a task of this tenant that has ended, with its payload, its steps and its idempotency key. Returns
+    /// false if there is no such task.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// If the store is unavailable ([`StoreError::Unavailable`]).
     pub async fn delete_task(&self, tenant: TenantId, id: TaskId) -> Result<bool, StoreError> {
         let Some(chunks) = self.write(Delete { tenant, id }).await? else { return Ok(false) };
-        // The task is gone; what its long texts took up follows.
+        // The task is gone; the chunks of its long texts are deleted afterwards.
         self.delete_given_back(Flow::Requests(tenant), chunks).await;
         Ok(true)
     }
@@ -165,7 +165,7 @@ struct Delete {
 }
 
 impl Write for Delete {
-    /// The chunks that its texts were in. None where there is no such task.
+    /// The chunks of its texts. None if there is no such task.
     type Answer = Option<Vec<ChunkRange>>;
     const OPERATION: &'static str = "delete a task";
 

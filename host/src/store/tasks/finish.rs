@@ -1,8 +1,8 @@
-//! Ending tasks: the outcome and the steps of the attempt that came to it, in one transaction.
+//! Finishes tasks: the outcome and the steps of the attempt that produced it, in one transaction.
 //!
-//! Only a finish writes the steps of a run, so they are always those of the attempt that finished it: an
-//! earlier attempt, which lost its lease or gave it back, has left none. What comes after them is of
-//! `afterwards`.
+//! Only a finish writes the steps of a run, so they always belong to the attempt that finished it: an earlier
+//! attempt, which lost its lease or gave it back, has left none. Steps after the end of a run are added by
+//! `post_run`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::store::write::{Queued, Session, Write};
 use crate::tasks::{EndStatus, Fence, Outcome, Status, Task};
 use crate::trace::Step;
 
-/// Ends tasks whose leases are gone, and makes the deliveries of their answers due. The plus sign keeps the planner
-/// from making an index over the ended ones and reading all tasks.
+/// Ends tasks whose leases are deleted, and makes the deliveries of their answers due. The plus sign keeps the
+/// planner from building an index over `finish` and scanning all tasks.
 pub(in crate::store) static END: BatchScript<2> = BatchScript::new([
     BatchStatement::new(
         "UPDATE tasks SET ended = finish.column2, result = finish.column3, \
@@ -54,7 +54,7 @@ pub(in crate::store) struct Finish {
     result: Arc<str>,
     rest: Option<Arc<str>>,
     steps: Vec<StoredStep>,
-    /// Those of the texts that are written ahead, and are empty here.
+    /// The texts that are written ahead; their fields here are empty.
     chunked: Option<Chunked>,
 }
 
@@ -111,13 +111,12 @@ impl Finish {
     }
 }
 
-/// Ends every task whose fence holds, and says of each whether it did.
+/// Ends every task whose fence holds, and answers for each whether it did.
 pub(in crate::store) async fn run(
     finishes: &mut [Queued<Finish>],
     session: &mut Session<'_>,
 ) -> sqlx::Result<()> {
-    // Of two that present the same fence only the first is tried: a statement that had both would
-    // choose between them by itself.
+    // Of two finishes with the same fence only the first is tried: a statement with both would choose either one.
     let mut firsts = HashMap::with_capacity(finishes.len());
     for finish in finishes.iter().map(|one| &one.write) {
         firsts.entry((finish.sequence, finish.fence)).or_insert(finish);
@@ -139,7 +138,7 @@ pub(in crate::store) async fn run(
     chunks::claim(&chunked, session).await
 }
 
-/// Those that are ended now: their leases held.
+/// Ends the tasks whose leases hold, and returns them.
 async fn end(
     finishes: &HashMap<(i64, Fence), &Finish>,
     session: &mut Session<'_>,
@@ -170,7 +169,7 @@ async fn end(
     Ok(held.iter().map(|lease| (lease.sequence, lease.fence)).collect())
 }
 
-/// Each step with its task's sequence and its position among the task's steps.
+/// Inserts steps, each with its task's sequence and its position among the task's steps.
 async fn insert_steps(
     steps: &[(i64, i64, &StoredStep)],
     session: &mut Session<'_>,
@@ -192,7 +191,7 @@ async fn insert_steps(
     Ok(())
 }
 
-/// What of the results of these tasks is longer than their rows hold.
+/// Inserts those parts of results that exceed what the rows of their tasks hold.
 pub(in crate::store) async fn insert_rests(
     rests: &[(i64, Arc<str>)],
     session: &mut Session<'_>,

@@ -1,4 +1,4 @@
-//! Deleting what no question asks for any more.
+//! Housekeeping: deletes what is no longer needed and returns free space.
 
 use sqlx::Row as _;
 
@@ -6,7 +6,7 @@ use crate::store::fair_queue::Flow;
 use crate::store::sqlite::{execute, fetch};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 
-/// Deletes idempotency keys that are free again.
+/// Deletes expired idempotency keys.
 pub(in crate::store) struct ForgetExpiredKeys;
 
 impl Write for ForgetExpiredKeys {
@@ -20,8 +20,8 @@ impl Write for ForgetExpiredKeys {
 
 impl SingleWrite for ForgetExpiredKeys {
     async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
-        // Keys expire in the order of their primary key, so the oldest thousand are the first ones to
-        // look at, and no index over `expires_at` is needed.
+        // Keys expire in the order of their primary key, so only the oldest thousand need to be checked, without an
+        // index over `expires_at`.
         let forgotten = sqlx::query(
             "DELETE FROM idempotency WHERE expires_at <= ? AND task_sequence IN \
              (SELECT task_sequence FROM idempotency ORDER BY task_sequence LIMIT 1000)",
@@ -33,13 +33,13 @@ impl SingleWrite for ForgetExpiredKeys {
     }
 }
 
-/// Pages that are given back at a time: 800 KiB, which is as long as a large commit.
+/// How many pages are returned at a time: 800 KiB, which takes as long as a large commit.
 const PAGES_AT_ONCE: i64 = 200;
 
-/// Free pages that are kept: what is deleted is written again as a rule.
+/// How many free pages are kept, since deleted space is usually written again.
 const FREE_PAGES_KEPT: i64 = 4 << 10;
 
-/// Gives free pages back to the file system, where more than a quarter of the file is free.
+/// Returns free pages to the file system if more than a quarter of the file is free.
 pub(in crate::store) struct Shrink;
 
 impl Write for Shrink {

@@ -1,6 +1,6 @@
-//! Who runs a task, and until when. A claim is a lease with a fence: whatever a worker does later it
-//! does as the holder of that fence, so that one which has lost its lease changes nothing. Leases last as long as
-//! their owner, a process, is alive: it says so for all of them with one row.
+//! Leases: which worker runs a task, and until when. A claim is a lease with a fence. Each later write of the worker
+//! presents that fence, so that a worker that has lost its lease changes nothing. Leases last as long as their owner,
+//! a process, is alive: its heartbeat extends all of them with one row.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -36,12 +36,12 @@ pub(in crate::store) static CLAIM: BatchScript<2> = BatchScript::new([
     ),
 ]);
 
-/// The tasks of a claim, for a connection that reads.
+/// Reads the tasks of a claim, on a connection for reads.
 pub(in crate::store) static CLAIMED: BatchStatement =
     BatchStatement::new(select_tasks!("t.sequence IN ("), "?", ")");
 
-/// Tenants with tasks that are ready, behind one of them in the order of their ids. Each step of the
-/// recursion is one look into the index: it costs the same behind a short backlog and a long one.
+/// Tenants with ready tasks, after a given tenant in the order of ids. Each step of the recursion is one index
+/// look-up, so it costs the same for a short and for a long backlog.
 pub(in crate::store) const TENANTS_BEHIND: &str = "\
     WITH RECURSIVE turn (tenant_id, number) AS ( \
         SELECT (SELECT tenant_id FROM ready WHERE tenant_id > ?1 ORDER BY tenant_id LIMIT 1), 1 \
@@ -54,7 +54,7 @@ pub(in crate::store) const TENANTS_BEHIND: &str = "\
 pub(in crate::store) const READY_OF_TENANT: &str = "\
     SELECT task_sequence FROM ready WHERE tenant_id = ? ORDER BY task_sequence LIMIT ? OFFSET ?";
 
-/// As many rows as there are leases, which is as many as tasks run.
+/// Reads as many rows as there are leases, which is as many as tasks are executing.
 const LEASES_BY_TENANT: &str = "SELECT tenant_id, count(*) FROM leases GROUP BY tenant_id";
 
 const LEASES_OF_OWNER: &str = "\
@@ -65,7 +65,7 @@ pub(in crate::store) const BE_ALIVE: &str = "\
     INSERT INTO owners (id, alive_until) VALUES (?1, ?2) \
     ON CONFLICT (id) DO UPDATE SET alive_until = max(alive_until, ?2)";
 
-/// The lease of a task by its id, its fence and its owner: where a task goes from it.
+/// Deletes a task's lease by the task's id, the fence and the owner, to move the task out of `leases`.
 pub(in crate::store) const LEASE_OF_TASK: &str = "\
     DELETE FROM leases WHERE (tenant_id, task_sequence) = \
         (SELECT tenant_id, sequence FROM tasks WHERE id = ?) AND fence = ? AND owner = ? \
@@ -94,14 +94,14 @@ static MAKE_READY: BatchStatement = BatchStatement::new(
     "",
 );
 
-/// What goes with a task from `ready` to `leases` and back.
+/// The state that a task takes along between `ready`, `later` and `leases`.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Waiting {
     pub(in crate::store) tenant: TenantId,
     pub(in crate::store) sequence: i64,
     pub(in crate::store) attempts: i64,
     pub(in crate::store) fence: Fence,
-    /// When the first attempt began, in microseconds.
+    /// When the first attempt started, in microseconds.
     pub(in crate::store) started_at: Option<i64>,
 }
 
@@ -136,7 +136,7 @@ pub(in crate::store) async fn make_ready(
     Ok(())
 }
 
-/// Says that an owner is alive for so long from now.
+/// Records that an owner is alive for `lease` from now.
 async fn be_alive(owner: OwnerId, lease: Duration, session: &mut Session<'_>) -> sqlx::Result<()> {
     let until = session.now.plus(lease);
     let query = sqlx::query(BE_ALIVE).bind(owner.as_bytes().to_vec()).bind(until.micros());
@@ -145,7 +145,7 @@ async fn be_alive(owner: OwnerId, lease: Duration, session: &mut Session<'_>) ->
     Ok(())
 }
 
-/// Makes tasks ready that were to wait until now.
+/// Makes tasks ready whose pause has ended.
 async fn make_due_ready(session: &mut Session<'_>) -> sqlx::Result<usize> {
     if session.memory.next_due.is_none_or(|due| due > session.now.micros()) {
         return Ok(0);
@@ -158,15 +158,15 @@ async fn make_due_ready(session: &mut Session<'_>) -> sqlx::Result<usize> {
     Ok(due.len())
 }
 
-/// Makes pending tasks executing, tenants taking turns. A tenant that has as many executing as it may waits
-/// for one of them to end. The answer names them in the order of their turns.
+/// Claims ready tasks, tenants taking turns. A tenant at its limit of executing tasks waits for one of them to end.
+/// The answer lists the tasks in the order of the turns.
 pub(in crate::store) struct Claim {
     pub(in crate::store) owner: OwnerId,
     pub(in crate::store) places: Places,
     pub(in crate::store) lease: Duration,
 }
 
-/// Tasks that wait for a run.
+/// Tasks that are ready to run.
 struct Ready;
 
 impl Backlogs for Ready {
@@ -201,7 +201,7 @@ impl SingleWrite for Claim {
         let next = turns::next(&Ready, self.places, &executing, last, session.db).await?;
         let Some((tenant, _)) = next.last() else { return Ok(Vec::new()) };
         session.memory.last_turn = Some(*tenant);
-        // Heartbeats say so as well: without one, as in the first moments, a claim does.
+        // Heartbeats record this too. If there has been none recently, as just after the start, a claim records it.
         let until = session.now.plus(self.lease / 3);
         if session.memory.alive_until.is_none_or(|alive| alive < until) {
             be_alive(self.owner, self.lease, session).await?;
@@ -217,13 +217,13 @@ impl SingleWrite for Claim {
                 claimed.insert(row.try_get(0)?, Fence(row.try_get(1)?));
             }
         }
-        // The database returns them in an order of its own; the turns are to be kept.
+        // The database returns the rows in its own order; the order of the turns is restored here.
         let fenced = |(tenant, sequence)| Some((tenant, sequence, claimed.remove(&sequence)?));
         Ok(next.into_iter().filter_map(fenced).collect())
     }
 }
 
-/// How many tasks of each tenant are executing: as many rows as there are leases.
+/// The number of executing tasks of each tenant. Reads as many rows as there are leases.
 async fn executing_by_tenant(session: &mut Session<'_>) -> sqlx::Result<HashMap<TenantId, usize>> {
     fetch(sqlx::query(LEASES_BY_TENANT), session.db)
         .await?
@@ -235,7 +235,7 @@ async fn executing_by_tenant(session: &mut Session<'_>) -> sqlx::Result<HashMap<
         .collect()
 }
 
-/// Says that an owner is alive, and which of its leases are lost.
+/// Records that an owner is alive, and finds which of its leases are lost.
 pub(in crate::store) struct Heartbeat {
     pub(in crate::store) owner: OwnerId,
     pub(in crate::store) held: Vec<(TaskId, Fence)>,
@@ -253,7 +253,7 @@ impl Write for Heartbeat {
 
 impl SingleWrite for Heartbeat {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<TaskId>, Refusal> {
-        // Where it counted as dead meanwhile others may have its tasks: their fences are not in its leases.
+        // If the owner counted as dead meanwhile, others may have its tasks: these are no longer among its leases.
         be_alive(self.owner, self.lease, session).await?;
         let query = sqlx::query(LEASES_OF_OWNER).bind(self.owner.as_bytes().to_vec());
         let kept = fetch(query, session.db).await?;
@@ -311,7 +311,7 @@ impl SingleWrite for GiveBack {
     }
 }
 
-/// Takes a claim back whose tasks nobody got to see: it counts as no attempt.
+/// Undoes a claim whose tasks no worker has received: it does not count as an attempt.
 pub(in crate::store) struct Unclaim {
     pub(in crate::store) owner: OwnerId,
     pub(in crate::store) claimed: Vec<(TenantId, i64, Fence)>,
@@ -338,7 +338,7 @@ impl SingleWrite for Unclaim {
     }
 }
 
-/// Deletes these leases of an owner, as far as their fences hold.
+/// Deletes those of an owner's leases whose fences match.
 pub(in crate::store) async fn end_leases(
     owner: OwnerId,
     leases: &[(TenantId, i64, Fence)],
@@ -357,7 +357,7 @@ pub(in crate::store) async fn end_leases(
     Ok(ended)
 }
 
-/// Makes tasks of owners that are not alive pending, and those whose time has come.
+/// Makes tasks ready whose owner is not alive, and those whose pause has ended.
 pub(in crate::store) struct TakeOver;
 
 impl Write for TakeOver {
@@ -375,14 +375,15 @@ impl SingleWrite for TakeOver {
         let orphaned = fetch(orphaned, session.db).await?;
         let orphaned = orphaned.iter().map(waiting).collect::<Result<Vec<_>, _>>()?;
         make_ready(&orphaned, session).await?;
-        // A write that was not committed may have left a later time in memory than the store has: each beat looks.
+        // A rolled-back write may have left a later time in memory than the store holds, so each beat queries the
+        // store.
         session.memory.next_due = Some(i64::MIN);
         let due = make_due_ready(session).await?;
         Ok(u64::try_from(orphaned.len() + due).unwrap_or(u64::MAX))
     }
 }
 
-/// Makes an owner the only one, whose predecessors' tasks are pending again.
+/// Makes an owner the only one, and takes over the tasks of its predecessors.
 pub(in crate::store) struct SucceedOwners {
     pub(in crate::store) owner: OwnerId,
     pub(in crate::store) lease: Duration,

@@ -1,4 +1,4 @@
-//! Lists of a tenant's tasks, and the look-ups by which a conversation is found.
+//! Lists a tenant's tasks, and looks up conversations.
 
 use sqlx::Row as _;
 
@@ -7,11 +7,12 @@ use crate::store::rows::{self, status_of};
 use crate::store::{Store, StoreError, busy};
 use crate::tasks::{SHOWN_RESULT_CHARS_MAX, Slice, Surface, TaskFilter, TaskSummary};
 
-/// The largest total that a list counts to, and how deep its pages reach. Going further would walk a
-/// tenant's whole past for what nobody pages through.
+/// The highest total that a list counts to, and how deep its pages reach. Going further would scan a tenant's whole
+/// history for pages that nobody reads.
 const COUNT_MAX: u32 = 100_000;
 
-/// The conditions of a filter, with or without a user: the planner takes the index of whichever it is.
+/// The conditions of a filter, with or without a user: separate statements, so that the planner uses the matching
+/// index.
 macro_rules! filtered {
     ($before:literal, $user:literal, $after:literal) => {
         concat!(
@@ -29,7 +30,7 @@ macro_rules! filtered {
 macro_rules! list {
     ($user:literal) => {
         concat!(
-            // Of the rows of a page alone it is looked up how far they are.
+            // The status is looked up only for the rows of the page.
             "SELECT t.id, t.agent_id, t.thread, t.user_id, ",
             status_of!(),
             ", t.source, t.shown, t.created_at, coalesce(t.finished_at, \
@@ -59,12 +60,12 @@ const COUNT: &str = count!("?2 IS NULL");
 const COUNT_OF_USER: &str = count!("t.user_id = ?2");
 
 impl Store {
-    /// The tenant's tasks that a filter lets through, newest first, and how many there are in all,
-    /// counted up to 100,000. Pages behind that many are empty. A page has as many bytes as the beginnings of
-    /// its results at most: rests and payloads are not read.
+    /// The tenant's tasks that match a filter, newest first, and how many there are in all, counted up to 100,000.
+    /// Pages beyond that are empty. A page holds at most the beginnings of its results: their rests and the payloads
+    /// are not read.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn list_tasks(
         &self,
         tenant: TenantId,
@@ -110,10 +111,10 @@ impl Store {
         Ok((tasks, u64::try_from(total).unwrap_or_default()))
     }
 
-    /// The newest task of a thread of this tenant's API, whichever agent it is with.
+    /// The newest task of a thread of this tenant's API, with any agent.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn newest_in_thread(
         &self,
         tenant: TenantId,
@@ -129,11 +130,11 @@ impl Store {
         self.one("find a conversation", query, |row| rows::task_id(row, 0)).await
     }
 
-    /// The thread that an agent's task belongs to; a task that began one of its own names it by its id.
-    /// None where the agent has no such task, or its conversation is another surface's.
+    /// The thread that an agent's task belongs to; `Some(None)` if the task started one of its own, which is named
+    /// after its id. None if the agent has no such task, or if its conversation belongs to another surface.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn thread_of(
         &self,
         tenant: TenantId,

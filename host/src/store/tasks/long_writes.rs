@@ -1,5 +1,5 @@
-//! Writing long texts ahead of the operation that they belong to, in chunks (`chunks`), and deleting those that
-//! came to nothing.
+//! Writes long texts in chunks (`chunks`) ahead of the operation that they belong to, and deletes the chunks of
+//! operations that did not happen.
 
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
@@ -16,8 +16,8 @@ use crate::store::writer::Op;
 use crate::store::{Store, StoreError};
 
 impl Store {
-    /// As [`Self::queue`], for what may have long texts: these are written ahead then. It goes on where the
-    /// caller goes away.
+    /// Like [`Self::queue`], for operations with texts that may be long, which are then written ahead. Continues if
+    /// the caller goes away.
     pub(in crate::store) async fn queue_long<W: LongWrite>(
         &self,
         write: W,
@@ -56,13 +56,13 @@ impl Store {
             Err(error) => Err(error),
         };
         if !answer.as_ref().is_ok_and(W::has_happened) {
-            // What is in flow of it already is written before they are deleted.
+            // Writes of this operation that are already in the flow run before the deletion.
             self.delete_chunks(flow, range).await;
         }
         answer
     }
 
-    /// Deletes chunks unless somebody has claimed them. Where it fails the next start does it.
+    /// Deletes chunks unless they have been claimed. If this fails, the next start deletes them.
     async fn delete_chunks(&self, flow: Flow, range: ChunkRange) {
         let mut first = range.first;
         while first <= range.last {
@@ -77,7 +77,8 @@ impl Store {
         }
     }
 
-    /// As [`Self::delete_chunks`], for what tasks have given back. It goes on where the caller goes away.
+    /// Like [`Self::delete_chunks`], for chunks that deleted tasks have given back. Continues if the caller goes
+    /// away.
     pub(in crate::store) async fn delete_given_back(&self, flow: Flow, ranges: Vec<ChunkRange>) {
         if ranges.is_empty() {
             return;
@@ -91,11 +92,11 @@ impl Store {
         let _ended = deleted.await;
     }
 
-    /// Deletes what an earlier process has written ahead and not come to use. For the start: this process
-    /// holds the data folder alone.
+    /// Deletes what an earlier process has written ahead and never claimed. For the start of a process that holds the
+    /// data folder alone.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where it cannot be read what there is.
+    /// If the unclaimed chunks cannot be read ([`StoreError::Unavailable`]).
     pub async fn delete_unclaimed_chunks(&self) -> Result<(), StoreError> {
         let query = sqlx::query(
             "SELECT first_chunk, last_chunk FROM unclaimed_chunks WHERE first_chunk < ?",

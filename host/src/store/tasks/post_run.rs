@@ -1,4 +1,4 @@
-//! Steps that come after a task's end: what plugins were asked about it then.
+//! Steps added after a task's end: calls of plugins about the finished task.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::store::writer::Op;
 use crate::store::{Store, StoreError};
 use crate::trace::Step;
 
-/// Where such steps begin: behind those of any run, which a finish writes at once.
+/// The position of the first such step: behind all steps of a run, which are written by its finish.
 const FIRST_POSITION: i64 = 1_000_000;
 
-/// Most such steps of one task. A caller may ask for one value as often as he likes.
+/// The maximum number of such steps per task. A caller may request a value any number of times.
 const STEPS_MAX: i64 = 20;
 
 pub(in crate::store) const ADD: &str = "\
@@ -28,10 +28,11 @@ pub(in crate::store) const ADD: &str = "\
     GROUP BY t.sequence HAVING count(s.position) < ?6 RETURNING task_sequence, position";
 
 impl Store {
-    /// Adds a step to a task of this tenant that has ended. One that has not, or has enough of them, is left as it is.
+    /// Adds a step to a task of this tenant that has ended. Nothing happens if the task has not ended or has the
+    /// maximum number of such steps.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// If the store is unavailable ([`StoreError::Unavailable`]).
     pub async fn add_step(
         &self,
         tenant: TenantId,
@@ -57,7 +58,7 @@ struct AddStep {
 }
 
 impl Write for AddStep {
-    /// Whether it was added.
+    /// Whether the step was added.
     type Answer = bool;
     const OPERATION: &'static str = "add a step to a task";
 

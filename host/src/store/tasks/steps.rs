@@ -1,5 +1,5 @@
-//! How the steps of a run are stored. What an agent was given and what it answered stand in its trace too,
-//! word for word as a rule: a step is kept without them, and has them again when it is read.
+//! How the steps of a run are stored. The trace usually repeats an agent's input and its answer word for word: steps
+//! are stored without these texts, which are inserted again on reading.
 
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use crate::store::rows;
 use crate::tasks::Task;
 use crate::trace::{Event, Step};
 
-/// A text shorter than this is kept again: to leave it out would save less than it costs.
+/// The minimum bytes of a text that is left out. A shorter one is stored again: leaving it out would save less than
+/// it costs.
 const QUOTED_BYTES_MIN: usize = 1 << 10;
 
-/// Places that are tried for a text within another one.
+/// How many positions are tried when a text is searched for in another one.
 const PLACES_MAX: usize = 4;
 
 /// A step as it is stored.
@@ -25,12 +26,12 @@ pub(in crate::store) struct StoredStep {
     pub(in crate::store) quote: Option<Quote>,
 }
 
-/// A text that belongs into an event's.
+/// A text of the task that is part of an event's text.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Quote {
-    /// Which: the column `quotes`.
+    /// Which text it is: the column `quotes`.
     pub(in crate::store) of: &'static str,
-    /// Behind how many bytes.
+    /// The byte offset at which it is inserted.
     pub(in crate::store) at: i64,
 }
 
@@ -38,7 +39,7 @@ const PAYLOAD: &str = "payload";
 const RESULT: &str = "result";
 
 impl StoredStep {
-    /// The step without what stands in its task: `payload` and `result` are what is stored of that.
+    /// The step without the texts that its task already holds: `payload` and `result`, as they are stored.
     pub(in crate::store) fn of(
         step: &Step,
         payload: &str,
@@ -78,13 +79,13 @@ impl StoredStep {
     }
 }
 
-/// The text without what it holds of another one, and where that was.
+/// The text without the quoted one, and the offset of the quote.
 fn cut(text: &str, quoted: &str) -> Option<(String, i64)> {
     if quoted.len() < QUOTED_BYTES_MIN {
         return None;
     }
-    // Found by its beginning: to search for a text of megabytes prepares it for longer than it takes to
-    // compare it. One whose beginning stands in many places is kept twice.
+    // Found by its beginning: preparing a search for a text of megabytes takes longer than comparing it. A text whose
+    // beginning occurs in many places is stored twice.
     let beginning = quoted.as_bytes().get(..QUOTED_BYTES_MIN)?;
     let at = memchr::memmem::find_iter(text.as_bytes(), beginning).take(PLACES_MAX).find(|at| {
         text.as_bytes().get(*at..).is_some_and(|rest| rest.starts_with(quoted.as_bytes()))
@@ -93,7 +94,7 @@ fn cut(text: &str, quoted: &str) -> Option<(String, i64)> {
     Some((format!("{before}{after}"), i64::try_from(at).ok()?))
 }
 
-/// Columns: at, micros, event, quotes, quoted_at; of a step of this task, which has ended.
+/// Columns: at, micros, event, quotes, quoted_at. The step belongs to this task, which has ended.
 pub(in crate::store) fn step(row: &SqliteRow, task: &Task) -> sqlx::Result<Step> {
     let mut event: Event = serde_json::from_str(row.try_get(2)?).map_err(rows::unreadable)?;
     if let Some(quotes) = row.try_get::<Option<&str>, _>(3)? {

@@ -1,4 +1,4 @@
-//! Whose turn it is where many tenants wait for few places: tasks for runs, deliveries for tries.
+//! Schedules tenants fairly when many wait for few places: tasks for runs, deliveries for attempts.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,32 +11,32 @@ use crate::shares;
 use crate::store::rows;
 use crate::store::sqlite::fetch;
 
-/// The places of this process for what tenants wait for.
+/// The places of this process that tenants wait for.
 #[derive(Debug, Clone, Copy)]
 pub struct Places {
-    /// How many are to be filled now.
+    /// How many to fill now.
     pub wanted: usize,
-    /// How many are free, those that are to be filled included.
+    /// How many are free, including those to be filled.
     pub free: usize,
-    /// How many of all of them a tenant may hold at most.
+    /// How many places one tenant may hold at most.
     pub per_tenant_max: usize,
 }
 
 impl Places {
-    /// How many more a tenant may take that holds so many: as many as it leaves to others at most, so that
-    /// however many are hostile there is one for the next tenant.
+    /// How many more places a tenant that holds this many may take: a tenant leaves at least as many free as it
+    /// holds, so that a place remains for the next tenant, however many tenants are hostile.
     fn room(&self, held: usize) -> usize {
         shares::places(held, self.free).min(self.per_tenant_max.saturating_sub(held))
     }
 }
 
-/// What waits, as the database knows it. Each statement looks into an index: it costs the same behind a
-/// short backlog and behind a long one.
+/// The backlogs in the database. Each query is an index look-up, so it costs the same for a short and for a long
+/// backlog.
 pub(in crate::store) trait Backlogs: Sync {
-    /// Up to `limit` tenants with a backlog, behind this id in the order of ids.
+    /// Up to `limit` tenants with a backlog, after this id in the order of ids.
     fn tenants<'q>(&self, behind: &'q [u8], limit: i64) -> Query<'q, Sqlite, SqliteArguments>;
 
-    /// The sequences of a tenant's backlog, oldest first: `limit` of them behind the first `skip`.
+    /// The sequences of a tenant's backlog, oldest first: `limit` of them, after the first `skip`.
     fn of_tenant(
         &self,
         tenant: TenantId,
@@ -45,20 +45,20 @@ pub(in crate::store) trait Backlogs: Sync {
     ) -> Query<'_, Sqlite, SqliteArguments>;
 }
 
-/// The backlog of one tenant, as far as it has been looked at.
+/// The part of one tenant's backlog that has been read.
 struct Backlog {
     tenant: TenantId,
     sequences: Vec<i64>,
     held: usize,
-    /// How many more the tenant may hold.
+    /// How many more places the tenant may take.
     room: usize,
-    /// Whether more may be waiting behind these.
+    /// Whether the backlog may continue after these.
     goes_on: bool,
 }
 
-/// The sequences of what is next, each with its tenant, for the places that are wanted. Tenants take turns:
-/// the one behind `last`, who was served last, comes first, and nobody gets a second place while another
-/// one waits for a first. `held` is what each tenant holds already.
+/// The sequences to serve next, each with its tenant, for the wanted places. Tenants take turns: the tenant after
+/// `last`, which was served last, comes first, and no tenant gets a second place while another one waits for its
+/// first. `held` is how many places each tenant already holds.
 pub(in crate::store) async fn next(
     backlogs: &impl Backlogs,
     places: Places,
@@ -67,7 +67,7 @@ pub(in crate::store) async fn next(
     db: &mut SqliteConnection,
 ) -> sqlx::Result<Vec<(TenantId, i64)>> {
     let of = |tenant: &TenantId| held.get(tenant).copied().unwrap_or_default();
-    // Those without room are in the way of nobody: as many more tenants are asked for.
+    // Tenants without room must not displace others, so as many more tenants are read.
     let full = held.values().filter(|held| places.room(**held) == 0).count();
     let tenants = tenants_in_turn(backlogs, places.wanted.saturating_add(full), last, db).await?;
     let mut lines: Vec<Backlog> = tenants
@@ -83,8 +83,8 @@ pub(in crate::store) async fn next(
     Ok(by_rounds(&lines, places))
 }
 
-/// Everybody's fair share is read first. Where lines turn out shorter than that, what is left over is shared
-/// among the others, and so on.
+/// Reads every tenant's fair share first. If some backlogs are shorter, what they leave is shared among the others,
+/// and so on.
 async fn read_fairly(
     backlogs: &impl Backlogs,
     lines: &mut [Backlog],
@@ -112,7 +112,7 @@ async fn read_fairly(
     }
 }
 
-/// One of each line, then a second of each, as long as there is a place and its tenant may have it.
+/// One entry of each backlog, then a second one of each, as long as there are places and the tenant may have one.
 fn by_rounds(lines: &[Backlog], places: Places) -> Vec<(TenantId, i64)> {
     let longest = lines.iter().map(|line| line.sequences.len()).max().unwrap_or(0);
     let rounds = (0..longest).flat_map(|round| {
@@ -120,7 +120,7 @@ fn by_rounds(lines: &[Backlog], places: Places) -> Vec<(TenantId, i64)> {
     });
     let mut next = Vec::new();
     for (line, round, sequence) in rounds {
-        // What the others took meanwhile is not free any more.
+        // Places that others have just taken are no longer free.
         let left = Places { free: places.free.saturating_sub(next.len()), ..places };
         if next.len() < places.wanted && left.room(line.held + round) > 0 {
             next.push((line.tenant, sequence));
@@ -129,7 +129,7 @@ fn by_rounds(lines: &[Backlog], places: Places) -> Vec<(TenantId, i64)> {
     next
 }
 
-/// Up to `limit` tenants with a backlog, beginning behind the one served last.
+/// Up to `limit` tenants with a backlog, starting after the one served last.
 async fn tenants_in_turn(
     backlogs: &impl Backlogs,
     limit: usize,
@@ -137,7 +137,7 @@ async fn tenants_in_turn(
     db: &mut SqliteConnection,
 ) -> sqlx::Result<Vec<TenantId>> {
     let mut tenants = Vec::new();
-    // Behind the one served last, then once more from the start: an empty id stands before all.
+    // After the tenant served last, then again from the start: an empty id sorts before all others.
     let starts = last.as_ref().map(|last| last.as_bytes().as_slice());
     for start in starts.into_iter().chain([[].as_slice()]) {
         for row in fetch(backlogs.tenants(start, number(limit)), db).await? {

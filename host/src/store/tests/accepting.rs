@@ -1,4 +1,4 @@
-//! Accepting tasks: what is answered is stored, and a key is one task's.
+//! Accepting tasks: an acknowledged task is stored, and an idempotency key belongs to one task.
 
 use futures::FutureExt as _;
 use sqlx::Connection as _;
@@ -12,7 +12,7 @@ use crate::store::tasks::accept::Accept;
 
 type Answer = oneshot::Receiver<Result<Accepted, StoreError>>;
 
-/// A writer without a queue, for tests that decide what a batch consists of.
+/// A writer without a queue, for tests that choose the operations of a batch.
 async fn writer(fixture: &Fixture) -> Writer {
     let db = open_writer(&fixture.path()).await.unwrap();
     let memory = Memory { last_sequence: 0, last_turn: None, alive_until: None, next_due: None };
@@ -158,7 +158,7 @@ async fn a_key_means_nothing_on_other_surfaces_whichever_had_it_first() {
         };
         let mut originals = Vec::new();
         for surface in surfaces {
-            // Another request under the key, so that a mismatch would show.
+            // A different request under the key, so that a mismatch would show.
             let (task, accepted) = accept(surface, u8::try_from(originals.len()).unwrap()).await;
             assert_eq!(accepted, Accepted::New, "{surface:?} after {originals:?}");
             originals.push(task);
@@ -243,9 +243,9 @@ async fn expired_keys_are_forgotten_and_no_others() {
     let late = keyed_task(fixture.owner, "late", 1);
     let original = late.id;
     fixture.store.accept(late).await.unwrap();
-    assert_eq!(fixture.store.forget_expired_keys().await.unwrap(), 0);
+    assert_eq!(fixture.store.delete_expired_keys().await.unwrap(), 0);
     fixture.clock.advance(Duration::from_hours(23));
-    assert_eq!(fixture.store.forget_expired_keys().await.unwrap(), 1);
+    assert_eq!(fixture.store.delete_expired_keys().await.unwrap(), 1);
     let again = fixture.store.accept(keyed_task(fixture.owner, "late", 1)).await.unwrap();
     assert_eq!(again, Accepted::Replayed { original, same_request: true });
     assert_eq!(fixture.count_tasks().await, 2);

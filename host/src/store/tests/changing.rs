@@ -1,9 +1,9 @@
-//! Who waits or caches learns of what has changed, whichever process has changed it.
+//! Waiting requests and caches are notified of changes, whichever process has made them.
 
 use super::*;
 use crate::tenants::{KeyHolder, NewKey};
 
-/// Another process's handle to the same store.
+/// A handle to the same store, as another process would have it.
 async fn other_process(fixture: &Fixture) -> Store {
     Store::open(&fixture.path(), fixture.clock.clone()).await.unwrap()
 }
@@ -36,12 +36,12 @@ async fn what_is_cached_of_a_tenant_holds_until_its_directory_changes() {
     assert!(changes.holds(None, of_operators));
     assert_eq!(changes.stamp(Some(tenant), before), None, "it may have been read before");
 
-    // Grants are files, of which the store is told.
+    // Grants are files, so the store must be notified of their changes.
     let stamp = changes.stamp(Some(tenant), changes.before_reading()).unwrap();
     store.note_change(tenant).await.unwrap();
     assert!(!changes.holds(Some(tenant), stamp));
 
-    // What operators change may concern everybody.
+    // A change by operators may affect every tenant.
     let stamp = changes.stamp(Some(tenant), changes.before_reading()).unwrap();
     store.create_tenant(TenantId::random(), &"another".parse().unwrap()).await.unwrap();
     assert!(!changes.holds(Some(tenant), stamp) && !changes.holds(None, of_operators));

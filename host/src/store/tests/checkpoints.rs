@@ -1,4 +1,4 @@
-//! The write-ahead log is moved into the file beside the writer, and stays short.
+//! The write-ahead log is moved into the file concurrently with the writer, and stays short.
 
 use sqlx::Connection as _;
 
@@ -64,7 +64,7 @@ async fn the_log_stays_short_while_the_writer_is_never_idle_and_recovers_from_a_
     }
     assert!(log_bytes(&fixture) <= long + 24 * MIB, "{} after {long}", log_bytes(&fixture));
     assert_eq!(fixture.count_tasks().await, 500);
-    // And nothing once nobody writes any more.
+    // The log is emptied once nothing is written any more.
     while log_bytes(&fixture) > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

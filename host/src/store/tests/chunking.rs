@@ -1,5 +1,5 @@
-//! Long texts are written ahead in chunks: others get in between, what is read is what was given, and of
-//! what did not come to be nothing is left.
+//! Long texts are written ahead in chunks: other operations run in between, texts read back unchanged, and failed
+//! operations leave nothing behind.
 
 use std::pin::pin;
 
@@ -19,7 +19,7 @@ async fn count(fixture: &Fixture, what: &str) -> i64 {
     sqlx::query_scalar(query).fetch_one(fixture.store.reads()).await.unwrap()
 }
 
-/// No chunk that is nobody's, and no trace of one.
+/// Asserts that there is no unclaimed chunk, no record of one, and no missing chunk.
 async fn nothing_is_left_over(fixture: &Fixture) {
     assert_eq!(count(fixture, "unclaimed_chunks").await, 0);
     let stray = "chunks WHERE NOT EXISTS (SELECT 1 FROM chunked_texts \
@@ -41,7 +41,7 @@ fn step(event: Event) -> Step {
     Step { at: Timestamp::from_micros(NOON), micros: 7, event }
 }
 
-/// Texts of this many bytes that no two chunks of are alike, with characters of all lengths and NULs.
+/// A text of this many bytes, no two chunks of which are equal, with characters of all lengths and NULs.
 fn text(bytes: usize) -> String {
     let mut text = String::with_capacity(bytes + 64);
     for line in 0_u64.. {
@@ -57,7 +57,7 @@ fn text(bytes: usize) -> String {
     text
 }
 
-/// Writes down how many chunks there are when it is its turn.
+/// Counts the chunks when it is its turn.
 struct CountChunks(Flow);
 
 impl Write for CountChunks {
@@ -82,7 +82,7 @@ async fn small_operations_of_others_get_in_between_the_chunks_of_a_large_one() {
     let large = with_payload(fixture.owner, text(4 << 20));
     let mut accepted = pin!(fixture.store.accept(large).fuse());
     let mut seen = Vec::new();
-    // One after the other, as long as the large one is under way.
+    // One after the other, while the large one is in progress.
     loop {
         let little = fixture.store.write(CountChunks(Flow::Requests(other.tenant)));
         futures::select_biased! {
@@ -117,7 +117,7 @@ async fn every_long_text_of_a_task_is_read_as_it_was_given() {
     let edges = [CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES, 1_000_003];
     for (at, bytes) in edges.into_iter().enumerate() {
         let mut task = with_payload(fixture.owner, text(bytes));
-        // Its body is another one, and no UTF-8.
+        // The body differs from the payload, and is not UTF-8.
         let body: Vec<u8> = (0..bytes + 5).map(|n| [0xff, 0, 0xc3, b'"', 0x80][n % 5]).collect();
         task.request.body = body.into();
         task.thread = Some("chat-7".parse().unwrap());
@@ -147,7 +147,7 @@ async fn every_long_text_of_a_task_is_read_as_it_was_given() {
         let (_, by_id) = fixture.store.task_with_steps_by_id(task.id).await.unwrap().unwrap();
         assert_eq!(by_id, steps);
 
-        // A conversation is read as far as its texts are no longer than asked for.
+        // A conversation is read only as far as its texts are no longer than requested.
         let next = NewTask { thread: task.thread.clone(), ..new_task(fixture.owner) };
         fixture.store.accept(next.clone()).await.unwrap();
         let next_task = fixture.task(next.id).await;
@@ -176,7 +176,7 @@ async fn what_is_refused_leaves_no_chunks() {
         let claim = keyed_task(fixture.owner, "order-1", fingerprint).idempotency;
         NewTask { idempotency: claim, ..with_payload(fixture.owner, long.clone()) }
     };
-    // Of two at once with one key, one is too late to be told before its chunks are written.
+    // Of two concurrent requests with one key, one is refused only after its chunks are written.
     let [first, second] = [keyed(1), keyed(2)];
     let ids = [first.id, second.id];
     let both = tokio::join!(fixture.store.accept(first), fixture.store.accept(second));
@@ -197,7 +197,7 @@ async fn what_is_refused_leaves_no_chunks() {
     let twice = NewTask { id: ids[new], ..with_payload(fixture.owner, long.clone()) };
     let refused = fixture.store.accept(twice).await.unwrap_err();
     assert!(matches!(refused, StoreError::Conflict { .. }), "{refused:?}");
-    // A run whose lease is lost, an end of what does not exist, a step of what has not ended.
+    // A run whose lease is lost, an end of a task that does not exist, a step of a task that has not ended.
     let claimed = fixture.claim_one().await;
     let stale = Fence(claimed.fence.0 - 1);
     let steps = vec![step(Event::Failure { reason: long.clone() })];
@@ -245,7 +245,7 @@ async fn what_a_process_that_died_wrote_ahead_is_no_task_and_is_deleted_at_the_s
     let tenant = fixture.owner.tenant;
     assert!(fixture.store.end(tenant, given_back.id, completed("")).await.unwrap());
 
-    // Between chunks and task the queue is closed: that is where a death would leave it.
+    // The queue is closed between the chunks and the task, which is where a crash would leave it.
     let large = with_payload(fixture.owner, text(8 << 20));
     let id = large.id;
     let store = fixture.store.clone();
@@ -258,7 +258,7 @@ async fn what_a_process_that_died_wrote_ahead_is_no_task_and_is_deleted_at_the_s
     fixture.store.close().await;
     let refused = accepting.await.unwrap().unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable { operation: "accept a task", .. }));
-    // And one in the midst of deleting a task.
+    // And a crash in the middle of deleting a task.
     let mut database = open_writer(&fixture.path()).await.unwrap();
     let give_back = "INSERT INTO unclaimed_chunks SELECT first_chunk, last_chunk FROM chunked_texts \
                      WHERE task_sequence = 2";
@@ -274,7 +274,7 @@ async fn what_a_process_that_died_wrote_ahead_is_no_task_and_is_deleted_at_the_s
     fixture.store.delete_unclaimed_chunks().await.unwrap();
     nothing_is_left_over(&fixture).await;
     assert_eq!(fixture.task(kept.id).await.input, kept.input);
-    // Numbers begin behind what there is.
+    // Numbering continues after the existing chunks.
     let next = with_payload(fixture.owner, text(500_000));
     fixture.store.accept(next.clone()).await.unwrap();
     assert_eq!(fixture.task(next.id).await.input, next.input);
@@ -323,7 +323,7 @@ async fn a_full_disk_leaves_nothing_of_a_large_task() {
     assert_eq!(fixture.store.accept(large).await.unwrap(), Accepted::New);
 }
 
-/// Lets the file grow by so many pages.
+/// Allows the file to grow by this many pages.
 struct LimitPages(i64);
 
 impl Write for LimitPages {

@@ -1,4 +1,4 @@
-//! Deliveries: tenants take turns, and what was taken is due again when nobody notes its end.
+//! Deliveries: tenants take turns, and a claimed delivery is due again if its end is not recorded.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ fn free(places: usize) -> Places {
 }
 
 impl Fixture {
-    /// Makes as many deliveries of a tenant due.
+    /// Makes this many deliveries of a tenant due.
     async fn make_due(&self, owner: Owner, count: usize) {
         for _ in 0..count {
             let task = new_task(owner);

@@ -1,5 +1,5 @@
-//! What waits for the writer: whose turn it is, how much a batch holds, and who waits for room. No writer
-//! runs here; each test takes the batches itself.
+//! The writer's queue: whose turn it is, how much a batch holds, and who waits for room. No writer runs here; each
+//! test takes the batches itself.
 
 use futures::FutureExt as _;
 
@@ -12,10 +12,10 @@ use super::*;
 
 const MIB: usize = 1 << 20;
 
-/// What an operation takes up beside its texts, and some more.
+/// More than the bytes that an operation counts as besides its texts.
 const OVERHEAD: usize = 2 << 10;
 
-/// Puts in what has room, and says whether it had.
+/// Sends an operation if there is room for it, and returns whether there was.
 fn sent<T>(sender: &Sender<T>, op: T, flow: Flow, bytes: usize) -> bool {
     sender.send(op, flow, bytes).now_or_never().is_some_and(|sent| sent.is_ok())
 }
@@ -48,12 +48,12 @@ fn a_small_operation_passes_by_the_large_ones_of_any_number_of_tenants() {
         assert!(sent(&sender, "large", requests(), 9 * MIB));
     }
     assert_eq!(batch(&mut receiver), ["large"], "alone: a batch is bounded in bytes");
-    // It comes while that is being written, and waits for nothing more than that.
+    // It arrives while that batch is being written, and waits for nothing else.
     let little = requests();
     for _ in 0..3 {
         assert!(sent(&sender, "little", little, 100));
         assert_eq!(batch(&mut receiver), ["little"]);
-        // The large ones have every second batch, so that small ones do not keep them out.
+        // Every second batch is large, so that small operations do not starve the large ones.
         assert_eq!(batch(&mut receiver), ["large"]);
     }
     for _ in 0..4 {
@@ -82,7 +82,7 @@ fn large_operations_go_by_turns_and_by_bytes() {
         assert!(batch.len() <= 2, "{batch:?}");
     }
     let order: Vec<_> = batches.into_iter().flatten().collect();
-    // While one saves up for its four megabytes, the other has the same four in eight.
+    // While one tenant saves up for its four megabytes, the other sends as many bytes in eight operations.
     assert!(order[..9].iter().filter(|op| **op == "modest").count() >= 7, "{order:?}");
     assert_eq!(order.len(), 13);
 }
@@ -93,7 +93,7 @@ fn a_batch_is_bounded_in_number_and_in_bytes_and_leaves_nothing_out() {
     let flows = [requests(), requests(), Flow::Gateway];
     let mut expected = Vec::new();
     for n in 0..1_500_usize {
-        // Sizes of all kinds, without chance: 37 and 101 have no factor in common.
+        // Sizes of all kinds, without randomness: 37 and 101 are coprime.
         let bytes = [10, 3_000, 20_000, 80_000][n % 37 % 4];
         let flow = flows[n * 101 % 3];
         if sent(&sender, (n, bytes), flow, bytes) {
@@ -135,7 +135,7 @@ fn whoever_has_as_much_waiting_as_it_may_waits_for_room_and_nobody_else_does() {
     assert!(sent(&sender, "1", full, large) && sent(&sender, "2", full, large));
     let mut third = Box::pin(sender.send("3", full, large));
     assert!(third.as_mut().now_or_never().is_none());
-    // In its own flow nobody passes it by, however small he is.
+    // In its own flow no operation overtakes it, however small.
     let mut small = Box::pin(sender.send("small", full, 10));
     assert!(small.as_mut().now_or_never().is_none());
     assert!(sent(&sender, "other", other, 10) && sent(&sender, "gateway", Flow::Gateway, 10));
@@ -206,15 +206,15 @@ async fn of_one_tenant_one_list_is_read_at_a_time_and_it_is_in_no_other_tenants_
     let turn = fixture.store.0.lists.turn(greedy.tenant).await.unwrap();
     let mut waiting = Box::pin(list(greedy));
     assert!(waiting.as_mut().now_or_never().is_none());
-    // Others are not waited for, nor do they wait, by whichever list.
+    // Other tenants do not wait, whichever list they read.
     list(other).await;
     fixture.store.agents(other.tenant).await.unwrap();
     fixture.store.deliveries(other.tenant, None, 10).await.unwrap();
     drop(turn);
     waiting.await;
 
-    // While every connection is taken, each tenant waits with one list: who comes with his first stands
-    // before who comes with his second.
+    // While every connection is taken, each tenant waits with one list: another tenant's first list comes before this
+    // tenant's second.
     let turns = [
         fixture.store.0.lists.turn(greedy.tenant).await,
         fixture.store.0.lists.turn(third.tenant).await,
@@ -241,13 +241,13 @@ async fn who_reads_long_tasks_waits_for_himself_and_for_no_other_tenant() {
     fixture.store.accept(short).await.unwrap();
     let store = &fixture.store;
     let turn = store.0.tasks.turn(greedy.tenant).await.unwrap();
-    // By its tenant, by its id alone, and with its steps: each waits for the one before.
+    // By its tenant, by its id alone, and with its steps: each read waits for the previous one of the tenant.
     let mut waiting = Box::pin(store.task(greedy.tenant, long_id));
     assert!(waiting.as_mut().now_or_never().is_none());
     let others = [store.task(other.tenant, short_id).await, store.task_by_id(short_id).await];
     assert!(others.into_iter().all(|task| task.unwrap().is_some()));
     assert!(store.task_with_steps_by_id(short_id).await.unwrap().is_some());
-    // Neither workers nor look-ups of keys have anything to do with it.
+    // This affects neither workers nor look-ups of keys.
     let claimed = fixture.claim(10).await;
     assert_eq!(claimed.len(), 2);
     drop(turn);

@@ -1,4 +1,4 @@
-//! Large texts are stored once, and what is read is what was given.
+//! Large texts are stored once, and read back unchanged.
 
 use sqlx::AssertSqlSafe;
 
@@ -6,13 +6,13 @@ use super::*;
 use crate::tasks::{SHOWN_RESULT_CHARS_MAX, Status};
 use crate::trace::Event;
 
-/// Bytes of this column over all rows.
+/// The bytes of this column over all rows.
 async fn stored(fixture: &Fixture, table: &str, column: &str) -> i64 {
     let query = format!("SELECT coalesce(sum(octet_length({column})), 0) FROM {table}");
     sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(fixture.store.reads()).await.unwrap()
 }
 
-/// The step of a prompt with this text, and that of a model that answers it with this one.
+/// The step of a prompt with this text, and the step of a model turn with this answer.
 fn steps(prompt: &str, answer: &str) -> Vec<Step> {
     let step = |event| Step { at: Timestamp::from_micros(NOON), micros: 7, event };
     vec![
@@ -72,7 +72,7 @@ async fn what_is_no_repetition_is_stored_as_it_is() {
     let fixture = Fixture::new().await;
     let long = "x".repeat(5_000);
     for (body, prompt, answer, result) in [
-        // Short, of another kind, cut by a redaction, empty.
+        // Short, different, without the text as after a redaction, empty.
         ("short", "short", "short", "short"),
         ("another", &*long, "another", &*long),
         ("", "nothing of it", "", ""),
@@ -103,7 +103,7 @@ async fn a_list_reads_the_beginning_of_a_result_and_a_task_has_all_of_it() {
     let shown = SHOWN_RESULT_CHARS_MAX as usize;
     let whole = ["ü".repeat(shown), "ü".repeat(shown + 1), "\0".repeat(3 * shown)];
     for result in &whole {
-        // By its run and by its owner.
+        // Ended by its run, and ended by its tenant.
         let [id, stopped] = fixture.accept(fixture.owner, 2).await.try_into().unwrap();
         let claimed = fixture.claim_one().await;
         assert_eq!(claimed.task.id, id);

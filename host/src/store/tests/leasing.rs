@@ -14,7 +14,7 @@ fn prompt_step(text: &str) -> Step {
     }
 }
 
-/// The tenants whose tasks are claimed, with so many in each claim.
+/// The tenants whose tasks are claimed, with up to `limit` tasks per claim.
 async fn turns(fixture: &Fixture, limit: usize, claims: usize) -> Vec<TenantId> {
     let mut turns = Vec::new();
     for _ in 0..claims {
@@ -49,7 +49,7 @@ async fn a_backlog_of_10_000_does_not_delay_another_tenant() {
     let small = new_owner(&fixture.store).await;
     fixture.accept(small, 2).await;
     let turns = turns(&fixture, 1, 4).await;
-    // Whoever is first: after one task of each tenant it is the other one's turn.
+    // Whichever tenant is first: after one task of each tenant it is the other one's turn.
     assert_eq!(turns[..2].iter().filter(|tenant| **tenant == small.tenant).count(), 1);
     assert_eq!(turns[2..].iter().filter(|tenant| **tenant == small.tenant).count(), 1);
 }
@@ -201,7 +201,7 @@ async fn a_task_that_is_put_off_waits_and_is_claimed_when_its_time_has_come() {
     assert_eq!((task.status, task.attempts), (Status::Pending, 1));
     fixture.clock.advance(Duration::from_secs(4));
     assert!(fixture.claim(1).await.is_empty());
-    // That it waits is known after a restart too.
+    // The pause survives a restart.
     fixture.reopen().await;
     assert!(fixture.claim(1).await.is_empty());
     fixture.clock.advance(Duration::from_secs(1));
@@ -272,7 +272,7 @@ async fn tenants_with_long_runs_leave_places_for_those_to_come() {
     const PLACES: usize = 64;
     let fixture = Fixture::new().await;
     let mut executing = Vec::new();
-    // What a worker does: it claims until nothing comes, and what it claimed goes on for long.
+    // Like a worker: claims until nothing is left to claim, and its tasks keep running.
     let mut work = async || {
         let before = executing.len();
         loop {

@@ -1,4 +1,4 @@
-//! A store of an earlier version is brought up to date, and holds what it held.
+//! A store of an earlier version is migrated and keeps its data.
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -50,8 +50,8 @@ async fn a_plugin_that_was_installed_before_versions_were_kept_is_its_first_vers
     assert!(versions[0].is_current && !versions[0].is_skipped);
 }
 
-/// A row of each table that a task has, as it was before surfaces: by a channel, by the agent's own webhook,
-/// by the API, and from a time when requests were not kept.
+/// Inserts a row into each table of a task as it was before surfaces: from a channel, from the agent's own webhook,
+/// from the API, or from before requests were stored.
 async fn a_task_of_before(
     database: &mut SqliteConnection,
     sequence: i64,
@@ -130,7 +130,7 @@ async fn keys_and_conversations_of_before_stay_on_the_surface_that_they_were_use
         let elsewhere = store.accept(keyed_task_of(owner, other, &key, 0)).await.unwrap();
         assert_eq!(elsewhere, Accepted::New, "{key} by {other:?}");
     }
-    // What is no channel's is the API's, to whose holders all of it belongs.
+    // Tasks that came from no channel belong to the API, whose key holders own all of them.
     for (id, surface) in ids.into_iter().zip([channel, Surface::Api, Surface::Api, Surface::Api]) {
         assert_eq!(store.task_by_id(id).await.unwrap().unwrap().thread_surface, surface);
     }
@@ -258,10 +258,10 @@ async fn a_secret_of_before_goes_on_being_used_for_everything_and_is_nobodys_to_
         let put = PutSecret { tenant, name, sealed: vec![1], keep_previous: false, uses, by };
         store.put_secret(put).await.unwrap()
     };
-    // Another value changes nothing of it.
+    // A new value changes neither.
     assert_eq!(put(None).await, PutSecretOutcome::Kept);
     assert_eq!((found().await.uses, found().await.set_by), (SecretUses::all(), None));
-    // What is taken away only an operator gives back: who had set it is not known.
+    // Only an operator can restore a use that was removed, since it is not known who had set it.
     assert_eq!(put(Some("verify")).await, PutSecretOutcome::Kept);
     let left: SecretUses = "verify".parse().unwrap();
     assert_eq!(put(Some("verify,sign")).await, PutSecretOutcome::OnlyByOperator(left.clone()));
@@ -313,7 +313,7 @@ async fn tasks_of_before_go_on_from_where_they_were() {
         .unwrap();
         for statement in [
             "INSERT INTO inputs (task_sequence, prompt, payload) VALUES (?1, 'ask', '{\"n\":' || ?1 || '}')",
-            // Of an even one the body was kept apart from the payload.
+            // For even numbers the body was stored apart from the payload.
             "INSERT INTO requests (task_sequence, head, body, is_payload) \
              SELECT ?1, '{}', CASE WHEN ?1 % 2 = 0 THEN CAST('n=' || ?1 AS BLOB) ELSE x'' END, ?1 % 2",
         ] {
@@ -345,7 +345,7 @@ async fn tasks_of_before_go_on_from_where_they_were() {
         let request = store.request(owner.tenant, *id).await.unwrap().unwrap();
         assert_eq!(request.body, body.as_bytes());
     }
-    // The process that ran the third has ended.
+    // The process that ran the third task has ended.
     assert_eq!(store.succeed_owners(LEASE).await.unwrap(), 1);
     let places = Places { wanted: 9, free: 64, per_tenant_max: 64 };
     let claimed = store.claim(places, LEASE).await.unwrap();

@@ -1,4 +1,4 @@
-//! What tenants own: each sees its own, and nobody sees or changes another one's.
+//! What tenants own: each tenant sees its own data, and none sees or changes that of another.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -45,7 +45,7 @@ async fn a_tenant_is_created_once_and_its_name_is_its_own() {
     assert_eq!((found.name, found.created_at.micros()), (name, NOON));
 }
 
-/// A key that is this text, and the hash of it.
+/// A key with this text, and its hash.
 fn key(text: &str, holder: KeyHolder) -> NewKey {
     let hash = SecretHash::of(text);
     NewKey { id: KeyId::random(), hash, holder, name: text.to_owned(), expires_at: None }
@@ -190,7 +190,7 @@ async fn a_plugin_is_its_tenants_and_can_be_replaced() {
     let foreign = fixture.store.switch_plugin(other.tenant, &name, two, one).await;
     assert!(matches!(foreign, Err(StoreError::Stale { .. })));
     assert!(fixture.store.delete_plugin(other.tenant, &name).await.unwrap().is_empty());
-    // Somebody else was first, or the version is gone: nothing changes, not by half either.
+    // Another client was first, or the version is gone: nothing changes, not even partially.
     let gone = PluginDigest::of(b"forgotten");
     for (from, to) in [(one, two), (two, gone), (two, two), (gone, one)] {
         let stale = fixture.store.switch_plugin(tenant, &name, from, to).await;
@@ -254,7 +254,7 @@ async fn a_conversation_holds_its_completed_tasks_oldest_first() {
     assert_eq!(read(&Task { thread: None, ..task }, 10, 1_000).await, []);
 }
 
-/// Accepts a task, has it completed, and gives it as it was accepted.
+/// Accepts and completes a task, and returns it as it was claimed.
 async fn completed_task(fixture: &Fixture, task: NewTask) -> Task {
     let id = task.id;
     assert_eq!(fixture.store.accept(task).await.unwrap(), Accepted::New);

@@ -1,5 +1,5 @@
-//! How SQLite goes about the writer's statements. One that read a whole table would hold up every
-//! caller as soon as there is a backlog, and no other test would notice.
+//! The query plans of the writer's statements. A statement that scans a whole table would delay every caller as soon
+//! as there is a backlog, and no other test would notice.
 
 use sqlx::Row as _;
 

@@ -1,4 +1,4 @@
-//! A host that answers from a vector.
+//! A host that is scripted by a test vector.
 
 use super::{body_text, bytes, headers};
 use crate::egress::{Answer, Outgoing};
@@ -11,10 +11,10 @@ use core::cell::RefCell;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Map, Value, json};
 
-/// What the gateway keeps from everybody but verifiers.
+/// The headers that the gateway hides from every role but verifiers.
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
 
-/// A host that answers from a vector; see [the module](super) for its form.
+/// A host that is scripted by a test vector; [the module](super) describes its format.
 pub struct Scripted {
     vector: Value,
     headers: Vec<Field>,
@@ -23,7 +23,7 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// A host for one vector.
+    /// Creates a host for one vector.
     pub fn new(vector: &Value) -> Self {
         let headers = match &vector["headers"] {
             Value::Object(headers) => headers
@@ -44,18 +44,18 @@ impl Scripted {
         host
     }
 
-    /// From now on headers with credentials are not seen: so it is for mappers and repliers.
+    /// Removes headers with credentials, as the gateway does for mappers and repliers.
     pub(super) fn hide_credentials(&mut self) {
         self.headers.retain(|(name, _)| !CREDENTIALS.contains(&name.as_str()));
     }
 
-    /// What went out so far.
+    /// The requests sent by egress so far.
     pub fn sent(&self) -> Vec<Value> {
         self.sent.borrow().clone()
     }
 
-    /// The payload as the gateway parses it: JSON, or the fields of a form or, without a body, of the
-    /// query.
+    /// Parses the payload as the gateway does: as JSON, or as the fields of a form. Without a body, the
+    /// fields come from the query.
     fn parsed(&self) -> Value {
         let body = self.body();
         if let Ok(parsed) = serde_json::from_slice(&body) {
@@ -144,7 +144,7 @@ impl Host for Scripted {
         self.values(name)?
             .iter()
             .map(|text| {
-                // As providers show it, the version of the signatures may stand before the prefix.
+                // Some providers display the secret with the signature version before the prefix.
                 let bare = text.strip_prefix("v1,").and_then(|text| text.strip_prefix(prefix));
                 let bare = bare.or_else(|| text.strip_prefix(prefix));
                 encoding.decode(bare.unwrap_or(text))

@@ -1,4 +1,4 @@
-//! Turns of a tenant's calls.
+//! Tests of the turns that a tenant's calls take.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,7 +6,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 
-/// Computes for so many ticks, counting each, and yields after each as a guest is made to.
+/// Computes for this many ticks, counting each, and yields after each as a guest is made to.
 async fn compute(ticks: usize, counted: Arc<AtomicUsize>) {
     for _ in 0..ticks {
         counted.fetch_add(1, Ordering::Relaxed);
@@ -20,10 +20,10 @@ async fn compute(ticks: usize, counted: Arc<AtomicUsize>) {
     }
 }
 
-/// The turns that all share, and whose call it is.
+/// The turns that all callers share, and the caller's tenant.
 type Caller = (Arc<LaneTurns>, u8);
 
-/// On a slow lane.
+/// Runs the work on a slow lane.
 async fn apart<T>((turns, tenant): Caller, work: impl Future<Output = T>) -> T {
     let (mut cpu, work, account) = (Duration::ZERO, pin!(work), PluginStats::default());
     let tenant = TenantId::from_bytes([tenant; 16]);
@@ -31,9 +31,9 @@ async fn apart<T>((turns, tenant): Caller, work: impl Future<Output = T>) -> T {
     Measured { work, cpu: &mut cpu, next: Placement::Offloaded, of, place: None }.await
 }
 
-/// How much a hundred calls of each of these tenants compute until ten ticks of a call of another's are done.
+/// The ticks that a hundred calls of each of these tenants compute while one call of another tenant computes ten.
 async fn computed_meanwhile(many: &[u8], one: u8) -> usize {
-    // One thread.
+    // As on a lane of one thread.
     let turns = Arc::new(LaneTurns::of(1));
     let counted = Arc::new(AtomicUsize::new(0));
     let looping: Vec<_> = (0..100)
@@ -44,7 +44,7 @@ async fn computed_meanwhile(many: &[u8], one: u8) -> usize {
         .collect();
     let own = Arc::new(AtomicUsize::new(0));
     let ten = apart((turns, one), compute(10, Arc::clone(&own)));
-    // Counted as the last tick ends: this test's own task is polled some time later.
+    // Counted as the last tick ends, since this test's own task is polled some time later.
     let meanwhile = tokio::spawn(async move {
         ten.await;
         counted.load(Ordering::Relaxed)
@@ -57,7 +57,7 @@ async fn computed_meanwhile(many: &[u8], one: u8) -> usize {
 
 #[tokio::test]
 async fn a_tenant_with_a_hundred_looping_calls_has_no_more_time_than_one_with_one() {
-    // As one tenant they wait for each other, and one is a hundredth of them.
+    // Calls of one tenant wait for each other, and this call is one in a hundred.
     let shared = computed_meanwhile(&[1], 1).await;
     assert!(shared >= 900, "{shared}");
     let apart = computed_meanwhile(&[1], 2).await;

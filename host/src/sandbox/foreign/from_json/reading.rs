@@ -1,4 +1,4 @@
-//! Where the reader of arguments is, how much it has read, and what it found wrong.
+//! The reader's position in the arguments, the number of values read, and the first mismatch.
 
 use std::cell::{Cell, RefCell};
 
@@ -7,25 +7,25 @@ use serde::de::Error;
 use super::super::shape::Shape;
 use super::words::{shortened, wanted};
 
-/// Most values of one call, bytes of a `list<u8>` included: each takes forty bytes in memory.
+/// Most values of one call, including the bytes of a `list<u8>`: each value takes forty bytes of memory.
 const VALUES_MAX: usize = 100_000;
 
-/// Where the reader is, and what it found wrong.
+/// The reader's position, and the first mismatch.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// RFC 6901.
+    /// A JSON pointer (RFC 6901).
     pointer: RefCell<String>,
     values: Cell<usize>,
     wrong: RefCell<Option<String>>,
 }
 
 impl Reading {
-    /// What ended the reading, where it was not the text itself.
+    /// The mismatch that ended the reading. `None` if the text itself is not valid JSON.
     pub(super) fn found(&self) -> Option<String> {
         self.wrong.take()
     }
 
-    /// Ends the reading. The JSON library gets an error of its own, which nobody sees.
+    /// Ends the reading. The JSON library gets an empty error of its own, which is not shown.
     pub(super) fn wrong<E: Error>(&self, what: &str) -> E {
         let pointer = self.pointer.borrow();
         let place = if pointer.is_empty() {
@@ -41,7 +41,7 @@ impl Reading {
         self.wrong(&format!("wanted {}, found {found}", wanted(shape)))
     }
 
-    /// Reads what lies one step down.
+    /// Reads a value one level down.
     pub(super) fn below<T>(&self, step: &str, read: impl FnOnce() -> T) -> T {
         let before = self.pointer.borrow().len();
         {

@@ -1,11 +1,11 @@
-//! What the reader of arguments says, for a model to read.
+//! Wording of the reader's errors, for a model to read.
 
 use super::super::shape::Shape;
 
 /// Most names that a message lists.
 const NAMES_SHOWN: usize = 20;
 
-/// What a type takes, in words.
+/// What a type accepts, in words.
 pub(super) fn wanted(shape: &Shape) -> String {
     match shape {
         Shape::Bool => "true or false".to_owned(),
@@ -30,7 +30,7 @@ pub(super) fn wanted(shape: &Shape) -> String {
     }
 }
 
-/// The first names of some, for a message.
+/// The first of these names, for a message.
 pub(super) fn names<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
     let (all, shown) = (names.len(), names.take(NAMES_SHOWN).collect::<Vec<_>>());
     match (all, shown.len()) {

@@ -1,4 +1,4 @@
-//! Every value that a schema allows survives the way to a component and back.
+//! Every value that a schema allows survives the round trip to a component and back.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -52,7 +52,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     })
 }
 
-/// Every value that a schema allows, of the keywords that we write.
+/// Every value that a schema allows, of the keywords that our schemas use.
 fn allowed(schema: &Value) -> BoxedStrategy<Value> {
     if let Some(choices) = schema.get("anyOf") {
         let choices = choices.as_array().unwrap().iter().map(allowed);
@@ -131,8 +131,7 @@ fn array(schema: &Value) -> BoxedStrategy<Value> {
     }
 }
 
-/// Whether two values mean the same: a field that is left out is null, and a 32-bit float is what is
-/// nearest to the number.
+/// Whether two values mean the same: an omitted field is null, and a 32-bit float is the nearest one to the number.
 fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {

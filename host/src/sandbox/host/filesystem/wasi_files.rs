@@ -1,4 +1,4 @@
-//! Operations of wasmtime-wasi on files, each done in its tenant's turn ([`operations`]).
+//! Runs wasmtime-wasi's file operations, each in its tenant's turn ([`operations`]).
 //!
 //! [`operations`]: crate::sandbox::folder::operations
 
@@ -19,16 +19,15 @@ use crate::sandbox::folder::operations::failed;
 
 pub(super) type Fd = Resource<Descriptor>;
 
-/// wasmtime-wasi's own view of files.
+/// wasmtime-wasi's view of files.
 pub(super) type Files<'a> = WasiFilesystemCtxView<'a>;
 
-/// The same descriptor for another question.
+/// Borrows the same descriptor for another operation.
 pub(super) fn again(fd: &Fd) -> Fd {
     Resource::new_borrow(fd.rep())
 }
 
-/// Makes sure that what is opened is a file or a folder, where it is there: whoever opens a pipe may wait for
-/// ever.
+/// Checks that the path, if it exists, is a file, a folder or a link: opening a pipe may block forever.
 async fn check_kind(files: &mut Files<'_>, fd: &Fd, flags: PathFlags, path: &str) -> FsResult<()> {
     use DescriptorType::{Directory, RegularFile, SymbolicLink};
     match files.stat_at(again(fd), flags, path.to_owned()).await {
@@ -40,9 +39,9 @@ async fn check_kind(files: &mut Files<'_>, fd: &Fd, flags: PathFlags, path: &str
 }
 
 impl CallState {
-    /// Does something with these descriptors by way of wasmtime-wasi, which does it at once on the thread that
-    /// asks: on one for files, in the tenant's turn. The call's own table stays here, so the descriptors go there
-    /// in one of their own.
+    /// Runs an operation of wasmtime-wasi on these descriptors. wasmtime-wasi performs it synchronously on the thread
+    /// that polls it, so it runs on a thread for files, in the tenant's turn. The call's table cannot move to that
+    /// thread, so the descriptors get a table of their own.
     pub(super) async fn on_files<const N: usize, T: Send + 'static>(
         &mut self,
         fds: [&Fd; N],
@@ -66,7 +65,7 @@ impl CallState {
         done.await.map_err(failed)?.unwrap_or_else(waits)
     }
 
-    /// A folder at a path, opened to be looked at.
+    /// Opens the folder at a path for reading.
     pub(super) async fn folder_at(
         &mut self,
         fd: &Fd,
@@ -85,14 +84,14 @@ impl CallState {
         .await
     }
 
-    /// The folder that what a path names is in, or would be.
+    /// Opens the parent folder of a path, which itself need not exist.
     pub(super) async fn parent_of(&mut self, fd: &Fd, path: &str) -> FsResult<Arc<File>> {
         let parent = Path::new(path).parent().and_then(Path::to_str).unwrap_or_default();
         let parent = if parent.is_empty() { "." } else { parent };
         self.folder_at(fd, PathFlags::SYMLINK_FOLLOW, parent.to_owned()).await
     }
 
-    /// Opens a file or a folder, where there is room for one.
+    /// Opens a file or a folder, if the tenant may open one more.
     pub(super) async fn open(
         &mut self,
         fd: &Fd,

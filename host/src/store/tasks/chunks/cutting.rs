@@ -1,16 +1,16 @@
-//! Taking the long texts out of an operation, and cutting them into chunks, without copying them.
+//! Takes the long texts out of an operation and cuts them into chunks, without copying them.
 
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of a chunk, and of one write of chunks.
+/// The maximum bytes of a chunk, and of one write of chunks.
 pub(in crate::store) const CHUNK_BYTES: usize = 64 << 10;
 
-/// Of an operation with long texts, a text of so many bytes stays in its row.
+/// In an operation with long texts, a text of at most this many bytes stays in its row.
 pub(in crate::store) const KEPT_BYTES_MAX: usize = 1 << 10;
 
-/// Which text of a task.
+/// A text of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Part {
     User,
@@ -18,9 +18,9 @@ pub(in crate::store) enum Part {
     Mapping,
     Payload,
     Body,
-    /// Of the result.
+    /// The rest of the result.
     Rest,
-    /// Of the step at this position.
+    /// The event of the step at this position.
     Event(i64),
 }
 
@@ -45,7 +45,7 @@ pub(in crate::store) struct Chunked {
     pub(in crate::store) texts: Vec<ChunkedText>,
 }
 
-/// From one number to another, both included.
+/// A range of chunk numbers, both ends included.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct ChunkRange {
     pub(in crate::store) first: i64,
@@ -59,7 +59,7 @@ pub(in crate::store) struct ChunkedText {
     pub(in crate::store) octets: i64,
 }
 
-/// A text, not copied.
+/// A shared text, which is not copied.
 #[derive(Debug, Clone)]
 enum LongText {
     Text(Arc<str>),
@@ -92,13 +92,12 @@ impl Cutter {
         }
     }
 
-    /// How many chunks there will be.
+    /// The number of chunks that the texts will take.
     pub(in crate::store) fn chunks(&self) -> usize {
         self.0.iter().map(|(_, text)| text.bytes().len().div_ceil(CHUNK_BYTES)).sum()
     }
 
-    /// What is to be claimed, and the chunks that are to be written, where their numbers begin with
-    /// `first`. None where there is no long text.
+    /// What to claim and which chunks to write, with numbers that start at `first`. None if there is no long text.
     pub(in crate::store) fn cut(self, first: i64) -> Option<(Chunked, Vec<Chunk>)> {
         let mut chunks = Vec::with_capacity(self.chunks());
         let mut texts = Vec::with_capacity(self.0.len());
@@ -136,7 +135,7 @@ impl Chunk {
     }
 }
 
-/// The chunks in writes of as many bytes as one chunk has at most.
+/// Groups the chunks into writes of at most [`CHUNK_BYTES`] each.
 pub(in crate::store) fn in_writes(chunks: Vec<Chunk>) -> Vec<Vec<Chunk>> {
     let mut writes: Vec<Vec<Chunk>> = Vec::new();
     let mut room = 0;

@@ -1,6 +1,6 @@
-//! A plugin with every role of `wardgate:plugin@0.1.0`, which calls every function that the interface
-//! offers: what a gateway takes away or changes of it, this plugin misses. It uses the standard library, as
-//! most plugins do, so that what that imports of WASI is held as well.
+//! A plugin with every role of `wardgate:plugin@0.1.0` that calls every function of the interface: it fails if
+//! a gateway removes or changes one. It uses the standard library, as most plugins do, so it also guards the
+//! WASI imports of the standard library.
 
 wit_bindgen::generate!({ path: "wit", world: "plugin", generate_all });
 
@@ -25,7 +25,7 @@ fn failure(code: &str, message: &str) -> Failure {
     Failure { code, message, retry_after_ms: None, extra: None }
 }
 
-/// JSON of a text of plain letters.
+/// A text without control characters as a JSON string.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
