@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::answer::PostRunRecorder;
 use crate::channel::{Channels, DeliverError, Delivery};
@@ -120,7 +121,13 @@ impl Deliveries {
                         let place = UnderWay::place(&under_way, due.tenant);
                         let (deliveries, cut) = (self.clone(), cut.clone());
                         let wake = Arc::clone(&wake);
-                        tries.spawn(async move {
+                        let span = tracing::info_span!(
+                            "delivery",
+                            task = %due.task,
+                            tenant = %due.tenant,
+                            channel = %due.channel
+                        );
+                        let attempt = async move {
                             tokio::select! {
                                 () = deliveries.attempt(due) => {}
                                 // Due again when its lease expires.
@@ -129,7 +136,8 @@ impl Deliveries {
                             drop(place);
                             // The tenant may have had no room for another delivery until now.
                             wake.notify_one();
-                        });
+                        };
+                        tries.spawn(attempt.instrument(span));
                     }
                 }
                 Err(error) => tracing::error!(%error, "no deliveries can be taken"),
@@ -151,7 +159,7 @@ impl Deliveries {
                 DeliveryEnd::Again { after: after.max(pause(due.attempts)), reason }
             }
             Err(Undelivered { reason, .. }) => {
-                tracing::warn!(task = %due.task, attempts = due.attempts, %reason, "a delivery is given up");
+                tracing::warn!(attempts = due.attempts, %reason, "a delivery is given up");
                 DeliveryEnd::Dead { reason }
             }
         };
@@ -163,7 +171,7 @@ impl Deliveries {
             shorten(reason);
         }
         if let Err(error) = self.store.end_delivery(due.task, end).await {
-            tracing::error!(task = %due.task, %error, "a delivery's end cannot be noted; it will be made again");
+            tracing::error!(%error, "a delivery's end cannot be noted; it will be made again");
         }
     }
 

@@ -1,5 +1,5 @@
-//! A component that was not made for this gateway is a toolbox as it is: its functions are tools, its
-//! types their schemas, and it is held to the limits of every plugin.
+//! A component that was not written for this gateway works as a toolbox: its functions are tools, its types become
+//! their schemas, and the limits of every plugin apply to it.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::{Call, Client, Gateway, Setup, guest_path};
 
-/// What a tool answered to a run whose prompt names it: the result, and whether it is an error.
+/// Runs the agent with a prompt that calls the tool, and returns the tool's result and whether it is an error.
 async fn called(agent: &Client, tool: &str, arguments: Value) -> (Value, bool) {
     let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
     assert_eq!(answer.json()["status"], "completed", "{}", answer.text);
@@ -128,7 +128,7 @@ async fn arguments_that_do_not_fit_are_told_to_the_model_with_their_place() {
         let error = error(&agent, "values-echo", arguments).await;
         assert!(error.contains(told), "{error}");
     }
-    // The same of whoever calls the tool directly.
+    // A direct call of the tool is refused in the same way.
     let operation = format!("/agents/{}/operations/shout", agent.agent);
     let refused =
         agent.post(&operation).key(&agent.key).json(&json!({"text": 1})).expect(400).await;
@@ -167,11 +167,11 @@ async fn a_plugin_of_ours_has_its_roles_and_nothing_else() {
     assert_eq!(report["tools"], json!([]), "the function beside the role is no tool");
 }
 
-/// Little to have and to hand over, and time enough to be stopped for that.
+/// Tight limits on memory and output, with enough time to reach them.
 const TIGHT: &str = "[limits]\nmemory_mib = 8\noutput_bytes = 65536\nwall_ms = 40000\n";
 
-/// A call that the host ends, soon enough, and what it says of it. Of the times that it may take only one
-/// is short, for on a busy machine nobody knows which of two would be over first.
+/// Checks that the host ends the call in reasonable time, and the error that it reports. Only one of the two time
+/// limits is short, because on a busy machine either of two could expire first.
 async fn ended(tool: &str, arguments: Value, limit: &str, told: &str) {
     let gateway = Gateway::start().await;
     let agent = gateway.with_tool("foreign_hostile", &format!("{TIGHT}{limit}\n")).await;
@@ -209,7 +209,7 @@ async fn an_answer_that_is_too_large_is_refused() {
     let too_large = "handed over more than the 65536 bytes";
     ended("text", json!({"bytes": 100_000}), PATIENT, too_large).await;
     ended("numbers", json!({"count": 10_000}), PATIENT, too_large).await;
-    // As bytes it is small enough, as JSON each of its characters takes six.
+    // The string is short enough, but each character takes six bytes as JSON.
     ended("controls", json!({"count": 20_000}), PATIENT, too_large).await;
 }
 
@@ -237,7 +237,7 @@ async fn one_that_keeps_crashing_is_cut_off() {
     panic!("it was never cut off");
 }
 
-/// A component that exports one function, `go`, made of this body, under an interface's name or as it is.
+/// A component that exports one function `go` with this body, from an interface or at the top level.
 fn of_one_function(interface: Option<&str>, body: &str) -> Vec<u8> {
     let exported = match interface {
         Some(interface) => format!(
@@ -308,7 +308,7 @@ async fn a_tool_that_ran_and_failed_is_not_safe_to_call_again_and_one_that_did_n
         assert!(failed.detail().contains(said), "{}", failed.detail());
         assert_eq!(failed.header("x-wardgate-retry"), Some("never"), "{said}");
         assert_eq!(failed.header("x-wardgate-fault"), Some("guest"), "{said}");
-        // As a run's trace has it.
+        // The run's trace has the same reason.
         let refusal = error(&agent, "go", json!({})).await;
         assert!(refusal.contains(said), "{refusal}");
     }

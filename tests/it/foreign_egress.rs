@@ -1,5 +1,5 @@
-//! What a component sends by `wasi:http` goes the way of every plugin's egress: what the operator granted,
-//! to vetted addresses, within the same bounds, and nothing else.
+//! Requests that a component sends through `wasi:http` are subject to the same grants, address checks and limits as
+//! every plugin's egress.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use wardgate::sandbox::{HostResponse, Script, SharedScript, Subject};
 use crate::support::web::{FAR_LESS_THAN_SLOW, Web};
 use crate::support::{Client, Gateway};
 
-/// Allows everything below `/open` of the server, and says that it is on this machine.
+/// Allows everything below `/open` of the server, and the loopback network that it is in.
 const OPEN: &str = "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\n\
     methods = [\"GET\", \"POST\"]\npath = \"/open\"\nnetworks = [\"127.0.0.0/8\"]\n";
 
-/// An agent whose tools fetch within these grants, and the server's places.
+/// A gateway, an agent whose tool has these grants, and a server.
 async fn granted(grants: &str) -> (Gateway, Client, Web) {
     let (gateway, web) = (Gateway::start().await, Web::places().await);
     let grants = grants.replace("PORT", &web.port.to_string());
@@ -23,7 +23,7 @@ async fn granted(grants: &str) -> (Gateway, Client, Web) {
     (gateway, agent, web)
 }
 
-/// What the tool answered or said, and the log lines of its call.
+/// Calls the tool, and returns its result or error and the log lines of the call.
 async fn fetch(agent: &Client, tool: &str, arguments: Value) -> (Value, String) {
     let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
     let called = answer.report()["tools"][0].clone();
@@ -136,7 +136,7 @@ async fn a_server_that_does_not_answer_takes_the_calls_time_and_no_more() {
     let (_gateway, agent, web) = granted(&grants).await;
     let begun = Instant::now();
     let (slow, _) = get(&agent, &web, "/open/slow").await;
-    // The request's time and that of the call are over at the same moment: either may say so.
+    // The timeouts of the request and of the call expire at the same moment, so either may be reported.
     let ends = ["took longer than the 700 ms", "HttpResponseTimeout"];
     assert!(ends.iter().any(|end| slow.to_string().contains(end)), "{slow}");
     let took = begun.elapsed();
@@ -147,6 +147,6 @@ async fn a_server_that_does_not_answer_takes_the_calls_time_and_no_more() {
 async fn what_is_only_counted_is_sent_to_public_addresses_and_noted() {
     let (_gateway, agent, web) = granted("egress-mode = \"count\"\n").await;
     let (refused, _) = get(&agent, &web, "/open/hello").await;
-    // This machine is no public address, so that much can be seen here.
+    // The server's address is not public, so a test can check only that much.
     assert!(refused.to_string().contains("HttpRequestDenied"), "{refused}");
 }

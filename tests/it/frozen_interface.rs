@@ -1,6 +1,6 @@
-//! A plugin that was built against `wardgate:plugin@0.1.0` works for as long as that version is served. The
-//! component is a file that is never built again (tests/guests/frozen); every role of it is called here, and
-//! between them they call every function that the interface offered when it was built.
+//! A plugin that was built against `wardgate:plugin@0.1.0` works as long as that version is supported. The component
+//! is a file that is never rebuilt (tests/guests/frozen). The tests call each of its roles, and together the roles
+//! call every function of the interface at that version.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,12 +17,13 @@ use wardgate::sandbox::{Binding, Mapped, PluginError, Subject};
 use crate::support::Gateway;
 use crate::support::web::Web;
 
-/// The component, as its README has it.
+/// The digest of the component, as in its README.
 const DIGEST: &str = "sha256:08c53d78008b2f7417c28c8f41393c11d9bfe387038256c07a929887de854f56";
 
 const SECRET: &[u8] = b"00112233445566778899aabbccddeeff";
 const BODY: &str = r#"{"text":"hello","list":[1,2]}"#;
-/// HMAC-SHA256 of `BODY`, by Python's `hmac`: under the secret, and under what it is the hexadecimal of.
+/// HMAC-SHA256 of `BODY`, computed by Python's `hmac`: with the secret's text as the key, and with the bytes that it
+/// encodes in hexadecimal.
 const SIGNATURE: &str = "e3419307dcdd3562a5cf1e7e44555447cf931a733f167957632363e5eee85dc3";
 const DECODED: &str = "f3826eb638b1b4d74dd6039f1f16e58e7733d8b28174e0ad01908b1d50801ba6";
 
@@ -32,12 +33,12 @@ const GRANTS: &str = "[settings]\ndeliver-to = \"http://127.0.0.1:PORT/sink\"\n\
     [[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\nmethods = [\"POST\"]\n\
     path = \"/sink\"\nnetworks = [\"127.0.0.0/8\"]\n[limits]\nwall_ms = 40000\n";
 
-/// The component, installed and granted what it asks for.
+/// Installs the component with all the grants that it needs.
 async fn frozen(gateway: &Gateway, port: u16) -> Arc<Binding> {
     frozen_with(gateway, port, "text").await
 }
 
-/// The same, with its secret bound as encoded in this way.
+/// Like [`frozen`], with the secret bound in this encoding.
 async fn frozen_with(gateway: &Gateway, port: u16, encoding: &str) -> Arc<Binding> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/frozen/0.1.0/plugin.wasm");
     let component = std::fs::read(path).unwrap();
@@ -50,7 +51,7 @@ async fn frozen_with(gateway: &Gateway, port: u16, encoding: &str) -> Arc<Bindin
     plugins.binding(gateway.tenant, &name).await.unwrap()
 }
 
-/// A call about this request, and about a task that has ended.
+/// The subject of a call: this request, and a task that has ended.
 fn about(gateway: &Gateway, headers: &[(&'static str, &str)]) -> Subject {
     let body = Bytes::from_static(BODY.as_bytes());
     let headers =
@@ -143,7 +144,7 @@ async fn a_plugin_of_0_1_0_gives_tools() {
         let called = plugin.call_tool(subject, name.to_owned(), BODY.to_owned()).await;
         serde_json::from_str(&called.value.unwrap()).unwrap()
     };
-    // How the secret is encoded is its binding's to say, whatever the plugin asks for.
+    // The binding decides how the secret is decoded, whatever encoding the plugin requests.
     let signed = call("sign").await;
     assert_eq!(signed, json!({"signature": SIGNATURE, "decoded": SIGNATURE, "matches": true}));
     for calls in 1..3 {

@@ -1,6 +1,5 @@
-//! A plugin that misbehaves as a verifier, as a replier or over what it says of itself is stopped
-//! within its limits like any other: whoever called learns which plugin it was, what was started
-//! stands, and whoever calls another plugin meanwhile is answered as ever.
+//! A plugin that misbehaves as verifier, replier or in `about` is stopped within its limits: the run that was started
+//! is kept, the error names the plugin where the caller is trusted, and calls of other plugins are not affected.
 
 use std::time::{Duration, Instant};
 
@@ -10,18 +9,18 @@ use wardgate::clock::{Clock, Timestamp};
 
 use crate::support::{Answer, Call, Gateway, Home, Setup, guest_path, until, wardgate};
 
-/// More than the limits below and less than a hanging request.
+/// Longer than the limits below, shorter than a request that hangs.
 const SOON: Duration = Duration::from_secs(50);
 
-/// Little to compute and to hand over, and time enough to be stopped for that. One call at a time:
-/// a call whose place is not given back would be the last one.
+/// Tight limits on CPU time and output, with enough wall time to reach them. The concurrency is one, so that a call
+/// whose slot is not released would block all later calls.
 const LIMITS: &str = "[limits]\nconcurrency = 1\noutput_bytes = 100000\ncpu_ms = 100\n\
                       wall_ms = 40000\ntool_cpu_ms = 100\ntool_wall_ms = 40000\n";
 
-/// What is said of a plugin that never comes to an end.
+/// The reason for a plugin that never returns.
 const SPUN: &str = "computed for longer than the 100 ms";
 
-/// A channel that lets everybody in, with this besides, and where its provider sends to.
+/// Creates a channel without authentication, with these members; returns its path.
 async fn hook(gateway: &Gateway, more: Value) -> String {
     let mut definition = json!({"name": "hook", "agent": "tested", "verifier": "none"});
     for (name, value) in more.as_object().unwrap() {
@@ -30,15 +29,15 @@ async fn hook(gateway: &Gateway, more: Value) -> String {
     gateway.channel(definition).await
 }
 
-/// The same gateway's good agent, mapping as documented.
+/// Calls the same gateway's well-behaved agent.
 async fn neighbour(gateway: &Gateway) {
     let call = gateway.webhook(r#"&params_mapping={"prompt":"a"}"#).json(&json!({"a": "fine"}));
     assert_eq!(call.expect(200).await.report()["received"], "fine");
 }
 
-/// Sends what a bad plugin has a say in, while a neighbour is answered.
+/// Sends a request that involves the bad plugin, concurrently with one of a neighbour.
 async fn beside_a_neighbour(gateway: &Gateway, call: Call) -> Answer {
-    // Not the first one: bundled plugins may still have to be compiled.
+    // A first call beforehand, because bundled plugins may still have to be compiled.
     neighbour(gateway).await;
     let begun = Instant::now();
     let (answer, ()) = tokio::join!(call.send(), neighbour(gateway));
@@ -46,7 +45,7 @@ async fn beside_a_neighbour(gateway: &Gateway, call: Call) -> Answer {
     answer
 }
 
-/// A refusal names the plugin and says what it did.
+/// Checks that a refusal names the plugin and what it did.
 fn check(answer: &Answer, status: u16, plugin: &str, what: &str) {
     assert_eq!(answer.status, status, "{}", answer.text);
     assert_eq!(answer.header("x-wardgate-fault"), Some("guest"));
@@ -54,14 +53,14 @@ fn check(answer: &Answer, status: u16, plugin: &str, what: &str) {
     assert!(detail.contains(&format!("plugin {plugin} ")) && detail.contains(what), "{detail}");
 }
 
-/// How many calls of a plugin were ended, by reason. None is left.
+/// The number of a plugin's calls that the host ended, by reason. Checks that none is in flight.
 async fn refused(gateway: &Gateway, plugin: &str) -> Value {
     let state = gateway.manage("GET", &format!("/plugins/{plugin}")).expect(200).await.json();
     assert_eq!(state["calls"]["in_flight"], 0, "{state}");
     state["calls"]["refused"].clone()
 }
 
-/// The deliveries that were given up, the newest first, once there are so many.
+/// Waits until this many deliveries have been given up, and returns them, newest first.
 async fn given_up(gateway: &Gateway, number: usize) -> Vec<Value> {
     until("deliveries that were given up", async || {
         let dead = gateway.manage("GET", "/deliveries?status=dead").expect(200).await.json();
@@ -79,7 +78,7 @@ async fn a_verifier_that_spins_lets_nobody_in() {
     for _ in 0..2 {
         let call = gateway.post(&hook).json(&json!({"text": "hi"}));
         let answer = beside_a_neighbour(&gateway, call).await;
-        // Whose fault it is nobody can tell from one request, and the sender is told nothing of the plugin.
+        // One request does not show whose fault it is, and the sender must not learn about the plugin.
         assert_eq!(
             (answer.status, &*answer.detail()),
             (408, "looking at the request took too long")
@@ -101,12 +100,12 @@ async fn a_replier_that_spins_in_its_reply_leaves_the_run_alone() {
         let hook = hook(&gateway, more).await;
         let call = gateway.post(&hook).json(&json!({"text": "hi"}));
         let refused = beside_a_neighbour(&gateway, call).await;
-        // Nobody has vouched for who is answered, so he is told nothing of the plugin.
+        // The sender is not authenticated, so it must not learn about the plugin.
         assert_eq!(
             (refused.status, &*refused.detail()),
             (408, "looking at the request took too long")
         );
-        // The run is there: sent again, the request would start another one.
+        // The run exists: repeating the request would start another one.
         assert_eq!(refused.header("x-wardgate-retry"), Some("never"), "{answer}");
         let task = gateway.ended(&refused.task_id()).await;
         assert_eq!(task["status"], "completed", "{answer}: {task}");
@@ -149,7 +148,7 @@ async fn a_replier_that_panics_in_its_delivery_is_given_up_and_never_tried_again
     let reason = dead[0]["reason"].as_str().unwrap();
     let whose = reason.starts_with("plugin panics-in-deliver: ");
     assert!(whose && reason.contains("it crashed ("), "{reason}");
-    // Far longer than any pause between two tries. Once another one was looked at, so was this.
+    // Far longer than any pause between two attempts. When the second delivery has been processed, so has this one.
     clock.advance(Duration::from_secs(24 * 60 * 60));
     let second = send().await;
     let dead = given_up(&gateway, 2).await;
@@ -188,7 +187,7 @@ async fn a_channel_whose_plugin_cannot_say_what_its_settings_are_is_not_made() {
         ("floods_schema", 502, "handed over more than the 100000 bytes"),
     ] {
         let gateway = Gateway::start().await;
-        // Nobody asks for the schema before somebody needs it.
+        // The schema is not requested before it is needed.
         let plugin = gateway.install(guest, LIMITS).await.to_string();
         let definition =
             json!({"name": "hook", "agent": "tested", "verifier": "none", "mapper": plugin});

@@ -1,4 +1,4 @@
-//! The layout that the rest stands on: every file says what it is for, each large dependency has one home, and
+//! House rules for the source code: every file says what it is for, each large dependency is used in one place, and
 //! modules import downwards only.
 
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 fn every_file_begins_by_saying_what_it_is_for() {
     for file in ["host/src", "plugins", "xtask/src", "tests"].into_iter().flat_map(sources) {
         let text = std::fs::read_to_string(&file).unwrap();
-        // Unit tests in a file of their own belong to the file above them.
+        // Unit tests in a separate file belong to their parent module.
         let unit_tests = file.ends_with("tests.rs");
         assert!(
             unit_tests || text.starts_with("//! "),
@@ -99,8 +99,8 @@ fn modules_import_downwards_only() {
     }
 }
 
-/// What keeps the version of the interface that it was written for: components that are never built again, written
-/// by hand, or about them; and what tells of the past.
+/// The paths that may name an older interface version: components that are never rebuilt or are written by hand,
+/// tests of them, and documents about the past.
 const OF_AN_OLDER_INTERFACE: [&str; 7] = [
     "CHANGELOG.md",
     "docs/decisions/",
@@ -111,10 +111,10 @@ const OF_AN_OLDER_INTERFACE: [&str; 7] = [
     "tests/it/plugin_supply/",
 ];
 
-/// One version that no gateway serves.
+/// A version that no gateway supports.
 const WRONG_VERSION: &str = "0.9.0";
 
-/// Every text file of the repository, by its path there.
+/// Every text file of the repository, with its path.
 fn texts() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let (mut folders, mut texts) = (vec![root.to_path_buf()], Vec::new());
@@ -134,7 +134,7 @@ fn texts() -> Vec<(String, String)> {
     texts
 }
 
-/// The version after `wardgate:plugin` and the name of an interface, if the text goes on like that.
+/// The version that follows `wardgate:plugin` and an optional interface name, if there is one.
 fn version_named(after: &str) -> Option<&str> {
     let name = |c: char| c == '/' || c == '-' || c.is_ascii_lowercase();
     let version = after.trim_start_matches(name).strip_prefix('@')?;
@@ -178,7 +178,7 @@ fn the_table_of_promises_has_every_module() {
     }
 }
 
-/// The patterns of docs/STYLE.md that no text for users has.
+/// The patterns of docs/STYLE.md that texts for users must avoid.
 fn patterns() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = std::fs::read_to_string(root.join("docs/STYLE.md")).unwrap();
@@ -186,7 +186,7 @@ fn patterns() -> Vec<String> {
     list.lines().filter(|line| !line.is_empty()).map(|line| format!(" {line} ")).collect()
 }
 
-/// The string literals of what ships in a file, each as one line of lower-case words.
+/// The string literals of a file's non-test code, each as one line of lower-case words.
 fn literals(text: &str) -> Vec<String> {
     let shipped = text.split("#[cfg(test)]\nmod").next().unwrap();
     let code: String = shipped
@@ -194,7 +194,7 @@ fn literals(text: &str) -> Vec<String> {
         .filter(|line| !line.trim_start().starts_with("//"))
         .flat_map(|line| [line, "\n"])
         .collect();
-    // A quotation mark as a character is no end of a literal.
+    // A quotation mark in a character literal does not end a string.
     let mut code = code.replace("'\"'", "").replace("'\\\"'", "");
     let mut literals = Vec::new();
     while let Some((before, raw)) = code.split_once("r#\"")
@@ -218,7 +218,7 @@ fn literals(text: &str) -> Vec<String> {
         }
     }
     let words = |literal: String| {
-        // A path for serde is no text.
+        // A path for serde is not text for users.
         let literal = literal.replace("Option::is_none", "");
         let spaced = literal.replace(|c: char| !c.is_alphanumeric() && c != '\'', " ");
         format!(" {} ", spaced.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase())
@@ -236,7 +236,7 @@ fn no_text_for_users_has_the_patterns_of_the_style_guide() {
                 || file.ends_with("tests.rs");
             let text = std::fs::read_to_string(&file).unwrap();
             for literal in literals(&text).iter().filter(|_| !is_test) {
-                // That there is none of something is said so.
+                // "There is no ..." is allowed.
                 let literal = literal.replace(" there is no ", " ").replace(" there are no ", " ");
                 let literal = literal.replace(" there is none ", " ");
                 let found = patterns.iter().find(|pattern| literal.contains(*pattern));

@@ -155,7 +155,7 @@ async fn d6_a_key_is_free_again_after_24_hours() {
     let first = trigger().await;
     clock.advance(Duration::from_secs(24 * 3600 - 1));
     assert_eq!(trigger().await, first);
-    // Counted from acceptance: being asked for again does not prolong it.
+    // Counted from acceptance: a replay does not extend it.
     clock.advance(Duration::from_secs(2));
     assert_ne!(trigger().await, first);
 }
@@ -193,7 +193,7 @@ async fn d6_a_rejected_request_leaves_its_key_free() {
 async fn d6_which_keys_are_keys() {
     let gateway = Gateway::start().await;
     let trigger = |key: &str| gateway.trigger().json(&json!({})).idempotent(key);
-    // Empty is absent: each of these is a task of its own.
+    // An empty key counts as absent: each of these is a separate task.
     for empty in ["", "  ", "\"\""] {
         assert_eq!(trigger(empty).expect(200).await.header("idempotent-replayed"), None);
     }

@@ -1,5 +1,5 @@
-//! Rows D6 and X24 against a small model: whatever arrives at once, whenever, before and after a restart,
-//! there is one task for a key of an agent's surface in 24 hours, and everybody there is told whose it is.
+//! Rows D6 and X24 against a model: whatever requests arrive concurrently, at any time, before or after a restart,
+//! an idempotency key of an agent's surface has one task in 24 hours, and every request with the key refers to it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 const AGENTS: usize = 2;
 
-/// Which door a request comes through.
+/// The way in which a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
     Synchronous,
@@ -30,7 +30,7 @@ enum Door {
     Hook,
 }
 
-/// Where keys mean the same.
+/// A namespace of idempotency keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Surface {
     Api,
@@ -48,10 +48,10 @@ impl Door {
     }
 }
 
-/// What the senders of the channels present.
+/// The token of the channels' senders.
 const TOKEN: &str = "a token of the form";
 
-/// What a request holds. What is rejected is so with the same key, and may not take it.
+/// The content of a request. Rejected requests use the same keys, and must not claim them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     Payload(u8),
@@ -63,7 +63,7 @@ enum Content {
 #[derive(Debug, Clone, Copy)]
 struct Request {
     agent: usize,
-    /// Its `Idempotency-Key`; without one every request is a task of its own.
+    /// The `Idempotency-Key`; without one, every request is a separate task.
     key: Option<u8>,
     door: Door,
     content: Content,
@@ -71,7 +71,7 @@ struct Request {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// All at once.
+    /// These requests arrive concurrently.
     Arrive(Vec<Request>),
     Pass(Duration),
     Restart,
@@ -100,22 +100,22 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Request {
-    /// Whether the gateway would take both for the same request. Who asks for another kind of answer asks
-    /// for something else.
+    /// Whether the gateway treats both as the same request. A request for another kind of response is a different
+    /// one.
     fn equals(&self, other: &Self) -> bool {
         self.door == other.door && self.content == other.content
     }
 
-    /// The status of what is rejected before anybody looks at its key.
+    /// The status of a request that is rejected before its idempotency key is read.
     fn rejected_with(&self) -> Option<u16> {
         match (self.content, self.door) {
             (Content::Payload(_), _) => None,
             (Content::WrongKey, Door::Trigger) => Some(404),
             (Content::WrongKey, Door::Hook) => Some(401),
-            // A channel's plugins read whatever comes.
+            // A channel's plugins accept any body.
             (Content::WrongParameter, Door::Hook) => None,
             (Content::WrongKey, _) => Some(403),
-            // The agent's own webhook has no parameters that could be wrong: not JSON, then.
+            // The agent's own webhook has no parameters, so the body is broken JSON instead.
             (Content::BrokenJson | Content::WrongParameter, _) => Some(400),
         }
     }
@@ -149,7 +149,7 @@ impl Request {
     }
 }
 
-/// The task that has a key, and the request that it came from.
+/// The task that owns a key, and the request that created it.
 #[derive(Debug, Clone)]
 struct Owner {
     task: String,
@@ -157,7 +157,7 @@ struct Owner {
     since: Duration,
 }
 
-/// What there is by the contract.
+/// The state that the contract implies.
 #[derive(Debug, Default)]
 struct Model {
     now: Duration,
@@ -166,13 +166,12 @@ struct Model {
 }
 
 impl Model {
-    /// Whether these answers are possible for requests that arrived at once, in whatever order they were
-    /// taken.
+    /// Checks that these responses to concurrent requests are possible in some order of acceptance.
     fn check(&mut self, answered: &[(Request, Answer)]) -> Result<(), TestCaseError> {
         let is_first = |answer: &Answer| {
             answer.status == 200 && answer.header("idempotent-replayed").is_none()
         };
-        // First who begins a task: the others may have been taken after it.
+        // Those that created a task come first: the others may have been accepted after them.
         let (first, rest): (Vec<_>, Vec<_>) =
             answered.iter().partition(|(_, answer)| is_first(answer));
         for (request, answer) in first {
@@ -191,13 +190,13 @@ impl Model {
         rest.into_iter().try_for_each(|(request, answer)| self.check_later(request, answer))
     }
 
-    /// Who has the key now.
+    /// The current owner of the key.
     fn owner(&self, request: &Request, key: u8) -> Option<&Owner> {
         let owner = self.owners.get(&(request.agent, request.door.surface(), key))?;
         (self.now - owner.since < DAY).then_some(owner)
     }
 
-    /// An answer that began no task.
+    /// Checks a response to a request that created no task.
     fn check_later(&self, request: &Request, answer: &Answer) -> Result<(), TestCaseError> {
         let said = format!("{request:?}: {} {}", answer.status, answer.text);
         if let Some(status) = request.rejected_with() {
@@ -242,7 +241,7 @@ impl Model {
     }
 }
 
-/// A gateway with two agents, which may be restarted.
+/// A gateway with two agents, which can be restarted.
 struct Site {
     clock: Clock,
     gateway: Gateway,

@@ -1,14 +1,14 @@
-//! Before anybody installs a component it can be seen what it is and what it asks for; whoever installs it or
-//! grants it something is told what it lacks.
+//! `plugin inspect` shows what a component is and which grants it needs before it is installed; an installation and a
+//! change of grants report which grants are missing.
 
 use serde_json::{Value, json};
 
 use crate::support::{Gateway, Home, Setup, guest_path, wardgate};
 
-/// What a plugin that sends requests imports.
+/// The import of a plugin that sends requests.
 const EGRESS: &str = concat!("wardgate:plugin/egress@", env!("PLUGIN_INTERFACE_VERSION"));
 
-/// What `wardgate plugin inspect` says of a component, and whether it could.
+/// Runs `wardgate plugin inspect`, and returns whether it succeeded and its output.
 fn inspect(plugin: &str, more: &[&str]) -> (bool, String) {
     let output = wardgate(&[&["plugin", "inspect", plugin], more].concat());
     let text = [output.stdout, output.stderr].concat();
@@ -75,7 +75,7 @@ fn what_a_grants_file_lacks_is_a_sentence_that_names_it() {
     assert!(!counted.contains("no [[egress]]"), "{counted}");
     let (_, said) = inspect(&guest("keeps_values"), &["--grants", &grants("")]);
     assert!(said.contains("no [key-value] is granted: it keeps values"), "{said}");
-    // Most languages' standard libraries import files, so that this is no lack.
+    // Most languages' standard libraries import files, so a missing [folder] is not reported.
     let (_, said) = inspect(&guest("opens_files"), &["--grants", &grants("")]);
     assert!(
         said.contains("  [folder]: it can use files") && !said.contains("no [folder]"),
@@ -142,7 +142,7 @@ async fn settings_that_the_plugin_does_not_accept_are_not_granted() {
     assert!(detail.starts_with(sentence), "{detail}");
     let stays = gateway.manage("GET", "/plugins/slack/grants").expect(200).await;
     assert_eq!(stays.text, "[settings]\ntolerance-seconds = \"120\"\n");
-    // At an installation, too.
+    // The same at an installation.
     let component = guest_path("speaks_for_a_provider");
     let wrong = gateway.try_install(&component, "[settings]\nx = \"1\"\n").await.unwrap_err();
     assert!(wrong.to_string().contains("does not accept the settings"), "{wrong}");

@@ -1,4 +1,4 @@
-//! The shipped integrations, each held to what its provider publishes: every vector of `tests/vectors`
+//! The bundled integrations against the published examples of their providers: every vector of `tests/vectors` runs
 //! against the component in its sandbox, and over HTTP through a channel.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const INTEGRATIONS: [&str; 11] = [
     "twilio", "whatsapp", "zapier-form",
 ];
 
-/// The name of the secret that an integration signs with; all others verify.
+/// The name of the secret that an integration signs with; all others are for verification.
 const SIGNS: &str = "challenge";
 
 fn vectors(integration: &str) -> Vec<Value> {
@@ -31,7 +31,7 @@ fn vectors(integration: &str) -> Vec<Value> {
     vectors
 }
 
-/// The golden case that a vector is for one of the functions.
+/// Converts a vector into a golden case for one of the functions.
 fn case(vector: &Value, call: &str) -> Case {
     let (path, query) = vector["target"]
         .as_str()
@@ -43,7 +43,7 @@ fn case(vector: &Value, call: &str) -> Case {
         "path": path, "query": query, "headers": vector["headers"],
     });
     if call != "verify" {
-        // Whoever comes after the verifier sees no credentials.
+        // Only the verifier sees credentials.
         let secrets = vector["secrets"].as_object().unwrap().values();
         let secrets: Vec<_> = secrets.flat_map(|values| values.as_array().unwrap()).collect();
         request["headers"].as_object_mut().unwrap().retain(|name, value| {
@@ -75,7 +75,7 @@ fn case(vector: &Value, call: &str) -> Case {
     Case::parse(&case.to_string()).unwrap()
 }
 
-/// What of an outcome is not as the vector expects.
+/// How an outcome differs from what the vector expects.
 fn problem(expected: &Value, outcome: &Value) -> Option<String> {
     let differs = |expected: Value| {
         let found = wardgate::fixture::differences("", &expected, outcome);
@@ -92,7 +92,7 @@ fn problem(expected: &Value, outcome: &Value) -> Option<String> {
         mapped => {
             let mut mapped = mapped.clone();
             if mapped["params"] == json!({}) {
-                // None are expected; what is ignored or answered at once has none anyway.
+                // No parameters are expected; outcomes other than `run` have none anyway.
                 mapped.as_object_mut().unwrap().remove("params");
             }
             differs(json!({"ok": mapped}))
@@ -117,7 +117,7 @@ async fn every_vector_verifies_and_maps_in_the_sandbox_as_its_provider_publishes
                 let expected = vector["expect"].get(expected).filter(|value| !value.is_null());
                 let Some(expected) = expected else { continue };
                 let ran = stage.rehearse(&binding, &case(&vector, call)).await.unwrap();
-                // A channel of a gateway always has a URL.
+                // In a gateway, a channel always has a URL.
                 if vector["name"] == "the channel's URL is not known" {
                     continue;
                 }
@@ -132,12 +132,12 @@ async fn every_vector_verifies_and_maps_in_the_sandbox_as_its_provider_publishes
     assert!(held > 500, "{held}");
 }
 
-/// Whether a secret that the plugin opens is not there, or is not what its binding says: the operator's fault.
+/// Whether a secret that the plugin opens is missing or does not fit its binding, which is the operator's fault.
 fn is_not_set_up(vector: &Value) -> bool {
     vector["not_set_up"] == true
 }
 
-/// A gateway whose channels are applied as vectors need them.
+/// A gateway whose channels are created as the vectors need them.
 struct Hooks {
     gateway: Gateway,
     clock: Clock,
@@ -154,7 +154,7 @@ impl Hooks {
         Self { gateway, clock, known: BTreeMap::new() }
     }
 
-    /// The path of a channel with these settings and secrets; none where they are refused.
+    /// The path of a channel with the vector's settings and secrets; `None` if they are refused.
     async fn channel(&mut self, integration: &str, vector: &Value) -> Option<String> {
         let key = format!("{integration}{}{}", vector["settings"], vector["secrets"]);
         if let Some(known) = self.known.get(&key) {
@@ -164,7 +164,7 @@ impl Hooks {
         let mut names = Map::new();
         for (name, values) in vector["secrets"].as_object().unwrap() {
             let secret = format!("secret-{number}-{name}");
-            // The oldest first, each of the others in the place of the one before.
+            // The oldest value first; each newer one rotates the secret.
             for value in values.as_array().unwrap().iter().rev() {
                 self.gateway.keep_secret(&secret, value.as_str().unwrap(), true).await;
             }
@@ -193,13 +193,13 @@ impl Hooks {
         path
     }
 
-    /// Moves the clock there: forwards or backwards.
+    /// Sets the clock, forwards or backwards.
     fn at(&self, seconds: i64) {
         self.clock.set(Timestamp::from_micros(seconds * 1_000_000));
     }
 }
 
-/// What a caller is to be answered: the status, and the body where a plugin writes it.
+/// The expected response: the status, and the body if a plugin writes it.
 fn answered(expect: &Value) -> (u16, Option<Value>) {
     let status_of = |code: &str| match code {
         "invalid-input" => 400,
@@ -225,8 +225,8 @@ fn answered(expect: &Value) -> (u16, Option<Value>) {
     }
 }
 
-/// Whether a vector is about something that a channel of this gateway cannot have: a URL of the provider's
-/// example, or a path in what is signed.
+/// Whether a vector needs something that a channel of this gateway cannot have: the URL of the provider's example, or
+/// a path in the signed text.
 fn is_of_another_url(vector: &Value) -> bool {
     let signed = vector["settings"]["signed"].as_str().unwrap_or_default();
     vector["attributes"].is_object() || ["{path}", "{url}"].iter().any(|part| signed.contains(part))
@@ -238,14 +238,14 @@ async fn every_vector_is_answered_over_http_through_a_channel() {
     let (mut problems, mut sent, mut refused) = (Vec::new(), 0, 0);
     for integration in INTEGRATIONS {
         for vector in vectors(integration) {
-            // An empty secret cannot be kept.
+            // An empty secret cannot be stored.
             let secrets = vector["secrets"].as_object().unwrap().values();
             let empty = secrets.flat_map(|values| values.as_array().unwrap()).any(|v| v == "");
             if vector["expect"].get("verify").is_none() || is_of_another_url(&vector) || empty {
                 continue;
             }
             let Some(hook) = hooks.channel(integration, &vector).await else {
-                // Settings that the plugin itself says are wrong.
+                // The plugin rejects these settings.
                 assert_ne!(vector["expect"]["verify"], "ok", "{integration} {}", vector["name"]);
                 refused += 1;
                 continue;
@@ -273,9 +273,9 @@ async fn every_vector_is_answered_over_http_through_a_channel() {
                 serde_json::from_str(&answer.text).unwrap_or(Value::from(answer.text.clone()));
             let same =
                 body.is_none_or(|body| body == came || body.as_str() == Some(answer.text.as_str()));
-            // A vector that is about the signature alone says nothing of what the mapper makes of it.
+            // A vector about the signature only does not say what the mapper returns.
             let unsaid = vector["expect"].get("map").is_none() && answer.status == 400;
-            // And bytes that are no text are refused before any mapper makes something of them.
+            // And a binary body is refused before the mapper is called.
             let unsaid = unsaid || (vector["body"].is_object() && answer.status == 400);
             if !unsaid && (answer.status != status || !same) {
                 let (name, text) = (&vector["name"], &answer.text);
@@ -310,7 +310,7 @@ async fn a_retried_delivery_of_github_starts_one_run() {
     assert_eq!(again.header("x-dedupe-source"), Some("provider"));
     hooks.gateway.ended(&first.task_id()).await;
     assert_eq!(hooks.gateway.tasks_stored().await, 1);
-    // Hours later it is still the same delivery.
+    // After 23 hours, it still counts as the same delivery.
     hooks.clock.advance(Duration::from_hours(23));
     assert_eq!(deliver().await.task_id(), first.task_id());
 }

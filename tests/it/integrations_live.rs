@@ -1,9 +1,8 @@
-//! The shipped integrations that answer, live: a request as its provider signs it comes in by HTTP,
-//! the agent runs, and the provider's API gets the answer with a credential that the host attaches.
-//! The plugins are granted what docs/INTEGRATIONS.md shows, with this machine in the place of the
-//! provider.
+//! The bundled integrations that send answers, end to end: a request arrives by HTTP as its provider signs it, the
+//! agent runs, and the provider's API receives the answer with a credential that the host attaches. The plugins get
+//! the grants that docs/INTEGRATIONS.md shows, with a local server in place of the provider.
 //!
-//! Signatures are made by openssl: neither by the gateway's code nor by a library of it.
+//! Signatures are made by openssl, independent of the gateway's code and libraries.
 
 mod acknowledgements;
 mod documented;
@@ -29,26 +28,26 @@ use wardgate::sandbox::Grants;
 use crate::support::web::Web;
 use crate::support::{Call, Gateway, Setup, until};
 
-/// What a provider signs with, or sends as its token.
+/// The key that the provider signs with, or the token that it sends.
 const SECRET: &str = "a-secret-of-the-provider";
 
-/// What the provider's API wants to see. It is in the form of Telegram's, which stands in a path.
+/// The credential of the provider's API, in the format of Telegram's, which is part of a path.
 const CREDENTIAL: &str = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw";
 
-/// What time it is, in seconds. The clock stands still.
+/// The time in seconds. The clock stands still.
 const NOW: i64 = 1_800_000_000;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
-/// For machines that stall.
+/// Generous limits, for slow machines.
 const LIMITS: &str = "[limits]\ncpu_ms = 5000\nwall_ms = 10000\n";
 
 fn clock() -> Clock {
     Clock::by_hand(Timestamp::from_micros(NOW * 1_000_000))
 }
 
-/// The TOML that the documentation shows, each block with the heading that it stands under.
+/// The TOML blocks in the documentation, each with its heading.
 fn shown() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = std::fs::read_to_string(root.join("docs/INTEGRATIONS.md")).unwrap();
@@ -70,7 +69,7 @@ fn is_grants(block: &str) -> bool {
     block.starts_with("[[egress]]")
 }
 
-/// What the documentation grants an integration, with this machine in the place of the provider.
+/// The grants of an integration in the documentation, with a local server in place of the provider.
 fn granted(integration: &str, port: u16) -> String {
     let shown = shown().into_iter();
     let mut shown = shown.filter(|(heading, block)| heading == integration && is_grants(block));
@@ -85,10 +84,10 @@ fn granted(integration: &str, port: u16) -> String {
     lines.collect::<String>() + LIMITS
 }
 
-/// A request that a provider's API was sent.
+/// A request that the provider's API received.
 #[derive(Debug, Clone)]
 struct Sent {
-    /// Its method and target.
+    /// The method and target.
     line: String,
     headers: HeaderMap,
     body: String,
@@ -106,7 +105,7 @@ impl Sent {
 
 type Taken = Arc<Mutex<Vec<Sent>>>;
 
-/// A provider's API on this machine. It takes everything.
+/// A local stand-in for a provider's API. It accepts everything.
 #[derive(Debug)]
 struct Api {
     web: Web,
@@ -140,7 +139,7 @@ impl Api {
     }
 }
 
-/// A gateway with a channel of one integration in each role, and the API that it answers to.
+/// A gateway with a channel that uses one integration in each role, and the API that it delivers to.
 #[derive(Debug)]
 struct Live {
     gateway: Gateway,
@@ -168,17 +167,17 @@ impl Live {
         Self { gateway, api, definition, hook }
     }
 
-    /// A delivery of the provider, in the making.
+    /// A request of the provider to the channel, to be completed by the test.
     fn post(&self) -> Call {
         self.gateway.post(&self.hook).answered_by_a_plugin()
     }
 
-    /// What the agent said in the end.
+    /// Waits for the task's end, and returns its result.
     async fn result(&self, task: &str) -> String {
         self.gateway.ended(task).await["result"].as_str().unwrap().to_owned()
     }
 
-    /// The one request that the API was sent, once the answer of the task is delivered.
+    /// Waits until the task's answer is delivered, and returns the only request that the API received.
     async fn delivered(&self, task: &str) -> Sent {
         let delivery = until("the first try of a delivery", async || {
             let found = self.gateway.manage("GET", "/deliveries").expect(200).await.json();
@@ -194,19 +193,19 @@ impl Live {
     }
 }
 
-/// The settings with which an integration finds its API there.
+/// The settings that point an integration to its API at this URL.
 fn settings(integration: &str, url: &str) -> Value {
     match integration {
         "slack" => json!({"api-url": format!("{url}/api"), "acknowledgement": "One moment."}),
         "whatsapp" => json!({"api-url": format!("{url}/v23.0")}),
         "twilio" => json!({"api-url": url, "conversations-url": url}),
-        // Each request says where its answer goes.
+        // Each request contains the URL for its answer.
         "zapier-form" => json!({}),
         _ => json!({"api-url": url}),
     }
 }
 
-/// An HMAC with the secret.
+/// The HMAC of a message with the secret.
 fn hmac(hash: &str, message: &str) -> Vec<u8> {
     let mut openssl = Command::new("openssl")
         .args(["dgst", &format!("-{hash}"), "-hmac", SECRET, "-binary"])
@@ -229,7 +228,7 @@ fn form(fields: &[(&str, &str)]) -> String {
     url.query().unwrap().to_owned()
 }
 
-/// A text as Slack and XML want it.
+/// A text escaped as Slack and XML require.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -1,6 +1,6 @@
-//! Ten thousand requests over 256 connections, one in twenty of them malformed: every acknowledged task is
-//! stored once and ends, every malformed request is told what is wrong, and there is nothing else (rows X16,
-//! X20, X21 and D1 under load). How fast that goes is nobody's promise here.
+//! Ten thousand requests over 256 connections, one in twenty of them malformed: every acknowledged task is stored
+//! once and ends, every malformed request gets an error that says what is wrong, and no other task exists (rows X16,
+//! X20, X21 and D1 under load). The test does not measure speed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::support::{Child, Client, Home, until};
 
 const REQUESTS: usize = 10_000;
 const CONNECTIONS: usize = 256;
-/// One request in so many is malformed.
+/// One of this many requests is malformed.
 const MALFORMED_EVERY: usize = 20;
 
-/// It takes seconds. Minutes are for a machine with much else to do.
+/// The time limit. The test takes seconds; minutes are for a busy machine.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// A request as bytes, and what has to come back.
+/// The bytes of a request, and the expected response.
 struct Request {
     bytes: Vec<u8>,
     expected: Expected,
@@ -35,11 +35,11 @@ enum Expected {
     Started,
     /// The envelope of the agent's own webhook.
     Envelope,
-    /// This error. What the gateway has not read whole ends its connection.
+    /// This error. If the gateway has not read the whole request, it closes the connection.
     Refusal { status: u16, ends: bool },
 }
 
-/// A request with this line and these headers; an empty body has no length.
+/// A request with this request line, these headers and this body.
 fn request(line: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("{line} HTTP/1.1\r\nhost: wardgate\r\ncontent-length: {length}\r\n{headers}\r\n{body}")
@@ -65,7 +65,7 @@ impl Request {
         Self { bytes, expected }
     }
 
-    /// Each of these in turn: wrong in the parameters, the body, the credentials, the target, the HTTP.
+    /// These in turn: errors in the parameters, the body, the credentials, the target, and the HTTP itself.
     fn malformed(agent: &Client, number: usize) -> Self {
         let Client { agent, key, token, .. } = agent;
         let post = format!("POST /?agent_id={agent}");
@@ -110,16 +110,16 @@ impl Request {
     }
 }
 
-/// An answer, as far as this test looks at it.
+/// The parts of a response that this test checks.
 struct Reply {
     status: u16,
     task: Option<String>,
     body: String,
 }
 
-/// Sends and reads the answer, whose length the gateway always declares.
+/// Sends a request and reads the response, whose length the gateway always declares.
 async fn exchange(stream: &mut BufReader<TcpStream>, bytes: &[u8]) -> Reply {
-    // What is refused before it was read whole may not be taken whole either.
+    // The write fails if the request is refused before it has been read completely.
     let _ = stream.get_mut().write_all(bytes).await;
     let mut line = String::new();
     stream.read_line(&mut line).await.unwrap();
@@ -141,13 +141,13 @@ async fn exchange(stream: &mut BufReader<TcpStream>, bytes: &[u8]) -> Reply {
     Reply { status, task, body: String::from_utf8(body).unwrap() }
 }
 
-/// The task that an answer acknowledges; none where it refuses. Panics where it does neither as it should.
+/// The task that a response acknowledges; `None` for a refusal. Panics if the response is not as expected.
 fn acknowledged(number: usize, expected: Expected, reply: Reply) -> Option<String> {
     let Reply { status, task, body } = reply;
     if let Expected::Refusal { status: refusal, ends } = expected {
         assert_eq!((status, &task), (refusal, &None), "{number}: {body}");
         let explains = ["{\"detail\":", "{\"success\":false,\"message\":"];
-        // What is not HTTP is answered by the HTTP library, in few words.
+        // The HTTP library responds to invalid HTTP, with a short body or none.
         let explained = explains.iter().any(|words| body.starts_with(words)) || ends;
         assert!(explained, "{number}: {body}");
         return None;
@@ -160,7 +160,7 @@ fn acknowledged(number: usize, expected: Expected, reply: Reply) -> Option<Strin
             let result = body["result"].as_str().unwrap_or_default();
             let result: Value = serde_json::from_str(result).unwrap_or_default();
             assert_eq!((&body["id"], &body["status"]), (&json!(task), &json!("completed")));
-            // Its own answer, and nobody else's.
+            // The result is that of this request, not of another.
             assert_eq!(result["received"], json!({"n": number}).to_string(), "{body}");
         }
         Expected::Started => assert_eq!(body, json!({"status": "Started"})),
@@ -169,8 +169,8 @@ fn acknowledged(number: usize, expected: Expected, reply: Reply) -> Option<Strin
     Some(task)
 }
 
-/// One connection's share of the requests, one after the other. Gives the tasks that were acknowledged, by
-/// the request's number.
+/// Sends one connection's share of the requests in sequence. Returns the acknowledged tasks with the numbers of their
+/// requests.
 async fn share(agent: Client, first: usize) -> Vec<(usize, String)> {
     let connect = async || BufReader::new(TcpStream::connect(&agent.listen).await.unwrap());
     let (mut stream, mut tasks) = (connect().await, Vec::new());
@@ -185,7 +185,7 @@ async fn share(agent: Client, first: usize) -> Vec<(usize, String)> {
     tasks
 }
 
-/// Every task in the store with its status and its payload's number.
+/// Every task in the store: the number in its payload, its id and its status.
 async fn stored(database: &mut SqliteConnection) -> Vec<(usize, String, String)> {
     let rows = sqlx::query(
         "SELECT lower(hex(id)), coalesce(ended, 'open'), payload ->> 'n' FROM tasks \
@@ -198,7 +198,7 @@ async fn stored(database: &mut SqliteConnection) -> Vec<(usize, String, String)>
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_lose_nothing_and_invent_nothing() {
     let home = Home::new();
-    // However slow the machine is, a synchronous caller is answered by its task.
+    // Long enough that synchronous callers get the finished task even on a slow machine.
     let settings = home.write("settings.toml", "[http]\nsync_wait_seconds_max = 600\n");
     let gateway = Child::serve(&home, &["--settings", settings.to_str().unwrap()]);
     let shares: JoinSet<_> =

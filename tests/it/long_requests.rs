@@ -1,4 +1,4 @@
-//! What takes long to read, map, store and run about, because it is long, is done on threads of low priority.
+//! Long requests are read, mapped, stored and run on low-priority threads, with tenants taking turns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use wardgate::settings::Settings;
 
 use crate::support::{Child, Client, Home, Setup, agent};
 
-/// The threads that the kernel gives less time than the others when both want some.
+/// The name of the threads with low priority.
 const THREADS: &str = "bulk";
 
 #[tokio::test]
@@ -27,16 +27,16 @@ async fn long_requests_and_their_runs_compute_at_low_priority_and_short_ones_do_
     for _ in 0..10 {
         send(1_000).await;
     }
-    // What the threads did to begin with is all they did.
+    // Apart from their start, these threads have not run.
     let after_short = send(200_000).await;
     assert!(after_short - began < 10_000_000, "{began} and {after_short} ns");
-    // Ten megabytes cannot be read, let alone stored, in a millisecond.
+    // Nine megabytes cannot be read, let alone stored, in a millisecond.
     let after_long = send(9_000_000).await;
     assert!(after_long - after_short > 1_000_000, "{after_short} and {after_long} ns");
     assert!(gateway.niceness(THREADS).iter().all(|nice| *nice == 10), "they are nicer");
 }
 
-/// A request whose body is there but for its last byte, and that byte is for the test to send.
+/// Sends a request except for the last byte of its body, which the test sends later.
 async fn all_but_the_end(agent: &Client, bytes: usize) -> TcpStream {
     let target = format!("/?agent_id={}&asynchronous=true", agent.agent);
     let head = format!(
@@ -80,7 +80,7 @@ async fn a_long_request_does_not_wait_behind_all_those_of_another_tenant() {
     let answer = read_answer(&mut one).await;
     let before = answered.load(Ordering::SeqCst);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // In the order of their coming it would be all of them.
+    // In order of arrival, all of them would come first.
     assert!(before <= MANY * 2 / 3, "{before} of {MANY} long requests came first");
     while let Some(answer) = answers.join_next().await {
         let answer = answer.unwrap();

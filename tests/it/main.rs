@@ -1,94 +1,95 @@
-//! What Wardgate promises, from outside. One module is one promise; a test's name begins with the row
-//! of the wire contract that it holds, where it holds one.
+//! Black-box tests of Wardgate's promises, one module for each promise. If a test covers a row of the wire contract,
+//! its name starts with that row.
 //!
 //! | module | promise |
 //! |---|---|
-//! | `contract` | every row of the wire contract, one case each |
-//! | `traps` | what others get wrong, one case each |
-//! | `upgrading` | a data folder of an earlier version opens, holds what it held, and goes on |
-//! | `conveniences` | CloudEvents, waiting, request ids, browsers, errors that say what to do |
-//! | `xpander_webhook` | `POST /` takes what the documented callers send, in every shape |
-//! | `xpander_answers` | and answers it as documented: at once, later, one value, as JSON |
-//! | `precedence` | mapping before query before body, for every parameter |
-//! | `dot_paths` | a path leads to every value of any JSON |
-//! | `real_payloads` | nothing of a real payload is out of reach, and nothing of it changes on the way |
-//! | `threads` | a conversation goes on, and nobody else's can be joined |
-//! | `surfaces` | a key, a conversation or a task's id means nothing on another surface |
-//! | `user_tokens` | tokens of users are checked and kept nowhere |
+//! | `contract` | every row of the wire contract has a case |
+//! | `traps` | common mistakes of webhook gateways, one case each |
+//! | `upgrading` | a data folder of an earlier version opens with its contents and continues to work |
+//! | `conveniences` | CloudEvents, limits on waiting, request ids, CORS, and errors that say whether to retry |
+//! | `xpander_webhook` | `POST /` accepts the requests of the documented callers, in every format |
+//! | `xpander_answers` | `POST /` responds as documented: at once, later, with one value, as JSON |
+//! | `precedence` | the mapping takes precedence over the query, and the query over the body, for every parameter |
+//! | `dot_paths` | a dot path finds every value of any JSON document |
+//! | `real_payloads` | dot paths find every value of real payloads, unchanged |
+//! | `threads` | a conversation continues across requests, and only its own callers can join it |
+//! | `surfaces` | a key, a conversation or a task id is not valid on another surface |
+//! | `user_tokens` | user tokens are validated and never stored |
 //! | `docsgpt_webhook` | the agent's own webhook and its polling |
-//! | `idempotency` | one key, one run, whatever happens |
-//! | `idempotency_model` | and that as a model, for whatever arrives at once |
-//! | `bad_input` | what is wrong is refused with a reason, and leaves nothing behind |
-//! | `bodies_in_flight` | what bodies hold together is bounded, and whoever holds much of it harms nobody else |
-//! | `bodies_read` | a body is read as what it is, or refused with a reason |
-//! | `compiling` | a component that is a bomb for compilers harms nobody |
-//! | `connections` | no client takes all connections |
-//! | `strangers` | what an unverified sender sends is held against the sender alone |
-//! | `long_requests` | a long request is worked on at low priority, and holds up nobody |
-//! | `seed_curls` | every documented curl works as it is written |
-//! | `store_down` | without a store nothing is acknowledged |
-//! | `durability` | what was acknowledged survives `kill -9` |
-//! | `load` | ten thousand requests at once, good and bad, add up |
-//! | `tenants_apart` | what belongs to another tenant does not exist |
-//! | `every_route_apart` | and no route of the document makes an exception |
-//! | `admin` | an operator manages tenants and keys, a tenant's admin what is the tenant's |
-//! | `admin_agents` | agents are checked, changed one after the other, and switched off at once |
-//! | `admin_plugins` | plugins are installed by admins, and granted something by operators |
-//! | `webhook_urls` | an agent's own URL stays the same, and ends at once |
-//! | `commands` | the command line does what the admin surface does, on a folder or elsewhere |
+//! | `idempotency` | one idempotency key starts one run |
+//! | `idempotency_model` | the same, against a model with concurrent requests |
+//! | `bad_input` | invalid requests are refused with a reason and leave nothing behind |
+//! | `bodies_in_flight` | the memory of bodies in flight is bounded, and no sender affects others |
+//! | `bodies_read` | a body is decoded by its actual format, or refused with a reason |
+//! | `compiling` | a component that is expensive to compile does not affect others |
+//! | `connections` | no client can take all connections |
+//! | `strangers` | requests of unverified senders count against those senders only |
+//! | `long_requests` | long requests are processed at low priority and do not delay others |
+//! | `seed_curls` | every documented curl command works as written |
+//! | `store_down` | nothing is acknowledged while the store is unavailable |
+//! | `durability` | acknowledged work survives `kill -9` |
+//! | `load` | ten thousand requests, valid and invalid, are all accounted for |
+//! | `tenants_apart` | another tenant's data looks as if it did not exist |
+//! | `every_route_apart` | the same for every route of the OpenAPI document |
+//! | `admin` | operators manage tenants and keys, a tenant's admin manages that tenant |
+//! | `admin_agents` | agent definitions are validated, updated with optimistic locking, and disabled immediately |
+//! | `admin_plugins` | admins install plugins, operators grant capabilities |
+//! | `webhook_urls` | an agent's webhook URL is stable, and its revocation takes effect immediately |
+//! | `commands` | the CLI does what the admin API does, on a folder or at a remote gateway |
 //! | `plugins_installed` | integrations are components that an operator installs |
-//! | `inspect` | what a component asks for is seen before it is installed, and what it lacks is said |
-//! | `readiness` | plugins are ready when they are called, however many there are |
-//! | `plugin_misbehaves` | a bad component harms nobody else |
-//! | `integrations` | the shipped integrations hold to what their providers publish |
-//! | `integrations_live` | and answer through their providers' own APIs |
-//! | `tenant_share` | what a tenant's plugins hold together is bounded, and no other tenant notices |
-//! | `hostile_roles` | and in no role, at no moment, does it hold up anybody else |
-//! | `reload` | a call ends on the build that it began with |
-//! | `quarantine` | a plugin that keeps failing is cut off, tried again, and comes back |
-//! | `metrics` | an operator can watch what each plugin does and costs |
-//! | `author_loop` | an author tests a plugin without a server, and sees each new build in a running one |
-//! | `channels` | a provider's webhook is verified, mapped, answered and its answer delivered |
-//! | `plugin_replies` | an answer of a plugin cannot act as the gateway in a browser |
-//! | `secrets` | a secret is used by whom it was granted to, and shown to nobody |
-//! | `secret_uses` | and for what it was set for |
-//! | `secrets_unread` | and a plugin learns nothing of its bytes |
+//! | `inspect` | a component's needs are visible before it is installed, and missing grants are reported |
+//! | `readiness` | plugins are compiled before they are called, however many there are |
+//! | `plugin_misbehaves` | a misbehaving component does not affect others |
+//! | `integrations` | the bundled integrations match the published examples of their providers |
+//! | `integrations_live` | the bundled integrations answer through their providers' APIs |
+//! | `tenant_share` | the resources of a tenant's plugins are bounded together, and other tenants are not affected |
+//! | `hostile_roles` | a hostile plugin does not delay others, in any role |
+//! | `reload` | a call ends on the build that it started with |
+//! | `quarantine` | the circuit breaker of a failing plugin opens, probes, and closes again |
+//! | `metrics` | operators can see the calls and costs of each plugin |
+//! | `author_loop` | authors test a plugin without a server, and reload new builds in a running one |
+//! | `channels` | a channel's plugins verify, map and answer a provider's webhook |
+//! | `plugin_replies` | a response of a plugin cannot act as the gateway in a browser |
+//! | `secrets` | a secret can be used only where it is granted, and is never shown |
+//! | `secret_uses` | a secret can be used only for the purposes of its binding |
+//! | `secrets_unread` | a plugin learns nothing about the bytes of a secret |
 //! | `plugin_new` | an author gets from nothing to an installed plugin in each language |
-//! | `frozen_interface` | a plugin of an older interface works as it did |
-//! | `plugin_supply` | a plugin comes from a file or a registry, signed where that is asked for, and goes back |
-//! | `foreign_components` | components that were made for other hosts are tools as they are |
-//! | `foreign_egress` | and what they send by `wasi:http` is held to the same grants |
-//! | `plugins_guide` | docs/PLUGINS.md does what it says, command by command |
-//! | `examples` | each folder in `examples` does what its README.md says, to the last line of its script |
-//! | `egress` | a component reaches what it was granted, and nothing else |
-//! | `capabilities` | what a component is granted works, and nothing else does |
+//! | `frozen_interface` | a plugin of an older interface version still works |
+//! | `plugin_supply` | plugins come from files or registries, signed if required, and can be rolled back |
+//! | `foreign_components` | components that were made for other hosts work as toolboxes |
+//! | `foreign_egress` | requests through `wasi:http` are subject to the same grants |
+//! | `plugins_guide` | docs/PLUGINS.md works command by command |
+//! | `examples` | each folder in `examples` works as its README.md says |
+//! | `egress` | a component can reach only what it was granted |
+//! | `capabilities` | granted capabilities work, all others are refused |
 //! | `agent_runs` | an agent with a model, tools and limits |
-//! | `rest` | agents, runs and tasks under each of their names, and who may see them |
-//! | `streams` | what happens in a task is told live, and the same to whoever comes later |
-//! | `stop` | a task is stopped, ended or deleted from outside, wherever its run stands |
+//! | `rest` | agents, runs and tasks under each of their names, and access to them |
+//! | `streams` | a task's events are streamed live, and replayed in full to later readers |
+//! | `stop` | a task can be stopped, ended or deleted from outside in every state of its run |
 //! | `trace` | every step of a run can be read |
-//! | `replay` | what plugins did is played again without the world, and what differs is shown |
-//! | `openapi` | the document says what the gateway does, and the page that shows it stands alone |
-//! | `no_secrets_in_logs` | no key and no token is written down in clear |
-//! | `house_rules` | the layout that the rest stands on |
+//! | `replay` | the plugin calls of a task are replayed without side effects, and differences are shown |
+//! | `openapi` | the document matches the gateway, and the page that shows it needs no other server |
+//! | `log_lines` | a log line names the request, tenant, task and plugin that it concerns |
+//! | `no_secrets_in_logs` | keys and tokens are never logged |
+//! | `house_rules` | the rules for the layout of the source code |
 //!
-//! By what was changed:
+//! Where to add a test, by what was changed:
 //!
 //! | a test for | goes to |
 //! |---|---|
-//! | how settings are read, exit codes, the first line on stdout | `durability`; bounds: `host/src/settings.rs` |
+//! | reading of settings, exit codes, the first line on stdout | `durability`; bounds: `host/src/settings.rs` |
 //! | a setting of `[http]` | `bodies_read` and `bad_input` (one body, its time), `bodies_in_flight` (`held_…`), `connections`, `streams`, `xpander_answers` (`sync_wait_…`), `webhook_urls` (`public_url`), `durability` and `streams` (`drain_…`) |
 //! | a setting of `[sandbox]` | `tenant_share` (calls, memory), `compiling`, `readiness` (`loaded_max`), `quarantine` |
 //! | a setting of `[plugins]` | `plugin_supply`, `readiness` (`preload_max`), `inspect` (`install_wait_…`) |
 //! | a setting of `[queue]` | `durability` (leases, attempts), `tenants_apart` (shares), `stop` |
 //! | a setting of `[agent]` or `[models]` | `agent_runs` |
-//! | a header that answers have, an error's form | `conveniences` |
+//! | a response header, the format of an error | `conveniences` |
 //! | `wardgate plugin …` | `plugin_new`, `author_loop` (test, try), `inspect`, `plugin_supply` (install, push, versions, rollback) |
 //! | `wardgate replay`, `wardgate serve` | `replay`; `durability` and `stop` |
 //! | any other command | `commands` |
-//! | a route of callers | `xpander_webhook`, `docsgpt_webhook`, `rest`, `streams`; a row of the contract: `contract` |
-//! | a route of admins | `admin`, `admin_agents`, `admin_plugins`, `channels`, `secrets` |
-//! | who may call a route | `every_route_apart::by_role`, which fails until the route is in it |
+//! | a route for callers | `xpander_webhook`, `docsgpt_webhook`, `rest`, `streams`; a row of the contract: `contract` |
+//! | a route for admins | `admin`, `admin_agents`, `admin_plugins`, `channels`, `secrets` |
+//! | access to a route | `every_route_apart::by_role`, which fails until the route is listed |
 
 mod admin;
 mod admin_agents;
@@ -122,6 +123,7 @@ mod inspect;
 mod integrations;
 mod integrations_live;
 mod load;
+mod log_lines;
 mod long_requests;
 mod metrics;
 mod no_secrets_in_logs;

@@ -1,4 +1,4 @@
-//! A Prometheus server learns what each plugin of each tenant did and cost; nobody but an operator does.
+//! Metrics in the Prometheus format show the calls and costs of each tenant's plugins, to operators only.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use wardgate::tenants::KeyHolder;
 
 use crate::support::{Gateway, Setup};
 
-/// The series of a plugin of the first tenant, by the rest of their name.
+/// The metrics of a plugin of the first tenant, by name and remaining labels.
 async fn series(gateway: &Gateway, plugin: &str) -> BTreeMap<String, f64> {
     let text = gateway.get("/metrics").key(&gateway.operator()).expect(200).await.text;
     let labels = format!("{{tenant=\"{}\",plugin=\"{plugin}\"", gateway.tenant);

@@ -1,5 +1,5 @@
-//! No key and no token is written down in clear: not in a log at its most talkative, not in the
-//! database, not in a trace.
+//! Keys and tokens never appear in plain text: neither in the log at its most verbose level, nor in the database, nor
+//! in a trace.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::{Child, Client, Home, wardgate};
 const USER_TOKEN: &str = "user-access-token-abc123";
 const WRONG_KEY: &str = "wgk_wrong-key-wrong-key-wrong-key-wrong-key-012";
 
-/// Every kind of request, good and bad, with credentials wherever they may travel.
+/// Sends every kind of request, valid and invalid, with credentials in every place that accepts them.
 async fn use_everything(gateway: &Client, agent: &Client) {
     let body =
         json!({"prompt": "calculate {\"expression\":\"1+1\"}", "user_tokens": {"m": USER_TOKEN}});
@@ -29,7 +29,7 @@ async fn use_everything(gateway: &Client, agent: &Client) {
     gateway.thread(&by_header.task_id()).await;
     slips(gateway).await;
 
-    // Here everything is payload and the agent's to see, so the user's token stays out of it.
+    // Here the whole body is the payload, which the agent sees, so it does not contain the user's token.
     let body = json!({"question": "calculate {\"expression\":\"1+1\"}"});
     let id = gateway.trigger().json(&body).idempotent("once").expect(200).await.task_id();
     gateway.polled(&id).await;
@@ -45,7 +45,8 @@ async fn use_everything(gateway: &Client, agent: &Client) {
     agent.ask(json!({"prompt": "hello"})).await;
 }
 
-/// A key where it does not belong, its name in every case, beside what lets the request in.
+/// Sends requests with a key in places where it does not belong, its name in upper, lower and mixed case, besides the
+/// credential that authenticates the request.
 async fn slips(gateway: &Client) {
     let hook = format!("/api/webhooks/agents/{}", gateway.token);
     for name in ["x-api-key", "X-API-KEY", "X-Api-Key"] {
@@ -99,7 +100,7 @@ async fn a_full_run_at_log_level_trace_writes_none_of_them() {
     use_everything(&gateway, &agent).await;
 
     let operator = gateway.line["operator_key"].as_str().unwrap().to_owned();
-    // As an operator's key it opens no tenant's agents.
+    // An operator's key cannot call a tenant's agents.
     gateway
         .post(&format!("/?agent_id={}", gateway.agent))
         .key(&operator)

@@ -1,6 +1,7 @@
-//! The OpenAPI document is complete, right and checked in, and the page that shows it needs no other host.
+//! The OpenAPI document is complete, correct and checked in, and the page that shows it loads nothing from other
+//! hosts.
 //!
-//! That answers are as documented is checked wherever the tests send a request: see `support/answer.rs`.
+//! Every request of the tests checks that its response is as documented: see `support/answer.rs`.
 
 use std::collections::BTreeSet;
 
@@ -87,7 +88,7 @@ async fn what_the_document_has_is_there_and_what_it_does_not_have_is_405() {
     let paths: BTreeSet<_> = document.operations().map(|operation| operation.path).collect();
     for path in paths {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
-            // Without a key and with names that are nobody's: all that is asked is whether it is there.
+            // Without a key and with unknown names: this only tests whether the route exists.
             let answer = gateway.request(method, &path.replace(['{', '}'], "_")).send().await;
             assert_eq!(answer.status != 405, has(method, path), "{method} {path}: {}", answer.text);
             assert!(answer.text != r#"{"detail":"Not Found"}"#, "{method} {path}");
@@ -95,7 +96,7 @@ async fn what_the_document_has_is_there_and_what_it_does_not_have_is_405() {
     }
 }
 
-/// The texts between `before` and the quote or bracket that ends them.
+/// The texts between `before` and the next quote or closing bracket.
 fn named<'t>(text: &'t str, before: &'t str) -> impl Iterator<Item = &'t str> {
     text.split(before).skip(1).map(|rest| rest.split(['"', '\'', ')']).next().unwrap())
 }
@@ -119,7 +120,7 @@ async fn the_page_names_nothing_that_is_not_served_here() {
             assert!(!asset.text.contains("@import"), "{name}");
         }
     }
-    // What the page is set to: our document, and nobody who would be shown it to judge it.
+    // The page is configured to show this document, and not to send it to a validator.
     let settings = gateway.get("/docs/swagger-initializer.js").expect(200).await.text;
     assert!(settings.contains(r#""url": "/openapi.json""#), "{settings}");
     assert!(settings.contains(r#""validatorUrl": "none""#), "{settings}");

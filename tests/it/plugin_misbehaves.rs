@@ -1,6 +1,5 @@
-//! A component that misbehaves is stopped within its limits: its caller learns which plugin it was and
-//! what it did, nothing is left behind, and a neighbour's request at the same time is answered as ever.
-//! One test for each guest of `tests/guests`.
+//! A component that misbehaves is stopped within its limits: the error names the plugin and what it did, nothing is
+//! left behind, and a neighbour's concurrent request is not affected. One test for each guest of `tests/guests`.
 
 mod neighbours;
 mod of_host_calls;
@@ -15,10 +14,10 @@ use tokio::task::JoinSet;
 use crate::support::events::Events;
 use crate::support::{Answer, Gateway, INTERFACE_VERSION, guest_path, until};
 
-/// More than the limits below and less than a hanging request.
+/// Longer than the limits below, shorter than a request that hangs.
 const SOON: Duration = Duration::from_secs(50);
 
-/// A refusal names the plugin and says what it did.
+/// Checks that a refusal names the plugin and what it did.
 fn check(answer: &Answer, status: u16, plugin: &str, what: &str) {
     assert_eq!(answer.status, status, "{}", answer.text);
     assert_eq!(answer.header("x-wardgate-fault"), Some("guest"));
@@ -26,7 +25,7 @@ fn check(answer: &Answer, status: u16, plugin: &str, what: &str) {
     assert!(detail.contains(&format!("plugin {plugin} ")) && detail.contains(what), "{detail}");
 }
 
-/// The same gateway's good agent, mapping as documented.
+/// Calls the same gateway's well-behaved agent, and returns the time that it took.
 async fn neighbour(gateway: &Gateway) -> Duration {
     let begun = Instant::now();
     let call = gateway.webhook(r#"&params_mapping={"prompt":"a"}"#).json(&json!({"a": "fine"}));
@@ -34,8 +33,8 @@ async fn neighbour(gateway: &Gateway) -> Duration {
     begun.elapsed()
 }
 
-/// Calls an agent whose mapper misbehaves, on both surfaces and together with a neighbour. Where the
-/// test does not limit its time, it has enough of it to be stopped for what it does.
+/// Calls an agent whose mapper misbehaves, on both surfaces and concurrently with a neighbour. Unless the test is
+/// about time limits, the mapper gets enough time to be stopped for its misbehaviour.
 async fn mapper(guest: &str, limits: &str, status: u16, what: &str) {
     let gateway = Gateway::start().await;
     let patient = match status {
@@ -43,10 +42,10 @@ async fn mapper(guest: &str, limits: &str, status: u16, what: &str) {
         504 => "wall_ms = 40000\n",
         _ => "wall_ms = 40000\ncpu_ms = 5000\n",
     };
-    // One call at a time: a call whose place is not given back would be the last one.
+    // The concurrency is one, so that a call whose slot is not released would block all later calls.
     let limits = format!("[limits]\nconcurrency = 1\n{patient}{limits}");
     let agent = gateway.with_mapper(guest, &limits).await;
-    // Not the first one: bundled plugins may still have to be compiled.
+    // A first call beforehand, because bundled plugins may still have to be compiled.
     neighbour(&gateway).await;
     let begun = Instant::now();
     let (answer, quick) =
@@ -60,7 +59,7 @@ async fn mapper(guest: &str, limits: &str, status: u16, what: &str) {
     as_before(&gateway, &plugin).await;
 }
 
-/// Nothing of the calls of a plugin is left, and the gateway works.
+/// Checks that no call of the plugin is in flight, and that the gateway works.
 async fn as_before(gateway: &Gateway, plugin: &str) {
     assert_eq!(in_flight(gateway, plugin).await, 0);
     neighbour(gateway).await;
@@ -89,14 +88,14 @@ async fn many_that_spin_do_not_starve_a_neighbour() {
     for _ in 0..10 {
         neighbour(&gateway).await;
     }
-    // Counted, not timed: the neighbour was answered ten times while they were under way.
+    // Counted, not timed: the neighbour got ten responses while all of these calls were in flight.
     assert_eq!(in_flight(&gateway, "spin-forever").await, 20);
     drop(spinning);
     until("their end", async || (in_flight(&gateway, "spin-forever").await == 0).then_some(()))
         .await;
 }
 
-/// So many calls of a plugin are under way.
+/// How many calls of a plugin are in flight.
 async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &plugin.parse().unwrap()).await.unwrap();
@@ -125,7 +124,7 @@ async fn flood_params() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deep_recursion() {
-    // Which of its two stacks ends first is up to the guest's compiler.
+    // The guest's compiler determines which of its two stacks overflows first.
     mapper("deep_recursion", "", 502, "crashed (").await;
 }
 
@@ -190,7 +189,7 @@ async fn bad_json_getter() {
     check(&answer, 502, "bad-json-getter", "not JSON");
 }
 
-/// A tool's failure is told to the model, and the run goes on.
+/// Checks that a tool's failure is reported to the model and that the run continues.
 async fn tool(guest: &str, call: &str, grants: &str, what: &str) {
     let gateway = Gateway::start().await;
     let agent = gateway.with_tool(guest, grants).await;
@@ -218,7 +217,7 @@ async fn bad_json_tool() {
     tool("bad_json_tool", "broken", "", "not JSON").await;
 }
 
-/// What a mapper found out, as it told in its prompt.
+/// Runs an agent with this mapper, and returns what the mapper reports in its prompt.
 async fn told(guest: &str, body: Value) -> String {
     let gateway = Gateway::start().await;
     let agent = gateway.with_mapper(guest, "").await;
@@ -257,7 +256,7 @@ async fn counts_calls() {
     let gateway = Gateway::start().await;
     let agent = gateway.with_mapper("counts_calls", "").await;
     for _ in 0..3 {
-        // Each call is an instance of its own: nothing of one is seen by the next.
+        // Each call has its own instance, so no state carries over to the next.
         assert_eq!(agent.ask(json!({})).await.report()["received"], "1");
     }
 }
@@ -269,14 +268,14 @@ async fn a_run_waits_for_a_plugin_with_all_its_calls_in_flight() {
         "[limits]\nconcurrency = 1\nwall_ms = 300\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
     let agent = gateway.with_tool("spin_in_tool", grants).await;
     let spinning = Events::until_a_tool_is_called(&agent, "spin {}").await;
-    // The only call that is granted spins; a second run cannot even ask for the tools.
+    // The only granted call spins, so a second run cannot even list the tools.
     let waiting = agent.begin("no tool").await;
     until("a call that found no room", async || {
         let state = gateway.manage("GET", "/plugins/spin-in-tool").expect(200).await.json();
         (state["calls"]["refused"]["busy"].as_u64() > Some(0)).then_some(())
     })
     .await;
-    // Whoever calls the tool directly is told so: nothing was started, and there will be room again.
+    // A direct call of the tool is refused as busy: nothing was started, and a retry is safe.
     let path = format!("/agents/{}/operations/spin", agent.agent);
     let busy = agent.post(&path).key(&agent.key).json(&json!({})).send().await;
     assert_eq!(
@@ -293,7 +292,7 @@ async fn a_run_waits_for_a_plugin_with_all_its_calls_in_flight() {
     assert_eq!(agent.ended(&waiting).await["status"], "completed");
 }
 
-/// A guest that no test names shows nothing.
+/// A guest that no test uses would prove nothing.
 #[test]
 fn every_guest_has_its_test() {
     let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

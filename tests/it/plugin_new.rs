@@ -1,8 +1,7 @@
-//! An author who has this program and the package client of a language gets from nothing to an installed
-//! plugin by the commands in the README.md of the project that the program made.
+//! With this program and the package manager of a language, an author gets from nothing to an installed plugin: the
+//! tests run the commands in the README.md of a generated project.
 //!
-//! These need what such an author has: npm for JavaScript, python3 with pip for Python, and the network
-//! where the clients have not yet got their packages.
+//! They need npm for JavaScript, python3 with pip for Python, and the network if the packages are not installed yet.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,8 +12,8 @@ use crate::support::wardgate;
 
 const ROLES: &str = "verifier,payload-mapper,response-getter,replier,toolbox,about";
 
-/// A project with every role, in a folder that stays the same: `kept`, where the package client installs,
-/// outlives the test run, so that only the first one downloads.
+/// Creates a project with every role in a fixed folder. Its subfolder `kept`, into which the package manager
+/// installs, survives the test run, so that only the first run downloads packages.
 fn project(language: &str, kept: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-new").join(language);
     let fresh = folder.with_extension("fresh");
@@ -33,14 +32,14 @@ fn project(language: &str, kept: &str) -> PathBuf {
     folder
 }
 
-/// What the project's README.md has in the first block of this section.
+/// The first block of commands in this section of the project's README.md.
 fn commands(project: &Path, section: &str) -> String {
     let readme = fs::read_to_string(project.join("README.md")).unwrap();
     let (_, section) = readme.split_once(&format!("## {section}\n\n```sh\n")).unwrap();
     section.split_once("```").unwrap().0.to_owned()
 }
 
-/// Runs the commands of a section as an author does, with `wardgate` in the path.
+/// Runs the commands of a section as an author would, with `wardgate` in the path.
 fn run(project: &Path, section: &str) -> String {
     let test = std::env::current_exe().unwrap();
     let mut path = test.parent().and_then(Path::parent).unwrap().as_os_str().to_owned();
@@ -49,9 +48,9 @@ fn run(project: &Path, section: &str) -> String {
     let commands = commands(project, section);
     let mut shell = Command::new("sh");
     shell.args(["-e", "-c", &commands]).current_dir(project).env("PATH", path);
-    // Where what `plugin test` compiles is kept.
+    // The cache for code that `plugin test` compiles.
     shell.env("XDG_CACHE_HOME", project.join("cache"));
-    // What was set for building the gateway is not for building a plugin.
+    // Build settings of the gateway do not apply to a plugin.
     for outer in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTFLAGS", "RUSTC_WRAPPER"] {
         shell.env_remove(outer);
     }
@@ -62,13 +61,13 @@ fn run(project: &Path, section: &str) -> String {
     said
 }
 
-/// Builds, passes its golden cases and installs, and finds every role in the component.
+/// Builds the project, runs its golden cases, installs the plugin, and checks that it has every role.
 fn goes_from_nothing_to_installed(project: &Path) {
     run(project, "Build");
     let tested = run(project, "Test");
     assert!(tested.ends_with("9 cases passed\n"), "{tested}");
-    // Not a data folder with the code cache that tests share: no two builds in JavaScript or Python are
-    // the same, byte by byte, so that each run would leave its 35 MB there.
+    // Not a data folder with the code cache that the tests share: builds in JavaScript and Python are not
+    // reproducible, so each run would leave another 35 MB there.
     let data = project.join("data");
     let tenant = wardgate(&["tenant", "create", "one", "--data", data.to_str().unwrap()]);
     assert!(tenant.status.success());
@@ -81,7 +80,7 @@ fn goes_from_nothing_to_installed(project: &Path) {
 fn a_project_in_rust_goes_from_nothing_to_installed() {
     let project = project("rust", "target");
     if !project.join("target").exists() {
-        // The guests of these tests have the same dependencies, built already: half a minute saved.
+        // The guests of these tests have the same dependencies, already built, which saves half a minute.
         let guests = Path::new(env!("GUESTS_DIR")).ancestors().nth(3).unwrap();
         symlink(guests, project.join("target")).unwrap();
     }

@@ -1,11 +1,11 @@
-//! What plugins answer themselves: it cannot act as the gateway where a browser reads it, and where it cannot
-//! be sent it is the plugin's fault, by name.
+//! Responses that plugins write: in a browser they cannot act as the gateway, and if one cannot be sent, the error
+//! names the plugin.
 
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Call, Client, Gateway};
 
-/// Everywhere that a plugin's own answer comes out: what has it answered with this payload.
+/// The surfaces on which a plugin can write the response.
 struct Surfaces {
     gateway: Gateway,
     agent: Client,
@@ -24,7 +24,7 @@ impl Surfaces {
         Self { gateway, agent, hook }
     }
 
-    /// With whether it is a stranger who is answered.
+    /// A call on each surface, and whether its sender is unauthenticated.
     fn calls(&self, payload: &Value) -> [(Call, bool); 4] {
         let mut runs = payload.clone();
         runs["run"] = json!(true);
@@ -85,7 +85,7 @@ async fn a_plugins_answer_is_of_no_origin_and_loses_what_would_hold_for_the_gate
             }
         }
     }
-    // It cannot put policies of its own in the place of these.
+    // The plugin cannot replace these policies with its own.
     let own = json!({"name": "content-security-policy", "value": "default-src *"});
     for (answer, _) in surfaces.answers(own).await {
         let policy = answer.header("content-security-policy");
@@ -120,7 +120,7 @@ async fn a_reply_that_cannot_be_sent_is_the_plugins_fault_and_names_what_is_wron
             assert_eq!(answer.header("x-wardgate-retry"), Some("never"), "{payload}");
             let detail = &answer.text;
             if is_stranger {
-                // Whom nobody has vouched for is told nothing of the inside.
+                // An unauthenticated sender must not learn about the plugin.
                 assert_eq!((answer.status, detail.contains("replies-with")), (400, false));
             } else {
                 assert_eq!(
@@ -136,7 +136,7 @@ async fn a_reply_that_cannot_be_sent_is_the_plugins_fault_and_names_what_is_wron
     }
 }
 
-/// As it stands in an error's body.
+/// A text as it appears inside the JSON of an error.
 fn as_json(text: &str) -> String {
     json!(text).to_string().trim_matches('"').to_owned()
 }

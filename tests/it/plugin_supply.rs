@@ -1,5 +1,5 @@
-//! Where plugins come from: a file or an OCI registry, always known by digest, signed where that is asked
-//! for, with the versions before kept to go back to.
+//! The supply of plugins: from files or OCI registries, always identified by digest, signed if required, with earlier
+//! versions kept for rollbacks.
 
 mod granted_to;
 mod hostile_registry;
@@ -22,7 +22,7 @@ fn guest(name: &str) -> Vec<u8> {
     std::fs::read(guest_path(name)).unwrap()
 }
 
-/// The component that is never built again, so that there are signatures of it.
+/// The component that is never rebuilt, so that its signatures stay valid.
 fn frozen() -> Vec<u8> {
     std::fs::read(frozen_path()).unwrap()
 }
@@ -37,7 +37,7 @@ fn supply(name: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// The same component as another version: with a custom section behind it that says so.
+/// The component with a custom section appended that names this version.
 fn versioned(component: &[u8], version: &str) -> Vec<u8> {
     let mut bytes = component.to_vec();
     let section = [&[7], b"version".as_slice(), version.as_bytes()].concat();
@@ -50,20 +50,19 @@ fn digest(component: &[u8]) -> String {
     PluginDigest::of(component).to_string()
 }
 
-/// The parts of an installation.
+/// The multipart form of an installation.
 fn parts(component: Vec<u8>, more: &[(&'static str, &str)]) -> Form {
     let form = Form::new().part("component", Part::bytes(component));
     more.iter().fold(form, |form, (name, text)| form.text(*name, (*text).to_owned()))
 }
 
-/// Installs a component as `hook`, by the operator.
+/// Installs a component as `hook`, with an operator's key.
 async fn install(gateway: &Gateway, component: Vec<u8>) -> Value {
     let call = gateway.manage("PUT", "/plugins/hook");
     call.multipart(parts(component, &[])).expect(200).await.json()
 }
 
-/// The versions of `hook`, newest first: their digests, the current one marked with `*` and a skipped one
-/// with `-`.
+/// The digests of the versions of `hook`, newest first. `*` marks the current version, `-` a skipped one.
 async fn versions(gateway: &Gateway) -> Vec<String> {
     let versions = gateway.manage("GET", "/plugins/hook/versions").expect(200).await.json();
     let mark = |version: &Value| match (&version["current"], &version["skipped"]) {
@@ -94,14 +93,14 @@ fn home() -> Home {
     home
 }
 
-/// What a command prints; it has to succeed.
+/// Runs a command that must succeed, and returns its output.
 fn command(home: &Home, arguments: &[&str]) -> String {
     let output = run(home, arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What it complains of; it has to fail.
+/// Runs a command that must fail, and returns its error message.
 fn complaint(home: &Home, arguments: &[&str]) -> String {
     let output = run(home, arguments);
     let said = String::from_utf8(output.stderr).unwrap();
@@ -110,14 +109,14 @@ fn complaint(home: &Home, arguments: &[&str]) -> String {
     said
 }
 
-/// A command on a data folder; pushing needs none.
+/// Runs a command on a data folder, which `plugin push` does not need.
 fn run(home: &Home, arguments: &[&str]) -> Output {
     let data = ["--data", home.path().to_str().unwrap()];
     let data = if arguments.contains(&"push") { &[][..] } else { &data };
     wardgate(&[arguments, data].concat())
 }
 
-/// A file beside the data.
+/// Writes a file into the data folder, and returns its path.
 fn write(home: &Home, name: &str, bytes: &[u8]) -> String {
     let path = home.path().join(name);
     std::fs::write(&path, bytes).unwrap();

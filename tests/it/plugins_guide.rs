@@ -1,7 +1,7 @@
-//! docs/PLUGINS.md does what it says: its files are written where it writes them, each of its commands is
-//! run in its order by one shell, and what it shows of their output is what came.
+//! docs/PLUGINS.md works as written: the test writes its files, runs its commands in order in one shell, and compares
+//! their output with what it shows.
 //!
-//! It needs what its reader needs: curl, openssl and python3.
+//! Like its readers, it needs curl, openssl and python3.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,14 +11,14 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::Home;
 
-/// A fenced block that is to be acted upon.
+/// A fenced block of the guide.
 #[derive(Debug)]
 enum Block {
-    /// A file, named in bold in the line before.
+    /// A file, with its path in bold in the line above.
     File { path: String, text: String },
     /// Commands.
     Run(String),
-    /// What the commands before it print, among other lines; `…` stands for anything.
+    /// Lines that the commands above print, among others; `…` stands for any text.
     Shown(String),
 }
 
@@ -27,8 +27,7 @@ fn guide() -> String {
     fs::read_to_string(root.join("docs/PLUGINS.md")).unwrap()
 }
 
-/// The guide's blocks in their order. A block that is neither a file nor a command nor an output is an
-/// excerpt, and left alone.
+/// The guide's blocks in order. Blocks that are neither file, commands nor output are excerpts and are skipped.
 fn blocks(guide: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut named = None;
@@ -54,7 +53,7 @@ fn blocks(guide: &str) -> Vec<Block> {
     blocks
 }
 
-/// Where the guide is followed. It stays the same, so that cargo replaces what it built the last time.
+/// The folder in which the guide is followed. It is fixed, so that cargo replaces its earlier build.
 fn folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins-guide");
     let _ = fs::remove_dir_all(&folder);
@@ -62,8 +61,8 @@ fn folder() -> PathBuf {
     folder
 }
 
-/// Ports that nobody listens on, in place of the guide's. They are below those that systems hand out, so
-/// that no other test is given one of them meanwhile.
+/// Free ports to replace those of the guide. They are below the ephemeral range, so that the system does not assign
+/// them to another test in the meantime.
 fn ports() -> [u16; 2] {
     let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
@@ -71,7 +70,7 @@ fn ports() -> [u16; 2] {
     [free.next().unwrap(), free.next().unwrap()]
 }
 
-/// Ends everything that the guide has started, also where it went wrong in the middle.
+/// The shell that runs the guide. On drop, kills every process that the guide started, even after a failure.
 struct Shell(Child);
 
 impl Drop for Shell {
@@ -84,8 +83,8 @@ impl Drop for Shell {
 
 const MARK: &str = "@@ this was block";
 
-/// What is there already saves a minute: before the first build, the guests of these tests, which have the
-/// same dependencies; before the gateway starts, its bundled plugins, compiled.
+/// Reuses existing builds, which saves a minute: the guests of these tests, which have the same dependencies, before
+/// the first build, and the compiled bundled plugins before the gateway starts.
 fn with_head_start(commands: &str, home: &Home) -> String {
     let guests = Path::new(env!("GUESTS_DIR")).ancestors().nth(3).unwrap();
     let mut links = String::new();
@@ -99,7 +98,7 @@ fn with_head_start(commands: &str, home: &Home) -> String {
     links + commands
 }
 
-/// Everything as one script, with a mark behind each block's output. A command that fails ends it.
+/// All blocks as one script, with a mark after each block's output. The script exits at the first failure.
 fn script(blocks: &[Block], renumber: impl Fn(&str) -> String, home: &Home) -> String {
     let mut script = String::from("set -e\n");
     for (number, block) in blocks.iter().enumerate() {
@@ -118,7 +117,7 @@ fn script(blocks: &[Block], renumber: impl Fn(&str) -> String, home: &Home) -> S
     script
 }
 
-/// Runs the script and gives all that it printed.
+/// Runs the script and returns its output.
 fn run(folder: &Path, script: &str, port: u16) -> String {
     fs::write(folder.join("guide.sh"), script).unwrap();
     let output = fs::File::create(folder.join("output")).unwrap();
@@ -142,7 +141,7 @@ fn run(folder: &Path, script: &str, port: u16) -> String {
     printed
 }
 
-/// Whether a line is as it is shown: the texts around each `…`, in their order and at their ends.
+/// Whether a line matches the shown one, in which each `…` stands for any text.
 pub(crate) fn is_shown(line: &str, shown: &str) -> bool {
     let (line, shown) = (line.trim(), shown.trim());
     let parts: Vec<_> = shown.split('…').collect();

@@ -1,5 +1,5 @@
-//! Integrations are components that an operator installs, on the command line, beside a running gateway.
-//! They map, get, answer and give tools, within what they are granted.
+//! Integrations are components that an operator installs from the command line while the gateway runs. They map
+//! payloads, get values, reply and offer tools, within their grants.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::support::{
     Child, Gateway, Home, INTERFACE_VERSION, guest_of_its_own, guest_path, until, wardgate,
 };
 
-/// The command line on a data folder; it has to succeed.
+/// Runs a command on a data folder, which must succeed, and returns its output.
 fn command(home: &Home, arguments: &[&str]) -> String {
     let data = home.path().to_str().unwrap();
     let output = wardgate(&[arguments, &["--data", data]].concat());
@@ -22,7 +22,7 @@ fn install(home: &Home, guest: &str) -> String {
     command(home, &["plugin", "install", guest_path(guest).to_str().unwrap()])
 }
 
-/// What the guest `fails` says.
+/// The failure message of the guest `fails_with`.
 const FAILURE: &str = "this guest fails on purpose";
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn an_operator_installs_plugins_and_agents_while_the_gateway_serves() {
     let body = json!({"chat": 7, "text": "wipe {} and calculate {\"expression\":\"2^10\"}"});
     let answer = gateway.post(&target).key(&gateway.key).json(&body).expect(200).await;
     let report = answer.json().as_str().unwrap().to_owned();
-    // The mapper chose the prompt and wrote the context, both tools ran, the getter made capitals of it.
+    // The mapper set the prompt and the context, both tools ran, and the getter converted the result to upper case.
     for part in
         [r#""SUMMARY":"WIPE {}"#, r#""CHANNEL":"MADE-UP""#, r#"{"WIPED":TRUE}"#, r#""VALUE":1024"#]
     {
@@ -106,7 +106,7 @@ async fn what_cannot_be_installed_is_refused_with_a_reason() {
     assert!(install(&no_wasm, &[]).contains("not a WebAssembly component"));
     let no_role = install(&guest_path("no_role"), &[]);
     assert!(no_role.contains("payload-mapper") && no_role.contains("toolbox"), "{no_role}");
-    // Both versions are named: the one it was made for, and ours.
+    // The message names both versions: the component's and the gateway's.
     let newer = install(&guest_path("wrong_version"), &[]);
     assert!(newer.contains("0.9.0") && newer.contains(INTERFACE_VERSION), "{newer}");
     let grants = install(&guest_path("ignores"), &["--grants", misspelt.to_str().unwrap()]);
@@ -171,7 +171,7 @@ async fn a_mappers_failure_becomes_an_http_status() {
         ("upstream", 502, "upstream"),
         ("timeout", 504, "upstream"),
         ("something-of-its-own", 500, "guest"),
-        // A guest cannot pass for the host.
+        // A guest cannot impersonate the host.
         ("deadline", 500, "guest"),
     ] {
         let body = json!({"code": code, "retry_after_ms": 1500});
@@ -260,7 +260,7 @@ async fn a_component_whose_file_was_changed_is_not_run() {
     let file = std::fs::read_dir(home.path().join("plugins")).unwrap().next().unwrap().unwrap();
     std::fs::copy(guest_path("replies_now"), file.path()).unwrap();
     let target = format!("/?agent_id={}", agent.agent);
-    // Code that was compiled of the right one, and sealed, is as good as it was.
+    // Sealed code that was compiled from the original component is still valid.
     let gateway = crate::support::Setup::new().home(home).start().await;
     let answer = gateway.post(&target).key(&agent.key).json(&json!({})).expect(200).await;
     assert_eq!(answer.json()["status"], "Ignored");

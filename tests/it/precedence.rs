@@ -1,6 +1,5 @@
-//! Which of several values counts, as a model: mapping before query before body before nothing (rows X1
-//! and X5), for every parameter and for every kind of body. And dot paths against a lookup written down
-//! plainly (row X9).
+//! The precedence of parameter values against a model: mapping before query before body (rows X1 and X5), for every
+//! parameter and every kind of body. Also, dot paths against a simple reference lookup (row X9).
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -17,7 +16,7 @@ fn runner(cases: u32) -> TestRunner {
     TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) })
 }
 
-/// `&name=value` for each, every byte of a value percent-encoded.
+/// `&name=value` for each pair, with every byte of the value percent-encoded.
 fn encoded(pairs: &[(String, String)]) -> String {
     let pair = |(name, value): &(String, String)| {
         let value: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
@@ -26,7 +25,7 @@ fn encoded(pairs: &[(String, String)]) -> String {
     pairs.iter().map(pair).collect()
 }
 
-/// What a body is sent as.
+/// The format of a body.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     Json,
@@ -35,7 +34,7 @@ enum Shape {
 }
 
 impl Shape {
-    /// The fields as they can be sent in this shape: forms know texts only.
+    /// The value as this format can carry it; `None` if it cannot. Forms carry strings only.
     fn takes(self, value: &Value) -> Option<Value> {
         match (self, value) {
             (Self::Json, _) => Some(value.clone()),
@@ -62,7 +61,7 @@ impl Shape {
     }
 }
 
-/// What stands in each of the three places. In a payload anything may stand, in a query text.
+/// The values of a parameter in the three places. A payload can hold any JSON, a query only text.
 #[derive(Debug, Clone)]
 struct Places {
     mapped: Option<Value>,
@@ -84,7 +83,7 @@ fn places() -> impl Strategy<Value = Places> {
         ]
     };
     let nested = select(vec![json!({}), json!({"a": 1}), json!([]), json!(["a"])]);
-    // Nothing but a mapping may come upon an object: as a parameter it is a mistake.
+    // A mapping may lead to an object, which then maps nothing; as a parameter in a body, an object is an error.
     let mapped = prop_oneof![9 => in_payload(), 1 => nested.clone()];
     let body = prop_oneof![30 => in_payload(), 1 => nested];
     let often = |one| proptest::option::weighted(0.6, one);
@@ -103,7 +102,7 @@ fn scalar(value: &Value) -> Option<String> {
 }
 
 impl Places {
-    /// The value that counts; an error where that is none that a parameter can have.
+    /// The value that takes precedence; an error if a parameter cannot have it.
     fn effective(&self) -> Result<Option<String>, ()> {
         let mapped = self.mapped.as_ref().and_then(scalar);
         let query = self.query.clone().filter(|text| !text.is_empty());
@@ -115,7 +114,7 @@ impl Places {
     }
 }
 
-/// Whether an answer is a 400 that names a parameter whose value is none.
+/// Whether a response is a 400 that names a parameter with an invalid value.
 fn refuses_one_of<'a, T: 'a>(
     answer: &Answer,
     mut parameters: impl Iterator<Item = (&'a &'a str, &'a Result<T, ()>)>,
@@ -124,13 +123,13 @@ fn refuses_one_of<'a, T: 'a>(
     answer.status == 400 && parameters.any(|(name, value)| value.is_err() && named(name))
 }
 
-/// What became of each parameter of [`MAPPABLE`].
+/// The resulting value of each parameter of [`MAPPABLE`].
 async fn parameters_of(gateway: &Gateway, answer: &Answer) -> Vec<Value> {
     let (task, report) = (gateway.task(&answer.task_id()).await, answer.report());
-    // An address that nobody gave is an empty text: the product's SDK reads no user without one.
+    // A missing e-mail address is an empty string, because the product's SDK requires one to read a user.
     let given = |value: &Value| if value == "" { Value::Null } else { value.clone() };
     let user = |name: &str| given(&task["input"]["user"][name]);
-    // Without a prompt the payload is the text, and there is no other payload.
+    // Without a prompt, the payload becomes the text, and there is no separate payload.
     let prompt = report.get("payload").and(report.get("received")).cloned();
     vec![
         task["thread_id"].clone(),
@@ -188,7 +187,7 @@ async fn x1_the_agent_of_the_query_comes_before_that_of_the_body() {
     }
 }
 
-/// What stands in query and body for one of the parameters that a mapping cannot set.
+/// The values in query and body of a parameter that a mapping cannot set.
 fn two_places(values: &[Value]) -> impl Strategy<Value = Places> + use<> {
     let texts: Vec<_> = values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     (proptest::option::of(select(texts)), proptest::option::of(select(values.to_vec())))
@@ -203,7 +202,7 @@ fn boolean(places: &Places) -> Result<bool, ()> {
     }
 }
 
-/// The parameters that a mapping cannot set and that are not about who calls.
+/// The parameters that a mapping cannot set, except those that identify the caller and the agent.
 const WANTED: [&str; 4] = ["asynchronous", "json", "disable_attachment_injection", "getter"];
 
 fn wanted() -> impl Strategy<Value = [Places; 4]> {
@@ -272,7 +271,7 @@ fn payload() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What a dot path leads to: step by step, nothing else.
+/// Looks up a path step by step: the reference implementation.
 fn lookup<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
     path.iter().try_fold(value, |value, step| match value {
         Value::Object(fields) => fields.get(step),

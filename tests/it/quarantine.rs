@@ -1,5 +1,5 @@
-//! A plugin that keeps failing is cut off for its tenant, tried again after a while, and comes back when it
-//! is well; whoever manages the tenant sees why, and can end it.
+//! The circuit breaker: a plugin that keeps failing is cut off for its tenant, probed after a pause, and restored
+//! when a probe succeeds. The tenant's admins can see the reason and release the plugin.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use wardgate::ids::TenantId;
 
 use crate::support::{Answer, Client, Gateway, Setup, agent, guest_path};
 
-/// Cut off after this many failures in a row, for this long at first.
+/// The breaker opens after this many consecutive failures, for this long at first.
 const AFTER: u64 = 3;
 const PAUSE: Duration = Duration::from_secs(30);
 
 const PLUGIN: &str = "panics-on-demand";
 
-/// A gateway at a time that stands still, and an agent whose mapper crashes where the payload says so.
+/// A gateway with a clock that stands still, and an agent whose mapper crashes if the payload says so.
 async fn gateway() -> (Gateway, Clock, Client) {
     let clock = Clock::by_hand(Timestamp::from_micros(1_800_000_000_000_000));
     let change = |settings: &mut wardgate::settings::Settings| {
@@ -31,7 +31,7 @@ async fn send(agent: &Client, crash: bool) -> Answer {
     agent.trigger().json(&json!({"crash": crash})).send().await
 }
 
-/// Fails as often as it takes.
+/// Makes the plugin fail until the breaker opens.
 async fn cut_off(agent: &Client) {
     for _ in 0..AFTER {
         assert_eq!(send(agent, true).await.status, 502);
@@ -54,7 +54,7 @@ async fn a_plugin_that_keeps_failing_is_refused_at_once_and_nobody_elses_is() {
     definition.mapper = Some(name);
     let agent_of_other = gateway.new_agent(other, definition).await;
 
-    // What works in between begins the count anew.
+    // A success in between resets the count.
     send(&agent_of_first, true).await;
     assert_eq!(send(&agent_of_first, false).await.status, 200);
     cut_off(&agent_of_first).await;
@@ -88,13 +88,13 @@ async fn after_each_pause_one_call_is_let_through_and_the_pause_doubles_until_on
         clock.advance(pause - Duration::from_secs(1));
         assert_eq!(send(&agent, false).await.status, 503);
         clock.advance(Duration::from_secs(1));
-        // The one that is let through fails again, and the next is not let through.
+        // The probe fails again, so the breaker stays open.
         assert_eq!(send(&agent, true).await.status, 502);
     }
     clock.advance(8 * PAUSE);
     assert_eq!(send(&agent, false).await.status, 200);
     assert_eq!(state(&gateway, gateway.tenant).await["quarantine"], Value::Null);
-    // It is as it was: the count and the pause begin anew.
+    // The breaker is closed: the count and the pause start over.
     cut_off(&agent).await;
     assert_eq!(send(&agent, false).await.header("retry-after"), Some("30"));
 }
@@ -109,7 +109,7 @@ async fn another_version_gets_another_chance() {
     plugins.install(gateway.tenant, &name, component, None).await.unwrap();
     assert_eq!(send(&agent, false).await.status, 200);
     let state = state(&gateway, gateway.tenant).await;
-    // What was counted stays.
+    // The counters are kept.
     assert_eq!(state["calls"]["refused"]["trapped"], AFTER);
     assert_eq!(state["quarantine"], Value::Null);
 }

@@ -1,5 +1,5 @@
-//! Installed plugins are ready when they are called: those of before after a start, however many there are,
-//! without being compiled again; and what nobody has installed any more leaves nothing behind.
+//! Installed plugins are ready when they are called: after a restart they are loaded without recompilation, however
+//! many there are. Plugins that are no longer installed leave no compiled code behind.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,14 +9,14 @@ use serde_json::json;
 
 use crate::support::{Gateway, Setup, guest_of_its_own, guest_path, until};
 
-/// The compiled components in a folder's cache, as they are named.
+/// The names of the compiled components in a folder's cache.
 fn compiled(folder: &Path) -> BTreeSet<String> {
     let files = fs::read_dir(folder.join("cache")).unwrap().map(|file| file.unwrap().file_name());
     let names = files.map(|name| name.into_string().unwrap());
     names.filter_map(|name| name.strip_suffix(".cwasm").map(str::to_owned)).collect()
 }
 
-/// How many components the gateway says that it has loaded.
+/// How many components the gateway reports as loaded.
 async fn loaded(gateway: &Gateway) -> u64 {
     let told = gateway.get("/metrics").key(&gateway.operator()).expect(200).await.text;
     let figure = told.lines().find_map(|line| line.strip_prefix("wardgate_components_loaded "));
@@ -31,7 +31,7 @@ async fn after_a_start_what_was_installed_is_loaded_without_its_source() {
     gateway.services.plugins.install(gateway.tenant, &name, component, None).await.unwrap();
     let agent = gateway.with_agent(|agent| agent.mapper = Some(name)).await;
     let home = gateway.stop().await;
-    // Nothing can be compiled of what is not there.
+    // Without the source files, nothing can be compiled.
     fs::remove_dir_all(home.path().join("plugins")).unwrap();
     let gateway = Setup::new().home(home).start().await;
     until("all components", async || (loaded(&gateway).await == bundled + 1).then_some(())).await;
@@ -65,7 +65,7 @@ async fn only_so_many_are_held_and_the_others_work_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn compiled_code_goes_with_the_plugin() {
-    // A cache of its own: others would miss what this takes away. Nothing is in it but this plugin.
+    // A separate cache, because other tests need the code that this test deletes. It holds this plugin only.
     let gateway = Gateway::start().await;
     let home = gateway.stop().await;
     home.forget_compiled_code();
@@ -109,7 +109,7 @@ async fn after_a_start_the_ones_installed_last_are_loaded_as_many_as_the_setting
     let gateway = Gateway::start().await;
     let bundled = wardgate::plugins::bundled().count() as u64;
     let mut agents = Vec::new();
-    // By name the one installed last is neither the first nor the last.
+    // In order of names, the one installed last is neither the first nor the last.
     for name in ["zulu", "alpha", "mike"] {
         let (plugins, name) = (&gateway.services.plugins, name.parse().unwrap());
         plugins.install(gateway.tenant, &name, guest_of_its_own("ignores"), None).await.unwrap();
@@ -119,7 +119,7 @@ async fn after_a_start_the_ones_installed_last_are_loaded_as_many_as_the_setting
     let setup = Setup::new().settings(|settings| settings.plugins.preload_max = 1);
     let gateway = setup.home(home).start().await;
     until("the one", async || (loaded(&gateway).await == bundled + 1).then_some(())).await;
-    // What is not loaded by now cannot be any more: neither source nor compiled code is there.
+    // What is not loaded by now can no longer be loaded: there is neither source nor compiled code.
     fs::remove_dir_all(gateway.home.path().join("plugins")).unwrap();
     gateway.home.forget_compiled_code();
     for (agent, status) in agents.iter().zip([500, 500, 200]) {

@@ -1,6 +1,5 @@
-//! What providers really send: each of GitHub's webhooks that its community collected goes through whole.
-//! Every value of it can be mapped and got (rows X9 and X11), and its bytes reach the agent as they came
-//! (rows X6 and D1).
+//! Real payloads: GitHub's webhooks, as its community collected them. Every value of each payload can be mapped and
+//! read by a getter (rows X9 and X11), and its bytes reach the agent unchanged (rows X6 and D1).
 
 use std::io::Read as _;
 
@@ -12,25 +11,25 @@ use tokio::task::JoinSet;
 
 use crate::support::{Client, Gateway, InProcess, Setup};
 
-/// `tests/payloads/README.md` says where it comes from.
+/// The collection; `tests/payloads/README.md` names its source.
 const COLLECTION: &[u8] = include_bytes!("../payloads/octokit-webhooks-examples.json.gz");
 
-/// What it holds. A collection of nothing would prove everything.
+/// The contents of the collection: with an empty one, every test would pass.
 const KINDS: usize = 58;
 const EXAMPLES: usize = 329;
 const LEAVES: usize = 63_411;
-/// Objects and arrays, the payloads themselves excepted.
+/// Objects and arrays, except the payloads themselves.
 const INNER_NODES: usize = 4_636;
-/// Labels of container images, such as `org.opencontainers.image.title`. A dot separates always, so a key
-/// that holds one cannot be named by a path.
+/// Labels of container images, such as `org.opencontainers.image.title`. A dot always separates, so a path cannot
+/// refer to a key with a dot in it.
 const BEHIND_A_KEY_WITH_A_DOT: usize = 8;
 
-/// Workers at once; more than these a machine of two cores cannot use.
+/// How many workers run concurrently; a machine with two cores cannot use more.
 const WORKERS: usize = 4;
 
-/// One payload, spelt as the collection spells it.
+/// One payload, with its text as in the collection.
 struct Example {
-    /// What it is, for the message of a failure.
+    /// The event's name and a number, for error messages.
     name: String,
     text: String,
     value: Value,
@@ -69,7 +68,7 @@ fn is_leaf(value: &Value) -> bool {
 }
 
 impl Example {
-    /// Every value in it that has a dot path, and how many have none.
+    /// Every value that has a dot path, and the number of values that have none.
     fn places(&self) -> (Vec<Place<'_>>, usize) {
         let (mut found, mut without_path) = (Vec::new(), 0);
         let mut open = vec![(Vec::new(), &self.value)];
@@ -93,7 +92,7 @@ impl Example {
     }
 }
 
-/// Has each item done by one of a few workers.
+/// Processes the items with [`WORKERS`] concurrent workers.
 async fn each<T, W>(items: impl IntoIterator<Item = T>, work: impl Fn(T) -> W)
 where
     W: Future<Output = ()> + Send + 'static,
@@ -108,7 +107,7 @@ where
     workers.join_all().await;
 }
 
-/// What a parameter is set to from a leaf.
+/// The parameter value that a mapping yields for a leaf.
 fn stringified(leaf: &Value) -> Option<String> {
     match leaf {
         Value::Null => None,
@@ -157,7 +156,7 @@ async fn x11_every_value_of_every_example_can_be_got() {
         work.push((example, places));
     }
     assert_eq!(counts, [LEAVES, INNER_NODES, BEHIND_A_KEY_WITH_A_DOT]);
-    // Where it is an agent's answer: a string that holds JSON.
+    // The payload as an agent's result: a string that holds JSON.
     each(work, |(example, places)| {
         let plugins = plugins.clone();
         async move {
@@ -173,27 +172,27 @@ async fn x11_every_value_of_every_example_can_be_got() {
     .await;
 }
 
-/// Sends the payload in each way, and looks at what the agent and the store have of it.
+/// Sends the payload in each way, and compares what the agent and the store received.
 async fn send_and_compare(caller: Client, example: Example) {
     let Example { name, text, value } = example;
     let send = |more: &str| caller.webhook(more).text("application/json", text.clone());
 
-    // Alone, it is the agent's text.
+    // Without a prompt, the payload is the agent's text.
     let alone = send("").expect(200).await;
     assert_eq!(alone.report()["received"], text, "{name}");
     assert_eq!(caller.task(&alone.task_id()).await["input"]["text"], text, "{name}");
 
-    // With a prompt it is data between two marks, and the offline model reports it.
+    // With a prompt, the payload is data between two markers, and the offline model reports it.
     let beside = send("&prompt=Summarise").expect(200).await;
     let (id, payload) = (beside.task_id(), beside.report()["payload"].clone());
-    // As texts, for two objects are equal whatever the order of their keys.
+    // Compared as text, because the order of keys does not matter for the equality of two objects.
     assert_eq!(payload.to_string(), value.to_string(), "{name}");
     let steps = caller.thread(&id).await;
     let told = steps[0]["content"].as_str().unwrap();
     let fenced = format!("\n[payload {id}]\n{text}\n[end of payload {id}]");
     assert!(told.ends_with(&fenced), "{name}: {told}");
 
-    // The agent's own webhook takes it as it is, too.
+    // The agent's own webhook also passes it on unchanged.
     let id = caller.trigger().text("application/json", text.clone()).expect(200).await.task_id();
     assert_eq!(caller.task(&id).await["input"]["text"], text, "{name}");
 }

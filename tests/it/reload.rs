@@ -1,5 +1,5 @@
-//! A plugin is replaced or removed under the calls that are in flight: they end on the build that
-//! they began with, and the next call gets what is installed now.
+//! A plugin is replaced or removed while calls are in flight: those calls end on the build that they started with,
+//! and the next call uses what is installed then.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use wardgate::ids::PluginDigest;
 use crate::support::web::Web;
 use crate::support::{Answer, Client, Gateway, Home, Setup, guest_path, until};
 
-/// What the guest that asks the server first is installed as.
+/// The plugin name of the guest that sends a request first.
 const NAME: &str = "fetches-first";
 
-/// A server that says when it is asked, and answers nobody before it is let go.
+/// A server that reports each request, and responds only once it is released.
 struct Held {
     web: Web,
     asked: UnboundedReceiver<()>,
@@ -37,7 +37,7 @@ impl Held {
         Self { web: Web::serve(server).await, asked, gate }
     }
 
-    /// Allows a plugin to ask it, and to wait for as long as any test does.
+    /// Grants that allow requests to this server, and waiting longer than any test.
     fn grants(&self) -> String {
         format!(
             "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\n\
@@ -46,7 +46,7 @@ impl Held {
         )
     }
 
-    /// Begins a call whose mapper asks the server, and gives it once the server has been asked.
+    /// Starts a call whose mapper sends a request to the server, and returns once the request has arrived.
     async fn begin(&mut self, agent: &Client) -> JoinHandle<Answer> {
         let agent = agent.clone();
         let body = json!({"url": format!("http://127.0.0.1:{}/", self.web.port)});
@@ -87,7 +87,7 @@ async fn a_call_in_flight_ends_on_its_build_and_the_next_gets_the_new_one() {
     let first = first.await.unwrap();
     assert_eq!(first.report()["received"], "hello", "the first ends on the old one");
     assert_eq!(in_flight(&gateway).await, 0);
-    // And the trace says of each which build it was.
+    // And the trace of each call names its build.
     for (answer, guest) in [(first, "fetches_first"), (second, "panics_on_demand")] {
         let thread = agent.thread(&answer.task_id()).await;
         let digest = PluginDigest::of(&build(guest)).to_string();
@@ -97,7 +97,7 @@ async fn a_call_in_flight_ends_on_its_build_and_the_next_gets_the_new_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_in_flight_outlives_its_plugin_and_the_next_is_refused() {
-    // A cache of its own: others would miss what this takes away.
+    // A separate cache, because other tests need the code that this test deletes.
     let home = Home::new();
     home.forget_compiled_code();
     let (gateway, mut held) = (Setup::new().home(home).start().await, Held::start().await);

@@ -1,5 +1,5 @@
-//! What plugins did for a task can be played again without the world: the same, or with another component,
-//! and what differs is shown.
+//! The plugin calls of a task can be replayed from the recording without access to the outside, with the same or
+//! another component, and differences are shown.
 
 use axum::http::Uri;
 use base64::Engine as _;
@@ -10,7 +10,7 @@ use wardgate::tenants::KeyHolder;
 use crate::support::web::Web;
 use crate::support::{Gateway, guest_path, until, wardgate};
 
-/// What `wardgate replay TASK …` says on the gateway's own folder, and whether nothing differs.
+/// Runs `wardgate replay TASK …` on the gateway's folder; returns whether nothing differs, and the output.
 fn replay(gateway: &Gateway, task: &str, more: &[&str]) -> (bool, String) {
     let data = gateway.home.path().to_str().unwrap();
     let output = wardgate(&[&["replay", task, "--data", data], more].concat());
@@ -27,7 +27,7 @@ fn same(gateway: &Gateway, task: &str, calls: &[&str]) {
     assert!(said.contains("played, nothing differs"), "{said}");
 }
 
-/// Waits until what the getter gave is kept: that happens after its caller was answered.
+/// Waits until the getter's result is recorded, which happens after the response to its caller.
 async fn getter_kept(gateway: &Gateway, task: &str) {
     let target = format!("/tasks/{task}/recording");
     until("the getter's step", async || {
@@ -89,7 +89,7 @@ async fn the_world_is_what_it_was_then() {
     keeps.ask(count).await;
     let asked = gateway.with_mapper("asks_time", "").await;
     let mapped = asked.webhook("").json(&json!({})).expect(200).await.task_id();
-    // The server is gone, the counter has gone on, time has passed.
+    // The server is stopped, the counter has changed, and time has passed.
     drop(web);
     same(&gateway, &fetched, &["tool http_fetch of http-fetch"]);
     same(&gateway, &timed, &["tool time of tells-time"]);
@@ -114,7 +114,7 @@ async fn verdicts_about_secrets_are_played_and_no_secret_is_told() {
     let told = calls[0]["recording"].to_string();
     assert!(told.contains("\"holds\":true") && !told.contains(SECRET), "{told}");
     let (same, said) = replay(&gateway, &task, &[]);
-    // What was signed is as good as a secret, so it is not kept, and the replay says so by its difference.
+    // A signature is as sensitive as a secret, so it is not recorded, and the replay reports it as a difference.
     assert!(!same && said.contains("ok/signature: was"), "{said}");
     for kept in ["ok/verifies", "ok/matches", "ok/verifies_another"] {
         assert!(!said.contains(kept), "{kept}: {said}");
@@ -182,7 +182,7 @@ async fn a_getter_is_compared_with_what_it_gave() {
     assert!(unchanged.contains("getter /source by getter-upper: the same"), "{unchanged}");
     let (same, said) = replay(&gateway, &task, &["--plugin", &guest("bad_json_getter")]);
     assert!(!same && said.contains("ok: was \"WEBHOOK\", is nothing"), "{said}");
-    // Nothing there is not null.
+    // A missing value is not null.
     let asked = agent.webhook("&getter=/nowhere").json(&json!({"prompt": "hi"})).expect(404).await;
     let task = asked.header("x-task-id").unwrap().to_owned();
     getter_kept(&gateway, &task).await;
@@ -205,7 +205,7 @@ async fn nothing_is_sent_however_much_the_component_wants_to() {
          networks = [\"127.0.0.0/8\"]\n",
         web.port
     );
-    // The tool `fetch` of one guest fetches; that of the other, which takes its place, does too.
+    // The tool `fetch` sends a request, and so does the tool of the guest that replaces it.
     let agent = gateway.with_tool("calls_egress", &grants).await;
     let prompt = json!({"prompt": format!("fetch {}", json!({"url": url}))});
     let task = agent.ask(prompt).await.task_id();
@@ -238,7 +238,7 @@ async fn a_request_by_a_channel_is_what_it_was() {
     let came = recorded.json()["calls"][0]["came"]["ok"].as_str().unwrap().to_owned();
     let came: Value = serde_json::from_str(&came).unwrap();
     assert_eq!(came["delivery_id"], "d-7");
-    // A key of the gateway has no business in a channel's URL, and is not kept.
+    // A key of the gateway in a channel's URL is not recorded.
     let keyed = format!("{hook}?x-api-key={}&z=1", gateway.key);
     let sent = gateway.post(&keyed).header("x-token", "a token of the provider");
     let sent = sent.header("x-delivery", "d-8").json(&json!({"text": "hi"})).send().await;
@@ -246,7 +246,7 @@ async fn a_request_by_a_channel_is_what_it_was() {
     let recorded = gateway.manage("GET", &below).expect(200).await;
     assert_eq!(recorded.json()["request"]["head"]["query"], "z=1");
     assert!(!recorded.text.contains(&gateway.key), "{}", recorded.text);
-    // A GET's payload is its query, by an agent's own webhook.
+    // In a GET of an agent's own webhook, the query is the payload.
     let queried = gateway.with_mapper("mapper_custom", "").await;
     let got = queried.get(&format!("/api/webhooks/agents/{}?text=hello", queried.token));
     let got = got.expect(200).await.task_id();
@@ -267,7 +267,7 @@ async fn a_tenants_admin_may_replay_and_is_not_told_the_grants() {
     assert!(!recorded.text.contains("for the operator alone"));
     let for_operator = gateway.manage("GET", &format!("/tasks/{task}/recording")).expect(200);
     assert_eq!(for_operator.await.json()["grants"]["mapper-custom"], grants);
-    // And by the command, from elsewhere.
+    // And by the command, from another machine.
     let key_file = gateway.home.write("admin.key", &key);
     let arguments = [
         "replay",
@@ -284,7 +284,7 @@ async fn a_tenants_admin_may_replay_and_is_not_told_the_grants() {
     assert!(output.status.success(), "{said}");
     assert!(said.contains("mapping by mapper-custom: the same"), "{said}");
     assert!(said.contains("note: its settings or grants are not those"), "{said}");
-    // A caller's key is no admin's.
+    // A caller's key may not.
     gateway.get(&target).key(&gateway.key).expect(403).await;
 }
 
@@ -307,7 +307,7 @@ async fn what_cannot_be_replayed_is_refused_with_a_reason() {
     let other = ["--plugin", &guest("mapper_custom"), "--as", "dot-mapper"];
     let said = replay(&gateway, &two, &other).1;
     assert!(said.contains("error: was nothing") && !said.contains("calculator"), "{said}");
-    // A tool that no plugin has was not called.
+    // A tool that no plugin offers was not called.
     let unknown: Value = gateway.task(&plain).await;
     assert_eq!(unknown["status"], "completed");
 }

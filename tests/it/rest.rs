@@ -8,7 +8,7 @@ use reqwest::Method;
 
 use crate::support::{Call, Gateway, agent};
 
-/// Every route of the surface. `{agent}` and `{task}` name what is there, `{organization}` the tenant.
+/// Every route of the surface. `{agent}` and `{task}` stand for existing ids, `{organization}` for the tenant.
 const ROUTES: [(Method, &str); 26] = [
     (Method::GET, "/v1/agents"),
     (Method::GET, "/agents"),
@@ -40,7 +40,7 @@ const ROUTES: [(Method, &str); 26] = [
 
 const UNKNOWN: &str = "00000000-0000-4000-8000-000000000000";
 
-/// A call of a route, whose body would be refused if it were read.
+/// A call of a route with a body that would be refused if it were read.
 fn call(gateway: &Gateway, method: &Method, target: &str) -> Call {
     Call::new(gateway.http.request(method.clone(), gateway.url(target))).body("no JSON")
 }
@@ -49,7 +49,7 @@ fn call(gateway: &Gateway, method: &Method, target: &str) -> Call {
 async fn who_has_no_key_learns_nothing_more() {
     let gateway = Gateway::start().await;
     for (method, route) in &ROUTES {
-        // Neither whether a thing exists nor what is wrong with the body.
+        // Neither whether something exists, nor what is wrong with the body.
         for name in [gateway.agent.as_str(), UNKNOWN, "no id"] {
             let target = route.replace("{agent}", name).replace("{task}", name);
             let target = target.replace("{organization}", &gateway.tenant.to_string());

@@ -1,5 +1,5 @@
-//! What a secret may be used for is said where it is set. Who can make a channel, or write grants, binds it for
-//! that or for less: nobody makes a key that verifies into one that signs who does not know it.
+//! The allowed uses of a secret are set together with its value. A channel or a grants file can bind it for those
+//! uses or fewer: without knowing the value, a verification key cannot be turned into a signing key.
 
 use axum::Router;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ async fn set(gateway: &Gateway, key: &str, body: Value) -> Answer {
     gateway.request("PUT", &target).key(key).json(&body).send().await
 }
 
-/// A channel with this binding of the secret, put with this key.
+/// Applies a channel with this binding of the secret, with this key.
 async fn apply(gateway: &Gateway, key: &str, binding: Value) -> Answer {
     let definition = json!({
         "name": "hook", "agent": "tested", "secrets": {"secret": binding},
@@ -73,7 +73,7 @@ async fn a_secret_is_bound_for_what_it_was_set_for_and_signs_only_where_that_was
     let refused = grant(grants_send).await;
     assert_eq!(refused.status, 422, "{}", refused.text);
     assert!(refused.detail().contains("[credentials.api]: the secret partner"), "{}", refused.text);
-    // Of a secret that is not there yet nothing is known.
+    // The uses of a secret that is not set yet cannot be checked.
     let later = json!({"secret": "later", "use": ["sign"]});
     assert_eq!(apply(&gateway, &admin, later).await.status, 200);
 }
@@ -86,7 +86,7 @@ async fn what_an_operator_lets_a_secret_be_used_for_an_admin_narrows_and_never_w
     let listed = async || gateway.manage("GET", "/secrets").expect(200).await.json()[0].clone();
     set(&gateway, &operator, json!({"value": VALUE, "use": ["verify", "compare"]})).await;
 
-    // Another value, and fewer uses, are the admin's to set.
+    // An admin may set another value and fewer uses.
     let kept = set(&gateway, &admin, json!({"value": "another-value"})).await.json();
     assert_eq!(
         (&kept["use"], &kept["set_by"]),
@@ -105,7 +105,7 @@ async fn what_an_operator_lets_a_secret_be_used_for_an_admin_narrows_and_never_w
     let widened = set(&gateway, &operator, json!({"value": VALUE, "use": ["sign"]})).await.json();
     assert_eq!(widened["use"], json!(["sign"]));
 
-    // A secret of the admin's own is for whatever the admin says, whose value it is.
+    // An admin may allow any use of a secret that an admin set.
     let partner = format!("/admin/tenants/{}/secrets/partner", gateway.tenant);
     gateway.delete(&partner).key(&admin).expect(204).await;
     let kept = set(&gateway, &admin, json!({"value": "mine"})).await.json();
@@ -115,7 +115,7 @@ async fn what_an_operator_lets_a_secret_be_used_for_an_admin_narrows_and_never_w
     );
     let kept = set(&gateway, &admin, json!({"value": "mine", "use": ["sign"]})).await.json();
     assert_eq!(kept["use"], json!(["sign"]));
-    // Once an operator has set it, it is the operator's.
+    // Once an operator has set it, an admin may only narrow its uses.
     set(&gateway, &operator, json!({"value": VALUE})).await;
     assert_eq!(
         set(&gateway, &admin, json!({"value": "mine", "use": ["verify"]})).await.status,

@@ -1,5 +1,5 @@
-//! A tenant's secret is kept for the plugins and channels that it is granted to, and shown to nobody: not to
-//! who set it, not to a plugin, not to whoever reads the log or the database.
+//! A tenant's secret is available only to the plugins and channels that it is granted to, and is never shown: not to
+//! its author, not to a plugin, and not in the log or the database.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use wardgate::tenants::KeyHolder;
 use crate::support::command_of;
 use crate::support::{Answer, Child, Client, Gateway, Home, guest_path, wardgate};
 
-/// What the guest calls it, and which secret of the tenant that is.
+/// Grants the tenant's secret `partner` to the guest under the name `signing`.
 const GRANTS: &str = "[secrets]\nsigning = \"partner\"\n";
 
 const OLD: &str = "an-old-value-0123456789";
@@ -21,7 +21,7 @@ async fn set(gateway: &Gateway, name: &str, body: Value) -> Answer {
     gateway.manage("PUT", &format!("/secrets/{name}")).json(&body).send().await
 }
 
-/// What comes of a mapper that opens the secret which it was granted: `opened`, or a failure's code.
+/// The outcome when a mapper opens its granted secret: `opened`, or a failure's code.
 async fn opening(gateway: &Gateway, agent: &Client) -> String {
     let body = json!({"secret": "signing"});
     let task = agent.trigger().json(&body).expect(200).await.task_id();
@@ -72,7 +72,7 @@ async fn a_plugin_and_a_channel_use_what_was_set_from_their_next_call_on() {
     let gateway = Gateway::start().await;
     let agent = gateway.with_mapper("asks_secret", GRANTS).await;
     let hook = channel(&gateway).await;
-    // A secret that is not there yet is the operator's fault, and the sender may try again.
+    // A secret that is not set yet is the operator's fault, and the sender may retry.
     assert!(opening(&gateway, &agent).await.contains("forbidden"));
     assert_eq!(status(&gateway, &hook, OLD).await, 503);
 
@@ -165,7 +165,7 @@ async fn secrets_are_managed_by_the_tenants_own_admins_and_used_by_its_own_plugi
             call.json(&json!({"value": OLD})).expect(403).await;
         }
     }
-    // The other tenant's secret of the same name is another one.
+    // Another tenant's secret of the same name is separate.
     let key = gateway.new_key(admin).await;
     let others = format!("/admin/tenants/{other}/secrets/partner");
     gateway.request("PUT", &others).key(&key).json(&json!({"value": OLD})).expect(200).await;
@@ -198,7 +198,7 @@ async fn a_sealed_value_that_is_moved_to_another_name_or_tenant_does_not_open() 
         let moved = moved.bind(gateway.tenant.as_bytes().as_slice());
         assert_eq!(moved.execute(&mut database).await.unwrap().rows_affected(), 1);
         gateway.reread_grants().await;
-        // Neither the moved value is let in, nor the one that was there, and no plugin opens anything.
+        // Neither the moved nor the previous value is accepted, and no plugin can open the secret.
         for token in [OLD, NEW] {
             assert_eq!(status(&gateway, &hook, token).await, 503, "{from}");
         }
@@ -208,7 +208,7 @@ async fn a_sealed_value_that_is_moved_to_another_name_or_tenant_does_not_open() 
     database.close().await.unwrap();
 }
 
-/// `wardgate` with this on its standard input: what it prints, after it succeeded.
+/// Runs `wardgate` with this standard input, which must succeed; returns its output.
 fn told(input: &str, arguments: &[&str]) -> String {
     let mut command = command_of(arguments);
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -244,7 +244,7 @@ async fn a_value_is_in_no_answer_no_log_no_trace_and_not_in_the_clear_in_the_dat
     said += &told("", &[&["secret", "list"], &through[..]].concat());
 
     for token in [OLD, NEW, "wrong"] {
-        // Wherever a provider may put it, it goes no further than the verifier.
+        // Wherever a provider sends it, the token goes no further than the verifier.
         let call = gateway.post(&format!("{hook}?also={token}")).header("x-token", token);
         let answer = call.header("x-again", token).json(&json!({"text": "hi"})).send().await;
         said += &answer.text;

@@ -1,12 +1,12 @@
-//! What a plugin asks of a secret tells it nothing of the secret's bytes: prefix, encoding and use are said by
-//! whoever binds it, and whatever a plugin tries comes to one and the same.
+//! Host calls on a secret reveal nothing about its bytes: the binding determines prefix, encoding and uses, and
+//! everything that a plugin tries has the same outcome.
 
 use serde_json::{Value, json};
 use wardgate::tenants::KeyHolder;
 
 use crate::support::{Client, Gateway};
 
-/// Secrets as providers show them.
+/// Secrets in the formats of providers.
 const SECRETS: [&str; 6] = [
     "9f86d081884c7d659a2feaa0c55ad015",
     "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
@@ -16,7 +16,7 @@ const SECRETS: [&str; 6] = [
     "correct horse battery staple",
 ];
 
-/// How a secret may be bound.
+/// Ways to bind a secret.
 const BINDINGS: [&str; 5] = [
     "\"partner\"",
     "{ secret = \"partner\", use = [\"sign\", \"verify\", \"compare\"] }",
@@ -25,7 +25,7 @@ const BINDINGS: [&str; 5] = [
     "{ secret = \"partner\", use = [] }",
 ];
 
-/// Each outcome of all that the guest tried, and how often.
+/// The distinct outcomes of the guest's attempts, and the count of each.
 async fn outcomes(agent: &Client, guess: &str) -> Vec<(String, u64)> {
     let prompt = format!("probe {}", json!({"guess": guess}));
     let report = agent.ask(json!({"prompt": prompt})).await.report();
@@ -52,7 +52,7 @@ async fn a_plugin_that_tries_every_prefix_and_encoding_sees_one_outcome() {
         let agent = agent.await;
         for secret in SECRETS {
             gateway.keep_secret("partner", secret, false).await;
-            // The guess is the secret itself: even a plugin that knows it learns nothing by its pieces.
+            // The guess is the secret itself: even a plugin that knows the secret learns nothing from pieces of it.
             let found = outcomes(&agent, secret).await;
             assert_eq!(found.len(), 1, "{binding} {secret}: {found:?}");
             assert!(found[0].1 > 600, "{found:?}");

@@ -1,6 +1,6 @@
-//! Every curl of the two documents that the product implements, run by curl itself and written as there.
-//! Changed are the host, the ids and keys, and the paths of uploaded files; `-g` keeps curl from reading
-//! the braces of a URL as a pattern.
+//! Every curl command in the two documents that the product implements, run by curl as written. Only the host, the
+//! ids and keys, and the paths of uploaded files are replaced; `-g` keeps curl from reading braces in a URL as a
+//! pattern.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::Gateway;
 
-/// Runs a documented command and gives the status and the body.
+/// Runs a documented command, and returns the status and the body.
 async fn run(gateway: &Gateway, documented: &str) -> (u16, Value) {
     let command = documented
         .replacen("curl ", "curl -g -sS -w '\\n%{http_code}' ", 1)
@@ -19,7 +19,7 @@ async fn run(gateway: &Gateway, documented: &str) -> (u16, Value) {
         .replace("YOUR_API_KEY", &gateway.key)
         .replace("your_webhook_token", &gateway.token);
     let output = tokio::task::spawn_blocking(move || {
-        // No proxy of this machine's, and no settings of its user's.
+        // Without the machine's proxy and the user's settings.
         Command::new("sh").args(["-c", &command]).env_clear().env("PATH", "/usr/bin:/bin").output()
     });
     let output = output.await.unwrap().unwrap();
@@ -64,8 +64,8 @@ async fn xpander_asynchronous() {
     assert_eq!(gateway.tasks_stored().await, 1);
 }
 
-/// Uploads are not taken yet. Until they are, the answer says so and nothing runs: an agent that
-/// answered without having seen the files would be worse.
+/// Uploads are not supported yet. Until they are, the response says so and nothing runs: an agent that answered
+/// without having seen the files would be worse.
 #[tokio::test]
 async fn xpander_upload_files_is_refused_honestly_for_now() {
     let gateway = Gateway::start().await;

@@ -1,5 +1,5 @@
-//! A task is ended from outside: stopped, updated or deleted, wherever its run stands. What the run did
-//! until then is kept, whoever waits is answered, and the room that it took is free again.
+//! A caller ends a task (stops, updates or deletes it) at any point of its run: the run's steps so far are stored,
+//! waiting callers are answered, and the run's slot is free again.
 
 use std::time::{Duration, Instant};
 
@@ -10,30 +10,30 @@ use crate::support::events::Events;
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::{Client, Gateway, PATIENCE, Setup, agent, until};
 
-/// A stop is answered within milliseconds. Without one, what is stopped here goes on for [`FOREVER`].
+/// A stop takes milliseconds. Without it, the runs of these tests would last [`FOREVER`].
 const SOON: Duration = Duration::from_secs(50);
 const FOREVER: Duration = Duration::from_secs(600);
 
-/// The calculator first, then a model that never answers.
+/// One call of the calculator, then a model that never answers.
 const HALFWAY: [Reply; 2] = [Reply::Tool("calculate", r#"{"expression":"6*7"}"#), Reply::Silence];
 
-/// A gateway with room for one run, whose agent's model gives these replies and takes its time.
+/// A gateway that executes one run at a time, whose agent's model gives these replies.
 async fn one_at_a_time(replies: impl IntoIterator<Item = Reply>) -> (Gateway, ModelServer) {
     let server = ModelServer::start(replies).await;
     let setup = Setup::new().model(&server).settings(|settings| {
         settings.queue.runs_max = 1;
-        // A run that lost its task without being told so would only learn it by its lease.
+        // Without the stop signal, a run would notice only when its lease ends that it has lost its task.
         settings.queue.lease = FOREVER;
     });
     (setup.start().await, server)
 }
 
-/// Waits until the model was asked so often.
+/// Waits until the model has received this many requests.
 async fn asked(server: &ModelServer, times: usize) {
     until("the model's turn", async || (server.asked().len() == times).then_some(())).await;
 }
 
-/// The only room is free: another run gets through.
+/// Asserts that the only slot is free: another run completes.
 async fn room_is_free(caller: &Client, server: &ModelServer) {
     server.reply(Reply::Text("there is room"));
     let begun = Instant::now();
@@ -57,7 +57,7 @@ async fn a_task_that_waits_for_a_worker_never_runs() {
         assert_eq!(task["result"], "stopped on request");
         (accepting.stop().await, id, task)
     };
-    // With workers, and after a restart, it is what it was.
+    // The task is the same after a restart, and with workers.
     let (home, id, task) = home;
     let running = Setup::new().home(home).start().await;
     running.invoke("invoke", "another one").expect(200).await;
@@ -79,7 +79,7 @@ async fn a_run_that_waits_for_its_model_is_stopped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_that_computes_is_stopped_and_its_computing_ends() {
-    // The sandbox has room for one call of all plugins together: one that went on would keep it.
+    // The sandbox has one slot for the calls of all plugins: a call that continued would hold it.
     let gateway = Setup::new().settings(|settings| settings.sandbox.calls_max = 1).start().await;
     let limits = "[limits]\nconcurrency = 1\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
     let spinning = gateway.with_tool("spin_in_tool", limits).await;
@@ -91,7 +91,7 @@ async fn a_tool_that_computes_is_stopped_and_its_computing_ends() {
     })
     .await;
     assert!(is_stopped(&spinning.stop_task(&id).await));
-    // The room is there again: what waited for it goes on.
+    // The slot is free again: the waiting run continues.
     assert_eq!(spinning.ended(&waiting).await["status"], "completed");
 }
 
@@ -284,7 +284,7 @@ async fn a_stop_that_meets_the_end_of_a_run_has_one_outcome() {
     let mut outcomes = std::collections::BTreeMap::<String, u32>::new();
     const LAST: u64 = 59;
     for round in 0..=LAST {
-        // The first is stopped for sure, and the last has ended; between them either may be first.
+        // The first run is certainly stopped, and the last has certainly ended; in between, either side may win.
         server.reply(match round {
             0 => Reply::Silence,
             _ => Reply::Late(Duration::from_millis(30), "done"),
@@ -306,7 +306,7 @@ async fn a_stop_that_meets_the_end_of_a_run_has_one_outcome() {
         assert_eq!(seen["result"] == "done", status == "completed", "{seen}");
         *outcomes.entry(status).or_default() += 1;
     }
-    // Both ends of the race were seen, and nothing else.
+    // Both outcomes of the race occurred, and no other.
     assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["completed", "stopped"], "{outcomes:?}");
     room_is_free(&gateway, &server).await;
 }

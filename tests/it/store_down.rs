@@ -1,10 +1,10 @@
-//! While the store cannot be used, nothing is acknowledged: 503, and when to try again (row D3).
+//! While the store is unavailable, no request is acknowledged: 503 with the time to retry after (row D3).
 
 use serde_json::json;
 
 use crate::support::{Answer, Gateway};
 
-/// Every answer of a gateway without a store says the same.
+/// Asserts the retry headers that every answer of a gateway without a store has.
 fn assert_unavailable(answer: &Answer, retry: &str) {
     assert_eq!(answer.header("retry-after"), Some("1"), "{}", answer.text);
     assert_eq!(answer.header("x-wardgate-retry"), Some(retry), "{}", answer.text);
@@ -44,7 +44,7 @@ async fn without_a_store_every_surface_says_when_to_try_again() {
 #[tokio::test]
 async fn a_task_that_may_have_been_accepted_is_safe_to_send_again_with_a_key() {
     let gateway = Gateway::start().await;
-    // Key and agent are known now and need no store for a while; the task does.
+    // The key and the agent are cached now and need no store for a while; the task does.
     gateway.ask(json!({"prompt": "hi"})).await;
     gateway.trigger().json(&json!({"q": 1})).expect(200).await;
     gateway.services.store.close().await;

@@ -1,5 +1,5 @@
-//! What somebody sends whom nobody has vouched for is held against him and never against the plugin that looks
-//! at it: he is refused, those whose deliveries are good are let in, and the log is not his to fill.
+//! Failures that a request from an unverified sender causes count against that sender and never against the plugin that
+//! inspects it: the request is rejected, genuine deliveries are accepted, and the sender cannot flood the log.
 
 use std::fmt::Write as _;
 
@@ -12,11 +12,11 @@ use crate::support::{Answer, Child, Gateway, Home, Setup, wardgate};
 const KEY: &str = "a key of the provider";
 const NOW: i64 = 1_800_000_000;
 
-/// Cut off after so many failures in a row.
+/// The circuit breaker opens after this many consecutive failures.
 const AFTER: u64 = 3;
 
-/// The integrations that verify a signature over the body, each with its settings, what it signs before the body,
-/// and its headers for a signature.
+/// The integrations that verify a signature over the body: the name, the settings, the text that is signed before the
+/// body, and the headers that carry a signature in hex and base64.
 #[expect(clippy::type_complexity, reason = "a table of a test")]
 const SIGNED: [(&str, &[(&str, &str)], &str, fn(&str, &str) -> Vec<(&'static str, String)>); 7] = [
     ("github", &[], "", |hex, _| {
@@ -45,7 +45,7 @@ const SIGNED: [(&str, &[(&str, &str)], &str, fn(&str, &str) -> Vec<(&'static str
     ("hmac", &[("header", "x-s"), ("signed", "a{body}")], "a", |hex, _| vec![("x-s", hex.into())]),
 ];
 
-/// A gateway that cuts plugins off soon, at a time that stands still.
+/// A gateway whose circuit breaker opens after [`AFTER`] failures, with a clock that stands still.
 async fn gateway() -> Gateway {
     let clock = Clock::by_hand(Timestamp::from_micros(NOW * 1_000_000));
     let setup = Setup::new().clock(&clock);
@@ -70,7 +70,7 @@ fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-/// A JSON object of about so many bytes.
+/// A JSON object of about this many bytes.
 fn body(bytes: usize) -> String {
     format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes))
 }
@@ -113,7 +113,7 @@ async fn long_forgeries_cut_no_integration_off_and_long_honest_deliveries_get_in
     }
 }
 
-/// A channel whose verifier copies the body and hands it back.
+/// A channel whose verifier copies the body and returns the copy.
 async fn copying(gateway: &Gateway) -> String {
     gateway.keep_secret("partner", KEY, false).await;
     gateway.install("verifies_by_copy", "[limits]\ncpu_ms = 5000\nwall_ms = 30000\n").await;
@@ -174,7 +174,7 @@ async fn a_stranger_at_an_open_channel_cuts_no_mapper_off_and_somebody_with_a_ke
         gateway.post(&hook).json(&json!({"crash": true})).expect(400).await;
     }
     gateway.post(&hook).json(&json!({"crash": false})).expect(200).await;
-    // A key is somebody who answers for what he sends.
+    // The holder of a key is accountable for its requests.
     for _ in 0..AFTER {
         agent.trigger().json(&json!({"crash": true})).expect(502).await;
     }
@@ -192,7 +192,7 @@ async fn a_stranger_at_an_open_channel_cuts_no_replier_off_and_is_told_nothing_o
     for _ in 0..=AFTER {
         let refused = send(true).expect(400).await;
         assert_eq!(refused.detail(), "the request cannot be looked at: it asks too much");
-        // The run is there: sent again, the request would start another one.
+        // The run exists: a retry would start another one.
         assert_eq!(refused.header("x-wardgate-retry"), Some("never"));
         assert!(refused.header("x-task-id").is_some());
     }
@@ -212,7 +212,7 @@ async fn a_large_value_is_the_requests_fault_and_the_mapping_and_getting_of_othe
         assert!(refused.detail().contains("more than the 4194304 bytes"), "{}", refused.text);
         assert_eq!(refused.header("x-wardgate-fault"), Some("caller"));
     }
-    // The offline model answers with what it was told, so the result is as large.
+    // The offline model repeats the prompt, so the result is as large.
     for _ in 0..=AFTER {
         let call =
             gateway.webhook("&getter=result").json(&json!({"prompt": "x".repeat(5_000_000)}));

@@ -1,5 +1,4 @@
-//! What happens in a task is told as server-sent events: live to whoever listens, from the beginning to
-//! whoever comes later, and the same to all of them.
+//! Server-sent events of a task: live for connected clients, from the beginning for later ones, and identical for all.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ const ENDLESS_TOOL: &str = "[limits]\ntool_cpu_ms = 600000\ntool_wall_ms = 60000
 
 const CALCULATE: Reply = Reply::Tool("calculate", r#"{"expression":"6*7"}"#);
 
-/// The types of events of a run that calls one tool.
+/// The event types of a run that calls one tool.
 const WHOLE: [&str; 6] = [
     "task_created", "task_updated", "tool_call_request", "tool_call_result", "chunk",
     "task_finished",
@@ -202,7 +201,7 @@ async fn fifty_who_follow_one_task_get_the_same() {
         with_model([Reply::Held(&CALCULATE), Reply::Held(&Reply::Text("42"))]).await;
     let id = gateway.begin("six times seven?").await;
     let mut following = Vec::new();
-    // Some before the run's first step, the others in its middle.
+    // Half of them before the run's first step, the others in the middle of it.
     for turn in 1..=2 {
         server.until_asked(turn).await;
         following.extend(join_all((0..25).map(|_| follow(&gateway, &gateway, &id))).await);
@@ -271,7 +270,7 @@ async fn a_tenant_has_as_many_streams_open_as_it_may_and_others_have_theirs() {
     let target = format!("/{}/agent-execution/{id}/events", gateway.tenant);
     let refused = gateway.get(&target).key(&gateway.key).expect(429).await;
     assert_eq!(refused.header("retry-after"), Some("1"));
-    // A run that cannot be followed has begun all the same, and says which it is.
+    // A run whose stream is refused has started all the same, and the answer has its id.
     let invoke = format!("/v1/agents/{}/invoke/stream", gateway.agent);
     let accepted = gateway.post(&invoke).key(&gateway.key).json(&json!({"input": {"text": "hi"}}));
     let accepted = accepted.expect(429).await;
@@ -294,7 +293,7 @@ async fn a_tenant_has_as_many_streams_open_as_it_may_and_others_have_theirs() {
 #[tokio::test]
 async fn whoever_waits_when_the_gateway_stops_is_answered_and_not_cut_off() {
     let server = ModelServer::start([Reply::Silence]).await;
-    // Whoever waits is answered in the last fifth of it.
+    // Waiting callers are answered after four fifths of this time.
     let setup =
         Setup::new().settings(|settings| settings.http.drain_time_max = Duration::from_secs(10));
     let gateway = setup.model(&server).start().await;
@@ -307,7 +306,7 @@ async fn whoever_waits_when_the_gateway_stops_is_answered_and_not_cut_off() {
     let home = gateway.stop().await;
     let answer = waiting.await.unwrap();
     assert_eq!(answer.json()["id"], answer.task_id());
-    // The run goes on after the next start.
+    // The run continues after the next start.
     server.reply(Reply::Text("at last"));
     let again = Setup::new().home(home).model(&server).start().await;
     assert_eq!(again.ended(&answer.task_id()).await["result"], "at last");
@@ -339,7 +338,7 @@ async fn whoever_comes_again_is_told_what_came_after_and_after_the_end_nothing()
     }
     let (end, _) = all.last().unwrap();
     assert!(follow(Some(end), 204).await.is_empty());
-    // An attempt that was given up told of what does not count any more, and what is no id tells nothing.
+    // The id of another attempt, or an invalid one, gives no position in the stream: all events are sent again.
     for other in ["9-4", "1", "x-y", "1-99999999999999999999"] {
         let again = follow(Some(other), 200).await;
         assert!(again.len() >= all.len() - 1, "{other}: {again:?}");

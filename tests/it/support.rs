@@ -1,5 +1,5 @@
-//! What every test stands on: a gateway in this process or as a process of its own, somebody who calls
-//! it, and local servers that stand for the world outside. No test reaches further than this machine.
+//! Shared fixtures: a gateway in this process or in one of its own, an HTTP client for it, and local servers in place of
+//! external services. No test connects to another machine.
 
 pub(crate) mod answer;
 pub(crate) mod child;
@@ -25,13 +25,13 @@ use std::time::Duration;
 
 use wardgate::ids::AgentId;
 
-/// The version of the plugin interface, as `wit/` has it.
+/// The version of the plugin interface, from `wit/`.
 pub(crate) const INTERFACE_VERSION: &str = env!("PLUGIN_INTERFACE_VERSION");
 
-/// How long a test waits for what has to happen: far longer than it takes, since machines stall.
+/// How long a test waits for an expected event: far longer than it takes, since machines stall.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A payload of `tests/payloads`.
+/// The text of a payload in `tests/payloads`.
 pub(crate) fn payload(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("payloads").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -48,8 +48,8 @@ pub(crate) fn guest_path(name: &str) -> PathBuf {
     path
 }
 
-/// A guest that is nobody else's, so that no other test takes away what is compiled of it: with a custom
-/// section behind it that no other has.
+/// A guest with a digest of its own, so that no other test evicts its compiled code: a unique custom section is
+/// appended to the component.
 pub(crate) fn guest_of_its_own(name: &str) -> Vec<u8> {
     let mut component = std::fs::read(guest_path(name)).unwrap();
     let section = [b"\x03own".as_slice(), AgentId::random().to_string().as_bytes()].concat();
@@ -58,7 +58,7 @@ pub(crate) fn guest_of_its_own(name: &str) -> Vec<u8> {
     component
 }
 
-/// Waits until `look` sees something, looking often and for a long time.
+/// Polls `look` until it returns a value; panics after [`PATIENCE`].
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {

@@ -103,7 +103,7 @@ fn lint(redocly: &Path, document: &Path) -> anyhow::Result<()> {
 
 /// Installs redocly into a folder of its own, unless it is there already.
 fn redocly(folder: &Path) -> anyhow::Result<PathBuf> {
-    // The version is in the folder's name, so that another version is installed anew.
+    // Named after the version, so that another version is not mistaken for it.
     let folder = folder.join(REDOCLY);
     let program = folder.join("node_modules/.bin/redocly");
     if program.exists() {

@@ -92,7 +92,7 @@ enum Ids {
 
 /// Installs schemathesis into a folder of its own, unless it is there already.
 fn install(folder: &Path) -> anyhow::Result<PathBuf> {
-    // The version is in the folder's name, so that another version is installed anew.
+    // Named after the version, so that another version is not mistaken for it.
     let venv = folder.join(SCHEMATHESIS);
     let program = venv.join("bin/schemathesis");
     if program.exists() {

@@ -1,5 +1,5 @@
 //! `compile-bomb`: how long a tenant waits for an installation, and for a call, while ten other tenants install
-//! components that exceed the compiler's limits.
+//! components that the compiler cannot finish within its limits.
 //!
 //! Each of the ten installs one bomb after the other, and a new one whenever one is rejected, so that ten
 //! compilations are always pending. The neighbour installs a component of a Rust plugin that was never installed

@@ -21,7 +21,7 @@ const POLLERS: usize = 500;
 /// Turns of each kind of polling.
 const TURNS: usize = 3;
 
-/// Pause between two triggers, so that the triggers themselves are no load.
+/// Pause between two triggers, so that the triggers themselves are not a load.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// How the callers poll.

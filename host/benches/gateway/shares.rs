@@ -1,16 +1,16 @@
 //! `shares`: how long honest tenants wait beside tenants that use as much as they can get.
 //!
 //! One, two and eight hostile tenants run the same attack at once: calls of tools that sleep, over more connections
-//! than there are slots for calls; long bodies, or many of middling length, to be accepted; calls of a tool that makes
-//! the host hold `wasi:http` fields while it sleeps; lists of tasks with long results. Meanwhile, an honest tenant has
-//! requests accepted, mapped, and verified at a hook, and another one lists its twenty tasks: one request of each kind
-//! at a time, with a pause of five milliseconds after each response.
+//! than there are slots for calls; long bodies, or many of middling length, to be accepted; calls of a tool that
+//! makes the host hold `wasi:http` fields while it sleeps; lists of tasks with long results. Meanwhile, an honest
+//! tenant has requests accepted, mapped, and verified at a hook, and another one lists its twenty tasks: one request
+//! of each kind at a time, with a pause of five milliseconds after each response.
 //!
-//! Each attack has a gateway of its own, with the default settings, in this process. Quiet turns and attacks alternate,
-//! and a turn's ratio is that of its p99 to the p99 of the quiet turn right before it. Responses other than 200 are
-//! counted as refused, and their times are included. All share this machine's cores: the CPU time of the hostile
-//! senders (one thread, prepared bytes) is in the honest tenants' figures. The honest tenants connect from one loopback
-//! address, and each hostile tenant from its own.
+//! Each attack has a gateway of its own, with the default settings, in this process. Quiet turns and attacks
+//! alternate, and a turn's ratio is that of its p99 to the p99 of the quiet turn right before it. Responses other
+//! than 200 are counted as refused, and their times are included. All share this machine's cores: the CPU time of the
+//! hostile senders (one thread, prepared bytes) is in the honest tenants' figures. The honest tenants connect from
+//! one loopback address, and each hostile tenant from its own.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod honest;
@@ -45,7 +45,8 @@ const LEAD: Duration = Duration::from_millis(500);
 enum Attack {
     SleepingTools,
     LongBodies,
-    /// A control: the same bytes without the gateway. Its effect on honest tenants is the machine's and not the gateway's.
+    /// A control: the same bytes without the gateway. What it costs the honest tenants is due to the machine and not
+    /// to the gateway.
     Sink,
     MiddlingBodies,
     HeldFields,

@@ -14,6 +14,7 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_ENCODING, ORIGIN};
 use http::{HeaderName, HeaderValue, Method, Request};
 use tower::{Layer as _, Service as _};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
+use tracing::Instrument as _;
 
 use http_body_util::BodyExt as _;
 use tokio::task::JoinError;
@@ -52,14 +53,22 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
         (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
     });
     let shown = own.cloned().or_else(|| HeaderValue::try_from(id.to_string()).ok());
-    let method = request.method().clone();
-    let mut response = next.run(request).await;
+    // `tenant` and `task` are recorded once they are known. Never the path: it may hold a token.
+    let span = tracing::info_span!(
+        "request",
+        request = %id,
+        method = %request.method(),
+        tenant = tracing::field::Empty,
+        task = tracing::field::Empty
+    );
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let _entered = span.enter();
+    tracing::debug!(status = response.status().as_u16(), "a request was answered");
     if let Some(shown) = shown {
         let is_logged = response.extensions().get::<AlreadyLogged>().is_some();
         if response.status().is_server_error() && !is_logged {
-            // Not the path: it may hold a token.
             let status = response.status().as_u16();
-            tracing::warn!(request = %id, caller_says = ?shown, %method, status, "a request failed");
+            tracing::warn!(caller_says = ?shown, status, "a request failed");
         }
         response.headers_mut().insert(REQUEST_ID, shown);
     }
@@ -81,7 +90,7 @@ pub(super) async fn long_on_bulk_lane(
     // Whoever reads the body says whose it is.
     let whose = Whose::default();
     request.extensions_mut().insert(whose.clone());
-    let handled = state.bulk.spawn(whose, next.run(request));
+    let handled = state.bulk.spawn(whose, next.run(request).in_current_span());
     let handled = match handled {
         Some(handled) => handled.await,
         None => return ApiError::stopping("the request").into_response(),

@@ -33,6 +33,7 @@ impl Submitter {
         waits: bool,
     ) -> Result<Submission, ApiError> {
         let submission = self.runs.submit(call, waits).await?;
+        tracing::Span::current().record("task", tracing::field::display(submission.task));
         match submission.conflict(&self.runs, waits).await? {
             None => Ok(submission),
             Some(Conflict::OtherRequest) => {

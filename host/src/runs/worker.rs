@@ -7,6 +7,7 @@ use moka::sync::Cache;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::Runs;
 use super::lease::{Lease, Leases};
@@ -172,7 +173,13 @@ async fn claim(
                     let running = context.all.registry.begin(claimed.task.id);
                     let is_long = claimed.task.input.payload.len() > BULK_BYTES;
                     let whose = Whose::from(claimed.task.tenant);
-                    let run = run(context.clone(), claimed, running, permit);
+                    let span = tracing::info_span!(
+                        "run",
+                        task = %claimed.task.id,
+                        tenant = %claimed.task.tenant,
+                        agent = %claimed.task.agent
+                    );
+                    let run = run(context.clone(), claimed, running, permit).instrument(span);
                     let wake = Arc::clone(&wake);
                     let run = async move {
                         run.await;
@@ -223,14 +230,14 @@ async fn run(
     let status = outcome.status;
     match lease.finish(&task, outcome, running.log.steps()).await {
         Ok(true) => {
-            tracing::debug!(task = %task.id, attempts = task.attempts, ?status, "task finished");
+            tracing::debug!(attempts = task.attempts, ?status, "task finished");
         }
         Ok(false) => {
-            tracing::info!(task = %task.id, "a task was ended elsewhere, or its lease was lost")
+            tracing::info!("a task was ended elsewhere, or its lease was lost")
         }
         Err(error) => {
             // An end that is not stored is not announced. Returning releases the lease.
-            tracing::error!(task = %task.id, %error, "a finished task cannot be stored");
+            tracing::error!(%error, "a finished task cannot be stored");
             return;
         }
     }
@@ -260,19 +267,19 @@ async fn outcome(
             let run = RunContext { tokens, log, time_max: context.settings.run_time_max };
             match context.runner.run(&agent, task, run).await {
                 Ok(outcome) => Ok(outcome),
-                Err(error) => Err(store_failed(task, &error)),
+                Err(error) => Err(store_failed(&error)),
             }
         }
         Ok(None) => {
             let reason = "the agent does not exist any more".to_owned();
             Ok(ended_unrun(context, log, EndStatus::Failed, reason))
         }
-        Err(error) => Err(store_failed(task, &error)),
+        Err(error) => Err(store_failed(&error)),
     }
 }
 
-fn store_failed(task: &Task, error: &StoreError) -> StoreFailed {
-    tracing::error!(task = %task.id, %error, "a run cannot go on and goes back");
+fn store_failed(error: &StoreError) -> StoreFailed {
+    tracing::error!(%error, "a run cannot go on and goes back");
     StoreFailed
 }
 

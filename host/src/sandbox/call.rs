@@ -17,6 +17,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tracing::Instrument as _;
 
 use self::answers::ExportResult;
 use self::blame::Circumstances;
@@ -133,7 +134,14 @@ impl Binding {
     /// Makes one call and adds the plugin's identity to its result.
     async fn ask(self: &Arc<Self>, subject: Subject, ask: ExportCall) -> Called<ExportResult> {
         let channel = subject.channel.clone();
-        let called = self.begin(subject, ask).await;
+        let span = tracing::info_span!(
+            "plugin_call",
+            plugin = %self.name,
+            export = ask.export(),
+            tenant = %self.tenant,
+            request = %subject.request_id
+        );
+        let called = self.begin(subject, ask).instrument(span).await;
         self.identify(called, channel.as_deref())
     }
 
@@ -164,7 +172,7 @@ impl Binding {
         // Boxed because the call may move to another runtime while it runs.
         let apart = looks_into_much || !may_run_inline;
         let begins = if apart { Placement::Offloaded } else { Placement::Inline };
-        let mut work = Box::pin(perform(Arc::clone(self), state, ask, begins));
+        let mut work = Box::pin(perform(Arc::clone(self), state, ask, begins).in_current_span());
         let called = if apart {
             self.finish_in(lane, work, begun, cpu, wall, circumstances).await
         } else {
@@ -191,6 +199,9 @@ impl Binding {
     fn settle(&self, called: Called<ExportResult>) -> Called<ExportResult> {
         let shared = &self.shared;
         self.account.settle(&called.value, called.run.cost, shared.quarantine, &shared.clock);
+        let Cost { micros, cpu_micros, .. } = called.run.cost;
+        let error = called.value.as_ref().err().map(tracing::field::display);
+        tracing::debug!(micros, cpu_micros, error, "a plugin call ended");
         called
     }
 

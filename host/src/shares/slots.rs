@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::ids::TenantId;
 use crate::shares;
 
-/// From this length on, a tenant's queue is searched for calls that have given up.
+/// From this length on, a tenant's queue is searched for abandoned calls.
 const SWEPT_FROM: usize = 64;
 
 /// How many of the free slots a tenant leaves to others.
@@ -85,7 +85,7 @@ impl Drop for Slot {
 pub(crate) enum Taking {
     /// The slot is held.
     Now(Slot),
-    /// The slot will be sent. Dropping the receiver gives up the wait.
+    /// The slot will be sent. Dropping the receiver abandons the wait.
     Later(oneshot::Receiver<Slot>),
 }
 
@@ -155,7 +155,7 @@ impl Slots {
         self.hand_out(&mut state);
     }
 
-    /// Hands out free slots to waiting calls, as far as their tenants may have them.
+    /// Hands out free slots to the waiting calls whose tenants may have one more.
     fn hand_out(self: &Arc<Self>, state: &mut State) {
         while state.waiting > 0 && state.free > 0 {
             let waiting = state.tenants.iter().filter(|(_, holder)| !holder.queue.is_empty());
@@ -168,7 +168,7 @@ impl Slots {
             let Some(to) = state.serve(tenant) else { return };
             let slot = Slot { tenant, slots: Some(Arc::clone(self)) };
             if let Err(mut slot) = to.send(slot) {
-                // The wait has been given up. Dropping the slot would acquire the lock that is held here.
+                // The wait was abandoned. Dropping the slot would acquire the lock that is held here.
                 slot.slots = None;
                 state.give_back(tenant);
             }

@@ -1,4 +1,4 @@
-//! What the providers are told at once is never the answer of the agent, whichever provider it is.
+//! The immediate acknowledgement to a provider never contains the agent's answer.
 
 use super::slack::command;
 use super::telegram::update;
@@ -26,7 +26,7 @@ async fn an_acknowledgement_is_never_the_answer_however_late_it_is() {
         let first = send(&live).expect(200).await;
         assert_eq!(first.text, acknowledgement, "{integration}");
         live.delivered(&first.task_id()).await;
-        // The provider has not seen it and tries again: with the answer in it, it would come twice.
+        // The provider retries. If this acknowledgement contained the answer, the user would get it twice.
         let again = send(&live).expect(200).await;
         assert_eq!(again.header("idempotent-replayed"), Some("true"), "{integration}");
         assert_eq!(again.text, acknowledgement, "{integration}");

@@ -1,4 +1,4 @@
-//! The files of channels and grants that docs/INTEGRATIONS.md shows.
+//! The gateway accepts the channel and grants files that docs/INTEGRATIONS.md shows.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use wardgate::sandbox::Grants;
 use super::{LIMITS, is_grants, shown};
 use crate::support::Gateway;
 
-/// The text that a key of a channel file has.
+/// The string value of a key in a channel file.
 fn text_of<'b>(block: &'b str, key: &str) -> &'b str {
     let mut lines = block.lines().filter_map(|line| line.strip_prefix(key));
     let value = lines.find_map(|rest| rest.strip_prefix(" = \"")).unwrap();

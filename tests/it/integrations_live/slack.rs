@@ -1,4 +1,4 @@
-//! Slack: mentions and slash commands, each answered where it came from, and acknowledged in time.
+//! Slack: mentions and slash commands are acknowledged in time and answered where they came from.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{CREDENTIAL, FORM, JSON, Live, NOW, clock, escaped, form, hex, hmac};
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::{Call, Setup, until};
 
-/// A request that Slack sends at this second.
+/// Signs a request as Slack does at this second.
 fn by_slack(call: Call, second: i64, content_type: &str, body: String) -> Call {
     let signature = format!("v0={}", hex(&hmac("sha256", &format!("v0:{second}:{body}"))));
     call.header("x-slack-request-timestamp", &second.to_string())
@@ -16,7 +16,7 @@ fn by_slack(call: Call, second: i64, content_type: &str, body: String) -> Call {
         .text(content_type, body)
 }
 
-/// Somebody mentions the app in a channel.
+/// The event for a mention of the app in a channel.
 fn mention() -> String {
     let event = json!({
         "type": "app_mention", "user": "U061F7AUR", "channel": "C123ABC456",
@@ -30,7 +30,7 @@ fn mention() -> String {
     .to_string()
 }
 
-/// Somebody gives a slash command in Slack.
+/// A slash command.
 pub(super) fn command(live: &Live) -> Call {
     let response_url = format!("{}/commands/T061EG9R6/397700885554/96rGlfmi", live.api.url());
     let fields = [
@@ -85,7 +85,7 @@ async fn a_slash_command_is_answered_at_its_own_url_without_a_credential() {
 
 #[tokio::test]
 async fn slack_is_acknowledged_while_the_run_goes_on_and_what_it_repeats_starts_no_other() {
-    // Whatever waited for this model would not come back at all.
+    // A response that waited for this model would never arrive.
     let model = ModelServer::start([Reply::Silence]).await;
     let clock = clock();
     let live = Live::start(Setup::new().clock(&clock).model(&model), "slack", "deliver").await;
@@ -95,7 +95,7 @@ async fn slack_is_acknowledged_while_the_run_goes_on_and_what_it_repeats_starts_
     until("the model's turn", async || (model.asked().len() == 1).then_some(())).await;
     assert_eq!(live.gateway.task(&task).await["status"], "executing");
 
-    // Three seconds later Slack would not have been answered in time, and sends the event again.
+    // After three seconds without a response, Slack sends the event again.
     clock.advance(Duration::from_secs(3));
     let again = by_slack(live.post(), NOW + 3, JSON, mention())
         .header("x-slack-retry-num", "1")

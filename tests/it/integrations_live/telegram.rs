@@ -1,16 +1,16 @@
-//! Telegram: a message to a bot, answered in its chat.
+//! Telegram: a message to a bot is answered in its chat.
 
 use serde_json::{Value, json};
 
 use super::{CREDENTIAL, Live, NOW, SECRET, clock};
 use crate::support::{Call, Setup};
 
-/// Somebody writes to a bot of Telegram.
+/// A user's message to the bot.
 pub(super) fn update(live: &Live) -> Call {
     written(live.post(), 10_000)
 }
 
-/// The same user's message in an update of this id.
+/// The user's message in an update with this id.
 fn written(call: Call, update_id: u64) -> Call {
     let message = json!({
         "message_id": 1365, "date": NOW, "text": "is 1 < 2?",
@@ -52,7 +52,7 @@ async fn two_bots_of_one_agent_have_a_conversation_each_with_the_same_user() {
     }
 }
 
-/// Somebody presses a button under a message of the bot.
+/// A press of a button under a message of the bot.
 fn press(live: &Live) -> Call {
     let message = json!({"message_id": 1, "date": NOW, "chat": {"id": 7, "type": "private"}});
     let press = json!({

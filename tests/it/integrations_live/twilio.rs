@@ -1,5 +1,5 @@
-//! Twilio: a message to a number or in a conversation, answered by the API or in the response, and signed
-//! for one URL.
+//! Twilio: a message to a number or in a conversation is answered by the API or in the response; its signature is
+//! valid for one URL only.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{CREDENTIAL, FORM, Live, clock, escaped, form, hmac};
 use crate::support::{Call, Setup};
 
-/// What Twilio sends of a message, sorted by name.
+/// The fields of a message, sorted by name.
 const MESSAGE: [(&str, &str); 5] = [
     ("AccountSid", "AC0123456789abcdef0123456789abcdef"),
     ("Body", "is 1 < 2 & \"why\"?"),
@@ -17,7 +17,7 @@ const MESSAGE: [(&str, &str); 5] = [
     ("To", "+15558675310"),
 ];
 
-/// These fields, sorted by name, as Twilio signs them for this URL.
+/// Signs these fields, which are sorted by name, for this URL as Twilio does.
 fn by_twilio(call: Call, url: &str, fields: &[(&str, &str)]) -> Call {
     let signed: String = fields.iter().flat_map(|(name, value)| [*name, *value]).collect();
     let signature = STANDARD.encode(hmac("sha1", &format!("{url}{signed}")));
@@ -26,7 +26,7 @@ fn by_twilio(call: Call, url: &str, fields: &[(&str, &str)]) -> Call {
         .text(FORM, form(fields))
 }
 
-/// Somebody writes to a number of Twilio.
+/// A user's message to the number.
 pub(super) fn message(live: &Live) -> Call {
     by_twilio(live.post(), &live.gateway.url(&live.hook), &MESSAGE)
 }
@@ -61,7 +61,7 @@ async fn a_message_to_twilio_is_answered_in_the_response_where_the_channel_waits
     assert_eq!((deliveries, live.api.sent().len()), (json!([]), 0));
 }
 
-/// A message of a conversation.
+/// A message in a conversation.
 fn in_conversation(live: &Live, id: &str, message: &str, author: &str, source: &str) -> Call {
     let fields = [
         ("AccountSid", "AC0123456789abcdef0123456789abcdef"),

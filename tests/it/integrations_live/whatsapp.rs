@@ -1,4 +1,4 @@
-//! WhatsApp: a message to a number of a business, answered by that number.
+//! WhatsApp: a message to a business number is answered from that number.
 
 use serde_json::json;
 

@@ -1,5 +1,4 @@
-//! Channels of no provider in particular: one whose signature is a recipe of its settings, and one that
-//! verifies nothing.
+//! Channels without a particular provider: one whose settings describe the signature, and one without verification.
 
 use serde_json::json;
 

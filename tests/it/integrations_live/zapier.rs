@@ -1,4 +1,4 @@
-//! Zapier: a form, answered at the URL that it names.
+//! Zapier: the answer to a form is delivered to the URL in the form.
 
 use serde_json::json;
 

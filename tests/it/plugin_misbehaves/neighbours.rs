@@ -1,5 +1,5 @@
-//! However many calls a plugin or a tenant has in flight, those of others are answered. Counted, not timed:
-//! the calls of the one are still under way when those of the other are over.
+//! However many calls a plugin or a tenant has in flight, calls of others complete. Counted, not timed: the calls of
+//! the former are still in flight when those of the latter have completed.
 
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -7,15 +7,15 @@ use tokio::task::JoinSet;
 use super::in_flight;
 use crate::support::{Client, Gateway, Setup, agent, until};
 
-/// A gateway that has room for eight calls that callers wait for, and for eight tools.
+/// A gateway with slots for eight calls that callers wait for, and for eight tool calls.
 async fn small() -> Gateway {
     Setup::new().settings(|settings| settings.sandbox.calls_max = 16).start().await
 }
 
-/// Sleeps longer than any test waits.
+/// A time limit that is longer than any test waits.
 const SLEEPS: &str = "[limits]\nwall_ms = 600000\n";
 
-/// So many calls of this agent, until the set is dropped.
+/// Starts this many calls of the agent, which last until the set is dropped.
 fn flood(calls: &mut JoinSet<()>, agent: &Client, number: usize) {
     for _ in 0..number {
         let agent = agent.clone();
@@ -26,7 +26,7 @@ fn flood(calls: &mut JoinSet<()>, agent: &Client, number: usize) {
     }
 }
 
-/// Another tenant's agent, with the tools that ship with the gateway.
+/// Another tenant's agent, with the bundled calculator.
 async fn other_tenant(gateway: &Gateway) -> Client {
     let tenant = gateway.new_tenant("other").await;
     let mut definition = agent("theirs");
@@ -60,7 +60,7 @@ async fn all_plugins_of_a_tenant_leave_room_for_another_tenants() {
         calculates(&other).await;
     }
     assert_eq!(both().await, (12, 12), "they were under way all the time");
-    // Callers that go away leave nothing behind.
+    // Calls end when their callers disconnect.
     drop(calls);
     until("the end of calls without callers", async || (both().await == (0, 0)).then_some(()))
         .await;
@@ -88,7 +88,7 @@ async fn tools_that_compute_leave_time_for_another_tenants() {
     let limits = "[limits]\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
     let spinning = gateway.with_tool("spin_in_tool", limits).await;
     let mut calls = JoinSet::new();
-    // A call in flight of the tenant's four would be needed for each list of tools.
+    // The tenant may have four calls in flight, and each run needs one to list the tools.
     flood(&mut calls, &spinning, 3);
     let three = async || in_flight(&gateway, "spin-in-tool").await == 3;
     until("three spinning tools", async || three().await.then_some(())).await;

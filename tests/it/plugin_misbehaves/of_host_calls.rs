@@ -1,4 +1,4 @@
-//! What a guest has the host do for it is bounded like what it does itself.
+//! The work of the host for a guest's calls is bounded like the guest's own work.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use super::{SOON, as_before, check, mapper, neighbour};
 use crate::support::web::Web;
 use crate::support::{Answer, Client, Gateway, Setup};
 
-/// A secret and values, for guests that use them up.
+/// Grants of a secret and of key-value storage, for guests that exhaust them.
 const GRANTED: &str = "[secrets]\nsigning = { secret = \"webhook\", \
                        use = [\"sign\", \"compare\"] }\n[key-value]\nbytes = 1000\n\
                        [limits]\nconcurrency = 1\nwall_ms = 50000\n";
 
-/// Calls an agent whose mapper uses up what it is granted, twice, beside a neighbour.
+/// Calls an agent whose mapper exhausts its grants, twice, concurrently with a neighbour.
 async fn granted(guest: &str, limits: &str, status: u16, what: &str) {
     let gateway = Gateway::start().await;
     gateway.keep_secret("webhook", "a key of the tenant", false).await;
@@ -49,7 +49,7 @@ async fn leaks_pollables() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signs_forever() {
-    // The host's work for a guest counts like the guest's own.
+    // The host's work for a guest counts as the guest's CPU time.
     granted("signs_forever", "cpu_ms = 100", 504, "computed for longer than the 100 ms").await;
 }
 
@@ -67,7 +67,7 @@ async fn looks_forever() {
     let payload = json!({"text": "x".repeat(1 << 20)});
     let call = agent.webhook("").json(&payload);
     let (answer, _) = tokio::join!(call.send(), neighbour(&gateway));
-    // Over a large payload nobody can tell whether that is the plugin's fault: a small one looks as often.
+    // With a large payload, this may not be the plugin's fault: it makes as many look-ups in a small one.
     assert_eq!((answer.status, answer.header("x-wardgate-fault")), (413, Some("caller")));
     assert!(answer.detail().contains("bytes of documents to look through"), "{}", answer.text);
     as_before(&gateway, "looks-forever").await;
@@ -112,7 +112,7 @@ async fn logs_lines() {
     assert!(!line.chars().any(char::is_control), "{line:?}");
 }
 
-/// A getter that hands over what the interface forbids.
+/// Calls a getter that returns what the interface forbids.
 async fn getter(guest: &str, path: &str, what: &str) {
     let gateway = Gateway::start().await;
     let limits = "[limits]\nconcurrency = 1\ncpu_ms = 5000\nwall_ms = 40000\n";
@@ -152,7 +152,7 @@ async fn floods_tools() {
     as_before(&gateway, "floods-tools").await;
 }
 
-/// Has the guest dive to a depth and send a request from there.
+/// Makes the guest recurse to a depth and send a request from there.
 async fn dive(agent: &Client, depth: u64, url: &str) -> Value {
     let arguments = json!({"depth": depth, "url": url});
     let answer: Answer = agent.ask(json!({"prompt": format!("dive {arguments}")})).await;
@@ -179,7 +179,7 @@ async fn a_host_call_at_the_end_of_the_guests_stack_has_the_stack_that_it_needs(
             assert_eq!(tool["result"], "200", "at {depth}");
             fits = depth;
         }
-        // Nine crashes in a row would be one too few for the tenth.
+        // A success in between, because ten crashes in a row would open the circuit breaker.
         dive(&agent, 0, &url).await;
     }
     assert!(fits > 100, "{fits}");
@@ -198,7 +198,7 @@ async fn of_what_a_call_logs_as_many_bytes_are_kept_as_are_granted() {
         let logs = thread[0]["mapping"]["logs"].as_array().unwrap();
         assert_eq!(logs.len(), lines, "{granted}: {logs:?}");
         let bytes: usize = logs.iter().map(|line| line.as_str().unwrap().len()).sum();
-        // The line that is cut off ends with a mark of that.
+        // The line that is cut ends with an ellipsis.
         assert!((granted..=granted + '…'.len_utf8()).contains(&bytes), "{granted}: {bytes}");
     }
 }
@@ -218,12 +218,12 @@ async fn memory_beyond_what_the_settings_allow_is_not_had_by_a_grant_of_it() {
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &"eat-memory".parse().unwrap()).await.unwrap();
     let peak = binding.account().snapshot().memory_bytes_peak;
-    // A growth that is refused at the last may be counted.
+    // The last growth, which is refused, may be counted.
     assert!((24 << 20..48 << 20).contains(&peak), "{peak}");
     as_before(&gateway, "eat-memory").await;
 }
 
-/// An answer without an end, one byte at a time.
+/// An endless response, one byte at a time.
 async fn trickle() -> Body {
     let bytes = futures::stream::unfold((), |()| async {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -232,8 +232,7 @@ async fn trickle() -> Body {
     Body::from_stream(bytes)
 }
 
-/// Has a mapper fetch such an answer with so much time for its call, and for the request where it
-/// says so.
+/// Makes a mapper fetch such a response, with this time limit for the call and, optionally, for the request.
 async fn trickled(wall_ms: u32, timeout_ms: Option<u32>) -> Answer {
     let web = Web::serve(Router::new().fallback(get(trickle))).await;
     let gateway = Gateway::start().await;
@@ -260,7 +259,7 @@ async fn an_answer_that_trickles_in_takes_the_calls_time_and_no_more() {
     let answer = trickled(1_000, None).await;
     assert_eq!(answer.status, 504, "{}", answer.text);
     let (fault, detail) = (answer.header("x-wardgate-fault").unwrap(), answer.detail());
-    // The plugin's time and that of what it waits for are over at the same moment.
+    // The timeouts of the plugin and of its request expire at the same moment, so either may be reported.
     let ends = [
         ("guest", "took longer than the 1000 ms"),
         ("upstream", "did not answer in time"),
@@ -296,7 +295,7 @@ async fn a_setting_that_is_granted_is_read_and_any_other_is_none() {
     let told = read().await;
     assert_eq!(told["named"], json!(["hello", "", null, null, null]));
     assert_eq!(told["all"], json!([["greeting", "hello"], ["nothing", ""]]));
-    // Taken away, they are gone for the next call.
+    // After their removal from the grants, the next call does not see them.
     let grants = gateway.manage("PUT", "/plugins/reads-settings/grants");
     grants.text("application/toml", limits).expect(200).await;
     let told = read().await;

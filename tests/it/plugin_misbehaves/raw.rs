@@ -1,5 +1,5 @@
-//! Core modules written by hand, for what no tool chain makes: each file of `tests/guests/raw` is the body
-//! of one, and here it is wrapped into a getter.
+//! Core modules written by hand, for misbehaviour that no toolchain produces. Each file of `tests/guests/raw` is the
+//! body of a module; the tests wrap it into a getter.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{as_before, check, neighbour};
 use crate::support::Gateway;
 
-/// The getter whose module has this body. Where the body has no `$realloc`, what the host hands over is
-/// put at 4096.
+/// The getter whose module has this body. If the body has no `$realloc`, the values that the host passes are placed
+/// at address 4096.
 fn component(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("guests/raw/{name}.wat"));
     let body = std::fs::read_to_string(path).unwrap();
@@ -64,7 +64,7 @@ fn component(name: &str) -> Vec<u8> {
     wat::parse_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Installs one, calls it twice beside a neighbour, and looks what its caller is told.
+/// Installs a getter, calls it twice concurrently with a neighbour, and checks the error that its caller gets.
 async fn getter(name: &str, limits: &str, status: u16, what: &str) {
     let gateway = Gateway::start().await;
     let plugin = name.replace('_', "-");
@@ -82,7 +82,7 @@ async fn getter(name: &str, limits: &str, status: u16, what: &str) {
     as_before(&gateway, &plugin).await;
 }
 
-/// Tries to install one, which is refused with a reason.
+/// Checks that the installation of a getter is refused with a reason.
 async fn not_installed(name: &str, what: &str) {
     let gateway = Gateway::start().await;
     let (id, plugins) = (name.replace('_', "-").parse().unwrap(), &gateway.services.plugins);

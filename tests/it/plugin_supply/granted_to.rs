@@ -1,5 +1,5 @@
-//! What an operator grants is for a component, not for a name: what a tenant's admin installs under the name of
-//! a plugin gets nothing of it, unless the operator's file says so.
+//! An operator's grants apply to a component, not to a name: a component that a tenant's admin installs under the
+//! plugin's name does not get them unless the grants file says so.
 
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -9,7 +9,7 @@ use super::{command, digest, frozen, guest, home, parts, supply, versioned, vers
 use crate::support::web::Web;
 use crate::support::{Client, Gateway, Setup};
 
-/// Everything that a file can give.
+/// Every grant that a file can contain.
 fn everything(web: &Web, folder: &std::path::Path) -> String {
     format!(
         "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\nnetworks = [\"127.0.0.0/8\"]\n\
@@ -27,7 +27,7 @@ async fn admin(gateway: &Gateway) -> String {
     gateway.new_key(KeyHolder::Admin(gateway.tenant)).await
 }
 
-/// Installs a component with this key, and gives what the answer notes.
+/// Installs a component with this key, and returns the notes in the response.
 async fn install(gateway: &Gateway, key: &str, name: &str, component: Vec<u8>) -> Vec<String> {
     let target = format!("/admin/tenants/{}/plugins/{name}", gateway.tenant);
     let put = gateway.request("PUT", &target).key(key).multipart(parts(component, &[]));
@@ -43,14 +43,14 @@ async fn grant(gateway: &Gateway, name: &str, grants: &str) -> String {
     put.text("application/toml", grants.to_owned()).expect(200).await.text
 }
 
-/// What a plugin's settings are: a sign of whether its grants are in force.
+/// The plugin's setting `greeting`, which shows whether its grants are in force.
 async fn greeting(gateway: &Gateway, name: &str) -> Option<String> {
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &name.parse().unwrap()).await.unwrap();
     binding.settings().get("greeting").cloned()
 }
 
-/// What the notes say of grants that are not in force.
+/// The note about grants that are not in force.
 fn withheld(notes: &[String]) -> &str {
     notes
         .iter()
@@ -58,7 +58,7 @@ fn withheld(notes: &[String]) -> &str {
         .unwrap_or_else(|| panic!("{notes:?}"))
 }
 
-/// An agent whose one plugin has this name.
+/// An agent whose only plugin has this name.
 async fn agent(gateway: &Gateway, name: &str) -> Client {
     let change = |agent: &mut wardgate::tenants::AgentDefinition| {
         agent.tools = vec![name.parse().unwrap()];
@@ -128,7 +128,7 @@ async fn nothing_that_an_operator_granted_reaches_what_an_admin_installs_under_t
             assert!(came.is_object() || came.is_array(), "{component}: {came}");
             came.pointer(place).cloned().unwrap_or_default()
         };
-        // Of bytes that no operator ever installed.
+        // A component that no operator ever installed.
         let hostile = versioned(&guest(component), &format!("of the admin, {}", arguments));
         let said = install(&gateway, &admin, "hook", hostile.clone()).await;
         assert_eq!(at().await, denied, "{component}: denied");
@@ -143,13 +143,13 @@ async fn nothing_that_an_operator_granted_reaches_what_an_admin_installs_under_t
         }
         let shown = gateway.manage("GET", "/plugins/hook").expect(200).await.json();
         assert_eq!(withheld(&notes(&shown)), why);
-        // The line that it names is what lets it.
+        // With the line that the note suggests, the grants are in force.
         let pinned = format!("component = \"{}\"\n{grants}", digest(&hostile));
         grant(&gateway, "hook", &pinned).await;
         assert_eq!(at().await, allowed, "{component}: allowed");
         grant(&gateway, "hook", &format!("component = \"{}\"\n{grants}", digest(b"none"))).await;
         assert_eq!(at().await, denied, "{component}: denied once more");
-        // As it was in the beginning: by hand, since the gateway would bind it to what is current.
+        // Restores the file by hand, because the gateway would bind it to the current component.
         gateway.grant("hook", &grants);
         gateway.reread_grants().await;
     }
@@ -203,12 +203,12 @@ async fn what_operators_install_has_the_grants_and_is_told_so_and_so_it_is_after
     withheld(&roll_back(Some(digest(&theirs))).await);
     assert_eq!(greeting(&gateway, "hook").await, None);
 
-    // The operator's own bytes stay the operator's, whoever brings them again.
+    // A component that an operator installed keeps the grants, even if an admin installs it again.
     let said = install(&gateway, &admin, "hook", first.clone()).await;
     assert!(said[0].contains("[settings] greeting"), "{said:?}");
     assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
     assert_eq!(versions(&gateway).await[0], format!("*{}", digest(&first)));
-    // And an admin's become the operator's once an operator installs them.
+    // An admin's component gets the grants once an operator installs it.
     install(&gateway, &admin, "hook", theirs.clone()).await;
     assert_eq!(greeting(&gateway, "hook").await, None);
     install(&gateway, &operator, "hook", theirs).await;
@@ -240,7 +240,7 @@ async fn a_file_that_names_components_is_for_those_and_for_no_others_whoever_ins
             gateway.manage("DELETE", "/plugins/hook").expect(204).await;
         }
     }
-    // One that is not even bundled any more counts like any other.
+    // A file that names components does not apply to a bundled plugin either.
     gateway.grant("calculator", &list);
     assert_eq!(greeting(&gateway, "calculator").await, None);
 }
@@ -264,7 +264,7 @@ async fn a_file_that_names_a_signer_is_for_what_that_one_has_signed() {
     let said = install_signed(frozen(), "plugin.wasm.minisig").await;
     assert!(said[0].contains("[settings] greeting"), "{said:?}");
     assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
-    // Another version of the vendor's, and the same bytes once more without their signature.
+    // Another version by the vendor, and the same component again without its signature.
     install_signed(versioned(&frozen(), "2.0.0"), "plugin-2.0.0.wasm.minisig").await;
     assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
     install(&gateway, &admin, "hook", frozen()).await;
@@ -279,7 +279,7 @@ async fn a_file_that_names_a_signer_is_for_what_that_one_has_signed() {
     }
     let said = install_signed(frozen(), "plugin.wasm.by-other.minisig").await;
     assert!(withheld(&said).contains("vendor did not sign"), "{said:?}");
-    // Both lines have to hold where both are there.
+    // If the file has both lines, both must match.
     let both = format!("component = \"{}\"\n{file}", digest(&frozen()));
     grant(&gateway, "hook", &both).await;
     assert_eq!(greeting(&gateway, "hook").await, None);
@@ -293,7 +293,7 @@ async fn grants_that_are_put_have_to_say_that_they_are_for_what_an_admin_install
     let admin = admin(&gateway).await;
     let [first, second] = ["1", "2"].map(|version| versioned(&guest("reads_settings"), version));
     install(&gateway, &admin, "hook", first.clone()).await;
-    // An operator who puts the same file again cannot know what an admin has put under the name since.
+    // An operator who sends the same file again may not know that an admin has since installed another component.
     let put = gateway.manage("PUT", "/plugins/hook/grants").text("application/toml", GREETING);
     let refused = put.expect(422).await;
     let line = format!("component = \"{}\"", digest(&first));
@@ -304,7 +304,7 @@ async fn grants_that_are_put_have_to_say_that_they_are_for_what_an_admin_install
     assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
     withheld(&install(&gateway, &admin, "hook", second).await);
     assert_eq!(greeting(&gateway, "hook").await, None);
-    // What says itself what it is for stays as it is.
+    // A file that names its components is stored unchanged.
     let any = format!("component = \"any\"\n{GREETING}");
     assert_eq!(grant(&gateway, "hook", &any).await, any);
 }
@@ -319,7 +319,7 @@ async fn what_a_file_takes_away_holds_for_every_component() {
     let first = told(&agent, "time", &json!({})).await;
     let second = told(&agent, "time", &json!({})).await;
     assert_eq!((&first["passed"], &first["random"]), (&json!(0), &second["random"]));
-    // A file that gives nothing has nothing that would not be in force.
+    // A file without grants has nothing to withhold, so there is no note.
     gateway.grant("hook", "clocks = \"frozen\"\n[limits]\nmemory_mib = 16\n");
     let said = install(&gateway, &admin, "hook", versioned(&guest("tells_time"), "2")).await;
     assert_eq!(said, Vec::<String>::new());
@@ -381,7 +381,7 @@ fn the_commands_say_where_grants_are_in_force() {
         let said = inspect(&file);
         assert!(said.contains("grants:\n  ") && said.contains(&says), "{file}: {said}");
     }
-    // An operator's command installs as an operator.
+    // A command on the data folder installs as an operator.
     let grants = write(&home, "grants.toml", GREETING.as_bytes());
     command(&home, &["plugin", "install", &plugin, "--grants", &grants]);
     let said = command(&home, &["plugin", "install", &plugin]);

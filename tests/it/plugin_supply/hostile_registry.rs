@@ -1,5 +1,5 @@
-//! A registry is somebody else's program. Whatever it answers, the command ends with a sentence, nothing is
-//! installed, and nobody is asked whom the operator did not mean.
+//! A registry is not trusted. Whatever it sends, the command ends with an error message, nothing is installed, and no
+//! request goes to a host that the operator did not intend.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ async fn set_up() -> (Home, OciRegistry) {
     (home(), registry)
 }
 
-/// What is done to a manifest.
+/// A change to a manifest.
 type Change<'c> = &'c dyn Fn(&mut serde_json::Value);
 
 const MANIFEST: &str = "/v2/a/hook/manifests/1";
@@ -31,7 +31,7 @@ fn blob() -> String {
     format!("/v2/a/hook/blobs/{}", digest(&guest("ignores")))
 }
 
-/// Installs `a/hook:1`, in vain.
+/// Tries to install `a/hook:1`, which must be refused; returns the error message.
 fn refused(home: &Home, registry: &OciRegistry) -> String {
     refused_as(home, registry, ":1", &[])
 }
@@ -46,7 +46,7 @@ fn refused_as(home: &Home, registry: &OciRegistry, version: &str, more: &[&str])
     said
 }
 
-/// A body without an end, and nobody says how long it is.
+/// An endless body without a declared length.
 fn endless() -> Response<Body> {
     let parts =
         futures::stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from(vec![b' '; 65_536])));
@@ -66,7 +66,7 @@ async fn another_manifest_than_the_one_that_was_named_is_refused() {
     registry.lie(&format!("/v2/a/hook/manifests/{named}"), move || text.clone().into_response());
     let said = refused_as(&home, &registry, &format!("@{named}"), &[]);
     assert!(said.contains(&named) && said.contains("was changed"), "{said}");
-    // Nor may it tell another digest than the one of what it sends.
+    // Nor may it declare a digest that differs from that of the manifest it sends.
     let text = registry.manifest("a/hook:1").to_string();
     let told = other.clone();
     registry.lie(MANIFEST, move || {
@@ -103,7 +103,7 @@ async fn a_body_without_end_is_not_read_to_it() {
     assert!(refused(&home, &registry).contains("longer than"));
     registry.lie(MANIFEST, endless);
     assert!(refused(&home, &registry).contains("longer than"));
-    // An error without end: its status is said all the same.
+    // For an endless error body, the status is still reported.
     registry.lie(MANIFEST, || {
         let mut answer = endless();
         *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -165,7 +165,7 @@ async fn a_registry_sends_nobody_to_an_address_that_is_not_public() {
             assert!(said.contains(reason), "{to}: {said}");
         }
     }
-    // Nor does it have tokens made there.
+    // Nor is a token requested there.
     let challenge = format!("Bearer realm=\"https://127.0.0.1:{port}/token\"");
     registry.lie(MANIFEST, move || {
         (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge.clone())]).into_response()
@@ -188,7 +188,7 @@ async fn a_password_stays_with_the_registry_it_is_for() {
     let reference = format!("oci://{}/a/hook:1", registry.host());
     let as_user = ["--registry-user", USER.0, "--registry-password-file", &password];
     let install = [&["plugin", "install", &reference][..], &as_user].concat();
-    // Where the operator says that the storage is the registry's, it is used.
+    // The storage host is used if the operator allows it.
     command(&home, &[&install[..], &["--registry-also", &storage_host]].concat());
     assert!(registry.asked().iter().any(|(_, _, sent)| sent == BASIC), "{:?}", registry.asked());
     let asked = storage.asked();
@@ -211,7 +211,7 @@ async fn a_registry_that_sends_in_circles_or_refuses_is_left() {
         let said = refused(&home, &registry);
         assert!(said.contains(reason), "{status}: {said}");
     }
-    // Nobody there at all.
+    // No registry at this address.
     let closed = ClosedPort::new();
     let reference = format!("oci://127.0.0.1:{}/a/hook:1", closed.port);
     let said = complaint(&home, &["plugin", "install", &reference]);

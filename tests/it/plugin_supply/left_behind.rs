@@ -1,5 +1,5 @@
-//! Whatever happens at once, and whenever a process is killed: one version is current, its file is there, and
-//! what nobody needs goes.
+//! Under concurrent operations and after a kill at any moment: exactly one version is current, its file exists, and
+//! unneeded files are deleted.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::support::{Gateway, Setup, command_of, guest_path, until};
 async fn installations_that_race_with_rollbacks_leave_one_current_version_that_works() {
     let setup = Setup::new().settings(|settings| {
         settings.plugins.versions_max = 3;
-        // Eighty that want a turn at once may take a while.
+        // Eighty concurrent operations may wait for a while.
         settings.plugins.install_wait_seconds_max = 600;
     });
     let gateway = setup.start().await;
@@ -37,7 +37,7 @@ async fn installations_that_race_with_rollbacks_leave_one_current_version_that_w
         let call = gateway.manage("POST", "/plugins/hook/rollback").json(&json!({}));
         racing.spawn(async move {
             let status = call.send().await.status;
-            // Back by one; there is none before; or somebody else was first.
+            // Rolled back by one, no earlier version, or another operation was first.
             assert!(matches!(status, 200 | 409 | 412), "{status}");
         });
     }
@@ -51,7 +51,7 @@ async fn installations_that_race_with_rollbacks_leave_one_current_version_that_w
         after.iter().map(|version| version.trim_start_matches(['*', '-']).to_owned()).collect();
     let there = |gateway: &Gateway| files(&gateway.home).into_iter().collect::<BTreeSet<_>>();
     assert!(there(&gateway).is_superset(&kept), "{after:?}");
-    // What was in use for too long when it became needless goes with the next start.
+    // Files that were still in use when they became unneeded are deleted at the next start.
     let gateway = Setup::new().home(gateway.stop().await).start().await;
     until("the needless one to go", async || (there(&gateway) == kept).then_some(())).await;
 }
@@ -60,7 +60,7 @@ async fn installations_that_race_with_rollbacks_leave_one_current_version_that_w
 async fn a_component_that_is_being_installed_is_not_taken_away() {
     let gateway = Gateway::start().await;
     let lock = File::create(gateway.home.path().join("plugins.lock")).unwrap();
-    // As another process holds it that has written the file and not yet the row.
+    // As held by another process that has written the file but not yet the row.
     lock.lock_shared().unwrap();
     install(&gateway, guest("ignores")).await;
     gateway.manage("DELETE", "/plugins/hook").expect(204).await;
@@ -70,7 +70,7 @@ async fn a_component_that_is_being_installed_is_not_taken_away() {
     gateway.manage("DELETE", "/plugins/hook").expect(204).await;
     assert!(files(&gateway.home).is_empty());
 
-    // And who installs waits for who takes away.
+    // And an installation waits for a removal.
     lock.lock().unwrap();
     let installing = gateway.manage("PUT", "/plugins/hook");
     let installing = tokio::spawn(installing.multipart(parts(guest("ignores"), &[])).expect(200));
@@ -81,7 +81,7 @@ async fn a_component_that_is_being_installed_is_not_taken_away() {
     assert_eq!(files(&gateway.home), [digest(&guest("ignores"))]);
 }
 
-/// Whether compiled code of a component is kept. Other tests have the same folder of it.
+/// Whether compiled code of a component is cached. Other tests share the cache.
 fn is_code_kept(gateway: &Gateway, component: &[u8]) -> bool {
     let digest = digest(component).replace("sha256:", "");
     let mut files = std::fs::read_dir(gateway.home.path().join("cache")).unwrap();
@@ -94,7 +94,7 @@ async fn compiled_code_of_what_comes_to_be_installed_nowhere_goes_at_once() {
     let gone = async |component: &[u8]| {
         until("the code to go", async || (!is_code_kept(&gateway, component)).then_some(())).await;
     };
-    // It compiles, and has more memories than a call may: found out when its code is loaded.
+    // The component compiles but has too many memories, which is detected when its code is loaded.
     let memories = "(core module $m (memory 1))".to_owned()
         + &(0..5).map(|n| format!("(core instance $i{n} (instantiate $m))")).collect::<String>();
     let component = wat::parse_str(format!("(component {memories})")).unwrap();
@@ -103,7 +103,7 @@ async fn compiled_code_of_what_comes_to_be_installed_nowhere_goes_at_once() {
     assert!(refused.detail().contains("memories"), "{}", refused.detail());
     gone(&component).await;
 
-    // Whoever has one prepared and goes, as a caller does who hangs up.
+    // A caller prepares an installation and disconnects.
     let plugins = &gateway.services.plugins;
     let (tenant, name) = (gateway.tenant, "hook".parse().unwrap());
     let component = versioned(&guest("ignores"), "nobody's");
@@ -114,7 +114,7 @@ async fn compiled_code_of_what_comes_to_be_installed_nowhere_goes_at_once() {
     drop(prepared);
     gone(&component).await;
 
-    // And not what somebody has installed meanwhile.
+    // But code of a component that was installed in the meantime is kept.
     let prepared = plugins.prepare(tenant, &name, offered(), None).await.unwrap();
     install(&gateway, component.clone()).await;
     drop(prepared);
@@ -133,7 +133,7 @@ async fn what_nobody_needs_is_gone_after_the_next_start() {
     let [needed, orphan] = [needed, orphan].map(|digest| digest.replace("sha256:", ""));
     std::fs::write(folder.join(format!("{orphan}.wasm")), b"never stored").unwrap();
     std::fs::write(folder.join(format!("{needed}.new-0f3c")), b"hal").unwrap();
-    // What the gateway did not write is none of its business.
+    // Files that the gateway did not write are not touched.
     std::fs::write(folder.join("notes.txt"), b"ours").unwrap();
     let gateway = Setup::new().home(home).start().await;
     let left = until("what nobody needs to go", async || {
@@ -160,7 +160,7 @@ async fn whenever_an_installation_is_killed_what_is_found_is_whole() {
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap();
-        // From before anything is written to after all of it is.
+        // Ranges from before anything is written to after everything is.
         tokio::time::sleep(Duration::from_millis(20 + round * 8)).await;
         let _ = process.kill();
         process.wait().unwrap();
@@ -173,7 +173,7 @@ async fn whenever_an_installation_is_killed_what_is_found_is_whole() {
             assert_eq!(digest(&std::fs::read(path).unwrap()), stored, "round {round}");
         }
     }
-    // The next start finds what works, and tidies up what is left over.
+    // The next start finds a working version and deletes leftover files.
     let gateway = Setup::new().home(home).start().await;
     let tenants = gateway.folder.store.tenants().await.unwrap();
     let tenant = tenants.iter().find(|tenant| tenant.name.as_str() == "one").unwrap().id;

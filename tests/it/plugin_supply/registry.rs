@@ -1,4 +1,4 @@
-//! Components in OCI registries: fetched by the command, always pinned to a digest, as `wkg` has them.
+//! Components in OCI registries: fetched by the command, always pinned to a digest, in the format of `wkg`.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ async fn what_is_pushed_is_installed_and_known_by_its_digest() {
     assert!(said.starts_with(&format!("installed my-hook ({component})")), "{said}");
     assert!(said.contains(&format!("from {pinned}")), "{said}");
 
-    // The tag moves on; what was installed stays what it was, and can be had again.
+    // The tag moves. The installed version stays the same, and can be installed again by its digest.
     let second = write(&home, "second.wasm", &versioned(&guest("ignores"), "2.0.0"));
     let next = command(&home, &["plugin", "push", &second, &to]).trim().to_owned();
     assert_ne!(next, pinned);
@@ -57,7 +57,7 @@ async fn what_is_pushed_is_what_other_tools_read() {
     let plugin = frozen_path();
     command(&home, &["plugin", "push", plugin.to_str().unwrap(), &at(&registry, "a/frozen:1")]);
     let manifest = registry.manifest("a/frozen:1");
-    // The artefact layout of the CNCF's working group, which `wkg` was seen to read.
+    // The artifact layout of the CNCF working group, which `wkg` was verified to read.
     assert_eq!((&manifest["schemaVersion"], &manifest["mediaType"]), (&json!(2), &json!(MANIFEST)));
     let config = &manifest["config"];
     assert_eq!(config["mediaType"], "application/vnd.wasm.config.v0+json");
@@ -106,7 +106,7 @@ async fn a_signature_goes_with_the_artefact() {
     let said = command(&home, &install);
     assert!(said.contains("signed by vendor (5225658B963831A8): plugin 1.0.0"), "{said}");
 
-    // A file of the same text, where the artefact brings none.
+    // A signature from a file, if the artifact has none.
     std::fs::remove_file(home.path().join("hook.wasm.minisig")).unwrap();
     command(&home, &["plugin", "push", &plugin, &to]);
     assert!(complaint(&home, &install).contains("not signed"));

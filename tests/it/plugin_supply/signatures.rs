@@ -1,5 +1,5 @@
-//! Signatures are minisign's, by keys that the operator pins. One that is sent has to be good; with
-//! `require_signed` nothing else is taken or run.
+//! Components are signed with minisign, by keys that the operator pins. A signature that is sent must be valid; with
+//! `require_signed`, unsigned components are neither installed nor run.
 
 use serde_json::{Value, json};
 use wardgate::settings::Settings;
@@ -33,7 +33,7 @@ async fn who_signed_a_version_is_kept_and_shown() {
         "name": "vendor", "key_id": "5225658B963831A8", "trusted_comment": "plugin 1.0.0",
     });
     assert_eq!(put.expect(200).await.json()["signed_by"], expected);
-    // The same bytes again, without it: they are signed all the same.
+    // The same component again without the signature still counts as signed.
     install(&gateway, frozen()).await;
     install(&gateway, guest("ignores")).await;
     let versions = gateway.manage("GET", "/plugins/hook/versions").expect(200).await.json();
@@ -41,7 +41,7 @@ async fn who_signed_a_version_is_kept_and_shown() {
     assert_eq!(versions[1]["signed_by"], expected);
 }
 
-/// What is signed otherwise than it should be: component, signature, and what the refusal says.
+/// Invalid signatures: a label, the component, the signature, and a part of the refusal.
 fn badly_signed() -> Vec<(&'static str, Vec<u8>, String, &'static str)> {
     let (plugin, good) = (frozen(), supply("plugin.wasm.minisig"));
     let tampered = [&plugin[..plugin.len() - 1], &[plugin[plugin.len() - 1] ^ 1]].concat();
@@ -105,7 +105,7 @@ async fn where_signatures_are_required_nothing_else_is_taken() {
     let signed = [("signature", &*supply("plugin.wasm.minisig"))];
     let put = gateway.request("PUT", &target).key(&admin).multipart(parts(frozen(), &signed));
     put.expect(200).await;
-    // What ships with the gateway is the gateway's own word.
+    // Bundled plugins need no signature.
     let mapping = gateway.webhook(r#"&params_mapping={"prompt":"a"}"#);
     let answer = mapping.json(&json!({"a": "mapped"})).expect(200).await;
     assert_eq!(answer.report()["received"], "mapped");
@@ -141,7 +141,7 @@ async fn what_was_installed_unsigned_is_neither_run_nor_rolled_back_to_once_sign
     let said = ask(&unsigned.agent, &unsigned.key).expect(500).await.detail();
     assert!(said.contains("replies-now") && said.contains("not signed"), "{said}");
 
-    // A key that is pinned no longer signs nothing.
+    // A signature by a key that is no longer pinned is not valid.
     let home = gateway.stop().await;
     let change = |settings: &mut Settings| {
         settings.plugins.require_signed = true;

@@ -1,4 +1,4 @@
-//! Each installation is a version; the ones before are kept, and rolling back leads to them.
+//! Each installed component is a version; earlier versions are kept for rollbacks.
 
 use serde_json::{Value, json};
 use wardgate::tenants::KeyHolder;
@@ -72,7 +72,7 @@ async fn rolling_back_again_goes_further_and_passes_over_what_was_given_up() {
     roll_back(&gateway, None, 200).await;
     roll_back(&gateway, None, 200).await;
     assert_eq!(versions(&gateway).await, [c.clone(), b.clone(), format!("*{a}")]);
-    // Forward again, to what is named; and back from there.
+    // Forward again to a named version, and back from there.
     roll_back(&gateway, Some(&c), 200).await;
     roll_back(&gateway, Some(&c), 200).await;
     assert_eq!(versions(&gateway).await, [format!("*{c}"), b.clone(), a.clone()]);
@@ -85,7 +85,7 @@ async fn rolling_back_again_goes_further_and_passes_over_what_was_given_up() {
     roll_back(&gateway, None, 200).await;
     let after = [d.clone(), format!("-{c}"), format!("-{b}"), format!("*{a}")];
     assert_eq!(versions(&gateway).await, after);
-    // What was given up can still be had by name, and is a version like any other then.
+    // A skipped version can still be selected by its digest, and is then a normal version again.
     roll_back(&gateway, Some(&b), 200).await;
     assert_eq!(versions(&gateway).await, [d, format!("-{c}"), format!("*{b}"), a]);
 }
@@ -100,10 +100,10 @@ async fn the_same_component_again_is_the_same_version() {
     install(&gateway, second).await;
     assert_eq!(versions(&gateway).await, [format!("*{b}"), a.clone()]);
     roll_back(&gateway, None, 200).await;
-    // Of now, once more: what was rolled back from is still the later one.
+    // The current version again: the one that was rolled back from stays the later one.
     install(&gateway, first.clone()).await;
     assert_eq!(versions(&gateway).await, [b.clone(), format!("*{a}")]);
-    // An old one as the newest.
+    // An earlier version that is installed again becomes the newest.
     roll_back(&gateway, Some(&b), 200).await;
     install(&gateway, first).await;
     assert_eq!(versions(&gateway).await, [format!("*{a}"), b]);
@@ -115,7 +115,7 @@ async fn only_so_many_versions_are_kept_and_no_file_that_nobody_needs() {
     let gateway = setup.start().await;
     let components = ["1", "2", "3", "4"].map(|version| versioned(&guest("ignores"), version));
     let [a, _, c, d] = components.each_ref().map(|component| digest(component));
-    // Somebody else has the first of them.
+    // Another tenant has the first component installed.
     let other = gateway.new_tenant("other").await;
     let plugins = &gateway.services.plugins;
     let theirs = "theirs".parse().unwrap();
@@ -165,7 +165,7 @@ async fn a_version_whose_file_was_changed_is_not_rolled_back_to() {
     let gateway = Gateway::start().await;
     install(&gateway, first.clone()).await;
     install(&gateway, second.clone()).await;
-    // Another process, which has not loaded it yet.
+    // Restarted, so that the component is not loaded yet.
     let home = gateway.stop().await;
     let file = digest(&first).replace("sha256:", "") + ".wasm";
     std::fs::write(home.path().join("plugins").join(file), guest("spin_forever")).unwrap();

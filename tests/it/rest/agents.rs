@@ -1,4 +1,4 @@
-//! Agents as callers see them, and their tools called directly.
+//! Agents as callers see them, and direct calls of their tools.
 
 use serde_json::{Value, json};
 
@@ -191,7 +191,7 @@ async fn whoever_waits_for_a_tool_while_the_gateway_stops_is_told_so() {
     let plugin = plugins.binding(gateway.tenant, &"spin-in-tool".parse().unwrap()).await.unwrap();
     let in_flight = || plugin.account().snapshot().in_flight;
     until("the tool", async || (in_flight() == 1).then_some(())).await;
-    // What SIGTERM does when most of the time to drain is over.
+    // As on SIGTERM, when most of the drain time is over.
     gateway.services.shutdown_deadline.cancel();
     let answer = waiting.await.unwrap();
     assert!(answer.detail().contains("the tool has not ended yet"), "{}", answer.text);

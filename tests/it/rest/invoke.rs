@@ -1,4 +1,4 @@
-//! Runs over REST: waited for, not waited for, asked for twice, and one conversation over many of them.
+//! Runs over REST: synchronous, asynchronous, with idempotency keys, and conversations over several runs.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::{Answer, Gateway, Setup, until};
 
-/// A gateway whose agent's model never answers.
+/// A gateway whose agent uses a model that never responds.
 async fn silent() -> (Gateway, ModelServer) {
     let server = ModelServer::start([Reply::Silence]).await;
     (Setup::new().model(&server).start().await, server)
@@ -112,7 +112,7 @@ async fn a_body_of_another_shape_is_refused_and_leaves_nothing_behind() {
         ("{}", 422, "input"),
         ("[]", 422, ""),
         (r#"{"input": "hello"}"#, 422, ""),
-        // An array of the fields in some order is no object.
+        // An array of the fields is not an object.
         (r#"["thread", {"text": "x"}]"#, 422, "the body"),
         (r#"{"input": ["x"]}"#, 422, "input"),
         (r#"{"input": {"text": "x", "user": ["u"]}}"#, 422, "input.user"),
@@ -139,7 +139,7 @@ async fn x7_the_id_of_the_last_answer_continues_the_conversation() {
         let answer = invoke(&gateway, json!({"id": id, "input": {"text": text}}), 200).await;
         let seen = answer.report()["earlier_messages"].as_u64().unwrap_or_default();
         assert_eq!(seen, earlier, "{text}");
-        // Each turn is a task of its own; the next one is told by this one's id.
+        // Each turn is a separate task; the next turn refers to it by its id.
         assert_ne!(answer.json()["id"], id);
         id = answer.json()["id"].clone();
     }
@@ -152,7 +152,7 @@ async fn x7_the_id_of_a_task_in_a_named_thread_continues_that_thread() {
     let by_id = json!({"id": first.json()["id"], "input": {"text": "two"}});
     let second = invoke(&gateway, by_id, 200).await.json();
     assert_eq!(second["thread_id"], "chat 42");
-    // The webhook continues the same conversation, under the name as under the id.
+    // The webhook continues the same conversation, by its name and by a task's id.
     for (earlier, thread) in [(2, json!("chat 42")), (3, second["id"].clone())] {
         let report = gateway.ask(json!({"task_id": thread, "prompt": "more"})).await.report();
         assert_eq!(report["earlier_messages"], earlier);
@@ -203,7 +203,7 @@ async fn x22_who_does_not_want_to_wait_gets_202_and_can_poll() {
         let task = answer.json();
         assert_eq!((&task["id"], &task["result"]), (&json!(answer.task_id()), &Value::Null));
         assert!(["pending", "executing"].contains(&task["status"].as_str().unwrap()), "{task}");
-        // The run goes on: its model is asked whether or not anybody waits.
+        // The run continues: its model is called whether or not a caller waits.
         until("the run", async || (server.asked().len() == times).then_some(())).await;
         let polled = gateway.get(location).key(&gateway.key).expect(200).await.json();
         assert_eq!(polled["status"], "executing");

@@ -1,4 +1,4 @@
-//! Tasks: lists of them, each of them under its names, what was said in them, and changing them.
+//! Tasks over REST: lists, reads by id and by thread, messages, updates and deletion.
 
 use serde_json::{Value, json};
 
@@ -8,12 +8,12 @@ async fn get(gateway: &Gateway, target: &str) -> Answer {
     gateway.get(target).key(&gateway.key).expect(200).await
 }
 
-/// The ids of a list of tasks.
+/// The ids in a list of tasks.
 fn ids(items: &Value) -> Vec<&str> {
     items.as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect()
 }
 
-/// A gateway that accepts and runs nothing.
+/// A gateway that accepts tasks but runs none.
 async fn accepting() -> Gateway {
     Setup::new().settings(|settings| settings.queue.runs_max = 0).start().await
 }
@@ -66,7 +66,7 @@ async fn a_list_is_filtered_by_agent_user_and_status() {
         (format!("status=failed&agent_id={}", gateway.agent), vec![]),
         ("status=pending".to_owned(), vec![]),
         ("agent_id=no-agent".to_owned(), vec![]),
-        // What is empty filters nothing.
+        // An empty filter has no effect.
         ("agent_id=&user_id=".to_owned(), vec![&another, &failed, &mine]),
     ] {
         let answer = get(&gateway, &format!("/v1/tasks?{query}")).await.json();
@@ -137,7 +137,7 @@ async fn what_happened_in_a_task_is_read_in_three_shapes() {
     for message in [&log, asked, called, told] {
         assert!(message["id"].is_string() && message["created_at"].is_string(), "{message}");
     }
-    // A task of another agent is not this one's.
+    // A task cannot be read under another agent.
     let other = gateway.with_agent(|_| {}).await;
     let target = format!("/activity/{}/{id}", other.agent);
     gateway.get(&target).key(&gateway.key).expect(404).await;
@@ -160,7 +160,7 @@ async fn a_task_that_is_deleted_is_gone_with_all_that_belongs_to_it() {
     gateway.get("/v1/tasks/t").key(&gateway.key).expect(404).await;
     assert_eq!(get(&gateway, "/v1/tasks").await.json()["total"], 0);
 
-    // The key is free, and the thread begins anew.
+    // The idempotency key is free, and the thread starts over.
     let again = call().expect(200).await;
     assert_ne!(again.task_id(), id);
     assert_eq!(
@@ -177,7 +177,7 @@ async fn a_task_takes_one_end_from_outside_and_no_other() {
         let update = |body: Value| {
             gateway.patch(&format!("/agent-execution/{id}/update")).key(&gateway.key).json(&body)
         };
-        // Fields of a task that are sent along change nothing.
+        // Other fields of a task in the body are ignored.
         let body =
             json!({"id": "x", "status": end, "result": "by hand", "source": "evil", "title": 7});
         let task = update(body.clone()).expect(200).await.json();
@@ -209,7 +209,7 @@ async fn an_update_that_cannot_be_changes_nothing() {
         (r#"{"status": "completed", "result": 7}"#, 422),
         ("[]", 422),
         ("no JSON", 400),
-        // What it is already, and nothing at all, are no changes either.
+        // The current status, and an empty object, change nothing either.
         (r#"{"status": "pending", "result": "x"}"#, 200),
         ("{}", 200),
     ] {

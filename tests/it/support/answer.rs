@@ -1,15 +1,15 @@
-//! One HTTP request and its answer. Whoever sends one says which status has to come back; that the answer
-//! is one that `docs/openapi.json` has for that route is checked for all of them.
+//! One HTTP request and its answer. The test states the expected status; every answer is also checked against the
+//! responses that `docs/openapi.json` documents for the route.
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 use super::document::{Document, Found, UPDATE};
 
-/// What is served and is no route of the document.
+/// The paths that the gateway serves and the document does not contain.
 const NOT_IN_THE_DOCUMENT: [&str; 2] = ["/openapi.json", "/docs"];
 
-/// A request in the making.
+/// A request that has not been sent.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) request: RequestBuilder,
@@ -21,7 +21,7 @@ impl Call {
         Self { request, is_documented: true }
     }
 
-    /// Its answer is not the gateway's own but a plugin's, of any status and type.
+    /// Disables the check against the document: a plugin produces the answer, with any status and content type.
     pub(crate) fn answered_by_a_plugin(self) -> Self {
         Self { is_documented: false, ..self }
     }
@@ -42,7 +42,7 @@ impl Call {
         self.header("idempotency-key", key)
     }
 
-    /// Declared as JSON, and JSON.
+    /// Sets a JSON body, with its content type.
     pub(crate) fn json(self, body: &Value) -> Self {
         self.text("application/json", body.to_string())
     }
@@ -51,7 +51,7 @@ impl Call {
         self.with(|request| request.header("content-type", content_type).body(body))
     }
 
-    /// A body whose type is not declared.
+    /// Sets a body without a content type.
     pub(crate) fn body(self, body: impl Into<reqwest::Body>) -> Self {
         self.with(|request| request.body(body))
     }
@@ -80,7 +80,7 @@ impl Call {
     }
 }
 
-/// An answer, read whole.
+/// An answer whose body has been read completely.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -97,7 +97,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// Whether the document has this answer: its status for that route, and its type for that status.
+    /// Asserts that the document has this answer: its status for the route, and its content type for the status.
     fn assert_documented(&self, method: &Method, path: &str) {
         let besides = NOT_IN_THE_DOCUMENT.iter().any(|besides| path.starts_with(besides));
         if besides || method == Method::OPTIONS {
@@ -123,7 +123,7 @@ impl Answer {
         let declared = self.header("content-type").map(|declared| {
             declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
         });
-        // What answers a HEAD has no body, whatever its headers say of one.
+        // The answer to a HEAD has no body, whatever its headers declare.
         let fits = method == Method::HEAD
             || match &declared {
                 Some(declared) => contents.contains(&declared.as_str()),
@@ -137,8 +137,8 @@ impl Answer {
         );
     }
 
-    /// The sentence of an error. It stands alone in the object, or beside whether to try again where that
-    /// may help.
+    /// The `detail` of an error. Asserts that the object has no other field, except `retry` if a retry can help (408,
+    /// 409, 429 or 5xx), which then equals the header.
     pub(crate) fn detail(&self) -> String {
         let json = self.json();
         let detail = json["detail"].as_str().unwrap_or_else(|| panic!("no detail: {json}"));
@@ -152,14 +152,14 @@ impl Answer {
         detail.to_owned()
     }
 
-    /// The task that a synchronous answer is, `result` read as the offline model writes it.
+    /// The offline model's report: the `result` of the task in a synchronous answer, parsed as JSON.
     pub(crate) fn report(&self) -> Value {
         let task = self.json();
         let result = task["result"].as_str().unwrap_or_else(|| panic!("no result: {task}"));
         serde_json::from_str(result).unwrap_or_else(|_| panic!("not the offline model's: {result}"))
     }
 
-    /// The id of the task that was accepted.
+    /// The id of the accepted task.
     pub(crate) fn task_id(&self) -> String {
         self.header("x-task-id").expect("an accepted task's id is in x-task-id").to_owned()
     }

@@ -1,4 +1,4 @@
-//! The real program as a process of its own.
+//! The program `wardgate`, run as a separate process.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -17,19 +17,19 @@ use wardgate::plugins::grants_path;
 use super::gateway::be_patient;
 use super::{Client, Home};
 
-/// `wardgate` with these arguments, to its end.
+/// Runs `wardgate` with these arguments until it exits.
 pub(crate) fn wardgate(arguments: &[&str]) -> Output {
     command_of(arguments).output().unwrap()
 }
 
-/// `wardgate` with these arguments, not yet begun.
+/// The command for `wardgate` with these arguments, not yet started.
 pub(crate) fn command_of(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(arguments);
     command
 }
 
-/// Where the program is, in front of everything that a shell finds by itself.
+/// A `PATH` with the program's folder in front.
 pub(crate) fn path_of_shells() -> OsString {
     let mut path = program().parent().unwrap().as_os_str().to_owned();
     path.push(":");
@@ -37,7 +37,7 @@ pub(crate) fn path_of_shells() -> OsString {
     path
 }
 
-/// Makes a tenant in this folder, whose bundled plugins have time enough.
+/// Creates a tenant in this folder, whose bundled plugins have generous time limits.
 pub(crate) fn new_tenant(home: &Home, name: &str) -> TenantId {
     let made = wardgate(&["tenant", "create", name, "--data", home.path().to_str().unwrap()]);
     let id = String::from_utf8(made.stdout).unwrap().trim().parse().unwrap();
@@ -45,19 +45,19 @@ pub(crate) fn new_tenant(home: &Home, name: &str) -> TenantId {
     id
 }
 
-/// Gives the bundled plugins of a tenant in this folder time enough.
+/// Gives the bundled plugins of a tenant in this folder generous time limits.
 pub(crate) fn be_patient_with(home: &Home, tenant: TenantId) {
     be_patient(|plugin| grants_path(home.path(), tenant, plugin));
 }
 
-/// `wardgate serve --demo`; as a [`Client`] it is called for the demo's agent.
+/// A process of `wardgate serve --demo`; derefs to a [`Client`] of the demo's agent.
 #[derive(Debug)]
 pub(crate) struct Child {
     caller: Client,
     process: std::process::Child,
     log: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
-    /// The line that it printed when it began to serve.
+    /// The line that it printed when it started to serve.
     pub(crate) line: Value,
 }
 
@@ -74,7 +74,7 @@ impl Child {
         Self::start(home, more, Stdio::piped())
     }
 
-    /// With its log going elsewhere, every line of it.
+    /// Logs at level `debug`, to this destination.
     pub(crate) fn serve_logging_to(home: &Home, log: Stdio) -> Self {
         Self::start(home, &["--log", "debug"], log)
     }
@@ -90,7 +90,7 @@ impl Child {
             .unwrap();
         let (stderr, log) = (process.stderr.take(), Arc::<Mutex<Vec<u8>>>::default());
         let logged = Arc::clone(&log);
-        // Read all along: a full pipe would stop the gateway.
+        // Read continuously: a full pipe would block the gateway.
         let reader = std::thread::spawn(move || {
             let Some(mut stderr) = stderr else { return };
             let mut piece = [0; 8_192];
@@ -113,32 +113,32 @@ impl Child {
         Self { caller, process, log, reader: Some(reader), line }
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub(crate) fn log(&self) -> String {
         text_of(&self.log)
     }
 
-    /// `kill -9`: it learns nothing of it.
+    /// Kills it with `SIGKILL`, which it cannot handle.
     pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         let ended = self.process.wait().unwrap();
         assert_eq!(ended.signal(), Some(9), "it had ended by itself: {}", self.log());
     }
 
-    /// `SIGTERM`, as service managers send it. Gives the exit and everything that was logged.
+    /// Sends `SIGTERM`, as service managers do, and waits. Returns the exit status and the whole log.
     pub(crate) fn terminate(self) -> (ExitStatus, String) {
         self.signal();
         self.end()
     }
 
-    /// Waits for its end. Gives the exit and everything that was logged.
+    /// Waits until it exits. Returns the exit status and the whole log.
     pub(crate) fn end(mut self) -> (ExitStatus, String) {
         let status = self.process.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
         (status, self.log())
     }
 
-    /// How much memory it has, in bytes.
+    /// Its resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.process.id());
         let status = std::fs::read_to_string(path).unwrap();
@@ -147,13 +147,13 @@ impl Child {
         kilobytes << 10
     }
 
-    /// How long its threads of this name have computed, in nanoseconds.
+    /// The CPU time of its threads of this name, in nanoseconds.
     pub(crate) fn computed_nanos(&self, thread: &str) -> u64 {
         let first = |text: String| text.split(' ').next().unwrap().parse::<u64>().unwrap();
         self.of_threads(thread, "schedstat").into_iter().map(first).sum()
     }
 
-    /// How nice its threads of this name are, from -20 to 19.
+    /// The nice value of each of its threads of this name, from -20 to 19.
     pub(crate) fn niceness(&self, thread: &str) -> Vec<i32> {
         // The second field is the name, in parentheses; the niceness is the nineteenth.
         let nice = |text: String| {
@@ -163,7 +163,7 @@ impl Child {
         self.of_threads(thread, "stat").into_iter().map(nice).collect()
     }
 
-    /// What `/proc` says in this file of each of its threads of this name.
+    /// The text of this file in `/proc` for each of its threads of this name.
     fn of_threads(&self, thread: &str, file: &str) -> Vec<String> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         let threads = threads.map(|thread| thread.unwrap().path());
@@ -176,7 +176,7 @@ impl Child {
         texts
     }
 
-    /// Sends `SIGTERM` and does not wait.
+    /// Sends `SIGTERM` without waiting.
     pub(crate) fn signal(&self) {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -185,7 +185,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Gone already where the test went well.
+        // If the test succeeded, the process has exited already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -201,7 +201,7 @@ fn program() -> &'static Path {
         let test = std::env::current_exe().unwrap();
         test.parent().and_then(Path::parent).unwrap().join("wardgate")
     });
-    // Said once, and every test that starts it fails.
+    // Determined once; every test that starts the program then fails.
     static WRONG: LazyLock<Option<String>> = LazyLock::new(|| what_is_wrong_with(&PROGRAM));
     if let Some(wrong) = &*WRONG {
         panic!("{wrong}; build it with\n\n  cargo build --workspace --bins --tests\n\n");
@@ -209,22 +209,23 @@ fn program() -> &'static Path {
     &PROGRAM
 }
 
-/// A test of a program that is older than the source says nothing about the source. cargo builds no program for
-/// tests of another package, and writes down beside each which files it was made of.
+/// Why this program cannot be tested: it is missing, or older than its source, about which a test of it would prove
+/// nothing. cargo does not build the program for tests of another package, but lists the files that each program was
+/// built from in a `.d` file beside it.
 fn what_is_wrong_with(program: &Path) -> Option<String> {
     let Ok(built) = program.metadata().and_then(|program| program.modified()) else {
         return Some(format!("{} is missing", program.display()));
     };
     let made_of = std::fs::read_to_string(program.with_extension("d")).ok()?;
     let (_, files) = made_of.split_once(": ")?;
-    // Spaces within names are escaped.
+    // Spaces in names are escaped.
     let files = files.trim_end().replace("\\ ", "\0");
     let mut files = files.split(' ').map(|file| PathBuf::from(file.replace('\0', " ")));
     let newer = files.find(|file| newest(file).is_none_or(|changed| changed > built))?;
     Some(format!("{} is older than {}", program.display(), newer.display()))
 }
 
-/// When a file, or anything in a folder, was changed last. None where it is gone.
+/// When a file, or anything in a folder, was last modified; `None` if it does not exist.
 fn newest(path: &Path) -> Option<SystemTime> {
     let changed = path.metadata().and_then(|file| file.modified()).ok()?;
     let within = std::fs::read_dir(path).into_iter().flatten().flatten();

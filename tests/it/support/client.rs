@@ -1,4 +1,4 @@
-//! Somebody who calls a gateway over HTTP and knows nothing else of it.
+//! A caller of one agent, which accesses a gateway over HTTP only.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::{Answer, Call, PATIENCE, until};
 
-/// Where a gateway is, and what the caller was given to call one agent of it.
+/// The address of a gateway, and the credentials for one of its agents.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) http: reqwest::Client,
@@ -16,7 +16,7 @@ pub(crate) struct Client {
     pub(crate) listen: String,
     pub(crate) agent: String,
     pub(crate) key: String,
-    /// The token of the agent's own webhook.
+    /// The token of the agent's webhook.
     pub(crate) token: String,
 }
 
@@ -25,7 +25,7 @@ impl Client {
         let http = wardgate::tls::http_client()
             .no_proxy()
             .timeout(PATIENCE)
-            // The gateway hangs up on connections that are idle for longer, and would do so just when one is used.
+            // The gateway closes connections that are idle for longer, possibly just as the client uses one again.
             .pool_idle_timeout(Duration::from_secs(20))
             .redirect(reqwest::redirect::Policy::none())
             .build();
@@ -33,7 +33,7 @@ impl Client {
         Self { http: http.unwrap(), listen, agent, key, token }
     }
 
-    /// The same caller from another address of this machine.
+    /// The same caller, from another local address.
     pub(crate) fn at_address(&self, address: std::net::IpAddr) -> Self {
         let http = wardgate::tls::http_client().no_proxy().timeout(PATIENCE).local_address(address);
         Self { http: http.build().unwrap(), ..self.clone() }
@@ -42,7 +42,7 @@ impl Client {
     /// Sends these bytes and keeps the connection open.
     pub(crate) async fn send_raw(&self, bytes: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(&self.listen).await.unwrap();
-        // Whoever is refused meanwhile may not be let write all of it.
+        // The gateway may refuse the request and close the connection before all bytes are written.
         let _ = stream.write_all(bytes).await;
         stream
     }
@@ -59,7 +59,7 @@ impl Client {
         Call::new(self.http.post(self.url(target)))
     }
 
-    /// With any method.
+    /// A request with any method.
     pub(crate) fn request(&self, method: &str, target: &str) -> Call {
         Call::new(self.http.request(method.parse().unwrap(), self.url(target)))
     }
@@ -72,37 +72,37 @@ impl Client {
         Call::new(self.http.delete(self.url(target)))
     }
 
-    /// `POST /` for the agent, with the key, and with more in the query (`&json=true`).
+    /// `POST /` for the agent, with the key and these additions to the query (`&json=true`).
     pub(crate) fn webhook(&self, more: &str) -> Call {
         self.post(&format!("/?agent_id={}{more}", self.agent)).key(&self.key)
     }
 
-    /// `POST` to the agent's own webhook.
+    /// `POST` to the agent's webhook.
     pub(crate) fn trigger(&self) -> Call {
         self.post(&format!("/api/webhooks/agents/{}", self.token))
     }
 
-    /// Asks the agent and waits for its answer.
+    /// Calls the agent and waits for its answer.
     pub(crate) async fn ask(&self, body: Value) -> Answer {
         self.webhook("").json(&body).expect(200).await
     }
 
-    /// `POST /v1/agents/{id}/invoke`, or what stands in its place (`invoke/async`), with this text.
+    /// `POST /v1/agents/{id}/invoke`, or another `route` such as `invoke/async`, with this text.
     pub(crate) fn invoke(&self, route: &str, text: &str) -> Call {
         self.at_agent(route).json(&json!({"input": {"text": text}}))
     }
 
-    /// `POST` below the agent's own path, with the key.
+    /// `POST` below the agent's path, with the key.
     pub(crate) fn at_agent(&self, route: &str) -> Call {
         self.post(&format!("/v1/agents/{}/{route}", self.agent)).key(&self.key)
     }
 
-    /// Starts a run and does not wait for it.
+    /// Starts a run without waiting for it, and returns the task's id.
     pub(crate) async fn begin(&self, text: &str) -> String {
         self.invoke("invoke/async", text).expect(200).await.task_id()
     }
 
-    /// Stops a task and gives it as it is then.
+    /// Stops a task and returns its new state.
     pub(crate) async fn stop_task(&self, id: &str) -> Value {
         self.post(&format!("/v1/tasks/{id}/stop")).key(&self.key).expect(200).await.json()
     }
@@ -113,18 +113,18 @@ impl Client {
         page["items"].as_array().unwrap().clone()
     }
 
-    /// The task as its owner sees it.
+    /// The task, as its tenant reads it.
     pub(crate) async fn task(&self, id: &str) -> Value {
         self.get(&format!("/v1/tasks/{id}")).key(&self.key).expect(200).await.json()
     }
 
-    /// Everything that happened in a run.
+    /// Every step of a run.
     pub(crate) async fn thread(&self, id: &str) -> Vec<Value> {
         let answer = self.get(&format!("/v1/tasks/{id}/thread")).key(&self.key).expect(200).await;
         answer.json().as_array().unwrap().clone()
     }
 
-    /// The task once it has ended.
+    /// Waits until the task has ended, and returns it.
     pub(crate) async fn ended(&self, id: &str) -> Value {
         until("the end of a task", async || {
             let task = self.task(id).await;
@@ -134,7 +134,7 @@ impl Client {
         .await
     }
 
-    /// What the poller of an agent's own webhook sees in the end.
+    /// Polls the status of a task of the agent's webhook until it is final, and returns it.
     pub(crate) async fn polled(&self, id: &str) -> Value {
         until("a status that does not change any more", async || {
             let target = format!("/api/task_status?task_id={id}");
@@ -145,11 +145,11 @@ impl Client {
         .await
     }
 
-    /// Sends these bytes as they are, and reads until the other side closes: what a well-behaved
-    /// client cannot send. The request has to say `connection: close`.
+    /// Sends these bytes unchanged and reads until the gateway closes the connection: for requests that a well-behaved
+    /// client cannot send. The request needs `connection: close`.
     pub(crate) async fn raw(&self, bytes: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.listen).await.unwrap();
-        // A server that refuses what it has not read whole may close before all of it is written.
+        // A server that refuses a request before reading all of it may close before all of it is written.
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
         let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;

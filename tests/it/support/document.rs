@@ -1,4 +1,4 @@
-//! An OpenAPI document as tests read it: operations, and which of them a request meets.
+//! An OpenAPI document as tests read it: its operations, and the one that a request matches.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -9,17 +9,17 @@ use serde_json::Value;
 #[derive(Debug)]
 pub(crate) struct Document(Value);
 
-/// One method of one path of it.
+/// One method of one path of a document.
 #[derive(Debug)]
 pub(crate) struct Operation<'d> {
-    /// As HTTP spells it: `GET`.
+    /// In upper case, as in HTTP: `GET`.
     pub(crate) method: String,
-    /// With names in braces.
+    /// The template, with parameter names in braces.
     pub(crate) path: &'d str,
     value: &'d Value,
 }
 
-/// A parameter that a caller may set.
+/// A parameter of an operation.
 #[derive(Debug)]
 pub(crate) struct Parameter<'d> {
     /// `path`, `query` or `header`.
@@ -28,7 +28,7 @@ pub(crate) struct Parameter<'d> {
     pub(crate) required: bool,
 }
 
-/// What a document has to say about a request.
+/// The result of looking up a request in a document.
 #[derive(Debug)]
 pub(crate) enum Found<'d> {
     Operation(Operation<'d>),
@@ -41,7 +41,7 @@ impl Document {
         Self(serde_json::from_str(text).expect("the document is JSON"))
     }
 
-    /// The one that is checked in.
+    /// The document in `docs/openapi.json`.
     pub(crate) fn checked_in() -> &'static Self {
         static DOCUMENT: OnceLock<Document> = OnceLock::new();
         DOCUMENT.get_or_init(|| Self::of(&checked_in_text()))
@@ -63,7 +63,7 @@ impl Document {
         })
     }
 
-    /// What a request with this path meets. A HEAD that the document does not have is answered like a GET.
+    /// The operation for a request with this method and path. A HEAD that is not documented matches the GET.
     pub(crate) fn find(&self, method: &str, path: &str) -> Found<'_> {
         let paths = self.0["paths"].as_object().unwrap();
         let matching = paths.keys().filter_map(|template| Some((rank(template, path)?, template)));
@@ -81,17 +81,17 @@ impl Document {
     }
 }
 
-/// What brings the checked-in document up to date.
+/// The command that updates the checked-in document.
 pub(crate) const UPDATE: &str = "cargo run -p wardgate -- openapi > docs/openapi.json";
 
-/// The text of the document that is checked in.
+/// The text of the checked-in document.
 pub(crate) fn checked_in_text() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// For each segment whether it is written out, which counts for more than a name in braces, earlier
-/// segments first. None where the path is another one.
+/// For each segment, whether it is literal: a literal segment outranks a parameter, and earlier segments count more.
+/// `None` if the path does not match the template.
 fn rank(template: &str, path: &str) -> Option<Vec<bool>> {
     let (names, segments) = (template.split('/'), path.split('/'));
     if names.clone().count() != segments.clone().count() {
@@ -128,13 +128,13 @@ impl<'d> Operation<'d> {
         })
     }
 
-    /// The body that it takes: its first content type, and its schema there.
+    /// The first content type of its request body, and the schema for it.
     pub(crate) fn body(&self) -> Option<(&'d str, &'d Value)> {
         let contents = self.value["requestBody"]["content"].as_object()?;
         contents.iter().next().map(|(declared, content)| (declared.as_str(), &content["schema"]))
     }
 
-    /// Whether it asks for a key at all.
+    /// Whether it requires a key.
     pub(crate) fn wants_a_key(&self) -> bool {
         let ways = self.value["security"].as_array().expect("it says who may call it");
         ways.iter().all(|way| !way.as_object().unwrap().is_empty())
@@ -144,7 +144,7 @@ impl<'d> Operation<'d> {
         self.value["responses"].as_object().unwrap().keys().map(String::as_str)
     }
 
-    /// The content types of a status, none for an empty answer. None where it is not documented.
+    /// The content types of a status, empty for an answer without a body; `None` if the status is not documented.
     pub(crate) fn contents(&self, status: u16) -> Option<Vec<&'d str>> {
         let response = self.value["responses"].get(status.to_string())?;
         let contents = response["content"].as_object();

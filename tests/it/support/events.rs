@@ -1,14 +1,14 @@
-//! Server-sent events as a client reads them, one after the other while they come.
+//! A client for server-sent events, which reads them one by one as they arrive.
 
 use reqwest::Response;
 use serde_json::Value;
 
 use super::{Call, Client, PATIENCE};
 
-/// The fields of every event, and no others.
+/// The fields of every event: exactly these.
 const FIELDS: [&str; 5] = ["type", "task_id", "organization_id", "time", "data"];
 
-/// An event stream that is being read. Dropping it hangs up.
+/// An open event stream. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Events {
     pub(crate) response: Response,
@@ -16,7 +16,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Sends a request whose answer has to be an event stream.
+    /// Sends a request and asserts that the answer is an event stream.
     pub(crate) async fn of(call: Call) -> Self {
         let response = call.request.send().await.unwrap();
         assert_eq!(response.status(), 200);
@@ -24,13 +24,13 @@ impl Events {
         Self { response, unread: String::new() }
     }
 
-    /// Follows a task by its id, or by its thread's name.
+    /// Follows a task by its id or its thread's name.
     pub(crate) async fn follow(caller: &Client, organization: impl ToString, task: &str) -> Self {
         let target = format!("/{}/agent-execution/{task}/events", organization.to_string());
         Self::of(caller.get(&target).key(&caller.key)).await
     }
 
-    /// Begins a run that calls a tool, and gives the task's id once it does.
+    /// Starts a run, waits until it calls a tool, and returns the task's id.
     pub(crate) async fn until_a_tool_is_called(caller: &Client, text: &str) -> String {
         let mut events = Self::of(caller.invoke("invoke/stream", text)).await;
         events.expect("task_created").await;
@@ -39,13 +39,13 @@ impl Events {
         request["task_id"].as_str().unwrap().to_owned()
     }
 
-    /// The next event, as soon as it is there; None at the end of the stream.
+    /// Waits for the next event; `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some((event, rest)) = self.unread.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
                 self.unread = rest;
-                // A comment keeps the connection open and says nothing.
+                // A comment only keeps the connection open.
                 if event.starts_with(':') {
                     continue;
                 }
@@ -60,14 +60,14 @@ impl Events {
         }
     }
 
-    /// The next event, which has to be of this type.
+    /// The next event; asserts that it is of this type.
     pub(crate) async fn expect(&mut self, kind: &str) -> Value {
         let event = self.next().await.unwrap_or_else(|| panic!("no {kind}: the stream has ended"));
         assert_eq!(event["type"], kind, "{event}");
         event
     }
 
-    /// All events that are still to come, up to the stream's end.
+    /// All remaining events, up to the end of the stream.
     pub(crate) async fn rest(mut self) -> Vec<Value> {
         let mut events = Vec::new();
         while let Some(event) = self.next().await {
@@ -77,7 +77,7 @@ impl Events {
     }
 }
 
-/// One event is an `id:` and one `data:` line: no name, and no second line of data.
+/// Parses one event: an `id:` line and one `data:` line, without a name or a second line of data.
 fn parsed(event: &str) -> Value {
     let (id, data) = event.split_once('\n').unwrap_or_else(|| panic!("two lines: {event:?}"));
     assert!(id.starts_with("id:"), "{event:?}");

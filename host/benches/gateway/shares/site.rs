@@ -27,8 +27,8 @@ use crate::mapping::{encoded_spec, serve_ours};
 /// The honest tenants' kinds of requests, in the order of [`Site::doors`].
 pub(super) const KINDS: [&str; 4] = ["accept", "mapping", "list", "hook"];
 
-/// Number of a hostile tenant's plugins whose tool sleeps, and of connections that call each. By default, a tenant may
-/// have 128 calls in flight and a plugin 64.
+/// Number of a hostile tenant's plugins whose tool sleeps, and of connections that call each. By default, a tenant
+/// may have 128 calls in flight and a plugin 64.
 const SLEEPERS: usize = 3;
 const SLEEPER_CONNECTIONS: usize = 48;
 
@@ -260,8 +260,8 @@ impl Site {
     }
 }
 
-/// Installs another plugin for a party and creates an agent with its tool. The inner error is the reason why the plugin
-/// is rejected.
+/// Installs another plugin for a party and creates an agent with its tool. The inner error is the reason why the
+/// plugin is rejected.
 async fn equip(
     services: &Services,
     party: &mut Party,

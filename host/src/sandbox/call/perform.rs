@@ -42,6 +42,21 @@ pub(super) enum ExportCall {
 }
 
 impl ExportCall {
+    /// The function that is called, as the plugin interface names it.
+    pub(super) fn export(&self) -> &'static str {
+        match self {
+            Self::Verify => "verify",
+            Self::Map { .. } => "map-payload",
+            Self::Get { .. } => "get-value",
+            Self::Reply => "reply",
+            Self::Deliver => "deliver",
+            Self::ListTools => "list-tools",
+            Self::CallTool { .. } => "call-tool",
+            Self::Schema => "config-schema",
+            Self::Check { .. } => "check-config",
+        }
+    }
+
     /// The lane to which the call moves if it takes long, which also decides its time limits.
     pub(super) fn lane(&self) -> Lane {
         match self {

@@ -39,7 +39,7 @@ const PAGES_AT_ONCE: i64 = 200;
 /// How many free pages are kept, since deleted space is usually written again.
 const FREE_PAGES_KEPT: i64 = 4 << 10;
 
-/// Returns free pages to the file system if more than a quarter of the file is free.
+/// Returns free pages to the file system, as far as they exceed both a quarter of the file and [`FREE_PAGES_KEPT`].
 pub(in crate::store) struct Shrink;
 
 impl Write for Shrink {

@@ -93,7 +93,7 @@ impl Transfer {
             }
             let answer = self.send_once(method, &url, headers, body.clone()).await?;
             let is_redirect = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            // A request with effects is not redirected: only the user chooses where a push goes.
+            // A registry's redirect is not followed for requests that have effects.
             if !is_redirect || !matches!(*method, Method::GET | Method::HEAD) {
                 return Ok(answer);
             }

@@ -1,0 +1,69 @@
+//! A log line names the request, tenant, task and plugin that it concerns.
+
+use serde_json::{Value, json};
+
+use crate::support::{Child, Home};
+
+/// The spans of the first log line with this message, outermost first.
+fn spans(log: &[Value], message: &str) -> Vec<Value> {
+    let line = log.iter().find(|line| line["fields"]["message"] == message);
+    let line = line.unwrap_or_else(|| panic!("no line {message:?}: {log:#?}"));
+    line["spans"].as_array().cloned().unwrap_or_default()
+}
+
+/// The value of a field in the innermost of these spans that has it.
+fn field<'s>(spans: &'s [Value], name: &str) -> &'s str {
+    let value = spans.iter().rev().find_map(|span| span[name].as_str());
+    value.unwrap_or_else(|| panic!("no {name} in {spans:#?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_of_a_request_its_run_and_its_plugin_calls_name_what_they_concern() {
+    let home = Home::new();
+    let gateway = Child::serve(&home, &["--log", "debug", "--log-json"]);
+    let tenant = gateway.line["organization_id"].as_str().unwrap().to_owned();
+    let agent = gateway.line["agent_id"].as_str().unwrap().to_owned();
+
+    // {"prompt":"question"}
+    let mapping = "%7B%22prompt%22%3A%22question%22%7D";
+    let call = gateway.webhook(&format!("&params_mapping={mapping}&getter=status"));
+    let answer = call.json(&json!({"question": "Which log lines concern me?"})).expect(200).await;
+    assert_eq!(answer.json(), json!("completed"));
+    let task = answer.header("x-task-id").unwrap().to_owned();
+    let request = answer.header("x-request-id").unwrap().to_owned();
+    let (_, log) = gateway.terminate();
+    let log: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+
+    let of_request = spans(&log, "a request was answered");
+    assert_eq!(of_request[0]["name"], "request");
+    assert_eq!(field(&of_request, "request"), request);
+    assert_eq!(field(&of_request, "tenant"), tenant);
+    assert_eq!(field(&of_request, "task"), task);
+
+    let of_run = spans(&log, "task finished");
+    assert_eq!(of_run[0]["name"], "run");
+    assert_eq!(field(&of_run, "task"), task);
+    assert_eq!(field(&of_run, "tenant"), tenant);
+    assert_eq!(field(&of_run, "agent"), agent);
+
+    // The mapper was called inside the request.
+    let of_call = spans(&log, "a plugin call ended");
+    assert_eq!(of_call[0]["name"], "request");
+    assert_eq!(of_call.last().unwrap()["name"], "plugin_call");
+    assert_eq!(field(&of_call, "plugin"), "dot-mapper");
+    assert_eq!(field(&of_call, "export"), "map-payload");
+    assert_eq!(field(&of_call, "tenant"), tenant);
+    assert_eq!(field(&of_call, "request"), request);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_denied_names_no_tenant() {
+    let home = Home::new();
+    let gateway = Child::serve(&home, &["--log", "debug", "--log-json"]);
+    gateway.get("/v1/tasks").key("not a key").expect(403).await;
+    let (_, log) = gateway.terminate();
+    let log: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let denied = spans(&log, "a request was answered");
+    assert!(denied[0]["request"].is_string(), "{denied:?}");
+    assert!(denied.iter().all(|span| span["tenant"].is_null()), "{denied:?}");
+}
