@@ -1,4 +1,4 @@
-//! Failures that a request from an unverified sender causes count against that sender and never against the plugin that
+//! Failures that a request from an unverified sender causes count against that sender, never against the plugin that
 //! inspects it: the request is rejected, genuine deliveries are accepted, and the sender cannot flood the log.
 
 use std::fmt::Write as _;

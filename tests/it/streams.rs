@@ -1,4 +1,4 @@
-//! Server-sent events of a task: live for connected clients, from the beginning for later ones, and identical for all.
+//! Server-sent events of a task: live for connected clients, from the beginning for later ones, and the same for all.
 
 use std::time::Duration;
 
@@ -338,7 +338,7 @@ async fn whoever_comes_again_is_told_what_came_after_and_after_the_end_nothing()
     }
     let (end, _) = all.last().unwrap();
     assert!(follow(Some(end), 204).await.is_empty());
-    // The id of another attempt, or an invalid one, gives no position in the stream: all events are sent again.
+    // The id of another attempt covers `task_created` only, and an invalid id covers no event: the rest is resent.
     for other in ["9-4", "1", "x-y", "1-99999999999999999999"] {
         let again = follow(Some(other), 200).await;
         assert!(again.len() >= all.len() - 1, "{other}: {again:?}");

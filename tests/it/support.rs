@@ -1,5 +1,5 @@
-//! Shared fixtures: a gateway in this process or in one of its own, an HTTP client for it, and local servers in place of
-//! external services. No test connects to another machine.
+//! Shared fixtures: a gateway in this process or in one of its own, an HTTP client for it, and local servers in place
+//! of external services. No test connects to another machine.
 
 pub(crate) mod answer;
 pub(crate) mod child;

@@ -1,5 +1,5 @@
-//! What one surface (the tenant's API, one token of an agent's webhook, one channel) knows by a name means
-//! nothing on another one: idempotency keys (row D6) and conversations (row X7).
+//! Idempotency keys (row D6) and conversations (row X7) are scoped to one surface: the tenant's API, one token of an
+//! agent's webhook, or one channel.
 
 use serde_json::{Value, json};
 
@@ -7,14 +7,14 @@ use crate::support::{Answer, Call, Gateway, Setup};
 
 const TOKEN: &str = "a token of the form";
 
-/// A way to the same agent, which has a thread and a prompt in each payload.
+/// A route to the same agent. Each payload has a thread and a prompt.
 #[derive(Debug, Clone)]
 enum Way {
     Webhook,
     Invoke,
     Token(String),
     Channel(String),
-    /// A channel that lets everybody in.
+    /// A channel without verification.
     Open(String),
 }
 
@@ -32,7 +32,7 @@ impl Way {
         }
     }
 
-    /// Says something in a thread: the task, and how many earlier messages the agent saw there.
+    /// Sends a message in a thread; returns the task, and how many earlier messages of the thread the agent saw.
     async fn say(&self, gateway: &Gateway, thread: &str, text: &str) -> (String, u64) {
         let body = json!({"task_id": thread, "prompt": text});
         let task = self.send(gateway, &body).expect(200).await.task_id();
@@ -42,7 +42,7 @@ impl Way {
     }
 }
 
-/// A gateway whose agent finds `task_id` and `prompt` in payloads of its own webhook too.
+/// A gateway whose agent has a mapper that reads `task_id` and `prompt`, so that its webhook supports them too.
 async fn start() -> Gateway {
     let mapper = "zapier-form".parse().unwrap();
     let gateway = Setup::new().agent(|agent| agent.mapper = Some(mapper)).start().await;
@@ -61,14 +61,14 @@ async fn channel(gateway: &Gateway, name: &str, more: Value) -> String {
     gateway.channel(definition).await
 }
 
-/// A token in the place of the one in force, which ends.
+/// Rotates the agent's webhook token and returns the new one.
 async fn rotate(gateway: &Gateway) -> String {
     let agent = gateway.agent.parse().unwrap();
     let token = gateway.folder.webhooks("").rotate(gateway.tenant, agent).await.unwrap();
     token.reveal().to_owned()
 }
 
-/// One way to each kind of surface, and two to the channels.
+/// One route for each kind of surface, and two channels.
 async fn ways(gateway: &Gateway) -> Vec<Way> {
     vec![
         Way::Webhook,
@@ -78,7 +78,7 @@ async fn ways(gateway: &Gateway) -> Vec<Way> {
     ]
 }
 
-/// The answer begins a task of its own and tells nothing of this one.
+/// Asserts that the answer is for a new task and reveals nothing about this one.
 fn assert_knows_nothing_of(answer: &Answer, task: &str, said: &str) {
     assert_ne!(answer.task_id(), task, "{said}");
     let told = format!("{:?} {}", answer.headers, answer.text);
@@ -100,7 +100,7 @@ async fn d6_a_guessed_key_gives_no_other_surfaces_task_and_a_claimed_one_keeps_n
             let own = owner.send(&gateway, &private).idempotent(&key).expect(200).await;
             let guessed = stranger.send(&gateway, &guess).idempotent(&key).expect(200).await;
             assert_knows_nothing_of(&guessed, &own.task_id(), &said);
-            // Whoever came second has the key on its own surface all the same, and the first one still.
+            // The key belongs to the second caller on its own surface, and still to the first one on its own.
             for (way, body, first) in [(stranger, &guess, &guessed), (owner, &private, &own)] {
                 let again = way.send(&gateway, body).idempotent(&key).expect(200).await;
                 assert_eq!(again.task_id(), first.task_id(), "{said}");
@@ -166,7 +166,7 @@ async fn d6_of_strangers_on_an_open_channel_none_gets_or_takes_the_key_of_anothe
         }
         tasks.push(sent.task_id());
     }
-    // What is no key is refused there as everywhere.
+    // An invalid key is rejected there as everywhere.
     open.send(&gateway, &json!({})).idempotent("two words").expect(400).await;
     let verified = Way::Channel(channel(&gateway, "verified", json!({})).await);
     let sent = verified.send(&gateway, &json!({"prompt": "x"})).idempotent("order-1");
@@ -223,7 +223,7 @@ async fn x7_a_channel_shares_the_apis_conversations_where_its_file_says_so() {
     assert_eq!(Way::Invoke.say(&gateway, "chat", "four").await.1, 3);
     assert_eq!(own.say(&gateway, "chat", "five").await.1, 0);
     assert_eq!(Way::Token(gateway.token.clone()).say(&gateway, "chat", "six").await.1, 0);
-    // Its keys stay its own.
+    // Its idempotency keys are still its own.
     let body = json!({"prompt": "x"});
     let first = Way::Webhook.send(&gateway, &body).idempotent("k").expect(200).await;
     let by_channel = one.send(&gateway, &json!({"prompt": "y"})).idempotent("k").expect(200).await;
@@ -249,6 +249,6 @@ async fn x7_where_a_path_takes_a_name_it_is_one_of_the_api() {
         let target = format!("/v1/tasks/only%20there{below}");
         gateway.get(&target).key(&gateway.key).expect(404).await;
     }
-    // By its id a task is its tenant's, wherever it came in.
+    // By its id the tenant can read a task from any surface.
     assert_eq!(gateway.task(&foreign).await["thread_id"], "chat");
 }

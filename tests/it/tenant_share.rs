@@ -1,5 +1,5 @@
-//! What all plugins of a tenant hold together is bounded, the more tightly the more tenants want some: a tenant
-//! that has used up its share is told so, and no other tenant notices.
+//! The resources that all plugins of a tenant hold together are bounded, more tightly the more tenants compete: a
+//! tenant that has used up its share is refused, and other tenants are not affected.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use wardgate::tenants::AgentDefinition;
 
 use crate::support::{Answer, Client, Gateway, Setup, agent, guest_path, until};
 
-/// So much memory for each plugin as all of its tenant have together, and time enough.
+/// The memory limit of one plugin is the limit of the whole tenant; the time limits are generous.
 const GRANTS: &str = "[limits]\nmemory_mib = 100\ncpu_ms = 10000\nwall_ms = 600000\n";
 
 async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
@@ -26,14 +26,14 @@ async fn memory_is_shared_by_a_tenants_calls_and_given_back() {
     let mut calculates = agent("theirs");
     calculates.tools = vec!["calculator".parse().unwrap()];
     let other = gateway.new_agent(other, calculates).await;
-    // One call holds most of the share, for longer than this test.
+    // One call holds most of the share for longer than the test runs.
     let hold = || {
         let request = holds.webhook("").json(&json!({"mib": 60, "ms": 600_000})).request;
         tokio::spawn(async move { drop(request.send().await) })
     };
     let mut holding = hold();
-    // Whether it holds it already is seen by the next one that wants as much; where that one was first, it is
-    // the one that holds which is refused, and has to try again.
+    // Whether it already holds the memory shows in the next call that needs as much. If that one comes first, the
+    // holding call is the one that is refused, and is started again.
     let refused = until("the share to be used up", async || {
         if holding.is_finished() {
             holding = hold();
@@ -51,14 +51,14 @@ async fn memory_is_shared_by_a_tenants_calls_and_given_back() {
     assert_eq!(refused.header("x-wardgate-fault"), Some("host"));
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert!(refused.detail().contains("hold as much memory"), "{}", refused.text);
-    // A small one of the same tenant has room, and so has the other tenant's.
+    // A small call of the same tenant still fits, and so does the other tenant's call.
     holds.webhook("").json(&json!({"mib": 1, "ms": 0})).expect(200).await;
     let prompt = json!({"prompt": "calculate {\"expression\":\"6*7\"}"});
     assert_eq!(other.ask(prompt).await.report()["tools"][0]["result"]["value"], 42);
-    // What is its own fault stays its own fault.
+    // A plugin that exceeds its own limit is still at fault itself.
     let beyond = holds.webhook("").json(&json!({"mib": 200, "ms": 0})).expect(502).await;
     assert!(beyond.detail().contains("100 MiB of memory it is granted"), "{}", beyond.text);
-    // The caller of the first hangs up: its share is there again.
+    // The first caller disconnects, which releases its share.
     holding.abort();
     until("the share to be given back", async || {
         let answer = holds.webhook("").json(&json!({"mib": 60, "ms": 0})).send().await;
@@ -67,7 +67,7 @@ async fn memory_is_shared_by_a_tenants_calls_and_given_back() {
     .await;
 }
 
-/// A tenant with the guest's tool, and an agent that may call it.
+/// Creates a tenant with the guest's tool, and an agent that may call it.
 async fn tenant_with(
     gateway: &Gateway,
     name: &str,
@@ -84,7 +84,7 @@ async fn tenant_with(
     (tenant, gateway.new_agent(tenant, definition).await)
 }
 
-/// Calls an agent's tool directly, and goes on while it is called.
+/// Calls an agent's tool directly, in a task of its own.
 fn operate(
     agent: &Client,
     tool: &str,
@@ -112,7 +112,7 @@ async fn tools_that_sleep_take_no_place_from_what_callers_wait_for_and_leave_som
     let gateway = setup.start().await;
     let nap = json!({"ms": 600_000});
     let mut napping = Vec::new();
-    // Eight places for tools. As many as each of them may, and more.
+    // The tools have eight slots. Each tenant makes as many calls as it may, and one more.
     for name in ["first", "second", "third"] {
         let (tenant, agent) = tenant_with(&gateway, name, "sleeps_in_tool", LIMITS).await;
         napping.extend((0..8).map(|_| operate(&agent, "nap", nap.clone())));
@@ -125,13 +125,13 @@ async fn tools_that_sleep_take_no_place_from_what_callers_wait_for_and_leave_som
         assert_eq!(beyond.header("retry-after"), Some("1"));
     }
     let (_, honest) = tenant_with(&gateway, "honest", "sleeps_in_tool", LIMITS).await;
-    // What callers wait for has places of its own, all of them.
+    // Calls that a caller waits for have slots of their own, and all of them are free.
     let mappings = (0..8).map(|_| {
         let call = honest.webhook(r#"&params_mapping={"prompt":"a"}"#).json(&json!({"a": "fine"}));
         call.expect(200)
     });
     futures::future::join_all(mappings).await;
-    // And there is a place left for its tool.
+    // One slot is left for its tool.
     let answer = operate(&honest, "nap", json!({"ms": 0})).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text);
     napping.iter().for_each(tokio::task::JoinHandle::abort);
@@ -154,7 +154,7 @@ async fn a_refusal_for_want_of_room_says_whose_room_it_is() {
         ..self::agent("naps")
     };
     let naps = gateway.new_agent(tenant, definition).await;
-    // Two places for tools, of which a tenant that is alone gets one.
+    // Tools have two slots, and a single tenant may use one of them.
     let held = operate(&naps, "nap", json!({"ms": 600_000}));
     let refused = until("the place to be taken", async || {
         let answer = operate(&agent, "nap", json!({"ms": 0})).await.unwrap();
@@ -193,12 +193,12 @@ async fn headers_that_a_plugin_holds_on_the_hosts_side_are_charged_to_its_tenant
         assert_eq!(refused.status, 502, "{}", refused.text);
         assert!(refused.detail().contains("bytes of headers"), "{}", refused.text);
     }
-    // The account has it.
+    // The plugin's account includes them.
     let state = gateway.manage("GET", "/plugins/holds-fields").expect(200).await.json();
     assert!(state["cost"]["memory_bytes_peak"].as_u64() > Some(8 << 20), "{state}");
-    // Two calls that hold some are what the tenant may hold.
+    // Two calls that hold headers exhaust the tenant's share.
     let holder = async || {
-        // It may come upon what asks whether it holds anything: then it comes again.
+        // It may be refused because of the probing call below; then it is started again.
         while hold(1, 1, 10, 600_000).await.is_ok_and(|answer| answer.status == 503) {}
     };
     let mut holders = std::pin::pin!(futures::future::join(holder(), holder()));

@@ -1,4 +1,4 @@
-//! What belongs to another tenant does not exist, though everything has the same name there.
+//! For a tenant, resources of other tenants do not exist, even if they have the same names.
 
 use serde_json::{Value, json};
 use wardgate::ids::TenantId;
@@ -8,7 +8,7 @@ use wardgate::tenants::Precondition;
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::{Client, Gateway, PATIENCE, Setup, agent, guest_path};
 
-/// A second tenant whose agent is called like the first one's.
+/// A gateway with a second tenant, whose agent has the same name as the first one's.
 async fn two() -> (Gateway, TenantId, Client) {
     let gateway = Gateway::start().await;
     let other = gateway.new_tenant("other").await;
@@ -46,7 +46,7 @@ async fn tasks_and_traces_of_another_tenant_do_not_exist() {
         assert_eq!(foreign.text, absent.text, "the two cannot be told apart");
         gateway.get(&target).expect(401).await;
         gateway.get(&target).key("wrong").expect(403).await;
-        // Here the key travels in the header only.
+        // On this route the key is accepted in the header only.
         gateway.get(&format!("{target}?x-api-key={}", gateway.key)).expect(401).await;
     }
 }
@@ -77,7 +77,7 @@ async fn plugins_of_one_name_are_each_tenants_own() {
 
     let ignored: Value = json!({"status": "Ignored"});
     assert_eq!(first.webhook("").json(&json!({})).expect(200).await.json(), ignored);
-    // What the first tenant installed is not there for the second, under no name.
+    // The first tenant's plugin is not installed for the second.
     let absent = second.webhook("").json(&json!({})).expect(500).await;
     assert!(absent.detail().contains("no plugin hook is installed"), "{}", absent.text);
     install(other_id, "replies_now").await;
@@ -106,7 +106,7 @@ async fn a_tenant_with_room_for_one_run_gets_through_its_backlog() {
         settings.queue.runs_per_tenant_max = 1;
     };
     let gateway = Setup::new().settings(settings).start().await;
-    // The first run is held, so that the others are all there when it ends.
+    // The first run is held, so that all others are queued when it ends.
     let held = gateway.with_agent(|agent| agent.model = "scripted".to_owned()).await;
     let mut accepted = vec![held.begin("first").await];
     model.until_asked(1).await;
@@ -115,7 +115,7 @@ async fn a_tenant_with_room_for_one_run_gets_through_its_backlog() {
         accepted.push(call.expect(200).await.task_id());
     }
     model.let_go(1);
-    // One look for tasks a second, which is what there is without a wake-up, would take longer.
+    // Without wake-ups, polling for tasks once a second would take longer.
     let all = async {
         for id in accepted {
             assert_eq!(gateway.ended(&id).await["status"], "completed");

@@ -1,11 +1,11 @@
-//! A conversation is named by its caller and goes on under that name; nobody else's can be joined (row
-//! X7).
+//! A caller names its conversation and continues it under that name; it cannot join a conversation of another agent
+//! or tenant (row X7).
 
 use serde_json::{Value, json};
 
 use crate::support::{Client, Gateway, agent};
 
-/// Says something in a thread, and how many earlier messages the agent saw there.
+/// Sends a message in a thread; returns how many earlier messages of the thread the agent saw.
 async fn say(caller: &Client, thread: Value, text: &str) -> u64 {
     let report = caller.ask(json!({"task_id": thread, "prompt": text})).await.report();
     assert_eq!(report["received"], text);
@@ -52,8 +52,8 @@ async fn x7_the_id_of_a_foreign_task_opens_nothing() {
     let answer = stranger.ask(json!({"task_id": secret, "prompt": "what was said?"})).await;
     assert!(!answer.text.contains("1234"), "{}", answer.text);
     assert_eq!(answer.report().get("earlier_messages"), None);
-    // It is a name like any other, and the stranger's run is a task of its own.
+    // The id is a name like any other, and the other tenant's run is a task of its own.
     assert_ne!(answer.task_id(), secret);
-    // Under that name the stranger finds its own conversation and nothing else.
+    // Under that name the other tenant finds only its own conversation.
     assert_eq!(stranger.task(&secret).await["id"], answer.task_id());
 }

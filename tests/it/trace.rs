@@ -1,5 +1,5 @@
-//! Every step of a run can be read: what the model was shown and said, every tool call with request and
-//! answer, what a mapper did, where it failed, and how long each took.
+//! Every step of a run can be read: the model's input and output, every tool call with its arguments and result, the
+//! mapping, any failure, and how long each took.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn why_a_plugin_panicked_and_what_it_wrote_before_is_in_the_log_of_its_cal
     for line in ["Output: about to panic", "panicked at", "Output: message 4711"] {
         assert!(logs.contains(line), "{line}: {called}");
     }
-    // An author sees it where he tries his plugin.
+    // `wardgate plugin try` shows it to the plugin's author.
     let path = guest_path("panics_in_tool");
     let tried = wardgate(&[
         "plugin",
@@ -103,7 +103,7 @@ async fn a_mapping_and_a_tool_show_what_they_cost() {
     assert!(tool["digest"].as_str().unwrap().starts_with("sha256:"), "{tool}");
 }
 
-/// How the plugin ran in the tool steps of a task, as they are stored.
+/// The stored plugin runs of a task's tool steps.
 async fn runs(gateway: &Gateway, task: &str) -> Vec<PluginRun> {
     let store = &gateway.services.store;
     let found = store.task_with_steps_by_id(task.parse().unwrap()).await.unwrap();
@@ -118,7 +118,7 @@ async fn runs(gateway: &Gateway, task: &str) -> Vec<PluginRun> {
 #[tokio::test]
 async fn what_a_plugin_was_answered_is_kept_for_a_replay_without_secrets_and_is_not_shown() {
     const TOKEN: &str = "user-access-token-abc123";
-    // Of the request itself nothing is left of it, so here a server that knows it too answers with it.
+    // The token is redacted from the request itself, so here the server knows it too and returns it.
     let echo = axum::Router::new().fallback(async || format!("you: /{TOKEN}/kept"));
     let (gateway, web) = (Gateway::start().await, Web::serve(echo).await);
     let grants = format!(
@@ -141,7 +141,7 @@ async fn what_a_plugin_was_answered_is_kept_for_a_replay_without_secrets_and_is_
     assert_eq!(url, format!("http://127.0.0.1:{}/kept", web.port));
     let body = String::from_utf8(outcome.unwrap().body).unwrap();
     assert_eq!(body, "you: /[redacted]/kept");
-    // The tool's own result, which has the body too, is what callers see.
+    // Callers see the tool's result, which contains the body too.
     let shown = json!(gateway.thread(&answer.task_id()).await).to_string();
     assert!(shown.contains("you: /[redacted]/kept"), "{shown}");
     for hidden in ["recording", "answers", &ran.settings] {
@@ -198,7 +198,7 @@ async fn a_failure_is_a_step_with_its_reason() {
 async fn a_run_that_takes_too_long_shows_how_far_it_came() {
     let script = [Reply::Tool("calculate", r#"{"expression":"6*7"}"#), Reply::Silence];
     let server = ModelServer::start(script).await;
-    // Time enough to come as far as that.
+    // Long enough for the run to get to its second turn.
     let setup = Setup::new().model(&server);
     let setup = setup.settings(|settings| settings.queue.run_time_max = Duration::from_secs(10));
     let gateway = setup.start().await;
@@ -259,7 +259,7 @@ async fn a_getter_and_a_replier_are_in_the_trace_once_the_task_has_ended() {
     })
     .await;
     assert_eq!(step["plugin"], "speaks-for-a-provider");
-    // What was said of the run itself stays what it was, for whoever follows it.
+    // The steps of the run itself do not change, for clients that follow it.
     let roles: Vec<_> = gateway.thread(&task).await;
     assert_eq!(roles.last().unwrap()["call"], "reply");
 }

@@ -1,5 +1,5 @@
-//! What other gateways get wrong, one case each. The modules that these lean on go into depth; two traps
-//! are of signature checks (two `v1=` in one header, stale timestamps) and come with those.
+//! Known mistakes of other gateways, one test each. Other modules cover the topics in depth. Two mistakes concern
+//! signatures (two `v1=` in one header, stale timestamps) and are tested with those.
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -8,7 +8,7 @@ use crate::support::model_server::{ModelServer, Reply};
 use crate::support::web::Web;
 use crate::support::{Call, Gateway, Setup, agent};
 
-/// A gateway whose agent's model replies like this.
+/// A gateway whose agent's model gives this reply.
 async fn replying(reply: Reply) -> (Gateway, ModelServer) {
     let server = ModelServer::start([reply]).await;
     (Setup::new().model(&server).start().await, server)
@@ -19,11 +19,11 @@ async fn a_key_never_points_at_a_task_that_does_not_exist() {
     let waiting = Setup::new().settings(|settings| settings.queue.runs_max = 0).start().await;
     let trigger = |gateway: &Gateway| gateway.trigger().json(&json!({"q": 1})).idempotent("k");
     let first = trigger(&waiting).expect(200).await.task_id();
-    // Key and task are one commit: after a restart both are there, and the task runs.
+    // The key and the task are committed together: after a restart both exist, and the task runs.
     let gateway = Setup::new().home(waiting.stop().await).start().await;
     assert_eq!(trigger(&gateway).expect(200).await.task_id(), first);
     assert_eq!(gateway.ended(&first).await["status"], "completed");
-    // A task that is deleted takes its key along.
+    // Deleting a task deletes its key.
     let delete = gateway.http.delete(gateway.url(&format!("/v1/tasks/{first}")));
     Call::new(delete).key(&gateway.key).expect(204).await;
     assert_ne!(trigger(&gateway).expect(200).await.task_id(), first);
@@ -100,7 +100,7 @@ async fn status_polls_do_not_block_a_trigger() {
             }
         });
     }
-    // Each of these would hang, as it does elsewhere, if polls held what a trigger needs.
+    // Each of these would hang, as in other gateways, if polls held a resource that a trigger needs.
     for n in 0..20 {
         gateway.trigger().json(&json!({"n": n})).expect(200).await;
     }

@@ -1,4 +1,5 @@
-//! A data folder of an earlier version opens, holds what it held, and goes on. The folders lie in `tests/stores`.
+//! A data folder of an earlier version opens with all of its data, and its work continues. The folders are in
+//! `tests/stores`.
 
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Child, Home, be_patient_with, until};
 
-/// Of the folder `072a4e4`: what stands in its README.md.
+/// The ids and credentials of the folder `072a4e4`, from its README.md.
 const TENANT: &str = "687f49b4-0003-4422-9378-4760616b4589";
 const AGENT: &str = "32d2d7d1-603b-49d1-a499-3913af149527";
 const KEY: &str = "wgk_TU-wLQF4ksVEEqw_aX5Q-Oq8G0TSVfzrb4msdQxns5s";
@@ -17,10 +18,10 @@ const BY_WEBHOOK: &str = "01a22d30-5a69-761c-a62a-5f2f2a790e41";
 const WAITING: &str = "01a22d30-9ac9-702f-8ead-9c3b8c61e65f";
 const WAITING_OF_CHANNEL: &str = "01a22d30-9ad9-7a29-8b13-1fc0c7f4d521";
 
-/// A copy of an earlier version's folder.
+/// A copy of the data folder of an earlier version.
 fn earlier(version: &str) -> Home {
     let home = Home::new();
-    // What was compiled is sealed with the key of its own folder.
+    // Compiled code is sealed with its folder's host key, and this folder gets another one.
     home.forget_compiled_code();
     let stores = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores").join(version);
     for file in ["wardgate.db", "host.key"] {
@@ -29,7 +30,7 @@ fn earlier(version: &str) -> Home {
     home
 }
 
-/// A gateway of today on such a folder, as its tenant's callers see it.
+/// A current gateway on such a folder, with a client for its tenant's callers.
 struct Upgraded {
     base: String,
     http: reqwest::Client,
@@ -56,7 +57,7 @@ impl Upgraded {
         sent.send().await.unwrap()
     }
 
-    /// A task once it has ended.
+    /// Waits until a task has ended, and returns it.
     async fn ended(&self, task: &str) -> Value {
         until("the end of a task", async || {
             let seen = self.get(&format!("/v1/tasks/{task}")).await;
@@ -71,7 +72,7 @@ async fn a_folder_of_072a4e4_opens_and_goes_on() {
     let home = earlier("072a4e4");
     let upgraded = Upgraded::serve(&home);
 
-    // What had ended is there, with its trace, and what waited runs.
+    // Completed tasks exist with their traces, and queued tasks run.
     let calculated = upgraded.ended(CALCULATED).await;
     assert!(calculated["result"].as_str().unwrap().contains("calculate gave"), "{calculated}");
     let thread = upgraded.get(&format!("/v1/tasks/{CALCULATED}/thread")).await;
@@ -86,8 +87,8 @@ async fn a_folder_of_072a4e4_opens_and_goes_on() {
     let by_webhook = upgraded.get(&format!("/api/task_status?task_id={BY_WEBHOOK}")).await;
     assert_eq!(by_webhook["status"], "SUCCESS", "{by_webhook}");
 
-    // Keys that were used name the task of before, the agent's webhook and the channel take requests, and a
-    // delivery of before is not taken again.
+    // Idempotency keys refer to the earlier tasks, the agent's webhook and the channel accept requests, and an
+    // earlier delivery is recognised as a duplicate.
     let body = json!({"prompt": "what did we say?", "task_id": "order-7", "note": "kept"});
     let path = format!("/?agent_id={AGENT}&getter=result");
     let headers = [("x-api-key", KEY), ("idempotency-key", "order-7-first")];
@@ -109,7 +110,7 @@ async fn a_folder_of_072a4e4_opens_and_goes_on() {
     assert_eq!((taken.status().as_u16(), taken.headers().get("idempotent-replayed")), (200, None));
     assert_eq!(upgraded.post(HOOK, &[], update(1004)).await.status(), 401);
 
-    // The conversation goes on where it was.
+    // The conversation continues.
     let next = json!({"prompt": "and before that?", "task_id": "order-7"});
     let path = format!("/?agent_id={AGENT}");
     let next = upgraded.post(&path, &[("x-api-key", KEY)], next).await;

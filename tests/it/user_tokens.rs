@@ -1,4 +1,4 @@
-//! Tokens of users travel with a request to its run, and are kept nowhere (row X8).
+//! User tokens are passed with a request to its run, and stored nowhere (row X8).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -47,7 +47,7 @@ async fn x8_the_run_has_them_and_says_for_which_items() {
             .json(&json!({"input": {"text": prompt}, "user_tokens": tokens})),
     ] {
         let answer = call.expect(200).await;
-        // The offline model repeats what it got.
+        // The offline model repeats the prompt.
         assert_eq!(answer.report()["received"], "repeat [redacted]");
         let thread = gateway.thread(&answer.task_id()).await;
         assert_eq!(thread[0]["graph_items"], json!(["mcp-1", "mcp-2"]));
@@ -57,7 +57,7 @@ async fn x8_the_run_has_them_and_says_for_which_items() {
     assert_eq!(without.report()["received"], prompt);
 }
 
-/// A token of which every way to write it keeps this, so that it can be looked for.
+/// The part of [`AWKWARD`] that no encoding changes, so that tests can search for it.
 const MARK: &str = "abc123mark456";
 const AWKWARD: &str = "sé/cret+abc123mark456\"=";
 
@@ -88,7 +88,7 @@ async fn x8_their_name_counts_in_any_case_and_twice_is_refused() {
     }
 }
 
-/// The same request with a token in this place and that, and what is left of it.
+/// Requests that repeat a token, each in another place, with the name of that place.
 fn repeating(gateway: &Gateway) -> Vec<(&'static str, Call)> {
     let tokens = json!({"mcp-1": {"authorization": format!("Bearer {AWKWARD}")}, "mcp-2": TOKEN});
     let query = format!("&user_tokens={}", percent(&tokens.to_string()));
@@ -254,11 +254,11 @@ async fn a_key_that_the_sender_repeats_is_taken_out_of_everything_but_its_own_pl
     for secret in [key.as_str(), bearer] {
         assert!(!database.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret}");
     }
-    // A key that is somebody else's is data, and so is a name that only looks like one.
+    // The key of another caller is data, and so is a field that only has the name of a credential.
     let other = json!({"headers": {"x-api-key": "wgk_somebody-elses", "authorization": "pending"}});
     let answer = gateway.webhook("").json(&other).expect(200).await;
     assert_eq!(answer.report()["received"], other.to_string());
-    // And neither a conversation nor an idempotency key is named by it.
+    // The key can name neither a conversation nor an idempotency key.
     for call in [
         gateway.webhook("").json(&json!({"prompt": "hi", "task_id": key})),
         gateway.webhook("").json(&json!({"prompt": "hi"})).idempotent(&key),

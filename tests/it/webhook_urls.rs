@@ -1,4 +1,4 @@
-//! An agent's own webhook URL is minted once, stays the same, and ends when its owner says so (row D5).
+//! An agent's webhook URL is created once and stays valid until its tenant rotates or revokes it (row D5).
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -7,7 +7,7 @@ use wardgate::tenants::Precondition;
 
 use crate::support::{Call, Child, Client, Gateway, Home, Setup, agent};
 
-/// The URL's path: the port is another one after a restart.
+/// The path of the webhook URL in an answer; the port changes with a restart.
 fn path(answer: &Value) -> String {
     let url = answer["webhook_url"].as_str().unwrap_or_else(|| panic!("no URL: {answer}"));
     let at = url.find("/api/webhooks/agents/").unwrap();
@@ -58,7 +58,7 @@ async fn the_url_begins_with_the_public_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d5_who_asks_first_at_the_same_time_gets_the_same_url() {
     let gateway = Gateway::start().await;
-    // Unlike the agents that callers have, this one was never asked for a token.
+    // Unlike the agents of the fixtures, this one has no token yet.
     let id = AgentId::random();
     let store = &gateway.folder.store;
     store.put_agent(gateway.tenant, id, &agent("new"), Precondition::Absent).await.unwrap();
@@ -70,7 +70,7 @@ async fn d5_who_asks_first_at_the_same_time_gets_the_same_url() {
     let urls = asked.join_all().await;
     assert!(urls.iter().all(|url| *url == urls[0]), "{urls:?}");
     gateway.post(&urls[0]).json(&json!({"x": 1})).expect(200).await;
-    // 256 bits in base64url, and another 256 for each agent.
+    // 256 bits in base64url, different for each agent.
     let (_, token) = urls[0].rsplit_once('/').unwrap();
     assert!(token.len() >= 43 && token != gateway.token, "{token}");
 }
@@ -103,7 +103,7 @@ async fn d5_a_revoked_url_is_gone_until_it_is_rotated() {
         assert_eq!(none["success"], false);
         assert!(none["message"].as_str().unwrap().contains("rotate"), "{none}");
     }
-    // As its admin sees it: there is none, and that is no error.
+    // On the admin API, an agent without a URL is not an error.
     let below = format!("/agents/{}/webhook", gateway.agent);
     let seen = gateway.manage("GET", &below).expect(200).await.json();
     assert_eq!(seen, json!({"url": null}));
@@ -168,7 +168,7 @@ async fn d5_who_may_not_know_the_url_is_told_why_in_docsgpts_shape() {
         let answer = call.expect(status).await;
         assert_eq!(answer.json(), json!({"success": false, "message": message}));
     }
-    // The key travels in a header only: URLs are written down everywhere.
+    // The key is accepted in a header only, because URLs end up in logs.
     let in_query = format!("/api/agent_webhook?id={}&x-api-key={}", gateway.agent, gateway.key);
     gateway.get(&in_query).expect(401).await;
 }
@@ -180,7 +180,7 @@ async fn d5_a_head_says_nothing_and_changes_nothing() {
     let head = gateway.request("HEAD", &target).key(&gateway.key).expect(200).await;
     assert_eq!(head.text, "");
     gateway.request("HEAD", &target).expect(401).await;
-    // Rotating is for POST alone.
+    // Only POST rotates.
     let rotating = format!("/api/agent_webhook/rotate?id={}", gateway.agent);
     for method in ["HEAD", "GET", "PUT", "DELETE"] {
         gateway.request(method, &rotating).key(&gateway.key).expect(405).await;

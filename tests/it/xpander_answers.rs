@@ -1,4 +1,4 @@
-//! `POST /` answers as documented: rows X11, X12 and X20 to X23.
+//! The documented answers of `POST /`: rows X11, X12 and X20 to X23.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn x11_a_getter_answers_the_bare_value() {
     for (path, value) in [
         ("status", json!("completed")),
         ("execution_attempts", json!(1)),
-        // `result` is a string that holds JSON: the path goes on in it.
+        // `result` is a string that contains JSON: the path continues inside it.
         ("result.received", json!("hello")),
         ("result.payload.items.0.name", json!("first")),
         ("result.payload.items", json!([{"name": "first"}])),
@@ -42,7 +42,7 @@ async fn x11_a_path_to_nothing_is_404_and_named() {
         let call = gateway.webhook(&format!("&getter={path}")).json(&json!({"prompt": "hello"}));
         let answer = call.expect(404).await;
         assert!(answer.detail().contains(path), "{}", answer.text);
-        // The run is done all the same, and its caller can find it.
+        // The run has completed all the same, and its caller can read it.
         assert_eq!(gateway.task(&answer.task_id()).await["status"], "completed");
     }
 }
@@ -117,7 +117,7 @@ async fn x21_an_asynchronous_answer_is_short_and_comes_first() {
     assert_eq!(answer.text, r#"{"status":"Started"}"#);
     let id = answer.task_id();
     assert_eq!(answer.header("location"), Some(format!("/v1/tasks/{id}").as_str()));
-    // The task is there before the answer is, and its run has not ended.
+    // The task exists before the answer is sent, and its run has not ended.
     let status = gateway.task(&id).await["status"].clone();
     assert!(status == "pending" || status == "executing", "{status}");
     server.let_go(1);
@@ -171,7 +171,7 @@ async fn x23_a_task_goes_from_pending_over_executing_to_its_end() {
         (gateway.task(&first).await["status"] == "executing").then_some(())
     })
     .await;
-    // There is room for one run only.
+    // Only one run executes at a time.
     let second = start().await;
     let waiting = gateway.task(&second).await;
     assert_eq!((&waiting["status"], &waiting["started_at"]), (&json!("pending"), &Value::Null));

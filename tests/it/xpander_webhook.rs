@@ -1,4 +1,4 @@
-//! `POST /` takes what the documented callers send: rows X1 to X6, X9, X10 and X13.
+//! `POST /` accepts the requests of the documented callers: rows X1 to X6, X9, X10 and X13.
 
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -106,11 +106,11 @@ async fn x4_the_keys_name_counts_in_any_case_and_twice_is_twice() {
             let detail = gateway.post(&twice).expect(400).await.detail();
             assert_eq!(detail, "x-api-key was sent more than once");
         }
-        // In a body it is nobody's key.
+        // In a body it is not a key.
         let body = json!({"prompt": "hi", "X-Api-Key": key});
         gateway.post(&target).json(&body).expect(401).await;
     }
-    // Other names keep theirs: these are fields like any other.
+    // Other names are case-sensitive: these are ordinary fields.
     let fields = json!({"Prompt": "data", "TASK_ID": 1, "x_api_key": 2});
     let answer = gateway.webhook("&prompt=hi").json(&fields).expect(200).await;
     assert_eq!(answer.report()["payload"], fields);
@@ -218,11 +218,11 @@ async fn x5_reserved_names_are_not_the_agents_to_see() {
 #[tokio::test]
 async fn x6_without_a_prompt_the_payload_is_the_text() {
     let gateway = Gateway::start().await;
-    // Bytes, order and spelling stay as they came.
+    // Bytes, order and spelling are preserved.
     let body = r#"{"event": "order.created","amount":1.50, "id":12345678901234567890}"#;
     let answer = gateway.webhook("").text("application/json", body).expect(200).await;
     assert_eq!(answer.report()["received"], body);
-    // With a parameter among the fields, the others are left.
+    // If one field is a parameter, the others remain.
     let answer = gateway.ask(json!({"b": 1, "user_id": "u", "a": [2]})).await;
     assert_eq!(answer.report()["received"], r#"{"b":1,"a":[2]}"#);
     assert_eq!(gateway.webhook("").expect(200).await.report()["received"], "{}");
@@ -334,7 +334,7 @@ async fn x13_a_part_with_a_filename_is_a_file_whatever_its_field() {
     for field in ["files", "prompt", "agent_id"] {
         let file = Part::text("hello").file_name("notes.txt");
         let form = Form::new().text("prompt", "read").part(field.to_owned(), file);
-        // Until files are taken, they are refused by name: nothing is dropped in silence.
+        // Files are not supported yet: they are rejected by name, so that none is dropped silently.
         let answer = gateway.webhook("").multipart(form).expect(415).await;
         assert!(answer.detail().contains("notes.txt"), "{}", answer.text);
     }

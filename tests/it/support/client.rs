@@ -145,8 +145,8 @@ impl Client {
         .await
     }
 
-    /// Sends these bytes unchanged and reads until the gateway closes the connection: for requests that a well-behaved
-    /// client cannot send. The request needs `connection: close`.
+    /// Sends these bytes unchanged and reads until the gateway closes the connection: for requests that a
+    /// well-behaved client cannot send. The request needs `connection: close`.
     pub(crate) async fn raw(&self, bytes: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.listen).await.unwrap();
         // A server that refuses a request before reading all of it may close before all of it is written.

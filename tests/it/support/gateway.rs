@@ -1,5 +1,5 @@
-//! A gateway in this process: built as the program builds it, on a port of its own, with a tenant, a key
-//! and an agent.
+//! A gateway in this process, built as the program builds it: on a port of its own, with a tenant, a key and an
+//! agent.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -23,10 +23,9 @@ use wardgate::vault::NewSecret;
 use super::model_server::ModelServer;
 use super::{Call, Client, Home, guest_path};
 
-/// What plugins are granted whose time is not what a test is about. The second that a mapper, getter or
-/// verifier has by default is one of the clock: a call that meets a tick of the epoch goes on at low
-/// priority, and on a busy machine that second may pass without it. Computing time is the thread's own, so
-/// the default for it stays in force.
+/// The grants of plugins in tests that are not about time limits. By default a mapper, getter or verifier has one
+/// second of wall time: a call during which the epoch ticks continues at low priority, and on a busy machine that
+/// second may pass without it. CPU time is measured per thread, so its default limit stays in force.
 const PATIENT: &str = "[limits]\nwall_ms = 40000\n";
 
 /// An agent with the offline model and no tools.
@@ -44,11 +43,11 @@ pub(crate) fn agent(name: &str) -> AgentDefinition {
     }
 }
 
-/// How a gateway is to be.
+/// The configuration of a gateway that has not been started.
 #[derive(Debug)]
 pub(crate) struct Setup {
     settings: Settings,
-    /// Whether the settings are held to the bounds that a file is held to.
+    /// Whether the settings are checked against the bounds for a settings file.
     is_checked: bool,
     clock: Clock,
     home: Home,
@@ -68,7 +67,8 @@ impl Setup {
         self
     }
 
-    /// The same beyond the bounds of a settings file: for bounds that a test could only reach with many megabytes.
+    /// Like [`Setup::settings`], without the bounds for a settings file: for limits that a test could otherwise only
+    /// reach with many megabytes.
     pub(crate) fn settings_beyond_bounds(self, change: impl FnOnce(&mut Settings)) -> Self {
         Self { is_checked: false, ..self.settings(change) }
     }
@@ -78,7 +78,7 @@ impl Setup {
         self
     }
 
-    /// The agent uses this server's model.
+    /// Makes the agent use this server's model.
     pub(crate) fn model(self, server: &ModelServer) -> Self {
         self.settings(|settings| server.put_into(settings))
             .agent(|agent| agent.model = "scripted".to_owned())
@@ -104,9 +104,9 @@ impl Setup {
         let gateway = built.unwrap();
         let services = gateway.services.clone();
         let (stop, stopped) = oneshot::channel::<()>();
-        // A dropped sender stops it too: no test leaves a gateway behind.
+        // Dropping the sender stops it too, so no gateway outlives its test.
         let served = tokio::spawn(gateway.run(listener, async { drop(stopped.await) }));
-        // A home that was served from before has its tenant already.
+        // A folder that was served before already has its tenant.
         let known = folder.store.tenants().await.unwrap();
         let tenant = match known.iter().find(|tenant| tenant.name.as_str() == "tests") {
             Some(tenant) => tenant.id,
@@ -120,7 +120,7 @@ impl Setup {
     }
 }
 
-/// A running gateway; as a [`Client`] it is called for its first agent.
+/// A running gateway; derefs to a [`Client`] of its first agent.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) caller: Client,
@@ -145,19 +145,19 @@ impl Gateway {
         Setup::new().start().await
     }
 
-    /// Ends it in good order and gives its folder back, to be served from again.
+    /// Shuts it down gracefully and returns its folder, which can be served again.
     pub(crate) async fn stop(self) -> Home {
         drop(self.stop);
         self.served.await.unwrap().unwrap();
         self.home
     }
 
-    /// Another tenant of the same gateway.
+    /// Creates another tenant.
     pub(crate) async fn new_tenant(&self, name: &str) -> TenantId {
         create_tenant(&self.folder, name).await
     }
 
-    /// A key that lets its holder do this.
+    /// Creates an API key for this holder.
     pub(crate) async fn new_key(&self, holder: KeyHolder) -> String {
         new_key(&self.folder, holder).await
     }
@@ -167,27 +167,27 @@ impl Gateway {
         self.folder.operator_key().reveal().to_owned()
     }
 
-    /// A request of the operator about the first tenant, below its own path.
+    /// A request by the operator to the admin API of the first tenant, at this path below the tenant's.
     pub(crate) fn manage(&self, method: &str, below: &str) -> Call {
         let target = format!("/admin/tenants/{}{below}", self.tenant);
         self.request(method, &target).key(&self.operator())
     }
 
-    /// Another agent, with a key of its tenant.
+    /// Creates another agent, with a key of its tenant.
     pub(crate) async fn new_agent(&self, tenant: TenantId, definition: AgentDefinition) -> Client {
         caller(&self.folder, &self.listen, tenant, AgentId::random(), &definition).await
     }
 
-    /// Another agent of the first tenant, changed from one that has nothing.
+    /// Creates another agent of the first tenant: one without tools or plugins, with this change.
     pub(crate) async fn with_agent(&self, change: impl FnOnce(&mut AgentDefinition)) -> Client {
-        // Names are unique within a tenant, and nobody asks for this one.
+        // Names must be unique within a tenant; no test uses this one.
         let mut definition = agent(&format!("another {}", AgentId::random()));
         change(&mut definition);
         self.new_agent(self.tenant, definition).await
     }
 
-    /// Installs a guest of `tests/guests` under its own name, and says what that is. Without any grants it has
-    /// time enough.
+    /// Installs a guest from `tests/guests` under its own name, and returns that name. Without grants, the guest gets
+    /// generous time limits.
     pub(crate) async fn install(&self, guest: &str, grants: &str) -> PluginName {
         let grants = if grants.is_empty() { PATIENT } else { grants };
         self.try_install(&guest_path(guest), grants).await.unwrap()
@@ -204,19 +204,19 @@ impl Gateway {
         plugins.install(self.tenant, &name, bytes, Some(grants)).await.map(|_| name)
     }
 
-    /// An agent whose mapper is a guest.
+    /// Creates an agent whose mapper is this guest.
     pub(crate) async fn with_mapper(&self, guest: &str, grants: &str) -> Client {
         let mapper = self.install(guest, grants).await;
         self.with_agent(|agent| agent.mapper = Some(mapper)).await
     }
 
-    /// An agent whose getter is a guest.
+    /// Creates an agent whose getter is this guest.
     pub(crate) async fn with_getter(&self, guest: &str, grants: &str) -> Client {
         let getter = self.install(guest, grants).await;
         self.with_agent(|agent| agent.getter = Some(getter)).await
     }
 
-    /// An agent with a guest's tools, which it may call though they are not said to be harmless.
+    /// Creates an agent with this guest's tools, which it may call although they are not declared harmless.
     pub(crate) async fn with_tool(&self, guest: &str, grants: &str) -> Client {
         let tool = self.install(guest, grants).await;
         let change = |agent: &mut AgentDefinition| {
@@ -226,7 +226,7 @@ impl Gateway {
         self.with_agent(change).await
     }
 
-    /// Keeps a secret of the first tenant, for every use.
+    /// Stores a secret of the first tenant, with all uses allowed.
     pub(crate) async fn keep_secret(&self, name: &str, value: &str, rotate: bool) {
         let value = value.as_bytes().to_vec().into();
         let (uses, by) = (Some(SecretUses::all()), Installer::Operator);
@@ -234,7 +234,7 @@ impl Gateway {
         self.folder.vault().put(self.tenant, &name.parse().unwrap(), secret).await.unwrap();
     }
 
-    /// Applies a channel of the first tenant, and gives the path that a provider sends to.
+    /// Applies a channel of the first tenant, and returns the path of its webhook URL.
     pub(crate) async fn channel(&self, definition: Value) -> String {
         let below = format!("/channels/{}", definition["name"].as_str().unwrap());
         let channel = self.manage("PUT", &below).json(&definition).expect(200).await.json();
@@ -242,19 +242,19 @@ impl Gateway {
         url.strip_prefix(&format!("http://{}", self.listen)).unwrap().to_owned()
     }
 
-    /// Has grants that were edited by hand hold at once.
+    /// Makes the gateway read grants files that were edited by hand.
     pub(crate) async fn reread_grants(&self) {
         self.services.store.note_change(self.tenant).await.unwrap();
     }
 
-    /// What the operator grants a plugin of the first tenant, before it is first used.
+    /// Writes the grants file of a plugin of the first tenant, before its first use.
     pub(crate) fn grant(&self, plugin: &str, grants: &str) {
         let path = self.services.plugins.grants_path(self.tenant, &plugin.parse().unwrap());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, grants).unwrap();
     }
 
-    /// How many tasks there are, whoever they belong to.
+    /// The number of stored tasks of all tenants.
     pub(crate) async fn tasks_stored(&self) -> i64 {
         let options = sqlx::sqlite::SqliteConnectOptions::new()
             .filename(self.home.path().join("wardgate.db"))
@@ -266,7 +266,7 @@ impl Gateway {
     }
 }
 
-/// Gives a tenant's bundled plugins time enough, but for those that were granted something before.
+/// Gives a tenant's bundled plugins generous time limits, except those that have a grants file already.
 pub(super) fn be_patient(grants_path: impl Fn(&PluginName) -> PathBuf) {
     for plugin in wardgate::plugins::bundled() {
         let path = grants_path(&plugin);

@@ -1,5 +1,5 @@
-//! Data folders. Each test has its own, but all have the key and the code cache of one that outlives
-//! the test run: compiling the bundled plugins takes seconds, and for each gateway anew.
+//! Data folders. Each test has its own, but all share the host key and the code cache of a folder that outlives the
+//! test run: compiling the bundled plugins for each gateway would take seconds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 use wardgate::secrets::HostKey;
 
-/// A data folder, gone with the test.
+/// A data folder that is deleted when dropped.
 #[derive(Debug)]
 pub(crate) struct Home(TempDir);
 
@@ -20,7 +20,7 @@ impl Home {
         Self(folder)
     }
 
-    /// Gives it a code cache of its own, with nothing in it.
+    /// Detaches it from the shared code cache, so that it starts with an empty one.
     pub(crate) fn forget_compiled_code(&self) {
         let cache = self.path().join("cache");
         let _ = fs::remove_file(&cache);
@@ -31,14 +31,14 @@ impl Home {
         self.0.path()
     }
 
-    /// Writes a file beside the data and says where it is.
+    /// Writes a file into the folder and returns its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, text).unwrap();
         path
     }
 
-    /// Every byte of the database, the part that is still in the log included.
+    /// All bytes of the database, including its write-ahead log.
     pub(crate) fn database(&self) -> Vec<u8> {
         let parts = ["wardgate.db", "wardgate.db-wal"];
         parts.iter().flat_map(|part| fs::read(self.path().join(part)).unwrap_or_default()).collect()

@@ -1,5 +1,5 @@
-//! The bundled mapper and getter, called in this process: for tests that look at more values than there
-//! is time for requests.
+//! The bundled mapper and getter, called in this process: for tests that check more values than they could with
+//! requests.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use wardgate::sandbox::{Binding, Mapped, Subject};
 
 use super::Gateway;
 
-/// What a mapping can set: so many values can be asked for in one call.
+/// The targets of a mapping, and so the number of values that one call can look up.
 pub(crate) const MAPPABLE: [&str; 6] =
     ["task_id", "user_id", "user_email", "user_first_name", "user_last_name", "prompt"];
 
-/// The two plugins of a gateway's first tenant. Cloning gives another handle.
+/// The two plugins of a gateway's first tenant. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct InProcess {
     tenant: TenantId,
@@ -27,7 +27,7 @@ pub(crate) struct InProcess {
 }
 
 impl InProcess {
-    /// They are granted all the time in the world: a machine that stalls is none of their fault.
+    /// Binds the plugins with a minute of CPU and wall time for each, so that a stalled machine does not fail a test.
     pub(crate) async fn of(gateway: &Gateway) -> Self {
         for plugin in ["dot-mapper", "dot-getter"] {
             gateway.grant(plugin, "[limits]\ncpu_ms = 60000\nwall_ms = 60000\n");
@@ -44,7 +44,7 @@ impl InProcess {
         }
     }
 
-    /// What `params_mapping` finds at each of these paths in a payload, in their order.
+    /// The values that `params_mapping` finds at these paths of a payload, in the same order.
     pub(crate) async fn mapped(&self, payload: &str, paths: &[String]) -> Vec<Option<String>> {
         let request = Arc::new(incoming(payload));
         let mut found = Vec::with_capacity(paths.len());
@@ -67,18 +67,18 @@ impl InProcess {
         found
     }
 
-    /// The task whose result is this text, ready to be looked into.
+    /// A task whose result is this text, parsed for [`InProcess::got`].
     pub(crate) fn task(result: &str) -> Arc<Payload> {
         Self::task_of(&Value::from(result).to_string())
     }
 
-    /// The task whose result is written like this, as `json=true` has it.
+    /// A task whose result is this JSON, as with `json=true`.
     pub(crate) fn task_of(result_json: &str) -> Arc<Payload> {
         let task = format!("{{\"id\":\"t\",\"status\":\"completed\",\"result\":{result_json}}}");
         Arc::new(Payload::parse(task.into()).unwrap())
     }
 
-    /// What `getter` finds at a path in a task, as JSON text.
+    /// The value that `getter` finds at a path of a task, as JSON text.
     pub(crate) async fn got(&self, task: &Arc<Payload>, path: String) -> Option<String> {
         let subject = Subject { task: Some(Arc::clone(task)), ..self.subject() };
         self.getter.get_value(subject, path).await.value.unwrap()

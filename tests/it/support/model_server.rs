@@ -1,5 +1,4 @@
-//! A server that speaks OpenAI's chat completions, answers what the test told it to, and remembers what
-//! it was asked.
+//! A server for OpenAI's chat completions, which returns scripted replies and records the requests that it receives.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -16,49 +15,49 @@ use wardgate::settings::{ModelSettings, Settings};
 use super::until;
 use super::web::Web;
 
-/// What comes back for one turn.
+/// The scripted reply for one turn.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
-    /// The model says this.
+    /// A text.
     Text(&'static str),
-    /// The model asks for a tool, with these arguments as JSON text.
+    /// A call of a tool, with these arguments as JSON text.
     Tool(&'static str, &'static str),
-    /// The server answers with this status and text.
+    /// An HTTP error with this status and message.
     Error(u16, &'static str),
-    /// The model says this, after a while: for races. Whatever needs the model to be late has it held.
+    /// A text after a delay: for races only. A test that depends on the model being late uses [`Reply::Held`].
     Late(Duration, &'static str),
-    /// This, once the test lets it go on.
+    /// This reply, once the test calls [`ModelServer::let_go`].
     Held(&'static Reply),
-    /// The server never answers.
+    /// No answer.
     Silence,
 }
 
-/// What the server was asked: the body, and the header `authorization`.
+/// A recorded request: the body, and the header `authorization`.
 pub(crate) type Asked = (Value, String);
 
 type Script = Arc<Mutex<(VecDeque<Reply>, Vec<Asked>)>>;
 
-/// What the server works with.
+/// The state that the server and its handler share.
 #[derive(Debug, Clone)]
 struct Turns {
     script: Script,
-    /// A permit for each turn that may be answered although it is held.
+    /// One permit for each held turn that may be answered.
     gate: Arc<Semaphore>,
 }
 
-/// Longer than any test takes.
+/// Longer than any test runs.
 const FOREVER: Duration = Duration::from_secs(600);
 
-/// A model's server. The last reply of its script is given again and again.
+/// A scripted model server. The last reply of the script is repeated.
 #[derive(Debug)]
 pub(crate) struct ModelServer {
     web: Web,
     turns: Turns,
-    /// How long the gateway waits for one turn: for as long as it takes, unless a test says less.
+    /// How long the gateway waits for one turn: practically forever, unless a test sets less.
     pub(crate) turn_time_max: Duration,
 }
 
-/// The key that the gateway has for it.
+/// The API key that the gateway is configured with for this server.
 pub(crate) const MODEL_KEY: &str = "sk-test-model-key-0123456789";
 
 impl ModelServer {
@@ -70,7 +69,7 @@ impl ModelServer {
         Self { web: Web::serve(router).await, turns, turn_time_max: FOREVER }
     }
 
-    /// Puts it into a gateway's settings as the model `scripted`.
+    /// Adds it to a gateway's settings as the model `scripted`.
     pub(crate) fn put_into(&self, settings: &mut Settings) {
         let model = ModelSettings::OpenaiCompatible {
             base_url: format!("http://127.0.0.1:{}/v1", self.web.port).parse().unwrap(),
@@ -81,7 +80,7 @@ impl ModelServer {
         settings.models.insert("scripted".to_owned(), model);
     }
 
-    /// The same as a settings file.
+    /// The same model as text of a settings file.
     pub(crate) fn as_toml(&self) -> String {
         format!(
             "[models.scripted]\nkind = \"openai-compatible\"\nmodel = \"scripted-1\"\n\
@@ -91,22 +90,22 @@ impl ModelServer {
         )
     }
 
-    /// From now on it replies like this.
+    /// Replaces the script with this reply.
     pub(crate) fn reply(&self, reply: Reply) {
         self.turns.script.lock().unwrap().0 = VecDeque::from([reply]);
     }
 
-    /// Answers so many turns that are held, or will be.
+    /// Releases this many turns that are held now or later.
     pub(crate) fn let_go(&self, turns: usize) {
         self.turns.gate.add_permits(turns);
     }
 
-    /// Everything that it was asked so far.
+    /// All requests so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.turns.script.lock().unwrap().1.clone()
     }
 
-    /// Waits until it was asked so often.
+    /// Waits until it has received this many requests.
     pub(crate) async fn until_asked(&self, times: usize) {
         until("the model's turn", async || (self.asked().len() >= times).then_some(())).await;
     }
@@ -126,7 +125,7 @@ async fn complete(
         reply.expect("a script has at least one reply")
     };
     if let Reply::Held(held) = reply {
-        // Whoever hangs up meanwhile takes no permit along.
+        // A client that disconnects while it waits consumes no permit.
         turns.gate.acquire().await.unwrap().forget();
         reply = held.clone();
     }

@@ -1,5 +1,5 @@
-//! A small OCI registry on this machine: blobs and manifests, pushed and pulled, for anybody or for one
-//! user. Any of its answers can be replaced by another, for tests of registries that lie.
+//! A small local OCI registry, which accepts and serves blobs and manifests, with or without authentication. Any of
+//! its responses can be overridden, for tests with hostile registries.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,24 +15,24 @@ use wardgate::ids::PluginDigest;
 
 use super::web::Web;
 
-/// The type of a manifest.
+/// The media type of a manifest.
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// The only user, and the password.
+/// The name and password of the only user.
 pub(crate) const USER: (&str, &str) = ("somebody", "correct horse");
 
-/// The same as `Basic` has it.
+/// The same credentials for Basic authentication.
 pub(crate) const BASIC: &str = "Basic c29tZWJvZHk6Y29ycmVjdCBob3JzZQ==";
 
 const TOKEN: &str = "a-token-of-this-test";
 
-/// Who may use it.
+/// The authentication that the registry requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Open {
     Anybody,
-    /// The user says who he is in each request.
+    /// Basic authentication in each request.
     OneUser,
-    /// The user gets a token, and that is what is sent.
+    /// A bearer token, issued for Basic authentication.
     Tokens,
 }
 
@@ -43,13 +43,13 @@ struct Kept {
     blobs: Mutex<HashMap<String, Bytes>>,
     /// By repository and tag or digest.
     manifests: Mutex<HashMap<String, Bytes>>,
-    /// By path: what is answered instead.
+    /// Overridden responses, by path.
     lies: Mutex<HashMap<String, Answer>>,
-    /// Method, path, and the header `authorization`.
+    /// The requests so far: method, path, and the header `authorization`.
     asked: Mutex<Vec<(Method, String, String)>>,
 }
 
-/// A registry that is gone when it is dropped.
+/// A running registry. It stops when dropped.
 pub(crate) struct OciRegistry {
     web: Web,
     kept: Arc<Kept>,
@@ -73,7 +73,8 @@ impl OciRegistry {
         format!("127.0.0.1:{}", self.web.port)
     }
 
-    /// Puts an artefact of this component there, its manifest changed. Gives the manifest's digest.
+    /// Stores an artifact with this component, after `change` was applied to its manifest. Returns the manifest's
+    /// digest.
     pub(crate) fn put(
         &self,
         name: &str,
@@ -101,7 +102,7 @@ impl OciRegistry {
         self.kept.blobs.lock().unwrap().insert(digest, Bytes::copy_from_slice(blob));
     }
 
-    /// Puts a manifest there under `repository:tag`, and gives its digest.
+    /// Stores a manifest under `repository:tag`, and returns its digest.
     pub(crate) fn put_manifest(&self, name: &str, manifest: Bytes) -> String {
         let digest = PluginDigest::of(&manifest).to_string();
         let (repository, tag) = name.split_once(':').unwrap();
@@ -123,12 +124,12 @@ impl OciRegistry {
         self.kept.blobs.lock().unwrap()[digest.as_str().unwrap()].clone()
     }
 
-    /// Answers this instead, wherever the path is asked for.
+    /// Overrides the response to every request for this path.
     pub(crate) fn lie(&self, path: &str, answer: impl Fn() -> Response + Send + Sync + 'static) {
         self.kept.lies.lock().unwrap().insert(path.to_owned(), Box::new(answer));
     }
 
-    /// Everything that was asked: method, path and authorization.
+    /// All requests so far: method, path, and the header `authorization`.
     pub(crate) fn asked(&self) -> Vec<(Method, String, String)> {
         self.kept.asked.lock().unwrap().clone()
     }
@@ -199,7 +200,7 @@ impl Kept {
             }
             (&Method::PUT, Some("one")) => {
                 let digest = PluginDigest::of(&body).to_string();
-                // As the library writes it: a colon in a query is escaped.
+                // The client library escapes the colon in the query.
                 if query != format!("state=kept&digest={}", digest.replace(':', "%3A")) {
                     return (StatusCode::BAD_REQUEST, Body::from(query.to_owned())).into_response();
                 }

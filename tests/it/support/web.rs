@@ -1,4 +1,4 @@
-//! A web server on this machine, for tools that fetch.
+//! A local web server, for tests of egress.
 
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use tokio::task::JoinHandle;
 /// How long `/open/slow` takes.
 const SLOW: Duration = Duration::from_secs(600);
 
-/// So long a machine may stall, and it is still seen that nobody waited for `/open/slow`.
+/// An elapsed time below this proves that the caller did not wait for `/open/slow`, and tolerates a machine that
+/// stalls.
 pub(crate) const FAR_LESS_THAN_SLOW: Duration = Duration::from_secs(50);
 
-/// A server that is gone when it is dropped.
+/// A running web server. It stops when dropped.
 #[derive(Debug)]
 pub(crate) struct Web {
     pub(crate) port: u16,
@@ -23,7 +24,7 @@ pub(crate) struct Web {
 }
 
 impl Web {
-    /// Serves these routes.
+    /// Starts a server with these routes.
     pub(crate) async fn serve(router: Router) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -31,7 +32,7 @@ impl Web {
         Self { port, served }
     }
 
-    /// The places that the tests of egress go to.
+    /// Starts a server with the routes that the egress tests request.
     pub(crate) async fn places() -> Self {
         let found = |to: &'static str| async move { (StatusCode::FOUND, [(LOCATION, to)]) };
         Self::serve(
@@ -50,7 +51,7 @@ impl Web {
     }
 }
 
-/// A port of this machine that nobody listens on, and that nobody else is given as long as this lives.
+/// A local port without a listener. While this value lives, the operating system assigns the port to no other socket.
 #[derive(Debug)]
 pub(crate) struct ClosedPort {
     pub(crate) port: u16,
