@@ -1,6 +1,26 @@
 //! Wardgate: any HTTP request can trigger an AI agent, and every integration is a sandboxed component.
 //!
-//! The groups of modules, top down. A module imports only from lower ones; docs/ARCHITECTURE.md has the exact order.
+//! The program `wardgate` is this library behind a command line ([`cli`]). It can be embedded as well:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/embed.rs")]
+//! ```
+//!
+//! Components are compiled by processes of the program `wardgate`, so an embedding program needs one beside its own
+//! executable.
+//!
+//! Where to begin reading:
+//!
+//! | to learn | read |
+//! |---|---|
+//! | how the parts are made and served | [`gateway`] |
+//! | what a request passes through | [`http`], then [`intake`], [`runs`], [`agent`] and [`answer`] |
+//! | what a plugin can do, and what stops it | [`sandbox`], and [`plugins`] for names, versions and grants |
+//! | how a provider's webhook is verified, mapped and answered | [`channel`] |
+//! | what is stored, and how | [`store`] |
+//!
+//! The groups of modules, top down. A module imports only from lower ones; docs/ARCHITECTURE.md has the exact order and
+//! the path of a request.
 
 pub mod cli;
 pub mod gateway;
