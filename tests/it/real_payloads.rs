@@ -1,9 +1,6 @@
 //! Real payloads: GitHub's webhooks, as its community collected them. Every value of each payload can be mapped and
 //! read by a getter (rows X9 and X11), and its bytes reach the agent unchanged (rows X6 and D1).
 
-use std::io::Read as _;
-
-use flate2::read::GzDecoder;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -12,7 +9,10 @@ use tokio::task::JoinSet;
 use crate::support::{Client, Gateway, InProcess, Setup};
 
 /// The collection; `tests/payloads/README.md` names its source.
-const COLLECTION: &[u8] = include_bytes!("../payloads/octokit-webhooks-examples.json.gz");
+const COLLECTION: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../target/payloads/node_modules/@octokit/webhooks-examples/api.github.com/index.json"
+);
 
 /// The contents of the collection: with an empty one, every test would pass.
 const KINDS: usize = 58;
@@ -47,8 +47,9 @@ fn examples() -> Vec<Example> {
         name: String,
         examples: Vec<Box<RawValue>>,
     }
-    let mut text = String::new();
-    GzDecoder::new(COLLECTION).read_to_string(&mut text).unwrap();
+    let text = std::fs::read_to_string(COLLECTION).unwrap_or_else(|error| {
+        panic!("{COLLECTION}: {error}; to install it:\n\n  cargo xtask payloads\n")
+    });
     let kinds: Vec<Kind> = serde_json::from_str(&text).unwrap();
     assert_eq!(kinds.len(), KINDS);
     let mut examples = Vec::new();

@@ -5,6 +5,7 @@ mod demo;
 mod deny;
 mod dist;
 mod fuzz;
+mod payloads;
 mod sbom;
 mod stages;
 mod tools;
@@ -77,6 +78,10 @@ enum Task {
     /// generates from the document, and xpander's Python SDK. Needs python3 and Node.js with npm, and the network the
     /// first time: packages go into target/clients, which may be deleted. Not part of `test`.
     Clients,
+    /// Install examples of webhooks that providers publish, which tests read
+    ///
+    /// They come from npm, pinned by hash, and go into target/payloads. `test` does this by itself.
+    Payloads,
     /// Benchmark the gateway in the release profile
     ///
     /// Prints a table and writes target/bench/*.json. Ratios within one run mean more than absolute numbers. Both
@@ -129,6 +134,7 @@ impl Task {
             Task::Check => stages::run(&[stages::CHECK]),
             Task::Deny { advisories } => deny::run(advisories),
             Task::Dist { target } => dist::run(target),
+            Task::Payloads => payloads::install(),
             Task::Clients => clients::run(),
             Task::Bench { filter, seconds } => stages::bench(filter.as_deref(), seconds),
             Task::FuzzApi { requests, seed } => fuzz::run(requests, seed),

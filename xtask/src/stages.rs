@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 
+use crate::payloads;
 use crate::tools::{self, say};
 
 /// One call of cargo.
@@ -58,6 +59,7 @@ const NAMED: &str = "test --workspace --lib --test it --no-fail-fast --";
 /// those twice.
 pub(crate) const TEST: &[Stage] = &[
     stage("dependencies", ".", "xtask deny"),
+    stage("payloads", ".", "xtask payloads"),
     BUILD,
     stage("tests", ".", "test --workspace"),
     stage("tests of plugins", "plugins", "test --workspace"),
@@ -112,6 +114,7 @@ pub(crate) fn list(parts: &[&[Stage]]) -> String {
 /// Builds the programs, and then runs the tests whose names contain one of `names`.
 pub(crate) fn named(names: &[String]) -> anyhow::Result<()> {
     tools::ensure_wasm_target()?;
+    payloads::install()?;
     BUILD.run("1/2")?;
     let mut list = tools::cargo(".");
     list.args(NAMED.split(' ')).args(["--list", "--format", "terse"]).stderr(Stdio::inherit());
