@@ -26,8 +26,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let wit = Path::new("../wit");
     build_guests::rerun_if_changed(wit)?;
     println!("cargo:rustc-env=PLUGIN_INTERFACE_VERSION={}", build_wit::interface_version(wit)?);
-    // `sqlx::migrate!` embeds the folder, and does not make cargo rebuild for a new file in it.
-    println!("cargo:rerun-if-changed=migrations");
     let components = build_guests::build(plugins, "guests-of-host", &[])?;
 
     let mut bundled = String::from(

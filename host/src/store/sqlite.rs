@@ -2,6 +2,7 @@
 //! `INSERT`s and look-ups of many rows at once.
 
 pub(super) mod checkpoints;
+pub(super) mod migrations;
 
 use std::fs;
 use std::io;
@@ -11,16 +12,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
-use sqlx::migrate::Migrator;
 use sqlx::query::Query;
 use sqlx::sqlite::{
     SqliteArguments, SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode,
     SqlitePool, SqlitePoolOptions, SqliteQueryResult, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Either, Executor as _, Sqlite};
-
-/// All migrations of the schema, compiled in.
-pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// How long a statement waits for a lock of another process: a command, a backup or an interactive `sqlite3`.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,7 +54,7 @@ pub(super) async fn open_writer(path: &Path) -> Result<SqliteConnection, sqlx::E
         .pragma("wal_autocheckpoint", "0")
         .statement_cache_capacity(STATEMENTS_MAX);
     let mut connection = SqliteConnection::connect_with(&options).await?;
-    MIGRATIONS.run(&mut connection).await?;
+    migrations::migrator().run(&mut connection).await?;
     vacuum_once(&mut connection).await?;
     Ok(connection)
 }

@@ -6,7 +6,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use super::*;
 use crate::ids::{PluginDigest, PluginName};
 use crate::secrets::SecretUses;
-use crate::store::sqlite::MIGRATIONS;
+use crate::store::sqlite::migrations::migrator;
 use crate::store::{PutSecret, PutSecretOutcome};
 use crate::tasks::Status;
 use crate::tenants::{Installer, Provenance};
@@ -16,7 +16,7 @@ use crate::trace::Event;
 async fn earlier(path: &std::path::Path, migration: i64) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let mut database = options.connect().await.unwrap();
-    MIGRATIONS.run_to(migration, &mut database).await.unwrap();
+    migrator().run_to(migration, &mut database).await.unwrap();
     database
 }
 
