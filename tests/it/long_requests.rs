@@ -48,23 +48,14 @@ async fn all_but_the_end(agent: &Client, bytes: usize) -> TcpStream {
     agent.send_raw(format!(r#"{head}{{"pad":"{padding}""#).as_bytes()).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_request_does_not_wait_behind_all_those_of_another_tenant() {
-    const MANY: usize = 24;
-    let setup = Setup::new().settings(|settings: &mut Settings| {
-        settings.http.held_body_bytes_max = 1 << 30;
-        settings.http.held_body_bytes_per_tenant_max = 300 << 20;
-        settings.http.held_body_bytes_per_address_max = 0;
-    });
-    let gateway = setup.start().await;
-    let other = gateway.new_tenant("other").await;
-    let other = gateway.new_agent(other, agent("theirs")).await;
-    let many = gateway.new_agent(gateway.tenant, agent("many")).await;
+/// How many long requests of one tenant were answered before the other tenant's request was sent, and before it was
+/// answered.
+async fn answered_before(many: &Client, other: &Client, count: usize) -> (usize, usize) {
     let mut sent = Vec::new();
-    for _ in 0..MANY {
-        sent.push(all_but_the_end(&many, 8_000_000).await);
+    for _ in 0..count {
+        sent.push(all_but_the_end(many, 8_000_000).await);
     }
-    let mut one = all_but_the_end(&other, 1_000_000).await;
+    let mut one = all_but_the_end(other, 1_000_000).await;
     let answered = Arc::new(AtomicUsize::new(0));
     let mut answers = JoinSet::new();
     for mut connection in sent {
@@ -77,15 +68,42 @@ async fn a_long_request_does_not_wait_behind_all_those_of_another_tenant() {
         });
     }
     one.write_all(b"}").await.unwrap();
+    let at_start = answered.load(Ordering::SeqCst);
     let answer = read_answer(&mut one).await;
-    let before = answered.load(Ordering::SeqCst);
+    let at_end = answered.load(Ordering::SeqCst);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // In order of arrival, all of them would come first.
-    assert!(before <= MANY * 2 / 3, "{before} of {MANY} long requests came first");
     while let Some(answer) = answers.join_next().await {
         let answer = answer.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
+    (at_start, at_end)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_request_does_not_wait_behind_all_those_of_another_tenant() {
+    const MANY: usize = 24;
+    let setup = Setup::new().settings(|settings: &mut Settings| {
+        settings.http.held_body_bytes_max = 1 << 30;
+        settings.http.held_body_bytes_per_tenant_max = 300 << 20;
+        settings.http.held_body_bytes_per_address_max = 0;
+    });
+    let gateway = setup.start().await;
+    let other = gateway.new_tenant("other").await;
+    let other = gateway.new_agent(other, agent("theirs")).await;
+    let many = gateway.new_agent(gateway.tenant, agent("many")).await;
+    // On a machine with other work, most of the many can be answered before this test has sent the one: such a round
+    // shows nothing.
+    for _round in 0..10 {
+        let (at_start, at_end) = answered_before(&many, &other, MANY).await;
+        let ahead = MANY - at_start;
+        if ahead >= MANY / 2 {
+            // In order of arrival, all that were ahead would come first.
+            let first = at_end - at_start;
+            assert!(first <= ahead * 2 / 3, "{first} of {ahead} long requests came first");
+            return;
+        }
+    }
+    panic!("in no round were {} long requests ahead of the one", MANY / 2);
 }
 
 async fn read_answer(connection: &mut TcpStream) -> String {
