@@ -97,13 +97,13 @@ impl<F: Future> Future for InTurns<F> {
         if this.place.is_none()
             && let Some(tenant) = this.whose.0.get()
         {
-            this.place = Some(this.turns.place(*tenant));
+            this.place = Some(this.turns.enqueue(*tenant));
         }
         let Some(place) = &mut this.place else { return this.work.as_mut().poll(context) };
         ready!(place.poll_turn(context));
         let polled = this.work.as_mut().poll(context);
         // Whatever the work waits for now, it does not compute meanwhile.
-        place.pass();
+        place.yield_turn();
         polled
     }
 }

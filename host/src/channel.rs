@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::ids::{ChannelId, PluginName, RequestId, TenantId};
 use crate::plugins::PluginUnavailable;
 use crate::request::IncomingRequest;
-use crate::sandbox::{BoundSecret, ChannelFacts, PluginError, Subject};
+use crate::sandbox::{BoundSecret, ChannelContext, PluginError, Subject};
 use crate::store::{Stamp, Store, StoreError};
 use crate::tasks::Surface;
 use crate::tenants::{Channel, ChannelDefinition, ChannelThreads, Verification};
@@ -76,7 +76,7 @@ const SAMPLED_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct OpenChannel {
     channel: Channel,
-    facts: Arc<ChannelFacts>,
+    facts: Arc<ChannelContext>,
     /// Returned for requests that pass verification.
     caller: Caller,
 }
@@ -152,7 +152,7 @@ impl Channels {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn facts(&self, channel: &Channel) -> Result<Arc<ChannelFacts>, StoreError> {
+    pub async fn facts(&self, channel: &Channel) -> Result<Arc<ChannelContext>, StoreError> {
         let definition = &channel.definition;
         let named = definition.secrets.values().map(|binding| &binding.secret);
         let opened = self.vault.open(channel.tenant, named).await;
@@ -168,7 +168,7 @@ impl Channels {
             let secret = opened.get(&binding.secret).cloned();
             (name.clone(), BoundSecret::new(binding.clone(), secret))
         });
-        Ok(Arc::new(ChannelFacts {
+        Ok(Arc::new(ChannelContext {
             id: channel.id,
             name: definition.name.clone(),
             url: self.url(channel.id),
@@ -223,7 +223,7 @@ impl OpenChannel {
 
     /// What the channel passes to its plugins.
     #[must_use]
-    pub fn facts(&self) -> &Arc<ChannelFacts> {
+    pub fn facts(&self) -> &Arc<ChannelContext> {
         &self.facts
     }
 

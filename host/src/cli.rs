@@ -112,7 +112,7 @@ pub fn main() -> ExitCode {
     if let Command::Compile(compile) = &arguments.command {
         return compile.run();
     }
-    crate::sandbox::compiler::by_this_program();
+    crate::sandbox::compiler::use_current_exe();
     // For TLS clients that libraries create on their own.
     let _ = crate::tls::provider();
     let settings = match Settings::read(arguments.settings.as_deref()) {

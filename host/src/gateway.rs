@@ -78,14 +78,14 @@ impl DataFolder {
             slow_threads: limits.slow_threads,
             all_memory_bytes_max: limits.all_memory_mib_max.saturating_mul(1 << 20),
             tenant_memory_bytes_max: limits.tenant_memory_mib_max.saturating_mul(1 << 20),
-            compilations: limits.compilations_max,
+            long_compilations_max: limits.compilations_max,
             compiling: CompileLimits::new(
                 limits.compile_memory_mib_max,
                 limits.compile_cpu_seconds_max,
             ),
             loaded_max: limits.loaded_max,
             quarantine: QuarantineSettings {
-                after: limits.quarantine_after,
+                failures_max: limits.quarantine_after,
                 pause: Duration::from_secs(limits.quarantine_seconds),
             },
         };

@@ -15,7 +15,7 @@ use crate::plugins::{PluginUnavailable, Plugins};
 use crate::request::{
     AnswerWanted, BadRequest, IncomingRequest, Payload, Prefer, cloud_event, query,
 };
-use crate::sandbox::{ChannelFacts, HttpReply, Mapped, PluginError, Subject};
+use crate::sandbox::{ChannelContext, HttpReply, Mapped, PluginError, Subject};
 use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, Surface, User};
 use crate::trace::PluginRun;
@@ -87,7 +87,7 @@ pub struct AgentCall {
 #[derive(Debug, Clone)]
 pub struct ByChannel {
     /// The channel.
-    pub facts: Arc<ChannelFacts>,
+    pub facts: Arc<ChannelContext>,
     /// What its verifier returned about the caller, as JSON.
     pub principal: Option<Arc<str>>,
     /// Whether its replier delivers the answer.

@@ -224,7 +224,7 @@ impl Undelivered {
             }
             PluginError::Refusal(refusal) => {
                 let passing = refusal.fault() == Fault::Host
-                    || matches!(refusal.met(), Refusal::Deadline { .. });
+                    || matches!(refusal.underlying(), Refusal::Deadline { .. });
                 passing.then_some(Duration::ZERO)
             }
         };

@@ -99,7 +99,7 @@ async fn many_that_spin_do_not_starve_a_neighbour() {
 async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &plugin.parse().unwrap()).await.unwrap();
-    binding.account().snapshot().in_flight
+    binding.stats().snapshot().in_flight
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

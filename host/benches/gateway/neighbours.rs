@@ -107,7 +107,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
             let patience = Instant::now();
             let under_way = || -> u64 {
                 let plugins = [&tool, &getter].into_iter();
-                plugins.map(|plugin| plugin.account().snapshot().in_flight).sum()
+                plugins.map(|plugin| plugin.stats().snapshot().in_flight).sum()
             };
             while under_way() != expected {
                 anyhow::ensure!(patience.elapsed() < Duration::from_secs(30), "they do not begin");

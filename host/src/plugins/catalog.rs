@@ -90,7 +90,7 @@ impl Bound {
     fn matches(&self, digest: PluginDigest, text: &str, grants: &Grants, opened: &Opened) -> bool {
         self.digest == digest
             && self.grants == text
-            && self.withheld.as_deref() == grants.withheld_because()
+            && self.withheld.as_deref() == grants.inactive_reason()
             && self.secrets == opened.stamp
     }
 }
@@ -152,7 +152,7 @@ impl Plugins {
                 return Ok(binding);
             }
         }
-        let withheld = grants.withheld_because().map(str::to_owned);
+        let withheld = grants.inactive_reason().map(str::to_owned);
         if let Some(why) = &withheld {
             tracing::warn!(%tenant, plugin = %name, "{why}");
         }

@@ -17,7 +17,7 @@ use crate::ids::PluginName;
 use crate::intake::{self, AroundTheRun};
 use crate::plugins::Plugins;
 use crate::request::stored::StoredHead;
-use crate::sandbox::ChannelFacts;
+use crate::sandbox::ChannelContext;
 use crate::store::{Store, StoreError};
 use crate::tasks::{Status, Task};
 use crate::trace::{Cost, Event, PluginRun, Step};
@@ -127,7 +127,7 @@ async fn getters(
 }
 
 /// A channel as callers see it, with the bindings of its secrets in place of their values.
-fn told(facts: &ChannelFacts) -> RecordedChannel {
+fn told(facts: &ChannelContext) -> RecordedChannel {
     let secrets = facts.secrets.iter();
     RecordedChannel {
         id: facts.id,

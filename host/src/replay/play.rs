@@ -14,8 +14,8 @@ use crate::fixture::{Difference, changes, mapped, outcome_of_tool, placeholder};
 use crate::ids::RequestId;
 use crate::request::{IncomingRequest, Payload};
 use crate::sandbox::{
-    Binding, BoundSecret, Called, ChannelFacts, Cost, HostResponse, PluginError, Recording, Script,
-    Subject,
+    Binding, BoundSecret, Called, ChannelContext, Cost, HostResponse, PluginError, Recording,
+    Script, Subject,
 };
 
 /// Why a call cannot be replayed.
@@ -205,9 +205,9 @@ async fn incoming(request: &RecordedRequest) -> Result<IncomingRequest, ReplayEr
 }
 
 /// The channel as it is now, with the URL that it had then.
-fn facts(channel: &RecordedChannel, url: Option<&String>) -> Arc<ChannelFacts> {
+fn facts(channel: &RecordedChannel, url: Option<&String>) -> Arc<ChannelContext> {
     let secrets = channel.secrets.iter();
-    Arc::new(ChannelFacts {
+    Arc::new(ChannelContext {
         id: channel.id,
         name: channel.name.clone(),
         url: url.unwrap_or(&channel.url).clone(),

@@ -64,7 +64,7 @@ pub struct Exchange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
     /// The response, or why there is none.
-    pub outcome: Result<Received, NotReceived>,
+    pub outcome: Result<Received, ExchangeError>,
 }
 
 /// A response from the network.
@@ -83,7 +83,7 @@ pub struct Received {
 
 /// Why a request got no response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotReceived {
+pub struct ExchangeError {
     /// The code of the failure.
     pub code: String,
     /// The message of the failure.
@@ -199,14 +199,14 @@ impl Script {
     }
 
     /// Answers a request from the script, and notes it in `sent`.
-    pub(super) fn exchange(&mut self, sent: Sent) -> Result<Received, NotReceived> {
+    pub(super) fn exchange(&mut self, sent: Sent) -> Result<Received, ExchangeError> {
         let place = self
             .exchanges
             .iter()
             .position(|exchange| exchange.method == sent.method && exchange.url == sent.url);
         let outcome = match place {
             Some(place) => self.exchanges.remove(place).outcome,
-            None => Err(NotReceived {
+            None => Err(ExchangeError {
                 code: "not-scripted".to_owned(),
                 message: format!("nothing is scripted for {} {}", sent.method, sent.url),
             }),

@@ -243,11 +243,11 @@ impl KeyForm {
     }
 
     /// The number of combinations of prefix and encoding.
-    pub const READINGS: usize = (KeyPrefix::ALL.len() + 1) * KeyEncoding::ALL.len();
+    pub const COUNT: usize = (KeyPrefix::ALL.len() + 1) * KeyEncoding::ALL.len();
 
-    /// The index of this form's combination, below [`Self::READINGS`].
+    /// The index of this form's combination, below [`Self::COUNT`].
     #[must_use]
-    pub fn reading(&self) -> usize {
+    pub fn index(&self) -> usize {
         let prefix = match self.prefix {
             None => 0,
             Some(KeyPrefix::Whsec) => 1,

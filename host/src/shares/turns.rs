@@ -24,7 +24,7 @@ impl Turns {
     }
 
     /// A place in the queue for a call of this tenant.
-    pub(crate) fn place(&self, tenant: TenantId) -> TurnstileSlot {
+    pub(crate) fn enqueue(&self, tenant: TenantId) -> TurnstileSlot {
         TurnstileSlot { turns: Arc::clone(&self.0), tenant, coming: None, turn: None }
     }
 }
@@ -63,7 +63,7 @@ impl TurnstileSlot {
     }
 
     /// Passes the turn on, with nothing to compute.
-    pub(crate) fn pass(&mut self) {
+    pub(crate) fn yield_turn(&mut self) {
         self.turn = None;
     }
 }

@@ -360,7 +360,7 @@ async fn what_is_only_counted_is_sent_and_noted_but_to_no_private_address() {
     assert_eq!(logs(&agent, json!({"url": url("/open/far")})).await.len(), 1);
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &"calls-egress".parse().unwrap()).await.unwrap();
-    assert_eq!(binding.account().snapshot().egress_counted, 4);
+    assert_eq!(binding.stats().snapshot().egress_counted, 4);
 }
 
 #[tokio::test]

@@ -217,7 +217,7 @@ async fn memory_beyond_what_the_settings_allow_is_not_had_by_a_grant_of_it() {
     }
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &"eat-memory".parse().unwrap()).await.unwrap();
-    let peak = binding.account().snapshot().memory_bytes_peak;
+    let peak = binding.stats().snapshot().memory_bytes_peak;
     // The last growth, which is refused, may be counted.
     assert!((24 << 20..48 << 20).contains(&peak), "{peak}");
     as_before(&gateway, "eat-memory").await;

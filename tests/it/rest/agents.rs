@@ -189,7 +189,7 @@ async fn whoever_waits_for_a_tool_while_the_gateway_stops_is_told_so() {
     let waiting = tokio::spawn(async move { call.expect(503).await });
     let plugins = &gateway.services.plugins;
     let plugin = plugins.binding(gateway.tenant, &"spin-in-tool".parse().unwrap()).await.unwrap();
-    let in_flight = || plugin.account().snapshot().in_flight;
+    let in_flight = || plugin.stats().snapshot().in_flight;
     until("the tool", async || (in_flight() == 1).then_some(())).await;
     // As on SIGTERM, when most of the drain time is over.
     gateway.services.shutdown_deadline.cancel();

@@ -13,7 +13,7 @@ use super::stage::{Opened, component};
 use crate::fixture::Case;
 use crate::ids::{PluginDigest, PluginName};
 use crate::plugins::Metadata;
-use crate::sandbox::{Components, Need, Pin};
+use crate::sandbox::{Components, GrantRequirement, Pin};
 use crate::settings::Settings;
 
 /// See [`super::Plugin::Inspect`].
@@ -69,9 +69,9 @@ struct NeedReport {
     certain: bool,
 }
 
-impl From<Need> for NeedReport {
-    fn from(need: Need) -> Self {
-        let Need { import, grant, what, is_certain } = need;
+impl From<GrantRequirement> for NeedReport {
+    fn from(need: GrantRequirement) -> Self {
+        let GrantRequirement { import, grant, explanation: what, is_certain } = need;
         Self { grant: grant.as_str(), import, what, certain: is_certain }
     }
 }
@@ -115,8 +115,8 @@ impl Inspect {
             tools: list(tools),
             settings: Some(schema).filter(|schema| !schema.is_null()),
             imports: binding.imports(),
-            needs: loaded.needs().into_iter().map(NeedReport::from).collect(),
-            left_out: loaded.left_out().to_vec(),
+            needs: loaded.grant_requirements().into_iter().map(NeedReport::from).collect(),
+            left_out: loaded.skipped_functions().to_vec(),
             failed,
             in_force: self.grants.is_some().then(|| in_force(&opened.pin, binding.digest())),
             missing: self.grants.is_some().then(|| binding.missing()),

@@ -222,7 +222,7 @@ async fn described(state: &AdminState, channel: Channel) -> Result<ChannelAnswer
     // A form that the binding leaves to the plugin shows when the plugin opens the secret.
     let forms = facts.secrets.iter().filter(|(_, bound)| bound.versions().is_some());
     notes.extend(forms.filter_map(|(name, bound)| {
-        bound.problem(bound.binding().form(name, None, |_| None).ok()?)
+        bound.unusable_reason(bound.binding().form(name, None, |_| None).ok()?)
     }));
     notes.extend(misnamed_secrets(state, &channel).await);
     if channel.definition.verifier == Verification::Off {
@@ -273,7 +273,7 @@ async fn misnamed_secrets(state: &AdminState, channel: &Channel) -> Vec<String> 
         }
         let is_bound = |name: &str| {
             definition.secrets.contains_key(name)
-                || binding.as_ref().is_ok_and(|binding| binding.grants_secret(name))
+                || binding.as_ref().is_ok_and(|binding| binding.has_secret(name))
         };
         let missing = known.names().filter(|(name, needs)| verifies && *needs && !is_bound(name));
         notes.extend(missing.map(|(name, _)| {

@@ -79,7 +79,7 @@ struct Quarantined {
 
 impl PluginState {
     fn of(binding: &Binding) -> Self {
-        let told: StatsSnapshot = binding.account().snapshot();
+        let told: StatsSnapshot = binding.stats().snapshot();
         Self {
             name: binding.name().clone(),
             digest: binding.digest_text().to_owned(),
@@ -138,7 +138,7 @@ pub(super) async fn release(
     named: Named,
 ) -> Result<Response, ApiError> {
     let binding = binding(&state, admin, &named).await?;
-    binding.account().release();
+    binding.stats().release();
     Ok(json(StatusCode::OK, &PluginState::of(&binding)))
 }
 

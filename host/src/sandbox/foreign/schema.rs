@@ -67,7 +67,7 @@ pub(super) fn of(shape: &Shape) -> Value {
         Shape::Variant(cases) => {
             choice(cases.iter().map(|(name, payload)| (name.as_str(), payload.as_ref())))
         }
-        Shape::Result(outcome) => choice(sides(outcome).into_iter()),
+        Shape::Result(outcome) => choice(result_cases(outcome).into_iter()),
         Shape::Enum(names) => json!({"type": "string", "enum": names}),
         Shape::Flags(names) => {
             json!({"type": "array", "items": {"enum": names}, "uniqueItems": true})
@@ -80,7 +80,7 @@ pub(super) fn of(shape: &Shape) -> Value {
 }
 
 /// The cases of a `result`.
-pub(super) fn sides(outcome: &Outcome) -> [(&'static str, Option<&Shape>); 2] {
+pub(super) fn result_cases(outcome: &Outcome) -> [(&'static str, Option<&Shape>); 2] {
     [("ok", outcome.ok.as_deref()), ("err", outcome.err.as_deref())]
 }
 

@@ -151,7 +151,7 @@ fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
-fn there_and_back(shape: &Shape, value: &Value) -> Value {
+fn round_trip(shape: &Shape, value: &Value) -> Value {
     let params = [("value".to_owned(), shape.clone())];
     let given = if value.is_null() { json!({}) } else { json!({"value": value}) };
     let read = arguments(&params, &given.to_string());
@@ -169,9 +169,9 @@ proptest! {
             (Just(shape), value)
         })
     ) {
-        let back = there_and_back(&shape, &value);
+        let back = round_trip(&shape, &value);
         prop_assert!(same(&value, &back), "{}: {} became {}", shape, value, back);
-        prop_assert_eq!(there_and_back(&shape, &back), back);
+        prop_assert_eq!(round_trip(&shape, &back), back);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::super::shape::Shape;
 const NAMES_SHOWN: usize = 20;
 
 /// What a type accepts, in words.
-pub(super) fn wanted(shape: &Shape) -> String {
+pub(super) fn expected(shape: &Shape) -> String {
     match shape {
         Shape::Bool => "true or false".to_owned(),
         Shape::Integer(integer) => {
@@ -26,7 +26,7 @@ pub(super) fn wanted(shape: &Shape) -> String {
         Shape::Flags(flags) => format!("an array of {}", names(flags.iter().map(String::as_str))),
         Shape::Result(_) => "ok or err".to_owned(),
         Shape::Option(inner) if inner.is_nullable() => "null or {\"some\": …}".to_owned(),
-        Shape::Option(inner) => format!("null or {}", wanted(inner)),
+        Shape::Option(inner) => format!("null or {}", expected(inner)),
     }
 }
 
