@@ -214,7 +214,7 @@ impl Access {
         }
         let changes = self.store.changes();
         if let Some((key, stamp)) = self.keys.get(&hash)
-            && changes.holds(key.holder.tenant(), stamp)
+            && changes.is_current(key.holder.tenant(), stamp)
             && self.is_unexpired(&key)
         {
             return Ok(key);
@@ -263,7 +263,7 @@ impl Access {
         let id: Option<AgentId> = agent.parse().ok();
         let changes = self.store.changes();
         if let Some((caller, key, stamp)) = id.and_then(|id| self.callers.get(&(hash, id)))
-            && changes.holds(Some(caller.tenant()), stamp)
+            && changes.is_current(Some(caller.tenant()), stamp)
             && self.is_unexpired(&key)
         {
             record_tenant(caller.tenant());
@@ -290,7 +290,7 @@ impl Access {
         let hash = SecretHash::of(token);
         let changes = self.store.changes();
         if let Some((caller, stamp)) = self.tokens.get(&hash)
-            && changes.holds(Some(caller.tenant()), stamp)
+            && changes.is_current(Some(caller.tenant()), stamp)
         {
             record_tenant(caller.tenant());
             return Ok(Some(caller));

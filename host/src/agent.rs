@@ -107,7 +107,7 @@ impl Runner {
             Ok(result) => Outcome { status: EndStatus::Completed, result },
             Err(RunError::Store(error)) => return Err(error),
             Err(RunError::Failed(reason)) => {
-                run.log.give_up_call(self.clock.now());
+                run.log.abandon_call(self.clock.now());
                 trace.push(trace.begin(), Event::Failure { reason: reason.clone() });
                 Outcome { status: EndStatus::Failed, result: reason }
             }

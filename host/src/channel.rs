@@ -125,7 +125,7 @@ impl Channels {
     pub async fn open(&self, id: ChannelId) -> Result<Option<Arc<OpenChannel>>, Denied> {
         let changes = self.store.changes();
         if let Some((channel, stamp)) = self.open.get(&id)
-            && changes.holds(Some(channel.tenant()), stamp)
+            && changes.is_current(Some(channel.tenant()), stamp)
         {
             return Ok(Some(channel));
         }

@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::ids::TenantId;
 use crate::plugins::Plugins;
 use crate::sandbox::{PluginError, Refusal};
-use crate::store::{DueDelivery, Places, Store, StoreError};
+use crate::store::{Capacity, DueDelivery, Store, StoreError};
 use crate::tasks::DeliveryEnd;
 
 /// Maximum number of concurrent deliveries, in total and of one tenant. A tenant gets fewer while others have some.
@@ -113,7 +113,7 @@ impl Deliveries {
         loop {
             let held = under_way.by_tenant();
             let free = UNDER_WAY_MAX.saturating_sub(held.values().sum());
-            let places = Places { wanted: free, free, per_tenant_max: OF_TENANT_MAX };
+            let places = Capacity { wanted: free, free, per_tenant_max: OF_TENANT_MAX };
             match self.store.take_deliveries(places, held, last, LEASE).await {
                 Ok(due) => {
                     last = due.last().map(|due| due.tenant).or(last);

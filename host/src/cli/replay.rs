@@ -240,7 +240,7 @@ fn told(
     differences: Option<&[Difference]>,
 ) -> String {
     let verdict = match differences {
-        None => match &played.came {
+        None => match &played.outcome {
             RecordedOutcome::Ok(json) => one_line(json),
             RecordedOutcome::Nothing => "nothing there".to_owned(),
             RecordedOutcome::Error(why) => format!("error: {}", one_line(why)),

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::budget::{BodyBudget, Charge, OverBudget, Sender};
 use super::error::ApiError;
-use crate::bulk::Whose;
+use crate::bulk::TenantCell;
 use crate::request::Payload;
 use crate::request::content::{EXPANSION_MAX, Encoding, Room, UndoError, UndoLimits};
 use crate::settings::HttpSettings;
@@ -294,8 +294,10 @@ impl Room for Charges {
 /// From here on a request that is handled on the bulk lane computes: in turns of its tenant, the first of which comes
 /// after this.
 async fn compute_in_turns(head: &Parts, sender: Sender) {
-    if let (Some(whose), Some(tenant)) = (head.extensions.get::<Whose>(), sender.proven_tenant()) {
-        whose.is(tenant);
+    if let (Some(tenant_cell), Some(tenant)) =
+        (head.extensions.get::<TenantCell>(), sender.proven_tenant())
+    {
+        tenant_cell.set(tenant);
         tokio::task::yield_now().await;
     }
 }

@@ -322,14 +322,14 @@ impl From<StoreError> for ApiError {
 
 impl From<OverBudget> for ApiError {
     fn from(over: OverBudget) -> Self {
-        let (whose, fault) = match over {
+        let (holder, fault) = match over {
             OverBudget::Gateway => ("the requests that the gateway has in hand", Fault::Host),
             OverBudget::Channel => ("requests by this channel", Fault::Policy),
             OverBudget::Tenant => ("requests of this tenant", Fault::Policy),
             OverBudget::Client => ("requests from this address", Fault::Policy),
         };
         let detail = format!(
-            "the bodies of {whose}, with their answers, are as many bytes as they may be; try again"
+            "the bodies of {holder}, with their answers, are as many bytes as they may be; try again"
         );
         // Senders bring it about as often as they like; the metrics have how much is held.
         Self { fault, is_logged: true, ..Self::unavailable(detail) }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::catalog::CurrentComponent;
 use super::{PluginUnavailable, Plugins};
-use crate::disk::{on_disk, write_whole};
+use crate::disk::{run_blocking, write_atomic};
 use crate::ids::{PluginName, SecretName, TenantId};
 use crate::sandbox::{Components, Grants, Pin};
 
@@ -193,7 +193,7 @@ impl Plugins {
         text: &str,
     ) -> Result<(), PluginUnavailable> {
         let (path, text) = (self.grants_path(tenant, name), text.to_owned());
-        let written = on_disk(move || write_whole(&path, text.as_bytes())).await;
+        let written = run_blocking(move || write_atomic(&path, text.as_bytes())).await;
         written.map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))
     }
 

@@ -13,10 +13,10 @@ use super::Runs;
 use super::lease::{Lease, Leases};
 use super::registry::Running;
 use crate::agent::{RunContext, Runner};
-use crate::bulk::{BULK_BYTES, BulkLane, Whose};
+use crate::bulk::{BULK_BYTES, BulkLane, TenantCell};
 use crate::ids::AgentId;
 use crate::settings::QueueSettings;
-use crate::store::{Places, Stamp, Store, StoreError};
+use crate::store::{Capacity, Stamp, Store, StoreError};
 use crate::tasks::{Claimed, EndStatus, Outcome, Task};
 use crate::tenants::Agent;
 use crate::trace::log::{RunEvent, RunLog};
@@ -73,7 +73,7 @@ impl WorkerContext {
         let (tenant, changes) = (task.tenant, self.store.changes());
         if let Some((agent, stamp)) = self.agents.get(&task.agent)
             && agent.tenant == tenant
-            && changes.holds(Some(tenant), stamp)
+            && changes.is_current(Some(tenant), stamp)
         {
             return Ok(Some(agent));
         }
@@ -162,7 +162,7 @@ async fn claim(
             permits.push(permit);
         }
         let claiming = context.all.claiming.lock().await;
-        let places = Places {
+        let places = Capacity {
             wanted: permits.len(),
             free: permits.len() + room.available_permits(),
             per_tenant_max: context.settings.runs_per_tenant_max,
@@ -172,7 +172,7 @@ async fn claim(
                 for (claimed, permit) in claimed.into_iter().zip(permits) {
                     let running = context.all.registry.begin(claimed.task.id);
                     let is_long = claimed.task.input.payload.len() > BULK_BYTES;
-                    let whose = Whose::from(claimed.task.tenant);
+                    let tenant = TenantCell::from(claimed.task.tenant);
                     let span = tracing::info_span!(
                         "run",
                         task = %claimed.task.id,
@@ -187,7 +187,7 @@ async fn claim(
                         wake.notify_one();
                     };
                     match context.bulk.handle().filter(|_| is_long) {
-                        Some(threads) => runs.spawn_on(context.bulk.in_turns(whose, run), threads),
+                        Some(threads) => runs.spawn_on(context.bulk.in_turns(tenant, run), threads),
                         None => runs.spawn(run),
                     };
                 }
@@ -285,7 +285,7 @@ fn store_failed(error: &StoreError) -> StoreFailed {
 
 /// Ends a run that was stopped while it was in progress.
 fn ended_from_outside(context: &WorkerContext, log: &RunLog, outcome: Outcome) -> Outcome {
-    log.give_up_call(context.runner.clock.now());
+    log.abandon_call(context.runner.clock.now());
     match outcome.status {
         EndStatus::Completed => outcome,
         status => ended_unrun(context, log, status, outcome.result),

@@ -18,7 +18,7 @@ use wasmtime::component::Component;
 
 use super::LoadError;
 use super::engine;
-use crate::disk::write_whole;
+use crate::disk::write_atomic;
 use crate::ids::PluginDigest;
 use crate::secrets::{DerivedKey, HostKey};
 
@@ -147,9 +147,9 @@ impl CodeCache {
     /// code is mapped from this file, so nothing may write into it, as a restore with `cp` would; the file is
     /// read-only, and a replacement is a new file that existing mappings never see.
     fn write(&self, path: &Path, digest: PluginDigest, code: &[u8]) -> io::Result<()> {
-        write_whole(path, code)?;
+        write_atomic(path, code)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o400))?;
-        write_whole(&path.with_extension("seal"), self.seal_of(digest, code)?.as_bytes())
+        write_atomic(&path.with_extension("seal"), self.seal_of(digest, code)?.as_bytes())
     }
 }
 

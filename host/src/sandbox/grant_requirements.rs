@@ -135,8 +135,8 @@ impl Binding {
     /// functions are not tools, and which memory limit cannot work as it is set.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let withheld = self.granted.inactive_reason().map(str::to_owned);
-        let mut notes: Vec<_> = withheld.into_iter().chain(self.missing()).collect();
+        let inactive_reason = self.granted.inactive_reason().map(str::to_owned);
+        let mut notes: Vec<_> = inactive_reason.into_iter().chain(self.missing()).collect();
         notes.extend(self.loaded.skipped_functions().iter().cloned());
         notes.extend(self.too_little_memory());
         notes.extend(self.cut_memory());

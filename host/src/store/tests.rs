@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tempfile::TempDir;
 
-use super::{Places, Store, StoreError};
+use super::{Capacity, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, ChannelId, TaskId, TenantId, ThreadId};
 use crate::tasks::{
@@ -81,8 +81,8 @@ impl Fixture {
 
     /// Claims tasks without a need to leave room for other tenants.
     async fn claim(&self, wanted: usize) -> Vec<Claimed> {
-        let places = Places { wanted, free: ROOM, per_tenant_max: ROOM };
-        self.store.claim(places, LEASE).await.unwrap()
+        let capacity = Capacity { wanted, free: ROOM, per_tenant_max: ROOM };
+        self.store.claim(capacity, LEASE).await.unwrap()
     }
 
     async fn claim_one(&self) -> Claimed {

@@ -122,5 +122,5 @@ fn accept(path: &Path, ran: &Ran) -> anyhow::Result<()> {
         case.insert("expect".to_owned(), serde_json::to_value(expected)?);
     }
     let text = format!("{case:#}\n");
-    crate::disk::write_whole(path, text.as_bytes()).with_context(|| path.display().to_string())
+    crate::disk::write_atomic(path, text.as_bytes()).with_context(|| path.display().to_string())
 }

@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::FsError;
 
 use crate::ids::TenantId;
 use crate::low_priority::thread_time;
-use crate::shares::slots::{Reserve, Slot, Slots, Taking};
+use crate::shares::slots::{Acquire, Reserve, Slot, Slots};
 
 /// Concurrent operations for each thread of a slow lane: operations wait for disks as often as they compute.
 const OPERATIONS_PER_THREAD: usize = 2;
@@ -107,9 +107,9 @@ impl FileOperations {
     /// Reserves one more open file. `None` if the tenant has as many as it may.
     pub(in crate::sandbox) fn open_file(&self) -> Option<Slot> {
         match self.all.open.take(self.tenant) {
-            Taking::Now(slot) => Some(slot),
+            Acquire::Now(slot) => Some(slot),
             // No waiting: a call that holds many files would wait for itself.
-            Taking::Later(_) => None,
+            Acquire::Later(_) => None,
         }
     }
 

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::ids::{PluginDigest, PluginName, TenantId};
 use crate::store::fair_queue::Flow;
-use crate::store::rows::{installer, moment, parse, parsed};
+use crate::store::rows::{installer, parse, parsed, timestamp};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::{Store, StoreError};
 use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Signed};
@@ -159,7 +159,7 @@ fn version(row: &SqliteRow) -> sqlx::Result<PluginVersion> {
     let plugin = InstalledPlugin {
         name: parsed(row, 0)?,
         digest: parsed(row, 1)?,
-        installed_at: moment(row, 2)?,
+        installed_at: timestamp(row, 2)?,
         installed_by,
         provenance: parse(row.try_get(4)?)?,
         version: row.try_get(5)?,
@@ -199,7 +199,7 @@ impl SingleWrite for PutPlugin {
             Some(current) if parsed::<PluginDigest>(&current, 1)? == self.plugin.digest => {
                 current.try_get(0)?
             }
-            Some(current) => self.step_past(current.try_get(0)?, session).await?,
+            Some(current) => self.retire_current(current.try_get(0)?, session).await?,
             None => 1,
         };
         self.insert(number, session).await?;
@@ -219,7 +219,7 @@ impl SingleWrite for PutPlugin {
 
 impl PutPlugin {
     /// Makes the current version an earlier one, marks the versions after it as skipped, and returns the next number.
-    async fn step_past(&self, current: i64, session: &mut Session<'_>) -> sqlx::Result<i64> {
+    async fn retire_current(&self, current: i64, session: &mut Session<'_>) -> sqlx::Result<i64> {
         let (tenant, name) = (self.tenant.as_bytes().as_slice(), self.plugin.name.as_str());
         sqlx::query(
             "UPDATE plugin_versions SET is_current = FALSE, is_skipped = is_skipped OR number > ? \

@@ -248,8 +248,8 @@ async fn a_tenant_without_room_waits_and_holds_up_nobody() {
         claimed.iter().filter(|one| one.task.tenant == tenant).count()
     };
     let at_most_two = async |wanted| {
-        let places = Places { wanted, free: ROOM, per_tenant_max: 2 };
-        fixture.store.claim(places, LEASE).await.unwrap()
+        let capacity = Capacity { wanted, free: ROOM, per_tenant_max: 2 };
+        fixture.store.claim(capacity, LEASE).await.unwrap()
     };
     let claimed = at_most_two(10).await;
     assert_eq!(of(&claimed, fixture.owner.tenant), 2);
@@ -277,8 +277,8 @@ async fn tenants_with_long_runs_leave_places_for_those_to_come() {
         let before = executing.len();
         loop {
             let free = PLACES - executing.len();
-            let places = Places { wanted: free, free, per_tenant_max: PLACES };
-            let claimed = fixture.store.claim(places, LEASE).await.unwrap();
+            let capacity = Capacity { wanted: free, free, per_tenant_max: PLACES };
+            let claimed = fixture.store.claim(capacity, LEASE).await.unwrap();
             if claimed.is_empty() {
                 return executing.len() - before;
             }
@@ -305,8 +305,8 @@ async fn tenants_that_come_at_once_share_what_there_is() {
     for owner in owners {
         fixture.accept(owner, 100).await;
     }
-    let places = Places { wanted: 64, free: 64, per_tenant_max: 64 };
-    let claimed = fixture.store.claim(places, LEASE).await.unwrap();
+    let capacity = Capacity { wanted: 64, free: 64, per_tenant_max: 64 };
+    let claimed = fixture.store.claim(capacity, LEASE).await.unwrap();
     for owner in owners {
         let held = claimed.iter().filter(|one| one.task.tenant == owner.tenant).count();
         assert_eq!(held, 16, "each leaves as many as it has");

@@ -259,12 +259,12 @@ async fn a_secret_of_before_goes_on_being_used_for_everything_and_is_nobodys_to_
         store.put_secret(put).await.unwrap()
     };
     // A new value changes neither.
-    assert_eq!(put(None).await, PutSecretOutcome::Kept);
+    assert_eq!(put(None).await, PutSecretOutcome::Stored);
     assert_eq!((found().await.uses, found().await.set_by), (SecretUses::all(), None));
     // Only an operator can restore a use that was removed, since it is not known who had set it.
-    assert_eq!(put(Some("verify")).await, PutSecretOutcome::Kept);
+    assert_eq!(put(Some("verify")).await, PutSecretOutcome::Stored);
     let left: SecretUses = "verify".parse().unwrap();
-    assert_eq!(put(Some("verify,sign")).await, PutSecretOutcome::OnlyByOperator(left.clone()));
+    assert_eq!(put(Some("verify,sign")).await, PutSecretOutcome::OperatorOnly(left.clone()));
     assert_eq!(found().await.uses, left);
     store.close().await;
 }
@@ -347,7 +347,7 @@ async fn tasks_of_before_go_on_from_where_they_were() {
     }
     // The process that ran the third task has ended.
     assert_eq!(store.succeed_owners(LEASE).await.unwrap(), 1);
-    let places = Places { wanted: 9, free: 64, per_tenant_max: 64 };
+    let places = Capacity { wanted: 9, free: 64, per_tenant_max: 64 };
     let claimed = store.claim(places, LEASE).await.unwrap();
     let claimed: Vec<_> =
         claimed.iter().map(|one| (one.task.id, one.task.attempts, one.fence)).collect();

@@ -25,11 +25,10 @@ type Caller = (Arc<LaneTurns>, u8);
 
 /// Runs the work on a slow lane.
 async fn on_slow_lane<T>((turns, tenant): Caller, work: impl Future<Output = T>) -> T {
-    let (mut cpu, work, account) = (Duration::ZERO, pin!(work), PluginStats::default());
+    let (mut cpu, work, stats) = (Duration::ZERO, pin!(work), PluginStats::default());
     let tenant = TenantId::from_bytes([tenant; 16]);
-    let of = CallOwner { lane: Lane::Tools, turns: &turns, tenant, stats: &account };
-    Measured { work, cpu: &mut cpu, placement: Placement::Offloaded, owner: of, turn_slot: None }
-        .await
+    let owner = CallOwner { lane: Lane::Tools, turns: &turns, tenant, stats: &stats };
+    Measured { work, cpu: &mut cpu, placement: Placement::Offloaded, owner, turn_slot: None }.await
 }
 
 /// The ticks that a hundred calls of each of these tenants compute while one call of another tenant computes ten.

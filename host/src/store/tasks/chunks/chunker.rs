@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(in crate::store) const CHUNK_BYTES: usize = 64 << 10;
 
 /// In an operation with long texts, a text of at most this many bytes stays in its row.
-pub(in crate::store) const KEPT_BYTES_MAX: usize = 1 << 10;
+pub(in crate::store) const INLINE_BYTES_MAX: usize = 1 << 10;
 
 /// A text of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,17 +77,17 @@ impl LongText {
 
 /// Takes the long texts out of an operation.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Cutter(Vec<(Part, LongText)>);
+pub(in crate::store) struct Chunker(Vec<(Part, LongText)>);
 
-impl Cutter {
+impl Chunker {
     pub(in crate::store) fn text(&mut self, part: Part, text: &mut Arc<str>) {
-        if text.len() > KEPT_BYTES_MAX {
+        if text.len() > INLINE_BYTES_MAX {
             self.0.push((part, LongText::Text(mem::take(text))));
         }
     }
 
     pub(in crate::store) fn bytes(&mut self, part: Part, bytes: &mut Arc<Vec<u8>>) {
-        if bytes.len() > KEPT_BYTES_MAX {
+        if bytes.len() > INLINE_BYTES_MAX {
             self.0.push((part, LongText::Bytes(mem::take(bytes))));
         }
     }
