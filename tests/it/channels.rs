@@ -317,7 +317,7 @@ async fn an_answer_is_delivered_with_the_credential_that_only_the_host_knows() {
 
 #[tokio::test]
 async fn a_delivery_is_tried_again_later_and_survives_a_restart() {
-    let clock = Clock::by_hand(Timestamp::from_micros(1_800_000_000_000_000));
+    let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
     let provider = Provider::default();
     let web = provider.serve().await;
     let gateway = Setup::new().clock(&clock).start().await;

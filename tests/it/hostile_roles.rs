@@ -134,7 +134,7 @@ async fn a_replier_that_spins_in_its_delivery_is_given_up() {
 
 #[tokio::test]
 async fn a_replier_that_panics_in_its_delivery_is_given_up_and_never_tried_again() {
-    let clock = Clock::by_hand(Timestamp::from_micros(1_800_000_000_000_000));
+    let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
     let gateway = Setup::new().clock(&clock).start().await;
     gateway.install("panics_in_deliver", LIMITS).await;
     let more = json!({"replier": "panics-in-deliver", "answer": "deliver"});

@@ -259,7 +259,7 @@ async fn channel(gateway: &Gateway, name: &str, caller: &Client) -> String {
 
 impl Site {
     async fn start() -> Self {
-        let clock = Clock::by_hand(Timestamp::from_micros(1_769_647_246_000_000));
+        let clock = Clock::manual(Timestamp::from_micros(1_769_647_246_000_000));
         let gateway = Setup::new().clock(&clock).start().await;
         gateway.keep_secret("form", TOKEN, false).await;
         let (first, second) = (gateway.caller.clone(), gateway.with_agent(|_| {}).await);

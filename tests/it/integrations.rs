@@ -146,7 +146,7 @@ struct Hooks {
 
 impl Hooks {
     async fn start() -> Self {
-        let clock = Clock::by_hand(Timestamp::from_micros(0));
+        let clock = Clock::manual(Timestamp::from_micros(0));
         let gateway = Setup::new().clock(&clock).start().await;
         for plugin in INTEGRATIONS {
             gateway.grant(plugin, "[limits]\ncpu_ms = 5000\nwall_ms = 10000\n");

@@ -47,7 +47,7 @@ const SIGNED: [(&str, &[(&str, &str)], &str, fn(&str, &str) -> Vec<(&'static str
 
 /// A gateway whose circuit breaker opens after [`AFTER`] failures, with a clock that stands still.
 async fn gateway() -> Gateway {
-    let clock = Clock::by_hand(Timestamp::from_micros(NOW * 1_000_000));
+    let clock = Clock::manual(Timestamp::from_micros(NOW * 1_000_000));
     let setup = Setup::new().clock(&clock);
     setup.settings(|settings| settings.sandbox.quarantine_after = AFTER).start().await
 }

@@ -88,7 +88,7 @@ pub enum ToolsError {
 impl ToolsError {
     /// Whether the error is temporary: there was no room for the plugin call.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Plugin(_, PluginError::Refusal(Refusal::Busy(_))))
     }
 }
@@ -200,7 +200,7 @@ impl Tools {
     ///
     /// # Errors
     /// [`Unavailable`] if the tool is not called; the inner error comes from the plugin or the sandbox.
-    pub async fn operate(
+    pub async fn call_directly(
         &self,
         agent: &Agent,
         name: &str,

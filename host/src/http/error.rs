@@ -209,7 +209,7 @@ impl ApiError {
 
     /// Of a tool that was called directly. One that has begun may have had its effect before it failed.
     pub(super) fn of_tool(name: &str, error: &PluginError) -> Self {
-        let has_begun = match error {
+        let has_started = match error {
             // It says itself that there was too much to do for it to begin.
             PluginError::Failure(failure) => failure.status() != 429,
             PluginError::Refusal(
@@ -221,7 +221,7 @@ impl ApiError {
             PluginError::Refusal(_) => true,
         };
         let said = Self::of_plugin(name, error);
-        if has_begun { said.after_the_run() } else { said }
+        if has_started { said.after_the_run() } else { said }
     }
 
     fn of_refusal(refusal: &Refusal, detail: String) -> Self {
@@ -398,7 +398,7 @@ impl From<SubmitError> for ApiError {
 impl From<AnswerError> for ApiError {
     fn from(error: AnswerError) -> Self {
         match error {
-            AnswerError::NothingThere(_) => Self::caller(404, error.to_string()),
+            AnswerError::PathNotFound(_) => Self::caller(404, error.to_string()),
             AnswerError::Plugin(name, error) => Self::of_plugin(name.as_str(), &error),
             AnswerError::Unavailable(error) => error.into(),
         }

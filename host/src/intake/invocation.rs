@@ -4,10 +4,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{AgentCall, Arrival, Asked, IntakeError};
+use super::{AgentCall, Arrival, CallRequest, IntakeError};
 use crate::access::Caller;
 use crate::ids::ThreadId;
-use crate::request::{AnswerWanted, BadRequest, Prefer};
+use crate::request::{BadRequest, Prefer, ResponseOptions};
 use crate::tasks::{Input, User};
 
 /// An invocation of an agent. Unknown fields are ignored, as the product does.
@@ -137,10 +137,12 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         ],
     );
     let source = if body.source.as_deref() == Some("sdk") { "sdk" } else { "api" };
-    let wanted =
-        AnswerWanted { prefer: Prefer::of(&arrival.incoming.headers), ..AnswerWanted::default() };
+    let wanted = ResponseOptions {
+        prefer: Prefer::of(&arrival.incoming.headers),
+        ..ResponseOptions::default()
+    };
     let input = Input { prompt: filled(body.input.text), payload, user };
-    let asked = Asked { input, thread, wanted, mapping: None };
+    let asked = CallRequest { input, thread, response_options: wanted, mapping: None };
     Ok(AgentCall { source, ..AgentCall::new(caller, arrival, asked)? })
 }
 

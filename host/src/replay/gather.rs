@@ -14,7 +14,7 @@ use super::{
 use crate::answer::{getter_of, task::TaskAnswer};
 use crate::channel::Channels;
 use crate::ids::PluginName;
-use crate::intake::{self, AroundTheRun};
+use crate::intake::{self, PluginParams};
 use crate::plugins::Plugins;
 use crate::request::stored::StoredHead;
 use crate::sandbox::ChannelContext;
@@ -46,14 +46,14 @@ pub async fn gather(
         Some(channel) => Some(channels.facts(&channel).await?),
         None => None,
     };
-    let mut params = AroundTheRun::default();
+    let mut params = PluginParams::default();
     let mut request = None;
     if let Some(stored) = stored
         && let Ok(head) = serde_json::from_str::<StoredHead>(&stored.head)
     {
         let by_channel = stored.channel.is_some();
         let body_base64 = STANDARD.encode(&stored.body);
-        params = intake::around_the_run(&head, stored.body, by_channel).await;
+        params = intake::plugin_params(&head, stored.body, by_channel).await;
         request = Some(RecordedRequest { head, by_channel, body_base64 });
     }
     let steps = store.steps(task).await?;
@@ -94,7 +94,7 @@ pub async fn gather(
 async fn getters(
     store: &Store,
     task: &Task,
-    params: AroundTheRun,
+    params: PluginParams,
     stored: Vec<RecordedCall>,
 ) -> Result<Vec<RecordedCall>, StoreError> {
     let answer = serde_json::to_string(&TaskAnswer::of(task, params.json)).unwrap_or_default();

@@ -32,7 +32,7 @@ impl Leases {
 
     /// Renews every lease three times within its length. Also requeues tasks whose owners are gone, shrinks the
     /// store's file and deletes expired idempotency keys. Returns after `stop`, once no lease is left.
-    pub(in crate::runs) async fn keep(self, stop: CancellationToken) {
+    pub(in crate::runs) async fn maintain(self, stop: CancellationToken) {
         let mut beat = tokio::time::interval(self.length / 3);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -116,7 +116,7 @@ impl Lease {
     }
 
     /// Releases the task. Another worker can claim it after this pause.
-    pub(in crate::runs) fn put_off(mut self, pause: Duration) {
+    pub(in crate::runs) fn release_after(mut self, pause: Duration) {
         self.pause = pause;
     }
 

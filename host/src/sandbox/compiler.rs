@@ -21,7 +21,7 @@ use tokio::process::Command;
 use self::child::CompileLimits;
 use super::LoadError;
 use crate::ids::TenantId;
-use crate::settings::this_program;
+use crate::settings::current_exe;
 use crate::shares::slots::{Reserve, Slot, Slots};
 
 /// Longest message of a child process that is read, in bytes.
@@ -45,7 +45,7 @@ fn program() -> Result<&'static Path, LoadError> {
     if let Some(program) = PROGRAM.get() {
         return Ok(program);
     }
-    let this = this_program().map_err(|error| LoadError::Host(error.to_string()))?;
+    let this = current_exe().map_err(|error| LoadError::Host(error.to_string()))?;
     let candidates = this.ancestors().skip(1).take(2).map(|folder| folder.join("wardgate"));
     let found = candidates.into_iter().find(|program| program.is_file()).ok_or_else(|| {
         let this = this.display();

@@ -52,7 +52,7 @@ struct Owner {
 impl Fixture {
     async fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let clock = Clock::by_hand(Timestamp::from_micros(NOON));
+        let clock = Clock::manual(Timestamp::from_micros(NOON));
         let store = Store::open(&folder.path().join("store.db"), clock.clone()).await.unwrap();
         let owner = new_owner(&store).await;
         Self { folder, clock, store, owner }

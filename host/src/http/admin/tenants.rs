@@ -41,7 +41,7 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let key = header_key(&headers)?;
-    let tenants = match state.access.managed(key.as_deref()).await? {
+    let tenants = match state.access.admin_scope(key.as_deref()).await? {
         None => state.store.tenants().await?,
         Some(own) => state.store.tenant(own.tenant()).await?.into_iter().collect(),
     };

@@ -147,7 +147,7 @@ pub(super) async fn operate(
     let tools = Tools::of(&state.plugins, &agent, request_id(&head)).await?;
     let tool = named.text("tool").unwrap_or_default();
     let answered = tokio::select! {
-        answered = tools.operate(&agent, tool, arguments) => answered,
+        answered = tools.call_directly(&agent, tool, arguments) => answered,
         // It would be cut off without a word otherwise.
         () = state.shutdown_deadline.cancelled() => return Err(ApiError::stopping("the tool")),
     };

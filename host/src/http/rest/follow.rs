@@ -211,7 +211,7 @@ impl EventStream {
         if std::mem::replace(&mut self.started, true) {
             return Ok(());
         }
-        self.send(task, STARTED, TaskEvent::begun(task)).await
+        self.send(task, STARTED, TaskEvent::started(task)).await
     }
 
     async fn send_run_events(

@@ -31,7 +31,7 @@ fn is_quarantined(stats: &PluginStats) -> bool {
 
 #[test]
 fn failures_in_a_row_cut_it_off_and_one_good_call_brings_it_back() {
-    let clock = Clock::by_hand(Timestamp::from_micros(1_000_000));
+    let clock = Clock::manual(Timestamp::from_micros(1_000_000));
     let stats = PluginStats::default();
     for value in [crash(), crash(), Ok(()), crash(), says_no(), crash(), crash()] {
         call(&stats, &clock, value).unwrap();
@@ -56,7 +56,7 @@ fn failures_in_a_row_cut_it_off_and_one_good_call_brings_it_back() {
 
 #[test]
 fn one_call_at_a_time_is_let_through() {
-    let clock = Clock::by_hand(Timestamp::from_micros(1));
+    let clock = Clock::manual(Timestamp::from_micros(1));
     let stats = PluginStats::default();
     for _ in 0..3 {
         call(&stats, &clock, crash()).unwrap();
@@ -71,7 +71,7 @@ fn one_call_at_a_time_is_let_through() {
 
 #[test]
 fn our_own_failures_and_releases_by_hand() {
-    let clock = Clock::by_hand(Timestamp::from_micros(1));
+    let clock = Clock::manual(Timestamp::from_micros(1));
     let stats = PluginStats::default();
     for _ in 0..9 {
         call(&stats, &clock, Err(Refusal::Busy(Shortage::Calls).into())).unwrap();
@@ -91,7 +91,7 @@ fn our_own_failures_and_releases_by_hand() {
 
 #[test]
 fn long_calls_are_remembered_for_their_kind_and_one_good_call_makes_up_for_none() {
-    let clock = Clock::by_hand(Timestamp::from_micros(1));
+    let clock = Clock::manual(Timestamp::from_micros(1));
     let stats = PluginStats::default();
     stats.mark_slow(Lane::Tools);
     assert!(stats.may_run_inline(Lane::Default) && !stats.may_run_inline(Lane::Tools));
@@ -111,7 +111,7 @@ fn long_calls_are_remembered_for_their_kind_and_one_good_call_makes_up_for_none(
 
 #[test]
 fn to_ask_whether_a_call_would_be_let_in_lets_none_in() {
-    let clock = Clock::by_hand(Timestamp::from_micros(1));
+    let clock = Clock::manual(Timestamp::from_micros(1));
     let stats = PluginStats::default();
     stats.check_admission(&clock).unwrap();
     for _ in 0..3 {

@@ -10,7 +10,7 @@ use crate::store::fair_queue::Flow;
 use crate::store::rows::{installer, parse, parsed, timestamp};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::{Store, StoreError};
-use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Signed};
+use crate::tenants::{InstalledPlugin, Installer, PluginVersion, VerifiedSignature};
 
 /// Selects versions, in the columns that [`version`] reads.
 macro_rules! select_versions {
@@ -124,16 +124,16 @@ impl Store {
     }
 
     /// The components that are the current version of some tenant's plugin, most recently installed first; at most
-    /// `most` of them.
+    /// `max` of them.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn current_components(&self, most: u32) -> Result<Vec<PluginDigest>, StoreError> {
+    pub async fn current_components(&self, max: u32) -> Result<Vec<PluginDigest>, StoreError> {
         let query = sqlx::query(
             "SELECT digest FROM plugin_versions WHERE is_current = 1 GROUP BY digest \
              ORDER BY max(installed_at) DESC LIMIT ?",
         )
-        .bind(most);
+        .bind(max);
         self.many("list the current components", query, |row| parsed(row, 0)).await
     }
 
@@ -152,9 +152,11 @@ fn version(row: &SqliteRow) -> sqlx::Result<PluginVersion> {
     let installed_by = installer(row.try_get(3)?)?;
     let signed = match row.try_get::<Option<String>, _>(6)? {
         None => None,
-        Some(signer) => {
-            Some(Signed { signer, key: row.try_get(7)?, trusted_comment: row.try_get(8)? })
-        }
+        Some(signer) => Some(VerifiedSignature {
+            signer,
+            key: row.try_get(7)?,
+            trusted_comment: row.try_get(8)?,
+        }),
     };
     let plugin = InstalledPlugin {
         name: parsed(row, 0)?,

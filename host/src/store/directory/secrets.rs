@@ -141,7 +141,7 @@ impl SingleWrite for PutSecret {
                 match (self.by, set_by) {
                     (Installer::Operator, _) => (uses, Some(Installer::Operator)),
                     (Installer::Admin, Some(Installer::Admin)) => (uses, set_by),
-                    (Installer::Admin, set_by) if uses.are_within(&allowed) => (uses, set_by),
+                    (Installer::Admin, set_by) if uses.is_subset(&allowed) => (uses, set_by),
                     (Installer::Admin, _) => return Ok(PutSecretOutcome::OperatorOnly(allowed)),
                 }
             }

@@ -16,7 +16,7 @@ use super::super::{AdminState, ByAdmin, iso};
 use super::{PluginAnswer, name, refused};
 use crate::ids::PluginDigest;
 use crate::plugins::{RollBackError, key_id};
-use crate::tenants::{Installer, PluginVersion, Signed};
+use crate::tenants::{Installer, PluginVersion, VerifiedSignature};
 
 /// Who signed a component.
 #[derive(Serialize, ToSchema)]
@@ -31,7 +31,7 @@ pub(super) struct SignerAnswer {
 }
 
 impl SignerAnswer {
-    pub(super) fn of(signed: Signed) -> Self {
+    pub(super) fn of(signed: VerifiedSignature) -> Self {
         Self {
             name: signed.signer,
             key_id: key_id(&signed.key).unwrap_or_default(),
