@@ -73,7 +73,8 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "12345").unwrap();
         assert_eq!(read_at_most(&path, 5).unwrap(), b"12345");
-        let refused = |path: &Path, most: u64| read_at_most(path, most).unwrap_err().to_string();
+        let refused =
+            |path: &Path, bytes_max: u64| read_at_most(path, bytes_max).unwrap_err().to_string();
         assert_eq!(refused(&path, 4), "it is larger than 0 KiB");
         assert_eq!(refused(folder.path(), 5), "it is not a regular file");
         // A device has no end.

@@ -313,8 +313,8 @@ mod tests {
     #[test]
     fn pauses_grow_and_have_an_end() {
         let seconds: Vec<_> = (1..=8).map(|attempts| pause(attempts).as_secs()).collect();
-        for (pause, least) in seconds.iter().zip([5, 20, 80, 320, 1_280, 5_120, 14_400, 14_400]) {
-            assert!((least..=least + least / 10 + 1).contains(pause), "{seconds:?}");
+        for (pause, min) in seconds.iter().zip([5, 20, 80, 320, 1_280, 5_120, 14_400, 14_400]) {
+            assert!((min..=min + min / 10 + 1).contains(pause), "{seconds:?}");
         }
     }
 

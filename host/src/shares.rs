@@ -17,8 +17,8 @@ pub(crate) fn leaves_enough(held: usize, free: usize) -> bool {
 /// How many more places a holder of `held` places may take, of `free` ones. A holder of none gets any free place.
 #[must_use]
 pub(crate) fn places(held: usize, free: usize) -> usize {
-    let least = usize::from(held == 0 && free > 0);
-    (held.saturating_add(free) / 2).saturating_sub(held).max(least)
+    let min = usize::from(held == 0 && free > 0);
+    (held.saturating_add(free) / 2).saturating_sub(held).max(min)
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ impl BodyBudget {
             tenant: settings.held_body_bytes_per_tenant_max,
             client: match settings.held_body_bytes_per_address_max {
                 0 => usize::MAX,
-                most => most,
+                max => max,
             },
         };
         Self(Arc::new(Shared { limits, held: Mutex::default() }))
@@ -146,18 +146,18 @@ impl BodyBudget {
         let all = held.all.saturating_add(more);
         let free = limits.all.checked_sub(all).ok_or(OverBudget::Gateway)?;
         for account in sender.accounts() {
-            let (most, own) = match account {
+            let (max, own) = match account {
                 PluginStats::Channel(_) => (limits.channel, OverBudget::Channel),
                 PluginStats::Tenant(_) => (limits.tenant, OverBudget::Tenant),
                 PluginStats::Client(_) => (limits.client, OverBudget::Client),
             };
             let now = held.by.get(&account).copied().unwrap_or_default().saturating_add(more);
-            if now > most {
+            if now > max {
                 return Err(own);
             }
             // A client without a bound of its own stands for many: a proxy.
             let counted = now.saturating_mul(FREE_PER_HELD);
-            if !shares::leaves_enough(counted, free) && most != usize::MAX {
+            if !shares::leaves_enough(counted, free) && max != usize::MAX {
                 let others = all.saturating_sub(now);
                 return Err(if now > others { own } else { OverBudget::Gateway });
             }

@@ -288,8 +288,8 @@ impl Plugins {
         let start = Instant::now();
         self.load_bundled().await;
         let room = self.sandbox.loaded_max().saturating_sub(BUNDLED_DIGESTS.len() as u64);
-        let most = u32::try_from(room).unwrap_or(u32::MAX).min(self.preload_max);
-        let installed = match self.store.current_components(most).await {
+        let max = u32::try_from(room).unwrap_or(u32::MAX).min(self.preload_max);
+        let installed = match self.store.current_components(max).await {
             Ok(digests) => digests,
             Err(error) => {
                 tracing::warn!(%error, "plugins are loaded when they are first called");

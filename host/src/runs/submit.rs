@@ -144,8 +144,8 @@ impl Submission {
         }
     }
 
-    /// Waits until the task has ended, `limit` has passed or `shutdown_deadline` is cancelled, and returns the task as it is
-    /// then. `None` if it was deleted in the meantime.
+    /// Waits until the task has ended, `limit` has passed or `shutdown_deadline` is cancelled, and returns the task as
+    /// it is then. `None` if it was deleted in the meantime.
     ///
     /// # Errors
     /// If the store cannot be read.

@@ -145,13 +145,13 @@ impl Binding {
 
     /// A note if the file allows more memory than one call may have.
     fn cut_memory(&self) -> Option<String> {
-        let (allowed, most) =
+        let (allowed, max) =
             (self.granted.memory_bytes_allowed(), self.granted.limits().memory_bytes);
-        (allowed > most).then(|| {
+        (allowed > max).then(|| {
             format!(
                 "[limits] memory_mib is {}, and a call has {} at most (sandbox.memory_mib_max)",
                 allowed >> 20,
-                most >> 20
+                max >> 20
             )
         })
     }

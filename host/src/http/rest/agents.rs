@@ -136,8 +136,8 @@ pub(super) async fn operate(
     // A tool may take as long as in a run, so as many are called at once.
     let permit = state.operations.acquire_within(OPERATION_PATIENCE, tenant.tenant()).await;
     let _permit = permit.ok_or_else(|| {
-        let most = state.operations.per_key_max();
-        let detail = format!("{most} tools of the organization are being called directly");
+        let max = state.operations.per_key_max();
+        let detail = format!("{max} tools of the organization are being called directly");
         ApiError::caller(429, detail).retry_after(1)
     })?;
     let (mut head, body) = request.into_parts();

@@ -130,9 +130,9 @@ impl EventStreams {
         after: Option<EventId>,
     ) -> Result<Response, ApiError> {
         let permit = self.open.acquire(tenant).ok_or_else(|| {
-            let most = self.open.per_key_max();
+            let max = self.open.per_key_max();
             let detail =
-                format!("{most} event streams are open; the task can be read, or followed later");
+                format!("{max} event streams are open; the task can be read, or followed later");
             ApiError::caller(429, detail).retry_after(1)
         })?;
         let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);

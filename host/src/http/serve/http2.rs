@@ -159,7 +159,7 @@ impl OneUnanswered {
     /// The response with which it ends: as soon as its body has been taken, or is dropped.
     pub(super) fn until_taken(self, response: Response) -> Response {
         response.map(|body| {
-            let is_long = body.size_hint().upper().is_none_or(|most| most > PART_BYTES as u64);
+            let is_long = body.size_hint().upper().is_none_or(|max| max > PART_BYTES as u64);
             let (hint, is_end) = (body.size_hint(), body.is_end_stream());
             let taken = Instant::now();
             let held = Held { body, given: Bytes::new(), one: self, taken };

@@ -120,7 +120,7 @@ fn compile(limits: &CompileLimits, compatibility: u64) -> Result<(), CompileFail
 /// Has the operating system enforce the limits on this process.
 fn apply_limits(limits: &CompileLimits) -> io::Result<()> {
     let at_most =
-        |resource, most| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
+        |resource, max| setrlimit(resource, Rlimit { current: Some(max), maximum: Some(max) });
     at_most(Resource::Data, limits.memory_bytes_max)?;
     // The hard limit is one second above the soft one: SIGXCPU at the soft limit tells the gateway why the process
     // ended, which SIGKILL at the hard limit would not.

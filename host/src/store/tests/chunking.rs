@@ -94,8 +94,8 @@ async fn small_operations_of_others_get_in_between_the_chunks_of_a_large_one() {
         }
     }
     let steps = seen.windows(2).map(|two| two[1] - two[0]).max().unwrap();
-    let most = i64::try_from(BATCH_BYTES_LARGE_MAX.div_ceil(CHUNK_BYTES)).unwrap();
-    assert!(steps <= most, "{steps} chunks between two small operations: {seen:?}");
+    let chunks_max = i64::try_from(BATCH_BYTES_LARGE_MAX.div_ceil(CHUNK_BYTES)).unwrap();
+    assert!(steps <= chunks_max, "{steps} chunks between two small operations: {seen:?}");
     assert!(seen.iter().filter(|chunks| (1..64).contains(*chunks)).count() >= 8, "{seen:?}");
     nothing_is_left_over(&fixture).await;
 }

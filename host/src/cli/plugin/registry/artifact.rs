@@ -135,7 +135,7 @@ pub(super) fn of(component: &[u8], signature: Option<String>) -> anyhow::Result<
 }
 
 /// The first error in a registry's error response (OCI distribution specification, "Error Codes").
-pub(super) async fn complaint(answer: Response) -> String {
+pub(super) async fn error_message(answer: Response) -> String {
     let text = read(answer, COMPLAINT_BYTES_MAX, "the error").await.unwrap_or_default();
     #[derive(Deserialize)]
     struct Errors {

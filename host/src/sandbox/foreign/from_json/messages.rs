@@ -10,8 +10,8 @@ pub(super) fn expected(shape: &Shape) -> String {
     match shape {
         Shape::Bool => "true or false".to_owned(),
         Shape::Integer(integer) => {
-            let (_, least, most) = integer.range();
-            format!("a whole number from {least} to {most}")
+            let (_, min, max) = integer.range();
+            format!("a whole number from {min} to {max}")
         }
         Shape::Float32 => "a number in the range of 32-bit floats".to_owned(),
         Shape::Float64 => "a number".to_owned(),
