@@ -133,13 +133,13 @@ mod tests {
     fn busy_lane() -> (BulkLane, mpsc::Sender<()>) {
         let lane = BulkLane::start(1).unwrap();
         let (release, released) = mpsc::channel::<()>();
-        let (begun, begins) = mpsc::channel();
+        let (started, is_started) = mpsc::channel();
         let holding = lane.in_turns(tenant(0).into(), async move {
-            begun.send(()).unwrap();
+            started.send(()).unwrap();
             let _ = released.recv();
         });
         lane.handle().unwrap().spawn(holding);
-        begins.recv().unwrap();
+        is_started.recv().unwrap();
         (lane, release)
     }
 

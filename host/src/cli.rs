@@ -100,7 +100,7 @@ with it, a component that you are writing, on what really happened:
 #[must_use]
 pub fn main() -> ExitCode {
     // Before the process has a second thread.
-    crate::memory::give_back_freed();
+    crate::memory::release_freed();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -13,14 +13,14 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let beside = path.with_extension(format!("new-{}", uuid::Uuid::new_v4()));
-    let written = File::create(&beside).and_then(|mut file| {
+    let temporary = path.with_extension(format!("new-{}", uuid::Uuid::new_v4()));
+    let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&beside, path)
+        fs::rename(&temporary, path)
     });
     // A partial file must not stay behind, above all on a full disk.
-    written.inspect_err(|_| drop(fs::remove_file(&beside)))
+    written.inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 /// Runs work that waits for a disk, or computes for long, on a thread where no other work waits behind it.

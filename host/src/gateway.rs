@@ -222,7 +222,7 @@ impl Gateway {
             format!("another gateway serves from {}; stop it first", folder.path.display())
         })?;
         let store = folder.store.clone();
-        let taken_over = store.succeed_owners(settings.queue.lease).await;
+        let taken_over = store.replace_owners(settings.queue.lease).await;
         let taken_over = taken_over.context("tasks of an earlier process")?;
         if taken_over > 0 {
             tracing::info!(tasks = taken_over, "tasks that an earlier process left will run again");
@@ -292,9 +292,9 @@ impl Gateway {
             shutdown.await;
             let _ = stopping.set(Instant::now());
             // Earlier than the end of the drain time, so that waiting callers get an answer before the cut.
-            let patience = http.drain_time_max.mul_f32(0.8);
+            let wait_max = http.drain_time_max.mul_f32(0.8);
             tokio::spawn(async move {
-                tokio::time::sleep(patience).await;
+                tokio::time::sleep(wait_max).await;
                 shutdown_deadline.cancel();
             });
         };

@@ -98,8 +98,9 @@ pub(crate) async fn send(
     credential: Option<&str>,
     bounds: &Bounds,
 ) -> SendOutcome {
-    let asked = outgoing.timeout.map(|timeout| Instant::now() + timeout);
-    let deadline = asked.map_or(bounds.deadline, |asked| asked.min(bounds.deadline));
+    let requested_deadline = outgoing.timeout.map(|timeout| Instant::now() + timeout);
+    let deadline = requested_deadline
+        .map_or(bounds.deadline, |requested_deadline| requested_deadline.min(bounds.deadline));
     let left = deadline.saturating_duration_since(Instant::now());
     let mut counted = Vec::new();
     let attached = credential.and_then(|name| policy.credential(name));
@@ -352,14 +353,15 @@ async fn read(
     while body.len() < read_max {
         let chunk = response.chunk().await.map_err(|error| describe(&error, "the host"))?;
         let Some(chunk) = chunk else { break };
-        let room = read_max.saturating_sub(body.len());
-        body.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
+        let remaining = read_max.saturating_sub(body.len());
+        body.extend_from_slice(chunk.get(..remaining.min(chunk.len())).unwrap_or_default());
     }
     // If more follows, the end of what was read may hold the start of a form, so it is not shown.
-    let goes_on = body.len() >= read_max;
-    let looked_at = if goes_on { read_max.saturating_sub(mask.longest() + 1) } else { usize::MAX };
-    let mut body = mask.redact_bytes(&body, looked_at);
-    let truncated = goes_on || body.len() > bytes_max;
+    let has_more = body.len() >= read_max;
+    let scanned_max =
+        if has_more { read_max.saturating_sub(mask.longest() + 1) } else { usize::MAX };
+    let mut body = mask.redact_bytes(&body, scanned_max);
+    let truncated = has_more || body.len() > bytes_max;
     body.truncate(bytes_max);
     Ok(OutboundResponse { status, headers, body, truncated })
 }

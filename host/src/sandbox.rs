@@ -327,7 +327,7 @@ impl Sandbox {
             Compiler::new(settings.long_compilations_max, settings.compiling, compatibility);
         let loader = Loader::new(engine.clone(), linker, code, compiler, settings.loaded_max);
         let lanes = SlowLanes::start(settings.slow_threads).map_err(|error| host(&error))?;
-        let beside = lanes.blocking_handle().ok_or_else(|| host(&"it is shutting down"))?;
+        let blocking = lanes.blocking_handle().ok_or_else(|| host(&"it is shutting down"))?;
         let calls = usize::try_from(settings.pool.calls).unwrap_or(usize::MAX);
         Ok(Self {
             shared: Arc::new(Shared {
@@ -342,7 +342,7 @@ impl Sandbox {
                 clock: services.clock,
                 values: services.values,
                 folders: Folders::default(),
-                files: FileThreads::of(beside, settings.slow_threads),
+                files: FileThreads::of(blocking, settings.slow_threads),
                 quarantine: settings.quarantine,
                 tls: Tls::of_this_machine(),
             }),

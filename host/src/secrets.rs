@@ -227,17 +227,17 @@ impl HostKey {
         getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
         // Written to a temporary file and linked into place: a crash leaves no partial key, and if two processes
         // start at once, both use the key of the first.
-        let beside = path.with_extension(format!("new-{}", std::process::id()));
+        let temporary = path.with_extension(format!("new-{}", std::process::id()));
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(&beside)?;
+            .open(&temporary)?;
         file.write_all(bytes.as_ref())?;
         file.sync_all()?;
-        let linked = fs::hard_link(&beside, path);
-        fs::remove_file(&beside)?;
+        let linked = fs::hard_link(&temporary, path);
+        fs::remove_file(&temporary)?;
         match linked {
             Ok(()) => Ok(Self(bytes)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -329,8 +329,9 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let path = folder.join("host.key");
         let first = HostKey::load_or_create(&path).unwrap().derive("test").webhook_token(&[b"a"]);
-        let again = HostKey::load_or_create(&path).unwrap().derive("test").webhook_token(&[b"a"]);
-        assert_eq!(first.reveal(), again.reveal());
+        let reloaded =
+            HostKey::load_or_create(&path).unwrap().derive("test").webhook_token(&[b"a"]);
+        assert_eq!(first.reveal(), reloaded.reveal());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         fs::write(&path, b"short").unwrap();

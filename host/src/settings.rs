@@ -596,8 +596,8 @@ mod tests {
             let source = config::File::from(file.as_path()).format(config::FileFormat::Toml);
             let sources = Settings::defaults().add_source(source);
             let error = Settings::build(sources, Some(&file)).unwrap_err();
-            let said = error.to_string().replace(file.to_str().unwrap(), "FILE");
-            assert_eq!(said, format!("the settings are not valid: {sentence}"));
+            let message = error.to_string().replace(file.to_str().unwrap(), "FILE");
+            assert_eq!(message, format!("the settings are not valid: {sentence}"));
         }
     }
 

@@ -38,19 +38,19 @@ impl ActiveChannel {
             }
         };
         let (delivery, has_context) = (mapping.delivery_id.clone(), mapping.context.is_some());
-        let wanted = ResponseOptions {
+        let options = ResponseOptions {
             asynchronous: definition.answer != ChannelAnswer::Wait,
             prefer: Prefer::of(&arrival.incoming.headers),
             ..ResponseOptions::default()
         };
-        let asked = mapping.into_request(arrival, wanted)?;
+        let request = mapping.into_request(arrival, options)?;
         // An agent never runs on an unreadable body, unless the mapper may have read its bytes and set a prompt or
         // context.
-        let is_read = mapper.is_some() && (has_context || asked.input.prompt.is_some());
+        let is_read = mapper.is_some() && (has_context || request.input.prompt.is_some());
         if let Some(unreadable) = arrival.incoming.unreadable.as_ref().filter(|_| !is_read) {
             return Err(unreadable.clone().into());
         }
-        let call = AgentCall::new(caller, arrival, asked)?;
+        let call = AgentCall::new(caller, arrival, request)?;
         // A delivery id or a key is trusted only after verification. Without verification all senders look alike: a
         // stranger who guesses an id could use it up, or get the task of the sender that the id belongs to.
         let idempotency = match delivery {

@@ -42,21 +42,21 @@ impl ActiveChannel {
         if headers.len() == incoming.headers.len() && !query_has_secret {
             return incoming;
         }
-        let kept = incoming.query.split('&').filter(|pair| !pair_has_secret(pair));
-        let query = kept.collect::<Vec<_>>().join("&");
+        let rest = incoming.query.split('&').filter(|pair| !pair_has_secret(pair));
+        let query = rest.collect::<Vec<_>>().join("&");
         // For a GET without a body, the query is also the payload.
         let is_payload =
             query_has_secret && incoming.body.is_empty() && incoming.method == Method::GET;
         let payload = match incoming.payload.fields() {
             Some(fields) if is_payload => {
-                let kept: Vec<_> = fields
+                let rest: Vec<_> = fields
                     .filter(|(name, _)| !is_api_key(name) && !has_secret(name.as_bytes()))
                     .filter_map(|(name, value)| {
                         Some((name.to_owned(), serde_json::from_str::<String>(value).ok()?))
                     })
                     .filter(|(_, value)| !has_secret(value.as_bytes()))
                     .collect();
-                Payload::of_fields(kept)
+                Payload::of_fields(rest)
             }
             _ => incoming.payload.clone(),
         };

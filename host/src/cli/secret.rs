@@ -82,8 +82,8 @@ impl Secret {
                     serde_json::json!({"value": value.as_str(), "rotate": rotate, "use": uses});
                 let body = ("application/json", body.to_string().into());
                 let path = format!("/admin/tenants/{tenant}/secrets/{name}");
-                let kept = api.call(Method::PUT, &path, Some(body)).await?;
-                let also = match kept.get("rotating").and_then(Value::as_bool) {
+                let stored = api.call(Method::PUT, &path, Some(body)).await?;
+                let also = match stored.get("rotating").and_then(Value::as_bool) {
                     Some(true) => "; the value before is accepted until the next change",
                     _ => "",
                 };
@@ -122,8 +122,8 @@ fn value(name: &SecretName, file: Option<&Path>) -> anyhow::Result<Zeroizing<Str
             read_bounded(file).with_context(failed)?
         }
         None if std::io::stdin().is_terminal() => {
-            let asked = rpassword::prompt_password(format!("value of {name}: "));
-            Zeroizing::new(asked.context("the terminal")?.into_bytes())
+            let typed = rpassword::prompt_password(format!("value of {name}: "));
+            Zeroizing::new(typed.context("the terminal")?.into_bytes())
         }
         None => read_bounded(std::io::stdin().lock()).context("standard input")?,
     };

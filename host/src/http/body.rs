@@ -321,11 +321,11 @@ impl Held {
         let needed = self.bytes.len() + data.len();
         if needed > self.bytes.capacity() {
             let doubled = FIRST_BYTES.max(self.bytes.capacity().saturating_mul(2));
-            let room = doubled.min(expected_max).max(needed);
-            if room > UNCOUNTED_BYTES_MAX {
-                self.charge.get_or_insert_with(charge).grow_to(room)?;
+            let capacity = doubled.min(expected_max).max(needed);
+            if capacity > UNCOUNTED_BYTES_MAX {
+                self.charge.get_or_insert_with(charge).grow_to(capacity)?;
             }
-            self.bytes.reserve_exact(room - self.bytes.len());
+            self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(data);
         Ok(())

@@ -41,12 +41,12 @@ struct Limits {
 #[derive(Debug, Default)]
 struct Held {
     all: usize,
-    by: HashMap<PluginStats, usize>,
+    by: HashMap<BudgetKey, usize>,
 }
 
 /// Whose bytes are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum PluginStats {
+enum BudgetKey {
     Channel(ChannelId),
     Tenant(TenantId),
     Client(ClientNetwork),
@@ -107,10 +107,10 @@ impl Sender {
         self.tenant
     }
 
-    fn accounts(&self) -> impl Iterator<Item = PluginStats> {
-        let channel = self.channel.map(PluginStats::Channel);
-        let tenant = self.tenant.map(PluginStats::Tenant);
-        [channel, tenant, self.client.map(PluginStats::Client)].into_iter().flatten()
+    fn accounts(&self) -> impl Iterator<Item = BudgetKey> {
+        let channel = self.channel.map(BudgetKey::Channel);
+        let tenant = self.tenant.map(BudgetKey::Tenant);
+        [channel, tenant, self.client.map(BudgetKey::Client)].into_iter().flatten()
     }
 }
 
@@ -147,9 +147,9 @@ impl BodyBudget {
         let free = limits.all.checked_sub(all).ok_or(OverBudget::Gateway)?;
         for account in sender.accounts() {
             let (max, own) = match account {
-                PluginStats::Channel(_) => (limits.channel, OverBudget::Channel),
-                PluginStats::Tenant(_) => (limits.tenant, OverBudget::Tenant),
-                PluginStats::Client(_) => (limits.client, OverBudget::Client),
+                BudgetKey::Channel(_) => (limits.channel, OverBudget::Channel),
+                BudgetKey::Tenant(_) => (limits.tenant, OverBudget::Tenant),
+                BudgetKey::Client(_) => (limits.client, OverBudget::Client),
             };
             let now = held.by.get(&account).copied().unwrap_or_default().saturating_add(more);
             if now > max {
@@ -169,7 +169,7 @@ impl BodyBudget {
         Ok(())
     }
 
-    fn give_back(&self, sender: &Sender, bytes: usize) {
+    fn release(&self, sender: &Sender, bytes: usize) {
         let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.all = held.all.saturating_sub(bytes);
         for account in sender.accounts() {
@@ -208,7 +208,7 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.give_back(&self.sender, self.bytes);
+            self.budget.release(&self.sender, self.bytes);
         }
     }
 }

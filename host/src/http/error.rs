@@ -44,7 +44,7 @@ pub(super) struct AlreadyLogged;
 const NOT_SET_UP_SECONDS: u64 = 60;
 
 /// Whether a call was stopped for the time it took.
-fn is_of_time(refusal: &Refusal) -> bool {
+fn is_timeout(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Deadline { .. } | Refusal::OutOfCpuTime { .. })
 }
 
@@ -220,15 +220,15 @@ impl ApiError {
             ) => false,
             PluginError::Refusal(_) => true,
         };
-        let said = Self::of_plugin(name, error);
-        if has_started { said.after_the_run() } else { said }
+        let api_error = Self::of_plugin(name, error);
+        if has_started { api_error.after_the_run() } else { api_error }
     }
 
     fn of_refusal(refusal: &Refusal, detail: String) -> Self {
         let retry = match refusal {
             Refusal::NoSuchRole { .. } | Refusal::Malformed(_) => Retry::Never,
             // It would be too much again, but for the time that it took.
-            Refusal::RequestTooMuch(met) if !is_of_time(met) => Retry::Never,
+            Refusal::RequestTooMuch(underlying) if !is_timeout(underlying) => Retry::Never,
             _ => Retry::Safe,
         };
         let (status, retry_after_seconds) = match refusal {
@@ -237,12 +237,12 @@ impl ApiError {
                 (503, Some(retry_after_ms.div_ceil(1_000)))
             }
             Refusal::NotSetUp(_) => (503, Some(NOT_SET_UP_SECONDS)),
-            Refusal::RequestTooMuch(met) if is_of_time(met) => (408, None),
-            Refusal::RequestTooMuch(met) => match **met {
+            Refusal::RequestTooMuch(underlying) if is_timeout(underlying) => (408, None),
+            Refusal::RequestTooMuch(underlying) => match **underlying {
                 Refusal::Trapped(_) | Refusal::Malformed(_) => (400, None),
                 _ => (413, None),
             },
-            refusal if is_of_time(refusal) => (504, None),
+            refusal if is_timeout(refusal) => (504, None),
             Refusal::Host(_) => (500, None),
             _ => (502, None),
         };
@@ -262,8 +262,8 @@ impl ApiError {
 
     /// What a sender whom nobody has vouched for is told of a plugin's error: what the plugin says to him, and
     /// nothing of what is inside. The second is for the log, where there is more to say.
-    pub(super) fn of_stranger(name: &str, error: &PluginError) -> (Self, Option<String>) {
-        let (said, reason) = match error {
+    pub(super) fn for_unauthenticated(name: &str, error: &PluginError) -> (Self, Option<String>) {
+        let (api_error, reason) = match error {
             PluginError::Failure(failure) if failure.status() < 500 => {
                 return (Self::of_plugin(name, error), None);
             }
@@ -273,7 +273,7 @@ impl ApiError {
             }
             PluginError::Refusal(refusal) => {
                 let detail = match refusal {
-                    Refusal::RequestTooMuch(met) if is_of_time(met) => {
+                    Refusal::RequestTooMuch(underlying) if is_timeout(underlying) => {
                         "looking at the request took too long"
                     }
                     Refusal::RequestTooMuch(_) => {
@@ -288,7 +288,7 @@ impl ApiError {
                 (Self::of_refusal(refusal, detail.to_owned()), refusal.to_string())
             }
         };
-        (Self { is_logged: true, ..said }, Some(format!("the plugin {name}: {reason}")))
+        (Self { is_logged: true, ..api_error }, Some(format!("the plugin {name}: {reason}")))
     }
 }
 

@@ -203,7 +203,7 @@ fn refuse_stranger(
     plugin: &PluginName,
     error: &PluginError,
 ) -> ApiError {
-    let (refusal, reason) = ApiError::of_stranger(plugin.as_str(), error);
+    let (refusal, reason) = ApiError::for_unauthenticated(plugin.as_str(), error);
     if let Some(reason) = reason {
         log_sampled(state, channel, &reason);
     }

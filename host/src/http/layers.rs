@@ -151,8 +151,8 @@ pub(super) async fn hold_answers(
 /// Answers what a sender of events asks before it sends any (CloudEvents, HTTP 1.1 Web Hooks for Event
 /// Delivery, section 4): everybody may, at any rate. Nothing is granted that a key or token does not.
 pub(super) async fn allow_events(request: Request<Body>, next: Next) -> Response {
-    let asked = request.headers().get("webhook-request-origin");
-    let origin = asked.filter(|_| request.method() == Method::OPTIONS).cloned();
+    let origin = request.headers().get("webhook-request-origin");
+    let origin = origin.filter(|_| request.method() == Method::OPTIONS).cloned();
     let mut response = next.run(request).await;
     if let Some(origin) = origin {
         response.headers_mut().insert("webhook-allowed-origin", origin);

@@ -54,12 +54,12 @@ pub struct RequestParts {
 
 /// A replacement body that keeps the original alive, because the original's bytes are charged to the sender's budget
 /// until it is dropped.
-struct InPlaceOf {
+struct ReplacedBody {
     body: Bytes,
     _arrived: Bytes,
 }
 
-impl AsRef<[u8]> for InPlaceOf {
+impl AsRef<[u8]> for ReplacedBody {
     fn as_ref(&self) -> &[u8] {
         &self.body
     }
@@ -72,7 +72,7 @@ impl RequestParts {
             return;
         }
         let _arrived = std::mem::take(&mut self.body);
-        self.body = Bytes::from_owner(InPlaceOf { body, _arrived });
+        self.body = Bytes::from_owner(ReplacedBody { body, _arrived });
     }
 }
 

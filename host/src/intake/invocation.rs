@@ -137,13 +137,13 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         ],
     );
     let source = if body.source.as_deref() == Some("sdk") { "sdk" } else { "api" };
-    let wanted = ResponseOptions {
+    let options = ResponseOptions {
         prefer: Prefer::of(&arrival.incoming.headers),
         ..ResponseOptions::default()
     };
     let input = Input { prompt: filled(body.input.text), payload, user };
-    let asked = CallRequest { input, thread, response_options: wanted, mapping: None };
-    Ok(AgentCall { source, ..AgentCall::new(caller, arrival, asked)? })
+    let request = CallRequest { input, thread, response_options: options, mapping: None };
+    Ok(AgentCall { source, ..AgentCall::new(caller, arrival, request)? })
 }
 
 /// Combines the additional data and texts into one JSON object.

@@ -146,7 +146,7 @@ impl CredentialMask {
 
     /// Whether a text of a response contains the credential.
     pub(super) fn is_in_answer(&self, text: &str) -> bool {
-        !self.in_answers.places(text.as_bytes()).is_empty()
+        !self.in_answers.find_all(text.as_bytes()).is_empty()
     }
 
     /// Whether there is nothing to redact.
@@ -173,10 +173,10 @@ impl CredentialMask {
     /// The first `shown_max` bytes, redacted. If the text is longer, `bytes` must extend [`CredentialMask::longest`]
     /// beyond them, so that a form across the edge is found as well.
     pub(super) fn redact_bytes(&self, bytes: &[u8], shown_max: usize) -> Vec<u8> {
-        let places = self.in_answers.places(bytes).into_iter();
-        let places = places.filter(|(from, _)| *from < shown_max);
+        let ranges = self.in_answers.find_all(bytes).into_iter();
+        let ranges = ranges.filter(|(from, _)| *from < shown_max);
         let (mut shown, mut done) = (Vec::with_capacity(bytes.len().min(shown_max)), 0);
-        for (from, to) in places {
+        for (from, to) in ranges {
             if from >= done {
                 shown.extend_from_slice(bytes.get(done..from).unwrap_or_default());
                 shown.extend_from_slice(REPLACEMENT);

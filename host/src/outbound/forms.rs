@@ -46,7 +46,7 @@ struct Form {
 #[derive(Default)]
 struct Matches {
     /// Start and end of each match, in bytes.
-    places: Vec<(usize, usize)>,
+    ranges: Vec<(usize, usize)>,
     /// Whether there are more layers of escapes than are decoded.
     is_deeper: bool,
 }
@@ -91,27 +91,27 @@ impl Forms {
             return false;
         }
         let matches = self.search(text);
-        matches.is_deeper || !matches.places.is_empty()
+        matches.is_deeper || !matches.ranges.is_empty()
     }
 
     /// Start and end of each match in a text, in order.
-    pub(super) fn places(&self, text: &[u8]) -> Vec<(usize, usize)> {
-        let mut places = Vec::new();
+    pub(super) fn find_all(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        let mut ranges = Vec::new();
         if self.is_empty() {
-            return places;
+            return ranges;
         }
         for from in (0..text.len()).step_by(WINDOW_BYTES) {
             // A match that begins in this window may end after it.
             let end = from.saturating_add(WINDOW_BYTES).saturating_add(self.longest());
             let window = text.get(from..end.min(text.len())).unwrap_or_default();
-            let mut matches = self.search(window).places;
+            let mut matches = self.search(window).ranges;
             // A match is found again in each layer in which it looks the same.
             matches.sort_unstable();
             matches.dedup();
             let matches = matches.into_iter().filter(|(begin, _)| *begin < WINDOW_BYTES);
-            places.extend(matches.map(|(begin, end)| (from + begin, from + end)));
+            ranges.extend(matches.map(|(begin, end)| (from + begin, from + end)));
         }
-        places
+        ranges
     }
 
     fn search(&self, text: &[u8]) -> Matches {
@@ -132,7 +132,7 @@ impl Forms {
                         end += 1 + behind.iter().take(2).take_while(|byte| **byte == b'=').count();
                     }
                     let begin = begin.saturating_sub(usize::from(form.edges.0));
-                    matches.places.push((source_offset(begin), source_offset(end.min(seen.len()))));
+                    matches.ranges.push((source_offset(begin), source_offset(end.min(seen.len()))));
                 }
             }
             let Some(mut next) = Unescaped::of(plain) else { return matches };
@@ -240,16 +240,16 @@ mod tests {
         for writing in writings() {
             let text = format!("seen: [{writing}], or not");
             assert!(forms.are_in(text.as_bytes()), "{writing}");
-            let places = forms.places(text.as_bytes());
-            let from = places.first().unwrap_or_else(|| panic!("{writing}")).0;
-            let to = places.iter().map(|(_, to)| *to).max().unwrap();
+            let ranges = forms.find_all(text.as_bytes());
+            let from = ranges.first().unwrap_or_else(|| panic!("{writing}")).0;
+            let to = ranges.iter().map(|(_, to)| *to).max().unwrap();
             let left = format!("{}{}", &text[..from], &text[to..]);
             // In base64, characters that hold no bits of the secret may remain.
             assert!(left.starts_with("seen: [") && left.ends_with("], or not"), "{left}");
             assert!(left.len() < 24, "{writing} left {left}");
         }
         for other in ["s3cret/With", "czNjcmV0", "%", "\\u00", "&#x", "&#99999999999;", "\\ud800"] {
-            assert!(forms.places(other.as_bytes()).is_empty() && !forms.are_in(other.as_bytes()));
+            assert!(forms.find_all(other.as_bytes()).is_empty() && !forms.are_in(other.as_bytes()));
         }
     }
 
@@ -262,9 +262,9 @@ mod tests {
                 writing.bytes().flat_map(one).collect()
             };
             for wide in [wide(0, 1), wide(1, 0), wide(0, 3), wide(3, 0)] {
-                let places = forms.places(&wide);
-                let from = places.iter().map(|(from, _)| *from).min().expect(&writing);
-                let to = places.iter().map(|(_, to)| *to).max().unwrap();
+                let ranges = forms.find_all(&wide);
+                let from = ranges.iter().map(|(from, _)| *from).min().expect(&writing);
+                let to = ranges.iter().map(|(_, to)| *to).max().unwrap();
                 // In base64, characters that hold no bits of the secret may remain.
                 assert!(from <= 28 && wide.len() - to <= 28, "{writing}: {from} to {to}");
             }
@@ -295,7 +295,7 @@ mod tests {
                 + &writing
                 + &"y".repeat(WINDOW_BYTES);
             assert_eq!(
-                forms.places(text.as_bytes()),
+                forms.find_all(text.as_bytes()),
                 [(before, before + writing.len())],
                 "{before}"
             );
@@ -307,6 +307,6 @@ mod tests {
         let endless = format!("https://q.example/?{}", "%2525252525252525252541");
         assert!(Forms::of([SECRET.as_bytes()]).are_in(endless.as_bytes()));
         assert!(!Forms::default().are_in(endless.as_bytes()));
-        assert!(Forms::of([SECRET.as_bytes()]).places(endless.as_bytes()).is_empty());
+        assert!(Forms::of([SECRET.as_bytes()]).find_all(endless.as_bytes()).is_empty());
     }
 }

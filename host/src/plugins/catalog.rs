@@ -287,8 +287,8 @@ impl Plugins {
     pub async fn preload(self) {
         let start = Instant::now();
         self.load_bundled().await;
-        let room = self.sandbox.loaded_max().saturating_sub(BUNDLED_DIGESTS.len() as u64);
-        let max = u32::try_from(room).unwrap_or(u32::MAX).min(self.preload_max);
+        let free_slots = self.sandbox.loaded_max().saturating_sub(BUNDLED_DIGESTS.len() as u64);
+        let max = u32::try_from(free_slots).unwrap_or(u32::MAX).min(self.preload_max);
         let installed = match self.store.current_components(max).await {
             Ok(digests) => digests,
             Err(error) => {

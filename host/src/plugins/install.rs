@@ -146,7 +146,7 @@ impl Plugins {
             None => parse_grants(name, &self.grants_text(tenant, name).await?)?,
         };
         let component: Arc<[u8]> = offered.component.into();
-        let (digest, signed, said) =
+        let (digest, signed, metadata) =
             self.inspect_offered(name, &component, offered.signature).await?;
         let cleanup = RemoveUnlessInstalled { plugins: self.clone(), digest: Some(digest) };
         let loaded = self.sandbox.load_hashed(tenant, digest, Arc::clone(&component)).await;
@@ -155,7 +155,7 @@ impl Plugins {
             cleanup,
             tenant,
             name: name.clone(),
-            version: said.version.or(offered.version),
+            version: metadata.version.or(offered.version),
             component,
             loaded,
             signed,

@@ -159,8 +159,8 @@ pub async fn play(
     if !script.sent.is_empty() {
         notes.push("of the requests that it sent only method, URL and credential are compared");
     }
-    let asked = |answer: &HostResponse| matches!(answer, HostResponse::Value { .. });
-    if recording.answers.iter().any(asked) {
+    let is_value = |answer: &HostResponse| matches!(answer, HostResponse::Value { .. });
+    if recording.answers.iter().any(is_value) {
         notes.push("what it wrote to its values is not compared, only where");
     }
     let settings = actor.settings_digest(channel.as_deref());

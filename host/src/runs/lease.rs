@@ -59,7 +59,7 @@ impl Leases {
                 }
                 Err(error) => tracing::error!(%error, "leases cannot be extended"),
             }
-            if let Err(error) = self.store.take_over().await {
+            if let Err(error) = self.store.requeue_orphaned().await {
                 tracing::error!(%error, "tasks of owners that are gone cannot be taken over");
             }
             for _ in 0..SHRINKS_MAX {
@@ -156,7 +156,7 @@ impl Drop for Lease {
         // If the runtime is gone, the lease expires, or the next start takes the task over.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = leases.store.give_back(task, fence, pause).await {
+                if let Err(error) = leases.store.release(task, fence, pause).await {
                     tracing::error!(%task, %error, "a task cannot be given back; its lease will run out");
                 }
                 leases.lock().remove(&task);

@@ -148,23 +148,23 @@ async fn claim(
     stop: CancellationToken,
 ) {
     // With `runs_max` 0, this process only accepts tasks; other processes that share its store run them.
-    let room = Arc::new(Semaphore::new(context.settings.runs_max));
+    let slots = Arc::new(Semaphore::new(context.settings.runs_max));
     loop {
         let first = tokio::select! {
             () = stop.cancelled() => return,
-            permit = Arc::clone(&room).acquire_owned() => permit,
+            permit = Arc::clone(&slots).acquire_owned() => permit,
         };
         let Ok(first) = first else { return };
         let mut permits = vec![first];
         while permits.len() < CLAIM_MAX
-            && let Ok(permit) = Arc::clone(&room).try_acquire_owned()
+            && let Ok(permit) = Arc::clone(&slots).try_acquire_owned()
         {
             permits.push(permit);
         }
         let claiming = context.runs.claiming.lock().await;
         let capacity = Capacity {
             wanted: permits.len(),
-            free: permits.len() + room.available_permits(),
+            free: permits.len() + slots.available_permits(),
             per_tenant_max: context.settings.runs_per_tenant_max,
         };
         match context.store.claim(capacity, context.settings.lease).await {

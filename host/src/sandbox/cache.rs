@@ -67,9 +67,10 @@ impl CodeCache {
         code: &[u8],
     ) -> Result<Component, LoadError> {
         let path = self.path(digest);
-        let kept = self.write(&path, digest, code);
-        let kept = kept.map_err(wasmtime::Error::from).and_then(|()| deserialize(engine, &path));
-        kept.or_else(|error| {
+        let stored = self.write(&path, digest, code);
+        let stored =
+            stored.map_err(wasmtime::Error::from).and_then(|()| deserialize(engine, &path));
+        stored.or_else(|error| {
             // The disk is full, or the file was deleted right after it was written: the plugin works without the
             // cache, at a higher cost. Or the component needs more than one pool slot has, which is only discovered
             // here.

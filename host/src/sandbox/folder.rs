@@ -189,8 +189,8 @@ impl LockedFolder<'_> {
         self.usage.open.retain(|file| file.strong_count() > 0);
         let open: Vec<_> = self.usage.open.iter().filter_map(Weak::upgrade).collect();
         let (path, bytes_max) = (self.quota.folder.path.clone(), self.quota.bytes_max);
-        let begun = self.quota.operations.run(move || Walk::through(&path, &open)).await.flatten();
-        let walked = match begun {
+        let walk = self.quota.operations.run(move || Walk::through(&path, &open)).await.flatten();
+        let walked = match walk {
             Ok(walk) => self.walk(walk, |walk| walk.bytes > bytes_max).await,
             Err(error) => Err(error),
         };
@@ -344,7 +344,7 @@ mod tests {
             one.await.unwrap();
         }
         let order = order.lock().unwrap();
-        let place = order.iter().position(|tenant| *tenant == 2).unwrap();
-        assert!(place <= 1, "{order:?}");
+        let position = order.iter().position(|tenant| *tenant == 2).unwrap();
+        assert!(position <= 1, "{order:?}");
     }
 }

@@ -204,12 +204,12 @@ impl Loader {
     }
 
     fn link(&self, digest: PluginDigest, component: &Component) -> Result<Arc<Loaded>, LoadError> {
-        let asked = roles::component_imports(component, &self.engine);
+        let imports = roles::component_imports(component, &self.engine);
         let pre = self
             .linker
             .instantiate_pre(component)
             .map_err(|error| LoadError::Unlinkable(format!("{error:#}")))?;
         let roles = Roles::of(&pre, &self.engine)?;
-        Ok(Arc::new(Loaded { digest, digest_text: digest.to_string(), pre, roles, imports: asked }))
+        Ok(Arc::new(Loaded { digest, digest_text: digest.to_string(), pre, roles, imports }))
     }
 }

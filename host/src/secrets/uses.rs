@@ -165,8 +165,8 @@ impl SecretBinding {
             Some(wanted) => uses.check(&self.secret, wanted.iter().map(|one| (*one).into())),
             None if KeyUse::DEFAULT.iter().any(|one| uses.allow((*one).into())) => Ok(()),
             None => {
-                let wanted = KeyUse::DEFAULT.map(SecretUse::from);
-                uses.check(&self.secret, wanted)
+                let required = KeyUse::DEFAULT.map(SecretUse::from);
+                uses.check(&self.secret, required)
             }
         }
     }

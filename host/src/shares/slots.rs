@@ -151,7 +151,7 @@ impl Slots {
 
     fn release(self: &Arc<Self>, tenant: TenantId) {
         let mut state = self.state();
-        state.give_back(tenant);
+        state.release(tenant);
         self.hand_out(&mut state);
     }
 
@@ -170,7 +170,7 @@ impl Slots {
             if let Err(mut slot) = to.send(slot) {
                 // The wait was abandoned. Dropping the slot would acquire the lock that is held here.
                 slot.slots = None;
-                state.give_back(tenant);
+                state.release(tenant);
             }
         }
     }
@@ -184,7 +184,7 @@ impl State {
     /// Whether a tenant that holds this many may have one more.
     fn allows(&self, held: usize, reserve: Reserve) -> bool {
         match reserve {
-            Reserve::AsManyAsHeld => shares::places(held, self.free) > 0,
+            Reserve::AsManyAsHeld => shares::available(held, self.free) > 0,
             Reserve::Nothing => self.free > 0,
         }
     }
@@ -212,7 +212,7 @@ impl State {
         Some(to)
     }
 
-    fn give_back(&mut self, tenant: TenantId) {
+    fn release(&mut self, tenant: TenantId) {
         self.free += 1;
         let Some(holder) = self.tenants.get_mut(&tenant) else { return };
         holder.held = holder.held.saturating_sub(1);

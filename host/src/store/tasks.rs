@@ -118,7 +118,7 @@ impl Store {
     ///
     /// # Errors
     /// If the store is unavailable ([`StoreError::Unavailable`]). The lease then expires by itself.
-    pub async fn give_back(
+    pub async fn release(
         &self,
         task: TaskId,
         fence: Fence,
@@ -149,7 +149,7 @@ impl Store {
     ///
     /// # Errors
     /// If the store is unavailable ([`StoreError::Unavailable`]).
-    pub async fn succeed_owners(&self, lease: Duration) -> Result<u64, StoreError> {
+    pub async fn replace_owners(&self, lease: Duration) -> Result<u64, StoreError> {
         self.write(ReplaceOwners { owner: self.0.owner, lease }).await
     }
 
@@ -157,7 +157,7 @@ impl Store {
     ///
     /// # Errors
     /// If the store is unavailable ([`StoreError::Unavailable`]).
-    pub async fn take_over(&self) -> Result<u64, StoreError> {
+    pub async fn requeue_orphaned(&self) -> Result<u64, StoreError> {
         self.write(RequeueOrphaned).await
     }
 

@@ -113,7 +113,7 @@ impl Writer {
     pub(super) async fn commit(&mut self, mut batch: Batch) {
         match self.attempt(&mut batch).await {
             Ok(()) => batch.reply(&self.changes),
-            Err(error) if batch.len() > 1 && may_be_the_fault_of_one(&error) => {
+            Err(error) if batch.len() > 1 && may_be_caused_by_one(&error) => {
                 for mut alone in batch.one_by_one() {
                     match self.attempt(&mut alone).await {
                         Ok(()) => alone.reply(&self.changes),
@@ -150,7 +150,7 @@ impl Writer {
 
 /// Whether a batch that failed with this error may succeed without one of its operations. An unreadable disk or an
 /// unavailable lock fails all of them, and trying each one would only make every caller wait.
-fn may_be_the_fault_of_one(error: &sqlx::Error) -> bool {
+fn may_be_caused_by_one(error: &sqlx::Error) -> bool {
     match sqlite_code(error) {
         // ERROR, NOMEM, FULL, TOOBIG, CONSTRAINT, MISMATCH: a smaller or a valid operation may pass.
         Some(code) => matches!(code, 1 | 7 | 13 | 18 | 19 | 20),

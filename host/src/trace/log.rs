@@ -76,8 +76,8 @@ impl RunLog {
     /// The steps of the latest attempt.
     pub fn steps(&self) -> Vec<Step> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = events.iter().rposition(|event| *event == RunEvent::AttemptStarted);
-        let attempt = events.get(begun.unwrap_or_default()..).unwrap_or_default();
+        let attempt_start = events.iter().rposition(|event| *event == RunEvent::AttemptStarted);
+        let attempt = events.get(attempt_start.unwrap_or_default()..).unwrap_or_default();
         let steps = attempt.iter().filter_map(|event| match event {
             RunEvent::StepCompleted(step) => Some(step.clone()),
             RunEvent::AttemptStarted | RunEvent::ToolCalled { .. } => None,

@@ -12,7 +12,7 @@ use super::super::api::{Body, ForTenant, Target, text};
 use super::super::print;
 use super::super::progress::with_progress;
 use super::describe::{notes, roles, signer};
-use super::file::{beside, read, signature};
+use super::file::{read, signature, signature_beside};
 use super::registry::{Access, Registry};
 use crate::ids::PluginName;
 use crate::oci_reference::OciReference;
@@ -132,7 +132,7 @@ impl Install {
             Source::File(path) => ComponentPackage {
                 component: read(path, COMPONENT_BYTES_MAX)?.into(),
                 provenance: "file".to_owned(),
-                signature: beside(path)
+                signature: signature_beside(path)
                     .filter(|_| self.signature.is_none())
                     .map_or(Ok(None), |path| signature(&path).map(Some))?,
                 version: None,

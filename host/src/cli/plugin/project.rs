@@ -287,8 +287,8 @@ impl Project<'_> {
     /// The grants file that an operator is asked to approve.
     fn grants(&self) -> String {
         let part = |name: &str| {
-            let wanted = format!("grants/{name}.toml");
-            TEMPLATES.iter().find(|(path, _)| *path == wanted).map(|(_, text)| self.filled_in(text))
+            let file = format!("grants/{name}.toml");
+            TEMPLATES.iter().find(|(path, _)| *path == file).map(|(_, text)| self.filled_in(text))
         };
         let parts = self.roles.iter().filter_map(|role| part(role.name()));
         part("header").into_iter().chain(parts).collect::<Vec<_>>().join("\n")

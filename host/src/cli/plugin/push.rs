@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 
 use super::super::print;
-use super::file::{beside, read, signature};
+use super::file::{read, signature, signature_beside};
 use super::registry::{Access, Registry};
 use crate::oci_reference::OciReference;
 use crate::plugins::COMPONENT_BYTES_MAX;
@@ -51,7 +51,7 @@ impl Push {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let PushTarget(to) = &self.to;
         let component = read(&self.file, COMPONENT_BYTES_MAX)?;
-        let signed = self.signature.clone().or_else(|| beside(&self.file));
+        let signed = self.signature.clone().or_else(|| signature_beside(&self.file));
         let signed = signed.map(|path| signature(&path)).transpose()?;
         let registry = Registry::open(to, &self.access)?;
         let pushed = registry.push(to, component.into(), signed).await;

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::{Asked, ByKey, Named, request_id};
+use super::super::extract::{ByKey, Named, QueryParams, request_id};
 use super::super::reply::json;
 use super::super::reply::json_answer;
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
@@ -29,7 +29,7 @@ use crate::tenants::Agent;
 /// Which page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct PageAsked {
+pub(super) struct PageQuery {
     /// From 1.
     #[param(minimum = 1)]
     page: Option<u32>,
@@ -40,14 +40,14 @@ pub(super) struct PageAsked {
 
 /// The agents of the key's organization, oldest first.
 #[utoipa::path(get, path = "/v1/agents",
-    operation_id = "list_agents", tag = "agents", params(PageAsked),
+    operation_id = "list_agents", tag = "agents", params(PageQuery),
     responses((status = 200, body = AgentPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
-    Asked(asked): Asked<PageAsked>,
+    QueryParams(query): QueryParams<PageQuery>,
 ) -> Result<Response, ApiError> {
-    let (page, per_page) = page(asked.page, asked.per_page)?;
+    let (page, per_page) = page(query.page, query.per_page)?;
     let agents = state.store.agents(tenant.tenant()).await?;
     let skipped = usize::try_from(u64::from(page - 1) * u64::from(per_page)).unwrap_or(usize::MAX);
     let items = agents.iter().skip(skipped).take(per_page as usize).map(AgentItem::of);

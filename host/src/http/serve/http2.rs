@@ -165,7 +165,7 @@ impl OneUnanswered {
             let held = Held { body, given: Bytes::new(), one: self, taken };
             let held = Arc::new(Mutex::new(Some(held)));
             if is_long {
-                tokio::spawn(let_go_of_stalled(Arc::downgrade(&held)));
+                tokio::spawn(drop_stalled(Arc::downgrade(&held)));
             }
             Body::new(Answering { held, hint, is_end })
         })
@@ -225,7 +225,7 @@ struct Held {
 
 /// Lets go of an answer of which nobody takes a part for too long: the library asks for the next one only once there
 /// is room for it, so that nothing else would. The others of the connection go on.
-async fn let_go_of_stalled(held: Weak<Mutex<Option<Held>>>) {
+async fn drop_stalled(held: Weak<Mutex<Option<Held>>>) {
     let mut pause = STALL_MAX;
     loop {
         sleep(pause).await;

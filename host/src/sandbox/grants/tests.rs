@@ -6,9 +6,9 @@ use super::*;
 
 fn allows(rule: &str, method: &str, url: &str) -> bool {
     let grants = Grants::parse(&format!("[[egress]]\n{rule}")).unwrap();
-    let asked = ComponentImports { egress: true, ..ComponentImports::default() };
+    let imports = ComponentImports { egress: true, ..ComponentImports::default() };
     let url = Url::parse(url).unwrap();
-    EffectiveGrants::resolve(asked, grants, &BTreeMap::new(), usize::MAX)
+    EffectiveGrants::resolve(imports, grants, &BTreeMap::new(), usize::MAX)
         .egress()
         .rule(&[method], &url)
         .is_some()
@@ -117,9 +117,9 @@ fn what_was_not_asked_for_is_not_granted() {
 #[test]
 fn a_rule_names_every_method_that_a_server_may_take_a_request_for() {
     let file = "[[egress]]\nhost = \"a.com\"\nmethods = [\"POST\", \"PATCH\"]";
-    let asked = ComponentImports { egress: true, ..ComponentImports::default() };
+    let imports = ComponentImports { egress: true, ..ComponentImports::default() };
     let grants = Grants::parse(file).unwrap();
-    let granted = EffectiveGrants::resolve(asked, grants, &BTreeMap::new(), usize::MAX);
+    let granted = EffectiveGrants::resolve(imports, grants, &BTreeMap::new(), usize::MAX);
     let url = Url::parse("https://a.com/").unwrap();
     assert!(granted.egress().rule(&["POST"], &url).is_some());
     assert!(granted.egress().rule(&["POST", "PATCH"], &url).is_some());

@@ -42,10 +42,10 @@ impl CallState {
         if self.operations.is_none() {
             return Duration::ZERO;
         }
-        let begun = thread_time();
+        let started_at = thread_time();
         *self.table() = ResourceTable::new();
         self.open_files.clear();
-        thread_time().saturating_sub(begun)
+        thread_time().saturating_sub(started_at)
     }
 
     /// The file operations of this call.

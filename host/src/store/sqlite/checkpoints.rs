@@ -84,10 +84,10 @@ impl Checkpoints {
     /// Starts checkpoints for the writer of this database file.
     pub(in crate::store) fn start(path: &Path, bounds: LogBounds) -> Self {
         let shared = Arc::new(Shared::default());
-        let (due, asked) = mpsc::channel(1);
+        let (due, requests) = mpsc::channel(1);
         let checkpointer =
             Checkpointer { path: path.to_owned(), bounds, shared: Arc::clone(&shared), db: None };
-        let task = tokio::spawn(checkpointer.serve(asked));
+        let task = tokio::spawn(checkpointer.serve(requests));
         Self { bounds, written: 0, written_since_restart: 0, shared, due, task }
     }
 
@@ -144,11 +144,11 @@ struct Checkpointer {
 }
 
 impl Checkpointer {
-    async fn serve(mut self, mut asked: mpsc::Receiver<()>) {
+    async fn serve(mut self, mut requests: mpsc::Receiver<()>) {
         // The number of commits at the last idle check, and when the log was last emptied.
         let (mut seen, mut emptied) = (0, 0);
         loop {
-            let done = match tokio::time::timeout(self.bounds.idle, asked.recv()).await {
+            let done = match tokio::time::timeout(self.bounds.idle, requests.recv()).await {
                 Ok(Some(())) => self.catch_up().await,
                 Ok(None) => break,
                 Err(_) => {

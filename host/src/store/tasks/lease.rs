@@ -260,10 +260,11 @@ impl SingleWrite for Heartbeat {
         // If the owner counted as dead meanwhile, others may have its tasks: these are no longer among its leases.
         renew_owner(self.owner, self.lease, session).await?;
         let query = sqlx::query(LEASES_OF_OWNER).bind(self.owner.as_bytes().to_vec());
-        let kept = fetch(query, session.db).await?;
-        let kept = kept.iter().map(|row| Ok((rows::task_id(row, 0)?, Fence(row.try_get(1)?))));
-        let kept = kept.collect::<sqlx::Result<HashSet<_>>>()?;
-        let lost = self.held.iter().filter(|held| !kept.contains(held));
+        let current = fetch(query, session.db).await?;
+        let current =
+            current.iter().map(|row| Ok((rows::task_id(row, 0)?, Fence(row.try_get(1)?))));
+        let current = current.collect::<sqlx::Result<HashSet<_>>>()?;
+        let lost = self.held.iter().filter(|held| !current.contains(held));
         Ok(lost.map(|(task, _)| *task).collect())
     }
 }

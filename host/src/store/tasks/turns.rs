@@ -26,7 +26,7 @@ impl Capacity {
     /// How many more places a tenant that holds this many may take: a tenant leaves at least as many free as it
     /// holds, so that a place remains for the next tenant, however many tenants are hostile.
     fn available(&self, held: usize) -> usize {
-        shares::places(held, self.free).min(self.per_tenant_max.saturating_sub(held))
+        shares::available(held, self.free).min(self.per_tenant_max.saturating_sub(held))
     }
 }
 

@@ -346,7 +346,7 @@ async fn tasks_of_before_go_on_from_where_they_were() {
         assert_eq!(request.body, body.as_bytes());
     }
     // The process that ran the third task has ended.
-    assert_eq!(store.succeed_owners(LEASE).await.unwrap(), 1);
+    assert_eq!(store.replace_owners(LEASE).await.unwrap(), 1);
     let places = Capacity { wanted: 9, free: 64, per_tenant_max: 64 };
     let claimed = store.claim(places, LEASE).await.unwrap();
     let claimed: Vec<_> =

@@ -148,10 +148,10 @@ pub(super) async fn error_message(answer: Response) -> String {
         #[serde(default)]
         message: String,
     }
-    let said = serde_json::from_slice::<Errors>(&text)
+    let first = serde_json::from_slice::<Errors>(&text)
         .ok()
-        .and_then(|said| said.errors.into_iter().next());
-    match said {
+        .and_then(|answer| answer.errors.into_iter().next());
+    match first {
         Some(error) => short(&format!("{} {}", error.code, error.message)),
         None => "it does not say why".to_owned(),
     }

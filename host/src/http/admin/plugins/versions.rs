@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::super::error::ApiError;
-use super::super::super::extract::{Named, Sent};
+use super::super::super::extract::{JsonBody, Named};
 use super::super::super::reply::json;
 use super::super::super::responses::{ReadErrors, WriteErrors};
 use super::super::{AdminState, ByAdmin, iso};
@@ -119,7 +119,7 @@ pub(in super::super) async fn roll_back(
     State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
-    Sent(rollback): Sent<Rollback>,
+    JsonBody(rollback): JsonBody<Rollback>,
 ) -> Result<Response, ApiError> {
     let name = name(&named)?;
     let to = rollback.to.as_deref().map(str::parse::<PluginDigest>).transpose();

@@ -28,12 +28,12 @@ impl ReaderState {
     /// Ends the reading. The JSON library gets an empty error of its own, which is not shown.
     pub(super) fn fail<E: Error>(&self, what: &str) -> E {
         let pointer = self.pointer.borrow();
-        let place = if pointer.is_empty() {
+        let location = if pointer.is_empty() {
             "the arguments".to_owned()
         } else {
             format!("the argument at {}", shortened(&pointer, 200))
         };
-        *self.error.borrow_mut() = Some(format!("{place}: {what}"));
+        *self.error.borrow_mut() = Some(format!("{location}: {what}"));
         E::custom("")
     }
 

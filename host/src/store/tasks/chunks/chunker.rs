@@ -107,7 +107,7 @@ impl Chunker {
             let begins = next;
             for start in (0..bytes).step_by(CHUNK_BYTES) {
                 let end = bytes.min(start + CHUNK_BYTES);
-                chunks.push(Chunk { number: next, text: text.clone(), place: start..end });
+                chunks.push(Chunk { number: next, text: text.clone(), range: start..end });
                 next += 1;
             }
             let range = ChunkRange { first: begins, last: next - 1 };
@@ -126,29 +126,29 @@ impl Chunker {
 pub(in crate::store) struct Chunk {
     pub(in crate::store) number: i64,
     text: LongText,
-    place: Range<usize>,
+    range: Range<usize>,
 }
 
 impl Chunk {
     pub(in crate::store) fn bytes(&self) -> &[u8] {
-        self.text.bytes().get(self.place.clone()).unwrap_or_default()
+        self.text.bytes().get(self.range.clone()).unwrap_or_default()
     }
 }
 
 /// Groups the chunks into writes of at most [`CHUNK_BYTES`] each.
 pub(in crate::store) fn in_writes(chunks: Vec<Chunk>) -> Vec<Vec<Chunk>> {
     let mut writes: Vec<Vec<Chunk>> = Vec::new();
-    let mut room = 0;
+    let mut bytes_left = 0;
     for chunk in chunks {
-        let bytes = chunk.place.len();
+        let bytes = chunk.range.len();
         match writes.last_mut() {
-            Some(write) if bytes <= room => write.push(chunk),
+            Some(write) if bytes <= bytes_left => write.push(chunk),
             _ => {
-                room = CHUNK_BYTES;
+                bytes_left = CHUNK_BYTES;
                 writes.push(vec![chunk]);
             }
         }
-        room -= bytes;
+        bytes_left -= bytes;
     }
     writes
 }
