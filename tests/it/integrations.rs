@@ -270,10 +270,10 @@ async fn every_vector_is_answered_over_http_through_a_channel() {
             sent += 1;
             let (status, body) =
                 if is_not_set_up(&vector) { (503, None) } else { answered(&vector["expect"]) };
-            let came =
+            let actual =
                 serde_json::from_str(&answer.text).unwrap_or(Value::from(answer.text.clone()));
-            let same =
-                body.is_none_or(|body| body == came || body.as_str() == Some(answer.text.as_str()));
+            let same = body
+                .is_none_or(|body| body == actual || body.as_str() == Some(answer.text.as_str()));
             // A vector about the signature only does not say what the mapper returns.
             let unsaid = vector["expect"].get("map").is_none() && answer.status == 400;
             // And a binary body is refused before the mapper is called.

@@ -61,8 +61,8 @@ async fn an_agent_whose_plugin_cannot_say_what_it_has_is_shown_with_the_reason()
     let shown = get(&gateway, &format!("/v1/agents/{}", floods.agent)).await.json();
     assert_eq!((&shown["tools"], &shown["graph"][0]["name"]), (&json!([]), &json!("floods-tools")));
     let call = floods.post(&format!("/agents/{}/operations/any", floods.agent)).key(&floods.key);
-    let said = call.json(&json!({})).expect(502).await.detail();
-    assert_eq!(shown["tools_missing"], said.as_str(), "as a call of one of its tools says");
+    let message = call.json(&json!({})).expect(502).await.detail();
+    assert_eq!(shown["tools_missing"], message.as_str(), "as a call of one of its tools says");
 }
 
 #[tokio::test]
