@@ -180,7 +180,7 @@ impl Binding {
             let first =
                 std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
             match first {
-                Poll::Ready(outcome) => self.into_called(outcome, started_at, cpu, wall, context),
+                Poll::Ready(outcome) => self.conclude(outcome, started_at, cpu, wall, context),
                 Poll::Pending => {
                     self.finish_on_lane(lane, work, started_at, cpu, wall, context).await
                 }
@@ -242,13 +242,13 @@ impl Binding {
             return not_started(Refusal::Host("it is shutting down".to_owned()));
         };
         match handle.await {
-            Ok(outcome) => self.into_called(outcome, started_at, cpu, wall, context),
+            Ok(outcome) => self.conclude(outcome, started_at, cpu, wall, context),
             Err(_) => not_started(Refusal::Host("the call was cut off".to_owned())),
         }
     }
 
     /// Separates refusals by the host from results of the guest, and adds the cost.
-    fn into_called(
+    fn conclude(
         &self,
         outcome: CallOutcome,
         started_at: Instant,

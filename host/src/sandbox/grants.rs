@@ -1,4 +1,5 @@
-//! An operator's grants file. A plugin may do what the file allows and its component also asks for ([`EffectiveGrants`]).
+//! An operator's grants file. A plugin may do what the file allows and its component also asks for
+//! ([`EffectiveGrants`]).
 //!
 //! ```toml
 //! # grants/<tenant>/<plugin>.toml
