@@ -43,7 +43,7 @@ impl Caller {
     /// [`Denied::Disabled`].
     pub(crate) fn by_channel(agent: Agent, channel: ChannelId) -> Result<Self, Denied> {
         record_tenant(agent.tenant);
-        enabled(agent, Surface::Channel(channel))
+        require_enabled(agent, Surface::Channel(channel))
     }
 
     /// The surface that the caller was authenticated on.
@@ -163,7 +163,7 @@ impl Access {
     ///
     /// # Errors
     /// [`Denied`].
-    pub async fn managed(&self, key: Option<&str>) -> Result<Option<AdminCaller>, Denied> {
+    pub async fn admin_scope(&self, key: Option<&str>) -> Result<Option<AdminCaller>, Denied> {
         match self.holder(SecretHash::of(key.ok_or(Denied::NoKey)?)).await? {
             KeyHolder::Operator => Ok(None),
             KeyHolder::Admin(tenant) => Ok(Some(AdminCaller { tenant, is_operator: false })),
@@ -214,7 +214,7 @@ impl Access {
         }
         let changes = self.store.changes();
         if let Some((key, stamp)) = self.keys.get(&hash)
-            && changes.holds(key.holder.tenant(), stamp)
+            && changes.is_current(key.holder.tenant(), stamp)
             && self.is_unexpired(&key)
         {
             return Ok(key);
@@ -251,7 +251,7 @@ impl Access {
         agent: AgentId,
     ) -> Result<Option<Caller>, Denied> {
         let agent = self.store.agent(tenant.tenant, agent).await?;
-        agent.map(|agent| enabled(agent, Surface::Api)).transpose()
+        agent.map(|agent| require_enabled(agent, Surface::Api)).transpose()
     }
 
     /// Authenticates a caller by API key for the agent it names.
@@ -263,7 +263,7 @@ impl Access {
         let id: Option<AgentId> = agent.parse().ok();
         let changes = self.store.changes();
         if let Some((caller, key, stamp)) = id.and_then(|id| self.callers.get(&(hash, id)))
-            && changes.holds(Some(caller.tenant()), stamp)
+            && changes.is_current(Some(caller.tenant()), stamp)
             && self.is_unexpired(&key)
         {
             record_tenant(caller.tenant());
@@ -275,7 +275,7 @@ impl Access {
         record_tenant(tenant);
         let id = id.ok_or(Denied::Invalid)?;
         let agent = self.store.agent(tenant, id).await?.ok_or(Denied::Invalid)?;
-        let caller = enabled(agent, Surface::Api)?;
+        let caller = require_enabled(agent, Surface::Api)?;
         if let Some(stamp) = changes.stamp(Some(tenant), before) {
             self.callers.insert((hash, id), (caller.clone(), key, stamp));
         }
@@ -290,7 +290,7 @@ impl Access {
         let hash = SecretHash::of(token);
         let changes = self.store.changes();
         if let Some((caller, stamp)) = self.tokens.get(&hash)
-            && changes.holds(Some(caller.tenant()), stamp)
+            && changes.is_current(Some(caller.tenant()), stamp)
         {
             record_tenant(caller.tenant());
             return Ok(Some(caller));
@@ -300,7 +300,7 @@ impl Access {
             return Ok(None);
         };
         record_tenant(agent.tenant);
-        let caller = enabled(agent, Surface::Webhook { generation })?;
+        let caller = require_enabled(agent, Surface::Webhook { generation })?;
         if let Some(stamp) = changes.stamp(Some(caller.tenant()), before) {
             self.tokens.insert(hash, (caller.clone(), stamp));
         }
@@ -314,7 +314,7 @@ fn record_tenant(tenant: TenantId) {
 }
 
 /// Creates the proof of access to an agent, if the agent is enabled.
-fn enabled(agent: Agent, surface: Surface) -> Result<Caller, Denied> {
+fn require_enabled(agent: Agent, surface: Surface) -> Result<Caller, Denied> {
     if !agent.enabled {
         return Err(Denied::Disabled);
     }

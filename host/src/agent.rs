@@ -107,7 +107,7 @@ impl Runner {
             Ok(result) => Outcome { status: EndStatus::Completed, result },
             Err(RunError::Store(error)) => return Err(error),
             Err(RunError::Failed(reason)) => {
-                run.log.give_up_call(self.clock.now());
+                run.log.abandon_call(self.clock.now());
                 trace.push(trace.begin(), Event::Failure { reason: reason.clone() });
                 Outcome { status: EndStatus::Failed, result: reason }
             }
@@ -131,9 +131,9 @@ impl Runner {
         let request_id = RequestId::next();
         let tools = self.tools(agent, request_id).await?;
         let mut messages = self.history(task).await?;
-        let asked = user_message(task);
-        trace.push(trace.begin(), Event::Prompt { text: asked.fenced() });
-        messages.push(Message::User(asked));
+        let input = user_message(task);
+        trace.push(trace.begin(), Event::Prompt { text: input.fenced() });
+        messages.push(Message::User(input));
 
         let turns_max = definition.turns_max.unwrap_or(u32::MAX).min(self.limits.turns_max).max(1);
         let mut calls_left = self.limits.tool_calls_max;
@@ -173,7 +173,7 @@ impl Runner {
     async fn tools(&self, agent: &Agent, request_id: RequestId) -> Result<Tools, RunError> {
         loop {
             match Tools::of(&self.plugins, agent, request_id).await {
-                Err(error) if error.is_passing() => {
+                Err(error) if error.is_transient() => {
                     tracing::warn!(agent = %agent.id, %error, "a run waits for its tools");
                     tokio::time::sleep(TOOLS_PAUSE).await;
                 }
@@ -211,7 +211,7 @@ impl Runner {
         let earlier = self.store.thread_tasks(task, tasks_max, bytes_max).await?;
         let mut bytes_left = bytes_max;
         // If not all fit, the newest are kept.
-        let mut kept: Vec<&Task> = Vec::new();
+        let mut included: Vec<&Task> = Vec::new();
         for task in earlier.iter().rev() {
             let bytes = task.input.prompt.as_ref().map_or(0, String::len)
                 + task.input.payload.len()
@@ -220,9 +220,9 @@ impl Runner {
                 Some(left) => bytes_left = left,
                 None => break,
             }
-            kept.push(task);
+            included.push(task);
         }
-        let turns = kept.into_iter().rev().flat_map(|task| {
+        let turns = included.into_iter().rev().flat_map(|task| {
             let text = task.result.clone().unwrap_or_default();
             [Message::User(user_message(task)), Message::Assistant { text, tool_calls: Vec::new() }]
         });

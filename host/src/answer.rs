@@ -14,13 +14,13 @@ use serde_json::Value;
 
 use crate::ids::{PluginName, RequestId};
 use crate::plugins::{PluginUnavailable, Plugins};
-use crate::request::AnswerWanted;
 use crate::request::Payload;
+use crate::request::ResponseOptions;
 use crate::sandbox::{PluginError, Subject};
 use crate::tasks::{Status, Task};
 use crate::tenants::Agent;
 use crate::trace::Event;
-pub use post_run::{PostRunRecorder, called_about};
+pub use post_run::{PostRunRecorder, plugin_call_event};
 use task::TaskAnswer;
 
 /// The bundled plugin that implements the documented `getter`.
@@ -34,7 +34,7 @@ const SHOWN_PATH_CHARS_MAX: usize = 80;
 pub enum AnswerError {
     /// The getter found nothing at its path: 404 (CONTRACT X11).
     #[error("there is nothing at {0} in the answer")]
-    NothingThere(String),
+    PathNotFound(String),
     /// The getter plugin failed, or was stopped.
     #[error("plugin {0}: {1}")]
     Plugin(PluginName, PluginError),
@@ -52,12 +52,12 @@ pub async fn shape(
     post_run: &PostRunRecorder,
     agent: &Agent,
     task: &Task,
-    wanted: &AnswerWanted,
+    options: &ResponseOptions,
     request_id: RequestId,
 ) -> Result<String, AnswerError> {
-    let whole = TaskAnswer::of(task, wanted.json);
+    let whole = TaskAnswer::of(task, options.json);
     let whole = serde_json::to_string(&whole).unwrap_or_default();
-    let Some(path) = wanted.getter.as_ref().filter(|_| task.status == Status::Completed) else {
+    let Some(path) = options.getter.as_ref().filter(|_| task.status == Status::Completed) else {
         return Ok(whole);
     };
     let name = getter_of(agent);
@@ -68,16 +68,16 @@ pub async fn shape(
         ..Subject::of(agent.tenant, agent.id, request_id)
     };
     let mut called = binding.get_value(subject, path.clone()).await;
-    let mut step = called_about("get-value", &binding, &mut called);
-    if let Event::PluginCall { path: asked, value, .. } = &mut step {
-        *asked = Some(path.clone());
+    let mut step = plugin_call_event("get-value", &binding, &mut called);
+    if let Event::PluginCall { path: requested, value, .. } = &mut step {
+        *requested = Some(path.clone());
         value.clone_from(called.value.as_ref().ok().unwrap_or(&None));
     }
-    post_run.note(task.tenant, task.id, step);
+    post_run.record_in_background(task.tenant, task.id, step);
     match called.value {
         Ok(Some(value)) => Ok(value),
         Ok(None) => {
-            Err(AnswerError::NothingThere(path.chars().take(SHOWN_PATH_CHARS_MAX).collect()))
+            Err(AnswerError::PathNotFound(path.chars().take(SHOWN_PATH_CHARS_MAX).collect()))
         }
         Err(error) => Err(AnswerError::Plugin(name, error)),
     }
@@ -91,7 +91,7 @@ pub fn getter_of(agent: &Agent) -> PluginName {
 
 /// The subject of a plugin call about a task: the task as its caller would see it.
 #[must_use]
-pub fn about_task(agent: &Agent, task: &Task, request_id: RequestId) -> Subject {
+pub fn task_subject(agent: &Agent, task: &Task, request_id: RequestId) -> Subject {
     let whole = serde_json::to_string(&TaskAnswer::of(task, false)).unwrap_or_default();
     Subject {
         task: Payload::parse(whole.into()).ok().map(Arc::new),

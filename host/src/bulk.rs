@@ -47,35 +47,35 @@ impl BulkLane {
     /// Wraps work so that it computes in turns of its tenant, as soon as the tenant is known.
     pub(crate) fn in_turns<T>(
         &self,
-        whose: Whose,
+        tenant: TenantCell,
         work: impl Future<Output = T> + Send + 'static,
     ) -> impl Future<Output = T> + Send + 'static {
-        InTurns { turns: self.turns.clone(), whose, place: None, work: Box::pin(work) }
+        InTurns { turns: self.turns.clone(), tenant, turn_slot: None, work: Box::pin(work) }
     }
 
     /// Spawns work on the lane. The work is aborted when the handle is dropped. None if the gateway is shutting down.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
-        whose: Whose,
+        tenant: TenantCell,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<AbortOnDropHandle<T>> {
-        self.threads.spawn(self.in_turns(whose, work))
+        self.threads.spawn(self.in_turns(tenant, work))
     }
 }
 
 /// The tenant that work is done for, once it is known. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Whose(Arc<OnceLock<TenantId>>);
+pub(crate) struct TenantCell(Arc<OnceLock<TenantId>>);
 
-impl Whose {
+impl TenantCell {
     /// Sets the tenant, unless it is already known. Work that sets its own tenant computes in turns from its next
     /// poll on.
-    pub(crate) fn is(&self, tenant: TenantId) {
+    pub(crate) fn set(&self, tenant: TenantId) {
         let _ = self.0.set(tenant);
     }
 }
 
-impl From<TenantId> for Whose {
+impl From<TenantId> for TenantCell {
     fn from(tenant: TenantId) -> Self {
         Self(Arc::new(OnceLock::from(tenant)))
     }
@@ -84,8 +84,8 @@ impl From<TenantId> for Whose {
 /// Work that is polled only while it has a turn, once its tenant is known.
 struct InTurns<F> {
     turns: Turns,
-    whose: Whose,
-    place: Option<TurnstileSlot>,
+    tenant: TenantCell,
+    turn_slot: Option<TurnstileSlot>,
     work: Pin<Box<F>>,
 }
 
@@ -94,16 +94,16 @@ impl<F: Future> Future for InTurns<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        if this.place.is_none()
-            && let Some(tenant) = this.whose.0.get()
+        if this.turn_slot.is_none()
+            && let Some(tenant) = this.tenant.0.get()
         {
-            this.place = Some(this.turns.place(*tenant));
+            this.turn_slot = Some(this.turns.enqueue(*tenant));
         }
-        let Some(place) = &mut this.place else { return this.work.as_mut().poll(context) };
-        ready!(place.poll_turn(context));
+        let Some(turn_slot) = &mut this.turn_slot else { return this.work.as_mut().poll(context) };
+        ready!(turn_slot.poll_turn(context));
         let polled = this.work.as_mut().poll(context);
         // Whatever the work waits for now, it does not compute meanwhile.
-        place.pass();
+        turn_slot.yield_turn();
         polled
     }
 }
@@ -133,13 +133,13 @@ mod tests {
     fn busy_lane() -> (BulkLane, mpsc::Sender<()>) {
         let lane = BulkLane::start(1).unwrap();
         let (release, released) = mpsc::channel::<()>();
-        let (begun, begins) = mpsc::channel();
+        let (started, is_started) = mpsc::channel();
         let holding = lane.in_turns(tenant(0).into(), async move {
-            begun.send(()).unwrap();
+            started.send(()).unwrap();
             let _ = released.recv();
         });
         lane.handle().unwrap().spawn(holding);
-        begins.recv().unwrap();
+        is_started.recv().unwrap();
         (lane, release)
     }
 
@@ -168,19 +168,19 @@ mod tests {
     #[tokio::test]
     async fn work_of_nobody_yet_needs_no_turn_and_waits_for_one_once_it_is_known_whose_it_is() {
         let (lane, release) = busy_lane();
-        let (whose, counted) = (Whose::default(), Arc::new(AtomicUsize::new(0)));
-        let (known, of) = (whose.clone(), Arc::clone(&counted));
-        let (told, tells) = tokio::sync::oneshot::channel();
-        let work = lane.spawn(whose, async move {
+        let (cell, counted) = (TenantCell::default(), Arc::new(AtomicUsize::new(0)));
+        let (known, counter) = (cell.clone(), Arc::clone(&counted));
+        let (set, is_set) = tokio::sync::oneshot::channel();
+        let work = lane.spawn(cell, async move {
             compute(10, Arc::default()).await;
-            known.is(tenant(1));
-            told.send(()).unwrap();
+            known.set(tenant(1));
+            set.send(()).unwrap();
             tokio::task::yield_now().await;
-            compute(1, of).await;
+            compute(1, counter).await;
         });
-        tells.await.unwrap();
+        is_set.await.unwrap();
         // Other work still has threads.
-        let nobodys = lane.spawn(Whose::default(), compute(10, Arc::default()));
+        let nobodys = lane.spawn(TenantCell::default(), compute(10, Arc::default()));
         nobodys.unwrap().await.unwrap();
         assert_eq!(counted.load(Ordering::Relaxed), 0);
         drop(release);

@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::ids::{ChannelId, PluginName, RequestId, TenantId};
 use crate::plugins::PluginUnavailable;
 use crate::request::IncomingRequest;
-use crate::sandbox::{BoundSecret, ChannelFacts, PluginError, Subject};
+use crate::sandbox::{BoundSecret, ChannelContext, PluginError, Subject};
 use crate::store::{Stamp, Store, StoreError};
 use crate::tasks::Surface;
 use crate::tenants::{Channel, ChannelDefinition, ChannelThreads, Verification};
@@ -53,9 +53,9 @@ pub struct Channels {
     vault: Vault,
     /// The base of the channels' URLs, without a trailing slash.
     public_url: Arc<str>,
-    open: Cache<ChannelId, (Arc<OpenChannel>, Stamp)>,
+    open: Cache<ChannelId, (Arc<ActiveChannel>, Stamp)>,
     /// Channels without verification for which a warning has been logged, by id and version.
-    told: Arc<Mutex<HashSet<(ChannelId, u32)>>>,
+    warned: Arc<Mutex<HashSet<(ChannelId, u32)>>>,
     /// The log sampling of rejected requests, by channel.
     refusals: Cache<ChannelId, Arc<Mutex<Sampling>>>,
 }
@@ -74,9 +74,9 @@ const SAMPLED_EVERY: Duration = Duration::from_secs(60);
 
 /// A channel that accepts requests.
 #[derive(Debug)]
-pub struct OpenChannel {
+pub struct ActiveChannel {
     channel: Channel,
-    facts: Arc<ChannelFacts>,
+    facts: Arc<ChannelContext>,
     /// Returned for requests that pass verification.
     caller: Caller,
 }
@@ -85,14 +85,14 @@ impl Channels {
     /// Creates the channels of this store.
     #[must_use]
     pub fn new(store: Store, vault: Vault, public_url: &str) -> Self {
-        let told = Arc::default();
+        let warned = Arc::default();
         let refusals = Cache::builder().max_capacity(SAMPLED_CHANNELS_MAX).build();
         Self {
             store,
             vault,
             public_url: public_url.into(),
             open: Cache::new(OPEN_CHANNELS_MAX),
-            told,
+            warned,
             refusals,
         }
     }
@@ -122,10 +122,10 @@ impl Channels {
     ///
     /// # Errors
     /// [`Denied::Disabled`] if its agent is disabled, [`Denied::Store`] if the store cannot be read.
-    pub async fn open(&self, id: ChannelId) -> Result<Option<Arc<OpenChannel>>, Denied> {
+    pub async fn open(&self, id: ChannelId) -> Result<Option<Arc<ActiveChannel>>, Denied> {
         let changes = self.store.changes();
         if let Some((channel, stamp)) = self.open.get(&id)
-            && changes.holds(Some(channel.tenant()), stamp)
+            && changes.is_current(Some(channel.tenant()), stamp)
         {
             return Ok(Some(channel));
         }
@@ -138,9 +138,9 @@ impl Channels {
         let caller = Caller::by_channel(agent, id)?;
         let facts = self.facts(&channel).await?;
         if channel.definition.verifier == Verification::Off {
-            self.tell(&channel);
+            self.warn_unverified(&channel);
         }
-        let channel = Arc::new(OpenChannel { channel, facts, caller });
+        let channel = Arc::new(ActiveChannel { channel, facts, caller });
         if let Some(stamp) = changes.stamp(Some(channel.tenant()), before) {
             self.open.insert(id, (Arc::clone(&channel), stamp));
         }
@@ -152,7 +152,7 @@ impl Channels {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn facts(&self, channel: &Channel) -> Result<Arc<ChannelFacts>, StoreError> {
+    pub async fn facts(&self, channel: &Channel) -> Result<Arc<ChannelContext>, StoreError> {
         let definition = &channel.definition;
         let named = definition.secrets.values().map(|binding| &binding.secret);
         let opened = self.vault.open(channel.tenant, named).await;
@@ -168,7 +168,7 @@ impl Channels {
             let secret = opened.get(&binding.secret).cloned();
             (name.clone(), BoundSecret::new(binding.clone(), secret))
         });
-        Ok(Arc::new(ChannelFacts {
+        Ok(Arc::new(ChannelContext {
             id: channel.id,
             name: definition.name.clone(),
             url: self.url(channel.id),
@@ -178,9 +178,9 @@ impl Channels {
     }
 
     /// Logs once for each version of a channel that its verification is off.
-    fn tell(&self, channel: &Channel) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.insert((channel.id, channel.version)) {
+    fn warn_unverified(&self, channel: &Channel) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert((channel.id, channel.version)) {
             let (channel, tenant, name) = (channel.id, channel.tenant, &channel.definition.name);
             tracing::warn!(
                 %channel, %tenant, %name,
@@ -190,7 +190,7 @@ impl Channels {
     }
 }
 
-impl OpenChannel {
+impl ActiveChannel {
     /// The subject of its plugins' calls: a request, and what its verifier returned about the sender.
     fn subject(
         &self,
@@ -223,7 +223,7 @@ impl OpenChannel {
 
     /// What the channel passes to its plugins.
     #[must_use]
-    pub fn facts(&self) -> &Arc<ChannelFacts> {
+    pub fn facts(&self) -> &Arc<ChannelContext> {
         &self.facts
     }
 

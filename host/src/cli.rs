@@ -100,32 +100,32 @@ with it, a component that you are writing, on what really happened:
 #[must_use]
 pub fn main() -> ExitCode {
     // Before the process has a second thread.
-    crate::memory::give_back_freed();
+    crate::memory::release_freed();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(said) => {
-            let _ = said.print();
+        Err(error) => {
+            let _ = error.print();
             // `--help` and `--version` arrive here as well.
-            return if said.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
     if let Command::Compile(compile) = &arguments.command {
         return compile.run();
     }
-    crate::sandbox::compiler::by_this_program();
+    crate::sandbox::compiler::use_current_exe();
     // For TLS clients that libraries create on their own.
     let _ = crate::tls::provider();
     let settings = match Settings::read(arguments.settings.as_deref()) {
         Ok(settings) => settings,
-        Err(error) => return complain(&anyhow::Error::from(error), EXIT_USAGE),
+        Err(error) => return report_error(&anyhow::Error::from(error), EXIT_USAGE),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&anyhow::Error::from(error), 1),
+        Err(error) => return report_error(&anyhow::Error::from(error), 1),
     };
     match runtime.block_on(run(arguments.command, settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error, 1),
+        Err(error) => report_error(&error, 1),
     }
 }
 
@@ -147,7 +147,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<()> {
     }
 }
 
-fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+fn report_error(error: &anyhow::Error, code: u8) -> ExitCode {
     let _ = writeln!(io::stderr(), "wardgate: {}", printable(&format!("{error:#}")));
     ExitCode::from(code)
 }
@@ -192,11 +192,11 @@ mod tests {
 
     use super::*;
 
-    /// Calls `look` with every subcommand below this command.
-    fn below(command: &clap::Command, look: &mut impl FnMut(&clap::Command)) {
+    /// Calls `visit` with every subcommand below this command.
+    fn for_each_subcommand(command: &clap::Command, visit: &mut impl FnMut(&clap::Command)) {
         for below_it in command.get_subcommands() {
-            look(below_it);
-            below(below_it, look);
+            visit(below_it);
+            for_each_subcommand(below_it, visit);
         }
     }
 
@@ -206,7 +206,7 @@ mod tests {
         command.clone().debug_assert();
         let of_all: Vec<_> = command.get_arguments().map(|argument| argument.get_id()).collect();
         assert!(!of_all.is_empty());
-        below(&command, &mut |command| {
+        for_each_subcommand(&command, &mut |command| {
             for argument in command.get_arguments() {
                 let (name, id) = (command.get_name(), argument.get_id());
                 assert!(!of_all.contains(&id), "{name}: {id}");

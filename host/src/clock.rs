@@ -29,23 +29,23 @@ impl Timestamp {
 
     /// This timestamp plus a duration. Saturates.
     #[must_use]
-    pub fn plus(self, while_: Duration) -> Self {
-        let micros = i64::try_from(while_.as_micros()).unwrap_or(i64::MAX);
+    pub fn plus(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(micros))
     }
 
     /// This timestamp minus a duration. Saturates.
     #[must_use]
-    pub fn minus(self, while_: Duration) -> Self {
-        let micros = i64::try_from(while_.as_micros()).unwrap_or(i64::MAX);
+    pub fn minus(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(micros))
     }
 
     /// Parses an RFC 3339 timestamp. `None` if the text is not one.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        let moment = chrono::DateTime::parse_from_rfc3339(text).ok()?;
-        Some(Self(moment.timestamp_micros()))
+        let timestamp = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self(timestamp.timestamp_micros()))
     }
 
     /// ISO 8601 with microseconds and the offset `+00:00` (CONTRACT X20).
@@ -65,7 +65,7 @@ pub struct Clock(Source);
 #[derive(Debug, Clone)]
 enum Source {
     System,
-    ByHand(Arc<AtomicI64>),
+    Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
@@ -77,8 +77,8 @@ impl Clock {
 
     /// A clock that stands still at `start` until [`Clock::advance`] or [`Clock::set`] moves it.
     #[must_use]
-    pub fn by_hand(start: Timestamp) -> Self {
-        Self(Source::ByHand(Arc::new(AtomicI64::new(start.0))))
+    pub fn manual(start: Timestamp) -> Self {
+        Self(Source::Manual(Arc::new(AtomicI64::new(start.0))))
     }
 
     /// The current time.
@@ -86,22 +86,22 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => Timestamp(chrono::Utc::now().timestamp_micros()),
-            Source::ByHand(micros) => Timestamp(micros.load(Ordering::SeqCst)),
+            Source::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),
         }
     }
 
     /// Moves a manual clock forward; has no effect on the system's clock.
     pub fn advance(&self, by: Duration) {
-        if let Source::ByHand(micros) = &self.0 {
+        if let Source::Manual(micros) = &self.0 {
             let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
             micros.fetch_add(by, Ordering::SeqCst);
         }
     }
 
     /// Sets a manual clock to an earlier or later time.
-    pub fn set(&self, moment: Timestamp) {
-        if let Source::ByHand(micros) = &self.0 {
-            micros.store(moment.0, Ordering::SeqCst);
+    pub fn set(&self, timestamp: Timestamp) {
+        if let Source::Manual(micros) = &self.0 {
+            micros.store(timestamp.0, Ordering::SeqCst);
         }
     }
 }
@@ -112,14 +112,14 @@ mod tests {
 
     #[test]
     fn timestamps_are_written_as_the_contract_has_them() {
-        let moment = Timestamp::from_micros(1_769_647_246_161_472);
-        assert_eq!(moment.iso(), "2026-01-29T00:40:46.161472+00:00");
+        let timestamp = Timestamp::from_micros(1_769_647_246_161_472);
+        assert_eq!(timestamp.iso(), "2026-01-29T00:40:46.161472+00:00");
         assert_eq!(Timestamp::from_micros(0).iso(), "1970-01-01T00:00:00.000000+00:00");
     }
 
     #[test]
     fn a_clock_moved_by_hand_stands_still_otherwise() {
-        let clock = Clock::by_hand(Timestamp::from_micros(5));
+        let clock = Clock::manual(Timestamp::from_micros(5));
         assert_eq!(clock.now(), clock.now());
         clock.advance(Duration::from_secs(1));
         assert_eq!(clock.now().micros(), 1_000_005);

@@ -9,25 +9,25 @@ use std::path::Path;
 ///
 /// # Errors
 /// If the folder or the file cannot be written.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let beside = path.with_extension(format!("new-{}", uuid::Uuid::new_v4()));
-    let written = File::create(&beside).and_then(|mut file| {
+    let temporary = path.with_extension(format!("new-{}", uuid::Uuid::new_v4()));
+    let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&beside, path)
+        fs::rename(&temporary, path)
     });
     // A partial file must not stay behind, above all on a full disk.
-    written.inspect_err(|_| drop(fs::remove_file(&beside)))
+    written.inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 /// Runs work that waits for a disk, or computes for long, on a thread where no other work waits behind it.
 ///
 /// # Errors
 /// If the work fails or panics.
-pub async fn on_disk<T: Send + 'static>(
+pub async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
@@ -73,7 +73,8 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "12345").unwrap();
         assert_eq!(read_at_most(&path, 5).unwrap(), b"12345");
-        let refused = |path: &Path, most: u64| read_at_most(path, most).unwrap_err().to_string();
+        let refused =
+            |path: &Path, bytes_max: u64| read_at_most(path, bytes_max).unwrap_err().to_string();
         assert_eq!(refused(&path, 4), "it is larger than 0 KiB");
         assert_eq!(refused(folder.path(), 5), "it is not a regular file");
         // A device has no end.

@@ -8,5 +8,5 @@ mod run;
 
 pub use case::{Case, CaseError, Expected};
 pub use compare::{Difference, changes, differences};
-pub use run::{Ran, Stage, StageError, outcome_of_tool, outcome_of_value};
+pub use run::{CaseResult, HarnessError, PluginHarness, outcome_of_tool, outcome_of_value};
 pub(crate) use run::{mapped, placeholder};

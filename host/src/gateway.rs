@@ -78,14 +78,14 @@ impl DataFolder {
             slow_threads: limits.slow_threads,
             all_memory_bytes_max: limits.all_memory_mib_max.saturating_mul(1 << 20),
             tenant_memory_bytes_max: limits.tenant_memory_mib_max.saturating_mul(1 << 20),
-            compilations: limits.compilations_max,
+            long_compilations_max: limits.compilations_max,
             compiling: CompileLimits::new(
                 limits.compile_memory_mib_max,
                 limits.compile_cpu_seconds_max,
             ),
             loaded_max: limits.loaded_max,
             quarantine: QuarantineSettings {
-                after: limits.quarantine_after,
+                failures_max: limits.quarantine_after,
                 pause: Duration::from_secs(limits.quarantine_seconds),
             },
         };
@@ -222,7 +222,7 @@ impl Gateway {
             format!("another gateway serves from {}; stop it first", folder.path.display())
         })?;
         let store = folder.store.clone();
-        let taken_over = store.succeed_owners(settings.queue.lease).await;
+        let taken_over = store.replace_owners(settings.queue.lease).await;
         let taken_over = taken_over.context("tasks of an earlier process")?;
         if taken_over > 0 {
             tracing::info!(tasks = taken_over, "tasks that an earlier process left will run again");
@@ -292,9 +292,9 @@ impl Gateway {
             shutdown.await;
             let _ = stopping.set(Instant::now());
             // Earlier than the end of the drain time, so that waiting callers get an answer before the cut.
-            let patience = http.drain_time_max.mul_f32(0.8);
+            let wait_max = http.drain_time_max.mul_f32(0.8);
             tokio::spawn(async move {
-                tokio::time::sleep(patience).await;
+                tokio::time::sleep(wait_max).await;
                 shutdown_deadline.cancel();
             });
         };

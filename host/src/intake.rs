@@ -13,13 +13,13 @@ use crate::access::Caller;
 use crate::ids::{IdempotencyKey, PluginName, RequestId, ThreadId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::request::{
-    AnswerWanted, BadRequest, IncomingRequest, Payload, Prefer, cloud_event, query,
+    BadRequest, IncomingRequest, Payload, Prefer, ResponseOptions, cloud_event, query,
 };
-use crate::sandbox::{ChannelFacts, HttpReply, Mapped, PluginError, Subject};
+use crate::sandbox::{ChannelContext, HttpReply, Mapped, PluginError, Subject};
 use crate::secrets::UserTokens;
 use crate::tasks::{IdempotencyClaim, Input, Surface, User};
 use crate::trace::PluginRun;
-pub use arrival::{AroundTheRun, Arrival, RequestParts, around_the_run};
+pub use arrival::{Arrival, PluginParams, RequestParts, plugin_params};
 use params::Sources;
 
 /// The bundled plugin that implements the documented `params_mapping`.
@@ -66,7 +66,7 @@ pub struct AgentCall {
     /// The surface that the conversation belongs to.
     pub thread_surface: Surface,
     /// How to respond.
-    pub wanted: AnswerWanted,
+    pub response_options: ResponseOptions,
     /// What the mapping plugin did, as JSON, for the trace.
     pub mapping: Option<String>,
     /// The caller's claim on an idempotency key.
@@ -80,14 +80,14 @@ pub struct AgentCall {
     /// The request without its credentials; stored with the task.
     pub request: Arc<IncomingRequest>,
     /// The channel that the request arrived by, if any.
-    pub channel: Option<ByChannel>,
+    pub channel: Option<ChannelArrival>,
 }
 
 /// Facts about a request that arrived by a channel.
 #[derive(Debug, Clone)]
-pub struct ByChannel {
+pub struct ChannelArrival {
     /// The channel.
-    pub facts: Arc<ChannelFacts>,
+    pub facts: Arc<ChannelContext>,
     /// What its verifier returned about the caller, as JSON.
     pub principal: Option<Arc<str>>,
     /// Whether its replier delivers the answer.
@@ -96,7 +96,7 @@ pub struct ByChannel {
 
 /// The outcome of resolving a request.
 #[derive(Debug)]
-pub enum Resolved {
+pub enum Resolution {
     /// Start a run.
     Run(Box<AgentCall>),
     /// Do nothing: the mapper ignores the request.
@@ -106,27 +106,27 @@ pub enum Resolved {
 }
 
 /// The parts of a call that a surface reads from a request: the input, the conversation, and how to respond.
-pub(crate) struct Asked {
+pub(crate) struct CallRequest {
     pub(crate) input: Input,
     pub(crate) thread: Option<ThreadId>,
-    pub(crate) wanted: AnswerWanted,
+    pub(crate) response_options: ResponseOptions,
     /// See [`AgentCall::mapping`].
     pub(crate) mapping: Option<String>,
 }
 
-impl Asked {
+impl CallRequest {
     /// Reads prompt, conversation and user from the parameters.
     pub(crate) fn of(
         sources: &Sources<'_>,
         payload: String,
-        wanted: AnswerWanted,
+        response_options: ResponseOptions,
         mapping: Option<String>,
     ) -> Result<Self, IntakeError> {
         let thread = sources.text("task_id")?.map(|text| text.parse::<ThreadId>()).transpose();
         let thread = thread.map_err(|error| IntakeError::bad(&error.to_string()))?;
         let user = user(sources)?;
         let input = Input { prompt: sources.text("prompt")?, payload, user };
-        Ok(Self { input, thread, wanted, mapping })
+        Ok(Self { input, thread, response_options, mapping })
     }
 }
 
@@ -139,17 +139,17 @@ impl AgentCall {
     pub(crate) fn new(
         caller: Caller,
         arrival: &Arrival,
-        asked: Asked,
+        request: CallRequest,
     ) -> Result<Self, IntakeError> {
         let surface = caller.surface();
-        let Asked { input, thread, wanted, mapping } = asked;
+        let CallRequest { input, thread, response_options, mapping } = request;
         let call = Self {
             idempotency: idempotency(arrival, surface)?,
             thread_surface: surface,
             caller,
             input,
             thread,
-            wanted,
+            response_options,
             mapping,
             user_tokens: arrival.user_tokens.clone(),
             source: "webhook",
@@ -157,7 +157,7 @@ impl AgentCall {
             request: Arc::clone(&arrival.incoming),
             channel: None,
         };
-        tokens::check_names(arrival, call)
+        tokens::reject_redacted_names(arrival, call)
     }
 }
 
@@ -169,10 +169,10 @@ pub async fn resolve(
     plugins: &Plugins,
     caller: Caller,
     arrival: &Arrival,
-) -> Result<Resolved, IntakeError> {
+) -> Result<Resolution, IntakeError> {
     let spec = arrival.sources(&[]).query("params_mapping").map(str::to_owned);
     let mapping = match map(plugins, &caller, arrival, spec).await? {
-        MappingResult::Answered(resolved) => return Ok(resolved),
+        MappingResult::Answered(resolution) => return Ok(resolution),
         MappingResult::Mapped(mapping) => mapping,
     };
     let sources = arrival.sources(&mapping.params);
@@ -180,7 +180,7 @@ pub async fn resolve(
         Some(context) => context.text().to_owned(),
         None => sources.payload_text(),
     };
-    let wanted = AnswerWanted {
+    let response_options = ResponseOptions {
         asynchronous: sources.boolean("asynchronous")?,
         getter: sources.text("getter")?,
         json: sources.boolean("json")?,
@@ -188,8 +188,8 @@ pub async fn resolve(
     };
     // Checked so that a mistake is reported; it applies to uploads, which this version does not accept.
     sources.boolean("disable_attachment_injection")?;
-    let asked = Asked::of(&sources, payload, wanted, mapping.trace)?;
-    Ok(Resolved::Run(Box::new(AgentCall::new(caller, arrival, asked)?)))
+    let request = CallRequest::of(&sources, payload, response_options, mapping.trace)?;
+    Ok(Resolution::Run(Box::new(AgentCall::new(caller, arrival, request)?)))
 }
 
 /// Resolves a request to an agent's own webhook (CONTRACT D1, D2). The payload is the input, none of its fields are
@@ -201,14 +201,14 @@ pub async fn resolve_agent_webhook(
     plugins: &Plugins,
     caller: Caller,
     arrival: &Arrival,
-) -> Result<Resolved, IntakeError> {
+) -> Result<Resolution, IntakeError> {
     let mapping = match map(plugins, &caller, arrival, None).await? {
-        MappingResult::Answered(resolved) => return Ok(resolved),
+        MappingResult::Answered(resolution) => return Ok(resolution),
         MappingResult::Mapped(mapping) => mapping,
     };
-    let wanted = AnswerWanted { asynchronous: true, ..AnswerWanted::default() };
-    let asked = mapping.asked(arrival, wanted)?;
-    Ok(Resolved::Run(Box::new(AgentCall::new(caller, arrival, asked)?)))
+    let response_options = ResponseOptions { asynchronous: true, ..ResponseOptions::default() };
+    let request = mapping.into_request(arrival, response_options)?;
+    Ok(Resolution::Run(Box::new(AgentCall::new(caller, arrival, request)?)))
 }
 
 /// A mapper's output for a request that starts a run.
@@ -224,20 +224,20 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Builds the input if only the mapping sets parameters; without a context from the mapper, the agent gets the
     /// payload unchanged.
-    pub(crate) fn asked(
+    pub(crate) fn into_request(
         self,
         arrival: &Arrival,
-        wanted: AnswerWanted,
-    ) -> Result<Asked, IntakeError> {
+        response_options: ResponseOptions,
+    ) -> Result<CallRequest, IntakeError> {
         let nothing = Payload::empty();
         let sources = Sources { query: &[], payload: &nothing, mapped: &self.params };
         let payload = self.context.as_ref().unwrap_or(&arrival.incoming.payload);
-        Asked::of(&sources, payload.text().to_owned(), wanted, self.trace)
+        CallRequest::of(&sources, payload.text().to_owned(), response_options, self.trace)
     }
 }
 
 pub(crate) enum MappingResult {
-    Answered(Resolved),
+    Answered(Resolution),
     Mapped(Mapping),
 }
 
@@ -280,8 +280,8 @@ pub(crate) async fn map_with(
         return Err(unreadable.into());
     }
     let (params, context, delivery_id) = match called.value.map_err(plugin_error)? {
-        Mapped::Ignore => return Ok(MappingResult::Answered(Resolved::Ignore)),
-        Mapped::Reply(reply) => return Ok(MappingResult::Answered(Resolved::Reply(reply))),
+        Mapped::Ignore => return Ok(MappingResult::Answered(Resolution::Ignore)),
+        Mapped::Reply(reply) => return Ok(MappingResult::Answered(Resolution::Reply(reply))),
         Mapped::Run { params, context, delivery_id } => (params, context, delivery_id),
     };
     let trace = MappingTrace {
@@ -357,7 +357,10 @@ fn idempotency(
         .map_err(|error: crate::ids::ParseIdError| IntakeError::bad(&error.to_string()))?;
     let mut hasher = blake3::Hasher::new();
     // A binary CloudEvent identifies itself in headers, and its payload contains them.
-    let event = incoming.headers.contains_key(cloud_event::MARK).then(|| incoming.payload.text());
+    let event = incoming
+        .headers
+        .contains_key(cloud_event::SPECVERSION_HEADER)
+        .then(|| incoming.payload.text());
     let event = event.unwrap_or_default().as_bytes();
     let (method, query) = (incoming.method.as_str().as_bytes(), incoming.query.as_bytes());
     for part in [method, query, &incoming.body, event] {

@@ -14,7 +14,7 @@ const KEPT_BYTES_MAX: i32 = 2 << 20;
 /// soon as something large is freed: bodies of some megabytes are then allocated in heaps, between small allocations
 /// that live longer, and hundreds of megabytes stay with the process after all callers have disconnected. Other
 /// allocators are left as they are.
-pub fn give_back_freed() {
+pub fn release_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         #[expect(

@@ -41,7 +41,7 @@ const HOST_BYTES_MAX: usize = 1 << 10;
 /// How much of a response is read when it is searched for a credential, beyond twice what is shown. Redaction
 /// shortens the text, so more of it is read to fill the gap: otherwise the place of the cut would reveal the
 /// credential's length. The rest is the longest form of the longest secret, which may begin where reading ends.
-const LOOKED_THROUGH_BYTES: usize = (64 << 10) + forms::LONGEST_BYTES_MAX;
+const SCAN_EXTRA_BYTES: usize = (64 << 10) + forms::LONGEST_BYTES_MAX;
 
 /// A request to send.
 #[derive(Debug, Clone)]
@@ -98,12 +98,13 @@ pub(crate) async fn send(
     credential: Option<&str>,
     bounds: &Bounds,
 ) -> SendOutcome {
-    let asked = outgoing.timeout.map(|timeout| Instant::now() + timeout);
-    let deadline = asked.map_or(bounds.deadline, |asked| asked.min(bounds.deadline));
+    let requested_deadline = outgoing.timeout.map(|timeout| Instant::now() + timeout);
+    let deadline = requested_deadline
+        .map_or(bounds.deadline, |requested_deadline| requested_deadline.min(bounds.deadline));
     let left = deadline.saturating_duration_since(Instant::now());
     let mut counted = Vec::new();
     let attached = credential.and_then(|name| policy.credential(name));
-    let mask = attached.map(CredentialMask::over).unwrap_or_default();
+    let mask = attached.map(CredentialMask::new).unwrap_or_default();
     let (mask, counted_ref) = (&mask, &mut counted);
     let chain = RedirectChain {
         policy,
@@ -139,12 +140,15 @@ impl<'a> RedirectChain<'a> {
         credential: Option<&str>,
     ) -> Result<OutboundResponse, OutboundError> {
         let answer = self.follow_to_the_end(outgoing, credential).await;
-        answer.map_err(|failure| OutboundError { message: self.told(failure.message), ..failure })
+        answer.map_err(|failure| OutboundError {
+            message: self.mask_message(failure.message),
+            ..failure
+        })
     }
 
     /// The error message that the plugin may see.
-    fn told(&self, message: String) -> String {
-        if self.is_redirected { self.mask.over_message(message) } else { message }
+    fn mask_message(&self, message: String) -> String {
+        if self.is_redirected { self.mask.redact_message(message) } else { message }
     }
 
     async fn follow_to_the_end(
@@ -166,12 +170,12 @@ impl<'a> RedirectChain<'a> {
         for _ in 0..=REDIRECTS_MAX {
             let rule = self.rule(&method, &headers::overriding_methods(&headers), &url)?;
             if let Some(name) = carries {
-                credential::may_be_redirected(name, rule, hint)?;
+                credential::check_redirect(name, rule, hint)?;
             }
             // The URL as sent may contain a secret; the one that the plugin wrote does not.
             let mut sent_url = url.clone();
             if let Some(named) = credential.take() {
-                self.mask.undisguise(&method, &mut headers);
+                self.mask.strip_headers(&method, &mut headers);
                 credential::attach(named, rule, &mut sent_url, &mut headers, hint)?;
             }
             let addresses = vetting::resolve(&url, rule).await?;
@@ -215,7 +219,7 @@ impl<'a> RedirectChain<'a> {
         match self.policy.mode() {
             EgressMode::Enforce => Err(refused),
             EgressMode::Count => {
-                let refused = self.told(refused.message);
+                let refused = self.mask_message(refused.message);
                 self.counted.push(refused);
                 Ok(None)
             }
@@ -326,7 +330,7 @@ fn redirect(
 /// How many bytes of a response body to read so that `shown_max` of them can be shown.
 pub(crate) fn read_max(shown_max: usize, is_looked_through: bool) -> usize {
     if is_looked_through {
-        shown_max.saturating_mul(2).saturating_add(LOOKED_THROUGH_BYTES)
+        shown_max.saturating_mul(2).saturating_add(SCAN_EXTRA_BYTES)
     } else {
         shown_max.saturating_add(1)
     }
@@ -349,14 +353,15 @@ async fn read(
     while body.len() < read_max {
         let chunk = response.chunk().await.map_err(|error| describe(&error, "the host"))?;
         let Some(chunk) = chunk else { break };
-        let room = read_max.saturating_sub(body.len());
-        body.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
+        let remaining = read_max.saturating_sub(body.len());
+        body.extend_from_slice(chunk.get(..remaining.min(chunk.len())).unwrap_or_default());
     }
     // If more follows, the end of what was read may hold the start of a form, so it is not shown.
-    let goes_on = body.len() >= read_max;
-    let looked_at = if goes_on { read_max.saturating_sub(mask.longest() + 1) } else { usize::MAX };
-    let mut body = mask.over_bytes(&body, looked_at);
-    let truncated = goes_on || body.len() > bytes_max;
+    let has_more = body.len() >= read_max;
+    let scanned_max =
+        if has_more { read_max.saturating_sub(mask.longest() + 1) } else { usize::MAX };
+    let mut body = mask.redact_bytes(&body, scanned_max);
+    let truncated = has_more || body.len() > bytes_max;
     body.truncate(bytes_max);
     Ok(OutboundResponse { status, headers, body, truncated })
 }
@@ -369,7 +374,7 @@ fn shown_headers(headers: &HeaderMap, mask: &CredentialMask) -> Vec<(String, Str
     };
     let shown = headers.iter().filter(|(name, _)| is_shown(name));
     let shown = shown.map(|(name, value)| {
-        let value = mask.over_bytes(value.as_bytes(), usize::MAX);
+        let value = mask.redact_bytes(value.as_bytes(), usize::MAX);
         (name.as_str().to_owned(), String::from_utf8_lossy(&value).into_owned())
     });
     shown.collect()

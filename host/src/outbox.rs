@@ -17,19 +17,19 @@ use crate::fault::Fault;
 use crate::ids::TenantId;
 use crate::plugins::Plugins;
 use crate::sandbox::{PluginError, Refusal};
-use crate::store::{DueDelivery, Places, Store, StoreError};
+use crate::store::{Capacity, DueDelivery, Store, StoreError};
 use crate::tasks::DeliveryEnd;
 
 /// Maximum number of concurrent deliveries, in total and of one tenant. A tenant gets fewer while others have some.
-const UNDER_WAY_MAX: usize = 64;
-const OF_TENANT_MAX: usize = 8;
+const IN_FLIGHT_MAX: usize = 64;
+const IN_FLIGHT_PER_TENANT_MAX: usize = 8;
 
 /// The time limit of one attempt, and how long until an attempt whose worker died is retried.
-const TRY_TIME_MAX: Duration = Duration::from_secs(120);
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(120);
 const LEASE: Duration = Duration::from_secs(150);
 
 /// Maximum number of attempts at a delivery, over about six hours.
-const TRIES_MAX: u32 = 8;
+const ATTEMPTS_MAX: u32 = 8;
 
 /// The longest failure reason that is stored, in characters: a plugin words it, and lists show it.
 const REASON_CHARS_MAX: usize = 1_000;
@@ -38,8 +38,8 @@ const REASON_CHARS_MAX: usize = 1_000;
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(4));
 
 /// The longest and the shortest time between two polls for due deliveries.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+const POLL_DEBOUNCE: Duration = Duration::from_millis(20);
 
 /// What the outbox needs to deliver answers.
 #[derive(Debug, Clone)]
@@ -58,8 +58,8 @@ pub struct Deliveries {
 #[derive(Debug)]
 pub struct Outbox {
     stop: CancellationToken,
-    cut: CancellationToken,
-    tries: TaskTracker,
+    abort: CancellationToken,
+    attempts: TaskTracker,
     serving: TaskTracker,
 }
 
@@ -76,12 +76,13 @@ impl Outbox {
     pub fn start(deliveries: Deliveries, wake: Arc<Notify>) -> Self {
         let outbox = Self {
             stop: CancellationToken::new(),
-            cut: CancellationToken::new(),
-            tries: TaskTracker::new(),
+            abort: CancellationToken::new(),
+            attempts: TaskTracker::new(),
             serving: TaskTracker::new(),
         };
-        let (tries, stop, cut) = (outbox.tries.clone(), outbox.stop.clone(), outbox.cut.clone());
-        outbox.serving.spawn(deliveries.serve(wake, tries, stop, cut));
+        let (attempts, stop, abort) =
+            (outbox.attempts.clone(), outbox.stop.clone(), outbox.abort.clone());
+        outbox.serving.spawn(deliveries.serve(wake, attempts, stop, abort));
         outbox
     }
 
@@ -91,10 +92,10 @@ impl Outbox {
         self.stop.cancel();
         self.serving.close();
         self.serving.wait().await;
-        self.tries.close();
-        if tokio::time::timeout(drain, self.tries.wait()).await.is_err() {
-            self.cut.cancel();
-            self.tries.wait().await;
+        self.attempts.close();
+        if tokio::time::timeout(drain, self.attempts.wait()).await.is_err() {
+            self.abort.cancel();
+            self.attempts.wait().await;
         }
     }
 }
@@ -104,22 +105,23 @@ impl Deliveries {
     async fn serve(
         self,
         wake: Arc<Notify>,
-        tries: TaskTracker,
+        attempts: TaskTracker,
         stop: CancellationToken,
-        cut: CancellationToken,
+        abort: CancellationToken,
     ) {
-        let under_way = Arc::new(UnderWay::default());
+        let in_flight = Arc::new(InFlight::default());
         let mut last = None;
         loop {
-            let held = under_way.by_tenant();
-            let free = UNDER_WAY_MAX.saturating_sub(held.values().sum());
-            let places = Places { wanted: free, free, per_tenant_max: OF_TENANT_MAX };
-            match self.store.take_deliveries(places, held, last, LEASE).await {
+            let held = in_flight.by_tenant();
+            let free = IN_FLIGHT_MAX.saturating_sub(held.values().sum());
+            let capacity =
+                Capacity { wanted: free, free, per_tenant_max: IN_FLIGHT_PER_TENANT_MAX };
+            match self.store.take_deliveries(capacity, held, last, LEASE).await {
                 Ok(due) => {
                     last = due.last().map(|due| due.tenant).or(last);
                     for due in due {
-                        let place = UnderWay::place(&under_way, due.tenant);
-                        let (deliveries, cut) = (self.clone(), cut.clone());
+                        let guard = InFlight::guard(&in_flight, due.tenant);
+                        let (deliveries, abort) = (self.clone(), abort.clone());
                         let wake = Arc::clone(&wake);
                         let span = tracing::info_span!(
                             "delivery",
@@ -131,42 +133,45 @@ impl Deliveries {
                             tokio::select! {
                                 () = deliveries.attempt(due) => {}
                                 // Due again when its lease expires.
-                                () = cut.cancelled() => {}
+                                () = abort.cancelled() => {}
                             }
-                            drop(place);
+                            drop(guard);
                             // The tenant may have had no room for another delivery until now.
                             wake.notify_one();
                         };
-                        tries.spawn(attempt.instrument(span));
+                        attempts.spawn(attempt.instrument(span));
                     }
                 }
                 Err(error) => tracing::error!(%error, "no deliveries can be taken"),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = wake.notified() => tokio::time::sleep(LOOK_PAUSE).await,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = wake.notified() => tokio::time::sleep(POLL_DEBOUNCE).await,
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
     }
 
     /// Attempts one delivery and stores the result.
     async fn attempt(&self, due: DueDelivery) {
-        let tried = tokio::time::timeout(TRY_TIME_MAX, self.deliver(due)).await;
-        let end = match tried.unwrap_or_else(|_| Err(Undelivered::passing("it took too long"))) {
-            Ok(()) => DeliveryEnd::Delivered,
-            Err(Undelivered { reason, again: Some(after) }) if due.attempts < TRIES_MAX => {
-                DeliveryEnd::Again { after: after.max(pause(due.attempts)), reason }
-            }
-            Err(Undelivered { reason, .. }) => {
-                tracing::warn!(attempts = due.attempts, %reason, "a delivery is given up");
-                DeliveryEnd::Dead { reason }
-            }
-        };
-        self.note(due, end).await;
+        let tried = tokio::time::timeout(ATTEMPT_TIME_MAX, self.deliver(due)).await;
+        let end =
+            match tried.unwrap_or_else(|_| Err(DeliveryFailure::transient("it took too long"))) {
+                Ok(()) => DeliveryEnd::Delivered,
+                Err(DeliveryFailure { reason, retry_after: Some(after) })
+                    if due.attempts < ATTEMPTS_MAX =>
+                {
+                    DeliveryEnd::Again { after: after.max(pause(due.attempts)), reason }
+                }
+                Err(DeliveryFailure { reason, .. }) => {
+                    tracing::warn!(attempts = due.attempts, %reason, "a delivery is given up");
+                    DeliveryEnd::Dead { reason }
+                }
+            };
+        self.record_end(due, end).await;
     }
 
-    async fn note(&self, due: DueDelivery, mut end: DeliveryEnd) {
+    async fn record_end(&self, due: DueDelivery, mut end: DeliveryEnd) {
         if let DeliveryEnd::Again { reason, .. } | DeliveryEnd::Dead { reason } = &mut end {
             shorten(reason);
         }
@@ -175,8 +180,8 @@ impl Deliveries {
         }
     }
 
-    async fn deliver(&self, due: DueDelivery) -> Result<(), Undelivered> {
-        let gone = |what: &str| Undelivered { reason: what.to_owned(), again: None };
+    async fn deliver(&self, due: DueDelivery) -> Result<(), DeliveryFailure> {
+        let gone = |what: &str| DeliveryFailure { reason: what.to_owned(), retry_after: None };
         let channel = self.store.channel(due.channel).await?;
         let channel = channel.ok_or_else(|| gone("its channel does not exist any more"))?;
         let replier = channel.definition.replier.clone();
@@ -185,67 +190,67 @@ impl Deliveries {
         let task = task.ok_or_else(|| gone("its task does not exist any more"))?;
         let agent = self.store.agent(due.tenant, task.agent).await?;
         let agent = agent.ok_or_else(|| gone("its agent does not exist any more"))?;
-        let kept = self.store.request(due.tenant, due.task).await?;
-        let kept = kept.ok_or_else(|| gone("its request was not kept"))?;
+        let stored_request = self.store.request(due.tenant, due.task).await?;
+        let stored_request = stored_request.ok_or_else(|| gone("its request was not kept"))?;
         let delivery = Delivery {
             channel: &channel,
             replier: &replier,
             agent: &agent,
             task: &task,
-            request: kept,
+            request: stored_request,
         };
         let (delivered, event) = self.channels.deliver(&self.plugins, delivery).await?;
-        self.post_run.keep(due.tenant, due.task, event).await;
-        delivered.map_err(|error| Undelivered::of_plugin(&replier.to_string(), &error))
+        self.post_run.record(due.tenant, due.task, event).await;
+        delivered.map_err(|error| DeliveryFailure::of_plugin(&replier.to_string(), &error))
     }
 }
 
 /// Why a delivery failed, and after how long it may be retried, if it may.
-struct Undelivered {
+struct DeliveryFailure {
     reason: String,
-    again: Option<Duration>,
+    retry_after: Option<Duration>,
 }
 
-impl Undelivered {
-    fn passing(reason: &str) -> Self {
-        Self { reason: reason.to_owned(), again: Some(Duration::ZERO) }
+impl DeliveryFailure {
+    fn transient(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), retry_after: Some(Duration::ZERO) }
     }
 
     fn of_plugin(plugin: &str, error: &PluginError) -> Self {
-        let again = match error {
+        let retry_after = match error {
             PluginError::Failure(failure) => {
-                let passing =
+                let is_transient =
                     matches!(failure.code.as_str(), "upstream" | "timeout" | "rate-limited");
                 let after = failure.retry_after_ms.map(Duration::from_millis);
-                after.or_else(|| passing.then_some(Duration::ZERO))
+                after.or_else(|| is_transient.then_some(Duration::ZERO))
             }
             PluginError::Refusal(Refusal::Quarantined { retry_after_ms, .. }) => {
                 Some(Duration::from_millis(*retry_after_ms))
             }
             PluginError::Refusal(refusal) => {
-                let passing = refusal.fault() == Fault::Host
-                    || matches!(refusal.met(), Refusal::Deadline { .. });
-                passing.then_some(Duration::ZERO)
+                let is_transient = refusal.fault() == Fault::Host
+                    || matches!(refusal.underlying(), Refusal::Deadline { .. });
+                is_transient.then_some(Duration::ZERO)
             }
         };
-        let again = again.map(|after| after.min(PAUSES.1));
-        Self { reason: format!("plugin {plugin}: {error}"), again }
+        let retry_after = retry_after.map(|after| after.min(PAUSES.1));
+        Self { reason: format!("plugin {plugin}: {error}"), retry_after }
     }
 }
 
-impl From<StoreError> for Undelivered {
+impl From<StoreError> for DeliveryFailure {
     fn from(error: StoreError) -> Self {
-        Self::passing(&error.to_string())
+        Self::transient(&error.to_string())
     }
 }
 
-impl From<DeliverError> for Undelivered {
+impl From<DeliverError> for DeliveryFailure {
     fn from(error: DeliverError) -> Self {
         match error {
             error @ DeliverError::RequestUnreadable => {
-                Self { reason: error.to_string(), again: None }
+                Self { reason: error.to_string(), retry_after: None }
             }
-            error => Self::passing(&error.to_string()),
+            error => Self::transient(&error.to_string()),
         }
     }
 }
@@ -258,30 +263,30 @@ fn shorten(reason: &mut String) {
 
 /// The pause after this many attempts: four times the previous one, plus up to a tenth of jitter, so that deliveries
 /// that failed together are not retried together.
-fn pause(tries: u32) -> Duration {
-    let factor = 4_u32.saturating_pow(tries.saturating_sub(1).min(12));
+fn pause(attempts: u32) -> Duration {
+    let factor = 4_u32.saturating_pow(attempts.saturating_sub(1).min(12));
     let pause = PAUSES.0.saturating_mul(factor).min(PAUSES.1);
     pause + pause.mul_f64(rand::random::<f64>() / 10.0)
 }
 
 /// The number of deliveries in progress of each tenant.
 #[derive(Debug, Default)]
-struct UnderWay(Mutex<HashMap<TenantId, usize>>);
+struct InFlight(Mutex<HashMap<TenantId, usize>>);
 
 /// Counts one delivery in progress. Dropping it makes room for another.
-struct Place {
-    under_way: Arc<UnderWay>,
+struct InFlightGuard {
+    in_flight: Arc<InFlight>,
     tenant: TenantId,
 }
 
-impl UnderWay {
+impl InFlight {
     fn by_tenant(&self) -> HashMap<TenantId, usize> {
         self.counts().clone()
     }
 
-    fn place(under_way: &Arc<Self>, tenant: TenantId) -> Place {
-        *under_way.counts().entry(tenant).or_default() += 1;
-        Place { under_way: Arc::clone(under_way), tenant }
+    fn guard(in_flight: &Arc<Self>, tenant: TenantId) -> InFlightGuard {
+        *in_flight.counts().entry(tenant).or_default() += 1;
+        InFlightGuard { in_flight: Arc::clone(in_flight), tenant }
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<TenantId, usize>> {
@@ -289,9 +294,9 @@ impl UnderWay {
     }
 }
 
-impl Drop for Place {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let mut counts = self.under_way.counts();
+        let mut counts = self.in_flight.counts();
         if let Some(count) = counts.get_mut(&self.tenant) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -307,28 +312,28 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_have_an_end() {
-        let seconds: Vec<_> = (1..=8).map(|tries| pause(tries).as_secs()).collect();
-        for (pause, least) in seconds.iter().zip([5, 20, 80, 320, 1_280, 5_120, 14_400, 14_400]) {
-            assert!((least..=least + least / 10 + 1).contains(pause), "{seconds:?}");
+        let seconds: Vec<_> = (1..=8).map(|attempts| pause(attempts).as_secs()).collect();
+        for (pause, min) in seconds.iter().zip([5, 20, 80, 320, 1_280, 5_120, 14_400, 14_400]) {
+            assert!((min..=min + min / 10 + 1).contains(pause), "{seconds:?}");
         }
     }
 
     #[test]
     fn a_reason_is_kept_no_longer_than_a_list_can_show() {
-        for (given, kept) in [(0, 0), (1_000, 1_000), (1_001, 1_000), (1 << 20, 1_000)] {
+        for (given, expected) in [(0, 0), (1_000, 1_000), (1_001, 1_000), (1 << 20, 1_000)] {
             let mut reason = "ü".repeat(given);
             shorten(&mut reason);
-            assert_eq!(reason.chars().count(), kept);
+            assert_eq!(reason.chars().count(), expected);
         }
     }
 
     #[test]
     fn places_are_counted_by_tenant_and_given_back() {
-        let (under_way, tenant) = (Arc::new(UnderWay::default()), TenantId::random());
-        let places = [0; 2].map(|_| UnderWay::place(&under_way, tenant));
-        let other = UnderWay::place(&under_way, TenantId::random());
-        assert_eq!(under_way.by_tenant().get(&tenant), Some(&2));
-        drop((places, other));
-        assert!(under_way.by_tenant().is_empty());
+        let (in_flight, tenant) = (Arc::new(InFlight::default()), TenantId::random());
+        let guards = [0; 2].map(|_| InFlight::guard(&in_flight, tenant));
+        let other = InFlight::guard(&in_flight, TenantId::random());
+        assert_eq!(in_flight.by_tenant().get(&tenant), Some(&2));
+        drop((guards, other));
+        assert!(in_flight.by_tenant().is_empty());
     }
 }

@@ -61,7 +61,7 @@ impl BadRequest {
 
 /// How the caller wants the response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AnswerWanted {
+pub struct ResponseOptions {
     /// Respond immediately, before the run (CONTRACT X21).
     pub asynchronous: bool,
     /// Return one value, selected by this getter, instead of the task (CONTRACT X11).

@@ -14,13 +14,13 @@ mod egress;
 mod engine;
 mod folder;
 mod foreign;
+mod grant_requirements;
 mod grants;
 mod host;
 mod limits;
 mod loader;
 #[cfg(feature = "bench")]
 mod measure;
-mod needs;
 mod outcome;
 mod quota;
 mod ran;
@@ -47,21 +47,21 @@ pub use bound_secret::BoundSecret;
 pub use breaker::{Quarantine, QuarantineSettings};
 pub use compiler::child::CompileLimits;
 pub use engine::PoolSize;
+pub use grant_requirements::{Grant, GrantRequirement};
 pub use grants::{Components, Grants, GrantsError, Pin};
 pub use limits::Limits;
 #[cfg(feature = "bench")]
 pub use measure::Phases;
-pub use needs::{Grant, Need};
 pub use outcome::{Called, Diagnostic, HttpReply, Mapped, Principal};
 pub use recording::{
-    Exchange, HostResponse, NotReceived, Received, Recording, Script, Sent, SharedScript,
+    Exchange, ExchangeError, HostResponse, Received, Recording, Script, Sent, SharedScript,
 };
 pub use refusal::{Failure, PluginError, Refusal, Shortage};
 pub use stats::{Cost, PluginStats, StatsSnapshot};
-pub use subject::{ChannelFacts, Subject};
+pub use subject::{ChannelContext, Subject};
 pub use values::{
     LISTED_KEYS_MAX, MemoryValues, Pending, SharedValues, Values, ValuesError, ValuesOwner,
-    counted_up,
+    incremented,
 };
 
 use crate::clock::Clock;
@@ -73,8 +73,8 @@ use cache::CodeCache;
 use call::state::CallState;
 use compiler::Compiler;
 use folder::{FileThreads, Folders, WritableFolder};
-use foreign::Foreign;
-use grants::Granted;
+use foreign::ForeignComponent;
+use grants::EffectiveGrants;
 use loader::Loader;
 use quota::{CallSlots, Memory, TenantQuota};
 use roles::Roles;
@@ -107,7 +107,7 @@ pub struct SandboxSettings {
     /// Memory that the calls in flight of one tenant may hold together, in bytes.
     pub tenant_memory_bytes_max: usize,
     /// Long compilations at a time. The short first attempt that every component gets does not count.
-    pub compilations: usize,
+    pub long_compilations_max: usize,
     /// Limits of one compilation.
     pub compiling: CompileLimits,
     /// Components kept loaded at a time.
@@ -152,7 +152,7 @@ pub struct Loaded {
     digest_text: String,
     pre: InstancePre<CallState>,
     roles: Roles,
-    asked: grants::Asked,
+    imports: grants::ComponentImports,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -177,8 +177,8 @@ impl Loaded {
     /// The exported functions of a foreign component that are not offered as tools, with the reason: one sentence
     /// each.
     #[must_use]
-    pub fn left_out(&self) -> &[String] {
-        self.roles.foreign.as_ref().map_or(&[], Foreign::left_out)
+    pub fn skipped_functions(&self) -> &[String] {
+        self.roles.foreign.as_ref().map_or(&[], ForeignComponent::skipped_functions)
     }
 }
 
@@ -188,16 +188,16 @@ pub struct Binding {
     tenant: TenantId,
     name: PluginName,
     loaded: Arc<Loaded>,
-    granted: Granted,
+    granted: EffectiveGrants,
     /// The digest of the operator's grants file.
     settings_digest: String,
-    account: Arc<PluginStats>,
+    stats: Arc<PluginStats>,
     /// The folder that the plugin may write to.
     folder: Option<Arc<WritableFolder>>,
     /// Permits for calls in flight of this binding.
     calls: Arc<Semaphore>,
     /// The memory quota that all bindings of the tenant share.
-    share: Arc<TenantQuota>,
+    quota: Arc<TenantQuota>,
     shared: Arc<Shared>,
 }
 
@@ -234,14 +234,14 @@ impl Binding {
 
     /// Whether the grants bind a secret under this name of the plugin's.
     #[must_use]
-    pub fn grants_secret(&self, name: &str) -> bool {
+    pub fn has_secret(&self, name: &str) -> bool {
         self.granted.secret(name).is_some()
     }
 
     /// The plugin's statistics over all its calls.
     #[must_use]
-    pub fn account(&self) -> &Arc<PluginStats> {
-        &self.account
+    pub fn stats(&self) -> &Arc<PluginStats> {
+        &self.stats
     }
 
     /// The forms in which a shipped component expects its secrets. `None` for any other component.
@@ -256,7 +256,7 @@ impl Binding {
     /// # Errors
     /// If the plugin is quarantined ([`Refusal::Quarantined`]).
     pub fn check_admission(&self) -> Result<(), Refusal> {
-        self.account.check_admission(&self.shared.clock)
+        self.stats.check_admission(&self.shared.clock)
     }
 
     /// The component's digest as text.
@@ -295,7 +295,7 @@ impl std::fmt::Debug for Shared {
 pub struct Sandbox {
     shared: Arc<Shared>,
     loader: Arc<Loader>,
-    shares: Arc<Mutex<HashMap<TenantId, Arc<TenantQuota>>>>,
+    quotas: Arc<Mutex<HashMap<TenantId, Arc<TenantQuota>>>>,
     /// Upper bound for the memory of one call, in bytes, whatever is granted.
     memory_bytes_max: usize,
 }
@@ -323,17 +323,18 @@ impl Sandbox {
         link(&mut linker).map_err(|error| host(&error))?;
         let code = CodeCache::open(&settings.cache, key, &engine).map_err(|error| host(&error))?;
         let compatibility = engine::compatibility(&engine);
-        let compiler = Compiler::new(settings.compilations, settings.compiling, compatibility);
+        let compiler =
+            Compiler::new(settings.long_compilations_max, settings.compiling, compatibility);
         let loader = Loader::new(engine.clone(), linker, code, compiler, settings.loaded_max);
         let lanes = SlowLanes::start(settings.slow_threads).map_err(|error| host(&error))?;
-        let beside = lanes.beside().ok_or_else(|| host(&"it is shutting down"))?;
+        let blocking = lanes.blocking_handle().ok_or_else(|| host(&"it is shutting down"))?;
         let calls = usize::try_from(settings.pool.calls).unwrap_or(usize::MAX);
         Ok(Self {
             shared: Arc::new(Shared {
                 engine,
-                slots: CallSlots::of(calls),
+                slots: CallSlots::new(calls),
                 lanes,
-                turns: LaneTurns::of(settings.slow_threads),
+                turns: LaneTurns::new(settings.slow_threads),
                 memory: Arc::new(Memory::new(
                     settings.all_memory_bytes_max,
                     settings.tenant_memory_bytes_max,
@@ -341,12 +342,12 @@ impl Sandbox {
                 clock: services.clock,
                 values: services.values,
                 folders: Folders::default(),
-                files: FileThreads::of(beside, settings.slow_threads),
+                files: FileThreads::of(blocking, settings.slow_threads),
                 quarantine: settings.quarantine,
                 tls: Tls::of_this_machine(),
             }),
             loader: Arc::new(loader),
-            shares: Arc::default(),
+            quotas: Arc::default(),
             memory_bytes_max: settings.pool.memory_bytes_max,
         })
     }
@@ -415,7 +416,7 @@ impl Sandbox {
     }
 
     /// Binds a component to a tenant with what the operator grants it there. `secrets` are those secrets of the
-    /// tenant that the grants name and that exist; `account` holds the plugin's statistics from earlier bindings.
+    /// tenant that the grants name and that exist; `stats` holds the plugin's statistics from earlier bindings.
     #[must_use]
     pub fn bind(
         &self,
@@ -424,14 +425,15 @@ impl Sandbox {
         loaded: Arc<Loaded>,
         grants: Grants,
         secrets: &BTreeMap<SecretName, TenantSecret>,
-        account: Arc<PluginStats>,
+        stats: Arc<PluginStats>,
     ) -> Arc<Binding> {
         let settings_digest = grants.digest();
-        let granted = Granted::resolve(loaded.asked, grants, secrets, self.memory_bytes_max);
-        let share = {
-            let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let granted =
+            EffectiveGrants::resolve(loaded.imports, grants, secrets, self.memory_bytes_max);
+        let quota = {
+            let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = || Arc::new(TenantQuota::new(&self.shared.memory));
-            Arc::clone(shares.entry(tenant).or_insert_with(fresh))
+            Arc::clone(quotas.entry(tenant).or_insert_with(fresh))
         };
         Arc::new(Binding {
             tenant,
@@ -441,8 +443,8 @@ impl Sandbox {
             folder: self.shared.folders.of(granted.folder()),
             granted,
             settings_digest,
-            account,
-            share,
+            stats,
+            quota,
             shared: Arc::clone(&self.shared),
         })
     }

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 pub use binding::{
     KeyEncoding, KeyForm, KeyPrefix, KeyUse, KnownForms, SecretBinding, UnknownForm, WrittenBinding,
 };
-pub use uses::{BeyondItsUses, NoUses, SecretUse, SecretUses, TenantSecret};
+pub use uses::{ParseUsesError, SecretUse, SecretUses, TenantSecret, UseNotAllowed};
 pub use versions::{SECRET_BYTES_MAX, SealBroken, SecretVersions};
 
 /// The prefix of an API key, so that people and secret scanners recognize one.
@@ -103,10 +103,10 @@ impl PlainSecret {
     fn random(prefix: &str) -> io::Result<Self> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
-        Ok(Self::spell(prefix, &bytes))
+        Ok(Self::encode(prefix, &bytes))
     }
 
-    fn spell(prefix: &str, bytes: &[u8; 32]) -> Self {
+    fn encode(prefix: &str, bytes: &[u8; 32]) -> Self {
         let mut text = Zeroizing::new(prefix.to_owned());
         URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
         Self(text)
@@ -227,17 +227,17 @@ impl HostKey {
         getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
         // Written to a temporary file and linked into place: a crash leaves no partial key, and if two processes
         // start at once, both use the key of the first.
-        let beside = path.with_extension(format!("new-{}", std::process::id()));
+        let temporary = path.with_extension(format!("new-{}", std::process::id()));
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(&beside)?;
+            .open(&temporary)?;
         file.write_all(bytes.as_ref())?;
         file.sync_all()?;
-        let linked = fs::hard_link(&beside, path);
-        fs::remove_file(&beside)?;
+        let linked = fs::hard_link(&temporary, path);
+        fs::remove_file(&temporary)?;
         match linked {
             Ok(()) => Ok(Self(bytes)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -282,19 +282,19 @@ impl DerivedKey {
     /// from random; with it, the same parts give the same token, so no token has to be stored in clear.
     #[must_use]
     pub fn webhook_token(&self, parts: &[&[u8]]) -> PlainSecret {
-        PlainSecret::spell("", self.mac(parts).as_bytes())
+        PlainSecret::encode("", self.mac(parts).as_bytes())
     }
 
     /// Derives the API key of these parts; for the demo, whose key is printed at every start.
     #[must_use]
     pub fn api_key(&self, parts: &[&[u8]]) -> PlainSecret {
-        PlainSecret::spell(API_KEY_PREFIX, self.mac(parts).as_bytes())
+        PlainSecret::encode(API_KEY_PREFIX, self.mac(parts).as_bytes())
     }
 
     /// Derives the operator key of these parts.
     #[must_use]
     pub fn operator_key(&self, parts: &[&[u8]]) -> PlainSecret {
-        PlainSecret::spell(OPERATOR_KEY_PREFIX, self.mac(parts).as_bytes())
+        PlainSecret::encode(OPERATOR_KEY_PREFIX, self.mac(parts).as_bytes())
     }
 }
 
@@ -329,8 +329,9 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let path = folder.join("host.key");
         let first = HostKey::load_or_create(&path).unwrap().derive("test").webhook_token(&[b"a"]);
-        let again = HostKey::load_or_create(&path).unwrap().derive("test").webhook_token(&[b"a"]);
-        assert_eq!(first.reveal(), again.reveal());
+        let reloaded =
+            HostKey::load_or_create(&path).unwrap().derive("test").webhook_token(&[b"a"]);
+        assert_eq!(first.reveal(), reloaded.reveal());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         fs::write(&path, b"short").unwrap();

@@ -153,7 +153,7 @@ fn seconds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Err
 ///
 /// # Errors
 /// If the operating system does not report it.
-pub fn this_program() -> std::io::Result<std::path::PathBuf> {
+pub fn current_exe() -> std::io::Result<std::path::PathBuf> {
     std::env::current_exe()
 }
 
@@ -205,8 +205,8 @@ impl Settings {
         let values = sources.cache.clone();
         let settings: Self = sources.try_deserialize().map_err(wrong)?;
         settings
-            .unusable()
-            .map_err(|unusable| unusable.said(origin(&values, &unusable.key, file)))?;
+            .find_invalid()
+            .map_err(|invalid| invalid.to_error(origin(&values, &invalid.key, file)))?;
         Ok(settings)
     }
 
@@ -215,16 +215,16 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`], which names the invalid key.
     pub fn check(&self) -> Result<(), SettingsError> {
-        self.unusable().map_err(|unusable| unusable.said(None))
+        self.find_invalid().map_err(|invalid| invalid.to_error(None))
     }
 
-    fn unusable(&self) -> Result<(), Unusable> {
+    fn find_invalid(&self) -> Result<(), InvalidSetting> {
         for bound in self.bounds().into_iter().chain(self.http.bounds()) {
             bound.check()?;
         }
         self.http.check_public_url()?;
         if self.models.contains_key("offline") {
-            return Err(Unusable::new("models.offline", "is built in and cannot be set"));
+            return Err(InvalidSetting::new("models.offline", "is built in and cannot be set"));
         }
         for (name, model) in &self.models {
             model.check(name)?;
@@ -293,19 +293,19 @@ impl Settings {
 }
 
 /// A setting with an unusable value, and the reason.
-struct Unusable {
+struct InvalidSetting {
     key: String,
     /// The rest of the sentence that begins with the key.
     why: String,
 }
 
-impl Unusable {
+impl InvalidSetting {
     fn new(key: impl Into<String>, why: impl Into<String>) -> Self {
         Self { key: key.into(), why: why.into() }
     }
 
     /// The error message, with the origin of the value unless that is the embedded defaults.
-    fn said(&self, origin: Option<String>) -> SettingsError {
+    fn to_error(&self, origin: Option<String>) -> SettingsError {
         let origin = origin.map(|origin| format!(" (in {origin})")).unwrap_or_default();
         SettingsError(format!("{}{origin} {}", self.key, self.why))
     }
@@ -331,28 +331,28 @@ fn origin(values: &config::Value, key: &str, file: Option<&Path>) -> Option<Stri
 struct Bound {
     key: &'static str,
     value: u128,
-    least: u128,
-    most: u128,
+    min: u128,
+    max: u128,
     /// Why a smaller value is not allowed. `None` if the minimum is 0.
     why: Option<&'static str>,
 }
 
 impl Bound {
-    fn of(key: &'static str, value: impl IntoCount, least: u128, most: u128) -> Self {
-        Self { key, value: value.into_count(), least, most, why: None }
+    fn of(key: &'static str, value: impl IntoCount, min: u128, max: u128) -> Self {
+        Self { key, value: value.into_count(), min, max, why: None }
     }
 
     fn because(self, why: &'static str) -> Self {
         Self { why: Some(why), ..self }
     }
 
-    fn check(&self) -> Result<(), Unusable> {
-        let Self { key, value, least, most, why } = *self;
-        let range = format!("is {value}; it can be {least} to {most}");
+    fn check(&self) -> Result<(), InvalidSetting> {
+        let Self { key, value, min, max, why } = *self;
+        let range = format!("is {value}; it can be {min} to {max}");
         match why {
-            _ if (least..=most).contains(&value) => Ok(()),
-            Some(why) if value < least => Err(Unusable::new(key, format!("{range}: {why}"))),
-            _ => Err(Unusable::new(key, range)),
+            _ if (min..=max).contains(&value) => Ok(()),
+            Some(why) if value < min => Err(InvalidSetting::new(key, format!("{range}: {why}"))),
+            _ => Err(InvalidSetting::new(key, range)),
         }
     }
 }
@@ -390,7 +390,7 @@ impl HttpSettings {
         let body = self.body_bytes_max as u128;
         let per_address = self.held_body_bytes_per_address_max;
         let per_address_min = if per_address == 0 { 0 } else { body };
-        let most = 1 << 40;
+        let max = 1 << 40;
         let one_body = "a body of http.body_bytes_max would never fit, though its sender is asked to try again";
         [
             Bound::of("http.body_bytes_max", self.body_bytes_max, 1, 1 << 31)
@@ -415,23 +415,23 @@ impl HttpSettings {
                 1 << 31,
             )
             .because("a body that stalls would never be cut off"),
-            Bound::of("http.held_body_bytes_max", self.held_body_bytes_max, 3 * body, most)
+            Bound::of("http.held_body_bytes_max", self.held_body_bytes_max, 3 * body, max)
                 .because("a body of http.body_bytes_max gets at most half of what it leaves free"),
             Bound::of(
                 "http.held_body_bytes_per_tenant_max",
                 self.held_body_bytes_per_tenant_max,
                 body,
-                most,
+                max,
             )
             .because(one_body),
             Bound::of(
                 "http.held_body_bytes_per_channel_max",
                 self.held_body_bytes_per_channel_max,
                 body,
-                most,
+                max,
             )
             .because(one_body),
-            Bound::of("http.held_body_bytes_per_address_max", per_address, per_address_min, most)
+            Bound::of("http.held_body_bytes_per_address_max", per_address, per_address_min, max)
                 .because(one_body),
             Bound::of("http.connections_max", self.connections_max, 1, 1 << 20)
                 .because("no connection would be accepted"),
@@ -448,18 +448,18 @@ impl HttpSettings {
     }
 
     /// Without this check, an invalid value would be noticed only by the recipients of URLs that begin with it.
-    fn check_public_url(&self) -> Result<(), Unusable> {
+    fn check_public_url(&self) -> Result<(), InvalidSetting> {
         let text = &self.public_url;
         let wrong = |why: &str| {
             let begins = "it begins the URLs that are handed out, as in https://gateway.example";
-            Err(Unusable::new("http.public_url", format!("is {text:?}, {why}; {begins}")))
+            Err(InvalidSetting::new("http.public_url", format!("is {text:?}, {why}; {begins}")))
         };
         if text.is_empty() {
             return Ok(());
         }
         match url::Url::parse(text) {
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                Err(Unusable::new("http.public_url", "holds a user name or a password"))
+                Err(InvalidSetting::new("http.public_url", "holds a user name or a password"))
             }
             Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
                 wrong("which is neither http nor https")
@@ -474,7 +474,7 @@ impl HttpSettings {
 }
 
 impl ModelSettings {
-    fn check(&self, name: &str) -> Result<(), Unusable> {
+    fn check(&self, name: &str) -> Result<(), InvalidSetting> {
         let Self::OpenaiCompatible { base_url, model, turn_time_max, .. } = self;
         let (key, why) = if !matches!(base_url.scheme(), "http" | "https") {
             ("base_url", "is neither http nor https")
@@ -485,16 +485,16 @@ impl ModelSettings {
         } else {
             return Ok(());
         };
-        Err(Unusable::new(format!("models.{name}.{key}"), why))
+        Err(InvalidSetting::new(format!("models.{name}.{key}"), why))
     }
 }
 
 impl PluginSettings {
     /// Without this check, an invalid key would reject every plugin, or be noticed only at the first installation.
-    fn check(&self) -> Result<(), Unusable> {
+    fn check(&self) -> Result<(), InvalidSetting> {
         for (name, key) in &self.signers {
             minisign_verify::PublicKey::from_base64(key).map_err(|_| {
-                Unusable::new(
+                InvalidSetting::new(
                     format!("plugins.signers.{name}"),
                     "is not a minisign public key: it is the second line of a minisign.pub file, \
                      56 characters that begin with RW",
@@ -503,7 +503,7 @@ impl PluginSettings {
         }
         if self.require_signed && self.signers.is_empty() {
             let why = "is on, and plugins.signers names no key";
-            return Err(Unusable::new("plugins.require_signed", why));
+            return Err(InvalidSetting::new("plugins.require_signed", why));
         }
         Ok(())
     }
@@ -596,8 +596,8 @@ mod tests {
             let source = config::File::from(file.as_path()).format(config::FileFormat::Toml);
             let sources = Settings::defaults().add_source(source);
             let error = Settings::build(sources, Some(&file)).unwrap_err();
-            let said = error.to_string().replace(file.to_str().unwrap(), "FILE");
-            assert_eq!(said, format!("the settings are not valid: {sentence}"));
+            let message = error.to_string().replace(file.to_str().unwrap(), "FILE");
+            assert_eq!(message, format!("the settings are not valid: {sentence}"));
         }
     }
 
@@ -605,7 +605,7 @@ mod tests {
     fn each_least_value_above_nothing_has_a_reason() {
         let settings = Settings::of_defaults().unwrap();
         for bound in settings.bounds().into_iter().chain(settings.http.bounds()) {
-            assert_eq!(bound.why.is_some(), bound.least > 0, "{}", bound.key);
+            assert_eq!(bound.why.is_some(), bound.min > 0, "{}", bound.key);
         }
     }
 

@@ -16,9 +16,9 @@ pub(crate) fn leaves_enough(held: usize, free: usize) -> bool {
 
 /// How many more places a holder of `held` places may take, of `free` ones. A holder of none gets any free place.
 #[must_use]
-pub(crate) fn places(held: usize, free: usize) -> usize {
-    let least = usize::from(held == 0 && free > 0);
-    (held.saturating_add(free) / 2).saturating_sub(held).max(least)
+pub(crate) fn available(held: usize, free: usize) -> usize {
+    let min = usize::from(held == 0 && free > 0);
+    (held.saturating_add(free) / 2).saturating_sub(held).max(min)
 }
 
 #[cfg(test)]
@@ -29,7 +29,7 @@ mod tests {
     fn each_place_that_is_taken_leaves_enough() {
         for free in 0..200 {
             for held in 0..200 {
-                let more = places(held, free);
+                let more = available(held, free);
                 assert!(more <= free);
                 assert!(more == 0 || held + more == 1 || leaves_enough(held + more, free - more));
                 let further = held + more + 1;

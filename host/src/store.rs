@@ -11,8 +11,8 @@
 mod changes;
 mod directory;
 mod error;
+mod fair_pool;
 mod fair_queue;
-mod lists;
 mod other_processes;
 mod rows;
 mod sqlite;
@@ -39,11 +39,11 @@ pub use self::changes::{BeforeReading, Changes, Stamp, TaskEnd};
 pub use self::directory::secrets::{PutSecret, PutSecretOutcome, SealedSecret};
 pub use self::directory::values::ValueChange;
 pub use self::error::{Cause, StoreError};
-use self::lists::Lists;
+use self::fair_pool::FairPool;
 use self::sqlite::checkpoints::{Checkpoints, LOG_BOUNDS};
 pub use self::tasks::deliveries::DueDelivery;
-pub use self::tasks::turns::Places;
-use self::write::{Memory, Queued, SingleWrite, Write};
+pub use self::tasks::turns::Capacity;
+use self::write::{Queued, SingleWrite, Write, WriterState};
 use self::writer::{Op, Writer};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{OwnerId, TenantId};
@@ -61,9 +61,9 @@ struct Shared {
     home: Handle,
     reads: SqlitePool,
     /// Lists walk many rows, so they have connections of their own and delay only each other.
-    lists: Lists,
+    lists: FairPool,
     /// Connections for reading whole tasks, which can be as long as request bodies.
-    tasks: Lists,
+    tasks: FairPool,
     writes: fair_queue::Sender<Op>,
     /// The number of the first chunk of this process; `next_chunk` is the next free number.
     first_chunk: i64,
@@ -107,7 +107,7 @@ impl Store {
             db,
             clock: clock.clone(),
             changes: changes.clone(),
-            memory: Memory { last_sequence, last_turn: None, alive_until: None, next_due },
+            state: WriterState { last_sequence, last_turn: None, alive_until: None, next_due },
         };
         let (writes, waiting) = fair_queue::queue();
         let (ended, writer_ended) = watch::channel(());
@@ -117,7 +117,8 @@ impl Store {
             drop(ended);
         });
         let reads = sqlite::readers(path);
-        let (lists, tasks) = (Lists::new(sqlite::listers(path)), Lists::new(sqlite::listers(path)));
+        let (lists, tasks) =
+            (FairPool::new(sqlite::listers(path)), FairPool::new(sqlite::listers(path)));
         let next_chunk = AtomicI64::new(first_chunk);
         let home = Handle::current();
         let handles = Shared {
@@ -153,7 +154,7 @@ impl Store {
     ///
     /// # Errors
     /// If it cannot be read ([`StoreError::Unavailable`]).
-    pub async fn answers(&self) -> Result<(), StoreError> {
+    pub async fn ping(&self) -> Result<(), StoreError> {
         self.one("answer", sqlx::query("SELECT 1"), |_| Ok(())).await.map(drop)
     }
 
@@ -228,7 +229,7 @@ impl Store {
     ) -> Result<Option<T>, StoreError> {
         let tasks = self.0.tasks.clone();
         let found = self.read(async move {
-            let mut turn = tasks.turn(tenant).await?;
+            let mut turn = tasks.acquire(tenant).await?;
             query.fetch_optional(&mut *turn.connection).await
         });
         found
@@ -247,7 +248,7 @@ impl Store {
     ) -> Result<Vec<T>, StoreError> {
         let lists = self.0.lists.clone();
         let found = self.read(async move {
-            let mut turn = lists.turn(tenant).await?;
+            let mut turn = lists.acquire(tenant).await?;
             query.fetch_all(&mut *turn.connection).await
         });
         found

@@ -230,7 +230,7 @@ impl Installer {
 
 /// A signature that was verified when the component was installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
+pub struct VerifiedSignature {
     /// The name of the key in the settings.
     pub signer: String,
     /// The public key, as in the settings.
@@ -255,7 +255,7 @@ pub struct InstalledPlugin {
     /// The version as its author calls it.
     pub version: Option<String>,
     /// Its signature, if it has one.
-    pub signed: Option<Signed>,
+    pub signed: Option<VerifiedSignature>,
 }
 
 /// An installed version of a plugin, in the context of the others.

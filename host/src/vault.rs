@@ -74,7 +74,7 @@ pub struct Vault {
 
 /// The requested secrets of a tenant, and when each was last changed.
 #[derive(Debug, Clone, Default)]
-pub struct Opened {
+pub struct OpenedSecrets {
     /// By name. A secret that the tenant does not have is absent.
     pub secrets: BTreeMap<SecretName, TenantSecret>,
     /// Shows whether they are still the same.
@@ -104,11 +104,12 @@ impl Vault {
         if !(1..=SECRET_BYTES_MAX).contains(&value.len()) {
             return Err(VaultError::Size);
         }
-        let sealed = self.key.seal(&place(tenant, name), &value).map_err(VaultError::Sealing)?;
+        let sealed =
+            self.key.seal(&associated_data(tenant, name), &value).map_err(VaultError::Sealing)?;
         let put = PutSecret { tenant, name: name.clone(), sealed, keep_previous: rotate, uses, by };
         match self.store.put_secret(put).await? {
-            PutSecretOutcome::Kept => Ok(()),
-            PutSecretOutcome::OnlyByOperator(uses) => {
+            PutSecretOutcome::Stored => Ok(()),
+            PutSecretOutcome::OperatorOnly(uses) => {
                 Err(VaultError::UsesOfOperator(name.clone(), uses))
             }
         }
@@ -148,9 +149,9 @@ impl Vault {
         &self,
         tenant: TenantId,
         names: impl IntoIterator<Item = &'a SecretName>,
-    ) -> Result<Opened, VaultError> {
+    ) -> Result<OpenedSecrets, VaultError> {
         let names: Vec<_> = names.into_iter().collect();
-        let mut opened = Opened::default();
+        let mut opened = OpenedSecrets::default();
         if names.is_empty() {
             return Ok(opened);
         }
@@ -170,9 +171,10 @@ impl Vault {
         tenant: TenantId,
         secret: &SealedSecret,
     ) -> Result<SecretVersions, VaultError> {
-        let place = place(tenant, &secret.name);
+        let associated_data = associated_data(tenant, &secret.name);
         let values = [Some(&secret.sealed), secret.previous.as_ref()];
-        let values = values.into_iter().flatten().map(|sealed| self.key.unseal(&place, sealed));
+        let values =
+            values.into_iter().flatten().map(|sealed| self.key.unseal(&associated_data, sealed));
         let values = values.collect::<Result<Vec<_>, _>>();
         let values = values.map_err(|broken| VaultError::Broken(secret.name.clone(), broken))?;
         Ok(SecretVersions::new(values))
@@ -180,6 +182,6 @@ impl Vault {
 }
 
 /// The associated data that a sealed secret is bound to: its tenant and its name.
-fn place(tenant: TenantId, name: &SecretName) -> Vec<u8> {
+fn associated_data(tenant: TenantId, name: &SecretName) -> Vec<u8> {
     [tenant.as_bytes().as_slice(), name.as_str().as_bytes()].concat()
 }

@@ -35,7 +35,7 @@ pub struct Watch {
     /// The last installed build of each file. A build that was refused may have been refused for its grants.
     installed: HashMap<PathBuf, PluginDigest>,
     /// Plugins that two files map to, if that has been reported.
-    said: HashSet<PluginName>,
+    reported: HashSet<PluginName>,
 }
 
 /// The digest of a component, and the text of its grants.
@@ -46,8 +46,8 @@ impl Watch {
     #[must_use]
     pub fn new(plugins: Plugins, tenant: TenantId, paths: &[PathBuf]) -> Self {
         let (folders, files) = paths.iter().cloned().partition(|path| path.is_dir());
-        let (seen, installed, said) = Default::default();
-        Self { plugins, tenant, files, folders, seen, installed, said }
+        let (seen, installed, reported) = Default::default();
+        Self { plugins, tenant, files, folders, seen, installed, reported }
     }
 
     /// Installs the components that exist, and from then on each change. Ends when the caller drops it.
@@ -78,7 +78,7 @@ impl Watch {
             tracing::warn!(%file, "there is no such file; it is installed once it is there");
         }
         loop {
-            self.look().await;
+            self.scan().await;
             if changed.recv().await.is_none() {
                 return Ok(());
             }
@@ -91,14 +91,14 @@ impl Watch {
     }
 
     /// Installs every component that differs from the one last seen.
-    async fn look(&mut self) {
+    async fn scan(&mut self) {
         let mut paths = self.files.clone();
         for folder in &self.folders {
             let Ok(entries) = std::fs::read_dir(folder) else { continue };
             let entries = entries.filter_map(Result::ok).map(|entry| entry.path());
             paths.extend(entries.filter(|path| path.extension().is_some_and(|end| end == "wasm")));
         }
-        self.say_which_are_one(&paths);
+        self.warn_duplicates(&paths);
         for path in paths {
             if let Err(error) = self.reload(&path).await {
                 tracing::warn!(
@@ -110,12 +110,12 @@ impl Watch {
     }
 
     /// Reports files that map to the same plugin: each would replace the other.
-    fn say_which_are_one(&mut self, paths: &[PathBuf]) {
+    fn warn_duplicates(&mut self, paths: &[PathBuf]) {
         let mut by_name: HashMap<PluginName, &Path> = HashMap::new();
         for path in paths.iter().filter(|path| path.is_file()) {
             let Ok(name) = name(path) else { continue };
             let Some(other) = by_name.insert(name.clone(), path) else { continue };
-            if other != path.as_path() && self.said.insert(name.clone()) {
+            if other != path.as_path() && self.reported.insert(name.clone()) {
                 let (one, other) = (other.display(), path.display());
                 tracing::warn!(plugin = %name, %one, %other, "two files are one plugin: whichever changes last is installed");
             }

@@ -97,7 +97,7 @@ async fn a_key_is_shown_once_and_stored_as_a_hash() {
 
 #[tokio::test]
 async fn a_key_ends_at_its_time() {
-    let clock = Clock::by_hand(Timestamp::from_micros(NEW_YEAR));
+    let clock = Clock::manual(Timestamp::from_micros(NEW_YEAR));
     let gateway = Setup::new().clock(&clock).start().await;
     let asked = json!({"expires_at": "2026-01-01T02:00:00+01:00"});
     let (used, unused) = (new_key(&gateway, &asked).await, new_key(&gateway, &asked).await);
@@ -114,7 +114,7 @@ async fn a_key_ends_at_its_time() {
 
 #[tokio::test]
 async fn a_key_with_a_time_or_role_that_cannot_be_is_not_made() {
-    let clock = Clock::by_hand(Timestamp::from_micros(NEW_YEAR));
+    let clock = Clock::manual(Timestamp::from_micros(NEW_YEAR));
     let gateway = Setup::new().clock(&clock).start().await;
     let before = gateway.manage("GET", "/keys").expect(200).await.text;
     for (asked, reason) in [

@@ -183,8 +183,8 @@ async fn a_disabled_agent_starts_nothing_until_it_is_enabled_again() {
     assert_eq!(switch("disable").expect(200).await.json()["enabled"], false);
     for (call, of_docsgpt) in starts(&gateway) {
         let answer = call.expect(403).await.json();
-        let said = if of_docsgpt { &answer["message"] } else { &answer["detail"] };
-        assert_eq!(said, "Agent is disabled", "{answer}");
+        let message = if of_docsgpt { &answer["message"] } else { &answer["detail"] };
+        assert_eq!(message, "Agent is disabled", "{answer}");
     }
     assert_eq!(gateway.tasks_stored().await, stored);
     assert_eq!(switch("enable").expect(200).await.json()["enabled"], true);

@@ -53,8 +53,8 @@ async fn what_the_tools_of_a_run_answer_is_bounded_together_and_the_model_is_tol
     let [first, second, third] = [0, 1, 2].map(|number| &report["tools"][number]);
     assert_eq!(first["result"].as_str().unwrap().len(), 60_000);
     assert_eq!(second["is_error"], true, "{second}");
-    let told = second["result"].as_str().unwrap();
-    assert!(told.contains("its answer of 60002 bytes is left out"), "{told}");
+    let reported = second["result"].as_str().unwrap();
+    assert!(reported.contains("its answer of 60002 bytes is left out"), "{reported}");
     assert_eq!(third["result"], "mmmmmmmmm", "what is short still fits");
     // Nor is it stored with the run.
     let thread = agent.thread(&answer.task_id()).await;
@@ -91,10 +91,13 @@ async fn a_model_calls_a_tool_and_goes_on_with_its_answer() {
     assert_eq!(answer.json()["result"], "It is 42");
 
     let (body, _) = server.asked().remove(1);
-    let [asked, told] = [&body["messages"][2], &body["messages"][3]];
+    let [asked, reported] = [&body["messages"][2], &body["messages"][3]];
     assert_eq!(asked["tool_calls"][0]["function"]["name"], "calculate");
-    assert_eq!((&told["role"], &told["tool_call_id"]), (&json!("tool"), &json!("call_abc")));
-    let result: Value = serde_json::from_str(told["content"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&reported["role"], &reported["tool_call_id"]),
+        (&json!("tool"), &json!("call_abc"))
+    );
+    let result: Value = serde_json::from_str(reported["content"].as_str().unwrap()).unwrap();
     assert_eq!(result["value"], 42);
 
     let thread = gateway.thread(&answer.task_id()).await;
@@ -106,7 +109,7 @@ async fn a_model_calls_a_tool_and_goes_on_with_its_answer() {
 
 #[tokio::test]
 async fn a_tool_that_fails_is_told_to_the_model() {
-    for (tool, arguments, told) in [
+    for (tool, arguments, reported) in [
         ("calculate", r#"{"expression":"6*"}"#, "calculate"),
         ("calculate", "[]", "arguments"),
         ("no_such_tool", "{}", "no_such_tool"),
@@ -116,7 +119,7 @@ async fn a_tool_that_fails_is_told_to_the_model() {
         assert_eq!(gateway.ask(json!({"prompt": "x"})).await.json()["result"], "sorry");
         let (body, _) = server.asked().remove(1);
         let content = body["messages"][3]["content"].as_str().unwrap();
-        assert!(content.contains(told), "{content}");
+        assert!(content.contains(reported), "{content}");
     }
 }
 
@@ -233,9 +236,9 @@ async fn a_thread_is_told_to_the_model_as_a_conversation() {
     gateway.ask(json!({"prompt": "one", "task_id": "t"})).await;
     gateway.ask(json!({"prompt": "two", "task_id": "t"})).await;
     let (body, _) = server.asked().remove(1);
-    let said: Vec<_> =
+    let message: Vec<_> =
         body["messages"].as_array().unwrap().iter().map(|m| m["content"].clone()).collect();
-    assert_eq!(said, [json!("You answer tests."), json!("one"), json!("noted"), json!("two")]);
+    assert_eq!(message, [json!("You answer tests."), json!("one"), json!("noted"), json!("two")]);
 }
 
 #[tokio::test]

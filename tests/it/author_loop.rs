@@ -32,7 +32,7 @@ fn guest(name: &str) -> String {
 }
 
 /// Whether a command succeeded, and its output.
-fn said(arguments: &[&str]) -> (bool, String) {
+fn run_command(arguments: &[&str]) -> (bool, String) {
     let output = wardgate(arguments);
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(text).unwrap())
@@ -73,7 +73,7 @@ fn golden_cases_of_every_role_pass_and_say_what_they_cost() {
         .case("settings", &case("check-config", json!({"config": {"x": "1"}, "expect": {"ok": [{"pointer": "/x"}]}})))
         .case("none", &case("call-tool", json!({"tool": "t", "expect": {"refusal": "no-such-role"}})));
     let (passed, text) =
-        said(&["plugin", "test", &guest("speaks_for_a_provider"), &desk.fixtures()]);
+        run_command(&["plugin", "test", &guest("speaks_for_a_provider"), &desk.fixtures()]);
     assert!(passed, "{text}");
     assert!(text.ends_with("9 cases passed\n") && text.contains(" ms, cpu "), "{text}");
 }
@@ -84,7 +84,7 @@ fn a_case_that_fails_says_where_and_how_and_can_be_taken_over() {
     let expect = json!({"ok": {"status": 201, "headers": {"content-type": "text/plain"}}});
     desk.case("reply", &case("reply", json!({"about": "Answers are plain.", "expect": expect})));
     let arguments = ["plugin", "test", &guest("speaks_for_a_provider"), &desk.fixtures()];
-    let (passed, text) = said(&arguments);
+    let (passed, text) = run_command(&arguments);
     assert!(!passed);
     for part in [
         "FAILED reply.json  Answers are plain.",
@@ -94,9 +94,9 @@ fn a_case_that_fails_says_where_and_how_and_can_be_taken_over() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let (taken, text) = said(&[arguments.as_slice(), &["--accept"]].concat());
+    let (taken, text) = run_command(&[arguments.as_slice(), &["--accept"]].concat());
     assert!(taken && text.contains("taken  reply.json"), "{text}");
-    assert!(said(&arguments).0, "what was taken over is expected from now on");
+    assert!(run_command(&arguments).0, "what was taken over is expected from now on");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn what_a_plugin_is_stopped_for_can_be_expected() {
         let grants = grants.display().to_string();
         let arguments =
             ["plugin", "test", &guest(guest_name), &desk.fixtures(), "--grants", &grants];
-        let (passed, text) = said(&arguments);
+        let (passed, text) = run_command(&arguments);
         assert!(passed, "{guest_name}: {text}");
     }
 }
@@ -119,7 +119,7 @@ fn what_a_plugin_is_stopped_for_can_be_expected() {
 #[test]
 fn cases_that_cannot_be_run_are_refused_with_a_reason() {
     let desk = Desk::new();
-    let test = |desk: &Desk| said(&["plugin", "test", "dot-mapper", &desk.fixtures()]);
+    let test = |desk: &Desk| run_command(&["plugin", "test", "dot-mapper", &desk.fixtures()]);
     fs::create_dir_all(desk.0.path().join("fixtures")).unwrap();
     assert!(test(&desk).1.contains("holds no case"));
     for (wrong, reason) in [
@@ -137,7 +137,7 @@ fn cases_that_cannot_be_run_are_refused_with_a_reason() {
         let (passed, text) = test(&desk);
         assert!(!passed && text.contains(reason), "{wrong}: {text}");
     }
-    let (found, text) = said(&["plugin", "test", "absent.wasm", &desk.fixtures()]);
+    let (found, text) = run_command(&["plugin", "test", "absent.wasm", &desk.fixtures()]);
     assert!(!found && text.contains("absent.wasm"), "{text}");
 }
 
@@ -146,24 +146,25 @@ fn one_call_is_tried_from_the_command_line() {
     let home = Home::new();
     let body = home.write("body.json", r#"{"message": {"text": "hi"}}"#).display().to_string();
     let spec = r#"{"prompt": "message.text"}"#;
-    let (went, text) =
-        said(&["plugin", "try", "dot-mapper", "map-payload", "--body", &body, "--spec", spec]);
+    let (went, text) = run_command(&[
+        "plugin", "try", "dot-mapper", "map-payload", "--body", &body, "--spec", spec,
+    ]);
     assert!(went && text.contains(r#""prompt": "hi""#) && text.contains("memory"), "{text}");
 
     let sum = r#"{"expression": "6*7"}"#;
     let tool = ["plugin", "try", "calculator", "call-tool", "--tool", "calculate"];
-    let (went, text) = said(&[tool.as_slice(), &["--arguments", sum]].concat());
+    let (went, text) = run_command(&[tool.as_slice(), &["--arguments", sum]].concat());
     assert!(went && text.contains("\"value\": 42"), "{text}");
 
     let twice = r#"{"expression": "6*7", "expression": "1"}"#;
-    let (went, text) = said(&[tool.as_slice(), &["--arguments", twice]].concat());
+    let (went, text) = run_command(&[tool.as_slice(), &["--arguments", twice]].concat());
     assert!(!went && text.contains("the field \"expression\" is there twice"), "{text}");
 
     let secret = home.write("secret", "the token\n").display().to_string();
     let secret = format!("secret={secret}");
     let verify = |token: &str| {
         let guest = guest("speaks_for_a_provider");
-        said(&["plugin", "try", &guest, "verify", "-H", token, "--secret", &secret])
+        run_command(&["plugin", "try", &guest, "verify", "-H", token, "--secret", &secret])
     };
     assert!(verify("x-token: the token").1.contains("\"id\": \"provider\""));
     let (went, text) = verify("x-token: another");
@@ -172,9 +173,9 @@ fn one_call_is_tried_from_the_command_line() {
     // Without a grant, no request is sent.
     let url = r#"{"url": "https://example.com/"}"#;
     let fetch = ["plugin", "try", "http-fetch", "call-tool", "--tool", "http_fetch"];
-    let (went, text) = said(&[fetch.as_slice(), &["--arguments", url]].concat());
+    let (went, text) = run_command(&[fetch.as_slice(), &["--arguments", url]].concat());
     assert!(!went && text.contains("no grant allows GET"), "{text}");
-    let (_, text) = said(&["plugin", "try", &guest("logs_flood"), "map-payload"]);
+    let (_, text) = run_command(&["plugin", "try", &guest("logs_flood"), "map-payload"]);
     assert!(text.contains("log: "), "{text}");
 }
 

@@ -60,12 +60,12 @@ async fn until_held(caller: &Client, operator: &str, is_so: impl Fn(usize) -> bo
     .await;
 }
 
-fn refused(answer: &Answer, fault: &str, whose: &str) {
+fn refused(answer: &Answer, fault: &str, subject: &str) {
     assert_eq!(answer.status, 503, "{}", answer.text);
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert_eq!(answer.header("x-wardgate-retry"), Some("safe"));
     assert_eq!(answer.header("x-wardgate-fault"), Some(fault), "{}", answer.text);
-    assert!(answer.text.contains(whose), "{}", answer.text);
+    assert!(answer.text.contains(subject), "{}", answer.text);
 }
 
 /// A request with a body of this length to every surface that reads one.
@@ -90,12 +90,12 @@ async fn over_the_budget_every_surface_refuses_until_somebody_hangs_up() {
     for (surface, call) in everywhere(&gateway, &hook, 70_000) {
         let answer = call.send().await;
         // The share that is used up: the holder belongs to this channel, this tenant and this address.
-        let whose = match surface {
+        let subject = match surface {
             "hook" => "requests by this channel",
             "admin" => "requests from this address",
             _ => "requests of this tenant",
         };
-        refused(&answer, "policy", whose);
+        refused(&answer, "policy", subject);
         let docsgpt = answer.json()["success"] == json!(false);
         assert_eq!(docsgpt, surface == "agent's own webhook", "{}", answer.text);
     }
@@ -220,12 +220,12 @@ async fn a_body_counts_until_its_verifier_has_done_with_it() {
     let call = gateway.post(&hook).text("application/json", body(50_000));
     let verified = tokio::spawn(call.send());
     until("the verifier at work", async || {
-        let told = metrics(&gateway, &operator).await;
-        let in_flight = told.lines().find_map(|line| {
+        let result = metrics(&gateway, &operator).await;
+        let in_flight = result.lines().find_map(|line| {
             let line = line.strip_prefix("wardgate_plugin_calls_in_flight{")?;
             line.split_once("plugin=\"spins-in-verify\"} ")?.1.parse::<f64>().ok()
         });
-        (in_flight == Some(1.0)).then(|| assert_eq!(held_of(&told), 50_000))
+        (in_flight == Some(1.0)).then(|| assert_eq!(held_of(&result), 50_000))
     })
     .await;
     // The caller disconnects, so the verifier is stopped.

@@ -20,7 +20,7 @@ async fn agent(gateway: &Gateway, guest: &str, grants: &str) -> Client {
 }
 
 /// Makes the agent call its tool, and returns the tool's result.
-async fn told(agent: &Client, tool: &str, arguments: Value) -> Value {
+async fn tool_result(agent: &Client, tool: &str, arguments: Value) -> Value {
     let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
     let called = answer.report()["tools"][0].clone();
     assert_eq!((&called["name"], &called["is_error"]), (&json!(tool), &json!(false)), "{called}");
@@ -40,7 +40,7 @@ async fn a_granted_secret_signs_verifies_and_matches_and_no_other_opens() {
         json!({"name": name, "algorithm": algorithm, "presented": "key",
                "message": "The quick brown fox jumps over the lazy dog"})
     };
-    let used = told(&agent, "secret", ask("signing", "sha256")).await;
+    let used = tool_result(&agent, "secret", ask("signing", "sha256")).await;
     // The well-known HMAC of this sentence under the key `key`.
     assert_eq!(
         used["signature"],
@@ -51,7 +51,7 @@ async fn a_granted_secret_signs_verifies_and_matches_and_no_other_opens() {
     }
     // The plugin opens neither the tenant's own name of the secret nor the tenant's other secrets.
     for name in ["webhook", "other", "host.key", "", "../signing"] {
-        let refused = told(&agent, "secret", ask(name, "sha256")).await;
+        let refused = tool_result(&agent, "secret", ask(name, "sha256")).await;
         assert_eq!(refused["code"], "forbidden", "{refused}");
         let message = refused["message"].as_str().unwrap();
         assert!(
@@ -59,11 +59,11 @@ async fn a_granted_secret_signs_verifies_and_matches_and_no_other_opens() {
             "{message}"
         );
     }
-    let gone = told(&agent, "secret", ask("gone", "sha256")).await;
+    let gone = tool_result(&agent, "secret", ask("gone", "sha256")).await;
     assert_eq!(gone["code"], "forbidden", "{gone}");
     // The tenant's name of the secret and the reason of the refusal are for the operator only.
     assert_eq!(gone["message"], "the secret \"gone\" cannot be used as it is bound");
-    let unknown = told(&agent, "secret", ask("signing", "md5")).await;
+    let unknown = tool_result(&agent, "secret", ask("signing", "md5")).await;
     assert!(unknown["message"].as_str().unwrap().contains("sha1, sha256, sha512"), "{unknown}");
 }
 
@@ -75,7 +75,7 @@ async fn a_secret_that_is_rotated_is_accepted_in_both_values() {
     let agent = agent(&gateway, "uses_secrets", SIGNING).await;
     for (presented, matches) in [("older", true), ("newer", true), ("oldest", false)] {
         let ask = json!({"name": "signing", "algorithm": "sha256", "presented": presented});
-        assert_eq!(told(&agent, "secret", ask).await["matches"], matches, "{presented}");
+        assert_eq!(tool_result(&agent, "secret", ask).await["matches"], matches, "{presented}");
     }
 }
 
@@ -84,11 +84,11 @@ async fn time_and_randomness_are_live_unless_the_grant_says_otherwise() {
     let gateway = Gateway::start().await;
     let agent = agent(&gateway, "tells_time", "").await;
     let number = |seen: &Value, name: &str| seen[name].as_u64().unwrap();
-    let first = told(&agent, "time", json!({})).await;
+    let first = tool_result(&agent, "time", json!({})).await;
     assert!(number(&first, "passed") > 0, "{first}");
     assert!(number(&first, "second") >= number(&first, "first"), "{first}");
     assert!(number(&first, "first") > 1_700_000_000_000_000, "it is after 2023: {first}");
-    let second = told(&agent, "time", json!({})).await;
+    let second = tool_result(&agent, "time", json!({})).await;
     assert!(number(&second, "first") > number(&first, "second"));
     assert_ne!(second["random"], first["random"]);
 }
@@ -98,9 +98,9 @@ async fn frozen_clocks_stand_still_and_fixed_randomness_repeats() {
     let gateway = Gateway::start().await;
     let grants = "clocks = \"frozen\"\nrandom = \"fixed\"";
     let agent = agent(&gateway, "tells_time", grants).await;
-    let first = told(&agent, "time", json!({})).await;
+    let first = tool_result(&agent, "time", json!({})).await;
     assert_eq!((&first["passed"], &first["second"]), (&json!(0), &first["first"]));
-    let second = told(&agent, "time", json!({})).await;
+    let second = tool_result(&agent, "time", json!({})).await;
     assert_ne!(second["first"], first["first"], "each call has its own moment");
     assert_eq!(second["random"], first["random"]);
 }

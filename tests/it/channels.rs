@@ -40,7 +40,7 @@ fn send(gateway: &Gateway, hook: &str, body: Value) -> Call {
 }
 
 /// What the mapper reported in the prompt of a task.
-async fn told(gateway: &Gateway, task: &str) -> Vec<String> {
+async fn mapper_report(gateway: &Gateway, task: &str) -> Vec<String> {
     let result = gateway.ended(task).await["result"].as_str().unwrap().to_owned();
     let report: Value = serde_json::from_str(&result).unwrap();
     report["received"].as_str().unwrap().split('|').map(str::to_owned).collect()
@@ -53,7 +53,7 @@ async fn a_verified_delivery_runs_the_agent_and_a_wrong_one_does_nothing() {
     let started = send(&gateway, &hook, json!({"text": "hi"})).expect(200).await;
     let task = started.json()["task_id"].as_str().unwrap().to_owned();
     assert_eq!((&started.json()["status"], started.task_id()), (&json!("Started"), task.clone()));
-    assert_eq!(told(&gateway, &task).await[0], "hi");
+    assert_eq!(mapper_report(&gateway, &task).await[0], "hi");
 
     let before = gateway.tasks_stored().await;
     for wrong in [None, Some(""), Some("another token of somebody")] {
@@ -81,11 +81,11 @@ async fn nobody_but_the_verifier_sees_a_credential() {
             .header("cookie", "a=b")
             .header("x-delivery", "d-1");
     let task = call.expect(200).await.task_id();
-    let told = told(&gateway, &task).await;
-    assert_eq!(told[1], "x-delivery", "no token, no authorization, no cookie");
-    assert_eq!(told[2], r#"{"id":"provider","attributes":null}"#);
-    assert_eq!(told[3], format!("\"http://{}{hook}\"", gateway.listen));
-    assert_eq!(told[4], "a=1&b=2");
+    let reported = mapper_report(&gateway, &task).await;
+    assert_eq!(reported[1], "x-delivery", "no token, no authorization, no cookie");
+    assert_eq!(reported[2], r#"{"id":"provider","attributes":null}"#);
+    assert_eq!(reported[3], format!("\"http://{}{hook}\"", gateway.listen));
+    assert_eq!(reported[4], "a=1&b=2");
     let kept = String::from_utf8_lossy(&gateway.home.database()).into_owned();
     assert!(!kept.contains(TOKEN) && !kept.contains("a%20token"));
 }
@@ -209,7 +209,11 @@ async fn bytes_that_are_no_payload_reach_the_plugins_all_the_same() {
     ] {
         let call = gateway.post(&hook).header("x-token", TOKEN).text(declared, body.to_vec());
         let task = call.expect(200).await.task_id();
-        assert_eq!(told(&gateway, &task).await[5], format!("{} bytes", body.len()), "{declared}");
+        assert_eq!(
+            mapper_report(&gateway, &task).await[5],
+            format!("{} bytes", body.len()),
+            "{declared}"
+        );
     }
 }
 
@@ -317,7 +321,7 @@ async fn an_answer_is_delivered_with_the_credential_that_only_the_host_knows() {
 
 #[tokio::test]
 async fn a_delivery_is_tried_again_later_and_survives_a_restart() {
-    let clock = Clock::by_hand(Timestamp::from_micros(1_800_000_000_000_000));
+    let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
     let provider = Provider::default();
     let web = provider.serve().await;
     let gateway = Setup::new().clock(&clock).start().await;

@@ -37,11 +37,11 @@ impl Way {
     /// Runs a command that must fail with a message on stderr, and returns the message.
     fn fail(&self, arguments: &[&str]) -> String {
         let output = self.try_run(arguments);
-        let said = stderr(&output);
+        let message = stderr(&output);
         assert!(output.status.code().is_some_and(|code| code != 0), "{arguments:?} succeeded");
         assert!(output.stdout.is_empty(), "{arguments:?}: a complaint is for stderr");
-        assert!(said.starts_with("wardgate: ") && !said.contains("panicked"), "{said}");
-        said
+        assert!(message.starts_with("wardgate: ") && !message.contains("panicked"), "{message}");
+        message
     }
 
     fn json(&self, arguments: &[&str]) -> Value {
@@ -190,8 +190,8 @@ async fn a_key_is_sent_to_the_gateway_that_was_named_and_nowhere_else() {
             "--key-file".to_owned(),
             key.to_str().unwrap().to_owned(),
         ]);
-        let said = way.fail(&["tenant", "list"]);
-        assert!(said.contains(reason), "{said}");
+        let message = way.fail(&["tenant", "list"]);
+        assert!(message.contains(reason), "{message}");
     }
     assert!(!stolen.load(std::sync::atomic::Ordering::SeqCst));
 }
@@ -263,10 +263,10 @@ async fn what_goes_wrong_is_said_in_a_sentence_without_the_key() {
         (&through, &["key", "folder"], "--data only"),
         (&folder, &["task", "stop", "absent"], "Task not found"),
     ] {
-        let said = way.fail(arguments);
-        assert!(said.contains(reason), "{arguments:?}: {said}");
+        let message = way.fail(arguments);
+        assert!(message.contains(reason), "{arguments:?}: {message}");
         let keys = [WRONG, gateway.line["operator_key"].as_str().unwrap()];
-        assert!(keys.iter().all(|key| !said.contains(key)), "{arguments:?} shows a key");
+        assert!(keys.iter().all(|key| !message.contains(key)), "{arguments:?} shows a key");
     }
 }
 

@@ -95,8 +95,8 @@ async fn a_component_beyond_a_bound_is_refused_by_its_name_and_costs_the_gateway
         // `plugin inspect` reports the same to authors.
         let path = path.to_str().unwrap();
         let inspected = wardgate(&["plugin", "inspect", path, "--settings", settings]);
-        let said = String::from_utf8_lossy(&inspected.stderr);
-        assert!(!inspected.status.success() && said.contains(bound), "{what}: {said}");
+        let message = String::from_utf8_lossy(&inspected.stderr);
+        assert!(!inspected.status.success() && message.contains(bound), "{what}: {message}");
     }
     let after = gateway.resident_bytes();
     assert!(after < before + (64 << 20), "{} MiB, {} before", after >> 20, before >> 20);

@@ -81,8 +81,8 @@ async fn d3_what_is_not_json_is_refused_in_docsgpts_words() {
     let gateway = Gateway::start().await;
     for body in ["", "{", "null", "{\"a\":}", "{} x"] {
         let answer = gateway.trigger().text("application/json", body).expect(400).await;
-        let said = refusal("Invalid or missing JSON data in request body");
-        assert_eq!(answer.json(), said, "{body:?}");
+        let message = refusal("Invalid or missing JSON data in request body");
+        assert_eq!(answer.json(), message, "{body:?}");
     }
     assert_eq!(gateway.tasks_stored().await, 0);
 }

@@ -202,8 +202,8 @@ async fn a_folder_is_served_by_one_process_at_a_time() {
     let second = wardgate(&["serve", "--data", data, "--listen", "127.0.0.1:0"]);
     assert_eq!(second.status.code(), Some(1));
     assert!(second.stdout.is_empty(), "it must not say that it serves");
-    let said = String::from_utf8(second.stderr).unwrap();
-    assert!(said.contains("another gateway serves"), "{said}");
+    let message = String::from_utf8(second.stderr).unwrap();
+    assert!(message.contains("another gateway serves"), "{message}");
     assert_eq!(gateway.ended(&id).await["status"], "completed");
     gateway.kill();
     // The lock ends with its process.

@@ -188,8 +188,9 @@ async fn a_server_that_does_not_answer_takes_the_calls_time_and_no_more() {
     let begun = Instant::now();
     let url = format!("http://127.0.0.1:{}/open/slow", web.port);
     let reason = refused(&gateway, json!({"url": url})).await;
-    let told = ["did not answer in time", "did not end in the time", "took longer than the 500 ms"];
-    assert!(told.iter().any(|part| reason.contains(part)), "{reason}");
+    let reported =
+        ["did not answer in time", "did not end in the time", "took longer than the 500 ms"];
+    assert!(reported.iter().any(|part| reason.contains(part)), "{reason}");
     let took = begun.elapsed();
     assert!(Duration::from_millis(500) <= took && took < FAR_LESS_THAN_SLOW, "{took:?}");
 }
@@ -209,14 +210,14 @@ async fn any_guest_is_held_to_its_own_grants() {
     let url = format!("http://127.0.0.1:{}/open/hello", web.port);
     // The grants of http-fetch do not apply to another plugin.
     let agent = gateway.with_tool("calls_egress", "").await;
-    let told = async |arguments: Value| {
+    let reported = async |arguments: Value| {
         let prompt = json!({"prompt": format!("fetch {arguments}")});
         agent.ask(prompt).await.report()["tools"][0]["result"].clone()
     };
-    let denied = told(json!({"url": url})).await;
+    let denied = reported(json!({"url": url})).await;
     assert_eq!(denied["code"], "forbidden");
     assert!(denied["message"].as_str().unwrap().contains("the plugin calls-egress"), "{denied}");
-    let credential = told(json!({"url": url, "credential": "github"})).await;
+    let credential = reported(json!({"url": url, "credential": "github"})).await;
     assert_eq!(credential["code"], "forbidden");
     assert!(credential["message"].as_str().unwrap().contains("credential"), "{credential}");
 }

@@ -136,8 +136,8 @@ impl Tried {
         let printed = self.run(&folder, &command.replace("../../target/demo", &data)).await;
         let mut lines = printed.0.lines();
         for shown in blocks(&readme, "text").remove(0).lines() {
-            let came = lines.any(|line| is_shown(line, shown));
-            assert!(came, "{example} shows\n{shown}\nand what came is\n{}", printed.0);
+            let actual = lines.any(|line| is_shown(line, shown));
+            assert!(actual, "{example} shows\n{shown}\nand what came is\n{}", printed.0);
         }
         let keys = manage(&self.home, &["key", "list", "--tenant", "examples"]);
         let mut of_scripts = keys.lines().filter(|line| line.contains("\ttry-it ")).peekable();
@@ -201,13 +201,13 @@ async fn telegram_bot_runs_what_its_readme_says_and_a_second_try_continues_the_c
         let body = printed.request(headings[0]).body;
         let typing = r#"{"chat_id":123456789,"method":"sendChatAction","action":"typing"}"#;
         assert_eq!(body, typing);
-        let said = "Which of my orders are still on their way?";
+        let spoken = "Which of my orders are still on their way?";
         let mapping = json!({"plugin": "telegram", "params": {
-            "prompt": said, "task_id": "telegram:123456789", "user_id": "123456789",
+            "prompt": spoken, "task_id": "telegram:123456789", "user_id": "123456789",
             "user_first_name": "Ada", "user_last_name": "Lovelace",
         }});
         let report = tried.completed(&printed, &task, mapping).await;
-        assert_eq!(report["received"], said);
+        assert_eq!(report["received"], spoken);
         assert_eq!(report["earlier_messages"].as_u64().unwrap_or(0), earlier, "{report}");
         // Nothing was sent to Telegram.
         let line =
@@ -253,14 +253,14 @@ async fn zapier_runs_what_its_readme_says_with_an_operators_key_and_with_an_admi
     let headings = ["A new ticket", "The same step replayed", "A wrong key"];
     let task = accepted_repeated_refused(&printed, headings, (403, "Invalid API key"));
     let ticket: Value = serde_json::from_str(&read(&root().join("zapier/ticket.json"))).unwrap();
-    let said = &ticket["ticket"]["description"];
-    assert_eq!(printed.request(headings[0]).body, said.to_string(), "one value, as JSON");
+    let spoken = &ticket["ticket"]["description"];
+    assert_eq!(printed.request(headings[0]).body, spoken.to_string(), "one value, as JSON");
     let trace = tried.caller.thread(&task).await;
     let plugin = &trace[0]["mapping"]["plugin"];
-    let params = json!({"task_id": "35436", "user_email": "ada@example.com", "prompt": said});
+    let params = json!({"task_id": "35436", "user_email": "ada@example.com", "prompt": spoken});
     let mapping = json!({"plugin": plugin, "params": params});
     let report = tried.completed(&printed, &task, mapping).await;
-    assert_eq!(report["received"], *said);
+    assert_eq!(report["received"], *spoken);
 
     let key = manage(&tried.home, &["key", "create", "--admin", "--tenant", "examples"]);
     let key = tried.home.write("admin.key", &key);
@@ -333,17 +333,17 @@ async fn a_script_makes_the_tenant_and_ends_with_the_first_sentence_that_says_no
     edit(&folder.join("agent.toml"), "\"offline\"", "\"no such model\"");
     let output = tried.try_run(&folder, "sh try-it.sh --data \"$DATA\" --tenant 'a new one'").await;
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said, "wardgate: the gateway's settings have no model \"no such model\"\n");
+    let spoken = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(spoken, "wardgate: the gateway's settings have no model \"no such model\"\n");
     assert!(manage(&tried.home, &["tenant", "list"]).contains("\ta new one"));
     assert_eq!(manage(&tried.home, &["key", "list", "--tenant", "a new one"]), "");
 
     let wrong = ["", " --data", " --tenant examples", " --date \"$DATA\"", " \"$DATA\" --data"];
     for arguments in wrong {
         let output = tried.try_run(&folder, &format!("sh try-it.sh{arguments}")).await;
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
-        assert!(said.contains("\n  sh try-it.sh --data DIR "), "{arguments}: {said}");
+        let spoken = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {spoken}");
+        assert!(spoken.contains("\n  sh try-it.sh --data DIR "), "{arguments}: {spoken}");
     }
 }
 

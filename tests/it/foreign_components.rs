@@ -114,7 +114,7 @@ async fn arguments_that_do_not_fit_are_told_to_the_model_with_their_place() {
         it[field] = value;
         json!({"it": it})
     };
-    for (arguments, told) in [
+    for (arguments, reported) in [
         (json!({}), "the field \"it\" is missing"),
         (json!({"it": everything(), "extra": 1}), "there is no field \"extra\", but it, more"),
         (changed("small", json!(128)), "at /it/small: wanted a whole number from -128 to 127"),
@@ -126,7 +126,7 @@ async fn arguments_that_do_not_fit_are_told_to_the_model_with_their_place() {
         (changed("ways", json!(["slow"])), "at /it/ways/0: wanted quick, quiet, cheap"),
     ] {
         let error = error(&agent, "values-echo", arguments).await;
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(reported), "{error}");
     }
     // A direct call of the tool is refused in the same way.
     let operation = format!("/agents/{}/operations/shout", agent.agent);
@@ -172,12 +172,12 @@ const TIGHT: &str = "[limits]\nmemory_mib = 8\noutput_bytes = 65536\nwall_ms = 4
 
 /// Checks that the host ends the call in reasonable time, and the error that it reports. Only one of the two time
 /// limits is short, because on a busy machine either of two could expire first.
-async fn ended(tool: &str, arguments: Value, limit: &str, told: &str) {
+async fn ended(tool: &str, arguments: Value, limit: &str, reported: &str) {
     let gateway = Gateway::start().await;
     let agent = gateway.with_tool("foreign_hostile", &format!("{TIGHT}{limit}\n")).await;
     let begun = Instant::now();
     let error = error(&agent, tool, arguments).await;
-    assert!(error.contains(told), "{error}");
+    assert!(error.contains(reported), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
 }
 
@@ -229,8 +229,8 @@ async fn one_that_keeps_crashing_is_cut_off() {
     let gateway = Gateway::start().await;
     let agent = gateway.with_tool("foreign_hostile", TIGHT).await;
     for _ in 0..50 {
-        let told = error(&agent, "crash", json!({})).await;
-        if told.contains("cut off for a while") {
+        let reported = error(&agent, "crash", json!({})).await;
+        if reported.contains("cut off for a while") {
             return;
         }
     }
@@ -265,7 +265,7 @@ async fn what_is_made_to_be_run_by_something_else_is_called_what_it_is() {
     let gateway = Gateway::start().await;
     let newer = "(component (import \"wasi:random/random@0.3.0\" (instance \
                  (export \"get-random-u64\" (func (result u64))))))";
-    for (component, said) in [
+    for (component, message) in [
         (of_one_function(Some("wasi:cli/run@0.2.3"), NOTHING), "it is a command"),
         (
             of_one_function(Some("wasi:http/incoming-handler@0.2.3"), NOTHING),
@@ -274,7 +274,7 @@ async fn what_is_made_to_be_run_by_something_else_is_called_what_it_is() {
         (wat::parse_str(newer).unwrap(), "it is made for WASI 0.3"),
     ] {
         let refused = offered(&gateway, component, "").await.expect(422).await;
-        assert!(refused.detail().contains(said), "{said}: {}", refused.detail());
+        assert!(refused.detail().contains(message), "{message}: {}", refused.detail());
     }
 }
 
@@ -294,7 +294,7 @@ async fn a_memory_that_begins_larger_than_what_is_granted_is_noted_when_it_is_in
 async fn a_tool_that_ran_and_failed_is_not_safe_to_call_again_and_one_that_did_not_run_is() {
     let gateway = Gateway::start().await;
     let exception = "(tag $t) (func (export \"go\") (throw $t))";
-    for (body, said) in
+    for (body, message) in
         [(exception, "an exception"), ("(func (export \"go\") unreachable)", "crashed")]
     {
         offered(&gateway, of_one_function(None, body), "").await.expect(200).await;
@@ -305,12 +305,12 @@ async fn a_tool_that_ran_and_failed_is_not_safe_to_call_again_and_one_that_did_n
         let agent = agent.await;
         let call = agent.post(&format!("/agents/{}/operations/go", agent.agent)).key(&agent.key);
         let failed = call.json(&json!({})).expect(502).await;
-        assert!(failed.detail().contains(said), "{}", failed.detail());
-        assert_eq!(failed.header("x-wardgate-retry"), Some("never"), "{said}");
-        assert_eq!(failed.header("x-wardgate-fault"), Some("guest"), "{said}");
+        assert!(failed.detail().contains(message), "{}", failed.detail());
+        assert_eq!(failed.header("x-wardgate-retry"), Some("never"), "{message}");
+        assert_eq!(failed.header("x-wardgate-fault"), Some("guest"), "{message}");
         // The run's trace has the same reason.
         let refusal = error(&agent, "go", json!({})).await;
-        assert!(refusal.contains(said), "{refusal}");
+        assert!(refusal.contains(message), "{refusal}");
     }
     let agent = gateway.with_agent(|agent| agent.tools = vec!["calculator".parse().unwrap()]).await;
     let unknown = agent.post(&format!("/agents/{}/operations/go", agent.agent)).key(&agent.key);

@@ -134,7 +134,7 @@ async fn a_replier_that_spins_in_its_delivery_is_given_up() {
 
 #[tokio::test]
 async fn a_replier_that_panics_in_its_delivery_is_given_up_and_never_tried_again() {
-    let clock = Clock::by_hand(Timestamp::from_micros(1_800_000_000_000_000));
+    let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
     let gateway = Setup::new().clock(&clock).start().await;
     gateway.install("panics_in_deliver", LIMITS).await;
     let more = json!({"replier": "panics-in-deliver", "answer": "deliver"});
@@ -146,8 +146,8 @@ async fn a_replier_that_panics_in_its_delivery_is_given_up_and_never_tried_again
     let first = send().await;
     let (dead, ()) = tokio::join!(given_up(&gateway, 1), neighbour(&gateway));
     let reason = dead[0]["reason"].as_str().unwrap();
-    let whose = reason.starts_with("plugin panics-in-deliver: ");
-    assert!(whose && reason.contains("it crashed ("), "{reason}");
+    let subject = reason.starts_with("plugin panics-in-deliver: ");
+    assert!(subject && reason.contains("it crashed ("), "{reason}");
     // Far longer than any pause between two attempts. When the second delivery has been processed, so has this one.
     clock.advance(Duration::from_secs(24 * 60 * 60));
     let second = send().await;
@@ -208,9 +208,12 @@ fn whoever_inspects_a_plugin_is_told_what_it_could_not_say() {
     ] {
         let component = guest_path(guest).display().to_string();
         let output = wardgate(&["plugin", "inspect", &component, "--grants", &grants]);
-        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(output.status.success(), "{said}");
-        assert!(said.contains(&format!("{call} failed: ")) && said.contains(refusal), "{said}");
-        assert!(said.contains("payload-mapper, about"), "the rest is told: {said}");
+        let message = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "{message}");
+        assert!(
+            message.contains(&format!("{call} failed: ")) && message.contains(refusal),
+            "{message}"
+        );
+        assert!(message.contains("payload-mapper, about"), "the rest is told: {message}");
     }
 }

@@ -148,7 +148,7 @@ async fn d6_a_key_is_remembered_over_a_restart() {
 
 #[tokio::test]
 async fn d6_a_key_is_free_again_after_24_hours() {
-    let clock = Clock::by_hand(Timestamp::from_micros(1_769_647_246_000_000));
+    let clock = Clock::manual(Timestamp::from_micros(1_769_647_246_000_000));
     let gateway = Setup::new().clock(&clock).start().await;
     let trigger =
         async || gateway.trigger().json(&json!({"q": 1})).idempotent("k").expect(200).await.json();

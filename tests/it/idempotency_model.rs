@@ -198,30 +198,30 @@ impl Model {
 
     /// Checks a response to a request that created no task.
     fn check_later(&self, request: &Request, answer: &Answer) -> Result<(), TestCaseError> {
-        let said = format!("{request:?}: {} {}", answer.status, answer.text);
+        let message = format!("{request:?}: {} {}", answer.status, answer.text);
         if let Some(status) = request.rejected_with() {
-            prop_assert_eq!(answer.status, status, "{}", said);
+            prop_assert_eq!(answer.status, status, "{}", message);
             return Ok(());
         }
         let owner = request.key.and_then(|key| self.owner(request, key));
         let owner =
-            owner.ok_or_else(|| TestCaseError::fail(format!("nobody was first: {said}")))?;
+            owner.ok_or_else(|| TestCaseError::fail(format!("nobody was first: {message}")))?;
         let same = request.equals(&owner.request);
         match (request.door, same, answer.status) {
             (Door::Trigger, ..) => {
                 let body = json!({"success": true, "task_id": owner.task});
-                prop_assert_eq!((answer.status, answer.json()), (200, body), "{}", said);
+                prop_assert_eq!((answer.status, answer.json()), (200, body), "{}", message);
                 let mismatch = (!same).then_some("true");
-                prop_assert_eq!(answer.header("idempotency-mismatch"), mismatch, "{}", said);
+                prop_assert_eq!(answer.header("idempotency-mismatch"), mismatch, "{}", message);
             }
             (_, false, status) => {
-                prop_assert_eq!(status, 422, "{}", said);
+                prop_assert_eq!(status, 422, "{}", message);
                 return Ok(());
             }
             (Door::Synchronous, true, 409) => {
-                prop_assert!(answer.header("retry-after").is_some(), "{}", said);
+                prop_assert!(answer.header("retry-after").is_some(), "{}", message);
                 let location = format!("/v1/tasks/{}", owner.task);
-                prop_assert_eq!(answer.header("location"), Some(&*location), "{}", said);
+                prop_assert_eq!(answer.header("location"), Some(&*location), "{}", message);
                 return Ok(());
             }
             (Door::Synchronous, true, status) => {
@@ -229,14 +229,14 @@ impl Model {
             }
             (Door::Hook, true, status) => {
                 let body = json!({"status": "Started", "task_id": owner.task});
-                prop_assert_eq!((status, answer.json()), (200, body), "{}", said);
+                prop_assert_eq!((status, answer.json()), (200, body), "{}", message);
             }
             (Door::Asynchronous, true, status) => {
                 prop_assert_eq!((status, answer.json()), (200, json!({"status": "Started"})));
             }
         }
-        prop_assert_eq!(answer.task_id(), owner.task.clone(), "{}", said);
-        prop_assert_eq!(answer.header("idempotent-replayed"), Some("true"), "{}", said);
+        prop_assert_eq!(answer.task_id(), owner.task.clone(), "{}", message);
+        prop_assert_eq!(answer.header("idempotent-replayed"), Some("true"), "{}", message);
         Ok(())
     }
 }
@@ -259,7 +259,7 @@ async fn channel(gateway: &Gateway, name: &str, caller: &Client) -> String {
 
 impl Site {
     async fn start() -> Self {
-        let clock = Clock::by_hand(Timestamp::from_micros(1_769_647_246_000_000));
+        let clock = Clock::manual(Timestamp::from_micros(1_769_647_246_000_000));
         let gateway = Setup::new().clock(&clock).start().await;
         gateway.keep_secret("form", TOKEN, false).await;
         let (first, second) = (gateway.caller.clone(), gateway.with_agent(|_| {}).await);

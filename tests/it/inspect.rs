@@ -21,8 +21,8 @@ fn guest(name: &str) -> String {
 
 #[test]
 fn roles_tools_settings_imports_needs_size_and_digest_are_told() {
-    let (ok, said) = inspect("slack", &[]);
-    assert!(ok, "{said}");
+    let (ok, message) = inspect("slack", &[]);
+    assert!(ok, "{message}");
     for part in [
         "name     slack\n",
         " bytes\ndigest   sha256:",
@@ -37,24 +37,24 @@ fn roles_tools_settings_imports_needs_size_and_digest_are_told() {
         ),
         "  [secrets]: ",
     ] {
-        assert!(said.contains(part), "{part:?}: {said}");
+        assert!(message.contains(part), "{part:?}: {message}");
     }
-    assert!(!said.contains("missing:"), "nobody said what it would be granted: {said}");
+    assert!(!message.contains("missing:"), "nobody said what it would be granted: {message}");
     let (_, calculator) = inspect("calculator", &[]);
     assert!(calculator.contains("\n  calculate (changes nothing): "), "{calculator}");
-    let (_, told) = inspect("slack", &["--json"]);
-    let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(told["roles"], json!(["verifier", "payload-mapper", "replier", "about"]));
-    assert!(told["size"].as_u64().unwrap() > 50_000, "{told}");
-    assert_eq!(told["settings"]["properties"]["tolerance-seconds"]["default"], "300");
+    let (_, result) = inspect("slack", &["--json"]);
+    let result: Value = serde_json::from_str(&result).unwrap();
+    assert_eq!(result["roles"], json!(["verifier", "payload-mapper", "replier", "about"]));
+    assert!(result["size"].as_u64().unwrap() > 50_000, "{result}");
+    assert_eq!(result["settings"]["properties"]["tolerance-seconds"]["default"], "300");
 }
 
 #[test]
 fn what_a_grants_file_lacks_is_a_sentence_that_names_it() {
     let home = Home::new();
     let grants = |text: &str| home.write("grants.toml", text).display().to_string();
-    let (ok, said) = inspect("slack", &["--grants", &grants("")]);
-    assert!(ok, "{said}");
+    let (ok, message) = inspect("slack", &["--grants", &grants("")]);
+    assert!(ok, "{message}");
     for part in [
         "missing:\n",
         &format!(
@@ -63,48 +63,51 @@ fn what_a_grants_file_lacks_is_a_sentence_that_names_it() {
         ),
         "  no [secrets] is granted: ",
     ] {
-        assert!(said.contains(part), "{part:?}: {said}");
+        assert!(message.contains(part), "{part:?}: {message}");
     }
     let whole = "[[egress]]\nhost = \"slack.com\"\n[secrets]\nsecret = \"slack\"\n";
-    let (_, said) = inspect("slack", &["--grants", &grants(whole)]);
-    assert!(!said.contains("missing:") && !said.contains("does not accept"), "{said}");
+    let (_, message) = inspect("slack", &["--grants", &grants(whole)]);
+    assert!(!message.contains("missing:") && !message.contains("does not accept"), "{message}");
     let wrong = format!("{whole}[settings]\ntolerance-seconds = \"soon\"\n");
-    let (_, said) = inspect("slack", &["--grants", &grants(&wrong)]);
-    assert!(said.contains("does not accept the settings:\n  `tolerance-seconds` "), "{said}");
+    let (_, message) = inspect("slack", &["--grants", &grants(&wrong)]);
+    assert!(message.contains("does not accept the settings:\n  `tolerance-seconds` "), "{message}");
     let counted = inspect("slack", &["--grants", &grants("egress-mode = \"count\"")]).1;
     assert!(!counted.contains("no [[egress]]"), "{counted}");
-    let (_, said) = inspect(&guest("keeps_values"), &["--grants", &grants("")]);
-    assert!(said.contains("no [key-value] is granted: it keeps values"), "{said}");
+    let (_, message) = inspect(&guest("keeps_values"), &["--grants", &grants("")]);
+    assert!(message.contains("no [key-value] is granted: it keeps values"), "{message}");
     // Most languages' standard libraries import files, so a missing [folder] is not reported.
-    let (_, said) = inspect(&guest("opens_files"), &["--grants", &grants("")]);
+    let (_, message) = inspect(&guest("opens_files"), &["--grants", &grants("")]);
     assert!(
-        said.contains("  [folder]: it can use files") && !said.contains("no [folder]"),
-        "{said}"
+        message.contains("  [folder]: it can use files") && !message.contains("no [folder]"),
+        "{message}"
     );
-    let (ok, said) = inspect("slack", &["--grants", &grants("[limit]\ncpu_ms = 1\n")]);
-    assert!(!ok && said.contains("unknown field `limit`"), "{said}");
+    let (ok, message) = inspect("slack", &["--grants", &grants("[limit]\ncpu_ms = 1\n")]);
+    assert!(!ok && message.contains("unknown field `limit`"), "{message}");
 }
 
 #[test]
 fn components_from_elsewhere_and_files_that_are_none_are_told_apart() {
-    let (ok, said) = inspect(&guest("foreign_kinds"), &[]);
-    assert!(ok && said.contains("roles    toolbox\n") && said.contains("tools:\n"), "{said}");
-    let (ok, said) = inspect(&guest("foreign_resources"), &[]);
-    assert!(!ok && said.contains("its answer holds the resource counter"), "{said}");
-    let (ok, said) = inspect(&guest("no_role"), &[]);
-    assert!(!ok && said.contains("none of the roles"), "{said}");
+    let (ok, message) = inspect(&guest("foreign_kinds"), &[]);
+    assert!(
+        ok && message.contains("roles    toolbox\n") && message.contains("tools:\n"),
+        "{message}"
+    );
+    let (ok, message) = inspect(&guest("foreign_resources"), &[]);
+    assert!(!ok && message.contains("its answer holds the resource counter"), "{message}");
+    let (ok, message) = inspect(&guest("no_role"), &[]);
+    assert!(!ok && message.contains("none of the roles"), "{message}");
     let home = Home::new();
     let text = home.write("text.wasm", "not a component");
-    let (ok, said) = inspect(text.to_str().unwrap(), &[]);
-    assert!(!ok && said.contains("not a WebAssembly component"), "{said}");
+    let (ok, message) = inspect(text.to_str().unwrap(), &[]);
+    assert!(!ok && message.contains("not a WebAssembly component"), "{message}");
     let core = home.path().join("core.wasm");
     std::fs::write(&core, b"\0asm\x01\0\0\0").unwrap();
-    let (ok, said) = inspect(core.to_str().unwrap(), &[]);
-    assert!(!ok && said.contains("it is a core module"), "{said}");
-    let (ok, said) = inspect("/dev/zero", &[]);
-    assert!(!ok && said.contains("it is not a regular file"), "{said}");
-    let (ok, said) = inspect("/nowhere/at/all.wasm", &[]);
-    assert!(!ok && said.contains("cannot read /nowhere/at/all.wasm"), "{said}");
+    let (ok, message) = inspect(core.to_str().unwrap(), &[]);
+    assert!(!ok && message.contains("it is a core module"), "{message}");
+    let (ok, message) = inspect("/dev/zero", &[]);
+    assert!(!ok && message.contains("it is not a regular file"), "{message}");
+    let (ok, message) = inspect("/nowhere/at/all.wasm", &[]);
+    assert!(!ok && message.contains("cannot read /nowhere/at/all.wasm"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,12 +117,15 @@ async fn whoever_installs_is_told_what_it_lacks() {
     let arguments =
         ["plugin", "install", &guest("keeps_values"), "--data", data, "--tenant", "tests"];
     let output = wardgate(&arguments);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("note: no [key-value] is granted: it keeps values"), "{said}");
+    let message = String::from_utf8(output.stdout).unwrap();
+    assert!(message.contains("note: no [key-value] is granted: it keeps values"), "{message}");
     let granted = gateway.home.write("kv.toml", "[key-value]\nbytes = 1000\n");
     let granted = [arguments.as_slice(), &["--grants", granted.to_str().unwrap()]].concat();
-    let said = String::from_utf8(wardgate(&granted).stdout).unwrap();
-    assert!(said.starts_with("installed keeps-values") && !said.contains("note:"), "{said}");
+    let message = String::from_utf8(wardgate(&granted).stdout).unwrap();
+    assert!(
+        message.starts_with("installed keeps-values") && !message.contains("note:"),
+        "{message}"
+    );
     let shown = gateway.manage("GET", "/plugins/slack").expect(200).await.json();
     let notes = shown["notes"].as_array().unwrap();
     let says = |what: &str| notes.iter().any(|note| note.as_str().unwrap().starts_with(what));

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use wardgate::clock::{Clock, Timestamp};
-use wardgate::fixture::{Case, Stage};
+use wardgate::fixture::{Case, PluginHarness};
 use wardgate::plugins::bundled_component;
 use wardgate::sandbox::Grants;
 use wardgate::settings::Settings;
@@ -103,20 +103,21 @@ fn problem(expected: &Value, outcome: &Value) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_vector_verifies_and_maps_in_the_sandbox_as_its_provider_publishes_it() {
     let home = Home::new();
-    let stage = Stage::open(home.path(), &Settings::of_defaults().unwrap().sandbox).unwrap();
+    let harness =
+        PluginHarness::open(home.path(), &Settings::of_defaults().unwrap().sandbox).unwrap();
     let (mut problems, mut held) = (Vec::new(), 0);
     for integration in INTEGRATIONS {
         let name = integration.parse().unwrap();
-        let loaded = stage.load(bundled_component(&name).unwrap().into()).await.unwrap();
+        let loaded = harness.load(bundled_component(&name).unwrap().into()).await.unwrap();
         let patient = Grants::parse("[limits]\ncpu_ms = 5000\nwall_ms = 10000\n").unwrap();
-        let binding = stage.bind(name, loaded, patient);
+        let binding = harness.bind(name, loaded, patient);
         for vector in vectors(integration) {
             for (call, expected) in
                 [("verify", "verify"), ("map-payload", "map"), ("reply", "reply")]
             {
                 let expected = vector["expect"].get(expected).filter(|value| !value.is_null());
                 let Some(expected) = expected else { continue };
-                let ran = stage.rehearse(&binding, &case(&vector, call)).await.unwrap();
+                let ran = harness.run_scripted(&binding, &case(&vector, call)).await.unwrap();
                 // In a gateway, a channel always has a URL.
                 if vector["name"] == "the channel's URL is not known" {
                     continue;
@@ -146,7 +147,7 @@ struct Hooks {
 
 impl Hooks {
     async fn start() -> Self {
-        let clock = Clock::by_hand(Timestamp::from_micros(0));
+        let clock = Clock::manual(Timestamp::from_micros(0));
         let gateway = Setup::new().clock(&clock).start().await;
         for plugin in INTEGRATIONS {
             gateway.grant(plugin, "[limits]\ncpu_ms = 5000\nwall_ms = 10000\n");
@@ -269,10 +270,10 @@ async fn every_vector_is_answered_over_http_through_a_channel() {
             sent += 1;
             let (status, body) =
                 if is_not_set_up(&vector) { (503, None) } else { answered(&vector["expect"]) };
-            let came =
+            let actual =
                 serde_json::from_str(&answer.text).unwrap_or(Value::from(answer.text.clone()));
-            let same =
-                body.is_none_or(|body| body == came || body.as_str() == Some(answer.text.as_str()));
+            let same = body
+                .is_none_or(|body| body == actual || body.as_str() == Some(answer.text.as_str()));
             // A vector about the signature only does not say what the mapper returns.
             let unsaid = vector["expect"].get("map").is_none() && answer.status == 400;
             // And a binary body is refused before the mapper is called.

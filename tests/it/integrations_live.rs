@@ -44,7 +44,7 @@ const JSON: &str = "application/json";
 const LIMITS: &str = "[limits]\ncpu_ms = 5000\nwall_ms = 10000\n";
 
 fn clock() -> Clock {
-    Clock::by_hand(Timestamp::from_micros(NOW * 1_000_000))
+    Clock::manual(Timestamp::from_micros(NOW * 1_000_000))
 }
 
 /// The TOML blocks in the documentation, each with its heading.

@@ -28,18 +28,18 @@ async fn calls_time_and_memory_of_a_plugin_are_told() {
             .ask(json!({"prompt": format!("calculate {{\"expression\":\"{expression}\"}}")}))
             .await;
     }
-    let told = series(&gateway, "calculator").await;
+    let result = series(&gateway, "calculator").await;
     // Each run asks the plugin for its tools first.
-    assert_eq!(told["wardgate_plugin_calls_total,outcome=\"answered\""], 5.0);
-    assert_eq!(told["wardgate_plugin_calls_total,outcome=\"failed\""], 1.0);
-    assert!(!told.keys().any(|name| name.contains("trapped")), "{told:?}");
+    assert_eq!(result["wardgate_plugin_calls_total,outcome=\"answered\""], 5.0);
+    assert_eq!(result["wardgate_plugin_calls_total,outcome=\"failed\""], 1.0);
+    assert!(!result.keys().any(|name| name.contains("trapped")), "{result:?}");
     let (computed, took) =
-        (told["wardgate_plugin_cpu_seconds_total"], told["wardgate_plugin_wall_seconds_total"]);
-    assert!(0.0 < computed && computed <= took && took < 60.0, "{told:?}");
-    let memory = told["wardgate_plugin_memory_peak_bytes"];
-    assert!((65_536.0..16_777_216.0).contains(&memory), "{told:?}");
+        (result["wardgate_plugin_cpu_seconds_total"], result["wardgate_plugin_wall_seconds_total"]);
+    assert!(0.0 < computed && computed <= took && took < 60.0, "{result:?}");
+    let memory = result["wardgate_plugin_memory_peak_bytes"];
+    assert!((65_536.0..16_777_216.0).contains(&memory), "{result:?}");
     for zero in ["calls_in_flight", "egress_counted_total", "quarantined"] {
-        assert_eq!(told[&format!("wardgate_plugin_{zero}")], 0.0, "{zero}");
+        assert_eq!(result[&format!("wardgate_plugin_{zero}")], 0.0, "{zero}");
     }
 }
 
@@ -52,10 +52,10 @@ async fn a_plugin_that_is_cut_off_shows_as_such() {
     for status in [502, 502, 503] {
         agent.trigger().json(&json!({})).expect(status).await;
     }
-    let told = series(&gateway, "panics").await;
-    assert_eq!(told["wardgate_plugin_quarantined"], 1.0);
-    assert_eq!(told["wardgate_plugin_calls_total,outcome=\"trapped\""], 2.0);
-    assert_eq!(told["wardgate_plugin_calls_total,outcome=\"quarantined\""], 1.0);
+    let result = series(&gateway, "panics").await;
+    assert_eq!(result["wardgate_plugin_quarantined"], 1.0);
+    assert_eq!(result["wardgate_plugin_calls_total,outcome=\"trapped\""], 2.0);
+    assert_eq!(result["wardgate_plugin_calls_total,outcome=\"quarantined\""], 1.0);
 }
 
 #[tokio::test]

@@ -99,7 +99,7 @@ async fn many_that_spin_do_not_starve_a_neighbour() {
 async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &plugin.parse().unwrap()).await.unwrap();
-    binding.account().snapshot().in_flight
+    binding.stats().snapshot().in_flight
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,7 +218,7 @@ async fn bad_json_tool() {
 }
 
 /// Runs an agent with this mapper, and returns what the mapper reports in its prompt.
-async fn told(guest: &str, body: Value) -> String {
+async fn mapper_report(guest: &str, body: Value) -> String {
     let gateway = Gateway::start().await;
     let agent = gateway.with_mapper(guest, "").await;
     agent.ask(body).await.report()["received"].as_str().unwrap().to_owned()
@@ -237,14 +237,14 @@ async fn logs_flood() {
 
 #[tokio::test]
 async fn asks_secret() {
-    assert_eq!(told("asks_secret", json!({"secret": "host.key"})).await, "forbidden");
+    assert_eq!(mapper_report("asks_secret", json!({"secret": "host.key"})).await, "forbidden");
 }
 
 #[tokio::test]
 async fn reads_environment() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let found = told("reads_environment", json!({"address": address})).await;
+    let found = mapper_report("reads_environment", json!({"address": address})).await;
     let nothing = json!({
         "environment": [], "arguments": [], "root": false, "passwd": false, "network": false,
     });

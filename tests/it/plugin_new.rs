@@ -22,8 +22,8 @@ fn project(language: &str, kept: &str) -> PathBuf {
     let arguments = ["plugin", "new", "order-desk", "--lang", language, "--role", ROLES];
     let output = wardgate(&[arguments.as_slice(), &["--folder", place]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("wardgate plugin test"), "it says what to do next: {said}");
+    let message = String::from_utf8(output.stdout).unwrap();
+    assert!(message.contains("wardgate plugin test"), "it says what to do next: {message}");
     if folder.exists() {
         let _ = fs::rename(folder.join(kept), fresh.join(kept));
         fs::remove_dir_all(&folder).unwrap();
@@ -55,10 +55,10 @@ fn run(project: &Path, section: &str) -> String {
         shell.env_remove(outer);
     }
     let output = shell.output().unwrap();
-    let [said, complained] =
+    let [message, complained] =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(output.status.success(), "{section}:\n{commands}\n{said}\n{complained}");
-    said
+    assert!(output.status.success(), "{section}:\n{commands}\n{message}\n{complained}");
+    message
 }
 
 /// Builds the project, runs its golden cases, installs the plugin, and checks that it has every role.

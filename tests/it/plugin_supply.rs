@@ -103,10 +103,10 @@ fn command(home: &Home, arguments: &[&str]) -> String {
 /// Runs a command that must fail, and returns its error message.
 fn complaint(home: &Home, arguments: &[&str]) -> String {
     let output = run(home, arguments);
-    let said = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success(), "it succeeded: {}", String::from_utf8_lossy(&output.stdout));
-    assert!(said.starts_with("wardgate: ") && !said.contains("panicked"), "{said}");
-    said
+    assert!(message.starts_with("wardgate: ") && !message.contains("panicked"), "{message}");
+    message
 }
 
 /// Runs a command on a data folder, which `plugin push` does not need.

@@ -180,8 +180,8 @@ fn every_command_runs_and_prints_what_is_shown() {
                 let output = before.expect("what is shown follows commands");
                 let mut lines = output.lines();
                 for line in shown.lines() {
-                    let came = lines.any(|came| is_shown(came, line));
-                    assert!(came, "the guide shows\n{line}\nand what came is\n{output}");
+                    let actual = lines.any(|actual| is_shown(actual, line));
+                    assert!(actual, "the guide shows\n{line}\nand what came is\n{output}");
                 }
             }
         }

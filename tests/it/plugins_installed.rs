@@ -29,10 +29,10 @@ const FAILURE: &str = "this guest fails on purpose";
 async fn an_operator_installs_plugins_and_agents_while_the_gateway_serves() {
     let home = Home::new();
     let gateway = Child::serve(&home, &[]);
-    let said = install(&home, "mapper_custom");
-    assert!(said.contains("mapper-custom") && said.contains("payload-mapper"), "{said}");
+    let message = install(&home, "mapper_custom");
+    assert!(message.contains("mapper-custom") && message.contains("payload-mapper"), "{message}");
     assert!(
-        said.contains(&format!("grants/{}", gateway.line["organization_id"].as_str().unwrap()))
+        message.contains(&format!("grants/{}", gateway.line["organization_id"].as_str().unwrap()))
     );
     install(&home, "getter_upper");
     install(&home, "destructive_tool");
@@ -180,9 +180,9 @@ async fn a_mappers_failure_becomes_an_http_status() {
         assert_eq!(answer.header("x-wardgate-fault"), Some(fault), "{code}");
         assert_eq!(answer.header("retry-after"), Some("2"), "{code}");
         let answer = agent.trigger().json(&body).expect(status).await;
-        let said = answer.json();
+        let message = answer.json();
         assert_eq!(
-            (&said["success"], &said["message"]),
+            (&message["success"], &message["message"]),
             (&json!(false), &json!(FAILURE)),
             "{code}"
         );

@@ -17,7 +17,7 @@ const PLUGIN: &str = "panics-on-demand";
 
 /// A gateway with a clock that stands still, and an agent whose mapper crashes if the payload says so.
 async fn gateway() -> (Gateway, Clock, Client) {
-    let clock = Clock::by_hand(Timestamp::from_micros(1_800_000_000_000_000));
+    let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
     let change = |settings: &mut wardgate::settings::Settings| {
         settings.sandbox.quarantine_after = AFTER;
         settings.sandbox.quarantine_seconds = PAUSE.as_secs();

@@ -18,9 +18,9 @@ fn compiled(folder: &Path) -> BTreeSet<String> {
 
 /// How many components the gateway reports as loaded.
 async fn loaded(gateway: &Gateway) -> u64 {
-    let told = gateway.get("/metrics").key(&gateway.operator()).expect(200).await.text;
-    let figure = told.lines().find_map(|line| line.strip_prefix("wardgate_components_loaded "));
-    figure.unwrap_or_else(|| panic!("{told}")).parse().unwrap()
+    let result = gateway.get("/metrics").key(&gateway.operator()).expect(200).await.text;
+    let figure = result.lines().find_map(|line| line.strip_prefix("wardgate_components_loaded "));
+    figure.unwrap_or_else(|| panic!("{result}")).parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -189,9 +189,9 @@ async fn send_and_compare(caller: Client, example: Example) {
     // Compared as text, because the order of keys does not matter for the equality of two objects.
     assert_eq!(payload.to_string(), value.to_string(), "{name}");
     let steps = caller.thread(&id).await;
-    let told = steps[0]["content"].as_str().unwrap();
+    let reported = steps[0]["content"].as_str().unwrap();
     let fenced = format!("\n[payload {id}]\n{text}\n[end of payload {id}]");
-    assert!(told.ends_with(&fenced), "{name}: {told}");
+    assert!(reported.ends_with(&fenced), "{name}: {reported}");
 
     // The agent's own webhook also passes it on unchanged.
     let id = caller.trigger().text("application/json", text.clone()).expect(200).await.task_id();

@@ -67,7 +67,7 @@ fn build(guest: &str) -> Vec<u8> {
 async fn in_flight(gateway: &Gateway) -> u64 {
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &NAME.parse().unwrap()).await.unwrap();
-    binding.account().snapshot().in_flight
+    binding.stats().snapshot().in_flight
 }
 
 #[tokio::test]

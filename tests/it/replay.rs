@@ -19,12 +19,12 @@ fn replay(gateway: &Gateway, task: &str, more: &[&str]) -> (bool, String) {
 }
 
 fn same(gateway: &Gateway, task: &str, calls: &[&str]) {
-    let (same, said) = replay(gateway, task, &[]);
-    assert!(same, "{said}");
+    let (same, message) = replay(gateway, task, &[]);
+    assert!(same, "{message}");
     for call in calls {
-        assert!(said.contains(&format!("{call}: the same")), "{call}: {said}");
+        assert!(message.contains(&format!("{call}: the same")), "{call}: {message}");
     }
-    assert!(said.contains("played, nothing differs"), "{said}");
+    assert!(message.contains("played, nothing differs"), "{message}");
 }
 
 /// Waits until the getter's result is recorded, which happens after the response to its caller.
@@ -52,8 +52,8 @@ async fn mapping_tool_and_getter_are_played_again_and_nothing_changes() {
     let task = answer.header("x-task-id").unwrap().to_owned();
     getter_kept(&gateway, &task).await;
     let before = gateway.task(&task).await;
-    let (ok, said) = replay(&gateway, &task, &[]);
-    assert!(ok, "{said}");
+    let (ok, message) = replay(&gateway, &task, &[]);
+    assert!(ok, "{message}");
     for part in [
         "mapping by dot-mapper: the same",
         "tool calculate of calculator: the same",
@@ -61,7 +61,7 @@ async fn mapping_tool_and_getter_are_played_again_and_nothing_changes() {
         " ms, cpu ",
         "4 calls played, nothing differs",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(message.contains(part), "{part}: {message}");
     }
     assert_eq!(gateway.task(&task).await, before);
     assert_eq!(gateway.tasks_stored().await, 1);
@@ -111,13 +111,13 @@ async fn verdicts_about_secrets_are_played_and_no_secret_is_told() {
     let task = agent.ask(json!({"prompt": format!("secret {asks}")})).await.task_id();
     let recording = gateway.manage("GET", &format!("/tasks/{task}/recording")).expect(200).await;
     let calls = recording.json()["calls"].clone();
-    let told = calls[0]["recording"].to_string();
-    assert!(told.contains("\"holds\":true") && !told.contains(SECRET), "{told}");
-    let (same, said) = replay(&gateway, &task, &[]);
+    let reported = calls[0]["recording"].to_string();
+    assert!(reported.contains("\"holds\":true") && !reported.contains(SECRET), "{reported}");
+    let (same, message) = replay(&gateway, &task, &[]);
     // A signature is as sensitive as a secret, so it is not recorded, and the replay reports it as a difference.
-    assert!(!same && said.contains("ok/signature: was"), "{said}");
+    assert!(!same && message.contains("ok/signature: was"), "{message}");
     for kept in ["ok/verifies", "ok/matches", "ok/verifies_another"] {
-        assert!(!said.contains(kept), "{kept}: {said}");
+        assert!(!message.contains(kept), "{kept}: {message}");
     }
 }
 
@@ -128,8 +128,8 @@ async fn another_component_plays_in_the_place_of_the_one_that_ran() {
     let body = json!({"text": "good morning", "chat": "c-1"});
     let task = agent.webhook("").json(&body).expect(200).await.task_id();
     same(&gateway, &task, &["mapping by mapper-custom"]);
-    let (same, said) = replay(&gateway, &task, &["--plugin", &guest("counts_calls")]);
-    assert!(!same, "{said}");
+    let (same, message) = replay(&gateway, &task, &["--plugin", &guest("counts_calls")]);
+    assert!(!same, "{message}");
     for part in [
         "mapping by mapper-custom: differs",
         "ok/params/prompt: was \"good morning\", is \"1\"",
@@ -138,7 +138,7 @@ async fn another_component_plays_in_the_place_of_the_one_that_ran() {
         "component: was sha256:",
         "wardgate: 1 of 1 calls came out differently",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(message.contains(part), "{part}: {message}");
     }
     let broken = replay(&gateway, &task, &["--plugin", &guest("panics")]).1;
     assert!(broken.contains("ok: was {") && broken.contains("error: was nothing, is"), "{broken}");
@@ -155,16 +155,24 @@ async fn a_version_installed_since_shows_what_it_would_have_done() {
     let newer = std::fs::read(guest_path("counts_calls")).unwrap();
     let (plugins, name) = (&gateway.services.plugins, "mapper-custom".parse().unwrap());
     plugins.install(gateway.tenant, &name, newer, None).await.unwrap();
-    let (same_now, said) = replay(&gateway, &task, &[]);
-    assert!(!same_now && said.contains("is \"1\"") && said.contains("component: was"), "{said}");
+    let (same_now, message) = replay(&gateway, &task, &[]);
+    assert!(
+        !same_now && message.contains("is \"1\"") && message.contains("component: was"),
+        "{message}"
+    );
     plugins.roll_back(gateway.tenant, &name, None).await.unwrap();
     same(&gateway, &task, &["mapping by mapper-custom"]);
     gateway.grant("mapper-custom", "[limits]\nmemory_mib = 32\n");
-    let said = replay(&gateway, &task, &[]).1;
-    assert!(said.contains("note: its settings or grants are not those that it had"), "{said}");
+    let message = replay(&gateway, &task, &[]).1;
+    assert!(
+        message.contains("note: its settings or grants are not those that it had"),
+        "{message}"
+    );
     plugins.remove(gateway.tenant, &name).await.unwrap();
-    let (same_now, said) = replay(&gateway, &task, &[]);
-    assert!(!same_now && said.contains("the plugin mapper-custom cannot be had: Plugin not found"));
+    let (same_now, message) = replay(&gateway, &task, &[]);
+    assert!(
+        !same_now && message.contains("the plugin mapper-custom cannot be had: Plugin not found")
+    );
     let (_, with_file) = replay(&gateway, &task, &["--plugin", &guest("mapper_custom")]);
     assert!(with_file.contains("mapping by mapper-custom: the same"), "{with_file}");
 }
@@ -180,14 +188,14 @@ async fn a_getter_is_compared_with_what_it_gave() {
     same(&gateway, &task, &["getter /source by getter-upper"]);
     let (_, unchanged) = replay(&gateway, &task, &["--plugin", &guest("getter_upper")]);
     assert!(unchanged.contains("getter /source by getter-upper: the same"), "{unchanged}");
-    let (same, said) = replay(&gateway, &task, &["--plugin", &guest("bad_json_getter")]);
-    assert!(!same && said.contains("ok: was \"WEBHOOK\", is nothing"), "{said}");
+    let (same, message) = replay(&gateway, &task, &["--plugin", &guest("bad_json_getter")]);
+    assert!(!same && message.contains("ok: was \"WEBHOOK\", is nothing"), "{message}");
     // A missing value is not null.
     let asked = agent.webhook("&getter=/nowhere").json(&json!({"prompt": "hi"})).expect(404).await;
     let task = asked.header("x-task-id").unwrap().to_owned();
     getter_kept(&gateway, &task).await;
-    let (_, said) = replay(&gateway, &task, &[]);
-    assert!(said.contains("getter /nowhere by getter-upper: the same"), "{said}");
+    let (_, message) = replay(&gateway, &task, &[]);
+    assert!(message.contains("getter /nowhere by getter-upper: the same"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,9 +219,9 @@ async fn nothing_is_sent_however_much_the_component_wants_to() {
     let task = agent.ask(prompt).await.task_id();
     assert_eq!(hits.load(std::sync::atomic::Ordering::Relaxed), 1);
     same(&gateway, &task, &["tool fetch of calls-egress"]);
-    let (same, said) = replay(&gateway, &task, &["--plugin", &guest("sends_many")]);
-    assert!(!same, "{said}");
-    assert_eq!(hits.load(std::sync::atomic::Ordering::Relaxed), 1, "{said}");
+    let (same, message) = replay(&gateway, &task, &["--plugin", &guest("sends_many")]);
+    assert!(!same, "{message}");
+    assert_eq!(hits.load(std::sync::atomic::Ordering::Relaxed), 1, "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,9 +243,9 @@ async fn a_request_by_a_channel_is_what_it_was() {
     let below = format!("/tasks/{task}/recording");
     let recorded = gateway.manage("GET", &below).expect(200).await;
     assert!(!recorded.text.contains("a token of the provider"), "{}", recorded.text);
-    let came = recorded.json()["calls"][0]["came"]["ok"].as_str().unwrap().to_owned();
-    let came: Value = serde_json::from_str(&came).unwrap();
-    assert_eq!(came["delivery_id"], "d-7");
+    let actual = recorded.json()["calls"][0]["came"]["ok"].as_str().unwrap().to_owned();
+    let actual: Value = serde_json::from_str(&actual).unwrap();
+    assert_eq!(actual["delivery_id"], "d-7");
     // A key of the gateway in a channel's URL is not recorded.
     let keyed = format!("{hook}?x-api-key={}&z=1", gateway.key);
     let sent = gateway.post(&keyed).header("x-token", "a token of the provider");
@@ -280,10 +288,10 @@ async fn a_tenants_admin_may_replay_and_is_not_told_the_grants() {
         &gateway.tenant.to_string(),
     ];
     let output = wardgate(&arguments);
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("mapping by mapper-custom: the same"), "{said}");
-    assert!(said.contains("note: its settings or grants are not those"), "{said}");
+    let message = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("mapping by mapper-custom: the same"), "{message}");
+    assert!(message.contains("note: its settings or grants are not those"), "{message}");
     // A caller's key may not.
     gateway.get(&target).key(&gateway.key).expect(403).await;
 }
@@ -292,21 +300,21 @@ async fn a_tenants_admin_may_replay_and_is_not_told_the_grants() {
 async fn what_cannot_be_replayed_is_refused_with_a_reason() {
     let gateway = Gateway::start().await;
     let plain = gateway.ask(json!({"prompt": "hello"})).await.task_id();
-    let (fine, said) = replay(&gateway, &plain, &[]);
-    assert!(fine && said.contains("no plugin did anything for this task"), "{said}");
-    let (fine, said) = replay(&gateway, "01a20ad1-2d82-7d96-8c49-130babbf7e73", &[]);
-    assert!(!fine && said.contains("Task not found"), "{said}");
+    let (fine, message) = replay(&gateway, &plain, &[]);
+    assert!(fine && message.contains("no plugin did anything for this task"), "{message}");
+    let (fine, message) = replay(&gateway, "01a20ad1-2d82-7d96-8c49-130babbf7e73", &[]);
+    assert!(!fine && message.contains("Task not found"), "{message}");
     let query = r#"&params_mapping={"prompt":"m.text"}"#;
     let body = json!({"m": {"text": "calculate {\"expression\":\"6*7\"}"}});
     let two = gateway.webhook(query).json(&body).expect(200).await.task_id();
-    let (fine, said) = replay(&gateway, &two, &["--plugin", &guest("mapper_custom")]);
-    assert!(!fine, "{said}");
+    let (fine, message) = replay(&gateway, &two, &["--plugin", &guest("mapper_custom")]);
+    assert!(!fine, "{message}");
     let which = "no plugin mapper-custom did anything for this task; say with --as which one it is: \
                  calculator, dot-mapper";
-    assert!(said.contains(which), "{said}");
+    assert!(message.contains(which), "{message}");
     let other = ["--plugin", &guest("mapper_custom"), "--as", "dot-mapper"];
-    let said = replay(&gateway, &two, &other).1;
-    assert!(said.contains("error: was nothing") && !said.contains("calculator"), "{said}");
+    let message = replay(&gateway, &two, &other).1;
+    assert!(message.contains("error: was nothing") && !message.contains("calculator"), "{message}");
     // A tool that no plugin offers was not called.
     let unknown: Value = gateway.task(&plain).await;
     assert_eq!(unknown["status"], "completed");
@@ -340,9 +348,9 @@ async fn what_has_not_ended_says_so() {
     let task = started.expect(200).await.header("x-task-id").unwrap().to_owned();
     until("the run", async || (gateway.task(&task).await["status"] == "executing").then_some(()))
         .await;
-    let said = replay(&gateway, &task, &[]).1;
-    assert!(said.contains("the task is executing"), "{said}");
+    let message = replay(&gateway, &task, &[]).1;
+    assert!(message.contains("the task is executing"), "{message}");
     gateway.post(&format!("/v1/tasks/{task}/stop")).key(&gateway.key).expect(200).await;
-    let said = replay(&gateway, &task, &[]).1;
-    assert!(!said.contains("nothing differs"), "{said}");
+    let message = replay(&gateway, &task, &[]).1;
+    assert!(!message.contains("nothing differs"), "{message}");
 }

@@ -51,14 +51,14 @@ async fn a_secret_is_bound_for_what_it_was_set_for_and_signs_only_where_that_was
         assert_eq!(apply(&gateway, by, verifies.clone()).await.status, 200);
         let refused = apply(&gateway, by, signs.clone()).await;
         assert_eq!(refused.status, 422, "{}", refused.text);
-        let said = refused.detail();
+        let message = refused.detail();
         for part in [
             "[secrets] secret",
             "the secret partner",
             "not for sign",
             "--use verify,compare,sign,send",
         ] {
-            assert!(said.contains(part), "{part}: {said}");
+            assert!(message.contains(part), "{part}: {message}");
         }
     }
     assert_eq!(grant(&grants_verify).await.status, 200);

@@ -209,15 +209,15 @@ async fn a_sealed_value_that_is_moved_to_another_name_or_tenant_does_not_open() 
 }
 
 /// Runs `wardgate` with this standard input, which must succeed; returns its output.
-fn told(input: &str, arguments: &[&str]) -> String {
+fn run_with_input(input: &str, arguments: &[&str]) -> String {
     let mut command = command_of(arguments);
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn().unwrap();
     running.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = running.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {said}");
-    said + &String::from_utf8(output.stdout).unwrap()
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {message}");
+    message + &String::from_utf8(output.stdout).unwrap()
 }
 
 #[tokio::test]
@@ -234,33 +234,39 @@ async fn a_value_is_in_no_answer_no_log_no_trace_and_not_in_the_clear_in_the_dat
         r#"{"name": "hook", "agent": "demo", "secrets": {"secret": "partner"},
             "verifier": "speaks-for-a-provider", "mapper": "speaks-for-a-provider"}"#,
     );
-    let mut said = told(OLD, &[&["secret", "set", "partner"], &through[..]].concat());
-    told("", &[&["plugin", "install", guest.to_str().unwrap()], &through[..]].concat());
-    let applied =
-        told("", &[&["channel", "apply", channel.to_str().unwrap()], &through[..]].concat());
+    let mut message = run_with_input(OLD, &[&["secret", "set", "partner"], &through[..]].concat());
+    run_with_input("", &[&["plugin", "install", guest.to_str().unwrap()], &through[..]].concat());
+    let applied = run_with_input(
+        "",
+        &[&["channel", "apply", channel.to_str().unwrap()], &through[..]].concat(),
+    );
     let hook = applied.split_whitespace().find(|word| word.contains("/hooks/")).unwrap();
     let hook = hook.split_once("/hooks/").map(|(_, id)| format!("/hooks/{id}")).unwrap();
-    said += &told(NEW, &[&["secret", "set", "partner", "--rotate"], &through[..]].concat());
-    said += &told("", &[&["secret", "list"], &through[..]].concat());
+    message +=
+        &run_with_input(NEW, &[&["secret", "set", "partner", "--rotate"], &through[..]].concat());
+    message += &run_with_input("", &[&["secret", "list"], &through[..]].concat());
 
     for token in [OLD, NEW, "wrong"] {
         // Wherever a provider sends it, the token goes no further than the verifier.
         let call = gateway.post(&format!("{hook}?also={token}")).header("x-token", token);
         let answer = call.header("x-again", token).json(&json!({"text": "hi"})).send().await;
-        said += &answer.text;
+        message += &answer.text;
         if answer.status == 200 {
             let task = answer.task_id();
-            said += &gateway.ended(&task).await.to_string();
-            said += &json!(gateway.thread(&task).await).to_string();
+            message += &gateway.ended(&task).await.to_string();
+            message += &json!(gateway.thread(&task).await).to_string();
         }
     }
-    said += &told("", &["channel", "show", "hook", "--data", data]);
+    message += &run_with_input("", &["channel", "show", "hook", "--data", data]);
     let serving = home.database();
     let (status, log) = tokio::task::spawn_blocking(move || gateway.terminate()).await.unwrap();
     assert!(status.success() && log.contains("TRACE"), "the log was not talkative");
-    assert!(said.contains("partner\t") && said.contains("hi|"), "nothing was said: {said}");
+    assert!(
+        message.contains("partner\t") && message.contains("hi|"),
+        "nothing was said: {message}"
+    );
     for (place, text) in [
-        ("an answer", said.as_bytes()),
+        ("an answer", message.as_bytes()),
         ("the log", log.as_bytes()),
         ("the database", &serving),
         ("the database, closed", &home.database()),
@@ -276,7 +282,7 @@ async fn a_value_is_in_no_answer_no_log_no_trace_and_not_in_the_clear_in_the_dat
 fn the_command_takes_a_value_from_standard_input_or_a_file_and_from_nowhere_else() {
     let home = Home::new();
     let data = ["--data", home.path().to_str().unwrap()];
-    let run = |input: &str, arguments: &[&str]| told(input, &[arguments, &data].concat());
+    let run = |input: &str, arguments: &[&str]| run_with_input(input, &[arguments, &data].concat());
     run("", &["tenant", "create", "only"]);
     assert_eq!(run("value\n", &["secret", "set", "a"]), "keeps a\n");
     run("value", &["secret", "set", "c", "--use", "sign, verify"]);
@@ -305,10 +311,10 @@ fn the_command_takes_a_value_from_standard_input_or_a_file_and_from_nowhere_else
         (&["secret", "remove", "absent"], "Secret not found"),
     ] {
         let output = wardgate(&[arguments, &data].concat());
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains(reason), "{arguments:?}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && message.contains(reason), "{arguments:?}: {message}");
     }
     let both = ["secret", "set", "c", "--url", "http://127.0.0.1:1", "--key-file", "-"];
-    let said = wardgate(&both).stderr;
-    assert!(String::from_utf8_lossy(&said).contains("--from-file"));
+    let message = wardgate(&both).stderr;
+    assert!(String::from_utf8_lossy(&message).contains("--from-file"));
 }

@@ -29,8 +29,8 @@ const BINDINGS: [&str; 5] = [
 async fn outcomes(agent: &Client, guess: &str) -> Vec<(String, u64)> {
     let prompt = format!("probe {}", json!({"guess": guess}));
     let report = agent.ask(json!({"prompt": prompt})).await.report();
-    let told = report["tools"][0]["result"].as_object().unwrap_or_else(|| panic!("{report}"));
-    told.iter().map(|(outcome, times)| (outcome.clone(), times.as_u64().unwrap())).collect()
+    let reported = report["tools"][0]["result"].as_object().unwrap_or_else(|| panic!("{report}"));
+    reported.iter().map(|(outcome, times)| (outcome.clone(), times.as_u64().unwrap())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -47,7 +47,7 @@ const SIGNED: [(&str, &[(&str, &str)], &str, fn(&str, &str) -> Vec<(&'static str
 
 /// A gateway whose circuit breaker opens after [`AFTER`] failures, with a clock that stands still.
 async fn gateway() -> Gateway {
-    let clock = Clock::by_hand(Timestamp::from_micros(NOW * 1_000_000));
+    let clock = Clock::manual(Timestamp::from_micros(NOW * 1_000_000));
     let setup = Setup::new().clock(&clock);
     setup.settings(|settings| settings.sandbox.quarantine_after = AFTER).start().await
 }
@@ -238,9 +238,9 @@ async fn a_channel_that_is_not_set_up_says_so_to_its_operator_and_nothing_to_str
         assert_eq!(refused.status, 503, "{}", refused.text);
         assert_eq!(refused.header("retry-after"), Some("60"));
         assert_eq!(refused.header("x-wardgate-fault"), Some("policy"));
-        let told =
+        let reported =
             json!({"detail": "the channel takes no requests at the moment", "retry": "safe"});
-        assert_eq!(refused.json(), told);
+        assert_eq!(refused.json(), reported);
     }
 }
 
@@ -255,9 +255,9 @@ async fn the_log_hears_of_refused_strangers_once_a_minute_and_not_once_a_request
     );
     let arguments = ["channel", "apply", file.to_str().unwrap()];
     let applied = wardgate(&[&arguments[..], &["--data", home.path().to_str().unwrap()]].concat());
-    let said = String::from_utf8(applied.stdout).unwrap();
-    let at = said.find("/hooks/").unwrap_or_else(|| panic!("{said}"));
-    let hook = said[at..].split_whitespace().next().unwrap().to_owned();
+    let message = String::from_utf8(applied.stdout).unwrap();
+    let at = message.find("/hooks/").unwrap_or_else(|| panic!("{message}"));
+    let hook = message[at..].split_whitespace().next().unwrap().to_owned();
     for _ in 0..20 {
         let call = gateway.post(&hook).header("x-hub-signature-256", "sha256=00");
         call.json(&json!({})).expect(503).await;

@@ -113,15 +113,15 @@ async fn who_comes_in_the_middle_gets_everything_from_the_beginning() {
 #[tokio::test]
 async fn who_comes_after_the_end_gets_what_was_told_live() {
     let (gateway, server) = with_model([CALCULATE, Reply::Text("It is 42")]).await;
-    let mut told = Vec::new();
-    told.push(Events::of(gateway.invoke("invoke/stream", "completes")).await.rest().await);
+    let mut reported = Vec::new();
+    reported.push(Events::of(gateway.invoke("invoke/stream", "completes")).await.rest().await);
     server.reply(Reply::Error(500, "out of order"));
-    told.push(Events::of(gateway.invoke("invoke/stream", "fails")).await.rest().await);
+    reported.push(Events::of(gateway.invoke("invoke/stream", "fails")).await.rest().await);
     server.reply(Reply::Silence);
     let live = Events::of(gateway.invoke("invoke/stream", "is stopped")).await;
     server.until_asked(4).await;
     gateway.stop_task(live.response.headers()["x-task-id"].to_str().unwrap()).await;
-    told.push(live.rest().await);
+    reported.push(live.rest().await);
     let spinning = gateway.with_tool("spin_in_tool", ENDLESS_TOOL).await;
     let mut live = Events::of(spinning.invoke("invoke/stream", "spin {}")).await;
     let mut events = Vec::new();
@@ -130,18 +130,18 @@ async fn who_comes_after_the_end_gets_what_was_told_live() {
     }
     gateway.stop_task(events[0]["task_id"].as_str().unwrap()).await;
     events.extend(live.rest().await);
-    told.push(events);
+    reported.push(events);
 
     let ends: Vec<_> =
-        told.iter().map(|events| &events[events.len() - 1]["data"]["status"]).collect();
+        reported.iter().map(|events| &events[events.len() - 1]["data"]["status"]).collect();
     assert_eq!(ends, ["completed", "failed", "stopped", "stopped"]);
-    assert_eq!((told[0].len(), told[3].len()), (6, 5), "with the call that was under way");
-    for events in &told {
+    assert_eq!((reported[0].len(), reported[3].len()), (6, 5), "with the call that was under way");
+    for events in &reported {
         let later = follow(&gateway, &gateway, events[0]["task_id"].as_str().unwrap()).await;
         assert_eq!(later.rest().await, *events);
     }
     let restarted = Setup::new().model(&server).home(gateway.stop().await).start().await;
-    for events in &told {
+    for events in &reported {
         let later = follow(&restarted, &restarted, events[0]["task_id"].as_str().unwrap()).await;
         assert_eq!(later.rest().await, *events, "after a restart");
     }
@@ -207,9 +207,9 @@ async fn fifty_who_follow_one_task_get_the_same() {
         following.extend(join_all((0..25).map(|_| follow(&gateway, &gateway, &id))).await);
         server.let_go(1);
     }
-    let told = join_all(following.into_iter().map(Events::rest)).await;
-    assert_eq!(kinds(&told[0]), WHOLE);
-    assert!(told.iter().all(|events| *events == told[0]));
+    let reported = join_all(following.into_iter().map(Events::rest)).await;
+    assert_eq!(kinds(&reported[0]), WHOLE);
+    assert!(reported.iter().all(|events| *events == reported[0]));
 }
 
 #[tokio::test]

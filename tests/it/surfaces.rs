@@ -81,8 +81,8 @@ async fn ways(gateway: &Gateway) -> Vec<Way> {
 /// Asserts that the answer is for a new task and reveals nothing about this one.
 fn assert_knows_nothing_of(answer: &Answer, task: &str, said: &str) {
     assert_ne!(answer.task_id(), task, "{said}");
-    let told = format!("{:?} {}", answer.headers, answer.text);
-    assert!(!told.contains(task), "{said}: {told}");
+    let reported = format!("{:?} {}", answer.headers, answer.text);
+    assert!(!reported.contains(task), "{said}: {reported}");
     for header in ["idempotent-replayed", "idempotency-mismatch", "x-dedupe-source"] {
         assert_eq!(answer.header(header), None, "{said}");
     }
@@ -148,8 +148,8 @@ async fn d6_a_mismatch_names_the_task_to_a_token_and_to_nobody_else() {
             continue;
         }
         assert_eq!(other.status, 422, "{way:?}: {}", other.text);
-        let told = format!("{:?} {}", other.headers, other.text);
-        assert!(!told.contains(&first.task_id()), "{way:?}: {told}");
+        let reported = format!("{:?} {}", other.headers, other.text);
+        assert!(!reported.contains(&first.task_id()), "{way:?}: {reported}");
     }
 }
 

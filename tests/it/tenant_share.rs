@@ -14,7 +14,7 @@ const GRANTS: &str = "[limits]\nmemory_mib = 100\ncpu_ms = 10000\nwall_ms = 6000
 async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &plugin.parse().unwrap()).await.unwrap();
-    binding.account().snapshot().in_flight
+    binding.stats().snapshot().in_flight
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,7 +98,7 @@ fn operate(
 async fn in_flight_of(gateway: &Gateway, tenant: TenantId, plugin: &str) -> u64 {
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(tenant, &plugin.parse().unwrap()).await.unwrap();
-    binding.account().snapshot().in_flight
+    binding.stats().snapshot().in_flight
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,9 +40,9 @@ async fn why_a_plugin_panicked_and_what_it_wrote_before_is_in_the_log_of_its_cal
         "--arguments",
         "{\"why\":\"message 4711\"}",
     ]);
-    let said = String::from_utf8_lossy(&tried.stdout).into_owned()
+    let message = String::from_utf8_lossy(&tried.stdout).into_owned()
         + &String::from_utf8_lossy(&tried.stderr);
-    assert!(said.contains("message 4711") && said.contains("panicked at"), "{said}");
+    assert!(message.contains("message 4711") && message.contains("panicked at"), "{message}");
 }
 
 #[tokio::test]

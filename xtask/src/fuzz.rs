@@ -64,8 +64,8 @@ pub(crate) fn run(requests: u32, seed: u32) -> anyhow::Result<()> {
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
         fs::write(config.with_extension("txt"), &report)?;
         sent += cases(&report).with_context(|| {
-            let said = String::from_utf8_lossy(&output.stderr);
-            format!("schemathesis ended with {} and no count:\n{report}\n{said}", output.status)
+            let errors = String::from_utf8_lossy(&output.stderr);
+            format!("schemathesis ended with {} and no count:\n{report}\n{errors}", output.status)
         })?;
         if !output.status.success() {
             failed.push(what);

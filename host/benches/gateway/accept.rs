@@ -14,7 +14,7 @@ use wardgate::ids::TaskId;
 use wardgate::store::Store;
 use wardgate::tasks::{Input, NewTask, StoredRequest, Surface, User};
 
-use crate::bed::{Bed, TELEGRAM, load_average, median, write};
+use crate::bench_gateway::{BenchGateway, TELEGRAM, load_average, median, write};
 use crate::load::requests_per_second;
 
 /// Number of connections, and of producers without HTTP.
@@ -64,8 +64,8 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
 /// Tasks per second through the gateway. With `runs_max` 0, tasks are accepted and not run. Otherwise, the same
 /// process runs them meanwhile, which takes two more commits for each.
 async fn over_http(runs_max: usize, connections: usize, round: Duration) -> anyhow::Result<f64> {
-    let bed = Bed::make(runs_max).await?;
-    let request = bed.request("&asynchronous=true", TELEGRAM).into();
+    let bench = BenchGateway::make(runs_max).await?;
+    let request = bench.request("&asynchronous=true", TELEGRAM).into();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address: SocketAddr = listener.local_addr()?;
     let limits = ServeLimits {
@@ -76,7 +76,7 @@ async fn over_http(runs_max: usize, connections: usize, round: Duration) -> anyh
         drain: Duration::from_secs(1),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, bed.gateway.router(), limits, async move {
+    let server = tokio::spawn(serve(listener, bench.gateway.router(), limits, async move {
         let _ = stopped.await;
     }));
     let accepted = requests_per_second(address, request, connections, round).await;
@@ -87,12 +87,12 @@ async fn over_http(runs_max: usize, connections: usize, round: Duration) -> anyh
 
 /// Tasks per second written directly into the store: the same rows, the same group commit.
 async fn into_store(producers: usize, round: Duration) -> anyhow::Result<f64> {
-    let bed = Bed::make(0).await?;
-    let store = bed.gateway.services.store.clone();
+    let bench = BenchGateway::make(0).await?;
+    let store = bench.gateway.services.store.clone();
     let (accepted, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..producers {
-        let task = new_task(&bed);
+        let task = new_task(&bench);
         running.spawn(produce(store.clone(), task, Arc::clone(&accepted), Arc::clone(&stop)));
     }
     tokio::time::sleep(round / 10).await;
@@ -121,11 +121,11 @@ async fn produce(
     Ok(())
 }
 
-fn new_task(bed: &Bed) -> NewTask {
+fn new_task(bench: &BenchGateway) -> NewTask {
     NewTask {
         id: TaskId::random(),
-        tenant: bed.tenant,
-        agent: bed.agent,
+        tenant: bench.tenant,
+        agent: bench.agent,
         thread: None,
         thread_surface: Surface::Api,
         source: "webhook",

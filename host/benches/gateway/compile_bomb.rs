@@ -14,7 +14,7 @@ use wardgate::ids::{AgentId, PluginName, RequestId, TenantId};
 use wardgate::plugins::Plugins;
 use wardgate::sandbox::Subject;
 
-use crate::bed::{Bed, load_average, median, write};
+use crate::bench_gateway::{BenchGateway, load_average, median, write};
 
 /// Number of tenants that install bombs.
 const HOSTILE: usize = 10;
@@ -28,14 +28,14 @@ const CALLS: usize = 500;
 
 /// The neighbour's waiting times in one or more turns.
 #[derive(Debug, Default)]
-struct Waited {
+struct Latencies {
     installations_ms: Vec<f64>,
     calls_us: Vec<f64>,
 }
 
 pub(crate) async fn run() -> anyhow::Result<()> {
-    let bed = Bed::make(0).await?;
-    let plugins = &bed.gateway.services.plugins;
+    let bench = BenchGateway::make(0).await?;
+    let plugins = &bench.gateway.services.plugins;
     println!(
         "\ncompile-bomb: an installation, ms, and a call, us, beside {HOSTILE} tenants' bombs; load average {}",
         load_average()
@@ -45,19 +45,19 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         "{:>6} {:>8} {:>12} {:>9} {:>9} {:>9}",
         "turn", "beside", header[0], header[1], header[2], header[3]
     );
-    let (mut quiet, mut noisy) = (Waited::default(), Waited::default());
+    let (mut quiet, mut noisy) = (Latencies::default(), Latencies::default());
     for turn in 1..=TURNS {
-        row(turn, "nothing", &measure(plugins, bed.tenant).await?, &mut quiet);
+        row(turn, "nothing", &measure(plugins, bench.tenant).await?, &mut quiet);
         let mut bombs = JoinSet::new();
         for number in 0..HOSTILE {
             bombs.spawn(bomb(plugins.clone(), turn * HOSTILE + number));
         }
         // Until the first bombs have moved from the slots for quick compilations to those for long ones.
         tokio::time::sleep(Duration::from_secs(5)).await;
-        row(turn, "bombs", &measure(plugins, bed.tenant).await?, &mut noisy);
+        row(turn, "bombs", &measure(plugins, bench.tenant).await?, &mut noisy);
         bombs.shutdown().await;
     }
-    let ratio = |of: fn(&Waited) -> &Vec<f64>| median(of(&noisy)) / median(of(&quiet));
+    let ratio = |of: fn(&Latencies) -> &Vec<f64>| median(of(&noisy)) / median(of(&quiet));
     let (installations, calls) = (ratio(|w| &w.installations_ms), ratio(|w| &w.calls_us));
     println!("{:>6} {:>8} {installations:>11.1}x {:>9} {calls:>8.1}x", "median", "ratio", "");
     let figures = json!({
@@ -69,29 +69,29 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     write("compile-bomb", &figures)
 }
 
-fn row(turn: usize, beside: &str, waited: &Waited, all: &mut Waited) {
-    let max = waited.installations_ms.iter().copied().fold(0.0, f64::max);
-    let mut calls = waited.calls_us.clone();
+fn row(turn: usize, beside: &str, latencies: &Latencies, all: &mut Latencies) {
+    let max = latencies.installations_ms.iter().copied().fold(0.0, f64::max);
+    let mut calls = latencies.calls_us.clone();
     calls.sort_by(f64::total_cmp);
     let p99 = calls.get(calls.len() * 99 / 100).copied().unwrap_or_default();
     println!(
         "{turn:>6} {beside:>8} {:>12.0} {max:>9.0} {:>9.0} {p99:>9.0}",
-        median(&waited.installations_ms),
-        median(&waited.calls_us)
+        median(&latencies.installations_ms),
+        median(&latencies.calls_us)
     );
-    all.installations_ms.extend(&waited.installations_ms);
-    all.calls_us.extend(&waited.calls_us);
+    all.installations_ms.extend(&latencies.installations_ms);
+    all.calls_us.extend(&latencies.calls_us);
 }
 
 /// Measures the neighbour's installations and calls.
-async fn measure(plugins: &Plugins, tenant: TenantId) -> anyhow::Result<Waited> {
+async fn measure(plugins: &Plugins, tenant: TenantId) -> anyhow::Result<Latencies> {
     let calculator: PluginName = "calculator".parse()?;
-    let mut waited = Waited::default();
+    let mut latencies = Latencies::default();
     for _ in 0..INSTALLATIONS {
-        let component = of_its_own(plugins.component(tenant, &calculator).await?);
+        let component = unique_variant(plugins.component(tenant, &calculator).await?);
         let begun = Instant::now();
         plugins.install(tenant, &"own".parse()?, component, None).await?;
-        waited.installations_ms.push(begun.elapsed().as_secs_f64() * 1_000.0);
+        latencies.installations_ms.push(begun.elapsed().as_secs_f64() * 1_000.0);
     }
     for _ in 0..CALLS {
         let begun = Instant::now();
@@ -100,13 +100,13 @@ async fn measure(plugins: &Plugins, tenant: TenantId) -> anyhow::Result<Waited> 
         let arguments = r#"{"expression":"6*7"}"#.to_owned();
         let called = binding.call_tool(subject, "calculate".to_owned(), arguments).await;
         anyhow::ensure!(called.value.is_ok(), "{:?}", called.value);
-        waited.calls_us.push(begun.elapsed().as_secs_f64() * 1_000_000.0);
+        latencies.calls_us.push(begun.elapsed().as_secs_f64() * 1_000_000.0);
     }
-    Ok(waited)
+    Ok(latencies)
 }
 
 /// The same component with a random custom section, so that there is no compiled code of it.
-fn of_its_own(mut component: Vec<u8>) -> Vec<u8> {
+fn unique_variant(mut component: Vec<u8>) -> Vec<u8> {
     let section = [b"\x03own".as_slice(), AgentId::random().to_string().as_bytes()].concat();
     component.extend([0, section.len() as u8]);
     component.extend(section);

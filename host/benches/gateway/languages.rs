@@ -18,7 +18,7 @@ use wardgate::request::{IncomingRequest, Payload};
 use wardgate::sandbox::{Binding, Mapped, Subject};
 use wardgate::settings::Settings;
 
-use crate::bed::{load_average, median, target, write};
+use crate::bench_gateway::{load_average, median, target, write};
 
 /// The path of each component that the test builds, relative to the target folder.
 const COMPONENTS: [(&str, &str); 3] = [

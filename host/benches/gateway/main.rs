@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod accept;
-mod bed;
+mod bench_gateway;
 mod compile_bomb;
 mod languages;
 mod load;
@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
     let wanted = |part: &str| filter.as_deref().is_none_or(|filter| part.contains(filter));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let round = Duration::from_secs(seconds);
-    println!("load average before: {}", bed::load_average());
+    println!("load average before: {}", bench_gateway::load_average());
     if wanted("mapping") {
         runtime.block_on(mapping::run(round))?;
     }
@@ -69,6 +69,6 @@ fn main() -> anyhow::Result<()> {
     if wanted("ten-thousand") {
         runtime.block_on(many::ten_thousand())?;
     }
-    println!("load average after: {}", bed::load_average());
+    println!("load average after: {}", bench_gateway::load_average());
     Ok(())
 }

@@ -26,7 +26,7 @@ use wardgate::request::{IncomingRequest, Payload};
 use wardgate::sandbox::{Binding, Mapped, Subject};
 use wardgate::settings::Settings;
 
-use crate::bed::{load_average, median, target, write};
+use crate::bench_gateway::{load_average, median, target, write};
 
 /// The payload: an event from Slack, as in its documentation.
 const EVENT: &str = r#"{"token":"x","team_id":"T1","type":"event_callback","event_id":"Ev1",
@@ -47,7 +47,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     let empty = installed(0, "slack").await?;
     println!("\nmany: {MANY} different plugins of 120 KB; load average {}", load_average());
     let load_average = load_average();
-    let starts = starts(&folder.path, &empty.path, MANY)?;
+    let starts = measure_starts(&folder.path, &empty.path, MANY)?;
     let calls = calls(&folder, round).await?;
     let figures = json!({
         "plugins": MANY, "load_average": load_average, "starts": starts, "calls": calls,
@@ -61,7 +61,7 @@ pub(crate) async fn ten_thousand() -> anyhow::Result<()> {
     let folder = installed(many, "dot-mapper").await?;
     let empty = installed(0, "dot-mapper").await?;
     println!("\nten-thousand: {many} different plugins; load average {}", load_average());
-    let starts = starts(&folder.path, &empty.path, many)?;
+    let starts = measure_starts(&folder.path, &empty.path, many)?;
     // Nothing is loaded yet: each plugin loads at its first call.
     let plugins = folder.open().await?;
     let caller = Caller::new(folder.tenant)?;
@@ -157,7 +157,7 @@ async fn installed(many: usize, of: &str) -> anyhow::Result<Folder> {
 
 /// Starts the gateway program on both folders, alternating. Measures the time until all plugins are loaded, and the
 /// private memory then.
-fn starts(full: &Path, empty: &Path, many: usize) -> anyhow::Result<serde_json::Value> {
+fn measure_starts(full: &Path, empty: &Path, many: usize) -> anyhow::Result<serde_json::Value> {
     println!(
         "{:>6} {:>12} {:>14} {:>12} {:>14}",
         "start", "none: s", "private MiB", "all: s", "MiB more"

@@ -20,7 +20,7 @@ use wardgate::ids::{PluginName, RequestId};
 use wardgate::request::{IncomingRequest, Payload};
 use wardgate::sandbox::{Phases, Subject};
 
-use crate::bed::{Bed, TELEGRAM, load_average, median, write};
+use crate::bench_gateway::{BenchGateway, TELEGRAM, load_average, median, write};
 use crate::load::requests_per_second;
 
 /// The documented mapping of a Telegram message.
@@ -34,11 +34,11 @@ const CONNECTIONS: usize = 64;
 const TURNS: usize = 7;
 
 pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
-    let bed = Bed::make(0).await?;
+    let bench = BenchGateway::make(0).await?;
     let request: Arc<[u8]> =
-        bed.request(&format!("&params_mapping={}", encoded_spec()), TELEGRAM).into();
-    let ours = serve_ours(&bed).await?;
-    let native = serve_native(&bed).await?;
+        bench.request(&format!("&params_mapping={}", encoded_spec()), TELEGRAM).into();
+    let ours = serve_ours(&bench).await?;
+    let native = serve_native(&bench).await?;
     let one = Duration::from_millis(300);
     requests_per_second(ours, Arc::clone(&request), CONNECTIONS, one).await?;
     requests_per_second(native, Arc::clone(&request), CONNECTIONS, one).await?;
@@ -56,7 +56,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     }
     let ratio = median(&ratios);
     println!("median {:>12.0} {:>12.0} {ratio:>8.3}", median(&sandboxed), median(&natively));
-    let phases = phases(&bed).await?;
+    let phases = phases(&bench).await?;
     println!(
         "one mapping, nanoseconds (median): store {}, instantiate {}, call {}, drop {}",
         phases.store, phases.instantiate, phases.call, phases.drop
@@ -87,10 +87,10 @@ pub(crate) fn encoded_spec() -> String {
 }
 
 /// Serves the gateway's intake and returns its address.
-pub(crate) async fn serve_ours(bed: &Bed) -> anyhow::Result<SocketAddr> {
+pub(crate) async fn serve_ours(bench: &BenchGateway) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let router = wardgate::http::intake_router(&bed.gateway.services);
+    let router = wardgate::http::intake_router(&bench.gateway.services);
     let limits = ServeLimits {
         head_bytes_max: 64 << 10,
         head_timeout: Duration::from_secs(10),
@@ -103,10 +103,10 @@ pub(crate) async fn serve_ours(bed: &Bed) -> anyhow::Result<SocketAddr> {
 }
 
 /// Serves a handler as written without a gateway: axum, serde_json and a map of keys.
-async fn serve_native(bed: &Bed) -> anyhow::Result<SocketAddr> {
+async fn serve_native(bench: &BenchGateway) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let keys = HashMap::from([(bed.key.reveal().to_owned(), bed.agent.to_string())]);
+    let keys = HashMap::from([(bench.key.reveal().to_owned(), bench.agent.to_string())]);
     let router = Router::new().route("/", post(native)).with_state(Arc::new(keys));
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(address)
@@ -147,9 +147,9 @@ async fn native(
 }
 
 /// The phases of a mapping without other load, each the median of 20,000 calls.
-async fn phases(bed: &Bed) -> anyhow::Result<Phases> {
+async fn phases(bench: &BenchGateway) -> anyhow::Result<Phases> {
     let name: PluginName = "dot-mapper".parse()?;
-    let binding = bed.gateway.services.plugins.binding(bed.tenant, &name).await?;
+    let binding = bench.gateway.services.plugins.binding(bench.tenant, &name).await?;
     let body = RawBytes::from_static(TELEGRAM.as_bytes());
     let request = Arc::new(IncomingRequest {
         method: axum::http::Method::POST,
@@ -165,7 +165,7 @@ async fn phases(bed: &Bed) -> anyhow::Result<Phases> {
     for _ in 0..20_000 {
         let subject = Subject {
             request: Some(Arc::clone(&request)),
-            ..Subject::of(bed.tenant, bed.agent, RequestId::next())
+            ..Subject::of(bench.tenant, bench.agent, RequestId::next())
         };
         let measured = binding.measure_mapping(subject, &spec).await;
         all.push(measured.map_err(|error| anyhow::anyhow!("{error}"))?);

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use wardgate::ids::{AgentId, RequestId, TenantId};
 use wardgate::sandbox::{Binding, Subject};
 
-use crate::bed::{Bed, TELEGRAM, load_average, median, write};
+use crate::bench_gateway::{BenchGateway, TELEGRAM, load_average, median, write};
 use crate::mapping::{encoded_spec, serve_ours};
 
 /// Number of looping calls in flight.
@@ -64,12 +64,13 @@ impl Noise {
 }
 
 pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
-    let bed = Bed::make_with(0, |settings| settings.sandbox.quarantine_after = u64::MAX).await?;
+    let bench =
+        BenchGateway::make_with(0, |settings| settings.sandbox.quarantine_after = u64::MAX).await?;
     let request: Arc<[u8]> =
-        bed.request(&format!("&params_mapping={}", encoded_spec()), TELEGRAM).into();
-    let address = serve_ours(&bed).await?;
+        bench.request(&format!("&params_mapping={}", encoded_spec()), TELEGRAM).into();
+    let address = serve_ours(&bench).await?;
     let other = TenantId::random();
-    let services = &bed.gateway.services;
+    let services = &bench.gateway.services;
     services.store.create_tenant(other, &"loops".parse()?).await?;
     for (name, text) in LOOPS {
         let component = wat::parse_str(text)?;
@@ -78,11 +79,11 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     let [tool, getter] = LOOPS.map(|(name, _)| name);
     let tool = services.plugins.binding(other, &tool.parse()?).await?;
     let getter = services.plugins.binding(other, &getter.parse()?).await?;
-    let brief = services.plugins.binding(bed.tenant, &"calculator".parse()?).await?;
+    let brief = services.plugins.binding(bench.tenant, &"calculator".parse()?).await?;
     let (name, component) = ("computes-in-tool".parse()?, wat::parse_str(COMPUTES)?);
-    services.plugins.install(bed.tenant, &name, component, None).await?;
-    let long = services.plugins.binding(bed.tenant, &name).await?;
-    let neighbour = Neighbour { address, request, tenant: bed.tenant, brief, long };
+    services.plugins.install(bench.tenant, &name, component, None).await?;
+    let long = services.plugins.binding(bench.tenant, &name).await?;
+    let neighbour = Neighbour { address, request, tenant: bench.tenant, brief, long };
     neighbour.wait(Duration::from_millis(300)).await?;
 
     println!(
@@ -94,7 +95,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
         "{:>6} {:>12} {:>9} {:>7} {:>9} {:>7} {:>9} {:>7}",
         "turn", "beside", "mapping", "ratio", "brief", "ratio", "long", "ratio"
     );
-    let mut all: [Vec<Waited>; 3] = Default::default();
+    let mut all: [Vec<Latencies>; 3] = Default::default();
     for turn in 1..=TURNS {
         for (noise, of_noise) in Noise::ALL.into_iter().zip(&mut all) {
             let loops = match noise {
@@ -107,7 +108,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
             let patience = Instant::now();
             let under_way = || -> u64 {
                 let plugins = [&tool, &getter].into_iter();
-                plugins.map(|plugin| plugin.account().snapshot().in_flight).sum()
+                plugins.map(|plugin| plugin.stats().snapshot().in_flight).sum()
             };
             while under_way() != expected {
                 anyhow::ensure!(patience.elapsed() < Duration::from_secs(30), "they do not begin");
@@ -118,21 +119,21 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
         }
         for (noise, of_noise) in Noise::ALL.into_iter().zip(&all) {
             let [quiet, ..] = &all;
-            if let (Some(waited), Some(quiet)) = (of_noise.last(), quiet.last()) {
-                println!("{turn:>6} {}", waited.row(noise, *quiet));
+            if let (Some(latencies), Some(quiet)) = (of_noise.last(), quiet.last()) {
+                println!("{turn:>6} {}", latencies.row(noise, *quiet));
             }
         }
     }
-    let medians = all.each_ref().map(|of_noise| Waited::median_of(of_noise));
+    let medians = all.each_ref().map(|of_noise| Latencies::median_of(of_noise));
     let [quiet, ..] = medians;
-    for (noise, waited) in Noise::ALL.into_iter().zip(medians) {
-        println!("{:>6} {}", "median", waited.row(noise, quiet));
+    for (noise, latencies) in Noise::ALL.into_iter().zip(medians) {
+        println!("{:>6} {}", "median", latencies.row(noise, quiet));
     }
     let figures = json!({
         "looping": LOOPING, "seconds_of_each_kind_per_turn": round.as_secs(), "load_average": load_average(),
         "us_by_turn": { "quiet": all[0], "beside_tools": all[1], "beside_short_calls": all[2] },
         "ratios": {
-            "beside_tools": medians[1].over(quiet), "beside_short_calls": medians[2].over(quiet),
+            "beside_tools": medians[1].ratio_to(quiet), "beside_short_calls": medians[2].ratio_to(quiet),
         },
     });
     write("neighbours", &figures)
@@ -140,13 +141,13 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
 
 /// The neighbour's waiting times, in microseconds.
 #[derive(Clone, Copy, serde::Serialize)]
-struct Waited {
+struct Latencies {
     mapping_p99: f64,
     brief_tool_p99: f64,
     long_tool_p50: f64,
 }
 
-impl Waited {
+impl Latencies {
     fn median_of(turns: &[Self]) -> Self {
         let of = |part: fn(&Self) -> f64| median(&turns.iter().map(part).collect::<Vec<_>>());
         Self {
@@ -156,7 +157,7 @@ impl Waited {
         }
     }
 
-    fn over(self, quiet: Self) -> Self {
+    fn ratio_to(self, quiet: Self) -> Self {
         Self {
             mapping_p99: self.mapping_p99 / quiet.mapping_p99,
             brief_tool_p99: self.brief_tool_p99 / quiet.brief_tool_p99,
@@ -165,7 +166,7 @@ impl Waited {
     }
 
     fn row(self, noise: Noise, quiet: Self) -> String {
-        let ratio = self.over(quiet);
+        let ratio = self.ratio_to(quiet);
         format!(
             "{:>12} {:>9.0} {:>7.2} {:>9.0} {:>7.2} {:>9.0} {:>7.2}",
             noise.name(),
@@ -210,7 +211,7 @@ struct Neighbour {
 
 impl Neighbour {
     /// Measures the waiting times of each kind of call, for `time` each.
-    async fn wait(&self, time: Duration) -> anyhow::Result<Waited> {
+    async fn wait(&self, time: Duration) -> anyhow::Result<Latencies> {
         let tool = |plugin: &Arc<Binding>, name, arguments| {
             let plugin = Arc::clone(plugin);
             call_tool(plugin, self.tenant, name, arguments, time, Handle::current())
@@ -218,7 +219,7 @@ impl Neighbour {
         let mapping = ask(self.address, Arc::clone(&self.request), time);
         let brief = tool(&self.brief, "calculate", r#"{"expression":"6 * 7"}"#);
         let long = tool(&self.long, "count", "{}");
-        Ok(Waited {
+        Ok(Latencies {
             mapping_p99: percentile(99, mapping).await?,
             brief_tool_p99: percentile(99, brief).await?,
             long_tool_p50: percentile(50, long).await?,
@@ -234,28 +235,28 @@ async fn percentile(
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("neighbour".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let waited = runtime.map_err(anyhow::Error::from);
-        let _ = sender.send(waited.and_then(|runtime| runtime.block_on(waits)));
+        let latencies = runtime.map_err(anyhow::Error::from);
+        let _ = sender.send(latencies.and_then(|runtime| runtime.block_on(waits)));
     })?;
-    let mut waited = receiver.await.context("the neighbour ended")??;
-    waited.sort_by(f64::total_cmp);
-    waited.get(waited.len() * part / 100).copied().context("it has waited for nothing")
+    let mut latencies = receiver.await.context("the neighbour ended")??;
+    latencies.sort_by(f64::total_cmp);
+    latencies.get(latencies.len() * part / 100).copied().context("it has waited for nothing")
 }
 
 async fn ask(address: SocketAddr, request: Arc<[u8]>, time: Duration) -> anyhow::Result<Vec<f64>> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let (begun, mut waited, mut buffer) = (Instant::now(), Vec::new(), vec![0; 16 << 10]);
+    let (begun, mut latencies, mut buffer) = (Instant::now(), Vec::new(), vec![0; 16 << 10]);
     while begun.elapsed() < time {
         let sent = Instant::now();
         stream.write_all(&request).await?;
         let read = stream.read(&mut buffer).await?;
         let answer = buffer.get(..read).unwrap_or_default();
         anyhow::ensure!(answer.starts_with(b"HTTP/1.1 200"), "the server refused");
-        waited.push(sent.elapsed().as_secs_f64() * 1e6);
+        latencies.push(sent.elapsed().as_secs_f64() * 1e6);
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(waited)
+    Ok(latencies)
 }
 
 async fn call_tool(
@@ -266,7 +267,7 @@ async fn call_tool(
     time: Duration,
     gateway: Handle,
 ) -> anyhow::Result<Vec<f64>> {
-    let (begun, mut waited) = (Instant::now(), Vec::new());
+    let (begun, mut latencies) = (Instant::now(), Vec::new());
     while begun.elapsed() < time {
         let sent = Instant::now();
         let subject = Subject::of(tenant, AgentId::random(), RequestId::next());
@@ -276,8 +277,8 @@ async fn call_tool(
             plugin.call_tool(subject, name.to_owned(), arguments.to_owned()).await
         });
         called.await?.value.map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        waited.push(sent.elapsed().as_secs_f64() * 1e6);
+        latencies.push(sent.elapsed().as_secs_f64() * 1e6);
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(waited)
+    Ok(latencies)
 }

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, oneshot};
 use wardgate::http::serve::{ServeLimits, serve};
 use wardgate::ids::TaskId;
 
-use crate::bed::{Bed, TELEGRAM, load_average, median, write};
+use crate::bench_gateway::{BenchGateway, TELEGRAM, load_average, median, write};
 
 /// Number of callers that poll.
 const POLLERS: usize = 500;
@@ -64,7 +64,7 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
 
 /// Measures one turn: the times of its triggers, in milliseconds.
 async fn turn(meanwhile: Meanwhile, round: Duration) -> anyhow::Result<Vec<f64>> {
-    let bed = Bed::make(0).await?;
+    let bench = BenchGateway::make(0).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address: SocketAddr = listener.local_addr()?;
     let limits = ServeLimits {
@@ -75,10 +75,10 @@ async fn turn(meanwhile: Meanwhile, round: Duration) -> anyhow::Result<Vec<f64>>
         drain: Duration::from_secs(1),
     };
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, bed.gateway.router(), limits, async move {
+    let server = tokio::spawn(serve(listener, bench.gateway.router(), limits, async move {
         let _ = stopped.await;
     }));
-    let trigger = bed.request("&asynchronous=true", TELEGRAM);
+    let trigger = bench.request("&asynchronous=true", TELEGRAM);
     // The load generator has a thread of its own.
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || {

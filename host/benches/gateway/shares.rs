@@ -16,17 +16,17 @@
 mod honest;
 mod hostile;
 mod sink;
-mod site;
+mod testbed;
 mod wire;
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use self::honest::Waited;
-use self::hostile::Did;
-use self::site::Site;
-use crate::bed::{load_average, median, write};
+use self::honest::Latencies;
+use self::hostile::RequestCounts;
+use self::testbed::Testbed;
+use crate::bench_gateway::{load_average, median, write};
 
 /// Turns for each number of hostile tenants, each with a quiet one before it.
 const TURNS: usize = 3;
@@ -77,9 +77,9 @@ impl Attack {
 
 /// A quiet turn, the turn beside the attack that follows it, and the attack's figures.
 struct Turn {
-    quiet: Vec<Waited>,
-    beside: Vec<Waited>,
-    did: Did,
+    quiet: Vec<Latencies>,
+    beside: Vec<Latencies>,
+    counts: RequestCounts,
 }
 
 /// Runs all attacks, or those whose names contain `filter`.
@@ -105,8 +105,8 @@ pub(crate) async fn run(round: Duration, filter: Option<&str>) -> anyhow::Result
     let mut figures = Vec::new();
     let wanted = |attack: &Attack| filter.is_none_or(|filter| attack.name().contains(filter));
     for attack in Attack::ALL.into_iter().filter(wanted) {
-        let mut site = match Site::make(attack).await? {
-            Ok(site) => site,
+        let mut testbed = match Testbed::make(attack).await? {
+            Ok(testbed) => testbed,
             Err(refused) => {
                 println!("{:>15}: cannot be made: {refused}", attack.name());
                 figures.push(json!({ "attack": attack.name(), "refused": refused }));
@@ -116,22 +116,22 @@ pub(crate) async fn run(round: Duration, filter: Option<&str>) -> anyhow::Result
         let mut turns: [Vec<Turn>; TENANTS.len()] = Default::default();
         for _ in 0..TURNS {
             for (tenants, turns) in TENANTS.into_iter().zip(&mut turns) {
-                turns.push(turn(&site, attack, tenants, time).await?);
-                if !site.settle().await? {
+                turns.push(turn(&testbed, attack, tenants, time).await?);
+                if !testbed.wait_until_idle().await? {
                     // The rest of the attack would disturb the next quiet turn.
                     println!(
                         "{:>15} {tenants:>3}   is not worked off: a new gateway",
                         attack.name()
                     );
-                    site.stop().await?;
-                    let again = Site::make(attack).await?;
-                    site = again.map_err(|refused| anyhow::anyhow!("{refused}"))?;
+                    testbed.stop().await?;
+                    let again = Testbed::make(attack).await?;
+                    testbed = again.map_err(|refused| anyhow::anyhow!("{refused}"))?;
                 }
             }
         }
-        site.stop().await?;
+        testbed.stop().await?;
         for (tenants, turns) in TENANTS.into_iter().zip(&turns) {
-            figures.push(told(attack, tenants, turns));
+            figures.push(print_row(attack, tenants, turns));
         }
     }
     let figures = json!({
@@ -140,24 +140,31 @@ pub(crate) async fn run(round: Duration, filter: Option<&str>) -> anyhow::Result
     write("shares", &figures)
 }
 
-async fn turn(site: &Site, attack: Attack, tenants: usize, time: Duration) -> anyhow::Result<Turn> {
-    let quiet = honest::wait(site.doors(), time).await?;
-    let hostile = hostile::begin(site.loads(attack, tenants))?;
+async fn turn(
+    testbed: &Testbed,
+    attack: Attack,
+    tenants: usize,
+    time: Duration,
+) -> anyhow::Result<Turn> {
+    let quiet = honest::wait(testbed.request_kinds(), time).await?;
+    let hostile = hostile::begin(testbed.loads(attack, tenants))?;
     tokio::time::sleep(LEAD).await;
-    let beside = honest::wait(site.doors(), time).await?;
-    let did = hostile.end().await?;
-    Ok(Turn { quiet, beside, did })
+    let beside = honest::wait(testbed.request_kinds(), time).await?;
+    let counts = hostile.end().await?;
+    Ok(Turn { quiet, beside, counts })
 }
 
 /// Prints the figures for a number of hostile tenants, and returns them as JSON.
-fn told(attack: Attack, tenants: usize, turns: &[Turn]) -> Value {
+fn print_row(attack: Attack, tenants: usize, turns: &[Turn]) -> Value {
     let mut kinds = Vec::new();
-    for (place, kind) in site::KINDS.into_iter().enumerate() {
-        let of = |side: fn(&Turn) -> &Vec<Waited>, part: fn(&Waited) -> f64| -> Vec<f64> {
+    for (place, kind) in testbed::KINDS.into_iter().enumerate() {
+        let of = |side: fn(&Turn) -> &Vec<Latencies>, part: fn(&Latencies) -> f64| -> Vec<f64> {
             turns.iter().filter_map(|turn| side(turn).get(place)).map(part).collect()
         };
-        let quiet = [of(|turn| &turn.quiet, Waited::p50), of(|turn| &turn.quiet, Waited::p99)];
-        let beside = [of(|turn| &turn.beside, Waited::p50), of(|turn| &turn.beside, Waited::p99)];
+        let quiet =
+            [of(|turn| &turn.quiet, Latencies::p50), of(|turn| &turn.quiet, Latencies::p99)];
+        let beside =
+            [of(|turn| &turn.beside, Latencies::p50), of(|turn| &turn.beside, Latencies::p99)];
         let [_, quiet_p99] = &quiet;
         let [_, p99] = &beside;
         let mut ratios: Vec<f64> =
@@ -165,10 +172,10 @@ fn told(attack: Attack, tenants: usize, turns: &[Turn]) -> Value {
         ratios.sort_by(f64::total_cmp);
         let ends = [ratios.first(), ratios.last()].map(|end| end.copied().unwrap_or_default());
         let of_beside = || turns.iter().filter_map(|turn| turn.beside.get(place));
-        let refused: usize = of_beside().map(|waited| waited.refused).sum();
-        let all: usize = of_beside().map(|waited| waited.times.len()).sum();
-        let [least, most] = ends;
-        let ratio = format!("{least:.2}-{:.2}-{most:.2}", median(&ratios));
+        let refused: usize = of_beside().map(|latencies| latencies.refused).sum();
+        let all: usize = of_beside().map(|latencies| latencies.times.len()).sum();
+        let [min, max] = ends;
+        let ratio = format!("{min:.2}-{:.2}-{max:.2}", median(&ratios));
         let [quiet_p50_ms, quiet_p99_ms] = quiet.each_ref().map(|values| median(values));
         let [p50_ms, p99_ms] = beside.each_ref().map(|values| median(values));
         println!(
@@ -184,11 +191,11 @@ fn told(attack: Attack, tenants: usize, turns: &[Turn]) -> Value {
             "ratios_of_p99": ratios, "ratio_of_p99": median(&ratios), "refused": refused, "requests": all,
         }));
     }
-    let did: Vec<&Did> = turns.iter().map(|turn| &turn.did).collect();
-    let Did { begun, answered, refused } = did.iter().copied().sum();
+    let counts: Vec<&RequestCounts> = turns.iter().map(|turn| &turn.counts).collect();
+    let RequestCounts { begun, answered, refused } = counts.iter().copied().sum();
     println!(
         "{:>15} {tenants:>3}   of {begun} hostile requests {answered} were answered, {refused} refused",
         ""
     );
-    json!({ "attack": attack.name(), "tenants": tenants, "kinds": kinds, "hostile": did })
+    json!({ "attack": attack.name(), "tenants": tenants, "kinds": kinds, "hostile": counts })
 }

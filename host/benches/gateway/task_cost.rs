@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use wardgate::http::serve::{ServeLimits, serve};
 
-use crate::bed::{Bed, TELEGRAM, load_average, median, write};
+use crate::bench_gateway::{BenchGateway, TELEGRAM, load_average, median, write};
 use crate::load::{cpu_time, load};
 
 /// Number of connections. Each waits for the end of its task before it sends the next.
@@ -53,8 +53,8 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
 }
 
 async fn turn(round: Duration) -> anyhow::Result<Cost> {
-    let bed = Bed::make(CONNECTIONS).await?;
-    let request = bed.request("", TELEGRAM).into();
+    let bench = BenchGateway::make(CONNECTIONS).await?;
+    let request = bench.request("", TELEGRAM).into();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address: SocketAddr = listener.local_addr()?;
     let limits = ServeLimits {
@@ -65,7 +65,7 @@ async fn turn(round: Duration) -> anyhow::Result<Cost> {
         drain: Duration::from_secs(1),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, bed.gateway.router(), limits, async move {
+    let server = tokio::spawn(serve(listener, bench.gateway.router(), limits, async move {
         let _ = stopped.await;
     }));
     let before = cpu_time("self")?;
@@ -74,8 +74,8 @@ async fn turn(round: Duration) -> anyhow::Result<Cost> {
     let _ = stop.send(());
     server.await??;
     // Moves the write-ahead log into the database file, whose size is measured.
-    bed.gateway.services.store.close().await;
-    let bytes = std::fs::metadata(bed.folder.path().join("wardgate.db"))?.len();
+    bench.gateway.services.store.close().await;
+    let bytes = std::fs::metadata(bench.folder.path().join("wardgate.db"))?.len();
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let (tasks, bytes) = (done.answered as f64, bytes as f64);
     Ok(Cost {

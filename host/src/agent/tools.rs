@@ -88,7 +88,7 @@ pub enum ToolsError {
 impl ToolsError {
     /// Whether the error is temporary: there was no room for the plugin call.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Plugin(_, PluginError::Refusal(Refusal::Busy(_))))
     }
 }
@@ -145,8 +145,8 @@ impl Tools {
             let listed = binding.list_tools(subject).await.value;
             let listed = listed.map_err(|error| ToolsError::Plugin(name.clone(), error))?;
             for tool in listed {
-                let place = tools.descriptions.len();
-                let known = tools.by_name.insert(tool.name.clone(), (place, Arc::clone(&binding)));
+                let index = tools.descriptions.len();
+                let known = tools.by_name.insert(tool.name.clone(), (index, Arc::clone(&binding)));
                 if let Some((_, other)) = known {
                     let (first, second) = (other.name().clone(), name.clone());
                     return Err(ToolsError::SameName { tool: tool.name, first, second });
@@ -200,7 +200,7 @@ impl Tools {
     ///
     /// # Errors
     /// [`Unavailable`] if the tool is not called; the inner error comes from the plugin or the sandbox.
-    pub async fn operate(
+    pub async fn call_directly(
         &self,
         agent: &Agent,
         name: &str,
@@ -212,8 +212,8 @@ impl Tools {
     }
 
     fn find(&self, name: &str) -> Result<&Arc<Binding>, Unavailable> {
-        let (place, binding) = self.by_name.get(name).ok_or(Unavailable::Unknown)?;
-        let destructive = self.descriptions.get(*place).is_none_or(|tool| tool.destructive);
+        let (index, binding) = self.by_name.get(name).ok_or(Unavailable::Unknown)?;
+        let destructive = self.descriptions.get(*index).is_none_or(|tool| tool.destructive);
         if destructive && !self.allow_destructive {
             return Err(Unavailable::Destructive(format!(
                 "the tool {name} may change things, and this agent does not let webhook runs call \

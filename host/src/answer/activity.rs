@@ -81,14 +81,14 @@ impl<'t> Activity<'t> {
     #[must_use]
     pub fn of(task: &'t Task, steps: &'t [Step]) -> Self {
         let id = task.thread.as_ref().map_or_else(|| task.id.to_string(), ToString::to_string);
-        let said = |role, name: &str, at: Timestamp, text| Entry::Message {
+        let message = |role, name: &str, at: Timestamp, text| Entry::Message {
             id: format!("{id}_{name}_{}", task.id),
             created_at: at.iso(),
             role,
             content: Content { text, files: [] },
         };
-        let asked = task.input.prompt.as_deref().unwrap_or(&task.input.payload);
-        let mut messages = vec![said(Role::User, "user", task.created_at, asked)];
+        let prompt = task.input.prompt.as_deref().unwrap_or(&task.input.payload);
+        let mut messages = vec![message(Role::User, "user", task.created_at, prompt)];
         messages.extend(steps.iter().enumerate().filter_map(|(place, step)| match &step.event {
             Event::Tool { call, result, is_error, .. } => Some(Entry::ToolCall {
                 id: format!("{}_{place}", task.id),
@@ -103,7 +103,7 @@ impl<'t> Activity<'t> {
         if let (Status::Completed, Some(result), Some(at)) =
             (task.status, task.result.as_deref(), task.finished_at)
         {
-            messages.push(said(Role::Agent, "agent", at, result));
+            messages.push(message(Role::Agent, "agent", at, result));
         }
         Self {
             created_at: task.created_at.iso(),

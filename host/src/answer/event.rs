@@ -77,9 +77,9 @@ impl TaskEvent {
 
     /// The event of a task's start by a worker.
     #[must_use]
-    pub fn begun(task: &Task) -> Self {
+    pub fn started(task: &Task) -> Self {
         let at = task.started_at.unwrap_or(task.created_at);
-        Self::new(task, Kind::TaskUpdated, at, json!(TaskDetails::as_begun(task)))
+        Self::new(task, Kind::TaskUpdated, at, json!(TaskDetails::as_started(task)))
     }
 
     /// The event of a task's end. It is the last one.
@@ -91,8 +91,8 @@ impl TaskEvent {
 
     /// The event of a moment in the run. `None` for what only the trace contains.
     #[must_use]
-    pub fn of(task: &Task, moment: &RunEvent) -> Option<Self> {
-        match moment {
+    pub fn of(task: &Task, event: &RunEvent) -> Option<Self> {
+        match event {
             RunEvent::AttemptStarted => None,
             RunEvent::ToolCalled { at, call, .. } => {
                 Some(Self::new(task, Kind::ToolCallRequest, *at, request(call)))

@@ -13,38 +13,38 @@ use crate::trace::{Event, Step};
 
 /// Maximum number of steps being stored at once. Further ones are dropped: a caller may request a value as often as
 /// it likes, and must not be slowed down by a slow store.
-const UNDER_WAY_MAX: usize = 256;
+const IN_FLIGHT_MAX: usize = 256;
 
 /// Records plugin calls about finished tasks.
 #[derive(Debug, Clone)]
 pub struct PostRunRecorder {
     store: Store,
     clock: Clock,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl PostRunRecorder {
     /// Creates a recorder for the tasks of this store.
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock, room: Arc::new(Semaphore::new(UNDER_WAY_MAX)) }
+        Self { store, clock, permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
     }
 
     /// Stores a call in the background. Drops it with a warning if too many are pending.
-    pub fn note(&self, tenant: TenantId, task: TaskId, event: Event) {
-        let Ok(turn) = Arc::clone(&self.room).try_acquire_owned() else {
+    pub fn record_in_background(&self, tenant: TenantId, task: TaskId, event: Event) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             tracing::warn!(%task, "a call about a task is not kept: too many are on their way");
             return;
         };
         let this = self.clone();
         tokio::spawn(async move {
-            let _turn = turn;
-            this.keep(tenant, task, event).await;
+            let _permit = permit;
+            this.record(tenant, task, event).await;
         });
     }
 
     /// Stores a call and logs a failure.
-    pub async fn keep(&self, tenant: TenantId, task: TaskId, event: Event) {
+    pub async fn record(&self, tenant: TenantId, task: TaskId, event: Event) {
         let micros = match &event {
             Event::PluginCall { ran, .. } => ran.cost.micros,
             _ => 0,
@@ -59,7 +59,7 @@ impl PostRunRecorder {
 
 /// Builds the trace event of a call about a task. Moves the recording and the log lines out of `called`.
 #[must_use]
-pub fn called_about<T>(call: &str, binding: &Binding, called: &mut Called<T>) -> Event {
+pub fn plugin_call_event<T>(call: &str, binding: &Binding, called: &mut Called<T>) -> Event {
     Event::PluginCall {
         call: call.to_owned(),
         plugin: binding.name().to_string(),

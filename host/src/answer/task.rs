@@ -174,7 +174,7 @@ impl<'t> TaskDetails<'t> {
 
     /// Builds the task as it was when its run started.
     #[must_use]
-    pub fn as_begun(task: &'t Task) -> Self {
+    pub fn as_started(task: &'t Task) -> Self {
         Self {
             status: Status::Executing,
             finished_at: None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Channels;
-use crate::answer::{about_task, called_about};
+use crate::answer::{plugin_call_event, task_subject};
 use crate::ids::{PluginName, RequestId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::request::stored::{self, StoredHead};
@@ -60,11 +60,11 @@ impl Channels {
             request: Some(Arc::new(stored::restore(&head, request.body, true).await)),
             channel: Some(self.facts(channel).await?),
             principal,
-            ..about_task(agent, task, RequestId::next())
+            ..task_subject(agent, task, RequestId::next())
         };
         let binding = plugins.binding(channel.tenant, replier).await?;
         let mut delivered = binding.deliver(subject).await;
-        let event = called_about("deliver", &binding, &mut delivered);
+        let event = plugin_call_event("deliver", &binding, &mut delivered);
         Ok((delivered.value, event))
     }
 }

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{OpenChannel, Verified};
+use super::{ActiveChannel, Verified};
 use crate::ids::IdempotencyKey;
 use crate::intake::{
-    AgentCall, Arrival, ByChannel, IntakeError, Mapping, MappingResult, Resolved, map_with,
+    AgentCall, Arrival, ChannelArrival, IntakeError, Mapping, MappingResult, Resolution, map_with,
 };
 use crate::plugins::Plugins;
-use crate::request::{AnswerWanted, Prefer};
+use crate::request::{Prefer, ResponseOptions};
 use crate::tasks::IdempotencyClaim;
 use crate::tenants::ChannelAnswer;
 
-impl OpenChannel {
+impl ActiveChannel {
     /// Resolves a verified request. `arrival` must no longer hold credentials.
     ///
     /// # Errors
@@ -22,7 +22,7 @@ impl OpenChannel {
         plugins: &Plugins,
         verified: Verified,
         arrival: &Arrival,
-    ) -> Result<Resolved, IntakeError> {
+    ) -> Result<Resolution, IntakeError> {
         let Verified { caller, principal, verified } = verified;
         let definition = self.definition();
         let mapper = definition.mapper.as_ref().or(caller.agent().definition.mapper.as_ref());
@@ -38,19 +38,19 @@ impl OpenChannel {
             }
         };
         let (delivery, has_context) = (mapping.delivery_id.clone(), mapping.context.is_some());
-        let wanted = AnswerWanted {
+        let options = ResponseOptions {
             asynchronous: definition.answer != ChannelAnswer::Wait,
             prefer: Prefer::of(&arrival.incoming.headers),
-            ..AnswerWanted::default()
+            ..ResponseOptions::default()
         };
-        let asked = mapping.asked(arrival, wanted)?;
+        let request = mapping.into_request(arrival, options)?;
         // An agent never runs on an unreadable body, unless the mapper may have read its bytes and set a prompt or
         // context.
-        let is_read = mapper.is_some() && (has_context || asked.input.prompt.is_some());
+        let is_read = mapper.is_some() && (has_context || request.input.prompt.is_some());
         if let Some(unreadable) = arrival.incoming.unreadable.as_ref().filter(|_| !is_read) {
             return Err(unreadable.clone().into());
         }
-        let call = AgentCall::new(caller, arrival, asked)?;
+        let call = AgentCall::new(caller, arrival, request)?;
         // A delivery id or a key is trusted only after verification. Without verification all senders look alike: a
         // stranger who guesses an id could use it up, or get the task of the sender that the id belongs to.
         let idempotency = match delivery {
@@ -64,12 +64,12 @@ impl OpenChannel {
             }
             None => call.idempotency,
         };
-        let channel = ByChannel {
+        let channel = ChannelArrival {
             facts: Arc::clone(self.facts()),
             principal,
             deliver: definition.answer == ChannelAnswer::Deliver,
         };
-        Ok(Resolved::Run(Box::new(AgentCall {
+        Ok(Resolution::Run(Box::new(AgentCall {
             idempotency,
             thread_surface: self.thread_surface(),
             channel: Some(channel),

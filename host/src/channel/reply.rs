@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{ChannelError, OpenChannel};
-use crate::answer::{PostRunRecorder, about_task, called_about};
+use super::{ActiveChannel, ChannelError};
+use crate::answer::{PostRunRecorder, plugin_call_event, task_subject};
 use crate::ids::{PluginName, RequestId};
 use crate::plugins::Plugins;
 use crate::request::IncomingRequest;
@@ -26,7 +26,7 @@ pub struct ReplySubject<'a> {
     pub request_id: RequestId,
 }
 
-impl OpenChannel {
+impl ActiveChannel {
     /// Has the replier write the response to a request. If the task has ended, the call is recorded in its trace.
     ///
     /// # Errors
@@ -39,13 +39,17 @@ impl OpenChannel {
         about: ReplySubject<'_>,
     ) -> Result<HttpReply, ChannelError> {
         let ReplySubject { agent, task, request, principal, request_id } = about;
-        let Subject { task: shown, .. } = about_task(agent, task, request_id);
+        let Subject { task: shown, .. } = task_subject(agent, task, request_id);
         let subject = Subject { task: shown, ..self.subject(request, principal, request_id) };
         let binding = plugins.binding(agent.tenant, replier).await?;
         let mut replied = binding.reply(subject).await;
         // An acknowledgement is sent before the task has ended and is not recorded.
         if task.status.is_final() {
-            post_run.note(task.tenant, task.id, called_about("reply", &binding, &mut replied));
+            post_run.record_in_background(
+                task.tenant,
+                task.id,
+                plugin_call_event("reply", &binding, &mut replied),
+            );
         }
         replied.value.map_err(|error| ChannelError::Plugin(replier.clone(), error))
     }

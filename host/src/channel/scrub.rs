@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
-use super::OpenChannel;
+use super::ActiveChannel;
 use crate::request::credentials::{self, is_api_key};
 use crate::request::{IncomingRequest, Payload};
 use crate::sandbox::BoundSecret;
@@ -14,7 +14,7 @@ use crate::secrets::SecretVersions;
 /// Secrets shorter than this are not searched for in a request.
 const SECRET_BYTES_MIN: usize = 6;
 
-impl OpenChannel {
+impl ActiveChannel {
     /// Returns the request without the usual credential headers and without any header or query parameter that holds
     /// one of the channel's secrets. This is what mappers see and what is stored.
     #[must_use]
@@ -25,37 +25,38 @@ impl OpenChannel {
             .map(<[u8]>::trim_ascii)
             .filter(|secret| secret.len() >= SECRET_BYTES_MIN)
             .collect();
-        let tells =
+        let has_secret =
             |text: &[u8]| secrets.iter().any(|secret| memchr::memmem::find(text, secret).is_some());
         let mut headers = HeaderMap::with_capacity(incoming.headers.len());
         for (name, value) in &incoming.headers {
-            if !credentials::HEADERS.contains(&name.as_str()) && !tells(value.as_bytes()) {
+            if !credentials::HEADERS.contains(&name.as_str()) && !has_secret(value.as_bytes()) {
                 headers.append(name.clone(), value.clone());
             }
         }
         // An API key of the gateway does not belong here and is removed as well.
-        let tells_pair = |pair: &str| {
+        let pair_has_secret = |pair: &str| {
             let name = decoded(pair.split('=').next().unwrap_or_default());
-            is_api_key(&String::from_utf8_lossy(&name)) || tells(&decoded(pair))
+            is_api_key(&String::from_utf8_lossy(&name)) || has_secret(&decoded(pair))
         };
-        let query_tells = incoming.query.split('&').any(tells_pair);
-        if headers.len() == incoming.headers.len() && !query_tells {
+        let query_has_secret = incoming.query.split('&').any(pair_has_secret);
+        if headers.len() == incoming.headers.len() && !query_has_secret {
             return incoming;
         }
-        let kept = incoming.query.split('&').filter(|pair| !tells_pair(pair));
-        let query = kept.collect::<Vec<_>>().join("&");
+        let rest = incoming.query.split('&').filter(|pair| !pair_has_secret(pair));
+        let query = rest.collect::<Vec<_>>().join("&");
         // For a GET without a body, the query is also the payload.
-        let is_payload = query_tells && incoming.body.is_empty() && incoming.method == Method::GET;
+        let is_payload =
+            query_has_secret && incoming.body.is_empty() && incoming.method == Method::GET;
         let payload = match incoming.payload.fields() {
             Some(fields) if is_payload => {
-                let kept: Vec<_> = fields
-                    .filter(|(name, _)| !is_api_key(name) && !tells(name.as_bytes()))
+                let rest: Vec<_> = fields
+                    .filter(|(name, _)| !is_api_key(name) && !has_secret(name.as_bytes()))
                     .filter_map(|(name, value)| {
                         Some((name.to_owned(), serde_json::from_str::<String>(value).ok()?))
                     })
-                    .filter(|(_, value)| !tells(value.as_bytes()))
+                    .filter(|(_, value)| !has_secret(value.as_bytes()))
                     .collect();
-                Payload::of_fields(kept)
+                Payload::of_fields(rest)
             }
             _ => incoming.payload.clone(),
         };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ChannelError, OpenChannel};
+use super::{ActiveChannel, ChannelError};
 use crate::access::Caller;
 use crate::ids::RequestId;
 use crate::plugins::Plugins;
@@ -22,11 +22,11 @@ pub struct Verified {
     pub verified: bool,
 }
 
-impl OpenChannel {
+impl ActiveChannel {
     /// Checks that the channel's verifier can be called, before the caller reads a body for it.
     ///
     /// # Errors
-    /// [`ChannelError`], as [`OpenChannel::verify`] would return it.
+    /// [`ChannelError`], as [`ActiveChannel::verify`] would return it.
     pub async fn check_verifier(&self, plugins: &Plugins) -> Result<(), ChannelError> {
         let Verification::By(name) = &self.channel.definition.verifier else { return Ok(()) };
         let binding = plugins.binding(self.channel.tenant, name).await?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::api::{Api, Body, ForTenant, Target, agent_by_name, agent_id, complaint, text};
+use super::api::{Api, Body, ForTenant, Target, agent_by_name, agent_id, error_message, text};
 use super::print;
 use crate::ids::TenantId;
 use crate::settings::Settings;
@@ -50,16 +50,16 @@ An agent file:
         target: Target,
     },
     /// Print an agent as JSON.
-    Show(One),
+    Show(AgentArgs),
     /// Make an agent reject new tasks; callers get status 403.
-    Disable(One),
+    Disable(AgentArgs),
     /// Make an agent accept new tasks again.
-    Enable(One),
+    Enable(AgentArgs),
 }
 
 /// An agent of a tenant.
 #[derive(Debug, clap::Args)]
-pub(super) struct One {
+pub(super) struct AgentArgs {
     /// Agent, by id or name.
     agent: String,
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub(super) struct One {
     target: Target,
 }
 
-impl One {
+impl AgentArgs {
     /// Opens the API and returns it with the agent's path.
     pub(super) async fn path(&self, settings: &Settings) -> anyhow::Result<(Api, String)> {
         let api = self.target.open(settings).await?;
@@ -158,7 +158,7 @@ async fn apply(api: &Api, tenant: TenantId, definition: &AgentDefinition) -> any
             (200..=299, agent) => return Ok(agent),
             // Another client has created or changed the agent since it was read.
             (409 | 412, _) => {}
-            (status, answer) => bail!("{}", complaint(status, &answer)),
+            (status, answer) => bail!("{}", error_message(status, &answer)),
         }
     }
     bail!("another client keeps changing this agent; nothing was applied")

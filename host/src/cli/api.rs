@@ -48,11 +48,11 @@ impl Target {
                 folder.display()
             );
         }
-        self.open_or_make(settings).await
+        self.open_or_create(settings).await
     }
 
     /// Opens the API. A missing data folder is created.
-    pub(super) async fn open_or_make(&self, settings: &Settings) -> anyhow::Result<Api> {
+    pub(super) async fn open_or_create(&self, settings: &Settings) -> anyhow::Result<Api> {
         if let Some(url) = self.url.as_ref().filter(|url| !matches!(url.scheme(), "http" | "https"))
         {
             bail!("{url} is not an http:// or https:// address");
@@ -122,11 +122,11 @@ pub(super) fn text<'v>(value: &'v Value, field: &str) -> &'v str {
 
 /// A client of the admin API.
 pub(super) struct Api {
-    way: Way,
+    backend: Backend,
     key: String,
 }
 
-enum Way {
+enum Backend {
     Folder { local: Local, folder: DataFolder },
     Gateway { http: reqwest::Client, base: String },
 }
@@ -147,7 +147,7 @@ impl Api {
         let base = settings.http.public_url.trim_end_matches('/').to_owned();
         let key = folder.operator_key().reveal().to_owned();
         let local = Local::new(&folder.services(settings, base)?);
-        Ok(Self { way: Way::Folder { local, folder }, key })
+        Ok(Self { backend: Backend::Folder { local, folder }, key })
     }
 
     fn of_gateway(url: &url::Url, key_file: Option<&Path>) -> anyhow::Result<Self> {
@@ -170,14 +170,14 @@ impl Api {
             .timeout(ANSWER_TIME_MAX)
             .build()?;
         let base = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { way: Way::Gateway { http, base }, key: key.trim().to_owned() })
+        Ok(Self { backend: Backend::Gateway { http, base }, key: key.trim().to_owned() })
     }
 
     /// The data folder, if the command works on one.
     pub(super) fn folder(&self) -> Option<&DataFolder> {
-        match &self.way {
-            Way::Folder { folder, .. } => Some(folder),
-            Way::Gateway { .. } => None,
+        match &self.backend {
+            Backend::Folder { folder, .. } => Some(folder),
+            Backend::Gateway { .. } => None,
         }
     }
 
@@ -212,7 +212,7 @@ impl Api {
         let (status, answer) = self.try_call(method, path, body, None).await?;
         match status {
             200..=299 => Ok(answer),
-            _ => bail!("{}", complaint(status, &answer)),
+            _ => bail!("{}", error_message(status, &answer)),
         }
     }
 
@@ -223,7 +223,7 @@ impl Api {
             200..=299 => Ok(response.into_body()),
             status => {
                 let answer = serde_json::from_slice(response.body()).unwrap_or_default();
-                bail!("{}", complaint(status, &answer))
+                bail!("{}", error_message(status, &answer))
             }
         }
     }
@@ -261,9 +261,9 @@ impl Api {
         if !declared.is_empty() {
             request = request.header(CONTENT_TYPE, declared);
         }
-        match &self.way {
-            Way::Folder { local, .. } => Ok(local.send(request.uri(path).body(body)?).await?),
-            Way::Gateway { http, base } => {
+        match &self.backend {
+            Backend::Folder { local, .. } => Ok(local.send(request.uri(path).body(body)?).await?),
+            Backend::Gateway { http, base } => {
                 let request = request.uri(format!("{base}{path}")).body(body)?;
                 let failed = || format!("the gateway at {base} cannot be reached");
                 let mut response = http.execute(request.try_into()?).await.with_context(failed)?;
@@ -283,7 +283,7 @@ impl Api {
 }
 
 /// The message of an error response.
-pub(super) fn complaint(status: u16, answer: &Value) -> String {
+pub(super) fn error_message(status: u16, answer: &Value) -> String {
     match answer.get("detail").and_then(Value::as_str) {
         Some(detail) => detail.to_owned(),
         None => format!("the gateway answered {status}"),

@@ -53,16 +53,16 @@ A channel file:
         target: Target,
     },
     /// Print a channel as JSON.
-    Show(One),
+    Show(ChannelArgs),
     /// Remove a channel and keep its tasks.
     ///
     /// Its URL stops working at once. A gateway that serves from the --data folder sees the change within a second.
-    Remove(One),
+    Remove(ChannelArgs),
 }
 
 /// A channel of a tenant.
 #[derive(Debug, clap::Args)]
-pub(super) struct One {
+pub(super) struct ChannelArgs {
     /// Name of the channel.
     name: Name,
     #[command(flatten)]
@@ -71,7 +71,7 @@ pub(super) struct One {
     target: Target,
 }
 
-impl One {
+impl ChannelArgs {
     async fn path(&self, settings: &Settings) -> anyhow::Result<(Api, String)> {
         let api = self.target.open(settings).await?;
         let tenant = self.tenant.resolve(&api).await?;

@@ -72,11 +72,11 @@ impl Key {
             Self::Create { name, admin, operator, expires, tenant, target } => {
                 let api = target.open(settings).await?;
                 let path = path(&api, operator, &tenant).await?;
-                let mut asked = json!({"name": name, "expires_at": expires});
-                if admin && let Some(fields) = asked.as_object_mut() {
+                let mut body = json!({"name": name, "expires_at": expires});
+                if admin && let Some(fields) = body.as_object_mut() {
                     fields.insert("role".to_owned(), "admin".into());
                 }
-                print(text(&api.post_json(&path, &asked).await?, "key"))
+                print(text(&api.post_json(&path, &body).await?, "key"))
             }
             Self::List { operator, tenant, target } => {
                 let api = target.open(settings).await?;

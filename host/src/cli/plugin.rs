@@ -1,8 +1,8 @@
 //! `wardgate plugin`.
 
-mod attempt;
 mod describe;
 mod file;
+pub(super) mod harness;
 mod inspect;
 mod install;
 mod new;
@@ -10,10 +10,10 @@ mod project;
 mod push;
 mod registry;
 mod rollback;
-pub(super) mod stage;
 mod standalone;
 mod state;
 mod test;
+mod try_call;
 mod versions;
 
 use super::api::{ForTenant, Target, text};
@@ -45,7 +45,7 @@ docs/PLUGINS.md has all of it.")]
     Test(test::Test),
     /// Make one call and print its outcome, log lines, computing time and memory.
     #[command(name = "try")]
-    Try(attempt::Try),
+    Try(try_call::Try),
     /// Inspect a component before installing it.
     ///
     /// Prints its roles, tools, settings, imports, required grants, size and digest. The component gets no access to
@@ -60,11 +60,11 @@ docs/PLUGINS.md has all of it.")]
     ///
     /// A plugin that keeps failing is quarantined. The statistics are those of the gateway process that answers; with
     /// --data there are none.
-    Show(state::One),
+    Show(state::PluginArgs),
     /// End a plugin's quarantine, so that its next calls run.
     ///
     /// Works on a running gateway (--url) only: quarantine is a state of its process.
-    Release(state::One),
+    Release(state::PluginArgs),
     /// Remove a plugin of a tenant, with all its versions.
     ///
     /// Its grants file remains.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use super::api::{Api, ForTenant, Target};
-use super::plugin::stage::{component, cost};
+use super::plugin::harness::{component, cost};
 use super::progress::with_progress;
 use super::{one_line, print};
-use crate::fixture::{Difference, Stage};
+use crate::fixture::{Difference, PluginHarness};
 use crate::ids::PluginName;
 use crate::replay::{CalledWith, Recorded, RecordedCall, RecordedOutcome, ReplayResult, play};
 use crate::sandbox::{Binding, Grants};
@@ -29,7 +29,7 @@ pub(super) struct Replay {
     ///
     /// If omitted: the only plugin that was called for the task, or else the plugin of the file's name.
     #[arg(long = "as", value_name = "NAME", requires = "plugin")]
-    stands_for: Option<PluginName>,
+    replaces: Option<PluginName>,
     #[command(flatten)]
     tenant: ForTenant,
     #[command(flatten)]
@@ -43,10 +43,10 @@ struct Substitute {
 }
 
 /// What a replay works with.
-struct Company<'a> {
+struct ReplayContext<'a> {
     api: &'a Api,
     recorded: &'a Recorded,
-    stage: Stage,
+    harness: PluginHarness,
     substitute: Option<Substitute>,
     /// The installed plugins that calls have needed so far, or why one is unavailable.
     installed: HashMap<PluginName, Result<Arc<Binding>, String>>,
@@ -82,7 +82,7 @@ impl Count {
         }
     }
 
-    fn say(&self) -> anyhow::Result<()> {
+    fn report(&self) -> anyhow::Result<()> {
         let Self { same, differ, shown, failed, skipped } = self;
         let played = same + differ + shown;
         match (failed, differ, same) {
@@ -113,15 +113,17 @@ impl Replay {
         let recorded: Recorded =
             serde_json::from_value(recording).context("the gateway's answer is not a recording")?;
         let substitute = self.substitute(&recorded)?;
-        let stage = Stage::open(&author_folder(), &settings.sandbox)?;
+        let harness = PluginHarness::open(&author_folder(), &settings.sandbox)?;
         let installed = HashMap::new();
-        let mut company = Company { api: &api, recorded: &recorded, stage, substitute, installed };
+        let mut context =
+            ReplayContext { api: &api, recorded: &recorded, harness, substitute, installed };
         let mut count = Count::default();
         for call in &recorded.calls {
-            if company.substitute.as_ref().is_some_and(|other| other.name != call.plugin) {
+            if context.substitute.as_ref().is_some_and(|substitute| substitute.name != call.plugin)
+            {
                 continue;
             }
-            match company.play(call).await {
+            match context.play(call).await {
                 Ok(verdict) => count.add(verdict),
                 Err(error) => {
                     count.failed += 1;
@@ -136,7 +138,7 @@ impl Replay {
         if recorded.truncated {
             print("the task's later calls are left out: all of them together are too long")?;
         }
-        count.say()
+        count.report()
     }
 
     /// The component of the command line and the plugin that it replaces. None without --plugin, or if no plugin was
@@ -145,14 +147,14 @@ impl Replay {
         let Some(path) = &self.plugin else { return Ok(None) };
         let path = path.to_str().context("the file's name is not UTF-8")?;
         let (of_file, bytes) = component(path)?;
-        let took_part: BTreeSet<_> = recorded.calls.iter().map(|call| &call.plugin).collect();
-        let name = self.stands_for.clone().unwrap_or(of_file);
-        let name = match took_part.first() {
-            Some(only) if took_part.len() == 1 && self.stands_for.is_none() => (*only).clone(),
-            _ if took_part.contains(&name) => name,
+        let called_plugins: BTreeSet<_> = recorded.calls.iter().map(|call| &call.plugin).collect();
+        let name = self.replaces.clone().unwrap_or(of_file);
+        let name = match called_plugins.first() {
+            Some(only) if called_plugins.len() == 1 && self.replaces.is_none() => (*only).clone(),
+            _ if called_plugins.contains(&name) => name,
             None => return Ok(None),
             _ => {
-                let names: Vec<_> = took_part.iter().map(|name| name.as_str()).collect();
+                let names: Vec<_> = called_plugins.iter().map(|name| name.as_str()).collect();
                 bail!(
                     "no plugin {name} did anything for this task; say with --as which one it is: {}",
                     names.join(", ")
@@ -163,7 +165,7 @@ impl Replay {
     }
 }
 
-impl Company<'_> {
+impl ReplayContext<'_> {
     /// Replays one call and prints its outcome.
     async fn play(&mut self, call: &RecordedCall) -> anyhow::Result<Verdict> {
         let recorded = self.recorded;
@@ -172,7 +174,9 @@ impl Company<'_> {
             return Ok(Verdict::Skipped);
         }
         let actor = match &self.substitute {
-            Some(other) => self.bind(&other.name, Arc::clone(&other.component)).await?,
+            Some(substitute) => {
+                self.bind(&substitute.name, Arc::clone(&substitute.component)).await?
+            }
             None => self.installed(&call.plugin).await?,
         };
         let played = play(&actor, recorded, call).await?;
@@ -185,7 +189,7 @@ impl Company<'_> {
             (None, None) => None,
             (Some(_), _) => Some(played.changes(call)),
         };
-        print(&told(call, &actor, &played, differences.as_deref()))?;
+        print(&format_result(call, &actor, &played, differences.as_deref()))?;
         Ok(match differences.as_deref() {
             None => Verdict::Shown,
             Some([]) => Verdict::Same,
@@ -217,9 +221,9 @@ impl Company<'_> {
             Some(text) => Grants::parse(text)?,
             None => Grants::default(),
         };
-        let loading = self.stage.load(component);
+        let loading = self.harness.load(component);
         let loaded = with_progress(&format!("compiling {name}"), loading).await?;
-        Ok(self.stage.bind_for_replay(name.clone(), loaded, grants))
+        Ok(self.harness.bind_for_replay(name.clone(), loaded, grants))
     }
 }
 
@@ -233,14 +237,14 @@ fn title(call: &RecordedCall) -> String {
     }
 }
 
-fn told(
+fn format_result(
     call: &RecordedCall,
     actor: &Binding,
     played: &ReplayResult,
     differences: Option<&[Difference]>,
 ) -> String {
     let verdict = match differences {
-        None => match &played.came {
+        None => match &played.outcome {
             RecordedOutcome::Ok(json) => one_line(json),
             RecordedOutcome::Nothing => "nothing there".to_owned(),
             RecordedOutcome::Error(why) => format!("error: {}", one_line(why)),
@@ -250,7 +254,7 @@ fn told(
     };
     let mut lines = vec![format!("{}: {verdict}", title(call))];
     for difference in differences.unwrap_or_default() {
-        let [was, is] = [&difference.expected, &difference.came]
+        let [was, is] = [&difference.expected, &difference.actual]
             .map(|value| value.as_deref().unwrap_or("nothing"));
         let place = one_line(difference.place.trim_start_matches('/'));
         lines.push(format!("  {place}: was {}, is {}", one_line(was), one_line(is)));

@@ -82,8 +82,8 @@ impl Secret {
                     serde_json::json!({"value": value.as_str(), "rotate": rotate, "use": uses});
                 let body = ("application/json", body.to_string().into());
                 let path = format!("/admin/tenants/{tenant}/secrets/{name}");
-                let kept = api.call(Method::PUT, &path, Some(body)).await?;
-                let also = match kept.get("rotating").and_then(Value::as_bool) {
+                let stored = api.call(Method::PUT, &path, Some(body)).await?;
+                let also = match stored.get("rotating").and_then(Value::as_bool) {
                     Some(true) => "; the value before is accepted until the next change",
                     _ => "",
                 };
@@ -119,13 +119,13 @@ fn value(name: &SecretName, file: Option<&Path>) -> anyhow::Result<Zeroizing<Str
         Some(path) => {
             let failed = || format!("cannot read {}", path.display());
             let file = std::fs::File::open(path).with_context(failed)?;
-            whole(file).with_context(failed)?
+            read_bounded(file).with_context(failed)?
         }
         None if std::io::stdin().is_terminal() => {
-            let asked = rpassword::prompt_password(format!("value of {name}: "));
-            Zeroizing::new(asked.context("the terminal")?.into_bytes())
+            let typed = rpassword::prompt_password(format!("value of {name}: "));
+            Zeroizing::new(typed.context("the terminal")?.into_bytes())
         }
-        None => whole(std::io::stdin().lock()).context("standard input")?,
+        None => read_bounded(std::io::stdin().lock()).context("standard input")?,
     };
     let value = read.strip_suffix(b"\n").unwrap_or(&read);
     let value = value.strip_suffix(b"\r").unwrap_or(value);
@@ -138,9 +138,9 @@ fn value(name: &SecretName, file: Option<&Path>) -> anyhow::Result<Zeroizing<Str
 
 /// Reads to the end, at most the longest secret, its line break and one byte more: that byte shows that the input is
 /// too long.
-fn whole(from: impl std::io::Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let most = u64::try_from(SECRET_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(3);
+fn read_bounded(reader: impl std::io::Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let bytes_max = u64::try_from(SECRET_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(3);
     let mut bytes = Zeroizing::new(Vec::new());
-    from.take(most).read_to_end(&mut bytes)?;
+    reader.take(bytes_max).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -104,11 +104,11 @@ impl Serve {
             return Ok(None);
         }
         let tenants = folder.store.tenants().await?;
-        let wanted = |tenant: &&Tenant| match &self.watch_tenant {
+        let is_watched = |tenant: &&Tenant| match &self.watch_tenant {
             None => tenants.len() == 1,
             Some(text) => tenant.name.as_str() == text || tenant.id.to_string() == *text,
         };
-        let tenant = tenants.iter().find(wanted).with_context(|| match &self.watch_tenant {
+        let tenant = tenants.iter().find(is_watched).with_context(|| match &self.watch_tenant {
             Some(text) => format!("there is no tenant {text:?} to watch for"),
             None if tenants.is_empty() => {
                 "there is no tenant to watch for; `wardgate tenant create` or --demo makes one"

@@ -24,11 +24,11 @@ pub(super) enum Task {
         target: Target,
     },
     /// Print a task as JSON.
-    Show(One),
+    Show(TaskArgs),
     /// Stop a task.
     ///
     /// A task that another process runs from the --data folder stops within a third of a lease.
-    Stop(One),
+    Stop(TaskArgs),
     /// List the newest deliveries of answers: task, status, attempts and last error.
     Deliveries {
         /// Only deliveries of this status: waiting (for the task's end), due, delivered or dead (given up).
@@ -40,14 +40,14 @@ pub(super) enum Task {
         target: Target,
     },
     /// Deliver a task's answer again, even if it was delivered or given up.
-    Redeliver(One),
+    Redeliver(TaskArgs),
     /// Delete a task and everything that belongs to it.
-    Delete(One),
+    Delete(TaskArgs),
 }
 
 /// A task of a tenant.
 #[derive(Debug, clap::Args)]
-pub(super) struct One {
+pub(super) struct TaskArgs {
     /// Id of the task.
     task: String,
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub(super) struct One {
     target: Target,
 }
 
-impl One {
+impl TaskArgs {
     async fn path(&self, settings: &Settings) -> anyhow::Result<(Api, String)> {
         let api = self.target.open(settings).await?;
         let tenant = self.tenant.resolve(&api).await?;

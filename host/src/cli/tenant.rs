@@ -27,7 +27,7 @@ impl Tenant {
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::Create { name, target } => {
-                let api = target.open_or_make(settings).await?;
+                let api = target.open_or_create(settings).await?;
                 let tenant = api.post_json("/admin/tenants", &json!({"name": name})).await?;
                 print(text(&tenant, "id"))
             }

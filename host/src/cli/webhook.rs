@@ -1,6 +1,6 @@
 //! `wardgate webhook`.
 
-use super::agent::One;
+use super::agent::AgentArgs;
 use super::api::text;
 use super::print;
 use crate::settings::Settings;
@@ -11,14 +11,14 @@ pub(super) enum Webhook {
     /// Print the URL of an agent's webhook.
     ///
     /// The URL is a secret: it triggers the agent without a key.
-    Show(One),
+    Show(AgentArgs),
     /// Replace the URL of an agent's webhook and print the new one.
     ///
     /// The old URL stops working at once. A gateway that serves from the --data folder sees the change within a
     /// second.
-    Rotate(One),
+    Rotate(AgentArgs),
     /// Revoke the URL of an agent's webhook without a new one.
-    Revoke(One),
+    Revoke(AgentArgs),
 }
 
 impl Webhook {

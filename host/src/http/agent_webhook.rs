@@ -18,7 +18,7 @@ use super::responses::HookErrors;
 use super::submission::mark;
 use super::webhook::WebhookState;
 use crate::access::Caller;
-use crate::intake::{self, Arrival, IntakeError, RequestParts, Resolved};
+use crate::intake::{self, Arrival, IntakeError, RequestParts, Resolution};
 
 /// An accepted trigger.
 #[derive(utoipa::ToSchema)]
@@ -116,12 +116,12 @@ async fn trigger(
 ) -> Result<Response, ApiError> {
     let resolved = intake::resolve_agent_webhook(&state.plugins, caller, &arrival).await;
     let call = match resolved.map_err(shaped)? {
-        Resolved::Run(call) => call,
-        Resolved::Ignore => {
+        Resolution::Run(call) => call,
+        Resolution::Ignore => {
             let ignored = json!({"success": true, "status": "Ignored"});
             return Ok(json_answer(StatusCode::OK, ignored.to_string()));
         }
-        Resolved::Reply(reply) => return Ok(plugin_reply(reply)),
+        Resolution::Reply(reply) => return Ok(plugin_reply(reply)),
     };
     // A key that was used before names the task that it started, whatever the request is (CONTRACT D6).
     let submission = state.submitter.runs.submit(*call, false).await;

@@ -16,9 +16,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::budget::{BodyBudget, Charge, OverBudget, Sender};
 use super::error::ApiError;
-use crate::bulk::Whose;
+use crate::bulk::TenantCell;
 use crate::request::Payload;
-use crate::request::content::{EXPANSION_MAX, Encoding, Room, UndoError, UndoLimits};
+use crate::request::content::{DecodeError, DecodeLimits, EXPANSION_MAX, Encoding, MemoryBudget};
 use crate::settings::HttpSettings;
 
 /// A body no longer than this is in nobody's account: most webhooks are no longer, so the budget costs them
@@ -175,26 +175,26 @@ impl BodyReader {
         body: &Bytes,
     ) -> Result<Option<Bytes>, ApiError> {
         let encodings = if body.is_empty() { Vec::new() } else { Encoding::of(headers)? };
-        let limits = UndoLimits { bytes_max, sent: body.len() };
+        let limits = DecodeLimits { bytes_max, sent: body.len() };
         let mut undone: Option<Bytes> = None;
         for encoding in encodings.into_iter().rev() {
             let charge = || self.budget.charge(sender);
             let mut charges = Charges { undone: charge(), window: charge() };
             let from = undone.as_ref().unwrap_or(body);
-            let bytes = encoding.undo(from, limits, &mut charges).await;
+            let bytes = encoding.decode(from, limits, &mut charges).await;
             let bytes = bytes.map_err(|error| match error {
-                UndoError::Request(error) => ApiError::from(error),
-                UndoError::TooLong => too_long(bytes_max),
-                UndoError::Expands => ApiError::caller(
+                DecodeError::Request(error) => ApiError::from(error),
+                DecodeError::TooLong => too_long(bytes_max),
+                DecodeError::Expands => ApiError::caller(
                     413,
                     format!(
                         "the body is more than {EXPANSION_MAX} times as long as what was sent of it"
                     ),
                 ),
-                UndoError::TakesLong => {
+                DecodeError::TakesLong => {
                     ApiError::caller(413, "the body takes too long to be decoded for its length")
                 }
-                UndoError::NoRoom(over) => over.into(),
+                DecodeError::OverBudget(over) => over.into(),
             })?;
             undone = Some(Held { bytes, charge: Some(charges.undone) }.into_bytes());
         }
@@ -278,14 +278,14 @@ struct Charges {
     window: Charge,
 }
 
-impl Room for Charges {
+impl MemoryBudget for Charges {
     type Full = OverBudget;
 
-    fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
+    fn reserve_output(&mut self, bytes: usize) -> Result<(), OverBudget> {
         self.undone.grow_to(bytes)
     }
 
-    fn window(&mut self, bytes: usize) -> Result<(), OverBudget> {
+    fn reserve_window(&mut self, bytes: usize) -> Result<(), OverBudget> {
         // As with bodies, what is short is in nobody's account.
         if bytes > SHORT_WINDOW_BYTES_MAX { self.window.grow_to(bytes) } else { Ok(()) }
     }
@@ -294,8 +294,10 @@ impl Room for Charges {
 /// From here on a request that is handled on the bulk lane computes: in turns of its tenant, the first of which comes
 /// after this.
 async fn compute_in_turns(head: &Parts, sender: Sender) {
-    if let (Some(whose), Some(tenant)) = (head.extensions.get::<Whose>(), sender.proven_tenant()) {
-        whose.is(tenant);
+    if let (Some(tenant_cell), Some(tenant)) =
+        (head.extensions.get::<TenantCell>(), sender.proven_tenant())
+    {
+        tenant_cell.set(tenant);
         tokio::task::yield_now().await;
     }
 }
@@ -319,11 +321,11 @@ impl Held {
         let needed = self.bytes.len() + data.len();
         if needed > self.bytes.capacity() {
             let doubled = FIRST_BYTES.max(self.bytes.capacity().saturating_mul(2));
-            let room = doubled.min(expected_max).max(needed);
-            if room > UNCOUNTED_BYTES_MAX {
-                self.charge.get_or_insert_with(charge).grow_to(room)?;
+            let capacity = doubled.min(expected_max).max(needed);
+            if capacity > UNCOUNTED_BYTES_MAX {
+                self.charge.get_or_insert_with(charge).grow_to(capacity)?;
             }
-            self.bytes.reserve_exact(room - self.bytes.len());
+            self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(data);
         Ok(())

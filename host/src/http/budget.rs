@@ -41,12 +41,12 @@ struct Limits {
 #[derive(Debug, Default)]
 struct Held {
     all: usize,
-    by: HashMap<PluginStats, usize>,
+    by: HashMap<BudgetKey, usize>,
 }
 
 /// Whose bytes are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum PluginStats {
+enum BudgetKey {
     Channel(ChannelId),
     Tenant(TenantId),
     Client(ClientNetwork),
@@ -107,10 +107,10 @@ impl Sender {
         self.tenant
     }
 
-    fn accounts(&self) -> impl Iterator<Item = PluginStats> {
-        let channel = self.channel.map(PluginStats::Channel);
-        let tenant = self.tenant.map(PluginStats::Tenant);
-        [channel, tenant, self.client.map(PluginStats::Client)].into_iter().flatten()
+    fn accounts(&self) -> impl Iterator<Item = BudgetKey> {
+        let channel = self.channel.map(BudgetKey::Channel);
+        let tenant = self.tenant.map(BudgetKey::Tenant);
+        [channel, tenant, self.client.map(BudgetKey::Client)].into_iter().flatten()
     }
 }
 
@@ -124,7 +124,7 @@ impl BodyBudget {
             tenant: settings.held_body_bytes_per_tenant_max,
             client: match settings.held_body_bytes_per_address_max {
                 0 => usize::MAX,
-                most => most,
+                max => max,
             },
         };
         Self(Arc::new(Shared { limits, held: Mutex::default() }))
@@ -146,18 +146,18 @@ impl BodyBudget {
         let all = held.all.saturating_add(more);
         let free = limits.all.checked_sub(all).ok_or(OverBudget::Gateway)?;
         for account in sender.accounts() {
-            let (most, own) = match account {
-                PluginStats::Channel(_) => (limits.channel, OverBudget::Channel),
-                PluginStats::Tenant(_) => (limits.tenant, OverBudget::Tenant),
-                PluginStats::Client(_) => (limits.client, OverBudget::Client),
+            let (max, own) = match account {
+                BudgetKey::Channel(_) => (limits.channel, OverBudget::Channel),
+                BudgetKey::Tenant(_) => (limits.tenant, OverBudget::Tenant),
+                BudgetKey::Client(_) => (limits.client, OverBudget::Client),
             };
             let now = held.by.get(&account).copied().unwrap_or_default().saturating_add(more);
-            if now > most {
+            if now > max {
                 return Err(own);
             }
             // A client without a bound of its own stands for many: a proxy.
             let counted = now.saturating_mul(FREE_PER_HELD);
-            if !shares::leaves_enough(counted, free) && most != usize::MAX {
+            if !shares::leaves_enough(counted, free) && max != usize::MAX {
                 let others = all.saturating_sub(now);
                 return Err(if now > others { own } else { OverBudget::Gateway });
             }
@@ -169,7 +169,7 @@ impl BodyBudget {
         Ok(())
     }
 
-    fn give_back(&self, sender: &Sender, bytes: usize) {
+    fn release(&self, sender: &Sender, bytes: usize) {
         let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.all = held.all.saturating_sub(bytes);
         for account in sender.accounts() {
@@ -208,7 +208,7 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.give_back(&self.sender, self.bytes);
+            self.budget.release(&self.sender, self.bytes);
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct AlreadyLogged;
 const NOT_SET_UP_SECONDS: u64 = 60;
 
 /// Whether a call was stopped for the time it took.
-fn is_of_time(refusal: &Refusal) -> bool {
+fn is_timeout(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Deadline { .. } | Refusal::OutOfCpuTime { .. })
 }
 
@@ -209,7 +209,7 @@ impl ApiError {
 
     /// Of a tool that was called directly. One that has begun may have had its effect before it failed.
     pub(super) fn of_tool(name: &str, error: &PluginError) -> Self {
-        let has_begun = match error {
+        let has_started = match error {
             // It says itself that there was too much to do for it to begin.
             PluginError::Failure(failure) => failure.status() != 429,
             PluginError::Refusal(
@@ -220,15 +220,15 @@ impl ApiError {
             ) => false,
             PluginError::Refusal(_) => true,
         };
-        let said = Self::of_plugin(name, error);
-        if has_begun { said.after_the_run() } else { said }
+        let api_error = Self::of_plugin(name, error);
+        if has_started { api_error.after_the_run() } else { api_error }
     }
 
     fn of_refusal(refusal: &Refusal, detail: String) -> Self {
         let retry = match refusal {
             Refusal::NoSuchRole { .. } | Refusal::Malformed(_) => Retry::Never,
             // It would be too much again, but for the time that it took.
-            Refusal::RequestTooMuch(met) if !is_of_time(met) => Retry::Never,
+            Refusal::RequestTooMuch(underlying) if !is_timeout(underlying) => Retry::Never,
             _ => Retry::Safe,
         };
         let (status, retry_after_seconds) = match refusal {
@@ -237,12 +237,12 @@ impl ApiError {
                 (503, Some(retry_after_ms.div_ceil(1_000)))
             }
             Refusal::NotSetUp(_) => (503, Some(NOT_SET_UP_SECONDS)),
-            Refusal::RequestTooMuch(met) if is_of_time(met) => (408, None),
-            Refusal::RequestTooMuch(met) => match **met {
+            Refusal::RequestTooMuch(underlying) if is_timeout(underlying) => (408, None),
+            Refusal::RequestTooMuch(underlying) => match **underlying {
                 Refusal::Trapped(_) | Refusal::Malformed(_) => (400, None),
                 _ => (413, None),
             },
-            refusal if is_of_time(refusal) => (504, None),
+            refusal if is_timeout(refusal) => (504, None),
             Refusal::Host(_) => (500, None),
             _ => (502, None),
         };
@@ -262,8 +262,8 @@ impl ApiError {
 
     /// What a sender whom nobody has vouched for is told of a plugin's error: what the plugin says to him, and
     /// nothing of what is inside. The second is for the log, where there is more to say.
-    pub(super) fn of_stranger(name: &str, error: &PluginError) -> (Self, Option<String>) {
-        let (said, reason) = match error {
+    pub(super) fn for_unauthenticated(name: &str, error: &PluginError) -> (Self, Option<String>) {
+        let (api_error, reason) = match error {
             PluginError::Failure(failure) if failure.status() < 500 => {
                 return (Self::of_plugin(name, error), None);
             }
@@ -273,7 +273,7 @@ impl ApiError {
             }
             PluginError::Refusal(refusal) => {
                 let detail = match refusal {
-                    Refusal::RequestTooMuch(met) if is_of_time(met) => {
+                    Refusal::RequestTooMuch(underlying) if is_timeout(underlying) => {
                         "looking at the request took too long"
                     }
                     Refusal::RequestTooMuch(_) => {
@@ -288,7 +288,7 @@ impl ApiError {
                 (Self::of_refusal(refusal, detail.to_owned()), refusal.to_string())
             }
         };
-        (Self { is_logged: true, ..said }, Some(format!("the plugin {name}: {reason}")))
+        (Self { is_logged: true, ..api_error }, Some(format!("the plugin {name}: {reason}")))
     }
 }
 
@@ -322,14 +322,14 @@ impl From<StoreError> for ApiError {
 
 impl From<OverBudget> for ApiError {
     fn from(over: OverBudget) -> Self {
-        let (whose, fault) = match over {
+        let (holder, fault) = match over {
             OverBudget::Gateway => ("the requests that the gateway has in hand", Fault::Host),
             OverBudget::Channel => ("requests by this channel", Fault::Policy),
             OverBudget::Tenant => ("requests of this tenant", Fault::Policy),
             OverBudget::Client => ("requests from this address", Fault::Policy),
         };
         let detail = format!(
-            "the bodies of {whose}, with their answers, are as many bytes as they may be; try again"
+            "the bodies of {holder}, with their answers, are as many bytes as they may be; try again"
         );
         // Senders bring it about as often as they like; the metrics have how much is held.
         Self { fault, is_logged: true, ..Self::unavailable(detail) }
@@ -398,7 +398,7 @@ impl From<SubmitError> for ApiError {
 impl From<AnswerError> for ApiError {
     fn from(error: AnswerError) -> Self {
         match error {
-            AnswerError::NothingThere(_) => Self::caller(404, error.to_string()),
+            AnswerError::PathNotFound(_) => Self::caller(404, error.to_string()),
             AnswerError::Plugin(name, error) => Self::of_plugin(name.as_str(), &error),
             AnswerError::Unavailable(error) => error.into(),
         }

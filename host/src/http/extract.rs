@@ -58,9 +58,9 @@ impl FromRequestParts<HttpState> for ByKey {
 
 /// The body, read whole and of this type: 400 where it is no JSON, 422 where it is of another shape. It
 /// comes last among what a handler is given, after whoever may send it.
-pub(super) struct Sent<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<HttpState> for Sent<T> {
+impl<T: DeserializeOwned> FromRequest<HttpState> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request<Body>, state: &HttpState) -> Result<Self, ApiError> {
@@ -69,17 +69,17 @@ impl<T: DeserializeOwned> FromRequest<HttpState> for Sent<T> {
 }
 
 /// What the query asks, typed. 422 where it is something else.
-pub(super) struct Asked<T>(pub(super) T);
+pub(super) struct QueryParams<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let asked = Query::<T>::try_from_uri(&parts.uri);
-        let asked = asked.map_err(|rejection| {
+        let query = Query::<T>::try_from_uri(&parts.uri);
+        let query = query.map_err(|rejection| {
             ApiError::caller(422, format!("the query: {}", rejection.body_text()))
         })?;
-        Ok(Self(asked.0))
+        Ok(Self(query.0))
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Health {
               (status = 503, body = ErrorBody, description = "The store does not answer")),
     security(()))]
 pub(super) async fn read(State(store): State<Store>) -> Result<Response, ApiError> {
-    store.answers().await?;
+    store.ping().await?;
     let health = json!({
         "status": "ok",
         "version": env!("CARGO_PKG_VERSION"),

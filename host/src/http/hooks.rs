@@ -20,10 +20,10 @@ use super::responses::{PluginErrors, WriteErrors};
 use super::submission::{Submitter, mark};
 use crate::answer::PostRunRecorder;
 use crate::answer::task::TaskAnswer;
-use crate::channel::{ChannelError, Channels, OpenChannel, ReplySubject};
+use crate::channel::{ActiveChannel, ChannelError, Channels, ReplySubject};
 use crate::clock::Clock;
 use crate::ids::{ChannelId, PluginName};
-use crate::intake::{self, AgentCall, Arrival, IntakeError, RequestParts, Resolved};
+use crate::intake::{self, AgentCall, Arrival, IntakeError, RequestParts, Resolution};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::PluginError;
 use crate::tasks::Task;
@@ -178,17 +178,17 @@ async fn handle(
         error => error.into(),
     })?;
     match resolved {
-        Resolved::Ignore => {
+        Resolution::Ignore => {
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
-        Resolved::Reply(reply) => Ok(plugin_reply(reply)),
-        Resolved::Run(call) if may_run => run(state, &channel, *call, is_stranger).await,
-        Resolved::Run(_) => Err(super::method_not_allowed().await),
+        Resolution::Reply(reply) => Ok(plugin_reply(reply)),
+        Resolution::Run(call) if may_run => run(state, &channel, *call, is_stranger).await,
+        Resolution::Run(_) => Err(super::method_not_allowed().await),
     }
 }
 
 /// Refuses a sender whom nobody has vouched for, where a plugin of the channel gave nothing.
-fn refused(state: &HookState, channel: &OpenChannel, error: ChannelError) -> ApiError {
+fn refused(state: &HookState, channel: &ActiveChannel, error: ChannelError) -> ApiError {
     match error {
         ChannelError::Plugin(name, error) => refuse_stranger(state, channel, &name, &error),
         ChannelError::Unavailable(error) => unavailable(state, channel, error),
@@ -199,18 +199,18 @@ fn refused(state: &HookState, channel: &OpenChannel, error: ChannelError) -> Api
 /// do not fill.
 fn refuse_stranger(
     state: &HookState,
-    channel: &OpenChannel,
+    channel: &ActiveChannel,
     plugin: &PluginName,
     error: &PluginError,
 ) -> ApiError {
-    let (refusal, reason) = ApiError::of_stranger(plugin.as_str(), error);
+    let (refusal, reason) = ApiError::for_unauthenticated(plugin.as_str(), error);
     if let Some(reason) = reason {
         log_sampled(state, channel, &reason);
     }
     refusal
 }
 
-fn unavailable(state: &HookState, channel: &OpenChannel, error: PluginUnavailable) -> ApiError {
+fn unavailable(state: &HookState, channel: &ActiveChannel, error: PluginUnavailable) -> ApiError {
     if let PluginUnavailable::Store(error) = error {
         return error.into();
     }
@@ -218,7 +218,7 @@ fn unavailable(state: &HookState, channel: &OpenChannel, error: PluginUnavailabl
     ApiError::unusable_channel()
 }
 
-fn log_sampled(state: &HookState, channel: &OpenChannel, reason: &str) {
+fn log_sampled(state: &HookState, channel: &ActiveChannel, reason: &str) {
     let facts = channel.facts();
     if let Some(unlogged) = state.channels.sample(facts.id, state.clock.now()) {
         let (id, name) = (facts.id, &facts.name);
@@ -228,7 +228,7 @@ fn log_sampled(state: &HookState, channel: &OpenChannel, reason: &str) {
 
 async fn run(
     state: &HookState,
-    channel: &OpenChannel,
+    channel: &ActiveChannel,
     call: AgentCall,
     is_stranger: bool,
 ) -> Result<Response, ApiError> {

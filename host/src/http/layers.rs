@@ -21,7 +21,7 @@ use tokio::task::JoinError;
 
 use super::budget::{BodyBudget, Sender};
 use super::error::{AlreadyLogged, ApiError};
-use crate::bulk::{BULK_BYTES, BulkLane, Whose};
+use crate::bulk::{BULK_BYTES, BulkLane, TenantCell};
 use crate::ids::RequestId;
 
 /// The header in which a request's id travels, both ways.
@@ -88,9 +88,9 @@ pub(super) async fn long_on_bulk_lane(
         return next.run(request).await;
     }
     // Whoever reads the body says whose it is.
-    let whose = Whose::default();
-    request.extensions_mut().insert(whose.clone());
-    let handled = state.bulk.spawn(whose, next.run(request).in_current_span());
+    let tenant_cell = TenantCell::default();
+    request.extensions_mut().insert(tenant_cell.clone());
+    let handled = state.bulk.spawn(tenant_cell, next.run(request).in_current_span());
     let handled = match handled {
         Some(handled) => handled.await,
         None => return ApiError::stopping("the request").into_response(),
@@ -151,8 +151,8 @@ pub(super) async fn hold_answers(
 /// Answers what a sender of events asks before it sends any (CloudEvents, HTTP 1.1 Web Hooks for Event
 /// Delivery, section 4): everybody may, at any rate. Nothing is granted that a key or token does not.
 pub(super) async fn allow_events(request: Request<Body>, next: Next) -> Response {
-    let asked = request.headers().get("webhook-request-origin");
-    let origin = asked.filter(|_| request.method() == Method::OPTIONS).cloned();
+    let origin = request.headers().get("webhook-request-origin");
+    let origin = origin.filter(|_| request.method() == Method::OPTIONS).cloned();
     let mut response = next.run(request).await;
     if let Some(origin) = origin {
         response.headers_mut().insert("webhook-allowed-origin", origin);

@@ -82,7 +82,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let protocols = Arc::new(Protocols::new(router, &limits));
-    let per_client_max = Some(limits.connections_per_address_max).filter(|most| *most > 0);
+    let per_client_max = Some(limits.connections_per_address_max).filter(|max| *max > 0);
     let by_client = per_client_max.map(ConcurrencyLimit::new);
     let refusals = Refusals::default();
     let mut acceptor = Acceptor::new(listener, limits.connections_max);
@@ -172,7 +172,7 @@ impl Protocols {
                 limits.connections_max.clamp(1, Semaphore::MAX_PERMITS),
             )),
             requests_by_client: Some(limits.connections_per_address_max)
-                .filter(|most| *most > 0)
+                .filter(|max| *max > 0)
                 .map(ConcurrencyLimit::new),
         }
     }

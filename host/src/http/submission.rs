@@ -54,7 +54,7 @@ impl Submitter {
     /// # Errors
     /// Where the store could not be asked, or the task was deleted meanwhile. The caller still learns which task it was.
     pub(super) async fn wait(&self, submission: &mut Submission) -> Result<Task, ApiError> {
-        let limit = submission.wanted.prefer.wait_of(self.sync_wait_max);
+        let limit = submission.wanted.prefer.effective_wait(self.sync_wait_max);
         let waited = submission.wait(&self.runs, limit, &self.shutdown_deadline).await;
         let marks = Marks::of(submission);
         let task =

@@ -38,14 +38,14 @@ enum Progress {
     dead_code,
     reason = "documentation: the query is read by hand, for errors in DocsGPT's shape"
 )]
-pub(super) struct StatusAsked {
+pub(super) struct StatusQuery {
     /// The id that the trigger was answered with.
     task_id: String,
 }
 
 /// How far a triggered task is. An id that is not known reads as pending.
 #[utoipa::path(get, path = "/api/task_status",
-    operation_id = "read_task_status", tag = "DocsGPT", params(StatusAsked),
+    operation_id = "read_task_status", tag = "DocsGPT", params(StatusQuery),
     responses((status = 200, body = TaskStatus),
               (status = 400, body = RefusalBody, description = "No `task_id`"),
               (status = 503, body = RefusalBody, description = "The store cannot be used at the moment")),

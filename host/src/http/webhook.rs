@@ -20,7 +20,7 @@ use super::submission::{Submitter, mark};
 use crate::access::{Access, Caller};
 use crate::answer::task::TaskAnswer;
 use crate::answer::{self, PostRunRecorder};
-use crate::intake::{self, AgentCall, Arrival, RequestParts, Resolved};
+use crate::intake::{self, AgentCall, Arrival, RequestParts, Resolution};
 use crate::plugins::Plugins;
 use crate::request::credentials::is_api_key;
 use crate::runs::Submission;
@@ -88,11 +88,11 @@ pub(super) async fn receive(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     match resolve(&state, request).await? {
-        Resolved::Ignore => {
+        Resolution::Ignore => {
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
-        Resolved::Reply(reply) => Ok(plugin_reply(reply)),
-        Resolved::Run(call) => run(&state, *call).await,
+        Resolution::Reply(reply) => Ok(plugin_reply(reply)),
+        Resolution::Run(call) => run(&state, *call).await,
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn resolve_only(
     State(state): State<Arc<WebhookState>>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let Resolved::Run(call) = resolve(&state, request).await? else {
+    let Resolution::Run(call) = resolve(&state, request).await? else {
         return Err(ApiError::host("the request does not resolve to a run"));
     };
     let resolved = json!({
@@ -120,7 +120,7 @@ pub(super) async fn resolve_only(
 pub(super) async fn resolve(
     state: &WebhookState,
     request: Request<Body>,
-) -> Result<Resolved, ApiError> {
+) -> Result<Resolution, ApiError> {
     let (mut head, body) = request.into_parts();
     let request_id = request_id(&head);
     let query = head.uri.query().unwrap_or_default().to_owned();
@@ -192,7 +192,7 @@ fn presented_key(
 
 /// Accepts a resolved call and answers it.
 async fn run(state: &WebhookState, call: AgentCall) -> Result<Response, ApiError> {
-    let waits = !call.wanted.asynchronous;
+    let waits = !call.response_options.asynchronous;
     let mut submission = state.submitter.submit(call, waits).await?;
     if !waits {
         let started = json_answer(StatusCode::OK, json!({"status": "Started"}).to_string());

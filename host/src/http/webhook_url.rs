@@ -27,7 +27,7 @@ use crate::store::Store;
     dead_code,
     reason = "documentation: the query is read by hand, for errors in DocsGPT's shape"
 )]
-pub(super) struct WebhookAsked {
+pub(super) struct WebhookQuery {
     /// The agent's id.
     id: String,
 }
@@ -51,7 +51,7 @@ pub(super) struct WebhookUrl {
 
 /// The URL of an agent's webhook. It is minted once and stays the same until it is rotated.
 #[utoipa::path(get, path = "/api/agent_webhook",
-    operation_id = "read_webhook_url", tag = "DocsGPT", params(WebhookAsked),
+    operation_id = "read_webhook_url", tag = "DocsGPT", params(WebhookQuery),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<WebhookUrlState>>,
@@ -69,7 +69,7 @@ pub(super) async fn read(
 
 /// A new URL; the one before ends at once.
 #[utoipa::path(post, path = "/api/agent_webhook/rotate",
-    operation_id = "rotate_webhook_url", tag = "DocsGPT", params(WebhookAsked),
+    operation_id = "rotate_webhook_url", tag = "DocsGPT", params(WebhookQuery),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn rotate(
     State(state): State<Arc<WebhookUrlState>>,
@@ -83,7 +83,7 @@ pub(super) async fn rotate(
 
 /// Ends the URL at once, without a new one.
 #[utoipa::path(delete, path = "/api/agent_webhook",
-    operation_id = "revoke_webhook_url", tag = "DocsGPT", params(WebhookAsked),
+    operation_id = "revoke_webhook_url", tag = "DocsGPT", params(WebhookQuery),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn revoke(
     State(state): State<Arc<WebhookUrlState>>,
@@ -111,8 +111,8 @@ async fn owner(
     let unknown = || ApiError::not_found("Agent").shaped_as_docsgpt();
     // What cannot be an id is asked for all the same, so that a wrong key is told first.
     let agent: Option<AgentId> = id.parse().ok();
-    let asked = agent.unwrap_or_else(AgentId::random);
-    let owner = state.access.webhook_owner(key.as_deref(), asked).await;
+    let requested_agent = agent.unwrap_or_else(AgentId::random);
+    let owner = state.access.webhook_owner(key.as_deref(), requested_agent).await;
     let owner = owner.map_err(|denied| ApiError::from(denied).shaped_as_docsgpt())?;
     Ok((owner.ok_or_else(unknown)?, agent.ok_or_else(unknown)?))
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 
 use super::IntakeError;
 use super::params::Sources;
-use super::tokens::{self, Taken};
+use super::tokens::{self, ExtractedTokens};
 use crate::ids::RequestId;
 use crate::request::content::Encoding;
 use crate::request::credentials;
@@ -54,12 +54,12 @@ pub struct RequestParts {
 
 /// A replacement body that keeps the original alive, because the original's bytes are charged to the sender's budget
 /// until it is dropped.
-struct InPlaceOf {
+struct ReplacedBody {
     body: Bytes,
     _arrived: Bytes,
 }
 
-impl AsRef<[u8]> for InPlaceOf {
+impl AsRef<[u8]> for ReplacedBody {
     fn as_ref(&self) -> &[u8] {
         &self.body
     }
@@ -72,7 +72,7 @@ impl RequestParts {
             return;
         }
         let _arrived = std::mem::take(&mut self.body);
-        self.body = Bytes::from_owner(InPlaceOf { body, _arrived });
+        self.body = Bytes::from_owner(ReplacedBody { body, _arrived });
     }
 }
 
@@ -90,8 +90,8 @@ impl Arrival {
                 payload
             }
         };
-        let (payload, taken) = tokens::take_out(&mut parts, payload)?;
-        let Taken { user_tokens, is_redacted } = taken;
+        let (payload, extracted) = tokens::extract(&mut parts, payload)?;
+        let ExtractedTokens { user_tokens, is_redacted } = extracted;
         Ok(Self { user_tokens, is_redacted, ..Self::with(parts, payload) })
     }
 
@@ -101,8 +101,8 @@ impl Arrival {
     /// [`IntakeError::Request`].
     pub fn read_invocation(mut parts: RequestParts) -> Result<Self, IntakeError> {
         let payload = body::json_only(&parts.headers, parts.body.clone())?;
-        let (payload, taken) = tokens::take_out(&mut parts, payload)?;
-        let Taken { user_tokens, is_redacted } = taken;
+        let (payload, extracted) = tokens::extract(&mut parts, payload)?;
+        let ExtractedTokens { user_tokens, is_redacted } = extracted;
         Ok(Self { user_tokens, is_redacted, ..Self::with(parts, payload) })
     }
 
@@ -182,7 +182,7 @@ impl Arrival {
         }
         if parts.pairs.iter().any(|(name, _)| is_api_key(name)) {
             parts.pairs.retain(|(name, _)| !is_api_key(name));
-            parts.query = query::without(&parts.query, is_api_key);
+            parts.query = query::without_fields(&parts.query, is_api_key);
         }
         let incoming = IncomingRequest {
             method: parts.method,
@@ -242,7 +242,7 @@ fn without_key(parts: &mut RequestParts, payload: Payload) -> Payload {
 
 /// The parameters that concern the plugins before and after a run.
 #[derive(Debug, Default)]
-pub struct AroundTheRun {
+pub struct PluginParams {
     /// `params_mapping`, verbatim.
     pub spec: Option<String>,
     /// `getter`.
@@ -253,14 +253,14 @@ pub struct AroundTheRun {
 
 /// Reads the plugin parameters of a request that was stored with its task. Only `POST /` has them, and an
 /// asynchronous request has no getter because its caller did not wait for the result.
-pub async fn around_the_run(head: &StoredHead, body: Bytes, by_channel: bool) -> AroundTheRun {
+pub async fn plugin_params(head: &StoredHead, body: Bytes, by_channel: bool) -> PluginParams {
     if by_channel || head.path() != "/" {
-        return AroundTheRun::default();
+        return PluginParams::default();
     }
     let pairs = query::decode(head.query().as_bytes()).unwrap_or_default();
     let call = stored::restore(head, body, by_channel).await;
     let sources = Sources { query: &pairs, payload: &call.payload, mapped: &[] };
-    AroundTheRun {
+    PluginParams {
         spec: sources.query("params_mapping").map(str::to_owned),
         // The request was accepted, so these can be parsed.
         getter: match sources.boolean("asynchronous") {

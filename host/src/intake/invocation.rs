@@ -4,10 +4,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{AgentCall, Arrival, Asked, IntakeError};
+use super::{AgentCall, Arrival, CallRequest, IntakeError};
 use crate::access::Caller;
 use crate::ids::ThreadId;
-use crate::request::{AnswerWanted, BadRequest, Prefer};
+use crate::request::{BadRequest, Prefer, ResponseOptions};
 use crate::tasks::{Input, User};
 
 /// An invocation of an agent. Unknown fields are ignored, as the product does.
@@ -137,11 +137,13 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
         ],
     );
     let source = if body.source.as_deref() == Some("sdk") { "sdk" } else { "api" };
-    let wanted =
-        AnswerWanted { prefer: Prefer::of(&arrival.incoming.headers), ..AnswerWanted::default() };
+    let options = ResponseOptions {
+        prefer: Prefer::of(&arrival.incoming.headers),
+        ..ResponseOptions::default()
+    };
     let input = Input { prompt: filled(body.input.text), payload, user };
-    let asked = Asked { input, thread, wanted, mapping: None };
-    Ok(AgentCall { source, ..AgentCall::new(caller, arrival, asked)? })
+    let request = CallRequest { input, thread, response_options: options, mapping: None };
+    Ok(AgentCall { source, ..AgentCall::new(caller, arrival, request)? })
 }
 
 /// Combines the additional data and texts into one JSON object.

@@ -19,7 +19,7 @@ use crate::trace::redact::{REDACTED, Redactor};
 
 /// What was removed from a request.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(super) struct ExtractedTokens {
     /// `user_tokens`.
     pub(super) user_tokens: UserTokens,
     /// Whether the rest of the request may contain redactions.
@@ -31,21 +31,21 @@ pub(super) struct Taken {
 ///
 /// # Errors
 /// 400 if they are not valid tokens, or were sent twice in one place. The error does not repeat them.
-pub(super) fn take_out(
+pub(super) fn extract(
     parts: &mut RequestParts,
     payload: Payload,
-) -> Result<(Payload, Taken), IntakeError> {
+) -> Result<(Payload, ExtractedTokens), IntakeError> {
     let in_query = parts.pairs.iter().filter(|(name, _)| is_user_tokens(name));
-    let in_query = only(in_query.map(|(_, text)| text.clone()))?;
+    let in_query = single(in_query.map(|(_, text)| text.clone()))?;
     let fields = payload.fields().into_iter().flatten();
     let in_body =
-        only(fields.filter(|(name, _)| is_user_tokens(name)).map(|(_, json)| match json {
+        single(fields.filter(|(name, _)| is_user_tokens(name)).map(|(_, json)| match json {
             "null" => String::new(),
             json => scalar_text(json).unwrap_or_else(|| json.to_owned()),
         }))?;
     let repeated = repeated_credentials(parts, &payload);
     if in_query.is_none() && in_body.is_none() && repeated.is_empty() {
-        return Ok((payload, Taken::default()));
+        return Ok((payload, ExtractedTokens::default()));
     }
     let rest = if in_body.is_some() { payload.without(is_user_tokens) } else { payload };
     let mut sent = [in_query, in_body].into_iter().flatten().filter(|text| !text.is_empty());
@@ -62,9 +62,9 @@ pub(super) fn take_out(
         other.secrets().for_each(|secret| redactor.add(secret));
     }
     parts.pairs.retain(|(name, _)| !is_user_tokens(name));
-    parts.query = query::without(&parts.query, is_user_tokens);
+    parts.query = query::without_fields(&parts.query, is_user_tokens);
     let rest = redact(parts, rest, &redactor);
-    Ok((rest, Taken { user_tokens: tokens, is_redacted: true }))
+    Ok((rest, ExtractedTokens { user_tokens: tokens, is_redacted: true }))
 }
 
 /// The named credentials of a request, keys and `Bearer` values, that also occur elsewhere in it. Requests seldom
@@ -112,7 +112,7 @@ fn escapes_letters(json: &[u8]) -> bool {
 
 /// The single value of a parameter in one place. With two values, as with two keys, it is ambiguous which one is
 /// meant.
-fn only(mut values: impl Iterator<Item = String>) -> Result<Option<String>, IntakeError> {
+fn single(mut values: impl Iterator<Item = String>) -> Result<Option<String>, IntakeError> {
     let value = values.next();
     match values.next() {
         Some(_) => Err(IntakeError::bad(&format!("{USER_TOKENS} was sent more than once"))),
@@ -122,8 +122,8 @@ fn only(mut values: impl Iterator<Item = String>) -> Result<Option<String>, Inta
 
 /// Redacts every repetition in the rest of the request and returns the redacted payload.
 fn redact(parts: &mut RequestParts, payload: Payload, redactor: &Redactor) -> Payload {
-    let payload = payload.with_texts(|text| redactor.find(text));
-    parts.query = query::with_texts(&parts.query, |text| redactor.find(text));
+    let payload = payload.map_strings(|text| redactor.find(text));
+    parts.query = query::map_strings(&parts.query, |text| redactor.find(text));
     for text in parts.pairs.iter_mut().flat_map(|(name, value)| [name, value]) {
         if let Some(redacted) = redactor.find(text) {
             *text = redacted;
@@ -138,10 +138,10 @@ fn redact(parts: &mut RequestParts, payload: Payload, redactor: &Redactor) -> Pa
             *value = redacted.unwrap_or(HeaderValue::from_static(REDACTED));
         }
     }
-    let body = if parts.headers.contains_key(cloud_event::MARK) {
+    let body = if parts.headers.contains_key(cloud_event::SPECVERSION_HEADER) {
         // The body is the data of a CloudEvent whose attributes are in headers.
         match Payload::parse(parts.body.clone()) {
-            Ok(data) => data.with_texts(|text| redactor.find(text)).to_bytes(),
+            Ok(data) => data.map_strings(|text| redactor.find(text)).to_bytes(),
             Err(_) => {
                 redactor.find_bytes(&parts.body).map_or_else(|| parts.body.clone(), Bytes::from)
             }
@@ -159,7 +159,10 @@ fn redact(parts: &mut RequestParts, payload: Payload, redactor: &Redactor) -> Pa
 ///
 /// # Errors
 /// 400, with a message that names the parameter.
-pub(super) fn check_names(arrival: &Arrival, call: AgentCall) -> Result<AgentCall, IntakeError> {
+pub(super) fn reject_redacted_names(
+    arrival: &Arrival,
+    call: AgentCall,
+) -> Result<AgentCall, IntakeError> {
     let is_named = |name: &str| arrival.is_redacted && name.contains(REDACTED);
     if call.thread.as_ref().is_some_and(|thread| is_named(thread.as_str())) {
         return Err(IntakeError::bad(

@@ -37,7 +37,7 @@ pub(super) fn attach(
     hint: &str,
 ) -> Result<(), OutboundError> {
     let denied = |why: &str| failure("forbidden", &format!("the credential {name:?} {why}"));
-    if !rule.is_some_and(|rule| rule.lets_along(name)) {
+    if !rule.is_some_and(|rule| rule.allows_credential(name)) {
         return Err(denied(&format!(
             "may not go to {}: the [[egress]] rule that allows the request would have to name it in {hint}",
             url.host_str().unwrap_or_default()
@@ -83,12 +83,12 @@ pub(super) fn attach(
 }
 
 /// Checks whether a redirect with a credential in its URL may be followed: only to where the credential may be sent.
-pub(super) fn may_be_redirected(
+pub(super) fn check_redirect(
     name: &str,
     rule: Option<&EgressRule>,
     hint: &str,
 ) -> Result<(), OutboundError> {
-    if rule.is_some_and(|rule| rule.lets_along(name)) {
+    if rule.is_some_and(|rule| rule.allows_credential(name)) {
         return Ok(());
     }
     // The message omits the target, because its host name may contain the credential.
@@ -100,10 +100,10 @@ pub(super) fn may_be_redirected(
 }
 
 /// What a plugin sees in place of a credential.
-const INSTEAD: &[u8] = b"[redacted]";
+const REPLACEMENT: &[u8] = b"[redacted]";
 
 /// Secrets that are shorter than this are not searched for: they would match everywhere.
-const LOOKED_FOR_BYTES_MIN: usize = 6;
+const SEARCHED_BYTES_MIN: usize = 6;
 
 /// Headers with which a plugin could request a response in a form, or in pieces, in which a credential is not
 /// recognized.
@@ -130,12 +130,12 @@ pub(super) struct CredentialMask {
 }
 
 impl CredentialMask {
-    pub(super) fn over(credential: &Credential) -> Self {
+    pub(super) fn new(credential: &Credential) -> Self {
         let secrets = || {
             let versions = credential.value.iter().flat_map(SecretVersions::all);
             versions.map(<[u8]>::trim_ascii)
         };
-        let long = secrets().filter(|secret| secret.len() >= LOOKED_FOR_BYTES_MIN);
+        let long = secrets().filter(|secret| secret.len() >= SEARCHED_BYTES_MIN);
         Self { in_answers: Forms::of(long), in_urls: Forms::of(secrets()) }
     }
 
@@ -146,7 +146,7 @@ impl CredentialMask {
 
     /// Whether a text of a response contains the credential.
     pub(super) fn is_in_answer(&self, text: &str) -> bool {
-        !self.in_answers.places(text.as_bytes()).is_empty()
+        !self.in_answers.find_all(text.as_bytes()).is_empty()
     }
 
     /// Whether there is nothing to redact.
@@ -160,7 +160,7 @@ impl CredentialMask {
     }
 
     /// Removes the request headers that would disguise the response or reveal something about it.
-    pub(super) fn undisguise(&self, method: &Method, headers: &mut HeaderMap) {
+    pub(super) fn strip_headers(&self, method: &Method, headers: &mut HeaderMap) {
         let guessing = GUESSING_HEADERS.iter().filter(|_| method.is_safe());
         let taken: Vec<_> =
             DISGUISING_HEADERS.iter().chain(&DIGESTING_HEADERS).chain(guessing).collect();
@@ -172,14 +172,14 @@ impl CredentialMask {
 
     /// The first `shown_max` bytes, redacted. If the text is longer, `bytes` must extend [`CredentialMask::longest`]
     /// beyond them, so that a form across the edge is found as well.
-    pub(super) fn over_bytes(&self, bytes: &[u8], shown_max: usize) -> Vec<u8> {
-        let places = self.in_answers.places(bytes).into_iter();
-        let places = places.filter(|(from, _)| *from < shown_max);
+    pub(super) fn redact_bytes(&self, bytes: &[u8], shown_max: usize) -> Vec<u8> {
+        let ranges = self.in_answers.find_all(bytes).into_iter();
+        let ranges = ranges.filter(|(from, _)| *from < shown_max);
         let (mut shown, mut done) = (Vec::with_capacity(bytes.len().min(shown_max)), 0);
-        for (from, to) in places {
+        for (from, to) in ranges {
             if from >= done {
                 shown.extend_from_slice(bytes.get(done..from).unwrap_or_default());
-                shown.extend_from_slice(INSTEAD);
+                shown.extend_from_slice(REPLACEMENT);
             }
             done = done.max(to);
         }
@@ -189,8 +189,8 @@ impl CredentialMask {
     }
 
     /// Redacts an error message. It may name URLs, in which short secrets are searched for too.
-    pub(super) fn over_message(&self, message: String) -> String {
-        let message = self.over_text(message);
+    pub(super) fn redact_message(&self, message: String) -> String {
+        let message = self.redact_text(message);
         if self.is_in_url(&message) {
             return "it failed, and the reason repeats the credential, so it is withheld"
                 .to_owned();
@@ -198,11 +198,11 @@ impl CredentialMask {
         message
     }
 
-    fn over_text(&self, text: String) -> String {
+    fn redact_text(&self, text: String) -> String {
         if self.is_empty() {
             return text;
         }
-        String::from_utf8_lossy(&self.over_bytes(text.as_bytes(), usize::MAX)).into_owned()
+        String::from_utf8_lossy(&self.redact_bytes(text.as_bytes(), usize::MAX)).into_owned()
     }
 }
 
@@ -214,7 +214,7 @@ mod tests {
         let value = SecretVersions::new([secret.as_bytes().to_vec().into()]);
         let place = CredentialPlace::Query("key".to_owned());
         let secret = "example-api-key".parse().unwrap();
-        CredentialMask::over(&Credential {
+        CredentialMask::new(&Credential {
             place,
             prefix: String::new(),
             value: Some(value),
@@ -234,7 +234,7 @@ mod tests {
                 let name = reqwest::header::HeaderName::from_bytes(name.as_bytes()).unwrap();
                 headers.insert(name, HeaderValue::from_static("x"));
             }
-            mask("s3cret/With+more=").undisguise(&method, &mut headers);
+            mask("s3cret/With+more=").strip_headers(&method, &mut headers);
             let mut left: Vec<_> = headers.keys().map(|name| name.to_string()).collect();
             left.sort();
             left
@@ -269,9 +269,9 @@ mod tests {
     fn an_answer_is_cleaned_where_it_is_cut_too() {
         let mask = mask("s3cret/more");
         let text = b"a s3cret\\/more b s3cret&#x2f;more";
-        assert_eq!(mask.over_bytes(text, usize::MAX), b"a [redacted] b [redacted]");
-        assert_eq!(mask.over_bytes(text, 20), b"a [redacted] b [reda");
-        assert_eq!(mask.over_bytes(text, 5), b"a [re");
+        assert_eq!(mask.redact_bytes(text, usize::MAX), b"a [redacted] b [redacted]");
+        assert_eq!(mask.redact_bytes(text, 20), b"a [redacted] b [reda");
+        assert_eq!(mask.redact_bytes(text, 5), b"a [re");
     }
 
     #[test]

@@ -35,7 +35,7 @@ const WINDOW_BYTES: usize = 64 << 10;
 pub(super) struct Forms(Vec<Form>);
 
 struct Form {
-    /// Normalized by [`as_compared`].
+    /// Normalized by [`normalize`].
     text: Zeroizing<Vec<u8>>,
     /// Whether the character before the text and the one after it also hold some bits of the secret. The latter may
     /// be followed by padding, which reveals the secret's length.
@@ -44,9 +44,9 @@ struct Form {
 
 /// The matches in a text.
 #[derive(Default)]
-struct Found {
+struct Matches {
     /// Start and end of each match, in bytes.
-    places: Vec<(usize, usize)>,
+    ranges: Vec<(usize, usize)>,
     /// Whether there are more layers of escapes than are decoded.
     is_deeper: bool,
 }
@@ -64,7 +64,7 @@ impl Forms {
                 let Some(unescaped) = Unescaped::of(&plain) else { break };
                 plain = unescaped.text;
                 if !plain.is_empty() {
-                    forms.push(Form { text: as_compared(&plain), edges: (false, false) });
+                    forms.push(Form { text: normalize(&plain), edges: (false, false) });
                 }
             }
         }
@@ -90,38 +90,38 @@ impl Forms {
         if self.is_empty() {
             return false;
         }
-        let found = self.look(text);
-        found.is_deeper || !found.places.is_empty()
+        let matches = self.search(text);
+        matches.is_deeper || !matches.ranges.is_empty()
     }
 
     /// Start and end of each match in a text, in order.
-    pub(super) fn places(&self, text: &[u8]) -> Vec<(usize, usize)> {
-        let mut places = Vec::new();
+    pub(super) fn find_all(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        let mut ranges = Vec::new();
         if self.is_empty() {
-            return places;
+            return ranges;
         }
         for from in (0..text.len()).step_by(WINDOW_BYTES) {
             // A match that begins in this window may end after it.
             let end = from.saturating_add(WINDOW_BYTES).saturating_add(self.longest());
             let window = text.get(from..end.min(text.len())).unwrap_or_default();
-            let mut found = self.look(window).places;
+            let mut matches = self.search(window).ranges;
             // A match is found again in each layer in which it looks the same.
-            found.sort_unstable();
-            found.dedup();
-            let found = found.into_iter().filter(|(begin, _)| *begin < WINDOW_BYTES);
-            places.extend(found.map(|(begin, end)| (from + begin, from + end)));
+            matches.sort_unstable();
+            matches.dedup();
+            let matches = matches.into_iter().filter(|(begin, _)| *begin < WINDOW_BYTES);
+            ranges.extend(matches.map(|(begin, end)| (from + begin, from + end)));
         }
-        places
+        ranges
     }
 
-    fn look(&self, text: &[u8]) -> Found {
-        let mut found = Found::default();
+    fn search(&self, text: &[u8]) -> Matches {
+        let mut matches = Matches::default();
         let mut layer: Option<Unescaped> = None;
         for _ in 0..LAYERS_MAX {
             let plain = layer.as_ref().map_or(text, |layer| &layer.text);
-            let seen = as_compared(plain);
-            let was_at = |place: usize| match &layer {
-                Some(layer) => layer.was_at.get(place).copied().unwrap_or(text.len()),
+            let seen = normalize(plain);
+            let source_offset = |place: usize| match &layer {
+                Some(layer) => layer.source_offsets.get(place).copied().unwrap_or(text.len()),
                 None => place,
             };
             for form in &self.0 {
@@ -132,15 +132,15 @@ impl Forms {
                         end += 1 + behind.iter().take(2).take_while(|byte| **byte == b'=').count();
                     }
                     let begin = begin.saturating_sub(usize::from(form.edges.0));
-                    found.places.push((was_at(begin), was_at(end.min(seen.len()))));
+                    matches.ranges.push((source_offset(begin), source_offset(end.min(seen.len()))));
                 }
             }
-            let Some(mut next) = Unescaped::of(plain) else { return found };
-            next.was_at.iter_mut().for_each(|place| *place = was_at(*place));
+            let Some(mut next) = Unescaped::of(plain) else { return matches };
+            next.source_offsets.iter_mut().for_each(|place| *place = source_offset(*place));
             layer = Some(next);
         }
-        found.is_deeper = true;
-        found
+        matches.is_deeper = true;
+        matches
     }
 }
 
@@ -152,10 +152,10 @@ impl Form {
 
 /// Adds the forms of a secret, apart from escapes: plain, hexadecimal, and base64 at any offset in a longer text.
 fn add(forms: &mut Vec<Form>, secret: &[u8]) {
-    forms.push(Form { text: as_compared(secret), edges: (false, false) });
+    forms.push(Form { text: normalize(secret), edges: (false, false) });
     let mut add = |text: &[u8], edges| {
         if text.len() >= ENCODED_BYTES_MIN {
-            forms.push(Form { text: as_compared(text), edges });
+            forms.push(Form { text: normalize(text), edges });
         }
     };
     add(Zeroizing::new(hex::encode(secret)).as_bytes(), (false, false));
@@ -175,7 +175,7 @@ fn add(forms: &mut Vec<Form>, secret: &[u8]) {
 
 /// Normalizes bytes for comparison: to lower case, because host names are always in it and hexadecimal may be in
 /// either, and `+` to the space that it may stand for. A false match does less harm than a missed one.
-fn as_compared(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+fn normalize(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     let compared = bytes.iter().map(|byte| match byte {
         b'+' => b' ',
         byte => byte.to_ascii_lowercase(),
@@ -240,16 +240,16 @@ mod tests {
         for writing in writings() {
             let text = format!("seen: [{writing}], or not");
             assert!(forms.are_in(text.as_bytes()), "{writing}");
-            let places = forms.places(text.as_bytes());
-            let from = places.first().unwrap_or_else(|| panic!("{writing}")).0;
-            let to = places.iter().map(|(_, to)| *to).max().unwrap();
+            let ranges = forms.find_all(text.as_bytes());
+            let from = ranges.first().unwrap_or_else(|| panic!("{writing}")).0;
+            let to = ranges.iter().map(|(_, to)| *to).max().unwrap();
             let left = format!("{}{}", &text[..from], &text[to..]);
             // In base64, characters that hold no bits of the secret may remain.
             assert!(left.starts_with("seen: [") && left.ends_with("], or not"), "{left}");
             assert!(left.len() < 24, "{writing} left {left}");
         }
         for other in ["s3cret/With", "czNjcmV0", "%", "\\u00", "&#x", "&#99999999999;", "\\ud800"] {
-            assert!(forms.places(other.as_bytes()).is_empty() && !forms.are_in(other.as_bytes()));
+            assert!(forms.find_all(other.as_bytes()).is_empty() && !forms.are_in(other.as_bytes()));
         }
     }
 
@@ -262,9 +262,9 @@ mod tests {
                 writing.bytes().flat_map(one).collect()
             };
             for wide in [wide(0, 1), wide(1, 0), wide(0, 3), wide(3, 0)] {
-                let places = forms.places(&wide);
-                let from = places.iter().map(|(from, _)| *from).min().expect(&writing);
-                let to = places.iter().map(|(_, to)| *to).max().unwrap();
+                let ranges = forms.find_all(&wide);
+                let from = ranges.iter().map(|(from, _)| *from).min().expect(&writing);
+                let to = ranges.iter().map(|(_, to)| *to).max().unwrap();
                 // In base64, characters that hold no bits of the secret may remain.
                 assert!(from <= 28 && wide.len() - to <= 28, "{writing}: {from} to {to}");
             }
@@ -295,7 +295,7 @@ mod tests {
                 + &writing
                 + &"y".repeat(WINDOW_BYTES);
             assert_eq!(
-                forms.places(text.as_bytes()),
+                forms.find_all(text.as_bytes()),
                 [(before, before + writing.len())],
                 "{before}"
             );
@@ -307,6 +307,6 @@ mod tests {
         let endless = format!("https://q.example/?{}", "%2525252525252525252541");
         assert!(Forms::of([SECRET.as_bytes()]).are_in(endless.as_bytes()));
         assert!(!Forms::default().are_in(endless.as_bytes()));
-        assert!(Forms::of([SECRET.as_bytes()]).places(endless.as_bytes()).is_empty());
+        assert!(Forms::of([SECRET.as_bytes()]).find_all(endless.as_bytes()).is_empty());
     }
 }

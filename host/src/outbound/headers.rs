@@ -9,7 +9,7 @@ const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 64 << 10;
 
 /// Headers that belong to the connection or that would change its destination.
-const OF_THE_CONNECTION: [&str; 11] = [
+const CONNECTION_HEADERS: [&str; 11] = [
     "host",
     "connection",
     "content-length",
@@ -25,7 +25,7 @@ const OF_THE_CONNECTION: [&str; 11] = [
 
 /// Headers that a reverse proxy sets and that the server behind it trusts: another URL than the requested one,
 /// another host or client, or a user or certificate that the proxy has authenticated.
-const OF_A_PROXY: [&str; 24] = [
+const PROXY_HEADERS: [&str; 24] = [
     "cdn-loop",
     "client-ip",
     "fastly-client-ip",
@@ -54,7 +54,7 @@ const OF_A_PROXY: [&str; 24] = [
 
 /// Prefixes of further such headers: those of nginx's and Envoy's authentication, of Cloudflare, Google, AWS and
 /// Azure, and of TLS terminators.
-const OF_A_PROXY_BEGINNING: [&str; 12] = [
+const PROXY_PREFIXES: [&str; 12] = [
     "cf-",
     "ssl-client-",
     "x-amzn-oidc-",
@@ -70,12 +70,12 @@ const OF_A_PROXY_BEGINNING: [&str; 12] = [
 ];
 
 /// Headers that make servers treat a request as one with another method.
-const OF_ANOTHER_METHOD: [&str; 3] =
+const METHOD_OVERRIDE_HEADERS: [&str; 3] =
     ["x-http-method", "x-http-method-override", "x-method-override"];
 
 /// Parts of header names that indicate the length or digest of a response. A list of whole names would always miss
 /// one: many servers have their own (`x-goog-hash`, `x-amz-checksum-crc32c`, `x-linked-size`).
-const OF_A_MEASURE: [&str; 16] = [
+const MEASURE_PARTS: [&str; 16] = [
     "checksum", "crc", "digest", "etag", "hash", "integrity", "length", "md5", "range", "sha-",
     "sha1", "sha2", "sha3", "sha5", "signature", "size",
 ];
@@ -83,7 +83,7 @@ const OF_A_MEASURE: [&str; 16] = [
 /// Whether a response header may reveal the length or a digest of the body. If a credential was redacted from the
 /// body, either would reveal something about the credential.
 pub(super) fn measures_the_body(name: &HeaderName) -> bool {
-    OF_A_MEASURE.iter().any(|part| name.as_str().contains(part))
+    MEASURE_PARTS.iter().any(|part| name.as_str().contains(part))
 }
 
 /// The total bytes of names and values.
@@ -103,10 +103,10 @@ pub(super) fn parse(headers: &[(String, String)]) -> Result<HeaderMap, OutboundE
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| failure("invalid-input", "a header name is not valid"))?;
-        let read = as_servers_read(&name);
-        let is_the_gateways = OF_THE_CONNECTION.contains(&read.as_str())
-            || OF_A_PROXY.contains(&read.as_str())
-            || OF_A_PROXY_BEGINNING.iter().any(|beginning| read.starts_with(beginning));
+        let read = normalized(&name);
+        let is_the_gateways = CONNECTION_HEADERS.contains(&read.as_str())
+            || PROXY_HEADERS.contains(&read.as_str())
+            || PROXY_PREFIXES.iter().any(|beginning| read.starts_with(beginning));
         if is_the_gateways {
             let message = format!("the header {name} is the gateway's to set");
             return Err(failure("invalid-input", &message));
@@ -122,7 +122,7 @@ pub(super) fn parse(headers: &[(String, String)]) -> Result<HeaderMap, OutboundE
 pub(super) fn overriding_methods(headers: &HeaderMap) -> Vec<String> {
     let named = headers.iter();
     let named =
-        named.filter(|(name, _)| OF_ANOTHER_METHOD.contains(&as_servers_read(name).as_str()));
+        named.filter(|(name, _)| METHOD_OVERRIDE_HEADERS.contains(&normalized(name).as_str()));
     let values = named.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned());
     // Some servers parse the value as a list.
     let values: Vec<_> = values
@@ -132,13 +132,13 @@ pub(super) fn overriding_methods(headers: &HeaderMap) -> Vec<String> {
 }
 
 /// A header's name as servers see it that pass headers as variables (CGI, WSGI): `_` and `-` are the same.
-fn as_servers_read(name: &HeaderName) -> String {
+fn normalized(name: &HeaderName) -> String {
     name.as_str().replace('_', "-")
 }
 
 /// Whether some server would read this header as `as_name`.
 pub(super) fn is_read_as(name: &HeaderName, as_name: &str) -> bool {
-    as_servers_read(name) == as_name
+    normalized(name) == as_name
 }
 
 #[cfg(test)]

@@ -156,15 +156,15 @@ mod tests {
 
     /// Removes dot segments as in RFC 3986 §5.2.4.
     fn resolved(path: &[u8]) -> Vec<u8> {
-        let mut kept: Vec<&[u8]> = Vec::new();
+        let mut segments: Vec<&[u8]> = Vec::new();
         for segment in path.split(|byte| *byte == b'/').skip(1) {
             match segment {
                 b"." => {}
-                b".." => drop(kept.pop()),
-                other => kept.push(other),
+                b".." => drop(segments.pop()),
+                other => segments.push(other),
             }
         }
-        [b"/".as_slice(), &kept.join(&b'/')].concat()
+        [b"/".as_slice(), &segments.join(&b'/')].concat()
     }
 
     proptest! {

@@ -173,7 +173,7 @@ impl EgressRule {
 
     /// Whether this credential may be sent with the requests that the rule allows.
     #[must_use]
-    pub(crate) fn lets_along(&self, credential: &str) -> bool {
+    pub(crate) fn allows_credential(&self, credential: &str) -> bool {
         self.credentials.contains(credential)
     }
 
@@ -184,7 +184,7 @@ impl EgressRule {
 
     /// Whether the rule names a network that contains this address.
     #[must_use]
-    pub(crate) fn names_network_of(&self, address: std::net::IpAddr) -> bool {
+    pub(crate) fn networks_contain(&self, address: std::net::IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&address))
     }
 }

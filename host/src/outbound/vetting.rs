@@ -63,7 +63,7 @@ pub(super) async fn resolve(
 fn is_allowed(address: IpAddr, rule: Option<&EgressRule>) -> bool {
     // `::ffff:127.0.0.1` connects to 127.0.0.1, so it is vetted as that address.
     let address = address.to_canonical();
-    is_public(address) || rule.is_some_and(|rule| rule.names_network_of(address))
+    is_public(address) || rule.is_some_and(|rule| rule.networks_contain(address))
 }
 
 /// Whether an address belongs to the public internet.

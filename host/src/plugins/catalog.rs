@@ -14,7 +14,7 @@ use crate::ids::{PluginDigest, PluginName, SecretName, TenantId};
 use crate::sandbox::{BUNDLED, Binding, Grants, Loaded, PluginStats};
 use crate::store::StoreError;
 use crate::tenants::{InstalledPlugin, Installer};
-use crate::vault::{Opened, VaultError};
+use crate::vault::{OpenedSecrets, VaultError};
 
 /// Components that are loaded from the code cache at once at the start.
 const PRELOADED_AT_ONCE: usize = 4;
@@ -77,7 +77,7 @@ impl CurrentComponent {
 pub(super) struct Bound {
     grants: String,
     /// Why the grants are withheld. None if they are in force.
-    withheld: Option<String>,
+    inactive_reason: Option<String>,
     secrets: Vec<(SecretName, Timestamp)>,
     digest: PluginDigest,
     pub(super) stats: Arc<PluginStats>,
@@ -87,10 +87,16 @@ pub(super) struct Bound {
 
 impl Bound {
     /// Whether a binding made now would be the same.
-    fn matches(&self, digest: PluginDigest, text: &str, grants: &Grants, opened: &Opened) -> bool {
+    fn matches(
+        &self,
+        digest: PluginDigest,
+        text: &str,
+        grants: &Grants,
+        opened: &OpenedSecrets,
+    ) -> bool {
         self.digest == digest
             && self.grants == text
-            && self.withheld.as_deref() == grants.withheld_because()
+            && self.inactive_reason.as_deref() == grants.inactive_reason()
             && self.secrets == opened.stamp
     }
 }
@@ -108,7 +114,7 @@ impl Plugins {
         let key = (tenant, name.clone());
         let changes = self.store.changes();
         if let Some((binding, stamp)) = self.ready.get(&key)
-            && changes.holds(Some(tenant), stamp)
+            && changes.is_current(Some(tenant), stamp)
         {
             return Ok(binding);
         }
@@ -152,8 +158,8 @@ impl Plugins {
                 return Ok(binding);
             }
         }
-        let withheld = grants.withheld_because().map(str::to_owned);
-        if let Some(why) = &withheld {
+        let inactive_reason = grants.inactive_reason().map(str::to_owned);
+        if let Some(why) = &inactive_reason {
             tracing::warn!(%tenant, plugin = %name, "{why}");
         }
         let binding = self.sandbox.bind(
@@ -166,7 +172,7 @@ impl Plugins {
         );
         let now = Bound {
             grants: grants_text,
-            withheld,
+            inactive_reason,
             secrets: opened.stamp,
             digest,
             stats,
@@ -281,9 +287,9 @@ impl Plugins {
     pub async fn preload(self) {
         let start = Instant::now();
         self.load_bundled().await;
-        let room = self.sandbox.loaded_max().saturating_sub(BUNDLED_DIGESTS.len() as u64);
-        let most = u32::try_from(room).unwrap_or(u32::MAX).min(self.preload_max);
-        let installed = match self.store.current_components(most).await {
+        let free_slots = self.sandbox.loaded_max().saturating_sub(BUNDLED_DIGESTS.len() as u64);
+        let max = u32::try_from(free_slots).unwrap_or(u32::MAX).min(self.preload_max);
+        let installed = match self.store.current_components(max).await {
             Ok(digests) => digests,
             Err(error) => {
                 tracing::warn!(%error, "plugins are loaded when they are first called");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk::{on_disk, write_whole};
+use crate::disk::{run_blocking, write_atomic};
 use crate::ids::PluginDigest;
 use crate::store::Store;
 
@@ -60,8 +60,8 @@ impl Components {
     ) -> io::Result<ComponentsLock> {
         let lock = self.locked(File::try_lock_shared, WRITE_WAIT_MAX).await?;
         let (path, folder) = (self.path(digest), self.folder.clone());
-        on_disk(move || {
-            write_whole(&path, &component)?;
+        run_blocking(move || {
+            write_atomic(&path, &component)?;
             // The directory entry has to survive a power failure as well, since the row will.
             File::open(&folder)?.sync_all()
         })
@@ -80,7 +80,7 @@ impl Components {
             for digest in digests {
                 if !self.store.is_component_needed(*digest).await? {
                     let path = self.path(*digest);
-                    on_disk(move || delete_if_exists(&path)).await?;
+                    run_blocking(move || delete_if_exists(&path)).await?;
                     deleted.push(*digest);
                 }
             }
@@ -104,7 +104,7 @@ impl Components {
             let needed = self.store.needed_components().await?;
             let needed = needed.into_iter().collect();
             let folder = self.folder.clone();
-            Ok(on_disk(move || delete_all_except(&folder, &needed)).await?)
+            Ok(run_blocking(move || delete_all_except(&folder, &needed)).await?)
         }
         .await;
         match swept {

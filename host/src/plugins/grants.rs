@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::catalog::CurrentComponent;
 use super::{PluginUnavailable, Plugins};
-use crate::disk::{on_disk, write_whole};
+use crate::disk::{run_blocking, write_atomic};
 use crate::ids::{PluginName, SecretName, TenantId};
 use crate::sandbox::{Components, Grants, Pin};
 
@@ -33,9 +33,9 @@ impl Plugins {
     ) -> Result<Vec<String>, PluginUnavailable> {
         let current = self.current(tenant, name).await?;
         let grants = self.check_submitted(tenant, name, text).await?;
-        let is_silent = grants.pin().is_silent();
+        let is_silent = grants.pin().is_unset();
         let grants = self.effective_grants(tenant, grants, &current);
-        if let (true, Some(why)) = (is_silent, grants.withheld_because()) {
+        if let (true, Some(why)) = (is_silent, grants.inactive_reason()) {
             return Err(PluginUnavailable::GrantsWithheld(name.clone(), why.to_owned()));
         }
         // A plugin can reject changed settings, and nothing else: revoking a grant must not depend on the plugin.
@@ -88,7 +88,7 @@ impl Plugins {
         grants: Grants,
         current: &CurrentComponent,
     ) -> Grants {
-        let given = grants.given();
+        let given = grants.granted_tables();
         // A file that only restricts is in force for every component.
         if given.is_empty() {
             return grants;
@@ -101,7 +101,7 @@ impl Plugins {
                 let why = format!(
                     "what grants/{tenant}/{name}.toml grants is not in force ({given}): {why}"
                 );
-                grants.withheld(why)
+                grants.deactivated(why)
             }
         }
     }
@@ -151,7 +151,7 @@ impl Plugins {
         name: &PluginName,
         grants: &Grants,
     ) -> Option<String> {
-        let given = grants.given();
+        let given = grants.granted_tables();
         (!given.is_empty()).then(|| {
             format!("it has what grants/{tenant}/{name}.toml grants: {}", given.join(", "))
         })
@@ -166,7 +166,7 @@ impl Plugins {
         let text = self.grants_text(tenant, name).await.ok()?;
         let current = self.current(tenant, name).await.ok()?;
         let grants = self.effective_grants(tenant, parse_grants(name, &text).ok()?, &current);
-        grants.withheld_because().is_none().then_some(text)
+        grants.inactive_reason().is_none().then_some(text)
     }
 
     /// The text of the grants file. Empty if there is no file; nothing is granted then.
@@ -193,7 +193,7 @@ impl Plugins {
         text: &str,
     ) -> Result<(), PluginUnavailable> {
         let (path, text) = (self.grants_path(tenant, name), text.to_owned());
-        let written = on_disk(move || write_whole(&path, text.as_bytes())).await;
+        let written = run_blocking(move || write_atomic(&path, text.as_bytes())).await;
         written.map_err(|error| PluginUnavailable::File(name.clone(), "its grants file", error))
     }
 

@@ -12,7 +12,7 @@ use super::{COMPONENT_BYTES_MAX, PluginUnavailable, Plugins};
 use crate::ids::{PluginDigest, PluginName, TenantId};
 use crate::sandbox::{Grants, Loaded};
 use crate::store::StoreError;
-use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Provenance, Signed};
+use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Provenance, VerifiedSignature};
 
 /// The most concurrent installations of one tenant.
 const INSTALLATIONS_MAX: usize = 2;
@@ -75,7 +75,7 @@ pub struct Prepared {
     name: PluginName,
     component: Arc<[u8]>,
     loaded: Arc<Loaded>,
-    signed: Option<Signed>,
+    signed: Option<VerifiedSignature>,
     by: Installer,
     provenance: Provenance,
     version: Option<String>,
@@ -146,7 +146,7 @@ impl Plugins {
             None => parse_grants(name, &self.grants_text(tenant, name).await?)?,
         };
         let component: Arc<[u8]> = offered.component.into();
-        let (digest, signed, said) =
+        let (digest, signed, metadata) =
             self.inspect_offered(name, &component, offered.signature).await?;
         let cleanup = RemoveUnlessInstalled { plugins: self.clone(), digest: Some(digest) };
         let loaded = self.sandbox.load_hashed(tenant, digest, Arc::clone(&component)).await;
@@ -155,7 +155,7 @@ impl Plugins {
             cleanup,
             tenant,
             name: name.clone(),
-            version: said.version.or(offered.version),
+            version: metadata.version.or(offered.version),
             component,
             loaded,
             signed,
@@ -172,7 +172,7 @@ impl Plugins {
         name: &PluginName,
         component: &Arc<[u8]>,
         signature: Option<String>,
-    ) -> Result<(PluginDigest, Option<Signed>, Metadata), PluginUnavailable> {
+    ) -> Result<(PluginDigest, Option<VerifiedSignature>, Metadata), PluginUnavailable> {
         let (signers, component) = (self.signers.clone(), Arc::clone(component));
         // Signature and digest both read all of up to 64 MiB.
         let read = tokio::task::spawn_blocking(move || {

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use minisign_verify::{Error, PublicKey, Signature};
 
 use crate::settings::PluginSettings;
-use crate::tenants::Signed;
+use crate::tenants::VerifiedSignature;
 
 /// Longest signature file: four lines, two of which are comments.
 pub const SIGNATURE_BYTES_MAX: usize = 4 << 10;
@@ -80,7 +80,7 @@ impl Signers {
         &self,
         component: &[u8],
         signature: Option<&str>,
-    ) -> Result<Option<Signed>, SignatureError> {
+    ) -> Result<Option<VerifiedSignature>, SignatureError> {
         let Some(text) = signature else {
             self.admit(None)?;
             return Ok(None);
@@ -91,7 +91,7 @@ impl Signers {
         let signature = Signature::decode(text).map_err(|_| SignatureError::BadRequest)?;
         for pinned in &self.pinned {
             return match pinned.key.verify(component, &signature, false) {
-                Ok(()) => Ok(Some(Signed {
+                Ok(()) => Ok(Some(VerifiedSignature {
                     signer: pinned.name.clone(),
                     key: pinned.text.clone(),
                     trusted_comment: signature.trusted_comment().to_owned(),
@@ -111,13 +111,13 @@ impl Signers {
     }
 
     /// Whether a signature that was found good once is by the key that the settings of now call this.
-    pub(super) fn has_signed(&self, signer: &str, signed: Option<&Signed>) -> bool {
+    pub(super) fn has_signed(&self, signer: &str, signed: Option<&VerifiedSignature>) -> bool {
         let is_by = |key: &str| self.pinned.iter().any(|own| own.name == signer && own.text == key);
         signed.is_some_and(|signed| is_by(&signed.key))
     }
 
     /// Whether something with this signature, found good once, may be used by the settings of now.
-    pub(super) fn admit(&self, signed: Option<&Signed>) -> Result<(), SignatureError> {
+    pub(super) fn admit(&self, signed: Option<&VerifiedSignature>) -> Result<(), SignatureError> {
         let is_pinned = signed.is_some_and(|by| self.pinned.iter().any(|own| own.text == by.key));
         if is_pinned || !self.required {
             return Ok(());

@@ -1,6 +1,6 @@
 //! The key-value store of plugins, backed by the gateway's store.
 
-use crate::sandbox::{LISTED_KEYS_MAX, Pending, Values, ValuesError, ValuesOwner, counted_up};
+use crate::sandbox::{LISTED_KEYS_MAX, Pending, Values, ValuesError, ValuesOwner, incremented};
 use crate::store::{Store, StoreError, ValueChange};
 
 /// The key-value pairs of all plugins in a store.
@@ -47,7 +47,7 @@ impl Values for StoreValues {
         Box::pin(async move {
             let (tenant, plugin, key) = (owner.tenant, &owner.plugin, key.to_owned());
             let counted =
-                self.0.count_plugin_value(tenant, plugin, key, counted_up, delta, bytes_max).await;
+                self.0.count_plugin_value(tenant, plugin, key, incremented, delta, bytes_max).await;
             change_result(counted, bytes_max)
         })
     }

@@ -58,7 +58,7 @@ impl Plugins {
     ) -> Result<Installed, RollBackError> {
         let versions = self.store.plugin_versions(tenant, name).await?;
         let current = versions.iter().enumerate().find(|(_, version)| version.is_current);
-        let (place, current) = current.ok_or(RollBackError::NotInstalled)?;
+        let (index, current) = current.ok_or(RollBackError::NotInstalled)?;
         let target = match to {
             Some(digest) => versions
                 .iter()
@@ -66,7 +66,7 @@ impl Plugins {
                 .ok_or(RollBackError::UnknownVersion)?,
             None => versions
                 .iter()
-                .skip(place + 1)
+                .skip(index + 1)
                 .find(|version| !version.is_skipped)
                 .ok_or(RollBackError::NoEarlier)?,
         };

@@ -14,10 +14,10 @@ use super::{
 use crate::answer::{getter_of, task::TaskAnswer};
 use crate::channel::Channels;
 use crate::ids::PluginName;
-use crate::intake::{self, AroundTheRun};
+use crate::intake::{self, PluginParams};
 use crate::plugins::Plugins;
 use crate::request::stored::StoredHead;
-use crate::sandbox::ChannelFacts;
+use crate::sandbox::ChannelContext;
 use crate::store::{Store, StoreError};
 use crate::tasks::{Status, Task};
 use crate::trace::{Cost, Event, PluginRun, Step};
@@ -37,8 +37,8 @@ pub async fn gather(
     task: &Task,
     with_grants: bool,
 ) -> Result<Recorded, StoreError> {
-    let kept = store.request(task.tenant, task.id).await?;
-    let channel = match kept.as_ref().and_then(|kept| kept.channel) {
+    let stored = store.request(task.tenant, task.id).await?;
+    let channel = match stored.as_ref().and_then(|stored| stored.channel) {
         Some(id) => store.channel(id).await?,
         None => None,
     };
@@ -46,24 +46,24 @@ pub async fn gather(
         Some(channel) => Some(channels.facts(&channel).await?),
         None => None,
     };
-    let mut around = AroundTheRun::default();
+    let mut params = PluginParams::default();
     let mut request = None;
-    if let Some(kept) = kept
-        && let Ok(head) = serde_json::from_str::<StoredHead>(&kept.head)
+    if let Some(stored) = stored
+        && let Ok(head) = serde_json::from_str::<StoredHead>(&stored.head)
     {
-        let by_channel = kept.channel.is_some();
-        let body_base64 = STANDARD.encode(&kept.body);
-        around = intake::around_the_run(&head, kept.body, by_channel).await;
+        let by_channel = stored.channel.is_some();
+        let body_base64 = STANDARD.encode(&stored.body);
+        params = intake::plugin_params(&head, stored.body, by_channel).await;
         request = Some(RecordedRequest { head, by_channel, body_base64 });
     }
     let steps = store.steps(task).await?;
     let (tools, got): (Vec<_>, Vec<_>) = steps
         .into_iter()
-        .filter_map(played)
+        .filter_map(replayable_call)
         .partition(|call| matches!(call.with, CalledWith::CallTool { .. }));
-    let mut calls: Vec<_> = mapping(task, around.spec.take()).into_iter().chain(tools).collect();
-    calls.extend(getters(store, task, around, got).await?);
-    let truncated = bound(&mut calls);
+    let mut calls: Vec<_> = mapping(task, params.spec.take()).into_iter().chain(tools).collect();
+    calls.extend(getters(store, task, params, got).await?);
+    let truncated = truncate_calls(&mut calls);
     let names: BTreeSet<_> =
         calls.iter().map(|call| &call.plugin).filter(|_| with_grants).cloned().collect();
     let mut grants = BTreeMap::new();
@@ -82,7 +82,7 @@ pub async fn gather(
         status: task.status,
         accepted_at: task.created_at.iso(),
         request,
-        channel: channel.map(|facts| told(&facts)),
+        channel: channel.map(|facts| recorded_channel(&facts)),
         grants,
         calls,
         truncated,
@@ -94,13 +94,13 @@ pub async fn gather(
 async fn getters(
     store: &Store,
     task: &Task,
-    around: AroundTheRun,
-    kept: Vec<RecordedCall>,
+    params: PluginParams,
+    stored: Vec<RecordedCall>,
 ) -> Result<Vec<RecordedCall>, StoreError> {
-    let answer = serde_json::to_string(&TaskAnswer::of(task, around.json)).unwrap_or_default();
+    let answer = serde_json::to_string(&TaskAnswer::of(task, params.json)).unwrap_or_default();
     // A caller may have requested the same path repeatedly: the last call counts.
     let mut paths = BTreeSet::new();
-    let mut calls: Vec<_> = kept
+    let mut calls: Vec<_> = stored
         .into_iter()
         .rev()
         .filter_map(|mut call| match &mut call.with {
@@ -112,7 +112,7 @@ async fn getters(
         })
         .collect();
     calls.reverse();
-    if let (Some(path), Status::Completed, true) = (around.getter, task.status, calls.is_empty()) {
+    if let (Some(path), Status::Completed, true) = (params.getter, task.status, calls.is_empty()) {
         let agent = store.agent(task.tenant, task.agent).await?;
         calls.extend(agent.map(|agent| RecordedCall {
             plugin: getter_of(&agent),
@@ -127,7 +127,7 @@ async fn getters(
 }
 
 /// A channel as callers see it, with the bindings of its secrets in place of their values.
-fn told(facts: &ChannelFacts) -> RecordedChannel {
+fn recorded_channel(facts: &ChannelContext) -> RecordedChannel {
     let secrets = facts.secrets.iter();
     RecordedChannel {
         id: facts.id,
@@ -139,7 +139,7 @@ fn told(facts: &ChannelFacts) -> RecordedChannel {
 }
 
 /// Leaves out the calls beyond what one answer may hold, and returns whether there were any.
-fn bound(calls: &mut Vec<RecordedCall>) -> bool {
+fn truncate_calls(calls: &mut Vec<RecordedCall>) -> bool {
     let mut bytes = 0_usize;
     let fit = calls.iter().take_while(|call| {
         let with = match &call.with {
@@ -147,12 +147,12 @@ fn bound(calls: &mut Vec<RecordedCall>) -> bool {
             CalledWith::CallTool { arguments, .. } => arguments.len(),
             CalledWith::GetValue { task, .. } => task.len(),
         };
-        let came = match &call.came {
+        let outcome = match &call.came {
             Some(RecordedOutcome::Ok(text) | RecordedOutcome::Error(text)) => text.len(),
             Some(RecordedOutcome::Nothing) | None => 0,
         };
         let recording = if call.recording.is_some() { RECORDING_BYTES } else { 0 };
-        bytes = bytes.saturating_add(with).saturating_add(came).saturating_add(recording);
+        bytes = bytes.saturating_add(with).saturating_add(outcome).saturating_add(recording);
         bytes <= CALLS_BYTES_MAX
     });
     let fit = fit.count();
@@ -176,15 +176,15 @@ struct MappingTrace {
 fn mapping(task: &Task, spec: Option<String>) -> Option<RecordedCall> {
     let trace: MappingTrace = serde_json::from_str(task.mapping.as_deref()?).ok()?;
     let payload = RawValue::from_string(task.input.payload.clone()).ok();
-    let came = MappedThen {
+    let outcome = MappedThen {
         action: "run",
         params: trace.params,
         context: trace.context.map(|has_context| payload.filter(|_| has_context)),
         delivery_id: trace.context.map(|_| trace.delivery_id),
     };
-    let came = RecordedOutcome::Ok(serde_json::to_string(&came).ok()?);
+    let outcome = RecordedOutcome::Ok(serde_json::to_string(&outcome).ok()?);
     let with = CalledWith::MapPayload { spec };
-    Some(recorded(trace.plugin, with, came, Some(trace.ran)))
+    Some(recorded(trace.plugin, with, outcome, Some(trace.ran)))
 }
 
 /// What a mapper decided, as a replay writes it. Tasks of earlier versions hold only part of it.
@@ -199,24 +199,24 @@ struct MappedThen {
 }
 
 /// What can be replayed of a step: a call of a tool or of a getter. The step does not contain the getter's task.
-fn played(step: Step) -> Option<RecordedCall> {
+fn replayable_call(step: Step) -> Option<RecordedCall> {
     match step.event {
         Event::Tool { call, plugin, result, is_error, ran, .. } => {
-            let came =
+            let outcome =
                 if is_error { RecordedOutcome::Error(result) } else { RecordedOutcome::Ok(result) };
             // A tool without a plugin has nothing to replay.
             let plugin = plugin?.parse().ok()?;
             let with = CalledWith::CallTool { tool: call.name, arguments: call.arguments };
-            Some(recorded(plugin, with, came, ran.map(|ran| *ran)))
+            Some(recorded(plugin, with, outcome, ran.map(|ran| *ran)))
         }
         Event::PluginCall { plugin, path: Some(path), value, error, ran, .. } => {
-            let came = match (error, value) {
+            let outcome = match (error, value) {
                 (Some(why), _) => RecordedOutcome::Error(why),
                 (None, Some(value)) => RecordedOutcome::Ok(value),
                 (None, None) => RecordedOutcome::Nothing,
             };
             let with = CalledWith::GetValue { path, task: String::new() };
-            Some(recorded(plugin.parse().ok()?, with, came, Some(*ran)))
+            Some(recorded(plugin.parse().ok()?, with, outcome, Some(*ran)))
         }
         _ => None,
     }
@@ -225,7 +225,7 @@ fn played(step: Step) -> Option<RecordedCall> {
 fn recorded(
     plugin: PluginName,
     with: CalledWith,
-    came: RecordedOutcome,
+    outcome: RecordedOutcome,
     ran: Option<PluginRun>,
 ) -> RecordedCall {
     // A call that was refused before it started took no time, and nothing of it can be replayed.
@@ -234,5 +234,5 @@ fn recorded(
         Some(ran) => (Some(ran.digest), Some(ran.settings), ran.recording),
         None => (None, None, None),
     };
-    RecordedCall { plugin, with, came: Some(came), digest, settings_digest, recording }
+    RecordedCall { plugin, with, came: Some(outcome), digest, settings_digest, recording }
 }

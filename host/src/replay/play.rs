@@ -14,8 +14,8 @@ use crate::fixture::{Difference, changes, mapped, outcome_of_tool, placeholder};
 use crate::ids::RequestId;
 use crate::request::{IncomingRequest, Payload};
 use crate::sandbox::{
-    Binding, BoundSecret, Called, ChannelFacts, Cost, HostResponse, PluginError, Recording, Script,
-    Subject,
+    Binding, BoundSecret, Called, ChannelContext, Cost, HostResponse, PluginError, Recording,
+    Script, Subject,
 };
 
 /// Why a call cannot be replayed.
@@ -33,7 +33,7 @@ pub enum ReplayError {
 #[derive(Debug)]
 pub struct ReplayResult {
     /// The outcome.
-    pub came: RecordedOutcome,
+    pub outcome: RecordedOutcome,
     /// The log lines of the plugin.
     pub logs: Vec<String>,
     /// The cost of the replay.
@@ -44,7 +44,7 @@ pub struct ReplayResult {
     /// The requests that were sent then.
     sent_then: Value,
     /// The accesses to its values then that did not happen now.
-    values_left: Value,
+    values_missing: Value,
     /// Caveats of the comparison.
     pub notes: Vec<&'static str>,
 }
@@ -54,7 +54,7 @@ impl ReplayResult {
     #[must_use]
     pub fn changes(&self, call: &RecordedCall) -> Vec<Difference> {
         let Some(then) = &call.came else { return Vec::new() };
-        let (mut then, now) = (outcome(then), outcome(&self.came));
+        let (mut then, now) = (outcome(then), outcome(&self.outcome));
         // Tasks of earlier versions hold only part of a mapping: what they lack is not compared.
         for field in ["context", "delivery_id"] {
             if let CalledWith::MapPayload { .. } = call.with
@@ -66,20 +66,20 @@ impl ReplayResult {
         }
         let mut found = changes("", &then, &now);
         found.extend(changes("sent", &self.sent_then, &self.sent));
-        found.extend(changes("values", &self.values_left, &Value::Array(Vec::new())));
+        found.extend(changes("values", &self.values_missing, &Value::Array(Vec::new())));
         found
     }
 
     /// The differences between what two plugins returned for the same call.
     #[must_use]
     pub fn changes_since(&self, before: &Self) -> Vec<Difference> {
-        changes("", &outcome(&before.came), &outcome(&self.came))
+        changes("", &outcome(&before.outcome), &outcome(&self.outcome))
     }
 }
 
 /// An outcome as a JSON value that can be compared.
-fn outcome(came: &RecordedOutcome) -> Value {
-    match came {
+fn outcome(outcome: &RecordedOutcome) -> Value {
+    match outcome {
         RecordedOutcome::Ok(text) => json!({ "ok": outcome_of_tool(text.clone()) }),
         RecordedOutcome::Nothing => json!({ "nothing": true }),
         RecordedOutcome::Error(why) => json!({ "error": why }),
@@ -112,7 +112,7 @@ pub async fn play(
         ..Subject::of(recorded.tenant, recorded.agent, RequestId::next())
     };
     let mut channel = None;
-    let (came, logs, cost) = match &call.with {
+    let (outcome, logs, cost) = match &call.with {
         CalledWith::MapPayload { spec } => {
             let request = recorded.request.as_ref().ok_or(ReplayError::NoRequest)?;
             subject.principal = request.head.principal.as_ref().map(|json| json.to_string().into());
@@ -121,24 +121,25 @@ pub async fn play(
             subject.channel = recorded.channel.as_ref().map(|channel| facts(channel, url));
             channel = subject.channel.clone();
             let show = |decided| RecordedOutcome::Ok(mapped(decided).to_string());
-            shown(actor.map_payload(subject, spec.clone()).await, show, None)
+            outcome_of(actor.map_payload(subject, spec.clone()).await, show, None)
         }
         CalledWith::CallTool { tool, arguments } => {
             let called = actor.call_tool(subject, tool.clone(), arguments.clone()).await;
-            shown(called, RecordedOutcome::Ok, Some(tool))
+            outcome_of(called, RecordedOutcome::Ok, Some(tool))
         }
         CalledWith::GetValue { path, task } => {
             let task = Payload::parse(task.clone().into()).map_err(unreadable)?;
             subject.task = Some(Arc::new(task));
             let show =
                 |value: Option<String>| value.map_or(RecordedOutcome::Nothing, RecordedOutcome::Ok);
-            shown(actor.get_value(subject, path.clone()).await, show, None)
+            outcome_of(actor.get_value(subject, path.clone()).await, show, None)
         }
     };
     let script = script.lock().unwrap_or_else(PoisonError::into_inner);
-    let sent = script.sent.iter().map(|sent| told(&sent.method, &sent.url, &sent.credential));
+    let sent =
+        script.sent.iter().map(|sent| request_line(&sent.method, &sent.url, &sent.credential));
     let sent_then = recording.answers.iter().filter_map(|answer| match answer {
-        HostResponse::Egress(sent) => Some(told(&sent.method, &sent.url, &sent.credential)),
+        HostResponse::Egress(sent) => Some(request_line(&sent.method, &sent.url, &sent.credential)),
         _ => None,
     });
     let left = script.value_answers.iter().flatten().filter_map(|answer| match answer {
@@ -147,7 +148,7 @@ pub async fn play(
         }
         _ => None,
     });
-    let (sent, sent_then, values_left) = (sorted(sent), sorted(sent_then), left.collect());
+    let (sent, sent_then, values_missing) = (sorted(sent), sorted(sent_then), left.collect());
     let mut notes = Vec::new();
     if recording.truncated {
         notes.push("it was answered more than was kept: differences may come of that");
@@ -158,18 +159,18 @@ pub async fn play(
     if !script.sent.is_empty() {
         notes.push("of the requests that it sent only method, URL and credential are compared");
     }
-    let asked = |answer: &HostResponse| matches!(answer, HostResponse::Value { .. });
-    if recording.answers.iter().any(asked) {
+    let is_value = |answer: &HostResponse| matches!(answer, HostResponse::Value { .. });
+    if recording.answers.iter().any(is_value) {
         notes.push("what it wrote to its values is not compared, only where");
     }
     let settings = actor.settings_digest(channel.as_deref());
     if call.settings_digest.as_ref().is_some_and(|then| *then != settings) {
         notes.push("its settings or grants are not those that it had");
     }
-    Ok(ReplayResult { came, logs, cost, sent, sent_then, values_left, notes })
+    Ok(ReplayResult { outcome, logs, cost, sent, sent_then, values_missing, notes })
 }
 
-fn told(method: &str, url: &str, credential: &Option<String>) -> String {
+fn request_line(method: &str, url: &str, credential: &Option<String>) -> String {
     match credential {
         Some(name) => format!("{method} {url} with {name}"),
         None => format!("{method} {url}"),
@@ -183,7 +184,7 @@ fn sorted(texts: impl Iterator<Item = String>) -> Value {
 }
 
 /// The outcome of a call in its stored form: an error is a sentence, as the model received it from a tool.
-fn shown<T>(
+fn outcome_of<T>(
     called: Called<T>,
     show: impl FnOnce(T) -> RecordedOutcome,
     tool: Option<&str>,
@@ -192,11 +193,11 @@ fn shown<T>(
         Some(tool) => format!("{tool}: {error}"),
         None => error.to_string(),
     };
-    let came = match called.value {
+    let outcome = match called.value {
         Ok(value) => show(value),
         Err(failed) => RecordedOutcome::Error(error(failed)),
     };
-    (came, called.logs, called.run.cost)
+    (outcome, called.logs, called.run.cost)
 }
 
 async fn incoming(request: &RecordedRequest) -> Result<IncomingRequest, ReplayError> {
@@ -205,9 +206,9 @@ async fn incoming(request: &RecordedRequest) -> Result<IncomingRequest, ReplayEr
 }
 
 /// The channel as it is now, with the URL that it had then.
-fn facts(channel: &RecordedChannel, url: Option<&String>) -> Arc<ChannelFacts> {
+fn facts(channel: &RecordedChannel, url: Option<&String>) -> Arc<ChannelContext> {
     let secrets = channel.secrets.iter();
-    Arc::new(ChannelFacts {
+    Arc::new(ChannelContext {
         id: channel.id,
         name: channel.name.clone(),
         url: url.unwrap_or(&channel.url).clone(),

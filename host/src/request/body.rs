@@ -18,11 +18,11 @@ use super::query::FIELDS_MAX;
 use super::{Payload, PayloadError};
 
 /// A text may hold one control character in this many bytes.
-const CONTROLS_PART: usize = 10;
+const CONTROL_CHARS_RATIO: usize = 10;
 
 /// The content type that a body declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Declared {
+pub(crate) enum ContentKind {
     Json,
     Form,
     Multipart,
@@ -42,32 +42,32 @@ pub(crate) enum Declared {
 /// # Errors
 /// 400 if the body does not match its declared type; 415 if that type is not supported.
 pub(crate) async fn payload(headers: &HeaderMap, body: Bytes) -> Result<Payload, BadRequest> {
-    let declared = declared(headers)?;
+    let declared = content_kind(headers)?;
     let body = match declared {
-        Declared::Multipart | Declared::Other(_) => body,
+        ContentKind::Multipart | ContentKind::Other(_) => body,
         _ => utf8(headers, body)?,
     };
     if body.iter().all(u8::is_ascii_whitespace) {
         // An empty body is an empty payload, whatever its declared type; a multipart body is never empty.
         return match declared {
-            Declared::Multipart => Err(BadRequest::bad("the multipart body is empty")),
-            Declared::Other(declared) => Err(unknown(&declared)),
+            ContentKind::Multipart => Err(BadRequest::bad("the multipart body is empty")),
+            ContentKind::Other(declared) => Err(unknown(&declared)),
             _ => Ok(Payload::empty()),
         };
     }
     match declared {
-        Declared::Json => parse(body),
-        Declared::Form if looks_like_json(&body) => match Payload::parse(body.clone()) {
+        ContentKind::Json => parse(body),
+        ContentKind::Form if looks_like_json(&body) => match Payload::parse(body.clone()) {
             Err(_) if has_a_name_without_quotes(&body) => form(&body),
             parsed => parsed.map_err(|error| BadRequest::bad(&error.to_string())),
         },
-        Declared::Form => form(&body),
-        Declared::Multipart => multipart(headers, body).await,
-        Declared::JsonLines => lines(&body),
-        Declared::Text | Declared::Nothing if !looks_like_json(&body) => text(&body),
-        Declared::Markup => text(&body),
-        Declared::Text | Declared::Nothing => parse(body),
-        Declared::Other(declared) => Err(unknown(&declared)),
+        ContentKind::Form => form(&body),
+        ContentKind::Multipart => multipart(headers, body).await,
+        ContentKind::JsonLines => lines(&body),
+        ContentKind::Text | ContentKind::Nothing if !looks_like_json(&body) => text(&body),
+        ContentKind::Markup => text(&body),
+        ContentKind::Text | ContentKind::Nothing => parse(body),
+        ContentKind::Other(declared) => Err(unknown(&declared)),
     }
 }
 
@@ -77,7 +77,7 @@ pub(crate) async fn payload(headers: &HeaderMap, body: Bytes) -> Result<Payload,
 /// 400 if the body is declared as JSON and is not JSON, or if it is null; 415 if it is neither declared as JSON nor
 /// JSON.
 pub(crate) fn json_only(headers: &HeaderMap, body: Bytes) -> Result<Payload, BadRequest> {
-    let is_json = declared(headers)? == Declared::Json;
+    let is_json = content_kind(headers)? == ContentKind::Json;
     match Payload::parse(utf8(headers, body)?) {
         Ok(payload) if payload.find("") != Some("null") => Ok(payload),
         Err(error) if !is_json => Err(BadRequest::unsupported(&format!(
@@ -100,7 +100,7 @@ fn text(body: &[u8]) -> Result<Payload, BadRequest> {
     }
     // Each of these takes six bytes in JSON. Text has few of them, such as terminal color codes.
     let is_long = |byte: &&u8| byte.is_ascii_control() && !b"\x08\t\n\x0c\r\x7f".contains(byte);
-    if body.iter().filter(is_long).count() > body.len() / CONTROLS_PART {
+    if body.iter().filter(is_long).count() > body.len() / CONTROL_CHARS_RATIO {
         return Err(BadRequest::bad("the body is not text: it holds too many control characters"));
     }
     parse(Value::from(text).to_string().into())
@@ -173,10 +173,10 @@ fn has_a_name_without_quotes(body: &[u8]) -> bool {
     body.iter().find(|byte| matches!(byte, b'=' | b'"')) == Some(&b'=')
 }
 
-pub(crate) fn declared(headers: &HeaderMap) -> Result<Declared, BadRequest> {
+pub(crate) fn content_kind(headers: &HeaderMap) -> Result<ContentKind, BadRequest> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let Some(first) = types.next() else {
-        return Ok(Declared::Nothing);
+        return Ok(ContentKind::Nothing);
     };
     if types.any(|other| other != first) {
         return Err(BadRequest::bad("the header content-type was sent more than once"));
@@ -184,20 +184,20 @@ pub(crate) fn declared(headers: &HeaderMap) -> Result<Declared, BadRequest> {
     let text = first.to_str().map_err(|_| BadRequest::bad("the content type is not readable"))?;
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
-        "" => Ok(Declared::Nothing),
-        "application/x-www-form-urlencoded" => Ok(Declared::Form),
-        "multipart/form-data" => Ok(Declared::Multipart),
-        "application/json" | "text/json" => Ok(Declared::Json),
+        "" => Ok(ContentKind::Nothing),
+        "application/x-www-form-urlencoded" => Ok(ContentKind::Form),
+        "multipart/form-data" => Ok(ContentKind::Multipart),
+        "application/json" | "text/json" => Ok(ContentKind::Json),
         "application/x-ndjson"
         | "application/ndjson"
         | "application/jsonl"
         | "application/x-jsonlines"
-        | "application/jsonlines" => Ok(Declared::JsonLines),
-        "text/plain" | "application/octet-stream" => Ok(Declared::Text),
-        json if json.ends_with("+json") => Ok(Declared::Json),
-        "application/xml" => Ok(Declared::Markup),
-        text if text.starts_with("text/") || text.ends_with("+xml") => Ok(Declared::Markup),
-        _ => Ok(Declared::Other(essence)),
+        | "application/jsonlines" => Ok(ContentKind::JsonLines),
+        "text/plain" | "application/octet-stream" => Ok(ContentKind::Text),
+        json if json.ends_with("+json") => Ok(ContentKind::Json),
+        "application/xml" => Ok(ContentKind::Markup),
+        text if text.starts_with("text/") || text.ends_with("+xml") => Ok(ContentKind::Markup),
+        _ => Ok(ContentKind::Other(essence)),
     }
 }
 

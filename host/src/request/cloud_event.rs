@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::BadRequest;
 use super::Payload;
-use super::body::{Declared, declared};
+use super::body::{ContentKind, content_kind};
 
 /// The header that marks a request as a binary-mode event.
-pub(crate) const MARK: &str = "ce-specversion";
+pub(crate) const SPECVERSION_HEADER: &str = "ce-specversion";
 
 /// The attributes that every event must have.
 const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
@@ -26,7 +26,7 @@ const VERSIONS: [&str; 2] = ["1.0", "0.3"];
 /// # Errors
 /// 400 if the event lacks a required attribute, or if its data does not match its declared type.
 pub(crate) fn binary(headers: &HeaderMap, body: &Bytes) -> Result<Option<Payload>, BadRequest> {
-    if !headers.contains_key(MARK) {
+    if !headers.contains_key(SPECVERSION_HEADER) {
         return Ok(None);
     }
     let mut event: Vec<(&str, String)> = Vec::new();
@@ -103,13 +103,13 @@ fn attribute(headers: &HeaderMap, name: &str) -> Result<String, BadRequest> {
 /// The event's data: JSON as received, other text as a string, other bytes in base64 (JSON event format, section
 /// 3.1.1).
 fn data(headers: &HeaderMap, body: &Bytes) -> Result<Option<String>, BadRequest> {
-    let declared = declared(headers)?;
+    let declared = content_kind(headers)?;
     if body.is_empty() {
         return Ok(None);
     }
     let json = match Payload::parse(body.clone()) {
-        Ok(json) if matches!(declared, Declared::Json | Declared::Nothing) => Some(json),
-        Err(error) if declared == Declared::Json => {
+        Ok(json) if matches!(declared, ContentKind::Json | ContentKind::Nothing) => Some(json),
+        Err(error) if declared == ContentKind::Json => {
             return Err(BadRequest::bad(&error.to_string()));
         }
         _ => None,

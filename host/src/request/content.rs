@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
-use self::decoders::{Broken, Brotli, Decoded, Decoder, Deflate, Gzip, Zstd};
+use self::decoders::{Brotli, Decoded, Decoder, Deflate, Gzip, InvalidEncoding, Zstd};
 use super::BadRequest;
 use crate::low_priority::thread_time;
 
@@ -15,10 +15,10 @@ use crate::low_priority::thread_time;
 const ENCODINGS_MAX: usize = 2;
 
 /// The size of the output buffer, in bytes.
-const PIECE_BYTES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// How long to decode before yielding to other tasks.
-const STRETCH_MAX: Duration = Duration::from_millis(2);
+const TIME_SLICE: Duration = Duration::from_millis(2);
 
 /// Maximum CPU time for decoding one body, whatever it contains. A body of 10 MB takes a tenth of it. Builds without
 /// optimization are slower and get more.
@@ -47,7 +47,7 @@ pub enum Encoding {
 
 /// Why a body cannot be decoded.
 #[derive(Debug)]
-pub enum UndoError<E> {
+pub enum DecodeError<E> {
     /// The body is invalid: the sender's fault.
     Request(BadRequest),
     /// The decoded body would exceed the body limit.
@@ -57,12 +57,12 @@ pub enum UndoError<E> {
     /// The decoded body would be more than [`EXPANSION_MAX`] times as long as what was sent.
     Expands,
     /// There is no memory budget left for it.
-    NoRoom(E),
+    OverBudget(E),
 }
 
 /// Limits on decoding a body.
 #[derive(Debug, Clone, Copy)]
-pub struct UndoLimits {
+pub struct DecodeLimits {
     /// Maximum number of decoded bytes.
     pub bytes_max: usize,
     /// The bytes received on the wire, before any encoding was removed.
@@ -70,7 +70,7 @@ pub struct UndoLimits {
 }
 
 /// A memory budget. Memory is reserved from it before it is allocated.
-pub trait Room: Send {
+pub trait MemoryBudget: Send {
     /// Why a reservation was rejected.
     type Full;
 
@@ -78,13 +78,13 @@ pub trait Room: Send {
     ///
     /// # Errors
     /// If the budget is exhausted.
-    fn grow(&mut self, bytes: usize) -> Result<(), Self::Full>;
+    fn reserve_output(&mut self, bytes: usize) -> Result<(), Self::Full>;
 
     /// Reserves memory for `bytes` that a decoder holds while it works.
     ///
     /// # Errors
     /// If the budget is exhausted.
-    fn window(&mut self, bytes: usize) -> Result<(), Self::Full>;
+    fn reserve_window(&mut self, bytes: usize) -> Result<(), Self::Full>;
 }
 
 impl Encoding {
@@ -123,43 +123,51 @@ impl Encoding {
     /// Decodes the body. Yields periodically so that other tasks can run.
     ///
     /// # Errors
-    /// [`UndoError`].
-    pub async fn undo<R: Room>(
+    /// [`DecodeError`].
+    pub async fn decode<R: MemoryBudget>(
         self,
         body: &[u8],
-        limits: UndoLimits,
-        room: &mut R,
-    ) -> Result<Vec<u8>, UndoError<R::Full>> {
-        let mut decoder = self.decoder(body, limits).map_err(|Broken| self.broken())?;
-        let mut undone = Undone { bytes: Vec::new(), limits, room };
-        undone.room.window(decoder.window()).map_err(UndoError::NoRoom)?;
-        let (mut piece, mut streams) = (vec![0; PIECE_BYTES], 1);
-        let (mut computed, mut begun) = (Duration::ZERO, (Instant::now(), thread_time()));
+        limits: DecodeLimits,
+        budget: &mut R,
+    ) -> Result<Vec<u8>, DecodeError<R::Full>> {
+        let mut decoder = self.decoder(body, limits).map_err(|InvalidEncoding| self.broken())?;
+        let mut decoded = DecodedBody { bytes: Vec::new(), limits, budget };
+        decoded.budget.reserve_window(decoder.window()).map_err(DecodeError::OverBudget)?;
+        let (mut chunk, mut streams) = (vec![0; CHUNK_BYTES], 1);
+        let (mut computed, mut slice_started_at) =
+            (Duration::ZERO, (Instant::now(), thread_time()));
         loop {
-            match decoder.decode(&mut piece).map_err(|Broken| self.broken())? {
-                Decoded::Bytes(made) => undone.push(piece.get(..made).unwrap_or_default())?,
+            match decoder.decode(&mut chunk).map_err(|InvalidEncoding| self.broken())? {
+                Decoded::Bytes(made) => decoded.push(chunk.get(..made).unwrap_or_default())?,
                 Decoded::NextStream => {
                     streams += 1;
                     if streams > STREAMS_MAX {
                         return Err(self.broken());
                     }
-                    undone.room.window(decoder.window()).map_err(UndoError::NoRoom)?;
+                    decoded
+                        .budget
+                        .reserve_window(decoder.window())
+                        .map_err(DecodeError::OverBudget)?;
                 }
-                Decoded::End => return Ok(undone.bytes),
+                Decoded::End => return Ok(decoded.bytes),
             }
-            if begun.0.elapsed() > STRETCH_MAX {
+            if slice_started_at.0.elapsed() > TIME_SLICE {
                 // CPU time, not wall time: on a busy machine, low-priority threads get little CPU.
-                computed += thread_time().saturating_sub(begun.1);
+                computed += thread_time().saturating_sub(slice_started_at.1);
                 if computed > TIME_MAX {
-                    return Err(UndoError::TakesLong);
+                    return Err(DecodeError::TakesLong);
                 }
                 tokio::task::yield_now().await;
-                begun = (Instant::now(), thread_time());
+                slice_started_at = (Instant::now(), thread_time());
             }
         }
     }
 
-    fn decoder(self, body: &[u8], limits: UndoLimits) -> Result<Box<dyn Decoder + '_>, Broken> {
+    fn decoder(
+        self,
+        body: &[u8],
+        limits: DecodeLimits,
+    ) -> Result<Box<dyn Decoder + '_>, InvalidEncoding> {
         Ok(match self {
             Self::Gzip => Box::new(Gzip::new(body)),
             Self::Deflate => Box::new(Deflate::new(body)),
@@ -168,44 +176,44 @@ impl Encoding {
         })
     }
 
-    fn broken<E>(self) -> UndoError<E> {
+    fn broken<E>(self) -> DecodeError<E> {
         let name = match self {
             Self::Gzip => "gzip",
             Self::Deflate => "deflate",
             Self::Brotli => "br",
             Self::Zstd => "zstd",
         };
-        UndoError::Request(BadRequest::bad(&format!(
+        DecodeError::Request(BadRequest::bad(&format!(
             "the body is not valid {name}, which it is declared as"
         )))
     }
 }
 
 /// The decoded output.
-struct Undone<'r, R> {
+struct DecodedBody<'r, R> {
     bytes: Vec<u8>,
-    limits: UndoLimits,
-    room: &'r mut R,
+    limits: DecodeLimits,
+    budget: &'r mut R,
 }
 
-impl<R: Room> Undone<'_, R> {
+impl<R: MemoryBudget> DecodedBody<'_, R> {
     /// Appends a piece. Memory is reserved before it is allocated.
-    fn push(&mut self, piece: &[u8]) -> Result<(), UndoError<R::Full>> {
-        let UndoLimits { bytes_max, sent } = self.limits;
+    fn push(&mut self, chunk: &[u8]) -> Result<(), DecodeError<R::Full>> {
+        let DecodeLimits { bytes_max, sent } = self.limits;
         let expanded_max = sent.saturating_mul(EXPANSION_MAX).saturating_add(EXPANSION_FREE_BYTES);
-        let most = bytes_max.min(expanded_max);
-        if piece.len() > most - self.bytes.len() {
+        let allowed_max = bytes_max.min(expanded_max);
+        if chunk.len() > allowed_max - self.bytes.len() {
             let is_too_long = bytes_max <= expanded_max;
-            return Err(if is_too_long { UndoError::TooLong } else { UndoError::Expands });
+            return Err(if is_too_long { DecodeError::TooLong } else { DecodeError::Expands });
         }
-        let needed = self.bytes.len() + piece.len();
+        let needed = self.bytes.len() + chunk.len();
         if needed > self.bytes.capacity() {
             let doubled = self.bytes.capacity().saturating_mul(2);
-            let room = doubled.min(most).max(needed);
-            self.room.grow(room).map_err(UndoError::NoRoom)?;
-            self.bytes.reserve_exact(room - self.bytes.len());
+            let capacity = doubled.min(allowed_max).max(needed);
+            self.budget.reserve_output(capacity).map_err(DecodeError::OverBudget)?;
+            self.bytes.reserve_exact(capacity - self.bytes.len());
         }
-        self.bytes.extend_from_slice(piece);
+        self.bytes.extend_from_slice(chunk);
         Ok(())
     }
 }
@@ -227,24 +235,24 @@ mod tests {
         window: usize,
     }
 
-    impl Room for Counted {
+    impl MemoryBudget for Counted {
         type Full = &'static str;
 
-        fn grow(&mut self, bytes: usize) -> Result<(), &'static str> {
+        fn reserve_output(&mut self, bytes: usize) -> Result<(), &'static str> {
             self.grown = bytes;
-            if self.grown_max.is_some_and(|most| bytes > most) { Err("full") } else { Ok(()) }
+            if self.grown_max.is_some_and(|max| bytes > max) { Err("full") } else { Ok(()) }
         }
 
-        fn window(&mut self, bytes: usize) -> Result<(), &'static str> {
+        fn reserve_window(&mut self, bytes: usize) -> Result<(), &'static str> {
             self.window = self.window.max(bytes);
             Ok(())
         }
     }
 
     /// Decodes with a limit of 1 MiB and no limit on expansion.
-    async fn undo(encoding: Encoding, body: &[u8]) -> Result<Vec<u8>, UndoError<&'static str>> {
-        let limits = UndoLimits { bytes_max: 1 << 20, sent: 1 << 20 };
-        encoding.undo(body, limits, &mut Counted::default()).await
+    async fn decode(encoding: Encoding, body: &[u8]) -> Result<Vec<u8>, DecodeError<&'static str>> {
+        let limits = DecodeLimits { bytes_max: 1 << 20, sent: 1 << 20 };
+        encoding.decode(body, limits, &mut Counted::default()).await
     }
 
     fn zstd(text: &[u8]) -> Vec<u8> {
@@ -278,27 +286,27 @@ mod tests {
     async fn each_encoding_is_undone_and_one_that_is_broken_or_cut_short_is_its_senders_fault() {
         let text = br#"{"ticket":"disk full","n":[1,2,3]}"#.repeat(100);
         let mut all = encoded(&text);
-        assert_eq!(undo(Encoding::Brotli, BROTLI_HELLO).await.unwrap(), b"hello");
+        assert_eq!(decode(Encoding::Brotli, BROTLI_HELLO).await.unwrap(), b"hello");
         for (encoding, body) in &all {
-            assert_eq!(undo(*encoding, body).await.unwrap(), text, "{encoding:?}");
+            assert_eq!(decode(*encoding, body).await.unwrap(), text, "{encoding:?}");
         }
         all.push((Encoding::Brotli, BROTLI_HELLO.to_vec()));
         for (encoding, body) in &all {
             for broken in [&body[..body.len() / 2], b"{\"ticket\":1}"] {
-                let error = undo(*encoding, broken).await.unwrap_err();
-                assert!(matches!(error, UndoError::Request(_)), "{encoding:?}: {error:?}");
+                let error = decode(*encoding, broken).await.unwrap_err();
+                assert!(matches!(error, DecodeError::Request(_)), "{encoding:?}: {error:?}");
             }
         }
         for (encoding, body) in &all {
             let more = [body.as_slice(), b"x"].concat();
-            assert!(undo(*encoding, &more).await.is_err(), "{encoding:?}: nothing may follow");
+            assert!(decode(*encoding, &more).await.is_err(), "{encoding:?}: nothing may follow");
         }
         let mut wrong = zstd(&text);
         *wrong.last_mut().unwrap() ^= 1;
-        assert!(undo(Encoding::Zstd, &wrong).await.is_err(), "its checksum is another");
+        assert!(decode(Encoding::Zstd, &wrong).await.is_err(), "its checksum is another");
         // A frame whose header declares 80 bytes, and which holds one.
         let short = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 80, 9, 0, 0, b'x'];
-        assert!(undo(Encoding::Zstd, &short).await.is_err(), "it is not as long as it says");
+        assert!(decode(Encoding::Zstd, &short).await.is_err(), "it is not as long as it says");
     }
 
     #[tokio::test]
@@ -309,12 +317,16 @@ mod tests {
             (Encoding::Zstd, vec![zstd(b"one "), skipped.clone(), zstd(b"two")]),
             (Encoding::Zstd, vec![skipped.clone(), zstd(b"one two"), skipped]),
         ] {
-            assert_eq!(undo(encoding, &parts.concat()).await.unwrap(), b"one two", "{encoding:?}");
+            assert_eq!(
+                decode(encoding, &parts.concat()).await.unwrap(),
+                b"one two",
+                "{encoding:?}"
+            );
         }
         for (encoding, empty) in [(Encoding::Gzip, gzip(b"")), (Encoding::Zstd, zstd(b""))] {
             let many = empty.repeat(STREAMS_MAX + 1);
-            let error = undo(encoding, &many).await.unwrap_err();
-            assert!(matches!(error, UndoError::Request(_)), "{encoding:?}: {error:?}");
+            let error = decode(encoding, &many).await.unwrap_err();
+            assert!(matches!(error, DecodeError::Request(_)), "{encoding:?}: {error:?}");
         }
     }
 
@@ -323,20 +335,20 @@ mod tests {
         let text = vec![b' '; 50 << 20];
         for (encoding, body) in encoded(&text) {
             assert!(body.len() < 1 << 20);
-            let limits = UndoLimits { bytes_max: 1 << 20, sent: 1 << 20 };
-            let mut room = Counted::default();
-            let undone = encoding.undo(&body, limits, &mut room).await;
-            assert!(matches!(undone, Err(UndoError::TooLong)), "{encoding:?}");
-            assert!(room.grown <= 1 << 20);
-            let mut room = Counted { grown_max: Some(100_000), ..Counted::default() };
-            let full = encoding.undo(&body, limits, &mut room).await;
-            assert!(matches!(full, Err(UndoError::NoRoom("full"))), "{encoding:?}");
+            let limits = DecodeLimits { bytes_max: 1 << 20, sent: 1 << 20 };
+            let mut budget = Counted::default();
+            let decoded = encoding.decode(&body, limits, &mut budget).await;
+            assert!(matches!(decoded, Err(DecodeError::TooLong)), "{encoding:?}");
+            assert!(budget.grown <= 1 << 20);
+            let mut budget = Counted { grown_max: Some(100_000), ..Counted::default() };
+            let full = encoding.decode(&body, limits, &mut budget).await;
+            assert!(matches!(full, Err(DecodeError::OverBudget("full"))), "{encoding:?}");
             // Even with a large body limit, a small input does not expand without bound.
-            let limits = UndoLimits { bytes_max: 64 << 20, sent: 2_000 };
-            let mut room = Counted::default();
-            let expands = encoding.undo(&body, limits, &mut room).await;
-            assert!(matches!(expands, Err(UndoError::Expands)), "{encoding:?}");
-            assert!(room.grown <= 2_000 * EXPANSION_MAX + EXPANSION_FREE_BYTES);
+            let limits = DecodeLimits { bytes_max: 64 << 20, sent: 2_000 };
+            let mut budget = Counted::default();
+            let expands = encoding.decode(&body, limits, &mut budget).await;
+            assert!(matches!(expands, Err(DecodeError::Expands)), "{encoding:?}");
+            assert!(budget.grown <= 2_000 * EXPANSION_MAX + EXPANSION_FREE_BYTES);
         }
     }
 
@@ -345,15 +357,15 @@ mod tests {
         // Empty blocks, three bytes each.
         let blocks = [0, 0, 0].repeat(1_000_000);
         let frame = [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x58][..], &blocks, &[1, 0, 0]].concat();
-        let limits = UndoLimits { bytes_max: 1 << 20, sent: frame.len() };
-        let mut room = Counted::default();
-        let mut undoing = Box::pin(Encoding::Zstd.undo(&frame, limits, &mut room));
+        let limits = DecodeLimits { bytes_max: 1 << 20, sent: frame.len() };
+        let mut budget = Counted::default();
+        let mut decoding = Box::pin(Encoding::Zstd.decode(&frame, limits, &mut budget));
         let mut turns = 0;
-        let undone = std::future::poll_fn(|context| {
+        let decoded = std::future::poll_fn(|context| {
             turns += 1;
-            undoing.as_mut().poll(context)
+            decoding.as_mut().poll(context)
         });
-        assert_eq!(undone.await.unwrap(), b"");
+        assert_eq!(decoded.await.unwrap(), b"");
         assert!(turns > 10, "{turns}");
     }
 
@@ -362,14 +374,14 @@ mod tests {
      {
         // The header of Brotli's non-standard "large window" format, with 30 bits.
         let large = [0x11, 0x9e, 0x02, 0x00, 0x00, 0x03];
-        assert!(matches!(undo(Encoding::Brotli, &large).await, Err(UndoError::Request(_))));
+        assert!(matches!(decode(Encoding::Brotli, &large).await, Err(DecodeError::Request(_))));
         // A window of 96 MiB, and no data.
         let large = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x84, 0x01, 0x00, 0x00];
-        assert!(matches!(undo(Encoding::Zstd, &large).await, Err(UndoError::Request(_))));
-        let limits = UndoLimits { bytes_max: 1 << 20, sent: 1 << 20 };
-        let mut room = Counted::default();
-        Encoding::Brotli.undo(BROTLI_HELLO, limits, &mut room).await.unwrap();
-        assert_eq!(room.window, 4 << 20);
+        assert!(matches!(decode(Encoding::Zstd, &large).await, Err(DecodeError::Request(_))));
+        let limits = DecodeLimits { bytes_max: 1 << 20, sent: 1 << 20 };
+        let mut budget = Counted::default();
+        Encoding::Brotli.decode(BROTLI_HELLO, limits, &mut budget).await.unwrap();
+        assert_eq!(budget.window, 4 << 20);
     }
 
     #[test]

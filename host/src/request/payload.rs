@@ -79,13 +79,13 @@ impl Node {
         document.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
-    /// The fields, if this is an object with at most `most` of them. Parsed at the first lookup.
-    fn fields(&self, document: &str, most: usize) -> Option<&[Field]> {
+    /// The fields, if this is an object with at most `max` of them. Parsed at the first lookup.
+    fn fields(&self, document: &str, max: usize) -> Option<&[Field]> {
         let noted = self.fields.get_or_init(|| {
             let text = self.text(document);
             text.trim_start_matches(JSON_SPACE).starts_with('{').then_some(())?;
             let mut deserializer = serde_json::Deserializer::from_str(text);
-            let fields = Fields { most }.deserialize(&mut deserializer).ok()?;
+            let fields = Fields { max }.deserialize(&mut deserializer).ok()?;
             self.note(text, fields)
         });
         noted.as_deref()
@@ -123,7 +123,7 @@ impl Payload {
         let root = Node::at(0, as_str).ok_or(PayloadError::TooLong)?;
         let fields = if as_str.trim_start_matches(JSON_SPACE).starts_with('{') {
             let mut deserializer = serde_json::Deserializer::from_str(as_str);
-            let fields = Fields { most: FIELDS_MAX }.deserialize(&mut deserializer);
+            let fields = Fields { max: FIELDS_MAX }.deserialize(&mut deserializer);
             let fields = fields.map_err(not_json)?;
             deserializer.end().map_err(not_json)?;
             Some(root.note(as_str, fields).ok_or(PayloadError::TooLong)?)
@@ -182,13 +182,13 @@ impl Payload {
         self.text.as_bytes().clone()
     }
 
-    /// A copy of the object without the fields that `is_left_out` selects.
+    /// A copy of the object without the fields that `is_omitted` selects.
     #[must_use]
-    pub fn without(&self, is_left_out: impl Fn(&str) -> bool) -> Self {
+    pub fn without(&self, is_omitted: impl Fn(&str) -> bool) -> Self {
         let Some(fields) = self.fields() else {
             return self.clone();
         };
-        let kept = fields.filter(|(field, _)| !is_left_out(field)).map(|(field, value)| {
+        let kept = fields.filter(|(field, _)| !is_omitted(field)).map(|(field, value)| {
             let field = serde_json::Value::from(field);
             format!("{field}:{value}")
         });
@@ -364,9 +364,9 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
     }
 }
 
-/// Deserializes the fields of an object. Fails if there are more than `most`.
+/// Deserializes the fields of an object. Fails if there are more than `max`.
 struct Fields {
-    most: usize,
+    max: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Fields {
@@ -387,7 +387,7 @@ impl<'de> Visitor<'de> for Fields {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::new();
         while let Some(field) = map.next_entry()? {
-            if fields.len() == self.most {
+            if fields.len() == self.max {
                 return Err(serde::de::Error::custom("an object has too many fields"));
             }
             fields.push(field);

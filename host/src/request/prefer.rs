@@ -35,20 +35,20 @@ impl Prefer {
         prefer
     }
 
-    /// How long to wait if the settings allow `most`.
+    /// How long to wait if the settings allow `max`.
     #[must_use]
-    pub fn wait_of(self, most: Duration) -> Duration {
+    pub fn effective_wait(self, max: Duration) -> Duration {
         // Combined with `wait`, `respond-async` means: asynchronous unless the response is ready by then (section
         // 4.3).
-        let otherwise = if self.respond_async { Duration::ZERO } else { most };
-        self.wait.unwrap_or(otherwise).min(most)
+        let otherwise = if self.respond_async { Duration::ZERO } else { max };
+        self.wait.unwrap_or(otherwise).min(max)
     }
 
     /// The value of the `Preference-Applied` header (section 3).
     #[must_use]
-    pub fn applied(self, most: Duration) -> Option<String> {
+    pub fn applied(self, max: Duration) -> Option<String> {
         // A wait above the limit is not applied.
-        let wait = self.wait.filter(|wait| *wait <= most);
+        let wait = self.wait.filter(|wait| *wait <= max);
         let wait = wait.map(|wait| format!("wait={}", wait.as_secs()));
         match (self.respond_async, wait) {
             (true, Some(wait)) => Some(format!("respond-async, {wait}")),
@@ -88,14 +88,14 @@ mod tests {
 
     #[test]
     fn nobody_waits_longer_than_the_settings_allow() {
-        let most = Duration::from_secs(60);
-        assert_eq!(of(&["wait=5"]).wait_of(most), Duration::from_secs(5));
-        assert_eq!(of(&["wait=500"]).wait_of(most), most);
-        assert_eq!(of(&[]).wait_of(most), most);
-        assert_eq!(of(&["respond-async"]).wait_of(most), Duration::ZERO);
-        assert_eq!(of(&["wait=5, respond-async"]).wait_of(most), Duration::from_secs(5));
+        let max = Duration::from_secs(60);
+        assert_eq!(of(&["wait=5"]).effective_wait(max), Duration::from_secs(5));
+        assert_eq!(of(&["wait=500"]).effective_wait(max), max);
+        assert_eq!(of(&[]).effective_wait(max), max);
+        assert_eq!(of(&["respond-async"]).effective_wait(max), Duration::ZERO);
+        assert_eq!(of(&["wait=5, respond-async"]).effective_wait(max), Duration::from_secs(5));
         assert_eq!(of(&["respond-async=no"]), Prefer::default());
-        assert_eq!(of(&["wait=5"]).applied(most).as_deref(), Some("wait=5"));
-        assert_eq!(of(&["wait=500"]).applied(most), None);
+        assert_eq!(of(&["wait=5"]).applied(max).as_deref(), Some("wait=5"));
+        assert_eq!(of(&["wait=500"]).applied(max), None);
     }
 }

@@ -35,14 +35,14 @@ pub fn decode(text: &[u8]) -> Result<Vec<(String, String)>, QueryError> {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let mut halves = pair.splitn(2, |&byte| byte == b'=');
-            let name = half(halves.next().unwrap_or_default())?;
-            let value = half(halves.next().unwrap_or_default())?;
+            let name = decode_component(halves.next().unwrap_or_default())?;
+            let value = decode_component(halves.next().unwrap_or_default())?;
             Ok((name, value))
         })
         .collect()
 }
 
-fn half(text: &[u8]) -> Result<String, QueryError> {
+fn decode_component(text: &[u8]) -> Result<String, QueryError> {
     let spaced: Cow<'_, [u8]> = if text.contains(&b'+') {
         text.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect::<Vec<_>>().into()
     } else {
@@ -55,10 +55,10 @@ fn half(text: &[u8]) -> Result<String, QueryError> {
 
 /// Removes these names from a query, which stays percent-encoded as it arrived. For the query that plugins see.
 #[must_use]
-pub fn without(query: &str, is_left_out: impl Fn(&str) -> bool) -> String {
+pub fn without_fields(query: &str, is_omitted: impl Fn(&str) -> bool) -> String {
     let kept = query.split('&').filter(|pair| {
         let raw = pair.split('=').next().unwrap_or_default();
-        half(raw.as_bytes()).is_ok_and(|decoded| !is_left_out(&decoded))
+        decode_component(raw.as_bytes()).is_ok_and(|decoded| !is_omitted(&decoded))
     });
     kept.collect::<Vec<_>>().join("&")
 }
@@ -66,9 +66,9 @@ pub fn without(query: &str, is_left_out: impl Fn(&str) -> bool) -> String {
 /// Passes each decoded name and value of the query to `change`. If that returns a text, it replaces the old one;
 /// everything else stays as it arrived.
 #[must_use]
-pub(crate) fn with_texts(query: &str, change: impl Fn(&str) -> Option<String>) -> String {
+pub(crate) fn map_strings(query: &str, change: impl Fn(&str) -> Option<String>) -> String {
     let changed = |raw: &str| {
-        let text = half(raw.as_bytes()).ok().and_then(|text| change(&text));
+        let text = decode_component(raw.as_bytes()).ok().and_then(|text| change(&text));
         text.map(|text| utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string())
     };
     let pair = |pair: &str| {
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_credential_is_taken_out_however_it_is_spelt() {
         let query = "a=1&x-api-key=s&b=2&x%2Dapi%2Dkey=t&X-API-Key=u&X%2dApi%2DKEY=v&x-api-key";
-        assert_eq!(without(query, crate::request::credentials::is_api_key), "a=1&b=2");
+        assert_eq!(without_fields(query, crate::request::credentials::is_api_key), "a=1&b=2");
     }
 
     #[test]
@@ -116,6 +116,6 @@ mod tests {
         let change = |text: &str| text.contains("a/b").then(|| text.replace("a/b", "[-]"));
         let query = "x=%7B%22k%22&a/b=1&y=a%2Fb+c&%61%2f%62&z=a=a/b&&q";
         let changed = "x=%7B%22k%22&%5B%2D%5D=1&y=%5B%2D%5D%20c&%5B%2D%5D&z=a%3D%5B%2D%5D&&q";
-        assert_eq!(with_texts(query, change), changed);
+        assert_eq!(map_strings(query, change), changed);
     }
 }

@@ -32,7 +32,7 @@ impl Leases {
 
     /// Renews every lease three times within its length. Also requeues tasks whose owners are gone, shrinks the
     /// store's file and deletes expired idempotency keys. Returns after `stop`, once no lease is left.
-    pub(in crate::runs) async fn keep(self, stop: CancellationToken) {
+    pub(in crate::runs) async fn maintain(self, stop: CancellationToken) {
         let mut beat = tokio::time::interval(self.length / 3);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -59,7 +59,7 @@ impl Leases {
                 }
                 Err(error) => tracing::error!(%error, "leases cannot be extended"),
             }
-            if let Err(error) = self.store.take_over().await {
+            if let Err(error) = self.store.requeue_orphaned().await {
                 tracing::error!(%error, "tasks of owners that are gone cannot be taken over");
             }
             for _ in 0..SHRINKS_MAX {
@@ -116,7 +116,7 @@ impl Lease {
     }
 
     /// Releases the task. Another worker can claim it after this pause.
-    pub(in crate::runs) fn put_off(mut self, pause: Duration) {
+    pub(in crate::runs) fn release_after(mut self, pause: Duration) {
         self.pause = pause;
     }
 
@@ -156,7 +156,7 @@ impl Drop for Lease {
         // If the runtime is gone, the lease expires, or the next start takes the task over.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = leases.store.give_back(task, fence, pause).await {
+                if let Err(error) = leases.store.release(task, fence, pause).await {
                     tracing::error!(%task, %error, "a task cannot be given back; its lease will run out");
                 }
                 leases.lock().remove(&task);

@@ -141,16 +141,16 @@ impl Follower {
         let seen = self.seen;
         tokio::select! {
             // Cannot fail: the sender is in the log, which this follower keeps alive.
-            _ = self.progress.wait_for(|moments| *moments > seen) => {}
+            _ = self.progress.wait_for(|events| *events > seen) => {}
             () = self.end.ended(), if !self.saw_end => self.saw_end = true,
         }
     }
 
     /// Returns the events since the last call.
     pub fn take(&mut self) -> Vec<RunEvent> {
-        let moments = self.log.since(self.seen);
-        self.seen += moments.len();
-        moments
+        let events = self.log.since(self.seen);
+        self.seen += events.len();
+        events
     }
 }
 

@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Follower, Runs};
 use crate::ids::{RequestId, TaskId};
-use crate::intake::{AgentCall, ByChannel};
+use crate::intake::{AgentCall, ChannelArrival};
 use crate::request::stored::StoredHead;
-use crate::request::{AnswerWanted, IncomingRequest};
+use crate::request::{IncomingRequest, ResponseOptions};
 use crate::store::StoreError;
 use crate::tasks::{Accepted, NewTask, Status, StoredRequest, Task};
 use crate::tenants::Agent;
@@ -46,14 +46,14 @@ pub struct Submission {
     /// The agent that the task is for.
     pub agent: Arc<Agent>,
     /// How to respond.
-    pub wanted: AnswerWanted,
+    pub wanted: ResponseOptions,
     /// For plugins that shape the response.
     pub request_id: RequestId,
     /// The request, if it arrived by a channel, whose replier may read it. Its bytes are charged to the sender while
     /// this is held.
     pub request: Option<Arc<IncomingRequest>>,
     /// The channel that the request arrived by, if any.
-    pub channel: Option<ByChannel>,
+    pub channel: Option<ChannelArrival>,
     /// Follows the task, if the caller waits.
     follower: Option<Follower>,
 }
@@ -117,7 +117,7 @@ impl Runs {
             replayed,
             by_provider,
             agent,
-            wanted: call.wanted,
+            wanted: call.response_options,
             request_id: call.request_id,
             request,
             channel: call.channel,
@@ -144,8 +144,8 @@ impl Submission {
         }
     }
 
-    /// Waits until the task has ended, `limit` has passed or `hurry` is cancelled, and returns the task as it is
-    /// then. `None` if it was deleted in the meantime.
+    /// Waits until the task has ended, `limit` has passed or `shutdown_deadline` is cancelled, and returns the task as
+    /// it is then. `None` if it was deleted in the meantime.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -153,14 +153,14 @@ impl Submission {
         &mut self,
         runs: &Runs,
         limit: Duration,
-        hurry: &CancellationToken,
+        shutdown_deadline: &CancellationToken,
     ) -> Result<Option<Task>, StoreError> {
         if let (None, Some(follower)) = (self.replayed, &mut self.follower) {
             // Either way, the task's state is read from the store.
             tokio::select! {
                 _ = tokio::time::timeout(limit, follower.ended()) => {}
                 // The run continues after the next start; the response tells its caller where to poll for it.
-                () = hurry.cancelled() => {}
+                () = shutdown_deadline.cancelled() => {}
             }
         }
         runs.store.task(self.agent.tenant, self.task).await

@@ -13,10 +13,10 @@ use super::Runs;
 use super::lease::{Lease, Leases};
 use super::registry::Running;
 use crate::agent::{RunContext, Runner};
-use crate::bulk::{BULK_BYTES, BulkLane, Whose};
+use crate::bulk::{BULK_BYTES, BulkLane, TenantCell};
 use crate::ids::AgentId;
 use crate::settings::QueueSettings;
-use crate::store::{Places, Stamp, Store, StoreError};
+use crate::store::{Capacity, Stamp, Store, StoreError};
 use crate::tasks::{Claimed, EndStatus, Outcome, Task};
 use crate::tenants::Agent;
 use crate::trace::log::{RunEvent, RunLog};
@@ -24,7 +24,7 @@ use crate::trace::{Event, Step};
 
 /// How often to poll for tasks that nothing notified this process of: released by another process, or left behind by
 /// one that died.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum number of tasks per claim. More would stay leased while others run.
 const CLAIM_MAX: usize = 64;
@@ -56,7 +56,7 @@ struct WorkerContext {
     store: Store,
     runner: Runner,
     leases: Leases,
-    all: Runs,
+    runs: Runs,
     stop: CancellationToken,
     agents: Cache<AgentId, (Arc<Agent>, Stamp)>,
     /// Executes runs with long payloads.
@@ -73,7 +73,7 @@ impl WorkerContext {
         let (tenant, changes) = (task.tenant, self.store.changes());
         if let Some((agent, stamp)) = self.agents.get(&task.agent)
             && agent.tenant == tenant
-            && changes.holds(Some(tenant), stamp)
+            && changes.is_current(Some(tenant), stamp)
         {
             return Ok(Some(agent));
         }
@@ -88,8 +88,8 @@ impl WorkerContext {
 
 /// Starts the workers of this process.
 #[must_use]
-pub fn start(all: &Runs, runner: Runner, bulk: Arc<BulkLane>, settings: QueueSettings) -> Workers {
-    let store = all.store.clone();
+pub fn start(runs: &Runs, runner: Runner, bulk: Arc<BulkLane>, settings: QueueSettings) -> Workers {
+    let store = runs.store.clone();
     let leases = Leases::new(store.clone(), settings.lease);
     let stop_running = CancellationToken::new();
     let stop = stop_running.clone();
@@ -97,7 +97,7 @@ pub fn start(all: &Runs, runner: Runner, bulk: Arc<BulkLane>, settings: QueueSet
         store,
         runner,
         leases,
-        all: all.clone(),
+        runs: runs.clone(),
         stop,
         agents: Cache::new(AGENTS_MAX),
         bulk,
@@ -112,9 +112,9 @@ pub fn start(all: &Runs, runner: Runner, bulk: Arc<BulkLane>, settings: QueueSet
     };
     let stop = workers.stop_claiming.clone();
     let claiming =
-        claim(context.clone(), Arc::clone(&all.wake), workers.runs.clone(), stop.clone());
+        claim(context.clone(), Arc::clone(&runs.wake), workers.runs.clone(), stop.clone());
     workers.claims.spawn(claiming);
-    workers.loops.spawn(context.leases.clone().keep(stop.clone()));
+    workers.loops.spawn(context.leases.clone().maintain(stop.clone()));
     workers
 }
 
@@ -148,31 +148,31 @@ async fn claim(
     stop: CancellationToken,
 ) {
     // With `runs_max` 0, this process only accepts tasks; other processes that share its store run them.
-    let room = Arc::new(Semaphore::new(context.settings.runs_max));
+    let slots = Arc::new(Semaphore::new(context.settings.runs_max));
     loop {
         let first = tokio::select! {
             () = stop.cancelled() => return,
-            permit = Arc::clone(&room).acquire_owned() => permit,
+            permit = Arc::clone(&slots).acquire_owned() => permit,
         };
         let Ok(first) = first else { return };
         let mut permits = vec![first];
         while permits.len() < CLAIM_MAX
-            && let Ok(permit) = Arc::clone(&room).try_acquire_owned()
+            && let Ok(permit) = Arc::clone(&slots).try_acquire_owned()
         {
             permits.push(permit);
         }
-        let claiming = context.all.claiming.lock().await;
-        let places = Places {
+        let claiming = context.runs.claiming.lock().await;
+        let capacity = Capacity {
             wanted: permits.len(),
-            free: permits.len() + room.available_permits(),
+            free: permits.len() + slots.available_permits(),
             per_tenant_max: context.settings.runs_per_tenant_max,
         };
-        match context.store.claim(places, context.settings.lease).await {
+        match context.store.claim(capacity, context.settings.lease).await {
             Ok(claimed) if !claimed.is_empty() => {
                 for (claimed, permit) in claimed.into_iter().zip(permits) {
-                    let running = context.all.registry.begin(claimed.task.id);
+                    let running = context.runs.registry.begin(claimed.task.id);
                     let is_long = claimed.task.input.payload.len() > BULK_BYTES;
-                    let whose = Whose::from(claimed.task.tenant);
+                    let tenant = TenantCell::from(claimed.task.tenant);
                     let span = tracing::info_span!(
                         "run",
                         task = %claimed.task.id,
@@ -187,7 +187,7 @@ async fn claim(
                         wake.notify_one();
                     };
                     match context.bulk.handle().filter(|_| is_long) {
-                        Some(threads) => runs.spawn_on(context.bulk.in_turns(whose, run), threads),
+                        Some(threads) => runs.spawn_on(context.bulk.in_turns(tenant, run), threads),
                         None => runs.spawn(run),
                     };
                 }
@@ -201,7 +201,7 @@ async fn claim(
         tokio::select! {
             () = stop.cancelled() => return,
             () = wake.notified() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
     }
 }
@@ -218,7 +218,7 @@ async fn run(
     let outcome = tokio::select! {
         outcome = outcome(&context, &task, &running.log) => match outcome {
             Ok(outcome) => Some(outcome),
-            Err(StoreFailed) => return lease.put_off(STORE_PAUSE),
+            Err(StoreFailed) => return lease.release_after(STORE_PAUSE),
         },
         outcome = running.stopped() => outcome.map(|outcome| ended_from_outside(&context, &running.log, outcome)),
         // Another worker has the task, so this run's result would be rejected.
@@ -241,8 +241,8 @@ async fn run(
             return;
         }
     }
-    context.all.tokens.invalidate(&task.id);
-    context.all.ended.notify_one();
+    context.runs.tokens.invalidate(&task.id);
+    context.runs.ended.notify_one();
 }
 
 /// The run could not continue because the store failed, which is not the task's fault.
@@ -259,11 +259,11 @@ async fn outcome(
             "given up after {} attempts, all ended by the death of a worker (fault: host)",
             task.attempts - 1
         );
-        return Ok(ended_unrun(context, log, EndStatus::Error, reason));
+        return Ok(end_with_reason(context, log, EndStatus::Error, reason));
     }
     match context.agent(task).await {
         Ok(Some(agent)) => {
-            let tokens = context.all.tokens.get(&task.id).unwrap_or_default();
+            let tokens = context.runs.tokens.get(&task.id).unwrap_or_default();
             let run = RunContext { tokens, log, time_max: context.settings.run_time_max };
             match context.runner.run(&agent, task, run).await {
                 Ok(outcome) => Ok(outcome),
@@ -272,7 +272,7 @@ async fn outcome(
         }
         Ok(None) => {
             let reason = "the agent does not exist any more".to_owned();
-            Ok(ended_unrun(context, log, EndStatus::Failed, reason))
+            Ok(end_with_reason(context, log, EndStatus::Failed, reason))
         }
         Err(error) => Err(store_failed(&error)),
     }
@@ -285,15 +285,15 @@ fn store_failed(error: &StoreError) -> StoreFailed {
 
 /// Ends a run that was stopped while it was in progress.
 fn ended_from_outside(context: &WorkerContext, log: &RunLog, outcome: Outcome) -> Outcome {
-    log.give_up_call(context.runner.clock.now());
+    log.abandon_call(context.runner.clock.now());
     match outcome.status {
         EndStatus::Completed => outcome,
-        status => ended_unrun(context, log, status, outcome.result),
+        status => end_with_reason(context, log, status, outcome.result),
     }
 }
 
 /// Ends a run that has no outcome of its own, and records the reason as a step.
-fn ended_unrun(
+fn end_with_reason(
     context: &WorkerContext,
     log: &RunLog,
     status: EndStatus,

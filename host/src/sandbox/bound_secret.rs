@@ -17,14 +17,14 @@ pub struct BoundSecret {
     pub(super) secret: Option<TenantSecret>,
     /// The decoded keys, by form; `None` for a form in which the secret does not decode. Each form is decoded once,
     /// by the first caller that asks for it.
-    keys: Arc<[OnceLock<Option<Arc<Keys>>>; KeyForm::READINGS]>,
+    keys: Arc<[OnceLock<Option<Arc<Keys>>>; KeyForm::COUNT]>,
 }
 
 impl BoundSecret {
     /// Binds a secret of the tenant. `secret` is `None` if the tenant has no such secret, or it cannot be opened.
     #[must_use]
     pub fn new(binding: SecretBinding, secret: Option<TenantSecret>) -> Self {
-        let keys = Arc::new([const { OnceLock::new() }; KeyForm::READINGS]);
+        let keys = Arc::new([const { OnceLock::new() }; KeyForm::COUNT]);
         let bound = Self { binding, secret, keys };
         // Decoded now, in the form that every plugin without known forms uses, so that none of its calls pays for
         // it.
@@ -49,7 +49,7 @@ impl BoundSecret {
     /// Why the secret cannot be used in this form. `None` if it can. For the operator who binds it, not for the
     /// plugin.
     #[must_use]
-    pub fn problem(&self, form: KeyForm) -> Option<String> {
+    pub fn unusable_reason(&self, form: KeyForm) -> Option<String> {
         let name = &self.binding.secret;
         let Some(secret) = &self.secret else {
             return Some(format!("the tenant has no secret {name}"));
@@ -65,7 +65,7 @@ impl BoundSecret {
     pub(super) fn keys(&self, form: KeyForm) -> Option<Arc<Keys>> {
         let versions = self.versions()?;
         let make = || Keys::of(versions, form).map(Arc::new);
-        self.keys.get(form.reading()).and_then(|keys| keys.get_or_init(make).clone())
+        self.keys.get(form.index()).and_then(|keys| keys.get_or_init(make).clone())
     }
 }
 

@@ -17,7 +17,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, Copy)]
 pub struct QuarantineSettings {
     /// Consecutive failures of the plugin's own that open the breaker.
-    pub after: u64,
+    pub failures_max: u64,
     /// The first pause.
     pub pause: Duration,
 }
@@ -36,7 +36,7 @@ pub struct Quarantine {
 pub(super) struct CircuitBreaker {
     failures_in_a_row: AtomicU64,
     /// When a probe may be admitted, in microseconds since the epoch. 0 means closed.
-    until: AtomicI64,
+    open_until_micros: AtomicI64,
     probing: AtomicBool,
     state: Mutex<BreakerState>,
 }
@@ -49,12 +49,12 @@ struct BreakerState {
 
 /// An admitted call. It is dropped when the call has ended, whatever the outcome.
 #[derive(Debug)]
-pub(super) struct Pass<'a> {
+pub(super) struct BreakerPermit<'a> {
     breaker: &'a CircuitBreaker,
     is_probe: bool,
 }
 
-impl Drop for Pass<'_> {
+impl Drop for BreakerPermit<'_> {
     fn drop(&mut self) {
         if self.is_probe {
             self.breaker.probing.store(false, Ordering::Release);
@@ -68,40 +68,40 @@ pub(super) struct Open {
     /// The last failure.
     pub(super) reason: String,
     /// Time until a call is next admitted.
-    pub(super) left: Duration,
+    pub(super) retry_after: Duration,
 }
 
 impl CircuitBreaker {
     /// Admits a call unless the breaker is open. Once the pause is over, one call at a time is admitted as a probe.
-    pub(super) fn pass(&self, clock: &Clock) -> Result<Pass<'_>, Open> {
-        let until = self.until.load(Ordering::Acquire);
-        let is_probe = until != 0;
+    pub(super) fn admit(&self, clock: &Clock) -> Result<BreakerPermit<'_>, Open> {
+        let open_until = self.open_until_micros.load(Ordering::Acquire);
+        let is_probe = open_until != 0;
         if is_probe {
             let now = clock.now().micros();
-            let is_first = now >= until && !self.probing.swap(true, Ordering::AcqRel);
+            let is_first = now >= open_until && !self.probing.swap(true, Ordering::AcqRel);
             if !is_first {
-                return Err(self.open(until, now));
+                return Err(self.open(open_until, now));
             }
         }
-        Ok(Pass { breaker: self, is_probe })
+        Ok(BreakerPermit { breaker: self, is_probe })
     }
 
-    /// Refuses what [`CircuitBreaker::pass`] would refuse now, without admitting a call.
+    /// Refuses what [`CircuitBreaker::admit`] would refuse now, without admitting a call.
     pub(super) fn check(&self, clock: &Clock) -> Result<(), Open> {
-        let until = self.until.load(Ordering::Acquire);
-        if until == 0 {
+        let open_until = self.open_until_micros.load(Ordering::Acquire);
+        if open_until == 0 {
             return Ok(());
         }
         let now = clock.now().micros();
-        if now >= until && !self.probing.load(Ordering::Acquire) {
+        if now >= open_until && !self.probing.load(Ordering::Acquire) {
             return Ok(());
         }
-        Err(self.open(until, now))
+        Err(self.open(open_until, now))
     }
 
-    fn open(&self, until: i64, now: i64) -> Open {
-        let micros = u64::try_from(until.saturating_sub(now)).unwrap_or_default();
-        Open { reason: self.state().reason.clone(), left: Duration::from_micros(micros) }
+    fn open(&self, open_until: i64, now: i64) -> Open {
+        let micros = u64::try_from(open_until.saturating_sub(now)).unwrap_or_default();
+        Open { reason: self.state().reason.clone(), retry_after: Duration::from_micros(micros) }
     }
 
     /// Records a successful call.
@@ -120,14 +120,14 @@ impl CircuitBreaker {
         clock: &Clock,
     ) {
         let failures = self.failures_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if failures < settings.after {
+        if failures < settings.failures_max {
             return;
         }
         let mut state = self.state();
-        let until = self.until.load(Ordering::Acquire);
+        let open_until = self.open_until_micros.load(Ordering::Acquire);
         let now = clock.now();
         // A call that was in flight when the breaker opened and fails afterwards does not extend the pause.
-        if until != 0 && now.micros() < until {
+        if open_until != 0 && now.micros() < open_until {
             return;
         }
         state.pause = match state.pause {
@@ -137,22 +137,22 @@ impl CircuitBreaker {
         state.reason = reason();
         let pause = state.pause;
         // At least 1, since 0 means closed. With a pause of zero the next call is admitted as a probe.
-        self.until.store(now.plus(pause).micros().max(1), Ordering::Release);
+        self.open_until_micros.store(now.plus(pause).micros().max(1), Ordering::Release);
     }
 
     /// Closes the breaker and resets its failures.
     pub(super) fn close(&self) {
         self.failures_in_a_row.store(0, Ordering::Relaxed);
         self.state().pause = Duration::ZERO;
-        self.until.store(0, Ordering::Release);
+        self.open_until_micros.store(0, Ordering::Release);
     }
 
     /// Why the breaker is open and until when; `None` if it is closed.
     pub(super) fn quarantine(&self) -> Option<Quarantine> {
-        let until = self.until.load(Ordering::Acquire);
-        (until != 0).then(|| Quarantine {
+        let open_until = self.open_until_micros.load(Ordering::Acquire);
+        (open_until != 0).then(|| Quarantine {
             reason: self.state().reason.clone(),
-            until: Timestamp::from_micros(until),
+            until: Timestamp::from_micros(open_until),
         })
     }
 

@@ -18,12 +18,12 @@ use wasmtime::component::Component;
 
 use super::LoadError;
 use super::engine;
-use crate::disk::write_whole;
+use crate::disk::write_atomic;
 use crate::ids::PluginDigest;
 use crate::secrets::{DerivedKey, HostKey};
 
 /// Minimum age of unneeded compiled code before the sweep at start deletes it.
-const SWEPT_AFTER: Duration = Duration::from_secs(60 * 60);
+const SWEEP_AGE_MIN: Duration = Duration::from_secs(60 * 60);
 
 /// The folder of compiled plugins.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl CodeCache {
     /// on an async thread.
     pub(super) fn load(&self, engine: &Engine, digest: PluginDigest) -> Option<Component> {
         let path = self.path(digest);
-        if !self.seal_holds(&path, digest) {
+        if !self.verify_seal(&path, digest) {
             return None;
         }
         deserialize(engine, &path)
@@ -60,16 +60,17 @@ impl CodeCache {
 
     /// Stores the compiled code of a component and loads it. Writes the whole file: do not call this on an async
     /// thread.
-    pub(super) fn keep(
+    pub(super) fn store(
         &self,
         engine: &Engine,
         digest: PluginDigest,
         code: &[u8],
     ) -> Result<Component, LoadError> {
         let path = self.path(digest);
-        let kept = self.write(&path, digest, code);
-        let kept = kept.map_err(wasmtime::Error::from).and_then(|()| deserialize(engine, &path));
-        kept.or_else(|error| {
+        let stored = self.write(&path, digest, code);
+        let stored =
+            stored.map_err(wasmtime::Error::from).and_then(|()| deserialize(engine, &path));
+        stored.or_else(|error| {
             // The disk is full, or the file was deleted right after it was written: the plugin works without the
             // cache, at a higher cost. Or the component needs more than one pool slot has, which is only discovered
             // here.
@@ -86,9 +87,9 @@ impl CodeCache {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let is_needed = name.to_str().is_some_and(|name| self.is_of(name, needed));
+            let is_needed = name.to_str().is_some_and(|name| self.is_needed_file(name, needed));
             let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-            if !is_needed && age > SWEPT_AFTER {
+            if !is_needed && age > SWEEP_AGE_MIN {
                 fs::remove_file(entry.path())?;
                 removed += 1;
             }
@@ -97,7 +98,7 @@ impl CodeCache {
     }
 
     /// Whether this is the name of the code or the seal of one of these components, under this configuration.
-    fn is_of(&self, name: &str, needed: &HashSet<PluginDigest>) -> bool {
+    fn is_needed_file(&self, name: &str, needed: &HashSet<PluginDigest>) -> bool {
         let Some((stem, "cwasm" | "seal")) = name.split_once('.') else { return false };
         let Some((hex, compatibility)) = stem.split_once('-') else { return false };
         let digest = format!("sha256:{hex}").parse::<PluginDigest>();
@@ -130,7 +131,7 @@ impl CodeCache {
         Ok(hasher.update_reader(code)?.finalize())
     }
 
-    fn seal_holds(&self, path: &Path, digest: PluginDigest) -> bool {
+    fn verify_seal(&self, path: &Path, digest: PluginDigest) -> bool {
         let sealed = File::open(path).and_then(|code| self.seal_of(digest, code));
         let (Ok(sealed), Ok(seal)) = (sealed, fs::read(path.with_extension("seal"))) else {
             return false;
@@ -147,9 +148,9 @@ impl CodeCache {
     /// code is mapped from this file, so nothing may write into it, as a restore with `cp` would; the file is
     /// read-only, and a replacement is a new file that existing mappings never see.
     fn write(&self, path: &Path, digest: PluginDigest, code: &[u8]) -> io::Result<()> {
-        write_whole(path, code)?;
+        write_atomic(path, code)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o400))?;
-        write_whole(&path.with_extension("seal"), self.seal_of(digest, code)?.as_bytes())
+        write_atomic(&path.with_extension("seal"), self.seal_of(digest, code)?.as_bytes())
     }
 }
 
@@ -188,10 +189,10 @@ mod tests {
         let (_, source) = BUNDLED[0];
         let digest = PluginDigest::of(source);
         let code = engine.precompile_component(source).unwrap();
-        cache.keep(&engine, digest, &code).unwrap();
+        cache.store(&engine, digest, &code).unwrap();
         let path = cache.path(digest);
         let compiled = fs::read(&path).unwrap();
-        assert!(cache.seal_holds(&path, digest));
+        assert!(cache.verify_seal(&path, digest));
 
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o400);
 
@@ -201,15 +202,15 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(&path, &changed).unwrap();
         assert!(cache.load(&engine, digest).is_none());
-        cache.keep(&engine, digest, &code).unwrap();
-        assert!(cache.seal_holds(&path, digest));
+        cache.store(&engine, digest, &code).unwrap();
+        assert!(cache.verify_seal(&path, digest));
 
         fs::write(path.with_extension("seal"), blake3::hash(&compiled).as_bytes()).unwrap();
         assert!(cache.load(&engine, digest).is_none());
-        cache.keep(&engine, digest, &code).unwrap();
+        cache.store(&engine, digest, &code).unwrap();
         let other = PluginDigest::of(b"another plugin");
         fs::copy(&path, cache.path(other)).unwrap();
         fs::copy(path.with_extension("seal"), cache.path(other).with_extension("seal")).unwrap();
-        assert!(!cache.seal_holds(&cache.path(other), other));
+        assert!(!cache.verify_seal(&cache.path(other), other));
     }
 }

@@ -7,7 +7,7 @@
 
 mod answers;
 mod blame;
-mod perform;
+mod run_call;
 pub(super) mod state;
 mod tools;
 
@@ -20,13 +20,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::Instrument as _;
 
 use self::answers::ExportResult;
-use self::blame::Circumstances;
+use self::blame::BlameContext;
 #[cfg(feature = "bench")]
-pub(super) use self::perform::limited_store;
-use self::perform::{Ended, ExportCall, Performance, Placement, perform, refusal_of};
+pub(super) use self::run_call::limited_store;
+use self::run_call::{CallEnd, CallOutcome, ExportCall, Placement, refusal_of, run_call};
 use self::state::{Budget, CallState};
 use super::Binding;
-use super::outcome::{Called, Diagnostic, HttpReply, Mapped, Principal, refused};
+use super::outcome::{Called, Diagnostic, HttpReply, Mapped, Principal, not_started};
 use super::refusal::{Failure, PluginError, Refusal, Shortage};
 use super::slow_lane::Lane;
 use super::stats::Cost;
@@ -47,7 +47,7 @@ impl Binding {
         if self.loaded.roles.verifier.is_none() {
             return self.no_role("verifier");
         }
-        self.ask(subject, ExportCall::Verify).await.and_then(|answer| match answer {
+        self.call(subject, ExportCall::Verify).await.and_then(|answer| match answer {
             ExportResult::Principal(principal) => Ok(principal),
             _ => Err(mismatch()),
         })
@@ -62,7 +62,7 @@ impl Binding {
         if self.loaded.roles.mapper.is_none() {
             return self.no_role("payload-mapper");
         }
-        self.ask(subject, ExportCall::Map { spec }).await.and_then(|answer| match answer {
+        self.call(subject, ExportCall::Map { spec }).await.and_then(|answer| match answer {
             ExportResult::Mapped(mapped) => Ok(mapped),
             _ => Err(mismatch()),
         })
@@ -77,7 +77,7 @@ impl Binding {
         if self.loaded.roles.getter.is_none() {
             return self.no_role("response-getter");
         }
-        self.ask(subject, ExportCall::Get { path }).await.and_then(|answer| match answer {
+        self.call(subject, ExportCall::Get { path }).await.and_then(|answer| match answer {
             ExportResult::Value(value) => Ok(value),
             _ => Err(mismatch()),
         })
@@ -88,7 +88,7 @@ impl Binding {
         if self.loaded.roles.replier.is_none() {
             return self.no_role("replier");
         }
-        self.ask(subject, ExportCall::Reply).await.and_then(|answer| match answer {
+        self.call(subject, ExportCall::Reply).await.and_then(|answer| match answer {
             ExportResult::Reply(reply) => Ok(reply),
             _ => Err(mismatch()),
         })
@@ -99,7 +99,7 @@ impl Binding {
         if self.loaded.roles.replier.is_none() {
             return self.no_role("replier");
         }
-        self.ask(subject, ExportCall::Deliver).await.and_then(|answer| match answer {
+        self.call(subject, ExportCall::Deliver).await.and_then(|answer| match answer {
             ExportResult::Delivered => Ok(()),
             _ => Err(mismatch()),
         })
@@ -110,7 +110,7 @@ impl Binding {
         if self.loaded.roles.about.is_none() {
             return self.no_role("about");
         }
-        self.ask(subject, ExportCall::Schema).await.and_then(|answer| match answer {
+        self.call(subject, ExportCall::Schema).await.and_then(|answer| match answer {
             ExportResult::Json(json) => Ok(json),
             _ => Err(mismatch()),
         })
@@ -125,80 +125,81 @@ impl Binding {
         if self.loaded.roles.about.is_none() {
             return self.no_role("about");
         }
-        self.ask(subject, ExportCall::Check { settings }).await.and_then(|answer| match answer {
+        self.call(subject, ExportCall::Check { settings }).await.and_then(|answer| match answer {
             ExportResult::Diagnostics(found) => Ok(found),
             _ => Err(mismatch()),
         })
     }
 
     /// Makes one call and adds the plugin's identity to its result.
-    async fn ask(self: &Arc<Self>, subject: Subject, ask: ExportCall) -> Called<ExportResult> {
+    async fn call(self: &Arc<Self>, subject: Subject, call: ExportCall) -> Called<ExportResult> {
         let channel = subject.channel.clone();
         let span = tracing::info_span!(
             "plugin_call",
             plugin = %self.name,
-            export = ask.export(),
+            export = call.export(),
             tenant = %self.tenant,
             request = %subject.request_id
         );
-        let called = self.begin(subject, ask).instrument(span).await;
+        let called = self.begin(subject, call).instrument(span).await;
         self.identify(called, channel.as_deref())
     }
 
-    async fn begin(self: &Arc<Self>, subject: Subject, ask: ExportCall) -> Called<ExportResult> {
-        let lane = ask.lane();
-        let (cpu, wall) = self.granted.limits().times(lane);
-        let admission = match self.account.admit(&self.shared.clock) {
+    async fn begin(self: &Arc<Self>, subject: Subject, call: ExportCall) -> Called<ExportResult> {
+        let lane = call.lane();
+        let (cpu, wall) = self.granted.limits().durations(lane);
+        let admission = match self.stats.admit(&self.shared.clock) {
             Ok(admission) => admission,
-            Err(refusal) => return refused(refusal),
+            Err(refusal) => return not_started(refusal),
         };
-        let _room = match self.room(lane, wall).await {
-            Ok(room) => room,
-            Err(refusal) => return self.settle(refused(refusal)),
+        let _permits = match self.acquire_permits(lane, wall).await {
+            Ok(permits) => permits,
+            Err(refusal) => return self.record_stats(not_started(refusal)),
         };
-        let begun = Instant::now();
-        let circumstances = Circumstances::of(&ask, &subject);
+        let started_at = Instant::now();
+        let context = BlameContext::new(&call, &subject);
         let budget = Budget {
-            deadline: begun + wall,
+            deadline: started_at + wall,
             cpu,
-            may_send: ask.may_send(),
+            may_send: call.may_send(),
             lane,
-            handover_bytes: circumstances.handover_bytes(self.granted.limits().output_bytes),
+            transfer_bytes_max: context.transfer_bytes_max(self.granted.limits().output_bytes),
         };
         let state = CallState::new(Arc::clone(self), subject, budget);
         // Every look-up walks the document, and a host call does not yield.
-        let looks_into_much = circumstances.is_about_much();
-        let may_run_inline = self.account.may_run_inline(lane);
+        let is_large = context.is_large();
+        let may_run_inline = self.stats.may_run_inline(lane);
         // Boxed because the call may move to another runtime while it runs.
-        let apart = looks_into_much || !may_run_inline;
-        let begins = if apart { Placement::Offloaded } else { Placement::Inline };
-        let mut work = Box::pin(perform(Arc::clone(self), state, ask, begins).in_current_span());
-        let called = if apart {
-            self.finish_in(lane, work, begun, cpu, wall, circumstances).await
+        let offload = is_large || !may_run_inline;
+        let placement = if offload { Placement::Offloaded } else { Placement::Inline };
+        let mut work =
+            Box::pin(run_call(Arc::clone(self), state, call, placement).in_current_span());
+        let called = if offload {
+            self.finish_on_lane(lane, work, started_at, cpu, wall, context).await
         } else {
             let first =
                 std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
             match first {
-                Poll::Ready(performance) => {
-                    self.judge(performance, begun, cpu, wall, circumstances)
+                Poll::Ready(outcome) => self.conclude(outcome, started_at, cpu, wall, context),
+                Poll::Pending => {
+                    self.finish_on_lane(lane, work, started_at, cpu, wall, context).await
                 }
-                Poll::Pending => self.finish_in(lane, work, begun, cpu, wall, circumstances).await,
             }
         };
         // A call that the host stopped proves nothing by its little CPU time: it may have shared the lane with many
         // others.
-        let ended_itself = !matches!(called.value, Err(PluginError::Refusal(_)));
-        if !may_run_inline && ended_itself && called.run.cost.cpu_micros < micros(BRIEF_MAX) {
-            self.account.mark_fast(lane);
+        let was_not_stopped = !matches!(called.value, Err(PluginError::Refusal(_)));
+        if !may_run_inline && was_not_stopped && called.run.cost.cpu_micros < micros(BRIEF_MAX) {
+            self.stats.mark_fast(lane);
         }
         drop(admission);
-        self.settle(called)
+        self.record_stats(called)
     }
 
     /// Records a call in the plugin's statistics.
-    fn settle(&self, called: Called<ExportResult>) -> Called<ExportResult> {
+    fn record_stats(&self, called: Called<ExportResult>) -> Called<ExportResult> {
         let shared = &self.shared;
-        self.account.settle(&called.value, called.run.cost, shared.quarantine, &shared.clock);
+        self.stats.record(&called.value, called.run.cost, shared.quarantine, &shared.clock);
         let Cost { micros, cpu_micros, .. } = called.run.cost;
         let error = called.value.as_ref().err().map(tracing::field::display);
         tracing::debug!(micros, cpu_micros, error, "a plugin call ended");
@@ -206,14 +207,14 @@ impl Binding {
     }
 
     /// Acquires what bounds calls in flight: a permit of the binding, then a slot of the pool that all tenants
-    /// share. Every call acquires them in this order, so there is no deadlock. Waits for at most `patience` in all.
+    /// share. Every call acquires them in this order, so there is no deadlock. Waits for at most `wait_max` in all.
     /// The wait does not count towards the call's own time, since the load that causes it is not the call's fault.
-    async fn room(
+    async fn acquire_permits(
         &self,
         lane: Lane,
-        patience: Duration,
+        wait_max: Duration,
     ) -> Result<(SemaphorePermit<'_>, Slot), Refusal> {
-        let until = Instant::now() + patience;
+        let until = Instant::now() + wait_max;
         let permit = permit(&self.calls, until).await.map_err(Refusal::Busy)?;
         let slots = match lane {
             Lane::Default => &self.shared.slots.brief,
@@ -228,52 +229,52 @@ impl Binding {
         Ok((permit, slot))
     }
 
-    async fn finish_in(
+    async fn finish_on_lane(
         &self,
         lane: Lane,
-        work: Pin<Box<impl Future<Output = Performance> + Send + 'static>>,
-        begun: Instant,
+        work: Pin<Box<impl Future<Output = CallOutcome> + Send + 'static>>,
+        started_at: Instant,
         cpu: Duration,
         wall: Duration,
-        circumstances: Circumstances,
+        context: BlameContext,
     ) -> Called<ExportResult> {
         let Some(handle) = self.shared.lanes.spawn(lane, work) else {
-            return refused(Refusal::Host("it is shutting down".to_owned()));
+            return not_started(Refusal::Host("it is shutting down".to_owned()));
         };
         match handle.await {
-            Ok(performance) => self.judge(performance, begun, cpu, wall, circumstances),
-            Err(_) => refused(Refusal::Host("the call was cut off".to_owned())),
+            Ok(outcome) => self.conclude(outcome, started_at, cpu, wall, context),
+            Err(_) => not_started(Refusal::Host("the call was cut off".to_owned())),
         }
     }
 
     /// Separates refusals by the host from results of the guest, and adds the cost.
-    fn judge(
+    fn conclude(
         &self,
-        performance: Performance,
-        begun: Instant,
+        outcome: CallOutcome,
+        started_at: Instant,
         cpu: Duration,
         wall: Duration,
-        circumstances: Circumstances,
+        context: BlameContext,
     ) -> Called<ExportResult> {
-        let (ended, mut state) = performance;
+        let (end, mut state) = outcome;
         let limits = self.granted.limits();
-        let value = match ended {
-            Ended::Ran(Ok(Ok(returned))) => answers::checked(returned),
-            Ended::Ran(Ok(Err(failure))) => Err(PluginError::Failure(Failure {
+        let value = match end {
+            CallEnd::Ran(Ok(Ok(returned))) => answers::validate(returned),
+            CallEnd::Ran(Ok(Err(failure))) => Err(PluginError::Failure(Failure {
                 code: failure.code,
                 message: failure.message,
                 retry_after_ms: failure.retry_after_ms.map(|ms| ms.min(RETRY_AFTER_MS_MAX)),
             })),
-            Ended::Ran(Err(error)) => {
+            CallEnd::Ran(Err(error)) => {
                 let refused = state.limiter.refused();
-                let met = || refusal_of(&error, limits.output_bytes, cpu);
-                Err(PluginError::Refusal(refused.unwrap_or_else(met)))
+                let underlying = || refusal_of(&error, limits.output_bytes, cpu);
+                Err(PluginError::Refusal(refused.unwrap_or_else(underlying)))
             }
-            Ended::Elapsed => Err(Refusal::Deadline { granted_ms: millis(wall) }.into()),
+            CallEnd::Elapsed => Err(Refusal::Deadline { granted_ms: millis(wall) }.into()),
         };
-        let value = value.map_err(|error| circumstances.blame(error, &mut state));
+        let value = value.map_err(|error| context.attribute(error, &mut state));
         let cost = Cost {
-            micros: micros(begun.elapsed()),
+            micros: micros(started_at.elapsed()),
             cpu_micros: micros(state.cpu),
             memory_bytes: state.limiter.memory_bytes() as u64,
         };

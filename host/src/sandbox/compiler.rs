@@ -21,7 +21,7 @@ use tokio::process::Command;
 use self::child::CompileLimits;
 use super::LoadError;
 use crate::ids::TenantId;
-use crate::settings::this_program;
+use crate::settings::current_exe;
 use crate::shares::slots::{Reserve, Slot, Slots};
 
 /// Longest message of a child process that is read, in bytes.
@@ -35,7 +35,7 @@ static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// Declares that the running program has the command [`child::COMMAND`]. Without this, as in tests and benchmarks,
 /// the program is searched for in the two folders above the running program.
-pub fn by_this_program() {
+pub fn use_current_exe() {
     // The executable that was started, even if another file has its path by now.
     let _ = PROGRAM.set(PathBuf::from("/proc/self/exe"));
 }
@@ -45,9 +45,9 @@ fn program() -> Result<&'static Path, LoadError> {
     if let Some(program) = PROGRAM.get() {
         return Ok(program);
     }
-    let this = this_program().map_err(|error| LoadError::Host(error.to_string()))?;
-    let beside = this.ancestors().skip(1).take(2).map(|folder| folder.join("wardgate"));
-    let found = beside.into_iter().find(|program| program.is_file()).ok_or_else(|| {
+    let this = current_exe().map_err(|error| LoadError::Host(error.to_string()))?;
+    let candidates = this.ancestors().skip(1).take(2).map(|folder| folder.join("wardgate"));
+    let found = candidates.into_iter().find(|program| program.is_file()).ok_or_else(|| {
         let this = this.display();
         LoadError::Host(format!(
             "there is no program `wardgate` beside {this} to compile with: `cargo build -p wardgate` makes it"
@@ -98,21 +98,22 @@ impl Compiler {
             _ => QUICK,
         };
         let tried = {
-            let _turn = turn(&self.quick, tenant).await?;
+            let _slot = acquire_slot(&self.quick, tenant).await?;
             self.run(source, quick).await
         };
         match tried {
-            Err(Ended::Beyond(_)) => {}
-            ended => return Ok(ended?),
+            Err(CompileFailure::BoundExceeded(_)) => {}
+            result => return Ok(result?),
         }
-        let _turn = turn(&self.long, tenant).await?;
+        let _slot = acquire_slot(&self.long, tenant).await?;
         Ok(self.run(source, self.limits.for_source(source.len())).await?)
     }
 
-    async fn run(&self, source: &[u8], limits: CompileLimits) -> Result<Vec<u8>, Ended> {
-        let failed =
-            |error: io::Error| Ended::Failed(LoadError::Host(format!("its compiler: {error}")));
-        let mut child = Command::new(program().map_err(Ended::Failed)?)
+    async fn run(&self, source: &[u8], limits: CompileLimits) -> Result<Vec<u8>, CompileFailure> {
+        let failed = |error: io::Error| {
+            CompileFailure::Failed(LoadError::Host(format!("its compiler: {error}")))
+        };
+        let mut child = Command::new(program().map_err(CompileFailure::Failed)?)
             .arg(child::COMMAND)
             .args(limits.arguments())
             .arg(format!("--compatibility={:016x}", self.compatibility))
@@ -142,60 +143,67 @@ impl Compiler {
             Ok::<_, io::Error>((code?, message?, child.wait().await?))
         };
         let exchanged = tokio::time::timeout(WALL_MAX, exchanged).await;
-        let late = |_| Ended::Beyond(format!("{} minutes", WALL_MAX.as_secs() / 60));
-        let (code, message, status) = exchanged.map_err(late)?.map_err(failed)?;
+        let timed_out =
+            |_| CompileFailure::BoundExceeded(format!("{} minutes", WALL_MAX.as_secs() / 60));
+        let (code, message, status) = exchanged.map_err(timed_out)?.map_err(failed)?;
         if status.success() {
             return Ok(code);
         }
-        Err(why(status, String::from_utf8_lossy(&message).trim(), &limits))
+        Err(classify_exit(status, String::from_utf8_lossy(&message).trim(), &limits))
     }
 }
 
-async fn turn(slots: &Arc<Slots>, tenant: TenantId) -> Result<Slot, LoadError> {
-    let turn = slots.acquire(tenant).await;
-    turn.ok_or_else(|| LoadError::Host("it is shutting down".to_owned()))
+async fn acquire_slot(slots: &Arc<Slots>, tenant: TenantId) -> Result<Slot, LoadError> {
+    let slot = slots.acquire(tenant).await;
+    slot.ok_or_else(|| LoadError::Host("it is shutting down".to_owned()))
 }
 
 /// Why there is no compiled code.
-enum Ended {
+enum CompileFailure {
     /// Compiling would exceed this bound.
-    Beyond(String),
+    BoundExceeded(String),
     Failed(LoadError),
 }
 
-impl From<Ended> for LoadError {
-    fn from(ended: Ended) -> Self {
-        match ended {
-            Ended::Beyond(bound) => Self::TooCostly(bound),
-            Ended::Failed(error) => error,
+impl From<CompileFailure> for LoadError {
+    fn from(failure: CompileFailure) -> Self {
+        match failure {
+            CompileFailure::BoundExceeded(bound) => Self::TooCostly(bound),
+            CompileFailure::Failed(error) => error,
         }
     }
 }
 
-async fn read_up_to(from: Option<impl AsyncRead + Unpin>, most: u64) -> io::Result<Vec<u8>> {
+async fn read_up_to(from: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(from) = from {
-        from.take(most).read_to_end(&mut bytes).await?;
+        from.take(bytes_max).read_to_end(&mut bytes).await?;
     }
     Ok(bytes)
 }
 
 /// Why there is no compiled code, derived from the child's exit status and message.
-fn why(status: ExitStatus, message: &str, limits: &CompileLimits) -> Ended {
+fn classify_exit(status: ExitStatus, message: &str, limits: &CompileLimits) -> CompileFailure {
     const REFUSED: Option<i32> = Some(child::EXIT_REFUSED as i32);
     const BOUND: Option<i32> = Some(child::EXIT_BOUND as i32);
     /// The exit code of a Rust program that panicked.
     const PANICKED: Option<i32> = Some(101);
     let crashed = || LoadError::NotAComponent(format!("the compiler crashed on it ({status})"));
     if status.signal() == Some(Signal::XCPU.as_raw()) {
-        return Ended::Beyond(format!("{} seconds of computing", limits.cpu_seconds_max));
+        return CompileFailure::BoundExceeded(format!(
+            "{} seconds of computing",
+            limits.cpu_seconds_max
+        ));
     }
     // What the standard library prints before it aborts.
     let is_out_of_memory = message.contains("memory allocation of");
     if status.signal() == Some(Signal::ABORT.as_raw()) && is_out_of_memory {
-        return Ended::Beyond(format!("{} MiB of memory", limits.memory_bytes_max >> 20));
+        return CompileFailure::BoundExceeded(format!(
+            "{} MiB of memory",
+            limits.memory_bytes_max >> 20
+        ));
     }
-    Ended::Failed(match status.code() {
+    CompileFailure::Failed(match status.code() {
         REFUSED => LoadError::NotAComponent(message.to_owned()),
         // A bound on the component's structure or its code, which is the same for long compilations.
         BOUND => LoadError::TooCostly(message.to_owned()),

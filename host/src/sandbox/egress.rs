@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Binding;
 use super::quota::MemoryReservation;
-use super::recording::{Exchange, HostResponse, HostSource, NotReceived, Received, Sent, lock};
+use super::recording::{Exchange, ExchangeError, HostResponse, HostSource, Received, Sent, lock};
 use crate::outbound::{
     Bounds, OutboundError, OutboundRequest, OutboundResponse, SendOutcome, read_max, send,
 };
@@ -15,29 +15,29 @@ use crate::outbound::{
 /// runs concurrently with the plugin.
 pub(in crate::sandbox) struct EgressContext {
     pub(in crate::sandbox) binding: Arc<Binding>,
-    outside: HostSource,
+    host_source: HostSource,
     pub(in crate::sandbox) deadline: Instant,
     grants_hint: String,
     /// The memory that the host holds for the call's requests and their responses.
-    held: Mutex<MemoryReservation>,
+    reservation: Mutex<MemoryReservation>,
 }
 
 impl EgressContext {
     /// The context for the requests of one call of this binding.
     pub(in crate::sandbox) fn new(
         binding: Arc<Binding>,
-        outside: HostSource,
+        host_source: HostSource,
         deadline: Instant,
         grants_hint: String,
     ) -> Self {
-        let held = Mutex::new(MemoryReservation::of(&binding.share));
-        Self { binding, outside, deadline, grants_hint, held }
+        let reservation = Mutex::new(MemoryReservation::new(&binding.quota));
+        Self { binding, host_source, deadline, grants_hint, reservation }
     }
 
     /// Charges memory that the host holds for the plugin until the context is dropped.
-    pub(in crate::sandbox) fn hold(&self, bytes: usize) -> Result<(), OutboundError> {
-        let taken = lock(&self.held).take(bytes);
-        taken.map_err(|shortage| failure("rate-limited", &format!("not sent: {shortage}")))
+    pub(in crate::sandbox) fn reserve_memory(&self, bytes: usize) -> Result<(), OutboundError> {
+        let reserved = lock(&self.reservation).take(bytes);
+        reserved.map_err(|shortage| failure("rate-limited", &format!("not sent: {shortage}")))
     }
 
     /// Sends a request, or takes its response from the script, and records the response. The request itself must
@@ -48,7 +48,7 @@ impl EgressContext {
         credential: Option<String>,
     ) -> SendOutcome {
         let (method, url) = (outgoing.method.clone(), outgoing.url.clone());
-        let went = match &self.outside {
+        let outcome = match &self.host_source {
             HostSource::Scripted(script) => {
                 let sent = Sent {
                     method: outgoing.method,
@@ -70,8 +70,8 @@ impl EgressContext {
                     grants_hint: self.grants_hint.clone(),
                     tls: self.binding.shared.tls.clone(),
                 };
-                let looked_through = credential.is_some();
-                match self.hold(read_max(bounds.body_bytes_max, looked_through)) {
+                let is_masked = credential.is_some();
+                match self.reserve_memory(read_max(bounds.body_bytes_max, is_masked)) {
                     Ok(()) => {
                         send(
                             self.binding.granted.egress(),
@@ -85,14 +85,14 @@ impl EgressContext {
                 }
             }
         };
-        for _ in &went.counted {
-            self.binding.account.count_egress();
+        for _ in &outcome.counted {
+            self.binding.stats.count_egress();
         }
-        self.outside.record(|| {
-            let outcome = went.answer.as_ref().map(Received::from).map_err(NotReceived::from);
+        self.host_source.record(|| {
+            let outcome = outcome.answer.as_ref().map(Received::from).map_err(ExchangeError::from);
             HostResponse::Egress(Exchange { method, url, credential, outcome })
         });
-        went
+        outcome
     }
 }
 
@@ -142,14 +142,14 @@ impl From<Received> for OutboundResponse {
     }
 }
 
-impl From<&OutboundError> for NotReceived {
+impl From<&OutboundError> for ExchangeError {
     fn from(error: &OutboundError) -> Self {
         Self { code: error.code.clone(), message: error.message.clone() }
     }
 }
 
-impl From<NotReceived> for OutboundError {
-    fn from(missing: NotReceived) -> Self {
+impl From<ExchangeError> for OutboundError {
+    fn from(missing: ExchangeError) -> Self {
         failure(&missing.code, &missing.message)
     }
 }

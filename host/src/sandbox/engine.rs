@@ -60,7 +60,7 @@ pub(super) fn build(size: PoolSize) -> wasmtime::Result<Engine> {
 ///
 /// # Errors
 /// If this machine cannot run compiled code at all.
-pub(super) fn to_compile() -> wasmtime::Result<Engine> {
+pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }
 

@@ -33,10 +33,10 @@ use super::quota::MemoryReservation;
 use crate::shares::slots::{Reserve, Slot, Slots};
 
 /// Host memory that one stream or directory listing holds at most, in bytes.
-const HELD_BYTES: usize = 64 << 10;
+const STREAM_BYTES: usize = 64 << 10;
 
 /// How long a sum is trusted, since other programs may use the folder.
-const BELIEVED_FOR: Duration = Duration::from_secs(10);
+const SUM_TTL: Duration = Duration::from_secs(10);
 
 /// Walks of one call. A full folder is walked at every attempt to write more.
 const WALKS_MAX: u32 = 16;
@@ -58,7 +58,7 @@ impl Folders {
         let fresh = Arc::new(WritableFolder {
             path: path.clone(),
             turns: Slots::new(1, Reserve::Nothing),
-            inside: Default::default(),
+            usage: Default::default(),
         });
         folders.insert(path, Arc::downgrade(&fresh));
         Some(fresh)
@@ -71,11 +71,11 @@ pub(super) struct WritableFolder {
     path: PathBuf,
     /// Serializes changes to the folder.
     turns: Arc<Slots>,
-    inside: tokio::sync::Mutex<Inside>,
+    usage: tokio::sync::Mutex<Usage>,
 }
 
 #[derive(Debug, Default)]
-struct Inside {
+struct Usage {
     /// The sum of the last walk, and what plugins have added since, in bytes.
     bytes: u64,
     /// `None` if the folder has not been walked to its end.
@@ -89,12 +89,12 @@ struct Inside {
 pub(super) struct FolderQuota {
     folder: Arc<WritableFolder>,
     bytes_max: u64,
-    of_call: Arc<QuotaOfCall>,
+    call: Arc<CallQuota>,
     operations: FileOperations,
 }
 
 #[derive(Debug)]
-struct QuotaOfCall {
+struct CallQuota {
     walks_left: AtomicU32,
     was_exceeded: AtomicBool,
     was_too_deep: AtomicBool,
@@ -104,20 +104,20 @@ struct QuotaOfCall {
 pub(super) struct LockedFolder<'a> {
     quota: &'a FolderQuota,
     _turn: Slot,
-    inside: tokio::sync::MutexGuard<'a, Inside>,
+    usage: tokio::sync::MutexGuard<'a, Usage>,
 }
 
 /// What the host holds for a stream or directory listing: memory, and a slot for its file, which stays open after
 /// its descriptor is dropped.
-pub(super) struct Held {
+pub(super) struct StreamResources {
     _memory: MemoryReservation,
     _file: Slot,
 }
 
-impl Held {
+impl StreamResources {
     /// `None` if the tenant's calls have no memory left for it.
     pub(super) fn new(file: Slot, mut memory: MemoryReservation) -> Option<Self> {
-        memory.take(HELD_BYTES).ok()?;
+        memory.take(STREAM_BYTES).ok()?;
         Some(Self { _memory: memory, _file: file })
     }
 }
@@ -129,19 +129,19 @@ impl FolderQuota {
         bytes_max: u64,
         operations: FileOperations,
     ) -> Self {
-        let of_call = Arc::new(QuotaOfCall {
+        let call = Arc::new(CallQuota {
             walks_left: AtomicU32::new(WALKS_MAX),
             was_exceeded: AtomicBool::new(false),
             was_too_deep: AtomicBool::new(false),
         });
-        Self { folder, bytes_max, of_call, operations }
+        Self { folder, bytes_max, call, operations }
     }
 
     pub(super) async fn lock(&self) -> io::Result<LockedFolder<'_>> {
         // Tenants that share the folder take turns, however many calls of one tenant wait.
         let turn = self.folder.turns.acquire(self.operations.tenant()).await;
         let _turn = turn.ok_or_else(|| io::Error::other("it is shutting down"))?;
-        Ok(LockedFolder { quota: self, _turn, inside: self.folder.inside.lock().await })
+        Ok(LockedFolder { quota: self, _turn, usage: self.folder.usage.lock().await })
     }
 
     /// The size of an open file, in bytes.
@@ -154,14 +154,14 @@ impl FolderQuota {
     /// Notes on this call for the operator of the plugin.
     pub(super) fn notes(&self) -> impl Iterator<Item = String> {
         let was = |what: &AtomicBool| what.load(Ordering::Relaxed);
-        let exceeded = was(&self.of_call.was_exceeded).then(|| {
+        let exceeded = was(&self.call.was_exceeded).then(|| {
             format!(
                 "Folder: its files would take more than the {} bytes that are granted ([folder] bytes; \
                  each file and folder counts for {ENTRY_BYTES} besides), or could not be counted",
                 self.bytes_max
             )
         });
-        let too_deep = was(&self.of_call.was_too_deep)
+        let too_deep = was(&self.call.was_too_deep)
             .then(|| format!("Folder: a plugin makes no folders more than {DEPTH_MAX} deep"));
         exceeded.into_iter().chain(too_deep)
     }
@@ -170,35 +170,35 @@ impl FolderQuota {
 impl LockedFolder<'_> {
     /// Reserves this many more bytes, after a walk if the sum is old or the folder seems full.
     pub(super) async fn reserve(&mut self, bytes: u64) -> io::Result<()> {
-        let most = self.quota.bytes_max;
-        let is_recent = self.inside.counted_at.is_some_and(|at| at.elapsed() < BELIEVED_FOR);
-        if !(is_recent && self.inside.bytes.saturating_add(bytes) <= most) {
+        let bytes_max = self.quota.bytes_max;
+        let is_recent = self.usage.counted_at.is_some_and(|at| at.elapsed() < SUM_TTL);
+        if !(is_recent && self.usage.bytes.saturating_add(bytes) <= bytes_max) {
             self.count().await?;
         }
-        let sum = self.inside.bytes.saturating_add(bytes);
-        if sum > most {
+        let sum = self.usage.bytes.saturating_add(bytes);
+        if sum > bytes_max {
             return Err(self.full());
         }
-        self.inside.bytes = sum;
+        self.usage.bytes = sum;
         Ok(())
     }
 
     /// Walks the folder until its end, or until it is known to be full.
     async fn count(&mut self) -> io::Result<()> {
         self.begin_walk()?;
-        self.inside.open.retain(|file| file.strong_count() > 0);
-        let open: Vec<_> = self.inside.open.iter().filter_map(Weak::upgrade).collect();
-        let (path, most) = (self.quota.folder.path.clone(), self.quota.bytes_max);
-        let begun = self.quota.operations.run(move || Walk::through(&path, &open)).await.flatten();
-        let walked = match begun {
-            Ok(walk) => self.walk(walk, |walk| walk.bytes > most).await,
+        self.usage.open.retain(|file| file.strong_count() > 0);
+        let open: Vec<_> = self.usage.open.iter().filter_map(Weak::upgrade).collect();
+        let (path, bytes_max) = (self.quota.folder.path.clone(), self.quota.bytes_max);
+        let walk = self.quota.operations.run(move || Walk::through(&path, &open)).await.flatten();
+        let walked = match walk {
+            Ok(walk) => self.walk(walk, |walk| walk.bytes > bytes_max).await,
             Err(error) => Err(error),
         };
-        self.inside.counted_at = None;
+        self.usage.counted_at = None;
         match walked {
             Ok(walk) => {
-                self.inside.bytes = walk.bytes;
-                self.inside.counted_at = (walk.bytes <= most).then(Instant::now);
+                self.usage.bytes = walk.bytes;
+                self.usage.counted_at = (walk.bytes <= bytes_max).then(Instant::now);
                 Ok(())
             }
             Err(error) if trap_in(&error).is_some() => Err(error),
@@ -212,19 +212,19 @@ impl LockedFolder<'_> {
 
     /// Uses up one of the call's walks.
     fn begin_walk(&self) -> io::Result<()> {
-        let walks = &self.quota.of_call.walks_left;
+        let walks = &self.quota.call.walks_left;
         // The calls of one guest are sequential, and its streams take turns, so no decrement is lost in between.
         let left = walks.load(Ordering::Relaxed).checked_sub(1).ok_or_else(|| self.full())?;
         walks.store(left, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Walks until the end, or until `enough` holds.
-    async fn walk(&self, mut walk: Walk, enough: impl Fn(&Walk) -> bool) -> io::Result<Walk> {
+    /// Walks until the end, or until `stop_when` holds.
+    async fn walk(&self, mut walk: Walk, stop_when: impl Fn(&Walk) -> bool) -> io::Result<Walk> {
         loop {
-            let operation = move || walk.go_on().map(|ended| (ended, walk));
+            let operation = move || walk.step().map(|ended| (ended, walk));
             let (ended, back) = self.quota.operations.run(operation).await.flatten()?;
-            if ended || enough(&back) {
+            if ended || stop_when(&back) {
                 return Ok(back);
             }
             walk = back;
@@ -234,7 +234,7 @@ impl LockedFolder<'_> {
     /// Checks that a folder may be created in this one.
     pub(super) async fn check_depth(&self, parent: Arc<File>) -> io::Result<()> {
         let path = self.quota.folder.path.clone();
-        let operation = move || walk::may_have_one_more(&path, parent);
+        let operation = move || walk::may_create_folder_in(&path, parent);
         match self.quota.operations.run(operation).await.flatten()? {
             true => Ok(()),
             false => Err(self.too_deep()),
@@ -250,48 +250,48 @@ impl LockedFolder<'_> {
     ) -> io::Result<()> {
         let path = self.quota.folder.path.clone();
         let operation = move || walk::may_move(&path, from, to);
-        let most = match self.quota.operations.run(operation).await.flatten()? {
-            MayMove::Anyhow => return Ok(()),
+        let max_depth = match self.quota.operations.run(operation).await.flatten()? {
+            MayMove::AnyDepth => return Ok(()),
             MayMove::No => return Err(self.too_deep()),
-            MayMove::UpTo(most) => most,
+            MayMove::MaxDepth(max_depth) => max_depth,
         };
         self.begin_walk()?;
         let walk = self.quota.operations.run(move || Walk::below(moved)).await.flatten()?;
-        let walk = self.walk(walk, |walk| walk.deepest > most).await?;
-        if walk.deepest > most { Err(self.too_deep()) } else { Ok(()) }
+        let walk = self.walk(walk, |walk| walk.deepest > max_depth).await?;
+        if walk.deepest > max_depth { Err(self.too_deep()) } else { Ok(()) }
     }
 
     fn too_deep(&self) -> io::Error {
-        self.quota.of_call.was_too_deep.store(true, Ordering::Relaxed);
+        self.quota.call.was_too_deep.store(true, Ordering::Relaxed);
         Errno::PERM.into()
     }
 
     fn full(&self) -> io::Error {
-        self.quota.of_call.was_exceeded.store(true, Ordering::Relaxed);
+        self.quota.call.was_exceeded.store(true, Ordering::Relaxed);
         Errno::NOSPC.into()
     }
 
-    /// Reserves the bytes by which a write at `place`, or at the end, makes the file grow.
+    /// Reserves the bytes by which a write at `offset`, or at the end, makes the file grow.
     pub(super) async fn reserve_in(
         &mut self,
         file: &Arc<File>,
-        place: Option<u64>,
+        offset: Option<u64>,
         bytes: u64,
     ) -> io::Result<()> {
         let size = self.quota.size(file).await?;
-        let place = place.unwrap_or(size);
-        if place > size && bytes > 0 {
+        let offset = offset.unwrap_or(size);
+        if offset > size && bytes > 0 {
             // The bytes in between would be a hole.
             return Err(Errno::PERM.into());
         }
-        match place.saturating_add(bytes).saturating_sub(size) {
+        match offset.saturating_add(bytes).saturating_sub(size) {
             0 => Ok(()),
             growth => self.reserve(growth).await,
         }
     }
 
-    pub(super) fn remember(&mut self, file: &Arc<File>) {
-        let open = &mut self.inside.open;
+    pub(super) fn track_open_file(&mut self, file: &Arc<File>) {
+        let open = &mut self.usage.open;
         if open.len() == open.capacity() {
             open.retain(|file| file.strong_count() > 0);
         }
@@ -317,7 +317,7 @@ mod tests {
         let quota = |tenant: u8| FolderQuota {
             folder: Arc::clone(&folder),
             bytes_max: 1 << 20,
-            of_call: Arc::new(QuotaOfCall {
+            call: Arc::new(CallQuota {
                 walks_left: AtomicU32::new(WALKS_MAX),
                 was_exceeded: AtomicBool::new(false),
                 was_too_deep: AtomicBool::new(false),
@@ -344,7 +344,7 @@ mod tests {
             one.await.unwrap();
         }
         let order = order.lock().unwrap();
-        let place = order.iter().position(|tenant| *tenant == 2).unwrap();
-        assert!(place <= 1, "{order:?}");
+        let position = order.iter().position(|tenant| *tenant == 2).unwrap();
+        assert!(position <= 1, "{order:?}");
     }
 }

@@ -46,70 +46,70 @@ const DESCRIPTION_CHARS_MAX: usize = 1_200;
 /// Functions that build tools leave in a component: the one that sets up the interpreter, by interface, name and
 /// first parameters. It runs any script with the plugin's grants, so it is not offered as a tool. (componentize-qjs
 /// 0.4, componentize-py 0.25.)
-const LEFT_OVER: [(Option<&str>, &str, [&str; 2]); 2] =
+const BUILD_TOOL_EXPORTS: [(Option<&str>, &str, [&str; 2]); 2] =
     [(None, "init", ["shim", "script"]), (Some("exports"), "init", ["app-name", "symbols"])];
 
 /// The prefix of WASI's interfaces.
 const WASI: &str = "wasi:";
 
 /// The functions of a foreign component.
-pub(super) struct Foreign {
+pub(super) struct ForeignComponent {
     functions: Vec<Function>,
-    left_out: Vec<String>,
+    skipped_functions: Vec<String>,
 }
 
 struct Function {
     tool: Tool,
-    place: ComponentExportIndex,
+    export_index: ComponentExportIndex,
     params: Vec<(String, Shape)>,
-    answer: Answer,
+    result: ResultShape,
 }
 
 /// What a function returns.
-enum Answer {
+enum ResultShape {
     Nothing,
     Value(Shape),
     /// A `result`: its error becomes the tool's error.
     Fallible(Outcome),
 }
 
-impl Foreign {
+impl ForeignComponent {
     /// Reads what a component exports. `None` if it exports no functions of its own.
     ///
     /// # Errors
     /// If it exports functions, but none of them can be a tool. The error is a sentence that says why.
     pub(super) fn of(component: &Component, engine: &Engine) -> Result<Option<Self>, String> {
         let resources = resources(component, engine);
-        let mut foreign = Self { functions: Vec::new(), left_out: Vec::new() };
+        let mut foreign = Self { functions: Vec::new(), skipped_functions: Vec::new() };
         let (mut names, mut bytes_left) = (Names::default(), COMPONENT_BYTES_MAX);
-        let found = functions(component, engine);
+        let functions = functions(component, engine);
         let mut more = 0_usize;
-        for found in &found {
+        for function in &functions {
             let budget = bytes_left.min(FUNCTION_BYTES_MAX);
             let mut reader = TypeReader { resources: &resources, bytes_left: budget };
             let read = if foreign.functions.len() < TOOLS_MAX {
-                found.read(component, &mut reader, &mut names)
+                function.read(component, &mut reader, &mut names)
             } else {
                 Err(format!("the component has more than {TOOLS_MAX} functions"))
             };
             match read {
                 Ok(function) => foreign.functions.push(function),
-                Err(reason) if foreign.left_out.len() < REASONS_MAX => {
-                    let reason = format!("{found}: {reason}");
-                    foreign.left_out.push(reason.chars().take(REASON_CHARS_MAX).collect());
+                Err(reason) if foreign.skipped_functions.len() < REASONS_MAX => {
+                    let reason = format!("{function}: {reason}");
+                    foreign.skipped_functions.push(reason.chars().take(REASON_CHARS_MAX).collect());
                 }
                 Err(_) => more += 1,
             }
             bytes_left -= budget - reader.bytes_left.min(budget);
         }
         if more > 0 {
-            foreign.left_out.push(format!("{more} more functions"));
+            foreign.skipped_functions.push(format!("{more} more functions"));
         }
-        if found.is_empty() {
+        if functions.is_empty() {
             return Ok(None);
         }
         if foreign.functions.is_empty() {
-            let reasons = foreign.left_out.join("; ");
+            let reasons = foreign.skipped_functions.join("; ");
             return Err(format!("none of the functions that it exports can be a tool: {reasons}"));
         }
         Ok(Some(foreign))
@@ -121,8 +121,8 @@ impl Foreign {
     }
 
     /// The functions that are not tools, with the reason.
-    pub(super) fn left_out(&self) -> &[String] {
-        &self.left_out
+    pub(super) fn skipped_functions(&self) -> &[String] {
+        &self.skipped_functions
     }
 
     /// Calls a function. Returns the result as JSON text, or the error that the model is shown. Arguments that do
@@ -140,19 +140,19 @@ impl Foreign {
         };
         let params = match from_json::arguments(&function.params, arguments) {
             Ok(params) => params,
-            Err(wrong) => return Ok(Err(failure("invalid-input", &wrong))),
+            Err(error) => return Ok(Err(failure("invalid-input", &error))),
         };
         let instance = pre.instantiate_async(&mut *store).await?;
         let missing = || wasmtime::Error::msg("the function is missing");
-        let callee = instance.get_func(&mut *store, function.place).ok_or_else(missing)?;
+        let callee = instance.get_func(&mut *store, function.export_index).ok_or_else(missing)?;
         // Placeholders that the call overwrites.
-        let mut results = vec![Val::Bool(false); function.answer.count()];
+        let mut results = vec![Val::Bool(false); function.result.count()];
         callee.call_async(store, &params, &mut results).await?;
-        function.answer.told(results.first(), bytes_max)
+        function.result.to_tool_result(results.first(), bytes_max)
     }
 }
 
-impl Answer {
+impl ResultShape {
     /// The number of values that the function returns.
     fn count(&self) -> usize {
         usize::from(!matches!(self, Self::Nothing))
@@ -166,7 +166,7 @@ impl Answer {
         }
     }
 
-    fn told(
+    fn to_tool_result(
         &self,
         value: Option<&Val>,
         bytes_max: usize,
@@ -182,8 +182,8 @@ impl Answer {
                 Ok(text(outcome.ok.as_deref(), value.as_deref())?.unwrap_or_else(null))
             }
             (Self::Fallible(outcome), Some(Val::Result(Err(value)))) => {
-                let told = text(outcome.err.as_deref(), value.as_deref())?;
-                Err(failure("tool-error", told.as_deref().unwrap_or("it failed and says no more")))
+                let text = text(outcome.err.as_deref(), value.as_deref())?;
+                Err(failure("tool-error", text.as_deref().unwrap_or("it failed and says no more")))
             }
             (Self::Fallible(_) | Self::Nothing, _) => Ok(null()),
         })
@@ -191,13 +191,13 @@ impl Answer {
 }
 
 /// An exported function, and the interface that contains it.
-struct Found {
+struct ExportedFunction {
     interface: Option<String>,
     name: String,
     ty: ComponentFunc,
 }
 
-impl std::fmt::Display for Found {
+impl std::fmt::Display for ExportedFunction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.interface {
             Some(interface) => write!(f, "{} of {interface}", self.name),
@@ -206,7 +206,7 @@ impl std::fmt::Display for Found {
     }
 }
 
-impl Found {
+impl ExportedFunction {
     fn read(
         &self,
         component: &Component,
@@ -216,7 +216,7 @@ impl Found {
         if self.ty.async_() {
             return Err("it is asynchronous".to_owned());
         }
-        if self.is_left_over() {
+        if self.is_build_tool_export() {
             return Err("it was for the tool that built the component".to_owned());
         }
         let params = self.ty.params().map(|(name, ty)| {
@@ -226,60 +226,60 @@ impl Found {
         let params: Vec<_> = params.collect::<Result<_, _>>()?;
         let answers = self.ty.results().map(|ty| reader.read(&ty));
         let answers: Result<Vec<_>, _> = answers.collect();
-        let answer = match answers.map_err(|what| format!("its answer holds {what}"))?.pop() {
-            None => Answer::Nothing,
-            Some(Shape::Result(outcome)) => Answer::Fallible(outcome),
-            Some(shape) => Answer::Value(shape),
+        let result = match answers.map_err(|what| format!("its answer holds {what}"))?.pop() {
+            None => ResultShape::Nothing,
+            Some(Shape::Result(outcome)) => ResultShape::Fallible(outcome),
+            Some(shape) => ResultShape::Value(shape),
         };
         let interface = self.interface.as_deref();
         let within = interface.and_then(|name| component.get_export_index(None, name));
-        let place = component.get_export_index(within.as_ref(), &self.name);
+        let export_index = component.get_export_index(within.as_ref(), &self.name);
         let tool = Tool {
             name: names.name(interface, &self.name),
-            description: self.description(&params, &answer),
+            description: self.description(&params, &result),
             input_schema: schema::object(&params),
-            output_schema: answer.schema(),
+            output_schema: result.schema(),
             // A component's type does not say what a function does.
             destructive: true,
         };
-        Ok(Function { tool, place: place.ok_or("it is not there")?, params, answer })
+        Ok(Function { tool, export_index: export_index.ok_or("it is not there")?, params, result })
     }
 
-    fn is_left_over(&self) -> bool {
+    fn is_build_tool_export(&self) -> bool {
         let interface = self.interface.as_deref();
-        LEFT_OVER.iter().any(|(within, name, first)| {
+        BUILD_TOOL_EXPORTS.iter().any(|(within, name, first)| {
             let params = self.ty.params().map(|(name, _)| name);
             *within == interface && *name == self.name && params.take(2).eq(first.iter().copied())
         })
     }
 
-    fn description(&self, params: &[(String, Shape)], answer: &Answer) -> String {
+    fn description(&self, params: &[(String, Shape)], result: &ResultShape) -> String {
         let params: Vec<_> =
             params.iter().map(|(name, shape)| format!("{name}: {shape}")).collect();
-        let answer = match answer {
-            Answer::Nothing => String::new(),
-            Answer::Value(shape) => format!(" -> {shape}"),
-            Answer::Fallible(outcome) => format!(" -> {outcome}"),
+        let result = match result {
+            ResultShape::Nothing => String::new(),
+            ResultShape::Value(shape) => format!(" -> {shape}"),
+            ResultShape::Fallible(outcome) => format!(" -> {outcome}"),
         };
         let of = self.interface.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
-        let text = format!("The function {}: func({}){answer}{of}", self.name, params.join(", "));
+        let text = format!("The function {}: func({}){result}{of}", self.name, params.join(", "));
         text.chars().take(DESCRIPTION_CHARS_MAX).collect()
     }
 }
 
 /// The functions that a component exports, except those of WASI interfaces.
-fn functions(component: &Component, engine: &Engine) -> Vec<Found> {
-    let mut found = Vec::new();
+fn functions(component: &Component, engine: &Engine) -> Vec<ExportedFunction> {
+    let mut functions = Vec::new();
     for (name, item) in component.component_type().exports(engine) {
         match item.ty {
             ComponentItem::ComponentFunc(ty) => {
-                found.push(Found { interface: None, name: name.to_owned(), ty });
+                functions.push(ExportedFunction { interface: None, name: name.to_owned(), ty });
             }
             ComponentItem::ComponentInstance(instance) if !name.starts_with(WASI) => {
                 for (function, item) in instance.exports(engine) {
                     if let ComponentItem::ComponentFunc(ty) = item.ty {
                         let (interface, name) = (Some(name.to_owned()), function.to_owned());
-                        found.push(Found { interface, name, ty });
+                        functions.push(ExportedFunction { interface, name, ty });
                     }
                 }
             }
@@ -287,8 +287,9 @@ fn functions(component: &Component, engine: &Engine) -> Vec<Found> {
         }
     }
     // Names that are made unique must not depend on the engine's order of exports.
-    found.sort_by(|one, other| (&one.interface, &one.name).cmp(&(&other.interface, &other.name)));
-    found
+    functions
+        .sort_by(|one, other| (&one.interface, &one.name).cmp(&(&other.interface, &other.name)));
+    functions
 }
 
 /// The resources that a component imports or exports, with their names.

@@ -1,4 +1,5 @@
-//! An operator's grants file. A plugin may do what the file allows and its component also asks for ([`Granted`]).
+//! An operator's grants file. A plugin may do what the file allows and its component also asks for
+//! ([`EffectiveGrants`]).
 //!
 //! ```toml
 //! # grants/<tenant>/<plugin>.toml
@@ -46,7 +47,7 @@
 //! `random = "fixed"` gives the same numbers in each call, so there is no randomness.
 
 mod component;
-mod granted;
+mod effective;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -61,7 +62,7 @@ use crate::outbound::{CredentialPlace, EgressMode};
 use crate::secrets::{SecretBinding, SecretUse, SecretUses};
 use component::ComponentLine;
 pub use component::{Components, Pin};
-pub(super) use granted::{Asked, Granted};
+pub(super) use effective::{ComponentImports, EffectiveGrants};
 
 /// Why a grants file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +90,7 @@ pub struct Grants {
     limits: Limits,
     pin: Pin,
     /// Why the file's grants are not in force. `None` if they are.
-    withheld: Option<String>,
+    inactive_reason: Option<String>,
     /// The digest of the file as written. `None` if there is no file, or its grants are not in force.
     pub(super) digest: Option<String>,
 }
@@ -230,7 +231,7 @@ impl Grants {
             random: file.random,
             limits: file.limits.resolve(),
             pin: Pin::parse(file.component, file.signer)?,
-            withheld: None,
+            inactive_reason: None,
             digest: Some(digest_of(toml)),
         })
     }

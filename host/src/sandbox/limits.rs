@@ -65,7 +65,7 @@ impl Default for Limits {
 
 impl Limits {
     /// CPU time and wall time of a call on this lane.
-    pub(super) fn times(&self, lane: Lane) -> (Duration, Duration) {
+    pub(super) fn durations(&self, lane: Lane) -> (Duration, Duration) {
         match lane {
             Lane::Default => (self.cpu, self.wall),
             Lane::Tools => (self.tool_cpu, self.tool_wall),
@@ -74,7 +74,7 @@ impl Limits {
 
     /// The lower of each pair of limits.
     #[must_use]
-    pub(super) fn at_most(&self, other: &Self) -> Self {
+    pub(super) fn min(&self, other: &Self) -> Self {
         Self {
             memory_bytes: self.memory_bytes.min(other.memory_bytes),
             output_bytes: self.output_bytes.min(other.output_bytes),

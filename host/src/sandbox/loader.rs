@@ -18,7 +18,7 @@ use crate::ids::{PluginDigest, TenantId};
 use crate::sandbox::call::state::CallState;
 
 /// Rejects bytes that are not a component at all, with a better reason than a compiler gives.
-fn recognise(source: &[u8]) -> Result<(), LoadError> {
+fn check_magic(source: &[u8]) -> Result<(), LoadError> {
     let not = |what: &str| Err(LoadError::NotAComponent(what.to_owned()));
     match source.get(..8) {
         Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => not(
@@ -30,17 +30,17 @@ fn recognise(source: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// See [`Loader::readings`].
-const READINGS_MAX: usize = 4;
+/// See [`Loader::cache_read_permits`].
+const CACHE_READS_MAX: usize = 4;
 
 /// How long a component that does not compile is remembered, so that calls do not retry it again and again.
-const REFUSED_FOR: Duration = Duration::from_secs(60);
+const FAILURE_TTL: Duration = Duration::from_secs(60);
 
 /// Most components remembered this way.
-const REFUSED_MAX: u64 = 1_000;
+const FAILURES_MAX: u64 = 1_000;
 
 /// The same error, with an explanation if the component is made for a newer WASI.
-fn explained(error: LoadError, source: &[u8]) -> LoadError {
+fn with_wasi_hint(error: LoadError, source: &[u8]) -> LoadError {
     let has = |text: &str| memchr::memmem::find(source, text.as_bytes()).is_some();
     // Interface names are stored in a component verbatim.
     if !(has("wasi:") && has("@0.3.")) {
@@ -61,14 +61,14 @@ pub(super) struct Loader {
     code: CodeCache,
     compiler: Compiler,
     /// Permits for loading from the code cache: each load reads the whole file to check its seal.
-    readings: Arc<Semaphore>,
+    cache_read_permits: Arc<Semaphore>,
     /// The most recently used components. An evicted one lives on as long as a binding needs it.
-    held: Cache<PluginDigest, Arc<Loaded>>,
+    loaded: Cache<PluginDigest, Arc<Loaded>>,
     /// Compilations in flight, one for each tenant and digest: a caller waits for its own tenant's turn, and never
     /// for another tenant's. Its capacity is 0, so it caches nothing.
     compiling: Cache<(TenantId, PluginDigest), Arc<Loaded>>,
     /// Why recently tried components do not compile.
-    refused: Cache<PluginDigest, LoadError>,
+    failures: Cache<PluginDigest, LoadError>,
 }
 
 impl Loader {
@@ -81,16 +81,17 @@ impl Loader {
     ) -> Self {
         // The least recently used component is evicted. The one just asked for always stays: a policy that
         // preferred old favourites would make a new plugin load at each of its calls.
-        let held = Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru());
+        let loaded =
+            Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru());
         Self {
             engine,
             linker,
             code,
             compiler,
-            readings: Arc::new(Semaphore::new(READINGS_MAX)),
-            held: held.build(),
+            cache_read_permits: Arc::new(Semaphore::new(CACHE_READS_MAX)),
+            loaded: loaded.build(),
             compiling: Cache::new(0),
-            refused: Cache::builder().max_capacity(REFUSED_MAX).time_to_live(REFUSED_FOR).build(),
+            failures: Cache::builder().max_capacity(FAILURES_MAX).time_to_live(FAILURE_TTL).build(),
         }
     }
 
@@ -103,20 +104,20 @@ impl Loader {
         digest: PluginDigest,
         source: Arc<[u8]>,
     ) -> Result<Arc<Loaded>, LoadError> {
-        recognise(&source)?;
+        check_magic(&source)?;
         // A component that is already compiled does not wait for compilations.
         if let Some(loaded) = self.cached(digest).await {
             return Ok(loaded);
         }
-        if let Some(refused) = self.refused.get(&digest).await {
-            return Err(refused);
+        if let Some(failure) = self.failures.get(&digest).await {
+            return Err(failure);
         }
         let compiling = async {
             let code = self.compiler.compile(tenant, &source).await?;
             let this = Arc::clone(self);
             let (give, given) = oneshot::channel();
             tokio::task::spawn_blocking(move || {
-                if give.send(this.keep(digest, &code)).is_err() {
+                if give.send(this.store_and_link(digest, &code)).is_err() {
                     // The caller has stopped waiting.
                     this.code.delete(digest);
                 }
@@ -127,13 +128,13 @@ impl Loader {
         let compiled = self.compiling.try_get_with((tenant, digest), compiling).await;
         match compiled.map_err(|error: Arc<LoadError>| LoadError::clone(&error)) {
             Ok(loaded) => {
-                self.held.insert(digest, Arc::clone(&loaded)).await;
+                self.loaded.insert(digest, Arc::clone(&loaded)).await;
                 Ok(loaded)
             }
             Err(error) => {
-                let error = explained(error, &source);
+                let error = with_wasi_hint(error, &source);
                 if !matches!(error, LoadError::Host(_)) {
-                    self.refused.insert(digest, error.clone()).await;
+                    self.failures.insert(digest, error.clone()).await;
                 }
                 Err(error)
             }
@@ -142,15 +143,15 @@ impl Loader {
 
     /// The component of this digest, if it is loaded or its compiled code is cached.
     pub(super) async fn cached(self: &Arc<Self>, digest: PluginDigest) -> Option<Arc<Loaded>> {
-        if let Some(loaded) = self.held.get(&digest).await {
+        if let Some(loaded) = self.loaded.get(&digest).await {
             return Some(loaded);
         }
-        self.held.optionally_get_with(digest, self.from_code(digest)).await
+        self.loaded.optionally_get_with(digest, self.from_code(digest)).await
     }
 
     /// Evicts a component and deletes its compiled code. Bindings that hold it keep it.
     pub(super) async fn delete_compiled(self: &Arc<Self>, digest: PluginDigest) {
-        self.held.invalidate(&digest).await;
+        self.loaded.invalidate(&digest).await;
         let this = Arc::clone(self);
         // If the deletion is cut off, the sweep at the next start does it.
         let _ = tokio::task::spawn_blocking(move || this.code.delete(digest)).await;
@@ -164,20 +165,20 @@ impl Loader {
 
     /// Upper bound for the number of loaded components.
     pub(super) fn max(&self) -> u64 {
-        self.held.policy().max_capacity().unwrap_or(u64::MAX)
+        self.loaded.policy().max_capacity().unwrap_or(u64::MAX)
     }
 
     /// The number of loaded components.
     pub(super) async fn count(&self) -> u64 {
-        self.held.run_pending_tasks().await;
-        self.held.entry_count()
+        self.loaded.run_pending_tasks().await;
+        self.loaded.entry_count()
     }
 
     async fn from_code(self: &Arc<Self>, digest: PluginDigest) -> Option<Arc<Loaded>> {
-        let turn = Arc::clone(&self.readings).acquire_owned().await.ok()?;
+        let permit = Arc::clone(&self.cache_read_permits).acquire_owned().await.ok()?;
         let this = Arc::clone(self);
         let loaded = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _turn = permit;
             let component = this.code.load(&this.engine, digest)?;
             match this.link(digest, &component) {
                 Ok(loaded) => Some(loaded),
@@ -191,24 +192,24 @@ impl Loader {
         loaded.await.ok().flatten()
     }
 
-    fn keep(&self, digest: PluginDigest, code: &[u8]) -> Result<Arc<Loaded>, LoadError> {
-        let component = self.code.keep(&self.engine, digest, code);
+    fn store_and_link(&self, digest: PluginDigest, code: &[u8]) -> Result<Arc<Loaded>, LoadError> {
+        let component = self.code.store(&self.engine, digest, code);
         let loaded = component.and_then(|component| self.link(digest, &component));
         // Unusable code is never loaded again: it must not fill the disk.
         let loaded = loaded.inspect_err(|_| self.code.delete(digest))?;
-        for reason in loaded.left_out() {
+        for reason in loaded.skipped_functions() {
             tracing::warn!(%digest, reason, "a function of a component is not a tool");
         }
         Ok(loaded)
     }
 
     fn link(&self, digest: PluginDigest, component: &Component) -> Result<Arc<Loaded>, LoadError> {
-        let asked = roles::asked(component, &self.engine);
+        let imports = roles::component_imports(component, &self.engine);
         let pre = self
             .linker
             .instantiate_pre(component)
             .map_err(|error| LoadError::Unlinkable(format!("{error:#}")))?;
         let roles = Roles::of(&pre, &self.engine)?;
-        Ok(Arc::new(Loaded { digest, digest_text: digest.to_string(), pre, roles, asked }))
+        Ok(Arc::new(Loaded { digest, digest_text: digest.to_string(), pre, roles, imports }))
     }
 }

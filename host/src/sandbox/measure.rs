@@ -38,11 +38,11 @@ impl Binding {
         let host = |error: wasmtime::Error| Refusal::Host(error.to_string());
         let mapper = self.loaded.roles.mapper.as_ref();
         let mapper = mapper.ok_or(Refusal::NoSuchRole { role: "payload-mapper" })?;
-        let begun = Instant::now();
-        let deadline = begun + Duration::from_secs(1);
+        let started_at = Instant::now();
+        let deadline = started_at + Duration::from_secs(1);
         let (cpu, lane) = (Duration::from_secs(1), Lane::Default);
-        let handover_bytes = self.granted.limits().output_bytes;
-        let budget = Budget { deadline, cpu, may_send: true, lane, handover_bytes };
+        let transfer_bytes_max = self.granted.limits().output_bytes;
+        let budget = Budget { deadline, cpu, may_send: true, lane, transfer_bytes_max };
         let state = CallState::new(Arc::clone(self), subject, budget);
         let mut store: Store<CallState> = limited_store(self, state);
         let made = Instant::now();
@@ -58,7 +58,7 @@ impl Binding {
         };
         mapped.map_err(|failure| Refusal::Host(failure.message))?;
         Ok(Phases {
-            store: nanos(begun, made),
+            store: nanos(started_at, made),
             instantiate: nanos(made, instantiated),
             call: nanos(instantiated, called),
             drop: nanos(called, dropped),

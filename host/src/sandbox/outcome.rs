@@ -87,7 +87,7 @@ impl<T> Called<T> {
 }
 
 /// The result of a call that did not start.
-pub(super) fn refused<T>(refusal: Refusal) -> Called<T> {
+pub(super) fn not_started<T>(refusal: Refusal) -> Called<T> {
     let value = Err(refusal.into());
     let run = PluginRun::default();
     Called { value, logs: Vec::new(), run, recording: None, missed_payload: false }

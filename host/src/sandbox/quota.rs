@@ -24,7 +24,7 @@ pub(super) struct CallSlots {
 
 impl CallSlots {
     /// Splits `calls` slots evenly between both kinds.
-    pub(super) fn of(calls: usize) -> Self {
+    pub(super) fn new(calls: usize) -> Self {
         let tools = calls / 2;
         let slots = |slots| Slots::new(slots, Reserve::AsManyAsHeld);
         Self { brief: slots(calls - tools), tools: slots(tools) }
@@ -78,13 +78,13 @@ impl TenantQuota {
         match shortage {
             None => Ok(()),
             Some(shortage) => {
-                self.give_back(bytes);
+                self.release(bytes);
                 Err(shortage)
             }
         }
     }
 
-    fn give_back(&self, bytes: usize) {
+    fn release(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
         self.memory.held.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -94,13 +94,13 @@ impl TenantQuota {
 /// Dropping it releases the memory.
 #[derive(Debug)]
 pub(super) struct MemoryReservation {
-    share: Arc<TenantQuota>,
+    quota: Arc<TenantQuota>,
     bytes: usize,
 }
 
 impl MemoryReservation {
-    pub(super) fn of(share: &Arc<TenantQuota>) -> Self {
-        Self { share: Arc::clone(share), bytes: 0 }
+    pub(super) fn new(quota: &Arc<TenantQuota>) -> Self {
+        Self { quota: Arc::clone(quota), bytes: 0 }
     }
 
     /// The size of the reservation, in bytes.
@@ -113,7 +113,7 @@ impl MemoryReservation {
     /// # Errors
     /// If the tenant's share or the memory of all tenants is exhausted; the [`Shortage`] says which.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), Shortage> {
-        self.share.take(bytes)?;
+        self.quota.take(bytes)?;
         self.bytes += bytes;
         Ok(())
     }
@@ -121,7 +121,7 @@ impl MemoryReservation {
 
 impl Drop for MemoryReservation {
     fn drop(&mut self) {
-        self.share.give_back(self.bytes);
+        self.quota.release(self.bytes);
     }
 }
 
@@ -132,15 +132,15 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn held_by(memory: &Arc<Memory>) -> MemoryReservation {
-        MemoryReservation::of(&Arc::new(TenantQuota::new(memory)))
+        MemoryReservation::new(&Arc::new(TenantQuota::new(memory)))
     }
 
     #[test]
     fn calls_of_a_tenant_share_its_memory_and_give_it_back() {
         let memory = Arc::new(Memory::new(1_000 * MIB, 100 * MIB));
-        let share = Arc::new(TenantQuota::new(&memory));
+        let quota = Arc::new(TenantQuota::new(&memory));
         let (mut first, mut second) =
-            (MemoryReservation::of(&share), MemoryReservation::of(&share));
+            (MemoryReservation::new(&quota), MemoryReservation::new(&quota));
         assert_eq!(first.take(60 * MIB), Ok(()));
         assert_eq!(second.take(41 * MIB), Err(Shortage::MemoryOfTenant));
         assert_eq!(second.take(40 * MIB), Ok(()));

@@ -2,15 +2,15 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::outcome::{Called, refused};
-use super::{Binding, ChannelFacts, Grants, Refusal};
+use super::outcome::{Called, not_started};
+use super::{Binding, ChannelContext, Grants, Refusal};
 
 impl Binding {
     /// Adds the digests of the component and of its settings to a result.
     pub(super) fn identify<T>(
         &self,
         mut called: Called<T>,
-        channel: Option<&ChannelFacts>,
+        channel: Option<&ChannelContext>,
     ) -> Called<T> {
         self.digest_text().clone_into(&mut called.run.digest);
         called.run.settings = self.settings_digest(channel);
@@ -19,14 +19,14 @@ impl Binding {
 
     /// The result of calling a role that the component does not have.
     pub(super) fn no_role<T>(&self, role: &'static str) -> Called<T> {
-        self.identify(refused(Refusal::NoSuchRole { role }), None)
+        self.identify(not_started(Refusal::NoSuchRole { role }), None)
     }
 
     /// A digest of the operator's grants file as it is written and, if the call is for a channel, of the channel's
     /// settings and secret bindings. Two calls with the same digest ran under the same settings and grants. The
     /// values of secrets are not part of it.
     #[must_use]
-    pub fn settings_digest(&self, channel: Option<&ChannelFacts>) -> String {
+    pub fn settings_digest(&self, channel: Option<&ChannelContext>) -> String {
         let Some(channel) = channel else { return self.settings_digest.clone() };
         let mut digest = Sha256::new();
         let mut add = |part: &str| {

@@ -64,7 +64,7 @@ pub struct Exchange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
     /// The response, or why there is none.
-    pub outcome: Result<Received, NotReceived>,
+    pub outcome: Result<Received, ExchangeError>,
 }
 
 /// A response from the network.
@@ -83,7 +83,7 @@ pub struct Received {
 
 /// Why a request got no response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotReceived {
+pub struct ExchangeError {
     /// The code of the failure.
     pub code: String,
     /// The message of the failure.
@@ -199,14 +199,14 @@ impl Script {
     }
 
     /// Answers a request from the script, and notes it in `sent`.
-    pub(super) fn exchange(&mut self, sent: Sent) -> Result<Received, NotReceived> {
-        let place = self
+    pub(super) fn exchange(&mut self, sent: Sent) -> Result<Received, ExchangeError> {
+        let index = self
             .exchanges
             .iter()
             .position(|exchange| exchange.method == sent.method && exchange.url == sent.url);
-        let outcome = match place {
-            Some(place) => self.exchanges.remove(place).outcome,
-            None => Err(NotReceived {
+        let outcome = match index {
+            Some(index) => self.exchanges.remove(index).outcome,
+            None => Err(ExchangeError {
                 code: "not-scripted".to_owned(),
                 message: format!("nothing is scripted for {} {}", sent.method, sent.url),
             }),
@@ -222,11 +222,11 @@ impl Script {
         about: &str,
     ) -> Option<Result<serde_json::Value, String>> {
         let answers = self.value_answers.as_mut()?;
-        let place = answers.iter().position(|answer| {
+        let index = answers.iter().position(|answer| {
             matches!(answer, HostResponse::Value { operation, key, .. }
                 if operation == asked && key == about)
         });
-        match place.and_then(|place| answers.remove(place)) {
+        match index.and_then(|index| answers.remove(index)) {
             Some(HostResponse::Value { outcome, .. }) => Some(outcome),
             _ => Some(Err(format!("nothing is recorded for {asked} of {about:?}"))),
         }
@@ -315,8 +315,8 @@ mod tests {
         };
         recording.push(HostResponse::Egress(exchange));
         recording.push(HostResponse::WallClock { nanos: 7 });
-        let kept = serde_json::to_string(&recording).unwrap();
-        let mut script = Script::of(&serde_json::from_str(&kept).unwrap());
+        let stored = serde_json::to_string(&recording).unwrap();
+        let mut script = Script::of(&serde_json::from_str(&stored).unwrap());
         let sent = |url: &str| Sent {
             method: "GET".into(),
             url: url.into(),

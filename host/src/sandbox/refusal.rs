@@ -120,9 +120,9 @@ impl Refusal {
 
     /// The underlying refusal, without its attribution to the request.
     #[must_use]
-    pub fn met(&self) -> &Self {
+    pub fn underlying(&self) -> &Self {
         match self {
-            Self::RequestTooMuch(met) => met,
+            Self::RequestTooMuch(underlying) => underlying,
             refusal => refusal,
         }
     }
@@ -179,7 +179,9 @@ impl fmt::Display for Refusal {
                 )
             }
             Self::Busy(shortage) => shortage.fmt(f),
-            Self::RequestTooMuch(met) => write!(f, "the request asks too much of it: {met}"),
+            Self::RequestTooMuch(underlying) => {
+                write!(f, "the request asks too much of it: {underlying}")
+            }
             Self::NotSetUp(why) => write!(f, "it is not set up: {why}"),
             Self::Host(what) => write!(f, "the gateway could not run it: {what}"),
         }

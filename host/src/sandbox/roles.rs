@@ -5,8 +5,8 @@ use wasmtime::component::{Component, InstancePre};
 
 use super::LoadError;
 use super::bindings::v0_1::exports::wardgate::plugin as exports;
-use super::foreign::Foreign;
-use super::grants::Asked;
+use super::foreign::ForeignComponent;
+use super::grants::ComponentImports;
 use crate::sandbox::call::state::CallState;
 
 /// The prefix of this package's interfaces.
@@ -24,7 +24,7 @@ pub(super) struct Roles {
     pub(super) replier: Option<exports::replier::GuestIndices>,
     pub(super) about: Option<exports::about::GuestIndices>,
     /// The functions of a component that has none of the roles, which become its tools.
-    pub(super) foreign: Option<Foreign>,
+    pub(super) foreign: Option<ForeignComponent>,
 }
 
 impl Roles {
@@ -37,12 +37,20 @@ impl Roles {
     pub(super) fn of(pre: &InstancePre<CallState>, engine: &Engine) -> Result<Self, LoadError> {
         let component = pre.component();
         let mut roles = Self {
-            mapper: found(pre, "payload-mapper", exports::payload_mapper::GuestIndices::new),
-            getter: found(pre, "response-getter", exports::response_getter::GuestIndices::new),
-            toolbox: found(pre, "toolbox", exports::toolbox::GuestIndices::new),
-            verifier: found(pre, "verifier", exports::verifier::GuestIndices::new),
-            replier: found(pre, "replier", exports::replier::GuestIndices::new),
-            about: found(pre, "about", exports::about::GuestIndices::new),
+            mapper: export_indices(
+                pre,
+                "payload-mapper",
+                exports::payload_mapper::GuestIndices::new,
+            ),
+            getter: export_indices(
+                pre,
+                "response-getter",
+                exports::response_getter::GuestIndices::new,
+            ),
+            toolbox: export_indices(pre, "toolbox", exports::toolbox::GuestIndices::new),
+            verifier: export_indices(pre, "verifier", exports::verifier::GuestIndices::new),
+            replier: export_indices(pre, "replier", exports::replier::GuestIndices::new),
+            about: export_indices(pre, "about", exports::about::GuestIndices::new),
             foreign: None,
         };
         if !roles.names().is_empty() {
@@ -54,7 +62,7 @@ impl Roles {
             return Err(LoadError::NoRole(format!("{what}; {missing}")));
         }
         if ours.is_empty() {
-            let foreign = Foreign::of(component, engine);
+            let foreign = ForeignComponent::of(component, engine);
             roles.foreign =
                 foreign.map_err(|why| LoadError::NoRole(format!("{missing}; and {why}")))?;
         }
@@ -78,7 +86,7 @@ impl Roles {
 
 /// The export indices of a role's functions. Most components have one or two roles, so the export is looked up first:
 /// `indices` alone would create an error for each missing role, and may capture a backtrace for it.
-fn found<I>(
+fn export_indices<I>(
     pre: &InstancePre<CallState>,
     interface: &str,
     indices: fn(&InstancePre<CallState>) -> wasmtime::Result<I>,
@@ -109,24 +117,24 @@ fn describe_missing(ours: &[String]) -> String {
     if ours.is_empty() {
         format!("it exports none of the roles of {PACKAGE}*@{VERSION}: {looked_for}")
     } else {
-        let found = ours.join(", ");
-        format!("it exports {found}, but this gateway serves {PACKAGE}*@{VERSION}")
+        let exported = ours.join(", ");
+        format!("it exports {exported}, but this gateway serves {PACKAGE}*@{VERSION}")
     }
 }
 
 /// The grants that the component asks for, from the names of its imports.
-pub(super) fn asked(component: &Component, engine: &Engine) -> Asked {
+pub(super) fn component_imports(component: &Component, engine: &Engine) -> ComponentImports {
     let ty = component.component_type();
-    let mut asked = Asked::default();
+    let mut imports = ComponentImports::default();
     for (name, _) in ty.imports(engine) {
-        asked.egress |= name.starts_with("wardgate:plugin/egress@")
+        imports.egress |= name.starts_with("wardgate:plugin/egress@")
             || name.starts_with("wasi:http/outgoing-handler@");
-        asked.secrets |= name.starts_with("wardgate:plugin/secrets@");
-        asked.settings |= name.starts_with("wasi:config/store@");
-        asked.values |= name.starts_with("wasi:keyvalue/");
-        asked.folder |= name.starts_with("wasi:filesystem/");
+        imports.secrets |= name.starts_with("wardgate:plugin/secrets@");
+        imports.settings |= name.starts_with("wasi:config/store@");
+        imports.values |= name.starts_with("wasi:keyvalue/");
+        imports.folder |= name.starts_with("wasi:filesystem/");
     }
-    asked
+    imports
 }
 
 /// The names of the package's interfaces that the component exports, in any version.

@@ -22,7 +22,7 @@ pub(super) enum Lane {
 
 /// Both lanes, each with its own threads.
 pub(super) struct SlowLanes {
-    overtime: LowPriority,
+    default: LowPriority,
     tools: LowPriority,
 }
 
@@ -30,12 +30,12 @@ impl SlowLanes {
     /// Starts `threads` threads for each lane.
     pub(super) fn start(threads: usize) -> std::io::Result<Self> {
         let start = |name| LowPriority::start(name, threads);
-        Ok(Self { overtime: start("plugin-overtime")?, tools: start("plugin-tools")? })
+        Ok(Self { default: start("plugin-overtime")?, tools: start("plugin-tools")? })
     }
 
     /// The runtime whose blocking threads read and write files: that of the tools' lane, so that they have the same
     /// low priority. `None` if the gateway is shutting down.
-    pub(super) fn beside(&self) -> Option<Handle> {
+    pub(super) fn blocking_handle(&self) -> Option<Handle> {
         self.tools.handle().cloned()
     }
 
@@ -46,7 +46,7 @@ impl SlowLanes {
         work: Pin<Box<impl Future<Output = T> + Send + 'static>>,
     ) -> Option<AbortOnDropHandle<T>> {
         match lane {
-            Lane::Default => self.overtime.spawn(work),
+            Lane::Default => self.default.spawn(work),
             Lane::Tools => self.tools.spawn(work),
         }
     }
@@ -55,21 +55,21 @@ impl SlowLanes {
 /// The turns of both lanes. As many calls of a lane compute at once as the lane has threads.
 #[derive(Debug)]
 pub(super) struct LaneTurns {
-    overtime: Turns,
+    default: Turns,
     tools: Turns,
 }
 
 impl LaneTurns {
     /// Turns for lanes of `threads` threads each.
-    pub(super) fn of(threads: usize) -> Self {
-        Self { overtime: Turns::new(threads), tools: Turns::new(threads) }
+    pub(super) fn new(threads: usize) -> Self {
+        Self { default: Turns::new(threads), tools: Turns::new(threads) }
     }
 
     /// A place for a call of this tenant in the queue for turns on a lane.
-    pub(super) fn place(&self, lane: Lane, tenant: TenantId) -> TurnstileSlot {
+    pub(super) fn enqueue(&self, lane: Lane, tenant: TenantId) -> TurnstileSlot {
         match lane {
-            Lane::Default => self.overtime.place(tenant),
-            Lane::Tools => self.tools.place(tenant),
+            Lane::Default => self.default.enqueue(tenant),
+            Lane::Tools => self.tools.enqueue(tenant),
         }
     }
 }

@@ -10,46 +10,46 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 /// Bytes of the output's end that are kept.
-const KEPT_BYTES_MAX: usize = 4 << 10;
+const TAIL_BYTES_MAX: usize = 4 << 10;
 
 /// Bytes that a guest may write at a time.
-const PIECE_BYTES_MAX: usize = 64 << 10;
+const CHUNK_BYTES_MAX: usize = 64 << 10;
 
 /// The end of what the guest wrote to either stream. Clones share one buffer.
 #[derive(Debug, Clone, Default)]
-pub(super) struct StandardStreams(Arc<Mutex<Kept>>);
+pub(super) struct StandardStreams(Arc<Mutex<OutputTail>>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct OutputTail {
     bytes: Vec<u8>,
     /// Whether earlier output was dropped.
     is_cut: bool,
 }
 
 impl StandardStreams {
-    fn keep(&self, piece: &[u8]) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Kept { bytes, is_cut } = &mut *kept;
-        let piece = match piece.len().checked_sub(KEPT_BYTES_MAX) {
+    fn append(&self, chunk: &[u8]) {
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let OutputTail { bytes, is_cut } = &mut *tail;
+        let chunk = match chunk.len().checked_sub(TAIL_BYTES_MAX) {
             Some(beyond) => {
                 *is_cut |= beyond > 0;
-                piece.get(beyond..).unwrap_or_default()
+                chunk.get(beyond..).unwrap_or_default()
             }
-            None => piece,
+            None => chunk,
         };
-        let beyond = (bytes.len() + piece.len()).saturating_sub(KEPT_BYTES_MAX);
+        let beyond = (bytes.len() + chunk.len()).saturating_sub(TAIL_BYTES_MAX);
         *is_cut |= beyond > 0;
         bytes.drain(..beyond);
-        bytes.extend_from_slice(piece);
+        bytes.extend_from_slice(chunk);
     }
 
     /// The lines that are not blank. If earlier output was dropped, the first line is marked as cut.
     pub(super) fn into_lines(self) -> Vec<String> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(&kept.bytes);
+        let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&tail.bytes);
         let lines = text.lines().filter(|line| !line.trim().is_empty());
         let mut lines: Vec<_> = lines.map(|line| format!("Output: {line}")).collect();
-        if let (true, Some(first)) = (kept.is_cut, lines.first_mut()) {
+        if let (true, Some(first)) = (tail.is_cut, lines.first_mut()) {
             *first = first.replacen("Output: ", "Output: …", 1);
         }
         lines
@@ -81,7 +81,7 @@ impl Pollable for StandardStreams {
 #[async_trait]
 impl OutputStream for StandardStreams {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.keep(&bytes);
+        self.append(&bytes);
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl OutputStream for StandardStreams {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(PIECE_BYTES_MAX)
+        Ok(CHUNK_BYTES_MAX)
     }
 }
 
@@ -101,21 +101,21 @@ mod tests {
     #[test]
     fn the_end_is_kept_line_by_line_however_it_was_written() {
         let streams = StandardStreams::default();
-        streams.keep(b"my pa");
-        streams.keep(b"nic\n\n at \xff line 2\r\n");
+        streams.append(b"my pa");
+        streams.append(b"nic\n\n at \xff line 2\r\n");
         assert_eq!(
             streams.clone().into_lines(),
             ["Output: my panic", "Output:  at \u{fffd} line 2"]
         );
         for _ in 0..1_000 {
-            streams.keep(b"0123456789\n");
+            streams.append(b"0123456789\n");
         }
-        streams.keep(&[b'x'; 10]);
+        streams.append(&[b'x'; 10]);
         let lines = streams.clone().into_lines();
-        assert!(lines.concat().len() < 2 * KEPT_BYTES_MAX);
+        assert!(lines.concat().len() < 2 * TAIL_BYTES_MAX);
         assert!(lines.first().unwrap().starts_with("Output: …"));
         assert_eq!(lines.last().unwrap(), "Output: xxxxxxxxxx");
-        streams.keep(&[b'y'; 3 * KEPT_BYTES_MAX]);
+        streams.append(&[b'y'; 3 * TAIL_BYTES_MAX]);
         assert_eq!(streams.into_lines().len(), 1);
     }
 

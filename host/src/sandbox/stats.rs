@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::breaker::{CircuitBreaker, Open, Pass, Quarantine, QuarantineSettings};
+use super::breaker::{BreakerPermit, CircuitBreaker, Open, Quarantine, QuarantineSettings};
 use super::refusal::{PluginError, Refusal};
 use super::slow_lane::Lane;
 use crate::clock::Clock;
@@ -59,7 +59,7 @@ pub struct StatsSnapshot {
 #[derive(Debug)]
 pub(super) struct Admission<'a> {
     stats: &'a PluginStats,
-    _pass: Pass<'a>,
+    _permit: BreakerPermit<'a>,
 }
 
 impl Drop for Admission<'_> {
@@ -71,9 +71,9 @@ impl Drop for Admission<'_> {
 impl PluginStats {
     /// Admits a call, unless the plugin is quarantined.
     pub(super) fn admit(&self, clock: &Clock) -> Result<Admission<'_>, Refusal> {
-        let pass = self.breaker.pass(clock).map_err(|open| self.quarantined(open))?;
+        let permit = self.breaker.admit(clock).map_err(|open| self.quarantined(open))?;
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Admission { stats: self, _pass: pass })
+        Ok(Admission { stats: self, _permit: permit })
     }
 
     /// Checks whether [`PluginStats::admit`] would refuse a call now, without admitting one.
@@ -83,14 +83,15 @@ impl PluginStats {
 
     /// Counts and returns the refusal of a call to a quarantined plugin.
     fn quarantined(&self, open: Open) -> Refusal {
-        let left = u64::try_from(open.left.as_millis()).unwrap_or(u64::MAX);
-        let refusal = Refusal::Quarantined { reason: open.reason, retry_after_ms: left.max(1_000) };
+        let retry_after_ms = u64::try_from(open.retry_after.as_millis()).unwrap_or(u64::MAX);
+        let refusal =
+            Refusal::Quarantined { reason: open.reason, retry_after_ms: retry_after_ms.max(1_000) };
         self.count_refusal(&refusal);
         refusal
     }
 
     /// Records the result and the cost of a call.
-    pub(super) fn settle<T>(
+    pub(super) fn record<T>(
         &self,
         value: &Result<T, PluginError>,
         cost: Cost,
@@ -173,8 +174,8 @@ impl PluginStats {
 
     fn count_refusal(&self, refusal: &Refusal) {
         let code = refusal.code();
-        let place = Refusal::CODES.into_iter().position(|known| known == code);
-        if let Some(counter) = place.and_then(|place| self.refused.get(place)) {
+        let index = Refusal::CODES.into_iter().position(|known| known == code);
+        if let Some(counter) = index.and_then(|index| self.refused.get(index)) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }

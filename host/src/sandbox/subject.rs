@@ -22,7 +22,7 @@ pub struct Subject {
     /// The task as callers see it, if there is one.
     pub task: Option<Arc<Payload>>,
     /// The channel that received the request, if one did.
-    pub channel: Option<Arc<ChannelFacts>>,
+    pub channel: Option<Arc<ChannelContext>>,
     /// The caller as identified by the channel's verifier, as JSON.
     pub principal: Option<Arc<str>>,
     /// The host's scripted answers, if the call is a test or a replay.
@@ -46,7 +46,7 @@ impl Subject {
     }
 
     /// Whether the call is a test: its script was not made from a recording.
-    pub(super) fn is_rehearsed(&self) -> bool {
+    pub(super) fn is_test(&self) -> bool {
         self.script.as_ref().is_some_and(|script| lock(script).value_answers.is_none())
     }
 
@@ -59,7 +59,7 @@ impl Subject {
 
 /// A channel as its plugins see it. Its settings and secrets take precedence over those of a plugin's grants.
 #[derive(Debug, Clone)]
-pub struct ChannelFacts {
+pub struct ChannelContext {
     /// The channel's id.
     pub id: ChannelId,
     /// The channel's name within the tenant.

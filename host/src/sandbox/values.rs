@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::ids::{PluginName, TenantId};
 pub use memory::MemoryValues;
-pub(super) use memory::in_memory;
+pub(super) use memory::apply_in_memory;
 
 /// Maximum number of keys in one answer of `list-keys`.
 pub const LISTED_KEYS_MAX: u32 = 1_000;
@@ -112,7 +112,7 @@ impl Operation {
 }
 
 /// Performs an operation on stored values.
-pub(super) async fn in_store(
+pub(super) async fn apply_to_store(
     values: &dyn Values,
     owner: &ValuesOwner,
     operation: &Operation,
@@ -139,7 +139,7 @@ pub(super) async fn in_store(
 /// The number in decimal digits, 0 if there is none, plus `delta`. `None` if the digits are not a number or the sum
 /// overflows.
 #[must_use]
-pub fn counted_up(digits: Option<&[u8]>, delta: u64) -> Option<u64> {
+pub fn incremented(digits: Option<&[u8]>, delta: u64) -> Option<u64> {
     let number = match digits {
         Some(digits) => std::str::from_utf8(digits).ok()?.parse::<u64>().ok()?,
         None => 0,

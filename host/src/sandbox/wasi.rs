@@ -8,7 +8,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, HostWallClock, WasiCtx};
 
-use super::grants::{Clocks, FolderAccess, Granted, Random};
+use super::grants::{Clocks, EffectiveGrants, FolderAccess, Random};
 use super::recording::{HostResponse, HostSource, lock};
 use super::standard_streams::StandardStreams;
 use crate::clock::Clock;
@@ -21,8 +21,8 @@ const FOLDER: &str = "/data";
 
 /// The WASI context of one call.
 pub(super) fn context(
-    granted: &Granted,
-    outside: &HostSource,
+    granted: &EffectiveGrants,
+    source: &HostSource,
     clock: &Clock,
     streams: &StandardStreams,
 ) -> WasiCtx {
@@ -33,19 +33,19 @@ pub(super) fn context(
     builder.allow_blocking_current_thread(true);
     let frozen = granted.clocks() == Clocks::Frozen;
     let wall = WallClock {
-        outside: outside.clone(),
+        source: source.clone(),
         clock: clock.clone(),
         frozen: frozen.then(|| nanos_of(clock)),
     };
-    let monotonic = Monotonic { outside: outside.clone(), begun: Instant::now(), frozen };
+    let monotonic = Monotonic { source: source.clone(), begun: Instant::now(), frozen };
     builder.wall_clock(wall).monotonic_clock(monotonic);
-    let seed = seed(granted, outside);
+    let seed = seed(granted, source);
     builder
         .secure_random(StdRng::from_seed(seed))
         .insecure_random(StdRng::from_seed(seed))
         .insecure_random_seed(u128::from_le_bytes(*seed.first_chunk().unwrap_or(&[0; 16])));
     // A scripted call gets no folder: a script cannot answer for files.
-    if let (Some(folder), HostSource::Live(_)) = (granted.folder(), outside) {
+    if let (Some(folder), HostSource::Live(_)) = (granted.folder(), source) {
         let access = match folder.access {
             FolderAccess::Read => FsPerms::ReadOnly,
             FolderAccess::ReadWrite => FsPerms::ReadWrite,
@@ -58,8 +58,8 @@ pub(super) fn context(
     builder.build()
 }
 
-fn seed(granted: &Granted, outside: &HostSource) -> [u8; 32] {
-    if let HostSource::Scripted(script) = outside {
+fn seed(granted: &EffectiveGrants, source: &HostSource) -> [u8; 32] {
+    if let HostSource::Scripted(script) = source {
         return lock(script).seed;
     }
     let mut seed = [0; 32];
@@ -68,7 +68,7 @@ fn seed(granted: &Granted, outside: &HostSource) -> [u8; 32] {
     {
         tracing::error!(%error, "the operating system has no randomness to give");
     }
-    outside.record(|| HostResponse::Random { seed: hex::encode(seed) });
+    source.record(|| HostResponse::Random { seed: hex::encode(seed) });
     seed
 }
 
@@ -77,7 +77,7 @@ fn nanos_of(clock: &Clock) -> u64 {
 }
 
 struct WallClock {
-    outside: HostSource,
+    source: HostSource,
     clock: Clock,
     frozen: Option<u64>,
 }
@@ -88,11 +88,11 @@ impl HostWallClock for WallClock {
     }
 
     fn now(&self) -> Duration {
-        let nanos = match &self.outside {
+        let nanos = match &self.source {
             HostSource::Scripted(script) => lock(script).wall_nanos(),
             HostSource::Live(_) => {
                 let nanos = self.frozen.unwrap_or_else(|| nanos_of(&self.clock));
-                self.outside.record(|| HostResponse::WallClock { nanos });
+                self.source.record(|| HostResponse::WallClock { nanos });
                 nanos
             }
         };
@@ -101,7 +101,7 @@ impl HostWallClock for WallClock {
 }
 
 struct Monotonic {
-    outside: HostSource,
+    source: HostSource,
     begun: Instant,
     frozen: bool,
 }
@@ -112,12 +112,12 @@ impl HostMonotonicClock for Monotonic {
     }
 
     fn now(&self) -> u64 {
-        match &self.outside {
+        match &self.source {
             HostSource::Scripted(script) => lock(script).monotonic_nanos(),
             HostSource::Live(_) => {
                 let passed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 let nanos = if self.frozen { 0 } else { passed };
-                self.outside.record(|| HostResponse::Monotonic { nanos });
+                self.source.record(|| HostResponse::Monotonic { nanos });
                 nanos
             }
         }

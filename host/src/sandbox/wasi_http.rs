@@ -93,17 +93,17 @@ impl WasiHttpHooks for WasiHttpState {
             // The call ends at its deadline, so the guest never receives this error. The timeout is for the task,
             // which would otherwise go on until it is dropped with the call.
             let outgoing =
-                tokio::time::timeout_at(context.deadline.into(), collected(&context, request));
+                tokio::time::timeout_at(context.deadline.into(), buffer_request(&context, request));
             let outgoing = outgoing.await.map_err(|_| Error::HttpResponseTimeout)?;
-            let outgoing = outgoing.map_err(|uncollected| match uncollected {
-                Uncollected::Body(error) => error,
-                Uncollected::NoRoom(failure) => noted(failure),
+            let outgoing = outgoing.map_err(|error| match error {
+                BufferError::Body(error) => error,
+                BufferError::NoMemory(failure) => noted(failure),
             })?;
-            let went = context.send(outgoing, None).await;
-            for refusal in went.counted {
+            let outcome = context.send(outgoing, None).await;
+            for refusal in outcome.counted {
                 note(format!("Count egress: {refusal}"));
             }
-            let response = response(went.answer.map_err(noted)?)?;
+            let response = response(outcome.answer.map_err(noted)?)?;
             let sent: Sent = Box::new(async { Ok(()) });
             Ok((response, sent))
         })
@@ -111,33 +111,33 @@ impl WasiHttpHooks for WasiHttpState {
 }
 
 /// Why a request could not be buffered.
-enum Uncollected {
+enum BufferError {
     /// The body broke off or is too long, or part of the request cannot be sent.
     Body(Error),
     /// There is no memory left for it.
-    NoRoom(OutboundError),
+    NoMemory(OutboundError),
 }
 
-impl From<Error> for Uncollected {
+impl From<Error> for BufferError {
     fn from(error: Error) -> Self {
         Self::Body(error)
     }
 }
 
 /// Buffers a request in the form that `egress.send` takes. The body is charged as it arrives.
-async fn collected(
+async fn buffer_request(
     context: &EgressContext,
     request: http::Request<WasiBody>,
-) -> Result<OutboundRequest, Uncollected> {
+) -> Result<OutboundRequest, BufferError> {
     let (parts, body) = request.into_parts();
-    let most = context.binding.granted.limits().output_bytes;
-    let mut pieces = std::pin::pin!(Limited::new(body, most));
+    let bytes_max = context.binding.granted.limits().output_bytes;
+    let mut chunks = std::pin::pin!(Limited::new(body, bytes_max));
     let mut body = Vec::new();
-    while let Some(piece) = pieces.frame().await {
-        let too_long = |_| Error::HttpRequestBodySize(u64::try_from(most).ok());
-        if let Ok(piece) = piece.map_err(too_long)?.into_data() {
-            context.hold(piece.len()).map_err(Uncollected::NoRoom)?;
-            body.extend_from_slice(&piece);
+    while let Some(chunk) = chunks.frame().await {
+        let too_long = |_| Error::HttpRequestBodySize(u64::try_from(bytes_max).ok());
+        if let Ok(chunk) = chunk.map_err(too_long)?.into_data() {
+            context.reserve_memory(chunk.len()).map_err(BufferError::NoMemory)?;
+            body.extend_from_slice(&chunk);
         }
     }
     let mut headers = Vec::with_capacity(parts.headers.len());

@@ -186,7 +186,7 @@ pub enum KeyUse {
 
 impl KeyUse {
     /// The uses of a binding that lists none.
-    pub(super) const WHERE_NOTHING_IS_SAID: [Self; 2] = [Self::Verify, Self::Compare];
+    pub(super) const DEFAULT: [Self; 2] = [Self::Verify, Self::Compare];
 
     /// The written form.
     #[must_use]
@@ -228,14 +228,14 @@ impl KeyForm {
     pub fn key(&self, text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let prefix = self.prefix.map(KeyPrefix::as_str).unwrap_or_default();
         let bare = text.strip_prefix(prefix.as_bytes());
-        let bare = bare.or_else(|| self.behind_version(text)).unwrap_or(text);
+        let bare = bare.or_else(|| self.strip_version(text)).unwrap_or(text);
         let bare = if self.encoding == KeyEncoding::Text { bare } else { bare.trim_ascii() };
         self.encoding.decode(bare).map(Zeroizing::new)
     }
 
     /// Some providers show the same secret with the version of its signatures, others without. A binding to the
     /// prefix without the version accepts both if the key is encoded, because an encoded key contains no comma.
-    fn behind_version<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
+    fn strip_version<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
         let is_bound_without = self.prefix == Some(KeyPrefix::Whsec);
         (is_bound_without && self.encoding != KeyEncoding::Text)
             .then(|| text.strip_prefix(KeyPrefix::V1Whsec.as_str().as_bytes()))
@@ -243,11 +243,11 @@ impl KeyForm {
     }
 
     /// The number of combinations of prefix and encoding.
-    pub const READINGS: usize = (KeyPrefix::ALL.len() + 1) * KeyEncoding::ALL.len();
+    pub const COUNT: usize = (KeyPrefix::ALL.len() + 1) * KeyEncoding::ALL.len();
 
-    /// The index of this form's combination, below [`Self::READINGS`].
+    /// The index of this form's combination, below [`Self::COUNT`].
     #[must_use]
-    pub fn reading(&self) -> usize {
+    pub fn index(&self) -> usize {
         let prefix = match self.prefix {
             None => 0,
             Some(KeyPrefix::Whsec) => 1,
@@ -371,7 +371,7 @@ impl SecretBinding {
         };
         let may = |wanted| match &self.uses {
             Some(uses) => uses.contains(&wanted),
-            None => KeyUse::WHERE_NOTHING_IS_SAID.contains(&wanted),
+            None => KeyUse::DEFAULT.contains(&wanted),
         };
         let uses = KeyUses {
             verify: may(KeyUse::Verify),

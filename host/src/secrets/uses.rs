@@ -60,7 +60,7 @@ pub struct SecretUses(BTreeSet<SecretUse>);
 /// A text or set that is not a valid list of uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the uses of a secret are one or more of verify, compare, sign and send")]
-pub struct NoUses;
+pub struct ParseUsesError;
 
 impl SecretUses {
     /// All uses.
@@ -77,26 +77,26 @@ impl SecretUses {
 
     /// Whether the others include all of these uses.
     #[must_use]
-    pub fn are_within(&self, others: &Self) -> bool {
+    pub fn is_subset(&self, others: &Self) -> bool {
         self.0.is_subset(&others.0)
     }
 
     /// Checks that a secret with these uses allows all the wanted ones.
     ///
     /// # Errors
-    /// [`BeyondItsUses`].
+    /// [`UseNotAllowed`].
     pub fn check(
         &self,
         secret: &SecretName,
         wanted: impl IntoIterator<Item = SecretUse>,
-    ) -> Result<(), BeyondItsUses> {
+    ) -> Result<(), UseNotAllowed> {
         let beyond: BTreeSet<_> =
             wanted.into_iter().filter(|wanted| !self.allow(*wanted)).collect();
         if beyond.is_empty() {
             return Ok(());
         }
         let all = Self(self.0.union(&beyond).copied().collect());
-        Err(BeyondItsUses { secret: secret.clone(), uses: self.clone(), beyond: Self(beyond), all })
+        Err(UseNotAllowed { secret: secret.clone(), uses: self.clone(), beyond: Self(beyond), all })
     }
 }
 
@@ -107,10 +107,10 @@ impl Default for SecretUses {
 }
 
 impl TryFrom<BTreeSet<SecretUse>> for SecretUses {
-    type Error = NoUses;
+    type Error = ParseUsesError;
 
-    fn try_from(uses: BTreeSet<SecretUse>) -> Result<Self, NoUses> {
-        if uses.is_empty() { Err(NoUses) } else { Ok(Self(uses)) }
+    fn try_from(uses: BTreeSet<SecretUse>) -> Result<Self, ParseUsesError> {
+        if uses.is_empty() { Err(ParseUsesError) } else { Ok(Self(uses)) }
     }
 }
 
@@ -122,12 +122,12 @@ impl From<SecretUses> for BTreeSet<SecretUse> {
 
 /// Comma-separated, as stored and as commands accept it.
 impl FromStr for SecretUses {
-    type Err = NoUses;
+    type Err = ParseUsesError;
 
-    fn from_str(text: &str) -> Result<Self, NoUses> {
+    fn from_str(text: &str) -> Result<Self, ParseUsesError> {
         let named = |name: &str| SecretUse::ALL.into_iter().find(|one| one.as_str() == name);
         let uses: Option<BTreeSet<_>> = text.split(',').map(|name| named(name.trim())).collect();
-        uses.ok_or(NoUses)?.try_into()
+        uses.ok_or(ParseUsesError)?.try_into()
     }
 }
 
@@ -147,7 +147,7 @@ impl fmt::Display for SecretUses {
     "the secret {secret} may be used for {uses}, and not for {beyond}: who sets it says what for \
      (`wardgate secret set {secret} --use {all}`)"
 )]
-pub struct BeyondItsUses {
+pub struct UseNotAllowed {
     secret: SecretName,
     uses: SecretUses,
     beyond: SecretUses,
@@ -159,16 +159,14 @@ impl SecretBinding {
     /// the defaults to be allowed.
     ///
     /// # Errors
-    /// [`BeyondItsUses`].
-    pub fn check(&self, uses: &SecretUses) -> Result<(), BeyondItsUses> {
+    /// [`UseNotAllowed`].
+    pub fn check(&self, uses: &SecretUses) -> Result<(), UseNotAllowed> {
         match &self.uses {
             Some(wanted) => uses.check(&self.secret, wanted.iter().map(|one| (*one).into())),
-            None if KeyUse::WHERE_NOTHING_IS_SAID.iter().any(|one| uses.allow((*one).into())) => {
-                Ok(())
-            }
+            None if KeyUse::DEFAULT.iter().any(|one| uses.allow((*one).into())) => Ok(()),
             None => {
-                let wanted = KeyUse::WHERE_NOTHING_IS_SAID.map(SecretUse::from);
-                uses.check(&self.secret, wanted)
+                let required = KeyUse::DEFAULT.map(SecretUse::from);
+                uses.check(&self.secret, required)
             }
         }
     }

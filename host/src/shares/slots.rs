@@ -16,7 +16,7 @@ use crate::ids::TenantId;
 use crate::shares;
 
 /// From this length on, a tenant's queue is searched for abandoned calls.
-const SWEPT_FROM: usize = 64;
+const SWEEP_THRESHOLD: usize = 64;
 
 /// How many of the free slots a tenant leaves to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,14 +75,14 @@ pub(crate) struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(slots) = self.slots.take() {
-            slots.give_back(self.tenant);
+            slots.release(self.tenant);
         }
     }
 }
 
 /// A slot, now or later.
 #[derive(Debug)]
-pub(crate) enum Taking {
+pub(crate) enum Acquire {
     /// The slot is held.
     Now(Slot),
     /// The slot will be sent. Dropping the receiver abandons the wait.
@@ -97,29 +97,29 @@ impl Slots {
     }
 
     /// Requests a slot for a tenant.
-    pub(crate) fn take(self: &Arc<Self>, tenant: TenantId) -> Taking {
+    pub(crate) fn take(self: &Arc<Self>, tenant: TenantId) -> Acquire {
         let mut state = self.state();
         let held = state.tenants.get(&tenant).map_or(0, |holder| holder.held);
         if state.waiting == 0 && state.allows(held, self.reserve) {
             state.free -= 1;
             state.tenants.entry(tenant).or_default().held += 1;
-            return Taking::Now(Slot { tenant, slots: Some(Arc::clone(self)) });
+            return Acquire::Now(Slot { tenant, slots: Some(Arc::clone(self)) });
         }
         let (to, mut slot) = oneshot::channel();
         state.enqueue(tenant, to);
         // The waiting calls may be blocked by what their tenants hold, while this one need not be.
         self.hand_out(&mut state);
         match slot.try_recv() {
-            Ok(slot) => Taking::Now(slot),
-            Err(_) => Taking::Later(slot),
+            Ok(slot) => Acquire::Now(slot),
+            Err(_) => Acquire::Later(slot),
         }
     }
 
     /// Waits for a slot for a tenant. None if the slots no longer exist.
     pub(crate) async fn acquire(self: &Arc<Self>, tenant: TenantId) -> Option<Slot> {
         match self.take(tenant) {
-            Taking::Now(slot) => Some(slot),
-            Taking::Later(slot) => slot.await.ok(),
+            Acquire::Now(slot) => Some(slot),
+            Acquire::Later(slot) => slot.await.ok(),
         }
     }
 
@@ -133,8 +133,8 @@ impl Slots {
         until: Instant,
     ) -> Result<Slot, HeldBy> {
         let slot = match self.take(tenant) {
-            Taking::Now(slot) => return Ok(slot),
-            Taking::Later(slot) => slot,
+            Acquire::Now(slot) => return Ok(slot),
+            Acquire::Later(slot) => slot,
         };
         match tokio::time::timeout_at(until.into(), slot).await {
             Ok(Ok(slot)) => Ok(slot),
@@ -149,9 +149,9 @@ impl Slots {
         }
     }
 
-    fn give_back(self: &Arc<Self>, tenant: TenantId) {
+    fn release(self: &Arc<Self>, tenant: TenantId) {
         let mut state = self.state();
-        state.give_back(tenant);
+        state.release(tenant);
         self.hand_out(&mut state);
     }
 
@@ -170,7 +170,7 @@ impl Slots {
             if let Err(mut slot) = to.send(slot) {
                 // The wait was abandoned. Dropping the slot would acquire the lock that is held here.
                 slot.slots = None;
-                state.give_back(tenant);
+                state.release(tenant);
             }
         }
     }
@@ -184,14 +184,14 @@ impl State {
     /// Whether a tenant that holds this many may have one more.
     fn allows(&self, held: usize, reserve: Reserve) -> bool {
         match reserve {
-            Reserve::AsManyAsHeld => shares::places(held, self.free) > 0,
+            Reserve::AsManyAsHeld => shares::available(held, self.free) > 0,
             Reserve::Nothing => self.free > 0,
         }
     }
 
     fn enqueue(&mut self, tenant: TenantId, to: oneshot::Sender<Slot>) {
         let queue = &mut self.tenants.entry(tenant).or_default().queue;
-        if queue.len() >= SWEPT_FROM {
+        if queue.len() >= SWEEP_THRESHOLD {
             let before = queue.len();
             queue.retain(|waiting| !waiting.is_closed());
             self.waiting -= before - queue.len();
@@ -212,7 +212,7 @@ impl State {
         Some(to)
     }
 
-    fn give_back(&mut self, tenant: TenantId) {
+    fn release(&mut self, tenant: TenantId) {
         self.free += 1;
         let Some(holder) = self.tenants.get_mut(&tenant) else { return };
         holder.held = holder.held.saturating_sub(1);
@@ -232,15 +232,15 @@ mod tests {
 
     fn now(slots: &Arc<Slots>, number: u8) -> Option<Slot> {
         match slots.take(tenant(number)) {
-            Taking::Now(slot) => Some(slot),
-            Taking::Later(_) => None,
+            Acquire::Now(slot) => Some(slot),
+            Acquire::Later(_) => None,
         }
     }
 
     fn later(slots: &Arc<Slots>, number: u8) -> oneshot::Receiver<Slot> {
         match slots.take(tenant(number)) {
-            Taking::Later(slot) => slot,
-            Taking::Now(_) => panic!("there was one"),
+            Acquire::Later(slot) => slot,
+            Acquire::Now(_) => panic!("there was one"),
         }
     }
 
@@ -310,6 +310,6 @@ mod tests {
         for _ in 0..1_000 {
             drop(later(&slots, 2));
         }
-        assert!(slots.state().waiting <= SWEPT_FROM + 1);
+        assert!(slots.state().waiting <= SWEEP_THRESHOLD + 1);
     }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
 
-use super::slots::{Reserve, Slot, Slots, Taking};
+use super::slots::{Acquire, Reserve, Slot, Slots};
 use crate::ids::TenantId;
 
 /// A fixed number of concurrent turns. Clones share them.
@@ -24,8 +24,8 @@ impl Turns {
     }
 
     /// A place in the queue for a call of this tenant.
-    pub(crate) fn place(&self, tenant: TenantId) -> TurnstileSlot {
-        TurnstileSlot { turns: Arc::clone(&self.0), tenant, coming: None, turn: None }
+    pub(crate) fn enqueue(&self, tenant: TenantId) -> TurnstileSlot {
+        TurnstileSlot { turns: Arc::clone(&self.0), tenant, pending: None, turn: None }
     }
 }
 
@@ -34,7 +34,7 @@ impl Turns {
 pub(crate) struct TurnstileSlot {
     turns: Arc<Slots>,
     tenant: TenantId,
-    coming: Option<oneshot::Receiver<Slot>>,
+    pending: Option<oneshot::Receiver<Slot>>,
     turn: Option<Slot>,
 }
 
@@ -42,28 +42,28 @@ impl TurnstileSlot {
     /// Ready once the holder of the place may compute for a tick. A holder that had the turn until now goes behind
     /// those that wait.
     pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.coming.is_none() {
+        if self.pending.is_none() {
             // It queues before it releases its turn. Otherwise a tenant with a single call would be forgotten in
             // between, and would not be among those served next.
-            let taking = self.turns.take(self.tenant);
+            let acquire = self.turns.take(self.tenant);
             self.turn = None;
-            match taking {
-                Taking::Now(turn) => {
+            match acquire {
+                Acquire::Now(turn) => {
                     self.turn = Some(turn);
                     return Poll::Ready(());
                 }
-                Taking::Later(coming) => self.coming = Some(coming),
+                Acquire::Later(pending) => self.pending = Some(pending),
             }
         }
-        let Some(coming) = &mut self.coming else { return Poll::Ready(()) };
+        let Some(pending) = &mut self.pending else { return Poll::Ready(()) };
         // The sender is dropped only with the slots, which this place keeps alive: the wait can only end with a turn.
-        self.turn = ready!(Pin::new(coming).poll(context)).ok();
-        self.coming = None;
+        self.turn = ready!(Pin::new(pending).poll(context)).ok();
+        self.pending = None;
         Poll::Ready(())
     }
 
     /// Passes the turn on, with nothing to compute.
-    pub(crate) fn pass(&mut self) {
+    pub(crate) fn yield_turn(&mut self) {
         self.turn = None;
     }
 }

@@ -82,7 +82,7 @@ impl Changes {
 
     /// Whether cached data of this tenant with this stamp is still current.
     #[must_use]
-    pub fn holds(&self, tenant: Option<TenantId>, stamp: Stamp) -> bool {
+    pub fn is_current(&self, tenant: Option<TenantId>, stamp: Stamp) -> bool {
         self.now(tenant) == stamp
     }
 
@@ -108,7 +108,7 @@ impl Changes {
     }
 
     /// The tasks whose ends have subscribers.
-    pub(super) fn waited(&self) -> Vec<TaskId> {
+    pub(super) fn awaited_tasks(&self) -> Vec<TaskId> {
         self.waits().keys().copied().collect()
     }
 
@@ -173,7 +173,7 @@ impl Drop for TaskEnd {
 }
 
 /// Recorded with each change to a directory, for other processes.
-pub(super) const NOTE: &str = "\
+pub(super) const RECORD_CHANGE: &str = "\
     INSERT INTO directory_changes (tenant_id, version) \
     VALUES (?, 1 + coalesce((SELECT max(version) FROM directory_changes), 0)) \
     ON CONFLICT (tenant_id) DO UPDATE SET version = excluded.version";

@@ -116,7 +116,7 @@ impl StoreError {
     }
 
     /// The data could not be serialized for the database.
-    pub(super) fn unwritable(operation: &'static str, error: serde_json::Error) -> Self {
+    pub(super) fn serialization(operation: &'static str, error: serde_json::Error) -> Self {
         Self::database(operation, sqlx::Error::Encode(error.into()))
     }
 }

@@ -69,9 +69,9 @@ pub(super) struct Closed;
 /// Creates a queue: the end of the senders and the end of the writer.
 pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
     let state = State {
-        small: Turns::new(TURN_BYTES_SMALL, BATCH_BYTES_MAX),
-        large: Turns::new(TURN_BYTES_LARGE, BATCH_BYTES_LARGE_MAX),
-        rooms: Rooms::new(FLOW_BYTES_MAX),
+        small: DeficitRoundRobin::new(TURN_BYTES_SMALL, BATCH_BYTES_MAX),
+        large: DeficitRoundRobin::new(TURN_BYTES_LARGE, BATCH_BYTES_LARGE_MAX),
+        semaphores: KeyedSemaphores::new(FLOW_BYTES_MAX),
         is_large_next: false,
         is_closed: false,
     };
@@ -99,10 +99,10 @@ struct Shared<T> {
 }
 
 struct State<T> {
-    small: Turns<T>,
-    large: Turns<T>,
+    small: DeficitRoundRobin<T>,
+    large: DeficitRoundRobin<T>,
     /// The bytes that each flow has left.
-    rooms: Rooms<Flow>,
+    semaphores: KeyedSemaphores<Flow>,
     is_large_next: bool,
     is_closed: bool,
 }
@@ -111,7 +111,7 @@ struct State<T> {
 struct Entry<T> {
     op: T,
     bytes: usize,
-    room: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl<T> Shared<T> {
@@ -131,29 +131,29 @@ impl<T> Sender<T> {
         let bytes = bytes.saturating_add(OP_BYTES);
         // An operation larger than a flow waits until it has the flow for itself.
         let taken = u32::try_from(bytes.min(FLOW_BYTES_MAX)).unwrap_or(u32::MAX);
-        let room = {
+        let semaphore = {
             let mut state = self.0.lock();
             if state.is_closed {
                 return Err(Closed);
             }
-            let room = state.rooms.of(flow);
-            match Arc::clone(&room).try_acquire_many_owned(taken) {
-                Ok(room) => {
-                    state.push(flow, Entry { op, bytes, room });
+            let semaphore = state.semaphores.get_or_insert(flow);
+            match Arc::clone(&semaphore).try_acquire_many_owned(taken) {
+                Ok(permit) => {
+                    state.push(flow, Entry { op, bytes, permit });
                     drop(state);
                     self.0.arrived.notify_one();
                     return Ok(());
                 }
-                Err(TryAcquireError::NoPermits) => room,
+                Err(TryAcquireError::NoPermits) => semaphore,
                 Err(TryAcquireError::Closed) => return Err(Closed),
             }
         };
-        let room = room.acquire_many_owned(taken).await.map_err(|_| Closed)?;
+        let permit = semaphore.acquire_many_owned(taken).await.map_err(|_| Closed)?;
         let mut state = self.0.lock();
         if state.is_closed {
             return Err(Closed);
         }
-        state.push(flow, Entry { op, bytes, room });
+        state.push(flow, Entry { op, bytes, permit });
         drop(state);
         self.0.arrived.notify_one();
         Ok(())
@@ -175,7 +175,7 @@ impl<T> Receiver<T> {
     /// The next batch, once there is one; None when the queue is closed and empty. Releases the room that the
     /// previous batch held in its flows.
     pub(super) async fn next(&mut self) -> Option<Vec<T>> {
-        self.free_rooms();
+        self.release_permits();
         loop {
             let mut batch = Vec::new();
             let is_closed = {
@@ -186,7 +186,7 @@ impl<T> Receiver<T> {
             if !batch.is_empty() {
                 self.bytes = batch.iter().map(|(_, entry)| entry.bytes).sum();
                 let ops = batch.into_iter().map(|(flow, entry)| {
-                    self.served.push((flow, entry.room));
+                    self.served.push((flow, entry.permit));
                     entry.op
                 });
                 return Some(ops.collect());
@@ -203,14 +203,14 @@ impl<T> Receiver<T> {
         self.bytes
     }
 
-    fn free_rooms(&mut self) {
+    fn release_permits(&mut self) {
         if self.served.is_empty() {
             return;
         }
         let mut state = self.shared.lock();
-        for (flow, room) in self.served.drain(..) {
-            drop(room);
-            state.rooms.forget(flow);
+        for (flow, permit) in self.served.drain(..) {
+            drop(permit);
+            state.semaphores.remove_unused(flow);
         }
     }
 }
@@ -247,42 +247,42 @@ impl<T> State<T> {
 
     fn close(&mut self) {
         self.is_closed = true;
-        self.rooms.close();
+        self.semaphores.close();
     }
 }
 
 /// A semaphore per key, which exists as long as it is used or waited for.
-pub(super) struct Rooms<K> {
+pub(super) struct KeyedSemaphores<K> {
     permits: usize,
-    rooms: HashMap<K, Arc<Semaphore>>,
+    semaphores: HashMap<K, Arc<Semaphore>>,
 }
 
-impl<K: Eq + Hash> Rooms<K> {
+impl<K: Eq + Hash> KeyedSemaphores<K> {
     /// Each key gets this many permits.
     pub(super) fn new(permits: usize) -> Self {
-        Self { permits, rooms: HashMap::new() }
+        Self { permits, semaphores: HashMap::new() }
     }
 
-    pub(super) fn of(&mut self, key: K) -> Arc<Semaphore> {
+    pub(super) fn get_or_insert(&mut self, key: K) -> Arc<Semaphore> {
         let permits = self.permits;
-        Arc::clone(self.rooms.entry(key).or_insert_with(|| Arc::new(Semaphore::new(permits))))
+        Arc::clone(self.semaphores.entry(key).or_insert_with(|| Arc::new(Semaphore::new(permits))))
     }
 
-    /// Removes a semaphore that is no longer in use: only [`Self::of`] makes copies of it.
-    pub(super) fn forget(&mut self, key: K) {
-        if self.rooms.get(&key).is_some_and(|room| Arc::strong_count(room) == 1) {
-            self.rooms.remove(&key);
+    /// Removes a semaphore that is no longer in use: only [`Self::get_or_insert`] makes copies of it.
+    pub(super) fn remove_unused(&mut self, key: K) {
+        if self.semaphores.get(&key).is_some_and(|semaphore| Arc::strong_count(semaphore) == 1) {
+            self.semaphores.remove(&key);
         }
     }
 
     fn close(&self) {
-        self.rooms.values().for_each(|room| room.close());
+        self.semaphores.values().for_each(|semaphore| semaphore.close());
     }
 }
 
 /// Flows that take turns, each writing as many bytes as the others in the long run (deficit round robin, Shreedhar
 /// and Varghese 1995).
-struct Turns<T> {
+struct DeficitRoundRobin<T> {
     turn_bytes: usize,
     batch_bytes_max: usize,
     /// Flows in which something waits.
@@ -291,7 +291,7 @@ struct Turns<T> {
     order: VecDeque<(Flow, usize)>,
 }
 
-impl<T> Turns<T> {
+impl<T> DeficitRoundRobin<T> {
     fn new(turn_bytes: usize, batch_bytes_max: usize) -> Self {
         Self { turn_bytes, batch_bytes_max, flows: HashMap::new(), order: VecDeque::new() }
     }

@@ -69,7 +69,7 @@ impl Store {
             self.0.changes.publish(Change::Directory(tenant));
             self.0.changes.set_polled(version);
         }
-        let waited = self.0.changes.waited();
+        let waited = self.0.changes.awaited_tasks();
         for (sql, part) in ENDED.parts(&waited) {
             let query = part
                 .iter()

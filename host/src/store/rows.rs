@@ -96,9 +96,9 @@ pub(super) fn task(row: &SqliteRow) -> sqlx::Result<Task> {
         agent: agent_id(row, 3)?,
         status: parsed(row, 4)?,
         attempts: row.try_get(5)?,
-        created_at: moment(row, 6)?,
-        started_at: moment_or_none(row, 7)?,
-        finished_at: moment_or_none(row, 8)?,
+        created_at: timestamp(row, 6)?,
+        started_at: optional_timestamp(row, 7)?,
+        finished_at: optional_timestamp(row, 8)?,
         thread: row.try_get::<Option<&str>, _>(9)?.map(parse).transpose()?,
         thread_surface: surface(row, 16)?,
         source: row.try_get(10)?,
@@ -132,7 +132,7 @@ pub(super) fn stored_result(result: String) -> (Arc<str>, Option<Arc<str>>) {
 
 /// Columns: id, name, created_at.
 pub(super) fn tenant(row: &SqliteRow) -> sqlx::Result<Tenant> {
-    Ok(Tenant { id: tenant_id(row, 0)?, name: parsed(row, 1)?, created_at: moment(row, 2)? })
+    Ok(Tenant { id: tenant_id(row, 0)?, name: parsed(row, 1)?, created_at: timestamp(row, 2)? })
 }
 
 /// Selects agents, in the columns that [`agent`] reads.
@@ -162,8 +162,8 @@ pub(super) fn agent(row: &SqliteRow) -> sqlx::Result<Agent> {
         definition: serde_json::from_str(row.try_get(2)?).map_err(unreadable)?,
         version: row.try_get(3)?,
         enabled: !row.try_get::<bool, _>(4)?,
-        created_at: moment(row, 5)?,
-        updated_at: moment(row, 6)?,
+        created_at: timestamp(row, 5)?,
+        updated_at: timestamp(row, 6)?,
     })
 }
 
@@ -179,9 +179,9 @@ pub(super) fn key(row: &SqliteRow) -> sqlx::Result<Key> {
         holder: key_holder(row)?,
         id: bytes(row, 3).map(KeyId::from_stored)?,
         name: row.try_get(4)?,
-        created_at: moment(row, 5)?,
-        expires_at: moment_or_none(row, 6)?,
-        revoked_at: moment_or_none(row, 7)?,
+        created_at: timestamp(row, 5)?,
+        expires_at: optional_timestamp(row, 6)?,
+        revoked_at: optional_timestamp(row, 7)?,
     })
 }
 
@@ -195,8 +195,8 @@ pub(super) fn task_summary(row: &SqliteRow) -> sqlx::Result<TaskSummary> {
         status: parsed(row, 4)?,
         source: row.try_get(5)?,
         result: row.try_get(6)?,
-        created_at: moment(row, 7)?,
-        updated_at: moment(row, 8)?,
+        created_at: timestamp(row, 7)?,
+        updated_at: timestamp(row, 8)?,
     })
 }
 
@@ -212,7 +212,7 @@ pub(super) fn key_holder(row: &SqliteRow) -> sqlx::Result<KeyHolder> {
 
 /// Columns: holder, tenant_id, admin, expires_at.
 pub(super) fn valid_key(row: &SqliteRow) -> sqlx::Result<ValidKey> {
-    Ok(ValidKey { holder: key_holder(row)?, expires_at: moment_or_none(row, 3)? })
+    Ok(ValidKey { holder: key_holder(row)?, expires_at: optional_timestamp(row, 3)? })
 }
 
 pub(super) fn tenant_id(row: &SqliteRow, column: usize) -> sqlx::Result<TenantId> {
@@ -253,11 +253,11 @@ pub(super) fn bytes<const N: usize>(row: &SqliteRow, column: usize) -> sqlx::Res
     row.try_get::<&[u8], _>(column)?.try_into().map_err(unreadable)
 }
 
-pub(super) fn moment(row: &SqliteRow, column: usize) -> sqlx::Result<Timestamp> {
+pub(super) fn timestamp(row: &SqliteRow, column: usize) -> sqlx::Result<Timestamp> {
     row.try_get(column).map(Timestamp::from_micros)
 }
 
-fn moment_or_none(row: &SqliteRow, column: usize) -> sqlx::Result<Option<Timestamp>> {
+fn optional_timestamp(row: &SqliteRow, column: usize) -> sqlx::Result<Option<Timestamp>> {
     Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros))
 }
 

@@ -21,9 +21,9 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use self::accept::Accept;
 use self::finish::Finish;
-use self::housekeeping::{ForgetExpiredKeys, Shrink};
-use self::lease::{CLAIMED, Claim, GiveBack, Heartbeat, SucceedOwners, TakeOver, Unclaim};
-use self::turns::Places;
+use self::housekeeping::{DeleteExpiredKeys, Shrink};
+use self::lease::{CLAIMED, Claim, Heartbeat, Release, ReplaceOwners, RequeueOrphaned, Unclaim};
+use self::turns::Capacity;
 use super::fair_queue::SMALL_BYTES_MAX;
 use super::rows::whole_text;
 use super::rows::{self, select_tasks};
@@ -46,8 +46,8 @@ impl Store {
     /// If the tenant has no such agent ([`StoreError::Missing`]), if the id is taken ([`StoreError::Conflict`]), or
     /// if the task cannot be synced ([`StoreError::Unavailable`]).
     pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
-        let accept =
-            Accept::new(task).map_err(|error| StoreError::unwritable(Accept::OPERATION, error))?;
+        let accept = Accept::new(task)
+            .map_err(|error| StoreError::serialization(Accept::OPERATION, error))?;
         if accept.bytes() > SMALL_BYTES_MAX
             && let Some(key_owner) = accept.key_owner(self.now())
             // If the key is taken, nothing need be written ahead. A key that reads as taken is synced.
@@ -66,8 +66,12 @@ impl Store {
     ///
     /// # Errors
     /// If the store is unavailable ([`StoreError::Unavailable`]). Tasks already claimed are then made pending again.
-    pub async fn claim(&self, places: Places, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
-        let claimed = self.write(Claim { owner: self.0.owner, places, lease }).await?;
+    pub async fn claim(
+        &self,
+        capacity: Capacity,
+        lease: Duration,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        let claimed = self.write(Claim { owner: self.0.owner, capacity, lease }).await?;
         match self.read_claimed(&claimed).await {
             Ok(tasks) => Ok(tasks),
             Err(error) => {
@@ -114,13 +118,13 @@ impl Store {
     ///
     /// # Errors
     /// If the store is unavailable ([`StoreError::Unavailable`]). The lease then expires by itself.
-    pub async fn give_back(
+    pub async fn release(
         &self,
         task: TaskId,
         fence: Fence,
         pause: Duration,
     ) -> Result<(), StoreError> {
-        self.write(GiveBack { owner: self.0.owner, task, fence, pause }).await
+        self.write(Release { owner: self.0.owner, task, fence, pause }).await
     }
 
     /// Ends a task, given as it was claimed, and stores its steps in the same commit. Returns false, with nothing
@@ -136,7 +140,7 @@ impl Store {
         steps: &[Step],
     ) -> Result<bool, StoreError> {
         let finish = Finish::new(self.0.owner, task, fence, outcome, steps)
-            .map_err(|error| StoreError::unwritable(Finish::OPERATION, error))?;
+            .map_err(|error| StoreError::serialization(Finish::OPERATION, error))?;
         self.queue_long(finish, Op::Finish).await
     }
 
@@ -145,16 +149,16 @@ impl Store {
     ///
     /// # Errors
     /// If the store is unavailable ([`StoreError::Unavailable`]).
-    pub async fn succeed_owners(&self, lease: Duration) -> Result<u64, StoreError> {
-        self.write(SucceedOwners { owner: self.0.owner, lease }).await
+    pub async fn replace_owners(&self, lease: Duration) -> Result<u64, StoreError> {
+        self.write(ReplaceOwners { owner: self.0.owner, lease }).await
     }
 
     /// Makes tasks ready whose owner is no longer alive or whose pause has ended, and returns how many.
     ///
     /// # Errors
     /// If the store is unavailable ([`StoreError::Unavailable`]).
-    pub async fn take_over(&self) -> Result<u64, StoreError> {
-        self.write(TakeOver).await
+    pub async fn requeue_orphaned(&self) -> Result<u64, StoreError> {
+        self.write(RequeueOrphaned).await
     }
 
     /// Deletes expired idempotency keys, oldest first, and returns how many. This only saves space: an expired key
@@ -164,7 +168,7 @@ impl Store {
     /// # Errors
     /// If the store is unavailable ([`StoreError::Unavailable`]).
     pub async fn delete_expired_keys(&self) -> Result<u64, StoreError> {
-        self.write(ForgetExpiredKeys).await
+        self.write(DeleteExpiredKeys).await
     }
 
     /// Returns some free pages of the file to the file system, as long as they are a large part of it. Returns true
@@ -232,7 +236,7 @@ impl Store {
         let Some(tenant) = self.tenant_of(id).await? else { return Ok(None) };
         let tasks = self.0.tasks.clone();
         let read = self.read(async move {
-            let mut turn = tasks.turn(tenant).await?;
+            let mut turn = tasks.acquire(tenant).await?;
             read_task_with_steps(&mut turn.connection, id).await
         });
         read.await.map_err(|error| busy(OPERATION, error))

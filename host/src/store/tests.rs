@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tempfile::TempDir;
 
-use super::{Places, Store, StoreError};
+use super::{Capacity, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, ChannelId, TaskId, TenantId, ThreadId};
 use crate::tasks::{
@@ -52,7 +52,7 @@ struct Owner {
 impl Fixture {
     async fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let clock = Clock::by_hand(Timestamp::from_micros(NOON));
+        let clock = Clock::manual(Timestamp::from_micros(NOON));
         let store = Store::open(&folder.path().join("store.db"), clock.clone()).await.unwrap();
         let owner = new_owner(&store).await;
         Self { folder, clock, store, owner }
@@ -81,8 +81,8 @@ impl Fixture {
 
     /// Claims tasks without a need to leave room for other tenants.
     async fn claim(&self, wanted: usize) -> Vec<Claimed> {
-        let places = Places { wanted, free: ROOM, per_tenant_max: ROOM };
-        self.store.claim(places, LEASE).await.unwrap()
+        let capacity = Capacity { wanted, free: ROOM, per_tenant_max: ROOM };
+        self.store.claim(capacity, LEASE).await.unwrap()
     }
 
     async fn claim_one(&self) -> Claimed {

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
 
 use super::StoreError;
-use super::changes::{Change, Changes, NOTE};
+use super::changes::{Change, Changes, RECORD_CHANGE};
 use super::fair_queue::Flow;
 use super::sqlite::execute;
 use crate::clock::Timestamp;
@@ -67,12 +67,12 @@ impl From<sqlx::Error> for Refusal {
 pub(super) struct Session<'w> {
     pub(super) db: &'w mut SqliteConnection,
     pub(super) now: Timestamp,
-    pub(super) memory: &'w mut Memory,
+    pub(super) state: &'w mut WriterState,
 }
 
 /// What the writer need not query, since no other process accepts or claims tasks.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct WriterState {
     /// The sequence of the task accepted last.
     pub(super) last_sequence: i64,
     /// The tenant whose task was claimed last.
@@ -98,12 +98,12 @@ impl<W: Write> Queued<W> {
     }
 
     /// Stores the answer until the transaction is synced.
-    pub(super) fn will_answer(&mut self, answer: W::Answer) {
+    pub(super) fn set_answer(&mut self, answer: W::Answer) {
         self.answer = Some(Ok(answer));
     }
 
     /// Publishes the change, then sends the stored answer. A caller that is gone is ignored.
-    pub(super) fn settle(self, changes: &Changes) {
+    pub(super) fn reply(self, changes: &Changes) {
         if let Some(Ok(answer)) = &self.answer
             && let Some(change) = self.write.change(answer)
         {
@@ -114,7 +114,7 @@ impl<W: Write> Queued<W> {
         }
     }
 
-    pub(super) fn refuse(self, error: &Arc<sqlx::Error>) {
+    pub(super) fn fail(self, error: &Arc<sqlx::Error>) {
         let _gone = self.caller.send(Err(StoreError::database(W::OPERATION, Arc::clone(error))));
     }
 }
@@ -125,8 +125,8 @@ pub(super) trait AnyQueued: Send {
         &'a mut self,
         session: &'a mut Session<'_>,
     ) -> BoxFuture<'a, Result<(), sqlx::Error>>;
-    fn settle(self: Box<Self>, changes: &Changes);
-    fn refuse(self: Box<Self>, error: &Arc<sqlx::Error>);
+    fn reply(self: Box<Self>, changes: &Changes);
+    fn fail(self: Box<Self>, error: &Arc<sqlx::Error>);
 }
 
 impl<W: SingleWrite> AnyQueued for Queued<W> {
@@ -139,7 +139,7 @@ impl<W: SingleWrite> AnyQueued for Queued<W> {
                 Ok(answer) => {
                     if W::CHANGES_DIRECTORY {
                         let tenant = self.write.flow().tenant().unwrap_or(TenantId::GATEWAY);
-                        let note = sqlx::query(NOTE).bind(tenant.as_bytes().to_vec());
+                        let note = sqlx::query(RECORD_CHANGE).bind(tenant.as_bytes().to_vec());
                         execute(note, session.db).await?;
                     }
                     Some(Ok(answer))
@@ -151,11 +151,11 @@ impl<W: SingleWrite> AnyQueued for Queued<W> {
         })
     }
 
-    fn settle(self: Box<Self>, changes: &Changes) {
-        Queued::settle(*self, changes);
+    fn reply(self: Box<Self>, changes: &Changes) {
+        Queued::reply(*self, changes);
     }
 
-    fn refuse(self: Box<Self>, error: &Arc<sqlx::Error>) {
-        Queued::refuse(*self, error);
+    fn fail(self: Box<Self>, error: &Arc<sqlx::Error>) {
+        Queued::fail(*self, error);
     }
 }

@@ -17,7 +17,7 @@ use super::tasks::accept;
 use super::tasks::accept::Accept;
 use super::tasks::finish;
 use super::tasks::finish::Finish;
-use super::write::{AnyQueued, Memory, Queued, Session};
+use super::write::{AnyQueued, Queued, Session, WriterState};
 use crate::clock::Clock;
 
 /// An operation in the queue.
@@ -57,17 +57,17 @@ impl Batch {
         Ok(())
     }
 
-    fn settle(self, changes: &Changes) {
-        self.accepts.into_iter().for_each(|one| one.settle(changes));
-        self.finishes.into_iter().for_each(|one| one.settle(changes));
-        self.others.into_iter().for_each(|one| one.settle(changes));
+    fn reply(self, changes: &Changes) {
+        self.accepts.into_iter().for_each(|one| one.reply(changes));
+        self.finishes.into_iter().for_each(|one| one.reply(changes));
+        self.others.into_iter().for_each(|one| one.reply(changes));
     }
 
-    fn refuse(self, error: sqlx::Error) {
+    fn fail(self, error: sqlx::Error) {
         let error = Arc::new(error);
-        self.accepts.into_iter().for_each(|one| one.refuse(&error));
-        self.finishes.into_iter().for_each(|one| one.refuse(&error));
-        self.others.into_iter().for_each(|one| one.refuse(&error));
+        self.accepts.into_iter().for_each(|one| one.fail(&error));
+        self.finishes.into_iter().for_each(|one| one.fail(&error));
+        self.others.into_iter().for_each(|one| one.fail(&error));
     }
 
     /// The same operations, each in a batch of its own.
@@ -87,7 +87,7 @@ impl Batch {
 pub(super) struct Writer {
     pub(super) db: SqliteConnection,
     pub(super) clock: Clock,
-    pub(super) memory: Memory,
+    pub(super) state: WriterState,
     pub(super) changes: Changes,
 }
 
@@ -112,16 +112,16 @@ impl Writer {
     /// the reason, the operations run one by one, so that the failing one does not affect the others.
     pub(super) async fn commit(&mut self, mut batch: Batch) {
         match self.attempt(&mut batch).await {
-            Ok(()) => batch.settle(&self.changes),
-            Err(error) if batch.len() > 1 && may_be_the_fault_of_one(&error) => {
+            Ok(()) => batch.reply(&self.changes),
+            Err(error) if batch.len() > 1 && may_be_caused_by_one(&error) => {
                 for mut alone in batch.one_by_one() {
                     match self.attempt(&mut alone).await {
-                        Ok(()) => alone.settle(&self.changes),
-                        Err(error) => alone.refuse(error),
+                        Ok(()) => alone.reply(&self.changes),
+                        Err(error) => alone.fail(error),
                     }
                 }
             }
-            Err(error) => batch.refuse(error),
+            Err(error) => batch.fail(error),
         }
     }
 
@@ -141,7 +141,7 @@ impl Writer {
         // for nothing.
         execute(sqlx::query("BEGIN IMMEDIATE"), &mut self.db).await?;
         let mut session =
-            Session { db: &mut self.db, now: self.clock.now(), memory: &mut self.memory };
+            Session { db: &mut self.db, now: self.clock.now(), state: &mut self.state };
         batch.run(&mut session).await?;
         execute(sqlx::query("COMMIT"), &mut self.db).await?;
         Ok(())
@@ -150,7 +150,7 @@ impl Writer {
 
 /// Whether a batch that failed with this error may succeed without one of its operations. An unreadable disk or an
 /// unavailable lock fails all of them, and trying each one would only make every caller wait.
-fn may_be_the_fault_of_one(error: &sqlx::Error) -> bool {
+fn may_be_caused_by_one(error: &sqlx::Error) -> bool {
     match sqlite_code(error) {
         // ERROR, NOMEM, FULL, TOOBIG, CONSTRAINT, MISMATCH: a smaller or a valid operation may pass.
         Some(code) => matches!(code, 1 | 7 | 13 | 18 | 19 | 20),

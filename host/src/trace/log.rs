@@ -29,7 +29,7 @@ pub enum RunEvent {
 /// no more than the trace will hold.
 #[derive(Debug, Default)]
 pub struct RunLog {
-    moments: Mutex<Vec<RunEvent>>,
+    events: Mutex<Vec<RunEvent>>,
     /// The number of events.
     progress: watch::Sender<usize>,
 }
@@ -41,18 +41,18 @@ impl RunLog {
     }
 
     /// Adds an event and wakes the followers.
-    pub fn push(&self, moment: RunEvent) {
-        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-        moments.push(moment);
-        let moments = moments.len();
-        self.progress.send_replace(moments);
+    pub fn push(&self, event: RunEvent) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.push(event);
+        let events = events.len();
+        self.progress.send_replace(events);
     }
 
     /// Records that a tool call that is still in progress did not answer before the run ended.
-    pub fn give_up_call(&self, now: Timestamp) {
+    pub fn abandon_call(&self, now: Timestamp) {
         let last = {
-            let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-            moments.last().cloned()
+            let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+            events.last().cloned()
         };
         let Some(RunEvent::ToolCalled { at, call, plugin }) = last else { return };
         let micros = u64::try_from(now.micros() - at.micros()).unwrap_or_default();
@@ -69,16 +69,16 @@ impl RunLog {
 
     /// The events from this index on.
     pub fn since(&self, first: usize) -> Vec<RunEvent> {
-        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-        moments.get(first..).unwrap_or_default().to_vec()
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.get(first..).unwrap_or_default().to_vec()
     }
 
     /// The steps of the latest attempt.
     pub fn steps(&self) -> Vec<Step> {
-        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = moments.iter().rposition(|moment| *moment == RunEvent::AttemptStarted);
-        let attempt = moments.get(begun.unwrap_or_default()..).unwrap_or_default();
-        let steps = attempt.iter().filter_map(|moment| match moment {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempt_start = events.iter().rposition(|event| *event == RunEvent::AttemptStarted);
+        let attempt = events.get(attempt_start.unwrap_or_default()..).unwrap_or_default();
+        let steps = attempt.iter().filter_map(|event| match event {
             RunEvent::StepCompleted(step) => Some(step.clone()),
             RunEvent::AttemptStarted | RunEvent::ToolCalled { .. } => None,
         });
@@ -89,15 +89,15 @@ impl RunLog {
 /// The events that these steps were, for followers who come after the run.
 #[must_use]
 pub fn replay(steps: Vec<Step>) -> Vec<RunEvent> {
-    let mut moments = Vec::with_capacity(steps.len());
+    let mut events = Vec::with_capacity(steps.len());
     for step in steps {
         if let Event::Tool { call, plugin, .. } = &step.event {
             let (call, plugin) = (call.clone(), plugin.clone());
-            moments.push(RunEvent::ToolCalled { at: step.at, call, plugin });
+            events.push(RunEvent::ToolCalled { at: step.at, call, plugin });
         }
-        moments.push(RunEvent::StepCompleted(step));
+        events.push(RunEvent::StepCompleted(step));
     }
-    moments
+    events
 }
 
 #[cfg(test)]
@@ -124,12 +124,12 @@ mod tests {
         log.begin();
         log.push(RunEvent::StepCompleted(prompt.clone()));
         log.begin();
-        for moment in [
+        for event in [
             RunEvent::StepCompleted(prompt.clone()),
             RunEvent::ToolCalled { at: tool.at, call, plugin: None },
             RunEvent::StepCompleted(tool.clone()),
         ] {
-            log.push(moment);
+            log.push(event);
         }
         assert_eq!(log.steps(), [prompt, tool], "of the last attempt only");
         assert_eq!(replay(log.steps()), log.since(3));

@@ -60,10 +60,10 @@ impl Redactor {
 
     /// The ranges of secrets, in order. Secrets that overlap are one range: if only the first of them were replaced,
     /// the rest of the other would remain.
-    fn places(&self, bytes: &[u8]) -> Vec<Range<usize>> {
+    fn ranges(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         let Some(finder) = self.finder() else { return Vec::new() };
         let Ok(mut state) = finder.start_state(Anchored::No) else { return Vec::new() };
-        let mut places: Vec<Range<usize>> = Vec::new();
+        let mut ranges: Vec<Range<usize>> = Vec::new();
         for (at, byte) in bytes.iter().enumerate() {
             state = finder.next_state(Anchored::No, state, *byte);
             if !finder.is_special(state) || !finder.is_match(state) {
@@ -73,12 +73,12 @@ impl Redactor {
             let end = at + 1;
             let length = finder.pattern_len(finder.match_pattern(state, 0));
             let mut begin = end.saturating_sub(length);
-            while let Some(last) = places.pop_if(|last| begin < last.end) {
+            while let Some(last) = ranges.pop_if(|last| begin < last.end) {
                 begin = begin.min(last.start);
             }
-            places.push(begin..end);
+            ranges.push(begin..end);
         }
-        places
+        ranges
     }
 
     /// The text with all secrets replaced, if it contains one.
@@ -91,12 +91,12 @@ impl Redactor {
     /// The bytes with all secrets replaced, if they contain one.
     #[must_use]
     pub fn find_bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let places = self.places(bytes);
-        if places.is_empty() {
+        let ranges = self.ranges(bytes);
+        if ranges.is_empty() {
             return None;
         }
         let (mut rest, mut behind) = (Vec::with_capacity(bytes.len()), 0);
-        for place in places {
+        for place in ranges {
             rest.extend_from_slice(bytes.get(behind..place.start).unwrap_or_default());
             rest.extend_from_slice(REDACTED.as_bytes());
             behind = place.end;
@@ -238,9 +238,9 @@ mod tests {
         redactor.add("password");
         for before in ["", "a", "ab", "password, "] {
             let body = STANDARD.encode(format!("{before}password\u{e9}"));
-            let told = redactor.value(json!({"url": "/password", "answers": [{"body": body}]}));
-            assert_eq!(told["url"], "/[redacted]");
-            let body = STANDARD.decode(told["answers"][0]["body"].as_str().unwrap()).unwrap();
+            let redacted = redactor.value(json!({"url": "/password", "answers": [{"body": body}]}));
+            assert_eq!(redacted["url"], "/[redacted]");
+            let body = STANDARD.decode(redacted["answers"][0]["body"].as_str().unwrap()).unwrap();
             let before = before.replace("password", "[redacted]");
             assert_eq!(String::from_utf8(body).unwrap(), format!("{before}[redacted]\u{e9}"));
         }

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde_json::{Value, json};
 
-use super::{agent, told};
+use super::{agent, tool_result};
 use crate::support::web::Web;
 use crate::support::{Client, Gateway};
 
@@ -88,7 +88,7 @@ async fn a_credential_goes_along_where_the_grant_says_and_the_plugin_never_sees_
         let web = Web::serve(server).await;
         let agent = agent(&gateway, "hunts_secret", &everywhere(&web, place)).await;
         let url = format!("http://127.0.0.1:{}{url}", web.port);
-        let found = told(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
+        let found = tool_result(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
         let arrived = seen.recv().await.unwrap();
         assert!(arrived.contains(sent), "the server gets it: {arrived}");
         // In no form: plain, encoded as in a query, or as JSON.
@@ -169,7 +169,7 @@ async fn an_answer_that_repeats_a_credential_tells_neither_it_nor_its_length_nor
         for secret in ["s3cret/with+more", "another/Key-of-some+length_42~x"] {
             gateway.keep_secret("example-api-key", secret, false).await;
             let url = format!("http://127.0.0.1:{}/open/{form}", web.port);
-            let found = told(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
+            let found = tool_result(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
             let echo = &found["echoes"][0];
             let headers = echo["headers"].as_array().unwrap().iter();
             let headers: Vec<_> = headers.filter(|header| header[0] != "date").cloned().collect();
@@ -196,7 +196,7 @@ async fn a_credential_at_the_edge_of_an_answer_that_is_cut_is_taken_out_too() {
     let limits = "[limits]\negress_bytes = 100\ntool_cpu_ms = 10000\n";
     let agent = gateway.with_tool("hunts_secret", &format!("{grants}{limits}")).await;
     let url = format!("http://127.0.0.1:{}/open/x", web.port);
-    let found = told(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
+    let found = tool_result(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
     let text = found["echoes"][0]["text"].as_str().unwrap();
     assert!(text.len() <= 100 && text.contains("xxxx"), "{text}");
     assert!(!text.contains("abc"), "{text}");
@@ -218,14 +218,14 @@ async fn a_credential_goes_only_where_a_rule_names_it_and_along_no_redirect() {
     let agent = agent(&gateway, "calls_egress", &grants).await;
     let url = |path: &str| format!("http://127.0.0.1:{}{path}", web.port);
     let call = json!({"url": url("/open/first"), "credential": "api"});
-    assert_eq!(told(&agent, "fetch", call).await["status"], 200);
+    assert_eq!(tool_result(&agent, "fetch", call).await["status"], 200);
     assert_eq!(seen.recv().await.unwrap(), ("/open/first".to_owned(), true));
     assert_eq!(seen.recv().await.unwrap(), ("/open/second".to_owned(), false));
 
     let unnamed = grants.replace("credentials = [\"api\"]\n", "");
     gateway.manage("PUT", "/plugins/calls-egress/grants").body(unnamed).expect(200).await;
     let call = json!({"url": url("/open/first"), "credential": "api"});
-    let refused = told(&agent, "fetch", call).await;
+    let refused = tool_result(&agent, "fetch", call).await;
     assert_eq!(refused["code"], "forbidden");
     let message = refused["message"].as_str().unwrap();
     assert!(
@@ -298,7 +298,7 @@ async fn a_redirect_carries_no_credential_to_where_it_is_not_granted() {
         };
         put(grants(place, "")).await;
         for form in forms {
-            let refused = told(&agent, "fetch", call(form)).await;
+            let refused = tool_result(&agent, "fetch", call(form)).await;
             assert_eq!(refused["code"], "forbidden", "{place} {form}: {refused}");
             let message = refused["message"].as_str().unwrap();
             assert!(message.contains("redirects with the credential \"api\""), "{message}");
@@ -306,12 +306,16 @@ async fn a_redirect_carries_no_credential_to_where_it_is_not_granted() {
         }
         assert!(seen.try_recv().is_err(), "nothing arrives there");
         // A redirect without the credential is followed, and the host does not attach it.
-        assert_eq!(told(&agent, "fetch", call("none")).await["status"], 200);
+        assert_eq!(tool_result(&agent, "fetch", call("none")).await["status"], 200);
         assert_eq!(seen.try_recv().unwrap(), "/x?leak=nothing");
         // If the grants allow the credential at the target too, the redirect may carry it.
         put(grants(place, "credentials = [\"api\"]")).await;
         for form in forms {
-            assert_eq!(told(&agent, "fetch", call(form)).await["status"], 200, "{place} {form}");
+            assert_eq!(
+                tool_result(&agent, "fetch", call(form)).await["status"],
+                200,
+                "{place} {form}"
+            );
             assert!(seen.try_recv().is_ok(), "{form}");
         }
     }
@@ -325,7 +329,7 @@ async fn a_redirect_with_the_credential_to_nowhere_granted_does_not_show_it() {
     let agent = agent(&gateway, "calls_egress", &everywhere(&web, "query = \"key\"")).await;
     for form in ["query", "path", "percent", "twice", "base64", "hex"] {
         let url = format!("http://127.0.0.1:{}/open/{form}", web.port);
-        let refused = told(&agent, "fetch", json!({"url": url, "credential": "api"})).await;
+        let refused = tool_result(&agent, "fetch", json!({"url": url, "credential": "api"})).await;
         assert_eq!(refused["code"], "forbidden", "{form}: {refused}");
         let message = refused["message"].as_str().unwrap();
         assert!(message.contains("no grant allows GET http://127.0.0.1:1/"), "{message}");
@@ -351,16 +355,16 @@ async fn what_is_only_counted_is_sent_and_noted_but_to_no_private_address() {
     for part in ["Count egress", "GET", "/closed", "[[egress]]"] {
         assert!(line.contains(part), "{line}");
     }
-    let refused = told(&agent, "fetch", call).await;
+    let refused = tool_result(&agent, "fetch", call).await;
     assert!(refused["message"].as_str().unwrap().contains("not a public address"), "{refused}");
     let with_credential = json!({"url": url("/closed"), "credential": "api"});
-    let refused = told(&agent, "fetch", with_credential).await;
+    let refused = tool_result(&agent, "fetch", with_credential).await;
     assert!(refused["message"].as_str().unwrap().contains("may not go to"), "{refused}");
     // A redirect to a place that no rule allows is counted, too.
     assert_eq!(logs(&agent, json!({"url": url("/open/far")})).await.len(), 1);
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &"calls-egress".parse().unwrap()).await.unwrap();
-    assert_eq!(binding.account().snapshot().egress_counted, 4);
+    assert_eq!(binding.stats().snapshot().egress_counted, 4);
 }
 
 #[tokio::test]
@@ -374,8 +378,8 @@ async fn a_call_sends_as_many_requests_as_it_may_and_no_more() {
     let agent = gateway.with_tool("sends_many", &grants).await;
     let url = format!("http://127.0.0.1:{}/open/x", web.port);
     for calls in 1..3 {
-        let came = told(&agent, "send", json!({"url": url, "times": 1_000})).await;
-        assert_eq!(came, json!({"200": 5, "rate-limited": 995}), "call {calls}");
+        let actual = tool_result(&agent, "send", json!({"url": url, "times": 1_000})).await;
+        assert_eq!(actual, json!({"200": 5, "rate-limited": 995}), "call {calls}");
     }
     let mut count = 0;
     while seen.try_recv().is_ok() {
@@ -396,8 +400,8 @@ async fn a_request_that_is_not_granted_answers_no_guess_of_a_credential() {
             let url = format!("http://127.0.0.1:1/{guess}/");
             let arguments = json!({"url": url, "credential": "api"});
             let logs = logs(&agent, arguments.clone()).await;
-            let told = told(&agent, "fetch", arguments).await.to_string();
-            format!("{told}{}", Value::from(logs)).replace(guess, "GUESS")
+            let result = tool_result(&agent, "fetch", arguments).await.to_string();
+            format!("{result}{}", Value::from(logs)).replace(guess, "GUESS")
         };
         let (wrong, right) = (guess("739153").await, guess("739154").await);
         assert_eq!(wrong, right);
@@ -439,8 +443,9 @@ async fn where_an_answer_is_cut_tells_nothing_of_a_credentials_length() {
             (2_000_000, 0),
         ]) {
             let url = format!("http://127.0.0.1:{}/open/{before}-{behind}", web.port);
-            let told = told(&agent, "fetch", json!({"url": url, "credential": "api"})).await;
-            answers.push(((before, behind), told));
+            let result =
+                tool_result(&agent, "fetch", json!({"url": url, "credential": "api"})).await;
+            answers.push(((before, behind), result));
         }
         told_of.push(answers);
     }
@@ -462,7 +467,7 @@ async fn a_url_that_takes_long_to_read_is_not_read() {
         ("http://a.example/FILL", 3_000, "the URL has more than 8192 bytes"),
         ("http://a.example/FILL", 1_000, "no grant allows GET http://a.example:80/"),
     ] {
-        let refused = told(&agent, "fetch", json!({"url": url, "fill": fill})).await;
+        let refused = tool_result(&agent, "fetch", json!({"url": url, "fill": fill})).await;
         let message = refused["message"].as_str().unwrap();
         assert!(message.contains(told_of), "{url}: {message}");
     }
@@ -478,8 +483,9 @@ async fn how_long_a_url_may_be_tells_nothing_of_a_credentials_length() {
         let start = format!("http://127.0.0.1:{}/open/", web.port);
         for (length, is_sent) in [(8_192, true), (8_193, false)] {
             let url = format!("{start}{}", "x".repeat(length - start.len()));
-            let told = told(&agent, "fetch", json!({"url": url, "credential": "api"})).await;
-            assert_eq!(told["status"] == 200, is_sent, "{length}: {told}");
+            let result =
+                tool_result(&agent, "fetch", json!({"url": url, "credential": "api"})).await;
+            assert_eq!(result["status"] == 200, is_sent, "{length}: {result}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{agent, told};
+use super::{agent, tool_result};
 use crate::support::Gateway;
 
 /// A folder to grant, with a sibling folder that is not granted and links that lead there.
@@ -38,10 +38,10 @@ impl Shelf {
 async fn a_granted_folder_can_be_read_and_nothing_else_be_reached() {
     let (gateway, shelf) = (Gateway::start().await, Shelf::new());
     let agent = agent(&gateway, "opens_files", &shelf.granted("read")).await;
-    let told = async |arguments: Value| told(&agent, "files", arguments).await;
+    let result = async |arguments: Value| tool_result(&agent, "files", arguments).await;
     let read = |path: &str| json!({"do": "read", "path": path});
-    assert_eq!(told(read("/data/a.txt")).await, json!({"ok": "for the plugin"}));
-    assert_eq!(told(read("/data/inner-link")).await, json!({"ok": "for the plugin"}));
+    assert_eq!(result(read("/data/a.txt")).await, json!({"ok": "for the plugin"}));
+    assert_eq!(result(read("/data/inner-link")).await, json!({"ok": "for the plugin"}));
     let beside = shelf.0.path().join("beside/b.txt").display().to_string();
     for path in [
         "/data/../beside/b.txt",
@@ -55,8 +55,8 @@ async fn a_granted_folder_can_be_read_and_nothing_else_be_reached() {
         "a.txt",
         "/proc/self/environ",
     ] {
-        let came = told(read(path)).await;
-        assert!(came["error"].is_string(), "{path}: {came}");
+        let actual = result(read(path)).await;
+        assert!(actual["error"].is_string(), "{path}: {actual}");
     }
     for change in [
         json!({"do": "write", "path": "/data/new.txt", "text": "x"}),
@@ -65,8 +65,8 @@ async fn a_granted_folder_can_be_read_and_nothing_else_be_reached() {
         json!({"do": "rename", "path": "/data/c.txt", "text": "/data/a.txt"}),
         json!({"do": "link", "path": "/data/hard", "text": "/data/a.txt"}),
     ] {
-        let came = told(change.clone()).await;
-        assert!(came["error"].is_string(), "{change}: {came}");
+        let actual = result(change.clone()).await;
+        assert!(actual["error"].is_string(), "{change}: {actual}");
     }
     assert_eq!(shelf.read("granted/a.txt").as_deref(), Some("for the plugin"));
     assert_eq!(shelf.read("granted/new.txt"), None);
@@ -76,22 +76,22 @@ async fn a_granted_folder_can_be_read_and_nothing_else_be_reached() {
 async fn a_folder_granted_for_writing_keeps_writing_inside() {
     let (gateway, shelf) = (Gateway::start().await, Shelf::new());
     let agent = agent(&gateway, "opens_files", &shelf.granted("read-write")).await;
-    let told = async |arguments: Value| told(&agent, "files", arguments).await;
+    let result = async |arguments: Value| tool_result(&agent, "files", arguments).await;
     let write = |path: &str| json!({"do": "write", "path": path, "text": "written"});
-    assert!(told(write("/data/below/new.txt")).await["ok"].is_null());
+    assert!(result(write("/data/below/new.txt")).await["ok"].is_null());
     assert_eq!(shelf.read("granted/below/new.txt").as_deref(), Some("written"));
     for path in ["/data/../beside/b.txt", "/data/link", "/data/folder-link/new.txt", "/tmp/new"] {
-        let came = told(write(path)).await;
-        assert!(came["error"].is_string(), "{path}: {came}");
+        let actual = result(write(path)).await;
+        assert!(actual["error"].is_string(), "{path}: {actual}");
     }
     for (to, from) in [("/data/../beside/moved", "/data/a.txt"), ("/data/got", "/data/link")] {
-        told(json!({"do": "link", "path": to, "text": from})).await;
-        told(json!({"do": "rename", "path": to, "text": from})).await;
+        result(json!({"do": "link", "path": to, "text": from})).await;
+        result(json!({"do": "rename", "path": to, "text": from})).await;
     }
     assert_eq!(shelf.read("beside/b.txt").as_deref(), Some("for nobody"));
     let names = std::fs::read_dir(shelf.0.path().join("beside")).unwrap();
     assert_eq!(names.count(), 1, "nothing was put beside");
-    let got = told(json!({"do": "read", "path": "/data/got"})).await;
+    let got = result(json!({"do": "read", "path": "/data/got"})).await;
     assert!(got["error"].is_string(), "{got}");
 }
 
@@ -105,8 +105,8 @@ async fn without_a_grant_there_is_no_folder() {
         json!({"do": "read", "path": "/data/a.txt"}),
         json!({"do": "write", "path": "/tmp/a.txt", "text": "x"}),
     ] {
-        let came = told(&agent, "files", arguments.clone()).await;
-        assert!(came["error"].is_string(), "{arguments}: {came}");
+        let actual = tool_result(&agent, "files", arguments.clone()).await;
+        assert!(actual["error"].is_string(), "{arguments}: {actual}");
     }
 }
 
@@ -122,7 +122,7 @@ async fn a_plugin_makes_no_links_and_no_holes_in_its_folder() {
     let (gateway, shelf) = (Gateway::start().await, Shelf::new());
     let agent = agent(&gateway, "fills_folder", &shelf.granted("read-write")).await;
     let fill = async |what: &str, path: &str, bytes: u64| {
-        told(&agent, "fill", json!({"do": what, "path": path, "bytes": bytes})).await
+        tool_result(&agent, "fill", json!({"do": what, "path": path, "bytes": bytes})).await
     };
     let terabyte = 1 << 40;
     for (what, path, bytes) in [
@@ -137,8 +137,8 @@ async fn a_plugin_makes_no_links_and_no_holes_in_its_folder() {
         ("stream-at", "a.txt", terabyte),
         ("stream-at", "a.txt", u64::MAX),
     ] {
-        let came = fill(what, path, bytes).await;
-        assert_eq!(came, json!({"error": "not-permitted"}), "{what} {path} {bytes}");
+        let actual = fill(what, path, bytes).await;
+        assert_eq!(actual, json!({"error": "not-permitted"}), "{what} {path} {bytes}");
     }
     assert_eq!(shelf.read("granted/a.txt").as_deref(), Some("for the plugin"));
     assert!(!shelf.0.path().join("granted/made").is_symlink());
@@ -165,7 +165,7 @@ async fn all_that_is_in_a_folder_stays_within_the_bytes_that_are_granted() {
     );
     let agent = agent(&gateway, "fills_folder", &grants).await;
     let fill = async |what: &str, path: &str, bytes: u64| {
-        told(&agent, "fill", json!({"do": what, "path": path, "bytes": bytes})).await
+        tool_result(&agent, "fill", json!({"do": what, "path": path, "bytes": bytes})).await
     };
     let full = json!({"error": "insufficient-space"});
     assert_eq!(fill("append", "a", 30_000).await, json!({"ok": 30_000}));
@@ -201,8 +201,8 @@ async fn empty_files_folders_and_files_without_a_name_count_as_well() {
             home.path().display()
         );
         let agent = agent(&gateway, "fills_folder", &grants).await;
-        let came = told(&agent, "fill", json!({"do": what, "bytes": bytes})).await;
-        assert_eq!(came, json!({"ok": most}), "{what}");
+        let actual = tool_result(&agent, "fill", json!({"do": what, "bytes": bytes})).await;
+        assert_eq!(actual, json!({"ok": most}), "{what}");
     }
 }
 
@@ -211,8 +211,9 @@ async fn a_folder_granted_for_reading_takes_nothing() {
     let (gateway, shelf) = (Gateway::start().await, Shelf::new());
     let agent = agent(&gateway, "fills_folder", &shelf.granted("read")).await;
     for what in ["symlink", "link", "rename", "cut", "set-size", "write-at", "append"] {
-        let came = told(&agent, "fill", json!({"do": what, "path": "a.txt", "bytes": 1})).await;
-        assert_eq!(came, json!({"error": "not-permitted"}), "{what}");
+        let actual =
+            tool_result(&agent, "fill", json!({"do": what, "path": "a.txt", "bytes": 1})).await;
+        assert_eq!(actual, json!({"error": "not-permitted"}), "{what}");
     }
     assert_eq!(shelf.read("granted/a.txt").as_deref(), Some("for the plugin"));
 }

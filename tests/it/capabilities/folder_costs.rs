@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{agent, told};
+use super::{agent, tool_result};
 use crate::support::{Client, Gateway, Setup};
 
 fn granted(folder: &Path, access: &str, bytes: u64) -> String {
@@ -23,11 +23,12 @@ async fn lists_and_streams_that_are_held_are_charged_to_the_tenant_until_they_ar
     fs::write(home.path().join("a.txt"), "for the plugin").unwrap();
     let holds = agent(&gateway, "holds_listings", &granted(home.path(), "read-write", MIB)).await;
     for what in ["list", "read", "write"] {
-        let hold = async |most: u64| told(&holds, "hold", json!({"do": what, "most": most})).await;
+        let hold =
+            async |most: u64| tool_result(&holds, "hold", json!({"do": what, "most": most})).await;
         assert_eq!(hold(20).await, json!({"held": 20}), "{what}");
-        let came = hold(250).await;
-        assert_eq!(came["error"], "insufficient-memory", "{what}: {came}");
-        assert!(came["held"].as_u64().unwrap() >= 20, "{what}: {came}");
+        let actual = hold(250).await;
+        assert_eq!(actual["error"], "insufficient-memory", "{what}: {actual}");
+        assert!(actual["held"].as_u64().unwrap() >= 20, "{what}: {actual}");
         // The memory was released when the call ended.
         assert_eq!(hold(20).await, json!({"held": 20}), "{what}");
     }
@@ -38,11 +39,11 @@ async fn without_a_grant_nothing_is_listed_and_with_one_for_reading_nothing_writ
     let (gateway, home) = (Gateway::start().await, tempfile::tempdir().unwrap());
     fs::write(home.path().join("a.txt"), "for the plugin").unwrap();
     let without = agent(&gateway, "holds_listings", "").await;
-    let none = told(&without, "hold", json!({"do": "list", "most": 1})).await;
+    let none = tool_result(&without, "hold", json!({"do": "list", "most": 1})).await;
     assert_eq!(none, json!({"error": "no folder"}));
     let gateway = Gateway::start().await;
     let reads = agent(&gateway, "holds_listings", &granted(home.path(), "read", MIB)).await;
-    let hold = async |what: &str| told(&reads, "hold", json!({"do": what, "most": 1})).await;
+    let hold = async |what: &str| tool_result(&reads, "hold", json!({"do": what, "most": 1})).await;
     assert_eq!(hold("list").await, json!({"held": 1}));
     assert_eq!(hold("read").await, json!({"held": 1}));
     assert_eq!(hold("write").await, json!({"error": "not-permitted"}));
@@ -55,7 +56,7 @@ async fn a_long_list_is_told_to_its_end() {
         fs::write(home.path().join(format!("{number:06}")), "").unwrap();
     }
     let lists = agent(&gateway, "holds_listings", &granted(home.path(), "read", MIB)).await;
-    let names = told(&lists, "hold", json!({"do": "names"})).await;
+    let names = tool_result(&lists, "hold", json!({"do": "names"})).await;
     assert_eq!(names, json!({"count": 3_000, "first": "000000", "last": "002999"}));
 }
 
@@ -79,19 +80,19 @@ async fn the_time_that_files_take_is_the_plugins_computing_time() {
     assert_eq!(tries(0).await["result"], json!({"ok": 0}));
     let tool = tries(16).await;
     assert_eq!(tool["is_error"], true, "{tool}");
-    let told = tool["result"].as_str().unwrap();
-    assert!(told.contains("computed for longer than the 100 ms"), "{told}");
+    let reported = tool["result"].as_str().unwrap();
+    assert!(reported.contains("computed for longer than the 100 ms"), "{reported}");
 }
 
 /// Writes into the folder from a newly started gateway, which first counts the folder's contents.
 async fn written(folder: &Path) -> Value {
     let gateway = Gateway::start().await;
     let writes = agent(&gateway, "nests_folders", &granted(folder, "read-write", 4 * MIB)).await;
-    told(&writes, "nest", json!({"do": "write"})).await
+    tool_result(&writes, "nest", json!({"do": "write"})).await
 }
 
 async fn nest(agent: &Client, top: &str, levels: u64, letters: u64) -> Value {
-    told(agent, "nest", json!({"top": top, "levels": levels, "letters": letters})).await
+    tool_result(agent, "nest", json!({"top": top, "levels": levels, "letters": letters})).await
 }
 
 #[tokio::test]
@@ -115,7 +116,8 @@ async fn a_folder_is_moved_to_where_all_in_it_lies_no_deeper_than_it_may() {
         assert_eq!(nest(&agent, top, levels, 1).await, json!({"deep": levels}));
     }
     let moved = async |from: &str, top: &str| {
-        told(&agent, "nest", json!({"do": "move", "from": from, "top": top, "to": "moved"})).await
+        tool_result(&agent, "nest", json!({"do": "move", "from": from, "top": top, "to": "moved"}))
+            .await
     };
     assert_eq!(moved("two", "one").await, json!({"error": "not-permitted"}));
     assert!(home.path().join("two").is_dir());
@@ -155,9 +157,9 @@ async fn a_pipe_in_a_folder_is_not_opened() {
         json!({"do": "list", "path": "/data/pipe"}),
         json!({"do": "rename", "path": "/data/pipe/a.txt", "text": "/data/a.txt"}),
     ] {
-        let came = told(&opens, "files", arguments.clone()).await;
-        assert!(came["error"].is_string(), "{arguments}: {came}");
+        let actual = tool_result(&opens, "files", arguments.clone()).await;
+        assert!(actual["error"].is_string(), "{arguments}: {actual}");
     }
-    let read = told(&opens, "files", json!({"do": "read", "path": "/data/a.txt"})).await;
+    let read = tool_result(&opens, "files", json!({"do": "read", "path": "/data/a.txt"})).await;
     assert_eq!(read, json!({"ok": "for the plugin"}));
 }

@@ -41,9 +41,9 @@ async fn verification_that_is_switched_off_is_told_to_the_log_once() {
     let file = home.write("open.toml", "name = \"open\"\nagent = \"demo\"\nverifier = \"none\"\n");
     let (file, data) = (file.to_str().unwrap(), home.path().to_str().unwrap());
     let applied = wardgate(&["channel", "apply", file, "--data", data]);
-    let said = String::from_utf8([applied.stdout, applied.stderr].concat()).unwrap();
-    assert!(applied.status.success() && said.contains("verification is off"), "{said}");
-    let (_, id) = said.split_once("/hooks/").unwrap();
+    let message = String::from_utf8([applied.stdout, applied.stderr].concat()).unwrap();
+    assert!(applied.status.success() && message.contains("verification is off"), "{message}");
+    let (_, id) = message.split_once("/hooks/").unwrap();
     let id = id.split_whitespace().next().unwrap();
     for _ in 0..2 {
         let call = gateway.post(&format!("/hooks/{id}")).json(&json!({"text": "hi"}));
@@ -53,10 +53,10 @@ async fn verification_that_is_switched_off_is_told_to_the_log_once() {
 
     let (status, log) = tokio::task::spawn_blocking(move || gateway.terminate()).await.unwrap();
     assert!(status.success());
-    let told: Vec<_> =
+    let result: Vec<_> =
         log.lines().filter(|line| line.contains("verification is switched off")).collect();
-    assert_eq!(told.len(), 1, "{log}");
+    assert_eq!(result.len(), 1, "{log}");
     for part in ["WARN", id, "name=open"] {
-        assert!(told[0].contains(part), "{part}: {}", told[0]);
+        assert!(result[0].contains(part), "{part}: {}", result[0]);
     }
 }

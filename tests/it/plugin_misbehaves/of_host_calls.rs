@@ -217,7 +217,7 @@ async fn memory_beyond_what_the_settings_allow_is_not_had_by_a_grant_of_it() {
     }
     let plugins = &gateway.services.plugins;
     let binding = plugins.binding(gateway.tenant, &"eat-memory".parse().unwrap()).await.unwrap();
-    let peak = binding.account().snapshot().memory_bytes_peak;
+    let peak = binding.stats().snapshot().memory_bytes_peak;
     // The last growth, which is refused, may be counted.
     assert!((24 << 20..48 << 20).contains(&peak), "{peak}");
     as_before(&gateway, "eat-memory").await;
@@ -265,7 +265,7 @@ async fn an_answer_that_trickles_in_takes_the_calls_time_and_no_more() {
         ("upstream", "did not answer in time"),
         ("upstream", "did not end in the time it had"),
     ];
-    let is_said = ends.iter().any(|(whose, what)| fault == *whose && detail.contains(what));
+    let is_said = ends.iter().any(|(subject, what)| fault == *subject && detail.contains(what));
     assert!(is_said, "{fault}: {detail}");
 }
 
@@ -292,13 +292,13 @@ async fn a_setting_that_is_granted_is_read_and_any_other_is_none() {
         assert_eq!(called["is_error"], false, "{called}");
         called["result"].clone()
     };
-    let told = read().await;
-    assert_eq!(told["named"], json!(["hello", "", null, null, null]));
-    assert_eq!(told["all"], json!([["greeting", "hello"], ["nothing", ""]]));
+    let reported = read().await;
+    assert_eq!(reported["named"], json!(["hello", "", null, null, null]));
+    assert_eq!(reported["all"], json!([["greeting", "hello"], ["nothing", ""]]));
     // After their removal from the grants, the next call does not see them.
     let grants = gateway.manage("PUT", "/plugins/reads-settings/grants");
     grants.text("application/toml", limits).expect(200).await;
-    let told = read().await;
-    assert_eq!(told["named"], json!([null, null, null, null, null]));
-    assert_eq!(told["all"], json!([]));
+    let reported = read().await;
+    assert_eq!(reported["named"], json!([null, null, null, null, null]));
+    assert_eq!(reported["all"], json!([]));
 }

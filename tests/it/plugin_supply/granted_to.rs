@@ -67,7 +67,7 @@ async fn agent(gateway: &Gateway, name: &str) -> Client {
     gateway.with_agent(change).await
 }
 
-async fn told(agent: &Client, tool: &str, arguments: &Value) -> Value {
+async fn tool_result(agent: &Client, tool: &str, arguments: &Value) -> Value {
     let answer = agent.ask(json!({"prompt": format!("{tool} {arguments}")})).await;
     answer.report()["tools"][0]["result"].clone()
 }
@@ -124,15 +124,15 @@ async fn nothing_that_an_operator_granted_reaches_what_an_admin_installs_under_t
         ),
     ] {
         let at = async || {
-            let came = told(&agent, tool, &arguments).await;
-            assert!(came.is_object() || came.is_array(), "{component}: {came}");
-            came.pointer(place).cloned().unwrap_or_default()
+            let actual = tool_result(&agent, tool, &arguments).await;
+            assert!(actual.is_object() || actual.is_array(), "{component}: {actual}");
+            actual.pointer(place).cloned().unwrap_or_default()
         };
         // A component that no operator ever installed.
         let hostile = versioned(&guest(component), &format!("of the admin, {}", arguments));
-        let said = install(&gateway, &admin, "hook", hostile.clone()).await;
+        let printed = install(&gateway, &admin, "hook", hostile.clone()).await;
         assert_eq!(at().await, denied, "{component}: denied");
-        let why = withheld(&said);
+        let why = withheld(&printed);
         for part in [
             "[[egress]] (1), [credentials] api, [secrets] signing, [settings] greeting, [key-value], [folder], [limits]",
             "an admin of the tenant installed",
@@ -162,17 +162,21 @@ async fn a_bundled_plugins_grants_are_not_for_what_stands_before_it() {
     gateway.grant("http-fetch", &everything(&web, folder.path()));
     let url = json!({"url": format!("http://127.0.0.1:{}/open/hello", web.port)});
     let agent = agent(&gateway, "http-fetch").await;
-    assert_eq!(told(&agent, "http_fetch", &url).await["body"], "hello");
+    assert_eq!(tool_result(&agent, "http_fetch", &url).await["body"], "hello");
     let admin = admin(&gateway).await;
-    let said = install(&gateway, &admin, "http-fetch", guest("calls_egress")).await;
-    assert!(withheld(&said).contains("http-fetch.toml"), "{said:?}");
-    let denied = told(&agent, "fetch", &url).await;
+    let printed = install(&gateway, &admin, "http-fetch", guest("calls_egress")).await;
+    assert!(withheld(&printed).contains("http-fetch.toml"), "{printed:?}");
+    let denied = tool_result(&agent, "fetch", &url).await;
     assert_eq!(denied["code"], "forbidden");
     let message = denied["message"].as_str().unwrap();
     assert!(message.contains("the plugin http-fetch, which are not in force"), "{message}");
     let target = format!("/admin/tenants/{}/plugins/http-fetch", gateway.tenant);
     gateway.request("DELETE", &target).key(&admin).expect(204).await;
-    assert_eq!(told(&agent, "http_fetch", &url).await["body"], "hello", "the bundled one again");
+    assert_eq!(
+        tool_result(&agent, "http_fetch", &url).await["body"],
+        "hello",
+        "the bundled one again"
+    );
 }
 
 #[tokio::test]
@@ -183,10 +187,10 @@ async fn what_operators_install_has_the_grants_and_is_told_so_and_so_it_is_after
         ["1", "2", "3"].map(|version| versioned(&guest("reads_settings"), version));
     assert_eq!(install(&gateway, &operator, "hook", first.clone()).await, Vec::<String>::new());
     grant(&gateway, "hook", GREETING).await;
-    let said = install(&gateway, &operator, "hook", second).await;
+    let printed = install(&gateway, &operator, "hook", second).await;
     assert!(
-        said[0].contains("it has what grants/") && said[0].contains("[settings] greeting"),
-        "{said:?}"
+        printed[0].contains("it has what grants/") && printed[0].contains("[settings] greeting"),
+        "{printed:?}"
     );
     assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
 
@@ -197,15 +201,15 @@ async fn what_operators_install_has_the_grants_and_is_told_so_and_so_it_is_after
         let call = gateway.request("POST", &target).key(&admin).json(&json!({"to": to}));
         notes(&call.expect(200).await.json())
     };
-    let said = roll_back(None).await;
-    assert!(said[0].contains("[settings] greeting"), "{said:?}");
+    let printed = roll_back(None).await;
+    assert!(printed[0].contains("[settings] greeting"), "{printed:?}");
     assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
     withheld(&roll_back(Some(digest(&theirs))).await);
     assert_eq!(greeting(&gateway, "hook").await, None);
 
     // A component that an operator installed keeps the grants, even if an admin installs it again.
-    let said = install(&gateway, &admin, "hook", first.clone()).await;
-    assert!(said[0].contains("[settings] greeting"), "{said:?}");
+    let printed = install(&gateway, &admin, "hook", first.clone()).await;
+    assert!(printed[0].contains("[settings] greeting"), "{printed:?}");
     assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
     assert_eq!(versions(&gateway).await[0], format!("*{}", digest(&first)));
     // An admin's component gets the grants once an operator installs it.
@@ -231,11 +235,11 @@ async fn a_file_that_names_components_is_for_those_and_for_no_others_whoever_ins
     ] {
         for key in &keys {
             gateway.grant("hook", file);
-            let said = install(&gateway, key, "hook", component.clone()).await;
+            let printed = install(&gateway, key, "hook", component.clone()).await;
             assert_eq!(greeting(&gateway, "hook").await.is_some(), holds, "{file}");
             match holds {
-                true => assert!(said[0].contains("it has what"), "{said:?}"),
-                false => assert!(withheld(&said).contains(&digest(component)), "{said:?}"),
+                true => assert!(printed[0].contains("it has what"), "{printed:?}"),
+                false => assert!(withheld(&printed).contains(&digest(component)), "{printed:?}"),
             }
             gateway.manage("DELETE", "/plugins/hook").expect(204).await;
         }
@@ -261,8 +265,8 @@ async fn a_file_that_names_a_signer_is_for_what_that_one_has_signed() {
         let form = parts(component, &[("signature", &supply(signature))]);
         notes(&gateway.request("PUT", &target).key(&admin).multipart(form).expect(200).await.json())
     };
-    let said = install_signed(frozen(), "plugin.wasm.minisig").await;
-    assert!(said[0].contains("[settings] greeting"), "{said:?}");
+    let printed = install_signed(frozen(), "plugin.wasm.minisig").await;
+    assert!(printed[0].contains("[settings] greeting"), "{printed:?}");
     assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
     // Another version by the vendor, and the same component again without its signature.
     install_signed(versioned(&frozen(), "2.0.0"), "plugin-2.0.0.wasm.minisig").await;
@@ -271,14 +275,14 @@ async fn a_file_that_names_a_signer_is_for_what_that_one_has_signed() {
     assert_eq!(greeting(&gateway, "hook").await.as_deref(), Some("hello"));
 
     for key in [&admin, &gateway.operator()] {
-        let said =
+        let printed =
             install(&gateway, key, "hook", versioned(&guest("reads_settings"), "unsigned")).await;
-        assert!(withheld(&said).contains("vendor did not sign"), "{said:?}");
+        assert!(withheld(&printed).contains("vendor did not sign"), "{printed:?}");
         assert_eq!(greeting(&gateway, "hook").await, None);
         gateway.manage("DELETE", "/plugins/hook").expect(204).await;
     }
-    let said = install_signed(frozen(), "plugin.wasm.by-other.minisig").await;
-    assert!(withheld(&said).contains("vendor did not sign"), "{said:?}");
+    let printed = install_signed(frozen(), "plugin.wasm.by-other.minisig").await;
+    assert!(withheld(&printed).contains("vendor did not sign"), "{printed:?}");
     // If the file has both lines, both must match.
     let both = format!("component = \"{}\"\n{file}", digest(&frozen()));
     grant(&gateway, "hook", &both).await;
@@ -316,13 +320,13 @@ async fn what_a_file_takes_away_holds_for_every_component() {
     gateway.grant("hook", "clocks = \"frozen\"\nrandom = \"fixed\"\n[settings]\na = \"b\"\n");
     withheld(&install(&gateway, &admin, "hook", guest("tells_time")).await);
     let agent = agent(&gateway, "hook").await;
-    let first = told(&agent, "time", &json!({})).await;
-    let second = told(&agent, "time", &json!({})).await;
+    let first = tool_result(&agent, "time", &json!({})).await;
+    let second = tool_result(&agent, "time", &json!({})).await;
     assert_eq!((&first["passed"], &first["random"]), (&json!(0), &second["random"]));
     // A file without grants has nothing to withhold, so there is no note.
     gateway.grant("hook", "clocks = \"frozen\"\n[limits]\nmemory_mib = 16\n");
-    let said = install(&gateway, &admin, "hook", versioned(&guest("tells_time"), "2")).await;
-    assert_eq!(said, Vec::<String>::new());
+    let printed = install(&gateway, &admin, "hook", versioned(&guest("tells_time"), "2")).await;
+    assert_eq!(printed, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -378,15 +382,15 @@ fn the_commands_say_where_grants_are_in_force() {
             "in force, where the signer vendor has signed it".to_owned(),
         ),
     ] {
-        let said = inspect(&file);
-        assert!(said.contains("grants:\n  ") && said.contains(&says), "{file}: {said}");
+        let printed = inspect(&file);
+        assert!(printed.contains("grants:\n  ") && printed.contains(&says), "{file}: {printed}");
     }
     // A command on the data folder installs as an operator.
     let grants = write(&home, "grants.toml", GREETING.as_bytes());
     command(&home, &["plugin", "install", &plugin, "--grants", &grants]);
-    let said = command(&home, &["plugin", "install", &plugin]);
+    let printed = command(&home, &["plugin", "install", &plugin]);
     assert!(
-        said.contains("note: it has what grants/") && said.contains("[settings] greeting"),
-        "{said}"
+        printed.contains("note: it has what grants/") && printed.contains("[settings] greeting"),
+        "{printed}"
     );
 }

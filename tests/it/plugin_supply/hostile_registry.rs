@@ -39,11 +39,11 @@ fn refused(home: &Home, registry: &OciRegistry) -> String {
 fn refused_as(home: &Home, registry: &OciRegistry, version: &str, more: &[&str]) -> String {
     let reference = format!("oci://{}/a/hook{version}", registry.host());
     let began = Instant::now();
-    let said = complaint(home, &[&["plugin", "install", &reference], more].concat());
+    let message = complaint(home, &[&["plugin", "install", &reference], more].concat());
     assert!(began.elapsed() < Duration::from_secs(50), "it took {:?}", began.elapsed());
     assert!(files(home).is_empty(), "a component was kept");
     assert!(!command(home, &["plugin", "list"]).contains("sha256"), "it was installed");
-    said
+    message
 }
 
 /// An endless body without a declared length.
@@ -64,16 +64,16 @@ async fn another_manifest_than_the_one_that_was_named_is_refused() {
     let text = registry.manifest("a/hook:1").to_string();
     let named = digest(b"what somebody has looked at");
     registry.lie(&format!("/v2/a/hook/manifests/{named}"), move || text.clone().into_response());
-    let said = refused_as(&home, &registry, &format!("@{named}"), &[]);
-    assert!(said.contains(&named) && said.contains("was changed"), "{said}");
+    let message = refused_as(&home, &registry, &format!("@{named}"), &[]);
+    assert!(message.contains(&named) && message.contains("was changed"), "{message}");
     // Nor may it declare a digest that differs from that of the manifest it sends.
     let text = registry.manifest("a/hook:1").to_string();
-    let told = other.clone();
+    let result = other.clone();
     registry.lie(MANIFEST, move || {
-        ([("docker-content-digest", told.clone())], text.clone()).into_response()
+        ([("docker-content-digest", result.clone())], text.clone()).into_response()
     });
-    let said = refused(&home, &registry);
-    assert!(said.contains(&other) && said.contains("was changed"), "{said}");
+    let message = refused(&home, &registry);
+    assert!(message.contains(&other) && message.contains("was changed"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,8 +91,8 @@ async fn another_component_than_the_manifests_is_refused() {
         (Vec::new(), "bytes and not"),
     ] {
         registry.lie(&blob(), move || body.clone().into_response());
-        let said = refused(&home, &registry);
-        assert!(said.contains(reason), "{said}");
+        let message = refused(&home, &registry);
+        assert!(message.contains(reason), "{message}");
     }
 }
 
@@ -132,8 +132,8 @@ async fn a_manifest_that_is_none_of_a_component_is_refused() {
     ];
     for (reason, change) in cases {
         registry.put("a/hook:1", &component, change);
-        let said = refused(&home, &registry);
-        assert!(said.contains(reason), "{reason}: {said}");
+        let message = refused(&home, &registry);
+        assert!(message.contains(reason), "{reason}: {message}");
     }
     for text in ["", "{", "[]", "null", "\u{1b}[2Jcleared"] {
         registry.lie(MANIFEST, move || text.into_response());
@@ -161,8 +161,8 @@ async fn a_registry_sends_nobody_to_an_address_that_is_not_public() {
             registry.put("a/hook:1", &guest("ignores"), |_| {});
             let location = to.clone();
             registry.lie(&place, move || redirect(&location));
-            let said = refused(home, &registry);
-            assert!(said.contains(reason), "{to}: {said}");
+            let message = refused(home, &registry);
+            assert!(message.contains(reason), "{to}: {message}");
         }
     }
     // Nor is a token requested there.
@@ -170,8 +170,8 @@ async fn a_registry_sends_nobody_to_an_address_that_is_not_public() {
     registry.lie(MANIFEST, move || {
         (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge.clone())]).into_response()
     });
-    let said = refused(&home, &registry);
-    assert!(said.contains("not a public address"), "{said}");
+    let message = refused(&home, &registry);
+    assert!(message.contains("not a public address"), "{message}");
     assert!(inner.asked().is_empty(), "{:?}", inner.asked());
 }
 
@@ -208,14 +208,14 @@ async fn a_registry_that_sends_in_circles_or_refuses_is_left() {
             let errors = json!({"errors": [{"code": "TOOMANYREQUESTS", "message": "overloaded"}]});
             (StatusCode::from_u16(status).unwrap(), errors.to_string()).into_response()
         });
-        let said = refused(&home, &registry);
-        assert!(said.contains(reason), "{status}: {said}");
+        let message = refused(&home, &registry);
+        assert!(message.contains(reason), "{status}: {message}");
     }
     // No registry at this address.
     let closed = ClosedPort::new();
     let reference = format!("oci://127.0.0.1:{}/a/hook:1", closed.port);
-    let said = complaint(&home, &["plugin", "install", &reference]);
-    assert!(said.contains("cannot be reached"), "{said}");
+    let message = complaint(&home, &["plugin", "install", &reference]);
+    assert!(message.contains("cannot be reached"), "{message}");
 }
 
 #[test]
@@ -232,15 +232,18 @@ fn a_reference_that_leaves_its_place_is_refused() {
         "oci:///a",
     ] {
         let output = crate::support::wardgate(&["plugin", "install", reference, "--data", "."]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && said.contains("reference"), "{reference}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && message.contains("reference"),
+            "{reference}: {message}"
+        );
     }
     let reference = "oci://127.0.0.1:1/a:1";
     for name in ["../../etc/cron.d/x", "..", "a/b", "a.b"] {
         let data = home.path().to_str().unwrap();
         let arguments = ["plugin", "install", reference, "--name", name, "--data", data];
         let output = crate::support::wardgate(&arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && said.contains("plugin name"), "{name}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && message.contains("plugin name"), "{name}: {message}");
     }
 }

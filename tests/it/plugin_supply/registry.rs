@@ -28,10 +28,10 @@ async fn what_is_pushed_is_installed_and_known_by_its_digest() {
     let (name, manifest) = pinned.split_once('@').unwrap();
     assert_eq!(name, to.strip_prefix("oci://").unwrap());
 
-    let said = command(&home, &["plugin", "install", &to]);
+    let message = command(&home, &["plugin", "install", &to]);
     let component = digest(&versioned(&guest("ignores"), "1.0.0"));
-    assert!(said.starts_with(&format!("installed my-hook ({component})")), "{said}");
-    assert!(said.contains(&format!("from {pinned}")), "{said}");
+    assert!(message.starts_with(&format!("installed my-hook ({component})")), "{message}");
+    assert!(message.contains(&format!("from {pinned}")), "{message}");
 
     // The tag moves. The installed version stays the same, and can be installed again by its digest.
     let second = write(&home, "second.wasm", &versioned(&guest("ignores"), "2.0.0"));
@@ -46,8 +46,8 @@ async fn what_is_pushed_is_installed_and_known_by_its_digest() {
         versions.iter().map(|line| (&*line[0], &*line[3], &*line[4], &*line[5])).collect();
     let expected = [("current", "2.0.0", &*next, "operator"), ("-", "1.0.0", &*pinned, "operator")];
     assert_eq!(facts, expected);
-    let said = command(&home, &["plugin", "rollback", "my-hook"]);
-    assert!(said.contains(&component) && said.contains(&pinned), "{said}");
+    let message = command(&home, &["plugin", "rollback", "my-hook"]);
+    assert!(message.contains(&component) && message.contains(&pinned), "{message}");
     assert_eq!(listed(&home, "my-hook")[1][0], "current");
 }
 
@@ -103,8 +103,8 @@ async fn a_signature_goes_with_the_artefact() {
     command(&home, &["plugin", "push", &plugin, &to]);
     let install = ["--settings", &settings, "plugin", "install", &to];
     assert!(complaint(&home, &[&install[..], &["--unsigned"]].concat()).contains("not signed"));
-    let said = command(&home, &install);
-    assert!(said.contains("signed by vendor (5225658B963831A8): plugin 1.0.0"), "{said}");
+    let message = command(&home, &install);
+    assert!(message.contains("signed by vendor (5225658B963831A8): plugin 1.0.0"), "{message}");
 
     // A signature from a file, if the artifact has none.
     std::fs::remove_file(home.path().join("hook.wasm.minisig")).unwrap();
@@ -126,9 +126,9 @@ async fn a_private_registry_is_used_by_its_user_alone() {
         let as_other = ["--registry-user", USER.0, "--registry-password-file", &wrong];
         for who in [&[][..], &as_other] {
             for what in [&["plugin", "push", &plugin, &to][..], &["plugin", "install", &to]] {
-                let said = complaint(&home, &[what, who].concat());
-                assert!(said.contains("401"), "{said}");
-                assert!(!said.contains("horse"), "{said}");
+                let message = complaint(&home, &[what, who].concat());
+                assert!(message.contains("401"), "{message}");
+                assert!(!message.contains("horse"), "{message}");
             }
         }
         command(&home, &[&["plugin", "push", &plugin, &to][..], &as_user].concat());

@@ -85,8 +85,11 @@ async fn a_signature_that_nobody_could_check_is_refused() {
     let gateway = Gateway::start().await;
     let signed = [("signature", &*supply("plugin.wasm.minisig"))];
     let put = gateway.manage("PUT", "/plugins/hook").multipart(parts(frozen(), &signed));
-    let said = put.expect(422).await.detail();
-    assert!(said.contains("5225658B963831A8") && said.contains("no keys at all"), "{said}");
+    let message = put.expect(422).await.detail();
+    assert!(
+        message.contains("5225658B963831A8") && message.contains("no keys at all"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -96,10 +99,10 @@ async fn where_signatures_are_required_nothing_else_is_taken() {
     let target = format!("/admin/tenants/{}/plugins/hook", gateway.tenant);
     for key in [&gateway.operator(), &admin] {
         let put = gateway.request("PUT", &target).key(key).multipart(parts(frozen(), &[]));
-        let said = put.expect(422).await.detail();
+        let message = put.expect(422).await.detail();
         assert!(
-            said.contains("not signed") && said.contains("vendor (5225658B963831A8)"),
-            "{said}"
+            message.contains("not signed") && message.contains("vendor (5225658B963831A8)"),
+            "{message}"
         );
     }
     let signed = [("signature", &*supply("plugin.wasm.minisig"))];
@@ -134,12 +137,12 @@ async fn what_was_installed_unsigned_is_neither_run_nor_rolled_back_to_once_sign
     let answer = ask(&agent.agent, &agent.key).expect(200).await;
     assert_eq!(answer.report()["received"], "hi", "the signed version works");
     let call = gateway.manage("POST", "/plugins/hook/rollback").json(&json!({}));
-    let said = call.expect(422).await.detail();
-    assert!(said.contains("not signed"), "{said}");
+    let message = call.expect(422).await.detail();
+    assert!(message.contains("not signed"), "{message}");
     let current = format!("*{}", digest(&second));
     assert_eq!(versions(&gateway).await[0], current);
-    let said = ask(&unsigned.agent, &unsigned.key).expect(500).await.detail();
-    assert!(said.contains("replies-now") && said.contains("not signed"), "{said}");
+    let message = ask(&unsigned.agent, &unsigned.key).expect(500).await.detail();
+    assert!(message.contains("replies-now") && message.contains("not signed"), "{message}");
 
     // A signature by a key that is no longer pinned is not valid.
     let home = gateway.stop().await;
@@ -149,8 +152,8 @@ async fn what_was_installed_unsigned_is_neither_run_nor_rolled_back_to_once_sign
     };
     let gateway = Setup::new().settings(change).home(home).start().await;
     let call = gateway.post(&format!("/?agent_id={}", agent.agent)).key(&agent.key);
-    let said = call.json(&json!({"text": "hi"})).expect(500).await.detail();
-    assert!(said.contains("not signed"), "{said}");
+    let message = call.json(&json!({"text": "hi"})).expect(500).await.detail();
+    assert!(message.contains("not signed"), "{message}");
 }
 
 #[tokio::test]
@@ -165,12 +168,12 @@ async fn the_command_takes_the_signature_that_lies_beside_the_component() {
     let install = ["--settings", &settings, "plugin", "install", &plugin];
     assert!(complaint(&home, &install).contains("not signed"));
     let elsewhere = write(&home, "a.minisig", supply("plugin.wasm.minisig").as_bytes());
-    let said = command(&home, &[&install[..], &["--signature", &elsewhere]].concat());
-    assert!(said.contains("signed by vendor (5225658B963831A8): plugin 1.0.0"), "{said}");
+    let message = command(&home, &[&install[..], &["--signature", &elsewhere]].concat());
+    assert!(message.contains("signed by vendor (5225658B963831A8): plugin 1.0.0"), "{message}");
 
     write(&home, "hook.wasm.minisig", supply("plugin.wasm.minisig").as_bytes());
-    let said = command(&home, &install);
-    assert!(said.contains("signed by vendor"), "{said}");
+    let message = command(&home, &install);
+    assert!(message.contains("signed by vendor"), "{message}");
     let unsigned = [&install[..], &["--unsigned"]].concat();
     assert!(complaint(&home, &unsigned).contains("not signed"));
     write(&home, "hook.wasm.minisig", supply("plugin-2.0.0.wasm.minisig").as_bytes());
@@ -186,7 +189,7 @@ fn a_key_that_is_none_is_refused_when_the_settings_are_read() {
     {
         let settings = format!("[plugins.signers]\nvendor = \"{wrong}\"\n");
         let settings = write(&home, "settings.toml", settings.as_bytes());
-        let said = complaint(&home, &["--settings", &settings, "plugin", "list"]);
-        assert!(said.contains("plugins.signers.vendor"), "{said}");
+        let message = complaint(&home, &["--settings", &settings, "plugin", "list"]);
+        assert!(message.contains("plugins.signers.vendor"), "{message}");
     }
 }

@@ -18,11 +18,11 @@ async fn a_version_says_where_it_came_from_and_who_installed_it() {
     let first = install(&gateway, versioned(&guest("ignores"), "1.0.0")).await;
     assert_eq!((&first["version"], &first["provenance"]), (&json!("1.0.0"), &json!("file")));
     let pinned = format!("ghcr.io/acme/hook:2@{}", digest(b"a manifest"));
-    let said = [("provenance", pinned.as_str()), ("version", "2.0.0")];
+    let message = [("provenance", pinned.as_str()), ("version", "2.0.0")];
     let admin = gateway.new_key(KeyHolder::Admin(gateway.tenant)).await;
     let target = format!("/admin/tenants/{}/plugins/hook", gateway.tenant);
     let put = gateway.request("PUT", &target).key(&admin);
-    put.multipart(parts(guest("replies_now"), &said)).expect(200).await;
+    put.multipart(parts(guest("replies_now"), &message)).expect(200).await;
 
     let of_admin = gateway.get(&format!("{target}/versions")).key(&admin).expect(200).await.json();
     let field = |name: &str| -> Vec<Value> {

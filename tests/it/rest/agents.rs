@@ -61,8 +61,8 @@ async fn an_agent_whose_plugin_cannot_say_what_it_has_is_shown_with_the_reason()
     let shown = get(&gateway, &format!("/v1/agents/{}", floods.agent)).await.json();
     assert_eq!((&shown["tools"], &shown["graph"][0]["name"]), (&json!([]), &json!("floods-tools")));
     let call = floods.post(&format!("/agents/{}/operations/any", floods.agent)).key(&floods.key);
-    let said = call.json(&json!({})).expect(502).await.detail();
-    assert_eq!(shown["tools_missing"], said.as_str(), "as a call of one of its tools says");
+    let message = call.json(&json!({})).expect(502).await.detail();
+    assert_eq!(shown["tools_missing"], message.as_str(), "as a call of one of its tools says");
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn whoever_waits_for_a_tool_while_the_gateway_stops_is_told_so() {
     let waiting = tokio::spawn(async move { call.expect(503).await });
     let plugins = &gateway.services.plugins;
     let plugin = plugins.binding(gateway.tenant, &"spin-in-tool".parse().unwrap()).await.unwrap();
-    let in_flight = || plugin.account().snapshot().in_flight;
+    let in_flight = || plugin.stats().snapshot().in_flight;
     until("the tool", async || (in_flight() == 1).then_some(())).await;
     // As on SIGTERM, when most of the drain time is over.
     gateway.services.shutdown_deadline.cancel();

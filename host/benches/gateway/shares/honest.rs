@@ -13,25 +13,25 @@ use super::wire::Connection;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Timeout of a request. A request that times out counts as refused.
-const PATIENCE: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A kind of request: its address, and a function that creates a request.
 #[derive(Clone)]
-pub(super) struct Door {
+pub(super) struct RequestKind {
     pub(super) address: SocketAddr,
     pub(super) request: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
 
 /// The waiting times of one kind of request in one turn.
 #[derive(Debug, Default)]
-pub(super) struct Waited {
+pub(super) struct Latencies {
     /// Waiting times in milliseconds, sorted.
     pub(super) times: Vec<f64>,
     /// Number of requests without a response of status 200.
     pub(super) refused: usize,
 }
 
-impl Waited {
+impl Latencies {
     /// The median, in milliseconds.
     pub(super) fn p50(&self) -> f64 {
         self.percentile(50)
@@ -49,28 +49,33 @@ impl Waited {
 
 /// Sends requests of each kind for `time`, on a thread of its own: the measurement must not wait for the gateway's
 /// threads.
-pub(super) async fn wait(doors: Vec<Door>, time: Duration) -> anyhow::Result<Vec<Waited>> {
+pub(super) async fn wait(
+    kinds: Vec<RequestKind>,
+    time: Duration,
+) -> anyhow::Result<Vec<Latencies>> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("honest".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let kinds = doors.into_iter().map(|door| ask(door, time));
-        let waited = runtime.map(|runtime| runtime.block_on(futures::future::join_all(kinds)));
-        let _ = sender.send(waited);
+        let kinds = kinds.into_iter().map(|kind| ask(kind, time));
+        let latencies = runtime.map(|runtime| runtime.block_on(futures::future::join_all(kinds)));
+        let _ = sender.send(latencies);
     })?;
     Ok(receiver.await.context("the honest tenants ended")??)
 }
 
-async fn ask(door: Door, time: Duration) -> Waited {
-    let (mut connection, mut waited) = (Connection::new(HONEST, door.address), Waited::default());
+async fn ask(kind: RequestKind, time: Duration) -> Latencies {
+    let (mut connection, mut latencies) =
+        (Connection::new(HONEST, kind.address), Latencies::default());
     let begun = Instant::now();
     while begun.elapsed() < time {
-        let request = (door.request)();
+        let request = (kind.request)();
         let sent = Instant::now();
-        let answered = tokio::time::timeout(PATIENCE, connection.exchange(&request, b"")).await;
-        waited.times.push(sent.elapsed().as_secs_f64() * 1e3);
-        waited.refused += usize::from(!matches!(answered, Ok(Ok(200))));
+        let answered =
+            tokio::time::timeout(REQUEST_TIMEOUT, connection.exchange(&request, b"")).await;
+        latencies.times.push(sent.elapsed().as_secs_f64() * 1e3);
+        latencies.refused += usize::from(!matches!(answered, Ok(Ok(200))));
         tokio::time::sleep(PAUSE).await;
     }
-    waited.times.sort_by(f64::total_cmp);
-    waited
+    latencies.times.sort_by(f64::total_cmp);
+    latencies
 }

@@ -30,18 +30,18 @@ pub(super) struct Load {
 
 /// Counts of requests. Those that were begun and neither answered nor refused were in flight at the end.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-pub(super) struct Did {
+pub(super) struct RequestCounts {
     pub(super) begun: u64,
     pub(super) answered: u64,
     pub(super) refused: u64,
 }
 
-impl<'a> std::iter::Sum<&'a Self> for Did {
+impl<'a> std::iter::Sum<&'a Self> for RequestCounts {
     fn sum<I: Iterator<Item = &'a Self>>(all: I) -> Self {
-        all.fold(Self::default(), |sum, did| Self {
-            begun: sum.begun + did.begun,
-            answered: sum.answered + did.answered,
-            refused: sum.refused + did.refused,
+        all.fold(Self::default(), |sum, counts| Self {
+            begun: sum.begun + counts.begun,
+            answered: sum.answered + counts.answered,
+            refused: sum.refused + counts.refused,
         })
     }
 }
@@ -49,27 +49,27 @@ impl<'a> std::iter::Sum<&'a Self> for Did {
 /// Running hostile tenants.
 pub(super) struct Hostile {
     stop: oneshot::Sender<()>,
-    did: oneshot::Receiver<anyhow::Result<Did>>,
+    counts: oneshot::Receiver<anyhow::Result<RequestCounts>>,
 }
 
 impl Hostile {
     /// Closes all connections and returns the counts.
-    pub(super) async fn end(self) -> anyhow::Result<Did> {
+    pub(super) async fn end(self) -> anyhow::Result<RequestCounts> {
         drop(self.stop);
-        self.did.await.context("the hostile tenants ended")?
+        self.counts.await.context("the hostile tenants ended")?
     }
 }
 
 /// Starts these loads.
 pub(super) fn begin(loads: Vec<Load>) -> anyhow::Result<Hostile> {
     let (stop, stopped) = oneshot::channel::<()>();
-    let (sender, did) = oneshot::channel();
+    let (sender, counts) = oneshot::channel();
     std::thread::Builder::new().name("hostile".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(anyhow::Error::from);
         let _ = sender.send(runtime.map(|runtime| runtime.block_on(work(loads, stopped))));
     })?;
-    Ok(Hostile { stop, did })
+    Ok(Hostile { stop, counts })
 }
 
 #[derive(Default)]
@@ -80,7 +80,7 @@ struct Counts {
     bytes: AtomicU64,
 }
 
-async fn work(loads: Vec<Load>, stopped: oneshot::Receiver<()>) -> Did {
+async fn work(loads: Vec<Load>, stopped: oneshot::Receiver<()>) -> RequestCounts {
     let (counts, mut clients) = (Arc::<Counts>::default(), JoinSet::new());
     for load in loads {
         for _ in 0..load.connections {
@@ -90,7 +90,7 @@ async fn work(loads: Vec<Load>, stopped: oneshot::Receiver<()>) -> Did {
     let _ = stopped.await;
     clients.shutdown().await;
     let Counts { begun, answered, refused, .. } = &*counts;
-    Did {
+    RequestCounts {
         begun: begun.load(Relaxed),
         answered: answered.load(Relaxed),
         refused: refused.load(Relaxed),

@@ -37,22 +37,22 @@ impl Model for Offline {
 fn answer(request: &TurnRequest<'_>) -> Turn {
     let asked_at = request.messages.iter().rposition(|m| matches!(m, Message::User(_)));
     let (before, after) = request.messages.split_at(asked_at.unwrap_or_default());
-    let Some((Message::User(asked), since)) = after.split_first() else {
+    let Some((Message::User(message), since)) = after.split_first() else {
         return Turn { text: NOTICE.to_owned(), ..Turn::default() };
     };
     if since.is_empty() {
-        let tool_calls = calls_named(asked, request.tools);
+        let tool_calls = calls_named(message, request.tools);
         if !tool_calls.is_empty() {
             return Turn { tool_calls, ..Turn::default() };
         }
     }
     let earlier = before.iter().filter(|m| matches!(m, Message::User(_))).count();
-    Turn { text: report(asked, since, earlier).to_string(), ..Turn::default() }
+    Turn { text: report(message, since, earlier).to_string(), ..Turn::default() }
 }
 
 /// The answer as JSON, so that `json=true` and `getter` can be used on it.
-fn report(asked: &UserMessage, since: &[Message], earlier: usize) -> Value {
-    let received = asked.prompt.as_deref().or(asked.payload.as_deref()).unwrap_or_default();
+fn report(message: &UserMessage, since: &[Message], earlier: usize) -> Value {
+    let received = message.prompt.as_deref().or(message.payload.as_deref()).unwrap_or_default();
     let tools: Vec<Value> = since
         .iter()
         .filter_map(|message| match message {
@@ -67,8 +67,8 @@ fn report(asked: &UserMessage, since: &[Message], earlier: usize) -> Value {
         .collect();
     let mut report = json!({ "summary": summary(received, &tools), "received": received });
     if let Some(object) = report.as_object_mut() {
-        if asked.prompt.is_some()
-            && let Some(payload) = &asked.payload
+        if message.prompt.is_some()
+            && let Some(payload) = &message.payload
         {
             object.insert("payload".to_owned(), parsed(payload));
         }
@@ -104,9 +104,9 @@ fn parsed(text: &str) -> Value {
 }
 
 /// The tools that the text names, followed by a JSON object of arguments, in text order.
-fn calls_named(asked: &UserMessage, tools: &[Tool]) -> Vec<ToolCall> {
-    let mut texts: Vec<String> = asked.prompt.iter().cloned().collect();
-    if let Some(payload) = &asked.payload {
+fn calls_named(message: &UserMessage, tools: &[Tool]) -> Vec<ToolCall> {
+    let mut texts: Vec<String> = message.prompt.iter().cloned().collect();
+    if let Some(payload) = &message.payload {
         strings_in(&parsed(payload), &mut texts);
     }
     let mut calls: Vec<ToolCall> = Vec::new();
@@ -186,11 +186,11 @@ mod tests {
 
     #[test]
     fn it_calls_what_the_text_names_with_arguments() {
-        let asked = user(
+        let message = user(
             Some("first calculate: {\"e\": \"{\"} then add({\"a\":1}), not recalculate {}"),
             None,
         );
-        let calls = turn(&[asked]).tool_calls;
+        let calls = turn(&[message]).tool_calls;
         let named: Vec<_> = calls.iter().map(|c| (c.name.as_str(), c.arguments.as_str())).collect();
         assert_eq!(named, [("calculate", "{\"e\":\"{\"}"), ("add", "{\"a\":1}")]);
         let in_payload = user(None, Some(r#"{"question":"calculate {\"e\":1}"}"#));
@@ -204,8 +204,8 @@ mod tests {
     fn it_says_what_it_received_and_that_it_is_no_language_model() {
         let call = ToolCall { id: "1".into(), name: "add".into(), arguments: "{}".into() };
         let result = Message::Tool { call, result: "{\"value\":3}".into(), is_error: false };
-        let asked = user(Some("please add {}"), Some("{\"k\":\"v\"}"));
-        let report: Value = serde_json::from_str(&turn(&[asked, result]).text).unwrap();
+        let message = user(Some("please add {}"), Some("{\"k\":\"v\"}"));
+        let report: Value = serde_json::from_str(&turn(&[message, result]).text).unwrap();
         assert_eq!(report["received"], "please add {}");
         assert_eq!(report["payload"], json!({"k": "v"}));
         assert_eq!(report["tools"][0]["result"]["value"], 3);

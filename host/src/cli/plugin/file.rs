@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use crate::plugins::SIGNATURE_BYTES_MAX;
 
 /// The path of the signature file beside a component, named as minisign names it, if it exists.
-pub(super) fn beside(component: &Path) -> Option<PathBuf> {
+pub(super) fn signature_beside(component: &Path) -> Option<PathBuf> {
     let mut name = component.as_os_str().to_owned();
     name.push(".minisig");
     Some(PathBuf::from(name)).filter(|path| path.exists())

@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::super::api::text;
 use super::super::{one_line, print};
-use super::stage::{Opened, component};
+use super::harness::{LoadedComponent, component};
 use crate::fixture::Case;
 use crate::ids::{PluginDigest, PluginName};
 use crate::plugins::Metadata;
-use crate::sandbox::{Components, Need, Pin};
+use crate::sandbox::{Components, GrantRequirement, Pin};
 use crate::settings::Settings;
 
 /// See [`super::Plugin::Inspect`].
@@ -69,9 +69,9 @@ struct NeedReport {
     certain: bool,
 }
 
-impl From<Need> for NeedReport {
-    fn from(need: Need) -> Self {
-        let Need { import, grant, what, is_certain } = need;
+impl From<GrantRequirement> for NeedReport {
+    fn from(need: GrantRequirement) -> Self {
+        let GrantRequirement { import, grant, explanation: what, is_certain } = need;
         Self { grant: grant.as_str(), import, what, certain: is_certain }
     }
 }
@@ -80,11 +80,12 @@ impl Inspect {
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let (name, bytes) = component(&self.plugin)?;
         let bytes: Arc<[u8]> = bytes.into();
-        let opened = Opened::of(name, Arc::clone(&bytes), self.grants.as_deref(), settings).await?;
-        let (loaded, binding) = (&opened.loaded, &opened.binding);
+        let loaded_component =
+            LoadedComponent::of(name, Arc::clone(&bytes), self.grants.as_deref(), settings).await?;
+        let (loaded, binding) = (&loaded_component.loaded, &loaded_component.binding);
         let config = self.grants.is_some().then(|| serde_json::to_value(binding.settings()));
         let mut failed = Vec::new();
-        let mut asked = Vec::new();
+        let mut results = Vec::new();
         for (call, role, config) in [
             ("list-tools", "toolbox", None),
             ("config-schema", "about", None),
@@ -93,14 +94,14 @@ impl Inspect {
             if call == "check-config" && config.is_none() {
                 continue;
             }
-            let said = opened.ask(Case::of_call(call, config), role).await?;
-            asked.push(said.unwrap_or_else(|why| {
+            let result = loaded_component.call_role(Case::of_call(call, config), role).await?;
+            results.push(result.unwrap_or_else(|why| {
                 failed.push(why);
                 Value::Null
             }));
         }
-        let mut asked = asked.into_iter();
-        let mut next = || asked.next().unwrap_or_default();
+        let mut results = results.into_iter();
+        let mut next = || results.next().unwrap_or_default();
         let (tools, schema, checked) = (next(), next(), next());
         let list = |value: Value| match value {
             Value::Array(items) => items,
@@ -115,10 +116,13 @@ impl Inspect {
             tools: list(tools),
             settings: Some(schema).filter(|schema| !schema.is_null()),
             imports: binding.imports(),
-            needs: loaded.needs().into_iter().map(NeedReport::from).collect(),
-            left_out: loaded.left_out().to_vec(),
+            needs: loaded.grant_requirements().into_iter().map(NeedReport::from).collect(),
+            left_out: loaded.skipped_functions().to_vec(),
             failed,
-            in_force: self.grants.is_some().then(|| in_force(&opened.pin, binding.digest())),
+            in_force: self
+                .grants
+                .is_some()
+                .then(|| in_force(&loaded_component.pin, binding.digest())),
             missing: self.grants.is_some().then(|| binding.missing()),
             settings_refused: list(checked),
         };
@@ -159,11 +163,11 @@ impl fmt::Display for Report {
             writeln!(f, "version  {}", one_line(version))?;
         }
         writeln!(f, "roles    {}", self.roles.join(", "))?;
-        part(f, "tools", self.tools.iter().map(tool))?;
-        part(f, "functions that are not tools", self.left_out.iter().cloned())?;
-        part(f, "could not say", self.failed.iter().cloned())?;
-        part(f, "settings", settings(self.settings.as_ref().unwrap_or(&Value::Null)))?;
-        part(f, "imports", self.imports.iter().cloned())?;
+        write_section(f, "tools", self.tools.iter().map(tool))?;
+        write_section(f, "functions that are not tools", self.left_out.iter().cloned())?;
+        write_section(f, "could not say", self.failed.iter().cloned())?;
+        write_section(f, "settings", settings(self.settings.as_ref().unwrap_or(&Value::Null)))?;
+        write_section(f, "imports", self.imports.iter().cloned())?;
         if self.needs.is_empty() {
             writeln!(f, "needs no grants: it computes, and nothing else")?;
         }
@@ -171,16 +175,16 @@ impl fmt::Display for Report {
             .needs
             .iter()
             .map(|NeedReport { grant, import, what, .. }| format!("{grant}: {what} ({import})"));
-        part(f, "needs", needs)?;
-        part(f, "grants", self.in_force.iter().cloned())?;
-        part(f, "missing", self.missing.iter().flatten().cloned())?;
+        write_section(f, "needs", needs)?;
+        write_section(f, "grants", self.in_force.iter().cloned())?;
+        write_section(f, "missing", self.missing.iter().flatten().cloned())?;
         let refused = self.settings_refused.iter().map(|one| text(one, "message").to_owned());
-        part(f, "does not accept the settings", refused)
+        write_section(f, "does not accept the settings", refused)
     }
 }
 
 /// Writes a heading and its lines, if there are any.
-fn part(
+fn write_section(
     f: &mut fmt::Formatter<'_>,
     headline: &str,
     lines: impl IntoIterator<Item = String>,

@@ -12,7 +12,7 @@ use super::super::api::{Body, ForTenant, Target, text};
 use super::super::print;
 use super::super::progress::with_progress;
 use super::describe::{notes, roles, signer};
-use super::file::{beside, read, signature};
+use super::file::{read, signature, signature_beside};
 use super::registry::{Access, Registry};
 use crate::ids::PluginName;
 use crate::oci_reference::OciReference;
@@ -79,7 +79,7 @@ impl FromStr for Source {
 }
 
 /// A component to install, with its metadata.
-struct Brought {
+struct ComponentPackage {
     component: Bytes,
     provenance: String,
     signature: Option<String>,
@@ -91,11 +91,11 @@ impl Install {
         let name = self.name.clone().map_or_else(|| self.component.name(), Ok)?;
         let api = self.target.open(settings).await?;
         let tenant = self.tenant.resolve(&api).await?;
-        let brought = self.bring().await?;
+        let package = self.fetch().await?;
         let mut form = Form::new();
-        form.part("component", &brought.component);
-        form.part("provenance", brought.provenance.as_bytes());
-        for (part, text) in [("signature", &brought.signature), ("version", &brought.version)] {
+        form.part("component", &package.component);
+        form.part("provenance", package.provenance.as_bytes());
+        for (part, text) in [("signature", &package.signature), ("version", &package.version)] {
             if let Some(text) = text {
                 form.part(part, text.as_bytes());
             }
@@ -107,32 +107,32 @@ impl Install {
         let installing = api.call(Method::PUT, &path, Some(form.finish()));
         let what = format!("installing {name}: the gateway compiles it");
         let installed = with_progress(&what, installing).await?;
-        let mut said = format!(
+        let mut message = format!(
             "installed {name} ({}) with the roles {}",
             text(&installed, "digest"),
             roles(&installed)
         );
         if matches!(self.component, Source::Registry(_)) {
-            said.push_str(&format!("\nfrom {}", brought.provenance));
+            message.push_str(&format!("\nfrom {}", package.provenance));
         }
         if let Some(signer) = signer(&installed) {
-            said.push_str(&format!("\nsigned by {signer}"));
+            message.push_str(&format!("\nsigned by {signer}"));
         }
         if let Some(folder) = api.folder() {
             let path = folder.grants_path(tenant, &name);
-            said.push_str(&format!("\nwhat it may do is in {}", path.display()));
+            message.push_str(&format!("\nwhat it may do is in {}", path.display()));
         }
-        said.push_str(&notes(&installed));
-        print(&said)
+        message.push_str(&notes(&installed));
+        print(&message)
     }
 
     /// Reads or pulls the component and its signature.
-    async fn bring(&self) -> anyhow::Result<Brought> {
-        let mut brought = match &self.component {
-            Source::File(path) => Brought {
+    async fn fetch(&self) -> anyhow::Result<ComponentPackage> {
+        let mut package = match &self.component {
+            Source::File(path) => ComponentPackage {
                 component: read(path, COMPONENT_BYTES_MAX)?.into(),
                 provenance: "file".to_owned(),
-                signature: beside(path)
+                signature: signature_beside(path)
                     .filter(|_| self.signature.is_none())
                     .map_or(Ok(None), |path| signature(&path).map(Some))?,
                 version: None,
@@ -142,7 +142,7 @@ impl Install {
                 let pulled = registry.pull(reference).await.with_context(|| {
                     format!("cannot fetch {reference} from {}", reference.host())
                 })?;
-                Brought {
+                ComponentPackage {
                     component: pulled.component,
                     provenance: reference.pinned(pulled.digest).to_string(),
                     signature: pulled.signature,
@@ -151,12 +151,12 @@ impl Install {
             }
         };
         if let Some(path) = &self.signature {
-            brought.signature = Some(signature(path)?);
+            package.signature = Some(signature(path)?);
         }
         if self.unsigned {
-            brought.signature = None;
+            package.signature = None;
         }
-        Ok(brought)
+        Ok(package)
     }
 }
 

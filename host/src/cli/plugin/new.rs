@@ -35,7 +35,7 @@ impl New {
         let project =
             Project { name: &name, language: self.lang, roles: self.roles.into_iter().collect() };
         let files = project.files()?;
-        claim(&folder)?;
+        create_empty_dir(&folder)?;
         for (path, text) in &files {
             let path = folder.join(path);
             write_new(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -66,7 +66,7 @@ fn check_name(name: &str, language: Language) -> anyhow::Result<()> {
 }
 
 /// Creates the folder if it is missing, and checks that it is empty.
-fn claim(folder: &Path) -> anyhow::Result<()> {
+fn create_empty_dir(folder: &Path) -> anyhow::Result<()> {
     let failed = || format!("cannot make {}", folder.display());
     fs::create_dir_all(folder).with_context(failed)?;
     if fs::read_dir(folder).with_context(failed)?.next().is_some() {

@@ -179,7 +179,7 @@ impl Project<'_> {
     pub(super) fn files(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let mut files = BTreeMap::new();
         for (path, text) in TEMPLATES {
-            if let Some(path) = self.place(path) {
+            if let Some(path) = self.output_path(path) {
                 files.insert(path, self.filled_in(text));
             }
         }
@@ -209,7 +209,7 @@ impl Project<'_> {
     }
 
     /// The path of a template's file in the project. None if the template is for another language or role.
-    fn place(&self, template: &str) -> Option<String> {
+    fn output_path(&self, template: &str) -> Option<String> {
         if let Some(fixture) = template.strip_prefix("fixtures/") {
             let (role, file) = fixture.split_once('/')?;
             return self.roles.contains(&Role::named(role)?).then(|| format!("fixtures/{file}"));
@@ -287,8 +287,8 @@ impl Project<'_> {
     /// The grants file that an operator is asked to approve.
     fn grants(&self) -> String {
         let part = |name: &str| {
-            let wanted = format!("grants/{name}.toml");
-            TEMPLATES.iter().find(|(path, _)| *path == wanted).map(|(_, text)| self.filled_in(text))
+            let file = format!("grants/{name}.toml");
+            TEMPLATES.iter().find(|(path, _)| *path == file).map(|(_, text)| self.filled_in(text))
         };
         let parts = self.roles.iter().filter_map(|role| part(role.name()));
         part("header").into_iter().chain(parts).collect::<Vec<_>>().join("\n")
@@ -327,7 +327,7 @@ mod tests {
         for &language in Language::value_variants() {
             let roles: BTreeSet<_> = Role::value_variants().iter().copied().collect();
             let project = Project { name: "order-desk", language, roles };
-            let placed = TEMPLATES.iter().filter(|(path, _)| project.place(path).is_some());
+            let placed = TEMPLATES.iter().filter(|(path, _)| project.output_path(path).is_some());
             used.extend(placed.map(|(path, _)| *path));
             for (path, text) in project.files().unwrap() {
                 assert!(path.starts_with("vendor/") || !text.contains("{{"), "{path}");

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 
 use super::super::print;
-use super::file::{beside, read, signature};
+use super::file::{read, signature, signature_beside};
 use super::registry::{Access, Registry};
 use crate::oci_reference::OciReference;
 use crate::plugins::COMPONENT_BYTES_MAX;
@@ -18,7 +18,7 @@ pub(in crate::cli) struct Push {
     file: PathBuf,
     /// Destination: oci://registry/repository[:tag].
     #[arg(value_name = "oci://REFERENCE")]
-    to: To,
+    to: PushTarget,
     /// File with a minisign signature of the component, pushed with it.
     ///
     /// If omitted: the file's name with `.minisig` appended, if that exists.
@@ -30,9 +30,9 @@ pub(in crate::cli) struct Push {
 
 /// A reference without a digest, to which a component is pushed.
 #[derive(Debug, Clone)]
-struct To(OciReference);
+struct PushTarget(OciReference);
 
-impl FromStr for To {
+impl FromStr for PushTarget {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -49,9 +49,9 @@ impl FromStr for To {
 
 impl Push {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let To(to) = &self.to;
+        let PushTarget(to) = &self.to;
         let component = read(&self.file, COMPONENT_BYTES_MAX)?;
-        let signed = self.signature.clone().or_else(|| beside(&self.file));
+        let signed = self.signature.clone().or_else(|| signature_beside(&self.file));
         let signed = signed.map(|path| signature(&path)).transpose()?;
         let registry = Registry::open(to, &self.access)?;
         let pushed = registry.push(to, component.into(), signed).await;

@@ -91,16 +91,20 @@ impl Registry {
         headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPE));
         let answer = self.send(Method::GET, &url, &headers, &Bytes::new()).await?;
         let answer = expect(answer, "the manifest", &[StatusCode::OK]).await?;
-        let told = answer.headers().get("docker-content-digest").cloned();
+        let header_digest = answer.headers().get("docker-content-digest").cloned();
         let text = transfer::read(answer, artifact::MANIFEST_BYTES_MAX, "the manifest").await?;
         let digest = PluginDigest::of(&text);
         let expected = reference.digest().map(|digest| digest.to_string());
-        let told = told.and_then(|told| told.to_str().map(str::to_owned).ok());
+        let header_digest =
+            header_digest.and_then(|header_digest| header_digest.to_str().map(str::to_owned).ok());
         // A registry may send a digest of another algorithm, which cannot be compared.
-        let told = told.filter(|told| told.starts_with("sha256:"));
-        for wanted in expected.into_iter().chain(told) {
-            if wanted != digest.to_string() {
-                bail!("the manifest has the digest {digest} and not {wanted}: it was changed");
+        let header_digest =
+            header_digest.filter(|header_digest| header_digest.starts_with("sha256:"));
+        for expected_digest in expected.into_iter().chain(header_digest) {
+            if expected_digest != digest.to_string() {
+                bail!(
+                    "the manifest has the digest {digest} and not {expected_digest}: it was changed"
+                );
             }
         }
         let manifest = Manifest::read(&text)?;
@@ -127,7 +131,7 @@ impl Registry {
         component: Bytes,
         signature: Option<String>,
     ) -> anyhow::Result<PluginDigest> {
-        self.login.also_for_pushing();
+        self.login.request_push_scope();
         let (config, manifest) = artifact::of(&component, signature)?;
         for blob in [&component, &config] {
             self.put_blob(blob).await.context("a blob")?;
@@ -196,7 +200,7 @@ async fn expect(answer: Response, what: &str, expected: &[StatusCode]) -> anyhow
         }
         _ => bail!(
             "the registry answered {status} for {what}: {}",
-            artifact::complaint(answer).await
+            artifact::error_message(answer).await
         ),
     }
 }

@@ -9,7 +9,7 @@ use crate::settings::Settings;
 
 /// A plugin of a tenant.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct One {
+pub(in crate::cli) struct PluginArgs {
     /// Name of the plugin.
     name: PluginName,
     #[command(flatten)]
@@ -18,7 +18,7 @@ pub(in crate::cli) struct One {
     target: Target,
 }
 
-impl One {
+impl PluginArgs {
     /// Prints the plugin as JSON.
     pub(super) async fn show(self, settings: &Settings) -> anyhow::Result<()> {
         let api = self.target.open(settings).await?;

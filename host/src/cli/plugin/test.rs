@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::super::print;
-use super::stage::{cost, open};
-use crate::fixture::{Case, Expected, Ran};
+use super::harness::{cost, open};
+use crate::fixture::{Case, CaseResult, Expected};
 use crate::settings::Settings;
 
 /// Maximum number of cases in one run.
@@ -34,13 +34,13 @@ pub(in crate::cli) struct Test {
 impl Test {
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let cases = cases(&self.fixtures)?;
-        let (stage, binding) = open(&self.plugin, self.grants.as_deref(), settings).await?;
+        let (harness, binding) = open(&self.plugin, self.grants.as_deref(), settings).await?;
         let mut failed = 0;
         for path in &cases {
             let shown = path.strip_prefix(&self.fixtures).unwrap_or(path);
             let shown = if shown.as_os_str().is_empty() { path } else { shown }.display();
             let case = Case::read(path).with_context(|| path.display().to_string())?;
-            let ran = stage.rehearse(&binding, &case).await;
+            let ran = harness.run_scripted(&binding, &case).await;
             let ran = ran.with_context(|| path.display().to_string())?;
             let mut wrong: Vec<_> =
                 ran.differences(&case).iter().map(ToString::to_string).collect();
@@ -99,7 +99,7 @@ fn cases(fixtures: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Writes the actual outcome into a case and leaves its other fields unchanged.
-fn accept(path: &Path, ran: &Ran) -> anyhow::Result<()> {
+fn accept(path: &Path, ran: &CaseResult) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(path)?;
     let mut case: serde_json::Value = serde_json::from_str(&text)?;
     let field = |name: &str| ran.outcome.get(name).cloned();
@@ -122,5 +122,5 @@ fn accept(path: &Path, ran: &Ran) -> anyhow::Result<()> {
         case.insert("expect".to_owned(), serde_json::to_value(expected)?);
     }
     let text = format!("{case:#}\n");
-    crate::disk::write_whole(path, text.as_bytes()).with_context(|| path.display().to_string())
+    crate::disk::write_atomic(path, text.as_bytes()).with_context(|| path.display().to_string())
 }

@@ -33,13 +33,15 @@ impl Versions {
 
 fn line(version: &Value) -> String {
     let is = |what: &str| version.get(what).and_then(Value::as_bool).unwrap_or_default();
-    let place = match (is("current"), is("skipped")) {
+    let status = match (is("current"), is("skipped")) {
         (true, _) => "current",
         (_, true) => "skipped",
         _ => "-",
     };
-    let said = |field| Some(text(version, field)).filter(|text| !text.is_empty()).unwrap_or("-");
+    let field_or_dash =
+        |field| Some(text(version, field)).filter(|text| !text.is_empty()).unwrap_or("-");
     let signed = signer(version).unwrap_or_else(|| "unsigned".to_owned());
-    let fields = ["digest", "installed_at", "version", "provenance", "installed_by"].map(said);
-    format!("{place}\t{}\t{}", fields.join("\t"), signed.replace('\t', " "))
+    let fields =
+        ["digest", "installed_at", "version", "provenance", "installed_by"].map(field_or_dash);
+    format!("{status}\t{}\t{}", fields.join("\t"), signed.replace('\t', " "))
 }

@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::body;
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::{Asked, Named};
+use super::super::extract::{Named, QueryParams};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::{AdminState, ByAdmin};
@@ -49,7 +49,7 @@ struct ManagedAgent {
 /// Which agents.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct AgentsAsked {
+pub(super) struct AgentsQuery {
     /// The agent of this name alone.
     name: Option<String>,
 }
@@ -57,14 +57,14 @@ pub(super) struct AgentsAsked {
 /// The agents of a tenant, oldest first.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/agents",
     operation_id = "admin_list_agents", tag = "admin",
-    params(("tenant" = String, Path, description = "The tenant's id"), AgentsAsked),
+    params(("tenant" = String, Path, description = "The tenant's id"), AgentsQuery),
     responses((status = 200, body = Vec<ManagedAgent>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
-    Asked(asked): Asked<AgentsAsked>,
+    QueryParams(query): QueryParams<AgentsQuery>,
 ) -> Result<Response, ApiError> {
-    let agents = match asked.name {
+    let agents = match query.name {
         None => state.store.agents(admin.tenant()).await?,
         Some(name) => match name.parse::<Name>() {
             Ok(name) => {

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::{Asked, Named};
+use super::super::extract::{Named, QueryParams};
 use super::super::reply::json;
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
 use super::{AdminState, ByAdmin, agents, iso};
@@ -139,7 +139,7 @@ pub(super) async fn remove(
 /// Which deliveries.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct DeliveriesAsked {
+pub(super) struct DeliveriesQuery {
     /// Those of this status alone.
     status: Option<DeliveryStatus>,
 }
@@ -166,14 +166,14 @@ struct DeliveryAnswer {
 /// The newest 100 deliveries of a tenant. Those that were given up are `dead`.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/deliveries",
     operation_id = "admin_list_deliveries", tag = "admin",
-    params(("tenant" = String, Path, description = "The tenant's id"), DeliveriesAsked),
+    params(("tenant" = String, Path, description = "The tenant's id"), DeliveriesQuery),
     responses((status = 200, body = Vec<DeliveryAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn deliveries(
     State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
-    Asked(asked): Asked<DeliveriesAsked>,
+    QueryParams(query): QueryParams<DeliveriesQuery>,
 ) -> Result<Response, ApiError> {
-    let found = state.store.deliveries(admin.tenant(), asked.status, DELIVERIES_MAX).await?;
+    let found = state.store.deliveries(admin.tenant(), query.status, DELIVERIES_MAX).await?;
     let answers: Vec<_> = found.into_iter().map(DeliveryAnswer::of).collect();
     Ok(json(StatusCode::OK, &answers))
 }
@@ -222,7 +222,7 @@ async fn described(state: &AdminState, channel: Channel) -> Result<ChannelAnswer
     // A form that the binding leaves to the plugin shows when the plugin opens the secret.
     let forms = facts.secrets.iter().filter(|(_, bound)| bound.versions().is_some());
     notes.extend(forms.filter_map(|(name, bound)| {
-        bound.problem(bound.binding().form(name, None, |_| None).ok()?)
+        bound.unusable_reason(bound.binding().form(name, None, |_| None).ok()?)
     }));
     notes.extend(misnamed_secrets(state, &channel).await);
     if channel.definition.verifier == Verification::Off {
@@ -273,7 +273,7 @@ async fn misnamed_secrets(state: &AdminState, channel: &Channel) -> Vec<String> 
         }
         let is_bound = |name: &str| {
             definition.secrets.contains_key(name)
-                || binding.as_ref().is_ok_and(|binding| binding.grants_secret(name))
+                || binding.as_ref().is_ok_and(|binding| binding.has_secret(name))
         };
         let missing = known.names().filter(|(name, needs)| verifies && *needs && !is_bound(name));
         notes.extend(missing.map(|(name, _)| {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
-use super::super::extract::{Named, Sent};
+use super::super::extract::{JsonBody, Named};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::{AdminState, ByAdmin, ByOperator, iso};
@@ -110,7 +110,7 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
-    Sent(asked): Sent<KeyAsked>,
+    JsonBody(asked): JsonBody<KeyAsked>,
 ) -> Result<Response, ApiError> {
     let holder = match asked.role.unwrap_or_default() {
         KeyRole::Caller => KeyHolder::Tenant(admin.tenant()),
@@ -155,7 +155,7 @@ pub(super) async fn list_operators(
 pub(super) async fn create_operators(
     State(state): State<Arc<AdminState>>,
     _operator: ByOperator,
-    Sent(asked): Sent<KeyAsked>,
+    JsonBody(asked): JsonBody<KeyAsked>,
 ) -> Result<Response, ApiError> {
     if !matches!(asked.role, None | Some(KeyRole::Operator)) {
         return Err(ApiError::caller(422, "an operator's key is of the role operator"));

@@ -79,7 +79,7 @@ struct Quarantined {
 
 impl PluginState {
     fn of(binding: &Binding) -> Self {
-        let told: StatsSnapshot = binding.account().snapshot();
+        let snapshot: StatsSnapshot = binding.stats().snapshot();
         Self {
             name: binding.name().clone(),
             digest: binding.digest_text().to_owned(),
@@ -87,18 +87,18 @@ impl PluginState {
             imports: binding.imports(),
             notes: binding.notes(),
             calls: Calls {
-                in_flight: told.in_flight,
-                answered: told.answered,
-                failed: told.failed,
-                refused: told.refused.into_iter().filter(|(_, count)| *count > 0).collect(),
+                in_flight: snapshot.in_flight,
+                answered: snapshot.answered,
+                failed: snapshot.failed,
+                refused: snapshot.refused.into_iter().filter(|(_, count)| *count > 0).collect(),
             },
             cost: Costs {
-                micros: told.micros,
-                cpu_micros: told.cpu_micros,
-                memory_bytes_peak: told.memory_bytes_peak,
+                micros: snapshot.micros,
+                cpu_micros: snapshot.cpu_micros,
+                memory_bytes_peak: snapshot.memory_bytes_peak,
             },
-            egress_counted: told.egress_counted,
-            quarantine: told.quarantine.map(|quarantine| Quarantined {
+            egress_counted: snapshot.egress_counted,
+            quarantine: snapshot.quarantine.map(|quarantine| Quarantined {
                 reason: quarantine.reason,
                 until: quarantine.until.iso(),
             }),
@@ -138,7 +138,7 @@ pub(super) async fn release(
     named: Named,
 ) -> Result<Response, ApiError> {
     let binding = binding(&state, admin, &named).await?;
-    binding.account().release();
+    binding.stats().release();
     Ok(json(StatusCode::OK, &PluginState::of(&binding)))
 }
 

@@ -138,8 +138,9 @@ pub(super) async fn install(
     // Before the component is read: it may be large.
     let permit = state.plugins.install_permit(admin.tenant()).await.ok_or_else(busy)?;
     let (mut head, body) = request.into_parts();
-    let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
-    let limits = BodyLimits::new(most.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
+    let component_bytes_max = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
+    let limits =
+        BodyLimits::new(component_bytes_max.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
     let sender = Sender::of(&head);
     let body = state.bodies.read_within(limits, sender, &mut head, body).await?;
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };

@@ -109,9 +109,9 @@ pub(super) async fn replace(
     let new = vault::NewSecret { value, rotate: secret.rotate, uses: secret.uses, by };
     state.vault.put(admin.tenant(), &name, new).await?;
     let secrets = state.vault.list(admin.tenant()).await?;
-    let kept = secrets.into_iter().find(|secret| secret.name == name);
-    let kept = kept.ok_or_else(|| ApiError::not_found("Secret"))?;
-    Ok(json(StatusCode::OK, &SecretAnswer::of(kept)))
+    let stored = secrets.into_iter().find(|secret| secret.name == name);
+    let stored = stored.ok_or_else(|| ApiError::not_found("Secret"))?;
+    Ok(json(StatusCode::OK, &SecretAnswer::of(stored)))
 }
 
 /// Forgets a secret. What needs it fails from its next call on.

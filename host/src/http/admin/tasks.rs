@@ -7,11 +7,11 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::super::error::ApiError;
-use super::super::extract::{Asked, Named};
+use super::super::extract::{Named, QueryParams};
 use super::super::reply::json;
 use super::super::responses::ReadErrors;
 use super::super::rest::find;
-use super::super::rest::tasks::{self, TasksAsked};
+use super::super::rest::tasks::{self, TasksQuery};
 use super::{AdminState, ByAdmin};
 use crate::answer::task::{TaskDetails, TaskPage};
 use crate::replay::{self, Recorded};
@@ -19,12 +19,12 @@ use crate::replay::{self, Recorded};
 /// The tasks of a tenant, newest first.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks",
     operation_id = "admin_list_tasks", tag = "admin",
-    params(("tenant" = String, Path, description = "The tenant's id"), TasksAsked),
+    params(("tenant" = String, Path, description = "The tenant's id"), TasksQuery),
     responses((status = 200, body = TaskPage), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
-    Asked(asked): Asked<TasksAsked>,
+    QueryParams(asked): QueryParams<TasksQuery>,
 ) -> Result<Response, ApiError> {
     let page = tasks::list_page(&state.store, admin.tenant(), asked).await?;
     Ok(json(StatusCode::OK, &page))

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
-use super::super::extract::{Sent, header_key};
+use super::super::extract::{JsonBody, header_key};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::{AdminState, ByAdmin, ByOperator};
@@ -41,7 +41,7 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let key = header_key(&headers)?;
-    let tenants = match state.access.managed(key.as_deref()).await? {
+    let tenants = match state.access.admin_scope(key.as_deref()).await? {
         None => state.store.tenants().await?,
         Some(own) => state.store.tenant(own.tenant()).await?.into_iter().collect(),
     };
@@ -64,7 +64,7 @@ pub(super) struct NewTenant {
 pub(super) async fn create(
     State(state): State<Arc<AdminState>>,
     _operator: ByOperator,
-    Sent(new): Sent<NewTenant>,
+    JsonBody(new): JsonBody<NewTenant>,
 ) -> Result<Response, ApiError> {
     let id = TenantId::random();
     state.store.create_tenant(id, &new.name).await?;

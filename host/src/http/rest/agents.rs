@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::{Asked, ByKey, Named, request_id};
+use super::super::extract::{ByKey, Named, QueryParams, request_id};
 use super::super::reply::json;
 use super::super::reply::json_answer;
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
@@ -29,7 +29,7 @@ use crate::tenants::Agent;
 /// Which page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct PageAsked {
+pub(super) struct PageQuery {
     /// From 1.
     #[param(minimum = 1)]
     page: Option<u32>,
@@ -40,14 +40,14 @@ pub(super) struct PageAsked {
 
 /// The agents of the key's organization, oldest first.
 #[utoipa::path(get, path = "/v1/agents",
-    operation_id = "list_agents", tag = "agents", params(PageAsked),
+    operation_id = "list_agents", tag = "agents", params(PageQuery),
     responses((status = 200, body = AgentPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
-    Asked(asked): Asked<PageAsked>,
+    QueryParams(query): QueryParams<PageQuery>,
 ) -> Result<Response, ApiError> {
-    let (page, per_page) = page(asked.page, asked.per_page)?;
+    let (page, per_page) = page(query.page, query.per_page)?;
     let agents = state.store.agents(tenant.tenant()).await?;
     let skipped = usize::try_from(u64::from(page - 1) * u64::from(per_page)).unwrap_or(usize::MAX);
     let items = agents.iter().skip(skipped).take(per_page as usize).map(AgentItem::of);
@@ -136,8 +136,8 @@ pub(super) async fn operate(
     // A tool may take as long as in a run, so as many are called at once.
     let permit = state.operations.acquire_within(OPERATION_PATIENCE, tenant.tenant()).await;
     let _permit = permit.ok_or_else(|| {
-        let most = state.operations.per_key_max();
-        let detail = format!("{most} tools of the organization are being called directly");
+        let max = state.operations.per_key_max();
+        let detail = format!("{max} tools of the organization are being called directly");
         ApiError::caller(429, detail).retry_after(1)
     })?;
     let (mut head, body) = request.into_parts();
@@ -147,7 +147,7 @@ pub(super) async fn operate(
     let tools = Tools::of(&state.plugins, &agent, request_id(&head)).await?;
     let tool = named.text("tool").unwrap_or_default();
     let answered = tokio::select! {
-        answered = tools.operate(&agent, tool, arguments) => answered,
+        answered = tools.call_directly(&agent, tool, arguments) => answered,
         // It would be cut off without a word otherwise.
         () = state.shutdown_deadline.cancelled() => return Err(ApiError::stopping("the tool")),
     };

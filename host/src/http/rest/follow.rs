@@ -28,7 +28,7 @@ use crate::trace::log::{RunEvent, replay};
 use tokio_util::sync::CancellationToken;
 
 /// How often the store is asked about a task of which nothing is heard: it may run in another process.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Events that wait for a client who reads slowly. The run does not wait for him.
 const EVENTS_WAITING_MAX: usize = 16;
@@ -76,7 +76,7 @@ const END: &str = "end";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EventId {
     attempt: u32,
-    place: usize,
+    index: usize,
 }
 
 /// Places in what is told of an attempt. What happened in it comes behind these.
@@ -86,13 +86,13 @@ const STARTED: usize = 2;
 impl EventId {
     /// Whether whoever was told this event was told that one, too.
     fn comes_after(self, other: Self) -> bool {
-        other.place == CREATED || (self.attempt == other.attempt && self.place >= other.place)
+        other.index == CREATED || (self.attempt == other.attempt && self.index >= other.index)
     }
 }
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.attempt, self.place)
+        write!(f, "{}-{}", self.attempt, self.index)
     }
 }
 
@@ -100,9 +100,9 @@ impl FromStr for EventId {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (attempt, place) = text.split_once('-').ok_or(())?;
-        let (attempt, place) = (attempt.parse().map_err(drop)?, place.parse().map_err(drop)?);
-        Ok(Self { attempt, place })
+        let (attempt, index) = text.split_once('-').ok_or(())?;
+        let (attempt, index) = (attempt.parse().map_err(drop)?, index.parse().map_err(drop)?);
+        Ok(Self { attempt, index })
     }
 }
 
@@ -130,9 +130,9 @@ impl EventStreams {
         after: Option<EventId>,
     ) -> Result<Response, ApiError> {
         let permit = self.open.acquire(tenant).ok_or_else(|| {
-            let most = self.open.per_key_max();
+            let max = self.open.per_key_max();
             let detail =
-                format!("{most} event streams are open; the task can be read, or followed later");
+                format!("{max} event streams are open; the task can be read, or followed later");
             ApiError::caller(429, detail).retry_after(1)
         })?;
         let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
@@ -190,7 +190,7 @@ impl EventStream {
             }
             tokio::select! {
                 () = self.follower.changed() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = self.events.closed() => return Ok(()),
                 // A client that reconnects after the restart receives everything that it has missed.
                 () = self.from.shutdown_deadline.cancelled() => return Ok(()),
@@ -211,7 +211,7 @@ impl EventStream {
         if std::mem::replace(&mut self.started, true) {
             return Ok(());
         }
-        self.send(task, STARTED, TaskEvent::begun(task)).await
+        self.send(task, STARTED, TaskEvent::started(task)).await
     }
 
     async fn send_run_events(
@@ -259,8 +259,8 @@ impl EventStream {
         self.send_end(&task).await
     }
 
-    async fn send(&self, task: &Task, place: usize, event: TaskEvent) -> Result<(), Gone> {
-        let id = EventId { attempt: task.attempts, place };
+    async fn send(&self, task: &Task, index: usize, event: TaskEvent) -> Result<(), Gone> {
+        let id = EventId { attempt: task.attempts, index };
         if self.after.is_some_and(|after| after.comes_after(id)) {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 
 use super::super::budget::Sender;
 use super::super::error::{ApiError, ErrorBody};
-use super::super::extract::{Asked, ByKey, Named, request_id};
+use super::super::extract::{ByKey, Named, QueryParams, request_id};
 use super::super::reply::json;
 use super::super::responses::WriteErrors;
 use super::super::submission::mark;
@@ -26,7 +26,7 @@ use crate::intake::{AgentCall, Arrival, RequestParts};
 /// How a run is wanted.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct InvokeAsked {
+pub(super) struct InvokeQuery {
     /// To be answered at once, with the task as it was accepted.
     asynchronous: Option<bool>,
 }
@@ -35,7 +35,7 @@ pub(super) struct InvokeAsked {
 /// enough gets 202 and the task, which goes on and can be read.
 #[utoipa::path(post, path = "/v1/agents/{id}/invoke",
     operation_id = "invoke_agent", tag = "agents",
-    params(("id" = String, Path, description = "The agent's id"), InvokeAsked,
+    params(("id" = String, Path, description = "The agent's id"), InvokeQuery,
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours"),
            ("prefer" = Option<String>, Header, description = "`wait=N` seconds, or `respond-async`")),
     request_body = Invocation,
@@ -45,7 +45,7 @@ pub(super) struct InvokeAsked {
 pub(super) async fn and_wait(
     State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
-    Asked(asked): Asked<InvokeAsked>,
+    QueryParams(asked): QueryParams<InvokeQuery>,
     named: Named,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {

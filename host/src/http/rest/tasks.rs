@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::error::ApiError;
-use super::super::extract::{Asked, ByKey, Named};
+use super::super::extract::{ByKey, Named, QueryParams};
 use super::super::reply::json;
 use super::super::reply::json_answer;
 use super::super::responses::{ReadErrors, WriteErrors};
@@ -27,7 +27,7 @@ use crate::tasks::{EndStatus, Outcome, Slice, Status, Task, TaskFilter};
 /// Which tasks, and which page of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(in super::super) struct TasksAsked {
+pub(in super::super) struct TasksQuery {
     /// From 1.
     #[param(minimum = 1)]
     page: Option<u32>,
@@ -45,14 +45,14 @@ pub(in super::super) struct TasksAsked {
 
 /// The tasks of the key's organization, newest first.
 #[utoipa::path(get, path = "/v1/tasks",
-    operation_id = "list_tasks", tag = "tasks", params(TasksAsked),
+    operation_id = "list_tasks", tag = "tasks", params(TasksQuery),
     responses((status = 200, body = TaskPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
-    Asked(asked): Asked<TasksAsked>,
+    QueryParams(query): QueryParams<TasksQuery>,
 ) -> Result<Response, ApiError> {
-    let page = list_page(&state.store, tenant.tenant(), asked).await?;
+    let page = list_page(&state.store, tenant.tenant(), query).await?;
     Ok(json(StatusCode::OK, &page))
 }
 
@@ -60,9 +60,9 @@ pub(super) async fn list(
 pub(in super::super) async fn list_page(
     store: &Store,
     tenant: TenantId,
-    asked: TasksAsked,
+    query: TasksQuery,
 ) -> Result<TaskPage, ApiError> {
-    let (page, per_page) = page(asked.page, asked.per_page)?;
+    let (page, per_page) = page(query.page, query.per_page)?;
     let total_of = |items: Vec<TaskItem>, total: u64| TaskPage {
         items,
         total,
@@ -70,14 +70,14 @@ pub(in super::super) async fn list_page(
         per_page,
         total_pages: total.div_ceil(per_page.into()),
     };
-    let agent = match asked.agent_id.filter(|id| !id.is_empty()).map(|id| id.parse()) {
+    let agent = match query.agent_id.filter(|id| !id.is_empty()).map(|id| id.parse()) {
         None => None,
         Some(Ok(agent)) => Some(agent),
         // No task is of an agent that cannot exist.
         Some(Err(_)) => return Ok(total_of(Vec::new(), 0)),
     };
-    let user = asked.user_id.filter(|id| !id.is_empty());
-    let filter = TaskFilter { agent, user, status: asked.status };
+    let user = query.user_id.filter(|id| !id.is_empty());
+    let filter = TaskFilter { agent, user, status: query.status };
     let slice = Slice { offset: (page - 1).saturating_mul(per_page), limit: per_page };
     let (tasks, total) = store.list_tasks(tenant, &filter, slice).await?;
     Ok(total_of(tasks.into_iter().map(|task| TaskItem::of(tenant, task)).collect(), total))
@@ -86,19 +86,19 @@ pub(in super::super) async fn list_page(
 /// The newest tasks of an agent as an array, as the product's SDK lists them.
 #[utoipa::path(get, path = "/agent-execution/executions/history/{agent}",
     operation_id = "list_tasks_of_agent", tag = "aliases",
-    params(("agent" = String, Path, description = "The agent's id"), TasksAsked),
+    params(("agent" = String, Path, description = "The agent's id"), TasksQuery),
     responses((status = 200, body = Vec<TaskItem>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn history(
     State(state): State<Arc<RestState>>,
     ByKey(tenant): ByKey,
     named: Named,
-    Asked(asked): Asked<TasksAsked>,
+    QueryParams(query): QueryParams<TasksQuery>,
 ) -> Result<Response, ApiError> {
     let agent: AgentId = named.id("agent", "Agent")?;
     let known = state.store.agent(tenant.tenant(), agent).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
-    let asked = TasksAsked { agent_id: Some(agent.to_string()), ..asked };
-    let page = list_page(&state.store, tenant.tenant(), asked).await?;
+    let query = TasksQuery { agent_id: Some(agent.to_string()), ..query };
+    let page = list_page(&state.store, tenant.tenant(), query).await?;
     Ok(json(StatusCode::OK, &page.items))
 }
 

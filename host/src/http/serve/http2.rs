@@ -159,13 +159,13 @@ impl OneUnanswered {
     /// The response with which it ends: as soon as its body has been taken, or is dropped.
     pub(super) fn until_taken(self, response: Response) -> Response {
         response.map(|body| {
-            let is_long = body.size_hint().upper().is_none_or(|most| most > PART_BYTES as u64);
+            let is_long = body.size_hint().upper().is_none_or(|max| max > PART_BYTES as u64);
             let (hint, is_end) = (body.size_hint(), body.is_end_stream());
             let taken = Instant::now();
             let held = Held { body, given: Bytes::new(), one: self, taken };
             let held = Arc::new(Mutex::new(Some(held)));
             if is_long {
-                tokio::spawn(let_go_of_stalled(Arc::downgrade(&held)));
+                tokio::spawn(drop_stalled(Arc::downgrade(&held)));
             }
             Body::new(Answering { held, hint, is_end })
         })
@@ -225,7 +225,7 @@ struct Held {
 
 /// Lets go of an answer of which nobody takes a part for too long: the library asks for the next one only once there
 /// is room for it, so that nothing else would. The others of the connection go on.
-async fn let_go_of_stalled(held: Weak<Mutex<Option<Held>>>) {
+async fn drop_stalled(held: Weak<Mutex<Option<Held>>>) {
     let mut pause = STALL_MAX;
     loop {
         sleep(pause).await;

@@ -40,7 +40,7 @@ const NAMED: [(&[u8], char); 30] = [
 pub(in crate::outbound::forms) struct Unescaped {
     pub(in crate::outbound::forms) text: Zeroizing<Vec<u8>>,
     /// The offset in the original text of each byte, and the original length at the end.
-    pub(in crate::outbound::forms) was_at: Vec<usize>,
+    pub(in crate::outbound::forms) source_offsets: Vec<usize>,
 }
 
 impl Unescaped {
@@ -49,8 +49,8 @@ impl Unescaped {
         let escapes = [memchr::memchr3(b'%', b'\\', b'&', text), memchr::memchr(0, text)];
         let first = escapes.into_iter().flatten().min()?;
         let mut plain = Zeroizing::new(Vec::with_capacity(text.len()));
-        let mut was_at: Vec<_> = (0..first).collect();
-        was_at.reserve_exact(text.len().saturating_sub(first).saturating_add(1));
+        let mut source_offsets: Vec<_> = (0..first).collect();
+        source_offsets.reserve_exact(text.len().saturating_sub(first).saturating_add(1));
         plain.extend_from_slice(text.get(..first).unwrap_or_default());
         let (mut at, mut is_escaped) = (first, false);
         while let Some((byte, rest)) = text.get(at..).and_then(<[u8]>::split_first) {
@@ -74,11 +74,11 @@ impl Unescaped {
                 }
             };
             is_escaped |= length > 1;
-            was_at.extend(std::iter::repeat_n(at, plain.len().saturating_sub(before)));
+            source_offsets.extend(std::iter::repeat_n(at, plain.len().saturating_sub(before)));
             at += length;
         }
-        was_at.push(text.len());
-        is_escaped.then_some(Self { text: plain, was_at })
+        source_offsets.push(text.len());
+        is_escaped.then_some(Self { text: plain, source_offsets })
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
 
     fn unescaped(text: &str) -> Option<String> {
         let unescaped = Unescaped::of(text.as_bytes())?;
-        assert_eq!(unescaped.was_at.len(), unescaped.text.len() + 1, "{text}");
+        assert_eq!(unescaped.source_offsets.len(), unescaped.text.len() + 1, "{text}");
         Some(String::from_utf8(unescaped.text.to_vec()).unwrap())
     }
 

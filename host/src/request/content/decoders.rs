@@ -17,7 +17,7 @@ const INFLATER_BYTES: usize = 48 << 10;
 
 /// The input is not what it is declared as, or asks for more memory than allowed.
 #[derive(Debug)]
-pub(in crate::request::content) struct Broken;
+pub(in crate::request::content) struct InvalidEncoding;
 
 /// How much input to consume per step, in bytes for Brotli and in blocks for zstd. Without this bound, input that
 /// produces no output could take a long time in one step.
@@ -40,8 +40,8 @@ pub(in crate::request::content) trait Decoder: Send {
     /// Maximum memory of the decoder until the next stream begins, in bytes, besides its output.
     fn window(&self) -> usize;
 
-    /// Decodes into `piece`.
-    fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, Broken>;
+    /// Decodes into `chunk`.
+    fn decode(&mut self, chunk: &mut [u8]) -> Result<Decoded, InvalidEncoding>;
 }
 
 /// gzip (RFC 1952).
@@ -58,9 +58,9 @@ impl Decoder for Gzip<'_> {
         INFLATER_BYTES
     }
 
-    fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, Broken> {
+    fn decode(&mut self, chunk: &mut [u8]) -> Result<Decoded, InvalidEncoding> {
         let Some(member) = &mut self.0 else { return Ok(Decoded::End) };
-        let read = member.read(piece).map_err(|_| Broken)?;
+        let read = member.read(chunk).map_err(|_| InvalidEncoding)?;
         if read > 0 {
             return Ok(Decoded::Bytes(read));
         }
@@ -94,13 +94,13 @@ impl Decoder for Deflate<'_> {
     }
 
     /// Uses the low-level API because the library's reader treats a truncated stream as complete.
-    fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, Broken> {
+    fn decode(&mut self, chunk: &mut [u8]) -> Result<Decoded, InvalidEncoding> {
         if self.ended {
             return Ok(Decoded::End);
         }
         let (taken, made) = (self.inflater.total_in(), self.inflater.total_out());
-        let status = self.inflater.decompress(self.rest, piece, FlushDecompress::None);
-        let status = status.map_err(|_| Broken)?;
+        let status = self.inflater.decompress(self.rest, chunk, FlushDecompress::None);
+        let status = status.map_err(|_| InvalidEncoding)?;
         let bytes = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(usize::MAX);
         let taken = bytes(self.inflater.total_in(), taken);
         let made = bytes(self.inflater.total_out(), made);
@@ -108,8 +108,10 @@ impl Decoder for Deflate<'_> {
         match status {
             // Trailing data is an error.
             Status::StreamEnd if self.rest.is_empty() => self.ended = true,
-            Status::StreamEnd => return Err(Broken),
-            Status::Ok | Status::BufError if taken == 0 && made == 0 => return Err(Broken),
+            Status::StreamEnd => return Err(InvalidEncoding),
+            Status::Ok | Status::BufError if taken == 0 && made == 0 => {
+                return Err(InvalidEncoding);
+            }
             Status::Ok | Status::BufError => {}
         }
         Ok(Decoded::Bytes(made))
@@ -151,15 +153,15 @@ impl Decoder for Brotli<'_> {
         self.window
     }
 
-    fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, Broken> {
+    fn decode(&mut self, chunk: &mut [u8]) -> Result<Decoded, InvalidEncoding> {
         if self.ended {
             return Ok(Decoded::End);
         }
         let end = self.taken.saturating_add(BROTLI_INPUT_BYTES).min(self.body.len());
         let mut left = end - self.taken;
-        let (mut room, mut made) = (piece.len(), 0);
+        let (mut room, mut made) = (chunk.len(), 0);
         let result = BrotliDecompressStream(
-            &mut left, &mut self.taken, self.body, &mut room, &mut made, piece, &mut self.made,
+            &mut left, &mut self.taken, self.body, &mut room, &mut made, chunk, &mut self.made,
             &mut self.state,
         );
         match result {
@@ -167,7 +169,7 @@ impl Decoder for Brotli<'_> {
             BrotliResult::ResultSuccess if self.taken == self.body.len() => self.ended = true,
             BrotliResult::NeedsMoreOutput if made > 0 => {}
             BrotliResult::NeedsMoreInput if end < self.body.len() => {}
-            _ => return Err(Broken),
+            _ => return Err(InvalidEncoding),
         }
         Ok(Decoded::Bytes(made))
     }
@@ -183,7 +185,7 @@ pub(in crate::request::content) struct Zstd<'b> {
     window_max: u64,
     /// The bytes of the frame decoded so far, and the content size that its header declares.
     made: u64,
-    says: Option<u64>,
+    declared_bytes: Option<u64>,
     ended: bool,
 }
 
@@ -192,7 +194,7 @@ impl<'b> Zstd<'b> {
     pub(in crate::request::content) fn new(
         body: &'b [u8],
         bytes_max: usize,
-    ) -> Result<Self, Broken> {
+    ) -> Result<Self, InvalidEncoding> {
         let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
         let mut zstd = Self {
             frame: FrameDecoder::new(),
@@ -200,7 +202,7 @@ impl<'b> Zstd<'b> {
             window: 0,
             window_max: ZSTD_WINDOW_BYTES_MAX.max(bytes_max),
             made: 0,
-            says: None,
+            declared_bytes: None,
             ended: false,
         };
         zstd.begin()?;
@@ -208,47 +210,48 @@ impl<'b> Zstd<'b> {
     }
 
     /// Starts the next frame, if there is one.
-    fn begin(&mut self) -> Result<(), Broken> {
+    fn begin(&mut self) -> Result<(), InvalidEncoding> {
         self.rest = skipped(self.rest)?;
         if self.rest.is_empty() {
             self.ended = true;
             return Ok(());
         }
-        let head = FrameHead::of(self.rest).ok_or(Broken)?;
+        let head = FrameHeader::of(self.rest).ok_or(InvalidEncoding)?;
         let window = Some(head.window).filter(|window| *window <= self.window_max);
-        self.window = usize::try_from(window.ok_or(Broken)?).map_err(|_| Broken)?;
-        (self.made, self.says) = (0, head.content);
-        self.frame.reset(&mut self.rest).map_err(|_| Broken)
+        self.window =
+            usize::try_from(window.ok_or(InvalidEncoding)?).map_err(|_| InvalidEncoding)?;
+        (self.made, self.declared_bytes) = (0, head.content);
+        self.frame.reset(&mut self.rest).map_err(|_| InvalidEncoding)
     }
 
     /// Whether a finished frame matches its declared size and checksum.
     fn is_whole(&self) -> bool {
         let sum = self.frame.get_checksum_from_data();
-        self.says.is_none_or(|says| says == self.made)
+        self.declared_bytes.is_none_or(|declared| declared == self.made)
             && sum.is_none_or(|sum| self.frame.get_calculated_checksum() == Some(sum))
     }
 }
 
 /// Skips the skippable frames (RFC 8878 section 3.1.2).
-fn skipped(mut rest: &[u8]) -> Result<&[u8], Broken> {
+fn skipped(mut rest: &[u8]) -> Result<&[u8], InvalidEncoding> {
     while let Some((head, after)) = rest.split_at_checked(8) {
         let [0x50..=0x5f, 0x2a, 0x4d, 0x18, length @ ..] = head else { break };
-        let length = u32::from_le_bytes(length.try_into().map_err(|_| Broken)?);
-        let length = usize::try_from(length).map_err(|_| Broken)?;
-        rest = after.get(length..).ok_or(Broken)?;
+        let length = u32::from_le_bytes(length.try_into().map_err(|_| InvalidEncoding)?);
+        let length = usize::try_from(length).map_err(|_| InvalidEncoding)?;
+        rest = after.get(length..).ok_or(InvalidEncoding)?;
     }
     Ok(rest)
 }
 
 /// The header of a frame (RFC 8878 section 3.1.1.1).
-struct FrameHead {
+struct FrameHeader {
     /// The window size, in bytes.
     window: u64,
     /// The content size, in bytes, if declared.
     content: Option<u64>,
 }
 
-impl FrameHead {
+impl FrameHeader {
     /// Returns `None` if it is not a frame.
     fn of(frame: &[u8]) -> Option<Self> {
         let rest = frame.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
@@ -279,21 +282,21 @@ impl Decoder for Zstd<'_> {
         self.window
     }
 
-    fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, Broken> {
+    fn decode(&mut self, chunk: &mut [u8]) -> Result<Decoded, InvalidEncoding> {
         if self.ended {
             return Ok(Decoded::End);
         }
         if self.frame.can_collect() == 0 && !self.frame.is_finished() {
             let some = BlockDecodingStrategy::UptoBlocks(ZSTD_BLOCKS);
-            self.frame.decode_blocks(&mut self.rest, some).map_err(|_| Broken)?;
+            self.frame.decode_blocks(&mut self.rest, some).map_err(|_| InvalidEncoding)?;
         }
-        let read = self.frame.read(piece).map_err(|_| Broken)?;
+        let read = self.frame.read(chunk).map_err(|_| InvalidEncoding)?;
         self.made = self.made.saturating_add(read as u64);
         if read > 0 || !self.frame.is_finished() {
             return Ok(Decoded::Bytes(read));
         }
         if !self.is_whole() {
-            return Err(Broken);
+            return Err(InvalidEncoding);
         }
         self.begin()?;
         Ok(if self.ended { Decoded::End } else { Decoded::NextStream })
@@ -313,7 +316,7 @@ mod tests {
             assert_eq!(brotli_window(&[first]), 1 << bits, "{first:x}");
         }
         let frame = |bytes: &[u8]| {
-            let head = FrameHead::of(&[&[0x28, 0xb5, 0x2f, 0xfd], bytes].concat());
+            let head = FrameHeader::of(&[&[0x28, 0xb5, 0x2f, 0xfd], bytes].concat());
             head.map(|head| head.window)
         };
         assert_eq!(frame(&[0x00, 0x00]), Some(1 << 10));

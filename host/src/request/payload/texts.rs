@@ -9,7 +9,7 @@ impl Payload {
     /// Returns the same document with strings replaced. `change` gets each string with its escapes decoded, field
     /// names included. If it returns a text, that replaces the string; everything else stays as written.
     #[must_use]
-    pub fn with_texts(&self, change: impl Fn(&str) -> Option<String>) -> Self {
+    pub fn map_strings(&self, change: impl Fn(&str) -> Option<String>) -> Self {
         let document = self.text();
         let (mut changed, mut copied, mut at) = (String::new(), 0, 0);
         while let Some((start, end)) = next_text(document.as_bytes(), at) {
@@ -54,7 +54,7 @@ mod tests {
     fn changed(document: &str) -> String {
         let payload = Payload::parse(document.to_owned().into()).unwrap();
         let change = |text: &str| text.contains("a/\"b").then(|| text.replace("a/\"b", "-"));
-        payload.with_texts(change).text().to_owned()
+        payload.map_strings(change).text().to_owned()
     }
 
     #[test]

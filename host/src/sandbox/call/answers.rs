@@ -8,7 +8,7 @@ use super::super::bindings::v0_1::exports::wardgate::plugin as exports;
 use super::super::bindings::v0_1::wardgate::plugin::types;
 use super::super::outcome::{Diagnostic, HttpReply, Mapped, Principal};
 use super::super::refusal::{PluginError, Refusal};
-use super::perform::RawResult;
+use super::run_call::RawResult;
 use crate::request::{MAPPABLE, Payload, PayloadError};
 use crate::tool::Tool;
 
@@ -63,7 +63,7 @@ pub(super) enum ExportResult {
     Diagnostics(Vec<Diagnostic>),
 }
 
-pub(super) fn checked(returned: RawResult) -> Result<ExportResult, PluginError> {
+pub(super) fn validate(returned: RawResult) -> Result<ExportResult, PluginError> {
     Ok(match returned {
         RawResult::Principal(one) => ExportResult::Principal(principal(one)?),
         RawResult::Mapped(one) => ExportResult::Mapped(mapped(one)?),
@@ -93,7 +93,7 @@ fn mapped(mapped: exports::payload_mapper::Mapped) -> Result<Mapped, PluginError
             let context = mapped.context.map(|text| Payload::parse(text.into())).transpose();
             let context = context.map_err(|error| match error {
                 // The context nests as deep as the request from which it was made.
-                PayloadError::TooDeep => of_the_request(&format!("its context: {error}")),
+                PayloadError::TooDeep => blame_request(&format!("its context: {error}")),
                 error => malformed(&format!("its context: {error}")),
             })?;
             if context.as_ref().is_some_and(|context| context.fields().is_none()) {
@@ -231,12 +231,12 @@ fn bounded_id(what: &str, id: String) -> Result<String, PluginError> {
         Ok(id)
     } else {
         let why = format!("{what} is empty, longer than {ID_BYTES_MAX} bytes or not plain text");
-        Err(of_the_request(&why))
+        Err(blame_request(&why))
     }
 }
 
 /// The refusal for something that a plugin can only have taken from the request.
-fn of_the_request(what: &str) -> PluginError {
+fn blame_request(what: &str) -> PluginError {
     PluginError::Refusal(Refusal::RequestTooMuch(Box::new(Refusal::Malformed(what.to_owned()))))
 }
 

@@ -1,7 +1,7 @@
 //! Decides whose fault a call without a value is: the plugin's, or that of the request. Repeated faults quarantine
 //! a plugin, so no sender may cause them with a request.
 
-use super::perform::ExportCall;
+use super::run_call::ExportCall;
 use crate::fault::Fault;
 use crate::sandbox::call::state::CallState;
 use crate::sandbox::refusal::{PluginError, Refusal};
@@ -12,27 +12,27 @@ use crate::sandbox::subject::Subject;
 const SHORT_DOCUMENT_BYTES_MAX: usize = 256 << 10;
 
 /// What a verifier may pass to the host besides the request's body, in bytes: the headers signed with it.
-const BESIDE_THE_BODY_BYTES: usize = 64 << 10;
+const SIGNED_HEADERS_BYTES: usize = 64 << 10;
 
 /// What is known of a call before it is made.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Circumstances {
+pub(super) struct BlameContext {
     /// The size of the documents that the call may look into, and of what it is passed.
     document_bytes: usize,
     is_verification: bool,
     /// Whether the call is about a request that nothing has authenticated yet.
-    is_of_a_stranger: bool,
+    is_unauthenticated: bool,
     /// Whether the call comes before or after a run, and so handles what a caller sent or asked for.
-    is_around_a_run: bool,
+    is_request_handling: bool,
     /// Whether the call is a test of the plugin, whose author wants to see what the plugin did.
-    is_rehearsed: bool,
+    is_test: bool,
 }
 
-impl Circumstances {
-    pub(super) fn of(ask: &ExportCall, subject: &Subject) -> Self {
-        let is_verification = matches!(ask, ExportCall::Verify);
-        let is_around_a_run = matches!(
-            ask,
+impl BlameContext {
+    pub(super) fn new(call: &ExportCall, subject: &Subject) -> Self {
+        let is_verification = matches!(call, ExportCall::Verify);
+        let is_request_handling = matches!(
+            call,
             ExportCall::Map { .. }
                 | ExportCall::Get { .. }
                 | ExportCall::Reply
@@ -40,45 +40,45 @@ impl Circumstances {
         );
         let unverified = subject.channel.is_some() && subject.principal.is_none();
         Self {
-            document_bytes: subject.document_bytes().saturating_add(ask.bytes()),
+            document_bytes: subject.document_bytes().saturating_add(call.bytes()),
             is_verification,
-            is_of_a_stranger: is_verification || (unverified && is_around_a_run),
-            is_around_a_run,
-            is_rehearsed: subject.is_rehearsed(),
+            is_unauthenticated: is_verification || (unverified && is_request_handling),
+            is_request_handling,
+            is_test: subject.is_test(),
         }
     }
 
     /// Whether the call may look into more than the caller's thread should process.
-    pub(super) fn is_about_much(self) -> bool {
+    pub(super) fn is_large(self) -> bool {
         self.document_bytes > SHORT_DOCUMENT_BYTES_MAX
     }
 
     /// The size limit of the result, and of each host call's arguments, in bytes. A verifier may pass the body back
     /// to the host for verification, and the plugin is not to blame for the body's length.
-    pub(super) fn handover_bytes(self, output_bytes: usize) -> usize {
+    pub(super) fn transfer_bytes_max(self, output_bytes: usize) -> usize {
         if self.is_verification {
-            output_bytes.saturating_add(self.document_bytes).saturating_add(BESIDE_THE_BODY_BYTES)
+            output_bytes.saturating_add(self.document_bytes).saturating_add(SIGNED_HEADERS_BYTES)
         } else {
             output_bytes
         }
     }
 
     /// The error as it is reported and counted.
-    pub(super) fn blame(self, error: PluginError, state: &mut CallState) -> PluginError {
-        let is_around = self.is_verification || self.is_around_a_run;
+    pub(super) fn attribute(self, error: PluginError, state: &mut CallState) -> PluginError {
+        let is_request_related = self.is_verification || self.is_request_handling;
         match error {
-            error if self.is_rehearsed => error,
+            error if self.is_test => error,
             // The failure's message is of no use to the caller: without the secret the plugin could not do its
             // work.
             PluginError::Failure(failure) => match state.unusable_secret.take() {
-                Some(why) if is_around => PluginError::Refusal(Refusal::NotSetUp(why)),
+                Some(why) if is_request_related => PluginError::Refusal(Refusal::NotSetUp(why)),
                 _ => PluginError::Failure(failure),
             },
             PluginError::Refusal(refusal) => {
-                let of_the_request = refusal.fault() == Fault::Guest
-                    && (self.is_of_a_stranger
-                        || (is_limit(&refusal) && self.is_around_a_run && self.is_about_much()));
-                PluginError::Refusal(if of_the_request {
+                let is_request_fault = refusal.fault() == Fault::Guest
+                    && (self.is_unauthenticated
+                        || (is_limit(&refusal) && self.is_request_handling && self.is_large()));
+                PluginError::Refusal(if is_request_fault {
                     Refusal::RequestTooMuch(Box::new(refusal))
                 } else {
                     refusal

@@ -33,7 +33,7 @@ pub(in crate::sandbox) const LOOK_UP_BYTES_MAX: usize = 256 << 20;
 /// The guest made the host walk more than [`LOOK_UP_BYTES_MAX`].
 #[derive(Debug, thiserror::Error)]
 #[error("it looked into documents too often")]
-pub(in crate::sandbox) struct LookedTooOften;
+pub(in crate::sandbox) struct LookUpBudgetExceeded;
 
 /// Names and values of one set of headers in `wasi:http`, in bytes. Servers accept 8 to 16 KiB.
 pub(in crate::sandbox) const FIELD_BYTES_MAX: usize = 16 << 10;
@@ -58,7 +58,7 @@ pub(in crate::sandbox) struct CallState {
     /// The lane to which the call moves if it takes long.
     pub(in crate::sandbox) lane: Lane,
     /// Size limit of the call's result, and of each host call's arguments, in bytes.
-    pub(in crate::sandbox) handover_bytes_max: usize,
+    pub(in crate::sandbox) transfer_bytes_max: usize,
     pub(in crate::sandbox) http_hooks: WasiHttpState,
     pub(in crate::sandbox) values_operations: u32,
     /// Created when the guest first changes something in its folder.
@@ -77,7 +77,7 @@ pub(in crate::sandbox) struct CallState {
     logs: Vec<String>,
     log_bytes_left: usize,
     /// Created when the guest first asks for outside data, which most calls never do.
-    outside: Option<HostSource>,
+    host_source: Option<HostSource>,
     wasi: Option<Box<WasiCtx>>,
     /// Created together with `wasi`.
     streams: Option<StandardStreams>,
@@ -91,11 +91,11 @@ impl CallState {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         Self {
-            limiter: Limiter::new(limits.memory_bytes, MemoryReservation::of(&binding.share)),
+            limiter: Limiter::new(limits.memory_bytes, MemoryReservation::new(&binding.quota)),
             deadline: budget.deadline,
             cpu_max: budget.cpu,
             lane: budget.lane,
-            handover_bytes_max: budget.handover_bytes,
+            transfer_bytes_max: budget.transfer_bytes_max,
             cpu: Duration::ZERO,
             http_hooks: WasiHttpState::new(EgressBudget::new(
                 budget.may_send,
@@ -111,7 +111,7 @@ impl CallState {
             unusable_secret: None,
             logs: Vec::new(),
             log_bytes_left: limits.log_bytes,
-            outside: None,
+            host_source: None,
             wasi: None,
             streams: None,
             http: WasiHttpCtx::new(),
@@ -128,28 +128,31 @@ impl CallState {
 
     /// Charges one look-up in a document, or one copy of it. Epochs do not interrupt a host call, so without this a
     /// guest could make the host work in a loop.
-    pub(in crate::sandbox) fn charge(&mut self, document_bytes: usize) -> wasmtime::Result<()> {
+    pub(in crate::sandbox) fn charge_look_up(
+        &mut self,
+        document_bytes: usize,
+    ) -> wasmtime::Result<()> {
         match self.look_up_bytes_left.checked_sub(document_bytes) {
             Some(left) => self.look_up_bytes_left = left,
-            None => return Err(wasmtime::Error::new(LookedTooOften)),
+            None => return Err(wasmtime::Error::new(LookUpBudgetExceeded)),
         }
         Ok(())
     }
 
     /// The source of outside data: the world, which is recorded, or the script of a test or replay.
-    pub(in crate::sandbox) fn outside(&mut self) -> HostSource {
+    pub(in crate::sandbox) fn host_source(&mut self) -> HostSource {
         let script = &self.subject.script;
-        let outside = self.outside.get_or_insert_with(|| match script {
+        let host_source = self.host_source.get_or_insert_with(|| match script {
             Some(script) => HostSource::Scripted(Arc::clone(script)),
             None => HostSource::Live(Arc::default()),
         });
-        outside.clone()
+        host_source.clone()
     }
 
     /// What the call's outgoing requests need of it.
     pub(in crate::sandbox) fn egress_context(&mut self) -> EgressContext {
-        let (binding, outside) = (Arc::clone(&self.binding), self.outside());
-        EgressContext::new(binding, outside, self.deadline, self.grants_hint())
+        let (binding, host_source) = (Arc::clone(&self.binding), self.host_source());
+        EgressContext::new(binding, host_source, self.deadline, self.grants_hint())
     }
 
     pub(in crate::sandbox) fn table(&mut self) -> &mut ResourceTable {
@@ -182,7 +185,7 @@ impl CallState {
     /// tenant, since a plugin may pass the message on to strangers.
     pub(in crate::sandbox) fn grants_hint(&self) -> String {
         let grants = format!("the grants of the plugin {}", self.binding.name);
-        match self.binding.granted.withheld_because() {
+        match self.binding.granted.inactive_reason() {
             // The reason is for the plugin's operator, not for the plugin.
             Some(_) => format!("{grants}, which are not in force for this component"),
             None => grants,
@@ -199,7 +202,7 @@ impl CallState {
     /// Records that the plugin opened a secret that it cannot use. This decides whose fault a failure of the call
     /// is. Only the operator sees the reason.
     pub(in crate::sandbox) fn unusable_secret(&mut self, reason: String) {
-        self.note(reason.clone());
+        self.log_host_line(reason.clone());
         self.unusable_secret.get_or_insert(reason);
     }
 
@@ -209,23 +212,23 @@ impl CallState {
     }
 
     /// Records that the guest asked for a payload and there is none. The plugin's log says so.
-    pub(in crate::sandbox) fn look_for_payload(&mut self) {
+    pub(in crate::sandbox) fn record_missing_payload(&mut self) {
         let request = self.subject.request.as_deref();
         if let Some(unreadable) = request.and_then(|request| request.unreadable.as_ref())
             && !self.missed_payload
         {
             let line = format!("Payload: there is none, since {}", unreadable.detail);
             self.missed_payload = true;
-            self.note(line);
+            self.log_host_line(line);
         }
     }
 
     /// Adds a line of the host's own to the plugin's log.
-    pub(in crate::sandbox) fn note(&mut self, line: String) {
-        self.keep_line(line);
+    pub(in crate::sandbox) fn log_host_line(&mut self, line: String) {
+        self.push_log_line(line);
     }
 
-    pub(in crate::sandbox) fn keep_line(&mut self, mut line: String) {
+    pub(in crate::sandbox) fn push_log_line(&mut self, mut line: String) {
         // Lines beyond the limit are dropped: too much logging does not fail a call.
         if self.log_bytes_left == 0 {
             return;
@@ -248,9 +251,9 @@ impl CallState {
         let of_folder: Vec<_> = self.folder_quota.iter().flat_map(FolderQuota::notes).collect();
         let written = self.streams.take().map(StandardStreams::into_lines).unwrap_or_default();
         for line in written.into_iter().chain(self.http_hooks.take_notes()).chain(of_folder) {
-            self.keep_line(line);
+            self.push_log_line(line);
         }
-        let recording = match self.outside {
+        let recording = match self.host_source {
             Some(HostSource::Live(recording)) => Some(std::mem::take(&mut *lock(&recording))),
             Some(HostSource::Scripted(_)) | None => None,
         };
@@ -265,17 +268,17 @@ pub(in crate::sandbox) struct Budget {
     pub(in crate::sandbox) cpu: Duration,
     pub(in crate::sandbox) may_send: bool,
     pub(in crate::sandbox) lane: Lane,
-    /// See [`CallState::handover_bytes_max`].
-    pub(in crate::sandbox) handover_bytes: usize,
+    /// See [`CallState::transfer_bytes_max`].
+    pub(in crate::sandbox) transfer_bytes_max: usize,
 }
 
 impl WasiView for CallState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         if self.wasi.is_none() {
-            let outside = self.outside();
+            let host_source = self.host_source();
             let (granted, clock) = (&self.binding.granted, &self.binding.shared.clock);
             let streams = self.streams.get_or_insert_default();
-            self.wasi = Some(Box::new(wasi::context(granted, &outside, clock, streams)));
+            self.wasi = Some(Box::new(wasi::context(granted, &host_source, clock, streams)));
         }
         // Set just above if it was missing.
         let wasi = self.wasi.get_or_insert_with(|| Box::new(WasiCtx::builder().build()));

@@ -47,10 +47,10 @@ impl Bed {
             slow_threads: 1,
             all_memory_bytes_max: 1 << 30,
             tenant_memory_bytes_max: 1 << 30,
-            compilations: 1,
+            long_compilations_max: 1,
             compiling: CompileLimits::new(1_024, 10),
             loaded_max: 10,
-            quarantine: QuarantineSettings { after: u64::MAX, pause: Duration::ZERO },
+            quarantine: QuarantineSettings { failures_max: u64::MAX, pause: Duration::ZERO },
         };
         let values = Arc::new(MemoryValues::default());
         let services = HostServices { clock: Clock::system(), values };
@@ -95,7 +95,7 @@ async fn a_hundred_looping_tools_of_a_tenant_take_no_more_than_one_from_another_
             }))
         })
         .collect();
-    while looping.account().snapshot().in_flight < 60 {
+    while looping.stats().snapshot().in_flight < 60 {
         tokio::task::yield_now().await;
     }
     let before = ended.load(Ordering::Relaxed);
@@ -110,7 +110,7 @@ async fn a_hundred_looping_tools_of_a_tenant_take_no_more_than_one_from_another_
 #[tokio::test]
 async fn a_plugin_whose_tool_was_long_begins_its_tools_apart_until_they_are_brief_again() {
     let plugin = Bed::start().tools("[limits]\ntool_cpu_ms = 30\ntool_wall_ms = 600000\n").await;
-    let account = Arc::clone(plugin.account());
+    let account = Arc::clone(plugin.stats());
     call(&plugin, "nothing").await.value.unwrap();
     assert!(account.may_run_inline(Lane::Tools));
     // On a busy machine a tick may pass before the thread has computed for long.

@@ -6,7 +6,7 @@ use super::super::Binding;
 use super::super::outcome::Called;
 use super::answers::ExportResult;
 use super::mismatch;
-use super::perform::ExportCall;
+use super::run_call::ExportCall;
 use crate::sandbox::subject::Subject;
 use crate::tool::Tool;
 use crate::trace::PluginRun;
@@ -24,7 +24,7 @@ impl Binding {
         if self.loaded.roles.toolbox.is_none() {
             return self.no_role("toolbox");
         }
-        self.ask(subject, ExportCall::ListTools).await.and_then(|answer| match answer {
+        self.call(subject, ExportCall::ListTools).await.and_then(|answer| match answer {
             ExportResult::Tools(tools) => Ok(tools),
             _ => Err(mismatch()),
         })
@@ -41,7 +41,7 @@ impl Binding {
         if roles.toolbox.is_none() && roles.foreign.is_none() {
             return self.no_role("toolbox");
         }
-        self.ask(subject, ExportCall::CallTool { name, arguments }).await.and_then(|answer| {
+        self.call(subject, ExportCall::CallTool { name, arguments }).await.and_then(|answer| {
             match answer {
                 ExportResult::Json(json) => Ok(json),
                 _ => Err(mismatch()),

@@ -72,7 +72,7 @@ impl CompileLimits {
 }
 
 /// Why there is no compiled code.
-enum Failed {
+enum CompileFailure {
     Refused(String),
     Bound(String),
     Host(String),
@@ -83,44 +83,44 @@ enum Failed {
 pub fn run(limits: &CompileLimits, compatibility: u64) -> ExitCode {
     let (code, message) = match compile(limits, compatibility) {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(Failed::Refused(why)) => (EXIT_REFUSED, why),
-        Err(Failed::Bound(which)) => (EXIT_BOUND, which),
-        Err(Failed::Host(why)) => (EXIT_FAILED, why),
+        Err(CompileFailure::Refused(why)) => (EXIT_REFUSED, why),
+        Err(CompileFailure::Bound(which)) => (EXIT_BOUND, which),
+        Err(CompileFailure::Host(why)) => (EXIT_FAILED, why),
     };
     let _ = writeln!(io::stderr(), "{message}");
     ExitCode::from(code)
 }
 
-fn compile(limits: &CompileLimits, compatibility: u64) -> Result<(), Failed> {
-    let failed = |error: &dyn std::fmt::Display| Failed::Host(error.to_string());
-    confine(limits).map_err(|error| failed(&error))?;
+fn compile(limits: &CompileLimits, compatibility: u64) -> Result<(), CompileFailure> {
+    let failed = |error: &dyn std::fmt::Display| CompileFailure::Host(error.to_string());
+    apply_limits(limits).map_err(|error| failed(&error))?;
     std::thread::Builder::new()
         .name("reader".to_owned())
-        .spawn(end_without_reader)
+        .spawn(exit_on_broken_stdout)
         .map_err(|error| failed(&error))?;
-    let engine = engine::to_compile().map_err(|error| failed(&error))?;
+    let engine = engine::for_compiling().map_err(|error| failed(&error))?;
     if engine::compatibility(&engine) != compatibility {
         let why =
             "the program that compiles is of another version than this gateway: build it anew";
-        return Err(Failed::Host(why.to_owned()));
+        return Err(CompileFailure::Host(why.to_owned()));
     }
     let mut source = Vec::new();
     io::stdin().lock().read_to_end(&mut source).map_err(|error| failed(&error))?;
-    bounds::check(&source).map_err(Failed::Bound)?;
+    bounds::check(&source).map_err(CompileFailure::Bound)?;
     let code = engine.precompile_component(&source);
-    let code = code.map_err(|error| Failed::Refused(format!("{error:#}")))?;
+    let code = code.map_err(|error| CompileFailure::Refused(format!("{error:#}")))?;
     if code.len() as u64 > limits.code_bytes_max {
         let mib = limits.code_bytes_max >> 20;
-        return Err(Failed::Bound(format!("{mib} MiB of compiled code")));
+        return Err(CompileFailure::Bound(format!("{mib} MiB of compiled code")));
     }
     let mut stdout = io::stdout().lock();
     stdout.write_all(&code).and_then(|()| stdout.flush()).map_err(|error| failed(&error))
 }
 
 /// Has the operating system enforce the limits on this process.
-fn confine(limits: &CompileLimits) -> io::Result<()> {
+fn apply_limits(limits: &CompileLimits) -> io::Result<()> {
     let at_most =
-        |resource, most| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
+        |resource, max| setrlimit(resource, Rlimit { current: Some(max), maximum: Some(max) });
     at_most(Resource::Data, limits.memory_bytes_max)?;
     // The hard limit is one second above the soft one: SIGXCPU at the soft limit tells the gateway why the process
     // ended, which SIGKILL at the hard limit would not.
@@ -135,7 +135,7 @@ fn confine(limits: &CompileLimits) -> io::Result<()> {
 }
 
 /// Ends the process once its stdout has no reader, for instance because the gateway was killed.
-fn end_without_reader() {
+fn exit_on_broken_stdout() {
     let stdout = io::stdout();
     loop {
         // No event is requested: poll(2) always reports errors.

@@ -10,13 +10,13 @@ use rustix::fs::{AtFlags, Dir, FileType, statat};
 use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
 
-use super::Held;
+use super::StreamResources;
 use super::operations::FileOperations;
-use super::operations::failed;
+use super::operations::fs_error;
 use super::walk::entries_of;
 
 /// Entries per page. With names of 255 bytes, a page and the buffer of the directory read stay below
-/// [`HELD_BYTES`](super::HELD_BYTES).
+/// [`STREAM_BYTES`](super::STREAM_BYTES).
 const PAGE_ENTRIES: usize = 128;
 
 /// A listing of a folder in progress.
@@ -25,7 +25,7 @@ pub(in crate::sandbox) struct Listing {
     /// `None` once the folder has been read to its end.
     folder: Option<Dir>,
     page: VecDeque<Result<DirectoryEntry, ErrorCode>>,
-    _held: Held,
+    _resources: StreamResources,
 }
 
 impl Listing {
@@ -33,10 +33,10 @@ impl Listing {
     pub(in crate::sandbox) async fn of(
         folder: Arc<File>,
         operations: FileOperations,
-        held: Held,
+        resources: StreamResources,
     ) -> io::Result<Self> {
         let folder = operations.run(move || entries_of(folder)).await??;
-        Ok(Self { operations, folder: Some(folder), page: VecDeque::new(), _held: held })
+        Ok(Self { operations, folder: Some(folder), page: VecDeque::new(), _resources: resources })
     }
 
     /// Returns the next entry, or `None` after the last.
@@ -45,7 +45,7 @@ impl Listing {
             && let Some(folder) = self.folder.take()
         {
             let read = self.operations.run(move || page_of(folder)).await;
-            (self.page, self.folder) = read.map_err(failed)?;
+            (self.page, self.folder) = read.map_err(fs_error)?;
         }
         Ok(self.page.pop_front().transpose()?)
     }

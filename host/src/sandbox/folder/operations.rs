@@ -14,17 +14,17 @@ use wasmtime_wasi::p2::FsError;
 
 use crate::ids::TenantId;
 use crate::low_priority::thread_time;
-use crate::shares::slots::{Reserve, Slot, Slots, Taking};
+use crate::shares::slots::{Acquire, Reserve, Slot, Slots};
 
 /// Concurrent operations for each thread of a slow lane: operations wait for disks as often as they compute.
-const FOR_EACH_THREAD: usize = 2;
+const OPERATIONS_PER_THREAD: usize = 2;
 
 /// Minimum number of concurrent operations, so that one tenant's slow disk leaves room for other tenants.
-const AT_LEAST: usize = 4;
+const OPERATIONS_MIN: usize = 4;
 
 /// Divisor of the process's limit on open files: plugins together get that part, and connections and the store need
 /// the rest.
-const PART_OF_OPEN_FILES: u64 = 4;
+const OPEN_FILES_DIVISOR: u64 = 4;
 
 /// Maximum number of open files of all plugins, however high the process's limit is.
 const OPEN_FILES_MAX: u64 = 16 << 10;
@@ -41,9 +41,9 @@ impl FileThreads {
     /// For a gateway with `slow_threads` threads in each slow lane. Operations run on the blocking threads of
     /// `threads`.
     pub(in crate::sandbox) fn of(threads: Handle, slow_threads: usize) -> Arc<Self> {
-        let at_once = slow_threads.saturating_mul(FOR_EACH_THREAD).max(AT_LEAST);
+        let at_once = slow_threads.saturating_mul(OPERATIONS_PER_THREAD).max(OPERATIONS_MIN);
         let may_open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let open = usize::try_from((may_open / PART_OF_OPEN_FILES).min(OPEN_FILES_MAX));
+        let open = usize::try_from((may_open / OPEN_FILES_DIVISOR).min(OPEN_FILES_MAX));
         // A slow disk can hold an operation for long, and a sleeping guest a file. Neither can be revoked, so each
         // tenant must leave some free.
         let slots = |slots| Slots::new(slots, Reserve::AsManyAsHeld);
@@ -107,9 +107,9 @@ impl FileOperations {
     /// Reserves one more open file. `None` if the tenant has as many as it may.
     pub(in crate::sandbox) fn open_file(&self) -> Option<Slot> {
         match self.all.open.take(self.tenant) {
-            Taking::Now(slot) => Some(slot),
+            Acquire::Now(slot) => Some(slot),
             // No waiting: a call that holds many files would wait for itself.
-            Taking::Later(_) => None,
+            Acquire::Later(_) => None,
         }
     }
 
@@ -130,7 +130,7 @@ pub(in crate::sandbox) fn trap_in(error: &io::Error) -> Option<Trap> {
 
 /// The error that the plugin receives for a failed operation. If the call's CPU time is used up, it is a trap, which
 /// ends the call.
-pub(in crate::sandbox) fn failed(error: io::Error) -> FsError {
+pub(in crate::sandbox) fn fs_error(error: io::Error) -> FsError {
     match trap_in(&error) {
         Some(trap) => FsError::trap(trap),
         None => error.into(),

@@ -11,8 +11,8 @@ use wasmtime_wasi::p2::{InputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 
 use super::operations::FileOperations;
-use super::stream::told;
-use super::{HELD_BYTES, Held};
+use super::stream::stream_error;
+use super::{STREAM_BYTES, StreamResources};
 
 /// Size of the chunk that is read before the plugin has said how much it wants, in bytes.
 const FIRST_PIECE_BYTES: usize = 4 << 10;
@@ -21,10 +21,10 @@ const FIRST_PIECE_BYTES: usize = 4 << 10;
 pub(in crate::sandbox) struct FileReader {
     file: Arc<File>,
     /// Offset of the next chunk.
-    place: u64,
+    offset: u64,
     operations: FileOperations,
     state: State,
-    _held: Held,
+    _resources: StreamResources,
 }
 
 enum State {
@@ -38,18 +38,18 @@ enum State {
 impl FileReader {
     pub(in crate::sandbox) fn new(
         file: Arc<File>,
-        place: u64,
+        offset: u64,
         operations: FileOperations,
-        held: Held,
+        resources: StreamResources,
     ) -> Self {
-        Self { file, place, operations, state: State::Idle, _held: held }
+        Self { file, offset, operations, state: State::Idle, _resources: resources }
     }
 
     fn begin(&mut self, bytes: usize) {
-        let (file, place) = (Arc::clone(&self.file), self.place);
+        let (file, offset) = (Arc::clone(&self.file), self.offset);
         let operations = self.operations.clone();
         self.state = State::Reading(spawn(async move {
-            operations.run(move || piece_of(&file, place, bytes)).await.flatten()
+            operations.run(move || read_chunk(&file, offset, bytes)).await.flatten()
         }));
     }
 
@@ -57,10 +57,10 @@ impl FileReader {
         // The task stays in the state until it ends: the waiting future may be dropped and created again.
         if let State::Reading(task) = &mut self.state {
             self.state = match task.await {
-                Ok(piece) if piece.is_empty() => State::Closed,
-                Ok(piece) => {
-                    self.place = self.place.saturating_add(piece.len() as u64);
-                    State::Read(piece)
+                Ok(chunk) if chunk.is_empty() => State::Closed,
+                Ok(chunk) => {
+                    self.offset = self.offset.saturating_add(chunk.len() as u64);
+                    State::Read(chunk)
                 }
                 Err(error) => State::Failed(error),
             };
@@ -68,15 +68,15 @@ impl FileReader {
     }
 }
 
-/// Reads up to `bytes` bytes, at most [`HELD_BYTES`]. The result is empty at the end of the file.
-fn piece_of(file: &File, place: u64, bytes: usize) -> io::Result<Bytes> {
-    let mut piece = vec![0; bytes.min(HELD_BYTES)];
+/// Reads up to `bytes` bytes, at most [`STREAM_BYTES`]. The result is empty at the end of the file.
+fn read_chunk(file: &File, offset: u64, bytes: usize) -> io::Result<Bytes> {
+    let mut chunk = vec![0; bytes.min(STREAM_BYTES)];
     loop {
-        match file.read_at(&mut piece, place) {
+        match file.read_at(&mut chunk, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => {
-                piece.truncate(read?);
-                return Ok(piece.into());
+                chunk.truncate(read?);
+                return Ok(chunk.into());
             }
         }
     }
@@ -96,9 +96,9 @@ impl Pollable for FileReader {
 impl InputStream for FileReader {
     fn read(&mut self, bytes: usize) -> StreamResult<Bytes> {
         match std::mem::replace(&mut self.state, State::Closed) {
-            State::Read(mut piece) => {
-                let first = piece.split_to(bytes.min(piece.len()));
-                self.state = if piece.is_empty() { State::Idle } else { State::Read(piece) };
+            State::Read(mut chunk) => {
+                let first = chunk.split_to(bytes.min(chunk.len()));
+                self.state = if chunk.is_empty() { State::Idle } else { State::Read(chunk) };
                 Ok(first)
             }
             State::Idle if bytes > 0 => {
@@ -110,7 +110,7 @@ impl InputStream for FileReader {
                 Ok(Bytes::new())
             }
             // An error is returned once; after it the stream is closed.
-            State::Failed(error) => Err(told(error)),
+            State::Failed(error) => Err(stream_error(error)),
             State::Closed => Err(StreamError::Closed),
         }
     }

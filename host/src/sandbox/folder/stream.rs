@@ -11,16 +11,16 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 
 use super::operations::trap_in;
-use super::{FolderQuota, HELD_BYTES, Held};
+use super::{FolderQuota, STREAM_BYTES, StreamResources};
 
 /// An output stream into a file.
-pub(in crate::sandbox) struct FileStream {
+pub(in crate::sandbox) struct FileWriter {
     file: Arc<File>,
     /// Offset of the next chunk. `None`: the end of the file at the time of the write.
-    place: Option<u64>,
+    offset: Option<u64>,
     quota: FolderQuota,
     state: State,
-    _held: Held,
+    _resources: StreamResources,
 }
 
 enum State {
@@ -30,20 +30,20 @@ enum State {
     Closed,
 }
 
-impl FileStream {
+impl FileWriter {
     pub(in crate::sandbox) fn new(
         file: Arc<File>,
-        place: Option<u64>,
+        offset: Option<u64>,
         quota: FolderQuota,
-        held: Held,
+        resources: StreamResources,
     ) -> Self {
-        Self { file, place, quota, state: State::Ready, _held: held }
+        Self { file, offset, quota, state: State::Ready, _resources: resources }
     }
 
     /// Returns an error once; after it the stream is closed.
     fn checked(&mut self) -> StreamResult<()> {
         match std::mem::replace(&mut self.state, State::Closed) {
-            State::Failed(error) => Err(told(error)),
+            State::Failed(error) => Err(stream_error(error)),
             State::Closed => Err(StreamError::Closed),
             state @ (State::Ready | State::Writing(_)) => {
                 self.state = state;
@@ -55,7 +55,7 @@ impl FileStream {
 
 /// The error that the plugin receives for a failed chunk. If the call's CPU time is used up, it is a trap, which ends
 /// the call.
-pub(in crate::sandbox) fn told(error: io::Error) -> StreamError {
+pub(in crate::sandbox) fn stream_error(error: io::Error) -> StreamError {
     match trap_in(&error) {
         Some(trap) => StreamError::Trap(trap.into()),
         None => StreamError::LastOperationFailed(error.into()),
@@ -65,30 +65,30 @@ pub(in crate::sandbox) fn told(error: io::Error) -> StreamError {
 /// Writes a chunk and returns its length.
 async fn write(
     file: Arc<File>,
-    place: Option<u64>,
+    offset: Option<u64>,
     quota: FolderQuota,
-    piece: Bytes,
+    chunk: Bytes,
 ) -> io::Result<u64> {
-    let length = piece.len() as u64;
+    let length = chunk.len() as u64;
     let mut folder = quota.lock().await?;
-    folder.reserve_in(&file, place, length).await?;
-    let place = match place {
-        Some(place) => place,
+    folder.reserve_in(&file, offset, length).await?;
+    let offset = match offset {
+        Some(offset) => offset,
         None => quota.size(&file).await?,
     };
     // The folder stays locked until the write is done, so that the next operation sees the file's new size.
-    let written = quota.operations.run(move || file.write_all_at(&piece, place)).await;
+    let written = quota.operations.run(move || file.write_all_at(&chunk, offset)).await;
     written.flatten().map(|()| length)
 }
 
 #[async_trait]
-impl Pollable for FileStream {
+impl Pollable for FileWriter {
     async fn ready(&mut self) {
         // The task stays in the state until it ends: the waiting future may be dropped and created again.
         if let State::Writing(task) = &mut self.state {
             self.state = match task.await {
                 Ok(length) => {
-                    self.place = self.place.map(|place| place.saturating_add(length));
+                    self.offset = self.offset.map(|offset| offset.saturating_add(length));
                     State::Ready
                 }
                 Err(error) => State::Failed(error),
@@ -98,14 +98,14 @@ impl Pollable for FileStream {
 }
 
 #[async_trait]
-impl OutputStream for FileStream {
-    fn write(&mut self, piece: Bytes) -> StreamResult<()> {
+impl OutputStream for FileWriter {
+    fn write(&mut self, chunk: Bytes) -> StreamResult<()> {
         self.checked()?;
-        if matches!(self.state, State::Writing(_)) || piece.len() > HELD_BYTES {
+        if matches!(self.state, State::Writing(_)) || chunk.len() > STREAM_BYTES {
             return Err(StreamError::trap("it wrote more than it was let"));
         }
         let (file, quota) = (Arc::clone(&self.file), self.quota.clone());
-        self.state = State::Writing(spawn(write(file, self.place, quota, piece)));
+        self.state = State::Writing(spawn(write(file, self.offset, quota, chunk)));
         Ok(())
     }
 
@@ -115,7 +115,7 @@ impl OutputStream for FileStream {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         self.checked()?;
-        Ok(if matches!(self.state, State::Ready) { HELD_BYTES } else { 0 })
+        Ok(if matches!(self.state, State::Ready) { STREAM_BYTES } else { 0 })
     }
 
     async fn cancel(&mut self) {

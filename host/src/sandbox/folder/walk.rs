@@ -40,7 +40,7 @@ pub(in crate::sandbox) fn entries_of(folder: impl AsFd) -> io::Result<Dir> {
 /// A walk in progress.
 pub(in crate::sandbox) struct Walk {
     /// The folders from the root to the current one, each within the one before.
-    way: Vec<Dir>,
+    stack: Vec<Dir>,
     /// The size of all entries so far, in bytes.
     pub(in crate::sandbox) bytes: u64,
     /// The depth of the deepest folder so far: 1 for a folder directly in the root.
@@ -62,19 +62,19 @@ impl Walk {
 
     /// Starts a walk through an open folder.
     pub(in crate::sandbox) fn below(folder: impl AsFd) -> io::Result<Self> {
-        Ok(Self { way: vec![entries_of(folder)?], bytes: 0, deepest: 0 })
+        Ok(Self { stack: vec![entries_of(folder)?], bytes: 0, deepest: 0 })
     }
 
     /// Walks for one turn. Returns whether the walk is complete.
     ///
     /// # Errors
     /// If a folder cannot be read, or is nested too deep.
-    pub(in crate::sandbox) fn go_on(&mut self) -> io::Result<bool> {
+    pub(in crate::sandbox) fn step(&mut self) -> io::Result<bool> {
         for _ in 0..ENTRIES_PER_TURN {
-            let depth = self.way.len();
-            let Some(folder) = self.way.last_mut() else { return Ok(true) };
+            let depth = self.stack.len();
+            let Some(folder) = self.stack.last_mut() else { return Ok(true) };
             let Some(entry) = folder.read() else {
-                self.way.pop();
+                self.stack.pop();
                 continue;
             };
             let entry = entry?;
@@ -97,10 +97,10 @@ impl Walk {
                 if depth >= WALKED_DEPTH_MAX {
                     return Err(io::Error::other("folders lie too deep within each other"));
                 }
-                self.way.push(Dir::new(below)?);
+                self.stack.push(Dir::new(below)?);
             }
         }
-        Ok(self.way.is_empty())
+        Ok(self.stack.is_empty())
     }
 
     fn add(&mut self, length: u64) {
@@ -149,16 +149,19 @@ fn depth_within(outer: &Path, folder: impl AsFd) -> io::Result<Option<usize>> {
 }
 
 /// Whether a plugin may create a folder in this one.
-pub(in crate::sandbox) fn may_have_one_more(outer: &Path, folder: impl AsFd) -> io::Result<bool> {
+pub(in crate::sandbox) fn may_create_folder_in(
+    outer: &Path,
+    folder: impl AsFd,
+) -> io::Result<bool> {
     Ok(depth_within(outer, folder)?.is_some_and(|depth| depth < DEPTH_MAX))
 }
 
 /// How deep the folders in a folder may be nested for a plugin to move it.
 pub(in crate::sandbox) enum MayMove {
     /// Any depth: the move does not make the folder deeper.
-    Anyhow,
+    AnyDepth,
     /// At most this depth.
-    UpTo(usize),
+    MaxDepth(usize),
     /// The folder may not be moved.
     No,
 }
@@ -171,9 +174,9 @@ pub(in crate::sandbox) fn may_move(
 ) -> io::Result<MayMove> {
     let (from, to) = (depth_within(outer, from)?, depth_within(outer, to)?);
     Ok(match (from, to) {
-        (Some(from), Some(to)) if to <= from => MayMove::Anyhow,
-        (None, Some(_)) => MayMove::Anyhow,
-        (_, Some(to)) if to < DEPTH_MAX => MayMove::UpTo(DEPTH_MAX - to - 1),
+        (Some(from), Some(to)) if to <= from => MayMove::AnyDepth,
+        (None, Some(_)) => MayMove::AnyDepth,
+        (_, Some(to)) if to < DEPTH_MAX => MayMove::MaxDepth(DEPTH_MAX - to - 1),
         _ => MayMove::No,
     })
 }
@@ -184,7 +187,7 @@ mod tests {
 
     fn walked(folder: &Path) -> io::Result<Walk> {
         let mut walk = Walk::through(folder, &[])?;
-        while !walk.go_on()? {}
+        while !walk.step()? {}
         Ok(walk)
     }
 
@@ -216,13 +219,13 @@ mod tests {
         }
         assert_eq!(depth_within(home.path(), folder(DEPTH_MAX + 1)).unwrap(), None);
         // A folder that is not within the outer one must not get another folder.
-        assert!(!may_have_one_more(&deepest, folder(3)).unwrap());
-        assert!(may_have_one_more(home.path(), folder(63)).unwrap());
-        assert!(!may_have_one_more(home.path(), folder(64)).unwrap());
+        assert!(!may_create_folder_in(&deepest, folder(3)).unwrap());
+        assert!(may_create_folder_in(home.path(), folder(63)).unwrap());
+        assert!(!may_create_folder_in(home.path(), folder(64)).unwrap());
         let may = |from, to| may_move(home.path(), folder(from), folder(to)).unwrap();
-        assert!(matches!(may(5, 5), MayMove::Anyhow));
-        assert!(matches!(may(70, 0), MayMove::Anyhow));
-        assert!(matches!(may(5, 10), MayMove::UpTo(53)));
+        assert!(matches!(may(5, 5), MayMove::AnyDepth));
+        assert!(matches!(may(70, 0), MayMove::AnyDepth));
+        assert!(matches!(may(5, 10), MayMove::MaxDepth(53)));
         assert!(matches!(may(5, 64), MayMove::No));
         assert!(matches!(may(5, 65), MayMove::No));
     }

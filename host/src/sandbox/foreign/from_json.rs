@@ -2,8 +2,8 @@
 //! becomes a tree of its own, so neither its nesting nor its shape costs more than the types allow. Reading stops
 //! at the first mismatch, with a sentence that names the place.
 
-mod reading;
-mod words;
+mod messages;
+mod reader_state;
 
 use std::fmt;
 
@@ -14,8 +14,8 @@ use wasmtime::component::Val;
 
 use super::schema::NOT_FINITE;
 use super::shape::{Integer, Shape};
-use reading::Reading;
-use words::{names, shortened, wanted};
+use messages::{expected, names, shortened};
+use reader_state::ReaderState;
 
 /// Longest arguments, in bytes.
 const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -31,15 +31,15 @@ pub(super) fn arguments(params: &[(String, Shape)], text: &str) -> Result<Vec<Va
     if !text.trim_start().starts_with('{') {
         return Err("the arguments are not a JSON object".to_owned());
     }
-    let reading = Reading::default();
+    let state = ReaderState::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let read = Fields { fields: params, reading: &reading };
+    let read = Fields { fields: params, state: &state };
     let values = deserializer.deserialize_any(read).and_then(|values| {
         deserializer.end()?;
         Ok(values)
     });
-    values.map_err(|error| match reading.found() {
-        Some(wrong) => wrong,
+    values.map_err(|error| match state.error() {
+        Some(error) => error,
         None => format!("the arguments are not valid JSON: {error}"),
     })
 }
@@ -48,14 +48,14 @@ pub(super) fn arguments(params: &[(String, Shape)], text: &str) -> Result<Vec<Va
 #[derive(Clone, Copy)]
 struct Typed<'a> {
     shape: &'a Shape,
-    reading: &'a Reading,
+    state: &'a ReaderState,
 }
 
 impl<'de> DeserializeSeed<'de> for Typed<'_> {
     type Value = Val;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Val, D::Error> {
-        self.reading.count(1)?;
+        self.state.count(1)?;
         from.deserialize_any(self)
     }
 }
@@ -78,10 +78,10 @@ impl<'a> Typed<'a> {
                 if narrow.is_finite() {
                     Ok(Val::Float32(narrow))
                 } else {
-                    Err(self.reading.mismatch(self.shape, &shown.to_string()))
+                    Err(self.state.mismatch(self.shape, &shown.to_string()))
                 }
             }
-            _ => Err(self.reading.mismatch(self.shape, &format!("the number {shown}"))),
+            _ => Err(self.state.mismatch(self.shape, &format!("the number {shown}"))),
         }
     }
 
@@ -90,7 +90,7 @@ impl<'a> Typed<'a> {
             (Some(inner), _) => inner.whole(value).map(some),
             (None, Shape::Integer(kind)) => kind
                 .val(value)
-                .ok_or_else(|| self.reading.mismatch(self.shape, &format!("the number {value}"))),
+                .ok_or_else(|| self.state.mismatch(self.shape, &format!("the number {value}"))),
             // Beyond 2^53 this rounds to the nearest float, as every JSON reader does.
             _ => self.float(value as f64, format_args!("{value}")),
         }
@@ -102,8 +102,8 @@ impl<'a> Typed<'a> {
         seq: &mut A,
         place: usize,
     ) -> Result<Option<Val>, A::Error> {
-        let seed = Typed { shape, reading: self.reading };
-        self.reading.below(&place.to_string(), || seq.next_element_seed(seed))
+        let seed = Typed { shape, state: self.state };
+        self.state.at_step(&place.to_string(), || seq.next_element_seed(seed))
     }
 
     fn elements<'de, A: SeqAccess<'de>>(
@@ -119,33 +119,33 @@ impl<'a> Typed<'a> {
     }
 
     /// Reads a case with a payload, which is written as an object with the case as its key.
-    fn chosen<'de, A: MapAccess<'de>>(
+    fn read_case<'de, A: MapAccess<'de>>(
         self,
         mut map: A,
         cases: &[(&str, Option<&'a Shape>)],
     ) -> Result<(String, Val), A::Error> {
-        let bare = || self.reading.mismatch(self.shape, "an object without a case");
+        let bare = || self.state.mismatch(self.shape, "an object without a case");
         let case = map.next_key::<String>()?.ok_or_else(bare)?;
         let known = cases.iter().find(|(name, _)| *name == case);
         let payload = match known {
             Some((_, Some(payload))) => *payload,
             Some((_, None)) => {
                 let what = format!("the case {case} has no payload: it is written as {case:?}");
-                return Err(self.reading.wrong(&what));
+                return Err(self.state.fail(&what));
             }
             None => return Err(self.unknown_case(&case, cases)),
         };
         let seed = Typed { shape: payload, ..self };
-        let value = self.reading.below(&case, || map.next_value_seed(seed))?;
+        let value = self.state.at_step(&case, || map.next_value_seed(seed))?;
         if map.next_key::<IgnoredAny>()?.is_some() {
-            return Err(self.reading.mismatch(self.shape, "an object of several fields"));
+            return Err(self.state.mismatch(self.shape, "an object of several fields"));
         }
         Ok((case, value))
     }
 
     fn unknown_case<E: Error>(self, case: &str, cases: &[(&str, Option<&Shape>)]) -> E {
         let names = names(cases.iter().map(|(name, _)| *name));
-        self.reading.wrong(&format!("there is no case {:?}, but {names}", shortened(case, 64)))
+        self.state.fail(&format!("there is no case {:?}, but {names}", shortened(case, 64)))
     }
 
     fn text<E: Error>(self, text: &str) -> Result<Val, E> {
@@ -165,9 +165,9 @@ impl<'a> Typed<'a> {
             Shape::Float64 => not_finite().map(Val::Float64),
             Shape::Bytes => {
                 let bytes = STANDARD.decode(text);
-                let no_base64 = |error| self.reading.wrong(&format!("it is not base64: {error}"));
+                let no_base64 = |error| self.state.fail(&format!("it is not base64: {error}"));
                 let bytes = bytes.map_err(no_base64)?;
-                self.reading.count(bytes.len())?;
+                self.state.count(bytes.len())?;
                 Some(Val::List(bytes.into_iter().map(Val::U8).collect()))
             }
             Shape::Enum(names) => {
@@ -192,12 +192,12 @@ impl<'a> Typed<'a> {
         };
         value.ok_or_else(|| {
             let found = format!("the text {:?}", shortened(text, 64));
-            self.reading.mismatch(self.shape, &found)
+            self.state.mismatch(self.shape, &found)
         })
     }
 
     fn payload_missing<E: Error>(self, case: &str) -> E {
-        self.reading.wrong(&format!("the case {case} has a payload: write {{{case:?}: …}}"))
+        self.state.fail(&format!("the case {case} has a payload: write {{{case:?}: …}}"))
     }
 }
 
@@ -205,14 +205,14 @@ impl<'de> Visitor<'de> for Typed<'_> {
     type Value = Val;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&wanted(self.shape))
+        f.write_str(&expected(self.shape))
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Val, E> {
         match (self.inner(), self.shape) {
             (Some(inner), _) => inner.visit_bool(value).map(some),
             (None, Shape::Bool) => Ok(Val::Bool(value)),
-            _ => Err(self.reading.mismatch(self.shape, &value.to_string())),
+            _ => Err(self.state.mismatch(self.shape, &value.to_string())),
         }
     }
 
@@ -246,7 +246,7 @@ impl<'de> Visitor<'de> for Typed<'_> {
     fn visit_unit<E: Error>(self) -> Result<Val, E> {
         match self.shape {
             Shape::Option(_) => Ok(Val::Option(None)),
-            _ => Err(self.reading.mismatch(self.shape, "null")),
+            _ => Err(self.state.mismatch(self.shape, "null")),
         }
     }
 
@@ -261,10 +261,10 @@ impl<'de> Visitor<'de> for Typed<'_> {
                 for (place, shape) in shapes.iter().enumerate() {
                     let next = self.element(shape, &mut seq, place)?;
                     let found = || format!("an array of {place}");
-                    values.push(next.ok_or_else(|| self.reading.mismatch(self.shape, &found()))?);
+                    values.push(next.ok_or_else(|| self.state.mismatch(self.shape, &found()))?);
                 }
                 match seq.next_element::<IgnoredAny>()? {
-                    Some(_) => Err(self.reading.mismatch(self.shape, "an array of more")),
+                    Some(_) => Err(self.state.mismatch(self.shape, "an array of more")),
                     None => Ok(Val::Tuple(values)),
                 }
             }
@@ -275,11 +275,11 @@ impl<'de> Visitor<'de> for Typed<'_> {
                     set.iter().filter(|flag| **flag == named).count()
                 };
                 if let Some(twice) = names.iter().find(|name| times(name) > 1) {
-                    return Err(self.reading.wrong(&format!("{twice} is there twice")));
+                    return Err(self.state.fail(&format!("{twice} is there twice")));
                 }
                 Ok(Val::Flags(names.iter().filter(|name| times(name) == 1).cloned().collect()))
             }
-            _ => Err(self.reading.mismatch(self.shape, "an array")),
+            _ => Err(self.state.mismatch(self.shape, "an array")),
         }
     }
 
@@ -289,26 +289,26 @@ impl<'de> Visitor<'de> for Typed<'_> {
         }
         match self.shape {
             Shape::Record(fields) => {
-                let values = Fields { fields, reading: self.reading }.visit_map(map)?;
+                let values = Fields { fields, state: self.state }.visit_map(map)?;
                 let names = fields.iter().map(|(name, _)| name.clone());
                 Ok(Val::Record(names.zip(values).collect()))
             }
             Shape::Variant(cases) => {
                 let cases: Vec<_> =
                     cases.iter().map(|(name, shape)| (name.as_str(), shape.as_ref())).collect();
-                let (case, value) = self.chosen(map, &cases)?;
+                let (case, value) = self.read_case(map, &cases)?;
                 Ok(Val::Variant(case, Some(Box::new(value))))
             }
             Shape::Result(outcome) => {
-                let (case, value) = self.chosen(map, &super::schema::sides(outcome))?;
+                let (case, value) = self.read_case(map, &super::schema::result_cases(outcome))?;
                 let value = Some(Box::new(value));
                 Ok(Val::Result(if case == "ok" { Ok(value) } else { Err(value) }))
             }
             Shape::Option(inner) => {
-                let (_, value) = self.chosen(map, &[("some", Some(inner))])?;
+                let (_, value) = self.read_case(map, &[("some", Some(inner))])?;
                 Ok(some(value))
             }
-            _ => Err(self.reading.mismatch(self.shape, "an object")),
+            _ => Err(self.state.mismatch(self.shape, "an object")),
         }
     }
 }
@@ -316,7 +316,7 @@ impl<'de> Visitor<'de> for Typed<'_> {
 /// Reads an object with these fields in any order, and returns their values in the order of the type.
 struct Fields<'a> {
     fields: &'a [(String, Shape)],
-    reading: &'a Reading,
+    state: &'a ReaderState,
 }
 
 impl<'de> Visitor<'de> for Fields<'_> {
@@ -327,26 +327,26 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Val>, A::Error> {
-        let Self { fields, reading } = self;
+        let Self { fields, state } = self;
         let mut values: Vec<Option<Val>> = vec![None; fields.len()];
         while let Some(name) = map.next_key::<String>()? {
-            let place = fields.iter().position(|(known, _)| *known == name);
-            let field = place.and_then(|place| Some((fields.get(place)?, values.get_mut(place)?)));
+            let index = fields.iter().position(|(known, _)| *known == name);
+            let field = index.and_then(|place| Some((fields.get(place)?, values.get_mut(place)?)));
             let Some(((_, shape), value)) = field else {
                 let known = names(fields.iter().map(|(name, _)| name.as_str()));
                 let what = format!("there is no field {:?}, but {known}", shortened(&name, 64));
-                return Err(reading.wrong(&what));
+                return Err(state.fail(&what));
             };
             if value.is_some() {
-                return Err(reading.wrong(&format!("the field {name:?} is there twice")));
+                return Err(state.fail(&format!("the field {name:?} is there twice")));
             }
-            let seed = Typed { shape, reading };
-            *value = Some(reading.below(&name, || map.next_value_seed(seed))?);
+            let seed = Typed { shape, state };
+            *value = Some(state.at_step(&name, || map.next_value_seed(seed))?);
         }
         let values = fields.iter().zip(values).map(|((name, shape), value)| match value {
             Some(value) => Ok(value),
             None if shape.is_nullable() => Ok(Val::Option(None)),
-            None => Err(reading.wrong(&format!("the field {name:?} is missing"))),
+            None => Err(state.fail(&format!("the field {name:?} is missing"))),
         });
         values.collect()
     }

@@ -15,19 +15,19 @@ impl Names {
     pub(super) fn name(&mut self, interface: Option<&str>, function: &str) -> String {
         // For example `[static]counter.make`, of a resource that no parameter has.
         let function = function.rsplit(']').next().unwrap_or(function);
-        let wanted = match interface {
+        let proposed = match interface {
             Some(interface) => format!("{}-{function}", last_part(interface)),
             None => function.to_owned(),
         };
-        let wanted: String = wanted.chars().map(allowed).take(NAME_BYTES_MAX).collect();
-        let mut name = wanted.clone();
+        let proposed: String = proposed.chars().map(allowed).take(NAME_BYTES_MAX).collect();
+        let mut name = proposed.clone();
         for number in 2.. {
             if self.0.insert(name.clone()) {
                 break;
             }
             let suffix = format!("-{number}");
             let kept = NAME_BYTES_MAX - suffix.len();
-            name = wanted.chars().take(kept).chain(suffix.chars()).collect();
+            name = proposed.chars().take(kept).chain(suffix.chars()).collect();
         }
         name
     }

@@ -40,16 +40,16 @@ pub(super) fn of(shape: &Shape) -> Value {
     match shape {
         Shape::Bool => json!({"type": "boolean"}),
         Shape::Integer(integer) => {
-            let (_, least, most) = integer.range();
+            let (_, min, max) = integer.range();
             let number = |bound: i128| match u64::try_from(bound) {
                 Ok(bound) => Value::from(bound),
                 Err(_) => i64::try_from(bound).map_or(Value::Null, Value::from),
             };
-            json!({"type": "integer", "minimum": number(least), "maximum": number(most)})
+            json!({"type": "integer", "minimum": number(min), "maximum": number(max)})
         }
         Shape::Float32 => {
-            let (least, most) = (f64::from(f32::MIN), f64::from(f32::MAX));
-            let number = json!({"type": "number", "minimum": least, "maximum": most});
+            let (min, max) = (f64::from(f32::MIN), f64::from(f32::MAX));
+            let number = json!({"type": "number", "minimum": min, "maximum": max});
             json!({"anyOf": [number, {"enum": NOT_FINITE}]})
         }
         Shape::Float64 => json!({"anyOf": [{"type": "number"}, {"enum": NOT_FINITE}]}),
@@ -67,7 +67,7 @@ pub(super) fn of(shape: &Shape) -> Value {
         Shape::Variant(cases) => {
             choice(cases.iter().map(|(name, payload)| (name.as_str(), payload.as_ref())))
         }
-        Shape::Result(outcome) => choice(sides(outcome).into_iter()),
+        Shape::Result(outcome) => choice(result_cases(outcome).into_iter()),
         Shape::Enum(names) => json!({"type": "string", "enum": names}),
         Shape::Flags(names) => {
             json!({"type": "array", "items": {"enum": names}, "uniqueItems": true})
@@ -80,7 +80,7 @@ pub(super) fn of(shape: &Shape) -> Value {
 }
 
 /// The cases of a `result`.
-pub(super) fn sides(outcome: &Outcome) -> [(&'static str, Option<&Shape>); 2] {
+pub(super) fn result_cases(outcome: &Outcome) -> [(&'static str, Option<&Shape>); 2] {
     [("ok", outcome.ok.as_deref()), ("err", outcome.err.as_deref())]
 }
 

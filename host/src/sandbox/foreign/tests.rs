@@ -7,7 +7,7 @@ use wasmtime::component::Component;
 
 use super::from_json::arguments;
 use super::shape::{Integer, Shape};
-use super::{Foreign, to_json};
+use super::{ForeignComponent, to_json};
 use crate::sandbox::engine::{self, PoolSize};
 
 fn names(count: usize) -> Vec<String> {
@@ -128,7 +128,7 @@ fn an_answer_is_bounded_as_it_is_written() {
 }
 
 /// The functions of a component with this text, which can lift from the core instance `$i`.
-fn of_component(wat: &str) -> Result<Option<Foreign>, String> {
+fn of_component(wat: &str) -> Result<Option<ForeignComponent>, String> {
     let component = format!(
         "(component
             (core module $m
@@ -146,7 +146,7 @@ fn of_component(wat: &str) -> Result<Option<Foreign>, String> {
     let engine = engine::build(PoolSize { calls: 1, memory_bytes_max: 1 << 20 }).unwrap();
     let component = wat::parse_str(component).unwrap();
     let component = Component::new(&engine, component).map_err(|error| format!("{error:#}"))?;
-    Foreign::of(&component, &engine)
+    ForeignComponent::of(&component, &engine)
 }
 
 /// Lifts a function of the core instance.
@@ -214,7 +214,7 @@ fn what_json_cannot_hold_is_left_out_by_name() {
         "make: its answer holds the resource counter",
         "watch: its parameter it holds the resource counter",
     ];
-    assert_eq!(foreign.left_out(), left_out);
+    assert_eq!(foreign.skipped_functions(), left_out);
 }
 
 #[test]
@@ -266,12 +266,12 @@ fn types_that_unfold_into_millions_are_refused() {
     let many: String =
         (0..130).map(|n| format!("(func (export \"f{n}\") {})", lift("unit"))).collect();
     let foreign = of_component(&many).unwrap().unwrap();
-    assert_eq!((foreign.tools().len(), foreign.left_out().len()), (128, 2));
+    assert_eq!((foreign.tools().len(), foreign.skipped_functions().len()), (128, 2));
     let name = "n".repeat(2_000);
     let long: String =
         (0..300).map(|n| format!("(func (export \"{name}{n}\") {})", lift("unit"))).collect();
     let foreign = of_component(&long).unwrap().unwrap();
-    let reasons = foreign.left_out();
+    let reasons = foreign.skipped_functions();
     assert_eq!((reasons.len(), reasons[50].as_str()), (51, "122 more functions"));
     assert!(reasons.iter().all(|reason| reason.len() <= 400));
     assert!(foreign.tools().iter().all(|tool| tool.description.len() <= 1_200));

@@ -9,7 +9,7 @@ use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 use wasmtime::component::Val;
 
-use super::schema::{NOT_FINITE, sides};
+use super::schema::{NOT_FINITE, result_cases};
 use super::shape::Shape;
 
 /// The result is longer as JSON than the plugin is granted.
@@ -23,21 +23,21 @@ pub(crate) struct TooLarge;
 /// If the text is longer than that ([`TooLarge`]). There are no other errors, since the engine checks what a guest
 /// returns against its type.
 pub(super) fn text(shape: &Shape, value: &Val, bytes_max: usize) -> wasmtime::Result<String> {
-    let mut page = Page { text: Vec::new(), bytes_max };
-    match serde_json::to_writer(&mut page, &Typed { shape, value }) {
-        Ok(()) => Ok(String::from_utf8(page.text)?),
+    let mut buffer = BoundedBuffer { text: Vec::new(), bytes_max };
+    match serde_json::to_writer(&mut buffer, &Typed { shape, value }) {
+        Ok(()) => Ok(String::from_utf8(buffer.text)?),
         Err(error) if error.is_io() => Err(wasmtime::Error::new(TooLarge)),
         Err(error) => Err(wasmtime::Error::new(error)),
     }
 }
 
 /// A buffer of at most `bytes_max` bytes.
-struct Page {
+struct BoundedBuffer {
     text: Vec<u8>,
     bytes_max: usize,
 }
 
-impl io::Write for Page {
+impl io::Write for BoundedBuffer {
     fn write(&mut self, more: &[u8]) -> io::Result<usize> {
         if self.text.len() + more.len() > self.bytes_max {
             return Err(io::Error::other(TooLarge));
@@ -96,19 +96,24 @@ impl Serialize for Typed<'_> {
             }
             (Shape::Variant(cases), Val::Variant(case, payload)) => {
                 let shape = cases.iter().find(|(name, _)| name == case);
-                chosen(case, shape.and_then(|(_, shape)| shape.as_ref()), payload.as_deref(), to)
+                write_case(
+                    case,
+                    shape.and_then(|(_, shape)| shape.as_ref()),
+                    payload.as_deref(),
+                    to,
+                )
             }
             (Shape::Result(outcome), Val::Result(result)) => {
-                let [(ok, ok_shape), (err, err_shape)] = sides(outcome);
+                let [(ok, ok_shape), (err, err_shape)] = result_cases(outcome);
                 match result {
-                    Ok(payload) => chosen(ok, ok_shape, payload.as_deref(), to),
-                    Err(payload) => chosen(err, err_shape, payload.as_deref(), to),
+                    Ok(payload) => write_case(ok, ok_shape, payload.as_deref(), to),
+                    Err(payload) => write_case(err, err_shape, payload.as_deref(), to),
                 }
             }
             (Shape::Flags(_), Val::Flags(names)) => to.collect_seq(names),
             (Shape::Option(_), Val::Option(None)) => to.serialize_unit(),
             (Shape::Option(inner), Val::Option(Some(value))) if inner.is_nullable() => {
-                chosen("some", Some(inner), Some(value), to)
+                write_case("some", Some(inner), Some(value), to)
             }
             (Shape::Option(shape), Val::Option(Some(value))) => {
                 Typed { shape, value }.serialize(to)
@@ -144,7 +149,7 @@ fn not_finite<S: Serializer>(value: f64, to: S) -> Result<S::Ok, S::Error> {
 }
 
 /// Writes a case: its name alone, or an object with the payload under its name.
-fn chosen<S: Serializer>(
+fn write_case<S: Serializer>(
     case: &str,
     shape: Option<&Shape>,
     payload: Option<&Val>,

@@ -58,7 +58,7 @@ impl Pin {
 
     /// Whether the file does not say which component it is for.
     #[must_use]
-    pub fn is_silent(&self) -> bool {
+    pub fn is_unset(&self) -> bool {
         self.components.is_none() && self.signer.is_none()
     }
 }
@@ -86,7 +86,7 @@ impl Grants {
     /// What the file grants beyond what a plugin without a file has: its tables, with the names that the plugin uses.
     /// Empty if it grants nothing.
     #[must_use]
-    pub fn given(&self) -> Vec<String> {
+    pub fn granted_tables(&self) -> Vec<String> {
         let named = |table: &str, names: Vec<&str>| {
             (!names.is_empty()).then(|| format!("{table} {}", names.join(", ")))
         };
@@ -100,7 +100,7 @@ impl Grants {
             named("[settings]", self.settings.keys().map(String::as_str).collect()),
             self.values_bytes.map(|_| "[key-value]".to_owned()),
             self.folder.as_ref().map(|_| "[folder]".to_owned()),
-            (self.limits.at_most(&default) != self.limits).then(|| "[limits]".to_owned()),
+            (self.limits.min(&default) != self.limits).then(|| "[limits]".to_owned()),
         ]
         .into_iter()
         .flatten()
@@ -109,20 +109,20 @@ impl Grants {
 
     /// What is left of the file for a component that it is not for. `why` is the reason, as a sentence.
     #[must_use]
-    pub fn withheld(self, why: String) -> Self {
+    pub fn deactivated(self, why: String) -> Self {
         Self {
             clocks: self.clocks,
             random: self.random,
-            limits: self.limits.at_most(&Limits::default()),
+            limits: self.limits.min(&Limits::default()),
             pin: self.pin,
-            withheld: Some(why),
+            inactive_reason: Some(why),
             ..Self::default()
         }
     }
 
     /// Why the file's grants are not in force. `None` if they are.
     #[must_use]
-    pub fn withheld_because(&self) -> Option<&str> {
-        self.withheld.as_deref()
+    pub fn inactive_reason(&self) -> Option<&str> {
+        self.inactive_reason.as_deref()
     }
 }

@@ -6,9 +6,9 @@ use super::*;
 
 fn allows(rule: &str, method: &str, url: &str) -> bool {
     let grants = Grants::parse(&format!("[[egress]]\n{rule}")).unwrap();
-    let asked = Asked { egress: true, ..Asked::default() };
+    let imports = ComponentImports { egress: true, ..ComponentImports::default() };
     let url = Url::parse(url).unwrap();
-    Granted::resolve(asked, grants, &BTreeMap::new(), usize::MAX)
+    EffectiveGrants::resolve(imports, grants, &BTreeMap::new(), usize::MAX)
         .egress()
         .rule(&[method], &url)
         .is_some()
@@ -104,8 +104,12 @@ fn a_file_that_allows_too_much_or_says_nonsense_is_refused() {
 #[test]
 fn what_was_not_asked_for_is_not_granted() {
     let file = "[[egress]]\nhost = \"a.com\"\n[settings]\nk = \"v\"";
-    let granted =
-        Granted::resolve(Asked::default(), Grants::parse(file).unwrap(), &BTreeMap::new(), 1 << 20);
+    let granted = EffectiveGrants::resolve(
+        ComponentImports::default(),
+        Grants::parse(file).unwrap(),
+        &BTreeMap::new(),
+        1 << 20,
+    );
     assert!(granted.settings().is_empty());
     assert!(granted.egress().rule(&["GET"], &Url::parse("https://a.com/").unwrap()).is_none());
 }
@@ -113,9 +117,9 @@ fn what_was_not_asked_for_is_not_granted() {
 #[test]
 fn a_rule_names_every_method_that_a_server_may_take_a_request_for() {
     let file = "[[egress]]\nhost = \"a.com\"\nmethods = [\"POST\", \"PATCH\"]";
-    let asked = Asked { egress: true, ..Asked::default() };
+    let imports = ComponentImports { egress: true, ..ComponentImports::default() };
     let grants = Grants::parse(file).unwrap();
-    let granted = Granted::resolve(asked, grants, &BTreeMap::new(), usize::MAX);
+    let granted = EffectiveGrants::resolve(imports, grants, &BTreeMap::new(), usize::MAX);
     let url = Url::parse("https://a.com/").unwrap();
     assert!(granted.egress().rule(&["POST"], &url).is_some());
     assert!(granted.egress().rule(&["POST", "PATCH"], &url).is_some());
@@ -134,10 +138,10 @@ fn for_another_component_only_what_a_file_takes_away_is_left() {
         "[[egress]] (1)", "egress-mode", "[credentials] c", "[secrets] a", "[settings] k",
         "[key-value]", "[folder]", "[limits]",
     ];
-    assert_eq!(grants.given(), given);
-    let left = grants.withheld("it is for another one".to_owned());
-    assert_eq!(left.given(), Vec::<String>::new());
-    assert_eq!(left.withheld_because(), Some("it is for another one"));
+    assert_eq!(grants.granted_tables(), given);
+    let left = grants.deactivated("it is for another one".to_owned());
+    assert_eq!(left.granted_tables(), Vec::<String>::new());
+    assert_eq!(left.inactive_reason(), Some("it is for another one"));
     assert_eq!((left.clocks, left.random), (Clocks::Frozen, Random::Fixed));
     let default = Limits::default();
     assert_eq!((left.limits.memory_bytes, left.limits.cpu), (1 << 20, default.cpu));

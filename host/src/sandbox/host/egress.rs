@@ -17,13 +17,13 @@ impl egress::Host for CallState {
         self.http_hooks.budget.take_one()?;
         let context = self.egress_context();
         let body = outgoing.body.as_ref().map_or(0, Vec::len);
-        context.hold(outgoing.url.len() + headers::bytes(&outgoing.headers) + body)?;
+        context.reserve_memory(outgoing.url.len() + headers::bytes(&outgoing.headers) + body)?;
         let Outgoing { method, url, headers, body, timeout_ms, extra: _ } = outgoing;
         let timeout = timeout_ms.map(|ms| Duration::from_millis(ms.into()));
         let request = OutboundRequest { method, url, headers, body, timeout };
         let sent = context.send(request, credential).await;
         for refusal in sent.counted {
-            self.note(format!("Count egress: {refusal}"));
+            self.log_host_line(format!("Count egress: {refusal}"));
         }
         let response = sent.answer?;
         Ok(Answer {

@@ -19,14 +19,14 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use self::wasi_files::{Fd, Files, again};
+use self::wasi_files::{Fd, Files, reborrow};
 use crate::low_priority::thread_time;
 use crate::sandbox::call::state::CallState;
 use crate::sandbox::folder::listing::Listing;
-use crate::sandbox::folder::operations::failed;
+use crate::sandbox::folder::operations::fs_error;
 use crate::sandbox::folder::reader::FileReader;
-use crate::sandbox::folder::stream::FileStream;
-use crate::sandbox::folder::{ENTRY_BYTES, FileOperations, FolderQuota, Held};
+use crate::sandbox::folder::stream::FileWriter;
+use crate::sandbox::folder::{ENTRY_BYTES, FileOperations, FolderQuota, StreamResources};
 use crate::sandbox::quota::MemoryReservation;
 use crate::shares::slots::Slot;
 
@@ -42,10 +42,10 @@ impl CallState {
         if self.operations.is_none() {
             return Duration::ZERO;
         }
-        let begun = thread_time();
+        let started_at = thread_time();
         *self.table() = ResourceTable::new();
         self.open_files.clear();
-        thread_time().saturating_sub(begun)
+        thread_time().saturating_sub(started_at)
     }
 
     /// The file operations of this call.
@@ -60,10 +60,10 @@ impl CallState {
     }
 
     /// Reserves room for a stream or a listing, until it is dropped.
-    fn hold(&mut self) -> FsResult<Held> {
+    fn reserve_stream_resources(&mut self) -> FsResult<StreamResources> {
         let file = self.open_file()?;
-        let memory = MemoryReservation::of(&self.binding.share);
-        Ok(Held::new(file, memory).ok_or(ErrorCode::InsufficientMemory)?)
+        let memory = MemoryReservation::new(&self.binding.quota);
+        Ok(StreamResources::new(file, memory).ok_or(ErrorCode::InsufficientMemory)?)
     }
 
     /// The plugin's quota in its folder. `None` if it may not write there.
@@ -90,7 +90,7 @@ impl CallState {
     ///
     /// # Errors
     /// If the plugin may not write there.
-    fn changing(&mut self) -> FsResult<FolderQuota> {
+    fn require_write_quota(&mut self) -> FsResult<FolderQuota> {
         self.folder_quota().ok_or_else(|| ErrorCode::NotPermitted.into())
     }
 
@@ -98,11 +98,11 @@ impl CallState {
     fn stream_into(
         &mut self,
         fd: &Fd,
-        place: Option<Filesize>,
+        offset: Option<Filesize>,
     ) -> FsResult<Resource<DynOutputStream>> {
-        let quota = self.changing()?;
-        let (file, held) = (self.file(fd)?, self.hold()?);
-        let stream: DynOutputStream = Box::new(FileStream::new(file, place, quota, held));
+        let quota = self.require_write_quota()?;
+        let (file, resources) = (self.file(fd)?, self.reserve_stream_resources()?);
+        let stream: DynOutputStream = Box::new(FileWriter::new(file, offset, quota, resources));
         Ok(self.table().push(stream)?)
     }
 }
@@ -122,11 +122,14 @@ impl Host for CallState {
 
 impl HostDescriptor for CallState {
     async fn write(&mut self, fd: Fd, bytes: Vec<u8>, offset: Filesize) -> FsResult<Filesize> {
-        let quota = self.changing()?;
+        let quota = self.require_write_quota()?;
         let file = self.file(&fd)?;
-        let mut folder = quota.lock().await.map_err(failed)?;
-        folder.reserve_in(&file, Some(offset), bytes.len() as u64).await.map_err(failed)?;
-        self.on_files([&fd], async move |files, [fd]| files.write(fd, bytes, offset).await).await
+        let mut folder = quota.lock().await.map_err(fs_error)?;
+        folder.reserve_in(&file, Some(offset), bytes.len() as u64).await.map_err(fs_error)?;
+        self.run_on_file_thread([&fd], async move |files, [fd]| {
+            files.write(fd, bytes, offset).await
+        })
+        .await
     }
 
     fn write_via_stream(
@@ -142,14 +145,15 @@ impl HostDescriptor for CallState {
     }
 
     async fn set_size(&mut self, fd: Fd, size: Filesize) -> FsResult<()> {
-        let quota = self.changing()?;
+        let quota = self.require_write_quota()?;
         let file = self.file(&fd)?;
-        let _locked = quota.lock().await.map_err(failed)?;
-        if size > quota.size(&file).await.map_err(failed)? {
+        let _locked = quota.lock().await.map_err(fs_error)?;
+        if size > quota.size(&file).await.map_err(fs_error)? {
             // Growing the file would create a hole.
             return Err(ErrorCode::NotPermitted.into());
         }
-        self.on_files([&fd], async move |files, [fd]| files.set_size(fd, size).await).await
+        self.run_on_file_thread([&fd], async move |files, [fd]| files.set_size(fd, size).await)
+            .await
     }
 
     async fn open_at(
@@ -169,32 +173,34 @@ impl HostDescriptor for CallState {
             // A file that is open for reading also occupies the disk after its name is deleted.
             let opened = self.open(&fd, path_flags, path, open, flags).await?;
             if let Ok(file) = self.file(&opened) {
-                quota.lock().await.map_err(failed)?.remember(&file);
+                quota.lock().await.map_err(fs_error)?.track_open_file(&file);
             }
             return Ok(opened);
         }
-        let mut folder = quota.lock().await.map_err(failed)?;
+        let mut folder = quota.lock().await.map_err(fs_error)?;
         if open.contains(OpenFlags::CREATE) {
-            let there = self.stat_at(again(&fd), path_flags, path.clone()).await;
+            let there = self.stat_at(reborrow(&fd), path_flags, path.clone()).await;
             if there.is_err() {
-                folder.reserve(ENTRY_BYTES).await.map_err(failed)?;
+                folder.reserve(ENTRY_BYTES).await.map_err(fs_error)?;
             }
         }
         let opened = self.open(&fd, path_flags, path, open, flags).await?;
         if let Ok(file) = self.file(&opened) {
-            folder.remember(&file);
+            folder.track_open_file(&file);
         }
         Ok(opened)
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        let quota = self.changing()?;
-        let mut folder = quota.lock().await.map_err(failed)?;
+        let quota = self.require_write_quota()?;
+        let mut folder = quota.lock().await.map_err(fs_error)?;
         let parent = self.parent_of(&fd, &path).await?;
-        folder.check_depth(parent).await.map_err(failed)?;
-        folder.reserve(ENTRY_BYTES).await.map_err(failed)?;
-        self.on_files([&fd], async move |files, [fd]| files.create_directory_at(fd, path).await)
-            .await
+        folder.check_depth(parent).await.map_err(fs_error)?;
+        folder.reserve(ENTRY_BYTES).await.map_err(fs_error)?;
+        self.run_on_file_thread([&fd], async move |files, [fd]| {
+            files.create_directory_at(fd, path).await
+        })
+        .await
     }
 
     async fn link_at(&mut self, _: Fd, _: PathFlags, _: String, _: Fd, _: String) -> FsResult<()> {
@@ -206,9 +212,9 @@ impl HostDescriptor for CallState {
     }
 
     async fn rename_at(&mut self, fd: Fd, from: String, new_fd: Fd, to: String) -> FsResult<()> {
-        let quota = self.changing()?;
-        let folder = quota.lock().await.map_err(failed)?;
-        let found = self.stat_at(again(&fd), PathFlags::empty(), from.clone()).await?;
+        let quota = self.require_write_quota()?;
+        let folder = quota.lock().await.map_err(fs_error)?;
+        let found = self.stat_at(reborrow(&fd), PathFlags::empty(), from.clone()).await?;
         if found.type_ == DescriptorType::SymbolicLink {
             // From another folder the link could point elsewhere.
             return Err(ErrorCode::NotPermitted.into());
@@ -217,23 +223,28 @@ impl HostDescriptor for CallState {
             let moved = self.folder_at(&fd, PathFlags::empty(), from.clone()).await?;
             let before = self.parent_of(&fd, &from).await?;
             let after = self.parent_of(&new_fd, &to).await?;
-            folder.check_move(moved, before, after).await.map_err(failed)?;
+            folder.check_move(moved, before, after).await.map_err(fs_error)?;
         }
         let operation = async move |files: &mut Files<'_>, [fd, new_fd]: [Fd; 2]| {
             files.rename_at(fd, from, new_fd, to).await
         };
-        self.on_files([&fd, &new_fd], operation).await
+        self.run_on_file_thread([&fd, &new_fd], operation).await
     }
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        let quota = self.changing()?;
-        let _locked = quota.lock().await.map_err(failed)?;
-        self.on_files([&fd], async move |files, [fd]| files.unlink_file_at(fd, path).await).await
+        let quota = self.require_write_quota()?;
+        let _locked = quota.lock().await.map_err(fs_error)?;
+        self.run_on_file_thread([&fd], async move |files, [fd]| {
+            files.unlink_file_at(fd, path).await
+        })
+        .await
     }
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.on_files([&fd], async move |files, [fd]| files.remove_directory_at(fd, path).await)
-            .await
+        self.run_on_file_thread([&fd], async move |files, [fd]| {
+            files.remove_directory_at(fd, path).await
+        })
+        .await
     }
 
     async fn advise(
@@ -243,26 +254,26 @@ impl HostDescriptor for CallState {
         length: Filesize,
         advice: Advice,
     ) -> FsResult<()> {
-        self.on_files([&fd], async move |files, [fd]| {
+        self.run_on_file_thread([&fd], async move |files, [fd]| {
             files.advise(fd, offset, length, advice).await
         })
         .await
     }
 
     async fn sync_data(&mut self, fd: Fd) -> FsResult<()> {
-        self.on_files([&fd], async move |files, [fd]| files.sync_data(fd).await).await
+        self.run_on_file_thread([&fd], async move |files, [fd]| files.sync_data(fd).await).await
     }
 
     async fn sync(&mut self, fd: Fd) -> FsResult<()> {
-        self.on_files([&fd], async move |files, [fd]| files.sync(fd).await).await
+        self.run_on_file_thread([&fd], async move |files, [fd]| files.sync(fd).await).await
     }
 
     async fn get_flags(&mut self, fd: Fd) -> FsResult<DescriptorFlags> {
-        self.on_files([&fd], async move |files, [fd]| files.get_flags(fd).await).await
+        self.run_on_file_thread([&fd], async move |files, [fd]| files.get_flags(fd).await).await
     }
 
     async fn get_type(&mut self, fd: Fd) -> FsResult<DescriptorType> {
-        self.on_files([&fd], async move |files, [fd]| files.get_type(fd).await).await
+        self.run_on_file_thread([&fd], async move |files, [fd]| files.get_type(fd).await).await
     }
 
     async fn set_times(
@@ -271,8 +282,10 @@ impl HostDescriptor for CallState {
         accessed: NewTimestamp,
         modified: NewTimestamp,
     ) -> FsResult<()> {
-        self.on_files([&fd], async move |files, [fd]| files.set_times(fd, accessed, modified).await)
-            .await
+        self.run_on_file_thread([&fd], async move |files, [fd]| {
+            files.set_times(fd, accessed, modified).await
+        })
+        .await
     }
 
     async fn set_times_at(
@@ -283,7 +296,7 @@ impl HostDescriptor for CallState {
         accessed: NewTimestamp,
         modified: NewTimestamp,
     ) -> FsResult<()> {
-        self.on_files([&fd], async move |files, [fd]| {
+        self.run_on_file_thread([&fd], async move |files, [fd]| {
             files.set_times_at(fd, path_flags, path, accessed, modified).await
         })
         .await
@@ -295,7 +308,10 @@ impl HostDescriptor for CallState {
         length: Filesize,
         offset: Filesize,
     ) -> FsResult<(Vec<u8>, bool)> {
-        self.on_files([&fd], async move |files, [fd]| files.read(fd, length, offset).await).await
+        self.run_on_file_thread([&fd], async move |files, [fd]| {
+            files.read(fd, length, offset).await
+        })
+        .await
     }
 
     fn read_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynInputStream>> {
@@ -303,9 +319,9 @@ impl HostDescriptor for CallState {
             Descriptor::File(file) => Arc::clone(&file.file),
             Descriptor::Dir(_) => return Err(ErrorCode::IsDirectory.into()),
         };
-        let held = self.hold()?;
+        let resources = self.reserve_stream_resources()?;
         let reader: DynInputStream =
-            Box::new(FileReader::new(file, offset, self.operations(), held));
+            Box::new(FileReader::new(file, offset, self.operations(), resources));
         Ok(self.table().push(reader)?)
     }
 
@@ -314,8 +330,8 @@ impl HostDescriptor for CallState {
             Descriptor::Dir(folder) => Arc::clone(&folder.dir),
             Descriptor::File(_) => return Err(ErrorCode::NotDirectory.into()),
         };
-        let held = self.hold()?;
-        let listing = Listing::of(folder, self.operations(), held).await.map_err(failed)?;
+        let resources = self.reserve_stream_resources()?;
+        let listing = Listing::of(folder, self.operations(), resources).await.map_err(fs_error)?;
         // The interface requires wasmtime-wasi's type, which holds all entries at once and cannot be constructed
         // here. The table holds a `Listing` instead, and only the two functions of `HostDirectoryEntryStream` below
         // access it.
@@ -324,7 +340,7 @@ impl HostDescriptor for CallState {
     }
 
     async fn stat(&mut self, fd: Fd) -> FsResult<DescriptorStat> {
-        self.on_files([&fd], async move |files, [fd]| files.stat(fd).await).await
+        self.run_on_file_thread([&fd], async move |files, [fd]| files.stat(fd).await).await
     }
 
     async fn stat_at(
@@ -333,19 +349,22 @@ impl HostDescriptor for CallState {
         path_flags: PathFlags,
         path: String,
     ) -> FsResult<DescriptorStat> {
-        self.on_files([&fd], async move |files, [fd]| files.stat_at(fd, path_flags, path).await)
-            .await
+        self.run_on_file_thread([&fd], async move |files, [fd]| {
+            files.stat_at(fd, path_flags, path).await
+        })
+        .await
     }
 
     async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
-        self.on_files([&fd], async move |files, [fd]| files.readlink_at(fd, path).await).await
+        self.run_on_file_thread([&fd], async move |files, [fd]| files.readlink_at(fd, path).await)
+            .await
     }
 
     async fn is_same_object(&mut self, fd: Fd, other: Fd) -> wasmtime::Result<bool> {
         let operation = async move |files: &mut Files<'_>, [fd, other]: [Fd; 2]| {
             files.is_same_object(fd, other).await.map_err(FsError::trap)
         };
-        let same = self.on_files([&fd, &other], operation).await;
+        let same = self.run_on_file_thread([&fd, &other], operation).await;
         same.map_err(|error| match error.downcast() {
             Ok(code) => code.into(),
             Err(trap) => trap,
@@ -353,7 +372,7 @@ impl HostDescriptor for CallState {
     }
 
     async fn metadata_hash(&mut self, fd: Fd) -> FsResult<MetadataHashValue> {
-        self.on_files([&fd], async move |files, [fd]| files.metadata_hash(fd).await).await
+        self.run_on_file_thread([&fd], async move |files, [fd]| files.metadata_hash(fd).await).await
     }
 
     async fn metadata_hash_at(
@@ -362,7 +381,7 @@ impl HostDescriptor for CallState {
         path_flags: PathFlags,
         path: String,
     ) -> FsResult<MetadataHashValue> {
-        self.on_files([&fd], async move |files, [fd]| {
+        self.run_on_file_thread([&fd], async move |files, [fd]| {
             files.metadata_hash_at(fd, path_flags, path).await
         })
         .await

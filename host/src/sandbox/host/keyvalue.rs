@@ -10,7 +10,7 @@ use crate::sandbox::bindings::v0_1::wasi::keyvalue::{atomics, store};
 use crate::sandbox::call::state::CallState;
 use crate::sandbox::quota::MemoryReservation;
 use crate::sandbox::recording::{HostResponse, HostSource, lock};
-use crate::sandbox::values::{Bucket, LISTED_KEYS_MAX, Operation, in_memory, in_store};
+use crate::sandbox::values::{Bucket, LISTED_KEYS_MAX, Operation, apply_in_memory, apply_to_store};
 
 /// Longest key, in bytes.
 const KEY_BYTES_MAX: usize = 512;
@@ -53,19 +53,19 @@ impl CallState {
         if self.values_operations > OPERATIONS_MAX {
             return Ok(Err(other("one call may do 1000 operations on its values")));
         }
-        let outside = self.outside();
+        let outside = self.host_source();
         let outcome = match &outside {
             HostSource::Scripted(script) => {
                 let mut script = lock(script);
                 match script.value(operation.name(), &operation.key()) {
                     Some(recorded) => recorded,
-                    None => in_memory(&mut script.values, &operation, bytes_max)
+                    None => apply_in_memory(&mut script.values, &operation, bytes_max)
                         .map_err(|error| error.to_string()),
                 }
             }
             HostSource::Live(_) => {
                 let (values, owner) = self.values();
-                in_store(&*values, &owner, &operation, bytes_max)
+                apply_to_store(&*values, &owner, &operation, bytes_max)
                     .await
                     .map_err(|error| error.to_string())
             }
@@ -123,7 +123,7 @@ impl store::HostBucket for CallState {
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), store::Error>> {
         // The host holds the value until it is written.
-        let mut held = MemoryReservation::of(&self.binding.share);
+        let mut held = MemoryReservation::new(&self.binding.quota);
         if let Err(shortage) = held.take(value.len()) {
             return Ok(Err(store::Error::Other(shortage.to_string())));
         }

@@ -10,7 +10,7 @@ impl logging::Host for CallState {
         context: String,
         message: String,
     ) -> wasmtime::Result<()> {
-        self.keep_line(format!("{level:?} {context}: {message}"));
+        self.push_log_line(format!("{level:?} {context}: {message}"));
         Ok(())
     }
 }

@@ -32,22 +32,22 @@ impl request::Host for CallState {
     }
 
     fn body(&mut self) -> wasmtime::Result<Vec<u8>> {
-        self.charge(self.document_bytes())?;
+        self.charge_look_up(self.document_bytes())?;
         self.read_bytes = true;
         let request = self.subject.request.as_ref();
         Ok(request.map(|request| request.body.to_vec()).unwrap_or_default())
     }
 
     fn json(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
-        self.charge(self.document_bytes().saturating_add(pointer.len()))?;
-        self.look_for_payload();
+        self.charge_look_up(self.document_bytes().saturating_add(pointer.len()))?;
+        self.record_missing_payload();
         let request = self.subject.request.as_ref();
         Ok(request.and_then(|request| request.payload.find(&pointer)).map(str::to_owned))
     }
 
     fn scalar(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
-        self.charge(self.document_bytes().saturating_add(pointer.len()))?;
-        self.look_for_payload();
+        self.charge_look_up(self.document_bytes().saturating_add(pointer.len()))?;
+        self.record_missing_payload();
         let request = self.subject.request.as_ref();
         Ok(request.and_then(|request| request.payload.scalar(&pointer)))
     }
@@ -55,7 +55,7 @@ impl request::Host for CallState {
 
 impl task::Host for CallState {
     fn json(&mut self, pointer: String) -> wasmtime::Result<Option<String>> {
-        self.charge(self.document_bytes().saturating_add(pointer.len()))?;
+        self.charge_look_up(self.document_bytes().saturating_add(pointer.len()))?;
         let task = self.subject.task.as_ref();
         Ok(task.and_then(|task| task.find(&pointer)).map(str::to_owned))
     }

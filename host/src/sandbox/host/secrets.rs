@@ -17,7 +17,7 @@ use crate::secrets::KeyUse;
 
 impl CallState {
     /// Opens a secret. All reasons why a bound secret cannot be used look the same to the plugin.
-    fn opened(
+    fn open_secret(
         &mut self,
         name: &str,
         expected: Option<(&str, &str)>,
@@ -38,14 +38,14 @@ impl CallState {
         };
         let form = bound.binding.form(name, self.binding.known_forms(), |name| self.setting(name));
         let form = form.map_err(|error| error.to_string());
-        let problem = match &form {
-            Ok(form) => bound.problem(*form),
-            Err(problem) => Some(problem.clone()),
+        let unusable_reason = match &form {
+            Ok(form) => bound.unusable_reason(*form),
+            Err(unusable_reason) => Some(unusable_reason.clone()),
         };
-        let ready = form.ok().filter(|_| problem.is_none());
+        let ready = form.ok().filter(|_| unusable_reason.is_none());
         let ready = ready.and_then(|form| Some((form, bound.keys(form)?, bound.secret.as_ref()?)));
         let Some((form, keys, secret)) = ready else {
-            let why = problem.unwrap_or_default();
+            let why = unusable_reason.unwrap_or_default();
             self.unusable_secret(format!("it opens the secret {:?}: {why}", shown()));
             let message = format!("the secret {:?} cannot be used as it is bound", shown());
             return Err(failure("forbidden", &message));
@@ -53,7 +53,7 @@ impl CallState {
         if let Some((prefix, encoding)) = expected
             && !form.reads_as(prefix, encoding)
         {
-            self.note(format!(
+            self.log_host_line(format!(
                 "it expects the secret {:?} to be {encoding:?} behind the prefix {prefix:?}, which is the \
                  binding's to say, and the binding says something else",
                 shown()
@@ -62,7 +62,7 @@ impl CallState {
         Ok(GrantedSecret { keys, form: form.within(&secret.uses) })
     }
 
-    fn keep(
+    fn push_secret(
         &mut self,
         opened: Result<GrantedSecret, types::Failure>,
     ) -> wasmtime::Result<Result<Resource<GrantedSecret>, types::Failure>> {
@@ -94,14 +94,14 @@ impl CallState {
 
     /// A verdict about a secret: from the recording in a replay, otherwise computed and recorded.
     fn verdict(&mut self, operation: &'static str, find: impl FnOnce() -> bool) -> bool {
-        let outside = self.outside();
-        if let HostSource::Scripted(script) = &outside
+        let host_source = self.host_source();
+        if let HostSource::Scripted(script) = &host_source
             && let Some(verdicts) = &mut lock(script).verdicts
         {
             return verdicts.pop_front().unwrap_or(false);
         }
         let holds = find();
-        outside.record(|| HostResponse::Secret { operation: operation.to_owned(), holds });
+        host_source.record(|| HostResponse::Secret { operation: operation.to_owned(), holds });
         holds
     }
 }
@@ -111,8 +111,8 @@ impl secrets::Host for CallState {
         &mut self,
         name: String,
     ) -> wasmtime::Result<Result<Resource<GrantedSecret>, types::Failure>> {
-        let opened = self.opened(&name, None);
-        self.keep(opened)
+        let opened = self.open_secret(&name, None);
+        self.push_secret(opened)
     }
 
     fn open_encoded(
@@ -121,8 +121,8 @@ impl secrets::Host for CallState {
         prefix: String,
         encoding: String,
     ) -> wasmtime::Result<Result<Resource<GrantedSecret>, types::Failure>> {
-        let opened = self.opened(&name, Some((&prefix, &encoding)));
-        self.keep(opened)
+        let opened = self.open_secret(&name, Some((&prefix, &encoding)));
+        self.push_secret(opened)
     }
 
     fn hmac_verify(
@@ -132,7 +132,7 @@ impl secrets::Host for CallState {
         message: Vec<u8>,
         signature: Vec<u8>,
     ) -> wasmtime::Result<Result<bool, types::Failure>> {
-        self.charge(message.len())?;
+        self.charge_look_up(message.len())?;
         let keys = match self.keys_for(&key, KeyUse::Verify)? {
             Ok(keys) => keys,
             Err(failure) => return Ok(Err(failure)),
@@ -155,7 +155,7 @@ impl secrets::Host for CallState {
     ) -> wasmtime::Result<Result<bool, types::Failure>> {
         let body = self.subject.request.as_ref().map(|request| request.body.clone());
         let body = body.unwrap_or_default();
-        self.charge(before.len().saturating_add(body.len()).saturating_add(after.len()))?;
+        self.charge_look_up(before.len().saturating_add(body.len()).saturating_add(after.len()))?;
         let keys = match self.keys_for(&key, KeyUse::Verify)? {
             Ok(keys) => keys,
             Err(failure) => return Ok(Err(failure)),
@@ -176,7 +176,7 @@ impl secrets::Host for CallState {
         algorithm: String,
         message: Vec<u8>,
     ) -> wasmtime::Result<Result<Vec<u8>, types::Failure>> {
-        self.charge(message.len())?;
+        self.charge_look_up(message.len())?;
         let keys = match self.keys_for(&key, KeyUse::Sign)? {
             Ok(keys) => keys,
             Err(failure) => return Ok(Err(failure)),
@@ -185,7 +185,7 @@ impl secrets::Host for CallState {
             return Ok(Err(unknown_algorithm(&algorithm)));
         };
         // A signature is as sensitive as a secret to later readers, so the recording only says that there was one.
-        self.outside().record(|| HostResponse::Signed);
+        self.host_source().record(|| HostResponse::Signed);
         Ok(Ok(keys.sign(algorithm, &message)))
     }
 
@@ -194,7 +194,7 @@ impl secrets::Host for CallState {
         key: Resource<GrantedSecret>,
         presented: Vec<u8>,
     ) -> wasmtime::Result<bool> {
-        self.charge(presented.len())?;
+        self.charge_look_up(presented.len())?;
         // The function cannot return a failure: a use that the binding does not allow matches nothing.
         let Ok(keys) = self.keys_for(&key, KeyUse::Compare)? else { return Ok(false) };
         Ok(self.verdict("matches", || keys.match_any(&presented)))

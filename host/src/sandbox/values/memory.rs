@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use super::{
-    LISTED_KEYS_MAX, Operation, Pending, Values, ValuesError, ValuesOwner, counted_up, encoded,
+    LISTED_KEYS_MAX, Operation, Pending, Values, ValuesError, ValuesOwner, encoded, incremented,
 };
 use crate::sandbox::recording::lock;
 
@@ -17,7 +17,7 @@ pub struct MemoryValues(Mutex<BTreeMap<String, Vec<u8>>>);
 impl MemoryValues {
     fn operate(&self, operation: &Operation, bytes_max: u64) -> Result<Value, ValuesError> {
         let mut values = lock(&self.0);
-        in_memory(&mut values, operation, bytes_max)
+        apply_in_memory(&mut values, operation, bytes_max)
     }
 }
 
@@ -66,7 +66,7 @@ impl Values for MemoryValues {
 }
 
 /// Performs an operation on values in memory.
-pub(in crate::sandbox) fn in_memory(
+pub(in crate::sandbox) fn apply_in_memory(
     values: &mut BTreeMap<String, Vec<u8>>,
     operation: &Operation,
     bytes_max: u64,
@@ -97,7 +97,7 @@ pub(in crate::sandbox) fn in_memory(
             Value::Null
         }
         Operation::Increment(key, delta) => {
-            let sum = counted_up(values.get(key).map(Vec::as_slice), *delta);
+            let sum = incremented(values.get(key).map(Vec::as_slice), *delta);
             let sum = sum.ok_or(ValuesError::NotANumber)?;
             set(values, key, sum.to_string().into_bytes(), bytes_max)?;
             json!(sum)

@@ -74,7 +74,7 @@ impl Store {
         definition: &ChannelDefinition,
     ) -> Result<Channel, StoreError> {
         let text = serde_json::to_string(definition)
-            .map_err(|error| StoreError::unwritable(PutChannel::OPERATION, error))?;
+            .map_err(|error| StoreError::serialization(PutChannel::OPERATION, error))?;
         let name = definition.name.clone();
         let id = ChannelId::random();
         self.write(PutChannel { id, tenant, agent, name, definition: text }).await
@@ -136,7 +136,7 @@ impl SingleWrite for PutChannel {
                 .await?;
         let id = match known.as_ref().map(channel).transpose()? {
             Some(known) => {
-                self.describe_anew(&known, session).await?;
+                self.update(&known, session).await?;
                 known.id
             }
             None => {
@@ -153,11 +153,7 @@ impl SingleWrite for PutChannel {
 }
 
 impl PutChannel {
-    async fn describe_anew(
-        &self,
-        known: &Channel,
-        session: &mut Session<'_>,
-    ) -> Result<(), Refusal> {
+    async fn update(&self, known: &Channel, session: &mut Session<'_>) -> Result<(), Refusal> {
         sqlx::query(
             "UPDATE channels SET agent_id = ?1, definition = ?2, version = version + 1, \
              updated_at = ?3 WHERE id = ?4 AND (definition <> ?2 OR agent_id <> ?1)",
@@ -185,7 +181,10 @@ impl PutChannel {
         .bind(CHANNELS_MAX)
         .execute(&mut *session.db)
         .await?;
-        super::tenants::changed::<Self>(&stored, "the tenant has as many channels as it may")
+        super::tenants::require_changed::<Self>(
+            &stored,
+            "the tenant has as many channels as it may",
+        )
     }
 }
 

@@ -1,6 +1,6 @@
 //! API keys and operator keys: stored by their hashes, listed and revoked by ids of their own.
 
-use super::tenants::changed;
+use super::tenants::require_changed;
 use crate::ids::{KeyId, TenantId};
 use crate::secrets::SecretHash;
 use crate::store::fair_queue::Flow;
@@ -101,7 +101,7 @@ impl SingleWrite for PutKey {
         .bind(key.expires_at.map(crate::clock::Timestamp::micros))
         .execute(&mut *session.db)
         .await?;
-        changed::<Self>(&stored, "the key belongs to another holder")
+        require_changed::<Self>(&stored, "the key belongs to another holder")
     }
 }
 

@@ -7,10 +7,10 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::ids::{PluginDigest, PluginName, TenantId};
 use crate::store::fair_queue::Flow;
-use crate::store::rows::{installer, moment, parse, parsed};
+use crate::store::rows::{installer, parse, parsed, timestamp};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 use crate::store::{Store, StoreError};
-use crate::tenants::{InstalledPlugin, Installer, PluginVersion, Signed};
+use crate::tenants::{InstalledPlugin, Installer, PluginVersion, VerifiedSignature};
 
 /// Selects versions, in the columns that [`version`] reads.
 macro_rules! select_versions {
@@ -124,16 +124,16 @@ impl Store {
     }
 
     /// The components that are the current version of some tenant's plugin, most recently installed first; at most
-    /// `most` of them.
+    /// `max` of them.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn current_components(&self, most: u32) -> Result<Vec<PluginDigest>, StoreError> {
+    pub async fn current_components(&self, max: u32) -> Result<Vec<PluginDigest>, StoreError> {
         let query = sqlx::query(
             "SELECT digest FROM plugin_versions WHERE is_current = 1 GROUP BY digest \
              ORDER BY max(installed_at) DESC LIMIT ?",
         )
-        .bind(most);
+        .bind(max);
         self.many("list the current components", query, |row| parsed(row, 0)).await
     }
 
@@ -152,14 +152,16 @@ fn version(row: &SqliteRow) -> sqlx::Result<PluginVersion> {
     let installed_by = installer(row.try_get(3)?)?;
     let signed = match row.try_get::<Option<String>, _>(6)? {
         None => None,
-        Some(signer) => {
-            Some(Signed { signer, key: row.try_get(7)?, trusted_comment: row.try_get(8)? })
-        }
+        Some(signer) => Some(VerifiedSignature {
+            signer,
+            key: row.try_get(7)?,
+            trusted_comment: row.try_get(8)?,
+        }),
     };
     let plugin = InstalledPlugin {
         name: parsed(row, 0)?,
         digest: parsed(row, 1)?,
-        installed_at: moment(row, 2)?,
+        installed_at: timestamp(row, 2)?,
         installed_by,
         provenance: parse(row.try_get(4)?)?,
         version: row.try_get(5)?,
@@ -199,7 +201,7 @@ impl SingleWrite for PutPlugin {
             Some(current) if parsed::<PluginDigest>(&current, 1)? == self.plugin.digest => {
                 current.try_get(0)?
             }
-            Some(current) => self.step_past(current.try_get(0)?, session).await?,
+            Some(current) => self.retire_current(current.try_get(0)?, session).await?,
             None => 1,
         };
         self.insert(number, session).await?;
@@ -219,7 +221,7 @@ impl SingleWrite for PutPlugin {
 
 impl PutPlugin {
     /// Makes the current version an earlier one, marks the versions after it as skipped, and returns the next number.
-    async fn step_past(&self, current: i64, session: &mut Session<'_>) -> sqlx::Result<i64> {
+    async fn retire_current(&self, current: i64, session: &mut Session<'_>) -> sqlx::Result<i64> {
         let (tenant, name) = (self.tenant.as_bytes().as_slice(), self.plugin.name.as_str());
         sqlx::query(
             "UPDATE plugin_versions SET is_current = FALSE, is_skipped = is_skipped OR number > ? \

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::tenants::changed;
+use super::tenants::require_changed;
 use crate::clock::Timestamp;
 use crate::ids::{SecretName, TenantId};
 use crate::secrets::SecretUses;
@@ -106,9 +106,9 @@ pub struct PutSecret {
 #[derive(Debug, PartialEq, Eq)]
 pub enum PutSecretOutcome {
     /// It is stored.
-    Kept,
+    Stored,
     /// It is not stored: its uses were set by an operator, and only an operator may allow more than these.
-    OnlyByOperator(SecretUses),
+    OperatorOnly(SecretUses),
 }
 
 impl Write for PutSecret {
@@ -141,8 +141,8 @@ impl SingleWrite for PutSecret {
                 match (self.by, set_by) {
                     (Installer::Operator, _) => (uses, Some(Installer::Operator)),
                     (Installer::Admin, Some(Installer::Admin)) => (uses, set_by),
-                    (Installer::Admin, set_by) if uses.are_within(&allowed) => (uses, set_by),
-                    (Installer::Admin, _) => return Ok(PutSecretOutcome::OnlyByOperator(allowed)),
+                    (Installer::Admin, set_by) if uses.is_subset(&allowed) => (uses, set_by),
+                    (Installer::Admin, _) => return Ok(PutSecretOutcome::OperatorOnly(allowed)),
                 }
             }
         };
@@ -164,8 +164,8 @@ impl SingleWrite for PutSecret {
         .bind(set_by.map(Installer::as_str))
         .execute(&mut *session.db)
         .await?;
-        changed::<Self>(&stored, "the tenant has as many secrets as it may")?;
-        Ok(PutSecretOutcome::Kept)
+        require_changed::<Self>(&stored, "the tenant has as many secrets as it may")?;
+        Ok(PutSecretOutcome::Stored)
     }
 }
 

@@ -54,7 +54,7 @@ impl Store {
         precondition: Precondition,
     ) -> Result<u32, StoreError> {
         let definition = serde_json::to_string(definition)
-            .map_err(|error| StoreError::unwritable(PutAgent::OPERATION, error))?;
+            .map_err(|error| StoreError::serialization(PutAgent::OPERATION, error))?;
         self.write(PutAgent { tenant, id, definition, precondition }).await
     }
 
@@ -155,7 +155,7 @@ impl SingleWrite for CreateTenant {
             .await?;
         match known {
             Some(_) => Ok(()),
-            None => Err(refused::<Self>("another tenant has the name")),
+            None => Err(conflict::<Self>("another tenant has the name")),
         }
     }
 }
@@ -192,7 +192,7 @@ impl SingleWrite for PutAgent {
         };
         let version: u32 = found.try_get(1)?;
         if rows::tenant_id(&found, 0)? != self.tenant || self.precondition == Precondition::Absent {
-            return Err(refused::<Self>("the id is taken"));
+            return Err(conflict::<Self>("the id is taken"));
         }
         if matches!(self.precondition, Precondition::Version(seen) if seen != version) {
             return Err(Refusal::Rules(StoreError::Stale { operation: Self::OPERATION }));
@@ -262,13 +262,13 @@ impl SingleWrite for EnableAgent {
 }
 
 /// Rejects a write whose statement has changed no row, for the reason `otherwise`.
-pub(in crate::store) fn changed<W: Write>(
+pub(in crate::store) fn require_changed<W: Write>(
     stored: &SqliteQueryResult,
     otherwise: &'static str,
 ) -> Result<(), Refusal> {
-    if stored.rows_affected() > 0 { Ok(()) } else { Err(refused::<W>(otherwise)) }
+    if stored.rows_affected() > 0 { Ok(()) } else { Err(conflict::<W>(otherwise)) }
 }
 
-fn refused<W: Write>(why: &'static str) -> Refusal {
+fn conflict<W: Write>(why: &'static str) -> Refusal {
     Refusal::Rules(StoreError::Conflict { operation: W::OPERATION, why })
 }

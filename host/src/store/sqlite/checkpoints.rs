@@ -36,7 +36,7 @@ pub(in crate::store) struct LogBounds {
     pub(in crate::store) step: usize,
     /// From this many bytes on, the writer restarts the log. Only a long read, usually of another process, makes the
     /// log grow further.
-    pub(in crate::store) most: u64,
+    pub(in crate::store) bytes_max: u64,
     /// How long the store must be idle before a log longer than `step` releases its disk space. A shorter log keeps
     /// its space: overwriting a file is faster than extending it.
     pub(in crate::store) idle: Duration,
@@ -46,7 +46,7 @@ pub(in crate::store) struct LogBounds {
 /// with four times these bounds, commits of a single caller took a quarter longer, and commits next to large ones
 /// waited twice as long.
 pub(in crate::store) const LOG_BOUNDS: LogBounds =
-    LogBounds { step: 4 << 20, most: 16 << 20, idle: Duration::from_secs(30) };
+    LogBounds { step: 4 << 20, bytes_max: 16 << 20, idle: Duration::from_secs(30) };
 
 /// The writer's end.
 pub(in crate::store) struct Checkpoints {
@@ -54,7 +54,7 @@ pub(in crate::store) struct Checkpoints {
     /// Bytes written since the last checkpoint was requested.
     written: usize,
     /// Bytes written since the writer last restarted the log.
-    written_since_anew: u64,
+    written_since_restart: u64,
     shared: Arc<Shared>,
     due: mpsc::Sender<()>,
     task: JoinHandle<()>,
@@ -84,10 +84,11 @@ impl Checkpoints {
     /// Starts checkpoints for the writer of this database file.
     pub(in crate::store) fn start(path: &Path, bounds: LogBounds) -> Self {
         let shared = Arc::new(Shared::default());
-        let (due, asked) = mpsc::channel(1);
-        let mover = Mover { path: path.to_owned(), bounds, shared: Arc::clone(&shared), db: None };
-        let task = tokio::spawn(mover.serve(asked));
-        Self { bounds, written: 0, written_since_anew: 0, shared, due, task }
+        let (due, requests) = mpsc::channel(1);
+        let checkpointer =
+            Checkpointer { path: path.to_owned(), bounds, shared: Arc::clone(&shared), db: None };
+        let task = tokio::spawn(checkpointer.serve(requests));
+        Self { bounds, written: 0, written_since_restart: 0, shared, due, task }
     }
 
     /// Counts a commit of the writer with texts of this many bytes, and requests a checkpoint if one is due.
@@ -99,17 +100,17 @@ impl Checkpoints {
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         let bytes = bytes.saturating_add(COMMIT_BYTES);
         self.written = self.written.saturating_add(bytes);
-        self.written_since_anew =
-            self.written_since_anew.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.written_since_restart =
+            self.written_since_restart.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         if self.written >= self.bounds.step && self.due.try_send(()).is_ok() {
             self.written = 0;
         }
         let is_too_long = self.shared.is_too_long.swap(false, Ordering::Relaxed)
             // A fallback, however slow the other connection is.
-            || self.written_since_anew >= self.bounds.most.saturating_mul(4);
+            || self.written_since_restart >= self.bounds.bytes_max.saturating_mul(4);
         if is_too_long {
-            self.written_since_anew = 0;
-            if let Err(error) = begin_anew(writer).await {
+            self.written_since_restart = 0;
+            if let Err(error) = restart_log(writer).await {
                 warn(&error);
             }
         }
@@ -127,7 +128,7 @@ impl Checkpoints {
 /// Moves what is left of the log and waits for its readers, so that the next commit restarts it. The wait is short,
 /// since every caller waits meanwhile. If a reader takes longer, the log keeps growing until the next checkpoint
 /// tries again.
-async fn begin_anew(writer: &mut SqliteConnection) -> sqlx::Result<()> {
+async fn restart_log(writer: &mut SqliteConnection) -> sqlx::Result<()> {
     fetch(sqlx::query("PRAGMA busy_timeout = 100"), writer).await?;
     let moved = checkpoint("PRAGMA wal_checkpoint(RESTART)", writer).await;
     fetch(sqlx::query(sqlite::BUSY_TIMEOUT_OF_WRITER), writer).await?;
@@ -135,19 +136,19 @@ async fn begin_anew(writer: &mut SqliteConnection) -> sqlx::Result<()> {
 }
 
 /// The other end: a task with its own connection, which is opened on first use.
-struct Mover {
+struct Checkpointer {
     path: PathBuf,
     bounds: LogBounds,
     shared: Arc<Shared>,
     db: Option<SqliteConnection>,
 }
 
-impl Mover {
-    async fn serve(mut self, mut asked: mpsc::Receiver<()>) {
+impl Checkpointer {
+    async fn serve(mut self, mut requests: mpsc::Receiver<()>) {
         // The number of commits at the last idle check, and when the log was last emptied.
         let (mut seen, mut emptied) = (0, 0);
         loop {
-            let done = match tokio::time::timeout(self.bounds.idle, asked.recv()).await {
+            let done = match tokio::time::timeout(self.bounds.idle, requests.recv()).await {
                 Ok(Some(())) => self.catch_up().await,
                 Ok(None) => break,
                 Err(_) => {
@@ -175,10 +176,10 @@ impl Mover {
 
     /// Runs checkpoints until little of the log is left.
     async fn catch_up(&mut self) -> sqlx::Result<()> {
-        let most = self.bounds.most;
+        let bytes_max = self.bounds.bytes_max;
         let db = self.connection().await?;
         let mut progress = checkpoint(PASSIVE, db).await?;
-        if progress.log < most {
+        if progress.log < bytes_max {
             return Ok(());
         }
         for _ in 1..PASSES_MAX {
@@ -187,7 +188,7 @@ impl Mover {
             }
             progress = checkpoint(PASSIVE, db).await?;
         }
-        self.shared.is_too_long.store(progress.log >= most, Ordering::Relaxed);
+        self.shared.is_too_long.store(progress.log >= bytes_max, Ordering::Relaxed);
         Ok(())
     }
 

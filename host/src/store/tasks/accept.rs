@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite};
 
 use super::chunks;
-use super::chunks::{Chunked, Cutter, LongWrite, Part};
+use super::chunks::{Chunked, Chunker, LongWrite, Part};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId};
 use crate::store::fair_queue::Flow;
@@ -20,7 +20,7 @@ use crate::store::write::{Queued, Session, Write};
 use crate::tasks::{Accepted, IdempotencyClaim, NewTask, Surface};
 
 /// How long an idempotency key is taken, from the acceptance of its task (CONTRACT D6).
-const KEY_TAKEN_FOR: Duration = Duration::from_hours(24);
+const KEY_TTL: Duration = Duration::from_hours(24);
 
 // CROSS JOIN fixes the order: first the claimed keys, then the index look-up for each of them.
 pub(in crate::store) static KEY_OWNERS: BatchStatement = BatchStatement::new(
@@ -105,8 +105,8 @@ impl Write for Accept {
 }
 
 impl LongWrite for Accept {
-    fn cut(&mut self, cutter: &mut Cutter) {
-        cutter.text(Part::Payload, &mut self.payload);
+    fn cut(&mut self, chunker: &mut Chunker) {
+        chunker.text(Part::Payload, &mut self.payload);
         let texts = [
             (Part::User, &mut self.user),
             (Part::Prompt, &mut self.prompt),
@@ -114,11 +114,11 @@ impl LongWrite for Accept {
         ];
         for (part, text) in texts {
             if let Some(text) = text {
-                cutter.text(part, text);
+                chunker.text(part, text);
             }
         }
         if let Some(body) = &mut self.body {
-            cutter.bytes(Part::Body, body);
+            chunker.bytes(Part::Body, body);
         }
     }
 
@@ -126,7 +126,7 @@ impl LongWrite for Accept {
         &mut self.chunked
     }
 
-    fn has_happened(answer: &Accepted) -> bool {
+    fn is_applied(answer: &Accepted) -> bool {
         *answer == Accepted::New
     }
 }
@@ -210,10 +210,10 @@ pub(in crate::store) async fn run(
     let mut new = Vec::with_capacity(arrivals.len());
     for arrival in arrivals {
         let answer = claim_key(&arrival.write, &mut owners);
-        arrival.will_answer(answer);
+        arrival.set_answer(answer);
         if answer == Accepted::New {
-            session.memory.last_sequence += 1;
-            new.push((session.memory.last_sequence, &arrival.write));
+            session.state.last_sequence += 1;
+            new.push((session.state.last_sequence, &arrival.write));
         }
     }
     insert_tasks(&new, session).await?;
@@ -324,7 +324,7 @@ async fn insert_deliveries(new: &[(i64, &Accept)], session: &mut Session<'_>) ->
 }
 
 async fn insert_keys(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx::Result<()> {
-    let expires_at = session.now.plus(KEY_TAKEN_FOR).micros();
+    let expires_at = session.now.plus(KEY_TTL).micros();
     let claims: Vec<_> = new
         .iter()
         .filter_map(|(sequence, task)| Some((sequence, task, task.idempotency.as_ref()?)))

@@ -10,7 +10,7 @@
 //!
 //! The column of a chunked text is empty, so that reading a text that is not chunked costs nothing extra.
 
-mod cutting;
+mod chunker;
 
 use std::marker::PhantomData;
 
@@ -18,9 +18,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 #[cfg(test)]
-pub(in crate::store) use self::cutting::KEPT_BYTES_MAX;
-pub(in crate::store) use self::cutting::{CHUNK_BYTES, ChunkRange, Chunked, Cutter, Part};
-pub(in crate::store) use self::cutting::{Chunk, in_writes};
+pub(in crate::store) use self::chunker::INLINE_BYTES_MAX;
+pub(in crate::store) use self::chunker::{CHUNK_BYTES, ChunkRange, Chunked, Chunker, Part};
+pub(in crate::store) use self::chunker::{Chunk, in_writes};
 use crate::store::fair_queue::Flow;
 use crate::store::rows;
 use crate::store::sqlite::{BatchStatement, execute};
@@ -54,7 +54,7 @@ const NOTE_UNCLAIMED: &str =
 pub(in crate::store) const CLAIM: &str = "DELETE FROM unclaimed_chunks WHERE first_chunk = ?";
 
 /// Returns the chunks of a task to `unclaimed_chunks`.
-pub(in crate::store) const GIVE_BACK: &str = "\
+pub(in crate::store) const UNCLAIM: &str = "\
     INSERT INTO unclaimed_chunks \
     SELECT first_chunk, last_chunk FROM chunked_texts WHERE task_sequence = ? \
     RETURNING first_chunk, last_chunk";
@@ -66,15 +66,15 @@ pub(in crate::store) const DELETE: &str = "\
 
 /// A write that may have long texts.
 pub(in crate::store) trait LongWrite: Write {
-    /// Passes each text that may be long to the cutter, which replaces those that it takes with empty ones.
-    fn cut(&mut self, cutter: &mut Cutter);
+    /// Passes each text that may be long to the chunker, which replaces those that it takes with empty ones.
+    fn cut(&mut self, chunker: &mut Chunker);
 
     /// Where the write stores the chunks that it is to claim.
     fn chunked(&mut self) -> &mut Option<Chunked>;
 
     /// Whether the write has happened and claimed its chunks. It has not if, for example, an idempotency key was
     /// taken.
-    fn has_happened(answer: &Self::Answer) -> bool;
+    fn is_applied(answer: &Self::Answer) -> bool;
 }
 
 /// Columns: first_chunk, last_chunk.

@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite};
 
 use super::turns;
-use super::turns::{Backlogs, Places};
+use super::turns::{Backlogs, Capacity};
 use crate::clock::Timestamp;
 use crate::ids::{ChannelId, TaskId, TenantId};
 use crate::store::fair_queue::Flow;
@@ -34,7 +34,7 @@ pub(in crate::store) const ANY_DUE: &str = "SELECT 1 FROM deliveries WHERE due_a
 
 /// Tenants with due deliveries, after a given tenant in the order of ids. Each step of the recursion finds one tenant
 /// and when its first delivery is due.
-pub(in crate::store) const TENANTS_BEHIND: &str = "\
+pub(in crate::store) const TENANTS_AFTER: &str = "\
     WITH RECURSIVE turn (tenant_id, due_at) AS ( \
         SELECT ?1, NULL \
         UNION ALL \
@@ -114,7 +114,7 @@ impl Store {
     /// If the store is unavailable.
     pub async fn take_deliveries(
         &self,
-        places: Places,
+        capacity: Capacity,
         held: HashMap<TenantId, usize>,
         last: Option<TenantId>,
         lease: Duration,
@@ -124,7 +124,7 @@ impl Store {
         if self.one("look for deliveries", query, |_| Ok(())).await?.is_none() {
             return Ok(Vec::new());
         }
-        self.write(TakeDeliveries { places, held, last, lease }).await
+        self.write(TakeDeliveries { capacity, held, last, lease }).await
     }
 
     /// Records the outcome of a claimed delivery.
@@ -204,7 +204,7 @@ fn delivery(row: &SqliteRow) -> sqlx::Result<Delivery> {
 }
 
 struct TakeDeliveries {
-    places: Places,
+    capacity: Capacity,
     held: HashMap<TenantId, usize>,
     last: Option<TenantId>,
     lease: Duration,
@@ -215,7 +215,7 @@ struct Due(Timestamp);
 
 impl Backlogs for Due {
     fn tenants<'q>(&self, behind: &'q [u8], limit: i64) -> Query<'q, Sqlite, SqliteArguments> {
-        sqlx::query(TENANTS_BEHIND).bind(behind).bind(limit).bind(self.0.micros())
+        sqlx::query(TENANTS_AFTER).bind(behind).bind(limit).bind(self.0.micros())
     }
 
     fn of_tenant(
@@ -244,7 +244,7 @@ impl Write for TakeDeliveries {
 impl SingleWrite for TakeDeliveries {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<DueDelivery>, Refusal> {
         let now = session.now;
-        let next = turns::next(&Due(now), self.places, &self.held, self.last, session.db).await?;
+        let next = turns::next(&Due(now), self.capacity, &self.held, self.last, session.db).await?;
         let next: Vec<i64> = next.into_iter().map(|(_, sequence)| sequence).collect();
         let due_again = now.plus(self.lease).micros();
         let mut taken: HashMap<i64, DueDelivery> = HashMap::with_capacity(next.len());

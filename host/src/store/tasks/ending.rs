@@ -5,10 +5,10 @@ use std::sync::Arc;
 use sqlx::Row as _;
 
 use super::chunks;
-use super::chunks::{ChunkRange, Chunked, Cutter, LongWrite, Part};
+use super::chunks::{ChunkRange, Chunked, Chunker, LongWrite, Part};
 use super::deliveries::make_due;
 use super::finish::insert_rests;
-use super::lease::waiting;
+use super::lease::task_state;
 use crate::ids::{TaskId, TenantId};
 use crate::store::changes::Change;
 use crate::store::fair_queue::Flow;
@@ -23,7 +23,7 @@ pub(in crate::store) const OPEN: &str =
     "SELECT sequence FROM tasks WHERE id = ? AND tenant_id = ? AND ended IS NULL";
 
 /// Removes the row of a task that has not ended from whichever table holds it.
-pub(in crate::store) const STATES: [&str; 3] = [
+pub(in crate::store) const DELETE_STATE: [&str; 3] = [
     "DELETE FROM leases WHERE tenant_id = ? AND task_sequence = ? \
      RETURNING tenant_id, task_sequence, attempts, fence, started_at",
     "DELETE FROM ready WHERE tenant_id = ? AND task_sequence = ? \
@@ -110,9 +110,9 @@ impl Write for End {
 }
 
 impl LongWrite for End {
-    fn cut(&mut self, cutter: &mut Cutter) {
+    fn cut(&mut self, chunker: &mut Chunker) {
         if let Some(rest) = &mut self.rest {
-            cutter.text(Part::Rest, rest);
+            chunker.text(Part::Rest, rest);
         }
     }
 
@@ -120,7 +120,7 @@ impl LongWrite for End {
         &mut self.chunked
     }
 
-    fn has_happened(answer: &bool) -> bool {
+    fn is_applied(answer: &bool) -> bool {
         *answer
     }
 }
@@ -135,10 +135,10 @@ impl SingleWrite for End {
         };
         let sequence: i64 = open.try_get(0)?;
         let mut attempts = (0, None);
-        for state in STATES {
+        for state in DELETE_STATE {
             let query = sqlx::query(state).bind(self.tenant.as_bytes().as_slice()).bind(sequence);
             if let Some(row) = fetch(query, session.db).await?.first() {
-                let was = waiting(row)?;
+                let was = task_state(row)?;
                 attempts = (was.attempts, was.started_at);
             }
         }
@@ -183,7 +183,7 @@ impl SingleWrite for Delete {
             return Ok(None);
         };
         let sequence: i64 = row.try_get(0)?;
-        let given_back = fetch(sqlx::query(chunks::GIVE_BACK).bind(sequence), session.db).await?;
+        let given_back = fetch(sqlx::query(chunks::UNCLAIM).bind(sequence), session.db).await?;
         let given_back = given_back.iter().map(chunks::range).collect::<Result<_, _>>()?;
         for statement in DELETE {
             execute(sqlx::query(statement).bind(sequence), session.db).await?;

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::chunks;
-use super::chunks::{Chunked, Cutter, LongWrite, Part};
+use super::chunks::{Chunked, Chunker, LongWrite, Part};
 use super::deliveries::make_due_statement;
 use super::lease::end_leases;
 use super::steps::StoredStep;
@@ -77,12 +77,12 @@ impl Write for Finish {
 }
 
 impl LongWrite for Finish {
-    fn cut(&mut self, cutter: &mut Cutter) {
+    fn cut(&mut self, chunker: &mut Chunker) {
         if let Some(rest) = &mut self.rest {
-            cutter.text(Part::Rest, rest);
+            chunker.text(Part::Rest, rest);
         }
         for (position, step) in (0..).zip(&mut self.steps) {
-            cutter.text(Part::Event(position), &mut step.event);
+            chunker.text(Part::Event(position), &mut step.event);
         }
     }
 
@@ -90,7 +90,7 @@ impl LongWrite for Finish {
         &mut self.chunked
     }
 
-    fn has_happened(answer: &bool) -> bool {
+    fn is_applied(answer: &bool) -> bool {
         *answer
     }
 }
@@ -126,7 +126,7 @@ pub(in crate::store) async fn run(
     for finish in finishes {
         let sequence = finish.write.sequence;
         let has_ended = ended.remove(&(sequence, finish.write.fence));
-        finish.will_answer(has_ended);
+        finish.set_answer(has_ended);
         if has_ended {
             steps.extend((0_i64..).zip(&finish.write.steps).map(|(at, step)| (sequence, at, step)));
             rests.extend(finish.write.rest.as_ref().map(|rest| (sequence, Arc::clone(rest))));
@@ -183,8 +183,8 @@ async fn insert_steps(
                 .bind(step.at)
                 .bind(step.micros)
                 .bind(Arc::clone(&step.event))
-                .bind(step.quote.map(|quote| quote.of))
-                .bind(step.quote.map(|quote| quote.at));
+                .bind(step.quote.map(|quote| quote.source))
+                .bind(step.quote.map(|quote| quote.offset));
         }
         execute(query, session.db).await?;
     }

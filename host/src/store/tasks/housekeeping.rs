@@ -7,9 +7,9 @@ use crate::store::sqlite::{execute, fetch};
 use crate::store::write::{Refusal, Session, SingleWrite, Write};
 
 /// Deletes expired idempotency keys.
-pub(in crate::store) struct ForgetExpiredKeys;
+pub(in crate::store) struct DeleteExpiredKeys;
 
-impl Write for ForgetExpiredKeys {
+impl Write for DeleteExpiredKeys {
     type Answer = u64;
     const OPERATION: &'static str = "forget expired idempotency keys";
 
@@ -18,7 +18,7 @@ impl Write for ForgetExpiredKeys {
     }
 }
 
-impl SingleWrite for ForgetExpiredKeys {
+impl SingleWrite for DeleteExpiredKeys {
     async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
         // Keys expire in the order of their primary key, so only the oldest thousand need to be checked, without an
         // index over `expires_at`.

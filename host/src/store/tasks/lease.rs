@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite};
 
 use super::turns;
-use super::turns::{Backlogs, Places};
+use super::turns::{Backlogs, Capacity};
 use crate::ids::{OwnerId, TaskId, TenantId};
 use crate::store::fair_queue::Flow;
 use crate::store::rows;
@@ -42,7 +42,7 @@ pub(in crate::store) static CLAIMED: BatchStatement =
 
 /// Tenants with ready tasks, after a given tenant in the order of ids. Each step of the recursion is one index
 /// look-up, so it costs the same for a short and for a long backlog.
-pub(in crate::store) const TENANTS_BEHIND: &str = "\
+pub(in crate::store) const TENANTS_AFTER: &str = "\
     WITH RECURSIVE turn (tenant_id, number) AS ( \
         SELECT (SELECT tenant_id FROM ready WHERE tenant_id > ?1 ORDER BY tenant_id LIMIT 1), 1 \
         UNION ALL \
@@ -61,7 +61,7 @@ const LEASES_OF_OWNER: &str = "\
     SELECT t.id, l.fence FROM leases l CROSS JOIN tasks t ON t.sequence = l.task_sequence \
     WHERE l.owner = ?";
 
-pub(in crate::store) const BE_ALIVE: &str = "\
+pub(in crate::store) const RENEW_OWNER: &str = "\
     INSERT INTO owners (id, alive_until) VALUES (?1, ?2) \
     ON CONFLICT (id) DO UPDATE SET alive_until = max(alive_until, ?2)";
 
@@ -96,7 +96,7 @@ static MAKE_READY: BatchStatement = BatchStatement::new(
 
 /// The state that a task takes along between `ready`, `later` and `leases`.
 #[derive(Debug, Clone)]
-pub(in crate::store) struct Waiting {
+pub(in crate::store) struct TaskState {
     pub(in crate::store) tenant: TenantId,
     pub(in crate::store) sequence: i64,
     pub(in crate::store) attempts: i64,
@@ -106,8 +106,8 @@ pub(in crate::store) struct Waiting {
 }
 
 /// Columns: tenant_id, task_sequence, attempts, fence, started_at.
-pub(in crate::store) fn waiting(row: &SqliteRow) -> sqlx::Result<Waiting> {
-    Ok(Waiting {
+pub(in crate::store) fn task_state(row: &SqliteRow) -> sqlx::Result<TaskState> {
+    Ok(TaskState {
         tenant: rows::tenant_id(row, 0)?,
         sequence: row.try_get(1)?,
         attempts: row.try_get(2)?,
@@ -118,7 +118,7 @@ pub(in crate::store) fn waiting(row: &SqliteRow) -> sqlx::Result<Waiting> {
 
 /// Makes tasks ready.
 pub(in crate::store) async fn make_ready(
-    tasks: &[Waiting],
+    tasks: &[TaskState],
     session: &mut Session<'_>,
 ) -> sqlx::Result<()> {
     for (sql, part) in MAKE_READY.parts(tasks) {
@@ -137,24 +137,28 @@ pub(in crate::store) async fn make_ready(
 }
 
 /// Records that an owner is alive for `lease` from now.
-async fn be_alive(owner: OwnerId, lease: Duration, session: &mut Session<'_>) -> sqlx::Result<()> {
+async fn renew_owner(
+    owner: OwnerId,
+    lease: Duration,
+    session: &mut Session<'_>,
+) -> sqlx::Result<()> {
     let until = session.now.plus(lease);
-    let query = sqlx::query(BE_ALIVE).bind(owner.as_bytes().to_vec()).bind(until.micros());
+    let query = sqlx::query(RENEW_OWNER).bind(owner.as_bytes().to_vec()).bind(until.micros());
     execute(query, session.db).await?;
-    session.memory.alive_until = Some(until);
+    session.state.alive_until = Some(until);
     Ok(())
 }
 
 /// Makes tasks ready whose pause has ended.
 async fn make_due_ready(session: &mut Session<'_>) -> sqlx::Result<usize> {
-    if session.memory.next_due.is_none_or(|due| due > session.now.micros()) {
+    if session.state.next_due.is_none_or(|due| due > session.now.micros()) {
         return Ok(0);
     }
     let due = fetch(sqlx::query(DUE).bind(session.now.micros()), session.db).await?;
-    let due = due.iter().map(waiting).collect::<Result<Vec<_>, _>>()?;
+    let due = due.iter().map(task_state).collect::<Result<Vec<_>, _>>()?;
     make_ready(&due, session).await?;
     let next = fetch(sqlx::query(NEXT_DUE), session.db).await?;
-    session.memory.next_due = next.first().map(|row| row.try_get(0)).transpose()?;
+    session.state.next_due = next.first().map(|row| row.try_get(0)).transpose()?;
     Ok(due.len())
 }
 
@@ -162,7 +166,7 @@ async fn make_due_ready(session: &mut Session<'_>) -> sqlx::Result<usize> {
 /// The answer lists the tasks in the order of the turns.
 pub(in crate::store) struct Claim {
     pub(in crate::store) owner: OwnerId,
-    pub(in crate::store) places: Places,
+    pub(in crate::store) capacity: Capacity,
     pub(in crate::store) lease: Duration,
 }
 
@@ -171,7 +175,7 @@ struct Ready;
 
 impl Backlogs for Ready {
     fn tenants<'q>(&self, behind: &'q [u8], limit: i64) -> Query<'q, Sqlite, SqliteArguments> {
-        sqlx::query(TENANTS_BEHIND).bind(behind).bind(limit)
+        sqlx::query(TENANTS_AFTER).bind(behind).bind(limit)
     }
 
     fn of_tenant(
@@ -197,14 +201,14 @@ impl SingleWrite for Claim {
     async fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Refusal> {
         make_due_ready(session).await?;
         let executing = executing_by_tenant(session).await?;
-        let last = session.memory.last_turn;
-        let next = turns::next(&Ready, self.places, &executing, last, session.db).await?;
+        let last = session.state.last_turn;
+        let next = turns::next(&Ready, self.capacity, &executing, last, session.db).await?;
         let Some((tenant, _)) = next.last() else { return Ok(Vec::new()) };
-        session.memory.last_turn = Some(*tenant);
+        session.state.last_turn = Some(*tenant);
         // Heartbeats record this too. If there has been none recently, as just after the start, a claim records it.
         let until = session.now.plus(self.lease / 3);
-        if session.memory.alive_until.is_none_or(|alive| alive < until) {
-            be_alive(self.owner, self.lease, session).await?;
+        if session.state.alive_until.is_none_or(|alive| alive < until) {
+            renew_owner(self.owner, self.lease, session).await?;
         }
         let mut claimed: HashMap<i64, Fence> = HashMap::with_capacity(next.len());
         for (sql, part) in CLAIM.parts(&next) {
@@ -254,25 +258,26 @@ impl Write for Heartbeat {
 impl SingleWrite for Heartbeat {
     async fn run(&self, session: &mut Session<'_>) -> Result<Vec<TaskId>, Refusal> {
         // If the owner counted as dead meanwhile, others may have its tasks: these are no longer among its leases.
-        be_alive(self.owner, self.lease, session).await?;
+        renew_owner(self.owner, self.lease, session).await?;
         let query = sqlx::query(LEASES_OF_OWNER).bind(self.owner.as_bytes().to_vec());
-        let kept = fetch(query, session.db).await?;
-        let kept = kept.iter().map(|row| Ok((rows::task_id(row, 0)?, Fence(row.try_get(1)?))));
-        let kept = kept.collect::<sqlx::Result<HashSet<_>>>()?;
-        let lost = self.held.iter().filter(|held| !kept.contains(held));
+        let current = fetch(query, session.db).await?;
+        let current =
+            current.iter().map(|row| Ok((rows::task_id(row, 0)?, Fence(row.try_get(1)?))));
+        let current = current.collect::<sqlx::Result<HashSet<_>>>()?;
+        let lost = self.held.iter().filter(|held| !current.contains(held));
         Ok(lost.map(|(task, _)| *task).collect())
     }
 }
 
 /// Makes one executing task pending again, if the fence is that of its lease.
-pub(in crate::store) struct GiveBack {
+pub(in crate::store) struct Release {
     pub(in crate::store) owner: OwnerId,
     pub(in crate::store) task: TaskId,
     pub(in crate::store) fence: Fence,
     pub(in crate::store) pause: Duration,
 }
 
-impl Write for GiveBack {
+impl Write for Release {
     type Answer = ();
     const OPERATION: &'static str = "give a task back";
 
@@ -281,14 +286,14 @@ impl Write for GiveBack {
     }
 }
 
-impl SingleWrite for GiveBack {
+impl SingleWrite for Release {
     async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let query = sqlx::query(LEASE_OF_TASK)
             .bind(self.task.as_bytes().to_vec())
             .bind(self.fence.0)
             .bind(self.owner.as_bytes().to_vec());
         let lease = fetch(query, session.db).await?;
-        let Some(task) = lease.first().map(waiting).transpose()? else { return Ok(()) };
+        let Some(task) = lease.first().map(task_state).transpose()? else { return Ok(()) };
         if self.pause.is_zero() {
             make_ready(&[task], session).await?;
             return Ok(());
@@ -305,8 +310,8 @@ impl SingleWrite for GiveBack {
         .bind(task.fence.0)
         .bind(task.started_at);
         execute(query, session.db).await?;
-        let next = session.memory.next_due.map_or(due_at, |next| next.min(due_at));
-        session.memory.next_due = Some(next);
+        let next = session.state.next_due.map_or(due_at, |next| next.min(due_at));
+        session.state.next_due = Some(next);
         Ok(())
     }
 }
@@ -343,7 +348,7 @@ pub(in crate::store) async fn end_leases(
     owner: OwnerId,
     leases: &[(TenantId, i64, Fence)],
     session: &mut Session<'_>,
-) -> sqlx::Result<Vec<Waiting>> {
+) -> sqlx::Result<Vec<TaskState>> {
     let mut ended = Vec::with_capacity(leases.len());
     for (sql, part) in LEASES.parts(leases) {
         let mut query = sqlx::query(sql).bind(owner.as_bytes().to_vec());
@@ -351,16 +356,16 @@ pub(in crate::store) async fn end_leases(
             query = query.bind(tenant.as_bytes().to_vec()).bind(*sequence).bind(fence.0);
         }
         for row in fetch(query, session.db).await? {
-            ended.push(waiting(&row)?);
+            ended.push(task_state(&row)?);
         }
     }
     Ok(ended)
 }
 
 /// Makes tasks ready whose owner is not alive, and those whose pause has ended.
-pub(in crate::store) struct TakeOver;
+pub(in crate::store) struct RequeueOrphaned;
 
-impl Write for TakeOver {
+impl Write for RequeueOrphaned {
     type Answer = u64;
     const OPERATION: &'static str = "take tasks over";
 
@@ -369,27 +374,27 @@ impl Write for TakeOver {
     }
 }
 
-impl SingleWrite for TakeOver {
+impl SingleWrite for RequeueOrphaned {
     async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
         let orphaned = sqlx::query(ORPHANED).bind(session.now.micros());
         let orphaned = fetch(orphaned, session.db).await?;
-        let orphaned = orphaned.iter().map(waiting).collect::<Result<Vec<_>, _>>()?;
+        let orphaned = orphaned.iter().map(task_state).collect::<Result<Vec<_>, _>>()?;
         make_ready(&orphaned, session).await?;
         // A rolled-back write may have left a later time in memory than the store holds, so each beat queries the
         // store.
-        session.memory.next_due = Some(i64::MIN);
+        session.state.next_due = Some(i64::MIN);
         let due = make_due_ready(session).await?;
         Ok(u64::try_from(orphaned.len() + due).unwrap_or(u64::MAX))
     }
 }
 
 /// Makes an owner the only one, and takes over the tasks of its predecessors.
-pub(in crate::store) struct SucceedOwners {
+pub(in crate::store) struct ReplaceOwners {
     pub(in crate::store) owner: OwnerId,
     pub(in crate::store) lease: Duration,
 }
 
-impl Write for SucceedOwners {
+impl Write for ReplaceOwners {
     type Answer = u64;
     const OPERATION: &'static str = "succeed earlier processes";
 
@@ -398,11 +403,11 @@ impl Write for SucceedOwners {
     }
 }
 
-impl SingleWrite for SucceedOwners {
+impl SingleWrite for ReplaceOwners {
     async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
         execute(sqlx::query("DELETE FROM owners"), session.db).await?;
-        session.memory.alive_until = None;
-        be_alive(self.owner, self.lease, session).await?;
-        TakeOver.run(session).await
+        session.state.alive_until = None;
+        renew_owner(self.owner, self.lease, session).await?;
+        RequeueOrphaned.run(session).await
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::chunks::{
-    ChunkRange, Cutter, DELETED_AT_ONCE, DeleteChunks, LongWrite, WRITES_WAITING_MAX, WriteChunks,
+    ChunkRange, Chunker, DELETED_AT_ONCE, DeleteChunks, LongWrite, WRITES_WAITING_MAX, WriteChunks,
     in_writes, range,
 };
 use crate::store::fair_queue::{Flow, SMALL_BYTES_MAX};
@@ -37,11 +37,11 @@ impl Store {
         mut write: W,
         op: fn(Queued<W>) -> Op,
     ) -> Result<W::Answer, StoreError> {
-        let mut cutter = Cutter::default();
-        write.cut(&mut cutter);
-        let count = i64::try_from(cutter.chunks()).unwrap_or(i64::MAX);
+        let mut chunker = Chunker::default();
+        write.cut(&mut chunker);
+        let count = i64::try_from(chunker.chunks()).unwrap_or(i64::MAX);
         let first = self.0.next_chunk.fetch_add(count, Ordering::Relaxed);
-        let Some((chunked, chunks)) = cutter.cut(first) else {
+        let Some((chunked, chunks)) = chunker.cut(first) else {
             return self.queue(write, op).await;
         };
         let (flow, range) = (write.flow(), chunked.range);
@@ -55,7 +55,7 @@ impl Store {
             Ok(()) => self.queue(write, op).await,
             Err(error) => Err(error),
         };
-        if !answer.as_ref().is_ok_and(W::has_happened) {
+        if !answer.as_ref().is_ok_and(W::is_applied) {
             // Writes of this operation that are already in the flow run before the deletion.
             self.delete_chunks(flow, range).await;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::Row as _;
 
 use super::chunks;
-use super::chunks::{Chunked, Cutter, LongWrite, Part};
+use super::chunks::{Chunked, Chunker, LongWrite, Part};
 use crate::ids::{TaskId, TenantId};
 use crate::store::fair_queue::Flow;
 use crate::store::sqlite::fetch;
@@ -40,7 +40,7 @@ impl Store {
         step: &Step,
     ) -> Result<(), StoreError> {
         let event = serde_json::to_string(&step.event)
-            .map_err(|error| StoreError::unwritable(AddStep::OPERATION, error))?;
+            .map_err(|error| StoreError::serialization(AddStep::OPERATION, error))?;
         let micros = i64::try_from(step.micros).unwrap_or(i64::MAX);
         let (at, event) = (step.at.micros(), event.into());
         let add = AddStep { tenant, task, at, micros, event, chunked: None };
@@ -72,15 +72,15 @@ impl Write for AddStep {
 }
 
 impl LongWrite for AddStep {
-    fn cut(&mut self, cutter: &mut Cutter) {
-        cutter.text(Part::Event(0), &mut self.event);
+    fn cut(&mut self, chunker: &mut Chunker) {
+        chunker.text(Part::Event(0), &mut self.event);
     }
 
     fn chunked(&mut self) -> &mut Option<Chunked> {
         &mut self.chunked
     }
 
-    fn has_happened(answer: &bool) -> bool {
+    fn is_applied(answer: &bool) -> bool {
         *answer
     }
 }

@@ -15,7 +15,7 @@ use crate::trace::{Event, Step};
 const QUOTED_BYTES_MIN: usize = 1 << 10;
 
 /// How many positions are tried when a text is searched for in another one.
-const PLACES_MAX: usize = 4;
+const OFFSETS_TRIED_MAX: usize = 4;
 
 /// A step as it is stored.
 #[derive(Debug)]
@@ -30,9 +30,9 @@ pub(in crate::store) struct StoredStep {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Quote {
     /// Which text it is: the column `quotes`.
-    pub(in crate::store) of: &'static str,
+    pub(in crate::store) source: &'static str,
     /// The byte offset at which it is inserted.
-    pub(in crate::store) at: i64,
+    pub(in crate::store) offset: i64,
 }
 
 const PAYLOAD: &str = "payload";
@@ -47,15 +47,15 @@ impl StoredStep {
     ) -> Result<Self, serde_json::Error> {
         let (event, quote) = match &step.event {
             Event::Prompt { text } => match cut(text, payload) {
-                Some((text, at)) => {
+                Some((text, offset)) => {
                     let event = serde_json::to_string(&Event::Prompt { text })?;
-                    (event, Some(Quote { of: PAYLOAD, at }))
+                    (event, Some(Quote { source: PAYLOAD, offset }))
                 }
                 None => (serde_json::to_string(&step.event)?, None),
             },
             Event::Model { model, text, tool_calls, input_tokens, output_tokens } => {
                 match cut(text, result) {
-                    Some((text, at)) => {
+                    Some((text, offset)) => {
                         let event = serde_json::to_string(&Event::Model {
                             model: model.clone(),
                             text,
@@ -63,7 +63,7 @@ impl StoredStep {
                             input_tokens: *input_tokens,
                             output_tokens: *output_tokens,
                         })?;
-                        (event, Some(Quote { of: RESULT, at }))
+                        (event, Some(Quote { source: RESULT, offset }))
                     }
                     None => (serde_json::to_string(&step.event)?, None),
                 }
@@ -87,9 +87,9 @@ fn cut(text: &str, quoted: &str) -> Option<(String, i64)> {
     // Found by its beginning: preparing a search for a text of megabytes takes longer than comparing it. A text whose
     // beginning occurs in many places is stored twice.
     let beginning = quoted.as_bytes().get(..QUOTED_BYTES_MIN)?;
-    let at = memchr::memmem::find_iter(text.as_bytes(), beginning).take(PLACES_MAX).find(|at| {
-        text.as_bytes().get(*at..).is_some_and(|rest| rest.starts_with(quoted.as_bytes()))
-    })?;
+    let at = memchr::memmem::find_iter(text.as_bytes(), beginning).take(OFFSETS_TRIED_MAX).find(
+        |at| text.as_bytes().get(*at..).is_some_and(|rest| rest.starts_with(quoted.as_bytes())),
+    )?;
     let (before, after) = (text.get(..at)?, text.get(at + quoted.len()..)?);
     Some((format!("{before}{after}"), i64::try_from(at).ok()?))
 }
@@ -112,5 +112,5 @@ pub(in crate::store) fn step(row: &SqliteRow, task: &Task) -> sqlx::Result<Step>
         }
         text.insert_str(at, quoted);
     }
-    Ok(Step { at: rows::moment(row, 0)?, micros: row.try_get(1)?, event })
+    Ok(Step { at: rows::timestamp(row, 0)?, micros: row.try_get(1)?, event })
 }

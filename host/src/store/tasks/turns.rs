@@ -13,7 +13,7 @@ use crate::store::sqlite::fetch;
 
 /// The places of this process that tenants wait for.
 #[derive(Debug, Clone, Copy)]
-pub struct Places {
+pub struct Capacity {
     /// How many to fill now.
     pub wanted: usize,
     /// How many are free, including those to be filled.
@@ -22,11 +22,11 @@ pub struct Places {
     pub per_tenant_max: usize,
 }
 
-impl Places {
+impl Capacity {
     /// How many more places a tenant that holds this many may take: a tenant leaves at least as many free as it
     /// holds, so that a place remains for the next tenant, however many tenants are hostile.
-    fn room(&self, held: usize) -> usize {
-        shares::places(held, self.free).min(self.per_tenant_max.saturating_sub(held))
+    fn available(&self, held: usize) -> usize {
+        shares::available(held, self.free).min(self.per_tenant_max.saturating_sub(held))
     }
 }
 
@@ -51,9 +51,9 @@ struct Backlog {
     sequences: Vec<i64>,
     held: usize,
     /// How many more places the tenant may take.
-    room: usize,
+    available: usize,
     /// Whether the backlog may continue after these.
-    goes_on: bool,
+    has_more: bool,
 }
 
 /// The sequences to serve next, each with its tenant, for the wanted places. Tenants take turns: the tenant after
@@ -61,26 +61,26 @@ struct Backlog {
 /// first. `held` is how many places each tenant already holds.
 pub(in crate::store) async fn next(
     backlogs: &impl Backlogs,
-    places: Places,
+    capacity: Capacity,
     held: &HashMap<TenantId, usize>,
     last: Option<TenantId>,
     db: &mut SqliteConnection,
 ) -> sqlx::Result<Vec<(TenantId, i64)>> {
-    let of = |tenant: &TenantId| held.get(tenant).copied().unwrap_or_default();
+    let held_by = |tenant: &TenantId| held.get(tenant).copied().unwrap_or_default();
     // Tenants without room must not displace others, so as many more tenants are read.
-    let full = held.values().filter(|held| places.room(**held) == 0).count();
-    let tenants = tenants_in_turn(backlogs, places.wanted.saturating_add(full), last, db).await?;
+    let full = held.values().filter(|held| capacity.available(**held) == 0).count();
+    let tenants = tenants_in_turn(backlogs, capacity.wanted.saturating_add(full), last, db).await?;
     let mut lines: Vec<Backlog> = tenants
         .into_iter()
         .map(|tenant| {
-            let (held, sequences) = (of(&tenant), Vec::new());
-            Backlog { tenant, sequences, held, room: places.room(held), goes_on: true }
+            let (held, sequences) = (held_by(&tenant), Vec::new());
+            Backlog { tenant, sequences, held, available: capacity.available(held), has_more: true }
         })
-        .filter(|line| line.room > 0)
-        .take(places.wanted)
+        .filter(|line| line.available > 0)
+        .take(capacity.wanted)
         .collect();
-    read_fairly(backlogs, &mut lines, places.wanted, db).await?;
-    Ok(by_rounds(&lines, places))
+    read_fairly(backlogs, &mut lines, capacity.wanted, db).await?;
+    Ok(by_rounds(&lines, capacity))
 }
 
 /// Reads every tenant's fair share first. If some backlogs are shorter, what they leave is shared among the others,
@@ -93,18 +93,18 @@ async fn read_fairly(
 ) -> sqlx::Result<()> {
     loop {
         let found: usize = lines.iter().map(|line| line.sequences.len()).sum();
-        let open = lines.iter().filter(|line| line.goes_on).count();
+        let open = lines.iter().filter(|line| line.has_more).count();
         if open == 0 || found >= wanted {
             return Ok(());
         }
         let share = (wanted - found).div_ceil(open);
-        for line in lines.iter_mut().filter(|line| line.goes_on) {
-            let share = share.min(line.room);
+        for line in lines.iter_mut().filter(|line| line.has_more) {
+            let share = share.min(line.available);
             let query =
                 backlogs.of_tenant(line.tenant, number(line.sequences.len()), number(share));
             let more = fetch(query, db).await?;
-            line.room -= more.len();
-            line.goes_on = more.len() == share && line.room > 0;
+            line.available -= more.len();
+            line.has_more = more.len() == share && line.available > 0;
             for row in more {
                 line.sequences.push(row.try_get(0)?);
             }
@@ -113,7 +113,7 @@ async fn read_fairly(
 }
 
 /// One entry of each backlog, then a second one of each, as long as there are places and the tenant may have one.
-fn by_rounds(lines: &[Backlog], places: Places) -> Vec<(TenantId, i64)> {
+fn by_rounds(lines: &[Backlog], capacity: Capacity) -> Vec<(TenantId, i64)> {
     let longest = lines.iter().map(|line| line.sequences.len()).max().unwrap_or(0);
     let rounds = (0..longest).flat_map(|round| {
         lines.iter().filter_map(move |line| Some((line, round, *line.sequences.get(round)?)))
@@ -121,8 +121,8 @@ fn by_rounds(lines: &[Backlog], places: Places) -> Vec<(TenantId, i64)> {
     let mut next = Vec::new();
     for (line, round, sequence) in rounds {
         // Places that others have just taken are no longer free.
-        let left = Places { free: places.free.saturating_sub(next.len()), ..places };
-        if next.len() < places.wanted && left.room(line.held + round) > 0 {
+        let left = Capacity { free: capacity.free.saturating_sub(next.len()), ..capacity };
+        if next.len() < capacity.wanted && left.available(line.held + round) > 0 {
             next.push((line.tenant, sequence));
         }
     }

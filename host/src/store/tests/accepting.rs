@@ -5,7 +5,7 @@ use sqlx::Connection as _;
 use tokio::sync::oneshot;
 
 use super::super::sqlite::open_writer;
-use super::super::write::{Memory, Queued, Write as _};
+use super::super::write::{Queued, Write as _, WriterState};
 use super::super::writer::{Batch, Op, Writer};
 use super::*;
 use crate::store::tasks::accept::Accept;
@@ -15,8 +15,14 @@ type Answer = oneshot::Receiver<Result<Accepted, StoreError>>;
 /// A writer without a queue, for tests that choose the operations of a batch.
 async fn writer(fixture: &Fixture) -> Writer {
     let db = open_writer(&fixture.path()).await.unwrap();
-    let memory = Memory { last_sequence: 0, last_turn: None, alive_until: None, next_due: None };
-    Writer { db, clock: fixture.clock.clone(), changes: fixture.store.changes().clone(), memory }
+    let memory =
+        WriterState { last_sequence: 0, last_turn: None, alive_until: None, next_due: None };
+    Writer {
+        db,
+        clock: fixture.clock.clone(),
+        changes: fixture.store.changes().clone(),
+        state: memory,
+    }
 }
 
 fn add(batch: &mut Batch, task: NewTask) -> Answer {

@@ -28,23 +28,23 @@ async fn what_is_cached_of_a_tenant_holds_until_its_directory_changes() {
     let of_operators = changes.stamp(None, changes.before_reading()).unwrap();
     let task = new_task(fixture.owner);
     store.accept(task).await.unwrap();
-    assert!(changes.holds(Some(tenant), stamp), "a task is not in the directory");
+    assert!(changes.is_current(Some(tenant), stamp), "a task is not in the directory");
 
     let before = changes.before_reading();
     put_key(store, tenant).await;
-    assert!(!changes.holds(Some(tenant), stamp));
-    assert!(changes.holds(None, of_operators));
+    assert!(!changes.is_current(Some(tenant), stamp));
+    assert!(changes.is_current(None, of_operators));
     assert_eq!(changes.stamp(Some(tenant), before), None, "it may have been read before");
 
     // Grants are files, so the store must be notified of their changes.
     let stamp = changes.stamp(Some(tenant), changes.before_reading()).unwrap();
     store.note_change(tenant).await.unwrap();
-    assert!(!changes.holds(Some(tenant), stamp));
+    assert!(!changes.is_current(Some(tenant), stamp));
 
     // A change by operators may affect every tenant.
     let stamp = changes.stamp(Some(tenant), changes.before_reading()).unwrap();
     store.create_tenant(TenantId::random(), &"another".parse().unwrap()).await.unwrap();
-    assert!(!changes.holds(Some(tenant), stamp) && !changes.holds(None, of_operators));
+    assert!(!changes.is_current(Some(tenant), stamp) && !changes.is_current(None, of_operators));
 }
 
 #[tokio::test]
@@ -62,15 +62,15 @@ async fn what_another_process_changes_is_known_after_the_next_look() {
     let stopped = Outcome { status: EndStatus::Stopped, result: "stopped".to_owned() };
     assert!(other.end(tenant, id, stopped).await.unwrap());
     other.close().await;
-    assert!(changes.holds(Some(tenant), stamp), "nobody has looked");
+    assert!(changes.is_current(Some(tenant), stamp), "nobody has looked");
     assert!(futures::FutureExt::now_or_never(end.ended()).is_none());
 
     store.poll_changes().await.unwrap();
-    assert!(!changes.holds(Some(tenant), stamp));
+    assert!(!changes.is_current(Some(tenant), stamp));
     end.ended().await;
     let stamp = changes.stamp(Some(tenant), changes.before_reading()).unwrap();
     store.poll_changes().await.unwrap();
-    assert!(changes.holds(Some(tenant), stamp), "what was seen is not seen again");
+    assert!(changes.is_current(Some(tenant), stamp), "what was seen is not seen again");
 }
 
 #[tokio::test]
@@ -87,5 +87,5 @@ async fn whoever_waits_for_a_task_learns_of_its_end_and_leaves_nothing_behind() 
     second.ended().await;
     assert!(futures::FutureExt::now_or_never(other.ended()).is_none());
     drop((second, other));
-    assert_eq!(changes.waited(), []);
+    assert_eq!(changes.awaited_tasks(), []);
 }

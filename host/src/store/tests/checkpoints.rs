@@ -3,7 +3,7 @@
 use sqlx::Connection as _;
 
 use super::super::sqlite::open_writer;
-use super::super::write::{Memory, Queued, Write as _};
+use super::super::write::{Queued, Write as _, WriterState};
 use super::super::writer::{Op, Writer};
 use super::*;
 use crate::store::fair_queue::{Flow, Sender, queue};
@@ -12,7 +12,7 @@ use crate::store::tasks::accept::Accept;
 
 const MIB: u64 = 1 << 20;
 const BOUNDS: LogBounds =
-    LogBounds { step: 1 << 20, most: 4 << 20, idle: Duration::from_millis(10) };
+    LogBounds { step: 1 << 20, bytes_max: 4 << 20, idle: Duration::from_millis(10) };
 
 async fn accept(writes: &Sender<Op>, owner: Owner) {
     let mut task = new_task(owner);
@@ -32,9 +32,10 @@ fn log_bytes(fixture: &Fixture) -> u64 {
 async fn the_log_stays_short_while_the_writer_is_never_idle_and_recovers_from_a_long_reader() {
     let fixture = Fixture::new().await;
     let db = open_writer(&fixture.path()).await.unwrap();
-    let memory = Memory { last_sequence: 0, last_turn: None, alive_until: None, next_due: None };
+    let state =
+        WriterState { last_sequence: 0, last_turn: None, alive_until: None, next_due: None };
     let changes = fixture.store.changes().clone();
-    let writer = Writer { db, clock: fixture.clock.clone(), changes, memory };
+    let writer = Writer { db, clock: fixture.clock.clone(), changes, state };
     let (writes, waiting) = queue();
     let checkpoints = Checkpoints::start(&fixture.path(), BOUNDS);
     let serving = tokio::spawn(writer.serve(waiting, checkpoints));

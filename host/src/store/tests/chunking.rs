@@ -10,7 +10,7 @@ use super::super::sqlite::open_writer;
 use super::super::write::{Refusal, Session, SingleWrite, Write};
 use super::*;
 use crate::store::fair_queue::{BATCH_BYTES_LARGE_MAX, Flow, SMALL_BYTES_MAX};
-use crate::store::tasks::chunks::{CHUNK_BYTES, KEPT_BYTES_MAX};
+use crate::store::tasks::chunks::{CHUNK_BYTES, INLINE_BYTES_MAX};
 use crate::tasks::Status;
 use crate::trace::Event;
 
@@ -94,8 +94,8 @@ async fn small_operations_of_others_get_in_between_the_chunks_of_a_large_one() {
         }
     }
     let steps = seen.windows(2).map(|two| two[1] - two[0]).max().unwrap();
-    let most = i64::try_from(BATCH_BYTES_LARGE_MAX.div_ceil(CHUNK_BYTES)).unwrap();
-    assert!(steps <= most, "{steps} chunks between two small operations: {seen:?}");
+    let chunks_max = i64::try_from(BATCH_BYTES_LARGE_MAX.div_ceil(CHUNK_BYTES)).unwrap();
+    assert!(steps <= chunks_max, "{steps} chunks between two small operations: {seen:?}");
     assert!(seen.iter().filter(|chunks| (1..64).contains(*chunks)).count() >= 8, "{seen:?}");
     nothing_is_left_over(&fixture).await;
 }
@@ -104,7 +104,7 @@ async fn small_operations_of_others_get_in_between_the_chunks_of_a_large_one() {
 async fn a_small_operation_has_no_chunks() {
     let fixture = Fixture::new().await;
     let mut task = with_payload(fixture.owner, text(SMALL_BYTES_MAX - 2_000));
-    task.input.prompt = Some("x".repeat(KEPT_BYTES_MAX));
+    task.input.prompt = Some("x".repeat(INLINE_BYTES_MAX));
     fixture.store.accept(task.clone()).await.unwrap();
     assert_eq!(count(&fixture, "chunked_texts").await, 0);
     assert_eq!(fixture.task(task.id).await.input, task.input);

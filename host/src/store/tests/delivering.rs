@@ -8,8 +8,8 @@ use crate::tasks::{DeliveryEnd, StoredRequest};
 
 const TRY: Duration = Duration::from_secs(150);
 
-fn free(places: usize) -> Places {
-    Places { wanted: places, free: places, per_tenant_max: ROOM }
+fn free(capacity: usize) -> Capacity {
+    Capacity { wanted: capacity, free: capacity, per_tenant_max: ROOM }
 }
 
 impl Fixture {
@@ -27,9 +27,9 @@ impl Fixture {
         }
     }
 
-    async fn take(&self, places: Places, held: &[(TenantId, usize)]) -> Vec<DueDelivery> {
+    async fn take(&self, capacity: Capacity, held: &[(TenantId, usize)]) -> Vec<DueDelivery> {
         let held: HashMap<_, _> = held.iter().copied().collect();
-        self.store.take_deliveries(places, held, None, TRY).await.unwrap()
+        self.store.take_deliveries(capacity, held, None, TRY).await.unwrap()
     }
 }
 

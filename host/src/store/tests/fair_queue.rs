@@ -203,7 +203,7 @@ async fn of_one_tenant_one_list_is_read_at_a_time_and_it_is_in_no_other_tenants_
             store.list_tasks(owner.tenant, &TaskFilter::default(), slice).await.unwrap()
         }
     };
-    let turn = fixture.store.0.lists.turn(greedy.tenant).await.unwrap();
+    let turn = fixture.store.0.lists.acquire(greedy.tenant).await.unwrap();
     let mut waiting = Box::pin(list(greedy));
     assert!(waiting.as_mut().now_or_never().is_none());
     // Other tenants do not wait, whichever list they read.
@@ -216,13 +216,13 @@ async fn of_one_tenant_one_list_is_read_at_a_time_and_it_is_in_no_other_tenants_
     // While every connection is taken, each tenant waits with one list: another tenant's first list comes before this
     // tenant's second.
     let turns = [
-        fixture.store.0.lists.turn(greedy.tenant).await,
-        fixture.store.0.lists.turn(third.tenant).await,
+        fixture.store.0.lists.acquire(greedy.tenant).await,
+        fixture.store.0.lists.acquire(third.tenant).await,
     ];
     let [first, second] = turns.map(Result::unwrap);
-    let mut again = Box::pin(fixture.store.0.lists.turn(greedy.tenant));
+    let mut again = Box::pin(fixture.store.0.lists.acquire(greedy.tenant));
     assert!(again.as_mut().now_or_never().is_none());
-    let mut next = Box::pin(fixture.store.0.lists.turn(other.tenant));
+    let mut next = Box::pin(fixture.store.0.lists.acquire(other.tenant));
     assert!(next.as_mut().now_or_never().is_none());
     drop(first);
     let next = next.await.unwrap();
@@ -240,7 +240,7 @@ async fn who_reads_long_tasks_waits_for_himself_and_for_no_other_tenant() {
     fixture.store.accept(long).await.unwrap();
     fixture.store.accept(short).await.unwrap();
     let store = &fixture.store;
-    let turn = store.0.tasks.turn(greedy.tenant).await.unwrap();
+    let turn = store.0.tasks.acquire(greedy.tenant).await.unwrap();
     // By its tenant, by its id alone, and with its steps: each read waits for the previous one of the tenant.
     let mut waiting = Box::pin(store.task(greedy.tenant, long_id));
     assert!(waiting.as_mut().now_or_never().is_none());
@@ -258,7 +258,7 @@ async fn who_reads_long_tasks_waits_for_himself_and_for_no_other_tenant() {
 async fn whoever_is_polled_seldom_keeps_no_connection_from_others() {
     let fixture = Fixture::new().await;
     let elsewhere = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-    let mut begun: Vec<_> = (0..20).map(|_| Box::pin(fixture.store.answers())).collect();
+    let mut begun: Vec<_> = (0..20).map(|_| Box::pin(fixture.store.ping())).collect();
     {
         let _there = elsewhere.enter();
         let mut context = Context::from_waker(Waker::noop());
@@ -266,7 +266,7 @@ async fn whoever_is_polled_seldom_keeps_no_connection_from_others() {
             assert!(read.as_mut().poll(&mut context).is_pending());
         }
     }
-    fixture.store.answers().await.unwrap();
+    fixture.store.ping().await.unwrap();
     for read in begun {
         read.await.unwrap();
     }

@@ -114,8 +114,8 @@ async fn a_list_reads_the_beginning_of_a_result_and_a_task_has_all_of_it() {
         }
     }
     let rows = stored(&fixture, "tasks", "result").await;
-    let most = 2 * (2 * shown + 2 * shown + shown);
-    assert!(rows <= i64::try_from(most).unwrap(), "{rows} bytes in the rows that lists walk");
+    let bytes_max = 2 * (2 * shown + 2 * shown + shown);
+    assert!(rows <= i64::try_from(bytes_max).unwrap(), "{rows} bytes in the rows that lists walk");
     let slice = Slice { offset: 0, limit: 10 };
     let (listed, _) =
         fixture.store.list_tasks(tenant, &TaskFilter::default(), slice).await.unwrap();

@@ -118,7 +118,7 @@ async fn a_stale_fence_finishes_nothing() {
     assert!(!finish(Fence(0), "never claimed").await.unwrap());
     let slow = fixture.claim_one().await;
     fixture.clock.advance(LEASE);
-    assert_eq!(fixture.store.take_over().await.unwrap(), 1);
+    assert_eq!(fixture.store.requeue_orphaned().await.unwrap(), 1);
     assert!(!finish(slow.fence, "pending again").await.unwrap());
     let quick = fixture.claim_one().await;
     assert!(!finish(slow.fence, "somebody else's").await.unwrap());
@@ -153,19 +153,19 @@ async fn a_task_given_back_is_claimed_again_with_its_attempts_counted() {
     let fixture = Fixture::new().await;
     let id = fixture.accept(fixture.owner, 1).await.remove(0);
     let first = fixture.claim_one().await;
-    fixture.store.give_back(id, Fence(first.fence.0 + 1), Duration::ZERO).await.unwrap();
+    fixture.store.release(id, Fence(first.fence.0 + 1), Duration::ZERO).await.unwrap();
     assert_eq!(fixture.task(id).await.status, Status::Executing, "not the holder's fence");
-    fixture.store.give_back(id, first.fence, Duration::ZERO).await.unwrap();
+    fixture.store.release(id, first.fence, Duration::ZERO).await.unwrap();
     assert_eq!(fixture.task(id).await.status, Status::Pending);
 
     fixture.clock.advance(Duration::from_secs(1));
     let second = fixture.claim_one().await;
     assert_eq!((second.task.attempts, second.fence), (2, Fence(2)));
     assert_eq!(second.task.started_at.unwrap().micros(), NOON, "when it was first begun");
-    fixture.store.give_back(id, first.fence, Duration::ZERO).await.unwrap();
+    fixture.store.release(id, first.fence, Duration::ZERO).await.unwrap();
     assert_eq!(fixture.task(id).await.status, Status::Executing, "a stale fence");
     assert!(fixture.finish(id, second.fence, completed(""), Vec::new()).await.unwrap());
-    fixture.store.give_back(id, second.fence, Duration::ZERO).await.unwrap();
+    fixture.store.release(id, second.fence, Duration::ZERO).await.unwrap();
     assert_eq!(fixture.task(id).await.status, Status::Completed, "nothing follows an end");
 }
 
@@ -178,9 +178,9 @@ async fn leases_last_as_long_as_their_owner_is_alive_and_lost_ones_are_named() {
     fixture.clock.advance(LEASE - Duration::from_secs(1));
     assert!(fixture.store.heartbeat(&held, LEASE).await.unwrap().is_empty());
     fixture.clock.advance(LEASE - Duration::from_secs(1));
-    assert_eq!(fixture.store.take_over().await.unwrap(), 0, "it was said for all of them");
+    assert_eq!(fixture.store.requeue_orphaned().await.unwrap(), 0, "it was said for all of them");
     fixture.clock.advance(Duration::from_secs(1));
-    assert_eq!(fixture.store.take_over().await.unwrap(), 3);
+    assert_eq!(fixture.store.requeue_orphaned().await.unwrap(), 3);
 
     let again = fixture.claim_one().await;
     assert_eq!(again.task.id, held[0].0);
@@ -196,7 +196,7 @@ async fn a_task_that_is_put_off_waits_and_is_claimed_when_its_time_has_come() {
     let mut fixture = Fixture::new().await;
     let id = fixture.accept(fixture.owner, 1).await.remove(0);
     let first = fixture.claim_one().await;
-    fixture.store.give_back(id, first.fence, Duration::from_secs(5)).await.unwrap();
+    fixture.store.release(id, first.fence, Duration::from_secs(5)).await.unwrap();
     let task = fixture.task(id).await;
     assert_eq!((task.status, task.attempts), (Status::Pending, 1));
     fixture.clock.advance(Duration::from_secs(4));
@@ -209,7 +209,7 @@ async fn a_task_that_is_put_off_waits_and_is_claimed_when_its_time_has_come() {
     assert_eq!((second.task.attempts, second.fence), (2, Fence(2)));
     assert_eq!(second.task.started_at.unwrap().micros(), NOON, "when it was first begun");
 
-    fixture.store.give_back(id, second.fence, Duration::from_secs(5)).await.unwrap();
+    fixture.store.release(id, second.fence, Duration::from_secs(5)).await.unwrap();
     let stopped = Outcome { status: EndStatus::Stopped, result: "no more".to_owned() };
     assert!(fixture.store.end(fixture.owner.tenant, id, stopped).await.unwrap());
     fixture.clock.advance(Duration::from_secs(5));
@@ -229,7 +229,7 @@ async fn after_a_restart_every_executing_task_is_pending_again() {
     let finish = fixture.finish(ids[0], done.fence, completed("done"), Vec::new());
     assert!(finish.await.unwrap());
     fixture.reopen().await;
-    assert_eq!(fixture.store.succeed_owners(LEASE).await.unwrap(), 2);
+    assert_eq!(fixture.store.replace_owners(LEASE).await.unwrap(), 2);
     let stale = &claimed[1];
     let finish = fixture.finish(ids[1], stale.fence, completed("late"), Vec::new());
     assert!(!finish.await.unwrap());
@@ -248,8 +248,8 @@ async fn a_tenant_without_room_waits_and_holds_up_nobody() {
         claimed.iter().filter(|one| one.task.tenant == tenant).count()
     };
     let at_most_two = async |wanted| {
-        let places = Places { wanted, free: ROOM, per_tenant_max: 2 };
-        fixture.store.claim(places, LEASE).await.unwrap()
+        let capacity = Capacity { wanted, free: ROOM, per_tenant_max: 2 };
+        fixture.store.claim(capacity, LEASE).await.unwrap()
     };
     let claimed = at_most_two(10).await;
     assert_eq!(of(&claimed, fixture.owner.tenant), 2);
@@ -262,7 +262,7 @@ async fn a_tenant_without_room_waits_and_holds_up_nobody() {
     }
     assert!(at_most_two(1).await.is_empty());
 
-    fixture.store.give_back(claimed[0].task.id, claimed[0].fence, Duration::ZERO).await.unwrap();
+    fixture.store.release(claimed[0].task.id, claimed[0].fence, Duration::ZERO).await.unwrap();
     let again = at_most_two(10).await;
     assert_eq!((again.len(), of(&again, fixture.owner.tenant)), (1, 1));
 }
@@ -277,8 +277,8 @@ async fn tenants_with_long_runs_leave_places_for_those_to_come() {
         let before = executing.len();
         loop {
             let free = PLACES - executing.len();
-            let places = Places { wanted: free, free, per_tenant_max: PLACES };
-            let claimed = fixture.store.claim(places, LEASE).await.unwrap();
+            let capacity = Capacity { wanted: free, free, per_tenant_max: PLACES };
+            let claimed = fixture.store.claim(capacity, LEASE).await.unwrap();
             if claimed.is_empty() {
                 return executing.len() - before;
             }
@@ -305,8 +305,8 @@ async fn tenants_that_come_at_once_share_what_there_is() {
     for owner in owners {
         fixture.accept(owner, 100).await;
     }
-    let places = Places { wanted: 64, free: 64, per_tenant_max: 64 };
-    let claimed = fixture.store.claim(places, LEASE).await.unwrap();
+    let capacity = Capacity { wanted: 64, free: 64, per_tenant_max: 64 };
+    let claimed = fixture.store.claim(capacity, LEASE).await.unwrap();
     for owner in owners {
         let held = claimed.iter().filter(|one| one.task.tenant == owner.tenant).count();
         assert_eq!(held, 16, "each leaves as many as it has");

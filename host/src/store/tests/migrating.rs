@@ -39,7 +39,7 @@ async fn a_plugin_that_was_installed_before_versions_were_kept_is_its_first_vers
         .unwrap();
     database.close().await.unwrap();
 
-    let clock = Clock::by_hand(Timestamp::from_micros(NOON));
+    let clock = Clock::manual(Timestamp::from_micros(NOON));
     let store = Store::open(&path, clock).await.unwrap();
     let name: PluginName = "hook".parse().unwrap();
     let found = store.plugin(tenant, &name).await.unwrap().unwrap();
@@ -116,7 +116,7 @@ async fn keys_and_conversations_of_before_stay_on_the_surface_that_they_were_use
     }
     database.close().await.unwrap();
 
-    let clock = Clock::by_hand(Timestamp::from_micros(NOON));
+    let clock = Clock::manual(Timestamp::from_micros(NOON));
     let store = Store::open(&path, clock).await.unwrap();
     let channel = Surface::Channel(channel);
     let webhook = Surface::Webhook { generation: 258 };
@@ -168,7 +168,7 @@ async fn a_long_result_of_before_is_read_whole_and_listed_short() {
     }
     database.close().await.unwrap();
 
-    let store = Store::open(&path, Clock::by_hand(Timestamp::from_micros(NOON))).await.unwrap();
+    let store = Store::open(&path, Clock::manual(Timestamp::from_micros(NOON))).await.unwrap();
     for (id, result) in ids.into_iter().zip(&results) {
         let task = store.task(owner.tenant, id).await.unwrap().unwrap();
         assert_eq!(task.result.as_ref(), Some(result));
@@ -221,7 +221,7 @@ async fn large_texts_of_before_stay_in_their_rows_and_are_read_whole() {
         .unwrap();
     database.close().await.unwrap();
 
-    let store = Store::open(&path, Clock::by_hand(Timestamp::from_micros(NOON))).await.unwrap();
+    let store = Store::open(&path, Clock::manual(Timestamp::from_micros(NOON))).await.unwrap();
     let task = store.task(owner.tenant, id).await.unwrap().unwrap();
     assert_eq!((&task.input.payload, task.input.prompt.as_ref()), (&payload, Some(&prompt)));
     assert_eq!(task.result, Some(format!("so: {rest}")));
@@ -249,7 +249,7 @@ async fn a_secret_of_before_goes_on_being_used_for_everything_and_is_nobodys_to_
     }
     database.close().await.unwrap();
 
-    let store = Store::open(&path, Clock::by_hand(Timestamp::from_micros(NOON))).await.unwrap();
+    let store = Store::open(&path, Clock::manual(Timestamp::from_micros(NOON))).await.unwrap();
     let found = async || store.secrets(tenant).await.unwrap().remove(0);
     assert_eq!((found().await.uses, found().await.set_by), (SecretUses::all(), None));
     let put = async |uses: Option<&str>| {
@@ -259,12 +259,12 @@ async fn a_secret_of_before_goes_on_being_used_for_everything_and_is_nobodys_to_
         store.put_secret(put).await.unwrap()
     };
     // A new value changes neither.
-    assert_eq!(put(None).await, PutSecretOutcome::Kept);
+    assert_eq!(put(None).await, PutSecretOutcome::Stored);
     assert_eq!((found().await.uses, found().await.set_by), (SecretUses::all(), None));
     // Only an operator can restore a use that was removed, since it is not known who had set it.
-    assert_eq!(put(Some("verify")).await, PutSecretOutcome::Kept);
+    assert_eq!(put(Some("verify")).await, PutSecretOutcome::Stored);
     let left: SecretUses = "verify".parse().unwrap();
-    assert_eq!(put(Some("verify,sign")).await, PutSecretOutcome::OnlyByOperator(left.clone()));
+    assert_eq!(put(Some("verify,sign")).await, PutSecretOutcome::OperatorOnly(left.clone()));
     assert_eq!(found().await.uses, left);
     store.close().await;
 }
@@ -323,7 +323,7 @@ async fn tasks_of_before_go_on_from_where_they_were() {
     }
     database.close().await.unwrap();
 
-    let clock = Clock::by_hand(Timestamp::from_micros(NOON));
+    let clock = Clock::manual(Timestamp::from_micros(NOON));
     let store = Store::open(&path, clock).await.unwrap();
     let mut seen = Vec::new();
     for id in &ids {
@@ -346,8 +346,8 @@ async fn tasks_of_before_go_on_from_where_they_were() {
         assert_eq!(request.body, body.as_bytes());
     }
     // The process that ran the third task has ended.
-    assert_eq!(store.succeed_owners(LEASE).await.unwrap(), 1);
-    let places = Places { wanted: 9, free: 64, per_tenant_max: 64 };
+    assert_eq!(store.replace_owners(LEASE).await.unwrap(), 1);
+    let places = Capacity { wanted: 9, free: 64, per_tenant_max: 64 };
     let claimed = store.claim(places, LEASE).await.unwrap();
     let claimed: Vec<_> =
         claimed.iter().map(|one| (one.task.id, one.task.attempts, one.fence)).collect();

@@ -22,24 +22,24 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
         .chain(lengths(&lease::LEASES))
         .chain(lengths(&deliveries::TAKE))
         .chain([
-            lease::TENANTS_BEHIND,
+            lease::TENANTS_AFTER,
             lease::READY_OF_TENANT,
-            lease::BE_ALIVE,
+            lease::RENEW_OWNER,
             lease::LEASE_OF_TASK,
             lease::DUE,
             ending::OPEN,
             post_run::ADD,
             ending::FINAL_BY_OWNER,
             deliveries::ANY_DUE,
-            deliveries::TENANTS_BEHIND,
+            deliveries::TENANTS_AFTER,
             deliveries::DUE_OF_TENANT,
             chunks::NEXT_NUMBER,
             chunks::CLAIM,
-            chunks::GIVE_BACK,
+            chunks::UNCLAIM,
             chunks::DELETE,
         ])
         .chain(ending::DELETE)
-        .chain(ending::STATES);
+        .chain(ending::DELETE_STATE);
     for statement in statements {
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
         let plan = sqlx::query(explain).fetch_all(&mut db).await.unwrap();

@@ -135,7 +135,7 @@ pub(super) fn of(component: &[u8], signature: Option<String>) -> anyhow::Result<
 }
 
 /// The first error in a registry's error response (OCI distribution specification, "Error Codes").
-pub(super) async fn complaint(answer: Response) -> String {
+pub(super) async fn error_message(answer: Response) -> String {
     let text = read(answer, COMPLAINT_BYTES_MAX, "the error").await.unwrap_or_default();
     #[derive(Deserialize)]
     struct Errors {
@@ -148,10 +148,10 @@ pub(super) async fn complaint(answer: Response) -> String {
         #[serde(default)]
         message: String,
     }
-    let said = serde_json::from_slice::<Errors>(&text)
+    let first = serde_json::from_slice::<Errors>(&text)
         .ok()
-        .and_then(|said| said.errors.into_iter().next());
-    match said {
+        .and_then(|answer| answer.errors.into_iter().next());
+    match first {
         Some(error) => short(&format!("{} {}", error.code, error.message)),
         None => "it does not say why".to_owned(),
     }

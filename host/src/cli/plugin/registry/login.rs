@@ -55,7 +55,7 @@ impl Login {
     }
 
     /// Requests permission to push as well as to pull.
-    pub(super) fn also_for_pushing(&mut self) {
+    pub(super) fn request_push_scope(&mut self) {
         self.actions = "pull,push";
     }
 
@@ -76,8 +76,9 @@ impl Login {
         refusal: &HeaderMap,
     ) -> anyhow::Result<()> {
         self.has_tried = true;
-        let asked = refusal.get_all(WWW_AUTHENTICATE).iter().filter_map(|asks| asks.to_str().ok());
-        for challenge in asked.flat_map(|asks| ChallengeParser::new(asks).flatten()) {
+        let challenges =
+            refusal.get_all(WWW_AUTHENTICATE).iter().filter_map(|asks| asks.to_str().ok());
+        for challenge in challenges.flat_map(|asks| ChallengeParser::new(asks).flatten()) {
             let value = match challenge.scheme.to_ascii_lowercase().as_str() {
                 "bearer" => {
                     let token = self.token(transfer, &challenge).await;

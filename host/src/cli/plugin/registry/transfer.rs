@@ -30,18 +30,18 @@ const REDIRECTS_MAX: usize = 5;
 /// Sends requests for one registry.
 pub(super) struct Transfer {
     /// The registry's host and port.
-    registry: Place,
+    registry: HostPort,
     /// Whether the registry is reached without TLS.
     is_plain: bool,
     /// Hosts that the registry may name whatever their addresses.
-    also: HashSet<Place>,
+    allowed_hosts: HashSet<HostPort>,
     deadline: Instant,
 }
 
 /// A host and a port.
-type Place = (String, u16);
+type HostPort = (String, u16);
 
-fn place(url: &Url) -> anyhow::Result<Place> {
+fn host_port(url: &Url) -> anyhow::Result<HostPort> {
     let host = url.host_str().context("an address without a host")?;
     Ok((host.to_ascii_lowercase(), url.port_or_known_default().unwrap_or(443)))
 }
@@ -59,17 +59,17 @@ pub(super) fn is_loopback(host: &str) -> bool {
 
 impl Transfer {
     /// Creates a client for the registry at this base URL.
-    pub(super) fn new(base: &Url, also: &[String]) -> anyhow::Result<Self> {
-        let also = also.iter().map(|host| {
+    pub(super) fn new(base: &Url, allowed_hosts: &[String]) -> anyhow::Result<Self> {
+        let allowed_hosts = allowed_hosts.iter().map(|host| {
             let url = Url::parse(&format!("{}://{host}/", base.scheme()));
             url.map_err(anyhow::Error::from)
-                .and_then(|url| place(&url))
+                .and_then(|url| host_port(&url))
                 .with_context(|| format!("{host:?} is not a host name"))
         });
         Ok(Self {
-            registry: place(base)?,
+            registry: host_port(base)?,
             is_plain: base.scheme() == "http",
-            also: also.collect::<Result<_, _>>()?,
+            allowed_hosts: allowed_hosts.collect::<Result<_, _>>()?,
             deadline: Instant::now() + TIME_MAX,
         })
     }
@@ -86,7 +86,7 @@ impl Transfer {
         let mut url = url.clone();
         for _ in 0..=REDIRECTS_MAX {
             let mut headers = headers.clone();
-            if place(&url)? == self.registry
+            if host_port(&url)? == self.registry
                 && let Some(authorization) = authorization
             {
                 headers.insert(AUTHORIZATION, authorization.clone());
@@ -131,8 +131,8 @@ impl Transfer {
 
     /// Resolves a URL's host and checks scheme and addresses.
     async fn vet(&self, url: &Url) -> anyhow::Result<Vec<SocketAddr>> {
-        let (to, host) = (place(url)?, url.host_str().unwrap_or_default());
-        let is_named = to == self.registry || self.also.contains(&to);
+        let (to, host) = (host_port(url)?, url.host_str().unwrap_or_default());
+        let is_named = to == self.registry || self.allowed_hosts.contains(&to);
         match url.scheme() {
             "https" => {}
             "http" if is_named && self.is_plain => {}

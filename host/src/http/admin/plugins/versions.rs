@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::super::error::ApiError;
-use super::super::super::extract::{Named, Sent};
+use super::super::super::extract::{JsonBody, Named};
 use super::super::super::reply::json;
 use super::super::super::responses::{ReadErrors, WriteErrors};
 use super::super::{AdminState, ByAdmin, iso};
 use super::{PluginAnswer, name, refused};
 use crate::ids::PluginDigest;
 use crate::plugins::{RollBackError, key_id};
-use crate::tenants::{Installer, PluginVersion, Signed};
+use crate::tenants::{Installer, PluginVersion, VerifiedSignature};
 
 /// Who signed a component.
 #[derive(Serialize, ToSchema)]
@@ -31,7 +31,7 @@ pub(super) struct SignerAnswer {
 }
 
 impl SignerAnswer {
-    pub(super) fn of(signed: Signed) -> Self {
+    pub(super) fn of(signed: VerifiedSignature) -> Self {
         Self {
             name: signed.signer,
             key_id: key_id(&signed.key).unwrap_or_default(),
@@ -119,7 +119,7 @@ pub(in super::super) async fn roll_back(
     State(state): State<Arc<AdminState>>,
     ByAdmin(admin): ByAdmin,
     named: Named,
-    Sent(rollback): Sent<Rollback>,
+    JsonBody(rollback): JsonBody<Rollback>,
 ) -> Result<Response, ApiError> {
     let name = name(&named)?;
     let to = rollback.to.as_deref().map(str::parse::<PluginDigest>).transpose();

@@ -400,8 +400,8 @@ async fn broken_streams_are_never_read_differently() {
 async fn who_takes_nothing_of_an_answer_is_let_go() {
     let (_caller, ours) = tokio::io::duplex(16);
     let mut ours = TargetEncoder::new(ours, 1024);
-    let begun = tokio::time::Instant::now();
+    let started_at = tokio::time::Instant::now();
     let error = ours.write_all(&[b'x'; 100]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    assert_eq!(begun.elapsed().as_secs(), STALL_MAX.as_secs());
+    assert_eq!(started_at.elapsed().as_secs(), STALL_MAX.as_secs());
 }

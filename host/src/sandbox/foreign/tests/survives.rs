@@ -67,18 +67,18 @@ fn allowed(schema: &Value) -> BoxedStrategy<Value> {
         "boolean" => any::<bool>().prop_map(Value::from).boxed(),
         "integer" => {
             let whole = |name| bound(name).unwrap().to_string().parse::<i128>().unwrap();
-            let (least, most) = (whole("minimum"), whole("maximum"));
+            let (min, max) = (whole("minimum"), whole("maximum"));
             let number = |value| match u64::try_from(value) {
                 Ok(value) => Value::from(value),
                 Err(_) => Value::from(i64::try_from(value).unwrap()),
             };
-            prop_oneof![least..=most, Just(least), Just(most)].prop_map(number).boxed()
+            prop_oneof![min..=max, Just(min), Just(max)].prop_map(number).boxed()
         }
         "number" => {
             let float = |name, or| bound(name).map_or(or, |bound: &Value| bound.as_f64().unwrap());
-            let (least, most) = (float("minimum", f64::MIN), float("maximum", f64::MAX));
+            let (min, max) = (float("minimum", f64::MIN), float("maximum", f64::MAX));
             let within = any::<f64>().prop_filter("a number", |value| value.is_finite());
-            let within = within.prop_map(move |value| value.clamp(least, most));
+            let within = within.prop_map(move |value| value.clamp(min, max));
             within.prop_map(|value| Number::from_f64(value).unwrap().into()).boxed()
         }
         "string" => text(schema),
@@ -151,7 +151,7 @@ fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
-fn there_and_back(shape: &Shape, value: &Value) -> Value {
+fn round_trip(shape: &Shape, value: &Value) -> Value {
     let params = [("value".to_owned(), shape.clone())];
     let given = if value.is_null() { json!({}) } else { json!({"value": value}) };
     let read = arguments(&params, &given.to_string());
@@ -169,9 +169,9 @@ proptest! {
             (Just(shape), value)
         })
     ) {
-        let back = there_and_back(&shape, &value);
+        let back = round_trip(&shape, &value);
         prop_assert!(same(&value, &back), "{}: {} became {}", shape, value, back);
-        prop_assert_eq!(there_and_back(&shape, &back), back);
+        prop_assert_eq!(round_trip(&shape, &back), back);
     }
 
     #[test]

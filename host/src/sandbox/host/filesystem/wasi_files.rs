@@ -15,7 +15,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::{FsError, FsResult};
 
 use crate::sandbox::call::state::CallState;
-use crate::sandbox::folder::operations::failed;
+use crate::sandbox::folder::operations::fs_error;
 
 pub(super) type Fd = Resource<Descriptor>;
 
@@ -23,14 +23,14 @@ pub(super) type Fd = Resource<Descriptor>;
 pub(super) type Files<'a> = WasiFilesystemCtxView<'a>;
 
 /// Borrows the same descriptor for another operation.
-pub(super) fn again(fd: &Fd) -> Fd {
+pub(super) fn reborrow(fd: &Fd) -> Fd {
     Resource::new_borrow(fd.rep())
 }
 
 /// Checks that the path, if it exists, is a file, a folder or a link: opening a pipe may block forever.
 async fn check_kind(files: &mut Files<'_>, fd: &Fd, flags: PathFlags, path: &str) -> FsResult<()> {
     use DescriptorType::{Directory, RegularFile, SymbolicLink};
-    match files.stat_at(again(fd), flags, path.to_owned()).await {
+    match files.stat_at(reborrow(fd), flags, path.to_owned()).await {
         Ok(there) if !matches!(there.type_, RegularFile | Directory | SymbolicLink) => {
             Err(ErrorCode::NotPermitted.into())
         }
@@ -42,7 +42,7 @@ impl CallState {
     /// Runs an operation of wasmtime-wasi on these descriptors. wasmtime-wasi performs it synchronously on the thread
     /// that polls it, so it runs on a thread for files, in the tenant's turn. The call's table cannot move to that
     /// thread, so the descriptors get a table of their own.
-    pub(super) async fn on_files<const N: usize, T: Send + 'static>(
+    pub(super) async fn run_on_file_thread<const N: usize, T: Send + 'static>(
         &mut self,
         fds: [&Fd; N],
         operation: impl AsyncFnOnce(&mut Files<'_>, [Fd; N]) -> FsResult<T> + Send + 'static,
@@ -62,7 +62,7 @@ impl CallState {
             operation(&mut files, there).now_or_never()
         });
         let waits = || Err(FsError::trap(wasmtime::Error::msg("a file operation waits")));
-        done.await.map_err(failed)?.unwrap_or_else(waits)
+        done.await.map_err(fs_error)?.unwrap_or_else(waits)
     }
 
     /// Opens the folder at a path for reading.
@@ -72,7 +72,7 @@ impl CallState {
         flags: PathFlags,
         path: String,
     ) -> FsResult<Arc<File>> {
-        self.on_files([fd], async move |files, [fd]| {
+        self.run_on_file_thread([fd], async move |files, [fd]| {
             check_kind(files, &fd, flags, &path).await?;
             let (how, read) = (OpenFlags::DIRECTORY, DescriptorFlags::READ);
             let opened = files.open_at(fd, flags, path, how, read).await?;
@@ -101,7 +101,7 @@ impl CallState {
         flags: DescriptorFlags,
     ) -> FsResult<Fd> {
         let slot = self.open_file()?;
-        let opened = self.on_files([fd], async move |files, [fd]| {
+        let opened = self.run_on_file_thread([fd], async move |files, [fd]| {
             check_kind(files, &fd, path_flags, &path).await?;
             let opened = files.open_at(fd, path_flags, path, open, flags).await?;
             Ok(files.table.delete(opened)?)

@@ -18,13 +18,13 @@ use wardgate::secrets::PlainSecret;
 use wardgate::tenants::{Installer, KeyHolder, NewKey, Precondition};
 use wardgate::vault::NewSecret;
 
-use super::honest::Door;
+use super::honest::RequestKind;
 use super::hostile::Load;
 use super::{Attack, HONEST, TENANTS, sink};
-use crate::bed::{Bed, TELEGRAM};
+use crate::bench_gateway::{BenchGateway, TELEGRAM};
 use crate::mapping::{encoded_spec, serve_ours};
 
-/// The honest tenants' kinds of requests, in the order of [`Site::doors`].
+/// The honest tenants' kinds of requests, in the order of [`Testbed::request_kinds`].
 pub(super) const KINDS: [&str; 4] = ["accept", "mapping", "list", "hook"];
 
 /// Number of a hostile tenant's plugins whose tool sleeps, and of connections that call each. By default, a tenant
@@ -58,7 +58,7 @@ struct Party {
     key: PlainSecret,
 }
 
-pub(super) struct Site {
+pub(super) struct Testbed {
     address: SocketAddr,
     /// The address of the control without the gateway.
     sink: SocketAddr,
@@ -75,24 +75,24 @@ pub(super) struct Site {
     _folder: TempDir,
 }
 
-impl Site {
+impl Testbed {
     /// Creates a gateway with the maximum number of hostile tenants, each equipped for the attack. The inner error is
     /// the reason why the gateway rejects the equipment.
     pub(super) async fn make(attack: Attack) -> anyhow::Result<Result<Self, String>> {
         let runs_max = wardgate::settings::Settings::of_defaults()?.queue.runs_max;
-        let bed = Bed::make(runs_max).await?;
-        let mapping = serve_ours(&bed).await?;
-        let services = bed.gateway.services.clone();
+        let bench = BenchGateway::make(runs_max).await?;
+        let mapping = serve_ours(&bench).await?;
+        let services = bench.gateway.services.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let Bed { gateway, tenant, agent, key, folder } = bed;
+        let BenchGateway { gateway, tenant, agent, key, folder } = bench;
         let served = tokio::spawn(gateway.run(listener, async { drop(stopped.await) }));
         let honest = Party { from: HONEST, tenant, agents: vec![agent], key };
         let reader = party(&services, HONEST, "reader").await?;
         let http = wardgate::tls::http_client().no_proxy().build()?;
         let sink = sink::start(folder.path(), long_body(LONG_BYTES).len())?;
-        let mut site = Self {
+        let mut testbed = Self {
             address,
             sink,
             mapping,
@@ -105,9 +105,9 @@ impl Site {
             served,
             _folder: folder,
         };
-        site.hook = site.new_hook(&services).await?;
+        testbed.hook = testbed.new_hook(&services).await?;
         for _ in 0..20 {
-            site.ask(&site.reader, TELEGRAM.to_owned()).await?;
+            testbed.ask(&testbed.reader, TELEGRAM.to_owned()).await?;
         }
         for number in 0..TENANTS.into_iter().max().unwrap_or_default() {
             let [a, b, c, d] = HONEST;
@@ -121,21 +121,21 @@ impl Site {
                 }
             };
             for (place, text) in components.into_iter().enumerate() {
-                if let Err(refused) = equip(&services, &mut hostile, place, text).await? {
-                    site.stop().await?;
+                if let Err(refused) = install_tool(&services, &mut hostile, place, text).await? {
+                    testbed.stop().await?;
                     return Ok(Err(refused));
                 }
             }
             if attack == Attack::LongLists {
-                site.ask(&hostile, long_body(LONG_BYTES)).await?;
+                testbed.ask(&hostile, long_body(LONG_BYTES)).await?;
             }
-            site.hostile.push(hostile);
+            testbed.hostile.push(hostile);
         }
-        Ok(Ok(site))
+        Ok(Ok(testbed))
     }
 
     /// The requests of the honest tenants.
-    pub(super) fn doors(&self) -> Vec<Door> {
+    pub(super) fn request_kinds(&self) -> Vec<RequestKind> {
         let (honest, key) = (&self.honest, self.honest.key.reveal());
         let agent = honest.agents.first().map(ToString::to_string).unwrap_or_default();
         let fixed = |request: Vec<u8>| -> Arc<dyn Fn() -> Vec<u8> + Send + Sync> {
@@ -151,8 +151,8 @@ impl Site {
         let hook = self.hook.clone();
         let hook: Arc<dyn Fn() -> Vec<u8> + Send + Sync> = Arc::new(move || update(&hook));
         let addresses = [self.address, self.mapping, self.address, self.address];
-        let doors = addresses.into_iter().zip([accept, mapping, list, hook]);
-        doors.map(|(address, request)| Door { address, request }).collect()
+        let request_kinds = addresses.into_iter().zip([accept, mapping, list, hook]);
+        request_kinds.map(|(address, request)| RequestKind { address, request }).collect()
     }
 
     /// The loads of this number of hostile tenants.
@@ -193,7 +193,7 @@ impl Site {
     }
 
     /// Waits until no task of the attack is pending or executing. False if that takes too long.
-    pub(super) async fn settle(&self) -> anyhow::Result<bool> {
+    pub(super) async fn wait_until_idle(&self) -> anyhow::Result<bool> {
         let begun = Instant::now();
         for party in &self.hostile {
             for status in ["pending", "executing"] {
@@ -262,7 +262,7 @@ impl Site {
 
 /// Installs another plugin for a party and creates an agent with its tool. The inner error is the reason why the
 /// plugin is rejected.
-async fn equip(
+async fn install_tool(
     services: &Services,
     party: &mut Party,
     place: usize,

@@ -9,34 +9,35 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::fair_queue::Rooms;
+use super::fair_queue::KeyedSemaphores;
 use super::sqlite::READER_WAIT_MAX;
 use crate::ids::TenantId;
 
 /// The connections, and the tenants that wait for or use them. Clones share both.
 #[derive(Clone)]
-pub(super) struct Lists {
+pub(super) struct FairPool {
     connections: SqlitePool,
     /// Locked for each list, which costs next to nothing compared to reading one.
-    tenants: Arc<Mutex<Rooms<TenantId>>>,
+    tenants: Arc<Mutex<KeyedSemaphores<TenantId>>>,
 }
 
-impl Lists {
+impl FairPool {
     pub(super) fn new(connections: SqlitePool) -> Self {
-        Self { connections, tenants: Arc::new(Mutex::new(Rooms::new(1))) }
+        Self { connections, tenants: Arc::new(Mutex::new(KeyedSemaphores::new(1))) }
     }
 
     /// Acquires a connection once it is this tenant's turn.
     ///
     /// # Errors
     /// If that takes longer than any read may wait ([`READER_WAIT_MAX`]).
-    pub(super) async fn turn(&self, tenant: TenantId) -> sqlx::Result<Turn> {
+    pub(super) async fn acquire(&self, tenant: TenantId) -> sqlx::Result<PooledRead> {
         let waited = tokio::time::timeout(READER_WAIT_MAX, async {
-            let room = lock(&self.tenants).of(tenant);
-            let room = room.acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
-            let place = Place { tenants: Arc::clone(&self.tenants), tenant, room: Some(room) };
+            let semaphore = lock(&self.tenants).get_or_insert(tenant);
+            let permit = semaphore.acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+            let permit =
+                TenantPermit { tenants: Arc::clone(&self.tenants), tenant, permit: Some(permit) };
             let connection = self.connections.acquire().await?;
-            Ok(Turn { connection, _place: place })
+            Ok(PooledRead { connection, _permit: permit })
         });
         waited.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
@@ -47,26 +48,26 @@ impl Lists {
 }
 
 /// A tenant's turn, which lasts until this is dropped.
-pub(super) struct Turn {
+pub(super) struct PooledRead {
     pub(super) connection: PoolConnection<Sqlite>,
-    _place: Place,
+    _permit: TenantPermit,
 }
 
 /// The tenant's single place, held while it waits for a connection and while it reads.
-struct Place {
-    tenants: Arc<Mutex<Rooms<TenantId>>>,
+struct TenantPermit {
+    tenants: Arc<Mutex<KeyedSemaphores<TenantId>>>,
     tenant: TenantId,
-    room: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Drop for Place {
+impl Drop for TenantPermit {
     fn drop(&mut self) {
         let mut tenants = lock(&self.tenants);
-        drop(self.room.take());
-        tenants.forget(self.tenant);
+        drop(self.permit.take());
+        tenants.remove_unused(self.tenant);
     }
 }
 
-fn lock(tenants: &Mutex<Rooms<TenantId>>) -> MutexGuard<'_, Rooms<TenantId>> {
+fn lock(tenants: &Mutex<KeyedSemaphores<TenantId>>) -> MutexGuard<'_, KeyedSemaphores<TenantId>> {
     tenants.lock().unwrap_or_else(PoisonError::into_inner)
 }

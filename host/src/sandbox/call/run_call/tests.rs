@@ -24,26 +24,26 @@ async fn compute(ticks: usize, counted: Arc<AtomicUsize>) {
 type Caller = (Arc<LaneTurns>, u8);
 
 /// Runs the work on a slow lane.
-async fn apart<T>((turns, tenant): Caller, work: impl Future<Output = T>) -> T {
-    let (mut cpu, work, account) = (Duration::ZERO, pin!(work), PluginStats::default());
+async fn on_slow_lane<T>((turns, tenant): Caller, work: impl Future<Output = T>) -> T {
+    let (mut cpu, work, stats) = (Duration::ZERO, pin!(work), PluginStats::default());
     let tenant = TenantId::from_bytes([tenant; 16]);
-    let of = CallOwner { lane: Lane::Tools, turns: &turns, tenant, account: &account };
-    Measured { work, cpu: &mut cpu, next: Placement::Offloaded, of, place: None }.await
+    let owner = CallOwner { lane: Lane::Tools, turns: &turns, tenant, stats: &stats };
+    Measured { work, cpu: &mut cpu, placement: Placement::Offloaded, owner, turn_slot: None }.await
 }
 
 /// The ticks that a hundred calls of each of these tenants compute while one call of another tenant computes ten.
 async fn computed_meanwhile(many: &[u8], one: u8) -> usize {
     // As on a lane of one thread.
-    let turns = Arc::new(LaneTurns::of(1));
+    let turns = Arc::new(LaneTurns::new(1));
     let counted = Arc::new(AtomicUsize::new(0));
     let looping: Vec<_> = (0..100)
         .flat_map(|_| many)
         .map(|tenant| (Arc::clone(&turns), *tenant))
-        .map(|caller| apart(caller, compute(usize::MAX, Arc::clone(&counted))))
+        .map(|caller| on_slow_lane(caller, compute(usize::MAX, Arc::clone(&counted))))
         .map(|call| AbortOnDropHandle::new(tokio::spawn(call)))
         .collect();
     let own = Arc::new(AtomicUsize::new(0));
-    let ten = apart((turns, one), compute(10, Arc::clone(&own)));
+    let ten = on_slow_lane((turns, one), compute(10, Arc::clone(&own)));
     // Counted as the last tick ends, since this test's own task is polled some time later.
     let meanwhile = tokio::spawn(async move {
         ten.await;
@@ -60,27 +60,27 @@ async fn a_tenant_with_a_hundred_looping_calls_has_no_more_time_than_one_with_on
     // Calls of one tenant wait for each other, and this call is one in a hundred.
     let shared = computed_meanwhile(&[1], 1).await;
     assert!(shared >= 900, "{shared}");
-    let apart = computed_meanwhile(&[1], 2).await;
-    assert!(apart <= 30, "{apart}");
+    let steps = computed_meanwhile(&[1], 2).await;
+    assert!(steps <= 30, "{steps}");
     let among_eight = computed_meanwhile(&[1, 2, 3, 4, 5, 6, 7, 8], 9).await;
     assert!(among_eight <= 8 * 30, "{among_eight}");
 }
 
 #[tokio::test]
 async fn a_call_that_waits_for_something_holds_no_turn_and_one_that_is_given_up_none_either() {
-    let turns = Arc::new(LaneTurns::of(1));
+    let turns = Arc::new(LaneTurns::new(1));
     let own = Arc::new(AtomicUsize::new(0));
     let caller = || (Arc::clone(&turns), 1);
-    let waiting = tokio::spawn(apart(caller(), std::future::pending::<()>()));
-    let looping = apart(caller(), compute(usize::MAX, Arc::default()));
+    let waiting = tokio::spawn(on_slow_lane(caller(), std::future::pending::<()>()));
+    let looping = on_slow_lane(caller(), compute(usize::MAX, Arc::default()));
     let looping = tokio::spawn(looping);
     tokio::task::yield_now().await;
-    tokio::spawn(apart(caller(), compute(3, Arc::clone(&own)))).await.unwrap();
+    tokio::spawn(on_slow_lane(caller(), compute(3, Arc::clone(&own)))).await.unwrap();
     for call in [waiting, looping] {
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled());
     }
-    apart(caller(), compute(3, Arc::clone(&own))).await;
+    on_slow_lane(caller(), compute(3, Arc::clone(&own))).await;
     assert_eq!(own.load(Ordering::Relaxed), 6);
 }
 
@@ -89,22 +89,18 @@ async fn what_a_host_call_computes_at_a_stretch_is_the_calls_time_and_makes_its_
 {
     const STRETCH: Duration = Duration::from_millis(50);
     for lane in [Lane::Default, Lane::Tools] {
-        let (turns, account) = (LaneTurns::of(1), PluginStats::default());
-        let of = CallOwner {
-            lane,
-            turns: &turns,
-            tenant: TenantId::from_bytes([1; 16]),
-            account: &account,
-        };
+        let (turns, stats) = (LaneTurns::new(1), PluginStats::default());
+        let owner =
+            CallOwner { lane, turns: &turns, tenant: TenantId::from_bytes([1; 16]), stats: &stats };
         let mut cpu = Duration::ZERO;
         let work = pin!(async {
             let since = thread_time();
             while thread_time() - since < STRETCH {}
         });
-        assert!(account.may_run_inline(lane));
-        let next = Placement::Inline;
-        Measured { work, cpu: &mut cpu, next, of, place: None }.await;
+        assert!(stats.may_run_inline(lane));
+        let placement = Placement::Inline;
+        Measured { work, cpu: &mut cpu, placement, owner, turn_slot: None }.await;
         assert!(cpu >= STRETCH, "{cpu:?}");
-        assert!(!account.may_run_inline(lane));
+        assert!(!stats.may_run_inline(lane));
     }
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::super::print;
-use super::stage::{cost, open};
+use super::harness::{cost, open};
 use crate::fixture::{Case, distinct};
 use crate::settings::Settings;
 
@@ -76,14 +76,14 @@ pub(in crate::cli) struct Try {
 impl Try {
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let case = self.case()?;
-        let (stage, binding) = open(&self.plugin, self.grants.as_deref(), settings).await?;
+        let (harness, binding) = open(&self.plugin, self.grants.as_deref(), settings).await?;
         // Egress answers, a time or values in the case replace the outside world. Without them, the call uses the
         // real one.
         let scripted = !case.egress.is_empty() || case.now.is_some() || !case.values.is_empty();
         let ran = if scripted {
-            stage.rehearse(&binding, &case).await?
+            harness.run_scripted(&binding, &case).await?
         } else {
-            stage.run(&binding, &case, None).await?
+            harness.run(&binding, &case, None).await?
         };
         let logs = ran.logs.iter().map(|line| format!("log: {line}\n")).collect::<String>();
         let differences = ran.differences(&case);
@@ -142,11 +142,11 @@ impl Try {
     }
 
     fn request(&self, before: Option<&Value>) -> anyhow::Result<Option<Value>> {
-        let nothing_said = self.body.is_none()
+        let has_no_overrides = self.body.is_none()
             && self.headers.is_empty()
             && self.method.is_none()
             && self.query.is_none();
-        if nothing_said {
+        if has_no_overrides {
             return Ok(None);
         }
         let mut request = before.cloned().unwrap_or_else(|| json!({}));

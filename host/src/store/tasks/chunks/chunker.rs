@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(in crate::store) const CHUNK_BYTES: usize = 64 << 10;
 
 /// In an operation with long texts, a text of at most this many bytes stays in its row.
-pub(in crate::store) const KEPT_BYTES_MAX: usize = 1 << 10;
+pub(in crate::store) const INLINE_BYTES_MAX: usize = 1 << 10;
 
 /// A text of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,17 +77,17 @@ impl LongText {
 
 /// Takes the long texts out of an operation.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Cutter(Vec<(Part, LongText)>);
+pub(in crate::store) struct Chunker(Vec<(Part, LongText)>);
 
-impl Cutter {
+impl Chunker {
     pub(in crate::store) fn text(&mut self, part: Part, text: &mut Arc<str>) {
-        if text.len() > KEPT_BYTES_MAX {
+        if text.len() > INLINE_BYTES_MAX {
             self.0.push((part, LongText::Text(mem::take(text))));
         }
     }
 
     pub(in crate::store) fn bytes(&mut self, part: Part, bytes: &mut Arc<Vec<u8>>) {
-        if bytes.len() > KEPT_BYTES_MAX {
+        if bytes.len() > INLINE_BYTES_MAX {
             self.0.push((part, LongText::Bytes(mem::take(bytes))));
         }
     }
@@ -107,7 +107,7 @@ impl Cutter {
             let begins = next;
             for start in (0..bytes).step_by(CHUNK_BYTES) {
                 let end = bytes.min(start + CHUNK_BYTES);
-                chunks.push(Chunk { number: next, text: text.clone(), place: start..end });
+                chunks.push(Chunk { number: next, text: text.clone(), range: start..end });
                 next += 1;
             }
             let range = ChunkRange { first: begins, last: next - 1 };
@@ -126,29 +126,29 @@ impl Cutter {
 pub(in crate::store) struct Chunk {
     pub(in crate::store) number: i64,
     text: LongText,
-    place: Range<usize>,
+    range: Range<usize>,
 }
 
 impl Chunk {
     pub(in crate::store) fn bytes(&self) -> &[u8] {
-        self.text.bytes().get(self.place.clone()).unwrap_or_default()
+        self.text.bytes().get(self.range.clone()).unwrap_or_default()
     }
 }
 
 /// Groups the chunks into writes of at most [`CHUNK_BYTES`] each.
 pub(in crate::store) fn in_writes(chunks: Vec<Chunk>) -> Vec<Vec<Chunk>> {
     let mut writes: Vec<Vec<Chunk>> = Vec::new();
-    let mut room = 0;
+    let mut bytes_left = 0;
     for chunk in chunks {
-        let bytes = chunk.place.len();
+        let bytes = chunk.range.len();
         match writes.last_mut() {
-            Some(write) if bytes <= room => write.push(chunk),
+            Some(write) if bytes <= bytes_left => write.push(chunk),
             _ => {
-                room = CHUNK_BYTES;
+                bytes_left = CHUNK_BYTES;
                 writes.push(vec![chunk]);
             }
         }
-        room -= bytes;
+        bytes_left -= bytes;
     }
     writes
 }

@@ -6,12 +6,12 @@ use super::super::shape::Shape;
 const NAMES_SHOWN: usize = 20;
 
 /// What a type accepts, in words.
-pub(super) fn wanted(shape: &Shape) -> String {
+pub(super) fn expected(shape: &Shape) -> String {
     match shape {
         Shape::Bool => "true or false".to_owned(),
         Shape::Integer(integer) => {
-            let (_, least, most) = integer.range();
-            format!("a whole number from {least} to {most}")
+            let (_, min, max) = integer.range();
+            format!("a whole number from {min} to {max}")
         }
         Shape::Float32 => "a number in the range of 32-bit floats".to_owned(),
         Shape::Float64 => "a number".to_owned(),
@@ -26,7 +26,7 @@ pub(super) fn wanted(shape: &Shape) -> String {
         Shape::Flags(flags) => format!("an array of {}", names(flags.iter().map(String::as_str))),
         Shape::Result(_) => "ok or err".to_owned(),
         Shape::Option(inner) if inner.is_nullable() => "null or {\"some\": …}".to_owned(),
-        Shape::Option(inner) => format!("null or {}", wanted(inner)),
+        Shape::Option(inner) => format!("null or {}", expected(inner)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which grants a component needs, and which of them its grants file does not give.
 
-use super::grants::Granted;
+use super::grants::EffectiveGrants;
 use super::{Binding, Loaded};
 
 /// A page of linear memory, in bytes.
@@ -34,20 +34,20 @@ impl Grant {
 
 /// An import of a component that has no effect without a grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Need {
+pub struct GrantRequirement {
     /// The interface, as the component imports it.
     pub import: String,
     /// The grant that it needs.
     pub grant: Grant,
     /// What the import is for, and what happens without the grant.
-    pub what: &'static str,
+    pub explanation: &'static str,
     /// Whether a component that imports it certainly uses it. Files are the exception: the standard libraries of most
     /// languages import them and never open one.
     pub is_certain: bool,
 }
 
 /// The interfaces that need a grant: the prefix of the interface's name, the grant, and what happens without it.
-const NEEDS: [(&str, Grant, &str); 5] = [
+const REQUIREMENTS: [(&str, Grant, &str); 5] = [
     (
         "wardgate:plugin/egress@",
         Grant::Egress,
@@ -78,26 +78,35 @@ impl Loaded {
 
     /// The imports that need a grant.
     #[must_use]
-    pub fn needs(&self) -> Vec<Need> {
+    pub fn grant_requirements(&self) -> Vec<GrantRequirement> {
         let of = |import: &String| {
-            let (_, grant, what) = NEEDS.iter().find(|(name, ..)| import.starts_with(name))?;
+            let (_, grant, explanation) =
+                REQUIREMENTS.iter().find(|(name, ..)| import.starts_with(name))?;
             let is_certain = *grant != Grant::Folder;
-            Some(Need { import: import.clone(), grant: *grant, what, is_certain })
+            Some(GrantRequirement {
+                import: import.clone(),
+                grant: *grant,
+                explanation,
+                is_certain,
+            })
         };
         self.imports().iter().filter_map(of).collect()
     }
 
     /// One sentence for each grant that the component certainly needs and does not have.
     fn missing(&self, has: impl Fn(Grant) -> bool) -> Vec<String> {
-        let missing = self.needs().into_iter().filter(|need| need.is_certain && !has(need.grant));
-        let sentence = |need: Need| {
-            format!("no {} is granted: {} ({})", need.grant.as_str(), need.what, need.import)
+        let missing = self
+            .grant_requirements()
+            .into_iter()
+            .filter(|need| need.is_certain && !has(need.grant));
+        let sentence = |need: GrantRequirement| {
+            format!("no {} is granted: {} ({})", need.grant.as_str(), need.explanation, need.import)
         };
         missing.map(sentence).collect()
     }
 }
 
-impl Granted {
+impl EffectiveGrants {
     /// Whether the plugin has a grant of this kind.
     fn has(&self, grant: Grant) -> bool {
         match grant {
@@ -126,9 +135,9 @@ impl Binding {
     /// functions are not tools, and which memory limit cannot work as it is set.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let withheld = self.granted.withheld_because().map(str::to_owned);
-        let mut notes: Vec<_> = withheld.into_iter().chain(self.missing()).collect();
-        notes.extend(self.loaded.left_out().iter().cloned());
+        let inactive_reason = self.granted.inactive_reason().map(str::to_owned);
+        let mut notes: Vec<_> = inactive_reason.into_iter().chain(self.missing()).collect();
+        notes.extend(self.loaded.skipped_functions().iter().cloned());
         notes.extend(self.too_little_memory());
         notes.extend(self.cut_memory());
         notes
@@ -136,13 +145,13 @@ impl Binding {
 
     /// A note if the file allows more memory than one call may have.
     fn cut_memory(&self) -> Option<String> {
-        let (allowed, most) =
+        let (allowed, max) =
             (self.granted.memory_bytes_allowed(), self.granted.limits().memory_bytes);
-        (allowed > most).then(|| {
+        (allowed > max).then(|| {
             format!(
                 "[limits] memory_mib is {}, and a call has {} at most (sandbox.memory_mib_max)",
                 allowed >> 20,
-                most >> 20
+                max >> 20
             )
         })
     }

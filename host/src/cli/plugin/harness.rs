@@ -7,22 +7,22 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::super::progress::with_progress;
-use crate::fixture::{Case, Stage};
+use crate::fixture::{Case, PluginHarness};
 use crate::ids::PluginName;
 use crate::plugins::{COMPONENT_BYTES_MAX, bundled_component};
 use crate::sandbox::{Binding, Cost, Grants, Loaded, Pin};
 use crate::settings::{Settings, author_folder};
 
 /// A component that is loaded in a sandbox of its own.
-pub(super) struct Opened {
-    pub(super) stage: Stage,
+pub(super) struct LoadedComponent {
+    pub(super) harness: PluginHarness,
     pub(super) loaded: Arc<Loaded>,
     pub(super) binding: Arc<Binding>,
     /// The component and signer for which the grants are in force.
     pub(super) pin: Pin,
 }
 
-impl Opened {
+impl LoadedComponent {
     /// Loads a component and binds it to the grants file, or to no grants.
     pub(super) async fn of(
         name: PluginName,
@@ -38,18 +38,18 @@ impl Opened {
                 Grants::parse(&text).with_context(|| path.display().to_string())?
             }
         };
-        let stage = Stage::open(&author_folder(), &settings.sandbox)?;
-        let loading = stage.load(component);
+        let harness = PluginHarness::open(&author_folder(), &settings.sandbox)?;
+        let loading = harness.load(component);
         let loaded = with_progress(&format!("compiling {name}"), loading).await;
         let loaded = loaded.with_context(|| name.to_string())?;
         let pin = grants.pin().clone();
-        let binding = stage.bind(name, Arc::clone(&loaded), grants);
-        Ok(Self { stage, loaded, binding, pin })
+        let binding = harness.bind(name, Arc::clone(&loaded), grants);
+        Ok(Self { harness, loaded, binding, pin })
     }
 
     /// Makes a call of a role. Returns null if the component does not have the role, and the inner error if the call
     /// failed.
-    pub(super) async fn ask(
+    pub(super) async fn call_role(
         &self,
         case: Case,
         role: &str,
@@ -59,7 +59,7 @@ impl Opened {
         }
         // Scripted: the component is untrusted, so it gets neither network nor folders, whatever the grants file
         // says.
-        let ran = self.stage.rehearse(&self.binding, &case).await?;
+        let ran = self.harness.run_scripted(&self.binding, &case).await?;
         match ran.outcome.get("ok") {
             Some(value) => Ok(Ok(value.clone())),
             None => Ok(Err(format!("{} failed: {}", case.call, ran.outcome))),
@@ -72,11 +72,12 @@ pub(super) async fn open(
     plugin: &str,
     grants: Option<&Path>,
     settings: &Settings,
-) -> anyhow::Result<(Stage, Arc<Binding>)> {
+) -> anyhow::Result<(PluginHarness, Arc<Binding>)> {
     let (name, component) = component(plugin)?;
-    let opened = Opened::of(name, component.into(), grants, settings);
-    let Opened { stage, binding, .. } = opened.await.with_context(|| plugin.to_owned())?;
-    Ok((stage, binding))
+    let loaded_component = LoadedComponent::of(name, component.into(), grants, settings);
+    let LoadedComponent { harness, binding, .. } =
+        loaded_component.await.with_context(|| plugin.to_owned())?;
+    Ok((harness, binding))
 }
 
 /// Reads a bundled plugin or a component file, and derives the plugin's name.

@@ -20,7 +20,7 @@ use super::BRIEF_MAX;
 use crate::ids::TenantId;
 use crate::low_priority::thread_time;
 use crate::sandbox::call::state::{
-    CallState, FIELD_BYTES_MAX, LOOK_UP_BYTES_MAX, LookedTooOften, RESOURCES_MAX,
+    CallState, FIELD_BYTES_MAX, LOOK_UP_BYTES_MAX, LookUpBudgetExceeded, RESOURCES_MAX,
 };
 use crate::sandbox::stats::PluginStats;
 use crate::shares::turns::TurnstileSlot;
@@ -107,42 +107,43 @@ pub(super) enum RawResult {
 }
 
 /// How the guest ended.
-pub(super) enum Ended {
+pub(super) enum CallEnd {
     /// By itself, or because the host stopped it.
     Ran(wasmtime::Result<Result<RawResult, types::Failure>>),
     /// Still running when its wall time was up.
     Elapsed,
 }
 
-pub(super) type Performance = (Ended, CallState);
+pub(super) type CallOutcome = (CallEnd, CallState);
 
 /// Instantiates the component and runs the call until it ends or its time is up. Drops the store, with everything
 /// that the guest had.
-pub(super) async fn perform(
+pub(super) async fn run_call(
     binding: Arc<Binding>,
     state: CallState,
-    ask: ExportCall,
-    begins: Placement,
-) -> Performance {
+    call: ExportCall,
+    placement: Placement,
+) -> CallOutcome {
     let (deadline, lane) = (state.deadline, state.lane);
     let mut store = limited_store(&binding, state);
     let mut cpu = Duration::ZERO;
-    let ended = {
-        let work = pin!(invoke(&binding, &mut store, ask));
+    let end = {
+        let work = pin!(invoke(&binding, &mut store, call));
         let (turns, tenant) = (&binding.shared.turns, binding.tenant);
-        let of = CallOwner { lane, turns, tenant, account: &binding.account };
-        within(deadline, Measured { work, cpu: &mut cpu, next: begins, of, place: None }).await
+        let owner = CallOwner { lane, turns, tenant, stats: &binding.stats };
+        run_until(deadline, Measured { work, cpu: &mut cpu, placement, owner, turn_slot: None })
+            .await
     };
     let mut state = store.into_data();
     // Closed here, which is on a slow lane if the call used files, and not on the caller's thread.
     let closing = state.close_files();
     state.cpu = cpu.saturating_add(state.cpu_on_files()).saturating_add(closing);
-    (ended.map_or(Ended::Elapsed, Ended::Ran), state)
+    (end.map_or(CallEnd::Elapsed, CallEnd::Ran), state)
 }
 
 /// Runs the work until the deadline. This stops guests that wait in a host call, which epochs do not. Most calls
 /// end at the first poll; only the others get a timer, on the runtime to which they move.
-async fn within<T>(deadline: std::time::Instant, work: impl Future<Output = T>) -> Option<T> {
+async fn run_until<T>(deadline: std::time::Instant, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
     if let Poll::Ready(done) = first {
@@ -183,22 +184,22 @@ struct PollMeter {
 #[derive(Debug, Clone, Copy)]
 enum PollClock {
     /// The thread's CPU time at the start.
-    Computing(Duration),
+    ThreadCpu(Duration),
     /// Wall-clock time at the start, and the thread's CPU time a moment earlier.
-    Passing(Instant, Duration),
+    Wall(Instant, Duration),
 }
 
 impl PollClock {
     /// Starts the clock of a poll. Brief calls on their caller's thread are timed by the wall clock: most end long
     /// before it differs from the thread's CPU time, which takes a system call to read.
-    fn now(begins: Placement, lane: Lane) -> Self {
-        match (begins, lane) {
+    fn now(placement: Placement, lane: Lane) -> Self {
+        match (placement, lane) {
             (Placement::Inline, Lane::Default) => {
                 let now = Instant::now();
-                Self::Passing(now, lately(now))
+                Self::Wall(now, recent_thread_time(now))
             }
             (Placement::Inline, Lane::Tools) | (Placement::Offloaded, _) => {
-                Self::Computing(thread_time())
+                Self::ThreadCpu(thread_time())
             }
         }
     }
@@ -206,10 +207,10 @@ impl PollClock {
     /// The CPU time since the start.
     fn spent(self) -> Duration {
         match self {
-            Self::Computing(since) => thread_time().saturating_sub(since),
-            Self::Passing(began, before) => {
+            Self::ThreadCpu(since) => thread_time().saturating_sub(since),
+            Self::Wall(began, before) => {
                 let passed = began.elapsed();
-                if passed <= LATELY {
+                if passed <= CPU_READING_AGE_MAX {
                     return passed;
                 }
                 // On a busy machine the thread may not have run all the time. A host call may also have computed
@@ -221,16 +222,16 @@ impl PollClock {
 }
 
 /// Maximum age of a cached reading of a thread's CPU time. A call may be overcharged by this much.
-const LATELY: Duration = Duration::from_millis(2);
+const CPU_READING_AGE_MAX: Duration = Duration::from_millis(2);
 
-/// This thread's CPU time, as read at most [`LATELY`] ago.
-fn lately(now: Instant) -> Duration {
-    let (looked_at, computed) = LOOKED_AT.get();
-    if looked_at.is_some_and(|at| now.saturating_duration_since(at) <= LATELY) {
+/// This thread's CPU time, as read at most [`CPU_READING_AGE_MAX`] ago.
+fn recent_thread_time(now: Instant) -> Duration {
+    let (read_at, computed) = LAST_CPU_READING.get();
+    if read_at.is_some_and(|at| now.saturating_duration_since(at) <= CPU_READING_AGE_MAX) {
         return computed;
     }
     let computed = thread_time();
-    LOOKED_AT.set((Some(now), computed));
+    LAST_CPU_READING.set((Some(now), computed));
     computed
 }
 
@@ -245,13 +246,13 @@ thread_local! {
     static POLL_METER: Cell<PollMeter> = const {
         Cell::new(PollMeter {
             before: Duration::ZERO,
-            since: PollClock::Computing(Duration::ZERO),
+            since: PollClock::ThreadCpu(Duration::ZERO),
             yielded: false,
         })
     };
 
     /// The last reading of the thread's CPU time, and when it was taken.
-    static LOOKED_AT: Cell<(Option<Instant>, Duration)> = const { Cell::new((None, Duration::ZERO)) };
+    static LAST_CPU_READING: Cell<(Option<Instant>, Duration)> = const { Cell::new((None, Duration::ZERO)) };
 }
 
 /// The owner of a call.
@@ -260,7 +261,7 @@ struct CallOwner<'a> {
     lane: Lane,
     turns: &'a LaneTurns,
     tenant: TenantId,
-    account: &'a PluginStats,
+    stats: &'a PluginStats,
 }
 
 /// Adds up the thread's CPU time while the work is polled. On a slow lane the work is polled only while it has a
@@ -268,10 +269,10 @@ struct CallOwner<'a> {
 struct Measured<'a, F> {
     work: Pin<&'a mut F>,
     cpu: &'a mut Duration,
-    next: Placement,
-    of: CallOwner<'a>,
+    placement: Placement,
+    owner: CallOwner<'a>,
     /// `None` while the call runs on its caller's thread, as most calls do to their end.
-    place: Option<TurnstileSlot>,
+    turn_slot: Option<TurnstileSlot>,
 }
 
 impl<F: Future> Future for Measured<'_, F> {
@@ -279,27 +280,27 @@ impl<F: Future> Future for Measured<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        let CallOwner { lane, turns, tenant, account } = this.of;
-        let begins = std::mem::replace(&mut this.next, Placement::Offloaded);
-        if begins == Placement::Offloaded {
-            let place = this.place.get_or_insert_with(|| turns.place(lane, tenant));
-            ready!(place.poll_turn(context));
+        let CallOwner { lane, turns, tenant, stats } = this.owner;
+        let placement = std::mem::replace(&mut this.placement, Placement::Offloaded);
+        if placement == Placement::Offloaded {
+            let turn_slot = this.turn_slot.get_or_insert_with(|| turns.enqueue(lane, tenant));
+            ready!(turn_slot.poll_turn(context));
         }
-        let since = PollClock::now(begins, lane);
+        let since = PollClock::now(placement, lane);
         POLL_METER.set(PollMeter { before: *this.cpu, since, yielded: false });
         let polled = this.work.as_mut().poll(context);
         let spent = since.spent();
         *this.cpu = this.cpu.saturating_add(spent);
         if spent > BRIEF_MAX {
             // The plugin's next calls do not start on their callers' threads.
-            account.mark_slow(lane);
+            stats.mark_slow(lane);
         }
         // A guest that yielded keeps its turn until it is polled again. Otherwise it would get a turn at every
         // poll, however many other calls of its tenant are waiting to be polled.
         if (polled.is_ready() || !POLL_METER.get().yielded)
-            && let Some(place) = &mut this.place
+            && let Some(turn_slot) = &mut this.turn_slot
         {
-            place.pass();
+            turn_slot.yield_turn();
         }
         polled
     }
@@ -309,7 +310,7 @@ impl<F: Future> Future for Measured<'_, F> {
 pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> Store<CallState> {
     let mut store = Store::new(&binding.shared.engine, state);
     store.limiter(|state| &mut state.limiter);
-    store.set_hostcall_fuel(store.data().handover_bytes_max);
+    store.set_hostcall_fuel(store.data().transfer_bytes_max);
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
@@ -328,13 +329,13 @@ pub(in super::super) fn limited_store(binding: &Binding, state: CallState) -> St
 async fn invoke(
     binding: &Binding,
     store: &mut Store<CallState>,
-    ask: ExportCall,
+    call: ExportCall,
 ) -> wasmtime::Result<Result<RawResult, types::Failure>> {
     let roles = &binding.loaded.roles;
-    if let (Some(foreign), ExportCall::CallTool { name, arguments }) = (&roles.foreign, &ask) {
+    if let (Some(foreign), ExportCall::CallTool { name, arguments }) = (&roles.foreign, &call) {
         let output_bytes = binding.granted.limits().output_bytes;
-        let asked = (name.as_str(), arguments.as_str());
-        let called = foreign.call(&binding.loaded.pre, store, asked, output_bytes).await?;
+        let request = (name.as_str(), arguments.as_str());
+        let called = foreign.call(&binding.loaded.pre, store, request, output_bytes).await?;
         return Ok(called.map(RawResult::Json));
     }
     let instance = binding.loaded.pre.instantiate_async(&mut *store).await?;
@@ -345,7 +346,7 @@ async fn invoke(
             roles.$role.as_ref().ok_or_else(missing)?.load(&mut *store, &instance)?
         };
     }
-    Ok(match ask {
+    Ok(match call {
         ExportCall::Verify => role!(verifier).call_verify(store).await?.map(RawResult::Principal),
         ExportCall::Map { spec } => {
             role!(mapper).call_map_payload(store, spec.as_ref()).await?.map(RawResult::Mapped)
@@ -392,7 +393,7 @@ pub(super) fn refusal_of(error: &wasmtime::Error, output_bytes: usize, cpu: Dura
         let what = "bytes of headers in one set of wasi:http";
         return Refusal::TooMany { what, granted: FIELD_BYTES_MAX };
     }
-    if error.downcast_ref::<LookedTooOften>().is_some() {
+    if error.downcast_ref::<LookUpBudgetExceeded>().is_some() {
         let what = "bytes of documents to look through";
         return Refusal::TooMany { what, granted: LOOK_UP_BYTES_MAX };
     }

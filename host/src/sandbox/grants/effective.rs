@@ -11,7 +11,7 @@ use crate::secrets::{SecretUse, TenantSecret};
 
 /// The grants that a component asks for, read from its imports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in super::super) struct Asked {
+pub(in super::super) struct ComponentImports {
     /// It imports `wardgate:plugin/egress` or `wasi:http/outgoing-handler`.
     pub egress: bool,
     /// It imports `wardgate:plugin/secrets`.
@@ -26,7 +26,7 @@ pub(in super::super) struct Asked {
 
 /// What a plugin may do. Created only here, so that an instance gets nothing that is not both asked for and allowed.
 #[derive(Debug, Clone, Default)]
-pub(in super::super) struct Granted {
+pub(in super::super) struct EffectiveGrants {
     egress: EgressPolicy,
     secrets: BTreeMap<String, BoundSecret>,
     settings: BTreeMap<String, String>,
@@ -36,24 +36,24 @@ pub(in super::super) struct Granted {
     random: Random,
     limits: Limits,
     /// Why the grants of the operator's file are not in force.
-    withheld: Option<String>,
+    inactive_reason: Option<String>,
     memory_bytes_allowed: usize,
 }
 
-impl Granted {
+impl EffectiveGrants {
     /// The grants that are both asked for and allowed, with the values of the tenant's secrets that they name.
     /// Clocks, randomness and limits apply whatever the component imports.
     #[must_use]
     pub(in super::super) fn resolve(
-        asked: Asked,
+        imports: ComponentImports,
         allowed: Grants,
         secrets: &BTreeMap<SecretName, TenantSecret>,
         memory_bytes_max: usize,
     ) -> Self {
-        fn only<T: Default>(asked: bool, allowed: T) -> T {
-            if asked { allowed } else { T::default() }
+        fn only<T: Default>(imports: bool, allowed: T) -> T {
+            if imports { allowed } else { T::default() }
         }
-        let credentials = only(asked.egress, allowed.credentials).into_iter();
+        let credentials = only(imports.egress, allowed.credentials).into_iter();
         let credentials = credentials.map(|(name, rule)| {
             let value = secrets.get(&rule.secret).cloned();
             let CredentialRule { secret, place, prefix } = rule;
@@ -61,21 +61,21 @@ impl Granted {
             let value = value.map(|value| value.versions);
             (name, Credential { place, prefix, value, may_be_sent, secret })
         });
-        let named = only(asked.secrets, allowed.secrets).into_iter();
+        let named = only(imports.secrets, allowed.secrets).into_iter();
         let named = named.map(|(name, binding)| {
             let secret = secrets.get(&binding.secret).cloned();
             (name, BoundSecret::new(binding, secret))
         });
         Self {
             egress: EgressPolicy::new(
-                only(asked.egress, allowed.egress),
-                only(asked.egress, allowed.egress_mode),
+                only(imports.egress, allowed.egress),
+                only(imports.egress, allowed.egress_mode),
                 credentials.collect(),
             ),
             secrets: named.collect(),
-            settings: only(asked.settings, allowed.settings),
-            values_bytes: only(asked.values, allowed.values_bytes),
-            folder: only(asked.folder, allowed.folder),
+            settings: only(imports.settings, allowed.settings),
+            values_bytes: only(imports.values, allowed.values_bytes),
+            folder: only(imports.folder, allowed.folder),
             clocks: allowed.clocks,
             random: allowed.random,
             limits: Limits {
@@ -83,7 +83,7 @@ impl Granted {
                 memory_bytes: allowed.limits.memory_bytes.min(memory_bytes_max),
                 ..allowed.limits
             },
-            withheld: allowed.withheld,
+            inactive_reason: allowed.inactive_reason,
             memory_bytes_allowed: allowed.limits.memory_bytes,
         }
     }
@@ -96,8 +96,8 @@ impl Granted {
 
     /// Why the grants of the operator's file are not in force. `None` if they are.
     #[must_use]
-    pub(in super::super) fn withheld_because(&self) -> Option<&str> {
-        self.withheld.as_deref()
+    pub(in super::super) fn inactive_reason(&self) -> Option<&str> {
+        self.inactive_reason.as_deref()
     }
 
     /// Where the plugin may send requests, and with which credentials.

@@ -15,7 +15,7 @@ use wardgate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition};
 pub(crate) const TELEGRAM: &str = include_str!("../../../tests/payloads/telegram.json");
 
 /// A gateway and what a caller of it needs.
-pub(crate) struct Bed {
+pub(crate) struct BenchGateway {
     pub(crate) gateway: Gateway,
     pub(crate) tenant: TenantId,
     pub(crate) agent: AgentId,
@@ -24,7 +24,7 @@ pub(crate) struct Bed {
     pub(crate) folder: TempDir,
 }
 
-impl Bed {
+impl BenchGateway {
     /// Creates a gateway with at most `runs_max` concurrent runs. Its data folder is in the build folder, on the disk
     /// that a user's data would be on: in a file system in memory, a sync would cost nothing.
     pub(crate) async fn make(runs_max: usize) -> anyhow::Result<Self> {
