@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{fs, io};
 
-/// Source of a constant that holds every file of a folder, by its path within the folder: sorted, so that
-/// the same files make the same source. Without hidden files, which editors leave behind.
+/// Generates a constant that holds every file of a folder, by its path within the folder. The files are sorted, so
+/// that the same files produce the same source. Hidden files, which editors leave behind, and `target` folders are
+/// skipped.
 pub(crate) fn constant(name: &str, doc: &str, folder: &Path) -> Result<String, Box<dyn Error>> {
     let folder = folder.canonicalize()?;
     let mut files = Vec::new();
@@ -15,7 +16,7 @@ pub(crate) fn constant(name: &str, doc: &str, folder: &Path) -> Result<String, B
     let mut source = format!("/// {doc}\npub(crate) const {name}: &[(&str, &str)] = &[\n");
     for file in files {
         let within = Path::new(&file).strip_prefix(&folder)?;
-        // With slashes on every system: these are paths of a project that is yet to be written.
+        // With forward slashes on every system: these become paths of a new project.
         let within: Vec<_> = within.iter().map(|part| part.to_string_lossy()).collect();
         writeln!(source, "    ({:?}, include_str!({file:?})),", within.join("/"))?;
     }

@@ -1,9 +1,8 @@
-//! Builds components from within a build script: the plugins that the gateway brings along, and the
-//! guests of the tests.
+//! Builds WebAssembly components from a build script: the bundled plugins, and the guests of the tests.
 //!
-//! Guests are workspaces of their own, built by a cargo of their own. It gets a target folder of its
-//! own, since the outer cargo holds the lock on its folder until this script has ended, and nothing of
-//! the outer environment that means the outer build: flags, wrappers (clippy is one), the job server.
+//! Guests are separate workspaces, which a separate cargo builds. It has its own target folder, because the outer
+//! cargo holds the lock on its folder until this script ends. It inherits no environment variables that configure the
+//! outer build: flags, wrappers (such as clippy), the job server.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use std::{env, fs, io};
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// What the outer cargo, clippy, or whoever called them, set for the outer build only.
+/// Prefixes of environment variables that the outer cargo, clippy or their caller set for the outer build only.
 const OUTER: &[&str] = &[
     "CARGO_BUILD_",
     "CARGO_CFG_",
@@ -33,14 +32,14 @@ const OUTER: &[&str] = &[
     "RUSTFLAGS",
 ];
 
-/// Builds a workspace of guests and returns the folder of its components. `name` tells its target
-/// folder from those of other workspaces; `what` narrows down what is built.
+/// Builds a workspace of guests and returns the folder of its components. `name` is the name of its target folder,
+/// which no other workspace shares; `what` is arguments to cargo that restrict what is built.
 pub(crate) fn build(
     workspace: &Path,
     name: &str,
     what: &[&str],
 ) -> Result<PathBuf, Box<dyn Error>> {
-    // From here cargo finds the `.cargo/config.toml` of the guests, with their linker arguments.
+    // In this folder, cargo finds the `.cargo/config.toml` of the guests, with their linker arguments.
     let workspace = workspace
         .canonicalize()
         .map_err(|error| format!("cannot find the guests at {}: {error}", workspace.display()))?;
@@ -71,8 +70,7 @@ pub(crate) fn build(
     Ok(target_folder.join(TARGET).join("release"))
 }
 
-/// Has the build script run again when anything in this folder changes, but for what building it leaves
-/// behind.
+/// Makes cargo rerun the build script when anything in this folder changes, except its `target` folder.
 pub(crate) fn rerun_if_changed(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -90,7 +88,7 @@ fn target_is_installed() -> Result<bool, Box<dyn Error>> {
     Ok(Path::new(String::from_utf8(output.stdout)?.trim()).is_dir())
 }
 
-/// A folder beside those of the profiles, so that all profiles share it.
+/// Returns a folder beside those of the profiles, so that all profiles share it.
 fn target_folder(name: &str) -> Result<PathBuf, Box<dyn Error>> {
     // OUT_DIR is <target>/<profile>/build/<package>/out.
     let out = PathBuf::from(variable("OUT_DIR")?);

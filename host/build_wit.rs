@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-/// What `types.wit` of this folder says after `package wardgate:plugin@`.
+/// Reads the version after `package wardgate:plugin@` in this folder's `types.wit`.
 pub(crate) fn interface_version(wit: &Path) -> Result<String, Box<dyn Error>> {
     let path = wit.join("types.wit");
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;

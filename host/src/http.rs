@@ -1,4 +1,4 @@
-//! The HTTP surface: routes, and the rules that hold for all of them.
+//! The HTTP surface: its routes, and the rules that apply to all of them.
 //!
 //! | file | surface |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | `webhook_url` | `/api/agent_webhook` (DocsGPT) |
 //! | `task_status` | `GET /api/task_status` (DocsGPT) |
 //! | `hooks` | `/hooks/{channel}` |
-//! | `rest` | `/v1/…`, the same without a prefix, and the names of xpander's SDK |
+//! | `rest` | `/v1/…`, the same routes without the prefix, and aliases for xpander's SDK |
 //! | `admin` | `/admin/…` |
 //! | `openapi` | `/openapi.json` and `/docs` |
 //! | `health` | `GET /healthz` |
@@ -50,7 +50,7 @@ use error::ApiError;
 use state::HttpState;
 pub use state::Services;
 
-/// The routes of a gateway that has these services.
+/// Builds the router of all routes, on these services.
 pub fn router(services: &Services) -> Router {
     let state = HttpState::new(services);
     let Routes { callers, hooks, managers, document } = routes();
@@ -62,7 +62,7 @@ pub fn router(services: &Services) -> Router {
         .layer(layers::cors())
         .layer(from_fn(layers::allow_events))
         .merge(refused(hooks).layer(from_fn(layers::cors_of_hooks)))
-        // Without CORS: only pages of this origin manage the gateway.
+        // Without CORS: only pages of the gateway's own origin can manage it.
         .merge(refused(managers))
         .fallback(not_found)
         .layer(from_fn_with_state(state.clone(), layers::long_on_bulk_lane))
@@ -78,10 +78,10 @@ pub fn document() -> OpenApi {
     routes().document
 }
 
-/// Routes by kind of caller, and the OpenAPI document of all.
+/// The routes by kind of caller, and the OpenAPI document of all of them.
 struct Routes {
     callers: Router<HttpState>,
-    /// For providers, whose `OPTIONS` may be for the channel's plugins.
+    /// Called by providers, whose `OPTIONS` requests may be for the channel's plugins.
     hooks: Router<HttpState>,
     managers: Router<HttpState>,
     document: OpenApi,
@@ -126,7 +126,8 @@ async fn method_not_allowed() -> ApiError {
     ApiError::caller(405, "Method Not Allowed")
 }
 
-/// A panic in a handler is a bug of the gateway. The response says no more than that; the log has the rest.
+/// Responds to a panic in a handler, which is a bug in the gateway. The response contains no details; the panic hook
+/// reports them.
 fn panicked(_panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
     use axum::response::IntoResponse as _;
     tracing::error!("a handler panicked");

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, Notify};
 use crate::ids::{TaskId, TenantId};
 use crate::secrets::UserTokens;
 use crate::store::{Store, StoreError};
-use crate::tasks::{Accepted, EndStatus, NewTask, Outcome, Task};
+use crate::tasks::{EndStatus, Outcome, Task};
 pub use registry::Follower;
 use registry::Registry;
 pub use submit::{Conflict, Submission, SubmitError};
@@ -69,26 +69,6 @@ impl Runs {
             tokens,
             store,
         }
-    }
-
-    /// Stores a task durably and wakes a worker. The user's tokens wait in memory for the run.
-    ///
-    /// # Errors
-    /// If the store cannot accept the task; nothing is stored then.
-    async fn accept(&self, task: NewTask, tokens: UserTokens) -> Result<Accepted, StoreError> {
-        let id = task.id;
-        let has_tokens = !tokens.is_empty();
-        if has_tokens {
-            // Before the task is stored, because a worker may claim it immediately after.
-            self.tokens.insert(id, tokens);
-        }
-        let accepted = self.store.accept(task).await;
-        match &accepted {
-            Ok(Accepted::New) => self.wake.notify_one(),
-            _ if has_tokens => self.tokens.invalidate(&id),
-            _ => {}
-        }
-        accepted
     }
 
     /// Notified when a task has ended whose answer may have to be delivered.

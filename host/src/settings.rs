@@ -3,6 +3,8 @@
 //! Defaults, with units and reasons, are in `settings.default.toml`, which is embedded. A file and then the
 //! environment override them. An unknown key is an error, because a misspelled limit would not apply.
 
+mod bounds;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,6 +20,15 @@ pub const DEFAULTS: &str = include_str!("../settings.default.toml");
 #[derive(Debug, thiserror::Error)]
 #[error("the settings are not valid: {0}")]
 pub struct SettingsError(String);
+
+/// How the names of environment variables that are settings begin.
+const PREFIX: &str = "WARDGATE_";
+
+/// Whether an environment variable has the prefix of settings and names no setting of a section. It would be an unknown
+/// key to the library, whose message does not say where the key comes from.
+fn is_misnamed(variable: &str) -> bool {
+    variable.strip_prefix(PREFIX).is_some_and(|rest| !rest.contains("__"))
+}
 
 /// All settings. Units are in the names; the reasons are in `settings.default.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -172,6 +183,13 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`], which names the invalid key.
     pub fn read(file: Option<&Path>) -> Result<Self, SettingsError> {
+        let mut names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        if let Some(name) = names.find(|name| is_misnamed(name)) {
+            return Err(SettingsError(format!(
+                "the environment variable {name} is not one of them; they are named {PREFIX}SECTION__KEY, as in \
+                 {PREFIX}HTTP__LISTEN"
+            )));
+        }
         let mut sources = Self::defaults();
         if let Some(path) = file {
             sources = sources.add_source(config::File::from(path).format(config::FileFormat::Toml));
@@ -217,79 +235,6 @@ impl Settings {
     pub fn check(&self) -> Result<(), SettingsError> {
         self.find_invalid().map_err(|invalid| invalid.to_error(None))
     }
-
-    fn find_invalid(&self) -> Result<(), InvalidSetting> {
-        for bound in self.bounds().into_iter().chain(self.http.bounds()) {
-            bound.check()?;
-        }
-        self.http.check_public_url()?;
-        if self.models.contains_key("offline") {
-            return Err(InvalidSetting::new("models.offline", "is built in and cannot be set"));
-        }
-        for (name, model) in &self.models {
-            model.check(name)?;
-        }
-        self.plugins.check()
-    }
-
-    /// Every number outside `[http]`, with its minimum and maximum.
-    fn bounds(&self) -> [Bound; 24] {
-        let Self { sandbox, plugins, queue, agent, .. } = self;
-        let no_run = "no run would ever begin";
-        let no_call = "no plugin could be called";
-        let brief_call = "a brief call of the shipped plugins takes up to that";
-        [
-            Bound::of("queue.lease_seconds", whole_seconds(queue.lease), 3, 86_400)
-                .because("it is extended three times within its length"),
-            Bound::of("queue.runs_max", queue.runs_max, 0, 100_000),
-            Bound::of("queue.runs_per_tenant_max", queue.runs_per_tenant_max, 1, 100_000)
-                .because(no_run),
-            Bound::of("queue.attempts_max", queue.attempts_max, 1, 1_000).because(no_run),
-            Bound::of("queue.run_seconds_max", whole_seconds(queue.run_time_max), 1, 7 * 86_400)
-                .because("every run would be over before it begins"),
-            Bound::of("agent.turns_max", agent.turns_max, 1, 10_000)
-                .because("no model would ever be asked"),
-            Bound::of("agent.tool_calls_max", agent.tool_calls_max, 0, 100_000),
-            Bound::of("agent.tool_bytes_max", agent.tool_bytes_max, 1_024, 1 << 30)
-                .because("hardly any tool's answer would reach the model"),
-            Bound::of("agent.history_tasks_max", agent.history_tasks_max, 0, 10_000),
-            Bound::of("agent.history_bytes_max", agent.history_bytes_max, 0, 1 << 30),
-            Bound::of("sandbox.calls_max", sandbox.calls_max, 1, 4_096).because(no_call),
-            Bound::of("sandbox.slow_threads", sandbox.slow_threads, 1, 1_024)
-                .because("no call could take longer than 10 ms"),
-            Bound::of("sandbox.memory_mib_max", sandbox.memory_mib_max, 2, 4_096)
-                .because("the shipped plugins take up to that"),
-            Bound::of("sandbox.all_memory_mib_max", sandbox.all_memory_mib_max, 4, 1 << 20)
-                .because(brief_call),
-            Bound::of("sandbox.tenant_memory_mib_max", sandbox.tenant_memory_mib_max, 4, 1 << 20)
-                .because(brief_call),
-            Bound::of("sandbox.compilations_max", sandbox.compilations_max, 1, 64)
-                .because("nothing could be installed"),
-            Bound::of(
-                "sandbox.compile_memory_mib_max",
-                sandbox.compile_memory_mib_max,
-                256,
-                1 << 20,
-            )
-            .because("most components compile within that, and the compiler itself takes some"),
-            Bound::of("sandbox.compile_cpu_seconds_max", sandbox.compile_cpu_seconds_max, 1, 3_600)
-                .because("nothing could be installed"),
-            Bound::of("sandbox.loaded_max", sandbox.loaded_max, 1, 20_000).because(no_call),
-            Bound::of("sandbox.quarantine_after", sandbox.quarantine_after, 1, 1 << 32)
-                .because("a plugin would be cut off before it has failed"),
-            Bound::of("sandbox.quarantine_seconds", sandbox.quarantine_seconds, 1, 86_400)
-                .because("a plugin that is cut off would be called on"),
-            Bound::of("plugins.preload_max", plugins.preload_max, 0, 20_000),
-            Bound::of(
-                "plugins.install_wait_seconds_max",
-                plugins.install_wait_seconds_max,
-                0,
-                3_600,
-            ),
-            Bound::of("plugins.versions_max", plugins.versions_max, 1, 1_000)
-                .because("the version that is installed is one of them"),
-        ]
-    }
 }
 
 /// A setting with an unusable value, and the reason.
@@ -327,335 +272,5 @@ fn origin(values: &config::Value, key: &str, file: Option<&Path>) -> Option<Stri
     }
 }
 
-/// A numeric setting with its bounds.
-struct Bound {
-    key: &'static str,
-    value: u128,
-    min: u128,
-    max: u128,
-    /// Why a smaller value is not allowed. `None` if the minimum is 0.
-    why: Option<&'static str>,
-}
-
-impl Bound {
-    fn of(key: &'static str, value: impl IntoCount, min: u128, max: u128) -> Self {
-        Self { key, value: value.into_count(), min, max, why: None }
-    }
-
-    fn because(self, why: &'static str) -> Self {
-        Self { why: Some(why), ..self }
-    }
-
-    fn check(&self) -> Result<(), InvalidSetting> {
-        let Self { key, value, min, max, why } = *self;
-        let range = format!("is {value}; it can be {min} to {max}");
-        match why {
-            _ if (min..=max).contains(&value) => Ok(()),
-            Some(why) if value < min => Err(InvalidSetting::new(key, format!("{range}: {why}"))),
-            _ => Err(InvalidSetting::new(key, range)),
-        }
-    }
-}
-
-/// Any unsigned integer.
-trait IntoCount {
-    fn into_count(self) -> u128;
-}
-
-impl IntoCount for u32 {
-    fn into_count(self) -> u128 {
-        self.into()
-    }
-}
-
-impl IntoCount for u64 {
-    fn into_count(self) -> u128 {
-        self.into()
-    }
-}
-
-impl IntoCount for usize {
-    fn into_count(self) -> u128 {
-        self as u128
-    }
-}
-
-/// A duration in whole seconds, the unit of the settings. Fractions, which only tests use, are rounded up.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
-}
-
-impl HttpSettings {
-    fn bounds(&self) -> [Bound; 15] {
-        let body = self.body_bytes_max as u128;
-        let per_address = self.held_body_bytes_per_address_max;
-        let per_address_min = if per_address == 0 { 0 } else { body };
-        let max = 1 << 40;
-        let one_body = "a body of http.body_bytes_max would never fit, though its sender is asked to try again";
-        [
-            Bound::of("http.body_bytes_max", self.body_bytes_max, 1, 1 << 31)
-                .because("no request could have a body"),
-            Bound::of("http.head_bytes_max", self.head_bytes_max, 1_024, 1 << 20)
-                .because("the headers of ordinary clients would not fit"),
-            Bound::of("http.head_seconds_max", whole_seconds(self.head_time_max), 1, 3_600)
-                .because("no request would arrive in time"),
-            Bound::of("http.body_seconds_max", whole_seconds(self.body_time_max), 1, 3_600)
-                .because("no body would arrive in time"),
-            Bound::of(
-                "http.stranger_body_grace_seconds",
-                whole_seconds(self.stranger_body_grace),
-                1,
-                3_600,
-            )
-            .because("no body would arrive in time"),
-            Bound::of(
-                "http.stranger_body_bytes_per_second_min",
-                self.stranger_body_bytes_per_second_min,
-                1,
-                1 << 31,
-            )
-            .because("a body that stalls would never be cut off"),
-            Bound::of("http.held_body_bytes_max", self.held_body_bytes_max, 3 * body, max)
-                .because("a body of http.body_bytes_max gets at most half of what it leaves free"),
-            Bound::of(
-                "http.held_body_bytes_per_tenant_max",
-                self.held_body_bytes_per_tenant_max,
-                body,
-                max,
-            )
-            .because(one_body),
-            Bound::of(
-                "http.held_body_bytes_per_channel_max",
-                self.held_body_bytes_per_channel_max,
-                body,
-                max,
-            )
-            .because(one_body),
-            Bound::of("http.held_body_bytes_per_address_max", per_address, per_address_min, max)
-                .because(one_body),
-            Bound::of("http.connections_max", self.connections_max, 1, 1 << 20)
-                .because("no connection would be accepted"),
-            Bound::of(
-                "http.connections_per_address_max",
-                self.connections_per_address_max,
-                0,
-                1 << 20,
-            ),
-            Bound::of("http.streams_per_tenant_max", self.streams_per_tenant_max, 0, 1 << 20),
-            Bound::of("http.sync_wait_seconds_max", whole_seconds(self.sync_wait_max), 0, 86_400),
-            Bound::of("http.drain_seconds_max", whole_seconds(self.drain_time_max), 0, 86_400),
-        ]
-    }
-
-    /// Without this check, an invalid value would be noticed only by the recipients of URLs that begin with it.
-    fn check_public_url(&self) -> Result<(), InvalidSetting> {
-        let text = &self.public_url;
-        let wrong = |why: &str| {
-            let begins = "it begins the URLs that are handed out, as in https://gateway.example";
-            Err(InvalidSetting::new("http.public_url", format!("is {text:?}, {why}; {begins}")))
-        };
-        if text.is_empty() {
-            return Ok(());
-        }
-        match url::Url::parse(text) {
-            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                Err(InvalidSetting::new("http.public_url", "holds a user name or a password"))
-            }
-            Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
-                wrong("which is neither http nor https")
-            }
-            Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-                wrong("which has a query or a fragment")
-            }
-            Ok(_) => Ok(()),
-            Err(error) => wrong(&format!("which is not a URL ({error})")),
-        }
-    }
-}
-
-impl ModelSettings {
-    fn check(&self, name: &str) -> Result<(), InvalidSetting> {
-        let Self::OpenaiCompatible { base_url, model, turn_time_max, .. } = self;
-        let (key, why) = if !matches!(base_url.scheme(), "http" | "https") {
-            ("base_url", "is neither http nor https")
-        } else if model.is_empty() {
-            ("model", "is empty")
-        } else if !(1..=86_400).contains(&whole_seconds(*turn_time_max)) {
-            ("seconds_max", "can be 1 to 86400")
-        } else {
-            return Ok(());
-        };
-        Err(InvalidSetting::new(format!("models.{name}.{key}"), why))
-    }
-}
-
-impl PluginSettings {
-    /// Without this check, an invalid key would reject every plugin, or be noticed only at the first installation.
-    fn check(&self) -> Result<(), InvalidSetting> {
-        for (name, key) in &self.signers {
-            minisign_verify::PublicKey::from_base64(key).map_err(|_| {
-                InvalidSetting::new(
-                    format!("plugins.signers.{name}"),
-                    "is not a minisign public key: it is the second line of a minisign.pub file, \
-                     56 characters that begin with RW",
-                )
-            })?;
-        }
-        if self.require_signed && self.signers.is_empty() {
-            let why = "is on, and plugins.signers names no key";
-            return Err(InvalidSetting::new("plugins.require_signed", why));
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with(toml: &str) -> Result<Settings, SettingsError> {
-        let file = config::File::from_str(toml, config::FileFormat::Toml);
-        Settings::build(Settings::defaults().add_source(file), None)
-    }
-
-    #[test]
-    fn the_embedded_file_is_valid_and_complete() {
-        let settings = Settings::of_defaults().unwrap();
-        assert_eq!(settings.queue.lease, Duration::from_secs(90));
-    }
-
-    #[test]
-    fn what_is_misspelt_is_refused_by_name() {
-        let error = with("[http]\nbody_byte_max = 5").unwrap_err().to_string();
-        assert!(error.contains("body_byte_max"), "{error}");
-        assert!(with("[models.offline]\nkind = \"openai-compatible\"").is_err());
-    }
-
-    #[test]
-    fn numbers_with_which_nothing_would_work_are_refused() {
-        for wrong in [
-            "[queue]\nlease_seconds = 0",
-            "[queue]\nruns_max = 9223372036854775807",
-            "[sandbox]\ncalls_max = 0",
-            "[http]\nbody_bytes_max = 0",
-            "[http]\nhead_bytes_max = 0",
-            "[http]\nhead_seconds_max = 0",
-            "[queue]\nrun_seconds_max = 0",
-            "[agent]\nturns_max = 0",
-            "[sandbox]\nquarantine_after = 0",
-            "[http]\nbody_bytes_max = 100000000",
-            "[http]\nheld_body_bytes_max = 10485760",
-            "[http]\nheld_body_bytes_per_tenant_max = 0",
-            "[http]\nheld_body_bytes_per_channel_max = 10485759",
-            "[http]\nheld_body_bytes_per_address_max = 1",
-            "[http]\nstranger_body_bytes_per_second_min = 0",
-            "[http]\nstranger_body_grace_seconds = 0",
-            "[http]\nconnections_max = 0",
-            "[plugins]\nversions_max = 0",
-            "[plugins]\nrequire_signed = true",
-            "[plugins.signers]\nus = \"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO\"",
-        ] {
-            assert!(with(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_says_where_what_is_wrong_was_set_and_why_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("gateway.toml");
-        for (text, sentence) in [
-            (
-                "[http]\nhead_bytes_max = 0\n",
-                "http.head_bytes_max (in FILE) is 0; it can be 1024 to 1048576: the headers of \
-                 ordinary clients would not fit",
-            ),
-            (
-                "[http]\nbody_bytes_max = 100000000\n",
-                "http.held_body_bytes_max is 268435456; it can be 300000000 to 1099511627776: a body \
-                 of http.body_bytes_max gets at most half of what it leaves free",
-            ),
-            (
-                "[queue]\nattempts_max = 1001\n",
-                "queue.attempts_max (in FILE) is 1001; it can be 1 to 1000",
-            ),
-            (
-                "[http]\npublic_url = \"nonsense\"\n",
-                "http.public_url (in FILE) is \"nonsense\", which is not a URL (relative URL without \
-                 a base); it begins the URLs that are handed out, as in https://gateway.example",
-            ),
-            (
-                "[models.m]\nkind = \"openai-compatible\"\nbase_url = \"http://a/\"\nmodel = \"\"\n",
-                "models.m.model (in FILE) is empty",
-            ),
-            (
-                "[plugins]\nrequire_signed = true\n",
-                "plugins.require_signed (in FILE) is on, and plugins.signers names no key",
-            ),
-        ] {
-            std::fs::write(&file, text).unwrap();
-            let source = config::File::from(file.as_path()).format(config::FileFormat::Toml);
-            let sources = Settings::defaults().add_source(source);
-            let error = Settings::build(sources, Some(&file)).unwrap_err();
-            let message = error.to_string().replace(file.to_str().unwrap(), "FILE");
-            assert_eq!(message, format!("the settings are not valid: {sentence}"));
-        }
-    }
-
-    #[test]
-    fn each_least_value_above_nothing_has_a_reason() {
-        let settings = Settings::of_defaults().unwrap();
-        for bound in settings.bounds().into_iter().chain(settings.http.bounds()) {
-            assert_eq!(bound.why.is_some(), bound.min > 0, "{}", bound.key);
-        }
-    }
-
-    #[test]
-    fn every_number_has_a_bound() {
-        let defaults: toml::Table = toml::from_str(DEFAULTS).unwrap();
-        let mut numbers = 0;
-        for (section, settings) in &defaults {
-            for (name, value) in settings.as_table().unwrap() {
-                if !value.is_integer() {
-                    continue;
-                }
-                numbers += 1;
-                let wrong = with(&format!("[{section}]\n{name} = 4611686018427387904"));
-                let error = wrong.expect_err(name).to_string();
-                assert!(error.contains(name.as_str()), "{name}: {error}");
-                assert!(with(&format!("[{section}]\n{name} = -1")).is_err(), "{name}");
-            }
-        }
-        assert!(numbers > 35, "{numbers}");
-    }
-
-    #[test]
-    fn what_is_no_url_is_refused_with_a_sentence() {
-        for wrong in [
-            "gateway.example",
-            "ftp://gateway.example",
-            "https://a.example/?x",
-            "https://u:p@a.example",
-        ] {
-            let error = with(&format!("[http]\npublic_url = {wrong:?}")).unwrap_err().to_string();
-            assert!(error.contains("http.public_url"), "{error}");
-            assert!(!error.contains("u:p"), "{error}");
-        }
-        for right in ["", "https://a.example", "http://10.0.0.1:8080/wardgate/"] {
-            with(&format!("[http]\npublic_url = {right:?}")).unwrap();
-        }
-        let model = "[models.m]\nkind = \"openai-compatible\"\nmodel = \"x\"\nbase_url = ";
-        assert!(with(&format!("{model}\"ftp://a.example/\"")).is_err());
-        assert!(with(&format!("{model}\"http://a.example/\"\nseconds_max = 0")).is_err());
-        with(&format!("{model}\"http://a.example/\"")).unwrap();
-    }
-
-    #[test]
-    fn a_models_key_is_not_printed() {
-        let settings = with(
-            "[models.m]\nkind = \"openai-compatible\"\nbase_url = \"http://localhost/v1/\"\n\
-             model = \"x\"\napi_key = \"very-secret\"",
-        );
-        let printed = format!("{:?}", settings.unwrap());
-        assert!(printed.contains("localhost") && !printed.contains("very-secret"));
-    }
-}
+mod tests;

@@ -77,7 +77,7 @@
 //!
 //! | a test for | goes to |
 //! |---|---|
-//! | reading of settings, exit codes, the first line on stdout | `durability`; bounds: `host/src/settings.rs` |
+//! | reading of settings, exit codes, the first line on stdout | `durability`; bounds: `host/src/settings/tests.rs` |
 //! | a setting of `[http]` | `bodies_read` and `bad_input` (one body, its time), `bodies_in_flight` (`held_…`), `connections`, `streams`, `xpander_answers` (`sync_wait_…`), `webhook_urls` (`public_url`), `durability` and `streams` (`drain_…`) |
 //! | a setting of `[sandbox]` | `tenant_share` (calls, memory), `compiling`, `readiness` (`loaded_max`), `quarantine` |
 //! | a setting of `[plugins]` | `plugin_supply`, `readiness` (`preload_max`), `inspect` (`install_wait_…`) |

@@ -5,6 +5,7 @@ mod demo;
 mod deny;
 mod dist;
 mod fuzz;
+mod linted;
 mod payloads;
 mod sbom;
 mod stages;
@@ -46,14 +47,14 @@ enum Task {
     ///
     /// With names, builds all programs and then runs the unit tests and integration tests whose names contain one of
     /// them. It is an error if no test's name contains a given name.
-    #[command(after_help = stages::list(&[stages::CHECK, stages::TEST]) +
+    #[command(after_help = stages::list(stages::TEST) +
         "\n\nExample: cargo xtask test streams:: idempotency")]
     Test {
         /// Part of a test's name, which starts with its module [default: all stages]
         names: Vec<String>,
     },
     /// Run the quick stages of `test`: formatting and lints
-    #[command(after_help = stages::list(&[stages::CHECK]))]
+    #[command(after_help = stages::list(stages::CHECK))]
     Check,
     /// Check the dependencies against deny.toml: licences, sources and banned crates
     ///
@@ -78,6 +79,19 @@ enum Task {
     /// generates from the document, and xpander's Python SDK. Needs python3 and Node.js with npm, and the network the
     /// first time: packages go into target/clients, which may be deleted. Not part of `test`.
     Clients,
+    /// Run cargo, and lint what it builds: clippy on every crate, rustdoc on libraries
+    ///
+    /// Warnings are errors. Quicker than building and linting one after the other, since dependencies are compiled
+    /// once. What it builds is kept apart from what cargo builds by itself.
+    #[command(after_help = "Example: cargo xtask linted build --workspace --bins --tests")]
+    Linted {
+        /// Where to run it, relative to the repository's root
+        #[arg(long, default_value = ".")]
+        folder: String,
+        /// The arguments of cargo
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<String>,
+    },
     /// Install examples of webhooks that providers publish, which tests read
     ///
     /// They come from npm, pinned by hash, and go into target/payloads. `test` does this by itself.
@@ -115,6 +129,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if linted::is_called_as_rustc() {
+        return linted::rustc();
+    }
     match Arguments::parse().task.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -129,11 +146,12 @@ impl Task {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Task::Run { listen, arguments } => demo::run(listen, &arguments),
-            Task::Test { names } if names.is_empty() => stages::run(&[stages::CHECK, stages::TEST]),
+            Task::Test { names } if names.is_empty() => stages::run(stages::TEST),
             Task::Test { names } => stages::named(&names),
-            Task::Check => stages::run(&[stages::CHECK]),
+            Task::Check => stages::run(stages::CHECK),
             Task::Deny { advisories } => deny::run(advisories),
             Task::Dist { target } => dist::run(target),
+            Task::Linted { folder, arguments } => linted::run(&folder, &arguments),
             Task::Payloads => payloads::install(),
             Task::Clients => clients::run(),
             Task::Bench { filter, seconds } => stages::bench(filter.as_deref(), seconds),

@@ -2,14 +2,11 @@
 //! kind of store by as many producers without HTTP.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::net::TcpListener;
-use wardgate::http::serve::{ServeLimits, serve};
 use wardgate::ids::TaskId;
 use wardgate::store::Store;
 use wardgate::tasks::{Input, NewTask, StoredRequest, Surface, User};
@@ -66,22 +63,9 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
 async fn over_http(runs_max: usize, connections: usize, round: Duration) -> anyhow::Result<f64> {
     let bench = BenchGateway::make(runs_max).await?;
     let request = bench.request("&asynchronous=true", TELEGRAM).into();
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address: SocketAddr = listener.local_addr()?;
-    let limits = ServeLimits {
-        head_bytes_max: 64 << 10,
-        head_timeout: Duration::from_secs(10),
-        connections_max: 4096,
-        connections_per_address_max: 4096,
-        drain: Duration::from_secs(1),
-    };
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, bench.gateway.router(), limits, async move {
-        let _ = stopped.await;
-    }));
-    let accepted = requests_per_second(address, request, connections, round).await;
-    let _ = stop.send(());
-    server.await??;
+    let serving = bench.serve().await?;
+    let accepted = requests_per_second(serving.address, request, connections, round).await;
+    serving.stop().await?;
     accepted
 }
 

@@ -1,11 +1,18 @@
 //! The fixture of all benchmarks: a gateway on a data folder of its own, with one tenant, agent and key.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use wardgate::clock::Clock;
 use wardgate::gateway::{DataFolder, Gateway};
+use wardgate::http::serve::{ServeLimits, serve};
 use wardgate::ids::{AgentId, KeyId, TenantId};
 use wardgate::secrets::PlainSecret;
 use wardgate::settings::Settings;
@@ -48,20 +55,38 @@ impl BenchGateway {
         let key = PlainSecret::random_api_key()?;
         let (id, holder, name) = (KeyId::random(), KeyHolder::Tenant(tenant), "bench".to_owned());
         data.store.put_key(NewKey { id, hash: key.hash(), holder, name, expires_at: None }).await?;
-        let listening = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let listening = SocketAddr::from(([127, 0, 0, 1], 0));
         let gateway = Gateway::build(&data, settings, listening).await?;
         // Bundled plugins are compiled in the background, which would take a core from the measurement.
         let plugins = &gateway.services.plugins;
         let begun = std::time::Instant::now();
         while plugins.loaded_count().await < wardgate::plugins::bundled().count() as u64 {
-            let is_late = begun.elapsed() > std::time::Duration::from_secs(120);
+            let is_late = begun.elapsed() > Duration::from_secs(120);
             anyhow::ensure!(
                 !is_late,
                 "the plugins that ship do not load: is `wardgate` beside this program?"
             );
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(Self { gateway, tenant, agent, key, folder })
+    }
+
+    /// Serves the routes on a free port of this machine.
+    pub(crate) async fn serve(&self) -> anyhow::Result<Serving> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let limits = ServeLimits {
+            head_bytes_max: 64 << 10,
+            head_timeout: Duration::from_secs(30),
+            connections_max: 4096,
+            connections_per_address_max: 4096,
+            drain: Duration::from_secs(1),
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, self.gateway.router(), limits, async move {
+            let _ = stopped.await;
+        }));
+        Ok(Serving { address, stop, server })
     }
 
     /// A `POST /` request as raw bytes.
@@ -74,6 +99,20 @@ impl BenchGateway {
             body.len(),
         )
         .into_bytes()
+    }
+}
+
+/// A gateway's routes on a socket.
+pub(crate) struct Serving {
+    pub(crate) address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<io::Result<()>>,
+}
+
+impl Serving {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        let _ = self.stop.send(());
+        Ok(self.server.await??)
     }
 }
 

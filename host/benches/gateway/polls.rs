@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{broadcast, oneshot};
-use wardgate::http::serve::{ServeLimits, serve};
 use wardgate::ids::TaskId;
 
 use crate::bench_gateway::{BenchGateway, TELEGRAM, load_average, median, write};
@@ -65,19 +64,8 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
 /// Measures one turn: the times of its triggers, in milliseconds.
 async fn turn(meanwhile: Meanwhile, round: Duration) -> anyhow::Result<Vec<f64>> {
     let bench = BenchGateway::make(0).await?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address: SocketAddr = listener.local_addr()?;
-    let limits = ServeLimits {
-        head_bytes_max: 64 << 10,
-        head_timeout: Duration::from_secs(30),
-        connections_max: 4096,
-        connections_per_address_max: 4096,
-        drain: Duration::from_secs(1),
-    };
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, bench.gateway.router(), limits, async move {
-        let _ = stopped.await;
-    }));
+    let serving = bench.serve().await?;
+    let address = serving.address;
     let trigger = bench.request("&asynchronous=true", TELEGRAM);
     // The load generator has a thread of its own.
     let (sender, receiver) = oneshot::channel();
@@ -89,8 +77,7 @@ async fn turn(meanwhile: Meanwhile, round: Duration) -> anyhow::Result<Vec<f64>>
         let _ = sender.send(measured);
     });
     let measured = receiver.await.context("the load generator ended")?;
-    let _ = stop.send(());
-    server.await??;
+    serving.stop().await?;
     measured
 }
 

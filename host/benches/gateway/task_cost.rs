@@ -1,12 +1,9 @@
 //! `task-cost`: CPU time and bytes on disk for a whole task, from its acceptance to its end.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::net::TcpListener;
-use wardgate::http::serve::{ServeLimits, serve};
 
 use crate::bench_gateway::{BenchGateway, TELEGRAM, load_average, median, write};
 use crate::load::{cpu_time, load};
@@ -55,24 +52,11 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
 async fn turn(round: Duration) -> anyhow::Result<Cost> {
     let bench = BenchGateway::make(CONNECTIONS).await?;
     let request = bench.request("", TELEGRAM).into();
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address: SocketAddr = listener.local_addr()?;
-    let limits = ServeLimits {
-        head_bytes_max: 64 << 10,
-        head_timeout: Duration::from_secs(10),
-        connections_max: 4096,
-        connections_per_address_max: 4096,
-        drain: Duration::from_secs(1),
-    };
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, bench.gateway.router(), limits, async move {
-        let _ = stopped.await;
-    }));
+    let serving = bench.serve().await?;
     let before = cpu_time("self")?;
-    let done = load(address, request, CONNECTIONS, round).await?;
+    let done = load(serving.address, request, CONNECTIONS, round).await?;
     let cpu = cpu_time("self")?.saturating_sub(before).saturating_sub(done.cpu);
-    let _ = stop.send(());
-    server.await??;
+    serving.stop().await?;
     // Moves the write-ahead log into the database file, whose size is measured.
     bench.gateway.services.store.close().await;
     let bytes = std::fs::metadata(bench.folder.path().join("wardgate.db"))?.len();

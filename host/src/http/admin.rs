@@ -1,5 +1,5 @@
-//! Managing what tenants own: an operator all of it, a tenant's admin what is the tenant's. `wardgate`'s
-//! commands are callers of these routes like any other.
+//! The admin API: an operator manages every tenant's resources, a tenant's admin only that tenant's. The `wardgate`
+//! commands call these routes like any other client.
 
 mod agents;
 mod channels;
@@ -29,7 +29,7 @@ use crate::runs::Runs;
 use crate::store::Store;
 use crate::vault::Vault;
 
-/// What the admin routes reach.
+/// The services that the admin routes use.
 #[derive(Debug)]
 pub(super) struct AdminState {
     pub(super) access: Access,
@@ -45,7 +45,7 @@ pub(super) struct AdminState {
     pub(super) clock: Clock,
 }
 
-/// Every route of the surface.
+/// All admin routes.
 pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(tenants::list, tenants::create))
@@ -79,7 +79,7 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
         .routes(routes!(tasks::recording))
 }
 
-/// Whoever manages the tenant that the path names.
+/// Proof that the caller may manage the tenant in the path, as its admin or as an operator.
 struct ByAdmin(AdminCaller);
 
 impl FromRequestParts<HttpState> for ByAdmin {
@@ -89,7 +89,7 @@ impl FromRequestParts<HttpState> for ByAdmin {
         let key = header_key(&parts.headers)?;
         let Ok(named) = Named::from_request_parts(parts, state).await;
         let Ok(tenant) = named.id("tenant", "Tenant") else {
-            // Only an operator may learn that it is no tenant.
+            // Only an operator may learn that the tenant does not exist.
             state.access().operator(key.as_deref()).await?;
             return Err(ApiError::not_found("Tenant"));
         };
@@ -102,7 +102,7 @@ impl FromRequestParts<HttpState> for ByAdmin {
     }
 }
 
-/// Whoever operates the gateway.
+/// Proof that the caller is an operator.
 struct ByOperator;
 
 impl FromRequestParts<HttpState> for ByOperator {
@@ -110,7 +110,7 @@ impl FromRequestParts<HttpState> for ByOperator {
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
-        // The proof itself is of no further use.
+        // It carries no data that a handler needs.
         let _: OperatorCaller = state.access().operator(key.as_deref()).await?;
         Ok(Self)
     }

@@ -12,27 +12,29 @@ use serde_json::json;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, request_id};
+use super::marks::mark;
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::HookErrors;
-use super::submission::mark;
 use super::webhook::WebhookState;
 use crate::access::Caller;
 use crate::intake::{self, Arrival, IntakeError, RequestParts, Resolution};
 
-/// An accepted trigger.
+/// The response to a trigger.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "documentation: the answer is written as JSON")]
 pub(super) struct Triggered {
-    /// Always true.
+    /// Always `true`.
     success: bool,
-    /// What to poll `/api/task_status` for. Left out where a mapping plugin had it ignored.
+    /// The id to poll `/api/task_status` with. Absent if the agent's mapping plugin ignored the request.
     task_id: Option<String>,
-    /// `Ignored`, where a mapping plugin had it ignored.
+    /// `Ignored` if the agent's mapping plugin ignored the request, otherwise absent.
     status: Option<String>,
 }
 
-/// Triggers an agent by its own webhook: the body is the payload.
+/// Trigger an agent through its own webhook.
+///
+/// The body is the payload.
 #[utoipa::path(post, path = "/api/webhooks/agents/{token}",
     operation_id = "trigger_by_token", tag = "DocsGPT",
     params(("token" = String, Path, description = "The webhook's token"),
@@ -54,7 +56,9 @@ pub(super) async fn receive(
     trigger(&state, caller, arrival).await
 }
 
-/// Triggers an agent by its own webhook: the query is the payload.
+/// Trigger an agent through its own webhook, without a body.
+///
+/// The query string is the payload.
 #[utoipa::path(get, path = "/api/webhooks/agents/{token}",
     operation_id = "trigger_by_token_and_query", tag = "DocsGPT",
     params(("token" = String, Path, description = "The webhook's token"),
@@ -71,12 +75,15 @@ pub(super) async fn receive_query(
     trigger(&state, caller, arrival).await
 }
 
-/// Refused: a GET starts a run here, and a HEAD, which would be answered like one, must not.
+/// Reject a `HEAD` request.
+///
+/// A `GET` starts a run on this path. A `HEAD` must not, so it is always 405.
 #[utoipa::path(head, path = "/api/webhooks/agents/{token}",
     operation_id = "trigger_nothing", tag = "DocsGPT",
     params(("token" = String, Path, description = "The webhook's token")),
     responses((status = 405, description = "Nothing was started")), security(()))]
 pub(super) async fn refuse_head() -> Response {
+    // Without this route, the router would send a `HEAD` to the handler of `GET`.
     let mut refused = super::method_not_allowed().await.into_response();
     refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,POST"));
     refused
@@ -84,7 +91,7 @@ pub(super) async fn refuse_head() -> Response {
 
 async fn caller(state: &WebhookState, named: &Named) -> Result<Caller, ApiError> {
     let unknown = || ApiError::caller(404, "Agent not found").shaped_as_docsgpt();
-    // A token that cannot be decoded is nobody's.
+    // A token that is not UTF-8 once decoded belongs to no agent.
     let token = named.text("token").ok_or_else(unknown)?;
     let caller = state.access.webhook(token).await;
     caller.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?.ok_or_else(unknown)
@@ -95,7 +102,7 @@ fn parts(head: http::request::Parts, body: bytes::Bytes) -> Result<RequestParts,
     let query = head.uri.query().unwrap_or_default();
     Ok(RequestParts {
         method: head.method,
-        // The path holds the token: plugins and logs do not see it.
+        // The path contains the token, which plugins and logs must not see.
         path: String::new(),
         query: query.to_owned(),
         pairs: intake::decode_query(query).map_err(shaped)?,
@@ -123,7 +130,7 @@ async fn trigger(
         }
         Resolution::Reply(reply) => return Ok(plugin_reply(reply)),
     };
-    // A key that was used before names the task that it started, whatever the request is (CONTRACT D6).
+    // A reused idempotency key returns the original task, even if the request differs (CONTRACT D6).
     let submission = state.submitter.runs.submit(*call, false).await;
     let submission = submission.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?;
     let body = json!({"success": true, "task_id": submission.task});

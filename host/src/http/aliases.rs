@@ -1,4 +1,4 @@
-//! Further names of routes, in the router and in the OpenAPI document at once.
+//! Adds aliases of routes to the router and to the OpenAPI document together.
 
 use axum::routing::MethodRouter;
 use utoipa::openapi::path::{Operation, PathItem};
@@ -6,10 +6,10 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::state::HttpState;
 
-/// How aliases are grouped in the document.
+/// The tag that groups aliases in the document.
 const TAG: &str = "aliases";
 
-/// A router that is being given further names.
+/// A router that aliases are being added to.
 pub(super) struct Aliases(OpenApiRouter<HttpState>);
 
 impl Aliases {
@@ -21,7 +21,7 @@ impl Aliases {
         self.0
     }
 
-    /// The same path without `/v1`.
+    /// Adds the same path without `/v1`.
     pub(super) fn without_prefix(self, path: &str, handlers: MethodRouter<HttpState>) -> Self {
         match path.strip_prefix("/v1") {
             Some(short) => self.alias(short, path, handlers),
@@ -29,7 +29,7 @@ impl Aliases {
         }
     }
 
-    /// Another name of a whole path.
+    /// Adds an alias of a path, with all of its methods.
     pub(super) fn alias(mut self, path: &str, of: &str, handlers: MethodRouter<HttpState>) -> Self {
         let item = self.0.get_openapi().paths.paths.get(of).cloned();
         if let Some(mut item) = item {
@@ -41,7 +41,7 @@ impl Aliases {
         self.route(path, handlers)
     }
 
-    /// Documents one method of a path as another path's; [`Aliases::route`] routes it.
+    /// Documents one method of a path as an alias of a method of another path. [`Aliases::route`] routes it.
     pub(super) fn method_alias(mut self, path: &str, method: &str, of: (&str, &str)) -> Self {
         let paths = &mut self.0.get_openapi_mut().paths.paths;
         let operation = paths.get_mut(of.0).and_then(|item| slot(item, of.1)?.clone());
@@ -55,7 +55,7 @@ impl Aliases {
         self
     }
 
-    /// Routes a path whose document is there already.
+    /// Routes a path that is already documented.
     pub(super) fn route(self, path: &str, handlers: MethodRouter<HttpState>) -> Self {
         Self(self.0.route(path, handlers))
     }
@@ -76,7 +76,7 @@ fn slot<'i>(item: &'i mut PathItem, method: &str) -> Option<&'i mut Option<Opera
     }
 }
 
-/// An operation's id is unique in a document.
+/// Turns a copied operation into an alias. Its id changes, because ids must be unique within a document.
 fn rename(operation: &mut Operation, path: &str, of: &str) {
     let spelt: String =
         path.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();

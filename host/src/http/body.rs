@@ -1,4 +1,5 @@
-//! Bodies, read whole within a limit of bytes and of time, and counted as long as they are held.
+//! Reads whole request bodies within limits on bytes and time, and charges them to the budget for as long as they are
+//! held.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,49 +22,50 @@ use crate::request::Payload;
 use crate::request::content::{DecodeError, DecodeLimits, EXPANSION_MAX, Encoding, MemoryBudget};
 use crate::settings::HttpSettings;
 
-/// A body no longer than this is in nobody's account: most webhooks are no longer, so the budget costs them
-/// no lock, and whoever has used it up cannot keep them out. Their sum is bounded by that of connections,
-/// each of which has a read buffer of more than that anyway.
+/// Bodies up to this size are not charged to the budget. Most webhooks are this small: they take no lock, and an
+/// exhausted budget does not reject them. The limit on connections bounds their sum; each connection has a larger
+/// read buffer anyway.
 const UNCOUNTED_BYTES_MAX: usize = 16 << 10;
 
-/// What is held of a body at first. It doubles as bytes arrive: a declared length is a claim.
+/// The first allocation for a body. It doubles as bytes arrive, because a declared length is only a claim.
 const FIRST_BYTES: usize = 64 << 10;
 
-/// The same of what a decoder holds while it undoes an encoding.
+/// Decoder windows up to this size are not charged to the budget.
 const SHORT_WINDOW_BYTES_MAX: usize = 64 << 10;
 
-/// How many pieces a body may come in, and how many more for each so many bytes of it. Each is a wait for the
-/// connection, whose sender says how long it is: a megabyte in chunks of one byte would be a second of work.
+/// Maximum number of pieces in which a body may arrive, plus one for each [`BYTES_PER_FURTHER_PIECE`] bytes of it.
+/// Each piece is a wait for the connection, and the sender chooses its length: a megabyte in chunks of one byte would
+/// be a second of work.
 const PIECES_MAX: usize = 10_000;
 const BYTES_PER_FURTHER_PIECE: usize = 64;
 
-/// What reading a body may take.
+/// Limits on reading a body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimits {
-    /// Bytes.
+    /// Maximum length, in bytes.
     bytes_max: usize,
-    /// Until it is whole.
+    /// Maximum time until the body is complete.
     time_max: Duration,
-    /// From senders who have proved nothing yet.
+    /// The minimum pace, if the sender is not authenticated yet.
     pace: Option<Pace>,
 }
 
-/// How fast a body has to come.
+/// The minimum pace of a body.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    /// How long nothing need come.
+    /// How long the sender may send nothing.
     grace: Duration,
-    /// From then on, on average.
+    /// The average that is required after that.
     bytes_per_second_min: u64,
 }
 
 impl BodyLimits {
-    /// So many bytes, within this time.
+    /// Creates limits without a minimum pace.
     pub(super) fn new(bytes_max: usize, time_max: Duration) -> Self {
         Self { bytes_max, time_max, pace: None }
     }
 
-    /// How long a body may have taken of which so much is there.
+    /// How long a body may have taken once this many bytes have arrived.
     fn time_for(&self, bytes: usize) -> Duration {
         let Some(pace) = self.pace else { return self.time_max };
         let millis = (bytes as u64).saturating_mul(1_000) / pace.bytes_per_second_min.max(1);
@@ -92,16 +94,16 @@ impl BodyReader {
         Self { budget, authenticated, unverified, anonymous }
     }
 
-    /// A charge on the budget for what is made of a body.
+    /// Opens an empty charge on the budget, for data that is made from a body.
     pub(super) fn charge(&self, sender: Sender) -> Charge {
         self.budget.charge(sender)
     }
 
-    /// Reads a body and undoes its content encodings, whose header goes: what comes behind gets a request as if it had
-    /// been sent without.
+    /// Reads a body, decodes its content encodings and removes their header: later stages see a request that was sent
+    /// without encodings.
     ///
     /// # Errors
-    /// As [`Self::read_encoded`]; 415 for an encoding that is not known, 400 where the body is not what it is declared as.
+    /// As [`Self::read_encoded`] and [`Self::undo_encodings`].
     pub(super) async fn read(
         &self,
         sender: Sender,
@@ -111,7 +113,7 @@ impl BodyReader {
         self.read_within(self.authenticated, sender, head, body).await
     }
 
-    /// Reads a body that is a JSON object of this type.
+    /// Reads a body and deserializes it from a JSON object.
     ///
     /// # Errors
     /// As [`Self::read`]; 400 if it is not JSON, 422 if it has another shape.
@@ -123,8 +125,8 @@ impl BodyReader {
         typed(self.read(Sender::of(&head), &mut head, body).await?)
     }
 
-    /// The same for a sender who has not proved access: up to 64 KiB, within the grace period. Without a key no
-    /// sender makes the gateway hold megabytes, or a connection for a minute.
+    /// Reads a body like [`Self::read`], but from a sender without access: up to 64 KiB, within the grace period.
+    /// Such a sender cannot make the gateway hold megabytes, or a connection for a minute.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -137,7 +139,7 @@ impl BodyReader {
         self.read_within(self.anonymous, sender, head, body).await
     }
 
-    /// The same within limits of the route.
+    /// Reads a body like [`Self::read`], but within the limits of a route.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -154,10 +156,12 @@ impl BodyReader {
         Ok(undone.unwrap_or(body))
     }
 
-    /// A body without its content encodings, counted for its sender as the body itself is. None: it has none.
+    /// Decodes a body's content encodings, and charges the result to the sender like the body itself. `None` if the
+    /// body has no encodings, or is empty.
     ///
     /// # Errors
-    /// 413 where it would be too long, 503 where too much is held already, 400 and 415 where it cannot be read.
+    /// 400 if the body is not encoded as declared, 413 if the decoded body is too long, expands too much or takes too
+    /// long to decode, 415 if an encoding is unknown or there are too many, 503 if the budget is exhausted.
     pub(super) async fn undo_encodings(
         &self,
         sender: Sender,
@@ -201,11 +205,11 @@ impl BodyReader {
         Ok(undone)
     }
 
-    /// Reads a body as it was sent, from a sender who proves access by the body itself: as many bytes as from an
-    /// authenticated one, at a minimum pace.
+    /// Reads a body as sent, from a sender that the body itself authenticates: as many bytes as from an authenticated
+    /// sender, but at a minimum pace. Content encodings are not decoded.
     ///
     /// # Errors
-    /// As [`Self::read`], but for the encodings, which stay.
+    /// As [`Self::read_encoded`].
     pub(super) async fn read_unverified(
         &self,
         sender: Sender,
@@ -215,13 +219,13 @@ impl BodyReader {
         self.read_encoded(self.unverified, sender, head, body).await
     }
 
-    /// Reads a body as it is sent. One that declares itself too long is refused before a byte of it is read; a chunked
-    /// one as soon as it is too long. Its bytes are counted for the sender until the last handle to them is
-    /// dropped, wherever they have gone by then.
+    /// Reads a body as sent. A body whose declared length is too long is rejected before any of it is read; a chunked
+    /// one, as soon as it is too long. The bytes are charged to the sender until the last handle to them is dropped,
+    /// wherever it is by then.
     ///
     /// # Errors
-    /// 413 where it is too long, 408 where it takes too long, 400 where it breaks off or comes in crumbs, 503 where
-    /// too much is held already.
+    /// 400 if the body breaks off or arrives in too many pieces, 408 if it takes too long, 413 if it is too long, 503
+    /// if the budget is exhausted.
     async fn read_encoded(
         &self,
         limits: BodyLimits,
@@ -246,14 +250,14 @@ impl BodyReader {
                 Some(Err(_)) => return Err(ApiError::caller(400, "the body broke off")),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
-                    // Trailers are nobody's.
+                    // Trailers are ignored.
                     Err(_) => continue,
                 },
             };
             if data.len() > limit - held.bytes.len() {
                 return Err(too_long(limit));
             }
-            // Most bodies come in one piece and are not copied.
+            // Most bodies arrive in one piece, which is not copied.
             if data.len() <= UNCOUNTED_BYTES_MAX && held.bytes.is_empty() && body.is_end_stream() {
                 compute_in_turns(head, sender).await;
                 return Ok(data);
@@ -272,7 +276,8 @@ impl BodyReader {
     }
 }
 
-/// What undoing an encoding holds: the body that comes out, as long as somebody has it, and meanwhile a window.
+/// The charges for decoding an encoding: the decoded body, for as long as it is held, and the decoder's window, until
+/// decoding ends.
 struct Charges {
     undone: Charge,
     window: Charge,
@@ -286,13 +291,13 @@ impl MemoryBudget for Charges {
     }
 
     fn reserve_window(&mut self, bytes: usize) -> Result<(), OverBudget> {
-        // As with bodies, what is short is in nobody's account.
+        // Short windows are not charged, like short bodies.
         if bytes > SHORT_WINDOW_BYTES_MAX { self.window.grow_to(bytes) } else { Ok(()) }
     }
 }
 
-/// From here on a request that is handled on the bulk lane computes: in turns of its tenant, the first of which comes
-/// after this.
+/// Makes a request on the bulk lane take its tenant's turns from here on, because reading is done and computing
+/// begins. The yield makes it wait for the first turn.
 async fn compute_in_turns(head: &Parts, sender: Sender) {
     if let (Some(tenant_cell), Some(tenant)) =
         (head.extensions.get::<TenantCell>(), sender.proven_tenant())
@@ -302,8 +307,8 @@ async fn compute_in_turns(head: &Parts, sender: Sender) {
     }
 }
 
-/// A body in the making. It is copied together: the pieces it came in may be of a byte each, and each holds
-/// the whole buffer that it was read into.
+/// A body that is being received. The pieces are copied together: each may be a single byte, and each keeps the whole
+/// buffer alive that it was read into.
 #[derive(Debug)]
 struct Held {
     bytes: Vec<u8>,
@@ -311,7 +316,7 @@ struct Held {
 }
 
 impl Held {
-    /// Adds a piece. Room is charged before it is made.
+    /// Appends a piece. Memory is charged before it is allocated.
     fn push(
         &mut self,
         data: &[u8],
@@ -332,7 +337,7 @@ impl Held {
     }
 
     fn into_bytes(self) -> Bytes {
-        // The charge is dropped with the bytes' last handle.
+        // The charge is dropped with the last handle to the bytes.
         if self.charge.is_some() { Bytes::from_owner(self) } else { self.bytes.into() }
     }
 }
@@ -343,7 +348,7 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// The next piece. One that is there already, as most are, is taken without setting a timer.
+/// The next piece. If it has already arrived, as most have, no timer is set.
 async fn next_frame(
     body: &mut Body,
     deadline: impl FnOnce() -> Instant,
@@ -358,10 +363,13 @@ async fn next_frame(
     }
 }
 
-/// A JSON body of a type of ours: 400 where it is no JSON, 422 where it is of another shape.
+/// Deserializes a body from a JSON object.
+///
+/// # Errors
+/// 400 if it is not JSON, 422 if it has another shape.
 pub(super) fn typed<T: serde::de::DeserializeOwned>(body: Bytes) -> Result<T, ApiError> {
     let payload = Payload::parse(body).map_err(|error| ApiError::caller(400, error.to_string()))?;
-    // To serde an array is a struct too, its fields in their order.
+    // Serde also deserializes a struct from an array, as its fields in order.
     if payload.fields().is_none() {
         return Err(ApiError::caller(422, "the body is not a JSON object"));
     }

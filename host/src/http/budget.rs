@@ -1,10 +1,10 @@
-//! Bytes of request bodies that are held at a time: over all connections, and of each channel, tenant and
-//! client.
+//! The budget for bytes of request bodies, and of long responses, that are held at a time: in total, and for each
+//! channel, tenant and client.
 //!
-//! What does not fit is refused and not waited for: of two bodies that are read half, each could wait for
-//! the other. And nobody gets more than half of what he leaves free for everybody else, by the rule of
-//! `crate::shares` with each byte counted twice. One who wants it all gets a third, two get a quarter each, and so
-//! on: however many are hostile, there is some left for the next one.
+//! A charge that does not fit is rejected and does not wait: two half-read bodies could each wait for the other. No
+//! holder gets more than half of what it leaves free for all others, by the rule of `crate::shares` with each byte
+//! counted twice. A single greedy holder gets a third, two get a quarter each, and so on: however many holders are
+//! hostile, some of the budget is left for the next one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +16,10 @@ use crate::ids::{ChannelId, TenantId};
 use crate::settings::HttpSettings;
 use crate::shares;
 
-/// How many bytes are left free for each that a channel, a tenant or a client holds.
+/// Bytes that must stay free for each byte that a channel, tenant or client holds.
 const FREE_PER_HELD: usize = 2;
 
-/// The budget of one gateway. Cloning gives another handle.
+/// The budget of one gateway. Clones share it.
 #[derive(Debug, Clone)]
 pub struct BodyBudget(Arc<Shared>);
 
@@ -29,7 +29,7 @@ struct Shared {
     held: Mutex<Held>,
 }
 
-/// All in bytes.
+/// The limits, in bytes.
 #[derive(Debug)]
 struct Limits {
     all: usize,
@@ -44,7 +44,7 @@ struct Held {
     by: HashMap<BudgetKey, usize>,
 }
 
-/// Whose bytes are counted.
+/// A holder of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum BudgetKey {
     Channel(ChannelId),
@@ -52,20 +52,21 @@ enum BudgetKey {
     Client(ClientNetwork),
 }
 
-/// Whose share a body would have been too much for.
+/// The limit that a charge would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OverBudget {
-    /// There is too little left, and this sender is not the one who holds most of what is taken.
+    /// The gateway's: the total is exceeded, or too little would be left and this sender does not hold most of what
+    /// is in use.
     Gateway,
-    /// This channel's own.
+    /// The channel's own.
     Channel,
-    /// This tenant's own.
+    /// The tenant's own.
     Tenant,
-    /// This client's own.
+    /// The client's own.
     Client,
 }
 
-/// For whom a body is counted, as far as that is known when it is read.
+/// The holders that a body is charged to, as far as they are known when it is read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sender {
     channel: Option<ChannelId>,
@@ -73,36 +74,36 @@ pub(super) struct Sender {
     client: Option<ClientNetwork>,
 }
 
-/// Left with a request by whoever has checked its key.
+/// A request extension: the tenant of the request's key, set once the key has been verified.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProvenTenant(pub(super) TenantId);
 
 impl Sender {
-    /// What the request itself is known by: the client that it came from, and the tenant of its key once
-    /// that has been checked. A request that came by no socket is of no client.
+    /// The client of a request, and the tenant of its key if the key has been verified. A request that did not arrive
+    /// through a socket has no client.
     pub(super) fn of(head: &Parts) -> Self {
         let client = head.extensions.get::<ClientNetwork>().copied();
         let tenant = head.extensions.get::<ProvenTenant>().map(|proven| proven.0);
         Self { channel: None, tenant, client }
     }
 
-    /// The client alone.
+    /// The client of a request, without its tenant.
     pub(super) fn by_client<B>(request: &http::Request<B>) -> Self {
         let client = request.extensions().get::<ClientNetwork>().copied();
         Self { client, ..Self::default() }
     }
 
-    /// The same, and of this tenant.
+    /// Adds the tenant.
     pub(super) fn tenant(self, tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), ..self }
     }
 
-    /// The same, and by this channel.
+    /// Adds the channel.
     pub(super) fn channel(self, channel: ChannelId) -> Self {
         Self { channel: Some(channel), ..self }
     }
 
-    /// The tenant, where it is known.
+    /// The tenant, if it is known.
     pub(super) fn proven_tenant(&self) -> Option<TenantId> {
         self.tenant
     }
@@ -115,7 +116,7 @@ impl Sender {
 }
 
 impl BodyBudget {
-    /// A budget of these settings, of which nothing is used.
+    /// Creates an unused budget with the limits of these settings.
     #[must_use]
     pub fn new(settings: &HttpSettings) -> Self {
         let limits = Limits {
@@ -130,12 +131,12 @@ impl BodyBudget {
         Self(Arc::new(Shared { limits, held: Mutex::default() }))
     }
 
-    /// How many bytes are held now, of all.
+    /// How many bytes are held now, in total.
     pub(super) fn held(&self) -> usize {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner).all
     }
 
-    /// Nothing yet, for this sender.
+    /// Opens an empty charge for this sender.
     pub(super) fn charge(&self, sender: Sender) -> Charge {
         Charge { budget: self.clone(), sender, bytes: 0 }
     }
@@ -155,7 +156,7 @@ impl BodyBudget {
             if now > max {
                 return Err(own);
             }
-            // A client without a bound of its own stands for many: a proxy.
+            // A client without a limit of its own is a proxy, which stands for many clients.
             let counted = now.saturating_mul(FREE_PER_HELD);
             if !shares::leaves_enough(counted, free) && max != usize::MAX {
                 let others = all.saturating_sub(now);
@@ -183,7 +184,7 @@ impl BodyBudget {
     }
 }
 
-/// Bytes that are counted for a sender until this is dropped.
+/// Bytes charged to a sender, released on drop.
 #[derive(Debug)]
 pub(super) struct Charge {
     budget: BodyBudget,
@@ -192,10 +193,10 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// Charges so many bytes in all.
+    /// Raises the charge to this many bytes in total.
     ///
     /// # Errors
-    /// Where they do not fit; what was charged before stays charged.
+    /// If they do not fit. The earlier charge stays.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), OverBudget> {
         if bytes > self.bytes {
             self.budget.take(&self.sender, bytes - self.bytes)?;
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(charged(&budget, by_key, 1).unwrap_err(), OverBudget::Tenant);
         let stranger = charged(&budget, client(1), 100).unwrap();
         assert_eq!(charged(&budget, client(1), 1).unwrap_err(), OverBudget::Client);
-        // Nobody else is touched, and what is dropped is there again.
+        // Other holders are not affected, and dropped charges are released.
         let elsewhere = client(2).tenant(TenantId::random()).channel(ChannelId::random());
         drop(charged(&budget, elsewhere, 100).unwrap());
         drop((hook, other, stranger));
@@ -283,7 +284,7 @@ mod tests {
             held.push(charge);
         }
         let _honest = charged(&budget, client(9), 8 << 10).unwrap();
-        // Once they let go and take again, each has its share of all.
+        // A holder that releases its bytes and charges again gets its equal share of the total.
         held.remove(0);
         let share = (1 << 20) / (8 + FREE_PER_HELD);
         let _again = charged(&budget, client(1), share).unwrap();

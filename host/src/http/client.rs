@@ -1,12 +1,12 @@
-//! Clients, as far as limits tell them apart: by where their connections come from.
+//! Identifies clients for limits, by the network that they connect from.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Bits of an IPv6 address that one customer of a provider has to himself, at least: he may connect from
-/// each address of such a network (RFC 6177).
+/// Prefix length of the smallest IPv6 network that a provider assigns to one customer, which can connect from every
+/// address in it (RFC 6177).
 const NETWORK_BITS: u32 = 64;
 
-/// The network that a client connects from: an IPv4 address, or 64 bits of an IPv6 address. Behind a proxy
+/// The network that a client connects from: an IPv4 address, or the first 64 bits of an IPv6 address. Behind a proxy,
 /// it is the proxy's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ClientNetwork(IpAddr);

@@ -10,7 +10,7 @@ use crate::ids::TenantId;
 /// Open event streams: each holds a connection for as long as its task takes.
 pub(super) type Streams = ConcurrencyLimit<TenantId>;
 
-/// Tools that are called directly: each may take as long as in a run.
+/// Direct tool calls: each may take as long as one in a run.
 pub(super) type Operations = ConcurrencyLimit<TenantId>;
 
 /// Bounds how many permits each key holds at once. Cloning clones the handle.
@@ -42,7 +42,7 @@ impl<K: Copy + Eq + Hash> ConcurrencyLimit<K> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
     }
 
-    /// A permit for this key. None if the key holds all of its own.
+    /// Acquires a permit for this key. `None` if the key already holds its maximum.
     pub(super) fn acquire(&self, key: K) -> Option<Permit<K>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.get(&key).copied().unwrap_or_default();
@@ -53,8 +53,8 @@ impl<K: Copy + Eq + Hash> ConcurrencyLimit<K> {
         Some(Permit { key, held: Arc::clone(&self.held) })
     }
 
-    /// A permit for this key, tried once more after this wait and up to half as long again: the jitter spreads
-    /// requests that arrived together.
+    /// Acquires a permit for this key. If there is none, tries once more after this wait, lengthened by up to a half:
+    /// the jitter spreads requests that arrived together.
     pub(super) async fn acquire_within(&self, wait: Duration, key: K) -> Option<Permit<K>> {
         if let Some(permit) = self.acquire(key) {
             return Some(permit);

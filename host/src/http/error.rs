@@ -1,7 +1,6 @@
-//! Errors as callers see them: `{"detail": …}` (CONTRACT X16), whose fault it was in the header
-//! `x-wardgate-fault`, whether trying again is safe in `x-wardgate-retry`, and `retry-after` where it
-//! makes sense. Where trying again may help, the body says so too; all other bodies are the contract's
-//! to the byte.
+//! Error responses: `{"detail": …}` (CONTRACT X16). The header `x-wardgate-fault` says whose fault it was,
+//! `x-wardgate-retry` whether a retry is safe, and `retry-after` when to retry, if that is known. If a retry may
+//! help, the body says so too; all other bodies match the contract to the byte.
 
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -21,7 +20,7 @@ use crate::runs::SubmitError;
 use crate::sandbox::{PluginError, Refusal};
 use crate::store::StoreError;
 
-/// An error answer.
+/// An error response.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: u16,
@@ -30,33 +29,34 @@ pub(super) struct ApiError {
     retry: Retry,
     retry_after_seconds: Option<u64>,
     shape: Shape,
-    /// Whether the log has it, or has had enough of its kind.
+    /// Whether it is already logged, or too frequent to be logged each time.
     is_logged: bool,
-    /// The task that it is about, where there is one.
+    /// The task that the error is about, if there is one.
     marks: Option<Marks>,
 }
 
-/// Goes with an answer that the log has already.
+/// A response extension: the error needs no further log entry.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AlreadyLogged;
 
-/// When a sender is to try again whose channel lacks a secret: somebody has to be told first.
+/// The `retry-after` of a plugin that is not set up, for example because a secret is missing, and of a channel
+/// without its plugin: a person has to fix that first.
 const NOT_SET_UP_SECONDS: u64 = 60;
 
-/// Whether a call was stopped for the time it took.
+/// Whether a call was stopped because it took too long.
 fn is_timeout(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Deadline { .. } | Refusal::OutOfCpuTime { .. })
 }
 
-/// Whether the same request may be sent again.
+/// Whether it is safe to send the same request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Retry {
-    /// Nothing was started: it cannot run twice.
+    /// Nothing was started, so a retry cannot run twice.
     Safe,
-    /// It may have been accepted: with an `Idempotency-Key` it cannot run twice.
+    /// The request may have been accepted. With an `Idempotency-Key`, a retry cannot run twice.
     WithIdempotencyKey,
-    /// It would be refused again, or run again.
+    /// A retry would be rejected again, or would run again.
     Never,
 }
 
@@ -70,29 +70,29 @@ impl Retry {
     }
 }
 
-/// The body of an error.
+/// The body of an error response.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub(super) struct ErrorBody {
-    /// What happened, in a sentence.
+    /// What happened, in one sentence.
     detail: String,
-    /// Whether the same request may be sent again; left out where it would be refused again.
+    /// Whether it is safe to send the same request again. Absent if it would be rejected again.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry: Option<Retry>,
 }
 
-/// The body of an error of the DocsGPT-compatible routes.
+/// The body of an error response of the DocsGPT-compatible routes.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub(super) struct RefusalBody {
-    /// Always false.
+    /// Always `false`.
     success: bool,
-    /// What happened, in a sentence.
+    /// What happened, in one sentence.
     message: String,
-    /// Whether the same request may be sent again; left out where it would be refused again.
+    /// Whether it is safe to send the same request again. Absent if it would be rejected again.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry: Option<Retry>,
 }
 
-/// The two products write errors differently.
+/// The shape of the body, which differs between the two products.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     /// `{"detail": …}`
@@ -102,7 +102,7 @@ enum Shape {
 }
 
 impl ApiError {
-    /// The request is wrong.
+    /// The request is wrong: the caller's fault.
     pub(super) fn caller(status: u16, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -116,17 +116,17 @@ impl ApiError {
         }
     }
 
-    /// The gateway is wrong.
+    /// The gateway failed: its own fault.
     pub(super) fn host(detail: impl Into<String>) -> Self {
         Self { fault: Fault::Host, retry: Retry::Safe, ..Self::caller(500, detail) }
     }
 
-    /// What somebody asked for does not exist, as far as he may know.
+    /// The resource does not exist, or the caller may not know that it does.
     pub(super) fn not_found(what: &str) -> Self {
         Self::caller(404, format!("{what} not found"))
     }
 
-    /// Something behind the surface is not there now.
+    /// Something that the surface depends on is temporarily unavailable.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self {
             fault: Fault::Host,
@@ -136,13 +136,14 @@ impl ApiError {
         }
     }
 
-    /// It is stopping, and what the request has begun has not ended: whether that had an effect is not known.
+    /// The gateway is shutting down before the work that the request started has ended. Whether that work had an
+    /// effect is unknown.
     pub(super) fn stopping(what: &str) -> Self {
         let detail = format!("the gateway is stopping, and {what} has not ended yet");
         Self { retry: Retry::Never, retry_after_seconds: None, ..Self::unavailable(detail) }
     }
 
-    /// Says which task it is about.
+    /// Adds headers that name the task that the error is about.
     pub(super) fn about_task(self, marks: Marks) -> Self {
         Self { marks: Some(marks), ..self }
     }
@@ -151,22 +152,22 @@ impl ApiError {
         Self { retry: Retry::Safe, retry_after_seconds: Some(seconds), ..self }
     }
 
-    /// Whether there was no room for it.
+    /// Whether the request was rejected for lack of capacity.
     pub(super) fn is_shortage(&self) -> bool {
         self.status == 503
     }
 
-    /// The task exists by now: sending the request again would start another one.
+    /// Rules out a retry: the task already exists, and a retry would start another one.
     pub(super) fn after_the_run(self) -> Self {
         Self { retry: Retry::Never, retry_after_seconds: None, ..self }
     }
 
-    /// Whether the task exists is not known.
+    /// Makes a retry depend on an idempotency key: whether the task exists is unknown.
     pub(super) fn while_accepting(self) -> Self {
         Self { retry: Retry::WithIdempotencyKey, ..self }
     }
 
-    /// The same error in DocsGPT's words.
+    /// The same error in DocsGPT's shape; an invalid request also gets DocsGPT's message.
     pub(super) fn worded_as_docsgpt(self) -> Self {
         let detail = if self.status == 400 && matches!(self.fault, Fault::Caller) {
             "Invalid or missing JSON data in request body".to_owned()
@@ -176,7 +177,7 @@ impl ApiError {
         Self { detail, shape: Shape::Success, ..self }
     }
 
-    /// The same error in DocsGPT's shape, its own words kept.
+    /// The same error in DocsGPT's shape, with its own message.
     pub(super) fn shaped_as_docsgpt(self) -> Self {
         Self { shape: Shape::Success, ..self }
     }
@@ -207,10 +208,11 @@ impl ApiError {
         }
     }
 
-    /// Of a tool that was called directly. One that has begun may have had its effect before it failed.
+    /// The error of a direct tool call. A tool that has started may have had its effect before it failed, so a retry
+    /// is not safe.
     pub(super) fn of_tool(name: &str, error: &PluginError) -> Self {
         let has_started = match error {
-            // It says itself that there was too much to do for it to begin.
+            // With 429, the tool itself says that it was too busy to start.
             PluginError::Failure(failure) => failure.status() != 429,
             PluginError::Refusal(
                 Refusal::Busy(_)
@@ -227,7 +229,7 @@ impl ApiError {
     fn of_refusal(refusal: &Refusal, detail: String) -> Self {
         let retry = match refusal {
             Refusal::NoSuchRole { .. } | Refusal::Malformed(_) => Retry::Never,
-            // It would be too much again, but for the time that it took.
+            // The request would exceed the same limit again, unless it is a limit on time.
             Refusal::RequestTooMuch(underlying) if !is_timeout(underlying) => Retry::Never,
             _ => Retry::Safe,
         };
@@ -250,7 +252,7 @@ impl ApiError {
         Self { fault, retry, retry_after_seconds, ..Self::caller(status, detail) }
     }
 
-    /// A channel's plugin cannot be had. The log says why.
+    /// A plugin of the channel is unavailable. The log says why.
     pub(super) fn unusable_channel() -> Self {
         let detail = "the channel takes no requests at the moment";
         Self {
@@ -260,8 +262,8 @@ impl ApiError {
         }
     }
 
-    /// What a sender whom nobody has vouched for is told of a plugin's error: what the plugin says to him, and
-    /// nothing of what is inside. The second is for the log, where there is more to say.
+    /// The response to a sender that is not authenticated, after a plugin's error: it contains what the plugin says
+    /// to the sender, and no internals. Also returns the reason for the log, if there is more to say.
     pub(super) fn for_unauthenticated(name: &str, error: &PluginError) -> (Self, Option<String>) {
         let (api_error, reason) = match error {
             PluginError::Failure(failure) if failure.status() < 500 => {
@@ -293,7 +295,7 @@ impl ApiError {
 }
 
 impl ApiError {
-    /// Its sentence alone, for an answer that has room for it.
+    /// Returns the message alone, for a response that has a field for it.
     pub(super) fn into_detail(self) -> String {
         self.detail
     }
@@ -312,7 +314,7 @@ impl From<StoreError> for ApiError {
                 Self { is_logged: true, ..Self::unavailable(detail) }
             }
             StoreError::Unavailable { .. } | StoreError::Corrupt { .. } => {
-                // With its cause: a full disk looks like any other failure otherwise.
+                // Logged with its cause: otherwise a full disk looks like any other failure.
                 tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
                 Self::unavailable("the gateway's store cannot be used at the moment; try again")
             }
@@ -331,7 +333,7 @@ impl From<OverBudget> for ApiError {
         let detail = format!(
             "the bodies of {holder}, with their answers, are as many bytes as they may be; try again"
         );
-        // Senders bring it about as often as they like; the metrics have how much is held.
+        // Not logged: senders can cause it as often as they like. The metrics report how many bytes are held.
         Self { fault, is_logged: true, ..Self::unavailable(detail) }
     }
 }

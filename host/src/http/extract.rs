@@ -1,4 +1,4 @@
-//! What handlers are given besides the body: who calls, which thing the path names, what the query asks.
+//! Extractors for handlers: the authenticated caller, the path parameters, the query, and JSON bodies.
 
 use std::str::FromStr;
 
@@ -17,32 +17,35 @@ use crate::access::TenantCaller;
 use crate::ids::RequestId;
 use crate::request::credentials::API_KEY;
 
-/// The names in a path. What cannot be one of its kind names nothing, so all that is wrong is 404.
+/// The path parameters. An invalid value cannot name anything that exists, so every error is 404.
 pub(super) struct Named(Option<RawPathParams>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        // A segment that is not UTF-8 once decoded is nobody's name.
+        // A segment that is not UTF-8 once decoded names nothing.
         Ok(Self(RawPathParams::from_request_parts(parts, state).await.ok()))
     }
 }
 
 impl Named {
-    /// The text of one of them.
+    /// The text of a parameter.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().flat_map(|params| params.iter()).find(|(n, _)| *n == name).map(|(_, v)| v)
     }
 
-    /// One of them, of this kind; `what` is said where it is none.
+    /// A parameter, parsed.
+    ///
+    /// # Errors
+    /// 404 if it is missing or invalid; the message says that `what` was not found.
     pub(super) fn id<T: FromStr>(&self, name: &str, what: &str) -> Result<T, ApiError> {
         let text = self.text(name).ok_or_else(|| ApiError::not_found(what))?;
         text.parse().map_err(|_| ApiError::not_found(what))
     }
 }
 
-/// A tenant, by the header `x-api-key`.
+/// The tenant, authenticated by the header `x-api-key`.
 pub(super) struct ByKey(pub(super) TenantCaller);
 
 impl FromRequestParts<HttpState> for ByKey {
@@ -56,8 +59,8 @@ impl FromRequestParts<HttpState> for ByKey {
     }
 }
 
-/// The body, read whole and of this type: 400 where it is no JSON, 422 where it is of another shape. It
-/// comes last among what a handler is given, after whoever may send it.
+/// The body, deserialized from a JSON object: 400 if it is not JSON, 422 if it has another shape. It is a handler's
+/// last extractor, so the caller is authenticated before the body is read.
 pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<HttpState> for JsonBody<T> {
@@ -68,7 +71,7 @@ impl<T: DeserializeOwned> FromRequest<HttpState> for JsonBody<T> {
     }
 }
 
-/// What the query asks, typed. 422 where it is something else.
+/// The query, deserialized: 422 if it has another shape.
 pub(super) struct QueryParams<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
@@ -83,19 +86,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T>
     }
 }
 
-/// The key of the header `x-api-key`.
+/// The key in the header `x-api-key`.
+///
+/// # Errors
+/// 400 if the header was sent more than once.
 pub(super) fn header_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut keys = headers.get_all(API_KEY).iter();
     let key = keys.next();
     if keys.next().is_some() {
         return Err(ApiError::caller(400, "x-api-key was sent more than once"));
     }
-    // A key that is no text is a wrong key, not a missing one.
+    // A key that is not text is a wrong key, not a missing one.
     let text = key.map(|key| key.to_str().unwrap_or("not a key").trim().to_owned());
     Ok(text.filter(|key| !key.is_empty()))
 }
 
-/// The key of the header `x-api-key`, else of `Authorization: Bearer`, as DocsGPT's clients send it.
+/// The key in the header `x-api-key`, else in `Authorization: Bearer`, as DocsGPT's clients send it.
+///
+/// # Errors
+/// As [`header_key`].
 pub(super) fn header_key_or_bearer(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     if let Some(key) = header_key(headers)? {
         return Ok(Some(key));
@@ -106,13 +115,13 @@ pub(super) fn header_key_or_bearer(headers: &HeaderMap) -> Result<Option<String>
     Ok((scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then(|| key.to_owned()))
 }
 
-/// The path as it arrived, whatever route was found for it.
+/// The path as it arrived, before empty segments were removed to find its route.
 pub(super) fn arrived_path(parts: &Parts) -> String {
     let arrived = parts.extensions.get::<ArrivedPath>().map(|arrived| arrived.0.as_str());
     arrived.unwrap_or_else(|| parts.uri.path()).to_owned()
 }
 
-/// The id that the surface gave this request.
+/// The id that the gateway assigned to the request.
 pub(super) fn request_id(parts: &Parts) -> RequestId {
     parts.extensions.get().copied().unwrap_or_else(RequestId::next)
 }

@@ -1,4 +1,4 @@
-//! `GET /healthz`: whether the gateway can do its work, and what it runs on.
+//! `GET /healthz`: whether the gateway can work, and its versions.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -9,7 +9,7 @@ use super::error::{ApiError, ErrorBody};
 use super::reply::json_answer;
 use crate::store::Store;
 
-/// The state of the gateway.
+/// The health of the gateway.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "documentation: the answer is written as JSON")]
 pub(super) struct Health {
@@ -17,11 +17,13 @@ pub(super) struct Health {
     status: String,
     /// The gateway's version.
     version: String,
-    /// The newest plugin interface that it serves.
+    /// The newest plugin interface that the gateway supports.
     plugin_interface: String,
 }
 
-/// 200 where the store answers, 503 where it does not.
+/// Check the gateway's health.
+///
+/// 200 if the store responds, 503 if it does not.
 #[utoipa::path(get, path = "/healthz",
     operation_id = "read_health", tag = "gateway",
     responses((status = 200, body = Health),

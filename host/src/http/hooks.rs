@@ -1,5 +1,5 @@
-//! `/hooks/{channel}`: where providers send their webhooks. The channel's verifier lets a request in, its
-//! mapper says what it comes to, its replier writes the answer.
+//! `/hooks/{channel}`: receives providers' webhooks. The channel's verifier authenticates a request, its mapper
+//! decides what it starts, and its replier writes the response.
 
 use std::sync::Arc;
 
@@ -13,11 +13,12 @@ use super::body::BodyReader;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{Named, arrived_path, request_id};
+use super::marks::mark;
 use super::openapi::Octets;
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
-use super::submission::{Submitter, mark};
+use super::submission::Submitter;
 use crate::answer::PostRunRecorder;
 use crate::answer::task::TaskAnswer;
 use crate::channel::{ActiveChannel, ChannelError, Channels, ReplySubject};
@@ -29,7 +30,7 @@ use crate::sandbox::PluginError;
 use crate::tasks::Task;
 use crate::tenants::ChannelAnswer;
 
-/// What channels' webhooks reach.
+/// The services that the channel routes use.
 #[derive(Debug)]
 pub(super) struct HookState {
     pub(super) channels: Channels,
@@ -40,8 +41,10 @@ pub(super) struct HookState {
     pub(super) clock: Clock,
 }
 
-/// A provider's webhook, whatever its body is. What is answered is up to the channel's plugins: a
-/// handshake, an acknowledgement, the answer of the run; without a replier it is JSON.
+/// Receive a provider's webhook.
+///
+/// The body may be of any type. The channel's plugins decide the response: a handshake, an acknowledgement, or the
+/// answer of the run. If the channel has no replier, the response is JSON.
 #[utoipa::path(post, path = "/hooks/{channel}",
     operation_id = "receive_hook", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
@@ -59,7 +62,9 @@ pub(super) async fn receive(
     handle(&state, &named, request).await
 }
 
-/// The same for providers that ask by `GET`, as handshakes do.
+/// Receive a provider's `GET` request.
+///
+/// The same as `POST`, for providers that use `GET`, as some do for a handshake.
 #[utoipa::path(get, path = "/hooks/{channel}",
     operation_id = "receive_hook_query", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
@@ -76,8 +81,10 @@ pub(super) async fn receive_query(
     handle(&state, &named, request).await
 }
 
-/// The handshake of providers that ask first whether they may send (CloudEvents' abuse protection). It
-/// starts no run, whatever the channel's mapper says.
+/// Answer a provider's `OPTIONS` handshake.
+///
+/// Some providers ask for permission before they send webhooks (CloudEvents' abuse protection). The request starts no
+/// run, whatever the channel's mapper returns.
 #[utoipa::path(options, path = "/hooks/{channel}",
     operation_id = "receive_hook_handshake", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
@@ -95,8 +102,9 @@ pub(super) async fn receive_options(
     handle(&state, &named, request).await
 }
 
-/// Whether there is such a channel. Some providers ask before they take a URL (Trello). No plugin is asked, since a
-/// `GET` may start a run.
+/// Check that a channel exists.
+///
+/// Some providers probe a URL before they accept it (Trello). No plugin is called, because a `GET` may start a run.
 #[utoipa::path(head, path = "/hooks/{channel}",
     operation_id = "probe_hook", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
@@ -128,7 +136,7 @@ async fn handle(
     let request_id = request_id(&head);
     let query = head.uri.query().unwrap_or_default();
     let pairs = intake::decode_query(query)?;
-    // Whoever knows the URL may send a body, so it is not read where nothing could come of it.
+    // Anyone who knows the URL may send a body, so it is not read if the verifier cannot be called anyway.
     let askable = channel.check_verifier(&state.plugins).await;
     askable.map_err(|error| refused(state, &channel, error))?;
     let sender = Sender::of(&head).channel(id).tenant(channel.tenant());
@@ -159,7 +167,7 @@ async fn handle(
     let is_stranger = !verified.verified;
     let incoming = channel.without_credentials(Arc::clone(&arrival.incoming));
     let mut arrival = Arrival { incoming, ..arrival };
-    // Not before: a stranger has nothing undone.
+    // Not before verification, so that a rejected sender costs no decoding.
     let (headers, body) = (&arrival.incoming.headers, &arrival.incoming.body);
     if let Some(body) = state.bodies.undo_encodings(sender, headers, body).await? {
         arrival = arrival.without_encodings(body).await;
@@ -171,7 +179,7 @@ async fn handle(
         }
         IntakeError::Unavailable(error) if is_stranger => unavailable(state, &channel, error),
         IntakeError::Request(error) => {
-            // Its sender may never look at the answer.
+            // Logged, because the sender may never look at the response.
             log_sampled(state, &channel, &error.detail);
             error.into()
         }
@@ -187,7 +195,7 @@ async fn handle(
     }
 }
 
-/// Refuses a sender whom nobody has vouched for, where a plugin of the channel gave nothing.
+/// The error response to a sender that is not authenticated, if a plugin of the channel fails or is unavailable.
 fn refused(state: &HookState, channel: &ActiveChannel, error: ChannelError) -> ApiError {
     match error {
         ChannelError::Plugin(name, error) => refuse_stranger(state, channel, &name, &error),
@@ -195,8 +203,8 @@ fn refused(state: &HookState, channel: &ActiveChannel, error: ChannelError) -> A
     }
 }
 
-/// Refuses somebody whom nobody has vouched for. What is inside is for the log, which a stranger's requests
-/// do not fill.
+/// The error response to a sender that is not authenticated, after a plugin's error. Internals go to the log, sampled
+/// so that such requests cannot fill it.
 fn refuse_stranger(
     state: &HookState,
     channel: &ActiveChannel,
@@ -236,7 +244,7 @@ async fn run(
     let waits = definition.answer == ChannelAnswer::Wait;
     let mut submission = state.submitter.submit(call, waits).await?;
     let Some(replier) = &definition.replier else {
-        // Nobody needs its bytes any more.
+        // Only a replier needs the request's bytes.
         submission.request = None;
         let response = if waits {
             as_json(&state.submitter.wait(&mut submission).await?)
@@ -247,7 +255,8 @@ async fn run(
         return Ok(mark(&submission, response));
     };
     let task = state.submitter.wait(&mut submission).await?;
-    // An acknowledgement, however far the run is by now: its answer is delivered, or asked for.
+    // For an acknowledgement, the task is shown as accepted, however far its run is: the answer is delivered or
+    // polled later.
     let task = if waits { task } else { task.into_accepted() };
     let about = ReplySubject {
         agent: &submission.agent,
@@ -267,7 +276,7 @@ async fn run(
                 }
                 (false, ChannelError::Unavailable(error)) => error.into(),
             };
-            // Without an answer the caller still learns which task it was.
+            // Without a reply, the caller still learns which task it was.
             error.after_the_run().into_response()
         }
     };

@@ -1,5 +1,5 @@
-//! What holds for every request: it has an id, browsers may send it from any page, and asking whether one
-//! may send something starts nothing.
+//! Middleware for all requests: ids and logging, the bulk lane for long bodies, charges for long responses, CORS, and
+//! the CloudEvents handshake.
 
 use std::sync::Arc;
 
@@ -24,27 +24,27 @@ use super::error::{AlreadyLogged, ApiError};
 use crate::bulk::{BULK_BYTES, BulkLane, TenantCell};
 use crate::ids::RequestId;
 
-/// The header in which a request's id travels, both ways.
+/// The header with a request's id, in the request and in the response.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest id that a caller may give a request.
+/// Maximum length of a request id that a caller chooses, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// An answer that is no longer than this is in nobody's account.
+/// Responses up to this size are not charged to the budget.
 const SHORT_ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// How long a browser remembers what it was allowed.
+/// How long a browser may cache a preflight response.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
-/// What layers reach.
+/// The services that layers use.
 #[derive(Debug)]
 pub(super) struct LayerState {
     pub(super) bodies: BodyBudget,
     pub(super) bulk: Arc<BulkLane>,
 }
 
-/// Gives the request an id and says which in `x-request-id`: the caller's own, where he sent one that is
-/// short and printable. What goes wrong on our side is logged under it.
+/// Assigns an id to the request and returns it in `x-request-id`. A caller's own id is returned instead if it is
+/// short and printable. Server errors are logged with it.
 pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response {
     let id = RequestId::next();
     request.extensions_mut().insert(id);
@@ -53,7 +53,7 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
         (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
     });
     let shown = own.cloned().or_else(|| HeaderValue::try_from(id.to_string()).ok());
-    // `tenant` and `task` are recorded once they are known. Never the path: it may hold a token.
+    // `tenant` and `task` are recorded once they are known. The path never is: it may contain a token.
     let span = tracing::info_span!(
         "request",
         request = %id,
@@ -82,12 +82,12 @@ pub(super) async fn long_on_bulk_lane(
     next: Next,
 ) -> Response {
     let length = request.body().size_hint().exact();
-    // What is compressed is as long as it may be, once it is undone.
+    // A compressed body may be as long as the limit allows once it is decoded.
     let is_compressed = request.headers().contains_key(CONTENT_ENCODING);
     if !is_compressed && length.is_some_and(|length| length <= BULK_BYTES as u64) {
         return next.run(request).await;
     }
-    // Whoever reads the body says whose it is.
+    // The body's reader sets the tenant.
     let tenant_cell = TenantCell::default();
     request.extensions_mut().insert(tenant_cell.clone());
     let handled = state.bulk.spawn(tenant_cell, next.run(request).in_current_span());
@@ -97,7 +97,7 @@ pub(super) async fn long_on_bulk_lane(
     };
     match handled.map_err(JoinError::try_into_panic) {
         Ok(response) => response,
-        // As if it had been handled here.
+        // As if the request had been handled on this thread.
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         Err(Err(_)) => ApiError::stopping("the request").into_response(),
     }
@@ -107,8 +107,8 @@ pub(super) async fn long_on_bulk_lane(
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Static;
 
-/// Counts what is answered as long as it is not read, like the bodies of requests: a long answer is held by
-/// whoever reads it slowly.
+/// Charges long responses to the budget until they are sent, like request bodies: a client that reads slowly keeps
+/// the response in memory.
 pub(super) async fn hold_answers(
     State(state): State<Arc<LayerState>>,
     request: Request<Body>,
@@ -120,7 +120,7 @@ pub(super) async fn hold_answers(
     if response.extensions().get::<Static>().is_some() {
         return response;
     }
-    // Streams have no length, and hold next to nothing.
+    // Streams have no length, and hold almost nothing.
     let length =
         response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let Some(length) = length.filter(|length| *length > SHORT_ANSWER_BYTES_MAX) else {
@@ -131,7 +131,7 @@ pub(super) async fn hold_answers(
         let over = ApiError::from(over);
         let over = if starts_nothing { over } else { over.while_accepting() };
         let mut refused = over.into_response();
-        // What was begun has been begun: where its answer can be read is said all the same.
+        // The request may have started a task: the headers still say where to read its result.
         for name in ["x-task-id", "location"] {
             if let Some(value) = response.headers().get(name) {
                 refused.headers_mut().insert(name, value.clone());
@@ -140,7 +140,7 @@ pub(super) async fn hold_answers(
         return refused;
     }
     response.map(|body| {
-        // The charge ends with the body: when it was read, or when the connection is gone.
+        // The charge is dropped with the body: once it is sent, or when the connection ends.
         Body::new(body.map_frame(move |frame| {
             let _held = &charge;
             frame
@@ -148,8 +148,9 @@ pub(super) async fn hold_answers(
     })
 }
 
-/// Answers what a sender of events asks before it sends any (CloudEvents, HTTP 1.1 Web Hooks for Event
-/// Delivery, section 4): everybody may, at any rate. Nothing is granted that a key or token does not.
+/// Answers the handshake of a sender that asks for permission to send events (CloudEvents, HTTP 1.1 Web Hooks for
+/// Event Delivery, section 4): every origin may send, at any rate. This grants no access: that still takes a key or
+/// token.
 pub(super) async fn allow_events(request: Request<Body>, next: Next) -> Response {
     let origin = request.headers().get("webhook-request-origin");
     let origin = origin.filter(|_| request.method() == Method::OPTIONS).cloned();
@@ -161,8 +162,8 @@ pub(super) async fn allow_events(request: Request<Body>, next: Next) -> Response
     response
 }
 
-/// Lets pages of any origin call. No cookie is read anywhere, so a page can do no more than whoever has
-/// the key or token that it sends. `OPTIONS` is answered here and reaches no handler.
+/// Allows requests from pages of any origin. The gateway reads no cookies, so a page can do no more than the key or
+/// token that it sends permits. `OPTIONS` requests are answered here and reach no handler.
 pub(super) fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Any)
@@ -185,7 +186,7 @@ pub(super) fn cors() -> CorsLayer {
         .max_age(PREFLIGHT_AGE)
 }
 
-/// The same for channels, where any other `OPTIONS` than a browser's is for the channel's plugins.
+/// CORS for channels, where an `OPTIONS` request that is not a browser's preflight goes to the channel's plugins.
 pub(super) async fn cors_of_hooks(request: Request<Body>, next: Next) -> Response {
     static CORS: LazyLock<CorsLayer> = LazyLock::new(cors);
     let headers = request.headers();

@@ -1,34 +1,37 @@
-//! Headers that say which task an answer is about.
+//! Headers that name the task that a response is about.
 
+use std::time::Duration;
+
+use axum::response::Response;
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::ids::TaskId;
 use crate::runs::Submission;
 
-/// Which task an answer is about, and whether an earlier request had started it (CONTRACT X21, D6).
+/// The task that a response is about, and whether an earlier request started it (CONTRACT X21, D6).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Marks {
     task: TaskId,
     /// See [`Submission::replayed`].
     replayed: Option<bool>,
-    /// Whether it was the provider's id of a delivery that told so.
+    /// See [`Submission::by_provider`].
     by_provider: bool,
 }
 
 impl Marks {
-    /// Those of an accepted call.
+    /// The marks of an accepted call.
     pub(super) fn of(submission: &Submission) -> Self {
         let Submission { task, replayed, by_provider, .. } = *submission;
         Self { task, replayed, by_provider }
     }
 
-    /// Where the task is, and no more.
+    /// The task's id and location only.
     pub(super) fn where_it_is(submission: &Submission) -> Self {
         Self { replayed: None, ..Self::of(submission) }
     }
 
-    /// Writes them into the headers of an answer.
+    /// Sets the headers of a response.
     pub(super) fn set(self, headers: &mut HeaderMap) {
         set(headers, "x-task-id", &self.task.to_string());
         if let Ok(value) = HeaderValue::try_from(format!("/v1/tasks/{}", self.task)) {
@@ -46,8 +49,28 @@ impl Marks {
     }
 }
 
-/// Sets a header to a text.
-pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+/// Sets the headers that say where the task is, and whether an earlier request started it.
+pub(super) fn mark(submission: &Submission, mut response: Response) -> Response {
+    Marks::of(submission).set(response.headers_mut());
+    response
+}
+
+/// The same for a caller who may have waited, with the preference about waiting that was applied (RFC 7240
+/// section 3).
+pub(super) fn mark_waited(
+    submission: &Submission,
+    wait_max: Duration,
+    response: Response,
+) -> Response {
+    let mut response = mark(submission, response);
+    if let Some(applied) = submission.wanted.prefer.applied(wait_max) {
+        set(response.headers_mut(), "preference-applied", &applied);
+    }
+    response
+}
+
+/// Sets a header, unless the value is not valid in one.
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(HeaderName::from_static(name), value);
     }

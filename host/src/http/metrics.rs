@@ -1,7 +1,6 @@
-//! `GET /metrics`: what plugins did and cost, for a Prometheus server.
+//! `GET /metrics`: what plugins did and what it cost, for Prometheus.
 //!
-//! Nothing is counted here. The accounts that the sandbox keeps are read when somebody asks, so that
-//! calls pay nothing for being watched.
+//! Nothing is counted here: each scrape reads the sandbox's own counters, so metrics add no cost to plugin calls.
 
 use std::sync::Arc;
 
@@ -26,19 +25,19 @@ use crate::ids::{PluginName, TenantId};
 use crate::plugins::Plugins;
 use crate::sandbox::StatsSnapshot;
 
-/// Most plugins that are told of one by one: each is up to eighteen series, and a Prometheus server keeps
-/// every series in memory.
+/// Maximum number of plugins that have series of their own: each has up to 21, and a Prometheus server keeps every
+/// series in memory.
 const PLUGINS_MAX: usize = 1_000;
 
-/// What the answer is declared as: OpenMetrics, which Prometheus reads.
+/// The content type of a response in OpenMetrics, which Prometheus reads.
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// And where only the older format is accepted: Prometheus text.
+/// The content type of a response in Prometheus text, for clients that accept only this older format.
 const PROMETHEUS_TEXT: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// What the metrics are read from.
+/// The services that the metrics are read from.
 #[derive(Debug)]
 pub(super) struct MetricsState {
     pub(super) access: Access,
@@ -47,8 +46,10 @@ pub(super) struct MetricsState {
     pub(super) bodies: BodyBudget,
 }
 
-/// Calls of plugins by outcome, what they cost, and which plugins are cut off; all since the gateway began.
-/// A bearer token (`authorization: Bearer …`) will do in place of `x-api-key`.
+/// Read the gateway's metrics.
+///
+/// They cover plugin calls by outcome, what these calls cost, and which plugins are quarantined, all since the
+/// gateway started. The key may be sent as a bearer token (`authorization: Bearer …`) instead of in `x-api-key`.
 #[utoipa::path(get, path = "/metrics",
     operation_id = "read_metrics", tag = "gateway",
     responses((status = 200, description = "The figures, as `accept` asks for them",
@@ -87,7 +88,7 @@ fn wants_prometheus_text(headers: &HeaderMap) -> bool {
         .filter_map(|range| {
             let mut parts = range.split(';').map(|part| part.trim().to_ascii_lowercase());
             let name = parts.next()?;
-            // What has no weight is not wanted (RFC 9110 section 12.4.2).
+            // A weight of 0 means "not acceptable" (RFC 9110 section 12.4.2).
             let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
             (weight != Some(0.0)).then_some(name)
         })
@@ -96,8 +97,8 @@ fn wants_prometheus_text(headers: &HeaderMap) -> bool {
     names("text/plain") && !names("application/openmetrics-text")
 }
 
-/// The same figures in Prometheus text 0.0.4: there a counter is described under the name that its samples have, and
-/// neither units nor an end are told.
+/// Converts OpenMetrics to Prometheus text 0.0.4, which describes a counter under the name of its samples (`_total`)
+/// and has neither units nor an end marker.
 fn as_prometheus_text(open_metrics: &str) -> String {
     let counters: HashSet<&str> = open_metrics
         .lines()
@@ -118,7 +119,7 @@ fn as_prometheus_text(open_metrics: &str) -> String {
     text
 }
 
-/// What is told at one moment.
+/// A snapshot of all metrics.
 #[derive(Debug)]
 struct Figures {
     plugins: Vec<(TenantId, PluginName, StatsSnapshot)>,
@@ -128,7 +129,7 @@ struct Figures {
     loaded: usize,
 }
 
-/// A figure of a plugin.
+/// A metric that each plugin has.
 struct OfPlugin {
     name: &'static str,
     help: &'static str,
@@ -222,7 +223,7 @@ impl Figures {
             encoder.encode_descriptor("plugin_calls", help, None, MetricType::Counter)?;
         for (tenant, plugin, told) in &self.plugins {
             let ended = [("answered", told.answered), ("failed", told.failed)];
-            // What never happened to a plugin is no series of its own.
+            // A refusal that the plugin never had gets no series.
             let refused = told.refused.iter().copied().filter(|(_, count)| *count > 0);
             for (outcome, count) in ended.into_iter().chain(refused) {
                 let labels = [

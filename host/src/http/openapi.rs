@@ -1,4 +1,4 @@
-//! The OpenAPI document of all routes, from their code, and a page to read it.
+//! Serves the OpenAPI document, which is generated from the code of the routes, and a page that shows it.
 
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
@@ -18,15 +18,16 @@ use super::layers::Static;
 use super::state::HttpState;
 use crate::answer::event::TaskEvent;
 
-/// Where the document is.
+/// The path of the document.
 const PATH: &str = "/openapi.json";
 
-/// Code and data from here alone, in nobody's frame. The page sets styles by itself, and has images within them.
+/// The page's content security policy: code and data from the gateway's origin only, and no framing. The page sets
+/// inline styles, which contain images as `data:` URLs.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
-/// What the document begins with.
+/// The parts of the document that do not come from routes.
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
@@ -54,13 +55,13 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 )]
 struct Beginning;
 
-/// Bytes, whatever they are: a body that is neither JSON nor text.
+/// A body of arbitrary bytes.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[expect(dead_code, reason = "documentation: such bodies are read and written as bytes")]
 pub(super) struct Octets(Vec<u8>);
 
-/// The document before any route is in it.
+/// The document before any route is added.
 pub(super) fn beginning() -> OpenApi {
     let mut document = <Beginning as utoipa::OpenApi>::openapi();
     let components = document.components.get_or_insert_default();
@@ -79,8 +80,7 @@ pub(super) fn beginning() -> OpenApi {
     document
 }
 
-/// Says of each response what it is, where its route says no more than its type: OpenAPI requires it (3.1, section
-/// 4.8.17).
+/// Adds a description to each response whose route states only its type: OpenAPI requires one (3.1, section 4.8.17).
 pub(super) fn describe_responses(document: &mut OpenApi) {
     let operations = document.paths.paths.values_mut().flat_map(|path| {
         let PathItem { get, put, post, delete, options, head, patch, .. } = path;
@@ -97,7 +97,7 @@ pub(super) fn describe_responses(document: &mut OpenApi) {
     }
 }
 
-/// The document as the text that is served and checked in.
+/// The document as text, as it is served and checked in.
 #[must_use]
 pub fn text(document: &OpenApi) -> String {
     let mut text = document.to_pretty_json().unwrap_or_default();
@@ -105,14 +105,14 @@ pub fn text(document: &OpenApi) -> String {
     text
 }
 
-/// Serves the document, and a page that shows it.
+/// The routes of the document and of the page that shows it.
 pub(super) fn routes(document: &OpenApi) -> Router<HttpState> {
     let text = bytes::Bytes::from(text(document));
     let serve = move || {
         let text = text.clone();
         async move { serve(text) }
     };
-    // Without the validator, which is a service elsewhere that would be told where this document is.
+    // Without the validator, which is an external service that would receive the document's URL.
     let config = Config::from(PATH).try_it_out_enabled(true).validator_url("none");
     let page = Router::from(SwaggerUi::new("/docs").config(config));
     Router::new().route(PATH, get(serve)).merge(page.layer(map_response(restrict)))

@@ -1,6 +1,6 @@
-//! What plugins answer themselves. Its sender reads it as the plugin meant it; a browser that is led to it finds
-//! nothing that could act as the gateway: no page of the gateway's origin, no cookie, nothing that holds for
-//! other routes.
+//! HTTP responses that plugins write. The sender gets the response as the plugin wrote it, but a browser that is
+//! lured to it gets nothing that could act as the gateway: no page of the gateway's origin, no cookie, and no header
+//! that affects other routes.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -9,7 +9,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::sandbox::HttpReply;
 
-/// Headers that hold for more than the answer that they come with, or loosen what browsers keep apart.
+/// Headers that a plugin cannot set: they affect more than their own response, or weaken a browser's isolation of
+/// origins.
 const ORIGIN_HEADERS: [&str; 41] = [
     "accept-ch",
     "activate-storage-access",
@@ -55,8 +56,8 @@ const ORIGIN_HEADERS: [&str; 41] = [
     "x-permitted-cross-domain-policies",
 ];
 
-/// And all that begin with these. Those with `x-`, `cdn-` and `surrogate-` are orders to a proxy in front of the gateway: to send a file of
-/// its own, to ask another server, to keep an answer.
+/// Prefixes of further headers that a plugin cannot set. Those that begin with `x-`, `cdn-` and `surrogate-` instruct
+/// a proxy in front of the gateway: to send a file of its own, to query another server, to cache a response.
 const ORIGIN_HEADERS_BEGINNING: [&str; 11] = [
     "access-control-",
     "attribution-reporting-",
@@ -71,8 +72,8 @@ const ORIGIN_HEADERS_BEGINNING: [&str; 11] = [
     "x-sendfile",
 ];
 
-/// What each of these answers carries: it is read as what it says it is, and where a browser shows it, it is
-/// of an origin of its own, without scripts and in no frame.
+/// Headers that every such response has. A browser does not guess the content type; if it shows the response, it does
+/// so in an origin of its own, without scripts, and never in a frame.
 const POLICIES: [(HeaderName, HeaderValue); 3] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (
@@ -85,9 +86,9 @@ const POLICIES: [(HeaderName, HeaderValue); 3] = [
     ),
 ];
 
-/// A plugin's reply as it is sent.
+/// Converts a plugin's reply to a response.
 pub(super) fn plugin_reply(reply: HttpReply) -> Response {
-    // A body after this status would be read as the next answer (RFC 9110 section 15.3.6).
+    // A body after this status would be read as the next response (RFC 9110 section 15.3.6).
     let has_body = reply.status != StatusCode::RESET_CONTENT;
     let body = if has_body { Body::from(reply.body) } else { Body::empty() };
     let mut response = Response::new(body);
@@ -105,7 +106,7 @@ pub(super) fn plugin_reply(reply: HttpReply) -> Response {
 }
 
 fn is_of_the_origin(name: &str) -> bool {
-    // Some proxies take the one for the other.
+    // Some proxies treat an underscore as a hyphen.
     let name = name.replace('_', "-");
     ORIGIN_HEADERS.contains(&name.as_str())
         || ORIGIN_HEADERS_BEGINNING.iter().any(|beginning| name.starts_with(beginning))

@@ -1,4 +1,4 @@
-//! Answers in JSON.
+//! Builds JSON responses.
 
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::error::ApiError;
 
-/// A value as the body of a response.
+/// A response with this value as JSON.
 pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     match serde_json::to_string(body) {
         Ok(text) => json_answer(status, text),
@@ -18,7 +18,7 @@ pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     }
 }
 
-/// A text that is JSON already.
+/// A response with this text, which is already JSON.
 pub(super) fn json_answer(status: StatusCode, body: String) -> Response {
     let json = HeaderValue::from_static("application/json");
     (status, [(CONTENT_TYPE, json)], body).into_response()

@@ -1,11 +1,11 @@
-//! The errors that routes can give, as sets for the OpenAPI document. A set names every status of its
-//! routes; bodies are those of `error`.
+//! Error responses of routes, as sets for the OpenAPI document. A set names every error status of its routes; the
+//! bodies are those of `error`.
 
 use utoipa::IntoResponses;
 
 use super::error::{ErrorBody, RefusalBody};
 
-/// Reading with a key.
+/// Errors of routes that read with a key.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]
 pub(super) enum ReadErrors {
@@ -15,139 +15,140 @@ pub(super) enum ReadErrors {
     /// No key was sent.
     #[response(status = 401)]
     NoKey(ErrorBody),
-    /// The key is wrong, or not for this.
+    /// The key is invalid, or gives no access to this.
     #[response(status = 403)]
     Forbidden(ErrorBody),
-    /// There is no such thing, as far as this key may know.
+    /// The resource does not exist, or this key gives no access to it.
     #[response(status = 404)]
     NotFound(ErrorBody),
-    /// The query is not as documented.
+    /// The query does not match the documentation.
     #[response(status = 422)]
     Unprocessable(ErrorBody),
-    /// The store cannot be used at the moment; `retry-after` says when to try again.
+    /// The gateway or its store is temporarily unavailable; `retry-after` says when to retry.
     #[response(status = 503)]
     Unavailable(ErrorBody),
 }
 
-/// Changing something with a key.
+/// Errors of routes that change something with a key.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]
 pub(super) enum WriteErrors {
-    /// The body is not what it is declared as, or `x-api-key` was sent more than once.
+    /// The body is malformed, a parameter or header is invalid, or `x-api-key` was sent more than once.
     #[response(status = 400)]
     BadRequest(ErrorBody),
     /// No key was sent.
     #[response(status = 401)]
     NoKey(ErrorBody),
-    /// The key is wrong, or not for this; or the agent is disabled.
+    /// The key is invalid or gives no access to this, or the agent is disabled.
     #[response(status = 403)]
     Forbidden(ErrorBody),
-    /// There is no such thing, as far as this key may know.
+    /// The resource does not exist, or this key gives no access to it.
     #[response(status = 404)]
     NotFound(ErrorBody),
     /// The body did not arrive in time.
     #[response(status = 408)]
     TooSlow(ErrorBody),
-    /// What is there already is in the way; under an `Idempotency-Key`: the original still runs.
+    /// The request conflicts with the current state. With an `Idempotency-Key`: the original request is still
+    /// running.
     #[response(status = 409)]
     Conflict(ErrorBody),
-    /// It was changed by somebody else meanwhile (`if-match`).
+    /// Another client has changed the resource in the meantime (`if-match`).
     #[response(status = 412)]
     Stale(ErrorBody),
     /// The body is too long.
     #[response(status = 413)]
     TooLong(ErrorBody),
-    /// The body is of a type that is not read.
+    /// The content type or content encoding of the body is not supported.
     #[response(status = 415)]
     UnknownType(ErrorBody),
-    /// The body is readable and not as documented; or the `Idempotency-Key` belongs to another request.
+    /// The body does not match the documentation, or the `Idempotency-Key` was used with another request.
     #[response(status = 422)]
     Unprocessable(ErrorBody),
     /// The gateway failed.
     #[response(status = 500)]
     Failed(ErrorBody),
-    /// The store cannot be used at the moment; `retry-after` says when to try again.
+    /// The gateway, its store or a plugin is temporarily unavailable; `retry-after`, if present, says when to retry.
     #[response(status = 503)]
     Unavailable(ErrorBody),
 }
 
-/// Where a plugin has a say: its own refusals, and what the sandbox stops it for.
+/// Errors of routes that call plugins: those that a plugin returns, and those that the sandbox stops it for.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]
 pub(super) enum PluginErrors {
-    /// The caller, or the plugin, calls too often; `retry-after` says when to try again.
+    /// The caller or a plugin is rate-limited; `retry-after` says when to retry.
     #[response(status = 429)]
     TooMany(ErrorBody),
-    /// A plugin failed, or something behind it did.
+    /// A plugin failed, or a service that it depends on did.
     #[response(status = 502)]
     BadGateway(ErrorBody),
-    /// A plugin, or something behind it, took too long.
+    /// A plugin, or a service that it depends on, took too long.
     #[response(status = 504)]
     TooSlow(ErrorBody),
 }
 
-/// The DocsGPT-compatible routes.
+/// Errors of the DocsGPT-compatible trigger.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]
 pub(super) enum HookErrors {
-    /// The body, the query or a header is not as documented.
+    /// The body, the query or a header does not match the documentation.
     #[response(status = 400)]
     BadRequest(RefusalBody),
-    /// The agent's mapping plugin does not know the sender.
+    /// The agent's mapping plugin cannot authenticate the sender.
     #[response(status = 401)]
     Unknown(RefusalBody),
-    /// The agent is disabled, or its mapping plugin refuses the sender.
+    /// The agent is disabled, or its mapping plugin denies the sender access.
     #[response(status = 403)]
     Disabled(RefusalBody),
-    /// No agent has this token, or the agent's mapping plugin does not find what the payload names.
+    /// No agent has this token, or the agent's mapping plugin cannot find what the payload names.
     #[response(status = 404)]
     NotFound(RefusalBody),
     /// The body did not arrive in time.
     #[response(status = 408)]
     TooSlow(RefusalBody),
-    /// The agent's mapping plugin refuses the payload for what is there already.
+    /// The agent's mapping plugin rejects the payload because it conflicts with the current state.
     #[response(status = 409)]
     Conflict(RefusalBody),
     /// The body is too long.
     #[response(status = 413)]
     TooLong(RefusalBody),
-    /// The body is no JSON and is not declared as JSON.
+    /// The body is neither JSON nor declared as JSON, or its content encoding is not supported.
     #[response(status = 415)]
     NotJson(RefusalBody),
-    /// A plugin calls too often; `retry-after` says when to try again.
+    /// A plugin is rate-limited; `retry-after` says when to retry.
     #[response(status = 429)]
     TooMany(RefusalBody),
     /// The gateway failed.
     #[response(status = 500)]
     Failed(RefusalBody),
-    /// A plugin failed, or something behind it did.
+    /// A plugin failed, or a service that it depends on did.
     #[response(status = 502)]
     BadGateway(RefusalBody),
-    /// The store cannot be used at the moment; `retry-after` says when to try again.
+    /// The gateway, its store or a plugin is temporarily unavailable; `retry-after`, if present, says when to retry.
     #[response(status = 503)]
     Unavailable(RefusalBody),
-    /// A plugin, or something behind it, took too long.
+    /// A plugin, or a service that it depends on, took too long.
     #[response(status = 504)]
     PluginTooSlow(RefusalBody),
 }
 
-/// Managing an agent's webhook.
+/// Errors of the routes for an agent's webhook URL.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]
 pub(super) enum HookUrlErrors {
-    /// No `id`, or a header that was sent more than once.
+    /// `id` is missing, or a header was sent more than once.
     #[response(status = 400)]
     BadRequest(RefusalBody),
     /// No key was sent.
     #[response(status = 401)]
     NoKey(RefusalBody),
-    /// The key is wrong.
+    /// The key is invalid.
     #[response(status = 403)]
     Forbidden(RefusalBody),
-    /// There is no such agent, as far as this key may know; or its webhook was revoked.
+    /// The agent does not exist, this key gives no access to it, or its webhook was revoked.
     #[response(status = 404)]
     NotFound(RefusalBody),
-    /// The store cannot be used at the moment; `retry-after` says when to try again.
+    /// The gateway or its store is temporarily unavailable; `retry-after` says when to retry.
     #[response(status = 503)]
     Unavailable(RefusalBody),
 }

@@ -1,5 +1,5 @@
-//! The xpander-compatible REST surface (CONTRACT section 2): each route at `/v1`, again without a prefix,
-//! and under the names that the product's SDK uses. One implementation behind all of them.
+//! The xpander-compatible REST API (CONTRACT section 2): each route under `/v1`, again without the prefix, and under
+//! the names that xpander's SDK uses. All of them share one implementation.
 
 mod agents;
 pub(super) mod follow;
@@ -25,11 +25,11 @@ use crate::store::Store;
 use crate::tasks::Task;
 use follow::EventStreams;
 
-/// Most items of a page, and how many there are where nobody says.
+/// Maximum number of items on a page, and the default.
 const PER_PAGE_MAX: u32 = 100;
 const PER_PAGE: u32 = 20;
 
-/// What the REST routes reach.
+/// The services that the REST routes use.
 #[derive(Debug)]
 pub(super) struct RestState {
     pub(super) access: Access,
@@ -40,12 +40,12 @@ pub(super) struct RestState {
     pub(super) submitter: Submitter,
     pub(super) events: EventStreams,
     pub(super) operations: Operations,
-    /// The base of URLs in answers, without a trailing slash.
+    /// The base of URLs in responses, without a trailing slash.
     pub(super) public_url: String,
     pub(super) shutdown_deadline: CancellationToken,
 }
 
-/// Every route of the surface.
+/// All REST routes.
 pub(super) fn router() -> OpenApiRouter<HttpState> {
     let documented = OpenApiRouter::new()
         .routes(routes!(agents::list))
@@ -96,9 +96,12 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
         .into_router()
 }
 
-/// A task of a tenant by what a caller calls it: its id, or the thread of the API that it is the newest task
-/// of, since a thread's name is what the product calls a task. A thread of a channel does not answer to its
-/// name here: whoever sends through the channel chooses that.
+/// Finds a tenant's task by its id, or by the name of an API thread, which stands for the thread's newest task:
+/// xpander calls a thread a task. Threads of channels are not found by name, because the channel's senders choose the
+/// name.
+///
+/// # Errors
+/// If the store cannot be read; 404 if there is no such task.
 pub(super) async fn find(
     store: &Store,
     tenant: TenantId,
@@ -116,7 +119,10 @@ pub(super) async fn find(
     store.task(tenant, id).await?.ok_or_else(not_found)
 }
 
-/// A page's number and length, checked.
+/// Validates the number and length of a page, or returns their defaults.
+///
+/// # Errors
+/// 422 if one is out of range.
 fn page(page: Option<u32>, per_page: Option<u32>) -> Result<(u32, u32), ApiError> {
     let (page, per_page) = (page.unwrap_or(1), per_page.unwrap_or(PER_PAGE));
     if page == 0 {

@@ -1,8 +1,8 @@
-//! Connections: accepted, bounded in number and time, and let go of without breaking a request.
+//! Serves connections: accepts them, limits their number and duration, and drains them at shutdown.
 //!
-//! An accept loop of our own instead of the framework's, for what that has not: a bound on connections, of
-//! each client too (`refusal`), and on the time a head may take, an end to draining, request targets with
-//! raw quotes (`request_line`), and requests without a good `Host` refused (`host_header`).
+//! This accept loop replaces the framework's, which lacks: a limit on connections, in total and for each client
+//! (`refusal`), a timeout for request heads, a deadline for draining, support for raw quotes in request targets
+//! (`request_line`), and rejection of requests without a valid `Host` (`host_header`).
 
 mod framing;
 mod host_header;
@@ -42,39 +42,39 @@ use plain_path::{ArrivedPath, without_empty_segments};
 use refusal::Refusals;
 use request_line::TargetEncoder;
 
-/// Shortest and longest pause after a failed accept. Most such failures (no file descriptor left) end
-/// when a connection does, and trying again at once would take a whole core until then.
+/// Shortest and longest pause after a failed accept. Most such failures (no file descriptor left) last until a
+/// connection ends, and retrying at once would take a whole core until then.
 const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// What a connection reads before anybody wants it, in bytes, where a head may not be longer: the library's
-/// own bound is six times that, of which thousands of connections would hold gigabytes.
+/// Maximum size of a connection's read buffer, in bytes, unless the limit on heads is larger. The library's own limit
+/// is six times that, and thousands of connections would hold gigabytes.
 const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
 
-/// What connections may take.
+/// Limits on connections.
 #[derive(Debug, Clone)]
 pub struct ServeLimits {
-    /// Longest request head, in bytes, counted after its target has been encoded. Longer ones are
-    /// answered with 431. A head in the making is held in memory up to this size. In HTTP/2 it is 16 KiB at most.
+    /// Maximum length of a request head, in bytes, after its target has been percent-encoded. A longer head gets 431.
+    /// An incomplete head is held in memory up to this size. In HTTP/2 the limit is 16 KiB at most.
     pub head_bytes_max: usize,
-    /// Longest time from the moment a connection is ready for a request until that request's head is
-    /// complete. Past it the connection is closed without a word. The waiting between two requests
-    /// counts: this is how long an idle connection is kept, too. A new connection is ready once its first bytes
-    /// tell which HTTP it speaks, for which it has as long again.
+    /// Maximum time from the moment a connection is ready for a request until that request's head is complete. After
+    /// that, the connection is closed without a response. The time between two requests counts, so this is also the
+    /// idle timeout. A new connection is ready once its first bytes show which HTTP version it uses, which may take
+    /// as long again.
     pub head_timeout: Duration,
-    /// Most connections at a time, at least one. Further ones wait in the operating system's backlog.
+    /// Maximum number of connections, at least one. Further ones wait in the operating system's backlog.
     pub connections_max: usize,
-    /// Most connections of one client: an IPv4 address, or an IPv6 network of 64 bits. Further ones are
-    /// answered with 503 and closed. 0: no bound.
+    /// Maximum number of connections of one client: an IPv4 address, or an IPv6 network of 64 bits. Further ones get
+    /// 503 and are closed. 0 means no limit.
     pub connections_per_address_max: usize,
-    /// How long requests in flight may go on after the shutdown signal. What is left then is dropped.
+    /// How long requests in flight may continue after the shutdown signal. The rest are dropped then.
     pub drain: Duration,
 }
 
-/// Serves HTTP/1.1, and HTTP/2 by prior knowledge, until `shutdown` is ready. Then no connection is accepted any
-/// more, idle ones are closed, and the others end with their current requests, or with [`ServeLimits::drain`].
+/// Serves HTTP/1.1, and HTTP/2 by prior knowledge, until `shutdown` completes. Then no more connections are accepted,
+/// idle ones are closed, and the others end with their current requests, or after [`ServeLimits::drain`].
 ///
 /// # Errors
-/// When the listener is none (any more). All other failures of accepting are waited out.
+/// If the listener is not valid, or no longer. All other failures to accept are retried after a pause.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -115,7 +115,7 @@ pub async fn serve(
             protocols.serve(stream, client).await
         });
     }
-    // Whoever is still in the backlog learns at once that nobody will answer.
+    // Clients that are still in the backlog learn at once that they will not be served.
     drop(acceptor);
     protocols.closing.cancel();
     let drained = async {
@@ -137,19 +137,19 @@ pub async fn serve(
     Ok(())
 }
 
-/// What connections speak.
+/// The protocols that connections use, and the state that all connections share.
 struct Protocols {
     http1: http1::Builder,
     http2: hyper_http2::Builder<TokioExecutor>,
     routes: TowerToHyperService<Router>,
     head_bytes_max: usize,
     head_timeout: Duration,
-    /// Cancelled when no further request is wanted.
+    /// Cancelled when no further requests are accepted.
     closing: CancellationToken,
-    /// Concurrent HTTP/2 requests: as many as connections, in total and for each client. Otherwise one connection could
-    /// have a hundred.
+    /// Permits for concurrent HTTP/2 requests: as many as for connections, in total and for each client. Otherwise
+    /// each connection could have a hundred.
     requests: Arc<Semaphore>,
-    /// None: no limit for each client.
+    /// `None` if there is no limit for each client.
     requests_by_client: Option<ConcurrencyLimit<ClientNetwork>>,
 }
 
@@ -177,7 +177,7 @@ impl Protocols {
         }
     }
 
-    /// A permit for an HTTP/2 request. None if there are too many.
+    /// Acquires a permit for an HTTP/2 request. `None` if there are too many.
     fn permit(&self, client: ClientNetwork) -> Option<RequestPermit> {
         let all = Arc::clone(&self.requests).try_acquire_owned().ok()?;
         let of_client = match &self.requests_by_client {
@@ -187,7 +187,7 @@ impl Protocols {
         Some(RequestPermit { _all: all, _of_client: of_client })
     }
 
-    /// Serves a connection up to its end.
+    /// Serves a connection until it ends.
     async fn serve(self: Arc<Self>, stream: TcpStream, client: ClientNetwork) -> hyper::Result<()> {
         let is_http2 = tokio::select! {
             is_http2 = timeout(self.head_timeout, http2::is_begun(&stream)) => is_http2,
@@ -201,12 +201,13 @@ impl Protocols {
                 let connection = pin!(self.http1.serve_connection(stream, requests));
                 until(self.closing.cancelled(), connection).await
             }
-            // Nothing was asked.
+            // The connection ended, or timed out, before it sent a request.
             Ok(Err(_)) | Err(_) => Ok(()),
         }
     }
 
-    /// The same, of HTTP/2, which does not end by itself: it is kept as long without a request as one of HTTP/1.1.
+    /// Serves an HTTP/2 connection. It does not end by itself, so it is closed after the same idle time as an
+    /// HTTP/1.1 connection.
     async fn serve_http2(
         self: &Arc<Self>,
         stream: TcpStream,
@@ -223,7 +224,7 @@ impl Protocols {
                 () = idle() => {}
             }
         };
-        // Whoever does not answer to being told that it ends has as long again.
+        // A client that does not respond to the graceful shutdown has the same time again.
         tokio::select! {
             ended = until(unwanted, connection.as_mut()) => ended,
             () = async { idle().await; idle().await } => Ok(()),
@@ -231,7 +232,7 @@ impl Protocols {
     }
 }
 
-/// Serves a connection until it ends, or until no further request of it is wanted and the last one is answered.
+/// Serves a connection until it ends, or until `unwanted` completes and its requests in flight are answered.
 async fn until<C: GracefulConnection>(
     unwanted: impl Future<Output = ()>,
     mut connection: Pin<&mut C>,
@@ -243,7 +244,7 @@ async fn until<C: GracefulConnection>(
     connection.await
 }
 
-/// The routes, for the requests of one connection.
+/// The service for the requests of one connection.
 #[derive(Debug, Clone)]
 struct FromClient {
     routes: TowerToHyperService<Router>,
@@ -271,14 +272,14 @@ impl Service<Request<Incoming>> for FromClient {
     }
 }
 
-/// Counts an HTTP/2 request until it is dropped.
+/// Counts an HTTP/2 request until dropped.
 #[derive(Debug)]
 struct RequestPermit {
     _all: OwnedSemaphorePermit,
     _of_client: Option<Permit<ClientNetwork>>,
 }
 
-/// The same of a connection of HTTP/2, whose requests are counted.
+/// The service for the requests of one HTTP/2 connection, which are counted.
 struct Counted {
     protocols: Arc<Protocols>,
     requests: FromClient,
@@ -307,18 +308,18 @@ impl Service<Request<Incoming>> for Counted {
 fn log_end(ended: Result<hyper::Result<()>, tokio::task::JoinError>) {
     match ended {
         Ok(Ok(())) => {}
-        // Bad requests and lost callers; the library's text quotes nothing of what they sent.
+        // Malformed requests and lost connections. The library's message quotes nothing that the client sent.
         Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
         Err(error) if error.is_panic() => tracing::error!("a connection's task panicked"),
         Err(_) => {}
     }
 }
 
-/// A listener that gives out as many connections as there are permits.
+/// A listener that accepts only as many connections as there are permits.
 struct Acceptor {
     listener: TcpListener,
     permits: Arc<Semaphore>,
-    /// How long to wait before the next try.
+    /// How long to wait before the next attempt.
     pause: Option<Duration>,
 }
 
@@ -328,7 +329,7 @@ impl Acceptor {
         Self { listener, permits: Arc::new(permits), pause: None }
     }
 
-    /// The next connection. No connection is lost when this is dropped before it is ready.
+    /// Accepts the next connection. Cancel safe: no connection is lost if the future is dropped.
     async fn accept(&mut self) -> io::Result<(TcpStream, ClientNetwork, OwnedSemaphorePermit)> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(io::Error::other)?;
         loop {
@@ -349,11 +350,14 @@ impl Acceptor {
     }
 }
 
-/// How long to wait after a failed accept, or the error where waiting does not help.
+/// Returns how long to wait after a failed accept.
+///
+/// # Errors
+/// If waiting does not help.
 fn pause_after(error: &io::Error, before: Option<Duration>) -> io::Result<Option<Duration>> {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput};
     match error.kind() {
-        // The caller went away between its connecting and our accepting.
+        // The client disconnected before its connection was accepted.
         ConnectionAborted | ConnectionRefused | ConnectionReset => Ok(None),
         InvalidInput => Err(io::Error::new(InvalidInput, format!("cannot accept: {error}"))),
         _ => {

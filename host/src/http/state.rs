@@ -1,4 +1,4 @@
-//! The state of each surface: what its handlers reach, and nothing else.
+//! The state of each surface: the services that its handlers use, and no others.
 
 use std::sync::Arc;
 
@@ -29,42 +29,42 @@ use crate::settings::HttpSettings;
 use crate::store::Store;
 use crate::vault::Vault;
 
-/// The services behind the HTTP surface. The gateway makes them, and [`super::router`] gives each surface those that
-/// it uses. Cloning clones handles.
+/// The services behind the HTTP surface. The gateway creates them, and [`super::router`] gives each surface those
+/// that it uses. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Services {
     /// Authenticates callers.
     pub access: Access,
-    /// Plugins of all tenants.
+    /// The plugins of all tenants.
     pub plugins: Plugins,
-    /// Where tasks are accepted, followed and ended.
+    /// Accepts, follows and ends tasks.
     pub runs: Runs,
-    /// Where tasks and the directory of tenants are read.
+    /// Stores tasks and the directory of tenants.
     pub store: Store,
     /// Tokens and URLs of agents' own webhooks.
     pub webhooks: Webhooks,
-    /// Secrets of tenants.
+    /// The secrets of tenants.
     pub vault: Vault,
     /// Channels for providers' webhooks.
     pub channels: Channels,
-    /// Records calls of plugins that happen after the run.
+    /// Records plugin calls after a run.
     pub post_run: PostRunRecorder,
     /// Names of the models that agents may use, besides `offline`.
     pub models: Vec<String>,
-    /// The base of URLs in answers, without a trailing slash.
+    /// The base of URLs in responses, without a trailing slash.
     pub public_url: String,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// Limits of the surface.
+    /// The settings of the surface.
     pub settings: HttpSettings,
-    /// Canceled shortly before a stopping gateway drops its connections: waiting requests are answered with the
-    /// state so far.
+    /// Cancelled shortly before a gateway that is shutting down drops its connections. Requests that wait for a task
+    /// then respond with its state so far.
     pub shutdown_deadline: CancellationToken,
-    /// The most tools of one tenant that are called directly at once: as many as runs, which call tools too.
+    /// Maximum number of concurrent direct tool calls of one tenant: as many as its runs, which call tools too.
     pub operations_per_tenant_max: usize,
-    /// The budget of bytes in request bodies.
+    /// The budget for bytes of request bodies.
     pub bodies: BodyBudget,
-    /// Where requests with long bodies are handled, and runs about them.
+    /// Handles requests with long bodies, and runs with long payloads.
     pub bulk: Arc<BulkLane>,
 }
 
@@ -170,12 +170,12 @@ impl HttpState {
         }))
     }
 
-    /// What extractors authenticate callers with.
+    /// Authenticates callers, for extractors.
     pub(super) fn access(&self) -> &Access {
         &self.0.access
     }
 
-    /// What extractors read bodies with.
+    /// Reads bodies, for extractors.
     pub(super) fn bodies(&self) -> &BodyReader {
         &self.0.bodies
     }

@@ -1,13 +1,12 @@
-//! Submitting a resolved call and waiting for its task, as all surfaces that start runs do it: conflicts of
-//! idempotency keys are refused, and every answer says which task it is about.
+//! Submits resolved calls and waits for their tasks, for the surfaces that start runs. Conflicting idempotency keys
+//! are rejected, and every response names its task.
 
 use std::time::Duration;
 
-use axum::response::Response;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
-use super::marks::{Marks, set};
+use super::marks::Marks;
 use crate::intake::AgentCall;
 use crate::runs::{Conflict, Runs, Submission};
 use crate::tasks::Task;
@@ -16,17 +15,18 @@ use crate::tasks::Task;
 #[derive(Debug, Clone)]
 pub(super) struct Submitter {
     pub(super) runs: Runs,
-    /// How long a synchronous caller waits at most.
+    /// Maximum time that a synchronous caller waits.
     pub(super) sync_wait_max: Duration,
-    /// Ends all waiting.
+    /// Ends all waits when cancelled.
     pub(super) shutdown_deadline: CancellationToken,
 }
 
 impl Submitter {
-    /// Accepts a call. `waits` says whether its caller will [`Self::wait`].
+    /// Submits a call. `waits` says whether its caller waits for the task to end.
     ///
     /// # Errors
-    /// Where it could not be stored, and where its idempotency key cannot answer it.
+    /// If the call cannot be stored; 422 if its idempotency key was used with a different request; 409 if the caller
+    /// waits and the original request is still running.
     pub(super) async fn submit(
         &self,
         call: AgentCall,
@@ -42,17 +42,17 @@ impl Submitter {
             }
             Some(Conflict::StillRunning) => {
                 let error = ApiError::caller(409, "the original request is still running");
-                // Where to look for the answer of the one that is still running.
+                // Says where the result of the original request will be.
                 let marks = Marks::where_it_is(&submission);
                 Err(error.retry_after(1).about_task(marks))
             }
         }
     }
 
-    /// The task of an accepted call once it has ended, or as it is when its caller has waited long enough.
+    /// Returns the task of an accepted call once it has ended, or its current state once the wait is over.
     ///
     /// # Errors
-    /// Where the store could not be asked, or the task was deleted meanwhile. The caller still learns which task it was.
+    /// If the store cannot be read; 404 if the task was deleted in the meantime. The response still names the task.
     pub(super) async fn wait(&self, submission: &mut Submission) -> Result<Task, ApiError> {
         let limit = submission.wanted.prefer.effective_wait(self.sync_wait_max);
         let waited = submission.wait(&self.runs, limit, &self.shutdown_deadline).await;
@@ -61,22 +61,4 @@ impl Submitter {
             waited.map_err(|error| ApiError::from(error).after_the_run().about_task(marks))?;
         task.ok_or_else(|| ApiError::not_found("Task").about_task(marks))
     }
-
-    /// Says which preference of the waiting was applied (RFC 7240 section 3).
-    pub(super) fn mark_preference(
-        &self,
-        submission: &Submission,
-        mut response: Response,
-    ) -> Response {
-        if let Some(applied) = submission.wanted.prefer.applied(self.sync_wait_max) {
-            set(response.headers_mut(), "preference-applied", &applied);
-        }
-        response
-    }
-}
-
-/// Says where the task is, and whether it is an earlier one.
-pub(super) fn mark(submission: &Submission, mut response: Response) -> Response {
-    Marks::of(submission).set(response.headers_mut());
-    response
 }

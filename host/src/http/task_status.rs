@@ -10,17 +10,17 @@ use crate::answer;
 use crate::intake;
 use crate::store::Store;
 
-/// What became of a trigger.
+/// The status of a triggered task.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "documentation: the answer is written as JSON")]
 pub(super) struct TaskStatus {
     status: Progress,
-    /// On SUCCESS the answer, nested as DocsGPT nests it; on FAILURE a sentence.
+    /// On `SUCCESS`, the answer, nested as in DocsGPT's API; on `FAILURE`, a sentence.
     #[schema(value_type = serde_json::Value)]
     result: Option<serde_json::Value>,
 }
 
-/// How far it is.
+/// The progress of a task.
 #[derive(utoipa::ToSchema)]
 #[schema(rename_all = "UPPERCASE")]
 #[expect(dead_code, reason = "documentation: the answer is written as JSON")]
@@ -31,7 +31,7 @@ enum Progress {
     Failure,
 }
 
-/// Which task.
+/// The task to read.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(
@@ -39,11 +39,13 @@ enum Progress {
     reason = "documentation: the query is read by hand, for errors in DocsGPT's shape"
 )]
 pub(super) struct StatusQuery {
-    /// The id that the trigger was answered with.
+    /// The id from the response to the trigger.
     task_id: String,
 }
 
-/// How far a triggered task is. An id that is not known reads as pending.
+/// Read the status of a triggered task.
+///
+/// An unknown id has the status `PENDING`.
 #[utoipa::path(get, path = "/api/task_status",
     operation_id = "read_task_status", tag = "DocsGPT", params(StatusQuery),
     responses((status = 200, body = TaskStatus),
@@ -62,7 +64,7 @@ pub(super) async fn read(
         id.ok_or_else(|| ApiError::caller(400, "Task ID is required").shaped_as_docsgpt())?;
     let found = match id.parse() {
         Ok(id) => store.task_with_steps_by_id(id).await,
-        // What cannot be an id reads like one that is not known.
+        // An invalid id is treated like an unknown one.
         Err(_) => Ok(None),
     };
     let found = found.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?;

@@ -13,10 +13,11 @@ use super::body::BodyReader;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{arrived_path, header_key, request_id};
+use super::marks::{mark, mark_waited};
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
-use super::submission::{Submitter, mark};
+use super::submission::Submitter;
 use crate::access::{Access, Caller};
 use crate::answer::task::TaskAnswer;
 use crate::answer::{self, PostRunRecorder};
@@ -25,7 +26,7 @@ use crate::plugins::Plugins;
 use crate::request::credentials::is_api_key;
 use crate::runs::Submission;
 
-/// What the two products' webhooks reach.
+/// The services that the webhooks of both products use.
 #[derive(Debug)]
 pub(super) struct WebhookState {
     pub(super) access: Access,
@@ -35,42 +36,45 @@ pub(super) struct WebhookState {
     pub(super) post_run: PostRunRecorder,
 }
 
-/// The parameters that may stand in the query; in the body they have the same names (CONTRACT X5).
+// CONTRACT X5.
+/// The parameters of the webhook. They have the same names in the query and in the body.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documentation: intake reads them, wherever they travel")]
 pub(super) struct WebhookParams {
-    /// Which agent. In the query or in the body.
+    /// The agent's id, in the query or in the body.
     agent_id: Option<String>,
-    /// What is asked. Left out: the payload itself is the text.
+    /// The prompt. If absent, the agent's text is the payload itself.
     prompt: Option<String>,
-    /// To be answered at once with `{"status":"Started"}`: true/1/yes/on, false/0/no/off.
+    /// Whether to respond at once with `{"status":"Started"}`: `true`/`1`/`yes`/`on` or `false`/`0`/`no`/`off`.
     asynchronous: Option<String>,
-    /// The conversation: a name of the caller's own, or an earlier task's id.
+    /// The conversation to start or continue: a name of the caller's choice, or the id of an earlier task.
     task_id: Option<String>,
-    /// The caller's own id of the user.
+    /// The caller's own id for the user.
     user_id: Option<String>,
-    /// The user's address.
+    /// The user's email address.
     user_email: Option<String>,
     /// The user's first name.
     user_first_name: Option<String>,
     /// The user's last name.
     user_last_name: Option<String>,
-    /// A dot path into the task: its value is answered instead of the task.
+    /// A dot path into the task. The response is the value at this path instead of the task.
     getter: Option<String>,
-    /// Whether `result` is answered as JSON where it is JSON.
+    /// Whether to return `result` as parsed JSON if it is JSON.
     json: Option<String>,
-    /// A JSON object of tokens for MCP servers, by graph item.
+    /// A JSON object of tokens for MCP servers, keyed by graph item.
     user_tokens: Option<String>,
-    /// Read for the sake of files, which this version does not take.
+    /// Validated, but without effect: it concerns files, which this version does not accept.
     disable_attachment_injection: Option<String>,
-    /// A JSON object: parameters to dot paths into the payload. In the query alone.
+    /// A JSON object that maps parameters to dot paths into the payload. In the query only.
     params_mapping: Option<String>,
 }
 
-/// Triggers an agent. Parameters come from the mapping, the query, the body, in this order; every other
-/// field reaches the agent as data. A synchronous caller waits for the task, up to the gateway's limit or
-/// `Prefer: wait=N`, and gets 202 when it takes longer. CloudEvents are taken in both modes.
+/// Trigger an agent.
+///
+/// Parameters come from the mapping, the query or the body, in this order of precedence; every other field reaches
+/// the agent as data. A synchronous caller waits for the task, up to the gateway's limit or `Prefer: wait=N`, and
+/// gets 202 if it takes longer. CloudEvents are accepted in binary and in structured mode.
 #[utoipa::path(post, path = "/",
     operation_id = "trigger_agent", tag = "webhook",
     params(WebhookParams,
@@ -96,7 +100,7 @@ pub(super) async fn receive(
     }
 }
 
-/// What a request resolves to, as the answer.
+/// Responds with what a request resolves to.
 #[cfg(feature = "bench")]
 pub(super) async fn resolve_only(
     State(state): State<Arc<WebhookState>>,
@@ -115,8 +119,8 @@ pub(super) async fn resolve_only(
     Ok(json_answer(StatusCode::OK, resolved.to_string()))
 }
 
-/// From the request to what it comes to. Everything that can be refused is refused in here: no task
-/// exists before it is over.
+/// Authenticates, reads and resolves a request. Every error that rejects a request is returned here, before any task
+/// exists.
 pub(super) async fn resolve(
     state: &WebhookState,
     request: Request<Body>,
@@ -126,8 +130,8 @@ pub(super) async fn resolve(
     let query = head.uri.query().unwrap_or_default().to_owned();
     let pairs = intake::decode_query(&query)?;
     let key = presented_key(&head.headers, &pairs)?;
-    // Where the query names the agent, access is settled before the body is read: somebody without a
-    // key cannot make us hold ten megabytes.
+    // If the query names the agent, access is checked before the body is read: a caller without a key cannot make the
+    // gateway hold ten megabytes.
     let named = pairs.iter().rfind(|(name, _)| name == "agent_id").map(|(_, agent)| agent);
     let (early, proven) = match named.filter(|agent| !agent.is_empty()) {
         Some(agent) => {
@@ -140,7 +144,8 @@ pub(super) async fn resolve(
     let sender = Sender::of(&head);
     let bytes = match proven {
         Ok(tenant) => state.bodies.read(sender.tenant(tenant), &mut head, body).await?,
-        // Only to learn whether an agent is named, which decides which error it is (CONTRACT X4).
+        // The body is read only to learn whether it names an agent, which decides the error (CONTRACT X4). It is not
+        // decoded for that.
         Err(denied) if head.headers.contains_key(CONTENT_ENCODING) => return Err(denied.into()),
         Err(denied) => {
             let read = state.bodies.read_anonymous(sender, &mut head, body).await;
@@ -174,7 +179,7 @@ async fn late(
     Ok(state.access.caller(key, &agent).await?)
 }
 
-/// The key of the header, else of the query (CONTRACT X4).
+/// The key in the header, else in the query (CONTRACT X4).
 fn presented_key(
     headers: &HeaderMap,
     query: &[(String, String)],
@@ -190,7 +195,7 @@ fn presented_key(
     }
 }
 
-/// Accepts a resolved call and answers it.
+/// Submits a resolved call and responds to it.
 async fn run(state: &WebhookState, call: AgentCall) -> Result<Response, ApiError> {
     let waits = !call.response_options.asynchronous;
     let mut submission = state.submitter.submit(call, waits).await?;
@@ -207,5 +212,5 @@ async fn run(state: &WebhookState, call: AgentCall) -> Result<Response, ApiError
         Ok(body) => json_answer(status, body),
         Err(error) => ApiError::from(error).after_the_run().into_response(),
     };
-    Ok(state.submitter.mark_preference(&submission, mark(&submission, response)))
+    Ok(mark_waited(&submission, state.submitter.sync_wait_max, response))
 }

@@ -1,5 +1,5 @@
-//! `/api/agent_webhook`: an agent's own webhook URL, as DocsGPT hands it out (CONTRACT D5). With a key of
-//! the agent's tenant or of an operator, in `x-api-key` or as a bearer token.
+//! `/api/agent_webhook`: manages an agent's own webhook URL, as in DocsGPT's API (CONTRACT D5). It takes a key of the
+//! agent's tenant or of an operator, in `x-api-key` or as a bearer token.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::intake;
 use crate::secrets::PlainSecret;
 use crate::store::Store;
 
-/// Which agent.
+/// The agent that the webhook belongs to.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(
@@ -32,7 +32,7 @@ pub(super) struct WebhookQuery {
     id: String,
 }
 
-/// What these routes reach.
+/// The services that these routes use.
 #[derive(Debug)]
 pub(super) struct WebhookUrlState {
     pub(super) access: Access,
@@ -40,16 +40,18 @@ pub(super) struct WebhookUrlState {
     pub(super) webhooks: Webhooks,
 }
 
-/// Where an agent's webhook is.
+/// The URL of an agent's webhook.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WebhookUrl {
     success: bool,
-    /// Whoever knows it can trigger the agent.
+    /// A secret: anyone who knows this URL can trigger the agent. Absent once it is revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_url: Option<String>,
 }
 
-/// The URL of an agent's webhook. It is minted once and stays the same until it is rotated.
+/// Read the URL of an agent's webhook.
+///
+/// The URL is created once and stays the same until it is rotated.
 #[utoipa::path(get, path = "/api/agent_webhook",
     operation_id = "read_webhook_url", tag = "DocsGPT", params(WebhookQuery),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
@@ -67,7 +69,9 @@ pub(super) async fn read(
     Ok(answer(&state, Some(&token)))
 }
 
-/// A new URL; the one before ends at once.
+/// Rotate the URL of an agent's webhook.
+///
+/// The previous URL stops working at once.
 #[utoipa::path(post, path = "/api/agent_webhook/rotate",
     operation_id = "rotate_webhook_url", tag = "DocsGPT", params(WebhookQuery),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
@@ -81,7 +85,9 @@ pub(super) async fn rotate(
     Ok(answer(&state, Some(&token)))
 }
 
-/// Ends the URL at once, without a new one.
+/// Revoke the URL of an agent's webhook.
+///
+/// The URL stops working at once, and no new one is created.
 #[utoipa::path(delete, path = "/api/agent_webhook",
     operation_id = "revoke_webhook_url", tag = "DocsGPT", params(WebhookQuery),
     responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
@@ -109,7 +115,7 @@ async fn owner(
     let id = pairs.into_iter().find(|(name, id)| name == "id" && !id.is_empty());
     let (_, id) = id.ok_or_else(|| ApiError::caller(400, "ID is required").shaped_as_docsgpt())?;
     let unknown = || ApiError::not_found("Agent").shaped_as_docsgpt();
-    // What cannot be an id is asked for all the same, so that a wrong key is told first.
+    // An invalid id is replaced by a random one, so that a wrong key is still reported first.
     let agent: Option<AgentId> = id.parse().ok();
     let requested_agent = agent.unwrap_or_else(AgentId::random);
     let owner = state.access.webhook_owner(key.as_deref(), requested_agent).await;

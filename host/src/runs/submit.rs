@@ -59,8 +59,8 @@ pub struct Submission {
 }
 
 impl Runs {
-    /// Accepts a call: its task is durable when this returns. `waits` states whether the caller will call
-    /// [`Submission::wait`].
+    /// Accepts a call: its task is durable when this returns, and a worker is woken. The user's tokens wait in memory for
+    /// the run. `waits` states whether the caller will call [`Submission::wait`].
     ///
     /// # Errors
     /// [`SubmitError`].
@@ -106,8 +106,17 @@ impl Runs {
         // Only a channel's replier needs the request's bytes after the task is stored.
         let request = call.channel.is_some().then_some(call.request);
         let id = task.id;
-        let follower = waits.then(|| self.follow(id));
-        let accepted = self.accept(task, call.user_tokens).await;
+        let follower = waits.then(|| self.registry.follow(id));
+        if !call.user_tokens.is_empty() {
+            // Before the task is stored, because a worker may claim it immediately after.
+            self.tokens.insert(id, call.user_tokens);
+        }
+        let accepted = self.store.accept(task).await;
+        if matches!(accepted, Ok(Accepted::New)) {
+            self.wake.notify_one();
+        } else {
+            self.tokens.invalidate(&id);
+        }
         let (task, replayed) = match accepted.map_err(SubmitError::Accepting)? {
             Accepted::New => (id, None),
             Accepted::Replayed { original, same_request } => (original, Some(same_request)),

@@ -129,6 +129,27 @@ fn create_privately(path: &Path) -> io::Result<()> {
 /// row.
 const ROWS_MAX: usize = 64;
 
+/// The texts of a statement by its number of rows, each formatted once, on first use.
+struct TextsByLength([OnceLock<String>; ROWS_MAX]);
+
+impl TextsByLength {
+    const fn new() -> Self {
+        Self([const { OnceLock::new() }; ROWS_MAX])
+    }
+
+    /// Splits the rows into parts, each with the text of exactly its length. `text` formats one.
+    fn parts<'r, T: Sync>(
+        &'static self,
+        rows: &'r [T],
+        text: impl Fn(usize) -> String + Send,
+    ) -> impl Iterator<Item = (&'static str, &'r [T])> + Send {
+        rows.chunks(ROWS_MAX).filter_map(move |part| {
+            let slot = self.0.get(part.len().checked_sub(1)?)?;
+            Some((slot.get_or_init(|| text(part.len())).as_str(), part))
+        })
+    }
+}
+
 /// One statement in every length up to [`ROWS_MAX`], so that any number of rows takes as few statements as possible.
 /// Each statement is a switch between threads, which costs more than the row itself. Each length is formatted and
 /// prepared once, on first use.
@@ -136,13 +157,13 @@ pub(super) struct BatchStatement {
     before: &'static str,
     row: &'static str,
     after: &'static str,
-    texts: [OnceLock<String>; ROWS_MAX],
+    texts: TextsByLength,
 }
 
 impl BatchStatement {
     /// A statement that consists of `before`, then `row` once per row, separated by commas, then `after`.
     pub(super) const fn new(before: &'static str, row: &'static str, after: &'static str) -> Self {
-        Self { before, row, after, texts: [const { OnceLock::new() }; ROWS_MAX] }
+        Self { before, row, after, texts: TextsByLength::new() }
     }
 
     /// Splits the rows into parts, each with the statement of exactly its length.
@@ -150,10 +171,7 @@ impl BatchStatement {
         &'static self,
         rows: &'r [T],
     ) -> impl Iterator<Item = (&'static str, &'r [T])> + Send {
-        rows.chunks(ROWS_MAX).filter_map(|part| {
-            let text = self.texts.get(part.len().checked_sub(1)?)?;
-            Some((text.get_or_init(|| self.text(part.len())).as_str(), part))
-        })
+        self.texts.parts(rows, |rows| self.text(rows))
     }
 
     fn text(&self, rows: usize) -> String {
@@ -165,12 +183,12 @@ impl BatchStatement {
 /// are bound in the order of the statements.
 pub(super) struct BatchScript<const N: usize> {
     statements: [BatchStatement; N],
-    texts: [OnceLock<String>; ROWS_MAX],
+    texts: TextsByLength,
 }
 
 impl<const N: usize> BatchScript<N> {
     pub(super) const fn new(statements: [BatchStatement; N]) -> Self {
-        Self { statements, texts: [const { OnceLock::new() }; ROWS_MAX] }
+        Self { statements, texts: TextsByLength::new() }
     }
 
     /// Like [`BatchStatement::parts`].
@@ -178,10 +196,7 @@ impl<const N: usize> BatchScript<N> {
         &'static self,
         rows: &'r [T],
     ) -> impl Iterator<Item = (&'static str, &'r [T])> + Send {
-        rows.chunks(ROWS_MAX).filter_map(|part| {
-            let text = self.texts.get(part.len().checked_sub(1)?)?;
-            Some((text.get_or_init(|| self.text(part.len())).as_str(), part))
-        })
+        self.texts.parts(rows, |rows| self.text(rows))
     }
 
     /// The individual statements.

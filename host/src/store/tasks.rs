@@ -2,6 +2,7 @@
 
 pub(super) mod accept;
 pub(super) mod chunks;
+pub(super) mod claim;
 pub(super) mod deliveries;
 pub(super) mod ending;
 pub(super) mod finish;
@@ -13,93 +14,21 @@ pub(super) mod post_run;
 pub(super) mod steps;
 pub(super) mod turns;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use self::accept::Accept;
-use self::finish::Finish;
 use self::housekeeping::{DeleteExpiredKeys, Shrink};
-use self::lease::{CLAIMED, Claim, Heartbeat, Release, ReplaceOwners, RequeueOrphaned, Unclaim};
-use self::turns::Capacity;
-use super::fair_queue::SMALL_BYTES_MAX;
+use self::lease::{Heartbeat, Release, ReplaceOwners, RequeueOrphaned};
 use super::rows::whole_text;
 use super::rows::{self, select_tasks};
-use super::write::Write as _;
-use super::writer::Op;
 use super::{Store, StoreError, busy};
 use crate::ids::{TaskId, TenantId};
-use crate::tasks::{Accepted, Claimed, Fence, NewTask, Outcome, Task};
+use crate::tasks::{Fence, Task};
 use crate::trace::Step;
 
 impl Store {
-    /// Stores a task with its payload and its claim on an idempotency key, and returns once all of it is synced. If
-    /// the key is taken, nothing is stored and the answer names the task that holds the key: of any number of callers
-    /// with the same key, exactly one gets [`Accepted::New`]. A key is free again 24 hours after the acceptance of
-    /// its task.
-    ///
-    /// Dropping the future does not cancel the operation.
-    ///
-    /// # Errors
-    /// If the tenant has no such agent ([`StoreError::Missing`]), if the id is taken ([`StoreError::Conflict`]), or
-    /// if the task cannot be synced ([`StoreError::Unavailable`]).
-    pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
-        let accept = Accept::new(task)
-            .map_err(|error| StoreError::serialization(Accept::OPERATION, error))?;
-        if accept.bytes() > SMALL_BYTES_MAX
-            && let Some(key_owner) = accept.key_owner(self.now())
-            // If the key is taken, nothing need be written ahead. A key that reads as taken is synced.
-            && let Some(owner) = self.one(Accept::OPERATION, key_owner, accept::owner).await?
-            && let Some(replayed) = accept.replayed(&owner)
-        {
-            return Ok(replayed);
-        }
-        self.queue_long(accept, Op::Accept).await
-    }
-
-    /// Claims pending tasks for as many places as are wanted, with leases of this duration, and counts the attempts.
-    /// Tenants take turns, also from one claim to the next: a tenant's next task waits for at most one task of each
-    /// other tenant, however long their backlogs are. No tenant gets more tasks executing at a time than it leaves
-    /// places free, or than `per_tenant_max`, including those claimed earlier.
-    ///
-    /// # Errors
-    /// If the store is unavailable ([`StoreError::Unavailable`]). Tasks already claimed are then made pending again.
-    pub async fn claim(
-        &self,
-        capacity: Capacity,
-        lease: Duration,
-    ) -> Result<Vec<Claimed>, StoreError> {
-        let claimed = self.write(Claim { owner: self.0.owner, capacity, lease }).await?;
-        match self.read_claimed(&claimed).await {
-            Ok(tasks) => Ok(tasks),
-            Err(error) => {
-                // Nobody will run these tasks, and the failure is not theirs.
-                self.write(Unclaim { owner: self.0.owner, claimed }).await?;
-                Err(StoreError::database("read claimed tasks", error))
-            }
-        }
-    }
-
-    /// Reads the tasks of these claims, in their order. Does not use the writer, which every caller waits for, since
-    /// payloads may be large. Tasks that were deleted meanwhile are left out.
-    async fn read_claimed(&self, claimed: &[(TenantId, i64, Fence)]) -> sqlx::Result<Vec<Claimed>> {
-        let mut tasks = HashMap::with_capacity(claimed.len());
-        for (sql, part) in CLAIMED.parts(claimed) {
-            let query =
-                part.iter().fold(sqlx::query(sql), |query, (_, sequence, _)| query.bind(*sequence));
-            for row in query.fetch_all(self.reads()).await? {
-                let task = rows::task(&row)?;
-                tasks.insert(task.sequence, task);
-            }
-        }
-        let claimed = claimed.iter().filter_map(|(_, sequence, fence)| {
-            Some(Claimed { task: tasks.remove(sequence)?, fence: *fence })
-        });
-        Ok(claimed.collect())
-    }
-
     /// Records that this process is alive for `lease` from now, which extends its leases. Returns those of the given
     /// tasks whose lease is lost: their workers should stop.
     ///
@@ -125,23 +54,6 @@ impl Store {
         pause: Duration,
     ) -> Result<(), StoreError> {
         self.write(Release { owner: self.0.owner, task, fence, pause }).await
-    }
-
-    /// Ends a task, given as it was claimed, and stores its steps in the same commit. Returns false, with nothing
-    /// stored, if the fence is not that of the task's lease: another worker has the task now, or has finished it.
-    ///
-    /// # Errors
-    /// If the commit cannot be synced ([`StoreError::Unavailable`]).
-    pub async fn finish(
-        &self,
-        task: &Task,
-        fence: Fence,
-        outcome: Outcome,
-        steps: &[Step],
-    ) -> Result<bool, StoreError> {
-        let finish = Finish::new(self.0.owner, task, fence, outcome, steps)
-            .map_err(|error| StoreError::serialization(Finish::OPERATION, error))?;
-        self.queue_long(finish, Op::Finish).await
     }
 
     /// Makes this process the only owner of leases, takes over the tasks of the owners before it, and returns how

@@ -1,4 +1,5 @@
-//! Agents: described by their owners, changed one after the other, switched off, and their webhooks.
+//! Manages a tenant's agents: their definitions, with `if-match` against lost updates, whether they are enabled, and
+//! their webhooks.
 
 use std::sync::Arc;
 
@@ -25,19 +26,19 @@ use crate::ids::{AgentId, Name, PluginName, RequestId, TenantId};
 use crate::secrets::PlainSecret;
 use crate::tenants::{Agent, AgentDefinition, Precondition};
 
-/// Longest system prompt, and longest note of what an agent is for.
+/// The longest system prompt, and the longest description, of an agent.
 const INSTRUCTIONS_BYTES_MAX: usize = 256 << 10;
 const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
 
-/// An agent as its owner manages it.
+/// An agent, as its owner manages it.
 #[derive(Serialize, ToSchema)]
 struct ManagedAgent {
     id: AgentId,
-    /// Whose it is.
+    /// The tenant that owns it.
     tenant: TenantId,
-    /// Grows with each change of the definition; the same number is in the header `etag`.
+    /// Increases with each change of the definition. The header `etag` holds the same number.
     version: u32,
-    /// Whether it takes new tasks.
+    /// Whether it accepts new tasks.
     enabled: bool,
     #[schema(format = DateTime)]
     created_at: String,
@@ -46,15 +47,15 @@ struct ManagedAgent {
     definition: AgentDefinition,
 }
 
-/// Which agents.
+/// Filters a list of agents.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AgentsQuery {
-    /// The agent of this name alone.
+    /// Only the agent with this name.
     name: Option<String>,
 }
 
-/// The agents of a tenant, oldest first.
+/// List the agents of a tenant, oldest first.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/agents",
     operation_id = "admin_list_agents", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"), AgentsQuery),
@@ -70,7 +71,7 @@ pub(super) async fn list(
             Ok(name) => {
                 state.store.agent_by_name(admin.tenant(), &name).await?.into_iter().collect()
             }
-            // Nobody is called what nobody can be called.
+            // A text that is not a valid name matches no agent.
             Err(_) => Vec::new(),
         },
     };
@@ -78,8 +79,10 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &answer))
 }
 
-/// Makes an agent, from JSON or (`content-type: application/toml`) from TOML. A name that another agent
-/// of the tenant has is 409.
+/// Create an agent.
+///
+/// The definition is JSON, or TOML with `content-type: application/toml`. If another agent of the tenant has the
+/// name, the response is 409.
 #[utoipa::path(post, path = "/admin/tenants/{tenant}/agents",
     operation_id = "admin_create_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),
@@ -93,12 +96,12 @@ pub(super) async fn create(
     let (_, definition) = definition(&state, admin.tenant(), request).await?;
     let (tenant, id) = (admin.tenant(), AgentId::random());
     state.store.put_agent(tenant, id, &definition, Precondition::Absent).await?;
-    // Minted with the agent, so that its webhook works before anybody has asked for the URL.
+    // The token is created with the agent, so that its webhook works before the URL is first read.
     state.webhooks.token(tenant, id).await?;
     answer(&state, tenant, id, StatusCode::CREATED).await
 }
 
-/// An agent.
+/// Read an agent.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/agents/{agent}",
     operation_id = "admin_read_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -112,8 +115,11 @@ pub(super) async fn read(
     answer(&state, admin.tenant(), named.id("agent", "Agent")?, StatusCode::OK).await
 }
 
-/// Describes an agent anew. `if-match` with the version that was read refuses (412) what somebody else
-/// has changed since. A definition that is the one of now changes nothing.
+/// Replace the definition of an agent.
+///
+/// The definition is JSON, or TOML with `content-type: application/toml`. With the version that was read in
+/// `if-match`, the request is refused with 412 if the agent has been changed since. A definition without a difference
+/// changes nothing.
 #[utoipa::path(put, path = "/admin/tenants/{tenant}/agents/{agent}",
     operation_id = "admin_replace_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -135,12 +141,12 @@ pub(super) async fn replace(
     let version = state.store.put_agent(tenant, id, &definition, precondition).await?;
     let agent = state.store.agent(tenant, id).await?;
     let agent = agent.ok_or_else(|| ApiError::not_found("Agent"))?;
-    // What was written here, though somebody else may have written since: whoever took the other's version
-    // for his own would overwrite it unseen.
+    // The version that this request has written, even if another request has written since: a client that took the
+    // other version for its own would overwrite it unseen.
     Ok(answer_of(StatusCode::OK, Agent { version, definition, ..agent }))
 }
 
-/// Lets an agent take new tasks again.
+/// Enable an agent, so that it accepts new tasks again.
 #[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/enable",
     operation_id = "admin_enable_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -154,7 +160,9 @@ pub(super) async fn enable(
     switch(&state, admin.tenant(), &named, true).await
 }
 
-/// Lets an agent take no new tasks: whoever calls it is answered 403. What was accepted runs to its end.
+/// Disable an agent, so that it accepts no new tasks.
+///
+/// Its callers get 403. Tasks that it has accepted run to their end.
 #[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/disable",
     operation_id = "admin_disable_agent", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -168,14 +176,14 @@ pub(super) async fn disable(
     switch(&state, admin.tenant(), &named, false).await
 }
 
-/// Where an agent's own webhook is.
+/// An agent's own webhook.
 #[derive(Serialize, ToSchema)]
 struct WebhookAnswer {
-    /// Whoever knows it can trigger the agent. Null: it was revoked.
+    /// The URL. Anyone who knows it can trigger the agent. Null if it was revoked.
     url: Option<String>,
 }
 
-/// The URL of an agent's webhook.
+/// Read the URL of an agent's webhook.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/agents/{agent}/webhook",
     operation_id = "admin_read_webhook", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -191,7 +199,9 @@ pub(super) async fn webhook(
     Ok(webhook_answer(&state, token.as_ref()))
 }
 
-/// A new URL for an agent's webhook; the one before ends at once.
+/// Replace the URL of an agent's webhook.
+///
+/// The previous URL stops working at once.
 #[utoipa::path(post, path = "/admin/tenants/{tenant}/agents/{agent}/webhook/rotate",
     operation_id = "admin_rotate_webhook", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -206,7 +216,9 @@ pub(super) async fn rotate_webhook(
     Ok(webhook_answer(&state, Some(&token)))
 }
 
-/// Ends the URL of an agent's webhook at once.
+/// Revoke the URL of an agent's webhook, with immediate effect.
+///
+/// Only a rotation creates a new one.
 #[utoipa::path(delete, path = "/admin/tenants/{tenant}/agents/{agent}/webhook",
     operation_id = "admin_revoke_webhook", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -276,7 +288,7 @@ async fn switch(
     answer(state, tenant, id, StatusCode::OK).await
 }
 
-/// Reads a definition and checks that what it names is there.
+/// Reads a definition, and checks that the model and the plugins that it names exist.
 async fn definition(
     state: &AdminState,
     tenant: TenantId,
@@ -301,14 +313,14 @@ async fn definition(
     Ok((head.headers, definition))
 }
 
-/// Checks that no two of its tools have one name: every run of the agent would fail. That a plugin cannot say at the
-/// moment which tools it has is for its runs to find out.
+/// Checks that no two tools have the same name, which would fail every run of the agent. A plugin that cannot list
+/// its tools at the moment passes: the runs report it.
 async fn check_tools(
     state: &AdminState,
     tenant: TenantId,
     definition: &AgentDefinition,
 ) -> Result<(), ApiError> {
-    // Of an agent that is not there yet; to its tools it makes no difference.
+    // A new agent has no id yet, and its list of tools does not depend on the id.
     let agent = (tenant, AgentId::random());
     let request = RequestId::next();
     match Tools::of_definition(&state.plugins, agent, definition, request).await {
@@ -317,7 +329,7 @@ async fn check_tools(
     }
 }
 
-/// Checks that a plugin is there and can be used as this.
+/// Checks that a plugin is installed and has this role.
 pub(super) async fn check_role(
     state: &AdminState,
     tenant: TenantId,
@@ -337,7 +349,7 @@ pub(super) async fn check_role(
     Ok(())
 }
 
-/// What can be said of a definition without asking anybody.
+/// Checks what can be checked without the store and without calling a plugin.
 fn check(definition: &AgentDefinition) -> Result<(), ApiError> {
     let refuse = |detail: &str| Err(ApiError::caller(422, detail));
     if definition.instructions.len() > INSTRUCTIONS_BYTES_MAX {
@@ -356,7 +368,7 @@ fn check(definition: &AgentDefinition) -> Result<(), ApiError> {
     }
 }
 
-/// A definition from JSON or TOML; `what` is said where it is none.
+/// Parses a definition from JSON or TOML. `what` is the expected content, for the error.
 pub(super) fn parse<T: serde::de::DeserializeOwned>(
     headers: &HeaderMap,
     body: Bytes,
@@ -374,7 +386,7 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(
     })
 }
 
-/// What `if-match` asks for (RFC 9110 section 13.1.1).
+/// The precondition of the header `if-match` (RFC 9110 section 13.1.1).
 fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     let Some(value) = headers.get(IF_MATCH) else {
         return Ok(Precondition::None);

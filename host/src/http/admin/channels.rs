@@ -1,4 +1,4 @@
-//! Channels of a tenant: where providers send their webhooks, and the plugins that speak with them.
+//! Manages a tenant's channels, which receive the webhooks of providers by means of plugins, and their deliveries.
 
 use std::sync::Arc;
 
@@ -23,37 +23,38 @@ use crate::sandbox::Subject;
 use crate::tasks::{Delivery, DeliveryStatus};
 use crate::tenants::{Channel, ChannelAnswer, ChannelDefinition, ChannelThreads, Verification};
 
-/// Most settings, and most secrets, of one channel; longest name and value of a setting.
+/// The most settings, and the most secrets, of one channel; the longest name of either; the longest value of a
+/// setting.
 const SETTINGS_MAX: usize = 100;
 const SETTING_NAME_BYTES_MAX: usize = 128;
 const SETTING_BYTES_MAX: usize = 64 << 10;
 
-/// Deliveries in one answer.
+/// The most deliveries in one response.
 const DELIVERIES_MAX: u32 = 100;
 
-/// A channel as its owner manages it.
+/// A channel, as its owner manages it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ManagedChannel)]
 struct ChannelAnswerBody {
     id: ChannelId,
-    /// Whose it is.
+    /// The tenant that owns it.
     tenant: TenantId,
-    /// Where the provider is to send its webhooks.
+    /// The URL that the provider must send its webhooks to.
     url: String,
-    /// The agent that runs.
+    /// The agent that its requests trigger.
     agent_id: AgentId,
-    /// Grows with each change of the definition.
+    /// Increases with each change of the definition.
     version: u32,
     #[schema(format = DateTime)]
     created_at: String,
     #[schema(format = DateTime)]
     updated_at: String,
     definition: ChannelDefinition,
-    /// What its owner ought to know: secrets that are not there yet, verification that is off.
+    /// Notes for the owner, such as missing secrets, or verification that is off.
     notes: Vec<String>,
 }
 
-/// The channels of a tenant, by name.
+/// List the channels of a tenant, by name.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/channels",
     operation_id = "admin_list_channels", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),
@@ -69,7 +70,7 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &answers))
 }
 
-/// A channel.
+/// Read a channel.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/channels/{name}",
     operation_id = "admin_read_channel", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -86,8 +87,10 @@ pub(super) async fn read(
     Ok(json(StatusCode::OK, &described(&state, channel).await?))
 }
 
-/// Makes a channel, or describes the one of this name anew; its URL stays. From JSON or
-/// (`content-type: application/toml`) from TOML. A description that is the one of now changes nothing.
+/// Create a channel, or replace the definition of the channel with this name.
+///
+/// The definition is JSON, or TOML with `content-type: application/toml`. An existing channel keeps its URL. A
+/// definition without a difference changes nothing.
 #[utoipa::path(put, path = "/admin/tenants/{tenant}/channels/{name}",
     operation_id = "admin_replace_channel", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -118,7 +121,9 @@ pub(super) async fn replace(
     Ok(json(StatusCode::OK, &described(&state, channel).await?))
 }
 
-/// Forgets a channel: its URL ends at once. Its tasks stay.
+/// Delete a channel.
+///
+/// Its URL stops working at once. Its tasks remain.
 #[utoipa::path(delete, path = "/admin/tenants/{tenant}/channels/{name}",
     operation_id = "admin_remove_channel", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -136,11 +141,11 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Which deliveries.
+/// Filters a list of deliveries.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeliveriesQuery {
-    /// Those of this status alone.
+    /// Only deliveries with this status.
     status: Option<DeliveryStatus>,
 }
 
@@ -151,19 +156,21 @@ struct DeliveryAnswer {
     task: TaskId,
     channel: ChannelId,
     status: DeliveryStatus,
-    /// How often it was tried.
+    /// The number of attempts.
     attempts: u32,
-    /// When it is tried next.
+    /// When it is attempted next.
     #[schema(format = DateTime)]
     due_at: Option<String>,
-    /// When it went well, or was given up.
+    /// When it was delivered or given up.
     #[schema(format = DateTime)]
     ended_at: Option<String>,
-    /// What went wrong the last time.
+    /// Why the last attempt failed.
     reason: Option<String>,
 }
 
-/// The newest 100 deliveries of a tenant. Those that were given up are `dead`.
+/// List the newest 100 deliveries of a tenant.
+///
+/// Deliveries that were given up have the status `dead`.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/deliveries",
     operation_id = "admin_list_deliveries", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"), DeliveriesQuery),
@@ -178,7 +185,7 @@ pub(super) async fn deliveries(
     Ok(json(StatusCode::OK, &answers))
 }
 
-/// Delivers the answer of a task once more, though it was delivered or given up.
+/// Deliver the answer of a task again, whether it was delivered or given up before.
 #[utoipa::path(post, path = "/admin/tenants/{tenant}/tasks/{task}/redeliver",
     operation_id = "admin_redeliver_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -219,7 +226,7 @@ async fn described(state: &AdminState, channel: Channel) -> Result<ChannelAnswer
             format!("the tenant has no secret {secret} yet: `wardgate secret set {secret}`")
         })
         .collect();
-    // A form that the binding leaves to the plugin shows when the plugin opens the secret.
+    // If the binding leaves the form to the plugin, it is known only when the plugin opens the secret.
     let forms = facts.secrets.iter().filter(|(_, bound)| bound.versions().is_some());
     notes.extend(forms.filter_map(|(name, bound)| {
         bound.unusable_reason(bound.binding().form(name, None, |_| None).ok()?)
@@ -250,8 +257,8 @@ async fn described(state: &AdminState, channel: Channel) -> Result<ChannelAnswer
     })
 }
 
-/// What is to be said of the names in a channel's `[secrets]`, where its plugins are ones that ship with the gateway:
-/// of others it is not known which secrets they open.
+/// Notes on the names in a channel's `[secrets]` that do not match the secrets that its plugins open. Only plugins
+/// that ship with the gateway are checked, since it is not known which secrets other components open.
 async fn misnamed_secrets(state: &AdminState, channel: &Channel) -> Vec<String> {
     let definition = &channel.definition;
     let mut notes = Vec::new();
@@ -262,7 +269,7 @@ async fn misnamed_secrets(state: &AdminState, channel: &Channel) -> Vec<String> 
     };
     let others = [&definition.mapper, &definition.replier].into_iter().flatten();
     for (plugin, verifies) in verifier.into_iter().chain(others.map(|plugin| (plugin, false))) {
-        // Whatever is wrong with a plugin is said where it is called.
+        // An unavailable plugin is reported where it is called.
         let binding = state.plugins.binding(channel.tenant, plugin).await;
         let Some(known) = binding.as_ref().ok().and_then(|binding| binding.known_forms()) else {
             opened = None;
@@ -295,7 +302,7 @@ async fn misnamed_secrets(state: &AdminState, channel: &Channel) -> Vec<String> 
     notes
 }
 
-/// What can be said of a definition without asking anybody.
+/// Checks what can be checked without the store and without calling a plugin.
 fn check(definition: &ChannelDefinition) -> Result<(), ApiError> {
     let refuse = |detail: &str| Err(ApiError::caller(422, detail));
     if definition.settings.len() > SETTINGS_MAX || definition.secrets.len() > SETTINGS_MAX {
@@ -313,7 +320,7 @@ fn check(definition: &ChannelDefinition) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks that the tenant's secrets may be used as they are bound. Of one that is not there yet nothing is known.
+/// Checks that the tenant's secrets may be used as the channel binds them. A secret that does not exist yet passes.
 async fn check_secrets(
     state: &AdminState,
     tenant: TenantId,
@@ -343,8 +350,7 @@ async fn agent(state: &AdminState, tenant: TenantId, agent: &str) -> Result<Agen
     found.map(|agent| agent.id).ok_or_else(missing)
 }
 
-/// Checks that every plugin is there, has the role that it is named for, and finds nothing wrong with the
-/// channel's settings.
+/// Checks that every plugin is installed, has the role that it is named for, and accepts the channel's settings.
 async fn check_plugins(
     state: &AdminState,
     tenant: TenantId,
@@ -358,7 +364,7 @@ async fn check_plugins(
     let mapper = definition.mapper.as_ref().map(|plugin| (plugin, "payload-mapper"));
     let replier = definition.replier.as_ref().map(|plugin| (plugin, "replier"));
     let mut checked: Vec<&PluginName> = Vec::new();
-    // The settings that somebody reads. None: somebody does not say what he reads.
+    // The settings that the plugins declare. None if one of them does not declare its settings.
     let mut read = Some(BTreeSet::new());
     for (plugin, role) in [verifier, mapper, replier].into_iter().flatten() {
         agents::check_role(state, tenant, plugin, role).await?;
@@ -390,7 +396,7 @@ async fn check_plugins(
             return Err(ApiError::caller(422, detail));
         }
     }
-    // A name that nobody reads is a slip, and its setting would silently be the default.
+    // A name that no plugin declares is a mistake: the setting that was meant would silently keep its default.
     let unread = read.filter(|_| !checked.is_empty()).and_then(|read| {
         definition.settings.keys().find(|name| !read.contains(*name)).map(|name| (name, read))
     });

@@ -1,4 +1,4 @@
-//! API keys: shown once, stored as hashes, ended by time or by hand.
+//! Manages API keys, which are shown once, stored as hashes, and valid until they expire or are revoked.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use crate::ids::{KeyId, TenantId};
 use crate::secrets::PlainSecret;
 use crate::tenants::{Key, KeyHolder, NewKey};
 
-/// Longest note of what a key is for.
+/// The longest name of a key, in characters.
 const NAME_CHARS_MAX: usize = 200;
 
-/// A key, without the key.
+/// The record of a key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Key)]
 struct KeyAnswer {
-    /// What it is revoked by; it says nothing of the key.
+    /// The id by which the key is revoked. It reveals nothing about the key.
     id: KeyId,
     /// What it is for.
     name: String,
@@ -36,25 +36,25 @@ struct KeyAnswer {
     expires_at: Option<String>,
     #[schema(format = DateTime)]
     revoked_at: Option<String>,
-    /// The key itself: in the answer to its creation, and never again.
+    /// The key itself, in the response to its creation only.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
 }
 
-/// What a key lets its holder do.
+/// What a key allows its holder to do.
 #[derive(Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum KeyRole {
-    /// Call agents and read tasks.
+    /// Call agents, and read, stop and delete tasks.
     #[default]
     Caller,
-    /// That, and manage what the tenant owns.
+    /// The same, and manage the resources of the tenant.
     Admin,
     /// Operate the gateway.
     Operator,
 }
 
-/// A key to be made.
+/// A key to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeyAsked {
@@ -62,10 +62,10 @@ pub(super) struct KeyAsked {
     #[serde(default)]
     #[schema(max_length = 200)]
     name: String,
-    /// `caller` or `admin`; of an operator's key it is left out.
+    /// For a tenant's key `caller` (the default) or `admin`. For an operator's key it can be omitted.
     #[serde(default)]
     role: Option<KeyRole>,
-    /// When it ends by itself: RFC 3339, to come. Left out: never.
+    /// When it expires: an RFC 3339 time in the future. If omitted, it does not expire.
     #[serde(default)]
     #[schema(format = DateTime)]
     expires_at: Option<String>,
@@ -90,7 +90,7 @@ impl KeyAnswer {
     }
 }
 
-/// The keys of a tenant, oldest first.
+/// List the keys of a tenant, oldest first.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/keys",
     operation_id = "admin_list_keys", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),
@@ -102,7 +102,9 @@ pub(super) async fn list(
     listed(&state, Some(admin.tenant())).await
 }
 
-/// Makes a key of a tenant. The key is shown in this answer and never again.
+/// Create a key of a tenant.
+///
+/// The key is shown in this response only.
 #[utoipa::path(post, path = "/admin/tenants/{tenant}/keys",
     operation_id = "admin_create_key", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")), request_body = KeyAsked,
@@ -123,7 +125,7 @@ pub(super) async fn create(
     created(&state, holder, asked, &secret).await
 }
 
-/// Ends a key of a tenant at once.
+/// Revoke a key of a tenant, with immediate effect.
 #[utoipa::path(delete, path = "/admin/tenants/{tenant}/keys/{key}",
     operation_id = "admin_revoke_key", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -137,7 +139,9 @@ pub(super) async fn revoke(
     revoked(&state, Some(admin.tenant()), &named).await
 }
 
-/// The operators' keys, oldest first. That of the data folder itself is not among them.
+/// List the operators' keys, oldest first.
+///
+/// The data folder's own operator key is not in the list.
 #[utoipa::path(get, path = "/admin/operator-keys",
     operation_id = "admin_list_operator_keys", tag = "admin",
     responses((status = 200, body = Vec<KeyAnswer>), ReadErrors), security(("operator_key" = [])))]
@@ -148,7 +152,9 @@ pub(super) async fn list_operators(
     listed(&state, None).await
 }
 
-/// Makes an operator's key. The key is shown in this answer and never again.
+/// Create an operator's key.
+///
+/// The key is shown in this response only.
 #[utoipa::path(post, path = "/admin/operator-keys",
     operation_id = "admin_create_operator_key", tag = "admin", request_body = KeyAsked,
     responses((status = 201, body = KeyAnswer), WriteErrors), security(("operator_key" = [])))]
@@ -164,7 +170,7 @@ pub(super) async fn create_operators(
     created(&state, KeyHolder::Operator, asked, &secret).await
 }
 
-/// Ends an operator's key at once.
+/// Revoke an operator's key, with immediate effect.
 #[utoipa::path(delete, path = "/admin/operator-keys/{key}",
     operation_id = "admin_revoke_operator_key", tag = "admin",
     params(("key" = String, Path, description = "The key's id")),

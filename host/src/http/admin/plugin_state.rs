@@ -1,4 +1,4 @@
-//! How a plugin of a tenant is doing: its calls, what they cost, and whether it is cut off.
+//! The state of a tenant's plugin: its calls, what they cost, and whether it is quarantined.
 
 use std::sync::Arc;
 
@@ -20,59 +20,59 @@ use crate::ids::PluginName;
 use crate::plugins::PluginUnavailable;
 use crate::sandbox::{Binding, StatsSnapshot};
 
-/// A plugin of a tenant, and how it is doing in this gateway.
+/// A plugin of a tenant, and its state in this gateway.
 #[derive(Serialize, ToSchema)]
 struct PluginState {
     name: PluginName,
     /// SHA-256 of the component.
     digest: String,
-    /// What it can be used as.
+    /// The roles that it can be used in.
     roles: Vec<&'static str>,
     /// The interfaces that it imports.
     imports: Vec<String>,
-    /// Which of its grants are not in force and why, which it needs and does not have, and which functions of a
-    /// component from elsewhere are no tools: a sentence each.
+    /// Notes for the operator, a sentence each: why grants are not in force, which grants are missing, which
+    /// functions of a foreign component cannot be tools, and which memory limit cannot work as it is set.
     notes: Vec<String>,
-    /// Its calls since the gateway began.
+    /// Its calls since the gateway started.
     calls: Calls,
-    /// What they cost, together.
+    /// What these calls cost.
     cost: Costs,
     /// Outgoing requests that no rule allows, sent because the grants only count them.
     egress_counted: u64,
-    /// Why it is cut off. Null: it is not.
+    /// Why and until when it is quarantined. Null if it is not.
     quarantine: Option<Quarantined>,
 }
 
-/// Calls by how they ended.
+/// Calls by outcome.
 #[derive(Serialize, ToSchema)]
 struct Calls {
-    /// Under way.
+    /// Calls in progress.
     in_flight: u64,
-    /// Those that gave a value.
+    /// Calls that returned a value.
     answered: u64,
-    /// Those in which the plugin said no.
+    /// Calls in which the plugin returned a failure.
     failed: u64,
-    /// Those that the gateway ended or did not begin, by reason.
+    /// Calls that the gateway ended or did not start, by reason.
     refused: BTreeMap<&'static str, u64>,
 }
 
-/// What calls cost.
+/// The cost of calls.
 #[derive(Serialize, ToSchema)]
 struct Costs {
-    /// Their time, waiting included, in microseconds.
+    /// Their total time, including waiting, in microseconds.
     micros: u64,
-    /// Their computing time, in microseconds.
+    /// Their total computing time, in microseconds.
     cpu_micros: u64,
-    /// The largest memory of one, in bytes.
+    /// The peak memory of a single call, in bytes.
     memory_bytes_peak: u64,
 }
 
-/// A plugin that is cut off because it kept failing.
+/// The quarantine of a plugin that has failed repeatedly.
 #[derive(Serialize, ToSchema)]
 struct Quarantined {
-    /// What its last failure was.
+    /// The plugin's last failure.
     reason: String,
-    /// When one call is let through to try it.
+    /// When one call is admitted as a probe.
     #[schema(format = DateTime)]
     until: String,
 }
@@ -106,8 +106,10 @@ impl PluginState {
     }
 }
 
-/// A plugin of a tenant, its own or one that ships with the gateway: its roles, its calls and what they cost
-/// since the gateway began, and whether it is cut off.
+/// Read the state of a plugin of a tenant.
+///
+/// The plugin may be the tenant's own, or one that ships with the gateway. The state has its roles, its calls and
+/// what they cost since the gateway started, and whether it is quarantined.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins/{name}",
     operation_id = "admin_read_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -124,7 +126,9 @@ pub(super) async fn read(
     Ok(json(StatusCode::OK, &PluginState::of(&binding)))
 }
 
-/// Ends the quarantine of a plugin: its next calls are let through. One that is not cut off stays as it is.
+/// End the quarantine of a plugin, so that its next calls are admitted.
+///
+/// A plugin that is not quarantined does not change.
 #[utoipa::path(post, path = "/admin/tenants/{tenant}/plugins/{name}/release",
     operation_id = "admin_release_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),

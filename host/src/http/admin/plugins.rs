@@ -1,4 +1,4 @@
-//! Plugins of a tenant: components, and the files that say what they may do.
+//! Manages a tenant's plugins: components, and the grants files that say what they may do.
 
 mod installation;
 pub(super) mod versions;
@@ -30,13 +30,13 @@ use crate::tenants::{InstalledPlugin, Installer};
 use installation::Installation;
 use versions::SignerAnswer;
 
-/// How long a component may take to arrive.
+/// How long the transfer of a component may take.
 const COMPONENT_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// What a body has besides a component of the largest size.
+/// The most bytes of a body besides a component of the maximum size.
 const FRAMING_BYTES_MAX: usize = 1 << 20;
 
-/// Longest grants file.
+/// The longest grants file, in bytes.
 const GRANTS_BYTES_MAX: usize = 256 << 10;
 
 /// A plugin of a tenant.
@@ -44,23 +44,23 @@ const GRANTS_BYTES_MAX: usize = 256 << 10;
 #[schema(as = Plugin)]
 struct PluginAnswer {
     name: PluginName,
-    /// SHA-256 of the component. Null: it ships with the gateway.
+    /// SHA-256 of the component. Null if the plugin ships with the gateway.
     digest: Option<String>,
     #[schema(format = DateTime)]
     installed_at: Option<String>,
-    /// What its maker calls this version. Null: nobody said.
+    /// The publisher's name of this version. Null if it was not stated.
     version: Option<String>,
-    /// Where it came from, as whoever installed it said: `file`, or a reference with the manifest's digest.
-    /// Null: it ships with the gateway.
+    /// The origin of the component, as stated at its installation: `file`, or a reference with the manifest's digest.
+    /// Null if the plugin ships with the gateway.
     provenance: Option<String>,
-    /// Null: it is not signed, or ships with the gateway.
+    /// The signer. Null if the component is not signed, or ships with the gateway.
     signed_by: Option<SignerAnswer>,
-    /// What it can be used as; in the answer to its installation.
+    /// The roles that it can be used in. Only in the response to an installation or a rollback.
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<&'static str>>,
-    /// What an operator ought to know of it, in that answer: what it has of grants that were there before, which
-    /// of them are not in force and why, which it lacks, which settings it misses, which functions of a
-    /// component from elsewhere are no tools.
+    /// Notes for the operator: what the plugin gets from an existing grants file, which grants are not in force and
+    /// why, which grants and settings are missing, and which functions of a foreign component cannot be tools. Only
+    /// in the response to an installation or a rollback.
     #[serde(skip_serializing_if = "Option::is_none")]
     notes: Option<Vec<String>>,
 }
@@ -98,7 +98,7 @@ impl PluginAnswer {
     }
 }
 
-/// The plugins of a tenant: its own, and those that ship with the gateway.
+/// List the plugins of a tenant: its own, and those that ship with the gateway.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins",
     operation_id = "admin_list_plugins", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),
@@ -114,8 +114,9 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &own.chain(bundled).collect::<Vec<_>>()))
 }
 
-/// Installs a component under a name, as the current version of the plugin of that name. It is compiled and
-/// checked first.
+/// Install a component as the current version of the plugin with this name.
+///
+/// The component is compiled and checked first.
 #[utoipa::path(put, path = "/admin/tenants/{tenant}/plugins/{name}",
     operation_id = "admin_install_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -135,7 +136,7 @@ pub(super) async fn install(
         let detail = "two installations of the tenant are under way and take long; try again later";
         ApiError::caller(429, detail).retry_after(1)
     };
-    // Before the component is read: it may be large.
+    // Acquired before the component is read, which may be large.
     let permit = state.plugins.install_permit(admin.tenant()).await.ok_or_else(busy)?;
     let (mut head, body) = request.into_parts();
     let component_bytes_max = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
@@ -145,17 +146,17 @@ pub(super) async fn install(
     let body = state.bodies.read_within(limits, sender, &mut head, body).await?;
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let (offered, grants) = installation::read(&head.headers, body, by).await?;
-    // It is held as long as its compiling takes, and waits for a permit.
+    // The component stays in memory while it waits for a permit to be compiled, and while it is compiled.
     let mut held = state.bodies.charge(sender);
     held.grow_to(offered.component.len())?;
     if grants.is_some() {
         may_grant(&admin)?;
     }
     let plugins = state.plugins.clone();
-    // Nobody else waits for this: a caller who hangs up ends the compiling.
+    // Only this handler waits for it: if the caller disconnects, the compilation ends.
     let prepared = plugins.prepare(admin.tenant(), &name, offered, grants.as_deref()).await;
     let prepared = prepared.map_err(refused)?;
-    // A task of its own: a caller who hangs up leaves no installation half done.
+    // A task of its own, so that a caller that disconnects leaves no installation half done.
     let installing = tokio::spawn(async move {
         let _held = (permit, held);
         plugins.install_prepared(prepared).await
@@ -164,7 +165,9 @@ pub(super) async fn install(
     Ok(json(StatusCode::OK, &PluginAnswer::installed(installed.map_err(refused)?)))
 }
 
-/// Forgets a plugin of a tenant with all its versions. What it was granted stays in its file, for whoever installs it again.
+/// Delete a plugin of a tenant with all its versions.
+///
+/// Its grants file stays, for a later installation under the same name.
 #[utoipa::path(delete, path = "/admin/tenants/{tenant}/plugins/{name}",
     operation_id = "admin_remove_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -181,8 +184,9 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// The component of a plugin of a tenant, its own or one that ships with the gateway: the bytes that are
-/// installed now.
+/// Download the current component of a plugin of a tenant.
+///
+/// The plugin may be the tenant's own, or one that ships with the gateway.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins/{name}/component",
     operation_id = "admin_read_component", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -204,7 +208,7 @@ pub(super) async fn component(
     Ok((StatusCode::OK, [(CONTENT_TYPE, wasm)], component).into_response())
 }
 
-/// What a plugin of a tenant may do, as the operator wrote it.
+/// Read what a plugin of a tenant may do: its grants file, as the operator wrote it.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins/{name}/grants",
     operation_id = "admin_read_grants", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -222,10 +226,11 @@ pub(super) async fn grants(
     Ok(toml_answer(text))
 }
 
-/// Says what a plugin of a tenant may do. It holds within five seconds.
+/// Replace the grants file of a plugin of a tenant, which says what it may do.
 ///
-/// Where a tenant's admin installed the component that is current, the file has to say which component it is for:
-/// 422 names the line. The answer is the file as it is now.
+/// The grants take effect within five seconds. If a tenant's admin installed the current component, the file must say
+/// which component it is for; otherwise the response is 422, and names the missing line. The response is the file as
+/// it is now.
 #[utoipa::path(put, path = "/admin/tenants/{tenant}/plugins/{name}/grants",
     operation_id = "admin_replace_grants", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -254,7 +259,7 @@ fn name(named: &Named) -> Result<PluginName, ApiError> {
     named.id("name", "Plugin")
 }
 
-/// What was handed in is wrong, or the gateway is.
+/// Maps an error to 422 if the caller's submission caused it, else to an error of the gateway.
 fn refused(error: PluginUnavailable) -> ApiError {
     if error.is_the_callers() {
         return ApiError::caller(422, error.to_string());

@@ -1,4 +1,4 @@
-//! Secrets of a tenant: kept for its plugins and channels, and never shown again.
+//! Manages a tenant's secrets, which its plugins and channels use, and which are never shown again.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::secrets::{SECRET_BYTES_MAX, SecretUses};
 use crate::tenants::Installer;
 use crate::vault::{self, SecretFacts, VaultError};
 
-/// The longest body: JSON may write each byte of a value as six (`\u0041`).
+/// The longest body, in bytes: JSON may escape each byte of a value as six (`\u0041`).
 const BODY_BYTES_MAX: usize = 6 * SECRET_BYTES_MAX + 1_024;
 
 /// A secret, without its value.
@@ -33,12 +33,12 @@ const BODY_BYTES_MAX: usize = 6 * SECRET_BYTES_MAX + 1_024;
 #[schema(as = Secret)]
 struct SecretAnswer {
     name: SecretName,
-    /// Whether the value before is still accepted.
+    /// Whether the previous value is still accepted.
     rotating: bool,
-    /// What it may be used for, whoever binds it.
+    /// What it may be used for, by every channel and plugin that binds it.
     #[serde(rename = "use")]
     uses: SecretUses,
-    /// Who lets it be used for that: `operator` or `admin`. Absent where that was not written down.
+    /// The kind of key that set these uses: `operator` or `admin`. Omitted if that was not recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     set_by: Option<&'static str>,
     #[schema(format = DateTime)]
@@ -57,23 +57,25 @@ impl SecretAnswer {
     }
 }
 
-/// A secret to be kept.
+/// A secret to store.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewSecret {
     /// Its value: a text of 1 to 16,384 bytes.
     #[schema(value_type = String, min_length = 1, max_length = 16384, write_only)]
     value: SecretString,
-    /// Whether the value before stays accepted until the next change.
+    /// Whether the previous value is accepted until the next change.
     #[serde(default)]
     rotate: bool,
-    /// What it may be used for, whoever binds it. Left out: what it may be used for already; for a new secret
-    /// everything but `sign`.
+    /// What it may be used for, by every channel and plugin that binds it. If omitted, an existing secret keeps its
+    /// uses, and a new one gets all but `sign`.
     #[serde(default, rename = "use")]
     uses: Option<SecretUses>,
 }
 
-/// The secrets of a tenant, by name. Their values are shown to nobody.
+/// List the secrets of a tenant, by name.
+///
+/// Their values are never shown.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/secrets",
     operation_id = "admin_list_secrets", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),
@@ -87,9 +89,10 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &secrets))
 }
 
-/// Keeps a secret, or replaces the value of the one of this name. Channels and plugins use it from their
-/// next call on, for what it may be used for. What an operator lets a secret be used for, a tenant's admin may
-/// narrow and not widen: 403.
+/// Store a secret, or replace the value of the secret with this name.
+///
+/// Channels and plugins use it from their next call on, within its allowed uses. A tenant's admin may narrow the uses
+/// that an operator has set, but not widen them: 403.
 #[utoipa::path(put, path = "/admin/tenants/{tenant}/secrets/{name}",
     operation_id = "admin_replace_secret", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -114,7 +117,9 @@ pub(super) async fn replace(
     Ok(json(StatusCode::OK, &SecretAnswer::of(stored)))
 }
 
-/// Forgets a secret. What needs it fails from its next call on.
+/// Delete a secret.
+///
+/// Channels and plugins that need it fail from their next call on.
 #[utoipa::path(delete, path = "/admin/tenants/{tenant}/secrets/{name}",
     operation_id = "admin_remove_secret", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -132,14 +137,13 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// The body. What is wrong with it is said without repeating any of it, since the value may stand in the
-/// wrong place.
+/// Reads the body. Errors do not quote it, since the value of the secret may be in the wrong place.
 async fn read(state: &AdminState, request: Request<Body>) -> Result<NewSecret, ApiError> {
     let (mut head, body) = request.into_parts();
     let limits = BodyLimits::new(BODY_BYTES_MAX, Duration::from_secs(30));
     let body = state.bodies.read_within(limits, Sender::of(&head), &mut head, body).await?;
     let body = Zeroizing::new(Vec::from(body));
-    // To serde an array is a struct too, its fields in their order.
+    // serde also accepts an array as a struct, with the fields in order.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(ApiError::caller(422, WANTED));
     }
@@ -149,7 +153,7 @@ async fn read(state: &AdminState, request: Request<Body>) -> Result<NewSecret, A
     })
 }
 
-/// What a body has to be.
+/// The error for a body of another shape.
 const WANTED: &str = r#"the body is not as documented: {"value": a text, "rotate": true or false or left out, "use": a list of "verify", "compare", "sign" and "send", or left out}"#;
 
 impl From<VaultError> for ApiError {

@@ -1,4 +1,4 @@
-//! Tasks of a tenant as whoever manages it sees them.
+//! Reads, stops and deletes a tenant's tasks, for its admins and for operators.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::{AdminState, ByAdmin};
 use crate::answer::task::{TaskDetails, TaskPage};
 use crate::replay::{self, Recorded};
 
-/// The tasks of a tenant, newest first.
+/// List the tasks of a tenant, newest first.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks",
     operation_id = "admin_list_tasks", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"), TasksQuery),
@@ -30,7 +30,7 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &page))
 }
 
-/// A task of a tenant.
+/// Read a task of a tenant.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks/{task}",
     operation_id = "admin_read_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -45,8 +45,9 @@ pub(super) async fn read(
     Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
 }
 
-/// What plugins did for a task, and what they were told, so that it can be played again: `wardgate replay`.
-/// No secrets are in it. What plugins are granted is in it for operators.
+/// Read the recording of a task: what its plugins did, and what they received.
+///
+/// `wardgate replay` replays it. It contains no secrets. For operators it contains the grants of the plugins.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/tasks/{task}/recording",
     operation_id = "admin_read_task_recording", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -64,7 +65,9 @@ pub(super) async fn recording(
     Ok(json(StatusCode::OK, &recorded))
 }
 
-/// Stops a task of a tenant. One that has ended stays as it is.
+/// Stop a task of a tenant.
+///
+/// A task that has ended does not change.
 #[utoipa::path(post, path = "/admin/tenants/{tenant}/tasks/{task}/stop",
     operation_id = "admin_stop_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -79,7 +82,9 @@ pub(super) async fn stop(
     tasks::stop_named(&state.store, &state.runs, admin.tenant(), named.text("task")).await
 }
 
-/// Deletes a task of a tenant with everything that belongs to it. A run is stopped first.
+/// Delete a task of a tenant with all its data.
+///
+/// A run that is in progress is stopped first.
 #[utoipa::path(delete, path = "/admin/tenants/{tenant}/tasks/{task}",
     operation_id = "admin_delete_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),

@@ -1,4 +1,4 @@
-//! Tenants: an operator makes them and lists them.
+//! Manages tenants: operators create and list them, and an admin reads its own.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::tenants::Tenant;
 #[derive(Serialize, ToSchema)]
 #[schema(as = Tenant)]
 struct TenantAnswer {
-    /// Called `organization_id` on the surfaces that callers use.
+    /// The tenant's id, which is `organization_id` in the API for callers.
     id: TenantId,
     name: Name,
     #[schema(format = DateTime)]
@@ -33,7 +33,9 @@ impl TenantAnswer {
     }
 }
 
-/// The tenants that the key manages, by name: all of them, or the admin's own.
+/// List the tenants that the key manages, by name.
+///
+/// An operator's key manages all tenants, an admin's key its own.
 #[utoipa::path(get, path = "/admin/tenants", operation_id = "admin_list_tenants", tag = "admin",
     responses((status = 200, body = Vec<TenantAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
@@ -49,15 +51,17 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &answer))
 }
 
-/// A tenant to be made.
+/// A tenant to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewTenant {
-    /// 1 to 128 bytes; no other tenant has it.
+    /// The name, of 1 to 128 bytes. It is unique among the tenants.
     name: Name,
 }
 
-/// Makes a tenant. A name that is taken is 409.
+/// Create a tenant.
+///
+/// If the name is taken, the response is 409.
 #[utoipa::path(post, path = "/admin/tenants",
     operation_id = "admin_create_tenant", tag = "admin", request_body = NewTenant,
     responses((status = 201, body = TenantAnswer), WriteErrors), security(("operator_key" = [])))]
@@ -71,7 +75,7 @@ pub(super) async fn create(
     answer(&state, id, StatusCode::CREATED).await
 }
 
-/// A tenant.
+/// Read a tenant.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}",
     operation_id = "admin_read_tenant", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id")),

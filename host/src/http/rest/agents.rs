@@ -1,4 +1,4 @@
-//! Agents as callers see them, and their tools called directly.
+//! Agents as callers see them, and direct calls of their tools.
 
 use std::sync::Arc;
 
@@ -26,19 +26,19 @@ use crate::request::Payload;
 use crate::store::Store;
 use crate::tenants::Agent;
 
-/// Which page of a list.
+/// Selects a page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
-    /// From 1.
+    /// The number of the page, from 1 (the default).
     #[param(minimum = 1)]
     page: Option<u32>,
-    /// Most items of a page.
+    /// The most items on a page; 20 by default.
     #[param(minimum = 1, maximum = 100)]
     per_page: Option<u32>,
 }
 
-/// The agents of the key's organization, oldest first.
+/// List the agents of the key's organization, oldest first.
 #[utoipa::path(get, path = "/v1/agents",
     operation_id = "list_agents", tag = "agents", params(PageQuery),
     responses((status = 200, body = AgentPage), ReadErrors), security(("api_key" = [])))]
@@ -57,7 +57,9 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &answer))
 }
 
-/// The same agents as an array, as the product's SDK lists them.
+/// List the organization's agents as a plain array, oldest first.
+///
+/// This is the format that xpander's SDK expects.
 #[utoipa::path(get, path = "/agents/list",
     operation_id = "list_all_agents", tag = "aliases",
     responses((status = 200, body = Vec<AgentItem>), ReadErrors), security(("api_key" = [])))]
@@ -70,9 +72,10 @@ pub(super) async fn list_plain(
     Ok(json(StatusCode::OK, &items))
 }
 
-/// An agent with its graph and its tools. No secret is in it.
+/// Read an agent with its graph and its tools.
 ///
-/// If a plugin cannot say which tools it has, `tools` is empty, and `tools_missing` says why.
+/// The response contains no secrets. If a plugin cannot list its tools, `tools` is empty, and `tools_missing` gives
+/// the reason.
 #[utoipa::path(get, path = "/v1/agents/{id}",
     operation_id = "read_agent", tag = "agents",
     params(("id" = String, Path, description = "The agent's id")),
@@ -85,8 +88,8 @@ pub(super) async fn read(
     let agent = find(&state.store, tenant.tenant(), &named).await?;
     let tools = match Tools::of(&state.plugins, &agent, RequestId::next()).await {
         Err(ToolsError::Unavailable(PluginUnavailable::Store(error))) => return Err(error.into()),
-        // xpander's clients read an agent before they do anything with it, its runs and tasks included. The
-        // answer says what is wrong.
+        // Reported in the response, not as an error status: xpander's clients read an agent before they do anything
+        // else with it, including its runs and tasks.
         Err(error) => {
             tracing::warn!(agent = %agent.id, %error, "an agent's tools cannot be listed");
             Err(ApiError::from(error).into_detail())
@@ -97,24 +100,25 @@ pub(super) async fn read(
     Ok(json(StatusCode::OK, &AgentAnswer::of(&agent, tools, &state.public_url)))
 }
 
-/// How long a call waits that finds its tenant calling as many tools as it may: one of them may be over by then,
-/// and whoever sends as many requests as he can sends fewer.
+/// How long a call waits before its second attempt, if its tenant already calls as many tools directly as it may. One
+/// of those calls may have ended by then, and the wait slows down a caller that sends requests as fast as it can.
 const OPERATION_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a tool is called with. Fields other than these are the arguments themselves.
+/// The arguments of a tool call: `body_params`, else `parameters`, else the whole body.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "documentation: whatever JSON object is sent is handed on")]
 pub(super) struct Operation {
-    /// The arguments, as the product's SDK sends them.
+    /// The arguments, as xpander's SDK sends them.
     #[schema(value_type = Option<Object>)]
     body_params: Option<serde_json::Value>,
-    /// The same, as its REST pages have it.
+    /// The arguments, as xpander's REST documentation has them.
     #[schema(value_type = Option<Object>)]
     parameters: Option<serde_json::Value>,
 }
 
-/// Calls one of an agent's tools directly and answers what it answers. A tool that may change things is
-/// refused unless the agent lets such tools be called.
+/// Call one of an agent's tools directly and return its result.
+///
+/// A tool that may change data is refused with 403, unless the agent permits such tools (`allow_destructive_tools`).
 #[utoipa::path(post, path = "/agents/{id}/operations/{tool}",
     operation_id = "call_tool", tag = "agents",
     params(("id" = String, Path, description = "The agent's id"),
@@ -133,7 +137,7 @@ pub(super) async fn operate(
     if !agent.enabled {
         return Err(crate::access::Denied::Disabled.into());
     }
-    // A tool may take as long as in a run, so as many are called at once.
+    // A direct call may take as long as a call in a run, so a tenant may have as many of them at once as runs.
     let permit = state.operations.acquire_within(OPERATION_PATIENCE, tenant.tenant()).await;
     let _permit = permit.ok_or_else(|| {
         let max = state.operations.per_key_max();
@@ -148,7 +152,7 @@ pub(super) async fn operate(
     let tool = named.text("tool").unwrap_or_default();
     let answered = tokio::select! {
         answered = tools.call_directly(&agent, tool, arguments) => answered,
-        // It would be cut off without a word otherwise.
+        // Otherwise the connection would be dropped without a response.
         () = state.shutdown_deadline.cancelled() => return Err(ApiError::stopping("the tool")),
     };
     let answer = answered.map_err(|refused| match refused {
@@ -157,7 +161,7 @@ pub(super) async fn operate(
     })?;
     match &answer {
         Ok(_) => tracing::info!(agent = %agent.id, tool, "a tool was called directly"),
-        // It has no trace that a grant which is missing could stand in.
+        // A direct call has no trace, so only the log can show a missing grant.
         Err(why) => {
             tracing::warn!(agent = %agent.id, tool, %why, "a tool that was called directly failed")
         }

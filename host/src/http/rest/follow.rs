@@ -1,5 +1,5 @@
-//! What happens in a task as server-sent events: live while it runs here, and the same from the trace for
-//! whoever comes later.
+//! A task's progress as server-sent events: live while the task runs in this process, and replayed from the trace for
+//! later clients.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -27,15 +27,18 @@ use crate::tasks::{Status, Task};
 use crate::trace::log::{RunEvent, replay};
 use tokio_util::sync::CancellationToken;
 
-/// How often the store is asked about a task of which nothing is heard: it may run in another process.
+/// How often to poll the store for a task without new events: it may run in another process.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Events that wait for a client who reads slowly. The run does not wait for him.
+/// The most events buffered for a client that reads slowly. The run does not wait for the client.
 const EVENTS_WAITING_MAX: usize = 16;
 
-/// What happens in a task, from its beginning on whenever this is asked, up to its end. Each event has an id: whoever
-/// asks again with `last-event-id`, as browsers do, is told what came after it, and with the id of the last one
-/// gets 204, which ends their asking.
+/// Follow a task as server-sent events.
+///
+/// The stream starts with the beginning of the task, whenever it is opened, and ends with the task. Each event has an
+/// id. A client that reconnects with the id of the last event that it received in `last-event-id`, as browsers do by
+/// themselves, gets the events after that one, or all events of the current attempt if the run has been restarted
+/// since. With the id of the final event it gets 204, which makes a browser stop reconnecting.
 #[utoipa::path(get, path = "/{organization}/agent-execution/{id}/events",
     operation_id = "follow_task", tag = "tasks",
     params(("organization" = String, Path, description = "The key's organization"),
@@ -66,25 +69,25 @@ pub(super) async fn events(
     state.events.open(tenant.tenant(), task.id, after)
 }
 
-/// The header in which browsers say which event they were told last.
+/// The header in which browsers send the id of the last event that they received.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// The id of the last event.
+/// The id of the final event.
 const END: &str = "end";
 
-/// The id of any other event: which attempt at the run it is of, and its place in what is told of that.
+/// The id of every other event: the attempt at the run that it belongs to, and its position in that attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EventId {
     attempt: u32,
     index: usize,
 }
 
-/// Places in what is told of an attempt. What happened in it comes behind these.
+/// The positions of the first events of an attempt. The events of the run follow them.
 const CREATED: usize = 1;
 const STARTED: usize = 2;
 
 impl EventId {
-    /// Whether whoever was told this event was told that one, too.
+    /// Whether a client that has received this event has received the other one too.
     fn comes_after(self, other: Self) -> bool {
         other.index == CREATED || (self.attempt == other.attempt && self.index >= other.index)
     }
@@ -106,23 +109,23 @@ impl FromStr for EventId {
     }
 }
 
-/// Opens streams of tasks' events.
+/// Opens event streams of tasks.
 #[derive(Debug, Clone)]
 pub(in super::super) struct EventStreams {
     pub(in super::super) store: Store,
     pub(in super::super) runs: Runs,
     pub(in super::super) clock: Clock,
-    /// Those that are open.
+    /// The streams that are open, counted for each tenant.
     pub(in super::super) open: Streams,
-    /// Ends all of them.
+    /// Ends all streams.
     pub(in super::super) shutdown_deadline: CancellationToken,
 }
 
 impl EventStreams {
-    /// The events of a task as a response, those after this one if one is given.
+    /// Returns the events of a task as a response: all of them, or those after this one.
     ///
     /// # Errors
-    /// 429 if the tenant has as many streams open as it may.
+    /// If the tenant has as many streams open as it may: 429.
     pub(super) fn open(
         &self,
         tenant: TenantId,
@@ -154,7 +157,7 @@ impl EventStreams {
     }
 }
 
-/// A stream while its events are sent.
+/// An open event stream.
 struct EventStream {
     from: EventStreams,
     tenant: TenantId,
@@ -163,13 +166,13 @@ struct EventStream {
     events: mpsc::Sender<sse::Event>,
     /// The last event that the client has received.
     after: Option<EventId>,
-    /// How many events of the current attempt were sent.
+    /// How many run events of the current attempt have been processed, including those that are not sent to clients.
     sent: usize,
-    /// Whether `task_started` was sent.
+    /// Whether the event of the task's start (`task_updated`) has been reached.
     started: bool,
 }
 
-/// The client has hung up.
+/// The client has disconnected.
 struct Gone;
 
 impl EventStream {
@@ -233,7 +236,7 @@ impl EventStream {
         Ok(())
     }
 
-    /// Sends the rest of the trace, and the end.
+    /// Sends the rest of the trace, and the final event.
     async fn finish(&mut self, task: &Task) -> Result<Result<(), Gone>, StoreError> {
         let steps = self.from.store.steps(task).await?;
         let rest: Vec<RunEvent> = replay(steps).into_iter().skip(self.sent).collect();
@@ -246,7 +249,7 @@ impl EventStream {
         Ok(self.send_end(task).await)
     }
 
-    /// Sends the end of a task that was deleted meanwhile: it was stopped first.
+    /// Sends the final event of a task that has been deleted meanwhile. A deletion stops the task first.
     async fn finish_deleted(
         &mut self,
         mut task: Task,

@@ -1,4 +1,4 @@
-//! Starting a run over REST: waiting for it, not waiting, or following it.
+//! Starts a run over REST, and waits for its end, responds at once, or streams its events.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use utoipa::IntoParams;
 use super::super::budget::Sender;
 use super::super::error::{ApiError, ErrorBody};
 use super::super::extract::{ByKey, Named, QueryParams, request_id};
+use super::super::marks::{mark, mark_waited};
 use super::super::reply::json;
 use super::super::responses::WriteErrors;
-use super::super::submission::mark;
 use super::RestState;
 use crate::access::TenantCaller;
 use crate::answer::event::SentEvent;
@@ -23,16 +23,18 @@ use crate::ids::AgentId;
 use crate::intake::invocation::{self, Invocation};
 use crate::intake::{AgentCall, Arrival, RequestParts};
 
-/// How a run is wanted.
+/// How the caller wants the response.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct InvokeQuery {
-    /// To be answered at once, with the task as it was accepted.
+    /// Whether to respond at once, with the task as it was accepted.
     asynchronous: Option<bool>,
 }
 
-/// Runs an agent and waits for it. `Prefer: wait=N` (RFC 7240) bounds the waiting; who has waited long
-/// enough gets 202 and the task, which goes on and can be read.
+/// Run an agent and wait for the task to end.
+///
+/// The wait is limited by the gateway's settings, and by `Prefer: wait=N` (RFC 7240), in seconds. When the limit is
+/// reached, the response is 202 with the task so far. The run continues, and the task can be read.
 #[utoipa::path(post, path = "/v1/agents/{id}/invoke",
     operation_id = "invoke_agent", tag = "agents",
     params(("id" = String, Path, description = "The agent's id"), InvokeQuery,
@@ -56,11 +58,11 @@ pub(super) async fn and_wait(
     let mut submission = state.submitter.submit(call, true).await?;
     let task = state.submitter.wait(&mut submission).await?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let answer = mark(&submission, json(status, &TaskDetails::of(&task)));
-    Ok(state.submitter.mark_preference(&submission, answer))
+    let answer = json(status, &TaskDetails::of(&task));
+    Ok(mark_waited(&submission, state.submitter.sync_wait_max, answer))
 }
 
-/// Runs an agent and answers at once, with the task as it was accepted.
+/// Run an agent and respond at once, with the task as it was accepted.
 #[utoipa::path(post, path = "/v1/agents/{id}/invoke/async",
     operation_id = "invoke_agent_async", tag = "agents",
     params(("id" = String, Path, description = "The agent's id"),
@@ -78,8 +80,9 @@ pub(super) async fn and_go(
     start(&state, call).await
 }
 
-/// Runs an agent and tells what happens as server-sent events, the last of which is `task_finished`.
-/// Whoever hangs up stops nothing.
+/// Run an agent and stream its progress as server-sent events.
+///
+/// The last event is `task_finished`. Closing the stream does not stop the run.
 #[utoipa::path(post, path = "/v1/agents/{id}/invoke/stream",
     operation_id = "invoke_agent_stream", tag = "agents",
     params(("id" = String, Path, description = "The agent's id"),
@@ -98,7 +101,7 @@ pub(super) async fn and_stream(
 ) -> Result<Response, ApiError> {
     let call = resolve(&state, tenant, &named, request).await?;
     let submission = state.submitter.submit(call, false).await?;
-    // The task is accepted: a caller who cannot have a stream of it now learns which one it is.
+    // The task has been accepted: a caller that cannot get a stream now still learns the task's id.
     let (tenant, task) = (submission.agent.tenant, submission.task);
     let stream = state.events.open(tenant, task, None);
     let answer = stream.unwrap_or_else(|error| error.after_the_run().into_response());
@@ -107,7 +110,7 @@ pub(super) async fn and_stream(
 
 async fn start(state: &RestState, call: AgentCall) -> Result<Response, ApiError> {
     let mut submission = state.submitter.submit(call, false).await?;
-    // It may be running by now; what is answered is what was accepted.
+    // The task may be running by now. The response shows it as it was accepted.
     let task = state.submitter.wait(&mut submission).await?.into_accepted();
     Ok(mark(&submission, json(StatusCode::OK, &TaskDetails::of(&task))))
 }
@@ -128,7 +131,7 @@ async fn resolve(
     let arrival = Arrival::read_invocation(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),
-        // Nothing of an invocation travels in the query.
+        // No part of an invocation is in the query.
         query: String::new(),
         pairs: Vec::new(),
         headers: head.headers,

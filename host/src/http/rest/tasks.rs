@@ -1,4 +1,4 @@
-//! Tasks: listing, reading, stopping, deleting, and what happened in them.
+//! Lists, reads, updates, stops and deletes tasks, and returns what happened in them.
 
 use std::sync::Arc;
 
@@ -24,26 +24,26 @@ use crate::runs::{Runs, STOPPED};
 use crate::store::Store;
 use crate::tasks::{EndStatus, Outcome, Slice, Status, Task, TaskFilter};
 
-/// Which tasks, and which page of them.
+/// Filters a list of tasks, and selects a page of it.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct TasksQuery {
-    /// From 1.
+    /// The number of the page, from 1 (the default).
     #[param(minimum = 1)]
     page: Option<u32>,
-    /// Most items of a page.
+    /// The most items on a page; 20 by default.
     #[param(minimum = 1, maximum = 100)]
     per_page: Option<u32>,
-    /// Tasks of this agent.
+    /// Only tasks of this agent.
     agent_id: Option<String>,
-    /// Tasks for this user, by the caller's own id of him.
+    /// Only tasks for this user, by the id that the caller sent.
     user_id: Option<String>,
-    /// Tasks of this status.
+    /// Only tasks with this status.
     #[param(inline)]
     status: Option<Status>,
 }
 
-/// The tasks of the key's organization, newest first.
+/// List the tasks of the key's organization, newest first.
 #[utoipa::path(get, path = "/v1/tasks",
     operation_id = "list_tasks", tag = "tasks", params(TasksQuery),
     responses((status = 200, body = TaskPage), ReadErrors), security(("api_key" = [])))]
@@ -56,7 +56,7 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &page))
 }
 
-/// A page of a tenant's tasks.
+/// Returns a page of a tenant's tasks.
 pub(in super::super) async fn list_page(
     store: &Store,
     tenant: TenantId,
@@ -73,7 +73,7 @@ pub(in super::super) async fn list_page(
     let agent = match query.agent_id.filter(|id| !id.is_empty()).map(|id| id.parse()) {
         None => None,
         Some(Ok(agent)) => Some(agent),
-        // No task is of an agent that cannot exist.
+        // A text that cannot be an agent's id matches no task.
         Some(Err(_)) => return Ok(total_of(Vec::new(), 0)),
     };
     let user = query.user_id.filter(|id| !id.is_empty());
@@ -83,7 +83,9 @@ pub(in super::super) async fn list_page(
     Ok(total_of(tasks.into_iter().map(|task| TaskItem::of(tenant, task)).collect(), total))
 }
 
-/// The newest tasks of an agent as an array, as the product's SDK lists them.
+/// List the newest tasks of an agent as a plain array.
+///
+/// This is the format that xpander's SDK expects.
 #[utoipa::path(get, path = "/agent-execution/executions/history/{agent}",
     operation_id = "list_tasks_of_agent", tag = "aliases",
     params(("agent" = String, Path, description = "The agent's id"), TasksQuery),
@@ -102,7 +104,9 @@ pub(super) async fn history(
     Ok(json(StatusCode::OK, &page.items))
 }
 
-/// A task. In place of its id the name of a thread will do: its newest task is meant then.
+/// Read a task.
+///
+/// The name of a thread in place of an id means the newest task of that thread.
 #[utoipa::path(get, path = "/v1/tasks/{id}",
     operation_id = "read_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
@@ -116,7 +120,9 @@ pub(super) async fn read(
     Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
 }
 
-/// Stops a task: its run ends where it stands, a tool call included. One that has ended stays as it is.
+/// Stop a task.
+///
+/// Its run ends at its current step, even during a tool call. A task that has ended does not change.
 #[utoipa::path(post, path = "/v1/tasks/{id}/stop",
     operation_id = "stop_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
@@ -143,8 +149,9 @@ pub(in super::super) async fn stop_named(
     Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
 }
 
-/// Deletes a task with everything that belongs to it, its idempotency key included. A run is stopped
-/// first.
+/// Delete a task with all its data, including its idempotency key.
+///
+/// A run that is in progress is stopped first.
 #[utoipa::path(delete, path = "/v1/tasks/{id}",
     operation_id = "delete_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id; the name of a thread will not do")),
@@ -163,7 +170,7 @@ pub(in super::super) async fn remove_named(
     tenant: TenantId,
     name: Option<&str>,
 ) -> Result<Response, ApiError> {
-    // By its id alone: the same request again must not delete the turn before.
+    // By id only: with the name of a thread, a repeated request would delete the previous turn.
     let id = name.and_then(|name| name.parse().ok()).ok_or_else(|| ApiError::not_found("Task"))?;
     match runs.delete(tenant, id).await? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
@@ -171,7 +178,9 @@ pub(in super::super) async fn remove_named(
     }
 }
 
-/// What happened in a task, as messages; every step of its trace is among them.
+/// Read what happened in a task, as messages.
+///
+/// They include every step of the task's trace.
 #[utoipa::path(get, path = "/v1/tasks/{id}/thread",
     operation_id = "read_thread", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
@@ -185,16 +194,16 @@ pub(super) async fn thread(
     Ok(json_answer(StatusCode::OK, messages.to_string()))
 }
 
-/// The messages of a task and of the tasks below it.
+/// The messages of a task and of its subtasks.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "documentation: the answer is written as JSON")]
 pub(super) struct WholeThread {
-    /// The task's own; there are no others, since agents call no agents.
+    /// The messages of the task itself. There are no subtasks, since agents do not call agents.
     #[schema(value_type = Vec<Object>)]
     root: Vec<Value>,
 }
 
-/// The same, in the shape that has room for tasks below it.
+/// Read what happened in a task, as messages, in the format that has room for subtasks.
 #[utoipa::path(get, path = "/v1/tasks/{id}/thread/full",
     operation_id = "read_whole_thread", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
@@ -208,7 +217,7 @@ pub(super) async fn whole_thread(
     Ok(json_answer(StatusCode::OK, json!({"root": messages}).to_string()))
 }
 
-/// The activity log of a task of an agent, as the product's SDK reads it.
+/// Read the activity log of a task, in the format that xpander's SDK expects.
 #[utoipa::path(get, path = "/activity/{agent}/{task}",
     operation_id = "read_activity", tag = "tasks",
     params(("agent" = String, Path, description = "The agent's id"),
@@ -228,18 +237,20 @@ pub(super) async fn activity(
     Ok(json(StatusCode::OK, &Activity::of(&task, &steps)))
 }
 
-/// A change of a task. Other fields of a task may be sent along; they are not changed.
+/// An update of a task. Other fields of a task may be sent too, and are ignored.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct Update {
-    /// What it becomes: an end, or what it is already.
+    /// The new status: a final one, or the current one.
     #[serde(default)]
     status: Option<Status>,
-    /// The result that goes with an end.
+    /// The result that belongs to a final status. Required for `completed`.
     #[serde(default)]
     result: Option<String>,
 }
 
-/// Ends a task from outside. One that has ended takes no other end (409).
+/// End a task from outside.
+///
+/// An end is final: if the task has already ended otherwise, the response is 409.
 #[utoipa::path(patch, path = "/agent-execution/{id}/update",
     operation_id = "update_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
@@ -285,7 +296,7 @@ pub(super) async fn update(
     Ok(json(StatusCode::OK, &TaskDetails::of(&now)))
 }
 
-/// Ends a task, unless it has ended, and gives it as it is then.
+/// Ends a task unless it has already ended, and returns it as it is then.
 async fn end(runs: &Runs, task: &Task, outcome: Outcome) -> Result<Task, ApiError> {
     let ended = runs.end(task.tenant, task.id, outcome).await?;
     ended.ok_or_else(|| ApiError::not_found("Task"))

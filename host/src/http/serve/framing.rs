@@ -1,23 +1,22 @@
-//! Where one request on a connection ends and the next one begins.
+//! Finds where one request on a connection ends and the next one begins.
 //!
-//! Follows the HTTP library's own rules byte by byte, and is stricter where they are lenient: a
-//! boundary is seen here only where the library sees one too. The other way round a body could pass
-//! for a head, which is how requests are smuggled.
+//! This follows the HTTP library's own rules byte by byte, and is stricter where they are lenient: it sees a boundary
+//! only where the library sees one too. Otherwise a body could pass for a head, which is how requests are smuggled.
 
 /// What the next byte of a connection belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     /// A request's head.
     Head,
-    /// A body of which so many bytes are left.
+    /// A body with this many bytes left.
     Length(u64),
     /// A chunked body.
     Chunked(Chunk),
-    /// Nobody can tell. It stays so until the connection ends.
+    /// Unknown, until the connection ends.
     Anything,
 }
 
-/// A place in a chunked body (RFC 9112 section 7.1). Numbers are the chunk's bytes that are left.
+/// A position in a chunked body (RFC 9112 section 7.1). Numbers are the bytes that are left of the chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chunk {
     Start,
@@ -28,7 +27,7 @@ pub(super) enum Chunk {
     Data(u64),
     DataCr,
     DataLf,
-    /// After a line's end behind the last chunk: an empty line ends the body.
+    /// At the start of a line after the last chunk. An empty line ends the body.
     LineStart,
     Trailer,
     TrailerLf,
@@ -36,7 +35,7 @@ pub(super) enum Chunk {
 }
 
 impl Next {
-    /// What follows a complete head; none where two readers could come to different answers.
+    /// What follows a complete head. None if two parsers could disagree about it.
     pub(super) fn after(head: &httparse::Request<'_, '_>) -> Option<Self> {
         if head.method == Some("CONNECT") {
             return None;
@@ -68,7 +67,7 @@ impl Next {
         }
     }
 
-    /// Passes over what belongs to a body, and says how many bytes that was. Not all of them: a head
+    /// Skips the bytes that belong to a body, and returns their number. If that is less than `bytes.len()`, a head
     /// follows.
     pub(super) fn pass_body(&mut self, bytes: &[u8]) -> usize {
         match self {
@@ -104,7 +103,7 @@ impl Next {
 }
 
 impl Chunk {
-    /// The place after one byte that is not a chunk's data.
+    /// The position after one byte that is not a chunk's data.
     fn step(self, byte: u8) -> Next {
         let hex = char::from(byte).to_digit(16).map(u64::from);
         let place = match (self, byte) {
@@ -125,7 +124,7 @@ impl Chunk {
             (Self::DataLf, b'\n') => Some(Self::Start),
             (Self::LineStart, b'\r') => Some(Self::EndLf),
             (Self::Trailer, b'\r') => Some(Self::TrailerLf),
-            // A bare line feed ends no line here: the library counts it as part of the trailer.
+            // A bare line feed does not end a line here: the library counts it as part of the trailer.
             (Self::LineStart | Self::Trailer, _) => Some(Self::Trailer),
             (Self::EndLf, b'\n') => return Next::Head,
             _ => None,
@@ -134,14 +133,14 @@ impl Chunk {
     }
 }
 
-/// Takes what there is of what is left.
+/// Takes as many of the bytes that are left as are available, and returns their number.
 fn take(left: &mut u64, available: usize) -> usize {
     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
     *left -= taken as u64;
     taken
 }
 
-/// A number written in digits only. The standard parser would take a sign too.
+/// Parses a number that consists of digits only. The standard parser would accept a sign too.
 fn digits(value: &[u8]) -> Option<u64> {
     if value.iter().all(u8::is_ascii_digit) {
         str::from_utf8(value).ok()?.parse().ok()

@@ -1,5 +1,6 @@
-//! The header `Host` (RFC 9112 section 3.2): one, well-formed, of every request of HTTP/1.1. Two readers
-//! that choose differently among two of them, a proxy and we, would be a way past the proxy.
+//! Checks the header `Host` (RFC 9112 section 3.2): a request of HTTP/1.1 must have exactly one, and it must be
+//! well-formed. If a proxy and the gateway chose differently between two of them, a request could bypass the proxy's
+//! rules.
 
 use std::net::Ipv6Addr;
 
@@ -9,7 +10,7 @@ use hyper::{Request, Version};
 /// Checks a request's `Host`.
 ///
 /// # Errors
-/// What is wrong with it, for the caller; it is to be answered with 400.
+/// If it is missing, repeated or malformed: the reason, for a response with 400.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -21,14 +22,14 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     }
 }
 
-/// `uri-host [ ":" port ]` (RFC 9110 section 7.2, RFC 3986 section 3.2.2). A name may be empty.
+/// Whether this is `uri-host [ ":" port ]` (RFC 9110 section 7.2, RFC 3986 section 3.2.2). A name may be empty.
 pub(super) fn is_host(value: &[u8]) -> bool {
     let (is_host, port) = match value.strip_prefix(b"[") {
         Some(rest) => {
             let end = rest.iter().position(|byte| *byte == b']').unwrap_or(rest.len());
             let (address, port) = rest.split_at(end);
             let address = std::str::from_utf8(address).unwrap_or_default();
-            // Without the closing bracket it is no host at all.
+            // Without the closing bracket it is not a host.
             let Some(port) = port.get(1..) else { return false };
             (address.parse::<Ipv6Addr>().is_ok(), port)
         }
@@ -41,12 +42,12 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     is_host && (port.is_empty() || is_port(port))
 }
 
-/// A colon and digits, of which there may be none.
+/// Whether this is a colon and digits, possibly none.
 fn is_port(port: &[u8]) -> bool {
     port.strip_prefix(b":").is_some_and(|digits| digits.iter().all(u8::is_ascii_digit))
 }
 
-/// `reg-name`, which an IPv4 address is as well.
+/// Whether this is a `reg-name`. An IPv4 address is one too.
 fn is_name(name: &[u8]) -> bool {
     let mut rest = name;
     while let Some((byte, after)) = rest.split_first() {

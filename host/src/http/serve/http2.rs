@@ -1,7 +1,7 @@
-//! HTTP/2 by prior knowledge (RFC 9113 section 3.3), as proxies speak it to what is behind them. TLS, with which
-//! browsers speak it, is a proxy's.
+//! HTTP/2 by prior knowledge (RFC 9113 section 3.3), as proxies use it towards their backends. TLS, which browsers
+//! require for it, is the proxy's task.
 //!
-//! A connection carries many requests at once, so what one of HTTP/1.1 may hold is divided among them.
+//! A connection carries many requests at once, so they share what one connection of HTTP/1.1 may hold.
 
 use std::io;
 use std::pin::Pin;
@@ -24,29 +24,31 @@ use super::ServeLimits;
 use super::host_header::is_host;
 use super::request_line::STALL_MAX;
 
-/// How a connection of HTTP/2 begins, and none of HTTP/1: there is no such method (RFC 9113 section 3.4).
+/// The first bytes of a connection of HTTP/2. No connection of HTTP/1 begins with them: there is no such method (RFC
+/// 9113 section 3.4).
 const PREFACE_BEGIN: &[u8] = b"PRI ";
 
-/// How long to wait for more of it.
+/// How long to wait for more bytes of the preface.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Most requests at once on a connection: as few as RFC 9113 section 6.5.2 advises.
+/// The most concurrent requests of a connection: the smallest value that RFC 9113 section 6.5.2 recommends.
 const STREAMS_MAX: u32 = 100;
 
-/// Longest request head, in bytes: each of the requests of a connection may have one.
+/// The longest request head, in bytes. Each of a connection's concurrent requests may have one of this length.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// Most bytes that are received of a request before anybody wants them, and of all requests of a connection.
+/// The flow-control windows: the most bytes that are received before a handler reads them, of one request and of all
+/// requests of a connection.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 
-/// Most bytes of an answer that wait to be sent.
+/// The most bytes of one response that are buffered for sending.
 const SEND_BYTES_MAX: usize = 64 << 10;
 
-/// Parts in which an answer is handed over to be sent, in bytes: a frame's.
+/// The size of the parts in which a response is handed over for sending, in bytes: that of a frame.
 const PART_BYTES: usize = 16 << 10;
 
-/// What serves connections of HTTP/2.
+/// Builds the server for connections of HTTP/2.
 pub(super) fn builder(limits: &ServeLimits) -> http2::Builder<TokioExecutor> {
     let head_bytes_max = limits.head_bytes_max.min(HEAD_BYTES_MAX);
     let mut http = http2::Builder::new(TokioExecutor::new());
@@ -59,10 +61,10 @@ pub(super) fn builder(limits: &ServeLimits) -> http2::Builder<TokioExecutor> {
     http
 }
 
-/// Whether the first bytes of a connection begin HTTP/2. They stay to be read.
+/// Whether the first bytes of a connection begin HTTP/2. They are peeked at, not consumed.
 ///
 /// # Errors
-/// When the connection is gone.
+/// If the connection is lost.
 pub(super) async fn is_begun(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; PREFACE_BEGIN.len()];
     loop {
@@ -72,19 +74,18 @@ pub(super) async fn is_begun(stream: &TcpStream) -> io::Result<bool> {
             Some(begin) if !begin.is_empty() && PREFACE_BEGIN.starts_with(begin) => {}
             _ => return Ok(false),
         }
-        // What was seen already is no reason to be woken.
+        // Bytes that are peeked at keep the socket readable, so there is no event to wait for.
         sleep(PREFACE_PAUSE).await;
     }
 }
 
-/// Gives a request of HTTP/2 the form that those of HTTP/1.1 have: the host stands in the header `Host`, and not in
-/// the target.
+/// Gives a request of HTTP/2 the form of one of HTTP/1.1: the host is in the header `Host`, not in the target.
 ///
 /// # Errors
-/// What is wrong with its host, for the caller; it is to be answered with 400.
+/// If the host is malformed or contradicts the header: the reason, for a response with 400.
 pub(super) fn as_http1<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     let Some(authority) = request.uri().authority() else {
-        // Without `:authority` there is to be the header, which is checked like that of HTTP/1.1.
+        // Without `:authority` the header is required, and is checked like that of HTTP/1.1.
         return Ok(());
     };
     let host = HeaderValue::try_from(authority.as_str())
@@ -101,20 +102,20 @@ pub(super) fn as_http1<B>(request: &mut Request<B>) -> Result<(), &'static str> 
     Ok(())
 }
 
-/// Whether no header names another host (RFC 9113 section 8.3.1).
+/// Whether no header `Host` names a different host (RFC 9113 section 8.3.1).
 fn is_alone(headers: &HeaderMap, host: &HeaderValue) -> bool {
     headers.get_all(HOST).iter().all(|other| other == host)
 }
 
-/// The requests of a connection that are not answered yet. Cloning gives another handle.
+/// Counts the requests of a connection whose response is not complete. Clones share the counts.
 #[derive(Debug, Clone)]
 pub(super) struct Unanswered(watch::Sender<Counts>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
-    /// Those whose answer, or the next part of it, is still being made.
+    /// Requests whose response, or its next part, is still being produced.
     working: usize,
-    /// Those of whose answer there is a part that has to be taken.
+    /// Requests whose response has a part that the client has not taken yet.
     sending: usize,
 }
 
@@ -123,18 +124,19 @@ impl Unanswered {
         Self(watch::Sender::new(Counts::default()))
     }
 
-    /// One more, until this is dropped, which holds its place.
+    /// Counts one more request until the returned value is dropped, which also releases the permit.
     pub(super) fn one(&self, permit: impl Send + 'static) -> OneUnanswered {
         self.0.send_modify(|counts| counts.working += 1);
         OneUnanswered { of: self.0.clone(), is_sending: false, _permit: Box::new(permit) }
     }
 
-    /// Ready once there has been none for so long, or nothing was taken of any for [`STALL_MAX`].
+    /// Resolves once there has been no such request for this long, or once all of them wait for the client and no
+    /// part of any response has been taken for [`STALL_MAX`].
     pub(super) async fn idle_for(&self, time: Duration) {
         let mut counts = self.0.subscribe();
         loop {
             let now = *counts.borrow_and_update();
-            // There is a sender, ourselves.
+            // Cannot fail: this value is a sender.
             let changed = counts.changed();
             let quiet = match now {
                 Counts { working: 0, sending: 0 } => timeout(time, changed).await.is_err(),
@@ -148,7 +150,7 @@ impl Unanswered {
     }
 }
 
-/// See [`Unanswered::one`].
+/// A counted request: see [`Unanswered::one`].
 pub(super) struct OneUnanswered {
     of: watch::Sender<Counts>,
     is_sending: bool,
@@ -156,7 +158,7 @@ pub(super) struct OneUnanswered {
 }
 
 impl OneUnanswered {
-    /// The response with which it ends: as soon as its body has been taken, or is dropped.
+    /// Wraps the response, so that the request counts until the response's body has been taken or is dropped.
     pub(super) fn until_taken(self, response: Response) -> Response {
         response.map(|body| {
             let is_long = body.size_hint().upper().is_none_or(|max| max > PART_BYTES as u64);
@@ -171,7 +173,8 @@ impl OneUnanswered {
         })
     }
 
-    /// Whether there is a part to be taken. Each time one is, that is heard of.
+    /// Sets whether a part of the response waits for the client. Each part that is taken wakes
+    /// [`Unanswered::idle_for`].
     fn set_sending(&mut self, is_sending: bool) {
         let was_sending = std::mem::replace(&mut self.is_sending, is_sending);
         if was_sending || is_sending {
@@ -204,27 +207,27 @@ impl Counts {
     }
 }
 
-/// A body on its way out, in parts that are small enough to tell whether somebody takes them.
+/// A response body, in parts that are small enough to show whether the client takes them.
 struct Answering {
-    /// None once it is let go.
+    /// None once the response was dropped because the client stalled.
     held: Arc<Mutex<Option<Held>>>,
-    /// What is left of it.
+    /// The size of the rest.
     hint: SizeHint,
     is_end: bool,
 }
 
-/// What an answer holds.
+/// What a response holds in memory until it is sent.
 struct Held {
     body: Body,
-    /// What the body gave and nobody has taken yet.
+    /// Bytes that the body has produced and that have not been taken yet.
     given: Bytes,
     one: OneUnanswered,
-    /// When a part of it was taken last.
+    /// When a part was last taken.
     taken: Instant,
 }
 
-/// Lets go of an answer of which nobody takes a part for too long: the library asks for the next one only once there
-/// is room for it, so that nothing else would. The others of the connection go on.
+/// Drops a response of which the client takes no part for [`STALL_MAX`]. Nothing else would: the library polls for
+/// the next part only when there is room for it. Other requests of the connection continue.
 async fn drop_stalled(held: Weak<Mutex<Option<Held>>>) {
     let mut pause = STALL_MAX;
     loop {

@@ -1,18 +1,18 @@
-//! Slashes too many in a request's path. Whoever puts a URL together from a base and a path sends `//hooks/…` or
-//! `/hooks/…/`: it means the route, and is no route of its own.
+//! Removes empty segments from a request's path. Clients that join a base URL and a path send `//hooks/…` or
+//! `/hooks/…/`: they mean the route, and such a path is not a route of its own.
 
 use http::Uri;
 use http::uri::PathAndQuery;
 
-/// Where slashes mean something: the page that shows the document has its parts below its own path.
+/// The prefix of paths whose slashes are kept: the documentation page loads its assets relative to its own path.
 const LEFT_ALONE: &str = "/docs";
 
-/// The path as it arrived, where it had slashes too many. It goes with the request, for verifiers of signatures over
+/// The path as it was sent, if it had empty segments. An extension of the request, for verifiers of signatures over
 /// the URL.
 #[derive(Debug, Clone)]
 pub(in crate::http) struct ArrivedPath(pub(in crate::http) String);
 
-/// The same target without empty segments. None: it has none.
+/// The same target without empty segments. None if it has none.
 pub(super) fn without_empty_segments(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let ends_empty = path.len() > 1 && path.ends_with('/');

@@ -1,4 +1,4 @@
-//! Connections over a client's bound: told why, and closed.
+//! Refuses connections beyond a client's limit: sends the reason, and closes them.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -8,17 +8,18 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// How long a refused client may take to ask; many take an answer that comes before for a broken connection.
+/// How long to wait for the request of a refused client. Many clients treat a response that precedes the request as a
+/// broken connection.
 const ASKING_MAX: Duration = Duration::from_secs(1);
 
-/// How long he may take to read why. A socket that is closed on unread bytes is reset, and many a system
-/// throws the answer away then.
+/// How long a refused client may take to read the response. Closing a socket with unread bytes resets the connection,
+/// and many systems then discard the response.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Clients that are given that time at once. Further ones are closed at once, answered all the same.
+/// The most clients that are waited for at once. Further ones get the response too, and are closed immediately.
 const LINGERING_MAX: usize = 64;
 
-/// What they are told, whatever they were about to send.
+/// The response, whatever the request would have been.
 static ANSWER: LazyLock<String> = LazyLock::new(|| {
     let body = r#"{"detail":"this address has as many connections open as it may","retry":"safe"}"#;
     let length = body.len();
@@ -40,10 +41,11 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Answers a connection. What is left to do then, where there is time for it, waits for the client.
+    /// Refuses a connection. Returns the future that waits for the client and then responds. None if too many clients
+    /// are waited for: the response has been sent then.
     pub(super) fn refuse(&self, mut stream: TcpStream) -> Option<impl Future<Output = ()> + use<>> {
         let Ok(turn) = Arc::clone(&self.0).try_acquire_owned() else {
-            // A new connection has room for this; where it has not, it is closed without a word.
+            // A new connection has room for this. If it does not, it is closed without a response.
             let _ = stream.try_write(ANSWER.as_bytes());
             return None;
         };
@@ -57,7 +59,7 @@ impl Refusals {
                 while stream.read(&mut forgotten).await? > 0 {}
                 Ok::<(), std::io::Error>(())
             };
-            // Whether he has read it is his business.
+            // It does not matter whether the client has read it.
             let _ = timeout(LINGER, lingering).await;
         })
     }

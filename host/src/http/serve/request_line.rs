@@ -1,9 +1,9 @@
-//! Request targets as callers write them, made acceptable to the HTTP library.
+//! Makes request targets acceptable to the HTTP library as callers write them.
 //!
-//! A documented URL carries JSON in its query with raw quotes (`?params_mapping={"task_id":"a.b"}`),
-//! and people send it just so. The library answers such a request with a bare 400 before any handler
-//! sees it. So this stands between the socket and the library and percent-encodes, in the target of a
-//! request line, exactly the bytes that would be refused and that have one meaning only:
+//! A documented URL carries JSON in its query with raw quotes (`?params_mapping={"task_id":"a.b"}`), and callers send
+//! it like that. The library responds to such a request with a bare 400 before any handler sees it. So this code sits
+//! between the socket and the library, and percent-encodes in the target of a request line exactly the bytes that
+//! would be refused and that have only one meaning:
 //!
 //! | part of the target | encoded |
 //! |---|---|
@@ -11,15 +11,15 @@
 //! | query | `"` `<` `>` |
 //! | everywhere | bytes that are not UTF-8 |
 //!
-//! Control characters stay refused: nobody needs them, and readers disagree about where a target that
-//! holds one ends. So does everything in a target that does not begin with `/`.
+//! Control characters stay refused: no caller needs them, and parsers disagree about where a target that contains
+//! one ends. So does everything in a target that does not begin with `/`.
 //!
-//! One changed byte in a body would be a request smuggled past the proxy in front of us. So the
-//! boundaries of requests are followed strictly ([`Next`]), only complete heads are touched, and from
-//! the first doubtful one on, everything goes through as it came, to be judged by the library.
+//! One changed byte in a body would be a request smuggled past the proxy in front of the gateway. So the boundaries
+//! of requests are followed strictly ([`Next`]), only complete heads are changed, and from the first doubtful head
+//! on everything passes through unchanged, for the library to judge.
 //!
-//! Knowing the boundaries serves a second end: a caller who is still sending when the connection is
-//! closed gets the time to read why ([`LINGER`]).
+//! Knowing the boundaries has a second use: a caller that is still sending when the connection is closed gets the
+//! time to read the response ([`LINGER`]).
 
 use std::io::{self, IoSlice, Write as _};
 use std::mem::{self, MaybeUninit};
@@ -32,32 +32,32 @@ use tokio::time::{Sleep, sleep};
 
 use super::framing::Next;
 
-/// Most headers of one request; the HTTP library's own default, with more of them it answers 431.
+/// The most headers of one request: the HTTP library's own default, beyond which it responds with 431.
 const HEADERS_MAX: usize = 100;
 
-/// How long to read and forget what a caller still sends after the last answer. To close a socket on
-/// unread bytes is to reset it, and a reset makes the caller's system throw the answer away: a body
-/// over the limit would meet a broken connection instead of a 413.
+/// How long to read and discard what a caller still sends after the last response. Closing a socket with unread bytes
+/// resets the connection, and a reset makes the caller's system discard the response: the sender of a body over the
+/// limit would see a broken connection instead of a 413.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long a caller may take none of an answer that is ready.
+/// How long a caller may read nothing of a response that is ready.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// A connection whose request targets are encoded while they are read. A read that holds complete
-/// heads with nothing to encode is neither copied nor does it allocate.
+/// A connection whose request targets are encoded as they are read. A read of complete heads with nothing to encode
+/// costs neither a copy nor an allocation.
 pub(super) struct TargetEncoder<S> {
     stream: S,
-    /// Longest head that is looked at, in bytes. The library refuses longer ones.
+    /// The longest head that is examined, in bytes. The library refuses longer ones.
     head_bytes_max: usize,
     next: Next,
-    /// The beginning of a head whose end has not come yet.
+    /// The beginning of a head whose end has not arrived yet.
     held: Vec<u8>,
-    /// What may go to the reader before anything else is read, from `given` on.
+    /// Bytes that go to the reader before anything else is read, from `given` on.
     settled: Vec<u8>,
     given: usize,
-    /// When to give up on a caller who takes none of the answer, while that is so.
+    /// When to give up on a caller that reads nothing of the response. Set while a write is pending.
     stall_end: Option<Pin<Box<Sleep>>>,
-    /// The end of lingering, once our side is closed.
+    /// When lingering ends. Set once the write side is closed.
     linger_end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -75,8 +75,8 @@ impl<S> TargetEncoder<S> {
         }
     }
 
-    /// Ends the connection of a caller who reads nothing for too long: the answer is held in memory as
-    /// long as they do not.
+    /// Ends the connection of a caller that reads nothing for [`STALL_MAX`]: the response stays in memory until it is
+    /// read.
     fn watch<T>(
         &mut self,
         written: Poll<io::Result<T>>,
@@ -91,8 +91,8 @@ impl<S> TargetEncoder<S> {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// How many of these bytes may go to the reader as they are. What is left begins with a head that
-    /// needs a closer look.
+    /// How many of these bytes may go to the reader unchanged. The rest begins with a head that must be examined
+    /// further.
     fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -119,11 +119,11 @@ impl<S> TargetEncoder<S> {
         at
     }
 
-    /// Settles what can be settled of the held bytes, of which the first `known` could not be before.
+    /// Settles as many of the held bytes as possible. The first `known` of them could not be settled before.
     fn settle(&mut self, known: usize) {
         let new = self.held.get(known.saturating_sub(EMPTY_LINE_BYTES)..).unwrap_or_default();
         if known > 0 && empty_line(new).is_none() && self.held.len() < self.head_bytes_max {
-            // Parsing at every byte of a slow head would be quadratic.
+            // Parsing again at every byte of a slow head would take quadratic time.
             return;
         }
         let held = mem::take(&mut self.held);
@@ -152,7 +152,7 @@ impl<S> TargetEncoder<S> {
         }
     }
 
-    /// Gives out settled bytes, as far as there is room.
+    /// Passes settled bytes to the reader, as many as there is room for.
     fn give(&mut self, buf: &mut ReadBuf<'_>) {
         let left = self.settled.get(self.given..).unwrap_or_default();
         let giving = left.get(..left.len().min(buf.remaining())).unwrap_or_default();
@@ -183,7 +183,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TargetEncoder<S> {
                 if this.held.is_empty() {
                     break;
                 }
-                // The head will never be complete: the library says what to do about that.
+                // The head will never be complete. The library decides what to do about it.
                 this.next = Next::Anything;
                 this.settled = mem::take(&mut this.held);
                 continue;
@@ -199,7 +199,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TargetEncoder<S> {
             if passed > 0 {
                 break;
             }
-            // Nothing for the reader yet, and an empty read would mean the end to it.
+            // There is nothing for the reader yet, and an empty read would mean the end of the stream.
         }
         Poll::Ready(Ok(()))
     }
@@ -258,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TargetEncoder<S> {
     }
 }
 
-/// What the parser says about bytes that begin with a head.
+/// The parser's result for bytes that begin with a head.
 enum Parsed<'a> {
     Head { bytes: usize, target: &'a str, next: Next },
     Partial,
@@ -278,9 +278,9 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// What is to be done with bytes that begin with a head.
+/// What to do with bytes that begin with a head.
 enum Judged {
-    /// Of so many bytes; in the place of which others may have to go.
+    /// A complete head of this many bytes, and the encoded bytes that replace it, if any.
     Head {
         bytes: usize,
         encoded: Option<Vec<u8>>,
@@ -304,10 +304,10 @@ fn judge(bytes: &[u8], head_bytes_max: usize) -> Judged {
     }
 }
 
-/// Longest beginning of an empty line that is not one yet: `\n\r`.
+/// The length of the longest incomplete empty line: `\n\r`.
 const EMPTY_LINE_BYTES: usize = 2;
 
-/// The offset behind the first empty line: behind a head, where one begins with no empty line.
+/// The offset after the first empty line. It is the end of a head that does not begin with an empty line.
 fn empty_line(bytes: &[u8]) -> Option<usize> {
     let mut line_ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
     line_ends.find_map(|(at, _)| match bytes.get(at + 1..)? {
@@ -317,17 +317,17 @@ fn empty_line(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// Whether the library takes every byte of this target; may say no to one that it takes.
+/// Whether the library accepts every byte of this target. May be false for a target that it accepts.
 fn is_clean(target: &str) -> bool {
-    // Without a branch for each byte this is a few vector instructions.
+    // Without a branch for each byte, this compiles to a few vector instructions.
     !target.bytes().fold(false, |found, byte| found | matches!(byte, b'"' | b'<' | b'>' | b'`'))
 }
 
-/// A head with an encoded target; none where there is nothing to encode.
+/// The head with its target encoded. None if there is nothing to encode.
 fn encode_target(head: &[u8]) -> Option<Vec<u8>> {
     let line = head.split(|byte| *byte == b'\n').next()?;
     let mut words = line.split(|byte| *byte == b' ');
-    // The beginning of a version, even an empty one, says that the target has ended.
+    // The start of a version, even of an empty one, shows that the target is complete.
     let (method, target, _version) = (words.next()?, words.next()?, words.next()?);
     let (start, end) = (method.len() + 1, method.len() + 1 + target.len());
     if target.first() != Some(&b'/') {
@@ -344,7 +344,7 @@ fn encode_target(head: &[u8]) -> Option<Vec<u8>> {
                 _ => {}
             }
             let refused = match byte {
-                // The library drops a fragment unseen.
+                // The library discards a fragment without looking at it.
                 _ if in_fragment => false,
                 b'<' | b'>' => true,
                 b'"' => in_query,

@@ -1,4 +1,4 @@
-//! Connections as callers and operators meet them, over real sockets.
+//! Tests connections as callers and operators see them, over real sockets.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::*;
 
 mod http2;
 
-/// Longer than anything takes that should happen at once, even on a busy machine.
+/// A timeout for what should happen at once, long enough for a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 const LIMITS: ServeLimits = ServeLimits {
     head_bytes_max: 8192,
@@ -25,16 +25,17 @@ const LIMITS: ServeLimits = ServeLimits {
 
 struct Server {
     address: SocketAddr,
-    /// Told when `/wait` is asked.
+    /// Notified when `/wait` is requested.
     asked: Arc<Notify>,
-    /// Lets `/wait` answer.
+    /// Lets `/wait` respond.
     answer: Arc<Notify>,
     shutdown: oneshot::Sender<()>,
     ended: JoinHandle<io::Result<()>>,
 }
 
 impl Server {
-    /// Echoes a request's target and body; `/never` is never answered, `/wait` when told so.
+    /// Starts a server that echoes a request's target and body. `/never` never responds, and `/wait` once it is
+    /// notified.
     async fn start(limits: ServeLimits) -> Self {
         let [asked, answer] = [Arc::new(Notify::new()), Arc::new(Notify::new())];
         let (asking, told) = (Arc::clone(&asked), Arc::clone(&answer));
@@ -61,7 +62,7 @@ impl Server {
     }
 }
 
-/// Sends a request and reads up to the end of an answer that ends so.
+/// Sends a request, and reads the response until it ends with `answer_end`.
 async fn ask(stream: &mut TcpStream, request: &str, answer_end: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -73,7 +74,7 @@ async fn ask(stream: &mut TcpStream, request: &str, answer_end: &str) -> String 
     String::from_utf8(answer).unwrap()
 }
 
-/// What is left to read, up to the end of the connection.
+/// Reads the rest, up to the end of the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut rest = Vec::new();
     let read = timeout(SOON, stream.read_to_end(&mut rest)).await.expect("an end soon");

@@ -13,10 +13,12 @@ use super::chunks;
 use super::chunks::{Chunked, Chunker, LongWrite, Part};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, ChannelId, IdempotencyKey, TaskId, TenantId, ThreadId};
-use crate::store::fair_queue::Flow;
+use crate::store::fair_queue::{Flow, SMALL_BYTES_MAX};
 use crate::store::rows;
 use crate::store::sqlite::{BatchScript, BatchStatement, execute, fetch};
 use crate::store::write::{Queued, Session, Write};
+use crate::store::writer::Op;
+use crate::store::{Store, StoreError};
 use crate::tasks::{Accepted, IdempotencyClaim, NewTask, Surface};
 
 /// How long an idempotency key is taken, from the acceptance of its task (CONTRACT D6).
@@ -64,6 +66,32 @@ static INSERT_KEYS: BatchStatement = BatchStatement::new(
     "(?, ?, ?, ?, ?, ?, ?)",
     "",
 );
+
+impl Store {
+    /// Stores a task with its payload and its claim on an idempotency key, and returns once all of it is synced. If
+    /// the key is taken, nothing is stored and the answer names the task that holds the key: of any number of callers
+    /// with the same key, exactly one gets [`Accepted::New`]. A key is free again 24 hours after the acceptance of
+    /// its task.
+    ///
+    /// Dropping the future does not cancel the operation.
+    ///
+    /// # Errors
+    /// If the tenant has no such agent ([`StoreError::Missing`]), if the id is taken ([`StoreError::Conflict`]), or
+    /// if the task cannot be synced ([`StoreError::Unavailable`]).
+    pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
+        let accept = Accept::new(task)
+            .map_err(|error| StoreError::serialization(Accept::OPERATION, error))?;
+        if accept.bytes() > SMALL_BYTES_MAX
+            && let Some(key_owner) = accept.key_owner(self.now())
+            // If the key is taken, nothing need be written ahead. A key that reads as taken is synced.
+            && let Some(owner) = self.one(Accept::OPERATION, key_owner, owner).await?
+            && let Some(replayed) = accept.replayed(&owner)
+        {
+            return Ok(replayed);
+        }
+        self.queue_long(accept, Op::Accept).await
+    }
+}
 
 /// A [`NewTask`] whose texts can be bound without being copied, and bound again if the transaction is repeated.
 pub(in crate::store) struct Accept {

@@ -18,6 +18,8 @@ use crate::store::fair_queue::Flow;
 use crate::store::rows;
 use crate::store::sqlite::{BatchScript, BatchStatement, execute};
 use crate::store::write::{Queued, Session, Write};
+use crate::store::writer::Op;
+use crate::store::{Store, StoreError};
 use crate::tasks::{EndStatus, Fence, Outcome, Status, Task};
 use crate::trace::Step;
 
@@ -41,6 +43,25 @@ static INSERT_STEPS: BatchStatement = BatchStatement::new(
 
 static INSERT_RESTS: BatchStatement =
     BatchStatement::new("INSERT INTO result_rests (task_sequence, rest) VALUES", "(?, ?)", "");
+
+impl Store {
+    /// Ends a task, given as it was claimed, and stores its steps in the same commit. Returns false, with nothing
+    /// stored, if the fence is not that of the task's lease: another worker has the task now, or has finished it.
+    ///
+    /// # Errors
+    /// If the commit cannot be synced ([`StoreError::Unavailable`]).
+    pub async fn finish(
+        &self,
+        task: &Task,
+        fence: Fence,
+        outcome: Outcome,
+        steps: &[Step],
+    ) -> Result<bool, StoreError> {
+        let finish = Finish::new(self.0.owner, task, fence, outcome, steps)
+            .map_err(|error| StoreError::serialization(Finish::OPERATION, error))?;
+        self.queue_long(finish, Op::Finish).await
+    }
+}
 
 /// The end of a task's run, with texts that can be bound without being copied.
 pub(in crate::store) struct Finish {

@@ -1,6 +1,9 @@
 //! Waiting requests and caches are notified of changes, whichever process has made them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
+use crate::store::changes::{Change, Changes};
 use crate::tenants::{KeyHolder, NewKey};
 
 /// A handle to the same store, as another process would have it.
@@ -88,4 +91,38 @@ async fn whoever_waits_for_a_task_learns_of_its_end_and_leaves_nothing_behind() 
     assert!(futures::FutureExt::now_or_never(other.ended()).is_none());
     drop((second, other));
     assert_eq!(changes.awaited_tasks(), []);
+}
+
+/// A cache that reads beside a writer. Should a change be visible in part, the cache would keep an old value under the
+/// new stamp, for good.
+#[test]
+fn a_value_from_before_a_change_never_has_the_stamp_of_after_it() {
+    const CHANGES: u64 = 200_000;
+    let changes = Changes::new();
+    let tenant = TenantId::from_bytes([7; 16]);
+    // What the directory holds, and the last of its changes that is published.
+    let (value, published) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for change in 1..=CHANGES {
+                value.store(change, Ordering::SeqCst);
+                changes.publish(Change::Directory(Some(tenant)));
+                published.store(change, Ordering::SeqCst);
+            }
+        });
+        let mut cached = None;
+        while published.load(Ordering::SeqCst) < CHANGES {
+            let before = changes.before_reading();
+            let read = value.load(Ordering::SeqCst);
+            if let Some(stamp) = changes.stamp(Some(tenant), before) {
+                cached = Some((read, stamp));
+            }
+            let published = published.load(Ordering::SeqCst);
+            if let Some((read, stamp)) = cached
+                && changes.is_current(Some(tenant), stamp)
+            {
+                assert!(read >= published, "{read} counts as current after change {published}");
+            }
+        }
+    });
 }

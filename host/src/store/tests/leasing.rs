@@ -312,3 +312,20 @@ async fn tenants_that_come_at_once_share_what_there_is() {
         assert_eq!(held, 16, "each leaves as many as it has");
     }
 }
+
+#[tokio::test]
+async fn a_task_that_another_process_released_for_later_is_ready_after_the_next_beat() {
+    let fixture = Fixture::new().await;
+    let other = Store::open(&fixture.path(), fixture.clock.clone()).await.unwrap();
+    let id = fixture.accept(fixture.owner, 1).await.remove(0);
+    let capacity = Capacity { wanted: 1, free: ROOM, per_tenant_max: ROOM };
+    let claimed = other.claim(capacity, LEASE).await.unwrap().remove(0);
+    let pause = Duration::from_secs(10);
+    other.release(id, claimed.fence, pause).await.unwrap();
+
+    assert_eq!(fixture.store.requeue_orphaned().await.unwrap(), 0);
+    fixture.clock.advance(pause);
+    // This process has released nothing, so it knows of no task that becomes due.
+    assert_eq!(fixture.store.requeue_orphaned().await.unwrap(), 1);
+    assert_eq!(fixture.claim_one().await.task.id, id);
+}

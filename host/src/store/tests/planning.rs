@@ -5,7 +5,7 @@ use sqlx::Row as _;
 
 use super::super::sqlite::{BatchStatement, open_writer};
 use super::*;
-use crate::store::tasks::{accept, chunks, deliveries, ending, finish, lease, post_run};
+use crate::store::tasks::{accept, chunks, claim, deliveries, ending, finish, lease, post_run};
 
 fn lengths(statement: &'static BatchStatement) -> impl Iterator<Item = &'static str> {
     [1, 2, 64].into_iter().map(|rows| statement.parts(&vec![(); rows]).next().unwrap().0)
@@ -16,14 +16,14 @@ async fn no_statement_of_the_writer_reads_a_whole_table() {
     let fixture = Fixture::new().await;
     let mut db = open_writer(&fixture.path()).await.unwrap();
     let statements = lengths(&accept::KEY_OWNERS)
-        .chain(lease::CLAIM.statements().flat_map(lengths))
+        .chain(claim::CLAIM.statements().flat_map(lengths))
         .chain(finish::END.statements().flat_map(lengths))
-        .chain(lengths(&lease::CLAIMED))
+        .chain(lengths(&claim::CLAIMED))
         .chain(lengths(&lease::LEASES))
         .chain(lengths(&deliveries::TAKE))
         .chain([
-            lease::TENANTS_AFTER,
-            lease::READY_OF_TENANT,
+            claim::TENANTS_AFTER,
+            claim::READY_OF_TENANT,
             lease::RENEW_OWNER,
             lease::LEASE_OF_TASK,
             lease::DUE,

@@ -1,4 +1,4 @@
-//! The body of an installation: a component, and what is said of it.
+//! Reads the body of an installation: a component, its grants, and the installer's statements about it.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use super::super::super::error::ApiError;
 use crate::plugins::{Offered, SIGNATURE_BYTES_MAX, version};
 use crate::tenants::{Installer, Provenance};
 
-/// The names of the parts, for whoever sends another.
+/// The error for an unknown part: the names of the known ones.
 const PARTS: &str = "the parts are component, grants, signature, provenance and version";
 
 /// The parts of an installation.
@@ -22,20 +22,20 @@ pub(in super::super) struct Installation {
     /// The component.
     #[schema(value_type = String, format = Binary)]
     component: Vec<u8>,
-    /// What it may do: a TOML file. An operator's to say; left out, what is granted already stays, and is in
-    /// force for the component that it is for.
+    /// What it may do: a grants file in TOML, which only operators may send. If omitted, an existing file stays, in
+    /// force for the components that it is for.
     grants: Option<String>,
-    /// A minisign signature of the component: the text of a `.minisig` file. One that is sent has to be
-    /// good, by a key of the settings.
+    /// A minisign signature of the component: the text of a `.minisig` file. If sent, it must be valid, by a key of
+    /// the gateway's settings.
     signature: Option<String>,
-    /// Where it comes from: `file`, or `registry/repository[:tag]@sha256:…` with the digest of the
-    /// manifest. Kept as it is said; the gateway fetches nothing.
+    /// The origin of the component: `file`, or `registry/repository[:tag]@sha256:…` with the digest of the manifest.
+    /// Stored as stated; the gateway fetches nothing.
     provenance: Option<String>,
-    /// What its maker calls this version, where the component does not say so itself.
+    /// The publisher's name of this version. A version in the component itself takes precedence.
     version: Option<String>,
 }
 
-/// Reads the parts: what is offered, and the grants where there are any.
+/// Reads the parts. Returns the component with the statements about it, and the grants, if there are any.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Bytes,

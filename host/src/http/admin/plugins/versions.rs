@@ -1,4 +1,4 @@
-//! The versions of a tenant's plugin, and going back to one.
+//! Lists the versions of a tenant's plugin, and rolls back to one of them.
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use crate::ids::PluginDigest;
 use crate::plugins::{RollBackError, key_id};
 use crate::tenants::{Installer, PluginVersion, VerifiedSignature};
 
-/// Who signed a component.
+/// The signer of a component.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Signer)]
 pub(super) struct SignerAnswer {
-    /// What the settings called the key when it was installed.
+    /// The name that the key had in the settings when the component was installed.
     name: String,
     /// The id of the key, as minisign prints it.
     key_id: String,
-    /// What was signed with the component.
+    /// The trusted comment, which is signed together with the component.
     trusted_comment: String,
 }
 
@@ -46,20 +46,20 @@ impl SignerAnswer {
 struct VersionAnswer {
     /// SHA-256 of the component.
     digest: String,
-    /// What its maker calls it. Null: nobody said.
+    /// The publisher's name of the version. Null if it was not stated.
     version: Option<String>,
     #[schema(format = DateTime)]
     installed_at: Option<String>,
-    /// With what kind of key: `operator`, where one has ever installed these bytes under this name, or
-    /// `admin`. Null: it was not written down yet.
+    /// The kind of key that installed it: `operator` if an operator has ever installed these bytes under this name,
+    /// else `admin`. Null if it was installed before this was recorded.
     installed_by: Option<&'static str>,
-    /// Where it came from, as whoever installed it said: `file`, or a reference with the manifest's digest.
+    /// The origin of the component, as stated at its installation: `file`, or a reference with the manifest's digest.
     provenance: String,
-    /// Null: it is not signed.
+    /// The signer. Null if the component is not signed.
     signed_by: Option<SignerAnswer>,
-    /// Whether it is the one that is called.
+    /// Whether it is the version in use.
     current: bool,
-    /// Whether rolling back passes over it: it was rolled back from, and another one installed since.
+    /// Whether a rollback skips it: it was rolled back from, and another version has been installed since.
     skipped: bool,
 }
 
@@ -79,7 +79,7 @@ impl From<PluginVersion> for VersionAnswer {
     }
 }
 
-/// The versions of a tenant's plugin that are kept, the one installed last first.
+/// List the stored versions of a tenant's plugin, the most recent installation first.
 #[utoipa::path(get, path = "/admin/tenants/{tenant}/plugins/{name}/versions",
     operation_id = "admin_list_plugin_versions", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
@@ -98,17 +98,19 @@ pub(in super::super) async fn list(
     Ok(json(StatusCode::OK, &versions))
 }
 
-/// Where to roll back to.
+/// The target of a rollback.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct Rollback {
-    /// The digest of a version that is kept, earlier or later. Left out: the version that was installed
-    /// before the current one, those passed over that were rolled back from themselves.
+    /// The digest of a stored version, earlier or later. If omitted, the version that was installed before the
+    /// current one, skipping those that were rolled back from.
     #[serde(default)]
     to: Option<String>,
 }
 
-/// Makes an earlier version of a plugin current. What it is granted stays, in force for what it was granted to.
+/// Make another version of a plugin current, by default the one installed before.
+///
+/// The grants file does not change, and is in force for the components that it is for.
 #[utoipa::path(post, path = "/admin/tenants/{tenant}/plugins/{name}/rollback",
     operation_id = "admin_roll_back_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),

@@ -1,4 +1,4 @@
-//! What is encoded, and above all what is not.
+//! Tests what is encoded, and above all what is not.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use super::*;
 
 const HEAD_BYTES_MAX: usize = 4096;
 
-/// A stream that gives out one part a read, and is not ready before each of them.
+/// A stream that returns one part per read, and is pending before each of them.
 struct Parts {
     left: VecDeque<Vec<u8>>,
     ready: bool,
@@ -47,7 +47,7 @@ fn encoder(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> TargetEncoder<P
     TargetEncoder::new(Parts { left: left.collect(), ready: false }, HEAD_BYTES_MAX)
 }
 
-/// What a reader gets that asks for so many bytes a time.
+/// What a reader receives if it reads this many bytes at a time.
 fn read(parts: impl IntoIterator<Item = impl AsRef<[u8]>>, read_bytes: usize) -> Vec<u8> {
     let (mut encoder, mut got, mut space) = (encoder(parts), Vec::new(), vec![0; read_bytes]);
     loop {
@@ -66,7 +66,7 @@ fn poll(encoder: &mut TargetEncoder<Parts>, buf: &mut ReadBuf<'_>) -> Poll<()> {
     Pin::new(encoder).poll_read(&mut cx, buf).map(Result::unwrap)
 }
 
-/// Checks what becomes of a stream, however it is cut.
+/// Checks that a stream becomes the expected one, however it is split.
 #[track_caller]
 fn check(stream: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
     let (stream, expected) = (stream.as_ref(), expected.as_ref());
@@ -106,7 +106,7 @@ fn the_documented_request_arrives_encoded_and_nothing_else_changes() {
 
 #[test]
 fn exactly_what_the_library_refuses_is_encoded() {
-    // Of visible bytes; the others stay refused.
+    // Of the visible bytes. The others stay refused.
     for byte in (0x21..=0xff).filter(|byte| *byte != 0x7f) {
         for (before, after) in
             [("/a", "b"), ("/a?b", "c"), ("/?\u{e9}", "\u{e9}"), ("/?a#", "b"), ("/\"", "{}|\\^")]
@@ -224,7 +224,7 @@ fn clean_requests_are_not_copied() {
     assert_eq!(encoder.next, Next::Length(15));
 }
 
-/// Numbers that look random and are the same in every run (xorshift64*).
+/// Pseudo-random numbers that are the same in every run (xorshift64*).
 struct Numbers(u64);
 
 impl Numbers {
@@ -253,7 +253,7 @@ impl Numbers {
         parts
     }
 
-    /// A request, and what should become of it.
+    /// A request, and what it should be encoded to.
     fn request(&mut self) -> (String, String) {
         const HEADS: [&str; 6] =
             ["GET /?\" HTTP/1.1\r\n\r\n", "\r\n", "0\r\n\r\n", "\n\n", "5\r\nPOST ", "\"<>`\u{e9}"];
@@ -304,10 +304,10 @@ fn any_requests_cut_anyhow_are_encoded_alike() {
     }
 }
 
-/// What a handler saw of a request: method and target, and the body where it was whole.
+/// A request as a handler saw it: method and target, and the body if it was complete.
 type Seen = (String, Option<Vec<u8>>);
 
-/// What the HTTP library makes of a stream.
+/// The requests that the HTTP library reads from a stream.
 async fn seen(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Vec<Seen> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
@@ -327,7 +327,7 @@ async fn seen(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> V
     seen.lock().unwrap().clone()
 }
 
-/// The far end of a connection on which these parts arrive and then nothing more.
+/// The receiving end of a connection on which these parts arrive, followed by the end of the stream.
 fn connection(parts: Vec<&[u8]>) -> tokio::io::DuplexStream {
     let (mut near, far) = tokio::io::duplex(1 << 20);
     let parts: Vec<Vec<u8>> = parts.into_iter().map(<[u8]>::to_vec).collect();
@@ -351,8 +351,8 @@ const FRAMING_HEADERS: [&str; 6] = [
     "GET /?\" HTTP/1.1\r\n\r\n",
 ];
 
-/// Whatever arrives, a request that the library takes without us it takes with us, body and all: we
-/// never see a head where it sees a body.
+/// Whatever arrives, a request that the library accepts without the encoder it also accepts with it, including the
+/// body: the encoder never sees a head where the library sees a body.
 #[tokio::test]
 async fn broken_streams_are_never_read_differently() {
     let mut numbers = Numbers(11);
@@ -392,7 +392,7 @@ async fn broken_streams_are_never_read_differently() {
         whole += without.iter().filter(|(_, body)| body.is_some()).count();
         more += with.len() - without.len();
     }
-    // The test says something only where the library takes much without us, and more with us.
+    // The test is meaningful only if the library accepts many requests without the encoder, and more with it.
     assert!(whole > 500 && more > 500, "{whole} requests without, {more} more with");
 }
 

@@ -1,4 +1,4 @@
-//! Connections of HTTP/2: how they begin, how many requests they carry, and when they end.
+//! Tests connections of HTTP/2: how they begin, how many requests they carry, and when they end.
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -7,11 +7,11 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-/// A client's end, and the connection itself, which ends with the server's.
+/// Connects a client. Returns its handle, and the task of the connection, which ends when the server closes it.
 async fn connect(server: &Server) -> (SendRequest<Full<Bytes>>, JoinHandle<()>) {
     let stream = TokioIo::new(server.connect().await);
     let (send, connection) = handshake(TokioExecutor::new(), stream).await.unwrap();
-    // However it ends.
+    // It does not matter how it ends.
     (send, tokio::spawn(async { drop(connection.await) }))
 }
 
@@ -19,7 +19,7 @@ fn get(path: &str) -> Request<Full<Bytes>> {
     Request::get(format!("http://x{path}")).body(Full::default()).unwrap()
 }
 
-/// An answer's status and body.
+/// Sends a request, and returns the status and the body of the response.
 async fn ask(send: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> (u16, String) {
     let response =
         timeout(SOON, send.send_request(request)).await.expect("an answer soon").unwrap();
@@ -127,7 +127,7 @@ async fn whoever_takes_thousands_of_requests_back_is_cut_off() {
                 break;
             }
             let mut asked = Box::pin(send.send_request(get("/never")));
-            // Sent, and taken back.
+            // Sent, then cancelled.
             let _ = futures::poll!(&mut asked);
             tokio::task::yield_now().await;
         }
@@ -159,7 +159,7 @@ async fn an_answer_that_nobody_takes_is_let_go_and_one_that_is_taken_slowly_is_n
     assert!(whole.starts_with(&taken) && taken.len() < whole.len());
     let started_at = tokio::time::Instant::now();
     idle.await;
-    // Twenty have gone by since a part was taken.
+    // Twenty seconds have passed since the last part was taken.
     assert!((10..=11).contains(&started_at.elapsed().as_secs()), "{:?}", started_at.elapsed());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(

@@ -1,0 +1,263 @@
+//! Which values settings can have: bounds of numbers, and rules that a type cannot express.
+
+use std::time::Duration;
+
+use super::{HttpSettings, InvalidSetting, ModelSettings, PluginSettings, Settings};
+
+impl Settings {
+    /// The first setting that cannot be used.
+    pub(super) fn find_invalid(&self) -> Result<(), InvalidSetting> {
+        for bound in self.bounds().into_iter().chain(self.http.bounds()) {
+            bound.check()?;
+        }
+        self.http.check_public_url()?;
+        if self.models.contains_key("offline") {
+            return Err(InvalidSetting::new("models.offline", "is built in and cannot be set"));
+        }
+        for (name, model) in &self.models {
+            model.check(name)?;
+        }
+        self.plugins.check()
+    }
+
+    /// Every number outside `[http]`, with its minimum and maximum.
+    pub(super) fn bounds(&self) -> [Bound; 24] {
+        let Self { sandbox, plugins, queue, agent, .. } = self;
+        let no_run = "no run would ever begin";
+        let no_call = "no plugin could be called";
+        let brief_call = "a brief call of the shipped plugins takes up to that";
+        [
+            Bound::of("queue.lease_seconds", whole_seconds(queue.lease), 3, 86_400)
+                .because("it is extended three times within its length"),
+            Bound::of("queue.runs_max", queue.runs_max, 0, 100_000),
+            Bound::of("queue.runs_per_tenant_max", queue.runs_per_tenant_max, 1, 100_000)
+                .because(no_run),
+            Bound::of("queue.attempts_max", queue.attempts_max, 1, 1_000).because(no_run),
+            Bound::of("queue.run_seconds_max", whole_seconds(queue.run_time_max), 1, 7 * 86_400)
+                .because("every run would be over before it begins"),
+            Bound::of("agent.turns_max", agent.turns_max, 1, 10_000)
+                .because("no model would ever be asked"),
+            Bound::of("agent.tool_calls_max", agent.tool_calls_max, 0, 100_000),
+            Bound::of("agent.tool_bytes_max", agent.tool_bytes_max, 1_024, 1 << 30)
+                .because("hardly any tool's answer would reach the model"),
+            Bound::of("agent.history_tasks_max", agent.history_tasks_max, 0, 10_000),
+            Bound::of("agent.history_bytes_max", agent.history_bytes_max, 0, 1 << 30),
+            Bound::of("sandbox.calls_max", sandbox.calls_max, 1, 4_096).because(no_call),
+            Bound::of("sandbox.slow_threads", sandbox.slow_threads, 1, 1_024)
+                .because("no call could take longer than 10 ms"),
+            Bound::of("sandbox.memory_mib_max", sandbox.memory_mib_max, 2, 4_096)
+                .because("the shipped plugins take up to that"),
+            Bound::of("sandbox.all_memory_mib_max", sandbox.all_memory_mib_max, 4, 1 << 20)
+                .because(brief_call),
+            Bound::of("sandbox.tenant_memory_mib_max", sandbox.tenant_memory_mib_max, 4, 1 << 20)
+                .because(brief_call),
+            Bound::of("sandbox.compilations_max", sandbox.compilations_max, 1, 64)
+                .because("nothing could be installed"),
+            Bound::of(
+                "sandbox.compile_memory_mib_max",
+                sandbox.compile_memory_mib_max,
+                256,
+                1 << 20,
+            )
+            .because("most components compile within that, and the compiler itself takes some"),
+            Bound::of("sandbox.compile_cpu_seconds_max", sandbox.compile_cpu_seconds_max, 1, 3_600)
+                .because("nothing could be installed"),
+            Bound::of("sandbox.loaded_max", sandbox.loaded_max, 1, 20_000).because(no_call),
+            Bound::of("sandbox.quarantine_after", sandbox.quarantine_after, 1, 1 << 32)
+                .because("a plugin would be cut off before it has failed"),
+            Bound::of("sandbox.quarantine_seconds", sandbox.quarantine_seconds, 1, 86_400)
+                .because("a plugin that is cut off would be called on"),
+            Bound::of("plugins.preload_max", plugins.preload_max, 0, 20_000),
+            Bound::of(
+                "plugins.install_wait_seconds_max",
+                plugins.install_wait_seconds_max,
+                0,
+                3_600,
+            ),
+            Bound::of("plugins.versions_max", plugins.versions_max, 1, 1_000)
+                .because("the version that is installed is one of them"),
+        ]
+    }
+}
+
+/// A numeric setting with its bounds.
+pub(super) struct Bound {
+    pub(super) key: &'static str,
+    value: u128,
+    pub(super) min: u128,
+    max: u128,
+    /// Why a smaller value is not allowed. `None` if the minimum is 0.
+    pub(super) why: Option<&'static str>,
+}
+
+impl Bound {
+    fn of(key: &'static str, value: impl IntoCount, min: u128, max: u128) -> Self {
+        Self { key, value: value.into_count(), min, max, why: None }
+    }
+
+    fn because(self, why: &'static str) -> Self {
+        Self { why: Some(why), ..self }
+    }
+
+    fn check(&self) -> Result<(), InvalidSetting> {
+        let Self { key, value, min, max, why } = *self;
+        let range = format!("is {value}; it can be {min} to {max}");
+        match why {
+            _ if (min..=max).contains(&value) => Ok(()),
+            Some(why) if value < min => Err(InvalidSetting::new(key, format!("{range}: {why}"))),
+            _ => Err(InvalidSetting::new(key, range)),
+        }
+    }
+}
+
+/// Any unsigned integer.
+trait IntoCount {
+    fn into_count(self) -> u128;
+}
+
+impl IntoCount for u32 {
+    fn into_count(self) -> u128 {
+        self.into()
+    }
+}
+
+impl IntoCount for u64 {
+    fn into_count(self) -> u128 {
+        self.into()
+    }
+}
+
+impl IntoCount for usize {
+    fn into_count(self) -> u128 {
+        self as u128
+    }
+}
+
+/// A duration in whole seconds, the unit of the settings. Fractions, which only tests use, are rounded up.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+impl HttpSettings {
+    pub(super) fn bounds(&self) -> [Bound; 15] {
+        let body = self.body_bytes_max as u128;
+        let per_address = self.held_body_bytes_per_address_max;
+        let per_address_min = if per_address == 0 { 0 } else { body };
+        let max = 1 << 40;
+        let one_body = "a body of http.body_bytes_max would never fit, though its sender is asked to try again";
+        [
+            Bound::of("http.body_bytes_max", self.body_bytes_max, 1, 1 << 31)
+                .because("no request could have a body"),
+            Bound::of("http.head_bytes_max", self.head_bytes_max, 1_024, 1 << 20)
+                .because("the headers of ordinary clients would not fit"),
+            Bound::of("http.head_seconds_max", whole_seconds(self.head_time_max), 1, 3_600)
+                .because("no request would arrive in time"),
+            Bound::of("http.body_seconds_max", whole_seconds(self.body_time_max), 1, 3_600)
+                .because("no body would arrive in time"),
+            Bound::of(
+                "http.stranger_body_grace_seconds",
+                whole_seconds(self.stranger_body_grace),
+                1,
+                3_600,
+            )
+            .because("no body would arrive in time"),
+            Bound::of(
+                "http.stranger_body_bytes_per_second_min",
+                self.stranger_body_bytes_per_second_min,
+                1,
+                1 << 31,
+            )
+            .because("a body that stalls would never be cut off"),
+            Bound::of("http.held_body_bytes_max", self.held_body_bytes_max, 3 * body, max)
+                .because("a body of http.body_bytes_max gets at most half of what it leaves free"),
+            Bound::of(
+                "http.held_body_bytes_per_tenant_max",
+                self.held_body_bytes_per_tenant_max,
+                body,
+                max,
+            )
+            .because(one_body),
+            Bound::of(
+                "http.held_body_bytes_per_channel_max",
+                self.held_body_bytes_per_channel_max,
+                body,
+                max,
+            )
+            .because(one_body),
+            Bound::of("http.held_body_bytes_per_address_max", per_address, per_address_min, max)
+                .because(one_body),
+            Bound::of("http.connections_max", self.connections_max, 1, 1 << 20)
+                .because("no connection would be accepted"),
+            Bound::of(
+                "http.connections_per_address_max",
+                self.connections_per_address_max,
+                0,
+                1 << 20,
+            ),
+            Bound::of("http.streams_per_tenant_max", self.streams_per_tenant_max, 0, 1 << 20),
+            Bound::of("http.sync_wait_seconds_max", whole_seconds(self.sync_wait_max), 0, 86_400),
+            Bound::of("http.drain_seconds_max", whole_seconds(self.drain_time_max), 0, 86_400),
+        ]
+    }
+
+    /// Without this check, an invalid value would be noticed only by the recipients of URLs that begin with it.
+    fn check_public_url(&self) -> Result<(), InvalidSetting> {
+        let text = &self.public_url;
+        let wrong = |why: &str| {
+            let begins = "it begins the URLs that are handed out, as in https://gateway.example";
+            Err(InvalidSetting::new("http.public_url", format!("is {text:?}, {why}; {begins}")))
+        };
+        if text.is_empty() {
+            return Ok(());
+        }
+        match url::Url::parse(text) {
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                Err(InvalidSetting::new("http.public_url", "holds a user name or a password"))
+            }
+            Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
+                wrong("which is neither http nor https")
+            }
+            Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+                wrong("which has a query or a fragment")
+            }
+            Ok(_) => Ok(()),
+            Err(error) => wrong(&format!("which is not a URL ({error})")),
+        }
+    }
+}
+
+impl ModelSettings {
+    fn check(&self, name: &str) -> Result<(), InvalidSetting> {
+        let Self::OpenaiCompatible { base_url, model, turn_time_max, .. } = self;
+        let (key, why) = if !matches!(base_url.scheme(), "http" | "https") {
+            ("base_url", "is neither http nor https")
+        } else if model.is_empty() {
+            ("model", "is empty")
+        } else if !(1..=86_400).contains(&whole_seconds(*turn_time_max)) {
+            ("seconds_max", "can be 1 to 86400")
+        } else {
+            return Ok(());
+        };
+        Err(InvalidSetting::new(format!("models.{name}.{key}"), why))
+    }
+}
+
+impl PluginSettings {
+    /// Without this check, an invalid key would reject every plugin, or be noticed only at the first installation.
+    fn check(&self) -> Result<(), InvalidSetting> {
+        for (name, key) in &self.signers {
+            minisign_verify::PublicKey::from_base64(key).map_err(|_| {
+                InvalidSetting::new(
+                    format!("plugins.signers.{name}"),
+                    "is not a minisign public key: it is the second line of a minisign.pub file, \
+                     56 characters that begin with RW",
+                )
+            })?;
+        }
+        if self.require_signed && self.signers.is_empty() {
+            let why = "is on, and plugins.signers names no key";
+            return Err(InvalidSetting::new("plugins.require_signed", why));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! `cargo xtask linted`: a build that lints what it compiles.
+//!
+//! `cargo clippy` and `cargo doc` check all dependencies besides building them, which takes a minute on two cores. Here
+//! cargo calls this program in place of rustc for the crates of the workspace: clippy lints and compiles each crate, and
+//! rustdoc checks the documentation of libraries, with the dependencies that the build needs anyway.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+use crate::tools;
+
+/// The name under which cargo calls this program.
+const WRAPPER: &str = "rustc-linted";
+
+/// The documentation's folder within the target folder.
+const DOCUMENTATION: &str = "doc";
+
+/// Runs cargo in a folder of the repository with these arguments. Warnings are errors.
+pub(crate) fn run(folder: &str, arguments: &[String]) -> anyhow::Result<()> {
+    tools::ensure_wasm_target()?;
+    let mut cargo = tools::cargo(folder);
+    cargo.args(arguments).env("RUSTC_WORKSPACE_WRAPPER", wrapper()?);
+    // How `cargo clippy` passes the arguments after `--`.
+    cargo.env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
+    let status = cargo.status().context("cargo cannot be run")?;
+    ensure!(status.success(), "cargo {} failed", arguments.join(" "));
+    Ok(())
+}
+
+/// A copy of this program, which the build does not replace: it builds this package as well.
+fn wrapper() -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe().context("the path of this program is unknown")?;
+    let folder = tools::target_folder()?.join("linted");
+    let wrapper = folder.join(WRAPPER);
+    let program = fs::read(&this)?;
+    // Cargo asks rustc for its version again if the file is newer.
+    if !fs::read(&wrapper).is_ok_and(|existing| existing == program) {
+        fs::create_dir_all(&folder)?;
+        // Renamed, so that nothing runs a program that is half written.
+        let new = folder.join(format!("{WRAPPER}.{}", std::process::id()));
+        fs::copy(&this, &new)?;
+        fs::rename(&new, &wrapper)?;
+    }
+    Ok(wrapper)
+}
+
+/// Whether cargo has called this program in place of rustc.
+pub(crate) fn is_called_as_rustc() -> bool {
+    std::env::args_os().next().is_some_and(|program| Path::new(&program).ends_with(WRAPPER))
+}
+
+/// Compiles and lints a crate, as cargo asks rustc to.
+pub(crate) fn rustc() -> ExitCode {
+    // The path of rustc, which clippy expects as its first argument, and rustc's arguments.
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let documented = documentation(&arguments);
+    let documenting = documented.map(|arguments| {
+        Command::new("rustdoc").args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
+    });
+    let compiled = Command::new("clippy-driver").args(&arguments).status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        return ExitCode::FAILURE;
+    }
+    match documenting.map(|child| child.and_then(std::process::Child::wait_with_output)) {
+        None => ExitCode::SUCCESS,
+        Some(Ok(output)) if output.status.success() => ExitCode::SUCCESS,
+        Some(Ok(output)) => {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+            ExitCode::FAILURE
+        }
+        Some(Err(error)) => {
+            eprintln!("error: rustdoc cannot be run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The arguments of rustdoc, if these compile a library: which crates there are, and where.
+fn documentation(rustc: &[OsString]) -> Option<Vec<OsString>> {
+    let texts: Vec<&str> =
+        rustc.iter().skip(1).map(|argument| argument.to_str()).collect::<Option<_>>()?;
+    let value = |name: &str| {
+        let place = texts.iter().position(|text| *text == name)?;
+        texts.get(place + 1).copied()
+    };
+    let is_test = texts.contains(&"--test");
+    if is_test || value("--crate-type") != Some("lib") {
+        return None;
+    }
+    // OUT is <target>/<profile>/deps.
+    let target = Path::new(value("--out-dir")?).ancestors().nth(2)?;
+    let mut arguments: Vec<OsString> = vec!["-Dwarnings".into(), "--out-dir".into()];
+    arguments.push(target.join(DOCUMENTATION).into_os_string());
+    let mut rest = texts.iter();
+    while let Some(&text) = rest.next() {
+        match text {
+            "--crate-name" | "--crate-type" | "--cfg" | "--check-cfg" | "--extern" | "-L" => {
+                arguments.extend([text.into(), rest.next()?.into()]);
+            }
+            _ if text.starts_with("--edition=") || text.ends_with(".rs") => {
+                arguments.push(text.into())
+            }
+            _ => {}
+        }
+    }
+    Some(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(of: &str) -> Option<String> {
+        let rustc: Vec<OsString> = of.split(' ').map(Into::into).collect();
+        let arguments = documentation(&rustc)?;
+        Some(arguments.join(std::ffi::OsStr::new(" ")).into_string().unwrap())
+    }
+
+    #[test]
+    fn rustdoc_is_given_what_names_the_crates_of_a_library() {
+        let rustc = "rustc --crate-name one --edition=2024 src/lib.rs --error-format=json --crate-type lib \
+                     --emit=dep-info,metadata,link -C debuginfo=1 --cfg unix --out-dir /t/debug/deps -L /t/debug/deps \
+                     --extern two=/t/debug/deps/libtwo.rlib --deny=clippy::todo";
+        let rustdoc = "-Dwarnings --out-dir /t/doc --crate-name one --edition=2024 src/lib.rs --crate-type lib \
+                       --cfg unix -L /t/debug/deps --extern two=/t/debug/deps/libtwo.rlib";
+        assert_eq!(arguments(rustc).as_deref(), Some(rustdoc));
+    }
+
+    #[test]
+    fn programs_and_tests_have_no_documentation() {
+        let of = |what: &str| {
+            arguments(&format!("rustc --crate-name one --out-dir /t/debug/deps {what} src/lib.rs"))
+        };
+        assert_eq!(of("--crate-type bin"), None);
+        assert_eq!(of("--crate-type lib --test"), None);
+        assert_eq!(of("--print cfg"), None);
+    }
+}
