@@ -69,7 +69,7 @@ pub(crate) fn rustc() -> ExitCode {
         None => ExitCode::SUCCESS,
         Some(Ok(output)) if output.status.success() => ExitCode::SUCCESS,
         Some(Ok(output)) => {
-            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
             ExitCode::FAILURE
         }
         Some(Err(error)) => {
@@ -93,7 +93,10 @@ fn documentation(rustc: &[OsString]) -> Option<Vec<OsString>> {
     }
     // OUT is <target>/<profile>/deps.
     let target = Path::new(value("--out-dir")?).ancestors().nth(2)?;
-    let mut arguments: Vec<OsString> = vec!["-Dwarnings".into(), "--out-dir".into()];
+    // Messages in the format in which cargo reads them.
+    let fixed =
+        ["-Dwarnings", "--error-format=json", "--json=diagnostic-rendered-ansi", "--out-dir"];
+    let mut arguments: Vec<OsString> = fixed.map(Into::into).into();
     arguments.push(target.join(DOCUMENTATION).into_os_string());
     let mut rest = texts.iter();
     while let Some(&text) = rest.next() {
@@ -125,7 +128,7 @@ mod tests {
         let rustc = "rustc --crate-name one --edition=2024 src/lib.rs --error-format=json --crate-type lib \
                      --emit=dep-info,metadata,link -C debuginfo=1 --cfg unix --out-dir /t/debug/deps -L /t/debug/deps \
                      --extern two=/t/debug/deps/libtwo.rlib --deny=clippy::todo";
-        let rustdoc = "-Dwarnings --out-dir /t/doc --crate-name one --edition=2024 src/lib.rs --crate-type lib \
+        let rustdoc = "-Dwarnings --error-format=json --json=diagnostic-rendered-ansi --out-dir /t/doc --crate-name one --edition=2024 src/lib.rs --crate-type lib \
                        --cfg unix -L /t/debug/deps --extern two=/t/debug/deps/libtwo.rlib";
         assert_eq!(arguments(rustc).as_deref(), Some(rustdoc));
     }
