@@ -48,8 +48,8 @@ pub(super) async fn receive(
 ) -> Result<Response, ApiError> {
     let caller = caller(&state, &named).await?;
     let (mut head, body) = request.into_parts();
-    let sender = Sender::of(&head).tenant(caller.tenant());
-    let body = state.bodies.read(sender, &mut head, body).await;
+    let sender = Sender::from_head(&head).tenant(caller.tenant());
+    let body = state.bodies.read_body(sender, &mut head, body).await;
     let parts = parts(head, body.map_err(ApiError::shaped_as_docsgpt)?)?;
     let arrival =
         Arrival::read_json(parts).map_err(|error| ApiError::from(error).worded_as_docsgpt())?;

@@ -104,7 +104,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// As [`Self::read_encoded`] and [`Self::undo_encodings`].
-    pub(super) async fn read(
+    pub(super) async fn read_body(
         &self,
         sender: Sender,
         head: &mut Parts,
@@ -116,20 +116,20 @@ impl BodyReader {
     /// Reads a body and deserializes it from a JSON object.
     ///
     /// # Errors
-    /// As [`Self::read`]; 400 if it is not JSON, 422 if it has another shape.
+    /// As [`Self::read_body`]; 400 if it is not JSON, 422 if it has another shape.
     pub(super) async fn read_typed<T: serde::de::DeserializeOwned>(
         &self,
         request: Request<Body>,
     ) -> Result<T, ApiError> {
         let (mut head, body) = request.into_parts();
-        typed(self.read(Sender::of(&head), &mut head, body).await?)
+        typed(self.read_body(Sender::from_head(&head), &mut head, body).await?)
     }
 
-    /// Reads a body like [`Self::read`], but from a sender without access: up to 64 KiB, within the grace period.
+    /// Reads a body like [`Self::read_body`], but from a sender without access: up to 64 KiB, within the grace period.
     /// Such a sender cannot make the gateway hold megabytes, or a connection for a minute.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// As [`Self::read_body`].
     pub(super) async fn read_anonymous(
         &self,
         sender: Sender,
@@ -139,10 +139,10 @@ impl BodyReader {
         self.read_within(self.anonymous, sender, head, body).await
     }
 
-    /// Reads a body like [`Self::read`], but within the limits of a route.
+    /// Reads a body like [`Self::read_body`], but within the limits of a route.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// As [`Self::read_body`].
     pub(super) async fn read_within(
         &self,
         limits: BodyLimits,
@@ -178,7 +178,7 @@ impl BodyReader {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Option<Bytes>, ApiError> {
-        let encodings = if body.is_empty() { Vec::new() } else { Encoding::of(headers)? };
+        let encodings = if body.is_empty() { Vec::new() } else { Encoding::from_headers(headers)? };
         let limits = DecodeLimits { bytes_max, sent: body.len() };
         let mut undone: Option<Bytes> = None;
         for encoding in encodings.into_iter().rev() {

@@ -81,7 +81,7 @@ pub(super) struct ProvenTenant(pub(super) TenantId);
 impl Sender {
     /// The client of a request, and the tenant of its key if the key has been verified. A request that did not arrive
     /// through a socket has no client.
-    pub(super) fn of(head: &Parts) -> Self {
+    pub(super) fn from_head(head: &Parts) -> Self {
         let client = head.extensions.get::<ClientNetwork>().copied();
         let tenant = head.extensions.get::<ProvenTenant>().map(|proven| proven.0);
         Self { channel: None, tenant, client }

@@ -139,7 +139,7 @@ async fn handle(
     // Anyone who knows the URL may send a body, so it is not read if the verifier cannot be called anyway.
     let askable = channel.check_verifier(&state.plugins).await;
     askable.map_err(|error| refused(state, &channel, error))?;
-    let sender = Sender::of(&head).channel(id).tenant(channel.tenant());
+    let sender = Sender::from_head(&head).channel(id).tenant(channel.tenant());
     let body = state.bodies.read_unverified(sender, &head, body).await;
     let body = body.inspect_err(|error| {
         if error.is_shortage() {
@@ -190,7 +190,9 @@ async fn handle(
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
         Resolution::Reply(reply) => Ok(plugin_reply(reply)),
-        Resolution::Run(call) if may_run => run(state, &channel, *call, is_stranger).await,
+        Resolution::Run(call) if may_run => {
+            submit_and_answer(state, &channel, *call, is_stranger).await
+        }
         Resolution::Run(_) => Err(super::method_not_allowed().await),
     }
 }
@@ -234,7 +236,7 @@ fn log_sampled(state: &HookState, channel: &ActiveChannel, reason: &str) {
     }
 }
 
-async fn run(
+async fn submit_and_answer(
     state: &HookState,
     channel: &ActiveChannel,
     call: AgentCall,
@@ -285,6 +287,6 @@ async fn run(
 
 fn as_json(task: &Task) -> Response {
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let body = serde_json::to_string(&TaskAnswer::of(task, false)).unwrap_or_default();
+    let body = serde_json::to_string(&TaskAnswer::new(task, false)).unwrap_or_default();
     json_answer(status, body)
 }

@@ -21,14 +21,14 @@ pub(super) struct Marks {
 
 impl Marks {
     /// The marks of an accepted call.
-    pub(super) fn of(submission: &Submission) -> Self {
+    pub(super) fn from_submission(submission: &Submission) -> Self {
         let Submission { task, replayed, by_provider, .. } = *submission;
         Self { task, replayed, by_provider }
     }
 
     /// The task's id and location only.
     pub(super) fn where_it_is(submission: &Submission) -> Self {
-        Self { replayed: None, ..Self::of(submission) }
+        Self { replayed: None, ..Self::from_submission(submission) }
     }
 
     /// Sets the headers of a response.
@@ -51,7 +51,7 @@ impl Marks {
 
 /// Sets the headers that say where the task is, and whether an earlier request started it.
 pub(super) fn mark(submission: &Submission, mut response: Response) -> Response {
-    Marks::of(submission).set(response.headers_mut());
+    Marks::from_submission(submission).set(response.headers_mut());
     response
 }
 

@@ -56,7 +56,7 @@ impl Submitter {
     pub(super) async fn wait(&self, submission: &mut Submission) -> Result<Task, ApiError> {
         let limit = submission.wanted.prefer.effective_wait(self.sync_wait_max);
         let waited = submission.wait(&self.runs, limit, &self.shutdown_deadline).await;
-        let marks = Marks::of(submission);
+        let marks = Marks::from_submission(submission);
         let task =
             waited.map_err(|error| ApiError::from(error).after_the_run().about_task(marks))?;
         task.ok_or_else(|| ApiError::not_found("Task").about_task(marks))

@@ -96,7 +96,7 @@ pub(super) async fn receive(
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
         Resolution::Reply(reply) => Ok(plugin_reply(reply)),
-        Resolution::Run(call) => run(&state, *call).await,
+        Resolution::Run(call) => submit_and_answer(&state, *call).await,
     }
 }
 
@@ -141,9 +141,9 @@ pub(super) async fn resolve(
         }
         None => (None, state.access.tenant(key.as_deref()).await.map(|caller| caller.tenant())),
     };
-    let sender = Sender::of(&head);
+    let sender = Sender::from_head(&head);
     let bytes = match proven {
-        Ok(tenant) => state.bodies.read(sender.tenant(tenant), &mut head, body).await?,
+        Ok(tenant) => state.bodies.read_body(sender.tenant(tenant), &mut head, body).await?,
         // The body is read only to learn whether it names an agent, which decides the error (CONTRACT X4). It is not
         // decoded for that.
         Err(denied) if head.headers.contains_key(CONTENT_ENCODING) => return Err(denied.into()),
@@ -153,7 +153,7 @@ pub(super) async fn resolve(
         }
     };
     let path = arrived_path(&head);
-    let arrival = Arrival::read(RequestParts {
+    let arrival = Arrival::from_parts(RequestParts {
         method: head.method,
         path,
         query,
@@ -196,7 +196,7 @@ fn presented_key(
 }
 
 /// Submits a resolved call and responds to it.
-async fn run(state: &WebhookState, call: AgentCall) -> Result<Response, ApiError> {
+async fn submit_and_answer(state: &WebhookState, call: AgentCall) -> Result<Response, ApiError> {
     let waits = !call.response_options.asynchronous;
     let mut submission = state.submitter.submit(call, waits).await?;
     if !waits {

@@ -75,7 +75,7 @@ pub(super) async fn list(
             Err(_) => Vec::new(),
         },
     };
-    let answer: Vec<_> = agents.into_iter().map(ManagedAgent::of).collect();
+    let answer: Vec<_> = agents.into_iter().map(ManagedAgent::new).collect();
     Ok(json(StatusCode::OK, &answer))
 }
 
@@ -237,7 +237,7 @@ pub(super) async fn revoke_webhook(
 }
 
 impl ManagedAgent {
-    fn of(agent: Agent) -> Self {
+    fn new(agent: Agent) -> Self {
         Self {
             id: agent.id,
             tenant: agent.tenant,
@@ -263,7 +263,7 @@ async fn answer(
 
 fn answer_of(status: StatusCode, agent: Agent) -> Response {
     let tag = HeaderValue::try_from(format!("\"{}\"", agent.version));
-    let mut response = json(status, &ManagedAgent::of(agent));
+    let mut response = json(status, &ManagedAgent::new(agent));
     if let Ok(tag) = tag {
         response.headers_mut().insert(ETAG, tag);
     }
@@ -295,8 +295,8 @@ async fn definition(
     request: Request<Body>,
 ) -> Result<(HeaderMap, AgentDefinition), ApiError> {
     let (mut head, body) = request.into_parts();
-    let sender = Sender::of(&head);
-    let body = state.bodies.read(sender, &mut head, body).await?;
+    let sender = Sender::from_head(&head);
+    let body = state.bodies.read_body(sender, &mut head, body).await?;
     let definition: AgentDefinition = parse(&head.headers, body, "an agent file")?;
     if definition.model != "offline" && !state.models.contains(&definition.model) {
         let detail = format!("the gateway's settings have no model {:?}", definition.model);

@@ -105,8 +105,8 @@ pub(super) async fn replace(
 ) -> Result<Response, ApiError> {
     let name: Name = named.id("name", "Channel")?;
     let (mut head, body) = request.into_parts();
-    let sender = Sender::of(&head);
-    let body = state.bodies.read(sender, &mut head, body).await?;
+    let sender = Sender::from_head(&head);
+    let body = state.bodies.read_body(sender, &mut head, body).await?;
     let definition: ChannelDefinition = agents::parse(&head.headers, body, "a channel file")?;
     if definition.name != name {
         let detail = "the definition has another name than the path";
@@ -181,7 +181,7 @@ pub(super) async fn deliveries(
     QueryParams(query): QueryParams<DeliveriesQuery>,
 ) -> Result<Response, ApiError> {
     let found = state.store.deliveries(admin.tenant(), query.status, DELIVERIES_MAX).await?;
-    let answers: Vec<_> = found.into_iter().map(DeliveryAnswer::of).collect();
+    let answers: Vec<_> = found.into_iter().map(DeliveryAnswer::new).collect();
     Ok(json(StatusCode::OK, &answers))
 }
 
@@ -204,7 +204,7 @@ pub(super) async fn redeliver(
 }
 
 impl DeliveryAnswer {
-    fn of(delivery: Delivery) -> Self {
+    fn new(delivery: Delivery) -> Self {
         Self {
             task: delivery.task,
             channel: delivery.channel,
@@ -377,7 +377,7 @@ async fn check_plugins(
             read = None;
             continue;
         }
-        let schema = binding.config_schema(Subject::of(tenant, agent, RequestId::next())).await;
+        let schema = binding.config_schema(Subject::new(tenant, agent, RequestId::next())).await;
         let schema = schema.value.map_err(|error| ApiError::of_plugin(plugin.as_str(), &error))?;
         match (setting_names(&schema), &mut read) {
             (Some(names), Some(read)) => read.extend(names),
@@ -386,7 +386,7 @@ async fn check_plugins(
         let mut settings = binding.settings().clone();
         settings.extend(definition.settings.clone());
         let settings = serde_json::to_string(&settings).unwrap_or_default();
-        let subject = Subject::of(tenant, agent, RequestId::next());
+        let subject = Subject::new(tenant, agent, RequestId::next());
         let found = binding.check_config(subject, settings).await.value;
         let found = found.map_err(|error| ApiError::of_plugin(plugin.as_str(), &error))?;
         if !found.is_empty() {

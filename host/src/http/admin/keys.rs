@@ -72,7 +72,7 @@ pub(super) struct KeyAsked {
 }
 
 impl KeyAnswer {
-    fn of(key: Key) -> Self {
+    fn new(key: Key) -> Self {
         let role = match key.holder {
             KeyHolder::Tenant(_) => KeyRole::Caller,
             KeyHolder::Admin(_) => KeyRole::Admin,
@@ -185,7 +185,7 @@ pub(super) async fn revoke_operators(
 
 async fn listed(state: &AdminState, tenant: Option<TenantId>) -> Result<Response, ApiError> {
     let keys = state.store.keys(tenant).await?;
-    let answer: Vec<_> = keys.into_iter().map(KeyAnswer::of).collect();
+    let answer: Vec<_> = keys.into_iter().map(KeyAnswer::new).collect();
     Ok(json(StatusCode::OK, &answer))
 }
 
@@ -212,7 +212,7 @@ async fn created(
     let key = NewKey { id, hash, holder, name: name.clone(), expires_at };
     state.store.put_key(key).await?;
     let key = Key { id, holder, name, created_at: now, expires_at, revoked_at: None };
-    let answer = KeyAnswer { key: Some(secret.reveal().to_owned()), ..KeyAnswer::of(key) };
+    let answer = KeyAnswer { key: Some(secret.reveal().to_owned()), ..KeyAnswer::new(key) };
     Ok(json(StatusCode::CREATED, &answer))
 }
 

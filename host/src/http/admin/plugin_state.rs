@@ -78,7 +78,7 @@ struct Quarantined {
 }
 
 impl PluginState {
-    fn of(binding: &Binding) -> Self {
+    fn from_binding(binding: &Binding) -> Self {
         let snapshot: StatsSnapshot = binding.stats().snapshot();
         Self {
             name: binding.name().clone(),
@@ -123,7 +123,7 @@ pub(super) async fn read(
     named: Named,
 ) -> Result<Response, ApiError> {
     let binding = binding(&state, admin, &named).await?;
-    Ok(json(StatusCode::OK, &PluginState::of(&binding)))
+    Ok(json(StatusCode::OK, &PluginState::from_binding(&binding)))
 }
 
 /// End the quarantine of a plugin, so that its next calls are admitted.
@@ -143,7 +143,7 @@ pub(super) async fn release(
 ) -> Result<Response, ApiError> {
     let binding = binding(&state, admin, &named).await?;
     binding.stats().release();
-    Ok(json(StatusCode::OK, &PluginState::of(&binding)))
+    Ok(json(StatusCode::OK, &PluginState::from_binding(&binding)))
 }
 
 async fn binding(

@@ -66,14 +66,14 @@ struct PluginAnswer {
 }
 
 impl PluginAnswer {
-    fn of(plugin: InstalledPlugin) -> Self {
+    fn new(plugin: InstalledPlugin) -> Self {
         Self {
             name: plugin.name,
             digest: Some(plugin.digest.to_string()),
             installed_at: iso(Some(plugin.installed_at)),
             version: plugin.version,
             provenance: Some(plugin.provenance.to_string()),
-            signed_by: plugin.signed.map(SignerAnswer::of),
+            signed_by: plugin.signed.map(SignerAnswer::new),
             roles: None,
             notes: None,
         }
@@ -81,7 +81,7 @@ impl PluginAnswer {
 
     fn installed(installed: Installed) -> Self {
         let Installed { plugin, roles, notes } = installed;
-        Self { roles: Some(roles), notes: Some(notes), ..Self::of(plugin) }
+        Self { roles: Some(roles), notes: Some(notes), ..Self::new(plugin) }
     }
 
     fn bundled(name: PluginName) -> Self {
@@ -110,7 +110,7 @@ pub(super) async fn list(
     let own = state.store.plugins(admin.tenant()).await?;
     let bundled = crate::plugins::bundled().filter(|name| !own.iter().any(|p| p.name == *name));
     let bundled: Vec<_> = bundled.map(PluginAnswer::bundled).collect();
-    let own = own.into_iter().map(PluginAnswer::of);
+    let own = own.into_iter().map(PluginAnswer::new);
     Ok(json(StatusCode::OK, &own.chain(bundled).collect::<Vec<_>>()))
 }
 
@@ -142,10 +142,10 @@ pub(super) async fn install(
     let component_bytes_max = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
     let limits =
         BodyLimits::new(component_bytes_max.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
-    let sender = Sender::of(&head);
+    let sender = Sender::from_head(&head);
     let body = state.bodies.read_within(limits, sender, &mut head, body).await?;
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
-    let (offered, grants) = installation::read(&head.headers, body, by).await?;
+    let (offered, grants) = installation::read_installation(&head.headers, body, by).await?;
     // The component stays in memory while it waits for a permit to be compiled, and while it is compiled.
     let mut held = state.bodies.charge(sender);
     held.grow_to(offered.component.len())?;
@@ -248,7 +248,7 @@ pub(super) async fn replace_grants(
     let name = installed(&state, &admin, &named).await?;
     let (mut head, body) = request.into_parts();
     let limits = BodyLimits::new(GRANTS_BYTES_MAX, Duration::from_secs(30));
-    let body = state.bodies.read_within(limits, Sender::of(&head), &mut head, body).await?;
+    let body = state.bodies.read_within(limits, Sender::from_head(&head), &mut head, body).await?;
     let text = String::from_utf8(body.into())
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
     state.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;

@@ -46,7 +46,7 @@ struct SecretAnswer {
 }
 
 impl SecretAnswer {
-    fn of(secret: SecretFacts) -> Self {
+    fn new(secret: SecretFacts) -> Self {
         Self {
             name: secret.name,
             rotating: secret.rotating,
@@ -85,7 +85,7 @@ pub(super) async fn list(
     ByAdmin(admin): ByAdmin,
 ) -> Result<Response, ApiError> {
     let secrets = state.vault.list(admin.tenant()).await?;
-    let secrets: Vec<_> = secrets.into_iter().map(SecretAnswer::of).collect();
+    let secrets: Vec<_> = secrets.into_iter().map(SecretAnswer::new).collect();
     Ok(json(StatusCode::OK, &secrets))
 }
 
@@ -106,7 +106,7 @@ pub(super) async fn replace(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let name: SecretName = named.id("name", "Secret")?;
-    let secret = read(&state, request).await?;
+    let secret = read_secret(&state, request).await?;
     let value = Zeroizing::new(secret.value.expose_secret().as_bytes().to_vec());
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let new = vault::NewSecret { value, rotate: secret.rotate, uses: secret.uses, by };
@@ -114,7 +114,7 @@ pub(super) async fn replace(
     let secrets = state.vault.list(admin.tenant()).await?;
     let stored = secrets.into_iter().find(|secret| secret.name == name);
     let stored = stored.ok_or_else(|| ApiError::not_found("Secret"))?;
-    Ok(json(StatusCode::OK, &SecretAnswer::of(stored)))
+    Ok(json(StatusCode::OK, &SecretAnswer::new(stored)))
 }
 
 /// Delete a secret.
@@ -138,10 +138,10 @@ pub(super) async fn remove(
 }
 
 /// Reads the body. Errors do not quote it, since the value of the secret may be in the wrong place.
-async fn read(state: &AdminState, request: Request<Body>) -> Result<NewSecret, ApiError> {
+async fn read_secret(state: &AdminState, request: Request<Body>) -> Result<NewSecret, ApiError> {
     let (mut head, body) = request.into_parts();
     let limits = BodyLimits::new(BODY_BYTES_MAX, Duration::from_secs(30));
-    let body = state.bodies.read_within(limits, Sender::of(&head), &mut head, body).await?;
+    let body = state.bodies.read_within(limits, Sender::from_head(&head), &mut head, body).await?;
     let body = Zeroizing::new(Vec::from(body));
     // serde also accepts an array as a struct, with the fields in order.
     if body.trim_ascii_start().starts_with(b"[") {

@@ -42,7 +42,7 @@ pub(super) async fn read(
     named: Named,
 ) -> Result<Response, ApiError> {
     let task = find(&state.store, admin.tenant(), named.text("task")).await?;
-    Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
+    Ok(json(StatusCode::OK, &TaskDetails::new(&task)))
 }
 
 /// Read the recording of a task: what its plugins did, and what they received.

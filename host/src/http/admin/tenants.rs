@@ -28,7 +28,7 @@ struct TenantAnswer {
 }
 
 impl TenantAnswer {
-    fn of(tenant: Tenant) -> Self {
+    fn new(tenant: Tenant) -> Self {
         Self { id: tenant.id, name: tenant.name, created_at: tenant.created_at.iso() }
     }
 }
@@ -47,7 +47,7 @@ pub(super) async fn list(
         None => state.store.tenants().await?,
         Some(own) => state.store.tenant(own.tenant()).await?.into_iter().collect(),
     };
-    let answer: Vec<_> = tenants.into_iter().map(TenantAnswer::of).collect();
+    let answer: Vec<_> = tenants.into_iter().map(TenantAnswer::new).collect();
     Ok(json(StatusCode::OK, &answer))
 }
 
@@ -94,5 +94,5 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let tenant = state.store.tenant(id).await?;
     let tenant = tenant.ok_or_else(|| ApiError::not_found("Tenant"))?;
-    Ok(json(status, &TenantAnswer::of(tenant)))
+    Ok(json(status, &TenantAnswer::new(tenant)))
 }

@@ -50,7 +50,7 @@ pub(super) async fn list(
     let (page, per_page) = page(query.page, query.per_page)?;
     let agents = state.store.agents(tenant.tenant()).await?;
     let skipped = usize::try_from(u64::from(page - 1) * u64::from(per_page)).unwrap_or(usize::MAX);
-    let items = agents.iter().skip(skipped).take(per_page as usize).map(AgentItem::of);
+    let items = agents.iter().skip(skipped).take(per_page as usize).map(AgentItem::new);
     let total = agents.len() as u64;
     let total_pages = total.div_ceil(per_page.into());
     let answer = AgentPage { items: items.collect(), total, page, per_page, total_pages };
@@ -68,7 +68,7 @@ pub(super) async fn list_plain(
     ByKey(tenant): ByKey,
 ) -> Result<Response, ApiError> {
     let agents = state.store.agents(tenant.tenant()).await?;
-    let items: Vec<AgentItem<'_>> = agents.iter().map(AgentItem::of).collect();
+    let items: Vec<AgentItem<'_>> = agents.iter().map(AgentItem::new).collect();
     Ok(json(StatusCode::OK, &items))
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn read(
     named: Named,
 ) -> Result<Response, ApiError> {
     let agent = find(&state.store, tenant.tenant(), &named).await?;
-    let tools = match Tools::of(&state.plugins, &agent, RequestId::next()).await {
+    let tools = match Tools::for_agent(&state.plugins, &agent, RequestId::next()).await {
         Err(ToolsError::Unavailable(PluginUnavailable::Store(error))) => return Err(error.into()),
         // Reported in the response, not as an error status: xpander's clients read an agent before they do anything
         // else with it, including its runs and tasks.
@@ -97,7 +97,7 @@ pub(super) async fn read(
         Ok(tools) => Ok(tools),
     };
     let tools = tools.as_ref().map(Tools::descriptions).map_err(String::as_str);
-    Ok(json(StatusCode::OK, &AgentAnswer::of(&agent, tools, &state.public_url)))
+    Ok(json(StatusCode::OK, &AgentAnswer::new(&agent, tools, &state.public_url)))
 }
 
 /// How long a call waits before its second attempt, if its tenant already calls as many tools directly as it may. One
@@ -145,10 +145,10 @@ pub(super) async fn operate(
         ApiError::caller(429, detail).retry_after(1)
     })?;
     let (mut head, body) = request.into_parts();
-    let sender = Sender::of(&head);
-    let body = state.bodies.read(sender, &mut head, body).await?;
+    let sender = Sender::from_head(&head);
+    let body = state.bodies.read_body(sender, &mut head, body).await?;
     let arguments = arguments(body)?;
-    let tools = Tools::of(&state.plugins, &agent, request_id(&head)).await?;
+    let tools = Tools::for_agent(&state.plugins, &agent, request_id(&head)).await?;
     let tool = named.text("tool").unwrap_or_default();
     let answered = tokio::select! {
         answered = tools.call_directly(&agent, tool, arguments) => answered,

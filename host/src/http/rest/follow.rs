@@ -229,7 +229,7 @@ impl EventStream {
                 self.sent += 1;
             }
             self.send_started(task).await?;
-            if let Some(task_event) = TaskEvent::of(task, &event) {
+            if let Some(task_event) = TaskEvent::from_run_event(task, &event) {
                 self.send(task, STARTED + self.sent, task_event).await?;
             }
         }

@@ -58,7 +58,7 @@ pub(super) async fn and_wait(
     let mut submission = state.submitter.submit(call, true).await?;
     let task = state.submitter.wait(&mut submission).await?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let answer = json(status, &TaskDetails::of(&task));
+    let answer = json(status, &TaskDetails::new(&task));
     Ok(mark_waited(&submission, state.submitter.sync_wait_max, answer))
 }
 
@@ -112,7 +112,7 @@ async fn start(state: &RestState, call: AgentCall) -> Result<Response, ApiError>
     let mut submission = state.submitter.submit(call, false).await?;
     // The task may be running by now. The response shows it as it was accepted.
     let task = state.submitter.wait(&mut submission).await?.into_accepted();
-    Ok(mark(&submission, json(StatusCode::OK, &TaskDetails::of(&task))))
+    Ok(mark(&submission, json(StatusCode::OK, &TaskDetails::new(&task))))
 }
 
 async fn resolve(
@@ -126,8 +126,8 @@ async fn resolve(
     let caller = caller.ok_or_else(|| ApiError::not_found("Agent"))?;
     let (mut head, body) = request.into_parts();
     let request_id = request_id(&head);
-    let sender = Sender::of(&head);
-    let body = state.bodies.read(sender, &mut head, body).await?;
+    let sender = Sender::from_head(&head);
+    let body = state.bodies.read_body(sender, &mut head, body).await?;
     let arrival = Arrival::read_invocation(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),

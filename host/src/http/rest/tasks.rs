@@ -80,7 +80,7 @@ pub(in super::super) async fn list_page(
     let filter = TaskFilter { agent, user, status: query.status };
     let slice = Slice { offset: (page - 1).saturating_mul(per_page), limit: per_page };
     let (tasks, total) = store.list_tasks(tenant, &filter, slice).await?;
-    Ok(total_of(tasks.into_iter().map(|task| TaskItem::of(tenant, task)).collect(), total))
+    Ok(total_of(tasks.into_iter().map(|task| TaskItem::new(tenant, task)).collect(), total))
 }
 
 /// List the newest tasks of an agent as a plain array.
@@ -117,7 +117,7 @@ pub(super) async fn read(
     named: Named,
 ) -> Result<Response, ApiError> {
     let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
-    Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
+    Ok(json(StatusCode::OK, &TaskDetails::new(&task)))
 }
 
 /// Stop a task.
@@ -146,7 +146,7 @@ pub(in super::super) async fn stop_named(
     let task = find(store, tenant, name).await?;
     let stopped = Outcome { status: EndStatus::Stopped, result: STOPPED.to_owned() };
     let task = end(runs, &task, stopped).await?;
-    Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
+    Ok(json(StatusCode::OK, &TaskDetails::new(&task)))
 }
 
 /// Delete a task with all its data, including its idempotency key.
@@ -234,7 +234,7 @@ pub(super) async fn activity(
         return Err(ApiError::not_found("Task"));
     }
     let steps = state.store.steps(&task).await?;
-    Ok(json(StatusCode::OK, &Activity::of(&task, &steps)))
+    Ok(json(StatusCode::OK, &Activity::new(&task, &steps)))
 }
 
 /// An update of a task. Other fields of a task may be sent too, and are ignored.
@@ -277,7 +277,7 @@ pub(super) async fn update(
         }
     };
     let Some(end_status) = end_status else {
-        return Ok(json(StatusCode::OK, &TaskDetails::of(&task)));
+        return Ok(json(StatusCode::OK, &TaskDetails::new(&task)));
     };
     let result = match (update.result, end_status) {
         (Some(result), _) => result,
@@ -293,7 +293,7 @@ pub(super) async fn update(
     if now.status != Status::from(outcome.status) || now.result != Some(outcome.result) {
         return Err(ApiError::caller(409, format!("the task has ended already: {}", now.status)));
     }
-    Ok(json(StatusCode::OK, &TaskDetails::of(&now)))
+    Ok(json(StatusCode::OK, &TaskDetails::new(&now)))
 }
 
 /// Ends a task unless it has already ended, and returns it as it is then.

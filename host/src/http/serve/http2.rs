@@ -193,16 +193,16 @@ impl Drop for OneUnanswered {
 }
 
 impl Counts {
-    fn of(&mut self, is_sending: bool) -> &mut usize {
+    fn count_mut(&mut self, is_sending: bool) -> &mut usize {
         if is_sending { &mut self.sending } else { &mut self.working }
     }
 
     fn enter(&mut self, is_sending: bool) {
-        *self.of(is_sending) += 1;
+        *self.count_mut(is_sending) += 1;
     }
 
     fn leave(&mut self, is_sending: bool) {
-        let count = self.of(is_sending);
+        let count = self.count_mut(is_sending);
         *count = count.saturating_sub(1);
     }
 }

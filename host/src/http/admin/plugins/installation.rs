@@ -36,7 +36,7 @@ pub(in super::super) struct Installation {
 }
 
 /// Reads the parts. Returns the component with the statements about it, and the grants, if there are any.
-pub(super) async fn read(
+pub(super) async fn read_installation(
     headers: &HeaderMap,
     body: Bytes,
     by: Installer,

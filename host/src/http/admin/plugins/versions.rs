@@ -31,7 +31,7 @@ pub(super) struct SignerAnswer {
 }
 
 impl SignerAnswer {
-    pub(super) fn of(signed: VerifiedSignature) -> Self {
+    pub(super) fn new(signed: VerifiedSignature) -> Self {
         Self {
             name: signed.signer,
             key_id: key_id(&signed.key).unwrap_or_default(),
@@ -72,7 +72,7 @@ impl From<PluginVersion> for VersionAnswer {
             installed_at: iso(Some(plugin.installed_at)),
             installed_by: plugin.installed_by.map(Installer::as_str),
             provenance: plugin.provenance.to_string(),
-            signed_by: plugin.signed.map(SignerAnswer::of),
+            signed_by: plugin.signed.map(SignerAnswer::new),
             current: version.is_current,
             skipped: version.is_skipped,
         }
