@@ -13,11 +13,11 @@ use super::body::BodyReader;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{arrived_path, header_key, request_id};
-use super::marks::{mark, mark_waited};
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
 use super::submission::Submitter;
+use super::task_headers::{set_task_headers, set_task_headers_after_wait};
 use crate::access::{Access, Caller};
 use crate::answer::task::TaskAnswer;
 use crate::answer::{self, PostRunRecorder};
@@ -165,12 +165,12 @@ pub(super) async fn resolve(
     .await?;
     let caller = match early {
         Some(caller) => caller,
-        None => late(state, key.as_deref(), &arrival).await?,
+        None => authenticate_from_body(state, key.as_deref(), &arrival).await?,
     };
     Ok(intake::resolve(&state.plugins, caller, &arrival).await?)
 }
 
-async fn late(
+async fn authenticate_from_body(
     state: &WebhookState,
     key: Option<&str>,
     arrival: &Arrival,
@@ -201,7 +201,7 @@ async fn submit_and_answer(state: &WebhookState, call: AgentCall) -> Result<Resp
     let mut submission = state.submitter.submit(call, waits).await?;
     if !waits {
         let started = json_answer(StatusCode::OK, json!({"status": "Started"}).to_string());
-        return Ok(mark(&submission, started));
+        return Ok(set_task_headers(&submission, started));
     }
     let task = state.submitter.wait(&mut submission).await?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -210,7 +210,7 @@ async fn submit_and_answer(state: &WebhookState, call: AgentCall) -> Result<Resp
     let body = answer::shape(plugins, post_run, agent, &task, wanted, *request_id).await;
     let response = match body {
         Ok(body) => json_answer(status, body),
-        Err(error) => ApiError::from(error).after_the_run().into_response(),
+        Err(error) => ApiError::from(error).not_retryable().into_response(),
     };
-    Ok(mark_waited(&submission, state.submitter.sync_wait_max, response))
+    Ok(set_task_headers_after_wait(&submission, state.submitter.sync_wait_max, response))
 }

@@ -17,10 +17,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::body;
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::{Named, QueryParams};
+use super::super::extract::{PathParams, QueryParams};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::{AdminState, ByAdmin};
+use super::{AdminAuth, AdminState};
 use crate::agent::{Tools, ToolsError};
 use crate::ids::{AgentId, Name, PluginName, RequestId, TenantId};
 use crate::secrets::PlainSecret;
@@ -62,7 +62,7 @@ pub(super) struct AgentsQuery {
     responses((status = 200, body = Vec<ManagedAgent>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
     QueryParams(query): QueryParams<AgentsQuery>,
 ) -> Result<Response, ApiError> {
     let agents = match query.name {
@@ -90,7 +90,7 @@ pub(super) async fn list(
     responses((status = 201, body = ManagedAgent), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn create(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let (_, definition) = definition(&state, admin.tenant(), request).await?;
@@ -109,8 +109,8 @@ pub(super) async fn create(
     responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     answer(&state, admin.tenant(), named.id("agent", "Agent")?, StatusCode::OK).await
 }
@@ -129,8 +129,8 @@ pub(super) async fn read(
     responses((status = 200, body = ManagedAgent), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn replace(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let (tenant, id) = (admin.tenant(), named.id("agent", "Agent")?);
@@ -154,10 +154,10 @@ pub(super) async fn replace(
     responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn enable(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
-    switch(&state, admin.tenant(), &named, true).await
+    set_enabled(&state, admin.tenant(), &named, true).await
 }
 
 /// Disable an agent, so that it accepts no new tasks.
@@ -170,10 +170,10 @@ pub(super) async fn enable(
     responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn disable(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
-    switch(&state, admin.tenant(), &named, false).await
+    set_enabled(&state, admin.tenant(), &named, false).await
 }
 
 /// An agent's own webhook.
@@ -191,8 +191,8 @@ struct WebhookAnswer {
     responses((status = 200, body = WebhookAnswer), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn webhook(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let id = named.id("agent", "Agent")?;
     let token = state.webhooks.token(admin.tenant(), id).await?;
@@ -209,8 +209,8 @@ pub(super) async fn webhook(
     responses((status = 200, body = WebhookAnswer), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn rotate_webhook(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let token = state.webhooks.rotate(admin.tenant(), named.id("agent", "Agent")?).await?;
     Ok(webhook_answer(&state, Some(&token)))
@@ -226,8 +226,8 @@ pub(super) async fn rotate_webhook(
     responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn revoke_webhook(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let id: AgentId = named.id("agent", "Agent")?;
     let known = state.store.agent(admin.tenant(), id).await?;
@@ -275,10 +275,10 @@ fn webhook_answer(state: &AdminState, token: Option<&PlainSecret>) -> Response {
     json(StatusCode::OK, &WebhookAnswer { url })
 }
 
-async fn switch(
+async fn set_enabled(
     state: &AdminState,
     tenant: TenantId,
-    named: &Named,
+    named: &PathParams,
     enabled: bool,
 ) -> Result<Response, ApiError> {
     let id: AgentId = named.id("agent", "Agent")?;
@@ -377,7 +377,7 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(
     let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/toml") {
-        return body::typed(body);
+        return body::parse_json(body);
     }
     let text = std::str::from_utf8(&body)
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;

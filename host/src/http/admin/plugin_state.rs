@@ -11,10 +11,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::error::{ApiError, ErrorBody};
-use super::super::extract::Named;
+use super::super::extract::PathParams;
 use super::super::reply::json;
 use super::super::responses::ReadErrors;
-use super::{AdminState, ByAdmin};
+use super::{AdminAuth, AdminState};
 use crate::access::AdminCaller;
 use crate::ids::PluginName;
 use crate::plugins::PluginUnavailable;
@@ -119,8 +119,8 @@ impl PluginState {
     security(("admin_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let binding = binding(&state, admin, &named).await?;
     Ok(json(StatusCode::OK, &PluginState::from_binding(&binding)))
@@ -138,8 +138,8 @@ pub(super) async fn read(
     security(("admin_key" = [])))]
 pub(super) async fn release(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let binding = binding(&state, admin, &named).await?;
     binding.stats().release();
@@ -149,7 +149,7 @@ pub(super) async fn release(
 async fn binding(
     state: &AdminState,
     admin: AdminCaller,
-    named: &Named,
+    named: &PathParams,
 ) -> Result<std::sync::Arc<Binding>, ApiError> {
     let name: PluginName = named.id("name", "Plugin")?;
     state.plugins.binding(admin.tenant(), &name).await.map_err(|error| match error {

@@ -16,10 +16,10 @@ use zeroize::Zeroizing;
 use super::super::body::BodyLimits;
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::Named;
+use super::super::extract::PathParams;
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::{AdminState, ByAdmin};
+use super::{AdminAuth, AdminState};
 use crate::ids::SecretName;
 use crate::secrets::{SECRET_BYTES_MAX, SecretUses};
 use crate::tenants::Installer;
@@ -82,7 +82,7 @@ pub(super) struct NewSecret {
     responses((status = 200, body = Vec<SecretAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
 ) -> Result<Response, ApiError> {
     let secrets = state.vault.list(admin.tenant()).await?;
     let secrets: Vec<_> = secrets.into_iter().map(SecretAnswer::new).collect();
@@ -101,8 +101,8 @@ pub(super) async fn list(
     responses((status = 200, body = SecretAnswer), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn replace(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let name: SecretName = named.id("name", "Secret")?;
@@ -127,8 +127,8 @@ pub(super) async fn replace(
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let name: SecretName = named.id("name", "Secret")?;
     if !state.vault.delete(admin.tenant(), &name).await? {
@@ -145,16 +145,16 @@ async fn read_secret(state: &AdminState, request: Request<Body>) -> Result<NewSe
     let body = Zeroizing::new(Vec::from(body));
     // serde also accepts an array as a struct, with the fields in order.
     if body.trim_ascii_start().starts_with(b"[") {
-        return Err(ApiError::caller(422, WANTED));
+        return Err(ApiError::caller(422, INVALID_BODY));
     }
     serde_json::from_slice(&body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => ApiError::caller(422, WANTED),
+        serde_json::error::Category::Data => ApiError::caller(422, INVALID_BODY),
         _ => ApiError::caller(400, "the body is not valid JSON"),
     })
 }
 
 /// The error for a body of another shape.
-const WANTED: &str = r#"the body is not as documented: {"value": a text, "rotate": true or false or left out, "use": a list of "verify", "compare", "sign" and "send", or left out}"#;
+const INVALID_BODY: &str = r#"the body is not as documented: {"value": a text, "rotate": true or false or left out, "use": a list of "verify", "compare", "sign" and "send", or left out}"#;
 
 impl From<VaultError> for ApiError {
     fn from(error: VaultError) -> Self {

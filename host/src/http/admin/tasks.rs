@@ -7,12 +7,12 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::super::error::ApiError;
-use super::super::extract::{Named, QueryParams};
+use super::super::extract::{PathParams, QueryParams};
 use super::super::reply::json;
 use super::super::responses::ReadErrors;
 use super::super::rest::find;
 use super::super::rest::tasks::{self, TasksQuery};
-use super::{AdminState, ByAdmin};
+use super::{AdminAuth, AdminState};
 use crate::answer::task::{TaskDetails, TaskPage};
 use crate::replay::{self, Recorded};
 
@@ -23,10 +23,10 @@ use crate::replay::{self, Recorded};
     responses((status = 200, body = TaskPage), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    QueryParams(asked): QueryParams<TasksQuery>,
+    AdminAuth(admin): AdminAuth,
+    QueryParams(query): QueryParams<TasksQuery>,
 ) -> Result<Response, ApiError> {
-    let page = tasks::list_page(&state.store, admin.tenant(), asked).await?;
+    let page = tasks::list_page(&state.store, admin.tenant(), query).await?;
     Ok(json(StatusCode::OK, &page))
 }
 
@@ -38,8 +38,8 @@ pub(super) async fn list(
     responses((status = 200, body = TaskDetails), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let task = find(&state.store, admin.tenant(), named.text("task")).await?;
     Ok(json(StatusCode::OK, &TaskDetails::new(&task)))
@@ -55,8 +55,8 @@ pub(super) async fn read(
     responses((status = 200, body = Recorded), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn recording(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let task = find(&state.store, admin.tenant(), named.text("task")).await?;
     let with_grants = admin.is_operator();
@@ -76,8 +76,8 @@ pub(super) async fn recording(
     security(("admin_key" = [])))]
 pub(super) async fn stop(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     tasks::stop_named(&state.store, &state.runs, admin.tenant(), named.text("task")).await
 }
@@ -92,8 +92,8 @@ pub(super) async fn stop(
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     tasks::remove_named(&state.runs, admin.tenant(), named.text("task")).await
 }

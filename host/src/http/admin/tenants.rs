@@ -12,7 +12,7 @@ use super::super::error::ApiError;
 use super::super::extract::{JsonBody, header_key};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::{AdminState, ByAdmin, ByOperator};
+use super::{AdminAuth, AdminState, OperatorAuth};
 use crate::ids::{Name, TenantId};
 use crate::tenants::Tenant;
 
@@ -67,7 +67,7 @@ pub(super) struct NewTenant {
     responses((status = 201, body = TenantAnswer), WriteErrors), security(("operator_key" = [])))]
 pub(super) async fn create(
     State(state): State<Arc<AdminState>>,
-    _operator: ByOperator,
+    _operator: OperatorAuth,
     JsonBody(new): JsonBody<NewTenant>,
 ) -> Result<Response, ApiError> {
     let id = TenantId::random();
@@ -82,7 +82,7 @@ pub(super) async fn create(
     responses((status = 200, body = TenantAnswer), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
 ) -> Result<Response, ApiError> {
     answer(&state, admin.tenant(), StatusCode::OK).await
 }

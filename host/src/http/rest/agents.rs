@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::{ByKey, Named, QueryParams, request_id};
+use super::super::extract::{PathParams, QueryParams, TenantAuth, request_id};
 use super::super::reply::json;
 use super::super::reply::json_answer;
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
@@ -44,7 +44,7 @@ pub(super) struct PageQuery {
     responses((status = 200, body = AgentPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
+    TenantAuth(tenant): TenantAuth,
     QueryParams(query): QueryParams<PageQuery>,
 ) -> Result<Response, ApiError> {
     let (page, per_page) = page(query.page, query.per_page)?;
@@ -63,9 +63,9 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/agents/list",
     operation_id = "list_all_agents", tag = "aliases",
     responses((status = 200, body = Vec<AgentItem>), ReadErrors), security(("api_key" = [])))]
-pub(super) async fn list_plain(
+pub(super) async fn list_array(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
+    TenantAuth(tenant): TenantAuth,
 ) -> Result<Response, ApiError> {
     let agents = state.store.agents(tenant.tenant()).await?;
     let items: Vec<AgentItem<'_>> = agents.iter().map(AgentItem::new).collect();
@@ -82,8 +82,8 @@ pub(super) async fn list_plain(
     responses((status = 200, body = AgentAnswer), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let agent = find(&state.store, tenant.tenant(), &named).await?;
     let tools = match Tools::for_agent(&state.plugins, &agent, RequestId::next()).await {
@@ -102,7 +102,7 @@ pub(super) async fn read(
 
 /// How long a call waits before its second attempt, if its tenant already calls as many tools directly as it may. One
 /// of those calls may have ended by then, and the wait slows down a caller that sends requests as fast as it can.
-const OPERATION_PATIENCE: Duration = Duration::from_secs(1);
+const TOOL_CALL_WAIT: Duration = Duration::from_secs(1);
 
 /// The arguments of a tool call: `body_params`, else `parameters`, else the whole body.
 #[derive(ToSchema)]
@@ -127,10 +127,10 @@ pub(super) struct Operation {
     responses((status = 200, body = serde_json::Value, description = "What the tool answered"),
               WriteErrors, PluginErrors),
     security(("api_key" = [])))]
-pub(super) async fn operate(
+pub(super) async fn call_tool(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    named: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let agent = find(&state.store, tenant.tenant(), &named).await?;
@@ -138,7 +138,7 @@ pub(super) async fn operate(
         return Err(crate::access::Denied::Disabled.into());
     }
     // A direct call may take as long as a call in a run, so a tenant may have as many of them at once as runs.
-    let permit = state.operations.acquire_within(OPERATION_PATIENCE, tenant.tenant()).await;
+    let permit = state.operations.acquire_within(TOOL_CALL_WAIT, tenant.tenant()).await;
     let _permit = permit.ok_or_else(|| {
         let max = state.operations.per_key_max();
         let detail = format!("{max} tools of the organization are being called directly");
@@ -166,7 +166,7 @@ pub(super) async fn operate(
             tracing::warn!(agent = %agent.id, tool, %why, "a tool that was called directly failed")
         }
     }
-    let answer = answer.map_err(|error| ApiError::of_tool(tool, &error))?;
+    let answer = answer.map_err(|error| ApiError::from_tool(tool, &error))?;
     Ok(json_answer(StatusCode::OK, answer))
 }
 
@@ -183,7 +183,7 @@ fn arguments(body: bytes::Bytes) -> Result<String, ApiError> {
     Ok(inner.filter(object).unwrap_or(payload.text()).to_owned())
 }
 
-async fn find(store: &Store, tenant: TenantId, named: &Named) -> Result<Agent, ApiError> {
+async fn find(store: &Store, tenant: TenantId, named: &PathParams) -> Result<Agent, ApiError> {
     let id: AgentId = named.id("id", "Agent")?;
     store.agent(tenant, id).await?.ok_or_else(|| ApiError::not_found("Agent"))
 }

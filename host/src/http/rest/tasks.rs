@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::error::ApiError;
-use super::super::extract::{ByKey, Named, QueryParams};
+use super::super::extract::{PathParams, QueryParams, TenantAuth};
 use super::super::reply::json;
 use super::super::reply::json_answer;
 use super::super::responses::{ReadErrors, WriteErrors};
@@ -49,7 +49,7 @@ pub(in super::super) struct TasksQuery {
     responses((status = 200, body = TaskPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
+    TenantAuth(tenant): TenantAuth,
     QueryParams(query): QueryParams<TasksQuery>,
 ) -> Result<Response, ApiError> {
     let page = list_page(&state.store, tenant.tenant(), query).await?;
@@ -92,8 +92,8 @@ pub(in super::super) async fn list_page(
     responses((status = 200, body = Vec<TaskItem>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn history(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    named: PathParams,
     QueryParams(query): QueryParams<TasksQuery>,
 ) -> Result<Response, ApiError> {
     let agent: AgentId = named.id("agent", "Agent")?;
@@ -113,8 +113,8 @@ pub(super) async fn history(
     responses((status = 200, body = TaskDetails), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
     Ok(json(StatusCode::OK, &TaskDetails::new(&task)))
@@ -130,8 +130,8 @@ pub(super) async fn read(
     security(("api_key" = [])))]
 pub(super) async fn stop(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     stop_named(&state.store, &state.runs, tenant.tenant(), named.text("id")).await
 }
@@ -158,8 +158,8 @@ pub(in super::super) async fn stop_named(
     responses((status = 204, description = "It is gone"), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     remove_named(&state.runs, tenant.tenant(), named.text("id")).await
 }
@@ -187,8 +187,8 @@ pub(in super::super) async fn remove_named(
     responses((status = 200, body = Vec<Object>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn thread(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let messages = messages(&state.store, tenant.tenant(), &named).await?;
     Ok(json_answer(StatusCode::OK, messages.to_string()))
@@ -208,10 +208,10 @@ pub(super) struct WholeThread {
     operation_id = "read_whole_thread", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = WholeThread), ReadErrors), security(("api_key" = [])))]
-pub(super) async fn whole_thread(
+pub(super) async fn full_thread(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let messages = messages(&state.store, tenant.tenant(), &named).await?;
     Ok(json_answer(StatusCode::OK, json!({"root": messages}).to_string()))
@@ -225,8 +225,8 @@ pub(super) async fn whole_thread(
     responses((status = 200, body = Activity), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn activity(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let agent: AgentId = named.id("agent", "Task")?;
     let task = find(&state.store, tenant.tenant(), named.text("task")).await?;
@@ -259,8 +259,8 @@ pub(super) struct Update {
     security(("api_key" = [])))]
 pub(super) async fn update(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    named: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
@@ -302,7 +302,7 @@ async fn end(runs: &Runs, task: &Task, outcome: Outcome) -> Result<Task, ApiErro
     ended.ok_or_else(|| ApiError::not_found("Task"))
 }
 
-async fn messages(store: &Store, tenant: TenantId, named: &Named) -> Result<Value, ApiError> {
+async fn messages(store: &Store, tenant: TenantId, named: &PathParams) -> Result<Value, ApiError> {
     let task = find(store, tenant, named.text("id")).await?;
     let steps = store.steps(&task).await?;
     Ok(answer::thread::thread(&task, &steps))

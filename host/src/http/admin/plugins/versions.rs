@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::super::error::ApiError;
-use super::super::super::extract::{JsonBody, Named};
+use super::super::super::extract::{JsonBody, PathParams};
 use super::super::super::reply::json;
 use super::super::super::responses::{ReadErrors, WriteErrors};
-use super::super::{AdminState, ByAdmin, iso};
-use super::{PluginAnswer, name, refused};
+use super::super::{AdminAuth, AdminState, iso};
+use super::{PluginAnswer, install_error, name};
 use crate::ids::PluginDigest;
 use crate::plugins::{RollBackError, key_id};
 use crate::tenants::{Installer, PluginVersion, VerifiedSignature};
@@ -87,8 +87,8 @@ impl From<PluginVersion> for VersionAnswer {
     responses((status = 200, body = Vec<VersionAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(in super::super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
 ) -> Result<Response, ApiError> {
     let versions = state.plugins.versions(admin.tenant(), &name(&named)?).await?;
     if versions.is_empty() {
@@ -119,8 +119,8 @@ pub(in super::super) struct Rollback {
     responses((status = 200, body = PluginAnswer), WriteErrors), security(("admin_key" = [])))]
 pub(in super::super) async fn roll_back(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    named: PathParams,
     JsonBody(rollback): JsonBody<Rollback>,
 ) -> Result<Response, ApiError> {
     let name = name(&named)?;
@@ -131,7 +131,7 @@ pub(in super::super) async fn roll_back(
         RollBackError::NotInstalled => ApiError::not_found("Plugin"),
         RollBackError::UnknownVersion => ApiError::not_found("Plugin version"),
         RollBackError::NoEarlier => ApiError::caller(409, error.to_string()),
-        RollBackError::Unavailable(error) => refused(error),
+        RollBackError::Unavailable(error) => install_error(error),
     })?;
     Ok(json(StatusCode::OK, &PluginAnswer::installed(installed)))
 }

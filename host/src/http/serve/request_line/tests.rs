@@ -221,7 +221,7 @@ fn clean_requests_are_not_copied() {
     assert!(poll(&mut encoder, &mut buf).is_ready());
     assert_eq!(buf.filled().len(), 2 * clean.len() + 23);
     assert_eq!((encoder.held.capacity(), encoder.settled.capacity()), (0, 0));
-    assert_eq!(encoder.next, Next::Length(15));
+    assert_eq!(encoder.framing, Framing::Length(15));
 }
 
 /// Pseudo-random numbers that are the same in every run (xorshift64*).
