@@ -87,8 +87,8 @@ impl FromRequestParts<HttpState> for AdminAuth {
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
-        let Ok(named) = PathParams::from_request_parts(parts, state).await;
-        let Ok(tenant) = named.id("tenant", "Tenant") else {
+        let Ok(path_params) = PathParams::from_request_parts(parts, state).await;
+        let Ok(tenant) = path_params.id("tenant", "Tenant") else {
             // Only an operator may learn that the tenant does not exist.
             state.access().operator(key.as_deref()).await?;
             return Err(ApiError::not_found("Tenant"));

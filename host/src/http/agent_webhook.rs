@@ -43,16 +43,16 @@ pub(super) struct Triggered {
     responses((status = 200, body = Triggered), AgentWebhookErrors), security(()))]
 pub(super) async fn receive(
     State(state): State<Arc<WebhookState>>,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let caller = caller(&state, &named).await?;
+    let caller = caller(&state, &path_params).await?;
     let (mut head, body) = request.into_parts();
     let sender = Sender::from_head(&head).tenant(caller.tenant());
     let body = state.bodies.read_body(sender, &mut head, body).await;
     let parts = parts(head, body.map_err(ApiError::shaped_as_docsgpt)?)?;
     let arrival =
-        Arrival::read_json(parts).map_err(|error| ApiError::from(error).as_docsgpt_error())?;
+        Arrival::read_json(parts).map_err(|error| ApiError::from(error).into_docsgpt_error())?;
     trigger(&state, caller, arrival).await
 }
 
@@ -66,10 +66,10 @@ pub(super) async fn receive(
     responses((status = 200, body = Triggered), AgentWebhookErrors), security(()))]
 pub(super) async fn receive_query(
     State(state): State<Arc<WebhookState>>,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let caller = caller(&state, &named).await?;
+    let caller = caller(&state, &path_params).await?;
     let (head, _) = request.into_parts();
     let arrival = Arrival::read_query(parts(head, bytes::Bytes::new())?);
     trigger(&state, caller, arrival).await
@@ -89,10 +89,10 @@ pub(super) async fn refuse_head() -> Response {
     refused
 }
 
-async fn caller(state: &WebhookState, named: &PathParams) -> Result<Caller, ApiError> {
+async fn caller(state: &WebhookState, path_params: &PathParams) -> Result<Caller, ApiError> {
     let unknown = || ApiError::caller(404, "Agent not found").shaped_as_docsgpt();
     // A token that is not UTF-8 once decoded belongs to no agent.
-    let token = named.text("token").ok_or_else(unknown)?;
+    let token = path_params.text("token").ok_or_else(unknown)?;
     let caller = state.access.webhook(token).await;
     caller.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?.ok_or_else(unknown)
 }

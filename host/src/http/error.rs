@@ -168,7 +168,7 @@ impl ApiError {
     }
 
     /// The same error in DocsGPT's shape; an invalid request also gets DocsGPT's message.
-    pub(super) fn as_docsgpt_error(self) -> Self {
+    pub(super) fn into_docsgpt_error(self) -> Self {
         let detail = if self.status == 400 && matches!(self.fault, Fault::Caller) {
             "Invalid or missing JSON data in request body".to_owned()
         } else {

@@ -56,10 +56,10 @@ pub(super) struct HookState {
     security(()))]
 pub(super) async fn receive(
     State(state): State<Arc<HookState>>,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    handle(&state, &named, request).await
+    handle(&state, &path_params, request).await
 }
 
 /// Receive a provider's `GET` request.
@@ -75,10 +75,10 @@ pub(super) async fn receive(
     security(()))]
 pub(super) async fn receive_query(
     State(state): State<Arc<HookState>>,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    handle(&state, &named, request).await
+    handle(&state, &path_params, request).await
 }
 
 /// Answer a provider's `OPTIONS` handshake.
@@ -96,10 +96,10 @@ pub(super) async fn receive_query(
     security(()))]
 pub(super) async fn receive_options(
     State(state): State<Arc<HookState>>,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    handle(&state, &named, request).await
+    handle(&state, &path_params, request).await
 }
 
 /// Check that a channel exists.
@@ -114,9 +114,9 @@ pub(super) async fn receive_options(
     security(()))]
 pub(super) async fn probe(
     State(state): State<Arc<HookState>>,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<(), ApiError> {
-    let id: ChannelId = named.id("channel", "Channel")?;
+    let id: ChannelId = path_params.id("channel", "Channel")?;
     match state.channels.open(id).await? {
         Some(_) => Ok(()),
         None => Err(ApiError::not_found("Channel")),
@@ -125,10 +125,10 @@ pub(super) async fn probe(
 
 async fn handle(
     state: &HookState,
-    named: &PathParams,
+    path_params: &PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let id: ChannelId = named.id("channel", "Channel")?;
+    let id: ChannelId = path_params.id("channel", "Channel")?;
     let may_run = request.method() != Method::OPTIONS;
     let channel = state.channels.open(id).await?;
     let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;

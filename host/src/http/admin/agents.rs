@@ -110,9 +110,9 @@ pub(super) async fn create(
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    answer(&state, admin.tenant(), named.id("agent", "Agent")?, StatusCode::OK).await
+    answer(&state, admin.tenant(), path_params.id("agent", "Agent")?, StatusCode::OK).await
 }
 
 /// Replace the definition of an agent.
@@ -130,10 +130,10 @@ pub(super) async fn read(
 pub(super) async fn replace(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let (tenant, id) = (admin.tenant(), named.id("agent", "Agent")?);
+    let (tenant, id) = (admin.tenant(), path_params.id("agent", "Agent")?);
     let known = state.store.agent(tenant, id).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
     let (headers, definition) = definition(&state, tenant, request).await?;
@@ -155,9 +155,9 @@ pub(super) async fn replace(
 pub(super) async fn enable(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    set_enabled(&state, admin.tenant(), &named, true).await
+    set_enabled(&state, admin.tenant(), &path_params, true).await
 }
 
 /// Disable an agent, so that it accepts no new tasks.
@@ -171,9 +171,9 @@ pub(super) async fn enable(
 pub(super) async fn disable(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    set_enabled(&state, admin.tenant(), &named, false).await
+    set_enabled(&state, admin.tenant(), &path_params, false).await
 }
 
 /// An agent's own webhook.
@@ -192,9 +192,9 @@ struct WebhookAnswer {
 pub(super) async fn webhook(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let id = named.id("agent", "Agent")?;
+    let id = path_params.id("agent", "Agent")?;
     let token = state.webhooks.token(admin.tenant(), id).await?;
     Ok(webhook_answer(&state, token.as_ref()))
 }
@@ -210,9 +210,9 @@ pub(super) async fn webhook(
 pub(super) async fn rotate_webhook(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let token = state.webhooks.rotate(admin.tenant(), named.id("agent", "Agent")?).await?;
+    let token = state.webhooks.rotate(admin.tenant(), path_params.id("agent", "Agent")?).await?;
     Ok(webhook_answer(&state, Some(&token)))
 }
 
@@ -227,9 +227,9 @@ pub(super) async fn rotate_webhook(
 pub(super) async fn revoke_webhook(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let id: AgentId = named.id("agent", "Agent")?;
+    let id: AgentId = path_params.id("agent", "Agent")?;
     let known = state.store.agent(admin.tenant(), id).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
     state.store.revoke_webhook(admin.tenant(), id).await?;
@@ -278,10 +278,10 @@ fn webhook_answer(state: &AdminState, token: Option<&PlainSecret>) -> Response {
 async fn set_enabled(
     state: &AdminState,
     tenant: TenantId,
-    named: &PathParams,
+    path_params: &PathParams,
     enabled: bool,
 ) -> Result<Response, ApiError> {
-    let id: AgentId = named.id("agent", "Agent")?;
+    let id: AgentId = path_params.id("agent", "Agent")?;
     if !state.store.enable_agent(tenant, id, enabled).await? {
         return Err(ApiError::not_found("Agent"));
     }

@@ -79,9 +79,9 @@ pub(super) async fn list(
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let name: Name = named.id("name", "Channel")?;
+    let name: Name = path_params.id("name", "Channel")?;
     let channel = state.store.channel_by_name(admin.tenant(), &name).await?;
     let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
     Ok(json(StatusCode::OK, &channel_answer(&state, channel).await?))
@@ -100,10 +100,10 @@ pub(super) async fn read(
 pub(super) async fn replace(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let name: Name = named.id("name", "Channel")?;
+    let name: Name = path_params.id("name", "Channel")?;
     let (mut head, body) = request.into_parts();
     let sender = Sender::from_head(&head);
     let body = state.bodies.read_body(sender, &mut head, body).await?;
@@ -132,9 +132,9 @@ pub(super) async fn replace(
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let name: Name = named.id("name", "Channel")?;
+    let name: Name = path_params.id("name", "Channel")?;
     if !state.store.delete_channel(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Channel"));
     }
@@ -195,9 +195,9 @@ pub(super) async fn deliveries(
 pub(super) async fn redeliver(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    if !state.store.redeliver(admin.tenant(), named.id("task", "Task")?).await? {
+    if !state.store.redeliver(admin.tenant(), path_params.id("task", "Task")?).await? {
         return Err(ApiError::not_found("Delivery that has ended"));
     }
     Ok(StatusCode::ACCEPTED.into_response())

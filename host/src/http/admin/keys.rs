@@ -134,9 +134,9 @@ pub(super) async fn create(
 pub(super) async fn revoke(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    revoke_key(&state, Some(admin.tenant()), &named).await
+    revoke_key(&state, Some(admin.tenant()), &path_params).await
 }
 
 /// List the operators' keys, oldest first.
@@ -178,9 +178,9 @@ pub(super) async fn create_operators(
 pub(super) async fn revoke_operators(
     State(state): State<Arc<AdminState>>,
     _operator: OperatorAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    revoke_key(&state, None, &named).await
+    revoke_key(&state, None, &path_params).await
 }
 
 async fn list_keys(state: &AdminState, tenant: Option<TenantId>) -> Result<Response, ApiError> {
@@ -219,9 +219,9 @@ async fn create_key(
 async fn revoke_key(
     state: &AdminState,
     tenant: Option<TenantId>,
-    named: &PathParams,
+    path_params: &PathParams,
 ) -> Result<Response, ApiError> {
-    let key: KeyId = named.id("key", "Key")?;
+    let key: KeyId = path_params.id("key", "Key")?;
     if !state.store.revoke_key(tenant, key).await? {
         return Err(ApiError::not_found("Key"));
     }

@@ -120,9 +120,9 @@ impl PluginState {
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let binding = binding(&state, admin, &named).await?;
+    let binding = binding(&state, admin, &path_params).await?;
     Ok(json(StatusCode::OK, &PluginState::from_binding(&binding)))
 }
 
@@ -139,9 +139,9 @@ pub(super) async fn read(
 pub(super) async fn release(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let binding = binding(&state, admin, &named).await?;
+    let binding = binding(&state, admin, &path_params).await?;
     binding.stats().release();
     Ok(json(StatusCode::OK, &PluginState::from_binding(&binding)))
 }
@@ -149,9 +149,9 @@ pub(super) async fn release(
 async fn binding(
     state: &AdminState,
     admin: AdminCaller,
-    named: &PathParams,
+    path_params: &PathParams,
 ) -> Result<std::sync::Arc<Binding>, ApiError> {
-    let name: PluginName = named.id("name", "Plugin")?;
+    let name: PluginName = path_params.id("name", "Plugin")?;
     state.plugins.binding(admin.tenant(), &name).await.map_err(|error| match error {
         PluginUnavailable::Unknown(_) => ApiError::not_found("Plugin"),
         error => error.into(),

@@ -128,10 +128,10 @@ pub(super) async fn list(
 pub(super) async fn install(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let name = name(&named)?;
+    let name = name(&path_params)?;
     let busy = || {
         let detail = "two installations of the tenant are under way and take long; try again later";
         ApiError::caller(429, detail).retry_after(1)
@@ -176,9 +176,9 @@ pub(super) async fn install(
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    if !state.plugins.remove(admin.tenant(), &name(&named)?).await? {
+    if !state.plugins.remove(admin.tenant(), &name(&path_params)?).await? {
         return Err(ApiError::not_found("Plugin"));
     }
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -197,9 +197,9 @@ pub(super) async fn remove(
 pub(super) async fn component(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let component = state.plugins.component(admin.tenant(), &name(&named)?).await;
+    let component = state.plugins.component(admin.tenant(), &name(&path_params)?).await;
     let component = component.map_err(|error| match error {
         PluginUnavailable::Unknown(_) => ApiError::not_found("Plugin"),
         error => error.into(),
@@ -218,10 +218,10 @@ pub(super) async fn component(
 pub(super) async fn grants(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
     require_operator(&admin)?;
-    let name = installed_name(&state, &admin, &named).await?;
+    let name = installed_name(&state, &admin, &path_params).await?;
     let text = state.plugins.grants_text(admin.tenant(), &name).await?;
     Ok(toml_answer(text))
 }
@@ -241,11 +241,11 @@ pub(super) async fn grants(
 pub(super) async fn replace_grants(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     require_operator(&admin)?;
-    let name = installed_name(&state, &admin, &named).await?;
+    let name = installed_name(&state, &admin, &path_params).await?;
     let (mut head, body) = request.into_parts();
     let limits = BodyLimits::new(GRANTS_BYTES_MAX, Duration::from_secs(30));
     let body = state.bodies.read_within(limits, Sender::from_head(&head), &mut head, body).await?;
@@ -255,8 +255,8 @@ pub(super) async fn replace_grants(
     Ok(toml_answer(text))
 }
 
-fn name(named: &PathParams) -> Result<PluginName, ApiError> {
-    named.id("name", "Plugin")
+fn name(path_params: &PathParams) -> Result<PluginName, ApiError> {
+    path_params.id("name", "Plugin")
 }
 
 /// Maps an error to 422 if the caller's submission caused it, else to an error of the gateway.
@@ -277,9 +277,9 @@ fn require_operator(admin: &AdminCaller) -> Result<(), ApiError> {
 async fn installed_name(
     state: &AdminState,
     admin: &AdminCaller,
-    named: &PathParams,
+    path_params: &PathParams,
 ) -> Result<PluginName, ApiError> {
-    let name = name(named)?;
+    let name = name(path_params)?;
     if !state.plugins.is_installed(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Plugin"));
     }

@@ -102,10 +102,10 @@ pub(super) async fn list(
 pub(super) async fn replace(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let name: SecretName = named.id("name", "Secret")?;
+    let name: SecretName = path_params.id("name", "Secret")?;
     let secret = read_secret(&state, request).await?;
     let value = Zeroizing::new(secret.value.expose_secret().as_bytes().to_vec());
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
@@ -128,9 +128,9 @@ pub(super) async fn replace(
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let name: SecretName = named.id("name", "Secret")?;
+    let name: SecretName = path_params.id("name", "Secret")?;
     if !state.vault.delete(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Secret"));
     }

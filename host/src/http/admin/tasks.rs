@@ -39,9 +39,9 @@ pub(super) async fn list(
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let task = find(&state.store, admin.tenant(), named.text("task")).await?;
+    let task = find(&state.store, admin.tenant(), path_params.text("task")).await?;
     Ok(json(StatusCode::OK, &TaskDetails::new(&task)))
 }
 
@@ -56,9 +56,9 @@ pub(super) async fn read(
 pub(super) async fn recording(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let task = find(&state.store, admin.tenant(), named.text("task")).await?;
+    let task = find(&state.store, admin.tenant(), path_params.text("task")).await?;
     let with_grants = admin.is_operator();
     let (store, channels, plugins) = (&state.store, &state.channels, &state.plugins);
     let recorded = replay::gather(store, channels, plugins, &task, with_grants).await?;
@@ -77,9 +77,9 @@ pub(super) async fn recording(
 pub(super) async fn stop(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    tasks::stop_named(&state.store, &state.runs, admin.tenant(), named.text("task")).await
+    tasks::stop_named(&state.store, &state.runs, admin.tenant(), path_params.text("task")).await
 }
 
 /// Delete a task of a tenant with all its data.
@@ -93,7 +93,7 @@ pub(super) async fn stop(
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    tasks::remove_named(&state.runs, admin.tenant(), named.text("task")).await
+    tasks::remove_named(&state.runs, admin.tenant(), path_params.text("task")).await
 }

@@ -83,9 +83,9 @@ pub(super) async fn list_array(
 pub(super) async fn read(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let agent = find(&state.store, tenant.tenant(), &named).await?;
+    let agent = find(&state.store, tenant.tenant(), &path_params).await?;
     let tools = match Tools::for_agent(&state.plugins, &agent, RequestId::next()).await {
         Err(ToolsError::Unavailable(PluginUnavailable::Store(error))) => return Err(error.into()),
         // Reported in the response, not as an error status: xpander's clients read an agent before they do anything
@@ -130,10 +130,10 @@ pub(super) struct Operation {
 pub(super) async fn call_tool(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let agent = find(&state.store, tenant.tenant(), &named).await?;
+    let agent = find(&state.store, tenant.tenant(), &path_params).await?;
     if !agent.enabled {
         return Err(crate::access::Denied::Disabled.into());
     }
@@ -149,7 +149,7 @@ pub(super) async fn call_tool(
     let body = state.bodies.read_body(sender, &mut head, body).await?;
     let arguments = arguments(body)?;
     let tools = Tools::for_agent(&state.plugins, &agent, request_id(&head)).await?;
-    let tool = named.text("tool").unwrap_or_default();
+    let tool = path_params.text("tool").unwrap_or_default();
     let answered = tokio::select! {
         answered = tools.call_directly(&agent, tool, arguments) => answered,
         // Otherwise the connection would be dropped without a response.
@@ -183,7 +183,11 @@ fn arguments(body: bytes::Bytes) -> Result<String, ApiError> {
     Ok(inner.filter(object).unwrap_or(payload.text()).to_owned())
 }
 
-async fn find(store: &Store, tenant: TenantId, named: &PathParams) -> Result<Agent, ApiError> {
-    let id: AgentId = named.id("id", "Agent")?;
+async fn find(
+    store: &Store,
+    tenant: TenantId,
+    path_params: &PathParams,
+) -> Result<Agent, ApiError> {
+    let id: AgentId = path_params.id("id", "Agent")?;
     store.agent(tenant, id).await?.ok_or_else(|| ApiError::not_found("Agent"))
 }

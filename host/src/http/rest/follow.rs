@@ -53,14 +53,14 @@ const EVENTS_WAITING_MAX: usize = 16;
 pub(super) async fn events(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let organization: TenantId = named.id("organization", "Task")?;
+    let organization: TenantId = path_params.id("organization", "Task")?;
     if organization != tenant.tenant() {
         return Err(ApiError::not_found("Task"));
     }
-    let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
+    let task = find(&state.store, tenant.tenant(), path_params.text("id")).await?;
     let after = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     if after == Some(FINAL_EVENT_ID) && task.status.is_final() {
         return Ok(StatusCode::NO_CONTENT.into_response());

@@ -48,10 +48,10 @@ pub(super) async fn invoke_sync(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
     QueryParams(query): QueryParams<InvokeQuery>,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let call = resolve(&state, tenant, &named, request).await?;
+    let call = resolve(&state, tenant, &path_params, request).await?;
     if query.asynchronous == Some(true) {
         return start(&state, call).await;
     }
@@ -73,10 +73,10 @@ pub(super) async fn invoke_sync(
 pub(super) async fn invoke_async(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let call = resolve(&state, tenant, &named, request).await?;
+    let call = resolve(&state, tenant, &path_params, request).await?;
     start(&state, call).await
 }
 
@@ -96,10 +96,10 @@ pub(super) async fn invoke_async(
 pub(super) async fn invoke_stream(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let call = resolve(&state, tenant, &named, request).await?;
+    let call = resolve(&state, tenant, &path_params, request).await?;
     let submission = state.submitter.submit(call, false).await?;
     // The task has been accepted: a caller that cannot get a stream now still learns the task's id.
     let (tenant, task) = (submission.agent.tenant, submission.task);
@@ -118,10 +118,10 @@ async fn start(state: &RestState, call: AgentCall) -> Result<Response, ApiError>
 async fn resolve(
     state: &RestState,
     tenant: TenantCaller,
-    named: &PathParams,
+    path_params: &PathParams,
     request: Request<Body>,
 ) -> Result<AgentCall, ApiError> {
-    let agent: AgentId = named.id("id", "Agent")?;
+    let agent: AgentId = path_params.id("id", "Agent")?;
     let caller = state.access.caller_of(tenant, agent).await?;
     let caller = caller.ok_or_else(|| ApiError::not_found("Agent"))?;
     let (mut head, body) = request.into_parts();

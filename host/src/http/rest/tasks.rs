@@ -93,10 +93,10 @@ pub(in super::super) async fn list_page(
 pub(super) async fn history(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
     QueryParams(query): QueryParams<TasksQuery>,
 ) -> Result<Response, ApiError> {
-    let agent: AgentId = named.id("agent", "Agent")?;
+    let agent: AgentId = path_params.id("agent", "Agent")?;
     let known = state.store.agent(tenant.tenant(), agent).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
     let query = TasksQuery { agent_id: Some(agent.to_string()), ..query };
@@ -114,9 +114,9 @@ pub(super) async fn history(
 pub(super) async fn read(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
+    let task = find(&state.store, tenant.tenant(), path_params.text("id")).await?;
     Ok(json(StatusCode::OK, &TaskDetails::new(&task)))
 }
 
@@ -131,9 +131,9 @@ pub(super) async fn read(
 pub(super) async fn stop(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    stop_named(&state.store, &state.runs, tenant.tenant(), named.text("id")).await
+    stop_named(&state.store, &state.runs, tenant.tenant(), path_params.text("id")).await
 }
 
 /// Stops a task of a tenant.
@@ -159,9 +159,9 @@ pub(in super::super) async fn stop_named(
 pub(super) async fn remove(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    remove_named(&state.runs, tenant.tenant(), named.text("id")).await
+    remove_named(&state.runs, tenant.tenant(), path_params.text("id")).await
 }
 
 /// Deletes a task of a tenant.
@@ -188,9 +188,9 @@ pub(in super::super) async fn remove_named(
 pub(super) async fn thread(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let messages = messages(&state.store, tenant.tenant(), &named).await?;
+    let messages = messages(&state.store, tenant.tenant(), &path_params).await?;
     Ok(json_answer(StatusCode::OK, messages.to_string()))
 }
 
@@ -211,9 +211,9 @@ pub(super) struct WholeThread {
 pub(super) async fn full_thread(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let messages = messages(&state.store, tenant.tenant(), &named).await?;
+    let messages = messages(&state.store, tenant.tenant(), &path_params).await?;
     Ok(json_answer(StatusCode::OK, json!({"root": messages}).to_string()))
 }
 
@@ -226,10 +226,10 @@ pub(super) async fn full_thread(
 pub(super) async fn activity(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let agent: AgentId = named.id("agent", "Task")?;
-    let task = find(&state.store, tenant.tenant(), named.text("task")).await?;
+    let agent: AgentId = path_params.id("agent", "Task")?;
+    let task = find(&state.store, tenant.tenant(), path_params.text("task")).await?;
     if task.agent != agent {
         return Err(ApiError::not_found("Task"));
     }
@@ -260,10 +260,10 @@ pub(super) struct Update {
 pub(super) async fn update(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
-    named: PathParams,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
+    let task = find(&state.store, tenant.tenant(), path_params.text("id")).await?;
     let update: Update = state.bodies.read_typed(request).await?;
     let end_status = match update.status {
         None => None,
@@ -302,8 +302,12 @@ async fn end(runs: &Runs, task: &Task, outcome: Outcome) -> Result<Task, ApiErro
     ended.ok_or_else(|| ApiError::not_found("Task"))
 }
 
-async fn messages(store: &Store, tenant: TenantId, named: &PathParams) -> Result<Value, ApiError> {
-    let task = find(store, tenant, named.text("id")).await?;
+async fn messages(
+    store: &Store,
+    tenant: TenantId,
+    path_params: &PathParams,
+) -> Result<Value, ApiError> {
+    let task = find(store, tenant, path_params.text("id")).await?;
     let steps = store.steps(&task).await?;
     Ok(answer::thread::thread(&task, &steps))
 }

@@ -217,10 +217,10 @@ mod tests {
             let stream = format!("{body}GET /");
             for split in 0..stream.len() {
                 let (first, second) = stream.as_bytes().split_at(split);
-                let mut next = Framing::Chunked(Chunk::Start);
-                let mut passed = next.skip_body(first);
-                passed += if passed == first.len() { next.skip_body(second) } else { 0 };
-                assert_eq!((passed, next), (body.len(), Framing::Head), "{body:?} at {split}");
+                let mut framing = Framing::Chunked(Chunk::Start);
+                let mut passed = framing.skip_body(first);
+                passed += if passed == first.len() { framing.skip_body(second) } else { 0 };
+                assert_eq!((passed, framing), (body.len(), Framing::Head), "{body:?} at {split}");
             }
         }
     }
@@ -244,13 +244,13 @@ mod tests {
             "0\r\nA: b\rx",
             "10000000000000000\r\n",
         ] {
-            let mut next = Framing::Chunked(Chunk::Start);
+            let mut framing = Framing::Chunked(Chunk::Start);
             let stream = format!("{body}\r\n\r\nGET / HTTP/1.1\r\n\r\n");
             let mut at = 0;
-            while at < stream.len() && next != Framing::Head {
-                at += next.skip_body(&stream.as_bytes()[at..]);
+            while at < stream.len() && framing != Framing::Head {
+                at += framing.skip_body(&stream.as_bytes()[at..]);
             }
-            assert_eq!(next, Framing::Unknown, "{body:?}");
+            assert_eq!(framing, Framing::Unknown, "{body:?}");
         }
     }
 }

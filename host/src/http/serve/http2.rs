@@ -45,7 +45,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 /// The most bytes of one response that are buffered for sending.
 const SEND_BYTES_MAX: usize = 64 << 10;
 
-/// The size of the parts in which a response is handed over for sending, in bytes: that of a frame.
+/// The size of the chunks in which a response is handed over for sending, in bytes: that of a frame.
 const CHUNK_BYTES: usize = 16 << 10;
 
 /// Builds the server for connections of HTTP/2.
@@ -113,9 +113,9 @@ pub(super) struct PendingResponses(watch::Sender<Counts>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
-    /// Requests whose response, or its next part, is still being produced.
+    /// Requests whose response, or its next chunk, is still being produced.
     working: usize,
-    /// Requests whose response has a part that the client has not taken yet.
+    /// Requests whose response has a chunk that the client has not taken yet.
     sending: usize,
 }
 
@@ -131,7 +131,7 @@ impl PendingResponses {
     }
 
     /// Resolves once there has been no such request for this long, or once all of them wait for the client and no
-    /// part of any response has been taken for [`STALL_MAX`].
+    /// chunk of any response has been taken for [`STALL_MAX`].
     pub(super) async fn idle_for(&self, time: Duration) {
         let mut counts = self.0.subscribe();
         loop {
@@ -173,7 +173,7 @@ impl PendingResponse {
         })
     }
 
-    /// Sets whether a part of the response waits for the client. Each part that is taken wakes
+    /// Sets whether a chunk of the response waits for the client. Each chunk that is taken wakes
     /// [`PendingResponses::idle_for`].
     fn set_sending(&mut self, is_sending: bool) {
         let was_sending = std::mem::replace(&mut self.is_sending, is_sending);
@@ -207,7 +207,7 @@ impl Counts {
     }
 }
 
-/// A response body, in parts that are small enough to show whether the client takes them.
+/// A response body, in chunks that are small enough to show whether the client takes them.
 struct TrackedBody {
     /// None once the response was dropped because the client stalled.
     state: Arc<Mutex<Option<ResponseState>>>,
@@ -222,12 +222,12 @@ struct ResponseState {
     /// Bytes that the body has produced and that have not been taken yet.
     unsent: Bytes,
     pending: PendingResponse,
-    /// When a part was last taken.
+    /// When a chunk was last taken.
     last_polled_at: Instant,
 }
 
-/// Drops a response of which the client takes no part for [`STALL_MAX`]. Nothing else would: the library polls for
-/// the next part only when there is room for it. Other requests of the connection continue.
+/// Drops a response of which the client takes no chunk for [`STALL_MAX`]. Nothing else would: the library polls for
+/// the next chunk only when there is room for it. Other requests of the connection continue.
 async fn drop_stalled(state: Weak<Mutex<Option<ResponseState>>>) {
     let mut pause = STALL_MAX;
     loop {
@@ -249,7 +249,7 @@ async fn drop_stalled(state: Weak<Mutex<Option<ResponseState>>>) {
 }
 
 impl ResponseState {
-    fn poll_part(
+    fn poll_chunk(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
@@ -266,8 +266,8 @@ impl ResponseState {
         } else {
             self.pending.set_sending(true);
         }
-        let part = self.unsent.split_to(self.unsent.len().min(CHUNK_BYTES));
-        Poll::Ready(Some(Ok(Frame::data(part))))
+        let chunk = self.unsent.split_to(self.unsent.len().min(CHUNK_BYTES));
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -297,10 +297,10 @@ impl HttpBody for TrackedBody {
                 io::ErrorKind::TimedOut,
             )))));
         };
-        let part = answer.poll_part(context);
+        let chunk = answer.poll_chunk(context);
         this.hint = answer.size_hint();
         this.is_end = answer.unsent.is_empty() && answer.body.is_end_stream();
-        part
+        chunk
     }
 
     fn is_end_stream(&self) -> bool {

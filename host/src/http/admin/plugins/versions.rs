@@ -88,9 +88,9 @@ impl From<PluginVersion> for VersionAnswer {
 pub(in super::super) async fn list(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let versions = state.plugins.versions(admin.tenant(), &name(&named)?).await?;
+    let versions = state.plugins.versions(admin.tenant(), &name(&path_params)?).await?;
     if versions.is_empty() {
         return Err(ApiError::not_found("Plugin"));
     }
@@ -120,10 +120,10 @@ pub(in super::super) struct Rollback {
 pub(in super::super) async fn roll_back(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
-    named: PathParams,
+    path_params: PathParams,
     JsonBody(rollback): JsonBody<Rollback>,
 ) -> Result<Response, ApiError> {
-    let name = name(&named)?;
+    let name = name(&path_params)?;
     let to = rollback.to.as_deref().map(str::parse::<PluginDigest>).transpose();
     let to = to.map_err(|error| ApiError::caller(422, error.to_string()))?;
     let rolled_back = state.plugins.roll_back(admin.tenant(), &name, to).await;

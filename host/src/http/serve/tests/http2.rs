@@ -159,7 +159,7 @@ async fn an_answer_that_nobody_takes_is_let_go_and_one_that_is_taken_slowly_is_n
     assert!(whole.starts_with(&taken) && taken.len() < whole.len());
     let started_at = tokio::time::Instant::now();
     idle.await;
-    // Twenty seconds have passed since the last part was taken.
+    // Twenty seconds have passed since the last chunk was taken.
     assert!((10..=11).contains(&started_at.elapsed().as_secs()), "{:?}", started_at.elapsed());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(
