@@ -12,7 +12,7 @@ use std::{env, fs, io};
 const TARGET: &str = "wasm32-wasip2";
 
 /// Prefixes of environment variables that the outer cargo, clippy or their caller set for the outer build only.
-const OUTER: &[&str] = &[
+const OUTER_ENV_PREFIXES: &[&str] = &[
     "CARGO_BUILD_",
     "CARGO_CFG_",
     "CARGO_ENCODED_",
@@ -33,11 +33,11 @@ const OUTER: &[&str] = &[
 ];
 
 /// Builds a workspace of guests and returns the folder of its components. `name` is the name of its target folder,
-/// which no other workspace shares; `what` is arguments to cargo that restrict what is built.
+/// which no other workspace shares; `cargo_args` are arguments to cargo that restrict what is built.
 pub(crate) fn build(
     workspace: &Path,
     name: &str,
-    what: &[&str],
+    cargo_args: &[&str],
 ) -> Result<PathBuf, Box<dyn Error>> {
     // In this folder, cargo finds the `.cargo/config.toml` of the guests, with their linker arguments.
     let workspace = workspace
@@ -58,9 +58,9 @@ pub(crate) fn build(
         .arg(&target_folder)
         .arg("--jobs")
         .arg(variable("NUM_JOBS")?)
-        .args(what);
+        .args(cargo_args);
     for (name, _) in env::vars_os() {
-        if OUTER.iter().any(|outer| name.to_string_lossy().starts_with(outer)) {
+        if OUTER_ENV_PREFIXES.iter().any(|outer| name.to_string_lossy().starts_with(outer)) {
             cargo.env_remove(name);
         }
     }

@@ -172,7 +172,7 @@ impl Runner {
     /// its time limit.
     async fn tools(&self, agent: &Agent, request_id: RequestId) -> Result<Tools, RunError> {
         loop {
-            match Tools::of(&self.plugins, agent, request_id).await {
+            match Tools::for_agent(&self.plugins, agent, request_id).await {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(agent = %agent.id, %error, "a run waits for its tools");
                     tokio::time::sleep(TOOLS_PAUSE).await;

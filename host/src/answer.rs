@@ -55,7 +55,7 @@ pub async fn shape(
     options: &ResponseOptions,
     request_id: RequestId,
 ) -> Result<String, AnswerError> {
-    let whole = TaskAnswer::of(task, options.json);
+    let whole = TaskAnswer::new(task, options.json);
     let whole = serde_json::to_string(&whole).unwrap_or_default();
     let Some(path) = options.getter.as_ref().filter(|_| task.status == Status::Completed) else {
         return Ok(whole);
@@ -65,7 +65,7 @@ pub async fn shape(
     let subject = Subject {
         // The text was just serialized, so it is valid JSON.
         task: Payload::parse(whole.into()).ok().map(Arc::new),
-        ..Subject::of(agent.tenant, agent.id, request_id)
+        ..Subject::new(agent.tenant, agent.id, request_id)
     };
     let mut called = binding.get_value(subject, path.clone()).await;
     let mut step = plugin_call_event("get-value", &binding, &mut called);
@@ -92,10 +92,10 @@ pub fn getter_of(agent: &Agent) -> PluginName {
 /// The subject of a plugin call about a task: the task as its caller would see it.
 #[must_use]
 pub fn task_subject(agent: &Agent, task: &Task, request_id: RequestId) -> Subject {
-    let whole = serde_json::to_string(&TaskAnswer::of(task, false)).unwrap_or_default();
+    let whole = serde_json::to_string(&TaskAnswer::new(task, false)).unwrap_or_default();
     Subject {
         task: Payload::parse(whole.into()).ok().map(Arc::new),
-        ..Subject::of(agent.tenant, agent.id, request_id)
+        ..Subject::new(agent.tenant, agent.id, request_id)
     }
 }
 

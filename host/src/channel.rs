@@ -202,7 +202,7 @@ impl ActiveChannel {
             request,
             principal,
             channel: Some(Arc::clone(&self.facts)),
-            ..Subject::of(self.channel.tenant, self.channel.agent, request_id)
+            ..Subject::new(self.channel.tenant, self.channel.agent, request_id)
         }
     }
 

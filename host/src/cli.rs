@@ -110,12 +110,12 @@ pub fn main() -> ExitCode {
         }
     };
     if let Command::Compile(compile) = &arguments.command {
-        return compile.run();
+        return compile.execute();
     }
     crate::sandbox::compiler::use_current_exe();
     // For TLS clients that libraries create on their own.
     let _ = crate::tls::provider();
-    let settings = match Settings::read(arguments.settings.as_deref()) {
+    let settings = match Settings::from_file(arguments.settings.as_deref()) {
         Ok(settings) => settings,
         Err(error) => return report_error(&anyhow::Error::from(error), EXIT_USAGE),
     };
@@ -123,24 +123,24 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report_error(&anyhow::Error::from(error), 1),
     };
-    match runtime.block_on(run(arguments.command, settings)) {
+    match runtime.block_on(execute(arguments.command, settings)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report_error(&error, 1),
     }
 }
 
-async fn run(command: Command, settings: Settings) -> anyhow::Result<()> {
+async fn execute(command: Command, settings: Settings) -> anyhow::Result<()> {
     match command {
-        Command::Serve(serve) => serve.run(settings).await,
-        Command::Tenant(tenant) => tenant.run(&settings).await,
-        Command::Key(key) => key.run(&settings).await,
-        Command::Agent(agent) => agent.run(&settings).await,
-        Command::Webhook(webhook) => webhook.run(&settings).await,
-        Command::Channel(channel) => channel.run(&settings).await,
-        Command::Secret(secret) => secret.run(&settings).await,
-        Command::Plugin(plugin) => plugin.run(&settings).await,
-        Command::Task(task) => task.run(&settings).await,
-        Command::Replay(replay) => Box::pin(replay.run(&settings)).await,
+        Command::Serve(serve) => serve.execute(settings).await,
+        Command::Tenant(tenant) => tenant.execute(&settings).await,
+        Command::Key(key) => key.execute(&settings).await,
+        Command::Agent(agent) => agent.execute(&settings).await,
+        Command::Webhook(webhook) => webhook.execute(&settings).await,
+        Command::Channel(channel) => channel.execute(&settings).await,
+        Command::Secret(secret) => secret.execute(&settings).await,
+        Command::Plugin(plugin) => plugin.execute(&settings).await,
+        Command::Task(task) => task.execute(&settings).await,
+        Command::Replay(replay) => Box::pin(replay.execute(&settings)).await,
         Command::Compile(_) => anyhow::bail!("compiling needs no runtime"),
         Command::Openapi => print(&crate::http::openapi::text(&crate::http::document())),
         Command::Settings => print(DEFAULTS),

@@ -235,7 +235,7 @@ impl Gateway {
         let runner = Runner {
             store: store.clone(),
             plugins: services.plugins.clone(),
-            models: Models::of(&settings.models)?,
+            models: Models::from_settings(&settings.models)?,
             clock: folder.clock.clone(),
             limits: settings.agent.clone(),
         };

@@ -25,7 +25,6 @@ mod extract;
 mod health;
 mod hooks;
 mod layers;
-mod marks;
 mod metrics;
 pub mod openapi;
 mod plugin_reply;
@@ -35,6 +34,7 @@ mod rest;
 pub mod serve;
 mod state;
 mod submission;
+mod task_headers;
 mod task_status;
 mod webhook;
 mod webhook_url;
@@ -60,14 +60,14 @@ pub fn router(services: &Services) -> Router {
         |router: Router<HttpState>| router.method_not_allowed_fallback(method_not_allowed);
     refused(callers.merge(openapi::routes(&document)))
         .layer(layers::cors())
-        .layer(from_fn(layers::allow_events))
+        .layer(from_fn(layers::cloudevents_handshake))
         .merge(refused(hooks).layer(from_fn(layers::cors_of_hooks)))
         // Without CORS: only pages of the gateway's own origin can manage it.
         .merge(refused(managers))
         .fallback(not_found)
-        .layer(from_fn_with_state(state.clone(), layers::long_on_bulk_lane))
+        .layer(from_fn_with_state(state.clone(), layers::route_to_bulk_lane))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(state.clone(), layers::hold_answers))
+        .layer(from_fn_with_state(state.clone(), layers::charge_responses))
         .layer(from_fn(layers::identify))
         .with_state(state)
 }
@@ -88,7 +88,7 @@ struct Routes {
 }
 
 fn routes() -> Routes {
-    let (callers, document) = OpenApiRouter::with_openapi(openapi::beginning())
+    let (callers, document) = OpenApiRouter::with_openapi(openapi::base_document())
         .routes(routes!(webhook::receive))
         .routes(routes!(
             agent_webhook::receive,

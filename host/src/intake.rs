@@ -116,7 +116,7 @@ pub(crate) struct CallRequest {
 
 impl CallRequest {
     /// Reads prompt, conversation and user from the parameters.
-    pub(crate) fn of(
+    pub(crate) fn from_sources(
         sources: &Sources<'_>,
         payload: String,
         response_options: ResponseOptions,
@@ -184,11 +184,11 @@ pub async fn resolve(
         asynchronous: sources.boolean("asynchronous")?,
         getter: sources.text("getter")?,
         json: sources.boolean("json")?,
-        prefer: Prefer::of(&arrival.incoming.headers),
+        prefer: Prefer::from_headers(&arrival.incoming.headers),
     };
     // Checked so that a mistake is reported; it applies to uploads, which this version does not accept.
     sources.boolean("disable_attachment_injection")?;
-    let request = CallRequest::of(&sources, payload, response_options, mapping.trace)?;
+    let request = CallRequest::from_sources(&sources, payload, response_options, mapping.trace)?;
     Ok(Resolution::Run(Box::new(AgentCall::new(caller, arrival, request)?)))
 }
 
@@ -232,7 +232,7 @@ impl Mapping {
         let nothing = Payload::empty();
         let sources = Sources { query: &[], payload: &nothing, mapped: &self.params };
         let payload = self.context.as_ref().unwrap_or(&arrival.incoming.payload);
-        CallRequest::of(&sources, payload.text().to_owned(), response_options, self.trace)
+        CallRequest::from_sources(&sources, payload.text().to_owned(), response_options, self.trace)
     }
 }
 
@@ -256,7 +256,7 @@ async fn map(
     };
     let subject = Subject {
         request: Some(Arc::clone(&arrival.incoming)),
-        ..Subject::of(caller.tenant(), caller.agent().id, arrival.request_id)
+        ..Subject::new(caller.tenant(), caller.agent().id, arrival.request_id)
     };
     map_with(plugins, &name, subject, spec).await
 }

@@ -182,7 +182,7 @@ impl<'a> RedirectChain<'a> {
             let hop = Hop { method: &method, url: &sent_url, headers, body: body.as_deref() };
             let response = hop.send(&addresses, self.deadline, &self.bounds.tls).await?;
             let Some((location, next)) = redirect(&response, &url)? else {
-                return read(response, self.bounds.body_bytes_max, self.mask).await;
+                return read_response(response, self.bounds.body_bytes_max, self.mask).await;
             };
             self.is_redirected = true;
             // Both as written and as parsed: parsing removes tabs and dots and converts backslashes.
@@ -336,7 +336,7 @@ pub(crate) fn read_max(shown_max: usize, is_looked_through: bool) -> usize {
     }
 }
 
-async fn read(
+async fn read_response(
     mut response: reqwest::Response,
     bytes_max: usize,
     mask: &CredentialMask,

@@ -201,7 +201,7 @@ impl Deliveries {
         };
         let (delivered, event) = self.channels.deliver(&self.plugins, delivery).await?;
         self.post_run.record(due.tenant, due.task, event).await;
-        delivered.map_err(|error| DeliveryFailure::of_plugin(&replier.to_string(), &error))
+        delivered.map_err(|error| DeliveryFailure::from_plugin(&replier.to_string(), &error))
     }
 }
 
@@ -216,7 +216,7 @@ impl DeliveryFailure {
         Self { reason: reason.to_owned(), retry_after: Some(Duration::ZERO) }
     }
 
-    fn of_plugin(plugin: &str, error: &PluginError) -> Self {
+    fn from_plugin(plugin: &str, error: &PluginError) -> Self {
         let retry_after = match error {
             PluginError::Failure(failure) => {
                 let is_transient =

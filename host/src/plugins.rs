@@ -175,7 +175,7 @@ impl Plugins {
         let ready =
             Cache::builder().max_capacity(READY_MAX).time_to_live(GRANTS_READ_EVERY).build();
         let components = Components::new(&folder, store.clone());
-        let signers = Arc::new(Signers::of(settings)?);
+        let signers = Arc::new(Signers::from_settings(settings)?);
         Ok(Self {
             store,
             sandbox,

@@ -175,7 +175,7 @@ impl UserTokens {
 
     /// The token of this graph item.
     #[must_use]
-    pub fn of(&self, item: &str) -> Option<&UserToken> {
+    pub fn get(&self, item: &str) -> Option<&UserToken> {
         self.0.get(item)
     }
 
@@ -315,8 +315,8 @@ mod tests {
             UserTokens::parse(r#"{"a":"tok-1","b":{"x-h":"Bearer tok-2"},"c":null}"#).unwrap();
         assert_eq!(tokens.items().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(tokens.secrets().collect::<Vec<_>>(), ["tok-1", "Bearer tok-2", "tok-2"]);
-        assert!(matches!(tokens.of("a"), Some(UserToken::Bearer(_))));
-        assert_eq!(format!("{tokens:?} {:?}", tokens.of("b")), "UserTokens(…) Some(UserToken(…))");
+        assert!(matches!(tokens.get("a"), Some(UserToken::Bearer(_))));
+        assert_eq!(format!("{tokens:?} {:?}", tokens.get("b")), "UserTokens(…) Some(UserToken(…))");
         for wrong in [r#"{"a":7}"#, r#"{"a":{"x":1}}"#, "[]", "7", "{"] {
             assert!(UserTokens::parse(wrong).is_err(), "{wrong}");
         }

@@ -182,7 +182,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`SettingsError`], which names the invalid key.
-    pub fn read(file: Option<&Path>) -> Result<Self, SettingsError> {
+    pub fn from_file(file: Option<&Path>) -> Result<Self, SettingsError> {
         let mut names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         if let Some(name) = names.find(|name| is_misnamed(name)) {
             return Err(SettingsError(format!(

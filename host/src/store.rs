@@ -188,7 +188,7 @@ impl Store {
 
     /// Runs a read on the runtime that the store was opened on. Other runtimes may poll their tasks rarely, tenants
     /// in turn: a read that holds a connection there would make all others wait for its next turn.
-    async fn read<T: Send + 'static>(
+    async fn read_on_home_runtime<T: Send + 'static>(
         &self,
         read: impl Future<Output = sqlx::Result<T>> + Send + 'static,
     ) -> sqlx::Result<T> {
@@ -212,7 +212,8 @@ impl Store {
         read: fn(&SqliteRow) -> sqlx::Result<T>,
     ) -> Result<Option<T>, StoreError> {
         let reads = self.0.reads.clone();
-        let found = self.read(async move { query.fetch_optional(&reads).await }).await;
+        let found =
+            self.read_on_home_runtime(async move { query.fetch_optional(&reads).await }).await;
         found
             .and_then(|row| row.as_ref().map(read).transpose())
             .map_err(|error| StoreError::database(operation, error))
@@ -228,7 +229,7 @@ impl Store {
         read: fn(&SqliteRow) -> sqlx::Result<T>,
     ) -> Result<Option<T>, StoreError> {
         let tasks = self.0.tasks.clone();
-        let found = self.read(async move {
+        let found = self.read_on_home_runtime(async move {
             let mut turn = tasks.acquire(tenant).await?;
             query.fetch_optional(&mut *turn.connection).await
         });
@@ -247,7 +248,7 @@ impl Store {
         read: impl Fn(&SqliteRow) -> sqlx::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
         let lists = self.0.lists.clone();
-        let found = self.read(async move {
+        let found = self.read_on_home_runtime(async move {
             let mut turn = lists.acquire(tenant).await?;
             query.fetch_all(&mut *turn.connection).await
         });
@@ -264,7 +265,7 @@ impl Store {
         read: fn(&SqliteRow) -> sqlx::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
         let reads = self.0.reads.clone();
-        let found = self.read(async move { query.fetch_all(&reads).await }).await;
+        let found = self.read_on_home_runtime(async move { query.fetch_all(&reads).await }).await;
         found
             .and_then(|rows| rows.iter().map(read).collect())
             .map_err(|error| StoreError::database(operation, error))

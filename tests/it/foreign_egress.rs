@@ -57,7 +57,7 @@ async fn an_answer_is_written_down_and_can_be_played_back() {
     let url = format!("http://127.0.0.1:{}/open/hello", web.port);
     let call = async |script: Option<SharedScript>| {
         let agent = gateway.agent.parse().unwrap();
-        let subject = Subject { script, ..Subject::of(gateway.tenant, agent, RequestId::next()) };
+        let subject = Subject { script, ..Subject::new(gateway.tenant, agent, RequestId::next()) };
         let arguments = json!({"url": url}).to_string();
         binding.call_tool(subject, "fetch".to_owned(), arguments).await
     };
@@ -67,7 +67,7 @@ async fn an_answer_is_written_down_and_can_be_played_back() {
         |answer: &HostResponse| matches!(answer, HostResponse::Egress(sent) if sent.url == url);
     assert_eq!(recording.answers.iter().filter(|answer| egress(answer)).count(), 1);
     drop(web);
-    let script = Arc::new(Mutex::new(Script::of(&recording)));
+    let script = Arc::new(Mutex::new(Script::from_recording(&recording)));
     let replayed = call(Some(Arc::clone(&script))).await;
     assert_eq!(replayed.value.unwrap(), live.value.unwrap());
     assert_eq!(script.lock().unwrap().sent[0].headers, [("x-from".into(), "elsewhere".into())]);

@@ -70,7 +70,7 @@ fn about(gateway: &Gateway, headers: &[(&'static str, &str)]) -> Subject {
     Subject {
         request: Some(Arc::new(request)),
         task: Some(Arc::new(task)),
-        ..Subject::of(gateway.tenant, gateway.agent.parse().unwrap(), RequestId::next())
+        ..Subject::new(gateway.tenant, gateway.agent.parse().unwrap(), RequestId::next())
     }
 }
 

@@ -96,7 +96,7 @@ async fn measure(plugins: &Plugins, tenant: TenantId) -> anyhow::Result<Latencie
     for _ in 0..CALLS {
         let begun = Instant::now();
         let binding = plugins.binding(tenant, &calculator).await?;
-        let subject = Subject::of(tenant, AgentId::random(), RequestId::next());
+        let subject = Subject::new(tenant, AgentId::random(), RequestId::next());
         let arguments = r#"{"expression":"6*7"}"#.to_owned();
         let called = binding.call_tool(subject, "calculate".to_owned(), arguments).await;
         anyhow::ensure!(called.value.is_ok(), "{:?}", called.value);

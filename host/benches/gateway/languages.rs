@@ -113,7 +113,7 @@ async fn map(plugin: &Arc<Binding>, tenant: TenantId) -> anyhow::Result<u64> {
     });
     let subject = Subject {
         request: Some(request),
-        ..Subject::of(tenant, AgentId::random(), RequestId::next())
+        ..Subject::new(tenant, AgentId::random(), RequestId::next())
     };
     let called = plugin.map_payload(subject, None).await;
     match called.value {

@@ -272,7 +272,7 @@ impl Caller {
     async fn call(&self, plugin: &Arc<Binding>) -> anyhow::Result<()> {
         let request = Some(Arc::clone(&self.request));
         let subject =
-            Subject { request, ..Subject::of(self.tenant, self.agent, RequestId::next()) };
+            Subject { request, ..Subject::new(self.tenant, self.agent, RequestId::next()) };
         match plugin.map_payload(subject, None).await.value {
             Ok(Mapped::Run { .. }) => Ok(()),
             other => anyhow::bail!("it mapped to {other:?}"),

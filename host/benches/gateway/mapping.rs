@@ -165,7 +165,7 @@ async fn phases(bench: &BenchGateway) -> anyhow::Result<Phases> {
     for _ in 0..20_000 {
         let subject = Subject {
             request: Some(Arc::clone(&request)),
-            ..Subject::of(bench.tenant, bench.agent, RequestId::next())
+            ..Subject::new(bench.tenant, bench.agent, RequestId::next())
         };
         let measured = binding.measure_mapping(subject, &spec).await;
         all.push(measured.map_err(|error| anyhow::anyhow!("{error}"))?);

@@ -188,7 +188,7 @@ fn looping_calls(plugin: &Arc<Binding>, tenant: TenantId, noise: Noise) -> JoinS
         calls.spawn(async move {
             let agent = AgentId::random();
             loop {
-                let subject = Subject::of(tenant, agent, RequestId::next());
+                let subject = Subject::new(tenant, agent, RequestId::next());
                 if noise == Noise::Tools {
                     let _ = plugin.call_tool(subject, "loop".to_owned(), "{}".to_owned()).await;
                 } else {
@@ -270,7 +270,7 @@ async fn call_tool(
     let (begun, mut latencies) = (Instant::now(), Vec::new());
     while begun.elapsed() < time {
         let sent = Instant::now();
-        let subject = Subject::of(tenant, AgentId::random(), RequestId::next());
+        let subject = Subject::new(tenant, AgentId::random(), RequestId::next());
         // On the gateway's runtime, as in production.
         let plugin = Arc::clone(&plugin);
         let called = gateway.spawn(async move {

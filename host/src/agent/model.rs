@@ -125,7 +125,7 @@ impl Models {
     ///
     /// # Errors
     /// If an HTTP client cannot be created.
-    pub fn of(settings: &BTreeMap<String, ModelSettings>) -> Result<Self, ModelError> {
+    pub fn from_settings(settings: &BTreeMap<String, ModelSettings>) -> Result<Self, ModelError> {
         let offline: Arc<dyn Model> = Arc::new(offline::Offline);
         let mut by_name = BTreeMap::from([("offline".to_owned(), offline)]);
         let mut redactor = Redactor::default();

@@ -115,7 +115,7 @@ impl Tools {
     ///
     /// # Errors
     /// If a plugin is not available or cannot list its tools, or if two plugins have a tool with the same name.
-    pub async fn of(
+    pub async fn for_agent(
         plugins: &Plugins,
         agent: &Agent,
         request_id: RequestId,
@@ -126,7 +126,7 @@ impl Tools {
     /// The same for an agent that has not been stored yet.
     ///
     /// # Errors
-    /// As [`Self::of`].
+    /// As [`Self::for_agent`].
     pub async fn of_definition(
         plugins: &Plugins,
         (tenant, agent): (TenantId, AgentId),
@@ -224,6 +224,6 @@ impl Tools {
     }
 
     fn subject(&self, tenant: TenantId, agent: AgentId) -> Subject {
-        Subject::of(tenant, agent, self.request_id)
+        Subject::new(tenant, agent, self.request_id)
     }
 }

@@ -79,7 +79,7 @@ pub struct Content<'t> {
 impl<'t> Activity<'t> {
     /// Builds the log of one task. It contains the answer if the task has completed.
     #[must_use]
-    pub fn of(task: &'t Task, steps: &'t [Step]) -> Self {
+    pub fn new(task: &'t Task, steps: &'t [Step]) -> Self {
         let id = task.thread.as_ref().map_or_else(|| task.id.to_string(), ToString::to_string);
         let message = |role, name: &str, at: Timestamp, text| Entry::Message {
             id: format!("{id}_{name}_{}", task.id),
@@ -108,7 +108,7 @@ impl<'t> Activity<'t> {
         Self {
             created_at: task.created_at.iso(),
             messages,
-            user: UserAnswer::of(&task.input.user),
+            user: UserAnswer::from_user(&task.input.user),
             id,
         }
     }

@@ -116,7 +116,7 @@ pub struct ToolAnswer {
 impl<'a> AgentAnswer<'a> {
     /// Builds an agent with the tools of its plugins, or with the reason why they cannot be listed.
     #[must_use]
-    pub fn of(agent: &'a Agent, tools: Result<&[Tool], &'a str>, public_url: &str) -> Self {
+    pub fn new(agent: &'a Agent, tools: Result<&[Tool], &'a str>, public_url: &str) -> Self {
         let definition = &agent.definition;
         let item = |plugin: &crate::ids::PluginName| GraphItem {
             id: format!("{}-{plugin}", agent.id),
@@ -147,7 +147,7 @@ impl<'a> AgentAnswer<'a> {
             tools: tools
                 .unwrap_or_default()
                 .iter()
-                .map(|tool| ToolAnswer::of(agent, tool))
+                .map(|tool| ToolAnswer::new(agent, tool))
                 .collect(),
             tools_missing: tools.err(),
             source_nodes: vec![SourceNode {
@@ -160,7 +160,7 @@ impl<'a> AgentAnswer<'a> {
 }
 
 impl ToolAnswer {
-    fn of(agent: &Agent, tool: &Tool) -> Self {
+    fn new(agent: &Agent, tool: &Tool) -> Self {
         Self {
             id: tool.name.clone(),
             name: tool.name.clone(),
@@ -194,7 +194,7 @@ pub struct AgentItem<'a> {
 impl<'a> AgentItem<'a> {
     /// Builds the list item of an agent.
     #[must_use]
-    pub fn of(agent: &'a Agent) -> Self {
+    pub fn new(agent: &'a Agent) -> Self {
         Self {
             id: agent.id,
             organization_id: agent.tenant,

@@ -86,12 +86,12 @@ impl TaskEvent {
     #[must_use]
     pub fn finished(task: &Task) -> Self {
         let at = task.finished_at.unwrap_or(task.created_at);
-        Self::new(task, Kind::TaskFinished, at, json!(TaskDetails::of(task)))
+        Self::new(task, Kind::TaskFinished, at, json!(TaskDetails::new(task)))
     }
 
     /// The event of a moment in the run. `None` for what only the trace contains.
     #[must_use]
-    pub fn of(task: &Task, event: &RunEvent) -> Option<Self> {
+    pub fn from_run_event(task: &Task, event: &RunEvent) -> Option<Self> {
         match event {
             RunEvent::AttemptStarted => None,
             RunEvent::ToolCalled { at, call, .. } => {

@@ -31,7 +31,7 @@ pub struct TaskAnswer<'t> {
 impl<'t> TaskAnswer<'t> {
     /// Builds the response. With `json`, a result that is JSON is returned as JSON (CONTRACT X12).
     #[must_use]
-    pub fn of(task: &'t Task, json: bool) -> Self {
+    pub fn new(task: &'t Task, json: bool) -> Self {
         let result = match &task.result {
             Some(text) if json => {
                 serde_json::from_str(text).unwrap_or_else(|_| text.clone().into())
@@ -116,7 +116,7 @@ pub struct UserAnswer<'t> {
 impl<'t> UserAnswer<'t> {
     /// The user, if the caller sent any of its fields.
     #[must_use]
-    pub fn of(user: &'t User) -> Option<Self> {
+    pub fn from_user(user: &'t User) -> Option<Self> {
         (!user.is_unknown()).then(|| Self {
             id: user.id.as_deref(),
             email: user.email.as_deref().unwrap_or_default(),
@@ -129,7 +129,7 @@ impl<'t> UserAnswer<'t> {
 impl<'t> TaskDetails<'t> {
     /// Builds the complete task.
     #[must_use]
-    pub fn of(task: &'t Task) -> Self {
+    pub fn new(task: &'t Task) -> Self {
         let input = &task.input;
         let extension = input.prompt.as_ref().map(|_| input.payload.trim());
         let extension = extension.filter(|json| json.starts_with('{') && *json != "{}");
@@ -141,7 +141,7 @@ impl<'t> TaskDetails<'t> {
             input: InputAnswer {
                 text: input.prompt.as_deref().unwrap_or(&input.payload),
                 files: [],
-                user: UserAnswer::of(&input.user),
+                user: UserAnswer::from_user(&input.user),
             },
             status: task.status,
             created_at: task.created_at.iso(),
@@ -168,7 +168,7 @@ impl<'t> TaskDetails<'t> {
             result: None,
             execution_attempts: 0,
             is_manually_stopped: false,
-            ..Self::of(task)
+            ..Self::new(task)
         }
     }
 
@@ -180,7 +180,7 @@ impl<'t> TaskDetails<'t> {
             finished_at: None,
             result: None,
             is_manually_stopped: false,
-            ..Self::of(task)
+            ..Self::new(task)
         }
     }
 }
@@ -212,7 +212,7 @@ pub struct TaskItem {
 impl TaskItem {
     /// Builds the list item of a tenant's task.
     #[must_use]
-    pub fn of(tenant: TenantId, task: TaskSummary) -> Self {
+    pub fn new(tenant: TenantId, task: TaskSummary) -> Self {
         Self {
             id: task.id,
             agent_id: task.agent,

@@ -40,7 +40,7 @@ impl ActiveChannel {
         let (delivery, has_context) = (mapping.delivery_id.clone(), mapping.context.is_some());
         let options = ResponseOptions {
             asynchronous: definition.answer != ChannelAnswer::Wait,
-            prefer: Prefer::of(&arrival.incoming.headers),
+            prefer: Prefer::from_headers(&arrival.incoming.headers),
             ..ResponseOptions::default()
         };
         let request = mapping.into_request(arrival, options)?;

@@ -79,10 +79,10 @@ impl AgentArgs {
 }
 
 impl Agent {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::Apply { definition, tenant, target } => {
-                let definition = read(&definition)?;
+                let definition = read_definition(&definition)?;
                 let api = target.open(settings).await?;
                 let tenant = tenant.resolve(&api).await?;
                 let agent = apply(&api, tenant, &definition).await?;
@@ -130,7 +130,7 @@ impl Agent {
 }
 
 /// Reads an agent file. Errors name the file, and occur before any request is sent.
-fn read(path: &Path) -> anyhow::Result<AgentDefinition> {
+fn read_definition(path: &Path) -> anyhow::Result<AgentDefinition> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let wrong = || format!("{} is not an agent file", path.display());

@@ -81,10 +81,10 @@ impl ChannelArgs {
 }
 
 impl Channel {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::Apply { definition, tenant, target } => {
-                let definition = read(&definition)?;
+                let definition = read_definition(&definition)?;
                 let api = target.open(settings).await?;
                 let tenant = tenant.resolve(&api).await?;
                 let name = escaped(&definition.name);
@@ -130,7 +130,7 @@ fn escaped(name: &Name) -> String {
 }
 
 /// Reads a channel file. Errors name the file, and occur before any request is sent.
-fn read(path: &Path) -> anyhow::Result<ChannelDefinition> {
+fn read_definition(path: &Path) -> anyhow::Result<ChannelDefinition> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let wrong = || format!("{} is not a channel file", path.display());

@@ -24,9 +24,9 @@ pub(super) struct Compile {
 }
 
 impl Compile {
-    pub(super) fn run(&self) -> ExitCode {
+    pub(super) fn execute(&self) -> ExitCode {
         let Self { memory_bytes_max, cpu_seconds_max, code_bytes_max, compatibility } = *self;
-        child::run(
+        child::compile_in_child(
             &CompileLimits { memory_bytes_max, cpu_seconds_max, code_bytes_max },
             compatibility,
         )

@@ -67,7 +67,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::Create { name, admin, operator, expires, tenant, target } => {
                 let api = target.open(settings).await?;

@@ -98,13 +98,13 @@ docs/PLUGINS.md has all of it.")]
 }
 
 impl Plugin {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
-            Self::New(new) => new.run(),
-            Self::Test(test) => test.run(settings).await,
-            Self::Try(one) => one.run(settings).await,
-            Self::Inspect(inspect) => inspect.run(settings).await,
-            Self::Install(install) => Box::pin(install.run(settings)).await,
+            Self::New(new) => new.execute(),
+            Self::Test(test) => test.execute(settings).await,
+            Self::Try(one) => one.execute(settings).await,
+            Self::Inspect(inspect) => inspect.execute(settings).await,
+            Self::Install(install) => Box::pin(install.execute(settings)).await,
             Self::Show(one) => one.show(settings).await,
             Self::Release(one) => one.release(settings).await,
             Self::Remove { name, tenant, target } => {
@@ -126,9 +126,9 @@ impl Plugin {
                 });
                 print(&lines.collect::<Vec<_>>().join("\n"))
             }
-            Self::Versions(versions) => versions.run(settings).await,
-            Self::Rollback(rollback) => rollback.run(settings).await,
-            Self::Push(push) => push.run().await,
+            Self::Versions(versions) => versions.execute(settings).await,
+            Self::Rollback(rollback) => rollback.execute(settings).await,
+            Self::Push(push) => push.execute().await,
         }
     }
 }

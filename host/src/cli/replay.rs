@@ -104,7 +104,7 @@ impl Count {
 }
 
 impl Replay {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         let api = self.target.open(settings).await?;
         let tenant = self.tenant.resolve(&api).await?;
         let task: String = url::form_urlencoded::byte_serialize(self.task.as_bytes()).collect();

@@ -69,7 +69,7 @@ Example: openssl rand -hex 32 | wardgate secret set github-webhook --use verify 
 }
 
 impl Secret {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::Set { name, rotate, uses, from_file, tenant, target } => {
                 if from_file.is_none() && target.takes_standard_input() {

@@ -51,7 +51,7 @@ pub(super) struct Serve {
 
 impl Serve {
     /// Serves until SIGTERM or SIGINT.
-    pub(super) async fn run(self, mut settings: Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, mut settings: Settings) -> anyhow::Result<()> {
         self.start_logging()?;
         raise_file_limit();
         if let Some(listen) = self.listen {

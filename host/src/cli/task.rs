@@ -66,7 +66,7 @@ impl TaskArgs {
 }
 
 impl Task {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::List { status, page, tenant, target } => {
                 let api = target.open(settings).await?;

@@ -24,7 +24,7 @@ pub(super) enum Tenant {
 }
 
 impl Tenant {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::Create { name, target } => {
                 let api = target.open_or_create(settings).await?;

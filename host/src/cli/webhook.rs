@@ -22,7 +22,7 @@ pub(super) enum Webhook {
 }
 
 impl Webhook {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::Show(one) => {
                 let (api, path) = one.path(settings).await?;

@@ -16,9 +16,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::BodyReader;
-use super::budget::ProvenTenant;
+use super::budget::AuthenticatedTenant;
 use super::error::ApiError;
-use super::extract::{Named, header_key};
+use super::extract::{PathParams, header_key};
 use super::state::HttpState;
 use crate::access::webhooks::Webhooks;
 use crate::access::{Access, AdminCaller, OperatorCaller};
@@ -80,15 +80,15 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
 }
 
 /// Proof that the caller may manage the tenant in the path, as its admin or as an operator.
-struct ByAdmin(AdminCaller);
+struct AdminAuth(AdminCaller);
 
-impl FromRequestParts<HttpState> for ByAdmin {
+impl FromRequestParts<HttpState> for AdminAuth {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
-        let Ok(named) = Named::from_request_parts(parts, state).await;
-        let Ok(tenant) = named.id("tenant", "Tenant") else {
+        let Ok(path_params) = PathParams::from_request_parts(parts, state).await;
+        let Ok(tenant) = path_params.id("tenant", "Tenant") else {
             // Only an operator may learn that the tenant does not exist.
             state.access().operator(key.as_deref()).await?;
             return Err(ApiError::not_found("Tenant"));
@@ -97,15 +97,15 @@ impl FromRequestParts<HttpState> for ByAdmin {
         if admin.is_operator() && Store::from_ref(state).tenant(tenant).await?.is_none() {
             return Err(ApiError::not_found("Tenant"));
         }
-        parts.extensions.insert(ProvenTenant(tenant));
+        parts.extensions.insert(AuthenticatedTenant(tenant));
         Ok(Self(admin))
     }
 }
 
 /// Proof that the caller is an operator.
-struct ByOperator;
+struct OperatorAuth;
 
-impl FromRequestParts<HttpState> for ByOperator {
+impl FromRequestParts<HttpState> for OperatorAuth {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {

@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::budget::Sender;
 use super::error::ApiError;
-use super::extract::{Named, request_id};
-use super::marks::mark;
+use super::extract::{PathParams, request_id};
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
-use super::responses::HookErrors;
+use super::responses::AgentWebhookErrors;
+use super::task_headers::set_task_headers;
 use super::webhook::WebhookState;
 use crate::access::Caller;
 use crate::intake::{self, Arrival, IntakeError, RequestParts, Resolution};
@@ -40,19 +40,19 @@ pub(super) struct Triggered {
     params(("token" = String, Path, description = "The webhook's token"),
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
     request_body = serde_json::Value,
-    responses((status = 200, body = Triggered), HookErrors), security(()))]
+    responses((status = 200, body = Triggered), AgentWebhookErrors), security(()))]
 pub(super) async fn receive(
     State(state): State<Arc<WebhookState>>,
-    named: Named,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let caller = caller(&state, &named).await?;
+    let caller = caller(&state, &path_params).await?;
     let (mut head, body) = request.into_parts();
-    let sender = Sender::of(&head).tenant(caller.tenant());
-    let body = state.bodies.read(sender, &mut head, body).await;
+    let sender = Sender::from_head(&head).tenant(caller.tenant());
+    let body = state.bodies.read_body(sender, &mut head, body).await;
     let parts = parts(head, body.map_err(ApiError::shaped_as_docsgpt)?)?;
     let arrival =
-        Arrival::read_json(parts).map_err(|error| ApiError::from(error).worded_as_docsgpt())?;
+        Arrival::read_json(parts).map_err(|error| ApiError::from(error).into_docsgpt_error())?;
     trigger(&state, caller, arrival).await
 }
 
@@ -63,13 +63,13 @@ pub(super) async fn receive(
     operation_id = "trigger_by_token_and_query", tag = "DocsGPT",
     params(("token" = String, Path, description = "The webhook's token"),
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
-    responses((status = 200, body = Triggered), HookErrors), security(()))]
+    responses((status = 200, body = Triggered), AgentWebhookErrors), security(()))]
 pub(super) async fn receive_query(
     State(state): State<Arc<WebhookState>>,
-    named: Named,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let caller = caller(&state, &named).await?;
+    let caller = caller(&state, &path_params).await?;
     let (head, _) = request.into_parts();
     let arrival = Arrival::read_query(parts(head, bytes::Bytes::new())?);
     trigger(&state, caller, arrival).await
@@ -89,10 +89,10 @@ pub(super) async fn refuse_head() -> Response {
     refused
 }
 
-async fn caller(state: &WebhookState, named: &Named) -> Result<Caller, ApiError> {
+async fn caller(state: &WebhookState, path_params: &PathParams) -> Result<Caller, ApiError> {
     let unknown = || ApiError::caller(404, "Agent not found").shaped_as_docsgpt();
     // A token that is not UTF-8 once decoded belongs to no agent.
-    let token = named.text("token").ok_or_else(unknown)?;
+    let token = path_params.text("token").ok_or_else(unknown)?;
     let caller = state.access.webhook(token).await;
     caller.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?.ok_or_else(unknown)
 }
@@ -134,5 +134,5 @@ async fn trigger(
     let submission = state.submitter.runs.submit(*call, false).await;
     let submission = submission.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?;
     let body = json!({"success": true, "task_id": submission.task});
-    Ok(mark(&submission, json_answer(StatusCode::OK, body.to_string())))
+    Ok(set_task_headers(&submission, json_answer(StatusCode::OK, body.to_string())))
 }

@@ -33,11 +33,11 @@ const FIRST_BYTES: usize = 64 << 10;
 /// Decoder windows up to this size are not charged to the budget.
 const SHORT_WINDOW_BYTES_MAX: usize = 64 << 10;
 
-/// Maximum number of pieces in which a body may arrive, plus one for each [`BYTES_PER_FURTHER_PIECE`] bytes of it.
-/// Each piece is a wait for the connection, and the sender chooses its length: a megabyte in chunks of one byte would
+/// Maximum number of chunks in which a body may arrive, plus one for each [`BYTES_PER_FURTHER_CHUNK`] bytes of it.
+/// Each chunk is a wait for the connection, and the sender chooses its length: a megabyte in chunks of one byte would
 /// be a second of work.
-const PIECES_MAX: usize = 10_000;
-const BYTES_PER_FURTHER_PIECE: usize = 64;
+const CHUNKS_MAX: usize = 10_000;
+const BYTES_PER_FURTHER_CHUNK: usize = 64;
 
 /// Limits on reading a body.
 #[derive(Debug, Clone, Copy)]
@@ -103,8 +103,8 @@ impl BodyReader {
     /// without encodings.
     ///
     /// # Errors
-    /// As [`Self::read_encoded`] and [`Self::undo_encodings`].
-    pub(super) async fn read(
+    /// As [`Self::read_encoded`] and [`Self::decode_body`].
+    pub(super) async fn read_body(
         &self,
         sender: Sender,
         head: &mut Parts,
@@ -116,20 +116,20 @@ impl BodyReader {
     /// Reads a body and deserializes it from a JSON object.
     ///
     /// # Errors
-    /// As [`Self::read`]; 400 if it is not JSON, 422 if it has another shape.
+    /// As [`Self::read_body`]; 400 if it is not JSON, 422 if it has another shape.
     pub(super) async fn read_typed<T: serde::de::DeserializeOwned>(
         &self,
         request: Request<Body>,
     ) -> Result<T, ApiError> {
         let (mut head, body) = request.into_parts();
-        typed(self.read(Sender::of(&head), &mut head, body).await?)
+        parse_json(self.read_body(Sender::from_head(&head), &mut head, body).await?)
     }
 
-    /// Reads a body like [`Self::read`], but from a sender without access: up to 64 KiB, within the grace period.
+    /// Reads a body like [`Self::read_body`], but from a sender without access: up to 64 KiB, within the grace period.
     /// Such a sender cannot make the gateway hold megabytes, or a connection for a minute.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// As [`Self::read_body`].
     pub(super) async fn read_anonymous(
         &self,
         sender: Sender,
@@ -139,10 +139,10 @@ impl BodyReader {
         self.read_within(self.anonymous, sender, head, body).await
     }
 
-    /// Reads a body like [`Self::read`], but within the limits of a route.
+    /// Reads a body like [`Self::read_body`], but within the limits of a route.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// As [`Self::read_body`].
     pub(super) async fn read_within(
         &self,
         limits: BodyLimits,
@@ -151,9 +151,9 @@ impl BodyReader {
         body: Body,
     ) -> Result<Bytes, ApiError> {
         let body = self.read_encoded(limits, sender, head, body).await?;
-        let undone = self.undo_within(limits.bytes_max, sender, &head.headers, &body).await?;
+        let decoded = self.decode_within(limits.bytes_max, sender, &head.headers, &body).await?;
         head.headers.remove(CONTENT_ENCODING);
-        Ok(undone.unwrap_or(body))
+        Ok(decoded.unwrap_or(body))
     }
 
     /// Decodes a body's content encodings, and charges the result to the sender like the body itself. `None` if the
@@ -162,29 +162,29 @@ impl BodyReader {
     /// # Errors
     /// 400 if the body is not encoded as declared, 413 if the decoded body is too long, expands too much or takes too
     /// long to decode, 415 if an encoding is unknown or there are too many, 503 if the budget is exhausted.
-    pub(super) async fn undo_encodings(
+    pub(super) async fn decode_body(
         &self,
         sender: Sender,
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Option<Bytes>, ApiError> {
-        self.undo_within(self.authenticated.bytes_max, sender, headers, body).await
+        self.decode_within(self.authenticated.bytes_max, sender, headers, body).await
     }
 
-    async fn undo_within(
+    async fn decode_within(
         &self,
         bytes_max: usize,
         sender: Sender,
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Option<Bytes>, ApiError> {
-        let encodings = if body.is_empty() { Vec::new() } else { Encoding::of(headers)? };
+        let encodings = if body.is_empty() { Vec::new() } else { Encoding::from_headers(headers)? };
         let limits = DecodeLimits { bytes_max, sent: body.len() };
-        let mut undone: Option<Bytes> = None;
+        let mut decoded: Option<Bytes> = None;
         for encoding in encodings.into_iter().rev() {
             let charge = || self.budget.charge(sender);
-            let mut charges = Charges { undone: charge(), window: charge() };
-            let from = undone.as_ref().unwrap_or(body);
+            let mut charges = DecodeCharges { decoded: charge(), window: charge() };
+            let from = decoded.as_ref().unwrap_or(body);
             let bytes = encoding.decode(from, limits, &mut charges).await;
             let bytes = bytes.map_err(|error| match error {
                 DecodeError::Request(error) => ApiError::from(error),
@@ -200,9 +200,9 @@ impl BodyReader {
                 }
                 DecodeError::OverBudget(over) => over.into(),
             })?;
-            undone = Some(Held { bytes, charge: Some(charges.undone) }.into_bytes());
+            decoded = Some(BodyBuffer { bytes, charge: Some(charges.decoded) }.into_bytes());
         }
-        Ok(undone)
+        Ok(decoded)
     }
 
     /// Reads a body as sent, from a sender that the body itself authenticates: as many bytes as from an authenticated
@@ -224,7 +224,7 @@ impl BodyReader {
     /// wherever it is by then.
     ///
     /// # Errors
-    /// 400 if the body breaks off or arrives in too many pieces, 408 if it takes too long, 413 if it is too long, 503
+    /// 400 if the body breaks off or arrives in too many chunks, 408 if it takes too long, 413 if it is too long, 503
     /// if the budget is exhausted.
     async fn read_encoded(
         &self,
@@ -240,11 +240,11 @@ impl BodyReader {
             return Err(too_long(limit));
         }
         let expected_max = declared.unwrap_or(limit);
-        let mut held = Held { bytes: Vec::new(), charge: None };
-        let (mut began, mut pieces) = (None, 0_usize);
+        let mut buffer = BodyBuffer { bytes: Vec::new(), charge: None };
+        let (mut began, mut chunks) = (None, 0_usize);
         while !body.is_end_stream() {
             let deadline =
-                || *began.get_or_insert_with(Instant::now) + limits.time_for(held.bytes.len());
+                || *began.get_or_insert_with(Instant::now) + limits.time_for(buffer.bytes.len());
             let data = match next_frame(&mut body, deadline).await? {
                 None => break,
                 Some(Err(_)) => return Err(ApiError::caller(400, "the body broke off")),
@@ -254,40 +254,41 @@ impl BodyReader {
                     Err(_) => continue,
                 },
             };
-            if data.len() > limit - held.bytes.len() {
+            if data.len() > limit - buffer.bytes.len() {
                 return Err(too_long(limit));
             }
-            // Most bodies arrive in one piece, which is not copied.
-            if data.len() <= UNCOUNTED_BYTES_MAX && held.bytes.is_empty() && body.is_end_stream() {
-                compute_in_turns(head, sender).await;
+            // Most bodies arrive in one chunk, which is not copied.
+            if data.len() <= UNCOUNTED_BYTES_MAX && buffer.bytes.is_empty() && body.is_end_stream()
+            {
+                join_tenant_turns(head, sender).await;
                 return Ok(data);
             }
-            pieces += 1;
-            if pieces > PIECES_MAX + held.bytes.len() / BYTES_PER_FURTHER_PIECE {
+            chunks += 1;
+            if chunks > CHUNKS_MAX + buffer.bytes.len() / BYTES_PER_FURTHER_CHUNK {
                 return Err(ApiError::caller(
                     400,
                     "the body comes in too many pieces for its length",
                 ));
             }
-            held.push(&data, expected_max, || self.budget.charge(sender))?;
+            buffer.push(&data, expected_max, || self.budget.charge(sender))?;
         }
-        compute_in_turns(head, sender).await;
-        Ok(held.into_bytes())
+        join_tenant_turns(head, sender).await;
+        Ok(buffer.into_bytes())
     }
 }
 
 /// The charges for decoding an encoding: the decoded body, for as long as it is held, and the decoder's window, until
 /// decoding ends.
-struct Charges {
-    undone: Charge,
+struct DecodeCharges {
+    decoded: Charge,
     window: Charge,
 }
 
-impl MemoryBudget for Charges {
+impl MemoryBudget for DecodeCharges {
     type Full = OverBudget;
 
     fn reserve_output(&mut self, bytes: usize) -> Result<(), OverBudget> {
-        self.undone.grow_to(bytes)
+        self.decoded.grow_to(bytes)
     }
 
     fn reserve_window(&mut self, bytes: usize) -> Result<(), OverBudget> {
@@ -298,7 +299,7 @@ impl MemoryBudget for Charges {
 
 /// Makes a request on the bulk lane take its tenant's turns from here on, because reading is done and computing
 /// begins. The yield makes it wait for the first turn.
-async fn compute_in_turns(head: &Parts, sender: Sender) {
+async fn join_tenant_turns(head: &Parts, sender: Sender) {
     if let (Some(tenant_cell), Some(tenant)) =
         (head.extensions.get::<TenantCell>(), sender.proven_tenant())
     {
@@ -307,16 +308,16 @@ async fn compute_in_turns(head: &Parts, sender: Sender) {
     }
 }
 
-/// A body that is being received. The pieces are copied together: each may be a single byte, and each keeps the whole
+/// A body that is being received. The chunks are copied together: each may be a single byte, and each keeps the whole
 /// buffer alive that it was read into.
 #[derive(Debug)]
-struct Held {
+struct BodyBuffer {
     bytes: Vec<u8>,
     charge: Option<Charge>,
 }
 
-impl Held {
-    /// Appends a piece. Memory is charged before it is allocated.
+impl BodyBuffer {
+    /// Appends a chunk. Memory is charged before it is allocated.
     fn push(
         &mut self,
         data: &[u8],
@@ -342,13 +343,13 @@ impl Held {
     }
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for BodyBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// The next piece. If it has already arrived, as most have, no timer is set.
+/// The next chunk. If it has already arrived, as most have, no timer is set.
 async fn next_frame(
     body: &mut Body,
     deadline: impl FnOnce() -> Instant,
@@ -367,7 +368,7 @@ async fn next_frame(
 ///
 /// # Errors
 /// 400 if it is not JSON, 422 if it has another shape.
-pub(super) fn typed<T: serde::de::DeserializeOwned>(body: Bytes) -> Result<T, ApiError> {
+pub(super) fn parse_json<T: serde::de::DeserializeOwned>(body: Bytes) -> Result<T, ApiError> {
     let payload = Payload::parse(body).map_err(|error| ApiError::caller(400, error.to_string()))?;
     // Serde also deserializes a struct from an array, as its fields in order.
     if payload.fields().is_none() {

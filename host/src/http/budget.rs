@@ -17,7 +17,7 @@ use crate::settings::HttpSettings;
 use crate::shares;
 
 /// Bytes that must stay free for each byte that a channel, tenant or client holds.
-const FREE_PER_HELD: usize = 2;
+const FREE_BYTES_PER_HELD: usize = 2;
 
 /// The budget of one gateway. Clones share it.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct BodyBudget(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     limits: Limits,
-    held: Mutex<Held>,
+    usage: Mutex<Usage>,
 }
 
 /// The limits, in bytes.
@@ -39,14 +39,14 @@ struct Limits {
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Usage {
     all: usize,
-    by: HashMap<BudgetKey, usize>,
+    by: HashMap<Holder, usize>,
 }
 
 /// A holder of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum BudgetKey {
+enum Holder {
     Channel(ChannelId),
     Tenant(TenantId),
     Client(ClientNetwork),
@@ -76,14 +76,14 @@ pub(super) struct Sender {
 
 /// A request extension: the tenant of the request's key, set once the key has been verified.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ProvenTenant(pub(super) TenantId);
+pub(super) struct AuthenticatedTenant(pub(super) TenantId);
 
 impl Sender {
     /// The client of a request, and the tenant of its key if the key has been verified. A request that did not arrive
     /// through a socket has no client.
-    pub(super) fn of(head: &Parts) -> Self {
+    pub(super) fn from_head(head: &Parts) -> Self {
         let client = head.extensions.get::<ClientNetwork>().copied();
-        let tenant = head.extensions.get::<ProvenTenant>().map(|proven| proven.0);
+        let tenant = head.extensions.get::<AuthenticatedTenant>().map(|proven| proven.0);
         Self { channel: None, tenant, client }
     }
 
@@ -108,10 +108,10 @@ impl Sender {
         self.tenant
     }
 
-    fn accounts(&self) -> impl Iterator<Item = BudgetKey> {
-        let channel = self.channel.map(BudgetKey::Channel);
-        let tenant = self.tenant.map(BudgetKey::Tenant);
-        [channel, tenant, self.client.map(BudgetKey::Client)].into_iter().flatten()
+    fn holders(&self) -> impl Iterator<Item = Holder> {
+        let channel = self.channel.map(Holder::Channel);
+        let tenant = self.tenant.map(Holder::Tenant);
+        [channel, tenant, self.client.map(Holder::Client)].into_iter().flatten()
     }
 }
 
@@ -128,12 +128,12 @@ impl BodyBudget {
                 max => max,
             },
         };
-        Self(Arc::new(Shared { limits, held: Mutex::default() }))
+        Self(Arc::new(Shared { limits, usage: Mutex::default() }))
     }
 
     /// How many bytes are held now, in total.
     pub(super) fn held(&self) -> usize {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).all
+        self.0.usage.lock().unwrap_or_else(PoisonError::into_inner).all
     }
 
     /// Opens an empty charge for this sender.
@@ -141,43 +141,43 @@ impl BodyBudget {
         Charge { budget: self.clone(), sender, bytes: 0 }
     }
 
-    fn take(&self, sender: &Sender, more: usize) -> Result<(), OverBudget> {
+    fn reserve(&self, sender: &Sender, more: usize) -> Result<(), OverBudget> {
         let limits = &self.0.limits;
-        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = held.all.saturating_add(more);
+        let mut usage = self.0.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = usage.all.saturating_add(more);
         let free = limits.all.checked_sub(all).ok_or(OverBudget::Gateway)?;
-        for account in sender.accounts() {
-            let (max, own) = match account {
-                BudgetKey::Channel(_) => (limits.channel, OverBudget::Channel),
-                BudgetKey::Tenant(_) => (limits.tenant, OverBudget::Tenant),
-                BudgetKey::Client(_) => (limits.client, OverBudget::Client),
+        for holder in sender.holders() {
+            let (max, own) = match holder {
+                Holder::Channel(_) => (limits.channel, OverBudget::Channel),
+                Holder::Tenant(_) => (limits.tenant, OverBudget::Tenant),
+                Holder::Client(_) => (limits.client, OverBudget::Client),
             };
-            let now = held.by.get(&account).copied().unwrap_or_default().saturating_add(more);
+            let now = usage.by.get(&holder).copied().unwrap_or_default().saturating_add(more);
             if now > max {
                 return Err(own);
             }
             // A client without a limit of its own is a proxy, which stands for many clients.
-            let counted = now.saturating_mul(FREE_PER_HELD);
+            let counted = now.saturating_mul(FREE_BYTES_PER_HELD);
             if !shares::leaves_enough(counted, free) && max != usize::MAX {
                 let others = all.saturating_sub(now);
                 return Err(if now > others { own } else { OverBudget::Gateway });
             }
         }
-        held.all = all;
-        for account in sender.accounts() {
-            *held.by.entry(account).or_default() += more;
+        usage.all = all;
+        for holder in sender.holders() {
+            *usage.by.entry(holder).or_default() += more;
         }
         Ok(())
     }
 
     fn release(&self, sender: &Sender, bytes: usize) {
-        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.all = held.all.saturating_sub(bytes);
-        for account in sender.accounts() {
-            if let Some(now) = held.by.get_mut(&account) {
+        let mut usage = self.0.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        usage.all = usage.all.saturating_sub(bytes);
+        for holder in sender.holders() {
+            if let Some(now) = usage.by.get_mut(&holder) {
                 *now = now.saturating_sub(bytes);
                 if *now == 0 {
-                    held.by.remove(&account);
+                    usage.by.remove(&holder);
                 }
             }
         }
@@ -199,7 +199,7 @@ impl Charge {
     /// If they do not fit. The earlier charge stays.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), OverBudget> {
         if bytes > self.bytes {
-            self.budget.take(&self.sender, bytes - self.bytes)?;
+            self.budget.reserve(&self.sender, bytes - self.bytes)?;
             self.bytes = bytes;
         }
         Ok(())
@@ -257,8 +257,8 @@ mod tests {
         let elsewhere = client(2).tenant(TenantId::random()).channel(ChannelId::random());
         drop(charged(&budget, elsewhere, 100).unwrap());
         drop((hook, other, stranger));
-        assert!(budget.0.held.lock().unwrap().by.is_empty());
-        assert_eq!(budget.0.held.lock().unwrap().all, 0);
+        assert!(budget.0.usage.lock().unwrap().by.is_empty());
+        assert_eq!(budget.0.usage.lock().unwrap().all, 0);
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
         let mut charge = charged(&budget, sender, 60).unwrap();
         assert_eq!(charge.grow_to(101), Err(OverBudget::Tenant));
         charge.grow_to(100).unwrap();
-        assert_eq!(budget.0.held.lock().unwrap().all, 100);
+        assert_eq!(budget.0.usage.lock().unwrap().all, 100);
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
         let _honest = charged(&budget, client(9), 8 << 10).unwrap();
         // A holder that releases its bytes and charges again gets its equal share of the total.
         held.remove(0);
-        let share = (1 << 20) / (8 + FREE_PER_HELD);
+        let share = (1 << 20) / (8 + FREE_BYTES_PER_HELD);
         let _again = charged(&budget, client(1), share).unwrap();
     }
 

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::budget::OverBudget;
-use super::marks::Marks;
+use super::task_headers::TaskHeaders;
 use crate::access::Denied;
 use crate::agent::ToolsError;
 use crate::answer::AnswerError;
@@ -32,7 +32,7 @@ pub(super) struct ApiError {
     /// Whether it is already logged, or too frequent to be logged each time.
     is_logged: bool,
     /// The task that the error is about, if there is one.
-    marks: Option<Marks>,
+    task_headers: Option<TaskHeaders>,
 }
 
 /// A response extension: the error needs no further log entry.
@@ -41,7 +41,7 @@ pub(super) struct AlreadyLogged;
 
 /// The `retry-after` of a plugin that is not set up, for example because a secret is missing, and of a channel
 /// without its plugin: a person has to fix that first.
-const NOT_SET_UP_SECONDS: u64 = 60;
+const NOT_SET_UP_RETRY_SECONDS: u64 = 60;
 
 /// Whether a call was stopped because it took too long.
 fn is_timeout(refusal: &Refusal) -> bool {
@@ -112,7 +112,7 @@ impl ApiError {
             retry_after_seconds: None,
             shape: Shape::Detail,
             is_logged: false,
-            marks: None,
+            task_headers: None,
         }
     }
 
@@ -144,8 +144,8 @@ impl ApiError {
     }
 
     /// Adds headers that name the task that the error is about.
-    pub(super) fn about_task(self, marks: Marks) -> Self {
-        Self { marks: Some(marks), ..self }
+    pub(super) fn about_task(self, task_headers: TaskHeaders) -> Self {
+        Self { task_headers: Some(task_headers), ..self }
     }
 
     pub(super) fn retry_after(self, seconds: u64) -> Self {
@@ -158,17 +158,17 @@ impl ApiError {
     }
 
     /// Rules out a retry: the task already exists, and a retry would start another one.
-    pub(super) fn after_the_run(self) -> Self {
+    pub(super) fn not_retryable(self) -> Self {
         Self { retry: Retry::Never, retry_after_seconds: None, ..self }
     }
 
     /// Makes a retry depend on an idempotency key: whether the task exists is unknown.
-    pub(super) fn while_accepting(self) -> Self {
+    pub(super) fn retry_with_key(self) -> Self {
         Self { retry: Retry::WithIdempotencyKey, ..self }
     }
 
     /// The same error in DocsGPT's shape; an invalid request also gets DocsGPT's message.
-    pub(super) fn worded_as_docsgpt(self) -> Self {
+    pub(super) fn into_docsgpt_error(self) -> Self {
         let detail = if self.status == 400 && matches!(self.fault, Fault::Caller) {
             "Invalid or missing JSON data in request body".to_owned()
         } else {
@@ -182,7 +182,7 @@ impl ApiError {
         Self { shape: Shape::Success, ..self }
     }
 
-    pub(super) fn of_plugin(name: &str, error: &PluginError) -> Self {
+    pub(super) fn from_plugin(name: &str, error: &PluginError) -> Self {
         match error {
             PluginError::Failure(failure) => {
                 let status = failure.status();
@@ -210,7 +210,7 @@ impl ApiError {
 
     /// The error of a direct tool call. A tool that has started may have had its effect before it failed, so a retry
     /// is not safe.
-    pub(super) fn of_tool(name: &str, error: &PluginError) -> Self {
+    pub(super) fn from_tool(name: &str, error: &PluginError) -> Self {
         let has_started = match error {
             // With 429, the tool itself says that it was too busy to start.
             PluginError::Failure(failure) => failure.status() != 429,
@@ -222,8 +222,8 @@ impl ApiError {
             ) => false,
             PluginError::Refusal(_) => true,
         };
-        let api_error = Self::of_plugin(name, error);
-        if has_started { api_error.after_the_run() } else { api_error }
+        let api_error = Self::from_plugin(name, error);
+        if has_started { api_error.not_retryable() } else { api_error }
     }
 
     fn of_refusal(refusal: &Refusal, detail: String) -> Self {
@@ -238,7 +238,7 @@ impl ApiError {
             Refusal::Quarantined { retry_after_ms, .. } => {
                 (503, Some(retry_after_ms.div_ceil(1_000)))
             }
-            Refusal::NotSetUp(_) => (503, Some(NOT_SET_UP_SECONDS)),
+            Refusal::NotSetUp(_) => (503, Some(NOT_SET_UP_RETRY_SECONDS)),
             Refusal::RequestTooMuch(underlying) if is_timeout(underlying) => (408, None),
             Refusal::RequestTooMuch(underlying) => match **underlying {
                 Refusal::Trapped(_) | Refusal::Malformed(_) => (400, None),
@@ -257,7 +257,7 @@ impl ApiError {
         let detail = "the channel takes no requests at the moment";
         Self {
             is_logged: true,
-            retry_after_seconds: Some(NOT_SET_UP_SECONDS),
+            retry_after_seconds: Some(NOT_SET_UP_RETRY_SECONDS),
             ..Self::unavailable(detail)
         }
     }
@@ -267,11 +267,11 @@ impl ApiError {
     pub(super) fn for_unauthenticated(name: &str, error: &PluginError) -> (Self, Option<String>) {
         let (api_error, reason) = match error {
             PluginError::Failure(failure) if failure.status() < 500 => {
-                return (Self::of_plugin(name, error), None);
+                return (Self::from_plugin(name, error), None);
             }
             PluginError::Failure(failure) => {
                 let detail = "the request could not be looked at".to_owned();
-                (Self { detail, ..Self::of_plugin(name, error) }, failure.message.clone())
+                (Self { detail, ..Self::from_plugin(name, error) }, failure.message.clone())
             }
             PluginError::Refusal(refusal) => {
                 let detail = match refusal {
@@ -362,7 +362,7 @@ impl From<ToolsError> for ApiError {
     fn from(error: ToolsError) -> Self {
         match error {
             ToolsError::Unavailable(PluginUnavailable::Store(error)) => error.into(),
-            ToolsError::Plugin(name, error) => Self::of_plugin(name.as_str(), &error),
+            ToolsError::Plugin(name, error) => Self::from_plugin(name.as_str(), &error),
             error @ (ToolsError::Unavailable(_) | ToolsError::SameName { .. }) => {
                 tracing::warn!(%error, "an agent's tools cannot be used");
                 Self { fault: Fault::Guest, ..Self::caller(502, error.to_string()) }
@@ -382,7 +382,7 @@ impl From<IntakeError> for ApiError {
     fn from(error: IntakeError) -> Self {
         match error {
             IntakeError::Request(error) => error.into(),
-            IntakeError::Plugin(name, error) => Self::of_plugin(name.as_str(), &error),
+            IntakeError::Plugin(name, error) => Self::from_plugin(name.as_str(), &error),
             IntakeError::Unavailable(error) => error.into(),
         }
     }
@@ -392,7 +392,7 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Reading(error) => error.into(),
-            SubmitError::Accepting(error) => Self::from(error).while_accepting(),
+            SubmitError::Accepting(error) => Self::from(error).retry_with_key(),
         }
     }
 }
@@ -401,7 +401,7 @@ impl From<AnswerError> for ApiError {
     fn from(error: AnswerError) -> Self {
         match error {
             AnswerError::PathNotFound(_) => Self::caller(404, error.to_string()),
-            AnswerError::Plugin(name, error) => Self::of_plugin(name.as_str(), &error),
+            AnswerError::Plugin(name, error) => Self::from_plugin(name.as_str(), &error),
             AnswerError::Unavailable(error) => error.into(),
         }
     }
@@ -421,8 +421,8 @@ impl IntoResponse for ApiError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("x-wardgate-fault", HeaderValue::from_static(self.fault.as_str()));
         headers.insert("x-wardgate-retry", HeaderValue::from_static(self.retry.as_str()));
-        if let Some(marks) = self.marks {
-            marks.set(headers);
+        if let Some(task_headers) = self.task_headers {
+            task_headers.set(headers);
         }
         if self.is_logged {
             response.extensions_mut().insert(AlreadyLogged);

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request};
 use serde::de::DeserializeOwned;
 
-use super::budget::ProvenTenant;
+use super::budget::AuthenticatedTenant;
 use super::error::ApiError;
 use super::serve::plain_path::ArrivedPath;
 use super::state::HttpState;
@@ -18,9 +18,9 @@ use crate::ids::RequestId;
 use crate::request::credentials::API_KEY;
 
 /// The path parameters. An invalid value cannot name anything that exists, so every error is 404.
-pub(super) struct Named(Option<RawPathParams>);
+pub(super) struct PathParams(Option<RawPathParams>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
+impl<S: Send + Sync> FromRequestParts<S> for PathParams {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
@@ -29,7 +29,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-impl Named {
+impl PathParams {
     /// The text of a parameter.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().flat_map(|params| params.iter()).find(|(n, _)| *n == name).map(|(_, v)| v)
@@ -46,15 +46,15 @@ impl Named {
 }
 
 /// The tenant, authenticated by the header `x-api-key`.
-pub(super) struct ByKey(pub(super) TenantCaller);
+pub(super) struct TenantAuth(pub(super) TenantCaller);
 
-impl FromRequestParts<HttpState> for ByKey {
+impl FromRequestParts<HttpState> for TenantAuth {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
         let caller = state.access().tenant(key.as_deref()).await?;
-        parts.extensions.insert(ProvenTenant(caller.tenant()));
+        parts.extensions.insert(AuthenticatedTenant(caller.tenant()));
         Ok(Self(caller))
     }
 }

@@ -12,13 +12,13 @@ use serde_json::json;
 use super::body::BodyReader;
 use super::budget::Sender;
 use super::error::ApiError;
-use super::extract::{Named, arrived_path, request_id};
-use super::marks::mark;
-use super::openapi::Octets;
+use super::extract::{PathParams, arrived_path, request_id};
+use super::openapi::Binary;
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
 use super::submission::Submitter;
+use super::task_headers::set_task_headers;
 use crate::answer::PostRunRecorder;
 use crate::answer::task::TaskAnswer;
 use crate::channel::{ActiveChannel, ChannelError, Channels, ReplySubject};
@@ -48,7 +48,7 @@ pub(super) struct HookState {
 #[utoipa::path(post, path = "/hooks/{channel}",
     operation_id = "receive_hook", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
-    request_body(content = Octets, content_type = "application/octet-stream"),
+    request_body(content = Binary, content_type = "application/octet-stream"),
     responses((status = 200, body = serde_json::Value,
                description = "`{\"status\":\"Started\"}`, `{\"status\":\"Ignored\"}`, the task, or what the plugins answer"),
               (status = 202, body = TaskAnswer, description = "The task, still running"),
@@ -56,10 +56,10 @@ pub(super) struct HookState {
     security(()))]
 pub(super) async fn receive(
     State(state): State<Arc<HookState>>,
-    named: Named,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    handle(&state, &named, request).await
+    handle(&state, &path_params, request).await
 }
 
 /// Receive a provider's `GET` request.
@@ -75,10 +75,10 @@ pub(super) async fn receive(
     security(()))]
 pub(super) async fn receive_query(
     State(state): State<Arc<HookState>>,
-    named: Named,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    handle(&state, &named, request).await
+    handle(&state, &path_params, request).await
 }
 
 /// Answer a provider's `OPTIONS` handshake.
@@ -96,10 +96,10 @@ pub(super) async fn receive_query(
     security(()))]
 pub(super) async fn receive_options(
     State(state): State<Arc<HookState>>,
-    named: Named,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    handle(&state, &named, request).await
+    handle(&state, &path_params, request).await
 }
 
 /// Check that a channel exists.
@@ -114,9 +114,9 @@ pub(super) async fn receive_options(
     security(()))]
 pub(super) async fn probe(
     State(state): State<Arc<HookState>>,
-    named: Named,
+    path_params: PathParams,
 ) -> Result<(), ApiError> {
-    let id: ChannelId = named.id("channel", "Channel")?;
+    let id: ChannelId = path_params.id("channel", "Channel")?;
     match state.channels.open(id).await? {
         Some(_) => Ok(()),
         None => Err(ApiError::not_found("Channel")),
@@ -125,10 +125,10 @@ pub(super) async fn probe(
 
 async fn handle(
     state: &HookState,
-    named: &Named,
+    path_params: &PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let id: ChannelId = named.id("channel", "Channel")?;
+    let id: ChannelId = path_params.id("channel", "Channel")?;
     let may_run = request.method() != Method::OPTIONS;
     let channel = state.channels.open(id).await?;
     let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
@@ -137,9 +137,9 @@ async fn handle(
     let query = head.uri.query().unwrap_or_default();
     let pairs = intake::decode_query(query)?;
     // Anyone who knows the URL may send a body, so it is not read if the verifier cannot be called anyway.
-    let askable = channel.check_verifier(&state.plugins).await;
-    askable.map_err(|error| refused(state, &channel, error))?;
-    let sender = Sender::of(&head).channel(id).tenant(channel.tenant());
+    let admitted = channel.check_verifier(&state.plugins).await;
+    admitted.map_err(|error| reject(state, &channel, error))?;
+    let sender = Sender::from_head(&head).channel(id).tenant(channel.tenant());
     let body = state.bodies.read_unverified(sender, &head, body).await;
     let body = body.inspect_err(|error| {
         if error.is_shortage() {
@@ -163,21 +163,23 @@ async fn handle(
     .await;
     let incoming = Arc::clone(&arrival.incoming);
     let verified = channel.verify(&state.plugins, incoming, request_id).await;
-    let verified = verified.map_err(|error| refused(state, &channel, error))?;
-    let is_stranger = !verified.verified;
+    let verified = verified.map_err(|error| reject(state, &channel, error))?;
+    let is_unauthenticated = !verified.verified;
     let incoming = channel.without_credentials(Arc::clone(&arrival.incoming));
     let mut arrival = Arrival { incoming, ..arrival };
     // Not before verification, so that a rejected sender costs no decoding.
     let (headers, body) = (&arrival.incoming.headers, &arrival.incoming.body);
-    if let Some(body) = state.bodies.undo_encodings(sender, headers, body).await? {
+    if let Some(body) = state.bodies.decode_body(sender, headers, body).await? {
         arrival = arrival.without_encodings(body).await;
     }
     let resolved = channel.map(&state.plugins, verified, &arrival).await;
     let resolved = resolved.map_err(|error| match error {
-        IntakeError::Plugin(name, error) if is_stranger => {
-            refuse_stranger(state, &channel, &name, &error)
+        IntakeError::Plugin(name, error) if is_unauthenticated => {
+            refuse_unauthenticated(state, &channel, &name, &error)
         }
-        IntakeError::Unavailable(error) if is_stranger => unavailable(state, &channel, error),
+        IntakeError::Unavailable(error) if is_unauthenticated => {
+            unavailable(state, &channel, error)
+        }
         IntakeError::Request(error) => {
             // Logged, because the sender may never look at the response.
             log_sampled(state, &channel, &error.detail);
@@ -190,22 +192,24 @@ async fn handle(
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
         Resolution::Reply(reply) => Ok(plugin_reply(reply)),
-        Resolution::Run(call) if may_run => run(state, &channel, *call, is_stranger).await,
+        Resolution::Run(call) if may_run => {
+            submit_and_answer(state, &channel, *call, is_unauthenticated).await
+        }
         Resolution::Run(_) => Err(super::method_not_allowed().await),
     }
 }
 
 /// The error response to a sender that is not authenticated, if a plugin of the channel fails or is unavailable.
-fn refused(state: &HookState, channel: &ActiveChannel, error: ChannelError) -> ApiError {
+fn reject(state: &HookState, channel: &ActiveChannel, error: ChannelError) -> ApiError {
     match error {
-        ChannelError::Plugin(name, error) => refuse_stranger(state, channel, &name, &error),
+        ChannelError::Plugin(name, error) => refuse_unauthenticated(state, channel, &name, &error),
         ChannelError::Unavailable(error) => unavailable(state, channel, error),
     }
 }
 
 /// The error response to a sender that is not authenticated, after a plugin's error. Internals go to the log, sampled
 /// so that such requests cannot fill it.
-fn refuse_stranger(
+fn refuse_unauthenticated(
     state: &HookState,
     channel: &ActiveChannel,
     plugin: &PluginName,
@@ -234,11 +238,11 @@ fn log_sampled(state: &HookState, channel: &ActiveChannel, reason: &str) {
     }
 }
 
-async fn run(
+async fn submit_and_answer(
     state: &HookState,
     channel: &ActiveChannel,
     call: AgentCall,
-    is_stranger: bool,
+    is_unauthenticated: bool,
 ) -> Result<Response, ApiError> {
     let definition = channel.definition();
     let waits = definition.answer == ChannelAnswer::Wait;
@@ -252,7 +256,7 @@ async fn run(
             let started = json!({"status": "Started", "task_id": submission.task});
             json_answer(StatusCode::OK, started.to_string())
         };
-        return Ok(mark(&submission, response));
+        return Ok(set_task_headers(&submission, response));
     };
     let task = state.submitter.wait(&mut submission).await?;
     // For an acknowledgement, the task is shown as accepted, however far its run is: the answer is delivered or
@@ -269,22 +273,22 @@ async fn run(
     let response = match replied {
         Ok(reply) => plugin_reply(reply),
         Err(error) => {
-            let error = match (is_stranger, error) {
-                (true, error) => refused(state, channel, error),
+            let error = match (is_unauthenticated, error) {
+                (true, error) => reject(state, channel, error),
                 (false, ChannelError::Plugin(name, error)) => {
-                    ApiError::of_plugin(name.as_str(), &error)
+                    ApiError::from_plugin(name.as_str(), &error)
                 }
                 (false, ChannelError::Unavailable(error)) => error.into(),
             };
             // Without a reply, the caller still learns which task it was.
-            error.after_the_run().into_response()
+            error.not_retryable().into_response()
         }
     };
-    Ok(mark(&submission, response))
+    Ok(set_task_headers(&submission, response))
 }
 
 fn as_json(task: &Task) -> Response {
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let body = serde_json::to_string(&TaskAnswer::of(task, false)).unwrap_or_default();
+    let body = serde_json::to_string(&TaskAnswer::new(task, false)).unwrap_or_default();
     json_answer(status, body)
 }

@@ -31,7 +31,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Responses up to this size are not charged to the budget.
-const SHORT_ANSWER_BYTES_MAX: usize = 64 << 10;
+const UNCHARGED_RESPONSE_BYTES_MAX: usize = 64 << 10;
 
 /// How long a browser may cache a preflight response.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
@@ -76,7 +76,7 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
 }
 
 /// Handles requests whose body is long, compressed, or of unknown length, on the [bulk lane](crate::bulk).
-pub(super) async fn long_on_bulk_lane(
+pub(super) async fn route_to_bulk_lane(
     State(state): State<Arc<LayerState>>,
     mut request: Request<Body>,
     next: Next,
@@ -109,7 +109,7 @@ pub(super) struct Static;
 
 /// Charges long responses to the budget until they are sent, like request bodies: a client that reads slowly keeps
 /// the response in memory.
-pub(super) async fn hold_answers(
+pub(super) async fn charge_responses(
     State(state): State<Arc<LayerState>>,
     request: Request<Body>,
     next: Next,
@@ -123,13 +123,13 @@ pub(super) async fn hold_answers(
     // Streams have no length, and hold almost nothing.
     let length =
         response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
-    let Some(length) = length.filter(|length| *length > SHORT_ANSWER_BYTES_MAX) else {
+    let Some(length) = length.filter(|length| *length > UNCHARGED_RESPONSE_BYTES_MAX) else {
         return response;
     };
     let mut charge = state.bodies.charge(client);
     if let Err(over) = charge.grow_to(length) {
         let over = ApiError::from(over);
-        let over = if starts_nothing { over } else { over.while_accepting() };
+        let over = if starts_nothing { over } else { over.retry_with_key() };
         let mut refused = over.into_response();
         // The request may have started a task: the headers still say where to read its result.
         for name in ["x-task-id", "location"] {
@@ -151,7 +151,7 @@ pub(super) async fn hold_answers(
 /// Answers the handshake of a sender that asks for permission to send events (CloudEvents, HTTP 1.1 Web Hooks for
 /// Event Delivery, section 4): every origin may send, at any rate. This grants no access: that still takes a key or
 /// token.
-pub(super) async fn allow_events(request: Request<Body>, next: Next) -> Response {
+pub(super) async fn cloudevents_handshake(request: Request<Body>, next: Next) -> Response {
     let origin = request.headers().get("webhook-request-origin");
     let origin = origin.filter(|_| request.method() == Method::OPTIONS).cloned();
     let mut response = next.run(request).await;

@@ -63,12 +63,12 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let key = header_key_or_bearer(&headers)?;
     state.access.operator(key.as_deref()).await?;
-    let (plugins, left_out) = state.plugins.stats(PLUGINS_MAX);
+    let (plugins, omitted) = state.plugins.stats(PLUGINS_MAX);
     let loaded = usize::try_from(state.plugins.loaded_count().await).unwrap_or(usize::MAX);
     let (streams, body_bytes) = (state.streams.held(), state.bodies.held());
-    let figures = Figures { plugins, left_out, streams, body_bytes, loaded };
+    let snapshot = MetricsSnapshot { plugins, omitted, streams, body_bytes, loaded };
     let mut registry = Registry::with_prefix("wardgate");
-    registry.register_collector(Box::new(figures));
+    registry.register_collector(Box::new(snapshot));
     let mut text = String::new();
     if prometheus_client::encoding::text::encode(&mut text, &registry).is_err() {
         return Err(ApiError::host("the gateway failed to write its metrics"));
@@ -121,16 +121,16 @@ fn as_prometheus_text(open_metrics: &str) -> String {
 
 /// A snapshot of all metrics.
 #[derive(Debug)]
-struct Figures {
+struct MetricsSnapshot {
     plugins: Vec<(TenantId, PluginName, StatsSnapshot)>,
-    left_out: usize,
+    omitted: usize,
     streams: usize,
     body_bytes: usize,
     loaded: usize,
 }
 
 /// A metric that each plugin has.
-struct OfPlugin {
+struct PluginMetric {
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
@@ -138,52 +138,52 @@ struct OfPlugin {
     value: fn(&StatsSnapshot) -> f64,
 }
 
-const OF_PLUGINS: [OfPlugin; 6] = [
-    OfPlugin {
+const PLUGIN_METRICS: [PluginMetric; 6] = [
+    PluginMetric {
         name: "plugin_cpu",
         help: "Time that calls of a plugin computed",
         unit: Some(Unit::Seconds),
         kind: MetricType::Counter,
-        value: |told| told.cpu_micros as f64 / 1e6,
+        value: |stats| stats.cpu_micros as f64 / 1e6,
     },
-    OfPlugin {
+    PluginMetric {
         name: "plugin_wall",
         help: "Time that calls of a plugin took, waiting included",
         unit: Some(Unit::Seconds),
         kind: MetricType::Counter,
-        value: |told| told.micros as f64 / 1e6,
+        value: |stats| stats.micros as f64 / 1e6,
     },
-    OfPlugin {
+    PluginMetric {
         name: "plugin_memory_peak",
         help: "The largest memory of a call of a plugin",
         unit: Some(Unit::Bytes),
         kind: MetricType::Gauge,
-        value: |told| told.memory_bytes_peak as f64,
+        value: |stats| stats.memory_bytes_peak as f64,
     },
-    OfPlugin {
+    PluginMetric {
         name: "plugin_calls_in_flight",
         help: "Calls of a plugin under way",
         unit: None,
         kind: MetricType::Gauge,
-        value: |told| told.in_flight as f64,
+        value: |stats| stats.in_flight as f64,
     },
-    OfPlugin {
+    PluginMetric {
         name: "plugin_egress_counted",
         help: "Outgoing requests that no rule allows, sent because the grants only count them",
         unit: None,
         kind: MetricType::Counter,
-        value: |told| told.egress_counted as f64,
+        value: |stats| stats.egress_counted as f64,
     },
-    OfPlugin {
+    PluginMetric {
         name: "plugin_quarantined",
         help: "Whether a plugin is cut off because it kept failing",
         unit: None,
         kind: MetricType::Gauge,
-        value: |told| f64::from(u8::from(told.quarantine.is_some())),
+        value: |stats| f64::from(u8::from(stats.quarantine.is_some())),
     },
 ];
 
-impl Collector for Figures {
+impl Collector for MetricsSnapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let build = ("build", "What runs", None, MetricType::Gauge);
@@ -198,33 +198,33 @@ impl Collector for Figures {
             ),
             ("components_loaded", "Components that are loaded", self.loaded),
             ("plugins_reported", "Plugins that have series of their own", self.plugins.len()),
-            ("plugins_left_out", "Plugins that have none, being too many", self.left_out),
+            ("plugins_left_out", "Plugins that have none, being too many", self.omitted),
         ] {
             let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             gauge.encode_gauge(&value)?;
         }
         self.encode_calls(&mut encoder)?;
-        for figure in &OF_PLUGINS {
-            let OfPlugin { name, help, unit, kind, value } = figure;
+        for metric in &PLUGIN_METRICS {
+            let PluginMetric { name, help, unit, kind, value } = metric;
             let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), *kind)?;
-            for (tenant, plugin, told) in &self.plugins {
+            for (tenant, plugin, stats) in &self.plugins {
                 let labels = [("tenant", tenant.to_string()), ("plugin", plugin.to_string())];
-                number(family.encode_family(&labels)?, *kind, value(told))?;
+                encode_value(family.encode_family(&labels)?, *kind, value(stats))?;
             }
         }
         Ok(())
     }
 }
 
-impl Figures {
+impl MetricsSnapshot {
     fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let help = "Calls of a plugin that have ended, or were refused";
         let mut calls =
             encoder.encode_descriptor("plugin_calls", help, None, MetricType::Counter)?;
-        for (tenant, plugin, told) in &self.plugins {
-            let ended = [("answered", told.answered), ("failed", told.failed)];
+        for (tenant, plugin, stats) in &self.plugins {
+            let ended = [("answered", stats.answered), ("failed", stats.failed)];
             // A refusal that the plugin never had gets no series.
-            let refused = told.refused.iter().copied().filter(|(_, count)| *count > 0);
+            let refused = stats.refused.iter().copied().filter(|(_, count)| *count > 0);
             for (outcome, count) in ended.into_iter().chain(refused) {
                 let labels = [
                     ("tenant", tenant.to_string()),
@@ -238,7 +238,7 @@ impl Figures {
     }
 }
 
-fn number(
+fn encode_value(
     mut encoder: MetricEncoder<'_>,
     kind: MetricType,
     value: f64,

@@ -53,17 +53,17 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
         (name = "gateway", description = "The gateway itself")
     )
 )]
-struct Beginning;
+struct BaseDocument;
 
 /// A body of arbitrary bytes.
 #[derive(ToSchema)]
-#[schema(value_type = String, format = Binary)]
+#[schema(as = Octets, value_type = String, format = Binary)]
 #[expect(dead_code, reason = "documentation: such bodies are read and written as bytes")]
-pub(super) struct Octets(Vec<u8>);
+pub(super) struct Binary(Vec<u8>);
 
 /// The document before any route is added.
-pub(super) fn beginning() -> OpenApi {
-    let mut document = <Beginning as utoipa::OpenApi>::openapi();
+pub(super) fn base_document() -> OpenApi {
+    let mut document = <BaseDocument as utoipa::OpenApi>::openapi();
     let components = document.components.get_or_insert_default();
     let key = |what: &str| {
         SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description("x-api-key", what)))
@@ -115,11 +115,11 @@ pub(super) fn routes(document: &OpenApi) -> Router<HttpState> {
     // Without the validator, which is an external service that would receive the document's URL.
     let config = Config::from(PATH).try_it_out_enabled(true).validator_url("none");
     let page = Router::from(SwaggerUi::new("/docs").config(config));
-    Router::new().route(PATH, get(serve)).merge(page.layer(map_response(restrict)))
+    Router::new().route(PATH, get(serve)).merge(page.layer(map_response(set_security_headers)))
 }
 
 /// Sets the page's security headers: users enter API keys there to try routes out.
-async fn restrict(mut response: Response) -> Response {
+async fn set_security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

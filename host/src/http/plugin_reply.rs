@@ -11,7 +11,7 @@ use crate::sandbox::HttpReply;
 
 /// Headers that a plugin cannot set: they affect more than their own response, or weaken a browser's isolation of
 /// origins.
-const ORIGIN_HEADERS: [&str; 41] = [
+const FORBIDDEN_HEADERS: [&str; 41] = [
     "accept-ch",
     "activate-storage-access",
     "alt-svc",
@@ -58,7 +58,7 @@ const ORIGIN_HEADERS: [&str; 41] = [
 
 /// Prefixes of further headers that a plugin cannot set. Those that begin with `x-`, `cdn-` and `surrogate-` instruct
 /// a proxy in front of the gateway: to send a file of its own, to query another server, to cache a response.
-const ORIGIN_HEADERS_BEGINNING: [&str; 11] = [
+const FORBIDDEN_HEADER_PREFIXES: [&str; 11] = [
     "access-control-",
     "attribution-reporting-",
     "cdn-",
@@ -108,6 +108,6 @@ pub(super) fn plugin_reply(reply: HttpReply) -> Response {
 fn is_of_the_origin(name: &str) -> bool {
     // Some proxies treat an underscore as a hyphen.
     let name = name.replace('_', "-");
-    ORIGIN_HEADERS.contains(&name.as_str())
-        || ORIGIN_HEADERS_BEGINNING.iter().any(|beginning| name.starts_with(beginning))
+    FORBIDDEN_HEADERS.contains(&name.as_str())
+        || FORBIDDEN_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -90,7 +90,7 @@ pub(super) enum PluginErrors {
 /// Errors of the DocsGPT-compatible trigger.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]
-pub(super) enum HookErrors {
+pub(super) enum AgentWebhookErrors {
     /// The body, the query or a header does not match the documentation.
     #[response(status = 400)]
     BadRequest(RefusalBody),
@@ -135,7 +135,7 @@ pub(super) enum HookErrors {
 /// Errors of the routes for an agent's webhook URL.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "documentation: the answers themselves come from ApiError")]
-pub(super) enum HookUrlErrors {
+pub(super) enum WebhookUrlErrors {
     /// `id` is missing, or a header was sent more than once.
     #[response(status = 400)]
     BadRequest(RefusalBody),

@@ -50,16 +50,16 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
     let documented = OpenApiRouter::new()
         .routes(routes!(agents::list))
         .routes(routes!(agents::read))
-        .routes(routes!(invoke::and_wait))
-        .routes(routes!(invoke::and_go))
-        .routes(routes!(invoke::and_stream))
+        .routes(routes!(invoke::invoke_sync))
+        .routes(routes!(invoke::invoke_async))
+        .routes(routes!(invoke::invoke_stream))
         .routes(routes!(tasks::list))
         .routes(routes!(tasks::read, tasks::remove))
         .routes(routes!(tasks::stop))
         .routes(routes!(tasks::thread))
-        .routes(routes!(tasks::whole_thread))
-        .routes(routes!(agents::list_plain))
-        .routes(routes!(agents::operate))
+        .routes(routes!(tasks::full_thread))
+        .routes(routes!(agents::list_array))
+        .routes(routes!(agents::call_tool))
         .routes(routes!(tasks::history))
         .routes(routes!(tasks::update))
         .routes(routes!(tasks::activity))
@@ -67,30 +67,34 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
     Aliases::new(documented)
         .without_prefix("/v1/agents", get(agents::list))
         .without_prefix("/v1/agents/{id}", get(agents::read))
-        .without_prefix("/v1/agents/{id}/invoke", post(invoke::and_wait))
-        .without_prefix("/v1/agents/{id}/invoke/async", post(invoke::and_go))
-        .without_prefix("/v1/agents/{id}/invoke/stream", post(invoke::and_stream))
+        .without_prefix("/v1/agents/{id}/invoke", post(invoke::invoke_sync))
+        .without_prefix("/v1/agents/{id}/invoke/async", post(invoke::invoke_async))
+        .without_prefix("/v1/agents/{id}/invoke/stream", post(invoke::invoke_stream))
         .without_prefix("/v1/tasks", get(tasks::list))
         .without_prefix("/v1/tasks/{id}", get(tasks::read).delete(tasks::remove))
         .without_prefix("/v1/tasks/{id}/stop", post(tasks::stop))
         .without_prefix("/v1/tasks/{id}/thread", get(tasks::thread))
-        .without_prefix("/v1/tasks/{id}/thread/full", get(tasks::whole_thread))
-        .alias("/v1/agents/{id}/invoke-async", "/v1/agents/{id}/invoke/async", post(invoke::and_go))
+        .without_prefix("/v1/tasks/{id}/thread/full", get(tasks::full_thread))
+        .alias(
+            "/v1/agents/{id}/invoke-async",
+            "/v1/agents/{id}/invoke/async",
+            post(invoke::invoke_async),
+        )
         .alias(
             "/v1/agents/{id}/invoke-stream",
             "/v1/agents/{id}/invoke/stream",
-            post(invoke::and_stream),
+            post(invoke::invoke_stream),
         )
-        .without_prefix("/v1/agents/{id}/invoke-async", post(invoke::and_go))
-        .without_prefix("/v1/agents/{id}/invoke-stream", post(invoke::and_stream))
+        .without_prefix("/v1/agents/{id}/invoke-async", post(invoke::invoke_async))
+        .without_prefix("/v1/agents/{id}/invoke-stream", post(invoke::invoke_stream))
         .alias(
             "/v1/agents/{id}/operations/{tool}",
             "/agents/{id}/operations/{tool}",
-            post(agents::operate),
+            post(agents::call_tool),
         )
         .method_alias("/agent-execution/{id}", "post", ("/v1/agents/{id}/invoke/async", "post"))
         .method_alias("/agent-execution/{id}", "delete", ("/v1/tasks/{id}/stop", "post"))
-        .route("/agent-execution/{id}", post(invoke::and_go).delete(tasks::stop))
+        .route("/agent-execution/{id}", post(invoke::invoke_async).delete(tasks::stop))
         .method_alias("/agent-execution/{id}/status", "get", ("/v1/tasks/{id}", "get"))
         .route("/agent-execution/{id}/status", get(tasks::read))
         .into_router()

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::ClientNetwork;
 use super::concurrency::{ConcurrencyLimit, Permit};
 use super::error::ApiError;
-use http2::Unanswered;
+use http2::PendingResponses;
 use plain_path::{ArrivedPath, without_empty_segments};
 use refusal::Refusals;
 use request_line::TargetEncoder;
@@ -190,16 +190,16 @@ impl Protocols {
     /// Serves a connection until it ends.
     async fn serve(self: Arc<Self>, stream: TcpStream, client: ClientNetwork) -> hyper::Result<()> {
         let is_http2 = tokio::select! {
-            is_http2 = timeout(self.head_timeout, http2::is_begun(&stream)) => is_http2,
+            is_http2 = timeout(self.head_timeout, http2::is_http2_preface(&stream)) => is_http2,
             () = self.closing.cancelled() => return Ok(()),
         };
-        let requests = FromClient { routes: self.routes.clone(), client };
+        let requests = ClientService { routes: self.routes.clone(), client };
         match is_http2 {
             Ok(Ok(true)) => self.serve_http2(stream, requests).await,
             Ok(Ok(false)) => {
                 let stream = TokioIo::new(TargetEncoder::new(stream, self.head_bytes_max));
                 let connection = pin!(self.http1.serve_connection(stream, requests));
-                until(self.closing.cancelled(), connection).await
+                serve_until(self.closing.cancelled(), connection).await
             }
             // The connection ended, or timed out, before it sent a request.
             Ok(Err(_)) | Err(_) => Ok(()),
@@ -211,14 +211,14 @@ impl Protocols {
     async fn serve_http2(
         self: &Arc<Self>,
         stream: TcpStream,
-        requests: FromClient,
+        requests: ClientService,
     ) -> hyper::Result<()> {
-        let unanswered = Unanswered::none();
+        let pending = PendingResponses::new();
         let protocols = Arc::clone(self);
-        let requests = Counted { protocols, requests, unanswered: unanswered.clone() };
+        let requests = Http2Service { protocols, requests, pending: pending.clone() };
         let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), requests));
-        let idle = || unanswered.idle_for(self.head_timeout);
-        let unwanted = async {
+        let idle = || pending.idle_for(self.head_timeout);
+        let closing = async {
             tokio::select! {
                 () = self.closing.cancelled() => {}
                 () = idle() => {}
@@ -226,32 +226,32 @@ impl Protocols {
         };
         // A client that does not respond to the graceful shutdown has the same time again.
         tokio::select! {
-            ended = until(unwanted, connection.as_mut()) => ended,
+            ended = serve_until(closing, connection.as_mut()) => ended,
             () = async { idle().await; idle().await } => Ok(()),
         }
     }
 }
 
-/// Serves a connection until it ends, or until `unwanted` completes and its requests in flight are answered.
-async fn until<C: GracefulConnection>(
-    unwanted: impl Future<Output = ()>,
+/// Serves a connection until it ends, or until `closing` completes and its requests in flight are answered.
+async fn serve_until<C: GracefulConnection>(
+    closing: impl Future<Output = ()>,
     mut connection: Pin<&mut C>,
 ) -> C::Output {
     tokio::select! {
         ended = &mut connection => return ended,
-        () = unwanted => connection.as_mut().graceful_shutdown(),
+        () = closing => connection.as_mut().graceful_shutdown(),
     }
     connection.await
 }
 
 /// The service for the requests of one connection.
 #[derive(Debug, Clone)]
-struct FromClient {
+struct ClientService {
     routes: TowerToHyperService<Router>,
     client: ClientNetwork,
 }
 
-impl Service<Request<Incoming>> for FromClient {
+impl Service<Request<Incoming>> for ClientService {
     type Response = Response;
     type Error = Infallible;
     type Future = Either<
@@ -280,13 +280,13 @@ struct RequestPermit {
 }
 
 /// The service for the requests of one HTTP/2 connection, which are counted.
-struct Counted {
+struct Http2Service {
     protocols: Arc<Protocols>,
-    requests: FromClient,
-    unanswered: Unanswered,
+    requests: ClientService,
+    pending: PendingResponses,
 }
 
-impl Service<Request<Incoming>> for Counted {
+impl Service<Request<Incoming>> for Http2Service {
     type Response = Response;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
@@ -299,9 +299,9 @@ impl Service<Request<Incoming>> for Counted {
             let detail = "too many requests of this address, or of all, are under way";
             return Box::pin(ready(Ok(ApiError::unavailable(detail).into_response())));
         };
-        let one = self.unanswered.one(permit);
+        let pending_response = self.pending.track(permit);
         let answer = self.requests.call(request);
-        Box::pin(async move { answer.await.map(|response| one.until_taken(response)) })
+        Box::pin(async move { answer.await.map(|response| pending_response.track_body(response)) })
     }
 }
 

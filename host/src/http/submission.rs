@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
-use super::marks::Marks;
+use super::task_headers::TaskHeaders;
 use crate::intake::AgentCall;
 use crate::runs::{Conflict, Runs, Submission};
 use crate::tasks::Task;
@@ -43,8 +43,8 @@ impl Submitter {
             Some(Conflict::StillRunning) => {
                 let error = ApiError::caller(409, "the original request is still running");
                 // Says where the result of the original request will be.
-                let marks = Marks::where_it_is(&submission);
-                Err(error.retry_after(1).about_task(marks))
+                let headers = TaskHeaders::location_only(&submission);
+                Err(error.retry_after(1).about_task(headers))
             }
         }
     }
@@ -56,9 +56,9 @@ impl Submitter {
     pub(super) async fn wait(&self, submission: &mut Submission) -> Result<Task, ApiError> {
         let limit = submission.wanted.prefer.effective_wait(self.sync_wait_max);
         let waited = submission.wait(&self.runs, limit, &self.shutdown_deadline).await;
-        let marks = Marks::of(submission);
+        let headers = TaskHeaders::from_submission(submission);
         let task =
-            waited.map_err(|error| ApiError::from(error).after_the_run().about_task(marks))?;
-        task.ok_or_else(|| ApiError::not_found("Task").about_task(marks))
+            waited.map_err(|error| ApiError::from(error).not_retryable().about_task(headers))?;
+        task.ok_or_else(|| ApiError::not_found("Task").about_task(headers))
     }
 }

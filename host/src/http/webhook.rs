@@ -13,11 +13,11 @@ use super::body::BodyReader;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{arrived_path, header_key, request_id};
-use super::marks::{mark, mark_waited};
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
 use super::submission::Submitter;
+use super::task_headers::{set_task_headers, set_task_headers_after_wait};
 use crate::access::{Access, Caller};
 use crate::answer::task::TaskAnswer;
 use crate::answer::{self, PostRunRecorder};
@@ -96,7 +96,7 @@ pub(super) async fn receive(
             Ok(json_answer(StatusCode::OK, json!({"status": "Ignored"}).to_string()))
         }
         Resolution::Reply(reply) => Ok(plugin_reply(reply)),
-        Resolution::Run(call) => run(&state, *call).await,
+        Resolution::Run(call) => submit_and_answer(&state, *call).await,
     }
 }
 
@@ -141,9 +141,9 @@ pub(super) async fn resolve(
         }
         None => (None, state.access.tenant(key.as_deref()).await.map(|caller| caller.tenant())),
     };
-    let sender = Sender::of(&head);
+    let sender = Sender::from_head(&head);
     let bytes = match proven {
-        Ok(tenant) => state.bodies.read(sender.tenant(tenant), &mut head, body).await?,
+        Ok(tenant) => state.bodies.read_body(sender.tenant(tenant), &mut head, body).await?,
         // The body is read only to learn whether it names an agent, which decides the error (CONTRACT X4). It is not
         // decoded for that.
         Err(denied) if head.headers.contains_key(CONTENT_ENCODING) => return Err(denied.into()),
@@ -153,7 +153,7 @@ pub(super) async fn resolve(
         }
     };
     let path = arrived_path(&head);
-    let arrival = Arrival::read(RequestParts {
+    let arrival = Arrival::from_parts(RequestParts {
         method: head.method,
         path,
         query,
@@ -165,12 +165,12 @@ pub(super) async fn resolve(
     .await?;
     let caller = match early {
         Some(caller) => caller,
-        None => late(state, key.as_deref(), &arrival).await?,
+        None => authenticate_from_body(state, key.as_deref(), &arrival).await?,
     };
     Ok(intake::resolve(&state.plugins, caller, &arrival).await?)
 }
 
-async fn late(
+async fn authenticate_from_body(
     state: &WebhookState,
     key: Option<&str>,
     arrival: &Arrival,
@@ -196,12 +196,12 @@ fn presented_key(
 }
 
 /// Submits a resolved call and responds to it.
-async fn run(state: &WebhookState, call: AgentCall) -> Result<Response, ApiError> {
+async fn submit_and_answer(state: &WebhookState, call: AgentCall) -> Result<Response, ApiError> {
     let waits = !call.response_options.asynchronous;
     let mut submission = state.submitter.submit(call, waits).await?;
     if !waits {
         let started = json_answer(StatusCode::OK, json!({"status": "Started"}).to_string());
-        return Ok(mark(&submission, started));
+        return Ok(set_task_headers(&submission, started));
     }
     let task = state.submitter.wait(&mut submission).await?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -210,7 +210,7 @@ async fn run(state: &WebhookState, call: AgentCall) -> Result<Response, ApiError
     let body = answer::shape(plugins, post_run, agent, &task, wanted, *request_id).await;
     let response = match body {
         Ok(body) => json_answer(status, body),
-        Err(error) => ApiError::from(error).after_the_run().into_response(),
+        Err(error) => ApiError::from(error).not_retryable().into_response(),
     };
-    Ok(mark_waited(&submission, state.submitter.sync_wait_max, response))
+    Ok(set_task_headers_after_wait(&submission, state.submitter.sync_wait_max, response))
 }

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::ApiError;
 use super::extract::header_key_or_bearer;
 use super::reply::json;
-use super::responses::HookUrlErrors;
+use super::responses::WebhookUrlErrors;
 use crate::access::webhooks::Webhooks;
 use crate::access::{Access, AdminCaller};
 use crate::ids::AgentId;
@@ -54,7 +54,7 @@ pub(super) struct WebhookUrl {
 /// The URL is created once and stays the same until it is rotated.
 #[utoipa::path(get, path = "/api/agent_webhook",
     operation_id = "read_webhook_url", tag = "DocsGPT", params(WebhookQuery),
-    responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
+    responses((status = 200, body = WebhookUrl), WebhookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<WebhookUrlState>>,
     headers: HeaderMap,
@@ -74,7 +74,7 @@ pub(super) async fn read(
 /// The previous URL stops working at once.
 #[utoipa::path(post, path = "/api/agent_webhook/rotate",
     operation_id = "rotate_webhook_url", tag = "DocsGPT", params(WebhookQuery),
-    responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
+    responses((status = 200, body = WebhookUrl), WebhookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn rotate(
     State(state): State<Arc<WebhookUrlState>>,
     headers: HeaderMap,
@@ -90,7 +90,7 @@ pub(super) async fn rotate(
 /// The URL stops working at once, and no new one is created.
 #[utoipa::path(delete, path = "/api/agent_webhook",
     operation_id = "revoke_webhook_url", tag = "DocsGPT", params(WebhookQuery),
-    responses((status = 200, body = WebhookUrl), HookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
+    responses((status = 200, body = WebhookUrl), WebhookUrlErrors), security(("api_key" = []), ("bearer" = [])))]
 pub(super) async fn revoke(
     State(state): State<Arc<WebhookUrlState>>,
     headers: HeaderMap,

@@ -81,7 +81,7 @@ impl Arrival {
     ///
     /// # Errors
     /// [`IntakeError::Request`].
-    pub async fn read(mut parts: RequestParts) -> Result<Self, IntakeError> {
+    pub async fn from_parts(mut parts: RequestParts) -> Result<Self, IntakeError> {
         let payload = match cloud_event::binary(&parts.headers, &parts.body)? {
             Some(event) => event,
             None => {
@@ -217,7 +217,7 @@ impl Arrival {
 
 /// Parses the payload of a body, or returns an empty one and the reason.
 async fn payload_or_why_not(headers: &HeaderMap, body: Bytes) -> (Payload, Option<BadRequest>) {
-    let payload = match Encoding::of(headers) {
+    let payload = match Encoding::from_headers(headers) {
         Ok(encodings) if encodings.is_empty() => body::payload(headers, body).await,
         // The body is decoded later, after the caller is authenticated.
         Ok(_) => Err(BadRequest::unsupported("the body is compressed")),

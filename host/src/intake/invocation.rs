@@ -138,7 +138,7 @@ pub fn resolve(caller: Caller, arrival: &Arrival) -> Result<AgentCall, IntakeErr
     );
     let source = if body.source.as_deref() == Some("sdk") { "sdk" } else { "api" };
     let options = ResponseOptions {
-        prefer: Prefer::of(&arrival.incoming.headers),
+        prefer: Prefer::from_headers(&arrival.incoming.headers),
         ..ResponseOptions::default()
     };
     let input = Input { prompt: filled(body.input.text), payload, user };

@@ -136,7 +136,7 @@ impl CredentialMask {
             versions.map(<[u8]>::trim_ascii)
         };
         let long = secrets().filter(|secret| secret.len() >= SEARCHED_BYTES_MIN);
-        Self { in_answers: Forms::of(long), in_urls: Forms::of(secrets()) }
+        Self { in_answers: Forms::new(long), in_urls: Forms::new(secrets()) }
     }
 
     /// Whether a URL contains the credential in any of its forms.

@@ -53,7 +53,7 @@ struct Matches {
 
 impl Forms {
     /// Builds the forms of these secrets.
-    pub(super) fn of<'s>(secrets: impl IntoIterator<Item = &'s [u8]>) -> Self {
+    pub(super) fn new<'s>(secrets: impl IntoIterator<Item = &'s [u8]>) -> Self {
         let mut forms = Vec::new();
         for secret in secrets.into_iter().filter(|secret| !secret.is_empty()) {
             add(&mut forms, secret);
@@ -61,7 +61,7 @@ impl Forms {
             // together with the escapes around it.
             let mut plain = Zeroizing::new(secret.to_vec());
             for _ in 0..LAYERS_MAX {
-                let Some(unescaped) = Unescaped::of(&plain) else { break };
+                let Some(unescaped) = Unescaped::from_text(&plain) else { break };
                 plain = unescaped.text;
                 if !plain.is_empty() {
                     forms.push(Form { text: normalize(&plain), edges: (false, false) });
@@ -135,7 +135,7 @@ impl Forms {
                     matches.ranges.push((source_offset(begin), source_offset(end.min(seen.len()))));
                 }
             }
-            let Some(mut next) = Unescaped::of(plain) else { return matches };
+            let Some(mut next) = Unescaped::from_text(plain) else { return matches };
             next.source_offsets.iter_mut().for_each(|place| *place = source_offset(*place));
             layer = Some(next);
         }
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_found_in_every_writing_alike_in_an_answer_and_in_a_url() {
-        let forms = Forms::of([SECRET.as_bytes()]);
+        let forms = Forms::new([SECRET.as_bytes()]);
         for writing in writings() {
             let text = format!("seen: [{writing}], or not");
             assert!(forms.are_in(text.as_bytes()), "{writing}");
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_found_in_texts_of_wider_characters() {
-        let forms = Forms::of([SECRET.as_bytes()]);
+        let forms = Forms::new([SECRET.as_bytes()]);
         for writing in writings() {
             let wide = |before: usize, behind: usize| -> Vec<u8> {
                 let one = |byte| [&[0; 3][..before], &[byte], &[0; 3][..behind]].concat();
@@ -269,7 +269,7 @@ mod tests {
                 assert!(from <= 28 && wide.len() - to <= 28, "{writing}: {from} to {to}");
             }
         }
-        let forms = Forms::of([b"a\0secret\0of\0bytes".as_slice()]);
+        let forms = Forms::new([b"a\0secret\0of\0bytes".as_slice()]);
         for text in [b"a\0secret\0of\0bytes".as_slice(), b"a%00secret%00of%00bytes"] {
             assert!(forms.are_in(text), "{}", text.escape_ascii());
         }
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_secret_that_looks_escaped_itself_is_found_within_escapes() {
-        let forms = Forms::of([b"a%2Fb\\u0041\"c&lt;d".as_slice()]);
+        let forms = Forms::new([b"a%2Fb\\u0041\"c&lt;d".as_slice()]);
         for writing in
             ["a%2Fb\\u0041\"c&lt;d", "a%2Fb\\\\u0041\\\"c&lt;d", "a%252Fb%5Cu0041%22c%26lt%3Bd"]
         {
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_found_wherever_in_a_long_text_it_stands() {
-        let forms = Forms::of([SECRET.as_bytes()]);
+        let forms = Forms::new([SECRET.as_bytes()]);
         let writing = "\\u0073".to_owned() + &SECRET[1..].replace('"', "\\\"");
         for before in WINDOW_BYTES - writing.len()..=WINDOW_BYTES {
             let text = "\\".repeat(before / 2 * 2)
@@ -305,8 +305,8 @@ mod tests {
     #[test]
     fn what_is_escaped_without_end_is_taken_for_the_secret_in_a_url() {
         let endless = format!("https://q.example/?{}", "%2525252525252525252541");
-        assert!(Forms::of([SECRET.as_bytes()]).are_in(endless.as_bytes()));
+        assert!(Forms::new([SECRET.as_bytes()]).are_in(endless.as_bytes()));
         assert!(!Forms::default().are_in(endless.as_bytes()));
-        assert!(Forms::of([SECRET.as_bytes()]).find_all(endless.as_bytes()).is_empty());
+        assert!(Forms::new([SECRET.as_bytes()]).find_all(endless.as_bytes()).is_empty());
     }
 }

@@ -257,7 +257,7 @@ impl Plugins {
         installed: &InstalledPlugin,
     ) -> Result<Vec<u8>, PluginUnavailable> {
         let name = &installed.name;
-        let component = self.components.read(installed.digest).await;
+        let component = self.components.read_component(installed.digest).await;
         let component = component
             .map_err(|error| PluginUnavailable::File(name.clone(), "its component", error))?;
         let expected = installed.digest;

@@ -47,7 +47,7 @@ impl Components {
     }
 
     /// The bytes of a component.
-    pub(super) async fn read(&self, digest: PluginDigest) -> io::Result<Vec<u8>> {
+    pub(super) async fn read_component(&self, digest: PluginDigest) -> io::Result<Vec<u8>> {
         tokio::fs::read(self.path(digest)).await
     }
 

@@ -177,7 +177,7 @@ impl Plugins {
         // Signature and digest both read all of up to 64 MiB.
         let read = tokio::task::spawn_blocking(move || {
             let signed = signers.check(&component, signature.as_deref())?;
-            Ok((PluginDigest::of(&component), signed, Metadata::read(&component)))
+            Ok((PluginDigest::of(&component), signed, Metadata::from_component(&component)))
         });
         let file = |error| PluginUnavailable::File(name.clone(), "its component", error);
         let read = read.await.map_err(|error| file(std::io::Error::other(error)))?;

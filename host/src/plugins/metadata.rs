@@ -19,7 +19,7 @@ pub struct Metadata {
 impl Metadata {
     /// Reads the metadata of a component. Empty for bytes that are not a component.
     #[must_use]
-    pub fn read(component: &[u8]) -> Self {
+    pub fn from_component(component: &[u8]) -> Self {
         let mut metadata = Self::default();
         // Sections of nested modules and components describe those, not this component.
         let mut depth = 0_usize;
@@ -72,20 +72,21 @@ mod tests {
 
     #[test]
     fn a_valid_version_is_read() {
-        let version = |data: &[u8]| Metadata::read(&with_section("version", data)).version;
+        let version =
+            |data: &[u8]| Metadata::from_component(&with_section("version", data)).version;
         assert_eq!(version(b"1.2.3-rc.1").as_deref(), Some("1.2.3-rc.1"));
         for none in [&b""[..], b"  ", b"1\x1b[2J", b"\xff\xfe", &[b'1'; 100]] {
             let read = version(none);
             assert!(none.len() == 100 || read.is_none(), "{none:?}: {read:?}");
         }
-        assert_eq!(Metadata::read(&with_section("name", b"1.2.3")).version, None);
+        assert_eq!(Metadata::from_component(&with_section("name", b"1.2.3")).version, None);
         assert_eq!(super::version(&"1".repeat(129)), None);
     }
 
     #[test]
     fn bytes_that_are_not_a_component_have_no_metadata() {
         for bytes in [&b""[..], b"not wasm", b"\0asm\x0d\0\x01\0\0\xff\xff\xff\xff\x0f"] {
-            assert_eq!(Metadata::read(bytes), Metadata::default());
+            assert_eq!(Metadata::from_component(bytes), Metadata::default());
         }
     }
 }

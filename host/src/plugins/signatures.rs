@@ -65,7 +65,7 @@ pub(super) struct Signers {
 
 impl Signers {
     /// Those of the settings.
-    pub(super) fn of(settings: &PluginSettings) -> Result<Self, SignatureError> {
+    pub(super) fn from_settings(settings: &PluginSettings) -> Result<Self, SignatureError> {
         let pinned = settings.signers.iter().map(|(name, text)| {
             let key =
                 PublicKey::from_base64(text).map_err(|_| SignatureError::Key(name.clone()))?;
@@ -162,7 +162,7 @@ mod tests {
 
     fn signers(required: bool) -> Signers {
         let signers = [("us".to_owned(), KEY.to_owned())].into();
-        Signers::of(&PluginSettings {
+        Signers::from_settings(&PluginSettings {
             versions_max: 1,
             preload_max: 0,
             install_wait_seconds_max: 0,

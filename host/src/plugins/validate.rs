@@ -47,7 +47,7 @@ impl Plugins {
         }
         let settings = serde_json::to_string(grants.settings()).unwrap_or_default();
         // The check is not about a particular agent.
-        let subject = || Subject::of(tenant, AgentId::random(), RequestId::next());
+        let subject = || Subject::new(tenant, AgentId::random(), RequestId::next());
         let schema = binding.config_schema(subject()).await.value;
         if let Some(known) = schema.ok().and_then(|schema| setting_names(&schema)) {
             let unread = grants.settings().keys().filter(|name| !known.contains(*name));

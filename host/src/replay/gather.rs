@@ -97,7 +97,7 @@ async fn getters(
     params: PluginParams,
     stored: Vec<RecordedCall>,
 ) -> Result<Vec<RecordedCall>, StoreError> {
-    let answer = serde_json::to_string(&TaskAnswer::of(task, params.json)).unwrap_or_default();
+    let answer = serde_json::to_string(&TaskAnswer::new(task, params.json)).unwrap_or_default();
     // A caller may have requested the same path repeatedly: the last call counts.
     let mut paths = BTreeSet::new();
     let mut calls: Vec<_> = stored

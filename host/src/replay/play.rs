@@ -99,7 +99,7 @@ pub async fn play(
         Some(recording) => serde_json::from_value(recording.clone()).map_err(unreadable)?,
         None => Recording::default(),
     };
-    let mut script = Script::of(&recording);
+    let mut script = Script::from_recording(&recording);
     if script.wall_clock.is_empty() {
         // The plugin did not read the clock then. If it does now, it gets the time of the task.
         let accepted = Timestamp::parse_rfc3339(&recorded.accepted_at).map(Timestamp::micros);
@@ -109,7 +109,7 @@ pub async fn play(
     let script = Arc::new(Mutex::new(script));
     let mut subject = Subject {
         script: Some(Arc::clone(&script)),
-        ..Subject::of(recorded.tenant, recorded.agent, RequestId::next())
+        ..Subject::new(recorded.tenant, recorded.agent, RequestId::next())
     };
     let mut channel = None;
     let (outcome, logs, cost) = match &call.with {

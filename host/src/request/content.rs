@@ -92,7 +92,7 @@ impl Encoding {
     ///
     /// # Errors
     /// 415 if an encoding is unknown, or if there are too many.
-    pub fn of(headers: &HeaderMap) -> Result<Vec<Self>, BadRequest> {
+    pub fn from_headers(headers: &HeaderMap) -> Result<Vec<Self>, BadRequest> {
         let mut encodings = Vec::new();
         for value in headers.get_all(CONTENT_ENCODING) {
             let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
@@ -391,7 +391,7 @@ mod tests {
             for value in values {
                 headers.append(CONTENT_ENCODING, value.parse().unwrap());
             }
-            Encoding::of(&headers)
+            Encoding::from_headers(&headers)
         };
         assert_eq!(of(&[]).unwrap(), []);
         assert_eq!(of(&["identity", " Identity, "]).unwrap(), []);

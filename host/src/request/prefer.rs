@@ -17,7 +17,7 @@ pub struct Prefer {
 impl Prefer {
     /// Parses every `Prefer` header. If a preference is repeated, the first one counts.
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut prefer = Self::default();
         let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         for preference in values.flat_map(|value| value.split(',')) {
@@ -62,9 +62,9 @@ impl Prefer {
 mod tests {
     use super::*;
 
-    fn of(values: &[&'static str]) -> Prefer {
+    fn prefer(values: &[&'static str]) -> Prefer {
         let values = values.iter().map(|value| http::HeaderValue::from_static(value));
-        Prefer::of(
+        Prefer::from_headers(
             &values.map(|value| (http::header::HeaderName::from_static("prefer"), value)).collect(),
         )
     }
@@ -82,20 +82,20 @@ mod tests {
             (&["wait=1, wait=9"], Prefer { wait: wait(1), respond_async: false }),
             (&["wait", "wait=-1", "wait=x", "", ",;="], Prefer::default()),
         ] {
-            assert_eq!(of(values), expected, "{values:?}");
+            assert_eq!(prefer(values), expected, "{values:?}");
         }
     }
 
     #[test]
     fn nobody_waits_longer_than_the_settings_allow() {
         let max = Duration::from_secs(60);
-        assert_eq!(of(&["wait=5"]).effective_wait(max), Duration::from_secs(5));
-        assert_eq!(of(&["wait=500"]).effective_wait(max), max);
-        assert_eq!(of(&[]).effective_wait(max), max);
-        assert_eq!(of(&["respond-async"]).effective_wait(max), Duration::ZERO);
-        assert_eq!(of(&["wait=5, respond-async"]).effective_wait(max), Duration::from_secs(5));
-        assert_eq!(of(&["respond-async=no"]), Prefer::default());
-        assert_eq!(of(&["wait=5"]).applied(max).as_deref(), Some("wait=5"));
-        assert_eq!(of(&["wait=500"]).applied(max), None);
+        assert_eq!(prefer(&["wait=5"]).effective_wait(max), Duration::from_secs(5));
+        assert_eq!(prefer(&["wait=500"]).effective_wait(max), max);
+        assert_eq!(prefer(&[]).effective_wait(max), max);
+        assert_eq!(prefer(&["respond-async"]).effective_wait(max), Duration::ZERO);
+        assert_eq!(prefer(&["wait=5, respond-async"]).effective_wait(max), Duration::from_secs(5));
+        assert_eq!(prefer(&["respond-async=no"]), Prefer::default());
+        assert_eq!(prefer(&["wait=5"]).applied(max).as_deref(), Some("wait=5"));
+        assert_eq!(prefer(&["wait=500"]).applied(max), None);
     }
 }

@@ -31,7 +31,7 @@ pub struct StoredHead {
 impl StoredHead {
     /// Builds the stored form of a request. Header values that are not UTF-8 are stored as plugins see them.
     #[must_use]
-    pub fn of(call: &IncomingRequest) -> Self {
+    pub fn from_request(call: &IncomingRequest) -> Self {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = call.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
         Self {

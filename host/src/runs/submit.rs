@@ -81,7 +81,7 @@ impl Runs {
         }
         let agent = Arc::clone(call.caller.agent());
         let by_provider = call.idempotency.as_ref().is_some_and(|claim| claim.key.is_of_delivery());
-        let head = StoredHead::of(&call.request);
+        let head = StoredHead::from_request(&call.request);
         let head = match &call.channel {
             Some(by) => head.by_channel(&by.facts.url, by.principal.as_deref()),
             None => head,

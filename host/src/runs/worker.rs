@@ -179,7 +179,7 @@ async fn claim(
                         tenant = %claimed.task.tenant,
                         agent = %claimed.task.agent
                     );
-                    let run = run(context.clone(), claimed, running, permit).instrument(span);
+                    let run = run_task(context.clone(), claimed, running, permit).instrument(span);
                     let wake = Arc::clone(&wake);
                     let run = async move {
                         run.await;
@@ -207,7 +207,7 @@ async fn claim(
 }
 
 /// Runs one claimed task to its end.
-async fn run(
+async fn run_task(
     context: WorkerContext,
     claimed: Claimed,
     running: Running,

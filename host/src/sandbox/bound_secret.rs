@@ -64,7 +64,7 @@ impl BoundSecret {
 
     pub(super) fn keys(&self, form: KeyForm) -> Option<Arc<Keys>> {
         let versions = self.versions()?;
-        let make = || Keys::of(versions, form).map(Arc::new);
+        let make = || Keys::from_versions(versions, form).map(Arc::new);
         self.keys.get(form.index()).and_then(|keys| keys.get_or_init(make).clone())
     }
 }

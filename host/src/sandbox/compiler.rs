@@ -99,17 +99,21 @@ impl Compiler {
         };
         let tried = {
             let _slot = acquire_slot(&self.quick, tenant).await?;
-            self.run(source, quick).await
+            self.run_child(source, quick).await
         };
         match tried {
             Err(CompileFailure::BoundExceeded(_)) => {}
             result => return Ok(result?),
         }
         let _slot = acquire_slot(&self.long, tenant).await?;
-        Ok(self.run(source, self.limits.for_source(source.len())).await?)
+        Ok(self.run_child(source, self.limits.for_source(source.len())).await?)
     }
 
-    async fn run(&self, source: &[u8], limits: CompileLimits) -> Result<Vec<u8>, CompileFailure> {
+    async fn run_child(
+        &self,
+        source: &[u8],
+        limits: CompileLimits,
+    ) -> Result<Vec<u8>, CompileFailure> {
         let failed = |error: io::Error| {
             CompileFailure::Failed(LoadError::Host(format!("its compiler: {error}")))
         };

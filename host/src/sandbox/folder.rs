@@ -47,7 +47,7 @@ pub(super) struct Folders(Mutex<HashMap<PathBuf, Weak<WritableFolder>>>);
 
 impl Folders {
     /// The folder of a rule, shared by all plugins that are granted it. `None` if the rule allows no writing.
-    pub(super) fn of(&self, rule: Option<&FolderRule>) -> Option<Arc<WritableFolder>> {
+    pub(super) fn for_rule(&self, rule: Option<&FolderRule>) -> Option<Arc<WritableFolder>> {
         let rule = rule.filter(|rule| rule.access == FolderAccess::ReadWrite)?;
         let path = fs::canonicalize(&rule.path).unwrap_or_else(|_| rule.path.clone());
         let mut folders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,7 +147,7 @@ impl FolderQuota {
     /// The size of an open file, in bytes.
     pub(super) async fn size(&self, file: &Arc<File>) -> io::Result<u64> {
         let file = Arc::clone(file);
-        let about = self.operations.run(move || file.metadata()).await.flatten();
+        let about = self.operations.run_blocking(move || file.metadata()).await.flatten();
         Ok(about?.len())
     }
 
@@ -189,7 +189,8 @@ impl LockedFolder<'_> {
         self.usage.open.retain(|file| file.strong_count() > 0);
         let open: Vec<_> = self.usage.open.iter().filter_map(Weak::upgrade).collect();
         let (path, bytes_max) = (self.quota.folder.path.clone(), self.quota.bytes_max);
-        let walk = self.quota.operations.run(move || Walk::through(&path, &open)).await.flatten();
+        let walk =
+            self.quota.operations.run_blocking(move || Walk::through(&path, &open)).await.flatten();
         let walked = match walk {
             Ok(walk) => self.walk(walk, |walk| walk.bytes > bytes_max).await,
             Err(error) => Err(error),
@@ -223,7 +224,7 @@ impl LockedFolder<'_> {
     async fn walk(&self, mut walk: Walk, stop_when: impl Fn(&Walk) -> bool) -> io::Result<Walk> {
         loop {
             let operation = move || walk.step().map(|ended| (ended, walk));
-            let (ended, back) = self.quota.operations.run(operation).await.flatten()?;
+            let (ended, back) = self.quota.operations.run_blocking(operation).await.flatten()?;
             if ended || stop_when(&back) {
                 return Ok(back);
             }
@@ -235,7 +236,7 @@ impl LockedFolder<'_> {
     pub(super) async fn check_depth(&self, parent: Arc<File>) -> io::Result<()> {
         let path = self.quota.folder.path.clone();
         let operation = move || walk::may_create_folder_in(&path, parent);
-        match self.quota.operations.run(operation).await.flatten()? {
+        match self.quota.operations.run_blocking(operation).await.flatten()? {
             true => Ok(()),
             false => Err(self.too_deep()),
         }
@@ -250,13 +251,14 @@ impl LockedFolder<'_> {
     ) -> io::Result<()> {
         let path = self.quota.folder.path.clone();
         let operation = move || walk::may_move(&path, from, to);
-        let max_depth = match self.quota.operations.run(operation).await.flatten()? {
+        let max_depth = match self.quota.operations.run_blocking(operation).await.flatten()? {
             MayMove::AnyDepth => return Ok(()),
             MayMove::No => return Err(self.too_deep()),
             MayMove::MaxDepth(max_depth) => max_depth,
         };
         self.begin_walk()?;
-        let walk = self.quota.operations.run(move || Walk::below(moved)).await.flatten()?;
+        let walk =
+            self.quota.operations.run_blocking(move || Walk::below(moved)).await.flatten()?;
         let walk = self.walk(walk, |walk| walk.deepest > max_depth).await?;
         if walk.deepest > max_depth { Err(self.too_deep()) } else { Ok(()) }
     }
@@ -312,8 +314,8 @@ mod tests {
             access: FolderAccess::ReadWrite,
             bytes: 1 << 20,
         };
-        let folder = Folders::default().of(Some(&rule)).unwrap();
-        let files = FileThreads::of(tokio::runtime::Handle::current(), 1);
+        let folder = Folders::default().for_rule(Some(&rule)).unwrap();
+        let files = FileThreads::new(tokio::runtime::Handle::current(), 1);
         let quota = |tenant: u8| FolderQuota {
             folder: Arc::clone(&folder),
             bytes_max: 1 << 20,

@@ -78,7 +78,10 @@ impl ForeignComponent {
     ///
     /// # Errors
     /// If it exports functions, but none of them can be a tool. The error is a sentence that says why.
-    pub(super) fn of(component: &Component, engine: &Engine) -> Result<Option<Self>, String> {
+    pub(super) fn from_component(
+        component: &Component,
+        engine: &Engine,
+    ) -> Result<Option<Self>, String> {
         let resources = resources(component, engine);
         let mut foreign = Self { functions: Vec::new(), skipped_functions: Vec::new() };
         let (mut names, mut bytes_left) = (Names::default(), COMPONENT_BYTES_MAX);
@@ -88,7 +91,7 @@ impl ForeignComponent {
             let budget = bytes_left.min(FUNCTION_BYTES_MAX);
             let mut reader = TypeReader { resources: &resources, bytes_left: budget };
             let read = if foreign.functions.len() < TOOLS_MAX {
-                function.read(component, &mut reader, &mut names)
+                function.read_function(component, &mut reader, &mut names)
             } else {
                 Err(format!("the component has more than {TOOLS_MAX} functions"))
             };
@@ -161,8 +164,8 @@ impl ResultShape {
     fn schema(&self) -> Option<serde_json::Value> {
         match self {
             Self::Nothing => None,
-            Self::Value(shape) => Some(schema::of(shape)),
-            Self::Fallible(outcome) => outcome.ok.as_deref().map(schema::of),
+            Self::Value(shape) => Some(schema::json_schema(shape)),
+            Self::Fallible(outcome) => outcome.ok.as_deref().map(schema::json_schema),
         }
     }
 
@@ -207,7 +210,7 @@ impl std::fmt::Display for ExportedFunction {
 }
 
 impl ExportedFunction {
-    fn read(
+    fn read_function(
         &self,
         component: &Component,
         reader: &mut TypeReader<'_>,
@@ -224,7 +227,7 @@ impl ExportedFunction {
             read.map_err(|what| format!("its parameter {name} holds {what}"))
         });
         let params: Vec<_> = params.collect::<Result<_, _>>()?;
-        let answers = self.ty.results().map(|ty| reader.read(&ty));
+        let answers = self.ty.results().map(|ty| reader.read_type(&ty));
         let answers: Result<Vec<_>, _> = answers.collect();
         let result = match answers.map_err(|what| format!("its answer holds {what}"))?.pop() {
             None => ResultShape::Nothing,

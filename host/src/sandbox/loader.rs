@@ -209,7 +209,7 @@ impl Loader {
             .linker
             .instantiate_pre(component)
             .map_err(|error| LoadError::Unlinkable(format!("{error:#}")))?;
-        let roles = Roles::of(&pre, &self.engine)?;
+        let roles = Roles::from_instance(&pre, &self.engine)?;
         Ok(Arc::new(Loaded { digest, digest_text: digest.to_string(), pre, roles, imports }))
     }
 }

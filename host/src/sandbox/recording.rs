@@ -171,7 +171,7 @@ pub struct Script {
 impl Script {
     /// The script that gives the answers of this recording.
     #[must_use]
-    pub fn of(recording: &Recording) -> Self {
+    pub fn from_recording(recording: &Recording) -> Self {
         let mut script = Self {
             value_answers: Some(VecDeque::new()),
             verdicts: Some(VecDeque::new()),
@@ -316,7 +316,7 @@ mod tests {
         recording.push(HostResponse::Egress(exchange));
         recording.push(HostResponse::WallClock { nanos: 7 });
         let stored = serde_json::to_string(&recording).unwrap();
-        let mut script = Script::of(&serde_json::from_str(&stored).unwrap());
+        let mut script = Script::from_recording(&serde_json::from_str(&stored).unwrap());
         let sent = |url: &str| Sent {
             method: "GET".into(),
             url: url.into(),

@@ -34,7 +34,10 @@ impl Roles {
     /// # Errors
     /// [`LoadError::NoRole`] if the component has no role of this version and no functions that can be tools. It
     /// names what was looked for and what was found.
-    pub(super) fn of(pre: &InstancePre<CallState>, engine: &Engine) -> Result<Self, LoadError> {
+    pub(super) fn from_instance(
+        pre: &InstancePre<CallState>,
+        engine: &Engine,
+    ) -> Result<Self, LoadError> {
         let component = pre.component();
         let mut roles = Self {
             mapper: export_indices(
@@ -62,7 +65,7 @@ impl Roles {
             return Err(LoadError::NoRole(format!("{what}; {missing}")));
         }
         if ours.is_empty() {
-            let foreign = ForeignComponent::of(component, engine);
+            let foreign = ForeignComponent::from_component(component, engine);
             roles.foreign =
                 foreign.map_err(|why| LoadError::NoRole(format!("{missing}; and {why}")))?;
         }

@@ -32,7 +32,7 @@ pub struct Subject {
 impl Subject {
     /// A subject without request, task or channel.
     #[must_use]
-    pub fn of(tenant: TenantId, agent: AgentId, request_id: RequestId) -> Self {
+    pub fn new(tenant: TenantId, agent: AgentId, request_id: RequestId) -> Self {
         Self {
             request_id,
             tenant,

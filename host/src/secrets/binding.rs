@@ -386,7 +386,7 @@ impl SecretBinding {
 mod tests {
     use super::*;
 
-    fn read(toml: &str) -> Result<SecretBinding, String> {
+    fn read_binding(toml: &str) -> Result<SecretBinding, String> {
         #[derive(Deserialize)]
         struct File {
             a: SecretBinding,
@@ -397,15 +397,16 @@ mod tests {
     fn form(toml: &str, known: &str, settings: &[(&str, &str)]) -> Result<KeyForm, UnknownForm> {
         let known: &'static KnownForms = Box::leak(Box::new(toml::from_str(known).unwrap()));
         let set = |name: &str| settings.iter().find(|(set, _)| *set == name).map(|(_, v)| *v);
-        read(toml).unwrap().form("a", Some(known), set)
+        read_binding(toml).unwrap().form("a", Some(known), set)
     }
 
     #[test]
     fn a_binding_is_a_name_or_a_table_and_stays_what_it_was() {
-        let name = read("a = \"partner\"").unwrap();
+        let name = read_binding("a = \"partner\"").unwrap();
         assert_eq!(serde_json::to_string(&name).unwrap(), "\"partner\"");
         let table =
-            read("a = { secret = \"partner\", encoding = \"hex\", use = [\"sign\"] }").unwrap();
+            read_binding("a = { secret = \"partner\", encoding = \"hex\", use = [\"sign\"] }")
+                .unwrap();
         let json = serde_json::to_string(&table).unwrap();
         assert_eq!(json, r#"{"secret":"partner","encoding":"hex","use":["sign"]}"#);
         assert_eq!(serde_json::from_str::<SecretBinding>(&json).unwrap(), table);
@@ -417,7 +418,7 @@ mod tests {
             "a = { secret = \"partner\", use = [\"read\"] }",
             "a = { secret = \"partner\", secrets = 1 }",
         ] {
-            let error = read(wrong).unwrap_err();
+            let error = read_binding(wrong).unwrap_err();
             assert!(error.contains("only `secret` is required"), "{wrong}: {error}");
         }
     }

@@ -27,54 +27,59 @@ impl Settings {
         let no_call = "no plugin could be called";
         let brief_call = "a brief call of the shipped plugins takes up to that";
         [
-            Bound::of("queue.lease_seconds", whole_seconds(queue.lease), 3, 86_400)
+            Bound::new("queue.lease_seconds", whole_seconds(queue.lease), 3, 86_400)
                 .because("it is extended three times within its length"),
-            Bound::of("queue.runs_max", queue.runs_max, 0, 100_000),
-            Bound::of("queue.runs_per_tenant_max", queue.runs_per_tenant_max, 1, 100_000)
+            Bound::new("queue.runs_max", queue.runs_max, 0, 100_000),
+            Bound::new("queue.runs_per_tenant_max", queue.runs_per_tenant_max, 1, 100_000)
                 .because(no_run),
-            Bound::of("queue.attempts_max", queue.attempts_max, 1, 1_000).because(no_run),
-            Bound::of("queue.run_seconds_max", whole_seconds(queue.run_time_max), 1, 7 * 86_400)
+            Bound::new("queue.attempts_max", queue.attempts_max, 1, 1_000).because(no_run),
+            Bound::new("queue.run_seconds_max", whole_seconds(queue.run_time_max), 1, 7 * 86_400)
                 .because("every run would be over before it begins"),
-            Bound::of("agent.turns_max", agent.turns_max, 1, 10_000)
+            Bound::new("agent.turns_max", agent.turns_max, 1, 10_000)
                 .because("no model would ever be asked"),
-            Bound::of("agent.tool_calls_max", agent.tool_calls_max, 0, 100_000),
-            Bound::of("agent.tool_bytes_max", agent.tool_bytes_max, 1_024, 1 << 30)
+            Bound::new("agent.tool_calls_max", agent.tool_calls_max, 0, 100_000),
+            Bound::new("agent.tool_bytes_max", agent.tool_bytes_max, 1_024, 1 << 30)
                 .because("hardly any tool's answer would reach the model"),
-            Bound::of("agent.history_tasks_max", agent.history_tasks_max, 0, 10_000),
-            Bound::of("agent.history_bytes_max", agent.history_bytes_max, 0, 1 << 30),
-            Bound::of("sandbox.calls_max", sandbox.calls_max, 1, 4_096).because(no_call),
-            Bound::of("sandbox.slow_threads", sandbox.slow_threads, 1, 1_024)
+            Bound::new("agent.history_tasks_max", agent.history_tasks_max, 0, 10_000),
+            Bound::new("agent.history_bytes_max", agent.history_bytes_max, 0, 1 << 30),
+            Bound::new("sandbox.calls_max", sandbox.calls_max, 1, 4_096).because(no_call),
+            Bound::new("sandbox.slow_threads", sandbox.slow_threads, 1, 1_024)
                 .because("no call could take longer than 10 ms"),
-            Bound::of("sandbox.memory_mib_max", sandbox.memory_mib_max, 2, 4_096)
+            Bound::new("sandbox.memory_mib_max", sandbox.memory_mib_max, 2, 4_096)
                 .because("the shipped plugins take up to that"),
-            Bound::of("sandbox.all_memory_mib_max", sandbox.all_memory_mib_max, 4, 1 << 20)
+            Bound::new("sandbox.all_memory_mib_max", sandbox.all_memory_mib_max, 4, 1 << 20)
                 .because(brief_call),
-            Bound::of("sandbox.tenant_memory_mib_max", sandbox.tenant_memory_mib_max, 4, 1 << 20)
+            Bound::new("sandbox.tenant_memory_mib_max", sandbox.tenant_memory_mib_max, 4, 1 << 20)
                 .because(brief_call),
-            Bound::of("sandbox.compilations_max", sandbox.compilations_max, 1, 64)
+            Bound::new("sandbox.compilations_max", sandbox.compilations_max, 1, 64)
                 .because("nothing could be installed"),
-            Bound::of(
+            Bound::new(
                 "sandbox.compile_memory_mib_max",
                 sandbox.compile_memory_mib_max,
                 256,
                 1 << 20,
             )
             .because("most components compile within that, and the compiler itself takes some"),
-            Bound::of("sandbox.compile_cpu_seconds_max", sandbox.compile_cpu_seconds_max, 1, 3_600)
-                .because("nothing could be installed"),
-            Bound::of("sandbox.loaded_max", sandbox.loaded_max, 1, 20_000).because(no_call),
-            Bound::of("sandbox.quarantine_after", sandbox.quarantine_after, 1, 1 << 32)
+            Bound::new(
+                "sandbox.compile_cpu_seconds_max",
+                sandbox.compile_cpu_seconds_max,
+                1,
+                3_600,
+            )
+            .because("nothing could be installed"),
+            Bound::new("sandbox.loaded_max", sandbox.loaded_max, 1, 20_000).because(no_call),
+            Bound::new("sandbox.quarantine_after", sandbox.quarantine_after, 1, 1 << 32)
                 .because("a plugin would be cut off before it has failed"),
-            Bound::of("sandbox.quarantine_seconds", sandbox.quarantine_seconds, 1, 86_400)
+            Bound::new("sandbox.quarantine_seconds", sandbox.quarantine_seconds, 1, 86_400)
                 .because("a plugin that is cut off would be called on"),
-            Bound::of("plugins.preload_max", plugins.preload_max, 0, 20_000),
-            Bound::of(
+            Bound::new("plugins.preload_max", plugins.preload_max, 0, 20_000),
+            Bound::new(
                 "plugins.install_wait_seconds_max",
                 plugins.install_wait_seconds_max,
                 0,
                 3_600,
             ),
-            Bound::of("plugins.versions_max", plugins.versions_max, 1, 1_000)
+            Bound::new("plugins.versions_max", plugins.versions_max, 1, 1_000)
                 .because("the version that is installed is one of them"),
         ]
     }
@@ -91,7 +96,7 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    fn of(key: &'static str, value: impl IntoCount, min: u128, max: u128) -> Self {
+    fn new(key: &'static str, value: impl IntoCount, min: u128, max: u128) -> Self {
         Self { key, value: value.into_count(), min, max, why: None }
     }
 
@@ -146,57 +151,57 @@ impl HttpSettings {
         let max = 1 << 40;
         let one_body = "a body of http.body_bytes_max would never fit, though its sender is asked to try again";
         [
-            Bound::of("http.body_bytes_max", self.body_bytes_max, 1, 1 << 31)
+            Bound::new("http.body_bytes_max", self.body_bytes_max, 1, 1 << 31)
                 .because("no request could have a body"),
-            Bound::of("http.head_bytes_max", self.head_bytes_max, 1_024, 1 << 20)
+            Bound::new("http.head_bytes_max", self.head_bytes_max, 1_024, 1 << 20)
                 .because("the headers of ordinary clients would not fit"),
-            Bound::of("http.head_seconds_max", whole_seconds(self.head_time_max), 1, 3_600)
+            Bound::new("http.head_seconds_max", whole_seconds(self.head_time_max), 1, 3_600)
                 .because("no request would arrive in time"),
-            Bound::of("http.body_seconds_max", whole_seconds(self.body_time_max), 1, 3_600)
+            Bound::new("http.body_seconds_max", whole_seconds(self.body_time_max), 1, 3_600)
                 .because("no body would arrive in time"),
-            Bound::of(
+            Bound::new(
                 "http.stranger_body_grace_seconds",
                 whole_seconds(self.stranger_body_grace),
                 1,
                 3_600,
             )
             .because("no body would arrive in time"),
-            Bound::of(
+            Bound::new(
                 "http.stranger_body_bytes_per_second_min",
                 self.stranger_body_bytes_per_second_min,
                 1,
                 1 << 31,
             )
             .because("a body that stalls would never be cut off"),
-            Bound::of("http.held_body_bytes_max", self.held_body_bytes_max, 3 * body, max)
+            Bound::new("http.held_body_bytes_max", self.held_body_bytes_max, 3 * body, max)
                 .because("a body of http.body_bytes_max gets at most half of what it leaves free"),
-            Bound::of(
+            Bound::new(
                 "http.held_body_bytes_per_tenant_max",
                 self.held_body_bytes_per_tenant_max,
                 body,
                 max,
             )
             .because(one_body),
-            Bound::of(
+            Bound::new(
                 "http.held_body_bytes_per_channel_max",
                 self.held_body_bytes_per_channel_max,
                 body,
                 max,
             )
             .because(one_body),
-            Bound::of("http.held_body_bytes_per_address_max", per_address, per_address_min, max)
+            Bound::new("http.held_body_bytes_per_address_max", per_address, per_address_min, max)
                 .because(one_body),
-            Bound::of("http.connections_max", self.connections_max, 1, 1 << 20)
+            Bound::new("http.connections_max", self.connections_max, 1, 1 << 20)
                 .because("no connection would be accepted"),
-            Bound::of(
+            Bound::new(
                 "http.connections_per_address_max",
                 self.connections_per_address_max,
                 0,
                 1 << 20,
             ),
-            Bound::of("http.streams_per_tenant_max", self.streams_per_tenant_max, 0, 1 << 20),
-            Bound::of("http.sync_wait_seconds_max", whole_seconds(self.sync_wait_max), 0, 86_400),
-            Bound::of("http.drain_seconds_max", whole_seconds(self.drain_time_max), 0, 86_400),
+            Bound::new("http.streams_per_tenant_max", self.streams_per_tenant_max, 0, 1 << 20),
+            Bound::new("http.sync_wait_seconds_max", whole_seconds(self.sync_wait_max), 0, 86_400),
+            Bound::new("http.drain_seconds_max", whole_seconds(self.drain_time_max), 0, 86_400),
         ]
     }
 

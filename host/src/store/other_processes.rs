@@ -96,7 +96,7 @@ impl Write for NoteChange {
 }
 
 impl SingleWrite for NoteChange {
-    async fn run(&self, _: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, _: &mut Session<'_>) -> Result<(), Refusal> {
         Ok(())
     }
 }

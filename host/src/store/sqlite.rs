@@ -211,12 +211,12 @@ impl<const N: usize> BatchScript<N> {
     }
 
     /// Executes the statements of a part, and returns their rows.
-    pub(super) async fn run(
+    pub(super) async fn fetch_rows(
         &self,
         query: Query<'_, Sqlite, SqliteArguments>,
         db: &mut SqliteConnection,
     ) -> sqlx::Result<Vec<SqliteRow>> {
-        run(query, N, db).await.map(|(rows, _)| rows)
+        execute_statements(query, N, db).await.map(|(rows, _)| rows)
     }
 }
 
@@ -225,7 +225,7 @@ pub(super) async fn execute(
     query: Query<'_, Sqlite, SqliteArguments>,
     db: &mut SqliteConnection,
 ) -> sqlx::Result<SqliteQueryResult> {
-    run(query, 1, db).await.map(|(_, done)| done)
+    execute_statements(query, 1, db).await.map(|(_, done)| done)
 }
 
 /// Executes one statement of the writer that returns rows.
@@ -233,12 +233,12 @@ pub(super) async fn fetch(
     query: Query<'_, Sqlite, SqliteArguments>,
     db: &mut SqliteConnection,
 ) -> sqlx::Result<Vec<SqliteRow>> {
-    run(query, 1, db).await.map(|(rows, _)| rows)
+    execute_statements(query, 1, db).await.map(|(rows, _)| rows)
 }
 
 /// The functions of sqlx wait for the result and then again for the end of the results. Each wait is a thread switch,
 /// and with few callers these switches are most of the cost of a commit.
-async fn run(
+async fn execute_statements(
     query: Query<'_, Sqlite, SqliteArguments>,
     statements: usize,
     db: &mut SqliteConnection,

@@ -147,7 +147,7 @@ impl Store {
         const OPERATION: &str = "read a task and its steps";
         let Some(tenant) = self.tenant_of(id).await? else { return Ok(None) };
         let tasks = self.0.tasks.clone();
-        let read = self.read(async move {
+        let read = self.read_on_home_runtime(async move {
             let mut turn = tasks.acquire(tenant).await?;
             read_task_with_steps(&mut turn.connection, id).await
         });

@@ -42,7 +42,7 @@ pub(super) trait Write: Send + Sync + 'static {
 /// A [`Write`] with statements of its own.
 pub(super) trait SingleWrite: Write {
     /// Runs in the open transaction. Runs a second time if another write made the first transaction fail.
-    fn run(
+    fn apply(
         &self,
         session: &mut Session<'_>,
     ) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
@@ -121,7 +121,7 @@ impl<W: Write> Queued<W> {
 
 /// A [`Queued`] write of any type.
 pub(super) trait AnyQueued: Send {
-    fn run<'a>(
+    fn apply<'a>(
         &'a mut self,
         session: &'a mut Session<'_>,
     ) -> BoxFuture<'a, Result<(), sqlx::Error>>;
@@ -130,12 +130,12 @@ pub(super) trait AnyQueued: Send {
 }
 
 impl<W: SingleWrite> AnyQueued for Queued<W> {
-    fn run<'a>(
+    fn apply<'a>(
         &'a mut self,
         session: &'a mut Session<'_>,
     ) -> BoxFuture<'a, Result<(), sqlx::Error>> {
         Box::pin(async move {
-            self.answer = match self.write.run(session).await {
+            self.answer = match self.write.apply(session).await {
                 Ok(answer) => {
                     if W::CHANGES_DIRECTORY {
                         let tenant = self.write.flow().tenant().unwrap_or(TenantId::GATEWAY);

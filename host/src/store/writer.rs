@@ -48,11 +48,11 @@ impl Batch {
         self.accepts.len() + self.finishes.len() + self.others.len()
     }
 
-    async fn run(&mut self, session: &mut Session<'_>) -> Result<(), sqlx::Error> {
-        accept::run(&mut self.accepts, session).await?;
-        finish::run(&mut self.finishes, session).await?;
+    async fn apply(&mut self, session: &mut Session<'_>) -> Result<(), sqlx::Error> {
+        accept::apply_accepts(&mut self.accepts, session).await?;
+        finish::apply_finishes(&mut self.finishes, session).await?;
         for other in &mut self.others {
-            other.run(session).await?;
+            other.apply(session).await?;
         }
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Writer {
         execute(sqlx::query("BEGIN IMMEDIATE"), &mut self.db).await?;
         let mut session =
             Session { db: &mut self.db, now: self.clock.now(), state: &mut self.state };
-        batch.run(&mut session).await?;
+        batch.apply(&mut session).await?;
         execute(sqlx::query("COMMIT"), &mut self.db).await?;
         Ok(())
     }

@@ -134,7 +134,7 @@ impl Redactor {
 
     /// What the trace stores of a call, with all secrets replaced.
     #[must_use]
-    pub fn run(&self, run: PluginRun) -> PluginRun {
+    pub fn redact_run(&self, run: PluginRun) -> PluginRun {
         PluginRun { recording: run.recording.map(|recording| self.value(recording)), ..run }
     }
 
@@ -159,7 +159,7 @@ impl Redactor {
                 result: self.text(result),
                 is_error,
                 logs: logs.into_iter().map(|line| self.text(line)).collect(),
-                ran: ran.map(|ran| Box::new(self.run(*ran))),
+                ran: ran.map(|ran| Box::new(self.redact_run(*ran))),
             },
             Event::UserTokens { items } => Event::UserTokens { items },
             // The run and its secrets are long gone; the task that the call is about was redacted then.

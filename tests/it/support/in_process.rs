@@ -85,7 +85,7 @@ impl InProcess {
     }
 
     fn subject(&self) -> Subject {
-        Subject::of(self.tenant, self.agent, RequestId::next())
+        Subject::new(self.tenant, self.agent, RequestId::next())
     }
 }
 

@@ -15,13 +15,13 @@ pub(super) fn signature_beside(component: &Path) -> Option<PathBuf> {
 
 /// Reads a signature file.
 pub(super) fn signature(path: &Path) -> anyhow::Result<String> {
-    let bytes = read(path, SIGNATURE_BYTES_MAX as u64)?;
+    let bytes = read_file(path, SIGNATURE_BYTES_MAX as u64)?;
     String::from_utf8(bytes)
         .with_context(|| format!("{} is not a minisign signature", path.display()))
 }
 
 /// Reads a file of at most `bytes_max` bytes.
-pub(super) fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_file(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     crate::disk::read_at_most(path, bytes_max)
         .with_context(|| format!("cannot read {}", path.display()))
 }

@@ -24,7 +24,7 @@ pub(super) struct LoadedComponent {
 
 impl LoadedComponent {
     /// Loads a component and binds it to the grants file, or to no grants.
-    pub(super) async fn of(
+    pub(super) async fn load(
         name: PluginName,
         component: Arc<[u8]>,
         grants: Option<&Path>,
@@ -74,7 +74,7 @@ pub(super) async fn open(
     settings: &Settings,
 ) -> anyhow::Result<(PluginHarness, Arc<Binding>)> {
     let (name, component) = component(plugin)?;
-    let loaded_component = LoadedComponent::of(name, component.into(), grants, settings);
+    let loaded_component = LoadedComponent::load(name, component.into(), grants, settings);
     let LoadedComponent { harness, binding, .. } =
         loaded_component.await.with_context(|| plugin.to_owned())?;
     Ok((harness, binding))

@@ -77,11 +77,12 @@ impl From<GrantRequirement> for NeedReport {
 }
 
 impl Inspect {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         let (name, bytes) = component(&self.plugin)?;
         let bytes: Arc<[u8]> = bytes.into();
         let loaded_component =
-            LoadedComponent::of(name, Arc::clone(&bytes), self.grants.as_deref(), settings).await?;
+            LoadedComponent::load(name, Arc::clone(&bytes), self.grants.as_deref(), settings)
+                .await?;
         let (loaded, binding) = (&loaded_component.loaded, &loaded_component.binding);
         let config = self.grants.is_some().then(|| serde_json::to_value(binding.settings()));
         let mut failed = Vec::new();
@@ -111,7 +112,7 @@ impl Inspect {
             name: binding.name().clone(),
             size: bytes.len(),
             digest: binding.digest_text().to_owned(),
-            version: Metadata::read(&bytes).version,
+            version: Metadata::from_component(&bytes).version,
             roles: binding.role_names(),
             tools: list(tools),
             settings: Some(schema).filter(|schema| !schema.is_null()),

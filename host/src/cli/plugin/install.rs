@@ -12,7 +12,7 @@ use super::super::api::{Body, ForTenant, Target, text};
 use super::super::print;
 use super::super::progress::with_progress;
 use super::describe::{notes, roles, signer};
-use super::file::{read, signature, signature_beside};
+use super::file::{read_file, signature, signature_beside};
 use super::registry::{Access, Registry};
 use crate::ids::PluginName;
 use crate::oci_reference::OciReference;
@@ -87,7 +87,7 @@ struct ComponentPackage {
 }
 
 impl Install {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         let name = self.name.clone().map_or_else(|| self.component.name(), Ok)?;
         let api = self.target.open(settings).await?;
         let tenant = self.tenant.resolve(&api).await?;
@@ -101,7 +101,7 @@ impl Install {
             }
         }
         if let Some(grants) = &self.grants {
-            form.part("grants", &read(grants, GRANTS_BYTES_MAX)?);
+            form.part("grants", &read_file(grants, GRANTS_BYTES_MAX)?);
         }
         let path = format!("/admin/tenants/{tenant}/plugins/{name}");
         let installing = api.call(Method::PUT, &path, Some(form.finish()));
@@ -130,7 +130,7 @@ impl Install {
     async fn fetch(&self) -> anyhow::Result<ComponentPackage> {
         let mut package = match &self.component {
             Source::File(path) => ComponentPackage {
-                component: read(path, COMPONENT_BYTES_MAX)?.into(),
+                component: read_file(path, COMPONENT_BYTES_MAX)?.into(),
                 provenance: "file".to_owned(),
                 signature: signature_beside(path)
                     .filter(|_| self.signature.is_none())

@@ -28,7 +28,7 @@ pub(in crate::cli) struct New {
 
 impl New {
     /// Writes the project and prints how to build and test it.
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
         let name = self.name.to_string();
         check_name(&name, self.lang)?;
         let folder = self.folder.unwrap_or_else(|| PathBuf::from(&name));

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 
 use super::super::print;
-use super::file::{read, signature, signature_beside};
+use super::file::{read_file, signature, signature_beside};
 use super::registry::{Access, Registry};
 use crate::oci_reference::OciReference;
 use crate::plugins::COMPONENT_BYTES_MAX;
@@ -48,9 +48,9 @@ impl FromStr for PushTarget {
 }
 
 impl Push {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    pub(super) async fn execute(self) -> anyhow::Result<()> {
         let PushTarget(to) = &self.to;
-        let component = read(&self.file, COMPONENT_BYTES_MAX)?;
+        let component = read_file(&self.file, COMPONENT_BYTES_MAX)?;
         let signed = self.signature.clone().or_else(|| signature_beside(&self.file));
         let signed = signed.map(|path| signature(&path)).transpose()?;
         let registry = Registry::open(to, &self.access)?;

@@ -92,7 +92,8 @@ impl Registry {
         let answer = self.send(Method::GET, &url, &headers, &Bytes::new()).await?;
         let answer = expect(answer, "the manifest", &[StatusCode::OK]).await?;
         let header_digest = answer.headers().get("docker-content-digest").cloned();
-        let text = transfer::read(answer, artifact::MANIFEST_BYTES_MAX, "the manifest").await?;
+        let text =
+            transfer::read_answer(answer, artifact::MANIFEST_BYTES_MAX, "the manifest").await?;
         let digest = PluginDigest::of(&text);
         let expected = reference.digest().map(|digest| digest.to_string());
         let header_digest =
@@ -107,12 +108,12 @@ impl Registry {
                 );
             }
         }
-        let manifest = Manifest::read(&text)?;
+        let manifest = Manifest::parse(&text)?;
         let layer = manifest.component()?;
         let url = self.base.join(&format!("blobs/{}", layer.digest))?;
         let answer = self.send(Method::GET, &url, &HeaderMap::new(), &Bytes::new()).await?;
         let answer = expect(answer, "the component", &[StatusCode::OK]).await?;
-        let component = transfer::read(answer, layer.size, "the component").await?;
+        let component = transfer::read_answer(answer, layer.size, "the component").await?;
         if component.len() != layer.size {
             bail!("the component has {} bytes and not {}", component.len(), layer.size);
         }
@@ -132,7 +133,7 @@ impl Registry {
         signature: Option<String>,
     ) -> anyhow::Result<PluginDigest> {
         self.login.request_push_scope();
-        let (config, manifest) = artifact::of(&component, signature)?;
+        let (config, manifest) = artifact::config_and_manifest(&component, signature)?;
         for blob in [&component, &config] {
             self.put_blob(blob).await.context("a blob")?;
         }

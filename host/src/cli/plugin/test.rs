@@ -32,14 +32,14 @@ pub(in crate::cli) struct Test {
 }
 
 impl Test {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         let cases = cases(&self.fixtures)?;
         let (harness, binding) = open(&self.plugin, self.grants.as_deref(), settings).await?;
         let mut failed = 0;
         for path in &cases {
             let shown = path.strip_prefix(&self.fixtures).unwrap_or(path);
             let shown = if shown.as_os_str().is_empty() { path } else { shown }.display();
-            let case = Case::read(path).with_context(|| path.display().to_string())?;
+            let case = Case::from_file(path).with_context(|| path.display().to_string())?;
             let ran = harness.run_scripted(&binding, &case).await;
             let ran = ran.with_context(|| path.display().to_string())?;
             let mut wrong: Vec<_> =

@@ -74,7 +74,7 @@ pub(in crate::cli) struct Try {
 }
 
 impl Try {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         let case = self.case()?;
         let (harness, binding) = open(&self.plugin, self.grants.as_deref(), settings).await?;
         // Egress answers, a time or values in the case replace the outside world. Without them, the call uses the
@@ -83,7 +83,7 @@ impl Try {
         let ran = if scripted {
             harness.run_scripted(&binding, &case).await?
         } else {
-            harness.run(&binding, &case, None).await?
+            harness.run_case(&binding, &case, None).await?
         };
         let logs = ran.logs.iter().map(|line| format!("log: {line}\n")).collect::<String>();
         let differences = ran.differences(&case);
@@ -103,7 +103,7 @@ impl Try {
     fn case(&self) -> anyhow::Result<Case> {
         let mut case = match &self.case {
             Some(path) => {
-                let text = read(path)?;
+                let text = read_input(path)?;
                 serde_json::from_slice(&text).with_context(|| path.display().to_string())?
             }
             None => json!({}),
@@ -123,7 +123,7 @@ impl Try {
         let checks = self.call.as_deref() == Some("check-config");
         set(if checks { "config" } else { "arguments" }, arguments);
         if let Some(path) = &self.task {
-            let task = serde_json::from_slice(&read(path)?);
+            let task = serde_json::from_slice(&read_input(path)?);
             set("task", Some(task.with_context(|| path.display().to_string())?));
         }
         let request = self.request(fields.get("request"))?;
@@ -132,7 +132,7 @@ impl Try {
         }
         extend(fields, "settings", pairs(&self.settings)?.into_iter())?;
         let secrets = pairs(&self.secrets)?.into_iter().map(|(name, file)| {
-            let text = String::from_utf8(read(&PathBuf::from(file))?);
+            let text = String::from_utf8(read_input(&PathBuf::from(file))?);
             let text = text.with_context(|| format!("the secret {name} is not UTF-8"))?;
             Ok((name, text.trim_end_matches(['\r', '\n']).to_owned()))
         });
@@ -152,7 +152,7 @@ impl Try {
         let mut request = before.cloned().unwrap_or_else(|| json!({}));
         let fields = request.as_object_mut().context("the case's request is not a JSON object")?;
         if let Some(path) = &self.body {
-            let bytes = read(path)?;
+            let bytes = read_input(path)?;
             fields.remove("body");
             fields.insert("body_base64".to_owned(), STANDARD.encode(bytes).into());
         }
@@ -200,7 +200,7 @@ fn pairs(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
     pairs.collect()
 }
 
-fn read(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
+fn read_input(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
     let failed = || format!("cannot read {}", path.display());
     let mut bytes = Vec::new();
     if path.as_os_str() == "-" {

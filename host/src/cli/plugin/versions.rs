@@ -21,7 +21,7 @@ pub(in crate::cli) struct Versions {
 }
 
 impl Versions {
-    pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         let api = self.target.open(settings).await?;
         let tenant = self.tenant.resolve(&api).await?;
         let path = format!("/admin/tenants/{tenant}/plugins/{}/versions", self.name);

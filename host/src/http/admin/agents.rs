@@ -17,10 +17,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::body;
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::{Named, QueryParams};
+use super::super::extract::{PathParams, QueryParams};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::{AdminState, ByAdmin};
+use super::{AdminAuth, AdminState};
 use crate::agent::{Tools, ToolsError};
 use crate::ids::{AgentId, Name, PluginName, RequestId, TenantId};
 use crate::secrets::PlainSecret;
@@ -62,7 +62,7 @@ pub(super) struct AgentsQuery {
     responses((status = 200, body = Vec<ManagedAgent>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
     QueryParams(query): QueryParams<AgentsQuery>,
 ) -> Result<Response, ApiError> {
     let agents = match query.name {
@@ -75,7 +75,7 @@ pub(super) async fn list(
             Err(_) => Vec::new(),
         },
     };
-    let answer: Vec<_> = agents.into_iter().map(ManagedAgent::of).collect();
+    let answer: Vec<_> = agents.into_iter().map(ManagedAgent::new).collect();
     Ok(json(StatusCode::OK, &answer))
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn list(
     responses((status = 201, body = ManagedAgent), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn create(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let (_, definition) = definition(&state, admin.tenant(), request).await?;
@@ -109,10 +109,10 @@ pub(super) async fn create(
     responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    answer(&state, admin.tenant(), named.id("agent", "Agent")?, StatusCode::OK).await
+    answer(&state, admin.tenant(), path_params.id("agent", "Agent")?, StatusCode::OK).await
 }
 
 /// Replace the definition of an agent.
@@ -129,11 +129,11 @@ pub(super) async fn read(
     responses((status = 200, body = ManagedAgent), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn replace(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let (tenant, id) = (admin.tenant(), named.id("agent", "Agent")?);
+    let (tenant, id) = (admin.tenant(), path_params.id("agent", "Agent")?);
     let known = state.store.agent(tenant, id).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
     let (headers, definition) = definition(&state, tenant, request).await?;
@@ -154,10 +154,10 @@ pub(super) async fn replace(
     responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn enable(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    switch(&state, admin.tenant(), &named, true).await
+    set_enabled(&state, admin.tenant(), &path_params, true).await
 }
 
 /// Disable an agent, so that it accepts no new tasks.
@@ -170,10 +170,10 @@ pub(super) async fn enable(
     responses((status = 200, body = ManagedAgent), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn disable(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    switch(&state, admin.tenant(), &named, false).await
+    set_enabled(&state, admin.tenant(), &path_params, false).await
 }
 
 /// An agent's own webhook.
@@ -191,10 +191,10 @@ struct WebhookAnswer {
     responses((status = 200, body = WebhookAnswer), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn webhook(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let id = named.id("agent", "Agent")?;
+    let id = path_params.id("agent", "Agent")?;
     let token = state.webhooks.token(admin.tenant(), id).await?;
     Ok(webhook_answer(&state, token.as_ref()))
 }
@@ -209,10 +209,10 @@ pub(super) async fn webhook(
     responses((status = 200, body = WebhookAnswer), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn rotate_webhook(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let token = state.webhooks.rotate(admin.tenant(), named.id("agent", "Agent")?).await?;
+    let token = state.webhooks.rotate(admin.tenant(), path_params.id("agent", "Agent")?).await?;
     Ok(webhook_answer(&state, Some(&token)))
 }
 
@@ -226,10 +226,10 @@ pub(super) async fn rotate_webhook(
     responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn revoke_webhook(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let id: AgentId = named.id("agent", "Agent")?;
+    let id: AgentId = path_params.id("agent", "Agent")?;
     let known = state.store.agent(admin.tenant(), id).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
     state.store.revoke_webhook(admin.tenant(), id).await?;
@@ -237,7 +237,7 @@ pub(super) async fn revoke_webhook(
 }
 
 impl ManagedAgent {
-    fn of(agent: Agent) -> Self {
+    fn new(agent: Agent) -> Self {
         Self {
             id: agent.id,
             tenant: agent.tenant,
@@ -263,7 +263,7 @@ async fn answer(
 
 fn answer_of(status: StatusCode, agent: Agent) -> Response {
     let tag = HeaderValue::try_from(format!("\"{}\"", agent.version));
-    let mut response = json(status, &ManagedAgent::of(agent));
+    let mut response = json(status, &ManagedAgent::new(agent));
     if let Ok(tag) = tag {
         response.headers_mut().insert(ETAG, tag);
     }
@@ -275,13 +275,13 @@ fn webhook_answer(state: &AdminState, token: Option<&PlainSecret>) -> Response {
     json(StatusCode::OK, &WebhookAnswer { url })
 }
 
-async fn switch(
+async fn set_enabled(
     state: &AdminState,
     tenant: TenantId,
-    named: &Named,
+    path_params: &PathParams,
     enabled: bool,
 ) -> Result<Response, ApiError> {
-    let id: AgentId = named.id("agent", "Agent")?;
+    let id: AgentId = path_params.id("agent", "Agent")?;
     if !state.store.enable_agent(tenant, id, enabled).await? {
         return Err(ApiError::not_found("Agent"));
     }
@@ -295,8 +295,8 @@ async fn definition(
     request: Request<Body>,
 ) -> Result<(HeaderMap, AgentDefinition), ApiError> {
     let (mut head, body) = request.into_parts();
-    let sender = Sender::of(&head);
-    let body = state.bodies.read(sender, &mut head, body).await?;
+    let sender = Sender::from_head(&head);
+    let body = state.bodies.read_body(sender, &mut head, body).await?;
     let definition: AgentDefinition = parse(&head.headers, body, "an agent file")?;
     if definition.model != "offline" && !state.models.contains(&definition.model) {
         let detail = format!("the gateway's settings have no model {:?}", definition.model);
@@ -377,7 +377,7 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(
     let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/toml") {
-        return body::typed(body);
+        return body::parse_json(body);
     }
     let text = std::str::from_utf8(&body)
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;

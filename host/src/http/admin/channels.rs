@@ -13,10 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::{Named, QueryParams};
+use super::super::extract::{PathParams, QueryParams};
 use super::super::reply::json;
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
-use super::{AdminState, ByAdmin, agents, iso};
+use super::{AdminAuth, AdminState, agents, iso};
 use crate::ids::{AgentId, ChannelId, Name, PluginName, RequestId, TaskId, TenantId};
 use crate::plugins::setting_names;
 use crate::sandbox::Subject;
@@ -61,11 +61,11 @@ struct ChannelAnswerBody {
     responses((status = 200, body = Vec<ChannelAnswerBody>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
 ) -> Result<Response, ApiError> {
     let mut answers = Vec::new();
     for channel in state.store.channels(admin.tenant()).await? {
-        answers.push(described(&state, channel).await?);
+        answers.push(channel_answer(&state, channel).await?);
     }
     Ok(json(StatusCode::OK, &answers))
 }
@@ -78,13 +78,13 @@ pub(super) async fn list(
     responses((status = 200, body = ChannelAnswerBody), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let name: Name = named.id("name", "Channel")?;
+    let name: Name = path_params.id("name", "Channel")?;
     let channel = state.store.channel_by_name(admin.tenant(), &name).await?;
     let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
-    Ok(json(StatusCode::OK, &described(&state, channel).await?))
+    Ok(json(StatusCode::OK, &channel_answer(&state, channel).await?))
 }
 
 /// Create a channel, or replace the definition of the channel with this name.
@@ -99,14 +99,14 @@ pub(super) async fn read(
     responses((status = 200, body = ChannelAnswerBody), WriteErrors, PluginErrors), security(("admin_key" = [])))]
 pub(super) async fn replace(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let name: Name = named.id("name", "Channel")?;
+    let name: Name = path_params.id("name", "Channel")?;
     let (mut head, body) = request.into_parts();
-    let sender = Sender::of(&head);
-    let body = state.bodies.read(sender, &mut head, body).await?;
+    let sender = Sender::from_head(&head);
+    let body = state.bodies.read_body(sender, &mut head, body).await?;
     let definition: ChannelDefinition = agents::parse(&head.headers, body, "a channel file")?;
     if definition.name != name {
         let detail = "the definition has another name than the path";
@@ -118,7 +118,7 @@ pub(super) async fn replace(
     let agent = agent(&state, tenant, &definition.agent).await?;
     check_plugins(&state, tenant, agent, &definition).await?;
     let channel = state.store.put_channel(tenant, agent, &definition).await?;
-    Ok(json(StatusCode::OK, &described(&state, channel).await?))
+    Ok(json(StatusCode::OK, &channel_answer(&state, channel).await?))
 }
 
 /// Delete a channel.
@@ -131,10 +131,10 @@ pub(super) async fn replace(
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let name: Name = named.id("name", "Channel")?;
+    let name: Name = path_params.id("name", "Channel")?;
     if !state.store.delete_channel(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Channel"));
     }
@@ -177,11 +177,11 @@ struct DeliveryAnswer {
     responses((status = 200, body = Vec<DeliveryAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn deliveries(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
     QueryParams(query): QueryParams<DeliveriesQuery>,
 ) -> Result<Response, ApiError> {
     let found = state.store.deliveries(admin.tenant(), query.status, DELIVERIES_MAX).await?;
-    let answers: Vec<_> = found.into_iter().map(DeliveryAnswer::of).collect();
+    let answers: Vec<_> = found.into_iter().map(DeliveryAnswer::new).collect();
     Ok(json(StatusCode::OK, &answers))
 }
 
@@ -194,17 +194,17 @@ pub(super) async fn deliveries(
     security(("admin_key" = [])))]
 pub(super) async fn redeliver(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    if !state.store.redeliver(admin.tenant(), named.id("task", "Task")?).await? {
+    if !state.store.redeliver(admin.tenant(), path_params.id("task", "Task")?).await? {
         return Err(ApiError::not_found("Delivery that has ended"));
     }
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
 impl DeliveryAnswer {
-    fn of(delivery: Delivery) -> Self {
+    fn new(delivery: Delivery) -> Self {
         Self {
             task: delivery.task,
             channel: delivery.channel,
@@ -217,7 +217,10 @@ impl DeliveryAnswer {
     }
 }
 
-async fn described(state: &AdminState, channel: Channel) -> Result<ChannelAnswerBody, ApiError> {
+async fn channel_answer(
+    state: &AdminState,
+    channel: Channel,
+) -> Result<ChannelAnswerBody, ApiError> {
     let facts = state.channels.facts(&channel).await?;
     let missing = facts.secrets.values().filter(|bound| bound.versions().is_none());
     let mut notes: Vec<_> = missing
@@ -363,32 +366,33 @@ async fn check_plugins(
     };
     let mapper = definition.mapper.as_ref().map(|plugin| (plugin, "payload-mapper"));
     let replier = definition.replier.as_ref().map(|plugin| (plugin, "replier"));
-    let mut checked: Vec<&PluginName> = Vec::new();
+    let mut seen: Vec<&PluginName> = Vec::new();
     // The settings that the plugins declare. None if one of them does not declare its settings.
-    let mut read = Some(BTreeSet::new());
+    let mut declared = Some(BTreeSet::new());
     for (plugin, role) in [verifier, mapper, replier].into_iter().flatten() {
         agents::check_role(state, tenant, plugin, role).await?;
-        if checked.contains(&plugin) {
+        if seen.contains(&plugin) {
             continue;
         }
-        checked.push(plugin);
+        seen.push(plugin);
         let binding = state.plugins.binding(tenant, plugin).await?;
         if !binding.role_names().contains(&"about") {
-            read = None;
+            declared = None;
             continue;
         }
-        let schema = binding.config_schema(Subject::of(tenant, agent, RequestId::next())).await;
-        let schema = schema.value.map_err(|error| ApiError::of_plugin(plugin.as_str(), &error))?;
-        match (setting_names(&schema), &mut read) {
-            (Some(names), Some(read)) => read.extend(names),
-            _ => read = None,
+        let schema = binding.config_schema(Subject::new(tenant, agent, RequestId::next())).await;
+        let schema =
+            schema.value.map_err(|error| ApiError::from_plugin(plugin.as_str(), &error))?;
+        match (setting_names(&schema), &mut declared) {
+            (Some(names), Some(declared)) => declared.extend(names),
+            _ => declared = None,
         }
         let mut settings = binding.settings().clone();
         settings.extend(definition.settings.clone());
         let settings = serde_json::to_string(&settings).unwrap_or_default();
-        let subject = Subject::of(tenant, agent, RequestId::next());
+        let subject = Subject::new(tenant, agent, RequestId::next());
         let found = binding.check_config(subject, settings).await.value;
-        let found = found.map_err(|error| ApiError::of_plugin(plugin.as_str(), &error))?;
+        let found = found.map_err(|error| ApiError::from_plugin(plugin.as_str(), &error))?;
         if !found.is_empty() {
             let found = found.iter().map(|one| format!("{}: {}", one.pointer, one.message));
             let found = found.collect::<Vec<_>>().join("; ");
@@ -397,11 +401,15 @@ async fn check_plugins(
         }
     }
     // A name that no plugin declares is a mistake: the setting that was meant would silently keep its default.
-    let unread = read.filter(|_| !checked.is_empty()).and_then(|read| {
-        definition.settings.keys().find(|name| !read.contains(*name)).map(|name| (name, read))
+    let undeclared = declared.filter(|_| !seen.is_empty()).and_then(|declared| {
+        definition
+            .settings
+            .keys()
+            .find(|name| !declared.contains(*name))
+            .map(|name| (name, declared))
     });
-    if let Some((name, read)) = unread {
-        let known = read.into_iter().collect::<Vec<_>>().join(", ");
+    if let Some((name, declared)) = undeclared {
+        let known = declared.into_iter().collect::<Vec<_>>().join(", ");
         let detail =
             format!("none of the channel's plugins has a setting {name:?}; they have {known}");
         return Err(ApiError::caller(422, detail));

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
-use super::super::extract::{JsonBody, Named};
+use super::super::extract::{JsonBody, PathParams};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::{AdminState, ByAdmin, ByOperator, iso};
+use super::{AdminAuth, AdminState, OperatorAuth, iso};
 use crate::clock::Timestamp;
 use crate::ids::{KeyId, TenantId};
 use crate::secrets::PlainSecret;
@@ -72,7 +72,7 @@ pub(super) struct KeyAsked {
 }
 
 impl KeyAnswer {
-    fn of(key: Key) -> Self {
+    fn new(key: Key) -> Self {
         let role = match key.holder {
             KeyHolder::Tenant(_) => KeyRole::Caller,
             KeyHolder::Admin(_) => KeyRole::Admin,
@@ -97,9 +97,9 @@ impl KeyAnswer {
     responses((status = 200, body = Vec<KeyAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
 ) -> Result<Response, ApiError> {
-    listed(&state, Some(admin.tenant())).await
+    list_keys(&state, Some(admin.tenant())).await
 }
 
 /// Create a key of a tenant.
@@ -111,7 +111,7 @@ pub(super) async fn list(
     responses((status = 201, body = KeyAnswer), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn create(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
     JsonBody(asked): JsonBody<KeyAsked>,
 ) -> Result<Response, ApiError> {
     let holder = match asked.role.unwrap_or_default() {
@@ -122,7 +122,7 @@ pub(super) async fn create(
         }
     };
     let secret = PlainSecret::random_api_key().map_err(|_| ApiError::host("no randomness"))?;
-    created(&state, holder, asked, &secret).await
+    create_key(&state, holder, asked, &secret).await
 }
 
 /// Revoke a key of a tenant, with immediate effect.
@@ -133,10 +133,10 @@ pub(super) async fn create(
     responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn revoke(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    revoked(&state, Some(admin.tenant()), &named).await
+    revoke_key(&state, Some(admin.tenant()), &path_params).await
 }
 
 /// List the operators' keys, oldest first.
@@ -147,9 +147,9 @@ pub(super) async fn revoke(
     responses((status = 200, body = Vec<KeyAnswer>), ReadErrors), security(("operator_key" = [])))]
 pub(super) async fn list_operators(
     State(state): State<Arc<AdminState>>,
-    _operator: ByOperator,
+    _operator: OperatorAuth,
 ) -> Result<Response, ApiError> {
-    listed(&state, None).await
+    list_keys(&state, None).await
 }
 
 /// Create an operator's key.
@@ -160,14 +160,14 @@ pub(super) async fn list_operators(
     responses((status = 201, body = KeyAnswer), WriteErrors), security(("operator_key" = [])))]
 pub(super) async fn create_operators(
     State(state): State<Arc<AdminState>>,
-    _operator: ByOperator,
+    _operator: OperatorAuth,
     JsonBody(asked): JsonBody<KeyAsked>,
 ) -> Result<Response, ApiError> {
     if !matches!(asked.role, None | Some(KeyRole::Operator)) {
         return Err(ApiError::caller(422, "an operator's key is of the role operator"));
     }
     let secret = PlainSecret::random_operator_key().map_err(|_| ApiError::host("no randomness"))?;
-    created(&state, KeyHolder::Operator, asked, &secret).await
+    create_key(&state, KeyHolder::Operator, asked, &secret).await
 }
 
 /// Revoke an operator's key, with immediate effect.
@@ -177,19 +177,19 @@ pub(super) async fn create_operators(
     responses((status = 204, description = "It ends here"), ReadErrors), security(("operator_key" = [])))]
 pub(super) async fn revoke_operators(
     State(state): State<Arc<AdminState>>,
-    _operator: ByOperator,
-    named: Named,
+    _operator: OperatorAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    revoked(&state, None, &named).await
+    revoke_key(&state, None, &path_params).await
 }
 
-async fn listed(state: &AdminState, tenant: Option<TenantId>) -> Result<Response, ApiError> {
+async fn list_keys(state: &AdminState, tenant: Option<TenantId>) -> Result<Response, ApiError> {
     let keys = state.store.keys(tenant).await?;
-    let answer: Vec<_> = keys.into_iter().map(KeyAnswer::of).collect();
+    let answer: Vec<_> = keys.into_iter().map(KeyAnswer::new).collect();
     Ok(json(StatusCode::OK, &answer))
 }
 
-async fn created(
+async fn create_key(
     state: &AdminState,
     holder: KeyHolder,
     asked: KeyAsked,
@@ -212,16 +212,16 @@ async fn created(
     let key = NewKey { id, hash, holder, name: name.clone(), expires_at };
     state.store.put_key(key).await?;
     let key = Key { id, holder, name, created_at: now, expires_at, revoked_at: None };
-    let answer = KeyAnswer { key: Some(secret.reveal().to_owned()), ..KeyAnswer::of(key) };
+    let answer = KeyAnswer { key: Some(secret.reveal().to_owned()), ..KeyAnswer::new(key) };
     Ok(json(StatusCode::CREATED, &answer))
 }
 
-async fn revoked(
+async fn revoke_key(
     state: &AdminState,
     tenant: Option<TenantId>,
-    named: &Named,
+    path_params: &PathParams,
 ) -> Result<Response, ApiError> {
-    let key: KeyId = named.id("key", "Key")?;
+    let key: KeyId = path_params.id("key", "Key")?;
     if !state.store.revoke_key(tenant, key).await? {
         return Err(ApiError::not_found("Key"));
     }

@@ -11,10 +11,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::error::{ApiError, ErrorBody};
-use super::super::extract::Named;
+use super::super::extract::PathParams;
 use super::super::reply::json;
 use super::super::responses::ReadErrors;
-use super::{AdminState, ByAdmin};
+use super::{AdminAuth, AdminState};
 use crate::access::AdminCaller;
 use crate::ids::PluginName;
 use crate::plugins::PluginUnavailable;
@@ -78,7 +78,7 @@ struct Quarantined {
 }
 
 impl PluginState {
-    fn of(binding: &Binding) -> Self {
+    fn from_binding(binding: &Binding) -> Self {
         let snapshot: StatsSnapshot = binding.stats().snapshot();
         Self {
             name: binding.name().clone(),
@@ -119,11 +119,11 @@ impl PluginState {
     security(("admin_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let binding = binding(&state, admin, &named).await?;
-    Ok(json(StatusCode::OK, &PluginState::of(&binding)))
+    let binding = binding(&state, admin, &path_params).await?;
+    Ok(json(StatusCode::OK, &PluginState::from_binding(&binding)))
 }
 
 /// End the quarantine of a plugin, so that its next calls are admitted.
@@ -138,20 +138,20 @@ pub(super) async fn read(
     security(("admin_key" = [])))]
 pub(super) async fn release(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let binding = binding(&state, admin, &named).await?;
+    let binding = binding(&state, admin, &path_params).await?;
     binding.stats().release();
-    Ok(json(StatusCode::OK, &PluginState::of(&binding)))
+    Ok(json(StatusCode::OK, &PluginState::from_binding(&binding)))
 }
 
 async fn binding(
     state: &AdminState,
     admin: AdminCaller,
-    named: &Named,
+    path_params: &PathParams,
 ) -> Result<std::sync::Arc<Binding>, ApiError> {
-    let name: PluginName = named.id("name", "Plugin")?;
+    let name: PluginName = path_params.id("name", "Plugin")?;
     state.plugins.binding(admin.tenant(), &name).await.map_err(|error| match error {
         PluginUnavailable::Unknown(_) => ApiError::not_found("Plugin"),
         error => error.into(),

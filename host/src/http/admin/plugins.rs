@@ -18,11 +18,11 @@ use utoipa::ToSchema;
 use super::super::body::BodyLimits;
 use super::super::budget::Sender;
 use super::super::error::{ApiError, ErrorBody};
-use super::super::extract::Named;
-use super::super::openapi::Octets;
+use super::super::extract::PathParams;
+use super::super::openapi::Binary;
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::{AdminState, ByAdmin, iso};
+use super::{AdminAuth, AdminState, iso};
 use crate::access::AdminCaller;
 use crate::ids::PluginName;
 use crate::plugins::{COMPONENT_BYTES_MAX, Installed, PluginUnavailable};
@@ -66,14 +66,14 @@ struct PluginAnswer {
 }
 
 impl PluginAnswer {
-    fn of(plugin: InstalledPlugin) -> Self {
+    fn new(plugin: InstalledPlugin) -> Self {
         Self {
             name: plugin.name,
             digest: Some(plugin.digest.to_string()),
             installed_at: iso(Some(plugin.installed_at)),
             version: plugin.version,
             provenance: Some(plugin.provenance.to_string()),
-            signed_by: plugin.signed.map(SignerAnswer::of),
+            signed_by: plugin.signed.map(SignerAnswer::new),
             roles: None,
             notes: None,
         }
@@ -81,7 +81,7 @@ impl PluginAnswer {
 
     fn installed(installed: Installed) -> Self {
         let Installed { plugin, roles, notes } = installed;
-        Self { roles: Some(roles), notes: Some(notes), ..Self::of(plugin) }
+        Self { roles: Some(roles), notes: Some(notes), ..Self::new(plugin) }
     }
 
     fn bundled(name: PluginName) -> Self {
@@ -105,12 +105,12 @@ impl PluginAnswer {
     responses((status = 200, body = Vec<PluginAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
 ) -> Result<Response, ApiError> {
     let own = state.store.plugins(admin.tenant()).await?;
     let bundled = crate::plugins::bundled().filter(|name| !own.iter().any(|p| p.name == *name));
     let bundled: Vec<_> = bundled.map(PluginAnswer::bundled).collect();
-    let own = own.into_iter().map(PluginAnswer::of);
+    let own = own.into_iter().map(PluginAnswer::new);
     Ok(json(StatusCode::OK, &own.chain(bundled).collect::<Vec<_>>()))
 }
 
@@ -127,11 +127,11 @@ pub(super) async fn list(
     security(("admin_key" = [])))]
 pub(super) async fn install(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let name = name(&named)?;
+    let name = name(&path_params)?;
     let busy = || {
         let detail = "two installations of the tenant are under way and take long; try again later";
         ApiError::caller(429, detail).retry_after(1)
@@ -142,27 +142,27 @@ pub(super) async fn install(
     let component_bytes_max = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
     let limits =
         BodyLimits::new(component_bytes_max.saturating_add(FRAMING_BYTES_MAX), COMPONENT_TIME_MAX);
-    let sender = Sender::of(&head);
+    let sender = Sender::from_head(&head);
     let body = state.bodies.read_within(limits, sender, &mut head, body).await?;
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
-    let (offered, grants) = installation::read(&head.headers, body, by).await?;
+    let (offered, grants) = installation::read_installation(&head.headers, body, by).await?;
     // The component stays in memory while it waits for a permit to be compiled, and while it is compiled.
-    let mut held = state.bodies.charge(sender);
-    held.grow_to(offered.component.len())?;
+    let mut charge = state.bodies.charge(sender);
+    charge.grow_to(offered.component.len())?;
     if grants.is_some() {
-        may_grant(&admin)?;
+        require_operator(&admin)?;
     }
     let plugins = state.plugins.clone();
     // Only this handler waits for it: if the caller disconnects, the compilation ends.
     let prepared = plugins.prepare(admin.tenant(), &name, offered, grants.as_deref()).await;
-    let prepared = prepared.map_err(refused)?;
+    let prepared = prepared.map_err(install_error)?;
     // A task of its own, so that a caller that disconnects leaves no installation half done.
     let installing = tokio::spawn(async move {
-        let _held = (permit, held);
+        let _held = (permit, charge);
         plugins.install_prepared(prepared).await
     });
     let installed = installing.await.map_err(|_| ApiError::host("the installation was cut off"))?;
-    Ok(json(StatusCode::OK, &PluginAnswer::installed(installed.map_err(refused)?)))
+    Ok(json(StatusCode::OK, &PluginAnswer::installed(installed.map_err(install_error)?)))
 }
 
 /// Delete a plugin of a tenant with all its versions.
@@ -175,10 +175,10 @@ pub(super) async fn install(
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    if !state.plugins.remove(admin.tenant(), &name(&named)?).await? {
+    if !state.plugins.remove(admin.tenant(), &name(&path_params)?).await? {
         return Err(ApiError::not_found("Plugin"));
     }
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -191,15 +191,15 @@ pub(super) async fn remove(
     operation_id = "admin_read_component", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
-    responses((status = 200, body = Octets, content_type = "application/wasm"), ReadErrors,
+    responses((status = 200, body = Binary, content_type = "application/wasm"), ReadErrors,
               (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
     security(("admin_key" = [])))]
 pub(super) async fn component(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let component = state.plugins.component(admin.tenant(), &name(&named)?).await;
+    let component = state.plugins.component(admin.tenant(), &name(&path_params)?).await;
     let component = component.map_err(|error| match error {
         PluginUnavailable::Unknown(_) => ApiError::not_found("Plugin"),
         error => error.into(),
@@ -217,11 +217,11 @@ pub(super) async fn component(
     security(("operator_key" = [])))]
 pub(super) async fn grants(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    may_grant(&admin)?;
-    let name = installed(&state, &admin, &named).await?;
+    require_operator(&admin)?;
+    let name = installed_name(&state, &admin, &path_params).await?;
     let text = state.plugins.grants_text(admin.tenant(), &name).await?;
     Ok(toml_answer(text))
 }
@@ -240,46 +240,46 @@ pub(super) async fn grants(
     security(("operator_key" = [])))]
 pub(super) async fn replace_grants(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    may_grant(&admin)?;
-    let name = installed(&state, &admin, &named).await?;
+    require_operator(&admin)?;
+    let name = installed_name(&state, &admin, &path_params).await?;
     let (mut head, body) = request.into_parts();
     let limits = BodyLimits::new(GRANTS_BYTES_MAX, Duration::from_secs(30));
-    let body = state.bodies.read_within(limits, Sender::of(&head), &mut head, body).await?;
+    let body = state.bodies.read_within(limits, Sender::from_head(&head), &mut head, body).await?;
     let text = String::from_utf8(body.into())
         .map_err(|_| ApiError::caller(400, "the body is not valid UTF-8"))?;
-    state.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(refused)?;
+    state.plugins.put_grants(admin.tenant(), &name, &text).await.map_err(install_error)?;
     Ok(toml_answer(text))
 }
 
-fn name(named: &Named) -> Result<PluginName, ApiError> {
-    named.id("name", "Plugin")
+fn name(path_params: &PathParams) -> Result<PluginName, ApiError> {
+    path_params.id("name", "Plugin")
 }
 
 /// Maps an error to 422 if the caller's submission caused it, else to an error of the gateway.
-fn refused(error: PluginUnavailable) -> ApiError {
+fn install_error(error: PluginUnavailable) -> ApiError {
     if error.is_the_callers() {
         return ApiError::caller(422, error.to_string());
     }
     ApiError::from(error)
 }
 
-fn may_grant(admin: &AdminCaller) -> Result<(), ApiError> {
+fn require_operator(admin: &AdminCaller) -> Result<(), ApiError> {
     if admin.is_operator() {
         return Ok(());
     }
     Err(ApiError::caller(403, "what a plugin may do is for an operator to say"))
 }
 
-async fn installed(
+async fn installed_name(
     state: &AdminState,
     admin: &AdminCaller,
-    named: &Named,
+    path_params: &PathParams,
 ) -> Result<PluginName, ApiError> {
-    let name = name(named)?;
+    let name = name(path_params)?;
     if !state.plugins.is_installed(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Plugin"));
     }

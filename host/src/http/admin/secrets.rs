@@ -16,10 +16,10 @@ use zeroize::Zeroizing;
 use super::super::body::BodyLimits;
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::Named;
+use super::super::extract::PathParams;
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::{AdminState, ByAdmin};
+use super::{AdminAuth, AdminState};
 use crate::ids::SecretName;
 use crate::secrets::{SECRET_BYTES_MAX, SecretUses};
 use crate::tenants::Installer;
@@ -46,7 +46,7 @@ struct SecretAnswer {
 }
 
 impl SecretAnswer {
-    fn of(secret: SecretFacts) -> Self {
+    fn new(secret: SecretFacts) -> Self {
         Self {
             name: secret.name,
             rotating: secret.rotating,
@@ -82,10 +82,10 @@ pub(super) struct NewSecret {
     responses((status = 200, body = Vec<SecretAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
 ) -> Result<Response, ApiError> {
     let secrets = state.vault.list(admin.tenant()).await?;
-    let secrets: Vec<_> = secrets.into_iter().map(SecretAnswer::of).collect();
+    let secrets: Vec<_> = secrets.into_iter().map(SecretAnswer::new).collect();
     Ok(json(StatusCode::OK, &secrets))
 }
 
@@ -101,12 +101,12 @@ pub(super) async fn list(
     responses((status = 200, body = SecretAnswer), WriteErrors), security(("admin_key" = [])))]
 pub(super) async fn replace(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let name: SecretName = named.id("name", "Secret")?;
-    let secret = read(&state, request).await?;
+    let name: SecretName = path_params.id("name", "Secret")?;
+    let secret = read_secret(&state, request).await?;
     let value = Zeroizing::new(secret.value.expose_secret().as_bytes().to_vec());
     let by = if admin.is_operator() { Installer::Operator } else { Installer::Admin };
     let new = vault::NewSecret { value, rotate: secret.rotate, uses: secret.uses, by };
@@ -114,7 +114,7 @@ pub(super) async fn replace(
     let secrets = state.vault.list(admin.tenant()).await?;
     let stored = secrets.into_iter().find(|secret| secret.name == name);
     let stored = stored.ok_or_else(|| ApiError::not_found("Secret"))?;
-    Ok(json(StatusCode::OK, &SecretAnswer::of(stored)))
+    Ok(json(StatusCode::OK, &SecretAnswer::new(stored)))
 }
 
 /// Delete a secret.
@@ -127,10 +127,10 @@ pub(super) async fn replace(
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let name: SecretName = named.id("name", "Secret")?;
+    let name: SecretName = path_params.id("name", "Secret")?;
     if !state.vault.delete(admin.tenant(), &name).await? {
         return Err(ApiError::not_found("Secret"));
     }
@@ -138,23 +138,23 @@ pub(super) async fn remove(
 }
 
 /// Reads the body. Errors do not quote it, since the value of the secret may be in the wrong place.
-async fn read(state: &AdminState, request: Request<Body>) -> Result<NewSecret, ApiError> {
+async fn read_secret(state: &AdminState, request: Request<Body>) -> Result<NewSecret, ApiError> {
     let (mut head, body) = request.into_parts();
     let limits = BodyLimits::new(BODY_BYTES_MAX, Duration::from_secs(30));
-    let body = state.bodies.read_within(limits, Sender::of(&head), &mut head, body).await?;
+    let body = state.bodies.read_within(limits, Sender::from_head(&head), &mut head, body).await?;
     let body = Zeroizing::new(Vec::from(body));
     // serde also accepts an array as a struct, with the fields in order.
     if body.trim_ascii_start().starts_with(b"[") {
-        return Err(ApiError::caller(422, WANTED));
+        return Err(ApiError::caller(422, INVALID_BODY));
     }
     serde_json::from_slice(&body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => ApiError::caller(422, WANTED),
+        serde_json::error::Category::Data => ApiError::caller(422, INVALID_BODY),
         _ => ApiError::caller(400, "the body is not valid JSON"),
     })
 }
 
 /// The error for a body of another shape.
-const WANTED: &str = r#"the body is not as documented: {"value": a text, "rotate": true or false or left out, "use": a list of "verify", "compare", "sign" and "send", or left out}"#;
+const INVALID_BODY: &str = r#"the body is not as documented: {"value": a text, "rotate": true or false or left out, "use": a list of "verify", "compare", "sign" and "send", or left out}"#;
 
 impl From<VaultError> for ApiError {
     fn from(error: VaultError) -> Self {

@@ -7,12 +7,12 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::super::error::ApiError;
-use super::super::extract::{Named, QueryParams};
+use super::super::extract::{PathParams, QueryParams};
 use super::super::reply::json;
 use super::super::responses::ReadErrors;
 use super::super::rest::find;
 use super::super::rest::tasks::{self, TasksQuery};
-use super::{AdminState, ByAdmin};
+use super::{AdminAuth, AdminState};
 use crate::answer::task::{TaskDetails, TaskPage};
 use crate::replay::{self, Recorded};
 
@@ -23,10 +23,10 @@ use crate::replay::{self, Recorded};
     responses((status = 200, body = TaskPage), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    QueryParams(asked): QueryParams<TasksQuery>,
+    AdminAuth(admin): AdminAuth,
+    QueryParams(query): QueryParams<TasksQuery>,
 ) -> Result<Response, ApiError> {
-    let page = tasks::list_page(&state.store, admin.tenant(), asked).await?;
+    let page = tasks::list_page(&state.store, admin.tenant(), query).await?;
     Ok(json(StatusCode::OK, &page))
 }
 
@@ -38,11 +38,11 @@ pub(super) async fn list(
     responses((status = 200, body = TaskDetails), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let task = find(&state.store, admin.tenant(), named.text("task")).await?;
-    Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
+    let task = find(&state.store, admin.tenant(), path_params.text("task")).await?;
+    Ok(json(StatusCode::OK, &TaskDetails::new(&task)))
 }
 
 /// Read the recording of a task: what its plugins did, and what they received.
@@ -55,10 +55,10 @@ pub(super) async fn read(
     responses((status = 200, body = Recorded), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn recording(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let task = find(&state.store, admin.tenant(), named.text("task")).await?;
+    let task = find(&state.store, admin.tenant(), path_params.text("task")).await?;
     let with_grants = admin.is_operator();
     let (store, channels, plugins) = (&state.store, &state.channels, &state.plugins);
     let recorded = replay::gather(store, channels, plugins, &task, with_grants).await?;
@@ -76,10 +76,10 @@ pub(super) async fn recording(
     security(("admin_key" = [])))]
 pub(super) async fn stop(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    tasks::stop_named(&state.store, &state.runs, admin.tenant(), named.text("task")).await
+    tasks::stop_named(&state.store, &state.runs, admin.tenant(), path_params.text("task")).await
 }
 
 /// Delete a task of a tenant with all its data.
@@ -92,8 +92,8 @@ pub(super) async fn stop(
     responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    tasks::remove_named(&state.runs, admin.tenant(), named.text("task")).await
+    tasks::remove_named(&state.runs, admin.tenant(), path_params.text("task")).await
 }

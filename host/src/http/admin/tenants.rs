@@ -12,7 +12,7 @@ use super::super::error::ApiError;
 use super::super::extract::{JsonBody, header_key};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
-use super::{AdminState, ByAdmin, ByOperator};
+use super::{AdminAuth, AdminState, OperatorAuth};
 use crate::ids::{Name, TenantId};
 use crate::tenants::Tenant;
 
@@ -28,7 +28,7 @@ struct TenantAnswer {
 }
 
 impl TenantAnswer {
-    fn of(tenant: Tenant) -> Self {
+    fn new(tenant: Tenant) -> Self {
         Self { id: tenant.id, name: tenant.name, created_at: tenant.created_at.iso() }
     }
 }
@@ -47,7 +47,7 @@ pub(super) async fn list(
         None => state.store.tenants().await?,
         Some(own) => state.store.tenant(own.tenant()).await?.into_iter().collect(),
     };
-    let answer: Vec<_> = tenants.into_iter().map(TenantAnswer::of).collect();
+    let answer: Vec<_> = tenants.into_iter().map(TenantAnswer::new).collect();
     Ok(json(StatusCode::OK, &answer))
 }
 
@@ -67,7 +67,7 @@ pub(super) struct NewTenant {
     responses((status = 201, body = TenantAnswer), WriteErrors), security(("operator_key" = [])))]
 pub(super) async fn create(
     State(state): State<Arc<AdminState>>,
-    _operator: ByOperator,
+    _operator: OperatorAuth,
     JsonBody(new): JsonBody<NewTenant>,
 ) -> Result<Response, ApiError> {
     let id = TenantId::random();
@@ -82,7 +82,7 @@ pub(super) async fn create(
     responses((status = 200, body = TenantAnswer), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
+    AdminAuth(admin): AdminAuth,
 ) -> Result<Response, ApiError> {
     answer(&state, admin.tenant(), StatusCode::OK).await
 }
@@ -94,5 +94,5 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let tenant = state.store.tenant(id).await?;
     let tenant = tenant.ok_or_else(|| ApiError::not_found("Tenant"))?;
-    Ok(json(status, &TenantAnswer::of(tenant)))
+    Ok(json(status, &TenantAnswer::new(tenant)))
 }

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::{ByKey, Named, QueryParams, request_id};
+use super::super::extract::{PathParams, QueryParams, TenantAuth, request_id};
 use super::super::reply::json;
 use super::super::reply::json_answer;
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
@@ -44,13 +44,13 @@ pub(super) struct PageQuery {
     responses((status = 200, body = AgentPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
+    TenantAuth(tenant): TenantAuth,
     QueryParams(query): QueryParams<PageQuery>,
 ) -> Result<Response, ApiError> {
     let (page, per_page) = page(query.page, query.per_page)?;
     let agents = state.store.agents(tenant.tenant()).await?;
     let skipped = usize::try_from(u64::from(page - 1) * u64::from(per_page)).unwrap_or(usize::MAX);
-    let items = agents.iter().skip(skipped).take(per_page as usize).map(AgentItem::of);
+    let items = agents.iter().skip(skipped).take(per_page as usize).map(AgentItem::new);
     let total = agents.len() as u64;
     let total_pages = total.div_ceil(per_page.into());
     let answer = AgentPage { items: items.collect(), total, page, per_page, total_pages };
@@ -63,12 +63,12 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/agents/list",
     operation_id = "list_all_agents", tag = "aliases",
     responses((status = 200, body = Vec<AgentItem>), ReadErrors), security(("api_key" = [])))]
-pub(super) async fn list_plain(
+pub(super) async fn list_array(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
+    TenantAuth(tenant): TenantAuth,
 ) -> Result<Response, ApiError> {
     let agents = state.store.agents(tenant.tenant()).await?;
-    let items: Vec<AgentItem<'_>> = agents.iter().map(AgentItem::of).collect();
+    let items: Vec<AgentItem<'_>> = agents.iter().map(AgentItem::new).collect();
     Ok(json(StatusCode::OK, &items))
 }
 
@@ -82,11 +82,11 @@ pub(super) async fn list_plain(
     responses((status = 200, body = AgentAnswer), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let agent = find(&state.store, tenant.tenant(), &named).await?;
-    let tools = match Tools::of(&state.plugins, &agent, RequestId::next()).await {
+    let agent = find(&state.store, tenant.tenant(), &path_params).await?;
+    let tools = match Tools::for_agent(&state.plugins, &agent, RequestId::next()).await {
         Err(ToolsError::Unavailable(PluginUnavailable::Store(error))) => return Err(error.into()),
         // Reported in the response, not as an error status: xpander's clients read an agent before they do anything
         // else with it, including its runs and tasks.
@@ -97,12 +97,12 @@ pub(super) async fn read(
         Ok(tools) => Ok(tools),
     };
     let tools = tools.as_ref().map(Tools::descriptions).map_err(String::as_str);
-    Ok(json(StatusCode::OK, &AgentAnswer::of(&agent, tools, &state.public_url)))
+    Ok(json(StatusCode::OK, &AgentAnswer::new(&agent, tools, &state.public_url)))
 }
 
 /// How long a call waits before its second attempt, if its tenant already calls as many tools directly as it may. One
 /// of those calls may have ended by then, and the wait slows down a caller that sends requests as fast as it can.
-const OPERATION_PATIENCE: Duration = Duration::from_secs(1);
+const TOOL_CALL_WAIT: Duration = Duration::from_secs(1);
 
 /// The arguments of a tool call: `body_params`, else `parameters`, else the whole body.
 #[derive(ToSchema)]
@@ -127,29 +127,29 @@ pub(super) struct Operation {
     responses((status = 200, body = serde_json::Value, description = "What the tool answered"),
               WriteErrors, PluginErrors),
     security(("api_key" = [])))]
-pub(super) async fn operate(
+pub(super) async fn call_tool(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let agent = find(&state.store, tenant.tenant(), &named).await?;
+    let agent = find(&state.store, tenant.tenant(), &path_params).await?;
     if !agent.enabled {
         return Err(crate::access::Denied::Disabled.into());
     }
     // A direct call may take as long as a call in a run, so a tenant may have as many of them at once as runs.
-    let permit = state.operations.acquire_within(OPERATION_PATIENCE, tenant.tenant()).await;
+    let permit = state.operations.acquire_within(TOOL_CALL_WAIT, tenant.tenant()).await;
     let _permit = permit.ok_or_else(|| {
         let max = state.operations.per_key_max();
         let detail = format!("{max} tools of the organization are being called directly");
         ApiError::caller(429, detail).retry_after(1)
     })?;
     let (mut head, body) = request.into_parts();
-    let sender = Sender::of(&head);
-    let body = state.bodies.read(sender, &mut head, body).await?;
+    let sender = Sender::from_head(&head);
+    let body = state.bodies.read_body(sender, &mut head, body).await?;
     let arguments = arguments(body)?;
-    let tools = Tools::of(&state.plugins, &agent, request_id(&head)).await?;
-    let tool = named.text("tool").unwrap_or_default();
+    let tools = Tools::for_agent(&state.plugins, &agent, request_id(&head)).await?;
+    let tool = path_params.text("tool").unwrap_or_default();
     let answered = tokio::select! {
         answered = tools.call_directly(&agent, tool, arguments) => answered,
         // Otherwise the connection would be dropped without a response.
@@ -166,7 +166,7 @@ pub(super) async fn operate(
             tracing::warn!(agent = %agent.id, tool, %why, "a tool that was called directly failed")
         }
     }
-    let answer = answer.map_err(|error| ApiError::of_tool(tool, &error))?;
+    let answer = answer.map_err(|error| ApiError::from_tool(tool, &error))?;
     Ok(json_answer(StatusCode::OK, answer))
 }
 
@@ -183,7 +183,11 @@ fn arguments(body: bytes::Bytes) -> Result<String, ApiError> {
     Ok(inner.filter(object).unwrap_or(payload.text()).to_owned())
 }
 
-async fn find(store: &Store, tenant: TenantId, named: &Named) -> Result<Agent, ApiError> {
-    let id: AgentId = named.id("id", "Agent")?;
+async fn find(
+    store: &Store,
+    tenant: TenantId,
+    path_params: &PathParams,
+) -> Result<Agent, ApiError> {
+    let id: AgentId = path_params.id("id", "Agent")?;
     store.agent(tenant, id).await?.ok_or_else(|| ApiError::not_found("Agent"))
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::super::concurrency::Streams;
 use super::super::error::{ApiError, ErrorBody};
-use super::super::extract::{ByKey, Named};
+use super::super::extract::{PathParams, TenantAuth};
 use super::super::responses::ReadErrors;
 use super::{RestState, find};
 use crate::answer::event::{SentEvent, TaskEvent};
@@ -52,17 +52,17 @@ const EVENTS_WAITING_MAX: usize = 16;
     security(("api_key" = [])))]
 pub(super) async fn events(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let organization: TenantId = named.id("organization", "Task")?;
+    let organization: TenantId = path_params.id("organization", "Task")?;
     if organization != tenant.tenant() {
         return Err(ApiError::not_found("Task"));
     }
-    let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
+    let task = find(&state.store, tenant.tenant(), path_params.text("id")).await?;
     let after = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    if after == Some(END) && task.status.is_final() {
+    if after == Some(FINAL_EVENT_ID) && task.status.is_final() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let after = after.and_then(|id| id.parse().ok());
@@ -73,7 +73,7 @@ pub(super) async fn events(
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// The id of the final event.
-const END: &str = "end";
+const FINAL_EVENT_ID: &str = "end";
 
 /// The id of every other event: the attempt at the run that it belongs to, and its position in that attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,13 +83,13 @@ pub(super) struct EventId {
 }
 
 /// The positions of the first events of an attempt. The events of the run follow them.
-const CREATED: usize = 1;
-const STARTED: usize = 2;
+const CREATED_INDEX: usize = 1;
+const STARTED_INDEX: usize = 2;
 
 impl EventId {
     /// Whether a client that has received this event has received the other one too.
-    fn comes_after(self, other: Self) -> bool {
-        other.index == CREATED || (self.attempt == other.attempt && self.index >= other.index)
+    fn includes(self, other: Self) -> bool {
+        other.index == CREATED_INDEX || (self.attempt == other.attempt && self.index >= other.index)
     }
 }
 
@@ -139,12 +139,13 @@ impl EventStreams {
             ApiError::caller(429, detail).retry_after(1)
         })?;
         let (events, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
-        let from = self.clone();
+        let streams = self.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            let follower = from.runs.follow(task);
+            let follower = streams.runs.follow(task);
             let (sent, started) = (0, false);
-            let stream = EventStream { from, tenant, task, follower, events, after, sent, started };
+            let stream =
+                EventStream { streams, tenant, task, follower, events, after, sent, started };
             if let Err(error) = stream.send_all().await {
                 tracing::warn!(%task, %error, "an event stream broke off");
             }
@@ -159,7 +160,7 @@ impl EventStreams {
 
 /// An open event stream.
 struct EventStream {
-    from: EventStreams,
+    streams: EventStreams,
     tenant: TenantId,
     task: TaskId,
     follower: Follower,
@@ -173,14 +174,14 @@ struct EventStream {
 }
 
 /// The client has disconnected.
-struct Gone;
+struct Disconnected;
 
 impl EventStream {
     async fn send_all(mut self) -> Result<(), StoreError> {
-        let Some(mut task) = self.from.store.task(self.tenant, self.task).await? else {
+        let Some(mut task) = self.streams.store.task(self.tenant, self.task).await? else {
             return Ok(());
         };
-        if self.send(&task, CREATED, TaskEvent::created(&task)).await.is_err() {
+        if self.send(&task, CREATED_INDEX, TaskEvent::created(&task)).await.is_err() {
             return Ok(());
         }
         loop {
@@ -196,10 +197,10 @@ impl EventStream {
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = self.events.closed() => return Ok(()),
                 // A client that reconnects after the restart receives everything that it has missed.
-                () = self.from.shutdown_deadline.cancelled() => return Ok(()),
+                () = self.streams.shutdown_deadline.cancelled() => return Ok(()),
             }
             let run_events = self.follower.take();
-            let Some(now) = self.from.store.task(self.tenant, self.task).await? else {
+            let Some(now) = self.streams.store.task(self.tenant, self.task).await? else {
                 let _gone = self.finish_deleted(task, run_events).await;
                 return Ok(());
             };
@@ -210,18 +211,18 @@ impl EventStream {
         }
     }
 
-    async fn send_started(&mut self, task: &Task) -> Result<(), Gone> {
+    async fn send_started(&mut self, task: &Task) -> Result<(), Disconnected> {
         if std::mem::replace(&mut self.started, true) {
             return Ok(());
         }
-        self.send(task, STARTED, TaskEvent::started(task)).await
+        self.send(task, STARTED_INDEX, TaskEvent::started(task)).await
     }
 
     async fn send_run_events(
         &mut self,
         task: &Task,
         run_events: Vec<RunEvent>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), Disconnected> {
         for event in run_events {
             if event == RunEvent::AttemptStarted {
                 self.sent = 0;
@@ -229,22 +230,22 @@ impl EventStream {
                 self.sent += 1;
             }
             self.send_started(task).await?;
-            if let Some(task_event) = TaskEvent::of(task, &event) {
-                self.send(task, STARTED + self.sent, task_event).await?;
+            if let Some(task_event) = TaskEvent::from_run_event(task, &event) {
+                self.send(task, STARTED_INDEX + self.sent, task_event).await?;
             }
         }
         Ok(())
     }
 
     /// Sends the rest of the trace, and the final event.
-    async fn finish(&mut self, task: &Task) -> Result<Result<(), Gone>, StoreError> {
-        let steps = self.from.store.steps(task).await?;
+    async fn finish(&mut self, task: &Task) -> Result<Result<(), Disconnected>, StoreError> {
+        let steps = self.streams.store.steps(task).await?;
         let rest: Vec<RunEvent> = replay(steps).into_iter().skip(self.sent).collect();
         if task.started_at.is_some() && self.send_started(task).await.is_err() {
-            return Ok(Err(Gone));
+            return Ok(Err(Disconnected));
         }
         if self.send_run_events(task, rest).await.is_err() {
-            return Ok(Err(Gone));
+            return Ok(Err(Disconnected));
         }
         Ok(self.send_end(task).await)
     }
@@ -254,28 +255,28 @@ impl EventStream {
         &mut self,
         mut task: Task,
         run_events: Vec<RunEvent>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), Disconnected> {
         self.send_run_events(&task, run_events).await?;
         task.status = Status::Stopped;
         task.result = Some(STOPPED.to_owned());
-        task.finished_at = Some(self.from.clock.now());
+        task.finished_at = Some(self.streams.clock.now());
         self.send_end(&task).await
     }
 
-    async fn send(&self, task: &Task, index: usize, event: TaskEvent) -> Result<(), Gone> {
+    async fn send(&self, task: &Task, index: usize, event: TaskEvent) -> Result<(), Disconnected> {
         let id = EventId { attempt: task.attempts, index };
-        if self.after.is_some_and(|after| after.comes_after(id)) {
+        if self.after.is_some_and(|after| after.includes(id)) {
             return Ok(());
         }
         self.send_as(&id.to_string(), &event).await
     }
 
-    async fn send_end(&self, task: &Task) -> Result<(), Gone> {
-        self.send_as(END, &TaskEvent::finished(task)).await
+    async fn send_end(&self, task: &Task) -> Result<(), Disconnected> {
+        self.send_as(FINAL_EVENT_ID, &TaskEvent::finished(task)).await
     }
 
-    async fn send_as(&self, id: &str, event: &TaskEvent) -> Result<(), Gone> {
+    async fn send_as(&self, id: &str, event: &TaskEvent) -> Result<(), Disconnected> {
         let data = serde_json::to_string(event).unwrap_or_default();
-        self.events.send(sse::Event::default().id(id).data(data)).await.map_err(|_| Gone)
+        self.events.send(sse::Event::default().id(id).data(data)).await.map_err(|_| Disconnected)
     }
 }

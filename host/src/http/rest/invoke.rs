@@ -11,10 +11,10 @@ use utoipa::IntoParams;
 
 use super::super::budget::Sender;
 use super::super::error::{ApiError, ErrorBody};
-use super::super::extract::{ByKey, Named, QueryParams, request_id};
-use super::super::marks::{mark, mark_waited};
+use super::super::extract::{PathParams, QueryParams, TenantAuth, request_id};
 use super::super::reply::json;
 use super::super::responses::WriteErrors;
+use super::super::task_headers::{set_task_headers, set_task_headers_after_wait};
 use super::RestState;
 use crate::access::TenantCaller;
 use crate::answer::event::SentEvent;
@@ -44,22 +44,22 @@ pub(super) struct InvokeQuery {
     responses((status = 200, body = TaskDetails, description = "The task, ended"),
               (status = 202, body = TaskDetails, description = "The task, still running"), WriteErrors),
     security(("api_key" = [])))]
-pub(super) async fn and_wait(
+pub(super) async fn invoke_sync(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    QueryParams(asked): QueryParams<InvokeQuery>,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    QueryParams(query): QueryParams<InvokeQuery>,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let call = resolve(&state, tenant, &named, request).await?;
-    if asked.asynchronous == Some(true) {
+    let call = resolve(&state, tenant, &path_params, request).await?;
+    if query.asynchronous == Some(true) {
         return start(&state, call).await;
     }
     let mut submission = state.submitter.submit(call, true).await?;
     let task = state.submitter.wait(&mut submission).await?;
     let status = if task.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let answer = json(status, &TaskDetails::of(&task));
-    Ok(mark_waited(&submission, state.submitter.sync_wait_max, answer))
+    let answer = json(status, &TaskDetails::new(&task));
+    Ok(set_task_headers_after_wait(&submission, state.submitter.sync_wait_max, answer))
 }
 
 /// Run an agent and respond at once, with the task as it was accepted.
@@ -70,13 +70,13 @@ pub(super) async fn and_wait(
     request_body = Invocation,
     responses((status = 200, body = TaskDetails, description = "The task as it was accepted"), WriteErrors),
     security(("api_key" = [])))]
-pub(super) async fn and_go(
+pub(super) async fn invoke_async(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let call = resolve(&state, tenant, &named, request).await?;
+    let call = resolve(&state, tenant, &path_params, request).await?;
     start(&state, call).await
 }
 
@@ -93,41 +93,41 @@ pub(super) async fn and_go(
               (status = 429, body = ErrorBody, description = "Accepted, but the organization has too many \
                streams open; `x-task-id` says which task it is"), WriteErrors),
     security(("api_key" = [])))]
-pub(super) async fn and_stream(
+pub(super) async fn invoke_stream(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let call = resolve(&state, tenant, &named, request).await?;
+    let call = resolve(&state, tenant, &path_params, request).await?;
     let submission = state.submitter.submit(call, false).await?;
     // The task has been accepted: a caller that cannot get a stream now still learns the task's id.
     let (tenant, task) = (submission.agent.tenant, submission.task);
     let stream = state.events.open(tenant, task, None);
-    let answer = stream.unwrap_or_else(|error| error.after_the_run().into_response());
-    Ok(mark(&submission, answer))
+    let answer = stream.unwrap_or_else(|error| error.not_retryable().into_response());
+    Ok(set_task_headers(&submission, answer))
 }
 
 async fn start(state: &RestState, call: AgentCall) -> Result<Response, ApiError> {
     let mut submission = state.submitter.submit(call, false).await?;
     // The task may be running by now. The response shows it as it was accepted.
     let task = state.submitter.wait(&mut submission).await?.into_accepted();
-    Ok(mark(&submission, json(StatusCode::OK, &TaskDetails::of(&task))))
+    Ok(set_task_headers(&submission, json(StatusCode::OK, &TaskDetails::new(&task))))
 }
 
 async fn resolve(
     state: &RestState,
     tenant: TenantCaller,
-    named: &Named,
+    path_params: &PathParams,
     request: Request<Body>,
 ) -> Result<AgentCall, ApiError> {
-    let agent: AgentId = named.id("id", "Agent")?;
+    let agent: AgentId = path_params.id("id", "Agent")?;
     let caller = state.access.caller_of(tenant, agent).await?;
     let caller = caller.ok_or_else(|| ApiError::not_found("Agent"))?;
     let (mut head, body) = request.into_parts();
     let request_id = request_id(&head);
-    let sender = Sender::of(&head);
-    let body = state.bodies.read(sender, &mut head, body).await?;
+    let sender = Sender::from_head(&head);
+    let body = state.bodies.read_body(sender, &mut head, body).await?;
     let arrival = Arrival::read_invocation(RequestParts {
         method: head.method,
         path: head.uri.path().to_owned(),

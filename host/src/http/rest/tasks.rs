@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::error::ApiError;
-use super::super::extract::{ByKey, Named, QueryParams};
+use super::super::extract::{PathParams, QueryParams, TenantAuth};
 use super::super::reply::json;
 use super::super::reply::json_answer;
 use super::super::responses::{ReadErrors, WriteErrors};
@@ -49,7 +49,7 @@ pub(in super::super) struct TasksQuery {
     responses((status = 200, body = TaskPage), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn list(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
+    TenantAuth(tenant): TenantAuth,
     QueryParams(query): QueryParams<TasksQuery>,
 ) -> Result<Response, ApiError> {
     let page = list_page(&state.store, tenant.tenant(), query).await?;
@@ -80,7 +80,7 @@ pub(in super::super) async fn list_page(
     let filter = TaskFilter { agent, user, status: query.status };
     let slice = Slice { offset: (page - 1).saturating_mul(per_page), limit: per_page };
     let (tasks, total) = store.list_tasks(tenant, &filter, slice).await?;
-    Ok(total_of(tasks.into_iter().map(|task| TaskItem::of(tenant, task)).collect(), total))
+    Ok(total_of(tasks.into_iter().map(|task| TaskItem::new(tenant, task)).collect(), total))
 }
 
 /// List the newest tasks of an agent as a plain array.
@@ -92,11 +92,11 @@ pub(in super::super) async fn list_page(
     responses((status = 200, body = Vec<TaskItem>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn history(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
     QueryParams(query): QueryParams<TasksQuery>,
 ) -> Result<Response, ApiError> {
-    let agent: AgentId = named.id("agent", "Agent")?;
+    let agent: AgentId = path_params.id("agent", "Agent")?;
     let known = state.store.agent(tenant.tenant(), agent).await?;
     known.ok_or_else(|| ApiError::not_found("Agent"))?;
     let query = TasksQuery { agent_id: Some(agent.to_string()), ..query };
@@ -113,11 +113,11 @@ pub(super) async fn history(
     responses((status = 200, body = TaskDetails), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
-    Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
+    let task = find(&state.store, tenant.tenant(), path_params.text("id")).await?;
+    Ok(json(StatusCode::OK, &TaskDetails::new(&task)))
 }
 
 /// Stop a task.
@@ -130,10 +130,10 @@ pub(super) async fn read(
     security(("api_key" = [])))]
 pub(super) async fn stop(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    stop_named(&state.store, &state.runs, tenant.tenant(), named.text("id")).await
+    stop_named(&state.store, &state.runs, tenant.tenant(), path_params.text("id")).await
 }
 
 /// Stops a task of a tenant.
@@ -146,7 +146,7 @@ pub(in super::super) async fn stop_named(
     let task = find(store, tenant, name).await?;
     let stopped = Outcome { status: EndStatus::Stopped, result: STOPPED.to_owned() };
     let task = end(runs, &task, stopped).await?;
-    Ok(json(StatusCode::OK, &TaskDetails::of(&task)))
+    Ok(json(StatusCode::OK, &TaskDetails::new(&task)))
 }
 
 /// Delete a task with all its data, including its idempotency key.
@@ -158,10 +158,10 @@ pub(in super::super) async fn stop_named(
     responses((status = 204, description = "It is gone"), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    remove_named(&state.runs, tenant.tenant(), named.text("id")).await
+    remove_named(&state.runs, tenant.tenant(), path_params.text("id")).await
 }
 
 /// Deletes a task of a tenant.
@@ -187,10 +187,10 @@ pub(in super::super) async fn remove_named(
     responses((status = 200, body = Vec<Object>), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn thread(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let messages = messages(&state.store, tenant.tenant(), &named).await?;
+    let messages = messages(&state.store, tenant.tenant(), &path_params).await?;
     Ok(json_answer(StatusCode::OK, messages.to_string()))
 }
 
@@ -208,12 +208,12 @@ pub(super) struct WholeThread {
     operation_id = "read_whole_thread", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     responses((status = 200, body = WholeThread), ReadErrors), security(("api_key" = [])))]
-pub(super) async fn whole_thread(
+pub(super) async fn full_thread(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let messages = messages(&state.store, tenant.tenant(), &named).await?;
+    let messages = messages(&state.store, tenant.tenant(), &path_params).await?;
     Ok(json_answer(StatusCode::OK, json!({"root": messages}).to_string()))
 }
 
@@ -225,16 +225,16 @@ pub(super) async fn whole_thread(
     responses((status = 200, body = Activity), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn activity(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let agent: AgentId = named.id("agent", "Task")?;
-    let task = find(&state.store, tenant.tenant(), named.text("task")).await?;
+    let agent: AgentId = path_params.id("agent", "Task")?;
+    let task = find(&state.store, tenant.tenant(), path_params.text("task")).await?;
     if task.agent != agent {
         return Err(ApiError::not_found("Task"));
     }
     let steps = state.store.steps(&task).await?;
-    Ok(json(StatusCode::OK, &Activity::of(&task, &steps)))
+    Ok(json(StatusCode::OK, &Activity::new(&task, &steps)))
 }
 
 /// An update of a task. Other fields of a task may be sent too, and are ignored.
@@ -259,11 +259,11 @@ pub(super) struct Update {
     security(("api_key" = [])))]
 pub(super) async fn update(
     State(state): State<Arc<RestState>>,
-    ByKey(tenant): ByKey,
-    named: Named,
+    TenantAuth(tenant): TenantAuth,
+    path_params: PathParams,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let task = find(&state.store, tenant.tenant(), named.text("id")).await?;
+    let task = find(&state.store, tenant.tenant(), path_params.text("id")).await?;
     let update: Update = state.bodies.read_typed(request).await?;
     let end_status = match update.status {
         None => None,
@@ -277,7 +277,7 @@ pub(super) async fn update(
         }
     };
     let Some(end_status) = end_status else {
-        return Ok(json(StatusCode::OK, &TaskDetails::of(&task)));
+        return Ok(json(StatusCode::OK, &TaskDetails::new(&task)));
     };
     let result = match (update.result, end_status) {
         (Some(result), _) => result,
@@ -293,7 +293,7 @@ pub(super) async fn update(
     if now.status != Status::from(outcome.status) || now.result != Some(outcome.result) {
         return Err(ApiError::caller(409, format!("the task has ended already: {}", now.status)));
     }
-    Ok(json(StatusCode::OK, &TaskDetails::of(&now)))
+    Ok(json(StatusCode::OK, &TaskDetails::new(&now)))
 }
 
 /// Ends a task unless it has already ended, and returns it as it is then.
@@ -302,8 +302,12 @@ async fn end(runs: &Runs, task: &Task, outcome: Outcome) -> Result<Task, ApiErro
     ended.ok_or_else(|| ApiError::not_found("Task"))
 }
 
-async fn messages(store: &Store, tenant: TenantId, named: &Named) -> Result<Value, ApiError> {
-    let task = find(store, tenant, named.text("id")).await?;
+async fn messages(
+    store: &Store,
+    tenant: TenantId,
+    path_params: &PathParams,
+) -> Result<Value, ApiError> {
+    let task = find(store, tenant, path_params.text("id")).await?;
     let steps = store.steps(&task).await?;
     Ok(answer::thread::thread(&task, &steps))
 }

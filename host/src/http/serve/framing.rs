@@ -5,7 +5,7 @@
 
 /// What the next byte of a connection belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum Framing {
     /// A request's head.
     Head,
     /// A body with this many bytes left.
@@ -13,7 +13,7 @@ pub(super) enum Next {
     /// A chunked body.
     Chunked(Chunk),
     /// Unknown, until the connection ends.
-    Anything,
+    Unknown,
 }
 
 /// A position in a chunked body (RFC 9112 section 7.1). Numbers are the bytes that are left of the chunk.
@@ -34,7 +34,7 @@ pub(super) enum Chunk {
     EndLf,
 }
 
-impl Next {
+impl Framing {
     /// What follows a complete head. None if two parsers could disagree about it.
     pub(super) fn after(head: &httparse::Request<'_, '_>) -> Option<Self> {
         if head.method == Some("CONNECT") {
@@ -60,7 +60,7 @@ impl Next {
         }
         match (length, chunked) {
             (Some(_), true) => None,
-            _ if upgrade => Some(Self::Anything),
+            _ if upgrade => Some(Self::Unknown),
             (None, true) => Some(Self::Chunked(Chunk::Start)),
             (None | Some(0), false) => Some(Self::Head),
             (Some(length), false) => Some(Self::Length(length)),
@@ -69,10 +69,10 @@ impl Next {
 
     /// Skips the bytes that belong to a body, and returns their number. If that is less than `bytes.len()`, a head
     /// follows.
-    pub(super) fn pass_body(&mut self, bytes: &[u8]) -> usize {
+    pub(super) fn skip_body(&mut self, bytes: &[u8]) -> usize {
         match self {
             Self::Head => 0,
-            Self::Anything => bytes.len(),
+            Self::Unknown => bytes.len(),
             Self::Length(left) => {
                 let passed = take(left, bytes.len());
                 if *left == 0 {
@@ -104,7 +104,7 @@ impl Next {
 
 impl Chunk {
     /// The position after one byte that is not a chunk's data.
-    fn step(self, byte: u8) -> Next {
+    fn step(self, byte: u8) -> Framing {
         let hex = char::from(byte).to_digit(16).map(u64::from);
         let place = match (self, byte) {
             (Self::Start, _) => hex.map(Self::Size),
@@ -126,10 +126,10 @@ impl Chunk {
             (Self::Trailer, b'\r') => Some(Self::TrailerLf),
             // A bare line feed does not end a line here: the library counts it as part of the trailer.
             (Self::LineStart | Self::Trailer, _) => Some(Self::Trailer),
-            (Self::EndLf, b'\n') => return Next::Head,
+            (Self::EndLf, b'\n') => return Framing::Head,
             _ => None,
         };
-        place.map_or(Next::Anything, Next::Chunked)
+        place.map_or(Framing::Unknown, Framing::Chunked)
     }
 }
 
@@ -153,22 +153,22 @@ fn digits(value: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn after(head: &str) -> Option<Next> {
+    fn after(head: &str) -> Option<Framing> {
         let mut headers = [httparse::EMPTY_HEADER; 8];
         let mut request = httparse::Request::new(&mut headers);
         assert!(request.parse(head.as_bytes()).unwrap().is_complete(), "{head:?}");
-        Next::after(&request)
+        Framing::after(&request)
     }
 
     #[test]
     fn a_head_says_how_its_body_ends() {
         let post = |headers: &str| after(&format!("POST / HTTP/1.1\r\n{headers}\r\n"));
-        assert_eq!(after("GET / HTTP/1.0\n\n"), Some(Next::Head));
-        assert_eq!(post("content-length: 0\r\n"), Some(Next::Head));
-        assert_eq!(post("CONTENT-LENGTH:7 \r\n"), Some(Next::Length(7)));
-        assert_eq!(post("content-length: 7\r\nContent-Length: 07\r\n"), Some(Next::Length(7)));
-        assert_eq!(post("Transfer-Encoding: Chunked\r\n"), Some(Next::Chunked(Chunk::Start)));
-        assert_eq!(post("upgrade: h2c\r\ncontent-length: 7\r\n"), Some(Next::Anything));
+        assert_eq!(after("GET / HTTP/1.0\n\n"), Some(Framing::Head));
+        assert_eq!(post("content-length: 0\r\n"), Some(Framing::Head));
+        assert_eq!(post("CONTENT-LENGTH:7 \r\n"), Some(Framing::Length(7)));
+        assert_eq!(post("content-length: 7\r\nContent-Length: 07\r\n"), Some(Framing::Length(7)));
+        assert_eq!(post("Transfer-Encoding: Chunked\r\n"), Some(Framing::Chunked(Chunk::Start)));
+        assert_eq!(post("upgrade: h2c\r\ncontent-length: 7\r\n"), Some(Framing::Unknown));
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
             let mut space = [httparse::EMPTY_HEADER; 8];
             let mut request = httparse::Request::new(&mut space);
             if request.parse(head.as_bytes()).is_ok() {
-                assert_eq!(Next::after(&request), None, "{headers:?}");
+                assert_eq!(Framing::after(&request), None, "{headers:?}");
             }
         }
         assert_eq!(after("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n"), None);
@@ -217,10 +217,10 @@ mod tests {
             let stream = format!("{body}GET /");
             for split in 0..stream.len() {
                 let (first, second) = stream.as_bytes().split_at(split);
-                let mut next = Next::Chunked(Chunk::Start);
-                let mut passed = next.pass_body(first);
-                passed += if passed == first.len() { next.pass_body(second) } else { 0 };
-                assert_eq!((passed, next), (body.len(), Next::Head), "{body:?} at {split}");
+                let mut framing = Framing::Chunked(Chunk::Start);
+                let mut passed = framing.skip_body(first);
+                passed += if passed == first.len() { framing.skip_body(second) } else { 0 };
+                assert_eq!((passed, framing), (body.len(), Framing::Head), "{body:?} at {split}");
             }
         }
     }
@@ -244,13 +244,13 @@ mod tests {
             "0\r\nA: b\rx",
             "10000000000000000\r\n",
         ] {
-            let mut next = Next::Chunked(Chunk::Start);
+            let mut framing = Framing::Chunked(Chunk::Start);
             let stream = format!("{body}\r\n\r\nGET / HTTP/1.1\r\n\r\n");
             let mut at = 0;
-            while at < stream.len() && next != Next::Head {
-                at += next.pass_body(&stream.as_bytes()[at..]);
+            while at < stream.len() && framing != Framing::Head {
+                at += framing.skip_body(&stream.as_bytes()[at..]);
             }
-            assert_eq!(next, Next::Anything, "{body:?}");
+            assert_eq!(framing, Framing::Unknown, "{body:?}");
         }
     }
 }

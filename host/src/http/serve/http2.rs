@@ -45,8 +45,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 /// The most bytes of one response that are buffered for sending.
 const SEND_BYTES_MAX: usize = 64 << 10;
 
-/// The size of the parts in which a response is handed over for sending, in bytes: that of a frame.
-const PART_BYTES: usize = 16 << 10;
+/// The size of the chunks in which a response is handed over for sending, in bytes: that of a frame.
+const CHUNK_BYTES: usize = 16 << 10;
 
 /// Builds the server for connections of HTTP/2.
 pub(super) fn builder(limits: &ServeLimits) -> http2::Builder<TokioExecutor> {
@@ -65,7 +65,7 @@ pub(super) fn builder(limits: &ServeLimits) -> http2::Builder<TokioExecutor> {
 ///
 /// # Errors
 /// If the connection is lost.
-pub(super) async fn is_begun(stream: &TcpStream) -> io::Result<bool> {
+pub(super) async fn is_http2_preface(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; PREFACE_BEGIN.len()];
     loop {
         let read = stream.peek(&mut first).await?;
@@ -92,7 +92,7 @@ pub(super) fn as_http1<B>(request: &mut Request<B>) -> Result<(), &'static str> 
         .ok()
         .filter(|host| is_host(host.as_bytes()))
         .ok_or("the pseudo-header :authority holds no host")?;
-    if !is_alone(request.headers(), &host) {
+    if !hosts_agree(request.headers(), &host) {
         return Err("the header host is not what :authority is");
     }
     request.headers_mut().insert(HOST, host);
@@ -103,35 +103,35 @@ pub(super) fn as_http1<B>(request: &mut Request<B>) -> Result<(), &'static str> 
 }
 
 /// Whether no header `Host` names a different host (RFC 9113 section 8.3.1).
-fn is_alone(headers: &HeaderMap, host: &HeaderValue) -> bool {
+fn hosts_agree(headers: &HeaderMap, host: &HeaderValue) -> bool {
     headers.get_all(HOST).iter().all(|other| other == host)
 }
 
 /// Counts the requests of a connection whose response is not complete. Clones share the counts.
 #[derive(Debug, Clone)]
-pub(super) struct Unanswered(watch::Sender<Counts>);
+pub(super) struct PendingResponses(watch::Sender<Counts>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
-    /// Requests whose response, or its next part, is still being produced.
+    /// Requests whose response, or its next chunk, is still being produced.
     working: usize,
-    /// Requests whose response has a part that the client has not taken yet.
+    /// Requests whose response has a chunk that the client has not taken yet.
     sending: usize,
 }
 
-impl Unanswered {
-    pub(super) fn none() -> Self {
+impl PendingResponses {
+    pub(super) fn new() -> Self {
         Self(watch::Sender::new(Counts::default()))
     }
 
     /// Counts one more request until the returned value is dropped, which also releases the permit.
-    pub(super) fn one(&self, permit: impl Send + 'static) -> OneUnanswered {
+    pub(super) fn track(&self, permit: impl Send + 'static) -> PendingResponse {
         self.0.send_modify(|counts| counts.working += 1);
-        OneUnanswered { of: self.0.clone(), is_sending: false, _permit: Box::new(permit) }
+        PendingResponse { of: self.0.clone(), is_sending: false, _permit: Box::new(permit) }
     }
 
     /// Resolves once there has been no such request for this long, or once all of them wait for the client and no
-    /// part of any response has been taken for [`STALL_MAX`].
+    /// chunk of any response has been taken for [`STALL_MAX`].
     pub(super) async fn idle_for(&self, time: Duration) {
         let mut counts = self.0.subscribe();
         loop {
@@ -150,31 +150,31 @@ impl Unanswered {
     }
 }
 
-/// A counted request: see [`Unanswered::one`].
-pub(super) struct OneUnanswered {
+/// A counted request: see [`PendingResponses::track`].
+pub(super) struct PendingResponse {
     of: watch::Sender<Counts>,
     is_sending: bool,
     _permit: Box<dyn Send>,
 }
 
-impl OneUnanswered {
+impl PendingResponse {
     /// Wraps the response, so that the request counts until the response's body has been taken or is dropped.
-    pub(super) fn until_taken(self, response: Response) -> Response {
+    pub(super) fn track_body(self, response: Response) -> Response {
         response.map(|body| {
-            let is_long = body.size_hint().upper().is_none_or(|max| max > PART_BYTES as u64);
+            let is_long = body.size_hint().upper().is_none_or(|max| max > CHUNK_BYTES as u64);
             let (hint, is_end) = (body.size_hint(), body.is_end_stream());
-            let taken = Instant::now();
-            let held = Held { body, given: Bytes::new(), one: self, taken };
-            let held = Arc::new(Mutex::new(Some(held)));
+            let last_polled_at = Instant::now();
+            let state = ResponseState { body, unsent: Bytes::new(), pending: self, last_polled_at };
+            let state = Arc::new(Mutex::new(Some(state)));
             if is_long {
-                tokio::spawn(drop_stalled(Arc::downgrade(&held)));
+                tokio::spawn(drop_stalled(Arc::downgrade(&state)));
             }
-            Body::new(Answering { held, hint, is_end })
+            Body::new(TrackedBody { state, hint, is_end })
         })
     }
 
-    /// Sets whether a part of the response waits for the client. Each part that is taken wakes
-    /// [`Unanswered::idle_for`].
+    /// Sets whether a chunk of the response waits for the client. Each chunk that is taken wakes
+    /// [`PendingResponses::idle_for`].
     fn set_sending(&mut self, is_sending: bool) {
         let was_sending = std::mem::replace(&mut self.is_sending, is_sending);
         if was_sending || is_sending {
@@ -186,99 +186,103 @@ impl OneUnanswered {
     }
 }
 
-impl Drop for OneUnanswered {
+impl Drop for PendingResponse {
     fn drop(&mut self) {
         self.of.send_modify(|counts| counts.leave(self.is_sending));
     }
 }
 
 impl Counts {
-    fn of(&mut self, is_sending: bool) -> &mut usize {
+    fn count_mut(&mut self, is_sending: bool) -> &mut usize {
         if is_sending { &mut self.sending } else { &mut self.working }
     }
 
     fn enter(&mut self, is_sending: bool) {
-        *self.of(is_sending) += 1;
+        *self.count_mut(is_sending) += 1;
     }
 
     fn leave(&mut self, is_sending: bool) {
-        let count = self.of(is_sending);
+        let count = self.count_mut(is_sending);
         *count = count.saturating_sub(1);
     }
 }
 
-/// A response body, in parts that are small enough to show whether the client takes them.
-struct Answering {
+/// A response body, in chunks that are small enough to show whether the client takes them.
+struct TrackedBody {
     /// None once the response was dropped because the client stalled.
-    held: Arc<Mutex<Option<Held>>>,
+    state: Arc<Mutex<Option<ResponseState>>>,
     /// The size of the rest.
     hint: SizeHint,
     is_end: bool,
 }
 
 /// What a response holds in memory until it is sent.
-struct Held {
+struct ResponseState {
     body: Body,
     /// Bytes that the body has produced and that have not been taken yet.
-    given: Bytes,
-    one: OneUnanswered,
-    /// When a part was last taken.
-    taken: Instant,
+    unsent: Bytes,
+    pending: PendingResponse,
+    /// When a chunk was last taken.
+    last_polled_at: Instant,
 }
 
-/// Drops a response of which the client takes no part for [`STALL_MAX`]. Nothing else would: the library polls for
-/// the next part only when there is room for it. Other requests of the connection continue.
-async fn drop_stalled(held: Weak<Mutex<Option<Held>>>) {
+/// Drops a response of which the client takes no chunk for [`STALL_MAX`]. Nothing else would: the library polls for
+/// the next chunk only when there is room for it. Other requests of the connection continue.
+async fn drop_stalled(state: Weak<Mutex<Option<ResponseState>>>) {
     let mut pause = STALL_MAX;
     loop {
         sleep(pause).await;
-        let Some(held) = held.upgrade() else { return };
-        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(answer) = held.as_ref() else { return };
-        let stalled = if answer.one.is_sending { answer.taken.elapsed() } else { Duration::ZERO };
+        let Some(state) = state.upgrade() else { return };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(answer) = state.as_ref() else { return };
+        let stalled = if answer.pending.is_sending {
+            answer.last_polled_at.elapsed()
+        } else {
+            Duration::ZERO
+        };
         if stalled >= STALL_MAX {
-            *held = None;
+            *state = None;
             return;
         }
         pause = STALL_MAX - stalled;
     }
 }
 
-impl Held {
-    fn poll_part(
+impl ResponseState {
+    fn poll_chunk(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.taken = Instant::now();
-        if self.given.is_empty() {
+        self.last_polled_at = Instant::now();
+        if self.unsent.is_empty() {
             let polled = Pin::new(&mut self.body).poll_frame(context);
-            self.one.set_sending(polled.is_ready());
+            self.pending.set_sending(polled.is_ready());
             match ready!(polled).map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => self.given = data,
+                Some(Ok(Ok(data))) => self.unsent = data,
                 Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             }
         } else {
-            self.one.set_sending(true);
+            self.pending.set_sending(true);
         }
-        let part = self.given.split_to(self.given.len().min(PART_BYTES));
-        Poll::Ready(Some(Ok(Frame::data(part))))
+        let chunk = self.unsent.split_to(self.unsent.len().min(CHUNK_BYTES));
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn size_hint(&self) -> SizeHint {
-        let given = u64::try_from(self.given.len()).unwrap_or(u64::MAX);
+        let unsent = u64::try_from(self.unsent.len()).unwrap_or(u64::MAX);
         let rest = self.body.size_hint();
         let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(given));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(given)) {
+        hint.set_lower(rest.lower().saturating_add(unsent));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(unsent)) {
             hint.set_upper(upper);
         }
         hint
     }
 }
 
-impl HttpBody for Answering {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -287,16 +291,16 @@ impl HttpBody for Answering {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
-        let mut held = this.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(answer) = held.as_mut() else {
+        let mut state = this.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(answer) = state.as_mut() else {
             return Poll::Ready(Some(Err(axum::Error::new(io::Error::from(
                 io::ErrorKind::TimedOut,
             )))));
         };
-        let part = answer.poll_part(context);
+        let chunk = answer.poll_chunk(context);
         this.hint = answer.size_hint();
-        this.is_end = answer.given.is_empty() && answer.body.is_end_stream();
-        part
+        this.is_end = answer.unsent.is_empty() && answer.body.is_end_stream();
+        chunk
     }
 
     fn is_end_stream(&self) -> bool {

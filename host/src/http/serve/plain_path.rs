@@ -5,7 +5,7 @@ use http::Uri;
 use http::uri::PathAndQuery;
 
 /// The prefix of paths whose slashes are kept: the documentation page loads its assets relative to its own path.
-const LEFT_ALONE: &str = "/docs";
+const EXCLUDED_PREFIX: &str = "/docs";
 
 /// The path as it was sent, if it had empty segments. An extension of the request, for verifiers of signatures over
 /// the URL.
@@ -16,20 +16,20 @@ pub(in crate::http) struct ArrivedPath(pub(in crate::http) String);
 pub(super) fn without_empty_segments(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let ends_empty = path.len() > 1 && path.ends_with('/');
-    if !(ends_empty || path.contains("//")) || path.starts_with(LEFT_ALONE) {
+    if !(ends_empty || path.contains("//")) || path.starts_with(EXCLUDED_PREFIX) {
         return None;
     }
     let segments = path.split('/').filter(|segment| !segment.is_empty());
-    let mut plain: String = segments.flat_map(|segment| ["/", segment]).collect();
-    if plain.is_empty() {
-        plain.push('/');
+    let mut normalized: String = segments.flat_map(|segment| ["/", segment]).collect();
+    if normalized.is_empty() {
+        normalized.push('/');
     }
     if let Some(query) = uri.query() {
-        plain.push('?');
-        plain.push_str(query);
+        normalized.push('?');
+        normalized.push_str(query);
     }
     let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::try_from(plain).ok()?);
+    parts.path_and_query = Some(PathAndQuery::try_from(normalized).ok()?);
     Uri::from_parts(parts).ok()
 }
 
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn only_empty_segments_go() {
-        for (arrived, plain) in [
+        for (arrived, normalized) in [
             ("/hooks/1/", Some("/hooks/1")),
             ("//hooks//1?a=/b//", Some("/hooks/1?a=/b//")),
             ("//", Some("/")),
@@ -53,7 +53,7 @@ mod tests {
         ] {
             let uri = arrived.parse().unwrap();
             let found = without_empty_segments(&uri).map(|uri| uri.to_string());
-            assert_eq!(found.as_deref(), plain, "{arrived}");
+            assert_eq!(found.as_deref(), normalized, "{arrived}");
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 /// How long to wait for the request of a refused client. Many clients treat a response that precedes the request as a
 /// broken connection.
-const ASKING_MAX: Duration = Duration::from_secs(1);
+const REQUEST_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// How long a refused client may take to read the response. Closing a socket with unread bytes resets the connection,
 /// and many systems then discard the response.
@@ -44,19 +44,19 @@ impl Refusals {
     /// Refuses a connection. Returns the future that waits for the client and then responds. None if too many clients
     /// are waited for: the response has been sent then.
     pub(super) fn refuse(&self, mut stream: TcpStream) -> Option<impl Future<Output = ()> + use<>> {
-        let Ok(turn) = Arc::clone(&self.0).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.0).try_acquire_owned() else {
             // A new connection has room for this. If it does not, it is closed without a response.
             let _ = stream.try_write(ANSWER.as_bytes());
             return None;
         };
         Some(async move {
-            let _turn = turn;
-            let _ = timeout(ASKING_MAX, stream.readable()).await;
+            let _permit = permit;
+            let _ = timeout(REQUEST_WAIT_MAX, stream.readable()).await;
             let lingering = async {
                 stream.write_all(ANSWER.as_bytes()).await?;
                 stream.shutdown().await?;
-                let mut forgotten = [0; 1_024];
-                while stream.read(&mut forgotten).await? > 0 {}
+                let mut discarded = [0; 1_024];
+                while stream.read(&mut discarded).await? > 0 {}
                 Ok::<(), std::io::Error>(())
             };
             // It does not matter whether the client has read it.

@@ -15,7 +15,7 @@
 //! one ends. So does everything in a target that does not begin with `/`.
 //!
 //! One changed byte in a body would be a request smuggled past the proxy in front of the gateway. So the boundaries
-//! of requests are followed strictly ([`Next`]), only complete heads are changed, and from the first doubtful head
+//! of requests are followed strictly ([`Framing`]), only complete heads are changed, and from the first doubtful head
 //! on everything passes through unchanged, for the library to judge.
 //!
 //! Knowing the boundaries has a second use: a caller that is still sending when the connection is closed gets the
@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::framing::Next;
+use super::framing::Framing;
 
 /// The most headers of one request: the HTTP library's own default, beyond which it responds with 431.
 const HEADERS_MAX: usize = 100;
@@ -49,12 +49,12 @@ pub(super) struct TargetEncoder<S> {
     stream: S,
     /// The longest head that is examined, in bytes. The library refuses longer ones.
     head_bytes_max: usize,
-    next: Next,
+    framing: Framing,
     /// The beginning of a head whose end has not arrived yet.
     held: Vec<u8>,
-    /// Bytes that go to the reader before anything else is read, from `given` on.
+    /// Bytes that go to the reader before anything else is read, from `settled_offset` on.
     settled: Vec<u8>,
-    given: usize,
+    settled_offset: usize,
     /// When to give up on a caller that reads nothing of the response. Set while a write is pending.
     stall_end: Option<Pin<Box<Sleep>>>,
     /// When lingering ends. Set once the write side is closed.
@@ -66,10 +66,10 @@ impl<S> TargetEncoder<S> {
         Self {
             stream,
             head_bytes_max,
-            next: Next::Head,
+            framing: Framing::Head,
             held: Vec::new(),
             settled: Vec::new(),
-            given: 0,
+            settled_offset: 0,
             stall_end: None,
             linger_end: None,
         }
@@ -77,7 +77,7 @@ impl<S> TargetEncoder<S> {
 
     /// Ends the connection of a caller that reads nothing for [`STALL_MAX`]: the response stays in memory until it is
     /// read.
-    fn watch<T>(
+    fn check_stall<T>(
         &mut self,
         written: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
@@ -96,8 +96,8 @@ impl<S> TargetEncoder<S> {
     fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            if self.next != Next::Head {
-                at += self.next.pass_body(rest);
+            if self.framing != Framing::Head {
+                at += self.framing.skip_body(rest);
                 continue;
             }
             // Empty lines may precede a head. Without them a head ends at its first empty line.
@@ -107,11 +107,11 @@ impl<S> TargetEncoder<S> {
                 continue;
             }
             match parse(rest) {
-                Parsed::Head { bytes, target, next }
+                Parsed::Head { bytes, target, framing }
                     if bytes <= self.head_bytes_max && is_clean(target) =>
                 {
                     at += bytes;
-                    self.next = next;
+                    self.framing = framing;
                 }
                 _ => break,
             }
@@ -129,19 +129,19 @@ impl<S> TargetEncoder<S> {
         let held = mem::take(&mut self.held);
         let mut rest = held.as_slice();
         while !rest.is_empty() {
-            let head_bytes = match judge(rest, self.head_bytes_max) {
-                Judged::Head { bytes, encoded, next } => {
+            let head_bytes = match classify_head(rest, self.head_bytes_max) {
+                HeadAction::Head { bytes, encoded, framing } => {
                     let original = rest.get(..bytes).unwrap_or_default();
                     self.settled.extend_from_slice(encoded.as_deref().unwrap_or(original));
-                    self.next = next;
+                    self.framing = framing;
                     bytes
                 }
-                Judged::Partial => {
+                HeadAction::Partial => {
                     self.held = rest.to_vec();
                     return;
                 }
-                Judged::Doubtful => {
-                    self.next = Next::Anything;
+                HeadAction::Ambiguous => {
+                    self.framing = Framing::Unknown;
                     0
                 }
             };
@@ -153,13 +153,13 @@ impl<S> TargetEncoder<S> {
     }
 
     /// Passes settled bytes to the reader, as many as there is room for.
-    fn give(&mut self, buf: &mut ReadBuf<'_>) {
-        let left = self.settled.get(self.given..).unwrap_or_default();
+    fn drain_settled(&mut self, buf: &mut ReadBuf<'_>) {
+        let left = self.settled.get(self.settled_offset..).unwrap_or_default();
         let giving = left.get(..left.len().min(buf.remaining())).unwrap_or_default();
         buf.put_slice(giving);
-        self.given += giving.len();
-        if self.given == self.settled.len() {
-            (self.settled, self.given) = (Vec::new(), 0);
+        self.settled_offset += giving.len();
+        if self.settled_offset == self.settled.len() {
+            (self.settled, self.settled_offset) = (Vec::new(), 0);
         }
     }
 }
@@ -173,7 +173,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TargetEncoder<S> {
         let this = self.get_mut();
         while buf.remaining() > 0 {
             if !this.settled.is_empty() {
-                this.give(buf);
+                this.drain_settled(buf);
                 break;
             }
             let before = buf.filled().len();
@@ -184,7 +184,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TargetEncoder<S> {
                     break;
                 }
                 // The head will never be complete. The library decides what to do about it.
-                this.next = Next::Anything;
+                this.framing = Framing::Unknown;
                 this.settled = mem::take(&mut this.held);
                 continue;
             }
@@ -213,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TargetEncoder<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.watch(written, cx)
+        this.check_stall(written, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -226,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TargetEncoder<S> {
             Some(linger_end) => linger_end,
             none => {
                 ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-                if this.next == Next::Head && this.held.is_empty() {
+                if this.framing == Framing::Head && this.held.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
                 none.insert(Box::pin(sleep(LINGER)))
@@ -234,9 +234,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TargetEncoder<S> {
         };
         let mut space = [const { MaybeUninit::uninit() }; 8192];
         while linger_end.as_mut().poll(cx).is_pending() {
-            let mut forgotten = ReadBuf::uninit(&mut space);
-            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut forgotten));
-            if read.is_err() || forgotten.filled().is_empty() {
+            let mut discarded = ReadBuf::uninit(&mut space);
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut discarded));
+            if read.is_err() || discarded.filled().is_empty() {
                 break;
             }
         }
@@ -250,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TargetEncoder<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.watch(written, cx)
+        this.check_stall(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -260,47 +260,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TargetEncoder<S> {
 
 /// The parser's result for bytes that begin with a head.
 enum Parsed<'a> {
-    Head { bytes: usize, target: &'a str, next: Next },
+    Head { bytes: usize, target: &'a str, framing: Framing },
     Partial,
-    Doubtful,
+    Ambiguous,
 }
 
 fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut headers) {
-        Ok(httparse::Status::Complete(bytes)) => match (request.path, Next::after(&request)) {
-            (Some(target), Some(next)) => Parsed::Head { bytes, target, next },
-            _ => Parsed::Doubtful,
+        Ok(httparse::Status::Complete(bytes)) => match (request.path, Framing::after(&request)) {
+            (Some(target), Some(framing)) => Parsed::Head { bytes, target, framing },
+            _ => Parsed::Ambiguous,
         },
         Ok(httparse::Status::Partial) => Parsed::Partial,
-        Err(_) => Parsed::Doubtful,
+        Err(_) => Parsed::Ambiguous,
     }
 }
 
 /// What to do with bytes that begin with a head.
-enum Judged {
+enum HeadAction {
     /// A complete head of this many bytes, and the encoded bytes that replace it, if any.
     Head {
         bytes: usize,
         encoded: Option<Vec<u8>>,
-        next: Next,
+        framing: Framing,
     },
     Partial,
-    Doubtful,
+    Ambiguous,
 }
 
-fn judge(bytes: &[u8], head_bytes_max: usize) -> Judged {
+fn classify_head(bytes: &[u8], head_bytes_max: usize) -> HeadAction {
     let end = empty_line(bytes);
     let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
     let encoded = encode_target(head);
     let parsed = parse(encoded.as_deref().unwrap_or(head));
     match (parsed, end) {
-        (Parsed::Head { next, .. }, Some(bytes)) if bytes <= head_bytes_max => {
-            Judged::Head { bytes, encoded, next }
+        (Parsed::Head { framing, .. }, Some(bytes)) if bytes <= head_bytes_max => {
+            HeadAction::Head { bytes, encoded, framing }
         }
-        (Parsed::Partial, None) if bytes.len() < head_bytes_max => Judged::Partial,
-        _ => Judged::Doubtful,
+        (Parsed::Partial, None) if bytes.len() < head_bytes_max => HeadAction::Partial,
+        _ => HeadAction::Ambiguous,
     }
 }
 

@@ -45,7 +45,7 @@ pub(in crate::outbound::forms) struct Unescaped {
 
 impl Unescaped {
     /// Decodes a text. `None` if it contains no escapes.
-    pub(in crate::outbound::forms) fn of(text: &[u8]) -> Option<Self> {
+    pub(in crate::outbound::forms) fn from_text(text: &[u8]) -> Option<Self> {
         let escapes = [memchr::memchr3(b'%', b'\\', b'&', text), memchr::memchr(0, text)];
         let first = escapes.into_iter().flatten().min()?;
         let mut plain = Zeroizing::new(Vec::with_capacity(text.len()));
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn unescaped(text: &str) -> Option<String> {
-        let unescaped = Unescaped::of(text.as_bytes())?;
+        let unescaped = Unescaped::from_text(text.as_bytes())?;
         assert_eq!(unescaped.source_offsets.len(), unescaped.text.len() + 1, "{text}");
         Some(String::from_utf8(unescaped.text.to_vec()).unwrap())
     }

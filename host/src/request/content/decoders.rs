@@ -216,7 +216,7 @@ impl<'b> Zstd<'b> {
             self.ended = true;
             return Ok(());
         }
-        let head = FrameHeader::of(self.rest).ok_or(InvalidEncoding)?;
+        let head = FrameHeader::parse(self.rest).ok_or(InvalidEncoding)?;
         let window = Some(head.window).filter(|window| *window <= self.window_max);
         self.window =
             usize::try_from(window.ok_or(InvalidEncoding)?).map_err(|_| InvalidEncoding)?;
@@ -253,7 +253,7 @@ struct FrameHeader {
 
 impl FrameHeader {
     /// Returns `None` if it is not a frame.
-    fn of(frame: &[u8]) -> Option<Self> {
+    fn parse(frame: &[u8]) -> Option<Self> {
         let rest = frame.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
         let (descriptor, mut rest) = rest.split_first()?;
         let is_single = descriptor & 0x20 != 0;
@@ -316,7 +316,7 @@ mod tests {
             assert_eq!(brotli_window(&[first]), 1 << bits, "{first:x}");
         }
         let frame = |bytes: &[u8]| {
-            let head = FrameHeader::of(&[&[0x28, 0xb5, 0x2f, 0xfd], bytes].concat());
+            let head = FrameHeader::parse(&[&[0x28, 0xb5, 0x2f, 0xfd], bytes].concat());
             head.map(|head| head.window)
         };
         assert_eq!(frame(&[0x00, 0x00]), Some(1 << 10));

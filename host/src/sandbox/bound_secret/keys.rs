@@ -29,7 +29,10 @@ impl std::fmt::Debug for Keys {
 
 impl Keys {
     /// The keys of these values. `None` if one of them does not decode in this form.
-    pub(in crate::sandbox) fn of(values: &SecretVersions, form: KeyForm) -> Option<Self> {
+    pub(in crate::sandbox) fn from_versions(
+        values: &SecretVersions,
+        form: KeyForm,
+    ) -> Option<Self> {
         values.all().map(|text| Key::new(&form.key(text)?)).collect::<Option<_>>().map(Self)
     }
 
@@ -130,7 +133,7 @@ mod tests {
         let binding: SecretBinding = serde_json::from_str("\"partner\"").unwrap();
         let form = binding.form("a", None, |_| None).unwrap();
         let values = values.iter().map(|value| value.as_bytes().to_vec().into());
-        Keys::of(&SecretVersions::new(values), form).unwrap()
+        Keys::from_versions(&SecretVersions::new(values), form).unwrap()
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Bed {
 }
 
 async fn call(plugin: &Arc<Binding>, tool: &str) -> Called<String> {
-    let subject = Subject::of(TenantId::random(), AgentId::random(), RequestId::next());
+    let subject = Subject::new(TenantId::random(), AgentId::random(), RequestId::next());
     plugin.call_tool(subject, tool.to_owned(), "{}".to_owned()).await
 }
 

@@ -80,7 +80,7 @@ enum CompileFailure {
 
 /// Compiles the component on stdin to stdout, for an engine of this compatibility hash, and returns the exit code.
 #[must_use]
-pub fn run(limits: &CompileLimits, compatibility: u64) -> ExitCode {
+pub fn compile_in_child(limits: &CompileLimits, compatibility: u64) -> ExitCode {
     let (code, message) = match compile(limits, compatibility) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(CompileFailure::Refused(why)) => (EXIT_REFUSED, why),

@@ -30,12 +30,12 @@ pub(in crate::sandbox) struct Listing {
 
 impl Listing {
     /// Starts a listing of an open folder.
-    pub(in crate::sandbox) async fn of(
+    pub(in crate::sandbox) async fn from_folder(
         folder: Arc<File>,
         operations: FileOperations,
         resources: StreamResources,
     ) -> io::Result<Self> {
-        let folder = operations.run(move || entries_of(folder)).await??;
+        let folder = operations.run_blocking(move || entries_of(folder)).await??;
         Ok(Self { operations, folder: Some(folder), page: VecDeque::new(), _resources: resources })
     }
 
@@ -44,7 +44,7 @@ impl Listing {
         while self.page.is_empty()
             && let Some(folder) = self.folder.take()
         {
-            let read = self.operations.run(move || page_of(folder)).await;
+            let read = self.operations.run_blocking(move || page_of(folder)).await;
             (self.page, self.folder) = read.map_err(fs_error)?;
         }
         Ok(self.page.pop_front().transpose()?)

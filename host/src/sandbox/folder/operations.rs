@@ -40,7 +40,7 @@ pub(in crate::sandbox) struct FileThreads {
 impl FileThreads {
     /// For a gateway with `slow_threads` threads in each slow lane. Operations run on the blocking threads of
     /// `threads`.
-    pub(in crate::sandbox) fn of(threads: Handle, slow_threads: usize) -> Arc<Self> {
+    pub(in crate::sandbox) fn new(threads: Handle, slow_threads: usize) -> Arc<Self> {
         let at_once = slow_threads.saturating_mul(OPERATIONS_PER_THREAD).max(OPERATIONS_MIN);
         let may_open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let open = usize::try_from((may_open / OPEN_FILES_DIVISOR).min(OPEN_FILES_MAX));
@@ -82,7 +82,7 @@ impl FileOperations {
     /// # Errors
     /// If the call's CPU time is used up: an error that contains [`Trap::Interrupt`], see [`trap_in`]. If the gateway
     /// is shutting down, or the operation panics.
-    pub(in crate::sandbox) async fn run<T: Send + 'static>(
+    pub(in crate::sandbox) async fn run_blocking<T: Send + 'static>(
         &self,
         operation: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
@@ -164,21 +164,21 @@ mod tests {
                 begins.send(()).unwrap();
                 going.recv().unwrap();
             };
-            operations.run(wait).await
+            operations.run_blocking(wait).await
         });
         Gate { begun, let_go, ended }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_tenant_whose_operations_take_long_leaves_turns_to_others() {
-        let all = FileThreads::of(Handle::current(), 1);
+        let all = FileThreads::new(Handle::current(), 1);
         let (slow, other) = (all.of_call(tenant(1), LONG), all.of_call(tenant(2), LONG));
         let held: Vec<_> = (0..2).map(|_| gate(&slow)).collect();
         held.iter().for_each(|gate| gate.begun.recv().unwrap());
         // A tenant that is alone gets half of the four turns. Further operations wait for one of its two.
         let waiting: Vec<_> = (0..20).map(|_| gate(&slow)).collect();
         for _ in 0..50 {
-            assert_eq!(other.run(|| 1).await.unwrap(), 1);
+            assert_eq!(other.run_blocking(|| 1).await.unwrap(), 1);
         }
         assert!(waiting.iter().all(|gate| gate.begun.try_recv().is_err()));
         // All are released before the first is awaited, since their turns come in any order.
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_operation_that_nobody_waits_for_any_more_keeps_its_turn() {
-        let all = FileThreads::of(Handle::current(), 1);
+        let all = FileThreads::new(Handle::current(), 1);
         let slow = all.of_call(tenant(1), LONG);
         let held: Vec<_> = (0..2).map(|_| gate(&slow)).collect();
         for gate in &held {
@@ -200,7 +200,7 @@ mod tests {
         }
         let next = gate(&slow);
         // Another tenant's operation runs meanwhile.
-        all.of_call(tenant(2), LONG).run(|| ()).await.unwrap();
+        all.of_call(tenant(2), LONG).run_blocking(|| ()).await.unwrap();
         assert!(next.begun.try_recv().is_err());
         held.iter().for_each(|gate| gate.let_go.send(()).unwrap());
         next.let_go.send(()).unwrap();
@@ -225,20 +225,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_an_operation_computes_is_the_calls_time_and_ends_it() {
-        let all = FileThreads::of(Handle::current(), 1);
+        let all = FileThreads::new(Handle::current(), 1);
         let (call, another) =
             (all.of_call(tenant(1), Duration::from_millis(20)), all.of_call(tenant(1), LONG));
         let compute = || {
             let since = thread_time();
             while thread_time() - since < Duration::from_millis(15) {}
         };
-        call.run(compute).await.unwrap();
+        call.run_blocking(compute).await.unwrap();
         assert!(call.spent() >= Duration::from_millis(15) && another.spent().is_zero());
-        let error = call.run(compute).await.unwrap_err();
+        let error = call.run_blocking(compute).await.unwrap_err();
         assert!(matches!(trap_in(&error), Some(Trap::Interrupt)), "{error:?}");
-        let error = call.run(|| panic!("there is no time left for it")).await.unwrap_err();
+        let error = call.run_blocking(|| panic!("there is no time left for it")).await.unwrap_err();
         assert!(trap_in(&error).is_some(), "{error:?}");
-        another.run(compute).await.unwrap();
+        another.run_blocking(compute).await.unwrap();
         assert!(trap_in(&io::Error::other("a disk")).is_none());
     }
 }

@@ -49,7 +49,7 @@ impl FileReader {
         let (file, offset) = (Arc::clone(&self.file), self.offset);
         let operations = self.operations.clone();
         self.state = State::Reading(spawn(async move {
-            operations.run(move || read_chunk(&file, offset, bytes)).await.flatten()
+            operations.run_blocking(move || read_chunk(&file, offset, bytes)).await.flatten()
         }));
     }
 

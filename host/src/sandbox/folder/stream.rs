@@ -77,7 +77,7 @@ async fn write(
         None => quota.size(&file).await?,
     };
     // The folder stays locked until the write is done, so that the next operation sees the file's new size.
-    let written = quota.operations.run(move || file.write_all_at(&chunk, offset)).await;
+    let written = quota.operations.run_blocking(move || file.write_all_at(&chunk, offset)).await;
     written.flatten().map(|()| length)
 }
 

@@ -24,7 +24,7 @@ pub(super) const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 /// The schema of an arguments object or a record.
 pub(super) fn object(fields: &[(String, Shape)]) -> Value {
     let properties: Map<String, Value> =
-        fields.iter().map(|(name, shape)| (name.clone(), of(shape))).collect();
+        fields.iter().map(|(name, shape)| (name.clone(), json_schema(shape))).collect();
     let required: Vec<_> =
         fields.iter().filter(|(_, shape)| !shape.is_nullable()).map(|(name, _)| name).collect();
     json!({
@@ -36,7 +36,7 @@ pub(super) fn object(fields: &[(String, Shape)]) -> Value {
 }
 
 /// The schema of a value.
-pub(super) fn of(shape: &Shape) -> Value {
+pub(super) fn json_schema(shape: &Shape) -> Value {
     match shape {
         Shape::Bool => json!({"type": "boolean"}),
         Shape::Integer(integer) => {
@@ -56,11 +56,11 @@ pub(super) fn of(shape: &Shape) -> Value {
         Shape::Char => json!({"type": "string", "minLength": 1, "maxLength": 1}),
         Shape::String => json!({"type": "string"}),
         Shape::Bytes => json!({"type": "string", "contentEncoding": "base64"}),
-        Shape::List(element) => json!({"type": "array", "items": of(element)}),
+        Shape::List(element) => json!({"type": "array", "items": json_schema(element)}),
         Shape::Record(fields) => object(fields),
         Shape::Tuple(types) => json!({
             "type": "array",
-            "prefixItems": types.iter().map(of).collect::<Vec<_>>(),
+            "prefixItems": types.iter().map(json_schema).collect::<Vec<_>>(),
             "items": false,
             "minItems": types.len(),
         }),
@@ -75,7 +75,7 @@ pub(super) fn of(shape: &Shape) -> Value {
         Shape::Option(inner) if inner.is_nullable() => {
             json!({"anyOf": [{"type": "null"}, wrapped("some", inner)]})
         }
-        Shape::Option(inner) => json!({"anyOf": [of(inner), {"type": "null"}]}),
+        Shape::Option(inner) => json!({"anyOf": [json_schema(inner), {"type": "null"}]}),
     }
 }
 
@@ -101,7 +101,7 @@ fn choice<'a>(cases: impl Iterator<Item = (&'a str, Option<&'a Shape>)>) -> Valu
 fn wrapped(name: &str, payload: &Shape) -> Value {
     json!({
         "type": "object",
-        "properties": {name: of(payload)},
+        "properties": {name: json_schema(payload)},
         "required": [name],
         "additionalProperties": false,
     })

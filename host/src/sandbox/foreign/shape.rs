@@ -89,7 +89,7 @@ impl TypeReader<'_> {
     ///
     /// # Errors
     /// If JSON cannot represent the type. The error names the part at fault, worded to follow "holds".
-    pub(super) fn read(&mut self, ty: &Type) -> Result<Shape, String> {
+    pub(super) fn read_type(&mut self, ty: &Type) -> Result<Shape, String> {
         self.at_depth(ty, 1)
     }
 

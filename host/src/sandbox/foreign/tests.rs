@@ -146,7 +146,7 @@ fn of_component(wat: &str) -> Result<Option<ForeignComponent>, String> {
     let engine = engine::build(PoolSize { calls: 1, memory_bytes_max: 1 << 20 }).unwrap();
     let component = wat::parse_str(component).unwrap();
     let component = Component::new(&engine, component).map_err(|error| format!("{error:#}"))?;
-    ForeignComponent::of(&component, &engine)
+    ForeignComponent::from_component(&component, &engine)
 }
 
 /// Lifts a function of the core instance.

@@ -331,7 +331,8 @@ impl HostDescriptor for CallState {
             Descriptor::File(_) => return Err(ErrorCode::NotDirectory.into()),
         };
         let resources = self.reserve_stream_resources()?;
-        let listing = Listing::of(folder, self.operations(), resources).await.map_err(fs_error)?;
+        let listing =
+            Listing::from_folder(folder, self.operations(), resources).await.map_err(fs_error)?;
         // The interface requires wasmtime-wasi's type, which holds all entries at once and cannot be constructed
         // here. The table holds a `Listing` instead, and only the two functions of `HostDirectoryEntryStream` below
         // access it.

@@ -127,7 +127,7 @@ impl Write for PutChannel {
 }
 
 impl SingleWrite for PutChannel {
-    async fn run(&self, session: &mut Session<'_>) -> Result<Channel, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<Channel, Refusal> {
         let known =
             sqlx::query(select_channels!("WHERE tenant_id = ? AND definition ->> '$.name' = ?"))
                 .bind(self.tenant.as_bytes().as_slice())
@@ -204,7 +204,7 @@ impl Write for DeleteChannel {
 }
 
 impl SingleWrite for DeleteChannel {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let deleted =
             sqlx::query("DELETE FROM channels WHERE tenant_id = ? AND definition ->> '$.name' = ?")
                 .bind(self.tenant.as_bytes().as_slice())

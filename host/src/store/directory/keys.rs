@@ -76,7 +76,7 @@ impl Write for PutKey {
 }
 
 impl SingleWrite for PutKey {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let key = &self.0;
         let (holder, tenant, admin) = match &key.holder {
             KeyHolder::Tenant(tenant) => ("tenant", Some(tenant), false),
@@ -121,7 +121,7 @@ impl Write for RevokeKey {
 }
 
 impl SingleWrite for RevokeKey {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let revoked = sqlx::query(
             "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ? AND tenant_id IS ?",
         )

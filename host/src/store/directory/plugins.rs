@@ -187,7 +187,7 @@ impl Write for PutPlugin {
 }
 
 impl SingleWrite for PutPlugin {
-    async fn run(&self, session: &mut Session<'_>) -> Result<Vec<PluginDigest>, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<Vec<PluginDigest>, Refusal> {
         let (tenant, name) = (self.tenant.as_bytes().as_slice(), self.plugin.name.as_str());
         let current = sqlx::query(
             "SELECT number, digest FROM plugin_versions \
@@ -293,7 +293,7 @@ impl Write for SwitchPlugin {
 }
 
 impl SingleWrite for SwitchPlugin {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         // Both rows are checked before either is changed, so a rejected switch changes nothing.
         let found: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM plugin_versions WHERE tenant_id = ? AND name = ? \
@@ -341,7 +341,7 @@ impl Write for DeletePlugin {
 }
 
 impl SingleWrite for DeletePlugin {
-    async fn run(&self, session: &mut Session<'_>) -> Result<Vec<PluginDigest>, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<Vec<PluginDigest>, Refusal> {
         let deleted = sqlx::query(
             "DELETE FROM plugin_versions WHERE tenant_id = ? AND name = ? RETURNING digest",
         )

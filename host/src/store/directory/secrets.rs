@@ -126,7 +126,7 @@ impl Write for PutSecret {
 }
 
 impl SingleWrite for PutSecret {
-    async fn run(&self, session: &mut Session<'_>) -> Result<PutSecretOutcome, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<PutSecretOutcome, Refusal> {
         let before =
             sqlx::query("SELECT uses, set_by FROM secrets WHERE tenant_id = ? AND name = ?")
                 .bind(self.tenant.as_bytes().as_slice())
@@ -185,7 +185,7 @@ impl Write for DeleteSecret {
 }
 
 impl SingleWrite for DeleteSecret {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let deleted = sqlx::query("DELETE FROM secrets WHERE tenant_id = ? AND name = ?")
             .bind(self.tenant.as_bytes().as_slice())
             .bind(self.name.as_str())

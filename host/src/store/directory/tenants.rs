@@ -137,7 +137,7 @@ impl Write for CreateTenant {
 }
 
 impl SingleWrite for CreateTenant {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let stored = sqlx::query(
             "INSERT INTO tenants (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         )
@@ -182,7 +182,7 @@ impl Write for PutAgent {
 }
 
 impl SingleWrite for PutAgent {
-    async fn run(&self, session: &mut Session<'_>) -> Result<u32, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<u32, Refusal> {
         let found = sqlx::query("SELECT tenant_id, version, definition FROM agents WHERE id = ?")
             .bind(self.id.as_bytes().as_slice())
             .fetch_optional(&mut *session.db)
@@ -247,7 +247,7 @@ impl Write for EnableAgent {
 }
 
 impl SingleWrite for EnableAgent {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let changed = sqlx::query(
             "UPDATE agents SET disabled = ?, updated_at = ? WHERE id = ? AND tenant_id = ?",
         )

@@ -127,7 +127,7 @@ impl Write for PutValue {
 }
 
 impl SingleWrite for PutValue {
-    async fn run(&self, session: &mut Session<'_>) -> Result<ValueChange, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<ValueChange, Refusal> {
         let before = self.before(session).await?;
         let (value, answer) = match &self.change {
             Change::Put(value) => (value.clone(), 0),

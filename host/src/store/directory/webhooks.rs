@@ -98,7 +98,7 @@ impl Write for PutWebhook {
 }
 
 impl SingleWrite for PutWebhook {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         sqlx::query(
             "INSERT INTO webhooks (tenant_id, agent_id, generation, token_hash, created_at) \
              VALUES (?, ?, ?, ?, ?) ON CONFLICT (tenant_id, agent_id) DO UPDATE \
@@ -133,7 +133,7 @@ impl Write for RevokeWebhook {
 }
 
 impl SingleWrite for RevokeWebhook {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let revoked = sqlx::query(
             "UPDATE webhooks SET revoked_at = coalesce(revoked_at, ?) \
              WHERE tenant_id = ? AND agent_id = ?",

@@ -229,7 +229,7 @@ pub(in crate::store) fn owner(row: &SqliteRow) -> sqlx::Result<Owner> {
 }
 
 /// Stores every task whose key is free, and answers each one.
-pub(in crate::store) async fn run(
+pub(in crate::store) async fn apply_accepts(
     arrivals: &mut [Queued<Accept>],
     session: &mut Session<'_>,
 ) -> sqlx::Result<()> {
@@ -327,7 +327,7 @@ async fn insert_tasks(new: &[(i64, &Accept)], session: &mut Session<'_>) -> sqlx
         for (sequence, task) in part {
             query = query.bind(task.tenant.as_bytes().as_slice()).bind(*sequence);
         }
-        INSERT_TASKS.run(query, session.db).await?;
+        INSERT_TASKS.fetch_rows(query, session.db).await?;
     }
     insert_deliveries(new, session).await
 }

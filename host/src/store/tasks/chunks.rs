@@ -140,7 +140,7 @@ impl<W: Write> Write for WriteChunks<W> {
 }
 
 impl<W: Write> SingleWrite for WriteChunks<W> {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let note = sqlx::query(NOTE_UNCLAIMED).bind(self.range.first).bind(self.range.last);
         execute(note, session.db).await?;
         for (sql, part) in INSERT_CHUNKS.parts(&self.chunks) {
@@ -176,7 +176,7 @@ impl Write for DeleteChunks {
 }
 
 impl SingleWrite for DeleteChunks {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let delete =
             sqlx::query(DELETE).bind(self.part.first).bind(self.part.last).bind(self.range.first);
         execute(delete, session.db).await?;

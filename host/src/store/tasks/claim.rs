@@ -136,7 +136,7 @@ impl Write for Claim {
 }
 
 impl SingleWrite for Claim {
-    async fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<Self::Answer, Refusal> {
         make_due_ready(session).await?;
         let executing = executing_by_tenant(session).await?;
         let last = session.state.last_turn;
@@ -155,7 +155,7 @@ impl SingleWrite for Claim {
             for (tenant, sequence) in part.iter().chain(part) {
                 query = query.bind(tenant.as_bytes().to_vec()).bind(*sequence);
             }
-            for row in CLAIM.run(query, session.db).await? {
+            for row in CLAIM.fetch_rows(query, session.db).await? {
                 claimed.insert(row.try_get(0)?, Fence(row.try_get(1)?));
             }
         }
@@ -193,7 +193,7 @@ impl Write for Unclaim {
 }
 
 impl SingleWrite for Unclaim {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let mut tasks = end_leases(self.owner, &self.claimed, session).await?;
         for task in &mut tasks {
             task.attempts -= 1;

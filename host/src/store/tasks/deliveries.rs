@@ -242,7 +242,7 @@ impl Write for TakeDeliveries {
 }
 
 impl SingleWrite for TakeDeliveries {
-    async fn run(&self, session: &mut Session<'_>) -> Result<Vec<DueDelivery>, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<Vec<DueDelivery>, Refusal> {
         let now = session.now;
         let next = turns::next(&Due(now), self.capacity, &self.held, self.last, session.db).await?;
         let next: Vec<i64> = next.into_iter().map(|(_, sequence)| sequence).collect();
@@ -277,7 +277,7 @@ impl Write for EndDelivery {
 }
 
 impl SingleWrite for EndDelivery {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let now = session.now;
         let (status, due_at, ended_at, reason) = match &self.end {
             DeliveryEnd::Delivered => ("delivered", None, Some(now), None),
@@ -316,7 +316,7 @@ impl Write for Redeliver {
 }
 
 impl SingleWrite for Redeliver {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let again = sqlx::query(
             "UPDATE deliveries SET status = 'due', due_at = ?, ended_at = NULL, attempts = 0 \
              WHERE status IN ('dead', 'delivered') AND tenant_id = ? AND task_sequence = \

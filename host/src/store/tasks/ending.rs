@@ -126,7 +126,7 @@ impl LongWrite for End {
 }
 
 impl SingleWrite for End {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let query = sqlx::query(OPEN)
             .bind(self.id.as_bytes().as_slice())
             .bind(self.tenant.as_bytes().as_slice());
@@ -175,7 +175,7 @@ impl Write for Delete {
 }
 
 impl SingleWrite for Delete {
-    async fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<Self::Answer, Refusal> {
         let query = sqlx::query(FINAL_BY_OWNER)
             .bind(self.id.as_bytes().as_slice())
             .bind(self.tenant.as_bytes().as_slice());

@@ -124,7 +124,7 @@ impl Finish {
         outcome: Outcome,
         steps: &[Step],
     ) -> Result<Self, serde_json::Error> {
-        let stored = |step| StoredStep::of(step, &task.input.payload, &outcome.result);
+        let stored = |step| StoredStep::new(step, &task.input.payload, &outcome.result);
         let steps = steps.iter().map(stored).collect::<Result<_, _>>()?;
         let (result, rest) = rows::stored_result(outcome.result);
         let (tenant, id, sequence, status) = (task.tenant, task.id, task.sequence, outcome.status);
@@ -133,7 +133,7 @@ impl Finish {
 }
 
 /// Ends every task whose fence holds, and answers for each whether it did.
-pub(in crate::store) async fn run(
+pub(in crate::store) async fn apply_finishes(
     finishes: &mut [Queued<Finish>],
     session: &mut Session<'_>,
 ) -> sqlx::Result<()> {
@@ -185,7 +185,7 @@ async fn end(
         for lease in part {
             query = query.bind(lease.sequence);
         }
-        END.run(query, session.db).await?;
+        END.fetch_rows(query, session.db).await?;
     }
     Ok(held.iter().map(|lease| (lease.sequence, lease.fence)).collect())
 }

@@ -19,7 +19,7 @@ impl Write for DeleteExpiredKeys {
 }
 
 impl SingleWrite for DeleteExpiredKeys {
-    async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
         // Keys expire in the order of their primary key, so only the oldest thousand need to be checked, without an
         // index over `expires_at`.
         let forgotten = sqlx::query(
@@ -52,7 +52,7 @@ impl Write for Shrink {
 }
 
 impl SingleWrite for Shrink {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let free = count(sqlx::query("PRAGMA freelist_count"), session).await?;
         let all = count(sqlx::query("PRAGMA page_count"), session).await?;
         let spare = free.saturating_sub(FREE_PAGES_KEPT.max(all / 4));

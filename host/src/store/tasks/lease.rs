@@ -134,7 +134,7 @@ impl Write for Heartbeat {
 }
 
 impl SingleWrite for Heartbeat {
-    async fn run(&self, session: &mut Session<'_>) -> Result<Vec<TaskId>, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<Vec<TaskId>, Refusal> {
         // If the owner counted as dead meanwhile, others may have its tasks: these are no longer among its leases.
         renew_owner(self.owner, self.lease, session).await?;
         let query = sqlx::query(LEASES_OF_OWNER).bind(self.owner.as_bytes().to_vec());
@@ -165,7 +165,7 @@ impl Write for Release {
 }
 
 impl SingleWrite for Release {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let query = sqlx::query(LEASE_OF_TASK)
             .bind(self.task.as_bytes().to_vec())
             .bind(self.fence.0)
@@ -226,7 +226,7 @@ impl Write for RequeueOrphaned {
 }
 
 impl SingleWrite for RequeueOrphaned {
-    async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
         let orphaned = sqlx::query(ORPHANED).bind(session.now.micros());
         let orphaned = fetch(orphaned, session.db).await?;
         let orphaned = orphaned.iter().map(task_state).collect::<Result<Vec<_>, _>>()?;
@@ -255,10 +255,10 @@ impl Write for ReplaceOwners {
 }
 
 impl SingleWrite for ReplaceOwners {
-    async fn run(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<u64, Refusal> {
         execute(sqlx::query("DELETE FROM owners"), session.db).await?;
         session.state.alive_until = None;
         renew_owner(self.owner, self.lease, session).await?;
-        RequeueOrphaned.run(session).await
+        RequeueOrphaned.apply(session).await
     }
 }

@@ -97,7 +97,7 @@ impl Store {
         let listing =
             bound(list).bind(limit).bind(slice.offset.min(COUNT_MAX)).bind(SHOWN_RESULT_CHARS_MAX);
         let lists = self.0.lists.clone();
-        let read = self.read(async move {
+        let read = self.read_on_home_runtime(async move {
             let mut turn = lists.acquire(tenant).await?;
             let total: i64 = counting.fetch_one(&mut *turn.connection).await?.try_get(0)?;
             let rows = match limit {

@@ -86,7 +86,7 @@ impl LongWrite for AddStep {
 }
 
 impl SingleWrite for AddStep {
-    async fn run(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Refusal> {
         let query = sqlx::query(ADD)
             .bind(FIRST_POSITION)
             .bind(self.at)

@@ -40,7 +40,7 @@ const RESULT: &str = "result";
 
 impl StoredStep {
     /// The step without the texts that its task already holds: `payload` and `result`, as they are stored.
-    pub(in crate::store) fn of(
+    pub(in crate::store) fn new(
         step: &Step,
         payload: &str,
         result: &str,

@@ -69,7 +69,7 @@ impl Write for CountChunks {
 }
 
 impl SingleWrite for CountChunks {
-    async fn run(&self, session: &mut Session<'_>) -> Result<i64, Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<i64, Refusal> {
         let count = sqlx::query_scalar("SELECT count(*) FROM chunks");
         Ok(count.fetch_one(&mut *session.db).await?)
     }
@@ -335,7 +335,7 @@ impl Write for LimitPages {
 }
 
 impl SingleWrite for LimitPages {
-    async fn run(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
+    async fn apply(&self, session: &mut Session<'_>) -> Result<(), Refusal> {
         let count = sqlx::query_scalar("PRAGMA page_count");
         let pages: i64 = count.fetch_one(&mut *session.db).await?;
         let limit = AssertSqlSafe(format!("PRAGMA max_page_count = {}", pages + self.0));

@@ -8,7 +8,7 @@ use reqwest::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::transfer::read;
+use super::transfer::read_answer;
 use crate::clock::Clock;
 use crate::ids::PluginDigest;
 use crate::plugins::{COMPONENT_BYTES_MAX, Metadata, SIGNATURE_BYTES_MAX, version};
@@ -59,7 +59,7 @@ struct Descriptor {
 }
 
 impl Descriptor {
-    fn of(media_type: &str, bytes: &[u8]) -> Self {
+    fn new(media_type: &str, bytes: &[u8]) -> Self {
         let digest = PluginDigest::of(bytes).to_string();
         Self { media_type: media_type.to_owned(), digest, size: bytes.len() as u64 }
     }
@@ -73,7 +73,7 @@ pub(super) struct Layer {
 }
 
 impl Manifest {
-    pub(super) fn read(text: &[u8]) -> anyhow::Result<Self> {
+    pub(super) fn parse(text: &[u8]) -> anyhow::Result<Self> {
         serde_json::from_slice(text).context(
             "the reference is not to an artefact with a config and layers (an index of several images \
              has neither)",
@@ -108,9 +108,12 @@ impl Manifest {
 }
 
 /// Creates the config and the manifest of a component.
-pub(super) fn of(component: &[u8], signature: Option<String>) -> anyhow::Result<(Bytes, Bytes)> {
-    let metadata = Metadata::read(component);
-    let layer = Descriptor::of(LAYER_TYPE, component);
+pub(super) fn config_and_manifest(
+    component: &[u8],
+    signature: Option<String>,
+) -> anyhow::Result<(Bytes, Bytes)> {
+    let metadata = Metadata::from_component(component);
+    let layer = Descriptor::new(LAYER_TYPE, component);
     let config = serde_json::to_vec(&json!({
         "created": Clock::system().now().iso(),
         "architecture": "wasm",
@@ -127,7 +130,7 @@ pub(super) fn of(component: &[u8], signature: Option<String>) -> anyhow::Result<
     let manifest = Manifest {
         schema_version: 2,
         media_type: Some(MANIFEST_TYPE.to_owned()),
-        config: Descriptor::of(CONFIG_TYPE, &config),
+        config: Descriptor::new(CONFIG_TYPE, &config),
         layers: vec![layer],
         annotations: signature.into_iter().chain(version).collect(),
     };
@@ -136,7 +139,7 @@ pub(super) fn of(component: &[u8], signature: Option<String>) -> anyhow::Result<
 
 /// The first error in a registry's error response (OCI distribution specification, "Error Codes").
 pub(super) async fn error_message(answer: Response) -> String {
-    let text = read(answer, COMPLAINT_BYTES_MAX, "the error").await.unwrap_or_default();
+    let text = read_answer(answer, COMPLAINT_BYTES_MAX, "the error").await.unwrap_or_default();
     #[derive(Deserialize)]
     struct Errors {
         errors: Vec<Error>,

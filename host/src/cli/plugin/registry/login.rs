@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::transfer::{Transfer, is_ok, read};
+use super::transfer::{Transfer, is_ok, read_answer};
 use crate::oci_reference::OciReference;
 
 /// Largest response with a token, in bytes. Tokens of cloud providers have several kilobytes.
@@ -120,7 +120,7 @@ impl Login {
         if !is_ok(&answer) {
             bail!("it was refused ({})", answer.status());
         }
-        let answer = read(answer, TOKEN_BYTES_MAX, "it").await?;
+        let answer = read_answer(answer, TOKEN_BYTES_MAX, "it").await?;
         #[derive(Deserialize)]
         struct Answer {
             token: Option<SecretString>,
@@ -145,7 +145,7 @@ fn password_of(path: &Path) -> anyhow::Result<SecretString> {
     if path == Path::new("-") {
         return Ok(std::io::read_to_string(std::io::stdin()).context("standard input")?.into());
     }
-    let bytes = super::super::file::read(path, PASSWORD_BYTES_MAX)?;
+    let bytes = super::super::file::read_file(path, PASSWORD_BYTES_MAX)?;
     let text = String::from_utf8(bytes);
     Ok(text.map_err(|_| anyhow::anyhow!("{} is not UTF-8", path.display()))?.into())
 }
@@ -167,7 +167,7 @@ fn in_docker_config(path: &Path, host: &str) -> Option<SecretString> {
     struct Auth {
         auth: Option<SecretString>,
     }
-    let bytes = super::super::file::read(path, CONFIG_BYTES_MAX).ok()?;
+    let bytes = super::super::file::read_file(path, CONFIG_BYTES_MAX).ok()?;
     let mut config: Config = serde_json::from_slice(&bytes).ok()?;
     // Docker stores its own registry under this name.
     let names = match host {

@@ -163,7 +163,7 @@ impl Transfer {
 }
 
 /// Reads a response body of at most `bytes_max` bytes.
-pub(super) async fn read(
+pub(super) async fn read_answer(
     mut answer: Response,
     bytes_max: usize,
     what: &str,

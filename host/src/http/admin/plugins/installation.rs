@@ -13,7 +13,7 @@ use crate::plugins::{Offered, SIGNATURE_BYTES_MAX, version};
 use crate::tenants::{Installer, Provenance};
 
 /// The error for an unknown part: the names of the known ones.
-const PARTS: &str = "the parts are component, grants, signature, provenance and version";
+const UNKNOWN_PART: &str = "the parts are component, grants, signature, provenance and version";
 
 /// The parts of an installation.
 #[derive(ToSchema)]
@@ -36,7 +36,7 @@ pub(in super::super) struct Installation {
 }
 
 /// Reads the parts. Returns the component with the statements about it, and the grants, if there are any.
-pub(super) async fn read(
+pub(super) async fn read_installation(
     headers: &HeaderMap,
     body: Bytes,
     by: Installer,
@@ -66,7 +66,7 @@ pub(super) async fn read(
                 let text = version(&text).ok_or_else(|| ApiError::caller(422, why))?;
                 offered.version = Some(text);
             }
-            _ => return Err(ApiError::caller(422, PARTS)),
+            _ => return Err(ApiError::caller(422, UNKNOWN_PART)),
         }
     }
     if offered.signature.as_ref().is_some_and(|text| text.len() > SIGNATURE_BYTES_MAX) {

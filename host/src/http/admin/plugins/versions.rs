@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::super::error::ApiError;
-use super::super::super::extract::{JsonBody, Named};
+use super::super::super::extract::{JsonBody, PathParams};
 use super::super::super::reply::json;
 use super::super::super::responses::{ReadErrors, WriteErrors};
-use super::super::{AdminState, ByAdmin, iso};
-use super::{PluginAnswer, name, refused};
+use super::super::{AdminAuth, AdminState, iso};
+use super::{PluginAnswer, install_error, name};
 use crate::ids::PluginDigest;
 use crate::plugins::{RollBackError, key_id};
 use crate::tenants::{Installer, PluginVersion, VerifiedSignature};
@@ -31,7 +31,7 @@ pub(super) struct SignerAnswer {
 }
 
 impl SignerAnswer {
-    pub(super) fn of(signed: VerifiedSignature) -> Self {
+    pub(super) fn new(signed: VerifiedSignature) -> Self {
         Self {
             name: signed.signer,
             key_id: key_id(&signed.key).unwrap_or_default(),
@@ -72,7 +72,7 @@ impl From<PluginVersion> for VersionAnswer {
             installed_at: iso(Some(plugin.installed_at)),
             installed_by: plugin.installed_by.map(Installer::as_str),
             provenance: plugin.provenance.to_string(),
-            signed_by: plugin.signed.map(SignerAnswer::of),
+            signed_by: plugin.signed.map(SignerAnswer::new),
             current: version.is_current,
             skipped: version.is_skipped,
         }
@@ -87,10 +87,10 @@ impl From<PluginVersion> for VersionAnswer {
     responses((status = 200, body = Vec<VersionAnswer>), ReadErrors), security(("admin_key" = [])))]
 pub(in super::super) async fn list(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
 ) -> Result<Response, ApiError> {
-    let versions = state.plugins.versions(admin.tenant(), &name(&named)?).await?;
+    let versions = state.plugins.versions(admin.tenant(), &name(&path_params)?).await?;
     if versions.is_empty() {
         return Err(ApiError::not_found("Plugin"));
     }
@@ -119,11 +119,11 @@ pub(in super::super) struct Rollback {
     responses((status = 200, body = PluginAnswer), WriteErrors), security(("admin_key" = [])))]
 pub(in super::super) async fn roll_back(
     State(state): State<Arc<AdminState>>,
-    ByAdmin(admin): ByAdmin,
-    named: Named,
+    AdminAuth(admin): AdminAuth,
+    path_params: PathParams,
     JsonBody(rollback): JsonBody<Rollback>,
 ) -> Result<Response, ApiError> {
-    let name = name(&named)?;
+    let name = name(&path_params)?;
     let to = rollback.to.as_deref().map(str::parse::<PluginDigest>).transpose();
     let to = to.map_err(|error| ApiError::caller(422, error.to_string()))?;
     let rolled_back = state.plugins.roll_back(admin.tenant(), &name, to).await;
@@ -131,7 +131,7 @@ pub(in super::super) async fn roll_back(
         RollBackError::NotInstalled => ApiError::not_found("Plugin"),
         RollBackError::UnknownVersion => ApiError::not_found("Plugin version"),
         RollBackError::NoEarlier => ApiError::caller(409, error.to_string()),
-        RollBackError::Unavailable(error) => refused(error),
+        RollBackError::Unavailable(error) => install_error(error),
     })?;
     Ok(json(StatusCode::OK, &PluginAnswer::installed(installed)))
 }

@@ -48,7 +48,7 @@ fn encoder(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> TargetEncoder<P
 }
 
 /// What a reader receives if it reads this many bytes at a time.
-fn read(parts: impl IntoIterator<Item = impl AsRef<[u8]>>, read_bytes: usize) -> Vec<u8> {
+fn read_parts(parts: impl IntoIterator<Item = impl AsRef<[u8]>>, read_bytes: usize) -> Vec<u8> {
     let (mut encoder, mut got, mut space) = (encoder(parts), Vec::new(), vec![0; read_bytes]);
     loop {
         let mut buf = ReadBuf::new(&mut space);
@@ -74,13 +74,13 @@ fn check(stream: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
         let (got, expected) = (got.escape_ascii(), expected.escape_ascii());
         assert_eq!(got.to_string(), expected.to_string(), "{how}");
     };
-    same(read([stream], 8192), "in one");
-    same(read(stream.chunks(1), 8192), "byte by byte");
-    same(read(stream.chunks(1), 1), "byte by byte, read likewise");
-    same(read([stream], 1), "read byte by byte");
+    same(read_parts([stream], 8192), "in one");
+    same(read_parts(stream.chunks(1), 8192), "byte by byte");
+    same(read_parts(stream.chunks(1), 1), "byte by byte, read likewise");
+    same(read_parts([stream], 1), "read byte by byte");
     for at in 0..stream.len() {
         let (first, second) = stream.split_at(at);
-        same(read([first, second], 8192), &format!("cut at {at}"));
+        same(read_parts([first, second], 8192), &format!("cut at {at}"));
     }
 }
 
@@ -113,7 +113,7 @@ fn exactly_what_the_library_refuses_is_encoded() {
         {
             let target = [before.as_bytes(), &[byte], after.as_bytes()].concat();
             let stream = [b"GET ", target.as_slice(), b" HTTP/1.1\n\n"].concat();
-            let read = read([&stream], 8192);
+            let read = read_parts([&stream], 8192);
             let is_taken =
                 str::from_utf8(&target).is_ok() && http::Uri::try_from(target.as_slice()).is_ok();
             assert_eq!(read == stream, is_taken, "{}", target.escape_ascii());
@@ -221,7 +221,7 @@ fn clean_requests_are_not_copied() {
     assert!(poll(&mut encoder, &mut buf).is_ready());
     assert_eq!(buf.filled().len(), 2 * clean.len() + 23);
     assert_eq!((encoder.held.capacity(), encoder.settled.capacity()), (0, 0));
-    assert_eq!(encoder.next, Next::Length(15));
+    assert_eq!(encoder.framing, Framing::Length(15));
 }
 
 /// Pseudo-random numbers that are the same in every run (xorshift64*).
@@ -299,7 +299,7 @@ fn any_requests_cut_anyhow_are_encoded_alike() {
         let count = 1 + numbers.below(5);
         let (stream, expected): (String, String) = (0..count).map(|_| numbers.request()).unzip();
         let parts = numbers.parts(stream.as_bytes());
-        let got = read(parts, 1 + numbers.below(300));
+        let got = read_parts(parts, 1 + numbers.below(300));
         assert_eq!(got.escape_ascii().to_string(), expected.as_bytes().escape_ascii().to_string());
     }
 }
@@ -382,7 +382,12 @@ async fn broken_streams_are_never_read_differently() {
             }
         }
         let parts = numbers.parts(&stream);
-        assert_eq!(read(parts.clone(), 8192), read([&stream], 8192), "{}", stream.escape_ascii());
+        assert_eq!(
+            read_parts(parts.clone(), 8192),
+            read_parts([&stream], 8192),
+            "{}",
+            stream.escape_ascii()
+        );
         let without = seen(connection(parts.clone())).await;
         let with = seen(TargetEncoder::new(connection(parts), HEAD_BYTES_MAX)).await;
         for (without, with) in without.iter().zip(&with) {

@@ -140,13 +140,13 @@ async fn whoever_takes_thousands_of_requests_back_is_cut_off() {
 
 #[tokio::test]
 async fn an_answer_that_nobody_takes_is_let_go_and_one_that_is_taken_slowly_is_not() {
-    let unanswered = Unanswered::none();
+    let pending = PendingResponses::new();
     let whole = vec![b'x'; 100_000];
     let response = Response::new(axum::body::Body::from(whole.clone()));
-    let mut body = unanswered.one(()).until_taken(response).into_body();
+    let mut body = pending.track(()).track_body(response).into_body();
     assert_eq!(hyper::body::Body::size_hint(&body).exact(), Some(100_000));
     tokio::time::pause();
-    let idle = unanswered.idle_for(Duration::from_secs(1));
+    let idle = pending.idle_for(Duration::from_secs(1));
     let mut idle = std::pin::pin!(idle);
     let mut taken = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -159,7 +159,7 @@ async fn an_answer_that_nobody_takes_is_let_go_and_one_that_is_taken_slowly_is_n
     assert!(whole.starts_with(&taken) && taken.len() < whole.len());
     let started_at = tokio::time::Instant::now();
     idle.await;
-    // Twenty seconds have passed since the last part was taken.
+    // Twenty seconds have passed since the last chunk was taken.
     assert!((10..=11).contains(&started_at.elapsed().as_secs()), "{:?}", started_at.elapsed());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(

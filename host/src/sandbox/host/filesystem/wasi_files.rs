@@ -57,7 +57,7 @@ impl CallState {
             there.map_err(|_| FsError::trap(wasmtime::Error::msg("a descriptor is lost")))?;
         let mut ctx = self.filesystem().ctx.clone();
         let operations = self.operations();
-        let done = operations.run(move || {
+        let done = operations.run_blocking(move || {
             let mut files = Files { ctx: &mut ctx, table: &mut table };
             operation(&mut files, there).now_or_never()
         });

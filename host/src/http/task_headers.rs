@@ -11,7 +11,7 @@ use crate::runs::Submission;
 
 /// The task that a response is about, and whether an earlier request started it (CONTRACT X21, D6).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Marks {
+pub(super) struct TaskHeaders {
     task: TaskId,
     /// See [`Submission::replayed`].
     replayed: Option<bool>,
@@ -19,16 +19,16 @@ pub(super) struct Marks {
     by_provider: bool,
 }
 
-impl Marks {
-    /// The marks of an accepted call.
-    pub(super) fn of(submission: &Submission) -> Self {
+impl TaskHeaders {
+    /// The headers of an accepted call.
+    pub(super) fn from_submission(submission: &Submission) -> Self {
         let Submission { task, replayed, by_provider, .. } = *submission;
         Self { task, replayed, by_provider }
     }
 
     /// The task's id and location only.
-    pub(super) fn where_it_is(submission: &Submission) -> Self {
-        Self { replayed: None, ..Self::of(submission) }
+    pub(super) fn location_only(submission: &Submission) -> Self {
+        Self { replayed: None, ..Self::from_submission(submission) }
     }
 
     /// Sets the headers of a response.
@@ -50,19 +50,19 @@ impl Marks {
 }
 
 /// Sets the headers that say where the task is, and whether an earlier request started it.
-pub(super) fn mark(submission: &Submission, mut response: Response) -> Response {
-    Marks::of(submission).set(response.headers_mut());
+pub(super) fn set_task_headers(submission: &Submission, mut response: Response) -> Response {
+    TaskHeaders::from_submission(submission).set(response.headers_mut());
     response
 }
 
 /// The same for a caller who may have waited, with the preference about waiting that was applied (RFC 7240
 /// section 3).
-pub(super) fn mark_waited(
+pub(super) fn set_task_headers_after_wait(
     submission: &Submission,
     wait_max: Duration,
     response: Response,
 ) -> Response {
-    let mut response = mark(submission, response);
+    let mut response = set_task_headers(submission, response);
     if let Some(applied) = submission.wanted.prefer.applied(wait_max) {
         set(response.headers_mut(), "preference-applied", &applied);
     }
