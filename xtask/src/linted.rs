@@ -22,10 +22,11 @@ const DOCUMENTATION: &str = "doc";
 /// Runs cargo in a folder of the repository with these arguments. Warnings are errors.
 pub(crate) fn run(folder: &str, arguments: &[String]) -> anyhow::Result<()> {
     tools::ensure_wasm_target()?;
+    let wrapper = wrapper()?;
+    let wrapper = wrapper.to_str().context("the path of the target folder is not UTF-8")?;
     let mut cargo = tools::cargo(folder);
-    cargo.args(arguments).env("RUSTC_WORKSPACE_WRAPPER", wrapper()?);
-    // How `cargo clippy` passes the arguments after `--`.
-    cargo.env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
+    // Not as a variable of the environment, which the tests' own calls of cargo would inherit.
+    cargo.arg("--config").arg(format!("build.rustc-workspace-wrapper={wrapper:?}")).args(arguments);
     let status = cargo.status().context("cargo cannot be run")?;
     ensure!(status.success(), "cargo {} failed", arguments.join(" "));
     Ok(())
@@ -61,7 +62,10 @@ pub(crate) fn rustc() -> ExitCode {
     let documenting = documented.map(|arguments| {
         Command::new("rustdoc").args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
     });
-    let compiled = Command::new("clippy-driver").args(&arguments).status();
+    let mut clippy = Command::new("clippy-driver");
+    // How `cargo clippy` passes the arguments after `--`.
+    clippy.args(&arguments).env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
+    let compiled = clippy.status();
     if !compiled.is_ok_and(|status| status.success()) {
         return ExitCode::FAILURE;
     }
