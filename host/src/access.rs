@@ -42,7 +42,6 @@ impl Caller {
     /// # Errors
     /// [`Denied::Disabled`].
     pub(crate) fn by_channel(agent: Agent, channel: ChannelId) -> Result<Self, Denied> {
-        record_tenant(agent.tenant);
         require_enabled(agent, Surface::Channel(channel))
     }
 
@@ -147,12 +146,8 @@ impl Access {
     pub async fn admin(&self, key: Option<&str>, tenant: TenantId) -> Result<AdminCaller, Denied> {
         let holder = self.holder(SecretHash::of(key.ok_or(Denied::NoKey)?)).await?;
         match holder {
-            KeyHolder::Operator => {
-                record_tenant(tenant);
-                Ok(AdminCaller { tenant, is_operator: true })
-            }
+            KeyHolder::Operator => Ok(AdminCaller { tenant, is_operator: true }),
             KeyHolder::Admin(own) if own == tenant => {
-                record_tenant(tenant);
                 Ok(AdminCaller { tenant, is_operator: false })
             }
             KeyHolder::Admin(_) | KeyHolder::Tenant(_) => Err(Denied::Invalid),
@@ -199,7 +194,6 @@ impl Access {
             }
             KeyHolder::Operator => self.store.owner_of_agent(agent).await?,
         };
-        owner.inspect(|tenant| record_tenant(*tenant));
         let is_operator = holder == KeyHolder::Operator;
         Ok(owner.map(|tenant| AdminCaller { tenant, is_operator }))
     }
@@ -233,10 +227,7 @@ impl Access {
 
     async fn tenant_of(&self, hash: SecretHash) -> Result<TenantCaller, Denied> {
         match self.holder(hash).await? {
-            KeyHolder::Tenant(tenant) | KeyHolder::Admin(tenant) => {
-                record_tenant(tenant);
-                Ok(TenantCaller { tenant })
-            }
+            KeyHolder::Tenant(tenant) | KeyHolder::Admin(tenant) => Ok(TenantCaller { tenant }),
             KeyHolder::Operator => Err(Denied::Invalid),
         }
     }
@@ -266,13 +257,11 @@ impl Access {
             && changes.is_current(Some(caller.tenant()), stamp)
             && self.is_unexpired(&key)
         {
-            record_tenant(caller.tenant());
             return Ok(caller);
         }
         let before = changes.before_reading();
         let key = self.valid_key(hash).await?;
         let tenant = key.holder.tenant().ok_or(Denied::Invalid)?;
-        record_tenant(tenant);
         let id = id.ok_or(Denied::Invalid)?;
         let agent = self.store.agent(tenant, id).await?.ok_or(Denied::Invalid)?;
         let caller = require_enabled(agent, Surface::Api)?;
@@ -292,25 +281,18 @@ impl Access {
         if let Some((caller, stamp)) = self.tokens.get(&hash)
             && changes.is_current(Some(caller.tenant()), stamp)
         {
-            record_tenant(caller.tenant());
             return Ok(Some(caller));
         }
         let before = changes.before_reading();
         let Some((agent, generation)) = self.store.agent_by_webhook_token(hash).await? else {
             return Ok(None);
         };
-        record_tenant(agent.tenant);
         let caller = require_enabled(agent, Surface::Webhook { generation })?;
         if let Some(stamp) = changes.stamp(Some(caller.tenant()), before) {
             self.tokens.insert(hash, (caller.clone(), stamp));
         }
         Ok(Some(caller))
     }
-}
-
-/// Names the tenant in the request's span, so that the log lines inside it do.
-fn record_tenant(tenant: TenantId) {
-    tracing::Span::current().record("tenant", tracing::field::display(tenant));
 }
 
 /// Creates the proof of access to an agent, if the agent is enabled.

@@ -186,7 +186,7 @@ impl Settings {
         let mut names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         if let Some(name) = names.find(|name| is_misnamed(name)) {
             return Err(SettingsError(format!(
-                "the environment variable {name} is not one of them; they are named {PREFIX}SECTION__KEY, as in \
+                "the environment variable {name} is not a setting; settings are named {PREFIX}SECTION__KEY, as in \
                  {PREFIX}HTTP__LISTEN"
             )));
         }

@@ -67,3 +67,15 @@ async fn a_request_that_is_denied_names_no_tenant() {
     assert!(denied[0]["request"].is_string(), "{denied:?}");
     assert!(denied.iter().all(|span| span["tenant"].is_null()), "{denied:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_names_its_tenant_once_however_often_it_is_authenticated() {
+    let home = Home::new();
+    let gateway = Child::serve(&home, &["--log", "debug"]);
+    // The key is checked before the body is read, and again for the agent that the body names.
+    let body = json!({"agent_id": gateway.agent, "prompt": "Once?"});
+    gateway.post("/").key(&gateway.key).json(&body).expect(200).await;
+    let (_, log) = gateway.terminate();
+    let line = log.lines().find(|line| line.contains("a request was answered")).unwrap();
+    assert_eq!(line.matches(" tenant=").count(), 1, "{line}");
+}

@@ -27,6 +27,9 @@ pub(crate) fn run(folder: &str, arguments: &[String]) -> anyhow::Result<()> {
     let mut cargo = tools::cargo(folder);
     // Not as a variable of the environment, which the tests' own calls of cargo would inherit.
     cargo.arg("--config").arg(format!("build.rustc-workspace-wrapper={wrapper:?}")).args(arguments);
+    // How `cargo clippy` passes the arguments after `--`. Clippy's driver has cargo track the variable, so it has to be
+    // the same in each call.
+    cargo.env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
     let status = cargo.status().context("cargo cannot be run")?;
     ensure!(status.success(), "cargo {} failed", arguments.join(" "));
     Ok(())
@@ -62,10 +65,7 @@ pub(crate) fn rustc() -> ExitCode {
     let documenting = documented.map(|arguments| {
         Command::new("rustdoc").args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
     });
-    let mut clippy = Command::new("clippy-driver");
-    // How `cargo clippy` passes the arguments after `--`.
-    clippy.args(&arguments).env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
-    let compiled = clippy.status();
+    let compiled = Command::new("clippy-driver").args(&arguments).status();
     if !compiled.is_ok_and(|status| status.success()) {
         return ExitCode::FAILURE;
     }

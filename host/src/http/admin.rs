@@ -19,6 +19,7 @@ use super::body::BodyReader;
 use super::budget::AuthenticatedTenant;
 use super::error::ApiError;
 use super::extract::{PathParams, header_key};
+use super::layers::record_tenant;
 use super::state::HttpState;
 use crate::access::webhooks::Webhooks;
 use crate::access::{Access, AdminCaller, OperatorCaller};
@@ -97,6 +98,7 @@ impl FromRequestParts<HttpState> for AdminAuth {
         if admin.is_operator() && Store::from_ref(state).tenant(tenant).await?.is_none() {
             return Err(ApiError::not_found("Tenant"));
         }
+        record_tenant(tenant);
         parts.extensions.insert(AuthenticatedTenant(tenant));
         Ok(Self(admin))
     }

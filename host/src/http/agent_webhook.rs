@@ -12,6 +12,7 @@ use serde_json::json;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{PathParams, request_id};
+use super::layers::record_tenant;
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::AgentWebhookErrors;
@@ -94,7 +95,10 @@ async fn caller(state: &WebhookState, path_params: &PathParams) -> Result<Caller
     // A token that is not UTF-8 once decoded belongs to no agent.
     let token = path_params.text("token").ok_or_else(unknown)?;
     let caller = state.access.webhook(token).await;
-    caller.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?.ok_or_else(unknown)
+    let caller = caller.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?;
+    let caller = caller.ok_or_else(unknown)?;
+    record_tenant(caller.tenant());
+    Ok(caller)
 }
 
 fn parts(head: http::request::Parts, body: bytes::Bytes) -> Result<RequestParts, ApiError> {

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::budget::AuthenticatedTenant;
 use super::error::ApiError;
+use super::layers::record_tenant;
 use super::serve::plain_path::ArrivedPath;
 use super::state::HttpState;
 use crate::access::TenantCaller;
@@ -54,6 +55,7 @@ impl FromRequestParts<HttpState> for TenantAuth {
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
         let key = header_key(&parts.headers)?;
         let caller = state.access().tenant(key.as_deref()).await?;
+        record_tenant(caller.tenant());
         parts.extensions.insert(AuthenticatedTenant(caller.tenant()));
         Ok(Self(caller))
     }

@@ -13,6 +13,7 @@ use super::body::BodyReader;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{PathParams, arrived_path, request_id};
+use super::layers::record_tenant;
 use super::openapi::Binary;
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
@@ -132,6 +133,7 @@ async fn handle(
     let may_run = request.method() != Method::OPTIONS;
     let channel = state.channels.open(id).await?;
     let channel = channel.ok_or_else(|| ApiError::not_found("Channel"))?;
+    record_tenant(channel.tenant());
     let (head, body) = request.into_parts();
     let request_id = request_id(&head);
     let query = head.uri.query().unwrap_or_default();

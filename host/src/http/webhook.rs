@@ -13,6 +13,7 @@ use super::body::BodyReader;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{arrived_path, header_key, request_id};
+use super::layers::record_tenant;
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
 use super::responses::{PluginErrors, WriteErrors};
@@ -142,6 +143,9 @@ pub(super) async fn resolve(
         None => (None, state.access.tenant(key.as_deref()).await.map(|caller| caller.tenant())),
     };
     let sender = Sender::from_head(&head);
+    if let Ok(tenant) = &proven {
+        record_tenant(*tenant);
+    }
     let bytes = match proven {
         Ok(tenant) => state.bodies.read_body(sender.tenant(tenant), &mut head, body).await?,
         // The body is read only to learn whether it names an agent, which decides the error (CONTRACT X4). It is not

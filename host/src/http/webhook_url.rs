@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::error::ApiError;
 use super::extract::header_key_or_bearer;
+use super::layers::record_tenant;
 use super::reply::json;
 use super::responses::WebhookUrlErrors;
 use crate::access::webhooks::Webhooks;
@@ -120,7 +121,9 @@ async fn owner(
     let requested_agent = agent.unwrap_or_else(AgentId::random);
     let owner = state.access.webhook_owner(key.as_deref(), requested_agent).await;
     let owner = owner.map_err(|denied| ApiError::from(denied).shaped_as_docsgpt())?;
-    Ok((owner.ok_or_else(unknown)?, agent.ok_or_else(unknown)?))
+    let owner = owner.ok_or_else(unknown)?;
+    record_tenant(owner.tenant());
+    Ok((owner, agent.ok_or_else(unknown)?))
 }
 
 fn answer(state: &WebhookUrlState, token: Option<&PlainSecret>) -> Response {
