@@ -200,7 +200,7 @@ impl<'a> RedirectChain<'a> {
         Err(failure("upstream", "the answer redirects more than three times"))
     }
 
-    /// The rule that allows a request. `None` if there is none and the operator only counts such requests.
+    /// The rule that allows a request. `None` if no rule does and the operator only counts such requests.
     fn rule(
         &mut self,
         method: &Method,

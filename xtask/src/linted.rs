@@ -61,15 +61,23 @@ pub(crate) fn is_called_as_rustc() -> bool {
 pub(crate) fn rustc() -> ExitCode {
     // The path of rustc, which clippy expects as its first argument, and rustc's arguments.
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let documented = documentation(&arguments);
-    let documenting = documented.map(|arguments| {
+    let documenting = documentation(&arguments).map(|arguments| {
         Command::new("rustdoc").args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
     });
     let compiled = Command::new("clippy-driver").args(&arguments).status();
-    if !compiled.is_ok_and(|status| status.success()) {
-        return ExitCode::FAILURE;
+    // Waited for in any case: a process that is left behind would write beside the next build.
+    let documented = documenting.map(|child| child.and_then(std::process::Child::wait_with_output));
+    match compiled {
+        Ok(status) if status.success() => {}
+        Ok(_) => return ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!(
+                "error: clippy-driver cannot be run: {error}; `rustup component add clippy` installs it"
+            );
+            return ExitCode::FAILURE;
+        }
     }
-    match documenting.map(|child| child.and_then(std::process::Child::wait_with_output)) {
+    match documented {
         None => ExitCode::SUCCESS,
         Some(Ok(output)) if output.status.success() => ExitCode::SUCCESS,
         Some(Ok(output)) => {

@@ -53,7 +53,7 @@ enum Task {
         /// Part of a test's name, which starts with its module [default: all stages]
         names: Vec<String>,
     },
-    /// Run the quick stages of `test`: formatting and lints
+    /// Run formatting and lints, without building
     #[command(after_help = stages::list(stages::CHECK))]
     Check,
     /// Check the dependencies against deny.toml: licences, sources and banned crates

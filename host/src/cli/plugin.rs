@@ -58,8 +58,8 @@ docs/PLUGINS.md has all of it.")]
     Install(Box<install::Install>),
     /// Print a plugin as JSON: its roles, call statistics and quarantine.
     ///
-    /// A plugin that keeps failing is quarantined. The statistics are those of the gateway process that answers; with
-    /// --data there are none.
+    /// A plugin that keeps failing is quarantined. The statistics are those of the gateway process that answers; a
+    /// command with --data has called no plugin, so its statistics are empty.
     Show(state::PluginArgs),
     /// End a plugin's quarantine, so that its next calls run.
     ///

@@ -53,8 +53,8 @@ impl<K: Copy + Eq + Hash> ConcurrencyLimit<K> {
         Some(Permit { key, held: Arc::clone(&self.held) })
     }
 
-    /// Acquires a permit for this key. If there is none, tries once more after this wait, lengthened by up to a half:
-    /// the jitter spreads requests that arrived together.
+    /// Acquires a permit for this key. A key that holds all of its permits gets one retry after this wait, lengthened by
+    /// up to a half: the jitter spreads requests that arrived together.
     pub(super) async fn acquire_within(&self, wait: Duration, key: K) -> Option<Permit<K>> {
         if let Some(permit) = self.acquire(key) {
             return Some(permit);

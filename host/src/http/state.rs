@@ -88,9 +88,24 @@ struct States {
 
 impl HttpState {
     pub(super) fn new(services: &Services) -> Self {
-        let Services { access, plugins, runs, store, .. } = services.clone();
-        let Services { webhooks, vault, channels, post_run, .. } = services.clone();
-        let Services { clock, settings, shutdown_deadline, bodies: budget, .. } = services.clone();
+        let Services {
+            access,
+            plugins,
+            runs,
+            store,
+            webhooks,
+            vault,
+            channels,
+            post_run,
+            models,
+            public_url,
+            clock,
+            settings,
+            shutdown_deadline,
+            operations_per_tenant_max,
+            bodies: budget,
+            bulk,
+        } = services.clone();
         let bodies = BodyReader::new(budget.clone(), &settings);
         let submitter = Submitter {
             runs: runs.clone(),
@@ -122,7 +137,7 @@ impl HttpState {
             store: store.clone(),
             runs: runs.clone(),
             clock: clock.clone(),
-            open: streams.clone(),
+            limit: streams.clone(),
             shutdown_deadline: shutdown_deadline.clone(),
         };
         let rest = RestState {
@@ -133,8 +148,8 @@ impl HttpState {
             runs: runs.clone(),
             submitter,
             events,
-            operations: Operations::new(services.operations_per_tenant_max),
-            public_url: services.public_url.clone(),
+            operations: Operations::new(operations_per_tenant_max),
+            public_url,
             shutdown_deadline,
         };
         let metrics = MetricsState {
@@ -152,10 +167,10 @@ impl HttpState {
             channels,
             vault,
             webhooks,
-            models: services.models.clone(),
+            models,
             clock,
         };
-        let layers = LayerState { bodies: budget, bulk: Arc::clone(&services.bulk) };
+        let layers = LayerState { bodies: budget, bulk };
         Self(Arc::new(States {
             access,
             bodies,

@@ -256,7 +256,7 @@ impl Plugins {
     }
 
     /// The version to store. If the same bytes were installed under this name before, their signature and an
-    /// operator's vouching carry over: both are about the bytes, whoever installs them again.
+    /// operator's vouching carry over: both concern the bytes, and not who installs them.
     async fn merge_previous(
         &self,
         tenant: TenantId,

@@ -89,8 +89,8 @@ pub async fn gather(
     })
 }
 
-/// The getter's calls, each with the task that it is about: those recorded, or, if there are none, the one that the
-/// request asks for.
+/// The getter's calls, each with its task: the recorded ones, or the call that the request asks for if none was
+/// recorded.
 async fn getters(
     store: &Store,
     task: &Task,

@@ -116,7 +116,7 @@ pub(in super::super) struct EventStreams {
     pub(in super::super) runs: Runs,
     pub(in super::super) clock: Clock,
     /// The streams that are open, counted for each tenant.
-    pub(in super::super) open: Streams,
+    pub(in super::super) limit: Streams,
     /// Ends all streams.
     pub(in super::super) shutdown_deadline: CancellationToken,
 }
@@ -132,8 +132,8 @@ impl EventStreams {
         task: TaskId,
         after: Option<EventId>,
     ) -> Result<Response, ApiError> {
-        let permit = self.open.acquire(tenant).ok_or_else(|| {
-            let max = self.open.per_key_max();
+        let permit = self.limit.acquire(tenant).ok_or_else(|| {
+            let max = self.limit.per_key_max();
             let detail =
                 format!("{max} event streams are open; the task can be read, or followed later");
             ApiError::caller(429, detail).retry_after(1)

@@ -123,7 +123,7 @@ fn escape(first: u8, rest: &[u8]) -> Option<(Escaped, usize)> {
     }
 }
 
-/// Decodes `\uXXXX`, or a surrogate pair of two. `rest` begins at the `u`.
+/// Decodes a JSON escape of a UTF-16 code unit, or two of them that are a surrogate pair. `rest` begins at the `u`.
 fn utf16(rest: &[u8]) -> Option<(Escaped, usize)> {
     let unit = |from: usize| hexadecimal(rest.get(from..from.checked_add(4)?)?);
     let one = unit(1)?;
@@ -136,7 +136,7 @@ fn utf16(rest: &[u8]) -> Option<(Escaped, usize)> {
     Some((Escaped::Character(character), 12))
 }
 
-/// Parses hexadecimal digits. `None` if there are none, too many, or other characters.
+/// Parses hexadecimal digits. `None` for an empty or too long text, and for other characters.
 fn hexadecimal(digits: &[u8]) -> Option<u32> {
     let are_digits = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
     u32::from_str_radix(std::str::from_utf8(digits).ok().filter(|_| are_digits)?, 16).ok()

@@ -211,7 +211,7 @@ impl CallState {
         self.missed_payload && !self.read_bytes
     }
 
-    /// Records that the guest asked for a payload and there is none. The plugin's log says so.
+    /// Records that the guest asked for a payload in a call without one, and writes a line to the plugin's log.
     pub(in crate::sandbox) fn record_missing_payload(&mut self) {
         let request = self.subject.request.as_deref();
         if let Some(unreadable) = request.and_then(|request| request.unreadable.as_ref())

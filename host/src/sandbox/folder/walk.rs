@@ -19,8 +19,8 @@ pub(in crate::sandbox) const ENTRY_BYTES: u64 = 4 << 10;
 /// How deep a plugin may nest folders.
 pub(in crate::sandbox) const DEPTH_MAX: usize = 64;
 
-/// How deep folders may be nested, whoever made them, for a walk to count them: each level of a walk takes an open
-/// file and its buffer.
+/// The deepest nesting of folders that a walk counts, including folders that the plugin did not make: each level takes
+/// an open file and its buffer.
 const WALKED_DEPTH_MAX: usize = 512;
 
 /// Entries per turn of a walk.
