@@ -5,6 +5,7 @@ mod api;
 mod channel;
 mod compile;
 mod key;
+mod logging;
 mod plugin;
 mod progress;
 mod replay;

@@ -123,7 +123,7 @@ impl Deliveries {
                         let guard = InFlight::guard(&in_flight, due.tenant);
                         let (deliveries, abort) = (self.clone(), abort.clone());
                         let wake = Arc::clone(&wake);
-                        let span = tracing::info_span!(
+                        let span = tracing::error_span!(
                             "delivery",
                             task = %due.task,
                             tenant = %due.tenant,

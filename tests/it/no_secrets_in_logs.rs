@@ -28,6 +28,7 @@ async fn use_everything(gateway: &Client, agent: &Client) {
     gateway.get(&format!("/?x-api-key={}", gateway.key)).expect(405).await;
     gateway.thread(&by_header.task_id()).await;
     slips(gateway).await;
+    failures_that_repeat(gateway).await;
 
     // Here the whole body is the payload, which the agent sees, so it does not contain the user's token.
     let body = json!({"question": "calculate {\"expression\":\"1+1\"}"});
@@ -73,6 +74,20 @@ async fn slips(gateway: &Client) {
             assert!(thread.contains("kept") || thread.contains("hi"), "{name}: {thread}");
         }
     }
+}
+
+/// Has tools fail with texts that repeat a credential.
+async fn failures_that_repeat(gateway: &Client) {
+    // Escaped, the token is not found in the prompt, but the tool receives it as it is.
+    let escaped = USER_TOKEN.replace('-', "\\u002d");
+    let prompt = format!("calculate {{\"{escaped}\":1}}");
+    let body = json!({"prompt": prompt, "user_tokens": {"m": USER_TOKEN}});
+    let run = gateway.webhook("").json(&body).expect(200).await;
+    let thread = json!(gateway.thread(&run.task_id()).await).to_string();
+    assert!(thread.contains("unknown field `[redacted]`"), "{thread}");
+    let call = format!("/v1/agents/{}/operations/calculate", gateway.agent);
+    let call = gateway.post(&call).key(&gateway.key).json(&json!({gateway.key.as_str(): 1}));
+    assert!(call.expect(400).await.text.contains("unknown field"));
 }
 
 #[tokio::test]

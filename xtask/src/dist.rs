@@ -18,16 +18,16 @@ use crate::tools::{self, say};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAM: &str = "wardgate";
 
-/// Files and a folder that are copied unchanged.
+/// Files and folders that are copied unchanged. README.md links to the documentation and the examples.
 const FILES: &[&str] = &["LICENSE", "NOTICE", "README.md", "CHANGELOG.md"];
-const FOLDER: &str = "deploy";
+const FOLDERS: &[&str] = &["deploy", "docs", "examples"];
 
 /// Builds everything and packs it.
 pub(crate) fn run(target: Option<String>) -> anyhow::Result<()> {
     let root = tools::root();
     // Checked first, since the build takes minutes.
     let missing: Vec<&str> =
-        FILES.iter().chain(&[FOLDER]).copied().filter(|file| !root.join(file).exists()).collect();
+        FILES.iter().chain(FOLDERS).copied().filter(|file| !root.join(file).exists()).collect();
     ensure!(missing.is_empty(), "what is to be shipped is missing: {}", missing.join(", "));
     let target = target.map_or_else(this_machine, Ok)?;
     tools::ensure_wasm_target()?;
@@ -50,15 +50,18 @@ pub(crate) fn run(target: Option<String>) -> anyhow::Result<()> {
     if packed.exists() {
         fs::remove_dir_all(&packed)?;
     }
-    fs::create_dir_all(packed.join(FOLDER))?;
+    fs::create_dir_all(&packed)?;
     fs::copy(&program, packed.join(PROGRAM)).context("the program cannot be copied")?;
-    for file in FILES {
-        fs::copy(root.join(file), packed.join(file)).with_context(|| format!("copying {file}"))?;
+    let mut shipped: Vec<String> = FILES.iter().copied().map(str::to_owned).collect();
+    for folder in FOLDERS {
+        shipped.extend(files(root, folder)?);
     }
-    for entry in fs::read_dir(root.join(FOLDER))? {
-        let entry = entry?;
-        fs::copy(entry.path(), packed.join(FOLDER).join(entry.file_name()))
-            .with_context(|| format!("{} is not a file", entry.path().display()))?;
+    for file in &shipped {
+        let copy = packed.join(file);
+        if let Some(folder) = copy.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::copy(root.join(file), copy).with_context(|| format!("copying {file}"))?;
     }
     fs::write(packed.join("wardgate.cdx.json"), sbom::gateway(&target)?)?;
     let sums = sums(&packed, &files(&packed, "")?)?;

@@ -16,8 +16,9 @@ use crate::tools;
 /// The name under which cargo calls this program.
 const WRAPPER: &str = "rustc-linted";
 
-/// The documentation's folder within the target folder.
-const DOCUMENTATION: &str = "doc";
+/// The folders of the documentation of libraries and of programs within the target folder. A program may have the name
+/// of a library.
+const DOCUMENTATION: [(&str, &str); 2] = [("lib", "doc"), ("bin", "doc-programs")];
 
 /// Runs cargo in a folder of the repository with these arguments. Warnings are errors.
 pub(crate) fn run(folder: &str, arguments: &[String]) -> anyhow::Result<()> {
@@ -91,7 +92,7 @@ pub(crate) fn rustc() -> ExitCode {
     }
 }
 
-/// The arguments of rustdoc, if these compile a library: which crates there are, and where.
+/// The arguments of rustdoc, if these compile a library or a program: which crates there are, and where.
 fn documentation(rustc: &[OsString]) -> Option<Vec<OsString>> {
     let texts: Vec<&str> =
         rustc.iter().skip(1).map(|argument| argument.to_str()).collect::<Option<_>>()?;
@@ -100,16 +101,19 @@ fn documentation(rustc: &[OsString]) -> Option<Vec<OsString>> {
         texts.get(place + 1).copied()
     };
     let is_test = texts.contains(&"--test");
-    if is_test || value("--crate-type") != Some("lib") {
-        return None;
-    }
+    let kind = value("--crate-type").filter(|_| !is_test)?;
+    let (_, folder) = DOCUMENTATION.into_iter().find(|(of, _)| *of == kind)?;
     // OUT is <target>/<profile>/deps.
     let target = Path::new(value("--out-dir")?).ancestors().nth(2)?;
     // Messages in the format in which cargo reads them.
     let fixed =
         ["-Dwarnings", "--error-format=json", "--json=diagnostic-rendered-ansi", "--out-dir"];
     let mut arguments: Vec<OsString> = fixed.map(Into::into).into();
-    arguments.push(target.join(DOCUMENTATION).into_os_string());
+    arguments.push(target.join(folder).into_os_string());
+    if kind == "bin" {
+        // As `cargo doc` does: a program has nothing public.
+        arguments.push("--document-private-items".into());
+    }
     let mut rest = texts.iter();
     while let Some(&text) = rest.next() {
         match text {
@@ -146,11 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn programs_and_tests_have_no_documentation() {
+    fn programs_are_documented_whole_and_tests_not_at_all() {
         let of = |what: &str| {
             arguments(&format!("rustc --crate-name one --out-dir /t/debug/deps {what} src/lib.rs"))
         };
-        assert_eq!(of("--crate-type bin"), None);
+        let program = of("--crate-type bin").unwrap();
+        assert!(
+            program.contains("--out-dir /t/doc-programs --document-private-items "),
+            "{program}"
+        );
         assert_eq!(of("--crate-type lib --test"), None);
         assert_eq!(of("--print cfg"), None);
     }

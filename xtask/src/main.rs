@@ -66,7 +66,7 @@ enum Task {
     },
     /// Build the release archive: target/dist-out/wardgate-VERSION-TARGET.tar.gz
     ///
-    /// The archive contains the program, built with the profile `dist`; deploy/, which a server needs to run it; the
+    /// The archive contains the program, built with the profile `dist`; deploy/, docs/ and examples/; the
     /// software bill of materials (wardgate.cdx.json, CycloneDX 1.5); and SHA256SUMS.
     Dist {
         /// Target to build for [default: this machine's]

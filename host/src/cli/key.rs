@@ -1,5 +1,7 @@
 //! `wardgate key`.
 
+use std::io::{self, Write as _};
+
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
@@ -12,7 +14,7 @@ use crate::settings::Settings;
 pub(super) enum Key {
     /// Create a key and print it.
     ///
-    /// The key is shown only this once; the gateway stores its hash.
+    /// The key is shown only this once; the gateway stores its hash. Its id, which `key revoke` takes, goes to stderr.
     Create {
         /// What the key is for.
         #[arg(long, default_value = "")]
@@ -76,7 +78,10 @@ impl Key {
                 if admin && let Some(fields) = body.as_object_mut() {
                     fields.insert("role".to_owned(), "admin".into());
                 }
-                print(text(&api.post_json(&path, &body).await?, "key"))
+                let key = api.post_json(&path, &body).await?;
+                // On stderr, since scripts take stdout for the key, which must be printed even if stderr is closed.
+                let _ = writeln!(io::stderr(), "created key {}", text(&key, "id"));
+                print(text(&key, "key"))
             }
             Self::List { operator, tenant, target } => {
                 let api = target.open(settings).await?;

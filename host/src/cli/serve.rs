@@ -1,6 +1,5 @@
 //! `wardgate serve`.
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -8,8 +7,8 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
+use super::logging;
 use crate::clock::Clock;
 use crate::gateway::{DataFolder, Gateway};
 use crate::http::Services;
@@ -52,7 +51,7 @@ pub(super) struct Serve {
 impl Serve {
     /// Serves until SIGTERM or SIGINT.
     pub(super) async fn execute(self, mut settings: Settings) -> anyhow::Result<()> {
-        self.start_logging()?;
+        logging::start(&self.log, self.log_json)?;
         raise_file_limit();
         if let Some(listen) = self.listen {
             settings.http.listen = listen;
@@ -117,28 +116,6 @@ impl Serve {
             None => "there are several tenants; say which with --watch-tenant".to_owned(),
         })?;
         Ok(Some(Watch::new(services.plugins.clone(), tenant.id, &self.watch)))
-    }
-
-    fn start_logging(&self) -> anyhow::Result<()> {
-        let filter = EnvFilter::try_new(&self.log).context("--log")?;
-        // The model library logs whole responses, which belong to tenants and may repeat a key.
-        let filter = filter.add_directive("genai=off".parse().context("--log")?);
-        // The plugin compiler's debug log is megabytes a second: only a filter that names it gets it.
-        let mut filter = filter;
-        for noisy in ["cranelift_codegen", "cranelift_frontend", "regalloc2", "wasmtime"] {
-            if !self.log.contains(noisy) {
-                filter = filter.add_directive(format!("{noisy}=info").parse().context("--log")?);
-            }
-        }
-        // A log that cannot be written (a full disk, a closed pipe) must cost log lines and nothing else: by default,
-        // the library reports the error to the same place, and panics there.
-        let lines = tracing_subscriber::fmt()
-            .log_internal_errors(false)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr);
-        if self.log_json { lines.json().try_init() } else { lines.try_init() }
-            .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))
     }
 }
 

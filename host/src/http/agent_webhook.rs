@@ -12,6 +12,7 @@ use serde_json::json;
 use super::budget::Sender;
 use super::error::ApiError;
 use super::extract::{PathParams, request_id};
+use super::layers::record_task;
 use super::layers::record_tenant;
 use super::plugin_reply::plugin_reply;
 use super::reply::json_answer;
@@ -82,7 +83,7 @@ pub(super) async fn receive_query(
 #[utoipa::path(head, path = "/api/webhooks/agents/{token}",
     operation_id = "trigger_nothing", tag = "DocsGPT",
     params(("token" = String, Path, description = "The webhook's token")),
-    responses((status = 405, description = "Nothing was started")), security(()))]
+    responses((status = 405, description = "The method is not allowed. No task was created.")), security(()))]
 pub(super) async fn refuse_head() -> Response {
     // Without this route, the router would send a `HEAD` to the handler of `GET`.
     let mut refused = super::method_not_allowed().await.into_response();
@@ -137,6 +138,7 @@ async fn trigger(
     // A reused idempotency key returns the original task, even if the request differs (CONTRACT D6).
     let submission = state.submitter.runs.submit(*call, false).await;
     let submission = submission.map_err(|error| ApiError::from(error).shaped_as_docsgpt())?;
+    record_task(submission.task);
     let body = json!({"success": true, "task_id": submission.task});
     Ok(set_task_headers(&submission, json_answer(StatusCode::OK, body.to_string())))
 }

@@ -27,7 +27,7 @@ pub(super) struct Health {
 #[utoipa::path(get, path = "/healthz",
     operation_id = "read_health", tag = "gateway",
     responses((status = 200, body = Health),
-              (status = 503, body = ErrorBody, description = "The store does not answer")),
+              (status = 503, body = ErrorBody, description = "The store does not respond.")),
     security(()))]
 pub(super) async fn read(State(store): State<Store>) -> Result<Response, ApiError> {
     store.ping().await?;

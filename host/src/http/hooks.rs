@@ -51,8 +51,8 @@ pub(super) struct HookState {
     params(("channel" = String, Path, description = "The channel's id")),
     request_body(content = Binary, content_type = "application/octet-stream"),
     responses((status = 200, body = serde_json::Value,
-               description = "`{\"status\":\"Started\"}`, `{\"status\":\"Ignored\"}`, the task, or what the plugins answer"),
-              (status = 202, body = TaskAnswer, description = "The task, still running"),
+               description = "`{\"status\":\"Started\"}`, `{\"status\":\"Ignored\"}`, the task, or the response of the channel's plugins."),
+              (status = 202, body = TaskAnswer, description = "The task, which is still running."),
               WriteErrors, PluginErrors),
     security(()))]
 pub(super) async fn receive(
@@ -70,8 +70,8 @@ pub(super) async fn receive(
     operation_id = "receive_hook_query", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
     responses((status = 200, body = serde_json::Value,
-               description = "What the channel's plugins answer"),
-              (status = 202, body = TaskAnswer, description = "The task, still running"),
+               description = "The response of the channel's plugins."),
+              (status = 202, body = TaskAnswer, description = "The task, which is still running."),
               WriteErrors, PluginErrors),
     security(()))]
 pub(super) async fn receive_query(
@@ -90,9 +90,9 @@ pub(super) async fn receive_query(
     operation_id = "receive_hook_handshake", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
     responses((status = 200, body = serde_json::Value,
-               description = "What the channel's plugins answer"),
+               description = "The response of the channel's plugins."),
               (status = 405, body = super::error::ErrorBody,
-               description = "The channel's plugins know no such handshake"),
+               description = "The channel's plugins do not support this handshake."),
               WriteErrors, PluginErrors),
     security(()))]
 pub(super) async fn receive_options(
@@ -109,9 +109,9 @@ pub(super) async fn receive_options(
 #[utoipa::path(head, path = "/hooks/{channel}",
     operation_id = "probe_hook", tag = "channels",
     params(("channel" = String, Path, description = "The channel's id")),
-    responses((status = 200, description = "The channel exists; nothing was started"),
-              (status = 404, description = "No such channel"),
-              (status = 503, description = "The store cannot be used at the moment")),
+    responses((status = 200, description = "The channel exists. No task was created."),
+              (status = 404, description = "The channel does not exist."),
+              (status = 503, description = "The store is temporarily unavailable.")),
     security(()))]
 pub(super) async fn probe(
     State(state): State<Arc<HookState>>,

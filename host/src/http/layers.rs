@@ -22,7 +22,7 @@ use tokio::task::JoinError;
 use super::budget::{BodyBudget, Sender};
 use super::error::{AlreadyLogged, ApiError};
 use crate::bulk::{BULK_BYTES, BulkLane, TenantCell};
-use crate::ids::{RequestId, TenantId};
+use crate::ids::{RequestId, TaskId, TenantId};
 
 /// The header with a request's id, in the request and in the response.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -53,8 +53,9 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
         (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
     });
     let shown = own.cloned().or_else(|| HeaderValue::try_from(id.to_string()).ok());
-    // `tenant` and `task` are recorded once they are known. The path never is: it may contain a token.
-    let span = tracing::info_span!(
+    // An error's span, so that it is in every line, whatever the filter. `tenant` and `task` are recorded once they are
+    // known. The path never is: it may contain a token.
+    let span = tracing::error_span!(
         "request",
         request = %id,
         method = method_name(request.method()),
@@ -79,6 +80,11 @@ pub(super) async fn identify(mut request: Request<Body>, next: Next) -> Response
 /// the first.
 pub(super) fn record_tenant(tenant: TenantId) {
     tracing::Span::current().record("tenant", tracing::field::display(tenant));
+}
+
+/// Names the task that the request created, or asked for again, in the request's span.
+pub(super) fn record_task(task: TaskId) {
+    tracing::Span::current().record("task", tracing::field::display(task));
 }
 
 /// The method for log lines. Any token can be one, up to the length of a head.

@@ -52,10 +52,10 @@ pub(super) struct MetricsState {
 /// gateway started. The key may be sent as a bearer token (`authorization: Bearer …`) instead of in `x-api-key`.
 #[utoipa::path(get, path = "/metrics",
     operation_id = "read_metrics", tag = "gateway",
-    responses((status = 200, description = "The figures, as `accept` asks for them",
+    responses((status = 200, description = "The metrics, in the format that `accept` asks for.",
                content((String = "application/openmetrics-text"), (String = "text/plain"))),
               ReadErrors,
-              (status = 500, body = ErrorBody, description = "They cannot be written")),
+              (status = 500, body = ErrorBody, description = "The metrics could not be encoded.")),
     security(("operator_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<MetricsState>>,

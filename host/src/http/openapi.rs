@@ -91,7 +91,7 @@ pub(super) fn describe_responses(document: &mut OpenApi) {
             && response.description.is_empty()
         {
             let is_new = status == StatusCode::CREATED.as_str();
-            let description = if is_new { "What was made" } else { "What was asked for" };
+            let description = if is_new { "The new resource." } else { "OK" };
             description.clone_into(&mut response.description);
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
+use super::layers::record_task;
 use super::task_headers::TaskHeaders;
 use crate::intake::AgentCall;
 use crate::runs::{Conflict, Runs, Submission};
@@ -33,7 +34,7 @@ impl Submitter {
         waits: bool,
     ) -> Result<Submission, ApiError> {
         let submission = self.runs.submit(call, waits).await?;
-        tracing::Span::current().record("task", tracing::field::display(submission.task));
+        record_task(submission.task);
         match submission.conflict(&self.runs, waits).await? {
             None => Ok(submission),
             Some(Conflict::OtherRequest) => {

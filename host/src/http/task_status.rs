@@ -49,8 +49,8 @@ pub(super) struct StatusQuery {
 #[utoipa::path(get, path = "/api/task_status",
     operation_id = "read_task_status", tag = "DocsGPT", params(StatusQuery),
     responses((status = 200, body = TaskStatus),
-              (status = 400, body = RefusalBody, description = "No `task_id`"),
-              (status = 503, body = RefusalBody, description = "The store cannot be used at the moment")),
+              (status = 400, body = RefusalBody, description = "`task_id` is missing."),
+              (status = 503, body = RefusalBody, description = "The store is temporarily unavailable.")),
     security(()))]
 pub(super) async fn read(
     State(store): State<Store>,

@@ -84,8 +84,8 @@ pub(super) struct WebhookParams {
     request_body(content((Object = "application/json"), (Object = "application/x-www-form-urlencoded"),
                          (Object = "multipart/form-data"), (String = "text/plain"))),
     responses((status = 200, body = serde_json::Value,
-               description = "The task (TaskAnswer), `{\"status\":\"Started\"}`, or the getter's value"),
-              (status = 202, body = TaskAnswer, description = "The task, still running"),
+               description = "The task (`TaskAnswer`), `{\"status\":\"Started\"}`, or the value that the getter returned."),
+              (status = 202, body = TaskAnswer, description = "The task, which is still running."),
               WriteErrors, PluginErrors),
     security(("api_key" = []), ("api_key_in_query" = [])))]
 pub(super) async fn receive(

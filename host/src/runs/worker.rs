@@ -173,7 +173,7 @@ async fn claim(
                     let running = context.runs.registry.begin(claimed.task.id);
                     let is_long = claimed.task.input.payload.len() > BULK_BYTES;
                     let tenant = TenantCell::from(claimed.task.tenant);
-                    let span = tracing::info_span!(
+                    let span = tracing::error_span!(
                         "run",
                         task = %claimed.task.id,
                         tenant = %claimed.task.tenant,

@@ -134,7 +134,7 @@ impl Binding {
     /// Makes one call and adds the plugin's identity to its result.
     async fn call(self: &Arc<Self>, subject: Subject, call: ExportCall) -> Called<ExportResult> {
         let channel = subject.channel.clone();
-        let span = tracing::info_span!(
+        let span = tracing::error_span!(
             "plugin_call",
             plugin = %self.name,
             export = call.export(),
@@ -201,8 +201,13 @@ impl Binding {
         let shared = &self.shared;
         self.stats.record(&called.value, called.run.cost, shared.quarantine, &shared.clock);
         let Cost { micros, cpu_micros, .. } = called.run.cost;
-        let error = called.value.as_ref().err().map(tracing::field::display);
-        tracing::debug!(micros, cpu_micros, error, "a plugin call ended");
+        // Not a failure's text, which may repeat what a caller or a model sent.
+        let outcome = match &called.value {
+            Ok(_) => "answered",
+            Err(PluginError::Failure(_)) => "failed",
+            Err(PluginError::Refusal(refusal)) => refusal.code(),
+        };
+        tracing::debug!(micros, cpu_micros, outcome, "a plugin call ended");
         called
     }
 

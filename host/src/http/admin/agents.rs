@@ -223,7 +223,7 @@ pub(super) async fn rotate_webhook(
     operation_id = "admin_revoke_webhook", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("agent" = String, Path, description = "The agent's id")),
-    responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]
+    responses((status = 204, description = "Deleted."), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn revoke_webhook(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,

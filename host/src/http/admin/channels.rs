@@ -128,7 +128,7 @@ pub(super) async fn replace(
     operation_id = "admin_remove_channel", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The channel's name")),
-    responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
+    responses((status = 204, description = "Deleted."), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
@@ -190,7 +190,7 @@ pub(super) async fn deliveries(
     operation_id = "admin_redeliver_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("task" = String, Path, description = "The task's id")),
-    responses((status = 202, description = "It is tried again at once"), ReadErrors),
+    responses((status = 202, description = "The delivery is attempted again at once."), ReadErrors),
     security(("admin_key" = [])))]
 pub(super) async fn redeliver(
     State(state): State<Arc<AdminState>>,

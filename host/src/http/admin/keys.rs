@@ -130,7 +130,7 @@ pub(super) async fn create(
     operation_id = "admin_revoke_key", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("key" = String, Path, description = "The key's id")),
-    responses((status = 204, description = "It ends here"), ReadErrors), security(("admin_key" = [])))]
+    responses((status = 204, description = "Deleted."), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn revoke(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
@@ -174,7 +174,7 @@ pub(super) async fn create_operators(
 #[utoipa::path(delete, path = "/admin/operator-keys/{key}",
     operation_id = "admin_revoke_operator_key", tag = "admin",
     params(("key" = String, Path, description = "The key's id")),
-    responses((status = 204, description = "It ends here"), ReadErrors), security(("operator_key" = [])))]
+    responses((status = 204, description = "Deleted."), ReadErrors), security(("operator_key" = [])))]
 pub(super) async fn revoke_operators(
     State(state): State<Arc<AdminState>>,
     _operator: OperatorAuth,

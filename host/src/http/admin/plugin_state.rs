@@ -115,7 +115,7 @@ impl PluginState {
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
     responses((status = 200, body = PluginState), ReadErrors,
-              (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
+              (status = 500, body = ErrorBody, description = "The plugin could not be loaded.")),
     security(("admin_key" = [])))]
 pub(super) async fn read(
     State(state): State<Arc<AdminState>>,
@@ -134,7 +134,7 @@ pub(super) async fn read(
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
     responses((status = 200, body = PluginState), ReadErrors,
-              (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
+              (status = 500, body = ErrorBody, description = "The plugin could not be loaded.")),
     security(("admin_key" = [])))]
 pub(super) async fn release(
     State(state): State<Arc<AdminState>>,

@@ -123,7 +123,7 @@ pub(super) async fn list(
            ("name" = String, Path, description = "The plugin's name")),
     request_body(content = Installation, content_type = "multipart/form-data"),
     responses((status = 200, body = PluginAnswer), WriteErrors,
-              (status = 429, body = ErrorBody, description = "Others of the tenant are under way")),
+              (status = 429, body = ErrorBody, description = "The tenant has too many installations in progress.")),
     security(("admin_key" = [])))]
 pub(super) async fn install(
     State(state): State<Arc<AdminState>>,
@@ -172,7 +172,7 @@ pub(super) async fn install(
     operation_id = "admin_remove_plugin", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
-    responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
+    responses((status = 204, description = "Deleted."), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,
@@ -192,7 +192,7 @@ pub(super) async fn remove(
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("name" = String, Path, description = "The plugin's name")),
     responses((status = 200, body = Binary, content_type = "application/wasm"), ReadErrors,
-              (status = 500, body = ErrorBody, description = "The plugin cannot be had")),
+              (status = 500, body = ErrorBody, description = "The plugin could not be loaded.")),
     security(("admin_key" = [])))]
 pub(super) async fn component(
     State(state): State<Arc<AdminState>>,

@@ -72,7 +72,7 @@ pub(super) async fn recording(
     operation_id = "admin_stop_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("task" = String, Path, description = "The task's id, or its thread's name")),
-    responses((status = 200, body = TaskDetails, description = "The task as it is now"), ReadErrors),
+    responses((status = 200, body = TaskDetails, description = "The task in its current state."), ReadErrors),
     security(("admin_key" = [])))]
 pub(super) async fn stop(
     State(state): State<Arc<AdminState>>,
@@ -89,7 +89,7 @@ pub(super) async fn stop(
     operation_id = "admin_delete_task", tag = "admin",
     params(("tenant" = String, Path, description = "The tenant's id"),
            ("task" = String, Path, description = "The task's id; the name of a thread will not do")),
-    responses((status = 204, description = "It is gone"), ReadErrors), security(("admin_key" = [])))]
+    responses((status = 204, description = "Deleted."), ReadErrors), security(("admin_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<AdminState>>,
     AdminAuth(admin): AdminAuth,

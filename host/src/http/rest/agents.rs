@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::budget::Sender;
 use super::super::error::ApiError;
-use super::super::extract::{PathParams, QueryParams, TenantAuth, request_id};
+use super::super::extract::{PathParams, QueryParams, TenantAuth, header_key, request_id};
 use super::super::reply::json;
 use super::super::reply::json_answer;
 use super::super::responses::{PluginErrors, ReadErrors, WriteErrors};
@@ -25,6 +25,7 @@ use crate::plugins::PluginUnavailable;
 use crate::request::Payload;
 use crate::store::Store;
 use crate::tenants::Agent;
+use crate::trace::redact::Redactor;
 
 /// Selects a page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -124,7 +125,7 @@ pub(super) struct Operation {
     params(("id" = String, Path, description = "The agent's id"),
            ("tool" = String, Path, description = "The tool's name")),
     request_body = Operation,
-    responses((status = 200, body = serde_json::Value, description = "What the tool answered"),
+    responses((status = 200, body = serde_json::Value, description = "The tool's result."),
               WriteErrors, PluginErrors),
     security(("api_key" = [])))]
 pub(super) async fn call_tool(
@@ -161,9 +162,12 @@ pub(super) async fn call_tool(
     })?;
     match &answer {
         Ok(_) => tracing::info!(agent = %agent.id, tool, "a tool was called directly"),
-        // A direct call has no trace, so only the log can show a missing grant.
-        Err(why) => {
-            tracing::warn!(agent = %agent.id, tool, %why, "a tool that was called directly failed")
+        // A direct call has no trace, so only the log can show a missing grant. A tool may repeat what it was sent.
+        Err(error) => {
+            let mut redactor = Redactor::default();
+            header_key(&head.headers)?.iter().for_each(|key| redactor.add(key));
+            let why = redactor.text(error.to_string());
+            tracing::warn!(agent = %agent.id, tool, %why, "a tool that was called directly failed");
         }
     }
     let answer = answer.map_err(|error| ApiError::from_tool(tool, &error))?;

@@ -44,10 +44,10 @@ const EVENTS_WAITING_MAX: usize = 16;
     params(("organization" = String, Path, description = "The key's organization"),
            ("id" = String, Path, description = "The task's id"),
            ("last-event-id" = Option<String>, Header, description = "The id of the last event that was received")),
-    responses((status = 204, description = "The last event that was received is the end"),
+    responses((status = 204, description = "The stream has ended: the last event that the client received was the final one."),
               (status = 200, content_type = "text/event-stream", body = SentEvent,
-               description = "`data:` lines, each a TaskEvent; the last one is `task_finished`"),
-              (status = 429, body = ErrorBody, description = "The organization has too many streams open"),
+               description = "Server-sent events; each `data` field is a `TaskEvent`. The last one is `task_finished`."),
+              (status = 429, body = ErrorBody, description = "The organization has too many event streams open."),
               ReadErrors),
     security(("api_key" = [])))]
 pub(super) async fn events(

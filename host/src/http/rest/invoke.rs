@@ -41,8 +41,8 @@ pub(super) struct InvokeQuery {
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours"),
            ("prefer" = Option<String>, Header, description = "`wait=N` seconds, or `respond-async`")),
     request_body = Invocation,
-    responses((status = 200, body = TaskDetails, description = "The task, ended"),
-              (status = 202, body = TaskDetails, description = "The task, still running"), WriteErrors),
+    responses((status = 200, body = TaskDetails, description = "The task, after it has ended."),
+              (status = 202, body = TaskDetails, description = "The task, which is still running."), WriteErrors),
     security(("api_key" = [])))]
 pub(super) async fn invoke_sync(
     State(state): State<Arc<RestState>>,
@@ -68,7 +68,7 @@ pub(super) async fn invoke_sync(
     params(("id" = String, Path, description = "The agent's id"),
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
     request_body = Invocation,
-    responses((status = 200, body = TaskDetails, description = "The task as it was accepted"), WriteErrors),
+    responses((status = 200, body = TaskDetails, description = "The accepted task."), WriteErrors),
     security(("api_key" = [])))]
 pub(super) async fn invoke_async(
     State(state): State<Arc<RestState>>,
@@ -89,9 +89,9 @@ pub(super) async fn invoke_async(
            ("idempotency-key" = Option<String>, Header, description = "One key, one run, for 24 hours")),
     request_body = Invocation,
     responses((status = 200, content_type = "text/event-stream", body = SentEvent,
-               description = "`data:` lines, each a TaskEvent"),
-              (status = 429, body = ErrorBody, description = "Accepted, but the organization has too many \
-               streams open; `x-task-id` says which task it is"), WriteErrors),
+               description = "Server-sent events; each `data` field is a `TaskEvent`."),
+              (status = 429, body = ErrorBody, description = "The task was accepted, but the organization has too \
+               many event streams open. `x-task-id` is the task's id."), WriteErrors),
     security(("api_key" = [])))]
 pub(super) async fn invoke_stream(
     State(state): State<Arc<RestState>>,

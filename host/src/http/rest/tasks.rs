@@ -126,7 +126,7 @@ pub(super) async fn read(
 #[utoipa::path(post, path = "/v1/tasks/{id}/stop",
     operation_id = "stop_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
-    responses((status = 200, body = TaskDetails, description = "The task as it is now"), ReadErrors),
+    responses((status = 200, body = TaskDetails, description = "The task in its current state."), ReadErrors),
     security(("api_key" = [])))]
 pub(super) async fn stop(
     State(state): State<Arc<RestState>>,
@@ -155,7 +155,7 @@ pub(in super::super) async fn stop_named(
 #[utoipa::path(delete, path = "/v1/tasks/{id}",
     operation_id = "delete_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id; the name of a thread will not do")),
-    responses((status = 204, description = "It is gone"), ReadErrors), security(("api_key" = [])))]
+    responses((status = 204, description = "Deleted."), ReadErrors), security(("api_key" = [])))]
 pub(super) async fn remove(
     State(state): State<Arc<RestState>>,
     TenantAuth(tenant): TenantAuth,
@@ -255,7 +255,7 @@ pub(super) struct Update {
     operation_id = "update_task", tag = "tasks",
     params(("id" = String, Path, description = "The task's id, or its thread's name")),
     request_body = Update,
-    responses((status = 200, body = TaskDetails, description = "The task as it is now"), WriteErrors),
+    responses((status = 200, body = TaskDetails, description = "The task in its current state."), WriteErrors),
     security(("api_key" = [])))]
 pub(super) async fn update(
     State(state): State<Arc<RestState>>,
