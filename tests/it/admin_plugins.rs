@@ -28,7 +28,7 @@ async fn by_admin(gateway: &Gateway, method: &str, below: &str) -> Call {
 
 /// The names of the plugins that the tenant installed.
 async fn own(gateway: &Gateway) -> Vec<String> {
-    let listed = gateway.manage("GET", "/plugins").expect(200).await.json();
+    let listed = gateway.admin_request("GET", "/plugins").expect(200).await.json();
     let own = listed.as_array().unwrap().iter().filter(|plugin| !plugin["digest"].is_null());
     own.map(|plugin| plugin["name"].as_str().unwrap().to_owned()).collect()
 }
@@ -91,13 +91,14 @@ async fn what_is_no_plugin_is_refused_with_a_reason() {
         ("another part", parts("ignores", None).text("limits", "x"), "the parts are component"),
         ("grants that are none", parts("ignores", Some("[limit]\n")), "limit"),
     ] {
-        let answer = gateway.manage("PUT", "/plugins/hook").multipart(form).expect(422).await;
+        let answer =
+            gateway.admin_request("PUT", "/plugins/hook").multipart(form).expect(422).await;
         assert!(answer.detail().contains(reason), "{what}: {}", answer.text);
     }
-    let no_form = gateway.manage("PUT", "/plugins/hook").text("application/wasm", "x");
+    let no_form = gateway.admin_request("PUT", "/plugins/hook").text("application/wasm", "x");
     assert!(no_form.expect(400).await.detail().contains("multipart/form-data"));
     gateway
-        .manage("PUT", "/plugins/Not-A-Name")
+        .admin_request("PUT", "/plugins/Not-A-Name")
         .multipart(parts("ignores", None))
         .expect(404)
         .await;
@@ -112,7 +113,7 @@ async fn what_a_plugin_may_do_is_for_an_operator_to_say() {
     assert!(refused.detail().contains("operator"), "{}", refused.text);
     assert!(own(&gateway).await.is_empty());
 
-    let install = gateway.manage("PUT", "/plugins/hook");
+    let install = gateway.admin_request("PUT", "/plugins/hook");
     install.multipart(parts("ignores", Some(GRANTS))).expect(200).await;
     by_admin(&gateway, "GET", "/hook/grants").await.expect(403).await;
     let grab = by_admin(&gateway, "PUT", "/hook/grants").await.text("application/toml", "");
@@ -120,7 +121,7 @@ async fn what_a_plugin_may_do_is_for_an_operator_to_say() {
     // Another component under the same name gets the same grants.
     let replace = by_admin(&gateway, "PUT", "/hook").await;
     replace.multipart(parts("replies_now", None)).expect(200).await;
-    let granted = gateway.manage("GET", "/plugins/hook/grants").expect(200).await;
+    let granted = gateway.admin_request("GET", "/plugins/hook/grants").expect(200).await;
     assert_eq!(
         (granted.text.as_str(), granted.header("content-type")),
         (GRANTS, Some("application/toml"))
@@ -132,7 +133,9 @@ async fn grants_are_replaced_as_a_whole_or_not_at_all() {
     let gateway = Gateway::start().await;
     gateway.install("ignores", GRANTS).await;
     let put = |text: &str| {
-        gateway.manage("PUT", "/plugins/ignores/grants").text("application/toml", text.to_owned())
+        gateway
+            .admin_request("PUT", "/plugins/ignores/grants")
+            .text("application/toml", text.to_owned())
     };
     for (wrong, status, reason) in [
         ("[limits]\nmemory_mb = 5\n", 422, "memory_mb"),
@@ -141,19 +144,25 @@ async fn grants_are_replaced_as_a_whole_or_not_at_all() {
     ] {
         let answer = put(wrong).expect(status).await;
         assert!(answer.detail().contains(reason), "{wrong:?}: {}", answer.text);
-        assert_eq!(gateway.manage("GET", "/plugins/ignores/grants").expect(200).await.text, GRANTS);
+        assert_eq!(
+            gateway.admin_request("GET", "/plugins/ignores/grants").expect(200).await.text,
+            GRANTS
+        );
     }
     let larger = "# Agreed on in March.\n[limits]\nmemory_mib = 64\n";
     assert_eq!(put(larger).expect(200).await.text, larger);
-    assert_eq!(gateway.manage("GET", "/plugins/ignores/grants").expect(200).await.text, larger);
-    gateway.manage("GET", "/plugins/absent/grants").expect(404).await;
+    assert_eq!(
+        gateway.admin_request("GET", "/plugins/ignores/grants").expect(200).await.text,
+        larger
+    );
+    gateway.admin_request("GET", "/plugins/absent/grants").expect(404).await;
 }
 
 #[tokio::test]
 async fn who_installs_a_plugin_under_a_name_that_ships_is_told_so_once() {
     let gateway = Gateway::start().await;
     let install = async |guest: &str, name: &str| {
-        let call = gateway.manage("PUT", &format!("/plugins/{name}"));
+        let call = gateway.admin_request("PUT", &format!("/plugins/{name}"));
         call.multipart(parts(guest, None)).expect(200).await.json()["notes"].to_string()
     };
     let note = "it takes the place of the plugin calculator that ships with the gateway";

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Child, Home, guest_path, until, wardgate};
+use crate::support::{GatewayProcess, Home, guest_path, poll_until, wardgate};
 
 /// A folder with golden cases.
-struct Desk(Home);
+struct CaseFolder(Home);
 
-impl Desk {
+impl CaseFolder {
     fn new() -> Self {
         Self(Home::new())
     }
@@ -55,7 +55,7 @@ fn case(call: &str, more: Value) -> Value {
 
 #[test]
 fn golden_cases_of_every_role_pass_and_say_what_they_cost() {
-    let desk = Desk::new();
+    let case_folder = CaseFolder::new();
     let mapped = json!({"action": "run", "delivery_id": "d-1"});
     let sent = json!([{"body": "hi: \"42\"", "credential": "bot"}]);
     let answer = |status: u16| {
@@ -63,7 +63,7 @@ fn golden_cases_of_every_role_pass_and_say_what_they_cost() {
         json!([{"method": "POST", "url": url, "answer": {"status": status}}])
     };
     let wrong = json!({"headers": {"x-token": "wrong"}});
-    desk.case("verify", &case("verify", json!({"expect": {"ok": {"id": "provider"}}})))
+    case_folder.case("verify", &case("verify", json!({"expect": {"ok": {"id": "provider"}}})))
         .case("forged", &case("verify", json!({"request": wrong, "expect": {"failure": {"code": "unauthorized"}}})))
         .case("map", &case("map-payload", json!({"expect": {"ok": mapped}})))
         .case("reply", &case("reply", json!({"expect": {"ok": {"status": 200, "headers": {"content-type": "application/xml"}}}})))
@@ -73,17 +73,18 @@ fn golden_cases_of_every_role_pass_and_say_what_they_cost() {
         .case("settings", &case("check-config", json!({"config": {"x": "1"}, "expect": {"ok": [{"pointer": "/x"}]}})))
         .case("none", &case("call-tool", json!({"tool": "t", "expect": {"refusal": "no-such-role"}})));
     let (passed, text) =
-        run_command(&["plugin", "test", &guest("speaks_for_a_provider"), &desk.fixtures()]);
+        run_command(&["plugin", "test", &guest("speaks_for_a_provider"), &case_folder.fixtures()]);
     assert!(passed, "{text}");
     assert!(text.ends_with("9 cases passed\n") && text.contains(" ms, cpu "), "{text}");
 }
 
 #[test]
 fn a_case_that_fails_says_where_and_how_and_can_be_taken_over() {
-    let desk = Desk::new();
+    let case_folder = CaseFolder::new();
     let expect = json!({"ok": {"status": 201, "headers": {"content-type": "text/plain"}}});
-    desk.case("reply", &case("reply", json!({"about": "Answers are plain.", "expect": expect})));
-    let arguments = ["plugin", "test", &guest("speaks_for_a_provider"), &desk.fixtures()];
+    case_folder
+        .case("reply", &case("reply", json!({"about": "Answers are plain.", "expect": expect})));
+    let arguments = ["plugin", "test", &guest("speaks_for_a_provider"), &case_folder.fixtures()];
     let (passed, text) = run_command(&arguments);
     assert!(!passed);
     for part in [
@@ -101,16 +102,17 @@ fn a_case_that_fails_says_where_and_how_and_can_be_taken_over() {
 
 #[test]
 fn what_a_plugin_is_stopped_for_can_be_expected() {
-    let desk = Desk::new();
+    let case_folder = CaseFolder::new();
     for (guest_name, limit, refusal) in [
         ("spin_forever", "cpu_ms = 100", "out-of-cpu-time"),
         ("eat_memory", "cpu_ms = 5000\nmemory_mib = 8", "out-of-memory"),
     ] {
-        desk.case("limit", &json!({"call": "map-payload", "expect": {"refusal": refusal}}));
-        let grants = desk.0.write("grants.toml", &format!("[limits]\nwall_ms = 40000\n{limit}\n"));
+        case_folder.case("limit", &json!({"call": "map-payload", "expect": {"refusal": refusal}}));
+        let grants =
+            case_folder.0.write("grants.toml", &format!("[limits]\nwall_ms = 40000\n{limit}\n"));
         let grants = grants.display().to_string();
         let arguments =
-            ["plugin", "test", &guest(guest_name), &desk.fixtures(), "--grants", &grants];
+            ["plugin", "test", &guest(guest_name), &case_folder.fixtures(), "--grants", &grants];
         let (passed, text) = run_command(&arguments);
         assert!(passed, "{guest_name}: {text}");
     }
@@ -118,10 +120,12 @@ fn what_a_plugin_is_stopped_for_can_be_expected() {
 
 #[test]
 fn cases_that_cannot_be_run_are_refused_with_a_reason() {
-    let desk = Desk::new();
-    let test = |desk: &Desk| run_command(&["plugin", "test", "dot-mapper", &desk.fixtures()]);
-    fs::create_dir_all(desk.0.path().join("fixtures")).unwrap();
-    assert!(test(&desk).1.contains("holds no case"));
+    let case_folder = CaseFolder::new();
+    let test = |case_folder: &CaseFolder| {
+        run_command(&["plugin", "test", "dot-mapper", &case_folder.fixtures()])
+    };
+    fs::create_dir_all(case_folder.0.path().join("fixtures")).unwrap();
+    assert!(test(&case_folder).1.contains("holds no case"));
     for (wrong, reason) in [
         (json!({"call": "map"}), "not one of verify, map-payload"),
         (json!({"call": "map-payload", "expct": {}}), "expct"),
@@ -133,11 +137,11 @@ fn cases_that_cannot_be_run_are_refused_with_a_reason() {
             "needs an answer",
         ),
     ] {
-        desk.case("wrong", &wrong);
-        let (passed, text) = test(&desk);
+        case_folder.case("wrong", &wrong);
+        let (passed, text) = test(&case_folder);
         assert!(!passed && text.contains(reason), "{wrong}: {text}");
     }
-    let (found, text) = run_command(&["plugin", "test", "absent.wasm", &desk.fixtures()]);
+    let (found, text) = run_command(&["plugin", "test", "absent.wasm", &case_folder.fixtures()]);
     assert!(!found && text.contains("absent.wasm"), "{text}");
 }
 
@@ -190,39 +194,39 @@ fn build(folder: &Path, guest: &str) {
 
 #[tokio::test]
 async fn a_running_gateway_takes_a_new_build_and_leaves_a_broken_one() {
-    let (home, desk) = (Home::new(), tempfile::tempdir().unwrap());
-    build(desk.path(), "counts_calls");
-    let watched = desk.path().display().to_string();
-    let gateway = Child::serve(&home, &["--watch", &watched]);
-    let operator = gateway.line["operator_key"].as_str().unwrap().to_owned();
-    let tenant = gateway.line["organization_id"].as_str().unwrap().to_owned();
+    let (home, build_folder) = (Home::new(), tempfile::tempdir().unwrap());
+    build(build_folder.path(), "counts_calls");
+    let watched = build_folder.path().display().to_string();
+    let gateway = GatewayProcess::serve(&home, &["--watch", &watched]);
+    let operator = gateway.startup_line["operator_key"].as_str().unwrap().to_owned();
+    let tenant = gateway.startup_line["organization_id"].as_str().unwrap().to_owned();
     let digest = async || {
         let plugins = gateway.get(&format!("/admin/tenants/{tenant}/plugins")).key(&operator);
         let plugins = plugins.expect(200).await.json();
         let hook = plugins.as_array().unwrap().iter().find(|plugin| plugin["name"] == "hook");
         hook.map(|hook| hook["digest"].clone())
     };
-    let first = until("the first build", async || digest().await).await;
+    let first = poll_until("the first build", async || digest().await).await;
     let path = format!("/admin/tenants/{tenant}/agents/{}", gateway.agent);
     let agent = json!({"name": "demo", "mapper": "hook", "tools": ["calculator"]});
     gateway.request("PUT", &path).key(&operator).json(&agent).expect(200).await;
     assert_eq!(gateway.ask(json!({})).await.report()["received"], "1");
 
-    build(desk.path(), "ignores");
-    until("the second build", async || (digest().await? != first).then_some(())).await;
+    build(build_folder.path(), "ignores");
+    poll_until("the second build", async || (digest().await? != first).then_some(())).await;
     let ignored = gateway.webhook("").json(&json!({})).expect(200).await;
     assert_eq!(ignored.json()["status"], "Ignored", "the next call gets the new build");
 
     let second = digest().await;
-    fs::write(desk.path().join("hook.wasm"), b"not a component").unwrap();
-    until("the broken build to be looked at", async || {
+    fs::write(build_folder.path().join("hook.wasm"), b"not a component").unwrap();
+    poll_until("the broken build to be looked at", async || {
         gateway.log().contains(BROKEN).then_some(())
     })
     .await;
     assert_eq!(digest().await, second);
     assert_eq!(gateway.webhook("").json(&json!({})).expect(200).await.json()["status"], "Ignored");
-    build(desk.path(), "counts_calls");
-    until("the build after the broken one", async || (digest().await? == first).then_some(()))
+    build(build_folder.path(), "counts_calls");
+    poll_until("the build after the broken one", async || (digest().await? == first).then_some(()))
         .await;
 
     // After a rollback, the older build stays installed even if the grants beside the newer one change.
@@ -230,29 +234,29 @@ async fn a_running_gateway_takes_a_new_build_and_leaves_a_broken_one() {
     let back = wardgate(&["plugin", "rollback", "hook", "--data", data]);
     assert!(back.status.success(), "{}", String::from_utf8_lossy(&back.stderr));
     assert_eq!(digest().await, second);
-    fs::write(desk.path().join("hook.grants.toml"), "[limits]\nmemory_mib = 32\n").unwrap();
-    until("the grants to be looked at", async || {
+    fs::write(build_folder.path().join("hook.grants.toml"), "[limits]\nmemory_mib = 32\n").unwrap();
+    poll_until("the grants to be looked at", async || {
         gateway.log().contains("its grants have changed").then_some(())
     })
     .await;
     assert_eq!(digest().await, second);
     // A build that was refused for its grants is installed once they are valid.
-    fs::write(desk.path().join("late.grants.toml"), "nonsense = 1").unwrap();
-    fs::copy(guest_path("ignores"), desk.path().join("late.wasm")).unwrap();
-    until("the build to be refused", async || {
+    fs::write(build_folder.path().join("late.grants.toml"), "nonsense = 1").unwrap();
+    fs::copy(guest_path("ignores"), build_folder.path().join("late.wasm")).unwrap();
+    poll_until("the build to be refused", async || {
         let log = gateway.log();
         log.lines().any(|line| line.contains(BROKEN) && line.contains("late.wasm")).then_some(())
     })
     .await;
-    fs::write(desk.path().join("late.grants.toml"), "[limits]\nmemory_mib = 32\n").unwrap();
-    until("the build to be installed", async || {
+    fs::write(build_folder.path().join("late.grants.toml"), "[limits]\nmemory_mib = 32\n").unwrap();
+    poll_until("the build to be installed", async || {
         let plugins = gateway.get(&format!("/admin/tenants/{tenant}/plugins")).key(&operator);
         plugins.expect(200).await.text.contains("\"late\"").then_some(())
     })
     .await;
     // Two files with the same plugin name are reported.
-    fs::copy(guest_path("ignores"), desk.path().join("Hook.wasm")).unwrap();
-    until("both files to be named", async || {
+    fs::copy(guest_path("ignores"), build_folder.path().join("Hook.wasm")).unwrap();
+    poll_until("both files to be named", async || {
         gateway.log().contains("two files are one plugin").then_some(())
     })
     .await;

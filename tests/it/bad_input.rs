@@ -31,7 +31,7 @@ async fn refused(gateway: &Gateway, bodies: &[(&str, &[u8])]) {
         check(&gateway.webhook("").text(declared, body.to_vec()).send().await, &what);
         check(&gateway.trigger().text(declared, body.to_vec()).send().await, &what);
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn x16_absurd_nesting_is_refused() {
     }
     let tokens = json!({"prompt": "x", "user_tokens": arrays});
     check(&gateway.webhook("").json(&tokens).send().await, "user_tokens");
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn x16_nul_bytes_are_refused() {
     for query in ["&prompt=a%00b", "&task_id=%00", "&user_id=%00", "&getter=%00", "&a%00b=1"] {
         check(&gateway.webhook(query).body("").send().await, query);
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -110,10 +110,11 @@ async fn x16_invalid_utf8_is_refused() {
     for query in ["&prompt=%FF", "&%C0%80=1", "&prompt=%ED%A0%80"] {
         check(&gateway.webhook(query).body("").send().await, query);
     }
-    let (status, _) =
-        gateway.raw(b"POST /?agent_id=\xff HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let (status, _) = gateway
+        .exchange_raw(b"POST /?agent_id=\xff HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await;
     assert_eq!(status, 400);
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -149,13 +150,13 @@ async fn x16_headers_that_come_twice_are_refused() {
             "POST {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{}\r\n\r\n{body}",
             heads.join("\r\n"),
         );
-        let (status, text) = gateway.raw(request.as_bytes()).await;
+        let (status, text) = gateway.exchange_raw(request.as_bytes()).await;
         assert_eq!(status, 400, "{twice:?}: {text}");
     }
     let twice = format!("&x-api-key={0}&x-api-key={0}", gateway.key);
     let target = format!("/?agent_id={}{twice}", gateway.agent);
     check(&gateway.post(&target).body("{}").expect(400).await, "two keys in the query");
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -165,7 +166,9 @@ async fn x16_a_request_without_one_good_host_is_refused() {
     let rest =
         format!("x-api-key: {}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}", gateway.key);
     let ask = async |version: &str, hosts: &str| {
-        gateway.raw(format!("POST {target} HTTP/{version}\r\n{hosts}{rest}").as_bytes()).await
+        gateway
+            .exchange_raw(format!("POST {target} HTTP/{version}\r\n{hosts}{rest}").as_bytes())
+            .await
     };
     for hosts in [
         "",
@@ -182,7 +185,7 @@ async fn x16_a_request_without_one_good_host_is_refused() {
         assert!(text.contains("the header host "), "{hosts:?}: {text}");
     }
     assert_eq!(ask("1.0", "host: x\r\nhost: y\r\n").await.0, 400);
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
     for (version, hosts) in [
         ("1.0", ""),
         ("1.0", "host: x\r\n"),
@@ -214,11 +217,11 @@ async fn x16_a_long_body_is_refused_when_it_says_so_and_when_it_does_not() {
              transfer-encoding: chunked\r\nconnection: close\r\n\r\n{chunks}0\r\n\r\n",
             gateway.key,
         );
-        let (status, text) = gateway.raw(request.as_bytes()).await;
+        let (status, text) = gateway.exchange_raw(request.as_bytes()).await;
         assert_eq!(status, 413, "{text}");
         assert!(text.contains("1000"), "{text}");
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
     // A body of exactly the limit is accepted.
     let fits = format!("{:<1000}", r#"{"prompt":"x"}"#);
     gateway.webhook("").text("application/json", fits).expect(200).await;
@@ -241,7 +244,7 @@ async fn a_body_in_crumbs_is_refused_and_one_in_many_pieces_is_not() {
              {chunks}0\r\n\r\n",
             gateway.agent, gateway.key,
         );
-        gateway.raw(request.as_bytes()).await
+        gateway.exchange_raw(request.as_bytes()).await
     };
     for (chunk, bytes) in [(1, 10_000), (64, 2_000_000)] {
         let (status, text) = ask(chunk, bytes).await;
@@ -250,7 +253,7 @@ async fn a_body_in_crumbs_is_refused_and_one_in_many_pieces_is_not() {
     let (status, text) = ask(1, 10_300).await;
     assert_eq!(status, 400, "{text}");
     assert!(text.contains("too many pieces"), "{text}");
-    assert_eq!(gateway.tasks_stored().await, 2);
+    assert_eq!(gateway.stored_task_count().await, 2);
 }
 
 #[tokio::test]
@@ -263,12 +266,13 @@ async fn x16_a_body_that_breaks_off_or_never_comes_is_refused() {
         "POST /?agent_id={} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\nconnection: close\r\n",
         gateway.agent, gateway.key,
     );
-    let (status, _) = gateway.raw(format!("{head}content-length: 9\r\n\r\n{{").as_bytes()).await;
+    let (status, _) =
+        gateway.exchange_raw(format!("{head}content-length: 9\r\n\r\n{{").as_bytes()).await;
     assert_eq!(status, 408);
     let broken = format!("{head}transfer-encoding: chunked\r\n\r\nzz\r\n");
-    let (status, _) = gateway.raw(broken.as_bytes()).await;
+    let (status, _) = gateway.exchange_raw(broken.as_bytes()).await;
     assert_eq!(status, 400);
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -279,7 +283,7 @@ async fn x16_unknown_encodings_and_types_are_415() {
     for declared in ["image/png", "application/pdf", "nonsense", "multipart/mixed; boundary=b"] {
         check(&gateway.webhook("").text(declared, "{}").expect(415).await, declared);
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -303,7 +307,7 @@ async fn x16_broken_forms_and_multipart_are_refused() {
     let latin = Part::bytes(b"caf\xe9".to_vec());
     let call = gateway.webhook("").multipart(Form::new().part("prompt", latin));
     assert!(call.expect(400).await.detail().contains("prompt"));
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -318,7 +322,7 @@ async fn x16_parameters_of_the_wrong_kind_are_refused_by_name() {
     }
     let long = json!({"prompt": "x", "task_id": "t".repeat(513)});
     assert!(gateway.webhook("").json(&long).expect(400).await.detail().contains("task_id"));
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -331,7 +335,7 @@ async fn x16_methods_and_paths_that_are_not_there() {
     }
     let huge =
         format!("GET /?a={} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "a".repeat(100_000));
-    assert_eq!(gateway.raw(huge.as_bytes()).await.0, 431);
+    assert_eq!(gateway.exchange_raw(huge.as_bytes()).await.0, 431);
 }
 
 #[tokio::test]
@@ -355,20 +359,20 @@ async fn a_form_or_query_of_too_many_names_is_refused_before_it_is_decoded() {
     let query = format!("&{}", "a&".repeat(1_001));
     let answer = gateway.webhook(&query).json(&serde_json::json!({})).expect(400).await;
     assert!(answer.detail().contains("1000 names"), "{}", answer.text);
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
 async fn a_payload_built_to_be_walked_is_walked_once_a_look_up() {
     let gateway = Gateway::start().await;
     // Ten times the CPU time of one walk, and a tenth of the time of a walk that restarts at each step.
-    gateway.grant("dot-mapper", "[limits]\ncpu_ms = 1000\nwall_ms = 40000\n");
+    gateway.write_grants("dot-mapper", "[limits]\ncpu_ms = 1000\nwall_ms = 40000\n");
     let zeros = vec!["0"; 500_000].join(",");
     let body = format!("{}{zeros}{}", "[".repeat(100), "]".repeat(100));
     let path = format!("{}1", "0.".repeat(99));
     let spec = format!(r#"&asynchronous=true&params_mapping={{"prompt":"{path}"}}"#);
     let answer = gateway.webhook(&spec).text("application/json", body).expect(200).await;
-    let task = gateway.ended(&answer.task_id()).await;
+    let task = gateway.wait_for_end(&answer.task_id()).await;
     assert!(task["input"]["text"] == "0", "the walk led elsewhere");
 }
 
@@ -378,7 +382,7 @@ async fn an_array_is_no_object_though_its_values_would_fit_the_fields() {
     let target = format!("/v1/agents/{}/invoke", gateway.agent);
     let call = gateway.post(&target).key(&gateway.key).json(&json!(["chat", {"text": "hi"}]));
     assert!(call.expect(422).await.detail().contains("not a JSON object"));
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -386,7 +390,7 @@ async fn x16_a_users_id_that_no_list_could_show_is_refused() {
     let gateway = Gateway::start().await;
     let invoke = |id: &str| {
         let user = json!({"id": id, "email": "ada@example.com"});
-        gateway.at_agent("invoke/async").json(&json!({"input": {"text": "hi", "user": user}}))
+        gateway.post_to_agent("invoke/async").json(&json!({"input": {"text": "hi", "user": user}}))
     };
     let (longest, too_long) = ("u".repeat(512), "u".repeat(513));
     let refused = gateway.webhook("").json(&json!({"user_id": too_long})).expect(400).await;
@@ -394,7 +398,7 @@ async fn x16_a_users_id_that_no_list_could_show_is_refused() {
     let mapped = r#"&params_mapping={"user_id":"from"}"#;
     gateway.webhook(mapped).json(&json!({"from": too_long})).expect(400).await;
     assert!(invoke(&too_long).expect(422).await.detail().contains("input.user.id"));
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
     gateway.webhook("").json(&json!({"user_id": longest})).expect(200).await;
     invoke(&longest).expect(200).await;
 }

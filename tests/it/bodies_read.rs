@@ -39,7 +39,7 @@ async fn open_channel(gateway: &Gateway, mapper: Option<&str>) -> String {
     if let Some(mapper) = mapper {
         definition["mapper"] = json!(mapper);
     }
-    gateway.channel(definition).await
+    gateway.apply_channel(definition).await
 }
 
 /// A request to each surface, and whether it accepts bodies of any type or only JSON.
@@ -48,7 +48,7 @@ fn surfaces(gateway: &Gateway, channel: &str) -> [(Call, bool); 4] {
         (gateway.post(channel), true),
         (gateway.webhook(""), true),
         (gateway.trigger(), false),
-        (gateway.at_agent("invoke"), false),
+        (gateway.post_to_agent("invoke"), false),
     ]
 }
 
@@ -217,7 +217,7 @@ async fn a_body_that_cannot_be_read_is_refused_on_every_surface_and_starts_nothi
             assert_eq!(answer.status, expected, "{what}: {}", answer.text);
         }
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -237,9 +237,9 @@ async fn a_mapper_that_looks_for_a_payload_in_vain_runs_nothing_and_one_that_rea
 #[tokio::test]
 async fn what_is_compressed_is_verified_as_it_came_and_read_as_it_was() {
     let gateway = Gateway::start().await;
-    gateway.keep_secret("signing", "topsecret", false).await;
+    gateway.store_secret("signing", "topsecret", false).await;
     let channel = gateway
-        .channel(json!({"name": "signed", "agent": "tested", "verifier": "hmac", "mapper": "hmac",
+        .apply_channel(json!({"name": "signed", "agent": "tested", "verifier": "hmac", "mapper": "hmac",
                         "answer": "wait", "settings": {"header": "x-sig"}, "secrets": {"secret": "signing"}}))
         .await;
     let body = {

@@ -12,11 +12,11 @@ use wardgate::tenants::KeyHolder;
 use crate::support::{Client, Gateway};
 
 /// Generous limits for guests that are not tested for time: CPU time is counted in ticks of the clock.
-const PATIENT: &str = "[limits]\ncpu_ms = 5000\nwall_ms = 10000\ntool_cpu_ms = 10000\n";
+const RELAXED_LIMITS: &str = "[limits]\ncpu_ms = 5000\nwall_ms = 10000\ntool_cpu_ms = 10000\n";
 
 /// An agent whose only plugin is this guest.
 async fn agent(gateway: &Gateway, guest: &str, grants: &str) -> Client {
-    gateway.with_tool(guest, &format!("{grants}\n{PATIENT}")).await
+    gateway.agent_with_tool(guest, &format!("{grants}\n{RELAXED_LIMITS}")).await
 }
 
 /// Makes the agent call its tool, and returns the tool's result.
@@ -33,8 +33,8 @@ const SIGNING: &str = "[secrets]\ngone = \"not-there\"\n\
 #[tokio::test]
 async fn a_granted_secret_signs_verifies_and_matches_and_no_other_opens() {
     let gateway = Gateway::start().await;
-    gateway.keep_secret("webhook", "key", false).await;
-    gateway.keep_secret("other", "another key", false).await;
+    gateway.store_secret("webhook", "key", false).await;
+    gateway.store_secret("other", "another key", false).await;
     let agent = agent(&gateway, "uses_secrets", SIGNING).await;
     let ask = |name: &str, algorithm: &str| {
         json!({"name": name, "algorithm": algorithm, "presented": "key",
@@ -70,8 +70,8 @@ async fn a_granted_secret_signs_verifies_and_matches_and_no_other_opens() {
 #[tokio::test]
 async fn a_secret_that_is_rotated_is_accepted_in_both_values() {
     let gateway = Gateway::start().await;
-    gateway.keep_secret("webhook", "older", false).await;
-    gateway.keep_secret("webhook", "newer", true).await;
+    gateway.store_secret("webhook", "older", false).await;
+    gateway.store_secret("webhook", "newer", true).await;
     let agent = agent(&gateway, "uses_secrets", SIGNING).await;
     for (presented, matches) in [("older", true), ("newer", true), ("oldest", false)] {
         let ask = json!({"name": "signing", "algorithm": "sha256", "presented": presented});

@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 use wardgate::clock::{Clock, Timestamp};
 
 use crate::support::web::Web;
-use crate::support::{Call, Gateway, Setup, until};
+use crate::support::{Call, Gateway, Setup, poll_until};
 
 const TOKEN: &str = "a token of the provider";
 
 /// Creates a channel with the guest as verifier and mapper and with these members; returns its path.
 async fn channel(gateway: &Gateway, more: Value) -> String {
-    gateway.keep_secret("hook-token", TOKEN, false).await;
+    gateway.store_secret("hook-token", TOKEN, false).await;
     gateway.install("speaks_for_a_provider", "").await;
-    gateway.channel(definition(more)).await
+    gateway.apply_channel(definition(more)).await
 }
 
 fn definition(more: Value) -> Value {
@@ -41,7 +41,7 @@ fn send(gateway: &Gateway, hook: &str, body: Value) -> Call {
 
 /// What the mapper reported in the prompt of a task.
 async fn mapper_report(gateway: &Gateway, task: &str) -> Vec<String> {
-    let result = gateway.ended(task).await["result"].as_str().unwrap().to_owned();
+    let result = gateway.wait_for_end(task).await["result"].as_str().unwrap().to_owned();
     let report: Value = serde_json::from_str(&result).unwrap();
     report["received"].as_str().unwrap().split('|').map(str::to_owned).collect()
 }
@@ -55,7 +55,7 @@ async fn a_verified_delivery_runs_the_agent_and_a_wrong_one_does_nothing() {
     assert_eq!((&started.json()["status"], started.task_id()), (&json!("Started"), task.clone()));
     assert_eq!(mapper_report(&gateway, &task).await[0], "hi");
 
-    let before = gateway.tasks_stored().await;
+    let before = gateway.stored_task_count().await;
     for wrong in [None, Some(""), Some("another token of somebody")] {
         let mut call = gateway.post(&hook).json(&json!({"text": "hi"}));
         if let Some(token) = wrong {
@@ -68,7 +68,7 @@ async fn a_verified_delivery_runs_the_agent_and_a_wrong_one_does_nothing() {
     gateway.post("/hooks/not-a-channel").json(&json!({})).expect(404).await;
     let nobodys = "/hooks/5f0c7a52-58d0-4b6f-8a5c-0d3f6a1b2c3d";
     gateway.post(nobodys).json(&json!({})).expect(404).await;
-    assert_eq!(gateway.tasks_stored().await, before);
+    assert_eq!(gateway.stored_task_count().await, before);
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn nobody_but_the_verifier_sees_a_credential() {
     assert_eq!(reported[2], r#"{"id":"provider","attributes":null}"#);
     assert_eq!(reported[3], format!("\"http://{}{hook}\"", gateway.listen));
     assert_eq!(reported[4], "a=1&b=2");
-    let kept = String::from_utf8_lossy(&gateway.home.database()).into_owned();
+    let kept = String::from_utf8_lossy(&gateway.home.database_bytes()).into_owned();
     assert!(!kept.contains(TOKEN) && !kept.contains("a%20token"));
 }
 
@@ -111,7 +111,7 @@ async fn a_retried_delivery_starts_no_second_run_once_it_is_verified() {
     let one = send(&gateway, &hook, body.clone()).expect(200).await.task_id();
     assert_ne!(send(&gateway, &hook, body).expect(200).await.task_id(), one);
     // The same id at another channel is another delivery.
-    let other = gateway.channel(definition(json!({"name": "other"}))).await;
+    let other = gateway.apply_channel(definition(json!({"name": "other"}))).await;
     let elsewhere = send(&gateway, &other, json!({})).header("x-delivery", "evt_1");
     assert_ne!(elsewhere.expect(200).await.task_id(), first.task_id());
 }
@@ -125,7 +125,7 @@ async fn with_verification_off_everybody_is_let_in_and_no_id_is_believed() {
         call.expect(200).await.task_id()
     };
     assert_ne!(send().await, send().await);
-    let channel = gateway.manage("GET", "/channels/hook").expect(200).await.json();
+    let channel = gateway.admin_request("GET", "/channels/hook").expect(200).await.json();
     assert!(channel["notes"][0].as_str().unwrap().contains("verification is off"), "{channel}");
 }
 
@@ -144,7 +144,7 @@ async fn a_mapper_ignores_and_shakes_hands() {
     let by_get = by_get.expect(200).await;
     assert_eq!(by_get.text, "7");
     gateway.get(&target).expect(401).await;
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn an_options_is_for_the_plugins_and_starts_nothing() {
     assert_eq!(options(body).answered_by_a_plugin().expect(200).await.text, "yes");
     options(json!({"text": "run"})).expect(405).await;
     gateway.request("OPTIONS", &hook).json(&json!({})).expect(401).await;
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn a_head_says_whether_there_is_a_channel_and_starts_nothing() {
     gateway.request("HEAD", &hook).expect(200).await;
     gateway.request("HEAD", "/hooks/not-a-channel").expect(404).await;
     gateway.request("HEAD", "/hooks/5f0c7a52-58d0-4b6f-8a5c-0d3f6a1b2c3d").expect(404).await;
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn a_page_may_post_to_a_channel_and_asks_no_plugin_for_it() {
     let handshake = page("OPTIONS").header("x-token", TOKEN);
     let handshake = handshake.json(&json!({"kind": "handshake", "challenge": "yes"}));
     assert_eq!(handshake.answered_by_a_plugin().expect(200).await.text, "yes");
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 #[tokio::test]
@@ -230,52 +230,52 @@ async fn a_replier_writes_the_answer_at_once_or_when_the_run_has_ended() {
     assert!(expected.contains(&at_once.text), "{}", at_once.text);
 
     let more = json!({"name": "waits", "replier": replier, "answer": "wait"});
-    let waits = gateway.channel(definition(more)).await;
+    let waits = gateway.apply_channel(definition(more)).await;
     let answer = send(&gateway, &waits, json!({"text": "b"})).answered_by_a_plugin();
     let answer = answer.expect(200).await;
     assert_eq!(answer.text, "<reply to=\"b\">\"completed\"</reply>");
     assert_eq!(gateway.task(&answer.task_id()).await["status"], "completed");
 
     let more = json!({"name": "plain", "answer": "wait"});
-    let plain = gateway.channel(definition(more)).await;
+    let plain = gateway.apply_channel(definition(more)).await;
     let answer = send(&gateway, &plain, json!({"text": "c"})).expect(200).await;
     assert_eq!(answer.json()["status"], "completed");
 }
 
 /// The credential and the body of a delivery.
-type Got = (Option<String>, String);
+type ReceivedDelivery = (Option<String>, String);
 
 /// A provider that accepts deliveries: those it received, and the statuses of its next responses.
 #[derive(Debug, Clone, Default)]
 struct Provider {
-    got: Arc<Mutex<Vec<Got>>>,
-    says: Arc<Mutex<Vec<u16>>>,
+    received: Arc<Mutex<Vec<ReceivedDelivery>>>,
+    next_statuses: Arc<Mutex<Vec<u16>>>,
 }
 
 impl Provider {
     async fn serve(&self) -> Web {
-        async fn take(
+        async fn record(
             State(provider): State<Provider>,
             headers: HeaderMap,
             body: String,
         ) -> StatusCode {
             let sent = headers.get("authorization").map(|v| v.to_str().unwrap().to_owned());
-            provider.got.lock().unwrap().push((sent, body));
-            let says = provider.says.lock().unwrap().pop().unwrap_or(200);
-            StatusCode::from_u16(says).unwrap()
+            provider.received.lock().unwrap().push((sent, body));
+            let status = provider.next_statuses.lock().unwrap().pop().unwrap_or(200);
+            StatusCode::from_u16(status).unwrap()
         }
-        Web::serve(Router::new().route("/deliver", post(take)).with_state(self.clone())).await
+        Web::serve(Router::new().route("/deliver", post(record)).with_state(self.clone())).await
     }
 
     fn bodies(&self) -> Vec<String> {
-        self.got.lock().unwrap().iter().map(|(_, body)| body.clone()).collect()
+        self.received.lock().unwrap().iter().map(|(_, body)| body.clone()).collect()
     }
 }
 
 /// Creates a channel that delivers to this server; returns its path.
 async fn delivering(gateway: &Gateway, web: &Web) -> String {
-    gateway.keep_secret("hook-token", TOKEN, false).await;
-    gateway.keep_secret("bot-token", "xoxb-very-secret", false).await;
+    gateway.store_secret("hook-token", TOKEN, false).await;
+    gateway.store_secret("bot-token", "xoxb-very-secret", false).await;
     let grants = format!(
         "[[egress]]\nscheme = \"http\"\nhost = \"127.0.0.1\"\nport = {}\nmethods = [\"POST\"]\n\
          networks = [\"127.0.0.0/8\"]\ncredentials = [\"bot\"]\n\
@@ -287,13 +287,13 @@ async fn delivering(gateway: &Gateway, web: &Web) -> String {
     let more = json!({
         "replier": "speaks-for-a-provider", "answer": "deliver", "settings": {"deliver-url": url},
     });
-    gateway.channel(definition(more)).await
+    gateway.apply_channel(definition(more)).await
 }
 
 async fn delivery(gateway: &Gateway, status: &str) -> Value {
-    until("a delivery of this status", async || {
+    poll_until("a delivery of this status", async || {
         let target = format!("/deliveries?status={status}");
-        let found = gateway.manage("GET", &target).expect(200).await.json();
+        let found = gateway.admin_request("GET", &target).expect(200).await.json();
         found.as_array().unwrap().first().cloned()
     })
     .await
@@ -308,15 +308,15 @@ async fn an_answer_is_delivered_with_the_credential_that_only_the_host_knows() {
     let task = sent.expect(200).await.task_id();
     let done = delivery(&gateway, "delivered").await;
     assert_eq!((&done["task"], &done["attempts"]), (&json!(task), &json!(1)));
-    let got = provider.got.lock().unwrap().clone();
+    let got = provider.received.lock().unwrap().clone();
     assert_eq!(got.len(), 1);
     assert_eq!(got[0].0.as_deref(), Some("Bearer xoxb-very-secret"));
     assert!(got[0].1.starts_with("hi: ") && got[0].1.contains("summary"), "{}", got[0].1);
     // Redelivered by hand.
-    gateway.manage("POST", &format!("/tasks/{task}/redeliver")).expect(202).await;
-    until("a second delivery", async || (provider.bodies().len() == 2).then_some(())).await;
+    gateway.admin_request("POST", &format!("/tasks/{task}/redeliver")).expect(202).await;
+    poll_until("a second delivery", async || (provider.bodies().len() == 2).then_some(())).await;
     let unknown = "01a20ad1-2d82-7d96-8c49-130babbf7e73";
-    gateway.manage("POST", &format!("/tasks/{unknown}/redeliver")).expect(404).await;
+    gateway.admin_request("POST", &format!("/tasks/{unknown}/redeliver")).expect(404).await;
 }
 
 #[tokio::test]
@@ -326,10 +326,10 @@ async fn a_delivery_is_tried_again_later_and_survives_a_restart() {
     let web = provider.serve().await;
     let gateway = Setup::new().clock(&clock).start().await;
     let hook = delivering(&gateway, &web).await;
-    *provider.says.lock().unwrap() = vec![503, 503];
+    *provider.next_statuses.lock().unwrap() = vec![503, 503];
     send(&gateway, &hook, json!({"text": "hi"})).answered_by_a_plugin().expect(200).await;
     let tried = async |gateway: &Gateway, times: u64| {
-        until("a try", async || {
+        poll_until("a try", async || {
             let due = delivery(gateway, "due").await;
             (due["attempts"] == times && due["reason"].is_string()).then_some(due)
         })
@@ -353,7 +353,7 @@ async fn a_delivery_that_is_refused_is_given_up_and_says_why() {
     let (gateway, provider) = (Gateway::start().await, Provider::default());
     let web = provider.serve().await;
     let hook = delivering(&gateway, &web).await;
-    *provider.says.lock().unwrap() = vec![400];
+    *provider.next_statuses.lock().unwrap() = vec![400];
     send(&gateway, &hook, json!({"text": "hi"})).answered_by_a_plugin().expect(200).await;
     let dead = delivery(&gateway, "dead").await;
     assert_eq!(dead["attempts"], 1);
@@ -378,15 +378,15 @@ async fn a_channel_file_that_cannot_work_is_refused_with_a_reason() {
         ),
         (json!({"verify": false}), "verify"),
     ] {
-        let call = gateway.manage("PUT", "/channels/hook").json(&definition(more.clone()));
+        let call = gateway.admin_request("PUT", "/channels/hook").json(&definition(more.clone()));
         let refused = call.expect(422).await;
         assert!(refused.detail().contains(reason), "{more}: {}", refused.text);
     }
     let mut without = definition(json!({}));
     without.as_object_mut().unwrap().remove("verifier");
-    let refused = gateway.manage("PUT", "/channels/hook").json(&without).expect(422).await;
+    let refused = gateway.admin_request("PUT", "/channels/hook").json(&without).expect(422).await;
     assert!(refused.detail().contains("verifier"), "{}", refused.text);
-    let channel = gateway.manage("GET", "/channels/hook").expect(200).await.json();
+    let channel = gateway.admin_request("GET", "/channels/hook").expect(200).await.json();
     assert_eq!(channel["version"], 1, "nothing was changed");
 }
 
@@ -394,30 +394,30 @@ async fn a_channel_file_that_cannot_work_is_refused_with_a_reason() {
 async fn a_channel_is_applied_again_switched_off_and_removed() {
     let gateway = Gateway::start().await;
     let hook = channel(&gateway, json!({})).await;
-    assert_eq!(gateway.channel(definition(json!({}))).await, hook, "its URL stays");
-    assert_eq!(gateway.channel(definition(json!({"enabled": false}))).await, hook);
+    assert_eq!(gateway.apply_channel(definition(json!({}))).await, hook, "its URL stays");
+    assert_eq!(gateway.apply_channel(definition(json!({"enabled": false}))).await, hook);
     send(&gateway, &hook, json!({})).expect(404).await;
-    assert_eq!(gateway.channel(definition(json!({}))).await, hook);
+    assert_eq!(gateway.apply_channel(definition(json!({}))).await, hook);
     send(&gateway, &hook, json!({})).expect(200).await;
-    let listed = gateway.manage("GET", "/channels").expect(200).await.json();
+    let listed = gateway.admin_request("GET", "/channels").expect(200).await.json();
     assert_eq!(listed[0]["version"], 3);
-    gateway.manage("DELETE", "/channels/hook").expect(204).await;
+    gateway.admin_request("DELETE", "/channels/hook").expect(204).await;
     send(&gateway, &hook, json!({})).expect(404).await;
-    gateway.manage("DELETE", "/channels/hook").expect(404).await;
+    gateway.admin_request("DELETE", "/channels/hook").expect(404).await;
 }
 
 #[tokio::test]
 async fn a_channel_whose_secret_is_missing_lets_nobody_in() {
     let gateway = Gateway::start().await;
     gateway.install("speaks_for_a_provider", "").await;
-    let hook = gateway.channel(definition(json!({}))).await;
-    let channel = gateway.manage("GET", "/channels/hook").expect(200).await.json();
+    let hook = gateway.apply_channel(definition(json!({}))).await;
+    let channel = gateway.admin_request("GET", "/channels/hook").expect(200).await.json();
     assert!(channel["notes"][0].as_str().unwrap().contains("no secret hook-token"), "{channel}");
     let refused = gateway.post(&hook).header("x-token", "").json(&json!({})).expect(503).await;
     assert_eq!(refused.detail(), "the channel takes no requests at the moment");
     // Nor does a channel that binds no secret.
     let none = definition(json!({"name": "none", "secrets": {}}));
-    let hook = gateway.channel(none).await;
+    let hook = gateway.apply_channel(none).await;
     let refused = gateway.post(&hook).header("x-token", "").json(&json!({})).expect(503).await;
     assert_eq!(refused.detail(), "the channel takes no requests at the moment");
 }
@@ -430,9 +430,9 @@ async fn while_a_secret_is_rotated_both_values_are_accepted() {
         let call = gateway.post(&hook).header("x-token", token).json(&json!({}));
         call.send().await.status
     };
-    gateway.keep_secret("hook-token", "a newer token", true).await;
+    gateway.store_secret("hook-token", "a newer token", true).await;
     assert_eq!([status(TOKEN).await, status("a newer token").await], [200, 200]);
-    gateway.keep_secret("hook-token", "the newest token", false).await;
+    gateway.store_secret("hook-token", "the newest token", false).await;
     let now =
         [status(TOKEN).await, status("a newer token").await, status("the newest token").await];
     assert_eq!(now, [401, 401, 200]);
@@ -441,13 +441,14 @@ async fn while_a_secret_is_rotated_both_values_are_accepted() {
 #[tokio::test]
 async fn a_secret_that_no_plugin_of_the_channel_opens_is_noted_and_so_is_one_that_is_not_bound() {
     let gateway = Gateway::start().await;
-    gateway.keep_secret("key", "a-key-of-a-provider", false).await;
+    gateway.store_secret("key", "a-key-of-a-provider", false).await;
     let notes = async |secrets: Value| {
         let definition = json!({
             "name": "hook", "agent": gateway.agent, "verifier": "hmac", "mapper": "hmac",
             "answer": "acknowledge", "settings": {"header": "x-sig"}, "secrets": secrets
         });
-        let made = gateway.manage("PUT", "/channels/hook").json(&definition).expect(200).await;
+        let made =
+            gateway.admin_request("PUT", "/channels/hook").json(&definition).expect(200).await;
         made.json()["notes"].as_array().unwrap().clone()
     };
     assert_eq!(notes(json!({"secret": "key"})).await, Vec::<Value>::new());

@@ -7,24 +7,24 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::support::web::Web;
-use crate::support::{Child, Home, guest_path, wardgate};
+use crate::support::{GatewayProcess, Home, guest_path, wardgate};
 
 /// The arguments that say where commands are sent.
-struct Way(Vec<String>);
+struct CommandTarget(Vec<String>);
 
-impl Way {
+impl CommandTarget {
     fn folder(home: &Home) -> Self {
         Self(vec!["--data".to_owned(), home.path().to_str().unwrap().to_owned()])
     }
 
-    fn gateway(gateway: &Child, key_file: &Path) -> Self {
+    fn gateway(gateway: &GatewayProcess, key_file: &Path) -> Self {
         let url = format!("http://{}", gateway.listen);
         Self(["--url", &url, "--key-file", key_file.to_str().unwrap()].map(str::to_owned).into())
     }
 
     fn try_run(&self, arguments: &[&str]) -> Output {
-        let way = self.0.iter().map(String::as_str);
-        wardgate(&arguments.iter().copied().chain(way).collect::<Vec<_>>())
+        let target = self.0.iter().map(String::as_str);
+        wardgate(&arguments.iter().copied().chain(target).collect::<Vec<_>>())
     }
 
     /// Runs a command that must succeed, and returns its output.
@@ -57,94 +57,98 @@ fn key_file(home: &Home, name: &str, key: &str) -> PathBuf {
     home.write(name, &format!("{key}\n"))
 }
 
-/// The two ways of an operator: the data folder itself, and the gateway that serves from it.
-fn operators_ways(home: &Home, gateway: &Child) -> [Way; 2] {
-    let key = gateway.line["operator_key"].as_str().unwrap();
-    [Way::folder(home), Way::gateway(gateway, &key_file(home, "operator.key", key))]
+/// The two targets of an operator: the data folder itself, and the gateway that serves from it.
+fn operator_targets(home: &Home, gateway: &GatewayProcess) -> [CommandTarget; 2] {
+    let key = gateway.startup_line["operator_key"].as_str().unwrap();
+    [
+        CommandTarget::folder(home),
+        CommandTarget::gateway(gateway, &key_file(home, "operator.key", key)),
+    ]
 }
 
 /// Creates, shows, changes and removes everything that a tenant can have.
-fn live_through(way: &Way, home: &Home, name: &str) {
-    let tenant = way.run(&["tenant", "create", name]);
-    assert!(way.run(&["tenant", "list"]).contains(&format!("{tenant}\t{name}")));
-    let of = |arguments: &[&str]| way.run(&[arguments, &["--tenant", name]].concat());
+fn exercise_every_command(target: &CommandTarget, home: &Home, name: &str) {
+    let tenant = target.run(&["tenant", "create", name]);
+    assert!(target.run(&["tenant", "list"]).contains(&format!("{tenant}\t{name}")));
+    let run_for_tenant =
+        |arguments: &[&str]| target.run(&[arguments, &["--tenant", name]].concat());
 
-    let key = of(&["key", "create", "--name", "zap", "--admin"]);
-    let listed = of(&["key", "list"]);
+    let key = run_for_tenant(&["key", "create", "--name", "zap", "--admin"]);
+    let listed = run_for_tenant(&["key", "list"]);
     let (id, _) = listed.split_once('\t').unwrap();
     assert!(listed.contains("\tadmin\tzap\t") && !listed.contains(&key), "{listed}");
-    assert_eq!(of(&["key", "revoke", id]), format!("revoked {id}"));
-    assert!(of(&["key", "list"]).contains("\trevoked 2"));
+    assert_eq!(run_for_tenant(&["key", "revoke", id]), format!("revoked {id}"));
+    assert!(run_for_tenant(&["key", "list"]).contains("\trevoked 2"));
 
-    let installed = of(&["plugin", "install", guest_path("ignores").to_str().unwrap()]);
+    let installed = run_for_tenant(&["plugin", "install", guest_path("ignores").to_str().unwrap()]);
     assert!(installed.starts_with("installed ignores (sha256:"), "{installed}");
     let file = home.write("agent.toml", "name = \"a b\"\nmapper = \"ignores\"\n");
-    let applied = of(&["agent", "apply", file.to_str().unwrap()]);
+    let applied = run_for_tenant(&["agent", "apply", file.to_str().unwrap()]);
     let agent: Value = serde_json::from_str(&applied).unwrap();
     let agent = agent["agent_id"].as_str().unwrap();
-    assert_eq!(of(&["agent", "list"]), format!("{agent}\ta b"));
-    of(&["agent", "disable", "a b"]);
-    assert_eq!(of(&["agent", "list"]), format!("{agent}\ta b\tdisabled"));
-    of(&["agent", "enable", agent]);
-    let shown: Value = serde_json::from_str(&of(&["agent", "show", "a b"])).unwrap();
+    assert_eq!(run_for_tenant(&["agent", "list"]), format!("{agent}\ta b"));
+    run_for_tenant(&["agent", "disable", "a b"]);
+    assert_eq!(run_for_tenant(&["agent", "list"]), format!("{agent}\ta b\tdisabled"));
+    run_for_tenant(&["agent", "enable", agent]);
+    let shown: Value = serde_json::from_str(&run_for_tenant(&["agent", "show", "a b"])).unwrap();
     assert_eq!((&shown["id"], &shown["enabled"]), (&json!(agent), &json!(true)));
 
-    let url = of(&["webhook", "show", "a b"]);
-    let rotated = of(&["webhook", "rotate", "a b"]);
+    let url = run_for_tenant(&["webhook", "show", "a b"]);
+    let rotated = run_for_tenant(&["webhook", "rotate", "a b"]);
     assert!(rotated != url && rotated.contains("/api/webhooks/agents/"), "{url}, {rotated}");
-    assert_eq!(of(&["webhook", "show", agent]), rotated);
-    of(&["webhook", "revoke", "a b"]);
-    let revoked = way.fail(&["webhook", "show", "a b", "--tenant", name]);
+    assert_eq!(run_for_tenant(&["webhook", "show", agent]), rotated);
+    run_for_tenant(&["webhook", "revoke", "a b"]);
+    let revoked = target.fail(&["webhook", "show", "a b", "--tenant", name]);
     assert!(revoked.contains("webhook rotate"), "{revoked}");
 
-    assert_eq!(of(&["plugin", "remove", "ignores"]), "removed ignores");
-    assert!(of(&["plugin", "list"]).contains("calculator\tbundled"));
-    assert_eq!(of(&["task", "list"]), "");
+    assert_eq!(run_for_tenant(&["plugin", "remove", "ignores"]), "removed ignores");
+    assert!(run_for_tenant(&["plugin", "list"]).contains("calculator\tbundled"));
+    assert_eq!(run_for_tenant(&["task", "list"]), "");
 }
 
 #[tokio::test]
 async fn every_command_works_on_a_folder_that_nobody_serves() {
     let home = Home::new();
-    live_through(&Way::folder(&home), &home, "offline tenant");
+    exercise_every_command(&CommandTarget::folder(&home), &home, "offline tenant");
 }
 
 #[tokio::test]
 async fn every_command_works_beside_a_gateway_and_through_one() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
-    for (number, way) in operators_ways(&home, &gateway).iter().enumerate() {
-        live_through(way, &home, &format!("tenant {number}"));
+    let gateway = GatewayProcess::serve(&home, &[]);
+    for (number, target) in operator_targets(&home, &gateway).iter().enumerate() {
+        exercise_every_command(target, &home, &format!("tenant {number}"));
     }
 }
 
 #[tokio::test]
 async fn tasks_are_listed_shown_stopped_and_deleted() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
-    for way in operators_ways(&home, &gateway) {
+    let gateway = GatewayProcess::serve(&home, &[]);
+    for target in operator_targets(&home, &gateway) {
         let id = gateway.ask(json!({"task_id": "chat 1", "prompt": "hi"})).await.task_id();
-        let listed = way.run(&["task", "list", "--status", "completed"]);
+        let listed = target.run(&["task", "list", "--status", "completed"]);
         assert!(listed.starts_with(&format!("{id}\tcompleted\t{}\t", gateway.agent)), "{listed}");
-        assert!(way.run(&["task", "list", "--status", "failed"]).is_empty());
+        assert!(target.run(&["task", "list", "--status", "failed"]).is_empty());
         // By the task's id, and by the name of its thread.
         for task in [id.as_str(), "chat 1"] {
-            assert_eq!(way.json(&["task", "show", task])["id"], id);
+            assert_eq!(target.json(&["task", "show", task])["id"], id);
         }
-        assert_eq!(way.run(&["task", "stop", &id]), "completed");
-        assert_eq!(way.run(&["task", "delete", &id]), "deleted");
-        assert!(way.fail(&["task", "show", &id]).contains("Task not found"));
+        assert_eq!(target.run(&["task", "stop", &id]), "completed");
+        assert_eq!(target.run(&["task", "delete", &id]), "deleted");
+        assert!(target.fail(&["task", "show", &id]).contains("Task not found"));
     }
 }
 
 #[tokio::test]
 async fn an_admins_key_manages_its_own_tenant_and_no_other() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
-    let folder = Way::folder(&home);
-    let own = gateway.line["organization_id"].as_str().unwrap();
+    let gateway = GatewayProcess::serve(&home, &[]);
+    let folder = CommandTarget::folder(&home);
+    let own = gateway.startup_line["organization_id"].as_str().unwrap();
     let other = folder.run(&["tenant", "create", "other"]);
     let key = folder.run(&["key", "create", "--admin", "--tenant", "demo"]);
-    let admin = Way::gateway(&gateway, &key_file(&home, "admin.key", &key));
+    let admin = CommandTarget::gateway(&gateway, &key_file(&home, "admin.key", &key));
     let file = home.write("agent.json", r#"{"name": "of the admin"}"#);
     let file = file.to_str().unwrap();
     let applied = admin.json(&["agent", "apply", file, "--tenant", own]);
@@ -184,13 +188,13 @@ async fn a_key_is_sent_to_the_gateway_that_was_named_and_nowhere_else() {
     let key = key_file(&home, "a.key", "wgo_a-key-that-is-worth-something");
     for (base, reason) in [("", "307"), ("/page", "not JSON")] {
         let url = format!("http://127.0.0.1:{}{base}", redirecting.port);
-        let way = Way(vec![
+        let target = CommandTarget(vec![
             "--url".to_owned(),
             url,
             "--key-file".to_owned(),
             key.to_str().unwrap().to_owned(),
         ]);
-        let message = way.fail(&["tenant", "list"]);
+        let message = target.fail(&["tenant", "list"]);
         assert!(message.contains(reason), "{message}");
     }
     assert!(!stolen.load(std::sync::atomic::Ordering::SeqCst));
@@ -199,14 +203,14 @@ async fn a_key_is_sent_to_the_gateway_that_was_named_and_nowhere_else() {
 #[tokio::test]
 async fn an_agent_that_is_applied_twice_is_the_same_agent() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
+    let gateway = GatewayProcess::serve(&home, &[]);
     let toml = home.write("sums.toml", "name = \"sums\"\ntools = [\"calculator\"]\n");
     let json = home.write("sums.json", r#"{"name": "sums", "tools": ["calculator"]}"#);
     let mut lines = Vec::new();
-    for way in operators_ways(&home, &gateway) {
+    for target in operator_targets(&home, &gateway) {
         for file in [&toml, &json, &toml] {
             let file = file.to_str().unwrap();
-            lines.push(way.json(&["agent", "apply", file, "--tenant", "demo"]));
+            lines.push(target.json(&["agent", "apply", file, "--tenant", "demo"]));
         }
     }
     assert_eq!(lines[0]["version"], 1);
@@ -217,18 +221,22 @@ async fn an_agent_that_is_applied_twice_is_the_same_agent() {
 #[tokio::test]
 async fn an_agent_that_many_apply_at_once_is_one_agent() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
+    let gateway = GatewayProcess::serve(&home, &[]);
     let file = home.write("new.toml", "name = \"new\"\n");
-    let ways = operators_ways(&home, &gateway);
+    let targets = operator_targets(&home, &gateway);
     let file = file.to_str().unwrap();
     let lines: Vec<Value> = std::thread::scope(|scope| {
-        let apply = |way: &'_ Way| way.json(&["agent", "apply", file]);
-        let applying: Vec<_> =
-            ways.iter().cycle().take(10).map(|way| scope.spawn(move || apply(way))).collect();
+        let apply = |target: &'_ CommandTarget| target.json(&["agent", "apply", file]);
+        let applying: Vec<_> = targets
+            .iter()
+            .cycle()
+            .take(10)
+            .map(|target| scope.spawn(move || apply(target)))
+            .collect();
         applying.into_iter().map(|one| one.join().unwrap()).collect()
     });
     assert!(lines.iter().all(|line| *line == lines[0]), "{lines:?}");
-    let listed = ways[0].run(&["agent", "list"]);
+    let listed = targets[0].run(&["agent", "list"]);
     assert_eq!(listed.lines().filter(|line| line.ends_with("\tnew")).count(), 1, "{listed}");
 }
 
@@ -236,15 +244,18 @@ async fn an_agent_that_many_apply_at_once_is_one_agent() {
 async fn what_goes_wrong_is_said_in_a_sentence_without_the_key() {
     const WRONG: &str = "wgo_a-key-that-nobody-has-0123456789";
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
-    let [folder, through] = operators_ways(&home, &gateway);
+    let gateway = GatewayProcess::serve(&home, &[]);
+    let [folder, through] = operator_targets(&home, &gateway);
     let wrong = key_file(&home, "wrong.key", WRONG);
     let nowhere = ["--url", "http://127.0.0.1:1", "--key-file", wrong.to_str().unwrap()];
-    let [wrong, nowhere] = [Way::gateway(&gateway, &wrong), Way(nowhere.map(str::to_owned).into())];
-    let no_file = Way::gateway(&gateway, &home.path().join("absent.key"));
+    let [wrong, nowhere] = [
+        CommandTarget::gateway(&gateway, &wrong),
+        CommandTarget(nowhere.map(str::to_owned).into()),
+    ];
+    let no_file = CommandTarget::gateway(&gateway, &home.path().join("absent.key"));
     let misspelt = home.write("misspelt.toml", "name = \"a\"\nmodell = \"x\"\n");
     let misspelt = misspelt.to_str().unwrap();
-    for (way, arguments, reason) in [
+    for (target, arguments, reason) in [
         (&wrong, &["tenant", "list"][..], "Invalid API key"),
         (&nowhere, &["tenant", "list"], "cannot be reached"),
         (&no_file, &["tenant", "list"], "absent.key"),
@@ -263,9 +274,9 @@ async fn what_goes_wrong_is_said_in_a_sentence_without_the_key() {
         (&through, &["key", "folder"], "--data only"),
         (&folder, &["task", "stop", "absent"], "Task not found"),
     ] {
-        let message = way.fail(arguments);
+        let message = target.fail(arguments);
         assert!(message.contains(reason), "{arguments:?}: {message}");
-        let keys = [WRONG, gateway.line["operator_key"].as_str().unwrap()];
+        let keys = [WRONG, gateway.startup_line["operator_key"].as_str().unwrap()];
         assert!(keys.iter().all(|key| !message.contains(key)), "{arguments:?} shows a key");
     }
 }
@@ -288,7 +299,7 @@ async fn which_folder_or_gateway_has_to_be_said() {
         let output = wardgate(asked);
         assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{asked:?}");
     }
-    let several = Way::folder(&home);
+    let several = CommandTarget::folder(&home);
     assert!(several.fail(&["agent", "list"]).contains("wardgate tenant create"));
     several.run(&["tenant", "create", "one"]);
     several.run(&["tenant", "create", "two"]);
@@ -296,7 +307,7 @@ async fn which_folder_or_gateway_has_to_be_said() {
 }
 
 /// The subcommands that a help text lists.
-fn listed(help: &str) -> Vec<String> {
+fn listed_commands(help: &str) -> Vec<String> {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let names = commands.take_while(|line| line.starts_with("  "));
     let names = names.filter(|line| !line.starts_with("   "));
@@ -317,7 +328,7 @@ async fn every_command_says_what_it_does() {
             first.contains(' ') && !first.starts_with("Usage"),
             "{path:?} says nothing: {help}"
         );
-        let below = listed(&help).into_iter().filter(|name| name != "help");
+        let below = listed_commands(&help).into_iter().filter(|name| name != "help");
         paths.extend(below.map(|name| [path.clone(), vec![name]].concat()));
         seen += 1;
     }

@@ -6,12 +6,13 @@ use wardgate::sandbox::CompileLimits;
 use wardgate::tenants::KeyHolder;
 
 use crate::support::{
-    Call, Child, Client, Gateway, Home, Setup, guest_of_its_own, until, wardgate,
+    Call, Client, Gateway, GatewayProcess, Home, Setup, guest_with_unique_digest, poll_until,
+    wardgate,
 };
 
-const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+const COMPONENT_HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
 
-fn leb(mut number: usize) -> Vec<u8> {
+fn leb128(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number > 127 {
         bytes.push((number & 127) as u8 | 128);
@@ -22,17 +23,19 @@ fn leb(mut number: usize) -> Vec<u8> {
 }
 
 fn section(id: u8, content: &[u8]) -> Vec<u8> {
-    [&[id], &leb(content.len())[..], content].concat()
+    [&[id], &leb128(content.len())[..], content].concat()
 }
 
 /// Empty components nested this deep.
-fn nested(depth: usize) -> Vec<u8> {
-    (0..depth).fold(COMPONENT.to_vec(), |within, _| [COMPONENT, &section(4, &within)].concat())
+fn nested_components(depth: usize) -> Vec<u8> {
+    (0..depth).fold(COMPONENT_HEADER.to_vec(), |within, _| {
+        [COMPONENT_HEADER, &section(4, &within)].concat()
+    })
 }
 
 /// A component with a core module of this many functions. Each function has `count` locals that stay live through
 /// `count` nested loops, so the compiler's work per function is the product.
-fn loops(functions: usize, count: usize) -> Vec<u8> {
+fn component_with_loops(functions: usize, count: usize) -> Vec<u8> {
     let locals = "i32 ".repeat(count);
     let (begin, end) = ("loop ".repeat(count), "end ".repeat(count));
     let used: String = (0..count).map(|local| format!("local.get {local} drop ")).collect();
@@ -41,11 +44,11 @@ fn loops(functions: usize, count: usize) -> Vec<u8> {
 }
 
 /// A component with one long function, for which a compiler needs many times its size in memory.
-fn long(statements: usize) -> Vec<u8> {
+fn component_with_long_function(statements: usize) -> Vec<u8> {
     // (local.set 0 (i32.mul (local.get 0) (i32.load (local.get 0))))
     let statement = b"\x20\0\x20\0\x28\x02\0\x6c\x21\0";
     let body = [b"\x01\x01\x7f", &statement.repeat(statements)[..], b"\x0b"].concat();
-    let code = [&[1], &leb(body.len())[..], &body].concat();
+    let code = [&[1], &leb128(body.len())[..], &body].concat();
     let module = [
         b"\0asm\x01\0\0\0".to_vec(),
         section(1, b"\x01\x60\0\0"),
@@ -53,7 +56,7 @@ fn long(statements: usize) -> Vec<u8> {
         section(5, b"\x01\0\x01"),
         section(10, &code),
     ];
-    [COMPONENT, &section(1, &module.concat())].concat()
+    [COMPONENT_HEADER, &section(1, &module.concat())].concat()
 }
 
 /// A request that installs a component for a tenant, with a key that may.
@@ -64,7 +67,7 @@ fn install(gateway: &Client, key: &str, tenant: &str, component: Vec<u8>) -> Cal
 }
 
 /// How many compiler processes with this CPU time limit are running.
-fn compilers_within(seconds: &str) -> usize {
+fn running_compilers(seconds: &str) -> usize {
     let limit = format!("--cpu-seconds-max={seconds}");
     let processes = std::fs::read_dir("/proc").unwrap().map(|process| process.unwrap().path());
     // The command line of a process that has just ended cannot be read.
@@ -78,14 +81,14 @@ async fn a_component_beyond_a_bound_is_refused_by_its_name_and_costs_the_gateway
     let home = Home::new();
     let settings = home.write("small.toml", SMALL);
     let settings = settings.to_str().unwrap();
-    let gateway = Child::serve(&home, &["--settings", settings]);
-    let text = |name: &str| gateway.line[name].as_str().unwrap();
+    let gateway = GatewayProcess::serve(&home, &["--settings", settings]);
+    let text = |name: &str| gateway.startup_line[name].as_str().unwrap();
     let before = gateway.resident_bytes();
     for (what, component, bound) in [
-        ("nested", nested(20_000), "more than 32 levels of nested components"),
+        ("nested", nested_components(20_000), "more than 32 levels of nested components"),
         // Each function takes little memory by itself.
-        ("loops", loops(200, 300), "seconds of computing"),
-        ("long", long(250_000), "more than 256 MiB of memory"),
+        ("loops", component_with_loops(200, 300), "seconds of computing"),
+        ("long", component_with_long_function(250_000), "more than 256 MiB of memory"),
     ] {
         let path = home.path().join(format!("{what}.wasm"));
         std::fs::write(&path, &component).unwrap();
@@ -109,12 +112,12 @@ async fn others_install_and_call_beside_bombs_which_end_with_their_callers() {
     const SECONDS: u64 = 3_571;
     let gateway = Gateway::start().await;
     let mapper = "mapper".parse().unwrap();
-    let component = guest_of_its_own("ignores");
+    let component = guest_with_unique_digest("ignores");
     gateway.services.plugins.install(gateway.tenant, &mapper, component, None).await.unwrap();
-    let mapped = gateway.with_agent(|agent| agent.mapper = Some(mapper)).await;
+    let mapped = gateway.agent_with(|agent| agent.mapper = Some(mapper)).await;
     let home = gateway.stop().await;
     // As after an upgrade, when the compiled code is of another version.
-    home.forget_compiled_code();
+    home.detach_code_cache();
     let setup = Setup::new().home(home).settings(|settings| {
         settings.sandbox.compilations_max = 4;
         settings.sandbox.compile_cpu_seconds_max = SECONDS;
@@ -124,28 +127,29 @@ async fn others_install_and_call_beside_bombs_which_end_with_their_callers() {
     let hostile = gateway.new_tenant("hostile").await;
     let key = gateway.new_key(KeyHolder::Admin(hostile)).await;
     let bombs = [4_001, 4_002].map(|size| {
-        let call = install(&gateway, &key, &hostile.to_string(), loops(1, size));
+        let call = install(&gateway, &key, &hostile.to_string(), component_with_loops(1, size));
         tokio::spawn(async move { call.send().await })
     });
-    until("two bombs beside nothing else", async || {
-        let preloaded = gateway.get("/metrics").key(&gateway.operator()).expect(200).await.text;
+    poll_until("two bombs beside nothing else", async || {
+        let preloaded = gateway.get("/metrics").key(&gateway.operator_key()).expect(200).await.text;
         let bundled =
             format!("wardgate_components_loaded {}", wardgate::plugins::bundled().count());
         let all = preloaded.lines().any(|line| line == bundled);
-        (all && compilers_within(&limit) == 2).then_some(())
+        (all && running_compilers(&limit) == 2).then_some(())
     })
     .await;
 
     let other = gateway.new_tenant("other").await;
     let key = gateway.new_key(KeyHolder::Admin(other)).await;
-    let component = guest_of_its_own("replies_now");
+    let component = guest_with_unique_digest("replies_now");
     install(&gateway, &key, &other.to_string(), component).expect(200).await;
     let target = format!("/?agent_id={}", mapped.agent);
     let answer = gateway.post(&target).key(&mapped.key).json(&json!({})).expect(200).await;
     assert_eq!(answer.json()["status"], "Ignored");
-    assert!(compilers_within(&limit) == 2 && bombs.iter().all(|bomb| !bomb.is_finished()));
+    assert!(running_compilers(&limit) == 2 && bombs.iter().all(|bomb| !bomb.is_finished()));
 
     // The callers disconnect, so nothing waits for the compilers any more.
     bombs.iter().for_each(tokio::task::JoinHandle::abort);
-    until("the compilers to end", async || (compilers_within(&limit) == 0).then_some(())).await;
+    poll_until("the compilers to end", async || (running_compilers(&limit) == 0).then_some(()))
+        .await;
 }

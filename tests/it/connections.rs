@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{Gateway, PATIENCE, Setup, until};
+use crate::support::{EVENT_TIMEOUT, Gateway, Setup, poll_until};
 
 /// Opens a connection from this local address.
 async fn connect(gateway: &Gateway, from: [u8; 4]) -> TcpStream {
@@ -20,7 +20,7 @@ async fn ask(stream: &mut TcpStream, end: &str) -> String {
     let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let mut answer = Vec::new();
     while !answer.ends_with(end.as_bytes()) {
-        let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut answer)).await;
+        let read = tokio::time::timeout(EVENT_TIMEOUT, stream.read_buf(&mut answer)).await;
         let read = read.expect("neither answered nor closed").unwrap_or(0);
         if read == 0 {
             break;
@@ -55,7 +55,7 @@ async fn one_address_has_its_share_of_them_and_others_have_theirs() {
     assert!(ask(&mut elsewhere, "}").await.starts_with("HTTP/1.1 200 "));
     // Closing a connection makes room for another.
     drop(open.pop());
-    until("room for a connection", async || {
+    poll_until("room for a connection", async || {
         let mut stream = connect(&gateway, [127, 0, 0, 3]).await;
         ask(&mut stream, "}").await.starts_with("HTTP/1.1 200 ").then_some(())
     })

@@ -17,13 +17,13 @@ const ROWS: &str = "X1 X2 X3 X4 X5 X6 X7 X8 X9 X10 X11 X12 X13 X16 X20 X21 X22 X
 
 /// A gateway with two agents. The model of the second one, which belongs to another tenant, never responds, so its
 /// runs have certainly not ended.
-struct Site {
+struct Fixture {
     gateway: Gateway,
     unanswered: Client,
     _model: ModelServer,
 }
 
-impl Deref for Site {
+impl Deref for Fixture {
     type Target = Gateway;
 
     fn deref(&self) -> &Gateway {
@@ -31,10 +31,11 @@ impl Deref for Site {
     }
 }
 
-impl Site {
+impl Fixture {
     async fn start() -> Self {
         let model = ModelServer::start([Reply::Silence]).await;
-        let gateway = Setup::new().settings(|settings| model.put_into(settings)).start().await;
+        let gateway =
+            Setup::new().settings(|settings| model.add_to_settings(settings)).start().await;
         let mut definition = agent("unanswered");
         definition.model = "scripted".to_owned();
         let tenant = gateway.new_tenant("unanswered").await;
@@ -46,7 +47,7 @@ impl Site {
 /// One case of a row: a request, the expected status, and further checks of the response.
 struct Case {
     row: &'static str,
-    request: fn(&Site) -> Call,
+    request: fn(&Fixture) -> Call,
     status: u16,
     check: fn(&Answer),
 }
@@ -347,10 +348,10 @@ const DOCSGPT: &[Case] = &[
 
 #[tokio::test]
 async fn every_row_of_the_contract_holds() {
-    let site = Site::start().await;
+    let fixture = Fixture::start().await;
     let mut held = BTreeSet::new();
     for case in [REQUESTS, ANSWERS, REST, DOCSGPT].into_iter().flatten() {
-        let answer = (case.request)(&site).send().await;
+        let answer = (case.request)(&fixture).send().await;
         assert_eq!(answer.status, case.status, "{}: {}", case.row, answer.text);
         (case.check)(&answer);
         assert!(answer.header("x-request-id").is_some(), "{}", case.row);

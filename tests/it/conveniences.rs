@@ -48,7 +48,7 @@ async fn a_cloudevent_has_one_shape_in_both_modes() {
         }
     }
     let triggered = event(gateway.trigger()).text("application/json", body).expect(200).await;
-    assert_eq!(gateway.ended(&triggered.task_id()).await["status"], "completed");
+    assert_eq!(gateway.wait_for_end(&triggered.task_id()).await["status"], "completed");
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn what_says_that_it_is_a_cloudevent_and_is_none_is_refused() {
     event(gateway.webhook("")).header("ce-datacontenttype", "b").json(&json!({})).expect(400).await;
     gateway.webhook("").text("application/cloudevents-batch+json", "[]").expect(415).await;
     event(gateway.webhook("")).text("application/json", "{").expect(400).await;
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn x22_a_caller_waits_no_longer_than_he_prefers_and_the_run_goes_on() {
         assert_eq!(answer.json()["result"], Value::Null);
         gateway.task(&answer.task_id()).await;
     }
-    server.reply(Reply::Text("at last"));
+    server.set_reply(Reply::Text("at last"));
     let again = gateway.webhook("").header("prefer", "wait=500").json(&json!({"prompt": "hi"}));
     let answer = again.expect(200).await;
     assert_eq!(
@@ -143,8 +143,8 @@ async fn x22_the_settings_bound_the_waiting_and_the_answer_can_be_polled() {
     let gateway = setup.start().await;
     let answer = gateway.webhook("").json(&json!({"prompt": "hi"})).expect(202).await;
     assert!(["pending", "executing"].contains(&answer.json()["status"].as_str().unwrap()));
-    server.let_go(1);
-    assert_eq!(gateway.ended(&answer.task_id()).await["result"], "later");
+    server.release(1);
+    assert_eq!(gateway.wait_for_end(&answer.task_id()).await["result"], "later");
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn asking_starts_nothing() {
         let refused = send(method, &root).await;
         assert_eq!((refused.status, refused.header("allow")), (405, Some("POST")), "{method}");
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -223,14 +223,14 @@ async fn an_error_says_whether_to_try_again() {
         1,
         "the contract's body, nothing beside it"
     );
-    let trapping = gateway.with_mapper("panics", "").await;
+    let trapping = gateway.agent_with_mapper("panics", "").await;
     let trapped = trapping.webhook("").json(&json!({})).expect(502).await;
     assert_eq!(
         (retry(&trapped).as_deref(), trapped.json()["retry"].as_str()),
         (Some("safe"), Some("safe"))
     );
     // The run has ended: repeating the request would start another run.
-    let after = gateway.with_getter("bad_json_getter", "").await;
+    let after = gateway.agent_with_getter("bad_json_getter", "").await;
     let after = after.webhook("&getter=x").json(&json!({"prompt": "hi"})).expect(502).await;
     assert_eq!(retry(&after).as_deref(), Some("never"));
     after.task_id();

@@ -15,7 +15,7 @@ async fn d1_a_trigger_answers_200_and_the_task() {
     let answer = gateway.trigger().json(&json!({"question": "hello"})).expect(200).await;
     let body = answer.json();
     assert_eq!(body, json!({"success": true, "task_id": answer.task_id()}));
-    let polled = gateway.polled(body["task_id"].as_str().unwrap()).await;
+    let polled = gateway.wait_for_final_status(body["task_id"].as_str().unwrap()).await;
     assert_eq!(polled["status"], "SUCCESS");
 }
 
@@ -24,7 +24,7 @@ async fn d1_any_json_but_null_is_a_payload() {
     let gateway = Gateway::start().await;
     for body in ["{}", "[]", "[1]", "false", "5", "\"text\""] {
         let id = gateway.trigger().text("application/json", body).expect(200).await.task_id();
-        assert_eq!(gateway.ended(&id).await["input"]["text"], body);
+        assert_eq!(gateway.wait_for_end(&id).await["input"]["text"], body);
     }
 }
 
@@ -33,7 +33,7 @@ async fn d1_nothing_in_the_payload_is_a_parameter() {
     let gateway = Gateway::start().await;
     let body = json!({"prompt": "p", "task_id": "t", "asynchronous": "maybe", "getter": "x"});
     let id = gateway.trigger().json(&body).expect(200).await.task_id();
-    let task = gateway.ended(&id).await;
+    let task = gateway.wait_for_end(&id).await;
     assert_eq!(
         (&task["thread_id"], &task["input"]["text"]),
         (&Value::Null, &json!(body.to_string()))
@@ -46,12 +46,12 @@ async fn d2_a_get_has_its_payload_in_the_query_and_the_first_value_counts() {
     let hook = format!("/api/webhooks/agents/{}", gateway.token);
     let query = "question=Your+message+to+agent&question=second&n=7&empty=";
     let id = gateway.get(&format!("{hook}?{query}")).expect(200).await.task_id();
-    let task = gateway.ended(&id).await;
+    let task = gateway.wait_for_end(&id).await;
     let payload = json!({"question": "Your message to agent", "n": "7", "empty": ""});
     assert_eq!(task["input"]["text"], payload.to_string());
 
     let id = gateway.get(&hook).expect(200).await.task_id();
-    assert_eq!(gateway.ended(&id).await["input"]["text"], "{}");
+    assert_eq!(gateway.wait_for_end(&id).await["input"]["text"], "{}");
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn d3_head_starts_nothing() {
     let target = gateway.url(&format!("/api/webhooks/agents/{}?question=x", gateway.token));
     let answer = gateway.http.head(target).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 405);
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn d3_an_unknown_token_is_404_whatever_comes_with_it() {
             assert_eq!(call.expect(404).await.json(), refusal("Agent not found"), "{token}");
         }
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn d3_what_is_not_json_is_refused_in_docsgpts_words() {
         let message = refusal("Invalid or missing JSON data in request body");
         assert_eq!(answer.json(), message, "{body:?}");
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn d3_another_content_type_is_accepted_when_the_body_is_json() {
     }
     gateway.trigger().body(r#"{"question":"x"}"#).expect(200).await;
     gateway.trigger().body("question=x").expect(415).await;
-    assert_eq!(gateway.tasks_stored().await, 5);
+    assert_eq!(gateway.stored_task_count().await, 5);
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn d4_a_success_is_nested_and_shows_the_tool_calls() {
     let gateway = Gateway::start().await;
     let body = json!({"question": "calculate {\"expression\": \"6*7\"}"});
     let id = gateway.trigger().json(&body).expect(200).await.task_id();
-    let polled = gateway.polled(&id).await;
+    let polled = gateway.wait_for_final_status(&id).await;
     assert_eq!(polled["status"], "SUCCESS");
     assert_eq!(polled["result"]["status"], "success");
     let result = &polled["result"]["result"];
@@ -125,7 +125,7 @@ async fn d4_a_success_is_nested_and_shows_the_tool_calls() {
 async fn d4_a_failure_is_a_sentence() {
     let gateway = Setup::new().agent(|agent| agent.model = "gone".to_owned()).start().await;
     let id = gateway.trigger().json(&json!({"question": "x"})).expect(200).await.task_id();
-    let polled = gateway.polled(&id).await;
+    let polled = gateway.wait_for_final_status(&id).await;
     assert_eq!(polled["status"], "FAILURE");
     assert!(polled["result"].as_str().unwrap().contains("gone"), "{polled}");
 }
@@ -138,8 +138,8 @@ async fn d4_before_its_end_a_task_is_pending_or_started() {
     let status = gateway.get(&format!("/api/task_status?task_id={id}")).expect(200).await.json();
     let (word, result) = (status["status"].as_str().unwrap(), &status["result"]);
     assert!(["PENDING", "STARTED"].contains(&word) && result.is_null(), "{status}");
-    server.let_go(1);
-    assert_eq!(gateway.polled(&id).await["status"], "SUCCESS");
+    server.release(1);
+    assert_eq!(gateway.wait_for_final_status(&id).await["status"], "SUCCESS");
 }
 
 #[tokio::test]
@@ -160,6 +160,6 @@ async fn d2_a_key_in_the_query_is_not_part_of_the_payload() {
     let gateway = Gateway::start().await;
     let target = format!("/api/webhooks/agents/{}?q=1&x-api-key=wgk_secret", gateway.token);
     let answer = gateway.get(&target).expect(200).await;
-    let task = gateway.ended(&answer.task_id()).await;
+    let task = gateway.wait_for_end(&answer.task_id()).await;
     assert_eq!(task["input"]["text"], r#"{"q":"1"}"#);
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Runtime;
 
-use crate::support::{Gateway, InProcess};
+use crate::support::{BundledPlugins, Gateway};
 
 /// JSON as it is written, not as a library parses it.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ enum Json {
     Number(String),
     Text(String),
     /// A string that holds JSON.
-    Within(Box<Json>),
+    Embedded(Box<Json>),
     List(Vec<Json>),
     /// Names may repeat; the last one counts.
     Object(Vec<(String, Json)>),
@@ -46,30 +46,30 @@ impl Spelling {
         written + "\""
     }
 
-    fn between(self, open: char, parts: Vec<String>, close: char) -> String {
+    fn bracketed(self, open: char, parts: Vec<String>, close: char) -> String {
         let gap = if self.spaced { " \n\t" } else { "" };
         format!("{open}{gap}{}{gap}{close}", parts.join(&format!("{gap},{gap}")))
     }
 }
 
 impl Json {
-    fn written(&self, spelling: Spelling) -> String {
+    fn to_text(&self, spelling: Spelling) -> String {
         match self {
             Self::Null => "null".to_owned(),
             Self::Bool(value) => value.to_string(),
             Self::Number(digits) => digits.clone(),
             Self::Text(text) => spelling.string(text),
-            Self::Within(inner) => spelling.string(&inner.written(spelling)),
+            Self::Embedded(inner) => spelling.string(&inner.to_text(spelling)),
             Self::List(items) => {
-                let items = items.iter().map(|item| item.written(spelling));
-                spelling.between('[', items.collect(), ']')
+                let items = items.iter().map(|item| item.to_text(spelling));
+                spelling.bracketed('[', items.collect(), ']')
             }
             Self::Object(fields) => {
                 let field = |(name, value): &(String, Self)| {
                     let gap = if spelling.spaced { " " } else { "" };
-                    format!("{}{gap}:{gap}{}", spelling.string(name), value.written(spelling))
+                    format!("{}{gap}:{gap}{}", spelling.string(name), value.to_text(spelling))
                 };
-                spelling.between('{', fields.iter().map(field).collect(), '}')
+                spelling.bracketed('{', fields.iter().map(field).collect(), '}')
             }
         }
     }
@@ -78,16 +78,16 @@ impl Json {
     fn stringified(&self, spelling: Spelling) -> Option<String> {
         match self {
             Self::Null | Self::List(_) | Self::Object(_) => None,
-            Self::Bool(_) | Self::Number(_) => Some(self.written(spelling)),
+            Self::Bool(_) | Self::Number(_) => Some(self.to_text(spelling)),
             Self::Text(text) => Some(text.clone()),
-            Self::Within(inner) => Some(inner.written(spelling)),
+            Self::Embedded(inner) => Some(inner.to_text(spelling)),
         }
     }
 
     /// The direct children, each with its path segment. A getter also looks into strings.
-    fn inside(&self, into_strings: bool) -> Vec<(String, &Self)> {
+    fn children(&self, into_strings: bool) -> Vec<(String, &Self)> {
         match self {
-            Self::Within(inner) if into_strings => inner.inside(true),
+            Self::Embedded(inner) if into_strings => inner.children(true),
             Self::List(items) => {
                 items.iter().enumerate().map(|(at, item)| (at.to_string(), item)).collect()
             }
@@ -103,10 +103,10 @@ impl Json {
     }
 
     /// Every value that a dot path can refer to: no segment is empty or contains a dot.
-    fn places(&self, into_strings: bool) -> Vec<(String, &Self)> {
+    fn reachable_values(&self, into_strings: bool) -> Vec<(String, &Self)> {
         let (mut found, mut open) = (Vec::new(), vec![(None::<String>, self)]);
         while let Some((path, value)) = open.pop() {
-            for (step, inner) in value.inside(into_strings) {
+            for (step, inner) in value.children(into_strings) {
                 if !step.is_empty() && !step.contains('.') {
                     let path = path.as_ref().map_or(step.clone(), |path| format!("{path}.{step}"));
                     open.push((Some(path), inner));
@@ -118,13 +118,13 @@ impl Json {
     }
 }
 
-/// Keys that are easily confused, and sometimes arbitrary text. All are shorter than [`NOWHERE`].
+/// Keys that are easily confused, and sometimes arbitrary text. All are shorter than [`ABSENT_KEY`].
 fn key() -> impl Strategy<Value = String> {
     prop_oneof![6 => "[ab01~/]{1,2}", 1 => "[01]{1,3}", 1 => "(?s).{0,3}"]
 }
 
 /// A key that no document has.
-const NOWHERE: &str = "nowhere";
+const ABSENT_KEY: &str = "nowhere";
 
 /// Numbers of any length within the range of a double: when it searches an array, the JSON library refuses larger
 /// ones, so the search would fail if one is the value of a key that is repeated later.
@@ -141,8 +141,8 @@ fn document() -> impl Strategy<Value = Json> {
         prop_oneof![
             2 => vec(inner.clone(), 0..5).prop_map(Json::List),
             4 => vec((key(), inner.clone()), 0..5).prop_map(Json::Object),
-            1 => inner.clone().prop_map(within),
-            1 => inner.prop_map(|inner| within(within(inner))),
+            1 => inner.clone().prop_map(embedded),
+            1 => inner.prop_map(|inner| embedded(embedded(inner))),
         ]
     });
     // A scalar document has no paths.
@@ -153,34 +153,34 @@ fn document() -> impl Strategy<Value = Json> {
 }
 
 /// A string that holds this document as text.
-fn within(inner: Json) -> Json {
-    Json::Within(Box::new(inner))
+fn embedded(inner: Json) -> Json {
+    Json::Embedded(Box::new(inner))
 }
 
 fn spelling() -> impl Strategy<Value = Spelling> {
     any::<(bool, bool)>().prop_map(|(escaped, spaced)| Spelling { escaped, spaced })
 }
 
-fn hold(
+fn check_property(
     cases: u32,
-    promise: impl AsyncFn(&InProcess, Json, Spelling) -> Result<(), TestCaseError>,
+    property: impl AsyncFn(&BundledPlugins, Json, Spelling) -> Result<(), TestCaseError>,
 ) {
     let runtime = Runtime::new().unwrap();
     let gateway = runtime.block_on(Gateway::start());
-    let plugins = runtime.block_on(InProcess::of(&gateway));
+    let plugins = runtime.block_on(BundledPlugins::bind(&gateway));
     let config = Config { failure_persistence: None, ..Config::with_cases(cases) };
     let result = TestRunner::new(config).run(&(document(), spelling()), |(document, spelling)| {
-        runtime.block_on(promise(&plugins, document, spelling))
+        runtime.block_on(property(&plugins, document, spelling))
     });
     result.unwrap();
 }
 
 #[test]
 fn x9_every_scalar_of_any_payload_is_mapped_as_it_is_written() {
-    hold(200, async |plugins, document, spelling| {
-        let places = document.places(false);
+    check_property(200, async |plugins, document, spelling| {
+        let places = document.reachable_values(false);
         let paths: Vec<_> = places.iter().map(|(path, _)| path.clone()).collect();
-        let mapped = plugins.mapped(&document.written(spelling), &paths).await;
+        let mapped = plugins.map_values(&document.to_text(spelling), &paths).await;
         for ((path, value), mapped) in places.iter().zip(mapped) {
             prop_assert_eq!(mapped, value.stringified(spelling), "at {}", path);
         }
@@ -190,15 +190,18 @@ fn x9_every_scalar_of_any_payload_is_mapped_as_it_is_written() {
 
 #[test]
 fn x11_every_value_of_any_result_is_got_as_it_is_written() {
-    hold(100, async |plugins, document, spelling| {
-        let text = document.written(spelling);
+    check_property(100, async |plugins, document, spelling| {
+        let text = document.to_text(spelling);
         // The result as the agent's string, and as `json=true` parses it.
-        let tasks = [InProcess::task(&text), InProcess::task_of(&text)];
-        for (path, value) in document.places(true) {
+        let tasks = [
+            BundledPlugins::task_with_text_result(&text),
+            BundledPlugins::task_with_json_result(&text),
+        ];
+        for (path, value) in document.reachable_values(true) {
             for (task, kind) in tasks.iter().zip(["a string", "JSON"]) {
-                let got = plugins.got(task, format!("result.{path}")).await;
-                prop_assert_eq!(got, Some(value.written(spelling)), "{} of {}", path, kind);
-                let got = plugins.got(task, format!("result.{path}.{NOWHERE}")).await;
+                let got = plugins.get_value(task, format!("result.{path}")).await;
+                prop_assert_eq!(got, Some(value.to_text(spelling)), "{} of {}", path, kind);
+                let got = plugins.get_value(task, format!("result.{path}.{ABSENT_KEY}")).await;
                 prop_assert_eq!(got, None, "below {} of {}", path, kind);
             }
         }

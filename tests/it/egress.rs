@@ -11,14 +11,14 @@ use crate::support::Gateway;
 use crate::support::web::{ClosedPort, FAR_LESS_THAN_SLOW, Web};
 
 /// A gateway whose plugin http-fetch has these grants, and a server.
-async fn granted(rule: &str) -> (Gateway, Web) {
-    let (gateway, web) = (Gateway::start().await, Web::places().await);
-    gateway.grant("http-fetch", &rule.replace("PORT", &web.port.to_string()));
+async fn gateway_with_grants(rule: &str) -> (Gateway, Web) {
+    let (gateway, web) = (Gateway::start().await, Web::serve_egress_targets().await);
+    gateway.write_grants("http-fetch", &rule.replace("PORT", &web.port.to_string()));
     (gateway, web)
 }
 
 /// Allows `/open` of the server, and the loopback network that it is in.
-const OPEN: &str = "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\n\
+const OPEN_PATH_GRANT: &str = "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\n\
                     path = \"/open\"\nnetworks = [\"127.0.0.0/8\"]\n";
 
 /// Makes the agent fetch, and returns the tool's result.
@@ -29,7 +29,7 @@ async fn fetch(gateway: &Gateway, arguments: Value) -> Value {
 }
 
 /// Makes the agent fetch what is not granted, and returns the reason.
-async fn refused(gateway: &Gateway, arguments: Value) -> String {
+async fn fetch_refused(gateway: &Gateway, arguments: Value) -> String {
     let tool = fetch(gateway, arguments).await;
     assert_eq!(tool["is_error"], true, "{tool}");
     tool["result"].as_str().unwrap().to_owned()
@@ -37,9 +37,9 @@ async fn refused(gateway: &Gateway, arguments: Value) -> String {
 
 #[tokio::test]
 async fn without_a_grant_nothing_is_sent_and_the_grant_is_named() {
-    let (gateway, web) = granted("").await;
+    let (gateway, web) = gateway_with_grants("").await;
     let url = format!("http://127.0.0.1:{}/open/hello", web.port);
-    let reason = refused(&gateway, json!({"url": url})).await;
+    let reason = fetch_refused(&gateway, json!({"url": url})).await;
     for part in ["no grant", "GET", "[[egress]]", "host = \"127.0.0.1\"", "the plugin http-fetch"] {
         assert!(reason.contains(part), "{reason}");
     }
@@ -51,9 +51,9 @@ async fn without_a_grant_nothing_is_sent_and_the_grant_is_named() {
 async fn a_granted_name_at_a_private_address_is_refused() {
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[::1]"] {
         let rule = format!("[[egress]]\nhost = \"{host}\"\nscheme = \"http\"\nport = PORT\n");
-        let (gateway, web) = granted(&rule).await;
+        let (gateway, web) = gateway_with_grants(&rule).await;
         let url = format!("http://{host}:{}/open/hello", web.port);
-        let reason = refused(&gateway, json!({"url": url})).await;
+        let reason = fetch_refused(&gateway, json!({"url": url})).await;
         assert!(reason.contains("not a public address") && reason.contains("networks"), "{reason}");
     }
 }
@@ -61,17 +61,17 @@ async fn a_granted_name_at_a_private_address_is_refused() {
 #[tokio::test]
 async fn addresses_in_odd_spellings_are_the_same_addresses() {
     let rule = "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = PORT\n";
-    let (gateway, web) = granted(rule).await;
+    let (gateway, web) = gateway_with_grants(rule).await;
     for host in ["2130706433", "0x7f.1", "0177.0.0.1", "127.1"] {
         let url = format!("http://{host}:{}/open/hello", web.port);
-        let reason = refused(&gateway, json!({"url": url})).await;
+        let reason = fetch_refused(&gateway, json!({"url": url})).await;
         assert!(reason.contains("not a public address"), "{host}: {reason}");
     }
 }
 
 #[tokio::test]
 async fn what_is_granted_is_fetched() {
-    let (gateway, web) = granted(OPEN).await;
+    let (gateway, web) = gateway_with_grants(OPEN_PATH_GRANT).await;
     let url = format!("http://127.0.0.1:{}/open/hello?x=1", web.port);
     let tool = fetch(&gateway, json!({"url": url})).await;
     let (result, is_error) = (&tool["result"], &tool["is_error"]);
@@ -81,8 +81,8 @@ async fn what_is_granted_is_fetched() {
 
 #[tokio::test]
 async fn another_port_method_path_or_scheme_is_not_granted() {
-    let (gateway, web) = granted(OPEN).await;
-    let (port, other) = (web.port, Web::places().await);
+    let (gateway, web) = gateway_with_grants(OPEN_PATH_GRANT).await;
+    let (port, other) = (web.port, Web::serve_egress_targets().await);
     for arguments in [
         json!({"url": format!("http://127.0.0.1:{}/open/hello", other.port)}),
         json!({"url": format!("http://127.0.0.1:{port}/open/hello"), "method": "HEAD"}),
@@ -103,32 +103,32 @@ async fn another_port_method_path_or_scheme_is_not_granted() {
         json!({"url": format!("https://127.0.0.1:{port}/open/hello")}),
         json!({"url": format!("http://localhost:{port}/open/hello")}),
     ] {
-        let reason = refused(&gateway, arguments.clone()).await;
+        let reason = fetch_refused(&gateway, arguments.clone()).await;
         assert!(reason.contains("no grant allows"), "{arguments}: {reason}");
     }
     for wrong in ["file:///etc/passwd", "http://user:pass@127.0.0.1/open", "nonsense"] {
-        let reason = refused(&gateway, json!({"url": wrong})).await;
+        let reason = fetch_refused(&gateway, json!({"url": wrong})).await;
         assert!(!reason.contains("you should not"), "{reason}");
     }
 }
 
 #[tokio::test]
 async fn a_redirect_is_followed_to_granted_places_only() {
-    let (gateway, web) = granted(OPEN).await;
+    let (gateway, web) = gateway_with_grants(OPEN_PATH_GRANT).await;
     let url = |place: &str| json!({"url": format!("http://127.0.0.1:{}/open/{place}", web.port)});
     assert_eq!(fetch(&gateway, url("near")).await["result"]["body"], "hello");
-    let reason = refused(&gateway, url("far")).await;
+    let reason = fetch_refused(&gateway, url("far")).await;
     assert!(reason.contains("no grant allows") && reason.contains("/closed"), "{reason}");
-    let reason = refused(&gateway, url("round")).await;
+    let reason = fetch_refused(&gateway, url("round")).await;
     assert!(reason.contains("redirects more than three times"), "{reason}");
 }
 
 #[tokio::test]
 async fn headers_of_the_connection_are_not_the_guests_to_set() {
-    let (gateway, web) = granted(OPEN).await;
+    let (gateway, web) = gateway_with_grants(OPEN_PATH_GRANT).await;
     let url = format!("http://127.0.0.1:{}/open/headers", web.port);
     for name in ["host", "Transfer-Encoding", "connection", "proxy-authorization"] {
-        let reason = refused(&gateway, json!({"url": url, "headers": {name: "x"}})).await;
+        let reason = fetch_refused(&gateway, json!({"url": url, "headers": {name: "x"}})).await;
         assert!(reason.contains("the gateway's to set"), "{reason}");
     }
     let tool = fetch(&gateway, json!({"url": url, "headers": {"x-mine": "yes"}})).await;
@@ -142,7 +142,7 @@ async fn a_path_that_only_looks_odd_is_sent_as_it_is() {
     let server = Router::new().fallback(async |uri: Uri| uri.to_string());
     let web = Web::serve(server).await;
     let gateway = Gateway::start().await;
-    gateway.grant("http-fetch", &OPEN.replace("PORT", &web.port.to_string()));
+    gateway.write_grants("http-fetch", &OPEN_PATH_GRANT.replace("PORT", &web.port.to_string()));
     for path in
         ["/open/a..b", "/open/a%20b;v=1", "/open//x", "/open/%C3%BC", "/open/a%3Fb?c=%2e%2e/"]
     {
@@ -153,12 +153,13 @@ async fn a_path_that_only_looks_odd_is_sent_as_it_is() {
 
 #[tokio::test]
 async fn no_header_makes_a_request_one_of_another_method_or_url() {
-    let (gateway, web) = granted(OPEN).await;
+    let (gateway, web) = gateway_with_grants(OPEN_PATH_GRANT).await;
     let url = format!("http://127.0.0.1:{}/open/headers", web.port);
     for name in
         ["X-HTTP-Method-Override", "x_http_method_override", "x-http-method", "x-method-override"]
     {
-        let reason = refused(&gateway, json!({"url": url, "headers": {name: "delete"}})).await;
+        let reason =
+            fetch_refused(&gateway, json!({"url": url, "headers": {name: "delete"}})).await;
         assert!(reason.contains("no grant allows GET meant as DELETE"), "{name}: {reason}");
         let same = fetch(&gateway, json!({"url": url, "headers": {name: "GET"}})).await;
         assert_eq!(same["result"]["status"], 200, "{name}: {same}");
@@ -166,14 +167,16 @@ async fn no_header_makes_a_request_one_of_another_method_or_url() {
     for name in
         ["x-original-url", "X-Rewrite-URL", "x_original_url", "x-forwarded-host", "forwarded"]
     {
-        let reason = refused(&gateway, json!({"url": url, "headers": {name: "/closed"}})).await;
+        let reason =
+            fetch_refused(&gateway, json!({"url": url, "headers": {name: "/closed"}})).await;
         assert!(reason.contains("the gateway's to set"), "{name}: {reason}");
     }
 }
 
 #[tokio::test]
 async fn a_long_answer_is_cut_and_says_so() {
-    let (gateway, web) = granted(&format!("{OPEN}[limits]\negress_bytes = 5000\n")).await;
+    let (gateway, web) =
+        gateway_with_grants(&format!("{OPEN_PATH_GRANT}[limits]\negress_bytes = 5000\n")).await;
     let url = format!("http://127.0.0.1:{}/open/large", web.port);
     let result = fetch(&gateway, json!({"url": url})).await["result"].clone();
     assert_eq!(
@@ -184,32 +187,33 @@ async fn a_long_answer_is_cut_and_says_so() {
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_takes_the_calls_time_and_no_more() {
-    let (gateway, web) = granted(&format!("{OPEN}[limits]\ntool_wall_ms = 500\n")).await;
-    let begun = Instant::now();
+    let (gateway, web) =
+        gateway_with_grants(&format!("{OPEN_PATH_GRANT}[limits]\ntool_wall_ms = 500\n")).await;
+    let started = Instant::now();
     let url = format!("http://127.0.0.1:{}/open/slow", web.port);
-    let reason = refused(&gateway, json!({"url": url})).await;
+    let reason = fetch_refused(&gateway, json!({"url": url})).await;
     let reported =
         ["did not answer in time", "did not end in the time", "took longer than the 500 ms"];
     assert!(reported.iter().any(|part| reason.contains(part)), "{reason}");
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(Duration::from_millis(500) <= took && took < FAR_LESS_THAN_SLOW, "{took:?}");
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_said_to_be() {
     let (gateway, closed) = (Gateway::start().await, ClosedPort::new());
-    gateway.grant("http-fetch", &OPEN.replace("PORT", &closed.port.to_string()));
+    gateway.write_grants("http-fetch", &OPEN_PATH_GRANT.replace("PORT", &closed.port.to_string()));
     let url = format!("http://127.0.0.1:{}/open/hello", closed.port);
-    let reason = refused(&gateway, json!({"url": url})).await;
+    let reason = fetch_refused(&gateway, json!({"url": url})).await;
     assert!(reason.contains("cannot be connected to"), "{reason}");
 }
 
 #[tokio::test]
 async fn any_guest_is_held_to_its_own_grants() {
-    let (gateway, web) = granted(OPEN).await;
+    let (gateway, web) = gateway_with_grants(OPEN_PATH_GRANT).await;
     let url = format!("http://127.0.0.1:{}/open/hello", web.port);
     // The grants of http-fetch do not apply to another plugin.
-    let agent = gateway.with_tool("calls_egress", "").await;
+    let agent = gateway.agent_with_tool("calls_egress", "").await;
     let reported = async |arguments: Value| {
         let prompt = json!({"prompt": format!("fetch {arguments}")});
         agent.ask(prompt).await.report()["tools"][0]["result"].clone()

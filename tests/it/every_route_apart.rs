@@ -10,7 +10,7 @@ use serde_json::json;
 use wardgate::ids::TenantId;
 use wardgate::tenants::KeyHolder;
 
-use crate::support::document::{Document, Operation};
+use crate::support::document::{OpenApiDocument, Operation};
 use crate::support::{Answer, Call, Client, Gateway, agent, guest_path};
 
 /// Routes that require no key, and why. (`/openapi.json` and `/docs`, which are not in the document, hold only what
@@ -33,7 +33,7 @@ const USER: &str = "u-1";
 const PLUGIN: &str = "hook";
 
 /// The ids and keys of one tenant. Both tenants use the same names.
-struct Side {
+struct TenantFixture {
     tenant: TenantId,
     /// Its agent, and a key that calls it.
     caller: Client,
@@ -45,19 +45,19 @@ struct Side {
     channel: String,
 }
 
-impl Side {
-    async fn of(gateway: &Gateway, tenant: TenantId, caller: Client) -> Self {
+impl TenantFixture {
+    async fn create(gateway: &Gateway, tenant: TenantId, caller: Client) -> Self {
         let admin = gateway.new_key(KeyHolder::Admin(tenant)).await;
         let component = std::fs::read(guest_path("ignores")).unwrap();
         let plugins = &gateway.services.plugins;
         plugins.install(tenant, &PLUGIN.parse().unwrap(), component, Some("")).await.unwrap();
-        let secret = json!({"value": value_of_secret(tenant)});
-        let below = format!("/admin/tenants/{tenant}/secrets/{PLUGIN}");
-        gateway.request("PUT", &below).key(&admin).json(&secret).expect(200).await;
+        let secret = json!({"value": secret_value(tenant)});
+        let target = format!("/admin/tenants/{tenant}/secrets/{PLUGIN}");
+        gateway.request("PUT", &target).key(&admin).json(&secret).expect(200).await;
         let channel = json!({"name": PLUGIN, "agent": "tested", "verifier": "none"});
-        let below = format!("/admin/tenants/{tenant}/channels/{PLUGIN}");
-        gateway.request("PUT", &below).key(&admin).json(&channel).expect(200).await;
-        let channel = gateway.get(&below).key(&admin).expect(200).await.json();
+        let target = format!("/admin/tenants/{tenant}/channels/{PLUGIN}");
+        gateway.request("PUT", &target).key(&admin).json(&channel).expect(200).await;
+        let channel = gateway.get(&target).key(&admin).expect(200).await.json();
         let channel = channel["id"].as_str().unwrap().to_owned();
         let body = json!({"task_id": THREAD, "user_id": USER, "prompt": "hi"});
         let task = caller.ask(body).await.task_id();
@@ -69,7 +69,7 @@ impl Side {
     }
 
     /// The tenant's value for a parameter of this name. Add the parameters of new routes here.
-    fn value(&self, operation: &Operation<'_>, name: &str) -> String {
+    fn parameter_value(&self, operation: &Operation<'_>, name: &str) -> String {
         let of_agent = operation.path.contains("agents/{id}")
             || operation.path == "/api/agent_webhook"
             || operation.path == "/api/agent_webhook/rotate"
@@ -82,7 +82,8 @@ impl Side {
             "key" => self.key_id.clone(),
             "channel" => self.channel.clone(),
             _ => panic!(
-                "say which id {name:?} of {} {} is, in `Side::value` or `harmless` of tests/it/every_route_apart.rs",
+                "say which id {name:?} of {} {} is, in `TenantFixture::parameter_value` or \
+                 `unscoped_value` of tests/it/every_route_apart.rs",
                 operation.method, operation.path
             ),
         }
@@ -92,18 +93,18 @@ impl Side {
     fn secrets(&self) -> Vec<String> {
         let tenant = self.tenant.to_string();
         let own = [&self.caller.agent, &self.caller.key, &self.caller.token, &self.admin];
-        let rest = [&tenant, &self.task, &self.key_id, &value_of_secret(self.tenant)];
+        let rest = [&tenant, &self.task, &self.key_id, &secret_value(self.tenant)];
         own.into_iter().chain(rest).cloned().collect()
     }
 }
 
 /// The value of a tenant's secret.
-fn value_of_secret(tenant: TenantId) -> String {
+fn secret_value(tenant: TenantId) -> String {
     format!("the secret of {tenant}")
 }
 
 /// The value for parameters that do not refer to anything of a tenant.
-fn harmless(operation: &Operation<'_>, name: &str) -> Option<&'static str> {
+fn unscoped_value(operation: &Operation<'_>, name: &str) -> Option<&'static str> {
     Some(match name {
         "status" if operation.path.ends_with("/deliveries") => "dead",
         "tool" => "calculate",
@@ -151,43 +152,53 @@ fn with_body(call: Call, operation: &Operation<'_>) -> Call {
 }
 
 /// An operation with its parameters filled in.
-struct Filled {
+struct FilledRequest {
     target: String,
     /// Whether it refers to something that belongs to another tenant or does not exist.
-    foreign: bool,
+    is_foreign: bool,
 }
 
 /// Fills in the operation's parameters: ids whose bit is set are `theirs`, the others `own`. Filters of lists are
 /// always `theirs`, because a filter that matches nothing is not refused.
-fn fill(operation: &Operation<'_>, bits: usize, own: &Side, theirs: &Names<'_>) -> Filled {
+fn fill_parameters(
+    operation: &Operation<'_>,
+    bits: usize,
+    own: &TenantFixture,
+    theirs: &IdSource<'_>,
+) -> FilledRequest {
     let (mut target, mut query) = (operation.path.to_owned(), Vec::new());
-    let (mut foreign, mut ids) = (false, 0);
-    for parameter in operation.parameters().filter(|parameter| parameter.place != "header") {
+    let (mut is_foreign, mut ids) = (false, 0);
+    for parameter in operation.parameters().filter(|parameter| parameter.location != "header") {
         let name = parameter.name;
         let of_webhook = operation.path == "/" && name == "agent_id";
-        let value = match harmless(operation, name) {
+        let value = match unscoped_value(operation, name) {
             Some(value) => value.to_owned(),
             None if parameter.required || of_webhook => {
                 let is_theirs = bits & (1 << ids) != 0;
-                (foreign, ids) = (foreign || is_theirs, ids + 1);
-                if is_theirs { theirs(operation, name) } else { own.value(operation, name) }
+                (is_foreign, ids) = (is_foreign || is_theirs, ids + 1);
+                if is_theirs {
+                    theirs(operation, name)
+                } else {
+                    own.parameter_value(operation, name)
+                }
             }
             None => theirs(operation, name),
         };
-        match parameter.place {
+        match parameter.location {
             "path" => target = target.replace(&format!("{{{name}}}"), &value),
             _ => query.push(format!("{name}={value}")),
         }
     }
-    Filled { target: format!("{target}?{}", query.join("&")), foreign }
+    FilledRequest { target: format!("{target}?{}", query.join("&")), is_foreign }
 }
 
-type Names<'n> = dyn Fn(&Operation<'_>, &str) -> String + 'n;
+type IdSource<'n> = dyn Fn(&Operation<'_>, &str) -> String + 'n;
 
 /// The number of ids that an operation requires.
-fn ids(operation: &Operation<'_>) -> usize {
-    let named =
-        operation.parameters().filter(|parameter| harmless(operation, parameter.name).is_none());
+fn required_id_count(operation: &Operation<'_>) -> usize {
+    let named = operation
+        .parameters()
+        .filter(|parameter| unscoped_value(operation, parameter.name).is_none());
     named.filter(|p| p.required || (operation.path == "/" && p.name == "agent_id")).count()
 }
 
@@ -205,13 +216,14 @@ async fn send(
 }
 
 /// Everything that a tenant has: the response of each GET route of the document to its admin.
-async fn everything(gateway: &Gateway, side: &Side) -> Vec<(String, String)> {
+async fn all_get_responses(gateway: &Gateway, tenant: &TenantFixture) -> Vec<(String, String)> {
     let mut seen = Vec::new();
-    let keyed = Document::checked_in().operations().filter(Operation::wants_a_key);
+    let keyed = OpenApiDocument::checked_in().operations().filter(Operation::requires_key);
     for operation in keyed.filter(|operation| operation.method == "GET") {
-        let own = fill(&operation, 0, side, &|o, name| side.value(o, name));
+        let own =
+            fill_parameters(&operation, 0, tenant, &|o, name| tenant.parameter_value(o, name));
         let target = without_filters(&operation, &own.target);
-        let answer = send(gateway, &operation, &target, Some(&side.admin)).await;
+        let answer = send(gateway, &operation, &target, Some(&tenant.admin)).await;
         if !by_role::OPERATORS.contains(&format!("GET {}", operation.path).as_str()) {
             assert!(matches!(answer.status, 200 | 204), "{target}: {}", answer.text);
             seen.push((target, answer.text));
@@ -229,22 +241,28 @@ fn without_filters(operation: &Operation<'_>, target: &str) -> String {
     format!("{path}?{}", query.join("&"))
 }
 
-async fn two_sides(gateway: &Gateway) -> (Side, Side) {
+async fn two_tenants(gateway: &Gateway) -> (TenantFixture, TenantFixture) {
     let other = gateway.new_tenant("other").await;
     let mut definition = agent("tested");
     definition.tools = vec!["calculator".parse().unwrap()];
     let caller = gateway.new_agent(other, definition).await;
-    let own = Side::of(gateway, gateway.tenant, gateway.caller.clone()).await;
-    (own, Side::of(gateway, other, caller).await)
+    let own = TenantFixture::create(gateway, gateway.tenant, gateway.caller.clone()).await;
+    (own, TenantFixture::create(gateway, other, caller).await)
 }
 
 /// Calls an operation as another tenant. If it names things of the owner, the response must be the same refusal as
 /// for things that do not exist. No response may show anything of the owner.
-async fn try_out(gateway: &Gateway, operation: &Operation<'_>, stranger: &Side, owner: &Side) {
+async fn call_as_stranger(
+    gateway: &Gateway,
+    operation: &Operation<'_>,
+    stranger: &TenantFixture,
+    owner: &TenantFixture,
+) {
     let nobodys = "00000000-0000-4000-8000-000000000000";
-    for bits in 0..1 << ids(operation) {
-        let theirs = fill(operation, bits, stranger, &|o, name| owner.value(o, name));
-        let absent = fill(operation, bits, stranger, &|_, _| nobodys.to_owned());
+    for bits in 0..1 << required_id_count(operation) {
+        let theirs =
+            fill_parameters(operation, bits, stranger, &|o, name| owner.parameter_value(o, name));
+        let absent = fill_parameters(operation, bits, stranger, &|_, _| nobodys.to_owned());
         for (who, key, refusals) in [
             ("a caller", Some(stranger.caller.key.as_str()), &[403, 404][..]),
             ("an admin", Some(&stranger.admin), &[403, 404]),
@@ -257,9 +275,9 @@ async fn try_out(gateway: &Gateway, operation: &Operation<'_>, stranger: &Side, 
             let seen = owner.secrets().into_iter().find(|secret| shown.contains(secret));
             assert_eq!(seen, None, "{what} sees this: {shown}");
             let refused = refusals.contains(&answer.status);
-            let own_things = !theirs.foreign && refusals.contains(&404);
+            let own_things = !theirs.is_foreign && refusals.contains(&404);
             assert!(refused || (own_things && answer.status < 500), "{what}: {shown}");
-            if theirs.foreign {
+            if theirs.is_foreign {
                 let absent = send(gateway, operation, &absent.target, key).await;
                 assert_eq!((answer.status, answer.text), (absent.status, absent.text), "{what}");
             }
@@ -270,12 +288,12 @@ async fn try_out(gateway: &Gateway, operation: &Operation<'_>, stranger: &Side, 
 #[tokio::test]
 async fn no_route_gives_or_changes_anything_of_another_tenant() {
     let gateway = Gateway::start().await;
-    let (owner, stranger) = two_sides(&gateway).await;
-    let document = Document::of(&gateway.get("/openapi.json").expect(200).await.text);
-    let before = everything(&gateway, &owner).await;
-    for operation in document.operations().filter(Operation::wants_a_key) {
-        try_out(&gateway, &operation, &stranger, &owner).await;
-        let after = everything(&gateway, &owner).await;
+    let (owner, stranger) = two_tenants(&gateway).await;
+    let document = OpenApiDocument::parse(&gateway.get("/openapi.json").expect(200).await.text);
+    let before = all_get_responses(&gateway, &owner).await;
+    for operation in document.operations().filter(Operation::requires_key) {
+        call_as_stranger(&gateway, &operation, &stranger, &owner).await;
+        let after = all_get_responses(&gateway, &owner).await;
         for (after, before) in after.iter().zip(&before) {
             assert_eq!(after, before, "{} {} changed it", operation.method, operation.path);
         }
@@ -291,28 +309,31 @@ async fn no_route_gives_or_changes_anything_of_another_tenant() {
 #[tokio::test]
 async fn an_operator_too_finds_things_under_their_own_tenant_only() {
     let gateway = Gateway::start().await;
-    let (owner, stranger) = two_sides(&gateway).await;
+    let (owner, stranger) = two_tenants(&gateway).await;
     let operator = gateway.new_key(KeyHolder::Operator).await;
-    let before = everything(&gateway, &owner).await;
+    let before = all_get_responses(&gateway, &owner).await;
     let mut tried = 0;
-    for operation in Document::checked_in().operations() {
-        if ids(&operation) < 2 || !operation.path.starts_with("/admin/tenants/{tenant}/") {
+    for operation in OpenApiDocument::checked_in().operations() {
+        if required_id_count(&operation) < 2
+            || !operation.path.starts_with("/admin/tenants/{tenant}/")
+        {
             continue;
         }
         // The first id is the tenant.
-        let crossed = fill(&operation, 0b10, &stranger, &|o, name| owner.value(o, name));
+        let crossed =
+            fill_parameters(&operation, 0b10, &stranger, &|o, name| owner.parameter_value(o, name));
         let answer = send(&gateway, &operation, &crossed.target, Some(&operator)).await;
         assert_eq!(answer.status, 404, "{} {}", operation.method, crossed.target);
         tried += 1;
     }
     assert!(tried >= 11, "only {tried} routes of the document were tried");
-    assert_eq!(everything(&gateway, &owner).await, before);
+    assert_eq!(all_get_responses(&gateway, &owner).await, before);
 }
 
 #[tokio::test]
 async fn exactly_these_routes_ask_for_no_key() {
-    let document = Document::checked_in();
-    let open = document.operations().filter(|operation| !operation.wants_a_key());
+    let document = OpenApiDocument::checked_in();
+    let open = document.operations().filter(|operation| !operation.requires_key());
     let open: BTreeSet<_> = open.map(|o| format!("{} {}", o.method, o.path)).collect();
     let listed: BTreeSet<_> = WITHOUT_A_KEY.iter().map(|(route, _)| (*route).to_owned()).collect();
     assert_eq!(open, listed);
@@ -321,12 +342,12 @@ async fn exactly_these_routes_ask_for_no_key() {
 #[tokio::test]
 async fn a_threads_name_in_place_of_a_tasks_id_means_the_tenants_own_task() {
     let gateway = Gateway::start().await;
-    let (first, second) = two_sides(&gateway).await;
+    let (first, second) = two_tenants(&gateway).await;
     let mut tried = 0;
-    let keyed = Document::checked_in().operations().filter(Operation::wants_a_key);
+    let keyed = OpenApiDocument::checked_in().operations().filter(Operation::requires_key);
     for operation in keyed.filter(|operation| operation.method == "GET") {
         for (own, other) in [(&first, &second), (&second, &first)] {
-            let filled = fill(&operation, 0, own, &|_, _| String::new()).target;
+            let filled = fill_parameters(&operation, 0, own, &|_, _| String::new()).target;
             let named = filled.replace(&own.task, THREAD);
             if named == filled {
                 continue;

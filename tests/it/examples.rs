@@ -15,43 +15,46 @@ use serde_json::{Value, json};
 
 use crate::plugins_guide::is_shown;
 use crate::support::web::Web;
-use crate::support::{Child, Client, Home, new_tenant, path_of_shells, until, wardgate};
+use crate::support::{
+    Client, GatewayProcess, Home, new_tenant, path_with_wardgate, poll_until, wardgate,
+};
 
-const ALL: [&str; 3] = ["github-triage", "telegram-bot", "zapier"];
+const EXAMPLES: [&str; 3] = ["github-triage", "telegram-bot", "zapier"];
 
-fn root() -> PathBuf {
+fn examples_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples")
 }
 
-fn read(path: &Path) -> String {
+fn read_file(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The contents of the fenced blocks in this language.
-fn blocks(text: &str, language: &str) -> Vec<String> {
+fn code_blocks(text: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
-    let behind = text.split(&fence).skip(1);
-    behind.map(|block| block.split_once("```").unwrap().0.to_owned()).collect()
+    let after_fences = text.split(&fence).skip(1);
+    after_fences.map(|block| block.split_once("```").unwrap().0.to_owned()).collect()
 }
 
 /// Copies an example's folder, as a user would.
-fn copy(example: &str, home: &Home) -> PathBuf {
+fn copy_example(example: &str, home: &Home) -> PathBuf {
     let copy = home.path().join(format!("copy of {example}"));
-    let copied = Command::new("cp").arg("-r").arg(root().join(example)).arg(&copy).status();
+    let copied =
+        Command::new("cp").arg("-r").arg(examples_folder().join(example)).arg(&copy).status();
     assert!(copied.unwrap().success());
     copy
 }
 
 /// Replaces a text in a file, which must contain it.
-fn edit(path: &Path, part: &str, by: &str) {
-    let text = read(path);
+fn replace_in_file(path: &Path, part: &str, by: &str) {
+    let text = read_file(path);
     assert!(text.contains(part), "{} has no {part}", path.display());
     fs::write(path, text.replace(part, by)).unwrap();
 }
 
 /// The response to a request of a script, as the script prints it.
 #[derive(Debug, PartialEq)]
-struct Shown {
+struct ScriptResponse {
     status: u16,
     task: Option<String>,
     is_replayed: bool,
@@ -59,11 +62,11 @@ struct Shown {
 }
 
 /// What a script printed.
-struct Printed(String);
+struct ScriptOutput(String);
 
-impl Printed {
+impl ScriptOutput {
     /// The text under the heading that starts with this.
-    fn under(&self, heading: &str) -> &str {
+    fn section(&self, heading: &str) -> &str {
         let parts = self.0.split("\n== ").skip(1);
         let mut found = parts.filter(|part| part.starts_with(heading));
         let part = found.next().unwrap_or_else(|| panic!("nothing on {heading:?} in {}", self.0));
@@ -71,8 +74,8 @@ impl Printed {
         part.split_once('\n').unwrap().1.trim_end()
     }
 
-    fn request(&self, heading: &str) -> Shown {
-        let mut lines = self.under(heading).lines();
+    fn request(&self, heading: &str) -> ScriptResponse {
+        let mut lines = self.section(heading).lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let (mut shown, mut body) = ((None, false), Vec::new());
         for line in lines {
@@ -82,24 +85,24 @@ impl Printed {
                 _ => body.push(line),
             }
         }
-        Shown { status, task: shown.0, is_replayed: shown.1, body: body.join("\n") }
+        ScriptResponse { status, task: shown.0, is_replayed: shown.1, body: body.join("\n") }
     }
 }
 
 /// A gateway with a tenant for the examples.
-struct Tried {
-    gateway: Child,
+struct ExampleRunner {
+    gateway: GatewayProcess,
     home: Home,
     /// Calls the tenant's REST API.
     caller: Client,
 }
 
-impl Tried {
+impl ExampleRunner {
     fn start() -> Self {
         let home = Home::new();
-        let gateway = Child::serve(&home, &[]);
+        let gateway = GatewayProcess::serve(&home, &[]);
         new_tenant(&home, "examples");
-        let key = manage(&home, &["key", "create", "--tenant", "examples"]);
+        let key = run_on_folder(&home, &["key", "create", "--tenant", "examples"]);
         let caller = Client::new(&gateway.listen, "", &key, "");
         Self { gateway, home, caller }
     }
@@ -108,7 +111,7 @@ impl Tried {
     async fn try_run(&self, folder: &Path, commands: &str) -> Output {
         let url = format!("http://{}", self.gateway.listen);
         let mut shell = Command::new("sh");
-        shell.args(["-e", "-c", commands]).current_dir(folder).env("PATH", path_of_shells());
+        shell.args(["-e", "-c", commands]).current_dir(folder).env("PATH", path_with_wardgate());
         // Bypasses the machine's proxy.
         shell.env("no_proxy", "127.0.0.1").env("DATA", self.home.path()).env("GATEWAY", &url);
         if commands.contains("try-it.sh") {
@@ -117,58 +120,58 @@ impl Tried {
         tokio::task::spawn_blocking(move || shell.output()).await.unwrap().unwrap()
     }
 
-    async fn run(&self, folder: &Path, commands: &str) -> Printed {
+    async fn run(&self, folder: &Path, commands: &str) -> ScriptOutput {
         let output = self.try_run(folder, commands).await;
         let [printed, complained] = [output.stdout, output.stderr]
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         assert!(output.status.success(), "{commands}\n{printed}\n{complained}");
         assert_eq!(complained, "", "{commands}\n{printed}");
-        Printed(printed)
+        ScriptOutput(printed)
     }
 
     /// Runs the first command of an example's README.md, and checks that the output has the lines shown there.
-    async fn try_it(&self, example: &str) -> Printed {
-        let folder = root().join(example);
-        let readme = read(&folder.join("README.md"));
-        let command = blocks(&readme, "sh").remove(0);
+    async fn try_it(&self, example: &str) -> ScriptOutput {
+        let folder = examples_folder().join(example);
+        let readme = read_file(&folder.join("README.md"));
+        let command = code_blocks(&readme, "sh").remove(0);
         assert!(command.starts_with("sh try-it.sh --data ../../target/demo "), "{command}");
         let data = self.home.path().display().to_string();
         let printed = self.run(&folder, &command.replace("../../target/demo", &data)).await;
         let mut lines = printed.0.lines();
-        for shown in blocks(&readme, "text").remove(0).lines() {
+        for shown in code_blocks(&readme, "text").remove(0).lines() {
             let actual = lines.any(|line| is_shown(line, shown));
             assert!(actual, "{example} shows\n{shown}\nand what came is\n{}", printed.0);
         }
-        let keys = manage(&self.home, &["key", "list", "--tenant", "examples"]);
-        let mut of_scripts = keys.lines().filter(|line| line.contains("\ttry-it ")).peekable();
-        assert!(of_scripts.peek().is_some(), "{keys}");
-        assert!(of_scripts.all(|line| line.contains("\trevoked 2")), "{keys}");
+        let keys = run_on_folder(&self.home, &["key", "list", "--tenant", "examples"]);
+        let mut script_keys = keys.lines().filter(|line| line.contains("\ttry-it ")).peekable();
+        assert!(script_keys.peek().is_some(), "{keys}");
+        assert!(script_keys.all(|line| line.contains("\trevoked 2")), "{keys}");
         printed
     }
 
     /// Checks that the task completed, that the script printed its run, and that its trace starts with this mapping.
     /// Returns the agent's report.
-    async fn completed(&self, printed: &Printed, id: &str, mapping: Value) -> Value {
-        let events = printed.under("What happened in the run");
+    async fn completed(&self, printed: &ScriptOutput, id: &str, mapping: Value) -> Value {
+        let events = printed.section("What happened in the run");
         assert_eq!(events, "task_created\ntask_updated\nchunk\ntask_finished");
         let task = self.caller.task(id).await;
         assert_eq!(task["status"], "completed", "{task}");
         let result = task["result"].as_str().unwrap();
-        assert_eq!(printed.under("Its result"), result);
+        assert_eq!(printed.section("Its result"), result);
         let trace = self.caller.thread(id).await;
         let mapped = (&trace[0]["mapping"]["plugin"], &trace[0]["mapping"]["params"]);
         assert_eq!(mapped, (&mapping["plugin"], &mapping["params"]), "{trace:?}");
         let roles: Vec<_> = trace.iter().take(3).map(|step| &step["role"]).collect();
         assert_eq!(roles, ["system", "user", "assistant"]);
         assert_eq!(trace[2]["content"], result);
-        let shown = printed.under("The trace").lines().filter(|line| !line.starts_with(' '));
+        let shown = printed.section("The trace").lines().filter(|line| !line.starts_with(' '));
         assert_eq!(shown.count(), trace.len(), "{trace:?}");
         serde_json::from_str(result).unwrap()
     }
 }
 
 /// Runs a command on the data folder, and returns its output.
-fn manage(home: &Home, arguments: &[&str]) -> String {
+fn run_on_folder(home: &Home, arguments: &[&str]) -> String {
     let data = ["--data", home.path().to_str().unwrap()];
     let output = wardgate(&[arguments, &data].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -178,23 +181,23 @@ fn manage(home: &Home, arguments: &[&str]) -> String {
 /// Checks what an example prints for an accepted request, for its repetition, and for a wrong credential. Returns the
 /// task that was started.
 fn accepted_repeated_refused(
-    printed: &Printed,
+    printed: &ScriptOutput,
     headings: [&str; 3],
     refused: (u16, &str),
 ) -> String {
     let [first, again, wrong] = headings.map(|heading| printed.request(heading));
     assert_eq!((first.status, first.is_replayed), (200, false), "{first:?}");
-    assert_eq!(again, Shown { is_replayed: true, ..printed.request(headings[0]) });
+    assert_eq!(again, ScriptResponse { is_replayed: true, ..printed.request(headings[0]) });
     let body = json!({"detail": refused.1}).to_string();
-    assert_eq!(wrong, Shown { status: refused.0, task: None, is_replayed: false, body });
+    assert_eq!(wrong, ScriptResponse { status: refused.0, task: None, is_replayed: false, body });
     first.task.unwrap()
 }
 
 #[tokio::test]
 async fn telegram_bot_runs_what_its_readme_says_and_a_second_try_continues_the_conversation() {
-    let tried = Tried::start();
+    let runner = ExampleRunner::start();
     for earlier in 0..2 {
-        let printed = tried.try_it("telegram-bot").await;
+        let printed = runner.try_it("telegram-bot").await;
         let headings = ["A message to the bot", "The same update again", "A wrong token"];
         let refused = (401, "the secret token does not match");
         let task = accepted_repeated_refused(&printed, headings, refused);
@@ -206,23 +209,23 @@ async fn telegram_bot_runs_what_its_readme_says_and_a_second_try_continues_the_c
             "prompt": spoken, "task_id": "telegram:123456789", "user_id": "123456789",
             "user_first_name": "Ada", "user_last_name": "Lovelace",
         }});
-        let report = tried.completed(&printed, &task, mapping).await;
+        let report = runner.completed(&printed, &task, mapping).await;
         assert_eq!(report["received"], spoken);
         assert_eq!(report["earlier_messages"].as_u64().unwrap_or(0), earlier, "{report}");
         // Nothing was sent to Telegram.
         let line =
             format!("{task}\tdead\t1\tplugin telegram: the credential \"bot\" is not granted");
-        assert!(printed.under("The delivery of the answer").starts_with(&line), "{}", printed.0);
-        let trace = tried.caller.thread(&task).await;
+        assert!(printed.section("The delivery of the answer").starts_with(&line), "{}", printed.0);
+        let trace = runner.caller.thread(&task).await;
         assert_eq!((&trace[3]["call"], &trace[3]["is_error"]), (&json!("deliver"), &json!(true)));
     }
-    assert_eq!(tried.caller.listed().await.len(), 2, "one run of each try");
+    assert_eq!(runner.caller.recent_tasks().await.len(), 2, "one run of each try");
 }
 
 #[tokio::test]
 async fn github_triage_runs_what_its_readme_says() {
-    let tried = Tried::start();
-    let printed = tried.try_it("github-triage").await;
+    let runner = ExampleRunner::start();
+    let printed = runner.try_it("github-triage").await;
     let headings = ["An issue was opened", "The same delivery again", "Signed with another secret"];
     let refused = (401, "the signature does not match");
     let task = accepted_repeated_refused(&printed, headings, refused);
@@ -230,47 +233,52 @@ async fn github_triage_runs_what_its_readme_says() {
     assert_eq!(printed.request(headings[0]).body, started);
     let ignored = printed.request("An event that channel.toml does not list");
     let body = r#"{"status":"Ignored"}"#.to_owned();
-    assert_eq!(ignored, Shown { status: 200, task: None, is_replayed: false, body });
+    assert_eq!(ignored, ScriptResponse { status: 200, task: None, is_replayed: false, body });
     let prompt = "octocat opened issue #1347 in octo-org/shop.";
     let mapping = json!({"plugin": "github", "params": {
         "prompt": prompt, "task_id": "github:octo-org/shop#1347", "user_id": "octocat",
     }});
-    let report = tried.completed(&printed, &task, mapping).await;
+    let report = runner.completed(&printed, &task, mapping).await;
     assert_eq!(report["received"], prompt, "what a stranger wrote is not in it");
     assert_eq!(report["payload"]["issue"]["number"], 1347);
-    assert_eq!(tried.caller.listed().await.len(), 1);
+    assert_eq!(runner.caller.recent_tasks().await.len(), 1);
 
-    let folder = copy("github-triage", &tried.home);
-    let [_, commands] = &blocks(&read(&folder.join("README.md")), "sh")[..] else { panic!() };
-    let printed = tried.run(&folder, commands).await.0;
+    let folder = copy_example("github-triage", &runner.home);
+    let [_, commands] = &code_blocks(&read_file(&folder.join("README.md")), "sh")[..] else {
+        panic!()
+    };
+    let printed = runner.run(&folder, commands).await.0;
     assert!(printed.trim_end().lines().last().unwrap().starts_with("channel triage: /hooks/"));
 }
 
 #[tokio::test]
 async fn zapier_runs_what_its_readme_says_with_an_operators_key_and_with_an_admins() {
-    let tried = Tried::start();
-    let printed = tried.try_it("zapier").await;
+    let runner = ExampleRunner::start();
+    let printed = runner.try_it("zapier").await;
     let headings = ["A new ticket", "The same step replayed", "A wrong key"];
     let task = accepted_repeated_refused(&printed, headings, (403, "Invalid API key"));
-    let ticket: Value = serde_json::from_str(&read(&root().join("zapier/ticket.json"))).unwrap();
+    let ticket: Value =
+        serde_json::from_str(&read_file(&examples_folder().join("zapier/ticket.json"))).unwrap();
     let spoken = &ticket["ticket"]["description"];
     assert_eq!(printed.request(headings[0]).body, spoken.to_string(), "one value, as JSON");
-    let trace = tried.caller.thread(&task).await;
+    let trace = runner.caller.thread(&task).await;
     let plugin = &trace[0]["mapping"]["plugin"];
     let params = json!({"task_id": "35436", "user_email": "ada@example.com", "prompt": spoken});
     let mapping = json!({"plugin": plugin, "params": params});
-    let report = tried.completed(&printed, &task, mapping).await;
+    let report = runner.completed(&printed, &task, mapping).await;
     assert_eq!(report["received"], *spoken);
 
-    let key = manage(&tried.home, &["key", "create", "--admin", "--tenant", "examples"]);
-    let key = tried.home.write("admin.key", &key);
+    let key = run_on_folder(&runner.home, &["key", "create", "--admin", "--tenant", "examples"]);
+    let key = runner.home.write("admin.key", &key);
     let command = format!("sh try-it.sh --key-file {} --tenant examples", key.display());
-    tried.run(&root().join("zapier"), &command).await;
-    assert_eq!(tried.caller.listed().await.len(), 2);
+    runner.run(&examples_folder().join("zapier"), &command).await;
+    assert_eq!(runner.caller.recent_tasks().await.len(), 2);
 
-    let folder = copy("zapier", &tried.home);
-    let [_, commands] = &blocks(&read(&folder.join("README.md")), "sh")[..] else { panic!() };
-    let printed = tried.run(&folder, commands).await.0;
+    let folder = copy_example("zapier", &runner.home);
+    let [_, commands] = &code_blocks(&read_file(&folder.join("README.md")), "sh")[..] else {
+        panic!()
+    };
+    let printed = runner.run(&folder, commands).await.0;
     assert!(printed.lines().last().unwrap().starts_with("wgk_"), "{printed}");
 }
 
@@ -279,15 +287,15 @@ type Calls = Arc<Mutex<Vec<(String, String)>>>;
 #[tokio::test]
 async fn telegram_bot_delivers_once_it_is_turned_on_as_its_readme_says() {
     const TOKEN: &str = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw";
-    async fn take(State(calls): State<Calls>, uri: Uri, body: String) -> Json<Value> {
+    async fn record(State(calls): State<Calls>, uri: Uri, body: String) -> Json<Value> {
         calls.lock().unwrap().push((uri.path().to_owned(), body));
         Json(json!({"ok": true}))
     }
     let calls = Calls::default();
-    let api = Router::new().fallback(take).with_state(Arc::clone(&calls));
+    let api = Router::new().fallback(record).with_state(Arc::clone(&calls));
     let api = Web::serve(api).await;
-    let tried = Tried::start();
-    let folder = copy("telegram-bot", &tried.home);
+    let runner = ExampleRunner::start();
+    let folder = copy_example("telegram-bot", &runner.home);
 
     // A local server stands in for Telegram's Bot API.
     let url = format!("http://127.0.0.1:{}", api.port);
@@ -296,51 +304,58 @@ async fn telegram_bot_delivers_once_it_is_turned_on_as_its_readme_says() {
         api.port
     );
     let grants = folder.join("grants/telegram.toml");
-    edit(&grants, "host = \"api.telegram.org\"\n", &here);
+    replace_in_file(&grants, "host = \"api.telegram.org\"\n", &here);
     // A generous limit, for slow machines.
-    edit(&grants, "[credentials.bot]\n", "[limits]\nwall_ms = 40000\n\n[credentials.bot]\n");
+    replace_in_file(
+        &grants,
+        "[credentials.bot]\n",
+        "[limits]\nwall_ms = 40000\n\n[credentials.bot]\n",
+    );
     let settings = format!("[settings]\napi-url = \"{url}\"\n");
-    edit(&folder.join("channel.toml"), "[settings]\n", &settings);
-    edit(&folder.join("README.md"), "https://api.telegram.org", &url);
+    replace_in_file(&folder.join("channel.toml"), "[settings]\n", &settings);
+    replace_in_file(&folder.join("README.md"), "https://api.telegram.org", &url);
     fs::write(folder.join("bot-token.txt"), format!("{TOKEN}\n")).unwrap();
 
-    let [_, commands] = &blocks(&read(&folder.join("README.md")), "sh")[..] else { panic!() };
-    tried.run(&folder, commands).await;
+    let [_, commands] = &code_blocks(&read_file(&folder.join("README.md")), "sh")[..] else {
+        panic!()
+    };
+    runner.run(&folder, commands).await;
     assert!(!folder.join("bot-token.txt").exists(), "no secret stays behind");
     let (path, form) = calls.lock().unwrap().remove(0);
     assert_eq!(path, format!("/bot{TOKEN}/setWebhook"));
     let form = reqwest::Url::parse(&format!("http://form?{form}")).unwrap();
     let field = |name| form.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned();
     let hook = field("url");
-    let hook = hook.strip_prefix(&format!("http://{}", tried.gateway.listen)).unwrap();
+    let hook = hook.strip_prefix(&format!("http://{}", runner.gateway.listen)).unwrap();
 
-    let update: Value = serde_json::from_str(&read(&folder.join("update.json"))).unwrap();
-    let sent = tried.caller.post(hook).answered_by_a_plugin();
+    let update: Value = serde_json::from_str(&read_file(&folder.join("update.json"))).unwrap();
+    let sent = runner.caller.post(hook).answered_by_a_plugin();
     let sent = sent.header("x-telegram-bot-api-secret-token", &field("secret_token"));
     let task = sent.json(&update).expect(200).await.task_id();
     let delivered = async || calls.lock().unwrap().first().cloned();
-    let (path, message) = until("the answer in the chat", delivered).await;
+    let (path, message) = poll_until("the answer in the chat", delivered).await;
     assert_eq!(path, format!("/bot{TOKEN}/sendMessage"));
     let message: Value = serde_json::from_str(&message).unwrap();
-    let result = tried.caller.ended(&task).await["result"].clone();
+    let result = runner.caller.wait_for_end(&task).await["result"].clone();
     assert_eq!((&message["chat_id"], &message["text"]), (&json!(123_456_789), &result));
 }
 
 #[tokio::test]
 async fn a_script_makes_the_tenant_and_ends_with_the_first_sentence_that_says_no() {
-    let tried = Tried::start();
-    let folder = copy("zapier", &tried.home);
-    edit(&folder.join("agent.toml"), "\"offline\"", "\"no such model\"");
-    let output = tried.try_run(&folder, "sh try-it.sh --data \"$DATA\" --tenant 'a new one'").await;
+    let runner = ExampleRunner::start();
+    let folder = copy_example("zapier", &runner.home);
+    replace_in_file(&folder.join("agent.toml"), "\"offline\"", "\"no such model\"");
+    let output =
+        runner.try_run(&folder, "sh try-it.sh --data \"$DATA\" --tenant 'a new one'").await;
     assert_eq!(output.status.code(), Some(1));
     let spoken = String::from_utf8(output.stderr).unwrap();
     assert_eq!(spoken, "wardgate: the gateway's settings have no model \"no such model\"\n");
-    assert!(manage(&tried.home, &["tenant", "list"]).contains("\ta new one"));
-    assert_eq!(manage(&tried.home, &["key", "list", "--tenant", "a new one"]), "");
+    assert!(run_on_folder(&runner.home, &["tenant", "list"]).contains("\ta new one"));
+    assert_eq!(run_on_folder(&runner.home, &["key", "list", "--tenant", "a new one"]), "");
 
     let wrong = ["", " --data", " --tenant examples", " --date \"$DATA\"", " \"$DATA\" --data"];
     for arguments in wrong {
-        let output = tried.try_run(&folder, &format!("sh try-it.sh{arguments}")).await;
+        let output = runner.try_run(&folder, &format!("sh try-it.sh{arguments}")).await;
         let spoken = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments}: {spoken}");
         assert!(spoken.contains("\n  sh try-it.sh --data DIR "), "{arguments}: {spoken}");
@@ -349,25 +364,25 @@ async fn a_script_makes_the_tenant_and_ends_with_the_first_sentence_that_says_no
 
 #[test]
 fn each_folder_is_whole_and_in_the_table_and_its_script_begins_as_the_others_do() {
-    let entries = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap());
+    let entries = fs::read_dir(examples_folder()).unwrap().map(|entry| entry.unwrap());
     let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
     let mut folders: Vec<_> =
         folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
     folders.sort_unstable();
-    assert_eq!(folders, ALL, "each has a test here");
-    let table = read(&root().join("README.md"));
+    assert_eq!(folders, EXAMPLES, "each has a test here");
+    let table = read_file(&examples_folder().join("README.md"));
     let beginning = |script: &str| {
         let (_, script) = script.split_once("\nset -eu\n").unwrap();
         let end = "\n# What all examples begin with ends here.\n";
         script.split_once(end).unwrap().0.to_owned()
     };
-    let first = beginning(&read(&root().join(ALL[0]).join("try-it.sh")));
-    for name in ALL {
-        let folder = root().join(name);
+    let first = beginning(&read_file(&examples_folder().join(EXAMPLES[0]).join("try-it.sh")));
+    for name in EXAMPLES {
+        let folder = examples_folder().join(name);
         assert!(table.contains(&format!("\n| [{name}]({name}) | ")), "{name}");
         for file in ["README.md", "agent.toml"] {
             assert!(folder.join(file).exists(), "{name}/{file}");
         }
-        assert_eq!(beginning(&read(&folder.join("try-it.sh"))), first, "{name}");
+        assert_eq!(beginning(&read_file(&folder.join("try-it.sh"))), first, "{name}");
     }
 }

@@ -39,7 +39,8 @@ async fn it_is_installed_over_the_admin_api_as_a_toolbox() {
     let gateway = Gateway::start().await;
     let component = std::fs::read(guest_path("foreign_kinds")).unwrap();
     let form = Form::new().part("component", Part::bytes(component));
-    let installed = gateway.manage("PUT", "/plugins/kinds").multipart(form).expect(200).await;
+    let installed =
+        gateway.admin_request("PUT", "/plugins/kinds").multipart(form).expect(200).await;
     assert_eq!(installed.json()["roles"], json!(["toolbox"]));
 }
 
@@ -48,12 +49,12 @@ async fn the_model_is_told_its_functions_with_schemas() {
     let model = ModelServer::start([Reply::Text("done")]).await;
     let gateway = Setup::new().model(&model).start().await;
     let tool = gateway.install("foreign_kinds", "").await;
-    let agent = gateway.with_agent(|agent| {
+    let agent = gateway.agent_with(|agent| {
         agent.tools = vec![tool];
         agent.model = "scripted".to_owned();
     });
     agent.await.ask(json!({"prompt": "x"})).await;
-    let tools = model.asked()[0].0["tools"].clone();
+    let tools = model.requests()[0].0["tools"].clone();
     let function = |name: &str| {
         let tools = tools.as_array().unwrap().iter();
         tools.map(|tool| tool["function"].clone()).find(|tool| tool["name"] == name).unwrap()
@@ -79,7 +80,7 @@ async fn the_model_is_told_its_functions_with_schemas() {
 #[tokio::test]
 async fn every_kind_of_value_comes_back_as_it_went() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_tool("foreign_kinds", "").await;
+    let agent = gateway.agent_with_tool("foreign_kinds", "").await;
     let more = json!(["dot", {"line": 0.5}, {"held": null}, {"held": "x"}]);
     let given = json!({"it": everything(), "more": more});
     assert_eq!(called(&agent, "values-echo", given).await, (everything(), false));
@@ -92,7 +93,7 @@ async fn every_kind_of_value_comes_back_as_it_went() {
 #[tokio::test]
 async fn an_error_of_its_own_is_the_tools_error() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_tool("foreign_kinds", "").await;
+    let agent = gateway.agent_with_tool("foreign_kinds", "").await;
     let divide = |divisor: i32| json!({"dividend": 7, "divisor": divisor});
     assert_eq!(called(&agent, "values-divide", divide(2)).await, (json!(3), false));
     let zero = error(&agent, "values-divide", divide(0)).await;
@@ -108,7 +109,7 @@ async fn an_error_of_its_own_is_the_tools_error() {
 #[tokio::test]
 async fn arguments_that_do_not_fit_are_told_to_the_model_with_their_place() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_tool("foreign_kinds", "").await;
+    let agent = gateway.agent_with_tool("foreign_kinds", "").await;
     let changed = |field: &str, value: Value| {
         let mut it = everything();
         it[field] = value;
@@ -139,7 +140,7 @@ async fn arguments_that_do_not_fit_are_told_to_the_model_with_their_place() {
 async fn its_tools_count_as_destructive() {
     let gateway = Gateway::start().await;
     let tool = gateway.install("foreign_kinds", "").await;
-    let agent = gateway.with_agent(|agent| agent.tools = vec![tool]).await;
+    let agent = gateway.agent_with(|agent| agent.tools = vec![tool]).await;
     let refused = error(&agent, "shout", json!({"text": "x"})).await;
     assert!(refused.contains("allow_destructive_tools"), "{refused}");
 }
@@ -149,7 +150,7 @@ async fn resources_are_refused_by_name() {
     let gateway = Gateway::start().await;
     let component = std::fs::read(guest_path("foreign_resources")).unwrap();
     let form = Form::new().part("component", Part::bytes(component));
-    let refused = gateway.manage("PUT", "/plugins/things").multipart(form).expect(422).await;
+    let refused = gateway.admin_request("PUT", "/plugins/things").multipart(form).expect(422).await;
     for reason in [
         "first of elsewhere:resources/things: its parameter among holds the resource counter",
         "[constructor]counter of elsewhere:resources/things: its answer holds the resource counter",
@@ -161,7 +162,7 @@ async fn resources_are_refused_by_name() {
 #[tokio::test]
 async fn a_plugin_of_ours_has_its_roles_and_nothing_else() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_tool("foreign_and_ours", "").await;
+    let agent = gateway.agent_with_tool("foreign_and_ours", "").await;
     assert_eq!(called(&agent, "echo", json!({"a": 1})).await, (json!({"a": 1}), false));
     let report = agent.ask(json!({"prompt": "shout {\"text\": \"x\"}"})).await.report();
     assert_eq!(report["tools"], json!([]), "the function beside the role is no tool");
@@ -172,51 +173,51 @@ const TIGHT: &str = "[limits]\nmemory_mib = 8\noutput_bytes = 65536\nwall_ms = 4
 
 /// Checks that the host ends the call in reasonable time, and the error that it reports. Only one of the two time
 /// limits is short, because on a busy machine either of two could expire first.
-async fn ended(tool: &str, arguments: Value, limit: &str, reported: &str) {
+async fn assert_stopped(tool: &str, arguments: Value, limit: &str, reported: &str) {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_tool("foreign_hostile", &format!("{TIGHT}{limit}\n")).await;
-    let begun = Instant::now();
+    let agent = gateway.agent_with_tool("foreign_hostile", &format!("{TIGHT}{limit}\n")).await;
+    let started = Instant::now();
     let error = error(&agent, tool, arguments).await;
     assert!(error.contains(reported), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(50), "{:?}", started.elapsed());
 }
 
 const BRIEF: &str = "tool_cpu_ms = 100\ntool_wall_ms = 40000";
-const PATIENT: &str = "tool_cpu_ms = 10000\ntool_wall_ms = 40000";
+const RELAXED_LIMITS: &str = "tool_cpu_ms = 10000\ntool_wall_ms = 40000";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_that_loops_is_stopped() {
-    ended("spin", json!({}), BRIEF, "computed for longer than the 100 ms").await;
+    assert_stopped("spin", json!({}), BRIEF, "computed for longer than the 100 ms").await;
 }
 
 #[tokio::test]
 async fn a_function_that_waits_is_stopped() {
-    ended("sleep", json!({}), "tool_wall_ms = 700", "took longer than the 700 ms").await;
+    assert_stopped("sleep", json!({}), "tool_wall_ms = 700", "took longer than the 700 ms").await;
 }
 
 #[tokio::test]
 async fn a_function_that_allocates_is_stopped() {
-    ended("eat", json!({}), PATIENT, "wanted more than the 8 MiB").await;
+    assert_stopped("eat", json!({}), RELAXED_LIMITS, "wanted more than the 8 MiB").await;
 }
 
 #[tokio::test]
 async fn a_function_that_crashes_fails_its_call_only() {
-    ended("crash", json!({}), PATIENT, "it crashed").await;
+    assert_stopped("crash", json!({}), RELAXED_LIMITS, "it crashed").await;
 }
 
 #[tokio::test]
 async fn an_answer_that_is_too_large_is_refused() {
     let too_large = "handed over more than the 65536 bytes";
-    ended("text", json!({"bytes": 100_000}), PATIENT, too_large).await;
-    ended("numbers", json!({"count": 10_000}), PATIENT, too_large).await;
+    assert_stopped("text", json!({"bytes": 100_000}), RELAXED_LIMITS, too_large).await;
+    assert_stopped("numbers", json!({"count": 10_000}), RELAXED_LIMITS, too_large).await;
     // The string is short enough, but each character takes six bytes as JSON.
-    ended("controls", json!({"count": 20_000}), PATIENT, too_large).await;
+    assert_stopped("controls", json!({"count": 20_000}), RELAXED_LIMITS, too_large).await;
 }
 
 #[tokio::test]
 async fn what_is_within_the_limits_is_answered() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_tool("foreign_hostile", TIGHT).await;
+    let agent = gateway.agent_with_tool("foreign_hostile", TIGHT).await;
     let (text, _) = called(&agent, "text", json!({"bytes": 1_000})).await;
     assert_eq!(text.as_str().map(str::len), Some(1_000));
     let (numbers, _) = called(&agent, "numbers", json!({"count": 2})).await;
@@ -227,7 +228,7 @@ async fn what_is_within_the_limits_is_answered() {
 #[tokio::test]
 async fn one_that_keeps_crashing_is_cut_off() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_tool("foreign_hostile", TIGHT).await;
+    let agent = gateway.agent_with_tool("foreign_hostile", TIGHT).await;
     for _ in 0..50 {
         let reported = error(&agent, "crash", json!({})).await;
         if reported.contains("cut off for a while") {
@@ -257,7 +258,7 @@ const NOTHING: &str = "(func (export \"go\"))";
 async fn offered(gateway: &Gateway, component: Vec<u8>, grants: &str) -> Call {
     let form =
         Form::new().part("component", Part::bytes(component)).text("grants", grants.to_owned());
-    gateway.manage("PUT", "/plugins/other").multipart(form)
+    gateway.admin_request("PUT", "/plugins/other").multipart(form)
 }
 
 #[tokio::test]
@@ -298,7 +299,7 @@ async fn a_tool_that_ran_and_failed_is_not_safe_to_call_again_and_one_that_did_n
         [(exception, "an exception"), ("(func (export \"go\") unreachable)", "crashed")]
     {
         offered(&gateway, of_one_function(None, body), "").await.expect(200).await;
-        let agent = gateway.with_agent(|agent| {
+        let agent = gateway.agent_with(|agent| {
             agent.tools = vec!["other".parse().unwrap()];
             agent.allow_destructive_tools = true;
         });
@@ -312,7 +313,7 @@ async fn a_tool_that_ran_and_failed_is_not_safe_to_call_again_and_one_that_did_n
         let refusal = error(&agent, "go", json!({})).await;
         assert!(refusal.contains(message), "{refusal}");
     }
-    let agent = gateway.with_agent(|agent| agent.tools = vec!["calculator".parse().unwrap()]).await;
+    let agent = gateway.agent_with(|agent| agent.tools = vec!["calculator".parse().unwrap()]).await;
     let unknown = agent.post(&format!("/agents/{}/operations/go", agent.agent)).key(&agent.key);
     let unknown = unknown.json(&json!({})).expect(404).await;
     assert_ne!(unknown.header("x-wardgate-retry"), Some("safe"));

@@ -44,7 +44,7 @@ async fn frozen_with(gateway: &Gateway, port: u16, encoding: &str) -> Arc<Bindin
     let component = std::fs::read(path).unwrap();
     assert_eq!(PluginDigest::of(&component).to_string(), DIGEST, "it is never built again");
     let secret = std::str::from_utf8(SECRET).unwrap();
-    gateway.keep_secret("frozen-key", secret, false).await;
+    gateway.store_secret("frozen-key", secret, false).await;
     let (name, plugins) = ("frozen".parse().unwrap(), &gateway.services.plugins);
     let grants = GRANTS.replace("PORT", &port.to_string()).replace("ENCODING", encoding);
     plugins.install(gateway.tenant, &name, component, Some(&grants)).await.unwrap();

@@ -20,7 +20,7 @@ async fn d6_the_same_key_answers_the_original_task() {
         (None, Some("true"))
     );
     assert_eq!((first.json(), second.header("idempotency-mismatch")), (second.json(), None));
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn d6_another_payload_under_the_key_is_told_by_a_header() {
     let hook = format!("/api/webhooks/agents/{}", gateway.token);
     let get = gateway.get(&format!("{hook}?q=1")).idempotent("order-1").expect(200).await;
     assert_eq!(get.header("idempotency-mismatch"), Some("true"), "another method");
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn x24_another_request_under_the_key_is_422() {
     let answer = call("", "two").expect(422).await;
     assert!(answer.detail().contains("Idempotency-Key"), "{}", answer.text);
     call("&user_id=u", "one").expect(422).await;
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 #[tokio::test]
@@ -59,13 +59,13 @@ async fn x24_a_replay_answers_what_the_original_was_answered() {
         let call =
             || gateway.webhook(more).json(&json!({"prompt": "hi"})).idempotent(&format!("k{more}"));
         let first = call().expect(200).await;
-        gateway.ended(&first.task_id()).await;
+        gateway.wait_for_end(&first.task_id()).await;
         let second = call().expect(200).await;
         assert_eq!(second.text, first.text, "{more}");
         assert_eq!(second.task_id(), first.task_id());
         assert_eq!(second.header("idempotent-replayed"), Some("true"));
     }
-    assert_eq!(gateway.tasks_stored().await, 4);
+    assert_eq!(gateway.stored_task_count().await, 4);
 }
 
 #[tokio::test]
@@ -85,9 +85,9 @@ async fn x24_a_synchronous_original_that_still_runs_is_409() {
     let gateway = Setup::new().model(&server).start().await;
     let call = || gateway.webhook("").json(&json!({"prompt": "hi"})).idempotent("k");
     let (first, second) = tokio::join!(call().send(), async {
-        server.until_asked(1).await;
+        server.wait_for_requests(1).await;
         let second = call().expect(409).await;
-        server.let_go(1);
+        server.release(1);
         second
     });
     assert_eq!(second.header("retry-after"), Some("1"));
@@ -97,7 +97,7 @@ async fn x24_a_synchronous_original_that_still_runs_is_409() {
         (200, first.text),
         "once it has ended"
     );
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,7 +113,7 @@ async fn d6_however_many_arrive_at_once_there_is_one_task() {
     let answers = calls.join_all().await;
     assert!(answers.iter().all(|answer| answer.json() == answers[0].json()));
     let replayed = answers.iter().filter(|a| a.header("idempotent-replayed").is_some()).count();
-    assert_eq!((replayed, gateway.tasks_stored().await), (199, 1));
+    assert_eq!((replayed, gateway.stored_task_count().await), (199, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +132,7 @@ async fn x24_of_many_synchronous_duplicates_one_runs() {
     let done: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
     assert_eq!(done.iter().copied().filter(original).count(), 1);
     assert!(done.iter().all(|answer| answer.text == done[0].text));
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn d6_a_key_is_free_again_after_24_hours() {
 #[tokio::test]
 async fn d6_a_key_belongs_to_one_agent_of_one_tenant() {
     let gateway = Gateway::start().await;
-    let sibling = gateway.with_agent(|_| {}).await;
+    let sibling = gateway.agent_with(|_| {}).await;
     let stranger = gateway.new_agent(gateway.new_tenant("stranger").await, agent("tested")).await;
     let mut ids = Vec::new();
     for caller in [&gateway.caller, &sibling, &stranger] {
@@ -172,7 +172,7 @@ async fn d6_a_key_belongs_to_one_agent_of_one_tenant() {
         ids.push(answer.task_id());
     }
     ids.dedup();
-    assert_eq!((ids.len(), gateway.tasks_stored().await), (3, 3));
+    assert_eq!((ids.len(), gateway.stored_task_count().await), (3, 3));
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn d6_a_rejected_request_leaves_its_key_free() {
     gateway.webhook("").key("wrong").json(&json!({})).idempotent("k").expect(400).await;
     let answer = call("", json!({"prompt": "good"})).expect(200).await;
     assert_eq!(answer.header("idempotent-replayed"), None);
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn d6_which_keys_are_keys() {
         let answer = trigger(key).expect(200).await;
         assert_eq!(answer.header("idempotent-replayed").is_some(), replayed, "{key:?}");
     }
-    let stored = gateway.tasks_stored().await;
+    let stored = gateway.stored_task_count().await;
     let too_long = "k".repeat(257);
     for wrong in [too_long.as_str(), "two words", "tab\tbed"] {
         let message = trigger(wrong).expect(400).await.json()["message"].clone();
@@ -216,7 +216,7 @@ async fn d6_which_keys_are_keys() {
     let umlaut = reqwest::header::HeaderValue::from_bytes(b"\xfcber").unwrap();
     let request = gateway.trigger().json(&json!({})).request.header("idempotency-key", umlaut);
     Call::new(request).expect(400).await;
-    assert_eq!(gateway.tasks_stored().await, stored);
+    assert_eq!(gateway.stored_task_count().await, stored);
 }
 
 #[tokio::test]
@@ -226,5 +226,5 @@ async fn d6_without_a_key_equal_requests_are_two_runs() {
         gateway.trigger().json(&json!({"q": 1})).expect(200).await;
         gateway.webhook("").json(&json!({"q": 1})).expect(200).await;
     }
-    assert_eq!(gateway.tasks_stored().await, 4);
+    assert_eq!(gateway.stored_task_count().await, 4);
 }

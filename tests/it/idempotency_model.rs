@@ -21,13 +21,13 @@ const AGENTS: usize = 2;
 
 /// The way in which a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
+enum EntryPoint {
     Synchronous,
     Asynchronous,
     /// The agent's own webhook.
-    Trigger,
+    AgentWebhook,
     /// A channel of the agent.
-    Hook,
+    Channel,
 }
 
 /// A namespace of idempotency keys.
@@ -38,12 +38,12 @@ enum Surface {
     Channel,
 }
 
-impl Door {
+impl EntryPoint {
     fn surface(self) -> Surface {
         match self {
             Self::Synchronous | Self::Asynchronous => Surface::Api,
-            Self::Trigger => Surface::Webhook,
-            Self::Hook => Surface::Channel,
+            Self::AgentWebhook => Surface::Webhook,
+            Self::Channel => Surface::Channel,
         }
     }
 }
@@ -65,36 +65,39 @@ struct Request {
     agent: usize,
     /// The `Idempotency-Key`; without one, every request is a separate task.
     key: Option<u8>,
-    door: Door,
+    entry_point: EntryPoint,
     content: Content,
 }
 
 #[derive(Debug, Clone)]
 enum Step {
     /// These requests arrive concurrently.
-    Arrive(Vec<Request>),
-    Pass(Duration),
+    Send(Vec<Request>),
+    Wait(Duration),
     Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let door = select(vec![Door::Synchronous, Door::Asynchronous, Door::Trigger, Door::Hook]);
+    let entry_point = select(vec![
+        EntryPoint::Synchronous,
+        EntryPoint::Asynchronous,
+        EntryPoint::AgentWebhook,
+        EntryPoint::Channel,
+    ]);
     let content = prop_oneof![
         6 => (0..2_u8).prop_map(Content::Payload),
         1 => select(vec![Content::BrokenJson, Content::WrongParameter, Content::WrongKey]),
     ];
     let key = prop_oneof![8 => (0..2_u8).prop_map(Some), 1 => Just(None)];
-    let request = (0..AGENTS, key, door, content).prop_map(|(agent, key, door, content)| Request {
-        agent,
-        key,
-        door,
-        content,
-    });
+    let request =
+        (0..AGENTS, key, entry_point, content).prop_map(|(agent, key, entry_point, content)| {
+            Request { agent, key, entry_point, content }
+        });
     let instant = Duration::from_micros(1);
-    let whiles = vec![instant, HOUR, 12 * HOUR, DAY - HOUR, DAY - instant, DAY, DAY + instant];
+    let durations = vec![instant, HOUR, 12 * HOUR, DAY - HOUR, DAY - instant, DAY, DAY + instant];
     prop_oneof![
-        6 => vec(request, 1..9).prop_map(Step::Arrive),
-        3 => select(whiles).prop_map(Step::Pass),
+        6 => vec(request, 1..9).prop_map(Step::Send),
+        3 => select(durations).prop_map(Step::Wait),
         1 => Just(Step::Restart),
     ]
 }
@@ -102,18 +105,18 @@ fn step() -> impl Strategy<Value = Step> {
 impl Request {
     /// Whether the gateway treats both as the same request. A request for another kind of response is a different
     /// one.
-    fn equals(&self, other: &Self) -> bool {
-        self.door == other.door && self.content == other.content
+    fn is_same_request(&self, other: &Self) -> bool {
+        self.entry_point == other.entry_point && self.content == other.content
     }
 
     /// The status of a request that is rejected before its idempotency key is read.
-    fn rejected_with(&self) -> Option<u16> {
-        match (self.content, self.door) {
+    fn rejection_status(&self) -> Option<u16> {
+        match (self.content, self.entry_point) {
             (Content::Payload(_), _) => None,
-            (Content::WrongKey, Door::Trigger) => Some(404),
-            (Content::WrongKey, Door::Hook) => Some(401),
+            (Content::WrongKey, EntryPoint::AgentWebhook) => Some(404),
+            (Content::WrongKey, EntryPoint::Channel) => Some(401),
             // A channel's plugins accept any body.
-            (Content::WrongParameter, Door::Hook) => None,
+            (Content::WrongParameter, EntryPoint::Channel) => None,
             (Content::WrongKey, _) => Some(403),
             // The agent's own webhook has no parameters, so the body is broken JSON instead.
             (Content::BrokenJson | Content::WrongParameter, _) => Some(400),
@@ -130,16 +133,16 @@ impl Request {
         }
         let (body, more) = match self.content {
             Content::Payload(number) => (json!({"n": number}).to_string(), ""),
-            Content::WrongParameter if self.door != Door::Trigger => {
+            Content::WrongParameter if self.entry_point != EntryPoint::AgentWebhook => {
                 ("{}".to_owned(), "&json=maybe")
             }
             _ => ("{\"n\":".to_owned(), ""),
         };
-        let call = match self.door {
-            Door::Synchronous => caller.webhook(more),
-            Door::Asynchronous => caller.webhook(&format!("&asynchronous=true{more}")),
-            Door::Trigger => caller.trigger(),
-            Door::Hook => caller.post(&hook).header("x-webhook-token", &token),
+        let call = match self.entry_point {
+            EntryPoint::Synchronous => caller.webhook(more),
+            EntryPoint::Asynchronous => caller.webhook(&format!("&asynchronous=true{more}")),
+            EntryPoint::AgentWebhook => caller.trigger(),
+            EntryPoint::Channel => caller.post(&hook).header("x-webhook-token", &token),
         };
         let call = call.text("application/json", body);
         match self.key {
@@ -175,7 +178,7 @@ impl Model {
         let (first, rest): (Vec<_>, Vec<_>) =
             answered.iter().partition(|(_, answer)| is_first(answer));
         for (request, answer) in first {
-            prop_assert_eq!(request.rejected_with(), None, "{:?} was taken", request);
+            prop_assert_eq!(request.rejection_status(), None, "{:?} was taken", request);
             let task = answer.task_id();
             let known = self.tasks.iter().any(|(_, known)| *known == task);
             prop_assert!(!known, "{:?} was told a task that is not new", request);
@@ -183,32 +186,32 @@ impl Model {
                 let owner = self.owner(request, key);
                 prop_assert!(owner.is_none(), "{:?} is a second task beside {:?}", request, owner);
                 let owner = Owner { task: task.clone(), request: *request, since: self.now };
-                self.owners.insert((request.agent, request.door.surface(), key), owner);
+                self.owners.insert((request.agent, request.entry_point.surface(), key), owner);
             }
             self.tasks.push((request.agent, task));
         }
-        rest.into_iter().try_for_each(|(request, answer)| self.check_later(request, answer))
+        rest.into_iter().try_for_each(|(request, answer)| self.check_repeated(request, answer))
     }
 
     /// The current owner of the key.
     fn owner(&self, request: &Request, key: u8) -> Option<&Owner> {
-        let owner = self.owners.get(&(request.agent, request.door.surface(), key))?;
+        let owner = self.owners.get(&(request.agent, request.entry_point.surface(), key))?;
         (self.now - owner.since < DAY).then_some(owner)
     }
 
     /// Checks a response to a request that created no task.
-    fn check_later(&self, request: &Request, answer: &Answer) -> Result<(), TestCaseError> {
+    fn check_repeated(&self, request: &Request, answer: &Answer) -> Result<(), TestCaseError> {
         let message = format!("{request:?}: {} {}", answer.status, answer.text);
-        if let Some(status) = request.rejected_with() {
+        if let Some(status) = request.rejection_status() {
             prop_assert_eq!(answer.status, status, "{}", message);
             return Ok(());
         }
         let owner = request.key.and_then(|key| self.owner(request, key));
         let owner =
             owner.ok_or_else(|| TestCaseError::fail(format!("nobody was first: {message}")))?;
-        let same = request.equals(&owner.request);
-        match (request.door, same, answer.status) {
-            (Door::Trigger, ..) => {
+        let same = request.is_same_request(&owner.request);
+        match (request.entry_point, same, answer.status) {
+            (EntryPoint::AgentWebhook, ..) => {
                 let body = json!({"success": true, "task_id": owner.task});
                 prop_assert_eq!((answer.status, answer.json()), (200, body), "{}", message);
                 let mismatch = (!same).then_some("true");
@@ -218,20 +221,20 @@ impl Model {
                 prop_assert_eq!(status, 422, "{}", message);
                 return Ok(());
             }
-            (Door::Synchronous, true, 409) => {
+            (EntryPoint::Synchronous, true, 409) => {
                 prop_assert!(answer.header("retry-after").is_some(), "{}", message);
                 let location = format!("/v1/tasks/{}", owner.task);
                 prop_assert_eq!(answer.header("location"), Some(&*location), "{}", message);
                 return Ok(());
             }
-            (Door::Synchronous, true, status) => {
+            (EntryPoint::Synchronous, true, status) => {
                 prop_assert_eq!((status, &answer.json()["id"]), (200, &json!(owner.task)));
             }
-            (Door::Hook, true, status) => {
+            (EntryPoint::Channel, true, status) => {
                 let body = json!({"status": "Started", "task_id": owner.task});
                 prop_assert_eq!((status, answer.json()), (200, body), "{}", message);
             }
-            (Door::Asynchronous, true, status) => {
+            (EntryPoint::Asynchronous, true, status) => {
                 prop_assert_eq!((status, answer.json()), (200, json!({"status": "Started"})));
             }
         }
@@ -242,7 +245,7 @@ impl Model {
 }
 
 /// A gateway with two agents, which can be restarted.
-struct Site {
+struct Fixture {
     clock: Clock,
     gateway: Gateway,
     /// Each with the path of the agent's channel.
@@ -254,15 +257,15 @@ async fn channel(gateway: &Gateway, name: &str, caller: &Client) -> String {
         "name": name, "agent": caller.agent, "verifier": "zapier-form", "mapper": "zapier-form",
         "secrets": {"secret": "form"},
     });
-    gateway.channel(definition).await
+    gateway.apply_channel(definition).await
 }
 
-impl Site {
+impl Fixture {
     async fn start() -> Self {
         let clock = Clock::manual(Timestamp::from_micros(1_769_647_246_000_000));
         let gateway = Setup::new().clock(&clock).start().await;
-        gateway.keep_secret("form", TOKEN, false).await;
-        let (first, second) = (gateway.caller.clone(), gateway.with_agent(|_| {}).await);
+        gateway.store_secret("form", TOKEN, false).await;
+        let (first, second) = (gateway.caller.clone(), gateway.agent_with(|_| {}).await);
         let one = channel(&gateway, "one", &first).await;
         let two = channel(&gateway, "two", &second).await;
         let callers = [(first, one), (second, two)];
@@ -288,21 +291,21 @@ impl Site {
     }
 }
 
-async fn follow(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let (mut site, mut model) = (Site::start().await, Model::default());
+async fn run_steps(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let (mut fixture, mut model) = (Fixture::start().await, Model::default());
     for step in steps {
         match step {
-            Step::Arrive(requests) => model.check(&site.send(&requests).await)?,
-            Step::Pass(while_) => {
-                site.clock.advance(while_);
-                model.now += while_;
+            Step::Send(requests) => model.check(&fixture.send(&requests).await)?,
+            Step::Wait(duration) => {
+                fixture.clock.advance(duration);
+                model.now += duration;
             }
-            Step::Restart => site = site.restart().await,
+            Step::Restart => fixture = fixture.restart().await,
         }
-        prop_assert_eq!(site.gateway.tasks_stored().await, model.tasks.len() as i64);
+        prop_assert_eq!(fixture.gateway.stored_task_count().await, model.tasks.len() as i64);
     }
     for (agent, task) in &model.tasks {
-        let task = site.callers[*agent].0.ended(task).await;
+        let task = fixture.callers[*agent].0.wait_for_end(task).await;
         prop_assert_eq!(&task["status"], &Value::from("completed"), "{}", task);
     }
     Ok(())
@@ -313,5 +316,5 @@ fn d6_x24_one_task_for_a_key_whatever_arrives_and_when() {
     let runtime = Runtime::new().unwrap();
     let config = Config { failure_persistence: None, ..Config::with_cases(24) };
     let steps = vec(step(), 4..16);
-    TestRunner::new(config).run(&steps, |steps| runtime.block_on(follow(steps))).unwrap();
+    TestRunner::new(config).run(&steps, |steps| runtime.block_on(run_steps(steps))).unwrap();
 }

@@ -126,7 +126,7 @@ async fn whoever_installs_is_told_what_it_lacks() {
         message.starts_with("installed keeps-values") && !message.contains("note:"),
         "{message}"
     );
-    let shown = gateway.manage("GET", "/plugins/slack").expect(200).await.json();
+    let shown = gateway.admin_request("GET", "/plugins/slack").expect(200).await.json();
     let notes = shown["notes"].as_array().unwrap();
     let says = |what: &str| notes.iter().any(|note| note.as_str().unwrap().starts_with(what));
     assert!(says("no [[egress]] is granted: ") && says("no [secrets] is granted: "), "{shown}");
@@ -138,7 +138,7 @@ async fn whoever_installs_is_told_what_it_lacks() {
 async fn settings_that_the_plugin_does_not_accept_are_not_granted() {
     let gateway = Gateway::start().await;
     let put = |text: &'static str| {
-        gateway.manage("PUT", "/plugins/slack/grants").text("application/toml", text)
+        gateway.admin_request("PUT", "/plugins/slack/grants").text("application/toml", text)
     };
     put("[settings]\ntolerance-seconds = \"120\"\n").expect(200).await;
     let refused = put("[settings]\ntolerance-seconds = \"soon\"\n").expect(422).await;
@@ -146,7 +146,7 @@ async fn settings_that_the_plugin_does_not_accept_are_not_granted() {
     let sentence = "plugin slack does not accept the settings that it is granted: \
                     `tolerance-seconds` ";
     assert!(detail.starts_with(sentence), "{detail}");
-    let stays = gateway.manage("GET", "/plugins/slack/grants").expect(200).await;
+    let stays = gateway.admin_request("GET", "/plugins/slack/grants").expect(200).await;
     assert_eq!(stays.text, "[settings]\ntolerance-seconds = \"120\"\n");
     // The same at an installation.
     let component = guest_path("speaks_for_a_provider");
@@ -171,7 +171,7 @@ async fn a_tenant_installs_two_things_at_once_and_others_wait_or_are_refused() {
         let component = std::fs::read(guest_path("ignores")).unwrap();
         let part = reqwest::multipart::Part::bytes(component);
         let form = reqwest::multipart::Form::new().part("component", part);
-        let third = gateway.manage("PUT", "/plugins/ignores").multipart(form);
+        let third = gateway.admin_request("PUT", "/plugins/ignores").multipart(form);
         let third = tokio::spawn(third.expect(status));
         if status == 200 {
             drop(one);

@@ -21,7 +21,7 @@ const INTEGRATIONS: [&str; 11] = [
 ];
 
 /// The name of the secret that an integration signs with; all others are for verification.
-const SIGNS: &str = "challenge";
+const SIGNING_SECRET: &str = "challenge";
 
 fn vectors(integration: &str) -> Vec<Value> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors");
@@ -63,7 +63,7 @@ fn case(vector: &Value, call: &str) -> Case {
         "call": call, "request": request, "now": now,
         "settings": vector["settings"], "secrets": vector["secrets"],
     });
-    if let Some(values) = case["secrets"].get_mut(SIGNS) {
+    if let Some(values) = case["secrets"].get_mut(SIGNING_SECRET) {
         *values = json!({"value": values[0], "use": ["sign"]});
     }
     if let Some(url) = vector["attributes"]["channel-url"].as_str() {
@@ -139,24 +139,24 @@ fn is_not_set_up(vector: &Value) -> bool {
 }
 
 /// A gateway whose channels are created as the vectors need them.
-struct Hooks {
+struct VectorChannels {
     gateway: Gateway,
     clock: Clock,
     known: BTreeMap<String, Option<String>>,
 }
 
-impl Hooks {
+impl VectorChannels {
     async fn start() -> Self {
         let clock = Clock::manual(Timestamp::from_micros(0));
         let gateway = Setup::new().clock(&clock).start().await;
         for plugin in INTEGRATIONS {
-            gateway.grant(plugin, "[limits]\ncpu_ms = 5000\nwall_ms = 10000\n");
+            gateway.write_grants(plugin, "[limits]\ncpu_ms = 5000\nwall_ms = 10000\n");
         }
         Self { gateway, clock, known: BTreeMap::new() }
     }
 
     /// The path of a channel with the vector's settings and secrets; `None` if they are refused.
-    async fn channel(&mut self, integration: &str, vector: &Value) -> Option<String> {
+    async fn channel_path(&mut self, integration: &str, vector: &Value) -> Option<String> {
         let key = format!("{integration}{}{}", vector["settings"], vector["secrets"]);
         if let Some(known) = self.known.get(&key) {
             return known.clone();
@@ -167,10 +167,10 @@ impl Hooks {
             let secret = format!("secret-{number}-{name}");
             // The oldest value first; each newer one rotates the secret.
             for value in values.as_array().unwrap().iter().rev() {
-                self.gateway.keep_secret(&secret, value.as_str().unwrap(), true).await;
+                self.gateway.store_secret(&secret, value.as_str().unwrap(), true).await;
             }
             let binding = match name.as_str() {
-                SIGNS => json!({"secret": secret, "use": ["sign"]}),
+                SIGNING_SECRET => json!({"secret": secret, "use": ["sign"]}),
                 _ => secret.into(),
             };
             names.insert(name.clone(), binding);
@@ -180,8 +180,8 @@ impl Hooks {
             "verifier": integration, "mapper": integration,
             "settings": vector["settings"], "secrets": names,
         });
-        let below = format!("/channels/channel-{number}");
-        let answer = self.gateway.manage("PUT", &below).json(&definition).send().await;
+        let path = format!("/channels/channel-{number}");
+        let answer = self.gateway.admin_request("PUT", &path).json(&definition).send().await;
         let path = match answer.status {
             200 => {
                 let url = answer.json()["url"].as_str().unwrap().to_owned();
@@ -195,13 +195,13 @@ impl Hooks {
     }
 
     /// Sets the clock, forwards or backwards.
-    fn at(&self, seconds: i64) {
+    fn set_clock(&self, seconds: i64) {
         self.clock.set(Timestamp::from_micros(seconds * 1_000_000));
     }
 }
 
 /// The expected response: the status, and the body if a plugin writes it.
-fn answered(expect: &Value) -> (u16, Option<Value>) {
+fn expected_response(expect: &Value) -> (u16, Option<Value>) {
     let status_of = |code: &str| match code {
         "invalid-input" => 400,
         "unauthorized" => 401,
@@ -228,34 +228,34 @@ fn answered(expect: &Value) -> (u16, Option<Value>) {
 
 /// Whether a vector needs something that a channel of this gateway cannot have: the URL of the provider's example, or
 /// a path in the signed text.
-fn is_of_another_url(vector: &Value) -> bool {
+fn needs_another_url(vector: &Value) -> bool {
     let signed = vector["settings"]["signed"].as_str().unwrap_or_default();
     vector["attributes"].is_object() || ["{path}", "{url}"].iter().any(|part| signed.contains(part))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_vector_is_answered_over_http_through_a_channel() {
-    let mut hooks = Hooks::start().await;
+    let mut channels = VectorChannels::start().await;
     let (mut problems, mut sent, mut refused) = (Vec::new(), 0, 0);
     for integration in INTEGRATIONS {
         for vector in vectors(integration) {
             // An empty secret cannot be stored.
             let secrets = vector["secrets"].as_object().unwrap().values();
             let empty = secrets.flat_map(|values| values.as_array().unwrap()).any(|v| v == "");
-            if vector["expect"].get("verify").is_none() || is_of_another_url(&vector) || empty {
+            if vector["expect"].get("verify").is_none() || needs_another_url(&vector) || empty {
                 continue;
             }
-            let Some(hook) = hooks.channel(integration, &vector).await else {
+            let Some(hook) = channels.channel_path(integration, &vector).await else {
                 // The plugin rejects these settings.
                 assert_ne!(vector["expect"]["verify"], "ok", "{integration} {}", vector["name"]);
                 refused += 1;
                 continue;
             };
-            hooks.at(vector["now"].as_i64().unwrap_or(1_700_000_000));
+            channels.set_clock(vector["now"].as_i64().unwrap_or(1_700_000_000));
             let query = vector["target"].as_str().and_then(|target| target.split_once('?'));
             let target = query.map_or(hook.clone(), |(_, query)| format!("{hook}?{query}"));
             let method = vector["method"].as_str().unwrap_or("POST");
-            let mut call = hooks.gateway.request(method, &target).answered_by_a_plugin();
+            let mut call = channels.gateway.request(method, &target).answered_by_a_plugin();
             for (name, value) in vector["headers"].as_object().unwrap() {
                 call = call.header(name, value.as_str().unwrap());
             }
@@ -268,8 +268,11 @@ async fn every_vector_is_answered_over_http_through_a_channel() {
             };
             let answer = call.send().await;
             sent += 1;
-            let (status, body) =
-                if is_not_set_up(&vector) { (503, None) } else { answered(&vector["expect"]) };
+            let (status, body) = if is_not_set_up(&vector) {
+                (503, None)
+            } else {
+                expected_response(&vector["expect"])
+            };
             let actual =
                 serde_json::from_str(&answer.text).unwrap_or(Value::from(answer.text.clone()));
             let same = body
@@ -293,14 +296,15 @@ async fn every_vector_is_answered_over_http_through_a_channel() {
 
 #[tokio::test]
 async fn a_retried_delivery_of_github_starts_one_run() {
-    let mut hooks = Hooks::start().await;
+    let mut channels = VectorChannels::start().await;
     let vector = vectors("github").into_iter().find(|vector| {
         vector["expect"]["verify"] == "ok" && vector["expect"]["map"]["delivery_id"].is_string()
     });
     let vector = vector.unwrap();
-    let hook = hooks.channel("github", &vector).await.unwrap();
+    let hook = channels.channel_path("github", &vector).await.unwrap();
     let deliver = async || {
-        let mut call = hooks.gateway.post(&hook).body(vector["body"].as_str().unwrap().to_owned());
+        let mut call =
+            channels.gateway.post(&hook).body(vector["body"].as_str().unwrap().to_owned());
         for (name, value) in vector["headers"].as_object().unwrap() {
             call = call.header(name, value.as_str().unwrap());
         }
@@ -309,9 +313,9 @@ async fn a_retried_delivery_of_github_starts_one_run() {
     let (first, again) = (deliver().await, deliver().await);
     assert_eq!(first.task_id(), again.task_id());
     assert_eq!(again.header("x-dedupe-source"), Some("provider"));
-    hooks.gateway.ended(&first.task_id()).await;
-    assert_eq!(hooks.gateway.tasks_stored().await, 1);
+    channels.gateway.wait_for_end(&first.task_id()).await;
+    assert_eq!(channels.gateway.stored_task_count().await, 1);
     // After 23 hours, it still counts as the same delivery.
-    hooks.clock.advance(Duration::from_hours(23));
+    channels.clock.advance(Duration::from_hours(23));
     assert_eq!(deliver().await.task_id(), first.task_id());
 }

@@ -26,7 +26,7 @@ use wardgate::clock::{Clock, Timestamp};
 use wardgate::sandbox::Grants;
 
 use crate::support::web::Web;
-use crate::support::{Call, Gateway, Setup, until};
+use crate::support::{Call, Gateway, Setup, poll_until};
 
 /// The key that the provider signs with, or the token that it sends.
 const SECRET: &str = "a-secret-of-the-provider";
@@ -48,7 +48,7 @@ fn clock() -> Clock {
 }
 
 /// The TOML blocks in the documentation, each with its heading.
-fn shown() -> Vec<(String, String)> {
+fn documented_blocks() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = std::fs::read_to_string(root.join("docs/INTEGRATIONS.md")).unwrap();
     let (mut heading, mut blocks) = (String::new(), Vec::new());
@@ -70,8 +70,8 @@ fn is_grants(block: &str) -> bool {
 }
 
 /// The grants of an integration in the documentation, with a local server in place of the provider.
-fn granted(integration: &str, port: u16) -> String {
-    let shown = shown().into_iter();
+fn documented_grants(integration: &str, port: u16) -> String {
+    let shown = documented_blocks().into_iter();
     let mut shown = shown.filter(|(heading, block)| heading == integration && is_grants(block));
     let (_, shown) = shown.next().unwrap();
     let here = format!(
@@ -86,14 +86,14 @@ fn granted(integration: &str, port: u16) -> String {
 
 /// A request that the provider's API received.
 #[derive(Debug, Clone)]
-struct Sent {
+struct ReceivedRequest {
     /// The method and target.
-    line: String,
+    request_line: String,
     headers: HeaderMap,
     body: String,
 }
 
-impl Sent {
+impl ReceivedRequest {
     fn header(&self, name: &str) -> &str {
         self.headers[name].to_str().unwrap()
     }
@@ -103,67 +103,67 @@ impl Sent {
     }
 }
 
-type Taken = Arc<Mutex<Vec<Sent>>>;
+type ReceivedRequests = Arc<Mutex<Vec<ReceivedRequest>>>;
 
 /// A local stand-in for a provider's API. It accepts everything.
 #[derive(Debug)]
-struct Api {
+struct ProviderApi {
     web: Web,
-    taken: Taken,
+    received: ReceivedRequests,
 }
 
-impl Api {
+impl ProviderApi {
     async fn start() -> Self {
-        async fn take(
-            State(taken): State<Taken>,
+        async fn record(
+            State(received): State<ReceivedRequests>,
             method: Method,
             uri: Uri,
             headers: HeaderMap,
             body: String,
         ) -> Json<Value> {
-            let line = format!("{method} {uri}");
-            taken.lock().unwrap().push(Sent { line, headers, body });
+            let request_line = format!("{method} {uri}");
+            received.lock().unwrap().push(ReceivedRequest { request_line, headers, body });
             Json(json!({"ok": true}))
         }
-        let taken = Taken::default();
-        let router = Router::new().fallback(take).with_state(Arc::clone(&taken));
-        Self { web: Web::serve(router).await, taken }
+        let received = ReceivedRequests::default();
+        let router = Router::new().fallback(record).with_state(Arc::clone(&received));
+        Self { web: Web::serve(router).await, received }
     }
 
     fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.web.port)
     }
 
-    fn sent(&self) -> Vec<Sent> {
-        self.taken.lock().unwrap().clone()
+    fn received_requests(&self) -> Vec<ReceivedRequest> {
+        self.received.lock().unwrap().clone()
     }
 }
 
 /// A gateway with a channel that uses one integration in each role, and the API that it delivers to.
 #[derive(Debug)]
-struct Live {
+struct LiveChannel {
     gateway: Gateway,
-    api: Api,
+    api: ProviderApi,
     definition: Value,
     hook: String,
 }
 
-impl Live {
+impl LiveChannel {
     async fn start(setup: Setup, integration: &str, answer: &str) -> Self {
-        let (gateway, api) = (setup.start().await, Api::start().await);
-        let granted = granted(integration, api.web.port);
+        let (gateway, api) = (setup.start().await, ProviderApi::start().await);
+        let granted = documented_grants(integration, api.web.port);
         let grants = Grants::parse(&granted).unwrap();
         for credential in grants.secret_names() {
-            gateway.keep_secret(credential.as_str(), CREDENTIAL, false).await;
+            gateway.store_secret(credential.as_str(), CREDENTIAL, false).await;
         }
-        gateway.grant(integration, &granted);
-        gateway.keep_secret("provider", SECRET, false).await;
+        gateway.write_grants(integration, &granted);
+        gateway.store_secret("provider", SECRET, false).await;
         let definition = json!({
             "name": "live", "agent": "tested", "answer": answer, "verifier": integration,
             "mapper": integration, "replier": integration, "secrets": {"secret": "provider"},
             "settings": settings(integration, &api.url()),
         });
-        let hook = gateway.channel(definition.clone()).await;
+        let hook = gateway.apply_channel(definition.clone()).await;
         Self { gateway, api, definition, hook }
     }
 
@@ -174,20 +174,20 @@ impl Live {
 
     /// Waits for the task's end, and returns its result.
     async fn result(&self, task: &str) -> String {
-        self.gateway.ended(task).await["result"].as_str().unwrap().to_owned()
+        self.gateway.wait_for_end(task).await["result"].as_str().unwrap().to_owned()
     }
 
     /// Waits until the task's answer is delivered, and returns the only request that the API received.
-    async fn delivered(&self, task: &str) -> Sent {
-        let delivery = until("the first try of a delivery", async || {
-            let found = self.gateway.manage("GET", "/deliveries").expect(200).await.json();
+    async fn delivered(&self, task: &str) -> ReceivedRequest {
+        let delivery = poll_until("the first try of a delivery", async || {
+            let found = self.gateway.admin_request("GET", "/deliveries").expect(200).await.json();
             let ended = |one: &&Value| one["status"] == "delivered" || one["reason"].is_string();
             found.as_array().unwrap().iter().find(ended).cloned()
         })
         .await;
         let became = (&delivery["task"], &delivery["status"], &delivery["attempts"]);
         assert_eq!(became, (&json!(task), &json!("delivered"), &json!(1)), "{delivery}");
-        let mut sent = self.api.sent();
+        let mut sent = self.api.received_requests();
         assert_eq!(sent.len(), 1, "{sent:?}");
         sent.remove(0)
     }

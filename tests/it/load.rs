@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::{Child, Client, Home, until};
+use crate::support::{Client, GatewayProcess, Home, poll_until};
 
 const REQUESTS: usize = 10_000;
 const CONNECTIONS: usize = 256;
@@ -19,7 +19,7 @@ const CONNECTIONS: usize = 256;
 const MALFORMED_EVERY: usize = 20;
 
 /// The time limit. The test takes seconds; minutes are for a busy machine.
-const LONGEST: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// The bytes of a request, and the expected response.
 struct Request {
@@ -36,7 +36,7 @@ enum Expected {
     /// The envelope of the agent's own webhook.
     Envelope,
     /// This error. If the gateway has not read the whole request, it closes the connection.
-    Refusal { status: u16, ends: bool },
+    Refusal { status: u16, closes_connection: bool },
 }
 
 /// A request with this request line, these headers and this body.
@@ -47,7 +47,7 @@ fn request(line: &str, headers: &str, body: &str) -> Vec<u8> {
 }
 
 impl Request {
-    fn good(agent: &Client, number: usize) -> Self {
+    fn valid(agent: &Client, number: usize) -> Self {
         let Client { agent, key, token, .. } = agent;
         let post = format!("POST /?agent_id={agent}");
         let hook = format!("POST /api/webhooks/agents/{token}");
@@ -96,16 +96,16 @@ impl Request {
             (431, head(&post, &format!("{key}x: {}\r\n", "x".repeat(70_000)))),
         ];
         let at = number / MALFORMED_EVERY % malformed.len();
-        let ends = at + 4 >= malformed.len();
+        let closes_connection = at + 4 >= malformed.len();
         let (status, bytes) = malformed.into_iter().nth(at).unwrap();
-        Self { bytes, expected: Expected::Refusal { status, ends } }
+        Self { bytes, expected: Expected::Refusal { status, closes_connection } }
     }
 
-    fn number(agent: &Client, number: usize) -> Self {
+    fn numbered(agent: &Client, number: usize) -> Self {
         if number % MALFORMED_EVERY == MALFORMED_EVERY - 1 {
             Self::malformed(agent, number)
         } else {
-            Self::good(agent, number)
+            Self::valid(agent, number)
         }
     }
 }
@@ -142,13 +142,13 @@ async fn exchange(stream: &mut BufReader<TcpStream>, bytes: &[u8]) -> Reply {
 }
 
 /// The task that a response acknowledges; `None` for a refusal. Panics if the response is not as expected.
-fn acknowledged(number: usize, expected: Expected, reply: Reply) -> Option<String> {
+fn acknowledged_task(number: usize, expected: Expected, reply: Reply) -> Option<String> {
     let Reply { status, task, body } = reply;
-    if let Expected::Refusal { status: refusal, ends } = expected {
+    if let Expected::Refusal { status: refusal, closes_connection } = expected {
         assert_eq!((status, &task), (refusal, &None), "{number}: {body}");
         let explains = ["{\"detail\":", "{\"success\":false,\"message\":"];
         // The HTTP library responds to invalid HTTP, with a short body or none.
-        let explained = explains.iter().any(|words| body.starts_with(words)) || ends;
+        let explained = explains.iter().any(|words| body.starts_with(words)) || closes_connection;
         assert!(explained, "{number}: {body}");
         return None;
     }
@@ -171,14 +171,14 @@ fn acknowledged(number: usize, expected: Expected, reply: Reply) -> Option<Strin
 
 /// Sends one connection's share of the requests in sequence. Returns the acknowledged tasks with the numbers of their
 /// requests.
-async fn share(agent: Client, first: usize) -> Vec<(usize, String)> {
+async fn run_connection(agent: Client, first: usize) -> Vec<(usize, String)> {
     let connect = async || BufReader::new(TcpStream::connect(&agent.listen).await.unwrap());
     let (mut stream, mut tasks) = (connect().await, Vec::new());
     for number in (first..REQUESTS).step_by(CONNECTIONS) {
-        let Request { bytes, expected } = Request::number(&agent, number);
+        let Request { bytes, expected } = Request::numbered(&agent, number);
         let reply = exchange(&mut stream, &bytes).await;
-        tasks.extend(acknowledged(number, expected, reply).map(|task| (number, task)));
-        if matches!(expected, Expected::Refusal { ends: true, .. }) {
+        tasks.extend(acknowledged_task(number, expected, reply).map(|task| (number, task)));
+        if matches!(expected, Expected::Refusal { closes_connection: true, .. }) {
             stream = connect().await;
         }
     }
@@ -186,7 +186,7 @@ async fn share(agent: Client, first: usize) -> Vec<(usize, String)> {
 }
 
 /// Every task in the store: the number in its payload, its id and its status.
-async fn stored(database: &mut SqliteConnection) -> Vec<(usize, String, String)> {
+async fn stored_tasks(database: &mut SqliteConnection) -> Vec<(usize, String, String)> {
     let rows = sqlx::query(
         "SELECT lower(hex(id)), coalesce(ended, 'open'), payload ->> 'n' FROM tasks \
          JOIN bodies ON task_sequence = sequence",
@@ -200,25 +200,25 @@ async fn ten_thousand_requests_lose_nothing_and_invent_nothing() {
     let home = Home::new();
     // Long enough that synchronous callers get the finished task even on a slow machine.
     let settings = home.write("settings.toml", "[http]\nsync_wait_seconds_max = 600\n");
-    let gateway = Child::serve(&home, &["--settings", settings.to_str().unwrap()]);
-    let shares: JoinSet<_> =
-        (0..CONNECTIONS).map(|first| share((*gateway).clone(), first)).collect();
-    let shares = tokio::time::timeout(LONGEST, shares.join_all()).await;
-    let shares = shares.expect("some of the requests were never answered");
-    let tasks: BTreeMap<usize, String> = shares.into_iter().flatten().collect();
+    let gateway = GatewayProcess::serve(&home, &["--settings", settings.to_str().unwrap()]);
+    let connections: JoinSet<_> =
+        (0..CONNECTIONS).map(|first| run_connection((*gateway).clone(), first)).collect();
+    let connections = tokio::time::timeout(TIME_LIMIT, connections.join_all()).await;
+    let connections = connections.expect("some of the requests were never answered");
+    let tasks: BTreeMap<usize, String> = connections.into_iter().flatten().collect();
     assert_eq!(tasks.len(), REQUESTS - REQUESTS / MALFORMED_EVERY);
 
     let database = sqlx::sqlite::SqliteConnectOptions::new()
         .filename(home.path().join("wardgate.db"))
         .read_only(true);
     let mut database = database.connect().await.unwrap();
-    until("the end of every task", async || {
+    poll_until("the end of every task", async || {
         let open = "SELECT count(*) FROM tasks WHERE finished_at IS NULL";
         let open: i64 = sqlx::query_scalar(open).fetch_one(&mut database).await.unwrap();
         (open == 0).then_some(())
     })
     .await;
-    let stored = stored(&mut database).await;
+    let stored = stored_tasks(&mut database).await;
     let numbers: HashSet<_> = stored.iter().map(|(number, ..)| number).collect();
     assert_eq!((stored.len(), numbers.len()), (tasks.len(), tasks.len()), "each of them once");
     for (number, id, status) in &stored {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Child, Home};
+use crate::support::{GatewayProcess, Home};
 
 /// The spans of the first log line with this message, outermost first.
 fn spans(log: &[Value], message: &str) -> Vec<Value> {
@@ -20,9 +20,9 @@ fn field<'s>(spans: &'s [Value], name: &str) -> &'s str {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_of_a_request_its_run_and_its_plugin_calls_name_what_they_concern() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &["--log", "debug", "--log-json"]);
-    let tenant = gateway.line["organization_id"].as_str().unwrap().to_owned();
-    let agent = gateway.line["agent_id"].as_str().unwrap().to_owned();
+    let gateway = GatewayProcess::serve(&home, &["--log", "debug", "--log-json"]);
+    let tenant = gateway.startup_line["organization_id"].as_str().unwrap().to_owned();
+    let agent = gateway.startup_line["agent_id"].as_str().unwrap().to_owned();
 
     // {"prompt":"question"}
     let mapping = "%7B%22prompt%22%3A%22question%22%7D";
@@ -59,7 +59,7 @@ async fn lines_of_a_request_its_run_and_its_plugin_calls_name_what_they_concern(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_denied_names_no_tenant() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &["--log", "debug", "--log-json"]);
+    let gateway = GatewayProcess::serve(&home, &["--log", "debug", "--log-json"]);
     gateway.get("/v1/tasks").key("not a key").expect(403).await;
     let (_, log) = gateway.terminate();
     let log: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -71,7 +71,7 @@ async fn a_request_that_is_denied_names_no_tenant() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_names_its_tenant_once_however_often_it_is_authenticated() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &["--log", "debug"]);
+    let gateway = GatewayProcess::serve(&home, &["--log", "debug"]);
     // The key is checked before the body is read, and again for the agent that the body names.
     let body = json!({"agent_id": gateway.agent, "prompt": "Once?"});
     gateway.post("/").key(&gateway.key).json(&body).expect(200).await;

@@ -9,35 +9,38 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use wardgate::settings::Settings;
 
-use crate::support::{Child, Client, Home, Setup, agent};
+use crate::support::{Client, GatewayProcess, Home, Setup, agent};
 
 /// The name of the threads with low priority.
-const THREADS: &str = "bulk";
+const LOW_PRIORITY_THREADS: &str = "bulk";
 
 #[tokio::test]
 async fn long_requests_and_their_runs_compute_at_low_priority_and_short_ones_do_not() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
+    let gateway = GatewayProcess::serve(&home, &[]);
     let send = async |bytes: usize| {
         let call = gateway.webhook("").json(&json!({"text": "x".repeat(bytes)}));
         call.expect(200).await;
-        gateway.computed_nanos(THREADS)
+        gateway.cpu_nanos(LOW_PRIORITY_THREADS)
     };
-    let began = gateway.computed_nanos(THREADS);
+    let at_start = gateway.cpu_nanos(LOW_PRIORITY_THREADS);
     for _ in 0..10 {
         send(1_000).await;
     }
     // Apart from their start, these threads have not run.
     let after_short = send(200_000).await;
-    assert!(after_short - began < 10_000_000, "{began} and {after_short} ns");
+    assert!(after_short - at_start < 10_000_000, "{at_start} and {after_short} ns");
     // Nine megabytes cannot be read, let alone stored, in a millisecond.
     let after_long = send(9_000_000).await;
     assert!(after_long - after_short > 1_000_000, "{after_short} and {after_long} ns");
-    assert!(gateway.niceness(THREADS).iter().all(|nice| *nice == 10), "they are nicer");
+    assert!(
+        gateway.niceness(LOW_PRIORITY_THREADS).iter().all(|nice| *nice == 10),
+        "they are nicer"
+    );
 }
 
 /// Sends a request except for the last byte of its body, which the test sends later.
-async fn all_but_the_end(agent: &Client, bytes: usize) -> TcpStream {
+async fn send_all_but_last_byte(agent: &Client, bytes: usize) -> TcpStream {
     let target = format!("/?agent_id={}&asynchronous=true", agent.agent);
     let head = format!(
         "POST {target} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-type: application/json\r\n\
@@ -53,9 +56,9 @@ async fn all_but_the_end(agent: &Client, bytes: usize) -> TcpStream {
 async fn answered_before(many: &Client, other: &Client, count: usize) -> (usize, usize) {
     let mut sent = Vec::new();
     for _ in 0..count {
-        sent.push(all_but_the_end(many, 8_000_000).await);
+        sent.push(send_all_but_last_byte(many, 8_000_000).await);
     }
-    let mut one = all_but_the_end(other, 1_000_000).await;
+    let mut one = send_all_but_last_byte(other, 1_000_000).await;
     let answered = Arc::new(AtomicUsize::new(0));
     let mut answers = JoinSet::new();
     for mut connection in sent {

@@ -9,7 +9,7 @@ use crate::support::{Gateway, Setup};
 
 /// The metrics of a plugin of the first tenant, by name and remaining labels.
 async fn series(gateway: &Gateway, plugin: &str) -> BTreeMap<String, f64> {
-    let text = gateway.get("/metrics").key(&gateway.operator()).expect(200).await.text;
+    let text = gateway.get("/metrics").key(&gateway.operator_key()).expect(200).await.text;
     let labels = format!("{{tenant=\"{}\",plugin=\"{plugin}\"", gateway.tenant);
     let lines = text.lines().filter_map(|line| {
         let (name, rest) = line.split_once(&labels)?;
@@ -48,7 +48,7 @@ async fn a_plugin_that_is_cut_off_shows_as_such() {
     let change =
         |settings: &mut wardgate::settings::Settings| settings.sandbox.quarantine_after = 2;
     let gateway = Setup::new().settings(change).start().await;
-    let agent = gateway.with_mapper("panics", "").await;
+    let agent = gateway.agent_with_mapper("panics", "").await;
     for status in [502, 502, 503] {
         agent.trigger().json(&json!({})).expect(status).await;
     }
@@ -66,7 +66,7 @@ async fn they_are_for_operators_and_in_the_form_that_prometheus_reads() {
         gateway.get("/metrics").key(&gateway.new_key(holder).await).expect(403).await;
     }
     // Prometheus sends its credentials as a bearer token.
-    let bearer = format!("Bearer {}", gateway.operator());
+    let bearer = format!("Bearer {}", gateway.operator_key());
     let answer = gateway.get("/metrics").header("authorization", &bearer).expect(200).await;
     let declared = answer.header("content-type").unwrap();
     assert_eq!(declared, "application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -87,7 +87,7 @@ async fn the_figures_come_in_the_format_that_is_accepted() {
         ("text/plain", false),
         ("application/openmetrics-text;version=1.0.0;q=0, text/plain", false),
     ] {
-        let call = gateway.get("/metrics").key(&gateway.operator()).header("accept", accept);
+        let call = gateway.get("/metrics").key(&gateway.operator_key()).header("accept", accept);
         let answer = call.expect(200).await;
         let declared = answer.header("content-type").unwrap();
         let expected = if is_open { "application/openmetrics-text" } else { "text/plain" };

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
-use crate::support::{Child, Client, Home, wardgate};
+use crate::support::{Client, GatewayProcess, Home, wardgate};
 
 const USER_TOKEN: &str = "user-access-token-abc123";
 const WRONG_KEY: &str = "wgk_wrong-key-wrong-key-wrong-key-wrong-key-012";
@@ -33,15 +33,17 @@ async fn use_everything(gateway: &Client, agent: &Client) {
     // Here the whole body is the payload, which the agent sees, so it does not contain the user's token.
     let body = json!({"question": "calculate {\"expression\":\"1+1\"}"});
     let id = gateway.trigger().json(&body).idempotent("once").expect(200).await.task_id();
-    gateway.polled(&id).await;
+    gateway.wait_for_final_status(&id).await;
     gateway.trigger().text("application/json", "{").expect(400).await;
     let hook = format!("/api/webhooks/agents/{}", gateway.token);
     gateway.get(&format!("{hook}?question=x")).expect(200).await;
     gateway.get(&format!("{hook}x")).expect(404).await;
-    gateway.raw(format!("GET {hook} HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n").as_bytes()).await;
+    gateway
+        .exchange_raw(format!("GET {hook} HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n").as_bytes())
+        .await;
     let long =
         format!("POST {} HTTP/1.1\r\nx: {}\r\n\r\n", in_query(&gateway.key), "x".repeat(100_000));
-    gateway.raw(long.as_bytes()).await;
+    gateway.exchange_raw(long.as_bytes()).await;
 
     agent.ask(json!({"prompt": "hello"})).await;
 }
@@ -61,12 +63,12 @@ async fn slips(gateway: &Client) {
             gateway.webhook(r#"&params_mapping={"prompt":"note"}"#).json(&body),
             gateway.webhook("").text("application/x-www-form-urlencoded", form),
             gateway.webhook("").multipart(parts),
-            gateway.at_agent(&format!("invoke?{name}={WRONG_KEY}")).json(&invocation),
+            gateway.post_to_agent(&format!("invoke?{name}={WRONG_KEY}")).json(&invocation),
             gateway.post(&format!("{hook}?{name}={WRONG_KEY}")).json(&body),
             gateway.get(&format!("{hook}?note=kept&{name}={WRONG_KEY}")),
         ] {
             let answer = call.expect(200).await;
-            let task = gateway.ended(&answer.task_id()).await.to_string();
+            let task = gateway.wait_for_end(&answer.task_id()).await.to_string();
             let thread = json!(gateway.thread(&answer.task_id()).await).to_string();
             for shown in [&answer.text, &task, &thread] {
                 assert!(!shown.contains(WRONG_KEY), "{name}: {shown}");
@@ -95,7 +97,7 @@ async fn a_full_run_at_log_level_trace_writes_none_of_them() {
     let (home, model) = (Home::new(), ModelServer::start([Reply::Error(401, MODEL_KEY)]).await);
     let settings = home.write("settings.toml", &model.as_toml());
     let settings = settings.to_str().unwrap();
-    let gateway = Child::serve(&home, &["--settings", settings, "--log", "trace"]);
+    let gateway = GatewayProcess::serve(&home, &["--settings", settings, "--log", "trace"]);
     let file = home.write("agent.toml", "name = \"modelled\"\nmodel = \"scripted\"\n");
     let data = home.path().to_str().unwrap();
     let applied = wardgate(&[
@@ -114,7 +116,7 @@ async fn a_full_run_at_log_level_trace_writes_none_of_them() {
     let agent = Client::new(&gateway.listen, applied["agent_id"].as_str().unwrap(), &key, token);
     use_everything(&gateway, &agent).await;
 
-    let operator = gateway.line["operator_key"].as_str().unwrap().to_owned();
+    let operator = gateway.startup_line["operator_key"].as_str().unwrap().to_owned();
     // An operator's key cannot call a tenant's agents.
     gateway
         .post(&format!("/?agent_id={}", gateway.agent))
@@ -133,14 +135,14 @@ async fn a_full_run_at_log_level_trace_writes_none_of_them() {
         ("a user's token", USER_TOKEN.to_owned()),
         ("the model's key", MODEL_KEY.to_owned()),
     ];
-    let serving = home.database();
+    let serving = home.database_bytes();
     let (status, logs) = tokio::task::spawn_blocking(move || gateway.terminate()).await.unwrap();
     assert!(status.success());
     assert!(logs.contains("TRACE") && logs.contains("DEBUG"), "the log was not talkative");
     let places = [
         ("the log", logs.into_bytes()),
         ("the database", serving),
-        ("the database, closed", home.database()),
+        ("the database, closed", home.database_bytes()),
     ];
     for (secret, text) in &secrets {
         assert!(text.len() > 12, "{secret}");

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::document::{Document, UPDATE, checked_in_text};
+use crate::support::document::{OpenApiDocument, UPDATE_COMMAND, checked_in_text};
 use crate::support::{Gateway, wardgate};
 
 #[tokio::test]
@@ -15,12 +15,15 @@ async fn the_document_that_is_checked_in_is_the_one_that_is_served_and_printed()
     assert_eq!(served.header("content-type"), Some("application/json"));
     let printed = String::from_utf8(wardgate(&["openapi"]).stdout).unwrap();
     assert!(served.text == printed, "`wardgate openapi` prints another one than is served");
-    assert!(served.text == checked_in_text(), "docs/openapi.json is out of date; run: {UPDATE}");
+    assert!(
+        served.text == checked_in_text(),
+        "docs/openapi.json is out of date; run: {UPDATE_COMMAND}"
+    );
 }
 
 #[tokio::test]
 async fn the_document_is_openapi_3_1_and_says_what_it_is_of() {
-    let document = Document::checked_in().value();
+    let document = OpenApiDocument::checked_in().value();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
     assert_eq!(document["info"]["title"], "Wardgate");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
@@ -28,7 +31,7 @@ async fn the_document_is_openapi_3_1_and_says_what_it_is_of() {
 
 #[tokio::test]
 async fn every_operation_has_a_name_of_its_own_a_group_and_a_summary() {
-    let document = Document::checked_in();
+    let document = OpenApiDocument::checked_in();
     let groups = document.value()["tags"].as_array().unwrap().iter();
     let groups: BTreeSet<_> = groups.map(|group| group["name"].as_str().unwrap()).collect();
     let mut names = BTreeSet::new();
@@ -44,7 +47,7 @@ async fn every_operation_has_a_name_of_its_own_a_group_and_a_summary() {
 
 #[tokio::test]
 async fn every_response_says_what_it_is() {
-    let document = Document::checked_in();
+    let document = OpenApiDocument::checked_in();
     let mut responses = 0;
     for path in document.value()["paths"].as_object().unwrap().values() {
         for operation in path.as_object().unwrap().values() {
@@ -60,18 +63,18 @@ async fn every_response_says_what_it_is() {
 
 #[tokio::test]
 async fn every_operation_says_how_it_refuses() {
-    for operation in Document::checked_in().operations() {
+    for operation in OpenApiDocument::checked_in().operations() {
         let route = format!("{} {}", operation.method, operation.path);
         let documented: BTreeSet<&str> = operation.statuses().collect();
-        let of_key = operation.wants_a_key().then_some(["401", "403", "503"]);
+        let of_key = operation.requires_key().then_some(["401", "403", "503"]);
         let of_body = operation.body().map(|_| ["400", "408", "413"]);
-        let names = operation.parameters().any(|parameter| parameter.place == "path");
+        let names = operation.parameters().any(|parameter| parameter.location == "path");
         let of_name = (names && operation.method != "HEAD").then_some("404");
         let wanted = of_key.into_iter().chain(of_body).flatten().chain(of_name);
         let missing: Vec<_> = wanted.filter(|status| !documented.contains(status)).collect();
         assert!(missing.is_empty(), "{route} does not document {missing:?}");
         for status in documented.iter().filter(|status| **status >= "400") {
-            let json = operation.contents(status.parse().unwrap()).unwrap();
+            let json = operation.content_types(status.parse().unwrap()).unwrap();
             let bare = operation.method == "HEAD";
             assert!(bare || json == ["application/json"], "{route} refuses {status} as {json:?}");
         }
@@ -81,7 +84,7 @@ async fn every_operation_says_how_it_refuses() {
 #[tokio::test]
 async fn what_the_document_has_is_there_and_what_it_does_not_have_is_405() {
     let gateway = Gateway::start().await;
-    let document = Document::checked_in();
+    let document = OpenApiDocument::checked_in();
     let has = |method: &str, path: &str| {
         document.operations().any(|operation| operation.method == method && operation.path == path)
     };

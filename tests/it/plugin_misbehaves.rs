@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use tokio::task::JoinSet;
 
-use crate::support::events::Events;
-use crate::support::{Answer, Gateway, INTERFACE_VERSION, guest_path, until};
+use crate::support::events::EventStream;
+use crate::support::{Answer, Gateway, INTERFACE_VERSION, guest_path, poll_until};
 
 /// Longer than the limits below, shorter than a request that hangs.
-const SOON: Duration = Duration::from_secs(50);
+const HANG_THRESHOLD: Duration = Duration::from_secs(50);
 
 /// Checks that a refusal names the plugin and what it did.
-fn check(answer: &Answer, status: u16, plugin: &str, what: &str) {
+fn assert_plugin_fault(answer: &Answer, status: u16, plugin: &str, what: &str) {
     assert_eq!(answer.status, status, "{}", answer.text);
     assert_eq!(answer.header("x-wardgate-fault"), Some("guest"));
     let detail = answer.detail();
@@ -27,15 +27,15 @@ fn check(answer: &Answer, status: u16, plugin: &str, what: &str) {
 
 /// Calls the same gateway's well-behaved agent, and returns the time that it took.
 async fn neighbour(gateway: &Gateway) -> Duration {
-    let begun = Instant::now();
+    let started = Instant::now();
     let call = gateway.webhook(r#"&params_mapping={"prompt":"a"}"#).json(&json!({"a": "fine"}));
     assert_eq!(call.expect(200).await.report()["received"], "fine");
-    begun.elapsed()
+    started.elapsed()
 }
 
 /// Calls an agent whose mapper misbehaves, on both surfaces and concurrently with a neighbour. Unless the test is
 /// about time limits, the mapper gets enough time to be stopped for its misbehaviour.
-async fn mapper(guest: &str, limits: &str, status: u16, what: &str) {
+async fn assert_mapper_refused(guest: &str, limits: &str, status: u16, what: &str) {
     let gateway = Gateway::start().await;
     let patient = match status {
         504 if limits.contains("wall_ms") => "",
@@ -44,44 +44,48 @@ async fn mapper(guest: &str, limits: &str, status: u16, what: &str) {
     };
     // The concurrency is one, so that a call whose slot is not released would block all later calls.
     let limits = format!("[limits]\nconcurrency = 1\n{patient}{limits}");
-    let agent = gateway.with_mapper(guest, &limits).await;
+    let agent = gateway.agent_with_mapper(guest, &limits).await;
     // A first call beforehand, because bundled plugins may still have to be compiled.
     neighbour(&gateway).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let (answer, quick) =
         tokio::join!(agent.webhook("").json(&json!({})).send(), neighbour(&gateway));
     let plugin = guest.replace('_', "-");
-    check(&answer, status, &plugin, what);
-    assert!(begun.elapsed() < SOON && quick < SOON, "{:?} {quick:?}", begun.elapsed());
+    assert_plugin_fault(&answer, status, &plugin, what);
+    assert!(
+        started.elapsed() < HANG_THRESHOLD && quick < HANG_THRESHOLD,
+        "{:?} {quick:?}",
+        started.elapsed()
+    );
     let answer = agent.trigger().json(&json!({})).expect(status).await;
     assert!(answer.json()["message"].as_str().unwrap().contains(what), "{}", answer.text);
-    assert_eq!(gateway.tasks_stored().await, 2, "the neighbour's and nothing else");
-    as_before(&gateway, &plugin).await;
+    assert_eq!(gateway.stored_task_count().await, 2, "the neighbour's and nothing else");
+    assert_idle_and_healthy(&gateway, &plugin).await;
 }
 
 /// Checks that no call of the plugin is in flight, and that the gateway works.
-async fn as_before(gateway: &Gateway, plugin: &str) {
+async fn assert_idle_and_healthy(gateway: &Gateway, plugin: &str) {
     assert_eq!(in_flight(gateway, plugin).await, 0);
     neighbour(gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spin_forever() {
-    mapper("spin_forever", "", 504, "computed for longer than the 200 ms").await;
+    assert_mapper_refused("spin_forever", "", 504, "computed for longer than the 200 ms").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_that_spin_do_not_starve_a_neighbour() {
     let gateway = Gateway::start().await;
     let limits = "[limits]\ncpu_ms = 600000\nwall_ms = 600000\n";
-    let agent = gateway.with_mapper("spin_forever", limits).await;
+    let agent = gateway.agent_with_mapper("spin_forever", limits).await;
     neighbour(&gateway).await;
     let mut spinning = JoinSet::new();
     for _ in 0..20 {
         let request = agent.webhook("").json(&json!({})).request;
         spinning.spawn(async move { drop(request.send().await) });
     }
-    until("all that spin", async || {
+    poll_until("all that spin", async || {
         (in_flight(&gateway, "spin-forever").await == 20).then_some(())
     })
     .await;
@@ -91,8 +95,10 @@ async fn many_that_spin_do_not_starve_a_neighbour() {
     // Counted, not timed: the neighbour got ten responses while all of these calls were in flight.
     assert_eq!(in_flight(&gateway, "spin-forever").await, 20);
     drop(spinning);
-    until("their end", async || (in_flight(&gateway, "spin-forever").await == 0).then_some(()))
-        .await;
+    poll_until("their end", async || {
+        (in_flight(&gateway, "spin-forever").await == 0).then_some(())
+    })
+    .await;
 }
 
 /// How many calls of a plugin are in flight.
@@ -104,48 +110,48 @@ async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sleeps() {
-    mapper("sleeps", "wall_ms = 1000", 504, "took longer than the 1000 ms").await;
+    assert_mapper_refused("sleeps", "wall_ms = 1000", 504, "took longer than the 1000 ms").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eat_memory() {
-    mapper("eat_memory", "memory_mib = 16", 502, "more than the 16 MiB").await;
+    assert_mapper_refused("eat_memory", "memory_mib = 16", 502, "more than the 16 MiB").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flood_output() {
-    mapper("flood_output", "", 502, "handed over more than the 4194304 bytes").await;
+    assert_mapper_refused("flood_output", "", 502, "handed over more than the 4194304 bytes").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flood_params() {
-    mapper("flood_params", "", 502, "handed over more than").await;
+    assert_mapper_refused("flood_params", "", 502, "handed over more than").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deep_recursion() {
     // The guest's compiler determines which of its two stacks overflows first.
-    mapper("deep_recursion", "", 502, "crashed (").await;
+    assert_mapper_refused("deep_recursion", "", 502, "crashed (").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panics() {
-    mapper("panics", "", 502, "crashed").await;
+    assert_mapper_refused("panics", "", 502, "crashed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_action() {
-    mapper("bad_action", "", 502, "explode").await;
+    assert_mapper_refused("bad_action", "", 502, "explode").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_param() {
-    mapper("bad_param", "", 502, "x-api-key").await;
+    assert_mapper_refused("bad_param", "", 502, "x-api-key").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_json() {
-    mapper("bad_json", "", 502, "its context").await;
+    assert_mapper_refused("bad_json", "", 502, "its context").await;
 }
 
 #[tokio::test]
@@ -166,38 +172,38 @@ async fn wrong_version() {
 #[tokio::test]
 async fn a_plugin_without_the_role_it_is_named_for() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("getter_upper", "").await;
+    let agent = gateway.agent_with_mapper("getter_upper", "").await;
     let answer = agent.webhook("").json(&json!({})).send().await;
-    check(&answer, 502, "getter-upper", "payload-mapper");
+    assert_plugin_fault(&answer, 502, "getter-upper", "payload-mapper");
 }
 
 #[tokio::test]
 async fn flood_reply() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_getter("flood_reply", "").await;
+    let agent = gateway.agent_with_getter("flood_reply", "").await;
     let small = agent.webhook("&getter=1").json(&json!({"prompt": "x"})).expect(200).await;
     assert_eq!(small.text.len(), 1 << 20);
     let answer = agent.webhook("&getter=8").json(&json!({"prompt": "x"})).send().await;
-    check(&answer, 502, "flood-reply", "handed over more than the 4194304 bytes");
+    assert_plugin_fault(&answer, 502, "flood-reply", "handed over more than the 4194304 bytes");
 }
 
 #[tokio::test]
 async fn bad_json_getter() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_getter("bad_json_getter", "").await;
+    let agent = gateway.agent_with_getter("bad_json_getter", "").await;
     let answer = agent.webhook("&getter=x").json(&json!({"prompt": "x"})).send().await;
-    check(&answer, 502, "bad-json-getter", "not JSON");
+    assert_plugin_fault(&answer, 502, "bad-json-getter", "not JSON");
 }
 
 /// Checks that a tool's failure is reported to the model and that the run continues.
-async fn tool(guest: &str, call: &str, grants: &str, what: &str) {
+async fn assert_tool_refused(guest: &str, call: &str, grants: &str, what: &str) {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_tool(guest, grants).await;
+    let agent = gateway.agent_with_tool(guest, grants).await;
     neighbour(&gateway).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let (answer, quick) =
         tokio::join!(agent.ask(json!({"prompt": format!("{call} {{}}")})), neighbour(&gateway));
-    assert!(begun.elapsed() < SOON && quick < SOON);
+    assert!(started.elapsed() < HANG_THRESHOLD && quick < HANG_THRESHOLD);
     let tool = answer.report()["tools"][0].clone();
     assert_eq!((&tool["name"], &tool["is_error"]), (&json!(call), &json!(true)));
     assert!(tool["result"].as_str().unwrap().contains(what), "{tool}");
@@ -209,25 +215,26 @@ async fn tool(guest: &str, call: &str, grants: &str, what: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spin_in_tool() {
     let grants = "[limits]\ntool_cpu_ms = 100\n";
-    tool("spin_in_tool", "spin", grants, "computed for longer than the 100 ms").await;
+    assert_tool_refused("spin_in_tool", "spin", grants, "computed for longer than the 100 ms")
+        .await;
 }
 
 #[tokio::test]
 async fn bad_json_tool() {
-    tool("bad_json_tool", "broken", "", "not JSON").await;
+    assert_tool_refused("bad_json_tool", "broken", "", "not JSON").await;
 }
 
 /// Runs an agent with this mapper, and returns what the mapper reports in its prompt.
 async fn mapper_report(guest: &str, body: Value) -> String {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper(guest, "").await;
+    let agent = gateway.agent_with_mapper(guest, "").await;
     agent.ask(body).await.report()["received"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
 async fn logs_flood() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("logs_flood", "").await;
+    let agent = gateway.agent_with_mapper("logs_flood", "").await;
     let answer = agent.ask(json!({})).await;
     assert_eq!(answer.report()["received"], "logged", "logging too much is no failure");
     let thread = agent.thread(&answer.task_id()).await;
@@ -254,7 +261,7 @@ async fn reads_environment() {
 #[tokio::test]
 async fn counts_calls() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("counts_calls", "").await;
+    let agent = gateway.agent_with_mapper("counts_calls", "").await;
     for _ in 0..3 {
         // Each call has its own instance, so no state carries over to the next.
         assert_eq!(agent.ask(json!({})).await.report()["received"], "1");
@@ -266,12 +273,12 @@ async fn a_run_waits_for_a_plugin_with_all_its_calls_in_flight() {
     let gateway = Gateway::start().await;
     let grants =
         "[limits]\nconcurrency = 1\nwall_ms = 300\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
-    let agent = gateway.with_tool("spin_in_tool", grants).await;
-    let spinning = Events::until_a_tool_is_called(&agent, "spin {}").await;
+    let agent = gateway.agent_with_tool("spin_in_tool", grants).await;
+    let spinning = EventStream::start_run_until_tool_call(&agent, "spin {}").await;
     // The only granted call spins, so a second run cannot even list the tools.
-    let waiting = agent.begin("no tool").await;
-    until("a call that found no room", async || {
-        let state = gateway.manage("GET", "/plugins/spin-in-tool").expect(200).await.json();
+    let waiting = agent.start_run("no tool").await;
+    poll_until("a call that found no room", async || {
+        let state = gateway.admin_request("GET", "/plugins/spin-in-tool").expect(200).await.json();
         (state["calls"]["refused"]["busy"].as_u64() > Some(0)).then_some(())
     })
     .await;
@@ -289,7 +296,7 @@ async fn a_run_waits_for_a_plugin_with_all_its_calls_in_flight() {
         (Some("safe"), Some("1"))
     );
     assert_eq!(agent.stop_task(&spinning).await["status"], "stopped", "it span all along");
-    assert_eq!(agent.ended(&waiting).await["status"], "completed");
+    assert_eq!(agent.wait_for_end(&waiting).await["status"], "completed");
 }
 
 /// A guest that no test uses would prove nothing.

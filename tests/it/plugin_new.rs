@@ -18,9 +18,9 @@ fn project(language: &str, kept: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-new").join(language);
     let fresh = folder.with_extension("fresh");
     let _ = fs::remove_dir_all(&fresh);
-    let place = fresh.to_str().unwrap();
+    let path = fresh.to_str().unwrap();
     let arguments = ["plugin", "new", "order-desk", "--lang", language, "--role", ROLES];
-    let output = wardgate(&[arguments.as_slice(), &["--folder", place]].concat());
+    let output = wardgate(&[arguments.as_slice(), &["--folder", path]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let message = String::from_utf8(output.stdout).unwrap();
     assert!(message.contains("wardgate plugin test"), "it says what to do next: {message}");
@@ -33,19 +33,19 @@ fn project(language: &str, kept: &str) -> PathBuf {
 }
 
 /// The first block of commands in this section of the project's README.md.
-fn commands(project: &Path, section: &str) -> String {
+fn readme_commands(project: &Path, section: &str) -> String {
     let readme = fs::read_to_string(project.join("README.md")).unwrap();
     let (_, section) = readme.split_once(&format!("## {section}\n\n```sh\n")).unwrap();
     section.split_once("```").unwrap().0.to_owned()
 }
 
 /// Runs the commands of a section as an author would, with `wardgate` in the path.
-fn run(project: &Path, section: &str) -> String {
+fn run_readme_section(project: &Path, section: &str) -> String {
     let test = std::env::current_exe().unwrap();
     let mut path = test.parent().and_then(Path::parent).unwrap().as_os_str().to_owned();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap());
-    let commands = commands(project, section);
+    let commands = readme_commands(project, section);
     let mut shell = Command::new("sh");
     shell.args(["-e", "-c", &commands]).current_dir(project).env("PATH", path);
     // The cache for code that `plugin test` compiles.
@@ -62,9 +62,9 @@ fn run(project: &Path, section: &str) -> String {
 }
 
 /// Builds the project, runs its golden cases, installs the plugin, and checks that it has every role.
-fn goes_from_nothing_to_installed(project: &Path) {
-    run(project, "Build");
-    let tested = run(project, "Test");
+fn build_test_and_install(project: &Path) {
+    run_readme_section(project, "Build");
+    let tested = run_readme_section(project, "Test");
     assert!(tested.ends_with("9 cases passed\n"), "{tested}");
     // A data folder with the code cache that `plugin test` has filled: compiling an interpreter takes a while. Not with
     // the cache that the tests share, since builds in JavaScript and Python are not reproducible: each run would leave
@@ -75,7 +75,7 @@ fn goes_from_nothing_to_installed(project: &Path) {
     symlink(author.join("cache"), data.join("cache")).unwrap();
     let tenant = wardgate(&["tenant", "create", "one", "--data", data.to_str().unwrap()]);
     assert!(tenant.status.success());
-    let installed = run(project, "Install");
+    let installed = run_readme_section(project, "Install");
     assert!(installed.starts_with("installed order-desk (sha256:"), "{installed}");
     assert!(installed.contains(&ROLES.replace(',', ", ")), "{installed}");
 }
@@ -88,29 +88,29 @@ fn a_project_in_rust_goes_from_nothing_to_installed() {
         let guests = Path::new(env!("GUESTS_DIR")).ancestors().nth(3).unwrap();
         symlink(guests, project.join("target")).unwrap();
     }
-    goes_from_nothing_to_installed(&project);
+    build_test_and_install(&project);
 }
 
 #[test]
 fn a_project_in_javascript_goes_from_nothing_to_installed() {
-    goes_from_nothing_to_installed(&project("js", "node_modules"));
+    build_test_and_install(&project("js", "node_modules"));
 }
 
 #[test]
 fn a_project_in_python_goes_from_nothing_to_installed() {
-    goes_from_nothing_to_installed(&project("python", ".venv"));
+    build_test_and_install(&project("python", ".venv"));
 }
 
 #[test]
 fn a_project_has_what_its_roles_need_and_no_more() {
     let home = tempfile::tempdir().unwrap();
     for (language, ending) in [("rust", "rs"), ("js", "js"), ("python", "py")] {
-        let place = home.path().join(language);
+        let path = home.path().join(language);
         let arguments = ["plugin", "new", "a", "--lang", language, "--role", "toolbox", "--role"];
-        let rest = ["verifier", "--folder", place.to_str().unwrap()];
+        let rest = ["verifier", "--folder", path.to_str().unwrap()];
         assert!(wardgate(&[arguments.as_slice(), &rest].concat()).status.success());
         let names = |folder: &str| {
-            let entries = fs::read_dir(place.join(folder)).unwrap();
+            let entries = fs::read_dir(path.join(folder)).unwrap();
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
         };
         let sources: Vec<_> = names("src").collect();
@@ -128,11 +128,11 @@ fn a_project_has_what_its_roles_need_and_no_more() {
 #[test]
 fn what_cannot_be_made_is_refused_and_nothing_is_overwritten() {
     let home = tempfile::tempdir().unwrap();
-    let place = home.path().join("project");
+    let path = home.path().join("project");
     let refusal = |name: &str, language: &str, role: &str| {
-        let place = place.to_str().unwrap();
+        let path = path.to_str().unwrap();
         let arguments = ["plugin", "new", name, "--lang", language, "--role", role];
-        let output = wardgate(&[arguments.as_slice(), &["--folder", place]].concat());
+        let output = wardgate(&[arguments.as_slice(), &["--folder", path]].concat());
         assert!(!output.status.success() && output.stdout.is_empty(), "{name} {language} {role}");
         String::from_utf8(output.stderr).unwrap()
     };
@@ -141,11 +141,11 @@ fn what_cannot_be_made_is_refused_and_nothing_is_overwritten() {
     assert!(refusal("wardgate-sdk", "rust", "toolbox").contains("SDK"));
     assert!(refusal("a", "cobol", "toolbox").contains("python"));
     assert!(refusal("a", "rust", "gatekeeper").contains("payload-mapper"));
-    assert!(!place.exists(), "nothing was made");
+    assert!(!path.exists(), "nothing was made");
 
-    fs::create_dir(&place).unwrap();
-    fs::write(place.join("README.md"), "mine").unwrap();
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("README.md"), "mine").unwrap();
     assert!(refusal("a", "rust", "toolbox").contains("not empty"));
-    assert_eq!(fs::read_to_string(place.join("README.md")).unwrap(), "mine");
-    assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(path.join("README.md")).unwrap(), "mine");
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
 }

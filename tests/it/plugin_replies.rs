@@ -15,12 +15,12 @@ struct Surfaces {
 impl Surfaces {
     async fn start() -> Self {
         let gateway = Gateway::start().await;
-        let agent = gateway.with_mapper("replies_with", "").await;
+        let agent = gateway.agent_with_mapper("replies_with", "").await;
         let definition = json!({
             "name": "hook", "agent": "tested", "verifier": "none", "mapper": "replies-with",
             "replier": "replies-with", "answer": "wait",
         });
-        let hook = gateway.channel(definition).await;
+        let hook = gateway.apply_channel(definition).await;
         Self { gateway, agent, hook }
     }
 

@@ -32,7 +32,7 @@ fn frozen_path() -> PathBuf {
 }
 
 /// A file of `tests/supply`.
-fn supply(name: &str) -> String {
+fn supply_file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("supply").join(name);
     std::fs::read_to_string(path).unwrap()
 }
@@ -51,20 +51,20 @@ fn digest(component: &[u8]) -> String {
 }
 
 /// The multipart form of an installation.
-fn parts(component: Vec<u8>, more: &[(&'static str, &str)]) -> Form {
+fn installation_form(component: Vec<u8>, more: &[(&'static str, &str)]) -> Form {
     let form = Form::new().part("component", Part::bytes(component));
     more.iter().fold(form, |form, (name, text)| form.text(*name, (*text).to_owned()))
 }
 
 /// Installs a component as `hook`, with an operator's key.
 async fn install(gateway: &Gateway, component: Vec<u8>) -> Value {
-    let call = gateway.manage("PUT", "/plugins/hook");
-    call.multipart(parts(component, &[])).expect(200).await.json()
+    let call = gateway.admin_request("PUT", "/plugins/hook");
+    call.multipart(installation_form(component, &[])).expect(200).await.json()
 }
 
 /// The digests of the versions of `hook`, newest first. `*` marks the current version, `-` a skipped one.
 async fn versions(gateway: &Gateway) -> Vec<String> {
-    let versions = gateway.manage("GET", "/plugins/hook/versions").expect(200).await.json();
+    let versions = gateway.admin_request("GET", "/plugins/hook/versions").expect(200).await.json();
     let mark = |version: &Value| match (&version["current"], &version["skipped"]) {
         (Value::Bool(true), Value::Bool(false)) => "*",
         (Value::Bool(false), Value::Bool(true)) => "-",
@@ -78,7 +78,7 @@ async fn versions(gateway: &Gateway) -> Vec<String> {
 }
 
 /// The components in a data folder, by digest.
-fn files(home: &Home) -> Vec<String> {
+fn stored_components(home: &Home) -> Vec<String> {
     let Ok(files) = std::fs::read_dir(home.path().join("plugins")) else { return Vec::new() };
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     let mut digests: Vec<_> = names.map(|n| n.replace(".wasm", "")).collect();
@@ -95,14 +95,14 @@ fn home() -> Home {
 
 /// Runs a command that must succeed, and returns its output.
 fn command(home: &Home, arguments: &[&str]) -> String {
-    let output = run(home, arguments);
+    let output = run_command(home, arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Runs a command that must fail, and returns its error message.
-fn complaint(home: &Home, arguments: &[&str]) -> String {
-    let output = run(home, arguments);
+fn command_error(home: &Home, arguments: &[&str]) -> String {
+    let output = run_command(home, arguments);
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success(), "it succeeded: {}", String::from_utf8_lossy(&output.stdout));
     assert!(message.starts_with("wardgate: ") && !message.contains("panicked"), "{message}");
@@ -110,7 +110,7 @@ fn complaint(home: &Home, arguments: &[&str]) -> String {
 }
 
 /// Runs a command on a data folder, which `plugin push` does not need.
-fn run(home: &Home, arguments: &[&str]) -> Output {
+fn run_command(home: &Home, arguments: &[&str]) -> Output {
     let data = ["--data", home.path().to_str().unwrap()];
     let data = if arguments.contains(&"push") { &[][..] } else { &data };
     wardgate(&[arguments, data].concat())

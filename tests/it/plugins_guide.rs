@@ -28,7 +28,7 @@ fn guide() -> String {
 }
 
 /// The guide's blocks in order. Blocks that are neither file, commands nor output are excerpts and are skipped.
-fn blocks(guide: &str) -> Vec<Block> {
+fn parse_blocks(guide: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut named = None;
     let mut lines = guide.lines();
@@ -81,18 +81,18 @@ impl Drop for Shell {
     }
 }
 
-const MARK: &str = "@@ this was block";
+const BLOCK_MARK: &str = "@@ this was block";
 
 /// Reuses existing builds, which saves a minute: the guests of these tests, which have the same dependencies, before
 /// the first build, and the compiled bundled plugins before the gateway starts.
-fn with_head_start(commands: &str, home: &Home) -> String {
+fn with_build_caches(commands: &str, home: &Home) -> String {
     let guests = Path::new(env!("GUESTS_DIR")).ancestors().nth(3).unwrap();
     let mut links = String::new();
-    for (needed_by, name, place) in
+    for (needed_by, name, target) in
         [("cargo build", "target", guests), ("wardgate serve", "data", home.path())]
     {
         if commands.contains(needed_by) {
-            links += &format!("test -e {name} || ln -s '{}' {name}\n", place.display());
+            links += &format!("test -e {name} || ln -s '{}' {name}\n", target.display());
         }
     }
     links + commands
@@ -108,8 +108,8 @@ fn script(blocks: &[Block], renumber: impl Fn(&str) -> String, home: &Home) -> S
                 script.push_str(&format!("cat > '{path}' <<'END OF FILE'\n{text}END OF FILE\n"));
             }
             Block::Run(commands) => {
-                let commands = with_head_start(&renumber(commands), home);
-                script.push_str(&format!("{commands}echo\necho '{MARK} {number}'\n"));
+                let commands = with_build_caches(&renumber(commands), home);
+                script.push_str(&format!("{commands}echo\necho '{BLOCK_MARK} {number}'\n"));
             }
             Block::Shown(_) => {}
         }
@@ -118,7 +118,7 @@ fn script(blocks: &[Block], renumber: impl Fn(&str) -> String, home: &Home) -> S
 }
 
 /// Runs the script and returns its output.
-fn run(folder: &Path, script: &str, port: u16) -> String {
+fn run_script(folder: &Path, script: &str, port: u16) -> String {
     fs::write(folder.join("guide.sh"), script).unwrap();
     let output = fs::File::create(folder.join("output")).unwrap();
     let test = std::env::current_exe().unwrap();
@@ -152,7 +152,7 @@ pub(crate) fn is_shown(line: &str, shown: &str) -> bool {
     let inner = line.strip_prefix(first).and_then(|line| line.strip_suffix(last));
     let mut rest = inner;
     for part in &parts[1..parts.len() - 1] {
-        rest = rest.and_then(|rest| rest.split_once(part)).map(|(_, behind)| behind);
+        rest = rest.and_then(|rest| rest.split_once(part)).map(|(_, after)| after);
     }
     rest.is_some()
 }
@@ -160,11 +160,11 @@ pub(crate) fn is_shown(line: &str, shown: &str) -> bool {
 #[test]
 fn every_command_runs_and_prints_what_is_shown() {
     let guide = guide();
-    let blocks = blocks(&guide);
+    let blocks = parse_blocks(&guide);
     let [gateway, service] = ports().map(|port| port.to_string());
     let renumber = |text: &str| text.replace("8080", &gateway).replace("9000", &service);
     let (folder, home) = (folder(), Home::new());
-    let printed = run(&folder, &script(&blocks, renumber, &home), gateway.parse().unwrap());
+    let printed = run_script(&folder, &script(&blocks, renumber, &home), gateway.parse().unwrap());
 
     let mut rest = printed.as_str();
     let (mut before, mut ran) = (None, 0);
@@ -172,9 +172,9 @@ fn every_command_runs_and_prints_what_is_shown() {
         match block {
             Block::File { .. } => before = None,
             Block::Run(_) => {
-                let mark = format!("\n{MARK} {number}\n");
-                let (output, behind) = rest.split_once(&mark).expect("each block ran");
-                (before, rest, ran) = (Some(output), behind, ran + 1);
+                let mark = format!("\n{BLOCK_MARK} {number}\n");
+                let (output, after) = rest.split_once(&mark).expect("each block ran");
+                (before, rest, ran) = (Some(output), after, ran + 1);
             }
             Block::Shown(shown) => {
                 let output = before.expect("what is shown follows commands");

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Child, Gateway, Home, INTERFACE_VERSION, guest_of_its_own, guest_path, until, wardgate,
+    Gateway, GatewayProcess, Home, INTERFACE_VERSION, guest_path, guest_with_unique_digest,
+    poll_until, wardgate,
 };
 
 /// Runs a command on a data folder, which must succeed, and returns its output.
@@ -28,12 +29,13 @@ const FAILURE: &str = "this guest fails on purpose";
 #[tokio::test]
 async fn an_operator_installs_plugins_and_agents_while_the_gateway_serves() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
+    let gateway = GatewayProcess::serve(&home, &[]);
     let message = install(&home, "mapper_custom");
     assert!(message.contains("mapper-custom") && message.contains("payload-mapper"), "{message}");
-    assert!(
-        message.contains(&format!("grants/{}", gateway.line["organization_id"].as_str().unwrap()))
-    );
+    assert!(message.contains(&format!(
+        "grants/{}",
+        gateway.startup_line["organization_id"].as_str().unwrap()
+    )));
     install(&home, "getter_upper");
     install(&home, "destructive_tool");
     let listed = command(&home, &["plugin", "list"]);
@@ -65,7 +67,7 @@ async fn an_operator_installs_plugins_and_agents_while_the_gateway_serves() {
 #[tokio::test]
 async fn an_agent_that_is_applied_again_keeps_its_id_and_its_webhook() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
+    let gateway = GatewayProcess::serve(&home, &[]);
     let apply = |text: &str| -> Value {
         let file = home.write("agent.toml", text);
         serde_json::from_str(&command(&home, &["agent", "apply", file.to_str().unwrap()])).unwrap()
@@ -82,7 +84,7 @@ async fn an_agent_that_is_applied_again_keeps_its_id_and_its_webhook() {
     }
     assert_eq!((&first["version"], &second["version"]), (&json!(1), &json!(2)));
     // A running gateway uses it within five seconds.
-    let tools = until("the agent's new tool", async || {
+    let tools = poll_until("the agent's new tool", async || {
         let tools = ask().await["tools"].clone();
         (tools != json!([])).then_some(tools)
     });
@@ -119,7 +121,7 @@ async fn what_cannot_be_installed_is_refused_with_a_reason() {
 #[tokio::test]
 async fn a_mapper_chooses_prompt_thread_and_context() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("mapper_custom", "").await;
+    let agent = gateway.agent_with_mapper("mapper_custom", "").await;
     let answer =
         agent.ask(json!({"chat": 99, "text": "hello", "secret": "not for the agent"})).await;
     assert_eq!(answer.report()["received"], "hello");
@@ -128,14 +130,14 @@ async fn a_mapper_chooses_prompt_thread_and_context() {
     // The same mapper works for the agent's own webhook.
     let body = json!({"chat": 99, "text": "again"});
     let id = agent.trigger().json(&body).expect(200).await.task_id();
-    let task = agent.ended(&id).await;
+    let task = agent.wait_for_end(&id).await;
     assert_eq!((&task["input"]["text"], &task["thread_id"]), (&json!("again"), &json!("99")));
 }
 
 #[tokio::test]
 async fn a_mapper_may_answer_a_handshake_at_once() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("replies_now", "").await;
+    let agent = gateway.agent_with_mapper("replies_now", "").await;
     for call in [agent.webhook(""), agent.trigger()] {
         let call = call.json(&json!({"challenge": 1})).answered_by_a_plugin();
         let answer = call.expect(202).await;
@@ -143,24 +145,24 @@ async fn a_mapper_may_answer_a_handshake_at_once() {
         assert_eq!(answer.header("content-type"), Some("text/plain"));
         assert_eq!(answer.header("x-handshake"), Some("yes"));
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
 async fn a_mapper_may_ignore_an_event() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("ignores", "").await;
+    let agent = gateway.agent_with_mapper("ignores", "").await;
     let answer = agent.webhook("").json(&json!({"event": "ping"})).expect(200).await;
     assert_eq!(answer.json(), json!({"status": "Ignored"}));
     let answer = agent.trigger().json(&json!({"event": "ping"})).expect(200).await;
     assert_eq!(answer.json()["success"], true);
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
 async fn a_mappers_failure_becomes_an_http_status() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("fails_with", "").await;
+    let agent = gateway.agent_with_mapper("fails_with", "").await;
     for (code, status, fault) in [
         ("invalid-input", 400, "caller"),
         ("unauthorized", 401, "caller"),
@@ -187,7 +189,7 @@ async fn a_mappers_failure_becomes_an_http_status() {
             "{code}"
         );
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -219,7 +221,7 @@ async fn a_large_payload_is_mapped_in_time() {
 async fn a_plugin_may_have_several_roles() {
     let gateway = Gateway::start().await;
     let plugin = gateway.install("two_roles", "").await;
-    let agent = gateway.with_agent(|agent| {
+    let agent = gateway.agent_with(|agent| {
         agent.mapper = Some(plugin.clone());
         agent.tools = vec![plugin];
         agent.allow_destructive_tools = true;
@@ -240,10 +242,10 @@ async fn a_plugin_of_a_tenant_comes_before_a_bundled_one_of_its_name() {
 #[tokio::test]
 async fn a_plugin_that_is_not_there_is_named() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_agent(|agent| agent.mapper = Some("absent".parse().unwrap())).await;
+    let agent = gateway.agent_with(|agent| agent.mapper = Some("absent".parse().unwrap())).await;
     let answer = agent.webhook("").json(&json!({})).expect(500).await;
     assert!(answer.detail().contains("absent"), "{}", answer.text);
-    let agent = gateway.with_agent(|agent| agent.tools = vec!["absent".parse().unwrap()]).await;
+    let agent = gateway.agent_with(|agent| agent.tools = vec!["absent".parse().unwrap()]).await;
     let task = agent.ask(json!({"prompt": "hi"})).await.json();
     assert_eq!(task["status"], "failed");
     assert!(task["result"].as_str().unwrap().contains("absent"), "{task}");
@@ -252,9 +254,9 @@ async fn a_plugin_that_is_not_there_is_named() {
 #[tokio::test]
 async fn a_component_whose_file_was_changed_is_not_run() {
     let gateway = Gateway::start().await;
-    let (name, component) = ("ignores".parse().unwrap(), guest_of_its_own("ignores"));
+    let (name, component) = ("ignores".parse().unwrap(), guest_with_unique_digest("ignores"));
     gateway.services.plugins.install(gateway.tenant, &name, component, None).await.unwrap();
-    let agent = gateway.with_agent(|agent| agent.mapper = Some(name)).await;
+    let agent = gateway.agent_with(|agent| agent.mapper = Some(name)).await;
     agent.webhook("").json(&json!({})).expect(200).await;
     let home = gateway.stop().await;
     let file = std::fs::read_dir(home.path().join("plugins")).unwrap().next().unwrap().unwrap();
@@ -265,7 +267,7 @@ async fn a_component_whose_file_was_changed_is_not_run() {
     let answer = gateway.post(&target).key(&agent.key).json(&json!({})).expect(200).await;
     assert_eq!(answer.json()["status"], "Ignored");
     let home = gateway.stop().await;
-    home.forget_compiled_code();
+    home.detach_code_cache();
     let gateway = crate::support::Setup::new().home(home).start().await;
     let answer = gateway.post(&target).key(&agent.key).json(&json!({})).expect(500).await;
     assert!(answer.detail().contains("digest"), "{}", answer.text);

@@ -9,7 +9,7 @@ use reqwest::multipart::Form;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
-use crate::support::in_process::MAPPABLE;
+use crate::support::bundled_plugins::MAPPING_TARGETS;
 use crate::support::{Answer, Call, Gateway};
 
 fn runner(cases: u32) -> TestRunner {
@@ -27,15 +27,15 @@ fn encoded(pairs: &[(String, String)]) -> String {
 
 /// The format of a body.
 #[derive(Debug, Clone, Copy)]
-enum Shape {
+enum BodyFormat {
     Json,
     Form,
     Multipart,
 }
 
-impl Shape {
+impl BodyFormat {
     /// The value as this format can carry it; `None` if it cannot. Forms carry strings only.
-    fn takes(self, value: &Value) -> Option<Value> {
+    fn representable(self, value: &Value) -> Option<Value> {
         match (self, value) {
             (Self::Json, _) => Some(value.clone()),
             (_, Value::String(_)) => Some(value.clone()),
@@ -44,7 +44,7 @@ impl Shape {
         }
     }
 
-    fn put(self, call: Call, body: Map<String, Value>) -> Call {
+    fn set_body(self, call: Call, body: Map<String, Value>) -> Call {
         let texts = body.iter().map(|(name, value)| {
             (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         });
@@ -61,9 +61,9 @@ impl Shape {
     }
 }
 
-/// The values of a parameter in the three places. A payload can hold any JSON, a query only text.
+/// The values of a parameter in the three sources. A payload can hold any JSON, a query only text.
 #[derive(Debug, Clone)]
-struct Places {
+struct ParameterSources {
     mapped: Option<Value>,
     query: Option<String>,
     body: Option<Value>,
@@ -73,7 +73,7 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![4 => "[a-z \"\\\\&=+%é😀]{1,8}", 1 => Just(String::new())]
 }
 
-fn places() -> impl Strategy<Value = Places> {
+fn parameter_sources() -> impl Strategy<Value = ParameterSources> {
     let in_payload = || {
         prop_oneof![
             8 => text().prop_map(Value::from),
@@ -88,7 +88,7 @@ fn places() -> impl Strategy<Value = Places> {
     let body = prop_oneof![30 => in_payload(), 1 => nested];
     let often = |one| proptest::option::weighted(0.6, one);
     (often(mapped.boxed()), proptest::option::weighted(0.6, text()), often(body.boxed()))
-        .prop_map(|(mapped, query, body)| Places { mapped, query, body })
+        .prop_map(|(mapped, query, body)| ParameterSources { mapped, query, body })
 }
 
 /// The text of a scalar that is not null and not empty.
@@ -101,7 +101,7 @@ fn scalar(value: &Value) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-impl Places {
+impl ParameterSources {
     /// The value that takes precedence; an error if a parameter cannot have it.
     fn effective(&self) -> Result<Option<String>, ()> {
         let mapped = self.mapped.as_ref().and_then(scalar);
@@ -123,7 +123,7 @@ fn refuses_one_of<'a, T: 'a>(
     answer.status == 400 && parameters.any(|(name, value)| value.is_err() && named(name))
 }
 
-/// The resulting value of each parameter of [`MAPPABLE`].
+/// The resulting value of each parameter of [`MAPPING_TARGETS`].
 async fn parameters_of(gateway: &Gateway, answer: &Answer) -> Vec<Value> {
     let (task, report) = (gateway.task(&answer.task_id()).await, answer.report());
     // A missing e-mail address is an empty string, because the product's SDK requires one to read a user.
@@ -145,25 +145,25 @@ async fn parameters_of(gateway: &Gateway, answer: &Answer) -> Vec<Value> {
 fn x1_mapping_then_query_then_body() {
     let runtime = Runtime::new().unwrap();
     let gateway = runtime.block_on(Gateway::start());
-    let shape = select(vec![Shape::Json, Shape::Form, Shape::Multipart]);
-    let cases = (vec(places(), MAPPABLE.len()), shape);
-    let result = runner(80).run(&cases, |(mut parameters, shape)| {
+    let format = select(vec![BodyFormat::Json, BodyFormat::Form, BodyFormat::Multipart]);
+    let cases = (vec(parameter_sources(), MAPPING_TARGETS.len()), format);
+    let result = runner(80).run(&cases, |(mut parameters, format)| {
         let (mut query, mut paths) = (Vec::new(), Map::new());
         let mut body = Map::from_iter([("extra".to_owned(), "e".into())]);
-        for (name, places) in MAPPABLE.into_iter().zip(&mut parameters) {
-            places.mapped = places.mapped.take().and_then(|value| shape.takes(&value));
-            places.body = places.body.take().and_then(|value| shape.takes(&value));
+        for (name, sources) in MAPPING_TARGETS.into_iter().zip(&mut parameters) {
+            sources.mapped = sources.mapped.take().and_then(|value| format.representable(&value));
+            sources.body = sources.body.take().and_then(|value| format.representable(&value));
             paths.insert(name.to_owned(), format!("source_{name}").into());
-            body.extend(places.mapped.clone().map(|value| (format!("source_{name}"), value)));
-            body.extend(places.body.clone().map(|value| (name.to_owned(), value)));
-            query.extend(places.query.clone().map(|value| (name.to_owned(), value)));
+            body.extend(sources.mapped.clone().map(|value| (format!("source_{name}"), value)));
+            body.extend(sources.body.clone().map(|value| (name.to_owned(), value)));
+            query.extend(sources.query.clone().map(|value| (name.to_owned(), value)));
         }
         query.push(("params_mapping".to_owned(), Value::Object(paths).to_string()));
-        let call = shape.put(gateway.webhook(&encoded(&query)), body);
+        let call = format.set_body(gateway.webhook(&encoded(&query)), body);
         let answer = runtime.block_on(call.send());
-        let effective: Vec<_> = parameters.iter().map(Places::effective).collect();
+        let effective: Vec<_> = parameters.iter().map(ParameterSources::effective).collect();
         if effective.iter().any(Result::is_err) {
-            let refused = refuses_one_of(&answer, MAPPABLE.iter().zip(&effective));
+            let refused = refuses_one_of(&answer, MAPPING_TARGETS.iter().zip(&effective));
             prop_assert!(refused, "{}", answer.text);
             return Ok(());
         }
@@ -179,7 +179,7 @@ fn x1_mapping_then_query_then_body() {
 #[tokio::test]
 async fn x1_the_agent_of_the_query_comes_before_that_of_the_body() {
     let gateway = Gateway::start().await;
-    let sibling = gateway.with_agent(|_| {}).await;
+    let sibling = gateway.agent_with(|_| {}).await;
     let body = json!({"agent_id": sibling.agent, "prompt": "hi"});
     for (query, asked) in [(gateway.agent.as_str(), &gateway.agent), ("", &sibling.agent)] {
         let call = gateway.post(&format!("/?agent_id={query}")).key(&gateway.key).json(&body);
@@ -188,14 +188,14 @@ async fn x1_the_agent_of_the_query_comes_before_that_of_the_body() {
 }
 
 /// The values in query and body of a parameter that a mapping cannot set.
-fn two_places(values: &[Value]) -> impl Strategy<Value = Places> + use<> {
+fn query_and_body_sources(values: &[Value]) -> impl Strategy<Value = ParameterSources> + use<> {
     let texts: Vec<_> = values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     (proptest::option::of(select(texts)), proptest::option::of(select(values.to_vec())))
-        .prop_map(|(query, body)| Places { mapped: None, query, body })
+        .prop_map(|(query, body)| ParameterSources { mapped: None, query, body })
 }
 
-fn boolean(places: &Places) -> Result<bool, ()> {
-    match places.effective()?.unwrap_or_default().to_lowercase().as_str() {
+fn boolean(sources: &ParameterSources) -> Result<bool, ()> {
+    match sources.effective()?.unwrap_or_default().to_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "" | "false" | "0" | "no" | "off" => Ok(false),
         _ => Err(()),
@@ -203,35 +203,46 @@ fn boolean(places: &Places) -> Result<bool, ()> {
 }
 
 /// The parameters that a mapping cannot set, except those that identify the caller and the agent.
-const WANTED: [&str; 4] = ["asynchronous", "json", "disable_attachment_injection", "getter"];
+const ANSWER_PARAMETERS: [&str; 4] =
+    ["asynchronous", "json", "disable_attachment_injection", "getter"];
 
-fn wanted() -> impl Strategy<Value = [Places; 4]> {
+fn answer_parameters() -> impl Strategy<Value = [ParameterSources; 4]> {
     let spelt = ["true", "TRUE", "1", "yes", "On", "false", "False", "0", "no", "OFF", ""];
     let mut spelt: Vec<_> = spelt.map(Value::from).to_vec();
     spelt.extend([json!(true), json!(false), json!(1), json!(0), json!(null)]);
     let wrong = [json!("maybe"), json!("2"), json!(2), json!([]), json!({})];
-    let boolean = || prop_oneof![15 => two_places(&spelt), 1 => two_places(&wrong)];
+    let boolean =
+        || prop_oneof![15 => query_and_body_sources(&spelt), 1 => query_and_body_sources(&wrong)];
     let paths = ["result.received", "status", "nowhere", ""].map(Value::from);
-    [boolean().boxed(), boolean().boxed(), boolean().boxed(), two_places(&paths).boxed()]
+    [
+        boolean().boxed(),
+        boolean().boxed(),
+        boolean().boxed(),
+        query_and_body_sources(&paths).boxed(),
+    ]
 }
 
 #[test]
 fn x1_query_then_body_for_how_the_answer_is_wanted() {
     let runtime = Runtime::new().unwrap();
     let gateway = runtime.block_on(Gateway::start());
-    let result = runner(120).run(&wanted(), |places| {
+    let result = runner(120).run(&answer_parameters(), |sources| {
         let (mut query, mut body) = (Vec::new(), Map::new());
         body.insert("prompt".to_owned(), "hello".into());
-        for (name, places) in WANTED.into_iter().zip(&places) {
-            query.extend(places.query.clone().map(|value| (name.to_owned(), value)));
-            body.extend(places.body.clone().map(|value| (name.to_owned(), value)));
+        for (name, sources) in ANSWER_PARAMETERS.into_iter().zip(&sources) {
+            query.extend(sources.query.clone().map(|value| (name.to_owned(), value)));
+            body.extend(sources.body.clone().map(|value| (name.to_owned(), value)));
         }
         let call = gateway.webhook(&encoded(&query)).json(&body.into());
         let answer = runtime.block_on(call.send());
-        let booleans: Vec<_> = places[..3].iter().map(boolean).collect();
-        let getter = places[3].effective().unwrap();
+        let booleans: Vec<_> = sources[..3].iter().map(boolean).collect();
+        let getter = sources[3].effective().unwrap();
         if booleans.iter().any(Result::is_err) {
-            prop_assert!(refuses_one_of(&answer, WANTED.iter().zip(&booleans)), "{}", answer.text);
+            prop_assert!(
+                refuses_one_of(&answer, ANSWER_PARAMETERS.iter().zip(&booleans)),
+                "{}",
+                answer.text
+            );
         } else if booleans[0] == Ok(true) {
             prop_assert_eq!(answer.text, r#"{"status":"Started"}"#);
         } else {

@@ -10,8 +10,8 @@ use wardgate::ids::TenantId;
 use crate::support::{Answer, Client, Gateway, Setup, agent, guest_path};
 
 /// The breaker opens after this many consecutive failures, for this long at first.
-const AFTER: u64 = 3;
-const PAUSE: Duration = Duration::from_secs(30);
+const QUARANTINE_AFTER: u64 = 3;
+const QUARANTINE_PAUSE: Duration = Duration::from_secs(30);
 
 const PLUGIN: &str = "panics-on-demand";
 
@@ -19,11 +19,11 @@ const PLUGIN: &str = "panics-on-demand";
 async fn gateway() -> (Gateway, Clock, Client) {
     let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
     let change = |settings: &mut wardgate::settings::Settings| {
-        settings.sandbox.quarantine_after = AFTER;
-        settings.sandbox.quarantine_seconds = PAUSE.as_secs();
+        settings.sandbox.quarantine_after = QUARANTINE_AFTER;
+        settings.sandbox.quarantine_seconds = QUARANTINE_PAUSE.as_secs();
     };
     let gateway = Setup::new().clock(&clock).settings(change).start().await;
-    let agent = gateway.with_mapper("panics_on_demand", "").await;
+    let agent = gateway.agent_with_mapper("panics_on_demand", "").await;
     (gateway, clock, agent)
 }
 
@@ -33,14 +33,14 @@ async fn send(agent: &Client, crash: bool) -> Answer {
 
 /// Makes the plugin fail until the breaker opens.
 async fn cut_off(agent: &Client) {
-    for _ in 0..AFTER {
+    for _ in 0..QUARANTINE_AFTER {
         assert_eq!(send(agent, true).await.status, 502);
     }
 }
 
 async fn state(gateway: &Gateway, tenant: TenantId) -> Value {
     let target = format!("/admin/tenants/{tenant}/plugins/{PLUGIN}");
-    gateway.get(&target).key(&gateway.operator()).expect(200).await.json()
+    gateway.get(&target).key(&gateway.operator_key()).expect(200).await.json()
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn a_plugin_that_keeps_failing_is_refused_at_once_and_nobody_elses_is() {
     let [own, others] = [gateway.tenant, other].map(|tenant| state(&gateway, tenant));
     let (own, others) = (own.await, others.await);
     assert_eq!((&own["digest"], &own["roles"]), (&others["digest"], &json!(["payload-mapper"])));
-    assert_eq!(own["calls"]["refused"], json!({"quarantined": 1, "trapped": 1 + AFTER}));
+    assert_eq!(own["calls"]["refused"], json!({"quarantined": 1, "trapped": 1 + QUARANTINE_AFTER}));
     assert_eq!((&own["calls"]["answered"], &others["calls"]["answered"]), (&json!(1), &json!(1)));
     assert!(own["cost"]["cpu_micros"].as_u64() > Some(0), "{own}");
     assert!(own["quarantine"]["reason"].as_str().unwrap().contains("crashed"), "{own}");
@@ -81,7 +81,7 @@ async fn a_plugin_that_keeps_failing_is_refused_at_once_and_nobody_elses_is() {
 async fn after_each_pause_one_call_is_let_through_and_the_pause_doubles_until_one_goes_well() {
     let (gateway, clock, agent) = gateway().await;
     cut_off(&agent).await;
-    for pause in [PAUSE, 2 * PAUSE, 4 * PAUSE] {
+    for pause in [QUARANTINE_PAUSE, 2 * QUARANTINE_PAUSE, 4 * QUARANTINE_PAUSE] {
         let refused = send(&agent, false).await;
         let seconds = pause.as_secs().to_string();
         assert_eq!((refused.status, refused.header("retry-after")), (503, Some(&*seconds)));
@@ -91,7 +91,7 @@ async fn after_each_pause_one_call_is_let_through_and_the_pause_doubles_until_on
         // The probe fails again, so the breaker stays open.
         assert_eq!(send(&agent, true).await.status, 502);
     }
-    clock.advance(8 * PAUSE);
+    clock.advance(8 * QUARANTINE_PAUSE);
     assert_eq!(send(&agent, false).await.status, 200);
     assert_eq!(state(&gateway, gateway.tenant).await["quarantine"], Value::Null);
     // The breaker is closed: the count and the pause start over.
@@ -110,7 +110,7 @@ async fn another_version_gets_another_chance() {
     assert_eq!(send(&agent, false).await.status, 200);
     let state = state(&gateway, gateway.tenant).await;
     // The counters are kept.
-    assert_eq!(state["calls"]["refused"]["trapped"], AFTER);
+    assert_eq!(state["calls"]["refused"]["trapped"], QUARANTINE_AFTER);
     assert_eq!(state["quarantine"], Value::Null);
 }
 
@@ -119,12 +119,12 @@ async fn whoever_manages_the_tenant_can_release_it() {
     let (gateway, _clock, agent) = gateway().await;
     cut_off(&agent).await;
     assert_eq!(send(&agent, false).await.status, 503);
-    let below = format!("/plugins/{PLUGIN}/release");
-    let released = gateway.manage("POST", &below).expect(200).await.json();
+    let admin_path = format!("/plugins/{PLUGIN}/release");
+    let released = gateway.admin_request("POST", &admin_path).expect(200).await.json();
     assert_eq!((&released["name"], &released["quarantine"]), (&json!(PLUGIN), &Value::Null));
     assert_eq!(send(&agent, false).await.status, 200);
     for absent in ["/plugins/absent", "/plugins/Not-A-Name"] {
-        gateway.manage("GET", absent).expect(404).await;
-        gateway.manage("POST", &format!("{absent}/release")).expect(404).await;
+        gateway.admin_request("GET", absent).expect(404).await;
+        gateway.admin_request("POST", &format!("{absent}/release")).expect(404).await;
     }
 }

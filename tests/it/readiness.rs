@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Gateway, Setup, guest_of_its_own, guest_path, until};
+use crate::support::{Gateway, Setup, guest_path, guest_with_unique_digest, poll_until};
 
 /// The names of the compiled components in a folder's cache.
 fn compiled(folder: &Path) -> BTreeSet<String> {
@@ -18,7 +18,7 @@ fn compiled(folder: &Path) -> BTreeSet<String> {
 
 /// How many components the gateway reports as loaded.
 async fn loaded(gateway: &Gateway) -> u64 {
-    let result = gateway.get("/metrics").key(&gateway.operator()).expect(200).await.text;
+    let result = gateway.get("/metrics").key(&gateway.operator_key()).expect(200).await.text;
     let figure = result.lines().find_map(|line| line.strip_prefix("wardgate_components_loaded "));
     figure.unwrap_or_else(|| panic!("{result}")).parse().unwrap()
 }
@@ -27,14 +27,15 @@ async fn loaded(gateway: &Gateway) -> u64 {
 async fn after_a_start_what_was_installed_is_loaded_without_its_source() {
     let gateway = Gateway::start().await;
     let bundled = wardgate::plugins::bundled().count() as u64;
-    let (name, component) = ("ignores".parse().unwrap(), guest_of_its_own("ignores"));
+    let (name, component) = ("ignores".parse().unwrap(), guest_with_unique_digest("ignores"));
     gateway.services.plugins.install(gateway.tenant, &name, component, None).await.unwrap();
-    let agent = gateway.with_agent(|agent| agent.mapper = Some(name)).await;
+    let agent = gateway.agent_with(|agent| agent.mapper = Some(name)).await;
     let home = gateway.stop().await;
     // Without the source files, nothing can be compiled.
     fs::remove_dir_all(home.path().join("plugins")).unwrap();
     let gateway = Setup::new().home(home).start().await;
-    until("all components", async || (loaded(&gateway).await == bundled + 1).then_some(())).await;
+    poll_until("all components", async || (loaded(&gateway).await == bundled + 1).then_some(()))
+        .await;
     let target = format!("/?agent_id={}", agent.agent);
     let answer = gateway.post(&target).key(&agent.key).json(&json!({})).expect(200).await;
     assert_eq!(answer.json()["status"], "Ignored");
@@ -49,10 +50,12 @@ async fn only_so_many_are_held_and_the_others_work_all_the_same() {
         })
         .start()
         .await;
-    let agents =
-        [gateway.with_mapper("mapper_custom", "").await, gateway.with_mapper("ignores", "").await];
+    let agents = [
+        gateway.agent_with_mapper("mapper_custom", "").await,
+        gateway.agent_with_mapper("ignores", "").await,
+    ];
     for round in 0..3 {
-        gateway.reread_grants().await;
+        gateway.reload_grants().await;
         let [mapped, ignored] = &agents;
         let body = json!({"text": format!("round {round}")});
         let answer = mapped.webhook("").json(&body).expect(200).await;
@@ -68,7 +71,7 @@ async fn compiled_code_goes_with_the_plugin() {
     // A separate cache, because other tests need the code that this test deletes. It holds this plugin only.
     let gateway = Gateway::start().await;
     let home = gateway.stop().await;
-    home.forget_compiled_code();
+    home.detach_code_cache();
     let gateway = Setup::new().home(home).start().await;
     let name = gateway.install("ignores", "").await;
     let folder = gateway.home.path();
@@ -84,7 +87,7 @@ async fn compiled_code_goes_with_the_plugin() {
 async fn a_start_takes_away_code_that_nobody_needs_and_is_old() {
     let gateway = Gateway::start().await;
     let home = gateway.stop().await;
-    home.forget_compiled_code();
+    home.detach_code_cache();
     let cache = home.path().join("cache");
     fs::create_dir_all(&cache).unwrap();
     let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
@@ -97,7 +100,7 @@ async fn a_start_takes_away_code_that_nobody_needs_and_is_old() {
     }
     let gateway = Setup::new().home(home).start().await;
     let cache = gateway.home.path().join("cache");
-    until("the old ones to go", async || {
+    poll_until("the old ones to go", async || {
         (!cache.join("old.cwasm").exists() && !cache.join("half-written").exists()).then_some(())
     })
     .await;
@@ -112,16 +115,19 @@ async fn after_a_start_the_ones_installed_last_are_loaded_as_many_as_the_setting
     // In order of names, the one installed last is neither the first nor the last.
     for name in ["zulu", "alpha", "mike"] {
         let (plugins, name) = (&gateway.services.plugins, name.parse().unwrap());
-        plugins.install(gateway.tenant, &name, guest_of_its_own("ignores"), None).await.unwrap();
-        agents.push(gateway.with_agent(|agent| agent.mapper = Some(name)).await);
+        plugins
+            .install(gateway.tenant, &name, guest_with_unique_digest("ignores"), None)
+            .await
+            .unwrap();
+        agents.push(gateway.agent_with(|agent| agent.mapper = Some(name)).await);
     }
     let home = gateway.stop().await;
     let setup = Setup::new().settings(|settings| settings.plugins.preload_max = 1);
     let gateway = setup.home(home).start().await;
-    until("the one", async || (loaded(&gateway).await == bundled + 1).then_some(())).await;
+    poll_until("the one", async || (loaded(&gateway).await == bundled + 1).then_some(())).await;
     // What is not loaded by now can no longer be loaded: there is neither source nor compiled code.
     fs::remove_dir_all(gateway.home.path().join("plugins")).unwrap();
-    gateway.home.forget_compiled_code();
+    gateway.home.detach_code_cache();
     for (agent, status) in agents.iter().zip([500, 500, 200]) {
         let target = format!("/?agent_id={}", agent.agent);
         let call = gateway.post(&target).key(&agent.key).json(&json!({}));

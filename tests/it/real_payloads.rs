@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
-use crate::support::{Client, Gateway, InProcess, Setup};
+use crate::support::{BundledPlugins, Client, Gateway, Setup};
 
 /// The collection; `tests/payloads/README.md` names its source.
 const COLLECTION: &str = concat!(
@@ -22,7 +22,7 @@ const LEAVES: usize = 63_411;
 const INNER_NODES: usize = 4_636;
 /// Labels of container images, such as `org.opencontainers.image.title`. A dot always separates, so a path cannot
 /// refer to a key with a dot in it.
-const BEHIND_A_KEY_WITH_A_DOT: usize = 8;
+const VALUES_WITHOUT_PATH: usize = 8;
 
 /// How many workers run concurrently; a machine with two cores cannot use more.
 const WORKERS: usize = 4;
@@ -36,7 +36,7 @@ struct Example {
 }
 
 /// A value of a payload, and its dot path.
-struct Place<'v> {
+struct PathValue<'v> {
     path: String,
     value: &'v Value,
 }
@@ -70,22 +70,27 @@ fn is_leaf(value: &Value) -> bool {
 
 impl Example {
     /// Every value that has a dot path, and the number of values that have none.
-    fn places(&self) -> (Vec<Place<'_>>, usize) {
+    fn path_values(&self) -> (Vec<PathValue<'_>>, usize) {
         let (mut found, mut without_path) = (Vec::new(), 0);
-        let mut open = vec![(Vec::new(), &self.value)];
-        while let Some((steps, value)) = open.pop() {
-            let mut inside =
-                |step: String, value| open.push(([steps.clone(), vec![step]].concat(), value));
+        let mut pending = vec![(Vec::new(), &self.value)];
+        while let Some((steps, value)) = pending.pop() {
+            let mut push_child =
+                |step: String, value| pending.push(([steps.clone(), vec![step]].concat(), value));
             match value {
-                Value::Object(fields) => fields.iter().for_each(|(key, v)| inside(key.clone(), v)),
+                Value::Object(fields) => {
+                    fields.iter().for_each(|(key, v)| push_child(key.clone(), v))
+                }
                 Value::Array(items) => {
-                    items.iter().enumerate().for_each(|(at, item)| inside(at.to_string(), item));
+                    items
+                        .iter()
+                        .enumerate()
+                        .for_each(|(at, item)| push_child(at.to_string(), item));
                 }
                 _ => {}
             }
             match steps.join(".") {
                 _ if steps.iter().any(|step| step.contains('.')) => without_path += 1,
-                path if !path.is_empty() => found.push(Place { path, value }),
+                path if !path.is_empty() => found.push(PathValue { path, value }),
                 _ => {}
             }
         }
@@ -94,7 +99,7 @@ impl Example {
 }
 
 /// Processes the items with [`WORKERS`] concurrent workers.
-async fn each<T, W>(items: impl IntoIterator<Item = T>, work: impl Fn(T) -> W)
+async fn run_concurrently<T, W>(items: impl IntoIterator<Item = T>, work: impl Fn(T) -> W)
 where
     W: Future<Output = ()> + Send + 'static,
 {
@@ -120,22 +125,22 @@ fn stringified(leaf: &Value) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn x9_every_scalar_of_every_example_can_be_mapped() {
     let gateway = Gateway::start().await;
-    let plugins = InProcess::of(&gateway).await;
+    let plugins = BundledPlugins::bind(&gateway).await;
     let (mut work, mut leaves, mut without_path) = (Vec::new(), 0, 0);
     for example in examples() {
-        let (places, unnamed) = example.places();
+        let (places, unreachable) = example.path_values();
         let wanted = places.iter().filter(|place| is_leaf(place.value));
         let (paths, expected): (Vec<_>, Vec<_>) =
             wanted.map(|leaf| (leaf.path.clone(), stringified(leaf.value))).unzip();
         leaves += paths.len();
-        without_path += unnamed;
+        without_path += unreachable;
         work.push((example, paths, expected));
     }
-    assert_eq!((leaves, without_path), (LEAVES, BEHIND_A_KEY_WITH_A_DOT));
-    each(work, |(example, paths, expected)| {
+    assert_eq!((leaves, without_path), (LEAVES, VALUES_WITHOUT_PATH));
+    run_concurrently(work, |(example, paths, expected)| {
         let plugins = plugins.clone();
         async move {
-            let mapped = plugins.mapped(&example.text, &paths).await;
+            let mapped = plugins.map_values(&example.text, &paths).await;
             for ((path, mapped), expected) in paths.iter().zip(mapped).zip(expected) {
                 assert_eq!(mapped, expected, "{}: {path}", example.name);
             }
@@ -147,23 +152,23 @@ async fn x9_every_scalar_of_every_example_can_be_mapped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn x11_every_value_of_every_example_can_be_got() {
     let gateway = Gateway::start().await;
-    let plugins = InProcess::of(&gateway).await;
+    let plugins = BundledPlugins::bind(&gateway).await;
     let (mut work, mut counts) = (Vec::new(), [0; 3]);
     for example in examples() {
-        let (places, unnamed) = example.places();
+        let (places, unreachable) = example.path_values();
         let leaves = places.iter().filter(|place| is_leaf(place.value)).count();
-        counts = [counts[0] + leaves, counts[1] + places.len() - leaves, counts[2] + unnamed];
+        counts = [counts[0] + leaves, counts[1] + places.len() - leaves, counts[2] + unreachable];
         let places: Vec<_> = places.iter().map(|p| (p.path.clone(), p.value.clone())).collect();
         work.push((example, places));
     }
-    assert_eq!(counts, [LEAVES, INNER_NODES, BEHIND_A_KEY_WITH_A_DOT]);
+    assert_eq!(counts, [LEAVES, INNER_NODES, VALUES_WITHOUT_PATH]);
     // The payload as an agent's result: a string that holds JSON.
-    each(work, |(example, places)| {
+    run_concurrently(work, |(example, places)| {
         let plugins = plugins.clone();
         async move {
-            let task = InProcess::task(&example.text);
+            let task = BundledPlugins::task_with_text_result(&example.text);
             for (path, value) in places {
-                let got = plugins.got(&task, format!("result.{path}")).await;
+                let got = plugins.get_value(&task, format!("result.{path}")).await;
                 let got = got.unwrap_or_else(|| panic!("{}: nothing at {path}", example.name));
                 let got: Value = serde_json::from_str(&got).unwrap();
                 assert_eq!(got, value, "{}: {path}", example.name);
@@ -201,6 +206,6 @@ async fn send_and_compare(caller: Client, example: Example) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn x6_every_example_reaches_the_agent_byte_for_byte() {
     let gateway = Setup::new().agent(|agent| agent.tools.clear()).start().await;
-    each(examples(), |example| send_and_compare(gateway.caller.clone(), example)).await;
-    assert_eq!(gateway.tasks_stored().await, 3 * EXAMPLES as i64);
+    run_concurrently(examples(), |example| send_and_compare(gateway.caller.clone(), example)).await;
+    assert_eq!(gateway.stored_task_count().await, 3 * EXAMPLES as i64);
 }

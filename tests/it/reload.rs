@@ -12,29 +12,29 @@ use tokio::task::JoinHandle;
 use wardgate::ids::PluginDigest;
 
 use crate::support::web::Web;
-use crate::support::{Answer, Client, Gateway, Home, Setup, guest_path, until};
+use crate::support::{Answer, Client, Gateway, Home, Setup, guest_path, poll_until};
 
 /// The plugin name of the guest that sends a request first.
 const NAME: &str = "fetches-first";
 
 /// A server that reports each request, and responds only once it is released.
-struct Held {
+struct GatedServer {
     web: Web,
-    asked: UnboundedReceiver<()>,
+    arrivals: UnboundedReceiver<()>,
     gate: Arc<Semaphore>,
 }
 
-impl Held {
+impl GatedServer {
     async fn start() -> Self {
-        let (asked_by, asked) = unbounded_channel();
+        let (sender, arrivals) = unbounded_channel();
         let gate = Arc::new(Semaphore::new(0));
         let closed = Arc::clone(&gate);
         let server = Router::new().fallback(get(async move || {
-            asked_by.send(()).unwrap();
+            sender.send(()).unwrap();
             drop(closed.acquire().await.unwrap());
             "hello"
         }));
-        Self { web: Web::serve(server).await, asked, gate }
+        Self { web: Web::serve(server).await, arrivals, gate }
     }
 
     /// Grants that allow requests to this server, and waiting longer than any test.
@@ -47,15 +47,15 @@ impl Held {
     }
 
     /// Starts a call whose mapper sends a request to the server, and returns once the request has arrived.
-    async fn begin(&mut self, agent: &Client) -> JoinHandle<Answer> {
+    async fn start_call(&mut self, agent: &Client) -> JoinHandle<Answer> {
         let agent = agent.clone();
         let body = json!({"url": format!("http://127.0.0.1:{}/", self.web.port)});
         let call = tokio::spawn(async move { agent.ask(body).await });
-        until("the mapper's request", async || self.asked.try_recv().ok()).await;
+        poll_until("the mapper's request", async || self.arrivals.try_recv().ok()).await;
         call
     }
 
-    fn let_go(&self) {
+    fn release(&self) {
         self.gate.add_permits(1);
     }
 }
@@ -72,9 +72,9 @@ async fn in_flight(gateway: &Gateway) -> u64 {
 
 #[tokio::test]
 async fn a_call_in_flight_ends_on_its_build_and_the_next_gets_the_new_one() {
-    let (gateway, mut held) = (Gateway::start().await, Held::start().await);
-    let agent = gateway.with_mapper("fetches_first", &held.grants()).await;
-    let first = held.begin(&agent).await;
+    let (gateway, mut server) = (Gateway::start().await, GatedServer::start().await);
+    let agent = gateway.agent_with_mapper("fetches_first", &server.grants()).await;
+    let first = server.start_call(&agent).await;
     assert_eq!(in_flight(&gateway).await, 1);
 
     let (plugins, name) = (&gateway.services.plugins, NAME.parse().unwrap());
@@ -83,7 +83,7 @@ async fn a_call_in_flight_ends_on_its_build_and_the_next_gets_the_new_one() {
     assert_eq!(second.report()["received"], "well", "the next call gets the new build");
     assert_eq!(in_flight(&gateway).await, 1, "the first is still under way");
 
-    held.let_go();
+    server.release();
     let first = first.await.unwrap();
     assert_eq!(first.report()["received"], "hello", "the first ends on the old one");
     assert_eq!(in_flight(&gateway).await, 0);
@@ -99,10 +99,10 @@ async fn a_call_in_flight_ends_on_its_build_and_the_next_gets_the_new_one() {
 async fn a_call_in_flight_outlives_its_plugin_and_the_next_is_refused() {
     // A separate cache, because other tests need the code that this test deletes.
     let home = Home::new();
-    home.forget_compiled_code();
-    let (gateway, mut held) = (Setup::new().home(home).start().await, Held::start().await);
-    let agent = gateway.with_mapper("fetches_first", &held.grants()).await;
-    let first = held.begin(&agent).await;
+    home.detach_code_cache();
+    let (gateway, mut server) = (Setup::new().home(home).start().await, GatedServer::start().await);
+    let agent = gateway.agent_with_mapper("fetches_first", &server.grants()).await;
+    let first = server.start_call(&agent).await;
 
     let (plugins, name) = (&gateway.services.plugins, NAME.parse().unwrap());
     assert!(plugins.remove(gateway.tenant, &name).await.unwrap());
@@ -110,7 +110,7 @@ async fn a_call_in_flight_outlives_its_plugin_and_the_next_is_refused() {
     assert_eq!(refused.header("x-wardgate-fault"), Some("host"));
     assert_eq!(refused.detail(), "no plugin fetches-first is installed");
 
-    held.let_go();
+    server.release();
     assert_eq!(first.await.unwrap().report()["received"], "hello");
-    assert_eq!(gateway.tasks_stored().await, 1, "of the first, and of nothing else");
+    assert_eq!(gateway.stored_task_count().await, 1, "of the first, and of nothing else");
 }

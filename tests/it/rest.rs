@@ -61,7 +61,7 @@ async fn who_has_no_key_learns_nothing_more() {
             call(&gateway, method, &query).expect(401).await;
         }
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -82,5 +82,5 @@ async fn what_is_not_there_is_404_whoever_has_it() {
         assert!(answers.iter().all(|text| *text == answers[0]), "{method} {route}: {answers:?}");
     }
     assert_eq!(stranger.task(&task).await["status"], "completed", "and nothing was done to it");
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }

@@ -30,12 +30,12 @@ async fn a_secret_is_bound_for_what_it_was_set_for_and_signs_only_where_that_was
     let gateway = Gateway::start().await;
     gateway.install("speaks_for_a_provider", "").await;
     gateway.install("uses_secrets", "").await;
-    let operator = gateway.operator();
+    let operator = gateway.operator_key();
     let admin = gateway.new_key(KeyHolder::Admin(gateway.tenant)).await;
     let [verifies, signs] = [json!(["verify"]), json!(["verify", "sign"])]
         .map(|uses| json!({"secret": "partner", "use": uses}));
     let grant = async |line: &str| {
-        let call = gateway.manage("PUT", "/plugins/uses-secrets/grants");
+        let call = gateway.admin_request("PUT", "/plugins/uses-secrets/grants");
         call.text("application/toml", line.to_owned()).send().await
     };
     let [grants_verify, grants_sign] = ["verify", "sign"]
@@ -81,9 +81,10 @@ async fn a_secret_is_bound_for_what_it_was_set_for_and_signs_only_where_that_was
 #[tokio::test]
 async fn what_an_operator_lets_a_secret_be_used_for_an_admin_narrows_and_never_widens() {
     let gateway = Gateway::start().await;
-    let operator = gateway.operator();
+    let operator = gateway.operator_key();
     let admin = gateway.new_key(KeyHolder::Admin(gateway.tenant)).await;
-    let listed = async || gateway.manage("GET", "/secrets").expect(200).await.json()[0].clone();
+    let listed =
+        async || gateway.admin_request("GET", "/secrets").expect(200).await.json()[0].clone();
     set(&gateway, &operator, json!({"value": VALUE, "use": ["verify", "compare"]})).await;
 
     // An admin may set another value and fewer uses.
@@ -126,7 +127,7 @@ async fn what_an_operator_lets_a_secret_be_used_for_an_admin_narrows_and_never_w
 #[tokio::test]
 async fn a_secret_that_is_narrowed_later_is_not_set_up_for_who_binds_it_for_more() {
     let gateway = Gateway::start().await;
-    let operator = gateway.operator();
+    let operator = gateway.operator_key();
     gateway.install("speaks_for_a_provider", "").await;
     let every = json!(["verify", "compare", "sign", "send"]);
     let narrow =
@@ -137,10 +138,10 @@ async fn a_secret_that_is_narrowed_later_is_not_set_up_for_who_binds_it_for_more
     let hook = url.split_once("/hooks/").map(|(_, id)| format!("/hooks/{id}")).unwrap();
     let sent = async || gateway.post(&hook).header("x-token", VALUE).json(&json!({})).send().await;
     let notes = async || {
-        gateway.manage("GET", "/channels/hook").expect(200).await.json()["notes"].to_string()
+        gateway.admin_request("GET", "/channels/hook").expect(200).await.json()["notes"].to_string()
     };
     let grants = "[secrets]\na = { secret = \"partner\", use = [\"sign\", \"verify\"] }\n";
-    let agent = gateway.with_tool("uses_secrets", grants).await;
+    let agent = gateway.agent_with_tool("uses_secrets", grants).await;
     let signed = async || {
         let ask = json!({"name": "a", "algorithm": "sha256", "message": "m"});
         let answer = agent.ask(json!({"prompt": format!("secret {ask}")})).await;
@@ -166,7 +167,7 @@ async fn a_secret_that_is_narrowed_later_is_not_set_up_for_who_binds_it_for_more
 #[tokio::test]
 async fn a_verifier_that_may_not_compare_is_not_set_up_rather_than_the_sender_wrong() {
     let gateway = Gateway::start().await;
-    let operator = gateway.operator();
+    let operator = gateway.operator_key();
     gateway.install("speaks_for_a_provider", "").await;
     set(&gateway, &operator, json!({"value": VALUE, "use": ["verify"]})).await;
     let url = apply(&gateway, &operator, json!("partner")).await.json()["url"]
@@ -183,7 +184,7 @@ async fn a_verifier_that_may_not_compare_is_not_set_up_rather_than_the_sender_wr
 #[tokio::test]
 async fn a_secret_that_may_not_be_sent_goes_along_with_nothing() {
     let gateway = Gateway::start().await;
-    let operator = gateway.operator();
+    let operator = gateway.operator_key();
     set(&gateway, &operator, json!({"value": VALUE})).await;
     let (seen_by, mut seen) = tokio::sync::mpsc::unbounded_channel();
     let web = Web::serve(Router::new().fallback(async move || seen_by.send(()).unwrap())).await;
@@ -192,7 +193,7 @@ async fn a_secret_that_may_not_be_sent_goes_along_with_nothing() {
          credentials = [\"api\"]\n[credentials.api]\nsecret = \"partner\"\nheader = \"x-key\"\n",
         web.port
     );
-    let agent = gateway.with_tool("calls_egress", &grants).await;
+    let agent = gateway.agent_with_tool("calls_egress", &grants).await;
     let call = json!({"url": format!("http://127.0.0.1:{}/", web.port), "credential": "api"});
     let fetched = async || {
         let answer = agent.ask(json!({"prompt": format!("fetch {call}")})).await;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _};
 use wardgate::tenants::KeyHolder;
 
-use crate::support::command_of;
-use crate::support::{Answer, Child, Client, Gateway, Home, guest_path, wardgate};
+use crate::support::wardgate_command;
+use crate::support::{Answer, Client, Gateway, GatewayProcess, Home, guest_path, wardgate};
 
 /// Grants the tenant's secret `partner` to the guest under the name `signing`.
 const GRANTS: &str = "[secrets]\nsigning = \"partner\"\n";
@@ -18,14 +18,14 @@ const OLD: &str = "an-old-value-0123456789";
 const NEW: &str = "a-new-value-0123456789";
 
 async fn set(gateway: &Gateway, name: &str, body: Value) -> Answer {
-    gateway.manage("PUT", &format!("/secrets/{name}")).json(&body).send().await
+    gateway.admin_request("PUT", &format!("/secrets/{name}")).json(&body).send().await
 }
 
 /// The outcome when a mapper opens its granted secret: `opened`, or a failure's code.
 async fn opening(gateway: &Gateway, agent: &Client) -> String {
     let body = json!({"secret": "signing"});
     let task = agent.trigger().json(&body).expect(200).await.task_id();
-    gateway.polled(&task).await["result"].to_string()
+    gateway.wait_for_final_status(&task).await["result"].to_string()
 }
 
 /// A channel whose verifier compares the header `x-token` with the secret `partner`.
@@ -35,7 +35,7 @@ async fn channel(gateway: &Gateway) -> String {
         "name": "hook", "agent": "tested", "secrets": {"secret": "partner"},
         "verifier": "speaks-for-a-provider", "mapper": "speaks-for-a-provider",
     });
-    gateway.channel(definition).await
+    gateway.apply_channel(definition).await
 }
 
 async fn status(gateway: &Gateway, hook: &str, token: &str) -> u16 {
@@ -70,7 +70,7 @@ async fn an_admin_keeps_lists_and_removes_a_secret_and_never_sees_it_again() {
 #[tokio::test]
 async fn a_plugin_and_a_channel_use_what_was_set_from_their_next_call_on() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("asks_secret", GRANTS).await;
+    let agent = gateway.agent_with_mapper("asks_secret", GRANTS).await;
     let hook = channel(&gateway).await;
     // A secret that is not set yet is the operator's fault, and the sender may retry.
     assert!(opening(&gateway, &agent).await.contains("forbidden"));
@@ -80,7 +80,7 @@ async fn a_plugin_and_a_channel_use_what_was_set_from_their_next_call_on() {
     assert!(opening(&gateway, &agent).await.contains("opened"));
     assert_eq!(status(&gateway, &hook, OLD).await, 200);
 
-    gateway.manage("DELETE", "/secrets/partner").expect(204).await;
+    gateway.admin_request("DELETE", "/secrets/partner").expect(204).await;
     assert!(opening(&gateway, &agent).await.contains("forbidden"));
     assert_eq!(status(&gateway, &hook, OLD).await, 503);
 }
@@ -107,7 +107,7 @@ async fn a_rotated_value_is_accepted_until_the_next_change_and_a_replaced_one_is
 async fn what_is_no_secret_is_refused_without_being_repeated_and_changes_nothing() {
     let gateway = Gateway::start().await;
     set(&gateway, "partner", json!({"value": OLD})).await;
-    let before = gateway.manage("GET", "/secrets").expect(200).await.text;
+    let before = gateway.admin_request("GET", "/secrets").expect(200).await.text;
     let too_long = "x".repeat((16 << 10) + 1);
     for (what, body, wanted) in [
         ("an empty one", json!({"value": ""}).to_string(), 422),
@@ -125,12 +125,16 @@ async fn what_is_no_secret_is_refused_without_being_repeated_and_changes_nothing
         ("half of it", format!(r#"{{"value": "{NEW}"#), 400),
         ("a long body", " ".repeat(200_000), 413),
     ] {
-        let call = gateway.manage("PUT", "/secrets/partner").text("application/json", body);
+        let call = gateway.admin_request("PUT", "/secrets/partner").text("application/json", body);
         let answer = call.send().await;
         assert_eq!(answer.status, wanted, "{what}: {}", answer.text);
         let repeats = [NEW, "918273645546372819"].iter().any(|value| answer.text.contains(value));
         assert!(!repeats, "{what}: {}", answer.text);
-        assert_eq!(gateway.manage("GET", "/secrets").expect(200).await.text, before, "{what}");
+        assert_eq!(
+            gateway.admin_request("GET", "/secrets").expect(200).await.text,
+            before,
+            "{what}"
+        );
     }
     let longest = json!({"value": "\u{1}".repeat(16 << 10)});
     assert_eq!(set(&gateway, "partner", longest).await.status, 200);
@@ -143,7 +147,7 @@ async fn what_is_no_secret_is_refused_without_being_repeated_and_changes_nothing
 async fn a_tenant_has_a_thousand_secrets_at_most() {
     let gateway = Gateway::start().await;
     let names: Vec<_> = (1..1_000).map(|number| format!("s-{number}")).collect();
-    let kept = names.iter().map(|name| gateway.keep_secret(name, "x", false));
+    let kept = names.iter().map(|name| gateway.store_secret(name, "x", false));
     futures::future::join_all(kept).await;
     assert_eq!(set(&gateway, "the-last", json!({"value": "x"})).await.status, 200);
     let refused = set(&gateway, "one-more", json!({"value": "x"})).await;
@@ -154,7 +158,7 @@ async fn a_tenant_has_a_thousand_secrets_at_most() {
 #[tokio::test]
 async fn secrets_are_managed_by_the_tenants_own_admins_and_used_by_its_own_plugins() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("asks_secret", GRANTS).await;
+    let agent = gateway.agent_with_mapper("asks_secret", GRANTS).await;
     let other = gateway.new_tenant("other").await;
     let [admin, caller] = [KeyHolder::Admin(other), KeyHolder::Tenant(gateway.tenant)];
     for holder in [admin, caller] {
@@ -170,17 +174,17 @@ async fn secrets_are_managed_by_the_tenants_own_admins_and_used_by_its_own_plugi
     let others = format!("/admin/tenants/{other}/secrets/partner");
     gateway.request("PUT", &others).key(&key).json(&json!({"value": OLD})).expect(200).await;
     assert!(opening(&gateway, &agent).await.contains("forbidden"));
-    assert_eq!(gateway.manage("GET", "/secrets").expect(200).await.json(), json!([]));
+    assert_eq!(gateway.admin_request("GET", "/secrets").expect(200).await.json(), json!([]));
 }
 
 #[tokio::test]
 async fn a_sealed_value_that_is_moved_to_another_name_or_tenant_does_not_open() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("asks_secret", GRANTS).await;
+    let agent = gateway.agent_with_mapper("asks_secret", GRANTS).await;
     let hook = channel(&gateway).await;
     let other = gateway.new_tenant("other").await;
     let theirs = format!("/admin/tenants/{other}/secrets/partner");
-    let theirs = gateway.request("PUT", &theirs).key(&gateway.operator());
+    let theirs = gateway.request("PUT", &theirs).key(&gateway.operator_key());
     theirs.json(&json!({"value": OLD})).expect(200).await;
     set(&gateway, "another", json!({"value": OLD})).await;
     let options = sqlx::sqlite::SqliteConnectOptions::new();
@@ -197,7 +201,7 @@ async fn a_sealed_value_that_is_moved_to_another_name_or_tenant_does_not_open() 
         let moved = sqlx::query(sqlx::AssertSqlSafe(moved));
         let moved = moved.bind(gateway.tenant.as_bytes().as_slice());
         assert_eq!(moved.execute(&mut database).await.unwrap().rows_affected(), 1);
-        gateway.reread_grants().await;
+        gateway.reload_grants().await;
         // Neither the moved nor the previous value is accepted, and no plugin can open the secret.
         for token in [OLD, NEW] {
             assert_eq!(status(&gateway, &hook, token).await, 503, "{from}");
@@ -210,7 +214,7 @@ async fn a_sealed_value_that_is_moved_to_another_name_or_tenant_does_not_open() 
 
 /// Runs `wardgate` with this standard input, which must succeed; returns its output.
 fn run_with_input(input: &str, arguments: &[&str]) -> String {
-    let mut command = command_of(arguments);
+    let mut command = wardgate_command(arguments);
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn().unwrap();
     running.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -223,9 +227,9 @@ fn run_with_input(input: &str, arguments: &[&str]) -> String {
 #[tokio::test]
 async fn a_value_is_in_no_answer_no_log_no_trace_and_not_in_the_clear_in_the_database() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &["--log", "trace"]);
+    let gateway = GatewayProcess::serve(&home, &["--log", "trace"]);
     let data = home.path().to_str().unwrap();
-    let key = home.write("operator.key", gateway.line["operator_key"].as_str().unwrap());
+    let key = home.write("operator.key", gateway.startup_line["operator_key"].as_str().unwrap());
     let (url, key) = (format!("http://{}", gateway.listen), key.to_str().unwrap().to_owned());
     let through = ["--url", &url, "--key-file", &key, "--tenant", "demo"];
     let guest = guest_path("speaks_for_a_provider");
@@ -253,12 +257,12 @@ async fn a_value_is_in_no_answer_no_log_no_trace_and_not_in_the_clear_in_the_dat
         message += &answer.text;
         if answer.status == 200 {
             let task = answer.task_id();
-            message += &gateway.ended(&task).await.to_string();
+            message += &gateway.wait_for_end(&task).await.to_string();
             message += &json!(gateway.thread(&task).await).to_string();
         }
     }
     message += &run_with_input("", &["channel", "show", "hook", "--data", data]);
-    let serving = home.database();
+    let serving = home.database_bytes();
     let (status, log) = tokio::task::spawn_blocking(move || gateway.terminate()).await.unwrap();
     assert!(status.success() && log.contains("TRACE"), "the log was not talkative");
     assert!(
@@ -269,7 +273,7 @@ async fn a_value_is_in_no_answer_no_log_no_trace_and_not_in_the_clear_in_the_dat
         ("an answer", message.as_bytes()),
         ("the log", log.as_bytes()),
         ("the database", &serving),
-        ("the database, closed", &home.database()),
+        ("the database, closed", &home.database_bytes()),
     ] {
         for value in [OLD, NEW] {
             let found = text.windows(value.len()).any(|part| part == value.as_bytes());

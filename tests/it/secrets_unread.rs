@@ -41,17 +41,17 @@ async fn a_plugin_that_tries_every_prefix_and_encoding_sees_one_outcome() {
     for binding in BINDINGS {
         let grants = format!("[secrets]\nsigning = {binding}\n{limits}");
         gateway
-            .manage("PUT", "/plugins/probes-secret/grants")
+            .admin_request("PUT", "/plugins/probes-secret/grants")
             .text("application/toml", grants)
             .expect(200)
             .await;
-        let agent = gateway.with_agent(|agent| {
+        let agent = gateway.agent_with(|agent| {
             agent.tools = vec!["probes-secret".parse().unwrap()];
             agent.allow_destructive_tools = true;
         });
         let agent = agent.await;
         for secret in SECRETS {
-            gateway.keep_secret("partner", secret, false).await;
+            gateway.store_secret("partner", secret, false).await;
             // The guess is the secret itself: even a plugin that knows the secret learns nothing from pieces of it.
             let found = outcomes(&agent, secret).await;
             assert_eq!(found.len(), 1, "{binding} {secret}: {found:?}");
@@ -63,10 +63,11 @@ async fn a_plugin_that_tries_every_prefix_and_encoding_sees_one_outcome() {
 #[tokio::test]
 async fn a_use_that_the_binding_does_not_name_is_refused() {
     let gateway = Gateway::start().await;
-    gateway.keep_secret("partner", "key", false).await;
+    gateway.store_secret("partner", "key", false).await;
     let used = async |uses: &str| -> Value {
         let binding = format!("{{ secret = \"partner\"{uses} }}");
-        let agent = gateway.with_tool("uses_secrets", &format!("[secrets]\na = {binding}\n")).await;
+        let agent =
+            gateway.agent_with_tool("uses_secrets", &format!("[secrets]\na = {binding}\n")).await;
         let ask = json!({"name": "a", "algorithm": "sha256", "message": "m", "presented": "key"});
         let answer = agent.ask(json!({"prompt": format!("secret {ask}")})).await;
         answer.report()["tools"][0]["result"].clone()

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::Gateway;
 
 /// Runs a documented command, and returns the status and the body.
-async fn run(gateway: &Gateway, documented: &str) -> (u16, Value) {
+async fn run_curl(gateway: &Gateway, documented: &str) -> (u16, Value) {
     let command = documented
         .replacen("curl ", "curl -g -sS -w '\\n%{http_code}' ", 1)
         .replace("https://webhook.xpander.ai", &format!("http://{}", gateway.listen))
@@ -38,7 +38,7 @@ fn received(task: &Value) -> Value {
 #[tokio::test]
 async fn xpander_make_requests() {
     let gateway = Gateway::start().await;
-    let (status, task) = run(
+    let (status, task) = run_curl(
         &gateway,
         r#"curl -X POST 'https://webhook.xpander.ai/?agent_id=YOUR_AGENT_ID' \
   -H 'Content-Type: application/json' \
@@ -53,7 +53,7 @@ async fn xpander_make_requests() {
 #[tokio::test]
 async fn xpander_asynchronous() {
     let gateway = Gateway::start().await;
-    let answer = run(
+    let answer = run_curl(
         &gateway,
         r#"curl -X POST 'https://webhook.xpander.ai/?agent_id=YOUR_AGENT_ID&asynchronous=true' \
   -H 'x-api-key: YOUR_API_KEY' \
@@ -61,7 +61,7 @@ async fn xpander_asynchronous() {
     )
     .await;
     assert_eq!(answer, (200, json!({"status": "Started"})));
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 /// Uploads are not supported yet. Until they are, the response says so and nothing runs: an agent that answered
@@ -77,17 +77,17 @@ async fn xpander_upload_files_is_refused_honestly_for_now() {
   --form 'files=@"/path/to/image.png"'"#;
     let folder: &Path = gateway.home.path();
     let (status, answer) =
-        run(&gateway, &documented.replace("/path/to", folder.to_str().unwrap())).await;
+        run_curl(&gateway, &documented.replace("/path/to", folder.to_str().unwrap())).await;
     assert_eq!(status, 415);
     let detail = answer["detail"].as_str().unwrap();
     assert!(detail.contains("document.pdf") && detail.contains("no file uploads"), "{detail}");
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
 async fn xpander_extract_data() {
     let gateway = Gateway::start().await;
-    let answer = run(
+    let answer = run_curl(
         &gateway,
         r#"curl -X POST 'https://webhook.xpander.ai/?agent_id=YOUR_AGENT_ID&getter=result.summary' \
   -H 'x-api-key: YOUR_API_KEY' \
@@ -100,7 +100,7 @@ async fn xpander_extract_data() {
 #[tokio::test]
 async fn xpander_map_dynamic_parameters() {
     let gateway = Gateway::start().await;
-    let (status, task) = run(
+    let (status, task) = run_curl(
         &gateway,
         r#"curl -X POST 'https://webhook.xpander.ai/?agent_id=YOUR_AGENT_ID&params_mapping={"task_id":"message.chat.id","prompt":"message.text","user_email":"message.from.email"}' \
   -H 'x-api-key: YOUR_API_KEY' \
@@ -122,7 +122,7 @@ async fn xpander_map_dynamic_parameters() {
 #[tokio::test]
 async fn xpander_pass_mcp_oauth_tokens() {
     let gateway = Gateway::start().await;
-    let (status, task) = run(
+    let (status, task) = run_curl(
         &gateway,
         r#"curl -X POST 'https://webhook.xpander.ai/?agent_id=YOUR_AGENT_ID' \
   -H 'x-api-key: YOUR_API_KEY' \
@@ -142,7 +142,7 @@ async fn xpander_pass_mcp_oauth_tokens() {
 #[tokio::test]
 async fn docsgpt_trigger_and_poll() {
     let gateway = Gateway::start().await;
-    let (status, answer) = run(
+    let (status, answer) = run_curl(
         &gateway,
         r#"curl -X POST \
   http://localhost:7091/api/webhooks/agents/your_webhook_token \
@@ -152,9 +152,9 @@ async fn docsgpt_trigger_and_poll() {
     .await;
     assert_eq!((status, &answer["success"]), (200, &json!(true)));
     let id = answer["task_id"].as_str().unwrap();
-    gateway.ended(id).await;
+    gateway.wait_for_end(id).await;
     let poll = "curl http://localhost:7091/api/task_status?task_id=YOUR_TASK_ID";
-    let (status, polled) = run(&gateway, &poll.replace("YOUR_TASK_ID", id)).await;
+    let (status, polled) = run_curl(&gateway, &poll.replace("YOUR_TASK_ID", id)).await;
     assert_eq!((status, &polled["status"]), (200, &json!("SUCCESS")));
     let answer = polled["result"]["result"]["answer"].as_str().unwrap();
     assert!(answer.contains("Your message to agent"), "{answer}");
@@ -163,13 +163,13 @@ async fn docsgpt_trigger_and_poll() {
 #[tokio::test]
 async fn docsgpt_trigger_with_get() {
     let gateway = Gateway::start().await;
-    let (status, answer) = run(
+    let (status, answer) = run_curl(
         &gateway,
         r#"curl "http://localhost:7091/api/webhooks/agents/your_webhook_token?question=Your+message+to+agent""#,
     )
     .await;
     assert_eq!((status, &answer["success"]), (200, &json!(true)));
-    let task = gateway.ended(answer["task_id"].as_str().unwrap()).await;
+    let task = gateway.wait_for_end(answer["task_id"].as_str().unwrap()).await;
     assert_eq!(task["input"]["text"], r#"{"question":"Your message to agent"}"#);
 }
 
@@ -181,7 +181,7 @@ async fn docsgpt_duplicate_triggers() {
   -H "Content-Type: application/json" \
   -H "Idempotency-Key: order-4567-created" \
   -d '{"question": "Your message to agent"}'"#;
-    let first = run(&gateway, documented).await;
-    assert_eq!((first.0, run(&gateway, documented).await), (200, first));
-    assert_eq!(gateway.tasks_stored().await, 1);
+    let first = run_curl(&gateway, documented).await;
+    assert_eq!((first.0, run_curl(&gateway, documented).await), (200, first));
+    assert_eq!(gateway.stored_task_count().await, 1);
 }

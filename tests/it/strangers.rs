@@ -7,13 +7,13 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use wardgate::clock::{Clock, Timestamp};
 
-use crate::support::{Answer, Child, Gateway, Home, Setup, wardgate};
+use crate::support::{Answer, Gateway, GatewayProcess, Home, Setup, wardgate};
 
 const KEY: &str = "a key of the provider";
 const NOW: i64 = 1_800_000_000;
 
 /// The circuit breaker opens after this many consecutive failures.
-const AFTER: u64 = 3;
+const QUARANTINE_AFTER: u64 = 3;
 
 /// The integrations that verify a signature over the body: the name, the settings, the text that is signed before the
 /// body, and the headers that carry a signature in hex and base64.
@@ -45,11 +45,11 @@ const SIGNED: [(&str, &[(&str, &str)], &str, fn(&str, &str) -> Vec<(&'static str
     ("hmac", &[("header", "x-s"), ("signed", "a{body}")], "a", |hex, _| vec![("x-s", hex.into())]),
 ];
 
-/// A gateway whose circuit breaker opens after [`AFTER`] failures, with a clock that stands still.
+/// A gateway whose circuit breaker opens after [`QUARANTINE_AFTER`] failures, with a clock that stands still.
 async fn gateway() -> Gateway {
     let clock = Clock::manual(Timestamp::from_micros(NOW * 1_000_000));
     let setup = Setup::new().clock(&clock);
-    setup.settings(|settings| settings.sandbox.quarantine_after = AFTER).start().await
+    setup.settings(|settings| settings.sandbox.quarantine_after = QUARANTINE_AFTER).start().await
 }
 
 fn mac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
@@ -91,15 +91,15 @@ async fn long_forgeries_cut_no_integration_off_and_long_honest_deliveries_get_in
             "standard-webhooks" => format!("whsec_{}", base64(KEY.as_bytes())),
             _ => KEY.to_owned(),
         };
-        gateway.keep_secret("partner", &stored, false).await;
+        gateway.store_secret("partner", &stored, false).await;
         // A build with debug assertions hashes slowly.
-        gateway.grant(integration, "[limits]\ncpu_ms = 10000\nwall_ms = 30000\n");
+        gateway.write_grants(integration, "[limits]\ncpu_ms = 10000\nwall_ms = 30000\n");
         let settings: Value = settings.iter().map(|(name, value)| (*name, *value)).collect();
         let definition = json!({"name": "hook", "agent": "tested", "verifier": integration,
                                 "settings": settings, "secrets": {"secret": "partner"}});
-        let hook = gateway.channel(definition).await;
+        let hook = gateway.apply_channel(definition).await;
         let forged = headers(&hex(&[7; 32]), &base64(&[7; 32]));
-        for _ in 0..=AFTER {
+        for _ in 0..=QUARANTINE_AFTER {
             let refused = send(&gateway, &hook, &forged, body(4_300_000)).await;
             assert_eq!(refused.status, 401, "{integration}: {}", refused.text);
         }
@@ -115,10 +115,10 @@ async fn long_forgeries_cut_no_integration_off_and_long_honest_deliveries_get_in
 
 /// A channel whose verifier copies the body and returns the copy.
 async fn copying(gateway: &Gateway) -> String {
-    gateway.keep_secret("partner", KEY, false).await;
+    gateway.store_secret("partner", KEY, false).await;
     gateway.install("verifies_by_copy", "[limits]\ncpu_ms = 5000\nwall_ms = 30000\n").await;
     gateway
-        .channel(json!({"name": "hook", "agent": "tested", "verifier": "verifies-by-copy",
+        .apply_channel(json!({"name": "hook", "agent": "tested", "verifier": "verifies-by-copy",
                         "secrets": {"secret": "partner"}}))
         .await
 }
@@ -134,7 +134,7 @@ async fn a_verifier_that_copies_the_body_is_charged_for_what_it_is_handed_and_no
  {
     let gateway = gateway().await;
     let hook = copying(&gateway).await;
-    for _ in 0..=AFTER {
+    for _ in 0..=QUARANTINE_AFTER {
         let forged =
             send(&gateway, &hook, &[("x-signature", hex(&[7; 32]))], body(9_000_000)).await;
         assert_eq!(forged.status, 401, "{}", forged.text);
@@ -150,7 +150,7 @@ async fn a_stranger_who_makes_a_verifier_crash_or_fill_its_memory_is_refused_and
     let gateway = gateway().await;
     let hook = copying(&gateway).await;
     for (header, status) in [("x-panic", 400), ("x-fill", 413)] {
-        for _ in 0..=AFTER {
+        for _ in 0..=QUARANTINE_AFTER {
             let refused = send(&gateway, &hook, &[(header, "1".into())], body(10)).await;
             assert_eq!(refused.status, status, "{}", refused.text);
             assert_eq!(refused.header("x-wardgate-fault"), Some("caller"));
@@ -158,24 +158,24 @@ async fn a_stranger_who_makes_a_verifier_crash_or_fill_its_memory_is_refused_and
         }
         assert_eq!(signed(&gateway, &hook, 10).await.status, 200, "after {header}");
     }
-    let state = gateway.manage("GET", "/plugins/verifies-by-copy").expect(200).await.json();
+    let state = gateway.admin_request("GET", "/plugins/verifies-by-copy").expect(200).await.json();
     assert_eq!(state["quarantine"], Value::Null);
-    assert_eq!(state["calls"]["refused"], json!({"request-too-much": 2 * (AFTER + 1)}));
+    assert_eq!(state["calls"]["refused"], json!({"request-too-much": 2 * (QUARANTINE_AFTER + 1)}));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_at_an_open_channel_cuts_no_mapper_off_and_somebody_with_a_key_does() {
     let gateway = gateway().await;
-    let agent = gateway.with_mapper("panics_on_demand", "").await;
+    let agent = gateway.agent_with_mapper("panics_on_demand", "").await;
     let definition = json!({"name": "hook", "agent": "tested", "verifier": "none",
                             "mapper": "panics-on-demand"});
-    let hook = gateway.channel(definition).await;
-    for _ in 0..=AFTER {
+    let hook = gateway.apply_channel(definition).await;
+    for _ in 0..=QUARANTINE_AFTER {
         gateway.post(&hook).json(&json!({"crash": true})).expect(400).await;
     }
     gateway.post(&hook).json(&json!({"crash": false})).expect(200).await;
     // The holder of a key is accountable for its requests.
-    for _ in 0..AFTER {
+    for _ in 0..QUARANTINE_AFTER {
         agent.trigger().json(&json!({"crash": true})).expect(502).await;
     }
     gateway.post(&hook).json(&json!({"crash": false})).expect(503).await;
@@ -187,9 +187,9 @@ async fn a_stranger_at_an_open_channel_cuts_no_replier_off_and_is_told_nothing_o
     gateway.install("panics_in_reply", "").await;
     let definition = json!({"name": "hook", "agent": "tested", "verifier": "none",
                             "replier": "panics-in-reply", "answer": "wait"});
-    let hook = gateway.channel(definition).await;
+    let hook = gateway.apply_channel(definition).await;
     let send = |crash: bool| gateway.post(&hook).json(&json!({"crash": crash}));
-    for _ in 0..=AFTER {
+    for _ in 0..=QUARANTINE_AFTER {
         let refused = send(true).expect(400).await;
         assert_eq!(refused.detail(), "the request cannot be looked at: it asks too much");
         // The run exists: a retry would start another one.
@@ -197,7 +197,7 @@ async fn a_stranger_at_an_open_channel_cuts_no_replier_off_and_is_told_nothing_o
         assert!(refused.header("x-task-id").is_some());
     }
     assert_eq!(send(false).answered_by_a_plugin().expect(200).await.text, "answered");
-    gateway.manage("DELETE", "/plugins/panics-in-reply").expect(204).await;
+    gateway.admin_request("DELETE", "/plugins/panics-in-reply").expect(204).await;
     let gone = send(false).expect(503).await;
     assert_eq!(gone.detail(), "the channel takes no requests at the moment");
 }
@@ -206,14 +206,14 @@ async fn a_stranger_at_an_open_channel_cuts_no_replier_off_and_is_told_nothing_o
 async fn a_large_value_is_the_requests_fault_and_the_mapping_and_getting_of_others_goes_on() {
     let gateway = gateway().await;
     let large = json!({"t": "x".repeat(5_000_000)});
-    for _ in 0..=AFTER {
+    for _ in 0..=QUARANTINE_AFTER {
         let refused = gateway.webhook(r#"&params_mapping={"prompt":"t"}"#).json(&large);
         let refused = refused.expect(413).await;
         assert!(refused.detail().contains("more than the 4194304 bytes"), "{}", refused.text);
         assert_eq!(refused.header("x-wardgate-fault"), Some("caller"));
     }
     // The offline model repeats the prompt, so the result is as large.
-    for _ in 0..=AFTER {
+    for _ in 0..=QUARANTINE_AFTER {
         let call =
             gateway.webhook("&getter=result").json(&json!({"prompt": "x".repeat(5_000_000)}));
         let refused = call.expect(413).await;
@@ -232,7 +232,7 @@ async fn a_channel_that_is_not_set_up_says_so_to_its_operator_and_nothing_to_str
     {
         let definition = json!({"name": channel, "agent": "tested", "verifier": "github",
                                 "secrets": secrets});
-        let hook = gateway.channel(definition).await;
+        let hook = gateway.apply_channel(definition).await;
         let headers = [("x-hub-signature-256", format!("sha256={}", hex(&[7; 32])))];
         let refused = send(&gateway, &hook, &headers, body(10)).await;
         assert_eq!(refused.status, 503, "{}", refused.text);
@@ -247,7 +247,7 @@ async fn a_channel_that_is_not_set_up_says_so_to_its_operator_and_nothing_to_str
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_hears_of_refused_strangers_once_a_minute_and_not_once_a_request() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
+    let gateway = GatewayProcess::serve(&home, &[]);
     let file = home.write(
         "hook.toml",
         "name = \"hook\"\nagent = \"demo\"\nverifier = \"github\"\nmapper = \"github\"\n\

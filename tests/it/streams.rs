@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::events::{Events, kinds};
+use crate::support::events::{EventStream, event_types};
 use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
-use crate::support::{Client, Gateway, Setup, agent, until};
+use crate::support::{Client, Gateway, Setup, agent, poll_until};
 
 const ENDLESS_TOOL: &str = "[limits]\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
 
@@ -24,18 +24,18 @@ async fn with_model(replies: impl IntoIterator<Item = Reply>) -> (Gateway, Model
     (Setup::new().model(&server).start().await, server)
 }
 
-async fn follow(gateway: &Gateway, caller: &Client, id: &str) -> Events {
-    Events::follow(caller, gateway.tenant, id).await
+async fn follow(gateway: &Gateway, caller: &Client, id: &str) -> EventStream {
+    EventStream::follow(caller, gateway.tenant, id).await
 }
 
 #[tokio::test]
 async fn a_run_is_told_in_order_and_each_event_has_its_data() {
     let (gateway, _server) = with_model([CALCULATE, Reply::Text("It is\n42\r\n é")]).await;
-    let events = Events::of(gateway.invoke("invoke/stream", "six times seven?")).await;
+    let events = EventStream::open(gateway.invoke("invoke/stream", "six times seven?")).await;
     let id = events.response.headers()["x-task-id"].to_str().unwrap().to_owned();
     assert_eq!(events.response.headers()["location"], format!("/v1/tasks/{id}"));
-    let events = events.rest().await;
-    assert_eq!(kinds(&events), WHOLE);
+    let events = events.remaining_events().await;
+    assert_eq!(event_types(&events), WHOLE);
     for event in &events {
         assert_eq!(event["task_id"], id);
         assert_eq!(event["organization_id"], gateway.tenant.to_string());
@@ -62,16 +62,19 @@ async fn a_run_is_streamed_under_all_its_names() {
     {
         let target = format!("{prefix}/{}/{route}", gateway.agent);
         let call = gateway.post(&target).key(&gateway.key).json(&json!({"input": {"text": "x"}}));
-        let events = Events::of(call).await.rest().await;
-        assert_eq!(kinds(&events), ["task_created", "task_updated", "chunk", "task_finished"]);
+        let events = EventStream::open(call).await.remaining_events().await;
+        assert_eq!(
+            event_types(&events),
+            ["task_created", "task_updated", "chunk", "task_finished"]
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_call_is_told_while_the_tool_runs_and_a_stop_ends_the_stream() {
     let gateway = Gateway::start().await;
-    let spinning = gateway.with_tool("spin_in_tool", ENDLESS_TOOL).await;
-    let mut events = Events::of(spinning.invoke("invoke/stream", "spin {\"n\": 1}")).await;
+    let spinning = gateway.agent_with_tool("spin_in_tool", ENDLESS_TOOL).await;
+    let mut events = EventStream::open(spinning.invoke("invoke/stream", "spin {\"n\": 1}")).await;
     events.expect("task_created").await;
     events.expect("task_updated").await;
     let request = events.expect("tool_call_request").await;
@@ -94,8 +97,8 @@ async fn a_tool_call_is_told_while_the_tool_runs_and_a_stop_ends_the_stream() {
 #[tokio::test]
 async fn who_comes_in_the_middle_gets_everything_from_the_beginning() {
     let (gateway, server) = with_model([CALCULATE, Reply::Silence]).await;
-    let mut live = Events::of(gateway.invoke("invoke/stream", "six times seven?")).await;
-    server.until_asked(2).await;
+    let mut live = EventStream::open(gateway.invoke("invoke/stream", "six times seven?")).await;
+    server.wait_for_requests(2).await;
     let first = live.expect("task_created").await;
     let id = first["task_id"].as_str().unwrap();
     let mut later = follow(&gateway, &gateway, id).await;
@@ -106,30 +109,37 @@ async fn who_comes_in_the_middle_gets_everything_from_the_beginning() {
     }
     assert_eq!(gateway.task(id).await["status"], "executing", "all of it came while it runs");
     gateway.stop_task(id).await;
-    let ends = (live.rest().await, later.rest().await);
-    assert_eq!((kinds(&ends.0), &ends.0), (vec!["task_finished"], &ends.1));
+    let ends = (live.remaining_events().await, later.remaining_events().await);
+    assert_eq!((event_types(&ends.0), &ends.0), (vec!["task_finished"], &ends.1));
 }
 
 #[tokio::test]
 async fn who_comes_after_the_end_gets_what_was_told_live() {
     let (gateway, server) = with_model([CALCULATE, Reply::Text("It is 42")]).await;
     let mut reported = Vec::new();
-    reported.push(Events::of(gateway.invoke("invoke/stream", "completes")).await.rest().await);
-    server.reply(Reply::Error(500, "out of order"));
-    reported.push(Events::of(gateway.invoke("invoke/stream", "fails")).await.rest().await);
-    server.reply(Reply::Silence);
-    let live = Events::of(gateway.invoke("invoke/stream", "is stopped")).await;
-    server.until_asked(4).await;
+    reported.push(
+        EventStream::open(gateway.invoke("invoke/stream", "completes"))
+            .await
+            .remaining_events()
+            .await,
+    );
+    server.set_reply(Reply::Error(500, "out of order"));
+    reported.push(
+        EventStream::open(gateway.invoke("invoke/stream", "fails")).await.remaining_events().await,
+    );
+    server.set_reply(Reply::Silence);
+    let live = EventStream::open(gateway.invoke("invoke/stream", "is stopped")).await;
+    server.wait_for_requests(4).await;
     gateway.stop_task(live.response.headers()["x-task-id"].to_str().unwrap()).await;
-    reported.push(live.rest().await);
-    let spinning = gateway.with_tool("spin_in_tool", ENDLESS_TOOL).await;
-    let mut live = Events::of(spinning.invoke("invoke/stream", "spin {}")).await;
+    reported.push(live.remaining_events().await);
+    let spinning = gateway.agent_with_tool("spin_in_tool", ENDLESS_TOOL).await;
+    let mut live = EventStream::open(spinning.invoke("invoke/stream", "spin {}")).await;
     let mut events = Vec::new();
     while events.len() < 3 {
         events.push(live.next().await.unwrap());
     }
     gateway.stop_task(events[0]["task_id"].as_str().unwrap()).await;
-    events.extend(live.rest().await);
+    events.extend(live.remaining_events().await);
     reported.push(events);
 
     let ends: Vec<_> =
@@ -138,20 +148,21 @@ async fn who_comes_after_the_end_gets_what_was_told_live() {
     assert_eq!((reported[0].len(), reported[3].len()), (6, 5), "with the call that was under way");
     for events in &reported {
         let later = follow(&gateway, &gateway, events[0]["task_id"].as_str().unwrap()).await;
-        assert_eq!(later.rest().await, *events);
+        assert_eq!(later.remaining_events().await, *events);
     }
     let restarted = Setup::new().model(&server).home(gateway.stop().await).start().await;
     for events in &reported {
         let later = follow(&restarted, &restarted, events[0]["task_id"].as_str().unwrap()).await;
-        assert_eq!(later.rest().await, *events, "after a restart");
+        assert_eq!(later.remaining_events().await, *events, "after a restart");
     }
 }
 
 #[tokio::test]
 async fn a_task_that_fails_ends_its_stream() {
     let (gateway, _server) = with_model([Reply::Error(429, "slow down")]).await;
-    let events = Events::of(gateway.invoke("invoke/stream", "hello")).await.rest().await;
-    assert_eq!(kinds(&events), ["task_created", "task_updated", "task_finished"]);
+    let events =
+        EventStream::open(gateway.invoke("invoke/stream", "hello")).await.remaining_events().await;
+    assert_eq!(event_types(&events), ["task_created", "task_updated", "task_finished"]);
     assert_eq!(events[2]["data"]["status"], "failed");
     assert!(events[2]["data"]["result"].as_str().unwrap().contains("slow down"), "{}", events[2]);
 }
@@ -159,37 +170,37 @@ async fn a_task_that_fails_ends_its_stream() {
 #[tokio::test]
 async fn who_hangs_up_stops_nothing() {
     let (gateway, server) = with_model([Reply::Held(&Reply::Text("done"))]).await;
-    let mut events = Events::of(gateway.invoke("invoke/stream", "hello")).await;
+    let mut events = EventStream::open(gateway.invoke("invoke/stream", "hello")).await;
     let id = events.expect("task_created").await["task_id"].as_str().unwrap().to_owned();
-    server.until_asked(1).await;
+    server.wait_for_requests(1).await;
     drop(events);
-    server.let_go(1);
-    let task = gateway.ended(&id).await;
+    server.release(1);
+    let task = gateway.wait_for_end(&id).await;
     assert_eq!((&task["status"], &task["result"]), (&json!("completed"), &json!("done")));
-    assert_eq!((&task["execution_attempts"], server.asked().len()), (&json!(1), 1));
+    assert_eq!((&task["execution_attempts"], server.requests().len()), (&json!(1), 1));
 }
 
 #[tokio::test]
 async fn a_task_that_waits_for_a_worker_can_be_followed() {
     let setup = Setup::new().settings(|settings| settings.queue.runs_max = 0);
     let gateway = setup.start().await;
-    let mut events = Events::of(gateway.invoke("invoke/stream", "hello")).await;
+    let mut events = EventStream::open(gateway.invoke("invoke/stream", "hello")).await;
     let created = events.expect("task_created").await;
     gateway.stop_task(created["task_id"].as_str().unwrap()).await;
-    let rest = events.rest().await;
-    assert_eq!(kinds(&rest), ["task_finished"], "it was never begun");
+    let rest = events.remaining_events().await;
+    assert_eq!(event_types(&rest), ["task_finished"], "it was never begun");
     assert_eq!(rest[0]["data"]["status"], "stopped");
 }
 
 #[tokio::test]
 async fn a_task_that_is_deleted_ends_its_stream() {
     let (gateway, server) = with_model([CALCULATE, Reply::Silence]).await;
-    let live = Events::of(gateway.invoke("invoke/stream", "hello")).await;
+    let live = EventStream::open(gateway.invoke("invoke/stream", "hello")).await;
     let id = live.response.headers()["x-task-id"].to_str().unwrap().to_owned();
-    server.until_asked(2).await;
+    server.wait_for_requests(2).await;
     gateway.delete(&format!("/v1/tasks/{id}")).key(&gateway.key).expect(204).await;
-    let events = live.rest().await;
-    assert_eq!(events.last().unwrap()["type"], "task_finished", "{:?}", kinds(&events));
+    let events = live.remaining_events().await;
+    assert_eq!(events.last().unwrap()["type"], "task_finished", "{:?}", event_types(&events));
     assert_eq!(events.last().unwrap()["data"]["status"], "stopped");
     let target = format!("/{}/agent-execution/{id}/events", gateway.tenant);
     gateway.get(&target).key(&gateway.key).expect(404).await;
@@ -199,16 +210,16 @@ async fn a_task_that_is_deleted_ends_its_stream() {
 async fn fifty_who_follow_one_task_get_the_same() {
     let (gateway, server) =
         with_model([Reply::Held(&CALCULATE), Reply::Held(&Reply::Text("42"))]).await;
-    let id = gateway.begin("six times seven?").await;
+    let id = gateway.start_run("six times seven?").await;
     let mut following = Vec::new();
     // Half of them before the run's first step, the others in the middle of it.
     for turn in 1..=2 {
-        server.until_asked(turn).await;
+        server.wait_for_requests(turn).await;
         following.extend(join_all((0..25).map(|_| follow(&gateway, &gateway, &id))).await);
-        server.let_go(1);
+        server.release(1);
     }
-    let reported = join_all(following.into_iter().map(Events::rest)).await;
-    assert_eq!(kinds(&reported[0]), WHOLE);
+    let reported = join_all(following.into_iter().map(EventStream::remaining_events)).await;
+    assert_eq!(event_types(&reported[0]), WHOLE);
     assert!(reported.iter().all(|events| *events == reported[0]));
 }
 
@@ -240,12 +251,12 @@ async fn nobody_follows_what_is_not_his() {
 async fn a_stream_under_a_key_that_was_used_is_the_first_one_again() {
     let gateway = Gateway::start().await;
     let call = |text| gateway.invoke("invoke/stream", text).idempotent("k");
-    let first = Events::of(call("hello")).await.rest().await;
-    let again = Events::of(call("hello")).await;
+    let first = EventStream::open(call("hello")).await.remaining_events().await;
+    let again = EventStream::open(call("hello")).await;
     assert_eq!(again.response.headers()["idempotent-replayed"], "true");
-    assert_eq!(again.rest().await, first);
+    assert_eq!(again.remaining_events().await, first);
     call("something else").expect(422).await;
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 #[tokio::test]
@@ -254,8 +265,9 @@ async fn no_secret_is_streamed() {
     let replies =
         [Reply::Tool("calculate", arguments), Reply::Text("sk-test-model-key-0123456789")];
     let (gateway, _server) = with_model(replies).await;
-    let events = Events::of(gateway.invoke("invoke/stream", "hello")).await.rest().await;
-    assert_eq!(kinds(&events), WHOLE);
+    let events =
+        EventStream::open(gateway.invoke("invoke/stream", "hello")).await.remaining_events().await;
+    assert_eq!(event_types(&events), WHOLE);
     assert!(events[2]["data"]["payload"]["expression"] == "[redacted]", "{}", events[2]);
     assert!(events.iter().all(|event| !event.to_string().contains(MODEL_KEY)));
 }
@@ -284,7 +296,7 @@ async fn a_tenant_has_as_many_streams_open_as_it_may_and_others_have_theirs() {
     drop(first);
     let stop = format!("/v1/tasks/{id}/stop");
     gateway.post(&stop).key(&gateway.key).expect(200).await;
-    until("room for a stream", async || {
+    poll_until("room for a stream", async || {
         (gateway.get(&target).key(&gateway.key).send().await.status == 200).then_some(())
     })
     .await;
@@ -302,14 +314,14 @@ async fn whoever_waits_when_the_gateway_stops_is_answered_and_not_cut_off() {
         tokio::spawn(
             async move { caller.webhook("").json(&json!({"prompt": "hi"})).expect(202).await },
         );
-    server.until_asked(1).await;
+    server.wait_for_requests(1).await;
     let home = gateway.stop().await;
     let answer = waiting.await.unwrap();
     assert_eq!(answer.json()["id"], answer.task_id());
     // The run continues after the next start.
-    server.reply(Reply::Text("at last"));
+    server.set_reply(Reply::Text("at last"));
     let again = Setup::new().home(home).model(&server).start().await;
-    assert_eq!(again.ended(&answer.task_id()).await["result"], "at last");
+    assert_eq!(again.wait_for_end(&answer.task_id()).await["result"], "at last");
 }
 
 #[tokio::test]

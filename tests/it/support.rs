@@ -2,23 +2,26 @@
 //! of external services. No test connects to another machine.
 
 pub(crate) mod answer;
-pub(crate) mod child;
+pub(crate) mod bundled_plugins;
 pub(crate) mod client;
 pub(crate) mod document;
 pub(crate) mod events;
 pub(crate) mod gateway;
+pub(crate) mod gateway_process;
 pub(crate) mod home;
-pub(crate) mod in_process;
 pub(crate) mod model_server;
 pub(crate) mod oci_registry;
 pub(crate) mod web;
 
 pub(crate) use answer::{Answer, Call};
-pub(crate) use child::{Child, be_patient_with, command_of, new_tenant, path_of_shells, wardgate};
+pub(crate) use bundled_plugins::BundledPlugins;
 pub(crate) use client::Client;
 pub(crate) use gateway::{Gateway, Setup, agent};
+pub(crate) use gateway_process::{
+    GatewayProcess, new_tenant, path_with_wardgate, relax_tenant_time_limits, wardgate,
+    wardgate_command,
+};
 pub(crate) use home::Home;
-pub(crate) use in_process::InProcess;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +32,7 @@ use wardgate::ids::AgentId;
 pub(crate) const INTERFACE_VERSION: &str = env!("PLUGIN_INTERFACE_VERSION");
 
 /// How long a test waits for an expected event: far longer than it takes, since machines stall.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The text of a payload in `tests/payloads`.
 pub(crate) fn payload(name: &str) -> String {
@@ -50,7 +53,7 @@ pub(crate) fn guest_path(name: &str) -> PathBuf {
 
 /// A guest with a digest of its own, so that no other test evicts its compiled code: a unique custom section is
 /// appended to the component.
-pub(crate) fn guest_of_its_own(name: &str) -> Vec<u8> {
+pub(crate) fn guest_with_unique_digest(name: &str) -> Vec<u8> {
     let mut component = std::fs::read(guest_path(name)).unwrap();
     let section = [b"\x03own".as_slice(), AgentId::random().to_string().as_bytes()].concat();
     component.extend([0, u8::try_from(section.len()).unwrap()]);
@@ -58,12 +61,12 @@ pub(crate) fn guest_of_its_own(name: &str) -> Vec<u8> {
     component
 }
 
-/// Polls `look` until it returns a value; panics after [`PATIENCE`].
-pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+/// Polls `probe` until it returns a value; panics after [`EVENT_TIMEOUT`].
+pub(crate) async fn poll_until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + EVENT_TIMEOUT;
     loop {
-        if let Some(seen) = look().await {
-            return seen;
+        if let Some(value) = probe().await {
+            return value;
         }
         assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -6,7 +6,7 @@ use serde_json::json;
 use wardgate::ids::{PluginName, TenantId};
 use wardgate::tenants::AgentDefinition;
 
-use crate::support::{Answer, Client, Gateway, Setup, agent, guest_path, until};
+use crate::support::{Answer, Client, Gateway, Setup, agent, guest_path, poll_until};
 
 /// The memory limit of one plugin is the limit of the whole tenant; the time limits are generous.
 const GRANTS: &str = "[limits]\nmemory_mib = 100\ncpu_ms = 10000\nwall_ms = 600000\n";
@@ -21,7 +21,7 @@ async fn in_flight(gateway: &Gateway, plugin: &str) -> u64 {
 async fn memory_is_shared_by_a_tenants_calls_and_given_back() {
     let setup = Setup::new().settings(|settings| settings.sandbox.tenant_memory_mib_max = 100);
     let gateway = setup.start().await;
-    let holds = gateway.with_mapper("holds_memory", GRANTS).await;
+    let holds = gateway.agent_with_mapper("holds_memory", GRANTS).await;
     let other = gateway.new_tenant("other").await;
     let mut calculates = agent("theirs");
     calculates.tools = vec!["calculator".parse().unwrap()];
@@ -34,11 +34,11 @@ async fn memory_is_shared_by_a_tenants_calls_and_given_back() {
     let mut holding = hold();
     // Whether it already holds the memory shows in the next call that needs as much. If that one comes first, the
     // holding call is the one that is refused, and is started again.
-    let refused = until("the share to be used up", async || {
+    let refused = poll_until("the share to be used up", async || {
         if holding.is_finished() {
             holding = hold();
         }
-        until("the first call", async || {
+        poll_until("the first call", async || {
             let under_way = in_flight(&gateway, "holds-memory").await == 1;
             (under_way || holding.is_finished()).then_some(())
         })
@@ -60,7 +60,7 @@ async fn memory_is_shared_by_a_tenants_calls_and_given_back() {
     assert!(beyond.detail().contains("100 MiB of memory it is granted"), "{}", beyond.text);
     // The first caller disconnects, which releases its share.
     holding.abort();
-    until("the share to be given back", async || {
+    poll_until("the share to be given back", async || {
         let answer = holds.webhook("").json(&json!({"mib": 60, "ms": 0})).send().await;
         (answer.status == 200).then_some(())
     })
@@ -116,7 +116,7 @@ async fn tools_that_sleep_take_no_place_from_what_callers_wait_for_and_leave_som
     for name in ["first", "second", "third"] {
         let (tenant, agent) = tenant_with(&gateway, name, "sleeps_in_tool", LIMITS).await;
         napping.extend((0..8).map(|_| operate(&agent, "nap", nap.clone())));
-        until("its tools to be called", async || {
+        poll_until("its tools to be called", async || {
             (in_flight_of(&gateway, tenant, "sleeps-in-tool").await == 8).then_some(())
         })
         .await;
@@ -156,7 +156,7 @@ async fn a_refusal_for_want_of_room_says_whose_room_it_is() {
     let naps = gateway.new_agent(tenant, definition).await;
     // Tools have two slots, and a single tenant may use one of them.
     let held = operate(&naps, "nap", json!({"ms": 600_000}));
-    let refused = until("the place to be taken", async || {
+    let refused = poll_until("the place to be taken", async || {
         let answer = operate(&agent, "nap", json!({"ms": 0})).await.unwrap();
         (answer.status != 200).then_some(answer)
     })
@@ -179,7 +179,7 @@ async fn headers_that_a_plugin_holds_on_the_hosts_side_are_charged_to_its_tenant
         "[limits]\nmemory_mib = 8\nwall_ms = 40000\ntool_wall_ms = 600000\ntool_cpu_ms = 60000\n";
     let setup = Setup::new().settings(|settings| settings.sandbox.tenant_memory_mib_max = 24);
     let gateway = setup.start().await;
-    let agent = gateway.with_tool("holds_fields", LIMITS).await;
+    let agent = gateway.agent_with_tool("holds_fields", LIMITS).await;
     let hold = |sets: u64, entries: u64, bytes: u64, ms: u64| {
         let ask = json!({"sets": sets, "entries": entries, "bytes": bytes, "ms": ms});
         operate(&agent, "hold", ask)
@@ -194,7 +194,7 @@ async fn headers_that_a_plugin_holds_on_the_hosts_side_are_charged_to_its_tenant
         assert!(refused.detail().contains("bytes of headers"), "{}", refused.text);
     }
     // The plugin's account includes them.
-    let state = gateway.manage("GET", "/plugins/holds-fields").expect(200).await.json();
+    let state = gateway.admin_request("GET", "/plugins/holds-fields").expect(200).await.json();
     assert!(state["cost"]["memory_bytes_peak"].as_u64() > Some(8 << 20), "{state}");
     // Two calls that hold headers exhaust the tenant's share.
     let holder = async || {
@@ -202,7 +202,7 @@ async fn headers_that_a_plugin_holds_on_the_hosts_side_are_charged_to_its_tenant
         while hold(1, 1, 10, 600_000).await.is_ok_and(|answer| answer.status == 503) {}
     };
     let mut holders = std::pin::pin!(futures::future::join(holder(), holder()));
-    let refused = until("both to hold theirs", async || {
+    let refused = poll_until("both to hold theirs", async || {
         let third = hold(1, 1, 10, 0);
         let third = tokio::select! {
             _ = &mut holders => panic!("they hold for longer than any test"),

@@ -6,7 +6,7 @@ use wardgate::settings::Settings;
 use wardgate::tenants::Precondition;
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Client, Gateway, PATIENCE, Setup, agent, guest_path};
+use crate::support::{Client, EVENT_TIMEOUT, Gateway, Setup, agent, guest_path};
 
 /// A gateway with a second tenant, whose agent has the same name as the first one's.
 async fn two() -> (Gateway, TenantId, Client) {
@@ -31,7 +31,7 @@ async fn a_key_opens_the_agents_of_its_tenant_only() {
             assert_eq!(answer.text, r#"{"detail":"Invalid API key"}"#);
         }
     }
-    assert_eq!(gateway.tasks_stored().await, 2);
+    assert_eq!(gateway.stored_task_count().await, 2);
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_webhook_runs_its_own_agent() {
     let (gateway, other_id, other) = two().await;
     assert_ne!(gateway.token, other.token);
     let id = other.trigger().json(&json!({"x": 1})).expect(200).await.task_id();
-    let task = other.ended(&id).await;
+    let task = other.wait_for_end(&id).await;
     assert_eq!(task["organization_id"], other_id.to_string());
     assert_eq!(task["agent_id"], other.agent);
 }
@@ -102,24 +102,26 @@ async fn an_agents_id_cannot_be_taken_over() {
 async fn a_tenant_with_room_for_one_run_gets_through_its_backlog() {
     let model = ModelServer::start([Reply::Held(&Reply::Text("done"))]).await;
     let settings = |settings: &mut Settings| {
-        model.put_into(settings);
+        model.add_to_settings(settings);
         settings.queue.runs_per_tenant_max = 1;
     };
     let gateway = Setup::new().settings(settings).start().await;
     // The first run is held, so that all others are queued when it ends.
-    let held = gateway.with_agent(|agent| agent.model = "scripted".to_owned()).await;
-    let mut accepted = vec![held.begin("first").await];
-    model.until_asked(1).await;
+    let held = gateway.agent_with(|agent| agent.model = "scripted".to_owned()).await;
+    let mut accepted = vec![held.start_run("first").await];
+    model.wait_for_requests(1).await;
     for number in 0..100 {
         let call = gateway.webhook("&asynchronous=true").json(&json!({"prompt": number}));
         accepted.push(call.expect(200).await.task_id());
     }
-    model.let_go(1);
+    model.release(1);
     // Without wake-ups, polling for tasks once a second would take longer.
     let all = async {
         for id in accepted {
-            assert_eq!(gateway.ended(&id).await["status"], "completed");
+            assert_eq!(gateway.wait_for_end(&id).await["status"], "completed");
         }
     };
-    tokio::time::timeout(PATIENCE, all).await.expect("a run that ends makes room for the next one");
+    tokio::time::timeout(EVENT_TIMEOUT, all)
+        .await
+        .expect("a run that ends makes room for the next one");
 }

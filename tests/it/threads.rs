@@ -36,7 +36,7 @@ async fn x7_a_number_names_the_same_thread_as_its_text() {
 #[tokio::test]
 async fn x7_the_same_name_is_another_thread_for_another_agent_or_tenant() {
     let gateway = Gateway::start().await;
-    let sibling = gateway.with_agent(|_| {}).await;
+    let sibling = gateway.agent_with(|_| {}).await;
     let stranger = gateway.new_agent(gateway.new_tenant("stranger").await, agent("tested")).await;
     assert_eq!(say(&gateway, json!("t"), "one").await, 0);
     assert_eq!(say(&sibling, json!("t"), "one").await, 0);

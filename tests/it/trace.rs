@@ -10,7 +10,7 @@ use wardgate::trace::{Event, PluginRun};
 
 use crate::support::model_server::{ModelServer, Reply};
 use crate::support::web::Web;
-use crate::support::{Gateway, Setup, guest_path, until, wardgate};
+use crate::support::{Gateway, Setup, guest_path, poll_until, wardgate};
 
 fn roles(thread: &[Value]) -> Vec<&str> {
     thread.iter().map(|step| step["role"].as_str().unwrap()).collect()
@@ -19,7 +19,7 @@ fn roles(thread: &[Value]) -> Vec<&str> {
 #[tokio::test]
 async fn why_a_plugin_panicked_and_what_it_wrote_before_is_in_the_log_of_its_call() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_tool("panics_in_tool", "").await;
+    let agent = gateway.agent_with_tool("panics_in_tool", "").await;
     let prompt = "panic {\"why\":\"message 4711\"}";
     let answer = agent.ask(json!({"prompt": prompt})).await;
     let thread = agent.thread(&answer.task_id()).await;
@@ -104,7 +104,7 @@ async fn a_mapping_and_a_tool_show_what_they_cost() {
 }
 
 /// The stored plugin runs of a task's tool steps.
-async fn runs(gateway: &Gateway, task: &str) -> Vec<PluginRun> {
+async fn tool_runs(gateway: &Gateway, task: &str) -> Vec<PluginRun> {
     let store = &gateway.services.store;
     let found = store.task_with_steps_by_id(task.parse().unwrap()).await.unwrap();
     let (_, steps) = found.unwrap();
@@ -126,11 +126,11 @@ async fn what_a_plugin_was_answered_is_kept_for_a_replay_without_secrets_and_is_
          networks = [\"127.0.0.0/8\"]\n",
         web.port
     );
-    gateway.grant("http-fetch", &grants);
+    gateway.write_grants("http-fetch", &grants);
     let url = format!("http://127.0.0.1:{}/kept", web.port);
     let prompt = format!("http_fetch {}", json!({"url": url}));
     let answer = gateway.ask(json!({"prompt": prompt, "user_tokens": {"m": TOKEN}})).await;
-    let ran = &runs(&gateway, &answer.task_id()).await[0];
+    let ran = &tool_runs(&gateway, &answer.task_id()).await[0];
     assert!(ran.digest.starts_with("sha256:") && ran.settings.starts_with("sha256:"), "{ran:?}");
     let recording: Recording = serde_json::from_value(ran.recording.clone().unwrap()).unwrap();
     let exchange = recording.answers.iter().find_map(|answered| match answered {
@@ -152,9 +152,9 @@ async fn what_a_plugin_was_answered_is_kept_for_a_replay_without_secrets_and_is_
 #[tokio::test]
 async fn a_mapping_keeps_what_it_was_answered_and_does_not_show_it() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_mapper("asks_time", "").await;
+    let agent = gateway.agent_with_mapper("asks_time", "").await;
     let id = agent.trigger().json(&json!({})).expect(200).await.task_id();
-    gateway.polled(&id).await;
+    gateway.wait_for_final_status(&id).await;
     let shown = json!(gateway.thread(&id).await).to_string();
     assert!(shown.contains("\"mapping\":{") && !shown.contains("recording"), "{shown}");
     let stored = gateway.services.store.task(gateway.tenant, id.parse().unwrap()).await.unwrap();
@@ -174,12 +174,12 @@ async fn the_digest_of_the_settings_changes_with_the_grants() {
     let calculate = json!({"prompt": "calculate {\"expression\":\"6*7\"}"});
     let settings = async || {
         let task = gateway.ask(calculate.clone()).await.task_id();
-        runs(&gateway, &task).await[0].settings.clone()
+        tool_runs(&gateway, &task).await[0].settings.clone()
     };
     let before = settings().await;
     assert_eq!(settings().await, before);
-    gateway.grant("calculator", "[limits]\nmemory_mib = 32\n");
-    gateway.reread_grants().await;
+    gateway.write_grants("calculator", "[limits]\nmemory_mib = 32\n");
+    gateway.reload_grants().await;
     assert_ne!(settings().await, before);
 }
 
@@ -234,7 +234,7 @@ async fn a_getter_and_a_replier_are_in_the_trace_once_the_task_has_ended() {
     let asked = gateway.webhook("&getter=result.summary&json=true");
     let asked = asked.json(&json!({"prompt": "hello"})).expect(200).await;
     let task = asked.header("x-task-id").unwrap().to_owned();
-    let step = until("the getter's step", async || {
+    let step = poll_until("the getter's step", async || {
         gateway.thread(&task).await.into_iter().find(|step| step["call"] == "get-value")
     })
     .await;
@@ -242,10 +242,10 @@ async fn a_getter_and_a_replier_are_in_the_trace_once_the_task_has_ended() {
     assert_eq!((&step["value"], &step["is_error"]), (&json!("hello"), &json!(false)));
     assert!(step["metrics"]["cpu_micros"].as_u64().unwrap() > 0, "{step}");
     assert!(step["digest"].as_str().unwrap().starts_with("sha256:"), "{step}");
-    gateway.keep_secret("hook-token", "a token of the provider", false).await;
+    gateway.store_secret("hook-token", "a token of the provider", false).await;
     gateway.install("speaks_for_a_provider", "").await;
     let hook = gateway
-        .channel(json!({
+        .apply_channel(json!({
             "name": "hook", "agent": "tested", "secrets": {"secret": "hook-token"}, "answer": "wait",
             "verifier": "speaks-for-a-provider", "mapper": "speaks-for-a-provider",
             "replier": "speaks-for-a-provider",
@@ -254,7 +254,7 @@ async fn a_getter_and_a_replier_are_in_the_trace_once_the_task_has_ended() {
     let sent = gateway.post(&hook).header("x-token", "a token of the provider");
     let sent = sent.json(&json!({"text": "hi"})).answered_by_a_plugin().expect(200).await;
     let task = sent.header("x-task-id").unwrap().to_owned();
-    let step = until("the replier's step", async || {
+    let step = poll_until("the replier's step", async || {
         gateway.thread(&task).await.into_iter().find(|step| step["call"] == "reply")
     })
     .await;
@@ -279,7 +279,7 @@ async fn asking_for_a_value_again_and_again_does_not_fill_the_trace() {
         let thread = gateway.thread(&task).await;
         thread.iter().filter(|step| step["call"] == "get-value").count()
     };
-    until("twenty of them", async || (getters().await == 20).then_some(())).await;
+    poll_until("twenty of them", async || (getters().await == 20).then_some(())).await;
     ask().await;
     assert_eq!(getters().await, 20);
 }

@@ -22,7 +22,7 @@ async fn a_key_never_points_at_a_task_that_does_not_exist() {
     // The key and the task are committed together: after a restart both exist, and the task runs.
     let gateway = Setup::new().home(waiting.stop().await).start().await;
     assert_eq!(trigger(&gateway).expect(200).await.task_id(), first);
-    assert_eq!(gateway.ended(&first).await["status"], "completed");
+    assert_eq!(gateway.wait_for_end(&first).await["status"], "completed");
     // Deleting a task deletes its key.
     let delete = gateway.http.delete(gateway.url(&format!("/v1/tasks/{first}")));
     Call::new(delete).key(&gateway.key).expect(204).await;
@@ -37,9 +37,9 @@ async fn a_key_that_is_used_while_its_task_runs_does_not_run_it_twice() {
     for _ in 0..5 {
         assert_eq!(trigger().expect(200).await.task_id(), first);
     }
-    server.let_go(1);
-    assert_eq!(gateway.ended(&first).await["execution_attempts"], 1);
-    assert_eq!(server.asked().len(), 1);
+    server.release(1);
+    assert_eq!(gateway.wait_for_end(&first).await["execution_attempts"], 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_chunked_body_is_refused_at_the_limit_and_not_cut() {
     };
     send(9).expect(200).await;
     send(11).expect(413).await;
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn head_starts_no_run() {
     let gateway = Gateway::start().await;
     let hook = format!("/api/webhooks/agents/{}?q=1", gateway.token);
     Call::new(gateway.http.head(gateway.url(&hook))).expect(405).await;
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn status_polls_do_not_block_a_trigger() {
         gateway.trigger().json(&json!({"n": n})).expect(200).await;
     }
     polls.join_all().await;
-    assert_eq!(gateway.tasks_stored().await, 21);
+    assert_eq!(gateway.stored_task_count().await, 21);
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_backlog_of_one_tenant_delays_no_other() {
 #[tokio::test]
 async fn calls_of_a_plugin_share_nothing() {
     let gateway = Gateway::start().await;
-    let counting = gateway.with_mapper("counts_calls", "").await;
+    let counting = gateway.agent_with_mapper("counts_calls", "").await;
     for _ in 0..2 {
         assert_eq!(counting.ask(json!({})).await.report()["received"], "1");
     }
@@ -132,7 +132,10 @@ async fn calls_of_a_plugin_share_nothing() {
 async fn a_limit_that_is_granted_is_enforced() {
     let gateway = Gateway::start().await;
     let greedy = gateway
-        .with_mapper("eat_memory", "[limits]\nmemory_mib = 8\ncpu_ms = 5000\nwall_ms = 10000\n")
+        .agent_with_mapper(
+            "eat_memory",
+            "[limits]\nmemory_mib = 8\ncpu_ms = 5000\nwall_ms = 10000\n",
+        )
         .await;
     let refused = greedy.webhook("").json(&json!({})).expect(502).await;
     assert!(refused.detail().contains("8 MiB"), "{}", refused.text);
@@ -140,9 +143,9 @@ async fn a_limit_that_is_granted_is_enforced() {
 
 #[tokio::test]
 async fn an_allow_list_matches_more_than_the_hosts_name() {
-    let (gateway, web) = (Gateway::start().await, Web::places().await);
+    let (gateway, web) = (Gateway::start().await, Web::serve_egress_targets().await);
     let rule = "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = 1\nnetworks = [\"127.0.0.0/8\"]\n";
-    gateway.grant("http-fetch", rule);
+    gateway.write_grants("http-fetch", rule);
     let url = format!("http://127.0.0.1:{}/open/hello", web.port);
     let answer =
         gateway.ask(json!({"prompt": format!("http_fetch {}", json!({"url": url}))})).await;
@@ -154,8 +157,8 @@ async fn the_answer_of_a_caller_who_waited_too_long_is_not_lost() {
     let (gateway, server) = replying(Reply::Held(&Reply::Text("found"))).await;
     let call = gateway.webhook("").header("prefer", "wait=0").json(&json!({"prompt": "hi"}));
     let id = call.expect(202).await.task_id();
-    server.let_go(1);
-    assert_eq!(gateway.ended(&id).await["result"], "found");
+    server.release(1);
+    assert_eq!(gateway.wait_for_end(&id).await["result"], "found");
 }
 
 #[tokio::test]
@@ -163,7 +166,7 @@ async fn a_silent_failure_is_no_success() {
     let (gateway, _server) = replying(Reply::Text("")).await;
     let task = gateway.ask(json!({"prompt": "hi"})).await.json();
     assert_eq!(task["status"], "failed");
-    let polled = gateway.polled(task["id"].as_str().unwrap()).await;
+    let polled = gateway.wait_for_final_status(task["id"].as_str().unwrap()).await;
     assert_eq!(polled["status"], "FAILURE");
 }
 
@@ -180,5 +183,5 @@ async fn absurd_input_is_the_callers_fault() {
     }
     let status = gateway.get("/api/task_status?task_id=%00").expect(400).await.json();
     assert_eq!(status["success"], Value::Bool(false));
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }

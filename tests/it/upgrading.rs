@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Child, Home, be_patient_with, until};
+use crate::support::{GatewayProcess, Home, poll_until, relax_tenant_time_limits};
 
 /// The ids and credentials of the folder `072a4e4`, from its README.md.
 const TENANT: &str = "687f49b4-0003-4422-9378-4760616b4589";
@@ -22,7 +22,7 @@ const WAITING_OF_CHANNEL: &str = "01a22d30-9ad9-7a29-8b13-1fc0c7f4d521";
 fn earlier(version: &str) -> Home {
     let home = Home::new();
     // Compiled code is sealed with its folder's host key, and this folder gets another one.
-    home.forget_compiled_code();
+    home.detach_code_cache();
     let stores = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores").join(version);
     for file in ["wardgate.db", "host.key"] {
         std::fs::copy(stores.join(file), home.path().join(file)).unwrap();
@@ -34,13 +34,13 @@ fn earlier(version: &str) -> Home {
 struct Upgraded {
     base: String,
     http: reqwest::Client,
-    _gateway: Child,
+    _gateway: GatewayProcess,
 }
 
 impl Upgraded {
     fn serve(home: &Home) -> Self {
-        be_patient_with(home, TENANT.parse().unwrap());
-        let gateway = Child::serve(home, &[]);
+        relax_tenant_time_limits(home, TENANT.parse().unwrap());
+        let gateway = GatewayProcess::serve(home, &[]);
         let base = format!("http://{}", gateway.listen);
         let http = wardgate::tls::http_client().no_proxy().build().unwrap();
         Self { base, http, _gateway: gateway }
@@ -58,8 +58,8 @@ impl Upgraded {
     }
 
     /// Waits until a task has ended, and returns it.
-    async fn ended(&self, task: &str) -> Value {
-        until("the end of a task", async || {
+    async fn wait_for_end(&self, task: &str) -> Value {
+        poll_until("the end of a task", async || {
             let seen = self.get(&format!("/v1/tasks/{task}")).await;
             (seen["status"] == "completed").then_some(seen)
         })
@@ -73,14 +73,14 @@ async fn a_folder_of_072a4e4_opens_and_goes_on() {
     let upgraded = Upgraded::serve(&home);
 
     // Completed tasks exist with their traces, and queued tasks run.
-    let calculated = upgraded.ended(CALCULATED).await;
+    let calculated = upgraded.wait_for_end(CALCULATED).await;
     assert!(calculated["result"].as_str().unwrap().contains("calculate gave"), "{calculated}");
     let thread = upgraded.get(&format!("/v1/tasks/{CALCULATED}/thread")).await;
     assert!(thread.to_string().contains("\\\"value\\\":42"), "{thread}");
-    let waiting = upgraded.ended(WAITING).await;
+    let waiting = upgraded.wait_for_end(WAITING).await;
     assert_eq!(waiting["execution_attempts"], 1);
     assert!(waiting["result"].as_str().unwrap().contains("still to do"));
-    let of_channel = upgraded.ended(WAITING_OF_CHANNEL).await;
+    let of_channel = upgraded.wait_for_end(WAITING_OF_CHANNEL).await;
     assert!(of_channel["result"].as_str().unwrap().contains("waiting since before"));
     let listed = upgraded.get("/v1/tasks").await;
     assert_eq!(listed["total"], 6, "{listed}");

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::support::{Call, Child, Gateway, Home, Setup};
+use crate::support::{Call, Gateway, GatewayProcess, Home, Setup};
 
 const TOKEN: &str = "user-access-token-abc123";
 
@@ -30,7 +30,7 @@ async fn x8_what_is_no_object_is_refused_without_being_repeated() {
         let detail = gateway.webhook("").json(&body).expect(400).await.detail();
         assert!(detail.contains("user_tokens") && !detail.contains(TOKEN), "{detail}");
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn x8_their_name_counts_in_any_case_and_twice_is_refused() {
             gateway
                 .webhook(&format!("&{in_query}={{\"mcp-1\":\"{TOKEN}\"}}"))
                 .json(&json!({"prompt": "hi"})),
-            gateway.at_agent("invoke").json(&json!({"input": {"text": "hi"}, name: tokens})),
+            gateway.post_to_agent("invoke").json(&json!({"input": {"text": "hi"}, name: tokens})),
         ] {
             let answer = call.expect(200).await;
             let thread = gateway.thread(&answer.task_id()).await;
@@ -132,7 +132,7 @@ fn repeating(gateway: &Gateway) -> Vec<(&'static str, Call)> {
         ("an event of bytes", event(gateway.webhook(&query)).text("text/plain", AWKWARD)),
         (
             "an invocation",
-            gateway.at_agent("invoke").json(&json!({
+            gateway.post_to_agent("invoke").json(&json!({
                 "input": {"text": AWKWARD, "user": {"id": AWKWARD}}, "user_tokens": tokens,
                 "payload_extension": {"note": AWKWARD}, "additional_context": AWKWARD,
             })),
@@ -152,7 +152,8 @@ async fn x8_a_token_that_the_sender_repeats_is_taken_out_there_too() {
     for (place, call) in repeating(&gateway) {
         let answer = call.expect(200).await;
         let id = answer.task_id();
-        let recorded = gateway.manage("GET", &format!("/tasks/{id}/recording")).expect(200).await;
+        let recorded =
+            gateway.admin_request("GET", &format!("/tasks/{id}/recording")).expect(200).await;
         let task = gateway.task(&id).await.to_string();
         let thread = json!(gateway.thread(&id).await).to_string();
         let body = recorded.json()["request"]["body_base64"].as_str().unwrap().to_owned();
@@ -165,7 +166,7 @@ async fn x8_a_token_that_the_sender_repeats_is_taken_out_there_too() {
         let left = [&answer.text, &body, &recorded.text];
         assert!(left.iter().any(|text| text.contains("redacted")), "{place}: {left:?}");
     }
-    let database = gateway.home.database();
+    let database = gateway.home.database_bytes();
     for secret in [MARK, TOKEN, &percent(MARK)] {
         assert!(!database.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret}");
     }
@@ -191,14 +192,14 @@ async fn x8_no_conversation_and_no_key_is_named_by_a_token() {
         gateway.webhook(&format!("&task_id=chat-{TOKEN}")).json(&body("note")),
         gateway.webhook(r#"&params_mapping={"task_id":"note"}"#).json(&body("note")),
         gateway.webhook("").json(&body("note")).idempotent(TOKEN),
-        gateway.at_agent("invoke").json(&json!({
+        gateway.post_to_agent("invoke").json(&json!({
             "id": TOKEN, "input": {"text": "hi"}, "user_tokens": {"m": TOKEN},
         })),
     ] {
         let detail = call.expect(400).await.detail();
         assert!(detail.contains("user_tokens") && !detail.contains(TOKEN), "{detail}");
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -233,14 +234,15 @@ async fn a_key_that_the_sender_repeats_is_taken_out_of_everything_but_its_own_pl
         ),
         (
             "an invocation",
-            gateway.at_agent("invoke").json(&json!({
+            gateway.post_to_agent("invoke").json(&json!({
                 "input": {"text": format!("say {key}")}, "payload_extension": {"x-api-key": key},
             })),
         ),
     ] {
         let answer = call.expect(200).await;
         let id = answer.task_id();
-        let recorded = gateway.manage("GET", &format!("/tasks/{id}/recording")).expect(200).await;
+        let recorded =
+            gateway.admin_request("GET", &format!("/tasks/{id}/recording")).expect(200).await;
         let body = recorded.json()["request"]["body_base64"].as_str().unwrap().to_owned();
         let body = String::from_utf8(STANDARD.decode(body).unwrap()).unwrap();
         let thread = json!(gateway.thread(&id).await).to_string();
@@ -250,7 +252,7 @@ async fn a_key_that_the_sender_repeats_is_taken_out_of_everything_but_its_own_pl
         let left = [&answer.text, &body, &recorded.text];
         assert!(left.iter().any(|text| text.contains("redacted")), "{place}: {left:?}");
     }
-    let database = gateway.home.database();
+    let database = gateway.home.database_bytes();
     for secret in [key.as_str(), bearer] {
         assert!(!database.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret}");
     }
@@ -274,14 +276,14 @@ async fn x8_after_a_restart_a_run_goes_on_without() {
     let body = json!({"prompt": "hi", "user_tokens": {"mcp-1": TOKEN}});
     let id = waiting.webhook("&asynchronous=true").json(&body).expect(200).await.task_id();
     let gateway = Setup::new().home(waiting.stop().await).start().await;
-    assert_eq!(gateway.ended(&id).await["status"], "completed");
+    assert_eq!(gateway.wait_for_end(&id).await["status"], "completed");
     assert_eq!(gateway.thread(&id).await[0].get("graph_items"), None);
 }
 
 #[tokio::test]
 async fn x8_a_token_is_in_no_answer_trace_log_or_file() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &["--log", "trace"]);
+    let gateway = GatewayProcess::serve(&home, &["--log", "trace"]);
     let spelt = format!(r#"{{"user\u005ftokens":{{"mcp-1":"{TOKEN}"}},"event":"x"}}"#);
     let mapped = r#"&params_mapping={"prompt":"user_tokens.mcp-1","user_id":"event"}"#;
     for call in [
@@ -297,7 +299,7 @@ async fn x8_a_token_is_in_no_answer_trace_log_or_file() {
         assert!(!thread.contains(TOKEN), "{thread}");
     }
     let find = |bytes: &[u8]| bytes.windows(TOKEN.len()).any(|part| part == TOKEN.as_bytes());
-    assert!(!find(&home.database()), "while it serves");
+    assert!(!find(&home.database_bytes()), "while it serves");
     let (_, logs) = gateway.terminate();
-    assert!(!find(logs.as_bytes()) && !find(&home.database()));
+    assert!(!find(logs.as_bytes()) && !find(&home.database_bytes()));
 }

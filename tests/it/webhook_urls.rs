@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use wardgate::ids::AgentId;
 use wardgate::tenants::Precondition;
 
-use crate::support::{Call, Child, Client, Gateway, Home, Setup, agent};
+use crate::support::{Call, Client, Gateway, GatewayProcess, Home, Setup, agent};
 
 /// The path of the webhook URL in an answer; the port changes with a restart.
 fn path(answer: &Value) -> String {
@@ -33,7 +33,7 @@ async fn d5_the_url_is_the_same_however_often_and_by_whomever_it_is_asked_for() 
     let first = ask(&gateway).key(&gateway.key).expect(200).await.json();
     assert_eq!(first["success"], true);
     assert_eq!(path(&first), format!("/api/webhooks/agents/{}", gateway.token));
-    let operator = gateway.operator();
+    let operator = gateway.operator_key();
     for _ in 0..5 {
         for key in [&gateway.key, &operator] {
             assert_eq!(ask(&gateway).key(key).expect(200).await.json(), first);
@@ -89,7 +89,7 @@ async fn d5_rotating_ends_the_old_url_at_once_and_the_new_one_works() {
         assert_eq!(path(&ask(&gateway).key(&gateway.key).expect(200).await.json()), new);
         old = new;
     }
-    assert_eq!(gateway.tasks_stored().await, 6);
+    assert_eq!(gateway.stored_task_count().await, 6);
 }
 
 #[tokio::test]
@@ -104,8 +104,8 @@ async fn d5_a_revoked_url_is_gone_until_it_is_rotated() {
         assert!(none["message"].as_str().unwrap().contains("rotate"), "{none}");
     }
     // On the admin API, an agent without a URL is not an error.
-    let below = format!("/agents/{}/webhook", gateway.agent);
-    let seen = gateway.manage("GET", &below).expect(200).await.json();
+    let admin_path = format!("/agents/{}/webhook", gateway.agent);
+    let seen = gateway.admin_request("GET", &admin_path).expect(200).await.json();
     assert_eq!(seen, json!({"url": null}));
     let new = path(&rotate(&gateway).expect(200).await.json());
     assert!(!new.ends_with(&gateway.token));
@@ -116,16 +116,17 @@ async fn d5_a_revoked_url_is_gone_until_it_is_rotated() {
 #[tokio::test]
 async fn d5_the_admins_routes_and_docsgpts_are_of_one_url() {
     let gateway = Gateway::start().await;
-    let below = format!("/agents/{}/webhook", gateway.agent);
+    let admin_path = format!("/agents/{}/webhook", gateway.agent);
     let shown = ask(&gateway).key(&gateway.key).expect(200).await.json();
-    let seen = gateway.manage("GET", &below).expect(200).await.json();
+    let seen = gateway.admin_request("GET", &admin_path).expect(200).await.json();
     assert_eq!(seen["url"], shown["webhook_url"]);
-    let new = gateway.manage("POST", &format!("{below}/rotate")).expect(200).await.json();
+    let new =
+        gateway.admin_request("POST", &format!("{admin_path}/rotate")).expect(200).await.json();
     let shown = ask(&gateway).key(&gateway.key).expect(200).await.json();
     assert_eq!(new["url"], shown["webhook_url"]);
     gateway.trigger().json(&json!({"x": 1})).expect(404).await;
     gateway.post(&path(&shown)).json(&json!({"x": 1})).expect(200).await;
-    gateway.manage("DELETE", &below).expect(204).await;
+    gateway.admin_request("DELETE", &admin_path).expect(204).await;
     gateway.post(&path(&shown)).json(&json!({"x": 1})).expect(404).await;
     ask(&gateway).key(&gateway.key).expect(404).await;
 }
@@ -133,8 +134,8 @@ async fn d5_the_admins_routes_and_docsgpts_are_of_one_url() {
 #[tokio::test]
 async fn d5_urls_are_the_same_after_a_restart() {
     let gateway = Gateway::start().await;
-    let rotated = gateway.with_agent(|_| {}).await;
-    let revoked = gateway.with_agent(|_| {}).await;
+    let rotated = gateway.agent_with(|_| {}).await;
+    let revoked = gateway.agent_with(|_| {}).await;
     let url = path(&rotate(&rotated).expect(200).await.json());
     revoke(&revoked).expect(200).await;
     let (first, home) = (gateway.token.clone(), gateway.stop().await);
@@ -191,7 +192,7 @@ async fn d5_a_head_says_nothing_and_changes_nothing() {
 #[tokio::test]
 async fn d5_no_url_that_was_shown_is_in_logs_or_the_database() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &["--log", "trace"]);
+    let gateway = GatewayProcess::serve(&home, &["--log", "trace"]);
     let mut urls = vec![path(&ask(&gateway).key(&gateway.key).expect(200).await.json())];
     for _ in 0..2 {
         urls.push(path(&rotate(&gateway).expect(200).await.json()));
@@ -202,7 +203,7 @@ async fn d5_no_url_that_was_shown_is_in_logs_or_the_database() {
     }
     revoke(&gateway).expect(200).await;
     gateway.post(&urls[2]).json(&json!({"x": 1})).expect(404).await;
-    let database = home.database();
+    let database = home.database_bytes();
     let (status, logs) = tokio::task::spawn_blocking(move || gateway.terminate()).await.unwrap();
     assert!(status.success() && logs.contains("DEBUG"), "the log was not talkative");
     for url in urls {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Gateway, Setup, until};
+use crate::support::{Gateway, Setup, poll_until};
 
 #[tokio::test]
 async fn x11_a_getter_answers_the_bare_value() {
@@ -59,12 +59,12 @@ async fn x11_a_task_that_failed_is_answered_whole() {
 #[tokio::test]
 async fn x12_json_makes_the_result_json_where_it_is_json() {
     let server = ModelServer::start([Reply::Text("plain words")]).await;
-    let gateway = Setup::new().settings(|settings| server.put_into(settings)).start().await;
+    let gateway = Setup::new().settings(|settings| server.add_to_settings(settings)).start().await;
     let answer = gateway.webhook("&json=true").json(&json!({"prompt": "hello"})).expect(200).await;
     assert_eq!(answer.json()["result"]["received"], "hello");
     let answer = gateway.webhook("").json(&json!({"prompt": "hello"})).expect(200).await;
     assert!(answer.json()["result"].is_string());
-    let other = gateway.with_agent(|agent| agent.model = "scripted".to_owned()).await;
+    let other = gateway.agent_with(|agent| agent.model = "scripted".to_owned()).await;
     let answer = other.webhook("&json=true").json(&json!({"prompt": "hello"})).expect(200).await;
     assert_eq!(answer.json()["result"], "plain words");
 }
@@ -99,7 +99,7 @@ async fn x20_a_synchronous_answer_is_the_task() {
 async fn x20_a_failed_run_is_answered_with_200() {
     let server = ModelServer::start([Reply::Error(500, "the model is on fire")]).await;
     let gateway = Setup::new()
-        .settings(|settings| server.put_into(settings))
+        .settings(|settings| server.add_to_settings(settings))
         .agent(|agent| agent.model = "scripted".to_owned())
         .start()
         .await;
@@ -120,8 +120,8 @@ async fn x21_an_asynchronous_answer_is_short_and_comes_first() {
     // The task exists before the answer is sent, and its run has not ended.
     let status = gateway.task(&id).await["status"].clone();
     assert!(status == "pending" || status == "executing", "{status}");
-    server.let_go(1);
-    assert_eq!(gateway.ended(&id).await["result"], "later");
+    server.release(1);
+    assert_eq!(gateway.wait_for_end(&id).await["result"], "later");
 }
 
 #[tokio::test]
@@ -137,8 +137,8 @@ async fn x22_who_waits_too_long_gets_202_and_the_run_goes_on() {
     let id = answer.task_id();
     assert_eq!(answer.header("location"), Some(format!("/v1/tasks/{id}").as_str()));
     assert_eq!(task["id"], id);
-    server.let_go(1);
-    assert_eq!(gateway.ended(&id).await["result"], "at last");
+    server.release(1);
+    assert_eq!(gateway.wait_for_end(&id).await["result"], "at last");
 }
 
 #[tokio::test]
@@ -147,14 +147,14 @@ async fn x22_who_hangs_up_does_not_stop_the_run() {
     let gateway = Setup::new().model(&server).start().await;
     let call = || gateway.webhook("").json(&json!({"prompt": "hello"})).idempotent("k");
     let impatient = tokio::spawn(call().request.send());
-    server.until_asked(1).await;
+    server.wait_for_requests(1).await;
     impatient.abort();
     assert!(impatient.await.unwrap_err().is_cancelled(), "it was not answered before");
     let id = call().expect(409).await.task_id();
-    server.let_go(1);
-    let task = gateway.ended(&id).await;
+    server.release(1);
+    let task = gateway.wait_for_end(&id).await;
     assert_eq!((&task["status"], &task["result"]), (&json!("completed"), &json!("done")));
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn x23_a_task_goes_from_pending_over_executing_to_its_end() {
         call.expect(200).await.task_id()
     };
     let first = start().await;
-    until("the first run", async || {
+    poll_until("the first run", async || {
         (gateway.task(&first).await["status"] == "executing").then_some(())
     })
     .await;
@@ -175,6 +175,6 @@ async fn x23_a_task_goes_from_pending_over_executing_to_its_end() {
     let second = start().await;
     let waiting = gateway.task(&second).await;
     assert_eq!((&waiting["status"], &waiting["started_at"]), (&json!("pending"), &Value::Null));
-    server.let_go(2);
-    assert_eq!(gateway.ended(&second).await["status"], "completed");
+    server.release(2);
+    assert_eq!(gateway.wait_for_end(&second).await["status"], "completed");
 }

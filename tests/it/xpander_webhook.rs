@@ -133,7 +133,7 @@ async fn x4_wrong_keys_and_unknown_agents_look_the_same() {
         let answer = call.expect(403).await;
         assert_eq!(answer.text, r#"{"detail":"Invalid API key"}"#, "{agent} {key}");
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn x5_reserved_names_are_not_the_agents_to_see() {
     });
     let answer = gateway.webhook("&agent_version=4").json(&body).expect(200).await;
     assert_eq!(answer.report()["payload"], json!({"extra": 1}));
-    let database = gateway.home.database();
+    let database = gateway.home.database_bytes();
     assert!(!database.windows(key.len()).any(|part| part == key.as_bytes()));
 }
 
@@ -285,7 +285,7 @@ async fn x9_a_foreign_target_is_named() {
         let detail = gateway.webhook(&mapping).json(&json!({"a": 1})).expect(400).await.detail();
         assert!(detail.contains(target), "{detail}");
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn x9_a_mapping_that_is_no_mapping_is_refused() {
         assert!(!answer.detail().is_empty());
         assert_eq!(answer.header("x-wardgate-fault"), Some("caller"), "{mapping}");
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -322,7 +322,7 @@ async fn x10_raw_quotes_in_the_query_are_understood() {
         gateway.key,
         body.len(),
     );
-    let (status, answer) = gateway.raw(request.as_bytes()).await;
+    let (status, answer) = gateway.exchange_raw(request.as_bytes()).await;
     assert_eq!(status, 200, "{answer}");
     assert!(answer.contains(r#"\"received\":\"hello\""#), "{answer}");
     assert!(answer.contains(r#"\"note\":\"<b>\""#), "{answer}");
@@ -338,5 +338,5 @@ async fn x13_a_part_with_a_filename_is_a_file_whatever_its_field() {
         let answer = gateway.webhook("").multipart(form).expect(415).await;
         assert!(answer.detail().contains("notes.txt"), "{}", answer.text);
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }

@@ -24,25 +24,25 @@ const DEPTH_MAX: usize = 64;
 
 /// An error in an expression, with its position.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub(crate) struct ExpressionError {
     position: usize,
     message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ExpressionError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "at position {}: {}", self.position, self.message)
     }
 }
 
 /// The value of an expression: a finite number.
-pub(crate) fn evaluate(expression: &str) -> Result<f64, Problem> {
+pub(crate) fn evaluate(expression: &str) -> Result<f64, ExpressionError> {
     let mut parser = Parser { text: expression, rest: expression, depth: 0 };
     let value = parser.sum()?;
     match parser.peek() {
         None => Ok(value),
         Some(character) => {
-            Err(parser.problem(parser.place(), format!("`{character}` is not expected here")))
+            Err(parser.error_at(parser.position(), format!("`{character}` is not expected here")))
         }
     }
 }
@@ -56,37 +56,37 @@ struct Parser<'a> {
 
 /// A position in the text, as the number of bytes from there to the end.
 #[derive(Clone, Copy)]
-struct Place(usize);
+struct Position(usize);
 
 impl<'a> Parser<'a> {
-    fn sum(&mut self) -> Result<f64, Problem> {
+    fn sum(&mut self) -> Result<f64, ExpressionError> {
         let mut value = self.product()?;
-        while let Some((operator, place)) = self.accept(&['+', '-']) {
+        while let Some((operator, position)) = self.accept(&['+', '-']) {
             let right = self.product()?;
             let result = if operator == '+' { value + right } else { value - right };
-            value = self.finite(place, result)?;
+            value = self.check_finite(position, result)?;
         }
         Ok(value)
     }
 
-    fn product(&mut self) -> Result<f64, Problem> {
+    fn product(&mut self) -> Result<f64, ExpressionError> {
         let mut value = self.sign()?;
-        while let Some((operator, place)) = self.accept(&['*', '/', '%']) {
+        while let Some((operator, position)) = self.accept(&['*', '/', '%']) {
             let right = self.sign()?;
             if operator != '*' && right == 0.0 {
-                return Err(self.problem(place, "division by zero"));
+                return Err(self.error_at(position, "division by zero"));
             }
             let result = match operator {
                 '*' => value * right,
                 '/' => value / right,
                 _ => value % right,
             };
-            value = self.finite(place, result)?;
+            value = self.check_finite(position, result)?;
         }
         Ok(value)
     }
 
-    fn sign(&mut self) -> Result<f64, Problem> {
+    fn sign(&mut self) -> Result<f64, ExpressionError> {
         match self.accept(&['-', '+']) {
             Some(('-', _)) => Ok(-self.nested(Self::sign)?),
             Some(_) => self.nested(Self::sign),
@@ -94,22 +94,22 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn power(&mut self) -> Result<f64, Problem> {
+    fn power(&mut self) -> Result<f64, ExpressionError> {
         let base = self.atom()?;
-        let Some((_, place)) = self.accept(&['^']) else {
+        let Some((_, position)) = self.accept(&['^']) else {
             return Ok(base);
         };
         let exponent = self.nested(Self::sign)?;
         if base == 0.0 && exponent < 0.0 {
-            return Err(self.problem(place, "division by zero"));
+            return Err(self.error_at(position, "division by zero"));
         }
-        self.finite(place, libm::pow(base, exponent))
+        self.check_finite(position, libm::pow(base, exponent))
     }
 
-    fn atom(&mut self) -> Result<f64, Problem> {
+    fn atom(&mut self) -> Result<f64, ExpressionError> {
         if self.accept(&['(']).is_some() {
             let value = self.nested(Self::sum)?;
-            self.close()?;
+            self.expect_closing_parenthesis()?;
             return Ok(value);
         }
         match self.peek() {
@@ -119,32 +119,32 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn number(&mut self) -> Result<f64, Problem> {
+    fn number(&mut self) -> Result<f64, ExpressionError> {
         let is_digit = |character: char| character.is_ascii_digit();
-        let place = self.place();
-        let mut behind =
+        let position = self.position();
+        let mut remaining =
             self.rest.trim_start_matches(|character| is_digit(character) || character == '.');
-        if let Some(exponent) = behind.strip_prefix(['e', 'E']) {
+        if let Some(exponent) = remaining.strip_prefix(['e', 'E']) {
             let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
             if digits.starts_with(is_digit) {
-                behind = digits.trim_start_matches(is_digit);
+                remaining = digits.trim_start_matches(is_digit);
             }
         }
-        let number = self.read_up_to(behind);
+        let number = self.advance_to(remaining);
         match number.parse() {
-            Ok(value) => self.finite(place, value),
-            Err(_) => Err(self.problem(place, format!("`{number}` is not a number"))),
+            Ok(value) => self.check_finite(position, value),
+            Err(_) => Err(self.error_at(position, format!("`{number}` is not a number"))),
         }
     }
 
-    fn function(&mut self) -> Result<f64, Problem> {
-        let place = self.place();
-        let name = self.read_up_to(
+    fn function(&mut self) -> Result<f64, ExpressionError> {
+        let position = self.position();
+        let name = self.advance_to(
             self.rest.trim_start_matches(|character: char| character.is_ascii_alphanumeric()),
         );
         if !["sqrt", "abs", "round", "min", "max"].contains(&name) {
             let message = format!("`{name}` is not one of sqrt, abs, round, min, max");
-            return Err(self.problem(place, message));
+            return Err(self.error_at(position, message));
         }
         if self.accept(&['(']).is_none() {
             return Err(self.unexpected("`(`"));
@@ -153,24 +153,24 @@ impl<'a> Parser<'a> {
         while self.accept(&[',']).is_some() {
             arguments.push(self.nested(Self::sum)?);
         }
-        self.close()?;
+        self.expect_closing_parenthesis()?;
         match (name, arguments.as_slice()) {
-            ("sqrt", [value]) => self.finite(place, libm::sqrt(*value)),
+            ("sqrt", [value]) => self.check_finite(position, libm::sqrt(*value)),
             ("abs", [value]) => Ok(value.abs()),
             ("round", [value]) => Ok(libm::round(*value)),
             ("min", values) => Ok(values.iter().copied().fold(f64::INFINITY, f64::min)),
             ("max", values) => Ok(values.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
-            _ => Err(self.problem(place, format!("`{name}` takes one argument"))),
+            _ => Err(self.error_at(position, format!("`{name}` takes one argument"))),
         }
     }
 
     /// Applies a rule one level deeper. Fails beyond [`DEPTH_MAX`].
     fn nested(
         &mut self,
-        rule: impl FnOnce(&mut Self) -> Result<f64, Problem>,
-    ) -> Result<f64, Problem> {
+        rule: impl FnOnce(&mut Self) -> Result<f64, ExpressionError>,
+    ) -> Result<f64, ExpressionError> {
         if self.depth == DEPTH_MAX {
-            return Err(self.problem(self.place(), "this is nested too deeply"));
+            return Err(self.error_at(self.position(), "this is nested too deeply"));
         }
         self.depth += 1;
         let value = rule(self)?;
@@ -178,37 +178,37 @@ impl<'a> Parser<'a> {
         Ok(value)
     }
 
-    fn finite(&self, place: Place, value: f64) -> Result<f64, Problem> {
+    fn check_finite(&self, position: Position, value: f64) -> Result<f64, ExpressionError> {
         if value.is_nan() {
-            Err(self.problem(place, "the result is not a real number"))
+            Err(self.error_at(position, "the result is not a real number"))
         } else if value.is_infinite() {
-            Err(self.problem(place, "the result is too large"))
+            Err(self.error_at(position, "the result is too large"))
         } else {
             Ok(value)
         }
     }
 
-    fn close(&mut self) -> Result<(), Problem> {
+    fn expect_closing_parenthesis(&mut self) -> Result<(), ExpressionError> {
         match self.accept(&[')']) {
             Some(_) => Ok(()),
             None => Err(self.unexpected("`)`")),
         }
     }
 
-    fn unexpected(&mut self, expected: &str) -> Problem {
+    fn unexpected(&mut self, expected: &str) -> ExpressionError {
         let message = match self.peek() {
             Some(character) => format!("expected {expected}, not `{character}`"),
             None => format!("expected {expected}, but here the expression ends"),
         };
-        self.problem(self.place(), message)
+        self.error_at(self.position(), message)
     }
 
     /// Reads the next character if it is one of these.
-    fn accept(&mut self, characters: &[char]) -> Option<(char, Place)> {
+    fn accept(&mut self, characters: &[char]) -> Option<(char, Position)> {
         let found = self.peek().filter(|next| characters.contains(next))?;
-        let place = self.place();
-        self.read_up_to(self.rest.strip_prefix(found)?);
-        Some((found, place))
+        let position = self.position();
+        self.advance_to(self.rest.strip_prefix(found)?);
+        Some((found, position))
     }
 
     /// The next character that is not a space.
@@ -217,23 +217,23 @@ impl<'a> Parser<'a> {
         self.rest.chars().next()
     }
 
-    /// Advances to `behind`, a suffix of the unread text, and returns the text before it.
-    fn read_up_to(&mut self, behind: &'a str) -> &'a str {
-        let length = self.rest.len().saturating_sub(behind.len());
+    /// Advances to `remaining`, a suffix of the unread text, and returns the text before it.
+    fn advance_to(&mut self, remaining: &'a str) -> &'a str {
+        let length = self.rest.len().saturating_sub(remaining.len());
         let (read, _) = self.rest.split_at_checked(length).unwrap_or_default();
-        self.rest = behind;
+        self.rest = remaining;
         read
     }
 
-    fn place(&self) -> Place {
-        Place(self.rest.len())
+    fn position(&self) -> Position {
+        Position(self.rest.len())
     }
 
-    fn problem(&self, place: Place, message: impl Into<String>) -> Problem {
-        let before = self.text.len().saturating_sub(place.0);
+    fn error_at(&self, position: Position, message: impl Into<String>) -> ExpressionError {
+        let before = self.text.len().saturating_sub(position.0);
         let position =
             self.text.char_indices().take_while(|(index, _)| *index < before).count() + 1;
-        Problem { position, message: message.into() }
+        ExpressionError { position, message: message.into() }
     }
 }
 

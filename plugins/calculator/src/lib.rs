@@ -68,13 +68,13 @@ impl Guest for Calculator {
         let Arguments { expression } = serde_json::from_str(&arguments)
             .map_err(|error| Failure::invalid_input(format!("the arguments: {error}")))?;
         let value = expression::evaluate(&expression)
-            .map_err(|problem| Failure::invalid_input(problem.to_string()))?;
-        Ok(json!({"expression": expression, "value": number(value)}).to_string())
+            .map_err(|error| Failure::invalid_input(error.to_string()))?;
+        Ok(json!({"expression": expression, "value": json_number(value)}).to_string())
     }
 }
 
 /// Whole numbers are written without a fraction, because a model that reads `4.0` repeats `4.0`.
-fn number(value: f64) -> Value {
+fn json_number(value: f64) -> Value {
     // 2^53: up to here, a float represents every whole number exactly.
     const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
     if libm::trunc(value) == value && value.abs() <= WHOLE_MAX {

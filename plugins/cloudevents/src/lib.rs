@@ -19,33 +19,34 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
 use wardgate_sdk::mapping::{
-    EVENTS, IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, check_ignored_users, listed,
-    with_paths,
+    EVENTS, IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, apply_path_settings,
+    check_ignored_users, matches_any_pattern,
 };
-use wardgate_sdk::settings::{Form, Setting, Texts};
+use wardgate_sdk::settings::{Format, Setting, SettingValues};
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{Failure, HttpReply};
 
-const ORIGINS: Setting = Setting {
+const ALLOWED_ORIGINS: Setting = Setting {
     name: "allowed-origins",
     default: Some(""),
-    form: Form::Text,
+    format: Format::Text,
     description: "The senders that may register this channel by OPTIONS, such as \
                   `eventemitter.example.com`; `*` stands for all.",
 };
 
-const RATE: Setting = Setting {
+const ALLOWED_RATE: Setting = Setting {
     name: "allowed-rate",
     default: Some("120"),
-    form: Form::Number(1, 1_000_000),
+    format: Format::Number(1, 1_000_000),
     description: "How many requests a minute are allowed such a sender in the answer to its handshake.",
 };
 
 struct CloudEvents;
 
 impl Integration for CloudEvents {
-    const SETTINGS: &'static [Setting] =
-        &[EVENTS, ORIGINS, RATE, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS];
+    const SETTINGS: &'static [Setting] = &[
+        EVENTS, ALLOWED_ORIGINS, ALLOWED_RATE, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS,
+    ];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
         // The handshake has no token. It is accepted from origins that the operator allows, and starts no
@@ -55,7 +56,7 @@ impl Integration for CloudEvents {
             return Ok(Principal::anonymous());
         }
         let token = match host.header("authorization") {
-            Some(header) => bearer(&header).map(String::from),
+            Some(header) => bearer_token(&header).map(String::from),
             None => form_urlencoded::parse(host.query().as_bytes())
                 .find(|(name, _)| name == "access_token")
                 .map(|(_, value)| value.into_owned()),
@@ -63,57 +64,59 @@ impl Integration for CloudEvents {
         let token = token
             .filter(|token| !token.is_empty())
             .ok_or_else(|| Failure::unauthorized("there is no bearer token"))?;
-        let secret = host.open("secret")?;
-        if host.matches(&secret, token.as_bytes()) {
+        let secret = host.open_secret("secret")?;
+        if host.secret_matches(&secret, token.as_bytes()) {
             Ok(Principal::anonymous())
         } else {
             Err(Failure::unauthorized("the bearer token does not match"))
         }
     }
 
-    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
+    fn map_payload<H: Host>(host: &H) -> Result<Mapped, Failure> {
         if host.method() == "OPTIONS" {
-            return handshake(host);
+            return validation_handshake(host);
         }
-        let Some(event) = Event::read(host)? else {
+        let Some(event) = Event::from_request(host)? else {
             // "If the notification format has not been understood, the service MUST respond with 415."
             let text = "Only single events are taken, in JSON or in binary mode.";
             let reply = HttpReply::new(415, text).with_header("content-type", "text/plain");
             return Ok(Mapped::reply(reply));
         };
-        if !listed(&EVENTS.read(host)?, &event.kind) {
+        if !matches_any_pattern(&EVENTS.value(host)?, &event.event_type) {
             return Ok(Mapped::ignore());
         }
-        with_paths(host, event.into_mapped(host))
+        apply_path_settings(host, event.into_mapped(host))
     }
 
-    fn check(settings: &Texts) -> Vec<Diagnostic> {
+    fn check_settings(settings: &SettingValues) -> Vec<Diagnostic> {
         check_ignored_users(settings)
     }
 }
 
 /// The bearer token of an `Authorization` header, RFC 6750, section 2.1. The scheme is case-insensitive, RFC
 /// 9110, section 11.1.
-fn bearer(header: &str) -> Option<&str> {
+fn bearer_token(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The response to a handshake, `http-webhook.md`, section 4.2: grants permission to origins that the
 /// operator allows.
-fn handshake(host: &impl Host) -> Result<Mapped, Failure> {
+fn validation_handshake(host: &impl Host) -> Result<Mapped, Failure> {
     let origin = allowed_origin(host)?;
     Ok(Mapped::reply(
         HttpReply::new(200, "")
             .with_header("allow", "POST")
             .with_header("webhook-allowed-origin", origin)
-            .with_header("webhook-allowed-rate", format!("{}", RATE.number(host)?)),
+            .with_header("webhook-allowed-rate", format!("{}", ALLOWED_RATE.number(host)?)),
     ))
 }
 
 fn allowed_origin(host: &impl Host) -> Result<String, Failure> {
     host.header("webhook-request-origin")
-        .filter(|origin| ORIGINS.read(host).is_ok_and(|origins| listed(&origins, origin)))
+        .filter(|origin| {
+            ALLOWED_ORIGINS.value(host).is_ok_and(|origins| matches_any_pattern(&origins, origin))
+        })
         .ok_or_else(|| Failure::forbidden("this sender is not among the allowed origins"))
 }
 

@@ -1,5 +1,5 @@
 use super::CloudEvents;
-use wardgate_sdk::testing::{assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_diagnostics, run_vectors};
 
 #[test]
 fn vectors() {
@@ -8,9 +8,9 @@ fn vectors() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
-    assert_settings::<CloudEvents>(r#"{"ignored-users":"a"}"#, &["/ignored-users"]);
-    assert_settings::<CloudEvents>(r#"{"ignored-users":"a","user-path":"b"}"#, &[]);
-    assert_settings::<CloudEvents>("{}", &[]);
-    assert_settings::<CloudEvents>(r#"{"allowed-rate":"0"}"#, &["/allowed-rate"]);
-    assert_settings::<CloudEvents>(r#"{"allowed-origins":["*"]}"#, &["/allowed-origins"]);
+    assert_diagnostics::<CloudEvents>(r#"{"ignored-users":"a"}"#, &["/ignored-users"]);
+    assert_diagnostics::<CloudEvents>(r#"{"ignored-users":"a","user-path":"b"}"#, &[]);
+    assert_diagnostics::<CloudEvents>("{}", &[]);
+    assert_diagnostics::<CloudEvents>(r#"{"allowed-rate":"0"}"#, &["/allowed-rate"]);
+    assert_diagnostics::<CloudEvents>(r#"{"allowed-origins":["*"]}"#, &["/allowed-origins"]);
 }

@@ -8,9 +8,9 @@
 
 extern crate alloc;
 
-mod spec;
+mod params_mapping;
 
-use spec::Spec;
+use params_mapping::ParamsMapping;
 use wardgate_sdk::mapper::{Guest, Mapped};
 use wardgate_sdk::{Failure, Json, request};
 
@@ -20,7 +20,7 @@ impl Guest for DotMapper {
     fn map_payload(spec: Option<Json>) -> Result<Mapped, Failure> {
         let mut mapped = Mapped::run();
         let Some(spec) = spec else { return Ok(mapped) };
-        for (target, path) in Spec::parse(&spec)?.paths() {
+        for (target, path) in ParamsMapping::parse(&spec)?.paths() {
             if let Some(value) = request::scalar(path.pointer()) {
                 mapped = mapped.with_param(target, value);
             }

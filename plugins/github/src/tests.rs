@@ -1,7 +1,9 @@
 use super::GitHub;
 use std::string::ToString;
 use wardgate_sdk::integration::Integration;
-use wardgate_sdk::testing::{Scripted, assert_every_byte_is_signed, assert_settings, run_vectors};
+use wardgate_sdk::testing::{
+    ScriptedHost, assert_diagnostics, assert_every_byte_is_signed, run_vectors,
+};
 
 #[test]
 fn vectors() {
@@ -15,9 +17,9 @@ fn every_byte_of_a_body_is_signed() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
-    assert_settings::<GitHub>(r#"{"events":"issues.* push","bots":"run"}"#, &[]);
-    assert_settings::<GitHub>(r#"{"bots":"yes"}"#, &["/bots"]);
-    assert_settings::<GitHub>(r#"{"events":["push"]}"#, &["/events"]);
+    assert_diagnostics::<GitHub>(r#"{"events":"issues.* push","bots":"run"}"#, &[]);
+    assert_diagnostics::<GitHub>(r#"{"bots":"yes"}"#, &["/bots"]);
+    assert_diagnostics::<GitHub>(r#"{"events":["push"]}"#, &["/events"]);
 }
 
 /// Every event that GitHub sends gets a prompt without gaps, and a thread if it has a repository or an
@@ -32,7 +34,7 @@ fn whatever_github_sends_is_mapped() {
         panic!("{file}: {error}; to install it:\n\n  cargo xtask payloads\n")
     });
     let events: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let mut seen = 0;
+    let mut mapped_count = 0;
     for event in events.as_array().unwrap() {
         let name = event["name"].as_str().unwrap();
         for (payload, texts) in event["examples"]
@@ -41,17 +43,17 @@ fn whatever_github_sends_is_mapped() {
             .iter()
             .flat_map(|payload| [(payload, "context"), (payload, "prompt")])
         {
-            let host = Scripted::new(&serde_json::json!({
+            let host = ScriptedHost::new(&serde_json::json!({
                 "headers": {"x-github-event": name, "x-github-delivery": "d"},
                 "settings": {"bots": "run", "texts": texts},
                 "body": payload.to_string(),
             }));
-            let mapped = GitHub::map(&host).unwrap();
+            let mapped = GitHub::map_payload(&host).unwrap();
             let param = |target: &str| {
                 let found = mapped.params.iter().find(|(name, _)| name == target);
                 found.map(|(_, value)| value.to_string())
             };
-            seen += 1;
+            mapped_count += 1;
             if name == "ping" {
                 assert_eq!(mapped.action, "reply");
                 continue;
@@ -63,9 +65,10 @@ fn whatever_github_sends_is_mapped() {
             assert!(sentence.ends_with('.') && !sentence.contains(" ."), "{name}: {sentence}");
             assert!(texts == "prompt" || prompt == sentence, "{name}: {prompt}");
             assert_eq!(mapped.delivery_id.as_deref(), Some("d"));
-            let placed = payload["repository"].is_object() || payload["organization"].is_object();
-            assert_eq!(param("task_id").is_some(), placed, "{name}: {sentence}");
+            let has_location =
+                payload["repository"].is_object() || payload["organization"].is_object();
+            assert_eq!(param("task_id").is_some(), has_location, "{name}: {sentence}");
         }
     }
-    assert_eq!(seen, 2 * 329);
+    assert_eq!(mapped_count, 2 * 329);
 }

@@ -8,17 +8,17 @@ use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::{DotPath, Failure, HttpReply, json};
 
 /// The placeholder of the challenge in the response.
-pub(crate) const CHALLENGE: &str = "{challenge}";
+pub(crate) const CHALLENGE_PLACEHOLDER: &str = "{challenge}";
 
 /// The placeholder of the challenge's HMAC.
-pub(crate) const SIGNATURE: &str = "{signature}";
+pub(crate) const SIGNATURE_PLACEHOLDER: &str = "{signature}";
 
 /// The longest challenge that is signed, in bytes. Zoom's have 22.
-const SIGNED_MAX: usize = 256;
+const SIGNED_CHALLENGE_BYTES_MAX: usize = 256;
 
 /// The response to a request that holds a challenge. `None` if it holds none, as for events.
 pub(crate) fn reply(host: &impl Host) -> Result<Option<HttpReply>, Failure> {
-    let path = CHALLENGE_PATH.read(host)?;
+    let path = CHALLENGE_PATH.value(host)?;
     if path.is_empty() {
         return Ok(None);
     }
@@ -26,36 +26,36 @@ pub(crate) fn reply(host: &impl Host) -> Result<Option<HttpReply>, Failure> {
     let Some(challenge) = host.scalar(path.pointer()).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let mut answer = CHALLENGE_ANSWER.read(host)?;
-    if answer.contains(SIGNATURE) {
-        answer = answer.replace(SIGNATURE, &signed(host, &challenge)?);
+    let mut answer = CHALLENGE_ANSWER.value(host)?;
+    if answer.contains(SIGNATURE_PLACEHOLDER) {
+        answer = answer.replace(SIGNATURE_PLACEHOLDER, &sign_challenge(host, &challenge)?);
     }
-    let is_json =
-        answer.trim_ascii_start().starts_with(['{', '[']) && !answer.starts_with(CHALLENGE);
-    let (challenge, media) = match is_json {
-        true => (within_quotes(&challenge), "application/json"),
+    let is_json = answer.trim_ascii_start().starts_with(['{', '['])
+        && !answer.starts_with(CHALLENGE_PLACEHOLDER);
+    let (challenge, content_type) = match is_json {
+        true => (escape_json_string(&challenge), "application/json"),
         false => (challenge, "text/plain"),
     };
-    let reply = HttpReply::new(200, answer.replace(CHALLENGE, &challenge))
-        .with_header("content-type", media)
+    let reply = HttpReply::new(200, answer.replace(CHALLENGE_PLACEHOLDER, &challenge))
+        .with_header("content-type", content_type)
         .with_header("x-content-type-options", "nosniff");
     Ok(Some(reply))
 }
 
 /// A text escaped for use between the quotes of a JSON string.
-fn within_quotes(text: &str) -> String {
-    let quoted = json::string(text);
+fn escape_json_string(text: &str) -> String {
+    let quoted = json::encode_string(text);
     quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or_default().into()
 }
 
 /// The HMAC of the challenge. A signature made here must never be valid for an event, whose body is signed
 /// with the same scheme. So only a single word is signed, which no event's body is.
-fn signed(host: &impl Host, challenge: &str) -> Result<String, Failure> {
+fn sign_challenge(host: &impl Host, challenge: &str) -> Result<String, Failure> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    if challenge.len() > SIGNED_MAX || !challenge.bytes().all(is_word) {
+    if challenge.len() > SIGNED_CHALLENGE_BYTES_MAX || !challenge.bytes().all(is_word) {
         return Err(Failure::invalid_input("the challenge is not a word that can be signed"));
     }
-    let key = host.open("challenge")?;
-    let signature = host.hmac_sign(&key, &ALGORITHM.read(host)?, challenge.as_bytes())?;
-    Ok(Encoding::named(&ENCODING.read(host)?).unwrap_or(Encoding::Hex).encode(&signature))
+    let key = host.open_secret("challenge")?;
+    let signature = host.hmac_sign(&key, &ALGORITHM.value(host)?, challenge.as_bytes())?;
+    Ok(Encoding::from_name(&ENCODING.value(host)?).unwrap_or(Encoding::Hex).encode(&signature))
 }

@@ -9,7 +9,7 @@ use wardgate_sdk::Failure;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// Literal text.
-    Text(String),
+    Literal(String),
     Body,
     Timestamp,
     Id,
@@ -27,12 +27,12 @@ impl Template {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
-        while let Some((before, behind)) = rest.split_once('{') {
+        while let Some((before, after)) = rest.split_once('{') {
             if !before.is_empty() {
-                parts.push(Part::Text(before.into()));
+                parts.push(Part::Literal(before.into()));
             }
-            let (name, behind) =
-                behind.split_once('}').ok_or("`signed` has a brace that is not closed")?;
+            let (name, after) =
+                after.split_once('}').ok_or("`signed` has a brace that is not closed")?;
             parts.push(match name {
                 "body" => Part::Body,
                 "timestamp" => Part::Timestamp,
@@ -43,34 +43,34 @@ impl Template {
                 "url" => Part::Url,
                 _ => return Err(format!("`signed` has {{{name}}}, which is not known")),
             });
-            rest = behind;
+            rest = after;
         }
         if !rest.is_empty() {
-            parts.push(Part::Text(rest.into()));
+            parts.push(Part::Literal(rest.into()));
         }
         Ok(Self(parts))
     }
 
-    pub(crate) fn has(&self, part: Part) -> bool {
+    pub(crate) fn contains(&self, part: Part) -> bool {
         self.0.contains(&part)
     }
 
     /// How often the template contains the body.
-    pub(crate) fn bodies(&self) -> usize {
+    pub(crate) fn body_count(&self) -> usize {
         self.0.iter().filter(|part| **part == Part::Body).count()
     }
 
     /// The bytes of the parts before the body, and of those after it.
-    pub(crate) fn around_the_body(
+    pub(crate) fn bytes_around_body(
         &self,
         bytes: impl Fn(&Part) -> Result<Vec<u8>, Failure>,
     ) -> Result<(Vec<u8>, Vec<u8>), Failure> {
-        let at = self.0.iter().position(|part| *part == Part::Body).unwrap_or(self.0.len());
-        let (before, after) = self.0.split_at(at);
-        let joined = |pieces: &[Part]| {
-            let pieces = pieces.iter().map(&bytes).collect::<Result<Vec<_>, _>>()?;
-            Ok::<_, Failure>(pieces.concat())
+        let body_index = self.0.iter().position(|part| *part == Part::Body).unwrap_or(self.0.len());
+        let (before, after) = self.0.split_at(body_index);
+        let concatenate = |parts: &[Part]| {
+            let parts = parts.iter().map(&bytes).collect::<Result<Vec<_>, _>>()?;
+            Ok::<_, Failure>(parts.concat())
         };
-        Ok((joined(before)?, joined(after)?))
+        Ok((concatenate(before)?, concatenate(after)?))
     }
 }

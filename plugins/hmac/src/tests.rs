@@ -1,6 +1,6 @@
 use super::HmacRecipe;
 use wardgate_sdk::testing::{
-    assert_every_byte_is_signed, assert_misconfigured, assert_settings, run_vectors,
+    assert_diagnostics, assert_every_byte_is_signed, assert_misconfigured, run_vectors,
 };
 
 #[test]
@@ -24,7 +24,7 @@ fn good_recipes_are_good() {
         r#"{"header":"x","prompt-path":"data.0.text"}"#,
         r#"{"header":"x","user-path":"actor.id","ignored-users":"bot-1"}"#,
     ] {
-        assert_settings::<HmacRecipe>(config, &[]);
+        assert_diagnostics::<HmacRecipe>(config, &[]);
     }
 }
 
@@ -46,14 +46,17 @@ fn a_recipe_that_proves_too_little_is_refused_before_and_during_a_call() {
         (r#"{"header":"x","separator":"|"}"#, "/separator"),
         ("{}", "/header"),
     ] {
-        assert_settings::<HmacRecipe>(config, &[pointer]);
+        assert_diagnostics::<HmacRecipe>(config, &[pointer]);
         assert_misconfigured::<HmacRecipe>(config);
     }
-    assert_settings::<HmacRecipe>(r#"{"header":"x","prompt-path":"a..b"}"#, &["/prompt-path"]);
-    assert_settings::<HmacRecipe>(r#"{"header":"x","ignored-users":"bot-1"}"#, &["/ignored-users"]);
-    assert_settings::<HmacRecipe>(
+    assert_diagnostics::<HmacRecipe>(r#"{"header":"x","prompt-path":"a..b"}"#, &["/prompt-path"]);
+    assert_diagnostics::<HmacRecipe>(
+        r#"{"header":"x","ignored-users":"bot-1"}"#,
+        &["/ignored-users"],
+    );
+    assert_diagnostics::<HmacRecipe>(
         r#"{"header":"x","challenge-answer":"yes"}"#,
         &["/challenge-answer"],
     );
-    assert_settings::<HmacRecipe>("[]", &[""]);
+    assert_diagnostics::<HmacRecipe>("[]", &[""]);
 }

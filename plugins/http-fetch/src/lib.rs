@@ -80,10 +80,10 @@ impl Guest for HttpFetch {
         }
         let arguments: Arguments = serde_json::from_str(&arguments)
             .map_err(|error| Failure::invalid_input(format!("the arguments: {error}")))?;
-        let answer = egress::send(&request(arguments), None)?;
+        let answer = egress::send(&outgoing_request(arguments), None)?;
         Ok(json!({
             "status": answer.status,
-            "headers": combined(answer.headers),
+            "headers": combine_headers(answer.headers),
             "body": String::from_utf8_lossy(&answer.body),
             "truncated": answer.truncated,
         })
@@ -91,7 +91,7 @@ impl Guest for HttpFetch {
     }
 }
 
-fn request(arguments: Arguments) -> egress::Outgoing {
+fn outgoing_request(arguments: Arguments) -> egress::Outgoing {
     egress::Outgoing {
         method: match arguments.method {
             Method::Get => "GET".into(),
@@ -110,7 +110,7 @@ fn request(arguments: Arguments) -> egress::Outgoing {
 }
 
 /// Headers as an object. Repeated headers are joined with commas, as RFC 9110, section 5.3, allows.
-fn combined(headers: Vec<(String, String)>) -> BTreeMap<String, String> {
+fn combine_headers(headers: Vec<(String, String)>) -> BTreeMap<String, String> {
     let mut combined = BTreeMap::<String, String>::new();
     for (name, value) in headers {
         combined

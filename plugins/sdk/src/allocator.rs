@@ -28,12 +28,12 @@ impl BumpAllocator {
     /// # Safety
     ///
     /// Nothing else may use these bytes while the allocator or a block of it is alive.
-    const unsafe fn over(start: *mut u8, size: usize) -> Self {
+    const unsafe fn over_region(start: *mut u8, size: usize) -> Self {
         Self { next: Cell::new(start), end: Cell::new(start.wrapping_add(size)) }
     }
 
     /// Allocates from the memory that is left; `None` if it does not suffice.
-    fn take(&self, size: usize, align: usize) -> Option<*mut u8> {
+    fn bump(&self, size: usize, align: usize) -> Option<*mut u8> {
         let next = self.next.get();
         let padding = next.addr().wrapping_neg() & (align - 1);
         let end = next.addr().checked_add(padding)?.checked_add(size)?;
@@ -47,26 +47,26 @@ impl BumpAllocator {
 
     /// Grows the memory, then allocates; `None` if the host refuses to grow it.
     #[cold]
-    fn grow_and_take(&self, size: usize, align: usize) -> Option<*mut u8> {
+    fn grow_and_bump(&self, size: usize, align: usize) -> Option<*mut u8> {
         let memory_end = memory::end();
         // If our region ends where the memory ends, it is extended, so that the newest block grows in
         // place. Otherwise (the first growth beyond the static buffer, or memory that others grew) the rest
         // of our region is abandoned.
-        let continued = self.end.get() == memory_end;
-        let start = if continued { self.next.get() } else { memory_end };
+        let is_contiguous = self.end.get() == memory_end;
+        let start = if is_contiguous { self.next.get() } else { memory_end };
         let needed = start.addr().checked_add(align)?.checked_add(size)? - memory_end.addr();
         let new_end = memory::grow(needed)?;
         self.next.set(start);
         self.end.set(new_end);
-        self.take(size, align)
+        self.bump(size, align)
     }
 }
 
 unsafe impl GlobalAlloc for BumpAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        self.take(size, align)
-            .or_else(|| self.grow_and_take(size, align))
+        self.bump(size, align)
+            .or_else(|| self.grow_and_bump(size, align))
             .unwrap_or(ptr::null_mut())
     }
 
@@ -78,8 +78,8 @@ unsafe impl GlobalAlloc for BumpAllocator {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let end = block.wrapping_add(layout.size());
-        let newest = end == self.next.get();
-        if newest {
+        let is_newest = end == self.next.get();
+        if is_newest {
             // Freed first, so that the allocation below finds the same address if the space behind it
             // suffices.
             self.next.set(block);
@@ -90,7 +90,7 @@ unsafe impl GlobalAlloc for BumpAllocator {
         let new_block =
             unsafe { self.alloc(Layout::from_size_align_unchecked(new_size, layout.align())) };
         if new_block.is_null() {
-            if newest {
+            if is_newest {
                 self.next.set(end);
             }
         } else if new_block != block {
@@ -114,7 +114,7 @@ mod memory {
     /// The size of the static buffer. A mapping call uses some 2 KiB. Untouched memory costs address space
     /// and, for each instance, a scan of its page table entries: 768 KiB instead of 256 KiB cost 0.2 µs a
     /// call.
-    const ROOM_BYTES: usize = 256 * 1024;
+    const STATIC_BUFFER_BYTES: usize = 256 * 1024;
 
     /// The least growth of the memory, 1 MiB: each growth is a system call of the host. The memory does not
     /// double, because that could exceed the limit where less would do.
@@ -124,17 +124,17 @@ mod memory {
     const PAGE_BYTES: usize = 64 * 1024;
 
     #[repr(align(16))]
-    struct Room(UnsafeCell<MaybeUninit<[u8; ROOM_BYTES]>>);
+    struct StaticBuffer(UnsafeCell<MaybeUninit<[u8; STATIC_BUFFER_BYTES]>>);
 
     // SAFETY: a component has a single thread.
-    unsafe impl Sync for Room {}
+    unsafe impl Sync for StaticBuffer {}
 
-    static ROOM: Room = Room(UnsafeCell::new(MaybeUninit::uninit()));
+    static STATIC_BUFFER: StaticBuffer = StaticBuffer(UnsafeCell::new(MaybeUninit::uninit()));
 
     // SAFETY: nothing else refers to the buffer.
     #[global_allocator]
     pub(super) static ALLOCATOR: BumpAllocator =
-        unsafe { BumpAllocator::over(ROOM.0.get().cast(), ROOM_BYTES) };
+        unsafe { BumpAllocator::over_region(STATIC_BUFFER.0.get().cast(), STATIC_BUFFER_BYTES) };
 
     pub(super) fn end() -> *mut u8 {
         ptr::with_exposed_provenance_mut(memory_size::<0>() * PAGE_BYTES)
@@ -188,11 +188,11 @@ mod c {
     #[unsafe(no_mangle)]
     unsafe extern "C" fn posix_memalign(block: *mut *mut u8, align: usize, size: usize) -> i32 {
         const ENOMEM: i32 = 48;
-        let found = aligned_alloc(align, size);
-        if found.is_null() {
+        let allocated = aligned_alloc(align, size);
+        if allocated.is_null() {
             return ENOMEM;
         }
-        unsafe { *block = found };
+        unsafe { *block = allocated };
         0
     }
 
@@ -245,10 +245,10 @@ mod tests {
     /// Runs a check with an allocator over 64 bytes whose start is aligned to 16.
     fn with_64_bytes(check: impl FnOnce(&BumpAllocator, *mut u8)) {
         #[repr(align(16))]
-        struct Room([u8; 64]);
-        let mut room = Room([0; 64]);
-        let start = room.0.as_mut_ptr();
-        check(&unsafe { BumpAllocator::over(start, 64) }, start);
+        struct StaticBuffer([u8; 64]);
+        let mut buffer = StaticBuffer([0; 64]);
+        let start = buffer.0.as_mut_ptr();
+        check(&unsafe { BumpAllocator::over_region(start, 64) }, start);
     }
 
     fn layout(size: usize, align: usize) -> Layout {

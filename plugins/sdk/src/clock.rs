@@ -12,6 +12,6 @@ mod bindings {
 }
 
 /// Seconds since 1970-01-01T00:00:00Z.
-pub fn seconds() -> u64 {
+pub fn now_seconds() -> u64 {
     bindings::wasi::clocks::wall_clock::now().seconds
 }

@@ -6,7 +6,7 @@ use alloc::format;
 
 /// Checks that the provider accepted a delivery. 408, 429 and 5xx become failures that the gateway retries
 /// later. Any other status is final, because the same request would be refused again.
-pub fn accepted(answer: &Answer) -> Result<(), Failure> {
+pub fn check_response(answer: &Answer) -> Result<(), Failure> {
     match answer.status {
         200..=299 => Ok(()),
         429 => Err(rate_limited(header(answer, "retry-after"))),

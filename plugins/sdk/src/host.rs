@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 /// The functions of the host that a plugin may call.
 pub trait Host {
     /// A handle of an opened secret.
-    type Key;
+    type Secret;
 
     /// See [`request::method`].
     fn method(&self) -> String;
@@ -27,21 +27,26 @@ pub trait Host {
     /// See [`request::scalar`].
     fn scalar(&self, pointer: &str) -> Option<String>;
     /// See [`task::json`].
-    fn task(&self, pointer: &str) -> Option<Json>;
+    fn task_json(&self, pointer: &str) -> Option<Json>;
     /// See [`context::attribute`].
     fn attribute(&self, name: &str) -> Option<Json>;
     /// See [`config`]: a setting of this plugin, or of the channel that calls it. `None` if it is not set.
     fn setting(&self, name: &str) -> Result<Option<String>, Failure>;
-    /// See [`clock::seconds`].
-    fn now(&self) -> u64;
+    /// See [`clock::now_seconds`].
+    fn now_seconds(&self) -> u64;
     /// See [`secrets::open`].
-    fn open(&self, name: &str) -> Result<Self::Key, Failure>;
+    fn open_secret(&self, name: &str) -> Result<Self::Secret, Failure>;
     /// See [`secrets::open_encoded`].
-    fn open_encoded(&self, name: &str, prefix: &str, encoding: &str) -> Result<Self::Key, Failure>;
+    fn open_encoded_secret(
+        &self,
+        name: &str,
+        prefix: &str,
+        encoding: &str,
+    ) -> Result<Self::Secret, Failure>;
     /// See [`secrets::hmac_verify`].
     fn hmac_verify(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         message: &[u8],
         signature: &[u8],
@@ -49,7 +54,7 @@ pub trait Host {
     /// See [`secrets::hmac_verify_body`].
     fn hmac_verify_body(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         before: &[u8],
         after: &[u8],
@@ -58,12 +63,12 @@ pub trait Host {
     /// See [`secrets::hmac_sign`].
     fn hmac_sign(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         message: &[u8],
     ) -> Result<Vec<u8>, Failure>;
     /// See [`secrets::matches`].
-    fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool;
+    fn secret_matches(&self, key: &Self::Secret, presented: &[u8]) -> bool;
     /// See [`egress::send`].
     fn send(
         &self,
@@ -76,7 +81,7 @@ pub trait Host {
 pub struct Gateway;
 
 impl Host for Gateway {
-    type Key = secrets::Secret;
+    type Secret = secrets::Secret;
 
     fn method(&self) -> String {
         request::method()
@@ -106,7 +111,7 @@ impl Host for Gateway {
         request::scalar(pointer)
     }
 
-    fn task(&self, pointer: &str) -> Option<Json> {
+    fn task_json(&self, pointer: &str) -> Option<Json> {
         task::json(pointer)
     }
 
@@ -118,21 +123,26 @@ impl Host for Gateway {
         config::get(name).map_err(|_| Failure::new("settings", "the settings cannot be read"))
     }
 
-    fn now(&self) -> u64 {
-        clock::seconds()
+    fn now_seconds(&self) -> u64 {
+        clock::now_seconds()
     }
 
-    fn open(&self, name: &str) -> Result<Self::Key, Failure> {
+    fn open_secret(&self, name: &str) -> Result<Self::Secret, Failure> {
         secrets::open(name)
     }
 
-    fn open_encoded(&self, name: &str, prefix: &str, encoding: &str) -> Result<Self::Key, Failure> {
+    fn open_encoded_secret(
+        &self,
+        name: &str,
+        prefix: &str,
+        encoding: &str,
+    ) -> Result<Self::Secret, Failure> {
         secrets::open_encoded(name, prefix, encoding)
     }
 
     fn hmac_verify(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         message: &[u8],
         signature: &[u8],
@@ -142,7 +152,7 @@ impl Host for Gateway {
 
     fn hmac_verify_body(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         before: &[u8],
         after: &[u8],
@@ -153,14 +163,14 @@ impl Host for Gateway {
 
     fn hmac_sign(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         message: &[u8],
     ) -> Result<Vec<u8>, Failure> {
         secrets::hmac_sign(key, algorithm, message)
     }
 
-    fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool {
+    fn secret_matches(&self, key: &Self::Secret, presented: &[u8]) -> bool {
         secrets::matches(key, presented)
     }
 
@@ -175,31 +185,31 @@ impl Host for Gateway {
 
 /// A host whose payload may be a JSON object inside a field of the actual payload: some senders post it in
 /// a form field. Everything but the payload comes from the wrapped host.
-pub struct Within<'h, H> {
+pub struct HostWithPayload<'h, H> {
     host: &'h H,
     payload: Option<String>,
 }
 
-impl<'h, H: Host> Within<'h, H> {
+impl<'h, H: Host> HostWithPayload<'h, H> {
     /// Reads the payload as it arrived.
-    pub fn whole(host: &'h H) -> Self {
+    pub fn original(host: &'h H) -> Self {
         Self { host, payload: None }
     }
 
     /// Reads the object in the field at this pointer. `None` if the field does not hold an object.
-    pub fn field(host: &'h H, pointer: &str) -> Option<Self> {
+    pub fn from_field(host: &'h H, pointer: &str) -> Option<Self> {
         let payload = host.scalar(pointer).filter(|text| json::is_object(text))?;
         Some(Self { host, payload: Some(payload) })
     }
 
     /// The text of the object, if the payload is taken from a field.
-    pub fn object(&self) -> Option<&str> {
+    pub fn embedded_object(&self) -> Option<&str> {
         self.payload.as_deref()
     }
 }
 
-impl<H: Host> Host for Within<'_, H> {
-    type Key = H::Key;
+impl<H: Host> Host for HostWithPayload<'_, H> {
+    type Secret = H::Secret;
 
     fn method(&self) -> String {
         self.host.method()
@@ -223,20 +233,20 @@ impl<H: Host> Host for Within<'_, H> {
 
     fn json(&self, pointer: &str) -> Option<Json> {
         match &self.payload {
-            Some(payload) => json::at(payload, pointer).map(String::from),
+            Some(payload) => json::value_at(payload, pointer).map(String::from),
             None => self.host.json(pointer),
         }
     }
 
     fn scalar(&self, pointer: &str) -> Option<String> {
         match &self.payload {
-            Some(payload) => json::at(payload, pointer).and_then(json::scalar),
+            Some(payload) => json::value_at(payload, pointer).and_then(json::scalar_text),
             None => self.host.scalar(pointer),
         }
     }
 
-    fn task(&self, pointer: &str) -> Option<Json> {
-        self.host.task(pointer)
+    fn task_json(&self, pointer: &str) -> Option<Json> {
+        self.host.task_json(pointer)
     }
 
     fn attribute(&self, name: &str) -> Option<Json> {
@@ -247,21 +257,26 @@ impl<H: Host> Host for Within<'_, H> {
         self.host.setting(name)
     }
 
-    fn now(&self) -> u64 {
-        self.host.now()
+    fn now_seconds(&self) -> u64 {
+        self.host.now_seconds()
     }
 
-    fn open(&self, name: &str) -> Result<Self::Key, Failure> {
-        self.host.open(name)
+    fn open_secret(&self, name: &str) -> Result<Self::Secret, Failure> {
+        self.host.open_secret(name)
     }
 
-    fn open_encoded(&self, name: &str, prefix: &str, encoding: &str) -> Result<Self::Key, Failure> {
-        self.host.open_encoded(name, prefix, encoding)
+    fn open_encoded_secret(
+        &self,
+        name: &str,
+        prefix: &str,
+        encoding: &str,
+    ) -> Result<Self::Secret, Failure> {
+        self.host.open_encoded_secret(name, prefix, encoding)
     }
 
     fn hmac_verify(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         message: &[u8],
         signature: &[u8],
@@ -271,7 +286,7 @@ impl<H: Host> Host for Within<'_, H> {
 
     fn hmac_verify_body(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         before: &[u8],
         after: &[u8],
@@ -282,15 +297,15 @@ impl<H: Host> Host for Within<'_, H> {
 
     fn hmac_sign(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         message: &[u8],
     ) -> Result<Vec<u8>, Failure> {
         self.host.hmac_sign(key, algorithm, message)
     }
 
-    fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool {
-        self.host.matches(key, presented)
+    fn secret_matches(&self, key: &Self::Secret, presented: &[u8]) -> bool {
+        self.host.secret_matches(key, presented)
     }
 
     fn send(

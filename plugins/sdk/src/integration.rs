@@ -3,7 +3,7 @@
 use crate::about::Diagnostic;
 use crate::host::Host;
 use crate::mapper::Mapped;
-use crate::settings::{Setting, Texts};
+use crate::settings::{Setting, SettingValues};
 use crate::verifier::Principal;
 use crate::{Failure, HttpReply};
 /// Used by [`export_integration!`](crate::export_integration), so that a plugin with the standard library
@@ -21,11 +21,11 @@ pub trait Integration {
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure>;
 
     /// Decides what to do with a verified request: run, ignore or reply.
-    fn map<H: Host>(host: &H) -> Result<Mapped, Failure>;
+    fn map_payload<H: Host>(host: &H) -> Result<Mapped, Failure>;
 
     /// Checks settings against each other. It is called only if each setting is valid by itself, with all
     /// of them, defaults included.
-    fn check(_settings: &Texts) -> Vec<Diagnostic> {
+    fn check_settings(_settings: &SettingValues) -> Vec<Diagnostic> {
         Vec::new()
     }
 
@@ -40,10 +40,10 @@ pub trait Integration {
     }
 }
 
-/// Implements `about.check-config`: validates each setting, then calls [`Integration::check`].
+/// Implements `about.check-config`: validates each setting, then calls [`Integration::check_settings`].
 pub fn check_config<I: Integration>(config: &str) -> Vec<Diagnostic> {
-    let (settings, problems) = crate::settings::check(I::SETTINGS, config);
-    if problems.is_empty() { I::check(&settings) } else { problems }
+    let (settings, problems) = crate::settings::validate(I::SETTINGS, config);
+    if problems.is_empty() { I::check_settings(&settings) } else { problems }
 }
 
 /// Exports a type that implements [`integration::Integration`](crate::integration::Integration) with the
@@ -61,12 +61,14 @@ macro_rules! export_integration {
             fn map_payload(
                 _spec: Option<$crate::Json>,
             ) -> Result<$crate::mapper::Mapped, $crate::Failure> {
-                <$plugin as $crate::integration::Integration>::map(&$crate::host::Gateway)
+                <$plugin as $crate::integration::Integration>::map_payload(&$crate::host::Gateway)
             }
         }
         impl $crate::about::Guest for $plugin {
             fn config_schema() -> $crate::Json {
-                $crate::settings::schema(<$plugin as $crate::integration::Integration>::SETTINGS)
+                $crate::settings::json_schema(
+                    <$plugin as $crate::integration::Integration>::SETTINGS,
+                )
             }
             fn check_config(
                 config: $crate::Json,

@@ -4,7 +4,7 @@
 use crate::about::Diagnostic;
 use crate::host::Host;
 use crate::mapper::Mapped;
-use crate::settings::{Form, Setting, Texts};
+use crate::settings::{Format, Setting, SettingValues};
 use crate::{DotPath, Failure};
 use alloc::vec::Vec;
 
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 pub const EVENTS: Setting = Setting {
     name: "events",
     default: Some("*"),
-    form: Form::Text,
+    format: Format::Text,
     description: "The events that start a run, separated by spaces or commas. `*` at an end stands \
                   for anything: `invoice.*`.",
 };
@@ -21,7 +21,7 @@ pub const EVENTS: Setting = Setting {
 pub const PROMPT_PATH: Setting = Setting {
     name: "prompt-path",
     default: Some(""),
-    form: Form::Path,
+    format: Format::DotPath,
     description: "The dot path of the prompt in the payload, such as `data.text`. Without it the \
                   integration says what happened.",
 };
@@ -30,7 +30,7 @@ pub const PROMPT_PATH: Setting = Setting {
 pub const THREAD_PATH: Setting = Setting {
     name: "thread-path",
     default: Some(""),
-    form: Form::Path,
+    format: Format::DotPath,
     description: "The dot path of what names the thread in the payload, such as `data.customer`.",
 };
 
@@ -38,7 +38,7 @@ pub const THREAD_PATH: Setting = Setting {
 pub const USER_PATH: Setting = Setting {
     name: "user-path",
     default: Some(""),
-    form: Form::Path,
+    format: Format::DotPath,
     description: "The dot path of the user's id in the payload.",
 };
 
@@ -47,13 +47,13 @@ pub const USER_PATH: Setting = Setting {
 pub const IGNORED_USERS: Setting = Setting {
     name: "ignored-users",
     default: Some(""),
-    form: Form::Text,
+    format: Format::Text,
     description: "The users whose events start nothing, by the ids that runs have as `user_id`, separated \
                   by spaces or commas: above all the account that the agent itself writes with.",
 };
 
 /// Whether a list of patterns, as in [`EVENTS`], matches this name. Case matters.
-pub fn listed(patterns: &str, name: &str) -> bool {
+pub fn matches_any_pattern(patterns: &str, name: &str) -> bool {
     patterns.split([' ', ',', '\n', '\t']).filter(|pattern| !pattern.is_empty()).any(|pattern| {
         match pattern.strip_suffix('*') {
             Some(start) => name.starts_with(start),
@@ -63,12 +63,12 @@ pub fn listed(patterns: &str, name: &str) -> bool {
 }
 
 /// Sets the parameters that [`PROMPT_PATH`], [`THREAD_PATH`] and [`USER_PATH`] point at, then applies
-/// [`unless_ignored`]. A path to a missing or empty value leaves the parameter as it was.
-pub fn with_paths(host: &impl Host, mut mapped: Mapped) -> Result<Mapped, Failure> {
+/// [`apply_ignored_users`]. A path to a missing or empty value leaves the parameter as it was.
+pub fn apply_path_settings(host: &impl Host, mut mapped: Mapped) -> Result<Mapped, Failure> {
     for (setting, target) in
         [(PROMPT_PATH, "prompt"), (THREAD_PATH, "task_id"), (USER_PATH, "user_id")]
     {
-        let path = setting.read(host)?;
+        let path = setting.value(host)?;
         if path.is_empty() {
             continue;
         }
@@ -78,14 +78,14 @@ pub fn with_paths(host: &impl Host, mut mapped: Mapped) -> Result<Mapped, Failur
             mapped = mapped.with_param(target, value);
         }
     }
-    unless_ignored(host, mapped)
+    apply_ignored_users(host, mapped)
 }
 
 /// Ignores the event if its `user_id` is one of [`IGNORED_USERS`].
-pub fn unless_ignored(host: &impl Host, mapped: Mapped) -> Result<Mapped, Failure> {
-    let ignored = IGNORED_USERS.read(host)?;
+pub fn apply_ignored_users(host: &impl Host, mapped: Mapped) -> Result<Mapped, Failure> {
+    let ignored = IGNORED_USERS.value(host)?;
     let user = mapped.params.iter().find(|(target, _)| target == "user_id");
-    match user.is_some_and(|(_, user)| listed(&ignored, user)) {
+    match user.is_some_and(|(_, user)| matches_any_pattern(&ignored, user)) {
         true => Ok(Mapped::ignore()),
         false => Ok(mapped),
     }
@@ -93,9 +93,9 @@ pub fn unless_ignored(host: &impl Host, mapped: Mapped) -> Result<Mapped, Failur
 
 /// Checks that [`IGNORED_USERS`] comes with [`USER_PATH`], for integrations that learn the user from that
 /// path only.
-pub fn check_ignored_users(settings: &Texts) -> Vec<Diagnostic> {
-    let nobody = settings.text(&IGNORED_USERS).trim().is_empty();
-    let problem = (!nobody && settings.text(&USER_PATH).is_empty()).then(|| {
+pub fn check_ignored_users(settings: &SettingValues) -> Vec<Diagnostic> {
+    let ignores_none = settings.value(&IGNORED_USERS).trim().is_empty();
+    let problem = (!ignores_none && settings.value(&USER_PATH).is_empty()).then(|| {
         Diagnostic::new(
             "/ignored-users",
             "`ignored-users` needs `user-path`, by which users are known",
@@ -119,7 +119,7 @@ mod tests {
             ("x, a.* ,y", "a.b", true),
             ("x a.*", "ab", false),
         ] {
-            assert_eq!(listed(patterns, name), found, "{patterns} {name}");
+            assert_eq!(matches_any_pattern(patterns, name), found, "{patterns} {name}");
         }
     }
 }

@@ -44,10 +44,10 @@ impl DotPath {
         let mut pointer = String::with_capacity(path.len() + 1);
         for (index, segment) in path.split('.').enumerate() {
             if segment.is_empty() {
-                return Err(InvalidPath::EmptySegment(quoted(path)));
+                return Err(InvalidPath::EmptySegment(quote_start(path)));
             }
             if index >= SEGMENTS_MAX {
-                return Err(InvalidPath::TooManySegments(quoted(path)));
+                return Err(InvalidPath::TooManySegments(quote_start(path)));
             }
             pointer.push('/');
             for character in segment.chars() {
@@ -77,20 +77,20 @@ impl DotPath {
     }
 
     /// Finds the value at the host; `None` if the path leads to nothing. The path may continue into JSON
-    /// inside strings. `json` is a lookup by pointer: `path.find_with(task::json)`.
+    /// inside strings. `lookup` finds a value by its pointer, as in `path.find_with(task::json)`.
     ///
     /// If the host has a value at the whole path, this is one call. Otherwise it looks up ever shorter
     /// prefixes of the path and searches the first value found for the rest.
-    pub fn find_with(&self, json: impl Fn(&str) -> Option<Json>) -> Option<Json> {
-        if let Some(whole) = json(&self.pointer) {
-            return Some(whole);
+    pub fn find_with(&self, lookup: impl Fn(&str) -> Option<Json>) -> Option<Json> {
+        if let Some(value) = lookup(&self.pointer) {
+            return Some(value);
         }
         let (found, rest) = self
             .pointer
             .rmatch_indices('/')
             .map(|(slash, _)| self.pointer.split_at(slash))
-            .take_while(|(shorter, _)| !shorter.is_empty())
-            .find_map(|(shorter, rest)| Some((json(shorter)?, rest)))?;
+            .take_while(|(prefix, _)| !prefix.is_empty())
+            .find_map(|(prefix, rest)| Some((lookup(prefix)?, rest)))?;
         descend(Cow::Owned(found), rest).map(Cow::into_owned)
     }
 }
@@ -104,26 +104,26 @@ fn descend<'a>(mut json: Cow<'a, str>, pointer: &str) -> Option<Cow<'a, str>> {
             json = Cow::Owned(serde_json::from_str::<String>(&json).ok()?);
         }
         json = match json {
-            Cow::Borrowed(text) => Cow::Borrowed(step(text, segment)?),
-            Cow::Owned(text) => Cow::Owned(step(&text, segment)?.to_owned()),
+            Cow::Borrowed(text) => Cow::Borrowed(child_text(text, segment)?),
+            Cow::Owned(text) => Cow::Owned(child_text(&text, segment)?.to_owned()),
         };
     }
     Some(json)
 }
 
 /// The text of one member or element of JSON text; `None` if the text is not JSON or has no such part.
-pub(crate) fn step<'a>(json: &'a str, segment: &str) -> Option<&'a str> {
+pub(crate) fn child_text<'a>(json: &'a str, segment: &str) -> Option<&'a str> {
     let name = segment.replace("~1", "/").replace("~0", "~");
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let part = deserializer.deserialize_any(Part(&name)).ok()??;
+    let child = deserializer.deserialize_any(ChildVisitor(&name)).ok()??;
     deserializer.end().ok()?;
-    Some(part.get())
+    Some(child.get())
 }
 
 /// Visits an object or array and returns one part of it as raw text.
-struct Part<'n>(&'n str);
+struct ChildVisitor<'n>(&'n str);
 
-impl<'de> Visitor<'de> for Part<'_> {
+impl<'de> Visitor<'de> for ChildVisitor<'_> {
     type Value = Option<&'de RawValue>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,8 +132,8 @@ impl<'de> Visitor<'de> for Part<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(wanted) = map.next_key_seed(IsName(self.0))? {
-            if wanted {
+        while let Some(is_match) = map.next_key_seed(KeyEquals(self.0))? {
+            if is_match {
                 found = Some(map.next_value()?); // the last of several counts, as everywhere
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -144,8 +144,8 @@ impl<'de> Visitor<'de> for Part<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
         // RFC 6901 allows digits only in an index, and no leading zero: `01` and `+1` are not indices.
-        let plain = self.0 == "0" || !self.0.starts_with(['0', '+']);
-        let Some(index) = self.0.parse::<usize>().ok().filter(|_| plain) else {
+        let is_canonical = self.0 == "0" || !self.0.starts_with(['0', '+']);
+        let Some(index) = self.0.parse::<usize>().ok().filter(|_| is_canonical) else {
             return Err(A::Error::custom("not an index"));
         };
         for _ in 0..index {
@@ -160,9 +160,9 @@ impl<'de> Visitor<'de> for Part<'_> {
 }
 
 /// Compares a key without allocating it.
-struct IsName<'n>(&'n str);
+struct KeyEquals<'n>(&'n str);
 
-impl<'de> DeserializeSeed<'de> for IsName<'_> {
+impl<'de> DeserializeSeed<'de> for KeyEquals<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -170,7 +170,7 @@ impl<'de> DeserializeSeed<'de> for IsName<'_> {
     }
 }
 
-impl Visitor<'_> for IsName<'_> {
+impl Visitor<'_> for KeyEquals<'_> {
     type Value = bool;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -212,7 +212,7 @@ impl From<InvalidPath> for Failure {
     }
 }
 
-fn quoted(path: &str) -> String {
+fn quote_start(path: &str) -> String {
     match path.char_indices().nth(QUOTED_CHARS) {
         Some((end, _)) => format!("{}…", path.split_at(end).0),
         None => path.to_owned(),

@@ -7,8 +7,8 @@ use crate::{HttpReply, Json};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-// build.rs writes the macro `generate!`, with the interface version from `wit/`.
-include!(concat!(env!("OUT_DIR"), "/generate.rs"));
+// build.rs writes the macro `generate_bindings!`, with the interface version from `wit/`.
+include!(concat!(env!("OUT_DIR"), "/generate_bindings.rs"));
 
 macro_rules! role {
     ($(#[$doc:meta])* $role:ident, $world:literal, $interface:ident) => {
@@ -16,7 +16,7 @@ macro_rules! role {
         pub mod $role {
             #[doc(hidden)]
             pub mod bindings {
-                generate!($world);
+                generate_bindings!($world);
             }
 
             pub use bindings::exports::wardgate::plugin::$interface::*;
@@ -220,7 +220,7 @@ impl verifier::Principal {
     }
 
     /// A verified sender with this id.
-    pub fn named(id: impl Into<String>) -> Self {
+    pub fn with_id(id: impl Into<String>) -> Self {
         Self { id: Some(id.into()), ..Self::anonymous() }
     }
 }

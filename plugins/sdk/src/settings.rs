@@ -20,14 +20,14 @@ pub struct Setting {
     pub name: &'static str,
     /// The value if the operator sets none. `None` makes the setting required.
     pub default: Option<&'static str>,
-    /// The form that values must have.
-    pub form: Form,
+    /// The format that values must have.
+    pub format: Format,
     /// One sentence for the operator.
     pub description: &'static str,
 }
 
-/// The form that the values of a setting must have.
-pub enum Form {
+/// The format that the values of a setting must have.
+pub enum Format {
     /// Any text.
     Text,
     /// A whole number between a minimum and a maximum, both inclusive.
@@ -35,82 +35,82 @@ pub enum Form {
     /// One of these values.
     OneOf(&'static [&'static str]),
     /// The name of an HTTP header, or empty.
-    Header,
+    HeaderName,
     /// An absolute http or https URL without a trailing slash.
-    Url,
+    BaseUrl,
     /// A dot path into the payload, or empty.
-    Path,
+    DotPath,
 }
 
 /// How many seconds a signed timestamp may be off, in either direction. Stripe, Slack and Standard
 /// Webhooks use five minutes; more than a day no longer protects against replay.
-pub const TOLERANCE: Setting = Setting {
+pub const TOLERANCE_SECONDS: Setting = Setting {
     name: "tolerance-seconds",
     default: Some("300"),
-    form: Form::Number(1, 86_400),
+    format: Format::Number(1, 86_400),
     description: "How many seconds the signed timestamp may be off, in either direction.",
 };
 
 impl Setting {
     /// Reads the value that the operator set, or the default. Fails with [`misconfigured`] (500) if a
-    /// required setting is missing or the value does not have the setting's form: the request is not at
+    /// required setting is missing or the value does not have the setting's format: the request is not at
     /// fault, and no value is guessed.
-    pub fn read(&self, host: &impl Host) -> Result<String, Failure> {
+    pub fn value(&self, host: &impl Host) -> Result<String, Failure> {
         let Some(value) = host.setting(self.name)? else {
             return self.default.map(String::from).ok_or_else(|| misconfigured(&self.missing()));
         };
-        match self.form.problem(&value) {
+        match self.format.problem(&value) {
             None => Ok(value),
             Some(problem) => Err(misconfigured(&format!("`{}` {problem}", self.name))),
         }
     }
 
-    /// Reads a setting of the form [`Form::Number`].
+    /// Reads a setting of the format [`Format::Number`].
     pub fn number(&self, host: &impl Host) -> Result<u64, Failure> {
-        self.read(host)?.parse().map_err(|_| misconfigured(self.name))
+        self.value(host)?.parse().map_err(|_| misconfigured(self.name))
     }
 
     fn missing(&self) -> String {
         format!("`{}` is required", self.name)
     }
 
-    fn schema(&self) -> Json {
-        let mut schema = json::Object::new();
+    fn json_schema(&self) -> Json {
+        let mut schema = json::ObjectBuilder::new();
         schema.string("type", "string").string("description", self.description);
         if let Some(default) = self.default {
             schema.string("default", default);
         }
-        match self.form {
-            Form::Text | Form::Path => &mut schema,
-            Form::Number(..) => schema.string("pattern", "^[0-9]+$"),
-            Form::OneOf(values) => schema.raw("enum", &json::strings(values)),
-            Form::Header => schema.string("pattern", "^[!#$%&'*+.^_`|~0-9A-Za-z-]*$"),
-            Form::Url => schema.string("pattern", "^https?://[^/]"),
+        match self.format {
+            Format::Text | Format::DotPath => &mut schema,
+            Format::Number(..) => schema.string("pattern", "^[0-9]+$"),
+            Format::OneOf(values) => schema.raw("enum", &json::encode_strings(values)),
+            Format::HeaderName => schema.string("pattern", "^[!#$%&'*+.^_`|~0-9A-Za-z-]*$"),
+            Format::BaseUrl => schema.string("pattern", "^https?://[^/]"),
         };
         schema.finish()
     }
 }
 
-impl Form {
+impl Format {
     /// What is wrong with a value, as the end of a sentence that starts with the setting's name.
     fn problem(&self, value: &str) -> Option<String> {
         match *self {
             Self::Text => None,
-            Self::Number(least, greatest) => {
-                let plain = value.bytes().all(|byte| byte.is_ascii_digit());
-                let fits = value.parse().is_ok_and(|number| (least..=greatest).contains(&number));
-                (!plain || !fits)
-                    .then(|| format!("is to be a whole number from {least} to {greatest}"))
+            Self::Number(min, max) => {
+                let is_digits = value.bytes().all(|byte| byte.is_ascii_digit());
+                let is_in_range = value.parse().is_ok_and(|number| (min..=max).contains(&number));
+                (!is_digits || !is_in_range)
+                    .then(|| format!("is to be a whole number from {min} to {max}"))
             }
             Self::OneOf(values) => {
                 (!values.contains(&value)).then(|| format!("is to be one of {}", values.join(", ")))
             }
-            Self::Header => (!value.bytes().all(is_token))
+            Self::HeaderName => (!value.bytes().all(is_token))
                 .then(|| String::from("is to be the name of a header")),
-            Self::Url => (!is_base_url(value))
+            Self::BaseUrl => (!is_base_url(value))
                 .then(|| String::from("is to be an http or https URL without a slash at its end")),
-            Self::Path if value.is_empty() => None,
-            Self::Path => {
+            Self::DotPath if value.is_empty() => None,
+            Self::DotPath => {
                 DotPath::parse(value).err().map(|problem| format!("is not a dot path: {problem}"))
             }
         }
@@ -124,8 +124,9 @@ fn is_token(byte: u8) -> bool {
 
 fn is_base_url(value: &str) -> bool {
     let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
-    let plain = value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#');
-    plain
+    let is_plain =
+        value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#');
+    is_plain
         && rest.is_some_and(|rest| !rest.starts_with('/') && !rest.is_empty())
         && !value.ends_with('/')
 }
@@ -136,55 +137,55 @@ pub fn misconfigured(problem: &str) -> Failure {
 }
 
 /// The JSON Schema of these settings.
-pub fn schema(settings: &[Setting]) -> Json {
-    let mut properties = json::Object::new();
+pub fn json_schema(settings: &[Setting]) -> Json {
+    let mut properties = json::ObjectBuilder::new();
     let mut required = Vec::new();
     for setting in settings {
-        properties.raw(setting.name, &setting.schema());
+        properties.raw(setting.name, &setting.json_schema());
         if setting.default.is_none() {
             required.push(setting.name);
         }
     }
-    json::Object::new()
+    json::ObjectBuilder::new()
         .string("$schema", "https://json-schema.org/draft/2020-12/schema")
         .string("type", "object")
         .raw("properties", &properties.finish())
-        .raw("required", &json::strings(&required))
+        .raw("required", &json::encode_strings(&required))
         .finish()
 }
 
 /// The values of all settings, with the defaults of those that the operator did not set.
-pub struct Texts(Vec<(&'static str, String)>);
+pub struct SettingValues(Vec<(&'static str, String)>);
 
-impl Texts {
+impl SettingValues {
     /// The value of one setting; empty if there is no setting of this name.
-    pub fn text(&self, setting: &Setting) -> &str {
+    pub fn value(&self, setting: &Setting) -> &str {
         let found = self.0.iter().find(|(name, _)| *name == setting.name);
-        found.map_or("", |(_, text)| text)
+        found.map_or("", |(_, value)| value)
     }
 }
 
 /// Checks each setting by itself. Also returns the values, for checks of settings against each other.
-pub fn check(settings: &[Setting], config: &str) -> (Texts, Vec<Diagnostic>) {
-    let mut texts = Vec::new();
+pub fn validate(settings: &[Setting], config: &str) -> (SettingValues, Vec<Diagnostic>) {
+    let mut values = Vec::new();
     let mut problems = Vec::new();
-    let Ok(Given(given)) = serde_json::from_str(config) else {
+    let Ok(ConfigMembers(members)) = serde_json::from_str(config) else {
         problems.push(Diagnostic::new("", "the settings are to be a JSON object"));
-        return (Texts(texts), problems);
+        return (SettingValues(values), problems);
     };
     for setting in settings {
-        let written = given.iter().rev().find(|(name, _)| name == setting.name);
-        let problem = match (written, setting.default) {
+        let configured = members.iter().rev().find(|(name, _)| name == setting.name);
+        let problem = match (configured, setting.default) {
             (None, None) => Some(setting.missing()),
             (None, Some(default)) => {
-                texts.push((setting.name, default.into()));
+                values.push((setting.name, default.into()));
                 None
             }
-            (Some((_, value)), _) => match json::text(value.get()) {
+            (Some((_, value)), _) => match json::decode_string(value.get()) {
                 None => Some(format!("`{}` is to be a text: put it in quotes", setting.name)),
                 Some(text) => {
-                    let problem = setting.form.problem(&text);
-                    texts.push((setting.name, text));
+                    let problem = setting.format.problem(&text);
+                    values.push((setting.name, text));
                     problem.map(|problem| format!("`{}` {problem}", setting.name))
                 }
             },
@@ -194,23 +195,23 @@ pub fn check(settings: &[Setting], config: &str) -> (Texts, Vec<Diagnostic>) {
             problems.push(Diagnostic::new(format!("/{}", setting.name), problem));
         }
     }
-    (Texts(texts), problems)
+    (SettingValues(values), problems)
 }
 
 /// The members of an object in their order, values unparsed. A map of the standard library would be a
 /// tenth of a small plugin's code.
-struct Given<'a>(Vec<(String, &'a RawValue)>);
+struct ConfigMembers<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Given<'de> {
+impl<'de> Deserialize<'de> for ConfigMembers<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Members)
+        deserializer.deserialize_map(MembersVisitor)
     }
 }
 
-struct Members;
+struct MembersVisitor;
 
-impl<'de> Visitor<'de> for Members {
-    type Value = Given<'de>;
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = ConfigMembers<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object")
@@ -221,7 +222,7 @@ impl<'de> Visitor<'de> for Members {
         while let Some(member) = map.next_entry()? {
             members.push(member);
         }
-        Ok(Given(members))
+        Ok(ConfigMembers(members))
     }
 }
 
@@ -231,24 +232,29 @@ mod tests {
     use alloc::string::ToString;
 
     const SETTINGS: &[Setting] = &[
-        TOLERANCE,
-        Setting { name: "header", default: None, form: Form::Header, description: "Where." },
+        TOLERANCE_SECONDS,
+        Setting {
+            name: "header",
+            default: None,
+            format: Format::HeaderName,
+            description: "Where.",
+        },
         Setting {
             name: "encoding",
             default: Some("hex"),
-            form: Form::OneOf(&["hex", "base64"]),
+            format: Format::OneOf(&["hex", "base64"]),
             description: "How.",
         },
         Setting {
             name: "api-url",
             default: Some("https://example.com"),
-            form: Form::Url,
+            format: Format::BaseUrl,
             description: "Whither.",
         },
     ];
 
     fn problems(config: &str) -> Vec<(String, String)> {
-        let (_, found) = check(SETTINGS, config);
+        let (_, found) = validate(SETTINGS, config);
         found.into_iter().map(|problem| (problem.pointer, problem.message)).collect()
     }
 
@@ -300,7 +306,7 @@ mod tests {
 
     #[test]
     fn the_schema_is_json_and_names_what_is_required() {
-        let schema: serde_json::Value = serde_json::from_str(&schema(SETTINGS)).unwrap();
+        let schema: serde_json::Value = serde_json::from_str(&json_schema(SETTINGS)).unwrap();
         assert_eq!(schema["required"], serde_json::json!(["header"]));
         assert_eq!(schema["properties"]["tolerance-seconds"]["default"], "300");
         assert_eq!(schema["properties"]["encoding"]["enum"], serde_json::json!(["hex", "base64"]));

@@ -32,7 +32,7 @@ impl Encoding {
     pub const NAMES: &'static [&'static str] = &["hex", "base64", "base64url"];
 
     /// The encoding with one of the [`Self::NAMES`].
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "hex" => Some(Self::Hex),
             "base64" => Some(Self::Base64),
@@ -54,67 +54,81 @@ impl Encoding {
     pub fn decode(self, text: &str) -> Option<Vec<u8>> {
         let bytes = match self {
             Self::Hex => base16ct::mixed::decode_vec(text).ok()?,
-            Self::Base64 => base64ct::Base64Unpadded::decode_vec(unpadded(text)?).ok()?,
-            Self::Base64Url => base64ct::Base64UrlUnpadded::decode_vec(unpadded(text)?).ok()?,
+            Self::Base64 => base64ct::Base64Unpadded::decode_vec(strip_padding(text)?).ok()?,
+            Self::Base64Url => {
+                base64ct::Base64UrlUnpadded::decode_vec(strip_padding(text)?).ok()?
+            }
         };
         (!bytes.is_empty()).then_some(bytes)
     }
 }
 
 /// Removes padding. Padding is optional; if present, it must fill up to a multiple of four characters.
-fn unpadded(text: &str) -> Option<&str> {
+fn strip_padding(text: &str) -> Option<&str> {
     let bare = text.trim_end_matches('=');
-    let padded = bare.len() != text.len();
-    (!padded || (text.len().is_multiple_of(4) && text.len() - bare.len() <= 2)).then_some(bare)
+    let is_padded = bare.len() != text.len();
+    (!is_padded || (text.len().is_multiple_of(4) && text.len() - bare.len() <= 2)).then_some(bare)
 }
 
 /// Reads a header that a signed request must have. Fails if it is missing or empty.
-pub fn header(host: &impl Host, name: &str) -> Result<String, Failure> {
+pub fn required_header(host: &impl Host, name: &str) -> Result<String, Failure> {
     host.header(name)
         .filter(|value| !value.is_empty())
         .ok_or_else(|| Failure::unauthorized(format!("the header `{name}` is missing")))
 }
 
-/// Checks a timestamp in seconds since 1970: it may be at most `tolerance_seconds` before or after `now`.
-/// A timestamp in the future is as suspect as an old one: the request could be recorded now and replayed
-/// once the timestamp is fresh.
-pub fn fresh(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
-    let time = seconds(timestamp)
+/// Checks a timestamp in seconds since 1970: it may be at most `tolerance_seconds` before or after
+/// `now_seconds`. A timestamp in the future is as suspect as an old one: the request could be recorded now
+/// and replayed once the timestamp is fresh.
+pub fn check_timestamp_seconds(
+    timestamp: &str,
+    now_seconds: u64,
+    tolerance_seconds: u64,
+) -> Result<(), Failure> {
+    let time = parse_digits(timestamp)
         .ok_or_else(|| Failure::unauthorized("the timestamp is not a number of seconds"))?;
-    within(time, now, tolerance_seconds)
+    check_tolerance(time, now_seconds, tolerance_seconds)
 }
 
-/// Like [`fresh`], for milliseconds since 1970.
-pub fn fresh_ms(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
-    let time = seconds(timestamp)
+/// Like [`check_timestamp_seconds`], for milliseconds since 1970.
+pub fn check_timestamp_ms(
+    timestamp: &str,
+    now_seconds: u64,
+    tolerance_seconds: u64,
+) -> Result<(), Failure> {
+    let time = parse_digits(timestamp)
         .ok_or_else(|| Failure::unauthorized("the timestamp is not a number of milliseconds"))?;
-    within(time / 1000, now, tolerance_seconds)
+    check_tolerance(time / 1000, now_seconds, tolerance_seconds)
 }
 
-/// Like [`fresh`], for a time in ISO 8601 and RFC 3339 format such as `2026-01-31T12:00:00Z`. A fraction of
-/// a second is optional, the time zone is required.
-pub fn fresh_iso8601(timestamp: &str, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
-    let time = iso8601(timestamp).ok_or_else(|| {
+/// Like [`check_timestamp_seconds`], for a time in ISO 8601 and RFC 3339 format such as
+/// `2026-01-31T12:00:00Z`. A fraction of a second is optional, the time zone is required.
+pub fn check_timestamp_iso8601(
+    timestamp: &str,
+    now_seconds: u64,
+    tolerance_seconds: u64,
+) -> Result<(), Failure> {
+    let time = parse_iso8601(timestamp).ok_or_else(|| {
         Failure::unauthorized("the timestamp is not an ISO 8601 time with a zone")
     })?;
-    within(time, now, tolerance_seconds)
+    check_tolerance(time, now_seconds, tolerance_seconds)
 }
 
-fn within(time: u64, now: u64, tolerance_seconds: u64) -> Result<(), Failure> {
-    if time.abs_diff(now) <= tolerance_seconds {
+fn check_tolerance(time: u64, now_seconds: u64, tolerance_seconds: u64) -> Result<(), Failure> {
+    if time.abs_diff(now_seconds) <= tolerance_seconds {
         return Ok(());
     }
-    let which = if time < now { "old" } else { "far in the future" };
+    let which = if time < now_seconds { "old" } else { "far in the future" };
     Err(Failure::unauthorized(format!("the timestamp is too {which}")))
 }
 
 /// Parses digits only: no sign, no space, no fraction.
-fn seconds(timestamp: &str) -> Option<u64> {
+fn parse_digits(timestamp: &str) -> Option<u64> {
     timestamp.bytes().all(|byte| byte.is_ascii_digit()).then(|| timestamp.parse().ok()).flatten()
 }
 
 /// Seconds since 1970 of an ISO 8601 time. A fraction of a second is ignored.
-fn iso8601(timestamp: &str) -> Option<u64> {
+fn parse_iso8601(timestamp: &str) -> Option<u64> {
     let (date, time) = timestamp.split_once('T')?;
     let (time, zone) = time.split_at_checked(time.find(['Z', '+', '-'])?)?;
     let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
@@ -122,24 +136,26 @@ fn iso8601(timestamp: &str) -> Option<u64> {
     let (month, day) = rest.split_once('-')?;
     let (hour, rest) = time.split_once(':')?;
     let (minute, second) = rest.split_once(':')?;
-    let two =
-        |text: &str, most: u64| seconds(text).filter(|number| text.len() == 2 && *number <= most);
-    let year = seconds(year).filter(|number| year.len() == 4 && *number >= 1970)?;
-    let (month, day) = (two(month, 12)?.checked_sub(1)?, two(day, 31)?.checked_sub(1)?);
-    seconds(fraction).filter(|_| !fraction.is_empty())?;
+    let two_digits = |text: &str, max: u64| {
+        parse_digits(text).filter(|number| text.len() == 2 && *number <= max)
+    };
+    let year = parse_digits(year).filter(|number| year.len() == 4 && *number >= 1970)?;
+    let (month, day) =
+        (two_digits(month, 12)?.checked_sub(1)?, two_digits(day, 31)?.checked_sub(1)?);
+    parse_digits(fraction).filter(|_| !fraction.is_empty())?;
     // A year that starts in March has its leap day at its end. Any five months from there have 153 days.
     let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
     let time = days.checked_sub(719_468)? * 86_400
-        + two(hour, 23)? * 3600
-        + two(minute, 59)? * 60
-        + two(second, 60)?;
+        + two_digits(hour, 23)? * 3600
+        + two_digits(minute, 59)? * 60
+        + two_digits(second, 60)?;
     if zone == "Z" {
         return Some(time);
     }
     let (sign, offset) = zone.split_at_checked(1)?;
     let (hours, minutes) = offset.split_once(':').or_else(|| offset.split_at_checked(2))?;
-    let offset = two(hours, 23)? * 3600 + two(minutes, 59)? * 60;
+    let offset = two_digits(hours, 23)? * 3600 + two_digits(minutes, 59)? * 60;
     match sign {
         "+" => time.checked_sub(offset),
         "-" => time.checked_add(offset),
@@ -149,7 +165,11 @@ fn iso8601(timestamp: &str) -> Option<u64> {
 
 /// The values of one name in a header such as `t=1533204620,v1=2220…,v1=77ab…`, in order. A name may occur
 /// several times, as `v1` does during the rotation of a secret.
-pub fn parts<'a>(header: &'a str, separator: char, name: &'a str) -> impl Iterator<Item = &'a str> {
+pub fn part_values<'a>(
+    header: &'a str,
+    separator: char,
+    name: &'a str,
+) -> impl Iterator<Item = &'a str> {
     header.split(separator).filter_map(move |part| {
         let (found, value) = part.trim().split_once('=')?;
         (found == name).then_some(value)
@@ -159,9 +179,9 @@ pub fn parts<'a>(header: &'a str, separator: char, name: &'a str) -> impl Iterat
 /// Verifies that one of these signatures is that of the message. Texts that cannot be decoded are skipped,
 /// so that a signature of an unknown scheme can stand beside a known one. Fails with `unauthorized` if no
 /// signature matches.
-pub fn verify_any<'a, H: Host>(
+pub fn verify_message<'a, H: Host>(
     host: &H,
-    key: &H::Key,
+    key: &H::Secret,
     algorithm: &str,
     message: &[u8],
     encoding: Encoding,
@@ -176,11 +196,11 @@ pub fn verify_any<'a, H: Host>(
     Err(Failure::unauthorized("the signature does not match"))
 }
 
-/// Like [`verify_any`], for the message `before`, request body, `after`. The gateway hashes the body in its
+/// Like [`verify_message`], for the message `before`, request body, `after`. The gateway hashes the body in its
 /// own memory, so the plugin pays nothing for a long body.
-pub fn verify_any_of_body<'a, H: Host>(
+pub fn verify_body<'a, H: Host>(
     host: &H,
-    key: &H::Key,
+    key: &H::Secret,
     algorithm: &str,
     (before, after): (&[u8], &[u8]),
     encoding: Encoding,
@@ -223,11 +243,11 @@ mod tests {
             assert_eq!(encoding.decode(text), bytes, "{encoding:?} {text}");
         }
         for name in Encoding::NAMES {
-            let encoding = Encoding::named(name).unwrap();
+            let encoding = Encoding::from_name(name).unwrap();
             let text = encoding.encode(&[251, 255]);
             assert_eq!(encoding.decode(&text), Some(vec![251, 255]), "{name} {text}");
         }
-        assert_eq!(Encoding::named("base32"), None);
+        assert_eq!(Encoding::from_name("base32"), None);
     }
 
     #[test]
@@ -247,14 +267,14 @@ mod tests {
             ("1e3", false),
             ("99999999999999999999999999", false),
         ] {
-            let answer = fresh(timestamp, 1000, 300);
+            let answer = check_timestamp_seconds(timestamp, 1000, 300);
             assert_eq!(answer.is_ok(), found, "{timestamp}");
             if let Err(failure) = answer {
                 assert_eq!(failure.code, "unauthorized");
             }
         }
-        assert!(fresh_ms("1300999", 1000, 300).is_ok());
-        assert!(fresh_ms("1301000", 1000, 300).is_err());
+        assert!(check_timestamp_ms("1300999", 1000, 300).is_ok());
+        assert!(check_timestamp_ms("1301000", 1000, 300).is_err());
     }
 
     #[test]
@@ -284,11 +304,11 @@ mod tests {
             ("1616648967", None),
             ("", None),
         ] {
-            assert_eq!(iso8601(timestamp), time, "{timestamp}");
+            assert_eq!(parse_iso8601(timestamp), time, "{timestamp}");
         }
-        assert!(fresh_iso8601("2021-03-25T05:09:27Z", 1_616_648_967 + 300, 300).is_ok());
+        assert!(check_timestamp_iso8601("2021-03-25T05:09:27Z", 1_616_648_967 + 300, 300).is_ok());
         for late in ["2021-03-25T05:09:26Z", "2021-03-25T05:09:27"] {
-            let refused = fresh_iso8601(late, 1_616_648_967 + 300, 300).err();
+            let refused = check_timestamp_iso8601(late, 1_616_648_967 + 300, 300).err();
             assert_eq!(refused.map(|failure| failure.code).as_deref(), Some("unauthorized"));
         }
     }
@@ -296,9 +316,9 @@ mod tests {
     #[test]
     fn parts_of_one_name_come_in_their_order() {
         let header = "t=1, v1=a=,v0=x,v1=b,v11=c,v1";
-        assert_eq!(parts(header, ',', "v1").collect::<Vec<_>>(), ["a=", "b"]);
-        assert_eq!(parts(header, ',', "t").collect::<Vec<_>>(), ["1"]);
-        assert_eq!(parts("ts=1;h1=a", ';', "h1").collect::<Vec<_>>(), ["a"]);
-        assert_eq!(parts(header, ',', "v2").count(), 0);
+        assert_eq!(part_values(header, ',', "v1").collect::<Vec<_>>(), ["a=", "b"]);
+        assert_eq!(part_values(header, ',', "t").collect::<Vec<_>>(), ["1"]);
+        assert_eq!(part_values("ts=1;h1=a", ';', "h1").collect::<Vec<_>>(), ["a"]);
+        assert_eq!(part_values(header, ',', "v2").count(), 0);
     }
 }

@@ -43,7 +43,7 @@ use alloc::vec::Vec;
 use alloc::{borrow::ToOwned, format};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-pub use scripted::Scripted;
+pub use scripted::ScriptedHost;
 use serde_json::{Map, Value, json};
 
 /// Runs every vector of a file, which is a JSON array.
@@ -55,8 +55,8 @@ use serde_json::{Map, Value, json};
 pub fn run_vectors<I: Integration>(file: &str) {
     let vectors: Vec<Value> = serde_json::from_str(file).expect("a JSON array of vectors");
     assert!(!vectors.is_empty(), "there are no vectors");
-    let problems: Vec<_> = vectors.iter().flat_map(problems::<I>).collect();
-    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+    let mismatches: Vec<_> = vectors.iter().flat_map(mismatches::<I>).collect();
+    assert!(mismatches.is_empty(), "\n{}", mismatches.join("\n"));
 }
 
 /// Asserts that the signature covers every byte of a body: takes each vector that `verify` accepts, changes
@@ -69,14 +69,14 @@ pub fn assert_every_byte_is_signed<I: Integration>(file: &str) {
     let vectors: Vec<Value> = serde_json::from_str(file).expect("a JSON array of vectors");
     let mut changed = 0;
     for vector in vectors.iter().filter(|vector| vector["expect"]["verify"] == "ok") {
-        let body = bytes(&vector["body"]);
+        let body = decode_body(&vector["body"]);
         for index in 0..body.len() {
             let mut other = body.clone();
             other[index] ^= 1;
             let mut vector = vector.clone();
             vector["body"] = json!({"base64": BASE64_STANDARD.encode(other)});
-            let accepted = I::verify(&Scripted::new(&vector)).is_ok();
-            assert!(!accepted, "{}: byte {index} is not signed", vector["name"]);
+            let is_accepted = I::verify(&ScriptedHost::new(&vector)).is_ok();
+            assert!(!is_accepted, "{}: byte {index} is not signed", vector["name"]);
             changed += 1;
         }
     }
@@ -84,64 +84,64 @@ pub fn assert_every_byte_is_signed<I: Integration>(file: &str) {
 }
 
 /// Runs one vector and lists where the result differs from its `expect`.
-fn problems<I: Integration>(vector: &Value) -> Vec<String> {
+fn mismatches<I: Integration>(vector: &Value) -> Vec<String> {
     let name = vector["name"].as_str().expect("a vector has a name");
     assert!(vector["source"].is_string(), "{name}: say where it comes from");
     let expect = vector["expect"].as_object().expect("a vector expects something");
-    let mut host = Scripted::new(vector);
-    let mut problems = Vec::new();
+    let mut host = ScriptedHost::new(vector);
+    let mut mismatches = Vec::new();
     let mut compare = |what: &str, found: Value| {
         if let Some(expected) = expect.get(what)
-            && !covers(expected, &found)
+            && !matches_expected(expected, &found)
         {
-            problems.push(format!("{name}: {what}\n  expected {expected}\n  found    {found}"));
+            mismatches.push(format!("{name}: {what}\n  expected {expected}\n  found    {found}"));
         }
     };
-    for known in expect.keys() {
+    for member in expect.keys() {
         assert!(
-            ["verify", "map", "reply", "deliver", "sent"].contains(&known.as_str()),
-            "{name}: `{known}` is not looked at"
+            ["verify", "map", "reply", "deliver", "sent"].contains(&member.as_str()),
+            "{name}: `{member}` is not looked at"
         );
     }
     let verified = I::verify(&host);
-    let accepted = verified.is_ok();
-    compare("verify", outcome(verified.map(|_| ())));
+    let is_accepted = verified.is_ok();
+    compare("verify", outcome_json(verified.map(|_| ())));
     host.hide_credentials();
     // The gateway maps verified requests only.
-    compare("map", if accepted { mapped(I::map(&host)) } else { Value::Null });
+    compare("map", if is_accepted { mapped_json(I::map_payload(&host)) } else { Value::Null });
     if expect.contains_key("reply") {
-        compare("reply", I::reply(&host).map_or_else(failure, reply));
+        compare("reply", I::reply(&host).map_or_else(failure_json, reply_json));
     }
     if expect.contains_key("deliver") {
-        compare("deliver", outcome(I::deliver(&host)));
+        compare("deliver", outcome_json(I::deliver(&host)));
     }
-    compare("sent", Value::Array(host.sent()));
-    problems
+    compare("sent", Value::Array(host.sent_requests()));
+    mismatches
 }
 
 /// Whether the result has everything that is expected. Objects may have more members, except `params`.
-fn covers(expected: &Value, found: &Value) -> bool {
+fn matches_expected(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => expected.iter().all(|(name, value)| {
             let other = found.get(name).unwrap_or(&Value::Null);
-            if name == "params" { value == other } else { covers(value, other) }
+            if name == "params" { value == other } else { matches_expected(value, other) }
         }),
         (Value::Array(expected), Value::Array(found)) => {
             expected.len() == found.len()
-                && expected.iter().zip(found).all(|(value, other)| covers(value, other))
+                && expected.iter().zip(found).all(|(value, other)| matches_expected(value, other))
         }
         (Value::Object(_) | Value::Array(_), Value::String(text)) => {
-            serde_json::from_str(text).is_ok_and(|parsed| covers(expected, &parsed))
+            serde_json::from_str(text).is_ok_and(|parsed| matches_expected(expected, &parsed))
         }
         _ => expected == found,
     }
 }
 
-fn outcome(result: Result<(), Failure>) -> Value {
+fn outcome_json(result: Result<(), Failure>) -> Value {
     Value::from(result.err().map_or("ok".to_owned(), |failure| failure.code))
 }
 
-fn failure(failure: Failure) -> Value {
+fn failure_json(failure: Failure) -> Value {
     json!({
         "failure": failure.code,
         "message": failure.message,
@@ -149,10 +149,10 @@ fn failure(failure: Failure) -> Value {
     })
 }
 
-fn mapped(result: Result<Mapped, Failure>) -> Value {
+fn mapped_json(result: Result<Mapped, Failure>) -> Value {
     let mapped = match result {
         Ok(mapped) => mapped,
-        Err(refused) => return failure(refused),
+        Err(refused) => return failure_json(refused),
     };
     let context = mapped.context.map(|text| {
         let context: Value = serde_json::from_str(&text).expect("the context is JSON");
@@ -168,23 +168,23 @@ fn mapped(result: Result<Mapped, Failure>) -> Value {
         "params": params,
         "context": context,
         "delivery_id": mapped.delivery_id,
-        "reply": mapped.reply.map(reply),
+        "reply": mapped.reply.map(reply_json),
     })
 }
 
-fn reply(reply: HttpReply) -> Value {
+fn reply_json(reply: HttpReply) -> Value {
     json!({
         "status": reply.status,
-        "headers": headers(&reply.headers),
-        "body": body_text(&reply.body),
+        "headers": headers_json(&reply.headers),
+        "body": body_json(&reply.body),
     })
 }
 
-fn headers(fields: &[Field]) -> Value {
+fn headers_json(fields: &[Field]) -> Value {
     fields.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
 }
 
-fn body_text(body: &[u8]) -> Value {
+fn body_json(body: &[u8]) -> Value {
     match core::str::from_utf8(body) {
         Ok(text) => Value::from(text),
         Err(_) => json!({"base64": BASE64_STANDARD.encode(body)}),
@@ -192,7 +192,7 @@ fn body_text(body: &[u8]) -> Value {
 }
 
 /// Decodes bytes as a vector represents them.
-fn bytes(value: &Value) -> Vec<u8> {
+fn decode_body(value: &Value) -> Vec<u8> {
     match value {
         Value::String(text) => text.as_bytes().to_vec(),
         Value::Null => Vec::new(),
@@ -208,7 +208,7 @@ fn bytes(value: &Value) -> Vec<u8> {
 /// # Panics
 ///
 /// If it reports others.
-pub fn assert_settings<I: Integration>(config: &str, pointers: &[&str]) {
+pub fn assert_diagnostics<I: Integration>(config: &str, pointers: &[&str]) {
     let found = crate::integration::check_config::<I>(config);
     let found: Vec<_> = found.iter().map(|problem| problem.pointer.as_str()).collect();
     assert_eq!(found, pointers, "{config}");
@@ -221,7 +221,7 @@ pub fn assert_settings<I: Integration>(config: &str, pointers: &[&str]) {
 /// If it succeeds or fails with another code.
 pub fn assert_misconfigured<I: Integration>(settings: &str) {
     let settings: Value = serde_json::from_str(settings).expect("settings are JSON");
-    let host = Scripted::new(&json!({"settings": settings, "secrets": {"secret": ["a"]}}));
+    let host = ScriptedHost::new(&json!({"settings": settings, "secrets": {"secret": ["a"]}}));
     let code = I::verify(&host).err().map(|failure| failure.code);
     assert_eq!(code.as_deref(), Some("settings"), "{settings}");
 }

@@ -20,10 +20,10 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
 use wardgate_sdk::mapping::{
-    EVENTS, IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, check_ignored_users, listed,
-    with_paths,
+    EVENTS, IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, apply_path_settings,
+    check_ignored_users, matches_any_pattern,
 };
-use wardgate_sdk::settings::{Form, Setting, Texts};
+use wardgate_sdk::settings::{Format, Setting, SettingValues};
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{Failure, signature};
@@ -31,7 +31,7 @@ use wardgate_sdk::{Failure, signature};
 const SHOPS: Setting = Setting {
     name: "shops",
     default: Some("*"),
-    form: Form::Text,
+    format: Format::Text,
     description: "The shops whose events start a run, such as `a.myshopify.com b.myshopify.com`. The \
                   name of the shop is not signed.",
 };
@@ -43,22 +43,24 @@ impl Integration for Shopify {
         &[EVENTS, SHOPS, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
-        let signature = header(host, "hmac-sha256").ok_or_else(|| {
+        let signature = shopify_header(host, "hmac-sha256").ok_or_else(|| {
             Failure::unauthorized("the header `x-shopify-hmac-sha256` is missing")
         })?;
-        let key = host.open("secret")?;
-        let found = core::iter::once(signature.as_str());
+        let key = host.open_secret("secret")?;
+        let signatures = core::iter::once(signature.as_str());
         let around = (&[][..], &[][..]);
-        signature::verify_any_of_body(host, &key, "sha256", around, Encoding::Base64, found)?;
+        signature::verify_body(host, &key, "sha256", around, Encoding::Base64, signatures)?;
         Ok(Principal::anonymous())
     }
 
-    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
-        let topic = header(host, "topic")
+    fn map_payload<H: Host>(host: &H) -> Result<Mapped, Failure> {
+        let topic = shopify_header(host, "topic")
             .ok_or_else(|| Failure::invalid_input("the header `x-shopify-topic` is missing"))?;
-        let shop = header(host, "shop-domain");
-        let named = shop.as_deref().unwrap_or_default();
-        if !listed(&EVENTS.read(host)?, &topic) || !listed(&SHOPS.read(host)?, named) {
+        let shop = shopify_header(host, "shop-domain");
+        let shop_name = shop.as_deref().unwrap_or_default();
+        if !matches_any_pattern(&EVENTS.value(host)?, &topic)
+            || !matches_any_pattern(&SHOPS.value(host)?, shop_name)
+        {
             return Ok(Mapped::ignore());
         }
         let name = host.scalar("/name").or_else(|| host.scalar("/title"));
@@ -68,28 +70,28 @@ impl Integration for Shopify {
             Mapped::run().with_param("prompt", format!("Shopify event {topic}{about}{from}."));
         // An order and its later events share a thread.
         let (kind, _) = topic.split_once('/').unwrap_or((&topic, ""));
-        let at = |pointer: &str| host.scalar(pointer).filter(|id| !id.is_empty());
-        let object = match at("/order_id") {
+        let text_at = |pointer: &str| host.scalar(pointer).filter(|id| !id.is_empty());
+        let object = match text_at("/order_id") {
             Some(order) => Some(("orders", order)),
-            None => at("/id").map(|id| (kind, id)),
+            None => text_at("/id").map(|id| (kind, id)),
         };
         // Without the shop, the same id may be another shop's object.
         if let Some((shop, (kind, id))) = shop.zip(object) {
             mapped = mapped.with_param("task_id", format!("shopify:{shop}:{kind}:{id}"));
         }
         // Shopify can report one event under several topics; each topic starts its own run.
-        mapped.delivery_id = header(host, "event-id")
-            .or_else(|| header(host, "webhook-id"))
+        mapped.delivery_id = shopify_header(host, "event-id")
+            .or_else(|| shopify_header(host, "webhook-id"))
             .map(|id| format!("{topic} {id}"));
-        with_paths(host, mapped)
+        apply_path_settings(host, mapped)
     }
 
-    fn check(settings: &Texts) -> Vec<Diagnostic> {
+    fn check_settings(settings: &SettingValues) -> Vec<Diagnostic> {
         check_ignored_users(settings)
     }
 }
 
-fn header(host: &impl Host, name: &str) -> Option<String> {
+fn shopify_header(host: &impl Host, name: &str) -> Option<String> {
     host.header(&format!("x-shopify-{name}")).or_else(|| host.header(&format!("shopify-{name}")))
 }
 

@@ -1,5 +1,5 @@
 use super::Shopify;
-use wardgate_sdk::testing::{assert_every_byte_is_signed, assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_diagnostics, assert_every_byte_is_signed, run_vectors};
 
 #[test]
 fn vectors() {
@@ -13,9 +13,9 @@ fn every_byte_of_a_body_is_signed() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
-    assert_settings::<Shopify>(r#"{"ignored-users":"a"}"#, &["/ignored-users"]);
-    assert_settings::<Shopify>(r#"{"ignored-users":"a","user-path":"b"}"#, &[]);
-    assert_settings::<Shopify>("{}", &[]);
-    assert_settings::<Shopify>(r#"{"events":"orders/*","shops":"a.myshopify.com"}"#, &[]);
-    assert_settings::<Shopify>(r#"{"thread-path":"a..b"}"#, &["/thread-path"]);
+    assert_diagnostics::<Shopify>(r#"{"ignored-users":"a"}"#, &["/ignored-users"]);
+    assert_diagnostics::<Shopify>(r#"{"ignored-users":"a","user-path":"b"}"#, &[]);
+    assert_diagnostics::<Shopify>("{}", &[]);
+    assert_diagnostics::<Shopify>(r#"{"events":"orders/*","shops":"a.myshopify.com"}"#, &[]);
+    assert_diagnostics::<Shopify>(r#"{"thread-path":"a..b"}"#, &["/thread-path"]);
 }

@@ -7,13 +7,13 @@ use crate::{EVENTS, RESPONSE_TYPE};
 use alloc::format;
 use alloc::string::String;
 use wardgate_sdk::host::Host;
-use wardgate_sdk::json::{self, Object};
+use wardgate_sdk::json::{self, ObjectBuilder};
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::mapping::listed;
+use wardgate_sdk::mapping::matches_any_pattern;
 use wardgate_sdk::{DotPath, Failure, HttpReply};
 
 /// The three forms of Slack's requests.
-pub(crate) enum Inbound {
+pub(crate) enum InboundRequest {
     /// JSON, from the Events API.
     Event,
     /// A form with `command`.
@@ -22,8 +22,8 @@ pub(crate) enum Inbound {
     Interaction(String),
 }
 
-impl Inbound {
-    pub(crate) fn read(host: &impl Host) -> Option<Self> {
+impl InboundRequest {
+    pub(crate) fn classify(host: &impl Host) -> Option<Self> {
         if host.scalar("/type").is_some() {
             Some(Self::Event)
         } else if host.scalar("/command").is_some() {
@@ -35,33 +35,37 @@ impl Inbound {
 }
 
 /// A non-empty string at this path of an interaction's JSON.
-pub(crate) fn within(payload: &str, path: &str) -> Option<String> {
+pub(crate) fn text_in_payload(payload: &str, path: &str) -> Option<String> {
     let found = DotPath::parse(path).ok()?.find_in(payload)?;
-    json::text(&found).filter(|text| !text.is_empty())
+    json::decode_string(&found).filter(|text| !text.is_empty())
 }
 
-pub(crate) fn map(host: &impl Host) -> Result<Mapped, Failure> {
+pub(crate) fn map_payload(host: &impl Host) -> Result<Mapped, Failure> {
     if host.scalar("/ssl_check").as_deref() == Some("1") {
         // Slack checks the TLS certificate of a slash command's URL.
         return Ok(Mapped::reply(HttpReply::new(200, "")));
     }
-    let wanted = EVENTS.read(host)?;
-    match Inbound::read(host) {
-        Some(Inbound::Event) => event(host, &wanted),
-        Some(Inbound::Command) if listed(&wanted, "command") => command(host),
-        Some(Inbound::Interaction(payload)) if listed(&wanted, "interaction") => {
-            interaction(&payload)
+    let event_patterns = EVENTS.value(host)?;
+    match InboundRequest::classify(host) {
+        Some(InboundRequest::Event) => map_event(host, &event_patterns),
+        Some(InboundRequest::Command) if matches_any_pattern(&event_patterns, "command") => {
+            map_command(host)
+        }
+        Some(InboundRequest::Interaction(payload))
+            if matches_any_pattern(&event_patterns, "interaction") =>
+        {
+            map_interaction(&payload)
         }
         Some(_) => Ok(Mapped::ignore()),
         None => Err(Failure::invalid_input("this is not one of the requests that Slack sends")),
     }
 }
 
-fn event(host: &impl Host, wanted: &str) -> Result<Mapped, Failure> {
-    let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
-    match at("/type").as_deref() {
+fn map_event(host: &impl Host, event_patterns: &str) -> Result<Mapped, Failure> {
+    let text_at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
+    match text_at("/type").as_deref() {
         Some("url_verification") => {
-            let challenge = at("/challenge")
+            let challenge = text_at("/challenge")
                 .ok_or_else(|| Failure::invalid_input("the handshake has no challenge"))?;
             let reply = HttpReply::new(200, challenge).with_header("content-type", "text/plain");
             return Ok(Mapped::reply(reply));
@@ -70,44 +74,49 @@ fn event(host: &impl Host, wanted: &str) -> Result<Mapped, Failure> {
         // `app_rate_limited`, and types that Slack may add.
         _ => return Ok(Mapped::ignore()),
     }
-    let kind = at("/event/type").unwrap_or_default();
-    let channel_type = at("/event/channel_type");
-    let full = match (&*kind, &channel_type) {
+    let kind = text_at("/event/type").unwrap_or_default();
+    let channel_type = text_at("/event/channel_type");
+    let qualified_type = match (&*kind, &channel_type) {
         ("message", Some(channel_type)) => format!("message.{channel_type}"),
         _ => kind.clone(),
     };
-    if !listed(wanted, &full) || from_a_bot(host) || !says_something_new(host) {
+    if !matches_any_pattern(event_patterns, &qualified_type)
+        || is_from_bot(host)
+        || !is_new_message(host)
+    {
         return Ok(Mapped::ignore());
     }
-    let talks = kind == "message" || kind == "app_mention";
-    let text = at("/event/text").unwrap_or_default();
-    let text = unescaped(without_mention(&text, app(host).as_deref()));
-    let prompt = match talks {
+    let is_message = kind == "message" || kind == "app_mention";
+    let text = text_at("/event/text").unwrap_or_default();
+    let text = unescape(strip_app_mention(&text, app_user_id(host).as_deref()));
+    let prompt = match is_message {
         true if text.is_empty() => return Ok(Mapped::ignore()),
         true => text,
         false => format!("Slack event {kind}."),
     };
-    let place = Place::of_event(host);
-    let team = at("/team_id").or_else(|| at("/enterprise_id"));
+    let conversation = Conversation::from_event(host);
+    let team = text_at("/team_id").or_else(|| text_at("/enterprise_id"));
     let mut mapped = Mapped::run().with_param("prompt", prompt);
-    if let Some(thread) = place.as_ref().and_then(|place| place.thread_id(team.as_deref())) {
+    if let Some(thread) =
+        conversation.as_ref().and_then(|conversation| conversation.thread_id(team.as_deref()))
+    {
         mapped = mapped.with_param("task_id", thread);
     }
-    let user = at("/event/user");
+    let user = text_at("/event/user");
     if let Some(user) = &user {
         mapped = mapped.with_param("user_id", user);
     }
-    mapped.delivery_id = at("/event_id");
-    let mut context = Object::new();
+    mapped.delivery_id = text_at("/event_id");
+    let mut context = ObjectBuilder::new();
     context
-        .string("event", &full)
+        .string("event", &qualified_type)
         .maybe_string("team", team.as_deref())
         .maybe_string("user", user.as_deref());
-    if let Some(place) = &place {
-        context.string("channel", &place.channel);
-        context.maybe_string("thread_ts", place.thread.as_deref());
+    if let Some(conversation) = &conversation {
+        context.string("channel", &conversation.channel);
+        context.maybe_string("thread_ts", conversation.thread.as_deref());
     }
-    if !talks {
+    if !is_message {
         context.maybe_raw("details", host.json("/event").as_deref());
     }
     context.maybe_raw("files", host.json("/event/files").as_deref());
@@ -115,7 +124,7 @@ fn event(host: &impl Host, wanted: &str) -> Result<Mapped, Failure> {
 }
 
 /// The bot user of the app, if the app is installed as one. Mentions of the app contain its id.
-fn app(host: &impl Host) -> Option<String> {
+fn app_user_id(host: &impl Host) -> Option<String> {
     // An event comes with "at most one authorization".
     let is_bot = host.scalar("/authorizations/0/is_bot").as_deref() == Some("true");
     host.scalar("/authorizations/0/user_id").filter(|user| is_bot && !user.is_empty())
@@ -123,69 +132,71 @@ fn app(host: &impl Host) -> Option<String> {
 
 /// Whether a bot caused the event, this app included. Bots get no answers: two bots that answer each other
 /// would never stop.
-fn from_a_bot(host: &impl Host) -> bool {
-    let is_there = |pointer: &str| host.json(pointer).is_some_and(|value| value != "null");
-    let app = app(host);
-    let is_of_app = |pointer: &str| app.is_some() && host.scalar(pointer) == app;
-    is_there("/event/bot_id")
-        || is_there("/event/bot_profile")
-        || is_of_app("/event/user")
+fn is_from_bot(host: &impl Host) -> bool {
+    let is_present = |pointer: &str| host.json(pointer).is_some_and(|value| value != "null");
+    let app_user = app_user_id(host);
+    let is_app_user = |pointer: &str| app_user.is_some() && host.scalar(pointer) == app_user;
+    is_present("/event/bot_id")
+        || is_present("/event/bot_profile")
+        || is_app_user("/event/user")
         // File events have this member instead.
-        || is_of_app("/event/user_id")
+        || is_app_user("/event/user_id")
 }
 
 /// Whether the event is a new message by a user. Edited and deleted messages, and those that Slack itself
 /// writes ("joined the channel"), have other subtypes.
-fn says_something_new(host: &impl Host) -> bool {
+fn is_new_message(host: &impl Host) -> bool {
     matches!(
         host.scalar("/event/subtype").as_deref(),
         None | Some("file_share" | "thread_broadcast" | "me_message")
     )
 }
 
-/// The place of an event, which is also where the answer goes.
-pub(crate) struct Place {
+/// The conversation of an event, which is also where the answer goes.
+pub(crate) struct Conversation {
     pub(crate) channel: String,
     pub(crate) thread: Option<String>,
     /// The user who alone sees the conversation, if the channel does not.
-    only_for: Option<String>,
+    private_to: Option<String>,
 }
 
-impl Place {
-    pub(crate) fn of_event(host: &impl Host) -> Option<Self> {
-        let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
-        let channel = at("/event/channel").or_else(|| at("/event/item/channel"))?;
+impl Conversation {
+    pub(crate) fn from_event(host: &impl Host) -> Option<Self> {
+        let text_at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
+        let channel = text_at("/event/channel").or_else(|| text_at("/event/item/channel"))?;
         // A direct conversation is one thread, except for Slack threads that users opened in it.
-        let direct = at("/event/channel_type").as_deref() == Some("im");
-        let thread = at("/event/thread_ts").or_else(|| {
-            let own = at("/event/ts").or_else(|| at("/event/item/ts"));
-            own.filter(|_| !direct)
+        let is_direct = text_at("/event/channel_type").as_deref() == Some("im");
+        let thread = text_at("/event/thread_ts").or_else(|| {
+            let own_ts = text_at("/event/ts").or_else(|| text_at("/event/item/ts"));
+            own_ts.filter(|_| !is_direct)
         });
-        Some(Self { channel, thread, only_for: None })
+        Some(Self { channel, thread, private_to: None })
     }
 
-    pub(crate) fn of_interaction(payload: &str) -> Option<Self> {
-        let at = |path: &str| within(payload, path);
-        let channel = at("container.channel_id").or_else(|| at("channel.id"))?;
-        let thread = at("container.thread_ts")
-            .or_else(|| at("message.thread_ts"))
-            .or_else(|| at("container.message_ts"))
-            .or_else(|| at("message.ts"));
+    pub(crate) fn from_interaction(payload: &str) -> Option<Self> {
+        let text_at = |path: &str| text_in_payload(payload, path);
+        let channel = text_at("container.channel_id").or_else(|| text_at("channel.id"))?;
+        let thread = text_at("container.thread_ts")
+            .or_else(|| text_at("message.thread_ts"))
+            .or_else(|| text_at("container.message_ts"))
+            .or_else(|| text_at("message.ts"));
         // An interaction without a message is visible only to the user who opened it.
-        let only_for = at("user.id").filter(|_| thread.is_none());
-        Some(Self { channel, thread, only_for })
+        let private_to = text_at("user.id").filter(|_| thread.is_none());
+        Some(Self { channel, thread, private_to })
     }
 
-    /// The place of a slash command. Only its user sees a command and, by default, its answer: the
+    /// The conversation of a slash command. Only its user sees a command and, by default, its answer: the
     /// conversation is then with that user, not with the channel.
-    fn of_command(host: &impl Host) -> Result<Option<Self>, Failure> {
-        let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
-        let (channel, user) = (at("/channel_id"), at("/user_id"));
-        let is_seen = RESPONSE_TYPE.read(host)? == "in_channel";
+    fn from_command(host: &impl Host) -> Result<Option<Self>, Failure> {
+        let text_at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
+        let (channel, user) = (text_at("/channel_id"), text_at("/user_id"));
+        let is_in_channel = RESPONSE_TYPE.value(host)? == "in_channel";
         Ok(match (channel, user) {
-            (Some(channel), _) if is_seen => Some(Self { channel, thread: None, only_for: None }),
+            (Some(channel), _) if is_in_channel => {
+                Some(Self { channel, thread: None, private_to: None })
+            }
             (Some(channel), Some(user)) => {
-                Some(Self { channel, thread: None, only_for: Some(user) })
+                Some(Self { channel, thread: None, private_to: Some(user) })
             }
             _ => None,
         })
@@ -194,7 +205,7 @@ impl Place {
     /// The thread's id. `None` if the workspace is unknown: another one may have a channel with this id.
     fn thread_id(&self, team: Option<&str>) -> Option<String> {
         let mut thread = format!("slack:{}:{}", team?, self.channel);
-        for part in [&self.thread, &self.only_for].into_iter().flatten() {
+        for part in [&self.thread, &self.private_to].into_iter().flatten() {
             thread.push(':');
             thread.push_str(part);
         }
@@ -202,88 +213,97 @@ impl Place {
     }
 }
 
-fn command(host: &impl Host) -> Result<Mapped, Failure> {
-    let at = |name: &str| host.scalar(&format!("/{name}")).filter(|text| !text.is_empty());
-    let team = at("team_id").or_else(|| at("enterprise_id"));
-    let command = at("command").unwrap_or_default();
-    let text = at("text").map(|text| unescaped(text.trim())).filter(|text| !text.is_empty());
+fn map_command(host: &impl Host) -> Result<Mapped, Failure> {
+    let text_at = |name: &str| host.scalar(&format!("/{name}")).filter(|text| !text.is_empty());
+    let team = text_at("team_id").or_else(|| text_at("enterprise_id"));
+    let command = text_at("command").unwrap_or_default();
+    let text = text_at("text").map(|text| unescape(text.trim())).filter(|text| !text.is_empty());
     let mut mapped = Mapped::run().with_param("prompt", text.unwrap_or_else(|| command.clone()));
-    let place = Place::of_command(host)?;
-    if let Some(thread) = place.and_then(|place| place.thread_id(team.as_deref())) {
+    let conversation = Conversation::from_command(host)?;
+    if let Some(thread) =
+        conversation.and_then(|conversation| conversation.thread_id(team.as_deref()))
+    {
         mapped = mapped.with_param("task_id", thread);
     }
-    let user = at("user_id");
+    let user = text_at("user_id");
     if let Some(user) = &user {
         mapped = mapped.with_param("user_id", user);
     }
     // A user who repeats a command wants a second run; the trigger id then differs.
-    mapped.delivery_id = at("trigger_id");
+    mapped.delivery_id = text_at("trigger_id");
     Ok(mapped.with_context(
-        Object::new()
+        ObjectBuilder::new()
             .string("command", &command)
             .maybe_string("team", team.as_deref())
             .maybe_string("user", user.as_deref())
-            .maybe_string("user_name", at("user_name").as_deref())
-            .maybe_string("channel", at("channel_id").as_deref())
-            .maybe_string("channel_name", at("channel_name").as_deref())
+            .maybe_string("user_name", text_at("user_name").as_deref())
+            .maybe_string("channel", text_at("channel_id").as_deref())
+            .maybe_string("channel_name", text_at("channel_name").as_deref())
             .finish(),
     ))
 }
 
-fn interaction(payload: &str) -> Result<Mapped, Failure> {
-    let at = |path: &str| within(payload, path);
-    let kind = at("type")
+fn map_interaction(payload: &str) -> Result<Mapped, Failure> {
+    let text_at = |path: &str| text_in_payload(payload, path);
+    let kind = text_at("type")
         .ok_or_else(|| Failure::invalid_input("the interaction's payload has no type"))?;
     if matches!(kind.as_str(), "view_closed" | "block_suggestion") {
         return Ok(Mapped::ignore());
     }
-    let action =
-        at("actions.0.action_id").or_else(|| at("callback_id")).or_else(|| at("view.callback_id"));
-    let said = at("actions.0.value")
-        .or_else(|| at("actions.0.selected_option.value"))
-        .or_else(|| at("message.text").filter(|_| kind == "message_action"));
-    let team = at("team.id").or_else(|| at("user.team_id")).or_else(|| at("enterprise.id"));
-    let prompt = match (&said, &action) {
-        (Some(said), _) => unescaped(said.trim()),
+    let action = text_at("actions.0.action_id")
+        .or_else(|| text_at("callback_id"))
+        .or_else(|| text_at("view.callback_id"));
+    let value = text_at("actions.0.value")
+        .or_else(|| text_at("actions.0.selected_option.value"))
+        .or_else(|| text_at("message.text").filter(|_| kind == "message_action"));
+    let team =
+        text_at("team.id").or_else(|| text_at("user.team_id")).or_else(|| text_at("enterprise.id"));
+    let prompt = match (&value, &action) {
+        (Some(text), _) => unescape(text.trim()),
         (None, Some(action)) => format!("Slack {kind}: {action}."),
         (None, None) => format!("Slack {kind}."),
     };
     let mut mapped = Mapped::run().with_param("prompt", prompt);
-    let place = Place::of_interaction(payload);
-    if let Some(thread) = place.as_ref().and_then(|place| place.thread_id(team.as_deref())) {
+    let conversation = Conversation::from_interaction(payload);
+    if let Some(thread) =
+        conversation.as_ref().and_then(|conversation| conversation.thread_id(team.as_deref()))
+    {
         mapped = mapped.with_param("task_id", thread);
     }
-    if let Some(user) = at("user.id") {
+    if let Some(user) = text_at("user.id") {
         mapped = mapped.with_param("user_id", user);
     }
-    mapped.delivery_id = at("trigger_id");
+    mapped.delivery_id = text_at("trigger_id");
     let values = DotPath::parse("view.state.values").ok().and_then(|path| path.find_in(payload));
     Ok(mapped.with_context(
-        Object::new()
+        ObjectBuilder::new()
             .string("interaction", &kind)
             .maybe_string("action", action.as_deref())
-            .maybe_string("value", said.as_deref())
+            .maybe_string("value", value.as_deref())
             .maybe_string("team", team.as_deref())
-            .maybe_string("user", at("user.id").as_deref())
-            .maybe_string("channel", place.as_ref().map(|place| place.channel.as_str()))
+            .maybe_string("user", text_at("user.id").as_deref())
+            .maybe_string(
+                "channel",
+                conversation.as_ref().map(|conversation| conversation.channel.as_str()),
+            )
             .maybe_raw("values", values.as_deref())
             .finish(),
     ))
 }
 
 /// The text without a leading mention of the app. Mentions of other users stay part of the text.
-fn without_mention<'t>(text: &'t str, app: Option<&str>) -> &'t str {
+fn strip_app_mention<'t>(text: &'t str, app_user: Option<&str>) -> &'t str {
     let text = text.trim();
-    let behind = || {
+    let after_mention = || {
         let (mention, rest) = text.strip_prefix("<@")?.split_once('>')?;
         // A name may follow the id: `<@U0LAN0Z89|helper>`.
         let user = mention.split('|').next()?;
-        (Some(user) == app).then(|| rest.trim_start())
+        (Some(user) == app_user).then(|| rest.trim_start())
     };
-    behind().unwrap_or(text)
+    after_mention().unwrap_or(text)
 }
 
 /// Unescapes the three characters that Slack escapes ("Formatting message text").
-fn unescaped(text: &str) -> String {
+fn unescape(text: &str) -> String {
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 }

@@ -19,7 +19,7 @@ use wardgate_sdk::answer::FAILURE_TEXT;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::settings::{Form, Setting, TOLERANCE};
+use wardgate_sdk::settings::{Format, Setting, TOLERANCE_SECONDS};
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{Failure, HttpReply, signature};
@@ -27,7 +27,7 @@ use wardgate_sdk::{Failure, HttpReply, signature};
 const EVENTS: Setting = Setting {
     name: "events",
     default: Some("app_mention message.im command interaction"),
-    form: Form::Text,
+    format: Format::Text,
     description: "What starts a run, separated by spaces or commas: event types, `message.` with the \
                   kind of the channel (im, channel, group, mpim), `command` and `interaction`. \
                   `message.channel` beside `app_mention` answers mentions twice.",
@@ -36,21 +36,21 @@ const EVENTS: Setting = Setting {
 const API_URL: Setting = Setting {
     name: "api-url",
     default: Some("https://slack.com/api"),
-    form: Form::Url,
+    format: Format::BaseUrl,
     description: "Where Slack's Web API is.",
 };
 
 const ACKNOWLEDGEMENT: Setting = Setting {
     name: "acknowledgement",
     default: Some(""),
-    form: Form::Text,
+    format: Format::Text,
     description: "What the user of a slash command sees at once, such as `One moment.`",
 };
 
 const RESPONSE_TYPE: Setting = Setting {
     name: "response-type",
     default: Some("ephemeral"),
-    form: Form::OneOf(&["ephemeral", "in_channel"]),
+    format: Format::OneOf(&["ephemeral", "in_channel"]),
     description: "Who sees the answer to a slash command: whoever gave it, or the whole channel.",
 };
 
@@ -58,22 +58,26 @@ struct Slack;
 
 impl Integration for Slack {
     const SETTINGS: &'static [Setting] =
-        &[TOLERANCE, EVENTS, API_URL, ACKNOWLEDGEMENT, RESPONSE_TYPE, FAILURE_TEXT];
+        &[TOLERANCE_SECONDS, EVENTS, API_URL, ACKNOWLEDGEMENT, RESPONSE_TYPE, FAILURE_TEXT];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
-        let header = signature::header(host, "x-slack-signature")?;
-        let timestamp = signature::header(host, "x-slack-request-timestamp")?;
-        signature::fresh(&timestamp, host.now(), TOLERANCE.number(host)?)?;
-        let key = host.open("secret")?;
+        let header = signature::required_header(host, "x-slack-signature")?;
+        let timestamp = signature::required_header(host, "x-slack-request-timestamp")?;
+        signature::check_timestamp_seconds(
+            &timestamp,
+            host.now_seconds(),
+            TOLERANCE_SECONDS.number(host)?,
+        )?;
+        let key = host.open_secret("secret")?;
         let before = format!("v0:{timestamp}:");
         let around = (before.as_bytes(), &[][..]);
-        let found = header.strip_prefix("v0=").into_iter();
-        signature::verify_any_of_body(host, &key, "sha256", around, Encoding::Hex, found)?;
+        let signatures = header.strip_prefix("v0=").into_iter();
+        signature::verify_body(host, &key, "sha256", around, Encoding::Hex, signatures)?;
         Ok(Principal::anonymous())
     }
 
-    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
-        inbound::map(host)
+    fn map_payload<H: Host>(host: &H) -> Result<Mapped, Failure> {
+        inbound::map_payload(host)
     }
 
     fn reply<H: Host>(host: &H) -> Result<HttpReply, Failure> {

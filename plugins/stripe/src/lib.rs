@@ -15,10 +15,10 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
 use wardgate_sdk::mapping::{
-    EVENTS, IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, check_ignored_users, listed,
-    with_paths,
+    EVENTS, IGNORED_USERS, PROMPT_PATH, THREAD_PATH, USER_PATH, apply_path_settings,
+    check_ignored_users, matches_any_pattern,
 };
-use wardgate_sdk::settings::{Setting, TOLERANCE, Texts};
+use wardgate_sdk::settings::{Setting, SettingValues, TOLERANCE_SECONDS};
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{Failure, signature};
@@ -27,28 +27,32 @@ struct Stripe;
 
 impl Integration for Stripe {
     const SETTINGS: &'static [Setting] =
-        &[TOLERANCE, EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS];
+        &[TOLERANCE_SECONDS, EVENTS, PROMPT_PATH, THREAD_PATH, USER_PATH, IGNORED_USERS];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
-        let header = signature::header(host, "stripe-signature")?;
-        let timestamp = signature::parts(&header, ',', "t")
+        let header = signature::required_header(host, "stripe-signature")?;
+        let timestamp = signature::part_values(&header, ',', "t")
             .next()
             .ok_or_else(|| Failure::unauthorized("`stripe-signature` has no timestamp"))?;
-        signature::fresh(timestamp, host.now(), TOLERANCE.number(host)?)?;
+        signature::check_timestamp_seconds(
+            timestamp,
+            host.now_seconds(),
+            TOLERANCE_SECONDS.number(host)?,
+        )?;
         // The prefix `whsec_` of a Stripe secret is part of the key.
-        let key = host.open("secret")?;
+        let key = host.open_secret("secret")?;
         let before = format!("{timestamp}.");
         let around = (before.as_bytes(), &[][..]);
-        let found = signature::parts(&header, ',', "v1");
-        signature::verify_any_of_body(host, &key, "sha256", around, Encoding::Hex, found)?;
+        let signatures = signature::part_values(&header, ',', "v1");
+        signature::verify_body(host, &key, "sha256", around, Encoding::Hex, signatures)?;
         Ok(Principal::anonymous())
     }
 
-    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
+    fn map_payload<H: Host>(host: &H) -> Result<Mapped, Failure> {
         let Some(event) = host.scalar("/type") else {
             return Err(Failure::invalid_input("this is no event of Stripe: it has no type"));
         };
-        if !listed(&EVENTS.read(host)?, &event) {
+        if !matches_any_pattern(&EVENTS.value(host)?, &event) {
             return Ok(Mapped::ignore());
         }
         // Events of the v2 API do not contain the object, only its id.
@@ -69,10 +73,10 @@ impl Integration for Stripe {
             mapped = mapped.with_param("task_id", format!("stripe:{thread}"));
         }
         mapped.delivery_id = host.scalar("/id").filter(|id| !id.is_empty());
-        with_paths(host, mapped)
+        apply_path_settings(host, mapped)
     }
 
-    fn check(settings: &Texts) -> Vec<Diagnostic> {
+    fn check_settings(settings: &SettingValues) -> Vec<Diagnostic> {
         check_ignored_users(settings)
     }
 }

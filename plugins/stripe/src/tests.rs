@@ -1,5 +1,5 @@
 use super::Stripe;
-use wardgate_sdk::testing::{assert_every_byte_is_signed, assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_diagnostics, assert_every_byte_is_signed, run_vectors};
 
 #[test]
 fn vectors() {
@@ -13,13 +13,13 @@ fn every_byte_of_a_body_is_signed() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
-    assert_settings::<Stripe>(r#"{"ignored-users":"a"}"#, &["/ignored-users"]);
-    assert_settings::<Stripe>(r#"{"ignored-users":"a","user-path":"b"}"#, &[]);
-    assert_settings::<Stripe>("{}", &[]);
-    assert_settings::<Stripe>(r#"{"events":"a.* b","thread-path":"data.id"}"#, &[]);
-    assert_settings::<Stripe>(r#"{"tolerance-seconds":"5m"}"#, &["/tolerance-seconds"]);
-    assert_settings::<Stripe>(r#"{"tolerance-seconds":300}"#, &["/tolerance-seconds"]);
-    assert_settings::<Stripe>(
+    assert_diagnostics::<Stripe>(r#"{"ignored-users":"a"}"#, &["/ignored-users"]);
+    assert_diagnostics::<Stripe>(r#"{"ignored-users":"a","user-path":"b"}"#, &[]);
+    assert_diagnostics::<Stripe>("{}", &[]);
+    assert_diagnostics::<Stripe>(r#"{"events":"a.* b","thread-path":"data.id"}"#, &[]);
+    assert_diagnostics::<Stripe>(r#"{"tolerance-seconds":"5m"}"#, &["/tolerance-seconds"]);
+    assert_diagnostics::<Stripe>(r#"{"tolerance-seconds":300}"#, &["/tolerance-seconds"]);
+    assert_diagnostics::<Stripe>(
         r#"{"user-path":"a.","prompt-path":".a"}"#,
         &["/prompt-path", "/user-path"],
     );

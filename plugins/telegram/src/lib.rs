@@ -19,15 +19,15 @@ use wardgate_sdk::answer::FAILURE_TEXT;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::mapping::listed;
-use wardgate_sdk::settings::{Form, Setting};
+use wardgate_sdk::mapping::matches_any_pattern;
+use wardgate_sdk::settings::{Format, Setting};
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{Failure, HttpReply, signature};
 
 const EVENTS: Setting = Setting {
     name: "events",
     default: Some("message callback_query"),
-    form: Form::Text,
+    format: Format::Text,
     description: "The kinds of updates that start a run, separated by spaces or commas: message, \
                   edited_message, channel_post, edited_channel_post, business_message, \
                   edited_business_message, callback_query.",
@@ -36,14 +36,14 @@ const EVENTS: Setting = Setting {
 const API_URL: Setting = Setting {
     name: "api-url",
     default: Some("https://api.telegram.org"),
-    form: Form::Url,
+    format: Format::BaseUrl,
     description: "Where the Bot API is.",
 };
 
 const TYPING: Setting = Setting {
     name: "typing",
     default: Some("yes"),
-    form: Form::OneOf(&["yes", "no"]),
+    format: Format::OneOf(&["yes", "no"]),
     description: "Whether the bot seems to type while an answer is in the making.",
 };
 
@@ -53,33 +53,35 @@ impl Integration for Telegram {
     const SETTINGS: &'static [Setting] = &[EVENTS, API_URL, TYPING, FAILURE_TEXT];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
-        let token = signature::header(host, "x-telegram-bot-api-secret-token")?;
-        let secret = host.open("secret")?;
-        if host.matches(&secret, token.as_bytes()) {
+        let token = signature::required_header(host, "x-telegram-bot-api-secret-token")?;
+        let secret = host.open_secret("secret")?;
+        if host.secret_matches(&secret, token.as_bytes()) {
             Ok(Principal::anonymous())
         } else {
             Err(Failure::unauthorized("the secret token does not match"))
         }
     }
 
-    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
+    fn map_payload<H: Host>(host: &H) -> Result<Mapped, Failure> {
         let id = host
             .scalar("/update_id")
             .ok_or_else(|| Failure::invalid_input("this is no update of Telegram"))?;
-        let wanted = EVENTS.read(host)?;
-        let Some(update) = Update::read(host).filter(|update| listed(&wanted, update.kind)) else {
+        let event_patterns = EVENTS.value(host)?;
+        let Some(update) = Update::from_request(host)
+            .filter(|update| matches_any_pattern(&event_patterns, update.kind))
+        else {
             return Ok(Mapped::ignore());
         };
-        let (Some(prompt), false) = (update.said(host), update.is_of_this_side(host)) else {
+        let (Some(prompt), false) = (update.text(host), update.needs_no_answer(host)) else {
             // An update without text (a sticker, a new member), or one that needs no answer.
             return Ok(Mapped::ignore());
         };
         let mut mapped = Mapped::run().with_param("prompt", prompt).with_delivery_id(id);
-        if let Some(place) = update.place(host) {
-            mapped = mapped.with_param("task_id", place.thread());
+        if let Some(conversation) = update.conversation(host) {
+            mapped = mapped.with_param("task_id", conversation.thread_id());
         }
-        for (target, pointer) in update.sender(host) {
-            if let Some(value) = update.at(host, pointer) {
+        for (target, pointer) in update.sender_params(host) {
+            if let Some(value) = update.text_at(host, pointer) {
                 mapped = mapped.with_param(*target, value);
             }
         }

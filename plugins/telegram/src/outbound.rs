@@ -1,13 +1,13 @@
 //! Sends answers to Telegram: in the response to an update, and by requests to the Bot API.
 
-use crate::update::{Place, Update};
+use crate::update::{Conversation, Update};
 use crate::{API_URL, TYPING};
 use alloc::format;
 use alloc::string::String;
-use wardgate_sdk::answer::{self, Answer, FAILURE_TEXT};
+use wardgate_sdk::answer::{self, FAILURE_TEXT, RunOutcome};
 use wardgate_sdk::egress::{self, Outgoing};
 use wardgate_sdk::host::Host;
-use wardgate_sdk::json::Object;
+use wardgate_sdk::json::ObjectBuilder;
 use wardgate_sdk::{DotPath, Failure, HttpReply, delivery};
 
 /// `sendMessage`: "1-4096 characters after entities parsing", counted in UTF-16 units.
@@ -17,34 +17,44 @@ const TEXT_MAX: usize = 4096;
 const MESSAGES_MAX: usize = 10;
 
 /// The timeout of the request that stops a button's spinner. The agent's answer waits for it.
-const PRESS_MS: u32 = 400;
+const CALLBACK_QUERY_TIMEOUT_MS: u32 = 400;
 
 /// The response to an update. It can hold one request to the Bot API: the answer, else the one that stops a
 /// button's spinner, else the typing indicator.
 pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
-    let Some(update) = Update::read(host) else { return Ok(HttpReply::new(200, "")) };
-    let (place, press) = (update.place(host), update.press(host));
-    let text = match answer::read(host) {
-        Answer::Pending => None,
-        Answer::Done(text) => Some(text),
-        Answer::Failed(_) => Some(FAILURE_TEXT.read(host)?),
+    let Some(update) = Update::from_request(host) else { return Ok(HttpReply::new(200, "")) };
+    let (conversation, query_id) = (update.conversation(host), update.callback_query_id(host));
+    let text = match RunOutcome::from_task(host) {
+        RunOutcome::Pending => None,
+        RunOutcome::Completed(text) => Some(text),
+        RunOutcome::Failed(_) => Some(FAILURE_TEXT.value(host)?),
     };
     let is_pending = text.is_none();
-    let body = match (text.filter(|text| !text.is_empty()), &place, press) {
-        (Some(text), Some(place), press) => {
-            if let Some(press) = press {
+    let body = match (text.filter(|text| !text.is_empty()), &conversation, query_id) {
+        (Some(text), Some(conversation), query_id) => {
+            if let Some(query_id) = query_id {
                 // The answer is sent even if Telegram refuses this, or a grant is missing.
-                let _ =
-                    send(host, "answerCallbackQuery", answered(&press).finish(), Some(PRESS_MS));
+                let _ = call_bot_api(
+                    host,
+                    "answerCallbackQuery",
+                    callback_query_params(&query_id).finish(),
+                    Some(CALLBACK_QUERY_TIMEOUT_MS),
+                );
             }
-            let text = answer::clip(&text, TEXT_MAX);
-            message(place, &text).string("method", "sendMessage").finish()
+            let text = answer::truncate_utf16(&text, TEXT_MAX);
+            message_params(conversation, &text).string("method", "sendMessage").finish()
         }
-        (_, _, Some(press)) => answered(&press).string("method", "answerCallbackQuery").finish(),
-        (None, Some(place), None)
-            if is_pending && place.shows_typing() && TYPING.read(host)? == "yes" =>
+        (_, _, Some(query_id)) => {
+            callback_query_params(&query_id).string("method", "answerCallbackQuery").finish()
+        }
+        (None, Some(conversation), None)
+            if is_pending && conversation.shows_typing() && TYPING.value(host)? == "yes" =>
         {
-            place.request().string("method", "sendChatAction").string("action", "typing").finish()
+            conversation
+                .address()
+                .string("method", "sendChatAction")
+                .string("action", "typing")
+                .finish()
         }
         _ => return Ok(HttpReply::new(200, "")),
     };
@@ -53,51 +63,52 @@ pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
 
 /// Sends the answer into the conversation of the update.
 pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
-    let text = answer::to_deliver(host)?;
-    let place = Update::read(host)
-        .and_then(|update| update.place(host))
+    let text = answer::text_to_deliver(host)?;
+    let conversation = Update::from_request(host)
+        .and_then(|update| update.conversation(host))
         .ok_or_else(|| delivery::refused("the update came from no conversation"))?;
     let mut rest = text.as_str();
     for _ in 0..MESSAGES_MAX {
-        let (piece, behind) = answer::split(rest, TEXT_MAX);
-        if piece.trim().is_empty() {
+        let (chunk, remaining) = answer::split_at_utf16(rest, TEXT_MAX);
+        if chunk.trim().is_empty() {
             return Ok(()); // Telegram refuses messages without text.
         }
-        let answer = send(host, "sendMessage", message(&place, piece).finish(), None)?;
+        let answer =
+            call_bot_api(host, "sendMessage", message_params(&conversation, chunk).finish(), None)?;
         if answer.status == 429 {
             let seconds = DotPath::parse("parameters.retry_after")
                 .ok()
                 .and_then(|path| path.find_in(&String::from_utf8_lossy(&answer.body)));
             return Err(delivery::rate_limited(seconds.as_deref()));
         }
-        delivery::accepted(&answer)?;
-        rest = behind;
+        delivery::check_response(&answer)?;
+        rest = remaining;
     }
     Ok(())
 }
 
-fn send(
+fn call_bot_api(
     host: &impl Host,
     method: &str,
     body: String,
     timeout_ms: Option<u32>,
 ) -> Result<egress::Answer, Failure> {
     // The gateway replaces the word CREDENTIAL with the token; a plugin never sees it.
-    let url = format!("{}/botCREDENTIAL/{method}", API_URL.read(host)?);
+    let url = format!("{}/botCREDENTIAL/{method}", API_URL.value(host)?);
     let outgoing = Outgoing { timeout_ms, ..Outgoing::post(url, "application/json", body) };
     host.send(&outgoing, Some("bot"))
 }
 
 /// A plain-text message. Previews are off, because Telegram would fetch any URL that an agent writes.
-fn message(place: &Place, text: &str) -> Object {
-    let mut object = place.request();
+fn message_params(conversation: &Conversation, text: &str) -> ObjectBuilder {
+    let mut object = conversation.address();
     object.string("text", text).raw("link_preview_options", r#"{"is_disabled":true}"#);
     object
 }
 
 /// The parameters of `answerCallbackQuery`, which acknowledges the press of a button.
-fn answered(press: &str) -> Object {
-    let mut object = Object::new();
-    object.string("callback_query_id", press);
+fn callback_query_params(query_id: &str) -> ObjectBuilder {
+    let mut object = ObjectBuilder::new();
+    object.string("callback_query_id", query_id);
     object
 }

@@ -1,5 +1,5 @@
 use super::Telegram;
-use wardgate_sdk::testing::{assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_diagnostics, run_vectors};
 
 #[test]
 fn vectors() {
@@ -8,8 +8,8 @@ fn vectors() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
-    assert_settings::<Telegram>("{}", &[]);
-    assert_settings::<Telegram>(r#"{"api-url":"http://127.0.0.1:8081"}"#, &[]);
-    assert_settings::<Telegram>(r#"{"api-url":"api.telegram.org"}"#, &["/api-url"]);
-    assert_settings::<Telegram>(r#"{"typing":true}"#, &["/typing"]);
+    assert_diagnostics::<Telegram>("{}", &[]);
+    assert_diagnostics::<Telegram>(r#"{"api-url":"http://127.0.0.1:8081"}"#, &[]);
+    assert_diagnostics::<Telegram>(r#"{"api-url":"api.telegram.org"}"#, &["/api-url"]);
+    assert_diagnostics::<Telegram>(r#"{"typing":true}"#, &["/typing"]);
 }

@@ -6,7 +6,7 @@ use wardgate_sdk::host::Host;
 use wardgate_sdk::mapper::Mapped;
 
 /// A message or speech of a user.
-pub(crate) enum Inbound {
+pub(crate) enum InboundRequest {
     /// A message to a number by SMS, MMS or WhatsApp.
     Message,
     /// A message in the conversation with this id, which may have many participants.
@@ -15,83 +15,84 @@ pub(crate) enum Inbound {
     Call(String),
 }
 
-fn at(host: &impl Host, name: &str) -> Option<String> {
+fn field(host: &impl Host, name: &str) -> Option<String> {
     host.scalar(&format!("/{name}")).filter(|text| !text.is_empty())
 }
 
-impl Inbound {
+impl InboundRequest {
     /// Reads the request. `None` if it needs no answer: the status of an outgoing message or call, an edited
     /// message, or a message of the agent.
-    pub(crate) fn read(host: &impl Host) -> Option<Self> {
-        let at = |name: &str| at(host, name);
+    pub(crate) fn from_request(host: &impl Host) -> Option<Self> {
+        let field = |name: &str| field(host, name);
         // Conversations send `EventType` values that start with `on`. WhatsApp status callbacks also have
         // this field, in capitals.
-        if let Some(event) = at("EventType").filter(|event| event.starts_with("on")) {
-            let is_said = event == "onMessageAdded" && !is_of_this_side(host);
-            return at("ConversationSid").filter(|_| is_said).map(Self::Conversation);
+        if let Some(event) = field("EventType").filter(|event| event.starts_with("on")) {
+            let is_user_message = event == "onMessageAdded" && !is_from_agent_or_system(host);
+            return field("ConversationSid").filter(|_| is_user_message).map(Self::Conversation);
         }
         if host.scalar("/Body").is_some() {
             // A number that writes to itself would get answers for ever.
-            let (from, to) = (at("From"), at("To"));
+            let (from, to) = (field("From"), field("To"));
             return (from.is_none() || from != to).then_some(Self::Message);
         }
-        at("CallSid").map(Self::Call)
+        field("CallSid").map(Self::Call)
     }
 
-    fn said(&self, host: &impl Host) -> Option<String> {
-        let at = |name: &str| at(host, name);
+    fn text(&self, host: &impl Host) -> Option<String> {
+        let field = |name: &str| field(host, name);
         match self {
-            Self::Message => at("Body").or_else(|| {
-                let count = at("NumMedia").filter(|count| count != "0")?;
+            Self::Message => field("Body").or_else(|| {
+                let count = field("NumMedia").filter(|count| count != "0")?;
                 Some(format!("A message without text, with {count} attachments."))
             }),
-            Self::Conversation(_) => at("Body").or_else(|| {
-                at("Media").filter(|media| media != "[]")?;
+            Self::Conversation(_) => field("Body").or_else(|| {
+                field("Media").filter(|media| media != "[]")?;
                 Some(String::from("A message without text, with attachments."))
             }),
-            Self::Call(_) => at("SpeechResult").or_else(|| at("Digits")),
+            Self::Call(_) => field("SpeechResult").or_else(|| field("Digits")),
         }
     }
 
     /// The thread's id. `None` if the sender or the recipient is unknown: two users would share a thread.
-    fn thread(&self, host: &impl Host) -> Option<String> {
+    fn thread_id(&self, host: &impl Host) -> Option<String> {
         match self {
             Self::Message => {
-                let (to, from) = at(host, "To").zip(at(host, "From"))?;
+                let (to, from) = field(host, "To").zip(field(host, "From"))?;
                 Some(format!("twilio:{to}:{from}"))
             }
             Self::Conversation(id) | Self::Call(id) => Some(format!("twilio:{id}")),
         }
     }
 
-    fn user(&self, host: &impl Host) -> Option<String> {
-        let is_called = at(host, "Direction").is_some_and(|way| way.starts_with("outbound"));
+    fn user_id(&self, host: &impl Host) -> Option<String> {
+        let is_outbound_call =
+            field(host, "Direction").is_some_and(|direction| direction.starts_with("outbound"));
         match self {
-            Self::Conversation(_) => at(host, "Author"),
-            Self::Call(_) if is_called => at(host, "To"),
-            Self::Message | Self::Call(_) => at(host, "From"),
+            Self::Conversation(_) => field(host, "Author"),
+            Self::Call(_) if is_outbound_call => field(host, "To"),
+            Self::Message | Self::Call(_) => field(host, "From"),
         }
     }
 }
 
 /// Whether a conversation's message comes from this side: sent by the API, as the agent's answers are, or by
 /// the system.
-fn is_of_this_side(host: &impl Host) -> bool {
-    at(host, "Source").is_some_and(|source| source.eq_ignore_ascii_case("API"))
-        || at(host, "Author").as_deref() == Some("system")
+fn is_from_agent_or_system(host: &impl Host) -> bool {
+    field(host, "Source").is_some_and(|source| source.eq_ignore_ascii_case("API"))
+        || field(host, "Author").as_deref() == Some("system")
 }
 
-pub(crate) fn map(host: &impl Host) -> Mapped {
-    let Some((inbound, prompt)) =
-        Inbound::read(host).and_then(|inbound| inbound.said(host).map(|said| (inbound, said)))
+pub(crate) fn map_payload(host: &impl Host) -> Mapped {
+    let Some((inbound, prompt)) = InboundRequest::from_request(host)
+        .and_then(|inbound| inbound.text(host).map(|text| (inbound, text)))
     else {
         return Mapped::ignore();
     };
     let mut mapped = Mapped::run().with_param("prompt", prompt);
     for (target, value) in [
-        ("task_id", inbound.thread(host)),
-        ("user_id", inbound.user(host)),
-        ("user_first_name", at(host, "ProfileName")),
+        ("task_id", inbound.thread_id(host)),
+        ("user_id", inbound.user_id(host)),
+        ("user_first_name", field(host, "ProfileName")),
     ] {
         if let Some(value) = value {
             mapped = mapped.with_param(target, value);
@@ -100,8 +101,8 @@ pub(crate) fn map(host: &impl Host) -> Mapped {
     // The message's id is signed and the header is not, so the id takes precedence. A call has many turns
     // with one id, so only the header identifies a turn.
     mapped.delivery_id = match inbound {
-        Inbound::Message | Inbound::Conversation(_) => at(host, "MessageSid"),
-        Inbound::Call(_) => None,
+        InboundRequest::Message | InboundRequest::Conversation(_) => field(host, "MessageSid"),
+        InboundRequest::Call(_) => None,
     }
     .or_else(|| host.header("i-twilio-idempotency-token"));
     mapped

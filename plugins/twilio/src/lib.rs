@@ -10,29 +10,29 @@ extern crate alloc;
 
 mod inbound;
 mod outbound;
-mod signed;
 #[cfg(test)]
 mod tests;
+mod verification;
 
 use wardgate_sdk::answer::FAILURE_TEXT;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::settings::{Form, Setting};
+use wardgate_sdk::settings::{Format, Setting};
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{Failure, HttpReply};
 
 const API_URL: Setting = Setting {
     name: "api-url",
     default: Some("https://api.twilio.com"),
-    form: Form::Url,
+    format: Format::BaseUrl,
     description: "Where Twilio's REST API is.",
 };
 
 const CONVERSATIONS_URL: Setting = Setting {
     name: "conversations-url",
     default: Some("https://conversations.twilio.com"),
-    form: Form::Url,
+    format: Format::BaseUrl,
     description: "Where Twilio's Conversations API is.",
 };
 
@@ -42,12 +42,12 @@ impl Integration for Twilio {
     const SETTINGS: &'static [Setting] = &[API_URL, CONVERSATIONS_URL, FAILURE_TEXT];
 
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
-        signed::verify(host)?;
+        verification::verify(host)?;
         Ok(Principal::anonymous())
     }
 
-    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
-        Ok(inbound::map(host))
+    fn map_payload<H: Host>(host: &H) -> Result<Mapped, Failure> {
+        Ok(inbound::map_payload(host))
     }
 
     fn reply<H: Host>(host: &H) -> Result<HttpReply, Failure> {

@@ -1,11 +1,11 @@
 //! Sends answers to Twilio: TwiML in the response, or messages by the REST API.
 
-use crate::inbound::Inbound;
+use crate::inbound::InboundRequest;
 use crate::{API_URL, CONVERSATIONS_URL};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use wardgate_sdk::answer::{self, Answer, FAILURE_TEXT};
+use wardgate_sdk::answer::{self, FAILURE_TEXT, RunOutcome};
 use wardgate_sdk::egress::Outgoing;
 use wardgate_sdk::host::Host;
 use wardgate_sdk::{Failure, HttpReply, delivery};
@@ -17,17 +17,17 @@ const TEXT_MAX: usize = 1600;
 const MESSAGES_MAX: usize = 5;
 
 pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
-    let text = match answer::read(host) {
-        Answer::Pending => String::new(),
-        Answer::Done(text) => text,
-        Answer::Failed(_) => FAILURE_TEXT.read(host)?,
+    let text = match RunOutcome::from_task(host) {
+        RunOutcome::Pending => String::new(),
+        RunOutcome::Completed(text) => text,
+        RunOutcome::Failed(_) => FAILURE_TEXT.value(host)?,
     };
-    let text = escaped(&answer::clip(&text, TEXT_MAX));
-    let verb = match Inbound::read(host) {
+    let text = escape_xml(&answer::truncate_utf16(&text, TEXT_MAX));
+    let verb = match InboundRequest::from_request(host) {
         // Twilio ignores the response to a conversation's webhook.
-        Some(Inbound::Conversation(_)) => return Ok(HttpReply::new(200, "")),
-        Some(Inbound::Call(_)) => "Say",
-        Some(Inbound::Message) | None => "Message",
+        Some(InboundRequest::Conversation(_)) => return Ok(HttpReply::new(200, "")),
+        Some(InboundRequest::Call(_)) => "Say",
+        Some(InboundRequest::Message) | None => "Message",
     };
     let inner = match text.is_empty() {
         true => String::new(),
@@ -38,7 +38,7 @@ pub(crate) fn reply(host: &impl Host) -> Result<HttpReply, Failure> {
 }
 
 /// Escapes text for XML 1.0, and drops the characters that XML forbids even in escaped form.
-fn escaped(text: &str) -> String {
+fn escape_xml(text: &str) -> String {
     let mut xml = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -57,67 +57,70 @@ fn escaped(text: &str) -> String {
 
 /// Sends the answer from the number that received the message, or into the conversation.
 pub(crate) fn deliver(host: &impl Host) -> Result<(), Failure> {
-    let text = answer::to_deliver(host)?;
-    let place = match Inbound::read(host) {
-        Some(Inbound::Message) => Place::of_message(host)?,
-        Some(Inbound::Conversation(conversation)) => Place::of_conversation(host, &conversation)?,
-        Some(Inbound::Call(_)) => {
+    let text = answer::text_to_deliver(host)?;
+    let destination = match InboundRequest::from_request(host) {
+        Some(InboundRequest::Message) => Destination::for_message(host)?,
+        Some(InboundRequest::Conversation(conversation)) => {
+            Destination::for_conversation(host, &conversation)?
+        }
+        Some(InboundRequest::Call(_)) => {
             return Err(delivery::refused("a call is answered while it lasts, or not at all"));
         }
         None => return Err(delivery::refused("no speech was recognised")),
     };
     let mut rest = text.as_str();
     for _ in 0..MESSAGES_MAX {
-        let (piece, behind) = answer::split(rest, TEXT_MAX);
-        if piece.trim().is_empty() {
+        let (chunk, remaining) = answer::split_at_utf16(rest, TEXT_MAX);
+        if chunk.trim().is_empty() {
             return Ok(());
         }
         let body = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(&place.fields)
-            .append_pair("Body", piece)
+            .extend_pairs(&destination.fields)
+            .append_pair("Body", chunk)
             .finish();
-        let outgoing = Outgoing::post(place.url.clone(), "application/x-www-form-urlencoded", body);
-        delivery::accepted(&host.send(&outgoing, Some("account"))?)?;
-        rest = behind;
+        let outgoing =
+            Outgoing::post(destination.url.clone(), "application/x-www-form-urlencoded", body);
+        delivery::check_response(&host.send(&outgoing, Some("account"))?)?;
+        rest = remaining;
     }
     Ok(())
 }
 
 /// The address of an answer.
-struct Place {
+struct Destination {
     url: String,
     /// The form fields besides the text.
     fields: Vec<(&'static str, String)>,
 }
 
-impl Place {
-    fn of_message(host: &impl Host) -> Result<Self, Failure> {
-        let at = |name: &str| {
+impl Destination {
+    fn for_message(host: &impl Host) -> Result<Self, Failure> {
+        let field = |name: &str| {
             host.scalar(&format!("/{name}"))
                 .filter(|value| !value.is_empty())
                 .ok_or_else(|| Failure::invalid_input(format!("the message has no `{name}`")))
         };
-        let account = id("AccountSid", at("AccountSid")?)?;
-        let url = format!("{}/2010-04-01/Accounts/{account}/Messages.json", API_URL.read(host)?);
-        Ok(Self { url, fields: Vec::from([("To", at("From")?), ("From", at("To")?)]) })
+        let account = checked_id("AccountSid", field("AccountSid")?)?;
+        let url = format!("{}/2010-04-01/Accounts/{account}/Messages.json", API_URL.value(host)?);
+        Ok(Self { url, fields: Vec::from([("To", field("From")?), ("From", field("To")?)]) })
     }
 
     /// The path of a conversation includes its service, unless that is the default service.
-    fn of_conversation(host: &impl Host, conversation: &str) -> Result<Self, Failure> {
-        let conversation = id("ConversationSid", conversation.into())?;
+    fn for_conversation(host: &impl Host, conversation: &str) -> Result<Self, Failure> {
+        let conversation = checked_id("ConversationSid", conversation.into())?;
         let service = host.scalar("/ChatServiceSid").filter(|service| !service.is_empty());
-        let within = match service {
-            Some(service) => format!("Services/{}/", id("ChatServiceSid", service)?),
+        let service_path = match service {
+            Some(service) => format!("Services/{}/", checked_id("ChatServiceSid", service)?),
             None => String::new(),
         };
-        let base = CONVERSATIONS_URL.read(host)?;
-        let url = format!("{base}/v1/{within}Conversations/{conversation}/Messages");
+        let base = CONVERSATIONS_URL.value(host)?;
+        let url = format!("{base}/v1/{service_path}Conversations/{conversation}/Messages");
         Ok(Self { url, fields: Vec::new() })
     }
 }
 
 /// Checks that an id is alphanumeric, so that it cannot change the path of the URL.
-fn id(name: &str, value: String) -> Result<String, Failure> {
+fn checked_id(name: &str, value: String) -> Result<String, Failure> {
     match value.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         true => Ok(value),
         false => Err(Failure::invalid_input(format!("`{name}` is not an id of Twilio"))),

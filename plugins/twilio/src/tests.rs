@@ -1,5 +1,5 @@
 use super::Twilio;
-use wardgate_sdk::testing::{assert_every_byte_is_signed, assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_diagnostics, assert_every_byte_is_signed, run_vectors};
 
 #[test]
 fn vectors() {
@@ -13,7 +13,7 @@ fn every_byte_of_a_body_is_signed() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
-    assert_settings::<Twilio>("{}", &[]);
-    assert_settings::<Twilio>(r#"{"api-url":"https://api.twilio.com/"}"#, &["/api-url"]);
-    assert_settings::<Twilio>(r#"{"conversations-url":"a.b"}"#, &["/conversations-url"]);
+    assert_diagnostics::<Twilio>("{}", &[]);
+    assert_diagnostics::<Twilio>(r#"{"api-url":"https://api.twilio.com/"}"#, &["/api-url"]);
+    assert_diagnostics::<Twilio>(r#"{"conversations-url":"a.b"}"#, &["/conversations-url"]);
 }

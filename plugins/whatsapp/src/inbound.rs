@@ -8,12 +8,12 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use wardgate_sdk::host::Host;
-use wardgate_sdk::json::Object;
+use wardgate_sdk::json::ObjectBuilder;
 use wardgate_sdk::mapper::Mapped;
 
 /// How many entries of each list are read. "Updates are aggregated and sent in a batch with a maximum of
 /// 1000 updates": each costs some host calls, so the bound is well below that.
-const LOOKED_AT_MAX: usize = 32;
+const LIST_ENTRIES_MAX: usize = 32;
 
 /// The sender of a message, the business number that it was sent to, and its group.
 pub(crate) struct Sender {
@@ -26,15 +26,16 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    fn read(host: &impl Host, value: &str, message: &str) -> Option<Self> {
-        let at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
-        let of_message = |name: &str| at(&format!("{message}/{name}"));
-        let (from, user_id) = (of_message("from"), of_message("from_user_id"));
+    fn from_message(host: &impl Host, value: &str, message: &str) -> Option<Self> {
+        let text_at = |pointer: &str| host.scalar(pointer).filter(|text| !text.is_empty());
+        let message_text = |name: &str| text_at(&format!("{message}/{name}"));
+        let (from, user_id) = (message_text("from"), message_text("from_user_id"));
         if from.is_none() && user_id.is_none() {
             return None;
         }
-        let phone_number_id = at(&format!("{value}/metadata/phone_number_id")).unwrap_or_default();
-        Some(Self { phone_number_id, from, user_id, group: of_message("group_id") })
+        let phone_number_id =
+            text_at(&format!("{value}/metadata/phone_number_id")).unwrap_or_default();
+        Some(Self { phone_number_id, from, user_id, group: message_text("group_id") })
     }
 
     /// The phone number, else the user id.
@@ -43,14 +44,14 @@ impl Sender {
     }
 
     /// Whether both messages are in one conversation and by the same user.
-    fn is_the_same_as(&self, other: &Self) -> bool {
+    fn is_same_conversation(&self, other: &Self) -> bool {
         self.phone_number_id == other.phone_number_id
             && self.id() == other.id()
             && self.group == other.group
     }
 
     /// The thread's id. `None` if the business number that received the message is unknown.
-    fn thread(&self) -> Option<String> {
+    fn thread_id(&self) -> Option<String> {
         let number = Some(&self.phone_number_id).filter(|number| !number.is_empty())?;
         Some(match &self.group {
             Some(group) => format!("whatsapp:{number}:group:{group}"),
@@ -64,18 +65,18 @@ impl Sender {
         let contact = |index: usize, pointer: &str| {
             host.scalar(&format!("{value}/contacts/{index}/{pointer}"))
         };
-        let is_of_sender = |index: &usize| {
+        let is_sender = |index: &usize| {
             (self.from.is_some() && contact(*index, "wa_id") == self.from)
                 || (self.user_id.is_some() && contact(*index, "user_id") == self.user_id)
         };
-        let only = || host.json(&format!("{value}/contacts/1")).is_none().then_some(0);
-        let index = (0..LOOKED_AT_MAX).find(is_of_sender).or_else(only)?;
+        let single_contact = || host.json(&format!("{value}/contacts/1")).is_none().then_some(0);
+        let index = (0..LIST_ENTRIES_MAX).find(is_sender).or_else(single_contact)?;
         contact(index, "profile/name")
     }
 
     /// The members of a request that address its recipient.
-    pub(crate) fn recipient(&self) -> Object {
-        let mut object = Object::new();
+    pub(crate) fn recipient_params(&self) -> ObjectBuilder {
+        let mut object = ObjectBuilder::new();
         object.string("messaging_product", "whatsapp");
         match (&self.group, &self.from) {
             (Some(group), _) => object.string("recipient_type", "group").string("to", group),
@@ -90,46 +91,47 @@ impl Sender {
 }
 
 /// The messages of one sender.
-pub(crate) struct Inbound {
+pub(crate) struct InboundMessages {
     pub(crate) sender: Sender,
     name: Option<String>,
     /// Meta's id of the first message.
     id: Option<String>,
     texts: Vec<String>,
     messages: Vec<String>,
-    others: usize,
+    other_sender_messages: usize,
 }
 
-impl Inbound {
+impl InboundMessages {
     /// Reads the messages. `None` if there are none, as in the status of an outgoing message.
-    pub(crate) fn read(host: &impl Host) -> Option<Self> {
+    pub(crate) fn from_request(host: &impl Host) -> Option<Self> {
         let mut inbound: Option<Self> = None;
-        for value in values(host) {
-            for index in 0..LOOKED_AT_MAX {
+        for value in message_changes(host) {
+            for index in 0..LIST_ENTRIES_MAX {
                 let message = format!("{value}/messages/{index}");
                 let Some(json) = host.json(&message) else { break };
-                let at = |pointer: &str| host.scalar(&format!("{message}{pointer}"));
+                let text_at = |pointer: &str| host.scalar(&format!("{message}{pointer}"));
                 // A message that cannot be read does not stop the ones after it.
-                let Some((sender, text)) = Sender::read(host, &value, &message).zip(said(at))
+                let Some((sender, text)) =
+                    Sender::from_message(host, &value, &message).zip(message_prompt(text_at))
                 else {
                     continue;
                 };
-                let Some(taken) = &mut inbound else {
+                let Some(first) = &mut inbound else {
                     inbound = Some(Self {
                         name: sender.name(host, &value),
                         sender,
-                        id: at("/id"),
+                        id: text_at("/id"),
                         texts: Vec::from([text]),
                         messages: Vec::from([json]),
-                        others: 0,
+                        other_sender_messages: 0,
                     });
                     continue;
                 };
-                if taken.sender.is_the_same_as(&sender) {
-                    taken.texts.push(text);
-                    taken.messages.push(json);
+                if first.sender.is_same_conversation(&sender) {
+                    first.texts.push(text);
+                    first.messages.push(json);
                 } else {
-                    taken.others += 1;
+                    first.other_sender_messages += 1;
                 }
             }
         }
@@ -138,7 +140,7 @@ impl Inbound {
 
     pub(crate) fn into_mapped(self) -> Mapped {
         let sender = &self.sender;
-        let mut context = Object::new();
+        let mut context = ObjectBuilder::new();
         context
             .string("phone_number_id", &sender.phone_number_id)
             .maybe_string("from", sender.from.as_deref())
@@ -146,14 +148,14 @@ impl Inbound {
             .maybe_string("group_id", sender.group.as_deref())
             .maybe_string("name", self.name.as_deref())
             .raw("messages", &format!("[{}]", self.messages.join(",")));
-        if self.others > 0 {
-            context.raw("messages_of_others", &format!("{}", self.others));
+        if self.other_sender_messages > 0 {
+            context.raw("messages_of_others", &format!("{}", self.other_sender_messages));
         }
         let mut mapped = Mapped::run()
             .with_param("prompt", self.texts.join("\n"))
             .with_param("user_id", sender.id())
             .with_context(context.finish());
-        if let Some(thread) = sender.thread() {
+        if let Some(thread) = sender.thread_id() {
             mapped = mapped.with_param("task_id", thread);
         }
         if let Some(name) = self.name {
@@ -165,10 +167,10 @@ impl Inbound {
 }
 
 /// Pointers to the `value` of each change that holds messages.
-fn values(host: &impl Host) -> Vec<String> {
+fn message_changes(host: &impl Host) -> Vec<String> {
     let mut values = Vec::new();
-    for entry in 0..LOOKED_AT_MAX {
-        for change in 0..LOOKED_AT_MAX {
+    for entry in 0..LIST_ENTRIES_MAX {
+        for change in 0..LIST_ENTRIES_MAX {
             let value = format!("/entry/{entry}/changes/{change}/value");
             if host.json(&value).is_none() {
                 if change == 0 {
@@ -185,17 +187,17 @@ fn values(host: &impl Host) -> Vec<String> {
 }
 
 /// The text of a message. `None` if the message needs no answer.
-fn said(at: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let kind = at("/type")?;
+fn message_prompt(text_at: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let kind = text_at("/type")?;
     match kind.as_str() {
-        "text" => at("/text/body"),
-        "button" => at("/button/text"),
-        "interactive" => at("/interactive/button_reply/title")
-            .or_else(|| at("/interactive/list_reply/title"))
+        "text" => text_at("/text/body"),
+        "button" => text_at("/button/text"),
+        "interactive" => text_at("/interactive/button_reply/title")
+            .or_else(|| text_at("/interactive/list_reply/title"))
             .or_else(|| Some(String::from("A form was filled in."))),
         // For example a change of phone number, or a heart under a message.
         "reaction" | "system" | "unsupported" | "ephemeral" => None,
-        _ => at(&format!("/{kind}/caption"))
+        _ => text_at(&format!("/{kind}/caption"))
             .or_else(|| Some(format!("A message of type {kind}, without text."))),
     }
 }

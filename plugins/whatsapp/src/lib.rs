@@ -15,14 +15,14 @@ mod tests;
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
-use inbound::Inbound;
+use inbound::InboundMessages;
 use wardgate_sdk::answer::{self, FAILURE_TEXT};
 use wardgate_sdk::egress::{Answer, Outgoing};
 use wardgate_sdk::host::Host;
 use wardgate_sdk::integration::Integration;
-use wardgate_sdk::json::Object;
+use wardgate_sdk::json::ObjectBuilder;
 use wardgate_sdk::mapper::Mapped;
-use wardgate_sdk::settings::{Form, Setting};
+use wardgate_sdk::settings::{Format, Setting};
 use wardgate_sdk::signature::Encoding;
 use wardgate_sdk::verifier::Principal;
 use wardgate_sdk::{DotPath, Failure, HttpReply, delivery, signature};
@@ -36,7 +36,7 @@ const MESSAGES_MAX: usize = 5;
 const API_URL: Setting = Setting {
     name: "api-url",
     default: Some("https://graph.facebook.com/v23.0"),
-    form: Form::Url,
+    format: Format::BaseUrl,
     description: "Where the Graph API is, with its version.",
 };
 
@@ -48,28 +48,30 @@ impl Integration for WhatsApp {
     fn verify<H: Host>(host: &H) -> Result<Principal, Failure> {
         if host.method() == "GET" {
             let query = host.query();
-            let token = parameter(&query, "hub.verify_token").filter(|token| !token.is_empty());
-            let subscribes = parameter(&query, "hub.mode").as_deref() == Some("subscribe");
-            let (Some(token), true) = (token, subscribes) else {
+            let token =
+                query_parameter(&query, "hub.verify_token").filter(|token| !token.is_empty());
+            let is_subscription =
+                query_parameter(&query, "hub.mode").as_deref() == Some("subscribe");
+            let (Some(token), true) = (token, is_subscription) else {
                 return Err(Failure::unauthorized("this is no handshake of Meta"));
             };
-            let secret = host.open("verify-token")?;
-            if !host.matches(&secret, token.as_bytes()) {
+            let secret = host.open_secret("verify-token")?;
+            if !host.secret_matches(&secret, token.as_bytes()) {
                 return Err(Failure::unauthorized("`hub.verify_token` does not match"));
             }
             return Ok(Principal::anonymous());
         }
-        let header = signature::header(host, "x-hub-signature-256")?;
-        let key = host.open("secret")?;
-        let found = header.strip_prefix("sha256=").into_iter();
+        let header = signature::required_header(host, "x-hub-signature-256")?;
+        let key = host.open_secret("secret")?;
+        let signatures = header.strip_prefix("sha256=").into_iter();
         let around = (&[][..], &[][..]);
-        signature::verify_any_of_body(host, &key, "sha256", around, Encoding::Hex, found)?;
+        signature::verify_body(host, &key, "sha256", around, Encoding::Hex, signatures)?;
         Ok(Principal::anonymous())
     }
 
-    fn map<H: Host>(host: &H) -> Result<Mapped, Failure> {
+    fn map_payload<H: Host>(host: &H) -> Result<Mapped, Failure> {
         if host.method() == "GET" {
-            let challenge = parameter(&host.query(), "hub.challenge")
+            let challenge = query_parameter(&host.query(), "hub.challenge")
                 .map(Cow::into_owned)
                 .ok_or_else(|| Failure::invalid_input("the handshake has no `hub.challenge`"))?;
             let reply = HttpReply::new(200, challenge)
@@ -80,7 +82,8 @@ impl Integration for WhatsApp {
         if host.json("/entry/0").is_none() {
             return Err(Failure::invalid_input("this is no notification of Meta"));
         }
-        Ok(Inbound::read(host).map_or_else(Mapped::ignore, Inbound::into_mapped))
+        Ok(InboundMessages::from_request(host)
+            .map_or_else(Mapped::ignore, InboundMessages::into_mapped))
     }
 
     fn reply<H: Host>(_host: &H) -> Result<HttpReply, Failure> {
@@ -88,27 +91,32 @@ impl Integration for WhatsApp {
     }
 
     fn deliver<H: Host>(host: &H) -> Result<(), Failure> {
-        let text = answer::to_deliver(host)?;
-        let inbound = Inbound::read(host)
+        let text = answer::text_to_deliver(host)?;
+        let inbound = InboundMessages::from_request(host)
             .ok_or_else(|| delivery::refused("the notification holds no message"))?;
         let number = &inbound.sender.phone_number_id;
         if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(Failure::invalid_input("`phone_number_id` is no number"));
         }
-        let url = format!("{}/{number}/messages", API_URL.read(host)?);
+        let url = format!("{}/{number}/messages", API_URL.value(host)?);
         let mut rest = text.as_str();
         for _ in 0..MESSAGES_MAX {
-            let (piece, behind) = answer::split(rest, TEXT_MAX);
-            if piece.trim().is_empty() {
+            let (chunk, remaining) = answer::split_at_utf16(rest, TEXT_MAX);
+            if chunk.trim().is_empty() {
                 return Ok(());
             }
             // Previews are off, because Meta would fetch any URL that an agent writes.
-            let text = Object::new().raw("preview_url", "false").string("body", piece).finish();
-            let body =
-                inbound.sender.recipient().string("type", "text").raw("text", &text).finish();
+            let text =
+                ObjectBuilder::new().raw("preview_url", "false").string("body", chunk).finish();
+            let body = inbound
+                .sender
+                .recipient_params()
+                .string("type", "text")
+                .raw("text", &text)
+                .finish();
             let outgoing = Outgoing::post(url.clone(), "application/json", body);
-            accepted(&host.send(&outgoing, Some("access"))?)?;
-            rest = behind;
+            check_response(&host.send(&outgoing, Some("access"))?)?;
+            rest = remaining;
         }
         Ok(())
     }
@@ -116,9 +124,9 @@ impl Integration for WhatsApp {
 
 /// Classifies a response by Meta's error code, because the Graph API also returns 400 for rate limits and
 /// for errors of its own (developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes).
-fn accepted(answer: &Answer) -> Result<(), Failure> {
+fn check_response(answer: &Answer) -> Result<(), Failure> {
     if answer.status < 400 {
-        return delivery::accepted(answer);
+        return delivery::check_response(answer);
     }
     let body = String::from_utf8_lossy(&answer.body);
     let code = DotPath::parse("error.code").ok().and_then(|path| path.find_in(&body));
@@ -127,11 +135,11 @@ fn accepted(answer: &Answer) -> Result<(), Failure> {
         Some(code @ ("1" | "2" | "131000" | "131016" | "133004")) => {
             Err(Failure::upstream(format!("Meta answered with error {code}")))
         }
-        _ => delivery::accepted(answer),
+        _ => delivery::check_response(answer),
     }
 }
 
-fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+fn query_parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     form_urlencoded::parse(query.as_bytes())
         .find(|(found, _)| found == name)
         .map(|(_, value)| value)

@@ -1,5 +1,5 @@
 use super::WhatsApp;
-use wardgate_sdk::testing::{assert_every_byte_is_signed, assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_diagnostics, assert_every_byte_is_signed, run_vectors};
 
 #[test]
 fn vectors() {
@@ -13,7 +13,7 @@ fn every_byte_of_a_body_is_signed() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
-    assert_settings::<WhatsApp>("{}", &[]);
-    assert_settings::<WhatsApp>(r#"{"api-url":"http://127.0.0.1:8081/v1"}"#, &[]);
-    assert_settings::<WhatsApp>(r#"{"api-url":"graph.facebook.com"}"#, &["/api-url"]);
+    assert_diagnostics::<WhatsApp>("{}", &[]);
+    assert_diagnostics::<WhatsApp>(r#"{"api-url":"http://127.0.0.1:8081/v1"}"#, &[]);
+    assert_diagnostics::<WhatsApp>(r#"{"api-url":"graph.facebook.com"}"#, &["/api-url"]);
 }

@@ -1,5 +1,5 @@
 use super::ZapierForm;
-use wardgate_sdk::testing::{assert_settings, run_vectors};
+use wardgate_sdk::testing::{assert_diagnostics, run_vectors};
 
 #[test]
 fn vectors() {
@@ -8,8 +8,8 @@ fn vectors() {
 
 #[test]
 fn wrong_settings_are_pointed_at() {
-    assert_settings::<ZapierForm>("{}", &[]);
-    assert_settings::<ZapierForm>(r#"{"token-header":"x-token","email-path":""}"#, &[]);
-    assert_settings::<ZapierForm>(r#"{"token-header":"x token"}"#, &["/token-header"]);
-    assert_settings::<ZapierForm>(r#"{"callback-path":"a..b"}"#, &["/callback-path"]);
+    assert_diagnostics::<ZapierForm>("{}", &[]);
+    assert_diagnostics::<ZapierForm>(r#"{"token-header":"x-token","email-path":""}"#, &[]);
+    assert_diagnostics::<ZapierForm>(r#"{"token-header":"x token"}"#, &["/token-header"]);
+    assert_diagnostics::<ZapierForm>(r#"{"callback-path":"a..b"}"#, &["/callback-path"]);
 }

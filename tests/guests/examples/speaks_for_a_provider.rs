@@ -20,7 +20,7 @@ impl verifier::Guest for Provider {
         // A verifier has no egress, whatever the plugin is granted.
         let request = outgoing("http://127.0.0.1:1/");
         match egress::send(&request, None) {
-            Err(failure) if failure.code == "forbidden" => Ok(Principal::named("provider")),
+            Err(failure) if failure.code == "forbidden" => Ok(Principal::with_id("provider")),
             _ => Err(Failure::new("broken", "a verifier could send")),
         }
     }

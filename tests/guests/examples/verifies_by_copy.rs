@@ -13,7 +13,7 @@ impl Guest for Verifier {
         }
         if request::header("x-fill").is_some() {
             let filled: Vec<Vec<u8>> = (0..10_000).map(|_| vec![1; 1 << 20]).collect();
-            return Ok(Principal::named(filled.len().to_string()));
+            return Ok(Principal::with_id(filled.len().to_string()));
         }
         let signature = request::header("x-signature").unwrap_or_default();
         let digit =

@@ -23,7 +23,7 @@ async fn logs(agent: &Client, arguments: Value) -> Vec<Value> {
 }
 
 /// A handler that echoes the request in its headers, body and redirect.
-async fn repeats(uri: Uri, headers: HeaderMap) -> (StatusCode, HeaderMap, String) {
+async fn echo_request(uri: Uri, headers: HeaderMap) -> (StatusCode, HeaderMap, String) {
     let mut back = HeaderMap::new();
     let sent = headers.get("authorization").cloned();
     sent.map(|sent| back.insert("x-seen", sent));
@@ -39,7 +39,7 @@ async fn repeats(uri: Uri, headers: HeaderMap) -> (StatusCode, HeaderMap, String
 }
 
 /// Grants for the server's paths `/open/` and `/moved/`, with a credential that goes to `place`.
-fn everywhere(web: &Web, place: &str) -> String {
+fn grants_with_credential(web: &Web, place: &str) -> String {
     format!(
         "[[egress]]\nhost = \"127.0.0.1\"\nscheme = \"http\"\nport = {}\nnetworks = [\"127.0.0.0/8\"]\n\
          credentials = [\"api\"]\npath = \"/open/\"\n\
@@ -79,14 +79,14 @@ async fn a_credential_goes_along_where_the_grant_says_and_the_plugin_never_sees_
         ),
     ] {
         let gateway = Gateway::start().await;
-        gateway.keep_secret("example-api-key", secret, false).await;
+        gateway.store_secret("example-api-key", secret, false).await;
         let (seen_by, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let server = Router::new().fallback(get(async move |uri: Uri, headers: HeaderMap| {
             seen_by.send(format!("{uri} {:?}", headers.get("authorization"))).unwrap();
-            repeats(uri, headers).await
+            echo_request(uri, headers).await
         }));
         let web = Web::serve(server).await;
-        let agent = agent(&gateway, "hunts_secret", &everywhere(&web, place)).await;
+        let agent = agent(&gateway, "hunts_secret", &grants_with_credential(&web, place)).await;
         let url = format!("http://127.0.0.1:{}{url}", web.port);
         let found = tool_result(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
         let arrived = seen.recv().await.unwrap();
@@ -97,7 +97,7 @@ async fn a_credential_goes_along_where_the_grant_says_and_the_plugin_never_sees_
             assert!(!text.contains(form), "{form} in {text}");
         }
         // Nor does the database hold it.
-        let kept = gateway.home.database();
+        let kept = gateway.home.database_bytes();
         assert!(!kept.windows(secret.len()).any(|part| part == secret.as_bytes()));
     }
 }
@@ -160,14 +160,15 @@ async fn an_answer_that_repeats_a_credential_tells_neither_it_nor_its_length_nor
         (back, body)
     };
     let web = Web::serve(Router::new().fallback(server)).await;
-    let agent = agent(&gateway, "hunts_secret", &everywhere(&web, "header = \"x-key\"")).await;
+    let agent =
+        agent(&gateway, "hunts_secret", &grants_with_credential(&web, "header = \"x-key\"")).await;
     for form in [
         "plain", "quoted", "percent", "twice", "json", "unicode", "entity", "hex-entity", "hex",
         "HEX", "base64", "base64-1", "base64-2", "base64url",
     ] {
         let mut told_of = Vec::new();
         for secret in ["s3cret/with+more", "another/Key-of-some+length_42~x"] {
-            gateway.keep_secret("example-api-key", secret, false).await;
+            gateway.store_secret("example-api-key", secret, false).await;
             let url = format!("http://127.0.0.1:{}/open/{form}", web.port);
             let found = tool_result(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
             let echo = &found["echoes"][0];
@@ -185,16 +186,16 @@ async fn an_answer_that_repeats_a_credential_tells_neither_it_nor_its_length_nor
 #[tokio::test]
 async fn a_credential_at_the_edge_of_an_answer_that_is_cut_is_taken_out_too() {
     let gateway = Gateway::start().await;
-    gateway.keep_secret("example-api-key", "abcdefghijklmnop", false).await;
+    gateway.store_secret("example-api-key", "abcdefghijklmnop", false).await;
     let server = Router::new().fallback(get(async |headers: HeaderMap| {
         let key = headers["authorization"].to_str().unwrap().to_owned();
         // Twice complete, and once across the end of the 100 bytes that the plugin sees.
         format!("{key}{key}{}{key}", "x".repeat(58))
     }));
     let web = Web::serve(server).await;
-    let grants = everywhere(&web, "header = \"authorization\"");
+    let grants = grants_with_credential(&web, "header = \"authorization\"");
     let limits = "[limits]\negress_bytes = 100\ntool_cpu_ms = 10000\n";
-    let agent = gateway.with_tool("hunts_secret", &format!("{grants}{limits}")).await;
+    let agent = gateway.agent_with_tool("hunts_secret", &format!("{grants}{limits}")).await;
     let url = format!("http://127.0.0.1:{}/open/x", web.port);
     let found = tool_result(&agent, "hunt", json!({"url": url, "credential": "api"})).await;
     let text = found["echoes"][0]["text"].as_str().unwrap();
@@ -205,7 +206,7 @@ async fn a_credential_at_the_edge_of_an_answer_that_is_cut_is_taken_out_too() {
 #[tokio::test]
 async fn a_credential_goes_only_where_a_rule_names_it_and_along_no_redirect() {
     let gateway = Gateway::start().await;
-    gateway.keep_secret("example-api-key", "s3cret-s3cret", false).await;
+    gateway.store_secret("example-api-key", "s3cret-s3cret", false).await;
     let (seen_by, mut seen) = tokio::sync::mpsc::unbounded_channel();
     let server = Router::new().fallback(get(async move |uri: Uri, headers: HeaderMap| {
         seen_by.send((uri.path().to_owned(), headers.contains_key("authorization"))).unwrap();
@@ -214,7 +215,7 @@ async fn a_credential_goes_only_where_a_rule_names_it_and_along_no_redirect() {
         (if found { StatusCode::FOUND } else { StatusCode::OK }, [("location", to)])
     }));
     let web = Web::serve(server).await;
-    let grants = everywhere(&web, "header = \"authorization\"");
+    let grants = grants_with_credential(&web, "header = \"authorization\"");
     let agent = agent(&gateway, "calls_egress", &grants).await;
     let url = |path: &str| format!("http://127.0.0.1:{}{path}", web.port);
     let call = json!({"url": url("/open/first"), "credential": "api"});
@@ -223,7 +224,7 @@ async fn a_credential_goes_only_where_a_rule_names_it_and_along_no_redirect() {
     assert_eq!(seen.recv().await.unwrap(), ("/open/second".to_owned(), false));
 
     let unnamed = grants.replace("credentials = [\"api\"]\n", "");
-    gateway.manage("PUT", "/plugins/calls-egress/grants").body(unnamed).expect(200).await;
+    gateway.admin_request("PUT", "/plugins/calls-egress/grants").body(unnamed).expect(200).await;
     let call = json!({"url": url("/open/first"), "credential": "api"});
     let refused = tool_result(&agent, "fetch", call).await;
     assert_eq!(refused["code"], "forbidden");
@@ -265,7 +266,7 @@ async fn leaks_to(other: u16) -> Web {
 async fn a_redirect_carries_no_credential_to_where_it_is_not_granted() {
     let secret = "s3cret-Key_42x";
     let gateway = Gateway::start().await;
-    gateway.keep_secret("example-api-key", secret, false).await;
+    gateway.store_secret("example-api-key", secret, false).await;
     let (seen_by, mut seen) = tokio::sync::mpsc::unbounded_channel();
     let other =
         Router::new().fallback(async move |uri: Uri| seen_by.send(uri.to_string()).unwrap());
@@ -279,12 +280,12 @@ async fn a_redirect_carries_no_credential_to_where_it_is_not_granted() {
              [credentials.api]\nsecret = \"example-api-key\"\n{place}\n{}",
             web.port,
             other.port,
-            super::PATIENT
+            super::RELAXED_LIMITS
         )
     };
-    let agent = gateway.with_tool("calls_egress", "").await;
+    let agent = gateway.agent_with_tool("calls_egress", "").await;
     let put = async |grants: String| {
-        gateway.manage("PUT", "/plugins/calls-egress/grants").body(grants).expect(200).await;
+        gateway.admin_request("PUT", "/plugins/calls-egress/grants").body(grants).expect(200).await;
     };
     let forms = ["query", "path", "fragment", "percent", "twice", "base64", "hex"];
     for (place, tail) in [
@@ -324,9 +325,10 @@ async fn a_redirect_carries_no_credential_to_where_it_is_not_granted() {
 #[tokio::test]
 async fn a_redirect_with_the_credential_to_nowhere_granted_does_not_show_it() {
     let gateway = Gateway::start().await;
-    gateway.keep_secret("example-api-key", "s3cret-Key_42x", false).await;
+    gateway.store_secret("example-api-key", "s3cret-Key_42x", false).await;
     let web = leaks_to(1).await;
-    let agent = agent(&gateway, "calls_egress", &everywhere(&web, "query = \"key\"")).await;
+    let agent =
+        agent(&gateway, "calls_egress", &grants_with_credential(&web, "query = \"key\"")).await;
     for form in ["query", "path", "percent", "twice", "base64", "hex"] {
         let url = format!("http://127.0.0.1:{}/open/{form}", web.port);
         let refused = tool_result(&agent, "fetch", json!({"url": url, "credential": "api"})).await;
@@ -340,9 +342,9 @@ async fn a_redirect_with_the_credential_to_nowhere_granted_does_not_show_it() {
 #[tokio::test]
 async fn what_is_only_counted_is_sent_and_noted_but_to_no_private_address() {
     let gateway = Gateway::start().await;
-    gateway.keep_secret("example-api-key", "s3cret-s3cret", false).await;
-    let web = Web::places().await;
-    let rule = everywhere(&web, "header = \"authorization\"");
+    gateway.store_secret("example-api-key", "s3cret-s3cret", false).await;
+    let web = Web::serve_egress_targets().await;
+    let rule = grants_with_credential(&web, "header = \"authorization\"");
     let agent = agent(&gateway, "calls_egress", &format!("egress-mode = \"count\"\n{rule}")).await;
     let url = |path: &str| format!("http://127.0.0.1:{}{path}", web.port);
     // A request that a rule allows is not counted.
@@ -373,9 +375,9 @@ async fn a_call_sends_as_many_requests_as_it_may_and_no_more() {
     let (arrived, mut seen) = tokio::sync::mpsc::unbounded_channel();
     let server = Router::new().fallback(get(async move || arrived.send(()).unwrap()));
     let web = Web::serve(server).await;
-    let grants = everywhere(&web, "header = \"authorization\"");
+    let grants = grants_with_credential(&web, "header = \"authorization\"");
     let grants = format!("{grants}[limits]\negress_requests = 5\ntool_cpu_ms = 10000\n");
-    let agent = gateway.with_tool("sends_many", &grants).await;
+    let agent = gateway.agent_with_tool("sends_many", &grants).await;
     let url = format!("http://127.0.0.1:{}/open/x", web.port);
     for calls in 1..3 {
         let actual = tool_result(&agent, "send", json!({"url": url, "times": 1_000})).await;
@@ -391,10 +393,10 @@ async fn a_call_sends_as_many_requests_as_it_may_and_no_more() {
 #[tokio::test]
 async fn a_request_that_is_not_granted_answers_no_guess_of_a_credential() {
     let gateway = Gateway::start().await;
-    gateway.keep_secret("example-api-key", "739154", false).await;
+    gateway.store_secret("example-api-key", "739154", false).await;
     let web = Web::serve(Router::new()).await;
     for mode in ["", "egress-mode = \"count\"\n"] {
-        let grants = format!("{mode}{}", everywhere(&web, "header = \"x-key\""));
+        let grants = format!("{mode}{}", grants_with_credential(&web, "header = \"x-key\""));
         let agent = agent(&gateway, "calls_egress", &grants).await;
         let guess = async |guess: &str| {
             let url = format!("http://127.0.0.1:1/{guess}/");
@@ -425,12 +427,12 @@ async fn where_an_answer_is_cut_tells_nothing_of_a_credentials_length() {
     let web = Web::serve(Router::new().fallback(server)).await;
     let grants = format!(
         "{}[limits]\negress_bytes = 1000\ntool_cpu_ms = 10000\n",
-        everywhere(&web, "header = \"x-key\"")
+        grants_with_credential(&web, "header = \"x-key\"")
     );
-    let agent = gateway.with_tool("calls_egress", &grants).await;
+    let agent = gateway.agent_with_tool("calls_egress", &grants).await;
     let mut told_of = Vec::new();
     for secret in ["short-one", "a-very-much-longer-one-than-that-0123456789"] {
-        gateway.keep_secret("example-api-key", secret, false).await;
+        gateway.store_secret("example-api-key", secret, false).await;
         let mut answers = Vec::new();
         // Within the limit, at its edge in all ways, and far beyond what is read.
         for (before, behind) in (950..1_010).map(|before| (before, 20)).chain([
@@ -459,7 +461,7 @@ async fn where_an_answer_is_cut_tells_nothing_of_a_credentials_length() {
 #[tokio::test]
 async fn a_url_that_takes_long_to_read_is_not_read() {
     let gateway = Gateway::start().await;
-    let agent = gateway.with_tool("calls_egress", "").await;
+    let agent = gateway.agent_with_tool("calls_egress", "").await;
     for (url, fill, told_of) in [
         ("http://FILL.example/", 300_000, "the URL has more than 8192 bytes"),
         ("http://FILL.example/", 1_000, "the host in the URL has more than 1024 bytes"),
@@ -477,9 +479,10 @@ async fn a_url_that_takes_long_to_read_is_not_read() {
 async fn how_long_a_url_may_be_tells_nothing_of_a_credentials_length() {
     let gateway = Gateway::start().await;
     let web = Web::serve(Router::new().fallback(get(async || "thanks"))).await;
-    let agent = agent(&gateway, "calls_egress", &everywhere(&web, "query = \"key\"")).await;
+    let agent =
+        agent(&gateway, "calls_egress", &grants_with_credential(&web, "query = \"key\"")).await;
     for secret in ["k", &"%".repeat(16_384)] {
-        gateway.keep_secret("example-api-key", secret, false).await;
+        gateway.store_secret("example-api-key", secret, false).await;
         let start = format!("http://127.0.0.1:{}/open/", web.port);
         for (length, is_sent) in [(8_192, true), (8_193, false)] {
             let url = format!("{start}{}", "x".repeat(length - start.len()));

@@ -8,9 +8,9 @@ use super::{agent, tool_result};
 use crate::support::Gateway;
 
 /// A folder to grant, with a sibling folder that is not granted and links that lead there.
-struct Shelf(tempfile::TempDir);
+struct FolderFixture(tempfile::TempDir);
 
-impl Shelf {
+impl FolderFixture {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let (granted, beside) = (home.path().join("granted"), home.path().join("beside"));
@@ -24,25 +24,25 @@ impl Shelf {
         Self(home)
     }
 
-    fn granted(&self, access: &str) -> String {
+    fn grants(&self, access: &str) -> String {
         let path = self.0.path().join("granted");
         format!("[folder]\npath = \"{}\"\naccess = \"{access}\"\n", path.display())
     }
 
-    fn read(&self, below: &str) -> Option<String> {
+    fn read_file(&self, below: &str) -> Option<String> {
         std::fs::read_to_string(self.0.path().join(below)).ok()
     }
 }
 
 #[tokio::test]
 async fn a_granted_folder_can_be_read_and_nothing_else_be_reached() {
-    let (gateway, shelf) = (Gateway::start().await, Shelf::new());
-    let agent = agent(&gateway, "opens_files", &shelf.granted("read")).await;
+    let (gateway, fixture) = (Gateway::start().await, FolderFixture::new());
+    let agent = agent(&gateway, "opens_files", &fixture.grants("read")).await;
     let result = async |arguments: Value| tool_result(&agent, "files", arguments).await;
     let read = |path: &str| json!({"do": "read", "path": path});
     assert_eq!(result(read("/data/a.txt")).await, json!({"ok": "for the plugin"}));
     assert_eq!(result(read("/data/inner-link")).await, json!({"ok": "for the plugin"}));
-    let beside = shelf.0.path().join("beside/b.txt").display().to_string();
+    let beside = fixture.0.path().join("beside/b.txt").display().to_string();
     for path in [
         "/data/../beside/b.txt",
         "/data/below/../../beside/b.txt",
@@ -68,18 +68,18 @@ async fn a_granted_folder_can_be_read_and_nothing_else_be_reached() {
         let actual = result(change.clone()).await;
         assert!(actual["error"].is_string(), "{change}: {actual}");
     }
-    assert_eq!(shelf.read("granted/a.txt").as_deref(), Some("for the plugin"));
-    assert_eq!(shelf.read("granted/new.txt"), None);
+    assert_eq!(fixture.read_file("granted/a.txt").as_deref(), Some("for the plugin"));
+    assert_eq!(fixture.read_file("granted/new.txt"), None);
 }
 
 #[tokio::test]
 async fn a_folder_granted_for_writing_keeps_writing_inside() {
-    let (gateway, shelf) = (Gateway::start().await, Shelf::new());
-    let agent = agent(&gateway, "opens_files", &shelf.granted("read-write")).await;
+    let (gateway, fixture) = (Gateway::start().await, FolderFixture::new());
+    let agent = agent(&gateway, "opens_files", &fixture.grants("read-write")).await;
     let result = async |arguments: Value| tool_result(&agent, "files", arguments).await;
     let write = |path: &str| json!({"do": "write", "path": path, "text": "written"});
     assert!(result(write("/data/below/new.txt")).await["ok"].is_null());
-    assert_eq!(shelf.read("granted/below/new.txt").as_deref(), Some("written"));
+    assert_eq!(fixture.read_file("granted/below/new.txt").as_deref(), Some("written"));
     for path in ["/data/../beside/b.txt", "/data/link", "/data/folder-link/new.txt", "/tmp/new"] {
         let actual = result(write(path)).await;
         assert!(actual["error"].is_string(), "{path}: {actual}");
@@ -88,8 +88,8 @@ async fn a_folder_granted_for_writing_keeps_writing_inside() {
         result(json!({"do": "link", "path": to, "text": from})).await;
         result(json!({"do": "rename", "path": to, "text": from})).await;
     }
-    assert_eq!(shelf.read("beside/b.txt").as_deref(), Some("for nobody"));
-    let names = std::fs::read_dir(shelf.0.path().join("beside")).unwrap();
+    assert_eq!(fixture.read_file("beside/b.txt").as_deref(), Some("for nobody"));
+    let names = std::fs::read_dir(fixture.0.path().join("beside")).unwrap();
     assert_eq!(names.count(), 1, "nothing was put beside");
     let got = result(json!({"do": "read", "path": "/data/got"})).await;
     assert!(got["error"].is_string(), "{got}");
@@ -111,7 +111,7 @@ async fn without_a_grant_there_is_no_folder() {
 }
 
 /// The usage of a folder: the bytes of its files, plus 4,096 for each entry.
-fn counted(folder: &Path) -> u64 {
+fn folder_usage_bytes(folder: &Path) -> u64 {
     let entries =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
     entries.map(|about| 4096 + if about.is_file() { about.len() } else { 0 }).sum()
@@ -119,8 +119,8 @@ fn counted(folder: &Path) -> u64 {
 
 #[tokio::test]
 async fn a_plugin_makes_no_links_and_no_holes_in_its_folder() {
-    let (gateway, shelf) = (Gateway::start().await, Shelf::new());
-    let agent = agent(&gateway, "fills_folder", &shelf.granted("read-write")).await;
+    let (gateway, fixture) = (Gateway::start().await, FolderFixture::new());
+    let agent = agent(&gateway, "fills_folder", &fixture.grants("read-write")).await;
     let fill = async |what: &str, path: &str, bytes: u64| {
         tool_result(&agent, "fill", json!({"do": what, "path": path, "bytes": bytes})).await
     };
@@ -140,17 +140,17 @@ async fn a_plugin_makes_no_links_and_no_holes_in_its_folder() {
         let actual = fill(what, path, bytes).await;
         assert_eq!(actual, json!({"error": "not-permitted"}), "{what} {path} {bytes}");
     }
-    assert_eq!(shelf.read("granted/a.txt").as_deref(), Some("for the plugin"));
-    assert!(!shelf.0.path().join("granted/made").is_symlink());
-    assert!(shelf.0.path().join("granted/inner-link").is_symlink());
+    assert_eq!(fixture.read_file("granted/a.txt").as_deref(), Some("for the plugin"));
+    assert!(!fixture.0.path().join("granted/made").is_symlink());
+    assert!(fixture.0.path().join("granted/inner-link").is_symlink());
 
     assert_eq!(fill("write-at", "a.txt", 14).await, json!({"ok": 1}));
     assert_eq!(fill("stream-at", "a.txt", 15).await, json!({"ok": 1}));
     assert_eq!(fill("append", "a.txt", 2).await, json!({"ok": 2}));
-    assert_eq!(shelf.read("granted/a.txt").as_deref(), Some("for the pluginxxxx"));
+    assert_eq!(fixture.read_file("granted/a.txt").as_deref(), Some("for the pluginxxxx"));
     assert_eq!(fill("set-size", "a.txt", 3).await, json!({"ok": 3}));
     assert_eq!(fill("rename", "a.txt", 0).await, json!({"ok": 0}));
-    assert_eq!(shelf.read("granted/moved").as_deref(), Some("for"));
+    assert_eq!(fixture.read_file("granted/moved").as_deref(), Some("for"));
 }
 
 #[tokio::test]
@@ -172,7 +172,11 @@ async fn all_that_is_in_a_folder_stays_within_the_bytes_that_are_granted() {
     assert_eq!(fill("append", "b", 30_000).await, full);
     assert_eq!(fill("append", "b", 30_000).await, full, "the next call finds it as full");
     assert_eq!(fill("append", "c", 1).await, full, "nor is there room for another file");
-    assert!((BYTES - 8_192..=BYTES).contains(&counted(home.path())), "{}", counted(home.path()));
+    assert!(
+        (BYTES - 8_192..=BYTES).contains(&folder_usage_bytes(home.path())),
+        "{}",
+        folder_usage_bytes(home.path())
+    );
     // Existing bytes may be overwritten, and truncation frees space.
     assert_eq!(fill("write-at", "a", 0).await, json!({"ok": 1}));
     assert_eq!(fill("cut", "b", 0).await, json!({"ok": 0}));
@@ -180,7 +184,7 @@ async fn all_that_is_in_a_folder_stays_within_the_bytes_that_are_granted() {
     // So does another program that deletes a file.
     std::fs::remove_file(home.path().join("theirs")).unwrap();
     assert_eq!(fill("append", "b", 40_000).await, json!({"ok": 40_000}));
-    assert!(counted(home.path()) <= BYTES);
+    assert!(folder_usage_bytes(home.path()) <= BYTES);
     // And the trace names the limit that was reached.
     let answer =
         agent.ask(json!({"prompt": r#"fill {"do":"append","path":"b","bytes":90000}"#})).await;
@@ -208,12 +212,12 @@ async fn empty_files_folders_and_files_without_a_name_count_as_well() {
 
 #[tokio::test]
 async fn a_folder_granted_for_reading_takes_nothing() {
-    let (gateway, shelf) = (Gateway::start().await, Shelf::new());
-    let agent = agent(&gateway, "fills_folder", &shelf.granted("read")).await;
+    let (gateway, fixture) = (Gateway::start().await, FolderFixture::new());
+    let agent = agent(&gateway, "fills_folder", &fixture.grants("read")).await;
     for what in ["symlink", "link", "rename", "cut", "set-size", "write-at", "append"] {
         let actual =
             tool_result(&agent, "fill", json!({"do": what, "path": "a.txt", "bytes": 1})).await;
         assert_eq!(actual, json!({"error": "not-permitted"}), "{what}");
     }
-    assert_eq!(shelf.read("granted/a.txt").as_deref(), Some("for the plugin"));
+    assert_eq!(fixture.read_file("granted/a.txt").as_deref(), Some("for the plugin"));
 }

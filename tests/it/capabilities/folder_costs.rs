@@ -71,7 +71,7 @@ async fn the_time_that_files_take_is_the_plugins_computing_time() {
     // to nothing.
     let grants = granted(home.path(), "read-write", FILES * 4096 + 1);
     let limits = "[limits]\ntool_cpu_ms = 100\ntool_wall_ms = 60000\n";
-    let agent = gateway.with_tool("fills_folder", &format!("{grants}{limits}")).await;
+    let agent = gateway.agent_with_tool("fills_folder", &format!("{grants}{limits}")).await;
     let tries = async |times: u64| {
         let arguments = json!({"do": "again", "path": "more", "bytes": times});
         let answer = agent.ask(json!({"prompt": format!("fill {arguments}")})).await;

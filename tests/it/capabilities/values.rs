@@ -22,7 +22,7 @@ async fn values_outlive_calls_and_the_gateway() {
     let named = json!({"bucket": "default", "do": [["get", "a"]]});
     assert_eq!(tool_result(&agent, "values", named).await, json!(["one"]), "the same bucket");
     let gateway = Setup::new().home(gateway.stop().await).start().await;
-    let again = gateway.with_agent(|agent| {
+    let again = gateway.agent_with(|agent| {
         agent.tools = vec!["keeps-values".parse().unwrap()];
         agent.allow_destructive_tools = true;
     });
@@ -74,7 +74,7 @@ async fn the_values_of_another_plugin_or_tenant_cannot_be_reached() {
     let twin = "twin".parse().unwrap();
     let grants = Some(KEEPS);
     plugins.install(gateway.tenant, &twin, component.clone(), grants).await.unwrap();
-    let second = gateway.with_agent(|agent| {
+    let second = gateway.agent_with(|agent| {
         agent.tools = vec![twin];
         agent.allow_destructive_tools = true;
     });

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use wardgate::tenants::KeyHolder;
 
-use super::{fill, send, two_sides};
+use super::{fill_parameters, send, two_tenants};
 use crate::support::Gateway;
-use crate::support::document::{Document, Operation};
+use crate::support::document::{OpenApiDocument, Operation};
 
 /// Routes for all keys of a tenant, including admins. An operator has no agents to call.
 const CALLERS: &[&str] = &[
@@ -125,27 +125,28 @@ fn may_call(route: &str) -> [bool; 3] {
 #[tokio::test]
 async fn each_route_is_for_those_roles_that_it_is_for() {
     let gateway = Gateway::start().await;
-    let (side, _) = two_sides(&gateway).await;
+    let (tenant, _) = two_tenants(&gateway).await;
     let operator = gateway.new_key(KeyHolder::Operator).await;
-    let enable = format!("/agents/{}/enable", side.caller.agent);
-    for operation in Document::checked_in().operations().filter(Operation::wants_a_key) {
+    let enable = format!("/agents/{}/enable", tenant.caller.agent);
+    for operation in OpenApiDocument::checked_in().operations().filter(Operation::requires_key) {
         let route = format!("{} {}", operation.method, operation.path);
-        let own = fill(&operation, 0, &side, &|o, name| side.value(o, name));
+        let own =
+            fill_parameters(&operation, 0, &tenant, &|o, name| tenant.parameter_value(o, name));
         for (key, may) in
-            [&side.caller.key, &side.admin, &operator].into_iter().zip(may_call(&route))
+            [&tenant.caller.key, &tenant.admin, &operator].into_iter().zip(may_call(&route))
         {
             let answer = send(&gateway, &operation, &own.target, Some(key)).await;
             assert_eq!(answer.status != 403, may, "{route}: {} {}", answer.status, answer.text);
             assert_ne!(answer.status, 401, "{route}: {}", answer.text);
             // If this route disabled the agent, all later calls would be 403.
-            gateway.manage("POST", &enable).expect(200).await;
+            gateway.admin_request("POST", &enable).expect(200).await;
         }
     }
 }
 
 #[test]
 fn every_route_that_is_listed_is_there() {
-    let documented = Document::checked_in().operations();
+    let documented = OpenApiDocument::checked_in().operations();
     let documented: BTreeSet<_> = documented.map(|o| format!("{} {}", o.method, o.path)).collect();
     let listed = [CALLERS, ANY_KEY, ADMINS, OPERATORS].concat();
     let gone: Vec<_> = listed.iter().filter(|route| !documented.contains(**route)).collect();

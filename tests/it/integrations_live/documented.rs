@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use wardgate::sandbox::Grants;
 
-use super::{LIMITS, is_grants, shown};
+use super::{LIMITS, documented_blocks, is_grants};
 use crate::support::Gateway;
 
 /// The string value of a key in a channel file.
@@ -18,7 +18,7 @@ fn text_of<'b>(block: &'b str, key: &str) -> &'b str {
 async fn every_file_that_the_documentation_shows_is_accepted() {
     let gateway = Gateway::start().await;
     let (mut channels, mut grants, mut agents) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for (integration, block) in shown() {
+    for (integration, block) in documented_blocks() {
         if is_grants(&block) {
             let parsed = Grants::parse(&block);
             let parsed = parsed.unwrap_or_else(|error| panic!("{integration}: {error}"));
@@ -29,11 +29,12 @@ async fn every_file_that_the_documentation_shows_is_accepted() {
         }
         let agent = text_of(&block, "agent");
         if agents.insert(agent.to_owned()) {
-            gateway.with_agent(|definition| definition.name = agent.parse().unwrap()).await;
+            gateway.agent_with(|definition| definition.name = agent.parse().unwrap()).await;
         }
-        gateway.grant(&integration, LIMITS);
-        let below = format!("/channels/{}", text_of(&block, "name"));
-        let call = gateway.manage("PUT", &below).text("application/toml", block.clone());
+        gateway.write_grants(&integration, LIMITS);
+        let admin_path = format!("/channels/{}", text_of(&block, "name"));
+        let call =
+            gateway.admin_request("PUT", &admin_path).text("application/toml", block.clone());
         let definition = call.expect(200).await.json()["definition"].clone();
         assert_eq!(definition["verifier"], integration);
         assert_eq!(definition["mapper"], integration);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{CREDENTIAL, FORM, JSON, Live, NOW, clock, escaped, form, hex, hmac};
+use super::{CREDENTIAL, FORM, JSON, LiveChannel, NOW, clock, escaped, form, hex, hmac};
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Call, Setup, until};
+use crate::support::{Call, Setup, poll_until};
 
 /// Signs a request as Slack does at this second.
 fn by_slack(call: Call, second: i64, content_type: &str, body: String) -> Call {
@@ -31,7 +31,7 @@ fn mention() -> String {
 }
 
 /// A slash command.
-pub(super) fn command(live: &Live) -> Call {
+pub(super) fn command(live: &LiveChannel) -> Call {
     let response_url = format!("{}/commands/T061EG9R6/397700885554/96rGlfmi", live.api.url());
     let fields = [
         ("team_id", "T061EG9R6"),
@@ -47,7 +47,7 @@ pub(super) fn command(live: &Live) -> Call {
 
 #[tokio::test]
 async fn a_mention_in_slack_is_answered_in_its_thread() {
-    let live = Live::start(Setup::new().clock(&clock()), "slack", "deliver").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "slack", "deliver").await;
     let acknowledged = by_slack(live.post(), NOW, JSON, mention()).expect(200).await;
     assert_eq!(acknowledged.text, "");
     let task = acknowledged.task_id();
@@ -55,7 +55,7 @@ async fn a_mention_in_slack_is_answered_in_its_thread() {
     assert!(result.contains("\"received\":\"is 1 < 2 & why?\""), "{result}");
 
     let sent = live.delivered(&task).await;
-    assert_eq!(sent.line, "POST /api/chat.postMessage");
+    assert_eq!(sent.request_line, "POST /api/chat.postMessage");
     assert_eq!(sent.header("authorization"), format!("Bearer {CREDENTIAL}"));
     assert_eq!(sent.header("content-type"), "application/json; charset=utf-8");
     let expected = json!({
@@ -67,13 +67,13 @@ async fn a_mention_in_slack_is_answered_in_its_thread() {
 
 #[tokio::test]
 async fn a_slash_command_is_answered_at_its_own_url_without_a_credential() {
-    let live = Live::start(Setup::new().clock(&clock()), "slack", "deliver").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "slack", "deliver").await;
     let task = command(&live).expect(200).await.task_id();
     let result = live.result(&task).await;
     assert!(result.contains("\"received\":\"is 1 < 2?\""), "{result}");
 
     let sent = live.delivered(&task).await;
-    assert_eq!(sent.line, "POST /commands/T061EG9R6/397700885554/96rGlfmi");
+    assert_eq!(sent.request_line, "POST /commands/T061EG9R6/397700885554/96rGlfmi");
     assert!(!sent.headers.contains_key("authorization"), "{sent:?}");
     assert_eq!(sent.header("content-type"), "application/json");
     let expected = json!({
@@ -88,11 +88,12 @@ async fn slack_is_acknowledged_while_the_run_goes_on_and_what_it_repeats_starts_
     // A response that waited for this model would never arrive.
     let model = ModelServer::start([Reply::Silence]).await;
     let clock = clock();
-    let live = Live::start(Setup::new().clock(&clock).model(&model), "slack", "deliver").await;
+    let live =
+        LiveChannel::start(Setup::new().clock(&clock).model(&model), "slack", "deliver").await;
     let first = by_slack(live.post(), NOW, JSON, mention()).expect(200).await;
     assert_eq!((first.text.as_str(), first.header("idempotent-replayed")), ("", None));
     let task = first.task_id();
-    until("the model's turn", async || (model.asked().len() == 1).then_some(())).await;
+    poll_until("the model's turn", async || (model.requests().len() == 1).then_some(())).await;
     assert_eq!(live.gateway.task(&task).await["status"], "executing");
 
     // After three seconds without a response, Slack sends the event again.
@@ -104,7 +105,7 @@ async fn slack_is_acknowledged_while_the_run_goes_on_and_what_it_repeats_starts_
     assert_eq!((again.text.as_str(), again.task_id()), ("", task.clone()));
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(again.header("x-dedupe-source"), Some("provider"));
-    assert_eq!(live.gateway.tasks_stored().await, 1);
+    assert_eq!(live.gateway.stored_task_count().await, 1);
     assert_eq!(live.gateway.task(&task).await["status"], "executing");
-    assert_eq!((model.asked().len(), live.api.sent().len()), (1, 0));
+    assert_eq!((model.requests().len(), live.api.received_requests().len()), (1, 0));
 }

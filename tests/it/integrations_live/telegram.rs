@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{CREDENTIAL, Live, NOW, SECRET, clock};
+use super::{CREDENTIAL, LiveChannel, NOW, SECRET, clock};
 use crate::support::{Call, Setup};
 
 /// A user's message to the bot.
-pub(super) fn update(live: &Live) -> Call {
+pub(super) fn update(live: &LiveChannel) -> Call {
     written(live.post(), 10_000)
 }
 
@@ -23,13 +23,13 @@ fn written(call: Call, update_id: u64) -> Call {
 
 #[tokio::test]
 async fn a_message_to_telegram_is_answered_in_its_chat_with_the_token_in_the_path() {
-    let live = Live::start(Setup::new().clock(&clock()), "telegram", "deliver").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "telegram", "deliver").await;
     let task = update(&live).expect(200).await.task_id();
     let result = live.result(&task).await;
     assert!(result.contains("\"received\":\"is 1 < 2?\""), "{result}");
 
     let sent = live.delivered(&task).await;
-    assert_eq!(sent.line, format!("POST /bot{CREDENTIAL}/sendMessage"));
+    assert_eq!(sent.request_line, format!("POST /bot{CREDENTIAL}/sendMessage"));
     assert!(!sent.headers.contains_key("authorization"), "{sent:?}");
     assert_eq!(sent.header("content-type"), "application/json");
     let expected = json!({
@@ -40,10 +40,10 @@ async fn a_message_to_telegram_is_answered_in_its_chat_with_the_token_in_the_pat
 
 #[tokio::test]
 async fn two_bots_of_one_agent_have_a_conversation_each_with_the_same_user() {
-    let live = Live::start(Setup::new().clock(&clock()), "telegram", "acknowledge").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "telegram", "acknowledge").await;
     let mut other = live.definition.clone();
     other["name"] = "other".into();
-    let other = live.gateway.channel(other).await;
+    let other = live.gateway.apply_channel(other).await;
     for (hook, update_id, earlier) in [(&live.hook, 1, 0), (&other, 1, 0), (&live.hook, 2, 1)] {
         let call = live.gateway.post(hook).answered_by_a_plugin();
         let task = written(call, update_id).expect(200).await.task_id();
@@ -53,7 +53,7 @@ async fn two_bots_of_one_agent_have_a_conversation_each_with_the_same_user() {
 }
 
 /// A press of a button under a message of the bot.
-fn press(live: &Live) -> Call {
+fn press(live: &LiveChannel) -> Call {
     let message = json!({"message_id": 1, "date": NOW, "chat": {"id": 7, "type": "private"}});
     let press = json!({
         "id": "4382bfdwdsb323b2d9", "chat_instance": "1", "data": "go", "message": message,
@@ -66,19 +66,19 @@ fn press(live: &Live) -> Call {
 #[tokio::test]
 async fn a_button_stops_spinning_in_the_response_or_beside_it() {
     let pressed = json!({"callback_query_id": "4382bfdwdsb323b2d9"});
-    let live = Live::start(Setup::new().clock(&clock()), "telegram", "deliver").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "telegram", "deliver").await;
     let acknowledged = press(&live).expect(200).await;
     let mut method = pressed.clone();
     method["method"] = "answerCallbackQuery".into();
     assert_eq!(acknowledged.json(), method);
     let sent = live.delivered(&acknowledged.task_id()).await;
-    assert_eq!(sent.line, format!("POST /bot{CREDENTIAL}/sendMessage"));
+    assert_eq!(sent.request_line, format!("POST /bot{CREDENTIAL}/sendMessage"));
 
-    let live = Live::start(Setup::new().clock(&clock()), "telegram", "wait").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "telegram", "wait").await;
     let answered = press(&live).expect(200).await.json();
     assert_eq!((&answered["method"], &answered["chat_id"]), (&json!("sendMessage"), &json!(7)));
-    let sent = live.api.sent();
+    let sent = live.api.received_requests();
     assert_eq!(sent.len(), 1, "{sent:?}");
-    assert_eq!(sent[0].line, format!("POST /bot{CREDENTIAL}/answerCallbackQuery"));
+    assert_eq!(sent[0].request_line, format!("POST /bot{CREDENTIAL}/answerCallbackQuery"));
     assert_eq!(sent[0].json(), pressed);
 }

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{CREDENTIAL, FORM, Live, clock, escaped, form, hmac};
+use super::{CREDENTIAL, FORM, LiveChannel, clock, escaped, form, hmac};
 use crate::support::{Call, Setup};
 
 /// The fields of a message, sorted by name.
@@ -27,20 +27,20 @@ fn by_twilio(call: Call, url: &str, fields: &[(&str, &str)]) -> Call {
 }
 
 /// A user's message to the number.
-pub(super) fn message(live: &Live) -> Call {
+pub(super) fn message(live: &LiveChannel) -> Call {
     by_twilio(live.post(), &live.gateway.url(&live.hook), &MESSAGE)
 }
 
 #[tokio::test]
 async fn a_message_to_twilio_is_answered_from_the_number_that_it_came_to() {
-    let live = Live::start(Setup::new().clock(&clock()), "twilio", "deliver").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "twilio", "deliver").await;
     let task = message(&live).expect(200).await.task_id();
     let result = live.result(&task).await;
     assert!(result.contains("is 1 < 2 & "), "{result}");
 
     let sent = live.delivered(&task).await;
     let account = "AC0123456789abcdef0123456789abcdef";
-    assert_eq!(sent.line, format!("POST /2010-04-01/Accounts/{account}/Messages.json"));
+    assert_eq!(sent.request_line, format!("POST /2010-04-01/Accounts/{account}/Messages.json"));
     assert_eq!(sent.header("authorization"), format!("Basic {CREDENTIAL}"));
     assert_eq!(sent.header("content-type"), FORM);
     let expected = [("To", "+14017122661"), ("From", "+15558675310"), ("Body", result.as_str())];
@@ -49,7 +49,7 @@ async fn a_message_to_twilio_is_answered_from_the_number_that_it_came_to() {
 
 #[tokio::test]
 async fn a_message_to_twilio_is_answered_in_the_response_where_the_channel_waits() {
-    let live = Live::start(Setup::new().clock(&clock()), "twilio", "wait").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "twilio", "wait").await;
     let answered = message(&live).expect(200).await;
     assert_eq!(answered.header("content-type"), Some("text/xml; charset=utf-8"));
     let result = live.result(&answered.task_id()).await;
@@ -57,12 +57,18 @@ async fn a_message_to_twilio_is_answered_in_the_response_where_the_channel_waits
     let text = escaped(&result).replace('"', "&quot;").replace('\'', "&apos;");
     let twiml = format!("<Response><Message>{text}</Message></Response>");
     assert_eq!(answered.text, format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{twiml}"));
-    let deliveries = live.gateway.manage("GET", "/deliveries").expect(200).await.json();
-    assert_eq!((deliveries, live.api.sent().len()), (json!([]), 0));
+    let deliveries = live.gateway.admin_request("GET", "/deliveries").expect(200).await.json();
+    assert_eq!((deliveries, live.api.received_requests().len()), (json!([]), 0));
 }
 
 /// A message in a conversation.
-fn in_conversation(live: &Live, id: &str, message: &str, author: &str, source: &str) -> Call {
+fn in_conversation(
+    live: &LiveChannel,
+    id: &str,
+    message: &str,
+    author: &str,
+    source: &str,
+) -> Call {
     let fields = [
         ("AccountSid", "AC0123456789abcdef0123456789abcdef"),
         ("Author", author),
@@ -78,13 +84,13 @@ fn in_conversation(live: &Live, id: &str, message: &str, author: &str, source: &
 
 #[tokio::test]
 async fn conversations_of_twilio_are_apart_and_the_agent_does_not_hear_itself() {
-    let live = Live::start(Setup::new().clock(&clock()), "twilio", "deliver").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "twilio", "deliver").await;
     let first = in_conversation(&live, "CH1", "IM1", "+14017122661", "SMS").expect(200).await;
     assert_eq!(first.text, "");
     let task = first.task_id();
     let result = live.result(&task).await;
     let sent = live.delivered(&task).await;
-    assert_eq!(sent.line, "POST /v1/Services/IS1/Conversations/CH1/Messages");
+    assert_eq!(sent.request_line, "POST /v1/Services/IS1/Conversations/CH1/Messages");
     assert_eq!(sent.header("authorization"), format!("Basic {CREDENTIAL}"));
     assert_eq!(sent.body, form(&[("Body", result.as_str())]));
 
@@ -100,10 +106,10 @@ async fn conversations_of_twilio_are_apart_and_the_agent_does_not_hear_itself() 
 
 #[tokio::test]
 async fn what_twilio_signs_for_one_url_opens_no_other() {
-    let live = Live::start(Setup::new().clock(&clock()), "twilio", "wait").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "twilio", "wait").await;
     let mut other = live.definition.clone();
     other["name"] = "other".into();
-    let other = live.gateway.channel(other).await;
+    let other = live.gateway.apply_channel(other).await;
     let send = |to: &str, signed_for: &str| {
         let call = live.gateway.post(to).answered_by_a_plugin();
         by_twilio(call, &live.gateway.url(signed_for), &MESSAGE)
@@ -112,8 +118,8 @@ async fn what_twilio_signs_for_one_url_opens_no_other() {
         let refused = send(to, signed_for).expect(401).await;
         assert_eq!(refused.detail(), "the signature does not match");
     }
-    assert_eq!(live.gateway.tasks_stored().await, 0);
+    assert_eq!(live.gateway.stored_task_count().await, 0);
     send(&live.hook, &live.hook).expect(200).await;
     send(&other, &other).expect(200).await;
-    assert_eq!(live.gateway.tasks_stored().await, 2);
+    assert_eq!(live.gateway.stored_task_count().await, 2);
 }

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::{CREDENTIAL, JSON, Live, clock, hex, hmac};
+use super::{CREDENTIAL, JSON, LiveChannel, clock, hex, hmac};
 use crate::support::Setup;
 
 #[tokio::test]
 async fn a_message_to_whatsapp_is_answered_by_the_number_that_it_came_to() {
-    let live = Live::start(Setup::new().clock(&clock()), "whatsapp", "deliver").await;
+    let live = LiveChannel::start(Setup::new().clock(&clock()), "whatsapp", "deliver").await;
     let message = json!({
         "from": "16505551234", "id": "wamid.HBgLMTY1MDM4Nzk0MzkVAgASGBQz", "type": "text",
         "timestamp": "1800000000", "text": {"body": "Does it come in another color?"},
@@ -27,7 +27,7 @@ async fn a_message_to_whatsapp_is_answered_by_the_number_that_it_came_to() {
     assert!(result.contains("\"received\":\"Does it come in another color?\""), "{result}");
 
     let sent = live.delivered(&task).await;
-    assert_eq!(sent.line, "POST /v23.0/106540352242922/messages");
+    assert_eq!(sent.request_line, "POST /v23.0/106540352242922/messages");
     assert_eq!(sent.header("authorization"), format!("Bearer {CREDENTIAL}"));
     assert_eq!(sent.header("content-type"), "application/json");
     let expected = json!({

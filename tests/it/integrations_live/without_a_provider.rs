@@ -3,21 +3,21 @@
 use serde_json::json;
 
 use super::{JSON, LIMITS, SECRET, clock, hex, hmac};
-use crate::support::{Child, Home, Setup, wardgate};
+use crate::support::{GatewayProcess, Home, Setup, wardgate};
 
 #[tokio::test]
 async fn what_a_recipe_signs_for_one_url_opens_no_other() {
     const BODY: &str = r#"{"text":"hi"}"#;
     let gateway = Setup::new().clock(&clock()).start().await;
-    gateway.keep_secret("provider", SECRET, false).await;
-    gateway.grant("hmac", LIMITS);
+    gateway.store_secret("provider", SECRET, false).await;
+    gateway.write_grants("hmac", LIMITS);
     let apply = async |name: &str| {
         let settings = json!({"header": "x-signature", "signed": "{method} {url}\n{body}"});
         let definition = json!({
             "name": name, "agent": "tested", "verifier": "hmac", "mapper": "hmac",
             "settings": settings, "secrets": {"secret": "provider"},
         });
-        gateway.channel(definition).await
+        gateway.apply_channel(definition).await
     };
     let (one, other) = (apply("one").await, apply("other").await);
     let send = |to: &str, signed_for: &str| {
@@ -28,16 +28,16 @@ async fn what_a_recipe_signs_for_one_url_opens_no_other() {
         let refused = send(to, signed_for).expect(401).await;
         assert_eq!(refused.detail(), "the signature does not match");
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
     send(&one, &one).expect(200).await;
     send(&other, &other).expect(200).await;
-    assert_eq!(gateway.tasks_stored().await, 2);
+    assert_eq!(gateway.stored_task_count().await, 2);
 }
 
 #[tokio::test]
 async fn verification_that_is_switched_off_is_told_to_the_log_once() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &[]);
+    let gateway = GatewayProcess::serve(&home, &[]);
     let file = home.write("open.toml", "name = \"open\"\nagent = \"demo\"\nverifier = \"none\"\n");
     let (file, data) = (file.to_str().unwrap(), home.path().to_str().unwrap());
     let applied = wardgate(&["channel", "apply", file, "--data", data]);
@@ -48,7 +48,7 @@ async fn verification_that_is_switched_off_is_told_to_the_log_once() {
     for _ in 0..2 {
         let call = gateway.post(&format!("/hooks/{id}")).json(&json!({"text": "hi"}));
         let task = call.expect(200).await.task_id();
-        assert_eq!(gateway.ended(&task).await["status"], "completed");
+        assert_eq!(gateway.wait_for_end(&task).await["status"], "completed");
     }
 
     let (status, log) = tokio::task::spawn_blocking(move || gateway.terminate()).await.unwrap();

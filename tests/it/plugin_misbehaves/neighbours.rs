@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::in_flight;
-use crate::support::{Client, Gateway, Setup, agent, until};
+use crate::support::{Client, Gateway, Setup, agent, poll_until};
 
 /// A gateway with slots for eight calls that callers wait for, and for eight tool calls.
 async fn small() -> Gateway {
@@ -46,33 +46,33 @@ async fn all_plugins_of_a_tenant_leave_room_for_another_tenants() {
     let gateway = small().await;
     let other = other_tenant(&gateway).await;
     calculates(&other).await;
-    let sleeping = gateway.with_mapper("sleeps", SLEEPS).await;
+    let sleeping = gateway.agent_with_mapper("sleeps", SLEEPS).await;
     let spinning =
-        gateway.with_mapper("spin_forever", "[limits]\ncpu_ms = 600000\nwall_ms = 600000\n");
+        gateway.agent_with_mapper("spin_forever", "[limits]\ncpu_ms = 600000\nwall_ms = 600000\n");
     let spinning = spinning.await;
     let mut calls = JoinSet::new();
     flood(&mut calls, &sleeping, 12);
     flood(&mut calls, &spinning, 12);
     let both =
         async || (in_flight(&gateway, "sleeps").await, in_flight(&gateway, "spin-forever").await);
-    until("calls of both plugins", async || (both().await == (12, 12)).then_some(())).await;
+    poll_until("calls of both plugins", async || (both().await == (12, 12)).then_some(())).await;
     for _ in 0..10 {
         calculates(&other).await;
     }
     assert_eq!(both().await, (12, 12), "they were under way all the time");
     // Calls end when their callers disconnect.
     drop(calls);
-    until("the end of calls without callers", async || (both().await == (0, 0)).then_some(()))
+    poll_until("the end of calls without callers", async || (both().await == (0, 0)).then_some(()))
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_calls_of_a_plugin_leave_room_for_the_tenants_other_plugins() {
     let gateway = small().await;
-    let sleeping = gateway.with_mapper("sleeps", &format!("{SLEEPS}concurrency = 2\n")).await;
+    let sleeping = gateway.agent_with_mapper("sleeps", &format!("{SLEEPS}concurrency = 2\n")).await;
     let mut calls = JoinSet::new();
     flood(&mut calls, &sleeping, 20);
-    until("all the calls", async || (in_flight(&gateway, "sleeps").await == 20).then_some(()))
+    poll_until("all the calls", async || (in_flight(&gateway, "sleeps").await == 20).then_some(()))
         .await;
     for _ in 0..10 {
         calculates(&gateway).await;
@@ -86,12 +86,12 @@ async fn tools_that_compute_leave_time_for_another_tenants() {
     let other = other_tenant(&gateway).await;
     calculates(&other).await;
     let limits = "[limits]\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
-    let spinning = gateway.with_tool("spin_in_tool", limits).await;
+    let spinning = gateway.agent_with_tool("spin_in_tool", limits).await;
     let mut calls = JoinSet::new();
     // The tenant may have four calls in flight, and each run needs one to list the tools.
     flood(&mut calls, &spinning, 3);
     let three = async || in_flight(&gateway, "spin-in-tool").await == 3;
-    until("three spinning tools", async || three().await.then_some(())).await;
+    poll_until("three spinning tools", async || three().await.then_some(())).await;
     for _ in 0..5 {
         calculates(&other).await;
     }

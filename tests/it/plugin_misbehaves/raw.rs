@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{as_before, check, neighbour};
+use super::{assert_idle_and_healthy, assert_plugin_fault, neighbour};
 use crate::support::Gateway;
 
 /// The getter whose module has this body. If the body has no `$realloc`, the values that the host passes are placed
@@ -65,21 +65,21 @@ fn component(name: &str) -> Vec<u8> {
 }
 
 /// Installs a getter, calls it twice concurrently with a neighbour, and checks the error that its caller gets.
-async fn getter(name: &str, limits: &str, status: u16, what: &str) {
+async fn assert_getter_refused(name: &str, limits: &str, status: u16, what: &str) {
     let gateway = Gateway::start().await;
     let plugin = name.replace('_', "-");
     let patient = if status == 504 { "" } else { "cpu_ms = 5000\n" };
     let grants = format!("[limits]\nwall_ms = 40000\nconcurrency = 1\n{patient}{limits}");
     let (id, plugins) = (plugin.parse().unwrap(), &gateway.services.plugins);
     plugins.install(gateway.tenant, &id, component(name), Some(&grants)).await.unwrap();
-    let agent = gateway.with_agent(|agent| agent.getter = Some(id)).await;
+    let agent = gateway.agent_with(|agent| agent.getter = Some(id)).await;
     neighbour(&gateway).await;
     for _ in 0..2 {
         let call = agent.webhook("&getter=x").json(&json!({"prompt": "x"}));
         let (answer, _) = tokio::join!(call.send(), neighbour(&gateway));
-        check(&answer, status, &plugin, what);
+        assert_plugin_fault(&answer, status, &plugin, what);
     }
-    as_before(&gateway, &plugin).await;
+    assert_idle_and_healthy(&gateway, &plugin).await;
 }
 
 /// Checks that the installation of a getter is refused with a reason.
@@ -95,7 +95,7 @@ async fn not_installed(name: &str, what: &str) {
 
 #[tokio::test]
 async fn grows_table() {
-    getter("grows_table", "", 502, "table elements").await;
+    assert_getter_refused("grows_table", "", 502, "table elements").await;
 }
 
 #[tokio::test]
@@ -120,35 +120,35 @@ async fn huge_memory() {
 
 #[tokio::test]
 async fn memory_in_parts() {
-    getter("memory_in_parts", "memory_mib = 10", 502, "more than the 10 MiB").await;
+    assert_getter_refused("memory_in_parts", "memory_mib = 10", 502, "more than the 10 MiB").await;
 }
 
 #[tokio::test]
 async fn bad_discriminant() {
-    getter("bad_discriminant", "", 502, "broke the interface").await;
+    assert_getter_refused("bad_discriminant", "", 502, "broke the interface").await;
 }
 
 #[tokio::test]
 async fn unaligned_result() {
-    getter("unaligned_result", "", 502, "broke the interface").await;
+    assert_getter_refused("unaligned_result", "", 502, "broke the interface").await;
 }
 
 #[tokio::test]
 async fn bad_realloc() {
-    getter("bad_realloc", "", 502, "broke the interface").await;
+    assert_getter_refused("bad_realloc", "", 502, "broke the interface").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spins_in_realloc() {
-    getter("spins_in_realloc", "", 504, "computed for longer than the 200 ms").await;
+    assert_getter_refused("spins_in_realloc", "", 504, "computed for longer than the 200 ms").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spins_at_start() {
-    getter("spins_at_start", "", 504, "computed for longer than the 200 ms").await;
+    assert_getter_refused("spins_at_start", "", 504, "computed for longer than the 200 ms").await;
 }
 
 #[tokio::test]
 async fn calls_host_in_realloc() {
-    getter("calls_host_in_realloc", "", 502, "crashed").await;
+    assert_getter_refused("calls_host_in_realloc", "", 502, "crashed").await;
 }

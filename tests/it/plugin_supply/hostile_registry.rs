@@ -10,14 +10,14 @@ use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse as _;
 use serde_json::json;
 
-use super::{command, complaint, digest, files, guest, home};
+use super::{command, command_error, digest, guest, home, stored_components};
 use crate::support::Home;
-use crate::support::oci_registry::{BASIC, OciRegistry, Open, USER};
+use crate::support::oci_registry::{BASIC, OciRegistry, RegistryAuth, USER};
 use crate::support::web::ClosedPort;
 
 /// A registry with the guest `ignores` as `a/hook:1`, and a data folder.
 async fn set_up() -> (Home, OciRegistry) {
-    let registry = OciRegistry::start(Open::Anybody).await;
+    let registry = OciRegistry::start(RegistryAuth::None).await;
     registry.put("a/hook:1", &guest("ignores"), |_| {});
     (home(), registry)
 }
@@ -39,9 +39,9 @@ fn refused(home: &Home, registry: &OciRegistry) -> String {
 fn refused_as(home: &Home, registry: &OciRegistry, version: &str, more: &[&str]) -> String {
     let reference = format!("oci://{}/a/hook{version}", registry.host());
     let began = Instant::now();
-    let message = complaint(home, &[&["plugin", "install", &reference], more].concat());
+    let message = command_error(home, &[&["plugin", "install", &reference], more].concat());
     assert!(began.elapsed() < Duration::from_secs(50), "it took {:?}", began.elapsed());
-    assert!(files(home).is_empty(), "a component was kept");
+    assert!(stored_components(home).is_empty(), "a component was kept");
     assert!(!command(home, &["plugin", "list"]).contains("sha256"), "it was installed");
     message
 }
@@ -63,13 +63,15 @@ async fn another_manifest_than_the_one_that_was_named_is_refused() {
     let other = registry.put("a/hook:2", &guest("replies_now"), |_| {});
     let text = registry.manifest("a/hook:1").to_string();
     let named = digest(b"what somebody has looked at");
-    registry.lie(&format!("/v2/a/hook/manifests/{named}"), move || text.clone().into_response());
+    registry.override_response(&format!("/v2/a/hook/manifests/{named}"), move || {
+        text.clone().into_response()
+    });
     let message = refused_as(&home, &registry, &format!("@{named}"), &[]);
     assert!(message.contains(&named) && message.contains("was changed"), "{message}");
     // Nor may it declare a digest that differs from that of the manifest it sends.
     let text = registry.manifest("a/hook:1").to_string();
     let result = other.clone();
-    registry.lie(MANIFEST, move || {
+    registry.override_response(MANIFEST, move || {
         ([("docker-content-digest", result.clone())], text.clone()).into_response()
     });
     let message = refused(&home, &registry);
@@ -90,7 +92,7 @@ async fn another_component_than_the_manifests_is_refused() {
         (longer, "longer than"),
         (Vec::new(), "bytes and not"),
     ] {
-        registry.lie(&blob(), move || body.clone().into_response());
+        registry.override_response(&blob(), move || body.clone().into_response());
         let message = refused(&home, &registry);
         assert!(message.contains(reason), "{message}");
     }
@@ -99,12 +101,12 @@ async fn another_component_than_the_manifests_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_without_end_is_not_read_to_it() {
     let (home, registry) = set_up().await;
-    registry.lie(&blob(), endless);
+    registry.override_response(&blob(), endless);
     assert!(refused(&home, &registry).contains("longer than"));
-    registry.lie(MANIFEST, endless);
+    registry.override_response(MANIFEST, endless);
     assert!(refused(&home, &registry).contains("longer than"));
     // For an endless error body, the status is still reported.
-    registry.lie(MANIFEST, || {
+    registry.override_response(MANIFEST, || {
         let mut answer = endless();
         *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         answer
@@ -136,7 +138,7 @@ async fn a_manifest_that_is_none_of_a_component_is_refused() {
         assert!(message.contains(reason), "{reason}: {message}");
     }
     for text in ["", "{", "[]", "null", "\u{1b}[2Jcleared"] {
-        registry.lie(MANIFEST, move || text.into_response());
+        registry.override_response(MANIFEST, move || text.into_response());
         refused(&home, &registry);
     }
 }
@@ -144,7 +146,7 @@ async fn a_manifest_that_is_none_of_a_component_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_sends_nobody_to_an_address_that_is_not_public() {
     let (home, registry) = set_up().await;
-    let inner = OciRegistry::start(Open::Anybody).await;
+    let inner = OciRegistry::start(RegistryAuth::None).await;
     inner.put_blob(&guest("ignores"));
     let port = inner.host().replace("127.0.0.1:", "");
     for (to, reason) in [
@@ -157,32 +159,32 @@ async fn a_registry_sends_nobody_to_an_address_that_is_not_public() {
         ("file:///etc/passwd".to_owned(), "without a host"),
     ] {
         for place in [MANIFEST.to_owned(), blob()] {
-            let (home, registry) = (&home, OciRegistry::start(Open::Anybody).await);
+            let (home, registry) = (&home, OciRegistry::start(RegistryAuth::None).await);
             registry.put("a/hook:1", &guest("ignores"), |_| {});
             let location = to.clone();
-            registry.lie(&place, move || redirect(&location));
+            registry.override_response(&place, move || redirect(&location));
             let message = refused(home, &registry);
             assert!(message.contains(reason), "{to}: {message}");
         }
     }
     // Nor is a token requested there.
     let challenge = format!("Bearer realm=\"https://127.0.0.1:{port}/token\"");
-    registry.lie(MANIFEST, move || {
+    registry.override_response(MANIFEST, move || {
         (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge.clone())]).into_response()
     });
     let message = refused(&home, &registry);
     assert!(message.contains("not a public address"), "{message}");
-    assert!(inner.asked().is_empty(), "{:?}", inner.asked());
+    assert!(inner.requests().is_empty(), "{:?}", inner.requests());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_stays_with_the_registry_it_is_for() {
-    let (home, registry) = (home(), OciRegistry::start(Open::OneUser).await);
+    let (home, registry) = (home(), OciRegistry::start(RegistryAuth::Basic).await);
     registry.put("a/hook:1", &guest("ignores"), |_| {});
-    let storage = OciRegistry::start(Open::Anybody).await;
+    let storage = OciRegistry::start(RegistryAuth::None).await;
     storage.put_blob(&guest("ignores"));
     let to = format!("http://{}{}", storage.host(), blob());
-    registry.lie(&blob(), move || redirect(&to));
+    registry.override_response(&blob(), move || redirect(&to));
     let password = super::write(&home, "password", USER.1.as_bytes());
     let storage_host = storage.host();
     let reference = format!("oci://{}/a/hook:1", registry.host());
@@ -190,21 +192,25 @@ async fn a_password_stays_with_the_registry_it_is_for() {
     let install = [&["plugin", "install", &reference][..], &as_user].concat();
     // The storage host is used if the operator allows it.
     command(&home, &[&install[..], &["--registry-also", &storage_host]].concat());
-    assert!(registry.asked().iter().any(|(_, _, sent)| sent == BASIC), "{:?}", registry.asked());
-    let asked = storage.asked();
+    assert!(
+        registry.requests().iter().any(|(_, _, sent)| sent == BASIC),
+        "{:?}",
+        registry.requests()
+    );
+    let asked = storage.requests();
     assert!(asked.len() == 1 && asked[0].2.is_empty(), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_sends_in_circles_or_refuses_is_left() {
     let (home, registry) = set_up().await;
-    registry.lie(MANIFEST, || redirect(MANIFEST));
+    registry.override_response(MANIFEST, || redirect(MANIFEST));
     assert!(refused(&home, &registry).contains("redirects more than 5 times"));
-    assert!(registry.asked().len() <= 6, "{:?}", registry.asked());
-    registry.lie(MANIFEST, || redirect("http://["));
+    assert!(registry.requests().len() <= 6, "{:?}", registry.requests());
+    registry.override_response(MANIFEST, || redirect("http://["));
     refused(&home, &registry);
     for (status, reason) in [(404, "does not have"), (403, "refuses"), (503, "overloaded")] {
-        registry.lie(MANIFEST, move || {
+        registry.override_response(MANIFEST, move || {
             let errors = json!({"errors": [{"code": "TOOMANYREQUESTS", "message": "overloaded"}]});
             (StatusCode::from_u16(status).unwrap(), errors.to_string()).into_response()
         });
@@ -214,7 +220,7 @@ async fn a_registry_that_sends_in_circles_or_refuses_is_left() {
     // No registry at this address.
     let closed = ClosedPort::new();
     let reference = format!("oci://127.0.0.1:{}/a/hook:1", closed.port);
-    let message = complaint(&home, &["plugin", "install", &reference]);
+    let message = command_error(&home, &["plugin", "install", &reference]);
     assert!(message.contains("cannot be reached"), "{message}");
 }
 

@@ -9,11 +9,14 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{command, digest, files, guest, home, install, parts, versioned, versions, write};
+use super::{
+    command, digest, guest, home, install, installation_form, stored_components, versioned,
+    versions, write,
+};
 use wardgate::plugins::Offered;
 use wardgate::tenants::Installer;
 
-use crate::support::{Gateway, Setup, command_of, guest_path, until};
+use crate::support::{Gateway, Setup, guest_path, poll_until, wardgate_command};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn installations_that_race_with_rollbacks_leave_one_current_version_that_works() {
@@ -29,12 +32,12 @@ async fn installations_that_race_with_rollbacks_leave_one_current_version_that_w
     }
     let mut racing = JoinSet::new();
     for round in 0..40 {
-        let call = gateway.manage("PUT", "/plugins/hook");
+        let call = gateway.admin_request("PUT", "/plugins/hook");
         let component = components[round % components.len()].clone();
         racing.spawn(async move {
-            call.multipart(parts(component, &[])).expect(200).await;
+            call.multipart(installation_form(component, &[])).expect(200).await;
         });
-        let call = gateway.manage("POST", "/plugins/hook/rollback").json(&json!({}));
+        let call = gateway.admin_request("POST", "/plugins/hook/rollback").json(&json!({}));
         racing.spawn(async move {
             let status = call.send().await.status;
             // Rolled back by one, no earlier version, or another operation was first.
@@ -45,15 +48,16 @@ async fn installations_that_race_with_rollbacks_leave_one_current_version_that_w
     let after = versions(&gateway).await;
     assert_eq!(after.iter().filter(|version| version.starts_with('*')).count(), 1, "{after:?}");
     assert_eq!(after.len(), 3, "{after:?}");
-    let agent = gateway.with_agent(|agent| agent.mapper = Some("hook".parse().unwrap())).await;
+    let agent = gateway.agent_with(|agent| agent.mapper = Some("hook".parse().unwrap())).await;
     agent.webhook("").json(&json!({})).expect(200).await;
     let kept: BTreeSet<_> =
         after.iter().map(|version| version.trim_start_matches(['*', '-']).to_owned()).collect();
-    let there = |gateway: &Gateway| files(&gateway.home).into_iter().collect::<BTreeSet<_>>();
+    let there =
+        |gateway: &Gateway| stored_components(&gateway.home).into_iter().collect::<BTreeSet<_>>();
     assert!(there(&gateway).is_superset(&kept), "{after:?}");
     // Files that were still in use when they became unneeded are deleted at the next start.
     let gateway = Setup::new().home(gateway.stop().await).start().await;
-    until("the needless one to go", async || (there(&gateway) == kept).then_some(())).await;
+    poll_until("the needless one to go", async || (there(&gateway) == kept).then_some(())).await;
 }
 
 #[tokio::test]
@@ -63,22 +67,27 @@ async fn a_component_that_is_being_installed_is_not_taken_away() {
     // As held by another process that has written the file but not yet the row.
     lock.lock_shared().unwrap();
     install(&gateway, guest("ignores")).await;
-    gateway.manage("DELETE", "/plugins/hook").expect(204).await;
-    assert_eq!(files(&gateway.home), [digest(&guest("ignores"))], "it may be what is installed");
+    gateway.admin_request("DELETE", "/plugins/hook").expect(204).await;
+    assert_eq!(
+        stored_components(&gateway.home),
+        [digest(&guest("ignores"))],
+        "it may be what is installed"
+    );
     lock.unlock().unwrap();
     install(&gateway, guest("ignores")).await;
-    gateway.manage("DELETE", "/plugins/hook").expect(204).await;
-    assert!(files(&gateway.home).is_empty());
+    gateway.admin_request("DELETE", "/plugins/hook").expect(204).await;
+    assert!(stored_components(&gateway.home).is_empty());
 
     // And an installation waits for a removal.
     lock.lock().unwrap();
-    let installing = gateway.manage("PUT", "/plugins/hook");
-    let installing = tokio::spawn(installing.multipart(parts(guest("ignores"), &[])).expect(200));
+    let installing = gateway.admin_request("PUT", "/plugins/hook");
+    let installing =
+        tokio::spawn(installing.multipart(installation_form(guest("ignores"), &[])).expect(200));
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!installing.is_finished() && files(&gateway.home).is_empty());
+    assert!(!installing.is_finished() && stored_components(&gateway.home).is_empty());
     lock.unlock().unwrap();
     installing.await.unwrap();
-    assert_eq!(files(&gateway.home), [digest(&guest("ignores"))]);
+    assert_eq!(stored_components(&gateway.home), [digest(&guest("ignores"))]);
 }
 
 /// Whether compiled code of a component is cached. Other tests share the cache.
@@ -92,13 +101,16 @@ fn is_code_kept(gateway: &Gateway, component: &[u8]) -> bool {
 async fn compiled_code_of_what_comes_to_be_installed_nowhere_goes_at_once() {
     let gateway = Gateway::start().await;
     let gone = async |component: &[u8]| {
-        until("the code to go", async || (!is_code_kept(&gateway, component)).then_some(())).await;
+        poll_until("the code to go", async || (!is_code_kept(&gateway, component)).then_some(()))
+            .await;
     };
     // The component compiles but has too many memories, which is detected when its code is loaded.
     let memories = "(core module $m (memory 1))".to_owned()
         + &(0..5).map(|n| format!("(core instance $i{n} (instantiate $m))")).collect::<String>();
     let component = wat::parse_str(format!("(component {memories})")).unwrap();
-    let call = gateway.manage("PUT", "/plugins/hook").multipart(parts(component.clone(), &[]));
+    let call = gateway
+        .admin_request("PUT", "/plugins/hook")
+        .multipart(installation_form(component.clone(), &[]));
     let refused = call.expect(422).await;
     assert!(refused.detail().contains("memories"), "{}", refused.detail());
     gone(&component).await;
@@ -118,7 +130,7 @@ async fn compiled_code_of_what_comes_to_be_installed_nowhere_goes_at_once() {
     let prepared = plugins.prepare(tenant, &name, offered(), None).await.unwrap();
     install(&gateway, component.clone()).await;
     drop(prepared);
-    let agent = gateway.with_agent(|agent| agent.mapper = Some("hook".parse().unwrap())).await;
+    let agent = gateway.agent_with(|agent| agent.mapper = Some("hook".parse().unwrap())).await;
     agent.webhook("").json(&json!({})).expect(200).await;
     assert!(is_code_kept(&gateway, &component));
 }
@@ -136,7 +148,7 @@ async fn what_nobody_needs_is_gone_after_the_next_start() {
     // Files that the gateway did not write are not touched.
     std::fs::write(folder.join("notes.txt"), b"ours").unwrap();
     let gateway = Setup::new().home(home).start().await;
-    let left = until("what nobody needs to go", async || {
+    let left = poll_until("what nobody needs to go", async || {
         let names = std::fs::read_dir(&folder).unwrap();
         let names: BTreeSet<_> =
             names.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
@@ -156,7 +168,7 @@ async fn whenever_an_installation_is_killed_what_is_found_is_whole() {
         let file = write(&home, "next.wasm", &component);
         let data = home.path().to_str().unwrap();
         let mut process =
-            command_of(&["plugin", "install", &file, "--name", "hook", "--data", data])
+            wardgate_command(&["plugin", "install", &file, "--name", "hook", "--data", data])
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap();
@@ -181,8 +193,9 @@ async fn whenever_an_installation_is_killed_what_is_found_is_whole() {
     plugins.binding(tenant, &"hook".parse().unwrap()).await.unwrap();
     let needed = plugins.versions(tenant, &"hook".parse().unwrap()).await.unwrap();
     let needed: BTreeSet<_> = needed.iter().map(|v| v.plugin.digest.to_string()).collect();
-    until("what is left over to go", async || {
-        (files(&gateway.home).into_iter().collect::<BTreeSet<_>>() == needed).then_some(())
+    poll_until("what is left over to go", async || {
+        (stored_components(&gateway.home).into_iter().collect::<BTreeSet<_>>() == needed)
+            .then_some(())
     })
     .await;
 }

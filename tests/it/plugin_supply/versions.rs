@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 use wardgate::tenants::KeyHolder;
 
-use super::{digest, files, guest, install, parts, versioned, versions};
+use super::{digest, guest, install, installation_form, stored_components, versioned, versions};
 use crate::support::{Answer, Gateway, Setup};
 
 /// Rolls `hook` back.
 async fn roll_back(gateway: &Gateway, to: Option<&str>, status: u16) -> Answer {
-    let call = gateway.manage("POST", "/plugins/hook/rollback");
+    let call = gateway.admin_request("POST", "/plugins/hook/rollback");
     call.json(&json!({"to": to})).expect(status).await
 }
 
@@ -22,7 +22,7 @@ async fn a_version_says_where_it_came_from_and_who_installed_it() {
     let admin = gateway.new_key(KeyHolder::Admin(gateway.tenant)).await;
     let target = format!("/admin/tenants/{}/plugins/hook", gateway.tenant);
     let put = gateway.request("PUT", &target).key(&admin);
-    put.multipart(parts(guest("replies_now"), &message)).expect(200).await;
+    put.multipart(installation_form(guest("replies_now"), &message)).expect(200).await;
 
     let of_admin = gateway.get(&format!("{target}/versions")).key(&admin).expect(200).await.json();
     let field = |name: &str| -> Vec<Value> {
@@ -33,7 +33,7 @@ async fn a_version_says_where_it_came_from_and_who_installed_it() {
     assert_eq!(field("installed_by"), ["admin", "operator"]);
     assert_eq!(field("signed_by"), [Value::Null, Value::Null]);
     assert_eq!(field("current"), [true, false]);
-    let listed = gateway.manage("GET", "/plugins").expect(200).await.json();
+    let listed = gateway.admin_request("GET", "/plugins").expect(200).await.json();
     let hook = listed.as_array().unwrap().iter().find(|p| p["name"] == "hook").unwrap();
     assert_eq!((&hook["version"], &hook["provenance"]), (&json!("2.0.0"), &json!(pinned)));
 }
@@ -42,9 +42,9 @@ async fn a_version_says_where_it_came_from_and_who_installed_it() {
 async fn rolling_back_takes_effect_at_once_and_leaves_the_grants() {
     const GRANTS: &str = "# Agreed on in March.\n[limits]\nmemory_mib = 64\n";
     let gateway = Gateway::start().await;
-    let agent = gateway.with_agent(|agent| agent.mapper = Some("hook".parse().unwrap())).await;
+    let agent = gateway.agent_with(|agent| agent.mapper = Some("hook".parse().unwrap())).await;
     let first = install(&gateway, guest("ignores")).await;
-    let put = gateway.manage("PUT", "/plugins/hook/grants").text("application/toml", GRANTS);
+    let put = gateway.admin_request("PUT", "/plugins/hook/grants").text("application/toml", GRANTS);
     put.expect(200).await;
     agent.webhook("").json(&json!({})).expect(200).await;
     install(&gateway, guest("replies_now")).await;
@@ -54,7 +54,7 @@ async fn rolling_back_takes_effect_at_once_and_leaves_the_grants() {
     assert_eq!((&back["digest"], &back["roles"]), (&first["digest"], &first["roles"]));
     let answer = agent.webhook("").json(&json!({})).expect(200).await;
     assert_eq!(answer.json(), json!({"status": "Ignored"}));
-    assert_eq!(gateway.manage("GET", "/plugins/hook/grants").expect(200).await.text, GRANTS);
+    assert_eq!(gateway.admin_request("GET", "/plugins/hook/grants").expect(200).await.text, GRANTS);
     let answer = roll_back(&gateway, None, 409).await;
     assert_eq!(answer.detail(), "there is no earlier version to roll back to");
     agent.webhook("").json(&json!({})).expect(200).await;
@@ -128,12 +128,12 @@ async fn only_so_many_versions_are_kept_and_no_file_that_nobody_needs() {
         digests.sort();
         digests
     };
-    assert_eq!(files(&gateway.home), sorted(vec![a.clone(), c, d]));
-    gateway.manage("DELETE", "/plugins/hook").expect(204).await;
-    gateway.manage("GET", "/plugins/hook/versions").expect(404).await;
-    assert_eq!(files(&gateway.home), [a]);
+    assert_eq!(stored_components(&gateway.home), sorted(vec![a.clone(), c, d]));
+    gateway.admin_request("DELETE", "/plugins/hook").expect(204).await;
+    gateway.admin_request("GET", "/plugins/hook/versions").expect(404).await;
+    assert_eq!(stored_components(&gateway.home), [a]);
     assert!(plugins.remove(other, &theirs).await.unwrap());
-    assert!(files(&gateway.home).is_empty());
+    assert!(stored_components(&gateway.home).is_empty());
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn what_cannot_be_rolled_back_to_is_said_and_changes_nothing() {
         let answer = roll_back(&gateway, Some(to), status).await;
         assert!(answer.detail().contains(reason), "{to}: {}", answer.text);
     }
-    let rollback = |name: &str| gateway.manage("POST", &format!("/plugins/{name}/rollback"));
+    let rollback = |name: &str| gateway.admin_request("POST", &format!("/plugins/{name}/rollback"));
     rollback("absent").json(&json!({})).expect(404).await;
     rollback("calculator").json(&json!({})).expect(404).await;
     rollback("..%2Fhook").json(&json!({})).expect(404).await;
@@ -189,9 +189,10 @@ async fn what_is_said_of_a_component_is_checked() {
         ("version", "1\x1b[2J", "version"),
         ("version", &long, "version"),
     ] {
-        let call = gateway.manage("PUT", "/plugins/hook");
-        let answer = call.multipart(parts(guest("ignores"), &[(part, text)])).expect(422).await;
+        let call = gateway.admin_request("PUT", "/plugins/hook");
+        let answer =
+            call.multipart(installation_form(guest("ignores"), &[(part, text)])).expect(422).await;
         assert!(answer.detail().contains(reason), "{text:?}: {}", answer.text);
     }
-    gateway.manage("GET", "/plugins/hook/versions").expect(404).await;
+    gateway.admin_request("GET", "/plugins/hook/versions").expect(404).await;
 }

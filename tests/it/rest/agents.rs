@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gateway, Setup, agent, until};
+use crate::support::{Answer, Gateway, Setup, agent, poll_until};
 
 async fn get(gateway: &Gateway, target: &str) -> Answer {
     gateway.get(target).key(&gateway.key).expect(200).await
@@ -13,7 +13,7 @@ async fn agents_are_listed_page_by_page_oldest_first() {
     let gateway = Gateway::start().await;
     let mut ids = vec![gateway.agent.clone()];
     for _ in 0..4 {
-        ids.push(gateway.with_agent(|_| {}).await.agent);
+        ids.push(gateway.agent_with(|_| {}).await.agent);
     }
     gateway.new_agent(gateway.new_tenant("stranger").await, agent("theirs")).await;
     let mut seen = Vec::new();
@@ -57,7 +57,7 @@ async fn an_agent_whose_plugin_cannot_say_what_it_has_is_shown_with_the_reason()
     let gateway = Gateway::start().await;
     let whole = get(&gateway, &format!("/v1/agents/{}", gateway.agent)).await.json();
     assert_eq!(whole.get("tools_missing"), None);
-    let floods = gateway.with_tool("floods_tools", "").await;
+    let floods = gateway.agent_with_tool("floods_tools", "").await;
     let shown = get(&gateway, &format!("/v1/agents/{}", floods.agent)).await.json();
     assert_eq!((&shown["tools"], &shown["graph"][0]["name"]), (&json!([]), &json!("floods-tools")));
     let call = floods.post(&format!("/agents/{}/operations/any", floods.agent)).key(&floods.key);
@@ -70,7 +70,7 @@ async fn a_toolbox_that_is_cut_off_may_be_called_again_later() {
     let change =
         |settings: &mut wardgate::settings::Settings| settings.sandbox.quarantine_after = 1;
     let gateway = Setup::new().settings(change).start().await;
-    let floods = gateway.with_tool("floods_tools", "").await;
+    let floods = gateway.agent_with_tool("floods_tools", "").await;
     let target = format!("/agents/{}/operations/any", floods.agent);
     let call = || floods.post(&target).key(&floods.key).json(&json!({}));
     call().expect(502).await;
@@ -128,7 +128,7 @@ async fn the_webhook_url_of_an_agent_works() {
 #[tokio::test]
 async fn an_agent_that_cannot_run_is_shown_all_the_same() {
     let gateway = Gateway::start().await;
-    let broken = gateway.with_agent(|agent| agent.tools = vec!["absent".parse().unwrap()]).await;
+    let broken = gateway.agent_with(|agent| agent.tools = vec!["absent".parse().unwrap()]).await;
     let seen = get(&gateway, &format!("/v1/agents/{}", broken.agent)).await.json();
     assert_eq!((&seen["tools"], &seen["graph"][0]["item_id"]), (&json!([]), &json!("absent")));
 
@@ -140,7 +140,7 @@ async fn an_agent_that_cannot_run_is_shown_all_the_same() {
     assert!(refused.detail().contains("disabled"), "{}", refused.text);
     let target = format!("/agents/{}/operations/calculate", gateway.agent);
     gateway.post(&target).key(&gateway.key).json(&json!({"expression": "1"})).expect(403).await;
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn a_tool_is_called_directly_in_every_shape_of_arguments() {
         let answer = gateway.post(&target).key(&gateway.key).json(&body).expect(200).await;
         assert_eq!(answer.json()["value"], 42);
     }
-    assert_eq!(gateway.tasks_stored().await, 0, "no run comes of it");
+    assert_eq!(gateway.stored_task_count().await, 0, "no run comes of it");
 }
 
 #[tokio::test]
@@ -183,28 +183,28 @@ async fn a_tool_call_that_cannot_be_is_refused_with_its_reason() {
 async fn whoever_waits_for_a_tool_while_the_gateway_stops_is_told_so() {
     let gateway = Gateway::start().await;
     let grants = "[limits]\ntool_cpu_ms = 600000\ntool_wall_ms = 600000\n";
-    let agent = gateway.with_tool("spin_in_tool", grants).await;
+    let agent = gateway.agent_with_tool("spin_in_tool", grants).await;
     let target = format!("/agents/{}/operations/spin", agent.agent);
     let call = gateway.post(&target).key(&gateway.key).json(&json!({}));
     let waiting = tokio::spawn(async move { call.expect(503).await });
     let plugins = &gateway.services.plugins;
     let plugin = plugins.binding(gateway.tenant, &"spin-in-tool".parse().unwrap()).await.unwrap();
     let in_flight = || plugin.stats().snapshot().in_flight;
-    until("the tool", async || (in_flight() == 1).then_some(())).await;
+    poll_until("the tool", async || (in_flight() == 1).then_some(())).await;
     // As on SIGTERM, when most of the drain time is over.
     gateway.services.shutdown_deadline.cancel();
     let answer = waiting.await.unwrap();
     assert!(answer.detail().contains("the tool has not ended yet"), "{}", answer.text);
     assert_eq!(answer.header("x-wardgate-retry"), Some("never"), "it may have had effects");
-    until("it to be stopped", async || (in_flight() == 0).then_some(())).await;
+    poll_until("it to be stopped", async || (in_flight() == 0).then_some(())).await;
 }
 
 #[tokio::test]
 async fn a_destructive_tool_is_refused_unless_the_agent_opts_in() {
     let gateway = Gateway::start().await;
-    let opted_in = gateway.with_tool("destructive_tool", "").await;
+    let opted_in = gateway.agent_with_tool("destructive_tool", "").await;
     let careful =
-        gateway.with_agent(|agent| agent.tools = vec!["destructive-tool".parse().unwrap()]).await;
+        gateway.agent_with(|agent| agent.tools = vec!["destructive-tool".parse().unwrap()]).await;
     let call = |agent: &str| {
         let target = format!("/agents/{agent}/operations/wipe");
         gateway.post(&target).key(&gateway.key).json(&json!({}))

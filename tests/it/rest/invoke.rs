@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::model_server::{ModelServer, Reply};
-use crate::support::{Answer, Gateway, Setup, until};
+use crate::support::{Answer, Gateway, Setup, poll_until};
 
 /// A gateway whose agent uses a model that never responds.
 async fn silent() -> (Gateway, ModelServer) {
@@ -15,7 +15,7 @@ async fn silent() -> (Gateway, ModelServer) {
 
 /// `POST …/invoke` with this body.
 async fn invoke(gateway: &Gateway, body: Value, status: u16) -> Answer {
-    gateway.at_agent("invoke").json(&body).expect(status).await
+    gateway.post_to_agent("invoke").json(&body).expect(status).await
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn who_does_not_wait_gets_the_task_as_it_was_accepted() {
         );
         assert_eq!((&task["started_at"], &task["execution_attempts"]), (&Value::Null, &json!(0)));
         assert_eq!(task["id"], answer.task_id());
-        let ended = gateway.ended(&answer.task_id()).await;
+        let ended = gateway.wait_for_end(&answer.task_id()).await;
         assert_eq!(
             (&ended["status"], &ended["input"]["text"]),
             (&json!("completed"), &json!(route))
@@ -95,7 +95,7 @@ async fn what_comes_with_the_text_reaches_the_agent_as_data() {
     });
     let task = invoke(&gateway, body, 200).await.json();
     assert_eq!(task["payload_extension"]["payload_extension"]["ticket"], 7);
-    let (asked, _) = server.asked().remove(0);
+    let (asked, _) = server.requests().remove(0);
     let content = asked["messages"][1]["content"].as_str().unwrap();
     assert!(content.starts_with("Summarise\n\n"), "{content}");
     for part in [r#""ticket":7"#, "the customer is angry", "one line", "[end of payload "] {
@@ -122,12 +122,12 @@ async fn a_body_of_another_shape_is_refused_and_leaves_nothing_behind() {
         (r#"{"input": {"text": "x"}, "id": {}}"#, 422, "id"),
     ] {
         for route in ["invoke", "invoke/async", "invoke/stream"] {
-            let call = gateway.at_agent(route).text("application/json", body);
+            let call = gateway.post_to_agent(route).text("application/json", body);
             let answer = call.expect(status).await;
             assert!(answer.detail().contains(what), "{body}: {}", answer.text);
         }
     }
-    assert_eq!(gateway.tasks_stored().await, 0);
+    assert_eq!(gateway.stored_task_count().await, 0);
 }
 
 #[tokio::test]
@@ -165,14 +165,14 @@ async fn x24_a_key_that_was_used_answers_the_first_task() {
     for route in ["invoke", "invoke/async"] {
         let call = |text| gateway.invoke(route, text).idempotent(route);
         let first = call("one").expect(200).await;
-        let ended = gateway.ended(&first.task_id()).await;
+        let ended = gateway.wait_for_end(&first.task_id()).await;
         let again = call("one").expect(200).await;
         assert_eq!((&again.text, again.header("idempotent-replayed")), (&first.text, Some("true")));
         assert_eq!(again.headers["x-task-id"], ended["id"].as_str().unwrap());
         let other = call("two").expect(422).await;
         assert!(other.detail().contains("Idempotency-Key"), "{}", other.text);
     }
-    assert_eq!(gateway.tasks_stored().await, 2);
+    assert_eq!(gateway.stored_task_count().await, 2);
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn x24_a_key_whose_task_still_runs_is_409() {
     let (gateway, server) = silent().await;
     let call = || gateway.invoke("invoke", "hello").idempotent("k");
     let (first, second) = tokio::join!(call().send(), async {
-        until("the run", async || (!server.asked().is_empty()).then_some(())).await;
+        poll_until("the run", async || (!server.requests().is_empty()).then_some(())).await;
         let second = call().expect(409).await;
         gateway.stop_task(&second.task_id()).await;
         second
@@ -188,7 +188,7 @@ async fn x24_a_key_whose_task_still_runs_is_409() {
     assert_eq!(second.header("retry-after"), Some("1"));
     assert_eq!(second.header("location"), first.header("location"));
     assert_eq!(call().expect(200).await.text, first.text, "once it has ended");
-    assert_eq!(gateway.tasks_stored().await, 1);
+    assert_eq!(gateway.stored_task_count().await, 1);
 }
 
 #[tokio::test]
@@ -204,7 +204,7 @@ async fn x22_who_does_not_want_to_wait_gets_202_and_can_poll() {
         assert_eq!((&task["id"], &task["result"]), (&json!(answer.task_id()), &Value::Null));
         assert!(["pending", "executing"].contains(&task["status"].as_str().unwrap()), "{task}");
         // The run continues: its model is called whether or not a caller waits.
-        until("the run", async || (server.asked().len() == times).then_some(())).await;
+        poll_until("the run", async || (server.requests().len() == times).then_some(())).await;
         let polled = gateway.get(location).key(&gateway.key).expect(200).await.json();
         assert_eq!(polled["status"], "executing");
         gateway.stop_task(&answer.task_id()).await;

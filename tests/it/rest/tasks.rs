@@ -48,7 +48,7 @@ async fn tasks_are_listed_page_by_page_newest_first() {
 #[tokio::test]
 async fn a_list_is_filtered_by_agent_user_and_status() {
     let gateway = Gateway::start().await;
-    let broken = gateway.with_agent(|agent| agent.model = "gone".to_owned()).await;
+    let broken = gateway.agent_with(|agent| agent.model = "gone".to_owned()).await;
     let ask = async |agent: &str, user: &str| {
         let body = json!({"input": {"text": "x", "user": {"id": user, "email": ""}}});
         let call = gateway.post(&format!("/v1/agents/{agent}/invoke")).key(&gateway.key);
@@ -138,7 +138,7 @@ async fn what_happened_in_a_task_is_read_in_three_shapes() {
         assert!(message["id"].is_string() && message["created_at"].is_string(), "{message}");
     }
     // A task cannot be read under another agent.
-    let other = gateway.with_agent(|_| {}).await;
+    let other = gateway.agent_with(|_| {}).await;
     let target = format!("/activity/{}/{id}", other.agent);
     gateway.get(&target).key(&gateway.key).expect(404).await;
 }
@@ -173,7 +173,7 @@ async fn a_task_that_is_deleted_is_gone_with_all_that_belongs_to_it() {
 async fn a_task_takes_one_end_from_outside_and_no_other() {
     let gateway = accepting().await;
     for end in ["completed", "failed", "error", "stopped"] {
-        let id = gateway.begin("hello").await;
+        let id = gateway.start_run("hello").await;
         let update = |body: Value| {
             gateway.patch(&format!("/agent-execution/{id}/update")).key(&gateway.key).json(&body)
         };
@@ -198,7 +198,7 @@ async fn a_task_takes_one_end_from_outside_and_no_other() {
 #[tokio::test]
 async fn an_update_that_cannot_be_changes_nothing() {
     let gateway = accepting().await;
-    let id = gateway.begin("hello").await;
+    let id = gateway.start_run("hello").await;
     let task = gateway.task(&id).await;
     let target = format!("/agent-execution/{id}/update");
     for (body, status) in [

@@ -4,10 +4,10 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
-use super::document::{Document, Found, UPDATE};
+use super::document::{OpenApiDocument, RouteMatch, UPDATE_COMMAND};
 
 /// The paths that the gateway serves and the document does not contain.
-const NOT_IN_THE_DOCUMENT: [&str; 2] = ["/openapi.json", "/docs"];
+const UNDOCUMENTED_PATHS: [&str; 2] = ["/openapi.json", "/docs"];
 
 /// A request that has not been sent.
 #[derive(Debug)]
@@ -99,24 +99,25 @@ impl Answer {
 
     /// Asserts that the document has this answer: its status for the route, and its content type for the status.
     fn assert_documented(&self, method: &Method, path: &str) {
-        let besides = NOT_IN_THE_DOCUMENT.iter().any(|besides| path.starts_with(besides));
-        if besides || method == Method::OPTIONS {
+        let is_undocumented = UNDOCUMENTED_PATHS.iter().any(|prefix| path.starts_with(prefix));
+        if is_undocumented || method == Method::OPTIONS {
             return;
         }
-        let operation = match Document::checked_in().find(method.as_str(), path) {
-            Found::Operation(operation) => operation,
-            Found::NoMethod if self.status == 405 => return,
-            Found::NoPath if self.status == 404 => return,
-            Found::NoMethod | Found::NoPath => panic!(
-                "{method} {path} answered {}, and docs/openapi.json has no such route; if it is new, run: {UPDATE}\n{}",
+        let operation = match OpenApiDocument::checked_in().find(method.as_str(), path) {
+            RouteMatch::Operation(operation) => operation,
+            RouteMatch::NoMethod if self.status == 405 => return,
+            RouteMatch::NoPath if self.status == 404 => return,
+            RouteMatch::NoMethod | RouteMatch::NoPath => panic!(
+                "{method} {path} answered {}, and docs/openapi.json has no such route; if it is new, \
+                 run: {UPDATE_COMMAND}\n{}",
                 self.status, self.text
             ),
         };
         let route = format!("{method} {}", operation.path);
-        let Some(contents) = operation.contents(self.status) else {
+        let Some(content_types) = operation.content_types(self.status) else {
             panic!(
                 "{route} answered {}, which docs/openapi.json does not have for it; if its `responses` have it, \
-                 run: {UPDATE}\n{}",
+                 run: {UPDATE_COMMAND}\n{}",
                 self.status, self.text
             );
         };
@@ -124,15 +125,15 @@ impl Answer {
             declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
         });
         // The answer to a HEAD has no body, whatever its headers declare.
-        let fits = method == Method::HEAD
+        let is_documented_type = method == Method::HEAD
             || match &declared {
-                Some(declared) => contents.contains(&declared.as_str()),
-                None => contents.is_empty(),
+                Some(declared) => content_types.contains(&declared.as_str()),
+                None => content_types.is_empty(),
             };
         assert!(
-            fits,
-            "{route} answered {} as {declared:?}, not as {contents:?} as docs/openapi.json has it; if its \
-             `responses` say so, run: {UPDATE}",
+            is_documented_type,
+            "{route} answered {} as {declared:?}, not as {content_types:?} as docs/openapi.json has it; if its \
+             `responses` say so, run: {UPDATE_COMMAND}",
             self.status
         );
     }
@@ -142,11 +143,11 @@ impl Answer {
     pub(crate) fn detail(&self) -> String {
         let json = self.json();
         let detail = json["detail"].as_str().unwrap_or_else(|| panic!("no detail: {json}"));
-        let may_help = matches!(self.status, 408 | 409 | 429 | 500..);
+        let is_retryable = matches!(self.status, 408 | 409 | 429 | 500..);
         let retry = json["retry"].as_str();
         assert_eq!(json.as_object().unwrap().len(), 1 + usize::from(retry.is_some()), "{json}");
         assert!(
-            retry.is_none() || (may_help && retry == self.header("x-wardgate-retry")),
+            retry.is_none() || (is_retryable && retry == self.header("x-wardgate-retry")),
             "{json}"
         );
         detail.to_owned()

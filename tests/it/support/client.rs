@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{Answer, Call, PATIENCE, until};
+use super::{Answer, Call, EVENT_TIMEOUT, poll_until};
 
 /// The address of a gateway, and the credentials for one of its agents.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ impl Client {
     pub(crate) fn new(listen: &str, agent: &str, key: &str, token: &str) -> Self {
         let http = wardgate::tls::http_client()
             .no_proxy()
-            .timeout(PATIENCE)
+            .timeout(EVENT_TIMEOUT)
             // The gateway closes connections that are idle for longer, possibly just as the client uses one again.
             .pool_idle_timeout(Duration::from_secs(20))
             .redirect(reqwest::redirect::Policy::none())
@@ -34,8 +34,9 @@ impl Client {
     }
 
     /// The same caller, from another local address.
-    pub(crate) fn at_address(&self, address: std::net::IpAddr) -> Self {
-        let http = wardgate::tls::http_client().no_proxy().timeout(PATIENCE).local_address(address);
+    pub(crate) fn with_local_address(&self, address: std::net::IpAddr) -> Self {
+        let http =
+            wardgate::tls::http_client().no_proxy().timeout(EVENT_TIMEOUT).local_address(address);
         Self { http: http.build().unwrap(), ..self.clone() }
     }
 
@@ -89,16 +90,16 @@ impl Client {
 
     /// `POST /v1/agents/{id}/invoke`, or another `route` such as `invoke/async`, with this text.
     pub(crate) fn invoke(&self, route: &str, text: &str) -> Call {
-        self.at_agent(route).json(&json!({"input": {"text": text}}))
+        self.post_to_agent(route).json(&json!({"input": {"text": text}}))
     }
 
     /// `POST` below the agent's path, with the key.
-    pub(crate) fn at_agent(&self, route: &str) -> Call {
+    pub(crate) fn post_to_agent(&self, route: &str) -> Call {
         self.post(&format!("/v1/agents/{}/{route}", self.agent)).key(&self.key)
     }
 
     /// Starts a run without waiting for it, and returns the task's id.
-    pub(crate) async fn begin(&self, text: &str) -> String {
+    pub(crate) async fn start_run(&self, text: &str) -> String {
         self.invoke("invoke/async", text).expect(200).await.task_id()
     }
 
@@ -108,7 +109,7 @@ impl Client {
     }
 
     /// The newest tasks of the agent's tenant.
-    pub(crate) async fn listed(&self) -> Vec<Value> {
+    pub(crate) async fn recent_tasks(&self) -> Vec<Value> {
         let page = self.get("/v1/tasks").key(&self.key).expect(200).await.json();
         page["items"].as_array().unwrap().clone()
     }
@@ -125,34 +126,34 @@ impl Client {
     }
 
     /// Waits until the task has ended, and returns it.
-    pub(crate) async fn ended(&self, id: &str) -> Value {
-        until("the end of a task", async || {
+    pub(crate) async fn wait_for_end(&self, id: &str) -> Value {
+        poll_until("the end of a task", async || {
             let task = self.task(id).await;
-            let open = ["pending", "executing", "paused"];
-            (!open.contains(&task["status"].as_str().unwrap())).then_some(task)
+            let unfinished = ["pending", "executing", "paused"];
+            (!unfinished.contains(&task["status"].as_str().unwrap())).then_some(task)
         })
         .await
     }
 
     /// Polls the status of a task of the agent's webhook until it is final, and returns it.
-    pub(crate) async fn polled(&self, id: &str) -> Value {
-        until("a status that does not change any more", async || {
+    pub(crate) async fn wait_for_final_status(&self, id: &str) -> Value {
+        poll_until("a status that does not change any more", async || {
             let target = format!("/api/task_status?task_id={id}");
             let status = self.get(&target).expect(200).await.json();
-            let open = ["PENDING", "STARTED"];
-            (!open.contains(&status["status"].as_str().unwrap())).then_some(status)
+            let unfinished = ["PENDING", "STARTED"];
+            (!unfinished.contains(&status["status"].as_str().unwrap())).then_some(status)
         })
         .await
     }
 
     /// Sends these bytes unchanged and reads until the gateway closes the connection: for requests that a
     /// well-behaved client cannot send. The request needs `connection: close`.
-    pub(crate) async fn raw(&self, bytes: &[u8]) -> (u16, String) {
+    pub(crate) async fn exchange_raw(&self, bytes: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.listen).await.unwrap();
         // A server that refuses a request before reading all of it may close before all of it is written.
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
-        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        let read = tokio::time::timeout(EVENT_TIMEOUT, stream.read_to_end(&mut answer)).await;
         let _ = read.expect("the gateway neither answered nor closed");
         let text = String::from_utf8_lossy(&answer).into_owned();
         let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());

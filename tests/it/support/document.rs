@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// An OpenAPI document.
 #[derive(Debug)]
-pub(crate) struct Document(Value);
+pub(crate) struct OpenApiDocument(Value);
 
 /// One method of one path of a document.
 #[derive(Debug)]
@@ -23,28 +23,28 @@ pub(crate) struct Operation<'d> {
 #[derive(Debug)]
 pub(crate) struct Parameter<'d> {
     /// `path`, `query` or `header`.
-    pub(crate) place: &'d str,
+    pub(crate) location: &'d str,
     pub(crate) name: &'d str,
     pub(crate) required: bool,
 }
 
 /// The result of looking up a request in a document.
 #[derive(Debug)]
-pub(crate) enum Found<'d> {
+pub(crate) enum RouteMatch<'d> {
     Operation(Operation<'d>),
     NoMethod,
     NoPath,
 }
 
-impl Document {
-    pub(crate) fn of(text: &str) -> Self {
+impl OpenApiDocument {
+    pub(crate) fn parse(text: &str) -> Self {
         Self(serde_json::from_str(text).expect("the document is JSON"))
     }
 
     /// The document in `docs/openapi.json`.
     pub(crate) fn checked_in() -> &'static Self {
-        static DOCUMENT: OnceLock<Document> = OnceLock::new();
-        DOCUMENT.get_or_init(|| Self::of(&checked_in_text()))
+        static DOCUMENT: OnceLock<OpenApiDocument> = OnceLock::new();
+        DOCUMENT.get_or_init(|| Self::parse(&checked_in_text()))
     }
 
     pub(crate) fn value(&self) -> &Value {
@@ -64,25 +64,28 @@ impl Document {
     }
 
     /// The operation for a request with this method and path. A HEAD that is not documented matches the GET.
-    pub(crate) fn find(&self, method: &str, path: &str) -> Found<'_> {
+    pub(crate) fn find(&self, method: &str, path: &str) -> RouteMatch<'_> {
         let paths = self.0["paths"].as_object().unwrap();
-        let matching = paths.keys().filter_map(|template| Some((rank(template, path)?, template)));
+        let matching =
+            paths.keys().filter_map(|template| Some((specificity(template, path)?, template)));
         let Some((_, template)) = matching.max() else {
-            return Found::NoPath;
+            return RouteMatch::NoPath;
         };
         let item = &paths[template];
         let get = (method == "HEAD").then(|| item.get("get")).flatten();
         match item.get(method.to_ascii_lowercase()).or(get) {
-            Some(value) => {
-                Found::Operation(Operation { method: method.to_owned(), path: template, value })
-            }
-            None => Found::NoMethod,
+            Some(value) => RouteMatch::Operation(Operation {
+                method: method.to_owned(),
+                path: template,
+                value,
+            }),
+            None => RouteMatch::NoMethod,
         }
     }
 }
 
 /// The command that updates the checked-in document.
-pub(crate) const UPDATE: &str = "cargo run -p wardgate -- openapi > docs/openapi.json";
+pub(crate) const UPDATE_COMMAND: &str = "cargo run -p wardgate -- openapi > docs/openapi.json";
 
 /// The text of the checked-in document.
 pub(crate) fn checked_in_text() -> String {
@@ -92,7 +95,7 @@ pub(crate) fn checked_in_text() -> String {
 
 /// For each segment, whether it is literal: a literal segment outranks a parameter, and earlier segments count more.
 /// `None` if the path does not match the template.
-fn rank(template: &str, path: &str) -> Option<Vec<bool>> {
+fn specificity(template: &str, path: &str) -> Option<Vec<bool>> {
     let (names, segments) = (template.split('/'), path.split('/'));
     if names.clone().count() != segments.clone().count() {
         return None;
@@ -122,7 +125,7 @@ impl<'d> Operation<'d> {
 
     pub(crate) fn parameters(&self) -> impl Iterator<Item = Parameter<'d>> + use<'d> {
         self.value["parameters"].as_array().into_iter().flatten().map(|parameter| Parameter {
-            place: parameter["in"].as_str().unwrap(),
+            location: parameter["in"].as_str().unwrap(),
             name: parameter["name"].as_str().unwrap(),
             required: parameter["required"] == true,
         })
@@ -135,9 +138,9 @@ impl<'d> Operation<'d> {
     }
 
     /// Whether it requires a key.
-    pub(crate) fn wants_a_key(&self) -> bool {
-        let ways = self.value["security"].as_array().expect("it says who may call it");
-        ways.iter().all(|way| !way.as_object().unwrap().is_empty())
+    pub(crate) fn requires_key(&self) -> bool {
+        let requirements = self.value["security"].as_array().expect("it says who may call it");
+        requirements.iter().all(|requirement| !requirement.as_object().unwrap().is_empty())
     }
 
     pub(crate) fn statuses(&self) -> impl Iterator<Item = &'d str> + use<'d> {
@@ -145,7 +148,7 @@ impl<'d> Operation<'d> {
     }
 
     /// The content types of a status, empty for an answer without a body; `None` if the status is not documented.
-    pub(crate) fn contents(&self, status: u16) -> Option<Vec<&'d str>> {
+    pub(crate) fn content_types(&self, status: u16) -> Option<Vec<&'d str>> {
         let response = self.value["responses"].get(status.to_string())?;
         let contents = response["content"].as_object();
         Some(contents.into_iter().flatten().map(|(content, _)| content.as_str()).collect())

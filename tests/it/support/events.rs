@@ -3,36 +3,36 @@
 use reqwest::Response;
 use serde_json::Value;
 
-use super::{Call, Client, PATIENCE};
+use super::{Call, Client, EVENT_TIMEOUT};
 
 /// The fields of every event: exactly these.
 const FIELDS: [&str; 5] = ["type", "task_id", "organization_id", "time", "data"];
 
 /// An open event stream. Dropping it closes the connection.
 #[derive(Debug)]
-pub(crate) struct Events {
+pub(crate) struct EventStream {
     pub(crate) response: Response,
-    unread: String,
+    buffer: String,
 }
 
-impl Events {
+impl EventStream {
     /// Sends a request and asserts that the answer is an event stream.
-    pub(crate) async fn of(call: Call) -> Self {
+    pub(crate) async fn open(call: Call) -> Self {
         let response = call.request.send().await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, unread: String::new() }
+        Self { response, buffer: String::new() }
     }
 
     /// Follows a task by its id or its thread's name.
     pub(crate) async fn follow(caller: &Client, organization: impl ToString, task: &str) -> Self {
         let target = format!("/{}/agent-execution/{task}/events", organization.to_string());
-        Self::of(caller.get(&target).key(&caller.key)).await
+        Self::open(caller.get(&target).key(&caller.key)).await
     }
 
     /// Starts a run, waits until it calls a tool, and returns the task's id.
-    pub(crate) async fn until_a_tool_is_called(caller: &Client, text: &str) -> String {
-        let mut events = Self::of(caller.invoke("invoke/stream", text)).await;
+    pub(crate) async fn start_run_until_tool_call(caller: &Client, text: &str) -> String {
+        let mut events = Self::open(caller.invoke("invoke/stream", text)).await;
         events.expect("task_created").await;
         events.expect("task_updated").await;
         let request = events.expect("tool_call_request").await;
@@ -42,21 +42,21 @@ impl Events {
     /// Waits for the next event; `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
-            if let Some((event, rest)) = self.unread.split_once("\n\n") {
+            if let Some((event, rest)) = self.buffer.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
-                self.unread = rest;
+                self.buffer = rest;
                 // A comment only keeps the connection open.
                 if event.starts_with(':') {
                     continue;
                 }
-                return Some(parsed(&event));
+                return Some(parse_event(&event));
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await;
+            let chunk = tokio::time::timeout(EVENT_TIMEOUT, self.response.chunk()).await;
             let Some(chunk) = chunk.expect("no event comes").unwrap() else {
-                assert_eq!(self.unread, "", "the stream broke off within an event");
+                assert_eq!(self.buffer, "", "the stream broke off within an event");
                 return None;
             };
-            self.unread.push_str(std::str::from_utf8(&chunk).expect("cut within a character"));
+            self.buffer.push_str(std::str::from_utf8(&chunk).expect("cut within a character"));
         }
     }
 
@@ -68,7 +68,7 @@ impl Events {
     }
 
     /// All remaining events, up to the end of the stream.
-    pub(crate) async fn rest(mut self) -> Vec<Value> {
+    pub(crate) async fn remaining_events(mut self) -> Vec<Value> {
         let mut events = Vec::new();
         while let Some(event) = self.next().await {
             events.push(event);
@@ -78,7 +78,7 @@ impl Events {
 }
 
 /// Parses one event: an `id:` line and one `data:` line, without a name or a second line of data.
-fn parsed(event: &str) -> Value {
+fn parse_event(event: &str) -> Value {
     let (id, data) = event.split_once('\n').unwrap_or_else(|| panic!("two lines: {event:?}"));
     assert!(id.starts_with("id:"), "{event:?}");
     let data = data.strip_prefix("data:").unwrap_or_else(|| panic!("not data: {event:?}"));
@@ -91,6 +91,6 @@ fn parsed(event: &str) -> Value {
 }
 
 /// The types of events, in order.
-pub(crate) fn kinds(events: &[Value]) -> Vec<&str> {
+pub(crate) fn event_types(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["type"].as_str().unwrap()).collect()
 }

@@ -26,7 +26,7 @@ use super::{Call, Client, Home, guest_path};
 /// The grants of plugins in tests that are not about time limits. By default a mapper, getter or verifier has one
 /// second of wall time: a call during which the epoch ticks continues at low priority, and on a busy machine that
 /// second may pass without it. CPU time is measured per thread, so its default limit stays in force.
-const PATIENT: &str = "[limits]\nwall_ms = 40000\n";
+const RELAXED_LIMITS: &str = "[limits]\nwall_ms = 40000\n";
 
 /// An agent with the offline model and no tools.
 pub(crate) fn agent(name: &str) -> AgentDefinition {
@@ -80,7 +80,7 @@ impl Setup {
 
     /// Makes the agent use this server's model.
     pub(crate) fn model(self, server: &ModelServer) -> Self {
-        self.settings(|settings| server.put_into(settings))
+        self.settings(|settings| server.add_to_settings(settings))
             .agent(|agent| agent.model = "scripted".to_owned())
     }
 
@@ -115,7 +115,7 @@ impl Setup {
         let known = folder.store.agents(tenant).await.unwrap();
         let known = known.iter().find(|agent| agent.definition.name == self.agent.name);
         let id = known.map_or_else(AgentId::random, |agent| agent.id);
-        let caller = caller(&folder, &listen, tenant, id, &self.agent).await;
+        let caller = create_agent(&folder, &listen, tenant, id, &self.agent).await;
         Gateway { caller, tenant, folder, services, home: self.home, stop, served }
     }
 }
@@ -163,23 +163,23 @@ impl Gateway {
     }
 
     /// The operator key of the data folder.
-    pub(crate) fn operator(&self) -> String {
+    pub(crate) fn operator_key(&self) -> String {
         self.folder.operator_key().reveal().to_owned()
     }
 
     /// A request by the operator to the admin API of the first tenant, at this path below the tenant's.
-    pub(crate) fn manage(&self, method: &str, below: &str) -> Call {
-        let target = format!("/admin/tenants/{}{below}", self.tenant);
-        self.request(method, &target).key(&self.operator())
+    pub(crate) fn admin_request(&self, method: &str, path: &str) -> Call {
+        let target = format!("/admin/tenants/{}{path}", self.tenant);
+        self.request(method, &target).key(&self.operator_key())
     }
 
     /// Creates another agent, with a key of its tenant.
     pub(crate) async fn new_agent(&self, tenant: TenantId, definition: AgentDefinition) -> Client {
-        caller(&self.folder, &self.listen, tenant, AgentId::random(), &definition).await
+        create_agent(&self.folder, &self.listen, tenant, AgentId::random(), &definition).await
     }
 
     /// Creates another agent of the first tenant: one without tools or plugins, with this change.
-    pub(crate) async fn with_agent(&self, change: impl FnOnce(&mut AgentDefinition)) -> Client {
+    pub(crate) async fn agent_with(&self, change: impl FnOnce(&mut AgentDefinition)) -> Client {
         // Names must be unique within a tenant; no test uses this one.
         let mut definition = agent(&format!("another {}", AgentId::random()));
         change(&mut definition);
@@ -189,7 +189,7 @@ impl Gateway {
     /// Installs a guest from `tests/guests` under its own name, and returns that name. Without grants, the guest gets
     /// generous time limits.
     pub(crate) async fn install(&self, guest: &str, grants: &str) -> PluginName {
-        let grants = if grants.is_empty() { PATIENT } else { grants };
+        let grants = if grants.is_empty() { RELAXED_LIMITS } else { grants };
         self.try_install(&guest_path(guest), grants).await.unwrap()
     }
 
@@ -205,29 +205,29 @@ impl Gateway {
     }
 
     /// Creates an agent whose mapper is this guest.
-    pub(crate) async fn with_mapper(&self, guest: &str, grants: &str) -> Client {
+    pub(crate) async fn agent_with_mapper(&self, guest: &str, grants: &str) -> Client {
         let mapper = self.install(guest, grants).await;
-        self.with_agent(|agent| agent.mapper = Some(mapper)).await
+        self.agent_with(|agent| agent.mapper = Some(mapper)).await
     }
 
     /// Creates an agent whose getter is this guest.
-    pub(crate) async fn with_getter(&self, guest: &str, grants: &str) -> Client {
+    pub(crate) async fn agent_with_getter(&self, guest: &str, grants: &str) -> Client {
         let getter = self.install(guest, grants).await;
-        self.with_agent(|agent| agent.getter = Some(getter)).await
+        self.agent_with(|agent| agent.getter = Some(getter)).await
     }
 
     /// Creates an agent with this guest's tools, which it may call although they are not declared harmless.
-    pub(crate) async fn with_tool(&self, guest: &str, grants: &str) -> Client {
+    pub(crate) async fn agent_with_tool(&self, guest: &str, grants: &str) -> Client {
         let tool = self.install(guest, grants).await;
         let change = |agent: &mut AgentDefinition| {
             agent.tools = vec![tool];
             agent.allow_destructive_tools = true;
         };
-        self.with_agent(change).await
+        self.agent_with(change).await
     }
 
     /// Stores a secret of the first tenant, with all uses allowed.
-    pub(crate) async fn keep_secret(&self, name: &str, value: &str, rotate: bool) {
+    pub(crate) async fn store_secret(&self, name: &str, value: &str, rotate: bool) {
         let value = value.as_bytes().to_vec().into();
         let (uses, by) = (Some(SecretUses::all()), Installer::Operator);
         let secret = NewSecret { value, rotate, uses, by };
@@ -235,27 +235,27 @@ impl Gateway {
     }
 
     /// Applies a channel of the first tenant, and returns the path of its webhook URL.
-    pub(crate) async fn channel(&self, definition: Value) -> String {
-        let below = format!("/channels/{}", definition["name"].as_str().unwrap());
-        let channel = self.manage("PUT", &below).json(&definition).expect(200).await.json();
+    pub(crate) async fn apply_channel(&self, definition: Value) -> String {
+        let path = format!("/channels/{}", definition["name"].as_str().unwrap());
+        let channel = self.admin_request("PUT", &path).json(&definition).expect(200).await.json();
         let url = channel["url"].as_str().unwrap().to_owned();
         url.strip_prefix(&format!("http://{}", self.listen)).unwrap().to_owned()
     }
 
     /// Makes the gateway read grants files that were edited by hand.
-    pub(crate) async fn reread_grants(&self) {
+    pub(crate) async fn reload_grants(&self) {
         self.services.store.note_change(self.tenant).await.unwrap();
     }
 
     /// Writes the grants file of a plugin of the first tenant, before its first use.
-    pub(crate) fn grant(&self, plugin: &str, grants: &str) {
+    pub(crate) fn write_grants(&self, plugin: &str, grants: &str) {
         let path = self.services.plugins.grants_path(self.tenant, &plugin.parse().unwrap());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, grants).unwrap();
     }
 
     /// The number of stored tasks of all tenants.
-    pub(crate) async fn tasks_stored(&self) -> i64 {
+    pub(crate) async fn stored_task_count(&self) -> i64 {
         let options = sqlx::sqlite::SqliteConnectOptions::new()
             .filename(self.home.path().join("wardgate.db"))
             .read_only(true);
@@ -267,12 +267,12 @@ impl Gateway {
 }
 
 /// Gives a tenant's bundled plugins generous time limits, except those that have a grants file already.
-pub(super) fn be_patient(grants_path: impl Fn(&PluginName) -> PathBuf) {
+pub(super) fn relax_time_limits(grants_path: impl Fn(&PluginName) -> PathBuf) {
     for plugin in wardgate::plugins::bundled() {
         let path = grants_path(&plugin);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         if !path.exists() {
-            std::fs::write(path, PATIENT).unwrap();
+            std::fs::write(path, RELAXED_LIMITS).unwrap();
         }
     }
 }
@@ -280,11 +280,11 @@ pub(super) fn be_patient(grants_path: impl Fn(&PluginName) -> PathBuf) {
 async fn create_tenant(folder: &DataFolder, name: &str) -> TenantId {
     let id = TenantId::random();
     folder.store.create_tenant(id, &name.parse().unwrap()).await.unwrap();
-    be_patient(|plugin| folder.grants_path(id, plugin));
+    relax_time_limits(|plugin| folder.grants_path(id, plugin));
     id
 }
 
-async fn caller(
+async fn create_agent(
     folder: &DataFolder,
     listen: &str,
     tenant: TenantId,

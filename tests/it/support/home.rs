@@ -21,7 +21,7 @@ impl Home {
     }
 
     /// Detaches it from the shared code cache, so that it starts with an empty one.
-    pub(crate) fn forget_compiled_code(&self) {
+    pub(crate) fn detach_code_cache(&self) {
         let cache = self.path().join("cache");
         let _ = fs::remove_file(&cache);
         let _ = fs::remove_dir_all(&cache);
@@ -39,7 +39,7 @@ impl Home {
     }
 
     /// All bytes of the database, including its write-ahead log.
-    pub(crate) fn database(&self) -> Vec<u8> {
+    pub(crate) fn database_bytes(&self) -> Vec<u8> {
         let parts = ["wardgate.db", "wardgate.db-wal"];
         parts.iter().flat_map(|part| fs::read(self.path().join(part)).unwrap_or_default()).collect()
     }

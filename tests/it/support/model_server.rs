@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use wardgate::settings::{ModelSettings, Settings};
 
-use super::until;
+use super::poll_until;
 use super::web::Web;
 
 /// The scripted reply for one turn.
@@ -25,21 +25,21 @@ pub(crate) enum Reply {
     /// An HTTP error with this status and message.
     Error(u16, &'static str),
     /// A text after a delay: for races only. A test that depends on the model being late uses [`Reply::Held`].
-    Late(Duration, &'static str),
-    /// This reply, once the test calls [`ModelServer::let_go`].
+    Delayed(Duration, &'static str),
+    /// This reply, once the test calls [`ModelServer::release`].
     Held(&'static Reply),
     /// No answer.
     Silence,
 }
 
 /// A recorded request: the body, and the header `authorization`.
-pub(crate) type Asked = (Value, String);
+pub(crate) type RecordedRequest = (Value, String);
 
-type Script = Arc<Mutex<(VecDeque<Reply>, Vec<Asked>)>>;
+type Script = Arc<Mutex<(VecDeque<Reply>, Vec<RecordedRequest>)>>;
 
 /// The state that the server and its handler share.
 #[derive(Debug, Clone)]
-struct Turns {
+struct ServerState {
     script: Script,
     /// One permit for each held turn that may be answered.
     gate: Arc<Semaphore>,
@@ -52,7 +52,7 @@ const FOREVER: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(crate) struct ModelServer {
     web: Web,
-    turns: Turns,
+    state: ServerState,
     /// How long the gateway waits for one turn: practically forever, unless a test sets less.
     pub(crate) turn_time_max: Duration,
 }
@@ -63,14 +63,14 @@ pub(crate) const MODEL_KEY: &str = "sk-test-model-key-0123456789";
 impl ModelServer {
     pub(crate) async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
         let script = Arc::new(Mutex::new((replies.into_iter().collect(), Vec::new())));
-        let turns = Turns { script, gate: Arc::new(Semaphore::new(0)) };
+        let state = ServerState { script, gate: Arc::new(Semaphore::new(0)) };
         let router =
-            Router::new().route("/v1/chat/completions", post(complete)).with_state(turns.clone());
-        Self { web: Web::serve(router).await, turns, turn_time_max: FOREVER }
+            Router::new().route("/v1/chat/completions", post(complete)).with_state(state.clone());
+        Self { web: Web::serve(router).await, state, turn_time_max: FOREVER }
     }
 
     /// Adds it to a gateway's settings as the model `scripted`.
-    pub(crate) fn put_into(&self, settings: &mut Settings) {
+    pub(crate) fn add_to_settings(&self, settings: &mut Settings) {
         let model = ModelSettings::OpenaiCompatible {
             base_url: format!("http://127.0.0.1:{}/v1", self.web.port).parse().unwrap(),
             model: "scripted-1".to_owned(),
@@ -91,33 +91,34 @@ impl ModelServer {
     }
 
     /// Replaces the script with this reply.
-    pub(crate) fn reply(&self, reply: Reply) {
-        self.turns.script.lock().unwrap().0 = VecDeque::from([reply]);
+    pub(crate) fn set_reply(&self, reply: Reply) {
+        self.state.script.lock().unwrap().0 = VecDeque::from([reply]);
     }
 
     /// Releases this many turns that are held now or later.
-    pub(crate) fn let_go(&self, turns: usize) {
-        self.turns.gate.add_permits(turns);
+    pub(crate) fn release(&self, turns: usize) {
+        self.state.gate.add_permits(turns);
     }
 
     /// All requests so far.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.turns.script.lock().unwrap().1.clone()
+    pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
+        self.state.script.lock().unwrap().1.clone()
     }
 
     /// Waits until it has received this many requests.
-    pub(crate) async fn until_asked(&self, times: usize) {
-        until("the model's turn", async || (self.asked().len() >= times).then_some(())).await;
+    pub(crate) async fn wait_for_requests(&self, times: usize) {
+        poll_until("the model's turn", async || (self.requests().len() >= times).then_some(()))
+            .await;
     }
 }
 
 async fn complete(
-    State(turns): State<Turns>,
+    State(state): State<ServerState>,
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> (StatusCode, Json<Value>) {
     let mut reply = {
-        let mut script = turns.script.lock().unwrap();
+        let mut script = state.script.lock().unwrap();
         let key = headers.get("authorization").map(|key| key.to_str().unwrap().to_owned());
         script.1.push((body, key.unwrap_or_default()));
         let reply =
@@ -126,7 +127,7 @@ async fn complete(
     };
     if let Reply::Held(held) = reply {
         // A client that disconnects while it waits consumes no permit.
-        turns.gate.acquire().await.unwrap().forget();
+        state.gate.acquire().await.unwrap().forget();
         reply = held.clone();
     }
     let message = match reply {
@@ -144,7 +145,7 @@ async fn complete(
             let status = StatusCode::from_u16(status).unwrap();
             return (status, Json(json!({"error": {"message": text}})));
         }
-        Reply::Late(wait, text) => {
+        Reply::Delayed(wait, text) => {
             tokio::time::sleep(wait).await;
             json!({"role": "assistant", "content": text})
         }

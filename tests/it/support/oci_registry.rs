@@ -28,44 +28,44 @@ const TOKEN: &str = "a-token-of-this-test";
 
 /// The authentication that the registry requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Open {
-    Anybody,
+pub(crate) enum RegistryAuth {
+    None,
     /// Basic authentication in each request.
-    OneUser,
+    Basic,
     /// A bearer token, issued for Basic authentication.
-    Tokens,
+    Bearer,
 }
 
-type Answer = Box<dyn Fn() -> Response + Send + Sync>;
+type ResponseFn = Box<dyn Fn() -> Response + Send + Sync>;
 
-struct Kept {
-    open: Open,
+struct RegistryState {
+    auth: RegistryAuth,
     blobs: Mutex<HashMap<String, Bytes>>,
     /// By repository and tag or digest.
     manifests: Mutex<HashMap<String, Bytes>>,
     /// Overridden responses, by path.
-    lies: Mutex<HashMap<String, Answer>>,
+    overrides: Mutex<HashMap<String, ResponseFn>>,
     /// The requests so far: method, path, and the header `authorization`.
-    asked: Mutex<Vec<(Method, String, String)>>,
+    requests: Mutex<Vec<(Method, String, String)>>,
 }
 
 /// A running registry. It stops when dropped.
 pub(crate) struct OciRegistry {
     web: Web,
-    kept: Arc<Kept>,
+    state: Arc<RegistryState>,
 }
 
 impl OciRegistry {
-    pub(crate) async fn start(open: Open) -> Self {
-        let kept = Arc::new(Kept {
-            open,
+    pub(crate) async fn start(auth: RegistryAuth) -> Self {
+        let state = Arc::new(RegistryState {
+            auth,
             blobs: Mutex::default(),
             manifests: Mutex::default(),
-            lies: Mutex::default(),
-            asked: Mutex::default(),
+            overrides: Mutex::default(),
+            requests: Mutex::default(),
         });
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&kept));
-        Self { web: Web::serve(router).await, kept }
+        let router = Router::new().fallback(handle_request).with_state(Arc::clone(&state));
+        Self { web: Web::serve(router).await, state }
     }
 
     /// `host:port`.
@@ -99,14 +99,14 @@ impl OciRegistry {
 
     pub(crate) fn put_blob(&self, blob: &[u8]) {
         let digest = PluginDigest::of(blob).to_string();
-        self.kept.blobs.lock().unwrap().insert(digest, Bytes::copy_from_slice(blob));
+        self.state.blobs.lock().unwrap().insert(digest, Bytes::copy_from_slice(blob));
     }
 
     /// Stores a manifest under `repository:tag`, and returns its digest.
     pub(crate) fn put_manifest(&self, name: &str, manifest: Bytes) -> String {
         let digest = PluginDigest::of(&manifest).to_string();
         let (repository, tag) = name.split_once(':').unwrap();
-        let mut manifests = self.kept.manifests.lock().unwrap();
+        let mut manifests = self.state.manifests.lock().unwrap();
         for reference in [tag, &digest] {
             manifests.insert(format!("{repository}/{reference}"), manifest.clone());
         }
@@ -115,28 +115,32 @@ impl OciRegistry {
 
     /// The manifest of `repository:tag`.
     pub(crate) fn manifest(&self, name: &str) -> Value {
-        let manifests = self.kept.manifests.lock().unwrap();
+        let manifests = self.state.manifests.lock().unwrap();
         serde_json::from_slice(&manifests[&name.replace(':', "/")]).unwrap()
     }
 
     /// The blob of this digest.
     pub(crate) fn blob(&self, digest: &Value) -> Bytes {
-        self.kept.blobs.lock().unwrap()[digest.as_str().unwrap()].clone()
+        self.state.blobs.lock().unwrap()[digest.as_str().unwrap()].clone()
     }
 
     /// Overrides the response to every request for this path.
-    pub(crate) fn lie(&self, path: &str, answer: impl Fn() -> Response + Send + Sync + 'static) {
-        self.kept.lies.lock().unwrap().insert(path.to_owned(), Box::new(answer));
+    pub(crate) fn override_response(
+        &self,
+        path: &str,
+        answer: impl Fn() -> Response + Send + Sync + 'static,
+    ) {
+        self.state.overrides.lock().unwrap().insert(path.to_owned(), Box::new(answer));
     }
 
     /// All requests so far: method, path, and the header `authorization`.
-    pub(crate) fn asked(&self) -> Vec<(Method, String, String)> {
-        self.kept.asked.lock().unwrap().clone()
+    pub(crate) fn requests(&self) -> Vec<(Method, String, String)> {
+        self.state.requests.lock().unwrap().clone()
     }
 }
 
-async fn answer(
-    State(kept): State<Arc<Kept>>,
+async fn handle_request(
+    State(state): State<Arc<RegistryState>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -144,9 +148,9 @@ async fn answer(
 ) -> Response {
     let (path, query) = (uri.path(), uri.query().unwrap_or_default());
     let sent = headers.get(AUTHORIZATION).map(|sent| sent.to_str().unwrap()).unwrap_or_default();
-    kept.asked.lock().unwrap().push((method.clone(), path.to_owned(), sent.to_owned()));
-    if let Some(lie) = kept.lies.lock().unwrap().get(path) {
-        return lie();
+    state.requests.lock().unwrap().push((method.clone(), path.to_owned(), sent.to_owned()));
+    if let Some(respond) = state.overrides.lock().unwrap().get(path) {
+        return respond();
     }
     if path == "/token" {
         let scope = query.contains("scope=repository%3A") && query.contains("service=tests");
@@ -156,10 +160,10 @@ async fn answer(
         };
     }
     let host = headers[HOST].to_str().unwrap();
-    let (wanted, challenge) = match kept.open {
-        Open::Anybody => (String::new(), String::new()),
-        Open::OneUser => (BASIC.to_owned(), "Basic realm=\"tests\"".to_owned()),
-        Open::Tokens => (
+    let (wanted, challenge) = match state.auth {
+        RegistryAuth::None => (String::new(), String::new()),
+        RegistryAuth::Basic => (BASIC.to_owned(), "Basic realm=\"tests\"".to_owned()),
+        RegistryAuth::Bearer => (
             format!("Bearer {TOKEN}"),
             format!("Bearer realm=\"http://{host}/token\",service=\"tests\",scope=\"x\""),
         ),
@@ -167,10 +171,10 @@ async fn answer(
     if sent != wanted {
         return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response();
     }
-    kept.serve(&method, path, query, body)
+    state.serve(&method, path, query, body)
 }
 
-impl Kept {
+impl RegistryState {
     fn serve(&self, method: &Method, path: &str, query: &str, body: Bytes) -> Response {
         let path = path.strip_prefix("/v2/").unwrap_or_default();
         let (blobs, manifests) = (self.blobs.lock(), self.manifests.lock());

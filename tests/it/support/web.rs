@@ -33,7 +33,7 @@ impl Web {
     }
 
     /// Starts a server with the routes that the egress tests request.
-    pub(crate) async fn places() -> Self {
+    pub(crate) async fn serve_egress_targets() -> Self {
         let found = |to: &'static str| async move { (StatusCode::FOUND, [(LOCATION, to)]) };
         Self::serve(
             Router::new()

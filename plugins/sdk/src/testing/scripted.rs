@@ -1,6 +1,6 @@
 //! A host that is scripted by a test vector.
 
-use super::{body_text, bytes, headers};
+use super::{body_json, decode_body, headers_json};
 use crate::egress::{Answer, Outgoing};
 use crate::host::Host;
 use crate::{Failure, Field, Json};
@@ -12,17 +12,17 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Map, Value, json};
 
 /// The headers that the gateway hides from every role but verifiers.
-const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
+const CREDENTIAL_HEADERS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
 
 /// A host that is scripted by a test vector; [the module](super) describes its format.
-pub struct Scripted {
+pub struct ScriptedHost {
     vector: Value,
     headers: Vec<Field>,
     payload: Value,
     sent: RefCell<Vec<Value>>,
 }
 
-impl Scripted {
+impl ScriptedHost {
     /// Creates a host for one vector.
     pub fn new(vector: &Value) -> Self {
         let headers = match &vector["headers"] {
@@ -40,23 +40,23 @@ impl Scripted {
             payload: Value::Null,
             sent: RefCell::default(),
         };
-        host.payload = host.parsed();
+        host.payload = host.parse_payload();
         host
     }
 
     /// Removes headers with credentials, as the gateway does for mappers and repliers.
     pub(super) fn hide_credentials(&mut self) {
-        self.headers.retain(|(name, _)| !CREDENTIALS.contains(&name.as_str()));
+        self.headers.retain(|(name, _)| !CREDENTIAL_HEADERS.contains(&name.as_str()));
     }
 
     /// The requests sent by egress so far.
-    pub fn sent(&self) -> Vec<Value> {
+    pub fn sent_requests(&self) -> Vec<Value> {
         self.sent.borrow().clone()
     }
 
     /// Parses the payload as the gateway does: as JSON, or as the fields of a form. Without a body, the
     /// fields come from the query.
-    fn parsed(&self) -> Value {
+    fn parse_payload(&self) -> Value {
         let body = self.body();
         if let Ok(parsed) = serde_json::from_slice(&body) {
             return parsed;
@@ -68,12 +68,12 @@ impl Scripted {
         Value::from(fields)
     }
 
-    fn target(&self) -> (&str, &str) {
+    fn path_and_query(&self) -> (&str, &str) {
         let target = self.vector["target"].as_str().unwrap_or("/hooks/channel");
         target.split_once('?').unwrap_or((target, ""))
     }
 
-    fn values(&self, name: &str) -> Result<Vec<String>, Failure> {
+    fn secret_values(&self, name: &str) -> Result<Vec<String>, Failure> {
         let values = self.vector["secrets"][name].as_array();
         values
             .map(|values| values.iter().map(|value| value.as_str().unwrap().to_owned()).collect())
@@ -81,19 +81,19 @@ impl Scripted {
     }
 }
 
-impl Host for Scripted {
-    type Key = Vec<Vec<u8>>;
+impl Host for ScriptedHost {
+    type Secret = Vec<Vec<u8>>;
 
     fn method(&self) -> String {
         self.vector["method"].as_str().unwrap_or("POST").to_owned()
     }
 
     fn path(&self) -> String {
-        self.target().0.to_owned()
+        self.path_and_query().0.to_owned()
     }
 
     fn query(&self) -> String {
-        self.target().1.to_owned()
+        self.path_and_query().1.to_owned()
     }
 
     fn header(&self, name: &str) -> Option<String> {
@@ -102,7 +102,7 @@ impl Host for Scripted {
     }
 
     fn body(&self) -> Vec<u8> {
-        bytes(&self.vector["body"])
+        decode_body(&self.vector["body"])
     }
 
     fn json(&self, pointer: &str) -> Option<Json> {
@@ -117,7 +117,7 @@ impl Host for Scripted {
         }
     }
 
-    fn task(&self, pointer: &str) -> Option<Json> {
+    fn task_json(&self, pointer: &str) -> Option<Json> {
         self.vector.get("task")?.pointer(pointer).map(ToString::to_string)
     }
 
@@ -130,18 +130,23 @@ impl Host for Scripted {
         Ok(value.map(|value| value.as_str().unwrap().to_owned()))
     }
 
-    fn now(&self) -> u64 {
+    fn now_seconds(&self) -> u64 {
         self.vector["now"].as_u64().unwrap_or_default()
     }
 
-    fn open(&self, name: &str) -> Result<Self::Key, Failure> {
-        Ok(self.values(name)?.into_iter().map(String::into_bytes).collect())
+    fn open_secret(&self, name: &str) -> Result<Self::Secret, Failure> {
+        Ok(self.secret_values(name)?.into_iter().map(String::into_bytes).collect())
     }
 
-    fn open_encoded(&self, name: &str, prefix: &str, encoding: &str) -> Result<Self::Key, Failure> {
-        let encoding = crate::signature::Encoding::named(encoding)
+    fn open_encoded_secret(
+        &self,
+        name: &str,
+        prefix: &str,
+        encoding: &str,
+    ) -> Result<Self::Secret, Failure> {
+        let encoding = crate::signature::Encoding::from_name(encoding)
             .ok_or_else(|| Failure::invalid_input("the encoding is not known"))?;
-        self.values(name)?
+        self.secret_values(name)?
             .iter()
             .map(|text| {
                 // Some providers display the secret with the signature version before the prefix.
@@ -155,50 +160,50 @@ impl Host for Scripted {
 
     fn hmac_verify(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         message: &[u8],
         signature: &[u8],
     ) -> Result<bool, Failure> {
-        let any = |verify: &dyn Fn(&[u8]) -> bool| key.iter().any(|value| verify(value));
+        let any_value = |is_valid: &dyn Fn(&[u8]) -> bool| key.iter().any(|value| is_valid(value));
         match algorithm {
-            "sha256" => Ok(any(&|key| verified::<Hmac<sha2::Sha256>>(key, message, signature))),
-            "sha512" => Ok(any(&|key| verified::<Hmac<sha2::Sha512>>(key, message, signature))),
-            "sha1" => Ok(any(&|key| verified::<Hmac<sha1::Sha1>>(key, message, signature))),
+            "sha256" => Ok(any_value(&|key| verify::<Hmac<sha2::Sha256>>(key, message, signature))),
+            "sha512" => Ok(any_value(&|key| verify::<Hmac<sha2::Sha512>>(key, message, signature))),
+            "sha1" => Ok(any_value(&|key| verify::<Hmac<sha1::Sha1>>(key, message, signature))),
             _ => Err(Failure::invalid_input("the algorithm is not known")),
         }
     }
 
     fn hmac_verify_body(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         before: &[u8],
         after: &[u8],
         signatures: &[Vec<u8>],
     ) -> Result<bool, Failure> {
         let message = [before, &self.body(), after].concat();
-        signatures.iter().try_fold(false, |holds, signature| {
-            Ok(holds | self.hmac_verify(key, algorithm, &message, signature)?)
+        signatures.iter().try_fold(false, |is_valid, signature| {
+            Ok(is_valid | self.hmac_verify(key, algorithm, &message, signature)?)
         })
     }
 
     fn hmac_sign(
         &self,
-        key: &Self::Key,
+        key: &Self::Secret,
         algorithm: &str,
         message: &[u8],
     ) -> Result<Vec<u8>, Failure> {
         let newest = key.first().expect("a secret has a value");
         match algorithm {
-            "sha256" => Ok(signed::<Hmac<sha2::Sha256>>(newest, message)),
-            "sha512" => Ok(signed::<Hmac<sha2::Sha512>>(newest, message)),
-            "sha1" => Ok(signed::<Hmac<sha1::Sha1>>(newest, message)),
+            "sha256" => Ok(sign::<Hmac<sha2::Sha256>>(newest, message)),
+            "sha512" => Ok(sign::<Hmac<sha2::Sha512>>(newest, message)),
+            "sha1" => Ok(sign::<Hmac<sha1::Sha1>>(newest, message)),
             _ => Err(Failure::invalid_input("the algorithm is not known")),
         }
     }
 
-    fn matches(&self, key: &Self::Key, presented: &[u8]) -> bool {
+    fn secret_matches(&self, key: &Self::Secret, presented: &[u8]) -> bool {
         key.iter().any(|value| value == presented)
     }
 
@@ -209,8 +214,8 @@ impl Host for Scripted {
             "method": outgoing.method,
             "url": outgoing.url,
             "credential": credential,
-            "headers": headers(&outgoing.headers),
-            "body": body_text(outgoing.body.as_deref().unwrap_or_default()),
+            "headers": headers_json(&outgoing.headers),
+            "body": body_json(outgoing.body.as_deref().unwrap_or_default()),
         }));
         if let Some(code) = answer["failure"].as_str() {
             return Err(Failure::new(code, "as the vector says"));
@@ -223,20 +228,20 @@ impl Host for Scripted {
                 .into_iter()
                 .map(|(name, value)| (name, value.as_str().unwrap().to_owned()))
                 .collect(),
-            body: bytes(&answer["body"]),
+            body: decode_body(&answer["body"]),
             truncated: false,
             extra: None,
         })
     }
 }
 
-fn signed<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> Vec<u8> {
+fn sign<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> Vec<u8> {
     let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(message);
     mac.finalize().into_bytes().to_vec()
 }
 
-fn verified<M: Mac + KeyInit>(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+fn verify<M: Mac + KeyInit>(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(message);
     mac.verify_slice(signature).is_ok()

@@ -21,7 +21,7 @@ impl Guest for Verifier {
             return Err(Failure::unauthorized("the signature does not match"));
         }
         // The signature says that the sender is genuine, not who it is. If a signed part of the
-        // request does, return `Principal::named(…)`.
+        // request does, return `Principal::with_id(…)`.
         Ok(Principal::anonymous())
     }
 }

@@ -11,38 +11,47 @@ use wardgate_sdk::signature::{self, Encoding};
 use wardgate_sdk::{Failure, json};
 
 /// The content type of a form.
-const FORM: &str = "application/x-www-form-urlencoded";
+const FORM_CONTENT_TYPE: &str = "application/x-www-form-urlencoded";
 
 pub(crate) fn verify<H: Host>(host: &H) -> Result<(), Failure> {
-    let header = signature::header(host, "x-twilio-signature")?;
-    let key = host.open("secret")?;
+    let header = signature::required_header(host, "x-twilio-signature")?;
+    let key = host.open_secret("secret")?;
     let url = host
         .attribute("channel-url")
-        .and_then(|url| json::text(&url))
+        .and_then(|url| json::decode_string(&url))
         .ok_or_else(|| misconfigured("the gateway does not know the channel's URL"))?;
     let query = host.query();
     let body = host.body();
-    let digest = body_digest(&query);
+    let digest = claimed_body_sha256(&query);
     if let Some(expected) = &digest {
-        let found = Sha256::digest(&body);
-        if Encoding::Hex.decode(expected).as_deref() != Some(found.as_slice()) {
+        let actual = Sha256::digest(&body);
+        if Encoding::Hex.decode(expected).as_deref() != Some(actual.as_slice()) {
             return Err(Failure::unauthorized("the body is not the one that `bodySHA256` says"));
         }
     }
-    let is_form = host.header("content-type").is_some_and(|kind| {
-        kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
+    let is_form = host.header("content-type").is_some_and(|content_type| {
+        content_type
+            .split(';')
+            .next()
+            .is_some_and(|content_type| content_type.trim().eq_ignore_ascii_case(FORM_CONTENT_TYPE))
     });
     if !is_form && !body.is_empty() && digest.is_none() {
         return Err(Failure::unauthorized("nothing in the URL covers this body"));
     }
     let fields = if is_form { sorted_fields(&body)? } else { String::new() };
     let mut result = Err(Failure::unauthorized("the signature does not match"));
-    for url in [Some(url.clone()), with_other_port(&url)].into_iter().flatten() {
+    for url in [Some(url.clone()), with_port_toggled(&url)].into_iter().flatten() {
         let separator = if query.is_empty() { "" } else { "?" };
         let message = format!("{url}{separator}{query}{fields}");
-        let found = core::iter::once(header.as_str());
-        result =
-            signature::verify_any(host, &key, "sha1", message.as_bytes(), Encoding::Base64, found);
+        let signatures = core::iter::once(header.as_str());
+        result = signature::verify_message(
+            host,
+            &key,
+            "sha1",
+            message.as_bytes(),
+            Encoding::Base64,
+            signatures,
+        );
         if result.is_ok() {
             break;
         }
@@ -51,7 +60,7 @@ pub(crate) fn verify<H: Host>(host: &H) -> Result<(), Failure> {
 }
 
 /// The SHA-256 of the body that the query claims.
-fn body_digest(query: &str) -> Option<String> {
+fn claimed_body_sha256(query: &str) -> Option<String> {
     form_urlencoded::parse(query.as_bytes())
         .find(|(name, _)| name == "bodySHA256")
         .map(|(_, value)| value.into_owned())
@@ -71,15 +80,15 @@ fn sorted_fields(body: &[u8]) -> Result<String, Failure> {
 
 /// The URL with the default port added if it has no port, or with its port removed. For calls, Twilio does
 /// not always sign the URL as it was configured.
-fn with_other_port(url: &str) -> Option<String> {
+fn with_port_toggled(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let (authority, path) = match rest.find('/') {
         Some(index) => rest.split_at_checked(index)?,
         None => (rest, ""),
     };
     // The colons of an IPv6 address are in brackets.
-    let port_at = authority.rfind(':').filter(|index| authority.rfind(']') < Some(*index));
-    Some(match port_at {
+    let port_separator = authority.rfind(':').filter(|index| authority.rfind(']') < Some(*index));
+    Some(match port_separator {
         Some(index) => format!("{scheme}://{}{path}", authority.get(..index)?),
         None => {
             let port = if scheme == "https" { "443" } else { "80" };
@@ -101,8 +110,8 @@ mod tests {
             ("https://[::1]/c", "https://[::1]:443/c"),
             ("https://[::1]:1/c", "https://[::1]/c"),
         ] {
-            assert_eq!(with_other_port(url).as_deref(), Some(other), "{url}");
+            assert_eq!(with_port_toggled(url).as_deref(), Some(other), "{url}");
         }
-        assert_eq!(with_other_port("a.b"), None);
+        assert_eq!(with_port_toggled("a.b"), None);
     }
 }

@@ -13,11 +13,11 @@ const TARGETS: [&str; 6] =
 
 /// A valid `params_mapping`: for each target, the path that occurs last.
 #[derive(Default)]
-pub(crate) struct Spec {
+pub(crate) struct ParamsMapping {
     paths: [Option<DotPath>; TARGETS.len()],
 }
 
-impl Spec {
+impl ParamsMapping {
     /// Parses a mapping. Fails with `invalid-input` and a message that says what is wrong, and where.
     pub(crate) fn parse(json: &str) -> Result<Self, Failure> {
         serde_json::from_str(json).map_err(|error| {
@@ -39,25 +39,26 @@ impl Spec {
 }
 
 /// Deserializes directly from the text: building a tree of values would cost more than the mapping itself.
-impl<'de> Deserialize<'de> for Spec {
+impl<'de> Deserialize<'de> for ParamsMapping {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Entries)
+        deserializer.deserialize_map(ParamsMappingVisitor)
     }
 }
 
-struct Entries;
+struct ParamsMappingVisitor;
 
-impl<'de> Visitor<'de> for Entries {
-    type Value = Spec;
+impl<'de> Visitor<'de> for ParamsMappingVisitor {
+    type Value = ParamsMapping;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object of paths such as {\"prompt\":\"message.text\"}")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Spec, A::Error> {
-        let mut spec = Spec::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ParamsMapping, A::Error> {
+        let mut mapping = ParamsMapping::default();
         while let Some((target, path)) = map.next_entry::<String, String>()? {
-            let known = TARGETS.into_iter().zip(&mut spec.paths).find(|(name, _)| *name == target);
+            let known =
+                TARGETS.into_iter().zip(&mut mapping.paths).find(|(name, _)| *name == target);
             let Some((_, slot)) = known else {
                 let expected = TARGETS.join(", ");
                 return Err(A::Error::custom(format!(
@@ -66,7 +67,7 @@ impl<'de> Visitor<'de> for Entries {
             };
             *slot = Some(DotPath::parse(&path).map_err(A::Error::custom)?);
         }
-        Ok(spec)
+        Ok(mapping)
     }
 }
 
@@ -75,28 +76,30 @@ mod tests {
     use super::*;
 
     fn refusal(json: &str) -> String {
-        let failure = Spec::parse(json).err().unwrap();
+        let failure = ParamsMapping::parse(json).err().unwrap();
         assert_eq!(failure.code, "invalid-input");
         failure.message
     }
 
     #[test]
     fn paths_come_with_their_targets() {
-        let spec =
-            Spec::parse(r#" {"prompt":"message.text", "task_id" : "chat\u002eid"} "#).unwrap();
-        let found: Vec<_> = spec.paths().map(|(target, path)| (target, path.pointer())).collect();
+        let mapping =
+            ParamsMapping::parse(r#" {"prompt":"message.text", "task_id" : "chat\u002eid"} "#)
+                .unwrap();
+        let found: Vec<_> =
+            mapping.paths().map(|(target, path)| (target, path.pointer())).collect();
         assert_eq!(found, [("task_id", "/chat/id"), ("prompt", "/message/text")]);
     }
 
     #[test]
     fn an_empty_object_maps_nothing() {
-        assert_eq!(Spec::parse("{}").unwrap().paths().count(), 0);
+        assert_eq!(ParamsMapping::parse("{}").unwrap().paths().count(), 0);
     }
 
     #[test]
     fn the_last_of_several_paths_counts() {
-        let spec = Spec::parse(r#"{"prompt":"a","prompt":"b"}"#).unwrap();
-        assert_eq!(spec.paths().next().unwrap().1.pointer(), "/b");
+        let mapping = ParamsMapping::parse(r#"{"prompt":"a","prompt":"b"}"#).unwrap();
+        assert_eq!(mapping.paths().next().unwrap().1.pointer(), "/b");
     }
 
     #[test]
