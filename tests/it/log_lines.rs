@@ -83,7 +83,7 @@ async fn a_request_names_its_tenant_once_however_often_it_is_authenticated() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_names_what_it_concerns_at_every_level() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &["--log", "warn", "--log-json"]);
+    let gateway = GatewayProcess::serve(&home, &["--log", "warn", "--log-json"]);
     let call = format!("/agents/{}/operations/calculate", gateway.agent);
     let answer = gateway.post(&call).key(&gateway.key).json(&json!({"no": 1})).expect(400).await;
     let request = answer.header("x-request-id").unwrap().to_owned();
@@ -96,7 +96,7 @@ async fn a_line_names_what_it_concerns_at_every_level() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trigger_of_an_agents_webhook_names_its_task() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &["--log", "debug", "--log-json"]);
+    let gateway = GatewayProcess::serve(&home, &["--log", "debug", "--log-json"]);
     let task = gateway.trigger().json(&json!({"question": "Who?"})).expect(200).await.task_id();
     let (_, log) = gateway.terminate();
     let log: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -106,7 +106,7 @@ async fn a_trigger_of_an_agents_webhook_names_its_task() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_caller_sends_neither_begins_a_line_nor_controls_a_terminal() {
     let home = Home::new();
-    let gateway = Child::serve(&home, &["--log", "debug"]);
+    let gateway = GatewayProcess::serve(&home, &["--log", "debug"]);
     let forged = "x\nERROR forged\u{1b}[2J";
     let call = format!("/agents/{}/operations/calculate", gateway.agent);
     gateway.post(&call).key(&gateway.key).json(&json!({forged: 1})).expect(400).await;

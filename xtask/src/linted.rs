@@ -31,6 +31,8 @@ pub(crate) fn run(folder: &str, arguments: &[String]) -> anyhow::Result<()> {
     // How `cargo clippy` passes the arguments after `--`. Clippy's driver has cargo track the variable, so it has to be
     // the same in each call.
     cargo.env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
+    // Nothing is built a second time with few changes, which is what incremental compilation is for.
+    cargo.env("CARGO_INCREMENTAL", "0");
     let status = cargo.status().context("cargo cannot be run")?;
     ensure!(status.success(), "cargo {} failed", arguments.join(" "));
     Ok(())

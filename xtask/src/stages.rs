@@ -54,7 +54,8 @@ const BUILD: Stage = stage("build", ".", "build --workspace --bins --tests");
 const NAMED: &str = "test --workspace --lib --test it --no-fail-fast --";
 
 /// What `test` runs. Lints and the check of the documentation are part of the builds, see [`crate::linted`]. The
-/// programs are built before the tests, which start `wardgate` as its users do. All builds are of the whole workspace: for
+/// programs are built before the tests, which start `wardgate` as its users do. The benchmark's feature, which only
+/// makes more of the library public, is on everywhere, so that the library is compiled once. All builds are of the whole workspace: for
 /// parts of it, cargo would choose other features of the same dependencies and build those twice.
 pub(crate) const TEST: &[Stage] = &[
     stage("format", ".", FORMAT),
@@ -62,15 +63,14 @@ pub(crate) const TEST: &[Stage] = &[
     stage("format of guests", "tests/guests", FORMAT),
     stage("dependencies", ".", "xtask deny"),
     stage("payloads", ".", "xtask payloads"),
-    stage("build", ".", "xtask linted build --workspace --bins --tests --examples"),
     stage(
-        "benchmark",
+        "build",
         ".",
-        "xtask linted build --workspace --bench gateway --features wardgate/bench",
+        "xtask linted build --workspace --bins --tests --examples --bench gateway --features wardgate/bench",
     ),
     stage("lints of plugins", "plugins", PLUGIN_LINTS),
     stage("lints of guests", "tests/guests", GUEST_LINTS),
-    stage("tests", ".", "xtask linted test --workspace"),
+    stage("tests", ".", "xtask linted test --workspace --features wardgate/bench"),
     stage("tests of plugins", ".", "xtask linted --folder plugins test --workspace"),
 ];
 

@@ -30,8 +30,8 @@ pub(crate) fn reply(host: &impl Host) -> Result<Option<HttpReply>, Failure> {
     if answer.contains(SIGNATURE_PLACEHOLDER) {
         answer = answer.replace(SIGNATURE_PLACEHOLDER, &sign_challenge(host, &challenge)?);
     }
-    let is_json = answer.trim_ascii_start().starts_with(['{', '['])
-        && !answer.starts_with(CHALLENGE_PLACEHOLDER);
+    let start = answer.trim_ascii_start();
+    let is_json = start.starts_with(['{', '[']) && !start.starts_with(CHALLENGE_PLACEHOLDER);
     let (challenge, content_type) = match is_json {
         true => (escape_json_string(&challenge), "application/json"),
         false => (challenge, "text/plain"),

@@ -54,11 +54,12 @@ pub const IGNORED_USERS: Setting = Setting {
 
 /// Whether a list of patterns, as in [`EVENTS`], matches this name. Case matters.
 pub fn matches_any_pattern(patterns: &str, name: &str) -> bool {
-    patterns.split([' ', ',', '\n', '\t']).filter(|pattern| !pattern.is_empty()).any(|pattern| {
-        match pattern.strip_suffix('*') {
-            Some(start) => name.starts_with(start),
-            None => pattern == name,
-        }
+    let is_separator = |letter: char| letter == ',' || letter.is_ascii_whitespace();
+    patterns.split(is_separator).filter(|pattern| !pattern.is_empty()).any(|pattern| match pattern
+        .strip_suffix('*')
+    {
+        Some(start) => name.starts_with(start),
+        None => pattern == name,
     })
 }
 
@@ -118,6 +119,7 @@ mod tests {
             ("a.b", "A.B", false),
             ("x, a.* ,y", "a.b", true),
             ("x a.*", "ab", false),
+            ("a\r\nb", "a", true),
         ] {
             assert_eq!(matches_any_pattern(patterns, name), found, "{patterns} {name}");
         }
