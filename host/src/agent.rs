@@ -1,7 +1,9 @@
 //! Runs an agent: builds the model's messages, requests its turns, calls its tools, and ends the run.
 
+mod arguments;
 pub mod model;
 mod tools;
+mod turn_text;
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -16,12 +18,27 @@ use crate::tasks::{EndStatus, Outcome, Task};
 use crate::tenants::Agent;
 use crate::trace::log::{RunEvent, RunLog};
 use crate::trace::redact::Redactor;
+use crate::trace::usage::Usage;
 use crate::trace::{Event, Step, ToolCall};
-use model::{Message, Models, Turn, TurnRequest, UserMessage};
+use model::{
+    AssistantMessage, Message, Models, StopReason, ToolResult, Turn, TurnRequest, UserMessage,
+};
 pub use tools::{Tools, ToolsError, Unavailable};
+use turn_text::TurnText;
 
 /// How long a run waits before it asks for its tools again if there was no room for the plugin call.
 const TOOLS_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many malformed calls in a row end a run.
+const BAD_CALLS_MAX: u32 = 3;
+
+/// What the tools of a run may still do.
+struct ToolBudget {
+    calls_left: u32,
+    bytes_left: usize,
+    /// Malformed calls in a row.
+    bad_calls: u32,
+}
 
 /// What every run needs.
 #[derive(Debug, Clone)]
@@ -63,7 +80,7 @@ pub enum RunError {
 impl From<ToolsError> for RunError {
     fn from(error: ToolsError) -> Self {
         match error {
-            ToolsError::Unavailable(PluginUnavailable::Store(error)) => Self::Store(error),
+            ToolsError::Unavailable(_, PluginUnavailable::Store(error)) => Self::Store(error),
             error => Self::failed(error.to_string()),
         }
     }
@@ -130,40 +147,68 @@ impl Runner {
         })?;
         let request_id = RequestId::next();
         let tools = self.tools(agent, request_id).await?;
+        for note in tools.notes() {
+            trace.push(trace.begin(), Event::Note { text: note.clone() });
+        }
         let mut messages = self.history(task).await?;
         let input = user_message(task);
         trace.push(trace.begin(), Event::Prompt { text: input.fenced() });
         messages.push(Message::User(input));
 
         let turns_max = definition.turns_max.unwrap_or(u32::MAX).min(self.limits.turns_max).max(1);
-        let mut calls_left = self.limits.tool_calls_max;
-        let mut bytes_left = self.limits.tool_bytes_max;
+        let mut budget = ToolBudget {
+            calls_left: self.limits.tool_calls_max,
+            bytes_left: self.limits.tool_bytes_max,
+            bad_calls: 0,
+        };
         for _ in 0..turns_max {
             let begun = trace.begin();
+            let text = TurnText::new(trace, begun.0);
             let request = TurnRequest {
                 instructions: &definition.instructions,
                 messages: &messages,
                 tools: tools.descriptions(),
+                text_sink: &text,
             };
             let turn = model.turn(request).await.map_err(|error| {
                 RunError::failed(format!("{} (fault: {})", error.message, error.fault.as_str()))
             })?;
+            text.finish();
             trace.push(begun, model_event(&definition.model, &turn));
-            if turn.tool_calls.is_empty() {
-                return match turn.text.trim() {
-                    "" => Err(RunError::failed("the model gave an empty answer (fault: upstream)")),
-                    _ => Ok(turn.text),
-                };
+            match turn.stop {
+                StopReason::Length => {
+                    return Err(RunError::failed(
+                        "the model's answer is incomplete: it reached the limit of its output or context \
+                         (output_tokens_max of the model's settings, or the provider's own limit)",
+                    ));
+                }
+                StopReason::Refused(why) => {
+                    return Err(RunError::failed(format!("the model refused to answer: {why}")));
+                }
+                StopReason::Answered if turn.text.trim().is_empty() => {
+                    return Err(RunError::failed(
+                        "the model gave an empty answer (fault: upstream)",
+                    ));
+                }
+                StopReason::Answered => return Ok(turn.text),
+                StopReason::ToolCalls => {}
             }
             let calls = turn.tool_calls.clone();
-            messages.push(Message::Assistant { text: turn.text, tool_calls: turn.tool_calls });
+            let Turn { text, tool_calls, provider_message, .. } = turn;
+            messages.push(Message::Assistant(AssistantMessage {
+                text,
+                tool_calls,
+                provider_message,
+            }));
+            let mut results = Vec::with_capacity(calls.len());
             for call in calls {
-                calls_left = calls_left.checked_sub(1).ok_or_else(|| {
+                budget.calls_left = budget.calls_left.checked_sub(1).ok_or_else(|| {
                     let max = self.limits.tool_calls_max;
                     RunError::failed(format!("the run wanted more than {max} tool calls"))
                 })?;
-                messages.push(self.call_tool(&tools, task, call, trace, &mut bytes_left).await);
+                results.push(self.call_tool(&tools, task, call, trace, &mut budget).await?);
             }
+            messages.push(Message::ToolResults(results));
         }
         Err(RunError::failed(format!("the model gave no answer within {turns_max} turns")))
     }
@@ -172,7 +217,7 @@ impl Runner {
     /// its time limit.
     async fn tools(&self, agent: &Agent, request_id: RequestId) -> Result<Tools, RunError> {
         loop {
-            match Tools::for_agent(&self.plugins, agent, request_id).await {
+            match Tools::for_run(&self.plugins, agent, request_id).await {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(agent = %agent.id, %error, "a run waits for its tools");
                     tokio::time::sleep(TOOLS_PAUSE).await;
@@ -182,17 +227,29 @@ impl Runner {
         }
     }
 
+    /// Calls a tool. What goes wrong is told to the model, and the run goes on, unless the model's calls are malformed
+    /// again and again.
     async fn call_tool(
         &self,
         tools: &Tools,
         task: &Task,
         call: ToolCall,
         trace: &Trace<'_>,
-        bytes_left: &mut usize,
-    ) -> Message {
+        budget: &mut ToolBudget,
+    ) -> Result<ToolResult, RunError> {
         let begun = trace.begin();
         trace.called(begun.0, &call, tools.plugin_of(&call.name));
-        let answer = tools.call(task, &call).await.within(bytes_left);
+        let called = match tools.check_arguments(&call) {
+            Ok(()) => {
+                budget.bad_calls = 0;
+                tools.call(task, &call).await
+            }
+            Err(why) => {
+                budget.bad_calls += 1;
+                tools.refuse(&call, why)
+            }
+        };
+        let answer = called.within(&mut budget.bytes_left);
         let event = Event::Tool {
             call: call.clone(),
             plugin: answer.plugin,
@@ -202,7 +259,12 @@ impl Runner {
             ran: answer.ran,
         };
         trace.push(begun, event);
-        Message::Tool { call, result: answer.result, is_error: answer.is_error }
+        if budget.bad_calls == BAD_CALLS_MAX {
+            return Err(RunError::failed(format!(
+                "the model called tools with malformed arguments {BAD_CALLS_MAX} times in a row"
+            )));
+        }
+        Ok(ToolResult { call, text: answer.result, is_error: answer.is_error })
     }
 
     /// The thread's earlier tasks as messages, oldest first, within the bounds of the settings.
@@ -224,7 +286,8 @@ impl Runner {
         }
         let turns = included.into_iter().rev().flat_map(|task| {
             let text = task.result.clone().unwrap_or_default();
-            [Message::User(user_message(task)), Message::Assistant { text, tool_calls: Vec::new() }]
+            let answer = AssistantMessage { text, ..AssistantMessage::default() };
+            [Message::User(user_message(task)), Message::Assistant(answer)]
         });
         Ok(turns.collect())
     }
@@ -245,8 +308,11 @@ fn model_event(model: &str, turn: &Turn) -> Event {
         model: model.to_owned(),
         text: turn.text.clone(),
         tool_calls: turn.tool_calls.clone(),
-        input_tokens: turn.input_tokens,
-        output_tokens: turn.output_tokens,
+        input_tokens: turn.usage.input(),
+        output_tokens: turn.usage.all_output(),
+        usage: (turn.usage != Usage::default()).then(|| Box::new(turn.usage.clone())),
+        attempts: (turn.attempts > 1).then_some(turn.attempts),
+        fallback: turn.fallback.clone(),
     }
 }
 

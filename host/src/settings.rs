@@ -135,21 +135,49 @@ pub struct AgentSettings {
 
 /// One model.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum ModelSettings {
-    /// A server that speaks OpenAI's chat completions.
-    OpenaiCompatible {
-        /// The base URL, up to and including the version: `https://api.openai.com/v1/`.
-        base_url: url::Url,
-        /// The model's name on that server.
-        model: String,
-        /// Sent as a bearer token. Empty for servers that require none.
-        #[serde(default)]
-        api_key: SecretString,
-        /// The time limit of one turn.
-        #[serde(default = "turn_time_max", rename = "seconds_max", deserialize_with = "seconds")]
-        turn_time_max: Duration,
-    },
+#[serde(deny_unknown_fields)]
+pub struct ModelSettings {
+    /// The protocol that its server speaks.
+    pub kind: Protocol,
+    /// The base URL, up to and including the version: `https://api.openai.com/v1/`. None: that of the provider whose
+    /// protocol it is.
+    #[serde(default)]
+    pub base_url: Option<url::Url>,
+    /// The model's name on that server. It is sent as written.
+    pub model: String,
+    /// The key. Empty for servers that require none.
+    #[serde(default)]
+    pub api_key: SecretString,
+    /// The header that the key is sent in, if not as a bearer token: `api-key` for Azure. For `openai-compatible`.
+    #[serde(default)]
+    pub key_header: Option<String>,
+    /// The time limit of one attempt at a turn.
+    #[serde(default = "turn_time_max", rename = "seconds_max", deserialize_with = "seconds")]
+    pub turn_time_max: Duration,
+    /// How much effort the model puts into reasoning, in the provider's own word.
+    #[serde(default)]
+    pub effort: Option<String>,
+    /// The most tokens of reasoning in a turn. For `anthropic` and `gemini`.
+    #[serde(default)]
+    pub thinking_tokens: Option<u32>,
+    /// The most output tokens of a turn.
+    #[serde(default)]
+    pub output_tokens_max: Option<u32>,
+    /// The model that takes a turn if this one's server fails.
+    #[serde(default)]
+    pub fallback: Option<String>,
+}
+
+/// The protocol of a model's server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// OpenAI's chat completions: OpenAI, Azure, Ollama, vLLM and many others.
+    OpenaiCompatible,
+    /// Anthropic's messages.
+    Anthropic,
+    /// Google's `generateContent`.
+    Gemini,
 }
 
 fn turn_time_max() -> Duration {

@@ -2,9 +2,11 @@
 
 pub mod log;
 pub mod redact;
+pub mod usage;
 
 use serde::{Deserialize, Serialize};
 
+use self::usage::Usage;
 use crate::clock::Timestamp;
 
 /// One step of a run.
@@ -44,6 +46,20 @@ pub enum Event {
         input_tokens: Option<u64>,
         /// Output tokens, if the provider reports them.
         output_tokens: Option<u64>,
+        /// The same tokens by class.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Box<Usage>>,
+        /// How many attempts it took, if more than one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempts: Option<u32>,
+        /// The model that took the turn, if the agent's own could not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fallback: Option<String>,
+    },
+    /// Something that the run went on without, in one sentence: a tool that could not be offered to the model.
+    Note {
+        /// The sentence.
+        text: String,
     },
     /// One call of a tool.
     Tool {

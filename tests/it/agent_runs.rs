@@ -124,10 +124,89 @@ async fn a_tool_that_fails_is_told_to_the_model() {
 }
 
 #[tokio::test]
-async fn a_tool_call_that_is_not_json_fails_the_run() {
-    let server = ModelServer::start([Reply::Tool("calculate", "{\"expression\": ")]).await;
+async fn a_tool_call_that_is_not_json_goes_back_to_the_model_which_may_try_again() {
+    let broken = Reply::Tool("calculate", "{\"expression\": ");
+    let right = Reply::Tool("calculate", "{\"expression\": \"6*7\"}");
+    let server = ModelServer::start([broken, right, Reply::Text("It is 42.")]).await;
+    let task = with_model(&server).await.ask(json!({"prompt": "six times seven?"})).await.json();
+    assert_eq!((&task["status"], &task["result"]), (&json!("completed"), &json!("It is 42.")));
+    let (request, _) = &server.requests()[1];
+    let refused = request["messages"].as_array().unwrap().last().unwrap();
+    let content = refused["content"].as_str().unwrap();
+    assert!(content.contains("was not called") && content.contains("\"expression\""), "{content}");
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_write_arguments_ends_the_run() {
+    let server = ModelServer::start([Reply::Tool("calculate", "six times seven")]).await;
     let reason = failure(&with_model(&server).await).await;
-    assert!(reason.contains("could not be read (fault: upstream)"), "{reason}");
+    assert!(reason.contains("malformed arguments 3 times in a row"), "{reason}");
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn half_an_answer_and_a_refusal_are_failures() {
+    for (finish_reason, says) in [("length", "output_tokens_max"), ("content_filter", "refused")] {
+        let server = ModelServer::start([Reply::Finished("Half an ans", finish_reason)]).await;
+        let reason = failure(&with_model(&server).await).await;
+        assert!(reason.contains(says), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_fails_for_a_moment_is_attempted_again() {
+    for first in [Reply::Error(529, "overloaded"), Reply::Error(409, "busy"), Reply::Broken("Half")]
+    {
+        let server = ModelServer::start([first.clone(), Reply::Text("whole")]).await;
+        let gateway = with_model(&server).await;
+        let answer = gateway.ask(json!({"prompt": "hello"})).await;
+        assert_eq!(answer.json()["result"], "whole", "{first:?}");
+        assert_eq!(server.requests().len(), 2);
+        let thread = gateway.thread(&answer.task_id()).await;
+        let turn = thread.iter().find(|message| message["role"] == "assistant").unwrap();
+        assert_eq!(turn["metrics"]["attempts"], 2, "{turn}");
+    }
+    // What would fail again is not.
+    for status in [400, 401, 404, 422] {
+        let server = ModelServer::start([Reply::Error(status, "no"), Reply::Text("whole")]).await;
+        let reason = failure(&with_model(&server).await).await;
+        assert!(reason.contains(&status.to_string()), "{reason}");
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_takes_the_turn_of_a_model_that_fails() {
+    let failing = ModelServer::start([Reply::Error(503, "down")]).await;
+    let working = ModelServer::start([Reply::Text("from the other")]).await;
+    let setup = Setup::new().model(&failing).settings(|settings| {
+        let first = settings.models["scripted"].clone();
+        working.add_to_settings(settings);
+        let second = settings.models.remove("scripted").unwrap();
+        settings.models.insert("second".to_owned(), second);
+        let fallback = Some("second".to_owned());
+        settings.models.insert("scripted".to_owned(), ModelSettings { fallback, ..first });
+    });
+    let gateway = setup.start().await;
+    let answer = gateway.ask(json!({"prompt": "hello"})).await;
+    assert_eq!(answer.json()["result"], "from the other");
+    assert_eq!((failing.requests().len(), working.requests().len()), (3, 1));
+    let thread = gateway.thread(&answer.task_id()).await;
+    let turn = thread.iter().find(|message| message["role"] == "assistant").unwrap();
+    assert_eq!(turn["model"], "second");
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_failing_is_left_alone_for_a_while() {
+    let server = ModelServer::start([Reply::Error(500, "down")]).await;
+    let gateway = with_model(&server).await;
+    for _ in 0..5 {
+        assert!(failure(&gateway).await.contains("3 attempts"));
+    }
+    let requests = server.requests().len();
+    let reason = failure(&gateway).await;
+    assert!(reason.contains("kept failing"), "{reason}");
+    assert_eq!(server.requests().len(), requests);
 }
 
 #[tokio::test]
@@ -163,9 +242,8 @@ async fn a_model_that_is_not_there_fails_the_run() {
     let gateway = Setup::new()
         .model(&server)
         .settings(|settings| {
-            let ModelSettings::OpenaiCompatible { base_url, .. } =
-                settings.models.get_mut("scripted").unwrap();
-            *base_url = format!("http://127.0.0.1:{}/v1", closed.port).parse().unwrap();
+            let model = settings.models.get_mut("scripted").unwrap();
+            model.base_url = Some(format!("http://127.0.0.1:{}/v1", closed.port).parse().unwrap());
         })
         .start()
         .await;
@@ -262,21 +340,40 @@ async fn a_model_that_the_settings_do_not_have_is_named() {
 }
 
 #[tokio::test]
-async fn two_plugins_with_a_tool_of_one_name_are_refused() {
-    let gateway = Gateway::start().await;
+async fn two_plugins_with_a_tool_of_one_name_offer_both() {
+    let server = ModelServer::start([Reply::Text("ok")]).await;
+    let gateway = with_model(&server).await;
     let bytes = std::fs::read(crate::support::guest_path("destructive_tool")).unwrap();
     for name in ["one", "two"] {
         let plugins = &gateway.services.plugins;
         plugins.install(gateway.tenant, &name.parse().unwrap(), bytes.clone(), None).await.unwrap();
     }
-    let both = |agent: &mut wardgate::tenants::AgentDefinition| {
+    let both = gateway.agent_with(|agent| {
+        agent.model = "scripted".to_owned();
         agent.tools = ["one", "two"].map(|name| name.parse().unwrap()).into();
-    };
-    let task = gateway.agent_with(both).await.ask(json!({"prompt": "x"})).await.json();
-    assert_eq!(task["status"], "failed");
-    assert!(task["result"].as_str().unwrap().contains("both have a tool wipe"), "{task}");
-    // Such an agent cannot be defined by the admin API either.
-    let defined = json!({"name": "both", "tools": ["one", "two"]});
-    let refused = gateway.admin_request("POST", "/agents").json(&defined).expect(422).await;
-    assert!(refused.detail().contains("both have a tool wipe"), "{}", refused.text);
+    });
+    assert_eq!(both.await.ask(json!({"prompt": "x"})).await.json()["status"], "completed");
+    let (request, _) = &server.requests()[0];
+    let tools = request["tools"].as_array().unwrap().iter();
+    let names: Vec<_> = tools.map(|tool| tool["function"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["wipe", "two__wipe"]);
+}
+
+#[tokio::test]
+async fn a_plugin_that_cannot_be_had_costs_its_own_tools_only() {
+    let server = ModelServer::start([Reply::Text("ok")]).await;
+    let gateway = with_model(&server).await;
+    let agent = gateway.agent_with(|agent| {
+        agent.model = "scripted".to_owned();
+        agent.tools = ["no-such-plugin", "calculator"].map(|name| name.parse().unwrap()).into();
+    });
+    let agent = agent.await;
+    let answer = agent.ask(json!({"prompt": "x"})).await;
+    assert_eq!(answer.json()["status"], "completed");
+    assert_eq!(server.requests()[0].0["tools"][0]["function"]["name"], "calculate");
+    let thread = json!(agent.thread(&answer.task_id()).await).to_string();
+    assert!(
+        thread.contains("goes on without tools") && thread.contains("no-such-plugin"),
+        "{thread}"
+    );
 }

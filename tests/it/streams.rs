@@ -129,7 +129,7 @@ async fn who_comes_after_the_end_gets_what_was_told_live() {
     );
     server.set_reply(Reply::Silence);
     let live = EventStream::open(gateway.invoke("invoke/stream", "is stopped")).await;
-    server.wait_for_requests(4).await;
+    server.wait_for_requests(6).await;
     gateway.stop_task(live.response.headers()["x-task-id"].to_str().unwrap()).await;
     reported.push(live.remaining_events().await);
     let spinning = gateway.agent_with_tool("spin_in_tool", ENDLESS_TOOL).await;
@@ -155,6 +155,45 @@ async fn who_comes_after_the_end_gets_what_was_told_live() {
         let later = follow(&restarted, &restarted, events[0]["task_id"].as_str().unwrap()).await;
         assert_eq!(later.remaining_events().await, *events, "after a restart");
     }
+}
+
+#[tokio::test]
+async fn the_text_comes_while_the_model_writes_it() {
+    let (gateway, server) = with_model([Reply::Paused("Let me ", "think.")]).await;
+    let mut live = EventStream::open(gateway.invoke("invoke/stream", "hello")).await;
+    for kind in ["task_created", "task_updated"] {
+        live.expect(kind).await;
+    }
+    let first = live.expect("chunk").await;
+    assert_eq!(first["data"], "Let me ");
+    let id = first["task_id"].as_str().unwrap().to_owned();
+    let mut later = follow(&gateway, &gateway, &id).await;
+    for kind in ["task_created", "task_updated", "chunk"] {
+        later.expect(kind).await;
+    }
+    server.release(1);
+    for stream in [live, later] {
+        let rest = stream.remaining_events().await;
+        assert_eq!(event_types(&rest), ["chunk", "task_finished"]);
+        assert_eq!(
+            (&rest[0]["data"], &rest[1]["data"]["result"]),
+            (&json!("think."), &json!("Let me think."))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_broke_off_begins_anew() {
+    let (gateway, _server) =
+        with_model([Reply::Broken("Half an"), Reply::Text("A whole one")]).await;
+    let events = EventStream::open(gateway.invoke("invoke/stream", "hello")).await;
+    let events = events.remaining_events().await;
+    let types = ["task_created", "task_updated", "chunk", "task_updated", "chunk", "task_finished"];
+    assert_eq!(event_types(&events), types);
+    assert_eq!(
+        (&events[2]["data"], &events[4]["data"]),
+        (&json!("Half an"), &json!("A whole one"))
+    );
 }
 
 #[tokio::test]

@@ -185,8 +185,7 @@ async fn the_digest_of_the_settings_changes_with_the_grants() {
 
 #[tokio::test]
 async fn a_failure_is_a_step_with_its_reason() {
-    let gateway =
-        Setup::new().agent(|agent| agent.tools = vec!["absent".parse().unwrap()]).start().await;
+    let gateway = Setup::new().agent(|agent| agent.model = "absent".to_owned()).start().await;
     let answer = gateway.ask(json!({"prompt": "hello"})).await;
     let thread = gateway.thread(&answer.task_id()).await;
     let last = thread.last().unwrap();

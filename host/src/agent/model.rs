@@ -1,22 +1,37 @@
 //! The interface to models: one turn, independent of any provider.
 
+mod anthropic;
+mod calls;
+mod error;
+mod exchange;
+mod gemini;
 pub mod offline;
-pub mod openai_compatible;
+mod openai_compatible;
+mod retrying;
+mod sse;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use url::Url;
 
-use crate::fault::Fault;
-use crate::settings::ModelSettings;
+pub use self::error::{ModelError, Retry};
+use self::retrying::Retrying;
+use crate::settings::{ModelSettings, Protocol};
 use crate::tool::Tool;
 use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
+use crate::trace::usage::Usage;
+
+/// How much of arguments that are no JSON object is repeated to the model, in characters.
+const MALFORMED_CHARS_MAX: usize = 800;
 
 /// The input of one turn.
-#[derive(Debug)]
+#[derive(Clone, Copy)]
 pub struct TurnRequest<'a> {
     /// The system prompt.
     pub instructions: &'a str,
@@ -24,6 +39,16 @@ pub struct TurnRequest<'a> {
     pub messages: &'a [Message],
     /// The tools that the model may call.
     pub tools: &'a [Tool],
+    /// Receives the text as it arrives.
+    pub text_sink: &'a dyn TextSink,
+}
+
+/// Receives the text of a turn while the model writes it.
+pub trait TextSink: Send + Sync {
+    /// A part has arrived.
+    fn push(&self, part: &str);
+    /// The answer broke off, and is asked for again: what was pushed counts no longer.
+    fn restart(&self);
 }
 
 /// One message of the conversation.
@@ -31,22 +56,53 @@ pub struct TurnRequest<'a> {
 pub enum Message {
     /// A caller's message.
     User(UserMessage),
-    /// The model's text and the tool calls it requested.
-    Assistant {
-        /// Empty if the model only called tools.
-        text: String,
-        /// In the order in which they were requested.
-        tool_calls: Vec<ToolCall>,
-    },
-    /// The result of a tool call.
-    Tool {
-        /// The call.
-        call: ToolCall,
-        /// JSON text, or the error as a sentence.
-        result: String,
-        /// Whether it is an error.
-        is_error: bool,
-    },
+    /// The model's message.
+    Assistant(AssistantMessage),
+    /// The results of all tool calls of one turn, in the order of the calls.
+    ToolResults(Vec<ToolResult>),
+}
+
+/// A message of the model.
+#[derive(Debug, Clone, Default)]
+pub struct AssistantMessage {
+    /// Empty if the model only called tools.
+    pub text: String,
+    /// In the order in which they were requested.
+    pub tool_calls: Vec<ToolCall>,
+    /// The message as its provider made it. None if it contains no more than text and calls.
+    pub provider_message: Option<Box<ProviderMessage>>,
+}
+
+/// A message in the form of its provider, with what only this provider understands: reasoning with its signatures, in
+/// its order among texts and calls. It goes back unchanged to the model that made it, and to no other: for another one,
+/// the message is made anew from text and calls.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProviderMessage {
+    /// The protocol that it was received with.
+    pub protocol: Protocol,
+    /// The model that made it, by its provider's name.
+    pub model: String,
+    /// OpenAI: the message. Anthropic: its content. Gemini: its parts.
+    pub message: Value,
+}
+
+impl AssistantMessage {
+    /// The message as its provider made it, if this model is the one that did.
+    fn provider_message(&self, protocol: Protocol, model: &str) -> Option<&Value> {
+        let own = self.provider_message.as_ref()?;
+        (own.protocol == protocol && own.model == model).then_some(&own.message)
+    }
+}
+
+/// The result of a tool call.
+#[derive(Debug, Clone)]
+pub struct ToolResult {
+    /// The call.
+    pub call: ToolCall,
+    /// JSON text, or the error as a sentence.
+    pub text: String,
+    /// Whether it is an error.
+    pub is_error: bool,
 }
 
 /// A caller's message. Prompt and payload are kept apart up to here, so that no model gets data presented as
@@ -83,22 +139,32 @@ impl UserMessage {
 pub struct Turn {
     /// The model's text.
     pub text: String,
-    /// The tool calls it requests. If empty, the text is its answer.
+    /// The tool calls it requests.
     pub tool_calls: Vec<ToolCall>,
-    /// The input tokens, if the provider reports them.
-    pub input_tokens: Option<u64>,
-    /// The output tokens, if the provider reports them.
-    pub output_tokens: Option<u64>,
+    /// Why the model ended its turn.
+    pub stop: StopReason,
+    /// The tokens, as far as the provider reports them.
+    pub usage: Usage,
+    /// The message as its provider made it, if it contains more than text and calls.
+    pub provider_message: Option<Box<ProviderMessage>>,
+    /// How many attempts it took, at least 1.
+    pub attempts: u32,
+    /// The fallback that took the turn, if the model itself could not.
+    pub fallback: Option<String>,
 }
 
-/// Why a turn failed. The message contains no key and no address.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
-pub struct ModelError {
-    /// One sentence for the owner of the task.
-    pub message: String,
-    /// Usually upstream.
-    pub fault: Fault,
+/// Why a model ended its turn.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum StopReason {
+    /// Its text is the answer.
+    #[default]
+    Answered,
+    /// It waits for the results of its tool calls.
+    ToolCalls,
+    /// It reached the limit of its output or of its context: text and calls may be incomplete.
+    Length,
+    /// It, or a filter of its provider, refuses to answer, for this reason.
+    Refused(String),
 }
 
 /// A model.
@@ -129,11 +195,23 @@ impl Models {
         let offline: Arc<dyn Model> = Arc::new(offline::Offline);
         let mut by_name = BTreeMap::from([("offline".to_owned(), offline)]);
         let mut redactor = Redactor::default();
+        let mut clients = BTreeMap::new();
         for (name, model) in settings {
-            let ModelSettings::OpenaiCompatible { api_key, .. } = model;
-            redactor.add(api_key.expose_secret());
-            by_name
-                .insert(name.clone(), Arc::new(openai_compatible::OpenaiCompatible::new(model)?));
+            redactor.add(model.api_key.expose_secret());
+            clients.insert(name.as_str(), Arc::new(Retrying::new(name, client(name, model)?)));
+        }
+        for (name, client) in &clients {
+            // From the model itself along its fallbacks, each once: the settings exclude circles.
+            let mut chain = vec![Arc::clone(client)];
+            let mut next = settings.get(*name).and_then(|model| model.fallback.as_deref());
+            while let Some(client) = next.and_then(|name| clients.get(name))
+                && chain.len() <= clients.len()
+            {
+                chain.push(Arc::clone(client));
+                let of = next.and_then(|name| settings.get(name));
+                next = of.and_then(|model| model.fallback.as_deref());
+            }
+            by_name.insert((*name).to_owned(), Arc::new(retrying::WithFallback(chain)));
         }
         Ok(Self { by_name: Arc::new(by_name), redactor })
     }
@@ -151,21 +229,61 @@ impl Models {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn client(name: &str, settings: &ModelSettings) -> Result<Box<dyn Model>, ModelError> {
+    Ok(match settings.kind {
+        Protocol::OpenaiCompatible => {
+            Box::new(openai_compatible::OpenaiCompatible::new(name, settings)?)
+        }
+        Protocol::Anthropic => Box::new(anthropic::Anthropic::new(name, settings)?),
+        Protocol::Gemini => Box::new(gemini::Gemini::new(name, settings)?),
+    })
+}
 
-    #[test]
-    fn a_payload_is_fenced_as_data() {
-        let message = |prompt: Option<&str>, payload: Option<&str>| {
-            let fence = "f00".to_owned();
-            let (prompt, payload) = (prompt.map(str::to_owned), payload.map(str::to_owned));
-            UserMessage { prompt, payload, fence }.fenced()
-        };
-        assert_eq!(message(Some("hi"), None), "hi");
-        let both = message(Some("hi"), Some("{\"a\":1}"));
-        assert!(both.starts_with("hi\n\nThe webhook's payload"), "{both}");
-        assert!(both.ends_with("[payload f00]\n{\"a\":1}\n[end of payload f00]"), "{both}");
-        assert!(message(None, Some("{}")).starts_with("The webhook's payload"));
+/// The address of a method below a base URL, or below the provider's own. `None` if there is no such address.
+fn endpoint(base: Option<&Url>, default: &str, method: &str) -> Option<Url> {
+    let mut url = match base {
+        Some(base) => base.clone(),
+        None => Url::parse(default).ok()?,
+    };
+    let path = format!("{}/{method}", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    Some(url)
+}
+
+/// The arguments of a call as the text of a JSON object, for a provider that they go back to. What the model wrote may be
+/// none, and some providers refuse a conversation with such a call.
+fn replayable_arguments(arguments: &str) -> String {
+    match serde_json::from_str::<&serde_json::value::RawValue>(arguments) {
+        Ok(json) if json.get().starts_with('{') => arguments.to_owned(),
+        _ => malformed(arguments).to_string(),
     }
 }
+
+/// As [`replayable_arguments`], as JSON.
+fn replayable_object(arguments: &str) -> Value {
+    let parsed = serde_json::from_str::<Value>(arguments).ok();
+    parsed.filter(Value::is_object).unwrap_or_else(|| malformed(arguments))
+}
+
+fn malformed(arguments: &str) -> Value {
+    json!({"malformed_arguments": arguments.chars().take(MALFORMED_CHARS_MAX).collect::<String>()})
+}
+
+/// An answer that ended before its protocol says that it has.
+fn cut_off() -> ModelError {
+    ModelError::transient("the model's answer was cut off: its end is missing")
+}
+
+/// An event that is not of the protocol.
+fn not_understood() -> ModelError {
+    ModelError::transient("the model's server sent an event that cannot be read")
+}
+
+/// An answer that the server itself ended with an error.
+fn failed_midway(text: &str) -> ModelError {
+    let text: String = text.chars().take(300).collect();
+    ModelError::transient(format!("the model's server failed during its answer: {text}"))
+}
+
+#[cfg(test)]
+mod tests;

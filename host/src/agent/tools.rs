@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use super::arguments;
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Binding, PluginError, Refusal, Subject};
 use crate::tasks::Task;
-use crate::tenants::{Agent, AgentDefinition};
+use crate::tenants::Agent;
 use crate::tool::Tool;
 use crate::trace::{PluginRun, ToolCall};
 
@@ -68,21 +69,11 @@ impl io::Write for Length {
 #[derive(Debug, thiserror::Error)]
 pub enum ToolsError {
     /// One of its plugins is not available.
-    #[error(transparent)]
-    Unavailable(#[from] PluginUnavailable),
+    #[error("{1}")]
+    Unavailable(PluginName, PluginUnavailable),
     /// A plugin cannot list its tools.
-    #[error("plugin {0} cannot say which tools it has: {1}")]
+    #[error("plugin {0} cannot list its tools: {1}")]
     Plugin(PluginName, PluginError),
-    /// Two plugins have a tool with the same name.
-    #[error("the plugins {first} and {second} both have a tool {tool}; the agent can have one")]
-    SameName {
-        /// The tool's name.
-        tool: String,
-        /// The plugin that was listed first.
-        first: PluginName,
-        /// The other plugin.
-        second: PluginName,
-    },
 }
 
 impl ToolsError {
@@ -90,6 +81,11 @@ impl ToolsError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Plugin(_, PluginError::Refusal(Refusal::Busy(_))))
+    }
+
+    /// Whether the gateway is at fault, and not a plugin.
+    fn is_of_store(&self) -> bool {
+        matches!(self, Self::Unavailable(_, PluginUnavailable::Store(_)))
     }
 }
 
@@ -102,59 +98,107 @@ pub enum Unavailable {
     Destructive(String),
 }
 
+/// The longest name of a tool that all providers accept, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+/// A tool that the model may call.
+struct Entry {
+    /// Its position among the descriptions.
+    index: usize,
+    /// Its name within its plugin.
+    own_name: String,
+    binding: Arc<Binding>,
+}
+
 /// The tools of an agent's plugins.
 pub struct Tools {
     request_id: RequestId,
     allow_destructive: bool,
     descriptions: Vec<Tool>,
-    by_name: HashMap<String, (usize, Arc<Binding>)>,
+    /// By the names that the model sees.
+    by_name: HashMap<String, Entry>,
+    notes: Vec<String>,
 }
 
 impl Tools {
     /// Lists the tools of each of the agent's plugins.
     ///
     /// # Errors
-    /// If a plugin is not available or cannot list its tools, or if two plugins have a tool with the same name.
+    /// If a plugin is not available or cannot list its tools.
     pub async fn for_agent(
         plugins: &Plugins,
         agent: &Agent,
         request_id: RequestId,
     ) -> Result<Self, ToolsError> {
-        Self::of_definition(plugins, (agent.tenant, agent.id), &agent.definition, request_id).await
+        let mut tools = Self::new(agent, request_id);
+        for name in &agent.definition.tools {
+            tools.add(plugins, agent, name).await?;
+        }
+        Ok(tools)
     }
 
-    /// The same for an agent that has not been stored yet.
+    /// Lists the tools for a run, which goes on without those that cannot be had.
     ///
     /// # Errors
-    /// As [`Self::for_agent`].
-    pub async fn of_definition(
+    /// If the store cannot be read, or there is no room for the plugin call at the moment.
+    pub(super) async fn for_run(
         plugins: &Plugins,
-        (tenant, agent): (TenantId, AgentId),
-        definition: &AgentDefinition,
+        agent: &Agent,
         request_id: RequestId,
     ) -> Result<Self, ToolsError> {
-        let mut tools = Self {
-            request_id,
-            allow_destructive: definition.allow_destructive_tools,
-            descriptions: Vec::new(),
-            by_name: HashMap::new(),
-        };
-        for name in &definition.tools {
-            let binding = plugins.binding(tenant, name).await?;
-            let subject = tools.subject(tenant, agent);
-            let listed = binding.list_tools(subject).await.value;
-            let listed = listed.map_err(|error| ToolsError::Plugin(name.clone(), error))?;
-            for tool in listed {
-                let index = tools.descriptions.len();
-                let known = tools.by_name.insert(tool.name.clone(), (index, Arc::clone(&binding)));
-                if let Some((_, other)) = known {
-                    let (first, second) = (other.name().clone(), name.clone());
-                    return Err(ToolsError::SameName { tool: tool.name, first, second });
-                }
-                tools.descriptions.push(tool);
+        let mut tools = Self::new(agent, request_id);
+        for name in &agent.definition.tools {
+            match tools.add(plugins, agent, name).await {
+                Err(error) if error.is_transient() || error.is_of_store() => return Err(error),
+                Err(error) => tools.notes.push(format!("the run goes on without tools: {error}")),
+                Ok(()) => {}
             }
         }
         Ok(tools)
+    }
+
+    fn new(agent: &Agent, request_id: RequestId) -> Self {
+        Self {
+            request_id,
+            allow_destructive: agent.definition.allow_destructive_tools,
+            descriptions: Vec::new(),
+            by_name: HashMap::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Adds the tools of a plugin.
+    async fn add(
+        &mut self,
+        plugins: &Plugins,
+        agent: &Agent,
+        name: &PluginName,
+    ) -> Result<(), ToolsError> {
+        let binding = plugins.binding(agent.tenant, name).await;
+        let binding = binding.map_err(|error| ToolsError::Unavailable(name.clone(), error))?;
+        let subject = self.subject(agent.tenant, agent.id);
+        let listed = binding.list_tools(subject).await.value;
+        for mut tool in listed.map_err(|error| ToolsError::Plugin(name.clone(), error))? {
+            let own_name = tool.name.clone();
+            if self.by_name.contains_key(&tool.name) {
+                tool.name = qualified_name(name, &tool.name);
+            }
+            if self.by_name.contains_key(&tool.name) {
+                self.notes
+                    .push(format!("plugin {name} has several tools {own_name}: one is offered"));
+                continue;
+            }
+            let index = self.descriptions.len();
+            let entry = Entry { index, own_name, binding: Arc::clone(&binding) };
+            self.by_name.insert(tool.name.clone(), entry);
+            self.descriptions.push(tool);
+        }
+        Ok(())
+    }
+
+    /// What a run goes on without, one sentence each.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The descriptions of the tools, for the model.
@@ -165,35 +209,48 @@ impl Tools {
 
     /// The plugin that has this tool.
     pub(super) fn plugin_of(&self, tool: &str) -> Option<String> {
-        self.by_name.get(tool).map(|(_, binding)| binding.name().to_string())
+        self.by_name.get(tool).map(|entry| entry.binding.name().to_string())
+    }
+
+    /// Checks the arguments of a call. Those of a tool that does not exist pass, since the call says so itself.
+    ///
+    /// # Errors
+    /// A text for the model.
+    pub(super) fn check_arguments(&self, call: &ToolCall) -> Result<(), String> {
+        let tool = self.by_name.get(&call.name);
+        let tool = tool.and_then(|entry| self.descriptions.get(entry.index));
+        tool.map_or(Ok(()), |tool| arguments::check(&call.arguments, &tool.input_schema))
+    }
+
+    /// The answer to a call that is not made.
+    pub(super) fn refuse(&self, call: &ToolCall, why: String) -> Answer {
+        Answer {
+            plugin: self.plugin_of(&call.name),
+            result: why,
+            is_error: true,
+            logs: Vec::new(),
+            ran: None,
+        }
     }
 
     /// Calls a tool for a run. Any failure is reported to the model, and the run continues.
     pub(super) async fn call(&self, task: &Task, call: &ToolCall) -> Answer {
-        let plugin = self.plugin_of(&call.name);
-        let refuse = |plugin: Option<String>, result: String| Answer {
-            plugin,
-            result,
-            is_error: true,
-            logs: Vec::new(),
-            ran: None,
-        };
-        let binding = match self.find(&call.name) {
-            Ok(binding) => binding,
+        let entry = match self.find(&call.name) {
+            Ok(entry) => entry,
             Err(Unavailable::Unknown) => {
-                return refuse(plugin, format!("the agent has no tool {:?}", call.name));
+                return self.refuse(call, format!("the agent has no tool {:?}", call.name));
             }
-            Err(Unavailable::Destructive(why)) => return refuse(plugin, why),
+            Err(Unavailable::Destructive(why)) => return self.refuse(call, why),
         };
         let subject = self.subject(task.tenant, task.agent);
-        let mut called =
-            binding.call_tool(subject, call.name.clone(), call.arguments.clone()).await;
+        let (name, arguments) = (entry.own_name.clone(), call.arguments.clone());
+        let mut called = entry.binding.call_tool(subject, name, arguments).await;
         let ran = Some(Box::new(called.take_run()));
         let (result, is_error) = match called.value {
             Ok(json) => (json, false),
             Err(error) => (format!("{}: {error}", call.name), true),
         };
-        Answer { plugin, result, is_error, logs: called.logs, ran }
+        Answer { plugin: self.plugin_of(&call.name), result, is_error, logs: called.logs, ran }
     }
 
     /// Calls a tool directly. Arguments and result are JSON text.
@@ -206,24 +263,36 @@ impl Tools {
         name: &str,
         arguments: String,
     ) -> Result<Result<String, PluginError>, Unavailable> {
-        let binding = self.find(name)?;
+        let entry = self.find(name)?;
         let subject = self.subject(agent.tenant, agent.id);
-        Ok(binding.call_tool(subject, name.to_owned(), arguments).await.value)
+        Ok(entry.binding.call_tool(subject, entry.own_name.clone(), arguments).await.value)
     }
 
-    fn find(&self, name: &str) -> Result<&Arc<Binding>, Unavailable> {
-        let (index, binding) = self.by_name.get(name).ok_or(Unavailable::Unknown)?;
-        let destructive = self.descriptions.get(*index).is_none_or(|tool| tool.destructive);
+    fn find(&self, name: &str) -> Result<&Entry, Unavailable> {
+        let entry = self.by_name.get(name).ok_or(Unavailable::Unknown)?;
+        let destructive = self.descriptions.get(entry.index).is_none_or(|tool| tool.destructive);
         if destructive && !self.allow_destructive {
             return Err(Unavailable::Destructive(format!(
                 "the tool {name} may change things, and this agent does not let webhook runs call \
                  such tools (allow_destructive_tools)"
             )));
         }
-        Ok(binding)
+        Ok(entry)
     }
 
     fn subject(&self, tenant: TenantId, agent: AgentId) -> Subject {
         Subject::new(tenant, agent, self.request_id)
     }
+}
+
+/// The name of a tool whose own name another plugin's tool has already. A name that would be too long ends with a digest
+/// in place of its end, so that it stays the same and stays apart from others.
+fn qualified_name(plugin: &PluginName, tool: &str) -> String {
+    let name = format!("{plugin}__{tool}");
+    if name.len() <= NAME_BYTES_MAX {
+        return name;
+    }
+    let digest = blake3::hash(name.as_bytes()).to_hex();
+    let (start, digest) = (name.get(..NAME_BYTES_MAX - 7), digest.get(..6));
+    format!("{}_{}", start.unwrap_or_default(), digest.unwrap_or_default())
 }

@@ -20,13 +20,14 @@ use crate::trace::{Event, Step, ToolCall};
 pub enum Kind {
     /// The task was accepted; data is the task.
     TaskCreated,
-    /// A worker started the task; data is the task.
+    /// A worker started the task; data is the task. Again if the model's answer broke off: its text begins anew.
     TaskUpdated,
     /// A tool is called; data is the tool and its arguments.
     ToolCallRequest,
     /// The tool returned; data is the request and its result.
     ToolCallResult,
-    /// A part of the answer; data is text. All parts concatenated are the answer.
+    /// A part of the model's text, as it arrives; data is text. What the model writes before it calls a tool comes as
+    /// chunks too. The parts since the last event of another kind are, in the end, the answer.
     Chunk,
     /// The task has ended; data is the task. This is the last event.
     TaskFinished,
@@ -97,8 +98,17 @@ impl TaskEvent {
             RunEvent::ToolCalled { at, call, .. } => {
                 Some(Self::new(task, Kind::ToolCallRequest, *at, request(call)))
             }
+            RunEvent::TextPart { at, text } => Some(Self::text(task, *at, text)),
+            // The text begins anew, as after the task's start.
+            RunEvent::TextRestarted => Some(Self::started(task)),
             RunEvent::StepCompleted(step) => Self::of_step(task, step),
         }
+    }
+
+    /// The event of a part of the model's text.
+    #[must_use]
+    pub fn text(task: &Task, at: Timestamp, text: &str) -> Self {
+        Self::new(task, Kind::Chunk, at, text.into())
     }
 
     fn of_step(task: &Task, step: &Step) -> Option<Self> {
@@ -111,10 +121,6 @@ impl TaskEvent {
                     fields.insert("is_error".to_owned(), (*is_error).into());
                 }
                 Some(Self::new(task, Kind::ToolCallResult, after, data))
-            }
-            // Text that a model writes while it calls tools is not part of the answer.
-            Event::Model { text, tool_calls, .. } if tool_calls.is_empty() && !text.is_empty() => {
-                Some(Self::new(task, Kind::Chunk, after, text.clone().into()))
             }
             _ => None,
         }

@@ -46,16 +46,31 @@ fn shown(mapping: &str) -> Value {
 fn message(event: &Event) -> Value {
     match event {
         Event::Prompt { text } => json!({"role": "user", "content": text}),
-        Event::Model { model, text, tool_calls, input_tokens, output_tokens } => json!({
+        Event::Model {
+            model,
+            text,
+            tool_calls,
+            input_tokens,
+            output_tokens,
+            usage,
+            attempts,
+            fallback,
+        } => json!({
             "role": "assistant",
             "content": text,
-            "model": model,
+            "model": fallback.as_ref().unwrap_or(model),
             "tool_calls": tool_calls
                 .iter()
                 .map(|call| json!({"id": call.id, "name": call.name, "arguments": parsed(&call.arguments)}))
                 .collect::<Vec<_>>(),
-            "metrics": {"input_tokens": input_tokens, "output_tokens": output_tokens},
+            "metrics": {
+                "input_tokens": input_tokens,
+                "output_tokens": output_tokens,
+                "usage": usage,
+                "attempts": attempts.unwrap_or(1),
+            },
         }),
+        Event::Note { text } => json!({"role": "system", "content": text}),
         Event::Tool { call, plugin, result, is_error, logs, ran } => json!({
             "role": "tool",
             "tool_call_id": call.id,

@@ -20,8 +20,6 @@ const VERBOSE: [&str; 4] = ["cranelift_codegen", "cranelift_frontend", "regalloc
 /// If the filter is invalid, or logging was started before.
 pub(super) fn start(filter: &str, as_json: bool) -> anyhow::Result<()> {
     let mut parsed = EnvFilter::try_new(filter).context("--log")?;
-    // The model library logs whole responses, which belong to tenants and may repeat a key.
-    parsed = parsed.add_directive("genai=off".parse().context("--log")?);
     for module in VERBOSE {
         if !filter.contains(module) {
             parsed = parsed.add_directive(format!("{module}=info").parse().context("--log")?);

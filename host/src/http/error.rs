@@ -361,9 +361,9 @@ impl From<PluginUnavailable> for ApiError {
 impl From<ToolsError> for ApiError {
     fn from(error: ToolsError) -> Self {
         match error {
-            ToolsError::Unavailable(PluginUnavailable::Store(error)) => error.into(),
+            ToolsError::Unavailable(_, PluginUnavailable::Store(error)) => error.into(),
             ToolsError::Plugin(name, error) => Self::from_plugin(name.as_str(), &error),
-            error @ (ToolsError::Unavailable(_) | ToolsError::SameName { .. }) => {
+            error @ ToolsError::Unavailable(..) => {
                 tracing::warn!(%error, "an agent's tools cannot be used");
                 Self { fault: Fault::Guest, ..Self::caller(502, error.to_string()) }
             }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{HttpSettings, InvalidSetting, ModelSettings, PluginSettings, Settings};
+use std::collections::BTreeMap;
+
+use super::{HttpSettings, InvalidSetting, ModelSettings, PluginSettings, Protocol, Settings};
 
 impl Settings {
     /// The first setting that cannot be used.
@@ -15,7 +17,7 @@ impl Settings {
             return Err(InvalidSetting::new("models.offline", "is built in and cannot be set"));
         }
         for (name, model) in &self.models {
-            model.check(name)?;
+            model.check(name, &self.models)?;
         }
         self.plugins.check()
     }
@@ -232,18 +234,54 @@ impl HttpSettings {
 }
 
 impl ModelSettings {
-    fn check(&self, name: &str) -> Result<(), InvalidSetting> {
-        let Self::OpenaiCompatible { base_url, model, turn_time_max, .. } = self;
-        let (key, why) = if !matches!(base_url.scheme(), "http" | "https") {
+    fn check(&self, name: &str, models: &BTreeMap<String, Self>) -> Result<(), InvalidSetting> {
+        let Self { kind, base_url, model, key_header, turn_time_max, thinking_tokens, .. } = self;
+        let is_openai = *kind == Protocol::OpenaiCompatible;
+        let has_no_scheme =
+            |url: &url::Url| !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base();
+        let (key, why) = if is_openai && base_url.is_none() {
+            ("base_url", "is missing: https://api.openai.com/v1/ for OpenAI")
+        } else if base_url.as_ref().is_some_and(has_no_scheme) {
             ("base_url", "is neither http nor https")
         } else if model.is_empty() {
             ("model", "is empty")
         } else if !(1..=86_400).contains(&whole_seconds(*turn_time_max)) {
             ("seconds_max", "can be 1 to 86400")
+        } else if !is_openai && key_header.is_some() {
+            ("key_header", "is for openai-compatible models only")
+        } else if key_header.as_ref().is_some_and(|name| http::HeaderName::try_from(name).is_err())
+        {
+            ("key_header", "is not the name of a header")
+        } else if is_openai && thinking_tokens.is_some() {
+            (
+                "thinking_tokens",
+                "is for anthropic and gemini only; openai-compatible models have effort",
+            )
+        } else if self.output_tokens_max == Some(0) {
+            ("output_tokens_max", "is 0")
+        } else if self.fallback.as_ref().is_some_and(|fallback| !models.contains_key(fallback)) {
+            ("fallback", "names no model of the settings")
+        } else if self.is_its_own_fallback(name, models) {
+            ("fallback", "leads back to the model itself")
         } else {
             return Ok(());
         };
         Err(InvalidSetting::new(format!("models.{name}.{key}"), why))
+    }
+
+    fn is_its_own_fallback(&self, name: &str, models: &BTreeMap<String, Self>) -> bool {
+        let mut next = self.fallback.as_deref();
+        for _ in 0..models.len() {
+            match next {
+                None => return false,
+                Some(next) if next == name => return true,
+                Some(fallback) => {
+                    next = models.get(fallback).and_then(|model| model.fallback.as_deref());
+                }
+            }
+        }
+        // A circle further along the way.
+        next.is_some()
     }
 }
 

@@ -21,8 +21,25 @@ pub enum RunEvent {
         /// The plugin that provides the tool, if one of the agent's plugins does.
         plugin: Option<String>,
     },
+    /// The model has written a part of its text.
+    TextPart {
+        /// When the turn began.
+        at: Timestamp,
+        /// The part, redacted.
+        text: String,
+    },
+    /// The model's answer broke off and is asked for again: its text begins anew.
+    TextRestarted,
     /// A step has completed. The trace holds the same step.
     StepCompleted(Step),
+}
+
+impl RunEvent {
+    /// Whether the event is about the text of a turn that is still in progress. The trace holds the text with its turn.
+    #[must_use]
+    pub fn is_of_text(&self) -> bool {
+        matches!(self, Self::TextPart { .. } | Self::TextRestarted)
+    }
 }
 
 /// The events of one task in this process, in order. Steps are redacted before they are added, so that followers see
@@ -80,20 +97,26 @@ impl RunLog {
         let attempt = events.get(attempt_start.unwrap_or_default()..).unwrap_or_default();
         let steps = attempt.iter().filter_map(|event| match event {
             RunEvent::StepCompleted(step) => Some(step.clone()),
-            RunEvent::AttemptStarted | RunEvent::ToolCalled { .. } => None,
+            _ => None,
         });
         steps.collect()
     }
 }
 
-/// The events that these steps were, for followers who come after the run.
+/// The events that these steps were, for followers who come after the run. The text of each turn is one part.
 #[must_use]
 pub fn replay(steps: Vec<Step>) -> Vec<RunEvent> {
     let mut events = Vec::with_capacity(steps.len());
     for step in steps {
-        if let Event::Tool { call, plugin, .. } = &step.event {
-            let (call, plugin) = (call.clone(), plugin.clone());
-            events.push(RunEvent::ToolCalled { at: step.at, call, plugin });
+        match &step.event {
+            Event::Tool { call, plugin, .. } => {
+                let (call, plugin) = (call.clone(), plugin.clone());
+                events.push(RunEvent::ToolCalled { at: step.at, call, plugin });
+            }
+            Event::Model { text, .. } if !text.is_empty() => {
+                events.push(RunEvent::TextPart { at: step.at, text: text.clone() });
+            }
+            _ => {}
         }
         events.push(RunEvent::StepCompleted(step));
     }

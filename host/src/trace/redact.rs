@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::usage::Usage;
 use super::{Event, PluginRun, Step, ToolCall};
 
 /// The replacement for a secret.
@@ -146,13 +147,29 @@ impl Redactor {
         }
         let event = match step.event {
             Event::Prompt { text } => Event::Prompt { text: self.text(text) },
-            Event::Model { model, text, tool_calls, input_tokens, output_tokens } => Event::Model {
+            Event::Model {
+                model,
+                text,
+                tool_calls,
+                input_tokens,
+                output_tokens,
+                usage,
+                attempts,
+                fallback,
+            } => Event::Model {
                 model,
                 text: self.text(text),
                 tool_calls: tool_calls.into_iter().map(|call| self.call(call)).collect(),
                 input_tokens,
                 output_tokens,
+                usage: usage.map(|usage| {
+                    let reported = usage.reported.map(|reported| self.value(reported));
+                    Box::new(Usage { reported, ..*usage })
+                }),
+                attempts,
+                fallback,
             },
+            Event::Note { text } => Event::Note { text: self.text(text) },
             Event::Tool { call, plugin, result, is_error, logs, ran } => Event::Tool {
                 call: self.call(call),
                 plugin,
@@ -172,7 +189,68 @@ impl Redactor {
     /// The call with all secrets replaced.
     #[must_use]
     pub fn call(&self, call: ToolCall) -> ToolCall {
-        ToolCall { arguments: self.text(call.arguments), ..call }
+        ToolCall {
+            id: self.text(call.id),
+            name: self.text(call.name),
+            arguments: self.text(call.arguments),
+        }
+    }
+
+    /// How many bytes at the end of a text may be the beginning of a secret, whose rest follows.
+    fn begun_bytes(&self, text: &str) -> usize {
+        let text = text.as_bytes();
+        let begun = self.secrets.iter().map(|secret| {
+            let secret = secret.as_bytes();
+            let longest = text.len().min(secret.len().saturating_sub(1));
+            let is_begun = |length: &usize| {
+                let end = text.get(text.len() - length..);
+                end.is_some_and(|end| secret.starts_with(end))
+            };
+            (1..=longest).rev().find(is_begun).unwrap_or_default()
+        });
+        begun.max().unwrap_or_default()
+    }
+}
+
+/// More bytes of secrets than this are not looked for in a text that is streamed: it is held back to its end.
+const STREAMED_SECRETS_BYTES_MAX: usize = 64 << 10;
+
+/// Redacts a text that arrives in parts. The beginning of a secret is held back until what follows tells.
+#[derive(Debug)]
+pub struct StreamRedactor<'a> {
+    redactor: &'a Redactor,
+    streams: bool,
+    held: String,
+}
+
+impl<'a> StreamRedactor<'a> {
+    /// For one text.
+    #[must_use]
+    pub fn new(redactor: &'a Redactor) -> Self {
+        let bytes: usize = redactor.secrets.iter().map(|secret| secret.len()).sum();
+        Self { redactor, streams: bytes <= STREAMED_SECRETS_BYTES_MAX, held: String::new() }
+    }
+
+    /// Adds a part, and returns what can be shown.
+    pub fn push(&mut self, part: &str) -> String {
+        self.held.push_str(part);
+        if !self.streams {
+            return String::new();
+        }
+        let mut end = self.held.len() - self.redactor.begun_bytes(&self.held);
+        // A secret is shown, redacted, in one piece.
+        let ranges = self.redactor.ranges(self.held.as_bytes());
+        if let Some(across) = ranges.iter().find(|secret| secret.end > end) {
+            end = end.min(across.start);
+        }
+        let rest = self.held.split_off(end);
+        self.redactor.text(std::mem::replace(&mut self.held, rest))
+    }
+
+    /// Returns the rest.
+    #[must_use]
+    pub fn finish(self) -> String {
+        self.redactor.text(self.held)
     }
 }
 
@@ -200,6 +278,34 @@ mod tests {
         }
         assert_eq!(redactor.text("redacted-and-more, redacted".into()), "[redacted], [redacted]");
         assert_eq!(Redactor::default().find("anything"), None);
+    }
+
+    #[test]
+    fn a_streamed_text_shows_what_the_whole_one_does_wherever_it_is_split() {
+        let mut redactor = Redactor::default();
+        for secret in ["sk-secret-1", "sk-secret-1-and-more", "ecret-1x", "geheim-ä"] {
+            redactor.add(secret);
+        }
+        for text in [
+            "a sk-secret-1 b sk-secret-1-and-more c",
+            "sk-secret-1-and-mor",
+            "sk-sk-secret-1x geheim-ä geheim-",
+            "nothing",
+        ] {
+            let letters: Vec<String> = text.chars().map(String::from).collect();
+            for size in 1..=letters.len() {
+                let mut stream = StreamRedactor::new(&redactor);
+                let mut shown = String::new();
+                for part in letters.chunks(size) {
+                    shown += &stream.push(&part.concat());
+                    assert!(!shown.contains("secret-1"), "{shown}");
+                }
+                shown += &stream.finish();
+                assert_eq!(shown, redactor.text(text.to_owned()), "{size}");
+            }
+        }
+        let mut stream = StreamRedactor::new(&redactor);
+        assert_eq!(stream.push("hello"), "hello", "nothing is held back without need");
     }
 
     #[test]

@@ -161,10 +161,10 @@ async fn floods_tools() {
     let agent = gateway.agent_with_tool("floods_tools", limits).await;
     for _ in 0..2 {
         let (answer, _) = tokio::join!(agent.ask(json!({"prompt": "hello"})), neighbour(&gateway));
-        let task = answer.json();
-        assert_eq!(task["status"], "failed", "{task}");
-        let reason = task["result"].as_str().unwrap();
-        assert!(reason.contains("floods-tools") && reason.contains("handed over"), "{reason}");
+        // The run goes on without these tools, and its trace says why.
+        assert_eq!(answer.json()["status"], "completed", "{}", answer.text);
+        let thread = json!(agent.thread(&answer.task_id()).await).to_string();
+        assert!(thread.contains("floods-tools") && thread.contains("handed over"), "{thread}");
     }
     assert_idle_and_healthy(&gateway, "floods-tools").await;
 }

@@ -4,13 +4,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use wardgate::settings::{ModelSettings, Settings};
+use wardgate::settings::{ModelSettings, Protocol, Settings};
 
 use super::poll_until;
 use super::web::Web;
@@ -22,6 +25,12 @@ pub(crate) enum Reply {
     Text(&'static str),
     /// A call of a tool, with these arguments as JSON text.
     Tool(&'static str, &'static str),
+    /// A text that ends for this reason.
+    Finished(&'static str, &'static str),
+    /// The beginning of a text, after which the connection ends.
+    Broken(&'static str),
+    /// The beginning of a text, and its rest once the test calls [`ModelServer::release`].
+    Paused(&'static str, &'static str),
     /// An HTTP error with this status and message.
     Error(u16, &'static str),
     /// A text after a delay: for races only. A test that depends on the model being late uses [`Reply::Held`].
@@ -71,11 +80,17 @@ impl ModelServer {
 
     /// Adds it to a gateway's settings as the model `scripted`.
     pub(crate) fn add_to_settings(&self, settings: &mut Settings) {
-        let model = ModelSettings::OpenaiCompatible {
-            base_url: format!("http://127.0.0.1:{}/v1", self.web.port).parse().unwrap(),
+        let model = ModelSettings {
+            kind: Protocol::OpenaiCompatible,
+            base_url: Some(format!("http://127.0.0.1:{}/v1", self.web.port).parse().unwrap()),
             model: "scripted-1".to_owned(),
             api_key: MODEL_KEY.into(),
+            key_header: None,
             turn_time_max: self.turn_time_max,
+            effort: None,
+            thinking_tokens: None,
+            output_tokens_max: None,
+            fallback: None,
         };
         settings.models.insert("scripted".to_owned(), model);
     }
@@ -116,7 +131,7 @@ async fn complete(
     State(state): State<ServerState>,
     headers: HeaderMap,
     Json(body): Json<Value>,
-) -> (StatusCode, Json<Value>) {
+) -> Response {
     let mut reply = {
         let mut script = state.script.lock().unwrap();
         let key = headers.get("authorization").map(|key| key.to_str().unwrap().to_owned());
@@ -130,34 +145,60 @@ async fn complete(
         state.gate.acquire().await.unwrap().forget();
         reply = held.clone();
     }
-    let message = match reply {
-        Reply::Text(text) => json!({"role": "assistant", "content": text}),
-        Reply::Tool(name, arguments) => json!({
-            "role": "assistant",
-            "content": null,
-            "tool_calls": [{
-                "id": "call_abc",
-                "type": "function",
-                "function": {"name": name, "arguments": arguments},
-            }],
-        }),
+    let text = |text: &str| json!({"role": "assistant", "content": text});
+    let (delta, finish_reason) = match reply {
+        Reply::Text(answer) => (text(answer), "stop"),
+        Reply::Finished(answer, reason) => (text(answer), reason),
+        Reply::Broken(beginning) => return events([delta_chunk(&text(beginning), None)]),
+        Reply::Paused(beginning, rest) => {
+            let first = delta_chunk(&text(beginning), None);
+            let rest = [delta_chunk(&text(rest), Some("stop")), usage_chunk()].concat();
+            let rest = async move {
+                state.gate.acquire().await.unwrap().forget();
+                rest
+            };
+            let parts = stream::once(async { first }).chain(stream::once(rest));
+            let body = Body::from_stream(parts.map(Ok::<_, std::io::Error>));
+            return ([EVENT_STREAM], body).into_response();
+        }
+        Reply::Tool(name, arguments) => {
+            let function = json!({"name": name, "arguments": arguments});
+            let call =
+                json!({"index": 0, "id": "call_abc", "type": "function", "function": function});
+            (json!({"role": "assistant", "content": null, "tool_calls": [call]}), "tool_calls")
+        }
         Reply::Error(status, text) => {
             let status = StatusCode::from_u16(status).unwrap();
-            return (status, Json(json!({"error": {"message": text}})));
+            // So that the next attempt does not wait.
+            let headers = [("retry-after-ms", "1")];
+            return (status, headers, Json(json!({"error": {"message": text}}))).into_response();
         }
-        Reply::Delayed(wait, text) => {
+        Reply::Delayed(wait, answer) => {
             tokio::time::sleep(wait).await;
-            json!({"role": "assistant", "content": text})
+            (text(answer), "stop")
         }
         Reply::Held(_) => panic!("what is held is held once"),
         Reply::Silence => std::future::pending().await,
     };
-    let answer = json!({
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "model": "scripted-1",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
-    });
-    (StatusCode::OK, Json(answer))
+    events([delta_chunk(&delta, None), delta_chunk(&json!({}), Some(finish_reason)), usage_chunk()])
+}
+
+const EVENT_STREAM: (&str, &str) = ("content-type", "text/event-stream");
+
+fn events<const N: usize>(events: [String; N]) -> Response {
+    ([EVENT_STREAM], events.concat()).into_response()
+}
+
+fn delta_chunk(delta: &Value, finish_reason: Option<&str>) -> String {
+    let choices = json!([{"index": 0, "delta": delta, "finish_reason": finish_reason}]);
+    format!(
+        "data: {}\n\n",
+        json!({"object": "chat.completion.chunk", "choices": choices, "usage": null})
+    )
+}
+
+/// The last chunks of an answer.
+fn usage_chunk() -> String {
+    let usage = json!({"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18});
+    format!("data: {}\n\ndata: [DONE]\n\n", json!({"choices": [], "usage": usage}))
 }

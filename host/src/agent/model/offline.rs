@@ -7,7 +7,7 @@
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::{Message, Model, ModelError, Turn, TurnRequest, UserMessage};
+use super::{Message, Model, ModelError, StopReason, ToolResult, Turn, TurnRequest, UserMessage};
 use crate::tool::Tool;
 use crate::trace::ToolCall;
 
@@ -30,7 +30,11 @@ pub struct Offline;
 
 impl Model for Offline {
     fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>> {
-        Box::pin(std::future::ready(Ok(answer(&request))))
+        let turn = answer(&request);
+        if !turn.text.is_empty() {
+            request.text_sink.push(&turn.text);
+        }
+        Box::pin(std::future::ready(Ok(turn)))
     }
 }
 
@@ -43,7 +47,7 @@ fn answer(request: &TurnRequest<'_>) -> Turn {
     if since.is_empty() {
         let tool_calls = calls_named(message, request.tools);
         if !tool_calls.is_empty() {
-            return Turn { tool_calls, ..Turn::default() };
+            return Turn { tool_calls, stop: StopReason::ToolCalls, ..Turn::default() };
         }
     }
     let earlier = before.iter().filter(|m| matches!(m, Message::User(_))).count();
@@ -53,16 +57,19 @@ fn answer(request: &TurnRequest<'_>) -> Turn {
 /// The answer as JSON, so that `json=true` and `getter` can be used on it.
 fn report(message: &UserMessage, since: &[Message], earlier: usize) -> Value {
     let received = message.prompt.as_deref().or(message.payload.as_deref()).unwrap_or_default();
-    let tools: Vec<Value> = since
-        .iter()
-        .filter_map(|message| match message {
-            Message::Tool { call, result, is_error } => Some(json!({
+    let results = since.iter().filter_map(|message| match message {
+        Message::ToolResults(results) => Some(results),
+        _ => None,
+    });
+    let tools: Vec<Value> = results
+        .flatten()
+        .map(|ToolResult { call, text, is_error }| {
+            json!({
                 "name": call.name,
                 "arguments": parsed(&call.arguments),
-                "result": parsed(result),
+                "result": parsed(text),
                 "is_error": is_error,
-            })),
-            _ => None,
+            })
         })
         .collect();
     let mut report = json!({ "summary": summary(received, &tools), "received": received });
@@ -159,7 +166,15 @@ fn strings_in(value: &Value, texts: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TextSink;
     use super::*;
+
+    struct Ignored;
+
+    impl TextSink for Ignored {
+        fn push(&self, _: &str) {}
+        fn restart(&self) {}
+    }
 
     fn tool(name: &str) -> Tool {
         Tool {
@@ -181,7 +196,8 @@ mod tests {
 
     fn turn(messages: &[Message]) -> Turn {
         let tools = [tool("add"), tool("calculate")];
-        answer(&TurnRequest { instructions: "", messages, tools: &tools })
+        let text_sink = &Ignored;
+        answer(&TurnRequest { instructions: "", messages, tools: &tools, text_sink })
     }
 
     #[test]
@@ -203,7 +219,8 @@ mod tests {
     #[test]
     fn it_says_what_it_received_and_that_it_is_no_language_model() {
         let call = ToolCall { id: "1".into(), name: "add".into(), arguments: "{}".into() };
-        let result = Message::Tool { call, result: "{\"value\":3}".into(), is_error: false };
+        let result = ToolResult { call, text: "{\"value\":3}".into(), is_error: false };
+        let result = Message::ToolResults(vec![result]);
         let message = user(Some("please add {}"), Some("{\"k\":\"v\"}"));
         let report: Value = serde_json::from_str(&turn(&[message, result]).text).unwrap();
         assert_eq!(report["received"], "please add {}");

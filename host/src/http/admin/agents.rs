@@ -21,8 +21,7 @@ use super::super::extract::{PathParams, QueryParams};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::{AdminAuth, AdminState};
-use crate::agent::{Tools, ToolsError};
-use crate::ids::{AgentId, Name, PluginName, RequestId, TenantId};
+use crate::ids::{AgentId, Name, PluginName, TenantId};
 use crate::secrets::PlainSecret;
 use crate::tenants::{Agent, AgentDefinition, Precondition};
 
@@ -309,24 +308,7 @@ async fn definition(
     for (plugin, role) in tools.chain(mapper).chain(getter) {
         check_role(state, tenant, plugin, role).await?;
     }
-    check_tools(state, tenant, &definition).await?;
     Ok((head.headers, definition))
-}
-
-/// Checks that no two tools have the same name, which would fail every run of the agent. A plugin that cannot list
-/// its tools at the moment passes: the runs report it.
-async fn check_tools(
-    state: &AdminState,
-    tenant: TenantId,
-    definition: &AgentDefinition,
-) -> Result<(), ApiError> {
-    // A new agent has no id yet, and its list of tools does not depend on the id.
-    let agent = (tenant, AgentId::random());
-    let request = RequestId::next();
-    match Tools::of_definition(&state.plugins, agent, definition, request).await {
-        Err(error @ ToolsError::SameName { .. }) => Err(ApiError::caller(422, error.to_string())),
-        Ok(_) | Err(_) => Ok(()),
-    }
 }
 
 /// Checks that a plugin is installed and has this role.

@@ -88,7 +88,9 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let agent = find(&state.store, tenant.tenant(), &path_params).await?;
     let tools = match Tools::for_agent(&state.plugins, &agent, RequestId::next()).await {
-        Err(ToolsError::Unavailable(PluginUnavailable::Store(error))) => return Err(error.into()),
+        Err(ToolsError::Unavailable(_, PluginUnavailable::Store(error))) => {
+            return Err(error.into());
+        }
         // Reported in the response, not as an error status: xpander's clients read an agent before they do anything
         // else with it, including its runs and tasks.
         Err(error) => {

@@ -19,7 +19,7 @@ use super::super::extract::{PathParams, TenantAuth};
 use super::super::responses::ReadErrors;
 use super::{RestState, find};
 use crate::answer::event::{SentEvent, TaskEvent};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::ids::{TaskId, TenantId};
 use crate::runs::{Follower, Runs, STOPPED};
 use crate::store::{Store, StoreError};
@@ -80,6 +80,8 @@ const FINAL_EVENT_ID: &str = "end";
 pub(super) struct EventId {
     attempt: u32,
     index: usize,
+    /// For a part of a text: where the part ends in the text, in bytes.
+    text_end: usize,
 }
 
 /// The positions of the first events of an attempt. The events of the run follow them.
@@ -87,6 +89,14 @@ const CREATED_INDEX: usize = 1;
 const STARTED_INDEX: usize = 2;
 
 impl EventId {
+    /// How much of the text at this position a client has that received this event. None if it has all of it.
+    fn received_of_text(self, attempt: u32, index: usize) -> Option<usize> {
+        if self.attempt != attempt || self.index < index {
+            return Some(0);
+        }
+        (self.index == index).then_some(self.text_end)
+    }
+
     /// Whether a client that has received this event has received the other one too.
     fn includes(self, other: Self) -> bool {
         other.index == CREATED_INDEX || (self.attempt == other.attempt && self.index >= other.index)
@@ -95,7 +105,8 @@ impl EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.attempt, self.index)
+        write!(f, "{}-{}", self.attempt, self.index)?;
+        if self.text_end > 0 { write!(f, ".{}", self.text_end) } else { Ok(()) }
     }
 }
 
@@ -104,8 +115,9 @@ impl FromStr for EventId {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (attempt, index) = text.split_once('-').ok_or(())?;
+        let (index, text_end) = index.split_once('.').unwrap_or((index, "0"));
         let (attempt, index) = (attempt.parse().map_err(drop)?, index.parse().map_err(drop)?);
-        Ok(Self { attempt, index })
+        Ok(Self { attempt, index, text_end: text_end.parse().map_err(drop)? })
     }
 }
 
@@ -143,9 +155,18 @@ impl EventStreams {
         tokio::spawn(async move {
             let _permit = permit;
             let follower = streams.runs.follow(task);
-            let (sent, started) = (0, false);
-            let stream =
-                EventStream { streams, tenant, task, follower, events, after, sent, started };
+            let (sent, text_end, started) = (0, 0, false);
+            let stream = EventStream {
+                streams,
+                tenant,
+                task,
+                follower,
+                events,
+                after,
+                sent,
+                text_end,
+                started,
+            };
             if let Err(error) = stream.send_all().await {
                 tracing::warn!(%task, %error, "an event stream broke off");
             }
@@ -167,8 +188,11 @@ struct EventStream {
     events: mpsc::Sender<sse::Event>,
     /// The last event that the client has received.
     after: Option<EventId>,
-    /// How many run events of the current attempt have been processed, including those that are not sent to clients.
+    /// How many run events of the current attempt have been processed, including those that are not sent to clients,
+    /// without parts of texts.
     sent: usize,
+    /// How much of the current turn's text has been processed, in bytes.
+    text_end: usize,
     /// Whether the event of the task's start (`task_updated`) has been reached.
     started: bool,
 }
@@ -224,10 +248,15 @@ impl EventStream {
         run_events: Vec<RunEvent>,
     ) -> Result<(), Disconnected> {
         for event in run_events {
-            if event == RunEvent::AttemptStarted {
-                self.sent = 0;
-            } else {
-                self.sent += 1;
+            match &event {
+                RunEvent::TextPart { at, text } => {
+                    self.send_started(task).await?;
+                    self.send_text(task, *at, text).await?;
+                    continue;
+                }
+                RunEvent::AttemptStarted => (self.sent, self.text_end) = (0, 0),
+                RunEvent::TextRestarted => self.text_end = 0,
+                _ => (self.sent, self.text_end) = (self.sent + 1, 0),
             }
             self.send_started(task).await?;
             if let Some(task_event) = TaskEvent::from_run_event(task, &event) {
@@ -237,10 +266,34 @@ impl EventStream {
         Ok(())
     }
 
+    /// Sends a part of the text of the turn that comes next, as far as the client does not have it.
+    async fn send_text(
+        &mut self,
+        task: &Task,
+        at: Timestamp,
+        part: &str,
+    ) -> Result<(), Disconnected> {
+        let begin = self.text_end;
+        self.text_end += part.len();
+        let index = STARTED_INDEX + self.sent + 1;
+        let received = match self.after {
+            Some(after) => after.received_of_text(task.attempts, index),
+            None => Some(0),
+        };
+        let new = received.and_then(|received| part.get(received.saturating_sub(begin)..));
+        match new {
+            Some(new) if !new.is_empty() => {
+                let id = EventId { attempt: task.attempts, index, text_end: self.text_end };
+                self.send_as(&id.to_string(), &TaskEvent::text(task, at, new)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sends the rest of the trace, and the final event.
     async fn finish(&mut self, task: &Task) -> Result<Result<(), Disconnected>, StoreError> {
         let steps = self.streams.store.steps(task).await?;
-        let rest: Vec<RunEvent> = replay(steps).into_iter().skip(self.sent).collect();
+        let rest = rest_of(replay(steps), self.sent, self.text_end);
         if task.started_at.is_some() && self.send_started(task).await.is_err() {
             return Ok(Err(Disconnected));
         }
@@ -264,7 +317,7 @@ impl EventStream {
     }
 
     async fn send(&self, task: &Task, index: usize, event: TaskEvent) -> Result<(), Disconnected> {
-        let id = EventId { attempt: task.attempts, index };
+        let id = EventId { attempt: task.attempts, index, text_end: 0 };
         if self.after.is_some_and(|after| after.includes(id)) {
             return Ok(());
         }
@@ -279,4 +332,18 @@ impl EventStream {
         let data = serde_json::to_string(event).unwrap_or_default();
         self.events.send(sse::Event::default().id(id).data(data)).await.map_err(|_| Disconnected)
     }
+}
+
+/// The events after this many that are not parts of texts, and after this much of the text that comes next.
+fn rest_of(mut events: Vec<RunEvent>, sent: usize, text_end: usize) -> Vec<RunEvent> {
+    let mut passed = 0;
+    events.retain(|event| {
+        let is_passed = passed < sent;
+        passed += usize::from(!event.is_of_text());
+        !is_passed
+    });
+    if let Some(RunEvent::TextPart { text, .. }) = events.first_mut() {
+        *text = text.get(text_end..).unwrap_or_default().to_owned();
+    }
+    events
 }

@@ -53,21 +53,17 @@ impl StoredStep {
                 }
                 None => (serde_json::to_string(&step.event)?, None),
             },
-            Event::Model { model, text, tool_calls, input_tokens, output_tokens } => {
-                match cut(text, result) {
-                    Some((text, offset)) => {
-                        let event = serde_json::to_string(&Event::Model {
-                            model: model.clone(),
-                            text,
-                            tool_calls: tool_calls.clone(),
-                            input_tokens: *input_tokens,
-                            output_tokens: *output_tokens,
-                        })?;
-                        (event, Some(Quote { source: RESULT, offset }))
+            Event::Model { text, .. } => match cut(text, result) {
+                Some((rest, offset)) => {
+                    let mut event = step.event.clone();
+                    if let Event::Model { text, .. } = &mut event {
+                        *text = rest;
                     }
-                    None => (serde_json::to_string(&step.event)?, None),
+                    let quote = Quote { source: RESULT, offset };
+                    (serde_json::to_string(&event)?, Some(quote))
                 }
-            }
+                None => (serde_json::to_string(&step.event)?, None),
+            },
             event => (serde_json::to_string(event)?, None),
         };
         Ok(Self {

@@ -23,6 +23,9 @@ fn steps(prompt: &str, answer: &str) -> Vec<Step> {
             tool_calls: Vec::new(),
             input_tokens: Some(1),
             output_tokens: None,
+            usage: None,
+            attempts: None,
+            fallback: None,
         }),
     ]
 }

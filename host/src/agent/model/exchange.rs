@@ -1,0 +1,279 @@
+//! One exchange with a model's server: a POST that is answered with server-sent events. Everything that the server sends
+//! is bounded in size. The address comes from the operator's settings, so it is not vetted like a plugin's egress: a
+//! model on localhost is the usual case.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+use url::Url;
+
+use super::error::{ModelError, Retry};
+use super::sse::{EventParser, ServerEvent};
+use crate::settings::ModelSettings;
+
+/// The time limit for establishing a connection.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The longest answer to one turn, in bytes, with the framing of its events.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// How much of an error's body is read, in bytes.
+const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// How much of a provider's error text is shown, in characters.
+const ERROR_CHARS_MAX: usize = 300;
+
+/// The server of a model: where turns are sent, and with which headers.
+pub(super) struct ModelServer {
+    client: reqwest::Client,
+    headers: HeaderMap,
+    /// The name of the model in the settings, which errors name.
+    name: String,
+}
+
+impl ModelServer {
+    /// A server that takes the key in this header, after this prefix.
+    ///
+    /// # Errors
+    /// If the key cannot be sent in a header, or no HTTP client can be made.
+    pub(super) fn new(
+        name: &str,
+        settings: &ModelSettings,
+        (key_header, prefix): (HeaderName, &str),
+    ) -> Result<Self, ModelError> {
+        let client = crate::tls::http_client()
+            .connect_timeout(CONNECT_TIME_MAX)
+            .timeout(settings.turn_time_max)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|_| ModelError::settings("no HTTP client could be made for the model"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        if let Some(key) = sensitive(&settings.api_key, prefix) {
+            let key = key.map_err(|_| {
+                ModelError::settings(format!("models.{name}.api_key cannot be sent in a header"))
+            })?;
+            headers.insert(key_header, key);
+        }
+        Ok(Self { client, headers, name: name.to_owned() })
+    }
+
+    /// Adds a header to every request.
+    pub(super) fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        self
+    }
+
+    /// Sends a turn, and returns the events of the answer.
+    ///
+    /// # Errors
+    /// If the server cannot be reached, or answers with anything else than a stream of events.
+    pub(super) async fn post(&self, url: Url, body: &Value) -> Result<AnswerStream, ModelError> {
+        let request = self.client.post(url).headers(self.headers.clone()).body(body.to_string());
+        let response = request.send().await.map_err(|error| transport_error(&error))?;
+        if !response.status().is_success() {
+            return Err(self.refused(response).await);
+        }
+        let content_type = response.headers().get(CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream") {
+            let name = &self.name;
+            return Err(ModelError::settings(format!(
+                "the model's server answered with {content_type:?} in place of a stream of events: check that \
+                 models.{name}.base_url is the API that models.{name}.kind says"
+            )));
+        }
+        Ok(AnswerStream::new(response))
+    }
+
+    /// Describes an answer that is not a success.
+    async fn refused(&self, mut response: reqwest::Response) -> ModelError {
+        let status = response.status();
+        let asked_pause = pause_from_headers(response.headers());
+        let mut body = Vec::new();
+        while let Ok(Some(part)) = response.chunk().await {
+            let room = ERROR_BODY_BYTES_MAX - body.len();
+            body.extend_from_slice(part.get(..room).unwrap_or(&part));
+            if body.len() == ERROR_BODY_BYTES_MAX {
+                break;
+            }
+        }
+        let body: Bytes = body.into();
+        let parsed: Option<Value> = serde_json::from_slice(&body).ok();
+        let text = parsed
+            .as_ref()
+            .and_then(error_text)
+            .unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
+        let text: String = text.trim().chars().take(ERROR_CHARS_MAX).collect();
+        let (name, number) = (&self.name, status.as_u16());
+        let message = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => format!(
+                "the model's server refused the key ({number}): {text}; check models.{name}.api_key"
+            ),
+            StatusCode::NOT_FOUND => format!(
+                "the model's server does not know the model or the address ({number}): {text}; check \
+                 models.{name}.model and models.{name}.base_url"
+            ),
+            _ => format!("the model's server answered {number}: {text}"),
+        };
+        let may_pass = matches!(number, 408 | 409 | 429 | 500..=599);
+        let after = asked_pause.or_else(|| pause_from_body(parsed.as_ref()?));
+        match may_pass {
+            true => ModelError { retry: Retry::Later { after }, ..ModelError::upstream(message) },
+            false => ModelError::upstream(message),
+        }
+    }
+}
+
+/// The events of an answer as they arrive.
+pub(super) struct AnswerStream {
+    response: reqwest::Response,
+    parser: EventParser,
+    /// How many bytes the answer may still have.
+    left: usize,
+    ended: bool,
+}
+
+impl AnswerStream {
+    pub(super) fn new(response: reqwest::Response) -> Self {
+        Self { response, parser: EventParser::default(), left: ANSWER_BYTES_MAX, ended: false }
+    }
+
+    /// The next event. `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// If the connection breaks, the answer is too long, or an event is not UTF-8.
+    pub(super) async fn next(&mut self) -> Result<Option<ServerEvent>, ModelError> {
+        loop {
+            if let Some(event) = self.parser.pop() {
+                return Ok(Some(event));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let invalid = |error| ModelError::upstream(format!("the model's server {error}"));
+            match self.response.chunk().await.map_err(|error| transport_error(&error))? {
+                Some(part) => {
+                    self.left = self.left.checked_sub(part.len()).ok_or_else(|| {
+                        ModelError::upstream(format!(
+                            "the model's server sent more than {ANSWER_BYTES_MAX} bytes for one turn"
+                        ))
+                    })?;
+                    self.parser.push(&part).map_err(invalid)?;
+                }
+                None => {
+                    self.ended = true;
+                    self.parser.finish();
+                }
+            }
+        }
+    }
+}
+
+fn transport_error(error: &reqwest::Error) -> ModelError {
+    let unreachable =
+        |message: &str| ModelError { retry: Retry::Elsewhere, ..ModelError::upstream(message) };
+    if error.is_timeout() {
+        unreachable("the model's server did not answer in time")
+    } else if error.is_connect() {
+        unreachable("the model's server cannot be connected to")
+    } else {
+        ModelError::transient("the connection to the model's server broke off")
+    }
+}
+
+/// A header's value with a key in it. `None` without a key.
+fn sensitive(
+    key: &SecretString,
+    prefix: &str,
+) -> Option<Result<HeaderValue, http::header::InvalidHeaderValue>> {
+    let key = key.expose_secret();
+    (!key.is_empty()).then(|| {
+        let mut value = HeaderValue::try_from(format!("{prefix}{key}"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    })
+}
+
+/// The text of an error in the body of an answer or in an event.
+pub(super) fn error_text(body: &Value) -> Option<String> {
+    let error = body.get("error").unwrap_or(body);
+    let text = error.get("message").or_else(|| error.get("detail")).unwrap_or(error);
+    text.as_str().map(str::to_owned)
+}
+
+/// The pause that a server asks for: `retry-after-ms`, or `retry-after` in seconds or as a date (RFC 9110, section
+/// 10.2.3).
+fn pause_from_headers(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    if let Some(millis) = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
+        return Duration::try_from_secs_f64(millis / 1000.0).ok();
+    }
+    let text = text(RETRY_AFTER.as_str())?;
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    // By the server's clock, which its answer gives.
+    let date = |text: &str| chrono::DateTime::parse_from_rfc2822(text).ok();
+    let now = date(headers.get(DATE)?.to_str().ok()?)?;
+    Some((date(text)? - now).to_std().unwrap_or_default())
+}
+
+/// The pause in the body of a Google API's error: `google.rpc.RetryInfo`.
+fn pause_from_body(body: &Value) -> Option<Duration> {
+    let details = body.pointer("/error/details")?.as_array()?;
+    let delay = details.iter().find_map(|detail| detail.get("retryDelay")?.as_str())?;
+    Duration::try_from_secs_f64(delay.strip_suffix('s')?.parse().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pause_is_understood_in_all_its_forms() {
+        let pause = |name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            headers.insert(DATE, "Fri, 31 Dec 1999 23:59:50 GMT".parse().unwrap());
+            pause_from_headers(&headers)
+        };
+        assert_eq!(pause("retry-after", "7"), Some(Duration::from_secs(7)));
+        assert_eq!(pause("retry-after", "0.5"), Some(Duration::from_millis(500)));
+        assert_eq!(pause("retry-after-ms", "250"), Some(Duration::from_millis(250)));
+        assert_eq!(
+            pause("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"),
+            Some(Duration::from_secs(9))
+        );
+        assert_eq!(pause("retry-after", "Fri, 31 Dec 1999 23:59:00 GMT"), Some(Duration::ZERO));
+        for nothing in ["", "soon", "-1", "NaN", "inf"] {
+            assert_eq!(pause("retry-after", nothing), None, "{nothing}");
+        }
+        let body = json!({"error": {"details": [
+            {"@type": "type.googleapis.com/google.rpc.Help"},
+            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3.25s"},
+        ]}});
+        assert_eq!(pause_from_body(&body), Some(Duration::from_millis(3250)));
+        assert_eq!(pause_from_body(&json!({"error": {"details": [{"retryDelay": 3}]}})), None);
+    }
+
+    #[test]
+    fn an_errors_text_is_found_where_providers_put_it() {
+        for body in [
+            json!({"error": {"message": "no"}}),
+            json!({"error": "no"}),
+            json!({"message": "no"}),
+            json!({"detail": "no"}),
+        ] {
+            assert_eq!(error_text(&body).as_deref(), Some("no"), "{body}");
+        }
+        assert_eq!(error_text(&json!({"error": {"code": 1}})), None);
+    }
+}

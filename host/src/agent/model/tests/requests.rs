@@ -1,0 +1,216 @@
+//! What is sent.
+
+use serde_json::{Value, json};
+
+use super::super::*;
+use super::streams::events;
+use super::{PROTOCOLS, Written, stream, turn};
+
+fn settings(protocol: Protocol, model: &str) -> ModelSettings {
+    let kind = match protocol {
+        Protocol::OpenaiCompatible => "openai-compatible",
+        Protocol::Anthropic => "anthropic",
+        Protocol::Gemini => "gemini",
+    };
+    serde_json::from_value(json!({"kind": kind, "model": model, "base_url": "http://localhost/v1"}))
+        .unwrap()
+}
+
+fn tool() -> Tool {
+    Tool {
+        name: "read".to_owned(),
+        description: "Reads.".to_owned(),
+        input_schema: json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}),
+        output_schema: None,
+        destructive: false,
+    }
+}
+
+fn body(settings: &ModelSettings, messages: &[Message]) -> Value {
+    let (tools, written) = ([tool()], Written::default());
+    let request =
+        TurnRequest { instructions: "Be brief.", messages, tools: &tools, text_sink: &written };
+    match settings.kind {
+        Protocol::OpenaiCompatible => openai_compatible::body(settings, &request),
+        Protocol::Anthropic => anthropic::body(settings, &request),
+        Protocol::Gemini => gemini::body(settings, &request),
+    }
+}
+
+fn user(text: &str) -> Message {
+    let message =
+        UserMessage { prompt: Some(text.to_owned()), payload: None, fence: String::new() };
+    Message::User(message)
+}
+
+/// A conversation with one turn of the model `m` of this protocol, and the results of its two calls.
+async fn conversation(protocol: Protocol) -> Vec<Message> {
+    let turn = turn(protocol, stream(protocol, &events(protocol))).await.unwrap();
+    let results = turn.tool_calls.iter().zip([("1", false), ("no such folder", true)]);
+    let results = results.map(|(call, (text, is_error))| ToolResult {
+        call: call.clone(),
+        text: text.to_owned(),
+        is_error,
+    });
+    let results = results.collect();
+    let Turn { text, tool_calls, provider_message, .. } = turn;
+    let message = AssistantMessage { text, tool_calls, provider_message };
+    vec![user("Go."), Message::Assistant(message), Message::ToolResults(results)]
+}
+
+/// The model's message in a request, and the messages behind it.
+fn assistant_and_rest(protocol: Protocol, body: &Value) -> (Value, Vec<Value>) {
+    let messages = body.get("messages").or(body.get("contents")).unwrap().as_array().unwrap();
+    let at = messages
+        .iter()
+        .position(|message| message["role"] == "assistant" || message["role"] == "model");
+    let (message, rest) = messages[at.unwrap()..].split_first().unwrap();
+    let message = match protocol {
+        Protocol::OpenaiCompatible => message.clone(),
+        Protocol::Anthropic => message["content"].clone(),
+        Protocol::Gemini => message["parts"].clone(),
+    };
+    (message, rest.to_vec())
+}
+
+#[test]
+fn a_models_name_is_sent_as_written_and_effort_is_a_setting() {
+    for protocol in PROTOCOLS {
+        for name in ["gpt-x-high", "claude-low", "gemini-zero", "a/b::c-minimal"] {
+            let mut settings = settings(protocol, name);
+            let plain = body(&settings, &[user("hi")]);
+            if protocol != Protocol::Gemini {
+                assert_eq!(plain["model"], name);
+            }
+            assert!(
+                !plain.to_string().contains("effort") && !plain.to_string().contains("thinking"),
+                "{plain}"
+            );
+            settings.effort = Some("high".to_owned());
+            settings.output_tokens_max = Some(77);
+            let body = body(&settings, &[user("hi")]);
+            let (effort, limit) = match protocol {
+                Protocol::OpenaiCompatible => ("/reasoning_effort", "/max_completion_tokens"),
+                Protocol::Anthropic => ("/output_config/effort", "/max_tokens"),
+                Protocol::Gemini => (
+                    "/generationConfig/thinkingConfig/thinkingLevel",
+                    "/generationConfig/maxOutputTokens",
+                ),
+            };
+            assert_eq!(body.pointer(effort), Some(&json!("high")), "{body}");
+            assert_eq!(body.pointer(limit), Some(&json!(77)), "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_goes_back_unchanged_to_its_model_and_without_reasoning_to_another() {
+    for protocol in PROTOCOLS {
+        let messages = conversation(protocol).await;
+        let Some(Message::Assistant(assistant)) = messages.get(1) else { panic!() };
+        let own = assistant.provider_message.as_ref().unwrap().message.clone();
+        let (sent, _) = assistant_and_rest(protocol, &body(&settings(protocol, "m"), &messages));
+        assert_eq!(sent.to_string(), own.to_string(), "byte for byte");
+
+        let mut others: Vec<ModelSettings> = vec![settings(protocol, "m2")];
+        others.extend(
+            PROTOCOLS
+                .into_iter()
+                .filter(|other| *other != protocol)
+                .map(|other| settings(other, "m")),
+        );
+        for other in others {
+            let (sent, _) = assistant_and_rest(other.kind, &body(&other, &messages));
+            let sent = sent.to_string();
+            for own_part in ["c2Vj", "b3BhcXVl", "Hm.", "hought", "reasoning"] {
+                assert!(!sent.contains(own_part), "{protocol:?} to {:?}: {sent}", other.kind);
+            }
+            for shared in ["Let me lööck.", "read", "list", "path"] {
+                assert!(sent.contains(shared), "{protocol:?} to {:?}: {sent}", other.kind);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn results_follow_their_calls_in_the_form_of_the_protocol() {
+    for protocol in PROTOCOLS {
+        let messages = conversation(protocol).await;
+        let (_, rest) = assistant_and_rest(protocol, &body(&settings(protocol, "m"), &messages));
+        let expected = match protocol {
+            Protocol::OpenaiCompatible => vec![
+                json!({"role": "tool", "tool_call_id": "a", "content": "1"}),
+                json!({"role": "tool", "tool_call_id": "b", "content": "no such folder"}),
+            ],
+            // All in one message.
+            Protocol::Anthropic => vec![json!({"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "a", "content": "1", "is_error": false},
+                {"type": "tool_result", "tool_use_id": "b", "content": "no such folder", "is_error": true,
+                 "cache_control": {"type": "ephemeral"}},
+            ]})],
+            Protocol::Gemini => vec![json!({"role": "user", "parts": [
+                {"functionResponse": {"name": "read", "response": {"output": "1"}, "id": "a"}},
+                {"functionResponse": {"name": "list", "response": {"error": "no such folder"}, "id": "b"}},
+            ]})],
+        };
+        assert_eq!(rest, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_request_begins_with_the_one_before_it() {
+    // Without the marks, which are no part of what a provider caches.
+    fn unmarked(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.shift_remove("cache_control");
+                fields.values_mut().for_each(unmarked);
+            }
+            Value::Array(items) => items.iter_mut().for_each(unmarked),
+            _ => {}
+        }
+    }
+    for protocol in PROTOCOLS {
+        let messages = conversation(protocol).await;
+        let mut bodies = [&messages[..1], &messages[..], &messages[..]].map(|messages| {
+            let mut body = body(&settings(protocol, "m"), messages);
+            unmarked(&mut body);
+            body.to_string()
+        });
+        let first = bodies[0].strip_suffix("]}").unwrap().to_owned();
+        assert!(bodies[1].starts_with(&first), "{protocol:?}:\n{first}\n{}", bodies[1]);
+        bodies.reverse();
+        assert_eq!(bodies[0], bodies[1]);
+    }
+}
+
+#[test]
+fn malformed_arguments_go_back_as_an_object() {
+    for protocol in PROTOCOLS {
+        for arguments in ["{\"path\":", "", "[1]", "null", "\u{0}"] {
+            let call =
+                ToolCall { id: "x".into(), name: "read".into(), arguments: arguments.into() };
+            let assistant =
+                AssistantMessage { tool_calls: vec![call], ..AssistantMessage::default() };
+            let messages = [user("Go."), Message::Assistant(assistant)];
+            let (sent, _) =
+                assistant_and_rest(protocol, &body(&settings(protocol, "m"), &messages));
+            let sent = match protocol {
+                Protocol::OpenaiCompatible => {
+                    let text = sent["tool_calls"][0]["function"]["arguments"].as_str().unwrap();
+                    serde_json::from_str(text).unwrap()
+                }
+                Protocol::Anthropic => sent[0]["input"].clone(),
+                Protocol::Gemini => sent[0]["functionCall"]["args"].clone(),
+            };
+            assert_eq!(sent, json!({"malformed_arguments": arguments}), "{protocol:?}");
+        }
+    }
+}
+
+#[test]
+fn gemini_schemas_are_sent_without_what_it_refuses() {
+    let body = body(&settings(Protocol::Gemini, "m"), &[user("Go.")]);
+    let declared = &body["tools"][0]["functionDeclarations"][0];
+    assert_eq!(declared["parametersJsonSchema"], json!({"type": "object"}));
+}

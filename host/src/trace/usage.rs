@@ -1,0 +1,47 @@
+//! Tokens of a turn, in classes that do not overlap.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The tokens of one turn. The classes are disjoint, so that their sum is the turn's. A class that the provider does not
+/// report is unknown, which is not 0.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Input tokens that no cache held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_input: Option<u64>,
+    /// Input tokens that a cache of the provider held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_read: Option<u64>,
+    /// Input tokens that were written to a cache of the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write: Option<u64>,
+    /// Output tokens without those of reasoning, where the provider tells them apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<u64>,
+    /// Output tokens of reasoning, where the provider tells them apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<u64>,
+    /// What the provider reported, unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<Value>,
+}
+
+impl Usage {
+    /// All input tokens, if any class of them is known.
+    #[must_use]
+    pub fn input(&self) -> Option<u64> {
+        sum([self.fresh_input, self.cache_read, self.cache_write])
+    }
+
+    /// All output tokens, if any class of them is known.
+    #[must_use]
+    pub fn all_output(&self) -> Option<u64> {
+        sum([self.output, self.reasoning])
+    }
+}
+
+/// The sum of the known counts, if any is known.
+pub(crate) fn sum<const N: usize>(counts: [Option<u64>; N]) -> Option<u64> {
+    counts.into_iter().flatten().reduce(u64::saturating_add)
+}
