@@ -1,6 +1,8 @@
 //! Runs an agent: builds the model's messages, requests its turns, calls its tools, and ends the run.
 
 mod arguments;
+mod conversation;
+mod journal;
 pub mod model;
 mod tools;
 mod turn_text;
@@ -14,31 +16,19 @@ use crate::plugins::{PluginUnavailable, Plugins};
 use crate::secrets::UserTokens;
 use crate::settings::AgentSettings;
 use crate::store::{Store, StoreError};
-use crate::tasks::{EndStatus, Outcome, Task};
+use crate::tasks::{EndStatus, Fence, Outcome, Task};
 use crate::tenants::Agent;
 use crate::trace::log::{RunEvent, RunLog};
 use crate::trace::redact::Redactor;
 use crate::trace::usage::Usage;
 use crate::trace::{Event, Step, ToolCall};
-use model::{
-    AssistantMessage, Message, Models, StopReason, ToolResult, Turn, TurnRequest, UserMessage,
-};
+use conversation::{Conversation, Participants};
+use journal::Journal;
+use model::{AssistantMessage, Message, Models, Turn, UserMessage};
 pub use tools::{Tools, ToolsError, Unavailable};
-use turn_text::TurnText;
 
 /// How long a run waits before it asks for its tools again if there was no room for the plugin call.
 const TOOLS_PAUSE: Duration = Duration::from_secs(1);
-
-/// How many malformed calls in a row end a run.
-const BAD_CALLS_MAX: u32 = 3;
-
-/// What the tools of a run may still do.
-struct ToolBudget {
-    calls_left: u32,
-    bytes_left: usize,
-    /// Malformed calls in a row.
-    bad_calls: u32,
-}
 
 /// What every run needs.
 #[derive(Debug, Clone)]
@@ -62,6 +52,8 @@ pub struct RunContext<'a> {
     pub tokens: UserTokens,
     /// The log that its steps are written to as they happen, redacted.
     pub log: &'a RunLog,
+    /// The fence of the task's lease.
+    pub fence: Fence,
     /// The time limit.
     pub time_max: Duration,
 }
@@ -114,7 +106,7 @@ impl Runner {
             let items = run.tokens.items().map(str::to_owned).collect();
             trace.push(trace.begin(), Event::UserTokens { items });
         }
-        let conversation = self.converse(agent, task, &trace);
+        let conversation = self.converse(agent, task, run.fence, &trace);
         let time_max = run.time_max;
         let conversed = tokio::time::timeout(time_max, conversation).await.unwrap_or_else(|_| {
             let seconds = time_max.as_secs();
@@ -136,6 +128,7 @@ impl Runner {
         &self,
         agent: &Agent,
         task: &Task,
+        fence: Fence,
         trace: &Trace<'_>,
     ) -> Result<String, RunError> {
         let definition = &agent.definition;
@@ -145,6 +138,7 @@ impl Runner {
                 definition.model
             ))
         })?;
+        let (journal, recorded) = Journal::open(&self.store, task, fence).await?;
         let request_id = RequestId::next();
         let tools = self.tools(agent, request_id).await?;
         for note in tools.notes() {
@@ -155,62 +149,15 @@ impl Runner {
         trace.push(trace.begin(), Event::Prompt { text: input.fenced() });
         messages.push(Message::User(input));
 
-        let turns_max = definition.turns_max.unwrap_or(u32::MAX).min(self.limits.turns_max).max(1);
-        let mut budget = ToolBudget {
-            calls_left: self.limits.tool_calls_max,
-            bytes_left: self.limits.tool_bytes_max,
-            bad_calls: 0,
+        let with = Participants {
+            agent,
+            task,
+            model: model.as_ref(),
+            tools: &tools,
+            trace,
+            limits: &self.limits,
         };
-        for _ in 0..turns_max {
-            let begun = trace.begin();
-            let text = TurnText::new(trace, begun.0);
-            let request = TurnRequest {
-                instructions: &definition.instructions,
-                messages: &messages,
-                tools: tools.descriptions(),
-                text_sink: &text,
-            };
-            let turn = model.turn(request).await.map_err(|error| {
-                RunError::failed(format!("{} (fault: {})", error.message, error.fault.as_str()))
-            })?;
-            text.finish();
-            trace.push(begun, model_event(&definition.model, &turn));
-            match turn.stop {
-                StopReason::Length => {
-                    return Err(RunError::failed(
-                        "the model's answer is incomplete: it reached the limit of its output or context \
-                         (output_tokens_max of the model's settings, or the provider's own limit)",
-                    ));
-                }
-                StopReason::Refused(why) => {
-                    return Err(RunError::failed(format!("the model refused to answer: {why}")));
-                }
-                StopReason::Answered if turn.text.trim().is_empty() => {
-                    return Err(RunError::failed(
-                        "the model gave an empty answer (fault: upstream)",
-                    ));
-                }
-                StopReason::Answered => return Ok(turn.text),
-                StopReason::ToolCalls => {}
-            }
-            let calls = turn.tool_calls.clone();
-            let Turn { text, tool_calls, provider_message, .. } = turn;
-            messages.push(Message::Assistant(AssistantMessage {
-                text,
-                tool_calls,
-                provider_message,
-            }));
-            let mut results = Vec::with_capacity(calls.len());
-            for call in calls {
-                budget.calls_left = budget.calls_left.checked_sub(1).ok_or_else(|| {
-                    let max = self.limits.tool_calls_max;
-                    RunError::failed(format!("the run wanted more than {max} tool calls"))
-                })?;
-                results.push(self.call_tool(&tools, task, call, trace, &mut budget).await?);
-            }
-            messages.push(Message::ToolResults(results));
-        }
-        Err(RunError::failed(format!("the model gave no answer within {turns_max} turns")))
+        Conversation::new(with, journal, messages).run(recorded).await
     }
 
     /// The agent's tools. If there is no room to call a plugin for them, the run is not at fault and waits, within
@@ -225,46 +172,6 @@ impl Runner {
                 tools => return Ok(tools?),
             }
         }
-    }
-
-    /// Calls a tool. What goes wrong is told to the model, and the run goes on, unless the model's calls are malformed
-    /// again and again.
-    async fn call_tool(
-        &self,
-        tools: &Tools,
-        task: &Task,
-        call: ToolCall,
-        trace: &Trace<'_>,
-        budget: &mut ToolBudget,
-    ) -> Result<ToolResult, RunError> {
-        let begun = trace.begin();
-        trace.called(begun.0, &call, tools.plugin_of(&call.name));
-        let called = match tools.check_arguments(&call) {
-            Ok(()) => {
-                budget.bad_calls = 0;
-                tools.call(task, &call).await
-            }
-            Err(why) => {
-                budget.bad_calls += 1;
-                tools.refuse(&call, why)
-            }
-        };
-        let answer = called.within(&mut budget.bytes_left);
-        let event = Event::Tool {
-            call: call.clone(),
-            plugin: answer.plugin,
-            result: answer.result.clone(),
-            is_error: answer.is_error,
-            logs: answer.logs,
-            ran: answer.ran,
-        };
-        trace.push(begun, event);
-        if budget.bad_calls == BAD_CALLS_MAX {
-            return Err(RunError::failed(format!(
-                "the model called tools with malformed arguments {BAD_CALLS_MAX} times in a row"
-            )));
-        }
-        Ok(ToolResult { call, text: answer.result, is_error: answer.is_error })
     }
 
     /// The thread's earlier tasks as messages, oldest first, within the bounds of the settings.
@@ -332,8 +239,11 @@ impl Trace<'_> {
         self.log.push(RunEvent::ToolCalled { at, call: self.redactor.call(call.clone()), plugin });
     }
 
-    fn push(&self, (at, begun): (Timestamp, Instant), event: Event) {
+    /// Adds a step, and returns it as it was added: redacted.
+    fn push(&self, (at, begun): (Timestamp, Instant), event: Event) -> Step {
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.log.push(RunEvent::StepCompleted(self.redactor.step(Step { at, micros, event })));
+        let step = self.redactor.step(Step { at, micros, event });
+        self.log.push(RunEvent::StepCompleted(step.clone()));
+        step
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The default settings, with their documentation.
 pub const DEFAULTS: &str = include_str!("../settings.default.toml");
@@ -169,7 +169,7 @@ pub struct ModelSettings {
 }
 
 /// The protocol of a model's server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// OpenAI's chat completions: OpenAI, Azure, Ollama, vLLM and many others.

@@ -42,6 +42,7 @@ pub use self::error::{Cause, StoreError};
 use self::fair_pool::FairPool;
 use self::sqlite::checkpoints::{Checkpoints, LOG_BOUNDS};
 pub use self::tasks::deliveries::DueDelivery;
+pub use self::tasks::journal::Durability;
 pub use self::tasks::turns::Capacity;
 use self::write::{Queued, SingleWrite, Write, WriterState};
 use self::writer::{Op, Writer};
@@ -108,6 +109,7 @@ impl Store {
             clock: clock.clone(),
             changes: changes.clone(),
             state: WriterState { last_sequence, last_turn: None, alive_until: None, next_due },
+            syncs: true,
         };
         let (writes, waiting) = fair_queue::queue();
         let (ended, writer_ended) = watch::channel(());

@@ -128,6 +128,26 @@ pub struct AgentDefinition {
     /// The maximum number of model turns of one run. By default, the limit of the gateway's settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns_max: Option<u32>,
+    /// What happens if the gateway stops while a tool runs that may change things, so that nobody knows whether it has.
+    #[serde(default, skip_serializing_if = "OnUnknown::is_default")]
+    pub on_unknown: OnUnknown,
+}
+
+/// What a run does about a tool call whose outcome is unknown. The call is not made again in either case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknown {
+    /// The model is told, and decides what to do.
+    #[default]
+    TellModel,
+    /// The run fails.
+    Fail,
+}
+
+impl OnUnknown {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn offline() -> String {

@@ -13,4 +13,6 @@ pub struct Tool {
     pub output_schema: Option<serde_json::Value>,
     /// Whether it may change data. True unless its annotations say otherwise.
     pub destructive: bool,
+    /// Whether a second call with the same arguments changes nothing more. False unless its annotations say so.
+    pub idempotent: bool,
 }

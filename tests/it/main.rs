@@ -28,6 +28,7 @@
 //! | `seed_curls` | every documented curl command works as written |
 //! | `store_down` | nothing is acknowledged while the store is unavailable |
 //! | `durability` | acknowledged work survives `kill -9` |
+//! | `crash_agents` | a run goes on where a kill interrupted it: what has ended is not repeated, and what may have changed something is not either |
 //! | `load` | ten thousand requests, valid and invalid, are all accounted for |
 //! | `tenants_apart` | another tenant's data looks as if it did not exist |
 //! | `every_route_apart` | the same for every route of the OpenAPI document |
@@ -106,6 +107,7 @@ mod compiling;
 mod connections;
 mod contract;
 mod conveniences;
+mod crash_agents;
 mod docsgpt_webhook;
 mod dot_paths;
 mod durability;

@@ -111,6 +111,15 @@ enum Task {
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
         seconds: Option<u32>,
     },
+    /// Kill a gateway again and again while its agents work, and check that nothing is done twice
+    ///
+    /// Runs the test that `test` runs with 5 kills. The model and the tools count what they are asked for outside the
+    /// gateway: effects that must not be repeated happen once, and no turn or call that has ended is repeated.
+    CrashAgents {
+        /// The number of kills
+        #[arg(long, default_value_t = 200)]
+        rounds: u32,
+    },
     /// Fuzz the gateway with valid and invalid requests from its OpenAPI document
     ///
     /// Starts a gateway with a demo tenant. Checks the status, content type, headers and body of every response
@@ -155,6 +164,7 @@ impl Task {
             Task::Payloads => payloads::install(),
             Task::Clients => clients::run(),
             Task::Bench { filter, seconds } => stages::bench(filter.as_deref(), seconds),
+            Task::CrashAgents { rounds } => stages::crash_agents(rounds),
             Task::FuzzApi { requests, seed } => fuzz::run(requests, seed),
             Task::ShowDemo => demo::show(),
         }

@@ -159,6 +159,29 @@ pub(crate) fn run(stages: &[Stage]) -> anyhow::Result<()> {
     say(format_args!("all {count} stages in {:.1} s", begin.elapsed().as_secs_f32()))
 }
 
+/// Runs the test that kills a gateway while its agents work, with this many kills.
+pub(crate) fn crash_agents(rounds: u32) -> anyhow::Result<()> {
+    tools::ensure_wasm_target()?;
+    BUILD.run("1/2")?;
+    say(format_args!("[2/2] {rounds} kills"))?;
+    let mut test = tools::cargo(".");
+    test.args([
+        "test",
+        "--workspace",
+        "--test",
+        "it",
+        "--",
+        "crash_agents::whenever",
+        "--nocapture",
+    ]);
+    let status = test.env("CRASH_ROUNDS", rounds.to_string()).status();
+    ensure!(
+        status.context("cargo cannot be run")?.success(),
+        "something was done twice, or not at all"
+    );
+    Ok(())
+}
+
 /// Runs the benchmarks.
 pub(crate) fn bench(filter: Option<&str>, seconds: Option<u32>) -> anyhow::Result<()> {
     tools::ensure_wasm_target()?;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -76,7 +77,7 @@ pub struct AssistantMessage {
 /// A message in the form of its provider, with what only this provider understands: reasoning with its signatures, in
 /// its order among texts and calls. It goes back unchanged to the model that made it, and to no other: for another one,
 /// the message is made anew from text and calls.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProviderMessage {
     /// The protocol that it was received with.
     pub protocol: Protocol,

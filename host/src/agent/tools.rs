@@ -233,8 +233,15 @@ impl Tools {
         }
     }
 
-    /// Calls a tool for a run. Any failure is reported to the model, and the run continues.
-    pub(super) async fn call(&self, task: &Task, call: &ToolCall) -> Answer {
+    /// Whether a call may change something that a second one would change again. A tool that does not exist changes
+    /// nothing.
+    pub(super) fn must_not_repeat(&self, name: &str) -> bool {
+        let tool = self.by_name.get(name).and_then(|entry| self.descriptions.get(entry.index));
+        tool.is_some_and(|tool| tool.destructive && !tool.idempotent && self.allow_destructive)
+    }
+
+    /// Calls a tool for a run, with this idempotency key. Any failure is reported to the model, and the run continues.
+    pub(super) async fn call(&self, task: &Task, call: &ToolCall, key: String) -> Answer {
         let entry = match self.find(&call.name) {
             Ok(entry) => entry,
             Err(Unavailable::Unknown) => {
@@ -243,6 +250,7 @@ impl Tools {
             Err(Unavailable::Destructive(why)) => return self.refuse(call, why),
         };
         let subject = self.subject(task.tenant, task.agent);
+        let subject = Subject { idempotency_key: Some(key.into()), ..subject };
         let (name, arguments) = (entry.own_name.clone(), call.arguments.clone());
         let mut called = entry.binding.call_tool(subject, name, arguments).await;
         let ran = Some(Box::new(called.take_run()));

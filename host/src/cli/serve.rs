@@ -14,7 +14,7 @@ use crate::gateway::{DataFolder, Gateway};
 use crate::http::Services;
 use crate::ids::{AgentId, KeyId, Name, PluginName, TenantId};
 use crate::settings::Settings;
-use crate::tenants::{AgentDefinition, KeyHolder, NewKey, Precondition, Tenant};
+use crate::tenants::{AgentDefinition, KeyHolder, NewKey, OnUnknown, Precondition, Tenant};
 use crate::watch::Watch;
 
 /// Arguments of `wardgate serve`.
@@ -188,5 +188,6 @@ fn demo_agent() -> AgentDefinition {
         getter: None,
         allow_destructive_tools: false,
         turns_max: None,
+        on_unknown: OnUnknown::default(),
     }
 }

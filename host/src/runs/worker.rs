@@ -17,7 +17,7 @@ use crate::bulk::{BULK_BYTES, BulkLane, TenantCell};
 use crate::ids::AgentId;
 use crate::settings::QueueSettings;
 use crate::store::{Capacity, Stamp, Store, StoreError};
-use crate::tasks::{Claimed, EndStatus, Outcome, Task};
+use crate::tasks::{Claimed, EndStatus, Fence, Outcome, Task};
 use crate::tenants::Agent;
 use crate::trace::log::{RunEvent, RunLog};
 use crate::trace::{Event, Step};
@@ -216,7 +216,7 @@ async fn run_task(
     let Claimed { task, fence } = claimed;
     let lease = Lease::held(&context.leases, task.id, fence);
     let outcome = tokio::select! {
-        outcome = outcome(&context, &task, &running.log) => match outcome {
+        outcome = outcome(&context, &task, fence, &running.log) => match outcome {
             Ok(outcome) => Some(outcome),
             Err(StoreFailed) => return lease.release_after(STORE_PAUSE),
         },
@@ -252,6 +252,7 @@ struct StoreFailed;
 async fn outcome(
     context: &WorkerContext,
     task: &Task,
+    fence: Fence,
     log: &RunLog,
 ) -> Result<Outcome, StoreFailed> {
     if task.attempts > context.settings.attempts_max {
@@ -264,7 +265,8 @@ async fn outcome(
     match context.agent(task).await {
         Ok(Some(agent)) => {
             let tokens = context.runs.tokens.get(&task.id).unwrap_or_default();
-            let run = RunContext { tokens, log, time_max: context.settings.run_time_max };
+            let time_max = context.settings.run_time_max;
+            let run = RunContext { tokens, log, fence, time_max };
             match context.runner.run(&agent, task, run).await {
                 Ok(outcome) => Ok(outcome),
                 Err(error) => Err(store_failed(&error)),

@@ -244,6 +244,7 @@ impl ExportedFunction {
             output_schema: result.schema(),
             // A component's type does not say what a function does.
             destructive: true,
+            idempotent: false,
         };
         Ok(Function { tool, export_index: export_index.ok_or("it is not there")?, params, result })
     }

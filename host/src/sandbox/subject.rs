@@ -25,6 +25,8 @@ pub struct Subject {
     pub channel: Option<Arc<ChannelContext>>,
     /// The caller as identified by the channel's verifier, as JSON.
     pub principal: Option<Arc<str>>,
+    /// The key of a tool call in a run: the same whenever this call is made again.
+    pub idempotency_key: Option<Arc<str>>,
     /// The host's scripted answers, if the call is a test or a replay.
     pub script: Option<SharedScript>,
 }
@@ -41,6 +43,7 @@ impl Subject {
             task: None,
             channel: None,
             principal: None,
+            idempotency_key: None,
             script: None,
         }
     }

@@ -7,6 +7,7 @@ pub(super) mod deliveries;
 pub(super) mod ending;
 pub(super) mod finish;
 pub(super) mod housekeeping;
+pub(super) mod journal;
 pub(super) mod lease;
 pub(super) mod listing;
 pub(super) mod long_writes;

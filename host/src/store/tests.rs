@@ -6,6 +6,7 @@ mod checkpoints;
 mod chunking;
 mod delivering;
 mod fair_queue;
+mod journal;
 mod keeping;
 mod leasing;
 mod migrating;

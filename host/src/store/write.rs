@@ -33,6 +33,12 @@ pub(super) trait Write: Send + Sync + 'static {
         Self::CHANGES_DIRECTORY.then(|| Change::Directory(self.flow().tenant()))
     }
 
+    /// Whether it has to survive the loss of power. A batch without such a write is committed without a sync, which
+    /// survives the death of the process.
+    fn is_synced(&self) -> bool {
+        true
+    }
+
     /// Approximate bytes of the texts that it writes. Something as small as a row of ids counts as nothing.
     fn bytes(&self) -> usize {
         0
@@ -125,6 +131,7 @@ pub(super) trait AnyQueued: Send {
         &'a mut self,
         session: &'a mut Session<'_>,
     ) -> BoxFuture<'a, Result<(), sqlx::Error>>;
+    fn is_synced(&self) -> bool;
     fn reply(self: Box<Self>, changes: &Changes);
     fn fail(self: Box<Self>, error: &Arc<sqlx::Error>);
 }
@@ -149,6 +156,10 @@ impl<W: SingleWrite> AnyQueued for Queued<W> {
             };
             Ok(())
         })
+    }
+
+    fn is_synced(&self) -> bool {
+        self.write.is_synced()
     }
 
     fn reply(self: Box<Self>, changes: &Changes) {

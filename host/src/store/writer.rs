@@ -48,6 +48,12 @@ impl Batch {
         self.accepts.len() + self.finishes.len() + self.others.len()
     }
 
+    /// Whether one of its operations has to survive the loss of power.
+    fn is_synced(&self) -> bool {
+        let is_any_but_other = !self.accepts.is_empty() || !self.finishes.is_empty();
+        is_any_but_other || self.others.iter().any(|other| other.is_synced())
+    }
+
     async fn apply(&mut self, session: &mut Session<'_>) -> Result<(), sqlx::Error> {
         accept::apply_accepts(&mut self.accepts, session).await?;
         finish::apply_finishes(&mut self.finishes, session).await?;
@@ -89,6 +95,8 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) state: WriterState,
     pub(super) changes: Changes,
+    /// Whether commits of the connection are synced.
+    pub(super) syncs: bool,
 }
 
 impl Writer {
@@ -137,6 +145,14 @@ impl Writer {
     }
 
     async fn transaction(&mut self, batch: &mut Batch) -> sqlx::Result<()> {
+        let is_synced = batch.is_synced();
+        if self.syncs != is_synced {
+            // Takes effect outside of transactions only.
+            let level =
+                if is_synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            execute(sqlx::query(level), &mut self.db).await?;
+            self.syncs = is_synced;
+        }
         // IMMEDIATE takes the write lock at once: a transaction that fails to get it later would have done its work
         // for nothing.
         execute(sqlx::query("BEGIN IMMEDIATE"), &mut self.db).await?;

@@ -17,7 +17,7 @@ use wardgate::ids::{AgentId, KeyId, PluginName, TenantId};
 use wardgate::plugins::PluginUnavailable;
 use wardgate::secrets::{PlainSecret, SecretUses};
 use wardgate::settings::Settings;
-use wardgate::tenants::{AgentDefinition, Installer, KeyHolder, NewKey, Precondition};
+use wardgate::tenants::{AgentDefinition, Installer, KeyHolder, NewKey, OnUnknown, Precondition};
 use wardgate::vault::NewSecret;
 
 use super::model_server::ModelServer;
@@ -40,6 +40,7 @@ pub(crate) fn agent(name: &str) -> AgentDefinition {
         getter: None,
         allow_destructive_tools: false,
         turns_max: None,
+        on_unknown: OnUnknown::default(),
     }
 }
 

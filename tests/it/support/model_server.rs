@@ -31,6 +31,11 @@ pub(crate) enum Reply {
     Broken(&'static str),
     /// The beginning of a text, and its rest once the test calls [`ModelServer::release`].
     Paused(&'static str, &'static str),
+    /// The reply of this number, counted by the model's messages since the last one of the user: a script for each
+    /// run, however many there are at once.
+    ByTurn(Arc<Vec<Reply>>),
+    /// A call of a tool like [`Reply::Tool`].
+    Call(Arc<str>, Arc<str>),
     /// An HTTP error with this status and message.
     Error(u16, &'static str),
     /// A text after a delay: for races only. A test that depends on the model being late uses [`Reply::Held`].
@@ -135,10 +140,14 @@ async fn complete(
     let mut reply = {
         let mut script = state.script.lock().unwrap();
         let key = headers.get("authorization").map(|key| key.to_str().unwrap().to_owned());
+        let turn = turns_taken(&body);
         script.1.push((body, key.unwrap_or_default()));
         let reply =
             if script.0.len() > 1 { script.0.pop_front() } else { script.0.front().cloned() };
-        reply.expect("a script has at least one reply")
+        match reply.expect("a script has at least one reply") {
+            Reply::ByTurn(replies) => replies[turn].clone(),
+            reply => reply,
+        }
     };
     if let Reply::Held(held) = reply {
         // A client that disconnects while it waits consumes no permit.
@@ -161,12 +170,9 @@ async fn complete(
             let body = Body::from_stream(parts.map(Ok::<_, std::io::Error>));
             return ([EVENT_STREAM], body).into_response();
         }
-        Reply::Tool(name, arguments) => {
-            let function = json!({"name": name, "arguments": arguments});
-            let call =
-                json!({"index": 0, "id": "call_abc", "type": "function", "function": function});
-            (json!({"role": "assistant", "content": null, "tool_calls": [call]}), "tool_calls")
-        }
+        Reply::Tool(name, arguments) => (call(name, arguments), "tool_calls"),
+        Reply::Call(name, arguments) => (call(&name, &arguments), "tool_calls"),
+        Reply::ByTurn(_) => panic!("a script within a script"),
         Reply::Error(status, text) => {
             let status = StatusCode::from_u16(status).unwrap();
             // So that the next attempt does not wait.
@@ -181,6 +187,19 @@ async fn complete(
         Reply::Silence => std::future::pending().await,
     };
     events([delta_chunk(&delta, None), delta_chunk(&json!({}), Some(finish_reason)), usage_chunk()])
+}
+
+/// The messages of the model since the last one of the user.
+fn turns_taken(request: &Value) -> usize {
+    let messages = request["messages"].as_array().unwrap().iter().rev();
+    let since = messages.take_while(|message| message["role"] != "user");
+    since.filter(|message| message["role"] == "assistant").count()
+}
+
+fn call(name: &str, arguments: &str) -> Value {
+    let function = json!({"name": name, "arguments": arguments});
+    let call = json!({"index": 0, "id": "call_abc", "type": "function", "function": function});
+    json!({"role": "assistant", "content": null, "tool_calls": [call]})
 }
 
 const EVENT_STREAM: (&str, &str) = ("content-type", "text/event-stream");

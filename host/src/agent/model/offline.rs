@@ -183,6 +183,7 @@ mod tests {
             input_schema: json!({}),
             output_schema: None,
             destructive: false,
+            idempotent: false,
         }
     }
 

@@ -152,7 +152,8 @@ fn tool(tool: exports::toolbox::Tool) -> Result<Tool, PluginError> {
     let output_schema: Option<serde_json::Value> = output_schema
         .map_err(|_| malformed(&format!("the output schema of {} is not JSON", tool.name)))?;
     let (name, description) = (tool.name, tool.description);
-    Ok(Tool { name, description, input_schema, output_schema, destructive })
+    let idempotent = hint("idempotentHint") == Some(true);
+    Ok(Tool { name, description, input_schema, output_schema, destructive, idempotent })
 }
 
 /// Rejects text that is not JSON or nests too deep, so that no code outside the sandbox has to parse such JSON.

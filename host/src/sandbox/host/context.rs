@@ -24,6 +24,9 @@ impl context::Host for CallState {
         Ok(match name.as_str() {
             "agent-id" => Some(quoted(self.subject.agent.to_string())),
             "plugin-name" => Some(quoted(self.binding.name.to_string())),
+            "idempotency-key" => {
+                self.subject.idempotency_key.as_deref().map(|key| quoted(key.to_owned()))
+            }
             "principal" => self.subject.principal.as_deref().map(str::to_owned),
             name => self.subject.channel.as_ref().and_then(|channel| match name {
                 "channel-id" => Some(quoted(channel.id.to_string())),

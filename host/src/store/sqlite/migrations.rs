@@ -29,6 +29,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     migration!("0009", "delivery_turns"),
     migration!("0010", "state_by_rows"),
     migration!("0011", "changes"),
+    migration!("0012", "journal"),
 ];
 
 /// Applies the migrations that a database lacks.

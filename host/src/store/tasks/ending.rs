@@ -8,6 +8,7 @@ use super::chunks;
 use super::chunks::{ChunkRange, Chunked, Chunker, LongWrite, Part};
 use super::deliveries::make_due;
 use super::finish::insert_rests;
+use super::journal::DELETE_JOURNAL;
 use super::lease::task_state;
 use crate::ids::{TaskId, TenantId};
 use crate::store::changes::Change;
@@ -41,7 +42,8 @@ pub(in crate::store) const FINAL_BY_OWNER: &str =
 
 /// Deletes everything that belongs to a task, in an order that the foreign keys allow. The idempotency key is deleted
 /// too: no key points at a task that does not exist (CONTRACT section 4).
-pub(in crate::store) const DELETE: [&str; 7] = [
+pub(in crate::store) const DELETE: [&str; 8] = [
+    DELETE_JOURNAL,
     "DELETE FROM chunked_texts WHERE task_sequence = ?",
     "DELETE FROM result_rests WHERE task_sequence = ?",
     "DELETE FROM deliveries WHERE task_sequence = ?",
@@ -150,6 +152,7 @@ impl SingleWrite for End {
             .bind(attempts.1)
             .bind(sequence);
         execute(query, session.db).await?;
+        execute(sqlx::query(DELETE_JOURNAL).bind(sequence), session.db).await?;
         make_due(sequence, session).await?;
         let rest: Option<_> = self.rest.as_ref().map(|rest| (sequence, Arc::clone(rest)));
         insert_rests(rest.as_slice(), session).await?;

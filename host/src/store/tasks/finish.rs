@@ -1,8 +1,7 @@
 //! Finishes tasks: the outcome and the steps of the attempt that produced it, in one transaction.
 //!
-//! Only a finish writes the steps of a run, so they always belong to the attempt that finished it: an earlier
-//! attempt, which lost its lease or gave it back, has left none. Steps after the end of a run are added by
-//! `post_run`.
+//! Only a finish writes the steps of a run. What earlier attempts did is in the run's journal (`journal`), which a finish
+//! deletes; the attempt that finishes has taken it over. Steps after the end of a run are added by `post_run`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use super::chunks;
 use super::chunks::{Chunked, Chunker, LongWrite, Part};
 use super::deliveries::make_due_statement;
+use super::journal::DELETE_JOURNAL;
 use super::lease::end_leases;
 use super::steps::StoredStep;
 use crate::ids::{OwnerId, TaskId, TenantId};
@@ -21,7 +21,7 @@ use crate::store::write::{Queued, Session, Write};
 use crate::store::writer::Op;
 use crate::store::{Store, StoreError};
 use crate::tasks::{EndStatus, Fence, Outcome, Status, Task};
-use crate::trace::Step;
+use crate::trace::{Event, Step};
 
 /// Ends tasks whose leases are deleted, and makes the deliveries of their answers due. The plus sign keeps the
 /// planner from building an index over `finish` and scanning all tasks.
@@ -75,6 +75,8 @@ pub(in crate::store) struct Finish {
     result: Arc<str>,
     rest: Option<Arc<str>>,
     steps: Vec<StoredStep>,
+    /// False for a run that ended in its first attempt without calling a tool.
+    may_have_journal: bool,
     /// The texts that are written ahead; their fields here are empty.
     chunked: Option<Chunked>,
 }
@@ -124,11 +126,24 @@ impl Finish {
         outcome: Outcome,
         steps: &[Step],
     ) -> Result<Self, serde_json::Error> {
+        let calls_tools = |step: &Step| matches!(&step.event, Event::Model { tool_calls, .. } if !tool_calls.is_empty());
+        let may_have_journal = task.attempts > 1 || steps.iter().any(calls_tools);
         let stored = |step| StoredStep::new(step, &task.input.payload, &outcome.result);
         let steps = steps.iter().map(stored).collect::<Result<_, _>>()?;
         let (result, rest) = rows::stored_result(outcome.result);
-        let (tenant, id, sequence, status) = (task.tenant, task.id, task.sequence, outcome.status);
-        Ok(Self { owner, tenant, id, sequence, fence, status, result, rest, steps, chunked: None })
+        Ok(Self {
+            owner,
+            tenant: task.tenant,
+            id: task.id,
+            sequence: task.sequence,
+            fence,
+            status: outcome.status,
+            result,
+            rest,
+            steps,
+            may_have_journal,
+            chunked: None,
+        })
     }
 }
 
@@ -149,6 +164,9 @@ pub(in crate::store) async fn apply_finishes(
         let has_ended = ended.remove(&(sequence, finish.write.fence));
         finish.set_answer(has_ended);
         if has_ended {
+            if finish.write.may_have_journal {
+                execute(sqlx::query(DELETE_JOURNAL).bind(sequence), session.db).await?;
+            }
             steps.extend((0_i64..).zip(&finish.write.steps).map(|(at, step)| (sequence, at, step)));
             rests.extend(finish.write.rest.as_ref().map(|rest| (sequence, Arc::clone(rest))));
             chunked.extend(finish.write.chunked.as_ref().map(|chunked| (sequence, 0, chunked)));

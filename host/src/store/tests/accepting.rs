@@ -4,8 +4,9 @@ use futures::FutureExt as _;
 use sqlx::Connection as _;
 use tokio::sync::oneshot;
 
+use super::super::fair_queue::Flow;
 use super::super::sqlite::open_writer;
-use super::super::write::{Queued, Write as _, WriterState};
+use super::super::write::{Queued, Refusal, Session, SingleWrite, Write, WriterState};
 use super::super::writer::{Batch, Op, Writer};
 use super::*;
 use crate::store::tasks::accept::Accept;
@@ -22,6 +23,7 @@ async fn writer(fixture: &Fixture) -> Writer {
         clock: fixture.clock.clone(),
         changes: fixture.store.changes().clone(),
         state: memory,
+        syncs: true,
     }
 }
 
@@ -300,4 +302,48 @@ async fn every_commit_is_synced() {
     let full: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut db).await.unwrap();
     assert_eq!((mode.as_str(), full), ("wal", 2));
     assert_eq!(Accept::OPERATION, "accept a task");
+}
+
+#[tokio::test]
+async fn a_batch_is_synced_if_one_of_its_writes_has_to_be() {
+    /// A write that changes nothing.
+    struct Nothing(bool);
+
+    impl Write for Nothing {
+        type Answer = ();
+        const OPERATION: &'static str = "do nothing";
+
+        fn flow(&self) -> Flow {
+            Flow::Gateway
+        }
+
+        fn is_synced(&self) -> bool {
+            self.0
+        }
+    }
+
+    impl SingleWrite for Nothing {
+        async fn apply(&self, _: &mut Session<'_>) -> Result<(), Refusal> {
+            Ok(())
+        }
+    }
+
+    let fixture = Fixture::new().await;
+    let mut writer = writer(&fixture).await;
+    for (writes, level) in [
+        (&[true][..], 2),
+        (&[false], 1),
+        (&[false, false], 1),
+        (&[false, true], 2),
+        (&[false], 1),
+        (&[true, false], 2),
+    ] {
+        let mut batch = Batch::default();
+        for is_synced in writes {
+            batch.add(Op::Other(Box::new(Queued::new(Nothing(*is_synced)).0)));
+        }
+        writer.commit(batch).await;
+        let query = sqlx::query_scalar::<_, i64>("PRAGMA synchronous");
+        assert_eq!(query.fetch_one(&mut writer.db).await.unwrap(), level, "{writes:?}");
+    }
 }

@@ -35,7 +35,7 @@ async fn the_log_stays_short_while_the_writer_is_never_idle_and_recovers_from_a_
     let state =
         WriterState { last_sequence: 0, last_turn: None, alive_until: None, next_due: None };
     let changes = fixture.store.changes().clone();
-    let writer = Writer { db, clock: fixture.clock.clone(), changes, state };
+    let writer = Writer { db, clock: fixture.clock.clone(), changes, state, syncs: true };
     let (writes, waiting) = queue();
     let checkpoints = Checkpoints::start(&fixture.path(), BOUNDS);
     let serving = tokio::spawn(writer.serve(waiting, checkpoints));

@@ -23,6 +23,7 @@ fn tool() -> Tool {
         input_schema: json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}),
         output_schema: None,
         destructive: false,
+        idempotent: false,
     }
 }
 

@@ -1,0 +1,269 @@
+//! The conversation of one run: turns of the model and calls of its tools, one after the other, each recorded before the
+//! next begins. After the death of the process, the next attempt goes on behind the last recorded step.
+
+use super::journal::{Entry, Journal};
+use super::model::{AssistantMessage, Message, Model, StopReason, ToolResult, Turn, TurnRequest};
+use super::turn_text::TurnText;
+use super::{RunError, Tools, Trace, model_event};
+use crate::settings::AgentSettings;
+use crate::tasks::Task;
+use crate::tenants::{Agent, OnUnknown};
+use crate::trace::log::replay;
+use crate::trace::{Event, Step, ToolCall};
+
+/// How many malformed calls in a row end a run.
+const BAD_CALLS_MAX: u32 = 3;
+
+/// What the model is told of a call whose outcome nobody knows.
+const UNKNOWN: &str = "its outcome is unknown: the gateway stopped while the tool ran. What it does may have been done. \
+    Check before you call it again";
+
+/// The conversation of one run.
+pub(super) struct Conversation<'a> {
+    agent: &'a Agent,
+    task: &'a Task,
+    model: &'a dyn Model,
+    tools: &'a Tools,
+    trace: &'a Trace<'a>,
+    journal: Journal<'a>,
+    limits: &'a AgentSettings,
+    messages: Vec<Message>,
+    turns: u32,
+    calls_left: u32,
+    bytes_left: usize,
+    /// Malformed calls in a row.
+    bad_calls: u32,
+}
+
+/// A turn whose calls have not all ended.
+struct OpenTurn {
+    calls: Vec<ToolCall>,
+    results: Vec<ToolResult>,
+    /// The call that an earlier attempt was about to make when its process ended.
+    interrupted: Option<usize>,
+}
+
+/// How a turn ended.
+enum TurnEnd {
+    Answered(String),
+    ToolsCalled(OpenTurn),
+}
+
+/// What every step of a conversation works with.
+pub(super) struct Participants<'a> {
+    pub(super) agent: &'a Agent,
+    pub(super) task: &'a Task,
+    pub(super) model: &'a dyn Model,
+    pub(super) tools: &'a Tools,
+    pub(super) trace: &'a Trace<'a>,
+    pub(super) limits: &'a AgentSettings,
+}
+
+impl<'a> Conversation<'a> {
+    /// A conversation that begins with these messages.
+    pub(super) fn new(
+        with: Participants<'a>,
+        journal: Journal<'a>,
+        messages: Vec<Message>,
+    ) -> Self {
+        let Participants { agent, task, model, tools, trace, limits } = with;
+        Self {
+            agent,
+            task,
+            model,
+            tools,
+            trace,
+            journal,
+            limits,
+            messages,
+            turns: 0,
+            calls_left: limits.tool_calls_max,
+            bytes_left: limits.tool_bytes_max,
+            bad_calls: 0,
+        }
+    }
+
+    /// Goes on behind what earlier attempts recorded, up to the model's answer.
+    pub(super) async fn run(mut self, recorded: Vec<Entry>) -> Result<String, RunError> {
+        let mut open = self.resume(recorded);
+        loop {
+            let turn = match open.take() {
+                Some(turn) => turn,
+                None => match self.take_turn().await? {
+                    TurnEnd::Answered(text) => return Ok(text),
+                    TurnEnd::ToolsCalled(turn) => turn,
+                },
+            };
+            let results = self.call_tools(turn).await?;
+            self.messages.push(Message::ToolResults(results));
+        }
+    }
+
+    /// Takes over what earlier attempts recorded: into the trace, the conversation and the limits. Returns the turn
+    /// whose calls have not all ended, if there is one.
+    fn resume(&mut self, recorded: Vec<Entry>) -> Option<OpenTurn> {
+        let mut open: Option<OpenTurn> = None;
+        for entry in recorded {
+            match entry {
+                Entry::Turn { step, provider_message } => {
+                    let step = Step::from(step);
+                    let Event::Model { text, tool_calls, .. } = step.event.clone() else { break };
+                    self.show_again(step);
+                    self.turns += 1;
+                    let calls = tool_calls.clone();
+                    let message = AssistantMessage { text, tool_calls, provider_message };
+                    self.messages.push(Message::Assistant(message));
+                    open = Some(OpenTurn { calls, results: Vec::new(), interrupted: None });
+                }
+                Entry::Intent { call } => {
+                    if let Some(open) = &mut open {
+                        open.interrupted = Some(call);
+                    }
+                }
+                Entry::Result { step } => {
+                    let step = Step::from(step);
+                    let Event::Tool { call, result: text, is_error, .. } = step.event.clone()
+                    else {
+                        break;
+                    };
+                    self.show_again(step);
+                    self.calls_left = self.calls_left.saturating_sub(1);
+                    self.bytes_left = self.bytes_left.saturating_sub(text.len());
+                    let Some(turn) = &mut open else { break };
+                    turn.interrupted = None;
+                    turn.results.push(ToolResult { call, text, is_error });
+                    if turn.results.len() == turn.calls.len() {
+                        let results = open.take().map(|turn| turn.results).unwrap_or_default();
+                        self.messages.push(Message::ToolResults(results));
+                    }
+                }
+            }
+        }
+        open
+    }
+
+    /// Puts a step of an earlier attempt into the trace of this one.
+    fn show_again(&self, step: Step) {
+        replay(vec![step]).into_iter().for_each(|event| self.trace.log.push(event));
+    }
+
+    async fn take_turn(&mut self) -> Result<TurnEnd, RunError> {
+        let definition = &self.agent.definition;
+        let turns_max = definition.turns_max.unwrap_or(u32::MAX).min(self.limits.turns_max).max(1);
+        if self.turns >= turns_max {
+            let reason = format!("the model gave no answer within {turns_max} turns");
+            return Err(RunError::failed(reason));
+        }
+        self.turns += 1;
+        let begun = self.trace.begin();
+        let text = TurnText::new(self.trace, begun.0);
+        let request = TurnRequest {
+            instructions: &definition.instructions,
+            messages: &self.messages,
+            tools: self.tools.descriptions(),
+            text_sink: &text,
+        };
+        let turn = self.model.turn(request).await.map_err(|error| {
+            RunError::failed(format!("{} (fault: {})", error.message, error.fault.as_str()))
+        })?;
+        text.finish();
+        let step = self.trace.push(begun, model_event(&definition.model, &turn));
+        let reason = match turn.stop {
+            StopReason::Length => {
+                "the model's answer is incomplete: it reached the limit of its output or context \
+                 (output_tokens_max of the model's settings, or the provider's own limit)"
+                    .to_owned()
+            }
+            StopReason::Refused(why) => format!("the model refused to answer: {why}"),
+            StopReason::Answered if turn.text.trim().is_empty() => {
+                "the model gave an empty answer (fault: upstream)".to_owned()
+            }
+            StopReason::Answered => return Ok(TurnEnd::Answered(turn.text)),
+            StopReason::ToolCalls => {
+                let Turn { text, tool_calls, provider_message, .. } = turn;
+                self.journal
+                    .record_turn(step, provider_message.clone(), self.trace.redactor)
+                    .await?;
+                let calls = tool_calls.clone();
+                let message = AssistantMessage { text, tool_calls, provider_message };
+                self.messages.push(Message::Assistant(message));
+                return Ok(TurnEnd::ToolsCalled(OpenTurn {
+                    calls,
+                    results: Vec::new(),
+                    interrupted: None,
+                }));
+            }
+        };
+        Err(RunError::failed(reason))
+    }
+
+    /// Makes the calls of a turn that have not ended, in their order, and returns the results of all.
+    async fn call_tools(&mut self, turn: OpenTurn) -> Result<Vec<ToolResult>, RunError> {
+        let OpenTurn { calls, mut results, interrupted } = turn;
+        for (number, call) in calls.into_iter().enumerate().skip(results.len()) {
+            self.calls_left = self.calls_left.checked_sub(1).ok_or_else(|| {
+                let max = self.limits.tool_calls_max;
+                RunError::failed(format!("the run wanted more than {max} tool calls"))
+            })?;
+            let was_interrupted = interrupted == Some(number);
+            results.push(self.call_tool(call, number, was_interrupted).await?);
+        }
+        Ok(results)
+    }
+
+    /// Calls a tool. What goes wrong is told to the model, and the run goes on, unless the model's calls are malformed
+    /// again and again.
+    async fn call_tool(
+        &mut self,
+        call: ToolCall,
+        number: usize,
+        was_interrupted: bool,
+    ) -> Result<ToolResult, RunError> {
+        let begun = self.trace.begin();
+        self.trace.called(begun.0, &call, self.tools.plugin_of(&call.name));
+        let arguments = self.tools.check_arguments(&call);
+        self.bad_calls = if arguments.is_ok() { 0 } else { self.bad_calls + 1 };
+        // A call that changes nothing, or the same again, is simply made again.
+        let must_not_repeat = self.tools.must_not_repeat(&call.name);
+        let answer = match arguments {
+            Err(why) => self.tools.refuse(&call, why),
+            Ok(()) if was_interrupted && must_not_repeat => {
+                self.tools.refuse(&call, format!("{}: {UNKNOWN}", call.name))
+            }
+            Ok(()) => {
+                if must_not_repeat {
+                    self.journal.record_intent(number).await?;
+                }
+                let key = idempotency_key(self.task, self.turns, number);
+                self.tools.call(self.task, &call, key).await
+            }
+        };
+        let answer = answer.within(&mut self.bytes_left);
+        let event = Event::Tool {
+            call: call.clone(),
+            plugin: answer.plugin,
+            result: answer.result.clone(),
+            is_error: answer.is_error,
+            logs: answer.logs,
+            ran: answer.ran,
+        };
+        let step = self.trace.push(begun, event);
+        self.journal.record_result(step).await?;
+        if self.bad_calls == BAD_CALLS_MAX {
+            return Err(RunError::failed(format!(
+                "the model called tools with malformed arguments {BAD_CALLS_MAX} times in a row"
+            )));
+        }
+        if was_interrupted && must_not_repeat && self.agent.definition.on_unknown == OnUnknown::Fail
+        {
+            return Err(RunError::failed(format!("{}: {UNKNOWN} (on_unknown)", call.name)));
+        }
+        Ok(ToolResult { call, text: answer.result, is_error: answer.is_error })
+    }
+}
+
+/// The key of a call: the same in every attempt, and another one for every other call.
+fn idempotency_key(task: &Task, turn: u32, call: usize) -> String {
+    let digest = blake3::hash(format!("{}/{turn}/{call}", task.id).as_bytes());
+    digest.to_hex().chars().take(32).collect()
+}

@@ -1,0 +1,127 @@
+//! The journal of a run: its finished steps, from which the next attempt goes on after the death of the process. Only
+//! what is new is written, never a conversation as a whole.
+
+use serde::{Deserialize, Serialize};
+
+use super::RunError;
+use super::model::ProviderMessage;
+use crate::clock::Timestamp;
+use crate::store::{Durability, Store};
+use crate::tasks::{Fence, Task};
+use crate::trace::redact::Redactor;
+use crate::trace::{Event, Step};
+
+/// An entry of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case")]
+pub(super) enum Entry {
+    /// The model took a turn and called tools.
+    Turn {
+        /// The turn, redacted.
+        step: StoredStep,
+        /// What it has besides text and calls. None too if a secret is in it: redacted, its signatures would not hold.
+        provider_message: Option<Box<ProviderMessage>>,
+    },
+    /// A tool that may change things is about to be called: the call of this number in the turn.
+    Intent {
+        /// From 0.
+        call: usize,
+    },
+    /// The next call of the turn has ended.
+    Result {
+        /// The call, redacted.
+        step: StoredStep,
+    },
+}
+
+/// A step of the trace, as the journal stores it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredStep {
+    at: i64,
+    micros: u64,
+    event: Event,
+}
+
+impl From<Step> for StoredStep {
+    fn from(Step { at, micros, event }: Step) -> Self {
+        Self { at: at.micros(), micros, event }
+    }
+}
+
+impl From<StoredStep> for Step {
+    fn from(StoredStep { at, micros, event }: StoredStep) -> Self {
+        Self { at: Timestamp::from_micros(at), micros, event }
+    }
+}
+
+/// Writes the journal of one attempt.
+pub(super) struct Journal<'a> {
+    store: &'a Store,
+    task: &'a Task,
+    fence: Fence,
+    position: i64,
+}
+
+impl<'a> Journal<'a> {
+    /// The journal, and what earlier attempts have written.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(super) async fn open(
+        store: &'a Store,
+        task: &'a Task,
+        fence: Fence,
+    ) -> Result<(Self, Vec<Entry>), RunError> {
+        let mut entries = Vec::new();
+        if task.attempts > 1 {
+            for text in store.journal(task).await? {
+                match serde_json::from_str(&text) {
+                    Ok(entry) => entries.push(entry),
+                    // Written by another version: what comes after it is done again.
+                    Err(error) => {
+                        tracing::warn!(%error, "an entry of a run's journal cannot be read");
+                        break;
+                    }
+                }
+            }
+        }
+        let position = i64::try_from(entries.len()).unwrap_or(i64::MAX);
+        Ok((Self { store, task, fence, position }, entries))
+    }
+
+    /// Records a turn that calls tools.
+    pub(super) async fn record_turn(
+        &mut self,
+        step: Step,
+        provider_message: Option<Box<ProviderMessage>>,
+        redactor: &Redactor,
+    ) -> Result<(), RunError> {
+        let has_secret = |own: &ProviderMessage| redactor.find(&own.message.to_string()).is_some();
+        let provider_message = provider_message.filter(|own| !has_secret(own));
+        self.append(&Entry::Turn { step: step.into(), provider_message }, Durability::Process).await
+    }
+
+    /// Records that a tool that may change things is about to be called.
+    pub(super) async fn record_intent(&mut self, call: usize) -> Result<(), RunError> {
+        self.append(&Entry::Intent { call }, Durability::Machine).await
+    }
+
+    /// Records the end of a call.
+    pub(super) async fn record_result(&mut self, step: Step) -> Result<(), RunError> {
+        self.append(&Entry::Result { step: step.into() }, Durability::Process).await
+    }
+
+    async fn append(&mut self, entry: &Entry, durability: Durability) -> Result<(), RunError> {
+        let text = serde_json::to_string(entry)
+            .map_err(|error| RunError::failed(format!("a step cannot be recorded: {error}")))?;
+        let appended =
+            self.store.append_to_journal(self.task, self.fence, self.position, &text, durability);
+        if !appended.await? {
+            // The task was ended, or another worker has it. The worker of this run learns it from the store and drops
+            // the run; until then it must do nothing more.
+            std::future::pending::<()>().await;
+        }
+        self.position += 1;
+        Ok(())
+    }
+}
