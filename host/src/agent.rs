@@ -116,7 +116,7 @@ impl Runner {
             Ok(result) => Outcome { status: EndStatus::Completed, result },
             Err(RunError::Store(error)) => return Err(error),
             Err(RunError::Failed(reason)) => {
-                run.log.abandon_call(self.clock.now());
+                run.log.abandon_calls(self.clock.now());
                 trace.push(trace.begin(), Event::Failure { reason: reason.clone() });
                 Outcome { status: EndStatus::Failed, result: reason }
             }
@@ -242,7 +242,11 @@ impl Trace<'_> {
     /// Adds a step, and returns it as it was added: redacted.
     fn push(&self, (at, begun): (Timestamp, Instant), event: Event) -> Step {
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let step = self.redactor.step(Step { at, micros, event });
+        self.push_step(Step { at, micros, event })
+    }
+
+    fn push_step(&self, step: Step) -> Step {
+        let step = self.redactor.step(step);
         self.log.push(RunEvent::StepCompleted(step.clone()));
         step
     }

@@ -71,15 +71,16 @@ impl Fixture {
         Self { home, model, ledger, web, agent }
     }
 
-    /// A call of a tool.
-    fn call(&self, tool: &str, text: &str) -> Reply {
-        let url = format!("http://127.0.0.1:{}", self.web.port);
-        Reply::Call(tool.into(), json!({"url": url, "text": text}).to_string().into())
+    /// Calls of these tools in one turn.
+    fn calls(&self, tools: &[&str]) -> Reply {
+        let arguments = json!({"url": format!("http://127.0.0.1:{}", self.web.port)}).to_string();
+        let calls = tools.iter().map(|tool| ((*tool).to_owned(), arguments.clone()));
+        Reply::Calls(calls.collect())
     }
 
     /// The model calls these tools, one a turn, and answers `done` then.
     fn script(&self, tools: &[&str]) {
-        let mut replies: Vec<Reply> = tools.iter().map(|tool| self.call(tool, "x")).collect();
+        let mut replies: Vec<Reply> = tools.iter().map(|tool| self.calls(&[tool])).collect();
         replies.push(Reply::Text("done"));
         self.model.set_reply(Reply::ByTurn(Arc::new(replies)));
     }
@@ -142,7 +143,7 @@ async fn messages(agent: &Client, task: &str, role: &str) -> Vec<Value> {
 async fn turns_and_calls_that_have_ended_are_not_repeated() {
     let fixture = Fixture::new(ALL, "").await;
     // The third turn waits.
-    let calls = ["record", "look"].map(|tool| fixture.call(tool, "x"));
+    let calls = ["record", "look"].map(|tool| fixture.calls(&[tool]));
     let replies = calls.into_iter().chain([Reply::Held(&Reply::Text("done"))]).collect();
     fixture.model.set_reply(Reply::ByTurn(Arc::new(replies)));
     let gateway = fixture.serve();
@@ -235,6 +236,39 @@ async fn a_call_that_changes_nothing_or_nothing_more_is_made_again_with_its_key(
         assert_eq!(effects[0].1.len(), 32);
         assert_eq!(messages(&agent, &task, "tool").await[0]["is_error"], false);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_only_read_are_made_at_the_same_time_and_others_in_their_order() {
+    let fixture = Fixture::new(0, "").await;
+    let tools = ["look", "look", "look", "record", "put"];
+    let replies = vec![fixture.calls(&tools), Reply::Text("done")];
+    fixture.model.set_reply(Reply::ByTurn(Arc::new(replies)));
+    let gateway = fixture.serve();
+    let agent = fixture.agent(&gateway);
+    let task = accepted(&agent).await;
+    // Three have begun before one has ended, and no other.
+    fixture.ledger.wait_for_effects(3).await;
+    fixture.ledger.answers.add_permits(2);
+    let called = || fixture.ledger.effects().into_iter().map(|(tool, _)| tool).collect::<Vec<_>>();
+    assert_eq!(called(), ["look", "look", "look"]);
+    fixture.ledger.answers.add_permits(1);
+    fixture.ledger.wait_for_effects(4).await;
+    assert_eq!(called()[3], "record");
+    fixture.ledger.answers.add_permits(2);
+    assert_eq!(agent.wait_for_end(&task).await["status"], "completed");
+    assert_eq!(called(), tools);
+    let results = messages(&agent, &task, "tool").await;
+    let names: Vec<_> =
+        results.iter().map(|result| result["tool_name"].as_str().unwrap()).collect();
+    assert_eq!(names, tools, "in the order of the calls");
+    let (request, _) = fixture.model.requests().pop().unwrap();
+    let roles = request["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["role"].as_str().unwrap());
+    assert_eq!(roles.filter(|role| *role == "tool").count(), 5);
 }
 
 /// The number of kills: 5, or what `cargo xtask crash-agents --rounds` says.

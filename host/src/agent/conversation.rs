@@ -1,10 +1,17 @@
 //! The conversation of one run: turns of the model and calls of its tools, one after the other, each recorded before the
 //! next begins. After the death of the process, the next attempt goes on behind the last recorded step.
 
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, stream};
+
 use super::journal::{Entry, Journal};
 use super::model::{AssistantMessage, Message, Model, StopReason, ToolResult, Turn, TurnRequest};
+use super::tools::Answer;
 use super::turn_text::TurnText;
 use super::{RunError, Tools, Trace, model_event};
+use crate::clock::Timestamp;
 use crate::settings::AgentSettings;
 use crate::tasks::Task;
 use crate::tenants::{Agent, OnUnknown};
@@ -13,6 +20,9 @@ use crate::trace::{Event, Step, ToolCall};
 
 /// How many malformed calls in a row end a run.
 const BAD_CALLS_MAX: u32 = 3;
+
+/// The most calls of a run at a time.
+const CALLS_AT_ONCE_MAX: usize = 8;
 
 /// What the model is told of a call whose outcome nobody knows.
 const UNKNOWN: &str = "its outcome is unknown: the gateway stopped while the tool ran. What it does may have been done. \
@@ -41,6 +51,16 @@ struct OpenTurn {
     results: Vec<ToolResult>,
     /// The call that an earlier attempt was about to make when its process ended.
     interrupted: Option<usize>,
+}
+
+/// A call that has begun.
+struct BegunCall {
+    /// Its number in the turn.
+    number: usize,
+    call: ToolCall,
+    at: Timestamp,
+    /// Why it is not made.
+    refusal: Option<String>,
 }
 
 /// How a turn ended.
@@ -197,47 +217,83 @@ impl<'a> Conversation<'a> {
         Err(RunError::failed(reason))
     }
 
-    /// Makes the calls of a turn that have not ended, in their order, and returns the results of all.
+    /// Makes the calls of a turn that have not ended, and returns the results of all. Calls that only read are made at
+    /// the same time if they follow each other, all others one after the other.
     async fn call_tools(&mut self, turn: OpenTurn) -> Result<Vec<ToolResult>, RunError> {
         let OpenTurn { calls, mut results, interrupted } = turn;
-        for (number, call) in calls.into_iter().enumerate().skip(results.len()) {
-            self.calls_left = self.calls_left.checked_sub(1).ok_or_else(|| {
-                let max = self.limits.tool_calls_max;
-                RunError::failed(format!("the run wanted more than {max} tool calls"))
-            })?;
-            let was_interrupted = interrupted == Some(number);
-            results.push(self.call_tool(call, number, was_interrupted).await?);
+        let mut waiting = calls.into_iter().enumerate().skip(results.len()).peekable();
+        while let Some((number, call)) = waiting.next() {
+            let only_reads = self.tools.only_reads(&call.name);
+            let mut group = vec![self.begin_call(number, call)?];
+            while only_reads
+                && let Some((number, call)) =
+                    waiting.next_if(|(_, call)| self.tools.only_reads(&call.name))
+            {
+                group.push(self.begin_call(number, call)?);
+            }
+            let answers = self.answers(&group, interrupted).await?;
+            for (begun, (answer, micros)) in group.into_iter().zip(answers) {
+                results.push(self.end_call(begun, answer, micros, interrupted).await?);
+            }
         }
         Ok(results)
     }
 
-    /// Calls a tool. What goes wrong is told to the model, and the run goes on, unless the model's calls are malformed
-    /// again and again.
-    async fn call_tool(
+    fn begin_call(&mut self, number: usize, call: ToolCall) -> Result<BegunCall, RunError> {
+        self.calls_left = self.calls_left.checked_sub(1).ok_or_else(|| {
+            let max = self.limits.tool_calls_max;
+            RunError::failed(format!("the run wanted more than {max} tool calls"))
+        })?;
+        let (at, _) = self.trace.begin();
+        self.trace.called(at, &call, self.tools.plugin_of(&call.name));
+        let refusal = self.tools.check_arguments(&call).err();
+        self.bad_calls = if refusal.is_some() { self.bad_calls + 1 } else { 0 };
+        Ok(BegunCall { number, call, at, refusal })
+    }
+
+    /// Makes these calls at the same time. Returns their answers, each with the time that it took in microseconds.
+    async fn answers(
         &mut self,
-        call: ToolCall,
-        number: usize,
-        was_interrupted: bool,
-    ) -> Result<ToolResult, RunError> {
-        let begun = self.trace.begin();
-        self.trace.called(begun.0, &call, self.tools.plugin_of(&call.name));
-        let arguments = self.tools.check_arguments(&call);
-        self.bad_calls = if arguments.is_ok() { 0 } else { self.bad_calls + 1 };
-        // A call that changes nothing, or the same again, is simply made again.
-        let must_not_repeat = self.tools.must_not_repeat(&call.name);
-        let answer = match arguments {
-            Err(why) => self.tools.refuse(&call, why),
-            Ok(()) if was_interrupted && must_not_repeat => {
-                self.tools.refuse(&call, format!("{}: {UNKNOWN}", call.name))
+        group: &[BegunCall],
+        interrupted: Option<usize>,
+    ) -> Result<Vec<(Answer, u64)>, RunError> {
+        for BegunCall { number, call, refusal, .. } in group {
+            let is_unknown = interrupted == Some(*number);
+            if refusal.is_none() && !is_unknown && self.tools.must_not_repeat(&call.name) {
+                self.journal.record_intent(*number).await?;
             }
-            Ok(()) => {
-                if must_not_repeat {
-                    self.journal.record_intent(number).await?;
-                }
-                let key = idempotency_key(self.task, self.turns, number);
-                self.tools.call(self.task, &call, key).await
+        }
+        let answers = group.iter().map(|begun| self.answer(begun, interrupted).boxed());
+        let answers: Vec<BoxFuture<'_, _>> = answers.collect();
+        Ok(stream::iter(answers).buffered(CALLS_AT_ONCE_MAX).collect().await)
+    }
+
+    async fn answer(&self, begun: &BegunCall, interrupted: Option<usize>) -> (Answer, u64) {
+        let BegunCall { number, call, refusal, .. } = begun;
+        let begun = Instant::now();
+        let answer = match refusal {
+            Some(why) => self.tools.refuse(call, why.clone()),
+            // A call that changes nothing, or nothing more, is simply made again.
+            None if interrupted == Some(*number) && self.tools.must_not_repeat(&call.name) => {
+                self.tools.refuse(call, format!("{}: {UNKNOWN}", call.name))
+            }
+            None => {
+                let key = idempotency_key(self.task, self.turns, *number);
+                self.tools.call(self.task, call, key).await
             }
         };
+        (answer, u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Records the end of a call. What went wrong is told to the model, and the run goes on, unless the model's calls
+    /// are malformed again and again.
+    async fn end_call(
+        &mut self,
+        BegunCall { number, call, at, .. }: BegunCall,
+        answer: Answer,
+        micros: u64,
+        interrupted: Option<usize>,
+    ) -> Result<ToolResult, RunError> {
         let answer = answer.within(&mut self.bytes_left);
         let event = Event::Tool {
             call: call.clone(),
@@ -247,15 +303,15 @@ impl<'a> Conversation<'a> {
             logs: answer.logs,
             ran: answer.ran,
         };
-        let step = self.trace.push(begun, event);
+        let step = self.trace.push_step(Step { at, micros, event });
         self.journal.record_result(step).await?;
-        if self.bad_calls == BAD_CALLS_MAX {
+        if self.bad_calls >= BAD_CALLS_MAX {
             return Err(RunError::failed(format!(
                 "the model called tools with malformed arguments {BAD_CALLS_MAX} times in a row"
             )));
         }
-        if was_interrupted && must_not_repeat && self.agent.definition.on_unknown == OnUnknown::Fail
-        {
+        let fails = self.agent.definition.on_unknown == OnUnknown::Fail;
+        if fails && interrupted == Some(number) && self.tools.must_not_repeat(&call.name) {
             return Err(RunError::failed(format!("{}: {UNKNOWN} (on_unknown)", call.name)));
         }
         Ok(ToolResult { call, text: answer.result, is_error: answer.is_error })

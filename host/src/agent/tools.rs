@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::arguments;
+use super::arguments::ArgumentCheck;
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Binding, PluginError, Refusal, Subject};
@@ -108,6 +108,8 @@ struct Entry {
     /// Its name within its plugin.
     own_name: String,
     binding: Arc<Binding>,
+    /// Prepared by the first call in a run.
+    check: OnceLock<ArgumentCheck>,
 }
 
 /// The tools of an agent's plugins.
@@ -189,7 +191,8 @@ impl Tools {
                 continue;
             }
             let index = self.descriptions.len();
-            let entry = Entry { index, own_name, binding: Arc::clone(&binding) };
+            let binding = Arc::clone(&binding);
+            let entry = Entry { index, own_name, binding, check: OnceLock::new() };
             self.by_name.insert(tool.name.clone(), entry);
             self.descriptions.push(tool);
         }
@@ -217,9 +220,9 @@ impl Tools {
     /// # Errors
     /// A text for the model.
     pub(super) fn check_arguments(&self, call: &ToolCall) -> Result<(), String> {
-        let tool = self.by_name.get(&call.name);
-        let tool = tool.and_then(|entry| self.descriptions.get(entry.index));
-        tool.map_or(Ok(()), |tool| arguments::check(&call.arguments, &tool.input_schema))
+        let Some(entry) = self.by_name.get(&call.name) else { return Ok(()) };
+        let Some(tool) = self.descriptions.get(entry.index) else { return Ok(()) };
+        entry.check.get_or_init(|| ArgumentCheck::new(&tool.input_schema)).check(&call.arguments)
     }
 
     /// The answer to a call that is not made.
@@ -238,6 +241,12 @@ impl Tools {
     pub(super) fn must_not_repeat(&self, name: &str) -> bool {
         let tool = self.by_name.get(name).and_then(|entry| self.descriptions.get(entry.index));
         tool.is_some_and(|tool| tool.destructive && !tool.idempotent && self.allow_destructive)
+    }
+
+    /// Whether a tool changes nothing.
+    pub(super) fn only_reads(&self, name: &str) -> bool {
+        let tool = self.by_name.get(name).and_then(|entry| self.descriptions.get(entry.index));
+        tool.is_some_and(|tool| !tool.destructive)
     }
 
     /// Calls a tool for a run, with this idempotency key. Any failure is reported to the model, and the run continues.

@@ -287,7 +287,7 @@ fn store_failed(error: &StoreError) -> StoreFailed {
 
 /// Ends a run that was stopped while it was in progress.
 fn ended_from_outside(context: &WorkerContext, log: &RunLog, outcome: Outcome) -> Outcome {
-    log.abandon_call(context.runner.clock.now());
+    log.abandon_calls(context.runner.clock.now());
     match outcome.status {
         EndStatus::Completed => outcome,
         status => end_with_reason(context, log, status, outcome.result),

@@ -65,18 +65,35 @@ impl RunLog {
         self.progress.send_replace(events);
     }
 
-    /// Records that a tool call that is still in progress did not answer before the run ended.
-    pub fn abandon_call(&self, now: Timestamp) {
-        let last = {
+    /// Records that tool calls that are still in progress did not answer before the run ended.
+    pub fn abandon_calls(&self, now: Timestamp) {
+        let mut open: Vec<(Timestamp, ToolCall, Option<String>)> = Vec::new();
+        {
             let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-            events.last().cloned()
-        };
-        let Some(RunEvent::ToolCalled { at, call, plugin }) = last else { return };
-        let micros = u64::try_from(now.micros() - at.micros()).unwrap_or_default();
-        let result = format!("{}: it did not answer before the run ended", call.name);
-        let logs = Vec::new();
-        let event = Event::Tool { call, plugin, result, is_error: true, logs, ran: None };
-        self.push(RunEvent::StepCompleted(Step { at, micros, event }));
+            for event in events.iter() {
+                match event {
+                    RunEvent::AttemptStarted => open.clear(),
+                    RunEvent::ToolCalled { at, call, plugin } => {
+                        open.push((*at, call.clone(), plugin.clone()));
+                    }
+                    RunEvent::StepCompleted(Step {
+                        event: Event::Tool { call: ended, .. },
+                        ..
+                    }) => {
+                        let position = open.iter().position(|(_, call, _)| call == ended);
+                        position.map(|position| open.remove(position));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for (at, call, plugin) in open {
+            let micros = u64::try_from(now.micros() - at.micros()).unwrap_or_default();
+            let result = format!("{}: it did not answer before the run ended", call.name);
+            let logs = Vec::new();
+            let event = Event::Tool { call, plugin, result, is_error: true, logs, ran: None };
+            self.push(RunEvent::StepCompleted(Step { at, micros, event }));
+        }
     }
 
     /// A receiver of the number of events.

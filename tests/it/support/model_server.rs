@@ -34,8 +34,8 @@ pub(crate) enum Reply {
     /// The reply of this number, counted by the model's messages since the last one of the user: a script for each
     /// run, however many there are at once.
     ByTurn(Arc<Vec<Reply>>),
-    /// A call of a tool like [`Reply::Tool`].
-    Call(Arc<str>, Arc<str>),
+    /// Calls of tools in one turn, each with its name and arguments.
+    Calls(Arc<[(String, String)]>),
     /// An HTTP error with this status and message.
     Error(u16, &'static str),
     /// A text after a delay: for races only. A test that depends on the model being late uses [`Reply::Held`].
@@ -170,8 +170,8 @@ async fn complete(
             let body = Body::from_stream(parts.map(Ok::<_, std::io::Error>));
             return ([EVENT_STREAM], body).into_response();
         }
-        Reply::Tool(name, arguments) => (call(name, arguments), "tool_calls"),
-        Reply::Call(name, arguments) => (call(&name, &arguments), "tool_calls"),
+        Reply::Tool(name, arguments) => (calls(&[(name.into(), arguments.into())]), "tool_calls"),
+        Reply::Calls(called) => (calls(&called), "tool_calls"),
         Reply::ByTurn(_) => panic!("a script within a script"),
         Reply::Error(status, text) => {
             let status = StatusCode::from_u16(status).unwrap();
@@ -196,10 +196,13 @@ fn turns_taken(request: &Value) -> usize {
     since.filter(|message| message["role"] == "assistant").count()
 }
 
-fn call(name: &str, arguments: &str) -> Value {
-    let function = json!({"name": name, "arguments": arguments});
-    let call = json!({"index": 0, "id": "call_abc", "type": "function", "function": function});
-    json!({"role": "assistant", "content": null, "tool_calls": [call]})
+fn calls(calls: &[(String, String)]) -> Value {
+    let calls = calls.iter().enumerate().map(|(index, (name, arguments))| {
+        let function = json!({"name": name, "arguments": arguments});
+        let id = if index == 0 { "call_abc".to_owned() } else { format!("call_abc{index}") };
+        json!({"index": index, "id": id, "type": "function", "function": function})
+    });
+    json!({"role": "assistant", "content": null, "tool_calls": calls.collect::<Vec<_>>()})
 }
 
 const EVENT_STREAM: (&str, &str) = ("content-type", "text/event-stream");
