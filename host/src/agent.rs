@@ -210,7 +210,7 @@ fn user_message(task: &Task) -> UserMessage {
     }
 }
 
-fn model_event(model: &str, turn: &Turn) -> Event {
+fn model_event(model: &str, turn: &Turn, restarts: u32) -> Event {
     Event::Model {
         model: model.to_owned(),
         text: turn.text.clone(),
@@ -220,6 +220,7 @@ fn model_event(model: &str, turn: &Turn) -> Event {
         usage: (turn.usage != Usage::default()).then(|| Box::new(turn.usage.clone())),
         attempts: (turn.attempts > 1).then_some(turn.attempts),
         fallback: turn.fallback.clone(),
+        restarts: (restarts > 0).then_some(restarts),
     }
 }
 

@@ -55,6 +55,9 @@ pub enum Event {
         /// The model that took the turn, if the agent's own could not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fallback: Option<String>,
+        /// How often its text broke off and began anew, if it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restarts: Option<u32>,
     },
     /// Something that the run went on without, in one sentence: a tool that could not be offered to the model.
     Note {

@@ -291,6 +291,35 @@ async fn tool_calls_are_counted() {
 }
 
 #[tokio::test]
+async fn a_tenant_for_which_a_server_fails_takes_it_from_no_other() {
+    let server = ModelServer::start([Reply::Error(500, "down")]).await;
+    let gateway = with_model(&server).await;
+    let tenant = gateway.new_tenant("another").await;
+    let mut definition = crate::support::agent("another's");
+    definition.model = "scripted".to_owned();
+    let another = gateway.new_agent(tenant, definition).await;
+    for _ in 0..5 {
+        failure(&gateway).await;
+    }
+    assert!(failure(&gateway).await.contains("kept failing"));
+    server.set_reply(Reply::Text("up"));
+    assert_eq!(another.ask(json!({"prompt": "hello"})).await.json()["result"], "up");
+}
+
+#[tokio::test]
+async fn no_part_of_a_key_is_shown_where_an_error_is_cut() {
+    const AT_THE_CUT: &str = concat!(
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx sk-test-model-key-0123456789"
+    );
+    let server = ModelServer::start([Reply::Error(400, AT_THE_CUT)]).await;
+    let reason = failure(&with_model(&server).await).await;
+    assert!(reason.contains("xxx [redac") && !reason.contains("sk-test"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_payload_reaches_the_model_fenced_as_data() {
     let server = ModelServer::start([Reply::Text("ok")]).await;
     let gateway = with_model(&server).await;

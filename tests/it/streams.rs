@@ -182,18 +182,41 @@ async fn the_text_comes_while_the_model_writes_it() {
     }
 }
 
+/// A run whose first text has broken off after the client received its beginning, and whose second one is whole.
+async fn after_a_text_broke_off() -> (Gateway, EventStream) {
+    let replies = [Reply::BrokenLater("Half an ä"), Reply::Text("ö, a whole one")];
+    let (gateway, server) = with_model(replies).await;
+    let mut events = EventStream::open(gateway.invoke("invoke/stream", "hello")).await;
+    for kind in ["task_created", "task_updated"] {
+        events.expect(kind).await;
+    }
+    assert_eq!(events.expect("chunk").await["data"], "Half an ä");
+    server.release(1);
+    // The second turn is answered at once.
+    server.wait_for_requests(2).await;
+    (gateway, events)
+}
+
 #[tokio::test]
 async fn a_text_that_broke_off_begins_anew() {
-    let (gateway, _server) =
-        with_model([Reply::Broken("Half an"), Reply::Text("A whole one")]).await;
-    let events = EventStream::open(gateway.invoke("invoke/stream", "hello")).await;
-    let events = events.remaining_events().await;
-    let types = ["task_created", "task_updated", "chunk", "task_updated", "chunk", "task_finished"];
-    assert_eq!(event_types(&events), types);
-    assert_eq!(
-        (&events[2]["data"], &events[4]["data"]),
-        (&json!("Half an"), &json!("A whole one"))
-    );
+    let (_gateway, events) = after_a_text_broke_off().await;
+    let rest = events.remaining_events().await;
+    assert_eq!(event_types(&rest), ["task_updated", "chunk", "task_finished"]);
+    assert_eq!(rest[1]["data"], "ö, a whole one");
+}
+
+#[tokio::test]
+async fn who_comes_again_after_a_text_broke_off_gets_the_new_one_whole() {
+    let (gateway, events) = after_a_text_broke_off().await;
+    let (id, task) = (events.last_id().to_owned(), events.response.headers()["x-task-id"].clone());
+    drop(events);
+    let task = task.to_str().unwrap();
+    gateway.wait_for_end(task).await;
+    let target = format!("/{}/agent-execution/{task}/events", gateway.tenant);
+    let call = gateway.get(&target).key(&gateway.key).header("last-event-id", &id);
+    let rest = EventStream::open(call).await.remaining_events().await;
+    assert_eq!(event_types(&rest), ["task_updated", "chunk", "task_finished"]);
+    assert_eq!(rest[1]["data"], "ö, a whole one");
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ use crate::trace::{Event, Step, ToolCall};
 /// How many malformed calls in a row end a run.
 const BAD_CALLS_MAX: u32 = 3;
 
+/// The most bytes that the model writes in the turns of one run that call tools: texts, calls and reasoning.
+const MODEL_BYTES_MAX: usize = 8 << 20;
+
 /// The most calls of a run at a time.
 const CALLS_AT_ONCE_MAX: usize = 8;
 
@@ -41,6 +44,7 @@ pub(super) struct Conversation<'a> {
     turns: u32,
     calls_left: u32,
     bytes_left: usize,
+    model_bytes_left: usize,
     /// Malformed calls in a row.
     bad_calls: u32,
 }
@@ -99,6 +103,7 @@ impl<'a> Conversation<'a> {
             turns: 0,
             calls_left: limits.tool_calls_max,
             bytes_left: limits.tool_bytes_max,
+            model_bytes_left: MODEL_BYTES_MAX,
             bad_calls: 0,
         }
     }
@@ -182,12 +187,14 @@ impl<'a> Conversation<'a> {
             messages: &self.messages,
             tools: self.tools.descriptions(),
             text_sink: &text,
+            tenant: self.task.tenant,
+            redactor: self.trace.redactor,
         };
         let turn = self.model.turn(request).await.map_err(|error| {
             RunError::failed(format!("{} (fault: {})", error.message, error.fault.as_str()))
         })?;
-        text.finish();
-        let step = self.trace.push(begun, model_event(&definition.model, &turn));
+        let restarts = text.finish();
+        let step = self.trace.push(begun, model_event(&definition.model, &turn, restarts));
         let reason = match turn.stop {
             StopReason::Length => {
                 "the model's answer is incomplete: it reached the limit of its output or context \
@@ -200,6 +207,7 @@ impl<'a> Conversation<'a> {
             }
             StopReason::Answered => return Ok(TurnEnd::Answered(turn.text)),
             StopReason::ToolCalls => {
+                self.take_room(&turn)?;
                 let Turn { text, tool_calls, provider_message, .. } = turn;
                 self.journal
                     .record_turn(step, provider_message.clone(), self.trace.redactor)
@@ -215,6 +223,19 @@ impl<'a> Conversation<'a> {
             }
         };
         Err(RunError::failed(reason))
+    }
+
+    /// Takes what a turn has from the room of the conversation, which is in memory and in each further request.
+    fn take_room(&mut self, turn: &Turn) -> Result<(), RunError> {
+        let calls = turn.tool_calls.iter().map(|call| call.name.len() + call.arguments.len());
+        let own = turn.provider_message.as_ref().map_or(0, |own| own.message.len());
+        let bytes = turn.text.len() + calls.sum::<usize>() + own;
+        self.model_bytes_left = self.model_bytes_left.checked_sub(bytes).ok_or_else(|| {
+            RunError::failed(format!(
+                "the model wrote more than {MODEL_BYTES_MAX} bytes in this run"
+            ))
+        })?;
+        Ok(())
     }
 
     /// Makes the calls of a turn that have not ended, and returns the results of all. Calls that only read are made at

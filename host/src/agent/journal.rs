@@ -96,7 +96,7 @@ impl<'a> Journal<'a> {
         provider_message: Option<Box<ProviderMessage>>,
         redactor: &Redactor,
     ) -> Result<(), RunError> {
-        let has_secret = |own: &ProviderMessage| redactor.find(&own.message.to_string()).is_some();
+        let has_secret = |own: &ProviderMessage| redactor.find(&own.message).is_some();
         let provider_message = provider_message.filter(|own| !has_secret(own));
         self.append(&Entry::Turn { step: step.into(), provider_message }, Durability::Process).await
     }

@@ -8,6 +8,7 @@ mod gemini;
 pub mod offline;
 mod openai_compatible;
 mod retrying;
+mod room;
 mod sse;
 mod usage;
 
@@ -22,6 +23,7 @@ use url::Url;
 
 pub use self::error::{ModelError, Retry};
 use self::retrying::Retrying;
+use crate::ids::TenantId;
 use crate::settings::{ModelSettings, Protocol};
 use crate::tool::Tool;
 use crate::trace::ToolCall;
@@ -42,6 +44,10 @@ pub struct TurnRequest<'a> {
     pub tools: &'a [Tool],
     /// Receives the text as it arrives.
     pub text_sink: &'a dyn TextSink,
+    /// Whose run it is.
+    pub tenant: TenantId,
+    /// Replaces the secrets of the run in errors.
+    pub redactor: &'a Redactor,
 }
 
 /// Receives the text of a turn while the model writes it.
@@ -83,13 +89,13 @@ pub struct ProviderMessage {
     pub protocol: Protocol,
     /// The model that made it, by its provider's name.
     pub model: String,
-    /// OpenAI: the message. Anthropic: its content. Gemini: its parts.
-    pub message: Value,
+    /// As JSON text. OpenAI: the message. Anthropic: its content. Gemini: its parts.
+    pub message: String,
 }
 
 impl AssistantMessage {
     /// The message as its provider made it, if this model is the one that did.
-    fn provider_message(&self, protocol: Protocol, model: &str) -> Option<&Value> {
+    fn provider_message(&self, protocol: Protocol, model: &str) -> Option<&str> {
         let own = self.provider_message.as_ref()?;
         (own.protocol == protocol && own.model == model).then_some(&own.message)
     }
@@ -255,15 +261,17 @@ fn endpoint(base: Option<&Url>, default: &str, method: &str) -> Option<Url> {
 /// none, and some providers refuse a conversation with such a call.
 fn replayable_arguments(arguments: &str) -> String {
     match serde_json::from_str::<&serde_json::value::RawValue>(arguments) {
-        Ok(json) if json.get().starts_with('{') => arguments.to_owned(),
+        Ok(json) if json.get().starts_with('{') => json.get().to_owned(),
         _ => malformed(arguments).to_string(),
     }
 }
 
-/// As [`replayable_arguments`], as JSON.
-fn replayable_object(arguments: &str) -> Value {
-    let parsed = serde_json::from_str::<Value>(arguments).ok();
-    parsed.filter(Value::is_object).unwrap_or_else(|| malformed(arguments))
+/// A request's body: these fields, and at the end a list of elements that are JSON text.
+fn with_list(fields: serde_json::Map<String, Value>, name: &str, elements: &[String]) -> String {
+    let fields = Value::Object(fields).to_string();
+    let fields = fields.strip_suffix('}').unwrap_or_default();
+    let comma = if fields == "{" { "" } else { "," };
+    format!(r#"{fields}{comma}"{name}":[{}]}}"#, elements.join(","))
 }
 
 fn malformed(arguments: &str) -> Value {
@@ -282,7 +290,6 @@ fn not_understood() -> ModelError {
 
 /// An answer that the server itself ended with an error.
 fn failed_midway(text: &str) -> ModelError {
-    let text: String = text.chars().take(300).collect();
     ModelError::transient(format!("the model's server failed during its answer: {text}"))
 }
 

@@ -1,5 +1,6 @@
 //! The text of a turn on its way to those who follow the task: redacted, and in parts of a sensible size.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Trace;
@@ -18,6 +19,7 @@ pub(super) struct TurnText<'a> {
     /// When the turn began: the time of all its parts, live and when they are replayed from the trace.
     begun_at: Timestamp,
     state: Mutex<State<'a>>,
+    restarts: AtomicU32,
 }
 
 struct State<'a> {
@@ -29,14 +31,16 @@ struct State<'a> {
 
 impl<'a> TurnText<'a> {
     pub(super) fn new(trace: &'a Trace<'a>, begun_at: Timestamp) -> Self {
-        Self { trace, begun_at, state: Mutex::new(State::new(trace)) }
+        Self { trace, begun_at, state: Mutex::new(State::new(trace)), restarts: AtomicU32::new(0) }
     }
 
-    /// Shows the rest.
-    pub(super) fn finish(self) {
+    /// Shows the rest, and returns how often the text began anew.
+    pub(super) fn finish(self) -> u32 {
+        let restarts = self.restarts.into_inner();
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let rest = state.pending + &state.redactor.finish();
         show(self.trace, self.begun_at, rest);
+        restarts
     }
 
     fn state(&self) -> MutexGuard<'_, State<'a>> {
@@ -64,6 +68,7 @@ impl TextSink for TurnText<'_> {
     }
 
     fn restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
         *self.state() = State::new(self.trace);
         self.trace.log.push(RunEvent::TextRestarted);
     }

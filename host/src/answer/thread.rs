@@ -55,6 +55,7 @@ fn message(event: &Event) -> Value {
             usage,
             attempts,
             fallback,
+            restarts: _,
         } => json!({
             "role": "assistant",
             "content": text,

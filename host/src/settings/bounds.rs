@@ -259,6 +259,12 @@ impl ModelSettings {
             )
         } else if self.output_tokens_max == Some(0) {
             ("output_tokens_max", "is 0")
+        } else if self
+            .thinking_tokens
+            .zip(self.output_tokens_max)
+            .is_some_and(|(think, max)| think >= max)
+        {
+            ("thinking_tokens", "is not below output_tokens_max, which includes it")
         } else if self.fallback.as_ref().is_some_and(|fallback| !models.contains_key(fallback)) {
             ("fallback", "names no model of the settings")
         } else if self.is_its_own_fallback(name, models) {

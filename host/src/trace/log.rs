@@ -35,10 +35,10 @@ pub enum RunEvent {
 }
 
 impl RunEvent {
-    /// Whether the event is about the text of a turn that is still in progress. The trace holds the text with its turn.
+    /// Whether the event is a part of a turn's text. The trace holds the text with its turn.
     #[must_use]
     pub fn is_of_text(&self) -> bool {
-        matches!(self, Self::TextPart { .. } | Self::TextRestarted)
+        matches!(self, Self::TextPart { .. })
     }
 }
 
@@ -60,6 +60,13 @@ impl RunLog {
     /// Adds an event and wakes the followers.
     pub fn push(&self, event: RunEvent) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if event == RunEvent::TextRestarted {
+            // What was shown counts no longer, and need not be kept for those who come later.
+            for event in events.iter_mut().rev() {
+                let RunEvent::TextPart { text, .. } = event else { break };
+                text.clear();
+            }
+        }
         events.push(event);
         let events = events.len();
         self.progress.send_replace(events);
@@ -130,8 +137,13 @@ pub fn replay(steps: Vec<Step>) -> Vec<RunEvent> {
                 let (call, plugin) = (call.clone(), plugin.clone());
                 events.push(RunEvent::ToolCalled { at: step.at, call, plugin });
             }
-            Event::Model { text, .. } if !text.is_empty() => {
-                events.push(RunEvent::TextPart { at: step.at, text: text.clone() });
+            Event::Model { text, restarts, .. } => {
+                for _ in 0..restarts.unwrap_or_default() {
+                    events.push(RunEvent::TextRestarted);
+                }
+                if !text.is_empty() {
+                    events.push(RunEvent::TextPart { at: step.at, text: text.clone() });
+                }
             }
             _ => {}
         }

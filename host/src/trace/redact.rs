@@ -156,6 +156,7 @@ impl Redactor {
                 usage,
                 attempts,
                 fallback,
+                restarts,
             } => Event::Model {
                 model,
                 text: self.text(text),
@@ -168,6 +169,7 @@ impl Redactor {
                 }),
                 attempts,
                 fallback,
+                restarts,
             },
             Event::Note { text } => Event::Note { text: self.text(text) },
             Event::Tool { call, plugin, result, is_error, logs, ran } => Event::Tool {
@@ -196,24 +198,44 @@ impl Redactor {
         }
     }
 
-    /// How many bytes at the end of a text may be the beginning of a secret, whose rest follows.
+    /// How many bytes at the end of a text may be the beginning of a secret, whose rest follows. Takes time linear in
+    /// the lengths of the secrets.
     fn begun_bytes(&self, text: &str) -> usize {
-        let text = text.as_bytes();
         let begun = self.secrets.iter().map(|secret| {
             let secret = secret.as_bytes();
+            let text = text.as_bytes();
             let longest = text.len().min(secret.len().saturating_sub(1));
-            let is_begun = |length: &usize| {
-                let end = text.get(text.len() - length..);
-                end.is_some_and(|end| secret.starts_with(end))
-            };
-            (1..=longest).rev().find(is_begun).unwrap_or_default()
+            longest_border(secret, text.get(text.len() - longest..).unwrap_or_default())
         });
         begun.max().unwrap_or_default()
     }
 }
 
+/// The longest beginning of `pattern` that `text` ends with (Knuth, Morris and Pratt).
+fn longest_border(pattern: &[u8], text: &[u8]) -> usize {
+    let mut borders = vec![0_usize; pattern.len()];
+    let next = |borders: &[usize], mut matched: usize, byte: u8| {
+        while matched > 0 && pattern.get(matched) != Some(&byte) {
+            matched = borders.get(matched - 1).copied().unwrap_or_default();
+        }
+        matched + usize::from(pattern.get(matched) == Some(&byte))
+    };
+    for position in 1..pattern.len() {
+        let before = borders.get(position - 1).copied().unwrap_or_default();
+        let byte = pattern.get(position).copied().unwrap_or_default();
+        let border = next(&borders, before, byte);
+        if let Some(place) = borders.get_mut(position) {
+            *place = border;
+        }
+    }
+    text.iter().fold(0, |matched, byte| next(&borders, matched, *byte))
+}
+
 /// More bytes of secrets than this are not looked for in a text that is streamed: it is held back to its end.
-const STREAMED_SECRETS_BYTES_MAX: usize = 64 << 10;
+const STREAMED_SECRETS_BYTES_MAX: usize = 4 << 10;
+
+/// A streamed text is looked at about this many times for each doubling of its length.
+const LOOKS: usize = 256;
 
 /// Redacts a text that arrives in parts. The beginning of a secret is held back until what follows tells.
 #[derive(Debug)]
@@ -221,6 +243,10 @@ pub struct StreamRedactor<'a> {
     redactor: &'a Redactor,
     streams: bool,
     held: String,
+    /// The bytes that have been shown.
+    shown: usize,
+    /// The bytes that have come since the text was looked at.
+    unseen: usize,
 }
 
 impl<'a> StreamRedactor<'a> {
@@ -228,21 +254,26 @@ impl<'a> StreamRedactor<'a> {
     #[must_use]
     pub fn new(redactor: &'a Redactor) -> Self {
         let bytes: usize = redactor.secrets.iter().map(|secret| secret.len()).sum();
-        Self { redactor, streams: bytes <= STREAMED_SECRETS_BYTES_MAX, held: String::new() }
+        let streams = bytes <= STREAMED_SECRETS_BYTES_MAX;
+        Self { redactor, streams, held: String::new(), shown: 0, unseen: 0 }
     }
 
     /// Adds a part, and returns what can be shown.
     pub fn push(&mut self, part: &str) -> String {
         self.held.push_str(part);
-        if !self.streams {
+        self.unseen += part.len();
+        // Each look costs as much as the secrets are long, so there are few for a long text in small parts.
+        if !self.streams || self.unseen <= self.shown / LOOKS {
             return String::new();
         }
+        self.unseen = 0;
         let mut end = self.held.len() - self.redactor.begun_bytes(&self.held);
         // A secret is shown, redacted, in one piece.
         let ranges = self.redactor.ranges(self.held.as_bytes());
         if let Some(across) = ranges.iter().find(|secret| secret.end > end) {
             end = end.min(across.start);
         }
+        self.shown += end;
         let rest = self.held.split_off(end);
         self.redactor.text(std::mem::replace(&mut self.held, rest))
     }

@@ -13,6 +13,7 @@ const FIELDS: [&str; 5] = ["type", "task_id", "organization_id", "time", "data"]
 pub(crate) struct EventStream {
     pub(crate) response: Response,
     buffer: String,
+    last_id: String,
 }
 
 impl EventStream {
@@ -21,7 +22,7 @@ impl EventStream {
         let response = call.request.send().await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, buffer: String::new() }
+        Self { response, buffer: String::new(), last_id: String::new() }
     }
 
     /// Follows a task by its id or its thread's name.
@@ -49,6 +50,8 @@ impl EventStream {
                 if event.starts_with(':') {
                     continue;
                 }
+                let (id, _) = event.split_once('\n').unwrap();
+                self.last_id = id.trim_start_matches("id:").trim().to_owned();
                 return Some(parse_event(&event));
             }
             let chunk = tokio::time::timeout(EVENT_TIMEOUT, self.response.chunk()).await;
@@ -58,6 +61,11 @@ impl EventStream {
             };
             self.buffer.push_str(std::str::from_utf8(&chunk).expect("cut within a character"));
         }
+    }
+
+    /// The id of the last event.
+    pub(crate) fn last_id(&self) -> &str {
+        &self.last_id
     }
 
     /// The next event; asserts that it is of this type.

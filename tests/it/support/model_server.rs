@@ -29,6 +29,8 @@ pub(crate) enum Reply {
     Finished(&'static str, &'static str),
     /// The beginning of a text, after which the connection ends.
     Broken(&'static str),
+    /// The same, but the connection ends once the test calls [`ModelServer::release`].
+    BrokenLater(&'static str),
     /// The beginning of a text, and its rest once the test calls [`ModelServer::release`].
     Paused(&'static str, &'static str),
     /// The reply of this number, counted by the model's messages since the last one of the user: a script for each
@@ -159,9 +161,15 @@ async fn complete(
         Reply::Text(answer) => (text(answer), "stop"),
         Reply::Finished(answer, reason) => (text(answer), reason),
         Reply::Broken(beginning) => return events([delta_chunk(&text(beginning), None)]),
-        Reply::Paused(beginning, rest) => {
+        Reply::Paused(..) | Reply::BrokenLater(_) => {
+            let (beginning, rest) = match reply {
+                Reply::Paused(beginning, rest) => {
+                    (beginning, [delta_chunk(&text(rest), Some("stop")), usage_chunk()].concat())
+                }
+                Reply::BrokenLater(beginning) => (beginning, String::new()),
+                _ => unreachable!("matched above"),
+            };
             let first = delta_chunk(&text(beginning), None);
-            let rest = [delta_chunk(&text(rest), Some("stop")), usage_chunk()].concat();
             let rest = async move {
                 state.gate.acquire().await.unwrap().forget();
                 rest

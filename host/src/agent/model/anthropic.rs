@@ -3,17 +3,20 @@
 use futures::future::BoxFuture;
 use http::HeaderName;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::calls::{CallPart, PartialCalls};
+use super::calls::{CallPart, PartialCall, PartialCalls};
 use super::error::ModelError;
-use super::exchange::{AnswerStream, ModelServer, error_text};
+use super::exchange::{AnswerStream, ModelServer, event_error};
+use super::room::Room;
 use super::{
     AssistantMessage, Message, Model, Protocol, ProviderMessage, StopReason, TextSink, Turn,
-    TurnRequest, replayable_object, usage,
+    TurnRequest, replayable_arguments, usage,
 };
 use crate::settings::ModelSettings;
+use crate::trace::ToolCall;
 
 /// Where Anthropic's own API is.
 const BASE_URL: &str = "https://api.anthropic.com/v1/";
@@ -54,7 +57,7 @@ impl Model for Anthropic {
     fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>> {
         Box::pin(async move {
             let body = body(&self.settings, &request);
-            let stream = self.server.post(self.url.clone(), &body).await?;
+            let stream = self.server.post(self.url.clone(), body).await?;
             assemble(stream, &self.settings.model, request.text_sink).await
         })
     }
@@ -62,20 +65,20 @@ impl Model for Anthropic {
 
 /// The body of a request. Marks for the provider's cache are behind the tools, behind the instructions, and behind the
 /// newest message: what comes before a mark is cached.
-pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Value {
-    let mut body = Map::new();
-    body.insert("model".to_owned(), settings.model.as_str().into());
-    body.insert(
-        "max_tokens".to_owned(),
-        settings.output_tokens_max.unwrap_or(OUTPUT_TOKENS).into(),
-    );
-    body.insert("stream".to_owned(), true.into());
-    if let Some(effort) = &settings.effort {
-        body.insert("thinking".to_owned(), json!({"type": "adaptive"}));
-        body.insert("output_config".to_owned(), json!({"effort": effort}));
-    }
-    if let Some(budget) = settings.thinking_tokens {
-        body.insert("thinking".to_owned(), json!({"type": "enabled", "budget_tokens": budget}));
+pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> String {
+    let mut fields = Map::new();
+    fields.insert("model".to_owned(), settings.model.as_str().into());
+    fields.insert("max_tokens".to_owned(), output_tokens(settings).into());
+    fields.insert("stream".to_owned(), true.into());
+    if may_think(settings, request.messages) {
+        if let Some(effort) = &settings.effort {
+            fields.insert("thinking".to_owned(), json!({"type": "adaptive"}));
+            fields.insert("output_config".to_owned(), json!({"effort": effort}));
+        }
+        if let Some(budget) = settings.thinking_tokens {
+            fields
+                .insert("thinking".to_owned(), json!({"type": "enabled", "budget_tokens": budget}));
+        }
     }
     if !request.tools.is_empty() {
         let tools = request.tools.iter().map(|tool| {
@@ -87,21 +90,37 @@ pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Value
         });
         let mut tools: Vec<Value> = tools.collect();
         tools.last_mut().map(mark_for_cache);
-        body.insert("tools".to_owned(), tools.into());
+        fields.insert("tools".to_owned(), tools.into());
     }
     if !request.instructions.is_empty() {
         let mut system = json!({"type": "text", "text": request.instructions});
         mark_for_cache(&mut system);
-        body.insert("system".to_owned(), json!([system]));
+        fields.insert("system".to_owned(), json!([system]));
     }
-    let mut messages: Vec<Value> =
-        request.messages.iter().map(|message| message_json(settings, message)).collect();
-    let newest = messages
-        .last_mut()
-        .and_then(|message| message.get_mut("content")?.as_array_mut()?.last_mut());
-    newest.map(mark_for_cache);
-    body.insert("messages".to_owned(), messages.into());
-    body.into()
+    let newest = request.messages.len().checked_sub(1);
+    let messages = request.messages.iter().enumerate();
+    let messages =
+        messages.map(|(at, message)| message_json(settings, message, Some(at) == newest));
+    super::with_list(fields, "messages", &messages.collect::<Vec<_>>())
+}
+
+/// The output limit, which includes the tokens of reasoning.
+fn output_tokens(settings: &ModelSettings) -> u32 {
+    let beside_thinking =
+        settings.thinking_tokens.unwrap_or_default().saturating_add(OUTPUT_TOKENS / 2);
+    settings.output_tokens_max.unwrap_or(OUTPUT_TOKENS.max(beside_thinking))
+}
+
+/// Whether reasoning may be asked for: not if another model called tools since the last message of the user, because the
+/// provider wants the reasoning behind those calls.
+fn may_think(settings: &ModelSettings, messages: &[Message]) -> bool {
+    let since = messages.iter().rev().take_while(|message| !matches!(message, Message::User(_)));
+    since.into_iter().all(|message| match message {
+        Message::Assistant(assistant) => {
+            assistant.provider_message(Protocol::Anthropic, &settings.model).is_some()
+        }
+        _ => true,
+    })
 }
 
 fn mark_for_cache(block: &mut Value) {
@@ -110,110 +129,123 @@ fn mark_for_cache(block: &mut Value) {
     }
 }
 
-fn message_json(settings: &ModelSettings, message: &Message) -> Value {
-    match message {
-        Message::User(user) => {
-            json!({"role": "user", "content": [{"type": "text", "text": user.fenced()}]})
-        }
+/// A message as JSON text, with a mark behind it or not.
+fn message_json(settings: &ModelSettings, message: &Message, is_marked: bool) -> String {
+    let mut blocks = match message {
+        Message::User(user) => vec![json!({"type": "text", "text": user.fenced()})],
         Message::Assistant(assistant) => {
-            json!({"role": "assistant", "content": assistant_content(settings, assistant)})
+            let content = assistant_content(settings, assistant);
+            return format!(r#"{{"role":"assistant","content":{content}}}"#);
         }
         // All results of a turn belong into one message.
         Message::ToolResults(results) => {
             let results = results.iter().map(|result| {
                 json!({
                     "type": "tool_result",
-                    "tool_use_id": result.call.id,
+                    "tool_use_id": valid_id(&result.call.id),
                     "content": result.text,
                     "is_error": result.is_error,
                 })
             });
-            json!({"role": "user", "content": results.collect::<Vec<_>>()})
+            results.collect()
         }
+    };
+    if is_marked {
+        blocks.last_mut().map(mark_for_cache);
     }
+    json!({"role": "user", "content": blocks}).to_string()
 }
 
-fn assistant_content(settings: &ModelSettings, message: &AssistantMessage) -> Value {
+fn assistant_content(settings: &ModelSettings, message: &AssistantMessage) -> String {
     if let Some(own) = message.provider_message(Protocol::Anthropic, &settings.model) {
-        return own.clone();
+        return own.to_owned();
     }
     // An empty text is refused.
-    let text = (!message.text.is_empty()).then(|| json!({"type": "text", "text": message.text}));
-    let calls = message.tool_calls.iter().map(|call| {
-        json!({
-            "type": "tool_use",
-            "id": call.id,
-            "name": call.name,
-            "input": replayable_object(&call.arguments),
-        })
-    });
-    text.into_iter().chain(calls).collect()
+    let has_text = !message.text.trim().is_empty();
+    let text = has_text.then(|| json!({"type": "text", "text": message.text}).to_string());
+    let calls = message.tool_calls.iter().map(tool_use);
+    let blocks: Vec<String> = text.into_iter().chain(calls).collect();
+    format!("[{}]", blocks.join(","))
+}
+
+fn tool_use(call: &ToolCall) -> String {
+    let [id, name] = [valid_id(&call.id), call.name.clone()].map(Value::from);
+    let input = replayable_arguments(&call.arguments);
+    format!(r#"{{"type":"tool_use","id":{id},"name":{name},"input":{input}}}"#)
+}
+
+/// An id as the API accepts it. Those of other providers may have other letters.
+fn valid_id(id: &str) -> String {
+    let letter = |letter: char| match letter {
+        letter if letter.is_ascii_alphanumeric() || "_-".contains(letter) => letter,
+        _ => '_',
+    };
+    id.chars().map(letter).collect()
 }
 
 /// One event of the stream.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum StreamEvent {
-    MessageStart {
-        message: StartedMessage,
-    },
-    ContentBlockStart {
-        index: u64,
-        content_block: Map<String, Value>,
-    },
-    ContentBlockDelta {
-        index: u64,
-        delta: BlockDelta,
-    },
-    MessageDelta {
-        delta: MessageEnd,
-        usage: Option<Map<String, Value>>,
-    },
-    MessageStop,
-    Error {
-        error: Value,
-    },
-    /// `ping`, `content_block_stop`, and what is added later.
-    #[serde(other)]
-    Another,
+struct StreamEvent {
+    /// `ping`, `content_block_stop`, and what is added later, mean nothing here.
+    #[serde(rename = "type")]
+    kind: String,
+    message: Option<StartedMessage>,
+    index: Option<u64>,
+    content_block: Option<Box<RawValue>>,
+    delta: Option<Delta>,
+    usage: Option<Box<RawValue>>,
+    error: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct StartedMessage {
-    usage: Option<Map<String, Value>>,
+    usage: Option<Box<RawValue>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum BlockDelta {
-    TextDelta {
-        text: String,
-    },
-    InputJsonDelta {
-        partial_json: String,
-    },
-    ThinkingDelta {
-        thinking: String,
-    },
-    SignatureDelta {
-        signature: String,
-    },
-    #[serde(other)]
-    Another,
-}
-
-#[derive(Debug, Deserialize)]
-struct MessageEnd {
+/// What a `content_block_delta` adds to its block, or a `message_delta` to the message.
+#[derive(Debug, Default, Deserialize)]
+struct Delta {
+    text: Option<String>,
+    partial_json: Option<String>,
+    thinking: Option<String>,
+    signature: Option<String>,
     stop_reason: Option<String>,
 }
 
-/// The blocks of the answer, unchanged but for the parts that are appended to them, because a signature is valid only
-/// for exactly these.
+/// A block as it begins.
+#[derive(Debug, Deserialize)]
+struct StartedBlock {
+    #[serde(rename = "type")]
+    kind: String,
+    text: Option<String>,
+    thinking: Option<String>,
+    signature: Option<String>,
+    id: Option<String>,
+    name: Option<String>,
+    input: Option<Box<RawValue>>,
+}
+
+/// A block of the answer. Signatures are valid only for exactly what they came with.
+#[derive(Debug)]
+enum Block {
+    Text(String),
+    Thinking {
+        thinking: String,
+        signature: String,
+    },
+    /// The next of the calls.
+    ToolUse,
+    /// Complete from its beginning, such as `redacted_thinking`.
+    Whole(Box<RawValue>),
+}
+
 #[derive(Default)]
 struct Assembly {
-    blocks: Vec<(u64, Map<String, Value>)>,
+    room: Room,
+    blocks: Vec<(u64, Block)>,
     calls: PartialCalls,
     text: String,
+    /// Counts of the beginning, and those that replaced them later.
     usage: Map<String, Value>,
     stop_reason: Option<String>,
     stopped: bool,
@@ -238,35 +270,42 @@ pub(super) async fn assemble(
 
 impl Assembly {
     fn add(&mut self, event: StreamEvent, sink: &dyn TextSink) -> Result<(), ModelError> {
-        match event {
-            StreamEvent::MessageStart { message } => {
-                self.usage.extend(message.usage.unwrap_or_default());
+        let delta = event.delta.unwrap_or_default();
+        match event.kind.as_str() {
+            "message_start" => {
+                self.add_usage(event.message.and_then(|message| message.usage).as_deref());
             }
-            StreamEvent::ContentBlockStart { index, content_block } => {
-                self.begin_block(index, content_block, sink)?;
+            "content_block_start" => {
+                let block = event.content_block.ok_or_else(super::not_understood)?;
+                self.begin_block(event.index.unwrap_or_default(), block, sink)?;
             }
-            StreamEvent::ContentBlockDelta { index, delta } => {
-                self.extend_block(index, delta, sink)?
+            "content_block_delta" => {
+                self.extend_block(event.index.unwrap_or_default(), delta, sink)?;
             }
-            StreamEvent::MessageDelta { delta, usage } => {
+            "message_delta" => {
                 self.stop_reason = delta.stop_reason.or(self.stop_reason.take());
-                // Counts are totals so far.
-                self.usage.extend(usage.unwrap_or_default());
+                self.add_usage(event.usage.as_deref());
             }
-            StreamEvent::MessageStop => self.stopped = true,
-            StreamEvent::Error { error } => {
-                let text = error_text(&error).unwrap_or_default();
-                return Err(super::failed_midway(&text));
+            "message_stop" => self.stopped = true,
+            "error" => {
+                let error = event.error.map(|error| event_error(&error));
+                return Err(super::failed_midway(&error.unwrap_or_default()));
             }
-            StreamEvent::Another => {}
+            _ => {}
         }
         Ok(())
+    }
+
+    fn add_usage(&mut self, usage: Option<&RawValue>) {
+        if let Some(Value::Object(counts)) = usage.and_then(usage::reported) {
+            self.usage.extend(counts);
+        }
     }
 
     fn begin_block(
         &mut self,
         index: u64,
-        mut block: Map<String, Value>,
+        raw: Box<RawValue>,
         sink: &dyn TextSink,
     ) -> Result<(), ModelError> {
         if self.blocks.len() == BLOCKS_MAX {
@@ -274,23 +313,34 @@ impl Assembly {
                 "the model sent more than {BLOCKS_MAX} blocks"
             )));
         }
-        let text = |name: &str| block.get(name).and_then(Value::as_str).map(str::to_owned);
-        match text("type").as_deref() {
-            Some("text") => {
-                let text = text("text").unwrap_or_default();
+        self.room.take(raw.get().len())?;
+        let block: StartedBlock =
+            serde_json::from_str(raw.get()).map_err(|_| super::not_understood())?;
+        let block = match block.kind.as_str() {
+            "text" => {
+                let text = block.text.unwrap_or_default();
                 self.add_text(&text, sink);
+                Block::Text(text)
             }
-            Some("tool_use") => {
-                let (id, name) = (text("id"), text("name"));
-                let input = block
-                    .remove("input")
-                    .filter(|input| input.as_object().is_some_and(|fields| !fields.is_empty()));
-                let arguments = input.map(|input| input.to_string()).unwrap_or_default();
-                let part = CallPart { index: Some(index), id, name, arguments, extra: Map::new() };
-                self.calls.add(part)?;
+            "thinking" => Block::Thinking {
+                thinking: block.thinking.unwrap_or_default(),
+                signature: block.signature.unwrap_or_default(),
+            },
+            "tool_use" => {
+                let arguments = block.input.map(|input| input.get().to_owned());
+                let arguments = arguments.filter(|input| input != "{}").unwrap_or_default();
+                let (id, name) = (block.id, block.name.or_else(|| Some("unnamed".to_owned())));
+                self.calls.add(CallPart {
+                    index: Some(index),
+                    id,
+                    name,
+                    arguments,
+                    extra: None,
+                })?;
+                Block::ToolUse
             }
-            _ => {}
-        }
+            _ => Block::Whole(raw),
+        };
         self.blocks.push((index, block));
         Ok(())
     }
@@ -305,69 +355,67 @@ impl Assembly {
     fn extend_block(
         &mut self,
         index: u64,
-        delta: BlockDelta,
+        delta: Delta,
         sink: &dyn TextSink,
     ) -> Result<(), ModelError> {
-        let (field, part) = match delta {
-            BlockDelta::TextDelta { text } => {
+        let Delta { text, partial_json, thinking, signature, .. } = delta;
+        let (text, thinking) = (text.unwrap_or_default(), thinking.unwrap_or_default());
+        let (arguments, signature) =
+            (partial_json.unwrap_or_default(), signature.unwrap_or_default());
+        self.room.take(text.len() + thinking.len() + arguments.len() + signature.len())?;
+        let block = self.blocks.iter_mut().rev().find(|(at, _)| *at == index);
+        let (_, block) = block.ok_or_else(super::not_understood)?;
+        match block {
+            Block::Text(whole) => {
+                whole.push_str(&text);
                 self.add_text(&text, sink);
-                ("text", text)
             }
-            BlockDelta::ThinkingDelta { thinking } => ("thinking", thinking),
-            BlockDelta::SignatureDelta { signature } => ("signature", signature),
-            BlockDelta::InputJsonDelta { partial_json: arguments } => {
-                return self.calls.add(CallPart {
+            Block::Thinking { thinking: whole, signature: whole_signature } => {
+                whole.push_str(&thinking);
+                whole_signature.push_str(&signature);
+            }
+            Block::ToolUse => {
+                self.calls.add(CallPart {
                     index: Some(index),
                     arguments,
                     ..CallPart::default()
-                });
+                })?;
             }
-            BlockDelta::Another => return Ok(()),
-        };
-        let Some((_, block)) = self.blocks.iter_mut().rev().find(|(at, _)| *at == index) else {
-            return Err(super::not_understood());
-        };
-        match block.entry(field).or_insert_with(|| Value::String(String::new())) {
-            Value::String(text) => text.push_str(&part),
-            _ => return Err(super::not_understood()),
+            Block::Whole(_) => {}
         }
         Ok(())
     }
 
     fn finish(self, model: &str) -> Result<Turn, ModelError> {
         let reason = self.stop_reason.filter(|_| self.stopped).ok_or_else(super::cut_off)?;
-        let calls = self.calls.finish();
+        let calls: Vec<ToolCall> = self.calls.finish().iter().map(PartialCall::call).collect();
         let stop = match reason.as_str() {
             "max_tokens" | "model_context_window_exceeded" => StopReason::Length,
             "refusal" => StopReason::Refused("its safety rules".to_owned()),
-            _ if calls.is_empty() => StopReason::Answered,
-            _ => StopReason::ToolCalls,
+            "end_turn" | "stop_sequence" if calls.is_empty() => StopReason::Answered,
+            "end_turn" | "stop_sequence" | "tool_use" if !calls.is_empty() => StopReason::ToolCalls,
+            _ => return Err(super::failed_midway(&format!("it ended for the reason {reason:?}"))),
         };
-        let mut of_calls = calls.iter();
-        let content = self.blocks.into_iter().filter_map(|(_, mut block)| {
-            match block.get("type").and_then(Value::as_str) {
-                // An empty text is refused when it comes back.
-                Some("text") if block.get("text").and_then(Value::as_str) == Some("") => {
-                    return None;
-                }
-                Some("tool_use") => {
-                    let call = of_calls.next()?;
-                    block.insert("id".to_owned(), call.id.as_str().into());
-                    block.insert("input".to_owned(), replayable_object(&call.call().arguments));
-                }
-                _ => {}
-            }
-            Some(Value::Object(block))
+        let mut next_calls = calls.iter();
+        let blocks = self.blocks.into_iter().filter_map(|(_, block)| match block {
+            // An empty text is refused when it comes back.
+            Block::Text(text) if text.trim().is_empty() => None,
+            Block::Text(text) => Some(json!({"type": "text", "text": text}).to_string()),
+            Block::Thinking { thinking, signature } => Some(
+                json!({"type": "thinking", "thinking": thinking, "signature": signature})
+                    .to_string(),
+            ),
+            Block::ToolUse => next_calls.next().map(tool_use),
+            Block::Whole(raw) => Some(raw.get().to_owned()),
         });
-        let message = content.collect();
-        let provider_message =
-            ProviderMessage { protocol: Protocol::Anthropic, model: model.to_owned(), message };
+        let message = format!("[{}]", blocks.collect::<Vec<_>>().join(","));
+        let (protocol, model) = (Protocol::Anthropic, model.to_owned());
         Ok(Turn {
             text: self.text,
-            tool_calls: calls.iter().map(super::calls::PartialCall::call).collect(),
             stop,
             usage: usage::from_anthropic(self.usage.into()),
-            provider_message: Some(Box::new(provider_message)),
+            provider_message: Some(Box::new(ProviderMessage { protocol, model, message })),
+            tool_calls: calls,
             ..Turn::default()
         })
     }

@@ -1,6 +1,6 @@
 //! Assembles the tool calls of a turn from the parts in which they are streamed.
 
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use super::error::ModelError;
 use crate::trace::ToolCall;
@@ -14,6 +14,9 @@ const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
 /// The longest id or name, in bytes.
 const NAME_BYTES_MAX: usize = 512;
 
+/// The beginning of an id that is made here, for a call that its server gave none.
+pub(super) const OWN_ID: &str = "wardgate-call-";
+
 /// A part of a call, as one event brings it.
 #[derive(Debug, Default)]
 pub(super) struct CallPart {
@@ -25,8 +28,8 @@ pub(super) struct CallPart {
     pub(super) name: Option<String>,
     /// A part of the arguments' text.
     pub(super) arguments: String,
-    /// What else the part says, which is returned to the server with the call.
-    pub(super) extra: Map<String, Value>,
+    /// What a provider adds to the call, which is returned to it with the call.
+    pub(super) extra: Option<Box<RawValue>>,
 }
 
 /// A call that is being assembled.
@@ -36,7 +39,7 @@ pub(super) struct PartialCall {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) arguments: String,
-    pub(super) extra: Map<String, Value>,
+    pub(super) extra: Option<Box<RawValue>>,
 }
 
 /// The calls of a turn. A part belongs to a call by its id. Only without an id, the index says to which: some servers
@@ -61,6 +64,7 @@ impl PartialCalls {
             )));
         }
         let position = self.position(index, id.as_deref(), name.is_some());
+        let late_id = id.clone();
         let call = match position.and_then(|position| self.0.get_mut(position)) {
             Some(call) => call,
             None => {
@@ -74,7 +78,7 @@ impl PartialCalls {
                     id: id.unwrap_or_default(),
                     name: String::new(),
                     arguments: String::new(),
-                    extra: Map::new(),
+                    extra: None,
                 });
                 let Some(call) = self.0.last_mut() else { return Ok(()) };
                 call
@@ -89,17 +93,24 @@ impl PartialCalls {
             )));
         }
         call.arguments.push_str(&arguments);
-        call.extra.extend(extra);
+        call.extra = extra.or(call.extra.take());
+        if call.id.is_empty() {
+            call.id = late_id.unwrap_or_default();
+        }
         Ok(())
     }
 
     /// The call that a part belongs to. `None` if it begins one.
     fn position(&self, index: Option<u64>, id: Option<&str>, has_name: bool) -> Option<usize> {
         if let Some(id) = id {
-            let same = self.0.iter().rposition(|call| call.id == id)?;
-            // The same id at another index with a name is another call: some servers give all calls the same id.
-            let is_another = has_name && self.0.get(same)?.index != index;
-            return (!is_another).then_some(same);
+            if let Some(same) = self.0.iter().rposition(|call| call.id == id) {
+                // The same id at another index with a name is another call: some servers give all calls the same id.
+                let is_another = has_name && self.0.get(same)?.index != index;
+                return (!is_another).then_some(same);
+            }
+            // Without a name, it is a call that has begun: its id comes late, or has changed.
+            let index = index.filter(|_| !has_name)?;
+            return self.0.iter().rposition(|call| call.index == Some(index));
         }
         let position = match index {
             Some(index) => self.0.iter().rposition(|call| call.index == Some(index)),
@@ -120,7 +131,7 @@ impl PartialCalls {
             let Some(call) = rest.first_mut() else { break };
             let mut number = position;
             while call.id.is_empty() || earlier.iter().any(|other| other.id == call.id) {
-                call.id = format!("call_{number}");
+                call.id = format!("{OWN_ID}{number}");
                 number += 1;
             }
         }
@@ -135,8 +146,18 @@ impl PartialCall {
             "" => "{}".to_owned(),
             _ => self.arguments.clone(),
         };
-        ToolCall { id: self.id.clone(), name: self.name.clone(), arguments }
+        ToolCall { id: self.id.clone(), name: valid_name(&self.name), arguments }
     }
+}
+
+/// A name that every provider accepts: models invent others, and some providers refuse a conversation with such a call.
+fn valid_name(name: &str) -> String {
+    let letter = |letter: char| match letter {
+        letter if letter.is_ascii_alphanumeric() || "_-".contains(letter) => letter,
+        _ => '_',
+    };
+    let name: String = name.chars().take(64).map(letter).collect();
+    if name.is_empty() { "unnamed".to_owned() } else { name }
 }
 
 #[cfg(test)]
@@ -152,7 +173,7 @@ mod tests {
             let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
             let (id, name) = (text(id), text(name));
             let (index, arguments) = (*index, (*arguments).to_owned());
-            calls.add(CallPart { index, id, name, arguments, extra: Map::new() })?;
+            calls.add(CallPart { index, id, name, arguments, extra: None })?;
         }
         let calls = calls.finish().into_iter().map(|call| call.call());
         Ok(calls.map(|call| (call.id, call.name, call.arguments)).collect())
@@ -208,18 +229,26 @@ mod tests {
         let whole = "{}";
         assert_eq!(
             ids(&[(Some(0), "", "a", whole), (Some(1), "", "b", whole)]),
-            ["call_0", "call_1"]
+            ["wardgate-call-0", "wardgate-call-1"]
         );
         assert_eq!(
             ids(&[(Some(0), "", "a", whole), (Some(0), "", "b", whole)]),
-            ["call_0", "call_1"]
+            ["wardgate-call-0", "wardgate-call-1"]
         );
-        assert_eq!(ids(&[(None, "", "a", whole), (None, "", "b", whole)]), ["call_0", "call_1"]);
-        assert_eq!(ids(&[(Some(0), "x", "a", whole), (Some(1), "x", "b", whole)]), ["x", "call_1"]);
         assert_eq!(
-            ids(&[(Some(0), "call_1", "a", whole), (Some(1), "", "b", whole)]),
-            ["call_1", "call_2"]
+            ids(&[(None, "", "a", whole), (None, "", "b", whole)]),
+            ["wardgate-call-0", "wardgate-call-1"]
         );
+        assert_eq!(
+            ids(&[(Some(0), "x", "a", whole), (Some(1), "x", "b", whole)]),
+            ["x", "wardgate-call-1"]
+        );
+        let taken = [(Some(0), "wardgate-call-1", "a", whole), (Some(1), "", "b", whole)];
+        assert_eq!(ids(&taken), ["wardgate-call-1", "wardgate-call-2"]);
+        let late = [(Some(0), "", "a", "{"), (Some(0), "x", "", "}")];
+        assert_eq!(assembled(&late).unwrap(), [("x".to_owned(), "a".to_owned(), whole.to_owned())]);
+        let changed = [(Some(0), "x", "a", "{"), (Some(0), "y", "", "}")];
+        assert_eq!(ids(&changed), ["x"]);
     }
 
     #[test]
@@ -233,6 +262,14 @@ mod tests {
         let parts: [Part<'_>; 2] = [(Some(0), "a", "a", &long), (Some(0), "a", "", &long)];
         assert!(assembled(&parts).unwrap_err().message.contains("arguments"));
         assert!(assembled(&[(None, "a", &long, "")]).unwrap_err().message.contains("name"));
+    }
+
+    #[test]
+    fn a_name_is_one_that_providers_accept() {
+        for (name, valid) in [("a.b c/ü", "a_b_c__"), ("", "unnamed"), ("read-x_1", "read-x_1")] {
+            assert_eq!(assembled(&[(None, "i", name, "{}")]).unwrap()[0].1, valid);
+        }
+        assert_eq!(valid_name(&"x".repeat(200)).len(), 64);
     }
 
     #[test]

@@ -2,30 +2,29 @@
 //! is bounded in size. The address comes from the operator's settings, so it is not vetted like a plugin's egress: a
 //! model on localhost is the usual case.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use url::Url;
 
 use super::error::{ModelError, Retry};
 use super::sse::{EventParser, ServerEvent};
+use crate::clock::Clock;
 use crate::settings::ModelSettings;
 
 /// The time limit for establishing a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The longest answer to one turn, in bytes, with the framing of its events.
-const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// The longest answer to one turn, in bytes, with the framing of its events: one for each token, with most servers.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// How much of an error's body is read, in bytes.
 const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
-
-/// How much of a provider's error text is shown, in characters.
-const ERROR_CHARS_MAX: usize = 300;
 
 /// The server of a model: where turns are sent, and with which headers.
 pub(super) struct ModelServer {
@@ -73,8 +72,8 @@ impl ModelServer {
     ///
     /// # Errors
     /// If the server cannot be reached, or answers with anything else than a stream of events.
-    pub(super) async fn post(&self, url: Url, body: &Value) -> Result<AnswerStream, ModelError> {
-        let request = self.client.post(url).headers(self.headers.clone()).body(body.to_string());
+    pub(super) async fn post(&self, url: Url, body: String) -> Result<AnswerStream, ModelError> {
+        let request = self.client.post(url).headers(self.headers.clone()).body(body);
         let response = request.send().await.map_err(|error| transport_error(&error))?;
         if !response.status().is_success() {
             return Err(self.refused(response).await);
@@ -109,7 +108,7 @@ impl ModelServer {
             .as_ref()
             .and_then(error_text)
             .unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
-        let text: String = text.trim().chars().take(ERROR_CHARS_MAX).collect();
+        let text = text.trim();
         let (name, number) = (&self.name, status.as_u16());
         let message = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => format!(
@@ -150,6 +149,8 @@ impl AnswerStream {
     /// If the connection breaks, the answer is too long, or an event is not UTF-8.
     pub(super) async fn next(&mut self) -> Result<Option<ServerEvent>, ModelError> {
         loop {
+            // What has arrived already must not keep the thread, nor the run from its time limit.
+            tokio::task::consume_budget().await;
             if let Some(event) = self.parser.pop() {
                 return Ok(Some(event));
             }
@@ -200,8 +201,13 @@ fn sensitive(
     })
 }
 
+/// The text of an error in an event.
+pub(super) fn event_error(error: &RawValue) -> String {
+    serde_json::from_str(error.get()).ok().as_ref().and_then(error_text).unwrap_or_default()
+}
+
 /// The text of an error in the body of an answer or in an event.
-pub(super) fn error_text(body: &Value) -> Option<String> {
+fn error_text(body: &Value) -> Option<String> {
     let error = body.get("error").unwrap_or(body);
     let text = error.get("message").or_else(|| error.get("detail")).unwrap_or(error);
     text.as_str().map(str::to_owned)
@@ -211,17 +217,26 @@ pub(super) fn error_text(body: &Value) -> Option<String> {
 /// 10.2.3).
 fn pause_from_headers(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    if let Some(millis) = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
-        return Duration::try_from_secs_f64(millis / 1000.0).ok();
+    let seconds = |text: &str, unit: f64| {
+        let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0)?;
+        // More than there is time counts as for ever.
+        Some(Duration::try_from_secs_f64(seconds * unit).unwrap_or(Duration::MAX))
+    };
+    if let Some(pause) = text("retry-after-ms").and_then(|millis| seconds(millis, 0.001)) {
+        return Some(pause);
     }
     let text = text(RETRY_AFTER.as_str())?;
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
+    if let Some(pause) = seconds(text, 1.0) {
+        return Some(pause);
     }
-    // By the server's clock, which its answer gives.
-    let date = |text: &str| chrono::DateTime::parse_from_rfc2822(text).ok();
-    let now = date(headers.get(DATE)?.to_str().ok()?)?;
-    Some((date(text)? - now).to_std().unwrap_or_default())
+    let date = |text: &str| httpdate::parse_http_date(text).ok();
+    // By the server's clock, if its answer gives it.
+    let now = headers.get(DATE).and_then(|now| date(now.to_str().ok()?));
+    let now = now.unwrap_or_else(|| {
+        let micros = u64::try_from(Clock::system().now().micros()).unwrap_or_default();
+        SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
+    });
+    Some(date(text)?.duration_since(now).unwrap_or_default())
 }
 
 /// The pause in the body of a Google API's error: `google.rpc.RetryInfo`.
@@ -253,7 +268,13 @@ mod tests {
             Some(Duration::from_secs(9))
         );
         assert_eq!(pause("retry-after", "Fri, 31 Dec 1999 23:59:00 GMT"), Some(Duration::ZERO));
-        for nothing in ["", "soon", "-1", "NaN", "inf"] {
+        assert_eq!(
+            pause("retry-after", "Friday, 31-Dec-99 23:59:59 GMT"),
+            Some(Duration::from_secs(9))
+        );
+        assert_eq!(pause("retry-after", "Fri Dec 31 23:59:59 1999"), Some(Duration::from_secs(9)));
+        assert_eq!(pause("retry-after", "1000000000000000000000"), Some(Duration::MAX));
+        for nothing in ["", "soon", "-1", "NaN"] {
             assert_eq!(pause("retry-after", nothing), None, "{nothing}");
         }
         let body = json!({"error": {"details": [

@@ -3,18 +3,22 @@
 use futures::future::BoxFuture;
 use http::HeaderName;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::calls::{CallPart, PartialCalls};
+use super::calls::{CallPart, OWN_ID, PartialCall, PartialCalls};
 use super::error::ModelError;
-use super::exchange::{AnswerStream, ModelServer, error_text};
+use super::exchange::{AnswerStream, ModelServer, event_error};
+use super::room::Room;
 use super::{
     AssistantMessage, Message, Model, Protocol, ProviderMessage, StopReason, TextSink, ToolResult,
-    Turn, TurnRequest, Usage, replayable_object, usage,
+    Turn, TurnRequest, replayable_arguments, usage,
 };
 use crate::settings::ModelSettings;
 use crate::tool::Tool;
+use crate::trace::usage::Usage;
 
 /// Where Google's own API is.
 const BASE_URL: &str = "https://generativelanguage.googleapis.com/v1beta/";
@@ -52,23 +56,21 @@ impl Model for Gemini {
     fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>> {
         Box::pin(async move {
             let body = body(&self.settings, &request);
-            let stream = self.server.post(self.url.clone(), &body).await?;
+            let stream = self.server.post(self.url.clone(), body).await?;
             assemble(stream, &self.settings.model, request.text_sink).await
         })
     }
 }
 
-pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Value {
-    let mut body = Map::new();
+pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> String {
+    let mut fields = Map::new();
     if !request.instructions.is_empty() {
-        body.insert(
-            "systemInstruction".to_owned(),
-            json!({"parts": [{"text": request.instructions}]}),
-        );
+        let instructions = json!({"parts": [{"text": request.instructions}]});
+        fields.insert("systemInstruction".to_owned(), instructions);
     }
     if !request.tools.is_empty() {
         let declarations: Vec<Value> = request.tools.iter().map(declaration).collect();
-        body.insert("tools".to_owned(), json!([{"functionDeclarations": declarations}]));
+        fields.insert("tools".to_owned(), json!([{"functionDeclarations": declarations}]));
     }
     let mut config = Map::new();
     if let Some(max) = settings.output_tokens_max {
@@ -85,12 +87,10 @@ pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Value
         config.insert("thinkingConfig".to_owned(), thinking.into());
     }
     if !config.is_empty() {
-        body.insert("generationConfig".to_owned(), config.into());
+        fields.insert("generationConfig".to_owned(), config.into());
     }
-    let contents: Vec<Value> =
-        request.messages.iter().map(|message| content(settings, message)).collect();
-    body.insert("contents".to_owned(), contents.into());
-    body.into()
+    let contents = request.messages.iter().map(|message| content(settings, message));
+    super::with_list(fields, "contents", &contents.collect::<Vec<_>>())
 }
 
 /// A tool. Its schema goes into the field that takes JSON Schema as it is, except for `$schema`, which is refused.
@@ -102,14 +102,17 @@ fn declaration(tool: &Tool) -> Value {
     json!({"name": tool.name, "description": tool.description, "parametersJsonSchema": schema})
 }
 
-fn content(settings: &ModelSettings, message: &Message) -> Value {
+fn content(settings: &ModelSettings, message: &Message) -> String {
     match message {
-        Message::User(user) => json!({"role": "user", "parts": [{"text": user.fenced()}]}),
+        Message::User(user) => {
+            json!({"role": "user", "parts": [{"text": user.fenced()}]}).to_string()
+        }
         Message::Assistant(assistant) => {
-            json!({"role": "model", "parts": assistant_parts(settings, assistant)})
+            format!(r#"{{"role":"model","parts":{}}}"#, assistant_parts(settings, assistant))
         }
         Message::ToolResults(results) => {
-            json!({"role": "user", "parts": results.iter().map(response).collect::<Vec<_>>()})
+            let results: Vec<Value> = results.iter().map(response).collect();
+            json!({"role": "user", "parts": results}).to_string()
         }
     }
 }
@@ -124,24 +127,24 @@ fn response(result: &ToolResult) -> Value {
 
 /// Adds the id of a call, unless it was made here for a server that gives calls none.
 fn add_id(function: &mut Value, id: &str) {
-    let number = id.strip_prefix("call_");
-    let is_own = number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
-    if let Some(fields) = function.as_object_mut().filter(|_| !is_own) {
+    if let Some(fields) = function.as_object_mut().filter(|_| !id.starts_with(OWN_ID)) {
         fields.insert("id".to_owned(), id.into());
     }
 }
 
-fn assistant_parts(settings: &ModelSettings, message: &AssistantMessage) -> Value {
+fn assistant_parts(settings: &ModelSettings, message: &AssistantMessage) -> String {
     if let Some(own) = message.provider_message(Protocol::Gemini, &settings.model) {
-        return own.clone();
+        return own.to_owned();
     }
     let text = (!message.text.is_empty()).then(|| json!({"text": message.text}));
     let calls = message.tool_calls.iter().map(|call| {
-        let mut function = json!({"name": call.name, "args": replayable_object(&call.arguments)});
+        let arguments = replayable_arguments(&call.arguments);
+        let arguments: Value = serde_json::from_str(&arguments).unwrap_or_default();
+        let mut function = json!({"name": call.name, "args": arguments});
         add_id(&mut function, &call.id);
         json!({"functionCall": function})
     });
-    text.into_iter().chain(calls).collect()
+    Value::from(text.into_iter().chain(calls).collect::<Vec<_>>()).to_string()
 }
 
 /// One event of the stream. Fields that are null count as missing.
@@ -149,9 +152,9 @@ fn assistant_parts(settings: &ModelSettings, message: &AssistantMessage) -> Valu
 #[serde(rename_all = "camelCase")]
 struct StreamChunk {
     candidates: Option<Vec<Candidate>>,
-    usage_metadata: Option<Value>,
+    usage_metadata: Option<Box<RawValue>>,
     prompt_feedback: Option<PromptFeedback>,
-    error: Option<Value>,
+    error: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -163,7 +166,7 @@ struct Candidate {
 
 #[derive(Debug, Deserialize)]
 struct Content {
-    parts: Option<Vec<Map<String, Value>>>,
+    parts: Option<Vec<Box<RawValue>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -172,10 +175,46 @@ struct PromptFeedback {
     block_reason: Option<String>,
 }
 
-/// The parts of the answer in their order, because a signature belongs to its part.
+/// What is understood of a part.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PartFields {
+    text: Option<String>,
+    thought: Option<bool>,
+    function_call: Option<FunctionCall>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FunctionCall {
+    id: Option<String>,
+    name: Option<String>,
+    args: Option<Box<RawValue>>,
+}
+
+/// A part of the answer.
+#[derive(Debug)]
+enum Part {
+    /// Text and nothing else, which adjacent parts of the same kind continue.
+    Text { text: String, thought: Option<bool> },
+    /// Unchanged: a signature belongs to its part.
+    Whole(Box<RawValue>),
+}
+
+impl Part {
+    fn json(&self) -> String {
+        match self {
+            Self::Text { text, thought: None } => json!({"text": text}).to_string(),
+            Self::Text { text, thought } => json!({"text": text, "thought": thought}).to_string(),
+            Self::Whole(raw) => raw.get().to_owned(),
+        }
+    }
+}
+
+/// The parts of the answer in their order.
 #[derive(Default)]
 struct Assembly {
-    parts: Vec<Map<String, Value>>,
+    room: Room,
+    parts: Vec<Part>,
     calls: PartialCalls,
     text: String,
     usage: Usage,
@@ -200,48 +239,50 @@ pub(super) async fn assemble(
 impl Assembly {
     fn add(&mut self, chunk: StreamChunk, sink: &dyn TextSink) -> Result<(), ModelError> {
         if let Some(error) = chunk.error {
-            return Err(super::failed_midway(&error_text(&error).unwrap_or_default()));
+            return Err(super::failed_midway(&event_error(&error)));
         }
-        if let Some(usage) = chunk.usage_metadata {
+        if let Some(usage) = chunk.usage_metadata.as_deref().and_then(usage::reported) {
             // Counts are totals so far.
             self.usage = usage::from_gemini(usage);
         }
-        self.blocked = chunk
-            .prompt_feedback
-            .and_then(|feedback| feedback.block_reason)
-            .or(self.blocked.take());
+        let blocked = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason);
+        self.blocked = blocked.or(self.blocked.take());
         // One answer was asked for.
         let Some(candidate) = chunk.candidates.into_iter().flatten().next() else { return Ok(()) };
         for part in candidate.content.and_then(|content| content.parts).into_iter().flatten() {
             self.add_part(part, sink)?;
         }
-        self.finish_reason = candidate.finish_reason.or(self.finish_reason.take());
+        let reason = candidate.finish_reason.filter(|reason| !reason.is_empty());
+        self.finish_reason = reason.or(self.finish_reason.take());
         Ok(())
     }
 
-    fn add_part(
-        &mut self,
-        part: Map<String, Value>,
-        sink: &dyn TextSink,
-    ) -> Result<(), ModelError> {
-        let is_thought = part.get("thought").and_then(Value::as_bool) == Some(true);
-        let text = part.get("text").and_then(Value::as_str);
-        if let Some(text) = text.filter(|text| !is_thought && !text.is_empty()) {
-            sink.push(text);
-            self.text.push_str(text);
+    fn add_part(&mut self, raw: Box<RawValue>, sink: &dyn TextSink) -> Result<(), ModelError> {
+        self.room.take(raw.get().len())?;
+        let fields: PartFields =
+            serde_json::from_str(raw.get()).map_err(|_| super::not_understood())?;
+        let text = fields.text.unwrap_or_default();
+        if fields.thought != Some(true) && !text.is_empty() {
+            sink.push(&text);
+            self.text.push_str(&text);
         }
-        if let Some(call) = part.get("functionCall") {
-            let text = |name: &str| call.get(name).and_then(Value::as_str).map(str::to_owned);
+        if let Some(FunctionCall { id, name, args }) = fields.function_call {
             // Each part is a whole call: its position tells calls without id apart.
             let index = u64::try_from(self.parts.len()).ok();
-            let arguments = call.get("args").filter(|args| !args.is_null());
-            let arguments = arguments.map(Value::to_string).unwrap_or_default();
-            let (id, name) = (text("id"), text("name"));
-            self.calls.add(CallPart { index, id, name, arguments, extra: Map::new() })?;
+            let arguments = args.map(|args| args.get().to_owned());
+            let arguments = arguments.filter(|args| args != "null").unwrap_or_default();
+            let name = name.or_else(|| Some("unnamed".to_owned()));
+            self.calls.add(CallPart { index, id, name, arguments, extra: None })?;
         }
-        if let Some(text) = self.parts.last_mut().and_then(|previous| joined_text(previous, &part))
+        let part = match is_text_alone(&raw) {
+            true => Part::Text { text, thought: fields.thought },
+            false => Part::Whole(raw),
+        };
+        if let Some(Part::Text { text: whole, thought: kind }) = self.parts.last_mut()
+            && let Part::Text { text, thought } = &part
+            && kind == thought
         {
-            text.push_str(part.get("text").and_then(Value::as_str).unwrap_or_default());
+            whole.push_str(text);
             return Ok(());
         }
         if self.parts.len() == PARTS_MAX {
@@ -255,11 +296,8 @@ impl Assembly {
 
     fn finish(self, model: &str) -> Result<Turn, ModelError> {
         if let Some(reason) = self.blocked {
-            return Ok(Turn {
-                stop: StopReason::Refused(reason),
-                usage: self.usage,
-                ..Turn::default()
-            });
+            let stop = StopReason::Refused(reason);
+            return Ok(Turn { stop, usage: self.usage, ..Turn::default() });
         }
         let reason = self.finish_reason.ok_or_else(super::cut_off)?;
         let calls = self.calls.finish();
@@ -276,38 +314,36 @@ impl Assembly {
             | "IMAGE_SAFETY"
             | "IMAGE_PROHIBITED_CONTENT" => StopReason::Refused(reason),
             // `MALFORMED_FUNCTION_CALL` among others: another attempt may be well-formed.
-            _ => return Err(super::failed_midway(&reason)),
+            _ => return Err(super::failed_midway(&format!("it ended for the reason {reason:?}"))),
         };
-        let provider_message = ProviderMessage {
-            protocol: Protocol::Gemini,
-            model: model.to_owned(),
-            message: self.parts.into_iter().map(Value::Object).collect(),
-        };
+        // Calls under other names than the model's go back in our own form.
+        let is_unchanged = calls.iter().all(|call| call.call().name == call.name);
+        let provider_message = is_unchanged.then(|| {
+            let parts: Vec<String> = self.parts.iter().map(Part::json).collect();
+            let (protocol, model) = (Protocol::Gemini, model.to_owned());
+            Box::new(ProviderMessage { protocol, model, message: format!("[{}]", parts.join(",")) })
+        });
         Ok(Turn {
             text: self.text,
-            tool_calls: calls.iter().map(super::calls::PartialCall::call).collect(),
+            tool_calls: calls.iter().map(PartialCall::call).collect(),
             stop,
             usage: self.usage,
-            provider_message: Some(Box::new(provider_message)),
+            provider_message,
             ..Turn::default()
         })
     }
 }
 
-/// The text of the previous part, if this part only continues it. A part with a signature stays by itself.
-fn joined_text<'p>(
-    previous: &'p mut Map<String, Value>,
-    part: &Map<String, Value>,
-) -> Option<&'p mut String> {
-    let is_plain = |part: &Map<String, Value>| {
-        part.keys().all(|key| matches!(key.as_str(), "text" | "thought"))
-    };
-    let continues = is_plain(previous)
-        && is_plain(part)
-        && part.contains_key("text")
-        && previous.get("thought") == part.get("thought");
-    match previous.get_mut("text").filter(|_| continues) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
+/// Whether a part has no fields but `text` and `thought`.
+fn is_text_alone(raw: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only which fields there are counts")]
+    struct TextAlone {
+        text: IgnoredAny,
+        #[serde(default)]
+        thought: Option<IgnoredAny>,
     }
+
+    serde_json::from_str::<TextAlone>(raw.get()).is_ok()
 }

@@ -168,6 +168,8 @@ fn strings_in(value: &Value, texts: &mut Vec<String>) {
 mod tests {
     use super::super::TextSink;
     use super::*;
+    use crate::ids::TenantId;
+    use crate::trace::redact::Redactor;
 
     struct Ignored;
 
@@ -197,8 +199,15 @@ mod tests {
 
     fn turn(messages: &[Message]) -> Turn {
         let tools = [tool("add"), tool("calculate")];
-        let text_sink = &Ignored;
-        answer(&TurnRequest { instructions: "", messages, tools: &tools, text_sink })
+        let request = TurnRequest {
+            instructions: "",
+            messages,
+            tools: &tools,
+            text_sink: &Ignored,
+            tenant: TenantId::GATEWAY,
+            redactor: &Redactor::default(),
+        };
+        answer(&request)
     }
 
     #[test]

@@ -4,17 +4,21 @@ use futures::future::BoxFuture;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::calls::{CallPart, PartialCalls};
+use super::calls::{CallPart, PartialCall, PartialCalls};
 use super::error::ModelError;
-use super::exchange::{AnswerStream, ModelServer, error_text};
+use super::exchange::{AnswerStream, ModelServer, event_error};
+use super::room::Room;
 use super::{
     AssistantMessage, Message, Model, Protocol, ProviderMessage, StopReason, TextSink, Turn,
-    TurnRequest, Usage, replayable_arguments, usage,
+    TurnRequest, replayable_arguments, usage,
 };
 use crate::settings::ModelSettings;
+use crate::trace::ToolCall;
+use crate::trace::usage::Usage;
 
 /// A model behind a chat completions API.
 pub(super) struct OpenaiCompatible {
@@ -53,7 +57,7 @@ impl Model for OpenaiCompatible {
     fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>> {
         Box::pin(async move {
             let body = body(&self.settings, &request);
-            let stream = self.server.post(self.url.clone(), &body).await?;
+            let stream = self.server.post(self.url.clone(), body).await?;
             assemble(stream, &self.settings.model, request.text_sink).await
         })
     }
@@ -61,13 +65,11 @@ impl Model for OpenaiCompatible {
 
 /// The body of a request. Its order is fixed, and what changes from turn to turn comes last, so that a provider's cache
 /// of the beginning stays valid.
-pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Value {
-    let mut body = json!({
-        "model": settings.model,
-        "stream": true,
-        "stream_options": {"include_usage": true},
-    });
-    let Some(fields) = body.as_object_mut() else { return body };
+pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> String {
+    let mut fields = Map::new();
+    fields.insert("model".to_owned(), settings.model.as_str().into());
+    fields.insert("stream".to_owned(), true.into());
+    fields.insert("stream_options".to_owned(), json!({"include_usage": true}));
     if let Some(effort) = &settings.effort {
         fields.insert("reasoning_effort".to_owned(), effort.as_str().into());
     }
@@ -89,54 +91,62 @@ pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Value
     }
     let mut messages = Vec::with_capacity(request.messages.len() + 1);
     if !request.instructions.is_empty() {
-        messages.push(json!({"role": "system", "content": request.instructions}));
+        messages.push(json!({"role": "system", "content": request.instructions}).to_string());
     }
     for message in request.messages {
         match message {
-            Message::User(user) => messages.push(json!({"role": "user", "content": user.fenced()})),
+            Message::User(user) => {
+                messages.push(json!({"role": "user", "content": user.fenced()}).to_string());
+            }
             Message::Assistant(assistant) => messages.push(assistant_message(settings, assistant)),
             Message::ToolResults(results) => messages.extend(results.iter().map(|result| {
                 json!({"role": "tool", "tool_call_id": result.call.id, "content": result.text})
+                    .to_string()
             })),
         }
     }
-    fields.insert("messages".to_owned(), messages.into());
-    body
+    super::with_list(fields, "messages", &messages)
 }
 
-fn assistant_message(settings: &ModelSettings, message: &AssistantMessage) -> Value {
-    if let Some(own) = message.provider_message(Protocol::OpenaiCompatible, &settings.model) {
-        return own.clone();
-    }
-    let mut built = json!({"role": "assistant", "content": message.text});
-    if !message.tool_calls.is_empty()
-        && let Some(fields) = built.as_object_mut()
-    {
-        let calls = message.tool_calls.iter().map(|call| {
-            tool_call(&call.id, &call.name, &replayable_arguments(&call.arguments), Map::new())
-        });
-        fields.insert("tool_calls".to_owned(), calls.collect());
-        if message.text.is_empty() {
-            fields.insert("content".to_owned(), Value::Null);
+fn assistant_message(settings: &ModelSettings, message: &AssistantMessage) -> String {
+    match message.provider_message(Protocol::OpenaiCompatible, &settings.model) {
+        Some(own) => own.to_owned(),
+        None => {
+            let calls =
+                message.tool_calls.iter().map(|call| tool_call(call, None)).collect::<Vec<_>>();
+            built_message(&message.text, &calls, &[])
         }
     }
-    built
 }
 
-fn tool_call(id: &str, name: &str, arguments: &str, extra: Map<String, Value>) -> Value {
-    let mut call = extra;
-    call.insert("id".to_owned(), id.into());
-    call.insert("type".to_owned(), "function".into());
-    call.insert("function".to_owned(), json!({"name": name, "arguments": arguments}));
-    call.into()
+/// A message of the model, with these further fields.
+fn built_message(text: &str, calls: &[String], more: &[(&str, String)]) -> String {
+    let text = if text.is_empty() && !calls.is_empty() { Value::Null } else { text.into() };
+    let mut message = format!(r#"{{"role":"assistant","content":{text}"#);
+    for (name, json) in more {
+        message += &format!(r#","{name}":{json}"#);
+    }
+    if !calls.is_empty() {
+        message += &format!(r#","tool_calls":[{}]"#, calls.join(","));
+    }
+    message + "}"
+}
+
+fn tool_call(call: &ToolCall, extra: Option<&RawValue>) -> String {
+    let function = json!({"name": call.name, "arguments": replayable_arguments(&call.arguments)});
+    let extra = extra.map(|extra| format!(r#","extra_content":{extra}"#)).unwrap_or_default();
+    format!(
+        r#"{{"id":{},"type":"function","function":{function}{extra}}}"#,
+        Value::from(call.id.as_str())
+    )
 }
 
 /// One event of the stream. Fields that are null count as missing.
 #[derive(Debug, Deserialize)]
 struct ChatChunk {
     choices: Option<Vec<Choice>>,
-    usage: Option<Value>,
-    error: Option<Value>,
+    usage: Option<Box<RawValue>>,
+    error: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -147,11 +157,13 @@ struct Choice {
 
 #[derive(Debug, Default, Deserialize)]
 struct Delta {
-    content: Option<Value>,
+    content: Option<Box<RawValue>>,
     refusal: Option<String>,
     tool_calls: Option<Vec<CallDelta>>,
-    /// OpenRouter's reasoning, which belongs into the next request unchanged.
-    reasoning_details: Option<Vec<Value>>,
+    /// Reasoning as DeepSeek, Kimi and vLLM send it: it has to come back with the calls of its turn.
+    reasoning_content: Option<String>,
+    /// OpenRouter's reasoning, likewise.
+    reasoning_details: Option<Vec<Box<RawValue>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -159,26 +171,25 @@ struct CallDelta {
     index: Option<u64>,
     id: Option<String>,
     function: Option<FunctionDelta>,
-    /// Among others `extra_content`, in which Gemini's endpoint of this kind puts thought signatures.
-    #[serde(flatten)]
-    extra: Map<String, Value>,
+    /// Where Gemini's endpoint of this kind puts thought signatures.
+    extra_content: Option<Box<RawValue>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct FunctionDelta {
     name: Option<String>,
-    arguments: Option<Value>,
+    arguments: Option<Box<RawValue>>,
 }
-
-/// The most items of reasoning that are kept for the next request.
-const REASONING_ITEMS_MAX: usize = 4096;
 
 #[derive(Default)]
 struct Assembly {
+    room: Room,
     text: String,
     refusal: String,
+    reasoning: String,
+    /// Items as they came, of which OpenRouter puts those of one thought together.
+    reasoning_details: Vec<Box<RawValue>>,
     calls: PartialCalls,
-    reasoning: Vec<Value>,
     usage: Usage,
     finish_reason: Option<String>,
 }
@@ -203,97 +214,113 @@ pub(super) async fn assemble(
 impl Assembly {
     fn add(&mut self, chunk: ChatChunk, sink: &dyn TextSink) -> Result<(), ModelError> {
         if let Some(error) = chunk.error {
-            let text = error_text(&error).unwrap_or_else(|| "it says nothing else".to_owned());
-            return Err(super::failed_midway(&text));
+            return Err(super::failed_midway(&event_error(&error)));
         }
-        if let Some(usage) = chunk.usage {
+        if let Some(usage) = chunk.usage.as_deref().and_then(usage::reported) {
             self.usage = usage::from_openai(usage);
         }
         // One answer was asked for.
         let Some(choice) = chunk.choices.into_iter().flatten().next() else { return Ok(()) };
         let delta = choice.delta.unwrap_or_default();
-        if let Some(text) = delta.content.map(content_text).filter(|text| !text.is_empty()) {
+        let text = delta.content.map(|content| content_text(&content)).unwrap_or_default();
+        if !text.is_empty() {
+            self.room.take(text.len())?;
             sink.push(&text);
             self.text.push_str(&text);
         }
-        self.refusal.push_str(delta.refusal.as_deref().unwrap_or_default());
-        self.reasoning.extend(delta.reasoning_details.into_iter().flatten());
-        if self.reasoning.len() > REASONING_ITEMS_MAX {
-            return Err(ModelError::upstream(format!(
-                "the model sent more than {REASONING_ITEMS_MAX} items of reasoning"
-            )));
+        for (kept, part) in
+            [(&mut self.refusal, delta.refusal), (&mut self.reasoning, delta.reasoning_content)]
+        {
+            let part = part.unwrap_or_default();
+            self.room.take(part.len())?;
+            kept.push_str(&part);
         }
-        for CallDelta { index, id, function, mut extra } in delta.tool_calls.into_iter().flatten() {
-            extra.remove("type");
-            let FunctionDelta { name, arguments } =
-                function.unwrap_or(FunctionDelta { name: None, arguments: None });
-            let arguments = match arguments {
-                None | Some(Value::Null) => String::new(),
-                Some(Value::String(text)) => text,
-                // Some servers send the arguments as JSON and not as its text.
-                Some(json) => json.to_string(),
-            };
-            self.calls.add(CallPart { index, id, name, arguments, extra })?;
+        for item in delta.reasoning_details.into_iter().flatten() {
+            // A small item costs more than its bytes.
+            self.room.take(item.get().len() + 64)?;
+            self.reasoning_details.push(item);
         }
-        self.finish_reason = choice.finish_reason.or(self.finish_reason.take());
+        for CallDelta { index, id, function, extra_content } in
+            delta.tool_calls.into_iter().flatten()
+        {
+            let FunctionDelta { name, arguments } = function.unwrap_or_default();
+            let arguments =
+                arguments.map(|arguments| argument_text(&arguments)).unwrap_or_default();
+            let extra_bytes = extra_content.as_ref().map_or(0, |extra| extra.get().len());
+            self.room.take(arguments.len() + extra_bytes)?;
+            self.calls.add(CallPart { index, id, name, arguments, extra: extra_content })?;
+        }
+        let reason = choice.finish_reason.filter(|reason| !reason.is_empty());
+        self.finish_reason = reason.or(self.finish_reason.take());
         Ok(())
     }
 
     fn finish(self, model: &str) -> Result<Turn, ModelError> {
         let reason = self.finish_reason.ok_or_else(super::cut_off)?;
         let calls = self.calls.finish();
+        // The words of OpenAI, Mistral, DeepSeek, vLLM, Ollama and others. Any other word is no end.
         let stop = match reason.as_str() {
-            "length" => StopReason::Length,
-            "content_filter" => StopReason::Refused("its content filter".to_owned()),
-            "error" | "abort" => return Err(super::failed_midway(&reason)),
-            _ if !self.refusal.is_empty() => StopReason::Refused(self.refusal),
-            _ if calls.is_empty() => StopReason::Answered,
-            _ => StopReason::ToolCalls,
+            "length" | "max_tokens" | "model_length" | "model_context_window_exceeded" => {
+                StopReason::Length
+            }
+            "content_filter" | "safety" | "sensitive" | "refusal" => {
+                StopReason::Refused("its content filter".to_owned())
+            }
+            "stop" | "eos" | "end_turn" | "stop_sequence" if !self.refusal.is_empty() => {
+                StopReason::Refused(self.refusal)
+            }
+            "stop" | "eos" | "end_turn" | "stop_sequence" if calls.is_empty() => {
+                StopReason::Answered
+            }
+            "stop" | "eos" | "end_turn" | "tool_calls" | "function_call" if !calls.is_empty() => {
+                StopReason::ToolCalls
+            }
+            _ => return Err(super::failed_midway(&format!("it ended for the reason {reason:?}"))),
         };
-        let needs_own =
-            !self.reasoning.is_empty() || calls.iter().any(|call| !call.extra.is_empty());
-        let tool_calls = calls.iter().map(super::calls::PartialCall::call).collect();
+        let mut more = Vec::new();
+        if !self.reasoning.is_empty() && !calls.is_empty() {
+            more.push(("reasoning_content", Value::from(self.reasoning).to_string()));
+        }
+        if !self.reasoning_details.is_empty() {
+            let items: Vec<&str> = self.reasoning_details.iter().map(|item| item.get()).collect();
+            more.push(("reasoning_details", format!("[{}]", items.join(","))));
+        }
+        let needs_own = !more.is_empty() || calls.iter().any(|call| call.extra.is_some());
         let provider_message = needs_own.then(|| {
-            let content = match self.text.as_str() {
-                "" => Value::Null,
-                text => text.into(),
-            };
-            let mut message = json!({"role": "assistant", "content": content});
-            if let Some(fields) = message.as_object_mut() {
-                if !self.reasoning.is_empty() {
-                    fields.insert("reasoning_details".to_owned(), self.reasoning.into());
-                }
-                let calls = calls.into_iter().map(|call| {
-                    let arguments = replayable_arguments(&call.call().arguments);
-                    tool_call(&call.id, &call.name, &arguments, call.extra)
-                });
-                let calls: Vec<Value> = calls.collect();
-                if !calls.is_empty() {
-                    fields.insert("tool_calls".to_owned(), calls.into());
-                }
-            }
-            ProviderMessage {
-                protocol: Protocol::OpenaiCompatible,
-                model: model.to_owned(),
-                message,
-            }
+            let calls = calls.iter().map(|call| tool_call(&call.call(), call.extra.as_deref()));
+            let message = built_message(&self.text, &calls.collect::<Vec<_>>(), &more);
+            let (protocol, model) = (Protocol::OpenaiCompatible, model.to_owned());
+            Box::new(ProviderMessage { protocol, model, message })
         });
         Ok(Turn {
             text: self.text,
-            tool_calls,
+            tool_calls: calls.iter().map(PartialCall::call).collect(),
             stop,
             usage: self.usage,
-            provider_message: provider_message.map(Box::new),
+            provider_message,
             ..Turn::default()
         })
     }
 }
 
 /// The text of a `content`: a string, or parts of which some are text (Mistral's reasoning models).
-fn content_text(content: Value) -> String {
-    match content {
-        Value::String(text) => text,
-        Value::Array(parts) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
-        _ => String::new(),
+fn content_text(content: &RawValue) -> String {
+    #[derive(Deserialize)]
+    struct Part {
+        text: Option<String>,
+    }
+
+    if let Ok(text) = serde_json::from_str::<String>(content.get()) {
+        return text;
+    }
+    let parts: Vec<Part> = serde_json::from_str(content.get()).unwrap_or_default();
+    parts.into_iter().filter_map(|part| part.text).collect()
+}
+
+/// A part of the arguments' text. Some servers send the arguments as JSON and not as its text.
+fn argument_text(arguments: &RawValue) -> String {
+    match arguments.get() {
+        "null" => String::new(),
+        json => serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned()),
     }
 }

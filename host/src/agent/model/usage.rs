@@ -1,11 +1,18 @@
 //! What providers report of a turn's tokens, in our classes.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::trace::usage::{Usage, sum};
 
-/// The longest report that is kept, in bytes of JSON.
+/// The longest report that counts, in bytes of JSON.
 const REPORTED_BYTES_MAX: usize = 4096;
+
+/// What a provider reports, unless it is too long to be a report.
+pub(super) fn reported(raw: &RawValue) -> Option<Value> {
+    let raw = raw.get();
+    (raw.len() <= REPORTED_BYTES_MAX).then(|| serde_json::from_str(raw).ok()).flatten()
+}
 
 /// From OpenAI's `usage`, whose totals include what its details name.
 pub(super) fn from_openai(reported: Value) -> Usage {
@@ -21,7 +28,7 @@ pub(super) fn from_openai(reported: Value) -> Usage {
         cache_write,
         output: without(count("/completion_tokens"), [reasoning, None]),
         reasoning,
-        reported: kept(reported),
+        reported: Some(reported),
     }
 }
 
@@ -34,7 +41,7 @@ pub(super) fn from_anthropic(reported: Value) -> Usage {
         cache_write: count("cache_creation_input_tokens"),
         output: count("output_tokens"),
         reasoning: None,
-        reported: kept(reported),
+        reported: Some(reported),
     }
 }
 
@@ -50,12 +57,8 @@ pub(super) fn from_gemini(reported: Value) -> Usage {
         cache_write: None,
         output: count("candidatesTokenCount"),
         reasoning: count("thoughtsTokenCount"),
-        reported: kept(reported),
+        reported: Some(reported),
     }
-}
-
-fn kept(reported: Value) -> Option<Value> {
-    Some(reported).filter(|reported| reported.to_string().len() <= REPORTED_BYTES_MAX)
 }
 
 /// A total without the parts of it that are known. A provider whose parts exceed its total contradicts itself: what is

@@ -99,7 +99,9 @@ impl EventId {
 
     /// Whether a client that has received this event has received the other one too.
     fn includes(self, other: Self) -> bool {
-        other.index == CREATED_INDEX || (self.attempt == other.attempt && self.index >= other.index)
+        // A part of a text comes before the event at its position.
+        let last = if self.text_end > 0 { self.index.saturating_sub(1) } else { self.index };
+        other.index == CREATED_INDEX || (self.attempt == other.attempt && last >= other.index)
     }
 }
 
@@ -224,6 +226,14 @@ impl EventStream {
                 () = self.streams.shutdown_deadline.cancelled() => return Ok(()),
             }
             let run_events = self.follower.take();
+            if self.started && !run_events.is_empty() && run_events.iter().all(RunEvent::is_of_text)
+            {
+                // A text comes in many parts, which say nothing new about the task.
+                if self.send_run_events(&task, run_events).await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
             let Some(now) = self.streams.store.task(self.tenant, self.task).await? else {
                 let _gone = self.finish_deleted(task, run_events).await;
                 return Ok(());
@@ -255,7 +265,6 @@ impl EventStream {
                     continue;
                 }
                 RunEvent::AttemptStarted => (self.sent, self.text_end) = (0, 0),
-                RunEvent::TextRestarted => self.text_end = 0,
                 _ => (self.sent, self.text_end) = (self.sent + 1, 0),
             }
             self.send_started(task).await?;
@@ -280,7 +289,12 @@ impl EventStream {
             Some(after) => after.received_of_text(task.attempts, index),
             None => Some(0),
         };
-        let new = received.and_then(|received| part.get(received.saturating_sub(begin)..));
+        let new = received.map(|received| match part.get(received.saturating_sub(begin)..) {
+            Some(new) => new,
+            None if received >= self.text_end => "",
+            // An id that was never sent.
+            None => part,
+        });
         match new {
             Some(new) if !new.is_empty() => {
                 let id = EventId { attempt: task.attempts, index, text_end: self.text_end };

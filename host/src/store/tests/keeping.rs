@@ -26,6 +26,7 @@ fn steps(prompt: &str, answer: &str) -> Vec<Step> {
             usage: None,
             attempts: None,
             fallback: None,
+            restarts: None,
         }),
     ]
 }

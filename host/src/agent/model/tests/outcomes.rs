@@ -40,6 +40,8 @@ async fn an_answer_that_is_incomplete_or_refused_is_not_a_success() {
         (openai_finish("stop"), StopReason::Answered),
         (openai_finish("eos"), StopReason::Answered),
         (openai_finish("length"), StopReason::Length),
+        (openai_finish("model_length"), StopReason::Length),
+        (openai_finish("sensitive"), refused("its content filter")),
         (openai_finish("content_filter"), refused("its content filter")),
         (anthropic_finish("end_turn"), StopReason::Answered),
         (anthropic_finish("stop_sequence"), StopReason::Answered),
@@ -73,6 +75,12 @@ async fn an_answer_that_its_server_gives_up_may_be_asked_for_again() {
         (openai(&[json!({"error": {"message": "overloaded"}})]), "overloaded"),
         (openai(&[json!({"error": "overloaded"})]), "overloaded"),
         (openai_finish("abort"), "abort"),
+        (openai_finish("insufficient_system_resource"), "insufficient_system_resource"),
+        (openai_finish("tool_calls"), "tool_calls"),
+        (openai_finish(""), "cut off"),
+        (anthropic_finish("pause_turn"), "pause_turn"),
+        (anthropic_finish("tool_use"), "tool_use"),
+        (gemini_finish("OTHER"), "OTHER"),
         (
             anthropic(
                 json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
@@ -128,7 +136,8 @@ async fn openai_a_call_keeps_what_its_provider_added() {
         json!({"choices": [{"delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]});
     let (protocol, bytes) = openai(&[event]);
     let own = turn(protocol, bytes).await.unwrap().provider_message.unwrap();
-    assert_eq!(own.message["tool_calls"][0]["extra_content"], signature);
+    let own: Value = serde_json::from_str(&own.message).unwrap();
+    assert_eq!(own["tool_calls"][0]["extra_content"], signature);
 }
 
 #[tokio::test]
@@ -139,5 +148,61 @@ async fn gemini_calls_without_ids_get_some() {
     let (protocol, bytes) = gemini(&[event]);
     let turn = turn(protocol, bytes).await.unwrap();
     let ids: Vec<_> = turn.tool_calls.iter().map(|call| call.id.as_str()).collect();
-    assert_eq!(ids, ["call_0", "call_1"]);
+    assert_eq!(ids, ["wardgate-call-0", "wardgate-call-1"]);
+}
+
+#[tokio::test]
+async fn an_answer_of_tiny_values_takes_no_more_room_than_its_bytes_allow() {
+    let zeros = format!("[{}0]", "0,".repeat(400_000));
+    let item = |protocol| match protocol {
+        Protocol::OpenaiCompatible => {
+            format!(r#"{{"choices":[{{"delta":{{"reasoning_details":{zeros}}}}}]}}"#)
+        }
+        Protocol::Anthropic => {
+            format!(
+                r#"{{"type":"content_block_start","index":0,"content_block":{{"type":"x","x":{zeros}}}}}"#
+            )
+        }
+        Protocol::Gemini => {
+            format!(r#"{{"candidates":[{{"content":{{"parts":[{{"x":{zeros}}}]}}}}]}}"#)
+        }
+    };
+    for protocol in super::PROTOCOLS {
+        let bytes = format!("data: {}\n\n", item(protocol)).repeat(8);
+        let error = turn(protocol, bytes).await.unwrap_err();
+        assert!(error.message.contains("more than 2097152 bytes"), "{protocol:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn openai_reasoning_comes_back_with_the_calls_of_its_turn() {
+    let reasoning = |text: &str| json!({"choices": [{"delta": {"reasoning_content": text}}]});
+    let call = json!({"index": 0, "id": "x", "function": {"name": "read", "arguments": "{}"}});
+    let end =
+        json!({"choices": [{"delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]});
+    let mut events: Vec<Value> = (0..5000).map(|_| reasoning("hm ")).collect();
+    events.push(end);
+    let (protocol, bytes) = openai(&events);
+    let own = turn(protocol, bytes).await.unwrap().provider_message.unwrap();
+    let own: Value = serde_json::from_str(&own.message).unwrap();
+    assert_eq!(own["reasoning_content"], "hm ".repeat(5000));
+}
+
+#[tokio::test]
+async fn anthropic_arguments_for_a_block_that_is_no_call_shift_no_call() {
+    let events = [
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": "{\"q\":1}"}}),
+        json!({"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "a", "name": "read", "input": {}}}),
+        json!({"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "{\"p\":12345678901234567890123}"}}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}}),
+        json!({"type": "message_stop"}),
+    ];
+    let turn = turn(Protocol::Anthropic, stream(Protocol::Anthropic, &events)).await.unwrap();
+    assert_eq!(turn.tool_calls.len(), 1);
+    let own = turn.provider_message.unwrap().message;
+    assert_eq!(
+        own,
+        r#"[{"type":"tool_use","id":"a","name":"read","input":{"p":12345678901234567890123}}]"#
+    );
 }

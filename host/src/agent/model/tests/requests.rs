@@ -29,13 +29,20 @@ fn tool() -> Tool {
 
 fn body(settings: &ModelSettings, messages: &[Message]) -> Value {
     let (tools, written) = ([tool()], Written::default());
-    let request =
-        TurnRequest { instructions: "Be brief.", messages, tools: &tools, text_sink: &written };
-    match settings.kind {
+    let request = TurnRequest {
+        instructions: "Be brief.",
+        messages,
+        tools: &tools,
+        text_sink: &written,
+        tenant: TenantId::GATEWAY,
+        redactor: &Redactor::default(),
+    };
+    let body = match settings.kind {
         Protocol::OpenaiCompatible => openai_compatible::body(settings, &request),
         Protocol::Anthropic => anthropic::body(settings, &request),
         Protocol::Gemini => gemini::body(settings, &request),
-    }
+    };
+    serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
 }
 
 fn user(text: &str) -> Message {
@@ -109,7 +116,8 @@ async fn a_message_goes_back_unchanged_to_its_model_and_without_reasoning_to_ano
     for protocol in PROTOCOLS {
         let messages = conversation(protocol).await;
         let Some(Message::Assistant(assistant)) = messages.get(1) else { panic!() };
-        let own = assistant.provider_message.as_ref().unwrap().message.clone();
+        let own: Value =
+            serde_json::from_str(&assistant.provider_message.as_ref().unwrap().message).unwrap();
         let (sent, _) = assistant_and_rest(protocol, &body(&settings(protocol, "m"), &messages));
         assert_eq!(sent.to_string(), own.to_string(), "byte for byte");
 
@@ -214,4 +222,33 @@ fn gemini_schemas_are_sent_without_what_it_refuses() {
     let body = body(&settings(Protocol::Gemini, "m"), &[user("Go.")]);
     let declared = &body["tools"][0]["functionDeclarations"][0];
     assert_eq!(declared["parametersJsonSchema"], json!({"type": "object"}));
+}
+
+#[tokio::test]
+async fn anthropic_asks_for_no_reasoning_behind_calls_of_another_model() {
+    let mut settings = settings(Protocol::Anthropic, "m");
+    settings.thinking_tokens = Some(30_000);
+    let thinks = |messages: &[Message]| body(&settings, messages).get("thinking").is_some();
+    assert!(thinks(&[user("Go.")]));
+    assert!(body(&settings, &[user("Go.")])["max_tokens"].as_u64().unwrap() > 30_000);
+    assert!(thinks(&conversation(Protocol::Anthropic).await), "its own");
+    let mut others = conversation(Protocol::Gemini).await;
+    assert!(!thinks(&others));
+    others.push(user("And now?"));
+    assert!(thinks(&others), "a new message of the user");
+}
+
+#[test]
+fn anthropic_ids_of_other_providers_are_made_valid_with_their_results() {
+    let call =
+        ToolCall { id: "functions.read:0".into(), name: "read".into(), arguments: "{}".into() };
+    let result = ToolResult { call: call.clone(), text: "1".into(), is_error: false };
+    let assistant = AssistantMessage { tool_calls: vec![call], ..AssistantMessage::default() };
+    let messages = [user("Go."), Message::Assistant(assistant), Message::ToolResults(vec![result])];
+    let (sent, rest) = assistant_and_rest(
+        Protocol::Anthropic,
+        &body(&settings(Protocol::Anthropic, "m"), &messages),
+    );
+    assert_eq!(sent[0]["id"], "functions_read_0");
+    assert_eq!(rest[0]["content"][0]["tool_use_id"], "functions_read_0");
 }

@@ -130,7 +130,7 @@ fn whole(protocol: Protocol) -> Turn {
         provider_message: Some(Box::new(ProviderMessage {
             protocol,
             model: "m".to_owned(),
-            message: own_message(protocol),
+            message: own_message(protocol).to_string(),
         })),
         ..Turn::default()
     }
@@ -141,7 +141,12 @@ fn assert_whole(protocol: Protocol, turn: &Turn) {
     assert_eq!(turn.text, whole.text);
     assert_eq!(turn.tool_calls, whole.tool_calls);
     assert_eq!(turn.stop, whole.stop);
-    assert_eq!(turn.provider_message, whole.provider_message);
+    let json = |turn: &Turn| {
+        let own = turn.provider_message.as_ref().unwrap();
+        assert_eq!((own.protocol, own.model.as_str()), (protocol, "m"));
+        serde_json::from_str::<Value>(&own.message).unwrap()
+    };
+    assert_eq!(json(turn), json(&whole));
 }
 
 #[tokio::test]
