@@ -240,15 +240,14 @@ impl Trace<'_> {
         self.log.push(RunEvent::ToolCalled { at, call: self.redactor.call(call.clone()), plugin });
     }
 
-    /// Adds a step, and returns it as it was added: redacted.
-    fn push(&self, (at, begun): (Timestamp, Instant), event: Event) -> Step {
-        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.push_step(Step { at, micros, event })
+    /// Adds a step that began at this time.
+    fn push(&self, begun: (Timestamp, Instant), event: Event) {
+        self.log.push(RunEvent::StepCompleted(self.step(begun, event)));
     }
 
-    fn push_step(&self, step: Step) -> Step {
-        let step = self.redactor.step(step);
-        self.log.push(RunEvent::StepCompleted(step.clone()));
-        step
+    /// A step that began at this time and ends now, redacted.
+    fn step(&self, (at, begun): (Timestamp, Instant), event: Event) -> Step {
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.redactor.step(Step { at, micros, event })
     }
 }

@@ -45,6 +45,7 @@ async fn lines_of_a_request_its_run_and_its_plugin_calls_name_what_they_concern(
     assert_eq!(field(&of_run, "task"), task);
     assert_eq!(field(&of_run, "tenant"), tenant);
     assert_eq!(field(&of_run, "agent"), agent);
+    assert_eq!(of_run[0]["attempt"], 1);
 
     // The mapper was called inside the request.
     let of_call = spans(&log, "a plugin call ended");

@@ -105,7 +105,7 @@ enum Task {
         ///
         /// The first run of `many` or `ten-thousand` installs that many plugins into target/bench, which takes about
         /// five minutes, and far longer for `ten-thousand`.
-        #[arg(long, value_parser = ["mapping", "accept", "polls", "languages", "neighbours", "shares", "compile-bomb", "many", "ten-thousand"])]
+        #[arg(long, value_parser = ["mapping", "accept", "task-cost", "agent-turn", "polls", "languages", "neighbours", "shares", "compile-bomb", "many", "ten-thousand"])]
         filter: Option<String>,
         /// Time to measure each row, in seconds
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod accept;
+mod agent_turn;
 mod bench_gateway;
 mod compile_bomb;
 mod languages;
@@ -45,6 +46,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("task-cost") {
         runtime.block_on(task_cost::run(round))?;
+    }
+    if wanted("agent-turn") {
+        runtime.block_on(agent_turn::run(round))?;
     }
     if wanted("polls") {
         runtime.block_on(polls::run(round))?;

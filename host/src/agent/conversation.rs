@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::settings::AgentSettings;
 use crate::tasks::Task;
 use crate::tenants::{Agent, OnUnknown};
-use crate::trace::log::replay;
+use crate::trace::log::{RunEvent, replay};
 use crate::trace::{Event, Step, ToolCall};
 
 /// How many malformed calls in a row end a run.
@@ -194,7 +194,14 @@ impl<'a> Conversation<'a> {
             RunError::failed(format!("{} (fault: {})", error.message, error.fault.as_str()))
         })?;
         let restarts = text.finish();
-        let step = self.trace.push(begun, model_event(&definition.model, &turn, restarts));
+        let step = self.trace.step(begun, model_event(&definition.model, &turn, restarts));
+        if turn.stop == StopReason::ToolCalls {
+            self.take_room(&turn)?;
+            self.journal
+                .record_turn(&step, turn.provider_message.as_deref(), self.trace.redactor)
+                .await?;
+        }
+        self.trace.log.push(RunEvent::StepCompleted(step));
         let reason = match turn.stop {
             StopReason::Length => {
                 "the model's answer is incomplete: it reached the limit of its output or context \
@@ -207,11 +214,7 @@ impl<'a> Conversation<'a> {
             }
             StopReason::Answered => return Ok(TurnEnd::Answered(turn.text)),
             StopReason::ToolCalls => {
-                self.take_room(&turn)?;
                 let Turn { text, tool_calls, provider_message, .. } = turn;
-                self.journal
-                    .record_turn(step, provider_message.clone(), self.trace.redactor)
-                    .await?;
                 let calls = tool_calls.clone();
                 let message = AssistantMessage { text, tool_calls, provider_message };
                 self.messages.push(Message::Assistant(message));
@@ -324,8 +327,9 @@ impl<'a> Conversation<'a> {
             logs: answer.logs,
             ran: answer.ran,
         };
-        let step = self.trace.push_step(Step { at, micros, event });
-        self.journal.record_result(step).await?;
+        let step = self.trace.redactor.step(Step { at, micros, event });
+        self.journal.record_result(&step).await?;
+        self.trace.log.push(RunEvent::StepCompleted(step));
         if self.bad_calls >= BAD_CALLS_MAX {
             return Err(RunError::failed(format!(
                 "the model called tools with malformed arguments {BAD_CALLS_MAX} times in a row"

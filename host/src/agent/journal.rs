@@ -11,16 +11,16 @@ use crate::tasks::{Fence, Task};
 use crate::trace::redact::Redactor;
 use crate::trace::{Event, Step};
 
-/// An entry of the journal.
+/// An entry of the journal: owned when it is read, borrowed when it is written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
-pub(super) enum Entry {
+pub(super) enum Entry<E = Event, M = Box<ProviderMessage>> {
     /// The model took a turn and called tools.
     Turn {
         /// The turn, redacted.
-        step: StoredStep,
+        step: StoredStep<E>,
         /// What it has besides text and calls. None too if a secret is in it: redacted, its signatures would not hold.
-        provider_message: Option<Box<ProviderMessage>>,
+        provider_message: Option<M>,
     },
     /// A tool that may change things is about to be called: the call of this number in the turn.
     Intent {
@@ -30,23 +30,26 @@ pub(super) enum Entry {
     /// The next call of the turn has ended.
     Result {
         /// The call, redacted.
-        step: StoredStep,
+        step: StoredStep<E>,
     },
 }
 
 /// A step of the trace, as the journal stores it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct StoredStep {
+pub(super) struct StoredStep<E = Event> {
     at: i64,
     micros: u64,
-    event: Event,
+    event: E,
 }
 
-impl From<Step> for StoredStep {
-    fn from(Step { at, micros, event }: Step) -> Self {
-        Self { at: at.micros(), micros, event }
+impl<'a> From<&'a Step> for StoredStep<&'a Event> {
+    fn from(Step { at, micros, event }: &'a Step) -> Self {
+        Self { at: at.micros(), micros: *micros, event }
     }
 }
+
+/// An entry that is written.
+type NewEntry<'a> = Entry<&'a Event, &'a ProviderMessage>;
 
 impl From<StoredStep> for Step {
     fn from(StoredStep { at, micros, event }: StoredStep) -> Self {
@@ -92,12 +95,11 @@ impl<'a> Journal<'a> {
     /// Records a turn that calls tools.
     pub(super) async fn record_turn(
         &mut self,
-        step: Step,
-        provider_message: Option<Box<ProviderMessage>>,
+        step: &Step,
+        provider_message: Option<&ProviderMessage>,
         redactor: &Redactor,
     ) -> Result<(), RunError> {
-        let has_secret = |own: &ProviderMessage| redactor.find(&own.message).is_some();
-        let provider_message = provider_message.filter(|own| !has_secret(own));
+        let provider_message = provider_message.filter(|own| redactor.find(&own.message).is_none());
         self.append(&Entry::Turn { step: step.into(), provider_message }, Durability::Process).await
     }
 
@@ -107,11 +109,15 @@ impl<'a> Journal<'a> {
     }
 
     /// Records the end of a call.
-    pub(super) async fn record_result(&mut self, step: Step) -> Result<(), RunError> {
+    pub(super) async fn record_result(&mut self, step: &Step) -> Result<(), RunError> {
         self.append(&Entry::Result { step: step.into() }, Durability::Process).await
     }
 
-    async fn append(&mut self, entry: &Entry, durability: Durability) -> Result<(), RunError> {
+    async fn append(
+        &mut self,
+        entry: &NewEntry<'_>,
+        durability: Durability,
+    ) -> Result<(), RunError> {
         let text = serde_json::to_string(entry)
             .map_err(|error| RunError::failed(format!("a step cannot be recorded: {error}")))?;
         let appended =

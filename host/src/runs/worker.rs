@@ -177,7 +177,8 @@ async fn claim(
                         "run",
                         task = %claimed.task.id,
                         tenant = %claimed.task.tenant,
-                        agent = %claimed.task.agent
+                        agent = %claimed.task.agent,
+                        attempt = claimed.task.attempts
                     );
                     let run = run_task(context.clone(), claimed, running, permit).instrument(span);
                     let wake = Arc::clone(&wake);

@@ -13,7 +13,7 @@ use crate::store::{Store, StoreError};
 use crate::tasks::{Fence, Task};
 
 /// The longest text of one row and of one write, in bytes, as nobody should wait long behind a write.
-const PART_BYTES_MAX: usize = 256 << 10;
+const PART_BYTES_MAX: usize = 64 << 10;
 
 /// How a write of the journal survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

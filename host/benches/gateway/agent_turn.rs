@@ -1,0 +1,172 @@
+//! `agent-turn`: how long the gateway takes between two turns of a model, at 200 concurrent runs, and how many runs of two
+//! turns and one tool it does in a second.
+//!
+//! A scripted model streams a call of `calculate`, and then an answer. Its server, on a thread of its own, notes when it
+//! has sent an answer and when the next request of the same run arrives: in between, the gateway assembles the answer,
+//! records the turn, calls the tool, records its result, and sends the conversation. In the first part the model thinks
+//! for 300 ms, so that 200 runs leave the cores time; in the second part it answers at once. Raw accepts, of the same
+//! request by a gateway that runs nothing, are measured in turns with the second part.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::routing::post;
+use serde_json::json;
+use wardgate::ids::AgentId;
+use wardgate::settings::{ModelSettings, Settings};
+use wardgate::tenants::{AgentDefinition, Precondition};
+
+use crate::bench_gateway::{BenchGateway, TELEGRAM, load_average, median, write};
+use crate::load::load;
+
+/// Runs at a time in the first part.
+const RUNS: usize = 200;
+
+/// Connections in the second part.
+const CONNECTIONS: usize = 64;
+
+/// How long the model thinks in the first part, in milliseconds.
+const THINKING_MS: u64 = 300;
+
+/// Number of turns of the second part.
+const TURNS: usize = 3;
+
+/// The scripted model.
+#[derive(Clone, Default)]
+struct Script {
+    thinking_ms: Arc<AtomicU64>,
+    /// When the first answer of each run was sent, by the mark around its payload.
+    answered: Arc<Mutex<HashMap<String, Instant>>>,
+    /// The times between the turns of a run, in milliseconds.
+    gaps: Arc<Mutex<Vec<f64>>>,
+}
+
+const CALL: &str = concat!(
+    r#"data: {"choices":[{"delta":{"role":"assistant","tool_calls":[{"index":0,"id":"call_1","type":"function","#,
+    r#""function":{"name":"calculate","arguments":"{\"expression\":\"6*7\"}"}}]}}]}"#,
+    "\n\n",
+    r#"data: {"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#,
+    "\n\ndata: [DONE]\n\n"
+);
+
+const ANSWER: &str = concat!(
+    r#"data: {"choices":[{"delta":{"role":"assistant","content":"It is "}}]}"#,
+    "\n\n",
+    r#"data: {"choices":[{"delta":{"content":"42."}}]}"#,
+    "\n\n",
+    r#"data: {"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
+    "\n\ndata: [DONE]\n\n"
+);
+
+async fn complete(State(script): State<Script>, body: String) -> impl IntoResponse {
+    let arrived = Instant::now();
+    let mark = body.split_once("[payload ").and_then(|(_, rest)| rest.split_once(']'));
+    let mark = mark.map(|(mark, _)| mark.to_owned()).unwrap_or_default();
+    let before = script.answered.lock().unwrap_or_else(PoisonError::into_inner).remove(&mark);
+    if let Some(before) = before {
+        let gap = arrived.duration_since(before).as_secs_f64() * 1e3;
+        script.gaps.lock().unwrap_or_else(PoisonError::into_inner).push(gap);
+    }
+    let thinking = script.thinking_ms.load(Ordering::Relaxed);
+    if thinking > 0 {
+        tokio::time::sleep(Duration::from_millis(thinking)).await;
+    }
+    let answer = match before {
+        Some(_) => ANSWER,
+        None => {
+            let now = Instant::now();
+            script.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(mark, now);
+            CALL
+        }
+    };
+    ([("content-type", "text/event-stream")], answer)
+}
+
+/// Serves the model on a thread of its own, and returns its port.
+async fn serve_model(script: Script) -> anyhow::Result<u16> {
+    let (sender, port) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("model".to_owned()).spawn(move || -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+            let _ = sender.send(listener.local_addr()?.port());
+            let router =
+                Router::new().route("/chat/completions", post(complete)).with_state(script);
+            Ok(axum::serve(listener, router).await?)
+        })
+    })?;
+    port.await.context("the model does not serve")
+}
+
+/// A gateway whose agent uses the scripted model and may calculate.
+async fn make(runs_max: usize, port: u16) -> anyhow::Result<BenchGateway> {
+    let model = json!({
+        "kind": "openai-compatible", "model": "scripted", "base_url": format!("http://127.0.0.1:{port}/"),
+    });
+    let model: ModelSettings = serde_json::from_value(model)?;
+    let change = |settings: &mut Settings| {
+        settings.models.insert("scripted".to_owned(), model);
+        settings.queue.runs_per_tenant_max = runs_max.max(1);
+    };
+    let mut bench = BenchGateway::make_with(runs_max, change).await?;
+    let definition = json!({"name": "turns", "model": "scripted", "tools": ["calculator"]});
+    let definition: AgentDefinition = serde_json::from_value(definition)?;
+    bench.agent = AgentId::random();
+    let store = &bench.gateway.services.store;
+    store.put_agent(bench.tenant, bench.agent, &definition, Precondition::Absent).await?;
+    Ok(bench)
+}
+
+pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
+    let script = Script::default();
+    let port = serve_model(script.clone()).await?;
+    script.thinking_ms.store(THINKING_MS, Ordering::Relaxed);
+    let bench = make(RUNS, port).await?;
+    let serving = bench.serve().await?;
+    load(serving.address, bench.request("", TELEGRAM).into(), RUNS, round).await?;
+    serving.stop().await?;
+    let mut gaps = std::mem::take(&mut *script.gaps.lock().unwrap_or_else(PoisonError::into_inner));
+    gaps.sort_by(f64::total_cmp);
+    let percentile = |of: usize| gaps.get(gaps.len() * of / 100).copied().unwrap_or_default();
+    let [p50, p99] = [50, 99].map(percentile);
+    println!(
+        "\nagent-turn: {RUNS} runs at a time, {} turns that follow a tool; between two turns p50 {p50:.2} ms, p99 {p99:.2} \
+         ms; load average {}",
+        gaps.len(),
+        load_average()
+    );
+
+    script.thinking_ms.store(0, Ordering::Relaxed);
+    println!("{:>10} {:>10} {:>8}", "runs/s", "accepts/s", "ratio");
+    let (mut runs, mut accepts) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let bench = make(CONNECTIONS, port).await?;
+        let serving = bench.serve().await?;
+        let request = bench.request("", TELEGRAM).into();
+        let done = load(serving.address, request, CONNECTIONS, round).await?.per_second;
+        serving.stop().await?;
+        let bench = make(0, port).await?;
+        let serving = bench.serve().await?;
+        let request = bench.request("&asynchronous=true", TELEGRAM).into();
+        let raw = load(serving.address, request, CONNECTIONS, round).await?.per_second;
+        serving.stop().await?;
+        println!("{done:>10.0} {raw:>10.0} {:>8.3}", done / raw);
+        runs.push(done);
+        accepts.push(raw);
+    }
+    write(
+        "agent-turn",
+        &json!({
+            "runs": RUNS, "turns": gaps.len(), "gap_p50_ms": p50, "gap_p99_ms": p99,
+            "runs_per_second": median(&runs), "accepts_per_second": median(&accepts),
+            "load_average": load_average(),
+        }),
+    )
+}
