@@ -18,7 +18,7 @@ use crate::settings::AgentSettings;
 use crate::store::{Store, StoreError};
 use crate::tasks::{EndStatus, Fence, Outcome, Task};
 use crate::tenants::Agent;
-use crate::trace::log::{RunEvent, RunLog};
+use crate::trace::log::{RunEvent, RunLog, replay};
 use crate::trace::redact::Redactor;
 use crate::trace::usage::Usage;
 use crate::trace::{Event, Step, ToolCall};
@@ -122,6 +122,22 @@ impl Runner {
             }
         };
         Ok(Outcome { result: redactor.text(outcome.result), ..outcome })
+    }
+
+    /// Puts the steps that earlier attempts recorded into the log of a run that does not go on.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn show_recorded(&self, task: &Task, log: &RunLog) -> Result<(), StoreError> {
+        match journal::read(&self.store, task).await {
+            Ok(entries) => {
+                replay(journal::steps(entries)).into_iter().for_each(|event| log.push(event));
+                Ok(())
+            }
+            Err(RunError::Store(error)) => Err(error),
+            // The trace does without.
+            Err(RunError::Failed(_)) => Ok(()),
+        }
     }
 
     async fn converse(

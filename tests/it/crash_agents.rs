@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::routing::post;
 use serde_json::{Value, json};
-use sqlx::ConnectOptions as _;
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::Semaphore;
 
 use crate::support::model_server::{ModelServer, Reply};
@@ -50,6 +50,8 @@ struct Fixture {
     web: Web,
     /// More lines for the agent's file.
     agent: &'static str,
+    /// What the model has the tools write.
+    text: &'static str,
 }
 
 /// Runs at a time.
@@ -68,12 +70,13 @@ impl Fixture {
             "settings.toml",
             &format!("[queue]\nruns_max = {RUNS}\nattempts_max = 1000\n{}", model.as_toml()),
         );
-        Self { home, model, ledger, web, agent }
+        Self { home, model, ledger, web, agent, text: "x" }
     }
 
     /// Calls of these tools in one turn.
     fn calls(&self, tools: &[&str]) -> Reply {
-        let arguments = json!({"url": format!("http://127.0.0.1:{}", self.web.port)}).to_string();
+        let url = format!("http://127.0.0.1:{}", self.web.port);
+        let arguments = json!({"url": url, "text": self.text}).to_string();
         let calls = tools.iter().map(|tool| ((*tool).to_owned(), arguments.clone()));
         Reply::Calls(calls.collect())
     }
@@ -269,6 +272,60 @@ async fn calls_that_only_read_are_made_at_the_same_time_and_others_in_their_orde
         .iter()
         .map(|message| message["role"].as_str().unwrap());
     assert_eq!(roles.filter(|role| *role == "tool").count(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_whose_secret_is_not_stored_is_not_made_without_it() {
+    const TOKEN: &str = "hunter2hunter2";
+    let mut fixture = Fixture::new(0, "").await;
+    fixture.text = "set the password to hunter2hunter2";
+    let replies = vec![fixture.calls(&["look", "record"]), Reply::Text("done")];
+    fixture.model.set_reply(Reply::ByTurn(Arc::new(replies)));
+    let gateway = fixture.serve();
+    let body = json!({"prompt": "go", "user_tokens": {"m": TOKEN}});
+    let call = fixture.agent(&gateway).webhook("&asynchronous=true").json(&body);
+    let task = call.expect(200).await.task_id();
+    fixture.ledger.wait_for_effects(1).await;
+    gateway.kill();
+    assert!(
+        !fixture.home.database_bytes().windows(TOKEN.len()).any(|part| part == TOKEN.as_bytes())
+    );
+
+    fixture.ledger.answers.add_permits(ALL);
+    let gateway = fixture.serve();
+    let agent = fixture.agent(&gateway);
+    assert_eq!(agent.wait_for_end(&task).await["status"], "completed");
+    assert_eq!(
+        fixture.ledger.effects().len(),
+        1,
+        "neither with the token nor with what replaces it"
+    );
+    for result in messages(&agent, &task, "tool").await {
+        assert!(result["content"].as_str().unwrap().contains("contains a secret"), "{result}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_whose_journal_cannot_be_read_does_not_go_on() {
+    for damage in ["UPDATE journal SET text = '{'", "DELETE FROM journal WHERE position = 0"] {
+        let fixture = Fixture::new(0, "").await;
+        fixture.script(&["record"]);
+        let gateway = fixture.serve();
+        let task = accepted(&fixture.agent(&gateway)).await;
+        fixture.ledger.wait_for_effects(1).await;
+        gateway.kill();
+        let database = fixture.home.path().join("wardgate.db");
+        let database = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
+        let mut database = database.connect().await.unwrap();
+        sqlx::query(damage).execute(&mut database).await.unwrap();
+        database.close().await.unwrap();
+
+        let gateway = fixture.serve();
+        let ended = fixture.agent(&gateway).wait_for_end(&task).await;
+        assert_eq!(ended["status"], "failed", "{damage}");
+        assert!(ended["result"].as_str().unwrap().contains("cannot be read"), "{ended}");
+        assert_eq!(fixture.ledger.effects().len(), 1);
+    }
 }
 
 /// The number of kills: 5, or what `cargo xtask crash-agents --rounds` says.

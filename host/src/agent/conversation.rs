@@ -7,7 +7,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 
 use super::journal::{Entry, Journal};
-use super::model::{AssistantMessage, Message, Model, StopReason, ToolResult, Turn, TurnRequest};
+use super::model::{
+    AssistantMessage, Message, Model, ProviderMessage, StopReason, ToolResult, Turn, TurnRequest,
+};
 use super::tools::Answer;
 use super::turn_text::TurnText;
 use super::{RunError, Tools, Trace, model_event};
@@ -31,6 +33,10 @@ const CALLS_AT_ONCE_MAX: usize = 8;
 const UNKNOWN: &str = "its outcome is unknown: the gateway stopped while the tool ran. What it does may have been done. \
     Check before you call it again";
 
+/// What the model is told of a call that contains a secret, after a restart.
+const NOT_STORED: &str =
+    "it was not made: the gateway restarted, and the call contains a secret, which is not stored";
+
 /// The conversation of one run.
 pub(super) struct Conversation<'a> {
     agent: &'a Agent,
@@ -53,8 +59,10 @@ pub(super) struct Conversation<'a> {
 struct OpenTurn {
     calls: Vec<ToolCall>,
     results: Vec<ToolResult>,
-    /// The call that an earlier attempt was about to make when its process ended.
+    /// The call that an earlier attempt was about to make when its process ended. It may have changed something.
     interrupted: Option<usize>,
+    /// Whether an earlier attempt left it, and its calls contain secrets, which are not stored.
+    is_redacted: bool,
 }
 
 /// A call that has begun.
@@ -130,15 +138,18 @@ impl<'a> Conversation<'a> {
         let mut open: Option<OpenTurn> = None;
         for entry in recorded {
             match entry {
-                Entry::Turn { step, provider_message } => {
+                Entry::Turn { step, provider_message, is_redacted } => {
                     let step = Step::from(step);
                     let Event::Model { text, tool_calls, .. } = step.event.clone() else { break };
                     self.show_again(step);
                     self.turns += 1;
                     let calls = tool_calls.clone();
+                    let bytes = bytes(&text, &tool_calls, provider_message.as_deref());
+                    self.model_bytes_left = self.model_bytes_left.saturating_sub(bytes);
                     let message = AssistantMessage { text, tool_calls, provider_message };
                     self.messages.push(Message::Assistant(message));
-                    open = Some(OpenTurn { calls, results: Vec::new(), interrupted: None });
+                    let (results, interrupted) = (Vec::new(), None);
+                    open = Some(OpenTurn { calls, results, interrupted, is_redacted });
                 }
                 Entry::Intent { call } => {
                     if let Some(open) = &mut open {
@@ -197,9 +208,7 @@ impl<'a> Conversation<'a> {
         let step = self.trace.step(begun, model_event(&definition.model, &turn, restarts));
         if turn.stop == StopReason::ToolCalls {
             self.take_room(&turn)?;
-            self.journal
-                .record_turn(&step, turn.provider_message.as_deref(), self.trace.redactor)
-                .await?;
+            self.journal.record_turn(&step, &turn, self.trace.redactor).await?;
         }
         self.trace.log.push(RunEvent::StepCompleted(step));
         let reason = match turn.stop {
@@ -218,11 +227,9 @@ impl<'a> Conversation<'a> {
                 let calls = tool_calls.clone();
                 let message = AssistantMessage { text, tool_calls, provider_message };
                 self.messages.push(Message::Assistant(message));
-                return Ok(TurnEnd::ToolsCalled(OpenTurn {
-                    calls,
-                    results: Vec::new(),
-                    interrupted: None,
-                }));
+                let (results, interrupted) = (Vec::new(), None);
+                let turn = OpenTurn { calls, results, interrupted, is_redacted: false };
+                return Ok(TurnEnd::ToolsCalled(turn));
             }
         };
         Err(RunError::failed(reason))
@@ -230,13 +237,10 @@ impl<'a> Conversation<'a> {
 
     /// Takes what a turn has from the room of the conversation, which is in memory and in each further request.
     fn take_room(&mut self, turn: &Turn) -> Result<(), RunError> {
-        let calls = turn.tool_calls.iter().map(|call| call.name.len() + call.arguments.len());
-        let own = turn.provider_message.as_ref().map_or(0, |own| own.message.len());
-        let bytes = turn.text.len() + calls.sum::<usize>() + own;
+        let bytes = bytes(&turn.text, &turn.tool_calls, turn.provider_message.as_deref());
         self.model_bytes_left = self.model_bytes_left.checked_sub(bytes).ok_or_else(|| {
-            RunError::failed(format!(
-                "the model wrote more than {MODEL_BYTES_MAX} bytes in this run"
-            ))
+            let reason = format!("the model wrote more than {MODEL_BYTES_MAX} bytes in this run");
+            RunError::failed(reason)
         })?;
         Ok(())
     }
@@ -244,7 +248,7 @@ impl<'a> Conversation<'a> {
     /// Makes the calls of a turn that have not ended, and returns the results of all. Calls that only read are made at
     /// the same time if they follow each other, all others one after the other.
     async fn call_tools(&mut self, turn: OpenTurn) -> Result<Vec<ToolResult>, RunError> {
-        let OpenTurn { calls, mut results, interrupted } = turn;
+        let OpenTurn { calls, mut results, interrupted, is_redacted } = turn;
         let mut waiting = calls.into_iter().enumerate().skip(results.len()).peekable();
         while let Some((number, call)) = waiting.next() {
             let only_reads = self.tools.only_reads(&call.name);
@@ -255,7 +259,7 @@ impl<'a> Conversation<'a> {
             {
                 group.push(self.begin_call(number, call)?);
             }
-            let answers = self.answers(&group, interrupted).await?;
+            let answers = self.answers(&group, interrupted, is_redacted).await?;
             for (begun, (answer, micros)) in group.into_iter().zip(answers) {
                 results.push(self.end_call(begun, answer, micros, interrupted).await?);
             }
@@ -280,29 +284,38 @@ impl<'a> Conversation<'a> {
         &mut self,
         group: &[BegunCall],
         interrupted: Option<usize>,
+        is_redacted: bool,
     ) -> Result<Vec<(Answer, u64)>, RunError> {
         for BegunCall { number, call, refusal, .. } in group {
             let is_unknown = interrupted == Some(*number);
-            if refusal.is_none() && !is_unknown && self.tools.must_not_repeat(&call.name) {
+            let is_made = refusal.is_none() && !is_unknown && !is_redacted;
+            if is_made && self.tools.must_not_repeat(&call.name) {
                 self.journal.record_intent(*number).await?;
             }
         }
-        let answers = group.iter().map(|begun| self.answer(begun, interrupted).boxed());
+        let answers =
+            group.iter().map(|begun| self.answer(begun, interrupted, is_redacted).boxed());
         let answers: Vec<BoxFuture<'_, _>> = answers.collect();
         Ok(stream::iter(answers).buffered(CALLS_AT_ONCE_MAX).collect().await)
     }
 
-    async fn answer(&self, begun: &BegunCall, interrupted: Option<usize>) -> (Answer, u64) {
+    async fn answer(
+        &self,
+        begun: &BegunCall,
+        interrupted: Option<usize>,
+        is_redacted: bool,
+    ) -> (Answer, u64) {
         let BegunCall { number, call, refusal, .. } = begun;
         let begun = Instant::now();
         let answer = match refusal {
-            Some(why) => self.tools.refuse(call, why.clone()),
-            // A call that changes nothing, or nothing more, is simply made again.
-            None if interrupted == Some(*number) && self.tools.must_not_repeat(&call.name) => {
+            // Whatever is known of the tool today: its intent was recorded because it may change something.
+            _ if interrupted == Some(*number) => {
                 self.tools.refuse(call, format!("{}: {UNKNOWN}", call.name))
             }
+            _ if is_redacted => self.tools.refuse(call, format!("{}: {NOT_STORED}", call.name)),
+            Some(why) => self.tools.refuse(call, why.clone()),
             None => {
-                let key = idempotency_key(self.task, self.turns, *number);
+                let key = idempotency_key(self.task, self.turns, *number, call);
                 self.tools.call(self.task, call, key).await
             }
         };
@@ -328,23 +341,34 @@ impl<'a> Conversation<'a> {
             ran: answer.ran,
         };
         let step = self.trace.redactor.step(Step { at, micros, event });
-        self.journal.record_result(&step).await?;
+        let is_unknown = interrupted == Some(number);
+        let fails = is_unknown && self.agent.definition.on_unknown == OnUnknown::Fail;
+        // Not recorded, so that every further attempt fails too.
+        if !fails {
+            self.journal.record_result(&step).await?;
+        }
         self.trace.log.push(RunEvent::StepCompleted(step));
         if self.bad_calls >= BAD_CALLS_MAX {
             return Err(RunError::failed(format!(
                 "the model called tools with malformed arguments {BAD_CALLS_MAX} times in a row"
             )));
         }
-        let fails = self.agent.definition.on_unknown == OnUnknown::Fail;
-        if fails && interrupted == Some(number) && self.tools.must_not_repeat(&call.name) {
+        if fails {
             return Err(RunError::failed(format!("{}: {UNKNOWN} (on_unknown)", call.name)));
         }
         Ok(ToolResult { call, text: answer.result, is_error: answer.is_error })
     }
 }
 
+/// The bytes of a message of the model.
+fn bytes(text: &str, calls: &[ToolCall], own: Option<&ProviderMessage>) -> usize {
+    let calls = calls.iter().map(|call| call.name.len() + call.arguments.len());
+    text.len() + calls.sum::<usize>() + own.map_or(0, |own| own.message.len())
+}
+
 /// The key of a call: the same in every attempt, and another one for every other call.
-fn idempotency_key(task: &Task, turn: u32, call: usize) -> String {
-    let digest = blake3::hash(format!("{}/{turn}/{call}", task.id).as_bytes());
+fn idempotency_key(task: &Task, turn: u32, number: usize, call: &ToolCall) -> String {
+    let ToolCall { name, arguments, .. } = call;
+    let digest = blake3::hash(format!("{}/{turn}/{number}/{name}/{arguments}", task.id).as_bytes());
     digest.to_hex().chars().take(32).collect()
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::RunError;
-use super::model::ProviderMessage;
+use super::model::{ProviderMessage, Turn};
 use crate::clock::Timestamp;
 use crate::store::{Durability, Store};
 use crate::tasks::{Fence, Task};
@@ -21,6 +21,9 @@ pub(super) enum Entry<E = Event, M = Box<ProviderMessage>> {
         step: StoredStep<E>,
         /// What it has besides text and calls. None too if a secret is in it: redacted, its signatures would not hold.
         provider_message: Option<M>,
+        /// Whether its calls contain a secret, so that what is recorded are not the calls that were to be made.
+        #[serde(default)]
+        is_redacted: bool,
     },
     /// A tool that may change things is about to be called: the call of this number in the turn.
     Intent {
@@ -75,19 +78,7 @@ impl<'a> Journal<'a> {
         task: &'a Task,
         fence: Fence,
     ) -> Result<(Self, Vec<Entry>), RunError> {
-        let mut entries = Vec::new();
-        if task.attempts > 1 {
-            for text in store.journal(task).await? {
-                match serde_json::from_str(&text) {
-                    Ok(entry) => entries.push(entry),
-                    // Written by another version: what comes after it is done again.
-                    Err(error) => {
-                        tracing::warn!(%error, "an entry of a run's journal cannot be read");
-                        break;
-                    }
-                }
-            }
-        }
+        let entries = if task.attempts > 1 { read(store, task).await? } else { Vec::new() };
         let position = i64::try_from(entries.len()).unwrap_or(i64::MAX);
         Ok((Self { store, task, fence, position }, entries))
     }
@@ -96,11 +87,19 @@ impl<'a> Journal<'a> {
     pub(super) async fn record_turn(
         &mut self,
         step: &Step,
-        provider_message: Option<&ProviderMessage>,
+        turn: &Turn,
         redactor: &Redactor,
     ) -> Result<(), RunError> {
-        let provider_message = provider_message.filter(|own| redactor.find(&own.message).is_none());
-        self.append(&Entry::Turn { step: step.into(), provider_message }, Durability::Process).await
+        let is_unchanged = matches!(&step.event, Event::Model { text, tool_calls, .. }
+            if *text == turn.text && *tool_calls == turn.tool_calls);
+        let has_no_secret = |own: &&ProviderMessage| redactor.find(&own.message).is_none();
+        let provider_message = turn.provider_message.as_deref().filter(has_no_secret);
+        let entry = Entry::Turn {
+            step: step.into(),
+            provider_message: provider_message.filter(|_| is_unchanged),
+            is_redacted: !is_unchanged,
+        };
+        self.append(&entry, Durability::Process).await
     }
 
     /// Records that a tool that may change things is about to be called.
@@ -130,4 +129,27 @@ impl<'a> Journal<'a> {
         self.position += 1;
         Ok(())
     }
+}
+
+/// What earlier attempts of a run have recorded.
+///
+/// # Errors
+/// If the store cannot be read. If an entry cannot be, the run fails: behind it may be calls that must not be repeated.
+pub(super) async fn read(store: &Store, task: &Task) -> Result<Vec<Entry>, RunError> {
+    let entries = store.journal(task).await?;
+    let entries = entries.iter().map(|entry| serde_json::from_str(entry)).collect::<Result<_, _>>();
+    entries.map_err(|error| {
+        RunError::failed(format!(
+            "what an earlier attempt of this run did cannot be read, so it does not go on ({error}; fault: host)"
+        ))
+    })
+}
+
+/// The steps of these entries.
+pub(super) fn steps(entries: Vec<Entry>) -> Vec<Step> {
+    let steps = entries.into_iter().filter_map(|entry| match entry {
+        Entry::Turn { step, .. } | Entry::Result { step } => Some(step.into()),
+        Entry::Intent { .. } => None,
+    });
+    steps.collect()
 }

@@ -14,6 +14,10 @@ use crate::trace::Step;
 /// The shortest and the longest pause between two attempts to store the end of a run: half a minute in total.
 const FINISH_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(16));
 
+/// How often, and with which pause, a task is given back if the store fails.
+const RELEASES_MAX: usize = 600;
+const RELEASE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Maximum number of times that the store's file is shrunk per heartbeat.
 const SHRINKS_MAX: usize = 50;
 
@@ -156,8 +160,15 @@ impl Drop for Lease {
         // If the runtime is gone, the lease expires, or the next start takes the task over.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = leases.store.release(task, fence, pause).await {
-                    tracing::error!(%task, %error, "a task cannot be given back; its lease will run out");
+                // While this process lives, its leases do not expire, so an attempt that fails is repeated.
+                for _ in 0..RELEASES_MAX {
+                    match leases.store.release(task, fence, pause).await {
+                        Ok(()) => break,
+                        Err(error) => {
+                            tracing::error!(%task, %error, "a task cannot be given back yet")
+                        }
+                    }
+                    tokio::time::sleep(RELEASE_PAUSE).await;
                 }
                 leases.lock().remove(&task);
             });

@@ -261,6 +261,7 @@ async fn outcome(
             "given up after {} attempts, all ended by the death of a worker (fault: host)",
             task.attempts - 1
         );
+        context.runner.show_recorded(task, log).await.map_err(|error| store_failed(&error))?;
         return Ok(end_with_reason(context, log, EndStatus::Error, reason));
     }
     match context.agent(task).await {
@@ -275,6 +276,7 @@ async fn outcome(
         }
         Ok(None) => {
             let reason = "the agent does not exist any more".to_owned();
+            context.runner.show_recorded(task, log).await.map_err(|error| store_failed(&error))?;
             Ok(end_with_reason(context, log, EndStatus::Failed, reason))
         }
         Err(error) => Err(store_failed(&error)),

@@ -8,10 +8,15 @@ use crate::trace::usage::{Usage, sum};
 /// The longest report that counts, in bytes of JSON.
 const REPORTED_BYTES_MAX: usize = 4096;
 
+/// The most arrays and objects of a report.
+const REPORTED_DEPTH_MAX: usize = 32;
+
 /// What a provider reports, unless it is too long to be a report.
 pub(super) fn reported(raw: &RawValue) -> Option<Value> {
     let raw = raw.get();
-    (raw.len() <= REPORTED_BYTES_MAX).then(|| serde_json::from_str(raw).ok()).flatten()
+    let depth = raw.bytes().filter(|byte| b"[{".contains(byte)).count();
+    let is_report = raw.len() <= REPORTED_BYTES_MAX && depth <= REPORTED_DEPTH_MAX;
+    is_report.then(|| serde_json::from_str(raw).ok()).flatten()
 }
 
 /// From OpenAI's `usage`, whose totals include what its details name.

@@ -75,7 +75,7 @@ pub(in crate::store) struct Finish {
     result: Arc<str>,
     rest: Option<Arc<str>>,
     steps: Vec<StoredStep>,
-    /// False for a run that ended in its first attempt without calling a tool.
+    /// False for a run that completed in its first attempt without calling a tool.
     may_have_journal: bool,
     /// The texts that are written ahead; their fields here are empty.
     chunked: Option<Chunked>,
@@ -127,7 +127,10 @@ impl Finish {
         steps: &[Step],
     ) -> Result<Self, serde_json::Error> {
         let calls_tools = |step: &Step| matches!(&step.event, Event::Model { tool_calls, .. } if !tool_calls.is_empty());
-        let may_have_journal = task.attempts > 1 || steps.iter().any(calls_tools);
+        // A run that was stopped may have been about to record its first step.
+        let may_have_journal = task.attempts > 1
+            || outcome.status != EndStatus::Completed
+            || steps.iter().any(calls_tools);
         let stored = |step| StoredStep::new(step, &task.input.payload, &outcome.result);
         let steps = steps.iter().map(stored).collect::<Result<_, _>>()?;
         let (result, rest) = rows::stored_result(outcome.result);

@@ -93,6 +93,8 @@ impl Store {
         let (mut entries, mut entry) = (Vec::new(), String::new());
         for (position, is_last, text) in rows.await? {
             if usize::try_from(position) != Ok(entries.len()) {
+                // What stood here is missing, which the reader must not overlook.
+                entries.push(String::new());
                 break;
             }
             entry.push_str(&text);
