@@ -206,11 +206,14 @@ impl<'a> Conversation<'a> {
         })?;
         let restarts = text.finish();
         let step = self.trace.step(begun, model_event(&definition.model, &turn, restarts));
-        if turn.stop == StopReason::ToolCalls {
-            self.take_room(&turn)?;
+        let calls_tools = turn.stop == StopReason::ToolCalls;
+        let has_room = if calls_tools { self.take_room(&turn) } else { Ok(()) };
+        if calls_tools && has_room.is_ok() {
             self.journal.record_turn(&step, &turn, self.trace.redactor).await?;
         }
+        // A turn for which there is no room is shown all the same.
         self.trace.log.push(RunEvent::StepCompleted(step));
+        has_room?;
         let reason = match turn.stop {
             StopReason::Length => {
                 "the model's answer is incomplete: it reached the limit of its output or context \

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 pub use self::error::{ModelError, Retry};
+use self::exchange::ModelServer;
 use self::retrying::Retrying;
 use crate::ids::TenantId;
 use crate::settings::{ModelSettings, Protocol};
@@ -205,7 +206,10 @@ impl Models {
         let mut clients = BTreeMap::new();
         for (name, model) in settings {
             redactor.add(model.api_key.expose_secret());
-            clients.insert(name.as_str(), Arc::new(Retrying::new(name, client(name, model)?)));
+            clients.insert(
+                name.as_str(),
+                Arc::new(Retrying::new(name, Box::new(Client::new(name, model)?))),
+            );
         }
         for (name, client) in &clients {
             // From the model itself along its fallbacks, each once: the settings exclude circles.
@@ -236,25 +240,59 @@ impl Models {
     }
 }
 
-fn client(name: &str, settings: &ModelSettings) -> Result<Box<dyn Model>, ModelError> {
-    Ok(match settings.kind {
-        Protocol::OpenaiCompatible => {
-            Box::new(openai_compatible::OpenaiCompatible::new(name, settings)?)
-        }
-        Protocol::Anthropic => Box::new(anthropic::Anthropic::new(name, settings)?),
-        Protocol::Gemini => Box::new(gemini::Gemini::new(name, settings)?),
-    })
+/// A model behind an API, whatever its protocol.
+struct Client {
+    server: ModelServer,
+    url: Url,
+    settings: ModelSettings,
 }
 
-/// The address of a method below a base URL, or below the provider's own. `None` if there is no such address.
-fn endpoint(base: Option<&Url>, default: &str, method: &str) -> Option<Url> {
-    let mut url = match base {
-        Some(base) => base.clone(),
-        None => Url::parse(default).ok()?,
-    };
-    let path = format!("{}/{method}", url.path().trim_end_matches('/'));
-    url.set_path(&path);
-    Some(url)
+impl Client {
+    fn new(name: &str, settings: &ModelSettings) -> Result<Self, ModelError> {
+        let (server, url) = match settings.kind {
+            Protocol::OpenaiCompatible => openai_compatible::connect(name, settings),
+            Protocol::Anthropic => anthropic::connect(name, settings),
+            Protocol::Gemini => gemini::connect(name, settings),
+        }?;
+        Ok(Self { server, url, settings: settings.clone() })
+    }
+}
+
+impl Model for Client {
+    fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>> {
+        Box::pin(async move {
+            let (settings, sink) = (&self.settings, request.text_sink);
+            let body = match settings.kind {
+                Protocol::OpenaiCompatible => openai_compatible::body(settings, &request),
+                Protocol::Anthropic => anthropic::body(settings, &request),
+                Protocol::Gemini => gemini::body(settings, &request),
+            };
+            let stream = self.server.post(self.url.clone(), body).await?;
+            let model = &settings.model;
+            match settings.kind {
+                Protocol::OpenaiCompatible => {
+                    openai_compatible::assemble(stream, model, sink).await
+                }
+                Protocol::Anthropic => anthropic::assemble(stream, model, sink).await,
+                Protocol::Gemini => gemini::assemble(stream, model, sink).await,
+            }
+        })
+    }
+}
+
+/// The address of a method below the base URL of the settings, or below the provider's own.
+fn endpoint(
+    name: &str,
+    settings: &ModelSettings,
+    default: &str,
+    method: &str,
+) -> Result<Url, ModelError> {
+    let url = settings.base_url.clone().map_or_else(|| Url::parse(default), Ok);
+    let mut url = url.map_err(|_| {
+        ModelError::settings(format!("models.{name}.base_url is missing or cannot be used"))
+    })?;
+    url.set_path(&format!("{}/{method}", url.path().trim_end_matches('/')));
+    Ok(url)
 }
 
 /// The arguments of a call as the text of a JSON object, for a provider that they go back to. What the model wrote may be

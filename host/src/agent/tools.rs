@@ -239,14 +239,17 @@ impl Tools {
     /// Whether a call may change something that a second one would change again. A tool that does not exist changes
     /// nothing.
     pub(super) fn must_not_repeat(&self, name: &str) -> bool {
-        let tool = self.by_name.get(name).and_then(|entry| self.descriptions.get(entry.index));
-        tool.is_some_and(|tool| tool.destructive && !tool.idempotent && self.allow_destructive)
+        self.description(name)
+            .is_some_and(|tool| tool.destructive && !tool.idempotent && self.allow_destructive)
     }
 
     /// Whether a tool changes nothing.
     pub(super) fn only_reads(&self, name: &str) -> bool {
-        let tool = self.by_name.get(name).and_then(|entry| self.descriptions.get(entry.index));
-        tool.is_some_and(|tool| !tool.destructive)
+        self.description(name).is_some_and(|tool| !tool.destructive)
+    }
+
+    fn description(&self, name: &str) -> Option<&Tool> {
+        self.descriptions.get(self.by_name.get(name)?.index)
     }
 
     /// Calls a tool for a run, with this idempotency key. Any failure is reported to the model, and the run continues.

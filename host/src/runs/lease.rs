@@ -15,7 +15,7 @@ use crate::trace::Step;
 const FINISH_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(16));
 
 /// How often, and with which pause, a task is given back if the store fails.
-const RELEASES_MAX: usize = 600;
+const RELEASES_MAX: usize = 30;
 const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Maximum number of times that the store's file is shrunk per heartbeat.

@@ -1,6 +1,5 @@
 //! Models behind Anthropic's messages API.
 
-use futures::future::BoxFuture;
 use http::HeaderName;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,8 +11,8 @@ use super::error::ModelError;
 use super::exchange::{AnswerStream, ModelServer, event_error};
 use super::room::Room;
 use super::{
-    AssistantMessage, Message, Model, Protocol, ProviderMessage, StopReason, TextSink, Turn,
-    TurnRequest, replayable_arguments, usage,
+    AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, Turn, TurnRequest,
+    replayable_arguments, usage,
 };
 use crate::settings::ModelSettings;
 use crate::trace::ToolCall;
@@ -30,37 +29,18 @@ const OUTPUT_TOKENS: u32 = 16_384;
 /// The most blocks of one answer.
 const BLOCKS_MAX: usize = 1024;
 
-/// A model behind the messages API.
-pub(super) struct Anthropic {
-    server: ModelServer,
-    url: Url,
-    settings: ModelSettings,
-}
-
-impl Anthropic {
-    /// Creates a client for this model.
-    ///
-    /// # Errors
-    /// If the settings cannot be used, or no HTTP client can be made.
-    pub(super) fn new(name: &str, settings: &ModelSettings) -> Result<Self, ModelError> {
-        let server = ModelServer::new(name, settings, (HeaderName::from_static("x-api-key"), ""))?
-            .with_header("anthropic-version", API_VERSION);
-        let url = super::endpoint(settings.base_url.as_ref(), BASE_URL, "messages");
-        let url = url.ok_or_else(|| {
-            ModelError::settings(format!("models.{name}.base_url cannot be used"))
-        })?;
-        Ok(Self { server, url, settings: settings.clone() })
-    }
-}
-
-impl Model for Anthropic {
-    fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>> {
-        Box::pin(async move {
-            let body = body(&self.settings, &request);
-            let stream = self.server.post(self.url.clone(), body).await?;
-            assemble(stream, &self.settings.model, request.text_sink).await
-        })
-    }
+/// The server of this model, and the address that turns are sent to.
+///
+/// # Errors
+/// If the settings cannot be used, or no HTTP client can be made.
+pub(super) fn connect(
+    name: &str,
+    settings: &ModelSettings,
+) -> Result<(ModelServer, Url), ModelError> {
+    let server = ModelServer::new(name, settings, (HeaderName::from_static("x-api-key"), ""))?
+        .with_header("anthropic-version", API_VERSION);
+    let url = super::endpoint(name, settings, BASE_URL, "messages")?;
+    Ok((server, url))
 }
 
 /// The body of a request. Marks for the provider's cache are behind the tools, behind the instructions, and behind the

@@ -1,6 +1,5 @@
 //! Models behind Gemini's API (`streamGenerateContent`).
 
-use futures::future::BoxFuture;
 use http::HeaderName;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -13,8 +12,8 @@ use super::error::ModelError;
 use super::exchange::{AnswerStream, ModelServer, event_error};
 use super::room::Room;
 use super::{
-    AssistantMessage, Message, Model, Protocol, ProviderMessage, StopReason, TextSink, ToolResult,
-    Turn, TurnRequest, replayable_arguments, usage,
+    AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, ToolResult, Turn,
+    TurnRequest, replayable_arguments, usage,
 };
 use crate::settings::ModelSettings;
 use crate::tool::Tool;
@@ -26,40 +25,20 @@ const BASE_URL: &str = "https://generativelanguage.googleapis.com/v1beta/";
 /// The most parts of one answer, after adjacent texts were joined.
 const PARTS_MAX: usize = 1024;
 
-/// A model behind Gemini's API.
-pub(super) struct Gemini {
-    server: ModelServer,
-    url: Url,
-    settings: ModelSettings,
-}
-
-impl Gemini {
-    /// Creates a client for this model.
-    ///
-    /// # Errors
-    /// If the settings cannot be used, or no HTTP client can be made.
-    pub(super) fn new(name: &str, settings: &ModelSettings) -> Result<Self, ModelError> {
-        let server =
-            ModelServer::new(name, settings, (HeaderName::from_static("x-goog-api-key"), ""))?;
-        let model = settings.model.trim_start_matches("models/");
-        let method = format!("models/{model}:streamGenerateContent");
-        let url = super::endpoint(settings.base_url.as_ref(), BASE_URL, &method);
-        let mut url = url.ok_or_else(|| {
-            ModelError::settings(format!("models.{name}.base_url cannot be used"))
-        })?;
-        url.query_pairs_mut().append_pair("alt", "sse");
-        Ok(Self { server, url, settings: settings.clone() })
-    }
-}
-
-impl Model for Gemini {
-    fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>> {
-        Box::pin(async move {
-            let body = body(&self.settings, &request);
-            let stream = self.server.post(self.url.clone(), body).await?;
-            assemble(stream, &self.settings.model, request.text_sink).await
-        })
-    }
+/// The server of this model, and the address that turns are sent to.
+///
+/// # Errors
+/// If the settings cannot be used, or no HTTP client can be made.
+pub(super) fn connect(
+    name: &str,
+    settings: &ModelSettings,
+) -> Result<(ModelServer, Url), ModelError> {
+    let server = ModelServer::new(name, settings, (HeaderName::from_static("x-goog-api-key"), ""))?;
+    let model = settings.model.trim_start_matches("models/");
+    let method = format!("models/{model}:streamGenerateContent");
+    let mut url = super::endpoint(name, settings, BASE_URL, &method)?;
+    url.query_pairs_mut().append_pair("alt", "sse");
+    Ok((server, url))
 }
 
 pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> String {

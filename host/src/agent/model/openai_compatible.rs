@@ -1,6 +1,5 @@
 //! Models behind OpenAI's chat completions API: OpenAI, Azure's v1 endpoint, Ollama, vLLM and many others.
 
-use futures::future::BoxFuture;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
@@ -13,54 +12,36 @@ use super::error::ModelError;
 use super::exchange::{AnswerStream, ModelServer, event_error};
 use super::room::Room;
 use super::{
-    AssistantMessage, Message, Model, Protocol, ProviderMessage, StopReason, TextSink, Turn,
-    TurnRequest, replayable_arguments, usage,
+    AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, Turn, TurnRequest,
+    replayable_arguments, usage,
 };
 use crate::settings::ModelSettings;
 use crate::trace::ToolCall;
 use crate::trace::usage::Usage;
 
-/// A model behind a chat completions API.
-pub(super) struct OpenaiCompatible {
-    server: ModelServer,
-    url: Url,
-    settings: ModelSettings,
-}
+/// The server of this model, and the address that turns are sent to.
+///
+/// # Errors
+/// If the settings cannot be used, or no HTTP client can be made.
+pub(super) fn connect(
+    name: &str,
+    settings: &ModelSettings,
+) -> Result<(ModelServer, Url), ModelError> {
+    let key = match &settings.key_header {
+        None => (AUTHORIZATION, "Bearer "),
+        Some(header) => {
+            let header = HeaderName::try_from(header.as_str());
+            (
+                header
+                    .map_err(|_| ModelError::settings("the header of the key has no valid name"))?,
+                "",
+            )
+        }
+    };
+    let server = ModelServer::new(name, settings, key)?;
+    let url = super::endpoint(name, settings, "", "chat/completions")?;
 
-impl OpenaiCompatible {
-    /// Creates a client for this model.
-    ///
-    /// # Errors
-    /// If the settings cannot be used, or no HTTP client can be made.
-    pub(super) fn new(name: &str, settings: &ModelSettings) -> Result<Self, ModelError> {
-        let key = match &settings.key_header {
-            None => (AUTHORIZATION, "Bearer "),
-            Some(header) => {
-                let header = HeaderName::try_from(header.as_str());
-                (
-                    header.map_err(|_| {
-                        ModelError::settings("the header of the key has no valid name")
-                    })?,
-                    "",
-                )
-            }
-        };
-        let server = ModelServer::new(name, settings, key)?;
-        let url = super::endpoint(settings.base_url.as_ref(), "", "chat/completions");
-        let url =
-            url.ok_or_else(|| ModelError::settings(format!("models.{name}.base_url is missing")))?;
-        Ok(Self { server, url, settings: settings.clone() })
-    }
-}
-
-impl Model for OpenaiCompatible {
-    fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>> {
-        Box::pin(async move {
-            let body = body(&self.settings, &request);
-            let stream = self.server.post(self.url.clone(), body).await?;
-            assemble(stream, &self.settings.model, request.text_sink).await
-        })
-    }
+    Ok((server, url))
 }
 
 /// The body of a request. Its order is fixed, and what changes from turn to turn comes last, so that a provider's cache
