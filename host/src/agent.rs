@@ -1,6 +1,7 @@
 //! Runs an agent: builds the model's messages, requests its turns, calls its tools, and ends the run.
 
 mod arguments;
+mod budget;
 mod conversation;
 mod journal;
 pub mod model;
@@ -22,8 +23,9 @@ use crate::trace::log::{RunEvent, RunLog, replay};
 use crate::trace::redact::Redactor;
 use crate::trace::usage::Usage;
 use crate::trace::{Event, Step, ToolCall};
+pub use budget::Budgets;
 use conversation::{Conversation, Participants};
-use journal::Journal;
+use journal::{Entry, Journal};
 use model::{AssistantMessage, Message, Models, Turn, UserMessage};
 pub use tools::{Tools, ToolsError, Unavailable};
 
@@ -43,6 +45,8 @@ pub struct Runner {
     pub clock: Clock,
     /// The limits of a run.
     pub limits: AgentSettings,
+    /// What runs, agents and tenants may spend.
+    pub budgets: Budgets,
 }
 
 /// What one run gets besides its task.
@@ -106,12 +110,9 @@ impl Runner {
             let items = run.tokens.items().map(str::to_owned).collect();
             trace.push(trace.begin(), Event::UserTokens { items });
         }
-        let conversation = self.converse(agent, task, run.fence, &trace);
-        let time_max = run.time_max;
-        let conversed = tokio::time::timeout(time_max, conversation).await.unwrap_or_else(|_| {
-            let seconds = time_max.as_secs();
-            Err(RunError::failed(format!("the run did not end within {seconds} seconds")))
-        });
+        let budget = agent.definition.budget.seconds_max.map(Duration::from_secs);
+        let time_max = budget.map_or(run.time_max, |budget| budget.min(run.time_max));
+        let conversed = self.converse(agent, task, run.fence, time_max, &trace).await;
         let outcome = match conversed {
             Ok(result) => Outcome { status: EndStatus::Completed, result },
             Err(RunError::Store(error)) => return Err(error),
@@ -145,6 +146,26 @@ impl Runner {
         agent: &Agent,
         task: &Task,
         fence: Fence,
+        time_max: Duration,
+        trace: &Trace<'_>,
+    ) -> Result<String, RunError> {
+        let begun = Instant::now();
+        let (journal, recorded) = Journal::open(&self.store, task, fence).await?;
+        let used = journal::time_used(&recorded);
+        let time_left = time_max.saturating_sub(used).saturating_sub(begun.elapsed());
+        let conversation = self.go_on(agent, task, (journal, recorded), trace);
+        tokio::time::timeout(time_left, conversation).await.unwrap_or_else(|_| {
+            let seconds = time_max.as_secs();
+            Err(RunError::failed(format!("the run did not end within {seconds} seconds")))
+        })
+    }
+
+    /// Goes on where earlier attempts ended.
+    async fn go_on(
+        &self,
+        agent: &Agent,
+        task: &Task,
+        (journal, recorded): (Journal<'_>, Vec<Entry>),
         trace: &Trace<'_>,
     ) -> Result<String, RunError> {
         let definition = &agent.definition;
@@ -154,7 +175,6 @@ impl Runner {
                 definition.model
             ))
         })?;
-        let (journal, recorded) = Journal::open(&self.store, task, fence).await?;
         let request_id = RequestId::next();
         let tools = self.tools(agent, request_id).await?;
         for note in tools.notes() {
@@ -172,6 +192,7 @@ impl Runner {
             tools: &tools,
             trace,
             limits: &self.limits,
+            budget: self.budgets.of_run(agent, &self.limits),
         };
         Conversation::new(with, journal, messages).run(recorded).await
     }
@@ -233,6 +254,7 @@ fn model_event(model: &str, turn: &Turn, restarts: u32) -> Event {
         tool_calls: turn.tool_calls.clone(),
         input_tokens: turn.usage.input(),
         output_tokens: turn.usage.all_output(),
+        spending: turn.spending,
         usage: (turn.usage != Usage::default()).then(|| Box::new(turn.usage.clone())),
         attempts: (turn.attempts > 1).then_some(turn.attempts),
         fallback: turn.fallback.clone(),

@@ -13,6 +13,7 @@ mod secret;
 mod serve;
 mod task;
 mod tenant;
+mod usage;
 mod webhook;
 
 use std::io::{self, Write as _};
@@ -78,6 +79,11 @@ enum Command {
     /// List, show, stop and delete tasks; redeliver their answers.
     #[command(subcommand)]
     Task(task::Task),
+    /// List what a tenant's agents have used of their models: day, agent, turns, tokens, cost.
+    ///
+    /// Tokens are what budgets count: input that no cache of the provider held, and output. The cost is in the currency
+    /// of the prices in the settings.
+    Usage(usage::Usage),
     /// Replay a task's plugin calls offline and show what differs.
     ///
     /// Replays the mapping, each tool call and the getter, with the host's recorded answers. Exits with 1 if a
@@ -141,6 +147,7 @@ async fn execute(command: Command, settings: Settings) -> anyhow::Result<()> {
         Command::Secret(secret) => secret.execute(&settings).await,
         Command::Plugin(plugin) => plugin.execute(&settings).await,
         Command::Task(task) => task.execute(&settings).await,
+        Command::Usage(usage) => usage.execute(&settings).await,
         Command::Replay(replay) => Box::pin(replay.execute(&settings)).await,
         Command::Compile(_) => anyhow::bail!("compiling needs no runtime"),
         Command::Openapi => print(&crate::http::openapi::text(&crate::http::document())),

@@ -27,6 +27,12 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
+    /// The day that it is part of.
+    #[must_use]
+    pub fn day(self) -> Day {
+        Day(self.seconds().div_euclid(86_400))
+    }
+
     /// This timestamp plus a duration. Saturates.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
@@ -55,6 +61,18 @@ impl Timestamp {
             .unwrap_or_default()
             .format("%Y-%m-%dT%H:%M:%S%.6f+00:00")
             .to_string()
+    }
+}
+
+/// A day, UTC: the number of days since 1970-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(pub i64);
+
+impl std::fmt::Display for Day {
+    /// As in `2026-01-29`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let start = chrono::DateTime::from_timestamp(self.0.saturating_mul(86_400), 0);
+        write!(f, "{}", start.unwrap_or_default().format("%Y-%m-%d"))
     }
 }
 
@@ -115,6 +133,8 @@ mod tests {
         let timestamp = Timestamp::from_micros(1_769_647_246_161_472);
         assert_eq!(timestamp.iso(), "2026-01-29T00:40:46.161472+00:00");
         assert_eq!(Timestamp::from_micros(0).iso(), "1970-01-01T00:00:00.000000+00:00");
+        assert_eq!(timestamp.day().to_string(), "2026-01-29");
+        assert_eq!(Timestamp::from_micros(-1).day().to_string(), "1969-12-31");
     }
 
     #[test]

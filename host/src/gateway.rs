@@ -16,8 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::access::Access;
 use crate::access::webhooks::Webhooks;
-use crate::agent::Runner;
 use crate::agent::model::Models;
+use crate::agent::{Budgets, Runner};
 use crate::answer::PostRunRecorder;
 use crate::bulk::BulkLane;
 use crate::channel::Channels;
@@ -238,6 +238,7 @@ impl Gateway {
             models: Models::from_settings(&settings.models)?,
             clock: folder.clock.clone(),
             limits: settings.agent.clone(),
+            budgets: Budgets::new(store.clone(), folder.clock.clone()),
         };
         let deliveries = Deliveries {
             store: store.clone(),

@@ -131,6 +131,10 @@ pub struct AgentSettings {
     pub tool_bytes_max: usize,
     pub history_tasks_max: usize,
     pub history_bytes_max: usize,
+    pub tokens_max: u64,
+    pub cost_micros_max: u64,
+    pub tenant_tokens_per_day_max: u64,
+    pub tenant_cost_micros_per_day_max: u64,
 }
 
 /// One model.
@@ -166,6 +170,35 @@ pub struct ModelSettings {
     /// The model that takes a turn if this one's server fails.
     #[serde(default)]
     pub fallback: Option<String>,
+    /// What its tokens cost. Without a price, the cost of its turns is unknown, and budgets in money refuse it.
+    #[serde(default)]
+    pub price: Option<Price>,
+}
+
+/// The price of a model: for a million tokens of each class, in millionths of the operator's currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// Of input that no cache held.
+    pub input: u64,
+    /// Of output.
+    pub output: u64,
+    /// Of input from a cache. That of input, unless set.
+    #[serde(default)]
+    pub cache_read: Option<u64>,
+    /// Of input that is written to a cache. That of input, unless set.
+    #[serde(default)]
+    pub cache_write: Option<u64>,
+    /// Of output of reasoning. That of output, unless set.
+    #[serde(default)]
+    pub reasoning: Option<u64>,
+}
+
+impl Price {
+    fn largest(&self) -> u64 {
+        let others = [self.cache_read, self.cache_write, self.reasoning];
+        others.into_iter().flatten().fold(self.input.max(self.output), u64::max)
+    }
 }
 
 /// The protocol of a model's server.

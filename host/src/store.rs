@@ -43,6 +43,7 @@ use self::fair_pool::FairPool;
 use self::sqlite::checkpoints::{Checkpoints, LOG_BOUNDS};
 pub use self::tasks::deliveries::DueDelivery;
 pub use self::tasks::journal::Durability;
+pub use self::tasks::spending::{DaySpending, Spent};
 pub use self::tasks::turns::Capacity;
 use self::write::{Queued, SingleWrite, Write, WriterState};
 use self::writer::{Op, Writer};

@@ -131,6 +131,56 @@ pub struct AgentDefinition {
     /// What happens if the gateway stops while a tool runs that may change things, so that nobody knows whether it has.
     #[serde(default, skip_serializing_if = "OnUnknown::is_default")]
     pub on_unknown: OnUnknown,
+    /// What its runs may spend.
+    #[serde(default, skip_serializing_if = "Budget::is_unlimited")]
+    pub budget: Budget,
+}
+
+/// What the runs of an agent may spend. The gateway's settings limit it further. A run that reaches a limit fails, and
+/// its steps until then are recorded.
+///
+/// Tokens are input tokens that no cache of the provider held, and output tokens. Money is in millionths of the
+/// currency that the operator's prices are in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// The tool calls of one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls_max: Option<u32>,
+    /// The time of one run in seconds, without the time between its attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_max: Option<u64>,
+    /// The tokens of one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_max: Option<u64>,
+    /// The money of one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micros_max: Option<u64>,
+    /// The tokens of all runs of one day (UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_day_max: Option<u64>,
+    /// The money of all runs of one day (UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micros_per_day_max: Option<u64>,
+}
+
+impl Budget {
+    fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The name of a limit that is 0, with which no run could do anything.
+    #[must_use]
+    pub fn zero(&self) -> Option<&'static str> {
+        let limits = [
+            ("seconds_max", self.seconds_max),
+            ("tokens_max", self.tokens_max),
+            ("cost_micros_max", self.cost_micros_max),
+            ("tokens_per_day_max", self.tokens_per_day_max),
+            ("cost_micros_per_day_max", self.cost_micros_per_day_max),
+        ];
+        limits.into_iter().find(|(_, limit)| *limit == Some(0)).map(|(name, _)| name)
+    }
 }
 
 /// What a run does about a tool call whose outcome is unknown. The call is not made again in either case.

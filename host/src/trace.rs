@@ -6,7 +6,7 @@ pub mod usage;
 
 use serde::{Deserialize, Serialize};
 
-use self::usage::Usage;
+use self::usage::{Spending, Usage};
 use crate::clock::Timestamp;
 
 /// One step of a run.
@@ -49,6 +49,9 @@ pub enum Event {
         /// The same tokens by class.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<Box<Usage>>,
+        /// What it took from budgets.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spending: Option<Spending>,
         /// How many attempts it took, if more than one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         attempts: Option<u32>,

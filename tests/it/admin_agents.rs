@@ -237,6 +237,8 @@ async fn an_agent_that_could_never_work_is_refused_with_the_reason() {
         (json!({"name": "a", "tools": ["dot-mapper"]}), "no role toolbox"),
         (json!({"name": "a", "tools": ["calculator", "calculator"]}), "calculator twice"),
         (json!({"name": "a", "turns_max": 0}), "turns_max"),
+        (json!({"name": "a", "budget": {"tokens_max": 0}}), "budget.tokens_max"),
+        (json!({"name": "a", "budget": {"tokens": 1}}), "tokens"),
         (json!({"name": "a", "instructions": "x".repeat(300_000)}), "256 KiB"),
         (json!({"name": gateway.agent}), "looks like an id"),
     ] {

@@ -73,6 +73,8 @@ fn exercise_every_command(target: &CommandTarget, home: &Home, name: &str) {
     let run_for_tenant =
         |arguments: &[&str]| target.run(&[arguments, &["--tenant", name]].concat());
 
+    assert_eq!(run_for_tenant(&["usage", "--days", "7"]), "day\tagent\tturns\ttokens\tcost");
+
     let key = run_for_tenant(&["key", "create", "--name", "zap", "--admin"]);
     let listed = run_for_tenant(&["key", "list"]);
     let (id, _) = listed.split_once('\t').unwrap();

@@ -110,7 +110,7 @@ fn unscoped_value(operation: &Operation<'_>, name: &str) -> Option<&'static str>
         "tool" => "calculate",
         "name" => PLUGIN,
         "user_id" => USER,
-        "page" | "per_page" => "1",
+        "page" | "per_page" | "days" => "1",
         "status" => "completed",
         "task_id" => THREAD,
         "asynchronous" | "json" | "disable_attachment_injection" => "false",

@@ -64,6 +64,7 @@
 //! | `egress` | a component can reach only what it was granted |
 //! | `capabilities` | granted capabilities work, all others are refused |
 //! | `agent_runs` | an agent with a model, tools and limits |
+//! | `budgets` | runs stop at what they may spend, and what they have spent can be read |
 //! | `rest` | agents, runs and tasks under each of their names, and access to them |
 //! | `streams` | a task's events are streamed live, and replayed in full to later readers |
 //! | `stop` | a task can be stopped, ended or deleted from outside in every state of its run |
@@ -83,7 +84,7 @@
 //! | a setting of `[sandbox]` | `tenant_share` (calls, memory), `compiling`, `readiness` (`loaded_max`), `quarantine` |
 //! | a setting of `[plugins]` | `plugin_supply`, `readiness` (`preload_max`), `inspect` (`install_wait_…`) |
 //! | a setting of `[queue]` | `durability` (leases, attempts), `tenants_apart` (shares), `stop` |
-//! | a setting of `[agent]` or `[models]` | `agent_runs` |
+//! | a setting of `[agent]` or `[models]` | `agent_runs`; what limits tokens or money: `budgets` |
 //! | a response header, the format of an error | `conveniences` |
 //! | `wardgate plugin …` | `plugin_new`, `author_loop` (test, try), `inspect`, `plugin_supply` (install, push, versions, rollback) |
 //! | `wardgate replay`, `wardgate serve` | `replay`; `durability` and `stop` |
@@ -100,6 +101,7 @@ mod author_loop;
 mod bad_input;
 mod bodies_in_flight;
 mod bodies_read;
+mod budgets;
 mod capabilities;
 mod channels;
 mod commands;

@@ -6,10 +6,9 @@ use std::time::Instant;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 
+use super::budget::RunBudget;
 use super::journal::{Entry, Journal};
-use super::model::{
-    AssistantMessage, Message, Model, ProviderMessage, StopReason, ToolResult, Turn, TurnRequest,
-};
+use super::model::{AssistantMessage, Message, Model, StopReason, ToolResult, Turn, TurnRequest};
 use super::tools::Answer;
 use super::turn_text::TurnText;
 use super::{RunError, Tools, Trace, model_event};
@@ -17,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::settings::AgentSettings;
 use crate::tasks::Task;
 use crate::tenants::{Agent, OnUnknown};
+use crate::tool::Tool;
 use crate::trace::log::{RunEvent, replay};
 use crate::trace::{Event, Step, ToolCall};
 
@@ -46,7 +46,10 @@ pub(super) struct Conversation<'a> {
     trace: &'a Trace<'a>,
     journal: Journal<'a>,
     limits: &'a AgentSettings,
+    budget: RunBudget<'a>,
     messages: Vec<Message>,
+    /// The bytes of what no turn has sent yet.
+    unsent_bytes: usize,
     turns: u32,
     calls_left: u32,
     bytes_left: usize,
@@ -89,6 +92,7 @@ pub(super) struct Participants<'a> {
     pub(super) tools: &'a Tools,
     pub(super) trace: &'a Trace<'a>,
     pub(super) limits: &'a AgentSettings,
+    pub(super) budget: RunBudget<'a>,
 }
 
 impl<'a> Conversation<'a> {
@@ -98,7 +102,12 @@ impl<'a> Conversation<'a> {
         journal: Journal<'a>,
         messages: Vec<Message>,
     ) -> Self {
-        let Participants { agent, task, model, tools, trace, limits } = with;
+        let Participants { agent, task, model, tools, trace, limits, budget } = with;
+        let definition = &agent.definition;
+        let unsent_bytes = definition.instructions.len()
+            + tools.descriptions().iter().map(described_bytes).sum::<usize>()
+            + messages.iter().map(Message::bytes).sum::<usize>();
+        let calls_max = definition.budget.tool_calls_max.unwrap_or(u32::MAX);
         Self {
             agent,
             task,
@@ -107,9 +116,11 @@ impl<'a> Conversation<'a> {
             trace,
             journal,
             limits,
+            budget,
             messages,
+            unsent_bytes,
             turns: 0,
-            calls_left: limits.tool_calls_max,
+            calls_left: limits.tool_calls_max.min(calls_max),
             bytes_left: limits.tool_bytes_max,
             model_bytes_left: MODEL_BYTES_MAX,
             bad_calls: 0,
@@ -127,8 +138,9 @@ impl<'a> Conversation<'a> {
                     TurnEnd::ToolsCalled(turn) => turn,
                 },
             };
-            let results = self.call_tools(turn).await?;
-            self.messages.push(Message::ToolResults(results));
+            let results = Message::ToolResults(self.call_tools(turn).await?);
+            self.unsent_bytes = results.bytes();
+            self.messages.push(results);
         }
     }
 
@@ -140,13 +152,15 @@ impl<'a> Conversation<'a> {
             match entry {
                 Entry::Turn { step, provider_message, is_redacted } => {
                     let step = Step::from(step);
-                    let Event::Model { text, tool_calls, .. } = step.event.clone() else { break };
+                    let Event::Model { text, tool_calls, spending, .. } = step.event.clone() else {
+                        break;
+                    };
                     self.show_again(step);
+                    self.budget.count(spending.unwrap_or_default());
                     self.turns += 1;
                     let calls = tool_calls.clone();
-                    let bytes = bytes(&text, &tool_calls, provider_message.as_deref());
-                    self.model_bytes_left = self.model_bytes_left.saturating_sub(bytes);
                     let message = AssistantMessage { text, tool_calls, provider_message };
+                    self.model_bytes_left = self.model_bytes_left.saturating_sub(message.bytes());
                     self.messages.push(Message::Assistant(message));
                     let (results, interrupted) = (Vec::new(), None);
                     open = Some(OpenTurn { calls, results, interrupted, is_redacted });
@@ -170,7 +184,9 @@ impl<'a> Conversation<'a> {
                     turn.results.push(ToolResult { call, text, is_error });
                     if turn.results.len() == turn.calls.len() {
                         let results = open.take().map(|turn| turn.results).unwrap_or_default();
-                        self.messages.push(Message::ToolResults(results));
+                        let results = Message::ToolResults(results);
+                        self.unsent_bytes = results.bytes();
+                        self.messages.push(results);
                     }
                 }
             }
@@ -190,6 +206,10 @@ impl<'a> Conversation<'a> {
             let reason = format!("the model gave no answer within {turns_max} turns");
             return Err(RunError::failed(reason));
         }
+        let reservation = match self.model.estimate(self.unsent_bytes) {
+            Some(expected) => self.budget.reserve(expected).await?,
+            None => None,
+        };
         self.turns += 1;
         let begun = self.trace.begin();
         let text = TurnText::new(self.trace, begun.0);
@@ -205,6 +225,9 @@ impl<'a> Conversation<'a> {
             RunError::failed(format!("{} (fault: {})", error.message, error.fault.as_str()))
         })?;
         let restarts = text.finish();
+        if let Some(spending) = turn.spending {
+            self.budget.spend(reservation, spending, &turn.usage).await?;
+        }
         let step = self.trace.step(begun, model_event(&definition.model, &turn, restarts));
         let calls_tools = turn.stop == StopReason::ToolCalls;
         let has_room = if calls_tools { self.take_room(&turn) } else { Ok(()) };
@@ -240,11 +263,12 @@ impl<'a> Conversation<'a> {
 
     /// Takes what a turn has from the room of the conversation, which is in memory and in each further request.
     fn take_room(&mut self, turn: &Turn) -> Result<(), RunError> {
-        let bytes = bytes(&turn.text, &turn.tool_calls, turn.provider_message.as_deref());
-        self.model_bytes_left = self.model_bytes_left.checked_sub(bytes).ok_or_else(|| {
-            let reason = format!("the model wrote more than {MODEL_BYTES_MAX} bytes in this run");
-            RunError::failed(reason)
-        })?;
+        self.model_bytes_left =
+            self.model_bytes_left.checked_sub(turn.bytes()).ok_or_else(|| {
+                let reason =
+                    format!("the model wrote more than {MODEL_BYTES_MAX} bytes in this run");
+                RunError::failed(reason)
+            })?;
         Ok(())
     }
 
@@ -273,6 +297,7 @@ impl<'a> Conversation<'a> {
     fn begin_call(&mut self, number: usize, call: ToolCall) -> Result<BegunCall, RunError> {
         self.calls_left = self.calls_left.checked_sub(1).ok_or_else(|| {
             let max = self.limits.tool_calls_max;
+            let max = self.agent.definition.budget.tool_calls_max.unwrap_or(max).min(max);
             RunError::failed(format!("the run wanted more than {max} tool calls"))
         })?;
         let (at, _) = self.trace.begin();
@@ -363,10 +388,9 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// The bytes of a message of the model.
-fn bytes(text: &str, calls: &[ToolCall], own: Option<&ProviderMessage>) -> usize {
-    let calls = calls.iter().map(|call| call.name.len() + call.arguments.len());
-    text.len() + calls.sum::<usize>() + own.map_or(0, |own| own.message.len())
+/// The bytes of a tool's description without its schema, which is about as long.
+fn described_bytes(tool: &Tool) -> usize {
+    2 * (tool.name.len() + tool.description.len())
 }
 
 /// The key of a call: the same in every attempt, and another one for every other call.

@@ -1,6 +1,8 @@
 //! The journal of a run: its finished steps, from which the next attempt goes on after the death of the process. Only
 //! what is new is written, never a conversation as a whole.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::RunError;
@@ -143,6 +145,19 @@ pub(super) async fn read(store: &Store, task: &Task) -> Result<Vec<Entry>, RunEr
             "what an earlier attempt of this run did cannot be read, so it does not go on ({error}; fault: host)"
         ))
     })
+}
+
+/// How long earlier attempts have worked: the time that their steps took, without pauses between the attempts.
+pub(super) fn time_used(entries: &[Entry]) -> Duration {
+    let (mut used, mut until) = (0_i64, i64::MIN);
+    for entry in entries {
+        let (Entry::Turn { step, .. } | Entry::Result { step }) = entry else { continue };
+        let end = step.at.saturating_add(i64::try_from(step.micros).unwrap_or(i64::MAX));
+        // Calls that ran at the same time count once.
+        used = used.saturating_add(end.saturating_sub(step.at.max(until)).max(0));
+        until = until.max(end);
+    }
+    Duration::from_micros(u64::try_from(used).unwrap_or_default())
 }
 
 /// The steps of these entries.

@@ -29,7 +29,10 @@ use crate::settings::{ModelSettings, Protocol};
 use crate::tool::Tool;
 use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
-use crate::trace::usage::Usage;
+use crate::trace::usage::{Spending, Usage};
+
+/// How many tokens of output a turn is expected to have if its settings set no maximum.
+const OUTPUT_TOKENS: u64 = 1024;
 
 /// How much of arguments that are no JSON object is repeated to the model, in characters.
 const MALFORMED_CHARS_MAX: usize = 800;
@@ -68,6 +71,20 @@ pub enum Message {
     Assistant(AssistantMessage),
     /// The results of all tool calls of one turn, in the order of the calls.
     ToolResults(Vec<ToolResult>),
+}
+
+impl Message {
+    /// The bytes of its texts, about as many as a request has of it.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::User(message) => {
+                let texts = [&message.prompt, &message.payload].into_iter().flatten();
+                texts.map(String::len).sum()
+            }
+            Self::Assistant(message) => message.bytes(),
+            Self::ToolResults(results) => results.iter().map(|result| result.text.len()).sum(),
+        }
+    }
 }
 
 /// A message of the model.
@@ -153,12 +170,33 @@ pub struct Turn {
     pub stop: StopReason,
     /// The tokens, as far as the provider reports them.
     pub usage: Usage,
+    /// What the turn takes from budgets. None if the model costs nothing.
+    pub spending: Option<Spending>,
     /// The message as its provider made it, if it contains more than text and calls.
     pub provider_message: Option<Box<ProviderMessage>>,
     /// How many attempts it took, at least 1.
     pub attempts: u32,
     /// The fallback that took the turn, if the model itself could not.
     pub fallback: Option<String>,
+}
+
+impl Turn {
+    /// The bytes of its text, its calls, and what else it has.
+    pub(super) fn bytes(&self) -> usize {
+        message_bytes(&self.text, &self.tool_calls, self.provider_message.as_deref())
+    }
+}
+
+impl AssistantMessage {
+    /// The bytes of its text, its calls, and what else it has.
+    pub(super) fn bytes(&self) -> usize {
+        message_bytes(&self.text, &self.tool_calls, self.provider_message.as_deref())
+    }
+}
+
+fn message_bytes(text: &str, calls: &[ToolCall], own: Option<&ProviderMessage>) -> usize {
+    let calls = calls.iter().map(|call| call.name.len() + call.arguments.len());
+    text.len() + calls.sum::<usize>() + own.map_or(0, |own| own.message.len())
 }
 
 /// Why a model ended its turn.
@@ -179,6 +217,10 @@ pub enum StopReason {
 pub trait Model: Send + Sync {
     /// Runs one turn. The model's settings limit its time; dropping the future cancels it.
     fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>>;
+
+    /// What a turn with this many bytes of input that no cache holds may take from budgets. None if the model costs
+    /// nothing; without a cost if it, or a fallback, has no price.
+    fn estimate(&self, new_bytes: usize) -> Option<Spending>;
 }
 
 /// The models of the settings, and `offline`.
@@ -267,16 +309,27 @@ impl Model for Client {
                 Protocol::Anthropic => anthropic::body(settings, &request),
                 Protocol::Gemini => gemini::body(settings, &request),
             };
+            let sent = body.len();
             let stream = self.server.post(self.url.clone(), body).await?;
             let model = &settings.model;
-            match settings.kind {
+            let mut turn = match settings.kind {
                 Protocol::OpenaiCompatible => {
                     openai_compatible::assemble(stream, model, sink).await
                 }
                 Protocol::Anthropic => anthropic::assemble(stream, model, sink).await,
                 Protocol::Gemini => gemini::assemble(stream, model, sink).await,
-            }
+            }?;
+            let bytes = (sent, turn.bytes());
+            turn.spending = Some(usage::spending(&turn.usage, settings.price.as_ref(), bytes));
+            Ok(turn)
         })
+    }
+
+    fn estimate(&self, new_bytes: usize) -> Option<Spending> {
+        let output = self.settings.output_tokens_max.map_or(OUTPUT_TOKENS, u64::from);
+        let fresh_input = Some(usage::tokens(new_bytes));
+        let usage = Usage { fresh_input, output: Some(output), ..Usage::default() };
+        Some(usage::spending(&usage, self.settings.price.as_ref(), (0, 0)))
     }
 }
 

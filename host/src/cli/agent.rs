@@ -32,7 +32,11 @@ An agent file:
   mapper = \"my-mapper\"                # left out: the documented params_mapping
   getter = \"my-getter\"                # left out: the documented getter
   allow_destructive_tools = false
-  turns_max = 8")]
+  turns_max = 8
+  [budget]                            # what its runs may spend; a run that reaches a limit fails
+  tokens_max = 200000                 # of one run: input that no cache held, and output
+  tokens_per_day_max = 5000000        # also: cost_micros_max, cost_micros_per_day_max,
+  seconds_max = 300                   # tool_calls_max")]
     Apply {
         /// Agent file: JSON if its name ends in .json, TOML otherwise.
         #[arg(value_name = "FILE")]

@@ -14,7 +14,7 @@ use crate::gateway::{DataFolder, Gateway};
 use crate::http::Services;
 use crate::ids::{AgentId, KeyId, Name, PluginName, TenantId};
 use crate::settings::Settings;
-use crate::tenants::{AgentDefinition, KeyHolder, NewKey, OnUnknown, Precondition, Tenant};
+use crate::tenants::{AgentDefinition, Budget, KeyHolder, NewKey, OnUnknown, Precondition, Tenant};
 use crate::watch::Watch;
 
 /// Arguments of `wardgate serve`.
@@ -189,5 +189,6 @@ fn demo_agent() -> AgentDefinition {
         allow_destructive_tools: false,
         turns_max: None,
         on_unknown: OnUnknown::default(),
+        budget: Budget::default(),
     }
 }

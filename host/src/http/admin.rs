@@ -9,6 +9,7 @@ mod plugins;
 mod secrets;
 mod tasks;
 mod tenants;
+mod usage;
 
 use axum::extract::{FromRef as _, FromRequestParts};
 use http::request::Parts;
@@ -78,6 +79,7 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
         .routes(routes!(tasks::read, tasks::remove))
         .routes(routes!(tasks::stop))
         .routes(routes!(tasks::recording))
+        .routes(routes!(usage::list))
 }
 
 /// Proof that the caller may manage the tenant in the path, as its admin or as an operator.

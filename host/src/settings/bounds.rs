@@ -6,6 +6,12 @@ use std::collections::BTreeMap;
 
 use super::{HttpSettings, InvalidSetting, ModelSettings, PluginSettings, Protocol, Settings};
 
+/// The largest budget: what the store can count.
+const SPENT_MAX: u128 = 1 << 59;
+
+/// The largest price of a million tokens.
+const PRICE_MAX: u64 = 1 << 40;
+
 impl Settings {
     /// The first setting that cannot be used.
     pub(super) fn find_invalid(&self) -> Result<(), InvalidSetting> {
@@ -23,7 +29,7 @@ impl Settings {
     }
 
     /// Every number outside `[http]`, with its minimum and maximum.
-    pub(super) fn bounds(&self) -> [Bound; 24] {
+    pub(super) fn bounds(&self) -> [Bound; 28] {
         let Self { sandbox, plugins, queue, agent, .. } = self;
         let no_run = "no run would ever begin";
         let no_call = "no plugin could be called";
@@ -44,6 +50,20 @@ impl Settings {
                 .because("hardly any tool's answer would reach the model"),
             Bound::new("agent.history_tasks_max", agent.history_tasks_max, 0, 10_000),
             Bound::new("agent.history_bytes_max", agent.history_bytes_max, 0, 1 << 30),
+            Bound::new("agent.tokens_max", agent.tokens_max, 0, SPENT_MAX),
+            Bound::new("agent.cost_micros_max", agent.cost_micros_max, 0, SPENT_MAX),
+            Bound::new(
+                "agent.tenant_tokens_per_day_max",
+                agent.tenant_tokens_per_day_max,
+                0,
+                SPENT_MAX,
+            ),
+            Bound::new(
+                "agent.tenant_cost_micros_per_day_max",
+                agent.tenant_cost_micros_per_day_max,
+                0,
+                SPENT_MAX,
+            ),
             Bound::new("sandbox.calls_max", sandbox.calls_max, 1, 4_096).because(no_call),
             Bound::new("sandbox.slow_threads", sandbox.slow_threads, 1, 1_024)
                 .because("no call could take longer than 10 ms"),
@@ -269,6 +289,8 @@ impl ModelSettings {
             ("fallback", "names no model of the settings")
         } else if self.is_its_own_fallback(name, models) {
             ("fallback", "leads back to the model itself")
+        } else if self.price.is_some_and(|price| price.largest() > PRICE_MAX) {
+            ("price", "is higher than 1099511627776 for a million tokens")
         } else {
             return Ok(());
         };

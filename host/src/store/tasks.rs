@@ -12,6 +12,7 @@ pub(super) mod lease;
 pub(super) mod listing;
 pub(super) mod long_writes;
 pub(super) mod post_run;
+pub(super) mod spending;
 pub(super) mod steps;
 pub(super) mod turns;
 

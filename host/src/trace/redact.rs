@@ -154,6 +154,7 @@ impl Redactor {
                 input_tokens,
                 output_tokens,
                 usage,
+                spending,
                 attempts,
                 fallback,
                 restarts,
@@ -167,6 +168,7 @@ impl Redactor {
                     let reported = usage.reported.map(|reported| self.value(reported));
                     Box::new(Usage { reported, ..*usage })
                 }),
+                spending,
                 attempts,
                 fallback,
                 restarts,

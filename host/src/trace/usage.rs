@@ -41,6 +41,19 @@ impl Usage {
     }
 }
 
+/// What a turn takes from budgets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spending {
+    /// Input tokens that no cache held, and output tokens.
+    pub tokens: u64,
+    /// Their cost and that of cached input, in millionths of the operator's currency. None if the model has no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micros: Option<u64>,
+    /// Whether the provider has not reported all of it, so that the rest is estimated from the length of texts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_estimated: bool,
+}
+
 /// The sum of the known counts, if any is known.
 pub(crate) fn sum<const N: usize>(counts: [Option<u64>; N]) -> Option<u64> {
     counts.into_iter().flatten().reduce(u64::saturating_add)

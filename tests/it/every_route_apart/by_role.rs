@@ -92,6 +92,7 @@ const ADMINS: &[&str] = &[
     "DELETE /admin/tenants/{tenant}/tasks/{task}",
     "POST /admin/tenants/{tenant}/tasks/{task}/stop",
     "GET /admin/tenants/{tenant}/tasks/{task}/recording",
+    "GET /admin/tenants/{tenant}/usage",
 ];
 
 /// Routes for operators only.

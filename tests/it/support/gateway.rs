@@ -17,7 +17,9 @@ use wardgate::ids::{AgentId, KeyId, PluginName, TenantId};
 use wardgate::plugins::PluginUnavailable;
 use wardgate::secrets::{PlainSecret, SecretUses};
 use wardgate::settings::Settings;
-use wardgate::tenants::{AgentDefinition, Installer, KeyHolder, NewKey, OnUnknown, Precondition};
+use wardgate::tenants::{
+    AgentDefinition, Budget, Installer, KeyHolder, NewKey, OnUnknown, Precondition,
+};
 use wardgate::vault::NewSecret;
 
 use super::model_server::ModelServer;
@@ -41,6 +43,7 @@ pub(crate) fn agent(name: &str) -> AgentDefinition {
         allow_destructive_tools: false,
         turns_max: None,
         on_unknown: OnUnknown::default(),
+        budget: Budget::default(),
     }
 }
 

@@ -98,6 +98,7 @@ impl ModelServer {
             thinking_tokens: None,
             output_tokens_max: None,
             fallback: None,
+            price: None,
         };
         settings.models.insert("scripted".to_owned(), model);
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Message, Model, ModelError, StopReason, ToolResult, Turn, TurnRequest, UserMessage};
 use crate::tool::Tool;
 use crate::trace::ToolCall;
+use crate::trace::usage::Spending;
 
 /// The notice in every answer.
 const NOTICE: &str = "This is the offline model: it is not a language model. It reports what it received \
@@ -35,6 +36,10 @@ impl Model for Offline {
             request.text_sink.push(&turn.text);
         }
         Box::pin(std::future::ready(Ok(turn)))
+    }
+
+    fn estimate(&self, _: usize) -> Option<Spending> {
+        None
     }
 }
 

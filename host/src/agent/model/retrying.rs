@@ -10,6 +10,7 @@ use rand::RngExt as _;
 use super::error::{ModelError, Retry};
 use super::{Model, TextSink, Turn, TurnRequest};
 use crate::ids::TenantId;
+use crate::trace::usage::Spending;
 
 /// The most attempts at one turn with one model.
 const ATTEMPTS_MAX: u32 = 3;
@@ -188,6 +189,16 @@ impl Model for WithFallback {
                 }
             }
             Err(first_error.unwrap_or_else(|| ModelError::settings("there is no such model")))
+        })
+    }
+
+    fn estimate(&self, new_bytes: usize) -> Option<Spending> {
+        let estimates = self.0.iter().filter_map(|model| model.model.estimate(new_bytes));
+        // The dearest of them. None has a price if one has none.
+        estimates.reduce(|one, other| Spending {
+            tokens: one.tokens.max(other.tokens),
+            cost_micros: one.cost_micros.zip(other.cost_micros).map(|(one, other)| one.max(other)),
+            is_estimated: true,
         })
     }
 }

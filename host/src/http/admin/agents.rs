@@ -343,6 +343,9 @@ fn check(definition: &AgentDefinition) -> Result<(), ApiError> {
     if definition.turns_max == Some(0) {
         return refuse("turns_max is 0: an agent without a turn says nothing");
     }
+    if let Some(limit) = definition.budget.zero() {
+        return refuse(&format!("budget.{limit} is 0: no run could do anything"));
+    }
     let mut seen = HashSet::new();
     match definition.tools.iter().find(|plugin| !seen.insert(*plugin)) {
         Some(twice) => refuse(&format!("tools names {twice} twice")),

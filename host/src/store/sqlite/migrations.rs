@@ -30,6 +30,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     migration!("0010", "state_by_rows"),
     migration!("0011", "changes"),
     migration!("0012", "journal"),
+    migration!("0013", "spending"),
 ];
 
 /// Applies the migrations that a database lacks.

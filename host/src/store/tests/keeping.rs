@@ -24,6 +24,7 @@ fn steps(prompt: &str, answer: &str) -> Vec<Step> {
             input_tokens: Some(1),
             output_tokens: None,
             usage: None,
+            spending: None,
             attempts: None,
             fallback: None,
             restarts: None,
