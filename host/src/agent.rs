@@ -2,6 +2,7 @@
 
 mod arguments;
 mod budget;
+mod context;
 mod conversation;
 mod journal;
 pub mod model;
@@ -176,7 +177,7 @@ impl Runner {
             ))
         })?;
         let request_id = RequestId::next();
-        let tools = self.tools(agent, request_id).await?;
+        let tools = self.tools(agent, request_id, model.context_size().is_some()).await?;
         for note in tools.notes() {
             trace.push(trace.begin(), Event::Note { text: note.clone() });
         }
@@ -199,9 +200,14 @@ impl Runner {
 
     /// The agent's tools. If there is no room to call a plugin for them, the run is not at fault and waits, within
     /// its time limit.
-    async fn tools(&self, agent: &Agent, request_id: RequestId) -> Result<Tools, RunError> {
+    async fn tools(
+        &self,
+        agent: &Agent,
+        request_id: RequestId,
+        is_context_bounded: bool,
+    ) -> Result<Tools, RunError> {
         loop {
-            match Tools::for_run(&self.plugins, agent, request_id).await {
+            match Tools::for_run(&self.plugins, agent, request_id, is_context_bounded).await {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(agent = %agent.id, %error, "a run waits for its tools");
                     tokio::time::sleep(TOOLS_PAUSE).await;
@@ -244,6 +250,7 @@ fn user_message(task: &Task) -> UserMessage {
         prompt: task.input.prompt.clone(),
         payload: has_payload.then(|| task.input.payload.clone()),
         fence: task.id.to_string(),
+        left_out_turns: 0,
     }
 }
 

@@ -129,6 +129,7 @@ pub struct AgentSettings {
     pub turns_max: u32,
     pub tool_calls_max: u32,
     pub tool_bytes_max: usize,
+    pub result_bytes_max: usize,
     pub history_tasks_max: usize,
     pub history_bytes_max: usize,
     pub tokens_max: u64,
@@ -164,6 +165,9 @@ pub struct ModelSettings {
     /// The most tokens of reasoning in a turn. For `anthropic` and `gemini`.
     #[serde(default)]
     pub thinking_tokens: Option<u32>,
+    /// The most tokens of a conversation, with the output of its last turn. What exceeds them is left out.
+    #[serde(default = "context_tokens")]
+    pub context_tokens: u32,
     /// The most output tokens of a turn.
     #[serde(default)]
     pub output_tokens_max: Option<u32>,
@@ -211,6 +215,10 @@ pub enum Protocol {
     Anthropic,
     /// Google's `generateContent`.
     Gemini,
+}
+
+fn context_tokens() -> u32 {
+    128_000
 }
 
 fn turn_time_max() -> Duration {

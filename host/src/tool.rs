@@ -1,5 +1,8 @@
 //! A tool that an agent may call, as described to the model.
 
+/// The name of the tool that reads on in a result of which the model was shown a part. It is the gateway's own.
+pub const READ_RESULT: &str = "read_result";
+
 /// A tool; corresponds to an MCP tool.
 #[derive(Debug, Clone)]
 pub struct Tool {

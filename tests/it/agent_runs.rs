@@ -79,7 +79,7 @@ async fn a_model_answers_in_words() {
     let tools = body["tools"].as_array().unwrap();
     let names: Vec<_> =
         tools.iter().map(|tool| tool["function"]["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["calculate", "http_fetch"]);
+    assert_eq!(names, ["calculate", "http_fetch", "read_result"]);
 }
 
 #[tokio::test]
@@ -277,6 +277,75 @@ async fn a_model_that_only_calls_tools_is_stopped() {
 }
 
 #[tokio::test]
+async fn a_long_result_is_read_in_parts_and_shown_whole_in_the_thread() {
+    let server = ModelServer::start([
+        Reply::Tool("much", r#"{"bytes":60000}"#),
+        Reply::Tool("read_result", r#"{"result":1,"offset":32768}"#),
+        Reply::Text("read"),
+    ])
+    .await;
+    let gateway = with_model(&server).await;
+    let much = gateway.install("answers_much", "").await;
+    let agent = gateway.agent_with(|agent| {
+        agent.model = "scripted".to_owned();
+        agent.tools = vec![much];
+        agent.allow_destructive_tools = true;
+    });
+    let answer = agent.await.ask(json!({"prompt": "How much?"})).await;
+    assert_eq!(answer.json()["result"], "read");
+    let requests = server.requests();
+    let last = |number: usize| {
+        let (request, _) = &requests[number];
+        let messages = request["messages"].as_array().unwrap();
+        messages.last().unwrap()["content"].as_str().unwrap().to_owned()
+    };
+    assert!(last(1).len() < 33_000 && last(1).contains("[result 1 has 60002 bytes"), "{}", last(1));
+    assert!(last(2).starts_with("[bytes 32768 to 60002 of 60002]\nmmm"), "{}", last(2));
+    let prefix = |number: usize| requests[number].0["messages"].as_array().unwrap().clone();
+    assert_eq!(prefix(2)[..prefix(1).len()], prefix(1)[..], "the beginning stays as it was");
+
+    let thread = gateway.thread(&answer.task_id()).await;
+    let tool = thread.iter().find(|message| message["role"] == "tool").unwrap();
+    assert_eq!(tool["content"].as_str().unwrap().len(), 60_000);
+}
+
+#[tokio::test]
+async fn a_conversation_that_becomes_too_long_goes_on_without_its_oldest_results() {
+    let mut replies = vec![Reply::Tool("much", r#"{"bytes":3000}"#); 4];
+    replies.push(Reply::Text("done"));
+    let server = ModelServer::start(replies).await;
+    let setup = Setup::new().model(&server).settings(|settings| {
+        settings.models.get_mut("scripted").unwrap().context_tokens = 2_000;
+    });
+    let gateway = setup.start().await;
+    let much = gateway.install("answers_much", "").await;
+    let agent = gateway.agent_with(|agent| {
+        agent.model = "scripted".to_owned();
+        agent.tools = vec![much];
+        agent.allow_destructive_tools = true;
+    });
+    let answer = agent.await.ask(json!({"prompt": "How much?"})).await;
+    assert_eq!(answer.json()["result"], "done");
+    let (request, _) = server.requests().pop().unwrap();
+    let contents: Vec<&str> = request["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|message| message["role"] == "tool")
+        .map(|message| message["content"].as_str().unwrap())
+        .collect();
+    assert_eq!(contents.len(), 4, "every call has a result");
+    assert!(
+        contents[0].starts_with("[result 1 has 3002 bytes") && contents[3].starts_with("\"mmm")
+    );
+    let thread = gateway.thread(&answer.task_id()).await;
+    let notes = thread.iter().filter(|message| message["role"] == "system");
+    assert!(
+        notes.map(|note| note["content"].to_string()).any(|note| note.contains("context_tokens"))
+    );
+}
+
+#[tokio::test]
 async fn tool_calls_are_counted() {
     let server = ModelServer::start([Reply::Tool("calculate", r#"{"expression":"1"}"#)]).await;
     let gateway = Setup::new()
@@ -385,7 +454,7 @@ async fn two_plugins_with_a_tool_of_one_name_offer_both() {
     let (request, _) = &server.requests()[0];
     let tools = request["tools"].as_array().unwrap().iter();
     let names: Vec<_> = tools.map(|tool| tool["function"]["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["wipe", "two__wipe"]);
+    assert_eq!(names, ["wipe", "two__wipe", "read_result"]);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 
 use super::budget::RunBudget;
+use super::context::Context;
 use super::journal::{Entry, Journal};
 use super::model::{AssistantMessage, Message, Model, StopReason, ToolResult, Turn, TurnRequest};
 use super::tools::Answer;
@@ -16,7 +17,6 @@ use crate::clock::Timestamp;
 use crate::settings::AgentSettings;
 use crate::tasks::Task;
 use crate::tenants::{Agent, OnUnknown};
-use crate::tool::Tool;
 use crate::trace::log::{RunEvent, replay};
 use crate::trace::{Event, Step, ToolCall};
 
@@ -47,9 +47,7 @@ pub(super) struct Conversation<'a> {
     journal: Journal<'a>,
     limits: &'a AgentSettings,
     budget: RunBudget<'a>,
-    messages: Vec<Message>,
-    /// The bytes of what no turn has sent yet.
-    unsent_bytes: usize,
+    context: Context,
     turns: u32,
     calls_left: u32,
     bytes_left: usize,
@@ -104,9 +102,10 @@ impl<'a> Conversation<'a> {
     ) -> Self {
         let Participants { agent, task, model, tools, trace, limits, budget } = with;
         let definition = &agent.definition;
-        let unsent_bytes = definition.instructions.len()
-            + tools.descriptions().iter().map(described_bytes).sum::<usize>()
-            + messages.iter().map(Message::bytes).sum::<usize>();
+        let (size, instructions) = (model.context_size(), &definition.instructions);
+        let result_bytes_max = limits.result_bytes_max;
+        let context =
+            Context::new(messages, size, result_bytes_max, instructions, tools.descriptions());
         let calls_max = definition.budget.tool_calls_max.unwrap_or(u32::MAX);
         Self {
             agent,
@@ -117,8 +116,7 @@ impl<'a> Conversation<'a> {
             journal,
             limits,
             budget,
-            messages,
-            unsent_bytes,
+            context,
             turns: 0,
             calls_left: limits.tool_calls_max.min(calls_max),
             bytes_left: limits.tool_bytes_max,
@@ -138,9 +136,8 @@ impl<'a> Conversation<'a> {
                     TurnEnd::ToolsCalled(turn) => turn,
                 },
             };
-            let results = Message::ToolResults(self.call_tools(turn).await?);
-            self.unsent_bytes = results.bytes();
-            self.messages.push(results);
+            let results = self.call_tools(turn).await?;
+            self.context.push_results(results);
         }
     }
 
@@ -152,16 +149,19 @@ impl<'a> Conversation<'a> {
             match entry {
                 Entry::Turn { step, provider_message, is_redacted } => {
                     let step = Step::from(step);
-                    let Event::Model { text, tool_calls, spending, .. } = step.event.clone() else {
+                    let Event::Model { text, tool_calls, spending, usage, .. } = step.event.clone()
+                    else {
                         break;
                     };
+                    self.fit_context();
                     self.show_again(step);
+                    self.context.measure(&usage.unwrap_or_default());
                     self.budget.count(spending.unwrap_or_default());
                     self.turns += 1;
                     let calls = tool_calls.clone();
                     let message = AssistantMessage { text, tool_calls, provider_message };
                     self.model_bytes_left = self.model_bytes_left.saturating_sub(message.bytes());
-                    self.messages.push(Message::Assistant(message));
+                    self.context.push_turn(message);
                     let (results, interrupted) = (Vec::new(), None);
                     open = Some(OpenTurn { calls, results, interrupted, is_redacted });
                 }
@@ -181,12 +181,10 @@ impl<'a> Conversation<'a> {
                     self.bytes_left = self.bytes_left.saturating_sub(text.len());
                     let Some(turn) = &mut open else { break };
                     turn.interrupted = None;
-                    turn.results.push(ToolResult { call, text, is_error });
+                    turn.results.push(self.context.result(call, text, is_error));
                     if turn.results.len() == turn.calls.len() {
                         let results = open.take().map(|turn| turn.results).unwrap_or_default();
-                        let results = Message::ToolResults(results);
-                        self.unsent_bytes = results.bytes();
-                        self.messages.push(results);
+                        self.context.push_results(results);
                     }
                 }
             }
@@ -199,6 +197,13 @@ impl<'a> Conversation<'a> {
         replay(vec![step]).into_iter().for_each(|event| self.trace.log.push(event));
     }
 
+    /// Leaves out what no longer fits, before a turn.
+    fn fit_context(&mut self) {
+        if let Some(text) = self.context.fit() {
+            self.trace.push(self.trace.begin(), Event::Note { text });
+        }
+    }
+
     async fn take_turn(&mut self) -> Result<TurnEnd, RunError> {
         let definition = &self.agent.definition;
         let turns_max = definition.turns_max.unwrap_or(u32::MAX).min(self.limits.turns_max).max(1);
@@ -206,7 +211,8 @@ impl<'a> Conversation<'a> {
             let reason = format!("the model gave no answer within {turns_max} turns");
             return Err(RunError::failed(reason));
         }
-        let reservation = match self.model.estimate(self.unsent_bytes) {
+        self.fit_context();
+        let reservation = match self.model.estimate(self.context.unsent_bytes()) {
             Some(expected) => self.budget.reserve(expected).await?,
             None => None,
         };
@@ -215,7 +221,7 @@ impl<'a> Conversation<'a> {
         let text = TurnText::new(self.trace, begun.0);
         let request = TurnRequest {
             instructions: &definition.instructions,
-            messages: &self.messages,
+            messages: self.context.messages(),
             tools: self.tools.descriptions(),
             text_sink: &text,
             tenant: self.task.tenant,
@@ -225,6 +231,7 @@ impl<'a> Conversation<'a> {
             RunError::failed(format!("{} (fault: {})", error.message, error.fault.as_str()))
         })?;
         let restarts = text.finish();
+        self.context.measure(&turn.usage);
         if let Some(spending) = turn.spending {
             self.budget.spend(reservation, spending, &turn.usage).await?;
         }
@@ -252,7 +259,7 @@ impl<'a> Conversation<'a> {
                 let Turn { text, tool_calls, provider_message, .. } = turn;
                 let calls = tool_calls.clone();
                 let message = AssistantMessage { text, tool_calls, provider_message };
-                self.messages.push(Message::Assistant(message));
+                self.context.push_turn(message);
                 let (results, interrupted) = (Vec::new(), None);
                 let turn = OpenTurn { calls, results, interrupted, is_redacted: false };
                 return Ok(TurnEnd::ToolsCalled(turn));
@@ -344,7 +351,7 @@ impl<'a> Conversation<'a> {
             Some(why) => self.tools.refuse(call, why.clone()),
             None => {
                 let key = idempotency_key(self.task, self.turns, *number, call);
-                self.tools.call(self.task, call, key).await
+                self.tools.call(self.task, &self.context, call, key).await
             }
         };
         (answer, u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX))
@@ -384,13 +391,8 @@ impl<'a> Conversation<'a> {
         if fails {
             return Err(RunError::failed(format!("{}: {UNKNOWN} (on_unknown)", call.name)));
         }
-        Ok(ToolResult { call, text: answer.result, is_error: answer.is_error })
+        Ok(self.context.result(call, answer.result, answer.is_error))
     }
-}
-
-/// The bytes of a tool's description without its schema, which is about as long.
-fn described_bytes(tool: &Tool) -> usize {
-    2 * (tool.name.len() + tool.description.len())
 }
 
 /// The key of a call: the same in every attempt, and another one for every other call.

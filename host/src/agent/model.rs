@@ -26,7 +26,7 @@ use self::exchange::ModelServer;
 use self::retrying::Retrying;
 use crate::ids::TenantId;
 use crate::settings::{ModelSettings, Protocol};
-use crate::tool::Tool;
+use crate::tool::{READ_RESULT, Tool};
 use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
 use crate::trace::usage::{Spending, Usage};
@@ -124,6 +124,8 @@ impl AssistantMessage {
 pub struct ToolResult {
     /// The call.
     pub call: ToolCall,
+    /// Its number in the run, from 1.
+    pub number: u32,
     /// JSON text, or the error as a sentence.
     pub text: String,
     /// Whether it is an error.
@@ -140,12 +142,25 @@ pub struct UserMessage {
     pub payload: Option<String>,
     /// A marker that the payload's author cannot know, for the fence around the payload.
     pub fence: String,
+    /// How many turns after it are left out, since the conversation has become too long.
+    pub left_out_turns: u32,
 }
 
 impl UserMessage {
     /// The message as one text, with the payload fenced as data.
     #[must_use]
     pub fn fenced(&self) -> String {
+        let text = self.fenced_payload();
+        match self.left_out_turns {
+            0 => text,
+            turns => format!(
+                "{text}\n\n[{turns} turns that followed, with their tool calls, are left out: the conversation has become \
+                 too long. {READ_RESULT} still gives their results.]"
+            ),
+        }
+    }
+
+    fn fenced_payload(&self) -> String {
         let prompt = self.prompt.as_deref().unwrap_or_default();
         let Some(payload) = &self.payload else {
             return prompt.to_owned();
@@ -221,6 +236,16 @@ pub trait Model: Send + Sync {
     /// What a turn with this many bytes of input that no cache holds may take from budgets. None if the model costs
     /// nothing; without a cost if it, or a fallback, has no price.
     fn estimate(&self, new_bytes: usize) -> Option<Spending>;
+
+    /// How long a conversation may be. None if it may have any length.
+    fn context_size(&self) -> Option<ContextSize>;
+}
+
+/// How long a conversation with a model may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContextSize {
+    /// The most tokens of a turn's input.
+    pub tokens: u64,
 }
 
 /// The models of the settings, and `offline`.
@@ -330,6 +355,13 @@ impl Model for Client {
         let fresh_input = Some(usage::tokens(new_bytes));
         let usage = Usage { fresh_input, output: Some(output), ..Usage::default() };
         Some(usage::spending(&usage, self.settings.price.as_ref(), (0, 0)))
+    }
+
+    fn context_size(&self) -> Option<ContextSize> {
+        let all = u64::from(self.settings.context_tokens);
+        // What the turn writes is part of the context.
+        let output = self.settings.output_tokens_max.map_or(OUTPUT_TOKENS, u64::from);
+        Some(ContextSize { tokens: all - output.min(all / 4) })
     }
 }
 

@@ -5,12 +5,13 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use super::arguments::ArgumentCheck;
+use super::context::Context;
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
 use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Binding, PluginError, Refusal, Subject};
 use crate::tasks::Task;
 use crate::tenants::Agent;
-use crate::tool::Tool;
+use crate::tool::{READ_RESULT, Tool};
 use crate::trace::{PluginRun, ToolCall};
 
 /// The result of a tool call, as the model and the trace see it.
@@ -105,17 +106,29 @@ const NAME_BYTES_MAX: usize = 64;
 struct Entry {
     /// Its position among the descriptions.
     index: usize,
-    /// Its name within its plugin.
-    own_name: String,
-    binding: Arc<Binding>,
+    source: ToolSource,
     /// Prepared by the first call in a run.
     check: OnceLock<ArgumentCheck>,
+}
+
+/// What carries out the calls of a tool.
+enum ToolSource {
+    /// A plugin.
+    Plugin {
+        /// The tool's name within the plugin.
+        own_name: String,
+        binding: Arc<Binding>,
+    },
+    /// The run itself: [`READ_RESULT`].
+    Context,
 }
 
 /// The tools of an agent's plugins.
 pub struct Tools {
     request_id: RequestId,
     allow_destructive: bool,
+    /// Whether [`READ_RESULT`] is offered, so that no plugin's tool can have its name.
+    reads_results: bool,
     descriptions: Vec<Tool>,
     /// By the names that the model sees.
     by_name: HashMap<String, Entry>,
@@ -139,7 +152,8 @@ impl Tools {
         Ok(tools)
     }
 
-    /// Lists the tools for a run, which goes on without those that cannot be had.
+    /// Lists the tools for a run, which goes on without those that cannot be had. If the model's conversation is
+    /// bounded, [`READ_RESULT`] is one of them.
     ///
     /// # Errors
     /// If the store cannot be read, or there is no room for the plugin call at the moment.
@@ -147,14 +161,19 @@ impl Tools {
         plugins: &Plugins,
         agent: &Agent,
         request_id: RequestId,
+        is_context_bounded: bool,
     ) -> Result<Self, ToolsError> {
         let mut tools = Self::new(agent, request_id);
+        tools.reads_results = is_context_bounded;
         for name in &agent.definition.tools {
             match tools.add(plugins, agent, name).await {
                 Err(error) if error.is_transient() || error.is_of_store() => return Err(error),
                 Err(error) => tools.notes.push(format!("the run goes on without tools: {error}")),
                 Ok(()) => {}
             }
+        }
+        if tools.reads_results && !tools.descriptions.is_empty() {
+            tools.insert(read_result(), ToolSource::Context);
         }
         Ok(tools)
     }
@@ -163,6 +182,7 @@ impl Tools {
         Self {
             request_id,
             allow_destructive: agent.definition.allow_destructive_tools,
+            reads_results: false,
             descriptions: Vec::new(),
             by_name: HashMap::new(),
             notes: Vec::new(),
@@ -182,7 +202,8 @@ impl Tools {
         let listed = binding.list_tools(subject).await.value;
         for mut tool in listed.map_err(|error| ToolsError::Plugin(name.clone(), error))? {
             let own_name = tool.name.clone();
-            if self.by_name.contains_key(&tool.name) {
+            let is_reserved = self.reads_results && tool.name == READ_RESULT;
+            if is_reserved || self.by_name.contains_key(&tool.name) {
                 tool.name = qualified_name(name, &tool.name);
             }
             if self.by_name.contains_key(&tool.name) {
@@ -190,13 +211,16 @@ impl Tools {
                     .push(format!("plugin {name} has several tools {own_name}: one is offered"));
                 continue;
             }
-            let index = self.descriptions.len();
             let binding = Arc::clone(&binding);
-            let entry = Entry { index, own_name, binding, check: OnceLock::new() };
-            self.by_name.insert(tool.name.clone(), entry);
-            self.descriptions.push(tool);
+            self.insert(tool, ToolSource::Plugin { own_name, binding });
         }
         Ok(())
+    }
+
+    fn insert(&mut self, tool: Tool, source: ToolSource) {
+        let index = self.descriptions.len();
+        self.by_name.insert(tool.name.clone(), Entry { index, source, check: OnceLock::new() });
+        self.descriptions.push(tool);
     }
 
     /// What a run goes on without, one sentence each.
@@ -212,7 +236,10 @@ impl Tools {
 
     /// The plugin that has this tool.
     pub(super) fn plugin_of(&self, tool: &str) -> Option<String> {
-        self.by_name.get(tool).map(|entry| entry.binding.name().to_string())
+        match &self.by_name.get(tool)?.source {
+            ToolSource::Plugin { binding, .. } => Some(binding.name().to_string()),
+            ToolSource::Context => None,
+        }
     }
 
     /// Checks the arguments of a call. Those of a tool that does not exist pass, since the call says so itself.
@@ -252,8 +279,15 @@ impl Tools {
         self.descriptions.get(self.by_name.get(name)?.index)
     }
 
-    /// Calls a tool for a run, with this idempotency key. Any failure is reported to the model, and the run continues.
-    pub(super) async fn call(&self, task: &Task, call: &ToolCall, key: String) -> Answer {
+    /// Calls a tool for a run with this conversation, and with this idempotency key. Any failure is reported to the
+    /// model, and the run continues.
+    pub(super) async fn call(
+        &self,
+        task: &Task,
+        context: &Context,
+        call: &ToolCall,
+        key: String,
+    ) -> Answer {
         let entry = match self.find(&call.name) {
             Ok(entry) => entry,
             Err(Unavailable::Unknown) => {
@@ -263,8 +297,16 @@ impl Tools {
         };
         let subject = self.subject(task.tenant, task.agent);
         let subject = Subject { idempotency_key: Some(key.into()), ..subject };
-        let (name, arguments) = (entry.own_name.clone(), call.arguments.clone());
-        let mut called = entry.binding.call_tool(subject, name, arguments).await;
+        let (own_name, binding) = match &entry.source {
+            ToolSource::Plugin { own_name, binding } => (own_name.clone(), binding),
+            ToolSource::Context => {
+                let read = context.read_result(&call.arguments);
+                let is_error = read.is_err();
+                let result = read.unwrap_or_else(|why| format!("{}: {why}", call.name));
+                return Answer { plugin: None, result, is_error, logs: Vec::new(), ran: None };
+            }
+        };
+        let mut called = binding.call_tool(subject, own_name, call.arguments.clone()).await;
         let ran = Some(Box::new(called.take_run()));
         let (result, is_error) = match called.value {
             Ok(json) => (json, false),
@@ -283,9 +325,12 @@ impl Tools {
         name: &str,
         arguments: String,
     ) -> Result<Result<String, PluginError>, Unavailable> {
-        let entry = self.find(name)?;
+        // Those of an agent, outside a run, are all plugins'.
+        let ToolSource::Plugin { own_name, binding } = &self.find(name)?.source else {
+            return Err(Unavailable::Unknown);
+        };
         let subject = self.subject(agent.tenant, agent.id);
-        Ok(entry.binding.call_tool(subject, entry.own_name.clone(), arguments).await.value)
+        Ok(binding.call_tool(subject, own_name.clone(), arguments).await.value)
     }
 
     fn find(&self, name: &str) -> Result<&Entry, Unavailable> {
@@ -302,6 +347,26 @@ impl Tools {
 
     fn subject(&self, tenant: TenantId, agent: AgentId) -> Subject {
         Subject::new(tenant, agent, self.request_id)
+    }
+}
+
+fn read_result() -> Tool {
+    Tool {
+        name: READ_RESULT.to_owned(),
+        description: "Reads on in the result of an earlier tool call that was shown in part only."
+            .to_owned(),
+        input_schema: serde_json::json!({
+            "type": "object",
+            "properties": {
+                "result": {"type": "integer", "minimum": 1, "description": "The number of the result."},
+                "offset": {"type": "integer", "minimum": 0, "description": "The first byte to read."},
+            },
+            "required": ["result", "offset"],
+            "additionalProperties": false,
+        }),
+        output_schema: None,
+        destructive: false,
+        idempotent: true,
     }
 }
 

@@ -29,7 +29,7 @@ impl Settings {
     }
 
     /// Every number outside `[http]`, with its minimum and maximum.
-    pub(super) fn bounds(&self) -> [Bound; 28] {
+    pub(super) fn bounds(&self) -> [Bound; 29] {
         let Self { sandbox, plugins, queue, agent, .. } = self;
         let no_run = "no run would ever begin";
         let no_call = "no plugin could be called";
@@ -48,6 +48,8 @@ impl Settings {
             Bound::new("agent.tool_calls_max", agent.tool_calls_max, 0, 100_000),
             Bound::new("agent.tool_bytes_max", agent.tool_bytes_max, 1_024, 1 << 30)
                 .because("hardly any tool's answer would reach the model"),
+            Bound::new("agent.result_bytes_max", agent.result_bytes_max, 1_024, 1 << 30)
+                .because("a result of any use would have to be read in many turns"),
             Bound::new("agent.history_tasks_max", agent.history_tasks_max, 0, 10_000),
             Bound::new("agent.history_bytes_max", agent.history_bytes_max, 0, 1 << 30),
             Bound::new("agent.tokens_max", agent.tokens_max, 0, SPENT_MAX),
@@ -277,6 +279,8 @@ impl ModelSettings {
                 "thinking_tokens",
                 "is for anthropic and gemini only; openai-compatible models have effort",
             )
+        } else if self.context_tokens < 1_024 {
+            ("context_tokens", "is below 1024: hardly a prompt would fit")
         } else if self.output_tokens_max == Some(0) {
             ("output_tokens_max", "is 0")
         } else if self

@@ -96,6 +96,7 @@ impl ModelServer {
             turn_time_max: self.turn_time_max,
             effort: None,
             thinking_tokens: None,
+            context_tokens: 128_000,
             output_tokens_max: None,
             fallback: None,
             price: None,

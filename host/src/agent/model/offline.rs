@@ -7,7 +7,9 @@
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::{Message, Model, ModelError, StopReason, ToolResult, Turn, TurnRequest, UserMessage};
+use super::{
+    ContextSize, Message, Model, ModelError, StopReason, ToolResult, Turn, TurnRequest, UserMessage,
+};
 use crate::tool::Tool;
 use crate::trace::ToolCall;
 use crate::trace::usage::Spending;
@@ -36,6 +38,10 @@ impl Model for Offline {
             request.text_sink.push(&turn.text);
         }
         Box::pin(std::future::ready(Ok(turn)))
+    }
+
+    fn context_size(&self) -> Option<ContextSize> {
+        None
     }
 
     fn estimate(&self, _: usize) -> Option<Spending> {
@@ -68,7 +74,7 @@ fn report(message: &UserMessage, since: &[Message], earlier: usize) -> Value {
     });
     let tools: Vec<Value> = results
         .flatten()
-        .map(|ToolResult { call, text, is_error }| {
+        .map(|ToolResult { call, text, is_error, .. }| {
             json!({
                 "name": call.name,
                 "arguments": parsed(&call.arguments),
@@ -199,6 +205,7 @@ mod tests {
             prompt: prompt.map(str::to_owned),
             payload: payload.map(str::to_owned),
             fence: "f".to_owned(),
+            left_out_turns: 0,
         })
     }
 
@@ -234,7 +241,7 @@ mod tests {
     #[test]
     fn it_says_what_it_received_and_that_it_is_no_language_model() {
         let call = ToolCall { id: "1".into(), name: "add".into(), arguments: "{}".into() };
-        let result = ToolResult { call, text: "{\"value\":3}".into(), is_error: false };
+        let result = ToolResult { call, number: 1, text: "{\"value\":3}".into(), is_error: false };
         let result = Message::ToolResults(vec![result]);
         let message = user(Some("please add {}"), Some("{\"k\":\"v\"}"));
         let report: Value = serde_json::from_str(&turn(&[message, result]).text).unwrap();

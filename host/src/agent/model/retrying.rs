@@ -8,7 +8,7 @@ use moka::sync::Cache;
 use rand::RngExt as _;
 
 use super::error::{ModelError, Retry};
-use super::{Model, TextSink, Turn, TurnRequest};
+use super::{ContextSize, Model, TextSink, Turn, TurnRequest};
 use crate::ids::TenantId;
 use crate::trace::usage::Spending;
 
@@ -190,6 +190,11 @@ impl Model for WithFallback {
             }
             Err(first_error.unwrap_or_else(|| ModelError::settings("there is no such model")))
         })
+    }
+
+    fn context_size(&self) -> Option<ContextSize> {
+        let sizes = self.0.iter().filter_map(|model| model.model.context_size());
+        sizes.min_by_key(|size| size.tokens)
     }
 
     fn estimate(&self, new_bytes: usize) -> Option<Spending> {

@@ -46,8 +46,12 @@ fn body(settings: &ModelSettings, messages: &[Message]) -> Value {
 }
 
 fn user(text: &str) -> Message {
-    let message =
-        UserMessage { prompt: Some(text.to_owned()), payload: None, fence: String::new() };
+    let message = UserMessage {
+        prompt: Some(text.to_owned()),
+        payload: None,
+        fence: String::new(),
+        left_out_turns: 0,
+    };
     Message::User(message)
 }
 
@@ -57,6 +61,7 @@ async fn conversation(protocol: Protocol) -> Vec<Message> {
     let results = turn.tool_calls.iter().zip([("1", false), ("no such folder", true)]);
     let results = results.map(|(call, (text, is_error))| ToolResult {
         call: call.clone(),
+        number: 1,
         text: text.to_owned(),
         is_error,
     });
@@ -242,7 +247,7 @@ async fn anthropic_asks_for_no_reasoning_behind_calls_of_another_model() {
 fn anthropic_ids_of_other_providers_are_made_valid_with_their_results() {
     let call =
         ToolCall { id: "functions.read:0".into(), name: "read".into(), arguments: "{}".into() };
-    let result = ToolResult { call: call.clone(), text: "1".into(), is_error: false };
+    let result = ToolResult { call: call.clone(), number: 1, text: "1".into(), is_error: false };
     let assistant = AssistantMessage { tool_calls: vec![call], ..AssistantMessage::default() };
     let messages = [user("Go."), Message::Assistant(assistant), Message::ToolResults(vec![result])];
     let (sent, rest) = assistant_and_rest(
