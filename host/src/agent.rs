@@ -6,6 +6,8 @@ mod context;
 mod conversation;
 mod journal;
 pub mod model;
+mod output;
+mod schema;
 mod tools;
 mod turn_text;
 
@@ -28,6 +30,8 @@ pub use budget::Budgets;
 use conversation::{Conversation, Participants};
 use journal::{Entry, Journal};
 use model::{AssistantMessage, Message, Models, Turn, UserMessage};
+use output::OutputForm;
+pub use output::check_output_schema;
 pub use tools::{Tools, ToolsError, Unavailable};
 
 /// How long a run waits before it asks for its tools again if there was no room for the plugin call.
@@ -177,9 +181,17 @@ impl Runner {
             ))
         })?;
         let request_id = RequestId::next();
-        let tools = self.tools(agent, request_id, model.context_size().is_some()).await?;
+        let mut tools = self.tools(agent, request_id).await?;
         for note in tools.notes() {
             trace.push(trace.begin(), Event::Note { text: note.clone() });
+        }
+        let form = definition.output_schema.as_ref().map(OutputForm::new);
+        let takes_schema = model.takes_output_schema(!tools.descriptions().is_empty());
+        if model.context_size().is_some() {
+            tools.offer_read_result();
+        }
+        if let Some(form) = form.as_ref().filter(|_| !takes_schema) {
+            tools.offer_final_answer(form.tool());
         }
         let mut messages = self.history(task).await?;
         let input = user_message(task);
@@ -190,7 +202,9 @@ impl Runner {
             agent,
             task,
             model: model.as_ref(),
-            tools: &tools,
+            tools,
+            form,
+            takes_schema,
             trace,
             limits: &self.limits,
             budget: self.budgets.of_run(agent, &self.limits),
@@ -200,14 +214,9 @@ impl Runner {
 
     /// The agent's tools. If there is no room to call a plugin for them, the run is not at fault and waits, within
     /// its time limit.
-    async fn tools(
-        &self,
-        agent: &Agent,
-        request_id: RequestId,
-        is_context_bounded: bool,
-    ) -> Result<Tools, RunError> {
+    async fn tools(&self, agent: &Agent, request_id: RequestId) -> Result<Tools, RunError> {
         loop {
-            match Tools::for_run(&self.plugins, agent, request_id, is_context_bounded).await {
+            match Tools::for_run(&self.plugins, agent, request_id).await {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(agent = %agent.id, %error, "a run waits for its tools");
                     tokio::time::sleep(TOOLS_PAUSE).await;

@@ -171,6 +171,10 @@ pub struct ModelSettings {
     /// The most output tokens of a turn.
     #[serde(default)]
     pub output_tokens_max: Option<u32>,
+    /// How the model is held to an agent's `output_schema`. Unless set: `native` for `openai-compatible`, `tool` for
+    /// `anthropic`, and for `gemini` `native` if the agent has no tools.
+    #[serde(default)]
+    pub structured_output: Option<StructuredOutput>,
     /// The model that takes a turn if this one's server fails.
     #[serde(default)]
     pub fallback: Option<String>,
@@ -203,6 +207,16 @@ impl Price {
         let others = [self.cache_read, self.cache_write, self.reasoning];
         others.into_iter().flatten().fold(self.input.max(self.output), u64::max)
     }
+}
+
+/// How a model is held to the form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StructuredOutput {
+    /// Its provider takes the schema.
+    Native,
+    /// It calls a tool whose arguments are the answer.
+    Tool,
 }
 
 /// The protocol of a model's server.

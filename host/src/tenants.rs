@@ -131,6 +131,10 @@ pub struct AgentDefinition {
     /// What happens if the gateway stops while a tool runs that may change things, so that nobody knows whether it has.
     #[serde(default, skip_serializing_if = "OnUnknown::is_default")]
     pub on_unknown: OnUnknown,
+    /// The form of its answers: a JSON Schema (2020-12). Answers are then JSON that fits it, or the run fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub output_schema: Option<serde_json::Value>,
     /// What its runs may spend.
     #[serde(default, skip_serializing_if = "Budget::is_unlimited")]
     pub budget: Budget,

@@ -3,6 +3,9 @@
 /// The name of the tool that reads on in a result of which the model was shown a part. It is the gateway's own.
 pub const READ_RESULT: &str = "read_result";
 
+/// The name of the tool that takes an answer in a required form. It is the gateway's own.
+pub const FINAL_ANSWER: &str = "final_answer";
+
 /// A tool; corresponds to an MCP tool.
 #[derive(Debug, Clone)]
 pub struct Tool {

@@ -346,6 +346,35 @@ async fn a_conversation_that_becomes_too_long_goes_on_without_its_oldest_results
 }
 
 #[tokio::test]
+async fn a_tool_whose_schema_the_provider_refuses_is_left_out_with_a_note() {
+    let refusal = Reply::Error(400, "Invalid schema for function 'calculate': no");
+    let server = ModelServer::start([refusal, Reply::Text("without it")]).await;
+    let gateway = with_model(&server).await;
+    let answer = gateway.ask(json!({"prompt": "hello"})).await;
+    assert_eq!(answer.json()["result"], "without it");
+    let (request, _) = server.requests().remove(1);
+    let tools = request["tools"].as_array().unwrap().iter();
+    let names: Vec<_> = tools.map(|tool| tool["function"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["http_fetch", "read_result"]);
+    let thread = json!(gateway.thread(&answer.task_id()).await).to_string();
+    assert!(thread.contains("goes on without the tool calculate"), "{thread}");
+}
+
+#[tokio::test]
+async fn a_provider_that_refuses_every_tool_gets_none_and_then_fails_the_run() {
+    let refusal = Reply::Error(400, "tools.0.custom.input_schema: JSON schema is invalid");
+    let server = ModelServer::start([refusal]).await;
+    let reason = failure(&with_model(&server).await).await;
+    assert!(reason.contains("input_schema"), "{reason}");
+    let tools: Vec<usize> = server
+        .requests()
+        .iter()
+        .map(|(request, _)| request["tools"].as_array().map_or(0, Vec::len))
+        .collect();
+    assert_eq!(tools, [3, 2, 1, 0]);
+}
+
+#[tokio::test]
 async fn tool_calls_are_counted() {
     let server = ModelServer::start([Reply::Tool("calculate", r#"{"expression":"1"}"#)]).await;
     let gateway = Setup::new()

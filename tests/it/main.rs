@@ -65,6 +65,7 @@
 //! | `capabilities` | granted capabilities work, all others are refused |
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `budgets` | runs stop at what they may spend, and what they have spent can be read |
+//! | `output_schema` | answers have the required form |
 //! | `rest` | agents, runs and tasks under each of their names, and access to them |
 //! | `streams` | a task's events are streamed live, and replayed in full to later readers |
 //! | `stop` | a task can be stopped, ended or deleted from outside in every state of its run |
@@ -132,6 +133,7 @@ mod long_requests;
 mod metrics;
 mod no_secrets_in_logs;
 mod openapi;
+mod output_schema;
 mod plugin_misbehaves;
 mod plugin_new;
 mod plugin_replies;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::model::{AssistantMessage, ContextSize, Message, ToolResult};
+use super::model::{AssistantMessage, ContextSize, Message, ToolResult, UserMessage};
 use crate::tool::{READ_RESULT, Tool};
 use crate::trace::ToolCall;
 use crate::trace::usage::Usage;
@@ -94,6 +94,18 @@ impl Context {
     /// Adds the turn that was measured last.
     pub(super) fn push_turn(&mut self, message: AssistantMessage) {
         self.messages.push(Message::Assistant(message));
+    }
+
+    /// Adds what the gateway asks the model for.
+    pub(super) fn push_correction(&mut self, text: String) {
+        let message = Message::User(UserMessage {
+            prompt: Some(text),
+            payload: None,
+            fence: String::new(),
+            left_out_turns: 0,
+        });
+        self.unsent_bytes += message.bytes();
+        self.messages.push(message);
     }
 
     /// Adds the results of all calls of a turn.

@@ -10,6 +10,7 @@ use super::budget::RunBudget;
 use super::context::Context;
 use super::journal::{Entry, Journal};
 use super::model::{AssistantMessage, Message, Model, StopReason, ToolResult, Turn, TurnRequest};
+use super::output::OutputForm;
 use super::tools::Answer;
 use super::turn_text::TurnText;
 use super::{RunError, Tools, Trace, model_event};
@@ -17,11 +18,15 @@ use crate::clock::Timestamp;
 use crate::settings::AgentSettings;
 use crate::tasks::Task;
 use crate::tenants::{Agent, OnUnknown};
+use crate::tool::FINAL_ANSWER;
 use crate::trace::log::{RunEvent, replay};
 use crate::trace::{Event, Step, ToolCall};
 
 /// How many malformed calls in a row end a run.
 const BAD_CALLS_MAX: u32 = 3;
+
+/// How often a model may give another answer in place of one that does not have the required form.
+const CORRECTIONS_MAX: u32 = 1;
 
 /// The most bytes that the model writes in the turns of one run that call tools: texts, calls and reasoning.
 const MODEL_BYTES_MAX: usize = 8 << 20;
@@ -42,7 +47,11 @@ pub(super) struct Conversation<'a> {
     agent: &'a Agent,
     task: &'a Task,
     model: &'a dyn Model,
-    tools: &'a Tools,
+    tools: Tools,
+    /// The form of the answer, if one is required.
+    form: Option<OutputForm<'a>>,
+    /// Whether the model's provider is given the form.
+    takes_schema: bool,
     trace: &'a Trace<'a>,
     journal: Journal<'a>,
     limits: &'a AgentSettings,
@@ -54,6 +63,10 @@ pub(super) struct Conversation<'a> {
     model_bytes_left: usize,
     /// Malformed calls in a row.
     bad_calls: u32,
+    /// The answer that the model gave by a tool.
+    answer: Option<String>,
+    /// How often an answer did not have the required form.
+    corrections: u32,
 }
 
 /// A turn whose calls have not all ended.
@@ -79,6 +92,8 @@ struct BegunCall {
 /// How a turn ended.
 enum TurnEnd {
     Answered(String),
+    /// The answer does not have the required form, and the model was asked for another one.
+    Corrected,
     ToolsCalled(OpenTurn),
 }
 
@@ -87,7 +102,9 @@ pub(super) struct Participants<'a> {
     pub(super) agent: &'a Agent,
     pub(super) task: &'a Task,
     pub(super) model: &'a dyn Model,
-    pub(super) tools: &'a Tools,
+    pub(super) tools: Tools,
+    pub(super) form: Option<OutputForm<'a>>,
+    pub(super) takes_schema: bool,
     pub(super) trace: &'a Trace<'a>,
     pub(super) limits: &'a AgentSettings,
     pub(super) budget: RunBudget<'a>,
@@ -100,7 +117,8 @@ impl<'a> Conversation<'a> {
         journal: Journal<'a>,
         messages: Vec<Message>,
     ) -> Self {
-        let Participants { agent, task, model, tools, trace, limits, budget } = with;
+        let Participants { agent, task, model, tools, form, takes_schema, trace, limits, budget } =
+            with;
         let definition = &agent.definition;
         let (size, instructions) = (model.context_size(), &definition.instructions);
         let result_bytes_max = limits.result_bytes_max;
@@ -112,6 +130,8 @@ impl<'a> Conversation<'a> {
             task,
             model,
             tools,
+            form,
+            takes_schema,
             trace,
             journal,
             limits,
@@ -122,28 +142,33 @@ impl<'a> Conversation<'a> {
             bytes_left: limits.tool_bytes_max,
             model_bytes_left: MODEL_BYTES_MAX,
             bad_calls: 0,
+            answer: None,
+            corrections: 0,
         }
     }
 
     /// Goes on behind what earlier attempts recorded, up to the model's answer.
     pub(super) async fn run(mut self, recorded: Vec<Entry>) -> Result<String, RunError> {
-        let mut open = self.resume(recorded);
+        let mut open = self.resume(recorded)?;
         loop {
-            let turn = match open.take() {
-                Some(turn) => turn,
-                None => match self.take_turn().await? {
-                    TurnEnd::Answered(text) => return Ok(text),
-                    TurnEnd::ToolsCalled(turn) => turn,
-                },
-            };
-            let results = self.call_tools(turn).await?;
-            self.context.push_results(results);
+            if let Some(turn) = open.take() {
+                let results = self.call_tools(turn).await?;
+                self.context.push_results(results);
+            }
+            if let Some(answer) = self.answer.take() {
+                return Ok(answer);
+            }
+            match self.take_turn().await? {
+                TurnEnd::Answered(text) => return Ok(text),
+                TurnEnd::Corrected => {}
+                TurnEnd::ToolsCalled(turn) => open = Some(turn),
+            }
         }
     }
 
     /// Takes over what earlier attempts recorded: into the trace, the conversation and the limits. Returns the turn
     /// whose calls have not all ended, if there is one.
-    fn resume(&mut self, recorded: Vec<Entry>) -> Option<OpenTurn> {
+    fn resume(&mut self, recorded: Vec<Entry>) -> Result<Option<OpenTurn>, RunError> {
         let mut open: Option<OpenTurn> = None;
         for entry in recorded {
             match entry {
@@ -161,6 +186,10 @@ impl<'a> Conversation<'a> {
                     let calls = tool_calls.clone();
                     let message = AssistantMessage { text, tool_calls, provider_message };
                     self.model_bytes_left = self.model_bytes_left.saturating_sub(message.bytes());
+                    if calls.is_empty() {
+                        self.answer = self.answer_or_correction(message)?;
+                        continue;
+                    }
                     self.context.push_turn(message);
                     let (results, interrupted) = (Vec::new(), None);
                     open = Some(OpenTurn { calls, results, interrupted, is_redacted });
@@ -181,6 +210,7 @@ impl<'a> Conversation<'a> {
                     self.bytes_left = self.bytes_left.saturating_sub(text.len());
                     let Some(turn) = &mut open else { break };
                     turn.interrupted = None;
+                    self.take_answer(&call, is_error)?;
                     turn.results.push(self.context.result(call, text, is_error));
                     if turn.results.len() == turn.calls.len() {
                         let results = open.take().map(|turn| turn.results).unwrap_or_default();
@@ -189,7 +219,7 @@ impl<'a> Conversation<'a> {
                 }
             }
         }
-        open
+        Ok(open)
     }
 
     /// Puts a step of an earlier attempt into the trace of this one.
@@ -212,38 +242,28 @@ impl<'a> Conversation<'a> {
             return Err(RunError::failed(reason));
         }
         self.fit_context();
-        let reservation = match self.model.estimate(self.context.unsent_bytes()) {
-            Some(expected) => self.budget.reserve(expected).await?,
-            None => None,
+        let (begun, turn, restarts) = loop {
+            if let Some(taken) = self.request_turn().await? {
+                break taken;
+            }
         };
         self.turns += 1;
-        let begun = self.trace.begin();
-        let text = TurnText::new(self.trace, begun.0);
-        let request = TurnRequest {
-            instructions: &definition.instructions,
-            messages: self.context.messages(),
-            tools: self.tools.descriptions(),
-            text_sink: &text,
-            tenant: self.task.tenant,
-            redactor: self.trace.redactor,
-        };
-        let turn = self.model.turn(request).await.map_err(|error| {
-            RunError::failed(format!("{} (fault: {})", error.message, error.fault.as_str()))
-        })?;
-        let restarts = text.finish();
-        self.context.measure(&turn.usage);
-        if let Some(spending) = turn.spending {
-            self.budget.spend(reservation, spending, &turn.usage).await?;
-        }
         let step = self.trace.step(begun, model_event(&definition.model, &turn, restarts));
-        let calls_tools = turn.stop == StopReason::ToolCalls;
-        let has_room = if calls_tools { self.take_room(&turn) } else { Ok(()) };
-        if calls_tools && has_room.is_ok() {
+        let goes_on = match turn.stop {
+            StopReason::ToolCalls => true,
+            StopReason::Answered => {
+                self.form.as_ref().is_some_and(|form| form.parse(&turn.text).is_err())
+            }
+            StopReason::Length | StopReason::Refused(_) => false,
+        };
+        let has_room = if goes_on { self.take_room(&turn) } else { Ok(()) };
+        if goes_on && has_room.is_ok() {
             self.journal.record_turn(&step, &turn, self.trace.redactor).await?;
         }
         // A turn for which there is no room is shown all the same.
         self.trace.log.push(RunEvent::StepCompleted(step));
         has_room?;
+        let Turn { text, tool_calls, provider_message, .. } = turn;
         let reason = match turn.stop {
             StopReason::Length => {
                 "the model's answer is incomplete: it reached the limit of its output or context \
@@ -251,12 +271,12 @@ impl<'a> Conversation<'a> {
                     .to_owned()
             }
             StopReason::Refused(why) => format!("the model refused to answer: {why}"),
-            StopReason::Answered if turn.text.trim().is_empty() => {
-                "the model gave an empty answer (fault: upstream)".to_owned()
+            StopReason::Answered => {
+                let message = AssistantMessage { text, tool_calls, provider_message };
+                let answer = self.answer_or_correction(message)?;
+                return Ok(answer.map_or(TurnEnd::Corrected, TurnEnd::Answered));
             }
-            StopReason::Answered => return Ok(TurnEnd::Answered(turn.text)),
             StopReason::ToolCalls => {
-                let Turn { text, tool_calls, provider_message, .. } = turn;
                 let calls = tool_calls.clone();
                 let message = AssistantMessage { text, tool_calls, provider_message };
                 self.context.push_turn(message);
@@ -266,6 +286,97 @@ impl<'a> Conversation<'a> {
             }
         };
         Err(RunError::failed(reason))
+    }
+
+    /// Requests a turn. Returns when it began, the turn, and how often its text began anew; or None if the model's server
+    /// refuses a tool, which is left out from now on.
+    async fn request_turn(
+        &mut self,
+    ) -> Result<Option<((Timestamp, Instant), Turn, u32)>, RunError> {
+        let reservation = match self.model.estimate(self.context.unsent_bytes()) {
+            Some(expected) => self.budget.reserve(expected).await?,
+            None => None,
+        };
+        let begun = self.trace.begin();
+        let text = TurnText::new(self.trace, begun.0);
+        let request = TurnRequest {
+            instructions: &self.agent.definition.instructions,
+            messages: self.context.messages(),
+            tools: self.tools.descriptions(),
+            output_schema: self.form.as_ref().filter(|_| self.takes_schema).map(OutputForm::schema),
+            text_sink: &text,
+            tenant: self.task.tenant,
+            redactor: self.trace.redactor,
+        };
+        let turn = match self.model.turn(request).await {
+            Ok(turn) => turn,
+            Err(error) => {
+                let tool = error.refused_tool.as_deref();
+                let Some(tool) = tool.filter(|tool| self.tools.leave_out(tool)) else {
+                    let (message, fault) = (error.message, error.fault.as_str());
+                    return Err(RunError::failed(format!("{message} (fault: {fault})")));
+                };
+                let message = &error.message;
+                let text = format!("the run goes on without the tool {tool}: {message}");
+                self.trace.push(begun, Event::Note { text });
+                return Ok(None);
+            }
+        };
+        let restarts = text.finish();
+        self.context.measure(&turn.usage);
+        if let Some(spending) = turn.spending {
+            self.budget.spend(reservation, spending, &turn.usage).await?;
+        }
+        Ok(Some((begun, turn, restarts)))
+    }
+
+    /// The answer in a message that calls no tool. None if it does not have the required form: then the model is asked
+    /// for another one, once.
+    fn answer_or_correction(
+        &mut self,
+        message: AssistantMessage,
+    ) -> Result<Option<String>, RunError> {
+        let Some(form) = &self.form else {
+            if message.text.trim().is_empty() {
+                return Err(RunError::failed("the model gave an empty answer (fault: upstream)"));
+            }
+            return Ok(Some(message.text));
+        };
+        let problem = match form.parse(&message.text) {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(problem) => problem,
+        };
+        let correction = form.correction(&problem, self.takes_schema);
+        self.count_correction(&problem)?;
+        let text = format!(
+            "the answer does not fit output_schema ({problem}); the model is asked for another one"
+        );
+        self.trace.push(self.trace.begin(), Event::Note { text });
+        self.context.push_turn(message);
+        self.context.push_correction(correction);
+        Ok(None)
+    }
+
+    /// Takes the answer from a call of the tool for it that has ended.
+    fn take_answer(&mut self, call: &ToolCall, is_error: bool) -> Result<(), RunError> {
+        let Some(form) = self.form.as_ref().filter(|_| call.name == FINAL_ANSWER) else {
+            return Ok(());
+        };
+        if is_error {
+            return self.count_correction("the arguments of final_answer do not fit");
+        }
+        self.answer = Some(form.answer_in(&call.arguments));
+        Ok(())
+    }
+
+    fn count_correction(&mut self, problem: &str) -> Result<(), RunError> {
+        self.corrections += 1;
+        if self.corrections > CORRECTIONS_MAX {
+            return Err(RunError::failed(format!(
+                "the model's answer does not fit the agent's output_schema: {problem} (fault: upstream)"
+            )));
+        }
+        Ok(())
     }
 
     /// Takes what a turn has from the room of the conversation, which is in memory and in each further request.
@@ -383,6 +494,7 @@ impl<'a> Conversation<'a> {
             self.journal.record_result(&step).await?;
         }
         self.trace.log.push(RunEvent::StepCompleted(step));
+        self.take_answer(&call, answer.is_error)?;
         if self.bad_calls >= BAD_CALLS_MAX {
             return Err(RunError::failed(format!(
                 "the model called tools with malformed arguments {BAD_CALLS_MAX} times in a row"

@@ -7,6 +7,7 @@ mod exchange;
 mod gemini;
 pub mod offline;
 mod openai_compatible;
+mod refused_tool;
 mod retrying;
 mod room;
 mod sse;
@@ -25,7 +26,7 @@ pub use self::error::{ModelError, Retry};
 use self::exchange::ModelServer;
 use self::retrying::Retrying;
 use crate::ids::TenantId;
-use crate::settings::{ModelSettings, Protocol};
+use crate::settings::{ModelSettings, Protocol, StructuredOutput};
 use crate::tool::{READ_RESULT, Tool};
 use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
@@ -46,6 +47,8 @@ pub struct TurnRequest<'a> {
     pub messages: &'a [Message],
     /// The tools that the model may call.
     pub tools: &'a [Tool],
+    /// The form that the answer must have, for models that take it.
+    pub output_schema: Option<&'a Value>,
     /// Receives the text as it arrives.
     pub text_sink: &'a dyn TextSink,
     /// Whose run it is.
@@ -237,6 +240,9 @@ pub trait Model: Send + Sync {
     /// nothing; without a cost if it, or a fallback, has no price.
     fn estimate(&self, new_bytes: usize) -> Option<Spending>;
 
+    /// Whether the model takes the form of an answer, if it may call tools or not. Others answer by a tool.
+    fn takes_output_schema(&self, has_tools: bool) -> bool;
+
     /// How long a conversation may be. None if it may have any length.
     fn context_size(&self) -> Option<ContextSize>;
 }
@@ -335,7 +341,7 @@ impl Model for Client {
                 Protocol::Gemini => gemini::body(settings, &request),
             };
             let sent = body.len();
-            let stream = self.server.post(self.url.clone(), body).await?;
+            let stream = self.server.post(self.url.clone(), body, request.tools).await?;
             let model = &settings.model;
             let mut turn = match settings.kind {
                 Protocol::OpenaiCompatible => {
@@ -355,6 +361,16 @@ impl Model for Client {
         let fresh_input = Some(usage::tokens(new_bytes));
         let usage = Usage { fresh_input, output: Some(output), ..Usage::default() };
         Some(usage::spending(&usage, self.settings.price.as_ref(), (0, 0)))
+    }
+
+    fn takes_output_schema(&self, has_tools: bool) -> bool {
+        let is_native = match self.settings.kind {
+            Protocol::OpenaiCompatible => true,
+            Protocol::Anthropic => false,
+            // Gemini before 3 refuses both together.
+            Protocol::Gemini => !has_tools,
+        };
+        self.settings.structured_output.map_or(is_native, |set| set == StructuredOutput::Native)
     }
 
     fn context_size(&self) -> Option<ContextSize> {

@@ -11,7 +11,7 @@ use crate::plugins::{PluginUnavailable, Plugins};
 use crate::sandbox::{Binding, PluginError, Refusal, Subject};
 use crate::tasks::Task;
 use crate::tenants::Agent;
-use crate::tool::{READ_RESULT, Tool};
+use crate::tool::{FINAL_ANSWER, READ_RESULT, Tool};
 use crate::trace::{PluginRun, ToolCall};
 
 /// The result of a tool call, as the model and the trace see it.
@@ -121,14 +121,14 @@ enum ToolSource {
     },
     /// The run itself: [`READ_RESULT`].
     Context,
+    /// The run itself: [`FINAL_ANSWER`].
+    Answer,
 }
 
 /// The tools of an agent's plugins.
 pub struct Tools {
     request_id: RequestId,
     allow_destructive: bool,
-    /// Whether [`READ_RESULT`] is offered, so that no plugin's tool can have its name.
-    reads_results: bool,
     descriptions: Vec<Tool>,
     /// By the names that the model sees.
     by_name: HashMap<String, Entry>,
@@ -152,8 +152,7 @@ impl Tools {
         Ok(tools)
     }
 
-    /// Lists the tools for a run, which goes on without those that cannot be had. If the model's conversation is
-    /// bounded, [`READ_RESULT`] is one of them.
+    /// Lists the tools for a run, which goes on without those that cannot be had.
     ///
     /// # Errors
     /// If the store cannot be read, or there is no room for the plugin call at the moment.
@@ -161,10 +160,8 @@ impl Tools {
         plugins: &Plugins,
         agent: &Agent,
         request_id: RequestId,
-        is_context_bounded: bool,
     ) -> Result<Self, ToolsError> {
         let mut tools = Self::new(agent, request_id);
-        tools.reads_results = is_context_bounded;
         for name in &agent.definition.tools {
             match tools.add(plugins, agent, name).await {
                 Err(error) if error.is_transient() || error.is_of_store() => return Err(error),
@@ -172,17 +169,39 @@ impl Tools {
                 Ok(()) => {}
             }
         }
-        if tools.reads_results && !tools.descriptions.is_empty() {
-            tools.insert(read_result(), ToolSource::Context);
-        }
         Ok(tools)
+    }
+
+    /// Offers [`READ_RESULT`] beside tools that have results.
+    pub(super) fn offer_read_result(&mut self) {
+        if !self.descriptions.is_empty() {
+            self.insert(read_result(), ToolSource::Context);
+        }
+    }
+
+    /// Offers this tool, which takes the answer of the run.
+    pub(super) fn offer_final_answer(&mut self, tool: Tool) {
+        self.insert(tool, ToolSource::Answer);
+    }
+
+    /// Leaves out a tool. Returns whether there was one of this name that a run can do without.
+    pub(super) fn leave_out(&mut self, name: &str) -> bool {
+        let can_do_without = |entry: &Entry| !matches!(entry.source, ToolSource::Answer);
+        if !self.by_name.get(name).is_some_and(can_do_without) {
+            return false;
+        }
+        let Some(removed) = self.by_name.remove(name) else { return false };
+        self.descriptions.remove(removed.index);
+        for entry in self.by_name.values_mut().filter(|entry| entry.index > removed.index) {
+            entry.index -= 1;
+        }
+        true
     }
 
     fn new(agent: &Agent, request_id: RequestId) -> Self {
         Self {
             request_id,
             allow_destructive: agent.definition.allow_destructive_tools,
-            reads_results: false,
             descriptions: Vec::new(),
             by_name: HashMap::new(),
             notes: Vec::new(),
@@ -202,7 +221,7 @@ impl Tools {
         let listed = binding.list_tools(subject).await.value;
         for mut tool in listed.map_err(|error| ToolsError::Plugin(name.clone(), error))? {
             let own_name = tool.name.clone();
-            let is_reserved = self.reads_results && tool.name == READ_RESULT;
+            let is_reserved = [READ_RESULT, FINAL_ANSWER].contains(&tool.name.as_str());
             if is_reserved || self.by_name.contains_key(&tool.name) {
                 tool.name = qualified_name(name, &tool.name);
             }
@@ -238,7 +257,7 @@ impl Tools {
     pub(super) fn plugin_of(&self, tool: &str) -> Option<String> {
         match &self.by_name.get(tool)?.source {
             ToolSource::Plugin { binding, .. } => Some(binding.name().to_string()),
-            ToolSource::Context => None,
+            ToolSource::Context | ToolSource::Answer => None,
         }
     }
 
@@ -299,6 +318,16 @@ impl Tools {
         let subject = Subject { idempotency_key: Some(key.into()), ..subject };
         let (own_name, binding) = match &entry.source {
             ToolSource::Plugin { own_name, binding } => (own_name.clone(), binding),
+            ToolSource::Answer => {
+                let result = "the answer is accepted".to_owned();
+                return Answer {
+                    plugin: None,
+                    result,
+                    is_error: false,
+                    logs: Vec::new(),
+                    ran: None,
+                };
+            }
             ToolSource::Context => {
                 let read = context.read_result(&call.arguments);
                 let is_error = read.is_err();

@@ -33,6 +33,8 @@ An agent file:
   getter = \"my-getter\"                # left out: the documented getter
   allow_destructive_tools = false
   turns_max = 8
+  output_schema = { type = \"object\", required = [\"city\"], properties = { city = { type = \"string\" } } }
+                                      # answers are JSON of this form; needs a language model
   [budget]                            # what its runs may spend; a run that reaches a limit fails
   tokens_max = 200000                 # of one run: input that no cache held, and output
   tokens_per_day_max = 5000000        # also: cost_micros_max, cost_micros_per_day_max,

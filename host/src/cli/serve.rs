@@ -189,6 +189,7 @@ fn demo_agent() -> AgentDefinition {
         allow_destructive_tools: false,
         turns_max: None,
         on_unknown: OnUnknown::default(),
+        output_schema: None,
         budget: Budget::default(),
     }
 }

@@ -43,6 +43,7 @@ pub(crate) fn agent(name: &str) -> AgentDefinition {
         allow_destructive_tools: false,
         turns_max: None,
         on_unknown: OnUnknown::default(),
+        output_schema: None,
         budget: Budget::default(),
     }
 }

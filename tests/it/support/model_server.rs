@@ -98,6 +98,7 @@ impl ModelServer {
             thinking_tokens: None,
             context_tokens: 128_000,
             output_tokens_max: None,
+            structured_output: None,
             fallback: None,
             price: None,
         };

@@ -2,7 +2,6 @@
 
 use proptest::prelude::*;
 
-use super::super::model::UserMessage;
 use super::*;
 
 fn user(text: &str) -> Message {

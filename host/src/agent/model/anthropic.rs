@@ -50,15 +50,22 @@ pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Strin
     fields.insert("model".to_owned(), settings.model.as_str().into());
     fields.insert("max_tokens".to_owned(), output_tokens(settings).into());
     fields.insert("stream".to_owned(), true.into());
+    let mut output = Map::new();
+    if let Some(schema) = request.output_schema {
+        output.insert("format".to_owned(), json!({"type": "json_schema", "schema": schema}));
+    }
     if may_think(settings, request.messages) {
         if let Some(effort) = &settings.effort {
             fields.insert("thinking".to_owned(), json!({"type": "adaptive"}));
-            fields.insert("output_config".to_owned(), json!({"effort": effort}));
+            output.insert("effort".to_owned(), effort.as_str().into());
         }
         if let Some(budget) = settings.thinking_tokens {
             fields
                 .insert("thinking".to_owned(), json!({"type": "enabled", "budget_tokens": budget}));
         }
+    }
+    if !output.is_empty() {
+        fields.insert("output_config".to_owned(), output.into());
     }
     if !request.tools.is_empty() {
         let tools = request.tools.iter().map(|tool| {

@@ -14,6 +14,8 @@ pub struct ModelError {
     pub fault: Fault,
     /// Whether another attempt may succeed.
     pub retry: Retry,
+    /// The tool whose description the model's server refuses, if that is why.
+    pub refused_tool: Option<String>,
 }
 
 /// Whether another attempt at a turn may succeed.
@@ -33,7 +35,12 @@ pub enum Retry {
 impl ModelError {
     /// A failure of the model's server that another attempt would not mend.
     pub(super) fn upstream(message: impl Into<String>) -> Self {
-        Self { message: message.into(), fault: Fault::Upstream, retry: Retry::Never }
+        Self {
+            message: message.into(),
+            fault: Fault::Upstream,
+            retry: Retry::Never,
+            refused_tool: None,
+        }
     }
 
     /// A failure of the model's server that may pass.

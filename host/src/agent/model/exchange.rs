@@ -13,9 +13,11 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::error::{ModelError, Retry};
+use super::refused_tool::refused_tool;
 use super::sse::{EventParser, ServerEvent};
 use crate::clock::Clock;
 use crate::settings::ModelSettings;
+use crate::tool::Tool;
 
 /// The time limit for establishing a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -68,15 +70,20 @@ impl ModelServer {
         self
     }
 
-    /// Sends a turn, and returns the events of the answer.
+    /// Sends a turn with these tools, and returns the events of the answer.
     ///
     /// # Errors
     /// If the server cannot be reached, or answers with anything else than a stream of events.
-    pub(super) async fn post(&self, url: Url, body: String) -> Result<AnswerStream, ModelError> {
+    pub(super) async fn post(
+        &self,
+        url: Url,
+        body: String,
+        tools: &[Tool],
+    ) -> Result<AnswerStream, ModelError> {
         let request = self.client.post(url).headers(self.headers.clone()).body(body);
         let response = request.send().await.map_err(|error| transport_error(&error))?;
         if !response.status().is_success() {
-            return Err(self.refused(response).await);
+            return Err(self.refused(response, tools).await);
         }
         let content_type = response.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -91,7 +98,7 @@ impl ModelServer {
     }
 
     /// Describes an answer that is not a success.
-    async fn refused(&self, mut response: reqwest::Response) -> ModelError {
+    async fn refused(&self, mut response: reqwest::Response, tools: &[Tool]) -> ModelError {
         let status = response.status();
         let asked_pause = pause_from_headers(response.headers());
         let mut body = Vec::new();
@@ -122,10 +129,12 @@ impl ModelServer {
         };
         let may_pass = matches!(number, 408 | 409 | 429 | 500..=599);
         let after = asked_pause.or_else(|| pause_from_body(parsed.as_ref()?));
-        match may_pass {
-            true => ModelError { retry: Retry::Later { after }, ..ModelError::upstream(message) },
-            false => ModelError::upstream(message),
+        if may_pass {
+            return ModelError { retry: Retry::Later { after }, ..ModelError::upstream(message) };
         }
+        let is_of_request = matches!(number, 400 | 422);
+        let tool = is_of_request.then(|| refused_tool(text, tools)).flatten().map(str::to_owned);
+        ModelError { refused_tool: tool, ..ModelError::upstream(message) }
     }
 }
 

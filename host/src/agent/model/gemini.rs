@@ -55,6 +55,10 @@ pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Strin
     if let Some(max) = settings.output_tokens_max {
         config.insert("maxOutputTokens".to_owned(), max.into());
     }
+    if let Some(schema) = request.output_schema {
+        config.insert("responseMimeType".to_owned(), "application/json".into());
+        config.insert("responseJsonSchema".to_owned(), without_dialect(schema));
+    }
     let mut thinking = Map::new();
     if let Some(effort) = &settings.effort {
         thinking.insert("thinkingLevel".to_owned(), effort.as_str().into());
@@ -72,13 +76,19 @@ pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Strin
     super::with_list(fields, "contents", &contents.collect::<Vec<_>>())
 }
 
-/// A tool. Its schema goes into the field that takes JSON Schema as it is, except for `$schema`, which is refused.
+/// A tool. Its schema goes into the field that takes JSON Schema as it is.
 fn declaration(tool: &Tool) -> Value {
-    let mut schema = tool.input_schema.clone();
+    let schema = without_dialect(&tool.input_schema);
+    json!({"name": tool.name, "description": tool.description, "parametersJsonSchema": schema})
+}
+
+/// A schema without `$schema`, which is refused.
+fn without_dialect(schema: &Value) -> Value {
+    let mut schema = schema.clone();
     if let Some(fields) = schema.as_object_mut() {
         fields.shift_remove("$schema");
     }
-    json!({"name": tool.name, "description": tool.description, "parametersJsonSchema": schema})
+    schema
 }
 
 fn content(settings: &ModelSettings, message: &Message) -> String {

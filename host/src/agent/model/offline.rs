@@ -40,6 +40,10 @@ impl Model for Offline {
         Box::pin(std::future::ready(Ok(turn)))
     }
 
+    fn takes_output_schema(&self, _: bool) -> bool {
+        true
+    }
+
     fn context_size(&self) -> Option<ContextSize> {
         None
     }
@@ -215,6 +219,7 @@ mod tests {
             instructions: "",
             messages,
             tools: &tools,
+            output_schema: None,
             text_sink: &Ignored,
             tenant: TenantId::GATEWAY,
             redactor: &Redactor::default(),

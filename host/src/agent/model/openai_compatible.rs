@@ -70,6 +70,11 @@ pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Strin
         });
         fields.insert("tools".to_owned(), tools.collect());
     }
+    if let Some(schema) = request.output_schema {
+        let form = json!({"name": "answer", "schema": schema});
+        let format = json!({"type": "json_schema", "json_schema": form});
+        fields.insert("response_format".to_owned(), format);
+    }
     let mut messages = Vec::with_capacity(request.messages.len() + 1);
     if !request.instructions.is_empty() {
         messages.push(json!({"role": "system", "content": request.instructions}).to_string());

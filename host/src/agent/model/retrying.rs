@@ -192,6 +192,10 @@ impl Model for WithFallback {
         })
     }
 
+    fn takes_output_schema(&self, has_tools: bool) -> bool {
+        self.0.iter().all(|model| model.model.takes_output_schema(has_tools))
+    }
+
     fn context_size(&self) -> Option<ContextSize> {
         let sizes = self.0.iter().filter_map(|model| model.model.context_size());
         sizes.min_by_key(|size| size.tokens)

@@ -21,6 +21,7 @@ use super::super::extract::{PathParams, QueryParams};
 use super::super::reply::json;
 use super::super::responses::{ReadErrors, WriteErrors};
 use super::{AdminAuth, AdminState};
+use crate::agent::check_output_schema;
 use crate::ids::{AgentId, Name, PluginName, TenantId};
 use crate::secrets::PlainSecret;
 use crate::tenants::{Agent, AgentDefinition, Precondition};
@@ -342,6 +343,14 @@ fn check(definition: &AgentDefinition) -> Result<(), ApiError> {
     }
     if definition.turns_max == Some(0) {
         return refuse("turns_max is 0: an agent without a turn says nothing");
+    }
+    if let Some(schema) = &definition.output_schema {
+        if definition.model == "offline" {
+            return refuse("output_schema needs a language model, and `offline` is not one");
+        }
+        if let Err(why) = check_output_schema(schema) {
+            return refuse(&format!("output_schema {why}"));
+        }
     }
     if let Some(limit) = definition.budget.zero() {
         return refuse(&format!("budget.{limit} is 0: no run could do anything"));

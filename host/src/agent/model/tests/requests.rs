@@ -28,11 +28,20 @@ fn tool() -> Tool {
 }
 
 fn body(settings: &ModelSettings, messages: &[Message]) -> Value {
+    body_with_schema(settings, messages, None)
+}
+
+fn body_with_schema(
+    settings: &ModelSettings,
+    messages: &[Message],
+    output_schema: Option<&Value>,
+) -> Value {
     let (tools, written) = ([tool()], Written::default());
     let request = TurnRequest {
         instructions: "Be brief.",
         messages,
         tools: &tools,
+        output_schema,
         text_sink: &written,
         tenant: TenantId::GATEWAY,
         redactor: &Redactor::default(),
@@ -256,4 +265,23 @@ fn anthropic_ids_of_other_providers_are_made_valid_with_their_results() {
     );
     assert_eq!(sent[0]["id"], "functions_read_0");
     assert_eq!(rest[0]["content"][0]["tool_use_id"], "functions_read_0");
+}
+
+#[test]
+fn the_form_of_an_answer_goes_where_each_protocol_has_it() {
+    let schema =
+        json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"});
+    let bodies = PROTOCOLS.map(|protocol| {
+        let mut settings = settings(protocol, "m");
+        settings.effort = Some("high".to_owned());
+        body_with_schema(&settings, &[user("Go.")], Some(&schema))
+    });
+    let [openai, anthropic, gemini] = bodies;
+    let form = json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}});
+    assert_eq!(openai["response_format"], form);
+    let format = json!({"type": "json_schema", "schema": schema});
+    assert_eq!(anthropic["output_config"], json!({"format": format, "effort": "high"}));
+    assert_eq!(gemini["generationConfig"]["responseMimeType"], "application/json");
+    assert_eq!(gemini["generationConfig"]["responseJsonSchema"], json!({"type": "object"}));
+    assert_eq!(gemini["generationConfig"]["thinkingConfig"]["thinkingLevel"], "high");
 }
