@@ -8,6 +8,7 @@ mod journal;
 pub mod model;
 mod output;
 mod schema;
+mod tenant_models;
 mod tools;
 mod turn_text;
 
@@ -32,6 +33,7 @@ use journal::{Entry, Journal};
 use model::{AssistantMessage, Message, Models, Turn, UserMessage};
 use output::OutputForm;
 pub use output::check_output_schema;
+pub use tenant_models::{TenantModels, check_model_address};
 pub use tools::{Tools, ToolsError, Unavailable};
 
 /// How long a run waits before it asks for its tools again if there was no room for the plugin call.
@@ -44,8 +46,8 @@ pub struct Runner {
     pub store: Store,
     /// Runs the tools.
     pub plugins: Plugins,
-    /// The models of the settings.
-    pub models: Models,
+    /// The models of the settings and of tenants.
+    pub models: TenantModels,
     /// The time of the trace's steps.
     pub clock: Clock,
     /// The limits of a run.
@@ -105,7 +107,8 @@ impl Runner {
         task: &Task,
         run: RunContext<'_>,
     ) -> Result<Outcome, StoreError> {
-        let mut redactor = Cow::Borrowed(self.models.redactor());
+        let models = self.models.of(task.tenant).await?;
+        let mut redactor = Cow::Borrowed(models.redactor());
         if !run.tokens.is_empty() {
             let redactor = redactor.to_mut();
             run.tokens.secrets().for_each(|secret| redactor.add(secret));
@@ -117,7 +120,7 @@ impl Runner {
         }
         let budget = agent.definition.budget.seconds_max.map(Duration::from_secs);
         let time_max = budget.map_or(run.time_max, |budget| budget.min(run.time_max));
-        let conversed = self.converse(agent, task, run.fence, time_max, &trace).await;
+        let conversed = self.converse(&models, agent, task, run.fence, time_max, &trace).await;
         let outcome = match conversed {
             Ok(result) => Outcome { status: EndStatus::Completed, result },
             Err(RunError::Store(error)) => return Err(error),
@@ -148,6 +151,7 @@ impl Runner {
 
     async fn converse(
         &self,
+        models: &Models,
         agent: &Agent,
         task: &Task,
         fence: Fence,
@@ -158,7 +162,7 @@ impl Runner {
         let (journal, recorded) = Journal::open(&self.store, task, fence).await?;
         let used = journal::time_used(&recorded);
         let time_left = time_max.saturating_sub(used).saturating_sub(begun.elapsed());
-        let conversation = self.go_on(agent, task, (journal, recorded), trace);
+        let conversation = self.go_on(models, agent, task, (journal, recorded), trace);
         tokio::time::timeout(time_left, conversation).await.unwrap_or_else(|_| {
             let seconds = time_max.as_secs();
             Err(RunError::failed(format!("the run did not end within {seconds} seconds")))
@@ -168,18 +172,14 @@ impl Runner {
     /// Goes on where earlier attempts ended.
     async fn go_on(
         &self,
+        models: &Models,
         agent: &Agent,
         task: &Task,
         (journal, recorded): (Journal<'_>, Vec<Entry>),
         trace: &Trace<'_>,
     ) -> Result<String, RunError> {
         let definition = &agent.definition;
-        let model = self.models.get(&definition.model).ok_or_else(|| {
-            RunError::failed(format!(
-                "the agent's model {:?} is not in the gateway's settings",
-                definition.model
-            ))
-        })?;
+        let model = models.get(&definition.model).map_err(RunError::Failed)?;
         let request_id = RequestId::next();
         let mut tools = self.tools(agent, request_id).await?;
         for note in tools.notes() {

@@ -6,6 +6,7 @@ mod channel;
 mod compile;
 mod key;
 mod logging;
+mod model;
 mod plugin;
 mod progress;
 mod replay;
@@ -73,6 +74,9 @@ enum Command {
     /// Store, list and remove secrets for plugins and channels.
     #[command(subcommand)]
     Secret(secret::Secret),
+    /// Set, list and remove models that a tenant brings along.
+    #[command(subcommand)]
+    Model(model::Model),
     /// Write, test, install and manage plugins.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
@@ -147,6 +151,7 @@ async fn execute(command: Command, settings: Settings) -> anyhow::Result<()> {
         Command::Secret(secret) => secret.execute(&settings).await,
         Command::Plugin(plugin) => plugin.execute(&settings).await,
         Command::Task(task) => task.execute(&settings).await,
+        Command::Model(model) => model.execute(&settings).await,
         Command::Usage(usage) => usage.execute(&settings).await,
         Command::Replay(replay) => Box::pin(replay.execute(&settings)).await,
         Command::Compile(_) => anyhow::bail!("compiling needs no runtime"),

@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::access::Access;
 use crate::access::webhooks::Webhooks;
 use crate::agent::model::Models;
-use crate::agent::{Budgets, Runner};
+use crate::agent::{Budgets, Runner, TenantModels};
 use crate::answer::PostRunRecorder;
 use crate::bulk::BulkLane;
 use crate::channel::Channels;
@@ -116,7 +116,7 @@ impl DataFolder {
             vault: self.vault(),
             channels: Channels::new(self.store.clone(), self.vault(), &public_url),
             post_run: PostRunRecorder::new(self.store.clone(), self.clock.clone()),
-            models: settings.models.keys().cloned().collect(),
+            models: Arc::new(settings.models.clone()),
             public_url,
             clock: self.clock.clone(),
             settings: settings.http.clone(),
@@ -235,7 +235,11 @@ impl Gateway {
         let runner = Runner {
             store: store.clone(),
             plugins: services.plugins.clone(),
-            models: Models::from_settings(&settings.models)?,
+            models: TenantModels::new(
+                Models::from_settings(&settings.models)?,
+                store.clone(),
+                folder.vault(),
+            ),
             clock: folder.clock.clone(),
             limits: settings.agent.clone(),
             budgets: Budgets::new(store.clone(), folder.clock.clone()),

@@ -250,6 +250,24 @@ text_id!(
 );
 
 text_id!(
+    /// A model's name within a tenant: letters, digits, dots, underscores and hyphens.
+    ModelName, "model name", |text| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if text.is_empty() {
+            Err("is empty")
+        } else if text.len() > PLUGIN_NAME_BYTES_MAX {
+            Err("is longer than 64 characters")
+        } else if text == "offline" {
+            Err("is that of the built-in model")
+        } else if !text.bytes().all(allowed) || text.starts_with('.') {
+            Err("may hold letters, digits, dots, underscores and hyphens only, and not start with a dot")
+        } else {
+            Ok(())
+        }
+    }
+);
+
+text_id!(
     /// A secret's name within a tenant: lower-case letters, digits and hyphens.
     SecretName, "secret name", |text| {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';

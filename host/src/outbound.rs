@@ -12,6 +12,7 @@ mod forms;
 pub(crate) mod headers;
 mod plain_path;
 mod policy;
+mod public_only;
 pub(crate) mod rule;
 mod tls;
 mod vetting;
@@ -25,6 +26,7 @@ use url::Url;
 
 use credential::CredentialMask;
 pub(crate) use policy::{Credential, CredentialPlace, EgressMode, EgressPolicy};
+pub(crate) use public_only::{NotPublic, PublicOnly, is_public_host};
 use rule::EgressRule;
 pub(crate) use tls::Tls;
 pub(crate) use vetting::is_public;

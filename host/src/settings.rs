@@ -5,6 +5,8 @@
 
 mod bounds;
 
+pub use bounds::check_model;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -184,7 +186,7 @@ pub struct ModelSettings {
 }
 
 /// The price of a model: for a million tokens of each class, in millionths of the operator's currency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// Of input that no cache held.
@@ -192,13 +194,13 @@ pub struct Price {
     /// Of output.
     pub output: u64,
     /// Of input from a cache. That of input, unless set.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_read: Option<u64>,
     /// Of input that is written to a cache. That of input, unless set.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_write: Option<u64>,
     /// Of output of reasoning. That of output, unless set.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<u64>,
 }
 
@@ -210,7 +212,7 @@ impl Price {
 }
 
 /// How a model is held to the form of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StructuredOutput {
     /// Its provider takes the schema.
@@ -220,7 +222,7 @@ pub enum StructuredOutput {
 }
 
 /// The protocol of a model's server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// OpenAI's chat completions: OpenAI, Azure, Ollama, vLLM and many others.
@@ -231,11 +233,11 @@ pub enum Protocol {
     Gemini,
 }
 
-fn context_tokens() -> u32 {
+pub(crate) fn context_tokens() -> u32 {
     128_000
 }
 
-fn turn_time_max() -> Duration {
+pub(crate) fn turn_time_max() -> Duration {
     Duration::from_secs(120)
 }
 
@@ -330,6 +332,10 @@ struct InvalidSetting {
 impl InvalidSetting {
     fn new(key: impl Into<String>, why: impl Into<String>) -> Self {
         Self { key: key.into(), why: why.into() }
+    }
+
+    fn to_sentence(&self) -> String {
+        format!("{} {}", self.key, self.why)
     }
 
     /// The error message, with the origin of the value unless that is the embedded defaults.

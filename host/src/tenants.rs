@@ -1,6 +1,7 @@
 //! The resources of a tenant: keys, agents, webhooks and plugins. Data types only.
 
 mod channel;
+mod model;
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use channel::{Channel, ChannelAnswer, ChannelDefinition, ChannelThreads, Verification};
+pub use model::{ModelDefinition, TenantModel};
 
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, KeyId, Name, PluginDigest, PluginName, TenantId};

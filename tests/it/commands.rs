@@ -75,6 +75,13 @@ fn exercise_every_command(target: &CommandTarget, home: &Home, name: &str) {
 
     assert_eq!(run_for_tenant(&["usage", "--days", "7"]), "day\tagent\tturns\ttokens\tcost");
 
+    let model = home
+        .write("model.toml", "kind = \"anthropic\"\nmodel = \"claude\"\napi_key = \"provider\"\n");
+    let model = model.to_str().unwrap();
+    assert_eq!(run_for_tenant(&["model", "apply", "mine", model]), "model mine is set");
+    assert_eq!(run_for_tenant(&["model", "list"]), "mine\tanthropic\tclaude\toperator");
+    assert_eq!(run_for_tenant(&["model", "remove", "mine"]), "removed mine");
+
     let key = run_for_tenant(&["key", "create", "--name", "zap", "--admin"]);
     let listed = run_for_tenant(&["key", "list"]);
     let (id, _) = listed.split_once('\t').unwrap();

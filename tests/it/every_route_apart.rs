@@ -131,6 +131,7 @@ fn with_body(call: Call, operation: &Operation<'_>) -> Call {
             json!({"name": PLUGIN, "agent": "tested", "verifier": "none"})
         }
         (_, Some("AgentDefinition")) => json!({"name": "tested"}),
+        (_, Some("ModelDefinition")) => json!({"kind": "anthropic", "model": "m"}),
         (_, Some("Invocation")) => json!({"id": THREAD, "input": {"text": "hi"}}),
         (_, Some("KeyAsked")) => json!({}),
         (_, Some("NewSecret")) => json!({"value": "a stranger's"}),

@@ -66,6 +66,7 @@
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `budgets` | runs stop at what they may spend, and what they have spent can be read |
 //! | `output_schema` | answers have the required form |
+//! | `tenant_models` | tenants bring models of their own, which reach nothing of the operator's |
 //! | `rest` | agents, runs and tasks under each of their names, and access to them |
 //! | `streams` | a task's events are streamed live, and replayed in full to later readers |
 //! | `stop` | a task can be stopped, ended or deleted from outside in every state of its run |
@@ -157,6 +158,7 @@ mod strangers;
 mod streams;
 mod support;
 mod surfaces;
+mod tenant_models;
 mod tenant_share;
 mod tenants_apart;
 mod threads;

@@ -8,23 +8,22 @@ mod gemini;
 pub mod offline;
 mod openai_compatible;
 mod refused_tool;
+mod registry;
 mod retrying;
 mod room;
 mod sse;
 mod usage;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use futures::future::BoxFuture;
-use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
 
 pub use self::error::{ModelError, Retry};
 use self::exchange::ModelServer;
-use self::retrying::Retrying;
+pub(super) use self::exchange::Reach;
+pub use self::registry::Models;
+pub(super) use self::registry::NamedModel;
 use crate::ids::TenantId;
 use crate::settings::{ModelSettings, Protocol, StructuredOutput};
 use crate::tool::{READ_RESULT, Tool};
@@ -254,65 +253,6 @@ pub struct ContextSize {
     pub tokens: u64,
 }
 
-/// The models of the settings, and `offline`.
-#[derive(Clone)]
-pub struct Models {
-    by_name: Arc<BTreeMap<String, Arc<dyn Model>>>,
-    redactor: Redactor,
-}
-
-impl std::fmt::Debug for Models {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.by_name.keys()).finish()
-    }
-}
-
-impl Models {
-    /// Creates the models that the settings name.
-    ///
-    /// # Errors
-    /// If an HTTP client cannot be created.
-    pub fn from_settings(settings: &BTreeMap<String, ModelSettings>) -> Result<Self, ModelError> {
-        let offline: Arc<dyn Model> = Arc::new(offline::Offline);
-        let mut by_name = BTreeMap::from([("offline".to_owned(), offline)]);
-        let mut redactor = Redactor::default();
-        let mut clients = BTreeMap::new();
-        for (name, model) in settings {
-            redactor.add(model.api_key.expose_secret());
-            clients.insert(
-                name.as_str(),
-                Arc::new(Retrying::new(name, Box::new(Client::new(name, model)?))),
-            );
-        }
-        for (name, client) in &clients {
-            // From the model itself along its fallbacks, each once: the settings exclude circles.
-            let mut chain = vec![Arc::clone(client)];
-            let mut next = settings.get(*name).and_then(|model| model.fallback.as_deref());
-            while let Some(client) = next.and_then(|name| clients.get(name))
-                && chain.len() <= clients.len()
-            {
-                chain.push(Arc::clone(client));
-                let of = next.and_then(|name| settings.get(name));
-                next = of.and_then(|model| model.fallback.as_deref());
-            }
-            by_name.insert((*name).to_owned(), Arc::new(retrying::WithFallback(chain)));
-        }
-        Ok(Self { by_name: Arc::new(by_name), redactor })
-    }
-
-    /// The model with this name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Arc<dyn Model>> {
-        self.by_name.get(name)
-    }
-
-    /// Redacts the models' keys in what is stored.
-    #[must_use]
-    pub fn redactor(&self) -> &Redactor {
-        &self.redactor
-    }
-}
-
 /// A model behind an API, whatever its protocol.
 struct Client {
     server: ModelServer,
@@ -321,11 +261,11 @@ struct Client {
 }
 
 impl Client {
-    fn new(name: &str, settings: &ModelSettings) -> Result<Self, ModelError> {
+    fn new(name: &str, settings: &ModelSettings, reach: Reach) -> Result<Self, ModelError> {
         let (server, url) = match settings.kind {
-            Protocol::OpenaiCompatible => openai_compatible::connect(name, settings),
-            Protocol::Anthropic => anthropic::connect(name, settings),
-            Protocol::Gemini => gemini::connect(name, settings),
+            Protocol::OpenaiCompatible => openai_compatible::connect(name, settings, reach),
+            Protocol::Anthropic => anthropic::connect(name, settings, reach),
+            Protocol::Gemini => gemini::connect(name, settings, reach),
         }?;
         Ok(Self { server, url, settings: settings.clone() })
     }

@@ -4,12 +4,16 @@
 mod agents;
 mod channels;
 mod keys;
+mod models;
 mod plugin_state;
 mod plugins;
 mod secrets;
 mod tasks;
 mod tenants;
 mod usage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::{FromRef as _, FromRequestParts};
 use http::request::Parts;
@@ -28,6 +32,7 @@ use crate::channel::Channels;
 use crate::clock::{Clock, Timestamp};
 use crate::plugins::Plugins;
 use crate::runs::Runs;
+use crate::settings::ModelSettings;
 use crate::store::Store;
 use crate::vault::Vault;
 
@@ -42,8 +47,8 @@ pub(super) struct AdminState {
     pub(super) channels: Channels,
     pub(super) vault: Vault,
     pub(super) webhooks: Webhooks,
-    /// Names of the models that agents may use, besides `offline`.
-    pub(super) models: Vec<String>,
+    /// The models of the settings, which all agents may use.
+    pub(super) models: Arc<BTreeMap<String, ModelSettings>>,
     pub(super) clock: Clock,
 }
 
@@ -80,6 +85,8 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
         .routes(routes!(tasks::stop))
         .routes(routes!(tasks::recording))
         .routes(routes!(usage::list))
+        .routes(routes!(models::list))
+        .routes(routes!(models::replace, models::remove))
 }
 
 /// Proof that the caller may manage the tenant in the path, as its admin or as an operator.

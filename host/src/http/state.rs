@@ -1,5 +1,6 @@
 //! The state of each surface: the services that its handlers use, and no others.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
@@ -25,7 +26,7 @@ use crate::channel::Channels;
 use crate::clock::Clock;
 use crate::plugins::Plugins;
 use crate::runs::Runs;
-use crate::settings::HttpSettings;
+use crate::settings::{HttpSettings, ModelSettings};
 use crate::store::Store;
 use crate::vault::Vault;
 
@@ -49,8 +50,8 @@ pub struct Services {
     pub channels: Channels,
     /// Records plugin calls after a run.
     pub post_run: PostRunRecorder,
-    /// Names of the models that agents may use, besides `offline`.
-    pub models: Vec<String>,
+    /// The models of the settings, which all agents may use.
+    pub models: Arc<BTreeMap<String, ModelSettings>>,
     /// The base of URLs in responses, without a trailing slash.
     pub public_url: String,
     /// The clock.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use std::collections::BTreeMap;
 
-use super::{HttpSettings, InvalidSetting, ModelSettings, PluginSettings, Protocol, Settings};
+use super::{
+    HttpSettings, InvalidSetting, ModelSettings, PluginSettings, Protocol, Settings, SettingsError,
+};
 
 /// The largest budget: what the store can count.
 const SPENT_MAX: u128 = 1 << 59;
@@ -253,6 +255,18 @@ impl HttpSettings {
             Err(error) => wrong(&format!("which is not a URL ({error})")),
         }
     }
+}
+
+/// Checks a model that is to be one of these.
+///
+/// # Errors
+/// [`SettingsError`], which names the wrong setting.
+pub fn check_model(
+    name: &str,
+    model: &ModelSettings,
+    models: &BTreeMap<String, ModelSettings>,
+) -> Result<(), SettingsError> {
+    model.check(name, models).map_err(|invalid| SettingsError(invalid.to_sentence()))
 }
 
 impl ModelSettings {

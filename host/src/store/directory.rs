@@ -3,6 +3,7 @@
 
 mod channels;
 mod keys;
+mod models;
 mod plugins;
 pub(super) mod secrets;
 mod tenants;

@@ -93,6 +93,9 @@ const ADMINS: &[&str] = &[
     "POST /admin/tenants/{tenant}/tasks/{task}/stop",
     "GET /admin/tenants/{tenant}/tasks/{task}/recording",
     "GET /admin/tenants/{tenant}/usage",
+    "GET /admin/tenants/{tenant}/models",
+    "PUT /admin/tenants/{tenant}/models/{name}",
+    "DELETE /admin/tenants/{tenant}/models/{name}",
 ];
 
 /// Routes for operators only.

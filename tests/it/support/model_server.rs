@@ -105,6 +105,11 @@ impl ModelServer {
         settings.models.insert("scripted".to_owned(), model);
     }
 
+    /// The base URL of its API.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/v1", self.web.port)
+    }
+
     /// The same model as text of a settings file.
     pub(crate) fn as_toml(&self) -> String {
         format!(

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::calls::{CallPart, PartialCall, PartialCalls};
 use super::error::ModelError;
-use super::exchange::{AnswerStream, ModelServer, event_error};
+use super::exchange::{AnswerStream, ModelServer, Reach, event_error};
 use super::room::Room;
 use super::{
     AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, Turn, TurnRequest,
@@ -36,9 +36,11 @@ const BLOCKS_MAX: usize = 1024;
 pub(super) fn connect(
     name: &str,
     settings: &ModelSettings,
+    reach: Reach,
 ) -> Result<(ModelServer, Url), ModelError> {
-    let server = ModelServer::new(name, settings, (HeaderName::from_static("x-api-key"), ""))?
-        .with_header("anthropic-version", API_VERSION);
+    let server =
+        ModelServer::new(name, settings, reach, (HeaderName::from_static("x-api-key"), ""))?
+            .with_header("anthropic-version", API_VERSION);
     let url = super::endpoint(name, settings, BASE_URL, "messages")?;
     Ok((server, url))
 }

@@ -1,7 +1,7 @@
 //! One exchange with a model's server: a POST that is answered with server-sent events. Everything that the server sends
-//! is bounded in size. The address comes from the operator's settings, so it is not vetted like a plugin's egress: a
-//! model on localhost is the usual case.
+//! is bounded in size. An address that a tenant has set is vetted like a plugin's egress; see [`Reach`].
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use super::error::{ModelError, Retry};
 use super::refused_tool::refused_tool;
 use super::sse::{EventParser, ServerEvent};
 use crate::clock::Clock;
+use crate::outbound::{NotPublic, PublicOnly, is_public_host};
 use crate::settings::ModelSettings;
 use crate::tool::Tool;
 
@@ -27,6 +28,15 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// How much of an error's body is read, in bytes.
 const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Which servers a model's address may lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::agent) enum Reach {
+    /// Any: an operator has set the address, and a model on localhost is the usual case.
+    Everywhere,
+    /// Servers of the public internet, by HTTPS: a tenant has set the address.
+    PublicOverTls,
+}
 
 /// The server of a model: where turns are sent, and with which headers.
 pub(super) struct ModelServer {
@@ -44,12 +54,24 @@ impl ModelServer {
     pub(super) fn new(
         name: &str,
         settings: &ModelSettings,
+        reach: Reach,
         (key_header, prefix): (HeaderName, &str),
     ) -> Result<Self, ModelError> {
         let client = crate::tls::http_client()
             .connect_timeout(CONNECT_TIME_MAX)
             .timeout(settings.turn_time_max)
-            .redirect(reqwest::redirect::Policy::none())
+            .redirect(reqwest::redirect::Policy::none());
+        let client = match reach {
+            Reach::Everywhere => client,
+            Reach::PublicOverTls => {
+                // Names are vetted when they are resolved.
+                if !settings.base_url.as_ref().is_none_or(is_public_host) {
+                    return Err(ModelError::settings("its address is not a public one"));
+                }
+                client.https_only(true).no_proxy().dns_resolver(Arc::new(PublicOnly))
+            }
+        };
+        let client = client
             .build()
             .map_err(|_| ModelError::settings("no HTTP client could be made for the model"))?;
         let mut headers = HeaderMap::new();
@@ -188,6 +210,13 @@ impl AnswerStream {
 fn transport_error(error: &reqwest::Error) -> ModelError {
     let unreachable =
         |message: &str| ModelError { retry: Retry::Elsewhere, ..ModelError::upstream(message) };
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(not_public) = cause.downcast_ref::<NotPublic>() {
+            return ModelError::settings(format!("the model's server is not asked: {not_public}"));
+        }
+        source = cause.source();
+    }
     if error.is_timeout() {
         unreachable("the model's server did not answer in time")
     } else if error.is_connect() {

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::calls::{CallPart, PartialCall, PartialCalls};
 use super::error::ModelError;
-use super::exchange::{AnswerStream, ModelServer, event_error};
+use super::exchange::{AnswerStream, ModelServer, Reach, event_error};
 use super::room::Room;
 use super::{
     AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, Turn, TurnRequest,
@@ -26,6 +26,7 @@ use crate::trace::usage::Usage;
 pub(super) fn connect(
     name: &str,
     settings: &ModelSettings,
+    reach: Reach,
 ) -> Result<(ModelServer, Url), ModelError> {
     let key = match &settings.key_header {
         None => (AUTHORIZATION, "Bearer "),
@@ -38,7 +39,7 @@ pub(super) fn connect(
             )
         }
     };
-    let server = ModelServer::new(name, settings, key)?;
+    let server = ModelServer::new(name, settings, reach, key)?;
     let url = super::endpoint(name, settings, "", "chat/completions")?;
 
     Ok((server, url))

@@ -298,10 +298,7 @@ async fn definition(
     let sender = Sender::from_head(&head);
     let body = state.bodies.read_body(sender, &mut head, body).await?;
     let definition: AgentDefinition = parse(&head.headers, body, "an agent file")?;
-    if definition.model != "offline" && !state.models.contains(&definition.model) {
-        let detail = format!("the gateway's settings have no model {:?}", definition.model);
-        return Err(ApiError::caller(422, detail));
-    }
+    check_has_model(state, tenant, &definition.model).await?;
     check(&definition)?;
     let tools = definition.tools.iter().map(|plugin| (plugin, "toolbox"));
     let mapper = definition.mapper.iter().map(|plugin| (plugin, "payload-mapper"));
@@ -310,6 +307,22 @@ async fn definition(
         check_role(state, tenant, plugin, role).await?;
     }
     Ok((head.headers, definition))
+}
+
+/// Checks that the settings or the tenant have a model of this name.
+async fn check_has_model(
+    state: &AdminState,
+    tenant: TenantId,
+    model: &str,
+) -> Result<(), ApiError> {
+    if model == "offline" || state.models.contains_key(model) {
+        return Ok(());
+    }
+    if state.store.models(tenant).await?.iter().any(|own| own.name.as_str() == model) {
+        return Ok(());
+    }
+    let detail = format!("there is no model {model:?}, neither in the gateway's settings nor of the tenant");
+    Err(ApiError::caller(422, detail))
 }
 
 /// Checks that a plugin is installed and has this role.

@@ -31,6 +31,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     migration!("0011", "changes"),
     migration!("0012", "journal"),
     migration!("0013", "spending"),
+    migration!("0014", "models"),
 ];
 
 /// Applies the migrations that a database lacks.

@@ -1,0 +1,121 @@
+//! Models by name: those of the settings, and those that a tenant has besides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use secrecy::ExposeSecret as _;
+
+use super::exchange::Reach;
+use super::retrying::{Retrying, WithFallback};
+use super::{Client, Model, ModelError, offline};
+use crate::settings::ModelSettings;
+use crate::trace::redact::Redactor;
+
+/// Models by name, and `offline`. Clones share them.
+#[derive(Clone)]
+pub struct Models(Arc<Registered>);
+
+struct Registered {
+    by_name: BTreeMap<String, Arc<dyn Model>>,
+    named: BTreeMap<String, NamedModel>,
+    /// Why a model cannot be used, as a sentence.
+    unusable: BTreeMap<String, String>,
+    redactor: Redactor,
+}
+
+/// A model, without its fallbacks.
+#[derive(Clone)]
+pub(in crate::agent) struct NamedModel {
+    client: Arc<Retrying>,
+    fallback: Option<String>,
+    settings: Arc<ModelSettings>,
+}
+
+impl std::fmt::Debug for Models {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.by_name.keys()).finish()
+    }
+}
+
+impl NamedModel {
+    /// A model with these settings.
+    ///
+    /// # Errors
+    /// If the settings cannot be used, or no HTTP client can be made.
+    pub(in crate::agent) fn new(
+        name: &str,
+        settings: ModelSettings,
+        reach: Reach,
+    ) -> Result<Self, ModelError> {
+        let client = Client::new(name, &settings, reach)?;
+        Ok(Self {
+            client: Arc::new(Retrying::new(name, Box::new(client))),
+            fallback: settings.fallback.clone(),
+            settings: Arc::new(settings),
+        })
+    }
+}
+
+impl Models {
+    /// Creates the models that the settings name.
+    ///
+    /// # Errors
+    /// If an HTTP client cannot be created.
+    pub fn from_settings(settings: &BTreeMap<String, ModelSettings>) -> Result<Self, ModelError> {
+        let named = settings.iter().map(|(name, settings)| {
+            Ok((name.clone(), NamedModel::new(name, settings.clone(), Reach::Everywhere)?))
+        });
+        Ok(Self::new(named.collect::<Result<_, ModelError>>()?, BTreeMap::new()))
+    }
+
+    /// These models and a tenant's own, which take precedence. Some of those may be unusable, for the reasons given.
+    pub(in crate::agent) fn with_own(
+        &self,
+        own: &BTreeMap<String, NamedModel>,
+        unusable: BTreeMap<String, String>,
+    ) -> Self {
+        let mut named = self.0.named.clone();
+        named.retain(|name, _| !unusable.contains_key(name));
+        named.extend(own.iter().map(|(name, model)| (name.clone(), model.clone())));
+        Self::new(named, unusable)
+    }
+
+    fn new(named: BTreeMap<String, NamedModel>, unusable: BTreeMap<String, String>) -> Self {
+        let offline: Arc<dyn Model> = Arc::new(offline::Offline);
+        let mut by_name = BTreeMap::from([("offline".to_owned(), offline)]);
+        let mut redactor = Redactor::default();
+        for (name, model) in &named {
+            redactor.add(model.settings.api_key.expose_secret());
+            // From the model itself along its fallbacks, each once, even if they lead back.
+            let mut chain = vec![model];
+            while let Some(next) =
+                chain.last().and_then(|model| named.get(model.fallback.as_ref()?))
+                && !chain.iter().any(|model| Arc::ptr_eq(&model.client, &next.client))
+            {
+                chain.push(next);
+            }
+            let chain = chain.into_iter().map(|model| Arc::clone(&model.client)).collect();
+            by_name.insert(name.clone(), Arc::new(WithFallback(chain)));
+        }
+        Self(Arc::new(Registered { by_name, named, unusable, redactor }))
+    }
+
+    /// The model with this name.
+    ///
+    /// # Errors
+    /// Why there is none, in one sentence.
+    pub fn get(&self, name: &str) -> Result<&Arc<dyn Model>, String> {
+        self.0.by_name.get(name).ok_or_else(|| {
+            let reason = self.0.unusable.get(name).cloned();
+            reason.unwrap_or_else(|| {
+                format!("the agent's model {name:?} is not in the gateway's settings, nor among the tenant's models")
+            })
+        })
+    }
+
+    /// Redacts the models' keys in what is stored.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor {
+        &self.0.redactor
+    }
+}

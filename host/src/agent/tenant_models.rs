@@ -1,0 +1,198 @@
+//! The models of each tenant: those of the settings, and those that the tenant has brought along.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use secrecy::SecretString;
+
+use super::model::{Models, NamedModel, Reach};
+use crate::clock::Timestamp;
+use crate::ids::TenantId;
+use crate::outbound::is_public_host;
+use crate::secrets::{SecretUse, TenantSecret};
+use crate::store::{Stamp, Store, StoreError};
+use crate::tenants::{Installer, ModelDefinition, TenantModel};
+use crate::vault::{SecretFacts, Vault, VaultError};
+
+/// The most tenants whose models are kept ready.
+const TENANTS_MAX: u64 = 10_000;
+
+/// The models of all tenants. Clones share them.
+#[derive(Debug, Clone)]
+pub struct TenantModels {
+    of_settings: Models,
+    store: Store,
+    vault: Vault,
+    ready: Cache<TenantId, (Arc<ReadyModels>, Stamp)>,
+}
+
+/// The models of one tenant.
+struct ReadyModels {
+    models: Models,
+    /// The tenant's own, each with what it was made from.
+    own: BTreeMap<String, (ModelSource, NamedModel)>,
+}
+
+impl std::fmt::Debug for ReadyModels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.models.fmt(f)
+    }
+}
+
+/// What a model was made from. While it is the same, the model stays, with its connections and circuits.
+#[derive(PartialEq, Eq)]
+struct ModelSource {
+    definition: ModelDefinition,
+    set_by: Installer,
+    key_updated_at: Option<Timestamp>,
+}
+
+impl TenantModels {
+    /// The models of all tenants of this store.
+    #[must_use]
+    pub fn new(of_settings: Models, store: Store, vault: Vault) -> Self {
+        Self { of_settings, store, vault, ready: Cache::new(TENANTS_MAX) }
+    }
+
+    /// The models that a tenant's agents can have.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn of(&self, tenant: TenantId) -> Result<Models, StoreError> {
+        let changes = self.store.changes();
+        let known = self.ready.get(&tenant);
+        if let Some((ready, stamp)) = &known
+            && changes.is_current(Some(tenant), *stamp)
+        {
+            return Ok(ready.models.clone());
+        }
+        let before = changes.before_reading();
+        let ready = Arc::new(self.read(tenant, known.as_ref().map(|(ready, _)| &**ready)).await?);
+        if let Some(stamp) = changes.stamp(Some(tenant), before) {
+            self.ready.insert(tenant, (Arc::clone(&ready), stamp));
+        }
+        Ok(ready.models.clone())
+    }
+
+    async fn read(
+        &self,
+        tenant: TenantId,
+        known: Option<&ReadyModels>,
+    ) -> Result<ReadyModels, StoreError> {
+        let stored = self.store.models(tenant).await?;
+        if stored.is_empty() {
+            return Ok(ReadyModels { models: self.of_settings.clone(), own: BTreeMap::new() });
+        }
+        let facts = self.vault.list(tenant).await?;
+        let (mut own, mut unusable) = (BTreeMap::new(), BTreeMap::new());
+        for model in stored {
+            let name = model.name.to_string();
+            match self.make(tenant, model, &facts, known).await? {
+                Ok(made) => {
+                    own.insert(name, made);
+                }
+                Err(why) => {
+                    unusable
+                        .insert(name.clone(), format!("the model {name} cannot be used: {why}"));
+                }
+            }
+        }
+        let clients: BTreeMap<String, NamedModel> =
+            own.iter().map(|(name, (_, model))| (name.clone(), model.clone())).collect();
+        Ok(ReadyModels { models: self.of_settings.with_own(&clients, unusable), own })
+    }
+
+    /// A tenant's model, or why it cannot be used.
+    async fn make(
+        &self,
+        tenant: TenantId,
+        model: TenantModel,
+        facts: &[SecretFacts],
+        known: Option<&ReadyModels>,
+    ) -> Result<Result<(ModelSource, NamedModel), String>, StoreError> {
+        let TenantModel { name, definition, set_by, .. } = model;
+        let key = definition.api_key.as_ref();
+        let key = match key.map(|secret| (secret, facts.iter().find(|one| one.name == *secret))) {
+            None => None,
+            Some((secret, None)) => {
+                return Ok(Err(format!(
+                    "the tenant has no secret {secret} (`wardgate secret set {secret}`)"
+                )));
+            }
+            Some((_, Some(facts))) => Some(facts),
+        };
+        if let Some(key) = key
+            && let Err(why) = check_key(key, set_by)
+        {
+            return Ok(Err(why));
+        }
+        let key_updated_at = key.map(|key| key.updated_at);
+        let source = ModelSource { definition, set_by, key_updated_at };
+        if let Some((same, model)) = known.and_then(|known| known.own.get(name.as_str()))
+            && *same == source
+        {
+            return Ok(Ok((source, model.clone())));
+        }
+        let value = match key {
+            None => SecretString::default(),
+            Some(key) => match self.vault.open(tenant, [&key.name]).await {
+                Ok(opened) => match opened.secrets.get(&key.name).map(text) {
+                    Some(Ok(value)) => value,
+                    Some(Err(why)) => return Ok(Err(why)),
+                    // Removed in the meantime.
+                    None => return Ok(Err(format!("the tenant has no secret {}", key.name))),
+                },
+                Err(VaultError::Store(error)) => return Err(error),
+                Err(error) => return Ok(Err(error.to_string())),
+            },
+        };
+        let reach = match set_by {
+            Installer::Operator => Reach::Everywhere,
+            Installer::Admin => Reach::PublicOverTls,
+        };
+        let settings = source.definition.settings(value);
+        let made = NamedModel::new(name.as_str(), settings, reach);
+        Ok(made.map(|model| (source, model)).map_err(|error| error.message))
+    }
+}
+
+/// Checks the address of a model that is about to be set.
+///
+/// # Errors
+/// Why it cannot have this address, in one sentence.
+pub fn check_model_address(definition: &ModelDefinition, by: Installer) -> Result<(), String> {
+    let Some(url) = definition.base_url.as_ref().filter(|_| by == Installer::Admin) else {
+        return Ok(());
+    };
+    if url.scheme() != "https" {
+        return Err("base_url is not HTTPS; only an operator can set a model with another address"
+            .to_owned());
+    }
+    if !is_public_host(url) {
+        return Err(
+            "base_url is not public; only an operator can set a model with such an address"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// Checks that a model may be given this secret as its key. The server gets the key, so a model that an admin has set,
+/// whose server may be anybody's, gets none that an operator has set.
+fn check_key(key: &SecretFacts, set_by: Installer) -> Result<(), String> {
+    key.uses.check(&key.name, [SecretUse::Send]).map_err(|error| error.to_string())?;
+    if set_by == Installer::Admin && key.set_by != Some(Installer::Admin) {
+        return Err(format!(
+            "an operator has set the secret {}, so only a model that an operator has set may send it",
+            key.name
+        ));
+    }
+    Ok(())
+}
+
+fn text(secret: &TenantSecret) -> Result<SecretString, String> {
+    let value = secret.versions.newest().unwrap_or_default();
+    let text = std::str::from_utf8(value).map_err(|_| "its key is not UTF-8".to_owned())?;
+    Ok(text.into())
+}
