@@ -271,6 +271,7 @@ fn model_event(model: &str, turn: &Turn, restarts: u32) -> Event {
         input_tokens: turn.usage.input(),
         output_tokens: turn.usage.all_output(),
         spending: turn.spending,
+        served_by: turn.served_by.clone(),
         usage: (turn.usage != Usage::default()).then(|| Box::new(turn.usage.clone())),
         attempts: (turn.attempts > 1).then_some(turn.attempts),
         fallback: turn.fallback.clone(),

@@ -36,6 +36,7 @@ use crate::sandbox::{
 use crate::secrets::{DerivedKey, HostKey, PlainSecret};
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 use crate::vault::Vault;
 
 /// A gateway's data folder: its store, its key and its files. Commands may open it while a gateway serves from it.
@@ -197,6 +198,7 @@ pub struct Gateway {
     store: Store,
     workers: Workers,
     outbox: Outbox,
+    telemetry: Telemetry,
     /// Stops the polling for changes of other processes when dropped.
     _watching: DropGuard,
     /// Held for the lifetime of the gateway, so that only one process at a time serves a folder.
@@ -250,8 +252,10 @@ impl Gateway {
             channels: services.channels.clone(),
             post_run: services.post_run.clone(),
         };
+        let telemetry = Telemetry::start(&settings.telemetry)?;
         let bulk = Arc::clone(&services.bulk);
-        let workers = runs::start(&services.runs, runner, bulk, settings.queue.clone());
+        let workers =
+            runs::start(&services.runs, runner, bulk, telemetry.clone(), settings.queue.clone());
         let outbox = Outbox::start(deliveries, services.runs.ended());
         let watching = CancellationToken::new();
         tokio::spawn(store.clone().watch_other_processes(watching.clone()));
@@ -264,6 +268,7 @@ impl Gateway {
             store,
             workers,
             outbox,
+            telemetry,
             _watching: watching,
             _lock: lock,
         })
@@ -309,6 +314,7 @@ impl Gateway {
         let since = stopping.get().map(Instant::elapsed).unwrap_or_default();
         let drain = http.drain_time_max.saturating_sub(since);
         tokio::join!(self.workers.stop(drain), self.outbox.stop(drain));
+        self.telemetry.stop().await;
         self.store.close().await;
         served.context("serving")
     }

@@ -43,6 +43,7 @@ pub mod vault;
 mod outbound;
 pub mod sandbox;
 pub mod store;
+pub mod telemetry;
 
 pub mod fault;
 pub mod request;

@@ -46,6 +46,8 @@ pub struct Settings {
     pub queue: QueueSettings,
     /// Limits of one run.
     pub agent: AgentSettings,
+    /// The export of runs.
+    pub telemetry: TelemetrySettings,
     /// Models by name.
     pub models: BTreeMap<String, ModelSettings>,
 }
@@ -138,6 +140,16 @@ pub struct AgentSettings {
     pub cost_micros_max: u64,
     pub tenant_tokens_per_day_max: u64,
     pub tenant_cost_micros_per_day_max: u64,
+}
+
+/// See `settings.default.toml`, `[telemetry]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each field stands with unit and reason in settings.default.toml")]
+pub struct TelemetrySettings {
+    pub otlp_endpoint: String,
+    pub otlp_headers: BTreeMap<String, SecretString>,
+    pub content: bool,
 }
 
 /// One model.

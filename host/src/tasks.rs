@@ -325,6 +325,14 @@ pub enum EndStatus {
     Stopped,
 }
 
+impl EndStatus {
+    /// The name on the wire and in the store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Status::from(self).as_str()
+    }
+}
+
 impl From<EndStatus> for Status {
     fn from(end: EndStatus) -> Self {
         match end {

@@ -6,7 +6,7 @@ pub mod usage;
 
 use serde::{Deserialize, Serialize};
 
-use self::usage::{Spending, Usage};
+use self::usage::{ServedBy, Spending, Usage};
 use crate::clock::Timestamp;
 
 /// One step of a run.
@@ -52,6 +52,9 @@ pub enum Event {
         /// What it took from budgets.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         spending: Option<Spending>,
+        /// Who took it. None for `offline`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        served_by: Option<Box<ServedBy>>,
         /// How many attempts it took, if more than one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         attempts: Option<u32>,

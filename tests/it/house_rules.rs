@@ -44,6 +44,7 @@ fn each_large_dependency_has_one_home() {
         ("tower", &["http/", "http.rs", "gateway.rs"]),
         ("clap", &["cli/", "cli.rs"]),
         ("rustls", &["tls.rs", "outbound/tls.rs"]),
+        ("opentelemetry", &["telemetry/", "telemetry.rs"]),
         ("std::env", &["settings.rs", "cli/", "cli.rs"]),
     ] {
         for file in sources("host/src") {
@@ -51,7 +52,7 @@ fn each_large_dependency_has_one_home() {
             let shipped = text.split("#[cfg(test)]").next().unwrap();
             let code: Vec<_> =
                 shipped.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-            let uses = ["::", "_wasi::", "_http::"]
+            let uses = ["::", "_wasi::", "_http::", "_sdk::", "_otlp::"]
                 .iter()
                 .any(|end| code.iter().any(|line| line.contains(&format!("{named}{end}"))));
             let place = file.to_str().unwrap().rsplit_once("host/src/").unwrap().1;

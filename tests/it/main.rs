@@ -71,6 +71,7 @@
 //! | `streams` | a task's events are streamed live, and replayed in full to later readers |
 //! | `stop` | a task can be stopped, ended or deleted from outside in every state of its run |
 //! | `trace` | every step of a run can be read |
+//! | `telemetry` | runs are exported as traces, without secrets |
 //! | `replay` | the plugin calls of a task are replayed without side effects, and differences are shown |
 //! | `openapi` | the document matches the gateway, and the page that shows it needs no other server |
 //! | `log_lines` | a log line names the request, tenant, task and plugin that it concerns |
@@ -87,6 +88,7 @@
 //! | a setting of `[plugins]` | `plugin_supply`, `readiness` (`preload_max`), `inspect` (`install_wait_…`) |
 //! | a setting of `[queue]` | `durability` (leases, attempts), `tenants_apart` (shares), `stop` |
 //! | a setting of `[agent]` or `[models]` | `agent_runs`; what limits tokens or money: `budgets` |
+//! | a setting of `[telemetry]` | `telemetry` |
 //! | a response header, the format of an error | `conveniences` |
 //! | `wardgate plugin …` | `plugin_new`, `author_loop` (test, try), `inspect`, `plugin_supply` (install, push, versions, rollback) |
 //! | `wardgate replay`, `wardgate serve` | `replay`; `durability` and `stop` |
@@ -158,6 +160,7 @@ mod strangers;
 mod streams;
 mod support;
 mod surfaces;
+mod telemetry;
 mod tenant_models;
 mod tenant_share;
 mod tenants_apart;

@@ -4,6 +4,7 @@
 pub(crate) mod answer;
 pub(crate) mod bundled_plugins;
 pub(crate) mod client;
+pub(crate) mod collector;
 pub(crate) mod document;
 pub(crate) mod events;
 pub(crate) mod gateway;

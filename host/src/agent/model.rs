@@ -29,7 +29,7 @@ use crate::settings::{ModelSettings, Protocol, StructuredOutput};
 use crate::tool::{READ_RESULT, Tool};
 use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
-use crate::trace::usage::{Spending, Usage};
+use crate::trace::usage::{ServedBy, Spending, Usage};
 
 /// How many tokens of output a turn is expected to have if its settings set no maximum.
 const OUTPUT_TOKENS: u64 = 1024;
@@ -189,6 +189,8 @@ pub struct Turn {
     pub usage: Usage,
     /// What the turn takes from budgets. None if the model costs nothing.
     pub spending: Option<Spending>,
+    /// Who took the turn. None for `offline`.
+    pub served_by: Option<Box<ServedBy>>,
     /// The message as its provider made it, if it contains more than text and calls.
     pub provider_message: Option<Box<ProviderMessage>>,
     /// How many attempts it took, at least 1.
@@ -269,6 +271,29 @@ impl Client {
         }?;
         Ok(Self { server, url, settings: settings.clone() })
     }
+
+    fn served_by(&self, stop: &StopReason) -> ServedBy {
+        let address = self.url.host_str().unwrap_or_default();
+        let provider = match self.settings.kind {
+            Protocol::OpenaiCompatible if address.ends_with(".azure.com") => "azure.ai.openai",
+            Protocol::OpenaiCompatible => "openai",
+            Protocol::Anthropic => "anthropic",
+            Protocol::Gemini => "gcp.gemini",
+        };
+        let finish_reason = match stop {
+            StopReason::Answered => "stop",
+            StopReason::ToolCalls => "tool_calls",
+            StopReason::Length => "length",
+            StopReason::Refused(_) => "content_filter",
+        };
+        ServedBy {
+            provider: provider.to_owned(),
+            model: self.settings.model.clone(),
+            address: address.to_owned(),
+            port: self.url.port(),
+            finish_reason: finish_reason.to_owned(),
+        }
+    }
 }
 
 impl Model for Client {
@@ -292,6 +317,7 @@ impl Model for Client {
             }?;
             let bytes = (sent, turn.bytes());
             turn.spending = Some(usage::spending(&turn.usage, settings.price.as_ref(), bytes));
+            turn.served_by = Some(Box::new(self.served_by(&turn.stop)));
             Ok(turn)
         })
     }

@@ -54,6 +54,7 @@ fn message(event: &Event) -> Value {
             output_tokens,
             usage,
             spending,
+            served_by: _,
             attempts,
             fallback,
             restarts: _,

@@ -18,6 +18,7 @@ use crate::ids::AgentId;
 use crate::settings::QueueSettings;
 use crate::store::{Capacity, Stamp, Store, StoreError};
 use crate::tasks::{Claimed, EndStatus, Fence, Outcome, Task};
+use crate::telemetry::{EndedRun, Telemetry};
 use crate::tenants::Agent;
 use crate::trace::log::{RunEvent, RunLog};
 use crate::trace::{Event, Step};
@@ -61,6 +62,7 @@ struct WorkerContext {
     agents: Cache<AgentId, (Arc<Agent>, Stamp)>,
     /// Executes runs with long payloads.
     bulk: Arc<BulkLane>,
+    telemetry: Telemetry,
     settings: QueueSettings,
 }
 
@@ -88,7 +90,13 @@ impl WorkerContext {
 
 /// Starts the workers of this process.
 #[must_use]
-pub fn start(runs: &Runs, runner: Runner, bulk: Arc<BulkLane>, settings: QueueSettings) -> Workers {
+pub fn start(
+    runs: &Runs,
+    runner: Runner,
+    bulk: Arc<BulkLane>,
+    telemetry: Telemetry,
+    settings: QueueSettings,
+) -> Workers {
     let store = runs.store.clone();
     let leases = Leases::new(store.clone(), settings.lease);
     let stop_running = CancellationToken::new();
@@ -101,6 +109,7 @@ pub fn start(runs: &Runs, runner: Runner, bulk: Arc<BulkLane>, settings: QueueSe
         stop,
         agents: Cache::new(AGENTS_MAX),
         bulk,
+        telemetry,
         settings,
     };
     let workers = Workers {
@@ -229,9 +238,17 @@ async fn run_task(
     };
     let Some(outcome) = outcome else { return };
     let status = outcome.status;
-    match lease.finish(&task, outcome, running.log.steps()).await {
+    let steps = running.log.steps();
+    let exported = context.telemetry.is_on().then(|| (outcome.result.clone(), steps.clone()));
+    match lease.finish(&task, outcome, steps).await {
         Ok(true) => {
             tracing::debug!(attempts = task.attempts, ?status, "task finished");
+            if let Some((result, steps)) = exported {
+                let agent = context.agent(&task).await.ok().flatten();
+                let (agent, result, steps) = (agent.as_deref(), result.as_str(), steps.as_slice());
+                let run = EndedRun { task: &task, agent, status, result, steps };
+                context.telemetry.record(run);
+            }
         }
         Ok(false) => {
             tracing::info!("a task was ended elsewhere, or its lease was lost")

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use std::collections::BTreeMap;
 
+use secrecy::ExposeSecret as _;
+
 use super::{
     HttpSettings, InvalidSetting, ModelSettings, PluginSettings, Protocol, Settings, SettingsError,
+    TelemetrySettings,
 };
 
 /// The largest budget: what the store can count.
@@ -27,6 +30,7 @@ impl Settings {
         for (name, model) in &self.models {
             model.check(name, &self.models)?;
         }
+        self.telemetry.check()?;
         self.plugins.check()
     }
 
@@ -328,6 +332,32 @@ impl ModelSettings {
         }
         // A circle further along the way.
         next.is_some()
+    }
+}
+
+impl TelemetrySettings {
+    /// Without this check, nobody would notice that nothing is sent.
+    fn check(&self) -> Result<(), InvalidSetting> {
+        let key = "telemetry.otlp_endpoint";
+        match url::Url::parse(&self.otlp_endpoint) {
+            _ if self.otlp_endpoint.is_empty() => {}
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.query().is_none() => {}
+            Ok(_) => {
+                return Err(InvalidSetting::new(key, "is neither http nor https, or has a query"));
+            }
+            Err(error) => {
+                return Err(InvalidSetting::new(key, format!("is not a URL ({error})")));
+            }
+        }
+        for (name, value) in &self.otlp_headers {
+            let is_valid = http::HeaderName::try_from(name).is_ok()
+                && http::HeaderValue::try_from(value.expose_secret()).is_ok();
+            if !is_valid {
+                let why = "cannot be sent as a header";
+                return Err(InvalidSetting::new(format!("telemetry.otlp_headers.{name}"), why));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -155,6 +155,7 @@ impl Redactor {
                 output_tokens,
                 usage,
                 spending,
+                served_by,
                 attempts,
                 fallback,
                 restarts,
@@ -169,6 +170,7 @@ impl Redactor {
                     Box::new(Usage { reported, ..*usage })
                 }),
                 spending,
+                served_by,
                 attempts,
                 fallback,
                 restarts,

@@ -41,6 +41,22 @@ impl Usage {
     }
 }
 
+/// Who took a turn, in the words of OpenTelemetry's conventions for generative AI.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedBy {
+    /// `openai`, `azure.ai.openai`, `anthropic` or `gcp.gemini`.
+    pub provider: String,
+    /// The model's name at the provider.
+    pub model: String,
+    /// The host of its server.
+    pub address: String,
+    /// The port, if it is not that of the scheme.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Why the turn ended: `stop`, `tool_calls`, `length` or `content_filter`.
+    pub finish_reason: String,
+}
+
 /// What a turn takes from budgets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spending {

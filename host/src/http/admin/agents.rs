@@ -321,7 +321,8 @@ async fn check_has_model(
     if state.store.models(tenant).await?.iter().any(|own| own.name.as_str() == model) {
         return Ok(());
     }
-    let detail = format!("there is no model {model:?}, neither in the gateway's settings nor of the tenant");
+    let detail =
+        format!("there is no model {model:?}, neither in the gateway's settings nor of the tenant");
     Err(ApiError::caller(422, detail))
 }
 

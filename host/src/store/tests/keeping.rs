@@ -25,6 +25,7 @@ fn steps(prompt: &str, answer: &str) -> Vec<Step> {
             output_tokens: None,
             usage: None,
             spending: None,
+            served_by: None,
             attempts: None,
             fallback: None,
             restarts: None,
