@@ -1,7 +1,10 @@
 //! A run goes on where it was when the process died: what was done is not done again, and what may have been done is
 //! not repeated. The model and the tools keep their ledgers in this process, and the gateway is killed.
 
+mod at_each_commit;
+
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,8 +92,14 @@ impl Fixture {
     }
 
     fn serve(&self) -> GatewayProcess {
+        self.serve_with(&[])
+    }
+
+    /// Serves with these variables in its environment.
+    fn serve_with(&self, environment: &[(&str, OsString)]) -> GatewayProcess {
         let settings = self.home.path().join("settings.toml");
-        GatewayProcess::serve(&self.home, &["--settings", settings.to_str().unwrap()])
+        let settings = ["--settings", settings.to_str().unwrap()];
+        GatewayProcess::serve_with_environment(&self.home, &settings, environment)
     }
 
     /// The agent, created by the first call.

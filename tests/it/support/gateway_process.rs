@@ -71,19 +71,33 @@ impl Deref for GatewayProcess {
 
 impl GatewayProcess {
     pub(crate) fn serve(home: &Home, extra_arguments: &[&str]) -> Self {
-        Self::start(home, extra_arguments, Stdio::piped())
+        Self::start(home, extra_arguments, &[], Stdio::piped())
+    }
+
+    pub(crate) fn serve_with_environment(
+        home: &Home,
+        extra_arguments: &[&str],
+        environment: &[(&str, OsString)],
+    ) -> Self {
+        Self::start(home, extra_arguments, environment, Stdio::piped())
     }
 
     /// Logs at level `debug`, to this destination.
     pub(crate) fn serve_logging_to(home: &Home, log: Stdio) -> Self {
-        Self::start(home, &["--log", "debug"], log)
+        Self::start(home, &["--log", "debug"], &[], log)
     }
 
-    fn start(home: &Home, extra_arguments: &[&str], log: Stdio) -> Self {
+    fn start(
+        home: &Home,
+        extra_arguments: &[&str],
+        environment: &[(&str, OsString)],
+        log: Stdio,
+    ) -> Self {
         let mut process = Command::new(program())
             .args(["serve", "--demo", "--listen", "127.0.0.1:0", "--data"])
             .arg(home.path())
             .args(extra_arguments)
+            .envs(environment.iter().cloned())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -111,6 +125,11 @@ impl GatewayProcess {
         let tenant = text("organization_id").parse().unwrap();
         relax_time_limits(|plugin| grants_path(home.path(), tenant, plugin));
         Self { caller, process, log, reader: Some(reader), startup_line: line }
+    }
+
+    /// Whether it has exited.
+    pub(crate) fn has_exited(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 
     /// Its log so far.

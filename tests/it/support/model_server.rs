@@ -33,8 +33,8 @@ pub(crate) enum Reply {
     BrokenLater(&'static str),
     /// The beginning of a text, and its rest once the test calls [`ModelServer::release`].
     Paused(&'static str, &'static str),
-    /// The reply of this number, counted by the model's messages since the last one of the user: a script for each
-    /// run, however many there are at once.
+    /// The reply of this number, counted by the model's messages: a script for each conversation, however many there are
+    /// at once.
     ByTurn(Arc<Vec<Reply>>),
     /// Calls of tools in one turn, each with its name and arguments.
     Calls(Arc<[(String, String)]>),
@@ -205,11 +205,10 @@ async fn complete(
     events([delta_chunk(&delta, None), delta_chunk(&json!({}), Some(finish_reason)), usage_chunk()])
 }
 
-/// The messages of the model since the last one of the user.
+/// The messages of the model.
 fn turns_taken(request: &Value) -> usize {
-    let messages = request["messages"].as_array().unwrap().iter().rev();
-    let since = messages.take_while(|message| message["role"] != "user");
-    since.filter(|message| message["role"] == "assistant").count()
+    let messages = request["messages"].as_array().unwrap().iter();
+    messages.filter(|message| message["role"] == "assistant").count()
 }
 
 fn calls(calls: &[(String, String)]) -> Value {
