@@ -65,6 +65,7 @@
 //! | `capabilities` | granted capabilities work, all others are refused |
 //! | `agent_runs` | an agent with a model, tools and limits |
 //! | `budgets` | runs stop at what they may spend, and what they have spent can be read |
+//! | `model_protocols` | three protocols of models, and what their servers do wrong |
 //! | `output_schema` | answers have the required form |
 //! | `tenant_models` | tenants bring models of their own, which reach nothing of the operator's |
 //! | `rest` | agents, runs and tasks under each of their names, and access to them |
@@ -134,6 +135,7 @@ mod load;
 mod log_lines;
 mod long_requests;
 mod metrics;
+mod model_protocols;
 mod no_secrets_in_logs;
 mod openapi;
 mod output_schema;

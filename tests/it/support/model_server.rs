@@ -1,11 +1,11 @@
-//! A server for OpenAI's chat completions, which returns scripted replies and records the requests that it receives.
+//! A server for the three protocols of models, which returns scripted replies and records the requests that it receives.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use wardgate::settings::{ModelSettings, Protocol, Settings};
 
-use super::poll_until;
 use super::web::Web;
+use super::{model_wire, poll_until};
 
 /// The scripted reply for one turn.
 #[derive(Debug, Clone)]
@@ -29,7 +29,13 @@ pub(crate) enum Reply {
     Finished(&'static str, &'static str),
     /// The beginning of a text, after which the connection ends.
     Broken(&'static str),
-    /// The same, but the connection ends once the test calls [`ModelServer::release`].
+    /// The beginning of a text, and an error in the stream.
+    FailedMidway(&'static str, &'static str),
+    /// A response with these headers and bytes, whatever they are.
+    Raw(&'static [(&'static str, &'static str)], Arc<[u8]>),
+    /// A stream with this beginning, after which this part comes again and again.
+    Endless(&'static str, &'static str),
+    /// The same as [`Reply::Broken`], but the connection ends once the test calls [`ModelServer::release`].
     BrokenLater(&'static str),
     /// The beginning of a text, and its rest once the test calls [`ModelServer::release`].
     Paused(&'static str, &'static str),
@@ -48,7 +54,7 @@ pub(crate) enum Reply {
     Silence,
 }
 
-/// A recorded request: the body, and the header `authorization`.
+/// A recorded request: the body, and the header with the key.
 pub(crate) type RecordedRequest = (Value, String);
 
 type Script = Arc<Mutex<(VecDeque<Reply>, Vec<RecordedRequest>)>>;
@@ -69,6 +75,8 @@ const FOREVER: Duration = Duration::from_secs(600);
 pub(crate) struct ModelServer {
     web: Web,
     state: ServerState,
+    /// The protocol that the gateway's settings have for it.
+    protocol: Protocol,
     /// How long the gateway waits for one turn: practically forever, unless a test sets less.
     pub(crate) turn_time_max: Duration,
 }
@@ -80,15 +88,27 @@ impl ModelServer {
     pub(crate) async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
         let script = Arc::new(Mutex::new((replies.into_iter().collect(), Vec::new())));
         let state = ServerState { script, gate: Arc::new(Semaphore::new(0)) };
-        let router =
-            Router::new().route("/v1/chat/completions", post(complete)).with_state(state.clone());
-        Self { web: Web::serve(router).await, state, turn_time_max: FOREVER }
+        let router = Router::new()
+            .route("/v1/chat/completions", post(openai))
+            .route("/v1/messages", post(anthropic))
+            .route("/v1/models/{method}", post(gemini))
+            .with_state(state.clone());
+        let protocol = Protocol::OpenaiCompatible;
+        Self { web: Web::serve(router).await, state, protocol, turn_time_max: FOREVER }
+    }
+
+    /// The same for another protocol than OpenAI's.
+    pub(crate) async fn speaking(
+        protocol: Protocol,
+        replies: impl IntoIterator<Item = Reply>,
+    ) -> Self {
+        Self { protocol, ..Self::start(replies).await }
     }
 
     /// Adds it to a gateway's settings as the model `scripted`.
     pub(crate) fn add_to_settings(&self, settings: &mut Settings) {
         let model = ModelSettings {
-            kind: Protocol::OpenaiCompatible,
+            kind: self.protocol,
             base_url: Some(format!("http://127.0.0.1:{}/v1", self.web.port).parse().unwrap()),
             model: "scripted-1".to_owned(),
             api_key: MODEL_KEY.into(),
@@ -113,8 +133,9 @@ impl ModelServer {
     /// The same model as text of a settings file.
     pub(crate) fn as_toml(&self) -> String {
         format!(
-            "[models.scripted]\nkind = \"openai-compatible\"\nmodel = \"scripted-1\"\n\
+            "[models.scripted]\nkind = {}\nmodel = \"scripted-1\"\n\
              base_url = \"http://127.0.0.1:{}/v1\"\napi_key = \"{MODEL_KEY}\"\nseconds_max = {}\n",
+            json!(self.protocol),
             self.web.port,
             self.turn_time_max.as_secs(),
         )
@@ -142,16 +163,34 @@ impl ModelServer {
     }
 }
 
-async fn complete(
-    State(state): State<ServerState>,
+async fn openai(state: State<ServerState>, headers: HeaderMap, body: Json<Value>) -> Response {
+    take_turn(state.0, Protocol::OpenaiCompatible, text_of(&headers, "authorization"), body.0).await
+}
+
+async fn anthropic(state: State<ServerState>, headers: HeaderMap, body: Json<Value>) -> Response {
+    assert_eq!(text_of(&headers, "anthropic-version"), "2023-06-01");
+    take_turn(state.0, Protocol::Anthropic, text_of(&headers, "x-api-key"), body.0).await
+}
+
+async fn gemini(
+    state: State<ServerState>,
+    Path(method): Path<String>,
     headers: HeaderMap,
-    Json(body): Json<Value>,
+    body: Json<Value>,
 ) -> Response {
+    assert_eq!(method, "scripted-1:streamGenerateContent");
+    take_turn(state.0, Protocol::Gemini, text_of(&headers, "x-goog-api-key"), body.0).await
+}
+
+fn text_of(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+async fn take_turn(state: ServerState, protocol: Protocol, key: String, body: Value) -> Response {
     let mut reply = {
         let mut script = state.script.lock().unwrap();
-        let key = headers.get("authorization").map(|key| key.to_str().unwrap().to_owned());
-        let turn = turns_taken(&body);
-        script.1.push((body, key.unwrap_or_default()));
+        let turn = model_wire::turns_taken(&body);
+        script.1.push((body, key));
         let reply =
             if script.0.len() > 1 { script.0.pop_front() } else { script.0.front().cloned() };
         match reply.expect("a script has at least one reply") {
@@ -164,78 +203,69 @@ async fn complete(
         state.gate.acquire().await.unwrap().forget();
         reply = held.clone();
     }
-    let text = |text: &str| json!({"role": "assistant", "content": text});
-    let (delta, finish_reason) = match reply {
-        Reply::Text(answer) => (text(answer), "stop"),
-        Reply::Finished(answer, reason) => (text(answer), reason),
-        Reply::Broken(beginning) => return events([delta_chunk(&text(beginning), None)]),
-        Reply::Paused(..) | Reply::BrokenLater(_) => {
-            let (beginning, rest) = match reply {
-                Reply::Paused(beginning, rest) => {
-                    (beginning, [delta_chunk(&text(rest), Some("stop")), usage_chunk()].concat())
-                }
-                Reply::BrokenLater(beginning) => (beginning, String::new()),
-                _ => unreachable!("matched above"),
-            };
-            let first = delta_chunk(&text(beginning), None);
-            let rest = async move {
-                state.gate.acquire().await.unwrap().forget();
-                rest
-            };
-            let parts = stream::once(async { first }).chain(stream::once(rest));
-            let body = Body::from_stream(parts.map(Ok::<_, std::io::Error>));
-            return ([EVENT_STREAM], body).into_response();
+    let text =
+        |text: &str, reason: &str| events(model_wire::turn(protocol, Some(text), &[], reason));
+    let calls =
+        |calls: &[(String, String)]| events(model_wire::turn(protocol, None, calls, "tool_calls"));
+    match reply {
+        Reply::Text(answer) => text(answer, "stop"),
+        Reply::Finished(answer, reason) => text(answer, reason),
+        Reply::Broken(beginning) => events(model_wire::beginning(protocol, beginning)),
+        Reply::FailedMidway(beginning, error) => {
+            let beginning = model_wire::beginning(protocol, beginning);
+            events(beginning + &model_wire::error_event(protocol, error))
         }
-        Reply::Tool(name, arguments) => (calls(&[(name.into(), arguments.into())]), "tool_calls"),
-        Reply::Calls(called) => (calls(&called), "tool_calls"),
+        Reply::Paused(beginning, rest) => {
+            let (beginning, rest) =
+                (model_wire::beginning(protocol, beginning), model_wire::rest(protocol, rest));
+            gated(state, beginning, rest)
+        }
+        Reply::BrokenLater(beginning) => {
+            gated(state, model_wire::beginning(protocol, beginning), String::new())
+        }
+        Reply::Tool(name, arguments) => calls(&[(name.into(), arguments.into())]),
+        Reply::Calls(called) => calls(&called),
         Reply::ByTurn(_) => panic!("a script within a script"),
         Reply::Error(status, text) => {
             let status = StatusCode::from_u16(status).unwrap();
             // So that the next attempt does not wait.
             let headers = [("retry-after-ms", "1")];
-            return (status, headers, Json(json!({"error": {"message": text}}))).into_response();
+            (status, headers, Json(json!({"error": {"message": text}}))).into_response()
         }
         Reply::Delayed(wait, answer) => {
             tokio::time::sleep(wait).await;
-            (text(answer), "stop")
+            text(answer, "stop")
+        }
+        Reply::Raw(headers, body) => {
+            let mut response = Body::from(body.to_vec()).into_response();
+            for (name, value) in headers {
+                response.headers_mut().insert(*name, value.parse().unwrap());
+            }
+            response
+        }
+        Reply::Endless(beginning, part) => {
+            let parts = stream::once(async move { beginning.to_owned() })
+                .chain(stream::repeat(part.to_owned()))
+                .map(Ok::<_, std::io::Error>);
+            ([EVENT_STREAM], Body::from_stream(parts)).into_response()
         }
         Reply::Held(_) => panic!("what is held is held once"),
         Reply::Silence => std::future::pending().await,
+    }
+}
+
+/// The beginning of a stream, and its rest once the test calls [`ModelServer::release`].
+fn gated(state: ServerState, beginning: String, rest: String) -> Response {
+    let rest = async move {
+        state.gate.acquire().await.unwrap().forget();
+        rest
     };
-    events([delta_chunk(&delta, None), delta_chunk(&json!({}), Some(finish_reason)), usage_chunk()])
-}
-
-/// The messages of the model.
-fn turns_taken(request: &Value) -> usize {
-    let messages = request["messages"].as_array().unwrap().iter();
-    messages.filter(|message| message["role"] == "assistant").count()
-}
-
-fn calls(calls: &[(String, String)]) -> Value {
-    let calls = calls.iter().enumerate().map(|(index, (name, arguments))| {
-        let function = json!({"name": name, "arguments": arguments});
-        let id = if index == 0 { "call_abc".to_owned() } else { format!("call_abc{index}") };
-        json!({"index": index, "id": id, "type": "function", "function": function})
-    });
-    json!({"role": "assistant", "content": null, "tool_calls": calls.collect::<Vec<_>>()})
+    let parts = stream::once(async { beginning }).chain(stream::once(rest));
+    ([EVENT_STREAM], Body::from_stream(parts.map(Ok::<_, std::io::Error>))).into_response()
 }
 
 const EVENT_STREAM: (&str, &str) = ("content-type", "text/event-stream");
 
-fn events<const N: usize>(events: [String; N]) -> Response {
-    ([EVENT_STREAM], events.concat()).into_response()
-}
-
-fn delta_chunk(delta: &Value, finish_reason: Option<&str>) -> String {
-    let choices = json!([{"index": 0, "delta": delta, "finish_reason": finish_reason}]);
-    format!(
-        "data: {}\n\n",
-        json!({"object": "chat.completion.chunk", "choices": choices, "usage": null})
-    )
-}
-
-/// The last chunks of an answer.
-fn usage_chunk() -> String {
-    let usage = json!({"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18});
-    format!("data: {}\n\ndata: [DONE]\n\n", json!({"choices": [], "usage": usage}))
+fn events(stream: String) -> Response {
+    ([EVENT_STREAM], stream).into_response()
 }
