@@ -4,12 +4,12 @@
 //! A scripted model streams a call of `calculate`, and then an answer. Its server, on a thread of its own, notes when it
 //! has sent an answer and when the next request of the same run arrives: in between, the gateway assembles the answer,
 //! records the turn, calls the tool, records its result, and sends the conversation. In the first part the model thinks
-//! for 300 ms, so that 200 runs leave the cores time; in the second part it answers at once. Raw accepts, of the same
-//! request by a gateway that runs nothing, are measured in turns with the second part.
+//! for 150 to 450 ms, as models do, so that 200 runs are spread over time; then for 300 ms each, so that the turns of all
+//! 200 end at once and wait for each other. In the last part it answers at once. Raw accepts, of the same request by a
+//! gateway that runs nothing, are measured in turns with that part.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::post;
+use rand::RngExt as _;
 use serde_json::json;
 use wardgate::ids::AgentId;
 use wardgate::settings::{ModelSettings, Settings};
@@ -33,7 +34,9 @@ const RUNS: usize = 200;
 const CONNECTIONS: usize = 64;
 
 /// How long the model thinks in the first part, in milliseconds.
-const THINKING_MS: u64 = 300;
+const THINKING_MS: std::ops::Range<u64> = 150..450;
+/// How long it thinks if the turns of all runs are to end at once.
+const THINKING_AT_ONCE_MS: std::ops::Range<u64> = 300..301;
 
 /// Number of turns of the second part.
 const TURNS: usize = 3;
@@ -41,7 +44,7 @@ const TURNS: usize = 3;
 /// The scripted model.
 #[derive(Clone, Default)]
 struct Script {
-    thinking_ms: Arc<AtomicU64>,
+    thinking_ms: Arc<Mutex<std::ops::Range<u64>>>,
     /// When the first answer of each run was sent, by the mark around its payload.
     answered: Arc<Mutex<HashMap<String, Instant>>>,
     /// The times between the turns of a run, in milliseconds.
@@ -74,8 +77,9 @@ async fn complete(State(script): State<Script>, body: String) -> impl IntoRespon
         let gap = arrived.duration_since(before).as_secs_f64() * 1e3;
         script.gaps.lock().unwrap_or_else(PoisonError::into_inner).push(gap);
     }
-    let thinking = script.thinking_ms.load(Ordering::Relaxed);
-    if thinking > 0 {
+    let thinking = script.thinking_ms.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if !thinking.is_empty() {
+        let thinking = rand::rng().random_range(thinking);
         tokio::time::sleep(Duration::from_millis(thinking)).await;
     }
     let answer = match before {
@@ -124,10 +128,28 @@ async fn make(runs_max: usize, port: u16) -> anyhow::Result<BenchGateway> {
     Ok(bench)
 }
 
-pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
-    let script = Script::default();
-    let port = serve_model(script.clone()).await?;
-    script.thinking_ms.store(THINKING_MS, Ordering::Relaxed);
+/// The times between two turns, in milliseconds.
+struct Gaps {
+    turns: usize,
+    p50: f64,
+    p99: f64,
+}
+
+impl std::fmt::Display for Gaps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { turns, p50, p99 } = self;
+        write!(f, "p50 {p50:.2} ms, p99 {p99:.2} ms of {turns}")
+    }
+}
+
+/// Measures the times between turns while the model thinks for as long as this.
+async fn gaps(
+    script: &Script,
+    port: u16,
+    thinking_ms: std::ops::Range<u64>,
+    round: Duration,
+) -> anyhow::Result<Gaps> {
+    *script.thinking_ms.lock().unwrap_or_else(PoisonError::into_inner) = thinking_ms;
     let bench = make(RUNS, port).await?;
     let serving = bench.serve().await?;
     load(serving.address, bench.request("", TELEGRAM).into(), RUNS, round).await?;
@@ -135,15 +157,21 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     let mut gaps = std::mem::take(&mut *script.gaps.lock().unwrap_or_else(PoisonError::into_inner));
     gaps.sort_by(f64::total_cmp);
     let percentile = |of: usize| gaps.get(gaps.len() * of / 100).copied().unwrap_or_default();
-    let [p50, p99] = [50, 99].map(percentile);
+    Ok(Gaps { turns: gaps.len(), p50: percentile(50), p99: percentile(99) })
+}
+
+pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
+    let script = Script::default();
+    let port = serve_model(script.clone()).await?;
+    let spread = gaps(&script, port, THINKING_MS, round).await?;
     println!(
-        "\nagent-turn: {RUNS} runs at a time, {} turns that follow a tool; between two turns p50 {p50:.2} ms, p99 {p99:.2} \
-         ms; load average {}",
-        gaps.len(),
+        "\nagent-turn: {RUNS} runs at a time; between two turns of a run, spread: {spread}; load average {}",
         load_average()
     );
+    let at_once = gaps(&script, port, THINKING_AT_ONCE_MS, round).await?;
+    println!("the turns of all runs end at once: {at_once}; load average {}", load_average());
 
-    script.thinking_ms.store(0, Ordering::Relaxed);
+    *script.thinking_ms.lock().unwrap_or_else(PoisonError::into_inner) = 0..0;
     println!("{:>10} {:>10} {:>8}", "runs/s", "accepts/s", "ratio");
     let (mut runs, mut accepts) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
@@ -164,7 +192,8 @@ pub(crate) async fn run(round: Duration) -> anyhow::Result<()> {
     write(
         "agent-turn",
         &json!({
-            "runs": RUNS, "turns": gaps.len(), "gap_p50_ms": p50, "gap_p99_ms": p99,
+            "runs": RUNS, "turns": spread.turns, "gap_p50_ms": spread.p50, "gap_p99_ms": spread.p99,
+            "at_once_p50_ms": at_once.p50, "at_once_p99_ms": at_once.p99,
             "runs_per_second": median(&runs), "accepts_per_second": median(&accepts),
             "load_average": load_average(),
         }),
