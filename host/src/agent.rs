@@ -185,7 +185,10 @@ impl Runner {
         for note in tools.notes() {
             trace.push(trace.begin(), Event::Note { text: note.clone() });
         }
-        let form = definition.output_schema.as_ref().map(OutputForm::new);
+        let form = match &definition.output_schema {
+            Some(schema) => Some(OutputForm::prepare(schema).await),
+            None => None,
+        };
         let takes_schema = model.takes_output_schema(!tools.descriptions().is_empty());
         if model.context_size().is_some() {
             tools.offer_read_result();

@@ -51,6 +51,18 @@ pub struct SecretFacts {
     pub updated_at: Timestamp,
 }
 
+impl From<&SealedSecret> for SecretFacts {
+    fn from(secret: &SealedSecret) -> Self {
+        Self {
+            name: secret.name.clone(),
+            rotating: secret.previous.is_some(),
+            uses: secret.uses.clone(),
+            set_by: secret.set_by,
+            updated_at: secret.updated_at,
+        }
+    }
+}
+
 /// A secret to store.
 #[derive(Debug)]
 pub struct NewSecret {
@@ -129,15 +141,23 @@ impl Vault {
     /// If the store cannot be read.
     pub async fn list(&self, tenant: TenantId) -> Result<Vec<SecretFacts>, StoreError> {
         let secrets = self.store.secrets(tenant).await?.into_iter();
-        Ok(secrets
-            .map(|secret| SecretFacts {
-                name: secret.name,
-                rotating: secret.previous.is_some(),
-                uses: secret.uses,
-                set_by: secret.set_by,
-                updated_at: secret.updated_at,
-            })
-            .collect())
+        Ok(secrets.map(|secret| SecretFacts::from(&secret)).collect())
+    }
+
+    /// Opens one secret. Returns what is known of it together with its values, read at once.
+    ///
+    /// # Errors
+    /// As for [`Vault::open`].
+    pub async fn open_one(
+        &self,
+        tenant: TenantId,
+        name: &SecretName,
+    ) -> Result<Option<(SecretFacts, SecretVersions)>, VaultError> {
+        let secrets = self.store.secrets(tenant).await?;
+        let Some(secret) = secrets.iter().find(|secret| secret.name == *name) else {
+            return Ok(None);
+        };
+        Ok(Some((SecretFacts::from(secret), self.unseal(tenant, secret)?)))
     }
 
     /// Opens the secrets with these names.

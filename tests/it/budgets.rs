@@ -148,6 +148,68 @@ async fn runs_at_the_same_time_do_not_spend_a_day_together() {
 }
 
 #[tokio::test]
+async fn a_turn_that_is_stopped_counts_and_so_does_a_text_that_broke_off() {
+    const HALF: &str = "half of an answer that nobody will read to its end, as it breaks off here";
+    let server = ModelServer::start([Reply::Paused(HALF, "")]).await;
+    let gateway = setup(&server, Budget::default()).start().await;
+    let task = gateway.start_run("hello").await;
+    server.wait_for_requests(1).await;
+    gateway.stop_task(&task).await;
+    let recorded = poll_until("its spending", async || usage(&gateway).await.pop()).await;
+    assert_eq!((&recorded["turns"], &recorded["estimated_turns"]), (&json!(1), &json!(1)));
+    assert!(recorded["budget_tokens"].as_u64().unwrap() > 0, "{recorded}");
+
+    let server = ModelServer::start([Reply::Broken(HALF), Reply::Text("done")]).await;
+    let gateway = setup(&server, Budget::default()).start().await;
+    gateway.ask(json!({"prompt": "hello"})).await;
+    let recorded = usage(&gateway).await.pop().unwrap();
+    assert_eq!((&recorded["turns"], &recorded["estimated_turns"]), (&json!(1), &json!(1)));
+    assert!(recorded["budget_tokens"].as_u64().unwrap() > TURN + 15, "{recorded}");
+    // What is refused at once costs nothing.
+    let server = ModelServer::start([Reply::Error(401, "no")]).await;
+    let gateway = setup(&server, Budget::default()).start().await;
+    failure(&gateway).await;
+    assert_eq!(usage(&gateway).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_turn_reserves_all_that_it_may_spend() {
+    let server = ModelServer::start([Reply::Held(&Reply::Text("done"))]).await;
+    // Less than two turns of 16,384 tokens each may spend.
+    let budget = Budget { tokens_per_day_max: Some(30_000), ..Budget::default() };
+    let large = |settings: &mut Settings| {
+        settings.models.get_mut("scripted").unwrap().output_tokens_max = Some(16_384);
+    };
+    let gateway = setup(&server, budget).settings(large).start().await;
+    let tasks = [gateway.start_run("hello").await, gateway.start_run("hello").await];
+    for turn in 1..=2 {
+        server.wait_for_requests(turn).await;
+        assert_eq!(server.requests().len(), turn, "one under way at a time");
+        server.release(1);
+    }
+    for task in tasks {
+        assert_eq!(gateway.wait_for_end(&task).await["status"], "completed");
+    }
+}
+
+#[tokio::test]
+async fn counts_that_cannot_be_right_are_bounded() {
+    const TOO_MANY: &str = concat!(
+        r#"data: {"choices":[{"delta":{"content":"done"},"finish_reason":"stop"}]}"#,
+        "\n\n",
+        r#"data: {"choices":[],"usage":{"prompt_tokens":18446744073709551615,"completion_tokens":7}}"#,
+        "\n\ndata: [DONE]\n\n",
+    );
+    let headers: &'static [(&str, &str)] = &[("content-type", "text/event-stream")];
+    let server = ModelServer::start([Reply::Raw(headers, TOO_MANY.as_bytes().into())]).await;
+    let gateway = setup(&server, Budget::default()).start().await;
+    assert_eq!(gateway.ask(json!({"prompt": "hello"})).await.json()["result"], "done");
+    let recorded = usage(&gateway).await.pop().unwrap();
+    assert_eq!(recorded["budget_tokens"], 2 * 128_000 + 7, "twice the context of the model");
+    assert_eq!(recorded["estimated_turns"], 1);
+}
+
+#[tokio::test]
 async fn the_calls_and_the_time_of_a_run_have_budgets_too() {
     let server = ModelServer::start([CALL]).await;
     let budget = Budget { tool_calls_max: Some(2), ..Budget::default() };

@@ -351,7 +351,10 @@ async fn a_script_makes_the_tenant_and_ends_with_the_first_sentence_that_says_no
         runner.try_run(&folder, "sh try-it.sh --data \"$DATA\" --tenant 'a new one'").await;
     assert_eq!(output.status.code(), Some(1));
     let spoken = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(spoken, "wardgate: the gateway's settings have no model \"no such model\"\n");
+    assert_eq!(
+        spoken,
+        "wardgate: there is no model \"no such model\", neither in the gateway's settings nor of the tenant\n"
+    );
     assert!(run_on_folder(&runner.home, &["tenant", "list"]).contains("\ta new one"));
     assert_eq!(run_on_folder(&runner.home, &["key", "list", "--tenant", "a new one"]), "");
 

@@ -104,6 +104,45 @@ async fn two_wrong_calls_of_the_tool_end_the_run() {
 }
 
 #[tokio::test]
+async fn an_answer_by_the_tool_is_no_call_of_a_tool_and_is_not_cut() {
+    let server = ModelServer::start([Reply::Tool("final_answer", FITS)]).await;
+    let setup = Setup::new().model(&server).settings(|settings| {
+        settings.models.get_mut("scripted").unwrap().structured_output =
+            Some(StructuredOutput::Tool);
+    });
+    let setup = setup.agent(|agent| {
+        agent.output_schema = Some(schema());
+        agent.budget.tool_calls_max = Some(0);
+    });
+    let answer = setup.start().await.ask(json!({"prompt": "Where?"})).await.json();
+    assert_eq!((&answer["status"], &answer["result"]), (&json!("completed"), &json!(FITS)));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_object_is_checked_by_its_own_schema() {
+    let names = json!({
+        "$defs": {"name": {"type": "string"}}, "type": "array", "items": {"$ref": "#/$defs/name"},
+    });
+    for (given, result) in [
+        (r#"{"answer": ["a", "b"]}"#, Some(r#"["a","b"]"#)),
+        (r#"{"answer": [1]}"#, None),
+        ("{}", None),
+    ] {
+        let server = ModelServer::start([Reply::Tool("final_answer", given)]).await;
+        let setup = Setup::new().model(&server).settings(|settings| {
+            settings.models.get_mut("scripted").unwrap().structured_output =
+                Some(StructuredOutput::Tool);
+        });
+        let gateway = setup.agent(|agent| agent.output_schema = Some(names.clone())).start().await;
+        let answer = gateway.ask(json!({"prompt": "Who?"})).await.json();
+        match result {
+            Some(result) => assert_eq!(answer["result"], result),
+            None => assert_eq!(answer["status"], "failed", "{given}: {answer}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn schemas_that_cannot_be_held_to_are_refused_with_the_agent() {
     let gateway = Gateway::start().await;
     for (schema, model, says) in
@@ -118,7 +157,7 @@ async fn schemas_that_cannot_be_held_to_are_refused_with_the_agent() {
     for (schema, says) in [
         (json!([]), "is not a JSON object"),
         (json!({"type": 1}), "is not a schema"),
-        (json!({"$ref": "https://example.com/x.json"}), "without references to elsewhere"),
+        (json!({"$ref": "https://example.com/x.json"}), "without references to"),
     ] {
         let agent = json!({"name": "a", "model": "scripted", "output_schema": schema});
         let refused = gateway.admin_request("POST", "/agents").json(&agent).expect(422).await;

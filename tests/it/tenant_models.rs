@@ -192,12 +192,23 @@ async fn a_model_without_a_usable_key_fails_its_runs_and_says_why() {
 #[tokio::test]
 async fn definitions_follow_the_rules_of_the_settings() {
     let gateway = Gateway::start().await;
+    let of = |field: &str, value: &str| {
+        let mut model = json!({"kind": "openai-compatible", "model": "m", "base_url": "https://api.example.com/v1"});
+        model[field] = value.into();
+        model
+    };
+    let (with_url, with_header) = (|url| of("base_url", url), |name| of("key_header", name));
     for (name, model, says) in [
         ("mine", json!({"kind": "anthropic", "model": ""}), "models.mine.model is empty"),
         ("mine", json!({"kind": "openai-compatible", "model": "m"}), "base_url is missing"),
         ("mine", json!({"kind": "anthropic", "model": "m", "fallback": "none"}), "no model"),
         ("mine", json!({"kind": "anthropic", "model": "m", "fallback": "mine"}), "leads back"),
         ("mine", json!({"kind": "anthropic", "model": "m", "key": "x"}), "unknown field"),
+        ("mine", with_url("https://user:word@api.example.com/v1"), "a user name or a password"),
+        ("mine", with_url("https://api.example.com/v1?key=x"), "has a query"),
+        ("mine", with_header("host"), "cannot hold a key"),
+        ("mine", with_header("Transfer-Encoding"), "cannot hold a key"),
+        ("mine", with_header("cookie"), "cannot hold a key"),
         ("offline", json!({"kind": "anthropic", "model": "m"}), "built-in model"),
         ("a%20b", json!({"kind": "anthropic", "model": "m"}), "letters, digits"),
     ] {

@@ -3,36 +3,41 @@
 
 use serde_json::Value;
 
-use super::schema::SchemaCheck;
+use super::schema::{Checked, SchemaCheck};
 
 /// How much of a tool's schema an error repeats to the model, in bytes.
 const SCHEMA_BYTES_MAX: usize = 4096;
 
+/// How the text begins with which a call is refused for its arguments.
+pub(super) const REFUSED: &str = "the tool was not called, because of its arguments";
+
 /// The check of the arguments of one tool.
 pub(super) struct ArgumentCheck {
-    /// If the schema cannot be checked within bounds, the arguments only have to be an object, and the tool itself checks
-    /// them.
+    /// Arguments that cannot be checked within bounds only have to be an object, and the tool itself checks them.
     schema: SchemaCheck,
     text: String,
 }
 
 impl ArgumentCheck {
     /// Prepares the check against a schema.
-    pub(super) fn new(schema: &Value) -> Self {
-        Self { schema: SchemaCheck::new(schema), text: schema.to_string() }
+    pub(super) async fn prepare(schema: &Value) -> Self {
+        Self { schema: SchemaCheck::prepare(schema).await, text: schema.to_string() }
     }
 
     /// Checks the text of arguments.
     ///
     /// # Errors
     /// A text for the model, with the schema that the arguments have to fit.
-    pub(super) fn check(&self, arguments: &str) -> Result<(), String> {
+    pub(super) async fn check(&self, arguments: &str) -> Result<(), String> {
         let value: Value = serde_json::from_str(arguments)
             .map_err(|error| self.error(&format!("they are not JSON: {error}")))?;
         if !value.is_object() {
             return Err(self.error("they are not a JSON object"));
         }
-        self.schema.check(&value).map_err(|problem| self.error(&problem))
+        match self.schema.check(value).await {
+            Checked::Fits | Checked::Unknown => Ok(()),
+            Checked::Unfit(problem) => Err(self.error(&problem)),
+        }
     }
 
     fn error(&self, problem: &str) -> String {
@@ -40,9 +45,7 @@ impl ArgumentCheck {
             true => format!(" that fits this schema: {}", self.text),
             false => String::new(),
         };
-        format!(
-            "the tool was not called, because of its arguments ({problem}). Call it again with an object{schema}"
-        )
+        format!("{REFUSED} ({problem}). Call it again with an object{schema}")
     }
 }
 
@@ -52,15 +55,15 @@ mod tests {
 
     use super::*;
 
-    fn check(arguments: &str, schema: &Value) -> Result<(), String> {
-        ArgumentCheck::new(schema).check(arguments)
+    async fn check(arguments: &str, schema: &Value) -> Result<(), String> {
+        ArgumentCheck::prepare(schema).await.check(arguments).await
     }
 
-    #[test]
-    fn arguments_are_an_object_or_refused_with_the_schema() {
+    #[tokio::test]
+    async fn arguments_are_an_object_or_refused_with_the_schema() {
         let schema = json!({"type": "object", "properties": {"path": {"type": "string"}}});
         for good in ["{}", " {\"path\": \"a\"}\n"] {
-            assert_eq!(check(good, &schema), Ok(()), "{good}");
+            assert_eq!(check(good, &schema).await, Ok(()), "{good}");
         }
         for bad in [
             "",
@@ -87,17 +90,17 @@ mod tests {
             "undefined",
             "{\"path\": 1}",
         ] {
-            let why = check(bad, &schema).unwrap_err();
+            let why = check(bad, &schema).await.unwrap_err();
             assert!(why.contains("was not called") && why.contains("\"path\""), "{bad}: {why}");
         }
         let deep = format!("{}1{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
-        assert!(check(&deep, &schema).is_err());
+        assert!(check(&deep, &schema).await.is_err());
         let long = json!({"description": "x".repeat(SCHEMA_BYTES_MAX)});
-        assert!(check("", &long).unwrap_err().len() < 300);
+        assert!(check("", &long).await.unwrap_err().len() < 300);
     }
 
-    #[test]
-    fn the_schema_is_followed_through_its_own_references() {
+    #[tokio::test]
+    async fn the_schema_is_followed_through_its_own_references() {
         let schema = json!({
             "type": "object",
             "properties": {
@@ -116,7 +119,7 @@ mod tests {
             json!({"to": "a@b"}),
             json!({"to": "a@b", "kind": "a", "parts": [{"n": 1, "part": {"n": 2}}]}),
         ] {
-            assert_eq!(check(&good.to_string(), &schema), Ok(()), "{good}");
+            assert_eq!(check(&good.to_string(), &schema).await, Ok(()), "{good}");
         }
         for (bad, says) in [
             (json!({}), "\"to\" is a required property"),
@@ -126,21 +129,21 @@ mod tests {
             (json!({"to": "a@b", "parts": [{"n": "1"}]}), "at /parts/0/n"),
             (json!({"to": "a@b", "parts": [{}, {}, {}]}), "at /parts"),
         ] {
-            let why = check(&bad.to_string(), &schema).unwrap_err();
+            let why = check(&bad.to_string(), &schema).await.unwrap_err();
             assert!(why.contains(says), "{bad}: {why}");
         }
     }
 
-    #[test]
-    fn a_property_may_be_called_like_a_keyword() {
+    #[tokio::test]
+    async fn a_property_may_be_called_like_a_keyword() {
         let schema =
             json!({"properties": {"$ref": {"type": "integer"}, "$id": {"type": "integer"}}});
-        assert_eq!(check(r#"{"$ref": 1}"#, &schema), Ok(()));
-        assert!(check(r#"{"$ref": "x"}"#, &schema).is_err());
+        assert_eq!(check(r#"{"$ref": 1}"#, &schema).await, Ok(()));
+        assert!(check(r#"{"$ref": "x"}"#, &schema).await.is_err());
     }
 
-    #[test]
-    fn a_hostile_schema_costs_little() {
+    #[tokio::test]
+    async fn a_hostile_schema_costs_little() {
         let mut doubling = Map::new();
         for level in 0..40 {
             let next = json!({"$ref": format!("#/$defs/{}", level + 1)});
@@ -166,19 +169,19 @@ mod tests {
             deep,
         ] {
             assert_eq!(
-                check(r#"{"a": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!"}"#, &schema),
+                check(r#"{"a": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!"}"#, &schema).await,
                 Ok(()),
                 "{schema}"
             );
-            assert!(check("[]", &schema).is_err());
+            assert!(check("[]", &schema).await.is_err());
         }
         // Linear in what the model wrote, also with a pattern that takes others exponential time.
         let slow = json!({"properties": {"a": {"pattern": "^(a+)+$"}}});
-        let arguments = json!({"a": format!("{}!", "a".repeat(100_000))});
-        assert!(check(&arguments.to_string(), &slow).is_err());
+        let arguments = json!({"a": format!("{}!", "a".repeat(60_000))});
+        assert!(check(&arguments.to_string(), &slow).await.is_err());
         // More than can be checked within bounds.
         let many = json!({"properties": {"a": {"items": {"anyOf": vec![json!({"type": "string"}); 2000]}}}});
         let arguments = json!({"a": vec![1; 100_000]});
-        assert_eq!(check(&arguments.to_string(), &many), Ok(()));
+        assert_eq!(check(&arguments.to_string(), &many).await, Ok(()));
     }
 }

@@ -2,21 +2,26 @@
 //! that many runs at a time do not spend together what each of them alone would have left.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::RunError;
+use super::model::{Model, Turn};
 use crate::clock::{Clock, Day};
 use crate::ids::{AgentId, TenantId};
 use crate::settings::AgentSettings;
-use crate::store::{Spent, Store};
+use crate::store::{Spent, Store, StoreError};
 use crate::tenants::Agent;
 use crate::trace::usage::{Spending, Usage};
 
 /// How long a run waits for the turns of others before it looks again.
 const RECHECK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a run waits for the turns of others in all. It has a place among the tenant's runs meanwhile.
+const WAIT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The budgets of all runs of this process.
 #[derive(Debug, Clone)]
@@ -171,42 +176,56 @@ impl RunBudget<'_> {
         *cost_micros = cost_micros.saturating_add(spending.cost_micros.unwrap_or_default());
     }
 
-    /// Reserves what a turn is expected to spend. If turns under way may spend all that is left, it waits for them.
+    /// Opens the account of a turn of this model that has this many bytes of input which no cache may hold, and reserves
+    /// what it may spend. If turns under way may spend all that is left, it waits for them. None if the model costs
+    /// nothing.
     ///
     /// # Errors
     /// If a budget is spent, or one in money cannot be kept because a model has no price.
-    pub(super) async fn reserve(
+    pub(super) async fn open<'m>(
         &self,
-        expected: Spending,
-    ) -> Result<Option<Reservation>, RunError> {
+        model: &'m dyn Model,
+        new_bytes: usize,
+    ) -> Result<Option<TurnAccount<'m>>, RunError> {
+        let Some(expected) = model.estimate(new_bytes, None) else { return Ok(None) };
         let has_money_limit = [self.run, self.agent_day, self.tenant_day]
             .iter()
             .any(|limit| limit.cost_micros < u64::MAX);
         if has_money_limit && expected.cost_micros.is_none() {
             return Err(RunError::failed(
-                "there is a budget in money, and the agent's model, or a fallback of it, has no price in the \
-                 gateway's settings (fault: host)",
+                "there is a budget in money, and the agent's model, or a fallback of it, has no price (fault: policy)",
             ));
         }
         self.run.check(self.spent, Period::Run)?;
-        let day = self.budgets.clock.now().day();
-        let accounts = [
-            (self.agent_day, Some(self.agent.id), Period::AgentDay),
-            (self.tenant_day, None, Period::TenantDay),
-        ];
-        let accounts = accounts.into_iter().filter(|(limit, ..)| limit.is_set());
-        let accounts: Vec<(Limit, Account, Period)> = accounts
-            .map(|(limit, agent, period)| (limit, Account { agent, day }, period))
-            .collect();
         let wanted = Spent {
             tokens: expected.tokens,
             cost_micros: expected.cost_micros.unwrap_or_default(),
         };
-        if accounts.is_empty() {
+        let reservation = self.reserve(wanted).await?;
+        let records = SpendingRecords {
+            budgets: self.budgets.clone(),
+            owner: (self.agent.tenant, self.agent.id),
+        };
+        let received = Arc::default();
+        Ok(Some(TurnAccount { model, new_bytes, received, reservation, records: Some(records) }))
+    }
+
+    async fn reserve(&self, wanted: Spent) -> Result<Option<Reservation>, RunError> {
+        let limits = [
+            (self.agent_day, Some(self.agent.id), Period::AgentDay),
+            (self.tenant_day, None, Period::TenantDay),
+        ];
+        if !limits.iter().any(|(limit, ..)| limit.is_set()) {
             return Ok(None);
         }
         let reservations = self.budgets.of_tenant(self.agent.tenant);
+        let begun = Instant::now();
         loop {
+            let day = self.budgets.clock.now().day();
+            let limits = limits.iter().filter(|(limit, ..)| limit.is_set());
+            let accounts: Vec<(Limit, Account, Period)> = limits
+                .map(|&(limit, agent, period)| (limit, Account { agent, day }, period))
+                .collect();
             // Before it is looked at what is reserved, so that no end of a reservation is missed.
             let ended = reservations.ended.notified();
             tokio::pin!(ended);
@@ -216,6 +235,12 @@ impl RunBudget<'_> {
                 // Another run that waits may have the same answer.
                 reservations.ended.notify_one();
                 return admitted;
+            }
+            if begun.elapsed() > WAIT_TIME_MAX {
+                return Err(RunError::failed(format!(
+                    "other turns under way may spend what is left of the day's budget (waited for {} s)",
+                    WAIT_TIME_MAX.as_secs()
+                )));
             }
             // Not for ever: a run that was woken may have ended since, and with it the news.
             let _timeout = tokio::time::timeout(RECHECK_PAUSE, ended).await;
@@ -253,20 +278,87 @@ impl RunBudget<'_> {
         let accounts = accounts.iter().map(|(_, account, _)| *account).collect();
         Ok(Some(Reservation { reservations: Arc::clone(reservations), accounts, wanted }))
     }
+}
 
-    /// Records what a turn has spent, and ends its reservation.
-    pub(super) async fn spend(
-        &mut self,
-        reservation: Option<Reservation>,
-        spending: Spending,
-        usage: &Usage,
-    ) -> Result<(), RunError> {
-        self.count(spending);
-        let (agent, day) = (self.agent, self.budgets.clock.now().day());
-        let store = &self.budgets.store;
-        store.add_spending((agent.tenant, agent.id), day, spending, usage).await?;
-        drop(reservation);
-        Ok(())
+/// Where the spending of an agent is recorded.
+#[derive(Debug, Clone)]
+struct SpendingRecords {
+    budgets: Budgets,
+    owner: (TenantId, AgentId),
+}
+
+impl SpendingRecords {
+    async fn add(&self, spending: Spending, usage: &Usage) -> Result<(), StoreError> {
+        let day = self.budgets.clock.now().day();
+        self.budgets.store.add_spending(self.owner, day, spending, usage).await
+    }
+}
+
+/// The account of a turn under way. If it is dropped before the turn has ended, as when the run is stopped, what the turn
+/// has spent so far is estimated and recorded: the provider will count it.
+pub(super) struct TurnAccount<'m> {
+    model: &'m dyn Model,
+    new_bytes: usize,
+    /// The bytes of text that have arrived.
+    received: Arc<AtomicUsize>,
+    reservation: Option<Reservation>,
+    /// None once the account is closed.
+    records: Option<SpendingRecords>,
+}
+
+impl TurnAccount<'_> {
+    /// Counts the bytes of text that arrive.
+    pub(super) fn received(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.received)
+    }
+
+    /// Closes the account of a turn that has ended, and records what it has spent. `restarts` attempts before it broke
+    /// off in their texts, which were longer than the turn's by what has arrived in all. Returns what was recorded.
+    pub(super) async fn close(
+        mut self,
+        turn: &Turn,
+        restarts: u32,
+    ) -> Result<Spending, StoreError> {
+        let Some(records) = self.records.take() else { return Ok(Spending::default()) };
+        let mut spending = turn.spending.unwrap_or_default();
+        if restarts > 0 {
+            let lost = self.received.load(Ordering::Relaxed).saturating_sub(turn.text.len());
+            let input = self.new_bytes.saturating_mul(restarts as usize);
+            let lost = self.model.estimate(input, Some(lost)).unwrap_or_default();
+            spending.tokens = spending.tokens.saturating_add(lost.tokens);
+            let cost = spending.cost_micros.zip(lost.cost_micros);
+            spending.cost_micros = cost.map(|(cost, lost)| cost.saturating_add(lost));
+            spending.is_estimated = true;
+        }
+        records.add(spending, &turn.usage).await?;
+        Ok(spending)
+    }
+
+    /// Closes the account of a turn that failed. A server that has sent no text has not counted anything, most probably.
+    pub(super) fn fail(mut self) {
+        if self.received.load(Ordering::Relaxed) == 0 {
+            self.records = None;
+        }
+    }
+}
+
+impl Drop for TurnAccount<'_> {
+    fn drop(&mut self) {
+        let Some(records) = self.records.take() else { return };
+        let received = self.received.load(Ordering::Relaxed);
+        let estimate = self.model.estimate(self.new_bytes, Some(received));
+        let reservation = self.reservation.take();
+        let (Some(spending), Ok(runtime)) = (estimate, tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        runtime.spawn(async move {
+            let spending = Spending { is_estimated: true, ..spending };
+            if let Err(error) = records.add(spending, &Usage::default()).await {
+                tracing::warn!(%error, "what an interrupted turn has spent is not recorded");
+            }
+            drop(reservation);
+        });
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Context {
     measured: Option<(u64, usize)>,
     /// The bytes of what no turn has sent yet.
     unsent_bytes: usize,
+    /// Whether the last turn's input came from a cache of the provider, in part.
+    is_cached: bool,
     /// The results that the model has not seen as a whole, by their number in the run, from 1.
     kept: BTreeMap<u32, String>,
     /// How many results there are.
@@ -51,17 +53,21 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// A conversation whose last message is the run's input.
+    /// A conversation whose last message is the run's input. `more_bytes` come with each turn besides instructions and
+    /// tools.
     pub(super) fn new(
         messages: Vec<Message>,
         size: Option<ContextSize>,
         result_bytes_max: usize,
-        instructions: &str,
+        (instructions, more_bytes): (&str, usize),
         tools: &[Tool],
     ) -> Self {
         let described = tools.iter().map(described_bytes);
-        let fixed_bytes =
-            if size.is_some() { instructions.len() + described.sum::<usize>() } else { 0 };
+        let fixed_bytes = if size.is_some() {
+            instructions.len() + more_bytes + described.sum::<usize>()
+        } else {
+            0
+        };
         let mut context = Self {
             input: messages.len().saturating_sub(1),
             messages,
@@ -70,6 +76,7 @@ impl Context {
             fixed_bytes,
             measured: None,
             unsent_bytes: 0,
+            is_cached: false,
             kept: BTreeMap::new(),
             results: 0,
         };
@@ -81,13 +88,16 @@ impl Context {
         &self.messages
     }
 
-    pub(super) fn unsent_bytes(&self) -> usize {
-        self.unsent_bytes
+    /// The bytes of the next turn's input that no cache of the provider may hold: all of them, unless it has read from
+    /// one before.
+    pub(super) fn new_bytes(&self) -> usize {
+        if self.is_cached { self.unsent_bytes } else { self.bytes() }
     }
 
     /// Counts a turn that has been taken.
     pub(super) fn measure(&mut self, usage: &Usage) {
         self.measured = usage.input().map(|tokens| (tokens, self.bytes())).or(self.measured);
+        self.is_cached = usage.cache_read.is_some_and(|tokens| tokens > 0);
         self.unsent_bytes = 0;
     }
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 
-use super::budget::RunBudget;
+use super::arguments::REFUSED;
+use super::budget::{RunBudget, TurnAccount};
 use super::context::Context;
 use super::journal::{Entry, Journal};
 use super::model::{AssistantMessage, Message, Model, StopReason, ToolResult, Turn, TurnRequest};
@@ -33,6 +34,9 @@ const MODEL_BYTES_MAX: usize = 8 << 20;
 
 /// The most calls of a run at a time.
 const CALLS_AT_ONCE_MAX: usize = 8;
+
+/// What the model is told of an answer that it gave by a tool.
+const ACCEPTED: &str = "the answer is accepted";
 
 /// What the model is told of a call whose outcome nobody knows.
 const UNKNOWN: &str = "its outcome is unknown: the gateway stopped while the tool ran. What it does may have been done. \
@@ -89,6 +93,9 @@ struct BegunCall {
     refusal: Option<String>,
 }
 
+/// A turn that was taken: when it began, the turn, how often its text began anew, and its account.
+type TakenTurn<'m> = ((Timestamp, Instant), Turn, u32, Option<TurnAccount<'m>>);
+
 /// How a turn ended.
 enum TurnEnd {
     Answered(String),
@@ -120,7 +127,12 @@ impl<'a> Conversation<'a> {
         let Participants { agent, task, model, tools, form, takes_schema, trace, limits, budget } =
             with;
         let definition = &agent.definition;
-        let (size, instructions) = (model.context_size(), &definition.instructions);
+        let size = model.context_size();
+        let form_bytes = match &form {
+            Some(form) if takes_schema && size.is_some() => form.schema().to_string().len(),
+            _ => 0,
+        };
+        let instructions = (definition.instructions.as_str(), form_bytes);
         let result_bytes_max = limits.result_bytes_max;
         let context =
             Context::new(messages, size, result_bytes_max, instructions, tools.descriptions());
@@ -149,7 +161,7 @@ impl<'a> Conversation<'a> {
 
     /// Goes on behind what earlier attempts recorded, up to the model's answer.
     pub(super) async fn run(mut self, recorded: Vec<Entry>) -> Result<String, RunError> {
-        let mut open = self.resume(recorded)?;
+        let mut open = self.resume(recorded).await?;
         loop {
             if let Some(turn) = open.take() {
                 let results = self.call_tools(turn).await?;
@@ -168,7 +180,7 @@ impl<'a> Conversation<'a> {
 
     /// Takes over what earlier attempts recorded: into the trace, the conversation and the limits. Returns the turn
     /// whose calls have not all ended, if there is one.
-    fn resume(&mut self, recorded: Vec<Entry>) -> Result<Option<OpenTurn>, RunError> {
+    async fn resume(&mut self, recorded: Vec<Entry>) -> Result<Option<OpenTurn>, RunError> {
         let mut open: Option<OpenTurn> = None;
         for entry in recorded {
             match entry {
@@ -187,7 +199,14 @@ impl<'a> Conversation<'a> {
                     let message = AssistantMessage { text, tool_calls, provider_message };
                     self.model_bytes_left = self.model_bytes_left.saturating_sub(message.bytes());
                     if calls.is_empty() {
-                        self.answer = self.answer_or_correction(message)?;
+                        match &self.form {
+                            Some(form) => match form.parse(&message.text).await {
+                                Ok(answer) => self.answer = Some(answer),
+                                Err(problem) => self.correct(message, &problem)?,
+                            },
+                            // It had one when the turn was recorded.
+                            None => self.answer = Some(message.text),
+                        }
                         continue;
                     }
                     self.context.push_turn(message);
@@ -206,11 +225,13 @@ impl<'a> Conversation<'a> {
                         break;
                     };
                     self.show_again(step);
-                    self.calls_left = self.calls_left.saturating_sub(1);
-                    self.bytes_left = self.bytes_left.saturating_sub(text.len());
+                    if !self.gives_answer(&call) {
+                        self.calls_left = self.calls_left.saturating_sub(1);
+                        self.bytes_left = self.bytes_left.saturating_sub(text.len());
+                    }
+                    self.take_answer(&call, &text, is_error).await?;
                     let Some(turn) = &mut open else { break };
                     turn.interrupted = None;
-                    self.take_answer(&call, is_error)?;
                     turn.results.push(self.context.result(call, text, is_error));
                     if turn.results.len() == turn.calls.len() {
                         let results = open.take().map(|turn| turn.results).unwrap_or_default();
@@ -242,20 +263,24 @@ impl<'a> Conversation<'a> {
             return Err(RunError::failed(reason));
         }
         self.fit_context();
-        let (begun, turn, restarts) = loop {
+        let (begun, mut turn, restarts, account) = loop {
             if let Some(taken) = self.request_turn().await? {
                 break taken;
             }
         };
         self.turns += 1;
+        self.context.measure(&turn.usage);
+        if let Some(account) = account {
+            let spending = account.close(&turn, restarts).await?;
+            self.budget.count(spending);
+            turn.spending = Some(spending);
+        }
         let step = self.trace.step(begun, model_event(&definition.model, &turn, restarts));
-        let goes_on = match turn.stop {
-            StopReason::ToolCalls => true,
-            StopReason::Answered => {
-                self.form.as_ref().is_some_and(|form| form.parse(&turn.text).is_err())
-            }
-            StopReason::Length | StopReason::Refused(_) => false,
+        let checked = match &self.form {
+            Some(form) if turn.stop == StopReason::Answered => Some(form.parse(&turn.text).await),
+            _ => None,
         };
+        let goes_on = turn.stop == StopReason::ToolCalls || matches!(checked, Some(Err(_)));
         let has_room = if goes_on { self.take_room(&turn) } else { Ok(()) };
         if goes_on && has_room.is_ok() {
             self.journal.record_turn(&step, &turn, self.trace.redactor).await?;
@@ -271,11 +296,20 @@ impl<'a> Conversation<'a> {
                     .to_owned()
             }
             StopReason::Refused(why) => format!("the model refused to answer: {why}"),
-            StopReason::Answered => {
-                let message = AssistantMessage { text, tool_calls, provider_message };
-                let answer = self.answer_or_correction(message)?;
-                return Ok(answer.map_or(TurnEnd::Corrected, TurnEnd::Answered));
-            }
+            StopReason::Answered => match checked {
+                Some(Ok(answer)) => return Ok(TurnEnd::Answered(answer)),
+                Some(Err(problem)) => {
+                    self.correct(
+                        AssistantMessage { text, tool_calls, provider_message },
+                        &problem,
+                    )?;
+                    return Ok(TurnEnd::Corrected);
+                }
+                None if text.trim().is_empty() => {
+                    "the model gave an empty answer (fault: upstream)".to_owned()
+                }
+                None => return Ok(TurnEnd::Answered(text)),
+            },
             StopReason::ToolCalls => {
                 let calls = tool_calls.clone();
                 let message = AssistantMessage { text, tool_calls, provider_message };
@@ -288,17 +322,13 @@ impl<'a> Conversation<'a> {
         Err(RunError::failed(reason))
     }
 
-    /// Requests a turn. Returns when it began, the turn, and how often its text began anew; or None if the model's server
+    /// Requests a turn. Returns when it began, the turn, how often its text began anew, and its account; or None if the model's server
     /// refuses a tool, which is left out from now on.
-    async fn request_turn(
-        &mut self,
-    ) -> Result<Option<((Timestamp, Instant), Turn, u32)>, RunError> {
-        let reservation = match self.model.estimate(self.context.unsent_bytes()) {
-            Some(expected) => self.budget.reserve(expected).await?,
-            None => None,
-        };
+    async fn request_turn(&mut self) -> Result<Option<TakenTurn<'a>>, RunError> {
+        let account = self.budget.open(self.model, self.context.new_bytes()).await?;
         let begun = self.trace.begin();
-        let text = TurnText::new(self.trace, begun.0);
+        let received = account.as_ref().map(TurnAccount::received).unwrap_or_default();
+        let text = TurnText::new(self.trace, begun.0, received);
         let request = TurnRequest {
             instructions: &self.agent.definition.instructions,
             messages: self.context.messages(),
@@ -311,6 +341,7 @@ impl<'a> Conversation<'a> {
         let turn = match self.model.turn(request).await {
             Ok(turn) => turn,
             Err(error) => {
+                account.into_iter().for_each(TurnAccount::fail);
                 let tool = error.refused_tool.as_deref();
                 let Some(tool) = tool.filter(|tool| self.tools.leave_out(tool)) else {
                     let (message, fault) = (error.message, error.fault.as_str());
@@ -323,49 +354,50 @@ impl<'a> Conversation<'a> {
             }
         };
         let restarts = text.finish();
-        self.context.measure(&turn.usage);
-        if let Some(spending) = turn.spending {
-            self.budget.spend(reservation, spending, &turn.usage).await?;
-        }
-        Ok(Some((begun, turn, restarts)))
+        Ok(Some((begun, turn, restarts, account)))
     }
 
-    /// The answer in a message that calls no tool. None if it does not have the required form: then the model is asked
-    /// for another one, once.
-    fn answer_or_correction(
-        &mut self,
-        message: AssistantMessage,
-    ) -> Result<Option<String>, RunError> {
-        let Some(form) = &self.form else {
-            if message.text.trim().is_empty() {
-                return Err(RunError::failed("the model gave an empty answer (fault: upstream)"));
-            }
-            return Ok(Some(message.text));
-        };
-        let problem = match form.parse(&message.text) {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(problem) => problem,
-        };
-        let correction = form.correction(&problem, self.takes_schema);
-        self.count_correction(&problem)?;
+    /// Asks for another answer in place of this one, which does not have the required form.
+    fn correct(&mut self, message: AssistantMessage, problem: &str) -> Result<(), RunError> {
+        let Some(form) = &self.form else { return Ok(()) };
+        let correction = form.correction(problem, self.takes_schema);
+        self.count_correction(problem)?;
         let text = format!(
             "the answer does not fit output_schema ({problem}); the model is asked for another one"
         );
         self.trace.push(self.trace.begin(), Event::Note { text });
+        // Providers refuse an empty message.
+        let message = match message.text.trim().is_empty() {
+            true => {
+                AssistantMessage { text: "(no answer)".to_owned(), ..AssistantMessage::default() }
+            }
+            false => message,
+        };
         self.context.push_turn(message);
         self.context.push_correction(correction);
-        Ok(None)
+        Ok(())
+    }
+
+    /// Whether this call gives the answer of the run.
+    fn gives_answer(&self, call: &ToolCall) -> bool {
+        self.form.is_some() && !self.takes_schema && call.name == FINAL_ANSWER
     }
 
     /// Takes the answer from a call of the tool for it that has ended.
-    fn take_answer(&mut self, call: &ToolCall, is_error: bool) -> Result<(), RunError> {
-        let Some(form) = self.form.as_ref().filter(|_| call.name == FINAL_ANSWER) else {
+    async fn take_answer(
+        &mut self,
+        call: &ToolCall,
+        result: &str,
+        is_error: bool,
+    ) -> Result<(), RunError> {
+        let Some(form) = self.form.as_ref().filter(|_| self.gives_answer(call)) else {
             return Ok(());
         };
-        if is_error {
-            return self.count_correction("the arguments of final_answer do not fit");
+        if !is_error {
+            self.answer = form.answer_in(&call.arguments).await.ok();
+        } else if result.starts_with(REFUSED) {
+            self.count_correction("the arguments of final_answer do not fit it")?;
         }
-        self.answer = Some(form.answer_in(&call.arguments));
         Ok(())
     }
 
@@ -397,12 +429,12 @@ impl<'a> Conversation<'a> {
         let mut waiting = calls.into_iter().enumerate().skip(results.len()).peekable();
         while let Some((number, call)) = waiting.next() {
             let only_reads = self.tools.only_reads(&call.name);
-            let mut group = vec![self.begin_call(number, call)?];
+            let mut group = vec![self.begin_call(number, call).await?];
             while only_reads
                 && let Some((number, call)) =
                     waiting.next_if(|(_, call)| self.tools.only_reads(&call.name))
             {
-                group.push(self.begin_call(number, call)?);
+                group.push(self.begin_call(number, call).await?);
             }
             let answers = self.answers(&group, interrupted, is_redacted).await?;
             for (begun, (answer, micros)) in group.into_iter().zip(answers) {
@@ -412,15 +444,16 @@ impl<'a> Conversation<'a> {
         Ok(results)
     }
 
-    fn begin_call(&mut self, number: usize, call: ToolCall) -> Result<BegunCall, RunError> {
-        self.calls_left = self.calls_left.checked_sub(1).ok_or_else(|| {
+    async fn begin_call(&mut self, number: usize, call: ToolCall) -> Result<BegunCall, RunError> {
+        let cost = u32::from(!self.gives_answer(&call));
+        self.calls_left = self.calls_left.checked_sub(cost).ok_or_else(|| {
             let max = self.limits.tool_calls_max;
             let max = self.agent.definition.budget.tool_calls_max.unwrap_or(max).min(max);
             RunError::failed(format!("the run wanted more than {max} tool calls"))
         })?;
         let (at, _) = self.trace.begin();
         self.trace.called(at, &call, self.tools.plugin_of(&call.name));
-        let refusal = self.tools.check_arguments(&call).err();
+        let refusal = self.tools.check_arguments(&call).await.err();
         self.bad_calls = if refusal.is_some() { self.bad_calls + 1 } else { 0 };
         Ok(BegunCall { number, call, at, refusal })
     }
@@ -460,12 +493,25 @@ impl<'a> Conversation<'a> {
             }
             _ if is_redacted => self.tools.refuse(call, format!("{}: {NOT_STORED}", call.name)),
             Some(why) => self.tools.refuse(call, why.clone()),
+            None if self.gives_answer(call) => self.accept_answer(call).await,
             None => {
                 let key = idempotency_key(self.task, self.turns, *number, call);
                 self.tools.call(self.task, &self.context, call, key).await
             }
         };
         (answer, u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// The result of a call of the tool that takes the answer.
+    async fn accept_answer(&self, call: &ToolCall) -> Answer {
+        let problem = match &self.form {
+            Some(form) => form.answer_in(&call.arguments).await.err(),
+            None => None,
+        };
+        match problem {
+            Some(problem) => self.tools.refuse(call, format!("{REFUSED} ({problem})")),
+            None => Answer { is_error: false, ..self.tools.refuse(call, ACCEPTED.to_owned()) },
+        }
     }
 
     /// Records the end of a call. What went wrong is told to the model, and the run goes on, unless the model's calls
@@ -477,7 +523,10 @@ impl<'a> Conversation<'a> {
         micros: u64,
         interrupted: Option<usize>,
     ) -> Result<ToolResult, RunError> {
-        let answer = answer.within(&mut self.bytes_left);
+        let answer = match self.gives_answer(&call) {
+            true => answer,
+            false => answer.within(&mut self.bytes_left),
+        };
         let event = Event::Tool {
             call: call.clone(),
             plugin: answer.plugin,
@@ -487,6 +536,11 @@ impl<'a> Conversation<'a> {
             ran: answer.ran,
         };
         let step = self.trace.redactor.step(Step { at, micros, event });
+        // As it is recorded, so that the next attempt has the same conversation, and no part of it holds a secret.
+        let result = match &step.event {
+            Event::Tool { result, .. } => result.clone(),
+            _ => String::new(),
+        };
         let is_unknown = interrupted == Some(number);
         let fails = is_unknown && self.agent.definition.on_unknown == OnUnknown::Fail;
         // Not recorded, so that every further attempt fails too.
@@ -494,7 +548,7 @@ impl<'a> Conversation<'a> {
             self.journal.record_result(&step).await?;
         }
         self.trace.log.push(RunEvent::StepCompleted(step));
-        self.take_answer(&call, answer.is_error)?;
+        self.take_answer(&call, &answer.result, answer.is_error).await?;
         if self.bad_calls >= BAD_CALLS_MAX {
             return Err(RunError::failed(format!(
                 "the model called tools with malformed arguments {BAD_CALLS_MAX} times in a row"
@@ -503,7 +557,7 @@ impl<'a> Conversation<'a> {
         if fails {
             return Err(RunError::failed(format!("{}: {UNKNOWN} (on_unknown)", call.name)));
         }
-        Ok(self.context.result(call, answer.result, answer.is_error))
+        Ok(self.context.result(call, result, answer.is_error))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod calls;
+mod connector;
 mod error;
 mod exchange;
 mod gemini;
@@ -19,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
 
+pub(super) use self::connector::{Connector, ModelOrigin};
 pub use self::error::{ModelError, Retry};
 use self::exchange::ModelServer;
-pub(super) use self::exchange::Reach;
 pub use self::registry::Models;
 pub(super) use self::registry::NamedModel;
 use crate::ids::TenantId;
@@ -31,8 +32,8 @@ use crate::trace::ToolCall;
 use crate::trace::redact::Redactor;
 use crate::trace::usage::{ServedBy, Spending, Usage};
 
-/// How many tokens of output a turn is expected to have if its settings set no maximum.
-const OUTPUT_TOKENS: u64 = 1024;
+/// How many tokens of output a turn may be expected to have if its settings set no maximum.
+const OUTPUT_TOKENS: u64 = 8192;
 
 /// How much of arguments that are no JSON object is repeated to the model, in characters.
 const MALFORMED_CHARS_MAX: usize = 800;
@@ -237,9 +238,9 @@ pub trait Model: Send + Sync {
     /// Runs one turn. The model's settings limit its time; dropping the future cancels it.
     fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>>;
 
-    /// What a turn with this many bytes of input that no cache holds may take from budgets. None if the model costs
-    /// nothing; without a cost if it, or a fallback, has no price.
-    fn estimate(&self, new_bytes: usize) -> Option<Spending>;
+    /// What a turn takes from budgets that has this many bytes of input, which no cache holds, and of output: as much as
+    /// it may have, if that is None. None if the model costs nothing; without a cost if it, or a fallback, has no price.
+    fn estimate(&self, new_bytes: usize, output_bytes: Option<usize>) -> Option<Spending>;
 
     /// Whether the model takes the form of an answer, if it may call tools or not. Others answer by a tool.
     fn takes_output_schema(&self, has_tools: bool) -> bool;
@@ -263,13 +264,27 @@ struct Client {
 }
 
 impl Client {
-    fn new(name: &str, settings: &ModelSettings, reach: Reach) -> Result<Self, ModelError> {
+    fn new(
+        name: &str,
+        settings: &ModelSettings,
+        connection: (&Connector, ModelOrigin),
+    ) -> Result<Self, ModelError> {
         let (server, url) = match settings.kind {
-            Protocol::OpenaiCompatible => openai_compatible::connect(name, settings, reach),
-            Protocol::Anthropic => anthropic::connect(name, settings, reach),
-            Protocol::Gemini => gemini::connect(name, settings, reach),
+            Protocol::OpenaiCompatible => openai_compatible::connect(name, settings, connection),
+            Protocol::Anthropic => anthropic::connect(name, settings, connection),
+            Protocol::Gemini => gemini::connect(name, settings, connection),
         }?;
         Ok(Self { server, url, settings: settings.clone() })
+    }
+
+    /// The most output tokens of a turn, as far as that is known.
+    fn output_tokens(&self) -> u64 {
+        match self.settings.kind {
+            Protocol::Anthropic => anthropic::output_tokens(&self.settings).into(),
+            Protocol::OpenaiCompatible | Protocol::Gemini => {
+                self.settings.output_tokens_max.map_or(OUTPUT_TOKENS, u64::from)
+            }
+        }
     }
 
     fn served_by(&self, stop: &StopReason) -> ServedBy {
@@ -316,14 +331,17 @@ impl Model for Client {
                 Protocol::Gemini => gemini::assemble(stream, model, sink).await,
             }?;
             let bytes = (sent, turn.bytes());
-            turn.spending = Some(usage::spending(&turn.usage, settings.price.as_ref(), bytes));
+            let is_bounded = turn.usage.bound(2 * u64::from(settings.context_tokens));
+            let spending = usage::spending(&turn.usage, settings.price.as_ref(), bytes);
+            let is_estimated = spending.is_estimated || is_bounded;
+            turn.spending = Some(Spending { is_estimated, ..spending });
             turn.served_by = Some(Box::new(self.served_by(&turn.stop)));
             Ok(turn)
         })
     }
 
-    fn estimate(&self, new_bytes: usize) -> Option<Spending> {
-        let output = self.settings.output_tokens_max.map_or(OUTPUT_TOKENS, u64::from);
+    fn estimate(&self, new_bytes: usize, output_bytes: Option<usize>) -> Option<Spending> {
+        let output = output_bytes.map_or_else(|| self.output_tokens(), usage::tokens);
         let fresh_input = Some(usage::tokens(new_bytes));
         let usage = Usage { fresh_input, output: Some(output), ..Usage::default() };
         Some(usage::spending(&usage, self.settings.price.as_ref(), (0, 0)))
@@ -342,7 +360,7 @@ impl Model for Client {
     fn context_size(&self) -> Option<ContextSize> {
         let all = u64::from(self.settings.context_tokens);
         // What the turn writes is part of the context.
-        let output = self.settings.output_tokens_max.map_or(OUTPUT_TOKENS, u64::from);
+        let output = self.output_tokens();
         Some(ContextSize { tokens: all - output.min(all / 4) })
     }
 }
@@ -356,7 +374,7 @@ fn endpoint(
 ) -> Result<Url, ModelError> {
     let url = settings.base_url.clone().map_or_else(|| Url::parse(default), Ok);
     let mut url = url.map_err(|_| {
-        ModelError::settings(format!("models.{name}.base_url is missing or cannot be used"))
+        ModelError::settings(format!("the base_url of {name} is missing or cannot be used"))
     })?;
     url.set_path(&format!("{}/{method}", url.path().trim_end_matches('/')));
     Ok(url)

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::schema::SchemaCheck;
+use super::schema::{Checked, SchemaCheck};
 use crate::tool::{FINAL_ANSWER, Tool};
 
 /// The longest schema, in bytes of JSON.
@@ -23,17 +23,17 @@ pub(super) struct OutputForm<'a> {
 ///
 /// # Errors
 /// Why it cannot be used, as the rest of a sentence that begins with its name.
-pub fn check_output_schema(schema: &Value) -> Result<(), &'static str> {
+pub async fn check_output_schema(schema: &Value) -> Result<(), &'static str> {
     if !schema.is_object() {
         return Err("is not a JSON object");
     }
     if schema.to_string().len() > SCHEMA_BYTES_MAX {
         return Err("is longer than 64 KiB");
     }
-    if !SchemaCheck::new(schema).is_effective() {
+    if !SchemaCheck::prepare(schema).await.is_complete() {
         return Err(
             "is not a schema that answers can be checked against: JSON Schema 2020-12, without references to \
-                    elsewhere, and with at most 4,096 subschemas",
+                    elsewhere or to itself, and with at most 4,096 subschemas and 32 patterns",
         );
     }
     Ok(())
@@ -41,8 +41,8 @@ pub fn check_output_schema(schema: &Value) -> Result<(), &'static str> {
 
 impl<'a> OutputForm<'a> {
     /// The form that this schema describes.
-    pub(super) fn new(schema: &'a Value) -> Self {
-        Self { schema, check: SchemaCheck::new(schema) }
+    pub(super) async fn prepare(schema: &'a Value) -> Self {
+        Self { schema, check: SchemaCheck::prepare(schema).await }
     }
 
     pub(super) fn schema(&self) -> &'a Value {
@@ -53,12 +53,15 @@ impl<'a> OutputForm<'a> {
     ///
     /// # Errors
     /// What is wrong, in one sentence.
-    pub(super) fn parse(&self, text: &str) -> Result<String, String> {
+    pub(super) async fn parse(&self, text: &str) -> Result<String, String> {
         let json = without_fence(text.trim());
         let value =
             serde_json::from_str(json).map_err(|error| format!("it is not JSON: {error}"))?;
-        self.check.check(&value)?;
-        Ok(json.to_owned())
+        match self.check.check(value).await {
+            Checked::Fits => Ok(json.to_owned()),
+            Checked::Unfit(problem) => Err(problem),
+            Checked::Unknown => Err("it is too long to be checked".to_owned()),
+        }
     }
 
     /// What the model is asked for after a wrong answer.
@@ -78,7 +81,7 @@ impl<'a> OutputForm<'a> {
             true => self.schema.clone(),
             false => json!({
                 "type": "object",
-                "properties": {WRAPPED: self.schema},
+                "properties": {WRAPPED: wrapped(self.schema)},
                 "required": [WRAPPED],
                 "additionalProperties": false,
             }),
@@ -95,20 +98,45 @@ impl<'a> OutputForm<'a> {
         }
     }
 
-    /// The answer in the arguments of a call of the tool, which have been checked.
-    pub(super) fn answer_in(&self, arguments: &str) -> String {
+    /// The answer in the arguments of a call of the tool.
+    ///
+    /// # Errors
+    /// What is wrong, in one sentence.
+    pub(super) async fn answer_in(&self, arguments: &str) -> Result<String, String> {
         if self.takes_objects() {
-            return arguments.to_owned();
+            return self.parse(arguments).await;
         }
-        let wrapped: Option<Value> = serde_json::from_str(arguments).ok();
-        let answer = wrapped.as_ref().and_then(|wrapped| wrapped.get(WRAPPED));
-        answer.map(Value::to_string).unwrap_or_default()
+        let wrapped: Value =
+            serde_json::from_str(arguments).map_err(|error| format!("it is not JSON: {error}"))?;
+        match wrapped.get(WRAPPED) {
+            Some(answer) => self.parse(&answer.to_string()).await,
+            None => Err(format!("{WRAPPED} is missing")),
+        }
     }
 
-    /// Whether all answers are objects, as arguments of tools have to be. References are local to the schema's root, so
-    /// such a schema must stay the root.
+    /// Whether all answers are objects, as arguments of tools have to be.
     fn takes_objects(&self) -> bool {
         self.schema.get("type").is_some_and(|kind| kind == "object")
+    }
+}
+
+/// A schema that is no longer the root of its document: its references lead to where it is now.
+fn wrapped(schema: &Value) -> Value {
+    match schema {
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| {
+                let value = match value.as_str().and_then(|text| text.strip_prefix('#')) {
+                    Some(pointer) if name == "$ref" => {
+                        format!("#/properties/{WRAPPED}{pointer}").into()
+                    }
+                    _ => wrapped(value),
+                };
+                (name.clone(), value)
+            });
+            Value::Object(fields.collect())
+        }
+        Value::Array(items) => items.iter().map(wrapped).collect(),
+        other => other.clone(),
     }
 }
 
@@ -126,43 +154,84 @@ fn without_fence(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_answer_is_json_of_the_form_fenced_or_not() {
+    #[tokio::test]
+    async fn an_answer_is_json_of_the_form_fenced_or_not() {
         let schema =
             json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
-        let form = OutputForm::new(&schema);
+        let form = OutputForm::prepare(&schema).await;
         for good in
             ["{\"n\": 1}", " {\"n\": 1}\n", "```json\n{\"n\": 1}\n```", "```\n{\"n\": 1}```"]
         {
-            assert_eq!(form.parse(good).as_deref(), Ok("{\"n\": 1}"), "{good}");
+            assert_eq!(form.parse(good).await.as_deref(), Ok("{\"n\": 1}"), "{good}");
         }
         for bad in [
             "", "1", "{}", "{\"n\": \"1\"}", "It is {\"n\": 1}", "```\n```", "```", "``````",
             "{\"n\": 1} {}",
         ] {
-            assert!(form.parse(bad).is_err(), "{bad}");
+            assert!(form.parse(bad).await.is_err(), "{bad}");
+            assert!(form.answer_in(bad).await.is_err(), "{bad}");
         }
-        assert_eq!(form.answer_in("{\"n\":1}"), "{\"n\":1}");
+        assert_eq!(form.answer_in("{\"n\":1}").await.as_deref(), Ok("{\"n\":1}"));
     }
 
-    #[test]
-    fn an_answer_that_is_no_object_is_wrapped_for_the_tool() {
-        let schema = json!({"type": "array", "items": {"type": "string"}});
-        let form = OutputForm::new(&schema);
-        assert_eq!(form.tool().input_schema["properties"]["answer"], schema);
-        assert_eq!(form.answer_in("{\"answer\": [\"a\"]}"), "[\"a\"]");
+    #[tokio::test]
+    async fn an_answer_that_is_no_object_is_wrapped_for_the_tool_and_checked_as_itself() {
+        let schema = json!({
+            "$defs": {"name": {"type": "string"}}, "type": "array", "items": {"$ref": "#/$defs/name"},
+        });
+        let form = OutputForm::prepare(&schema).await;
+        let wrapped = &form.tool().input_schema["properties"]["answer"];
+        assert_eq!(wrapped["items"]["$ref"], "#/properties/answer/$defs/name");
+        assert_eq!(form.answer_in("{\"answer\": [\"a\"]}").await.as_deref(), Ok("[\"a\"]"));
+        for bad in ["{\"answer\": [1]}", "{\"answer\": \"a\"}", "{}", "[\"a\"]", "x"] {
+            assert!(form.answer_in(bad).await.is_err(), "{bad}");
+        }
     }
 
-    #[test]
-    fn schemas_that_cannot_be_checked_are_refused() {
-        assert_eq!(check_output_schema(&json!({"type": "object"})), Ok(()));
+    #[tokio::test]
+    async fn a_problem_does_not_repeat_the_answer() {
+        let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
+        let form = OutputForm::prepare(&schema).await;
+        let problem = form.parse("{\"n\": \"a secret\"}").await.unwrap_err();
+        assert!(problem.starts_with("at /n: ") && !problem.contains("a secret"), "{problem}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_checked_is_not_accepted() {
+        let many = json!({"items": {"anyOf": vec![json!({"type": "integer"}); 2_000]}});
+        let form = OutputForm::prepare(&many).await;
+        assert!(form.parse(&json!(vec![1; 10]).to_string()).await.is_ok());
+        let long = form.parse(&json!(vec![1; 10_000]).to_string()).await;
+        assert_eq!(long.unwrap_err(), "it is too long to be checked");
+        let slow = json!({"type": "string", "pattern": "a[ab]{100}[c-f]"});
+        let form = OutputForm::prepare(&slow).await;
+        let long = form.parse(&json!("ab".repeat(1 << 20)).to_string()).await;
+        assert_eq!(long.unwrap_err(), "it is too long to be checked");
+    }
+
+    #[tokio::test]
+    async fn schemas_that_cannot_be_checked_are_refused() {
+        assert_eq!(check_output_schema(&json!({"type": "object"})).await, Ok(()));
+        let large = json!({"enum": vec!["x".repeat(10); 1_000]});
+        let doubled: serde_json::Map<String, Value> = (0..10)
+            .map(|level| {
+                let next = json!({"$ref": format!("#/$defs/{}", level + 1)});
+                (level.to_string(), json!({"anyOf": [next, next]}))
+            })
+            .chain([("10".to_owned(), large)])
+            .collect();
+        let patterns: Vec<Value> =
+            (0..33).map(|number| json!({"pattern": format!("^{number}")})).collect();
         for bad in [
             json!(true),
             json!({"$ref": "https://example.com/a.json"}),
             json!({"type": 1}),
             json!({"description": "x".repeat(SCHEMA_BYTES_MAX)}),
+            json!({"properties": {"kids": {"items": {"$ref": "#"}}}}),
+            json!({"$ref": "#/$defs/0", "$defs": doubled}),
+            json!({"allOf": patterns}),
         ] {
-            assert!(check_output_schema(&bad).is_err(), "{bad}");
+            assert!(check_output_schema(&bad).await.is_err(), "{bad}");
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Checks JSON against schemas in JSON Schema 2020-12, within bounds: both may be hostile.
 
+use std::io;
+use std::sync::Arc;
+
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::{Map, Value};
 
@@ -9,26 +12,62 @@ const PROBLEM_CHARS_MAX: usize = 400;
 /// The most subschemas that a value is checked against, once references are replaced by what they refer to.
 const SUBSCHEMAS_MAX: usize = 4096;
 
+/// The most bytes of what stands in subschemas, as JSON, once references are replaced.
+const EXPANDED_BYTES_MAX: usize = 256 << 10;
+
 /// The deepest nesting of subschemas.
 const DEPTH_MAX: usize = 64;
 
 /// The most pairs of a subschema and a value. Checking them takes well below a second.
 const PAIRS_MAX: usize = 4 << 20;
 
-/// The largest compiled pattern of a schema, in bytes.
-const PATTERN_BYTES_MAX: usize = 256 << 10;
+/// The most patterns of a schema, once references are replaced.
+const PATTERNS_MAX: usize = 32;
 
-/// A check against one schema.
-pub(super) struct SchemaCheck {
+/// The largest compiled pattern of a schema, in bytes.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
+
+/// The most pairs of a pattern and a byte of the value's texts. A byte may cost a hostile pattern tens of microseconds.
+const PATTERN_PAIRS_MAX: usize = 64 << 10;
+
+/// A check with at most so many pairs is made at once. A larger one gets a thread that may be busy.
+const PAIRS_AT_ONCE_MAX: usize = 16 << 10;
+
+/// A check against one schema. Clones share it.
+#[derive(Clone)]
+pub(super) struct SchemaCheck(Arc<Compiled>);
+
+#[derive(Default)]
+struct Compiled {
     /// None if the schema is one that cannot be checked within bounds.
     validator: Option<Validator>,
     subschemas: usize,
+    patterns: usize,
+    is_recursive: bool,
+}
+
+/// What a check has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// The value fits the schema.
+    Fits,
+    /// It does not, for this reason.
+    Unfit(String),
+    /// It cannot be checked within bounds.
+    Unknown,
 }
 
 impl SchemaCheck {
     /// Prepares the check. References to elsewhere are not followed.
     pub(super) fn new(schema: &Value) -> Self {
-        let mut expansion = Expansion { root: schema, refs: Vec::new(), subschemas: 0 };
+        let mut expansion = Expansion {
+            root: schema,
+            refs: Vec::new(),
+            subschemas: 0,
+            bytes: 0,
+            patterns: 0,
+            is_recursive: false,
+        };
         let expanded = expansion.subschema(schema, 0);
         let validator = expanded.and_then(|schema| {
             let patterns = PatternOptions::regex()
@@ -40,37 +79,116 @@ impl SchemaCheck {
                 .with_pattern_options(patterns);
             options.build(&schema).ok()
         });
-        Self { validator, subschemas: expansion.subschemas }
+        let Expansion { subschemas, patterns, is_recursive, .. } = expansion;
+        Self(Arc::new(Compiled { validator, subschemas, patterns, is_recursive }))
     }
 
-    /// Whether the schema is one that can be checked.
-    pub(super) fn is_effective(&self) -> bool {
-        self.validator.is_some()
-    }
-
-    /// Checks a value. One that cannot be checked within bounds passes.
-    ///
-    /// # Errors
-    /// What is wrong, in one sentence.
-    pub(super) fn check(&self, value: &Value) -> Result<(), String> {
-        let Some(validator) = &self.validator else { return Ok(()) };
-        if values(value).saturating_mul(self.subschemas) > PAIRS_MAX {
-            return Ok(());
+    /// Prepares the check of a schema that may be long, on a thread that may be busy.
+    pub(super) async fn prepare(schema: &Value) -> Self {
+        if is_short(schema) {
+            return Self::new(schema);
         }
-        validator.validate(value).map_err(|error| {
-            let path = error.instance_path().to_string();
-            let place = if path.is_empty() { String::new() } else { format!("at {path}: ") };
-            format!("{place}{error}").chars().take(PROBLEM_CHARS_MAX).collect()
-        })
+        let owned = schema.clone();
+        let prepared = tokio::task::spawn_blocking(move || Self::new(&owned)).await;
+        // It ends with the process only.
+        prepared.unwrap_or_else(|_| Self(Arc::default()))
+    }
+
+    /// Whether the schema is one that can be checked as a whole. One that refers to itself is not.
+    pub(super) fn is_complete(&self) -> bool {
+        self.0.validator.is_some() && !self.0.is_recursive
+    }
+
+    /// Checks a value.
+    pub(super) async fn check(&self, value: Value) -> Checked {
+        let Compiled { subschemas, patterns, .. } = *self.0;
+        if self.0.validator.is_none() {
+            return Checked::Unknown;
+        }
+        let size = Size::of(&value);
+        let (pairs, pattern_pairs) =
+            (size.values.saturating_mul(subschemas), size.text_bytes.saturating_mul(patterns));
+        if pairs > PAIRS_MAX || pattern_pairs > PATTERN_PAIRS_MAX {
+            return Checked::Unknown;
+        }
+        if pairs + pattern_pairs <= PAIRS_AT_ONCE_MAX {
+            return self.0.check(&value);
+        }
+        let compiled = Arc::clone(&self.0);
+        let checked = tokio::task::spawn_blocking(move || compiled.check(&value)).await;
+        checked.unwrap_or(Checked::Unknown)
     }
 }
 
-/// The number of values in a document, itself included.
-fn values(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(values).sum::<usize>(),
-        Value::Object(fields) => 1 + fields.values().map(values).sum::<usize>(),
-        _ => 1,
+impl Compiled {
+    fn check(&self, value: &Value) -> Checked {
+        let Some(validator) = &self.validator else { return Checked::Unknown };
+        match validator.validate(value) {
+            Ok(()) => Checked::Fits,
+            Err(error) => {
+                let path = error.instance_path().to_string();
+                let place = if path.is_empty() { String::new() } else { format!("at {path}: ") };
+                // Without the value, which may contain a secret that nobody would find after a cut.
+                let problem = format!("{place}{}", error.masked());
+                Checked::Unfit(problem.chars().take(PROBLEM_CHARS_MAX).collect())
+            }
+        }
+    }
+}
+
+/// Whether a schema is prepared in next to no time.
+fn is_short(schema: &Value) -> bool {
+    const SHORT_BYTES: usize = 4096;
+    let mut length = Length { bytes: 0, max: SHORT_BYTES };
+    serde_json::to_writer(&mut length, schema).is_ok()
+}
+
+/// Counts bytes that are written. Fails beyond a maximum.
+struct Length {
+    bytes: usize,
+    max: usize,
+}
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes = self.bytes.saturating_add(bytes.len());
+        if self.bytes > self.max {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How large a document is.
+#[derive(Default)]
+struct Size {
+    values: usize,
+    /// Of texts and of names of fields.
+    text_bytes: usize,
+}
+
+impl Size {
+    fn of(value: &Value) -> Self {
+        let mut size = Self::default();
+        size.add(value);
+        size
+    }
+
+    fn add(&mut self, value: &Value) {
+        self.values += 1;
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.add(item)),
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+                self.text_bytes += name.len();
+                self.add(value);
+            }),
+            Value::String(text) => self.text_bytes += text.len(),
+            _ => {}
+        }
     }
 }
 
@@ -81,6 +199,11 @@ struct Expansion<'a> {
     /// The references that are being replaced. One within itself allows anything.
     refs: Vec<&'a str>,
     subschemas: usize,
+    /// Of what was copied.
+    bytes: usize,
+    patterns: usize,
+    /// Whether a reference stands within itself.
+    is_recursive: bool,
 }
 
 impl<'a> Expansion<'a> {
@@ -109,8 +232,16 @@ impl<'a> Expansion<'a> {
                     return None;
                 }
                 "properties" | "patternProperties" | "dependentSchemas" => {
-                    let fields = value.as_object()?.iter();
+                    let fields = value.as_object()?;
+                    if keyword == "patternProperties" {
+                        self.add_patterns(fields.len())?;
+                    }
+                    let fields = fields.iter();
                     let fields = fields.map(|(name, schema)| {
+                        self.bytes += name.len();
+                        if self.bytes > EXPANDED_BYTES_MAX {
+                            return None;
+                        }
                         Some((name.clone(), self.subschema(schema, depth + 1)?))
                     });
                     fields.collect::<Option<Map<_, _>>>()?.into()
@@ -139,15 +270,34 @@ impl<'a> Expansion<'a> {
                 | "propertyNames"
                 | "unevaluatedItems"
                 | "unevaluatedProperties" => self.subschema(value, depth + 1)?,
-                _ => value.clone(),
+                _ => {
+                    if keyword == "pattern" {
+                        self.add_patterns(1)?;
+                    }
+                    self.copy(value)?
+                }
             };
             expanded.insert(keyword.clone(), value);
         }
         Some(expanded.into())
     }
 
+    fn add_patterns(&mut self, more: usize) -> Option<()> {
+        self.patterns += more;
+        (self.patterns <= PATTERNS_MAX).then_some(())
+    }
+
+    /// A copy of what is no subschema. None beyond the bounds.
+    fn copy(&mut self, value: &Value) -> Option<Value> {
+        let mut length = Length { bytes: self.bytes, max: EXPANDED_BYTES_MAX };
+        serde_json::to_writer(&mut length, value).ok()?;
+        self.bytes = length.bytes;
+        Some(value.clone())
+    }
+
     fn reference(&mut self, reference: &'a str, depth: usize) -> Option<Value> {
         if self.refs.contains(&reference) {
+            self.is_recursive = true;
             return Some(true.into());
         }
         let pointer = reference.strip_prefix('#')?;

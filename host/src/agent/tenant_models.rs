@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use moka::sync::Cache;
 use secrecy::SecretString;
 
-use super::model::{Models, NamedModel, Reach};
+use super::model::{ModelOrigin, Models, NamedModel};
 use crate::clock::Timestamp;
 use crate::ids::TenantId;
 use crate::outbound::is_public_host;
-use crate::secrets::{SecretUse, TenantSecret};
+use crate::secrets::{SecretUse, SecretVersions};
 use crate::store::{Stamp, Store, StoreError};
 use crate::tenants::{Installer, ModelDefinition, TenantModel};
 use crate::vault::{SecretFacts, Vault, VaultError};
 
 /// The most tenants whose models are kept ready.
-const TENANTS_MAX: u64 = 10_000;
+const TENANTS_MAX: u64 = 1_000;
+
+/// How long the models of a tenant are kept ready without a run.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// The models of all tenants. Clones share them.
 #[derive(Debug, Clone)]
@@ -25,6 +29,8 @@ pub struct TenantModels {
     store: Store,
     vault: Vault,
     ready: Cache<TenantId, (Arc<ReadyModels>, Stamp)>,
+    /// Held while models are made ready, so that many runs that begin together do it once.
+    making: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The models of one tenant.
@@ -52,7 +58,8 @@ impl TenantModels {
     /// The models of all tenants of this store.
     #[must_use]
     pub fn new(of_settings: Models, store: Store, vault: Vault) -> Self {
-        Self { of_settings, store, vault, ready: Cache::new(TENANTS_MAX) }
+        let ready = Cache::builder().max_capacity(TENANTS_MAX).time_to_idle(IDLE_TIME_MAX).build();
+        Self { of_settings, store, vault, ready, making: Arc::default() }
     }
 
     /// The models that a tenant's agents can have.
@@ -60,19 +67,28 @@ impl TenantModels {
     /// # Errors
     /// If the store cannot be read.
     pub async fn of(&self, tenant: TenantId) -> Result<Models, StoreError> {
+        if let Some(models) = self.known(tenant) {
+            return Ok(models);
+        }
+        let _making = self.making.lock().await;
+        if let Some(models) = self.known(tenant) {
+            return Ok(models);
+        }
         let changes = self.store.changes();
         let known = self.ready.get(&tenant);
-        if let Some((ready, stamp)) = &known
-            && changes.is_current(Some(tenant), *stamp)
-        {
-            return Ok(ready.models.clone());
-        }
         let before = changes.before_reading();
         let ready = Arc::new(self.read(tenant, known.as_ref().map(|(ready, _)| &**ready)).await?);
         if let Some(stamp) = changes.stamp(Some(tenant), before) {
             self.ready.insert(tenant, (Arc::clone(&ready), stamp));
         }
         Ok(ready.models.clone())
+    }
+
+    /// The models of a tenant, if they are ready and nothing of the tenant has changed since.
+    fn known(&self, tenant: TenantId) -> Option<Models> {
+        let (ready, stamp) = self.ready.get(&tenant)?;
+        let is_current = self.store.changes().is_current(Some(tenant), stamp);
+        is_current.then(|| ready.models.clone())
     }
 
     async fn read(
@@ -128,7 +144,7 @@ impl TenantModels {
             return Ok(Err(why));
         }
         let key_updated_at = key.map(|key| key.updated_at);
-        let source = ModelSource { definition, set_by, key_updated_at };
+        let mut source = ModelSource { definition, set_by, key_updated_at };
         if let Some((same, model)) = known.and_then(|known| known.own.get(name.as_str()))
             && *same == source
         {
@@ -136,35 +152,45 @@ impl TenantModels {
         }
         let value = match key {
             None => SecretString::default(),
-            Some(key) => match self.vault.open(tenant, [&key.name]).await {
-                Ok(opened) => match opened.secrets.get(&key.name).map(text) {
-                    Some(Ok(value)) => value,
-                    Some(Err(why)) => return Ok(Err(why)),
-                    // Removed in the meantime.
-                    None => return Ok(Err(format!("the tenant has no secret {}", key.name))),
+            Some(key) => match self.vault.open_one(tenant, &key.name).await {
+                // Another one than the listed, if it was set in the meantime.
+                Ok(Some((key, value))) => match check_key(&key, set_by).and_then(|()| text(&value))
+                {
+                    Ok(value) => {
+                        source.key_updated_at = Some(key.updated_at);
+                        value
+                    }
+                    Err(why) => return Ok(Err(why)),
                 },
+                // Removed in the meantime.
+                Ok(None) => return Ok(Err(format!("the tenant has no secret {}", key.name))),
                 Err(VaultError::Store(error)) => return Err(error),
                 Err(error) => return Ok(Err(error.to_string())),
             },
         };
-        let reach = match set_by {
-            Installer::Operator => Reach::Everywhere,
-            Installer::Admin => Reach::PublicOverTls,
+        let origin = match set_by {
+            Installer::Operator => ModelOrigin::Operator,
+            Installer::Admin => ModelOrigin::Admin,
         };
         let settings = source.definition.settings(value);
-        let made = NamedModel::new(name.as_str(), settings, reach);
+        let connection = (self.of_settings.connector(), origin);
+        let made = NamedModel::new(name.as_str(), settings, connection);
         Ok(made.map(|model| (source, model)).map_err(|error| error.message))
     }
 }
 
-/// Checks the address of a model that is about to be set.
+/// Checks the address of a model that is about to be set. It is shown to the tenant's admins, so no key may be in it.
 ///
 /// # Errors
 /// Why it cannot have this address, in one sentence.
 pub fn check_model_address(definition: &ModelDefinition, by: Installer) -> Result<(), String> {
-    let Some(url) = definition.base_url.as_ref().filter(|_| by == Installer::Admin) else {
+    let Some(url) = &definition.base_url else { return Ok(()) };
+    if url.query_pairs().any(|(name, _)| name != "api-version") {
+        return Err("base_url has a query; a key belongs into a secret, for api_key".to_owned());
+    }
+    if by == Installer::Operator {
         return Ok(());
-    };
+    }
     if url.scheme() != "https" {
         return Err("base_url is not HTTPS; only an operator can set a model with another address"
             .to_owned());
@@ -191,8 +217,8 @@ fn check_key(key: &SecretFacts, set_by: Installer) -> Result<(), String> {
     Ok(())
 }
 
-fn text(secret: &TenantSecret) -> Result<SecretString, String> {
-    let value = secret.versions.newest().unwrap_or_default();
+fn text(versions: &SecretVersions) -> Result<SecretString, String> {
+    let value = versions.newest().unwrap_or_default();
     let text = std::str::from_utf8(value).map_err(|_| "its key is not UTF-8".to_owned())?;
     Ok(text.into())
 }

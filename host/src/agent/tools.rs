@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
 
 use super::arguments::ArgumentCheck;
 use super::context::Context;
@@ -108,7 +110,7 @@ struct Entry {
     index: usize,
     source: ToolSource,
     /// Prepared by the first call in a run.
-    check: OnceLock<ArgumentCheck>,
+    check: OnceCell<ArgumentCheck>,
 }
 
 /// What carries out the calls of a tool.
@@ -238,7 +240,7 @@ impl Tools {
 
     fn insert(&mut self, tool: Tool, source: ToolSource) {
         let index = self.descriptions.len();
-        self.by_name.insert(tool.name.clone(), Entry { index, source, check: OnceLock::new() });
+        self.by_name.insert(tool.name.clone(), Entry { index, source, check: OnceCell::new() });
         self.descriptions.push(tool);
     }
 
@@ -265,10 +267,11 @@ impl Tools {
     ///
     /// # Errors
     /// A text for the model.
-    pub(super) fn check_arguments(&self, call: &ToolCall) -> Result<(), String> {
+    pub(super) async fn check_arguments(&self, call: &ToolCall) -> Result<(), String> {
         let Some(entry) = self.by_name.get(&call.name) else { return Ok(()) };
         let Some(tool) = self.descriptions.get(entry.index) else { return Ok(()) };
-        entry.check.get_or_init(|| ArgumentCheck::new(&tool.input_schema)).check(&call.arguments)
+        let check = entry.check.get_or_init(|| ArgumentCheck::prepare(&tool.input_schema)).await;
+        check.check(&call.arguments).await
     }
 
     /// The answer to a call that is not made.
@@ -318,15 +321,9 @@ impl Tools {
         let subject = Subject { idempotency_key: Some(key.into()), ..subject };
         let (own_name, binding) = match &entry.source {
             ToolSource::Plugin { own_name, binding } => (own_name.clone(), binding),
+            // The conversation takes it before it comes to a call.
             ToolSource::Answer => {
-                let result = "the answer is accepted".to_owned();
-                return Answer {
-                    plugin: None,
-                    result,
-                    is_error: false,
-                    logs: Vec::new(),
-                    ran: None,
-                };
+                return self.refuse(call, format!("{}: there is no answer to take", call.name));
             }
             ToolSource::Context => {
                 let read = context.read_result(&call.arguments);

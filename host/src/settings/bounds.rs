@@ -273,6 +273,12 @@ pub fn check_model(
     model.check(name, models).map_err(|invalid| SettingsError(invalid.to_sentence()))
 }
 
+/// Whether a header may hold a key. Others may mean something to servers and proxies.
+fn is_key_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    matches!(name.as_str(), "authorization" | "api-key") || name.starts_with("x-")
+}
+
 impl ModelSettings {
     fn check(&self, name: &str, models: &BTreeMap<String, Self>) -> Result<(), InvalidSetting> {
         let Self { kind, base_url, model, key_header, turn_time_max, thinking_tokens, .. } = self;
@@ -283,6 +289,11 @@ impl ModelSettings {
             ("base_url", "is missing: https://api.openai.com/v1/ for OpenAI")
         } else if base_url.as_ref().is_some_and(has_no_scheme) {
             ("base_url", "is neither http nor https")
+        } else if base_url
+            .as_ref()
+            .is_some_and(|url| !url.username().is_empty() || url.password().is_some())
+        {
+            ("base_url", "holds a user name or a password: keys belong into api_key")
         } else if model.is_empty() {
             ("model", "is empty")
         } else if !(1..=86_400).contains(&whole_seconds(*turn_time_max)) {
@@ -292,6 +303,11 @@ impl ModelSettings {
         } else if key_header.as_ref().is_some_and(|name| http::HeaderName::try_from(name).is_err())
         {
             ("key_header", "is not the name of a header")
+        } else if key_header.as_deref().is_some_and(|name| !is_key_header(name)) {
+            (
+                "key_header",
+                "cannot hold a key; it can be authorization, api-key, or one that begins with x-",
+            )
         } else if is_openai && thinking_tokens.is_some() {
             (
                 "thinking_tokens",

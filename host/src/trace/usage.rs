@@ -28,6 +28,18 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Replaces counts that are larger than this, which cannot be right. Returns whether there were any.
+    pub fn bound(&mut self, max: u64) -> bool {
+        let Self { fresh_input, cache_read, cache_write, output, reasoning, .. } = self;
+        let mut is_bounded = false;
+        for count in [fresh_input, cache_read, cache_write, output, reasoning].into_iter().flatten()
+        {
+            is_bounded |= *count > max;
+            *count = (*count).min(max);
+        }
+        is_bounded
+    }
+
     /// All input tokens, if any class of them is known.
     #[must_use]
     pub fn input(&self) -> Option<u64> {

@@ -18,7 +18,13 @@ fn answer(text: &str) -> Message {
 }
 
 fn context(messages: Vec<Message>, tokens: u64, result_bytes_max: usize) -> Context {
-    Context::new(messages, Some(ContextSize { tokens }), result_bytes_max, "Instructions.", &[])
+    Context::new(
+        messages,
+        Some(ContextSize { tokens }),
+        result_bytes_max,
+        ("Instructions.", 0),
+        &[],
+    )
 }
 
 /// A turn with one call for each of these results.
@@ -140,7 +146,7 @@ fn what_a_provider_counts_takes_precedence_over_lengths() {
 
 #[test]
 fn a_model_without_a_limit_sees_everything() {
-    let mut context = Context::new(vec![user("Look.")], None, 1_000, "", &[]);
+    let mut context = Context::new(vec![user("Look.")], None, 1_000, ("", 0), &[]);
     take_turn(&mut context, 0, "", &["r".repeat(50_000)]);
     assert_eq!(context.fit(), None);
     assert_eq!(results(&context)[0].text.len(), 50_000);

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::calls::{CallPart, PartialCall, PartialCalls};
+use super::connector::{Connector, ModelOrigin};
 use super::error::ModelError;
-use super::exchange::{AnswerStream, ModelServer, Reach, event_error};
+use super::exchange::{AnswerStream, ModelServer, event_error};
 use super::room::Room;
 use super::{
     AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, Turn, TurnRequest,
@@ -26,6 +27,16 @@ const API_VERSION: &str = "2023-06-01";
 /// The output limit, which the API requires, where the settings have none.
 const OUTPUT_TOKENS: u32 = 16_384;
 
+/// What is kept of a usage report. Each event may add to it, so that a server could otherwise let it grow without end.
+const COUNTS: [&str; 6] = [
+    "input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation",
+    "output_tokens",
+    "server_tool_use",
+];
+
 /// The most blocks of one answer.
 const BLOCKS_MAX: usize = 1024;
 
@@ -36,10 +47,10 @@ const BLOCKS_MAX: usize = 1024;
 pub(super) fn connect(
     name: &str,
     settings: &ModelSettings,
-    reach: Reach,
+    connection: (&Connector, ModelOrigin),
 ) -> Result<(ModelServer, Url), ModelError> {
     let server =
-        ModelServer::new(name, settings, reach, (HeaderName::from_static("x-api-key"), ""))?
+        ModelServer::new(name, settings, connection, (HeaderName::from_static("x-api-key"), ""))?
             .with_header("anthropic-version", API_VERSION);
     let url = super::endpoint(name, settings, BASE_URL, "messages")?;
     Ok((server, url))
@@ -94,7 +105,7 @@ pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Strin
 }
 
 /// The output limit, which includes the tokens of reasoning.
-fn output_tokens(settings: &ModelSettings) -> u32 {
+pub(super) fn output_tokens(settings: &ModelSettings) -> u32 {
     let beside_thinking =
         settings.thinking_tokens.unwrap_or_default().saturating_add(OUTPUT_TOKENS / 2);
     settings.output_tokens_max.unwrap_or(OUTPUT_TOKENS.max(beside_thinking))
@@ -287,7 +298,8 @@ impl Assembly {
 
     fn add_usage(&mut self, usage: Option<&RawValue>) {
         if let Some(Value::Object(counts)) = usage.and_then(usage::reported) {
-            self.usage.extend(counts);
+            let known = |(name, _): &(String, Value)| COUNTS.contains(&name.as_str());
+            self.usage.extend(counts.into_iter().filter(known));
         }
     }
 

@@ -1,7 +1,6 @@
 //! One exchange with a model's server: a POST that is answered with server-sent events. Everything that the server sends
-//! is bounded in size. An address that a tenant has set is vetted like a plugin's egress; see [`Reach`].
+//! is bounded in size. An address that a tenant has set is vetted like a plugin's egress; see [`ModelOrigin`].
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,16 +11,15 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::connector::{Connector, ModelOrigin};
 use super::error::{ModelError, Retry};
 use super::refused_tool::refused_tool;
 use super::sse::{EventParser, ServerEvent};
 use crate::clock::Clock;
-use crate::outbound::{NotPublic, PublicOnly, is_public_host};
+use crate::fault::Fault;
+use crate::outbound::NotPublic;
 use crate::settings::ModelSettings;
 use crate::tool::Tool;
-
-/// The time limit for establishing a connection.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The longest answer to one turn, in bytes, with the framing of its events: one for each token, with most servers.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -29,61 +27,40 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How much of an error's body is read, in bytes.
 const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
 
-/// Which servers a model's address may lead to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::agent) enum Reach {
-    /// Any: an operator has set the address, and a model on localhost is the usual case.
-    Everywhere,
-    /// Servers of the public internet, by HTTPS: a tenant has set the address.
-    PublicOverTls,
-}
-
 /// The server of a model: where turns are sent, and with which headers.
 pub(super) struct ModelServer {
     client: reqwest::Client,
     headers: HeaderMap,
-    /// The name of the model in the settings, which errors name.
+    turn_time_max: Duration,
+    /// The name of the model, which errors name.
     name: String,
+    origin: ModelOrigin,
 }
 
 impl ModelServer {
     /// A server that takes the key in this header, after this prefix.
     ///
     /// # Errors
-    /// If the key cannot be sent in a header, or no HTTP client can be made.
+    /// If the key cannot be sent in a header, or the address is one that whoever has set it may not reach.
     pub(super) fn new(
         name: &str,
         settings: &ModelSettings,
-        reach: Reach,
+        (connector, origin): (&Connector, ModelOrigin),
         (key_header, prefix): (HeaderName, &str),
     ) -> Result<Self, ModelError> {
-        let client = crate::tls::http_client()
-            .connect_timeout(CONNECT_TIME_MAX)
-            .timeout(settings.turn_time_max)
-            .redirect(reqwest::redirect::Policy::none());
-        let client = match reach {
-            Reach::Everywhere => client,
-            Reach::PublicOverTls => {
-                // Names are vetted when they are resolved.
-                if !settings.base_url.as_ref().is_none_or(is_public_host) {
-                    return Err(ModelError::settings("its address is not a public one"));
-                }
-                client.https_only(true).no_proxy().dns_resolver(Arc::new(PublicOnly))
-            }
-        };
-        let client = client
-            .build()
-            .map_err(|_| ModelError::settings("no HTTP client could be made for the model"))?;
+        let client = connector.client(settings, origin)?;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         if let Some(key) = sensitive(&settings.api_key, prefix) {
             let key = key.map_err(|_| {
-                ModelError::settings(format!("models.{name}.api_key cannot be sent in a header"))
+                let field = origin.field(name, "api_key");
+                ModelError::settings(format!("{field} cannot be sent in a header"))
             })?;
             headers.insert(key_header, key);
         }
-        Ok(Self { client, headers, name: name.to_owned() })
+        let turn_time_max = settings.turn_time_max;
+        Ok(Self { client, headers, turn_time_max, name: name.to_owned(), origin })
     }
 
     /// Adds a header to every request.
@@ -103,6 +80,7 @@ impl ModelServer {
         tools: &[Tool],
     ) -> Result<AnswerStream, ModelError> {
         let request = self.client.post(url).headers(self.headers.clone()).body(body);
+        let request = request.timeout(self.turn_time_max);
         let response = request.send().await.map_err(|error| transport_error(&error))?;
         if !response.status().is_success() {
             return Err(self.refused(response, tools).await);
@@ -110,11 +88,16 @@ impl ModelServer {
         let content_type = response.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream") {
-            let name = &self.name;
-            return Err(ModelError::settings(format!(
-                "the model's server answered with {content_type:?} in place of a stream of events: check that \
-                 models.{name}.base_url is the API that models.{name}.kind says"
-            )));
+            let field = |field| self.origin.field(&self.name, field);
+            return Err(ModelError {
+                fault: self.origin.fault(),
+                ..ModelError::settings(format!(
+                    "the model's server answered with {content_type:?} in place of a stream of events: check that {} is \
+                     the API that {} says",
+                    field("base_url"),
+                    field("kind")
+                ))
+            });
         }
         Ok(AnswerStream::new(response))
     }
@@ -138,14 +121,17 @@ impl ModelServer {
             .and_then(error_text)
             .unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
         let text = text.trim();
-        let (name, number) = (&self.name, status.as_u16());
+        let number = status.as_u16();
+        let field = |field| self.origin.field(&self.name, field);
         let message = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => format!(
-                "the model's server refused the key ({number}): {text}; check models.{name}.api_key"
+                "the model's server refused the key ({number}): {text}; check {}",
+                field("api_key")
             ),
             StatusCode::NOT_FOUND => format!(
-                "the model's server does not know the model or the address ({number}): {text}; check \
-                 models.{name}.model and models.{name}.base_url"
+                "the model's server does not know the model or the address ({number}): {text}; check {} and {}",
+                field("model"),
+                field("base_url")
             ),
             _ => format!("the model's server answered {number}: {text}"),
         };
@@ -213,7 +199,11 @@ fn transport_error(error: &reqwest::Error) -> ModelError {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(not_public) = cause.downcast_ref::<NotPublic>() {
-            return ModelError::settings(format!("the model's server is not asked: {not_public}"));
+            return ModelError {
+                retry: Retry::Elsewhere,
+                fault: Fault::Policy,
+                ..ModelError::settings(format!("the model's server is not asked: {not_public}"))
+            };
         }
         source = cause.source();
     }

@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::calls::{CallPart, OWN_ID, PartialCall, PartialCalls};
+use super::connector::{Connector, ModelOrigin};
 use super::error::ModelError;
-use super::exchange::{AnswerStream, ModelServer, Reach, event_error};
+use super::exchange::{AnswerStream, ModelServer, event_error};
 use super::room::Room;
 use super::{
     AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, ToolResult, Turn,
@@ -32,10 +33,14 @@ const PARTS_MAX: usize = 1024;
 pub(super) fn connect(
     name: &str,
     settings: &ModelSettings,
-    reach: Reach,
+    connection: (&Connector, ModelOrigin),
 ) -> Result<(ModelServer, Url), ModelError> {
-    let server =
-        ModelServer::new(name, settings, reach, (HeaderName::from_static("x-goog-api-key"), ""))?;
+    let server = ModelServer::new(
+        name,
+        settings,
+        connection,
+        (HeaderName::from_static("x-goog-api-key"), ""),
+    )?;
     let model = settings.model.trim_start_matches("models/");
     let method = format!("models/{model}:streamGenerateContent");
     let mut url = super::endpoint(name, settings, BASE_URL, &method)?;

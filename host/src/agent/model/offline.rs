@@ -48,7 +48,7 @@ impl Model for Offline {
         None
     }
 
-    fn estimate(&self, _: usize) -> Option<Spending> {
+    fn estimate(&self, _: usize, _: Option<usize>) -> Option<Spending> {
         None
     }
 }

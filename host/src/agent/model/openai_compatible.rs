@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::calls::{CallPart, PartialCall, PartialCalls};
+use super::connector::{Connector, ModelOrigin};
 use super::error::ModelError;
-use super::exchange::{AnswerStream, ModelServer, Reach, event_error};
+use super::exchange::{AnswerStream, ModelServer, event_error};
 use super::room::Room;
 use super::{
     AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, Turn, TurnRequest,
@@ -26,7 +27,7 @@ use crate::trace::usage::Usage;
 pub(super) fn connect(
     name: &str,
     settings: &ModelSettings,
-    reach: Reach,
+    connection: (&Connector, ModelOrigin),
 ) -> Result<(ModelServer, Url), ModelError> {
     let key = match &settings.key_header {
         None => (AUTHORIZATION, "Bearer "),
@@ -39,7 +40,7 @@ pub(super) fn connect(
             )
         }
     };
-    let server = ModelServer::new(name, settings, reach, key)?;
+    let server = ModelServer::new(name, settings, connection, key)?;
     let url = super::endpoint(name, settings, "", "chat/completions")?;
 
     Ok((server, url))

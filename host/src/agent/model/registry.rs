@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
 
-use super::exchange::Reach;
+use super::connector::{Connector, ModelOrigin};
 use super::retrying::{Retrying, WithFallback};
 use super::{Client, Model, ModelError, offline};
 use crate::settings::ModelSettings;
@@ -16,6 +16,7 @@ use crate::trace::redact::Redactor;
 pub struct Models(Arc<Registered>);
 
 struct Registered {
+    connector: Connector,
     by_name: BTreeMap<String, Arc<dyn Model>>,
     named: BTreeMap<String, NamedModel>,
     /// Why a model cannot be used, as a sentence.
@@ -45,9 +46,9 @@ impl NamedModel {
     pub(in crate::agent) fn new(
         name: &str,
         settings: ModelSettings,
-        reach: Reach,
+        connection: (&Connector, ModelOrigin),
     ) -> Result<Self, ModelError> {
-        let client = Client::new(name, &settings, reach)?;
+        let client = Client::new(name, &settings, connection)?;
         Ok(Self {
             client: Arc::new(Retrying::new(name, Box::new(client))),
             fallback: settings.fallback.clone(),
@@ -62,10 +63,13 @@ impl Models {
     /// # Errors
     /// If an HTTP client cannot be created.
     pub fn from_settings(settings: &BTreeMap<String, ModelSettings>) -> Result<Self, ModelError> {
+        let connector = Connector::new()?;
+        let connection = (&connector, ModelOrigin::Settings);
         let named = settings.iter().map(|(name, settings)| {
-            Ok((name.clone(), NamedModel::new(name, settings.clone(), Reach::Everywhere)?))
+            Ok((name.clone(), NamedModel::new(name, settings.clone(), connection)?))
         });
-        Ok(Self::new(named.collect::<Result<_, ModelError>>()?, BTreeMap::new()))
+        let named = named.collect::<Result<_, ModelError>>()?;
+        Ok(Self::new(connector.clone(), named, BTreeMap::new()))
     }
 
     /// These models and a tenant's own, which take precedence. Some of those may be unusable, for the reasons given.
@@ -77,10 +81,19 @@ impl Models {
         let mut named = self.0.named.clone();
         named.retain(|name, _| !unusable.contains_key(name));
         named.extend(own.iter().map(|(name, model)| (name.clone(), model.clone())));
-        Self::new(named, unusable)
+        Self::new(self.0.connector.clone(), named, unusable)
     }
 
-    fn new(named: BTreeMap<String, NamedModel>, unusable: BTreeMap<String, String>) -> Self {
+    /// Makes the connections of these models, and of further ones.
+    pub(in crate::agent) fn connector(&self) -> &Connector {
+        &self.0.connector
+    }
+
+    fn new(
+        connector: Connector,
+        named: BTreeMap<String, NamedModel>,
+        unusable: BTreeMap<String, String>,
+    ) -> Self {
         let offline: Arc<dyn Model> = Arc::new(offline::Offline);
         let mut by_name = BTreeMap::from([("offline".to_owned(), offline)]);
         let mut redactor = Redactor::default();
@@ -97,7 +110,7 @@ impl Models {
             let chain = chain.into_iter().map(|model| Arc::clone(&model.client)).collect();
             by_name.insert(name.clone(), Arc::new(WithFallback(chain)));
         }
-        Self(Arc::new(Registered { by_name, named, unusable, redactor }))
+        Self(Arc::new(Registered { connector, by_name, named, unusable, redactor }))
     }
 
     /// The model with this name.

@@ -201,8 +201,10 @@ impl Model for WithFallback {
         sizes.min_by_key(|size| size.tokens)
     }
 
-    fn estimate(&self, new_bytes: usize) -> Option<Spending> {
-        let estimates = self.0.iter().filter_map(|model| model.model.estimate(new_bytes));
+    fn estimate(&self, new_bytes: usize, output_bytes: Option<usize>) -> Option<Spending> {
+        let estimate =
+            |model: &std::sync::Arc<Retrying>| model.model.estimate(new_bytes, output_bytes);
+        let estimates = self.0.iter().filter_map(estimate);
         // The dearest of them. None has a price if one has none.
         estimates.reduce(|one, other| Spending {
             tokens: one.tokens.max(other.tokens),

@@ -31,8 +31,11 @@ pub(super) fn from_openai(reported: Value) -> Usage {
         count("/prompt_tokens_details/cached_tokens").or_else(|| count("/prompt_cache_hit_tokens"));
     let cache_write = count("/prompt_tokens_details/cache_write_tokens");
     let reasoning = count("/completion_tokens_details/reasoning_tokens");
+    let prompt = count("/prompt_tokens");
+    // A part is not larger than the whole.
+    let cache_read = cache_read.map(|read| prompt.map_or(read, |prompt| read.min(prompt)));
     Usage {
-        fresh_input: without(count("/prompt_tokens"), [cache_read, cache_write]),
+        fresh_input: without(prompt, [cache_read, cache_write]),
         cache_read,
         cache_write,
         output: without(count("/completion_tokens"), [reasoning, None]),

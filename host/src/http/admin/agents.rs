@@ -300,6 +300,11 @@ async fn definition(
     let definition: AgentDefinition = parse(&head.headers, body, "an agent file")?;
     check_has_model(state, tenant, &definition.model).await?;
     check(&definition)?;
+    if let Some(schema) = &definition.output_schema
+        && let Err(why) = check_output_schema(schema).await
+    {
+        return Err(ApiError::caller(422, format!("output_schema {why}")));
+    }
     let tools = definition.tools.iter().map(|plugin| (plugin, "toolbox"));
     let mapper = definition.mapper.iter().map(|plugin| (plugin, "payload-mapper"));
     let getter = definition.getter.iter().map(|plugin| (plugin, "response-getter"));
@@ -358,13 +363,8 @@ fn check(definition: &AgentDefinition) -> Result<(), ApiError> {
     if definition.turns_max == Some(0) {
         return refuse("turns_max is 0: an agent without a turn says nothing");
     }
-    if let Some(schema) = &definition.output_schema {
-        if definition.model == "offline" {
-            return refuse("output_schema needs a language model, and `offline` is not one");
-        }
-        if let Err(why) = check_output_schema(schema) {
-            return refuse(&format!("output_schema {why}"));
-        }
+    if definition.output_schema.is_some() && definition.model == "offline" {
+        return refuse("output_schema needs a language model, and `offline` is not one");
     }
     if let Some(limit) = definition.budget.zero() {
         return refuse(&format!("budget.{limit} is 0: no run could do anything"));

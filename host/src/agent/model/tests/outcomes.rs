@@ -206,3 +206,22 @@ async fn anthropic_arguments_for_a_block_that_is_no_call_shift_no_call() {
         r#"[{"type":"tool_use","id":"a","name":"read","input":{"p":12345678901234567890123}}]"#
     );
 }
+
+#[tokio::test]
+async fn anthropic_a_usage_report_does_not_grow_with_its_events() {
+    let mut events = vec![
+        json!({"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "ok"}}),
+    ];
+    for number in 0..1_000 {
+        let name = format!("made_up_{number}");
+        events.push(
+            json!({"type": "message_delta", "delta": {}, "usage": {name: "x".repeat(1_000)}}),
+        );
+    }
+    events.push(json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}));
+    events.push(json!({"type": "message_stop"}));
+    let stream = stream(Protocol::Anthropic, &events);
+    let usage = turn(Protocol::Anthropic, stream).await.unwrap().usage;
+    assert_eq!(usage.reported, Some(json!({"input_tokens": 3, "output_tokens": 2})));
+}

@@ -1,0 +1,88 @@
+//! HTTP clients for models' servers, and what may be done with an address, by whoever has set it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::ModelError;
+use crate::fault::Fault;
+use crate::outbound::{PublicOnly, is_public_host};
+use crate::settings::ModelSettings;
+
+/// The time limit for establishing a connection.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Who has set a model, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::agent) enum ModelOrigin {
+    /// The settings of the gateway.
+    Settings,
+    /// An operator, for a tenant. A model on localhost is a usual case, as in the settings.
+    Operator,
+    /// A tenant's admin: the address must be public, with HTTPS.
+    Admin,
+}
+
+impl ModelOrigin {
+    /// The words by which an error names a field of a model.
+    pub(super) fn field(self, model: &str, field: &str) -> String {
+        match self {
+            Self::Settings => format!("models.{model}.{field} of the settings"),
+            Self::Operator | Self::Admin => format!("{field} of the tenant's model {model}"),
+        }
+    }
+
+    /// Whose fault a wrong field is.
+    pub(super) fn fault(self) -> Fault {
+        match self {
+            Self::Settings | Self::Operator => Fault::Host,
+            Self::Admin => Fault::Caller,
+        }
+    }
+}
+
+/// Makes connections. Clones share them: they are vetted alike, and each request has its own key.
+#[derive(Debug, Clone)]
+pub(in crate::agent) struct Connector {
+    everywhere: reqwest::Client,
+    public: reqwest::Client,
+}
+
+impl Connector {
+    /// # Errors
+    /// If no HTTP client can be made.
+    pub(in crate::agent) fn new() -> Result<Self, ModelError> {
+        let client = || {
+            crate::tls::http_client()
+                .connect_timeout(CONNECT_TIME_MAX)
+                .redirect(reqwest::redirect::Policy::none())
+        };
+        let public = client().https_only(true).no_proxy().dns_resolver(Arc::new(PublicOnly));
+        let unmade = |_| ModelError::settings("no HTTP client could be made for models");
+        Ok(Self {
+            everywhere: client().build().map_err(unmade)?,
+            public: public.build().map_err(unmade)?,
+        })
+    }
+
+    /// The client for a model.
+    ///
+    /// # Errors
+    /// If its address is one that whoever has set it may not reach.
+    pub(super) fn client(
+        &self,
+        settings: &ModelSettings,
+        origin: ModelOrigin,
+    ) -> Result<reqwest::Client, ModelError> {
+        match origin {
+            ModelOrigin::Settings | ModelOrigin::Operator => Ok(self.everywhere.clone()),
+            // Names are vetted when they are resolved.
+            ModelOrigin::Admin if settings.base_url.as_ref().is_none_or(is_public_host) => {
+                Ok(self.public.clone())
+            }
+            ModelOrigin::Admin => Err(ModelError {
+                fault: Fault::Policy,
+                ..ModelError::settings("its address is not a public one")
+            }),
+        }
+    }
+}
