@@ -1,5 +1,6 @@
 //! Runs an agent: builds the model's messages, requests its turns, calls its tools, and ends the run.
 
+mod answer;
 mod arguments;
 mod budget;
 mod context;

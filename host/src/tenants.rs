@@ -3,6 +3,7 @@
 mod channel;
 mod model;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -133,6 +134,10 @@ pub struct AgentDefinition {
     /// What happens if the gateway stops while a tool runs that may change things, so that nobody knows whether it has.
     #[serde(default, skip_serializing_if = "OnUnknown::is_default")]
     pub on_unknown: OnUnknown,
+    /// Arguments of tools that get the idempotency key of the call, by the tool's name. The model does not see them, and a
+    /// call whose outcome is unknown is made again, with the same key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub idempotency_arguments: BTreeMap<String, String>,
     /// The form of its answers: a JSON Schema (2020-12). Answers are then JSON that fits it, or the run fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]

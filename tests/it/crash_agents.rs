@@ -251,6 +251,30 @@ async fn a_call_that_changes_nothing_or_nothing_more_is_made_again_with_its_key(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_whose_key_is_an_argument_is_made_again_with_it_and_the_model_does_not_see_it() {
+    let fixture = Fixture::new(0, "idempotency_arguments = { pay = \"key\" }\n").await;
+    fixture.script(&["pay"]);
+    let gateway = fixture.serve();
+    let task = accepted(&fixture.agent(&gateway)).await;
+    fixture.ledger.wait_for_effects(1).await;
+    gateway.kill();
+
+    fixture.ledger.answers.add_permits(ALL);
+    let gateway = fixture.serve();
+    let agent = fixture.agent(&gateway);
+    assert_eq!(agent.wait_for_end(&task).await["status"], "completed");
+    let effects = fixture.ledger.effects();
+    assert_eq!((effects.len(), &effects[0]), (2, &effects[1]), "with the same key");
+    assert_eq!((effects[0].0.as_str(), effects[0].1.len()), ("pay", 32));
+    let (request, _) = fixture.model.requests().pop().unwrap();
+    let tools = request["tools"].as_array().unwrap().iter();
+    let pay = tools.map(|tool| &tool["function"]).find(|tool| tool["name"] == "pay").unwrap();
+    assert_eq!(pay["parameters"]["required"], json!(["url", "text"]));
+    assert_eq!(pay["parameters"]["properties"].get("key"), None);
+    assert!(!messages(&agent, &task, "tool").await[0]["arguments"].to_string().contains("key"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_only_read_are_made_at_the_same_time_and_others_in_their_order() {
     let fixture = Fixture::new(0, "").await;
     let tools = ["look", "look", "look", "record", "put"];

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::RunError;
@@ -312,14 +314,14 @@ impl TurnAccount<'_> {
         Arc::clone(&self.received)
     }
 
-    /// Closes the account of a turn that has ended, and records what it has spent. `restarts` attempts before it broke
-    /// off in their texts, which were longer than the turn's by what has arrived in all. Returns what was recorded.
-    pub(super) async fn close(
+    /// Closes the account of a turn that has ended. `restarts` attempts before it broke off in their texts, which were
+    /// longer than the turn's by what has arrived in all. Returns what it has spent, and the recording of it, until whose
+    /// end it stays reserved.
+    pub(super) fn close(
         mut self,
         turn: &Turn,
         restarts: u32,
-    ) -> Result<Spending, StoreError> {
-        let Some(records) = self.records.take() else { return Ok(Spending::default()) };
+    ) -> (Spending, BoxFuture<'static, Result<(), StoreError>>) {
         let mut spending = turn.spending.unwrap_or_default();
         if restarts > 0 {
             let lost = self.received.load(Ordering::Relaxed).saturating_sub(turn.text.len());
@@ -330,8 +332,16 @@ impl TurnAccount<'_> {
             spending.cost_micros = cost.map(|(cost, lost)| cost.saturating_add(lost));
             spending.is_estimated = true;
         }
-        records.add(spending, &turn.usage).await?;
-        Ok(spending)
+        let (records, reservation) = (self.records.take(), self.reservation.take());
+        let usage = Usage { reported: None, ..turn.usage };
+        let recording = async move {
+            if let Some(records) = records {
+                records.add(spending, &usage).await?;
+            }
+            drop(reservation);
+            Ok(())
+        };
+        (spending, recording.boxed())
     }
 
     /// Closes the account of a turn that failed. A server that has sent no text has not counted anything, most probably.

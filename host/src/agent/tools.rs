@@ -1,11 +1,12 @@
 //! The tools of one run: maps the names that the model uses to the plugins that implement them.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
+use super::answer::Answer;
 use super::arguments::ArgumentCheck;
 use super::context::Context;
 use crate::ids::{AgentId, PluginName, RequestId, TenantId};
@@ -14,59 +15,7 @@ use crate::sandbox::{Binding, PluginError, Refusal, Subject};
 use crate::tasks::Task;
 use crate::tenants::Agent;
 use crate::tool::{FINAL_ANSWER, READ_RESULT, Tool};
-use crate::trace::{PluginRun, ToolCall};
-
-/// The result of a tool call, as the model and the trace see it.
-pub(super) struct Answer {
-    pub(super) plugin: Option<String>,
-    pub(super) result: String,
-    pub(super) is_error: bool,
-    pub(super) logs: Vec<String>,
-    pub(super) ran: Option<Box<PluginRun>>,
-}
-
-impl Answer {
-    /// Cuts the answer to the run's remaining byte budget and charges it. The result goes first, and is replaced
-    /// by an error if it does not fit; then come log lines, then the recording for a replay.
-    pub(super) fn within(mut self, bytes_left: &mut usize) -> Self {
-        if !take(bytes_left, self.result.len()) {
-            self.result = format!(
-                "its answer of {} bytes is left out: the tools of this run have answered as much as they may",
-                self.result.len()
-            );
-            self.is_error = true;
-        }
-        self.logs.retain(|line| take(bytes_left, line.len()));
-        if let Some(ran) = &mut self.ran {
-            ran.recording = ran.recording.take().filter(|recording| {
-                let mut length = Length(0);
-                serde_json::to_writer(&mut length, recording).is_ok() && take(bytes_left, length.0)
-            });
-        }
-        self
-    }
-}
-
-/// Takes this many bytes from the budget, if it has that many.
-fn take(bytes_left: &mut usize, bytes: usize) -> bool {
-    let left = bytes_left.checked_sub(bytes);
-    *bytes_left = left.unwrap_or(*bytes_left);
-    left.is_some()
-}
-
-/// Counts the bytes that are written.
-struct Length(usize);
-
-impl io::Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.saturating_add(bytes.len());
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::trace::ToolCall;
 
 /// Why an agent's tools are not available.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +58,8 @@ struct Entry {
     /// Its position among the descriptions.
     index: usize,
     source: ToolSource,
+    /// The argument that gets the idempotency key, which the model does not see.
+    key_argument: Option<String>,
     /// Prepared by the first call in a run.
     check: OnceCell<ArgumentCheck>,
 }
@@ -171,7 +122,33 @@ impl Tools {
                 Ok(()) => {}
             }
         }
+        for (tool, argument) in &agent.definition.idempotency_arguments {
+            tools.hide_key_argument(tool, argument);
+        }
         Ok(tools)
+    }
+
+    /// Has an argument of a tool filled in with the idempotency key, in place of the model.
+    fn hide_key_argument(&mut self, name: &str, argument: &str) {
+        let Some(entry) = self.by_name.get_mut(name) else {
+            self.notes.push(format!(
+                "idempotency_arguments names the tool {name}, which the agent does not have"
+            ));
+            return;
+        };
+        let schema = self.descriptions.get_mut(entry.index).map(|tool| &mut tool.input_schema);
+        let properties = schema.and_then(|schema| {
+            if let Some(Value::Array(required)) = schema.get_mut("required") {
+                required.retain(|required| required != argument);
+            }
+            schema.get_mut("properties")?.as_object_mut()
+        });
+        if properties.and_then(|properties| properties.shift_remove(argument)).is_none() {
+            self.notes
+                .push(format!("the tool {name} has no argument {argument} for an idempotency key"));
+            return;
+        }
+        entry.key_argument = Some(argument.to_owned());
     }
 
     /// Offers [`READ_RESULT`] beside tools that have results.
@@ -240,7 +217,10 @@ impl Tools {
 
     fn insert(&mut self, tool: Tool, source: ToolSource) {
         let index = self.descriptions.len();
-        self.by_name.insert(tool.name.clone(), Entry { index, source, check: OnceCell::new() });
+        self.by_name.insert(
+            tool.name.clone(),
+            Entry { index, source, key_argument: None, check: OnceCell::new() },
+        );
         self.descriptions.push(tool);
     }
 
@@ -286,10 +266,12 @@ impl Tools {
     }
 
     /// Whether a call may change something that a second one would change again. A tool that does not exist changes
-    /// nothing.
+    /// nothing, and one that gets an idempotency key changes nothing a second time.
     pub(super) fn must_not_repeat(&self, name: &str) -> bool {
-        self.description(name)
-            .is_some_and(|tool| tool.destructive && !tool.idempotent && self.allow_destructive)
+        let takes_key = self.by_name.get(name).is_some_and(|entry| entry.key_argument.is_some());
+        self.description(name).is_some_and(|tool| {
+            tool.destructive && !tool.idempotent && !takes_key && self.allow_destructive
+        })
     }
 
     /// Whether a tool changes nothing.
@@ -318,6 +300,10 @@ impl Tools {
             Err(Unavailable::Destructive(why)) => return self.refuse(call, why),
         };
         let subject = self.subject(task.tenant, task.agent);
+        let arguments = match &entry.key_argument {
+            None => call.arguments.clone(),
+            Some(argument) => with_argument(&call.arguments, argument, &key),
+        };
         let subject = Subject { idempotency_key: Some(key.into()), ..subject };
         let (own_name, binding) = match &entry.source {
             ToolSource::Plugin { own_name, binding } => (own_name.clone(), binding),
@@ -332,7 +318,7 @@ impl Tools {
                 return Answer { plugin: None, result, is_error, logs: Vec::new(), ran: None };
             }
         };
-        let mut called = binding.call_tool(subject, own_name, call.arguments.clone()).await;
+        let mut called = binding.call_tool(subject, own_name, arguments).await;
         let ran = Some(Box::new(called.take_run()));
         let (result, is_error) = match called.value {
             Ok(json) => (json, false),
@@ -373,6 +359,17 @@ impl Tools {
 
     fn subject(&self, tenant: TenantId, agent: AgentId) -> Subject {
         Subject::new(tenant, agent, self.request_id)
+    }
+}
+
+/// The arguments of a call, which are a JSON object, with a further one.
+fn with_argument(arguments: &str, name: &str, value: &str) -> String {
+    match serde_json::from_str(arguments) {
+        Ok(Value::Object(mut fields)) => {
+            fields.insert(name.to_owned(), value.into());
+            Value::Object(fields).to_string()
+        }
+        _ => arguments.to_owned(),
     }
 }
 

@@ -33,6 +33,7 @@ An agent file:
   getter = \"my-getter\"                # left out: the documented getter
   allow_destructive_tools = false
   turns_max = 8
+  idempotency_arguments = { charge = \"key\" }   # an argument of a tool that gets the call's idempotency key
   output_schema = { type = \"object\", required = [\"city\"], properties = { city = { type = \"string\" } } }
                                       # answers are JSON of this form; needs a language model
   [budget]                            # what its runs may spend; a run that reaches a limit fails

@@ -1,5 +1,6 @@
 //! `wardgate serve`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -189,6 +190,7 @@ fn demo_agent() -> AgentDefinition {
         allow_destructive_tools: false,
         turns_max: None,
         on_unknown: OnUnknown::default(),
+        idempotency_arguments: BTreeMap::new(),
         output_schema: None,
         budget: Budget::default(),
     }

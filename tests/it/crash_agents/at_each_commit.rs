@@ -134,8 +134,8 @@ async fn no_step_is_lost_or_repeated_at_whichever_commit_it_is_killed() {
         assert!((1..=2).contains(&count("look")), "{at}");
     })
     .await;
-    // Acceptance, claim, three turns' spending, two turns that call tools, an intent, two results, the end.
-    assert!(killed.iter().all(|killed| (11..COMMITS_MAX - 1).contains(killed)), "{killed:?}");
+    // Acceptance, claim, two turns that call tools, an intent, two results, the end. Others may share their commits.
+    assert!(killed.iter().all(|killed| (8..COMMITS_MAX - 1).contains(killed)), "{killed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,7 +156,7 @@ async fn an_answer_that_was_corrected_is_not_asked_for_again_and_the_conversatio
         assert!((4..=5).contains(turns), "{turns} turns asked for; {at}");
     })
     .await;
-    assert!(killed.iter().all(|killed| (12..COMMITS_MAX - 1).contains(killed)), "{killed:?}");
+    assert!(killed.iter().all(|killed| (8..COMMITS_MAX - 1).contains(killed)), "{killed:?}");
     // Whenever it was killed: the last turn of each run has the same conversation, byte for byte.
     let requests = fixture.model.requests().into_iter().map(|(request, _)| request.to_string());
     let longest: Vec<String> =

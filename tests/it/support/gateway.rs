@@ -1,6 +1,7 @@
 //! A gateway in this process, built as the program builds it: on a port of its own, with a tenant, a key and an
 //! agent.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,7 @@ pub(crate) fn agent(name: &str) -> AgentDefinition {
         allow_destructive_tools: false,
         turns_max: None,
         on_unknown: OnUnknown::default(),
+        idempotency_arguments: BTreeMap::new(),
         output_schema: None,
         budget: Budget::default(),
     }

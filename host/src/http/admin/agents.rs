@@ -28,6 +28,10 @@ use crate::tenants::{Agent, AgentDefinition, Precondition};
 
 /// The longest system prompt, and the longest description, of an agent.
 const INSTRUCTIONS_BYTES_MAX: usize = 256 << 10;
+/// The most arguments of tools that get an idempotency key, and the longest name of one or of its tool, in bytes.
+const KEY_ARGUMENTS_MAX: usize = 100;
+const KEY_ARGUMENT_BYTES_MAX: usize = 256;
+
 const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
 
 /// An agent, as its owner manages it.
@@ -365,6 +369,15 @@ fn check(definition: &AgentDefinition) -> Result<(), ApiError> {
     }
     if definition.output_schema.is_some() && definition.model == "offline" {
         return refuse("output_schema needs a language model, and `offline` is not one");
+    }
+    let longest =
+        definition.idempotency_arguments.iter().map(|(tool, name)| tool.len().max(name.len()));
+    if definition.idempotency_arguments.len() > KEY_ARGUMENTS_MAX
+        || longest.max().is_some_and(|longest| longest > KEY_ARGUMENT_BYTES_MAX)
+    {
+        return refuse(
+            "idempotency_arguments has more than 100 entries, or one that is longer than 256 bytes",
+        );
     }
     if let Some(limit) = definition.budget.zero() {
         return refuse(&format!("budget.{limit} is 0: no run could do anything"));
