@@ -33,7 +33,7 @@ use conversation::{Conversation, Participants};
 use journal::{Entry, Journal};
 use model::{AssistantMessage, Message, Models, Turn, UserMessage};
 use output::OutputForm;
-pub use output::check_output_schema;
+pub use output::{OutputForms, check_output_schema};
 pub use tenant_models::{TenantModels, check_model_address};
 pub use tools::{Tools, ToolsError, Unavailable};
 
@@ -55,6 +55,8 @@ pub struct Runner {
     pub limits: AgentSettings,
     /// What runs, agents and tenants may spend.
     pub budgets: Budgets,
+    /// The forms of agents' answers, prepared.
+    pub forms: OutputForms,
 }
 
 /// What one run gets besides its task.
@@ -187,7 +189,10 @@ impl Runner {
             trace.push(trace.begin(), Event::Note { text: note.clone() });
         }
         let form = match &definition.output_schema {
-            Some(schema) => Some(OutputForm::prepare(schema).await),
+            Some(schema) => {
+                let check = self.forms.of(agent, schema).await;
+                Some(OutputForm::new(schema, check, trace.redactor))
+            }
             None => None,
         };
         let takes_schema = model.takes_output_schema(!tools.descriptions().is_empty());

@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::access::Access;
 use crate::access::webhooks::Webhooks;
 use crate::agent::model::Models;
-use crate::agent::{Budgets, Runner, TenantModels};
+use crate::agent::{Budgets, OutputForms, Runner, TenantModels};
 use crate::answer::PostRunRecorder;
 use crate::bulk::BulkLane;
 use crate::channel::Channels;
@@ -245,6 +245,7 @@ impl Gateway {
             clock: folder.clock.clone(),
             limits: settings.agent.clone(),
             budgets: Budgets::new(store.clone(), folder.clock.clone()),
+            forms: OutputForms::default(),
         };
         let deliveries = Deliveries {
             store: store.clone(),

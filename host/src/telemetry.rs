@@ -4,17 +4,17 @@
 //! The id of a trace is that of its task. Nothing waits for the export: what the collector does not take in time is
 //! dropped, and the log says so.
 
+mod collector;
 mod spans;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use collector::Collector;
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SpanProcessor as _};
-use secrecy::ExposeSecret as _;
 
 use crate::settings::TelemetrySettings;
 use crate::tasks::{EndStatus, Task};
@@ -25,7 +25,10 @@ use crate::trace::Step;
 const DELAY: Duration = Duration::from_secs(1);
 
 /// The most spans that wait. More are dropped.
-const SPANS_MAX: usize = 8192;
+const SPANS_MAX: usize = 2048;
+
+/// The most spans of one request.
+const SPANS_AT_ONCE_MAX: usize = 256;
 
 /// How long the collector may take for one request.
 const EXPORT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -73,22 +76,18 @@ impl Telemetry {
         if settings.otlp_endpoint.is_empty() {
             return Ok(Self(None));
         }
-        // The library makes a client of its own.
-        let _ = crate::tls::provider();
-        let headers = settings.otlp_headers.iter();
-        let headers: HashMap<String, String> =
-            headers.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
         let endpoint = format!("{}/v1/traces", settings.otlp_endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder()
             .with_http()
+            .with_http_client(Collector::new(settings)?)
             .with_endpoint(endpoint)
-            .with_headers(headers)
             .with_timeout(EXPORT_TIME_MAX)
             .build()
             .map_err(|error| TelemetryError(error.to_string()))?;
         let config = BatchConfigBuilder::default()
             .with_scheduled_delay(DELAY)
             .with_max_queue_size(SPANS_MAX)
+            .with_max_export_batch_size(SPANS_AT_ONCE_MAX)
             .build();
         let mut processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
         let resource = Resource::builder_empty()

@@ -21,6 +21,12 @@ pub fn http_client() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
 }
 
+/// The builder of HTTP clients that block their thread.
+pub(crate) fn blocking_http_client() -> reqwest::blocking::ClientBuilder {
+    let _ = provider();
+    reqwest::blocking::Client::builder()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

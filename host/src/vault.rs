@@ -84,6 +84,34 @@ pub struct Vault {
     key: DerivedKey,
 }
 
+/// The secrets of a tenant as they were at one time, to be opened one by one.
+#[derive(Debug)]
+pub struct SealedSecrets {
+    vault: Vault,
+    tenant: TenantId,
+    secrets: Vec<SealedSecret>,
+}
+
+impl SealedSecrets {
+    fn find(&self, name: &SecretName) -> Option<&SealedSecret> {
+        self.secrets.iter().find(|secret| secret.name == *name)
+    }
+
+    /// What is known of a secret.
+    #[must_use]
+    pub fn facts(&self, name: &SecretName) -> Option<SecretFacts> {
+        self.find(name).map(SecretFacts::from)
+    }
+
+    /// The values of a secret. None if there is none of this name.
+    ///
+    /// # Errors
+    /// If it cannot be unsealed ([`VaultError::Broken`]).
+    pub fn open(&self, name: &SecretName) -> Result<Option<SecretVersions>, VaultError> {
+        self.find(name).map(|secret| self.vault.unseal(self.tenant, secret)).transpose()
+    }
+}
+
 /// The requested secrets of a tenant, and when each was last changed.
 #[derive(Debug, Clone, Default)]
 pub struct OpenedSecrets {
@@ -144,20 +172,13 @@ impl Vault {
         Ok(secrets.map(|secret| SecretFacts::from(&secret)).collect())
     }
 
-    /// Opens one secret. Returns what is known of it together with its values, read at once.
+    /// The secrets of a tenant as they are now, still sealed.
     ///
     /// # Errors
-    /// As for [`Vault::open`].
-    pub async fn open_one(
-        &self,
-        tenant: TenantId,
-        name: &SecretName,
-    ) -> Result<Option<(SecretFacts, SecretVersions)>, VaultError> {
+    /// If the store cannot be read.
+    pub async fn sealed(&self, tenant: TenantId) -> Result<SealedSecrets, StoreError> {
         let secrets = self.store.secrets(tenant).await?;
-        let Some(secret) = secrets.iter().find(|secret| secret.name == *name) else {
-            return Ok(None);
-        };
-        Ok(Some((SecretFacts::from(secret), self.unseal(tenant, secret)?)))
+        Ok(SealedSecrets { vault: self.clone(), tenant, secrets })
     }
 
     /// Opens the secrets with these names.

@@ -165,6 +165,14 @@ async fn a_turn_that_is_stopped_counts_and_so_does_a_text_that_broke_off() {
     let recorded = usage(&gateway).await.pop().unwrap();
     assert_eq!((&recorded["turns"], &recorded["estimated_turns"]), (&json!(1), &json!(1)));
     assert!(recorded["budget_tokens"].as_u64().unwrap() > TURN + 15, "{recorded}");
+    // Nothing but reasoning has arrived.
+    const THINKING: &str = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"Hm.\"}}]}\n\n";
+    let headers: &'static [(&str, &str)] = &[("content-type", "text/event-stream")];
+    let server = ModelServer::start([Reply::Raw(headers, THINKING.as_bytes().into())]).await;
+    let gateway = setup(&server, Budget::default()).start().await;
+    failure(&gateway).await;
+    let recorded = poll_until("its spending", async || usage(&gateway).await.pop()).await;
+    assert!(recorded["budget_tokens"].as_u64().unwrap() > 9, "of three attempts: {recorded}");
     // What is refused at once costs nothing.
     let server = ModelServer::start([Reply::Error(401, "no")]).await;
     let gateway = setup(&server, Budget::default()).start().await;

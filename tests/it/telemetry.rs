@@ -6,7 +6,7 @@ use wardgate::settings::Settings;
 
 use crate::support::collector::{Collector, attributes};
 use crate::support::model_server::{MODEL_KEY, ModelServer, Reply};
-use crate::support::web::ClosedPort;
+use crate::support::web::{ClosedPort, Web};
 use crate::support::{Setup, poll_until};
 
 const USER_TOKEN: &str = "user-access-token-abc123";
@@ -124,15 +124,20 @@ async fn content_is_exported_if_the_settings_say_so_and_secrets_never() {
 #[tokio::test]
 async fn a_run_that_fails_is_a_trace_with_an_error() {
     let server = ModelServer::start([Reply::Error(401, "who are you?")]).await;
-    let collector = Collector::start().await;
-    let gateway = setup(&server, &collector).start().await;
-    let answer = gateway.ask(json!({"prompt": "hello"})).await;
-    let [root] = collector.trace(&answer.task_id()).await.try_into().unwrap();
-    assert_eq!(attributes(&root)["error.type"], "failed");
-    let status = root.status.unwrap();
-    // opentelemetry.proto.trace.v1.Status.StatusCode: error.
-    assert_eq!(status.code, 2);
-    assert!(status.message.contains("refused the key"), "{status:?}");
+    for content in [false, true] {
+        let collector = Collector::start().await;
+        let setup =
+            setup(&server, &collector).settings(|settings| settings.telemetry.content = content);
+        let gateway = setup.start().await;
+        let answer = gateway.ask(json!({"prompt": "hello"})).await;
+        let [root] = collector.trace(&answer.task_id()).await.try_into().unwrap();
+        assert_eq!(attributes(&root)["error.type"], "failed");
+        let status = root.status.unwrap();
+        // opentelemetry.proto.trace.v1.Status.StatusCode: error.
+        assert_eq!(status.code, 2);
+        // The reason repeats what the provider said, perhaps of a prompt.
+        assert_eq!(status.message.contains("who are you?"), content, "{status:?}");
+    }
 }
 
 #[tokio::test]
@@ -157,4 +162,36 @@ async fn a_collector_that_is_not_there_costs_runs_nothing() {
         assert_eq!(gateway.ask(json!({"prompt": "hello"})).await.json()["result"], "ok");
     }
     poll_until("the end of all runs", async || (server.requests().len() == 3).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_name_that_the_model_made_up_is_content() {
+    let made_up = Reply::Tool("the name of my mother is Ada", "{}");
+    let server = ModelServer::start([made_up, Reply::Text("ok")]).await;
+    let collector = Collector::start().await;
+    let gateway = setup(&server, &collector).start().await;
+    let task = gateway.ask(json!({"prompt": "hello"})).await.task_id();
+    let spans = collector.trace(&task).await;
+    assert_eq!(spans[2].name, "execute_tool unknown");
+    for (body, _) in collector.requests() {
+        assert!(!String::from_utf8_lossy(&body).contains("Ada"));
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_takes_a_trace_nowhere_else() {
+    let elsewhere = Collector::start().await;
+    let target = format!("{}/v1/traces", elsewhere.endpoint());
+    let moved = axum::response::Redirect::temporary(&target);
+    let routes = axum::Router::new().fallback(move || std::future::ready(moved.clone()));
+    let web = Web::serve(routes).await;
+    let server = ModelServer::start([Reply::Text("ok")]).await;
+    let setup = Setup::new().model(&server).settings(|settings| {
+        settings.telemetry.otlp_endpoint = format!("http://127.0.0.1:{}", web.port);
+    });
+    let gateway = setup.start().await;
+    gateway.ask(json!({"prompt": "hello"})).await;
+    // Its end waits for the export.
+    gateway.stop().await;
+    assert_eq!(elsewhere.requests().len(), 0);
 }

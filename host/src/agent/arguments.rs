@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use super::schema::{Checked, SchemaCheck};
+use super::schema::{Checked, SchemaCheck, shortened};
+use crate::trace::redact::Redactor;
 
 /// How much of a tool's schema an error repeats to the model, in bytes.
 const SCHEMA_BYTES_MAX: usize = 4096;
@@ -28,7 +29,7 @@ impl ArgumentCheck {
     ///
     /// # Errors
     /// A text for the model, with the schema that the arguments have to fit.
-    pub(super) async fn check(&self, arguments: &str) -> Result<(), String> {
+    pub(super) async fn check(&self, arguments: &str, redactor: &Redactor) -> Result<(), String> {
         let value: Value = serde_json::from_str(arguments)
             .map_err(|error| self.error(&format!("they are not JSON: {error}")))?;
         if !value.is_object() {
@@ -36,7 +37,7 @@ impl ArgumentCheck {
         }
         match self.schema.check(value).await {
             Checked::Fits | Checked::Unknown => Ok(()),
-            Checked::Unfit(problem) => Err(self.error(&problem)),
+            Checked::Unfit(problem) => Err(self.error(&shortened(problem, redactor))),
         }
     }
 
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     async fn check(arguments: &str, schema: &Value) -> Result<(), String> {
-        ArgumentCheck::prepare(schema).await.check(arguments).await
+        ArgumentCheck::prepare(schema).await.check(arguments, &Redactor::default()).await
     }
 
     #[tokio::test]

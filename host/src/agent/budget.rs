@@ -2,7 +2,6 @@
 //! that many runs at a time do not spend together what each of them alone would have left.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::RunError;
-use super::model::{Model, Turn};
+use super::model::{Model, Received, Turn};
 use crate::clock::{Clock, Day};
 use crate::ids::{AgentId, TenantId};
 use crate::settings::AgentSettings;
@@ -208,7 +207,7 @@ impl RunBudget<'_> {
             budgets: self.budgets.clone(),
             owner: (self.agent.tenant, self.agent.id),
         };
-        let received = Arc::default();
+        let received = Received::default();
         Ok(Some(TurnAccount { model, new_bytes, received, reservation, records: Some(records) }))
     }
 
@@ -301,32 +300,36 @@ impl SpendingRecords {
 pub(super) struct TurnAccount<'m> {
     model: &'m dyn Model,
     new_bytes: usize,
-    /// The bytes of text that have arrived.
-    received: Arc<AtomicUsize>,
+    received: Received,
     reservation: Option<Reservation>,
     /// None once the account is closed.
     records: Option<SpendingRecords>,
 }
 
 impl TurnAccount<'_> {
-    /// Counts the bytes of text that arrive.
-    pub(super) fn received(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.received)
+    /// Counts what arrives.
+    pub(super) fn received(&self) -> Received {
+        self.received.clone()
     }
 
-    /// Closes the account of a turn that has ended. `restarts` attempts before it broke off in their texts, which were
-    /// longer than the turn's by what has arrived in all. Returns what it has spent, and the recording of it, until whose
-    /// end it stays reserved.
+    /// What answers have cost that broke off: the input of each, and what the model has written, without `kept` bytes.
+    fn lost(&self, answers: u32, kept: usize) -> Spending {
+        let input = self.new_bytes.saturating_mul(answers as usize);
+        let written = self.received.bytes().saturating_sub(kept);
+        let lost = self.model.estimate(input, Some(written)).unwrap_or_default();
+        Spending { is_estimated: true, ..lost }
+    }
+
+    /// Closes the account of a turn that has ended. Returns what it has spent, attempts included that broke off, and the
+    /// recording of it, until whose end it stays reserved.
     pub(super) fn close(
         mut self,
         turn: &Turn,
-        restarts: u32,
     ) -> (Spending, BoxFuture<'static, Result<(), StoreError>>) {
         let mut spending = turn.spending.unwrap_or_default();
-        if restarts > 0 {
-            let lost = self.received.load(Ordering::Relaxed).saturating_sub(turn.text.len());
-            let input = self.new_bytes.saturating_mul(restarts as usize);
-            let lost = self.model.estimate(input, Some(lost)).unwrap_or_default();
+        let broken_off = self.received.answers().saturating_sub(1);
+        if broken_off > 0 {
+            let lost = self.lost(broken_off, turn.bytes());
             spending.tokens = spending.tokens.saturating_add(lost.tokens);
             let cost = spending.cost_micros.zip(lost.cost_micros);
             spending.cost_micros = cost.map(|(cost, lost)| cost.saturating_add(lost));
@@ -344,9 +347,10 @@ impl TurnAccount<'_> {
         (spending, recording.boxed())
     }
 
-    /// Closes the account of a turn that failed. A server that has sent no text has not counted anything, most probably.
+    /// Closes the account of a turn that failed. A server that has not begun an answer has counted nothing, most
+    /// probably.
     pub(super) fn fail(mut self) {
-        if self.received.load(Ordering::Relaxed) == 0 {
+        if self.received.answers() == 0 {
             self.records = None;
         }
     }
@@ -355,16 +359,11 @@ impl TurnAccount<'_> {
 impl Drop for TurnAccount<'_> {
     fn drop(&mut self) {
         let Some(records) = self.records.take() else { return };
-        let received = self.received.load(Ordering::Relaxed);
-        let estimate = self.model.estimate(self.new_bytes, Some(received));
+        let lost = self.lost(self.received.answers().max(1), 0);
         let reservation = self.reservation.take();
-        let (Some(spending), Ok(runtime)) = (estimate, tokio::runtime::Handle::try_current())
-        else {
-            return;
-        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            let spending = Spending { is_estimated: true, ..spending };
-            if let Err(error) = records.add(spending, &Usage::default()).await {
+            if let Err(error) = records.add(lost, &Usage::default()).await {
                 tracing::warn!(%error, "what an interrupted turn has spent is not recorded");
             }
             drop(reservation);

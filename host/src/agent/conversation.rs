@@ -134,7 +134,7 @@ impl<'a> Conversation<'a> {
         let mut open: Option<OpenTurn> = None;
         for entry in recorded {
             match entry {
-                Entry::Turn { step, provider_message, is_redacted } => {
+                Entry::Turn { step, provider_message, is_redacted, problem } => {
                     let step = Step::from(step);
                     let Event::Model { text, tool_calls, spending, usage, .. } = step.event.clone()
                     else {
@@ -149,14 +149,8 @@ impl<'a> Conversation<'a> {
                     let message = AssistantMessage { text, tool_calls, provider_message };
                     self.model_bytes_left = self.model_bytes_left.saturating_sub(message.bytes());
                     if calls.is_empty() {
-                        match &self.form {
-                            Some(form) => match form.parse(&message.text).await {
-                                Ok(answer) => self.answer = Some(answer),
-                                Err(problem) => self.correct(message, &problem)?,
-                            },
-                            // It had one when the turn was recorded.
-                            None => self.answer = Some(message.text),
-                        }
+                        // Only wrong answers are recorded.
+                        self.correct(message, &problem.unwrap_or_default())?;
                         continue;
                     }
                     self.context.push_turn(message);

@@ -26,6 +26,9 @@ pub(super) enum Entry<E = Event, M = Box<ProviderMessage>> {
         /// Whether its calls contain a secret, so that what is recorded are not the calls that were to be made.
         #[serde(default)]
         is_redacted: bool,
+        /// What is wrong with its answer, if it is one that does not have the required form.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<String>,
     },
     /// A tool that may change things is about to be called: the call of this number in the turn.
     Intent {
@@ -85,11 +88,12 @@ impl<'a> Journal<'a> {
         Ok((Self { store, task, fence, position }, entries))
     }
 
-    /// Records a turn that calls tools.
+    /// Records a turn that calls tools, or one with an answer in which this is wrong.
     pub(super) async fn record_turn(
         &mut self,
         step: &Step,
         turn: &Turn,
+        problem: Option<&String>,
         redactor: &Redactor,
     ) -> Result<(), RunError> {
         let is_unchanged = matches!(&step.event, Event::Model { text, tool_calls, .. }
@@ -100,6 +104,7 @@ impl<'a> Journal<'a> {
             step: step.into(),
             provider_message: provider_message.filter(|_| is_unchanged),
             is_redacted: !is_unchanged,
+            problem: problem.cloned(),
         };
         self.append(&entry, Durability::Process).await
     }

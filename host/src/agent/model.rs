@@ -15,6 +15,9 @@ mod room;
 mod sse;
 mod usage;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -51,10 +54,48 @@ pub struct TurnRequest<'a> {
     pub output_schema: Option<&'a Value>,
     /// Receives the text as it arrives.
     pub text_sink: &'a dyn TextSink,
+    /// Counts what arrives, in all attempts.
+    pub received: &'a Received,
     /// Whose run it is.
     pub tenant: TenantId,
     /// Replaces the secrets of the run in errors.
     pub redactor: &'a Redactor,
+}
+
+/// What has arrived of a turn, in all attempts at it: what its provider may count.
+#[derive(Debug, Clone, Default)]
+pub struct Received(Arc<ReceivedCounts>);
+
+#[derive(Debug, Default)]
+struct ReceivedCounts {
+    /// Answers of which at least one event has arrived.
+    answers: AtomicU32,
+    /// About the bytes that the model wrote, reasoning and arguments included.
+    bytes: AtomicUsize,
+}
+
+/// How much of an event is its frame, in bytes, with most servers.
+const FRAME_BYTES: usize = 350;
+
+/// How much of an event the model wrote at least: a token.
+const EVENT_BYTES_MIN: usize = 4;
+
+impl Received {
+    fn add_event(&self, bytes: usize, is_first: bool) {
+        self.0.answers.fetch_add(u32::from(is_first), Ordering::Relaxed);
+        let written = bytes.saturating_sub(FRAME_BYTES).max(EVENT_BYTES_MIN);
+        self.0.bytes.fetch_add(written, Ordering::Relaxed);
+    }
+
+    /// Answers that have begun.
+    pub(super) fn answers(&self) -> u32 {
+        self.0.answers.load(Ordering::Relaxed)
+    }
+
+    /// About the bytes that the model wrote in them.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// Receives the text of a turn while the model writes it.
@@ -321,7 +362,7 @@ impl Model for Client {
                 Protocol::Gemini => gemini::body(settings, &request),
             };
             let sent = body.len();
-            let stream = self.server.post(self.url.clone(), body, request.tools).await?;
+            let stream = self.server.post(self.url.clone(), body, &request).await?;
             let model = &settings.model;
             let mut turn = match settings.kind {
                 Protocol::OpenaiCompatible => {

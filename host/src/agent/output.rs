@@ -2,10 +2,14 @@
 //! schema, the schema goes with each turn. Elsewhere the model answers by calling a tool whose arguments have the form.
 //! Either way the answer is checked here, and a wrong one is corrected once.
 
+use moka::future::Cache;
 use serde_json::{Value, json};
 
-use super::schema::{Checked, SchemaCheck};
+use super::schema::{Checked, SchemaCheck, shortened};
+use crate::ids::AgentId;
+use crate::tenants::Agent;
 use crate::tool::{FINAL_ANSWER, Tool};
+use crate::trace::redact::Redactor;
 
 /// The longest schema, in bytes of JSON.
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
@@ -17,6 +21,33 @@ const WRAPPED: &str = "answer";
 pub(super) struct OutputForm<'a> {
     schema: &'a Value,
     check: SchemaCheck,
+    redactor: &'a Redactor,
+}
+
+/// The most forms that are kept prepared. One may take some megabytes.
+const FORMS_MAX: u64 = 64;
+
+/// The forms of agents' answers, prepared. Clones share them.
+#[derive(Clone)]
+pub struct OutputForms(Cache<(AgentId, u32), SchemaCheck>);
+
+impl std::fmt::Debug for OutputForms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OutputForms({})", self.0.entry_count())
+    }
+}
+
+impl Default for OutputForms {
+    fn default() -> Self {
+        Self(Cache::new(FORMS_MAX))
+    }
+}
+
+impl OutputForms {
+    /// The check of an agent's form, in this version of the agent.
+    pub(super) async fn of(&self, agent: &Agent, schema: &Value) -> SchemaCheck {
+        self.0.get_with((agent.id, agent.version), SchemaCheck::prepare(schema)).await
+    }
 }
 
 /// Checks a schema of an agent's definition.
@@ -41,8 +72,8 @@ pub async fn check_output_schema(schema: &Value) -> Result<(), &'static str> {
 
 impl<'a> OutputForm<'a> {
     /// The form that this schema describes.
-    pub(super) async fn prepare(schema: &'a Value) -> Self {
-        Self { schema, check: SchemaCheck::prepare(schema).await }
+    pub(super) fn new(schema: &'a Value, check: SchemaCheck, redactor: &'a Redactor) -> Self {
+        Self { schema, check, redactor }
     }
 
     pub(super) fn schema(&self) -> &'a Value {
@@ -59,7 +90,7 @@ impl<'a> OutputForm<'a> {
             serde_json::from_str(json).map_err(|error| format!("it is not JSON: {error}"))?;
         match self.check.check(value).await {
             Checked::Fits => Ok(json.to_owned()),
-            Checked::Unfit(problem) => Err(problem),
+            Checked::Unfit(problem) => Err(shortened(problem, self.redactor)),
             Checked::Unknown => Err("it is too long to be checked".to_owned()),
         }
     }
@@ -152,13 +183,20 @@ fn without_fence(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+
+    async fn prepared(schema: &Value) -> OutputForm<'_> {
+        static NO_SECRETS: LazyLock<Redactor> = LazyLock::new(Redactor::default);
+        OutputForm::new(schema, SchemaCheck::prepare(schema).await, &NO_SECRETS)
+    }
 
     #[tokio::test]
     async fn an_answer_is_json_of_the_form_fenced_or_not() {
         let schema =
             json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
-        let form = OutputForm::prepare(&schema).await;
+        let form = prepared(&schema).await;
         for good in
             ["{\"n\": 1}", " {\"n\": 1}\n", "```json\n{\"n\": 1}\n```", "```\n{\"n\": 1}```"]
         {
@@ -179,7 +217,7 @@ mod tests {
         let schema = json!({
             "$defs": {"name": {"type": "string"}}, "type": "array", "items": {"$ref": "#/$defs/name"},
         });
-        let form = OutputForm::prepare(&schema).await;
+        let form = prepared(&schema).await;
         let wrapped = &form.tool().input_schema["properties"]["answer"];
         assert_eq!(wrapped["items"]["$ref"], "#/properties/answer/$defs/name");
         assert_eq!(form.answer_in("{\"answer\": [\"a\"]}").await.as_deref(), Ok("[\"a\"]"));
@@ -191,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_problem_does_not_repeat_the_answer() {
         let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
-        let form = OutputForm::prepare(&schema).await;
+        let form = prepared(&schema).await;
         let problem = form.parse("{\"n\": \"a secret\"}").await.unwrap_err();
         assert!(problem.starts_with("at /n: ") && !problem.contains("a secret"), "{problem}");
     }
@@ -199,12 +237,12 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_cannot_be_checked_is_not_accepted() {
         let many = json!({"items": {"anyOf": vec![json!({"type": "integer"}); 2_000]}});
-        let form = OutputForm::prepare(&many).await;
+        let form = prepared(&many).await;
         assert!(form.parse(&json!(vec![1; 10]).to_string()).await.is_ok());
         let long = form.parse(&json!(vec![1; 10_000]).to_string()).await;
         assert_eq!(long.unwrap_err(), "it is too long to be checked");
         let slow = json!({"type": "string", "pattern": "a[ab]{100}[c-f]"});
-        let form = OutputForm::prepare(&slow).await;
+        let form = prepared(&slow).await;
         let long = form.parse(&json!("ab".repeat(1 << 20)).to_string()).await;
         assert_eq!(long.unwrap_err(), "it is too long to be checked");
     }
@@ -230,8 +268,26 @@ mod tests {
             json!({"properties": {"kids": {"items": {"$ref": "#"}}}}),
             json!({"$ref": "#/$defs/0", "$defs": doubled}),
             json!({"allOf": patterns}),
+            json!({"unevaluatedProperties": false}),
+            json!({"properties": {"x".repeat(50_000): {"anyOf": vec![json!({"type": "string"}); 100]}}}),
         ] {
             assert!(check_output_schema(&bad).await.is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nested_choices_take_no_exponential_time() {
+        for keyword in ["anyOf", "oneOf", "allOf"] {
+            let mut schema = json!({"type": "integer"});
+            for _ in 0..30 {
+                schema = json!({keyword: [schema], "properties": {"a": {"type": "string"}}});
+            }
+            assert!(prepared(&schema).await.parse("{\"a\": \"x\"}").await.is_err(), "{keyword}");
+            let mut schema = json!({"type": "integer"});
+            for _ in 0..40 {
+                schema = json!({keyword: [schema], "unevaluatedProperties": false});
+            }
+            assert!(check_output_schema(&schema).await.is_err(), "{keyword}");
         }
     }
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::{Map, Value};
 
-/// How much of what is wrong is said, in characters.
-const PROBLEM_CHARS_MAX: usize = 400;
+use crate::trace::redact::Redactor;
 
 /// The most subschemas that a value is checked against, once references are replaced by what they refer to.
 const SUBSCHEMAS_MAX: usize = 4096;
 
-/// The most bytes of what stands in subschemas, as JSON, once references are replaced.
-const EXPANDED_BYTES_MAX: usize = 256 << 10;
+/// The most bytes of what stands in subschemas, as JSON, and of the paths to them, once references are replaced: each
+/// keyword of a prepared schema has its path.
+const EXPANDED_BYTES_MAX: usize = 1 << 20;
 
 /// The deepest nesting of subschemas.
 const DEPTH_MAX: usize = 64;
@@ -51,7 +51,7 @@ struct Compiled {
 pub(super) enum Checked {
     /// The value fits the schema.
     Fits,
-    /// It does not, for this reason.
+    /// It does not, for this reason, which may be long and contain names of fields.
     Unfit(String),
     /// It cannot be checked within bounds.
     Unknown,
@@ -65,6 +65,7 @@ impl SchemaCheck {
             refs: Vec::new(),
             subschemas: 0,
             bytes: 0,
+            path_bytes: 0,
             patterns: 0,
             is_recursive: false,
         };
@@ -128,12 +129,19 @@ impl Compiled {
             Err(error) => {
                 let path = error.instance_path().to_string();
                 let place = if path.is_empty() { String::new() } else { format!("at {path}: ") };
-                // Without the value, which may contain a secret that nobody would find after a cut.
-                let problem = format!("{place}{}", error.masked());
-                Checked::Unfit(problem.chars().take(PROBLEM_CHARS_MAX).collect())
+                // Without the value, which may be long.
+                Checked::Unfit(format!("{place}{}", error.masked()))
             }
         }
     }
+}
+
+/// How much of what is wrong is said, in characters.
+const PROBLEM_CHARS_MAX: usize = 400;
+
+/// What is wrong, in the length in which it is said: redacted before, as a part of a secret would not be found.
+pub(super) fn shortened(problem: String, redactor: &Redactor) -> String {
+    redactor.text(problem).chars().take(PROBLEM_CHARS_MAX).collect()
 }
 
 /// Whether a schema is prepared in next to no time.
@@ -199,8 +207,10 @@ struct Expansion<'a> {
     /// The references that are being replaced. One within itself allows anything.
     refs: Vec<&'a str>,
     subschemas: usize,
-    /// Of what was copied.
+    /// Of what was copied, and of the paths to it.
     bytes: usize,
+    /// Of the path to the subschema that is being expanded.
+    path_bytes: usize,
     patterns: usize,
     /// Whether a reference stands within itself.
     is_recursive: bool,
@@ -218,6 +228,10 @@ impl<'a> Expansion<'a> {
         };
         let mut expanded = Map::new();
         for (keyword, value) in keywords {
+            self.bytes += self.path_bytes + keyword.len();
+            if self.bytes > EXPANDED_BYTES_MAX {
+                return None;
+            }
             let value = match keyword.as_str() {
                 "$schema" | "$defs" | "definitions" | "$comment" | "title" | "description"
                 | "default" | "examples" => continue,
@@ -226,6 +240,8 @@ impl<'a> Expansion<'a> {
                     push_all_of(&mut expanded, target);
                     continue;
                 }
+                // They are checked twice at each level, so that nested ones take exponential time.
+                "unevaluatedItems" | "unevaluatedProperties" => return None,
                 // Their meaning depends on where they stand.
                 "$id" | "$anchor" | "$dynamicRef" | "$dynamicAnchor" | "$recursiveRef"
                 | "$vocabulary" => {
@@ -238,11 +254,10 @@ impl<'a> Expansion<'a> {
                     }
                     let fields = fields.iter();
                     let fields = fields.map(|(name, schema)| {
-                        self.bytes += name.len();
-                        if self.bytes > EXPANDED_BYTES_MAX {
-                            return None;
-                        }
-                        Some((name.clone(), self.subschema(schema, depth + 1)?))
+                        self.path_bytes += name.len();
+                        let expanded = self.subschema(schema, depth + 1);
+                        self.path_bytes -= name.len();
+                        Some((name.clone(), expanded?))
                     });
                     fields.collect::<Option<Map<_, _>>>()?.into()
                 }
@@ -267,9 +282,7 @@ impl<'a> Expansion<'a> {
                 | "then"
                 | "else"
                 | "additionalProperties"
-                | "propertyNames"
-                | "unevaluatedItems"
-                | "unevaluatedProperties" => self.subschema(value, depth + 1)?,
+                | "propertyNames" => self.subschema(value, depth + 1)?,
                 _ => {
                     if keyword == "pattern" {
                         self.add_patterns(1)?;

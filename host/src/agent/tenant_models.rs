@@ -1,5 +1,6 @@
 //! The models of each tenant: those of the settings, and those that the tenant has brought along.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::outbound::is_public_host;
 use crate::secrets::{SecretUse, SecretVersions};
 use crate::store::{Stamp, Store, StoreError};
 use crate::tenants::{Installer, ModelDefinition, TenantModel};
-use crate::vault::{SecretFacts, Vault, VaultError};
+use crate::vault::{SealedSecrets, SecretFacts, Vault};
 
 /// The most tenants whose models are kept ready.
 const TENANTS_MAX: u64 = 1_000;
@@ -29,8 +30,8 @@ pub struct TenantModels {
     store: Store,
     vault: Vault,
     ready: Cache<TenantId, (Arc<ReadyModels>, Stamp)>,
-    /// Held while models are made ready, so that many runs that begin together do it once.
-    making: Arc<tokio::sync::Mutex<()>>,
+    /// Held while the models of a tenant are made ready, so that many runs that begin together do it once.
+    making: Cache<TenantId, Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// The models of one tenant.
@@ -59,7 +60,7 @@ impl TenantModels {
     #[must_use]
     pub fn new(of_settings: Models, store: Store, vault: Vault) -> Self {
         let ready = Cache::builder().max_capacity(TENANTS_MAX).time_to_idle(IDLE_TIME_MAX).build();
-        Self { of_settings, store, vault, ready, making: Arc::default() }
+        Self { of_settings, store, vault, ready, making: Cache::new(TENANTS_MAX) }
     }
 
     /// The models that a tenant's agents can have.
@@ -70,7 +71,8 @@ impl TenantModels {
         if let Some(models) = self.known(tenant) {
             return Ok(models);
         }
-        let _making = self.making.lock().await;
+        let making = self.making.get_with(tenant, Arc::default);
+        let _making = making.lock().await;
         if let Some(models) = self.known(tenant) {
             return Ok(models);
         }
@@ -100,11 +102,12 @@ impl TenantModels {
         if stored.is_empty() {
             return Ok(ReadyModels { models: self.of_settings.clone(), own: BTreeMap::new() });
         }
-        let facts = self.vault.list(tenant).await?;
+        // Read once, also for many models with the same key.
+        let secrets = self.vault.sealed(tenant).await?;
         let (mut own, mut unusable) = (BTreeMap::new(), BTreeMap::new());
         for model in stored {
             let name = model.name.to_string();
-            match self.make(tenant, model, &facts, known).await? {
+            match self.make(model, &secrets, known) {
                 Ok(made) => {
                     own.insert(name, made);
                 }
@@ -120,53 +123,35 @@ impl TenantModels {
     }
 
     /// A tenant's model, or why it cannot be used.
-    async fn make(
+    fn make(
         &self,
-        tenant: TenantId,
         model: TenantModel,
-        facts: &[SecretFacts],
+        secrets: &SealedSecrets,
         known: Option<&ReadyModels>,
-    ) -> Result<Result<(ModelSource, NamedModel), String>, StoreError> {
+    ) -> Result<(ModelSource, NamedModel), String> {
         let TenantModel { name, definition, set_by, .. } = model;
-        let key = definition.api_key.as_ref();
-        let key = match key.map(|secret| (secret, facts.iter().find(|one| one.name == *secret))) {
+        let key = match &definition.api_key {
             None => None,
-            Some((secret, None)) => {
-                return Ok(Err(format!(
-                    "the tenant has no secret {secret} (`wardgate secret set {secret}`)"
-                )));
-            }
-            Some((_, Some(facts))) => Some(facts),
+            Some(secret) => Some(secrets.facts(secret).ok_or_else(|| {
+                format!("the tenant has no secret {secret} (`wardgate secret set {secret}`)")
+            })?),
         };
-        if let Some(key) = key
-            && let Err(why) = check_key(key, set_by)
-        {
-            return Ok(Err(why));
+        if let Some(key) = &key {
+            check_key(key, set_by)?;
         }
-        let key_updated_at = key.map(|key| key.updated_at);
-        let mut source = ModelSource { definition, set_by, key_updated_at };
+        let key_updated_at = key.as_ref().map(|key| key.updated_at);
+        let source = ModelSource { definition, set_by, key_updated_at };
         if let Some((same, model)) = known.and_then(|known| known.own.get(name.as_str()))
             && *same == source
         {
-            return Ok(Ok((source, model.clone())));
+            return Ok((source, model.clone()));
         }
-        let value = match key {
+        let value = match &key {
             None => SecretString::default(),
-            Some(key) => match self.vault.open_one(tenant, &key.name).await {
-                // Another one than the listed, if it was set in the meantime.
-                Ok(Some((key, value))) => match check_key(&key, set_by).and_then(|()| text(&value))
-                {
-                    Ok(value) => {
-                        source.key_updated_at = Some(key.updated_at);
-                        value
-                    }
-                    Err(why) => return Ok(Err(why)),
-                },
-                // Removed in the meantime.
-                Ok(None) => return Ok(Err(format!("the tenant has no secret {}", key.name))),
-                Err(VaultError::Store(error)) => return Err(error),
-                Err(error) => return Ok(Err(error.to_string())),
-            },
+            Some(key) => {
+                let opened = secrets.open(&key.name).map_err(|error| error.to_string())?;
+                text(&opened.unwrap_or_default())?
+            }
         };
         let origin = match set_by {
             Installer::Operator => ModelOrigin::Operator,
@@ -174,8 +159,8 @@ impl TenantModels {
         };
         let settings = source.definition.settings(value);
         let connection = (self.of_settings.connector(), origin);
-        let made = NamedModel::new(name.as_str(), settings, connection);
-        Ok(made.map(|model| (source, model)).map_err(|error| error.message))
+        let model = NamedModel::new(name.as_str(), settings, connection);
+        model.map(|model| (source, model)).map_err(|error| error.message)
     }
 }
 
@@ -185,8 +170,13 @@ impl TenantModels {
 /// Why it cannot have this address, in one sentence.
 pub fn check_model_address(definition: &ModelDefinition, by: Installer) -> Result<(), String> {
     let Some(url) = &definition.base_url else { return Ok(()) };
-    if url.query_pairs().any(|(name, _)| name != "api-version") {
-        return Err("base_url has a query; a key belongs into a secret, for api_key".to_owned());
+    let is_version = |(name, value): (Cow<'_, str>, Cow<'_, str>)| {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-.".contains(&b);
+        name == "api-version" && value.len() <= 32 && value.bytes().all(is_plain)
+    };
+    if url.fragment().is_some() || !url.query_pairs().all(is_version) {
+        return Err("base_url has a query or a fragment; a key belongs into a secret, for api_key"
+            .to_owned());
     }
     if by == Installer::Operator {
         return Ok(());

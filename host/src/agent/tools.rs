@@ -16,6 +16,7 @@ use crate::tasks::Task;
 use crate::tenants::Agent;
 use crate::tool::{FINAL_ANSWER, READ_RESULT, Tool};
 use crate::trace::ToolCall;
+use crate::trace::redact::Redactor;
 
 /// Why an agent's tools are not available.
 #[derive(Debug, thiserror::Error)]
@@ -247,11 +248,15 @@ impl Tools {
     ///
     /// # Errors
     /// A text for the model.
-    pub(super) async fn check_arguments(&self, call: &ToolCall) -> Result<(), String> {
+    pub(super) async fn check_arguments(
+        &self,
+        call: &ToolCall,
+        redactor: &Redactor,
+    ) -> Result<(), String> {
         let Some(entry) = self.by_name.get(&call.name) else { return Ok(()) };
         let Some(tool) = self.descriptions.get(entry.index) else { return Ok(()) };
         let check = entry.check.get_or_init(|| ArgumentCheck::prepare(&tool.input_schema)).await;
-        check.check(&call.arguments).await
+        check.check(&call.arguments, redactor).await
     }
 
     /// The answer to a call that is not made.

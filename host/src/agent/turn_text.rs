@@ -1,7 +1,7 @@
 //! The text of a turn on its way to those who follow the task: redacted, and in parts of a sensible size.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Trace;
 use super::model::TextSink;
@@ -20,8 +20,6 @@ pub(super) struct TurnText<'a> {
     begun_at: Timestamp,
     state: Mutex<State<'a>>,
     restarts: AtomicU32,
-    /// The bytes that have arrived, those of texts that broke off too.
-    received: Arc<AtomicUsize>,
 }
 
 struct State<'a> {
@@ -32,13 +30,8 @@ struct State<'a> {
 }
 
 impl<'a> TurnText<'a> {
-    pub(super) fn new(
-        trace: &'a Trace<'a>,
-        begun_at: Timestamp,
-        received: Arc<AtomicUsize>,
-    ) -> Self {
-        let (state, restarts) = (Mutex::new(State::new(trace)), AtomicU32::new(0));
-        Self { trace, begun_at, state, restarts, received }
+    pub(super) fn new(trace: &'a Trace<'a>, begun_at: Timestamp) -> Self {
+        Self { trace, begun_at, state: Mutex::new(State::new(trace)), restarts: AtomicU32::new(0) }
     }
 
     /// Shows the rest, and returns how often the text began anew.
@@ -64,7 +57,6 @@ impl<'a> State<'a> {
 
 impl TextSink for TurnText<'_> {
     fn push(&self, part: &str) {
-        self.received.fetch_add(part.len(), Ordering::Relaxed);
         let mut state = self.state();
         let redacted = state.redactor.push(part);
         state.pending.push_str(&redacted);

@@ -1,6 +1,6 @@
 //! The workers of one gateway process: they claim tasks while there is room, run each to its end, and store the end.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -225,8 +225,10 @@ async fn run_task(
 ) {
     let Claimed { task, fence } = claimed;
     let lease = Lease::held(&context.leases, task.id, fence);
+    // The agent as the run has it: it may be changed meanwhile.
+    let agent = OnceLock::new();
     let outcome = tokio::select! {
-        outcome = outcome(&context, &task, fence, &running.log) => match outcome {
+        outcome = outcome(&context, &task, fence, &running.log, &agent) => match outcome {
             Ok(outcome) => Some(outcome),
             Err(StoreFailed) => return lease.release_after(STORE_PAUSE),
         },
@@ -243,11 +245,9 @@ async fn run_task(
     match lease.finish(&task, outcome, steps).await {
         Ok(true) => {
             tracing::debug!(attempts = task.attempts, ?status, "task finished");
-            if let Some((result, steps)) = exported {
-                let agent = context.agent(&task).await.ok().flatten();
-                let (agent, result, steps) = (agent.as_deref(), result.as_str(), steps.as_slice());
-                let run = EndedRun { task: &task, agent, status, result, steps };
-                context.telemetry.record(run);
+            if let Some((result, steps)) = &exported {
+                let agent = agent.get().map(|agent| &**agent);
+                context.telemetry.record(EndedRun { task: &task, agent, status, result, steps });
             }
         }
         Ok(false) => {
@@ -272,6 +272,7 @@ async fn outcome(
     task: &Task,
     fence: Fence,
     log: &RunLog,
+    used: &OnceLock<Arc<Agent>>,
 ) -> Result<Outcome, StoreFailed> {
     if task.attempts > context.settings.attempts_max {
         let reason = format!(
@@ -283,10 +284,11 @@ async fn outcome(
     }
     match context.agent(task).await {
         Ok(Some(agent)) => {
+            let agent = used.get_or_init(|| agent);
             let tokens = context.runs.tokens.get(&task.id).unwrap_or_default();
             let time_max = context.settings.run_time_max;
             let run = RunContext { tokens, log, fence, time_max };
-            match context.runner.run(&agent, task, run).await {
+            match context.runner.run(agent, task, run).await {
                 Ok(outcome) => Ok(outcome),
                 Err(error) => Err(store_failed(&error)),
             }

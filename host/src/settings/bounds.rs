@@ -276,7 +276,8 @@ pub fn check_model(
 /// Whether a header may hold a key. Others may mean something to servers and proxies.
 fn is_key_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    matches!(name.as_str(), "authorization" | "api-key") || name.starts_with("x-")
+    matches!(name.as_str(), "authorization" | "api-key")
+        || (name.starts_with("x-") && !name.starts_with("x-forwarded-"))
 }
 
 impl ModelSettings {

@@ -12,11 +12,18 @@ use serde_json::json;
 use super::EndedRun;
 use crate::clock::Timestamp;
 use crate::tasks::EndStatus;
+use crate::tool::{FINAL_ANSWER, READ_RESULT};
 use crate::trace::usage::{ServedBy, Usage, sum};
 use crate::trace::{Event, Step};
 
 /// The longest content of an attribute, in bytes.
-const CONTENT_BYTES_MAX: usize = 16 << 10;
+const CONTENT_BYTES_MAX: usize = 8 << 10;
+
+/// The longest text of a message, which grows by up to six times as JSON.
+const MESSAGE_BYTES_MAX: usize = CONTENT_BYTES_MAX / 2;
+
+/// The tools of the gateway's own.
+const OWN_TOOLS: [&str; 2] = [READ_RESULT, FINAL_ANSWER];
 
 /// The spans of a run: one for the run, and one for each turn of the model and each call of a tool.
 pub(super) fn of(run: EndedRun<'_>, has_content: bool) -> Vec<SpanData> {
@@ -97,12 +104,17 @@ impl Ids<'_> {
                 Some(SpanData { span_kind: SpanKind::Client, ..span })
             }
             Event::Tool { call, plugin, result, is_error, ran, .. } => {
+                // A name that no tool has, and an id that is none, are texts of the model: content.
+                let is_known = plugin.is_some() || OWN_TOOLS.contains(&call.name.as_str());
+                let name = if is_known || has_content { call.name.as_str() } else { "unknown" };
                 let mut attributes = vec![
                     operation("execute_tool"),
-                    KeyValue::new("gen_ai.tool.name", call.name.clone()),
-                    KeyValue::new("gen_ai.tool.call.id", call.id.clone()),
+                    KeyValue::new("gen_ai.tool.name", name.to_owned()),
                     KeyValue::new("gen_ai.tool.type", "function"),
                 ];
+                if is_id(&call.id) {
+                    attributes.push(KeyValue::new("gen_ai.tool.call.id", call.id.clone()));
+                }
                 attributes.extend(
                     plugin.iter().map(|name| KeyValue::new("wardgate.plugin", name.clone())),
                 );
@@ -119,7 +131,7 @@ impl Ids<'_> {
                     attributes.push(KeyValue::new("error.type", "tool_error"));
                     status = Status::error("");
                 }
-                let name = format!("execute_tool {}", call.name);
+                let name = format!("execute_tool {name}");
                 Some(SpanData { status, ..self.span(id, name, times(step), attributes) })
             }
             _ => None,
@@ -159,7 +171,7 @@ impl Ids<'_> {
         attributes.extend(tokens(&all));
         if has_content {
             let text = |role: &str, text: &str| {
-                let text = text.get(..text.floor_char_boundary(CONTENT_BYTES_MAX)).unwrap_or(text);
+                let text = text.get(..text.floor_char_boundary(MESSAGE_BYTES_MAX)).unwrap_or(text);
                 let parts = json!([{"type": "text", "content": text}]);
                 json!([{"role": role, "parts": parts}]).to_string()
             };
@@ -180,7 +192,8 @@ impl Ids<'_> {
             true => Status::Unset,
             false => {
                 attributes.push(KeyValue::new("error.type", status.as_str()));
-                Status::error(cut(result))
+                // The reason may repeat what a provider says of a prompt.
+                Status::error(if has_content { cut(result) } else { String::new() })
             }
         };
         let starts = steps.iter().map(|step| times(step).0).min();
@@ -190,6 +203,12 @@ impl Ids<'_> {
         let time = (start, ends.unwrap_or(start));
         SpanData { status, ..self.span(self.root, name, time, attributes) }
     }
+}
+
+/// Whether a text is an id, as providers make them.
+fn is_id(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 fn operation(name: &'static str) -> KeyValue {

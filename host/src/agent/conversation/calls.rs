@@ -75,7 +75,7 @@ impl Conversation<'_> {
         })?;
         let (at, _) = self.trace.begin();
         self.trace.called(at, &call, self.tools.plugin_of(&call.name));
-        let refusal = self.tools.check_arguments(&call).await.err();
+        let refusal = self.tools.check_arguments(&call, self.trace.redactor).await.err();
         self.bad_calls = if refusal.is_some() { self.bad_calls + 1 } else { 0 };
         Ok(BegunCall { number, call, at, refusal })
     }

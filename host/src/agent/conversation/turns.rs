@@ -56,7 +56,7 @@ impl<'a> Conversation<'a> {
         self.context.measure(&turn.usage);
         let mut recording = None;
         if let Some(account) = account {
-            let (spending, spending_recorded) = account.close(&turn, restarts);
+            let (spending, spending_recorded) = account.close(&turn);
             self.budget.count(spending);
             turn.spending = Some(spending);
             recording = Some(spending_recorded);
@@ -76,7 +76,9 @@ impl<'a> Conversation<'a> {
         let has_room = if goes_on { self.take_room(&turn) } else { Ok(()) };
         if goes_on && has_room.is_ok() {
             // In one commit, as a rule.
-            let journaling = self.journal.record_turn(&step, &turn, self.trace.redactor);
+            let problem = checked.as_ref().and_then(|checked| checked.as_ref().err());
+            let redactor = self.trace.redactor;
+            let journaling = self.journal.record_turn(&step, &turn, problem, redactor);
             tokio::try_join!(recording, journaling)?;
         } else {
             recording.await?;
@@ -133,13 +135,14 @@ impl<'a> Conversation<'a> {
         let account = self.budget.open(self.model, self.context.new_bytes()).await?;
         let begun = self.trace.begin();
         let received = account.as_ref().map(TurnAccount::received).unwrap_or_default();
-        let text = TurnText::new(self.trace, begun.0, received);
+        let text = TurnText::new(self.trace, begun.0);
         let request = TurnRequest {
             instructions: &self.agent.definition.instructions,
             messages: self.context.messages(),
             tools: self.tools.descriptions(),
             output_schema: self.form.as_ref().filter(|_| self.takes_schema).map(OutputForm::schema),
             text_sink: &text,
+            received: &received,
             tenant: self.task.tenant,
             redactor: self.trace.redactor,
         };
@@ -175,12 +178,14 @@ impl<'a> Conversation<'a> {
             "the answer does not fit output_schema ({problem}); the model is asked for another one"
         );
         self.trace.push(self.trace.begin(), Event::Note { text });
-        // Providers refuse an empty message.
-        let message = match message.text.trim().is_empty() {
-            true => {
+        // As the next attempt reads it from the journal, where it is redacted. And providers refuse an empty message.
+        let text = self.trace.redactor.text(message.text.clone());
+        let message = match (text.trim().is_empty(), text == message.text) {
+            (false, true) => message,
+            (false, false) => AssistantMessage { text, ..AssistantMessage::default() },
+            (true, _) => {
                 AssistantMessage { text: "(no answer)".to_owned(), ..AssistantMessage::default() }
             }
-            false => message,
         };
         self.context.push_turn(message);
         self.context.push_correction(correction);
@@ -203,7 +208,9 @@ impl<'a> Conversation<'a> {
             return Ok(());
         };
         if !is_error {
-            self.answer = form.answer_in(&call.arguments).await.ok();
+            let answer = form.answer_in(&call.arguments).await;
+            // It was accepted, though it may not fit as it is recorded: redacted.
+            self.answer = Some(answer.unwrap_or_else(|_| call.arguments.clone()));
         } else if result.starts_with(REFUSED) {
             self.count_correction("the arguments of final_answer do not fit it")?;
         }

@@ -15,9 +15,11 @@ use super::connector::{Connector, ModelOrigin};
 use super::error::{ModelError, Retry};
 use super::refused_tool::refused_tool;
 use super::sse::{EventParser, ServerEvent};
+use super::{Received, TurnRequest};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::outbound::NotPublic;
+use crate::secrets::SECRET_BYTES_MAX;
 use crate::settings::ModelSettings;
 use crate::tool::Tool;
 
@@ -69,7 +71,7 @@ impl ModelServer {
         self
     }
 
-    /// Sends a turn with these tools, and returns the events of the answer.
+    /// Sends a turn with this body, and returns the events of the answer.
     ///
     /// # Errors
     /// If the server cannot be reached, or answers with anything else than a stream of events.
@@ -77,13 +79,13 @@ impl ModelServer {
         &self,
         url: Url,
         body: String,
-        tools: &[Tool],
+        turn: &TurnRequest<'_>,
     ) -> Result<AnswerStream, ModelError> {
         let request = self.client.post(url).headers(self.headers.clone()).body(body);
         let request = request.timeout(self.turn_time_max);
         let response = request.send().await.map_err(|error| transport_error(&error))?;
         if !response.status().is_success() {
-            return Err(self.refused(response, tools).await);
+            return Err(self.refused(response, turn.tools).await);
         }
         let content_type = response.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -99,7 +101,7 @@ impl ModelServer {
                 ))
             });
         }
-        Ok(AnswerStream::new(response))
+        Ok(AnswerStream::new(response, turn.received.clone()))
     }
 
     /// Describes an answer that is not a success.
@@ -113,6 +115,10 @@ impl ModelServer {
             if body.len() == ERROR_BODY_BYTES_MAX {
                 break;
             }
+        }
+        if body.len() == ERROR_BODY_BYTES_MAX {
+            // Its end may be a part of a secret that the server repeats, which would not be redacted.
+            body.truncate(ERROR_BODY_BYTES_MAX - SECRET_BYTES_MAX);
         }
         let body: Bytes = body.into();
         let parsed: Option<Value> = serde_json::from_slice(&body).ok();
@@ -153,11 +159,20 @@ pub(super) struct AnswerStream {
     /// How many bytes the answer may still have.
     left: usize,
     ended: bool,
+    received: Received,
+    has_begun: bool,
 }
 
 impl AnswerStream {
-    pub(super) fn new(response: reqwest::Response) -> Self {
-        Self { response, parser: EventParser::default(), left: ANSWER_BYTES_MAX, ended: false }
+    pub(super) fn new(response: reqwest::Response, received: Received) -> Self {
+        Self {
+            response,
+            parser: EventParser::default(),
+            left: ANSWER_BYTES_MAX,
+            ended: false,
+            received,
+            has_begun: false,
+        }
     }
 
     /// The next event. `None` at the end of the stream.
@@ -169,6 +184,8 @@ impl AnswerStream {
             // What has arrived already must not keep the thread, nor the run from its time limit.
             tokio::task::consume_budget().await;
             if let Some(event) = self.parser.pop() {
+                self.received.add_event(event.data.len(), !self.has_begun);
+                self.has_begun = true;
                 return Ok(Some(event));
             }
             if self.ended {

@@ -181,7 +181,7 @@ fn strings_in(value: &Value, texts: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TextSink;
+    use super::super::{Received, TextSink};
     use super::*;
     use crate::ids::TenantId;
     use crate::trace::redact::Redactor;
@@ -221,6 +221,7 @@ mod tests {
             tools: &tools,
             output_schema: None,
             text_sink: &Ignored,
+            received: &Received::default(),
             tenant: TenantId::GATEWAY,
             redactor: &Redactor::default(),
         };

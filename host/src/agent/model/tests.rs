@@ -31,7 +31,8 @@ const PROTOCOLS: [Protocol; 3] =
 /// The turn that a model's answer is, if its server sends these bytes.
 async fn turn(protocol: Protocol, bytes: impl Into<reqwest::Body>) -> Result<Turn, ModelError> {
     let response = http::Response::builder().body(bytes).unwrap();
-    let (stream, written) = (AnswerStream::new(response.into()), Written::default());
+    let (stream, written) =
+        (AnswerStream::new(response.into(), Received::default()), Written::default());
     let turn = match protocol {
         Protocol::OpenaiCompatible => openai_compatible::assemble(stream, "m", &written).await,
         Protocol::Anthropic => anthropic::assemble(stream, "m", &written).await,

@@ -43,6 +43,7 @@ fn body_with_schema(
         tools: &tools,
         output_schema,
         text_sink: &written,
+        received: &Received::default(),
         tenant: TenantId::GATEWAY,
         redactor: &Redactor::default(),
     };
