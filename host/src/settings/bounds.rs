@@ -360,7 +360,10 @@ impl TelemetrySettings {
             _ if self.otlp_endpoint.is_empty() => {}
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.query().is_none() => {}
             Ok(_) => {
-                return Err(InvalidSetting::new(key, "is neither http nor https, or has a query"));
+                return Err(InvalidSetting::new(
+                    key,
+                    "is not the URL of a collector, as in http://localhost:4318",
+                ));
             }
             Err(error) => {
                 return Err(InvalidSetting::new(key, format!("is not a URL ({error})")));
