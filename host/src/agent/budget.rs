@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use super::RunError;
 use super::model::{Model, Received, Turn};
@@ -321,11 +321,9 @@ impl TurnAccount<'_> {
     }
 
     /// Closes the account of a turn that has ended. Returns what it has spent, attempts included that broke off, and the
-    /// recording of it, until whose end it stays reserved.
-    pub(super) fn close(
-        mut self,
-        turn: &Turn,
-    ) -> (Spending, BoxFuture<'static, Result<(), StoreError>>) {
+    /// recording of it, until whose end it stays reserved. It goes on if nobody waits for it: a run that is stopped now has
+    /// spent it all the same.
+    pub(super) fn close(mut self, turn: &Turn) -> (Spending, JoinHandle<Result<(), StoreError>>) {
         let mut spending = turn.spending.unwrap_or_default();
         let broken_off = self.received.answers().saturating_sub(1);
         if broken_off > 0 {
@@ -337,14 +335,22 @@ impl TurnAccount<'_> {
         }
         let (records, reservation) = (self.records.take(), self.reservation.take());
         let usage = Usage { reported: None, ..turn.usage };
-        let recording = async move {
-            if let Some(records) = records {
-                records.add(spending, &usage).await?;
+        let mut recording = Box::pin(async move {
+            if let Some(records) = records
+                && let Err(error) = records.add(spending, &usage).await
+            {
+                tracing::warn!(%error, "what a turn has spent is not recorded");
+                return Err(error);
             }
             drop(reservation);
             Ok(())
+        });
+        // Polled at once, so that it is queued before whatever the run writes next: its end is not announced earlier.
+        let recorded = match recording.as_mut().now_or_never() {
+            Some(recorded) => tokio::spawn(std::future::ready(recorded)),
+            None => tokio::spawn(recording),
         };
-        (spending, recording.boxed())
+        (spending, recorded)
     }
 
     /// Closes the account of a turn that failed. A server that has not begun an answer has counted nothing, most

@@ -63,7 +63,8 @@ impl<'a> Conversation<'a> {
         }
         let recording = async {
             match recording {
-                Some(recording) => Ok::<_, RunError>(recording.await?),
+                // A task that did not end, ends with the process.
+                Some(recording) => Ok::<_, RunError>(recording.await.unwrap_or(Ok(()))?),
                 None => Ok(()),
             }
         };
@@ -80,8 +81,6 @@ impl<'a> Conversation<'a> {
             let redactor = self.trace.redactor;
             let journaling = self.journal.record_turn(&step, &turn, problem, redactor);
             tokio::try_join!(recording, journaling)?;
-        } else {
-            recording.await?;
         }
         // A turn for which there is no room is shown all the same.
         self.trace.log.push(RunEvent::StepCompleted(step));
