@@ -1,15 +1,16 @@
 //! Runs an agent: builds the model's messages, requests its turns, calls its tools, and ends the run.
 
-mod answer;
 mod arguments;
 mod budget;
 mod context;
 mod conversation;
 mod journal;
+mod json_length;
 pub mod model;
 mod output;
 mod schema;
 mod tenant_models;
+mod tool_answer;
 mod tools;
 mod turn_text;
 

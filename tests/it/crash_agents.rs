@@ -102,6 +102,15 @@ impl Fixture {
         GatewayProcess::serve_with_environment(&self.home, &settings, environment)
     }
 
+    /// Starts a run and kills the gateway while its first call writes to the ledger. Returns the task.
+    async fn kill_during_first_call(&self) -> String {
+        let gateway = self.serve();
+        let task = accepted(&self.agent(&gateway)).await;
+        self.ledger.wait_for_effects(1).await;
+        gateway.kill();
+        task
+    }
+
     /// The agent, created by the first call.
     fn agent(&self, gateway: &GatewayProcess) -> Client {
         let settings = self.home.path().join("settings.toml").to_str().unwrap().to_owned();
@@ -195,10 +204,7 @@ async fn turns_and_calls_that_have_ended_are_not_repeated() {
 async fn a_call_that_may_have_changed_something_is_not_repeated_and_the_model_is_told() {
     let fixture = Fixture::new(0, "").await;
     fixture.script(&["record"]);
-    let gateway = fixture.serve();
-    let task = accepted(&fixture.agent(&gateway)).await;
-    fixture.ledger.wait_for_effects(1).await;
-    gateway.kill();
+    let task = fixture.kill_during_first_call().await;
 
     let gateway = fixture.serve();
     let agent = fixture.agent(&gateway);
@@ -216,10 +222,7 @@ async fn a_call_that_may_have_changed_something_is_not_repeated_and_the_model_is
 async fn an_agent_may_fail_on_an_unknown_outcome() {
     let fixture = Fixture::new(0, "on_unknown = \"fail\"\n").await;
     fixture.script(&["record"]);
-    let gateway = fixture.serve();
-    let task = accepted(&fixture.agent(&gateway)).await;
-    fixture.ledger.wait_for_effects(1).await;
-    gateway.kill();
+    let task = fixture.kill_during_first_call().await;
 
     let gateway = fixture.serve();
     let ended = fixture.agent(&gateway).wait_for_end(&task).await;
@@ -233,10 +236,7 @@ async fn a_call_that_changes_nothing_or_nothing_more_is_made_again_with_its_key(
     for tool in ["look", "put"] {
         let fixture = Fixture::new(0, "").await;
         fixture.script(&[tool]);
-        let gateway = fixture.serve();
-        let task = accepted(&fixture.agent(&gateway)).await;
-        fixture.ledger.wait_for_effects(1).await;
-        gateway.kill();
+        let task = fixture.kill_during_first_call().await;
 
         fixture.ledger.answers.add_permits(ALL);
         let gateway = fixture.serve();
@@ -254,10 +254,7 @@ async fn a_call_that_changes_nothing_or_nothing_more_is_made_again_with_its_key(
 async fn a_call_whose_key_is_an_argument_is_made_again_with_it_and_the_model_does_not_see_it() {
     let fixture = Fixture::new(0, "idempotency_arguments = { pay = \"key\" }\n").await;
     fixture.script(&["pay"]);
-    let gateway = fixture.serve();
-    let task = accepted(&fixture.agent(&gateway)).await;
-    fixture.ledger.wait_for_effects(1).await;
-    gateway.kill();
+    let task = fixture.kill_during_first_call().await;
 
     fixture.ledger.answers.add_permits(ALL);
     let gateway = fixture.serve();
@@ -343,10 +340,7 @@ async fn a_run_whose_journal_cannot_be_read_does_not_go_on() {
     for damage in ["UPDATE journal SET text = '{'", "DELETE FROM journal WHERE position = 0"] {
         let fixture = Fixture::new(0, "").await;
         fixture.script(&["record"]);
-        let gateway = fixture.serve();
-        let task = accepted(&fixture.agent(&gateway)).await;
-        fixture.ledger.wait_for_effects(1).await;
-        gateway.kill();
+        let task = fixture.kill_during_first_call().await;
         let database = fixture.home.path().join("wardgate.db");
         let database = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
         let mut database = database.connect().await.unwrap();

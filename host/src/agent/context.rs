@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::json_length::json_length;
 use super::model::{AssistantMessage, ContextSize, Message, ToolResult, UserMessage};
 use crate::tool::{READ_RESULT, Tool};
 use crate::trace::ToolCall;
@@ -146,7 +147,7 @@ impl Context {
             serde_json::from_str(arguments).map_err(|error| error.to_string())?;
         let Some(text) = self.kept.get(&result) else {
             return Err(format!(
-                "the conversation contains result {result} as a whole, or there is none"
+                "there is no result {result}, or the conversation already has all of it"
             ));
         };
         let start = text.floor_char_boundary(usize::try_from(offset).unwrap_or(usize::MAX));
@@ -272,7 +273,9 @@ fn beginning(number: u32, text: &str, bytes: usize) -> String {
 
 /// The bytes of a tool's description.
 fn described_bytes(tool: &Tool) -> usize {
-    tool.name.len() + tool.description.len() + tool.input_schema.to_string().len()
+    tool.name.len()
+        + tool.description.len()
+        + json_length(&tool.input_schema, usize::MAX).unwrap_or_default()
 }
 
 #[cfg(test)]

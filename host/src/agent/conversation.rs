@@ -7,6 +7,7 @@ mod turns;
 use super::budget::RunBudget;
 use super::context::Context;
 use super::journal::{Entry, Journal};
+use super::json_length::json_length;
 use super::model::{AssistantMessage, Message, Model, ToolResult};
 use super::output::OutputForm;
 use super::{RunError, Tools, Trace};
@@ -79,7 +80,9 @@ impl<'a> Conversation<'a> {
         let definition = &agent.definition;
         let size = model.context_size();
         let form_bytes = match &form {
-            Some(form) if takes_schema && size.is_some() => form.schema().to_string().len(),
+            Some(form) if takes_schema && size.is_some() => {
+                json_length(form.schema(), usize::MAX).unwrap_or_default()
+            }
             _ => 0,
         };
         let instructions = (definition.instructions.as_str(), form_bytes);

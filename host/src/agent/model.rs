@@ -279,8 +279,9 @@ pub trait Model: Send + Sync {
     /// Runs one turn. The model's settings limit its time; dropping the future cancels it.
     fn turn<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<Turn, ModelError>>;
 
-    /// What a turn takes from budgets that has this many bytes of input, which no cache holds, and of output: as much as
-    /// it may have, if that is None. None if the model costs nothing; without a cost if it, or a fallback, has no price.
+    /// Estimates what a turn takes from budgets, from its bytes of uncached input and of output. Without `output_bytes`,
+    /// the output is the largest that the model may produce. Returns None if the model is free of charge; the cost is
+    /// unknown if the model or one of its fallbacks has no price.
     fn estimate(&self, new_bytes: usize, output_bytes: Option<usize>) -> Option<Spending>;
 
     /// Whether the model takes the form of an answer, if it may call tools or not. Others answer by a tool.

@@ -5,6 +5,7 @@
 use moka::future::Cache;
 use serde_json::{Value, json};
 
+use super::json_length::json_length;
 use super::schema::{Checked, SchemaCheck, shortened};
 use crate::ids::AgentId;
 use crate::tenants::Agent;
@@ -14,7 +15,7 @@ use crate::trace::redact::Redactor;
 /// The longest schema, in bytes of JSON.
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
 
-/// The field of the tool's arguments that holds an answer that is no object.
+/// The argument of the tool that holds the answer, unless all answers are objects.
 const WRAPPED: &str = "answer";
 
 /// The form of an agent's answers.
@@ -58,13 +59,13 @@ pub async fn check_output_schema(schema: &Value) -> Result<(), &'static str> {
     if !schema.is_object() {
         return Err("is not a JSON object");
     }
-    if schema.to_string().len() > SCHEMA_BYTES_MAX {
+    if json_length(schema, SCHEMA_BYTES_MAX).is_none() {
         return Err("is longer than 64 KiB");
     }
     if !SchemaCheck::prepare(schema).await.is_complete() {
         return Err(
             "is not a schema that answers can be checked against: JSON Schema 2020-12, without references to \
-                    elsewhere or to itself, and with at most 4,096 subschemas and 32 patterns",
+             elsewhere or to itself, and with at most 4,096 subschemas and 32 patterns",
         );
     }
     Ok(())

@@ -1,11 +1,11 @@
 //! Checks JSON against schemas in JSON Schema 2020-12, within bounds: both may be hostile.
 
-use std::io;
 use std::sync::Arc;
 
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::{Map, Value};
 
+use super::json_length::json_length;
 use crate::trace::redact::Redactor;
 
 /// The most subschemas that a value is checked against, once references are replaced by what they refer to.
@@ -147,28 +147,7 @@ pub(super) fn shortened(problem: String, redactor: &Redactor) -> String {
 /// Whether a schema is prepared in next to no time.
 fn is_short(schema: &Value) -> bool {
     const SHORT_BYTES: usize = 4096;
-    let mut length = Length { bytes: 0, max: SHORT_BYTES };
-    serde_json::to_writer(&mut length, schema).is_ok()
-}
-
-/// Counts bytes that are written. Fails beyond a maximum.
-struct Length {
-    bytes: usize,
-    max: usize,
-}
-
-impl io::Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes = self.bytes.saturating_add(bytes.len());
-        if self.bytes > self.max {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    json_length(schema, SHORT_BYTES).is_some()
 }
 
 /// How large a document is.
@@ -300,11 +279,9 @@ impl<'a> Expansion<'a> {
         (self.patterns <= PATTERNS_MAX).then_some(())
     }
 
-    /// A copy of what is no subschema. None beyond the bounds.
+    /// Copies the value of a keyword that does not take a schema. None beyond the bounds.
     fn copy(&mut self, value: &Value) -> Option<Value> {
-        let mut length = Length { bytes: self.bytes, max: EXPANDED_BYTES_MAX };
-        serde_json::to_writer(&mut length, value).ok()?;
-        self.bytes = length.bytes;
+        self.bytes += json_length(value, EXPANDED_BYTES_MAX.saturating_sub(self.bytes))?;
         Some(value.clone())
     }
 

@@ -1,12 +1,14 @@
 //! `wardgate agent`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::api::{Api, Body, ForTenant, Target, agent_by_name, agent_id, error_message, text};
+use super::api::{
+    Api, Body, ForTenant, Target, agent_by_name, agent_id, error_message, read_file, text,
+};
 use super::print;
 use crate::ids::TenantId;
 use crate::settings::Settings;
@@ -89,7 +91,7 @@ impl Agent {
     pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::Apply { definition, tenant, target } => {
-                let definition = read_definition(&definition)?;
+                let definition: AgentDefinition = read_file(&definition, "an agent file")?;
                 let api = target.open(settings).await?;
                 let tenant = tenant.resolve(&api).await?;
                 let agent = apply(&api, tenant, &definition).await?;
@@ -133,18 +135,6 @@ impl Agent {
                 print("it takes new tasks")
             }
         }
-    }
-}
-
-/// Reads an agent file. Errors name the file, and occur before any request is sent.
-fn read_definition(path: &Path) -> anyhow::Result<AgentDefinition> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let wrong = || format!("{} is not an agent file", path.display());
-    if path.extension().is_some_and(|ending| ending == "json") {
-        serde_json::from_str(&text).with_context(wrong)
-    } else {
-        toml::from_str(&text).with_context(wrong)
     }
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, IF_MATCH};
 use http::{Method, Request, Response};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::clock::Clock;
@@ -118,6 +119,19 @@ pub(super) async fn agent_by_name(
 /// A string field of a response; empty if it is missing or not a string.
 pub(super) fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Reads a definition: JSON if the file's name ends in .json, TOML otherwise. `what` is the expected content, for the
+/// error, which names the file and occurs before any request is sent.
+pub(super) fn read_file<T: DeserializeOwned>(path: &Path, what: &str) -> anyhow::Result<T> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let wrong = || format!("{} is not {what}", path.display());
+    if path.extension().is_some_and(|ending| ending == "json") {
+        serde_json::from_str(&text).with_context(wrong)
+    } else {
+        toml::from_str(&text).with_context(wrong)
+    }
 }
 
 /// A client of the admin API.

@@ -1,12 +1,11 @@
 //! `wardgate channel`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use http::Method;
 use serde_json::Value;
 
-use super::api::{Api, ForTenant, Target, text};
+use super::api::{Api, ForTenant, Target, read_file, text};
 use super::print;
 use crate::ids::Name;
 use crate::settings::Settings;
@@ -84,7 +83,7 @@ impl Channel {
     pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::Apply { definition, tenant, target } => {
-                let definition = read_definition(&definition)?;
+                let definition: ChannelDefinition = read_file(&definition, "a channel file")?;
                 let api = target.open(settings).await?;
                 let tenant = tenant.resolve(&api).await?;
                 let name = escaped(&definition.name);
@@ -127,16 +126,4 @@ impl Channel {
 fn escaped(name: &Name) -> String {
     percent_encoding::utf8_percent_encode(name.as_str(), percent_encoding::NON_ALPHANUMERIC)
         .to_string()
-}
-
-/// Reads a channel file. Errors name the file, and occur before any request is sent.
-fn read_definition(path: &Path) -> anyhow::Result<ChannelDefinition> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let wrong = || format!("{} is not a channel file", path.display());
-    if path.extension().is_some_and(|ending| ending == "json") {
-        serde_json::from_str(&text).with_context(wrong)
-    } else {
-        toml::from_str(&text).with_context(wrong)
-    }
 }

@@ -1,12 +1,11 @@
 //! `wardgate model`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use http::Method;
 use serde_json::Value;
 
-use super::api::{ForTenant, Target, text};
+use super::api::{ForTenant, Target, read_file, text};
 use super::print;
 use crate::ids::ModelName;
 use crate::settings::Settings;
@@ -62,7 +61,7 @@ impl Model {
     pub(super) async fn execute(self, settings: &Settings) -> anyhow::Result<()> {
         match self {
             Self::Apply { name, definition, tenant, target } => {
-                let definition = read_definition(&definition)?;
+                let definition: ModelDefinition = read_file(&definition, "a model file")?;
                 let api = target.open(settings).await?;
                 let tenant = tenant.resolve(&api).await?;
                 let path = format!("/admin/tenants/{tenant}/models/{name}");
@@ -88,17 +87,5 @@ impl Model {
                 print(&format!("removed {name}"))
             }
         }
-    }
-}
-
-/// Reads a model file. Errors name the file, and occur before any request is sent.
-fn read_definition(path: &Path) -> anyhow::Result<ModelDefinition> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let wrong = || format!("{} is not a model file", path.display());
-    if path.extension().is_some_and(|ending| ending == "json") {
-        serde_json::from_str(&text).with_context(wrong)
-    } else {
-        toml::from_str(&text).with_context(wrong)
     }
 }

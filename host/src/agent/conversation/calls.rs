@@ -6,9 +6,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 
 use super::super::RunError;
-use super::super::answer::Answer;
 use super::super::arguments::REFUSED;
 use super::super::model::ToolResult;
+use super::super::tool_answer::Answer;
 use super::{Conversation, OpenTurn};
 use crate::clock::Timestamp;
 use crate::tasks::Task;

@@ -1,4 +1,4 @@
-//! HTTP clients for models' servers, and what may be done with an address, by whoever has set it.
+//! HTTP clients for models' servers. Which addresses a model may use depends on who configured it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,7 @@ impl Connector {
     /// The client for a model.
     ///
     /// # Errors
-    /// If its address is one that whoever has set it may not reach.
+    /// If the tenant's admin configured an address that is not public.
     pub(super) fn client(
         &self,
         settings: &ModelSettings,

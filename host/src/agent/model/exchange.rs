@@ -43,7 +43,7 @@ impl ModelServer {
     /// A server that takes the key in this header, after this prefix.
     ///
     /// # Errors
-    /// If the key cannot be sent in a header, or the address is one that whoever has set it may not reach.
+    /// If the key cannot be sent in a header, or the tenant's admin configured an address that is not public.
     pub(super) fn new(
         name: &str,
         settings: &ModelSettings,

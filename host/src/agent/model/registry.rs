@@ -28,7 +28,6 @@ struct Registered {
 #[derive(Clone)]
 pub(in crate::agent) struct NamedModel {
     client: Arc<Retrying>,
-    fallback: Option<String>,
     settings: Arc<ModelSettings>,
 }
 
@@ -51,7 +50,6 @@ impl NamedModel {
         let client = Client::new(name, &settings, connection)?;
         Ok(Self {
             client: Arc::new(Retrying::new(name, Box::new(client))),
-            fallback: settings.fallback.clone(),
             settings: Arc::new(settings),
         })
     }
@@ -102,7 +100,7 @@ impl Models {
             // From the model itself along its fallbacks, each once, even if they lead back.
             let mut chain = vec![model];
             while let Some(next) =
-                chain.last().and_then(|model| named.get(model.fallback.as_ref()?))
+                chain.last().and_then(|model| named.get(model.settings.fallback.as_ref()?))
                 && !chain.iter().any(|model| Arc::ptr_eq(&model.client, &next.client))
             {
                 chain.push(next);
@@ -116,7 +114,7 @@ impl Models {
     /// The model with this name.
     ///
     /// # Errors
-    /// Why there is none, in one sentence.
+    /// One sentence that says why the model is not available.
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Model>, String> {
         self.0.by_name.get(name).ok_or_else(|| {
             let reason = self.0.unusable.get(name).cloned();

@@ -118,7 +118,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Checks a definition by the rules of the settings, and the address by those of whoever sets it.
+/// Checks a definition like a model of the settings, and that an admin's model has a public address.
 async fn check(
     state: &AdminState,
     tenant: TenantId,

@@ -1,7 +1,6 @@
 //! What a tool has answered, cut to what a run may take in.
 
-use std::io;
-
+use super::json_length::json_length;
 use crate::trace::PluginRun;
 
 /// The result of a tool call, as the model and the trace see it.
@@ -27,8 +26,8 @@ impl Answer {
         self.logs.retain(|line| take(bytes_left, line.len()));
         if let Some(ran) = &mut self.ran {
             ran.recording = ran.recording.take().filter(|recording| {
-                let mut length = Length(0);
-                serde_json::to_writer(&mut length, recording).is_ok() && take(bytes_left, length.0)
+                let length = json_length(recording, *bytes_left);
+                length.is_some_and(|length| take(bytes_left, length))
             });
         }
         self
@@ -40,18 +39,4 @@ fn take(bytes_left: &mut usize, bytes: usize) -> bool {
     let left = bytes_left.checked_sub(bytes);
     *bytes_left = left.unwrap_or(*bytes_left);
     left.is_some()
-}
-
-/// Counts the bytes that are written.
-struct Length(usize);
-
-impl io::Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.saturating_add(bytes.len());
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
