@@ -4,6 +4,7 @@ mod arguments;
 mod budget;
 mod context;
 mod conversation;
+mod images;
 mod journal;
 mod json_length;
 pub mod model;
@@ -31,6 +32,7 @@ use crate::trace::usage::Usage;
 use crate::trace::{Event, Step, ToolCall};
 pub use budget::Budgets;
 use conversation::{Conversation, Participants};
+use images::take_images;
 use journal::{Entry, Journal};
 use model::{AssistantMessage, Message, Models, Turn, UserMessage};
 use output::OutputForm;
@@ -203,8 +205,8 @@ impl Runner {
         if let Some(form) = form.as_ref().filter(|_| !takes_schema) {
             tools.offer_final_answer(form.tool());
         }
-        let mut messages = self.history(task).await?;
-        let input = user_message(task);
+        let mut messages = self.history(agent, task).await?;
+        let input = user_message(agent, task);
         trace.push(trace.begin(), Event::Prompt { text: input.fenced() });
         messages.push(Message::User(input));
 
@@ -237,7 +239,7 @@ impl Runner {
     }
 
     /// The thread's earlier tasks as messages, oldest first, within the bounds of the settings.
-    async fn history(&self, task: &Task) -> Result<Vec<Message>, RunError> {
+    async fn history(&self, agent: &Agent, task: &Task) -> Result<Vec<Message>, RunError> {
         let (tasks_max, bytes_max) = (self.limits.history_tasks_max, self.limits.history_bytes_max);
         let earlier = self.store.thread_tasks(task, tasks_max, bytes_max).await?;
         let mut bytes_left = bytes_max;
@@ -256,18 +258,24 @@ impl Runner {
         let turns = included.into_iter().rev().flat_map(|task| {
             let text = task.result.clone().unwrap_or_default();
             let answer = AssistantMessage { text, ..AssistantMessage::default() };
-            [Message::User(user_message(task)), Message::Assistant(answer)]
+            [Message::User(user_message(agent, task)), Message::Assistant(answer)]
         });
         Ok(turns.collect())
     }
 }
 
 /// The agent's input (CONTRACT X6): the prompt with the payload as data, or the payload alone if there is no prompt.
-fn user_message(task: &Task) -> UserMessage {
-    let has_payload = task.input.prompt.is_none() || task.input.payload.trim() != "{}";
+fn user_message(agent: &Agent, task: &Task) -> UserMessage {
+    let payload = task.input.payload.as_str();
+    let has_payload = task.input.prompt.is_none() || payload.trim() != "{}";
+    let (payload, images) = match agent.definition.show_images {
+        true => take_images(payload),
+        false => (payload.into(), Vec::new()),
+    };
     UserMessage {
         prompt: task.input.prompt.clone(),
-        payload: has_payload.then(|| task.input.payload.clone()),
+        payload: has_payload.then(|| payload.into_owned()),
+        images,
         fence: task.id.to_string(),
         left_out_turns: 0,
     }

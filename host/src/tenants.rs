@@ -138,6 +138,10 @@ pub struct AgentDefinition {
     /// call whose outcome is unknown is made again, with the same key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub idempotency_arguments: BTreeMap<String, String>,
+    /// Whether the model is shown the images of a payload (`data:` URLs of PNG, JPEG, GIF or WebP) as images. If false,
+    /// they are part of the payload's text. For models that take images.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub show_images: bool,
     /// The form of its answers: a JSON Schema (2020-12). Answers are then JSON that fits it, or the run fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]

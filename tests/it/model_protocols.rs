@@ -43,6 +43,34 @@ async fn each_protocol_is_sent_its_key_and_answers_with_tokens() {
 }
 
 #[tokio::test]
+async fn a_model_is_shown_the_images_of_a_payload_in_this_task_and_the_next_of_its_thread() {
+    let screenshot = "data:image/png;base64,iVBORw0KGgo=";
+    for protocol in PROTOCOLS {
+        let server = ModelServer::speaking(protocol, [Reply::Text("A dog.")]).await;
+        let setup = Setup::new().model(&server).agent(|agent| agent.show_images = true);
+        let gateway = setup.start().await;
+        let answer =
+            gateway.ask(json!({"task_id": "dogs", "prompt": "What is it?", "shot": screenshot}));
+        let task = answer.await.task_id();
+        gateway.ask(json!({"task_id": "dogs", "prompt": "Which colour?"})).await;
+        for (request, _) in server.requests() {
+            let request = request.to_string();
+            assert_eq!(request.matches("iVBORw0KGgo=").count(), 1, "{request}");
+            assert!(request.contains("image/png"), "{request}");
+            assert!(request.contains(r#"\"shot\":\"[image 1]\""#), "{request}");
+        }
+        let trace = json!(gateway.thread(&task).await).to_string();
+        assert!(trace.contains("[image 1]") && !trace.contains("iVBORw0KGgo="), "{trace}");
+    }
+
+    let server = ModelServer::start([Reply::Text("Text.")]).await;
+    gateway(&server).await.ask(json!({"prompt": "What is it?", "shot": screenshot})).await;
+    let (request, _) = server.requests().remove(0);
+    let content = request["messages"].as_array().unwrap().last().unwrap()["content"].clone();
+    assert!(content.as_str().unwrap().contains(screenshot), "text, unless the agent shows images");
+}
+
+#[tokio::test]
 async fn results_of_all_calls_of_a_turn_go_back_as_each_protocol_has_them() {
     for protocol in PROTOCOLS {
         let two = calls(&[

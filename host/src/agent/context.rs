@@ -112,6 +112,7 @@ impl Context {
         let message = Message::User(UserMessage {
             prompt: Some(text),
             payload: None,
+            images: Vec::new(),
             fence: String::new(),
             left_out_turns: 0,
         });

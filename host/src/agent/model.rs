@@ -28,6 +28,8 @@ pub use self::error::{ModelError, Retry};
 use self::exchange::ModelServer;
 pub use self::registry::Models;
 pub(super) use self::registry::NamedModel;
+use super::images::IMAGE_AS_TEXT_BYTES;
+pub use super::images::Image;
 use crate::ids::TenantId;
 use crate::settings::{ModelSettings, Protocol, StructuredOutput};
 use crate::tool::{READ_RESULT, Tool};
@@ -118,12 +120,13 @@ pub enum Message {
 }
 
 impl Message {
-    /// The bytes of its texts, about as many as a request has of it.
+    /// The bytes of its texts, and what its images count for: about as many as a provider counts.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::User(message) => {
                 let texts = [&message.prompt, &message.payload].into_iter().flatten();
-                texts.map(String::len).sum()
+                let images = message.images.len() * IMAGE_AS_TEXT_BYTES;
+                texts.map(String::len).sum::<usize>() + images
             }
             Self::Assistant(message) => message.bytes(),
             Self::ToolResults(results) => results.iter().map(|result| result.text.len()).sum(),
@@ -184,6 +187,8 @@ pub struct UserMessage {
     pub prompt: Option<String>,
     /// The payload as JSON text, if any.
     pub payload: Option<String>,
+    /// The images that the payload names by their numbers, from 1.
+    pub images: Vec<Image>,
     /// A marker that the payload's author cannot know, for the fence around the payload.
     pub fence: String,
     /// How many turns after it are left out, since the conversation has become too long.

@@ -191,6 +191,7 @@ fn demo_agent() -> AgentDefinition {
         turns_max: None,
         on_unknown: OnUnknown::default(),
         idempotency_arguments: BTreeMap::new(),
+        show_images: false,
         output_schema: None,
         budget: Budget::default(),
     }

@@ -45,6 +45,7 @@ pub(crate) fn agent(name: &str) -> AgentDefinition {
         turns_max: None,
         on_unknown: OnUnknown::default(),
         idempotency_arguments: BTreeMap::new(),
+        show_images: false,
         output_schema: None,
         budget: Budget::default(),
     }

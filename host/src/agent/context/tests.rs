@@ -9,6 +9,7 @@ fn user(text: &str) -> Message {
         prompt: Some(text.to_owned()),
         payload: None,
         fence: String::new(),
+        images: Vec::new(),
         left_out_turns: 0,
     })
 }

@@ -12,8 +12,8 @@ use super::error::ModelError;
 use super::exchange::{AnswerStream, ModelServer, event_error};
 use super::room::Room;
 use super::{
-    AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, Turn, TurnRequest,
-    replayable_arguments, usage,
+    AssistantMessage, Image, Message, Protocol, ProviderMessage, StopReason, TextSink, Turn,
+    TurnRequest, replayable_arguments, usage,
 };
 use crate::settings::ModelSettings;
 use crate::trace::ToolCall;
@@ -131,8 +131,11 @@ fn mark_for_cache(block: &mut Value) {
 
 /// A message as JSON text, with a mark behind it or not.
 fn message_json(settings: &ModelSettings, message: &Message, is_marked: bool) -> String {
-    let mut blocks = match message {
-        Message::User(user) => vec![json!({"type": "text", "text": user.fenced()})],
+    let mut blocks: Vec<Value> = match message {
+        Message::User(user) => {
+            let images = user.images.iter().map(image);
+            images.chain([json!({"type": "text", "text": user.fenced()})]).collect()
+        }
         Message::Assistant(assistant) => {
             let content = assistant_content(settings, assistant);
             return format!(r#"{{"role":"assistant","content":{content}}}"#);
@@ -154,6 +157,11 @@ fn message_json(settings: &ModelSettings, message: &Message, is_marked: bool) ->
         blocks.last_mut().map(mark_for_cache);
     }
     json!({"role": "user", "content": blocks}).to_string()
+}
+
+fn image(Image { media_type, base64 }: &Image) -> Value {
+    let source = json!({"type": "base64", "media_type": media_type, "data": base64});
+    json!({"type": "image", "source": source})
 }
 
 fn assistant_content(settings: &ModelSettings, message: &AssistantMessage) -> String {

@@ -13,8 +13,8 @@ use super::error::ModelError;
 use super::exchange::{AnswerStream, ModelServer, event_error};
 use super::room::Room;
 use super::{
-    AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, ToolResult, Turn,
-    TurnRequest, replayable_arguments, usage,
+    AssistantMessage, Image, Message, Protocol, ProviderMessage, StopReason, TextSink, ToolResult,
+    Turn, TurnRequest, replayable_arguments, usage,
 };
 use crate::settings::ModelSettings;
 use crate::tool::Tool;
@@ -101,7 +101,9 @@ fn without_dialect(schema: &Value) -> Value {
 fn content(settings: &ModelSettings, message: &Message) -> String {
     match message {
         Message::User(user) => {
-            json!({"role": "user", "parts": [{"text": user.fenced()}]}).to_string()
+            let images = user.images.iter().map(image);
+            let parts: Vec<Value> = images.chain([json!({"text": user.fenced()})]).collect();
+            json!({"role": "user", "parts": parts}).to_string()
         }
         Message::Assistant(assistant) => {
             format!(r#"{{"role":"model","parts":{}}}"#, assistant_parts(settings, assistant))
@@ -111,6 +113,10 @@ fn content(settings: &ModelSettings, message: &Message) -> String {
             json!({"role": "user", "parts": results}).to_string()
         }
     }
+}
+
+fn image(Image { media_type, base64 }: &Image) -> Value {
+    json!({"inlineData": {"mimeType": media_type, "data": base64}})
 }
 
 /// The result of a call. As text: structured results with `$ref` in them are refused.

@@ -209,6 +209,7 @@ mod tests {
             prompt: prompt.map(str::to_owned),
             payload: payload.map(str::to_owned),
             fence: "f".to_owned(),
+            images: Vec::new(),
             left_out_turns: 0,
         })
     }

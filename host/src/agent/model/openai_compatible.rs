@@ -14,7 +14,7 @@ use super::exchange::{AnswerStream, ModelServer, event_error};
 use super::room::Room;
 use super::{
     AssistantMessage, Message, Protocol, ProviderMessage, StopReason, TextSink, Turn, TurnRequest,
-    replayable_arguments, usage,
+    UserMessage, replayable_arguments, usage,
 };
 use crate::settings::ModelSettings;
 use crate::trace::ToolCall;
@@ -84,7 +84,7 @@ pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Strin
     for message in request.messages {
         match message {
             Message::User(user) => {
-                messages.push(json!({"role": "user", "content": user.fenced()}).to_string());
+                messages.push(json!({"role": "user", "content": content(user)}).to_string());
             }
             Message::Assistant(assistant) => messages.push(assistant_message(settings, assistant)),
             Message::ToolResults(results) => messages.extend(results.iter().map(|result| {
@@ -94,6 +94,17 @@ pub(super) fn body(settings: &ModelSettings, request: &TurnRequest<'_>) -> Strin
         }
     }
     super::with_list(fields, "messages", &messages)
+}
+
+/// The content of a message: its text, or a list if there are images. Some servers take text alone.
+fn content(user: &UserMessage) -> Value {
+    if user.images.is_empty() {
+        return user.fenced().into();
+    }
+    let images = user.images.iter();
+    let images =
+        images.map(|image| json!({"type": "image_url", "image_url": {"url": image.url()}}));
+    images.chain([json!({"type": "text", "text": user.fenced()})]).collect()
 }
 
 fn assistant_message(settings: &ModelSettings, message: &AssistantMessage) -> String {

@@ -62,7 +62,7 @@ fn a_payload_is_fenced_as_data() {
     let message = |prompt: Option<&str>, payload: Option<&str>| {
         let fence = "f00".to_owned();
         let (prompt, payload) = (prompt.map(str::to_owned), payload.map(str::to_owned));
-        UserMessage { prompt, payload, fence, left_out_turns: 0 }.fenced()
+        UserMessage { prompt, payload, images: Vec::new(), fence, left_out_turns: 0 }.fenced()
     };
     assert_eq!(message(Some("hi"), None), "hi");
     let both = message(Some("hi"), Some("{\"a\":1}"));

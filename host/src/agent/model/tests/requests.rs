@@ -60,6 +60,7 @@ fn user(text: &str) -> Message {
         prompt: Some(text.to_owned()),
         payload: None,
         fence: String::new(),
+        images: Vec::new(),
         left_out_turns: 0,
     };
     Message::User(message)
@@ -285,4 +286,27 @@ fn the_form_of_an_answer_goes_where_each_protocol_has_it() {
     assert_eq!(gemini["generationConfig"]["responseMimeType"], "application/json");
     assert_eq!(gemini["generationConfig"]["responseJsonSchema"], json!({"type": "object"}));
     assert_eq!(gemini["generationConfig"]["thinkingConfig"]["thinkingLevel"], "high");
+}
+
+#[test]
+fn images_stand_before_the_text_in_the_form_of_each_protocol() {
+    let url = "data:image/png;base64,iVBORw0KGgo=";
+    let source = json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="});
+    let [openai, anthropic, gemini] = [
+        json!({"type": "image_url", "image_url": {"url": url}}),
+        json!({"type": "image", "source": source}),
+        json!({"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}),
+    ];
+    for (protocol, list, image) in [
+        (Protocol::OpenaiCompatible, "/messages/1/content", openai),
+        (Protocol::Anthropic, "/messages/0/content", anthropic),
+        (Protocol::Gemini, "/contents/0/parts", gemini),
+    ] {
+        let Message::User(mut message) = user("What is it?") else { unreachable!() };
+        message.images = vec![Image { media_type: "image/png", base64: "iVBORw0KGgo=".to_owned() }];
+        let body = body(&settings(protocol, "m"), &[Message::User(message)]);
+        let parts = body.pointer(list).unwrap().as_array().unwrap();
+        assert_eq!(parts[0], image, "{protocol:?}");
+        assert_eq!(parts[1]["text"], "What is it?", "{protocol:?}");
+    }
 }
